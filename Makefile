@@ -1,0 +1,31 @@
+# PG_CONFIG=/path/to/pg_config picks the server (PostgreSQL 14 to 18) for any target; without it,
+# a PostgreSQL 18 with pgvector is fetched into .pg/. Everything is done by scripts/.
+SHELL := /bin/bash
+ifdef PG_CONFIG
+export PG_CONFIG
+endif
+
+.PHONY: help setup build test demo lint clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-6s %s\n", $$1, $$2 }'
+	@echo
+	@sed -n '1,2s/^# //p' Makefile
+
+setup: ## install what is missing: system packages, cargo-pgrx, PostgreSQL
+	@scripts/setup.sh
+
+build: setup ## release build, installed into the server
+	@. scripts/common.sh && install_extension --release
+
+test: ## all tests
+	@scripts/test.sh
+
+demo: ## thousands of documents, chunked and kept up to date, on a throw-away server
+	@scripts/demo.sh
+
+lint: ## cargo fmt --check and clippy
+	@scripts/lint.sh
+
+clean: ## remove all that these targets have put into the checkout
+	rm -rf target .pg .pgrx .tools

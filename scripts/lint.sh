@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Formatting and clippy, warnings being errors.
+# shellcheck source=scripts/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+"$ROOT/scripts/setup.sh"
+use_server
+cd "$ROOT"
+{ cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 ||
+  die "rustfmt or clippy is missing: rustup component add rustfmt clippy"
+cargo fmt --check
+cargo clippy --all-targets --no-default-features --features "$PG_FEATURE" -- -D warnings

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# All tests: those inside the extension (unit tests and #[pg_test]), then tests/*.rs against a
+# server with the extension installed.
+# shellcheck source=scripts/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+"$ROOT/scripts/setup.sh"
+use_server
+cd "$ROOT"
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/coco.XXXXXX")
+cleanup() {
+  local status=$?
+  if [ $status != 0 ] && [ -s "$work/pg/log" ]; then
+    say "the end of the server's log"
+    tail -n 60 "$work/pg/log" >&2
+  fi
+  "$ROOT/scripts/cluster.sh" stop "$work/pg" || true
+  # Part of it may belong to the server's user.
+  rm -rf "$work" 2>/dev/null || as_root rm -rf "$work" || true
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+chmod 755 "$work"   # the server's user passes through
+
+features=(--no-default-features --features)
+
+say "tests inside the extension, on $PG_FEATURE"
+# `cargo pgrx test` would run tests/*.rs and doc tests as well and cannot be told not to, so this
+# is what it does (a `cargo test` with these variables), with --lib. The test framework in
+# pgrx-tests reads them: it installs the extension and starts a server of its own.
+(
+  mkdir "$work/unit"
+  export CARGO_PGRX_TEST_PGDATA="$work/unit"   # also the socket's place: must be a short path
+  export PGRX_FEATURES="$PG_FEATURE pg_test" PGRX_NO_DEFAULT_FEATURES=true PGRX_ALL_FEATURES=false
+  export PGRX_BUILD_PROFILE=dev PGRX_NO_SCHEMA=false
+  export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$ROOT/target}"
+  export USER="${USER:-$(id -un)}"             # the framework connects as $USER
+  if is_root || ! server_is_writable; then
+    # Then the framework runs the server as this user, and installs with sudo.
+    export CARGO_PGRX_TEST_RUNAS=postgres
+    as_root chown postgres "$work/unit" || die "$("$PG_CONFIG" --pkglibdir) is not writable, and there is no passwordless sudo"
+  fi
+  cargo test --lib "${features[@]}" "$PG_FEATURE pg_test"
+)
+
+say "tests against a server, on $PG_FEATURE"
+# Without the pg_test feature: what a user would install.
+# shellcheck disable=SC2119  # not about this script's own arguments
+install_extension
+url=$("$ROOT/scripts/cluster.sh" start "$work/pg" --fast)
+COCO_TEST_URL="$url" COCO_TEST_PG_BIN="$PG_BIN" cargo test --test '*' "${features[@]}" "$PG_FEATURE"

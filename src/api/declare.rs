@@ -1,0 +1,74 @@
+//! Declaring flows in SQL. Signatures, defaults and comments: `sql/functions.sql`.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::catalog::declare::{self, SourceOptions};
+use crate::catalog::error::Error;
+
+/// A flow in one call: its source, query, target and key; or, with the name alone, an empty flow
+/// to which `add_source` and `add_target` add.
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn create_flow(
+    flow: &str,
+    source: Option<pg_sys::Oid>,
+    query: Option<&str>,
+    target: Option<&str>,
+    key: Option<Vec<String>>,
+    name: Option<String>,
+    source_key: Option<Vec<String>>,
+    ordinal: Option<String>,
+    fingerprint: Option<String>,
+    search_path: &str,
+) -> Result<(), ErrorReport> {
+    declare::create_flow(flow, search_path)?;
+    let Some(source) = source else {
+        return match query.is_some() || target.is_some() || key.is_some() {
+            false => Ok(()),
+            true => Err(Error::invalid("argument \"source\" is missing")
+                .hint("Give source, query, target and key; or the name alone, then coco.add_source and coco.add_target.")
+                .into()),
+        };
+    };
+    declare::add_source(
+        flow,
+        source,
+        SourceOptions { name, key: source_key, ordinal, fingerprint },
+    )?;
+    let missing = |argument: &str| {
+        Error::invalid(format!("argument \"{argument}\" is missing"))
+            .hint("Give source, query, target and key; or the name alone, then coco.add_source and coco.add_target.")
+    };
+    let query = query.ok_or_else(|| missing("query"))?;
+    let target = target.ok_or_else(|| missing("target"))?;
+    let key = key.ok_or_else(|| missing("key"))?;
+    Ok(declare::add_target(flow, target, query, &key)?)
+}
+
+#[pg_extern(sql = false)]
+fn add_source(
+    flow: &str,
+    source: pg_sys::Oid,
+    name: Option<String>,
+    key: Option<Vec<String>>,
+    ordinal: Option<String>,
+    fingerprint: Option<String>,
+) -> Result<(), ErrorReport> {
+    Ok(declare::add_source(flow, source, SourceOptions { name, key, ordinal, fingerprint })?)
+}
+
+#[pg_extern(sql = false)]
+fn add_target(flow: &str, target: &str, query: &str, key: Vec<String>) -> Result<(), ErrorReport> {
+    Ok(declare::add_target(flow, target, query, &key)?)
+}
+
+#[pg_extern(sql = false)]
+fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<(), ErrorReport> {
+    Ok(declare::set_query(flow, target, query)?)
+}
+
+#[pg_extern(sql = false)]
+fn drop_flow(flow: &str, keep_targets: bool) -> Result<(), ErrorReport> {
+    Ok(declare::drop_flow(flow, keep_targets)?)
+}

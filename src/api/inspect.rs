@@ -1,0 +1,122 @@
+//! Looking at flows in SQL.
+
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::{JsonB, Uuid};
+
+use super::run::parse_mode;
+use super::settings;
+use crate::catalog::error::Error;
+use crate::catalog::{inspect, preview, verify};
+
+#[pg_extern(sql = false)]
+fn verify(
+    flow: &str,
+    repair: bool,
+) -> Result<
+    TableIterator<'static, (name!(target, String), name!(difference, String), name!(key, JsonB))>,
+    ErrorReport,
+> {
+    let found = verify::verify(flow, repair, settings::batch_size())?;
+    Ok(TableIterator::new(found.into_iter().map(|d| (d.target, d.difference, d.key))))
+}
+
+#[pg_extern(sql = false)]
+fn preview(
+    flow: &str,
+    mode: &str,
+    max_rows: i32,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(target, Option<String>),
+            name!(change, String),
+            name!(key, Option<JsonB>),
+            name!(old, Option<JsonB>),
+            name!(new, Option<JsonB>),
+        ),
+    >,
+    ErrorReport,
+> {
+    if max_rows < 1 {
+        return Err(Error::invalid(format!(
+            "argument \"max_rows\" ({max_rows}) must be at least 1"
+        ))
+        .into());
+    }
+    let changes =
+        preview::preview(flow, parse_mode(mode)?, settings::batch_size(), max_rows as usize)?;
+    Ok(TableIterator::new(changes.into_iter().map(|c| (c.target, c.change, c.key, c.old, c.new))))
+}
+
+#[pg_extern(sql = false)]
+fn tracking_rows() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(flow, String),
+            name!(source, String),
+            name!(source_key, JsonB),
+            name!(source_ordinal, Option<i64>),
+            name!(content_fingerprint, Option<Uuid>),
+            name!(logic_fingerprint, Option<Uuid>),
+            name!(process_ordinal, Option<i64>),
+            name!(process_time, Option<TimestampWithTimeZone>),
+            name!(target_keys, Option<JsonB>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let rows = inspect::tracking()?;
+    Ok(TableIterator::new(rows.into_iter().map(|t| {
+        (
+            t.flow,
+            t.source,
+            t.source_key,
+            t.source_ordinal,
+            t.content_fingerprint,
+            t.logic_fingerprint,
+            t.process_ordinal,
+            t.process_time,
+            t.target_keys,
+        )
+    })))
+}
+
+#[pg_extern(sql = false)]
+fn error_rows() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(flow, String),
+            name!(source, String),
+            name!(source_key, JsonB),
+            name!(sqlstate, String),
+            name!(message, String),
+            name!(detail, Option<String>),
+            name!(hint, Option<String>),
+            name!(attempts, i32),
+            name!(failed_at, Option<TimestampWithTimeZone>),
+            name!(next_retry, Option<TimestampWithTimeZone>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let rows = inspect::errors()?;
+    Ok(TableIterator::new(rows.into_iter().map(|f| {
+        (
+            f.flow,
+            f.source,
+            f.source_key,
+            f.sqlstate,
+            f.message,
+            f.detail,
+            f.hint,
+            f.attempts,
+            f.failed_at,
+            f.next_retry,
+        )
+    })))
+}

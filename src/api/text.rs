@@ -1,0 +1,71 @@
+//! Functions for use in queries: text splitting and normalising, fingerprints.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::catalog::datum;
+use crate::catalog::error::Error;
+use crate::engine::text::{self, Chunk};
+
+#[pg_extern(sql = false)]
+fn split_text(
+    text: &str,
+    size: i32,
+    overlap: i32,
+    language: Option<&str>,
+) -> Result<
+    TableIterator<
+        'static,
+        (name!(n, i32), name!(chunk, String), name!(byte_start, i32), name!(byte_end, i32)),
+    >,
+    ErrorReport,
+> {
+    if size < 1 || overlap < 0 || overlap >= size {
+        return Err(Error::invalid(format!(
+            "arguments \"size\" ({size}) and \"overlap\" ({overlap}) do not fit together"
+        ))
+        .hint("Both are characters: size at least 1, overlap at least 0 and less than size.")
+        .into());
+    }
+    let language = match language {
+        None | Some("plain") => text::Language::Plain,
+        Some("markdown") => text::Language::Markdown,
+        Some(other) => {
+            return Err(Error::invalid(format!("argument \"language\": \"{other}\" is not known"))
+                .hint("The languages are plain (the default) and markdown.")
+                .into());
+        }
+    };
+    let chunks = text::split(text, size as usize, overlap as usize, language)
+        .map_err(|e| ErrorReport::from(Error::invalid(e)))?;
+    let rows = chunks
+        .into_iter()
+        .zip(1..)
+        .map(|(Chunk { text, start, end }, n)| (n, text.to_owned(), start as i32, end as i32));
+    Ok(TableIterator::new(rows.collect::<Vec<_>>()))
+}
+
+#[pg_extern(sql = false)]
+fn normalize_text(text: &str) -> String {
+    text::normalize(text)
+}
+
+/// `coco.fingerprint(VARIADIC "any")`: takes its arguments as they come, of any type.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn coco_fingerprint(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: called by the function manager with a call in progress.
+    unsafe {
+        let bytes = datum::fingerprint(fcinfo);
+        // A uuid is its 16 bytes (utils/uuid.h).
+        let uuid = pg_sys::palloc(bytes.len()).cast::<[u8; 16]>();
+        *uuid = bytes;
+        pg_sys::Datum::from(uuid)
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_coco_fingerprint() -> &'static pg_sys::Pg_finfo_record {
+    const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+    &V1
+}

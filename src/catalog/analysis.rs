@@ -1,0 +1,499 @@
+//! What a query is, as Postgres' own analysis sees it: its columns, what it reads of each source,
+//! what else it reads, and where its result over one item could differ from that over all.
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString, c_void};
+
+use pgrx::pg_sys::{self, NodeTag};
+use pgrx::prelude::*;
+use pgrx::{PgList, is_a};
+
+use super::columns;
+use super::error::{Error, Result};
+use super::model::Column;
+use super::subtransaction::subtransaction;
+
+/// A source as the query sees it: a relation of that name with all its columns.
+pub struct Shadow {
+    pub name: String,
+    pub relation_name: String,
+    /// Names of all columns, in their order.
+    pub columns: Vec<String>,
+    pub key: Vec<String>,
+}
+
+pub struct Analysis {
+    pub columns: Vec<Column>,
+    /// For each column: the source and its column that it always equals, where that is known.
+    pub origins: Vec<Option<(usize, String)>>,
+    /// For each source: the columns used, in their order; `None` where it is not read.
+    pub used: Vec<Option<Vec<String>>>,
+    /// Oids of the relations read besides the sources.
+    pub relations: BTreeSet<u32>,
+    /// Volatile functions called.
+    pub volatile: BTreeSet<String>,
+    /// Constructs whose result over one item could differ from that over all.
+    pub not_item_local: BTreeSet<&'static str>,
+    /// Two sources are read together.
+    pub joins_sources: bool,
+}
+
+/// The text of the one SELECT in `query`, without what follows it. What it names is not looked at.
+pub fn one_select(query: &str) -> Result<String> {
+    let not_one = |why: &str| {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+            "argument \"query\" must be exactly one SELECT",
+        )
+        .detail(why.to_owned())
+        .hint("Write the query as you would run it once over everything, for example: SELECT id, body FROM documents")
+    };
+    let text = c_string(query)?;
+    // SAFETY: raw parsing only; the trees live in the current context.
+    let statements = subtransaction(
+        || Ok(unsafe { PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text.as_ptr())) }),
+        |raised| not_one(&format!("It cannot be parsed: {}.", raised.message)),
+    )?;
+    let Some(first) = statements.get_ptr(0) else {
+        return Err(not_one("It is empty."));
+    };
+    if statements.len() > 1 {
+        return Err(not_one(&format!("There are {} statements.", statements.len())));
+    }
+    // SAFETY: a RawStmt's stmt is a node.
+    unsafe {
+        if !is_a((*first).stmt, NodeTag::T_SelectStmt) {
+            return Err(not_one("It is not a SELECT."));
+        }
+        let select = (*first).stmt.cast::<pg_sys::SelectStmt>();
+        if !(*select).intoClause.is_null() {
+            return Err(not_one("It has an INTO clause."));
+        }
+        if !(*select).lockingClause.is_null() {
+            return Err(not_one("It locks rows (FOR UPDATE, FOR SHARE)."));
+        }
+        let start = (*first).stmt_location.max(0) as usize;
+        let length = (*first).stmt_len.max(0) as usize;
+        let whole = query.as_bytes();
+        let end = if length == 0 { whole.len() } else { (start + length).min(whole.len()) };
+        let text = String::from_utf8_lossy(&whole[start.min(end)..end]).trim().to_owned();
+        Ok(text)
+    }
+}
+
+/// Checks that `text` is one expression, and nothing that could end the parenthesis it is put in.
+pub fn one_expression(argument: &str, text: &str) -> Result<()> {
+    let bad = |why: String| {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+            format!("argument \"{argument}\" must be one expression over the source's columns"),
+        )
+        .detail(why)
+        .hint("For example: modified, or coco.normalize_text(body)")
+    };
+    let sql = c_string(&format!("select (\n{text}\n)"))?;
+    // SAFETY: raw parsing only.
+    let list = subtransaction(
+        || Ok(unsafe { PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(sql.as_ptr())) }),
+        |raised| bad(format!("It cannot be parsed: {}.", raised.message)),
+    )?;
+    let simple = list.len() == 1
+        && list.get_ptr(0).is_some_and(|raw| unsafe {
+            let s = (*raw).stmt.cast::<pg_sys::SelectStmt>();
+            is_a((*raw).stmt, NodeTag::T_SelectStmt)
+                && (*s).op == pg_sys::SetOperation::SETOP_NONE
+                && PgList::<pg_sys::Node>::from_pg((*s).targetList).len() == 1
+                && (*s).fromClause.is_null()
+                && (*s).whereClause.is_null()
+                && (*s).groupClause.is_null()
+                && (*s).havingClause.is_null()
+                && (*s).sortClause.is_null()
+                && (*s).limitCount.is_null()
+                && (*s).limitOffset.is_null()
+        });
+    if simple { Ok(()) } else { Err(bad(format!("\"{text}\" is more than that."))) }
+}
+
+/// Raises what is wrong with a statement, as Postgres says it, with its place in the text.
+fn check_with_places(sql: &str) -> Result<()> {
+    Spi::connect(|client| client.prepare(sql, &[]).map(|_| ()))?;
+    Ok(())
+}
+
+/// The analysed tree of one statement without parameters.
+pub fn analysed_tree(sql: &str) -> Result<*mut pg_sys::Query> {
+    let text = c_string(sql)?;
+    // SAFETY: `sql` is one statement of coco's own composition around a checked query.
+    unsafe {
+        let list = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text.as_ptr()));
+        let raw = list.get_ptr(0).ok_or_else(|| Error::internal("nothing to analyse"))?;
+        #[cfg(feature = "pg14")]
+        let tree = pg_sys::parse_analyze(
+            raw,
+            text.as_ptr(),
+            std::ptr::null_mut(),
+            0,
+            std::ptr::null_mut(),
+        );
+        #[cfg(not(feature = "pg14"))]
+        let tree = pg_sys::parse_analyze_fixedparams(
+            raw,
+            text.as_ptr(),
+            std::ptr::null(),
+            0,
+            std::ptr::null_mut(),
+        );
+        Ok(tree)
+    }
+}
+
+/// Analyses a flow's query with its sources visible in full under their names. The caller acts as
+/// the flow's owner.
+pub fn analyse(query: &str, shadows: &[Shadow]) -> Result<Analysis> {
+    let ctes: Vec<String> = shadows
+        .iter()
+        .map(|s| format!("{} as (select * from {})", super::sql::ident(&s.name), s.relation_name))
+        .collect();
+    let sql = format!("with {} select q.* from (\n{query}\n) as q", ctes.join(", "));
+    check_with_places(&sql)?;
+    let tree = analysed_tree(&sql)?;
+    let mut walk = Walk {
+        shadows,
+        stack: vec![],
+        children: vec![vec![]],
+        used: vec![BTreeSet::new(); shadows.len()],
+        read: BTreeSet::new(),
+        relations: BTreeSet::new(),
+        volatile: BTreeSet::new(),
+        not_item_local: BTreeSet::new(),
+        joins_sources: false,
+    };
+    // SAFETY: the tree was just made and nothing else holds it.
+    unsafe {
+        walk.query(tree);
+        let mut result = Vec::new();
+        let mut origins = Vec::new();
+        for entry in PgList::<pg_sys::TargetEntry>::from_pg((*tree).targetList).iter_ptr() {
+            let expr = (*entry).expr.cast::<pg_sys::Node>();
+            let name = match (*entry).resname.is_null() {
+                true => "?column?".to_owned(),
+                false => CStr::from_ptr((*entry).resname).to_string_lossy().into_owned(),
+            };
+            result.push(columns::result_column(
+                name,
+                pg_sys::exprType(expr),
+                pg_sys::exprTypmod(expr),
+                pg_sys::exprCollation(expr),
+            )?);
+            let origin = walk.trace(expr, &[tree]);
+            origins.push(origin.map(|(s, n)| (s, shadows[s].columns[n as usize - 1].clone())));
+        }
+        let used = walk.used.iter().enumerate().map(|(i, used)| {
+            let whole = used.contains(&0);
+            let names = shadows[i].columns.iter().zip(1i16..);
+            let names = names.filter(|(_, n)| whole || used.contains(n));
+            walk.read.contains(&i).then(|| names.map(|(c, _)| c.clone()).collect())
+        });
+        Ok(Analysis {
+            columns: result,
+            origins,
+            used: used.collect(),
+            relations: walk.relations,
+            volatile: walk.volatile,
+            not_item_local: walk.not_item_local,
+            joins_sources: walk.joins_sources,
+        })
+    }
+}
+
+/// The type of a checked expression over a relation's columns, and whether it is volatile. The
+/// caller acts as the flow's owner.
+pub fn expression_type(text: &str, name: &str, relation_name: &str) -> Result<(Column, bool)> {
+    let sql =
+        format!("select (\n{text}\n) as x from {relation_name} as {}", super::sql::ident(name));
+    check_with_places(&sql)?;
+    let tree = analysed_tree(&sql)?;
+    // SAFETY: one target entry, as the statement says.
+    unsafe {
+        let entries = PgList::<pg_sys::TargetEntry>::from_pg((*tree).targetList);
+        let entry = entries.get_ptr(0).ok_or_else(|| Error::internal("no target entry"))?;
+        let expr = (*entry).expr.cast::<pg_sys::Node>();
+        let column = columns::result_column(
+            "x".to_owned(),
+            pg_sys::exprType(expr),
+            pg_sys::exprTypmod(expr),
+            pg_sys::exprCollation(expr),
+        )?;
+        Ok((column, pg_sys::contain_volatile_functions(expr)))
+    }
+}
+
+struct Walk<'a> {
+    shadows: &'a [Shadow],
+    /// The queries we are inside of, outermost first.
+    stack: Vec<*mut pg_sys::Query>,
+    /// For each of them (and one around them): the sources that each of its parts reads.
+    children: Vec<Vec<BTreeSet<usize>>>,
+    /// Column numbers used of each source; 0 is the whole row.
+    used: Vec<BTreeSet<i16>>,
+    read: BTreeSet<usize>,
+    relations: BTreeSet<u32>,
+    volatile: BTreeSet<String>,
+    not_item_local: BTreeSet<&'static str>,
+    joins_sources: bool,
+}
+
+impl Walk<'_> {
+    unsafe fn query(&mut self, query: *mut pg_sys::Query) {
+        unsafe {
+            self.stack.push(query);
+            self.children.push(vec![]);
+            for rte in PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable).iter_ptr() {
+                match (*rte).rtekind {
+                    pg_sys::RTEKind::RTE_RELATION => {
+                        self.relations.insert((*rte).relid.to_u32());
+                    }
+                    pg_sys::RTEKind::RTE_CTE => {
+                        if let Some(source) = self.shadow(rte, self.stack.len() - 1) {
+                            self.read.insert(source);
+                            self.part(BTreeSet::from([source]));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            for cte in PgList::<pg_sys::CommonTableExpr>::from_pg((*query).cteList).iter_ptr() {
+                let name = CStr::from_ptr((*cte).ctename).to_string_lossy();
+                let ours = self.stack.len() == 1 && self.shadows.iter().any(|s| s.name == name);
+                if !ours {
+                    self.query((*cte).ctequery.cast());
+                }
+            }
+            let flags = (pg_sys::QTW_IGNORE_CTE_SUBQUERIES | pg_sys::QTW_IGNORE_JOINALIASES) as i32;
+            let context = (self as *mut Self).cast::<c_void>();
+            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            pg_sys::query_tree_walker(query, Some(visit), context, flags);
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            pg_sys::query_tree_walker_impl(query, Some(visit), context, flags);
+
+            let parts = self.children.pop().unwrap_or_default();
+            let all: BTreeSet<usize> = parts.iter().flatten().copied().collect();
+            let set_operation = !(*query).setOperations.is_null();
+            if !set_operation && all.len() > 1 && !parts.contains(&all) {
+                self.joins_sources = true;
+            }
+            if !all.is_empty() {
+                self.look_for_not_item_local(query, &all);
+            }
+            self.stack.pop();
+            self.part(all);
+        }
+    }
+
+    fn part(&mut self, sources: BTreeSet<usize>) {
+        if let Some(parts) = self.children.last_mut().filter(|_| !sources.is_empty()) {
+            parts.push(sources);
+        }
+    }
+
+    /// The source that a CTE reference inside the query at `level` stands for.
+    unsafe fn shadow(&self, rte: *mut pg_sys::RangeTblEntry, level: usize) -> Option<usize> {
+        unsafe {
+            if level != (*rte).ctelevelsup as usize {
+                return None;
+            }
+            let name = CStr::from_ptr((*rte).ctename).to_string_lossy();
+            self.shadows.iter().position(|s| s.name == name)
+        }
+    }
+
+    unsafe fn var(&mut self, var: *mut pg_sys::Var) {
+        unsafe {
+            let Some(level) = self.stack.len().checked_sub(1 + (*var).varlevelsup as usize) else {
+                return;
+            };
+            let Some(rte) = range_entry(self.stack[level], (*var).varno as i32) else {
+                return;
+            };
+            match (*rte).rtekind {
+                pg_sys::RTEKind::RTE_CTE => {
+                    if let Some(source) = self.shadow(rte, level) {
+                        self.used[source].insert((*var).varattno);
+                    }
+                }
+                pg_sys::RTEKind::RTE_JOIN => {
+                    let aliases = PgList::<pg_sys::Node>::from_pg((*rte).joinaliasvars);
+                    let deeper = self.stack.split_off(level + 1);
+                    for (n, alias) in aliases.iter_ptr().enumerate() {
+                        if (*var).varattno == 0 || (*var).varattno as usize == n + 1 {
+                            visit(alias, (self as *mut Self).cast());
+                        }
+                    }
+                    self.stack.extend(deeper);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The source column that an expression of the innermost query of `stack` always equals.
+    unsafe fn trace(
+        &self,
+        expr: *mut pg_sys::Node,
+        stack: &[*mut pg_sys::Query],
+    ) -> Option<(usize, i16)> {
+        unsafe {
+            if expr.is_null() || !is_a(expr, NodeTag::T_Var) {
+                return None;
+            }
+            let var = expr.cast::<pg_sys::Var>();
+            let number = (*var).varattno;
+            let level = stack.len().checked_sub(1 + (*var).varlevelsup as usize)?;
+            if number <= 0 {
+                return None;
+            }
+            let here = &stack[..=level];
+            let rte = range_entry(stack[level], (*var).varno as i32)?;
+            match (*rte).rtekind {
+                pg_sys::RTEKind::RTE_CTE => match self.shadow(rte, level) {
+                    Some(source) => Some((source, number)),
+                    None => None,
+                },
+                pg_sys::RTEKind::RTE_SUBQUERY => {
+                    let inner = (*rte).subquery;
+                    if !(*inner).setOperations.is_null() || !(*inner).groupingSets.is_null() {
+                        return None;
+                    }
+                    let entries = PgList::<pg_sys::TargetEntry>::from_pg((*inner).targetList);
+                    let entry = entries.get_ptr(number as usize - 1)?;
+                    self.trace((*entry).expr.cast(), &[here, &[inner]].concat())
+                }
+                pg_sys::RTEKind::RTE_JOIN => {
+                    let aliases = PgList::<pg_sys::Node>::from_pg((*rte).joinaliasvars);
+                    self.trace(aliases.get_ptr(number as usize - 1)?, here)
+                }
+                #[cfg(feature = "pg18")]
+                pg_sys::RTEKind::RTE_GROUP => {
+                    let exprs = PgList::<pg_sys::Node>::from_pg((*rte).groupexprs);
+                    self.trace(exprs.get_ptr(number as usize - 1)?, here)
+                }
+                _ => None,
+            }
+        }
+    }
+
+    /// Notes what in this query level puts rows of several items together.
+    unsafe fn look_for_not_item_local(
+        &mut self,
+        query: *mut pg_sys::Query,
+        sources: &BTreeSet<usize>,
+    ) {
+        unsafe {
+            if !(*query).limitCount.is_null() || !(*query).limitOffset.is_null() {
+                self.not_item_local.insert("LIMIT or OFFSET");
+            }
+            if !only_union_all((*query).setOperations) {
+                self.not_item_local.insert("UNION, INTERSECT or EXCEPT");
+            }
+            let grouped = (*query).hasAggs || !(*query).groupClause.is_null();
+            let by_sets = !(*query).groupingSets.is_null();
+            if (grouped && !self.within_item(query, (*query).groupClause, sources)) || by_sets {
+                self.not_item_local.insert("GROUP BY or an aggregate");
+            }
+            let distinct = (*query).distinctClause;
+            if !distinct.is_null() && !self.within_item(query, distinct, sources) {
+                self.not_item_local.insert("DISTINCT");
+            }
+            for window in PgList::<pg_sys::WindowClause>::from_pg((*query).windowClause).iter_ptr()
+            {
+                if !self.within_item(query, (*window).partitionClause, sources) {
+                    self.not_item_local.insert("a window function");
+                }
+            }
+        }
+    }
+
+    /// Whether a grouping clause holds the whole source key: its groups then never span two items.
+    unsafe fn within_item(
+        &self,
+        query: *mut pg_sys::Query,
+        clause: *mut pg_sys::List,
+        sources: &BTreeSet<usize>,
+    ) -> bool {
+        unsafe {
+            let entries = PgList::<pg_sys::TargetEntry>::from_pg((*query).targetList);
+            let mut by = BTreeSet::new();
+            for group in PgList::<pg_sys::SortGroupClause>::from_pg(clause).iter_ptr() {
+                let entry =
+                    entries.iter_ptr().find(|e| (**e).ressortgroupref == (*group).tleSortGroupRef);
+                if let Some(entry) = entry {
+                    by.extend(self.trace((*entry).expr.cast(), &self.stack));
+                }
+            }
+            sources.iter().all(|s| {
+                let shadow = &self.shadows[*s];
+                shadow.key.iter().all(|k| {
+                    by.iter().any(|(of, n)| of == s && shadow.columns[*n as usize - 1] == *k)
+                })
+            })
+        }
+    }
+}
+
+/// The walker Postgres calls for every node. `true` would end the walk; it never does.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    if node.is_null() {
+        return false;
+    }
+    // SAFETY: the context is the Walk that started this, which is not otherwise used meanwhile.
+    unsafe {
+        let walk = &mut *context.cast::<Walk>();
+        match (*node).type_ {
+            NodeTag::T_Query => {
+                walk.query(node.cast());
+                return false;
+            }
+            NodeTag::T_Var => walk.var(node.cast()),
+            NodeTag::T_FuncExpr => {
+                let function = (*node.cast::<pg_sys::FuncExpr>()).funcid;
+                if pg_sys::func_volatile(function) == b'v' as std::ffi::c_char {
+                    let name = pg_sys::get_func_name(function);
+                    if !name.is_null() {
+                        let name = CStr::from_ptr(name).to_string_lossy().into_owned();
+                        walk.volatile.insert(name);
+                    }
+                }
+            }
+            _ => {}
+        }
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        return pg_sys::expression_tree_walker(node, Some(visit), context);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        return pg_sys::expression_tree_walker_impl(node, Some(visit), context);
+    }
+}
+
+unsafe fn range_entry(
+    query: *mut pg_sys::Query,
+    number: i32,
+) -> Option<*mut pg_sys::RangeTblEntry> {
+    unsafe { PgList::from_pg((*query).rtable).get_ptr((number as usize).checked_sub(1)?) }
+}
+
+unsafe fn only_union_all(node: *mut pg_sys::Node) -> bool {
+    unsafe {
+        if node.is_null() || !is_a(node, NodeTag::T_SetOperationStmt) {
+            return true;
+        }
+        let set = node.cast::<pg_sys::SetOperationStmt>();
+        (*set).op == pg_sys::SetOperation::SETOP_UNION
+            && (*set).all
+            && only_union_all((*set).larg)
+            && only_union_all((*set).rarg)
+    }
+}
+
+fn c_string(s: &str) -> Result<CString> {
+    CString::new(s).map_err(|_| Error::invalid("text with a NUL byte"))
+}

@@ -1,0 +1,472 @@
+//! Writing a batch to targets in this database, and its tracking rows, all in one transaction.
+//!
+//! The steps for each target, every one a single statement over the whole batch: evaluate into
+//! `coco_output`; delete what an item no longer produces; refuse keys that are another item's;
+//! update the rows that came out different; insert the new ones. Then the tracking rows.
+
+use super::batch::{Action, Batch};
+use super::compose::{self, Items};
+use super::error::Result;
+use super::model::{Column, Flow, Source, Target, all_equal, numbered};
+use super::sql::arg;
+use super::subtransaction::Raised;
+use super::tuples::{RowColumn, Rows, Statements};
+use crate::engine::counts::Counts;
+use crate::engine::decide::Mode;
+use crate::engine::version::LogicId;
+
+/// How a batch is written.
+#[derive(Clone, Copy)]
+pub struct Writing {
+    pub mode: Mode,
+    pub logic: LogicId,
+}
+
+/// A target as the statements of one update see it.
+pub struct Writer<'a> {
+    pub target: &'a Target,
+    /// It was empty when the update began: nothing of an untracked item can be there, so that
+    /// looking for it can be saved, where rows are found by the source key.
+    pub fresh: bool,
+}
+
+/// Columns of `coco_output`: the item's key `i1…` and the query's `c1…`.
+pub fn output_columns(source: &Source, target: &Target) -> Vec<RowColumn> {
+    let typed = |(c, name): (&Column, String)| RowColumn {
+        name,
+        type_oid: c.type_oid,
+        typmod: c.typmod,
+        collation: c.collation,
+    };
+    let keys = source.key.iter().zip(numbered("i", source.key.len())).map(typed);
+    keys.chain(target.columns.iter().zip(numbered("c", target.columns.len())).map(typed)).collect()
+}
+
+/// The names that the composed statements use.
+pub struct Names {
+    /// Item key in the batch, in the output and in the tracking table.
+    pub batch: Vec<String>,
+    pub item: Vec<String>,
+    pub tracking: Vec<String>,
+    /// Target key in the output (`n.c2`), in the target (`x.id`) and among the old keys (`o.t1`).
+    pub new_key: Vec<String>,
+    pub target_key: Vec<String>,
+    pub old_key: Vec<String>,
+}
+
+impl Names {
+    pub fn new(source: &Source, target: &Target) -> Names {
+        let output = |c: &Column| {
+            let at = target.columns.iter().position(|t| t.name == c.name).unwrap_or(0);
+            format!("n.c{}", at + 1)
+        };
+        Names {
+            batch: numbered("b.k", source.key.len()),
+            item: numbered("n.i", source.key.len()),
+            tracking: compose::tracking_keys(source, "t"),
+            new_key: target.key.iter().map(output).collect(),
+            target_key: target.key.iter().map(|k| format!("x.{}", k.quoted())).collect(),
+            old_key: numbered("o.t", target.key.len()),
+        }
+    }
+}
+
+/// A key as a list of texts: how target keys are kept in a tracking row.
+fn key_text(names: &[String]) -> String {
+    let texts: Vec<String> = names.iter().map(|n| format!("{n}::pg_catalog.text")).collect();
+    format!("pg_catalog.jsonb_build_array({})", texts.join(", "))
+}
+
+/// Columns of `coco_old`: the item's key and the target keys it has there.
+pub fn old_columns(source: &Source, target: &Target) -> Vec<RowColumn> {
+    let typed = |(c, name): (&Column, String)| RowColumn {
+        name,
+        type_oid: c.type_oid,
+        typmod: c.typmod,
+        collation: c.collation,
+    };
+    let keys = source.key.iter().zip(numbered("i", source.key.len())).map(typed);
+    keys.chain(target.key.iter().zip(numbered("t", target.key.len())).map(typed)).collect()
+}
+
+/// The target keys that the items of the batch have now, out of their tracking rows.
+pub fn old_keys(source: &Source, target: &Target, names: &Names) -> String {
+    let typed: Vec<String> = target
+        .key
+        .iter()
+        .enumerate()
+        .map(|(n, k)| {
+            format!("(e.key::pg_catalog.jsonb operator(pg_catalog.->>) {n})::{}", k.type_name)
+        })
+        .collect();
+    format!(
+        "select {keys}, {typed}
+           from coco_batch as b join {tracking} as t on {on}
+          cross join lateral pg_catalog.jsonb_object_keys(t.target_keys operator(pg_catalog.->) '{id}'::pg_catalog.text) as e(key)
+          where b.action operator(pg_catalog.<>) 'a'::pg_catalog.\"char\"",
+        keys = names.batch.join(", "),
+        typed = typed.join(", "),
+        tracking = source.tracking,
+        on = all_equal(&source.key, &names.tracking, &names.batch),
+        id = target.id,
+    )
+}
+
+/// `x` rows that belong to items of the batch and are no longer produced: `from … where …`.
+pub fn obsolete(source: &Source, target: &Target, names: &Names) -> (String, String) {
+    let kept = all_equal(&target.key, &names.new_key, &names.target_key);
+    match &target.covered {
+        Some(covered) => {
+            let owned: Vec<String> =
+                covered.iter().map(|c| format!("x.{}", super::sql::ident(c))).collect();
+            let on = all_equal(&source.key, &owned, &names.batch);
+            (
+                "coco_batch as b".to_owned(),
+                format!(
+                    "{on} and b.action operator(pg_catalog.<>) 'a'::pg_catalog.\"char\"
+                     and not exists (select from coco_output as n where {kept})"
+                ),
+            )
+        }
+        None => {
+            let item = numbered("o.i", source.key.len());
+            let same_item = all_equal(&source.key, &names.item, &item);
+            let on = all_equal(&target.key, &names.target_key, &names.old_key);
+            (
+                "coco_old as o".to_owned(),
+                format!(
+                    "{on} and not exists (select from coco_output as n where {kept} and {same_item})"
+                ),
+            )
+        }
+    }
+}
+
+/// Writes a batch. `Err(Failed)` inside the outer `Ok` where an item's data is at fault.
+pub fn write(
+    flow: &Flow,
+    source: &Source,
+    writers: &[Writer],
+    batch: &Batch,
+    writing: Writing,
+) -> Result<std::result::Result<Counts, Raised>> {
+    let statements = Statements::connect()?;
+    statements.name("coco_batch", batch.rows())?;
+    let mut counts = Counts::default();
+    let mut listed: Vec<(i32, Rows)> = Vec::new();
+    let any_evaluated = batch.items.iter().any(|i| i.action == Action::Evaluate);
+    let any_tracked = batch.items.iter().any(|i| i.tracked);
+    for writer in writers {
+        let target = writer.target;
+        let names = Names::new(source, target);
+        let mut output = Rows::new(&output_columns(source, target))?;
+        if any_evaluated {
+            let sql = compose::evaluate(flow, source, target, Items::Batch);
+            statements.execute_into(&sql, &[], &mut output)?;
+        }
+        let inner = Statements::connect()?;
+        inner.name("coco_batch", batch.rows())?;
+        inner.name("coco_output", &output)?;
+        let old;
+        if target.covered.is_none() {
+            let mut rows = Rows::new(&old_columns(source, target))?;
+            if any_tracked {
+                inner.execute_into(&old_keys(source, target, &names), &[], &mut rows)?;
+            }
+            old = rows;
+            inner.name("coco_old", &old)?;
+        }
+        let first_time = writer.fresh && target.covered.is_some() && !any_tracked;
+        if !first_time {
+            let (using, condition) = obsolete(source, target, &names);
+            counts.deleted += inner.execute(
+                &format!(
+                    "delete from {} as x using {using} where {condition}",
+                    target.relation_name()
+                ),
+                &[],
+            )?;
+        }
+        if output.len() > 0 {
+            if let Some(refused) = contested(&inner, source, target, &names)? {
+                return Ok(Err(refused));
+            }
+            counts.upserted += upsert(&inner, target, &names, first_time, writing.mode)?;
+        }
+        drop(inner);
+        if target.covered.is_none() {
+            listed.push((target.id, output));
+        }
+    }
+    track(&statements, source, writers, &listed, writing)?;
+    counts.evaluated = batch.items.iter().filter(|i| i.action == Action::Evaluate).count() as i64;
+    counts.unchanged = batch.items.iter().filter(|i| i.action == Action::Advance).count() as i64;
+    Ok(Ok(counts))
+}
+
+/// Looks for target keys that an item produces twice, or that are another's. After the deletions,
+/// so that what an item of this batch lets go of is free.
+fn contested(
+    statements: &Statements,
+    source: &Source,
+    target: &Target,
+    names: &Names,
+) -> Result<Option<Raised>> {
+    let key = key_text(&names.new_key);
+    let by = names.new_key.join(", ");
+    let twice = format!(
+        "select pg_catalog.min({key}::pg_catalog.text) from coco_output as n group by {by}
+         having pg_catalog.count(*) operator(pg_catalog.>) 1 limit 1"
+    );
+    if let Some(key) = statements.first_text(&twice, &[])? {
+        return Ok(Some(refusal("21000", target, "produced twice", &key)));
+    }
+    if target.covered.is_some() {
+        return Ok(None);
+    }
+    let old_item = numbered("o.i", source.key.len());
+    let taken = format!(
+        "select {key}::pg_catalog.text from coco_output as n join {relation} as x on {same}
+          where not exists (select from coco_old as o where {own} and {item}) limit 1",
+        relation = target.relation_name(),
+        same = all_equal(&target.key, &names.target_key, &names.new_key),
+        own = all_equal(&target.key, &names.old_key, &names.new_key),
+        item = all_equal(&source.key, &old_item, &names.item),
+    );
+    Ok(statements
+        .first_text(&taken, &[])?
+        .map(|key| refusal("23505", target, "already another item's", &key)))
+}
+
+/// The failure of an item whose target key is refused; its detail is the key, which
+/// [`claimed_key`] finds again.
+fn refusal(sqlstate: &str, target: &Target, why: &str, key: &str) -> Raised {
+    Raised {
+        sqlstate: sqlstate.to_owned(),
+        message: format!("target key of {} is {why}", target.relation_name()),
+        detail: Some(format!("Key {key}")),
+        hint: Some(match sqlstate {
+            "23505" => {
+                "As soon as the other item lets go of the key, this one takes it over.".to_owned()
+            }
+            _ => "Choose a key that tells the rows of an item apart.".to_owned(),
+        }),
+    }
+}
+
+/// The target key, as a JSON list of texts, that a refused item waits for.
+pub fn claimed_key(failure: &Raised) -> Option<&str> {
+    let waits =
+        failure.sqlstate == "23505" && failure.message.ends_with("is already another item's");
+    failure.detail.as_deref().filter(|_| waits)?.strip_prefix("Key ")
+}
+
+fn upsert(
+    statements: &Statements,
+    target: &Target,
+    names: &Names,
+    first_time: bool,
+    mode: Mode,
+) -> Result<i64> {
+    let relation = target.relation_name();
+    let columns: Vec<String> = target.columns.iter().map(Column::quoted).collect();
+    let values = numbered("n.c", columns.len());
+    let same = all_equal(&target.key, &names.target_key, &names.new_key);
+    let mut written = 0;
+    if !first_time {
+        let differs = match mode.carries_over() {
+            true => format!(" and {}", differs(target)),
+            false => String::new(),
+        };
+        let sets: Vec<String> =
+            columns.iter().zip(&values).map(|(c, v)| format!("{c} = {v}")).collect();
+        written += statements.execute(
+            &format!(
+                "update {relation} as x set {} from coco_output as n where {same}{differs}",
+                sets.join(", ")
+            ),
+            &[],
+        )?;
+    }
+    let missing = match first_time {
+        true => String::new(),
+        false => format!(" where not exists (select from {relation} as x where {same})"),
+    };
+    written += statements.execute(
+        &format!(
+            "insert into {relation} ({}) select {} from coco_output as n{missing}",
+            columns.join(", "),
+            values.join(", ")
+        ),
+        &[],
+    )?;
+    Ok(written)
+}
+
+/// Whether `x` and `n` differ, byte for byte: also where a type has no equality (json), or where
+/// equal values look different (1.0 and 1.00).
+pub fn differs(target: &Target) -> String {
+    let old: Vec<String> = target.columns.iter().map(|c| format!("x.{}", c.quoted())).collect();
+    let new = numbered("n.c", old.len());
+    format!(
+        "row({})::record operator(pg_catalog.*<>) row({})::record",
+        old.join(", "),
+        new.join(", ")
+    )
+}
+
+/// Writes the tracking rows of a batch that has reached its targets.
+fn track(
+    statements: &Statements,
+    source: &Source,
+    writers: &[Writer],
+    listed: &[(i32, Rows)],
+    writing: Writing,
+) -> Result<()> {
+    let tracking = &source.tracking;
+    let batch = numbered("b.k", source.key.len());
+    let tracked = compose::tracking_keys(source, "t");
+    let own = all_equal(&source.key, &tracked, &batch);
+    let mut lists = String::new();
+    let mut parts = Vec::new();
+    for (id, rows) in listed {
+        let Some(writer) = writers.iter().find(|w| w.target.id == *id) else {
+            continue;
+        };
+        let names = Names::new(source, writer.target);
+        let relation = format!("coco_output_{id}");
+        statements.name(&relation, rows)?;
+        let group = numbered("n.i", source.key.len());
+        let on = all_equal(&source.key, &numbered(&format!("l{id}.i"), source.key.len()), &batch);
+        lists.push_str(&format!(
+            " left join (select {group}, pg_catalog.jsonb_object_agg({key}::pg_catalog.text, null::pg_catalog.text) as keys
+                           from {relation} as n group by {group}) as l{id} on {on}",
+            group = group.join(", "),
+            key = key_text(&names.new_key),
+        ));
+        parts.push(format!(
+            "case when l{id}.keys is null then '{{}}'::pg_catalog.jsonb
+                  else pg_catalog.jsonb_build_object('{id}', l{id}.keys) end"
+        ));
+    }
+    let keys = match parts.is_empty() {
+        true => "null::pg_catalog.jsonb".to_owned(),
+        false => parts.join(" operator(pg_catalog.||) "),
+    };
+    statements.execute(
+        &format!(
+            "update {tracking} as t
+                set source_ordinal = b.ordinal, content_fingerprint = b.fingerprint,
+                    logic_id = $1, process_ordinal = b.process_ordinal,
+                    target_keys = case when b.action operator(pg_catalog.=) 'a'::pg_catalog.\"char\"
+                                       then t.target_keys else {keys} end,
+                    failure = null
+               from coco_batch as b{lists}
+              where {own} and b.tracked and b.action operator(pg_catalog.<>) 'r'::pg_catalog.\"char\""
+        ),
+        &[arg(writing.logic.0)],
+    )?;
+    let columns = numbered("k", source.key.len()).join(", ");
+    statements.execute(
+        &format!(
+            "insert into {tracking} ({columns}, source_ordinal, process_ordinal, content_fingerprint, logic_id, target_keys)
+             select {}, b.ordinal, b.process_ordinal, b.fingerprint, $1, {keys}
+               from coco_batch as b{lists}
+              where not b.tracked and b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\"",
+            batch.join(", ")
+        ),
+        &[arg(writing.logic.0)],
+    )?;
+    statements.execute(
+        &format!(
+            "delete from {tracking} as t using coco_batch as b
+              where {own} and b.action operator(pg_catalog.=) 'r'::pg_catalog.\"char\""
+        ),
+        &[],
+    )?;
+    Ok(())
+}
+
+/// Records that the one item of `batch` failed. What it has at the targets stays.
+pub fn record_failure(
+    source: &Source,
+    batch: &Batch,
+    failure: &Raised,
+    target: Option<i32>,
+    writing: Writing,
+    delay: std::time::Duration,
+) -> Result<()> {
+    let statements = Statements::connect()?;
+    statements.name("coco_batch", batch.rows())?;
+    let columns = numbered("k", source.key.len()).join(", ");
+    let keys = numbered("b.k", source.key.len()).join(", ");
+    let attempts = batch.items.first().map_or(0, |i| i.attempts) + 1;
+    statements.execute(
+        &format!(
+            "insert into {} ({columns}, failure)
+             select {keys}, pg_catalog.jsonb_build_object(
+                      'sqlstate', $1::text, 'message', $2::text, 'detail', $3::text, 'hint', $4::text,
+                      'attempts', $5::int, 'failed_at', pg_catalog.clock_timestamp(),
+                      'next_retry', pg_catalog.clock_timestamp()
+                         operator(pg_catalog.+) pg_catalog.make_interval(secs => $6::float8),
+                      'content_fingerprint', b.fingerprint, 'logic_id', $7::int,
+                      'target', $8::int, 'claims', $9::text)
+               from coco_batch as b
+             on conflict ({columns}) do update set failure = excluded.failure",
+            source.tracking
+        ),
+        &[
+            arg(failure.sqlstate.as_str()),
+            arg(failure.message.as_str()),
+            arg(failure.detail.clone()),
+            arg(failure.hint.clone()),
+            arg(attempts),
+            arg(delay.as_secs_f64()),
+            arg(writing.logic.0),
+            arg(target),
+            arg(claimed_key(failure).map(str::to_owned)),
+        ],
+    )?;
+    Ok(())
+}
+
+/// For each target whose keys are listed: which failed items of the source wait for a key that is
+/// free now, as the condition of a scan over their tracking rows `t`.
+pub fn free_claims(writers: &[Writer]) -> Option<String> {
+    let conditions: Vec<String> = writers
+        .iter()
+        .filter(|w| w.target.covered.is_none())
+        .map(|w| {
+            let typed: Vec<String> = (0..w.target.key.len())
+                .map(|n| format!(
+                    "((t.failure operator(pg_catalog.->>) 'claims')::pg_catalog.jsonb operator(pg_catalog.->>) {n})::{}",
+                    w.target.key[n].type_name
+                ))
+                .collect();
+            let keys: Vec<String> =
+                w.target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
+            format!(
+                "((t.failure operator(pg_catalog.->>) 'target') operator(pg_catalog.=) '{}'
+                  and not exists (select from {} as x where {}))",
+                w.target.id,
+                w.target.relation_name(),
+                all_equal(&w.target.key, &keys, &typed),
+            )
+        })
+        .collect();
+    (!conditions.is_empty()).then(|| {
+        format!(
+            "(t.failure operator(pg_catalog.->>) 'claims') is not null and ({})",
+            conditions.join(" or ")
+        )
+    })
+}
+
+/// What a NULL in the key of a source that cannot promise otherwise leads to.
+pub fn null_key(source: &Source) -> super::error::Error {
+    super::error::Error::new(
+        pgrx::PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+        format!("source \"{}\" has a row whose key is NULL", source.name),
+    )
+    .hint("Leave such rows out in the view, or declare the source with another key.")
+}

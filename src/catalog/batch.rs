@@ -1,0 +1,113 @@
+//! A batch of items on its way to its targets: the relation `coco_batch`.
+
+use pgrx::{IntoDatum, pg_sys};
+
+use super::error::Result;
+use super::model::{Source, numbered};
+use super::tuples::{RowColumn, Rows};
+use crate::engine::version::{Incoming, ProcessOrdinal};
+
+/// What is done with an item of a batch; in SQL the letter it stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Evaluate,
+    Advance,
+    Remove,
+}
+
+impl Action {
+    fn letter(self) -> i8 {
+        (match self {
+            Action::Evaluate => b'e',
+            Action::Advance => b'a',
+            Action::Remove => b'r',
+        }) as i8
+    }
+}
+
+/// What a batch knows of an item besides its key.
+#[derive(Clone, Copy)]
+pub struct Item {
+    pub action: Action,
+    /// It has a tracking row.
+    pub tracked: bool,
+    pub incoming: Option<Incoming>,
+    pub process_ordinal: ProcessOrdinal,
+    /// How often it has failed before.
+    pub attempts: i32,
+}
+
+/// The items of a batch, numbered from 0, with their keys and, for SQL, as `coco_batch`.
+pub struct Batch {
+    columns: Vec<RowColumn>,
+    keys: usize,
+    rows: Rows,
+    pub items: Vec<Item>,
+}
+
+impl Batch {
+    pub fn new(source: &Source) -> Result<Batch> {
+        let mut columns: Vec<RowColumn> = source
+            .key
+            .iter()
+            .zip(numbered("k", source.key.len()))
+            .map(|(k, name)| RowColumn {
+                name,
+                type_oid: k.type_oid,
+                typmod: k.typmod,
+                collation: k.collation,
+            })
+            .collect();
+        let rest = [
+            ("action", pg_sys::CHAROID),
+            ("tracked", pg_sys::BOOLOID),
+            ("ordinal", pg_sys::INT8OID),
+            ("fingerprint", pg_sys::UUIDOID),
+            ("process_ordinal", pg_sys::INT8OID),
+        ];
+        columns.extend(rest.map(|(name, oid)| RowColumn::new(name, oid)));
+        let rows = Rows::new(&columns)?;
+        Ok(Batch { columns, keys: source.key.len(), rows, items: vec![] })
+    }
+
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    pub fn push(&mut self, key: &[Option<pg_sys::Datum>], item: Item) {
+        let mut values = key.to_vec();
+        let incoming = item.incoming;
+        values.extend([
+            item.action.letter().into_datum(),
+            item.tracked.into_datum(),
+            incoming.and_then(|i| i.ordinal).and_then(|o| o.0.into_datum()),
+            incoming.and_then(|i| i.content).and_then(|c| pgrx::Uuid::from_bytes(c.0).into_datum()),
+            item.process_ordinal.0.into_datum(),
+        ]);
+        self.rows.push(&values);
+        self.items.push(item);
+    }
+
+    /// A batch of its own of a range of items.
+    pub fn slice(&mut self, range: std::ops::Range<usize>) -> Result<Batch> {
+        let mut slice = Batch {
+            columns: self.columns.clone(),
+            keys: self.keys,
+            rows: Rows::new(&self.columns)?,
+            items: vec![],
+        };
+        self.rows.rewind();
+        for n in 0..range.end {
+            self.rows.advance();
+            if n >= range.start {
+                let key: Vec<_> = (0..self.keys).map(|k| self.rows.datum(k)).collect();
+                slice.push(&key, self.items[n]);
+            }
+        }
+        Ok(slice)
+    }
+}

@@ -1,0 +1,83 @@
+//! The columns of relations and of results, typed.
+
+use pgrx::pg_sys;
+
+use super::error::Result;
+use super::model::Column;
+use super::sql::{self, arg};
+
+/// A column of a relation.
+pub struct Attribute {
+    pub column: Column,
+    pub not_null: bool,
+    pub has_default: bool,
+    pub generated: bool,
+}
+
+const ATTRIBUTES: &str = "
+select a.attname::text, a.atttypid, a.atttypmod, a.attcollation,
+       pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       a.atthasdef or a.attidentity <> '', a.attgenerated <> ''
+  from pg_catalog.pg_attribute a
+ where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
+ order by a.attnum";
+
+/// The columns of a relation, in their order.
+pub fn of_relation(relation: pg_sys::Oid) -> Result<Vec<Attribute>> {
+    sql::select(ATTRIBUTES, &[arg(relation)], |r| {
+        let type_oid = sql::required(r, 2)?;
+        Ok(Attribute {
+            column: Column {
+                name: sql::required(r, 1)?,
+                type_oid,
+                typmod: sql::required(r, 3)?,
+                collation: sql::required(r, 4)?,
+                type_name: sql::required(r, 5)?,
+                equals: equality_operator(type_oid)?,
+            },
+            not_null: sql::required(r, 6)?,
+            has_default: sql::required(r, 7)?,
+            generated: sql::required(r, 8)?,
+        })
+    })
+}
+
+/// A column of a query's result.
+pub fn result_column(
+    name: String,
+    type_oid: pg_sys::Oid,
+    typmod: i32,
+    collation: pg_sys::Oid,
+) -> Result<Column> {
+    let type_name = sql::type_name(type_oid, typmod)?;
+    Ok(Column {
+        name,
+        type_oid,
+        typmod,
+        collation,
+        type_name,
+        equals: equality_operator(type_oid)?,
+    })
+}
+
+/// The equality operator of a type's default btree operator class, schema-qualified.
+fn equality_operator(type_oid: pg_sys::Oid) -> Result<Option<String>> {
+    // SAFETY: type cache look-ups in a transaction; the entry lives as long as the backend.
+    let operator = unsafe {
+        (*pg_sys::lookup_type_cache(
+            type_oid,
+            (pg_sys::TYPECACHE_EQ_OPR | pg_sys::TYPECACHE_LT_OPR) as i32,
+        ))
+        .clone()
+    };
+    if operator.lt_opr == pg_sys::InvalidOid || operator.eq_opr == pg_sys::InvalidOid {
+        return Ok(None);
+    }
+    sql::one(
+        "select pg_catalog.format('operator(%I.%s)', n.nspname, o.oprname)
+           from pg_catalog.pg_operator o
+           join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
+          where o.oid = $1",
+        &[arg(operator.eq_opr)],
+    )
+}

@@ -1,0 +1,180 @@
+//! Composing a flow's query over many items at once.
+//!
+//! The query is evaluated once per item, and Postgres plans it as one join:
+//!
+//! ```sql
+//! select item.i1, t.*
+//!   from (<the items>) as item
+//!  cross join lateral (
+//!     with documents as (select item.u1 as id, item.u2 as body)   -- shadows the table's name
+//!     select * from (<the flow's query>) as q) as t (c1, c2)
+//! ```
+//!
+//! The user's query stands on lines of its own, in parentheses it was checked not to close. All
+//! around it is schema-qualified, operators too: it is planned under the flow's search path.
+
+use super::model::{Column, Flow, Source, Target, all_equal, numbered};
+use super::sql::ident;
+
+/// Which items a composition covers.
+#[derive(Clone, Copy)]
+pub enum Items {
+    /// All of the source.
+    All,
+    /// All but those whose last evaluation failed.
+    Healthy,
+    /// Those in the relation `coco_batch` whose action is to evaluate.
+    Batch,
+}
+
+/// The SELECT of all items of `source` in `items`, with their keys as `i1…`, each with the rows
+/// `query` makes of it as `c1…`.
+pub fn evaluate(flow: &Flow, source: &Source, target: &Target, items: Items) -> String {
+    let item = match source.grouped {
+        true => grouped_items(source, items),
+        false => row_items(source, items),
+    };
+    let shadows: Vec<String> = flow
+        .sources
+        .iter()
+        .map(|s| match s.id == source.id {
+            true => format!("{} as ({})", ident(&s.name), shadow(s)),
+            false => format!("{} as ({})", ident(&s.name), empty_shadow(s)),
+        })
+        .collect();
+    let item_keys: Vec<String> =
+        numbered("i", source.key.len()).iter().map(|i| format!("item.{i}")).collect();
+    format!(
+        "select {keys}, t.* from ({item}) as item cross join lateral (with {shadows}\n\
+         select * from (\n{query}\n) as q) as t ({columns})",
+        keys = item_keys.join(", "),
+        shadows = shadows.join(", "),
+        query = target.query,
+        columns = numbered("c", target.columns.len()).join(", "),
+    )
+}
+
+/// The query over everything, under its own column names: what the target must hold.
+pub fn whole(flow: &Flow, target: &Target) -> String {
+    let names: Vec<String> = target
+        .columns
+        .iter()
+        .zip(numbered("c", target.columns.len()))
+        .map(|(c, n)| format!("x.{n} as {}", c.quoted()))
+        .collect();
+    let each: Vec<String> = flow
+        .sources
+        .iter()
+        .map(|s| {
+            let all = evaluate(flow, s, target, Items::All);
+            format!("select {} from ({all}) as x", names.join(", "))
+        })
+        .collect();
+    each.join("\nunion all\n")
+}
+
+/// The source's rows with key and used columns; the join with the batch is on the key.
+fn rows_of(source: &Source, items: Items) -> (String, String) {
+    let keys: Vec<String> = source.key.iter().map(|k| format!("s.{}", k.quoted())).collect();
+    let relation = &source.relation_name;
+    match items {
+        Items::All => (format!("{relation} as s"), String::new()),
+        Items::Healthy => {
+            let tracked: Vec<String> =
+                numbered("k", source.key.len()).iter().map(|k| format!("f.{k}")).collect();
+            let same = all_equal(&source.key, &tracked, &keys);
+            let failing = format!(
+                " where not exists (select from {} as f where {same} and f.failure is not null)",
+                source.tracking
+            );
+            (format!("{relation} as s"), failing)
+        }
+        Items::Batch => {
+            let batch: Vec<String> =
+                numbered("k", source.key.len()).iter().map(|k| format!("b.{k}")).collect();
+            let same = all_equal(&source.key, &keys, &batch);
+            let due = "b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\"";
+            (format!("coco_batch as b join {relation} as s on {same} and {due}"), String::new())
+        }
+    }
+}
+
+fn row_items(source: &Source, items: Items) -> String {
+    let (from, filter) = rows_of(source, items);
+    let mut columns: Vec<String> = source
+        .key
+        .iter()
+        .zip(numbered("i", source.key.len()))
+        .map(|(k, i)| format!("s.{} as {i}", k.quoted()))
+        .collect();
+    let used = source.used.iter().zip(numbered("u", source.used.len()));
+    columns.extend(used.map(|(c, u)| format!("s.{} as {u}", c.quoted())));
+    format!("select {} from {from}{filter}", columns.join(", "))
+}
+
+/// Groups carry their rows as an array of records: no index on the key is needed.
+fn grouped_items(source: &Source, items: Items) -> String {
+    let (from, filter) = rows_of(source, items);
+    let keys: Vec<String> = source.key.iter().map(|k| format!("s.{}", k.quoted())).collect();
+    let named: Vec<String> =
+        keys.iter().zip(numbered("i", keys.len())).map(|(k, i)| format!("{k} as {i}")).collect();
+    let columns: Vec<String> =
+        group_columns(source).iter().map(|c| format!("s.{}", c.quoted())).collect();
+    format!(
+        "select {}, pg_catalog.array_agg(row({})) as rows from {from}{filter} group by {}",
+        named.join(", "),
+        columns.join(", "),
+        keys.join(", "),
+    )
+}
+
+/// What a group's rows carry: the used columns, or the key where none is used, so that the rows
+/// can still be counted.
+fn group_columns(source: &Source) -> &[Column] {
+    if source.used.is_empty() { &source.key } else { &source.used }
+}
+
+fn shadow(source: &Source) -> String {
+    if source.grouped {
+        let columns: Vec<String> = group_columns(source)
+            .iter()
+            .map(|c| format!("{} {}", c.quoted(), c.type_name))
+            .collect();
+        return format!(
+            "select r.* from pg_catalog.unnest(item.rows) as r ({})",
+            columns.join(", ")
+        );
+    }
+    let columns: Vec<String> = source
+        .used
+        .iter()
+        .zip(numbered("u", source.used.len()))
+        .map(|(c, u)| format!("item.{u} as {}", c.quoted()))
+        .collect();
+    format!("select {}", columns.join(", "))
+}
+
+/// A source that is not the item's: there, with its columns, and empty.
+fn empty_shadow(source: &Source) -> String {
+    let columns: Vec<String> =
+        source.used.iter().map(|c| format!("null::{} as {}", c.type_name, c.quoted())).collect();
+    format!("select {} where false", columns.join(", "))
+}
+
+/// The content fingerprint and the ordinal of a row of the source, as SQL over its columns.
+pub fn fingerprint_of_row(source: &Source) -> String {
+    match &source.fingerprint {
+        Some(expression) => format!("coco.fingerprint((\n{expression}\n))"),
+        None => {
+            let used = group_columns(source);
+            let columns: Vec<String> =
+                used.iter().map(|c| format!("{}.{}", ident(&source.name), c.quoted())).collect();
+            format!("coco.fingerprint({})", columns.join(", "))
+        }
+    }
+}
+
+/// The tracking columns that hold a source key.
+pub fn tracking_keys(source: &Source, alias: &str) -> Vec<String> {
+    numbered("k", source.key.len()).iter().map(|k| format!("{alias}.{k}")).collect()
+}

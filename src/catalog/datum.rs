@@ -1,0 +1,189 @@
+//! Fingerprints of values of any type.
+//!
+//! Bytes as they are stored where they mean the same in every database: types of Postgres itself.
+//! Enums, types of extensions and whatever holds an oid go by their text.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+
+use crate::engine::fingerprint::Hasher;
+
+/// How values of one type are hashed.
+#[derive(Clone, Copy)]
+enum By {
+    /// The bytes of a fixed-length value passed by value.
+    Value(usize),
+    /// The bytes of a fixed-length value passed by reference.
+    Reference(usize),
+    /// A varlena's bytes, without its header, detoasted.
+    Varlena,
+    /// A composite value, column by column.
+    Record,
+    /// What the type's output function says.
+    Text(pg_sys::Oid),
+}
+
+/// How the arguments of one call site are hashed; looked up once.
+pub struct Plan(Vec<By>);
+
+/// Hashes the arguments of a call to `coco.fingerprint(VARIADIC "any")`.
+///
+/// # Safety
+/// `fcinfo` is that of a call in progress.
+pub unsafe fn fingerprint(fcinfo: pg_sys::FunctionCallInfo) -> [u8; 16] {
+    unsafe {
+        let info = (*fcinfo).flinfo;
+        let count = (*fcinfo).nargs as usize;
+        let plan: &Plan = if (*info).fn_extra.is_null() {
+            let plan = (0..count).map(|i| by(pg_sys::get_fn_expr_argtype(info, i as i32)));
+            let plan = Box::new(Plan(plan.collect()));
+            // Freed with the call site's memory.
+            (*info).fn_extra =
+                pgrx::PgMemoryContexts::For((*info).fn_mcxt).leak_and_drop_on_delete(*plan).cast();
+            &*(*info).fn_extra.cast::<Plan>()
+        } else {
+            &*(*info).fn_extra.cast::<Plan>()
+        };
+        let args = (*fcinfo).args.as_slice(count);
+        let mut hasher = Hasher::new();
+        for (by, arg) in plan.0.iter().zip(args) {
+            match arg.isnull {
+                true => {
+                    hasher.null();
+                }
+                false => hash(&mut hasher, *by, arg.value),
+            }
+        }
+        hasher.finish().0
+    }
+}
+
+unsafe fn by(type_oid: pg_sys::Oid) -> By {
+    unsafe {
+        let base = pg_sys::getBaseType(type_oid);
+        let kind = pg_sys::get_typtype(base) as u8;
+        if base == pg_sys::RECORDOID || kind == b'c' {
+            return By::Record;
+        }
+        let own = |oid: pg_sys::Oid| {
+            oid.to_u32() < pg_sys::FirstNormalObjectId
+                && !holds_oid(oid)
+                && oid != pg_sys::RECORDOID
+        };
+        let element = pg_sys::get_element_type(base);
+        let stable = match element {
+            pg_sys::InvalidOid => matches!(kind, b'b' | b'r' | b'm') && own(base),
+            element => own(element),
+        };
+        if !stable || base == pg_sys::RECORDARRAYOID {
+            let mut output = pg_sys::InvalidOid;
+            let mut varlena = false;
+            pg_sys::getTypeOutputInfo(base, &mut output, &mut varlena);
+            return By::Text(output);
+        }
+        let mut length = 0i16;
+        let mut by_value = false;
+        pg_sys::get_typlenbyval(base, &mut length, &mut by_value);
+        match (length, by_value) {
+            (-1, _) => By::Varlena,
+            (n, true) if n > 0 => By::Value(n as usize),
+            (n, false) if n > 0 => By::Reference(n as usize),
+            _ => {
+                let mut output = pg_sys::InvalidOid;
+                let mut varlena = false;
+                pg_sys::getTypeOutputInfo(base, &mut output, &mut varlena);
+                By::Text(output)
+            }
+        }
+    }
+}
+
+/// Types whose value is an oid, or holds one: it means something else after a restore.
+fn holds_oid(type_oid: pg_sys::Oid) -> bool {
+    const OIDS: [pg_sys::Oid; 14] = [
+        pg_sys::OIDOID,
+        pg_sys::REGPROCOID,
+        pg_sys::REGPROCEDUREOID,
+        pg_sys::REGOPEROID,
+        pg_sys::REGOPERATOROID,
+        pg_sys::REGCLASSOID,
+        pg_sys::REGTYPEOID,
+        pg_sys::REGCONFIGOID,
+        pg_sys::REGDICTIONARYOID,
+        pg_sys::REGNAMESPACEOID,
+        pg_sys::REGROLEOID,
+        pg_sys::REGCOLLATIONOID,
+        pg_sys::OIDVECTOROID,
+        pg_sys::ACLITEMOID,
+    ];
+    OIDS.contains(&type_oid)
+}
+
+unsafe fn hash(hasher: &mut Hasher, by: By, datum: pg_sys::Datum) {
+    unsafe {
+        match by {
+            By::Value(length) => {
+                hasher.part(&datum.value().to_le_bytes()[..length.min(8)]);
+            }
+            By::Reference(length) => {
+                hasher.part(std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), length));
+            }
+            By::Varlena => {
+                let stored = datum.cast_mut_ptr::<pg_sys::varlena>();
+                let plain = pg_sys::pg_detoast_datum_packed(stored);
+                let bytes = std::slice::from_raw_parts(
+                    pgrx::varlena::vardata_any(plain).cast::<u8>(),
+                    pgrx::varlena::varsize_any_exhdr(plain),
+                );
+                hasher.part(bytes);
+                if plain != stored {
+                    pg_sys::pfree(plain.cast());
+                }
+            }
+            By::Text(output) => {
+                let text = pg_sys::OidOutputFunctionCall(output, datum);
+                hasher.part(CStr::from_ptr(text).to_bytes());
+                pg_sys::pfree(text.cast());
+            }
+            By::Record => record(hasher, datum),
+        }
+    }
+}
+
+unsafe fn record(hasher: &mut Hasher, datum: pg_sys::Datum) {
+    unsafe {
+        let header = pg_sys::pg_detoast_datum(datum.cast_mut_ptr::<pg_sys::varlena>())
+            .cast::<pg_sys::HeapTupleHeaderData>();
+        let shape = pg_sys::lookup_rowtype_tupdesc(
+            (*header).t_choice.t_datum.datum_typeid,
+            (*header).t_choice.t_datum.datum_typmod,
+        );
+        let count = (*shape).natts as usize;
+        let mut tuple = pg_sys::HeapTupleData {
+            t_len: pgrx::varlena::varsize_any(header.cast()) as u32,
+            t_data: header,
+            ..Default::default()
+        };
+        let mut values = vec![pg_sys::Datum::from(0usize); count];
+        let mut nulls = vec![true; count];
+        pg_sys::heap_deform_tuple(&mut tuple, shape, values.as_mut_ptr(), nulls.as_mut_ptr());
+        let mut inner = Hasher::new();
+        for i in 0..count {
+            let attribute = pg_sys::TupleDescAttr(shape, i as i32);
+            if (*attribute).attisdropped {
+                continue;
+            }
+            match nulls[i] {
+                true => {
+                    inner.null();
+                }
+                false => hash(&mut inner, self::by((*attribute).atttypid), values[i]),
+            }
+        }
+        hasher.part(&inner.finish().0);
+        if (*shape).tdrefcount >= 0 {
+            pg_sys::DecrTupleDescRefCount(shape);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What coco makes for a flow besides its target: tracking tables and views. They live in coco's
+//! schema, belong to the flow's owner, and are named after the flow where a name can show it.
+
+use pgrx::pg_sys;
+
+use super::analysis;
+use super::compose;
+use super::error::{Error, Result};
+use super::model::{Column, Flow, Source, Target};
+use super::role::ActingAs;
+use super::sql::{self, arg, ident, literal};
+
+unsafe extern "C-unwind" {
+    // commands/view.h; the same from 14 to 18, and not among pgrx's bindings.
+    fn StoreViewQuery(view: pg_sys::Oid, query: *mut pg_sys::Query, replace: bool);
+}
+
+/// `prefix_id_flow`, cut to what a name may hold.
+fn object_name(prefix: &str, id: i32, flow: &str) -> String {
+    let mut name = format!("{prefix}_{id}_{flow}");
+    while name.len() > 63 {
+        name.pop();
+    }
+    name
+}
+
+fn owner_name(owner: pg_sys::Oid) -> Result<String> {
+    sql::one(
+        "select pg_catalog.quote_ident(rolname) from pg_catalog.pg_roles where oid = $1",
+        &[arg(owner)],
+    )?
+    .ok_or_else(|| Error::internal("the flow's owner does not exist"))
+}
+
+/// Makes the tracking table of a source: a row per item, its key typed as the source's own.
+pub fn make_tracking(
+    flow: &str,
+    owner: pg_sys::Oid,
+    id: i32,
+    source: &str,
+    key: &[Column],
+) -> Result<String> {
+    let _as = ActingAs::extension_owner()?;
+    let name = format!("coco.{}", ident(&object_name("tracking", id, flow)));
+    let mut columns = String::new();
+    for (n, k) in key.iter().enumerate() {
+        let collation = match k.collation {
+            pg_sys::InvalidOid => String::new(),
+            oid => sql::one::<String>(
+                "select pg_catalog.format(' collate %I.%I', n.nspname, c.collname)
+                   from pg_catalog.pg_collation c
+                   join pg_catalog.pg_namespace n on n.oid = c.collnamespace where c.oid = $1",
+                &[arg(oid)],
+            )?
+            .unwrap_or_default(),
+        };
+        columns.push_str(&format!("k{} {}{collation} not null, ", n + 1, k.type_name));
+    }
+    let keys = super::model::numbered("k", key.len()).join(", ");
+    // Room on each page lets an item's next version stay there, without touching the index.
+    sql::execute(
+        &format!(
+            "create table {name} ({columns}
+               source_ordinal bigint, process_ordinal bigint,
+               content_fingerprint uuid, logic_id int,
+               target_keys jsonb, failure jsonb,
+               primary key ({keys})) with (fillfactor = 90)"
+        ),
+        &[],
+    )?;
+    let failing = ident(&object_name("failing", id, flow));
+    sql::execute(
+        &format!("create index {failing} on {name} ({keys}) where failure is not null"),
+        &[],
+    )?;
+    let names: Vec<String> = key.iter().map(Column::quoted).collect();
+    let comment = format!(
+        "Tracking table of flow {flow}, source {source}, key ({}): a row per source item",
+        names.join(", ")
+    );
+    sql::execute(&format!("comment on table {name} is {}", literal(&comment)), &[])?;
+    sql::execute(&format!("alter table {name} owner to {}", owner_name(owner)?), &[])?;
+    Ok(name)
+}
+
+/// Makes (again) the view of a target's query over everything. Through it Postgres knows what the
+/// flow depends on. The query is analysed with the owner's rights: analysis can run code.
+pub fn make_view(flow: &Flow, target: &Target) -> Result<pg_sys::Oid> {
+    let acting = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+    let tree = analysis::analysed_tree(&compose::whole(flow, target))?;
+    drop(acting);
+
+    let _as = ActingAs::extension_owner()?;
+    let object = object_name("query", target.id, &flow.name);
+    let name = format!("coco.{}", ident(&object));
+    if target.query_view.is_some() {
+        sql::execute(&format!("drop view {name}"), &[])?;
+    }
+    let columns: Vec<String> = target
+        .columns
+        .iter()
+        .map(|c| {
+            let collate = match c.collation {
+                pg_sys::InvalidOid => None,
+                oid => sql::one::<String>(
+                    "select pg_catalog.format(' collate %I.%I', n.nspname, c.collname)
+                       from pg_catalog.pg_collation c
+                       join pg_catalog.pg_namespace n on n.oid = c.collnamespace
+                      where c.oid = $1",
+                    &[arg(oid)],
+                )?,
+            };
+            Ok(format!("null::{}{} as {}", c.type_name, collate.unwrap_or_default(), c.quoted()))
+        })
+        .collect::<Result<_>>()?;
+    sql::execute(&format!("create view {name} as select {}", columns.join(", ")), &[])?;
+    let view = super::target_table::find("coco", &object)?
+        .ok_or_else(|| Error::internal("the flow's view was not made"))?;
+    // SAFETY: the view has just been made with the tree's columns; it stores a copy of the tree.
+    unsafe {
+        pg_sys::CommandCounterIncrement();
+        pg_sys::ffi::pg_guard_ffi_boundary(|| StoreViewQuery(view, tree, true));
+        pg_sys::CommandCounterIncrement();
+    }
+    let comment = format!("What target {} of flow {} must hold", target.relation_name(), flow.name);
+    sql::execute(&format!("comment on view {name} is {}", literal(&comment)), &[])?;
+    sql::execute(&format!("alter view {name} owner to {}", owner_name(flow.owner)?), &[])?;
+    Ok(view)
+}
+
+/// Drops a flow's tracking tables and views.
+pub fn drop_all(views: &[String], tracking: &[String]) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    for view in views {
+        sql::execute(&format!("drop view if exists {view}"), &[])?;
+    }
+    for table in tracking {
+        sql::execute(&format!("drop table if exists {table}"), &[])?;
+    }
+    Ok(())
+}
+
+/// Forgets which keys the items of a source have at a target.
+pub fn forget_target_keys(source: &Source, target: i32) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    sql::execute(
+        &format!(
+            "update {} set target_keys = target_keys operator(pg_catalog.-) $1::text
+              where target_keys is not null",
+            source.tracking
+        ),
+        &[arg(target.to_string())],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Reading tracking tables of all of the caller's flows, for the views.
+
+use pgrx::JsonB;
+use pgrx::datum::TimestampWithTimeZone;
+
+use super::error::Result;
+use super::model::{Flow, Source};
+use super::registry;
+use super::role::{self, ActingAs};
+use super::sql::{self, arg, literal};
+
+/// The flows whose rights the caller has.
+fn visible() -> Result<Vec<Flow>> {
+    let acting = ActingAs::extension_owner()?;
+    let all = sql::select("select flow, owner::oid from coco.flow order by flow", &[], |r| {
+        Ok((sql::required::<String>(r, 1)?, sql::required::<pgrx::pg_sys::Oid>(r, 2)?))
+    })?;
+    drop(acting);
+    // A flow that has lost a part (its source, its owner) says so in coco.status, not here.
+    let mine = all.into_iter().filter(|(_, owner)| role::has_rights_of(*owner));
+    Ok(mine.filter_map(|(flow, _)| registry::load(&flow).ok()).collect())
+}
+
+fn key_object(source: &Source) -> String {
+    let pairs: Vec<String> = source
+        .key
+        .iter()
+        .enumerate()
+        .map(|(n, k)| format!("{}, t.k{}", literal(&k.name), n + 1))
+        .collect();
+    format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
+}
+
+pub struct Tracked {
+    pub flow: String,
+    pub source: String,
+    pub source_key: JsonB,
+    pub source_ordinal: Option<i64>,
+    pub content_fingerprint: Option<pgrx::Uuid>,
+    pub logic_fingerprint: Option<pgrx::Uuid>,
+    pub process_ordinal: Option<i64>,
+    pub process_time: Option<TimestampWithTimeZone>,
+    pub target_keys: Option<JsonB>,
+}
+
+/// Every tracking row of the caller's flows.
+pub fn tracking() -> Result<Vec<Tracked>> {
+    let mut rows = Vec::new();
+    for flow in visible()? {
+        let acting = ActingAs::extension_owner()?;
+        let logic = sql::select(
+            "select id, fingerprint from coco.logic where flow = $1",
+            &[arg(flow.name.as_str())],
+            |r| Ok((sql::required::<i32>(r, 1)?, sql::required::<pgrx::Uuid>(r, 2)?)),
+        )?;
+        drop(acting);
+        let _as = ActingAs::flow_owner(flow.owner, "pg_catalog, pg_temp")?;
+        for source in &flow.sources {
+            let sql = format!(
+                "select {}, t.source_ordinal, t.content_fingerprint, t.logic_id, t.process_ordinal,
+                        pg_catalog.to_timestamp(t.process_ordinal / 1000000.0), t.target_keys
+                   from {} as t order by {}",
+                key_object(source),
+                source.tracking,
+                super::compose::tracking_keys(source, "t").join(", ")
+            );
+            rows.extend(sql::select(&sql, &[], |r| {
+                let id: Option<i32> = r.get(4)?;
+                let fingerprint = logic.iter().find(|(l, _)| Some(*l) == id).map(|(_, f)| *f);
+                Ok(Tracked {
+                    flow: flow.name.clone(),
+                    source: source.name.clone(),
+                    source_key: sql::required(r, 1)?,
+                    source_ordinal: r.get(2)?,
+                    content_fingerprint: r.get(3)?,
+                    logic_fingerprint: fingerprint,
+                    process_ordinal: r.get(5)?,
+                    process_time: r.get(6)?,
+                    target_keys: r.get(7)?,
+                })
+            })?);
+        }
+    }
+    Ok(rows)
+}
+
+pub struct Failed {
+    pub flow: String,
+    pub source: String,
+    pub source_key: JsonB,
+    pub sqlstate: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+    pub attempts: i32,
+    pub failed_at: Option<TimestampWithTimeZone>,
+    pub next_retry: Option<TimestampWithTimeZone>,
+}
+
+/// Every item of the caller's flows whose last evaluation failed.
+pub fn errors() -> Result<Vec<Failed>> {
+    let mut rows = Vec::new();
+    for flow in visible()? {
+        let _as = ActingAs::flow_owner(flow.owner, "pg_catalog, pg_temp")?;
+        for source in &flow.sources {
+            let sql = format!(
+                "select {}, t.failure->>'sqlstate', t.failure->>'message', t.failure->>'detail',
+                        t.failure->>'hint', (t.failure->>'attempts')::int,
+                        (t.failure->>'failed_at')::timestamptz,
+                        (t.failure->>'next_retry')::timestamptz
+                   from {} as t where t.failure is not null order by {}",
+                key_object(source),
+                source.tracking,
+                super::compose::tracking_keys(source, "t").join(", ")
+            );
+            rows.extend(sql::select(&sql, &[], |r| {
+                Ok(Failed {
+                    flow: flow.name.clone(),
+                    source: source.name.clone(),
+                    source_key: sql::required(r, 1)?,
+                    sqlstate: r.get::<String>(2)?.unwrap_or_default(),
+                    message: r.get::<String>(3)?.unwrap_or_default(),
+                    detail: r.get(4)?,
+                    hint: r.get(5)?,
+                    attempts: r.get::<i32>(6)?.unwrap_or(0),
+                    failed_at: r.get(7)?,
+                    next_retry: r.get(8)?,
+                })
+            })?);
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,190 @@
+//! The logic fingerprint: a flow's queries and everything they reach, transitively.
+//!
+//! What a view or an SQL-standard function body reaches, Postgres itself has recorded in
+//! pg_depend. A body that is text (SQL, PL/pgSQL, any language) is searched for the names it calls
+//! and reads; every object of such a name counts, so that too much is covered rather than too
+//! little. What belongs to Postgres itself (pg_catalog) does not change and is left out.
+
+use std::collections::BTreeMap;
+
+use pgrx::pg_sys;
+use serde_json::json;
+
+use super::error::Result;
+use super::model::Flow;
+use super::registry;
+use super::sql::{self, arg};
+use crate::engine::fingerprint::Hasher;
+use crate::engine::version::LogicId;
+
+/// One step of the search: from objects to what defines them and what they reach.
+const STEP: &str = r#"
+with here as (
+  select a.classid, a.objid
+    from unnest($1::oid[], $2::oid[]) as a(classid, objid)
+), texts as (
+  select p.oid as objid, p.prosrc as body
+    from here h join pg_proc p on p.oid = h.objid
+    join pg_language l on l.oid = p.prolang
+   where h.classid = 'pg_proc'::regclass and p.prosqlbody is null
+     and l.lanname not in ('c', 'internal')
+), words as materialized (
+  select t.objid, coalesce(m[1], lower(m[2])) as word
+    from texts t,
+         regexp_matches(t.body, '"((?:[^"]|"")+)"|([[:alpha:]_\u0080-\uffff][\w$]*)', 'g') as m
+   group by 1, 2
+), signs as materialized (
+  select t.objid, m[1] as sign
+    from texts t, regexp_matches(t.body, '([-+*/<>=~!@#%^&|`?]+)', 'g') as m
+   group by 1, 2
+), reached as (
+  -- recorded dependencies: of a view's rule, of a function's parsed body
+  select d.refclassid as classid, d.refobjid as objid
+    from here h
+    join pg_rewrite r on h.classid = 'pg_class'::regclass and r.ev_class = h.objid
+    join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.deptype = 'n'
+  union
+  select d.refclassid, d.refobjid
+    from here h
+    join pg_depend d on d.classid = h.classid and d.objid = h.objid and d.deptype = 'n'
+   where h.classid in ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_cast'::regclass)
+  union
+  select 'pg_proc'::regclass, p.oid
+    from words w join pg_proc p on p.proname = w.word
+   where p.pronamespace <> 'pg_catalog'::regnamespace
+  union
+  select 'pg_class'::regclass, c.oid
+    from words w join pg_class c on c.relname = w.word
+   where c.relkind in ('v', 'm') and c.relnamespace <> 'pg_catalog'::regnamespace
+  union
+  select 'pg_operator'::regclass, o.oid
+    from signs s join pg_operator o on o.oprname = s.sign
+   where o.oprnamespace <> 'pg_catalog'::regnamespace
+  union
+  select 'pg_proc'::regclass, f.oid
+    from here h join pg_operator o on h.classid = 'pg_operator'::regclass and o.oid = h.objid
+    join pg_proc f on f.oid = o.oprcode
+  union
+  select 'pg_proc'::regclass, f.oid
+    from here h join pg_aggregate a on h.classid = 'pg_proc'::regclass and a.aggfnoid = h.objid
+    join pg_proc f on f.oid in (a.aggtransfn, a.aggfinalfn, a.aggcombinefn)
+  union
+  -- casts between types of one's own, which text bodies use without naming them
+  select 'pg_proc'::regclass, c.castfunc
+    from here h join pg_type t on h.classid = 'pg_type'::regclass and t.oid = h.objid
+    join pg_cast c on t.oid in (c.castsource, c.casttarget)
+   where c.castfunc <> 0
+)
+select 'pg_proc'::regclass::oid, p.oid,
+       format('function %s', p.oid::regprocedure),
+       concat_ws(E'\x01', l.lanname, p.prosrc, p.probin, pg_get_function_sqlbody(p.oid),
+                 p.prorettype::regtype, p.proisstrict, p.provolatile, p.proretset, p.proconfig::text,
+                 pg_get_function_arguments(p.oid),
+                 (select concat_ws(E'\x01', a.aggtransfn, a.aggfinalfn, a.aggtranstype::regtype,
+                                   a.agginitval)
+                    from pg_aggregate a where a.aggfnoid = p.oid),
+                 (select e.extversion from pg_depend d join pg_extension e on e.oid = d.refobjid
+                   where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'))
+  from reached r join pg_proc p on r.classid = 'pg_proc'::regclass and p.oid = r.objid
+  join pg_language l on l.oid = p.prolang
+ where p.pronamespace <> 'pg_catalog'::regnamespace
+union all
+select 'pg_class'::regclass::oid, c.oid, format('view %s', c.oid::regclass),
+       pg_get_viewdef(c.oid)
+  from reached r join pg_class c on r.classid = 'pg_class'::regclass and c.oid = r.objid
+ where c.relkind in ('v', 'm') and c.relnamespace <> 'pg_catalog'::regnamespace
+union all
+select 'pg_operator'::regclass::oid, o.oid, format('operator %s', o.oid::regoperator),
+       o.oprcode::text
+  from reached r join pg_operator o on r.classid = 'pg_operator'::regclass and o.oid = r.objid
+ where o.oprnamespace <> 'pg_catalog'::regnamespace
+union all
+select 'pg_type'::regclass::oid, t.oid, format('type %s', t.oid::regtype),
+       concat_ws(E'\x01',
+         (select string_agg(pg_get_constraintdef(k.oid), ' ' order by k.conname)
+            from pg_constraint k where k.contypid = t.oid),
+         (select string_agg(concat_ws(' ', c.castsource::regtype, c.casttarget::regtype,
+                                      c.castfunc::regprocedure, c.castcontext), ','
+                            order by c.castsource::regtype::text, c.casttarget::regtype::text)
+            from pg_cast c where t.oid in (c.castsource, c.casttarget)))
+  from reached r join pg_type t on r.classid = 'pg_type'::regclass and t.oid = r.objid
+ where t.typnamespace <> 'pg_catalog'::regnamespace and t.typrelid = 0
+"#;
+
+/// Computes a flow's logic as it is now and returns the id under which it is kept.
+pub fn current(flow: &Flow) -> Result<LogicId> {
+    let (fingerprint, parts) = compute(flow)?;
+    registry::logic_id(&flow.name, fingerprint, parts).map(LogicId)
+}
+
+/// As [`current`], but records nothing: an id that no item can have where the logic is new.
+pub fn known(flow: &Flow) -> Result<LogicId> {
+    let (fingerprint, _) = compute(flow)?;
+    Ok(LogicId(registry::known_logic_id(&flow.name, fingerprint)?.unwrap_or(0)))
+}
+
+fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
+    let mut parts = BTreeMap::new();
+    for target in &flow.targets {
+        let columns: Vec<String> =
+            target.columns.iter().map(|c| format!("{} {}", c.quoted(), c.type_name)).collect();
+        let key: Vec<String> = target.key.iter().map(|k| k.quoted()).collect();
+        // The incarnation makes a target that was lost and made again be filled again.
+        let text = [
+            target.query.clone(),
+            columns.join(", "),
+            key.join(", "),
+            target.incarnation.to_string(),
+        ];
+        parts.insert(format!("query of {}", target.relation_name()), text.join("\u{1}"));
+    }
+    for source in &flow.sources {
+        let text = [
+            source.fingerprint.clone().unwrap_or_default(),
+            source.key.iter().map(|k| k.quoted()).collect::<Vec<_>>().join(", "),
+        ];
+        parts.insert(format!("source {}", source.name), text.join("\u{1}"));
+    }
+    let views: Vec<pg_sys::Oid> = flow.targets.iter().filter_map(|t| t.query_view).collect();
+    reach(&views, &mut parts)?;
+
+    let mut whole = Hasher::new();
+    let mut recorded = serde_json::Map::new();
+    for (name, text) in &parts {
+        let part = Hasher::new().part(text.as_bytes()).finish();
+        whole.part(name.as_bytes()).part(&part.0);
+        recorded.insert(name.clone(), json!(hex(&part.0)));
+    }
+    let fingerprint = pgrx::Uuid::from_bytes(whole.finish().0);
+    Ok((fingerprint, serde_json::Value::Object(recorded)))
+}
+
+/// Adds what the views reach to `parts`, until nothing new comes.
+fn reach(views: &[pg_sys::Oid], parts: &mut BTreeMap<String, String>) -> Result<()> {
+    let class =
+        |name: &str| sql::one::<pg_sys::Oid>(&format!("select '{name}'::regclass::oid"), &[]);
+    let pg_class = class("pg_class")?.unwrap_or(pg_sys::InvalidOid);
+    let mut frontier: Vec<(pg_sys::Oid, pg_sys::Oid)> =
+        views.iter().map(|v| (pg_class, *v)).collect();
+    let mut seen: std::collections::BTreeSet<(u32, u32)> =
+        frontier.iter().map(|(c, o)| (c.to_u32(), o.to_u32())).collect();
+    while !frontier.is_empty() {
+        let (classes, objects): (Vec<_>, Vec<_>) = frontier.drain(..).unzip();
+        let found = sql::select(STEP, &[arg(classes), arg(objects)], |r| {
+            let object: (pg_sys::Oid, pg_sys::Oid) = (sql::required(r, 1)?, sql::required(r, 2)?);
+            let text: Option<String> = r.get(4)?;
+            Ok((object, sql::required::<String>(r, 3)?, text.unwrap_or_default()))
+        })?;
+        for ((class, object), name, text) in found {
+            if seen.insert((class.to_u32(), object.to_u32())) {
+                parts.insert(name, text);
+                frontier.push((class, object));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,100 @@
+//! A declared flow, as the catalog holds it.
+
+use pgrx::pg_sys;
+
+use super::sql;
+
+#[derive(Clone, Debug)]
+pub struct Flow {
+    pub name: String,
+    pub id: i32,
+    pub owner: pg_sys::Oid,
+    pub search_path: String,
+    pub sources: Vec<Source>,
+    pub targets: Vec<Target>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub id: i32,
+    /// What the query calls it.
+    pub name: String,
+    pub relation: pg_sys::Oid,
+    /// Quoted and schema-qualified.
+    pub relation_name: String,
+    pub key: Vec<Column>,
+    /// Whether an item is the group of the rows that share the key.
+    pub grouped: bool,
+    /// SQL over the relation's columns: a bigint that grows with each version of an item.
+    pub ordinal: Option<String>,
+    /// SQL over the relation's columns that replaces the used columns in the content fingerprint.
+    pub fingerprint: Option<String>,
+    /// The columns the flow's queries read, in the relation's order.
+    pub used: Vec<Column>,
+    /// The tracking table, quoted and schema-qualified.
+    pub tracking: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub id: i32,
+    pub schema: String,
+    pub name: String,
+    /// `None` where somebody dropped the table.
+    pub relation: Option<pg_sys::Oid>,
+    pub query: String,
+    pub columns: Vec<Column>,
+    pub key: Vec<Column>,
+    /// For each column of the source key, the target key column that always equals it; where this
+    /// is known, the rows of an item are those with its key, and no list of them is kept.
+    pub covered: Option<Vec<String>>,
+    /// Made by coco (and altered and dropped by it), not adopted.
+    pub made: bool,
+    pub incarnation: i32,
+    pub query_view: Option<pg_sys::Oid>,
+}
+
+/// A column with what is needed to declare and compare it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    pub name: String,
+    pub type_oid: pg_sys::Oid,
+    pub typmod: i32,
+    pub collation: pg_sys::Oid,
+    /// As SQL, with its modifiers.
+    pub type_name: String,
+    /// The equality operator of the type's default btree operator class, as
+    /// `operator(schema.=)`. `None` where the type has no such class.
+    pub equals: Option<String>,
+}
+
+impl Column {
+    pub fn quoted(&self) -> String {
+        sql::ident(&self.name)
+    }
+
+    /// `a = b`, with the operator spelled out, so that no search path decides it.
+    pub fn equality(&self, a: &str, b: &str) -> String {
+        // Keys are checked to have one when they are declared.
+        let equals = self.equals.as_deref().unwrap_or("operator(pg_catalog.=)");
+        format!("{a} {equals} {b}")
+    }
+}
+
+impl Target {
+    pub fn relation_name(&self) -> String {
+        sql::qualified(&self.schema, &self.name)
+    }
+}
+
+/// `prefix1, prefix2, …` for as many as there are.
+pub fn numbered(prefix: &str, count: usize) -> Vec<String> {
+    (1..=count).map(|i| format!("{prefix}{i}")).collect()
+}
+
+/// Equality of two lists of expressions under the columns' own operators.
+pub fn all_equal(columns: &[Column], a: &[String], b: &[String]) -> String {
+    let each: Vec<String> =
+        columns.iter().zip(a.iter().zip(b)).map(|(c, (a, b))| c.equality(a, b)).collect();
+    each.join(" and ")
+}

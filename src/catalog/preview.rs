@@ -1,0 +1,216 @@
+//! What an update would change, without changing anything.
+
+use pgrx::JsonB;
+
+use super::apply::{self, Names};
+use super::batch::{Action, Batch, Item};
+use super::compose::{self, Items};
+use super::detect::{self, Scan};
+use super::error::{Error, Result};
+use super::logic;
+use super::model::{Flow, Source, Target, all_equal};
+use super::registry;
+use super::role::ActingAs;
+use super::sql::literal;
+use super::subtransaction::{Raised, subtransaction};
+use super::tuples::{Rows, Statements};
+use super::verify;
+use crate::engine::decide::{Decision, Mode, decide};
+use crate::engine::isolate::{Attempt, isolate};
+use crate::engine::version::ProcessOrdinal;
+
+pub struct Change {
+    pub target: Option<String>,
+    /// `insert`, `update`, `delete`, or `fail` for an item that could not be evaluated.
+    pub change: String,
+    pub key: Option<JsonB>,
+    pub old: Option<JsonB>,
+    pub new: Option<JsonB>,
+}
+
+/// The changes an update in this mode would make, at most `limit` of them.
+pub fn preview(name: &str, mode: Mode, batch_size: usize, limit: usize) -> Result<Vec<Change>> {
+    let flow = registry::load(name)?;
+    if let Some(gone) = flow.targets.iter().find(|t| t.relation.is_none()) {
+        return Err(verify::dropped(&flow, gone));
+    }
+    let logic = logic::known(&flow)?;
+    let _as = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+    let mut changes = Vec::new();
+    for source in &flow.sources {
+        let statements = Statements::connect()?;
+        let mut candidates = detect::scan(&statements, source, Scan { mode, logic })?;
+        let mut batch = Batch::new(source)?;
+        loop {
+            let item = candidates.next();
+            if let Some(item) = &item {
+                let committed =
+                    item.stored.as_ref().filter(|s| s.logic.is_some() || item.incoming.is_none());
+                let action = match decide(
+                    committed,
+                    item.incoming.as_ref(),
+                    item.failure.as_ref(),
+                    logic,
+                    mode,
+                ) {
+                    Decision::Evaluate => Some(Action::Evaluate),
+                    Decision::Remove => Some(Action::Remove),
+                    Decision::Skip | Decision::Advance | Decision::Wait => None,
+                };
+                let key = candidates.key();
+                if key.iter().any(Option::is_none) {
+                    return Err(apply::null_key(source));
+                }
+                if let Some(action) = action {
+                    batch.push(
+                        &key,
+                        Item {
+                            action,
+                            tracked: item.stored.is_some(),
+                            incoming: item.incoming,
+                            process_ordinal: ProcessOrdinal(0),
+                            attempts: 0,
+                        },
+                    );
+                }
+            }
+            if batch.len() >= batch_size || item.is_none() {
+                preview_batch(&flow, source, &mut batch, mode, &mut changes)?;
+                batch = Batch::new(source)?;
+            }
+            if changes.len() >= limit {
+                changes.truncate(limit);
+                return Ok(changes);
+            }
+            if item.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(changes)
+}
+
+fn preview_batch(
+    flow: &Flow,
+    source: &Source,
+    batch: &mut Batch,
+    mode: Mode,
+    changes: &mut Vec<Change>,
+) -> Result<()> {
+    let mut failed: Vec<Raised> = Vec::new();
+    let whole = 0..batch.len();
+    let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
+        pgrx::check_for_interrupts!();
+        let part = batch.slice(range)?;
+        let result =
+            subtransaction(|| compare(flow, source, &part, mode).map_err(Stop::Flow), Stop::Item);
+        match result {
+            Ok(found) => {
+                changes.extend(found);
+                Ok(Attempt::Done)
+            }
+            Err(Stop::Item(raised)) => Ok(Attempt::Failed(raised)),
+            Err(Stop::Flow(error)) => Err(error),
+        }
+    };
+    isolate(whole, &mut attempt, &mut |_, raised| {
+        failed.push(raised);
+        Ok(())
+    })?;
+    changes.extend(failed.into_iter().map(|raised| Change {
+        target: None,
+        change: "fail".to_owned(),
+        key: None,
+        old: None,
+        new: Some(JsonB(serde_json::json!({
+            "sqlstate": raised.sqlstate, "message": raised.message, "detail": raised.detail
+        }))),
+    }));
+    Ok(())
+}
+
+enum Stop {
+    Item(Raised),
+    Flow(Error),
+}
+
+/// Evaluates a batch and compares it with the targets.
+fn compare(flow: &Flow, source: &Source, batch: &Batch, mode: Mode) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    for target in &flow.targets {
+        let statements = Statements::connect()?;
+        statements.name("coco_batch", batch.rows())?;
+        let names = Names::new(source, target);
+        let mut output = Rows::new(&apply::output_columns(source, target))?;
+        let sql = compose::evaluate(flow, source, target, Items::Batch);
+        statements.execute_into(&sql, &[], &mut output)?;
+        let mut old = Rows::new(&apply::old_columns(source, target))?;
+        if target.covered.is_none() {
+            statements.execute_into(&apply::old_keys(source, target, &names), &[], &mut old)?;
+        }
+        let compared = Statements::connect()?;
+        compared.name("coco_batch", batch.rows())?;
+        compared.name("coco_output", &output)?;
+        compared.name("coco_old", &old)?;
+        let mut result = Rows::new(&change_columns())?;
+        compared.execute_into(&comparison(source, target, &names, mode), &[], &mut result)?;
+        while result.advance() {
+            changes.push(Change {
+                target: Some(target.relation_name()),
+                change: result.get::<String>(0).unwrap_or_default(),
+                key: result.get(1),
+                old: result.get(2),
+                new: result.get(3),
+            });
+        }
+    }
+    Ok(changes)
+}
+
+fn change_columns() -> Vec<super::tuples::RowColumn> {
+    use pgrx::pg_sys::{JSONBOID, TEXTOID};
+    [("change", TEXTOID), ("key", JSONBOID), ("old", JSONBOID), ("new", JSONBOID)]
+        .map(|(name, oid)| super::tuples::RowColumn::new(name, oid))
+        .to_vec()
+}
+
+fn comparison(source: &Source, target: &Target, names: &Names, mode: Mode) -> String {
+    let object = |columns: Vec<(String, String)>| {
+        let pairs: Vec<String> =
+            columns.iter().map(|(name, value)| format!("{}, {value}", literal(name))).collect();
+        format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
+    };
+    let key = |values: &[String]| {
+        object(target.key.iter().map(|k| k.name.clone()).zip(values.iter().cloned()).collect())
+    };
+    let old_row = object(
+        target.columns.iter().map(|c| (c.name.clone(), format!("x.{}", c.quoted()))).collect(),
+    );
+    let new_row = object(
+        target
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(n, c)| (c.name.clone(), format!("n.c{}", n + 1)))
+            .collect(),
+    );
+    let relation = target.relation_name();
+    let same = all_equal(&target.key, &names.target_key, &names.new_key);
+    let differs = match mode.carries_over() {
+        true => apply::differs(target),
+        false => "true".to_owned(),
+    };
+    let (using, obsolete) = apply::obsolete(source, target, names);
+    format!(
+        "select 'delete'::pg_catalog.text, {old_key}, {old_row}, null::pg_catalog.jsonb
+           from {relation} as x, {using} where {obsolete}
+         union all
+         select 'update', {new_key}, {old_row}, {new_row}
+           from coco_output as n join {relation} as x on {same} where {differs}
+         union all
+         select 'insert', {new_key}, null, {new_row}
+           from coco_output as n where not exists (select from {relation} as x where {same})",
+        old_key = key(&names.target_key),
+        new_key = key(&names.new_key),
+    )
+}

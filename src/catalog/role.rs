@@ -1,0 +1,101 @@
+//! Whose rights a piece of work has: the caller's, a flow owner's, or the extension owner's.
+
+use std::ffi::CString;
+
+use pgrx::pg_sys;
+
+use super::error::{Error, Result};
+use super::sql;
+
+/// Settings that reach into how values are read and written as text: the same for every run of a
+/// flow, so that a result never depends on whose session computed it.
+const PINNED: [(&str, &str); 4] = [
+    ("datestyle", "ISO, MDY"),
+    ("intervalstyle", "postgres"),
+    ("bytea_output", "hex"),
+    ("extra_float_digits", "1"),
+];
+
+/// Another role's rights until it is dropped. A (sub)transaction that aborts restores them too.
+pub struct ActingAs {
+    user: pg_sys::Oid,
+    security: i32,
+    guc_level: i32,
+}
+
+impl ActingAs {
+    /// The flow's owner, as a security-restricted operation and with the search path the flow was
+    /// declared under: how everything a user wrote is analysed, planned and run.
+    pub fn flow_owner(owner: pg_sys::Oid, search_path: &str) -> Result<ActingAs> {
+        let restricted =
+            pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
+        let acting = ActingAs::switch(owner, restricted as i32);
+        acting.set("search_path", search_path)?;
+        for (name, value) in PINNED {
+            acting.set(name, value)?;
+        }
+        Ok(acting)
+    }
+
+    /// The extension's owner: for coco's catalog, which no one else may write.
+    pub fn extension_owner() -> Result<ActingAs> {
+        let owner = sql::one::<pg_sys::Oid>(
+            "select extowner from pg_catalog.pg_extension where extname = 'coco'",
+            &[],
+        )?
+        .ok_or_else(|| Error::internal("extension coco is not installed in this database"))?;
+        Ok(ActingAs::switch(owner, pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32))
+    }
+
+    fn switch(to: pg_sys::Oid, add: i32) -> ActingAs {
+        let mut user = pg_sys::InvalidOid;
+        let mut security = 0;
+        // SAFETY: plain reads and writes of the backend's own state; undone in `drop`.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut user, &mut security);
+            pg_sys::SetUserIdAndSecContext(to, security | add);
+            ActingAs { user, security, guc_level: pg_sys::NewGUCNestLevel() }
+        }
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<()> {
+        let c = |s: &str| CString::new(s).map_err(|_| Error::invalid("a setting with a NUL byte"));
+        let (name, value) = (c(name)?, c(value)?);
+        // SAFETY: both strings outlive the call, which copies them.
+        unsafe {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ActingAs {
+    fn drop(&mut self) {
+        // SAFETY: restores what `switch` found; nest levels are closed in reverse order.
+        unsafe {
+            pg_sys::AtEOXact_GUC(false, self.guc_level);
+            pg_sys::SetUserIdAndSecContext(self.user, self.security);
+        }
+    }
+}
+
+/// The role whose rights the caller has now.
+pub fn current() -> pg_sys::Oid {
+    // SAFETY: reads the backend's own state.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Whether the caller is that role, a member of it, or a superuser.
+pub fn has_rights_of(role: pg_sys::Oid) -> bool {
+    // SAFETY: a syscache look-up inside a transaction.
+    unsafe { pg_sys::has_privs_of_role(current(), role) }
+}

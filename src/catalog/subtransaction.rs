@@ -1,0 +1,97 @@
+//! A real subtransaction around work that may fail.
+
+use std::panic::{AssertUnwindSafe, UnwindSafe};
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::*;
+
+/// An error that Postgres raised inside the subtransaction, which was rolled back.
+#[derive(Clone, Debug)]
+pub struct Raised {
+    pub sqlstate: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+/// Runs `work` in a subtransaction. Commits it where `work` returns `Ok`; rolls it back where it
+/// returns `Err`, or where Postgres raises an error that is the data's: that comes back as
+/// `raised(…)`. An error that is not (cancel, shutdown, out of memory, deadlock, missing rights)
+/// goes on as it came, as does one that says that a statement does not fit its tables.
+pub fn subtransaction<T, E>(
+    work: impl FnOnce() -> Result<T, E>,
+    raised: impl Fn(Raised) -> E + UnwindSafe + std::panic::RefUnwindSafe,
+) -> Result<T, E> {
+    // SAFETY: as in PL/pgSQL's exec_stmt_block: context and owner are put back after each step.
+    unsafe {
+        let context = pg_sys::CurrentMemoryContext;
+        let owner = pg_sys::CurrentResourceOwner;
+        let restore = move || {
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::CurrentResourceOwner = owner;
+        };
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(context);
+        PgTryBuilder::new(AssertUnwindSafe(|| {
+            let result = work();
+            match &result {
+                Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
+                Err(_) => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
+            }
+            restore();
+            result
+        }))
+        .catch_others(move |error: CaughtError| {
+            let report = match &error {
+                CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+                CaughtError::RustPanic { .. } => error.rethrow(),
+            };
+            let sqlstate = sqlstate(report.sql_error_code() as i32);
+            if super::tuples::was_preparing() || !is_the_datas(&sqlstate) {
+                error.rethrow()
+            }
+            let caught = Raised {
+                sqlstate,
+                message: report.message().to_owned(),
+                detail: report.detail().map(str::to_owned),
+                hint: report.hint().map(str::to_owned),
+            };
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            restore();
+            Err(raised(caught))
+        })
+        .execute()
+    }
+}
+
+/// Whether an error of this SQLSTATE can be an item's fault. Not its fault: 25 transaction state,
+/// 40 rollback, 42501 rights, 53 resources, 54 limits of the server, 55 object state, 57
+/// intervention, 58 system, and corruption (XX001, XX002).
+fn is_the_datas(sqlstate: &str) -> bool {
+    let class = &sqlstate[..2];
+    !matches!(class, "25" | "40" | "53" | "55" | "57" | "58")
+        && !matches!(sqlstate, "42501" | "54001" | "XX001" | "XX002")
+}
+
+/// The five characters of an SQLSTATE, from Postgres' packed form (MAKE_SQLSTATE in elog.h).
+pub fn sqlstate(packed: i32) -> String {
+    (0..5).map(|i| (((packed >> (6 * i)) & 0x3F) as u8 + b'0') as char).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlstates_unpack() {
+        assert_eq!(sqlstate(PgSqlErrorCode::ERRCODE_DIVISION_BY_ZERO as i32), "22012");
+        assert_eq!(sqlstate(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR as i32), "XX000");
+    }
+
+    #[test]
+    fn cancel_deadlock_and_missing_rights_are_no_items_fault() {
+        assert!(["22012", "23505", "P0001", "XX000", "42883"].iter().all(|s| is_the_datas(s)));
+        assert!(!["57014", "40P01", "40001", "42501", "53100"].iter().any(|s| is_the_datas(s)));
+    }
+}

@@ -1,0 +1,250 @@
+//! Target tables in this database: made, adopted, altered to fit, dropped.
+
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys;
+
+use super::columns::{self, Attribute};
+use super::error::{Error, Result};
+use super::model::{Column, Target};
+use super::sql::{self, arg, ident};
+
+/// Makes the table for a target. The caller acts as the flow's owner.
+pub fn make(target: &Target) -> Result<pg_sys::Oid> {
+    let columns: Vec<String> =
+        target.columns.iter().map(|c| definition(c, is_key(target, c))).collect::<Result<_>>()?;
+    let name = target.relation_name();
+    // The columns that equal the source key come first in the index: an item's rows are found by it.
+    let covered = target.covered.clone().unwrap_or_default();
+    let mut key: Vec<&Column> = target.key.iter().collect();
+    key.sort_by_key(|k| !covered.contains(&k.name));
+    let key: Vec<String> = key.iter().map(|k| k.quoted()).collect();
+    sql::execute(
+        &format!("create table {name} ({}, primary key ({}))", columns.join(", "), key.join(", ")),
+        &[],
+    )?;
+    find(&target.schema, &target.name)?
+        .ok_or_else(|| Error::internal(format!("table {name} was not made")))
+}
+
+fn definition(column: &Column, not_null: bool) -> Result<String> {
+    let not_null = if not_null { " not null" } else { "" };
+    Ok(format!("{} {}{}{not_null}", column.quoted(), column.type_name, collate(column)?))
+}
+
+/// `collate …` where the column's collation is not its type's own.
+fn collate(column: &Column) -> Result<String> {
+    let collation: Option<String> = sql::one(
+        "select pg_catalog.format(' collate %I.%I', n.nspname, c.collname)
+           from pg_catalog.pg_collation c
+           join pg_catalog.pg_namespace n on n.oid = c.collnamespace
+           join pg_catalog.pg_type t on t.oid = $2
+          where c.oid = $1 and t.typcollation <> c.oid",
+        &[arg(column.collation), arg(column.type_oid)],
+    )?;
+    Ok(collation.unwrap_or_default())
+}
+
+fn is_key(target: &Target, column: &Column) -> bool {
+    target.key.iter().any(|k| k.name == column.name)
+}
+
+/// The relation of that name, if there is one.
+pub fn find(schema: &str, name: &str) -> Result<Option<pg_sys::Oid>> {
+    sql::one(
+        "select c.oid from pg_catalog.pg_class c
+           join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+          where n.nspname = $1::text and c.relname = $2::text",
+        &[arg(schema), arg(name)],
+    )
+}
+
+/// Checks that an existing table can hold the target: columns, key, rights.
+pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oid) -> Result<()> {
+    let name = target.relation_name();
+    let kind = sql::one::<String>(
+        "select relkind::text from pg_catalog.pg_class where oid = $1",
+        &[arg(relation)],
+    )?;
+    if !matches!(kind.as_deref(), Some("r" | "p")) {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("target {name} is not a table"),
+        )
+        .hint("Name a table, or one that does not exist yet: coco makes it."));
+    }
+    let may: bool = sql::one(
+        "select pg_catalog.has_table_privilege($1, $2, 'select')
+            and pg_catalog.has_table_privilege($1, $2, 'insert')
+            and pg_catalog.has_table_privilege($1, $2, 'update')
+            and pg_catalog.has_table_privilege($1, $2, 'delete')",
+        &[arg(owner), arg(relation)],
+    )?
+    .unwrap_or(false);
+    if !may {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("the flow's owner may not read and write target {name}"),
+        )
+        .hint(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {name} to the flow's owner.")));
+    }
+    let attributes = columns::of_relation(relation)?;
+    let lacks = misfits(target, &attributes);
+    if !lacks.is_empty() {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            format!("target {name} does not fit the query's columns"),
+        )
+        .detail(format!("{}.", lacks.join("; ")))
+        .hint("Alter the table or the query, or name a table that does not exist yet. A table that coco did not make is never altered."));
+    }
+    if !has_unique_index(relation, &target.key)? {
+        let key: Vec<String> = target.key.iter().map(Column::quoted).collect();
+        let key = key.join(", ");
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
+            format!("target {name} has no unique index on its key ({key})"),
+        )
+        .hint(format!("ALTER TABLE {name} ADD PRIMARY KEY ({key});")));
+    }
+    Ok(())
+}
+
+/// What keeps a table from holding the target's rows.
+fn misfits(target: &Target, attributes: &[Attribute]) -> Vec<String> {
+    let mut lacks = Vec::new();
+    for column in &target.columns {
+        let found = attributes.iter().find(|a| a.column.name == column.name);
+        match found {
+            None => {
+                lacks.push(format!("It has no column {} {}", column.quoted(), column.type_name))
+            }
+            Some(a) if a.column.type_oid != column.type_oid => lacks.push(format!(
+                "Column {} is {}, the query gives {}",
+                column.quoted(),
+                a.column.type_name,
+                column.type_name
+            )),
+            Some(a) if a.generated => {
+                lacks.push(format!("Column {} is generated", column.quoted()))
+            }
+            Some(a) if is_key(target, column) && !a.not_null => {
+                lacks.push(format!("Key column {} is nullable", column.quoted()))
+            }
+            Some(_) => {}
+        }
+    }
+    for a in attributes {
+        let ours = target.columns.iter().any(|c| c.name == a.column.name);
+        if !ours && a.not_null && !a.has_default && !a.generated {
+            lacks.push(format!(
+                "Column {} is not null, has no default and is not in the query",
+                a.column.quoted()
+            ));
+        }
+    }
+    lacks
+}
+
+const UNIQUE: &str = "
+select pg_catalog.bool_or(true)
+  from pg_catalog.pg_index i
+ where i.indrelid = $1 and i.indisunique and i.indisvalid and i.indimmediate
+   and i.indpred is null and i.indexprs is null
+   and (select pg_catalog.array_agg(a.attname::text order by a.attname::text)
+          from pg_catalog.pg_attribute a
+         where a.attrelid = i.indrelid
+           and a.attnum = any (i.indkey[0:i.indnkeyatts - 1])) operator(pg_catalog.=)
+       (select pg_catalog.array_agg(k order by k) from pg_catalog.unnest($2::text[]) k)";
+
+/// Whether an immediate, complete unique index stands on exactly these columns.
+pub fn has_unique_index(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {
+    let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
+    Ok(sql::one::<bool>(UNIQUE, &[arg(relation), arg(names)])?.unwrap_or(false))
+}
+
+/// Alters a table that coco made so that it fits the target's new columns. Columns whose type
+/// changes lose their values, and are written again by the next update. Returns whether the key
+/// changed its type, for which the table is emptied. The caller acts as the flow's owner.
+pub fn alter_to_fit(target: &Target, relation: pg_sys::Oid) -> Result<bool> {
+    let attributes = columns::of_relation(relation)?;
+    let name = target.relation_name();
+    let mut changes = Vec::new();
+    let mut key_changes = false;
+    for a in &attributes {
+        if !target.columns.iter().any(|c| c.name == a.column.name) {
+            changes.push(format!("drop column {}", a.column.quoted()));
+        }
+    }
+    for column in &target.columns {
+        match attributes.iter().find(|a| a.column.name == column.name) {
+            None => changes.push(format!("add column {}", definition(column, false)?)),
+            Some(a) if same_type(&a.column, column) => {}
+            Some(_) => {
+                key_changes |= is_key(target, column);
+                changes.push(format!(
+                    "alter column {c} drop default, alter column {c} type {}{} using null",
+                    column.type_name,
+                    collate(column)?,
+                    c = column.quoted(),
+                ));
+            }
+        }
+    }
+    if key_changes {
+        sql::execute(&format!("truncate {name}"), &[])?;
+    }
+    if !changes.is_empty() {
+        sql::execute(&format!("alter table {name} {}", changes.join(", ")), &[])?;
+    }
+    Ok(key_changes)
+}
+
+fn same_type(a: &Column, b: &Column) -> bool {
+    a.type_oid == b.type_oid && a.typmod == b.typmod && a.collation == b.collation
+}
+
+/// Whether a target holds no row.
+pub fn is_empty(target: &Target) -> Result<bool> {
+    let any: Option<bool> =
+        sql::one(&format!("select true from {} limit 1", target.relation_name()), &[])?;
+    Ok(any.is_none())
+}
+
+/// Splits a target's name as given into schema and name; without a schema it is that of the table
+/// found on the search path, or else the one in which the owner would create it. The caller acts
+/// as the flow's owner.
+pub fn resolve_name(given: &str) -> Result<(String, String)> {
+    let parts: Vec<String> = sql::one("select pg_catalog.parse_ident($1)", &[arg(given)])?
+        .ok_or_else(|| Error::invalid("argument \"target\" is empty"))?;
+    for part in &parts {
+        if part.len() > 63 {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_NAME_TOO_LONG,
+                format!("target name {} is over 63 bytes", ident(part)),
+            ));
+        }
+    }
+    match parts.as_slice() {
+        [name] => {
+            let schema = sql::one::<String>(
+                "select coalesce(
+                   (select n.nspname from pg_catalog.pg_class c
+                      join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                     where c.oid = pg_catalog.to_regclass(pg_catalog.quote_ident($1))),
+                   pg_catalog.current_schema())::text",
+                &[arg(name.as_str())],
+            )?;
+            let schema = schema.ok_or_else(|| {
+                Error::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME,
+                    format!("no schema to make target {} in", ident(name)),
+                )
+                .hint("Qualify the target's name, or set search_path to a schema that exists.")
+            })?;
+            Ok((schema, name.clone()))
+        }
+        [schema, name] => Ok((schema.clone(), name.clone())),
+        _ => Err(Error::invalid(format!("argument \"target\": {given} is not a table's name"))
+            .hint("Write table or schema.table.")),
+    }
+}

@@ -1,0 +1,285 @@
+//! Rows that pass between two statements without leaving Postgres: tuplestores, which spill to
+//! disk at `work_mem`, and which a statement reads by name like a trigger's transition table.
+
+use std::cell::Cell;
+use std::ffi::CString;
+use std::ptr;
+
+use pgrx::pg_sys;
+
+use super::error::{Error, Result};
+use super::sql::Arg;
+
+/// A column of a [`Rows`].
+#[derive(Clone, Debug)]
+pub struct RowColumn {
+    pub name: String,
+    pub type_oid: pg_sys::Oid,
+    pub typmod: i32,
+    pub collation: pg_sys::Oid,
+}
+
+impl RowColumn {
+    pub fn new(name: impl Into<String>, type_oid: pg_sys::Oid) -> RowColumn {
+        // The type's own collation: what TupleDescInitEntry puts in.
+        RowColumn { name: name.into(), type_oid, typmod: -1, collation: pg_sys::InvalidOid }
+    }
+}
+
+/// Rows of one shape, kept in a tuplestore of the memory context it was made in.
+pub struct Rows {
+    store: *mut pg_sys::Tuplestorestate,
+    shape: pg_sys::TupleDesc,
+    slot: *mut pg_sys::TupleTableSlot,
+    len: usize,
+}
+
+unsafe extern "C-unwind" {
+    // executor/tstoreReceiver.h; the same from 14 to 18, and not among pgrx's bindings.
+    fn SetTuplestoreDestReceiverParams(
+        receiver: *mut pg_sys::DestReceiver,
+        store: *mut pg_sys::Tuplestorestate,
+        context: pg_sys::MemoryContext,
+        detoast: bool,
+        target: pg_sys::TupleDesc,
+        map_failure: *const std::ffi::c_char,
+    );
+}
+
+impl Rows {
+    pub fn new(columns: &[RowColumn]) -> Result<Rows> {
+        // SAFETY: everything is allocated in the current context and freed in `drop`, or with it.
+        unsafe {
+            let shape = pg_sys::CreateTemplateTupleDesc(columns.len() as i32);
+            for (i, column) in columns.iter().enumerate() {
+                let name = c_string(&column.name)?;
+                let number = i as pg_sys::AttrNumber + 1;
+                pg_sys::TupleDescInitEntry(
+                    shape,
+                    number,
+                    name.as_ptr(),
+                    column.type_oid,
+                    column.typmod,
+                    0,
+                );
+                if column.collation != pg_sys::InvalidOid {
+                    pg_sys::TupleDescInitEntryCollation(shape, number, column.collation);
+                }
+            }
+            let store = pg_sys::tuplestore_begin_heap(false, false, pg_sys::work_mem);
+            let slot = pg_sys::MakeSingleTupleTableSlot(shape, &pg_sys::TTSOpsMinimalTuple);
+            Ok(Rows { store, shape, slot, len: 0 })
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Reads the next row; `false` at the end. Its columns are read with [`Rows::datum`].
+    pub fn advance(&mut self) -> bool {
+        // SAFETY: store and slot live as long as self.
+        unsafe { pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot) }
+    }
+
+    /// Goes back to before the first row.
+    pub fn rewind(&mut self) {
+        // SAFETY: as above.
+        unsafe { pg_sys::tuplestore_rescan(self.store) }
+    }
+
+    /// A column (from 0) of the row just read, valid until the next is read.
+    pub fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
+        // SAFETY: the slot holds a row; slot_getsomeattrs fills the arrays up to the column.
+        unsafe {
+            let slot = &mut *self.slot;
+            if (slot.tts_nvalid as usize) <= column {
+                pg_sys::slot_getsomeattrs_int(slot, column as i32 + 1);
+            }
+            match *slot.tts_isnull.add(column) {
+                true => None,
+                false => Some(*slot.tts_values.add(column)),
+            }
+        }
+    }
+
+    pub fn get<T: pgrx::FromDatum>(&self, column: usize) -> Option<T> {
+        let datum = self.datum(column)?;
+        // SAFETY: the column's type is the one this Rows was declared with.
+        unsafe { T::from_datum(datum, false) }
+    }
+
+    /// Adds a row; the values are copied.
+    pub fn push(&mut self, values: &[Option<pg_sys::Datum>]) {
+        let mut datums: Vec<_> =
+            values.iter().map(|v| v.unwrap_or(pg_sys::Datum::from(0usize))).collect();
+        let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
+        // SAFETY: as many values as the shape has columns, by construction of the callers.
+        unsafe {
+            pg_sys::tuplestore_putvalues(
+                self.store,
+                self.shape,
+                datums.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
+        }
+        self.len += 1;
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        // SAFETY: called once. A panic is only passing when a transaction is about to abort, which
+        // frees all three; touching a store whose temporary file is closed would not be safe.
+        if !std::thread::panicking() {
+            unsafe {
+                pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+                pg_sys::tuplestore_end(self.store);
+            }
+        }
+    }
+}
+
+/// One SPI connection whose statements may read named [`Rows`].
+pub struct Statements(());
+
+impl Statements {
+    /// Connects, and disconnects when dropped.
+    pub fn connect() -> Result<Statements> {
+        // SAFETY: paired with SPI_finish in drop; an abort pops the connection by itself.
+        match unsafe { pg_sys::SPI_connect() } {
+            code if code == pg_sys::SPI_OK_CONNECT as i32 => Ok(Statements(())),
+            code => Err(Error::internal(format!("SPI_connect returned {code}"))),
+        }
+    }
+
+    /// Lets the statements that follow read `rows` under this name. `rows` must outlive self.
+    pub fn name(&self, name: &str, rows: &Rows) -> Result<()> {
+        let c_name = c_string(name)?;
+        // SAFETY: palloc'd in SPI's procedure context, which lives until SPI_finish.
+        let code = unsafe {
+            let relation = pg_sys::palloc0(size_of::<pg_sys::EphemeralNamedRelationData>())
+                .cast::<pg_sys::EphemeralNamedRelationData>();
+            (*relation).md.name = pg_sys::pstrdup(c_name.as_ptr());
+            (*relation).md.reliddesc = pg_sys::InvalidOid;
+            (*relation).md.tupdesc = rows.shape;
+            (*relation).md.enrtype = pg_sys::EphemeralNameRelationType::ENR_NAMED_TUPLESTORE;
+            (*relation).md.enrtuples = rows.len as f64;
+            (*relation).reldata = rows.store.cast();
+            pg_sys::SPI_register_relation(relation)
+        };
+        match code {
+            code if code == pg_sys::SPI_OK_REL_REGISTER as i32 => Ok(()),
+            code => Err(Error::internal(format!("SPI_register_relation returned {code}"))),
+        }
+    }
+
+    /// Runs one statement; returns how many rows it wrote or returned.
+    pub fn execute(&self, sql: &str, args: &[Arg]) -> Result<i64> {
+        self.run(sql, args, ptr::null_mut())
+    }
+
+    /// Runs one statement and appends what it returns to `rows`.
+    pub fn execute_into(&self, sql: &str, args: &[Arg], rows: &mut Rows) -> Result<i64> {
+        // SAFETY: the receiver is freed with the context; the store lives in `rows`.
+        let count = unsafe {
+            let receiver = pg_sys::CreateDestReceiver(pg_sys::CommandDest::DestTuplestore);
+            // Sets fields alone: it cannot raise an error, and needs no guard.
+            SetTuplestoreDestReceiverParams(
+                receiver,
+                rows.store,
+                pg_sys::CurrentMemoryContext,
+                false,
+                ptr::null_mut(),
+                ptr::null(),
+            );
+            self.run(sql, args, receiver)?
+        };
+        rows.len += count as usize;
+        Ok(count)
+    }
+
+    fn run(&self, sql: &str, args: &[Arg], dest: *mut pg_sys::DestReceiver) -> Result<i64> {
+        let sql = c_string(sql)?;
+        let mut types: Vec<pg_sys::Oid> = args.iter().map(|a| a.oid()).collect();
+        // SAFETY: the parameter list has room for `args`, whose data the caller keeps alive.
+        let code = unsafe {
+            let plan = preparing(|| {
+                pg_sys::SPI_prepare_cursor(
+                    sql.as_ptr(),
+                    types.len() as i32,
+                    types.as_mut_ptr(),
+                    pg_sys::CURSOR_OPT_PARALLEL_OK as i32,
+                )
+            });
+            if plan.is_null() {
+                return Err(Error::internal("a statement could not be prepared"));
+            }
+            let params = pg_sys::makeParamList(args.len() as i32);
+            for (i, a) in args.iter().enumerate() {
+                let param = (*params).params.as_mut_ptr().add(i);
+                (*param).ptype = a.oid();
+                (*param).pflags = pg_sys::PARAM_FLAG_CONST as u16;
+                match a.datum() {
+                    Some(datum) => (*param).value = datum.sans_lifetime(),
+                    None => (*param).isnull = true,
+                }
+            }
+            let options = pg_sys::SPIExecuteOptions { params, dest, ..Default::default() };
+            pg_sys::SPI_execute_plan_extended(plan, &options)
+        };
+        if code < 0 {
+            return Err(Error::internal(format!("SPI_execute_plan_extended returned {code}")));
+        }
+        // SAFETY: set by the call above.
+        Ok(unsafe { pg_sys::SPI_processed } as i64)
+    }
+
+    /// The first column of the row a statement returned, as text.
+    pub fn first_text(&self, sql: &str, args: &[Arg]) -> Result<Option<String>> {
+        self.run(sql, args, ptr::null_mut())?;
+        // SAFETY: SPI_tuptable is the statement's result, or null where it has none.
+        unsafe {
+            let table = pg_sys::SPI_tuptable;
+            if table.is_null() || pg_sys::SPI_processed == 0 {
+                return Ok(None);
+            }
+            let text = pg_sys::SPI_getvalue(*(*table).vals, (*table).tupdesc, 1);
+            if text.is_null() {
+                return Ok(None);
+            }
+            Ok(Some(std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()))
+        }
+    }
+}
+
+impl Drop for Statements {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: the connection opened in `connect`.
+            unsafe { pg_sys::SPI_finish() };
+        }
+    }
+}
+
+thread_local! {
+    static PREPARING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the error being handled was raised while a statement was analysed: then it says that a
+/// name or a type does not fit, and no item's data is at fault. Clears the mark.
+pub fn was_preparing() -> bool {
+    PREPARING.replace(false)
+}
+
+/// Analyses a statement. The mark stays where an error ends it.
+fn preparing<T>(work: impl FnOnce() -> T) -> T {
+    PREPARING.set(true);
+    let result = work();
+    PREPARING.set(false);
+    result
+}
+
+fn c_string(s: &str) -> Result<CString> {
+    CString::new(s).map_err(|_| Error::invalid("text with a NUL byte"))
+}

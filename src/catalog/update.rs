@@ -1,0 +1,258 @@
+//! Updating a flow whose targets are in this database, in the caller's transaction.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::apply::{self, Writer, Writing};
+use super::batch::{Action, Batch, Item};
+use super::declare;
+use super::detect::{self, Candidates, Scan};
+use super::error::{Error, Result};
+use super::logic;
+use super::model::{Flow, Source};
+use super::registry;
+use super::role::ActingAs;
+use super::subtransaction::{Raised, subtransaction};
+use super::target_table;
+use super::tuples::Statements;
+use crate::engine::backoff;
+use crate::engine::counts::Counts;
+use crate::engine::decide::{Decision, Mode, decide};
+use crate::engine::isolate::{Attempt, isolate};
+use crate::engine::version::ProcessOrdinal;
+
+/// The counts of one source.
+pub struct SourceCounts {
+    pub source: String,
+    pub counts: Counts,
+    pub elapsed: std::time::Duration,
+}
+
+/// Brings all targets of a flow up to date; a row per source.
+pub fn update(name: &str, mode: Mode, batch_size: usize) -> Result<Vec<SourceCounts>> {
+    let mut flow = registry::load(name)?;
+    registry::lock(&flow)?;
+    if flow.targets.is_empty() {
+        return Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("flow \"{name}\" has no target yet"),
+        )
+        .hint("Call coco.add_target first."));
+    }
+    declare::restore_targets(&mut flow)?;
+    let logic = logic::current(&flow)?;
+    let flow = flow;
+    let _as = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+    let writers = flow
+        .targets
+        .iter()
+        .map(|target| Ok(Writer { target, fresh: target_table::is_empty(target)? }))
+        .collect::<Result<Vec<_>>>()?;
+    let run = Run { flow: &flow, writers: &writers, writing: Writing { mode, logic }, batch_size };
+    let mut all = Vec::new();
+    for source in &flow.sources {
+        let began = Instant::now();
+        let counts = run.source(source)?;
+        all.push(SourceCounts { source: source.name.clone(), counts, elapsed: began.elapsed() });
+    }
+    run.take_over(&mut all)?;
+    Ok(all)
+}
+
+struct Run<'a> {
+    flow: &'a Flow,
+    writers: &'a [Writer<'a>],
+    writing: Writing,
+    batch_size: usize,
+}
+
+impl Run<'_> {
+    fn source(&self, source: &Source) -> Result<Counts> {
+        let statements = Statements::connect()?;
+        let tracked = detect::tracked(&statements, source)?;
+        let scan = Scan { mode: self.writing.mode, logic: self.writing.logic };
+        let mut candidates = detect::scan(&statements, source, scan)?;
+        let mut counts = Counts::default();
+        // Items in the source are those tracked, less the gone, and the new.
+        counts.seen = tracked;
+        let mut present = 0;
+        self.decide_and_write(source, &mut candidates, &mut counts, &mut present)?;
+        let left_out = counts.seen - present;
+        match source.ordinal {
+            Some(_) => counts.skipped += left_out,
+            None => counts.unchanged += left_out,
+        }
+        Ok(counts)
+    }
+
+    fn decide_and_write(
+        &self,
+        source: &Source,
+        candidates: &mut Candidates,
+        counts: &mut Counts,
+        present: &mut i64,
+    ) -> Result<()> {
+        let mut batch = Batch::new(source)?;
+        while let Some(item) = candidates.next() {
+            let key = candidates.key();
+            if key.iter().any(Option::is_none) {
+                return Err(apply::null_key(source));
+            }
+            match (&item.incoming, &item.stored) {
+                (Some(_), None) => counts.seen += 1,
+                (None, Some(_)) => counts.seen -= 1,
+                _ => {}
+            }
+            *present += i64::from(item.incoming.is_some());
+            // An item that was never committed has only its failure in its tracking row.
+            let committed =
+                item.stored.as_ref().filter(|s| s.logic.is_some() || item.incoming.is_none());
+            let decision = decide(
+                committed,
+                item.incoming.as_ref(),
+                item.failure.as_ref(),
+                self.writing.logic,
+                self.writing.mode,
+            );
+            let action = match decision {
+                Decision::Skip => {
+                    counts.skipped += i64::from(item.incoming.is_some());
+                    continue;
+                }
+                Decision::Wait => {
+                    counts.failed += 1;
+                    continue;
+                }
+                Decision::Advance => Action::Advance,
+                Decision::Evaluate => Action::Evaluate,
+                Decision::Remove => Action::Remove,
+            };
+            batch.push(
+                &key,
+                Item {
+                    action,
+                    tracked: item.stored.is_some(),
+                    incoming: item.incoming,
+                    process_ordinal: ProcessOrdinal::next(item.process_ordinal, now_micros()),
+                    attempts: match item.failure {
+                        // Another content or another logic is another attempt.
+                        Some(f)
+                            if f.content == item.incoming.and_then(|i| i.content)
+                                && f.logic == Some(self.writing.logic) =>
+                        {
+                            item.attempts
+                        }
+                        _ => 0,
+                    },
+                },
+            );
+            if batch.len() >= self.batch_size {
+                self.write(source, &mut batch, counts)?;
+                batch = Batch::new(source)?;
+            }
+        }
+        self.write(source, &mut batch, counts)
+    }
+
+    /// Writes a batch; items whose data is at fault are found, recorded, and left as they were.
+    fn write(&self, source: &Source, batch: &mut Batch, counts: &mut Counts) -> Result<()> {
+        let whole = 0..batch.len();
+        let mut failed: Vec<(usize, Raised)> = Vec::new();
+        let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
+            interrupt();
+            let part;
+            let this = match range == whole {
+                true => &*batch,
+                false => {
+                    part = batch.slice(range)?;
+                    &part
+                }
+            };
+            match self.attempt(source, this) {
+                Ok(more) => {
+                    *counts += more;
+                    Ok(Attempt::Done)
+                }
+                Err(Stop::Item(raised)) => Ok(Attempt::Failed(raised)),
+                Err(Stop::Flow(error)) => Err(error),
+            }
+        };
+        isolate(whole.clone(), &mut attempt, &mut |n, raised| {
+            failed.push((n, raised));
+            Ok(())
+        })?;
+        for (n, raised) in failed {
+            let one = batch.slice(n..n + 1)?;
+            let attempts = one.items.first().map_or(0, |i| i.attempts) + 1;
+            let delay = backoff::delay(attempts as u32);
+            let target = self.writers.iter().find(|w| {
+                apply::claimed_key(&raised).is_some()
+                    && raised.message.contains(&w.target.relation_name())
+            });
+            let target = target.map(|w| w.target.id);
+            apply::record_failure(source, &one, &raised, target, self.writing, delay)?;
+            counts.failed += 1;
+            let evaluated = one.items.iter().any(|i| i.action == Action::Evaluate);
+            counts.evaluated += i64::from(evaluated);
+        }
+        Ok(())
+    }
+
+    fn attempt(&self, source: &Source, batch: &Batch) -> std::result::Result<Counts, Stop> {
+        if batch.len() == 0 {
+            return Ok(Counts::default());
+        }
+        subtransaction(
+            || match apply::write(self.flow, source, self.writers, batch, self.writing) {
+                Ok(Ok(counts)) => Ok(counts),
+                Ok(Err(refused)) => Err(Stop::Item(refused)),
+                Err(error) => Err(Stop::Flow(error)),
+            },
+            Stop::Item,
+        )
+    }
+
+    /// Evaluates again the items that wait for a target key which is free now, until none is.
+    fn take_over(&self, all: &mut [SourceCounts]) -> Result<()> {
+        let Some(free) = apply::free_claims(self.writers) else {
+            return Ok(());
+        };
+        loop {
+            let mut found = false;
+            for (source, result) in self.flow.sources.iter().zip(all.iter_mut()) {
+                let statements = Statements::connect()?;
+                let mut candidates = detect::waiting(&statements, source, &free)?;
+                if candidates.len() == 0 {
+                    continue;
+                }
+                found = true;
+                let mut counts = Counts::default();
+                let retry = Run { writing: Writing { mode: Mode::Retry, ..self.writing }, ..*self };
+                retry.decide_and_write(source, &mut candidates, &mut counts, &mut 0)?;
+                let c = &mut result.counts;
+                c.evaluated += counts.evaluated;
+                c.upserted += counts.upserted;
+                c.deleted += counts.deleted;
+                c.failed += counts.failed - candidates.len() as i64;
+            }
+            if !found {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Why an attempt at a batch ended.
+enum Stop {
+    /// An item's data is at fault; which, is to be found.
+    Item(Raised),
+    Flow(Error),
+}
+
+fn interrupt() {
+    pgrx::check_for_interrupts!();
+}
+
+fn now_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_micros() as i64
+}

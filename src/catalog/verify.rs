@@ -1,0 +1,198 @@
+//! Comparing a target with its query, and mending what differs.
+
+use pgrx::JsonB;
+
+use super::apply::{self, Names};
+use super::compose::{self, Items};
+use super::error::{Error, Result};
+use super::model::{Flow, Source, Target, all_equal, numbered};
+use super::registry;
+use super::role::ActingAs;
+use super::sql::{self, ident, literal};
+use super::update;
+use crate::engine::decide::Mode;
+
+pub struct Difference {
+    pub target: String,
+    /// `missing`, `extra` or `different`.
+    pub difference: String,
+    pub key: JsonB,
+}
+
+/// Compares every target of a flow with its query over everything, row by row and byte by byte.
+/// Items whose last evaluation failed, and their rows, are left out. With `repair`, what differs
+/// is mended, and the differences found are returned.
+pub fn verify(name: &str, repair: bool, batch_size: usize) -> Result<Vec<Difference>> {
+    let flow = registry::load(name)?;
+    if repair {
+        registry::lock(&flow)?;
+    }
+    let found = differences(&flow)?;
+    if !repair || found.is_empty() {
+        return Ok(found);
+    }
+    // What differs only because it changed since the last update is mended by an update; what is
+    // left was changed behind coco's back.
+    update::update(name, Mode::Normal, batch_size)?;
+    let flow = registry::load(name)?;
+    let left = differences(&flow)?;
+    if left.iter().any(|d| d.difference != "extra") {
+        update::update(name, Mode::FullReprocess, batch_size)?;
+    }
+    if left.iter().any(|d| d.difference == "extra") {
+        delete_extra(&flow)?;
+        update::update(name, Mode::Normal, batch_size)?;
+    }
+    Ok(found)
+}
+
+fn differences(flow: &Flow) -> Result<Vec<Difference>> {
+    let _as = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+    let mut found = Vec::new();
+    let failing = failing_sources(flow)?;
+    if failing.iter().any(|f| *f) {
+        pgrx::ereport!(
+            pgrx::PgLogLevel::WARNING,
+            pgrx::PgSqlErrorCode::ERRCODE_WARNING,
+            format!("items of flow \"{}\" that fail are left out, with their rows", flow.name),
+            "The view coco.errors lists them."
+        );
+    }
+    for target in &flow.targets {
+        if target.relation.is_none() {
+            return Err(dropped(flow, target));
+        }
+        let names: Vec<String> =
+            target.columns.iter().map(|c| format!("x.{}", c.quoted())).collect();
+        let at = Names::new(&flow.sources[0], target);
+        let key: Vec<String> = target
+            .key
+            .iter()
+            .zip(at.new_key.iter().zip(&at.target_key))
+            .map(|(k, (n, x))| format!("{}, coalesce({n}, {x})", literal(&k.name)))
+            .collect();
+        let sql = format!(
+            "select case when n.present is null then 'extra' when x.present is null then 'missing'
+                         else 'different' end,
+                    pg_catalog.jsonb_build_object({key})
+               from (select n.*, true as present from ({query}) as n) as n
+               full join (select {names}, true as present from {relation} as x where {healthy}) as x
+                 on {on}
+              where n.present is null or x.present is null or {differs}",
+            key = key.join(", "),
+            query = expected(flow, target, &failing),
+            names = names.join(", "),
+            relation = target.relation_name(),
+            healthy = not_of_failing(flow, target, &failing),
+            on = all_equal(&target.key, &at.new_key, &at.target_key),
+            differs = apply::differs(target),
+        );
+        let relation = target.relation_name();
+        found.extend(sql::select(&sql, &[], |r| {
+            Ok(Difference {
+                target: relation.clone(),
+                difference: sql::required(r, 1)?,
+                key: sql::required(r, 2)?,
+            })
+        })?);
+    }
+    Ok(found)
+}
+
+pub fn dropped(flow: &Flow, target: &Target) -> Error {
+    Error::new(
+        pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+        format!("target {} of flow \"{}\" was dropped", target.relation_name(), flow.name),
+    )
+    .hint(format!("SELECT * FROM coco.update({}) makes and fills it again.", literal(&flow.name)))
+}
+
+fn failing_sources(flow: &Flow) -> Result<Vec<bool>> {
+    flow.sources
+        .iter()
+        .map(|s| {
+            let sql = format!("select true from {} where failure is not null limit 1", s.tracking);
+            Ok(sql::one::<bool>(&sql, &[])?.is_some())
+        })
+        .collect()
+}
+
+/// The rows the target must hold, as `c1…`.
+fn expected(flow: &Flow, target: &Target, failing: &[bool]) -> String {
+    let columns = numbered("e.c", target.columns.len()).join(", ");
+    let each: Vec<String> = flow
+        .sources
+        .iter()
+        .zip(failing)
+        .map(|(s, failing)| {
+            let items = if *failing { Items::Healthy } else { Items::All };
+            format!("select {columns} from ({}) as e", compose::evaluate(flow, s, target, items))
+        })
+        .collect();
+    each.join(" union all ")
+}
+
+/// A condition on target rows `x`: no failing item has them.
+fn not_of_failing(flow: &Flow, target: &Target, failing: &[bool]) -> String {
+    let conditions: Vec<String> = flow
+        .sources
+        .iter()
+        .zip(failing)
+        .filter(|(_, failing)| **failing)
+        .map(|(s, _)| format!("not exists ({})", rows_of_failing(s, target)))
+        .collect();
+    if conditions.is_empty() { "true".to_owned() } else { conditions.join(" and ") }
+}
+
+fn rows_of_failing(source: &Source, target: &Target) -> String {
+    let tracking = &source.tracking;
+    match &target.covered {
+        Some(covered) => {
+            let owned: Vec<String> = covered.iter().map(|c| format!("x.{}", ident(c))).collect();
+            let on = all_equal(&source.key, &compose::tracking_keys(source, "f"), &owned);
+            format!("select from {tracking} as f where f.failure is not null and {on}")
+        }
+        None => {
+            let typed: Vec<String> = target
+                .key
+                .iter()
+                .enumerate()
+                .map(|(n, k)| {
+                    format!(
+                        "(e.key::pg_catalog.jsonb operator(pg_catalog.->>) {n})::{}",
+                        k.type_name
+                    )
+                })
+                .collect();
+            let keys: Vec<String> =
+                target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
+            format!(
+                "select from {tracking} as f cross join lateral
+                        pg_catalog.jsonb_object_keys(f.target_keys operator(pg_catalog.->) '{}'::pg_catalog.text) as e(key)
+                  where f.failure is not null and {}",
+                target.id,
+                all_equal(&target.key, &keys, &typed)
+            )
+        }
+    }
+}
+
+/// Deletes rows that no item produces and that none which fails may still own.
+fn delete_extra(flow: &Flow) -> Result<()> {
+    let _as = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+    let failing = failing_sources(flow)?;
+    for target in &flow.targets {
+        let names = Names::new(&flow.sources[0], target);
+        sql::execute(
+            &format!(
+                "delete from {} as x where {} and not exists (select from ({}) as n where {})",
+                target.relation_name(),
+                not_of_failing(flow, target, &failing),
+                expected(flow, target, &failing),
+                all_equal(&target.key, &names.new_key, &names.target_key),
+            ),
+            &[],
+        )?;
+    }
+    Ok(())
+}

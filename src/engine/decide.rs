@@ -1,0 +1,216 @@
+//! What an update does with one item: skip, advance, evaluate, remove, or wait.
+
+use super::version::{Failure, Incoming, LogicId, Stored};
+
+/// How much of what was done before an update trusts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Skip by ordinal and logic, shortcut by content fingerprint, carry over unchanged rows.
+    Normal,
+    /// As normal, but a failed item does not wait for its next retry.
+    Retry,
+    /// Evaluate every item; write the rows that came out different.
+    FullReprocess,
+    /// Evaluate every item; write every row.
+    Reexport,
+}
+
+impl Mode {
+    /// Whether every item is evaluated, whatever is stored.
+    pub fn evaluates_all(self) -> bool {
+        matches!(self, Mode::FullReprocess | Mode::Reexport)
+    }
+
+    /// Whether unchanged target rows are carried over, unwritten.
+    pub fn carries_over(self) -> bool {
+        self != Mode::Reexport
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// This version, or a newer one, is committed with the current logic.
+    Skip,
+    /// Same content, same logic: only the stored ordinal advances.
+    Advance,
+    Evaluate,
+    /// The item is gone: its target rows go, and its tracking row.
+    Remove,
+    /// It failed as it is, and its next retry is not due.
+    Wait,
+}
+
+/// Decides for one item. `incoming` is `None` where the source no longer has it, `stored` where
+/// it was never seen.
+pub fn decide(
+    stored: Option<&Stored>,
+    incoming: Option<&Incoming>,
+    failure: Option<&Failure>,
+    logic: LogicId,
+    mode: Mode,
+) -> Decision {
+    let Some(incoming) = incoming else {
+        return match stored {
+            Some(_) => Decision::Remove,
+            None => Decision::Skip,
+        };
+    };
+    if mode.evaluates_all() {
+        return Decision::Evaluate;
+    }
+    if let Some(failure) = failure {
+        let same = failure.content == incoming.content && failure.logic == Some(logic);
+        return match same && !failure.due && mode == Mode::Normal {
+            true => Decision::Wait,
+            false => Decision::Evaluate,
+        };
+    }
+    let Some(stored) = stored else {
+        return Decision::Evaluate;
+    };
+    let same_logic = stored.logic == Some(logic);
+    if let (Some(have), Some(comes)) = (stored.ordinal, incoming.ordinal) {
+        // An older version never replaces a newer one, whatever the logic.
+        if have > comes || (have == comes && same_logic) {
+            return Decision::Skip;
+        }
+    }
+    let same_content = stored.content.is_some() && stored.content == incoming.content;
+    match same_logic && same_content {
+        true if stored.ordinal == incoming.ordinal => Decision::Skip,
+        true => Decision::Advance,
+        false => Decision::Evaluate,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::version::{Fingerprint, Ordinal};
+    use super::*;
+
+    const NOW: LogicId = LogicId(2);
+    const BEFORE: LogicId = LogicId(1);
+
+    fn content(n: u8) -> Option<Fingerprint> {
+        Some(Fingerprint([n; 16]))
+    }
+    fn stored(ordinal: Option<i64>, c: u8, logic: LogicId) -> Stored {
+        Stored { ordinal: ordinal.map(Ordinal), content: content(c), logic: Some(logic) }
+    }
+    fn incoming(ordinal: Option<i64>, c: u8) -> Incoming {
+        Incoming { ordinal: ordinal.map(Ordinal), content: content(c) }
+    }
+    fn normal(s: Option<Stored>, i: Option<Incoming>) -> Decision {
+        decide(s.as_ref(), i.as_ref(), None, NOW, Mode::Normal)
+    }
+
+    #[test]
+    fn an_item_never_seen_is_evaluated() {
+        assert_eq!(normal(None, Some(incoming(Some(1), 1))), Decision::Evaluate);
+        assert_eq!(normal(None, Some(incoming(None, 1))), Decision::Evaluate);
+    }
+
+    #[test]
+    fn if_the_stored_ordinal_is_strictly_greater_we_skip() {
+        assert_eq!(
+            normal(Some(stored(Some(5), 1, NOW)), Some(incoming(Some(4), 2))),
+            Decision::Skip
+        );
+        // also where the logic is another: never go back to an older version
+        assert_eq!(
+            normal(Some(stored(Some(5), 1, BEFORE)), Some(incoming(Some(4), 2))),
+            Decision::Skip
+        );
+    }
+
+    #[test]
+    fn if_they_are_equal_and_the_logic_is_the_same_we_skip() {
+        assert_eq!(
+            normal(Some(stored(Some(5), 1, NOW)), Some(incoming(Some(5), 1))),
+            Decision::Skip
+        );
+    }
+
+    #[test]
+    fn if_they_are_equal_and_the_logic_is_another_we_evaluate() {
+        assert_eq!(
+            normal(Some(stored(Some(5), 1, BEFORE)), Some(incoming(Some(5), 1))),
+            Decision::Evaluate
+        );
+    }
+
+    #[test]
+    fn the_content_fingerprint_is_not_used_in_the_skip_by_ordinal() {
+        assert_eq!(
+            normal(Some(stored(Some(5), 1, NOW)), Some(incoming(Some(5), 2))),
+            Decision::Skip
+        );
+    }
+
+    #[test]
+    fn when_content_and_logic_match_only_the_ordinal_advances() {
+        assert_eq!(
+            normal(Some(stored(Some(5), 1, NOW)), Some(incoming(Some(6), 1))),
+            Decision::Advance
+        );
+        assert_eq!(
+            normal(Some(stored(Some(5), 1, BEFORE)), Some(incoming(Some(6), 1))),
+            Decision::Evaluate
+        );
+        assert_eq!(
+            normal(Some(stored(Some(5), 1, NOW)), Some(incoming(Some(6), 2))),
+            Decision::Evaluate
+        );
+    }
+
+    #[test]
+    fn without_ordinals_the_content_alone_decides() {
+        assert_eq!(normal(Some(stored(None, 1, NOW)), Some(incoming(None, 1))), Decision::Skip);
+        assert_eq!(normal(Some(stored(None, 1, NOW)), Some(incoming(None, 2))), Decision::Evaluate);
+        assert_eq!(
+            normal(Some(stored(None, 1, BEFORE)), Some(incoming(None, 1))),
+            Decision::Evaluate
+        );
+    }
+
+    #[test]
+    fn skip_wants_both_ordinals_known() {
+        assert_eq!(
+            normal(Some(stored(None, 1, NOW)), Some(incoming(Some(1), 2))),
+            Decision::Evaluate
+        );
+        assert_eq!(
+            normal(Some(stored(Some(9), 1, NOW)), Some(incoming(None, 2))),
+            Decision::Evaluate
+        );
+    }
+
+    #[test]
+    fn an_item_that_is_gone_is_removed_whatever_its_ordinal() {
+        assert_eq!(normal(Some(stored(Some(5), 1, NOW)), None), Decision::Remove);
+        assert_eq!(normal(None, None), Decision::Skip);
+    }
+
+    #[test]
+    fn full_reprocess_and_reexport_ignore_what_is_stored() {
+        for mode in [Mode::FullReprocess, Mode::Reexport] {
+            let (s, i) = (stored(Some(5), 1, NOW), incoming(Some(5), 1));
+            assert_eq!(decide(Some(&s), Some(&i), None, NOW, mode), Decision::Evaluate);
+            assert_eq!(decide(Some(&s), None, None, NOW, mode), Decision::Remove);
+        }
+        assert!(Mode::FullReprocess.carries_over());
+        assert!(!Mode::Reexport.carries_over());
+    }
+
+    #[test]
+    fn a_failed_item_waits_for_its_retry_unless_it_or_the_logic_changed() {
+        let i = incoming(None, 1);
+        let failed = |c, logic, due| Failure { content: content(c), logic: Some(logic), due };
+        let with = |f: Failure, mode| decide(None, Some(&i), Some(&f), NOW, mode);
+        assert_eq!(with(failed(1, NOW, false), Mode::Normal), Decision::Wait);
+        assert_eq!(with(failed(1, NOW, true), Mode::Normal), Decision::Evaluate);
+        assert_eq!(with(failed(2, NOW, false), Mode::Normal), Decision::Evaluate);
+        assert_eq!(with(failed(1, BEFORE, false), Mode::Normal), Decision::Evaluate);
+        assert_eq!(with(failed(1, NOW, false), Mode::Retry), Decision::Evaluate);
+    }
+}

@@ -1,0 +1,41 @@
+//! coco: React, for data in Postgres.
+//!
+//! A flow is a query evaluated once per source item. coco keeps its result materialised in a
+//! target and touches only what a change touches. Layers, each importing only those below it:
+//!
+//! - [`api`]: the SQL functions.
+//! - [`catalog`]: the only place with SQL of coco's own.
+//! - [`engine`]: pure Rust, what to do with an item.
+
+mod api;
+mod catalog;
+mod engine;
+
+#[cfg(any(test, feature = "pg_test"))]
+#[path = "../pg_test/mod.rs"]
+mod in_backend;
+
+::pgrx::pg_module_magic!(name, version);
+
+pgrx::extension_sql!("create schema coco;", name = "schema", bootstrap);
+pgrx::extension_sql_file!("../sql/catalog.sql", name = "catalog", requires = ["schema"]);
+pgrx::extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["catalog"]);
+pgrx::extension_sql_file!("../sql/views.sql", name = "views", requires = ["functions"]);
+pgrx::extension_sql_file!("../sql/rights.sql", name = "rights", finalize);
+
+/// Called by Postgres when the library is loaded.
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    api::settings::define();
+}
+
+/// Required by `cargo pgrx test` at the crate root.
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec![]
+    }
+}
