@@ -114,10 +114,17 @@ pub fn one_expression(argument: &str, text: &str) -> Result<()> {
     if simple { Ok(()) } else { Err(bad(format!("\"{text}\" is more than that."))) }
 }
 
-/// Raises what is wrong with a statement, as Postgres says it, with its place in the text.
-fn check_with_places(sql: &str) -> Result<()> {
-    Spi::connect(|client| client.prepare(sql, &[]).map(|_| ()))?;
-    Ok(())
+/// Refuses a statement that Postgres cannot analyse, in the name of the argument it came from.
+fn check(argument: &str, sql: &str) -> Result<()> {
+    subtransaction(
+        || Ok(Spi::connect(|client| client.prepare(sql, &[]).map(|_| ()))?),
+        |raised| Error {
+            code: raised.code,
+            message: format!("argument \"{argument}\": {}", raised.message),
+            detail: raised.detail,
+            hint: raised.hint,
+        },
+    )
 }
 
 /// The analysed tree of one statement without parameters.
@@ -155,7 +162,7 @@ pub fn analyse(query: &str, shadows: &[Shadow]) -> Result<Analysis> {
         .map(|s| format!("{} as (select * from {})", super::sql::ident(&s.name), s.relation_name))
         .collect();
     let sql = format!("with {} select q.* from (\n{query}\n) as q", ctes.join(", "));
-    check_with_places(&sql)?;
+    check("query", &sql)?;
     let tree = analysed_tree(&sql)?;
     let mut walk = Walk {
         shadows,
@@ -208,10 +215,15 @@ pub fn analyse(query: &str, shadows: &[Shadow]) -> Result<Analysis> {
 
 /// The type of a checked expression over a relation's columns, and whether it is volatile. The
 /// caller acts as the flow's owner.
-pub fn expression_type(text: &str, name: &str, relation_name: &str) -> Result<(Column, bool)> {
+pub fn expression_type(
+    argument: &str,
+    text: &str,
+    name: &str,
+    relation_name: &str,
+) -> Result<(Column, bool)> {
     let sql =
         format!("select (\n{text}\n) as x from {relation_name} as {}", super::sql::ident(name));
-    check_with_places(&sql)?;
+    check(argument, &sql)?;
     let tree = analysed_tree(&sql)?;
     // SAFETY: one target entry, as the statement says.
     unsafe {

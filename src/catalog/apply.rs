@@ -4,6 +4,8 @@
 //! `coco_output`; delete what an item no longer produces; refuse keys that are another item's;
 //! update the rows that came out different; insert the new ones. Then the tracking rows.
 
+use pgrx::PgSqlErrorCode;
+
 use super::batch::{Action, Batch};
 use super::compose::{self, Items};
 use super::error::Result;
@@ -164,16 +166,14 @@ pub fn write(
             let sql = compose::evaluate(flow, source, target, Items::Batch);
             statements.execute_into(&sql, &[], &mut output)?;
         }
+        let mut old = Rows::new(&old_columns(source, target))?;
+        if target.covered.is_none() && any_tracked {
+            statements.execute_into(&old_keys(source, target, &names), &[], &mut old)?;
+        }
         let inner = Statements::connect()?;
         inner.name("coco_batch", batch.rows())?;
         inner.name("coco_output", &output)?;
-        let old;
         if target.covered.is_none() {
-            let mut rows = Rows::new(&old_columns(source, target))?;
-            if any_tracked {
-                inner.execute_into(&old_keys(source, target, &names), &[], &mut rows)?;
-            }
-            old = rows;
             inner.name("coco_old", &old)?;
         }
         let first_time = writer.fresh && target.covered.is_some() && !any_tracked;
@@ -241,7 +241,12 @@ fn contested(
 /// The failure of an item whose target key is refused; its detail is the key, which
 /// [`claimed_key`] finds again.
 fn refusal(sqlstate: &str, target: &Target, why: &str, key: &str) -> Raised {
+    let code = match sqlstate {
+        "23505" => PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+        _ => PgSqlErrorCode::ERRCODE_CARDINALITY_VIOLATION,
+    };
     Raised {
+        code,
         sqlstate: sqlstate.to_owned(),
         message: format!("target key of {} is {why}", target.relation_name()),
         detail: Some(format!("Key {key}")),

@@ -133,7 +133,7 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
     if let Some(expression) = &options.fingerprint {
         analysis::one_expression("fingerprint", expression)?;
         let _as = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
-        let (_, volatile) = analysis::expression_type(expression, &name, &shown)?;
+        let (_, volatile) = analysis::expression_type("fingerprint", expression, &name, &shown)?;
         if volatile {
             return Err(Error::invalid("argument \"fingerprint\" calls a volatile function")
                 .detail("The same content would never have the same fingerprint."));
@@ -229,7 +229,7 @@ fn source_key(
 /// SQL for a bigint out of the ordinal given: a number as it is, a time in microseconds.
 fn ordinal_sql(text: &str, name: &str, relation: &str) -> Result<String> {
     analysis::one_expression("ordinal", text)?;
-    let (column, volatile) = analysis::expression_type(text, name, relation)?;
+    let (column, volatile) = analysis::expression_type("ordinal", text, name, relation)?;
     if volatile {
         return Err(Error::invalid("argument \"ordinal\" calls a volatile function"));
     }
@@ -289,6 +289,12 @@ pub fn add_target(flow: &str, target: &str, query: &str, key: &[String]) -> Resu
         Some(relation) => {
             target_table::check_adoptable(&new, relation, flow.owner)?;
             new.made = false;
+            if !target_table::is_empty(&new)? {
+                notice(format!(
+                    "table {} has rows already; those that the query does not return stay, until coco.verify(flow, repair => true)",
+                    new.relation_name()
+                ));
+            }
             relation
         }
         None => target_table::make(&new)?,

@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 /// An error that Postgres raised inside the subtransaction, which was rolled back.
 #[derive(Clone, Debug)]
 pub struct Raised {
+    pub code: PgSqlErrorCode,
     pub sqlstate: String,
     pub message: String,
     pub detail: Option<String>,
@@ -42,24 +43,26 @@ pub fn subtransaction<T, E>(
             result
         }))
         .catch_others(move |error: CaughtError| {
+            // Also where the error goes on: it must find the transaction as the caller left it.
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            restore();
             let report = match &error {
                 CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
                 CaughtError::RustPanic { .. } => error.rethrow(),
             };
-            let sqlstate = sqlstate(report.sql_error_code() as i32);
+            let code = report.sql_error_code();
+            let sqlstate = sqlstate(code as i32);
             if super::tuples::was_preparing() || !is_the_datas(&sqlstate) {
                 error.rethrow()
             }
-            let caught = Raised {
+            Err(raised(Raised {
+                code,
                 sqlstate,
                 message: report.message().to_owned(),
                 detail: report.detail().map(str::to_owned),
                 hint: report.hint().map(str::to_owned),
-            };
-            pg_sys::MemoryContextSwitchTo(context);
-            pg_sys::RollbackAndReleaseCurrentSubTransaction();
-            restore();
-            Err(raised(caught))
+            }))
         })
         .execute()
     }

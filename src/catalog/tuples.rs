@@ -26,7 +26,7 @@ impl RowColumn {
     }
 }
 
-/// Rows of one shape, kept in a tuplestore of the memory context it was made in.
+/// Rows of one shape, kept in a tuplestore of the (sub)transaction it was made in.
 pub struct Rows {
     store: *mut pg_sys::Tuplestorestate,
     shape: pg_sys::TupleDesc,
@@ -48,11 +48,15 @@ unsafe extern "C-unwind" {
 
 impl Rows {
     pub fn new(columns: &[RowColumn]) -> Result<Rows> {
-        // SAFETY: everything is allocated in the current context and freed in `drop`, or with it.
+        // SAFETY: everything is allocated in the (sub)transaction's context, not in that of an SPI
+        // connection, which may end sooner; it is freed in `drop`, or by an abort.
         unsafe {
+            let names: Vec<CString> =
+                columns.iter().map(|c| c_string(&c.name)).collect::<Result<_>>()?;
+            let before = pg_sys::MemoryContextSwitchTo(pg_sys::CurTransactionContext);
             let shape = pg_sys::CreateTemplateTupleDesc(columns.len() as i32);
             for (i, column) in columns.iter().enumerate() {
-                let name = c_string(&column.name)?;
+                let name = &names[i];
                 let number = i as pg_sys::AttrNumber + 1;
                 pg_sys::TupleDescInitEntry(
                     shape,
@@ -68,6 +72,7 @@ impl Rows {
             }
             let store = pg_sys::tuplestore_begin_heap(false, false, pg_sys::work_mem);
             let slot = pg_sys::MakeSingleTupleTableSlot(shape, &pg_sys::TTSOpsMinimalTuple);
+            pg_sys::MemoryContextSwitchTo(before);
             Ok(Rows { store, shape, slot, len: 0 })
         }
     }
@@ -135,6 +140,7 @@ impl Drop for Rows {
             unsafe {
                 pg_sys::ExecDropSingleTupleTableSlot(self.slot);
                 pg_sys::tuplestore_end(self.store);
+                pg_sys::FreeTupleDesc(self.shape);
             }
         }
     }
@@ -220,10 +226,10 @@ impl Statements {
                 let param = (*params).params.as_mut_ptr().add(i);
                 (*param).ptype = a.oid();
                 (*param).pflags = pg_sys::PARAM_FLAG_CONST as u16;
-                match a.datum() {
-                    Some(datum) => (*param).value = datum.sans_lifetime(),
-                    None => (*param).isnull = true,
-                }
+                // makeParamList leaves these as they are: both are always set.
+                (*param).isnull = a.datum().is_none();
+                (*param).value =
+                    a.datum().map_or(pg_sys::Datum::from(0usize), |d| d.sans_lifetime());
             }
             let options = pg_sys::SPIExecuteOptions { params, dest, ..Default::default() };
             pg_sys::SPI_execute_plan_extended(plan, &options)
