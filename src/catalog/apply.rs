@@ -74,7 +74,7 @@ impl Names {
 }
 
 /// A key as a list of texts: how target keys are kept in a tracking row.
-fn key_text(names: &[String]) -> String {
+pub fn key_text(names: &[String]) -> String {
     let texts: Vec<String> = names.iter().map(|n| format!("{n}::pg_catalog.text")).collect();
     format!("pg_catalog.jsonb_build_array({})", texts.join(", "))
 }
@@ -215,10 +215,15 @@ fn contested(
     let key = key_text(&names.new_key);
     let by = names.new_key.join(", ");
     let twice = format!(
-        "select pg_catalog.min({key}::pg_catalog.text) from coco_output as n group by {by}
+        "select true from coco_output as n group by {by}
          having pg_catalog.count(*) operator(pg_catalog.>) 1 limit 1"
     );
-    if let Some(key) = statements.first_text(&twice, &[])? {
+    if statements.first_text(&twice, &[])?.is_some() {
+        let which = format!(
+            "select pg_catalog.min({key}::pg_catalog.text) from coco_output as n group by {by}
+             having pg_catalog.count(*) operator(pg_catalog.>) 1 limit 1"
+        );
+        let key = statements.first_text(&which, &[])?.unwrap_or_default();
         return Ok(Some(refusal("21000", target, "produced twice", &key)));
     }
     if target.covered.is_some() {

@@ -9,6 +9,7 @@ use super::columns;
 use super::derived;
 use super::error::{Error, Result};
 use super::model::{Column, Flow, Target};
+use super::ownership;
 use super::registry;
 use super::role::{self, ActingAs};
 use super::sql::{self, arg, ident};
@@ -615,7 +616,7 @@ pub fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<()> {
     registry::lock(&flow)?;
     let at = find_target(&flow, target)?;
     let mut changed = flow.targets[at].clone();
-    let before = changed.covered.clone();
+    let before = changed.clone();
     let key: Vec<String> = changed.key.iter().map(|k| k.name.clone()).collect();
     analyse_into(&mut flow, &mut changed, query, &key)?;
     if let Some(relation) = changed.relation {
@@ -633,16 +634,11 @@ pub fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<()> {
             target_table::check_adoptable(&changed, relation, flow.owner)?;
         }
     }
-    // Where rows stop, or start, being found by the source key, the lists that were (not) kept do
-    // not hold: the table is emptied and filled again.
-    if before != changed.covered {
-        let acting = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
-        sql::execute(&format!("delete from {}", changed.relation_name()), &[])?;
-        drop(acting);
+    if before.covered != changed.covered && changed.relation.is_some() {
+        let _as = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
         for source in &flow.sources {
-            derived::forget_target_keys(source, changed.id)?;
+            ownership::carry_over(source, &before, &changed)?;
         }
-        changed.incarnation += 1;
     }
     let acting = ActingAs::extension_owner()?;
     sql::execute(

@@ -36,6 +36,8 @@ pub struct Candidate {
     pub failure: Option<Failure>,
     pub process_ordinal: Option<ProcessOrdinal>,
     pub attempts: i32,
+    /// The target key it was refused.
+    pub claims: Option<String>,
 }
 
 fn candidate_columns(source: &Source) -> Vec<RowColumn> {
@@ -64,6 +66,7 @@ fn candidate_columns(source: &Source) -> Vec<RowColumn> {
         ("failed_logic", pg_sys::INT4OID),
         ("due", pg_sys::BOOLOID),
         ("attempts", pg_sys::INT4OID),
+        ("claims", pg_sys::TEXTOID),
     ];
     columns.extend(rest.map(|(name, oid)| RowColumn::new(name, oid)));
     columns
@@ -140,7 +143,8 @@ fn select(
                 (t.failure operator(pg_catalog.->>) 'logic_id')::pg_catalog.int4,
                 (t.failure operator(pg_catalog.->>) 'next_retry')::pg_catalog.timestamptz
                   operator(pg_catalog.<=) pg_catalog.clock_timestamp(),
-                (t.failure operator(pg_catalog.->>) 'attempts')::pg_catalog.int4
+                (t.failure operator(pg_catalog.->>) 'attempts')::pg_catalog.int4,
+                t.failure operator(pg_catalog.->>) 'claims'
            from ({items}) as s {join} {tracking} as t on {on}
           where {condition}",
         keys = keys.join(", "),
@@ -191,6 +195,7 @@ impl Candidates {
             failure,
             process_ordinal: r.get::<i64>(at(7)).map(ProcessOrdinal),
             attempts: r.get::<i32>(at(12)).unwrap_or(0),
+            claims: r.get(at(13)),
         })
     }
 

@@ -13,6 +13,7 @@ pub mod error;
 pub mod inspect;
 pub mod logic;
 pub mod model;
+pub mod ownership;
 pub mod preview;
 pub mod registry;
 pub mod role;

@@ -23,16 +23,27 @@ pub fn subtransaction<T, E>(
     work: impl FnOnce() -> Result<T, E>,
     raised: impl Fn(Raised) -> E + UnwindSafe + std::panic::RefUnwindSafe,
 ) -> Result<T, E> {
-    // SAFETY: as in PL/pgSQL's exec_stmt_block: context and owner are put back after each step.
+    // SAFETY: as in PL/pgSQL's exec_stmt_block: context and owner are put back after each step. The
+    // callback lives on this stack and is taken off it before this returns.
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         let owner = pg_sys::CurrentResourceOwner;
+        let callbacks = pg_sys::error_context_stack;
+        let mut code = 0i32;
+        let mut watch = pg_sys::ErrorContextCallback {
+            previous: callbacks,
+            callback: Some(note_code),
+            arg: (&raw mut code).cast(),
+        };
         let restore = move || {
             pg_sys::MemoryContextSwitchTo(context);
             pg_sys::CurrentResourceOwner = owner;
+            pg_sys::error_context_stack = callbacks;
         };
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
+        pg_sys::error_context_stack = &raw mut watch;
+        let code = &raw const code;
         PgTryBuilder::new(AssertUnwindSafe(|| {
             let result = work();
             match &result {
@@ -45,19 +56,22 @@ pub fn subtransaction<T, E>(
         .catch_others(move |error: CaughtError| {
             // Also where the error goes on: it must find the transaction as the caller left it.
             pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::error_context_stack = callbacks;
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
             restore();
             let report = match &error {
                 CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
                 CaughtError::RustPanic { .. } => error.rethrow(),
             };
-            let code = report.sql_error_code();
-            let sqlstate = sqlstate(code as i32);
+            let sqlstate = match *code {
+                0 => sqlstate(report.sql_error_code() as i32),
+                packed => sqlstate(packed),
+            };
             if super::tuples::was_preparing() || !is_the_datas(&sqlstate) {
                 error.rethrow()
             }
             Err(raised(Raised {
-                code,
+                code: report.sql_error_code(),
                 sqlstate,
                 message: report.message().to_owned(),
                 detail: report.detail().map(str::to_owned),
@@ -66,6 +80,13 @@ pub fn subtransaction<T, E>(
         })
         .execute()
     }
+}
+
+/// Notes the SQLSTATE of each report as it is raised; the last one is the error's. pgrx knows the
+/// SQLSTATEs of Postgres alone: one that a user's function raises would be lost.
+unsafe extern "C-unwind" fn note_code(code: *mut std::ffi::c_void) {
+    // SAFETY: called by errfinish while `subtransaction` waits below; geterrcode reads its data.
+    unsafe { *code.cast::<i32>() = pg_sys::geterrcode() };
 }
 
 /// Whether an error of this SQLSTATE can be an item's fault. Not its fault: 25 transaction state,

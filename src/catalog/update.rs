@@ -1,11 +1,12 @@
 //! Updating a flow whose targets are in this database, in the caller's transaction.
 
+use std::collections::BTreeSet;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::apply::{self, Writer, Writing};
 use super::batch::{Action, Batch, Item};
 use super::declare;
-use super::detect::{self, Candidates, Scan};
+use super::detect::{self, Candidate, Candidates, Scan};
 use super::error::{Error, Result};
 use super::logic;
 use super::model::{Flow, Source};
@@ -75,7 +76,7 @@ impl Run<'_> {
         // Items in the source are those tracked, less the gone, and the new.
         counts.seen = tracked;
         let mut present = 0;
-        self.decide_and_write(source, &mut candidates, &mut counts, &mut present)?;
+        self.decide_and_write(source, &mut candidates, |_| true, &mut counts, &mut present)?;
         let left_out = counts.seen - present;
         match source.ordinal {
             Some(_) => counts.skipped += left_out,
@@ -88,11 +89,15 @@ impl Run<'_> {
         &self,
         source: &Source,
         candidates: &mut Candidates,
+        mut takes: impl FnMut(&Candidate) -> bool,
         counts: &mut Counts,
         present: &mut i64,
     ) -> Result<()> {
         let mut batch = Batch::new(source)?;
         while let Some(item) = candidates.next() {
+            if !takes(&item) {
+                continue;
+            }
             let key = candidates.key();
             if key.iter().any(Option::is_none) {
                 return Err(apply::null_key(source));
@@ -225,14 +230,17 @@ impl Run<'_> {
                     continue;
                 }
                 found = true;
+                // Of several that claim one key the first is let in; the others go on waiting.
+                let mut let_in = BTreeSet::new();
+                let first = |c: &Candidate| let_in.insert(c.claims.clone());
                 let mut counts = Counts::default();
                 let retry = Run { writing: Writing { mode: Mode::Retry, ..self.writing }, ..*self };
-                retry.decide_and_write(source, &mut candidates, &mut counts, &mut 0)?;
+                retry.decide_and_write(source, &mut candidates, first, &mut counts, &mut 0)?;
                 let c = &mut result.counts;
                 c.evaluated += counts.evaluated;
                 c.upserted += counts.upserted;
                 c.deleted += counts.deleted;
-                c.failed += counts.failed - candidates.len() as i64;
+                c.failed += counts.failed - let_in.len() as i64;
             }
             if !found {
                 return Ok(());

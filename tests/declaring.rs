@@ -1,0 +1,181 @@
+//! Declaring: what is refused, in which words, and what is accepted with a warning.
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+
+use support::TestDb;
+
+/// SQLSTATE and message of the error a statement raises; with a hint where one is asked for.
+fn refused(db: &mut TestDb, sql: &str) -> (String, String, String) {
+    let error = match db.client.batch_execute(sql) {
+        Ok(()) => panic!("this was accepted: {sql}"),
+        Err(e) => e,
+    };
+    let e = error.as_db_error().unwrap_or_else(|| panic!("no error of the server: {error}"));
+    let rest = format!("{} {}", e.detail().unwrap_or(""), e.hint().unwrap_or(""));
+    (e.code().code().to_owned(), e.message().to_owned(), rest)
+}
+
+#[track_caller]
+fn assert_refused(db: &mut TestDb, sql: &str, sqlstate: &str, message: &str, rest: &str) {
+    let (code, said, more) = refused(db, sql);
+    assert_eq!(code, sqlstate, "{sql}: {said}");
+    assert!(said.contains(message), "{sql}: {said}, not: {message}");
+    assert!(more.contains(rest), "{sql}: {more}, not: {rest}");
+    let left: i64 = db.client.query_one("select count(*) from coco.flows", &[]).unwrap().get(0);
+    assert_eq!(left, 0, "{sql}: nothing of a refused flow stays");
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused_with_the_reason_and_the_mend() {
+    let mut db = TestDb::new("refused");
+    db.run(
+        "create table d (id int primary key, body text, point point);
+         create table nopk (a int, b text);
+         create table bad_target (id int, z int not null);
+         create table no_index (id int not null, body text);
+         create view some_view as select 1 as id;
+         create sequence seq",
+    );
+    let flow = |query: &str, rest: &str| {
+        format!("select coco.create_flow('x', 'd', $q${query}$q$, {rest})")
+    };
+    let cases = [
+        (flow("select 1; select 2", "'t', '{a}'"), "42601", "must be exactly one SELECT", "2 statements"),
+        (flow("delete from d", "'t', '{a}'"), "42601", "must be exactly one SELECT", "not a SELECT"),
+        (flow("", "'t', '{a}'"), "42601", "must be exactly one SELECT", "empty"),
+        (flow("selec id from d", "'t', '{a}'"), "42601", "must be exactly one SELECT", "syntax error"),
+        (flow("select id from d) q, (select 1", "'t', '{id}'"), "42601", "exactly one SELECT", "syntax error"),
+        (flow("select id from d for update", "'t', '{id}'"), "42601", "exactly one SELECT", "locks rows"),
+        (flow("select id into z from d", "'t', '{id}'"), "42601", "exactly one SELECT", "INTO"),
+        (flow("select id from d where id = $1", "'t', '{id}'"), "42P02", "argument \"query\": there is no parameter $1", ""),
+        (flow("select id, nosuch from d", "'t', '{id}'"), "42703", "column \"nosuch\" does not exist", ""),
+        (flow("select id from d", "'t', '{nokey}'"), "42703", "key column \"nokey\" is not in the query's output", "gives: id"),
+        (flow("select id, point from d", "'t', '{point}'"), "42804", "key column \"point\" has type point, which has no order", "btree"),
+        (flow("select id from d", "'t', '{}'"), "22023", "argument \"key\" is empty", "Name the columns"),
+        (flow("select id, 1 from d", "'t', '{id}'"), "42611", "a column without a name", "AS name"),
+        (flow("select id, body as id from d", "'t', '{id}'"), "42701", "two columns named \"id\"", "AS name"),
+        (flow("select 1 as id", "'t', '{id}'"), "22023", "does not read source \"d\"", "Read it as d"),
+        (flow("select id from public.d", "'t', '{id}'"), "22023", "does not read source \"d\"", "without a schema"),
+        (flow("select id from d", &format!("'{}', '{{id}}'", "y".repeat(64))), "42622", "over 63 bytes", ""),
+        (flow("select id from d", "'nosuch.t', '{id}'"), "3F000", "schema \"nosuch\" does not exist", ""),
+        (flow("select id, body from d", "'bad_target', '{id}'"), "42804", "target public.bad_target does not fit", "has no column body text; Column z is not null"),
+        (flow("select id, body from d", "'no_index', '{id}'"), "42P16", "no unique index on its key (id)", "ADD PRIMARY KEY (id)"),
+        (flow("select id from d", "'some_view', '{id}'"), "42809", "target public.some_view is not a table", ""),
+        (flow("select id from d", "'d', '{id}'"), "22023", "is a source of the same flow", ""),
+        (flow("select id from d", "'t', '{id}', fingerprint => 'body), (id'"), "42601", "argument \"fingerprint\" must be one expression", ""),
+        (flow("select id from d", "'t', '{id}', fingerprint => 'random()'"), "22023", "argument \"fingerprint\" calls a volatile function", ""),
+        (flow("select id from d", "'t', '{id}', ordinal => 'body'"), "42804", "argument \"ordinal\" has type text", "bigint"),
+        (flow("select id from d", "'t', '{id}', ordinal => 'nosuch'"), "42703", "argument \"ordinal\": column \"nosuch\"", ""),
+        (flow("select id from d", "'t', '{id}', source_key => '{nosuch}'"), "42703", "key column \"nosuch\" does not exist in source", ""),
+        (format!("select coco.create_flow('{}')", "x".repeat(64)), "42622", "64 bytes, at most 63", ""),
+        ("select coco.create_flow('')".to_owned(), "22023", "argument \"flow\" is empty", ""),
+        ("select coco.create_flow('x', 'd', 'select id from d')".to_owned(), "22023", "argument \"target\" is missing", "coco.add_target"),
+        ("select coco.create_flow('x', query => 'select 1')".to_owned(), "22023", "argument \"source\" is missing", ""),
+        ("select coco.create_flow('x', 'nopk', 'select a from nopk', 't', '{a}')".to_owned(), "42P16", "source public.nopk has no primary key, and no key is given", "source_key"),
+        ("select coco.create_flow('x', 'nopk', 'select a from nopk', 't', '{a}', source_key => '{a}')".to_owned(), "42P16", "key column \"a\" of source public.nopk is nullable", "SET NOT NULL"),
+        ("select coco.create_flow('x', 'seq', 'select 1 as a from seq', 't', '{a}', source_key => '{last_value}')".to_owned(), "42809", "is not a table, view", ""),
+        ("select * from coco.update('nosuch')".to_owned(), "42704", "flow \"nosuch\" does not exist", "coco.flows"),
+    ];
+    for (sql, sqlstate, message, rest) in cases {
+        assert_refused(&mut db, &sql, sqlstate, message, rest);
+    }
+}
+
+#[test]
+fn a_join_of_two_sources_is_refused_and_a_union_of_them_is_not() {
+    let mut db = TestDb::new("two_sources");
+    db.run(
+        "create table a (id int primary key); create table b (id int primary key);
+         select coco.create_flow('x'); select coco.add_source('x', 'a'); select coco.add_source('x', 'b')",
+    );
+    for query in [
+        "select a.id from a join b using (id)",
+        "select a.id from a, b",
+        "select a.id from a where exists (select from b where b.id = a.id)",
+        "select q.id from (select id from a) q join (select id from b) r using (id)",
+    ] {
+        let sql = format!("select coco.add_target('x', 't', '{query}', '{{id}}')");
+        let (code, said, rest) = refused(&mut db, &sql);
+        assert_eq!(
+            (code.as_str(), said.as_str()),
+            ("0A000", "argument \"query\" joins two sources"),
+            "{query}"
+        );
+        assert!(rest.contains("UNION ALL"), "{rest}");
+    }
+    db.run("select coco.add_target('x', 't', 'select 1 as k, id from a union all select 2, id from b', '{k,id}')");
+}
+
+#[test]
+fn a_target_belongs_to_one_flow_and_a_name_to_one_declaration() {
+    let mut db = TestDb::new("taken");
+    db.run("create table d (id int primary key); select coco.create_flow('x', 'd', 'select id from d', 't', '{id}')");
+    let (code, said, _) =
+        refused(&mut db, "select coco.create_flow('y', 'd', 'select id from d', 't', '{id}')");
+    assert_eq!(
+        (code.as_str(), said.as_str()),
+        ("55006", "target public.t already belongs to flow \"x\"")
+    );
+    let (code, said, _) = refused(&mut db, "select coco.create_flow('x')");
+    assert_eq!((code.as_str(), said.as_str()), ("42710", "flow \"x\" already exists"));
+    db.run("select coco.create_flow('y', 'd', 'select id from d', 't2', '{id}')");
+}
+
+#[test]
+fn what_will_not_be_followed_is_said() {
+    let mut db = TestDb::new("warned");
+    db.run(
+        "create table d (id int primary key, g int not null, body text);
+         create table other (id int, v text)",
+    );
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = said.clone();
+    let mut client = db.connect_hearing(move |notice| heard.lock().unwrap().push(notice));
+    let mut n = 0;
+    let mut warnings = |query: &str, more: &str| {
+        n += 1;
+        let sql =
+            format!("select coco.create_flow('f{n}', 'd', $q${query}$q$, 't{n}', '{{id}}'{more})");
+        client.batch_execute(&sql).unwrap_or_else(|e| panic!("{sql}: {}", support::explain(&e)));
+        std::mem::take(&mut *said.lock().unwrap()).join("\n")
+    };
+    let group = ", source_key => '{g}'";
+    for (query, more, expected) in [
+        (
+            "select d.id, o.v from d left join other o using (id)",
+            "",
+            "reads public.other, which is not a source",
+        ),
+        ("select d.id, (select count(*) from public.d) as n from d", "", "reads public.d in full"),
+        ("select id, random() as r from d", "", "volatile function random"),
+        ("select id from d limit 10", "", "LIMIT or OFFSET"),
+        ("select id, row_number() over (order by id) as n from d", "", "a window function"),
+        ("select distinct g as id from d", "", "DISTINCT"),
+        ("select g as id, count(*) as n from d group by g", "", "GROUP BY or an aggregate"),
+        ("select max(g) as id, count(*) as n from d", group, "GROUP BY or an aggregate"),
+        ("select id from d union select id from d", "", "UNION, INTERSECT or EXCEPT"),
+    ] {
+        let heard = warnings(query, more);
+        assert!(heard.contains(expected), "{query}: {heard:?}");
+    }
+    // Within an item these give the same over one and over all.
+    for (query, more) in [
+        ("select id, body from d", ""),
+        ("select d.id, count(*) as n from d, generate_series(1, 3) group by d.id", ""),
+        ("select distinct id, g from d", ""),
+        (
+            "select id, n from d, lateral (select n from generate_series(1, 9) n order by n limit 3) s",
+            "",
+        ),
+        (
+            "select id, row_number() over (partition by id order by w) as n from d, regexp_split_to_table(body, ' ') w",
+            "",
+        ),
+        ("select g as id, sum(d.id) as s from d group by g", group),
+        ("select id, (select max(x) from unnest(array[1, 2]) x) as m from d", ""),
+    ] {
+        assert_eq!(warnings(query, more), "", "{query}");
+    }
+}
