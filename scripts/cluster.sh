@@ -40,6 +40,7 @@ start() {
       echo "full_page_writes = off"
     fi
   } >>"$dir/data/postgresql.conf"
+  : >"$dir/log"   # from here on, the server's
   if is_root; then chown postgres "$dir/log"; fi
   as_server_user "$PG_BIN/pg_ctl" start -D "$dir/data" -l "$dir/log" -w -t 60 >/dev/null ||
     { cat "$dir/log" >&2; die "the server did not start"; }

@@ -1,0 +1,158 @@
+//! Target tables: made, adopted, altered, dropped, edited, given up.
+
+mod support;
+
+use support::{TestDb, explain};
+
+fn text(db: &mut TestDb, sql: &str) -> String {
+    let row = db.client.query_one(sql, &[]);
+    row.unwrap_or_else(|e| panic!("{sql}: {}", explain(&e))).get::<_, Option<String>>(0).unwrap_or_default()
+}
+
+const COLUMNS: &str = "select string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' order by attnum)
+  from pg_attribute where attrelid = 't'::regclass and attnum > 0 and not attisdropped";
+
+fn flow(name: &str, query: &str, key: &str) -> TestDb {
+    let mut db = TestDb::new(name);
+    db.run("create table d (id int primary key, a int, b text);
+            insert into d select i, i, 'b' || i from generate_series(1, 20) i");
+    db.run(&format!("select coco.create_flow('f', 'd', $q${query}$q$, 't', '{key}')"));
+    assert_eq!(db.update("f", "normal")[0].upserted, 20);
+    db
+}
+
+#[test]
+fn set_query_alters_cocos_own_table_to_fit_and_writes_its_rows_again() {
+    let mut db = flow("altered", "select id, a from d", "{id}");
+    for (query, columns) in [
+        ("select id, a, b from d", "id integer, a integer, b text"),
+        ("select id, b from d", "id integer, b text"),
+        ("select id, a::numeric(10,2) as b from d", "id integer, b numeric(10,2)"),
+        ("select id::bigint as id, b, a from d", "id bigint, b text, a integer"),
+        ("select id::text as id, a from d", "id text, a integer"),
+        ("select id, a from d", "id integer, a integer"),
+    ] {
+        db.run(&format!("select coco.set_query('f', null, $q${query}$q$)"));
+        assert_eq!(text(&mut db, COLUMNS), columns, "{query}");
+        let c = &db.update("f", "normal")[0];
+        assert_eq!((c.evaluated, c.failed), (20, 0), "{query}: {c:?}");
+        db.verify_clean("f");
+        assert_eq!(text(&mut db, "select count(*)::text from t"), "20");
+    }
+    // The same rows from another text: evaluated, and none written.
+    db.run("select coco.set_query('f', 't', 'select d.id, d.a from d')");
+    let c = &db.update("f", "normal")[0];
+    assert_eq!((c.evaluated, c.upserted, c.deleted), (20, 0, 0), "{c:?}");
+}
+
+#[test]
+fn rows_stay_their_items_when_a_query_changes_how_they_are_found() {
+    let mut db = flow("ownership", "select id, a from d", "{id}");
+    for query in [
+        "select id + 0 as id, a from d",
+        "select id, a from d",
+        "select id + 10 as id, a from d",
+        "select id, a from d",
+    ] {
+        db.run(&format!("select coco.set_query('f', null, $q${query}$q$)"));
+        let c = &db.update("f", "normal")[0];
+        assert_eq!((c.evaluated, c.failed), (20, 0), "{query}: {c:?}");
+        db.verify_clean("f");
+        db.run("delete from d where id = 20");
+        db.update("f", "normal");
+        db.verify_clean("f");
+        db.run("insert into d values (20, 20, 'b20')");
+        db.update("f", "normal");
+        db.verify_clean("f");
+    }
+}
+
+#[test]
+fn an_adopted_table_is_never_altered() {
+    let mut db = TestDb::new("adopted");
+    db.run("create table d (id int primary key, a int); insert into d values (1, 1);
+            create table t (extra text default 'kept', a int, id int unique not null);
+            insert into t values ('mine', 5, 99);
+            select coco.create_flow('f', 'd', 'select id, a from d', 't', '{id}')");
+    let before = text(&mut db, COLUMNS);
+    db.update("f", "normal");
+    assert_eq!(text(&mut db, "select string_agg(concat_ws(' ', extra, a, id), ', ' order by id) from t"), "kept 1 1, mine 5 99");
+    let e = db.client.batch_execute("select coco.set_query('f', null, 'select id, a, 1 as c from d')").expect_err("it lacks c");
+    assert!(explain(&e).contains("It has no column c integer"), "{}", explain(&e));
+    assert_eq!(text(&mut db, COLUMNS), before);
+    db.run("select coco.drop_flow('f', keep_targets => false)");
+    assert_eq!(text(&mut db, "select count(*)::text from t"), "2");
+}
+
+#[test]
+fn a_dropped_target_is_made_and_filled_again() {
+    let mut db = flow("dropped", "select id, a from d", "{id}");
+    db.run("drop table t");
+    assert_eq!(text(&mut db, "select state from coco.status"), "target dropped");
+    let e = support::verify(&mut db.client, "f", false).expect_err("there is nothing to verify");
+    assert!(explain(&e).contains("target public.t of flow \"f\" was dropped"), "{}", explain(&e));
+    let c = &db.update("f", "normal")[0];
+    assert_eq!((c.evaluated, c.upserted), (20, 20), "{c:?}");
+    db.verify_clean("f");
+    assert_eq!(text(&mut db, "select state from coco.status"), "ready");
+}
+
+#[test]
+fn an_edited_target_is_found_and_mended() {
+    for (name, query) in [("edited_covered", "select id, a from d"), ("edited_listed", "select id + 0 as id, a from d")] {
+        let mut db = flow(name, query, "{id}");
+        db.run("update t set a = -1 where id = 3; delete from t where id = 4; insert into t values (99, 1)");
+        let all = ["public.t different {\"id\": 3}", "public.t extra {\"id\": 99}", "public.t missing {\"id\": 4}"];
+        let found = |db: &mut TestDb, repair| {
+            let mut found = support::verify(&mut db.client, "f", repair).unwrap_or_else(|e| panic!("{}", explain(&e)));
+            found.sort();
+            found
+        };
+        assert_eq!(found(&mut db, false), all);
+        assert_eq!(db.update("f", "normal")[0].evaluated, 0);
+        assert_eq!(found(&mut db, true), all);
+        db.verify_clean("f");
+        db.run("truncate t");
+        assert_eq!(found(&mut db, true).len(), 20);
+        db.verify_clean("f");
+        // What merely has not been updated yet is mended too.
+        db.run("update d set a = a + 1 where id < 3");
+        assert_eq!(found(&mut db, true).len(), 2);
+        db.verify_clean("f");
+    }
+}
+
+#[test]
+fn dropping_a_flow_leaves_nothing_of_coco_behind() {
+    let mut db = flow("given_up", "select id, a from d", "{id}");
+    db.run("select coco.drop_flow('f')");
+    assert_eq!(text(&mut db, "select count(*)::text from t"), "20");
+    db.run("select coco.create_flow('f', 'd', 'select id, a from d', 't', '{id}')");
+    // The rows that are still there are adopted, and none is written again.
+    let c = &db.update("f", "normal")[0];
+    assert_eq!((c.evaluated, c.upserted), (20, 0), "{c:?}");
+    db.run("select coco.drop_flow('f'); drop table t");
+    let left = "select string_agg(c.oid::regclass::text, ', ') from pg_class c
+      left join pg_depend e on e.classid = 'pg_class'::regclass and e.objid = c.oid and e.deptype = 'e'
+      where relnamespace = 'coco'::regnamespace and relkind in ('r', 'v') and e.objid is null";
+    assert_eq!(text(&mut db, left), "");
+    db.run("drop extension coco");
+}
+
+#[test]
+fn several_targets_of_one_flow_are_kept_together() {
+    let mut db = flow("several", "select id, a from d", "{id}");
+    db.run("select coco.add_target('f', 'words', $$ select id, n, w from d, regexp_split_to_table(b, '') with ordinality as s(w, n) $$, '{id,n}')");
+    let c = &db.update("f", "normal")[0];
+    assert_eq!(c.evaluated, 20, "{c:?}");
+    db.verify_clean("f");
+    db.run("update d set b = 'zz' where id = 1; delete from d where id = 2");
+    let c = &db.update("f", "normal")[0];
+    assert_eq!((c.evaluated, c.deleted), (1, 3), "{c:?}");
+    db.verify_clean("f");
+    // All or nothing: what one target refuses is not written to the other.
+    db.run("alter table words add check (w <> '!'); update d set b = '!', a = 77 where id = 3");
+    let c = &db.update("f", "normal")[0];
+    assert_eq!((c.failed, c.upserted), (1, 0), "{c:?}");
+    assert_eq!(text(&mut db, "select a::text from t where id = 3"), "3");
+}
