@@ -73,7 +73,8 @@ def main():
         seen.add(digest)
         size += len(text)
         modified = datetime.fromtimestamp(os.path.getmtime(path), timezone.utc).isoformat()
-        path = path.encode(errors="replace").decode()
+        # The same name wherever the package was unpacked.
+        path = re.sub(r".*?(?=/usr/share/)", "", path, count=1).encode(errors="replace").decode()
         print("\t".join(map(column, (path, title_of(text), text, modified))))
     print(f"{len(seen)} documents, {size / 1e6:.1f} MB", file=sys.stderr)
 

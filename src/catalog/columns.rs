@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 
 use super::error::Result;
 use super::model::Column;
+use super::role::ActingAs;
 use super::sql::{self, arg};
 
 /// A column of a relation.
@@ -24,6 +25,7 @@ select a.attname::text, a.atttypid, a.atttypmod, a.attcollation,
 
 /// The columns of a relation, in their order.
 pub fn of_relation(relation: pg_sys::Oid) -> Result<Vec<Attribute>> {
+    let _names = ActingAs::qualifying_names()?;
     sql::select(ATTRIBUTES, &[arg(relation)], |r| {
         let type_oid = sql::required(r, 2)?;
         Ok(Attribute {
@@ -49,6 +51,7 @@ pub fn result_column(
     typmod: i32,
     collation: pg_sys::Oid,
 ) -> Result<Column> {
+    let _names = ActingAs::qualifying_names()?;
     let type_name = sql::type_name(type_oid, typmod)?;
     Ok(Column {
         name,

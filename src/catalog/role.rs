@@ -47,6 +47,14 @@ impl ActingAs {
         Ok(ActingAs::switch(owner, pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32))
     }
 
+    /// The same role with nothing but pg_catalog on its search path: names that Postgres writes
+    /// (format_type, regclass) then carry their schema.
+    pub fn qualifying_names() -> Result<ActingAs> {
+        let acting = ActingAs::switch(current(), 0);
+        acting.set("search_path", "pg_catalog, pg_temp")?;
+        Ok(acting)
+    }
+
     fn switch(to: pg_sys::Oid, add: i32) -> ActingAs {
         let mut user = pg_sys::InvalidOid;
         let mut security = 0;

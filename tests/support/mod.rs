@@ -52,6 +52,14 @@ impl TestDb {
         connect(server_database(&self.name).user(role))
     }
 
+    /// This database as a connection string, for programs of the server.
+    pub fn url(&self) -> String {
+        let server = std::env::var("COCO_TEST_URL").unwrap_or_default();
+        let rest: Vec<&str> =
+            server.split_whitespace().filter(|p| !p.starts_with("dbname=")).collect();
+        format!("{} dbname={}", rest.join(" "), self.name)
+    }
+
     /// Statements whose results do not matter.
     pub fn run(&mut self, sql: &str) {
         execute(&mut self.client, sql);
