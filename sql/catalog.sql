@@ -6,6 +6,7 @@ create table coco.flow (
   id          int generated always as identity unique,
   owner       regrole not null,
   search_path text not null,
+  settings    jsonb not null,
   created     timestamptz not null default pg_catalog.now()
 );
 comment on table coco.flow is 'Declared flows. Written by coco''s functions alone.';
@@ -18,6 +19,7 @@ create table coco.source (
   key         text[] not null,
   grouped     boolean not null,
   ordinal     text,
+  ordinal_sql text,
   fingerprint text,
   used        text[] not null default '{}',
   tracking    regclass not null,

@@ -1,7 +1,7 @@
 -- What a role sees of its flows: those it owns, or whose owner it is a member of.
 
 create view coco.flows with (security_barrier) as
-select f.flow, f.owner, f.search_path, f.created
+select f.flow, f.owner, f.search_path, f.settings, f.created
   from coco.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 comment on view coco.flows is 'The flows you own, or whose owner you are a member of.';
@@ -36,6 +36,14 @@ select f.flow,
             when exists (select from coco.source s where s.flow = f.flow
                             and not exists (select from pg_catalog.pg_class c where c.oid = s.relation))
               then 'source dropped'
+            when exists (select from coco.target t where t.flow = f.flow
+                            and not exists (select from pg_catalog.pg_class c where c.oid = t.query_view))
+              or exists (select from coco.source s, pg_catalog.unnest(s.key || s.used) as u(name)
+                          where s.flow = f.flow
+                            and not exists (select from pg_catalog.pg_attribute a
+                                             where a.attrelid = s.relation and a.attname = u.name
+                                               and not a.attisdropped))
+              then 'query broken'
             when e.failing > 0 then 'failing'
             else 'ready' end as state,
        (select pg_catalog.sum(greatest(c.reltuples, 0))::bigint

@@ -31,7 +31,8 @@ fn assert_refused(db: &mut TestDb, sql: &str, sqlstate: &str, message: &str, res
 fn what_cannot_be_kept_is_refused_with_the_reason_and_the_mend() {
     let mut db = TestDb::new("refused");
     db.run(
-        "create table d (id int primary key, body text, point point);
+        "create temp table tmp (id int primary key);
+         create table d (id int primary key, g int not null, body text, point point);
          create table nopk (a int, b text);
          create table bad_target (id int, z int not null);
          create table no_index (id int not null, body text);
@@ -69,6 +70,8 @@ fn what_cannot_be_kept_is_refused_with_the_reason_and_the_mend() {
         (flow("select id from d", "'t', '{id}', ordinal => 'body'"), "42804", "argument \"ordinal\" has type text", "bigint"),
         (flow("select id from d", "'t', '{id}', ordinal => 'nosuch'"), "42703", "argument \"ordinal\": column \"nosuch\"", ""),
         (flow("select id from d", "'t', '{id}', source_key => '{nosuch}'"), "42703", "key column \"nosuch\" does not exist in source", ""),
+        (flow("select id, body from d", "'t', '{id}', source_key => '{g}', ordinal => 'id'"), "0A000", "argument \"ordinal\" is for items that are rows", "groups are compared"),
+        ("select coco.create_flow('x', 'pg_temp.tmp', 'select id from tmp', 't', '{id}')".to_owned(), "0A000", "pg_temp", "outlives the session"),
         (format!("select coco.create_flow('{}')", "x".repeat(64)), "42622", "64 bytes, at most 63", ""),
         ("select coco.create_flow('')".to_owned(), "22023", "argument \"flow\" is empty", ""),
         ("select coco.create_flow('x', 'd', 'select id from d')".to_owned(), "22023", "argument \"target\" is missing", "coco.add_target"),

@@ -153,6 +153,24 @@ fn a_key_two_items_claim_stays_with_the_first_until_it_lets_go() {
 }
 
 #[test]
+fn keys_change_hands_across_batches_and_nobody_is_at_fault() {
+    let mut db = TestDb::new("ranks");
+    db.run(
+        "set coco.batch_size = 10;
+         create table p (id int primary key, rank int not null);
+         insert into p select i, i from generate_series(1, 100) i;
+         select coco.create_flow('r', 'p', 'select rank, id from p', 'r', '{rank}')",
+    );
+    db.update("r", "normal");
+    for shift in ["rank + 1", "rank - 1", "101 - rank", "rank % 100 + 1"] {
+        db.run(&format!("update p set rank = {shift}"));
+        let c = &db.update("r", "normal")[0];
+        assert_eq!((c.evaluated, c.failed), (100, 0), "{shift}: {c:?}");
+        db.verify_clean("r");
+    }
+}
+
+#[test]
 fn what_is_no_items_fault_ends_the_update_and_changes_nothing() {
     let mut db = TestDb::new("no_items_fault");
     db.run(

@@ -11,8 +11,10 @@ fn counts(db: &mut TestDb) -> Counts {
 /// Declares a flow of three items over `expression`, and updates it.
 fn flow(name: &str, setup: &str, expression: &str) -> TestDb {
     let mut db = TestDb::new(name);
-    db.run("create table d (id int primary key, a int, t text);
-            insert into d values (1, 1, 'One'), (2, 2, 'Two'), (3, 3, 'Three')");
+    db.run(
+        "create table d (id int primary key, a int, t text);
+            insert into d values (1, 1, 'One'), (2, 2, 'Two'), (3, 3, 'Three')",
+    );
     db.run(setup);
     db.run(&format!(
         "select coco.create_flow('f', 'd', $q$ select id, {expression} as x from d $q$, 't', '{{id}}')"
@@ -36,14 +38,20 @@ fn replaced(db: &mut TestDb, same: &str, other: &str, written: i64) {
 
 #[test]
 fn a_function_of_the_query_whose_replacement_changes_one_row_writes_one() {
-    let of = |b: &str| format!("create or replace function f(i int) returns int language sql immutable as $$ select {b} $$");
+    let of = |b: &str| {
+        format!(
+            "create or replace function f(i int) returns int language sql immutable as $$ select {b} $$"
+        )
+    };
     let mut db = flow("logic_direct", &of("i"), "f(a)");
     replaced(&mut db, &of("i"), &of("case when i = 2 then 20 else i end"), 1);
 }
 
 #[test]
 fn a_function_called_from_an_sql_standard_body() {
-    let of = |b: &str| format!("create or replace function inner_f(i int) returns int immutable return {b}");
+    let of = |b: &str| {
+        format!("create or replace function inner_f(i int) returns int immutable return {b}")
+    };
     let setup = of("i") + "; create function f(i int) returns int immutable return inner_f(i) + 1";
     let mut db = flow("logic_standard", &setup, "f(a)");
     replaced(&mut db, &of("i"), &of("i * 2"), 3);
@@ -51,7 +59,11 @@ fn a_function_called_from_an_sql_standard_body() {
 
 #[test]
 fn a_function_named_in_a_plpgsql_body_two_calls_down() {
-    let of = |b: &str| format!("create or replace function \"Inner F\"(i int) returns int language plpgsql as $$ begin return {b}; end $$");
+    let of = |b: &str| {
+        format!(
+            "create or replace function \"Inner F\"(i int) returns int language plpgsql as $$ begin return {b}; end $$"
+        )
+    };
     let setup = of("i")
         + "; create function mid(i int) returns int language sql as $$ select \"Inner F\"($1) $$;
            create function f(i int) returns int language plpgsql as $$ begin return MID(i); end $$";
@@ -61,7 +73,11 @@ fn a_function_named_in_a_plpgsql_body_two_calls_down() {
 
 #[test]
 fn the_function_of_an_operator_also_inside_a_string_body() {
-    let of = |b: &str| format!("create or replace function glue(x text, y text) returns text language sql immutable as $$ select {b} $$");
+    let of = |b: &str| {
+        format!(
+            "create or replace function glue(x text, y text) returns text language sql immutable as $$ select {b} $$"
+        )
+    };
     let setup = of("x || y")
         + "; create operator ~+~ (leftarg = text, rightarg = text, function = glue);
            create function f(t text) returns text language plpgsql as $$ begin return t ~+~ 'b'; end $$";
@@ -71,8 +87,14 @@ fn the_function_of_an_operator_also_inside_a_string_body() {
 
 #[test]
 fn the_function_of_a_cast() {
-    let of = |b: &str| format!("create or replace function to_pair(i int) returns pair language sql immutable as $$ select row({b})::pair $$");
-    let setup = "create type pair as (x int, y int); ".to_owned() + &of("i, i") + "; create cast (int as pair) with function to_pair(int)";
+    let of = |b: &str| {
+        format!(
+            "create or replace function to_pair(i int) returns pair language sql immutable as $$ select row({b})::pair $$"
+        )
+    };
+    let setup = "create type pair as (x int, y int); ".to_owned()
+        + &of("i, i")
+        + "; create cast (int as pair) with function to_pair(int)";
     let mut db = flow("logic_cast", &setup, "(a::pair).y");
     replaced(&mut db, &of("i, i"), &of("i, i + 1"), 3);
 }
@@ -80,7 +102,11 @@ fn the_function_of_a_cast() {
 #[test]
 fn a_view_that_the_query_reads_and_the_function_in_it() {
     let view = |b: &str| format!("create or replace view v as select {b} as factor");
-    let of = |b: &str| format!("create or replace function g() returns int language sql immutable as $$ select {b} $$");
+    let of = |b: &str| {
+        format!(
+            "create or replace function g() returns int language sql immutable as $$ select {b} $$"
+        )
+    };
     let setup = of("1") + "; " + &view("g()");
     let mut db = flow("logic_view", &setup, "a * (select factor from v)");
     replaced(&mut db, &view("g()"), &view("g() + 1"), 3);
@@ -89,15 +115,24 @@ fn a_view_that_the_query_reads_and_the_function_in_it() {
 
 #[test]
 fn an_aggregate_of_ones_own() {
-    let of = |b: &str| format!("create or replace function step(s int, i int) returns int language sql immutable as $$ select {b} $$");
-    let setup = of("s + i") + "; create aggregate total(int) (sfunc = step, stype = int, initcond = '0')";
+    let of = |b: &str| {
+        format!(
+            "create or replace function step(s int, i int) returns int language sql immutable as $$ select {b} $$"
+        )
+    };
+    let setup =
+        of("s + i") + "; create aggregate total(int) (sfunc = step, stype = int, initcond = '0')";
     let mut db = flow("logic_aggregate", &setup, "(select total(i) from generate_series(1, a) i)");
     replaced(&mut db, &of("s + i"), &of("s + i + i"), 3);
 }
 
 #[test]
 fn a_function_that_the_query_does_not_reach_evaluates_nothing() {
-    let mut db = flow("logic_unrelated", "create function f(i int) returns int language sql as $$ select i $$", "f(a)");
+    let mut db = flow(
+        "logic_unrelated",
+        "create function f(i int) returns int language sql as $$ select i $$",
+        "f(a)",
+    );
     db.run("create or replace function unrelated() returns int language sql as $$ select 1 $$");
     assert_eq!(counts(&mut db).evaluated, 0);
 }

@@ -8,7 +8,8 @@ use support::TestDb;
 
 #[test]
 fn a_restored_flow_goes_on_and_evaluates_nothing_that_did_not_change() {
-    let bin = std::env::var("COCO_TEST_PG_BIN").expect("COCO_TEST_PG_BIN: run `make test`, which sets it");
+    let bin = std::env::var("COCO_TEST_PG_BIN")
+        .expect("COCO_TEST_PG_BIN: run `make test`, which sets it");
     let mut db = TestDb::new("dumped");
     db.run(
         "create type mood as enum ('sad', 'ok');

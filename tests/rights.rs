@@ -20,7 +20,12 @@ fn roles(db: &mut TestDb) {
 
 fn fails(client: &mut Client, sql: &str, sqlstate: &str) -> String {
     let e = client.batch_execute(sql).expect_err(sql);
-    assert_eq!(e.code().map(|c| c.code().to_owned()).as_deref(), Some(sqlstate), "{sql}: {}", explain(&e));
+    assert_eq!(
+        e.code().map(|c| c.code().to_owned()).as_deref(),
+        Some(sqlstate),
+        "{sql}: {}",
+        explain(&e)
+    );
     explain(&e)
 }
 
@@ -71,11 +76,21 @@ fn a_flow_is_seen_and_touched_by_its_owner_alone() {
     // A superuser may, and the query still runs as its owner, under the owner's search path.
     db.run("update alice.d set v = 2 where id = 1");
     assert_eq!(db.update("a", "normal")[0].upserted, 1);
-    assert_eq!(text(&mut db.client, "select string_agg(distinct who, ',') from alice.t"), "coco_alice");
-    assert_eq!(text(&mut db.client, "select tableowner::text from pg_tables where schemaname = 'alice' and tablename = 't'"), "coco_alice");
+    assert_eq!(
+        text(&mut db.client, "select string_agg(distinct who, ',') from alice.t"),
+        "coco_alice"
+    );
+    assert_eq!(
+        text(
+            &mut db.client,
+            "select tableowner::text from pg_tables where schemaname = 'alice' and tablename = 't'"
+        ),
+        "coco_alice"
+    );
     // So may a member.
     db.run("grant coco_alice to coco_bob");
-    bob.batch_execute("select * from coco.update('a')").unwrap_or_else(|e| panic!("{}", explain(&e)));
+    bob.batch_execute("select * from coco.update('a')")
+        .unwrap_or_else(|e| panic!("{}", explain(&e)));
     db.run("revoke coco_alice from coco_bob");
 }
 
@@ -100,9 +115,17 @@ fn a_flow_reads_and_writes_only_what_its_owner_may() {
          insert into public.open values (1)",
     );
     let mut alice = db.connect_as("coco_alice");
-    fails(&mut alice, "select coco.create_flow('x', 'public.secret', 'select id from secret', 'alice.x', '{id}')", "42501");
+    fails(
+        &mut alice,
+        "select coco.create_flow('x', 'public.secret', 'select id from secret', 'alice.x', '{id}')",
+        "42501",
+    );
     assert!(fails(&mut alice, "select coco.create_flow('x', 'public.open', 'select id from open', 'public.full', '{id}')", "42501").contains("GRANT SELECT, INSERT"));
-    fails(&mut alice, "select coco.create_flow('x', 'public.open', 'select id from open', 'pg_catalog.x', '{id}')", "42501");
+    fails(
+        &mut alice,
+        "select coco.create_flow('x', 'public.open', 'select id from open', 'pg_catalog.x', '{id}')",
+        "42501",
+    );
     // Reading what she may not is found when it runs, and ends the update: no item is to blame.
     alice
         .batch_execute("select coco.create_flow('y', 'public.open', 'select id, (select s from public.secret) as s from open', 'alice.y', '{id}')")
@@ -145,7 +168,10 @@ fn code_in_a_flow_cannot_take_the_rights_of_those_who_run_it() {
     db.run("select coco.set_query('typed', null, $$ select id, ('(1,3)'::alice.pair).x from d $$)");
     db.update("typed", "normal");
     db.run("select * from alice.typed");
-    assert_eq!(text(&mut db.client, "select string_agg(distinct who, ',') from public.trace"), "coco_alice");
+    assert_eq!(
+        text(&mut db.client, "select string_agg(distinct who, ',') from public.trace"),
+        "coco_alice"
+    );
 }
 
 #[test]

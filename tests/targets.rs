@@ -6,16 +6,21 @@ use support::{TestDb, explain};
 
 fn text(db: &mut TestDb, sql: &str) -> String {
     let row = db.client.query_one(sql, &[]);
-    row.unwrap_or_else(|e| panic!("{sql}: {}", explain(&e))).get::<_, Option<String>>(0).unwrap_or_default()
+    row.unwrap_or_else(|e| panic!("{sql}: {}", explain(&e)))
+        .get::<_, Option<String>>(0)
+        .unwrap_or_default()
 }
 
-const COLUMNS: &str = "select string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' order by attnum)
+const COLUMNS: &str =
+    "select string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' order by attnum)
   from pg_attribute where attrelid = 't'::regclass and attnum > 0 and not attisdropped";
 
 fn flow(name: &str, query: &str, key: &str) -> TestDb {
     let mut db = TestDb::new(name);
-    db.run("create table d (id int primary key, a int, b text);
-            insert into d select i, i, 'b' || i from generate_series(1, 20) i");
+    db.run(
+        "create table d (id int primary key, a int, b text);
+            insert into d select i, i, 'b' || i from generate_series(1, 20) i",
+    );
     db.run(&format!("select coco.create_flow('f', 'd', $q${query}$q$, 't', '{key}')"));
     assert_eq!(db.update("f", "normal")[0].upserted, 20);
     db
@@ -70,14 +75,22 @@ fn rows_stay_their_items_when_a_query_changes_how_they_are_found() {
 #[test]
 fn an_adopted_table_is_never_altered() {
     let mut db = TestDb::new("adopted");
-    db.run("create table d (id int primary key, a int); insert into d values (1, 1);
+    db.run(
+        "create table d (id int primary key, a int); insert into d values (1, 1);
             create table t (extra text default 'kept', a int, id int unique not null);
             insert into t values ('mine', 5, 99);
-            select coco.create_flow('f', 'd', 'select id, a from d', 't', '{id}')");
+            select coco.create_flow('f', 'd', 'select id, a from d', 't', '{id}')",
+    );
     let before = text(&mut db, COLUMNS);
     db.update("f", "normal");
-    assert_eq!(text(&mut db, "select string_agg(concat_ws(' ', extra, a, id), ', ' order by id) from t"), "kept 1 1, mine 5 99");
-    let e = db.client.batch_execute("select coco.set_query('f', null, 'select id, a, 1 as c from d')").expect_err("it lacks c");
+    assert_eq!(
+        text(&mut db, "select string_agg(concat_ws(' ', extra, a, id), ', ' order by id) from t"),
+        "kept 1 1, mine 5 99"
+    );
+    let e = db
+        .client
+        .batch_execute("select coco.set_query('f', null, 'select id, a, 1 as c from d')")
+        .expect_err("it lacks c");
     assert!(explain(&e).contains("It has no column c integer"), "{}", explain(&e));
     assert_eq!(text(&mut db, COLUMNS), before);
     db.run("select coco.drop_flow('f', keep_targets => false)");
@@ -98,13 +111,56 @@ fn a_dropped_target_is_made_and_filled_again() {
 }
 
 #[test]
+fn a_query_that_lost_what_it_reads_says_so_and_can_be_given_another() {
+    let mut db = flow("broken", "select id, a from d", "{id}");
+    db.run(
+        "create function f(int) returns int language sql as 'select $1';
+            select coco.set_query('f', null, 'select id, f(a) as a from d');
+            drop function f(int) cascade",
+    );
+    assert_eq!(text(&mut db, "select state from coco.status"), "query broken");
+    let e = support::update(&mut db.client, "f", "normal").expect_err("the function is gone");
+    assert!(
+        explain(&e).contains("reads was dropped (55000)") && explain(&e).contains("coco.set_query"),
+        "{}",
+        explain(&e)
+    );
+    db.run("select coco.set_query('f', null, 'select id, a from d')");
+    db.update("f", "normal");
+    db.verify_clean("f");
+
+    db.run("alter table d rename a to renamed");
+    assert_eq!(text(&mut db, "select state from coco.status"), "query broken");
+    let e = support::update(&mut db.client, "f", "normal").expect_err("the query does not fit");
+    assert!(explain(&e).contains("column \"a\" of source \"d\""), "{}", explain(&e));
+    assert_eq!(text(&mut db, "select count(*)::text from coco.tracking"), "20");
+    db.run("select coco.set_query('f', null, 'select id, renamed as a from d')");
+    let c = &db.update("f", "normal")[0];
+    assert_eq!((c.evaluated, c.upserted), (20, 0), "{c:?}");
+    // What is used cannot be dropped; what is not comes and goes.
+    let e =
+        db.client.batch_execute("alter table d drop renamed").expect_err("a view depends on it");
+    assert!(explain(&e).contains("coco.query_1_f depends on column renamed"), "{}", explain(&e));
+    db.run("alter table d drop b; alter table d add c int");
+    assert_eq!(db.update("f", "normal")[0].evaluated, 0);
+}
+
+#[test]
 fn an_edited_target_is_found_and_mended() {
-    for (name, query) in [("edited_covered", "select id, a from d"), ("edited_listed", "select id + 0 as id, a from d")] {
+    for (name, query) in [
+        ("edited_covered", "select id, a from d"),
+        ("edited_listed", "select id + 0 as id, a from d"),
+    ] {
         let mut db = flow(name, query, "{id}");
         db.run("update t set a = -1 where id = 3; delete from t where id = 4; insert into t values (99, 1)");
-        let all = ["public.t different {\"id\": 3}", "public.t extra {\"id\": 99}", "public.t missing {\"id\": 4}"];
+        let all = [
+            "public.t different {\"id\": 3}",
+            "public.t extra {\"id\": 99}",
+            "public.t missing {\"id\": 4}",
+        ];
         let found = |db: &mut TestDb, repair| {
-            let mut found = support::verify(&mut db.client, "f", repair).unwrap_or_else(|e| panic!("{}", explain(&e)));
+            let mut found = support::verify(&mut db.client, "f", repair)
+                .unwrap_or_else(|e| panic!("{}", explain(&e)));
             found.sort();
             found
         };

@@ -24,7 +24,11 @@ fn of_a_hundred_thousand_items_one_that_changed_is_evaluated() {
     let before = text(&mut db, state);
     db.run("update d set unused = 1 where id % 10 = 0");
     let c = &db.update("f", "normal")[0];
-    assert_eq!((c.seen, c.unchanged, c.evaluated, c.upserted, c.deleted), (100_000, 100_000, 0, 0, 0), "{c:?}");
+    assert_eq!(
+        (c.seen, c.unchanged, c.evaluated, c.upserted, c.deleted),
+        (100_000, 100_000, 0, 0, 0),
+        "{c:?}"
+    );
     let c = &db.update("f", "full_reprocess")[0];
     assert_eq!((c.evaluated, c.upserted), (100_000, 0), "{c:?}");
     assert_eq!(text(&mut db, state), before);
@@ -61,18 +65,43 @@ fn a_known_ordinal_skips_unread_and_never_goes_back() {
          select coco.create_flow('f', 'd', 'select id, body from d', 't', '{id}', ordinal => 'modified')",
     );
     db.update("f", "normal");
+    db.run("insert into d values (3, 'c', 'infinity')");
+    assert_eq!(db.update("f", "normal")[0].upserted, 1);
+    db.run("delete from d where id = 3");
+    assert_eq!(db.update("f", "normal")[0].deleted, 1);
     let c = &db.update("f", "normal")[0];
     assert_eq!((c.skipped, c.unchanged, c.evaluated), (2, 0, 0), "{c:?}");
     // The ordinal moved, the content did not: it alone advances.
     db.run("update d set modified = '2021-01-01'; update d set body = 'bb' where id = 2");
     let c = &db.update("f", "normal")[0];
     assert_eq!((c.skipped, c.unchanged, c.evaluated, c.upserted), (0, 1, 1, 1), "{c:?}");
-    assert_eq!(text(&mut db, "select count(distinct source_ordinal)::text from coco.tracking"), "1");
+    assert_eq!(
+        text(&mut db, "select count(distinct source_ordinal)::text from coco.tracking"),
+        "1"
+    );
     // An older version is left alone.
     db.run("update d set modified = '2019-01-01', body = 'old'");
     let c = &db.update("f", "normal")[0];
     assert_eq!((c.skipped, c.evaluated), (2, 0), "{c:?}");
     assert_eq!(text(&mut db, "select string_agg(body, ',' order by id) from t"), "a,bb");
+}
+
+#[test]
+fn a_result_does_not_depend_on_whose_session_computed_it() {
+    let mut db = TestDb::new("settings");
+    db.run(
+        "set timezone = 'Asia/Tokyo'; set datestyle = 'German';
+         create table d (id int primary key, at timestamptz); insert into d values (1, '2020-01-01 00:00:00+00');
+         select coco.create_flow('f', 'd', $$ select id, at::date as day, at::text as said from d $$, 't', '{id}')",
+    );
+    db.update("f", "normal");
+    db.run("set timezone = 'America/Lima'; set datestyle = 'ISO'");
+    db.verify_clean("f");
+    assert_eq!(db.update("f", "full_reprocess")[0].upserted, 0);
+    assert_eq!(
+        text(&mut db, "select day || ' ' || said from t"),
+        "2020-01-01 2020-01-01 09:00:00+09"
+    );
 }
 
 #[test]
@@ -98,14 +127,33 @@ fn every_key_type_with_an_order_will_do() {
     let mut db = TestDb::new("key_types");
     db.run("create extension citext; create type mood as enum ('sad', 'ok'); create domain pos as int check (value > 0)");
     for (n, (ty, a, b)) in [
-        ("smallint", "1", "2"), ("numeric", "1.0", "2.50"), ("text", "'a'", "'B'"), ("citext", "'a'", "'B'"),
-        ("uuid", "gen_random_uuid()", "gen_random_uuid()"), ("timestamptz", "'2020-01-01'", "now()"),
-        ("interval", "'1 day 2 hours'", "'3 mons'"), ("bytea", "'\\x00ff'", "'\\x01'"), ("boolean", "true", "false"),
-        ("mood", "'sad'", "'ok'"), ("pos", "1", "2"), ("float8", "0.1", "'NaN'"), ("inet", "'1.2.3.4'", "'::1'"),
-        ("int[]", "'{1,2}'", "'{}'"), ("jsonb", "'{\"a\": 1}'", "'[]'"), ("int4range", "'[1,2)'", "'empty'"),
-        ("char(3)", "'a'", "'bc'"), ("\"char\"", "'a'", "'b'"), ("name", "'a'", "'b'"), ("oid", "1", "2"),
-        ("text collate \"C\"", "'a'", "'b'"), ("tsvector", "'a b'", "'c'"), ("date", "'infinity'", "'2020-01-01'"),
-    ].into_iter().enumerate() {
+        ("smallint", "1", "2"),
+        ("numeric", "1.0", "2.50"),
+        ("text", "'a'", "'B'"),
+        ("citext", "'a'", "'B'"),
+        ("uuid", "gen_random_uuid()", "gen_random_uuid()"),
+        ("timestamptz", "'2020-01-01'", "now()"),
+        ("interval", "'1 day 2 hours'", "'3 mons'"),
+        ("bytea", "'\\x00ff'", "'\\x01'"),
+        ("boolean", "true", "false"),
+        ("mood", "'sad'", "'ok'"),
+        ("pos", "1", "2"),
+        ("float8", "0.1", "'NaN'"),
+        ("inet", "'1.2.3.4'", "'::1'"),
+        ("int[]", "'{1,2}'", "'{}'"),
+        ("jsonb", "'{\"a\": 1}'", "'[]'"),
+        ("int4range", "'[1,2)'", "'empty'"),
+        ("char(3)", "'a'", "'bc'"),
+        ("\"char\"", "'a'", "'b'"),
+        ("name", "'a'", "'b'"),
+        ("oid", "1", "2"),
+        ("text collate \"C\"", "'a'", "'b'"),
+        ("tsvector", "'a b'", "'c'"),
+        ("date", "'infinity'", "'2020-01-01'"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
         db.run(&format!(
             "create table s{n} (k {ty} primary key, v int not null); insert into s{n} values ({a}, 1), ({b}, 2);
              -- rows found by the source key, and rows found by a list
@@ -159,7 +207,11 @@ fn every_kind_of_relation_can_be_a_source() {
     // A view cannot promise that its key is not null; an update finds out.
     db.run("create or replace view v as select nullif(id, 1) as id, body from d");
     let e = support::update(&mut db.client, "of v", "normal").expect_err("a key is null");
-    assert!(support::explain(&e).contains("source \"v\" has a row whose key is NULL (22004)"), "{}", support::explain(&e));
+    assert!(
+        support::explain(&e).contains("source \"v\" has a row whose key is NULL (22004)"),
+        "{}",
+        support::explain(&e)
+    );
 }
 
 #[test]
@@ -174,8 +226,12 @@ fn several_updates_at_once_wait_for_each_other_and_agree() {
             let mut client = db.connect();
             std::thread::spawn(move || {
                 for i in 0..25 {
-                    let sql = format!("update d set n = {i} where id % 4 = {t}; select * from coco.update('f')");
-                    client.batch_execute(&sql).unwrap_or_else(|e| panic!("{}", support::explain(&e)));
+                    let sql = format!(
+                        "update d set n = {i} where id % 4 = {t}; select * from coco.update('f')"
+                    );
+                    client
+                        .batch_execute(&sql)
+                        .unwrap_or_else(|e| panic!("{}", support::explain(&e)));
                 }
             })
         })

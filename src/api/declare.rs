@@ -24,7 +24,14 @@ fn create_flow(
 ) -> Result<(), ErrorReport> {
     declare::create_flow(flow, search_path)?;
     let Some(source) = source else {
-        return match query.is_some() || target.is_some() || key.is_some() {
+        let more = query.is_some()
+            || target.is_some()
+            || key.is_some()
+            || name.is_some()
+            || source_key.is_some()
+            || ordinal.is_some()
+            || fingerprint.is_some();
+        return match more {
             false => Ok(()),
             true => Err(Error::invalid("argument \"source\" is missing")
                 .hint("Give source, query, target and key; or the name alone, then coco.add_source and coco.add_target.")

@@ -9,9 +9,9 @@ use crate::engine::text::{self, Chunk};
 
 #[pg_extern(sql = false)]
 fn split_text(
-    text: &str,
-    size: i32,
-    overlap: i32,
+    text: Option<&str>,
+    size: Option<i32>,
+    overlap: Option<i32>,
     language: Option<&str>,
 ) -> Result<
     TableIterator<
@@ -20,6 +20,9 @@ fn split_text(
     >,
     ErrorReport,
 > {
+    let (Some(text), Some(size), Some(overlap)) = (text, size, overlap) else {
+        return Ok(TableIterator::new(Vec::new()));
+    };
     if size < 1 || overlap < 0 || overlap >= size {
         return Err(Error::invalid(format!(
             "arguments \"size\" ({size}) and \"overlap\" ({overlap}) do not fit together"

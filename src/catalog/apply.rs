@@ -164,11 +164,11 @@ pub fn write(
         let mut output = Rows::new(&output_columns(source, target))?;
         if any_evaluated {
             let sql = compose::evaluate(flow, source, target, Items::Batch);
-            statements.execute_into(&sql, &[], &mut output)?;
+            statements.select_into(&sql, &[], &mut output)?;
         }
         let mut old = Rows::new(&old_columns(source, target))?;
         if target.covered.is_none() && any_tracked {
-            statements.execute_into(&old_keys(source, target, &names), &[], &mut old)?;
+            statements.select_into(&old_keys(source, target, &names), &[], &mut old)?;
         }
         let inner = Statements::connect()?;
         inner.name("coco_batch", batch.rows())?;

@@ -92,6 +92,17 @@ impl Batch {
         self.items.push(item);
     }
 
+    /// Adds its items to another batch of the same source.
+    pub fn move_into(&mut self, other: &mut Batch) -> Result<()> {
+        self.rows.rewind();
+        for item in std::mem::take(&mut self.items) {
+            self.rows.advance();
+            let key: Vec<_> = (0..self.keys).map(|k| self.rows.datum(k)).collect();
+            other.push(&key, item);
+        }
+        Ok(())
+    }
+
     /// A batch of its own of a range of items.
     pub fn slice(&mut self, range: std::ops::Range<usize>) -> Result<Batch> {
         let mut slice = Batch {

@@ -11,9 +11,9 @@ use super::error::{Error, Result};
 use super::model::{Column, Flow, Target};
 use super::ownership;
 use super::registry;
-use super::role::{self, ActingAs};
+use super::role::{self, ActingAs, Settings};
 use super::sql::{self, arg, ident};
-use super::target_table;
+use super::target_table::{self, Altered};
 
 /// What `add_source` takes.
 #[derive(Default)]
@@ -27,11 +27,12 @@ pub struct SourceOptions {
 pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
     check_name("flow", name)?;
     let owner = role::current();
+    let settings = Settings::of_caller(search_path)?.to_json();
     let _as = ActingAs::extension_owner()?;
     let made = sql::returning(
-        "insert into coco.flow (flow, owner, search_path) values ($1, $2, $3)
+        "insert into coco.flow (flow, owner, search_path, settings) values ($1, $2, $3, $4)
          on conflict do nothing returning id",
-        &[arg(name), arg(owner), arg(search_path)],
+        &[arg(name), arg(owner), arg(search_path), arg(settings)],
         |r| sql::required::<i32>(r, 1),
     )?;
     if made.is_empty() {
@@ -95,6 +96,13 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         ));
     };
     let shown = sql::qualified(&schema, &table);
+    if temporary(relation)? {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("argument \"source\": {shown} is temporary"),
+        )
+        .hint("A flow outlives the session; a temporary table does not. Use a permanent one."));
+    }
     if !matches!(kind.as_str(), "r" | "p" | "v" | "m" | "f") {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
@@ -124,16 +132,24 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
     let key = source_key(relation, &shown, &kind, options.key)?;
     let grouped = !target_table::has_unique_index(relation, &key)?;
 
-    let ordinal = options.ordinal.map(|o| {
-        let acting = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
-        let sql = ordinal_sql(&o, &name, &shown)?;
-        drop(acting);
-        Ok::<_, Error>(sql)
-    });
-    let ordinal = ordinal.transpose()?;
+    let ordinal = match &options.ordinal {
+        None => None,
+        Some(_) if grouped => {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                "argument \"ordinal\" is for items that are rows",
+            )
+            .detail("Several rows share the source key. A row that leaves its group does not show in the ordinals of those that stay.")
+            .hint("Leave it out: groups are compared by their content."));
+        }
+        Some(text) => {
+            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            Some(ordinal_sql(text, &name, &shown)?)
+        }
+    };
     if let Some(expression) = &options.fingerprint {
         analysis::one_expression("fingerprint", expression)?;
-        let _as = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+        let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
         let (_, volatile) = analysis::expression_type("fingerprint", expression, &name, &shown)?;
         if volatile {
             return Err(Error::invalid("argument \"fingerprint\" calls a volatile function")
@@ -143,14 +159,15 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
     let _as = ActingAs::extension_owner()?;
     let keys: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
     let id = sql::returning(
-        "insert into coco.source (flow, name, relation, key, grouped, ordinal, fingerprint, tracking)
-         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, 0::oid::regclass) returning id",
+        "insert into coco.source (flow, name, relation, key, grouped, ordinal, ordinal_sql, fingerprint, tracking)
+         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, 0::oid::regclass) returning id",
         &[
             arg(flow.name.as_str()),
             arg(name.as_str()),
             arg(relation),
             arg(keys),
             arg(grouped),
+            arg(options.ordinal),
             arg(ordinal),
             arg(options.fingerprint),
         ],
@@ -164,6 +181,11 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         &[arg(id), arg(tracking)],
     )?;
     Ok(())
+}
+
+fn temporary(relation: pg_sys::Oid) -> Result<bool> {
+    let sql = "select relpersistence = 't' from pg_catalog.pg_class where oid = $1";
+    Ok(sql::one(sql, &[arg(relation)])?.unwrap_or(false))
 }
 
 /// The key given, or the primary key; checked to be there, ordered and not null.
@@ -227,7 +249,8 @@ fn source_key(
         .collect()
 }
 
-/// SQL for a bigint out of the ordinal given: a number as it is, a time in microseconds.
+/// SQL for a bigint out of the ordinal given: a number as it is, a time in microseconds, with
+/// infinity beyond them all.
 fn ordinal_sql(text: &str, name: &str, relation: &str) -> Result<String> {
     analysis::one_expression("ordinal", text)?;
     let (column, volatile) = analysis::expression_type("ordinal", text, name, relation)?;
@@ -239,7 +262,7 @@ fn ordinal_sql(text: &str, name: &str, relation: &str) -> Result<String> {
             Ok(format!("(\n{text}\n)::pg_catalog.int8"))
         }
         pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::DATEOID => Ok(format!(
-            "(pg_catalog.date_part('epoch', (\n{text}\n)) operator(pg_catalog.*) 1000000)::pg_catalog.int8"
+            "greatest(-9.2e18, least(9.2e18, pg_catalog.date_part('epoch', (\n{text}\n)) operator(pg_catalog.*) 1000000))::pg_catalog.int8"
         )),
         _ => Err(Error::new(
             PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
@@ -259,7 +282,7 @@ pub fn add_target(flow: &str, target: &str, query: &str, key: &[String]) -> Resu
         )
         .hint("Call coco.add_source first."));
     }
-    let acting = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let (schema, name) = target_table::resolve_name(target)?;
     drop(acting);
     let mut new = Target {
@@ -270,6 +293,7 @@ pub fn add_target(flow: &str, target: &str, query: &str, key: &[String]) -> Resu
         query: query.to_owned(),
         columns: vec![],
         key: vec![],
+        key_names: key.to_vec(),
         covered: None,
         made: true,
         incarnation: 1,
@@ -285,9 +309,18 @@ pub fn add_target(flow: &str, target: &str, query: &str, key: &[String]) -> Resu
             new.relation_name()
         )));
     }
-    let acting = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let relation = match existing {
         Some(relation) => {
+            if temporary(relation)? {
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("target {} is temporary", new.relation_name()),
+                )
+                .hint(
+                    "A flow outlives the session; a temporary table does not. Use a permanent one.",
+                ));
+            }
             target_table::check_adoptable(&new, relation, flow.owner)?;
             new.made = false;
             if !target_table::is_empty(&new)? {
@@ -393,7 +426,7 @@ fn analyse_into(flow: &mut Flow, target: &mut Target, query: &str, key: &[String
     let mut used: Vec<BTreeSet<String>> = vec![BTreeSet::new(); shadows.len()];
     let mut read = vec![false; shadows.len()];
     let mut this = None;
-    let acting = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let others: Vec<(String, bool)> = flow
         .targets
         .iter()
@@ -597,7 +630,7 @@ fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
                 .hint("Name one with the argument \"target\".")),
         };
     };
-    let acting = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let (schema, name) = target_table::resolve_name(given)?;
     drop(acting);
     let found = flow.targets.iter().position(|t| t.name == name && t.schema == schema);
@@ -612,34 +645,38 @@ fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
 }
 
 pub fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<()> {
-    let mut flow = registry::load(flow)?;
+    let mut flow = registry::load_to_change(flow)?;
     registry::lock(&flow)?;
     let at = find_target(&flow, target)?;
     let mut changed = flow.targets[at].clone();
     let before = changed.clone();
-    let key: Vec<String> = changed.key.iter().map(|k| k.name.clone()).collect();
+    let key = changed.key_names.clone();
     analyse_into(&mut flow, &mut changed, query, &key)?;
+    let mut altered = Altered::Nothing;
     if let Some(relation) = changed.relation {
         if changed.made {
-            // The old view may read columns of the target through other flows; it is replaced.
-            let acting = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
-            let key_changed = target_table::alter_to_fit(&changed, relation)?;
-            drop(acting);
-            if key_changed {
-                for source in &flow.sources {
-                    derived::forget_target_keys(source, changed.id)?;
-                }
-            }
+            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            altered = target_table::alter_to_fit(&changed, relation)?;
         } else {
             target_table::check_adoptable(&changed, relation, flow.owner)?;
         }
     }
-    if before.covered != changed.covered && changed.relation.is_some() {
-        let _as = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
-        for source in &flow.sources {
-            ownership::carry_over(source, &before, &changed)?;
+    match altered {
+        Altered::Key => {
+            for source in &flow.sources {
+                derived::forget_target_keys(source, changed.id)?;
+            }
         }
+        _ if before.covered != changed.covered && changed.relation.is_some() => {
+            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            for source in &flow.sources {
+                ownership::carry_over(source, &before, &changed)?;
+            }
+        }
+        _ => {}
     }
+    // Part of the logic: a query that comes back finds another table than it left.
+    changed.incarnation += i32::from(altered != Altered::Nothing);
     let acting = ActingAs::extension_owner()?;
     sql::execute(
         "update coco.target set query = $2, covered = $3, incarnation = $4 where id = $1",
@@ -659,13 +696,13 @@ pub fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<()> {
 /// where another table has taken its name, and its rows are written anew.
 pub fn restore_targets(flow: &mut Flow) -> Result<()> {
     let owner = flow.owner;
-    let search_path = flow.search_path.clone();
+    let settings = flow.settings.clone();
     for at in 0..flow.targets.len() {
         let target = &mut flow.targets[at];
         if target.relation.is_some() {
             continue;
         }
-        let acting = ActingAs::flow_owner(owner, &search_path)?;
+        let acting = ActingAs::flow_owner(owner, &settings)?;
         let relation = match target_table::find(&target.schema, &target.name)? {
             Some(relation) => {
                 target_table::check_adoptable(target, relation, owner)?;
@@ -728,7 +765,7 @@ pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
     drop(acting);
     derived::drop_all(&views, &tracking)?;
     if !keep_targets {
-        let _as = ActingAs::flow_owner(owner, "pg_catalog")?;
+        let _as = ActingAs::flow_owner(owner, &Settings::qualifying())?;
         for table in made {
             sql::execute(&format!("drop table {table}"), &[])?;
         }

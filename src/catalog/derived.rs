@@ -86,7 +86,7 @@ pub fn make_tracking(
 /// Makes (again) the view of a target's query over everything. Through it Postgres knows what the
 /// flow depends on. The query is analysed with the owner's rights: analysis can run code.
 pub fn make_view(flow: &Flow, target: &Target) -> Result<pg_sys::Oid> {
-    let acting = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let tree = analysis::analysed_tree(&compose::whole(flow, target))?;
     drop(acting);
 

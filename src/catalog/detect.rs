@@ -83,10 +83,6 @@ fn items(source: &Source, fingerprint: &str) -> String {
     let relation = &source.relation_name;
     if source.grouped {
         // Rows have no order within their group: their fingerprints are put in one.
-        let ordinal = match &source.ordinal {
-            Some(o) => format!("pg_catalog.max({o})"),
-            None => "null::pg_catalog.int8".to_owned(),
-        };
         return format!(
             "select {}, {ordinal} as ordinal,
                     coco.fingerprint(pg_catalog.array_agg({fingerprint} order by {fingerprint})) as fingerprint,
@@ -152,7 +148,7 @@ fn select(
         tracking = source.tracking,
         on = all_equal(&source.key, &ours, &tracked),
     );
-    statements.execute_into(&sql, &[], &mut rows)?;
+    statements.select_into(&sql, &[], &mut rows)?;
     Ok(Candidates { rows, keys: source.key.len() })
 }
 

@@ -6,7 +6,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use super::error::Result;
 use super::model::{Flow, Source};
 use super::registry;
-use super::role::{self, ActingAs};
+use super::role::{self, ActingAs, Settings};
 use super::sql::{self, arg, literal};
 
 /// The flows whose rights the caller has.
@@ -18,7 +18,7 @@ fn visible() -> Result<Vec<Flow>> {
     drop(acting);
     // A flow that has lost a part (its source, its owner) says so in coco.status, not here.
     let mine = all.into_iter().filter(|(_, owner)| role::has_rights_of(*owner));
-    Ok(mine.filter_map(|(flow, _)| registry::load(&flow).ok()).collect())
+    Ok(mine.filter_map(|(flow, _)| registry::load_to_change(&flow).ok()).collect())
 }
 
 fn key_object(source: &Source) -> String {
@@ -54,7 +54,7 @@ pub fn tracking() -> Result<Vec<Tracked>> {
             |r| Ok((sql::required::<i32>(r, 1)?, sql::required::<pgrx::Uuid>(r, 2)?)),
         )?;
         drop(acting);
-        let _as = ActingAs::flow_owner(flow.owner, "pg_catalog, pg_temp")?;
+        let _as = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
         for source in &flow.sources {
             let sql = format!(
                 "select {}, t.source_ordinal, t.content_fingerprint, t.logic_id, t.process_ordinal,
@@ -101,7 +101,7 @@ pub struct Failed {
 pub fn errors() -> Result<Vec<Failed>> {
     let mut rows = Vec::new();
     for flow in visible()? {
-        let _as = ActingAs::flow_owner(flow.owner, "pg_catalog, pg_temp")?;
+        let _as = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
         for source in &flow.sources {
             let sql = format!(
                 "select {}, t.failure->>'sqlstate', t.failure->>'message', t.failure->>'detail',

@@ -136,7 +136,8 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
             key.join(", "),
             target.incarnation.to_string(),
         ];
-        parts.insert(format!("query of {}", target.relation_name()), text.join("\u{1}"));
+        // By its id: a target that is renamed has not changed.
+        parts.insert(format!("query of target {}", target.id), text.join("\u{1}"));
     }
     for source in &flow.sources {
         let text = [

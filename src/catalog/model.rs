@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 
+use super::role::Settings;
 use super::sql;
 
 #[derive(Clone, Debug)]
@@ -9,7 +10,8 @@ pub struct Flow {
     pub name: String,
     pub id: i32,
     pub owner: pg_sys::Oid,
-    pub search_path: String,
+    /// What it was declared under, and always runs under.
+    pub settings: Settings,
     pub sources: Vec<Source>,
     pub targets: Vec<Target>,
 }
@@ -31,6 +33,8 @@ pub struct Source {
     pub fingerprint: Option<String>,
     /// The columns the flow's queries read, in the relation's order.
     pub used: Vec<Column>,
+    /// Used columns that the relation does not have any more.
+    pub missing: Vec<String>,
     /// The tracking table, quoted and schema-qualified.
     pub tracking: String,
 }
@@ -45,6 +49,7 @@ pub struct Target {
     pub query: String,
     pub columns: Vec<Column>,
     pub key: Vec<Column>,
+    pub key_names: Vec<String>,
     /// For each column of the source key, the target key column that always equals it; where this
     /// is known, the rows of an item are those with its key, and no list of them is kept.
     pub covered: Option<Vec<String>>,

@@ -13,7 +13,7 @@ use super::registry;
 use super::role::ActingAs;
 use super::sql::literal;
 use super::subtransaction::{Raised, subtransaction};
-use super::tuples::{Rows, Statements};
+use super::tuples::{OneSnapshot, Rows, Statements};
 use super::verify;
 use crate::engine::decide::{Decision, Mode, decide};
 use crate::engine::isolate::{Attempt, isolate};
@@ -35,9 +35,10 @@ pub fn preview(name: &str, mode: Mode, batch_size: usize, limit: usize) -> Resul
         return Err(verify::dropped(&flow, gone));
     }
     let logic = logic::known(&flow)?;
-    let _as = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+    let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let mut changes = Vec::new();
     for source in &flow.sources {
+        let _snapshot = OneSnapshot::take();
         let statements = Statements::connect()?;
         let mut candidates = detect::scan(&statements, source, Scan { mode, logic })?;
         let mut batch = Batch::new(source)?;
@@ -143,17 +144,17 @@ fn compare(flow: &Flow, source: &Source, batch: &Batch, mode: Mode) -> Result<Ve
         let names = Names::new(source, target);
         let mut output = Rows::new(&apply::output_columns(source, target))?;
         let sql = compose::evaluate(flow, source, target, Items::Batch);
-        statements.execute_into(&sql, &[], &mut output)?;
+        statements.select_into(&sql, &[], &mut output)?;
         let mut old = Rows::new(&apply::old_columns(source, target))?;
         if target.covered.is_none() {
-            statements.execute_into(&apply::old_keys(source, target, &names), &[], &mut old)?;
+            statements.select_into(&apply::old_keys(source, target, &names), &[], &mut old)?;
         }
         let compared = Statements::connect()?;
         compared.name("coco_batch", batch.rows())?;
         compared.name("coco_output", &output)?;
         compared.name("coco_old", &old)?;
         let mut result = Rows::new(&change_columns())?;
-        compared.execute_into(&comparison(source, target, &names, mode), &[], &mut result)?;
+        compared.select_into(&comparison(source, target, &names, mode), &[], &mut result)?;
         while result.advance() {
             changes.push(Change {
                 target: Some(target.relation_name()),

@@ -6,14 +6,41 @@ use pgrx::pg_sys;
 use super::columns;
 use super::error::{Error, Result};
 use super::model::{Column, Flow, Source, Target};
-use super::role::{self, ActingAs};
+use super::role::{self, ActingAs, Settings};
 use super::sql::{self, arg};
 
-/// Loads a flow for its owner. Anyone else gets an error, also about its existence's details.
+/// Loads a flow for its owner, whole: with a query that reads what is there.
 pub fn load(name: &str) -> Result<Flow> {
+    let flow = load_to_change(name)?;
+    let broken = |what: String| {
+        Error::new(pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, what).hint(
+            "Give the target a query that fits with coco.set_query, or drop the flow with coco.drop_flow.",
+        )
+    };
+    for source in &flow.sources {
+        if let Some(missing) = source.missing.first() {
+            return Err(broken(format!(
+                "column \"{missing}\" of source \"{}\", which flow \"{name}\" uses, does not exist any more",
+                source.name
+            )));
+        }
+    }
+    for target in &flow.targets {
+        if target.query_view.is_none() {
+            return Err(broken(format!(
+                "something that the query of target {} of flow \"{name}\" reads was dropped",
+                target.relation_name()
+            )));
+        }
+    }
+    Ok(flow)
+}
+
+/// Loads a flow for its owner. Its query may be broken.
+pub fn load_to_change(name: &str) -> Result<Flow> {
     let _as = ActingAs::extension_owner()?;
     let found = sql::select(
-        "select id, owner::oid, search_path, pg_catalog.to_regrole(owner::text) is not null
+        "select id, owner::oid, settings, pg_catalog.to_regrole(owner::text) is not null
            from coco.flow where flow = $1",
         &[arg(name)],
         |r| {
@@ -21,7 +48,7 @@ pub fn load(name: &str) -> Result<Flow> {
                 name: name.to_owned(),
                 id: sql::required(r, 1)?,
                 owner: sql::required(r, 2)?,
-                search_path: sql::required(r, 3)?,
+                settings: Settings::from_json(&sql::required(r, 3)?),
                 sources: vec![],
                 targets: vec![],
             };
@@ -58,7 +85,7 @@ pub fn load(name: &str) -> Result<Flow> {
 fn sources(flow: &str) -> Result<Vec<Source>> {
     type Raw = (Source, Vec<String>, Vec<String>, Option<String>, String);
     let raw: Vec<Raw> = sql::select(
-        "select s.id, s.name, s.relation::oid, s.grouped, s.ordinal, s.fingerprint, s.key, s.used,
+        "select s.id, s.name, s.relation::oid, s.grouped, s.ordinal_sql, s.fingerprint, s.key, s.used,
                 (select pg_catalog.format('%I.%I', n.nspname, c.relname)
                    from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -81,6 +108,7 @@ fn sources(flow: &str) -> Result<Vec<Source>> {
                 ordinal: r.get(5)?,
                 fingerprint: r.get(6)?,
                 used: vec![],
+                missing: vec![],
                 tracking: r.get::<String>(10)?.ok_or_else(|| {
                     Error::internal(format!("flow \"{flow}\" has lost its tracking table"))
                         .hint("Drop the flow and declare it again: rows that are the same will not be written.")
@@ -106,24 +134,28 @@ fn sources(flow: &str) -> Result<Vec<Source>> {
             }
             let columns: Vec<Column> =
                 columns::of_relation(source.relation)?.into_iter().map(|a| a.column).collect();
-            let find = |name: &String| {
-                columns.iter().find(|c| c.name == *name).cloned().ok_or_else(|| {
-                    Error::new(
-                        pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                        format!("column \"{name}\" of source \"{}\" of flow \"{flow}\" does not exist any more", source.name),
-                    )
-                    .hint("Change the query with coco.set_query, or drop the flow and declare it again.")
+            let find = |name: &String| columns.iter().find(|c| c.name == *name).cloned();
+            source.missing = used.iter().filter(|n| find(n).is_none()).cloned().collect();
+            source.used = used.iter().filter_map(find).collect();
+            source.key = key
+                .iter()
+                .map(|name| {
+                    find(name).ok_or_else(|| {
+                        Error::new(
+                            pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                            format!("key column \"{name}\" of source \"{}\" of flow \"{flow}\" does not exist any more", source.name),
+                        )
+                        .hint("Drop the flow with coco.drop_flow and declare it again.")
+                    })
                 })
-            };
-            source.key = key.iter().map(find).collect::<Result<_>>()?;
-            source.used = used.iter().map(find).collect::<Result<_>>()?;
+                .collect::<Result<_>>()?;
             Ok(source)
         })
         .collect()
 }
 
 fn targets(flow: &str) -> Result<Vec<Target>> {
-    let raw: Vec<(Target, Vec<String>)> = sql::select(
+    let raw: Vec<Target> = sql::select(
         "select t.id, t.schema, t.name,
                 (select c.oid from pg_catalog.pg_class c where c.oid = t.relation),
                 t.query, t.covered, t.made, t.incarnation,
@@ -145,20 +177,21 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                 query: sql::required(r, 5)?,
                 columns: vec![],
                 key: vec![],
+                key_names: sql::required(r, 10)?,
                 covered: r.get(6)?,
                 made: sql::required(r, 7)?,
                 incarnation: sql::required(r, 8)?,
                 query_view: r.get(9)?,
             };
-            Ok((target, sql::required(r, 10)?))
+            Ok(target)
         },
     )?;
     raw.into_iter()
-        .map(|(mut target, key)| {
+        .map(|mut target| {
             if let Some(view) = target.query_view {
                 target.columns =
                     columns::of_relation(view)?.into_iter().map(|a| a.column).collect();
-                target.key = key_columns(&target.columns, &key)?;
+                target.key = key_columns(&target.columns, &target.key_names)?;
             }
             Ok(target)
         })

@@ -2,19 +2,55 @@
 
 use std::ffi::CString;
 
-use pgrx::pg_sys;
+use pgrx::{JsonB, pg_sys};
 
 use super::error::{Error, Result};
 use super::sql;
 
-/// Settings that reach into how values are read and written as text: the same for every run of a
-/// flow, so that a result never depends on whose session computed it.
+/// Settings that reach into what a query returns, kept as they were when the flow was declared: a
+/// result never depends on whose session computed it.
+const DECLARED: [&str; 4] = ["TimeZone", "default_text_search_config", "lc_time", "lc_monetary"];
+
+/// Settings that reach into how values are written as text, and which coco itself relies on.
 const PINNED: [(&str, &str); 4] = [
     ("datestyle", "ISO, MDY"),
     ("intervalstyle", "postgres"),
     ("bytea_output", "hex"),
     ("extra_float_digits", "1"),
 ];
+
+/// The settings that a flow runs under.
+#[derive(Clone, Debug)]
+pub struct Settings(Vec<(String, String)>);
+
+impl Settings {
+    /// Those of the session now, with this search path.
+    pub fn of_caller(search_path: &str) -> Result<Settings> {
+        let mut all = vec![("search_path".to_owned(), search_path.to_owned())];
+        for name in DECLARED {
+            let value =
+                sql::one::<String>("select pg_catalog.current_setting($1)", &[sql::arg(name)])?;
+            all.push((name.to_owned(), value.unwrap_or_default()));
+        }
+        Ok(Settings(all))
+    }
+
+    /// Nothing but pg_catalog on the search path: for statements of coco's own alone.
+    pub fn qualifying() -> Settings {
+        Settings(vec![("search_path".to_owned(), "pg_catalog, pg_temp".to_owned())])
+    }
+
+    pub fn to_json(&self) -> JsonB {
+        let pairs = self.0.iter().map(|(n, v)| (n.clone(), serde_json::Value::from(v.clone())));
+        JsonB(serde_json::Value::Object(pairs.collect()))
+    }
+
+    pub fn from_json(json: &JsonB) -> Settings {
+        let pairs = json.0.as_object().into_iter().flatten();
+        let text = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_owned();
+        Settings(pairs.map(|(n, v)| (n.clone(), text(v))).collect())
+    }
+}
 
 /// Another role's rights until it is dropped. A (sub)transaction that aborts restores them too.
 pub struct ActingAs {
@@ -24,13 +60,15 @@ pub struct ActingAs {
 }
 
 impl ActingAs {
-    /// The flow's owner, as a security-restricted operation and with the search path the flow was
+    /// The flow's owner, as a security-restricted operation and with the settings the flow was
     /// declared under: how everything a user wrote is analysed, planned and run.
-    pub fn flow_owner(owner: pg_sys::Oid, search_path: &str) -> Result<ActingAs> {
+    pub fn flow_owner(owner: pg_sys::Oid, settings: &Settings) -> Result<ActingAs> {
         let restricted =
             pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
         let acting = ActingAs::switch(owner, restricted as i32);
-        acting.set("search_path", search_path)?;
+        for (name, value) in &settings.0 {
+            acting.set(name, value)?;
+        }
         for (name, value) in PINNED {
             acting.set(name, value)?;
         }

@@ -162,10 +162,19 @@ pub fn has_unique_index(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {
     Ok(sql::one::<bool>(UNIQUE, &[arg(relation), arg(names)])?.unwrap_or(false))
 }
 
+/// What became of a table's rows when it was altered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Altered {
+    Nothing,
+    /// Columns were added, dropped, or emptied: every row is to be written again.
+    Columns,
+    /// The key changed its type: the table was emptied.
+    Key,
+}
+
 /// Alters a table that coco made so that it fits the target's new columns. Columns whose type
-/// changes lose their values, and are written again by the next update. Returns whether the key
-/// changed its type, for which the table is emptied. The caller acts as the flow's owner.
-pub fn alter_to_fit(target: &Target, relation: pg_sys::Oid) -> Result<bool> {
+/// changes lose their values, until the next update. The caller acts as the flow's owner.
+pub fn alter_to_fit(target: &Target, relation: pg_sys::Oid) -> Result<Altered> {
     let attributes = columns::of_relation(relation)?;
     let name = target.relation_name();
     let mut changes = Vec::new();
@@ -193,10 +202,11 @@ pub fn alter_to_fit(target: &Target, relation: pg_sys::Oid) -> Result<bool> {
     if key_changes {
         sql::execute(&format!("truncate {name}"), &[])?;
     }
-    if !changes.is_empty() {
-        sql::execute(&format!("alter table {name} {}", changes.join(", ")), &[])?;
+    if changes.is_empty() {
+        return Ok(Altered::Nothing);
     }
-    Ok(key_changes)
+    sql::execute(&format!("alter table {name} {}", changes.join(", ")), &[])?;
+    Ok(if key_changes { Altered::Key } else { Altered::Columns })
 }
 
 fn same_type(a: &Column, b: &Column) -> bool {

@@ -146,6 +146,32 @@ impl Drop for Rows {
     }
 }
 
+/// One snapshot for all that is read with [`Statements::select_into`] until it is dropped: an item
+/// is evaluated as it was when it was found changed, whatever commits in between.
+pub struct OneSnapshot(());
+
+impl OneSnapshot {
+    pub fn take() -> OneSnapshot {
+        // SAFETY: popped in drop; an abort pops it by itself. The counter makes what this
+        // transaction has written visible.
+        unsafe {
+            pg_sys::CommandCounterIncrement();
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            pg_sys::UpdateActiveSnapshotCommandId();
+        }
+        OneSnapshot(())
+    }
+}
+
+impl Drop for OneSnapshot {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: the snapshot pushed in `take`; statements in between pop their own.
+            unsafe { pg_sys::PopActiveSnapshot() };
+        }
+    }
+}
+
 /// One SPI connection whose statements may read named [`Rows`].
 pub struct Statements(());
 
@@ -182,11 +208,12 @@ impl Statements {
 
     /// Runs one statement; returns how many rows it wrote or returned.
     pub fn execute(&self, sql: &str, args: &[Arg]) -> Result<i64> {
-        self.run(sql, args, ptr::null_mut())
+        self.run(sql, args, ptr::null_mut(), false)
     }
 
-    /// Runs one statement and appends what it returns to `rows`.
-    pub fn execute_into(&self, sql: &str, args: &[Arg], rows: &mut Rows) -> Result<i64> {
+    /// Runs one SELECT under the snapshot that is active ([`OneSnapshot`]) and appends what it
+    /// returns to `rows`.
+    pub fn select_into(&self, sql: &str, args: &[Arg], rows: &mut Rows) -> Result<i64> {
         // SAFETY: the receiver is freed with the context; the store lives in `rows`.
         let count = unsafe {
             let receiver = pg_sys::CreateDestReceiver(pg_sys::CommandDest::DestTuplestore);
@@ -199,13 +226,19 @@ impl Statements {
                 ptr::null_mut(),
                 ptr::null(),
             );
-            self.run(sql, args, receiver)?
+            self.run(sql, args, receiver, true)?
         };
         rows.len += count as usize;
         Ok(count)
     }
 
-    fn run(&self, sql: &str, args: &[Arg], dest: *mut pg_sys::DestReceiver) -> Result<i64> {
+    fn run(
+        &self,
+        sql: &str,
+        args: &[Arg],
+        dest: *mut pg_sys::DestReceiver,
+        read_only: bool,
+    ) -> Result<i64> {
         let sql = c_string(sql)?;
         let mut types: Vec<pg_sys::Oid> = args.iter().map(|a| a.oid()).collect();
         // SAFETY: the parameter list has room for `args`, whose data the caller keeps alive.
@@ -231,7 +264,8 @@ impl Statements {
                 (*param).value =
                     a.datum().map_or(pg_sys::Datum::from(0usize), |d| d.sans_lifetime());
             }
-            let options = pg_sys::SPIExecuteOptions { params, dest, ..Default::default() };
+            let options =
+                pg_sys::SPIExecuteOptions { params, read_only, dest, ..Default::default() };
             pg_sys::SPI_execute_plan_extended(plan, &options)
         };
         if code < 0 {
@@ -243,7 +277,7 @@ impl Statements {
 
     /// The first column of the row a statement returned, as text.
     pub fn first_text(&self, sql: &str, args: &[Arg]) -> Result<Option<String>> {
-        self.run(sql, args, ptr::null_mut())?;
+        self.run(sql, args, ptr::null_mut(), false)?;
         // SAFETY: SPI_tuptable is the statement's result, or null where it has none.
         unsafe {
             let table = pg_sys::SPI_tuptable;

@@ -14,11 +14,11 @@ use super::registry;
 use super::role::ActingAs;
 use super::subtransaction::{Raised, subtransaction};
 use super::target_table;
-use super::tuples::Statements;
+use super::tuples::{OneSnapshot, Statements};
 use crate::engine::backoff;
 use crate::engine::counts::Counts;
 use crate::engine::decide::{Decision, Mode, decide};
-use crate::engine::isolate::{Attempt, isolate};
+use crate::engine::isolate::{Attempt, halve};
 use crate::engine::version::ProcessOrdinal;
 
 /// The counts of one source.
@@ -42,7 +42,7 @@ pub fn update(name: &str, mode: Mode, batch_size: usize) -> Result<Vec<SourceCou
     declare::restore_targets(&mut flow)?;
     let logic = logic::current(&flow)?;
     let flow = flow;
-    let _as = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+    let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let writers = flow
         .targets
         .iter()
@@ -68,6 +68,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn source(&self, source: &Source) -> Result<Counts> {
+        let _snapshot = OneSnapshot::take();
         let statements = Statements::connect()?;
         let tracked = detect::tracked(&statements, source)?;
         let scan = Scan { mode: self.writing.mode, logic: self.writing.logic };
@@ -94,6 +95,7 @@ impl Run<'_> {
         present: &mut i64,
     ) -> Result<()> {
         let mut batch = Batch::new(source)?;
+        let mut deferred = Batch::new(source)?;
         while let Some(item) = candidates.next() {
             if !takes(&item) {
                 continue;
@@ -151,28 +153,40 @@ impl Run<'_> {
                 },
             );
             if batch.len() >= self.batch_size {
-                self.write(source, &mut batch, counts)?;
+                self.write(source, &mut batch, counts, Some(&mut deferred))?;
                 batch = Batch::new(source)?;
             }
         }
-        self.write(source, &mut batch, counts)
+        self.write(source, &mut batch, counts, Some(&mut deferred))?;
+        self.write(source, &mut deferred, counts, None)
     }
 
-    /// Writes a batch; items whose data is at fault are found, recorded, and left as they were.
-    fn write(&self, source: &Source, batch: &mut Batch, counts: &mut Counts) -> Result<()> {
-        let whole = 0..batch.len();
+    /// Writes a batch; items whose data is at fault are found, recorded, and left as they were. A
+    /// batch that wants a target key of an item outside goes to `deferred`, to be written when all
+    /// others have let go of what they no longer produce: keys that merely change hands meet there.
+    fn write(
+        &self,
+        source: &Source,
+        batch: &mut Batch,
+        counts: &mut Counts,
+        deferred: Option<&mut Batch>,
+    ) -> Result<()> {
+        let failure = match self.attempt(source, batch) {
+            Ok(more) => {
+                *counts += more;
+                return Ok(());
+            }
+            Err(Stop::Flow(error)) => return Err(error),
+            Err(Stop::Item(raised)) => raised,
+        };
+        if let Some(deferred) = deferred.filter(|_| apply::claimed_key(&failure).is_some()) {
+            return batch.move_into(deferred);
+        }
         let mut failed: Vec<(usize, Raised)> = Vec::new();
+        let whole = 0..batch.len();
         let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
             interrupt();
-            let part;
-            let this = match range == whole {
-                true => &*batch,
-                false => {
-                    part = batch.slice(range)?;
-                    &part
-                }
-            };
-            match self.attempt(source, this) {
+            match self.attempt(source, &batch.slice(range)?) {
                 Ok(more) => {
                     *counts += more;
                     Ok(Attempt::Done)
@@ -181,7 +195,7 @@ impl Run<'_> {
                 Err(Stop::Flow(error)) => Err(error),
             }
         };
-        isolate(whole.clone(), &mut attempt, &mut |n, raised| {
+        halve(whole, failure, &mut attempt, &mut |n, raised| {
             failed.push((n, raised));
             Ok(())
         })?;
@@ -224,6 +238,7 @@ impl Run<'_> {
         loop {
             let mut found = false;
             for (source, result) in self.flow.sources.iter().zip(all.iter_mut()) {
+                let _snapshot = OneSnapshot::take();
                 let statements = Statements::connect()?;
                 let mut candidates = detect::waiting(&statements, source, &free)?;
                 if candidates.len() == 0 {

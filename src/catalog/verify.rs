@@ -47,7 +47,7 @@ pub fn verify(name: &str, repair: bool, batch_size: usize) -> Result<Vec<Differe
 }
 
 fn differences(flow: &Flow) -> Result<Vec<Difference>> {
-    let _as = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+    let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let mut found = Vec::new();
     let failing = failing_sources(flow)?;
     if failing.iter().any(|f| *f) {
@@ -179,7 +179,7 @@ fn rows_of_failing(source: &Source, target: &Target) -> String {
 
 /// Deletes rows that no item produces and that none which fails may still own.
 fn delete_extra(flow: &Flow) -> Result<()> {
-    let _as = ActingAs::flow_owner(flow.owner, &flow.search_path)?;
+    let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let failing = failing_sources(flow)?;
     for target in &flow.targets {
         let names = Names::new(&flow.sources[0], target);

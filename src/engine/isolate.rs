@@ -21,9 +21,19 @@ pub fn isolate<F, E>(
     if items.is_empty() {
         return Ok(());
     }
-    let Attempt::Failed(failure) = attempt(items.clone())? else {
-        return Ok(());
-    };
+    match attempt(items.clone())? {
+        Attempt::Done => Ok(()),
+        Attempt::Failed(failure) => halve(items, failure, attempt, report),
+    }
+}
+
+/// As [`isolate`], of a range that has been attempted, and has failed.
+pub fn halve<F, E>(
+    items: Range<usize>,
+    failure: F,
+    attempt: &mut impl FnMut(Range<usize>) -> Result<Attempt<F>, E>,
+    report: &mut impl FnMut(usize, F) -> Result<(), E>,
+) -> Result<(), E> {
     if items.len() == 1 {
         return report(items.start, failure);
     }

@@ -26,7 +26,7 @@ impl TestDb {
     /// A database of this name is dropped first: give each test a name of its own.
     pub fn new(name: &str) -> TestDb {
         let name = format!("coco_test_{name}");
-        let mut server = connect(&server());
+        let mut server = connect(server());
         execute(&mut server, &format!("drop database if exists \"{name}\" with (force)"));
         // Not template1: anybody connected to it would be in the way.
         execute(&mut server, &format!("create database \"{name}\" template template0"));
