@@ -20,7 +20,7 @@ mod tests {
         let sql = "select bool_and(convert_from(substring(convert_to(t, 'UTF8') from byte_start + 1
                                                 for byte_end - byte_start), 'UTF8') = chunk
                                and length(chunk) <= 30)
-                          and array_agg(n order by byte_start) = array(select generate_series(1, count(*)::int))
+                          and array_agg(n order by byte_start) = array(select generate_series(1, count(chunk)::int))
                      from (values (repeat('Größe zählt, sagte sie. ', 20))) v(t), coco.split_text(t, 30, 5)";
         assert_eq!(one::<bool>(sql), Some(true));
         assert_eq!(one::<i64>("select count(*) from coco.split_text('', 10)"), Some(0));

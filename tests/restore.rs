@@ -25,17 +25,18 @@ fn a_restored_flow_goes_on_and_evaluates_nothing_that_did_not_change() {
     }
     let mut other = TestDb::new("restored");
     other.run("drop extension coco");
-    let dump = Command::new(format!("{bin}/pg_dump"))
+    let mut dump = Command::new(format!("{bin}/pg_dump"))
         .args(["-d", &db.url()])
         .stdout(Stdio::piped())
         .spawn()
         .expect("pg_dump starts");
     let restore = Command::new(format!("{bin}/psql"))
         .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &other.url()])
-        .stdin(dump.stdout.expect("a pipe"))
+        .stdin(dump.stdout.take().expect("a pipe"))
         .stdout(Stdio::null())
         .status()
         .expect("psql starts");
+    assert!(dump.wait().expect("pg_dump ends").success(), "pg_dump writes it all");
     assert!(restore.success(), "the dump restores without an error");
     for flow in ["covered", "listed"] {
         let c = &other.update(flow, "normal")[0];

@@ -324,7 +324,7 @@ impl Walk<'_> {
             let Some(level) = self.stack.len().checked_sub(1 + (*var).varlevelsup as usize) else {
                 return;
             };
-            let Some(rte) = range_entry(self.stack[level], (*var).varno as i32) else {
+            let Some(rte) = range_entry(self.stack[level], (*var).varno) else {
                 return;
             };
             match (*rte).rtekind {
@@ -365,12 +365,9 @@ impl Walk<'_> {
                 return None;
             }
             let here = &stack[..=level];
-            let rte = range_entry(stack[level], (*var).varno as i32)?;
+            let rte = range_entry(stack[level], (*var).varno)?;
             match (*rte).rtekind {
-                pg_sys::RTEKind::RTE_CTE => match self.shadow(rte, level) {
-                    Some(source) => Some((source, number)),
-                    None => None,
-                },
+                pg_sys::RTEKind::RTE_CTE => self.shadow(rte, level).map(|source| (source, number)),
                 pg_sys::RTEKind::RTE_SUBQUERY => {
                     let inner = (*rte).subquery;
                     if !(*inner).setOperations.is_null() || !(*inner).groupingSets.is_null() {
@@ -486,11 +483,13 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
     }
 }
 
+/// The range table entry a Var names; its number is unsigned in PostgreSQL 14, signed since.
 unsafe fn range_entry(
     query: *mut pg_sys::Query,
-    number: i32,
+    number: impl TryInto<usize>,
 ) -> Option<*mut pg_sys::RangeTblEntry> {
-    unsafe { PgList::from_pg((*query).rtable).get_ptr((number as usize).checked_sub(1)?) }
+    let place = number.try_into().ok()?.checked_sub(1)?;
+    unsafe { PgList::from_pg((*query).rtable).get_ptr(place) }
 }
 
 unsafe fn only_union_all(node: *mut pg_sys::Node) -> bool {

@@ -67,11 +67,10 @@ pub fn result_column(
 fn equality_operator(type_oid: pg_sys::Oid) -> Result<Option<String>> {
     // SAFETY: type cache look-ups in a transaction; the entry lives as long as the backend.
     let operator = unsafe {
-        (*pg_sys::lookup_type_cache(
+        *pg_sys::lookup_type_cache(
             type_oid,
             (pg_sys::TYPECACHE_EQ_OPR | pg_sys::TYPECACHE_LT_OPR) as i32,
-        ))
-        .clone()
+        )
     };
     if operator.lt_opr == pg_sys::InvalidOid || operator.eq_opr == pg_sys::InvalidOid {
         return Ok(None);

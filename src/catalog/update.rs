@@ -73,9 +73,8 @@ impl Run<'_> {
         let tracked = detect::tracked(&statements, source)?;
         let scan = Scan { mode: self.writing.mode, logic: self.writing.logic };
         let mut candidates = detect::scan(&statements, source, scan)?;
-        let mut counts = Counts::default();
         // Items in the source are those tracked, less the gone, and the new.
-        counts.seen = tracked;
+        let mut counts = Counts { seen: tracked, ..Default::default() };
         let mut present = 0;
         self.decide_and_write(source, &mut candidates, |_| true, &mut counts, &mut present)?;
         let left_out = counts.seen - present;

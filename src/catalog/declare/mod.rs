@@ -1,0 +1,100 @@
+//! Declaring flows: everything is checked here, before anything runs.
+
+mod query;
+mod source;
+mod target;
+
+use pgrx::prelude::*;
+
+use crate::catalog::derived;
+use crate::catalog::error::{Error, Result};
+use crate::catalog::registry;
+use crate::catalog::role::{self, ActingAs, Settings};
+use crate::catalog::sql::{self, arg};
+
+pub use source::{SourceOptions, add_source};
+pub use target::{add_target, restore_targets, set_query};
+
+pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
+    check_name("flow", name)?;
+    let owner = role::current();
+    let settings = Settings::of_caller(search_path)?.to_json();
+    let _as = ActingAs::extension_owner()?;
+    let made = sql::returning(
+        "insert into coco.flow (flow, owner, search_path, settings) values ($1, $2, $3, $4)
+         on conflict do nothing returning id",
+        &[arg(name), arg(owner), arg(search_path), arg(settings)],
+        |r| sql::required::<i32>(r, 1),
+    )?;
+    if made.is_empty() {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            format!("flow \"{name}\" already exists"),
+        )
+        .hint("Choose another name, change the flow with coco.set_query, or drop it with coco.drop_flow."));
+    }
+    Ok(())
+}
+
+fn check_name(argument: &str, name: &str) -> Result<()> {
+    if name.trim().is_empty() {
+        return Err(Error::invalid(format!("argument \"{argument}\" is empty")));
+    }
+    if name.len() > 63 {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_NAME_TOO_LONG,
+            format!(
+                "argument \"{argument}\": \"{name}\" is {} bytes, at most 63 can be",
+                name.len()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Drops a flow. It need not be whole: what is still there goes.
+pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
+    let acting = ActingAs::extension_owner()?;
+    let owner: Option<pg_sys::Oid> =
+        sql::one("select owner::oid from coco.flow where flow = $1", &[arg(name)])?;
+    drop(acting);
+    let Some(owner) = owner else {
+        registry::load(name)?;
+        return Ok(());
+    };
+    if !role::has_rights_of(owner) {
+        registry::load(name)?;
+    }
+    let acting = ActingAs::extension_owner()?;
+    let names = |query: &str| sql::select(query, &[arg(name)], |r| sql::required::<String>(r, 1));
+    let views = names(
+        "select c.oid::regclass::text from coco.target t join pg_class c on c.oid = t.query_view
+          where t.flow = $1",
+    )?;
+    let tracking = names(
+        "select c.oid::regclass::text from coco.source s join pg_class c on c.oid = s.tracking
+          where s.flow = $1",
+    )?;
+    let made = names(
+        "select c.oid::regclass::text from coco.target t join pg_class c on c.oid = t.relation
+          where t.flow = $1 and t.made",
+    )?;
+    sql::execute("delete from coco.flow where flow = $1", &[arg(name)])?;
+    drop(acting);
+    derived::drop_all(&views, &tracking)?;
+    if !keep_targets {
+        let _as = ActingAs::flow_owner(owner, &Settings::qualifying())?;
+        for table in made {
+            sql::execute(&format!("drop table {table}"), &[])?;
+        }
+    }
+    Ok(())
+}
+
+fn warning(message: String, detail: &str) {
+    ereport!(PgLogLevel::WARNING, PgSqlErrorCode::ERRCODE_WARNING, message, detail.to_owned());
+}
+
+fn notice(message: String) {
+    ereport!(PgLogLevel::NOTICE, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message);
+}

@@ -1,0 +1,237 @@
+//! Declaring a source: its key, its ordinal, its fingerprint, and its tracking table.
+
+use std::collections::BTreeSet;
+
+use pgrx::prelude::*;
+
+use crate::catalog::analysis;
+use crate::catalog::columns;
+use crate::catalog::derived;
+use crate::catalog::error::{Error, Result};
+use crate::catalog::model::Column;
+use crate::catalog::registry;
+use crate::catalog::role::ActingAs;
+use crate::catalog::sql::{self, arg, ident};
+use crate::catalog::target_table;
+
+use super::check_name;
+
+/// What `add_source` takes.
+#[derive(Default)]
+pub struct SourceOptions {
+    pub name: Option<String>,
+    pub key: Option<Vec<String>>,
+    pub ordinal: Option<String>,
+    pub fingerprint: Option<String>,
+}
+
+pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> Result<()> {
+    let flow = registry::load(flow)?;
+    registry::lock(&flow)?;
+    if !flow.targets.is_empty() {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("flow \"{}\" already has a target", flow.name),
+        )
+        .detail("A query is checked against the sources it reads.")
+        .hint("Declare the sources first, then the targets."));
+    }
+    let described = sql::select(
+        "select c.relkind::text, n.nspname::text, c.relname::text,
+                pg_catalog.has_table_privilege($2, c.oid, 'select')
+                or pg_catalog.has_any_column_privilege($2, c.oid, 'select')
+           from pg_catalog.pg_class c
+           join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1",
+        &[arg(relation), arg(flow.owner)],
+        |r| {
+            let row: (String, String, String, bool) = (
+                sql::required(r, 1)?,
+                sql::required(r, 2)?,
+                sql::required(r, 3)?,
+                sql::required(r, 4)?,
+            );
+            Ok(row)
+        },
+    )?;
+    let Some((kind, schema, table, readable)) = described.into_iter().next() else {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+            format!("argument \"source\": relation {} does not exist", relation.to_u32()),
+        ));
+    };
+    let shown = sql::qualified(&schema, &table);
+    if temporary(relation)? {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("argument \"source\": {shown} is temporary"),
+        )
+        .hint("A flow outlives the session; a temporary table does not. Use a permanent one."));
+    }
+    if !matches!(kind.as_str(), "r" | "p" | "v" | "m" | "f") {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!(
+                "argument \"source\": {shown} is not a table, view, foreign table or materialized view"
+            ),
+        ));
+    }
+    if !readable {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for source {shown}"),
+        )
+        .hint(format!("GRANT SELECT ON {shown} to the flow's owner.")));
+    }
+    let name = options.name.unwrap_or(table);
+    check_name("name", &name)?;
+    if flow.sources.iter().any(|s| s.name == name) {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            format!("flow \"{}\" already has a source named \"{name}\"", flow.name),
+        )
+        .hint(
+            "Give it another name with the argument \"name\"; the query reads it under that name.",
+        ));
+    }
+    let key = source_key(relation, &shown, &kind, options.key)?;
+    let grouped = !target_table::has_unique_index(relation, &key)?;
+
+    let ordinal = match &options.ordinal {
+        None => None,
+        Some(_) if grouped => {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                "argument \"ordinal\" is for items that are rows",
+            )
+            .detail("Several rows share the source key. A row that leaves its group does not show in the ordinals of those that stay.")
+            .hint("Leave it out: groups are compared by their content."));
+        }
+        Some(text) => {
+            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            Some(ordinal_sql(text, &name, &shown)?)
+        }
+    };
+    if let Some(expression) = &options.fingerprint {
+        analysis::one_expression("fingerprint", expression)?;
+        let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+        let (_, volatile) = analysis::expression_type("fingerprint", expression, &name, &shown)?;
+        if volatile {
+            return Err(Error::invalid("argument \"fingerprint\" calls a volatile function")
+                .detail("The same content would never have the same fingerprint."));
+        }
+    }
+    let _as = ActingAs::extension_owner()?;
+    let keys: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
+    let id = sql::returning(
+        "insert into coco.source (flow, name, relation, key, grouped, ordinal, ordinal_sql, fingerprint, tracking)
+         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, 0::oid::regclass) returning id",
+        &[
+            arg(flow.name.as_str()),
+            arg(name.as_str()),
+            arg(relation),
+            arg(keys),
+            arg(grouped),
+            arg(options.ordinal),
+            arg(ordinal),
+            arg(options.fingerprint),
+        ],
+        |r| sql::required::<i32>(r, 1),
+    )?
+    .pop()
+    .ok_or_else(|| Error::internal("no id came back for a new source"))?;
+    let tracking = derived::make_tracking(&flow.name, flow.owner, id, &name, &key)?;
+    sql::execute(
+        "update coco.source set tracking = $2::text::regclass where id = $1",
+        &[arg(id), arg(tracking)],
+    )?;
+    Ok(())
+}
+
+pub(super) fn temporary(relation: pg_sys::Oid) -> Result<bool> {
+    let sql = "select relpersistence = 't' from pg_catalog.pg_class where oid = $1";
+    Ok(sql::one(sql, &[arg(relation)])?.unwrap_or(false))
+}
+
+/// The key given, or the primary key; checked to be there, ordered and not null.
+fn source_key(
+    relation: pg_sys::Oid,
+    shown: &str,
+    kind: &str,
+    given: Option<Vec<String>>,
+) -> Result<Vec<Column>> {
+    let attributes = columns::of_relation(relation)?;
+    let names = match given {
+        Some(names) if !names.is_empty() => names,
+        _ => sql::one::<Vec<String>>(
+            "select pg_catalog.array_agg(a.attname::text order by k.n)
+               from pg_catalog.pg_index i,
+                    pg_catalog.unnest(i.indkey) with ordinality as k(attnum, n)
+               join pg_catalog.pg_attribute a on a.attnum = k.attnum
+              where i.indrelid = $1 and i.indisprimary and a.attrelid = i.indrelid
+                and k.n <= i.indnkeyatts",
+            &[arg(relation)],
+        )?
+        .ok_or_else(|| {
+            Error::new(
+                PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
+                format!("source {shown} has no primary key, and no key is given"),
+            )
+            .hint("Give the columns that name an item, for example source_key => '{id}' (or key => '{id}' of coco.add_source). Rows that share the key are one item.")
+        })?,
+    };
+    let distinct: BTreeSet<&String> = names.iter().collect();
+    if distinct.len() != names.len() {
+        return Err(Error::invalid(format!("the source key of {shown} names a column twice")));
+    }
+    names
+        .into_iter()
+        .map(|name| {
+            let found = attributes.iter().find(|a| a.column.name == name);
+            let Some(a) = found else {
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                    format!("key column \"{name}\" does not exist in source {shown}"),
+                ));
+            };
+            if a.column.equals.is_none() {
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                    format!("key column \"{name}\" of source {shown} has type {}, which has no order", a.column.type_name),
+                )
+                .detail("A key's type needs a default btree operator class."));
+            }
+            // Views, materialized views and foreign tables cannot promise; an update checks.
+            if matches!(kind, "r" | "p") && !a.not_null {
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
+                    format!("key column \"{name}\" of source {shown} is nullable"),
+                )
+                .hint(format!("ALTER TABLE {shown} ALTER COLUMN {} SET NOT NULL; or take as source a view that leaves such rows out.", ident(&name))));
+            }
+            Ok(a.column.clone())
+        })
+        .collect()
+}
+
+/// SQL for a bigint out of the ordinal given: a number as it is, a time in microseconds, with
+/// infinity beyond them all.
+fn ordinal_sql(text: &str, name: &str, relation: &str) -> Result<String> {
+    analysis::one_expression("ordinal", text)?;
+    let (column, volatile) = analysis::expression_type("ordinal", text, name, relation)?;
+    if volatile {
+        return Err(Error::invalid("argument \"ordinal\" calls a volatile function"));
+    }
+    match column.type_oid {
+        pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID => {
+            Ok(format!("(\n{text}\n)::pg_catalog.int8"))
+        }
+        pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::DATEOID => Ok(format!(
+            "greatest(-9.2e18, least(9.2e18, pg_catalog.date_part('epoch', (\n{text}\n)) operator(pg_catalog.*) 1000000))::pg_catalog.int8"
+        )),
+        _ => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            format!("argument \"ordinal\" has type {}", column.type_name),
+        )
+        .hint("An ordinal is a smallint, integer, bigint, date, timestamp or timestamptz that grows with each version.")),
+    }
+}

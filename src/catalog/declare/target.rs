@@ -1,0 +1,262 @@
+//! Declaring a target, changing its query, and making it again where it was lost.
+
+use pgrx::prelude::*;
+
+use crate::catalog::derived;
+use crate::catalog::error::{Error, Result};
+use crate::catalog::model::{Flow, Target};
+use crate::catalog::ownership;
+use crate::catalog::registry;
+use crate::catalog::role::ActingAs;
+use crate::catalog::sql::{self, arg};
+use crate::catalog::target_table::{self, Altered};
+
+use super::notice;
+use super::query::analyse_into;
+use super::source::temporary;
+
+pub fn add_target(flow: &str, target: &str, query: &str, key: &[String]) -> Result<()> {
+    let mut flow = registry::load(flow)?;
+    registry::lock(&flow)?;
+    if flow.sources.is_empty() {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("flow \"{}\" has no source yet", flow.name),
+        )
+        .hint("Call coco.add_source first."));
+    }
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let (schema, name) = target_table::resolve_name(target)?;
+    drop(acting);
+    let mut new = Target {
+        id: 0,
+        schema,
+        name,
+        relation: None,
+        query: query.to_owned(),
+        columns: vec![],
+        key: vec![],
+        key_names: key.to_vec(),
+        covered: None,
+        made: true,
+        incarnation: 1,
+        query_view: None,
+    };
+    check_not_taken(&new)?;
+    analyse_into(&mut flow, &mut new, query, key)?;
+
+    let existing = target_table::find(&new.schema, &new.name)?;
+    if flow.sources.iter().any(|s| Some(s.relation) == existing) {
+        return Err(Error::invalid(format!(
+            "target {} is a source of the same flow",
+            new.relation_name()
+        )));
+    }
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let relation = match existing {
+        Some(relation) => {
+            if temporary(relation)? {
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("target {} is temporary", new.relation_name()),
+                )
+                .hint(
+                    "A flow outlives the session; a temporary table does not. Use a permanent one.",
+                ));
+            }
+            target_table::check_adoptable(&new, relation, flow.owner)?;
+            new.made = false;
+            if !target_table::is_empty(&new)? {
+                notice(format!(
+                    "table {} has rows already; those that the query does not return stay, until coco.verify(flow, repair => true)",
+                    new.relation_name()
+                ));
+            }
+            relation
+        }
+        None => target_table::make(&new)?,
+    };
+    drop(acting);
+    new.relation = Some(relation);
+    store_target(&mut flow, new)
+}
+
+fn check_not_taken(target: &Target) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    let other: Option<String> = sql::one(
+        "select t.flow from coco.target t
+          where t.relation = (select c.oid from pg_catalog.pg_class c
+                                join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                               where n.nspname = $1::text and c.relname = $2::text)
+             or (t.schema = $1 and t.name = $2)",
+        &[arg(target.schema.as_str()), arg(target.name.as_str())],
+    )?;
+    match other {
+        None => Ok(()),
+        Some(other) => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            format!("target {} already belongs to flow \"{other}\"", target.relation_name()),
+        )
+        .detail("Each target table belongs to one flow.")
+        .hint("Name another table. Several sources can fill one target within a flow: UNION ALL in its query.")),
+    }
+}
+
+fn store_target(flow: &mut Flow, mut new: Target) -> Result<()> {
+    let acting = ActingAs::extension_owner()?;
+    let keys: Vec<String> = new.key.iter().map(|k| k.name.clone()).collect();
+    new.id = sql::returning(
+        "insert into coco.target (flow, schema, name, relation, query, key, covered, made)
+         values ($1, $2, $3, $4::oid::regclass, $5, $6, $7, $8) returning id",
+        &[
+            arg(flow.name.as_str()),
+            arg(new.schema.as_str()),
+            arg(new.name.as_str()),
+            arg(new.relation),
+            arg(new.query.as_str()),
+            arg(keys),
+            arg(new.covered.clone()),
+            arg(new.made),
+        ],
+        |r| sql::required(r, 1),
+    )?
+    .pop()
+    .ok_or_else(|| Error::internal("no id came back for a new target"))?;
+    drop(acting);
+    flow.targets.push(new);
+    settle(flow)
+}
+
+/// Stores what follows from a flow's queries: the columns its sources use, and its views.
+fn settle(flow: &mut Flow) -> Result<()> {
+    for source in &flow.sources {
+        let _as = ActingAs::extension_owner()?;
+        let used: Vec<String> = source.used.iter().map(|c| c.name.clone()).collect();
+        sql::execute(
+            "update coco.source set used = $2 where id = $1 and used is distinct from $2",
+            &[arg(source.id), arg(used)],
+        )?;
+    }
+    for target in &flow.targets {
+        let view = derived::make_view(flow, target)?;
+        let _as = ActingAs::extension_owner()?;
+        sql::execute(
+            "update coco.target set query_view = $2::oid::regclass where id = $1",
+            &[arg(target.id), arg(view)],
+        )?;
+    }
+    Ok(())
+}
+
+/// Finds a flow's target by its name as given; the only one where none is given.
+fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
+    let Some(given) = given else {
+        return match flow.targets.len() {
+            1 => Ok(0),
+            n => Err(Error::invalid(format!("flow \"{}\" has {n} targets", flow.name))
+                .hint("Name one with the argument \"target\".")),
+        };
+    };
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let (schema, name) = target_table::resolve_name(given)?;
+    drop(acting);
+    let found = flow.targets.iter().position(|t| t.name == name && t.schema == schema);
+    found.ok_or_else(|| {
+        let has: Vec<String> = flow.targets.iter().map(Target::relation_name).collect();
+        Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("flow \"{}\" has no target {given}", flow.name),
+        )
+        .detail(format!("Its targets: {}.", has.join(", ")))
+    })
+}
+
+pub fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<()> {
+    let mut flow = registry::load_to_change(flow)?;
+    registry::lock(&flow)?;
+    let at = find_target(&flow, target)?;
+    let mut changed = flow.targets[at].clone();
+    let before = changed.clone();
+    let key = changed.key_names.clone();
+    analyse_into(&mut flow, &mut changed, query, &key)?;
+    let mut altered = Altered::Nothing;
+    if let Some(relation) = changed.relation {
+        if changed.made {
+            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            altered = target_table::alter_to_fit(&changed, relation)?;
+        } else {
+            target_table::check_adoptable(&changed, relation, flow.owner)?;
+        }
+    }
+    match altered {
+        Altered::Key => {
+            for source in &flow.sources {
+                derived::forget_target_keys(source, changed.id)?;
+            }
+        }
+        _ if before.covered != changed.covered && changed.relation.is_some() => {
+            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            for source in &flow.sources {
+                ownership::carry_over(source, &before, &changed)?;
+            }
+        }
+        _ => {}
+    }
+    // Part of the logic: a query that comes back finds another table than it left.
+    changed.incarnation += i32::from(altered != Altered::Nothing);
+    let acting = ActingAs::extension_owner()?;
+    sql::execute(
+        "update coco.target set query = $2, covered = $3, incarnation = $4 where id = $1",
+        &[
+            arg(changed.id),
+            arg(changed.query.as_str()),
+            arg(changed.covered.clone()),
+            arg(changed.incarnation),
+        ],
+    )?;
+    drop(acting);
+    flow.targets[at] = changed;
+    settle(&mut flow)
+}
+
+/// Makes sure the flow's targets are there: one that somebody dropped is made again, or adopted
+/// where another table has taken its name, and its rows are written anew.
+pub fn restore_targets(flow: &mut Flow) -> Result<()> {
+    let owner = flow.owner;
+    let settings = flow.settings.clone();
+    for at in 0..flow.targets.len() {
+        let target = &mut flow.targets[at];
+        if target.relation.is_some() {
+            continue;
+        }
+        let acting = ActingAs::flow_owner(owner, &settings)?;
+        let relation = match target_table::find(&target.schema, &target.name)? {
+            Some(relation) => {
+                target_table::check_adoptable(target, relation, owner)?;
+                relation
+            }
+            None => {
+                target.made = true;
+                target_table::make(target)?
+            }
+        };
+        drop(acting);
+        target.relation = Some(relation);
+        target.incarnation += 1;
+        let _as = ActingAs::extension_owner()?;
+        sql::execute(
+            "update coco.target set relation = $2::oid::regclass, incarnation = $3, made = $4
+              where id = $1",
+            &[arg(target.id), arg(relation), arg(target.incarnation), arg(target.made)],
+        )?;
+        let (id, name) = (target.id, target.relation_name());
+        for source in &flow.sources {
+            derived::forget_target_keys(source, id)?;
+        }
+        notice(format!(
+            "target {name} of flow \"{}\" was dropped; it is made and filled again",
+            flow.name
+        ));
+    }
+    Ok(())
+}
