@@ -171,6 +171,55 @@ fn keys_change_hands_across_batches_and_nobody_is_at_fault() {
 }
 
 #[test]
+fn keys_change_hands_beside_items_that_fail() {
+    let mut db = TestDb::new("hands_and_failures");
+    db.run(
+        "create table p (id int primary key, a text, d int not null default 1);
+         insert into p values (1, 'y'), (2, 'x'), (4, 'z'), (5, 'u'), (6, 'v'), (7, 'w');
+         select coco.create_flow('e', 'p', 'select a as alias, id / d as id from p', 'e', '{alias}')",
+    );
+    db.update("e", "normal");
+    // 1 and 2 swap; 3 wants what 4 has; 7 raises an error and keeps its key, 6 wants that, and 5 that
+    // of 6: who waits for one that fails waits with it.
+    db.run(
+        "update p set a = case id when 1 then 'x' when 2 then 'y' when 5 then 'v' when 6 then 'w' else a end,
+                      d = case id when 7 then 0 else 1 end;
+         insert into p values (3, 'z')",
+    );
+    let c = &db.update("e", "normal")[0];
+    assert_eq!((c.failed, c.evaluated), (4, 6), "{c:?}");
+    assert_eq!(
+        rows(&mut db, "select alias || id from e order by 1"),
+        ["u5", "v6", "w7", "x1", "y2", "z4"]
+    );
+    db.run("update p set d = 1, a = 'new' where id = 7; delete from p where id = 4");
+    let c = &db.update("e", "normal")[0];
+    assert_eq!(c.failed, 0, "{c:?}");
+    assert_eq!(
+        rows(&mut db, "select alias || id from e order by 1"),
+        ["new7", "v5", "w6", "x1", "y2", "z3"]
+    );
+    db.verify_clean("e");
+}
+
+#[test]
+fn two_items_that_break_a_constraint_together_leave_one_of_them() {
+    let mut db = TestDb::new("together");
+    db.run(
+        "create table n (id int primary key, u int); insert into n select i, i from generate_series(1, 50) i;
+         create table t (id int primary key, u int unique);
+         select coco.create_flow('c', 'n', 'select id, u from n', 't', '{id}');
+         update n set u = 7 where id = 30",
+    );
+    let c = &db.update("c", "normal")[0];
+    assert_eq!((c.evaluated, c.upserted, c.failed), (50, 49, 1), "{c:?}");
+    assert!(errors(&mut db, "c")[0].starts_with("{\"id\": 30} 23505 duplicate key value violates"));
+    db.run("update n set u = 30 where id = 30");
+    assert_eq!(db.update("c", "normal")[0].failed, 0);
+    db.verify_clean("c");
+}
+
+#[test]
 fn what_is_no_items_fault_ends_the_update_and_changes_nothing() {
     let mut db = TestDb::new("no_items_fault");
     db.run(

@@ -4,14 +4,13 @@
 //! `coco_output`; delete what an item no longer produces; refuse keys that are another item's;
 //! update the rows that came out different; insert the new ones. Then the tracking rows.
 
-use pgrx::PgSqlErrorCode;
-
 use super::batch::{Action, Batch};
 use super::compose::{self, Items};
+use super::contested;
 use super::error::Result;
+use super::failure::Refused;
 use super::model::{Column, Flow, Source, Target, all_equal, numbered};
 use super::sql::arg;
-use super::subtransaction::Raised;
 use super::tuples::{RowColumn, Rows, Statements};
 use crate::engine::counts::Counts;
 use crate::engine::decide::Mode;
@@ -144,14 +143,15 @@ pub fn obsolete(source: &Source, target: &Target, names: &Names) -> (String, Str
     }
 }
 
-/// Writes a batch. `Err(Failed)` inside the outer `Ok` where an item's data is at fault.
+/// Writes a batch. Inside the outer `Ok`, the items that are refused a target key: then nothing of
+/// the batch may be kept.
 pub fn write(
     flow: &Flow,
     source: &Source,
     writers: &[Writer],
     batch: &Batch,
     writing: Writing,
-) -> Result<std::result::Result<Counts, Raised>> {
+) -> Result<std::result::Result<Counts, Vec<Refused>>> {
     let statements = Statements::connect()?;
     statements.name("coco_batch", batch.rows())?;
     let mut counts = Counts::default();
@@ -188,7 +188,8 @@ pub fn write(
             )?;
         }
         if output.len() > 0 {
-            if let Some(refused) = contested(&inner, source, target, &names)? {
+            let refused = contested::refused(&inner, source, target, &names)?;
+            if !refused.is_empty() {
                 return Ok(Err(refused));
             }
             counts.upserted += upsert(&inner, target, &names, first_time, writing.mode)?;
@@ -202,73 +203,6 @@ pub fn write(
     counts.evaluated = batch.items.iter().filter(|i| i.action == Action::Evaluate).count() as i64;
     counts.unchanged = batch.items.iter().filter(|i| i.action == Action::Advance).count() as i64;
     Ok(Ok(counts))
-}
-
-/// Looks for target keys that an item produces twice, or that are another's. After the deletions,
-/// so that what an item of this batch lets go of is free.
-fn contested(
-    statements: &Statements,
-    source: &Source,
-    target: &Target,
-    names: &Names,
-) -> Result<Option<Raised>> {
-    let key = key_text(&names.new_key);
-    let by = names.new_key.join(", ");
-    let twice = format!(
-        "select true from coco_output as n group by {by}
-         having pg_catalog.count(*) operator(pg_catalog.>) 1 limit 1"
-    );
-    if statements.first_text(&twice, &[])?.is_some() {
-        let which = format!(
-            "select pg_catalog.min({key}::pg_catalog.text) from coco_output as n group by {by}
-             having pg_catalog.count(*) operator(pg_catalog.>) 1 limit 1"
-        );
-        let key = statements.first_text(&which, &[])?.unwrap_or_default();
-        return Ok(Some(refusal("21000", target, "produced twice", &key)));
-    }
-    if target.covered.is_some() {
-        return Ok(None);
-    }
-    let old_item = numbered("o.i", source.key.len());
-    let taken = format!(
-        "select {key}::pg_catalog.text from coco_output as n join {relation} as x on {same}
-          where not exists (select from coco_old as o where {own} and {item}) limit 1",
-        relation = target.relation_name(),
-        same = all_equal(&target.key, &names.target_key, &names.new_key),
-        own = all_equal(&target.key, &names.old_key, &names.new_key),
-        item = all_equal(&source.key, &old_item, &names.item),
-    );
-    Ok(statements
-        .first_text(&taken, &[])?
-        .map(|key| refusal("23505", target, "already another item's", &key)))
-}
-
-/// The failure of an item whose target key is refused; its detail is the key, which
-/// [`claimed_key`] finds again.
-fn refusal(sqlstate: &str, target: &Target, why: &str, key: &str) -> Raised {
-    let code = match sqlstate {
-        "23505" => PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
-        _ => PgSqlErrorCode::ERRCODE_CARDINALITY_VIOLATION,
-    };
-    Raised {
-        code,
-        sqlstate: sqlstate.to_owned(),
-        message: format!("target key of {} is {why}", target.relation_name()),
-        detail: Some(format!("Key {key}")),
-        hint: Some(match sqlstate {
-            "23505" => {
-                "As soon as the other item lets go of the key, this one takes it over.".to_owned()
-            }
-            _ => "Choose a key that tells the rows of an item apart.".to_owned(),
-        }),
-    }
-}
-
-/// The target key, as a JSON list of texts, that a refused item waits for.
-pub fn claimed_key(failure: &Raised) -> Option<&str> {
-    let waits =
-        failure.sqlstate == "23505" && failure.message.ends_with("is already another item's");
-    failure.detail.as_deref().filter(|_| waits)?.strip_prefix("Key ")
 }
 
 fn upsert(
@@ -393,49 +327,6 @@ fn track(
               where {own} and b.action operator(pg_catalog.=) 'r'::pg_catalog.\"char\""
         ),
         &[],
-    )?;
-    Ok(())
-}
-
-/// Records that the one item of `batch` failed. What it has at the targets stays.
-pub fn record_failure(
-    source: &Source,
-    batch: &Batch,
-    failure: &Raised,
-    target: Option<i32>,
-    writing: Writing,
-    delay: std::time::Duration,
-) -> Result<()> {
-    let statements = Statements::connect()?;
-    statements.name("coco_batch", batch.rows())?;
-    let columns = numbered("k", source.key.len()).join(", ");
-    let keys = numbered("b.k", source.key.len()).join(", ");
-    let attempts = batch.items.first().map_or(0, |i| i.attempts) + 1;
-    statements.execute(
-        &format!(
-            "insert into {} ({columns}, failure)
-             select {keys}, pg_catalog.jsonb_build_object(
-                      'sqlstate', $1::text, 'message', $2::text, 'detail', $3::text, 'hint', $4::text,
-                      'attempts', $5::int, 'failed_at', pg_catalog.clock_timestamp(),
-                      'next_retry', pg_catalog.clock_timestamp()
-                         operator(pg_catalog.+) pg_catalog.make_interval(secs => $6::float8),
-                      'content_fingerprint', b.fingerprint, 'logic_id', $7::int,
-                      'target', $8::int, 'claims', $9::text)
-               from coco_batch as b
-             on conflict ({columns}) do update set failure = excluded.failure",
-            source.tracking
-        ),
-        &[
-            arg(failure.sqlstate.as_str()),
-            arg(failure.message.as_str()),
-            arg(failure.detail.clone()),
-            arg(failure.hint.clone()),
-            arg(attempts),
-            arg(delay.as_secs_f64()),
-            arg(writing.logic.0),
-            arg(target),
-            arg(claimed_key(failure).map(str::to_owned)),
-        ],
     )?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! A batch of items on its way to its targets: the relation `coco_batch`.
 
+use std::collections::BTreeSet;
+
 use pgrx::{IntoDatum, pg_sys};
 
 use super::error::Result;
@@ -59,6 +61,7 @@ impl Batch {
             })
             .collect();
         let rest = [
+            ("no", pg_sys::INT4OID),
             ("action", pg_sys::CHAROID),
             ("tracked", pg_sys::BOOLOID),
             ("ordinal", pg_sys::INT8OID),
@@ -82,6 +85,7 @@ impl Batch {
         let mut values = key.to_vec();
         let incoming = item.incoming;
         values.extend([
+            (self.items.len() as i32).into_datum(),
             item.action.letter().into_datum(),
             item.tracked.into_datum(),
             incoming.and_then(|i| i.ordinal).and_then(|o| o.0.into_datum()),
@@ -103,22 +107,31 @@ impl Batch {
         Ok(())
     }
 
+    /// A batch of its own of the items but for these.
+    pub fn without(&mut self, numbers: &BTreeSet<usize>) -> Result<Batch> {
+        self.pick(|n| !numbers.contains(&n))
+    }
+
     /// A batch of its own of a range of items.
     pub fn slice(&mut self, range: std::ops::Range<usize>) -> Result<Batch> {
-        let mut slice = Batch {
+        self.pick(|n| range.contains(&n))
+    }
+
+    fn pick(&mut self, takes: impl Fn(usize) -> bool) -> Result<Batch> {
+        let mut picked = Batch {
             columns: self.columns.clone(),
             keys: self.keys,
             rows: Rows::new(&self.columns)?,
             items: vec![],
         };
         self.rows.rewind();
-        for n in 0..range.end {
+        for n in 0..self.items.len() {
             self.rows.advance();
-            if n >= range.start {
+            if takes(n) {
                 let key: Vec<_> = (0..self.keys).map(|k| self.rows.datum(k)).collect();
-                slice.push(&key, self.items[n]);
+                picked.push(&key, self.items[n]);
             }
         }
-        Ok(slice)
+        Ok(picked)
     }
 }

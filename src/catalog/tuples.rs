@@ -214,6 +214,15 @@ impl Statements {
     /// Runs one SELECT under the snapshot that is active ([`OneSnapshot`]) and appends what it
     /// returns to `rows`.
     pub fn select_into(&self, sql: &str, args: &[Arg], rows: &mut Rows) -> Result<i64> {
+        self.run_into(sql, args, rows, true)
+    }
+
+    /// As [`Statements::select_into`], but sees what the batch has written.
+    pub fn query_into(&self, sql: &str, args: &[Arg], rows: &mut Rows) -> Result<i64> {
+        self.run_into(sql, args, rows, false)
+    }
+
+    fn run_into(&self, sql: &str, args: &[Arg], rows: &mut Rows, read_only: bool) -> Result<i64> {
         // SAFETY: the receiver is freed with the context; the store lives in `rows`.
         let count = unsafe {
             let receiver = pg_sys::CreateDestReceiver(pg_sys::CommandDest::DestTuplestore);
@@ -226,7 +235,7 @@ impl Statements {
                 ptr::null_mut(),
                 ptr::null(),
             );
-            self.run(sql, args, receiver, true)?
+            self.run(sql, args, receiver, read_only)?
         };
         rows.len += count as usize;
         Ok(count)

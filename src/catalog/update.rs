@@ -8,6 +8,7 @@ use super::batch::{Action, Batch, Item};
 use super::declare;
 use super::detect::{self, Candidate, Candidates, Scan};
 use super::error::{Error, Result};
+use super::failure::{self, Failure, Refused};
 use super::logic;
 use super::model::{Flow, Source};
 use super::registry;
@@ -170,62 +171,103 @@ impl Run<'_> {
         counts: &mut Counts,
         deferred: Option<&mut Batch>,
     ) -> Result<()> {
-        let failure = match self.attempt(source, batch) {
-            Ok(more) => {
-                *counts += more;
-                return Ok(());
-            }
-            Err(Stop::Flow(error)) => return Err(error),
-            Err(Stop::Item(raised)) => raised,
-        };
-        if let Some(deferred) = deferred.filter(|_| apply::claimed_key(&failure).is_some()) {
-            return batch.move_into(deferred);
-        }
-        let mut failed: Vec<(usize, Raised)> = Vec::new();
-        let whole = 0..batch.len();
-        let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
-            interrupt();
-            match self.attempt(source, &batch.slice(range)?) {
+        let mut rest;
+        let mut this = batch;
+        let mut deferred = deferred;
+        while this.len() > 0 {
+            let failed = match self.attempt(source, this, true) {
                 Ok(more) => {
                     *counts += more;
-                    Ok(Attempt::Done)
+                    return Ok(());
                 }
-                Err(Stop::Item(raised)) => Ok(Attempt::Failed(raised)),
-                Err(Stop::Flow(error)) => Err(error),
+                Err(Stop::Flow(error)) => return Err(error),
+                Err(Stop::Undone) => return Err(Error::internal("a batch was not kept")),
+                Err(Stop::Refused(refused)) => {
+                    let waits = refused.iter().any(|r| r.failure.waits());
+                    if let Some(deferred) = deferred.take().filter(|_| waits) {
+                        return this.move_into(deferred);
+                    }
+                    refused.into_iter().map(|r| (r.item, r.failure)).collect()
+                }
+                Err(Stop::Raised(raised)) => self.find_failing(source, this, raised)?,
+            };
+            if failed.is_empty() {
+                return self.write_halves(source, this, counts);
             }
-        };
-        halve(whole, failure, &mut attempt, &mut |n, raised| {
-            failed.push((n, raised));
-            Ok(())
-        })?;
-        for (n, raised) in failed {
-            let one = batch.slice(n..n + 1)?;
-            let attempts = one.items.first().map_or(0, |i| i.attempts) + 1;
-            let delay = backoff::delay(attempts as u32);
-            let target = self.writers.iter().find(|w| {
-                apply::claimed_key(&raised).is_some()
-                    && raised.message.contains(&w.target.relation_name())
-            });
-            let target = target.map(|w| w.target.id);
-            apply::record_failure(source, &one, &raised, target, self.writing, delay)?;
-            counts.failed += 1;
-            let evaluated = one.items.iter().any(|i| i.action == Action::Evaluate);
-            counts.evaluated += i64::from(evaluated);
+            let numbers = failed.iter().map(|(n, _)| *n).collect();
+            for (n, failure) in failed {
+                self.record(source, &this.slice(n..n + 1)?, &failure, counts)?;
+            }
+            rest = this.without(&numbers)?;
+            this = &mut rest;
         }
         Ok(())
     }
 
-    fn attempt(&self, source: &Source, batch: &Batch) -> std::result::Result<Counts, Stop> {
-        if batch.len() == 0 {
-            return Ok(Counts::default());
-        }
+    /// The items that fail on their own. Nothing of these attempts is kept: the others are to be
+    /// written together, since they may hand keys to each other.
+    fn find_failing(
+        &self,
+        source: &Source,
+        batch: &mut Batch,
+        raised: Raised,
+    ) -> Result<Vec<(usize, Failure)>> {
+        let mut failed = Vec::new();
+        let whole = 0..batch.len();
+        let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
+            match self.attempt(source, &batch.slice(range)?, false) {
+                Ok(_) | Err(Stop::Undone | Stop::Refused(_)) => Ok(Attempt::Done),
+                Err(Stop::Raised(raised)) => Ok(Attempt::Failed(raised)),
+                Err(Stop::Flow(error)) => Err(error),
+            }
+        };
+        halve(whole, raised, &mut attempt, &mut |n, raised| {
+            failed.push((n, Failure::from(raised)));
+            Ok(())
+        })?;
+        Ok(failed)
+    }
+
+    /// Writes in two parts a batch that fails as a whole and of which no item fails alone: two of
+    /// its items together break a constraint of the target.
+    fn write_halves(&self, source: &Source, batch: &mut Batch, counts: &mut Counts) -> Result<()> {
+        let middle = batch.len() / 2;
+        self.write(source, &mut batch.slice(0..middle)?, counts, None)?;
+        self.write(source, &mut batch.slice(middle..batch.len())?, counts, None)
+    }
+
+    fn record(
+        &self,
+        source: &Source,
+        one: &Batch,
+        failure: &Failure,
+        counts: &mut Counts,
+    ) -> Result<()> {
+        let attempts = one.items.first().map_or(0, |i| i.attempts) + 1;
+        let delay = backoff::delay(attempts as u32);
+        failure::record(source, one, failure, self.writing.logic, attempts, delay)?;
+        counts.failed += 1;
+        let evaluated = one.items.iter().any(|i| i.action == Action::Evaluate);
+        counts.evaluated += i64::from(evaluated);
+        Ok(())
+    }
+
+    /// Writes a batch in a subtransaction, which without `keep` is undone.
+    fn attempt(
+        &self,
+        source: &Source,
+        batch: &Batch,
+        keep: bool,
+    ) -> std::result::Result<Counts, Stop> {
+        interrupt();
         subtransaction(
             || match apply::write(self.flow, source, self.writers, batch, self.writing) {
-                Ok(Ok(counts)) => Ok(counts),
-                Ok(Err(refused)) => Err(Stop::Item(refused)),
+                Ok(Ok(counts)) if keep => Ok(counts),
+                Ok(Ok(_)) => Err(Stop::Undone),
+                Ok(Err(refused)) => Err(Stop::Refused(refused)),
                 Err(error) => Err(Stop::Flow(error)),
             },
-            Stop::Item,
+            Stop::Raised,
         )
     }
 
@@ -263,10 +305,14 @@ impl Run<'_> {
     }
 }
 
-/// Why an attempt at a batch ended.
+/// Why an attempt at a batch ended without a result.
 enum Stop {
     /// An item's data is at fault; which, is to be found.
-    Item(Raised),
+    Raised(Raised),
+    /// These items are refused a target key.
+    Refused(Vec<Refused>),
+    /// All went well, and was not to be kept.
+    Undone,
     Flow(Error),
 }
 

@@ -4,6 +4,7 @@
 //! this database, a connector for one outside.
 
 pub mod backoff;
+pub mod claims;
 // The protocol's steps for a target outside this database, which `catalog` carries out as SQL for
 // one inside: exercised by their tests until a connector calls them.
 #[allow(dead_code)]

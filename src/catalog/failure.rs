@@ -1,0 +1,114 @@
+//! What is recorded of an item that failed, and how.
+
+use super::batch::Batch;
+use super::error::Result;
+use super::model::{Source, Target, numbered};
+use super::sql::arg;
+use super::subtransaction::Raised;
+use super::tuples::Statements;
+use crate::engine::version::LogicId;
+
+/// Why an item failed: an error that was raised, or a target key that it may not have.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    sqlstate: String,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+    /// The target and the key, as a JSON list of texts, that the item waits for.
+    claims: Option<(i32, String)>,
+}
+
+/// An item of a batch, by its number, that is refused a target key.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    pub item: usize,
+    pub failure: Failure,
+}
+
+impl From<Raised> for Failure {
+    fn from(r: Raised) -> Failure {
+        Failure {
+            sqlstate: r.sqlstate,
+            message: r.message,
+            detail: r.detail,
+            hint: r.hint,
+            claims: None,
+        }
+    }
+}
+
+impl Failure {
+    /// Another item has the key (unique_violation).
+    pub fn claimed(target: &Target, key: String) -> Failure {
+        Failure {
+            sqlstate: "23505".to_owned(),
+            message: format!("target key of {} is already another item's", target.relation_name()),
+            detail: Some(format!("Key {key}")),
+            hint: Some(
+                "As soon as the other item lets go of the key, this one takes it over.".to_owned(),
+            ),
+            claims: Some((target.id, key)),
+        }
+    }
+
+    /// The item produces the key more than once (cardinality_violation).
+    pub fn twice(target: &Target, key: String) -> Failure {
+        Failure {
+            sqlstate: "21000".to_owned(),
+            message: format!("target key of {} is produced twice", target.relation_name()),
+            detail: Some(format!("Key {key}")),
+            hint: Some("Choose a key that tells the rows of an item apart.".to_owned()),
+            claims: None,
+        }
+    }
+
+    /// Whether the item waits for a key that another has.
+    pub fn waits(&self) -> bool {
+        self.claims.is_some()
+    }
+}
+
+/// Records that the one item of `batch` failed, and when it is tried again. What it has at the
+/// targets stays.
+pub fn record(
+    source: &Source,
+    batch: &Batch,
+    failure: &Failure,
+    logic: LogicId,
+    attempts: i32,
+    delay: std::time::Duration,
+) -> Result<()> {
+    let statements = Statements::connect()?;
+    statements.name("coco_batch", batch.rows())?;
+    let columns = numbered("k", source.key.len()).join(", ");
+    let keys = numbered("b.k", source.key.len()).join(", ");
+    let (target, claims) = failure.claims.clone().unzip();
+    statements.execute(
+        &format!(
+            "insert into {} ({columns}, failure)
+             select {keys}, pg_catalog.jsonb_build_object(
+                      'sqlstate', $1::text, 'message', $2::text, 'detail', $3::text, 'hint', $4::text,
+                      'attempts', $5::int, 'failed_at', pg_catalog.clock_timestamp(),
+                      'next_retry', pg_catalog.clock_timestamp()
+                         operator(pg_catalog.+) pg_catalog.make_interval(secs => $6::float8),
+                      'content_fingerprint', b.fingerprint, 'logic_id', $7::int,
+                      'target', $8::int, 'claims', $9::text)
+               from coco_batch as b
+             on conflict ({columns}) do update set failure = excluded.failure",
+            source.tracking
+        ),
+        &[
+            arg(failure.sqlstate.as_str()),
+            arg(failure.message.as_str()),
+            arg(failure.detail.clone()),
+            arg(failure.hint.clone()),
+            arg(attempts),
+            arg(delay.as_secs_f64()),
+            arg(logic.0),
+            arg(target),
+            arg(claims),
+        ],
+    )?;
+    Ok(())
+}
