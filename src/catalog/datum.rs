@@ -151,6 +151,19 @@ unsafe fn hash(hasher: &mut Hasher, by: By, datum: pg_sys::Datum) {
     }
 }
 
+/// A column of a row's shape, by its place from 0.
+unsafe fn attribute(
+    shape: pg_sys::TupleDesc,
+    place: usize,
+) -> *const pg_sys::FormData_pg_attribute {
+    unsafe {
+        #[cfg(feature = "pg18")]
+        return pg_sys::TupleDescAttr(shape, place as i32);
+        #[cfg(not(feature = "pg18"))]
+        return (*shape).attrs.as_ptr().add(place);
+    }
+}
+
 unsafe fn record(hasher: &mut Hasher, datum: pg_sys::Datum) {
     unsafe {
         let header = pg_sys::pg_detoast_datum(datum.cast_mut_ptr::<pg_sys::varlena>())
@@ -170,7 +183,7 @@ unsafe fn record(hasher: &mut Hasher, datum: pg_sys::Datum) {
         pg_sys::heap_deform_tuple(&mut tuple, shape, values.as_mut_ptr(), nulls.as_mut_ptr());
         let mut inner = Hasher::new();
         for i in 0..count {
-            let attribute = pg_sys::TupleDescAttr(shape, i as i32);
+            let attribute = attribute(shape, i);
             if (*attribute).attisdropped {
                 continue;
             }
