@@ -84,12 +84,16 @@ impl Batch {
     pub fn push(&mut self, key: &[Option<pg_sys::Datum>], item: Item) {
         let mut values = key.to_vec();
         let incoming = item.incoming;
+        // A uuid is its 16 bytes, and is copied from where they are: an allocation an item would
+        // stay until the update ends.
+        let content = incoming.and_then(|i| i.content);
+        let content = content.as_ref().map(|c| pg_sys::Datum::from(c.0.as_ptr()));
         values.extend([
             (self.items.len() as i32).into_datum(),
             item.action.letter().into_datum(),
             item.tracked.into_datum(),
             incoming.and_then(|i| i.ordinal).and_then(|o| o.0.into_datum()),
-            incoming.and_then(|i| i.content).and_then(|c| pgrx::Uuid::from_bytes(c.0).into_datum()),
+            content,
             item.process_ordinal.0.into_datum(),
         ]);
         self.rows.push(&values);

@@ -31,6 +31,8 @@ pub struct Rows {
     store: *mut pg_sys::Tuplestorestate,
     shape: pg_sys::TupleDesc,
     slot: *mut pg_sys::TupleTableSlot,
+    /// Holds all of it, below the (sub)transaction's own, which stays empty and goes at its end.
+    context: pg_sys::MemoryContext,
     len: usize,
 }
 
@@ -48,12 +50,19 @@ unsafe extern "C-unwind" {
 
 impl Rows {
     pub fn new(columns: &[RowColumn]) -> Result<Rows> {
-        // SAFETY: everything is allocated in the (sub)transaction's context, not in that of an SPI
-        // connection, which may end sooner; it is freed in `drop`, or by an abort.
+        // SAFETY: everything is allocated below the (sub)transaction's context, not in that of an
+        // SPI connection, which may end sooner; it is freed in `drop`, or by an abort.
         unsafe {
             let names: Vec<CString> =
                 columns.iter().map(|c| c_string(&c.name)).collect::<Result<_>>()?;
-            let before = pg_sys::MemoryContextSwitchTo(pg_sys::CurTransactionContext);
+            let context = pg_sys::AllocSetContextCreateExtended(
+                pg_sys::CurTransactionContext,
+                c"coco rows".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+            let before = pg_sys::MemoryContextSwitchTo(context);
             let shape = pg_sys::CreateTemplateTupleDesc(columns.len() as i32);
             for (i, column) in columns.iter().enumerate() {
                 let name = &names[i];
@@ -73,7 +82,7 @@ impl Rows {
             let store = pg_sys::tuplestore_begin_heap(false, false, pg_sys::work_mem);
             let slot = pg_sys::MakeSingleTupleTableSlot(shape, &pg_sys::TTSOpsMinimalTuple);
             pg_sys::MemoryContextSwitchTo(before);
-            Ok(Rows { store, shape, slot, len: 0 })
+            Ok(Rows { store, shape, slot, context, len: 0 })
         }
     }
 
@@ -140,7 +149,7 @@ impl Drop for Rows {
             unsafe {
                 pg_sys::ExecDropSingleTupleTableSlot(self.slot);
                 pg_sys::tuplestore_end(self.store);
-                pg_sys::FreeTupleDesc(self.shape);
+                pg_sys::MemoryContextDelete(self.context);
             }
         }
     }
