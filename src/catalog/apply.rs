@@ -11,7 +11,7 @@ use super::error::Result;
 use super::failure::Refused;
 use super::model::{Column, Flow, Source, Target, all_equal, numbered};
 use super::sql::arg;
-use super::tuples::{RowColumn, Rows, Statements};
+use super::tuples::{self, RowColumn, Rows, Statements};
 use crate::engine::counts::Counts;
 use crate::engine::decide::Mode;
 use crate::engine::version::LogicId;
@@ -33,14 +33,7 @@ pub struct Writer<'a> {
 
 /// Columns of `coco_output`: the item's key `i1…` and the query's `c1…`.
 pub fn output_columns(source: &Source, target: &Target) -> Vec<RowColumn> {
-    let typed = |(c, name): (&Column, String)| RowColumn {
-        name,
-        type_oid: c.type_oid,
-        typmod: c.typmod,
-        collation: c.collation,
-    };
-    let keys = source.key.iter().zip(numbered("i", source.key.len())).map(typed);
-    keys.chain(target.columns.iter().zip(numbered("c", target.columns.len())).map(typed)).collect()
+    [tuples::typed("i", &source.key), tuples::typed("c", &target.columns)].concat()
 }
 
 /// The names that the composed statements use.
@@ -80,14 +73,7 @@ pub fn key_text(names: &[String]) -> String {
 
 /// Columns of `coco_old`: the item's key and the target keys it has there.
 pub fn old_columns(source: &Source, target: &Target) -> Vec<RowColumn> {
-    let typed = |(c, name): (&Column, String)| RowColumn {
-        name,
-        type_oid: c.type_oid,
-        typmod: c.typmod,
-        collation: c.collation,
-    };
-    let keys = source.key.iter().zip(numbered("i", source.key.len())).map(typed);
-    keys.chain(target.key.iter().zip(numbered("t", target.key.len())).map(typed)).collect()
+    [tuples::typed("i", &source.key), tuples::typed("t", &target.key)].concat()
 }
 
 /// The target keys that the items of the batch have now, out of their tracking rows.

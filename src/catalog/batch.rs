@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use pgrx::{IntoDatum, pg_sys};
 
 use super::error::Result;
-use super::model::{Source, numbered};
-use super::tuples::{RowColumn, Rows};
+use super::model::Source;
+use super::tuples::{self, RowColumn, Rows};
 use crate::engine::version::{Incoming, ProcessOrdinal};
 
 /// What is done with an item of a batch; in SQL the letter it stands for.
@@ -49,17 +49,7 @@ pub struct Batch {
 
 impl Batch {
     pub fn new(source: &Source) -> Result<Batch> {
-        let mut columns: Vec<RowColumn> = source
-            .key
-            .iter()
-            .zip(numbered("k", source.key.len()))
-            .map(|(k, name)| RowColumn {
-                name,
-                type_oid: k.type_oid,
-                typmod: k.typmod,
-                collation: k.collation,
-            })
-            .collect();
+        let mut columns = tuples::typed("k", &source.key);
         let rest = [
             ("no", pg_sys::INT4OID),
             ("action", pg_sys::CHAROID),

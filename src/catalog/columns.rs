@@ -83,3 +83,15 @@ fn equality_operator(type_oid: pg_sys::Oid) -> Result<Option<String>> {
         &[arg(operator.eq_opr)],
     )
 }
+
+/// ` collate …` for a column definition; nothing where the type has no collation.
+pub fn collate(collation: pg_sys::Oid) -> Result<String> {
+    let clause: Option<String> = sql::one(
+        "select pg_catalog.format(' collate %I.%I', n.nspname, c.collname)
+           from pg_catalog.pg_collation c
+           join pg_catalog.pg_namespace n on n.oid = c.collnamespace
+          where c.oid = $1",
+        &[arg(collation)],
+    )?;
+    Ok(clause.unwrap_or_default())
+}

@@ -4,6 +4,7 @@
 use pgrx::pg_sys;
 
 use super::analysis;
+use super::columns;
 use super::compose;
 use super::error::{Error, Result};
 use super::model::{Column, Flow, Source, Target};
@@ -44,16 +45,7 @@ pub fn make_tracking(
     let name = format!("coco.{}", ident(&object_name("tracking", id, flow)));
     let mut columns = String::new();
     for (n, k) in key.iter().enumerate() {
-        let collation = match k.collation {
-            pg_sys::InvalidOid => String::new(),
-            oid => sql::one::<String>(
-                "select pg_catalog.format(' collate %I.%I', n.nspname, c.collname)
-                   from pg_catalog.pg_collation c
-                   join pg_catalog.pg_namespace n on n.oid = c.collnamespace where c.oid = $1",
-                &[arg(oid)],
-            )?
-            .unwrap_or_default(),
-        };
+        let collation = columns::collate(k.collation)?;
         columns.push_str(&format!("k{} {}{collation} not null, ", n + 1, k.type_name));
     }
     let keys = super::model::numbered("k", key.len()).join(", ");
@@ -100,17 +92,8 @@ pub fn make_view(flow: &Flow, target: &Target) -> Result<pg_sys::Oid> {
         .columns
         .iter()
         .map(|c| {
-            let collate = match c.collation {
-                pg_sys::InvalidOid => None,
-                oid => sql::one::<String>(
-                    "select pg_catalog.format(' collate %I.%I', n.nspname, c.collname)
-                       from pg_catalog.pg_collation c
-                       join pg_catalog.pg_namespace n on n.oid = c.collnamespace
-                      where c.oid = $1",
-                    &[arg(oid)],
-                )?,
-            };
-            Ok(format!("null::{}{} as {}", c.type_name, collate.unwrap_or_default(), c.quoted()))
+            let collate = columns::collate(c.collation)?;
+            Ok(format!("null::{}{collate} as {}", c.type_name, c.quoted()))
         })
         .collect::<Result<_>>()?;
     sql::execute(&format!("create view {name} as select {}", columns.join(", ")), &[])?;
@@ -140,9 +123,9 @@ pub fn drop_all(views: &[String], tracking: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Forgets which keys the items of a source have at a target.
+/// Forgets which keys the items of a source have at a target. The tracking table is the flow
+/// owner's, who may have put a trigger on it: the caller acts as the flow's owner.
 pub fn forget_target_keys(source: &Source, target: i32) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
     sql::execute(
         &format!(
             "update {} set target_keys = target_keys operator(pg_catalog.-) $1::text

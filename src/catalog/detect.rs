@@ -10,7 +10,7 @@ use super::compose;
 use super::error::{Error, Result};
 use super::model::{Source, all_equal, numbered};
 use super::sql::ident;
-use super::tuples::{RowColumn, Rows, Statements};
+use super::tuples::{self, RowColumn, Rows, Statements};
 use crate::engine::decide::Mode;
 use crate::engine::version::{
     Failure, Fingerprint, Incoming, LogicId, Ordinal, ProcessOrdinal, Stored,
@@ -41,17 +41,7 @@ pub struct Candidate {
 }
 
 fn candidate_columns(source: &Source) -> Vec<RowColumn> {
-    let mut columns: Vec<RowColumn> = source
-        .key
-        .iter()
-        .zip(numbered("k", source.key.len()))
-        .map(|(k, name)| RowColumn {
-            name,
-            type_oid: k.type_oid,
-            typmod: k.typmod,
-            collation: k.collation,
-        })
-        .collect();
+    let mut columns = tuples::typed("k", &source.key);
     let rest = [
         ("present", pg_sys::BOOLOID),
         ("ordinal", pg_sys::INT8OID),

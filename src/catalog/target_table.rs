@@ -28,20 +28,12 @@ pub fn make(target: &Target) -> Result<pg_sys::Oid> {
 
 fn definition(column: &Column, not_null: bool) -> Result<String> {
     let not_null = if not_null { " not null" } else { "" };
-    Ok(format!("{} {}{}{not_null}", column.quoted(), column.type_name, collate(column)?))
-}
-
-/// `collate …` where the column's collation is not its type's own.
-fn collate(column: &Column) -> Result<String> {
-    let collation: Option<String> = sql::one(
-        "select pg_catalog.format(' collate %I.%I', n.nspname, c.collname)
-           from pg_catalog.pg_collation c
-           join pg_catalog.pg_namespace n on n.oid = c.collnamespace
-           join pg_catalog.pg_type t on t.oid = $2
-          where c.oid = $1 and t.typcollation <> c.oid",
-        &[arg(column.collation), arg(column.type_oid)],
-    )?;
-    Ok(collation.unwrap_or_default())
+    Ok(format!(
+        "{} {}{}{not_null}",
+        column.quoted(),
+        column.type_name,
+        columns::collate(column.collation)?
+    ))
 }
 
 fn is_key(target: &Target, column: &Column) -> bool {
@@ -193,7 +185,7 @@ pub fn alter_to_fit(target: &Target, relation: pg_sys::Oid) -> Result<Altered> {
                 changes.push(format!(
                     "alter column {c} drop default, alter column {c} type {}{} using null",
                     column.type_name,
-                    collate(column)?,
+                    columns::collate(column.collation)?,
                     c = column.quoted(),
                 ));
             }

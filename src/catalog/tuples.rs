@@ -8,6 +8,7 @@ use std::ptr;
 use pgrx::pg_sys;
 
 use super::error::{Error, Result};
+use super::model::{Column, numbered};
 use super::sql::Arg;
 
 /// A column of a [`Rows`].
@@ -24,6 +25,18 @@ impl RowColumn {
         // The type's own collation: what TupleDescInitEntry puts in.
         RowColumn { name: name.into(), type_oid, typmod: -1, collation: pg_sys::InvalidOid }
     }
+}
+
+/// Columns of these types, named `prefix1`, `prefix2`, …
+pub fn typed(prefix: &str, columns: &[Column]) -> Vec<RowColumn> {
+    let names = numbered(prefix, columns.len());
+    let typed = |(c, name): (&Column, String)| RowColumn {
+        name,
+        type_oid: c.type_oid,
+        typmod: c.typmod,
+        collation: c.collation,
+    };
+    columns.iter().zip(names).map(typed).collect()
 }
 
 /// Rows of one shape, kept in a tuplestore of the (sub)transaction it was made in.

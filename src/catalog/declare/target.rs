@@ -190,6 +190,7 @@ pub fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<()> {
     }
     match altered {
         Altered::Key => {
+            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
             for source in &flow.sources {
                 derived::forget_target_keys(source, changed.id)?;
             }
@@ -233,6 +234,8 @@ pub fn restore_targets(flow: &mut Flow) -> Result<()> {
         let relation = match target_table::find(&target.schema, &target.name)? {
             Some(relation) => {
                 target_table::check_adoptable(target, relation, owner)?;
+                // Somebody else's now: it is not coco's to alter or to drop.
+                target.made = false;
                 relation
             }
             None => {
@@ -243,16 +246,19 @@ pub fn restore_targets(flow: &mut Flow) -> Result<()> {
         drop(acting);
         target.relation = Some(relation);
         target.incarnation += 1;
-        let _as = ActingAs::extension_owner()?;
+        let acting = ActingAs::extension_owner()?;
         sql::execute(
             "update coco.target set relation = $2::oid::regclass, incarnation = $3, made = $4
               where id = $1",
             &[arg(target.id), arg(relation), arg(target.incarnation), arg(target.made)],
         )?;
         let (id, name) = (target.id, target.relation_name());
+        drop(acting);
+        let acting = ActingAs::flow_owner(owner, &settings)?;
         for source in &flow.sources {
             derived::forget_target_keys(source, id)?;
         }
+        drop(acting);
         notice(format!(
             "target {name} of flow \"{}\" was dropped; it is made and filled again",
             flow.name
