@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: help setup build test demo lint clean
+.PHONY: help setup build test demo bench lint clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-6s %s\n", $$1, $$2 }'
@@ -23,6 +23,9 @@ test: ## all tests
 
 demo: ## thousands of documents, chunked and kept up to date, on a throw-away server
 	@scripts/demo.sh
+
+bench: ## what an update costs beside plain statements
+	@bench/run.sh
 
 lint: ## cargo fmt --check and clippy
 	@scripts/lint.sh

@@ -58,6 +58,11 @@ pub fn decide(
     if mode.evaluates_all() {
         return Decision::Evaluate;
     }
+    // An older version never replaces a newer one, whatever the logic, and whatever failed since.
+    let versions = stored.and_then(|s| s.ordinal).zip(incoming.ordinal);
+    if versions.is_some_and(|(have, comes)| have > comes) {
+        return Decision::Skip;
+    }
     if let Some(failure) = failure {
         let same = failure.content == incoming.content && failure.logic == Some(logic);
         return match same && !failure.due && mode == Mode::Normal {
@@ -65,15 +70,10 @@ pub fn decide(
             false => Decision::Evaluate,
         };
     }
-    let Some(stored) = stored else {
-        return Decision::Evaluate;
-    };
+    let Some(stored) = stored else { return Decision::Evaluate };
     let same_logic = stored.logic == Some(logic);
-    if let (Some(have), Some(comes)) = (stored.ordinal, incoming.ordinal) {
-        // An older version never replaces a newer one, whatever the logic.
-        if have > comes || (have == comes && same_logic) {
-            return Decision::Skip;
-        }
+    if same_logic && versions.is_some_and(|(have, comes)| have == comes) {
+        return Decision::Skip;
     }
     let same_content = stored.content.is_some() && stored.content == incoming.content;
     match same_logic && same_content {
@@ -212,5 +212,12 @@ mod tests {
         assert_eq!(with(failed(2, NOW, false), Mode::Normal), Decision::Evaluate);
         assert_eq!(with(failed(1, BEFORE, false), Mode::Normal), Decision::Evaluate);
         assert_eq!(with(failed(1, NOW, false), Mode::Retry), Decision::Evaluate);
+        // What was committed before it failed is not replaced by something older.
+        let (s, f) = (stored(Some(5), 1, NOW), failed(2, NOW, true));
+        let comes = |ordinal| {
+            decide(Some(&s), Some(&incoming(Some(ordinal), 3)), Some(&f), NOW, Mode::Normal)
+        };
+        assert_eq!(comes(4), Decision::Skip);
+        assert_eq!(comes(5), Decision::Evaluate);
     }
 }

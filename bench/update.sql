@@ -1,0 +1,58 @@
+-- What an update costs beside the plain statements it stands for: one server, alternating
+-- repetitions, medians. Run by `make bench`; :items is the size of the source.
+\set ON_ERROR_STOP on
+\set QUIET on
+\pset footer off
+set client_min_messages = warning;
+create extension coco;
+create table src (id bigint primary key, body text, n int, unused text);
+insert into src select i, md5(i::text) || repeat('x', 140), i, 'u' from generate_series(1, :items) i;
+create table plain (id bigint primary key, body text, n int);
+create table times (what text, ms float8);
+vacuum analyze src;
+checkpoint;
+
+create procedure timed(name text, statement text) language plpgsql as $$
+declare began timestamptz := clock_timestamp();
+begin
+  execute statement;
+  insert into times values (name, 1000 * extract(epoch from clock_timestamp() - began));
+end $$;
+
+create procedure repetition() language plpgsql as $$
+begin
+  truncate plain;
+  call timed('insert', 'insert into plain select id, body, n from src');
+  commit;
+  perform coco.create_flow('f', 'src', 'select id, body, n from src', 'target', '{id}');
+  commit;
+  call timed('first', $q$ select * from coco.update('f') $q$);
+  commit;
+  call timed('read', 'select count(*), sum(length(body)), sum(n) from src');
+  call timed('nothing', $q$ select * from coco.update('f') $q$);
+  commit;
+  update src set body = 'y' || body where id % 100 = 0;
+  commit;
+  call timed('one percent', $q$ select * from coco.update('f') $q$);
+  commit;
+  if exists (select from coco.verify('f')) then raise exception 'the target differs from its query'; end if;
+  perform coco.drop_flow('f', keep_targets => false);
+  commit;
+end $$;
+
+call repetition();
+call repetition();
+call repetition();
+
+with median as (
+  select what, percentile_cont(0.5) within group (order by ms) as ms from times group by what
+)
+select a.what as update, b.what as beside,
+       round(a.ms::numeric) as ms, round(b.ms::numeric) as beside_ms, round((a.ms / b.ms)::numeric, 2) as ratio
+  from (values ('first', 'insert'), ('nothing', 'read'), ('one percent', 'nothing')) v(x, y)
+  join median a on a.what = v.x join median b on b.what = v.y;
+
+select coco.create_flow('f', 'src', 'select id, body, n from src', 'target', '{id}') \g /dev/null
+select * from coco.update('f') \g /dev/null
+select round(pg_total_relation_size(tracking_table)::numeric / :items, 1) as tracking_bytes_an_item
+  from coco.sources;
