@@ -207,9 +207,22 @@ fn key_columns(columns: &[Column], key: &[String]) -> Result<Vec<Column>> {
         .collect()
 }
 
-/// Holds off other updates and changes of this flow until the transaction ends. Shows in pg_locks
+/// Loads a flow as [`load`] does, and holds off other updates and changes of it.
+pub fn locked(name: &str) -> Result<Flow> {
+    lock(&load_to_change(name)?)?;
+    // Again: what was read before the lock may have changed while it was waited for.
+    load(name)
+}
+
+/// Loads a flow as [`load_to_change`] does, and holds off other updates and changes of it.
+pub fn locked_to_change(name: &str) -> Result<Flow> {
+    lock(&load_to_change(name)?)?;
+    load_to_change(name)
+}
+
+/// Holds off others until the transaction ends. Shows in pg_locks
 /// as an object of class coco.flow.
-pub fn lock(flow: &Flow) -> Result<()> {
+fn lock(flow: &Flow) -> Result<()> {
     let class =
         sql::one::<pg_sys::Oid>("select 'coco.flow'::pg_catalog.regclass::pg_catalog.oid", &[])?
             .ok_or_else(|| Error::internal("table coco.flow does not exist"))?;

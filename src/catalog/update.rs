@@ -31,8 +31,7 @@ pub struct SourceCounts {
 
 /// Brings all targets of a flow up to date; a row per source.
 pub fn update(name: &str, mode: Mode, batch_size: usize) -> Result<Vec<SourceCounts>> {
-    let mut flow = registry::load(name)?;
-    registry::lock(&flow)?;
+    let mut flow = registry::locked(name)?;
     if flow.targets.is_empty() {
         return Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -285,7 +284,6 @@ impl Run<'_> {
                 if candidates.len() == 0 {
                     continue;
                 }
-                found = true;
                 // Of several that claim one key the first is let in; the others go on waiting.
                 let mut let_in = BTreeSet::new();
                 let first = |c: &Candidate| let_in.insert(c.claims.clone());
@@ -296,7 +294,8 @@ impl Run<'_> {
                 c.evaluated += counts.evaluated;
                 c.upserted += counts.upserted;
                 c.deleted += counts.deleted;
-                c.failed += counts.failed - let_in.len() as i64;
+                c.failed += counts.failed + counts.skipped - let_in.len() as i64;
+                found |= counts.evaluated > 0;
             }
             if !found {
                 return Ok(());

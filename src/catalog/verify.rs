@@ -23,10 +23,7 @@ pub struct Difference {
 /// Items whose last evaluation failed, and their rows, are left out. With `repair`, what differs
 /// is mended, and the differences found are returned.
 pub fn verify(name: &str, repair: bool, batch_size: usize) -> Result<Vec<Difference>> {
-    let flow = registry::load(name)?;
-    if repair {
-        registry::lock(&flow)?;
-    }
+    let flow = if repair { registry::locked(name)? } else { registry::load(name)? };
     let found = differences(&flow)?;
     if !repair || found.is_empty() {
         return Ok(found);

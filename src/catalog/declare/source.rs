@@ -26,8 +26,7 @@ pub struct SourceOptions {
 }
 
 pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> Result<()> {
-    let flow = registry::load(flow)?;
-    registry::lock(&flow)?;
+    let flow = registry::locked(flow)?;
     if !flow.targets.is_empty() {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -16,8 +16,7 @@ use super::query::analyse_into;
 use super::source::temporary;
 
 pub fn add_target(flow: &str, target: &str, query: &str, key: &[String]) -> Result<()> {
-    let mut flow = registry::load(flow)?;
-    registry::lock(&flow)?;
+    let mut flow = registry::locked(flow)?;
     if flow.sources.is_empty() {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -172,8 +171,7 @@ fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
 }
 
 pub fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<()> {
-    let mut flow = registry::load_to_change(flow)?;
-    registry::lock(&flow)?;
+    let mut flow = registry::locked_to_change(flow)?;
     let at = find_target(&flow, target)?;
     let mut changed = flow.targets[at].clone();
     let before = changed.clone();
