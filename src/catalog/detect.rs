@@ -11,7 +11,7 @@ use super::error::{Error, Result};
 use super::model::{Source, all_equal, numbered};
 use super::sql::ident;
 use super::tuples::{self, RowColumn, Rows, Statements};
-use crate::engine::decide::Mode;
+use crate::engine::decide::{Decision, Mode, decide};
 use crate::engine::version::{
     Failure, Fingerprint, Incoming, LogicId, Ordinal, ProcessOrdinal, Stored,
 };
@@ -105,6 +105,16 @@ pub fn scan(statements: &Statements, source: &Source, scan: Scan) -> Result<Cand
     select(statements, source, "full join", &format!("not coalesce({settled}, false)"))
 }
 
+/// Whether any failed item meets a condition on its tracking row `t`. Reads the failing rows alone,
+/// by their own index, where [`waiting`] may read the whole source.
+pub fn any_waiting(statements: &Statements, source: &Source, condition: &str) -> Result<bool> {
+    let sql = format!(
+        "select true from {} as t where t.failure is not null and {condition} limit 1",
+        source.tracking
+    );
+    Ok(statements.first_text(&sql, &[])?.is_some())
+}
+
 /// Failed items that meet a condition on their tracking rows `t`, with what the source has of them.
 pub fn waiting(statements: &Statements, source: &Source, condition: &str) -> Result<Candidates> {
     select(statements, source, "right join", condition)
@@ -149,11 +159,16 @@ pub fn tracked(statements: &Statements, source: &Source) -> Result<i64> {
     text.and_then(|t| t.parse().ok()).ok_or_else(|| Error::internal("no count came back"))
 }
 
-impl Candidates {
-    pub fn len(&self) -> usize {
-        self.rows.len()
+impl Candidate {
+    pub fn decide(&self, logic: LogicId, mode: Mode) -> Decision {
+        // An item that was never committed has only its failure in its tracking row.
+        let gone = self.incoming.is_none();
+        let committed = self.stored.as_ref().filter(|s| s.logic.is_some() || gone);
+        decide(committed, self.incoming.as_ref(), self.failure.as_ref(), logic, mode)
     }
+}
 
+impl Candidates {
     /// Moves to the next item; `None` at the end.
     pub fn next(&mut self) -> Option<Candidate> {
         if !self.rows.advance() {

@@ -15,7 +15,7 @@ use super::sql::literal;
 use super::subtransaction::{Raised, subtransaction};
 use super::tuples::{OneSnapshot, Rows, Statements};
 use super::verify;
-use crate::engine::decide::{Decision, Mode, decide};
+use crate::engine::decide::{Decision, Mode};
 use crate::engine::isolate::{Attempt, isolate};
 use crate::engine::version::ProcessOrdinal;
 
@@ -45,15 +45,7 @@ pub fn preview(name: &str, mode: Mode, batch_size: usize, limit: usize) -> Resul
         loop {
             let item = candidates.next();
             if let Some(item) = &item {
-                let committed =
-                    item.stored.as_ref().filter(|s| s.logic.is_some() || item.incoming.is_none());
-                let action = match decide(
-                    committed,
-                    item.incoming.as_ref(),
-                    item.failure.as_ref(),
-                    logic,
-                    mode,
-                ) {
+                let action = match item.decide(logic, mode) {
                     Decision::Evaluate => Some(Action::Evaluate),
                     Decision::Remove => Some(Action::Remove),
                     Decision::Skip | Decision::Advance | Decision::Wait => None,

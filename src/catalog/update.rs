@@ -18,7 +18,7 @@ use super::target_table;
 use super::tuples::{OneSnapshot, Statements};
 use crate::engine::backoff;
 use crate::engine::counts::Counts;
-use crate::engine::decide::{Decision, Mode, decide};
+use crate::engine::decide::{Decision, Mode};
 use crate::engine::isolate::{Attempt, halve};
 use crate::engine::version::ProcessOrdinal;
 
@@ -109,17 +109,7 @@ impl Run<'_> {
                 _ => {}
             }
             *present += i64::from(item.incoming.is_some());
-            // An item that was never committed has only its failure in its tracking row.
-            let committed =
-                item.stored.as_ref().filter(|s| s.logic.is_some() || item.incoming.is_none());
-            let decision = decide(
-                committed,
-                item.incoming.as_ref(),
-                item.failure.as_ref(),
-                self.writing.logic,
-                self.writing.mode,
-            );
-            let action = match decision {
+            let action = match item.decide(self.writing.logic, self.writing.mode) {
                 Decision::Skip => {
                     counts.skipped += i64::from(item.incoming.is_some());
                     continue;
@@ -280,10 +270,10 @@ impl Run<'_> {
             for (source, result) in self.flow.sources.iter().zip(all.iter_mut()) {
                 let _snapshot = OneSnapshot::take();
                 let statements = Statements::connect()?;
-                let mut candidates = detect::waiting(&statements, source, &free)?;
-                if candidates.len() == 0 {
+                if !detect::any_waiting(&statements, source, &free)? {
                     continue;
                 }
+                let mut candidates = detect::waiting(&statements, source, &free)?;
                 // Of several that claim one key the first is let in; the others go on waiting.
                 let mut let_in = BTreeSet::new();
                 let first = |c: &Candidate| let_in.insert(c.claims.clone());
