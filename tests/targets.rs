@@ -73,6 +73,37 @@ fn rows_stay_their_items_when_a_query_changes_how_they_are_found() {
 }
 
 #[test]
+fn a_query_that_goes_and_comes_back_before_an_update_loses_no_row() {
+    let mut db = flow("detour", "select id + 0 as id, a from d", "{id}");
+    db.run("update d set id = id + 100");
+    for detour in [
+        "select id, a from d",
+        "select id + 0 as id, a, b from d",
+        "select id::text as id, a from d",
+    ] {
+        db.run("update d set id = id + 100");
+        db.run(&format!("select coco.set_query('f', null, $q${detour}$q$)"));
+        db.run("select coco.set_query('f', null, 'select id + 0 as id, a from d')");
+        db.update("f", "normal");
+        db.verify_clean("f");
+        assert_eq!(
+            text(&mut db, "select count(*)::text from t where a is not null"),
+            "20",
+            "{detour}"
+        );
+    }
+    // Rows that only the list knows, dropped on a way where the key is the source's.
+    db.run("select coco.set_query('f', null, 'select id + 7 as id, a from d')");
+    db.update("f", "normal");
+    db.run(
+        "select coco.set_query('f', null, 'select id, a from d');
+            select coco.set_query('f', null, 'select id + 7 as id, a from d')",
+    );
+    db.update("f", "normal");
+    db.verify_clean("f");
+}
+
+#[test]
 fn an_adopted_table_is_never_altered() {
     let mut db = TestDb::new("adopted");
     db.run(

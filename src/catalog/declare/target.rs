@@ -202,7 +202,8 @@ pub fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<()> {
         _ => {}
     }
     // Part of the logic: a query that comes back finds another table than it left.
-    changed.incarnation += i32::from(altered != Altered::Nothing);
+    let touched = altered != Altered::Nothing || before.covered != changed.covered;
+    changed.incarnation += i32::from(touched);
     let acting = ActingAs::extension_owner()?;
     sql::execute(
         "update coco.target set query = $2, covered = $3, incarnation = $4 where id = $1",
