@@ -34,6 +34,10 @@ start() {
     echo "listen_addresses = ''"
     echo "unix_socket_directories = '$dir'"
     echo "port = $port"
+    # For logical replication, prepared transactions and background workers.
+    echo "wal_level = logical"
+    echo "max_prepared_transactions = 10"
+    echo "max_worker_processes = 32"
     if [ "$option" = --fast ]; then
       echo "fsync = off"
       echo "synchronous_commit = off"

@@ -7,9 +7,20 @@ create table coco.flow (
   owner       regrole not null,
   search_path text not null,
   settings    jsonb not null,
+  live        boolean not null default false,
   created     timestamptz not null default pg_catalog.now()
 );
 comment on table coco.flow is 'Declared flows. Written by coco''s functions alone.';
+
+create table coco.capture (
+  id       int generated always as identity primary key,
+  relation regclass not null unique,
+  columns  text[] not null,
+  always   boolean not null,
+  segment  int not null default 0,
+  since    xid8
+);
+comment on table coco.capture is 'Captured tables: the columns kept of each changed row in coco.log_<id>_<segment>. Written by coco''s functions alone.';
 
 create table coco.source (
   id          int generated always as identity primary key,
@@ -23,9 +34,24 @@ create table coco.source (
   fingerprint text,
   used        text[] not null default '{}',
   tracking    regclass not null,
+  capture     text not null default 'scan' check (capture in ('scan', 'trigger', 'always')),
+  refresh_interval interval,
+  -- of a lookup: the source whose items its changes affect, and how they are found
+  lookup_of   int references coco.source on delete cascade,
+  affects     text,
   unique (flow, name)
 );
-comment on table coco.source is 'Sources of flows, and their tracking tables. Written by coco''s functions alone.';
+comment on table coco.source is 'Sources and lookups of flows, and their tracking tables. Written by coco''s functions alone.';
+
+-- Up to where a source's changes were followed. Not in a dump: it means nothing in another cluster.
+create table coco.cursor (
+  source    int primary key references coco.source on delete cascade,
+  snapshot  pg_snapshot not null,
+  logic     int not null,
+  signature uuid not null,
+  taken     timestamptz not null default pg_catalog.clock_timestamp()
+) with (fillfactor = 50);
+comment on table coco.cursor is 'Up to where each captured source was followed, and what its capture looked like then. Written by coco''s functions alone.';
 
 create table coco.target (
   id          int generated always as identity primary key,
@@ -43,6 +69,19 @@ create table coco.target (
 );
 comment on table coco.target is 'Targets of flows, their queries and their views. Written by coco''s functions alone.';
 
+-- A row for each live flow whose last run failed as a whole. Not in a dump.
+create table coco.trouble (
+  flow       int primary key references coco.flow (id) on delete cascade,
+  attempts   int not null,
+  failed_at  timestamptz not null default pg_catalog.clock_timestamp(),
+  next_retry timestamptz not null,
+  sqlstate   text not null,
+  message    text not null,
+  detail     text,
+  hint       text
+);
+comment on table coco.trouble is 'Live flows whose last run failed as a whole. Written by coco''s workers alone.';
+
 create table coco.logic (
   id          int generated always as identity primary key,
   flow        text not null references coco.flow on delete cascade,
@@ -53,12 +92,14 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints a flow has run under, with the parts each was made from. Written by coco''s functions alone.';
 
-revoke all on coco.flow, coco.source, coco.target, coco.logic from public;
+revoke all on coco.capture, coco.cursor, coco.trouble, coco.flow, coco.source, coco.target, coco.logic from public;
 
+select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
 select pg_catalog.pg_extension_config_dump('coco.source', '');
 select pg_catalog.pg_extension_config_dump('coco.target', '');
 select pg_catalog.pg_extension_config_dump('coco.logic', '');
+select pg_catalog.pg_extension_config_dump('coco.capture_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.flow_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.source_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.target_id_seq', '');

@@ -1,4 +1,4 @@
--- The functions. Each pins its search_path; what a user wrote runs under the flow's own.
+-- The functions. Each (but one) pins its search_path; what a user wrote runs under the flow's own.
 
 create function coco.create_flow(
   flow        text,
@@ -10,13 +10,15 @@ create function coco.create_flow(
   source_key  text[]   default null,
   ordinal     text     default null,
   fingerprint text     default null,
+  capture     text     default null,
+  refresh_interval interval default null,
   -- evaluated where the caller stands, before the function pins its own
   search_path text     default pg_catalog.current_setting('search_path')
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_wrapper';
 comment on function coco.create_flow is
-'Declares a flow. In one call: source, query, target and key (the columns that name a row of the target); name is what the query calls the source (default: the relation''s name), source_key, ordinal and fingerprint are the key, ordinal and fingerprint of coco.add_source. With the flow''s name alone: an empty flow, for coco.add_source and coco.add_target. The flow belongs to the calling role; its queries run as that role, under search_path.';
+'Declares a flow. In one call: source, query, target and key (the columns that name a row of the target); name is what the query calls the source (default: the relation''s name), source_key, ordinal, fingerprint, capture and refresh_interval are those of coco.add_source. With the flow''s name alone: an empty flow, for coco.add_source and coco.add_target. The flow belongs to the calling role; its queries run as that role, under search_path.';
 
 create function coco.add_source(
   flow        text,
@@ -24,12 +26,29 @@ create function coco.add_source(
   name        text   default null,
   key         text[] default null,
   ordinal     text   default null,
-  fingerprint text   default null
+  fingerprint text   default null,
+  capture     text   default null,
+  refresh_interval interval default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'add_source_wrapper';
 comment on function coco.add_source is
-'Adds a source to a flow. name: what the query calls it (default: the relation''s name). key: columns that name an item (default: the primary key); if no unique index stands on them, the rows that share a key are one item. ordinal: an expression (integer or time) that grows with each version of an item; an item with a known ordinal is skipped unread. fingerprint: an expression whose value stands for the item''s content, in place of the columns that the query uses.';
+'Adds a source to a flow. name: what the query calls it (default: the relation''s name). key: columns that name an item (default: the primary key); if no unique index stands on them, the rows that share a key are one item. ordinal: an expression (integer or time) that grows with each version of an item; an item with a known ordinal is skipped unread; for a view, materialized view or foreign table it says that the key names one row. fingerprint: an expression whose value stands for the item''s content, in place of the columns that the query uses. capture: how changes are found: trigger (triggers note the keys of changed rows), always (the same for rows that logical replication applies), scan (each update reads all of the source); by default, trigger where the owner may put triggers on the table. refresh_interval: how often a live flow reads a source that is not captured (default: a minute).';
+
+create function coco.add_lookup(
+  flow        text,
+  lookup      regclass,
+  name        text   default null,
+  affects     text   default null,
+  source      text   default null,
+  key         text[] default null,
+  capture     text   default null,
+  refresh_interval interval default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'add_lookup_wrapper';
+comment on function coco.add_lookup is
+'Has changes of a relation that a flow''s query reads besides its source evaluate again the items they affect. affects: a query from changed keys of the lookup to keys of the source; in it name (default: the relation''s name) is a relation that holds the keys of the rows that were inserted, updated or deleted, for example SELECT d.id FROM documents d JOIN authors a ON a.id = d.author. Without it a change affects every item. source: which source, where the flow has several. key, capture and refresh_interval: as in coco.add_source.';
 
 create function coco.add_target(
   flow   text,
@@ -84,6 +103,25 @@ create function coco.retry(
 comment on function coco.retry is
 'As coco.update, but failed items are evaluated again without waiting for their next retry.';
 
+create function coco.start(flow text) returns void language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'start_wrapper';
+comment on function coco.start is
+'Makes a flow live: from the commit on, a background worker keeps its targets up to date. Sees to it that changes of its sources are captured. With coco in shared_preload_libraries live flows go on after a restart of the server.';
+
+create function coco.stop(flow text) returns void language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'stop_wrapper';
+comment on function coco.stop is
+'Makes a flow that is live so no more. Waits until the worker has finished what it is doing for it. Changes go on being captured, for the next coco.update or coco.start.';
+
+create function coco.wait(flow text, timeout interval default '1 minute') returns boolean
+  language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'wait_wrapper';
+comment on function coco.wait is
+'Waits until everything that was committed before the call is in the targets of a live flow: true; or until the timeout: false.';
+
 create function coco.preview(
   flow     text,
   mode     text default 'normal',
@@ -132,6 +170,40 @@ create function coco.fingerprint(variadic "any") returns uuid
 comment on function coco.fingerprint is
 '128 bits of the BLAKE3 hash of its arguments, of any types: values, NULLs, records.';
 
+create function coco.list_files(
+  directory text,
+  glob      text default '**/*',
+  out path text, out modified timestamptz, out size bigint
+) returns setof record language c stable parallel safe
+  rows 10000 cost 10000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'list_files_wrapper';
+comment on function coco.list_files is
+'The files below a directory of the server that a glob matches: path below the directory, time of the last change, bytes. For superusers and members of pg_read_server_files.';
+
+create function coco.read_file(directory text, path text) returns bytea
+  language c stable parallel safe
+  cost 10000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'read_file_wrapper';
+comment on function coco.read_file is
+'The content of a file below a directory of the server; NULL if there is none. For superusers and members of pg_read_server_files.';
+
+-- Without a search_path of its own: a function that sets one is never inlined, and then every file
+-- would be read whenever one is listed. It needs none: a body in SQL's standard form is bound to
+-- what it names here and now. Stable, and so are both that it calls, or it would not be inlined.
+create function coco.local_files(
+  directory text,
+  glob      text default '**/*'
+) returns table (path text, modified timestamptz, size bigint, content bytea)
+  language sql stable parallel safe
+  begin atomic
+    select f.path, f.modified, f.size, coco.read_file(local_files.directory, f.path)
+      from coco.list_files(local_files.directory, local_files.glob) as f;
+  end;
+comment on function coco.local_files is
+'The files below a directory of the server that a glob matches, as rows: path below the directory, time of the last change, bytes, content. A file is read only for a row whose content is asked for. For superusers and members of pg_read_server_files.';
+
 create function coco.tracking_rows(
   out flow text, out source text, out source_key jsonb, out source_ordinal bigint,
   out content_fingerprint uuid, out logic_fingerprint uuid, out process_ordinal bigint,
@@ -149,3 +221,25 @@ create function coco.error_rows(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'error_rows_wrapper';
 comment on function coco.error_rows is 'The rows of coco.errors.';
+
+-- No SET clause: it would cost every writer more than the rest. The function finds nothing by name,
+-- but for one look-up a backend in coco's catalog, for which it takes the extension owner's rights.
+create function coco.capture() returns trigger language c
+  as 'MODULE_PATHNAME', 'coco_capture';
+comment on function coco.capture is
+'Trigger function: appends the keys of changed rows to the change log of their table. coco creates its triggers itself.';
+
+create function coco.worker_rows(
+  out pid int, out database oid, out seat int, out flow int, out source int,
+  out done bigint, out total bigint, out since timestamptz, out turns bigint,
+  out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint
+) returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'worker_rows_wrapper';
+comment on function coco.worker_rows is 'What workers of all databases are doing; no row without coco in shared_preload_libraries.';
+
+create function coco.pending_rows(out source int, out pending bigint, out at_least boolean)
+  returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'pending_rows_wrapper';
+comment on function coco.pending_rows is 'Captured changes that your flows have not followed yet; counted up to 100,000 a source.';

@@ -3,10 +3,13 @@
 
 revoke all on all functions in schema coco from public;
 grant execute on function
-  coco.create_flow, coco.add_source, coco.add_target, coco.set_query, coco.drop_flow,
-  coco.update, coco.retry, coco.preview, coco.verify,
+  coco.create_flow, coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.drop_flow,
+  coco.update, coco.retry, coco.start, coco.stop, coco.wait, coco.preview, coco.verify,
   coco.split_text, coco.normalize_text, coco.fingerprint,
-  coco.tracking_rows, coco.error_rows
+  coco.tracking_rows, coco.error_rows, coco.pending_rows, coco.worker_rows
 to public;
-grant select on coco.flows, coco.sources, coco.targets, coco.tracking, coco.errors, coco.status
+grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.tracking, coco.errors, coco.status, coco.workers, coco.progress
 to public;
+
+-- What reads the server's files asks for this role itself as well.
+grant execute on function coco.local_files, coco.list_files, coco.read_file to pg_read_server_files;

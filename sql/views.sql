@@ -1,7 +1,7 @@
 -- What a role sees of its flows: those it owns, or whose owner it is a member of.
 
 create view coco.flows with (security_barrier) as
-select f.flow, f.owner, f.search_path, f.settings, f.created
+select f.flow, f.owner, f.live, f.search_path, f.settings, f.created
   from coco.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 comment on view coco.flows is 'The flows you own, or whose owner you are a member of.';
@@ -9,10 +9,18 @@ comment on view coco.flows is 'The flows you own, or whose owner you are a membe
 create view coco.sources with (security_barrier) as
 select s.flow, s.name as source, s.relation, s.key,
        case when s.grouped then 'group' else 'row' end as item,
-       s.used as used_columns, s.ordinal, s.fingerprint, s.tracking as tracking_table
+       s.used as used_columns, s.ordinal, s.fingerprint, s.capture, s.refresh_interval,
+       s.tracking as tracking_table
   from coco.source s join coco.flow f using (flow)
+ where pg_catalog.pg_has_role(f.owner, 'usage') and s.lookup_of is null;
+comment on view coco.sources is 'Their sources: item tells whether an item is a row or the group of rows that share the key; used_columns are those the content fingerprint covers; capture tells how changes are found.';
+
+create view coco.lookups with (security_barrier) as
+select s.flow, s.name as lookup, s.relation, s.key, o.name as source, s.affects,
+       s.used as used_columns, s.capture, s.refresh_interval, s.tracking as tracking_table
+  from coco.source s join coco.source o on o.id = s.lookup_of join coco.flow f on f.flow = s.flow
  where pg_catalog.pg_has_role(f.owner, 'usage');
-comment on view coco.sources is 'Their sources: item tells whether an item is a row or the group of rows that share the key; used_columns are those the content fingerprint covers.';
+comment on view coco.lookups is 'Their lookups: affects finds, for changed keys of the lookup, the source''s items to evaluate again (NULL: all); a change of other than used_columns affects none.';
 
 create view coco.targets with (security_barrier) as
 select t.flow, pg_catalog.format('%I.%I', t.schema, t.name) as target, t.relation, t.key, t.query,
@@ -26,6 +34,25 @@ comment on view coco.tracking is 'What is committed of every source item: versio
 
 create view coco.errors as select * from coco.error_rows();
 comment on view coco.errors is 'Source items whose last evaluation failed: their target rows are those of before. Tried again at next_retry by coco.update, or at once by coco.retry.';
+
+-- Everybody may see what works here; whose flow it is, only who may see the flow.
+create view coco.workers as
+select w.pid, w.seat, f.flow, s.name as source,
+       case when w.flow is null then 'waiting' else 'working' end as state, w.since, w.turns,
+       w.evaluated, w.upserted, w.deleted, w.failed
+  from coco.worker_rows() w
+  left join coco.flow f on f.id = w.flow and pg_catalog.pg_has_role(f.owner, 'usage')
+  left join coco.source s on s.id = w.source and s.flow = f.flow
+ where w.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
+comment on view coco.workers is 'Workers of this database: the flow and source each is working on, since when, and what it has done since it began. Empty without coco in shared_preload_libraries.';
+
+create view coco.progress as
+select f.flow, s.name as source, w.pid, w.done, w.total, w.since
+  from coco.worker_rows() w
+  join coco.flow f on f.id = w.flow and pg_catalog.pg_has_role(f.owner, 'usage')
+  join coco.source s on s.id = w.source
+ where w.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
+comment on view coco.progress is 'What workers are doing for your flows at this moment: items done, of those there are to look at.';
 
 create view coco.status with (security_barrier) as
 select f.flow,
@@ -44,16 +71,35 @@ select f.flow,
                                              where a.attrelid = s.relation and a.attname = u.name
                                                and not a.attisdropped))
               then 'query broken'
+            when x.flow is not null then 'error'
+            when f.live and not exists (select from pg_catalog.pg_locks l
+                            where l.locktype = 'object' and l.classid = 'coco.flow'::pg_catalog.regclass
+                              and l.objid = 0 and l.granted and l.mode = 'ShareUpdateExclusiveLock'
+                              and l.database = (select d.oid from pg_catalog.pg_database d
+                                                 where d.datname = pg_catalog.current_database()))
+              then 'no worker'
             when e.failing > 0 then 'failing'
+            when f.live then 'live'
             else 'ready' end as state,
+       p.pending,
+       case when p.pending > 0 then pg_catalog.clock_timestamp() - k.taken
+            when p.pending = 0 then interval '0' end as lag,
+       k.taken as followed_at,
        (select pg_catalog.sum(greatest(c.reltuples, 0))::bigint
           from coco.source s join pg_catalog.pg_class c on c.oid = s.tracking
          where s.flow = f.flow) as items_estimate,
        coalesce(e.failing, 0) as failing,
-       e.next_retry, e.last_error
+       least(e.next_retry, x.next_retry) as next_retry,
+       coalesce(x.message, e.last_error) as last_error,
+       x.hint
   from coco.flow f
   left join (select flow, pg_catalog.count(*) as failing, pg_catalog.min(next_retry) as next_retry,
                     (pg_catalog.array_agg(message order by failed_at desc))[1] as last_error
-               from coco.error_rows() group by flow) e using (flow)
+               from coco.error_rows() group by flow) e on e.flow = f.flow
+  left join coco.trouble x on x.flow = f.id
+  left join (select s.flow, pg_catalog.min(k.taken) as taken
+               from coco.cursor k join coco.source s on s.id = k.source group by s.flow) k on k.flow = f.flow
+  left join (select s.flow, pg_catalog.sum(r.pending)::bigint as pending
+               from coco.pending_rows() r join coco.source s on s.id = r.source group by s.flow) p on p.flow = f.flow
  where pg_catalog.pg_has_role(f.owner, 'usage');
-comment on view coco.status is 'One row a flow: its state, how many items it has (an estimate, as of the last ANALYZE), how many fail, when the next is tried again, and the last error.';
+comment on view coco.status is 'One row a flow. state; pending: captured changes not followed yet (counted up to 100,000 a source; NULL where none is captured, or before the first update); lag: how long ago the flow was last known to have followed, 0 where nothing is pending; items_estimate: as of the last ANALYZE; failing items, the next retry, the last error and what to do.';

@@ -4,12 +4,16 @@
 //! target and touches only what a change touches. Layers, each importing only those below it:
 //!
 //! - [`api`]: the SQL functions.
+//! - [`worker`]: the processes that keep live flows up to date.
 //! - [`catalog`]: the only place with SQL of coco's own.
 //! - [`engine`]: pure Rust, what to do with an item.
+//! - [`files`]: beside the engine, files of the server.
 
 mod api;
 mod catalog;
 mod engine;
+mod files;
+mod worker;
 
 #[cfg(any(test, feature = "pg_test"))]
 #[path = "../pg_test/mod.rs"]
@@ -27,6 +31,7 @@ pgrx::extension_sql_file!("../sql/rights.sql", name = "rights", finalize);
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     api::settings::define();
+    worker::define();
 }
 
 /// Required by `cargo pgrx test` at the crate root.

@@ -4,15 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each layer with what it must not mention. A layer that does not exist yet is kept all the same.
-const LAYERS: [(&str, &[&str]); 5] = [
-    ("engine", &["api", "worker", "catalog", "targets", "pgrx", "tokio"]),
+const LAYERS: [(&str, &[&str]); 6] = [
+    ("files", &["api", "worker", "catalog", "targets", "engine", "pgrx", "tokio"]),
+    ("engine", &["api", "worker", "catalog", "targets", "files", "pgrx", "tokio"]),
     ("targets", &["api", "worker", "catalog", "pgrx"]),
     ("catalog", &["api", "worker", "targets"]),
     ("worker", &["api"]),
     ("api", &[]),
 ];
 
-const OURS: [&str; 5] = ["api", "worker", "catalog", "targets", "engine"];
+const OURS: [&str; 6] = ["api", "worker", "catalog", "targets", "engine", "files"];
 
 const SQL: [&str; 9] = [
     "select ",

@@ -48,6 +48,13 @@ fn peak(items: i32) -> u64 {
             assert_eq!(counts[0].evaluated, i64::from(items));
         }
     }
+    // All of them changed: noted, and followed.
+    client.batch_execute("update d set body = body || 'x'").unwrap();
+    for flow in ["covered", "listed"] {
+        let counts = support::update(&mut client, flow, "normal")
+            .unwrap_or_else(|e| panic!("{flow}: {}", support::explain(&e)));
+        assert_eq!(counts[0].upserted, i64::from(items));
+    }
     done.store(true, Ordering::Relaxed);
     watch.join().expect("the watch ends")
 }

@@ -6,24 +6,11 @@ use std::process::{Command, Stdio};
 
 use support::TestDb;
 
-#[test]
-fn a_restored_flow_goes_on_and_evaluates_nothing_that_did_not_change() {
+/// Dumps a database and restores it in another.
+fn restored(db: &TestDb, name: &str) -> TestDb {
     let bin = std::env::var("COCO_TEST_PG_BIN")
         .expect("COCO_TEST_PG_BIN: run `make test`, which sets it");
-    let mut db = TestDb::new("dumped");
-    db.run(
-        "create type mood as enum ('sad', 'ok');
-         create function f(t text) returns text language sql immutable as $$ select upper(t) $$;
-         create table d (id int primary key, body text, m mood default 'ok');
-         insert into d select i, 'b' || i from generate_series(1, 50) i;
-         select coco.create_flow('covered', 'd', 'select id, f(body) as body, m from d', 'c', '{id}');
-         select coco.create_flow('listed', 'd', 'select md5(body) as h, id from d', 'l', '{h}');
-         select coco.create_flow('fails', 'd', 'select id, 1 / (id - 7) as q from d', 'q', '{id}')",
-    );
-    for flow in ["covered", "listed", "fails"] {
-        db.update(flow, "normal");
-    }
-    let mut other = TestDb::new("restored");
+    let mut other = TestDb::new(name);
     other.run("drop extension coco");
     let mut dump = Command::new(format!("{bin}/pg_dump"))
         .args(["-d", &db.url()])
@@ -38,6 +25,86 @@ fn a_restored_flow_goes_on_and_evaluates_nothing_that_did_not_change() {
         .expect("psql starts");
     assert!(dump.wait().expect("pg_dump ends").success(), "pg_dump writes it all");
     assert!(restore.success(), "the dump restores without an error");
+    other
+}
+
+fn captured(name: &str) -> TestDb {
+    let mut db = TestDb::new(name);
+    db.run(
+        "create table d (id int primary key, body text);
+         insert into d select i, 'b' || i from generate_series(1, 50) i;
+         select coco.create_flow('f', 'd', 'select id, body from d', 't', '{id}', capture => 'trigger');
+         select coco.create_flow('g', 'd', 'select id, upper(body) as body from d', 'u', '{id}', capture => 'trigger')",
+    );
+    for flow in ["f", "g"] {
+        db.update(flow, "normal");
+    }
+    db
+}
+
+#[test]
+fn a_restored_capture_scans_until_its_log_is_made_again() {
+    let mut db = captured("dumped_capture");
+    db.run("update d set body = 'changed' where id = 1");
+    let mut other = restored(&db, "restored_capture");
+    // Writers find triggers without a log.
+    other.run("update d set body = 'changed' where id = 2");
+    let c = &other.update("f", "normal")[0];
+    assert_eq!((c.seen, c.evaluated), (50, 2), "{c:?}");
+    other.verify_clean("f");
+    other.run("update d set body = 'changed' where id = 3");
+    // Other databases of the server may hold it up.
+    let mut scans = 0;
+    while other.update("f", "normal")[0].seen > 0 {
+        scans += 1;
+        assert!(scans < 1000, "f is scanned for ever");
+    }
+    assert!(scans > 0, "the first update makes the log, and knows nothing yet");
+    other.run("update d set body = 'again' where id = 3; insert into d values (51, 'new')");
+    let c = &other.update("f", "normal")[0];
+    assert_eq!((c.seen, c.evaluated), (2, 2), "{c:?}");
+    other.verify_clean("f");
+    other.update("g", "normal");
+    other.verify_clean("g");
+    assert_eq!(other.update("g", "normal")[0].seen, 0);
+}
+
+#[test]
+fn a_writer_that_found_no_log_yet_is_found_after_a_restore() {
+    let db = captured("dumped_writer");
+    let mut other = restored(&db, "restored_writer");
+    let (mut first, mut writer) = (other.connect(), other.connect());
+    first.batch_execute("begin; select coco.update('f')").expect("an update");
+    // While the log is made: its transaction is later than that one's.
+    writer.batch_execute("begin; update d set body = 'unnoted' where id = 1").expect("a writer");
+    first.batch_execute("commit").expect("committed");
+    for _ in 0..3 {
+        assert_eq!(other.update("f", "normal")[0].evaluated, 0);
+        other.update("g", "normal");
+    }
+    writer.batch_execute("commit").expect("committed");
+    for flow in ["f", "g"] {
+        assert_eq!(other.update(flow, "normal")[0].evaluated, 1, "{flow}");
+        other.verify_clean(flow);
+    }
+}
+
+#[test]
+fn a_restored_flow_goes_on_and_evaluates_nothing_that_did_not_change() {
+    let mut db = TestDb::new("dumped");
+    db.run(
+        "create type mood as enum ('sad', 'ok');
+         create function f(t text) returns text language sql immutable as $$ select upper(t) $$;
+         create table d (id int primary key, body text, m mood default 'ok');
+         insert into d select i, 'b' || i from generate_series(1, 50) i;
+         select coco.create_flow('covered', 'd', 'select id, f(body) as body, m from d', 'c', '{id}');
+         select coco.create_flow('listed', 'd', 'select md5(body) as h, id from d', 'l', '{h}');
+         select coco.create_flow('fails', 'd', 'select id, 1 / (id - 7) as q from d', 'q', '{id}')",
+    );
+    for flow in ["covered", "listed", "fails"] {
+        db.update(flow, "normal");
+    }
+    let mut other = restored(&db, "restored");
     for flow in ["covered", "listed"] {
         let c = &other.update(flow, "normal")[0];
         assert_eq!((c.seen, c.unchanged, c.evaluated), (50, 50, 0), "{flow}: {c:?}");

@@ -15,7 +15,7 @@ fn of_a_hundred_thousand_items_one_that_changed_is_evaluated() {
     db.run(
         "create table d (id int primary key, body text, unused int);
          insert into d select i, md5(i::text), 0 from generate_series(1, 100000) i;
-         select coco.create_flow('f', 'd', 'select id, upper(body) as body from d', 't', '{id}')",
+         select coco.create_flow('f', 'd', 'select id, upper(body) as body from d', 't', '{id}', capture => 'scan')",
     );
     let c = &db.update("f", "normal")[0];
     assert_eq!((c.seen, c.evaluated, c.upserted), (100_000, 100_000, 100_000), "{c:?}");
@@ -51,7 +51,7 @@ fn a_fingerprint_of_the_users_own_makes_trivial_changes_none() {
     db.update("f", "normal");
     db.run(r"update d set body = E'One two. \r\nThree.\n' where id = 1");
     let c = &db.update("f", "normal")[0];
-    assert_eq!((c.unchanged, c.evaluated), (2, 0), "{c:?}");
+    assert_eq!((c.seen, c.unchanged, c.evaluated), (1, 1, 0), "{c:?}");
     db.run("update d set body = 'One two. Three!' where id = 1");
     assert_eq!(db.update("f", "normal")[0].evaluated, 1);
 }
@@ -62,7 +62,7 @@ fn a_known_ordinal_skips_unread_and_never_goes_back() {
     db.run(
         "create table d (id int primary key, body text, modified timestamptz not null);
          insert into d values (1, 'a', '2020-01-01'), (2, 'b', '2020-01-01');
-         select coco.create_flow('f', 'd', 'select id, body from d', 't', '{id}', ordinal => 'modified')",
+         select coco.create_flow('f', 'd', 'select id, body from d', 't', '{id}', ordinal => 'modified', capture => 'scan')",
     );
     db.update("f", "normal");
     db.run("insert into d values (3, 'c', 'infinity')");
@@ -242,6 +242,34 @@ fn several_updates_at_once_wait_for_each_other_and_agree() {
     db.update("f", "normal");
     db.verify_clean("f");
     assert_eq!(text(&mut db, "select count(*)::text from t where n = 24"), "200");
+}
+
+#[test]
+fn an_update_that_waited_goes_by_what_it_waited_for() {
+    let mut db = TestDb::new("waited");
+    db.run(
+        "create table d (id int primary key, n int); insert into d select i, i from generate_series(1, 5) i;
+         select coco.create_flow('f', 'd', 'select id, n from d', 't', '{id}')",
+    );
+    let waits = "select count(*)::text from pg_locks where not granted and locktype = 'object'
+        and database = (select oid from pg_database where datname = current_database())";
+    for (first, evaluated, n) in [
+        // A first update: then the target is empty no longer, and the logic known.
+        ("select coco.update('f'); update d set n = 10 where id = 1", 1, "10"),
+        ("select coco.set_query('f', null, 'select id, n + 1 as n from d')", 5, "11"),
+    ] {
+        let (mut one, mut two) = (db.connect(), db.connect());
+        one.batch_execute(&format!("begin; {first}")).unwrap();
+        let waiting = std::thread::spawn(move || support::update(&mut two, "f", "normal"));
+        while text(&mut db, waits) == "0" {
+            std::thread::yield_now();
+        }
+        one.batch_execute("commit").unwrap();
+        let c = waiting.join().unwrap().unwrap_or_else(|e| panic!("{}", support::explain(&e)));
+        assert_eq!((c[0].evaluated, c[0].failed), (evaluated, 0), "{c:?}");
+        assert_eq!(text(&mut db, "select n::text from t where id = 1"), n);
+        db.verify_clean("f");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::catalog::declare::{self, SourceOptions};
+use crate::catalog::declare::{self, LookupOptions, SourceOptions};
 use crate::catalog::error::Error;
 
 /// A flow in one call: its source, query, target and key; or, with the name alone, an empty flow
@@ -20,6 +20,8 @@ fn create_flow(
     source_key: Option<Vec<String>>,
     ordinal: Option<String>,
     fingerprint: Option<String>,
+    capture: Option<String>,
+    refresh_interval: Option<Interval>,
     search_path: &str,
 ) -> Result<(), ErrorReport> {
     declare::create_flow(flow, search_path)?;
@@ -30,7 +32,9 @@ fn create_flow(
             || name.is_some()
             || source_key.is_some()
             || ordinal.is_some()
-            || fingerprint.is_some();
+            || fingerprint.is_some()
+            || capture.is_some()
+            || refresh_interval.is_some();
         return match more {
             false => Ok(()),
             true => Err(Error::invalid("argument \"source\" is missing")
@@ -41,7 +45,7 @@ fn create_flow(
     declare::add_source(
         flow,
         source,
-        SourceOptions { name, key: source_key, ordinal, fingerprint },
+        SourceOptions { name, key: source_key, ordinal, fingerprint, capture, refresh_interval },
     )?;
     let missing = |argument: &str| {
         Error::invalid(format!("argument \"{argument}\" is missing"))
@@ -54,6 +58,7 @@ fn create_flow(
 }
 
 #[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
 fn add_source(
     flow: &str,
     source: pg_sys::Oid,
@@ -61,8 +66,27 @@ fn add_source(
     key: Option<Vec<String>>,
     ordinal: Option<String>,
     fingerprint: Option<String>,
+    capture: Option<String>,
+    refresh_interval: Option<Interval>,
 ) -> Result<(), ErrorReport> {
-    Ok(declare::add_source(flow, source, SourceOptions { name, key, ordinal, fingerprint })?)
+    let options = SourceOptions { name, key, ordinal, fingerprint, capture, refresh_interval };
+    Ok(declare::add_source(flow, source, options)?)
+}
+
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn add_lookup(
+    flow: &str,
+    lookup: pg_sys::Oid,
+    name: Option<String>,
+    affects: Option<String>,
+    source: Option<String>,
+    key: Option<Vec<String>>,
+    capture: Option<String>,
+    refresh_interval: Option<Interval>,
+) -> Result<(), ErrorReport> {
+    let options = LookupOptions { name, affects, source, key, capture, refresh_interval };
+    Ok(declare::add_lookup(flow, lookup, options)?)
 }
 
 #[pg_extern(sql = false)]

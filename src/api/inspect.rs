@@ -6,9 +6,8 @@ use pgrx::prelude::*;
 use pgrx::{JsonB, Uuid};
 
 use super::run::parse_mode;
-use super::settings;
 use crate::catalog::error::Error;
-use crate::catalog::{inspect, preview, verify};
+use crate::catalog::{inspect, preview, update, verify};
 
 #[pg_extern(sql = false)]
 fn verify(
@@ -18,7 +17,7 @@ fn verify(
     TableIterator<'static, (name!(target, String), name!(difference, String), name!(key, JsonB))>,
     ErrorReport,
 > {
-    let found = verify::verify(flow, repair, settings::batch_size())?;
+    let found = verify::verify(flow, repair, update::configured())?;
     Ok(TableIterator::new(found.into_iter().map(|d| (d.target, d.difference, d.key))))
 }
 
@@ -47,7 +46,7 @@ fn preview(
         .into());
     }
     let changes =
-        preview::preview(flow, parse_mode(mode)?, settings::batch_size(), max_rows as usize)?;
+        preview::preview(flow, parse_mode(mode)?, update::configured(), max_rows as usize)?;
     Ok(TableIterator::new(changes.into_iter().map(|c| (c.target, c.change, c.key, c.old, c.new))))
 }
 

@@ -3,8 +3,11 @@
 // pgrx wants errors as its ErrorReport, and result tables spelled out in the signature.
 #![allow(clippy::result_large_err, clippy::type_complexity)]
 
+pub mod capture;
 pub mod declare;
+pub mod files;
 pub mod inspect;
+pub mod live;
 pub mod run;
 pub mod settings;
 pub mod text;

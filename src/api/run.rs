@@ -4,7 +4,6 @@ use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::settings;
 use crate::catalog::error::Error;
 use crate::catalog::update;
 use crate::engine::decide::Mode;
@@ -30,7 +29,7 @@ fn update(
     >,
     ErrorReport,
 > {
-    let rows = update::update(flow, parse_mode(mode)?, settings::batch_size())?;
+    let rows = update::update(flow, parse_mode(mode)?, update::configured())?;
     let rows = rows.into_iter().map(|r| {
         let elapsed = Interval::from_micros(r.elapsed.as_micros() as i64);
         let c = r.counts;

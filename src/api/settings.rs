@@ -1,8 +1,10 @@
 //! Settings (GUCs) under the prefix `coco`.
 
-use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::guc::{GucContext, GucFlags, GucRegistry};
 
-static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+use crate::catalog::update::{BATCH_SIZE, SEGMENT_SIZE};
+use crate::worker::MAX_SEATS;
+use crate::worker::follower::MAX_WORKERS;
 
 /// Defines the settings; called once when the library is loaded.
 pub fn define() {
@@ -16,9 +18,24 @@ pub fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
-}
-
-/// Items a batch.
-pub fn batch_size() -> usize {
-    BATCH_SIZE.get().max(1) as usize
+    GucRegistry::define_int_guc(
+        c"coco.max_workers",
+        c"Number of workers that keep the live flows of one database up to date, at most.",
+        c"Each works on one flow at a time. They are taken from max_worker_processes.",
+        &MAX_WORKERS,
+        1,
+        i32::from(MAX_SEATS),
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"coco.log_segment_size",
+        c"Size at which a change log goes on in its next segment.",
+        c"A segment is emptied when every flow on the table has followed it to its end.",
+        &SEGMENT_SIZE,
+        64,
+        1024 * 1024,
+        GucContext::Userset,
+        GucFlags::UNIT_KB,
+    );
 }

@@ -1,7 +1,7 @@
 //! What a query is, as Postgres' own analysis sees it: its columns, what it reads of each source,
 //! what else it reads, and where its result over one item could differ from that over all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, c_void};
 
 use pgrx::pg_sys::{self, NodeTag};
@@ -30,6 +30,10 @@ pub struct Analysis {
     pub used: Vec<Option<Vec<String>>>,
     /// Oids of the relations read besides the sources.
     pub relations: BTreeSet<u32>,
+    /// The columns used of each of them, by number; 0 is the whole row.
+    pub read_columns: BTreeMap<u32, BTreeSet<i16>>,
+    /// Functions of the user's own are called: they may read anything.
+    pub calls_own: bool,
     /// Volatile functions called.
     pub volatile: BTreeSet<String>,
     /// Constructs whose result over one item could differ from that over all.
@@ -171,6 +175,8 @@ pub fn analyse(query: &str, shadows: &[Shadow]) -> Result<Analysis> {
         used: vec![BTreeSet::new(); shadows.len()],
         read: BTreeSet::new(),
         relations: BTreeSet::new(),
+        read_columns: BTreeMap::new(),
+        calls_own: false,
         volatile: BTreeSet::new(),
         not_item_local: BTreeSet::new(),
         joins_sources: false,
@@ -206,6 +212,8 @@ pub fn analyse(query: &str, shadows: &[Shadow]) -> Result<Analysis> {
             origins,
             used: used.collect(),
             relations: walk.relations,
+            read_columns: walk.read_columns,
+            calls_own: walk.calls_own,
             volatile: walk.volatile,
             not_item_local: walk.not_item_local,
             joins_sources: walk.joins_sources,
@@ -250,6 +258,8 @@ struct Walk<'a> {
     used: Vec<BTreeSet<i16>>,
     read: BTreeSet<usize>,
     relations: BTreeSet<u32>,
+    read_columns: BTreeMap<u32, BTreeSet<i16>>,
+    calls_own: bool,
     volatile: BTreeSet<String>,
     not_item_local: BTreeSet<&'static str>,
     joins_sources: bool,
@@ -332,6 +342,10 @@ impl Walk<'_> {
                     if let Some(source) = self.shadow(rte, level) {
                         self.used[source].insert((*var).varattno);
                     }
+                }
+                pg_sys::RTEKind::RTE_RELATION => {
+                    let columns = self.read_columns.entry((*rte).relid.to_u32()).or_default();
+                    columns.insert((*var).varattno);
                 }
                 pg_sys::RTEKind::RTE_JOIN => {
                     let aliases = PgList::<pg_sys::Node>::from_pg((*rte).joinaliasvars);
@@ -466,6 +480,9 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
             NodeTag::T_Var => walk.var(node.cast()),
             NodeTag::T_FuncExpr => {
                 let function = (*node.cast::<pg_sys::FuncExpr>()).funcid;
+                walk.calls_own |= function.to_u32() >= pg_sys::FirstNormalObjectId
+                    && pg_sys::get_func_namespace(function)
+                        != pg_sys::get_namespace_oid(c"coco".as_ptr(), true);
                 if pg_sys::func_volatile(function) == b'v' as std::ffi::c_char {
                     let name = pg_sys::get_func_name(function);
                     if !name.is_null() {

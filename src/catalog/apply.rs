@@ -4,7 +4,7 @@
 //! `coco_output`; delete what an item no longer produces; refuse keys that are another item's;
 //! update the rows that came out different; insert the new ones. Then the tracking rows.
 
-use super::batch::{Action, Batch};
+use super::batch::{Action, Batch, Item};
 use super::compose::{self, Items};
 use super::contested;
 use super::error::Result;
@@ -24,6 +24,7 @@ pub struct Writing {
 }
 
 /// A target as the statements of one update see it.
+#[derive(Clone, Copy)]
 pub struct Writer<'a> {
     pub target: &'a Target,
     /// It was empty when the update began: nothing of an untracked item can be there, so that
@@ -163,7 +164,13 @@ pub fn write(
             inner.name("coco_old", &old)?;
         }
         let first_time = writer.fresh && target.covered.is_some() && !any_tracked;
-        if !first_time {
+        // One row an item, and each has one: none is left over.
+        let evaluated = batch.items.iter().filter(|i| i.action == Action::Evaluate).count();
+        let nothing_left = target.covered.is_some()
+            && target.key.len() == source.key.len()
+            && output.len() == evaluated
+            && !batch.items.iter().any(|i| i.action == Action::Remove);
+        if !first_time && !nothing_left {
             let (using, condition) = obsolete(source, target, &names);
             counts.deleted += inner.execute(
                 &format!(
@@ -185,7 +192,7 @@ pub fn write(
             listed.push((target.id, output));
         }
     }
-    track(&statements, source, writers, &listed, writing)?;
+    track(&statements, source, writers, &listed, batch, writing)?;
     counts.evaluated = batch.items.iter().filter(|i| i.action == Action::Evaluate).count() as i64;
     counts.unchanged = batch.items.iter().filter(|i| i.action == Action::Advance).count() as i64;
     Ok(Ok(counts))
@@ -246,11 +253,12 @@ pub fn differs(target: &Target) -> String {
 }
 
 /// Writes the tracking rows of a batch that has reached its targets.
-fn track(
+pub fn track(
     statements: &Statements,
     source: &Source,
     writers: &[Writer],
     listed: &[(i32, Rows)],
+    items: &Batch,
     writing: Writing,
 ) -> Result<()> {
     let tracking = &source.tracking;
@@ -283,7 +291,9 @@ fn track(
         true => "null::pg_catalog.jsonb".to_owned(),
         false => parts.join(" operator(pg_catalog.||) "),
     };
-    statements.execute(
+    let any = |takes: fn(&Item) -> bool| items.items.iter().any(takes);
+    if any(|i| i.tracked && i.action != Action::Remove) {
+        statements.execute(
         &format!(
             "update {tracking} as t
                 set source_ordinal = b.ordinal, content_fingerprint = b.fingerprint,
@@ -296,8 +306,10 @@ fn track(
         ),
         &[arg(writing.logic.0)],
     )?;
-    let columns = numbered("k", source.key.len()).join(", ");
-    statements.execute(
+    }
+    if any(|i| !i.tracked && i.action == Action::Evaluate) {
+        let columns = numbered("k", source.key.len()).join(", ");
+        statements.execute(
         &format!(
             "insert into {tracking} ({columns}, source_ordinal, process_ordinal, content_fingerprint, logic_id, target_keys)
              select {}, b.ordinal, b.process_ordinal, b.fingerprint, $1, {keys}
@@ -307,13 +319,16 @@ fn track(
         ),
         &[arg(writing.logic.0)],
     )?;
-    statements.execute(
-        &format!(
-            "delete from {tracking} as t using coco_batch as b
+    }
+    if any(|i| i.action == Action::Remove) {
+        statements.execute(
+            &format!(
+                "delete from {tracking} as t using coco_batch as b
               where {own} and b.action operator(pg_catalog.=) 'r'::pg_catalog.\"char\""
-        ),
-        &[],
-    )?;
+            ),
+            &[],
+        )?;
+    }
     Ok(())
 }
 

@@ -45,8 +45,9 @@ pub fn evaluate(flow: &Flow, source: &Source, target: &Target, items: Items) -> 
     let item_keys: Vec<String> =
         numbered("i", source.key.len()).iter().map(|i| format!("item.{i}")).collect();
     format!(
-        "select {keys}, t.* from ({item}) as item cross join lateral (with {shadows}\n\
+        "/* coco flow {id} */ select {keys}, t.* from ({item}) as item cross join lateral (with {shadows}\n\
          select * from (\n{query}\n) as q) as t ({columns})",
+        id = flow.id,
         keys = item_keys.join(", "),
         shadows = shadows.join(", "),
         query = target.query,
@@ -109,7 +110,10 @@ fn row_items(source: &Source, items: Items) -> String {
         .collect();
     let used = source.used.iter().zip(numbered("u", source.used.len()));
     columns.extend(used.map(|(c, u)| format!("s.{} as {u}", c.quoted())));
-    format!("select {} from {from}{filter}", columns.join(", "))
+    // A view's columns may be dear: files are read. With an offset they are computed after the batch
+    // is joined, for its items alone, and once, however often the query names them.
+    let first = if source.promised && matches!(items, Items::Batch) { " offset 0" } else { "" };
+    format!("select {} from {from}{filter}{first}", columns.join(", "))
 }
 
 /// Groups carry their rows as an array of records: no index on the key is needed.

@@ -7,6 +7,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+use super::tuples::attribute;
 use crate::engine::fingerprint::Hasher;
 
 /// How values of one type are hashed.
@@ -148,19 +149,6 @@ unsafe fn hash(hasher: &mut Hasher, by: By, datum: pg_sys::Datum) {
             }
             By::Record => record(hasher, datum),
         }
-    }
-}
-
-/// A column of a row's shape, by its place from 0.
-unsafe fn attribute(
-    shape: pg_sys::TupleDesc,
-    place: usize,
-) -> *const pg_sys::FormData_pg_attribute {
-    unsafe {
-        #[cfg(feature = "pg18")]
-        return pg_sys::TupleDescAttr(shape, place as i32);
-        #[cfg(not(feature = "pg18"))]
-        return (*shape).attrs.as_ptr().add(place);
     }
 }
 

@@ -1,15 +1,17 @@
-//! Finding what changed by scanning: a source beside its tracking table, in one statement and one
-//! snapshot.
+//! Finding what changed by scanning: a source beside its tracking table, under one snapshot.
 //!
-//! The statement leaves out items of which ordinal or content, and logic, are as committed; for
-//! every other it brings what `engine::decide` wants to know.
+//! One statement leaves out items of which ordinal or content, and logic, are as committed; for
+//! every other it brings what `engine::decide` wants to know. With an ordinal it does not look at
+//! content at all: a second statement reads it, for those that the first has left over.
 
 use pgrx::pg_sys;
 
+use super::apply;
 use super::compose;
 use super::error::{Error, Result};
 use super::model::{Source, all_equal, numbered};
 use super::sql::ident;
+use super::subtransaction::subtransaction;
 use super::tuples::{self, RowColumn, Rows, Statements};
 use crate::engine::decide::{Decision, Mode, decide};
 use crate::engine::version::{
@@ -38,6 +40,8 @@ pub struct Candidate {
     pub attempts: i32,
     /// The target key it was refused.
     pub claims: Option<String>,
+    /// Something else that its result depends on changed.
+    pub forced: bool,
 }
 
 fn candidate_columns(source: &Source) -> Vec<RowColumn> {
@@ -57,52 +61,146 @@ fn candidate_columns(source: &Source) -> Vec<RowColumn> {
         ("due", pg_sys::BOOLOID),
         ("attempts", pg_sys::INT4OID),
         ("claims", pg_sys::TEXTOID),
+        ("forced", pg_sys::BOOLOID),
+        ("rows", pg_sys::INT8OID),
     ];
     columns.extend(rest.map(|(name, oid)| RowColumn::new(name, oid)));
     columns
 }
 
-/// The SELECT of a source's items as they are: `k1…`, `ordinal`, and the fingerprint, or what it
-/// is computed from.
-fn items(source: &Source, fingerprint: &str) -> String {
+/// The key of a row of the source, as `k1…`, and as it is called there.
+fn keys(source: &Source) -> (Vec<String>, Vec<String>) {
     let name = ident(&source.name);
     let keys: Vec<String> = source.key.iter().map(|k| format!("{name}.{}", k.quoted())).collect();
-    let named: Vec<String> =
+    let named =
         keys.iter().zip(numbered("k", keys.len())).map(|(k, n)| format!("{k} as {n}")).collect();
-    let ordinal = source.ordinal.as_deref().unwrap_or("null::pg_catalog.int8");
-    let relation = &source.relation_name;
-    if source.grouped {
+    (named, keys)
+}
+
+/// The SELECT of a source's items as they are: `k1…`, `ordinal`, `fingerprint`, `present`, and how
+/// many `rows` have the key. With an ordinal the fingerprint is left for [`contents`]. The filter is
+/// for the rows that are put together.
+fn items(source: &Source, filter: &str) -> String {
+    let (named, keys) = keys(source);
+    let (named, keys) = (named.join(", "), keys.join(", "));
+    let from = format!("{} as {}", source.relation_name, ident(&source.name));
+    let fingerprint = compose::fingerprint_of_row(source);
+    match &source.ordinal {
         // Rows have no order within their group: their fingerprints are put in one.
-        return format!(
-            "select {}, {ordinal} as ordinal,
+        None if source.grouped => format!(
+            "select {named}, null::pg_catalog.int8 as ordinal,
                     coco.fingerprint(pg_catalog.array_agg({fingerprint} order by {fingerprint})) as fingerprint,
-                    true as present
-               from {relation} as {name} group by {}",
-            named.join(", "),
-            keys.join(", ")
-        );
+                    true as present, 1::pg_catalog.int8 as rows
+               from {from}{filter} group by {keys}"
+        ),
+        None => format!(
+            "select {named}, null::pg_catalog.int8 as ordinal, {fingerprint} as fingerprint,
+                    true as present, 1::pg_catalog.int8 as rows
+               from {from}"
+        ),
+        Some(ordinal) if source.promised => format!(
+            "select {named}, pg_catalog.max({ordinal}) as ordinal,
+                    null::pg_catalog.uuid as fingerprint,
+                    true as present, pg_catalog.count(*) as rows
+               from {from}{filter} group by {keys}"
+        ),
+        Some(ordinal) => format!(
+            "select {named}, {ordinal} as ordinal, null::pg_catalog.uuid as fingerprint,
+                    true as present, 1::pg_catalog.int8 as rows
+               from {from}"
+        ),
     }
+}
+
+/// The SELECT of the candidates in `coco_candidate` with their fingerprints. Under an outer join
+/// Postgres computes a column where it reads the source, for every row; here it joins first. A
+/// candidate of which the source has nothing (more), or whose key is NULL, stays as it is.
+fn contents(source: &Source) -> String {
+    let (named, _) = keys(source);
+    let (ours, theirs) = (numbered("c.k", named.len()), numbered("s.k", named.len()));
+    let columns = |fingerprint: &str| {
+        let columns = candidate_columns(source);
+        let columns = columns.iter().map(|c| match c.name.as_str() {
+            "fingerprint" => fingerprint.to_owned(),
+            name => format!("c.{name}"),
+        });
+        columns.collect::<Vec<_>>().join(", ")
+    };
+    let known: Vec<String> = ours.iter().map(|k| format!("{k} is not null")).collect();
     format!(
-        "select {}, {ordinal} as ordinal, {fingerprint} as fingerprint, true as present
-           from {relation} as {name}",
-        named.join(", ")
+        "select {with} from coco_candidate as c
+           join (select {named}, {fingerprint} as fingerprint from {relation} as {name}) as s on {same}
+          where c.present
+         union all
+         select {without} from coco_candidate as c where not (c.present and {known})",
+        with = columns("s.fingerprint"),
+        named = named.join(", "),
+        fingerprint = compose::fingerprint_of_row(source),
+        relation = source.relation_name,
+        name = ident(&source.name),
+        same = all_equal(&source.key, &ours, &theirs),
+        without = columns("c.fingerprint"),
+        known = known.join(" and "),
     )
 }
 
-/// Scans a source for what changed. The caller acts as the flow's owner.
-pub fn scan(statements: &Statements, source: &Source, scan: Scan) -> Result<Candidates> {
+/// Scans a source for what changed, and for the items that are forced (`k1…`). The caller acts as the
+/// flow's owner.
+pub fn scan(
+    statements: &Statements,
+    source: &Source,
+    scan: Scan,
+    forced: Option<&Rows>,
+) -> Result<Candidates> {
     let same_logic = format!("t.logic_id operator(pg_catalog.=) {}", scan.logic.0);
     let same_content = "t.content_fingerprint operator(pg_catalog.=) s.fingerprint";
-    // With an ordinal, an item whose version is committed is left out before its content is read:
-    // the condition does not name the fingerprint, which is then computed for what remains.
+    // With an ordinal, an item whose version is committed is left out unread. A key that several
+    // rows have never is.
     let settled = match (&source.ordinal, scan.mode.evaluates_all()) {
         (_, true) => "false".to_owned(),
         (Some(_), false) => format!(
-            "{same_logic} and t.source_ordinal operator(pg_catalog.>=) s.ordinal and t.failure is null"
+            "{same_logic} and t.source_ordinal operator(pg_catalog.>=) s.ordinal and t.failure is null
+             and s.rows operator(pg_catalog.=) 1"
         ),
         (None, false) => format!("{same_logic} and {same_content} and t.failure is null"),
     };
-    select(statements, source, "full join", &format!("not coalesce({settled}, false)"))
+    let relations = format!("({}) as s full join {} as t", items(source, ""), source.tracking);
+    let condition = format!("not coalesce({settled}, false)");
+    let Some(keys) = forced.filter(|keys| keys.len() > 0) else {
+        return select(statements, source, From { relations, forced: "false" }, &condition);
+    };
+    let statements = Statements::connect()?;
+    statements.name("coco_forced", keys)?;
+    let (ours, theirs) = (numbered("s.k", source.key.len()), numbered("f.k", source.key.len()));
+    let same = all_equal(&source.key, &ours, &theirs);
+    let forced = &format!("exists (select from coco_forced as f where {same})");
+    select(&statements, source, From { relations, forced }, &format!("({condition} or {forced})"))
+}
+
+/// What there is of the items of some keys (`coco_changed`: `k1…`, `forced`), in the source and
+/// tracked.
+pub fn among(source: &Source, keys: &Rows) -> Result<Candidates> {
+    let statements = Statements::connect()?;
+    statements.name("coco_changed", keys)?;
+    let changed = numbered("c.k", source.key.len());
+    let own: Vec<String> =
+        source.key.iter().map(|k| format!("{}.{}", ident(&source.name), k.quoted())).collect();
+    // Groups are chosen before their rows are put together: else all groups would be made.
+    let inside = match source.grouped || source.promised {
+        true => {
+            let same = all_equal(&source.key, &changed, &own);
+            format!(" where exists (select from coco_changed as c where {same})")
+        }
+        false => String::new(),
+    };
+    let relations = format!(
+        "coco_changed as c left join ({}) as s on {} left join {} as t",
+        items(source, &inside),
+        all_equal(&source.key, &changed, &numbered("s.k", source.key.len())),
+        source.tracking
+    );
+    let from = From { relations, forced: "c.forced" };
+    candidates(&statements, source, from, "c", "true")
 }
 
 /// Whether any failed item meets a condition on its tracking row `t`. Reads the failing rows alone,
@@ -117,17 +215,35 @@ pub fn any_waiting(statements: &Statements, source: &Source, condition: &str) ->
 
 /// Failed items that meet a condition on their tracking rows `t`, with what the source has of them.
 pub fn waiting(statements: &Statements, source: &Source, condition: &str) -> Result<Candidates> {
-    select(statements, source, "right join", condition)
+    let from = format!("({}) as s right join {} as t", items(source, ""), source.tracking);
+    select(statements, source, From { relations: from, forced: "false" }, condition)
+}
+
+/// Where candidates come from: `s` (the items as they are) and `t` (tracked), to be joined by key.
+struct From<'a> {
+    relations: String,
+    forced: &'a str,
 }
 
 fn select(
     statements: &Statements,
     source: &Source,
-    join: &str,
+    from: From,
+    condition: &str,
+) -> Result<Candidates> {
+    statements.reads_many();
+    candidates(statements, source, from, "s", condition)
+}
+
+fn candidates(
+    statements: &Statements,
+    source: &Source,
+    from: From,
+    keyed: &str,
     condition: &str,
 ) -> Result<Candidates> {
     let mut rows = Rows::new(&candidate_columns(source))?;
-    let ours = numbered("s.k", source.key.len());
+    let ours = numbered(&format!("{keyed}.k"), source.key.len());
     let tracked = compose::tracking_keys(source, "t");
     let keys: Vec<String> =
         ours.iter().zip(&tracked).map(|(s, t)| format!("coalesce({s}, {t})")).collect();
@@ -140,16 +256,68 @@ fn select(
                 (t.failure operator(pg_catalog.->>) 'next_retry')::pg_catalog.timestamptz
                   operator(pg_catalog.<=) pg_catalog.clock_timestamp(),
                 (t.failure operator(pg_catalog.->>) 'attempts')::pg_catalog.int4,
-                t.failure operator(pg_catalog.->>) 'claims'
-           from ({items}) as s {join} {tracking} as t on {on}
+                t.failure operator(pg_catalog.->>) 'claims', {forced}, s.rows
+           from {relations} on {on}
           where {condition}",
         keys = keys.join(", "),
-        items = items(source, &compose::fingerprint_of_row(source)),
-        tracking = source.tracking,
+        forced = from.forced,
+        relations = from.relations,
         on = all_equal(&source.key, &ours, &tracked),
     );
     statements.select_into(&sql, &[], &mut rows)?;
+    if source.ordinal.is_some() && rows.len() > 0 {
+        rows = read_contents(source, rows)?;
+    }
     Ok(Candidates { rows, keys: source.key.len() })
+}
+
+/// The same candidates with their fingerprints. If reading fails, it is not known of which, and
+/// they stay without: to be evaluated, where those that fail are found.
+fn read_contents(source: &Source, mut candidates: Rows) -> Result<Rows> {
+    enum Stop {
+        Flow(Error),
+        Unread,
+    }
+    // Made out here: what it spills to disk belongs to the transaction level it was made in.
+    let mut rows = Rows::new(&candidate_columns(source))?;
+    let mut read = || -> Result<()> {
+        let statements = Statements::connect()?;
+        statements.name("coco_candidate", &candidates)?;
+        if source.promised {
+            one_row_each(&statements, source)?;
+        }
+        statements.select_into(&contents(source), &[], &mut rows)?;
+        Ok(())
+    };
+    match subtransaction(|| read().map_err(Stop::Flow), |_| Stop::Unread) {
+        Ok(()) => Ok(rows),
+        Err(Stop::Flow(error)) => Err(error),
+        Err(Stop::Unread) => {
+            candidates.rewind();
+            Ok(candidates)
+        }
+    }
+}
+
+/// Fails where the key of a candidate names several rows.
+fn one_row_each(statements: &Statements, source: &Source) -> Result<()> {
+    let keys = numbered("c.k", source.key.len());
+    let known: Vec<String> = keys.iter().map(|k| format!("{k} is not null")).collect();
+    let sql = format!(
+        "select {} from coco_candidate as c
+          where c.rows operator(pg_catalog.>) 1 and {} limit 1",
+        apply::key_text(&keys),
+        known.join(" and ")
+    );
+    match statements.first_text(&sql, &[])? {
+        None => Ok(()),
+        Some(key) => Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_CARDINALITY_VIOLATION,
+            format!("source \"{}\" has several rows with one key", source.name),
+        )
+        .detail(format!("Key {key}. A source with an ordinal has a row for each key."))
+        .hint("Leave the other rows out in the view, or declare the source with a key that tells them apart. Without an ordinal, the rows that share a key are one item.")),
+    }
 }
 
 /// How many items are tracked.
@@ -161,6 +329,9 @@ pub fn tracked(statements: &Statements, source: &Source) -> Result<i64> {
 
 impl Candidate {
     pub fn decide(&self, logic: LogicId, mode: Mode) -> Decision {
+        if self.forced && self.incoming.is_some() {
+            return Decision::Evaluate;
+        }
         // An item that was never committed has only its failure in its tracking row.
         let gone = self.incoming.is_none();
         let committed = self.stored.as_ref().filter(|s| s.logic.is_some() || gone);
@@ -169,6 +340,10 @@ impl Candidate {
 }
 
 impl Candidates {
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Moves to the next item; `None` at the end.
     pub fn next(&mut self) -> Option<Candidate> {
         if !self.rows.advance() {
@@ -197,6 +372,7 @@ impl Candidates {
             process_ordinal: r.get::<i64>(at(7)).map(ProcessOrdinal),
             attempts: r.get::<i32>(at(12)).unwrap_or(0),
             claims: r.get(at(13)),
+            forced: flag(14),
         })
     }
 

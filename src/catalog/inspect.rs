@@ -10,7 +10,7 @@ use super::role::{self, ActingAs, Settings};
 use super::sql::{self, arg, literal};
 
 /// The flows whose rights the caller has.
-fn visible() -> Result<Vec<Flow>> {
+pub fn visible() -> Result<Vec<Flow>> {
     let acting = ActingAs::extension_owner()?;
     let all = sql::select("select flow, owner::oid from coco.flow order by flow", &[], |r| {
         Ok((sql::required::<String>(r, 1)?, sql::required::<pgrx::pg_sys::Oid>(r, 2)?))

@@ -117,6 +117,12 @@ pub fn current(flow: &Flow) -> Result<LogicId> {
     registry::logic_id(&flow.name, fingerprint, parts).map(LogicId)
 }
 
+/// As [`current`], where it is recorded already, and for good.
+pub fn kept(flow: &Flow) -> Result<Option<LogicId>> {
+    let (fingerprint, _) = compute(flow)?;
+    Ok(registry::settled_logic_id(&flow.name, fingerprint)?.map(LogicId))
+}
+
 /// As [`current`], but records nothing: an id that no item can have where the logic is new.
 pub fn known(flow: &Flow) -> Result<LogicId> {
     let (fingerprint, _) = compute(flow)?;

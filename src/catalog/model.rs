@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 
+use super::capture;
 use super::role::Settings;
 use super::sql;
 
@@ -12,8 +13,29 @@ pub struct Flow {
     pub owner: pg_sys::Oid,
     /// What it was declared under, and always runs under.
     pub settings: Settings,
+    /// Workers keep its targets up to date.
+    pub live: bool,
     pub sources: Vec<Source>,
+    pub lookups: Vec<Lookup>,
     pub targets: Vec<Target>,
+}
+
+impl Flow {
+    /// All relations that are followed: sources and lookups.
+    pub fn followed(&self) -> impl Iterator<Item = &Source> {
+        self.sources.iter().chain(self.lookups.iter().map(|l| &l.relation))
+    }
+}
+
+/// A relation that the query reads besides its sources, and whose changes are followed.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    /// How it is read: as a source is, with a tracking table of what was seen.
+    pub relation: Source,
+    /// The id of the source whose items its changes affect.
+    pub of: i32,
+    /// The query from its changed keys to keys of the source; `None`: every item is affected.
+    pub affects: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -27,6 +49,8 @@ pub struct Source {
     pub key: Vec<Column>,
     /// Whether an item is the group of the rows that share the key.
     pub grouped: bool,
+    /// Items are rows because an ordinal was declared. No index holds the key unique: scans check it.
+    pub promised: bool,
     /// SQL over the relation's columns: a bigint that grows with each version of an item.
     pub ordinal: Option<String>,
     /// SQL over the relation's columns that replaces the used columns in the content fingerprint.
@@ -35,6 +59,9 @@ pub struct Source {
     pub used: Vec<Column>,
     /// Used columns that the relation does not have any more.
     pub missing: Vec<String>,
+    pub capture: capture::Mode,
+    /// How often a live flow reads a source that is not captured; `None`: the default.
+    pub refresh: Option<std::time::Duration>,
     /// The tracking table, quoted and schema-qualified.
     pub tracking: String,
 }

@@ -14,6 +14,7 @@ use super::role::ActingAs;
 use super::sql::literal;
 use super::subtransaction::{Raised, subtransaction};
 use super::tuples::{OneSnapshot, Rows, Statements};
+use super::update::Limits;
 use super::verify;
 use crate::engine::decide::{Decision, Mode};
 use crate::engine::isolate::{Attempt, isolate};
@@ -29,7 +30,7 @@ pub struct Change {
 }
 
 /// The changes an update in this mode would make, at most `limit` of them.
-pub fn preview(name: &str, mode: Mode, batch_size: usize, limit: usize) -> Result<Vec<Change>> {
+pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<Vec<Change>> {
     let flow = registry::load(name)?;
     if let Some(gone) = flow.targets.iter().find(|t| t.relation.is_none()) {
         return Err(verify::dropped(&flow, gone));
@@ -40,7 +41,7 @@ pub fn preview(name: &str, mode: Mode, batch_size: usize, limit: usize) -> Resul
     for source in &flow.sources {
         let _snapshot = OneSnapshot::take();
         let statements = Statements::connect()?;
-        let mut candidates = detect::scan(&statements, source, Scan { mode, logic })?;
+        let mut candidates = detect::scan(&statements, source, Scan { mode, logic }, None)?;
         let mut batch = Batch::new(source)?;
         loop {
             let item = candidates.next();
@@ -67,7 +68,7 @@ pub fn preview(name: &str, mode: Mode, batch_size: usize, limit: usize) -> Resul
                     );
                 }
             }
-            if batch.len() >= batch_size || item.is_none() {
+            if batch.len() >= limits.batch || item.is_none() {
                 preview_batch(&flow, source, &mut batch, mode, &mut changes)?;
                 batch = Batch::new(source)?;
             }

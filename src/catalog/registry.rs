@@ -1,13 +1,15 @@
 //! Reading and writing declared flows.
 
 use pgrx::JsonB;
-use pgrx::pg_sys;
 
+use super::capture;
 use super::columns;
 use super::error::{Error, Result};
-use super::model::{Column, Flow, Source, Target};
+use super::locks;
+use super::model::{Column, Flow, Lookup, Source, Target};
 use super::role::{self, ActingAs, Settings};
 use super::sql::{self, arg};
+use super::tuples::OneSnapshot;
 
 /// Loads a flow for its owner, whole: with a query that reads what is there.
 pub fn load(name: &str) -> Result<Flow> {
@@ -17,7 +19,7 @@ pub fn load(name: &str) -> Result<Flow> {
             "Give the target a query that fits with coco.set_query, or drop the flow with coco.drop_flow.",
         )
     };
-    for source in &flow.sources {
+    for source in flow.followed() {
         if let Some(missing) = source.missing.first() {
             return Err(broken(format!(
                 "column \"{missing}\" of source \"{}\", which flow \"{name}\" uses, does not exist any more",
@@ -40,7 +42,8 @@ pub fn load(name: &str) -> Result<Flow> {
 pub fn load_to_change(name: &str) -> Result<Flow> {
     let _as = ActingAs::extension_owner()?;
     let found = sql::select(
-        "select id, owner::oid, settings, pg_catalog.to_regrole(owner::text) is not null
+        "select id, owner::oid, settings,
+                exists (select from pg_catalog.pg_roles r where r.oid = owner), live
            from coco.flow where flow = $1",
         &[arg(name)],
         |r| {
@@ -49,7 +52,9 @@ pub fn load_to_change(name: &str) -> Result<Flow> {
                 id: sql::required(r, 1)?,
                 owner: sql::required(r, 2)?,
                 settings: Settings::from_json(&sql::required(r, 3)?),
+                live: sql::required(r, 5)?,
                 sources: vec![],
+                lookups: vec![],
                 targets: vec![],
             };
             Ok((flow, sql::required::<bool>(r, 4)?))
@@ -63,12 +68,7 @@ pub fn load_to_change(name: &str) -> Result<Flow> {
         .hint("The view coco.flows lists your flows."));
     };
     drop(_as);
-    if !role::has_rights_of(flow.owner) {
-        return Err(Error::new(
-            pgrx::PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("must be owner of flow \"{name}\""),
-        ));
-    }
+    check_owner(&flow)?;
     if !owner_exists {
         return Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
@@ -77,13 +77,34 @@ pub fn load_to_change(name: &str) -> Result<Flow> {
         .hint("Drop the flow as a superuser with coco.drop_flow and declare it again."));
     }
     let _as = ActingAs::extension_owner()?;
-    flow.sources = sources(name)?;
+    (flow.sources, flow.lookups) = sources(name)?;
     flow.targets = targets(name)?;
     Ok(flow)
 }
 
-fn sources(flow: &str) -> Result<Vec<Source>> {
-    type Raw = (Source, Vec<String>, Vec<String>, Option<String>, String);
+/// Refuses whoever has not the rights of a flow's owner.
+pub fn check_owner(flow: &Flow) -> Result<()> {
+    match role::has_rights_of(flow.owner) {
+        true => Ok(()),
+        false => Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("must be owner of flow \"{}\"", flow.name),
+        )),
+    }
+}
+
+/// What is known of a relation before its columns are looked up.
+struct Raw {
+    source: Source,
+    key: Vec<String>,
+    used: Vec<String>,
+    exists: bool,
+    shown: String,
+    of: Option<i32>,
+    affects: Option<String>,
+}
+
+fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
     let raw: Vec<Raw> = sql::select(
         "select s.id, s.name, s.relation::oid, s.grouped, s.ordinal_sql, s.fingerprint, s.key, s.used,
                 (select pg_catalog.format('%I.%I', n.nspname, c.relname)
@@ -94,7 +115,12 @@ fn sources(flow: &str) -> Result<Vec<Source>> {
                    from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                   where c.oid = s.tracking),
-                s.relation::text
+                s.relation::text, s.capture,
+                extract(epoch from s.refresh_interval)::float8,
+                s.ordinal_sql is not null and not s.grouped and exists (
+                  select from pg_catalog.pg_class c
+                   where c.oid = s.relation and c.relkind in ('v', 'm', 'f')),
+                s.lookup_of, s.affects
            from coco.source s where s.flow = $1 order by s.id",
         &[arg(flow)],
         |r| {
@@ -105,39 +131,64 @@ fn sources(flow: &str) -> Result<Vec<Source>> {
                 relation_name: r.get::<String>(9)?.unwrap_or_default(),
                 key: vec![],
                 grouped: sql::required(r, 4)?,
+                promised: sql::required(r, 14)?,
                 ordinal: r.get(5)?,
                 fingerprint: r.get(6)?,
                 used: vec![],
                 missing: vec![],
+                capture: capture::Mode::from_name(&sql::required::<String>(r, 12)?)
+                    .unwrap_or(capture::Mode::Scan),
+                // An infinite one is never over.
+                refresh: r.get::<f64>(13)?.map(|s| {
+                    std::time::Duration::try_from_secs_f64(s)
+                        .unwrap_or(std::time::Duration::from_secs(u32::MAX.into()))
+                }),
                 tracking: r.get::<String>(10)?.ok_or_else(|| {
                     Error::internal(format!("flow \"{flow}\" has lost its tracking table"))
                         .hint("Drop the flow and declare it again: rows that are the same will not be written.")
                 })?,
             };
-            Ok((
+            Ok(Raw {
                 source,
-                sql::required(r, 7)?,
-                sql::required(r, 8)?,
-                r.get(9)?,
-                sql::required(r, 11)?,
-            ))
+                key: sql::required(r, 7)?,
+                used: sql::required(r, 8)?,
+                exists: r.get::<String>(9)?.is_some(),
+                shown: sql::required(r, 11)?,
+                of: r.get(15)?,
+                affects: r.get(16)?,
+            })
         },
     )?;
-    raw.into_iter()
-        .map(|(mut source, key, used, exists, shown)| {
-            if exists.is_none() {
-                return Err(Error::new(
-                    pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-                    format!("source \"{}\" of flow \"{flow}\" ({shown}) was dropped", source.name),
-                )
-                .hint("Drop the flow with coco.drop_flow and declare it over another source."));
-            }
-            let columns: Vec<Column> =
-                columns::of_relation(source.relation)?.into_iter().map(|a| a.column).collect();
-            let find = |name: &String| columns.iter().find(|c| c.name == *name).cloned();
-            source.missing = used.iter().filter(|n| find(n).is_none()).cloned().collect();
-            source.used = used.iter().filter_map(find).collect();
-            source.key = key
+    let (mut sources, mut lookups) = (vec![], vec![]);
+    for raw in raw {
+        let (of, affects) = (raw.of, raw.affects.clone());
+        let relation = with_columns(flow, raw)?;
+        match of {
+            None => sources.push(relation),
+            Some(of) => lookups.push(Lookup { relation, of, affects }),
+        }
+    }
+    Ok((sources, lookups))
+}
+
+fn with_columns(flow: &str, raw: Raw) -> Result<Source> {
+    let Raw { mut source, key, used, exists, shown, of: raw_of, .. } = raw;
+    if !exists {
+        return Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+            format!("source \"{}\" of flow \"{flow}\" ({shown}) was dropped", source.name),
+        )
+        .hint("Drop the flow with coco.drop_flow and declare it over another source."));
+    }
+    let columns: Vec<Column> =
+        columns::of_relation(source.relation)?.into_iter().map(|a| a.column).collect();
+    let find = |name: &String| columns.iter().find(|c| c.name == *name).cloned();
+    source.missing = used.iter().filter(|n| find(n).is_none()).cloned().collect();
+    source.used = used.iter().filter_map(find).collect();
+    if raw_of.is_some() && used.is_empty() {
+        source.used = columns.clone();
+    }
+    source.key = key
                 .iter()
                 .map(|name| {
                     find(name).ok_or_else(|| {
@@ -149,9 +200,7 @@ fn sources(flow: &str) -> Result<Vec<Source>> {
                     })
                 })
                 .collect::<Result<_>>()?;
-            Ok(source)
-        })
-        .collect()
+    Ok(source)
 }
 
 fn targets(flow: &str) -> Result<Vec<Target>> {
@@ -209,33 +258,18 @@ fn key_columns(columns: &[Column], key: &[String]) -> Result<Vec<Column>> {
 
 /// Loads a flow as [`load`] does, and holds off other updates and changes of it.
 pub fn locked(name: &str) -> Result<Flow> {
-    lock(&load_to_change(name)?)?;
-    // Again: what was read before the lock may have changed while it was waited for.
+    locks::flow(load_to_change(name)?.id)?;
+    // Again: what was read before the lock may have changed while it was waited for. The snapshot of
+    // the caller's statement is as old as that.
+    let _now = OneSnapshot::take();
     load(name)
 }
 
 /// Loads a flow as [`load_to_change`] does, and holds off other updates and changes of it.
 pub fn locked_to_change(name: &str) -> Result<Flow> {
-    lock(&load_to_change(name)?)?;
+    locks::flow(load_to_change(name)?.id)?;
+    let _now = OneSnapshot::take();
     load_to_change(name)
-}
-
-/// Holds off others until the transaction ends. Shows in pg_locks
-/// as an object of class coco.flow.
-fn lock(flow: &Flow) -> Result<()> {
-    let class =
-        sql::one::<pg_sys::Oid>("select 'coco.flow'::pg_catalog.regclass::pg_catalog.oid", &[])?
-            .ok_or_else(|| Error::internal("table coco.flow does not exist"))?;
-    // SAFETY: a lock of the heavyweight lock manager, released at the transaction's end.
-    unsafe {
-        pg_sys::LockDatabaseObject(
-            class,
-            pg_sys::Oid::from(flow.id as u32),
-            0,
-            pg_sys::ShareUpdateExclusiveLock as i32,
-        )
-    };
-    Ok(())
 }
 
 /// The id under which this logic is kept, if it is.
@@ -247,6 +281,17 @@ pub fn known_logic_id(flow: &str, fingerprint: pgrx::Uuid) -> Result<Option<i32>
     )
 }
 
+/// The id under which this logic was kept by a transaction that has ended.
+pub fn settled_logic_id(flow: &str, fingerprint: pgrx::Uuid) -> Result<Option<i32>> {
+    let _as = ActingAs::extension_owner()?;
+    let found = sql::select(
+        "select id, xmin::text from coco.logic where flow = $1 and fingerprint = $2",
+        &[arg(flow), arg(fingerprint)],
+        |r| Ok((sql::required::<i32>(r, 1)?, sql::required::<String>(r, 2)?)),
+    )?;
+    Ok(found.into_iter().find(|(_, xmin)| !sql::is_ours(xmin)).map(|(id, _)| id))
+}
+
 /// The id under which this logic is kept; recorded if it is new.
 pub fn logic_id(flow: &str, fingerprint: pgrx::Uuid, parts: serde_json::Value) -> Result<i32> {
     if let Some(id) = known_logic_id(flow, fingerprint)? {
@@ -254,7 +299,9 @@ pub fn logic_id(flow: &str, fingerprint: pgrx::Uuid, parts: serde_json::Value) -
     }
     let _as = ActingAs::extension_owner()?;
     sql::returning(
-        "insert into coco.logic (flow, fingerprint, parts) values ($1, $2, $3) returning id",
+        // Where one is there that this transaction cannot see yet, it says so: 40001.
+        "insert into coco.logic (flow, fingerprint, parts) values ($1, $2, $3)
+         on conflict (flow, fingerprint) do nothing returning id",
         &[arg(flow), arg(fingerprint), arg(JsonB(parts))],
         |r| sql::required(r, 1),
     )?

@@ -1,10 +1,12 @@
 //! Whose rights a piece of work has: the caller's, a flow owner's, or the extension owner's.
 
+use std::cell::Cell;
 use std::ffi::CString;
 
 use pgrx::{JsonB, pg_sys};
 
 use super::error::{Error, Result};
+use super::generation;
 use super::sql;
 
 /// Settings that reach into what a query returns, kept as they were when the flow was declared: a
@@ -52,6 +54,11 @@ impl Settings {
     }
 }
 
+thread_local! {
+    /// The extension's owner, as of a generation of the system catalogs.
+    static EXTENSION_OWNER: Cell<Option<(u64, pg_sys::Oid)>> = const { Cell::new(None) };
+}
+
 /// Another role's rights until it is dropped. A (sub)transaction that aborts restores them too.
 pub struct ActingAs {
     user: pg_sys::Oid,
@@ -75,22 +82,37 @@ impl ActingAs {
         Ok(acting)
     }
 
-    /// The extension's owner: for coco's catalog, which no one else may write.
+    /// The extension's owner: for coco's catalog, which no one else may write. Nothing but pg_catalog
+    /// is on the search path, also inside a flow's or a writer's own: an operator or a function of
+    /// theirs must not run with these rights.
     pub fn extension_owner() -> Result<ActingAs> {
-        let owner = sql::one::<pg_sys::Oid>(
-            "select extowner from pg_catalog.pg_extension where extname = 'coco'",
-            &[],
-        )?
-        .ok_or_else(|| Error::internal("extension coco is not installed in this database"))?;
-        Ok(ActingAs::switch(owner, pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32))
+        let generation = generation::now();
+        let known = EXTENSION_OWNER.get().filter(|(g, _)| *g == generation);
+        let owner = match known {
+            Some((_, owner)) => owner,
+            None => sql::one::<pg_sys::Oid>(
+                "select extowner from pg_catalog.pg_extension where extname operator(pg_catalog.=) 'coco'",
+                &[],
+            )?
+            .ok_or_else(|| Error::internal("extension coco is not installed in this database"))?,
+        };
+        EXTENSION_OWNER.set(Some((generation, owner)));
+        let acting = ActingAs::switch(owner, pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        acting.set("search_path", "pg_catalog, pg_temp")?;
+        Ok(acting)
     }
 
     /// The same role with nothing but pg_catalog on its search path: names that Postgres writes
     /// (format_type, regclass) then carry their schema.
     pub fn qualifying_names() -> Result<ActingAs> {
-        let acting = ActingAs::switch(current(), 0);
+        let acting = ActingAs::same();
         acting.set("search_path", "pg_catalog, pg_temp")?;
         Ok(acting)
+    }
+
+    /// The same role, to set settings for a while.
+    pub fn same() -> ActingAs {
+        ActingAs::switch(current(), 0)
     }
 
     fn switch(to: pg_sys::Oid, add: i32) -> ActingAs {
@@ -104,7 +126,8 @@ impl ActingAs {
         }
     }
 
-    fn set(&self, name: &str, value: &str) -> Result<()> {
+    /// Sets a setting until it is dropped.
+    pub fn set(&self, name: &str, value: &str) -> Result<()> {
         let c = |s: &str| CString::new(s).map_err(|_| Error::invalid("a setting with a NUL byte"));
         let (name, value) = (c(name)?, c(value)?);
         // SAFETY: both strings outlive the call, which copies them.

@@ -1,8 +1,13 @@
 //! Running coco's own statements and quoting the names in them.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::thread::LocalKey;
+
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
-use pgrx::spi::{SpiHeapTupleData, SpiTupleTable};
+use pgrx::spi::{OwnedPreparedStatement, SpiHeapTupleData, SpiTupleTable};
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 
 use super::error::{Error, Result};
@@ -28,13 +33,60 @@ pub fn literal(text: &str) -> String {
     pgrx::spi::quote_literal(text)
 }
 
+/// Statements of coco's own that are prepared once a backend.
+const KEPT: usize = 300;
+
+thread_local! {
+    static SELECTS: RefCell<HashMap<String, Rc<OwnedPreparedStatement>>> = RefCell::default();
+    static CHANGES: RefCell<HashMap<String, Rc<OwnedPreparedStatement>>> = RefCell::default();
+}
+
+type Kept = LocalKey<RefCell<HashMap<String, Rc<OwnedPreparedStatement>>>>;
+
+fn prepared(
+    kept: &'static Kept,
+    query: &str,
+    prepare: impl FnOnce() -> Result<OwnedPreparedStatement>,
+) -> Result<Rc<OwnedPreparedStatement>> {
+    if let Some(known) = kept.with(|k| k.borrow().get(query).cloned()) {
+        return Ok(known);
+    }
+    let new = Rc::new(prepare()?);
+    let old = kept.with(|k| {
+        let mut kept = k.borrow_mut();
+        let old = match kept.len() >= KEPT {
+            true => std::mem::take(&mut *kept),
+            false => HashMap::new(),
+        };
+        kept.insert(query.to_owned(), new.clone());
+        old
+    });
+    drop(old);
+    Ok(new)
+}
+
+fn types(args: &[Arg]) -> Vec<PgOid> {
+    args.iter().map(|a| PgOid::from(a.oid())).collect()
+}
+
+/// Whether a statement is one to be prepared, and not one that defines something, once.
+fn reads_or_writes(query: &str) -> bool {
+    ["select", "insert", "update", "delete", "with"]
+        .iter()
+        .any(|verb| query.trim_start().starts_with(verb))
+}
+
 /// Reads rows, without taking a transaction id.
 pub fn select<T>(
     query: &str,
     args: &[Arg],
     row: impl Fn(&SpiHeapTupleData) -> Result<T>,
 ) -> Result<Vec<T>> {
-    Spi::connect(|client| collect(client.select(query, None, args)?, row))
+    Spi::connect(|client| {
+        let statement =
+            prepared(&SELECTS, query, || Ok(client.prepare(query, &types(args))?.keep()))?;
+        collect(client.select(&*statement, None, args)?, row)
+    })
 }
 
 /// Writes, and reads the rows the statement returns.
@@ -43,7 +95,11 @@ pub fn returning<T>(
     args: &[Arg],
     row: impl Fn(&SpiHeapTupleData) -> Result<T>,
 ) -> Result<Vec<T>> {
-    Spi::connect_mut(|client| collect(client.update(query, None, args)?, row))
+    Spi::connect_mut(|client| {
+        let statement =
+            prepared(&CHANGES, query, || Ok(client.prepare_mut(query, &types(args))?.keep()))?;
+        collect(client.update(&*statement, None, args)?, row)
+    })
 }
 
 fn collect<T>(
@@ -64,7 +120,14 @@ pub fn one<T: FromDatum + IntoDatum>(query: &str, args: &[Arg]) -> Result<Option
 
 /// Writes; returns the number of rows.
 pub fn execute(query: &str, args: &[Arg]) -> Result<i64> {
-    Spi::connect_mut(|client| Ok(client.update(query, None, args)?.len() as i64))
+    Spi::connect_mut(|client| {
+        if !reads_or_writes(query) {
+            return Ok(client.update(query, None, args)?.len() as i64);
+        }
+        let statement =
+            prepared(&CHANGES, query, || Ok(client.prepare_mut(query, &types(args))?.keep()))?;
+        Ok(client.update(&*statement, None, args)?.len() as i64)
+    })
 }
 
 /// A column that the catalog declares not null.
@@ -88,4 +151,11 @@ pub fn relation_name(relation: pg_sys::Oid) -> Result<Option<String>> {
 pub fn type_name(type_oid: pg_sys::Oid, typmod: i32) -> Result<String> {
     one("select pg_catalog.format_type($1, $2)", &[arg(type_oid), arg(typmod)])?
         .ok_or_else(|| Error::internal(format!("type {type_oid} does not exist")))
+}
+
+/// Whether a row version of this `xmin`, as text, is this transaction's own.
+pub fn is_ours(xmin: &str) -> bool {
+    let Ok(xid) = xmin.parse::<u32>() else { return false };
+    // SAFETY: reads the backend's own state.
+    unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from_inner(xid)) }
 }

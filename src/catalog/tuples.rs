@@ -1,7 +1,7 @@
 //! Rows that pass between two statements without leaving Postgres: tuplestores, which spill to
 //! disk at `work_mem`, and which a statement reads by name like a trigger's transition table.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 use std::ptr;
 
@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 
 use super::error::{Error, Result};
 use super::model::{Column, numbered};
+use super::plans;
 use super::sql::Arg;
 
 /// A column of a [`Rows`].
@@ -47,6 +48,8 @@ pub struct Rows {
     /// Holds all of it, below the (sub)transaction's own, which stays empty and goes at its end.
     context: pg_sys::MemoryContext,
     len: usize,
+    /// The types of its columns.
+    types: String,
 }
 
 unsafe extern "C-unwind" {
@@ -95,7 +98,9 @@ impl Rows {
             let store = pg_sys::tuplestore_begin_heap(false, false, pg_sys::work_mem);
             let slot = pg_sys::MakeSingleTupleTableSlot(shape, &pg_sys::TTSOpsMinimalTuple);
             pg_sys::MemoryContextSwitchTo(before);
-            Ok(Rows { store, shape, slot, context, len: 0 })
+            let types: Vec<String> =
+                columns.iter().map(|c| format!("{}.{}", c.type_oid.to_u32(), c.typmod)).collect();
+            Ok(Rows { store, shape, slot, context, len: 0, types: types.join(",") })
         }
     }
 
@@ -134,6 +139,16 @@ impl Rows {
         let datum = self.datum(column)?;
         // SAFETY: the column's type is the one this Rows was declared with.
         unsafe { T::from_datum(datum, false) }
+    }
+
+    /// Adds the rows of another of the same shape.
+    pub fn append(&mut self, other: &mut Rows) {
+        other.rewind();
+        while other.advance() {
+            // SAFETY: both slots are of the shape the store was made with.
+            unsafe { pg_sys::tuplestore_puttupleslot(self.store, other.slot) };
+            self.len += 1;
+        }
     }
 
     /// Adds a row; the values are copied.
@@ -183,6 +198,16 @@ impl OneSnapshot {
         }
         OneSnapshot(())
     }
+
+    /// Of what is committed at this moment, also in a transaction that reads as of earlier.
+    pub fn latest() -> OneSnapshot {
+        // SAFETY: as above.
+        unsafe {
+            pg_sys::CommandCounterIncrement();
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        }
+        OneSnapshot(())
+    }
 }
 
 impl Drop for OneSnapshot {
@@ -195,14 +220,25 @@ impl Drop for OneSnapshot {
 }
 
 /// One SPI connection whose statements may read named [`Rows`].
-pub struct Statements(());
+pub struct Statements {
+    /// The names, shapes and sizes of the rows that statements may read, which their plans are for.
+    named: RefCell<String>,
+    /// Rows that they read, at most; what reads many is planned each time.
+    most: Cell<usize>,
+}
+
+/// Up to so many rows a plan is kept. To plan costs less than to read more; and a plan that was made
+/// for a table that has grown since may take time without end.
+const FEW: usize = 1000;
 
 impl Statements {
     /// Connects, and disconnects when dropped.
     pub fn connect() -> Result<Statements> {
         // SAFETY: paired with SPI_finish in drop; an abort pops the connection by itself.
         match unsafe { pg_sys::SPI_connect() } {
-            code if code == pg_sys::SPI_OK_CONNECT as i32 => Ok(Statements(())),
+            code if code == pg_sys::SPI_OK_CONNECT as i32 => {
+                Ok(Statements { named: RefCell::default(), most: Cell::new(0) })
+            }
             code => Err(Error::internal(format!("SPI_connect returned {code}"))),
         }
     }
@@ -210,6 +246,10 @@ impl Statements {
     /// Lets the statements that follow read `rows` under this name. `rows` must outlive self.
     pub fn name(&self, name: &str, rows: &Rows) -> Result<()> {
         let c_name = c_string(name)?;
+        self.most.set(self.most.get().max(rows.len));
+        // A plan for a few rows is no good for many: one for each power of ten.
+        let size = rows.len.checked_ilog10().map_or(0, |n| n + 1);
+        self.named.borrow_mut().push_str(&format!("{name}:{size}:{};", rows.types));
         // SAFETY: palloc'd in SPI's procedure context, which lives until SPI_finish.
         let code = unsafe {
             let relation = pg_sys::palloc0(size_of::<pg_sys::EphemeralNamedRelationData>())
@@ -226,6 +266,11 @@ impl Statements {
             code if code == pg_sys::SPI_OK_REL_REGISTER as i32 => Ok(()),
             code => Err(Error::internal(format!("SPI_register_relation returned {code}"))),
         }
+    }
+
+    /// The statements that follow read whole tables.
+    pub fn reads_many(&self) {
+        self.most.set(usize::MAX);
     }
 
     /// Runs one statement; returns how many rows it wrote or returned.
@@ -272,19 +317,21 @@ impl Statements {
     ) -> Result<i64> {
         let sql = c_string(sql)?;
         let mut types: Vec<pg_sys::Oid> = args.iter().map(|a| a.oid()).collect();
+        let name = (self.most.get() <= FEW)
+            .then(|| format!("{}{}", self.named.borrow(), sql.to_string_lossy()));
         // SAFETY: the parameter list has room for `args`, whose data the caller keeps alive.
         let code = unsafe {
-            let plan = preparing(|| {
-                pg_sys::SPI_prepare_cursor(
-                    sql.as_ptr(),
-                    types.len() as i32,
-                    types.as_mut_ptr(),
-                    pg_sys::CURSOR_OPT_PARALLEL_OK as i32,
-                )
-            });
-            if plan.is_null() {
-                return Err(Error::internal("a statement could not be prepared"));
-            }
+            let plan = plans::plan(name, || {
+                preparing(|| {
+                    pg_sys::SPI_prepare_cursor(
+                        sql.as_ptr(),
+                        types.len() as i32,
+                        types.as_mut_ptr(),
+                        pg_sys::CURSOR_OPT_PARALLEL_OK as i32,
+                    )
+                })
+            })?;
+            let _running = plans::Running::begin();
             let params = pg_sys::makeParamList(args.len() as i32);
             for (i, a) in args.iter().enumerate() {
                 let param = (*params).params.as_mut_ptr().add(i);
@@ -308,7 +355,16 @@ impl Statements {
 
     /// The first column of the row a statement returned, as text.
     pub fn first_text(&self, sql: &str, args: &[Arg]) -> Result<Option<String>> {
-        self.run(sql, args, ptr::null_mut(), false)?;
+        self.text_of(sql, args, false)
+    }
+
+    /// As [`Statements::first_text`], under the snapshot that is active ([`OneSnapshot`]).
+    pub fn read_text(&self, sql: &str, args: &[Arg]) -> Result<Option<String>> {
+        self.text_of(sql, args, true)
+    }
+
+    fn text_of(&self, sql: &str, args: &[Arg], read_only: bool) -> Result<Option<String>> {
+        self.run(sql, args, ptr::null_mut(), read_only)?;
         // SAFETY: SPI_tuptable is the statement's result, or null where it has none.
         unsafe {
             let table = pg_sys::SPI_tuptable;
@@ -330,6 +386,19 @@ impl Drop for Statements {
             // SAFETY: the connection opened in `connect`.
             unsafe { pg_sys::SPI_finish() };
         }
+    }
+}
+
+/// A column of a row's shape, by its place from 0.
+pub unsafe fn attribute(
+    shape: pg_sys::TupleDesc,
+    place: usize,
+) -> *const pg_sys::FormData_pg_attribute {
+    unsafe {
+        #[cfg(feature = "pg18")]
+        return pg_sys::TupleDescAttr(shape, place as i32);
+        #[cfg(not(feature = "pg18"))]
+        return (*shape).attrs.as_ptr().add(place);
     }
 }
 

@@ -1,7 +1,10 @@
 //! Updating a flow whose targets are in this database, in the caller's transaction.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pgrx::guc::GucSetting;
 
 use super::apply::{self, Writer, Writing};
 use super::batch::{Action, Batch, Item};
@@ -9,9 +12,12 @@ use super::declare;
 use super::detect::{self, Candidate, Candidates, Scan};
 use super::error::{Error, Result};
 use super::failure::{self, Failure, Refused};
+use super::follow::{self, Kept, Looking, Remembered};
+use super::generation;
 use super::logic;
+use super::lookup::{self, Forced};
 use super::model::{Flow, Source};
-use super::registry;
+use super::ready::{self, Ready};
 use super::role::ActingAs;
 use super::subtransaction::{Raised, subtransaction};
 use super::target_table;
@@ -20,68 +26,220 @@ use crate::engine::backoff;
 use crate::engine::counts::Counts;
 use crate::engine::decide::{Decision, Mode};
 use crate::engine::isolate::{Attempt, halve};
-use crate::engine::version::ProcessOrdinal;
+use crate::engine::version::{LogicId, ProcessOrdinal};
+
+/// How much is done at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Items evaluated and written by the same statements.
+    pub batch: usize,
+    /// Changes taken from a log, where the rest is left for another update; `None`: all.
+    pub changes: Option<usize>,
+    /// Bytes of a log's segment, after which the next is begun.
+    pub segment_bytes: i64,
+}
+
+/// `coco.batch_size`, in items, and `coco.log_segment_size`, in kB.
+pub static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+pub static SEGMENT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
+
+/// What the settings say an update does at once.
+pub fn configured() -> Limits {
+    Limits {
+        batch: BATCH_SIZE.get().max(1) as usize,
+        changes: None,
+        segment_bytes: i64::from(SEGMENT_SIZE.get()) * 1024,
+    }
+}
+
+/// How far an update of a source is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    pub source: i32,
+    /// Items looked at, of those there are to look at.
+    pub done: i64,
+    pub total: i64,
+}
+
+thread_local! {
+    static WATCHER: Cell<Option<fn(Progress)>> = const { Cell::new(None) };
+}
+
+/// Lets a function of this process know how far its updates are, a batch at a time.
+pub fn watch(watcher: fn(Progress)) {
+    WATCHER.set(Some(watcher));
+}
 
 /// The counts of one source.
 pub struct SourceCounts {
     pub source: String,
     pub counts: Counts,
-    pub elapsed: std::time::Duration,
+    pub elapsed: Duration,
 }
 
 /// Brings all targets of a flow up to date; a row per source.
-pub fn update(name: &str, mode: Mode, batch_size: usize) -> Result<Vec<SourceCounts>> {
-    let mut flow = registry::locked(name)?;
+pub fn update(name: &str, mode: Mode, limits: Limits) -> Result<Vec<SourceCounts>> {
+    Ok(run(&*ready::locked(name)?, mode, limits, None)?.sources)
+}
+
+/// What a worker has done for a live flow.
+pub struct Turn {
+    pub sources: Vec<SourceCounts>,
+    /// What is to be remembered, once this is committed.
+    pub kept: Vec<Kept>,
+    /// Changes are left.
+    pub more: bool,
+    /// Changes of a source pass the triggers by.
+    pub uncaptured: bool,
+    /// When to look again, if nothing else happens.
+    pub again: Option<Duration>,
+}
+
+/// Follows a live flow for a while; `None` where somebody else is updating it,
+/// or it is not live any more.
+pub fn turn(name: &str, limits: Limits, remembered: &Remembered) -> Result<Option<Turn>> {
+    match ready::locked_if_free(name)? {
+        Some(ready) if ready.flow.live => {
+            run(&ready, Mode::Normal, limits, Some(remembered)).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn run(ready: &Ready, mode: Mode, limits: Limits, live: Option<&Remembered>) -> Result<Turn> {
+    // The snapshot of the caller's statement is as old as its wait for the flow's lock.
+    let _now = OneSnapshot::take();
+    let restored;
+    let mut flow = &ready.flow;
     if flow.targets.is_empty() {
         return Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("flow \"{name}\" has no target yet"),
+            format!("flow \"{}\" has no target yet", flow.name),
         )
         .hint("Call coco.add_target first."));
     }
-    declare::restore_targets(&mut flow)?;
-    let logic = logic::current(&flow)?;
-    let flow = flow;
+    if flow.targets.iter().any(|t| t.relation.is_none()) {
+        let mut with_targets = flow.clone();
+        declare::restore_targets(&mut with_targets)?;
+        restored = with_targets;
+        flow = &restored;
+    }
+    let logic = match ready.logic {
+        Some(logic) => logic,
+        None => logic::current(flow)?,
+    };
+    let began = generation::now();
+    let turn = follow_sources(flow, logic, mode, limits, live)?;
+    // What ran may not be what was fingerprinted: then nothing of it is to be kept as that.
+    if generation::now() != began && logic_is_another(flow, logic)? {
+        return Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!("the logic of flow \"{}\" changed while it was being updated", flow.name),
+        )
+        .hint("Try again."));
+    }
+    Ok(turn)
+}
+
+fn logic_is_another(flow: &Flow, logic: LogicId) -> Result<bool> {
+    let _now = OneSnapshot::latest();
+    Ok(logic::known(flow)? != logic)
+}
+
+fn follow_sources(
+    flow: &Flow,
+    logic: LogicId,
+    mode: Mode,
+    limits: Limits,
+    live: Option<&Remembered>,
+) -> Result<Turn> {
     let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-    let writers = flow
-        .targets
-        .iter()
-        .map(|target| Ok(Writer { target, fresh: target_table::is_empty(target)? }))
-        .collect::<Result<Vec<_>>>()?;
-    let run = Run { flow: &flow, writers: &writers, writing: Writing { mode, logic }, batch_size };
-    let mut all = Vec::new();
+    let writers = flow.targets.iter().map(|target| Writer { target, fresh: false }).collect();
+    let mut run = Run { flow, writers, writing: Writing { mode, logic }, limits, live };
+    let mut turn =
+        Turn { sources: vec![], kept: vec![], more: false, uncaptured: false, again: None };
     for source in &flow.sources {
         let began = Instant::now();
-        let counts = run.source(source)?;
-        all.push(SourceCounts { source: source.name.clone(), counts, elapsed: began.elapsed() });
+        let counts = run.source(source, &mut turn)?;
+        let elapsed = began.elapsed();
+        turn.sources.push(SourceCounts { source: source.name.clone(), counts, elapsed });
     }
-    run.take_over(&mut all)?;
-    Ok(all)
+    run.take_over(&mut turn.sources)?;
+    Ok(turn)
 }
 
 struct Run<'a> {
     flow: &'a Flow,
-    writers: &'a [Writer<'a>],
+    writers: Vec<Writer<'a>>,
     writing: Writing,
-    batch_size: usize,
+    limits: Limits,
+    live: Option<&'a Remembered>,
 }
 
 impl Run<'_> {
-    fn source(&self, source: &Source) -> Result<Counts> {
+    fn source(&mut self, source: &Source, turn: &mut Turn) -> Result<Counts> {
+        // Before the source, so that what is evaluated is no older than what was looked up.
+        let lookups = lookup::follow_all(self.flow, source, self.limits, self.live)?;
+        let generation = generation::now();
         let _snapshot = OneSnapshot::take();
         let statements = Statements::connect()?;
-        let tracked = detect::tracked(&statements, source)?;
-        let scan = Scan { mode: self.writing.mode, logic: self.writing.logic };
-        let mut candidates = detect::scan(&statements, source, scan)?;
-        // Items in the source are those tracked, less the gone, and the new.
-        let mut counts = Counts { seen: tracked, ..Default::default() };
+        let Writing { mode, logic } = self.writing;
+        let limit = self.limits.changes;
+        let following =
+            follow::begin(&statements, source, logic, mode, limit, self.live, generation)?;
+        let keys = match (&following.looking, &lookups.forced) {
+            (Looking::Keys(keys), Forced::Keys(forced)) if forced.len() > 0 => {
+                Some(lookup::with_forced(source, Some(keys), forced)?)
+            }
+            (Looking::Nothing, Forced::Keys(forced)) if forced.len() > 0 => {
+                Some(lookup::with_forced(source, None, forced)?)
+            }
+            _ => None,
+        };
+        let mut counts = Counts::default();
         let mut present = 0;
-        self.decide_and_write(source, &mut candidates, |_| true, &mut counts, &mut present)?;
+        let (keys, all) = match (&following.looking, &lookups.forced, &keys) {
+            (_, Forced::All, _) => (None, Some(Scan { mode: mode.evaluating_all(), logic })),
+            (_, _, Some(keys)) => (Some(keys), None),
+            (Looking::Keys(keys), ..) => (Some(keys), None),
+            (Looking::Nothing, ..) => (None, None),
+            (Looking::All, ..) => (None, Some(Scan { mode, logic })),
+        };
+        if let Some(keys) = keys {
+            if keys.len() > 0 {
+                let mut changed = detect::among(source, keys)?;
+                self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
+            }
+            counts.seen = present + following.waiting;
+            counts.failed += following.waiting;
+            present += following.waiting;
+        } else if let Some(scan) = all {
+            for writer in &mut self.writers {
+                writer.fresh = target_table::is_empty(writer.target)?;
+            }
+            let forced = match &lookups.forced {
+                Forced::Keys(forced) => Some(forced),
+                Forced::All => None,
+            };
+            let tracked = detect::tracked(&statements, source)?;
+            let mut changed = detect::scan(&statements, source, scan, forced)?;
+            // Items in the source are those tracked, less the gone, and the new.
+            counts.seen = tracked;
+            let writing = self.writing;
+            self.writing.mode = scan.mode;
+            self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
+            self.writing = writing;
+        }
         let left_out = counts.seen - present;
         match source.ordinal {
             Some(_) => counts.skipped += left_out,
             None => counts.unchanged += left_out,
         }
+        turn.more |= following.more || lookups.more;
+        turn.uncaptured |= following.uncaptured || lookups.uncaptured;
+        turn.again = [turn.again, following.again, lookups.again].into_iter().flatten().min();
+        turn.kept.extend(lookups.kept);
+        turn.kept.extend(following.done(source, self.live, self.limits.segment_bytes)?);
         Ok(counts)
     }
 
@@ -95,7 +253,15 @@ impl Run<'_> {
     ) -> Result<()> {
         let mut batch = Batch::new(source)?;
         let mut deferred = Batch::new(source)?;
+        let (mut done, total) = (0, candidates.len() as i64);
+        let tell = |done| {
+            if let Some(watcher) = WATCHER.get() {
+                watcher(Progress { source: source.id, done, total });
+            }
+        };
+        tell(0);
         while let Some(item) = candidates.next() {
+            done += 1;
             if !takes(&item) {
                 continue;
             }
@@ -111,7 +277,11 @@ impl Run<'_> {
             *present += i64::from(item.incoming.is_some());
             let action = match item.decide(self.writing.logic, self.writing.mode) {
                 Decision::Skip => {
-                    counts.skipped += i64::from(item.incoming.is_some());
+                    let there = i64::from(item.incoming.is_some());
+                    match source.ordinal {
+                        Some(_) => counts.skipped += there,
+                        None => counts.unchanged += there,
+                    }
                     continue;
                 }
                 Decision::Wait => {
@@ -141,9 +311,10 @@ impl Run<'_> {
                     },
                 },
             );
-            if batch.len() >= self.batch_size {
+            if batch.len() >= self.limits.batch {
                 self.write(source, &mut batch, counts, Some(&mut deferred))?;
                 batch = Batch::new(source)?;
+                tell(done);
             }
         }
         self.write(source, &mut batch, counts, Some(&mut deferred))?;
@@ -250,7 +421,7 @@ impl Run<'_> {
     ) -> std::result::Result<Counts, Stop> {
         interrupt();
         subtransaction(
-            || match apply::write(self.flow, source, self.writers, batch, self.writing) {
+            || match apply::write(self.flow, source, &self.writers, batch, self.writing) {
                 Ok(Ok(counts)) if keep => Ok(counts),
                 Ok(Ok(_)) => Err(Stop::Undone),
                 Ok(Err(refused)) => Err(Stop::Refused(refused)),
@@ -262,7 +433,7 @@ impl Run<'_> {
 
     /// Evaluates again the items that wait for a target key which is free now, until none is.
     fn take_over(&self, all: &mut [SourceCounts]) -> Result<()> {
-        let Some(free) = apply::free_claims(self.writers) else {
+        let Some(free) = apply::free_claims(&self.writers) else {
             return Ok(());
         };
         loop {
@@ -278,7 +449,8 @@ impl Run<'_> {
                 let mut let_in = BTreeSet::new();
                 let first = |c: &Candidate| let_in.insert(c.claims.clone());
                 let mut counts = Counts::default();
-                let retry = Run { writing: Writing { mode: Mode::Retry, ..self.writing }, ..*self };
+                let writing = Writing { mode: Mode::Retry, ..self.writing };
+                let retry = Run { writing, writers: self.writers.clone(), ..*self };
                 retry.decide_and_write(source, &mut candidates, first, &mut counts, &mut 0)?;
                 let c = &mut result.counts;
                 c.evaluated += counts.evaluated;

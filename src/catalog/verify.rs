@@ -9,7 +9,7 @@ use super::model::{Flow, Source, Target, all_equal, numbered};
 use super::registry;
 use super::role::ActingAs;
 use super::sql::{self, ident, literal};
-use super::update;
+use super::update::{self, Limits};
 use crate::engine::decide::Mode;
 
 pub struct Difference {
@@ -22,7 +22,7 @@ pub struct Difference {
 /// Compares every target of a flow with its query over everything, row by row and byte by byte.
 /// Items whose last evaluation failed, and their rows, are left out. With `repair`, what differs
 /// is mended, and the differences found are returned.
-pub fn verify(name: &str, repair: bool, batch_size: usize) -> Result<Vec<Difference>> {
+pub fn verify(name: &str, repair: bool, limits: Limits) -> Result<Vec<Difference>> {
     let flow = if repair { registry::locked(name)? } else { registry::load(name)? };
     let found = differences(&flow)?;
     if !repair || found.is_empty() {
@@ -30,15 +30,15 @@ pub fn verify(name: &str, repair: bool, batch_size: usize) -> Result<Vec<Differe
     }
     // What differs only because it changed since the last update is mended by an update; what is
     // left was changed behind coco's back.
-    update::update(name, Mode::Normal, batch_size)?;
+    update::update(name, Mode::Normal, limits)?;
     let flow = registry::load(name)?;
     let left = differences(&flow)?;
     if left.iter().any(|d| d.difference != "extra") {
-        update::update(name, Mode::FullReprocess, batch_size)?;
+        update::update(name, Mode::FullReprocess, limits)?;
     }
     if left.iter().any(|d| d.difference == "extra") {
         delete_extra(&flow)?;
-        update::update(name, Mode::Normal, batch_size)?;
+        update::update(name, Mode::Normal, limits)?;
     }
     Ok(found)
 }

@@ -21,6 +21,14 @@ impl Mode {
         matches!(self, Mode::FullReprocess | Mode::Reexport)
     }
 
+    /// The same, but every item is evaluated.
+    pub fn evaluating_all(self) -> Mode {
+        match self {
+            Mode::Reexport => Mode::Reexport,
+            _ => Mode::FullReprocess,
+        }
+    }
+
     /// Whether unchanged target rows are carried over, unwritten.
     pub fn carries_over(self) -> bool {
         self != Mode::Reexport

@@ -15,5 +15,6 @@ pub mod decide;
 pub mod diff;
 pub mod fingerprint;
 pub mod isolate;
+pub mod snapshot;
 pub mod text;
 pub mod version;

@@ -1,6 +1,8 @@
 //! A database of a test's own on the test server, and what a test asks coco there.
 #![allow(dead_code)] // each file of tests uses a part
 
+pub mod server;
+
 use postgres::{Client, Config, Error, NoTls};
 
 /// What `coco.update` says of one source.
@@ -126,6 +128,16 @@ pub fn explain(error: &Error) -> String {
             e.where_().unwrap_or("-"),
         ),
     }
+}
+
+/// A connection to another database of the test server.
+pub fn connect_to(database: &str) -> Client {
+    connect(server_database(database))
+}
+
+/// The same, if it is there.
+pub fn try_connect_to(database: &str) -> Option<Client> {
+    server_database(database).connect(NoTls).ok()
 }
 
 fn server() -> Config {

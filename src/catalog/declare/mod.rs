@@ -1,17 +1,22 @@
 //! Declaring flows: everything is checked here, before anything runs.
 
+mod lookup;
 mod query;
 mod source;
 mod target;
 
 use pgrx::prelude::*;
 
+use crate::catalog::capture::triggers;
 use crate::catalog::derived;
 use crate::catalog::error::{Error, Result};
+use crate::catalog::generation;
+use crate::catalog::locks;
 use crate::catalog::registry;
 use crate::catalog::role::{self, ActingAs, Settings};
 use crate::catalog::sql::{self, arg};
 
+pub use lookup::{LookupOptions, add_lookup};
 pub use source::{SourceOptions, add_source};
 pub use target::{add_target, restore_targets, set_query};
 
@@ -55,16 +60,20 @@ fn check_name(argument: &str, name: &str) -> Result<()> {
 /// Drops a flow. It need not be whole: what is still there goes.
 pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
     let acting = ActingAs::extension_owner()?;
-    let owner: Option<pg_sys::Oid> =
-        sql::one("select owner::oid from coco.flow where flow = $1", &[arg(name)])?;
+    let found =
+        sql::select("select id, owner::oid from coco.flow where flow = $1", &[arg(name)], |r| {
+            Ok((sql::required::<i32>(r, 1)?, sql::required::<pg_sys::Oid>(r, 2)?))
+        })?;
     drop(acting);
-    let Some(owner) = owner else {
+    let Some((id, owner)) = found.into_iter().next() else {
         registry::load(name)?;
         return Ok(());
     };
     if !role::has_rights_of(owner) {
         registry::load(name)?;
     }
+    // What a worker is doing for it is waited for, before any row of the catalog is locked.
+    locks::flow(id)?;
     let acting = ActingAs::extension_owner()?;
     let names = |query: &str| sql::select(query, &[arg(name)], |r| sql::required::<String>(r, 1));
     let views = names(
@@ -80,8 +89,10 @@ pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
           where t.flow = $1 and t.made",
     )?;
     sql::execute("delete from coco.flow where flow = $1", &[arg(name)])?;
+    generation::changed()?;
     drop(acting);
     derived::drop_all(&views, &tracking)?;
+    triggers::end_unneeded()?;
     if !keep_targets {
         let _as = ActingAs::flow_owner(owner, &Settings::qualifying())?;
         for table in made {

@@ -9,7 +9,7 @@ use crate::catalog::columns;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::model::{Column, Flow, Target};
 use crate::catalog::role::ActingAs;
-use crate::catalog::sql::{self, ident};
+use crate::catalog::sql::{self, arg, ident};
 
 use super::{notice, warning};
 
@@ -23,17 +23,11 @@ pub(super) fn analyse_into(
 ) -> Result<()> {
     let text = analysis::one_select(query)?;
     target.query = text;
-    let mut shadows = Vec::new();
+    let shadows = shadows(flow)?;
     let mut all_columns = Vec::new();
     for s in &flow.sources {
         let columns: Vec<Column> =
             columns::of_relation(s.relation)?.into_iter().map(|a| a.column).collect();
-        shadows.push(Shadow {
-            name: s.name.clone(),
-            relation_name: s.relation_name.clone(),
-            columns: columns.iter().map(|c| c.name.clone()).collect(),
-            key: s.key.iter().map(|k| k.name.clone()).collect(),
-        });
         all_columns.push(columns);
     }
     let mut used: Vec<BTreeSet<String>> = vec![BTreeSet::new(); shadows.len()];
@@ -69,6 +63,56 @@ pub(super) fn analyse_into(
             all_columns[i].iter().filter(|c| used[i].contains(&c.name)).cloned().collect();
     }
     warn(flow, &analysis)
+}
+
+/// For each lookup of a flow, the columns that its queries read; none, which stands for all, where
+/// they do not name it or call functions of the user's own, which may read others.
+pub(super) fn used_of_lookups(flow: &Flow) -> Result<Vec<Vec<String>>> {
+    let shadows = shadows(flow)?;
+    let mut analyses = Vec::new();
+    {
+        let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+        for target in &flow.targets {
+            analyses.push(analysis::analyse(&target.query, &shadows)?);
+        }
+    }
+    flow.lookups
+        .iter()
+        .map(|lookup| {
+            let relation = lookup.relation.relation;
+            let of = relation.to_u32();
+            let mut read = BTreeSet::new();
+            for analysis in &analyses {
+                read.extend(analysis.read_columns.get(&of).into_iter().flatten().copied());
+            }
+            let named = analyses.iter().any(|a| a.relations.contains(&of));
+            let unclear = analyses.iter().any(|a| a.calls_own) || read.iter().any(|n| *n <= 0);
+            if !named || unclear {
+                return Ok(vec![]);
+            }
+            let names = sql::select(
+                "select attname::text, attnum from pg_catalog.pg_attribute
+                  where attrelid = $1 and attnum > 0 and not attisdropped order by attnum",
+                &[arg(relation)],
+                |r| Ok((sql::required::<String>(r, 1)?, sql::required::<i16>(r, 2)?)),
+            )?;
+            Ok(names.into_iter().filter(|(_, n)| read.contains(n)).map(|(name, _)| name).collect())
+        })
+        .collect()
+}
+
+/// The sources of a flow, as its queries see them.
+fn shadows(flow: &Flow) -> Result<Vec<Shadow>> {
+    let of = |s: &crate::catalog::model::Source| {
+        let columns = columns::of_relation(s.relation)?;
+        Ok(Shadow {
+            name: s.name.clone(),
+            relation_name: s.relation_name.clone(),
+            columns: columns.into_iter().map(|a| a.column.name).collect(),
+            key: s.key.iter().map(|k| k.name.clone()).collect(),
+        })
+    };
+    flow.sources.iter().map(of).collect()
 }
 
 fn check_columns(analysis: &Analysis) -> Result<()> {
@@ -192,10 +236,12 @@ fn warn(flow: &Flow, analysis: &Analysis) -> Result<()> {
                 format!("the query reads {name} in full, by its qualified name, besides the item"),
                 "Changes of other rows will not evaluate an item again.",
             );
+        } else if flow.lookups.iter().any(|l| l.relation.relation == relation) {
+            continue;
         } else if !name.starts_with("pg_catalog.") {
             warning(
                 format!("the query reads {name}, which is not a source of flow \"{}\"", flow.name),
-                "Its changes will not be followed: they show when an item is evaluated for another reason, or with coco.update(flow, 'full_reprocess').",
+                "Its changes will not be followed: they show when an item is evaluated for another reason, or with coco.update(flow, 'full_reprocess'). coco.add_lookup has them followed.",
             );
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use pgrx::prelude::*;
 
 use crate::catalog::analysis;
+use crate::catalog::capture::{self, triggers};
 use crate::catalog::columns;
 use crate::catalog::derived;
 use crate::catalog::error::{Error, Result};
@@ -23,6 +24,9 @@ pub struct SourceOptions {
     pub key: Option<Vec<String>>,
     pub ordinal: Option<String>,
     pub fingerprint: Option<String>,
+    /// `auto`, or how changes are found: see [`capture::Mode`].
+    pub capture: Option<String>,
+    pub refresh_interval: Option<Interval>,
 }
 
 pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> Result<()> {
@@ -35,65 +39,23 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         .detail("A query is checked against the sources it reads.")
         .hint("Declare the sources first, then the targets."));
     }
-    let described = sql::select(
-        "select c.relkind::text, n.nspname::text, c.relname::text,
-                pg_catalog.has_table_privilege($2, c.oid, 'select')
-                or pg_catalog.has_any_column_privilege($2, c.oid, 'select')
-           from pg_catalog.pg_class c
-           join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1",
-        &[arg(relation), arg(flow.owner)],
-        |r| {
-            let row: (String, String, String, bool) = (
-                sql::required(r, 1)?,
-                sql::required(r, 2)?,
-                sql::required(r, 3)?,
-                sql::required(r, 4)?,
-            );
-            Ok(row)
-        },
-    )?;
-    let Some((kind, schema, table, readable)) = described.into_iter().next() else {
-        return Err(Error::new(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-            format!("argument \"source\": relation {} does not exist", relation.to_u32()),
-        ));
-    };
-    let shown = sql::qualified(&schema, &table);
-    if temporary(relation)? {
-        return Err(Error::new(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("argument \"source\": {shown} is temporary"),
-        )
-        .hint("A flow outlives the session; a temporary table does not. Use a permanent one."));
-    }
-    if !matches!(kind.as_str(), "r" | "p" | "v" | "m" | "f") {
-        return Err(Error::new(
-            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-            format!(
-                "argument \"source\": {shown} is not a table, view, foreign table or materialized view"
-            ),
-        ));
-    }
-    if !readable {
-        return Err(Error::new(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("permission denied for source {shown}"),
-        )
-        .hint(format!("GRANT SELECT ON {shown} to the flow's owner.")));
-    }
+    let Described { kind, shown, name: table } = describe(relation, flow.owner, "source")?;
     let name = options.name.unwrap_or(table);
     check_name("name", &name)?;
-    if flow.sources.iter().any(|s| s.name == name) {
+    if flow.followed().any(|s| s.name == name) {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
-            format!("flow \"{}\" already has a source named \"{name}\"", flow.name),
+            format!("flow \"{}\" already has a source or a lookup named \"{name}\"", flow.name),
         )
         .hint(
             "Give it another name with the argument \"name\"; the query reads it under that name.",
         ));
     }
     let key = source_key(relation, &shown, &kind, options.key)?;
-    let grouped = !target_table::has_unique_index(relation, &key)?;
+    // Views and foreign tables cannot have the index, and materialized views seldom do: there an
+    // ordinal says that each key names one row, and updates check it.
+    let promised = options.ordinal.is_some() && matches!(kind.as_str(), "v" | "m" | "f");
+    let grouped = !promised && !target_table::has_unique_index(relation, &key)?;
 
     let ordinal = match &options.ordinal {
         None => None,
@@ -119,11 +81,20 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
                 .detail("The same content would never have the same fingerprint."));
         }
     }
+    check_interval(options.refresh_interval)?;
+    let capture = capture_mode(
+        relation,
+        &shown,
+        &kind,
+        &key,
+        flow.owner,
+        options.capture.as_deref().unwrap_or("auto"),
+    )?;
     let _as = ActingAs::extension_owner()?;
     let keys: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
     let id = sql::returning(
-        "insert into coco.source (flow, name, relation, key, grouped, ordinal, ordinal_sql, fingerprint, tracking)
-         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, 0::oid::regclass) returning id",
+        "insert into coco.source (flow, name, relation, key, grouped, ordinal, ordinal_sql, fingerprint, capture, refresh_interval, tracking)
+         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, $10, 0::oid::regclass) returning id",
         &[
             arg(flow.name.as_str()),
             arg(name.as_str()),
@@ -133,6 +104,8 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
             arg(options.ordinal),
             arg(ordinal),
             arg(options.fingerprint),
+            arg(capture.name()),
+            arg(options.refresh_interval),
         ],
         |r| sql::required::<i32>(r, 1),
     )?
@@ -143,7 +116,178 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         "update coco.source set tracking = $2::text::regclass where id = $1",
         &[arg(id), arg(tracking)],
     )?;
+    if capture != capture::Mode::Scan {
+        triggers::ensure(relation, &key, capture == capture::Mode::Always, true)?;
+    }
     Ok(())
+}
+
+/// A relation to be followed, checked to be one that can be.
+pub(super) struct Described {
+    pub kind: String,
+    /// Quoted and schema-qualified.
+    pub shown: String,
+    pub name: String,
+}
+
+pub(super) fn describe(
+    relation: pg_sys::Oid,
+    owner: pg_sys::Oid,
+    argument: &str,
+) -> Result<Described> {
+    let described = sql::select(
+        "select c.relkind::text, n.nspname::text, c.relname::text,
+                pg_catalog.has_table_privilege($2, c.oid, 'select')
+                or pg_catalog.has_any_column_privilege($2, c.oid, 'select')
+           from pg_catalog.pg_class c
+           join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1",
+        &[arg(relation), arg(owner)],
+        |r| {
+            let row: (String, String, String, bool) = (
+                sql::required(r, 1)?,
+                sql::required(r, 2)?,
+                sql::required(r, 3)?,
+                sql::required(r, 4)?,
+            );
+            Ok(row)
+        },
+    )?;
+    let Some((kind, schema, table, readable)) = described.into_iter().next() else {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+            format!("argument \"{argument}\": relation {} does not exist", relation.to_u32()),
+        ));
+    };
+    let shown = sql::qualified(&schema, &table);
+    if temporary(relation)? {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("argument \"{argument}\": {shown} is temporary"),
+        )
+        .hint("A flow outlives the session; a temporary table does not. Use a permanent one."));
+    }
+    if !matches!(kind.as_str(), "r" | "p" | "v" | "m" | "f") {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!(
+                "argument \"{argument}\": {shown} is not a table, view, foreign table or materialized view"
+            ),
+        ));
+    }
+    if !readable {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for {argument} {shown}"),
+        )
+        .hint(format!("GRANT SELECT ON {shown} to the flow's owner.")));
+    }
+    Ok(Described { kind, shown, name: table })
+}
+
+pub(super) fn check_interval(interval: Option<Interval>) -> Result<()> {
+    match interval.is_some_and(|i| i.as_micros() < 0) {
+        true => Err(Error::invalid("argument \"refresh_interval\" is negative")),
+        false => Ok(()),
+    }
+}
+
+/// How the changes of a source are to be found: by triggers where that can be.
+pub(super) fn capture_mode(
+    relation: pg_sys::Oid,
+    shown: &str,
+    kind: &str,
+    key: &[Column],
+    owner: pg_sys::Oid,
+    given: &str,
+) -> Result<capture::Mode> {
+    let mode = match given {
+        "auto" => None,
+        name => Some(capture::Mode::from_name(name).ok_or_else(|| {
+            Error::invalid(format!("argument \"capture\": \"{name}\" is not a way to find changes"))
+                .hint("It is auto, trigger, always or scan.")
+        })?),
+    };
+    if mode == Some(capture::Mode::Scan) {
+        return Ok(capture::Mode::Scan);
+    }
+    let refused = match why_not_captured(relation, kind, key, owner)? {
+        None => return Ok(mode.unwrap_or(capture::Mode::Trigger)),
+        Some(why) => why,
+    };
+    if mode.is_some() {
+        return Err(Error::new(
+            refused.code,
+            format!("argument \"capture\": changes of {shown} cannot be captured"),
+        )
+        .detail(refused.why)
+        .hint("capture => 'scan' reads all of it at each update."));
+    }
+    if matches!(kind, "r" | "p") {
+        super::notice(format!(
+            "changes of {shown} are not captured, each update reads all of it: {}",
+            refused.why
+        ));
+    }
+    Ok(capture::Mode::Scan)
+}
+
+struct NotCaptured {
+    code: PgSqlErrorCode,
+    why: &'static str,
+}
+
+fn why_not_captured(
+    relation: pg_sys::Oid,
+    kind: &str,
+    key: &[Column],
+    owner: pg_sys::Oid,
+) -> Result<Option<NotCaptured>> {
+    let unsupported =
+        |why| Some(NotCaptured { code: PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, why });
+    if !matches!(kind, "r" | "p") {
+        return Ok(unsupported("Only tables have triggers that note each change."));
+    }
+    let (unlogged, allowed, foreign) = sql::select(
+        "with recursive tree as (
+           select $1::oid as relid
+            union
+           select i.inhrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.relid
+         )
+         select pg_catalog.bool_or(c.relpersistence = 'u'),
+                pg_catalog.has_table_privilege($2, $1, 'trigger'),
+                pg_catalog.bool_or(c.relkind = 'f')
+           from tree t join pg_catalog.pg_class c on c.oid = t.relid",
+        &[arg(relation), arg(owner)],
+        |r| {
+            let row: (bool, bool, bool) =
+                (sql::required(r, 1)?, sql::required(r, 2)?, sql::required(r, 3)?);
+            Ok(row)
+        },
+    )?
+    .pop()
+    .ok_or_else(|| Error::internal("a relation vanished"))?;
+    if unlogged {
+        return Ok(unsupported("An unlogged table is emptied by a crash without a sign."));
+    }
+    if foreign {
+        return Ok(unsupported("A foreign table among its parts changes elsewhere."));
+    }
+    let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
+    let computed = sql::one::<bool>(
+        "select pg_catalog.bool_or(attgenerated::text = 'v') from pg_catalog.pg_attribute
+          where attrelid = $1 and attname::text = any ($2)",
+        &[arg(relation), arg(names)],
+    )?;
+    if computed == Some(true) {
+        return Ok(unsupported("Its key is generated when it is read."));
+    }
+    if !allowed {
+        return Ok(Some(NotCaptured {
+            code: PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            why: "The flow's owner has no right to put triggers on it (GRANT TRIGGER).",
+        }));
+    }
+    Ok(None)
 }
 
 pub(super) fn temporary(relation: pg_sys::Oid) -> Result<bool> {
@@ -152,7 +296,7 @@ pub(super) fn temporary(relation: pg_sys::Oid) -> Result<bool> {
 }
 
 /// The key given, or the primary key; checked to be there, ordered and not null.
-fn source_key(
+pub(super) fn source_key(
     relation: pg_sys::Oid,
     shown: &str,
     kind: &str,

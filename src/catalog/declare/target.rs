@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 use crate::catalog::derived;
 use crate::catalog::error::{Error, Result};
+use crate::catalog::generation;
 use crate::catalog::model::{Flow, Target};
 use crate::catalog::ownership;
 use crate::catalog::registry;
@@ -128,6 +129,8 @@ fn store_target(flow: &mut Flow, mut new: Target) -> Result<()> {
 
 /// Stores what follows from a flow's queries: the columns its sources use, and its views.
 fn settle(flow: &mut Flow) -> Result<()> {
+    generation::changed()?;
+    super::lookup::store_used(flow)?;
     for source in &flow.sources {
         let _as = ActingAs::extension_owner()?;
         let used: Vec<String> = source.used.iter().map(|c| c.name.clone()).collect();
@@ -251,6 +254,7 @@ pub fn restore_targets(flow: &mut Flow) -> Result<()> {
               where id = $1",
             &[arg(target.id), arg(relation), arg(target.incarnation), arg(target.made)],
         )?;
+        generation::changed()?;
         let (id, name) = (target.id, target.relation_name());
         drop(acting);
         let acting = ActingAs::flow_owner(owner, &settings)?;

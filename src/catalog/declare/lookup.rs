@@ -1,0 +1,178 @@
+//! Declaring a lookup: a relation the query also reads, whose changes evaluate items again.
+
+use pgrx::prelude::*;
+
+use crate::catalog::analysis::{self, Shadow};
+use crate::catalog::capture::{self, triggers};
+use crate::catalog::derived;
+use crate::catalog::error::{Error, Result};
+use crate::catalog::generation;
+use crate::catalog::model::{Flow, Source};
+use crate::catalog::registry;
+use crate::catalog::role::ActingAs;
+use crate::catalog::sql::{self, arg};
+
+use super::check_name;
+use super::query::used_of_lookups;
+use super::source::{capture_mode, check_interval, describe, source_key};
+
+/// What `add_lookup` takes.
+#[derive(Default)]
+pub struct LookupOptions {
+    pub name: Option<String>,
+    pub affects: Option<String>,
+    pub source: Option<String>,
+    pub key: Option<Vec<String>>,
+    pub capture: Option<String>,
+    pub refresh_interval: Option<Interval>,
+}
+
+pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> Result<()> {
+    let flow = registry::locked(flow)?;
+    let affected = affected(&flow, options.source.as_deref())?;
+    let described = describe(relation, flow.owner, "lookup")?;
+    let name = options.name.unwrap_or(described.name.clone());
+    check_name("name", &name)?;
+    if flow.followed().any(|s| s.name == name) {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            format!("flow \"{}\" already has a source or a lookup named \"{name}\"", flow.name),
+        )
+        .hint(
+            "Give it another name with the argument \"name\"; affects reads it under that name.",
+        ));
+    }
+    let key = source_key(relation, &described.shown, &described.kind, options.key)?;
+    let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
+    let grouped = !crate::catalog::target_table::has_unique_index(relation, &key)?;
+    let affects = match &options.affects {
+        None => None,
+        Some(text) => {
+            let shadow = Shadow {
+                name: name.clone(),
+                relation_name: format!(
+                    "(select {} from {}) as x",
+                    key.iter().map(|k| k.quoted()).collect::<Vec<_>>().join(", "),
+                    described.shown
+                ),
+                columns: names.clone(),
+                key: names.clone(),
+            };
+            Some(check_affects(&flow, affected, text, shadow)?)
+        }
+    };
+    check_interval(options.refresh_interval)?;
+    let capture = capture_mode(
+        relation,
+        &described.shown,
+        &described.kind,
+        &key,
+        flow.owner,
+        options.capture.as_deref().unwrap_or("auto"),
+    )?;
+    let acting = ActingAs::extension_owner()?;
+    let id = sql::returning(
+        "insert into coco.source (flow, name, relation, key, grouped, capture, refresh_interval, lookup_of, affects, tracking)
+         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, 0::oid::regclass) returning id",
+        &[
+            arg(flow.name.as_str()),
+            arg(name.as_str()),
+            arg(relation),
+            arg(names),
+            arg(grouped),
+            arg(capture.name()),
+            arg(options.refresh_interval),
+            arg(affected.id),
+            arg(affects),
+        ],
+        |r| sql::required::<i32>(r, 1),
+    )?
+    .pop()
+    .ok_or_else(|| Error::internal("no id came back for a new lookup"))?;
+    let tracking = derived::make_tracking(&flow.name, flow.owner, id, &name, &key)?;
+    sql::execute(
+        "update coco.source set tracking = $2::text::regclass where id = $1",
+        &[arg(id), arg(tracking)],
+    )?;
+    drop(acting);
+    if capture != capture::Mode::Scan {
+        triggers::ensure(relation, &key, capture == capture::Mode::Always, true)?;
+    }
+    let flow = registry::load_to_change(&flow.name)?;
+    store_used(&flow)?;
+    generation::changed()
+}
+
+/// Stores which columns of its lookups a flow's queries read.
+pub(super) fn store_used(flow: &Flow) -> Result<()> {
+    for (lookup, used) in flow.lookups.iter().zip(used_of_lookups(flow)?) {
+        let _as = ActingAs::extension_owner()?;
+        sql::execute(
+            "update coco.source set used = $2 where id = $1 and used is distinct from $2",
+            &[arg(lookup.relation.id), arg(used)],
+        )?;
+    }
+    Ok(())
+}
+
+fn affected<'a>(flow: &'a Flow, name: Option<&str>) -> Result<&'a Source> {
+    let has = || flow.sources.iter().map(|s| s.name.clone()).collect::<Vec<_>>().join(", ");
+    match (flow.sources.as_slice(), name) {
+        ([], _) => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("flow \"{}\" has no source yet", flow.name),
+        )
+        .hint("Call coco.add_source first.")),
+        ([one], None) => Ok(one),
+        (_, None) => Err(Error::invalid("argument \"source\" is missing")
+            .detail(format!("The flow has several sources: {}.", has()))
+            .hint("Name the one whose items changes of the lookup affect.")),
+        (all, Some(name)) => all.iter().find(|s| s.name == name).ok_or_else(|| {
+            Error::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("flow \"{}\" has no source named \"{name}\"", flow.name),
+            )
+            .detail(format!("Its sources: {}.", has()))
+        }),
+    }
+}
+
+/// The text of `affects`, checked to read the lookup's keys and to return the source's.
+fn check_affects(flow: &Flow, source: &Source, text: &str, shadow: Shadow) -> Result<String> {
+    let text = analysis::one_select(text).map_err(|e| renamed(e, "affects"))?;
+    let name = shadow.name.clone();
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let analysis = analysis::analyse(&text, &[shadow]).map_err(|e| renamed(e, "affects"))?;
+    drop(acting);
+    if analysis.used.iter().all(Option::is_none) {
+        return Err(Error::invalid(format!("argument \"affects\" does not read \"{name}\""))
+            .detail("In it the lookup's name, without a schema, is a relation that holds the changed keys."));
+    }
+    let wants: Vec<String> =
+        source.key.iter().map(|k| format!("{} {}", k.name, k.type_name)).collect();
+    let fits = analysis.columns.len() == source.key.len()
+        && analysis.columns.iter().zip(&source.key).all(|(c, k)| c.type_oid == k.type_oid);
+    if !fits {
+        let gives: Vec<String> =
+            analysis.columns.iter().map(|c| format!("{} {}", c.name, c.type_name)).collect();
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            format!("argument \"affects\" must return the key of source \"{}\"", source.name),
+        )
+        .detail(format!(
+            "The key is ({}); the query gives ({}).",
+            wants.join(", "),
+            gives.join(", ")
+        )));
+    }
+    Ok(text)
+}
+
+fn renamed(mut error: Error, argument: &str) -> Error {
+    let named = format!("argument \"{argument}\"");
+    error.message = error.message.replace("argument \"query\"", &named);
+    error.hint = error.hint.and(Some(
+        "For example: SELECT d.id FROM documents d JOIN authors a ON a.id = d.author".to_owned(),
+    ));
+    error
+}

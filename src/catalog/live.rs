@@ -1,0 +1,253 @@
+//! Live flows: which there are, what hinders them, and whether they have caught up.
+
+use std::time::Duration;
+
+use super::capture::{self, Mode as CaptureMode, cursor, log, triggers};
+use super::error::{Error, Result};
+use super::generation;
+use super::locks;
+use super::logic;
+use super::model::Flow;
+use super::ready;
+use super::registry;
+use super::role::ActingAs;
+use super::sql::{self, arg};
+use super::tuples::{OneSnapshot, Statements};
+use crate::engine::backoff;
+use crate::engine::snapshot::Snapshot;
+
+/// A flow that workers are to keep up to date.
+pub struct Live {
+    pub name: String,
+    pub id: i32,
+    /// How long it is left alone after it failed.
+    pub wait: Duration,
+    /// How often in a row it has failed.
+    pub attempts: i32,
+}
+
+/// The extension, if it is there.
+pub fn installed() -> Result<Option<pgrx::pg_sys::Oid>> {
+    sql::one("select oid from pg_catalog.pg_extension where extname = 'coco'", &[])
+}
+
+/// Gives up a worker's place, if no flow is live and none is just being started: whoever starts one
+/// then finds the place free.
+pub fn leave(seat: u16) -> Result<bool> {
+    if !locks::flows_if_free()? {
+        return Ok(false);
+    }
+    let _now = OneSnapshot::take();
+    if !flows()?.is_empty() {
+        return Ok(false);
+    }
+    locks::leave_seat(seat)?;
+    Ok(true)
+}
+
+/// The live flows of this database.
+pub fn flows() -> Result<Vec<Live>> {
+    let _as = ActingAs::extension_owner()?;
+    sql::select(
+        "select f.flow, f.id, coalesce(t.attempts, 0),
+                greatest(0, coalesce(extract(epoch from t.next_retry - clock_timestamp()), 0))::float8
+           from coco.flow f left join coco.trouble t on t.flow = f.id
+          where f.live order by f.id",
+        &[],
+        |r| {
+            Ok(Live {
+                name: sql::required(r, 1)?,
+                id: sql::required(r, 2)?,
+                attempts: sql::required(r, 3)?,
+                wait: Duration::try_from_secs_f64(sql::required(r, 4)?).unwrap_or_default(),
+            })
+        },
+    )
+}
+
+/// Makes a flow live, and sees to it that its sources are captured.
+pub fn start(name: &str) -> Result<()> {
+    let flow = registry::locked(name)?;
+    if flow.targets.is_empty() {
+        return Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("flow \"{name}\" has no target yet"),
+        )
+        .hint("Call coco.add_target first."));
+    }
+    put_triggers(&flow, true)?;
+    let _as = ActingAs::extension_owner()?;
+    sql::execute("update coco.flow set live = true where id = $1 and not live", &[arg(flow.id)])?;
+    generation::changed()?;
+    sql::execute("delete from coco.trouble where flow = $1", &[arg(flow.id)])?;
+    Ok(())
+}
+
+/// Makes a flow that is not live any more; waits for what a worker is doing for it just now.
+pub fn stop(name: &str) -> Result<()> {
+    let flow = registry::load_to_change(name)?;
+    locks::flow(flow.id)?;
+    let _as = ActingAs::extension_owner()?;
+    sql::execute("update coco.flow set live = false where id = $1 and live", &[arg(flow.id)])?;
+    generation::changed()?;
+    sql::execute("delete from coco.trouble where flow = $1", &[arg(flow.id)])?;
+    Ok(())
+}
+
+/// Puts triggers back where they are missing. Without `wait`, not where writers are in the way.
+fn put_triggers(flow: &Flow, wait: bool) -> Result<()> {
+    for source in flow.followed() {
+        if source.capture != CaptureMode::Scan {
+            let always = source.capture == CaptureMode::Always;
+            triggers::ensure(source.relation, &source.key, always, wait)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the triggers of a flow's sources back, if nobody needs to be waited for.
+pub fn mend(name: &str) -> Result<()> {
+    put_triggers(&registry::load(name)?, false)
+}
+
+/// Records why a flow's run failed as a whole, and when it is tried again. `false` where the flow is
+/// not there any more.
+pub fn troubled(flow: &Live, sqlstate: &str, why: &Error) -> Result<bool> {
+    let attempts = flow.attempts.saturating_add(1);
+    let delay = backoff::delay(attempts.max(1) as u32).min(LONGEST);
+    let _as = ActingAs::extension_owner()?;
+    let recorded = sql::execute(
+        "with f as (
+           -- one that is just being dropped is waited for
+           select id from coco.flow where id = $1 and live for key share
+         )
+         insert into coco.trouble as t
+                (flow, attempts, next_retry, sqlstate, message, detail, hint)
+         select f.id, $2, clock_timestamp() + make_interval(secs => $3), $4, $5, $6, $7
+           from f
+         on conflict (flow) do update
+            set attempts = excluded.attempts, failed_at = excluded.failed_at,
+                next_retry = excluded.next_retry, sqlstate = excluded.sqlstate,
+                message = excluded.message, detail = excluded.detail, hint = excluded.hint",
+        &[
+            arg(flow.id),
+            arg(attempts),
+            arg(delay.as_secs_f64()),
+            arg(sqlstate),
+            arg(why.message.as_str()),
+            arg(why.detail.clone()),
+            arg(why.hint.clone()),
+        ],
+    )?;
+    Ok(recorded > 0)
+}
+
+/// A flow that fails as a whole is tried again at least this often: what is mended by hand, like a
+/// right that was missing, is noticed soon.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Forgets what hindered a flow.
+pub fn recovered(flow: &Live) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    sql::execute("delete from coco.trouble where flow = $1", &[arg(flow.id)])?;
+    Ok(())
+}
+
+/// A moment to wait for: what was committed by then.
+pub struct Mark {
+    seen: Snapshot,
+    at: std::time::Instant,
+}
+
+/// Now, for a live flow.
+pub fn mark(name: &str) -> Result<Mark> {
+    let ready = ready::ready(name)?;
+    if !ready.flow.live {
+        return Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("flow \"{name}\" is not live"),
+        )
+        .hint("coco.start makes it live; coco.update brings it up to date once."));
+    }
+    let _now = OneSnapshot::latest();
+    let seen = cursor::here()?;
+    Ok(Mark { seen, at: std::time::Instant::now() })
+}
+
+/// Whether a live flow has followed everything that was committed at a mark.
+pub fn caught_up(name: &str, mark: &Mark) -> Result<bool> {
+    let _now = OneSnapshot::latest();
+    let ready = ready::ready(name)?;
+    let flow = &ready.flow;
+    if flow.targets.iter().any(|t| t.relation.is_none()) {
+        return Ok(false);
+    }
+    let logic = match ready.logic {
+        Some(logic) => logic,
+        None => logic::known(flow)?,
+    };
+    let statements = Statements::connect()?;
+    for source in flow.followed() {
+        let Some(stored) = cursor::load(source)? else {
+            return Ok(false);
+        };
+        if stored.cursor.logic != logic && flow.sources.iter().any(|s| s.id == source.id) {
+            return Ok(false);
+        }
+        let captured = source.capture != CaptureMode::Scan;
+        if let Some(capture) = capture::find(source.relation)?.filter(|c| captured && c.is_whole())
+        {
+            let (signature, adequate) = cursor::signature(&statements, source.relation, &capture)?;
+            if adequate {
+                let until = Some(&mark.seen);
+                let snapshot = &stored.cursor.snapshot;
+                if stored.cursor.signature != signature
+                    || log::pending(&statements, &capture, snapshot, until, 1)? > 0
+                {
+                    return Ok(false);
+                }
+                continue;
+            }
+        }
+        // Read as a whole: since then.
+        if stored.age > mark.at.elapsed() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Changes of a source that its flow has not followed yet.
+pub struct Pending {
+    pub source: i32,
+    pub count: i64,
+    /// There are more: they were not all counted.
+    pub at_least: bool,
+}
+
+/// Changes counted of a source, at most.
+const COUNTED: i64 = 100_000;
+
+/// The captured changes that the caller's flows have not followed yet.
+pub fn pending() -> Result<Vec<Pending>> {
+    let mut all = Vec::new();
+    for flow in super::inspect::visible()? {
+        for source in flow.followed() {
+            let Some(stored) = cursor::load(source)? else { continue };
+            let Some(capture) = capture::find(source.relation)?.filter(|c| c.is_whole()) else {
+                continue;
+            };
+            let _now = OneSnapshot::latest();
+            let statements = Statements::connect()?;
+            let (signature, _) = cursor::signature(&statements, source.relation, &capture)?;
+            if source.capture == CaptureMode::Scan || signature != stored.cursor.signature {
+                continue;
+            }
+            let since = &stored.cursor.snapshot;
+            let count = log::pending(&statements, &capture, since, None, COUNTED)?;
+            let at_least = count >= COUNTED;
+            all.push(Pending { source: source.id, count: count.min(COUNTED), at_least });
+        }
+    }
+    Ok(all)
+}

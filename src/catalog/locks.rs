@@ -1,0 +1,117 @@
+//! Heavyweight locks: who may work on a flow. In pg_locks they are objects of class coco.flow.
+
+use pgrx::pg_sys;
+
+use super::error::{Error, Result};
+use super::sql;
+
+/// As for VACUUM: against others of its kind, and against nothing else.
+const MODE: i32 = pg_sys::ShareUpdateExclusiveLock as i32;
+
+fn class() -> Result<pg_sys::Oid> {
+    sql::one::<pg_sys::Oid>("select 'coco.flow'::pg_catalog.regclass::pg_catalog.oid", &[])?
+        .ok_or_else(|| Error::internal("table coco.flow does not exist"))
+}
+
+fn object(database: pg_sys::Oid, class: pg_sys::Oid, object: u32, part: u16) -> pg_sys::LOCKTAG {
+    pg_sys::LOCKTAG {
+        locktag_field1: database.to_u32(),
+        locktag_field2: class.to_u32(),
+        locktag_field3: object,
+        locktag_field4: part,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    }
+}
+
+fn of_flow(flow: i32) -> Result<pg_sys::LOCKTAG> {
+    // SAFETY: reads the backend's own state.
+    Ok(object(unsafe { pg_sys::MyDatabaseId }, class()?, flow as u32, 0))
+}
+
+/// A place for a worker. Of the method of advisory locks: of the other, an error or the end of the
+/// process would release, or leave behind, what is held for longer than a transaction.
+fn of_seat(number: u16) -> Result<pg_sys::LOCKTAG> {
+    // SAFETY: reads the backend's own state.
+    let tag = object(unsafe { pg_sys::MyDatabaseId }, class()?, 0, number);
+    Ok(pg_sys::LOCKTAG { locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8, ..tag })
+}
+
+fn acquire(tag: &pg_sys::LOCKTAG, mode: i32, session: bool, wait: bool) -> bool {
+    // SAFETY: the lock manager copies the tag.
+    let got = unsafe {
+        let got = pg_sys::LockAcquire(tag, mode, session, !wait);
+        // What others have changed while they had it is heard of.
+        pg_sys::AcceptInvalidationMessages();
+        got
+    };
+    got != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+/// Holds off other updates and changes of a flow until the transaction ends.
+pub fn flow(flow: i32) -> Result<()> {
+    acquire(&of_flow(flow)?, MODE, false, true);
+    Ok(())
+}
+
+/// As [`flow()`], but does not wait: `false` where somebody else works on it.
+pub fn flow_if_free(flow: i32) -> Result<bool> {
+    Ok(acquire(&of_flow(flow)?, MODE, false, false))
+}
+
+/// Holds off others who would begin or end the capture of a table, until the transaction ends.
+/// `false` where somebody else does, and it is not to be waited for.
+pub fn capture(id: i32, wait: bool) -> Result<bool> {
+    let class = sql::one::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
+        .ok_or_else(|| Error::internal("table coco.capture does not exist"))?;
+    // SAFETY: reads the backend's own state.
+    let tag = object(unsafe { pg_sys::MyDatabaseId }, class, id as u32, 0);
+    Ok(acquire(&tag, MODE, false, wait))
+}
+
+/// Takes one of the places for workers in this database until the process ends; `false` where
+/// another has it.
+pub fn seat(number: u16) -> Result<bool> {
+    Ok(acquire(&of_seat(number)?, MODE, true, false))
+}
+
+/// Gives a place up before the process ends.
+pub fn leave_seat(number: u16) -> Result<()> {
+    // SAFETY: the lock taken by `seat`.
+    unsafe { pg_sys::LockRelease(&of_seat(number)?, MODE, true) };
+    Ok(())
+}
+
+/// Holds off changes of which flows there are, and which are live, until the transaction ends;
+/// `false` where one is under way.
+pub fn flows_if_free() -> Result<bool> {
+    let lock = pg_sys::ShareLock as i32;
+    // SAFETY: a heavyweight lock of a relation.
+    Ok(unsafe { pg_sys::ConditionalLockRelationOid(class()?, lock) })
+}
+
+/// Whether a worker has this place.
+pub fn seat_is_taken(number: u16) -> Result<bool> {
+    let tag = of_seat(number)?;
+    if !acquire(&tag, MODE, false, false) {
+        return Ok(true);
+    }
+    // SAFETY: the lock just taken.
+    unsafe { pg_sys::LockRelease(&tag, MODE, false) };
+    Ok(false)
+}
+
+/// Whether somebody wants a database for themselves: to drop it, to rename it, or to copy it.
+/// They wait some seconds for others to leave.
+pub fn database_is_wanted(database: pg_sys::Oid) -> bool {
+    // SAFETY: reads the backend's own state; releases what it takes.
+    unsafe {
+        let tag = object(pg_sys::InvalidOid, pg_sys::DatabaseRelationId, database.to_u32(), 0);
+        let mode = pg_sys::RowExclusiveLock as i32;
+        if !acquire(&tag, mode, false, false) {
+            return true;
+        }
+        pg_sys::LockRelease(&tag, mode, false);
+        false
+    }
+}

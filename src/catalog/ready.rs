@@ -1,0 +1,65 @@
+//! Flows as they were loaded, with their logic, kept until something changes that they depend on.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use pgrx::pg_sys;
+
+use super::error::Result;
+use super::generation;
+use super::locks;
+use super::logic;
+use super::model::Flow;
+use super::registry;
+use super::tuples::OneSnapshot;
+use crate::engine::version::LogicId;
+
+/// A flow that can be run.
+pub struct Ready {
+    pub flow: Flow,
+    /// The logic it has now; `None` where it is to be computed yet.
+    pub logic: Option<LogicId>,
+}
+
+thread_local! {
+    static KEPT: RefCell<HashMap<String, (u64, Rc<Ready>)>> = RefCell::new(HashMap::new());
+}
+
+/// A flow for its owner, whole, as [`registry::load`] loads it.
+pub fn ready(name: &str) -> Result<Rc<Ready>> {
+    let generation = generation::now();
+    let kept = KEPT.with(|k| k.borrow().get(name).filter(|(g, _)| *g == generation).cloned());
+    if let Some((_, ready)) = kept {
+        registry::check_owner(&ready.flow)?;
+        return Ok(ready);
+    }
+    // The snapshot of the caller's statement is as old as its wait for a lock.
+    let _now = OneSnapshot::take();
+    let flow = registry::load(name)?;
+    let complete = flow.targets.iter().all(|t| t.relation.is_some()) && !flow.targets.is_empty();
+    let logic = if complete { logic::kept(&flow)? } else { None };
+    let ready = Rc::new(Ready { flow, logic });
+    // SAFETY: reads the backend's own state.
+    let as_of_now = unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32;
+    // What changed while it was loaded may be in it by half.
+    if complete && as_of_now && generation::now() == generation {
+        KEPT.with(|k| k.borrow_mut().insert(name.to_owned(), (generation, ready.clone())));
+    }
+    Ok(ready)
+}
+
+/// As [`ready`], and holds off other updates and changes of the flow.
+pub fn locked(name: &str) -> Result<Rc<Ready>> {
+    locks::flow(ready(name)?.flow.id)?;
+    // Again: it may have changed while the lock was waited for.
+    ready(name)
+}
+
+/// As [`locked`], but `None` where somebody else has the lock.
+pub fn locked_if_free(name: &str) -> Result<Option<Rc<Ready>>> {
+    match locks::flow_if_free(ready(name)?.flow.id)? {
+        true => ready(name).map(Some),
+        false => Ok(None),
+    }
+}

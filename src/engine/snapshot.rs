@@ -1,0 +1,96 @@
+//! Which transactions a reader has seen: the cursor of a change log.
+
+/// A snapshot as PostgreSQL's `pg_snapshot` has it: transactions below `xmax` are seen, but for
+/// those in `running`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    pub xmin: u64,
+    pub xmax: u64,
+    /// Ascending, each at least `xmin` and less than `xmax`.
+    pub running: Vec<u64>,
+}
+
+impl Snapshot {
+    /// Reads `xmin:xmax:xip,…`; `None` where the text is none.
+    pub fn parse(text: &str) -> Option<Snapshot> {
+        let mut parts = text.split(':');
+        let xmin = parts.next()?.parse().ok()?;
+        let xmax = parts.next()?.parse().ok()?;
+        let list = parts.next()?;
+        let running = match list {
+            "" => vec![],
+            list => list.split(',').map(|x| x.parse().ok()).collect::<Option<_>>()?,
+        };
+        parts.next().is_none().then_some(Snapshot { xmin, xmax, running })
+    }
+
+    /// Counts a transaction as not seen yet. A snapshot counts the reader's own as done; it may go
+    /// on writing after it has read.
+    pub fn put_back(&mut self, xid: u64) {
+        if xid >= self.xmax {
+            return;
+        }
+        if let Err(place) = self.running.binary_search(&xid) {
+            self.running.insert(place, xid);
+            self.xmin = self.xmin.min(xid);
+        }
+    }
+
+    /// Leaves out transactions from `end` on, so that what is new is read in two parts.
+    pub fn cut(&mut self, end: u64) {
+        if end < self.xmax {
+            self.xmax = end;
+            self.running.retain(|x| *x < end);
+            self.xmin = self.running.first().copied().unwrap_or(end);
+        }
+    }
+}
+
+impl std::fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let running: Vec<String> = self.running.iter().map(u64::to_string).collect();
+        write!(f, "{}:{}:{}", self.xmin, self.xmax, running.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_reads_and_writes_as_postgres_does() {
+        for text in ["10:20:10,14,15", "10:10:", "7:9:7"] {
+            assert_eq!(Snapshot::parse(text).expect(text).to_string(), text);
+        }
+        for text in ["", "10", "10:20", "a:b:", "10:20:x", "1:2:3:4"] {
+            assert_eq!(Snapshot::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_own_transaction_is_put_back_among_the_running() {
+        let put = |text: &str, xid| {
+            let mut s = Snapshot::parse(text).expect(text);
+            s.put_back(xid);
+            s.to_string()
+        };
+        assert_eq!(put("10:20:10,14", 12), "10:20:10,12,14");
+        assert_eq!(put("15:20:15", 12), "12:20:12,15");
+        assert_eq!(put("20:20:", 12), "12:20:12");
+        assert_eq!(put("10:20:10,14", 14), "10:20:10,14");
+        // one that began after the snapshot is not seen anyway
+        assert_eq!(put("10:20:10", 20), "10:20:10");
+    }
+
+    #[test]
+    fn a_cut_snapshot_sees_nothing_from_its_end_on() {
+        let cut = |text: &str, end| {
+            let mut s = Snapshot::parse(text).expect(text);
+            s.cut(end);
+            s.to_string()
+        };
+        assert_eq!(cut("10:20:10,14", 12), "10:12:10");
+        assert_eq!(cut("10:20:14", 12), "12:12:");
+        assert_eq!(cut("10:20:14", 30), "10:20:14");
+    }
+}

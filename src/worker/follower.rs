@@ -1,0 +1,358 @@
+//! A worker: follows the live flows of one database, in turns.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use pgrx::bgworkers::DynamicBackgroundWorker;
+use pgrx::guc::GucSetting;
+use pgrx::prelude::*;
+
+use super::transaction::{Failed, transaction};
+use super::{MAX_SEATS, attend, handle_signals, launch, shared, wait};
+use crate::catalog::follow::Remembered;
+use crate::catalog::generation;
+use crate::catalog::live::{self, Live};
+use crate::catalog::locks;
+use crate::catalog::update::{self, Limits, Progress, Turn};
+
+/// Workers a database, at most.
+pub static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
+
+/// How often a worker looks by itself: where writers wake it, and where they cannot.
+const POLL_WOKEN: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(100);
+
+/// How often triggers that are missing are put back, at most.
+const MEND: Duration = Duration::from_secs(10);
+
+/// How often a worker looks which flows are live, if nothing tells it sooner.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a worker stays that has nothing to follow: a flow may be started in a transaction that
+/// takes its time to commit.
+const LINGER: Duration = Duration::from_secs(60);
+
+/// What the worker runs under, whatever the server's or the database's defaults. A commit that is
+/// lost in a crash is done again, since its cursor is lost with it: so none is waited for.
+const SETTINGS: [(&std::ffi::CStr, &std::ffi::CStr); 8] = [
+    (c"application_name", c"coco worker"),
+    // As coco's functions have it: what Postgres shows of views and functions depends on it, and is
+    // part of a flow's logic.
+    (c"search_path", c"pg_catalog, pg_temp"),
+    (c"synchronous_commit", c"off"),
+    (c"default_transaction_isolation", c"read committed"),
+    (c"default_transaction_read_only", c"off"),
+    (c"statement_timeout", c"0"),
+    (c"lock_timeout", c"0"),
+    (c"idle_in_transaction_session_timeout", c"0"),
+];
+
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
+    let database = pg_sys::Oid::from(argument.value() as u32);
+    let seat = (argument.value() >> 32) as u16;
+    handle_signals();
+    // SAFETY: once, at the start; as the bootstrap superuser, whose rights a flow never has.
+    unsafe {
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
+        for (name, value) in SETTINGS {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
+    }
+    let begun = transaction(|| match live::installed()? {
+        Some(extension) if locks::seat(seat)? => Ok(Some(extension)),
+        _ => Ok(None),
+    });
+    let extension = match begun {
+        Ok(Some(extension)) => extension,
+        // Not here, or served by another.
+        Ok(None) => return,
+        Err(failed) => return complain("cannot begin", &failed),
+    };
+    shared::enter(database, seat);
+    update::watch(|p: Progress| {
+        shared::report(|slot| {
+            slot.source = p.source;
+            slot.done = p.done;
+            slot.total = p.total;
+        });
+    });
+    Worker {
+        seat,
+        extension,
+        remembered: HashMap::new(),
+        behind: HashMap::new(),
+        mended: HashMap::new(),
+        first: 0,
+        others: HashMap::new(),
+        known: vec![],
+        looked: None,
+    }
+    .work();
+}
+
+struct Worker {
+    seat: u16,
+    /// The extension that it works for: one that was made anew has places of its own.
+    extension: pg_sys::Oid,
+    remembered: HashMap<i32, Remembered>,
+    /// How many turns in a row have left changes of a flow.
+    behind: HashMap<i32, u32>,
+    /// When triggers of a flow's sources were last to be put back.
+    mended: HashMap<i32, Instant>,
+    /// Where in the list of flows the next round begins.
+    first: usize,
+    /// Further workers, which the first one has started.
+    others: HashMap<u16, DynamicBackgroundWorker>,
+    /// The flows found by the last look, and what the system catalogs were like.
+    known: Vec<Live>,
+    looked: Option<(Instant, u64)>,
+}
+
+/// What a look at the database found.
+enum Found {
+    Flows(Vec<Live>),
+    /// The extension was dropped, or somebody wants the database for themselves.
+    Leave,
+}
+
+impl Worker {
+    fn work(&mut self) {
+        let mut useful = Instant::now();
+        loop {
+            attend();
+            // Fewer are wanted now.
+            if i32::from(self.seat) > MAX_WORKERS.get() {
+                return;
+            }
+            if !self.knows() {
+                let generation = generation::now();
+                match transaction(|| look(self.extension)) {
+                    Ok(Found::Leave) => return,
+                    Ok(Found::Flows(flows)) => {
+                        let live = |id: &i32| flows.iter().any(|f| f.id == *id);
+                        self.remembered.retain(|id, _| live(id));
+                        self.behind.retain(|id, _| live(id));
+                        self.mended.retain(|id, _| live(id));
+                        self.known = flows;
+                        self.looked = Some((Instant::now(), generation));
+                    }
+                    Err(failed) => {
+                        complain("cannot read coco's catalog", &failed);
+                        wait(Duration::from_secs(5));
+                        continue;
+                    }
+                }
+            }
+            if !self.known.is_empty() {
+                useful = Instant::now();
+            } else if useful.elapsed() > LINGER {
+                match transaction(|| live::leave(self.seat)) {
+                    Ok(true) => return,
+                    // A flow is just being started.
+                    Ok(false) => {}
+                    Err(failed) => return complain("cannot leave", &failed),
+                }
+            }
+            let pause = self.round();
+            // What it did becomes visible in the statistics, from which autovacuum knows what to do;
+            // the server sees to it that this is not too often.
+            // SAFETY: outside of a transaction.
+            unsafe { pg_sys::pgstat_report_stat(false) };
+            if let Some(pause) = pause {
+                rest();
+                wait(pause);
+            }
+        }
+    }
+
+    /// Whether what the last look found can still be gone by: a flow that is started or stopped
+    /// changes the generation, as soon as this process hears of it at its next transaction.
+    fn knows(&self) -> bool {
+        self.looked.is_some_and(|(at, generation)| {
+            at.elapsed() < LOOK && generation == generation::now() && !self.known.is_empty()
+        })
+    }
+
+    /// A turn for each flow; returns how long to wait then, `None` where more is to be done.
+    fn round(&mut self) -> Option<Duration> {
+        let flows = std::mem::take(&mut self.known);
+        self.call_others(flows.len());
+        let poll = if shared::available() { POLL_WOKEN } else { POLL };
+        let mut pause = Some(poll);
+        let count = flows.len();
+        self.first = if count == 0 { 0 } else { (self.first + 1) % count };
+        for n in 0..count {
+            let flow = &flows[(self.first + n) % count];
+            attend();
+            if !flow.wait.is_zero() {
+                pause = pause.map(|p| p.min(flow.wait));
+                continue;
+            }
+            match self.turn(flow, count == 1) {
+                Ok(None) => {}
+                Ok(Some(turn)) => {
+                    if turn.more {
+                        pause = None;
+                    }
+                    let again = turn.again.into_iter();
+                    let unsaved = self.remembered.get(&flow.id).and_then(Remembered::unsaved_for);
+                    for d in again.chain(unsaved) {
+                        pause = pause.map(|p| p.min(d));
+                    }
+                }
+                Err(failed) => {
+                    self.troubled(flow, &failed);
+                    self.looked = None;
+                }
+            }
+            // A failure is over.
+            if flow.attempts > 0 {
+                self.looked = None;
+            }
+        }
+        self.known = flows;
+        pause
+    }
+
+    fn turn(&mut self, flow: &Live, alone: bool) -> Result<Option<Turn>, Failed> {
+        begin(flow);
+        let behind = self.behind.entry(flow.id).or_default();
+        let limits = limits(if alone { *behind } else { 0 });
+        let remembered = self.remembered.entry(flow.id).or_default();
+        let mut turn = transaction(|| {
+            let turn = update::turn(&flow.name, limits, remembered)?;
+            if turn.is_some() && flow.attempts > 0 {
+                live::recovered(flow)?;
+            }
+            Ok(turn)
+        })?;
+        let Some(done) = &mut turn else { return Ok(None) };
+        remembered.keep(std::mem::take(&mut done.kept));
+        *behind = if done.more { *behind + 1 } else { 0 };
+        let mended = self.mended.get(&flow.id).is_some_and(|at| at.elapsed() < MEND);
+        if done.uncaptured && !mended {
+            self.mended.insert(flow.id, Instant::now());
+            // In a transaction of its own: it may hold off writers, though it never waits for them.
+            if let Err(failed) = transaction(|| live::mend(&flow.name)) {
+                complain(&format!("flow \"{}\": triggers are missing", flow.name), &failed);
+            }
+        }
+        end(done);
+        Ok(turn)
+    }
+
+    /// Records what happened in a transaction that it cannot undo.
+    fn troubled(&mut self, flow: &Live, failed: &Failed) {
+        self.remembered.remove(&flow.id);
+        match transaction(|| live::troubled(flow, &failed.sqlstate, &failed.error)) {
+            Ok(true) => complain(&format!("flow \"{}\" failed", flow.name), failed),
+            // It was dropped or stopped in the meantime.
+            Ok(false) => {}
+            Err(again) => {
+                complain(&format!("flow \"{}\" failed", flow.name), failed);
+                complain(&format!("flow \"{}\": that cannot be recorded", flow.name), &again);
+                // Else it would be tried again at once.
+                wait(Duration::from_secs(1));
+            }
+        }
+    }
+
+    /// The first worker starts others, as many as there are flows for.
+    fn call_others(&mut self, flows: usize) {
+        if self.seat != 1 {
+            return;
+        }
+        let wanted = flows.min(MAX_WORKERS.get().max(1) as usize) as u16;
+        self.others.retain(|_, worker| worker.pid().is_ok());
+        for seat in 2..=wanted.min(MAX_SEATS) {
+            // One that was there before this one came is not of its starting.
+            let free = || Ok(!locks::seat_is_taken(seat)?);
+            if !self.others.contains_key(&seat) && transaction(free).unwrap_or(false) {
+                // SAFETY: reads the process's own state.
+                let database = unsafe { pg_sys::MyDatabaseId };
+                if let Some(worker) = launch(database, seat, None) {
+                    worker.wait_for_startup().ok();
+                    self.others.insert(seat, worker);
+                }
+            }
+        }
+    }
+}
+
+fn look(extension: pg_sys::Oid) -> Result<Found, crate::catalog::error::Error> {
+    // SAFETY: reads the process's own state.
+    if locks::database_is_wanted(unsafe { pg_sys::MyDatabaseId })
+        || live::installed()? != Some(extension)
+    {
+        return Ok(Found::Leave);
+    }
+    live::flows().map(Found::Flows)
+}
+
+/// A turn is a few batches long: then it is another flow's. For a flow that is alone and stays behind
+/// it grows: what changes again and again is looked at less often.
+fn limits(behind: u32) -> Limits {
+    let limits = update::configured();
+    let batches = 4usize << behind.min(5);
+    Limits { changes: Some(limits.batch.saturating_mul(batches)), ..limits }
+}
+
+fn begin(flow: &Live) {
+    let text = std::ffi::CString::new(format!("coco: flow {}", flow.name)).unwrap_or_default();
+    // SAFETY: the text outlives the call, which copies it.
+    unsafe {
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr());
+    }
+    shared::report(|slot| {
+        slot.flow = flow.id;
+        slot.source = 0;
+        slot.done = 0;
+        slot.total = 0;
+        // SAFETY: reads the clock.
+        slot.since = unsafe { pg_sys::GetCurrentTimestamp() };
+    });
+}
+
+fn end(turn: &Turn) {
+    shared::report(|slot| {
+        slot.turns += 1;
+        for source in &turn.sources {
+            slot.evaluated += source.counts.evaluated;
+            slot.upserted += source.counts.upserted;
+            slot.deleted += source.counts.deleted;
+            slot.failed += source.counts.failed;
+        }
+    });
+}
+
+/// Before the worker waits.
+fn rest() {
+    // SAFETY: the process's own state.
+    unsafe {
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
+    }
+    shared::report(|slot| {
+        slot.flow = 0;
+        slot.source = 0;
+        // SAFETY: reads the clock.
+        slot.since = unsafe { pg_sys::GetCurrentTimestamp() };
+    });
+}
+
+fn complain(what: &str, failed: &Failed) {
+    let error = &failed.error;
+    let mut text = format!("coco worker: {what}: {} ({})", error.message, failed.sqlstate);
+    for (name, part) in [("DETAIL", &error.detail), ("HINT", &error.hint)] {
+        if let Some(part) = part {
+            text.push_str(&format!(" {name}: {part}"));
+        }
+    }
+    pgrx::log!("{text}");
+}

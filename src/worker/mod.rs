@@ -1,0 +1,140 @@
+//! Workers: the processes that keep live flows up to date.
+//!
+//! With the library in shared_preload_libraries a launcher looks after all databases: it starts a
+//! worker where there are live flows, and writers wake the worker as they commit. Without it,
+//! `coco.start` starts a worker for its database, which looks for changes by itself.
+
+mod databases;
+pub mod follower;
+mod launcher;
+pub mod shared;
+mod transaction;
+pub mod wake;
+
+use std::time::Duration;
+
+use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
+use pgrx::pg_sys;
+
+/// How long a worker that died by itself stays away.
+const RESTART: Duration = Duration::from_secs(5);
+
+/// Places for workers in a database, at most.
+pub const MAX_SEATS: u16 = 32;
+
+/// Called when the library is loaded: shared memory and the launcher, where that can still be had.
+pub fn define() {
+    // SAFETY: reads the postmaster's state.
+    if !unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+        return;
+    }
+    shared::define();
+    BackgroundWorkerBuilder::new("coco launcher")
+        .set_type("coco launcher")
+        .set_library("coco")
+        .set_function("coco_launcher_main")
+        .enable_spi_access()
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_restart_time(Some(RESTART))
+        .load();
+}
+
+/// Who will look after the database's live flows.
+pub enum Served {
+    /// The launcher, also after a restart of the server.
+    Launcher,
+    /// A worker that a restart of the server ends.
+    DynamicWorker,
+    /// Nobody: all of max_worker_processes are taken.
+    Nobody,
+}
+
+/// Sees to it that somebody serves this database. `taken` says whether a place is taken already.
+pub fn serve(taken: impl Fn(u16) -> bool) -> Served {
+    // SAFETY: reads the backend's own state.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    if shared::available() {
+        shared::request(database);
+        return Served::Launcher;
+    }
+    match taken(1) || launch(database, 1, Some(RESTART)).is_some() {
+        true => Served::DynamicWorker,
+        false => Served::Nobody,
+    }
+}
+
+/// Starts a worker for a database. `restart`: whether it comes back after an error of its own.
+fn launch(
+    database: pg_sys::Oid,
+    seat: u16,
+    restart: Option<Duration>,
+) -> Option<pgrx::bgworkers::DynamicBackgroundWorker> {
+    let argument = (u64::from(seat) << 32) | u64::from(database.to_u32());
+    // SAFETY: reads the backend's own state.
+    let notify = unsafe { pg_sys::MyProcPid };
+    BackgroundWorkerBuilder::new("coco worker")
+        .set_type("coco worker")
+        .set_library("coco")
+        .set_function("coco_worker_main")
+        .enable_spi_access()
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_restart_time(restart)
+        .set_argument(Some(pg_sys::Datum::from(argument)))
+        .set_notify_pid(if restart.is_none() { notify } else { 0 })
+        .load_dynamic()
+        .ok()
+}
+
+unsafe extern "C-unwind" {
+    // As they are: through pgrx's bindings they would be guarded, which a signal handler must not be.
+    fn die(signal: std::ffi::c_int);
+    fn SignalHandlerForConfigReload(signal: std::ffi::c_int);
+}
+
+/// Signals as every background process of a database takes them: SIGTERM ends also a running query.
+fn handle_signals() {
+    // SAFETY: at the start of the process, before signals are let in.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        use pg_sys::pqsignal;
+        #[cfg(feature = "pg18")]
+        use pg_sys::pqsignal_be as pqsignal;
+        pqsignal(pg_sys::SIGHUP as i32, Some(SignalHandlerForConfigReload));
+        pqsignal(pg_sys::SIGTERM as i32, Some(die));
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+}
+
+/// Waits until the latch is set or the time is over; ends the process where that was asked for.
+fn wait(timeout: Duration) {
+    pause(timeout);
+    attend();
+}
+
+/// The same for a session, whose settings do not change in the middle of a statement.
+pub fn pause(timeout: Duration) {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: the process's own latch.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            events as i32,
+            timeout.as_millis().clamp(1, 3_600_000) as std::ffi::c_long,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    pgrx::check_for_interrupts!();
+}
+
+/// Does what signals have asked for.
+fn attend() {
+    pgrx::check_for_interrupts!();
+    // SAFETY: reads and writes the process's own state, as PostgresMain does.
+    unsafe {
+        if (&raw const pg_sys::ConfigReloadPending).read_volatile() != 0 {
+            (&raw mut pg_sys::ConfigReloadPending).write_volatile(0);
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Shared memory: who works on what, whom to wake, and which databases ask for a worker.
+//!
+//! It is there only with the library in shared_preload_libraries; all of fixed size.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pgrx::{PGRXSharedMemory, PgLwLock, pg_shmem_init, pg_sys, prelude::*};
+
+/// Workers of all databases that can be seen, and woken, at a time.
+const WORKERS: usize = 64;
+
+/// What a worker is doing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Slot {
+    pub database: u32,
+    pub pid: i32,
+    pub seat: u16,
+    process: usize,
+    /// The flow and the source it works on; 0 while it waits.
+    pub flow: i32,
+    pub source: i32,
+    /// Items looked at, and how many there are to look at in this turn.
+    pub done: i64,
+    pub total: i64,
+    /// When it turned to this flow, or began to wait: microseconds since 2000-01-01.
+    pub since: i64,
+    pub turns: i64,
+    pub evaluated: i64,
+    pub upserted: i64,
+    pub deleted: i64,
+    pub failed: i64,
+}
+
+#[derive(Default)]
+struct Shared {
+    workers: heapless::Vec<Slot, WORKERS>,
+    /// The launcher's place among the server's processes.
+    launcher: Option<usize>,
+    /// Databases that ask for a worker.
+    requests: heapless::Vec<u32, WORKERS>,
+}
+
+// SAFETY: plain values of fixed size, behind a lock.
+unsafe impl PGRXSharedMemory for Shared {}
+
+// SAFETY: the name is coco's.
+static SHARED: PgLwLock<Shared> = unsafe { PgLwLock::new(c"coco") };
+static AVAILABLE: AtomicBool = AtomicBool::new(false);
+
+/// Reserves the memory; in the postmaster alone.
+pub fn define() {
+    // The macro asks for features of older servers.
+    #[allow(unexpected_cfgs)]
+    {
+        pg_shmem_init!(SHARED);
+    }
+    AVAILABLE.store(true, Ordering::Relaxed);
+}
+
+pub fn available() -> bool {
+    AVAILABLE.load(Ordering::Relaxed)
+}
+
+/// This process's place among the server's.
+fn own_process() -> usize {
+    // SAFETY: MyProc is an element of the array.
+    unsafe { pg_sys::MyProc.offset_from((*pg_sys::ProcGlobal).allProcs) as usize }
+}
+
+fn set_latch(process: usize) {
+    // SAFETY: process numbers come from `own_process`; the latch of a process that is gone, or of
+    // another that took its place, may be set without harm.
+    unsafe {
+        let proc = (*pg_sys::ProcGlobal).allProcs.add(process);
+        pg_sys::SetLatch(&raw mut (*proc).procLatch);
+    }
+}
+
+/// Wakes the workers of a database.
+pub fn wake(database: pg_sys::Oid) {
+    if !available() {
+        return;
+    }
+    let shared = SHARED.share();
+    for slot in shared.workers.iter().filter(|s| s.database == database.to_u32()) {
+        set_latch(slot.process);
+    }
+}
+
+/// Asks the launcher for a worker, and wakes the one there is.
+pub fn request(database: pg_sys::Oid) {
+    if !available() {
+        return;
+    }
+    let launcher = {
+        let mut shared = SHARED.exclusive();
+        if !shared.requests.contains(&database.to_u32()) {
+            // Where it is full the launcher looks at all databases soon anyway.
+            shared.requests.push(database.to_u32()).ok();
+        }
+        shared.launcher
+    };
+    if let Some(process) = launcher {
+        set_latch(process);
+    }
+    wake(database);
+}
+
+/// This process is the launcher.
+pub fn enter_launcher() {
+    SHARED.exclusive().launcher = Some(own_process());
+}
+
+/// Databases that have asked for a worker since the last call.
+pub fn requests() -> Vec<u32> {
+    let mut shared = SHARED.exclusive();
+    let all = shared.requests.iter().copied().collect();
+    shared.requests.clear();
+    all
+}
+
+/// This process is a worker, until it ends.
+pub fn enter(database: pg_sys::Oid, seat: u16) {
+    if !available() {
+        return;
+    }
+    // SAFETY: reads the process's own state; the callback is a plain function.
+    let slot = unsafe {
+        pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0usize));
+        Slot {
+            database: database.to_u32(),
+            pid: pg_sys::MyProcPid,
+            seat,
+            process: own_process(),
+            since: pg_sys::GetCurrentTimestamp(),
+            ..Default::default()
+        }
+    };
+    // Where there is no room the worker works unseen, and looks for changes by itself.
+    SHARED.exclusive().workers.push(slot).ok();
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn leave(_code: i32, _arg: pg_sys::Datum) {
+    // SAFETY: reads the process's own state.
+    let pid = unsafe { pg_sys::MyProcPid };
+    SHARED.exclusive().workers.retain(|s| s.pid != pid);
+}
+
+/// Changes what others see of this worker.
+pub fn report(change: impl FnOnce(&mut Slot)) {
+    if !available() {
+        return;
+    }
+    // SAFETY: reads the process's own state.
+    let pid = unsafe { pg_sys::MyProcPid };
+    let mut shared = SHARED.exclusive();
+    if let Some(slot) = shared.workers.iter_mut().find(|s| s.pid == pid) {
+        change(slot);
+    }
+}
+
+/// All workers, of all databases.
+pub fn workers() -> Vec<Slot> {
+    match available() {
+        true => SHARED.share().workers.iter().copied().collect(),
+        false => vec![],
+    }
+}

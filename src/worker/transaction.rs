@@ -1,0 +1,57 @@
+//! One transaction of a background process: committed, or rolled back and told why.
+
+use std::panic::AssertUnwindSafe;
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::*;
+
+use crate::catalog::error::Error;
+use crate::catalog::subtransaction::sqlstate;
+
+/// Why a transaction was rolled back.
+pub struct Failed {
+    pub sqlstate: String,
+    pub error: Error,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed { sqlstate: sqlstate(error.code as i32), error }
+    }
+}
+
+/// Runs `work` in a transaction. Whatever it ends with, no transaction is open afterwards.
+pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failed> {
+    // SAFETY: as PostgresMain does around a statement; an error is caught with the error state
+    // flushed, and rolls back what there is.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        PgTryBuilder::new(AssertUnwindSafe(|| {
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            let result = work();
+            match &result {
+                Ok(_) => {
+                    pg_sys::PopActiveSnapshot();
+                    pg_sys::CommitTransactionCommand();
+                }
+                Err(_) => pg_sys::AbortCurrentTransaction(),
+            }
+            result.map_err(Failed::from)
+        }))
+        .catch_others(|caught| {
+            pg_sys::AbortCurrentTransaction();
+            Err(Failed::from(match &caught {
+                CaughtError::PostgresError(r)
+                | CaughtError::ErrorReport(r)
+                | CaughtError::RustPanic { ereport: r, .. } => Error {
+                    code: r.sql_error_code(),
+                    message: r.message().to_owned(),
+                    detail: r.detail().map(str::to_owned),
+                    hint: r.hint().map(str::to_owned),
+                },
+            }))
+        })
+        .execute()
+    }
+}
