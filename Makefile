@@ -5,10 +5,10 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: help setup build test demo bench lint clean
+.PHONY: help setup build test demo bench bench-writers bench-live bench-delta bench-sustained lint clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-6s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
 	@echo
 	@sed -n '1,2s/^# //p' Makefile
 
@@ -26,6 +26,18 @@ demo: ## thousands of documents, chunked and kept up to date, on a throw-away se
 
 bench: ## what an update costs beside plain statements
 	@bench/run.sh
+
+bench-writers: ## what capture costs writers
+	@bench/writers.sh
+
+bench-live: ## from a commit to the target of a live flow
+	@bench/live.sh
+
+bench-delta: ## that an update costs what changed
+	@bench/delta.sh
+
+bench-sustained: ## a live flow while writers run flat out
+	@bench/sustained.sh
 
 lint: ## cargo fmt --check and clippy
 	@scripts/lint.sh
