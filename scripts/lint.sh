@@ -8,4 +8,4 @@ cd "$ROOT"
 { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 ||
   die "rustfmt or clippy is missing: rustup component add rustfmt clippy"
 cargo fmt --check
-cargo clippy --all-targets --no-default-features --features "$PG_FEATURE" -- -D warnings
+cargo clippy --all-targets --no-default-features --features "$PG_FEATURE connectors" -- -D warnings

@@ -31,7 +31,7 @@ say "tests inside the extension, on $PG_FEATURE"
 (
   mkdir "$work/unit"
   export CARGO_PGRX_TEST_PGDATA="$work/unit"   # also the socket's place: must be a short path
-  export PGRX_FEATURES="$PG_FEATURE pg_test" PGRX_NO_DEFAULT_FEATURES=true PGRX_ALL_FEATURES=false
+  export PGRX_FEATURES="$PG_FEATURE connectors pg_test" PGRX_NO_DEFAULT_FEATURES=true PGRX_ALL_FEATURES=false
   export PGRX_BUILD_PROFILE=dev PGRX_NO_SCHEMA=false
   export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$ROOT/target}"
   export USER="${USER:-$(id -un)}"             # the framework connects as $USER
@@ -40,7 +40,7 @@ say "tests inside the extension, on $PG_FEATURE"
     export CARGO_PGRX_TEST_RUNAS=postgres
     as_root chown postgres "$work/unit" || die "$("$PG_CONFIG" --pkglibdir) is not writable, and there is no passwordless sudo"
   fi
-  cargo test --lib "${features[@]}" "$PG_FEATURE pg_test"
+  cargo test --lib "${features[@]}" "$PG_FEATURE connectors pg_test"
 )
 
 say "tests against a server, on $PG_FEATURE"
@@ -48,4 +48,4 @@ say "tests against a server, on $PG_FEATURE"
 # shellcheck disable=SC2119  # not about this script's own arguments
 install_extension
 url=$("$ROOT/scripts/cluster.sh" start "$work/pg" --fast)
-COCO_TEST_URL="$url" COCO_TEST_PG_BIN="$PG_BIN" cargo test --test '*' "${features[@]}" "$PG_FEATURE"
+COCO_TEST_URL="$url" COCO_TEST_PG_BIN="$PG_BIN" cargo test --test '*' "${features[@]}" "$PG_FEATURE connectors"

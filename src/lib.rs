@@ -6,6 +6,7 @@
 //! - [`api`]: the SQL functions.
 //! - [`worker`]: the processes that keep live flows up to date.
 //! - [`catalog`]: the only place with SQL of coco's own.
+//! - [`targets`]: beside the catalog, connectors to systems outside of this database.
 //! - [`engine`]: pure Rust, what to do with an item.
 //! - [`files`]: beside the engine, files of the server.
 
@@ -13,6 +14,7 @@ mod api;
 mod catalog;
 mod engine;
 mod files;
+mod targets;
 mod worker;
 
 #[cfg(any(test, feature = "pg_test"))]

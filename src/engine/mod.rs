@@ -11,6 +11,7 @@ pub mod claims;
 pub mod commit;
 pub mod counts;
 pub mod decide;
+pub mod delivery;
 #[allow(dead_code)]
 pub mod diff;
 pub mod fingerprint;

@@ -1,0 +1,72 @@
+//! Connectors: how rows get to systems outside this database. A folder each.
+//!
+//! A connector knows nothing of Postgres' inside: no pgrx, no SPI. It is async, and runs on threads
+//! that have no part in the backend it serves.
+
+pub mod options;
+
+use async_trait::async_trait;
+
+use crate::engine::delivery::{Change, Encoding, Refused, Shape, Trouble};
+use options::{Access, Spec};
+
+/// A kind of target. What SQL calls a foreign data wrapper.
+pub struct Connector {
+    /// The name of its foreign data wrapper.
+    pub name: &'static str,
+    /// The options of its servers, user mappings and targets.
+    pub options: &'static [Spec],
+    /// Checks what is between several target options, or between them and the columns: when a
+    /// target is declared, before anything is connected to. The message says what is wrong and how
+    /// to mend it.
+    pub check: fn(&Shape) -> Result<(), String>,
+    /// How it wants its rows.
+    pub encoding: Encoding,
+    /// How many changes, and bytes of them, it is given at once.
+    pub batch: Limits,
+    /// Makes what talks to a server. Nothing has to be connected to yet.
+    pub open: fn(Access) -> Result<Box<dyn Target>, Trouble>,
+}
+
+/// What [`Target::prepare`] has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prepared {
+    /// Nothing: the target was made.
+    Made,
+    /// The target, and it fits.
+    Found,
+}
+
+/// How much is sent at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub changes: usize,
+    pub bytes: usize,
+}
+
+/// One target of a server, and the connection to it. After an error it is dropped, and another is
+/// opened for the next try.
+#[async_trait]
+pub trait Target: Send {
+    /// Makes on the other side what is missing (a table, a collection, a constraint, a topic), and
+    /// checks what is there. Called once after it was opened, before any changes. Returns whether it
+    /// made the target itself: what it found is not to be removed later.
+    async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble>;
+
+    /// Brings changes to the target, each key at most once among them. Can be asked for the same
+    /// changes again, and must then come to the same. Returns those that are refused for a reason of
+    /// the row's; all others have arrived, and last, when this returns.
+    async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble>;
+
+    /// Removes what [`Target::prepare`] said it made, with all that is in it. Nothing there is no
+    /// error.
+    async fn remove(&mut self, shape: &Shape) -> Result<(), Trouble>;
+}
+
+/// All connectors that this build has.
+pub static ALL: &[&Connector] = &[];
+
+/// The connector of a foreign data wrapper.
+pub fn connector(name: &str) -> Option<&'static Connector> {
+    ALL.iter().copied().find(|c| c.name == name)
+}
