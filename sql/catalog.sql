@@ -65,9 +65,45 @@ create table coco.target (
   made        boolean not null,
   incarnation int not null default 1,
   query_view  regclass,
-  unique (schema, name)
+  -- of a target outside this database: its server, what it is called there, what the connector is
+  -- told. relation is then the table of the keys that are there, and outbox what is to be sent.
+  server      text,
+  external    text,
+  options     jsonb,
+  outbox      regclass,
+  unique (schema, name),
+  unique (server, external)
 );
 comment on table coco.target is 'Targets of flows, their queries and their views. Written by coco''s functions alone.';
+
+-- A row for each target outside this database.
+create table coco.delivery (
+  target     int primary key references coco.target on delete cascade,
+  sent       bigint not null default 0,
+  sent_at    timestamptz,
+  attempts   int not null default 0,
+  of_server  boolean not null default false,
+  failed_at  timestamptz,
+  next_retry timestamptz,
+  sqlstate   text,
+  message    text,
+  detail     text,
+  hint       text
+) with (fillfactor = 50);
+comment on table coco.delivery is 'Up to where the outbox of each target outside this database was sent, and what hinders it. Written by coco''s functions alone.';
+
+-- What a worker did for a coco.update of flows with such targets, for the session that asked. Not
+-- in a dump.
+create table coco.run (
+  id       bigint primary key,
+  ended    timestamptz not null default pg_catalog.clock_timestamp(),
+  counts   jsonb,
+  sqlstate text,
+  message  text,
+  detail   text,
+  hint     text
+);
+comment on table coco.run is 'Results of updates that workers ran for a session, for an hour. Written by coco''s workers alone.';
 
 -- A row for each live flow whose last run failed as a whole. Not in a dump.
 create table coco.trouble (
@@ -92,12 +128,13 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints a flow has run under, with the parts each was made from. Written by coco''s functions alone.';
 
-revoke all on coco.capture, coco.cursor, coco.trouble, coco.flow, coco.source, coco.target, coco.logic from public;
+revoke all on coco.capture, coco.cursor, coco.trouble, coco.delivery, coco.run, coco.flow, coco.source, coco.target, coco.logic from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
 select pg_catalog.pg_extension_config_dump('coco.source', '');
 select pg_catalog.pg_extension_config_dump('coco.target', '');
+select pg_catalog.pg_extension_config_dump('coco.delivery', '');
 select pg_catalog.pg_extension_config_dump('coco.logic', '');
 select pg_catalog.pg_extension_config_dump('coco.capture_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.flow_id_seq', '');

@@ -13,12 +13,14 @@ create function coco.create_flow(
   capture     text     default null,
   refresh_interval interval default null,
   -- evaluated where the caller stands, before the function pins its own
-  search_path text     default pg_catalog.current_setting('search_path')
+  search_path text     default pg_catalog.current_setting('search_path'),
+  server      text     default null,
+  options     jsonb    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_wrapper';
 comment on function coco.create_flow is
-'Declares a flow. In one call: source, query, target and key (the columns that name a row of the target); name is what the query calls the source (default: the relation''s name), source_key, ordinal, fingerprint, capture and refresh_interval are those of coco.add_source. With the flow''s name alone: an empty flow, for coco.add_source and coco.add_target. The flow belongs to the calling role; its queries run as that role, under search_path.';
+'Declares a flow. In one call: source, query, target and key (the columns that name a row of the target); name is what the query calls the source (default: the relation''s name), source_key, ordinal, fingerprint, capture and refresh_interval are those of coco.add_source; server and options those of coco.add_target. With the flow''s name alone: an empty flow, for coco.add_source and coco.add_target. The flow belongs to the calling role; its queries run as that role, under search_path.';
 
 create function coco.add_source(
   flow        text,
@@ -51,15 +53,17 @@ comment on function coco.add_lookup is
 'Has changes of a relation that a flow''s query reads besides its source evaluate again the items they affect. affects: a query from changed keys of the lookup to keys of the source; in it name (default: the relation''s name) is a relation that holds the keys of the rows that were inserted, updated or deleted, for example SELECT d.id FROM documents d JOIN authors a ON a.id = d.author. Without it a change affects every item. source: which source, where the flow has several. key, capture and refresh_interval: as in coco.add_source.';
 
 create function coco.add_target(
-  flow   text,
-  target text,
-  query  text,
-  key    text[]
+  flow    text,
+  target  text,
+  query   text,
+  key     text[],
+  server  text  default null,
+  options jsonb default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'add_target_wrapper';
 comment on function coco.add_target is
-'Adds a target table to a flow: what query returns for each source item is kept in it, rows named by key (columns of the query). The table is made if it does not exist, and adopted if its columns fit and a unique index stands on the key.';
+'Adds a target table to a flow: what query returns for each source item is kept in it, rows named by key (columns of the query). The table is made if it does not exist, and adopted if its columns fit and a unique index stands on the key. With server, a foreign server of one of coco''s wrappers, the target is what its connector calls so there; options are the connector''s.';
 
 create function coco.set_query(
   flow   text,
@@ -90,7 +94,7 @@ create function coco.update(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'update_wrapper';
 comment on function coco.update is
-'Brings a flow''s targets up to date, in the caller''s transaction. Modes: normal; retry (failed items do not wait for their next retry); full_reprocess (evaluate every item, write the rows that differ); reexport (evaluate every item, write every row). A row per source: items seen, skipped (by ordinal and logic), unchanged (by content), evaluated, failed; target rows upserted and deleted.';
+'Brings a flow''s targets up to date: in the caller''s transaction; or, where one of them is outside this database, by a worker that is waited for, and that sees what is committed. Modes: normal; retry (failed items do not wait for their next retry); full_reprocess (evaluate every item, write the rows that differ); reexport (evaluate every item, write every row). A row per source: items seen, skipped (by ordinal and logic), unchanged (by content), evaluated, failed; target rows upserted and deleted.';
 
 create function coco.retry(
   flow text,
@@ -216,11 +220,20 @@ comment on function coco.tracking_rows is 'The rows of coco.tracking.';
 create function coco.error_rows(
   out flow text, out source text, out source_key jsonb, out sqlstate text, out message text,
   out detail text, out hint text, out attempts int, out failed_at timestamptz,
-  out next_retry timestamptz
+  out next_retry timestamptz, out target text, out target_key jsonb
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'error_rows_wrapper';
 comment on function coco.error_rows is 'The rows of coco.errors.';
+
+create function coco.delivery_rows(
+  out flow text, out target text, out server text, out unsent bigint, out refused bigint,
+  out sent_at timestamptz, out attempts int, out next_retry timestamptz,
+  out sqlstate text, out last_error text, out detail text, out hint text
+) returns setof record language c stable
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'delivery_rows_wrapper';
+comment on function coco.delivery_rows is 'The rows of coco.deliveries.';
 
 -- No SET clause: it would cost every writer more than the rest. The function finds nothing by name,
 -- but for one look-up a backend in coco's catalog, for which it takes the extension owner's rights.
@@ -243,3 +256,46 @@ create function coco.pending_rows(out source int, out pending bigint, out at_lea
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'pending_rows_wrapper';
 comment on function coco.pending_rows is 'Captured changes that your flows have not followed yet; counted up to 100,000 a source.';
+
+-- Connectors, as foreign data wrappers: their servers and user mappings hold options. They read
+-- nothing, so they have no handler.
+
+create function coco.postgres_validator(options text[], catalog oid) returns void
+  language c strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'postgres_validator_wrapper';
+comment on function coco.postgres_validator is 'Checks the options of servers and user mappings of coco_postgres.';
+create foreign data wrapper coco_postgres validator coco.postgres_validator;
+comment on foreign data wrapper coco_postgres is 'Targets of coco in another Postgres.';
+
+create function coco.qdrant_validator(options text[], catalog oid) returns void
+  language c strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'qdrant_validator_wrapper';
+comment on function coco.qdrant_validator is 'Checks the options of servers and user mappings of coco_qdrant.';
+create foreign data wrapper coco_qdrant validator coco.qdrant_validator;
+comment on foreign data wrapper coco_qdrant is 'Targets of coco in Qdrant.';
+
+create function coco.neo4j_validator(options text[], catalog oid) returns void
+  language c strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'neo4j_validator_wrapper';
+comment on function coco.neo4j_validator is 'Checks the options of servers and user mappings of coco_neo4j.';
+create foreign data wrapper coco_neo4j validator coco.neo4j_validator;
+comment on foreign data wrapper coco_neo4j is 'Targets of coco in Neo4j.';
+
+create function coco.kafka_validator(options text[], catalog oid) returns void
+  language c strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'kafka_validator_wrapper';
+comment on function coco.kafka_validator is 'Checks the options of servers and user mappings of coco_kafka.';
+create foreign data wrapper coco_kafka validator coco.kafka_validator;
+comment on foreign data wrapper coco_kafka is 'Targets of coco in Kafka.';
+
+create function coco.http_validator(options text[], catalog oid) returns void
+  language c strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'http_validator_wrapper';
+comment on function coco.http_validator is 'Checks the options of servers and user mappings of coco_http.';
+create foreign data wrapper coco_http validator coco.http_validator;
+comment on foreign data wrapper coco_http is 'Targets of coco in an HTTP endpoint.';

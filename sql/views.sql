@@ -23,17 +23,19 @@ select s.flow, s.name as lookup, s.relation, s.key, o.name as source, s.affects,
 comment on view coco.lookups is 'Their lookups: affects finds, for changed keys of the lookup, the source''s items to evaluate again (NULL: all); a change of other than used_columns affects none.';
 
 create view coco.targets with (security_barrier) as
-select t.flow, pg_catalog.format('%I.%I', t.schema, t.name) as target, t.relation, t.key, t.query,
-       t.made as made_by_coco, t.query_view
+select t.flow, coalesce(t.external, pg_catalog.format('%I.%I', t.schema, t.name)) as target,
+       case when t.server is null then t.relation end as relation, t.key, t.query,
+       t.made as made_by_coco, t.query_view, t.server, t.options,
+       case when t.server is not null then t.relation end as ledger, t.outbox
   from coco.target t join coco.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage');
-comment on view coco.targets is 'Their targets: query_view is a view of the query over everything, which the target must equal.';
+comment on view coco.targets is 'Their targets: query_view is a view of the query over everything, which the target must equal. Of one on a server outside this database ledger is the table of the keys that it has, outbox that of what is to be sent.';
 
 create view coco.tracking as select * from coco.tracking_rows();
 comment on view coco.tracking is 'What is committed of every source item: version, fingerprints, process ordinal (microseconds) and time; target_keys where they are not those of the source key.';
 
 create view coco.errors as select * from coco.error_rows();
-comment on view coco.errors is 'Source items whose last evaluation failed: their target rows are those of before. Tried again at next_retry by coco.update, or at once by coco.retry.';
+comment on view coco.errors is 'Source items whose last evaluation failed: their target rows are those of before. And rows that a target outside this database has refused (target, target_key). Tried again at next_retry, or at once by coco.retry.';
 
 -- Everybody may see what works here; whose flow it is, only who may see the flow.
 create view coco.workers as
@@ -54,6 +56,9 @@ select f.flow, s.name as source, w.pid, w.done, w.total, w.since
  where w.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
 comment on view coco.progress is 'What workers are doing for your flows at this moment: items done, of those there are to look at.';
 
+create view coco.deliveries as select * from coco.delivery_rows();
+comment on view coco.deliveries is 'Your targets outside this database: entries of the outbox that are to be sent (counted up to 100,000), rows that were refused, when something was last sent, and what hinders it.';
+
 create view coco.status with (security_barrier) as
 select f.flow,
        case when not exists (select from coco.target t where t.flow = f.flow) then 'incomplete'
@@ -71,7 +76,7 @@ select f.flow,
                                              where a.attrelid = s.relation and a.attname = u.name
                                                and not a.attisdropped))
               then 'query broken'
-            when x.flow is not null then 'error'
+            when x.flow is not null or d.flow is not null then 'error'
             when f.live and not exists (select from pg_catalog.pg_locks l
                             where l.locktype = 'object' and l.classid = 'coco.flow'::pg_catalog.regclass
                               and l.objid = 0 and l.granted and l.mode = 'ShareUpdateExclusiveLock'
@@ -89,14 +94,18 @@ select f.flow,
           from coco.source s join pg_catalog.pg_class c on c.oid = s.tracking
          where s.flow = f.flow) as items_estimate,
        coalesce(e.failing, 0) as failing,
-       least(e.next_retry, x.next_retry) as next_retry,
-       coalesce(x.message, e.last_error) as last_error,
-       x.hint
+       least(e.next_retry, x.next_retry, d.next_retry) as next_retry,
+       coalesce(x.message, d.message, e.last_error) as last_error,
+       coalesce(x.hint, d.hint) as hint
   from coco.flow f
   left join (select flow, pg_catalog.count(*) as failing, pg_catalog.min(next_retry) as next_retry,
                     (pg_catalog.array_agg(message order by failed_at desc))[1] as last_error
                from coco.error_rows() group by flow) e on e.flow = f.flow
   left join coco.trouble x on x.flow = f.id
+  left join (select distinct on (t.flow) t.flow, d.next_retry, d.hint,
+                    pg_catalog.format('target %I on server %I: %s', t.external, t.server, d.message) as message
+               from coco.delivery d join coco.target t on t.id = d.target
+              where d.message is not null order by t.flow, d.failed_at) d on d.flow = f.flow
   left join (select s.flow, pg_catalog.min(k.taken) as taken
                from coco.cursor k join coco.source s on s.id = k.source group by s.flow) k on k.flow = f.flow
   left join (select s.flow, pg_catalog.sum(r.pending)::bigint as pending

@@ -1,10 +1,14 @@
 //! Declaring flows in SQL. Signatures, defaults and comments: `sql/functions.sql`.
 
+use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::catalog::declare::{self, LookupOptions, SourceOptions};
+use super::external;
+use crate::catalog::declare::{self, Elsewhere, LookupOptions, SourceOptions};
 use crate::catalog::error::Error;
+use crate::catalog::{ready, registry, update};
+use crate::worker::session::{self, Order};
 
 /// A flow in one call: its source, query, target and key; or, with the name alone, an empty flow
 /// to which `add_source` and `add_target` add.
@@ -23,6 +27,8 @@ fn create_flow(
     capture: Option<String>,
     refresh_interval: Option<Interval>,
     search_path: &str,
+    server: Option<String>,
+    options: Option<JsonB>,
 ) -> Result<(), ErrorReport> {
     declare::create_flow(flow, search_path)?;
     let Some(source) = source else {
@@ -34,7 +40,9 @@ fn create_flow(
             || ordinal.is_some()
             || fingerprint.is_some()
             || capture.is_some()
-            || refresh_interval.is_some();
+            || refresh_interval.is_some()
+            || server.is_some()
+            || options.is_some();
         return match more {
             false => Ok(()),
             true => Err(Error::invalid("argument \"source\" is missing")
@@ -54,7 +62,23 @@ fn create_flow(
     let query = query.ok_or_else(|| missing("query"))?;
     let target = target.ok_or_else(|| missing("target"))?;
     let key = key.ok_or_else(|| missing("key"))?;
-    Ok(declare::add_target(flow, target, query, &key)?)
+    Ok(declare::add_target(flow, target, query, &key, elsewhere(server, options)?)?)
+}
+
+/// Where a target is, if `server` names a foreign server.
+fn elsewhere(
+    server: Option<String>,
+    options: Option<JsonB>,
+) -> Result<Option<Elsewhere<'static>>, Error> {
+    match (server, options) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(Error::invalid("argument \"options\" without \"server\"")
+            .hint("Options are a connector's: a target in this database has none.")),
+        (Some(server), options) => {
+            let options = external::options(options)?;
+            Ok(Some(Elsewhere { server, options, check: &external::check }))
+        }
+    }
 }
 
 #[pg_extern(sql = false)]
@@ -90,16 +114,27 @@ fn add_lookup(
 }
 
 #[pg_extern(sql = false)]
-fn add_target(flow: &str, target: &str, query: &str, key: Vec<String>) -> Result<(), ErrorReport> {
-    Ok(declare::add_target(flow, target, query, &key)?)
+fn add_target(
+    flow: &str,
+    target: &str,
+    query: &str,
+    key: Vec<String>,
+    server: Option<String>,
+    options: Option<JsonB>,
+) -> Result<(), ErrorReport> {
+    Ok(declare::add_target(flow, target, query, &key, elsewhere(server, options)?)?)
 }
 
 #[pg_extern(sql = false)]
 fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<(), ErrorReport> {
-    Ok(declare::set_query(flow, target, query)?)
+    Ok(declare::set_query(flow, target, query, &external::check)?)
 }
 
 #[pg_extern(sql = false)]
 fn drop_flow(flow: &str, keep_targets: bool) -> Result<(), ErrorReport> {
+    if !keep_targets && registry::has_made_external(flow)? {
+        ready::ready(flow)?;
+        session::run(flow, Order::Remove, update::configured())?;
+    }
     Ok(declare::drop_flow(flow, keep_targets)?)
 }

@@ -90,8 +90,8 @@ fn error_rows() -> Result<
         'static,
         (
             name!(flow, String),
-            name!(source, String),
-            name!(source_key, JsonB),
+            name!(source, Option<String>),
+            name!(source_key, Option<JsonB>),
             name!(sqlstate, String),
             name!(message, String),
             name!(detail, Option<String>),
@@ -99,6 +99,8 @@ fn error_rows() -> Result<
             name!(attempts, i32),
             name!(failed_at, Option<TimestampWithTimeZone>),
             name!(next_retry, Option<TimestampWithTimeZone>),
+            name!(target, Option<String>),
+            name!(target_key, Option<JsonB>),
         ),
     >,
     ErrorReport,
@@ -116,6 +118,49 @@ fn error_rows() -> Result<
             f.attempts,
             f.failed_at,
             f.next_retry,
+            f.target,
+            f.target_key,
+        )
+    })))
+}
+
+#[pg_extern(sql = false)]
+fn delivery_rows() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(flow, String),
+            name!(target, String),
+            name!(server, String),
+            name!(unsent, i64),
+            name!(refused, i64),
+            name!(sent_at, Option<TimestampWithTimeZone>),
+            name!(attempts, i32),
+            name!(next_retry, Option<TimestampWithTimeZone>),
+            name!(sqlstate, Option<String>),
+            name!(last_error, Option<String>),
+            name!(detail, Option<String>),
+            name!(hint, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let rows = inspect::deliveries()?;
+    Ok(TableIterator::new(rows.into_iter().map(|d| {
+        let s = d.state;
+        (
+            d.flow,
+            d.target,
+            d.server,
+            d.unsent,
+            d.refused,
+            s.sent_at,
+            s.attempts,
+            s.next_retry,
+            s.sqlstate,
+            s.message,
+            s.detail,
+            s.hint,
         )
     })))
 }

@@ -5,6 +5,7 @@
 
 pub mod capture;
 pub mod declare;
+pub mod external;
 pub mod files;
 pub mod inspect;
 pub mod live;

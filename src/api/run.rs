@@ -5,8 +5,9 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::catalog::error::Error;
-use crate::catalog::update;
+use crate::catalog::{ready, update};
 use crate::engine::decide::Mode;
+use crate::worker::session::{self, Order};
 
 #[pg_extern(sql = false)]
 fn update(
@@ -29,7 +30,12 @@ fn update(
     >,
     ErrorReport,
 > {
-    let rows = update::update(flow, parse_mode(mode)?, update::configured())?;
+    let (mode, limits) = (parse_mode(mode)?, update::configured());
+    // What is sent elsewhere is sent once it is committed: a worker does that.
+    let rows = match ready::ready(flow)?.flow.is_external() {
+        true => session::run(flow, Order::Update(mode), limits)?,
+        false => update::update(flow, mode, limits)?,
+    };
     let rows = rows.into_iter().map(|r| {
         let elapsed = Interval::from_micros(r.elapsed.as_micros() as i64);
         let c = r.counts;

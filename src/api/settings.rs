@@ -4,6 +4,7 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry};
 
 use crate::catalog::update::{BATCH_SIZE, SEGMENT_SIZE};
 use crate::worker::MAX_SEATS;
+use crate::worker::crash::CRASH_POINT;
 use crate::worker::follower::MAX_WORKERS;
 
 /// Defines the settings; called once when the library is loaded.
@@ -37,5 +38,13 @@ pub fn define() {
         1024 * 1024,
         GucContext::Userset,
         GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_string_guc(
+        c"coco.crash_point",
+        c"Where a worker kills itself, for tests of what happens then.",
+        c"read, sending, sent or settled: steps of sending to targets outside this database. The server recovers as from any crash. Empty: nowhere.",
+        &CRASH_POINT,
+        GucContext::Suset,
+        GucFlags::NO_SHOW_ALL,
     );
 }

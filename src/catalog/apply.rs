@@ -1,4 +1,5 @@
-//! Writing a batch to targets in this database, and its tracking rows, all in one transaction.
+//! Writing a batch to its targets, and its tracking rows, all in one transaction. For a target
+//! outside this database that is its ledger and its outbox.
 //!
 //! The steps for each target, every one a single statement over the whole batch: evaluate into
 //! `coco_output`; delete what an item no longer produces; refuse keys that are another item's;
@@ -8,6 +9,7 @@ use super::batch::{Action, Batch, Item};
 use super::compose::{self, Items};
 use super::contested;
 use super::error::Result;
+use super::external::ledger;
 use super::failure::Refused;
 use super::model::{Column, Flow, Source, Target, all_equal, numbered};
 use super::sql::arg;
@@ -145,6 +147,7 @@ pub fn write(
     let mut listed: Vec<(i32, Rows)> = Vec::new();
     let any_evaluated = batch.items.iter().any(|i| i.action == Action::Evaluate);
     let any_tracked = batch.items.iter().any(|i| i.tracked);
+    let version = batch.items.iter().map(|i| i.process_ordinal.0).max().unwrap_or(0);
     for writer in writers {
         let target = writer.target;
         let names = Names::new(source, target);
@@ -172,20 +175,31 @@ pub fn write(
             && !batch.items.iter().any(|i| i.action == Action::Remove);
         if !first_time && !nothing_left {
             let (using, condition) = obsolete(source, target, &names);
-            counts.deleted += inner.execute(
-                &format!(
-                    "delete from {} as x using {using} where {condition}",
-                    target.relation_name()
-                ),
-                &[],
-            )?;
+            counts.deleted += match &target.external {
+                Some(external) => {
+                    ledger::delete(&inner, target, external, &using, &condition, version)?
+                }
+                None => inner.execute(
+                    &format!(
+                        "delete from {} as x using {using} where {condition}",
+                        target.relation_name()
+                    ),
+                    &[],
+                )?,
+            };
         }
         if output.len() > 0 {
             let refused = contested::refused(&inner, source, target, &names)?;
             if !refused.is_empty() {
                 return Ok(Err(refused));
             }
-            counts.upserted += upsert(&inner, target, &names, first_time, writing.mode)?;
+            counts.upserted += match &target.external {
+                Some(external) => {
+                    let mode = writing.mode;
+                    ledger::upsert(&inner, target, external, &names, first_time, mode, version)?
+                }
+                None => upsert(&inner, target, &names, first_time, writing.mode)?,
+            };
         }
         drop(inner);
         if target.covered.is_none() {
@@ -243,6 +257,9 @@ fn upsert(
 /// Whether `x` and `n` differ, byte for byte: also where a type has no equality (json), or where
 /// equal values look different (1.0 and 1.00).
 pub fn differs(target: &Target) -> String {
+    if target.external.is_some() {
+        return ledger::differs(&ledger::fingerprint(target, "n.c"));
+    }
     let old: Vec<String> = target.columns.iter().map(|c| format!("x.{}", c.quoted())).collect();
     let new = numbered("n.c", old.len());
     format!(

@@ -17,7 +17,7 @@ unsafe extern "C-unwind" {
 }
 
 /// `prefix_id_flow`, cut to what a name may hold.
-fn object_name(prefix: &str, id: i32, flow: &str) -> String {
+pub fn object_name(prefix: &str, id: i32, flow: &str) -> String {
     let mut name = format!("{prefix}_{id}_{flow}");
     while name.len() > 63 {
         name.pop();
@@ -25,7 +25,7 @@ fn object_name(prefix: &str, id: i32, flow: &str) -> String {
     name
 }
 
-fn owner_name(owner: pg_sys::Oid) -> Result<String> {
+pub fn owner_name(owner: pg_sys::Oid) -> Result<String> {
     sql::one(
         "select pg_catalog.quote_ident(rolname) from pg_catalog.pg_roles where oid = $1",
         &[arg(owner)],
@@ -105,7 +105,7 @@ pub fn make_view(flow: &Flow, target: &Target) -> Result<pg_sys::Oid> {
         pg_sys::ffi::pg_guard_ffi_boundary(|| StoreViewQuery(view, tree, true));
         pg_sys::CommandCounterIncrement();
     }
-    let comment = format!("What target {} of flow {} must hold", target.relation_name(), flow.name);
+    let comment = format!("What target {} of flow {} must hold", target.shown(), flow.name);
     sql::execute(&format!("comment on view {name} is {}", literal(&comment)), &[])?;
     sql::execute(&format!("alter view {name} owner to {}", owner_name(flow.owner)?), &[])?;
     Ok(view)

@@ -43,7 +43,7 @@ impl Failure {
     pub fn claimed(target: &Target, key: String) -> Failure {
         Failure {
             sqlstate: "23505".to_owned(),
-            message: format!("target key of {} is already another item's", target.relation_name()),
+            message: format!("target key of {} is already another item's", target.shown()),
             detail: Some(format!("Key {key}")),
             hint: Some(
                 "As soon as the other item lets go of the key, this one takes it over.".to_owned(),
@@ -56,7 +56,7 @@ impl Failure {
     pub fn twice(target: &Target, key: String) -> Failure {
         Failure {
             sqlstate: "21000".to_owned(),
-            message: format!("target key of {} is produced twice", target.relation_name()),
+            message: format!("target key of {} is produced twice", target.shown()),
             detail: Some(format!("Key {key}")),
             hint: Some("Choose a key that tells the rows of an item apart.".to_owned()),
             claims: None,

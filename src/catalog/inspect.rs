@@ -4,6 +4,7 @@ use pgrx::JsonB;
 use pgrx::datum::TimestampWithTimeZone;
 
 use super::error::Result;
+use super::external::{delivery, outbox};
 use super::model::{Flow, Source};
 use super::registry;
 use super::role::{self, ActingAs, Settings};
@@ -86,8 +87,9 @@ pub fn tracking() -> Result<Vec<Tracked>> {
 
 pub struct Failed {
     pub flow: String,
-    pub source: String,
-    pub source_key: JsonB,
+    /// `None` of a row that a target outside this database has refused.
+    pub source: Option<String>,
+    pub source_key: Option<JsonB>,
     pub sqlstate: String,
     pub message: String,
     pub detail: Option<String>,
@@ -95,9 +97,45 @@ pub struct Failed {
     pub attempts: i32,
     pub failed_at: Option<TimestampWithTimeZone>,
     pub next_retry: Option<TimestampWithTimeZone>,
+    pub target: Option<String>,
+    pub target_key: Option<JsonB>,
 }
 
-/// Every item of the caller's flows whose last evaluation failed.
+/// What of the caller's targets outside this database is to be sent, and what hinders it.
+pub struct Delivery {
+    pub flow: String,
+    pub target: String,
+    pub server: String,
+    pub unsent: i64,
+    pub refused: i64,
+    pub state: delivery::Known,
+}
+
+pub fn deliveries() -> Result<Vec<Delivery>> {
+    let mut rows = Vec::new();
+    for flow in visible()? {
+        for target in &flow.targets {
+            let Some(external) = target.external.as_ref().filter(|_| target.relation.is_some())
+            else {
+                continue;
+            };
+            let Some(state) = delivery::known(target.id)? else { continue };
+            let _as = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+            let waiting = outbox::waiting(external, state.sent)?;
+            rows.push(Delivery {
+                flow: flow.name.clone(),
+                target: external.name.clone(),
+                server: external.server.clone(),
+                unsent: waiting.unsent,
+                refused: waiting.refused,
+                state,
+            });
+        }
+    }
+    Ok(rows)
+}
+
+/// Every item of the caller's flows whose last evaluation failed, and every row that was refused.
 pub fn errors() -> Result<Vec<Failed>> {
     let mut rows = Vec::new();
     for flow in visible()? {
@@ -116,8 +154,8 @@ pub fn errors() -> Result<Vec<Failed>> {
             rows.extend(sql::select(&sql, &[], |r| {
                 Ok(Failed {
                     flow: flow.name.clone(),
-                    source: source.name.clone(),
-                    source_key: sql::required(r, 1)?,
+                    source: Some(source.name.clone()),
+                    source_key: r.get(1)?,
                     sqlstate: r.get::<String>(2)?.unwrap_or_default(),
                     message: r.get::<String>(3)?.unwrap_or_default(),
                     detail: r.get(4)?,
@@ -125,8 +163,27 @@ pub fn errors() -> Result<Vec<Failed>> {
                     attempts: r.get::<i32>(6)?.unwrap_or(0),
                     failed_at: r.get(7)?,
                     next_retry: r.get(8)?,
+                    target: None,
+                    target_key: None,
                 })
             })?);
+        }
+        for target in flow.targets.iter().filter(|t| t.relation.is_some()) {
+            let Some(external) = &target.external else { continue };
+            rows.extend(outbox::refused(target, external)?.into_iter().map(|r| Failed {
+                flow: flow.name.clone(),
+                source: None,
+                source_key: None,
+                sqlstate: r.sqlstate,
+                message: r.message,
+                detail: None,
+                hint: None,
+                attempts: r.attempts,
+                failed_at: r.failed_at,
+                next_retry: r.next_retry,
+                target: Some(external.name.clone()),
+                target_key: Some(r.key),
+            }));
         }
     }
     Ok(rows)

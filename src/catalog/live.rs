@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::capture::{self, Mode as CaptureMode, cursor, log, triggers};
 use super::error::{Error, Result};
+use super::external::delivery;
 use super::generation;
 use super::locks;
 use super::logic;
@@ -29,6 +30,12 @@ pub struct Live {
 /// The extension, if it is there.
 pub fn installed() -> Result<Option<pgrx::pg_sys::Oid>> {
     sql::one("select oid from pg_catalog.pg_extension where extname = 'coco'", &[])
+}
+
+/// The name of a flow.
+pub fn name(flow: i32) -> Result<Option<String>> {
+    let _as = ActingAs::extension_owner()?;
+    sql::one("select flow from coco.flow where id = $1", &[arg(flow)])
 }
 
 /// Gives up a worker's place, if no flow is live and none is just being started: whoever starts one
@@ -214,7 +221,8 @@ pub fn caught_up(name: &str, mark: &Mark) -> Result<bool> {
             return Ok(false);
         }
     }
-    Ok(true)
+    // What follows from it is in the outboxes: that it is sent, too, is waited for.
+    Ok(!flow.is_external() || !delivery::left(&delivery::marks(flow)?)?)
 }
 
 /// Changes of a source that its flow has not followed yet.

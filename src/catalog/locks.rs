@@ -82,12 +82,42 @@ pub fn leave_seat(number: u16) -> Result<()> {
     Ok(())
 }
 
+fn of_target(target: i32) -> Result<pg_sys::LOCKTAG> {
+    let class = sql::one::<pg_sys::Oid>("select 'coco.target'::pg_catalog.regclass::oid", &[])?
+        .ok_or_else(|| Error::internal("table coco.target does not exist"))?;
+    // SAFETY: reads the backend's own state.
+    let tag = object(unsafe { pg_sys::MyDatabaseId }, class, target as u32, 0);
+    Ok(pg_sys::LOCKTAG { locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8, ..tag })
+}
+
+/// Holds off others who would send to a target, until [`leave_target`], or the end of the process:
+/// for longer than a transaction. `false` where another does.
+pub fn target(target: i32) -> Result<bool> {
+    Ok(acquire(&of_target(target)?, MODE, true, false))
+}
+
+/// Lets others send to a target.
+pub fn leave_target(target: i32) -> Result<()> {
+    // SAFETY: the lock taken by `target`.
+    unsafe { pg_sys::LockRelease(&of_target(target)?, MODE, true) };
+    Ok(())
+}
+
 /// Holds off changes of which flows there are, and which are live, until the transaction ends;
 /// `false` where one is under way.
 pub fn flows_if_free() -> Result<bool> {
     let lock = pg_sys::ShareLock as i32;
     // SAFETY: a heavyweight lock of a relation.
     Ok(unsafe { pg_sys::ConditionalLockRelationOid(class()?, lock) })
+}
+
+/// Whether a process waits for a lock that this one has.
+pub fn waits_for_us(pid: i32) -> Result<bool> {
+    let waits = sql::one::<bool>(
+        "select pg_catalog.pg_backend_pid() = any (pg_catalog.pg_blocking_pids($1))",
+        &[sql::arg(pid)],
+    )?;
+    Ok(waits == Some(true))
 }
 
 /// Whether a worker has this place.

@@ -12,6 +12,7 @@ pub mod declare;
 pub mod derived;
 pub mod detect;
 pub mod error;
+pub mod external;
 pub mod failure;
 pub mod follow;
 pub mod generation;

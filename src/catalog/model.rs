@@ -21,6 +21,11 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Whether any of its targets is outside this database.
+    pub fn is_external(&self) -> bool {
+        self.targets.iter().any(|t| t.external.is_some())
+    }
+
     /// All relations that are followed: sources and lookups.
     pub fn followed(&self) -> impl Iterator<Item = &Source> {
         self.sources.iter().chain(self.lookups.iter().map(|l| &l.relation))
@@ -84,6 +89,20 @@ pub struct Target {
     pub made: bool,
     pub incarnation: i32,
     pub query_view: Option<pg_sys::Oid>,
+    /// Where it is outside this database: then schema, name and relation are those of its ledger.
+    pub external: Option<External>,
+}
+
+/// A target outside this database.
+#[derive(Clone, Debug)]
+pub struct External {
+    /// What it is called there.
+    pub name: String,
+    /// A foreign server, by its name.
+    pub server: String,
+    pub options: serde_json::Map<String, serde_json::Value>,
+    /// The table of what is to be sent, quoted and schema-qualified.
+    pub outbox: String,
 }
 
 /// A column with what is needed to declare and compare it.
@@ -114,8 +133,17 @@ impl Column {
 }
 
 impl Target {
+    /// The table that its statements write, quoted and schema-qualified.
     pub fn relation_name(&self) -> String {
         sql::qualified(&self.schema, &self.name)
+    }
+
+    /// What users know it by.
+    pub fn shown(&self) -> String {
+        match &self.external {
+            Some(external) => format!("\"{}\" on server {}", external.name, external.server),
+            None => self.relation_name(),
+        }
     }
 }
 

@@ -7,8 +7,10 @@
 use super::apply::key_text;
 use super::compose::tracking_keys;
 use super::error::Result;
+use super::external::ledger;
 use super::model::{Source, Target, all_equal};
 use super::sql::{self, ident};
+use super::tuples::Statements;
 
 /// Goes from the way `before` finds its rows to that of `after`. The caller acts as the flow's
 /// owner.
@@ -21,14 +23,16 @@ pub fn carry_over(source: &Source, before: &Target, after: &Target) -> Result<()
     };
     if let Some(columns) = &after.covered {
         // Rows whose key is no item's would never be found again; the others are their item's now.
-        sql::execute(
-            &format!(
-                "delete from {relation} as x
-                  where not exists (select from {tracking} as t where {})",
-                owned(columns)
-            ),
-            &[],
-        )?;
+        let nobodys = format!("not exists (select from {tracking} as t where {})", owned(columns));
+        match &after.external {
+            Some(external) => {
+                let statements = Statements::connect()?;
+                ledger::delete(&statements, after, external, "", &nobodys, 0)?;
+            }
+            None => {
+                sql::execute(&format!("delete from {relation} as x where {nobodys}"), &[])?;
+            }
+        }
     } else if let Some(columns) = &before.covered {
         let key: Vec<String> = after.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
         sql::execute(

@@ -150,7 +150,7 @@ fn compare(flow: &Flow, source: &Source, batch: &Batch, mode: Mode) -> Result<Ve
         compared.select_into(&comparison(source, target, &names, mode), &[], &mut result)?;
         while result.advance() {
             changes.push(Change {
-                target: Some(target.relation_name()),
+                target: Some(target.shown()),
                 change: result.get::<String>(0).unwrap_or_default(),
                 key: result.get(1),
                 old: result.get(2),
@@ -177,9 +177,13 @@ fn comparison(source: &Source, target: &Target, names: &Names, mode: Mode) -> St
     let key = |values: &[String]| {
         object(target.key.iter().map(|k| k.name.clone()).zip(values.iter().cloned()).collect())
     };
-    let old_row = object(
-        target.columns.iter().map(|c| (c.name.clone(), format!("x.{}", c.quoted()))).collect(),
-    );
+    // Of a row outside this database only the key is known here.
+    let old_row = match target.external {
+        Some(_) => "null::pg_catalog.jsonb".to_owned(),
+        None => object(
+            target.columns.iter().map(|c| (c.name.clone(), format!("x.{}", c.quoted()))).collect(),
+        ),
+    };
     let new_row = object(
         target
             .columns

@@ -6,7 +6,7 @@ use super::capture;
 use super::columns;
 use super::error::{Error, Result};
 use super::locks;
-use super::model::{Column, Flow, Lookup, Source, Target};
+use super::model::{Column, External, Flow, Lookup, Source, Target};
 use super::role::{self, ActingAs, Settings};
 use super::sql::{self, arg};
 use super::tuples::OneSnapshot;
@@ -31,7 +31,7 @@ pub fn load(name: &str) -> Result<Flow> {
         if target.query_view.is_none() {
             return Err(broken(format!(
                 "something that the query of target {} of flow \"{name}\" reads was dropped",
-                target.relation_name()
+                target.shown()
             )));
         }
     }
@@ -211,18 +211,36 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                 (select c.oid from pg_catalog.pg_class c where c.oid = t.query_view), t.key,
                 (select n.nspname::text from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.relation),
-                (select c.relname::text from pg_catalog.pg_class c where c.oid = t.relation)
+                (select c.relname::text from pg_catalog.pg_class c where c.oid = t.relation),
+                t.server, t.external, t.options,
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.outbox)
            from coco.target t where t.flow = $1 order by t.id",
         &[arg(flow)],
         |r| {
             // A table that was renamed or moved is still the target.
             let schema = r.get::<String>(11)?.map_or_else(|| sql::required(r, 2), Ok)?;
             let name = r.get::<String>(12)?.map_or_else(|| sql::required(r, 3), Ok)?;
+            let external = match (r.get::<String>(13)?, r.get::<String>(14)?) {
+                (Some(server), Some(name)) => Some(External {
+                    name,
+                    server,
+                    options: match r.get::<JsonB>(15)? {
+                        Some(JsonB(serde_json::Value::Object(options))) => options,
+                        _ => Default::default(),
+                    },
+                    outbox: r.get::<String>(16)?.unwrap_or_default(),
+                }),
+                _ => None,
+            };
+            let lost = external.as_ref().is_some_and(|e| e.outbox.is_empty());
             let target = Target {
+                external,
                 id: sql::required(r, 1)?,
                 schema,
                 name,
-                relation: r.get(4)?,
+                relation: r.get::<pgrx::pg_sys::Oid>(4)?.filter(|_| !lost),
                 query: sql::required(r, 5)?,
                 columns: vec![],
                 key: vec![],
@@ -270,6 +288,16 @@ pub fn locked_to_change(name: &str) -> Result<Flow> {
     locks::flow(load_to_change(name)?.id)?;
     let _now = OneSnapshot::take();
     load_to_change(name)
+}
+
+/// Whether coco has made anything for a flow outside this database.
+pub fn has_made_external(flow: &str) -> Result<bool> {
+    let _as = ActingAs::extension_owner()?;
+    let made = sql::one::<bool>(
+        "select true from coco.target where flow = $1 and server is not null and made limit 1",
+        &[arg(flow)],
+    )?;
+    Ok(made == Some(true))
 }
 
 /// The id under which this logic is kept, if it is.

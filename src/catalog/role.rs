@@ -163,6 +163,12 @@ pub fn current() -> pg_sys::Oid {
     unsafe { pg_sys::GetUserId() }
 }
 
+/// Whether the caller is a superuser.
+pub fn is_superuser() -> bool {
+    // SAFETY: reads the backend's own state.
+    unsafe { pg_sys::superuser() }
+}
+
 /// Whether the caller is that role, a member of it, or a superuser.
 pub fn has_rights_of(role: pg_sys::Oid) -> bool {
     // SAFETY: a syscache look-up inside a transaction.

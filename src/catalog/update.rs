@@ -93,6 +93,8 @@ pub struct Turn {
     pub uncaptured: bool,
     /// When to look again, if nothing else happens.
     pub again: Option<Duration>,
+    /// The flow has targets outside this database, which are sent to afterwards.
+    pub external: bool,
 }
 
 /// Follows a live flow for a while; `None` where somebody else is updating it,
@@ -156,8 +158,14 @@ fn follow_sources(
     let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let writers = flow.targets.iter().map(|target| Writer { target, fresh: false }).collect();
     let mut run = Run { flow, writers, writing: Writing { mode, logic }, limits, live };
-    let mut turn =
-        Turn { sources: vec![], kept: vec![], more: false, uncaptured: false, again: None };
+    let mut turn = Turn {
+        sources: vec![],
+        kept: vec![],
+        more: false,
+        uncaptured: false,
+        again: None,
+        external: flow.is_external(),
+    };
     for source in &flow.sources {
         let began = Instant::now();
         let counts = run.source(source, &mut turn)?;

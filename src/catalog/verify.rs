@@ -5,10 +5,12 @@ use pgrx::JsonB;
 use super::apply::{self, Names};
 use super::compose::{self, Items};
 use super::error::{Error, Result};
+use super::external::{ledger, tables};
 use super::model::{Flow, Source, Target, all_equal, numbered};
 use super::registry;
 use super::role::ActingAs;
 use super::sql::{self, ident, literal};
+use super::tuples::Statements;
 use super::update::{self, Limits};
 use crate::engine::decide::Mode;
 
@@ -59,8 +61,12 @@ fn differences(flow: &Flow) -> Result<Vec<Difference>> {
         if target.relation.is_none() {
             return Err(dropped(flow, target));
         }
-        let names: Vec<String> =
+        let mut names: Vec<String> =
             target.columns.iter().map(|c| format!("x.{}", c.quoted())).collect();
+        if target.external.is_some() {
+            names = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
+            names.push(format!("x.{}", tables::FINGERPRINT));
+        }
         let at = Names::new(&flow.sources[0], target);
         let key: Vec<String> = target
             .key
@@ -84,10 +90,10 @@ fn differences(flow: &Flow) -> Result<Vec<Difference>> {
             on = all_equal(&target.key, &at.new_key, &at.target_key),
             differs = apply::differs(target),
         );
-        let relation = target.relation_name();
+        let shown = target.shown();
         found.extend(sql::select(&sql, &[], |r| {
             Ok(Difference {
-                target: relation.clone(),
+                target: shown.clone(),
                 difference: sql::required(r, 1)?,
                 key: sql::required(r, 2)?,
             })
@@ -99,7 +105,7 @@ fn differences(flow: &Flow) -> Result<Vec<Difference>> {
 pub fn dropped(flow: &Flow, target: &Target) -> Error {
     Error::new(
         pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-        format!("target {} of flow \"{}\" was dropped", target.relation_name(), flow.name),
+        format!("target {} of flow \"{}\" was dropped", target.shown(), flow.name),
     )
     .hint(format!("SELECT * FROM coco.update({}) makes and fills it again.", literal(&flow.name)))
 }
@@ -180,16 +186,17 @@ fn delete_extra(flow: &Flow) -> Result<()> {
     let failing = failing_sources(flow)?;
     for target in &flow.targets {
         let names = Names::new(&flow.sources[0], target);
-        sql::execute(
-            &format!(
-                "delete from {} as x where {} and not exists (select from ({}) as n where {})",
-                target.relation_name(),
-                not_of_failing(flow, target, &failing),
-                expected(flow, target, &failing),
-                all_equal(&target.key, &names.new_key, &names.target_key),
-            ),
-            &[],
-        )?;
+        let extra = format!(
+            "{} and not exists (select from ({}) as n where {})",
+            not_of_failing(flow, target, &failing),
+            expected(flow, target, &failing),
+            all_equal(&target.key, &names.new_key, &names.target_key),
+        );
+        if let Some(external) = &target.external {
+            ledger::delete(&Statements::connect()?, target, external, "", &extra, 0)?;
+            continue;
+        }
+        sql::execute(&format!("delete from {} as x where {extra}", target.relation_name()), &[])?;
     }
     Ok(())
 }

@@ -1,14 +1,15 @@
 //! A worker: follows the live flows of one database, in turns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use pgrx::bgworkers::DynamicBackgroundWorker;
 use pgrx::guc::GucSetting;
 use pgrx::prelude::*;
 
+use super::sender::Sender;
 use super::transaction::{Failed, transaction};
-use super::{MAX_SEATS, attend, handle_signals, launch, shared, wait};
+use super::{MAX_SEATS, attach, attend, launch, shared, wait};
 use crate::catalog::follow::Remembered;
 use crate::catalog::generation;
 use crate::catalog::live::{self, Live};
@@ -32,39 +33,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// takes its time to commit.
 const LINGER: Duration = Duration::from_secs(60);
 
-/// What the worker runs under, whatever the server's or the database's defaults. A commit that is
-/// lost in a crash is done again, since its cursor is lost with it: so none is waited for.
-const SETTINGS: [(&std::ffi::CStr, &std::ffi::CStr); 8] = [
-    (c"application_name", c"coco worker"),
-    // As coco's functions have it: what Postgres shows of views and functions depends on it, and is
-    // part of a flow's logic.
-    (c"search_path", c"pg_catalog, pg_temp"),
-    (c"synchronous_commit", c"off"),
-    (c"default_transaction_isolation", c"read committed"),
-    (c"default_transaction_read_only", c"off"),
-    (c"statement_timeout", c"0"),
-    (c"lock_timeout", c"0"),
-    (c"idle_in_transaction_session_timeout", c"0"),
-];
-
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(argument.value() as u32);
     let seat = (argument.value() >> 32) as u16;
-    handle_signals();
-    // SAFETY: once, at the start; as the bootstrap superuser, whose rights a flow never has.
-    unsafe {
-        pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
-        for (name, value) in SETTINGS {
-            pg_sys::SetConfigOption(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_OVERRIDE,
-            );
-        }
-    }
+    attach(database);
     let begun = transaction(|| match live::installed()? {
         Some(extension) if locks::seat(seat)? => Ok(Some(extension)),
         _ => Ok(None),
@@ -76,13 +50,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         Err(failed) => return complain("cannot begin", &failed),
     };
     shared::enter(database, seat);
-    update::watch(|p: Progress| {
-        shared::report(|slot| {
-            slot.source = p.source;
-            slot.done = p.done;
-            slot.total = p.total;
-        });
-    });
+    tell_progress();
     Worker {
         seat,
         extension,
@@ -91,10 +59,23 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         mended: HashMap::new(),
         first: 0,
         others: HashMap::new(),
+        sender: Sender::default(),
+        local: HashSet::new(),
         known: vec![],
         looked: None,
     }
     .work();
+}
+
+/// Lets others see how far the updates of this process are.
+pub fn tell_progress() {
+    update::watch(|p: Progress| {
+        shared::report(|slot| {
+            slot.source = p.source;
+            slot.done = p.done;
+            slot.total = p.total;
+        });
+    });
 }
 
 struct Worker {
@@ -110,6 +91,9 @@ struct Worker {
     first: usize,
     /// Further workers, which the first one has started.
     others: HashMap<u16, DynamicBackgroundWorker>,
+    sender: Sender,
+    /// Flows of which no target is outside this database.
+    local: HashSet<i32>,
     /// The flows found by the last look, and what the system catalogs were like.
     known: Vec<Live>,
     looked: Option<(Instant, u64)>,
@@ -140,6 +124,12 @@ impl Worker {
                         self.remembered.retain(|id, _| live(id));
                         self.behind.retain(|id, _| live(id));
                         self.mended.retain(|id, _| live(id));
+                        // What a flow is, it is until the generation changes.
+                        self.local.clear();
+                        let names: HashSet<&str> = flows.iter().map(|f| f.name.as_str()).collect();
+                        if let Err(failed) = self.sender.rest(|flow| names.contains(flow)) {
+                            complain("cannot leave a target", &failed);
+                        }
                         self.known = flows;
                         self.looked = Some((Instant::now(), generation));
                     }
@@ -191,6 +181,9 @@ impl Worker {
         for n in 0..count {
             let flow = &flows[(self.first + n) % count];
             attend();
+            if !self.local.contains(&flow.id) {
+                pause = self.send(flow, pause);
+            }
             if !flow.wait.is_zero() {
                 pause = pause.map(|p| p.min(flow.wait));
                 continue;
@@ -198,6 +191,13 @@ impl Worker {
             match self.turn(flow, count == 1) {
                 Ok(None) => {}
                 Ok(Some(turn)) => {
+                    match turn.external {
+                        false => {
+                            self.local.insert(flow.id);
+                        }
+                        // What it has written is sent while the next turn goes on.
+                        true => pause = self.send(flow, pause),
+                    }
                     if turn.more {
                         pause = None;
                     }
@@ -219,6 +219,20 @@ impl Worker {
         }
         self.known = flows;
         pause
+    }
+
+    /// Sends on what the flow has for targets outside this database; returns how long to wait then.
+    fn send(&mut self, flow: &Live, pause: Option<Duration>) -> Option<Duration> {
+        match self.sender.step(&flow.name) {
+            Ok(step) => match (pause, step.again) {
+                (Some(pause), Some(again)) => Some(pause.min(again)),
+                _ => pause,
+            },
+            Err(failed) => {
+                complain(&format!("flow \"{}\": what it has cannot be sent", flow.name), &failed);
+                pause
+            }
+        }
     }
 
     fn turn(&mut self, flow: &Live, alone: bool) -> Result<Option<Turn>, Failed> {

@@ -4,9 +4,13 @@
 //! worker where there are live flows, and writers wake the worker as they commit. Without it,
 //! `coco.start` starts a worker for its database, which looks for changes by itself.
 
+pub mod crash;
 mod databases;
 pub mod follower;
 mod launcher;
+mod runtime;
+mod sender;
+pub mod session;
 pub mod shared;
 mod transaction;
 pub mod wake;
@@ -105,6 +109,38 @@ fn handle_signals() {
     }
 }
 
+/// What the worker runs under, whatever the server's or the database's defaults. A commit that is
+/// lost in a crash is done again, since its cursor is lost with it: so none is waited for.
+const SETTINGS: [(&std::ffi::CStr, &std::ffi::CStr); 8] = [
+    (c"application_name", c"coco worker"),
+    // As coco's functions have it: what Postgres shows of views and functions depends on it, and is
+    // part of a flow's logic.
+    (c"search_path", c"pg_catalog, pg_temp"),
+    (c"synchronous_commit", c"off"),
+    (c"default_transaction_isolation", c"read committed"),
+    (c"default_transaction_read_only", c"off"),
+    (c"statement_timeout", c"0"),
+    (c"lock_timeout", c"0"),
+    (c"idle_in_transaction_session_timeout", c"0"),
+];
+
+/// Makes this process one of a database's.
+fn attach(database: pg_sys::Oid) {
+    handle_signals();
+    // SAFETY: once, at the start; as the bootstrap superuser, whose rights a flow never has.
+    unsafe {
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
+        for (name, value) in SETTINGS {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
+    }
+}
+
 /// Waits until the latch is set or the time is over; ends the process where that was asked for.
 fn wait(timeout: Duration) {
     pause(timeout);
@@ -114,16 +150,20 @@ fn wait(timeout: Duration) {
 /// The same for a session, whose settings do not change in the middle of a statement.
 pub fn pause(timeout: Duration) {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    // SAFETY: the process's own latch.
+    let socket = runtime::socket();
+    let events = events | socket.map_or(0, |_| pg_sys::WL_SOCKET_READABLE);
+    // SAFETY: the process's own latch, and a socket of its own.
     unsafe {
-        pg_sys::WaitLatch(
+        pg_sys::WaitLatchOrSocket(
             pg_sys::MyLatch,
             events as i32,
+            socket.unwrap_or(-1),
             timeout.as_millis().clamp(1, 3_600_000) as std::ffi::c_long,
             pg_sys::PG_WAIT_EXTENSION,
         );
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
+    runtime::listen();
     pgrx::check_for_interrupts!();
 }
 

@@ -18,7 +18,7 @@ use crate::catalog::sql::{self, arg};
 
 pub use lookup::{LookupOptions, add_lookup};
 pub use source::{SourceOptions, add_source};
-pub use target::{add_target, restore_targets, set_query};
+pub use target::{Elsewhere, add_target, restore_targets, set_query};
 
 pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
     check_name("flow", name)?;
@@ -86,12 +86,17 @@ pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
     )?;
     let made = names(
         "select c.oid::regclass::text from coco.target t join pg_class c on c.oid = t.relation
-          where t.flow = $1 and t.made",
+          where t.flow = $1 and t.made and t.server is null",
+    )?;
+    let kept_of_others = names(
+        "select c.oid::regclass::text from coco.target t
+           join pg_class c on c.oid in (t.relation, t.outbox)
+          where t.flow = $1 and t.server is not null",
     )?;
     sql::execute("delete from coco.flow where flow = $1", &[arg(name)])?;
     generation::changed()?;
     drop(acting);
-    derived::drop_all(&views, &tracking)?;
+    derived::drop_all(&views, &[tracking, kept_of_others].concat())?;
     triggers::end_unneeded()?;
     if !keep_targets {
         let _as = ActingAs::flow_owner(owner, &Settings::qualifying())?;

@@ -1,22 +1,41 @@
 //! Declaring a target, changing its query, and making it again where it was lost.
 
+use pgrx::JsonB;
 use pgrx::prelude::*;
 
 use crate::catalog::derived;
 use crate::catalog::error::{Error, Result};
+use crate::catalog::external::{server, tables};
 use crate::catalog::generation;
-use crate::catalog::model::{Flow, Target};
+use crate::catalog::model::{External, Flow, Target};
 use crate::catalog::ownership;
 use crate::catalog::registry;
-use crate::catalog::role::ActingAs;
+use crate::catalog::role::{ActingAs, Settings};
 use crate::catalog::sql::{self, arg};
 use crate::catalog::target_table::{self, Altered};
+use crate::engine::delivery::Shape;
 
 use super::notice;
 use super::query::analyse_into;
 use super::source::temporary;
 
-pub fn add_target(flow: &str, target: &str, query: &str, key: &[String]) -> Result<()> {
+/// Whether a connector takes a target: the name of its foreign data wrapper, and the target.
+pub type Check<'a> = &'a dyn Fn(&str, &Shape) -> Result<()>;
+
+/// Where a target is, if it is not in this database.
+pub struct Elsewhere<'a> {
+    pub server: String,
+    pub options: serde_json::Map<String, serde_json::Value>,
+    pub check: Check<'a>,
+}
+
+pub fn add_target(
+    flow: &str,
+    target: &str,
+    query: &str,
+    key: &[String],
+    elsewhere: Option<Elsewhere>,
+) -> Result<()> {
     let mut flow = registry::locked(flow)?;
     if flow.sources.is_empty() {
         return Err(Error::new(
@@ -25,10 +44,14 @@ pub fn add_target(flow: &str, target: &str, query: &str, key: &[String]) -> Resu
         )
         .hint("Call coco.add_source first."));
     }
+    if let Some(elsewhere) = elsewhere {
+        return add_external(flow, target, query, key, elsewhere);
+    }
     let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let (schema, name) = target_table::resolve_name(target)?;
     drop(acting);
     let mut new = Target {
+        external: None,
         id: 0,
         schema,
         name,
@@ -81,6 +104,58 @@ pub fn add_target(flow: &str, target: &str, query: &str, key: &[String]) -> Resu
     store_target(&mut flow, new)
 }
 
+/// A target outside this database. Nothing is connected to yet: what is there is seen when the first
+/// rows are sent.
+fn add_external(
+    mut flow: Flow,
+    name: &str,
+    query: &str,
+    key: &[String],
+    elsewhere: Elsewhere,
+) -> Result<()> {
+    let Elsewhere { server, options, check } = elsewhere;
+    if name.trim().is_empty() {
+        return Err(Error::invalid("argument \"target\" is empty"));
+    }
+    let connector = server::connector_for(&server, flow.owner)?;
+    let acting = ActingAs::extension_owner()?;
+    let id =
+        sql::one::<i32>("select nextval(pg_get_serial_sequence('coco.target', 'id'))::int", &[])?
+            .ok_or_else(|| Error::internal("no id came back for a new target"))?;
+    let other: Option<String> = sql::one(
+        "select flow from coco.target where server = $1 and external = $2",
+        &[arg(server.as_str()), arg(name)],
+    )?;
+    drop(acting);
+    let external = External { name: name.to_owned(), server, options, outbox: String::new() };
+    let mut new = Target {
+        external: Some(external),
+        id,
+        schema: String::new(),
+        name: String::new(),
+        relation: None,
+        query: query.to_owned(),
+        columns: vec![],
+        key: vec![],
+        key_names: key.to_vec(),
+        covered: None,
+        made: false,
+        incarnation: 1,
+        query_view: None,
+    };
+    if let Some(other) = other {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            format!("target {} already belongs to flow \"{other}\"", new.shown()),
+        )
+        .hint("Give the target another name. Several sources can fill one target within a flow: UNION ALL in its query."));
+    }
+    analyse_into(&mut flow, &mut new, query, key)?;
+    check(&connector, &server::shape(&flow.name, &new)?)?;
+    tables::make(&flow.name, flow.owner, &mut new)?;
+    store_target(&mut flow, new)
+}
+
 fn check_not_taken(target: &Target) -> Result<()> {
     let _as = ActingAs::extension_owner()?;
     let other: Option<String> = sql::one(
@@ -105,9 +180,15 @@ fn check_not_taken(target: &Target) -> Result<()> {
 fn store_target(flow: &mut Flow, mut new: Target) -> Result<()> {
     let acting = ActingAs::extension_owner()?;
     let keys: Vec<String> = new.key.iter().map(|k| k.name.clone()).collect();
+    let external = new.external.as_ref();
     new.id = sql::returning(
-        "insert into coco.target (flow, schema, name, relation, query, key, covered, made)
-         values ($1, $2, $3, $4::oid::regclass, $5, $6, $7, $8) returning id",
+        "insert into coco.target (flow, schema, name, relation, query, key, covered, made,
+                                  id, server, external, options, outbox)
+         overriding system value
+         values ($1, $2, $3, $4::oid::regclass, $5, $6, $7, $8,
+                 coalesce(nullif($9, 0), nextval(pg_get_serial_sequence('coco.target', 'id'))::int),
+                 $10, $11, $12, $13::text::regclass)
+         returning id",
         &[
             arg(flow.name.as_str()),
             arg(new.schema.as_str()),
@@ -117,11 +198,19 @@ fn store_target(flow: &mut Flow, mut new: Target) -> Result<()> {
             arg(keys),
             arg(new.covered.clone()),
             arg(new.made),
+            arg(new.id),
+            arg(external.map(|e| e.server.as_str())),
+            arg(external.map(|e| e.name.as_str())),
+            arg(external.map(|e| JsonB(e.options.clone().into()))),
+            arg(external.map(|e| e.outbox.as_str())),
         ],
         |r| sql::required(r, 1),
     )?
     .pop()
     .ok_or_else(|| Error::internal("no id came back for a new target"))?;
+    if external.is_some() {
+        sql::execute("insert into coco.delivery (target) values ($1)", &[arg(new.id)])?;
+    }
     drop(acting);
     flow.targets.push(new);
     settle(flow)
@@ -159,12 +248,16 @@ fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
                 .hint("Name one with the argument \"target\".")),
         };
     };
+    let outside = |t: &Target| t.external.as_ref().is_some_and(|e| e.name == given);
+    if let Some(at) = flow.targets.iter().position(outside) {
+        return Ok(at);
+    }
     let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let (schema, name) = target_table::resolve_name(given)?;
     drop(acting);
     let found = flow.targets.iter().position(|t| t.name == name && t.schema == schema);
     found.ok_or_else(|| {
-        let has: Vec<String> = flow.targets.iter().map(Target::relation_name).collect();
+        let has: Vec<String> = flow.targets.iter().map(Target::shown).collect();
         Error::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("flow \"{}\" has no target {given}", flow.name),
@@ -173,7 +266,7 @@ fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
     })
 }
 
-pub fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<()> {
+pub fn set_query(flow: &str, target: Option<&str>, query: &str, check: Check) -> Result<()> {
     let mut flow = registry::locked_to_change(flow)?;
     let at = find_target(&flow, target)?;
     let mut changed = flow.targets[at].clone();
@@ -181,7 +274,13 @@ pub fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<()> {
     let key = changed.key_names.clone();
     analyse_into(&mut flow, &mut changed, query, &key)?;
     let mut altered = Altered::Nothing;
-    if let Some(relation) = changed.relation {
+    if let Some(external) = changed.external.clone() {
+        let connector = server::connector_for(&external.server, flow.owner)?;
+        check(&connector, &server::shape(&flow.name, &changed)?)?;
+        if changed.relation.is_some() && tables::refit(flow.owner, &before, &changed, &external)? {
+            altered = Altered::Columns;
+        }
+    } else if let Some(relation) = changed.relation {
         if changed.made {
             let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
             altered = target_table::alter_to_fit(&changed, relation)?;
@@ -222,6 +321,40 @@ pub fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<()> {
     settle(&mut flow)
 }
 
+/// Makes ledger and outbox again. What the target has is not known any more: all is sent again.
+fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
+    let (name, owner) = (flow.name.clone(), flow.owner);
+    let target = &mut flow.targets[at];
+    let acting = ActingAs::extension_owner()?;
+    tables::drop_all(target)?;
+    tables::make(&name, owner, target)?;
+    target.incarnation += 1;
+    let external = target.external.as_ref();
+    sql::execute(
+        "update coco.target
+            set relation = $2::oid::regclass, outbox = $3::text::regclass, incarnation = $4
+          where id = $1",
+        &[
+            arg(target.id),
+            arg(target.relation),
+            arg(external.map(|e| e.outbox.as_str())),
+            arg(target.incarnation),
+        ],
+    )?;
+    sql::execute("update coco.delivery set sent = 0 where target = $1", &[arg(target.id)])?;
+    generation::changed()?;
+    let (id, shown) = (target.id, target.shown());
+    drop(acting);
+    let _as = ActingAs::flow_owner(owner, &Settings::qualifying())?;
+    for source in &flow.sources {
+        derived::forget_target_keys(source, id)?;
+    }
+    notice(format!(
+        "the ledger of target {shown} of flow \"{name}\" was dropped: all rows are sent again; rows that no item has any more stay there"
+    ));
+    Ok(())
+}
+
 /// Makes sure the flow's targets are there: one that somebody dropped is made again, or adopted
 /// where another table has taken its name, and its rows are written anew.
 pub fn restore_targets(flow: &mut Flow) -> Result<()> {
@@ -230,6 +363,10 @@ pub fn restore_targets(flow: &mut Flow) -> Result<()> {
     for at in 0..flow.targets.len() {
         let target = &mut flow.targets[at];
         if target.relation.is_some() {
+            continue;
+        }
+        if target.external.is_some() {
+            restore_ledger(flow, at)?;
             continue;
         }
         let acting = ActingAs::flow_owner(owner, &settings)?;

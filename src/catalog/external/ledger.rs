@@ -1,0 +1,126 @@
+//! Writing a batch for a target outside this database: the keys it is to have, and what is to be
+//! sent for that.
+
+use pgrx::pg_sys;
+
+use super::tables::{self, FINGERPRINT};
+use crate::catalog::apply::Names;
+use crate::catalog::error::Result;
+use crate::catalog::model::all_equal;
+use crate::catalog::model::{External, Target, numbered};
+use crate::catalog::sql::{arg, literal};
+use crate::catalog::tuples::{self, RowColumn, Rows, Statements};
+use crate::engine::decide::Mode;
+use crate::engine::fingerprint::Hasher;
+
+/// The fingerprint of a row's value, over columns `prefix1…`. It covers the columns' names and
+/// types: rows of another shape are other rows.
+pub fn fingerprint(target: &Target, prefix: &str) -> String {
+    let mut shape = Hasher::new();
+    for column in &target.columns {
+        shape.part(column.name.as_bytes()).part(column.type_name.as_bytes());
+    }
+    let shape: String = shape.finish().0.iter().map(|b| format!("{b:02x}")).collect();
+    let values = numbered(prefix, target.columns.len()).join(", ");
+    format!("coco.fingerprint({}::pg_catalog.text, {values})", literal(&shape))
+}
+
+/// Whether the value of key `x` differs from the row whose fingerprint is this.
+pub fn differs(fingerprint: &str) -> String {
+    format!("not coalesce(x.{FINGERPRINT} operator(pg_catalog.=) {fingerprint}, false)")
+}
+
+/// Takes keys `x` out of the ledger, and has them deleted there: `from … where …`.
+pub fn delete(
+    statements: &Statements,
+    target: &Target,
+    external: &External,
+    using: &str,
+    condition: &str,
+    version: i64,
+) -> Result<i64> {
+    let keys: Vec<String> = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
+    let using = if using.is_empty() { String::new() } else { format!(" using {using}") };
+    statements.execute(
+        &format!(
+            "with gone as (delete from {} as x{using} where {condition} returning {})
+             insert into {} (version, upsert, {}) select $1, false, g.* from gone as g",
+            target.relation_name(),
+            keys.join(", "),
+            external.outbox,
+            tables::outbox_key(target).join(", "),
+        ),
+        &[arg(version)],
+    )
+}
+
+/// Notes the rows of `coco_output` of which the target has not this value already, and has them
+/// sent. `first_time`: none of their keys is there.
+pub fn upsert(
+    statements: &Statements,
+    target: &Target,
+    external: &External,
+    names: &Names,
+    first_time: bool,
+    mode: Mode,
+    version: i64,
+) -> Result<i64> {
+    let mut columns = tuples::typed("c", &target.columns);
+    columns.push(RowColumn::new("fingerprint", pg_sys::UUIDOID));
+    columns.push(RowColumn::new("known", pg_sys::BOOLOID));
+    let mut outgoing = Rows::new(&columns)?;
+    let ledger = target.relation_name();
+    let values = numbered("n.c", target.columns.len()).join(", ");
+    let same = all_equal(&target.key, &names.target_key, &names.new_key);
+    // Not pulled up: the fingerprint is computed once a row.
+    let rows = format!(
+        "(select n.*, {} as fingerprint from coco_output as n offset 0) as n",
+        fingerprint(target, "n.c")
+    );
+    let sql = match first_time {
+        true => format!("select {values}, n.fingerprint, false from {rows}"),
+        false => {
+            let there = format!("{} is not null", names.target_key[0]);
+            let filter = match mode.carries_over() {
+                true => format!(" where not {there} or {}", differs("n.fingerprint")),
+                false => String::new(),
+            };
+            format!(
+                "select {values}, n.fingerprint, {there} from {rows} left join {ledger} as x on {same}{filter}"
+            )
+        }
+    };
+    statements.query_into(&sql, &[], &mut outgoing)?;
+    if outgoing.len() == 0 {
+        return Ok(0);
+    }
+    let writing = Statements::connect()?;
+    writing.name("coco_outgoing", &outgoing)?;
+    if !first_time {
+        writing.execute(
+            &format!(
+                "update {ledger} as x set {FINGERPRINT} = n.fingerprint
+                   from coco_outgoing as n where n.known and {same}"
+            ),
+            &[],
+        )?;
+    }
+    let keys: Vec<String> = target.key.iter().map(|k| k.quoted()).collect();
+    writing.execute(
+        &format!(
+            "insert into {ledger} ({}, {FINGERPRINT})
+             select {}, n.fingerprint from coco_outgoing as n where not n.known",
+            keys.join(", "),
+            names.new_key.join(", "),
+        ),
+        &[],
+    )?;
+    writing.execute(
+        &format!(
+            "insert into {} (version, upsert, {}) select $1, true, {values} from coco_outgoing as n",
+            external.outbox,
+            numbered("c", target.columns.len()).join(", "),
+        ),
+        &[arg(version)],
+    )
+}

@@ -1,0 +1,13 @@
+//! Targets outside this database: what is kept of them here.
+//!
+//! An update writes for such a target what it writes for one in this database, and in the same
+//! transaction as the tracking rows: but into two tables of coco's. The **ledger** has a row for
+//! each key that the target is to have, with the fingerprint of its value: so an item's rows are
+//! found, a key has one owner, and what did not change is not sent. The **outbox** has what is to be
+//! sent, in order. Workers send it, and nothing of it is forgotten before the target has it.
+
+pub mod delivery;
+pub mod ledger;
+pub mod outbox;
+pub mod server;
+pub mod tables;

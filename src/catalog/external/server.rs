@@ -1,0 +1,118 @@
+//! Foreign servers: which connector one has, who may use it, and with what.
+
+use std::ffi::{CStr, CString};
+
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys;
+
+use crate::catalog::error::{Error, Result};
+use crate::catalog::model::Target;
+use crate::catalog::sql::{self, arg};
+use crate::engine::delivery::{Column, Shape};
+
+/// The foreign data wrapper of a server that a role may use.
+pub fn connector_for(server: &str, role: pg_sys::Oid) -> Result<String> {
+    let found = sql::select(
+        "select w.fdwname::text, has_server_privilege($2, s.oid, 'usage')
+           from pg_catalog.pg_foreign_server s
+           join pg_catalog.pg_foreign_data_wrapper w on w.oid = s.srvfdw
+          where s.srvname = $1::text",
+        &[arg(server), arg(role)],
+        |r| Ok((sql::required::<String>(r, 1)?, sql::required::<bool>(r, 2)?)),
+    )?;
+    match found.into_iter().next() {
+        None => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("server \"{server}\" does not exist"),
+        )
+        .hint("CREATE SERVER … FOREIGN DATA WRAPPER coco_postgres OPTIONS (…) makes one.")),
+        Some((_, false)) => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for foreign server {server}"),
+        )
+        .hint(format!(
+            "GRANT USAGE ON FOREIGN SERVER {} TO the flow's owner.",
+            sql::ident(server)
+        ))),
+        Some((connector, true)) => Ok(connector),
+    }
+}
+
+/// What a role reaches a server with. Holds secrets.
+pub struct Given {
+    pub server: Vec<(String, String)>,
+    /// Of the role's user mapping, or of PUBLIC's; none where there is no mapping.
+    pub user: Vec<(String, String)>,
+    /// The role is a superuser.
+    pub trusted: bool,
+}
+
+/// Reads the options of a server and of a role's user mapping for it.
+pub fn given(server: &str, role: pg_sys::Oid) -> Result<Given> {
+    let name =
+        CString::new(server).map_err(|_| Error::invalid("a server's name has a NUL byte"))?;
+    // SAFETY: look-ups of the system catalogs in a transaction; what they return is palloc'd there.
+    unsafe {
+        let found = pg_sys::GetForeignServerByName(name.as_ptr(), false);
+        let options = pairs((*found).options)?;
+        let mapped = sql::one::<bool>(
+            "select true from pg_catalog.pg_user_mapping where umserver = $1 and umuser in ($2, 0) limit 1",
+            &[arg((*found).serverid), arg(role)],
+        )?;
+        let user = match mapped {
+            Some(true) => pairs((*pg_sys::GetUserMapping(role, (*found).serverid)).options)?,
+            _ => vec![],
+        };
+        Ok(Given { server: options, user, trusted: pg_sys::superuser_arg(role) })
+    }
+}
+
+/// Options as the server's catalogs hold them: a list of DefElem with string values.
+unsafe fn pairs(options: *mut pg_sys::List) -> Result<Vec<(String, String)>> {
+    let text = |c: *const std::ffi::c_char| {
+        // SAFETY: a string of the catalogs'.
+        let text = unsafe { CStr::from_ptr(c) };
+        text.to_str().map(str::to_owned).map_err(|_| Error::invalid("an option is not UTF-8"))
+    };
+    let mut all = Vec::new();
+    if options.is_null() {
+        return Ok(all);
+    }
+    // SAFETY: a list of DefElem.
+    unsafe {
+        for n in 0..(*options).length as usize {
+            let element = (*(*options).elements.add(n)).ptr_value.cast::<pg_sys::DefElem>();
+            all.push((text((*element).defname)?, text(pg_sys::defGetString(element))?));
+        }
+    }
+    Ok(all)
+}
+
+/// What a connector is told of a target.
+pub fn shape(flow: &str, target: &Target) -> Result<Shape> {
+    let Some(external) = &target.external else {
+        return Err(Error::internal("a target in this database has no connector"));
+    };
+    let mut columns = Vec::new();
+    for column in &target.columns {
+        let (schema, name) = sql::select(
+            "select n.nspname::text, case when n.nspname = 'pg_catalog' then format_type(t.oid, $2)
+                    else replace(format_type(t.oid, $2), quote_ident(n.nspname) || '.', '') end
+               from pg_catalog.pg_type t join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+              where t.oid = $1",
+            &[arg(column.type_oid), arg(column.typmod)],
+            |r| Ok((sql::required::<String>(r, 1)?, sql::required::<String>(r, 2)?)),
+        )?
+        .pop()
+        .ok_or_else(|| Error::internal("a column's type does not exist"))?;
+        columns.push(Column { name: column.name.clone(), type_schema: schema, type_name: name });
+    }
+    let place = |k: &String| target.columns.iter().position(|c| c.name == *k);
+    Ok(Shape {
+        flow: flow.to_owned(),
+        target: external.name.clone(),
+        key: target.key_names.iter().filter_map(place).collect(),
+        columns,
+        options: external.options.clone(),
+    })
+}

@@ -1,0 +1,465 @@
+//! Sending what is in the outboxes of targets outside this database.
+//!
+//! A step at a time, between the turns of the worker: what has arrived is noted, and the next batch
+//! is read and handed to the threads that send. A target has one batch on its way at a time, and one
+//! sender among all processes: so nothing older comes after something newer. Nothing is forgotten
+//! before it has arrived: whatever happens, what is not noted is sent again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::crash;
+use super::runtime::{self, State, Task};
+use super::transaction::{Failed, transaction};
+use crate::catalog::error::Error;
+use crate::catalog::external::outbox::{self, Batch, Size};
+use crate::catalog::external::{delivery, server};
+use crate::catalog::model::{External, Flow, Target as Declared};
+use crate::catalog::{locks, ready};
+use crate::engine::delivery::{Change, Refused, Shape, Trouble};
+use crate::targets::options::{Access, Options};
+use crate::targets::{self, Connector, Prepared, Target};
+
+/// An outbox that is larger than that is emptied when all of it is sent: bytes.
+const LARGE: i64 = 1024 * 1024;
+
+/// A connection that nothing was sent over for so long is closed.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The targets that this process sends to.
+#[derive(Default)]
+pub struct Sender {
+    targets: HashMap<i32, Sending>,
+    /// Those that no other process sends to.
+    held: HashSet<i32>,
+}
+
+/// What is on its way to one target.
+struct Sending {
+    flow: String,
+    shape: Arc<Shape>,
+    connector: &'static Connector,
+    /// The connection, while nothing is on its way over it.
+    client: Option<Box<dyn Target>>,
+    way: Option<Way>,
+    /// The batch after that, read while the one before is on its way.
+    next: Option<Batch>,
+    used: Instant,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            runtime::discard(client);
+        }
+    }
+}
+
+/// A batch on its way.
+struct Way {
+    batch: Batch,
+    task: Task<Arrived>,
+}
+
+struct Arrived {
+    client: Option<Box<dyn Target>>,
+    prepared: Option<Prepared>,
+    result: Result<Vec<Refused>, Trouble>,
+}
+
+/// How far the targets of a flow are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Step {
+    /// Batches are on their way.
+    pub busy: bool,
+    /// Something waits that could not be sent now: when to look again.
+    pub again: Option<Duration>,
+    /// A target is sent to by another process.
+    pub elsewhere: bool,
+    /// Rows that were refused in this step.
+    pub refused: i64,
+    /// A target could not be sent to.
+    pub troubled: bool,
+}
+
+impl Sender {
+    /// Notes what has arrived at the targets of a flow, and sends on.
+    pub fn step(&mut self, flow: &str) -> Result<Step, Failed> {
+        let mut all = Step::default();
+        for target in externals(flow)? {
+            let mut step = Step::default();
+            self.step_of(flow, target, &mut step)?;
+            all.busy |= step.busy;
+            all.elsewhere |= step.elsewhere;
+            all.troubled |= step.troubled;
+            all.refused += step.refused;
+            all.again = [all.again, step.again].into_iter().flatten().min();
+        }
+        Ok(all)
+    }
+
+    /// Closes what is not used any more, also of flows that are not among these: of them, what is on
+    /// its way is waited for, so that nothing is sent beside it, and will be sent again.
+    pub fn rest(&mut self, flows: impl Fn(&str) -> bool) -> Result<(), Failed> {
+        let mut gone = Vec::new();
+        self.targets.retain(|id, t| {
+            let stays = match (flows(&t.flow), &t.way) {
+                (true, Some(_)) => true,
+                (true, None) => t.used.elapsed() < IDLE,
+                (false, Some(way)) => matches!(way.task.state(), State::Running),
+                (false, None) => false,
+            };
+            if !stays {
+                gone.push(*id);
+            }
+            stays
+        });
+        gone.into_iter().try_for_each(|target| self.leave(target))
+    }
+
+    fn step_of(&mut self, flow: &str, target: i32, step: &mut Step) -> Result<(), Failed> {
+        if let Some(sending) = self.targets.get_mut(&target)
+            && let Some(way) = sending.way.take()
+        {
+            match way.task.state() {
+                State::Running => {
+                    let after = way.batch.upto;
+                    sending.way = Some(way);
+                    step.busy = true;
+                    if sending.next.is_none() {
+                        sending.next = read(flow, target, sending.connector, after)?;
+                    }
+                    return Ok(());
+                }
+                State::Done(arrived) => self.arrived(flow, target, way.batch, arrived, step)?,
+                State::Lost => {
+                    let result = Err(Trouble::target("XX000", "the connector has failed"));
+                    let arrived = Arrived { client: None, prepared: None, result };
+                    self.arrived(flow, target, way.batch, arrived, step)?;
+                }
+            }
+        }
+        self.send(flow, target, step)
+    }
+
+    /// A batch is back. Settles it, or records what hindered it.
+    fn arrived(
+        &mut self,
+        flow: &str,
+        target: i32,
+        batch: Batch,
+        arrived: Arrived,
+        step: &mut Step,
+    ) -> Result<(), Failed> {
+        let Some(sending) = self.targets.get_mut(&target) else { return Ok(()) };
+        sending.used = Instant::now();
+        if arrived.prepared == Some(Prepared::Made) {
+            transaction(|| delivery::made(target))?;
+        }
+        match arrived.result {
+            Ok(refused) => {
+                crash::point("sent");
+                sending.client = arrived.client;
+                step.refused += refused.len() as i64;
+                transaction(|| {
+                    let ready = ready::ready(flow)?;
+                    match find(&ready.flow, target) {
+                        Some((declared, external)) => {
+                            outbox::settle(&ready.flow, declared, external, &batch, &refused, LARGE)
+                        }
+                        None => Ok(()),
+                    }
+                })?;
+                crash::point("settled");
+            }
+            Err(trouble) => {
+                // Another connection is opened for the next try, and the batch is read again.
+                self.targets.remove(&target);
+                self.troubled(flow, target, &trouble, step)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn troubled(
+        &mut self,
+        flow: &str,
+        target: i32,
+        trouble: &Trouble,
+        step: &mut Step,
+    ) -> Result<(), Failed> {
+        step.troubled = true;
+        transaction(|| delivery::troubled(target, trouble))?;
+        pgrx::log!(
+            "coco worker: flow \"{flow}\": a target cannot be sent to: {} ({})",
+            trouble.message,
+            trouble.sqlstate
+        );
+        self.leave(target)
+    }
+
+    /// Sends the next batch, if there is one, and it may be.
+    fn send(&mut self, flow: &str, target: i32, step: &mut Step) -> Result<(), Failed> {
+        if step.troubled && !self.targets.contains_key(&target) {
+            return Ok(());
+        }
+        let next = self.targets.get_mut(&target).and_then(|t| t.next.take());
+        // The lock is kept from a batch to the next.
+        if !self.held.contains(&target) {
+            match transaction(|| locks::target(target))? {
+                true => self.held.insert(target),
+                false => {
+                    step.elsewhere = true;
+                    return Ok(());
+                }
+            };
+        }
+        let begun = match transaction(|| begin(flow, target, next)) {
+            Ok(begun) => begun,
+            Err(failed) => {
+                self.targets.remove(&target);
+                self.leave(target)?;
+                return Err(failed);
+            }
+        };
+        let (batch, shape, connector, access) = match begun {
+            Begun::Nothing => return self.leave(target),
+            Begun::Wait(wait) => {
+                step.again = Some(step.again.map_or(wait, |a| a.min(wait)));
+                return self.leave(target);
+            }
+            Begun::Trouble(trouble) => {
+                self.targets.remove(&target);
+                return self.troubled(flow, target, &trouble, step);
+            }
+            Begun::Batch { batch, shape, connector, access } => (batch, shape, connector, access),
+        };
+        let sending = self.targets.entry(target).or_insert_with(|| Sending {
+            flow: flow.to_owned(),
+            shape: Arc::new(shape.clone()),
+            connector,
+            client: None,
+            way: None,
+            next: None,
+            used: Instant::now(),
+        });
+        // What it was prepared for is not what it is now.
+        if *sending.shape != shape {
+            sending.shape = Arc::new(shape);
+            sending.client = None;
+        }
+        sending.used = Instant::now();
+        let client = sending.client.take();
+        let shape = sending.shape.clone();
+        let mut batch = batch;
+        let changes = std::mem::take(&mut batch.changes);
+        crash::point("read");
+        let sent = runtime::spawn(deliver(client, connector, access, shape, changes));
+        match sent {
+            Ok(task) => {
+                sending.way = Some(Way { batch, task });
+                step.busy = true;
+                crash::point("sending");
+                Ok(())
+            }
+            Err(e) => {
+                self.targets.remove(&target);
+                self.leave(target)?;
+                Err(Failed::from(Error::internal(format!("no thread could be started: {e}"))))
+            }
+        }
+    }
+
+    fn leave(&mut self, target: i32) -> Result<(), Failed> {
+        match self.held.remove(&target) {
+            true => transaction(|| locks::leave_target(target)),
+            false => Ok(()),
+        }
+    }
+}
+
+enum Begun {
+    Nothing,
+    Wait(Duration),
+    Trouble(Trouble),
+    Batch { batch: Batch, shape: Shape, connector: &'static Connector, access: Access },
+}
+
+/// The external targets of a flow.
+fn externals(flow: &str) -> Result<Vec<i32>, Failed> {
+    transaction(|| {
+        let ready = ready::ready(flow)?;
+        let external = |t: &&Declared| t.external.is_some() && t.relation.is_some();
+        Ok(ready.flow.targets.iter().filter(external).map(|t| t.id).collect())
+    })
+}
+
+fn find(flow: &Flow, target: i32) -> Option<(&Declared, &External)> {
+    let declared = flow.targets.iter().find(|t| t.id == target)?;
+    Some((declared, declared.external.as_ref()?))
+}
+
+/// What is to be sent, and with what.
+fn begin(flow: &str, target: i32, next: Option<Batch>) -> Result<Begun, Error> {
+    let ready = ready::ready(flow)?;
+    let Some((declared, external)) = find(&ready.flow, target) else { return Ok(Begun::Nothing) };
+    let Some(state) = delivery::state(target)? else { return Ok(Begun::Nothing) };
+    if !state.wait.is_zero() {
+        return Ok(Begun::Wait(state.wait));
+    }
+    let (shape, connector, access) = match reach(&ready.flow, declared, external) {
+        Ok(reached) => reached,
+        Err(error) => return Ok(Begun::Trouble(trouble(error))),
+    };
+    let batch = match next {
+        Some(batch) => Some(batch),
+        None => {
+            let size = size(connector);
+            outbox::read(
+                &ready.flow,
+                declared,
+                external,
+                state.sent,
+                true,
+                connector.encoding,
+                size,
+            )?
+        }
+    };
+    let Some(batch) = batch else { return Ok(Begun::Nothing) };
+    Ok(Begun::Batch { batch, shape, connector, access })
+}
+
+fn trouble(error: Error) -> Trouble {
+    let sqlstate = crate::catalog::subtransaction::sqlstate(error.code as i32);
+    let mut trouble = Trouble::target(&sqlstate, error.message);
+    trouble.detail = error.detail;
+    trouble.hint = error.hint;
+    trouble
+}
+
+fn size(connector: &Connector) -> Size {
+    Size { changes: connector.batch.changes, bytes: connector.batch.bytes }
+}
+
+/// Reads the batch after one that is on its way.
+fn read(
+    flow: &str,
+    target: i32,
+    connector: &Connector,
+    after: i64,
+) -> Result<Option<Batch>, Failed> {
+    transaction(|| {
+        let ready = ready::ready(flow)?;
+        let Some((declared, external)) = find(&ready.flow, target) else { return Ok(None) };
+        outbox::read(
+            &ready.flow,
+            declared,
+            external,
+            after,
+            false,
+            connector.encoding,
+            size(connector),
+        )
+    })
+}
+
+/// What is done on the other threads.
+async fn deliver(
+    client: Option<Box<dyn Target>>,
+    connector: &'static Connector,
+    access: Access,
+    shape: Arc<Shape>,
+    changes: Vec<Change>,
+) -> Arrived {
+    let mut prepared = None;
+    let opened = match client {
+        Some(client) => Ok(client),
+        None => open(connector, access, &shape).await.map(|(client, found)| {
+            prepared = Some(found);
+            client
+        }),
+    };
+    match opened {
+        Ok(mut client) => {
+            let result = client.apply(&shape, &changes).await;
+            let client = result.is_ok().then_some(client);
+            Arrived { client, prepared, result }
+        }
+        Err(trouble) => Arrived { client: None, prepared, result: Err(trouble) },
+    }
+}
+
+async fn open(
+    connector: &'static Connector,
+    access: Access,
+    shape: &Shape,
+) -> Result<(Box<dyn Target>, Prepared), Trouble> {
+    let mut client = (connector.open)(access)?;
+    let prepared = client.prepare(shape).await?;
+    Ok((client, prepared))
+}
+
+/// Removes what connectors have made for a flow.
+pub fn remove(flow: &str) -> Result<(), Failed> {
+    let made = transaction(|| {
+        let ready = ready::ready(flow)?;
+        let made = |t: &&Declared| t.external.is_some() && t.made;
+        Ok(ready.flow.targets.iter().filter(made).map(|t| t.id).collect::<Vec<_>>())
+    })?;
+    for target in made {
+        let found = transaction(|| {
+            let ready = ready::ready(flow)?;
+            match find(&ready.flow, target) {
+                Some((declared, external)) => reach(&ready.flow, declared, external).map(Some),
+                None => Ok(None),
+            }
+        })?;
+        let Some((shape, connector, access)) = found else { continue };
+        // What another process is sending would come after.
+        while !transaction(|| locks::target(target))? {
+            super::wait(Duration::from_millis(100));
+        }
+        let work = async move { (connector.open)(access)?.remove(&shape).await };
+        let task = runtime::spawn(work)
+            .map_err(|e| Error::internal(format!("no thread could be started: {e}")))?;
+        let result = loop {
+            match task.state() {
+                State::Running => super::wait(Duration::from_secs(1)),
+                State::Done(result) => break result,
+                State::Lost => break Err(Trouble::target("XX000", "the connector has failed")),
+            }
+        };
+        if let Err(trouble) = result {
+            let mut error = Error::new(
+                pgrx::PgSqlErrorCode::ERRCODE_CONNECTION_EXCEPTION,
+                format!("a target cannot be removed: {}", trouble.message),
+            )
+            .hint("Nothing was dropped. coco.drop_flow with keep_targets leaves it where it is.");
+            error.detail = trouble.detail;
+            return Err(Failed { sqlstate: trouble.sqlstate, error });
+        }
+    }
+    Ok(())
+}
+
+/// What a connector is to know of a target, and what it reaches it with.
+fn reach(
+    flow: &Flow,
+    declared: &Declared,
+    external: &External,
+) -> Result<(Shape, &'static Connector, Access), Error> {
+    let name = server::connector_for(&external.server, flow.owner)?;
+    let connector = targets::connector(&name).ok_or_else(|| {
+        Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("this build of coco has no connector {name}"),
+        )
+    })?;
+    let given = server::given(&external.server, flow.owner)?;
+    let options = |pairs: Vec<(String, String)>| Options(pairs.into_iter().collect());
+    let access =
+        Access { server: options(given.server), user: options(given.user), trusted: given.trusted };
+    Ok((server::shape(&flow.name, declared)?, connector, access))
+}

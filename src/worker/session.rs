@@ -1,0 +1,282 @@
+//! Work that a session asks for and a worker does: an update of a flow with targets outside this
+//! database, which cannot be in the session's transaction.
+//!
+//! The session starts a worker for it and waits; the worker ends with it, and leaves a result in a
+//! row of coco.run. A session that is cancelled ends its worker.
+
+use std::time::{Duration, Instant};
+
+use pgrx::bgworkers::{
+    BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime,
+    DynamicBackgroundWorker,
+};
+use pgrx::prelude::*;
+use serde_json::{Value, json};
+
+use super::sender::{self, Sender};
+use super::transaction::{Failed, transaction};
+use super::{attach, pause, shared, wait};
+use crate::catalog::error::Error;
+use crate::catalog::external::delivery::{self, Outcome};
+use crate::catalog::external::outbox;
+use crate::catalog::live;
+use crate::catalog::locks;
+use crate::catalog::ready;
+use crate::catalog::update::{self, Limits, SourceCounts};
+use crate::engine::counts::Counts;
+use crate::engine::decide::Mode;
+
+/// What a worker is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Update(Mode),
+    /// To remove what was made for the flow outside this database.
+    Remove,
+}
+
+const ORDERS: [(&str, Order); 5] = [
+    ("normal", Order::Update(Mode::Normal)),
+    ("retry", Order::Update(Mode::Retry)),
+    ("full_reprocess", Order::Update(Mode::FullReprocess)),
+    ("reexport", Order::Update(Mode::Reexport)),
+    ("remove", Order::Remove),
+];
+
+/// Between two looks of the session at its worker.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Has a worker do something for a flow, and waits for it.
+pub fn run(flow: &str, order: Order, limits: Limits) -> Result<Vec<SourceCounts>, Error> {
+    let id = ready::ready(flow)?.flow.id;
+    let name = ORDERS.iter().find(|(_, o)| *o == order).map_or("normal", |(name, _)| name);
+    // SAFETY: fills the bytes it is given.
+    let run = unsafe {
+        let mut bytes = [0u8; 8];
+        if !pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) {
+            return Err(Error::internal("there are no random numbers"));
+        }
+        i64::from_ne_bytes(bytes)
+    };
+    let extra = format!("{run} {id} {name} {} {}", limits.batch, limits.segment_bytes);
+    // SAFETY: reads the backend's own state.
+    let (database, notify) = unsafe { (pg_sys::MyDatabaseId, pg_sys::MyProcPid) };
+    let worker = BackgroundWorkerBuilder::new("coco update")
+        .set_type("coco worker")
+        .set_library("coco")
+        .set_function("coco_update_main")
+        .enable_spi_access()
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_restart_time(None)
+        .set_argument(Some(pg_sys::Datum::from(database.to_u32() as usize)))
+        .set_extra(&extra)
+        .set_notify_pid(notify)
+        .load_dynamic()
+        .map_err(|_| {
+            Error::new(
+                PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                "no worker could be started",
+            )
+            .detail("A flow with targets outside this database is updated by a worker.")
+            .hint("Raise max_worker_processes.")
+        })?;
+    let mut guard = Guard(Some(worker));
+    let outcome = guard.wait(run, flow)?;
+    match outcome.message {
+        None => Ok(counts(outcome.counts.unwrap_or_default())),
+        Some(message) => {
+            let code = outcome.sqlstate.as_deref().map_or(0, packed);
+            Err(Error {
+                code: PgSqlErrorCode::from(code as isize),
+                message,
+                detail: outcome.detail,
+                hint: outcome.hint,
+            })
+        }
+    }
+}
+
+/// An SQLSTATE as Postgres packs it: six bits for each of its five characters.
+fn packed(sqlstate: &str) -> i32 {
+    let bits = |c: u8| i32::from(c.wrapping_sub(b'0')) & 0x3f;
+    sqlstate.bytes().take(5).enumerate().fold(0, |all, (n, c)| all + (bits(c) << (6 * n)))
+}
+
+/// Ends the worker with the session's statement, however that ends.
+struct Guard(Option<DynamicBackgroundWorker>);
+
+impl Guard {
+    fn wait(&mut self, run: i64, flow: &str) -> Result<Outcome, Error> {
+        let mut looked = Instant::now();
+        loop {
+            let Some(worker) = &self.0 else {
+                return Err(Error::internal("the worker is lost"));
+            };
+            let pid = match worker.pid() {
+                Ok(pid) => pid,
+                Err(BackgroundWorkerStatus::NotYetStarted) => 0,
+                Err(_) => break,
+            };
+            if pid != 0 && looked.elapsed() > Duration::from_secs(1) {
+                looked = Instant::now();
+                if locks::waits_for_us(pid)? {
+                    return Err(Error::new(
+                        PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+                        format!("the update of flow \"{flow}\" waits for this transaction"),
+                    )
+                    .detail("A flow with targets outside this database is updated by a worker, in transactions of its own.")
+                    .hint("COMMIT what this transaction has changed, and call coco.update after that."));
+                }
+            }
+            pause(LOOK);
+        }
+        self.0 = None;
+        delivery::outcome(run)?.ok_or_else(|| {
+            Error::new(
+                PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
+                format!("the worker that updated flow \"{flow}\" has ended without a result"),
+            )
+            .hint("The server's log says why. What it had sent is sent again by the next coco.update.")
+        })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(worker) = self.0.take() {
+            worker.terminate();
+        }
+    }
+}
+
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
+    let database = pg_sys::Oid::from(argument.value() as u32);
+    attach(database);
+    let extra = BackgroundWorker::get_extra().to_owned();
+    let parts: Vec<&str> = extra.split(' ').collect();
+    let number = |n: usize| parts.get(n).and_then(|p| p.parse::<i64>().ok()).unwrap_or(0);
+    let order = ORDERS.iter().find(|(name, _)| parts.get(2) == Some(name)).map(|(_, o)| *o);
+    let Some(order) = order else { return };
+    let limits = Limits {
+        batch: usize::try_from(number(3)).unwrap_or(1).max(1),
+        changes: None,
+        segment_bytes: number(4),
+    };
+    shared::enter(database, 0);
+    super::follower::tell_progress();
+    let flow = number(1) as i32;
+    let outcome = match work(flow, order, limits) {
+        Ok(counts) => Outcome {
+            counts: Some(counts),
+            sqlstate: None,
+            message: None,
+            detail: None,
+            hint: None,
+        },
+        Err(failed) => Outcome {
+            counts: None,
+            sqlstate: Some(failed.sqlstate),
+            message: Some(failed.error.message),
+            detail: failed.error.detail,
+            hint: failed.error.hint,
+        },
+    };
+    if let Err(failed) = transaction(|| delivery::leave(number(0), &outcome)) {
+        pgrx::log!("coco worker: a result cannot be left: {}", failed.error.message);
+    }
+}
+
+fn work(flow: i32, order: Order, limits: Limits) -> Result<Value, Failed> {
+    let Some(flow) = transaction(|| live::name(flow))? else {
+        return Err(Failed::from(
+            Error::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "the flow is not committed yet",
+            )
+            .detail("A flow with targets outside this database is updated by a worker, which sees what is committed.")
+            .hint("COMMIT, and call coco.update after that."),
+        ));
+    };
+    match order {
+        Order::Remove => sender::remove(&flow).map(|()| json!([])),
+        Order::Update(mode) => {
+            let mut sources = transaction(|| {
+                delivery::at_once(&flow)?;
+                if mode == Mode::Retry {
+                    outbox::retry(&ready::ready(&flow)?.flow)?;
+                }
+                update::update(&flow, mode, limits)
+            })?;
+            let refused = send(&flow)?;
+            if let Some(first) = sources.first_mut() {
+                first.counts.failed += refused;
+            }
+            Ok(sources.iter().map(count).collect())
+        }
+    }
+}
+
+/// Sends all that the flow has to send by now; returns how many rows were refused.
+fn send(flow: &str) -> Result<i64, Failed> {
+    let marks = transaction(|| delivery::marks(&ready::ready(flow)?.flow))?;
+    let mut sender = Sender::default();
+    let mut refused = 0;
+    loop {
+        let step = sender.step(flow)?;
+        refused += step.refused;
+        if !step.busy {
+            let left = transaction(|| delivery::left(&marks))?;
+            if !left {
+                return Ok(refused);
+            }
+            if !step.elsewhere {
+                break;
+            }
+        }
+        wait(if step.busy { Duration::from_secs(1) } else { LOOK });
+    }
+    let trouble = transaction(|| delivery::trouble(flow))?;
+    let Some((target, trouble)) = trouble else {
+        let error = Error::internal("a target was not sent to, for no known reason");
+        return Err(Failed::from(error));
+    };
+    let mut error = Error::new(
+        PgSqlErrorCode::ERRCODE_CONNECTION_EXCEPTION,
+        format!("target {target} cannot be sent to: {}", trouble.message),
+    )
+    .hint(trouble.hint.unwrap_or_else(|| {
+        "Nothing is lost: what is to be sent waits, and is sent by the next coco.update, or by a worker if the flow is live.".to_owned()
+    }));
+    error.detail = trouble.detail;
+    Err(Failed { sqlstate: trouble.sqlstate, error })
+}
+
+fn count(source: &SourceCounts) -> Value {
+    let c = source.counts;
+    json!({
+        "source": source.source, "seen": c.seen, "skipped": c.skipped, "unchanged": c.unchanged,
+        "evaluated": c.evaluated, "upserted": c.upserted, "deleted": c.deleted, "failed": c.failed,
+        "elapsed": source.elapsed.as_micros() as i64,
+    })
+}
+
+fn counts(all: Value) -> Vec<SourceCounts> {
+    let one = |v: &Value| {
+        let n = |name: &str| v[name].as_i64().unwrap_or(0);
+        SourceCounts {
+            source: v["source"].as_str().unwrap_or_default().to_owned(),
+            counts: Counts {
+                seen: n("seen"),
+                skipped: n("skipped"),
+                unchanged: n("unchanged"),
+                evaluated: n("evaluated"),
+                upserted: n("upserted"),
+                deleted: n("deleted"),
+                failed: n("failed"),
+            },
+            elapsed: Duration::from_micros(n("elapsed").max(0) as u64),
+        }
+    };
+    all.as_array().into_iter().flatten().map(one).collect()
+}
