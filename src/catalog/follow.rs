@@ -56,6 +56,13 @@ pub struct Kept {
     stored: bool,
 }
 
+impl Kept {
+    /// A cursor that was stored.
+    pub fn stored(source: &Source, cursor: Cursor) -> Kept {
+        Kept { source: source.id, cursor, stored: true }
+    }
+}
+
 impl Remembered {
     /// Takes over what a turn brought, once it is committed.
     pub fn keep(&mut self, kept: Vec<Kept>) {
@@ -212,6 +219,11 @@ impl Following {
         Ok(())
     }
 
+    /// The cursor that is stored when what was found is written.
+    pub fn next(&self) -> &Cursor {
+        &self.next
+    }
+
     /// Stores up to where the source was followed, when what was found is written. For a live flow
     /// what is to be remembered comes back.
     pub fn done(
@@ -250,7 +262,7 @@ fn reads_as_of_earlier() -> bool {
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
-fn key_columns(source: &Source) -> Vec<RowColumn> {
+pub fn key_columns(source: &Source) -> Vec<RowColumn> {
     let mut columns = tuples::typed("k", &source.key);
     columns.push(RowColumn::new("forced", pg_sys::BOOLOID));
     columns

@@ -2,6 +2,7 @@
 
 pub mod analysis;
 pub mod apply;
+pub mod backlog;
 pub mod batch;
 pub mod capture;
 pub mod columns;

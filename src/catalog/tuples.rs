@@ -50,6 +50,8 @@ pub struct Rows {
     len: usize,
     /// The types of its columns.
     types: String,
+    /// It outlives the transaction that it was made in, and is filled there.
+    held: bool,
 }
 
 unsafe extern "C-unwind" {
@@ -66,13 +68,26 @@ unsafe extern "C-unwind" {
 
 impl Rows {
     pub fn new(columns: &[RowColumn]) -> Result<Rows> {
+        Rows::make(columns, false)
+    }
+
+    /// Rows that are kept for later transactions; to be filled in this one.
+    pub fn held(columns: &[RowColumn]) -> Result<Rows> {
+        Rows::make(columns, true)
+    }
+
+    fn make(columns: &[RowColumn], held: bool) -> Result<Rows> {
         // SAFETY: everything is allocated below the (sub)transaction's context, not in that of an
         // SPI connection, which may end sooner; it is freed in `drop`, or by an abort.
         unsafe {
             let names: Vec<CString> =
                 columns.iter().map(|c| c_string(&c.name)).collect::<Result<_>>()?;
+            let above = match held {
+                true => pg_sys::TopMemoryContext,
+                false => pg_sys::CurTransactionContext,
+            };
             let context = pg_sys::AllocSetContextCreateExtended(
-                pg_sys::CurTransactionContext,
+                above,
                 c"coco rows".as_ptr(),
                 pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
@@ -95,12 +110,12 @@ impl Rows {
                     pg_sys::TupleDescInitEntryCollation(shape, number, column.collation);
                 }
             }
-            let store = pg_sys::tuplestore_begin_heap(false, false, pg_sys::work_mem);
+            let store = pg_sys::tuplestore_begin_heap(false, held, pg_sys::work_mem);
             let slot = pg_sys::MakeSingleTupleTableSlot(shape, &pg_sys::TTSOpsMinimalTuple);
             pg_sys::MemoryContextSwitchTo(before);
             let types: Vec<String> =
                 columns.iter().map(|c| format!("{}.{}", c.type_oid.to_u32(), c.typmod)).collect();
-            Ok(Rows { store, shape, slot, context, len: 0, types: types.join(",") })
+            Ok(Rows { store, shape, slot, context, len: 0, types: types.join(","), held })
         }
     }
 
@@ -173,7 +188,7 @@ impl Drop for Rows {
     fn drop(&mut self) {
         // SAFETY: called once. A panic is only passing when a transaction is about to abort, which
         // frees all three; touching a store whose temporary file is closed would not be safe.
-        if !std::thread::panicking() {
+        if self.held || !std::thread::panicking() {
             unsafe {
                 pg_sys::ExecDropSingleTupleTableSlot(self.slot);
                 pg_sys::tuplestore_end(self.store);

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pgrx::guc::GucSetting;
 
 use super::apply::{self, Writer, Writing};
+use super::backlog::{self, Backlog, Slice};
 use super::batch::{Action, Batch, Item};
+use super::capture::cursor;
 use super::declare;
 use super::detect::{self, Candidate, Candidates, Scan};
 use super::error::{Error, Result};
@@ -79,7 +81,40 @@ pub struct SourceCounts {
 
 /// Brings all targets of a flow up to date; a row per source.
 pub fn update(name: &str, mode: Mode, limits: Limits) -> Result<Vec<SourceCounts>> {
-    Ok(run(&*ready::locked(name)?, mode, limits, None)?.sources)
+    Ok(run(&*ready::locked(name)?, mode, limits, By::Caller)?.sources)
+}
+
+/// For whom an update is.
+#[derive(Clone, Copy)]
+enum By<'a> {
+    /// For a caller: all at once.
+    Caller,
+    /// For a caller, in several transactions.
+    Parts(&'a Backlog),
+    /// For nobody: a live flow is followed.
+    Live(&'a Remembered, &'a Backlog),
+}
+
+impl<'a> By<'a> {
+    fn remembered(self) -> Option<&'a Remembered> {
+        match self {
+            By::Live(remembered, _) => Some(remembered),
+            _ => None,
+        }
+    }
+
+    fn backlog(self) -> Option<&'a Backlog> {
+        match self {
+            By::Live(_, backlog) | By::Parts(backlog) => Some(backlog),
+            By::Caller => None,
+        }
+    }
+}
+
+/// Brings the targets of a flow a part of the way to up to date, in a transaction of its own: until
+/// there is no `more`.
+pub fn part(name: &str, mode: Mode, limits: Limits, backlog: &Backlog) -> Result<Turn> {
+    run(&*ready::locked(name)?, mode, limits, By::Parts(backlog))
 }
 
 /// What a worker has done for a live flow.
@@ -99,16 +134,21 @@ pub struct Turn {
 
 /// Follows a live flow for a while; `None` where somebody else is updating it,
 /// or it is not live any more.
-pub fn turn(name: &str, limits: Limits, remembered: &Remembered) -> Result<Option<Turn>> {
+pub fn turn(
+    name: &str,
+    limits: Limits,
+    remembered: &Remembered,
+    backlog: &Backlog,
+) -> Result<Option<Turn>> {
     match ready::locked_if_free(name)? {
         Some(ready) if ready.flow.live => {
-            run(&ready, Mode::Normal, limits, Some(remembered)).map(Some)
+            run(&ready, Mode::Normal, limits, By::Live(remembered, backlog)).map(Some)
         }
         _ => Ok(None),
     }
 }
 
-fn run(ready: &Ready, mode: Mode, limits: Limits, live: Option<&Remembered>) -> Result<Turn> {
+fn run(ready: &Ready, mode: Mode, limits: Limits, by: By) -> Result<Turn> {
     // The snapshot of the caller's statement is as old as its wait for the flow's lock.
     let _now = OneSnapshot::take();
     let restored;
@@ -131,7 +171,7 @@ fn run(ready: &Ready, mode: Mode, limits: Limits, live: Option<&Remembered>) -> 
         None => logic::current(flow)?,
     };
     let began = generation::now();
-    let turn = follow_sources(flow, logic, mode, limits, live)?;
+    let turn = follow_sources(flow, logic, mode, limits, by)?;
     // What ran may not be what was fingerprinted: then nothing of it is to be kept as that.
     if generation::now() != began && logic_is_another(flow, logic)? {
         return Err(Error::new(
@@ -148,16 +188,10 @@ fn logic_is_another(flow: &Flow, logic: LogicId) -> Result<bool> {
     Ok(logic::known(flow)? != logic)
 }
 
-fn follow_sources(
-    flow: &Flow,
-    logic: LogicId,
-    mode: Mode,
-    limits: Limits,
-    live: Option<&Remembered>,
-) -> Result<Turn> {
+fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: By) -> Result<Turn> {
     let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let writers = flow.targets.iter().map(|target| Writer { target, fresh: false }).collect();
-    let mut run = Run { flow, writers, writing: Writing { mode, logic }, limits, live };
+    let mut run = Run { flow, writers, writing: Writing { mode, logic }, limits, by };
     let mut turn = Turn {
         sources: vec![],
         kept: vec![],
@@ -181,20 +215,29 @@ struct Run<'a> {
     writers: Vec<Writer<'a>>,
     writing: Writing,
     limits: Limits,
-    live: Option<&'a Remembered>,
+    by: By<'a>,
 }
 
 impl Run<'_> {
     fn source(&mut self, source: &Source, turn: &mut Turn) -> Result<Counts> {
+        if let Some(backlog) = self.by.backlog() {
+            if backlog.is_done(source) {
+                return Ok(Counts::default());
+            }
+            let most = self.limits.changes.unwrap_or(usize::MAX);
+            if let Some(slice) = backlog.take(source, self.writing.logic, most)? {
+                return self.slice(source, slice, backlog, turn);
+            }
+        }
+        let live = self.by.remembered();
         // Before the source, so that what is evaluated is no older than what was looked up.
-        let lookups = lookup::follow_all(self.flow, source, self.limits, self.live)?;
+        let lookups = lookup::follow_all(self.flow, source, self.limits, live)?;
         let generation = generation::now();
         let _snapshot = OneSnapshot::take();
         let statements = Statements::connect()?;
         let Writing { mode, logic } = self.writing;
         let limit = self.limits.changes;
-        let following =
-            follow::begin(&statements, source, logic, mode, limit, self.live, generation)?;
+        let following = follow::begin(&statements, source, logic, mode, limit, live, generation)?;
         let keys = match (&following.looking, &lookups.forced) {
             (Looking::Keys(keys), Forced::Keys(forced)) if forced.len() > 0 => {
                 Some(lookup::with_forced(source, Some(keys), forced)?)
@@ -206,6 +249,7 @@ impl Run<'_> {
         };
         let mut counts = Counts::default();
         let mut present = 0;
+        let mut set_aside = false;
         let (keys, all) = match (&following.looking, &lookups.forced, &keys) {
             (_, Forced::All, _) => (None, Some(Scan { mode: mode.evaluating_all(), logic })),
             (_, _, Some(keys)) => (Some(keys), None),
@@ -233,10 +277,21 @@ impl Run<'_> {
             let mut changed = detect::scan(&statements, source, scan, forced)?;
             // Items in the source are those tracked, less the gone, and the new.
             counts.seen = tracked;
-            let writing = self.writing;
-            self.writing.mode = scan.mode;
-            self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
-            self.writing = writing;
+            if let (Some(backlog), Some(limit)) = (self.by.backlog(), limit)
+                && changed.len() > limit
+                && scan.mode == mode
+            {
+                let set = backlog.set(source, &mut changed, following.next().clone())?;
+                counts.seen += set.new - set.gone;
+                present += set.present;
+                backlog::unfinished(source, following.next())?;
+                set_aside = true;
+            } else {
+                let writing = self.writing;
+                self.writing.mode = scan.mode;
+                self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
+                self.writing = writing;
+            }
         }
         let left_out = counts.seen - present;
         match source.ordinal {
@@ -247,7 +302,45 @@ impl Run<'_> {
         turn.uncaptured |= following.uncaptured || lookups.uncaptured;
         turn.again = [turn.again, following.again, lookups.again].into_iter().flatten().min();
         turn.kept.extend(lookups.kept);
-        turn.kept.extend(following.done(source, self.live, self.limits.segment_bytes)?);
+        if set_aside {
+            turn.more = true;
+            return Ok(counts);
+        }
+        if let Some(backlog) = self.by.backlog()
+            && !following.more
+            && !lookups.more
+        {
+            backlog.done(source);
+        }
+        turn.kept.extend(following.done(source, live, self.limits.segment_bytes)?);
+        Ok(counts)
+    }
+
+    /// Works off a part of what a scan has set aside.
+    fn slice(
+        &mut self,
+        source: &Source,
+        mut slice: Slice,
+        backlog: &Backlog,
+        turn: &mut Turn,
+    ) -> Result<Counts> {
+        let mut counts = Counts::default();
+        let mut present = 0;
+        {
+            let _snapshot = OneSnapshot::take();
+            let mut changed = detect::among(source, &slice.keys)?;
+            self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
+        }
+        // They were counted when they were found.
+        counts.seen = 0;
+        match slice.last.take() {
+            Some(cursor) => {
+                cursor::store(source, &cursor, true)?;
+                turn.kept.push(Kept::stored(source, cursor));
+                backlog.done(source);
+            }
+            None => turn.more = true,
+        }
         Ok(counts)
     }
 

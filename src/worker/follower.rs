@@ -10,6 +10,7 @@ use pgrx::prelude::*;
 use super::sender::Sender;
 use super::transaction::{Failed, transaction};
 use super::{MAX_SEATS, attach, attend, launch, shared, wait};
+use crate::catalog::backlog::Backlog;
 use crate::catalog::follow::Remembered;
 use crate::catalog::generation;
 use crate::catalog::live::{self, Live};
@@ -55,6 +56,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         seat,
         extension,
         remembered: HashMap::new(),
+        backlogs: HashMap::new(),
         behind: HashMap::new(),
         mended: HashMap::new(),
         first: 0,
@@ -83,6 +85,8 @@ struct Worker {
     /// The extension that it works for: one that was made anew has places of its own.
     extension: pg_sys::Oid,
     remembered: HashMap<i32, Remembered>,
+    /// What scans of a flow's sources have found and is not worked off yet.
+    backlogs: HashMap<i32, Backlog>,
     /// How many turns in a row have left changes of a flow.
     behind: HashMap<i32, u32>,
     /// When triggers of a flow's sources were last to be put back.
@@ -122,6 +126,7 @@ impl Worker {
                     Ok(Found::Flows(flows)) => {
                         let live = |id: &i32| flows.iter().any(|f| f.id == *id);
                         self.remembered.retain(|id, _| live(id));
+                        self.backlogs.retain(|id, _| live(id));
                         self.behind.retain(|id, _| live(id));
                         self.mended.retain(|id, _| live(id));
                         // What a flow is, it is until the generation changes.
@@ -240,8 +245,9 @@ impl Worker {
         let behind = self.behind.entry(flow.id).or_default();
         let limits = limits(if alone { *behind } else { 0 });
         let remembered = self.remembered.entry(flow.id).or_default();
+        let backlog = self.backlogs.entry(flow.id).or_default();
         let mut turn = transaction(|| {
-            let turn = update::turn(&flow.name, limits, remembered)?;
+            let turn = update::turn(&flow.name, limits, remembered, backlog)?;
             if turn.is_some() && flow.attempts > 0 {
                 live::recovered(flow)?;
             }
@@ -265,6 +271,7 @@ impl Worker {
     /// Records what happened in a transaction that it cannot undo.
     fn troubled(&mut self, flow: &Live, failed: &Failed) {
         self.remembered.remove(&flow.id);
+        self.backlogs.remove(&flow.id);
         match transaction(|| live::troubled(flow, &failed.sqlstate, &failed.error)) {
             Ok(true) => complain(&format!("flow \"{}\" failed", flow.name), failed),
             // It was dropped or stopped in the meantime.

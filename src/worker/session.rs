@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 
 use super::sender::{self, Sender};
 use super::transaction::{Failed, transaction};
-use super::{attach, pause, shared, wait};
+use super::{attach, attend, pause, shared, wait};
+use crate::catalog::backlog::Backlog;
 use crate::catalog::error::Error;
 use crate::catalog::external::delivery::{self, Outcome};
 use crate::catalog::external::outbox;
@@ -201,14 +202,16 @@ fn work(flow: i32, order: Order, limits: Limits) -> Result<Value, Failed> {
     match order {
         Order::Remove => sender::remove(&flow).map(|()| json!([])),
         Order::Update(mode) => {
-            let mut sources = transaction(|| {
+            transaction(|| {
                 delivery::at_once(&flow)?;
-                if mode == Mode::Retry {
-                    outbox::retry(&ready::ready(&flow)?.flow)?;
+                match mode {
+                    Mode::Retry => outbox::retry(&ready::ready(&flow)?.flow),
+                    _ => Ok(()),
                 }
-                update::update(&flow, mode, limits)
             })?;
-            let refused = send(&flow)?;
+            let (mut sources, mut sender) = (Vec::new(), Sender::default());
+            let mut refused = evaluate(&flow, mode, limits, &mut sources, &mut sender)?;
+            refused += send(&flow, &mut sender)?;
             if let Some(first) = sources.first_mut() {
                 first.counts.failed += refused;
             }
@@ -217,10 +220,40 @@ fn work(flow: i32, order: Order, limits: Limits) -> Result<Value, Failed> {
     }
 }
 
+/// Brings ledgers and outboxes up to date, a part at a time: what a part has written is sent while the
+/// next is evaluated. Returns how many rows were refused.
+fn evaluate(
+    flow: &str,
+    mode: Mode,
+    limits: Limits,
+    all: &mut Vec<SourceCounts>,
+    sender: &mut Sender,
+) -> Result<i64, Failed> {
+    let limits = Limits { changes: Some(limits.batch), ..limits };
+    let backlog = Backlog::once();
+    let mut refused = 0;
+    loop {
+        let part = transaction(|| update::part(flow, mode, limits, &backlog))?;
+        for (n, source) in part.sources.into_iter().enumerate() {
+            match all.get_mut(n) {
+                None => all.push(source),
+                Some(sum) => {
+                    sum.counts += source.counts;
+                    sum.elapsed += source.elapsed;
+                }
+            }
+        }
+        refused += sender.step(flow)?.refused;
+        attend();
+        if !part.more {
+            return Ok(refused);
+        }
+    }
+}
+
 /// Sends all that the flow has to send by now; returns how many rows were refused.
-fn send(flow: &str) -> Result<i64, Failed> {
+fn send(flow: &str, sender: &mut Sender) -> Result<i64, Failed> {
     let marks = transaction(|| delivery::marks(&ready::ready(flow)?.flow))?;
-    let mut sender = Sender::default();
     let mut refused = 0;
     loop {
         let step = sender.step(flow)?;

@@ -1,0 +1,120 @@
+//! What a scan has found, where that is more than one transaction is to take on: the keys are set aside,
+//! and taken up a slice at a time.
+//!
+//! Until all are, the source's cursor is stored with a logic that none has: it keeps the change log from
+//! being emptied, and whoever comes with nothing set aside scans again.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+
+use pgrx::pg_sys;
+
+use super::capture::cursor::{self, Cursor};
+use super::detect::Candidates;
+use super::error::Result;
+use super::follow::key_columns;
+use super::model::Source;
+use super::tuples::Rows;
+use crate::engine::version::LogicId;
+
+/// The logic of a cursor whose scan is not worked off yet.
+pub const UNFINISHED: LogicId = LogicId(0);
+
+/// What is set aside of the sources of a flow, between the transactions of one process. An error in
+/// one of them makes it worthless: it is to be dropped then.
+#[derive(Default)]
+pub struct Backlog {
+    sets: RefCell<HashMap<i32, Set>>,
+    /// Sources that are not to be looked at again; `None`: each is, in each transaction.
+    done: Option<RefCell<HashSet<i32>>>,
+}
+
+struct Set {
+    keys: Rows,
+    left: usize,
+    columns: usize,
+    /// What is to be stored when nothing is left.
+    cursor: Cursor,
+}
+
+/// What was set aside: items that are there, of these those that are new, and those that are gone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAside {
+    pub present: i64,
+    pub new: i64,
+    pub gone: i64,
+}
+
+/// A part of what was set aside.
+pub struct Slice {
+    /// `k1…`, and `false`.
+    pub keys: Rows,
+    /// What is to be stored with it: it is the last one.
+    pub last: Option<Cursor>,
+}
+
+impl Backlog {
+    /// For an update that takes several transactions, and looks at each source once.
+    pub fn once() -> Backlog {
+        Backlog { done: Some(RefCell::default()), ..Backlog::default() }
+    }
+
+    pub fn is_done(&self, source: &Source) -> bool {
+        self.done.as_ref().is_some_and(|done| done.borrow().contains(&source.id))
+    }
+
+    /// Nothing of the source is left.
+    pub fn done(&self, source: &Source) {
+        if let Some(done) = &self.done {
+            done.borrow_mut().insert(source.id);
+        }
+    }
+
+    /// Sets all candidates aside, which a scan under this cursor has found.
+    pub fn set(
+        &self,
+        source: &Source,
+        candidates: &mut Candidates,
+        cursor: Cursor,
+    ) -> Result<SetAside> {
+        let mut keys = Rows::held(&key_columns(source))?;
+        let mut found = SetAside::default();
+        while let Some(item) = candidates.next() {
+            found.present += i64::from(item.incoming.is_some());
+            found.new += i64::from(item.incoming.is_some() && item.stored.is_none());
+            found.gone += i64::from(item.incoming.is_none() && item.stored.is_some());
+            let mut values = candidates.key();
+            values.push(Some(pg_sys::Datum::from(false)));
+            keys.push(&values);
+        }
+        let left = keys.len();
+        let set = Set { keys, left, columns: source.key.len() + 1, cursor };
+        self.sets.borrow_mut().insert(source.id, set);
+        Ok(found)
+    }
+
+    /// Takes up the next keys of a source, if some were set aside under this logic.
+    pub fn take(&self, source: &Source, logic: LogicId, most: usize) -> Result<Option<Slice>> {
+        let mut sets = self.sets.borrow_mut();
+        let Some(set) = sets.get_mut(&source.id).filter(|s| s.cursor.logic == logic) else {
+            sets.remove(&source.id);
+            return Ok(None);
+        };
+        let mut keys = Rows::new(&key_columns(source))?;
+        while keys.len() < most && set.keys.advance() {
+            let values: Vec<_> = (0..set.columns).map(|n| set.keys.datum(n)).collect();
+            keys.push(&values);
+        }
+        set.left = set.left.saturating_sub(keys.len());
+        let last = (set.left == 0).then(|| set.cursor.clone());
+        if last.is_some() {
+            sets.remove(&source.id);
+        }
+        Ok(Some(Slice { keys, last }))
+    }
+}
+
+/// Stores that a source was read under this cursor, and that what was found is not worked off yet.
+pub fn unfinished(source: &Source, cursor: &Cursor) -> Result<()> {
+    cursor::store(source, &Cursor { logic: UNFINISHED, ..cursor.clone() }, false)
+}
