@@ -1,0 +1,234 @@
+//! A connection: made, set up, and never waited for without end.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::SslMode as Tls;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Row, SimpleQueryMessage, Statement};
+
+use super::config::{Config, SslMode};
+use super::error::{self, Fault};
+use super::tls;
+use crate::engine::delivery::Trouble;
+
+/// How much longer than the server's own limit an answer is waited for, before the server counts as
+/// gone.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A session of that server.
+pub struct Session {
+    client: Client,
+    /// The schemas that the role finds tables in when they are not qualified, as its own settings
+    /// there have it; the first is where it makes them.
+    pub search_path: Vec<String>,
+    patience: Duration,
+    statement_timeout: Duration,
+    _connection: Connection,
+}
+
+/// What carries a session's messages. Ends with the session, also where the server says nothing any
+/// more.
+struct Connection(JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Session {
+    /// Connects, within the server's `connect_timeout`.
+    pub async fn open(config: &Config) -> Result<Session, Trouble> {
+        let limit = config.connect_timeout;
+        let (client, connection) = timeout(limit, connect(config)).await.unwrap_or_else(|_| {
+            let seconds = limit.as_secs();
+            Err(Trouble::server("08001", format!("could not connect within {seconds} s")).hint(
+                "Check the server's options host and port, or raise its option connect_timeout.",
+            ))
+        })?;
+        let mut session = Session {
+            client,
+            search_path: Vec::new(),
+            patience: config.statement_timeout + GRACE,
+            statement_timeout: config.statement_timeout,
+            _connection: connection,
+        };
+        session.set_up().await.map_err(Fault::trouble)?;
+        Ok(session)
+    }
+
+    async fn set_up(&mut self) -> Result<(), Fault> {
+        let rows = self.query("select pg_catalog.current_schemas(false)", &[]).await?;
+        if let Some(row) = rows.first() {
+            self.search_path = row.try_get(0)?;
+        }
+        // synchronous_commit is the server's own to say. A session that stands still in a
+        // transaction would keep its locks: from the writers there, and from the next session.
+        let limit = self.statement_timeout.as_millis();
+        self.run(&format!(
+            "set search_path = pg_catalog, pg_temp;
+             set standard_conforming_strings = on;
+             set statement_timeout = {limit};
+             set idle_in_transaction_session_timeout = {limit}"
+        ))
+        .await
+    }
+
+    /// Carries out statements whose results do not matter.
+    pub async fn run(&self, sql: &str) -> Result<(), Fault> {
+        self.within(self.client.batch_execute(sql)).await
+    }
+
+    /// The first value of the last row that statements return.
+    pub async fn value(&self, sql: &str) -> Result<Option<String>, Fault> {
+        let messages = self.within(self.client.simple_query(sql)).await?;
+        let value = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => Some(row.get(0).map(str::to_owned)),
+            _ => None,
+        };
+        Ok(messages.iter().rev().find_map(value).flatten())
+    }
+
+    pub async fn query(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Fault> {
+        self.within(self.client.query(sql, parameters)).await
+    }
+
+    pub async fn prepare(&self, sql: &str) -> Result<Statement, Fault> {
+        self.within(self.client.prepare(sql)).await
+    }
+
+    /// Streams data to a `COPY … FROM STDIN`, as the pieces come.
+    pub async fn copy_in(
+        &self,
+        statement: &Statement,
+        pieces: impl Iterator<Item = Bytes>,
+    ) -> Result<(), Fault> {
+        self.within(async {
+            let mut sink = pin!(self.client.copy_in::<_, Bytes>(statement).await?);
+            for piece in pieces {
+                sink.feed(piece).await?;
+            }
+            // What is wrong with a row is said here: the server takes the rest, and drops it.
+            sink.finish().await.map(|_| ())
+        })
+        .await
+    }
+
+    async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Fault> {
+        match timeout(self.patience, work).await {
+            Ok(done) => Ok(done?),
+            Err(_) => {
+                let seconds = self.patience.as_secs();
+                let message = format!("the server has said nothing for {seconds} s");
+                Err(Fault::Trouble(Trouble::server("08006", message).hint(
+                    "Check the network and that server, or raise the server's option statement_timeout.",
+                )))
+            }
+        }
+    }
+}
+
+async fn connect(config: &Config) -> Result<(Client, Connection), Trouble> {
+    let addresses = resolve(config).await?;
+    let each = config.connect_timeout / u32::try_from(addresses.len()).unwrap_or(1).max(1);
+    let mut failed = None;
+    for address in addresses {
+        match connect_to(config, address, each).await {
+            // Only where nobody answers it is worth asking at the next address.
+            Err(trouble) if trouble.sqlstate == "08001" => failed = Some(trouble),
+            done => return done,
+        }
+    }
+    Err(failed.unwrap_or_else(|| {
+        Trouble::server("08001", format!("host \"{}\" has no address", config.host))
+    }))
+}
+
+/// The addresses of the host; `None` stands for a unix socket.
+async fn resolve(config: &Config) -> Result<Vec<Option<IpAddr>>, Trouble> {
+    if config.is_local() {
+        return Ok(vec![None]);
+    }
+    let found = tokio::net::lookup_host((config.host.as_str(), config.port)).await;
+    let found = found.map_err(|e| {
+        Trouble::server("08001", format!("host \"{}\" cannot be found: {e}", config.host))
+            .hint("Check the server's option host.")
+    })?;
+    Ok(found.map(|address| Some(address.ip())).collect())
+}
+
+async fn connect_to(
+    config: &Config,
+    address: Option<IpAddr>,
+    limit: Duration,
+) -> Result<(Client, Connection), Trouble> {
+    let mut parameters = tokio_postgres::Config::new();
+    parameters
+        .host(&config.host)
+        .port(config.port)
+        .dbname(&config.dbname)
+        .user(&config.user)
+        .application_name("coco")
+        .connect_timeout(limit)
+        .keepalives_idle(Duration::from_secs(60))
+        .ssl_mode(match config.sslmode {
+            // libpq's rule: a unix socket has no TLS, whatever the mode.
+            _ if config.is_local() => Tls::Disable,
+            SslMode::Disable => Tls::Disable,
+            SslMode::Prefer => Tls::Prefer,
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Tls::Require,
+        });
+    if let Some(address) = address {
+        parameters.hostaddr(address);
+    }
+    let tls = tls::connector(config)?;
+    if config.must_authenticate {
+        // The server may let in whoever connects from here (`trust`, `peer`, `ident` in its
+        // pg_hba.conf): that is this database's operating system user, not the flow's owner. Only a
+        // password that the server has asked for shows that the owner may be who the user mapping
+        // says. So it must not let us in without: that is tried first. (A client learns no other way
+        // whether its password was looked at.) At this very address: the name could lead to another
+        // server the second time.
+        match parameters.connect(tls.clone()).await {
+            Err(error) if asks_for_password(&error) => {}
+            Err(error) => return Err(error::connecting(&error)),
+            Ok(_) => return Err(Trouble::server("2F003", "the server did not ask for a password")
+                .detail("Owners of flows who are no superusers must be known there by their password, not by where they connect from.")
+                .hint("Have pg_hba.conf of that server ask this role for a password (scram-sha-256), or let a superuser set password_required to false in the user mapping.")),
+        }
+    }
+    if let Some(password) = &config.password {
+        parameters.password(password);
+    }
+    let (client, connection) = parameters.connect(tls).await.map_err(|error| {
+        match asks_for_password(&error) {
+            true => Trouble::server("28000", "the server asks for a password, and the user mapping has none")
+                .hint("ALTER USER MAPPING … OPTIONS (ADD password '…')."),
+            false => error::connecting(&error),
+        }
+    })?;
+    // What ends it comes back as the error of whatever is asked next.
+    let running = tokio::spawn(async move {
+        connection.await.ok();
+    });
+    Ok((client, Connection(running)))
+}
+
+/// Whether connecting has ended with the server's asking for a password that we did not have. The
+/// client's error has no other mark; a test holds it.
+fn asks_for_password(error: &Error) -> bool {
+    error.as_db_error().is_none()
+        && error.source().is_some_and(|cause| cause.to_string() == "password missing")
+}
