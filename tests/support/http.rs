@@ -58,7 +58,7 @@ pub enum Fault {
     CutRequest,
     /// The first half of the changes is kept, and the connection ends without an answer.
     KeepHalf,
-    /// All is kept, and the connection ends in the middle of the answer.
+    /// All is kept, and the connection ends in the middle of the answer's body.
     CutAnswer,
     /// All is kept, and the answer comes so much later.
     Late(Duration),
@@ -246,7 +246,7 @@ impl Shared {
 
     /// Waits until it is released or stopped, but no longer than this.
     fn wait(&self, longest: Option<Duration>) {
-        let over = |state: &mut State| !state.stopped && !(longest.is_none() && state.released);
+        let over = |state: &mut State| !(state.stopped || longest.is_none() && state.released);
         let longest = longest.unwrap_or(Duration::from_secs(600));
         drop(self.changed.wait_timeout_while(self.state(), longest, over));
     }
@@ -302,7 +302,7 @@ fn serve(stream: impl Connection, number: usize, shared: &Shared) -> io::Result<
         };
         if let Some(Fault::AnswerUnread { status }) = fault {
             shared.state().requests.push(request);
-            write_answer(stream.get_mut(), status, &[], "", 1.0)?;
+            write_answer(stream.get_mut(), status, &[], "", 0)?;
             // Going away with bytes unread would reset the connection, and take the answer along.
             io::copy(&mut stream.take(length as u64), &mut io::sink())?;
             return Ok(());
@@ -313,7 +313,7 @@ fn serve(stream: impl Connection, number: usize, shared: &Shared) -> io::Result<
         request.body = String::from_utf8(body).map_err(io::Error::other)?;
         shared.state().requests.push(request.clone());
 
-        let mut part = 1.0;
+        let mut missing = 0;
         let (status, headers, body) = match &fault {
             Some(Fault::CutRequest | Fault::AnswerUnread { .. }) => return Ok(()),
             Some(Fault::KeepHalf) => {
@@ -331,11 +331,11 @@ fn serve(stream: impl Connection, number: usize, shared: &Shared) -> io::Result<
         match fault {
             Some(Fault::Late(time)) => shared.wait(Some(time)),
             Some(Fault::Hold) => shared.wait(None),
-            Some(Fault::CutAnswer) => part = 0.5,
+            Some(Fault::CutAnswer) => missing = 5,
             _ => {}
         }
-        write_answer(stream.get_mut(), status, &headers, &body, part)?;
-        if part < 1.0 {
+        write_answer(stream.get_mut(), status, &headers, &body, missing)?;
+        if missing > 0 {
             return Ok(());
         }
     }
@@ -367,13 +367,13 @@ fn read_head(stream: &mut impl BufRead, connection: usize) -> io::Result<Option<
     Ok(Some((Request { connection, method, path, headers, body: String::new() }, length)))
 }
 
-/// Writes an answer, or the first part of it.
+/// Writes an answer, but for the last bytes that are to be missing.
 fn write_answer(
     stream: &mut impl Write,
     status: u16,
     headers: &[(String, String)],
     body: &str,
-    part: f64,
+    missing: usize,
 ) -> io::Result<()> {
     let mut text = format!("HTTP/1.1 {status} Status\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
@@ -381,8 +381,7 @@ fn write_answer(
     }
     text.push_str("\r\n");
     text.push_str(body);
-    let end = (text.len() as f64 * part) as usize;
-    stream.write_all(&text.as_bytes()[..end])?;
+    stream.write_all(&text.as_bytes()[..text.len() - missing])?;
     stream.flush()
 }
 

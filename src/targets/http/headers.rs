@@ -121,6 +121,8 @@ pub fn add_credentials(
         if headers.insert(&name, value).is_some() {
             return Err(format!("give the header {name}, which is there already"));
         }
+        // What stands after the name of a scheme is a secret by itself.
+        secrets.extend(secret.rsplit_once(' ').map(|(_, last)| last.to_owned()));
         secrets.push(secret);
     }
     Ok(secrets)
@@ -159,12 +161,13 @@ mod tests {
     fn credentials_become_headers_once() {
         let mut headers = HeaderMap::new();
         let server = options(&[("api_key_header", "X-Token")]);
-        let user = options(&[("user", "Aladdin"), ("password", "open sesame"), ("api_key", "k")]);
+        let user =
+            options(&[("user", "Aladdin"), ("password", "open sesame"), ("api_key", "Key k")]);
         let secrets = add_credentials(&mut headers, &server, &user).expect("fine");
         // The example of RFC 7617.
         assert_eq!(headers["authorization"], "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
-        assert_eq!(headers["x-token"], "k");
-        assert_eq!(secrets, ["QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "k"]);
+        assert_eq!(headers["x-token"], "Key k");
+        assert_eq!(secrets, ["QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "k", "Key k"]);
         assert!(!format!("{headers:?}").contains("QWx"), "{headers:?}");
 
         let error = |server: &[(&str, &str)], user: &[(&str, &str)]| {
