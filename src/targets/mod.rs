@@ -3,6 +3,8 @@
 //! A connector knows nothing of Postgres' inside: no pgrx, no SPI. It is async, and runs on threads
 //! that have no part in the backend it serves.
 
+#[cfg(feature = "http")]
+pub mod http;
 pub mod options;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -69,6 +71,8 @@ pub trait Target: Send {
 pub static ALL: &[&Connector] = &[
     #[cfg(feature = "postgres")]
     &postgres::CONNECTOR,
+    #[cfg(feature = "http")]
+    &http::CONNECTOR,
 ];
 
 /// The connector of a foreign data wrapper.

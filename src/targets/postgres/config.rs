@@ -127,8 +127,11 @@ impl Config {
     fn checked(self) -> Result<Config, Trouble> {
         if self.roots.is_some() && matches!(self.sslmode, SslMode::Disable | SslMode::Prefer) {
             // They would say what to trust, and be asked by nobody.
-            return Err(Trouble::server("HV024", "the server's option \"sslrootcert\" has no effect with this sslmode")
-                .hint("Set sslmode to verify-full, or drop sslrootcert."));
+            return Err(Trouble::server(
+                "HV024",
+                "the server's option \"sslrootcert\" has no effect with this sslmode",
+            )
+            .hint("Set sslmode to verify-full, or drop sslrootcert."));
         }
         if self.must_authenticate && self.password.is_none() {
             return Err(Trouble::server("2F003", "password is required")
@@ -204,7 +207,11 @@ mod tests {
         Options(pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
     }
 
-    fn config(server: &[(&str, &str)], user: &[(&str, &str)], trusted: bool) -> Result<Config, Trouble> {
+    fn config(
+        server: &[(&str, &str)],
+        user: &[(&str, &str)],
+        trusted: bool,
+    ) -> Result<Config, Trouble> {
         Config::new(&Access { server: options(server), user: options(user), trusted })
     }
 

@@ -49,12 +49,18 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Fault {
         match error.as_db_error() {
             Some(error) => of_server(error),
-            None => Fault::Trouble(
-                Trouble::server("08006", format!("lost the connection: {}", chain(&error)))
-                    .hint("Whether the last transaction was committed is not known; it is written again."),
+            None if is_lost(&error) => Fault::Trouble(
+                Trouble::server("08006", format!("lost the connection: {}", chain(&error))).hint(
+                    "Whether the last transaction was committed is not known; it is written again.",
+                ),
             ),
+            None => Fault::Trouble(Trouble::server("08P01", chain(&error))),
         }
     }
+}
+
+fn is_lost(error: &Error) -> bool {
+    error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>())
 }
 
 /// Whom an SQLSTATE blames.
@@ -72,6 +78,8 @@ fn blame(sqlstate: &str) -> Blame {
         "57014" => Blame::Target,
         // Read-only: a standby, or a server that is being moved.
         "25006" => Blame::Server,
+        // What reads a type's binary form says this of bytes that are none, as it says 22P03.
+        "08P01" => Blame::Row,
         // RAISE EXCEPTION and its kin, in a trigger there.
         code if code.starts_with("P0") => Blame::Row,
         code => match code.get(..2) {
@@ -130,8 +138,9 @@ fn hint(sqlstate: &str) -> Option<&'static str> {
 pub fn connecting(error: &Error) -> Trouble {
     match error.as_db_error() {
         Some(said) => described(Trouble::server(said.code().code(), said.message()), said),
-        None => Trouble::server("08001", format!("could not connect: {}", chain(error)))
-            .hint("Check the server's options host, port and sslmode, and whether that server runs."),
+        None => Trouble::server("08001", format!("could not connect: {}", chain(error))).hint(
+            "Check the server's options host, port and sslmode, and whether that server runs.",
+        ),
     }
 }
 
@@ -160,7 +169,7 @@ mod tests {
             Blame::Target => "target",
         };
         for (expected, states) in [
-            ("row", &["22001", "22P02", "23505", "23514", "44000", "54000", "P0001"][..]),
+            ("row", &["08P01", "22001", "22P02", "23505", "23514", "44000", "54000", "P0001"][..]),
             ("again", &["40001", "40P01"]),
             ("server", &["08006", "25006", "28P01", "3D000", "53100", "57P01", "58030"]),
             ("target", &["21000", "42P01", "42501", "57014", "55P03", "XX000", "0A000", ""]),

@@ -13,7 +13,9 @@ pub struct Name {
 /// Reads `table` or `schema.table`. Names that are not quoted are folded to lower case.
 pub fn target(given: &str) -> Result<Name, String> {
     let wrong = || {
-        format!("target {given:?} is not a table's name: write table or schema.table, and names with other than lower-case letters, digits and _ in double quotes")
+        format!(
+            "target {given:?} is not a table's name: write table or schema.table, and names with other than lower-case letters, digits and _ in double quotes"
+        )
     };
     let (first, rest) = identifier(given.trim_start()).ok_or_else(wrong)?;
     let name = match rest.trim_start().strip_prefix('.') {
@@ -88,9 +90,10 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_refused() {
-        for wrong in
-            ["", ".", "a.", ".a", "a b", "a.b.c", "1a", "a-b", r#"""#, r#""""#, r#""a"#, r#""a"b"#, "a;"]
-        {
+        for wrong in [
+            "", ".", "a.", ".a", "a b", "a.b.c", "1a", "a-b", r#"""#, r#""""#, r#""a"#, r#""a"b"#,
+            "a;",
+        ] {
             assert!(target(wrong).is_err(), "{wrong}");
         }
         assert!(target(&"x".repeat(63)).is_ok());

@@ -212,13 +212,15 @@ async fn connect_to(
     if let Some(password) = &config.password {
         parameters.password(password);
     }
-    let (client, connection) = parameters.connect(tls).await.map_err(|error| {
-        match asks_for_password(&error) {
-            true => Trouble::server("28000", "the server asks for a password, and the user mapping has none")
-                .hint("ALTER USER MAPPING … OPTIONS (ADD password '…')."),
+    let (client, connection) =
+        parameters.connect(tls).await.map_err(|error| match asks_for_password(&error) {
+            true => Trouble::server(
+                "28000",
+                "the server asks for a password, and the user mapping has none",
+            )
+            .hint("ALTER USER MAPPING … OPTIONS (ADD password '…')."),
             false => error::connecting(&error),
-        }
-    })?;
+        })?;
     // What ends it comes back as the error of whatever is asked next.
     let running = tokio::spawn(async move {
         connection.await.ok();

@@ -93,8 +93,8 @@ fn target(sqlstate: &str, message: String) -> Fault {
 const LOCATE: &str = "
 select n.nspname::text, c.oid, c.relkind::text, c.relkind = 'r' and pg_relation_size(c.oid) = 0
   from pg_namespace n
-  left join pg_class c on c.relnamespace = n.oid and c.relname = $2
- where n.nspname = any ($1)
+  left join pg_class c on c.relnamespace = n.oid and c.relname = $2::text
+ where n.nspname = any ($1::text[])
  order by array_position($1, n.nspname::text)";
 
 async fn locate(session: &Session, shape: &Shape) -> Result<Place, Fault> {
@@ -122,8 +122,9 @@ async fn locate(session: &Session, shape: &Shape) -> Result<Place, Fault> {
     }
     let trouble = match &name.schema {
         Some(schema) => {
-            Trouble::target("3F000", format!("there is no schema {} there", quoted(schema)))
-                .hint(format!("CREATE SCHEMA {}; coco makes tables, but no schemas.", quoted(schema)))
+            Trouble::target("3F000", format!("there is no schema {} there", quoted(schema))).hint(
+                format!("CREATE SCHEMA {}; coco makes tables, but no schemas.", quoted(schema)),
+            )
         }
         None => Trouble::target("3F000", "the role has no schema there to make tables in")
             .hint("Write the target as schema.table, or set the role's search_path there."),
@@ -134,7 +135,11 @@ async fn locate(session: &Session, shape: &Shape) -> Result<Place, Fault> {
 async fn make(session: &Session, shape: &Shape, place: &Place) -> Result<(), Fault> {
     let mut definitions = Vec::new();
     for column in &shape.columns {
-        definitions.push(format!("{} {}", quoted(&column.name), type_there(session, column).await?));
+        definitions.push(format!(
+            "{} {}",
+            quoted(&column.name),
+            type_there(session, column).await?
+        ));
     }
     let key: Vec<String> = shape.key_columns().map(|c| quoted(&c.name)).collect();
     definitions.push(format!("primary key ({})", key.join(", ")));
@@ -147,14 +152,14 @@ const TYPES: &str = "
 with recursive base (schema, root, oid, typtype, typcategory, typelem, typbasetype) as
   (select n.nspname::text, t.oid, t.oid, t.typtype, t.typcategory, t.typelem, t.typbasetype
      from pg_type t join pg_namespace n on n.oid = t.typnamespace
-    where t.typname = $1 and t.typtype <> 'p' and n.nspname <> 'pg_catalog'
+    where t.typname = $1::text and t.typtype <> 'p' and n.nspname <> 'pg_catalog'
    union all
    select b.schema, b.root, t.oid, t.typtype, t.typcategory, t.typelem, t.typbasetype
      from base b join pg_type t on t.oid = b.typbasetype
     where b.typtype = 'd')
 select schema, bool_or(typtype = 'c' or typcategory = 'A' and typelem >= 16384)
   from base group by schema, root
- order by schema = $2 desc, schema";
+ order by schema = $2::text desc, schema";
 
 /// A column's type as SQL there.
 async fn type_there(session: &Session, column: &Column) -> Result<String, Fault> {
@@ -175,8 +180,11 @@ async fn type_there(session: &Session, column: &Column) -> Result<String, Fault>
     let schema: String = first.try_get(0)?;
     if found.len() > 1 && schema != column.type_schema {
         return Err(Fault::Trouble(
-            Trouble::target("42725", format!("several schemas there have a type {}", quoted(&bare)))
-                .hint("Create the table there yourself, with the one that is meant."),
+            Trouble::target(
+                "42725",
+                format!("several schemas there have a type {}", quoted(&bare)),
+            )
+            .hint("Create the table there yourself, with the one that is meant."),
         ));
     }
     if first.try_get(1)? {
@@ -193,7 +201,9 @@ async fn install_pgvector(session: &Session, column: &Column) -> Result<(), Faul
             Err(Fault::Trouble(
                 no_such_type(column)
                     .detail(format!("CREATE EXTENSION vector says: {}.", trouble.message))
-                    .hint("Install pgvector there, and CREATE EXTENSION vector as a role that may."),
+                    .hint(
+                        "Install pgvector there, and CREATE EXTENSION vector as a role that may.",
+                    ),
             ))
         }
         done => done,
@@ -208,9 +218,12 @@ fn no_such_type(column: &Column) -> Trouble {
 fn holds_oids(column: &Column) -> Fault {
     let (name, of) = (&column.type_name, quoted(&column.name));
     Fault::Trouble(
-        Trouble::target("0A000", format!("column {of} has type {name}, whose values no other server understands"))
-            .detail("They say the OIDs of types in them, which differ between servers.")
-            .hint("Cast the column in the query, to jsonb or text for one."),
+        Trouble::target(
+            "0A000",
+            format!("column {of} has type {name}, whose values no other server understands"),
+        )
+        .detail("They say the OIDs of types in them, which differ between servers.")
+        .hint("Cast the column in the query, to jsonb or text for one."),
     )
 }
 
@@ -256,9 +269,9 @@ pub fn signature(oid: u32) -> String {
 }
 
 const RIGHTS: &str = "
-select has_table_privilege($1, 'select') and has_table_privilege($1, 'insert')
+select has_table_privilege($1::oid, 'select') and has_table_privilege($1, 'insert')
        and has_table_privilege($1, 'update') and has_table_privilege($1, 'delete'),
-       has_schema_privilege($2, 'usage'),
+       has_schema_privilege($2::text, 'usage'),
        has_database_privilege(current_database(), 'temp'),
        quote_ident(current_user), quote_ident(current_database())";
 
@@ -270,8 +283,11 @@ async fn check_rights(session: &Session, place: &Place, found: &Found) -> Result
     // NULL where the table was dropped at this moment.
     if row.try_get::<_, Option<bool>>(0)? != Some(true) {
         return Err(Fault::Trouble(
-            Trouble::target("42501", format!("role {role} may not read and write table {name} there"))
-                .hint(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {role};")),
+            Trouble::target(
+                "42501",
+                format!("role {role} may not read and write table {name} there"),
+            )
+            .hint(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {role};")),
         ));
     }
     if !row.try_get(1)? {
@@ -283,9 +299,12 @@ async fn check_rights(session: &Session, place: &Place, found: &Found) -> Result
     }
     if !row.try_get(2)? {
         return Err(Fault::Trouble(
-            Trouble::server("42501", format!("role {role} may not make temporary tables in database {database}"))
-                .detail("Rows go through one, to be compared with those that are there.")
-                .hint(format!("GRANT TEMPORARY ON DATABASE {database} TO {role};")),
+            Trouble::server(
+                "42501",
+                format!("role {role} may not make temporary tables in database {database}"),
+            )
+            .detail("Rows go through one, to be compared with those that are there.")
+            .hint(format!("GRANT TEMPORARY ON DATABASE {database} TO {role};")),
         ));
     }
     Ok(())
@@ -306,7 +325,7 @@ select a.attname::text, n.nspname::text, quote_ident(n.nspname),
   from pg_attribute a
   join pg_type y on y.oid = a.atttypid
   join pg_namespace n on n.oid = y.typnamespace
- where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
+ where a.attrelid = $1::oid and a.attnum > 0 and not a.attisdropped
  order by a.attnum";
 
 struct Attribute {
@@ -338,7 +357,8 @@ async fn check_columns(
         });
     }
     for column in &shape.columns {
-        if attributes.iter().any(|a| a.name == column.name && a.there.fits(column) && a.holds_oids) {
+        if attributes.iter().any(|a| a.name == column.name && a.there.fits(column) && a.holds_oids)
+        {
             return Err(holds_oids(column));
         }
     }
@@ -375,7 +395,8 @@ fn misfits(shape: &Shape, attributes: &[Attribute]) -> Vec<String> {
         let ours = shape.columns.iter().any(|c| c.name == a.name);
         if !ours && a.not_null && !a.has_default && !a.generated {
             let name = quoted(&a.name);
-            lacks.push(format!("Column {name} is not null, has no default and is not in the query"));
+            lacks
+                .push(format!("Column {name} is not null, has no default and is not in the query"));
         }
     }
     lacks
@@ -387,7 +408,7 @@ const KEY: &str = "
 select a.attname::text, format('operator(%I.%s)', n.nspname, o.oprname)
   from (select i.indrelid, i.indnkeyatts, i.indkey::int2[] as keys, i.indclass::oid[] as classes
           from pg_index i
-         where i.indrelid = $1 and i.indisunique and i.indisvalid and i.indimmediate
+         where i.indrelid = $1::oid and i.indisunique and i.indisvalid and i.indimmediate
            and i.indpred is null and i.indexprs is null
            and i.indnkeyatts = cardinality($2::text[])
            and not exists (select
@@ -429,9 +450,12 @@ async fn key(
         let columns: Vec<String> = wanted.iter().map(|c| quoted(c)).collect();
         let columns = columns.join(", ");
         Fault::Trouble(
-            Trouble::target("42P16", format!("table {name} there has no unique index on its key ({columns})"))
-                .detail("It must be on these columns alone, and neither partial nor deferrable.")
-                .hint(format!("ALTER TABLE {name} ADD PRIMARY KEY ({columns});")),
+            Trouble::target(
+                "42P16",
+                format!("table {name} there has no unique index on its key ({columns})"),
+            )
+            .detail("It must be on these columns alone, and neither partial nor deferrable.")
+            .hint(format!("ALTER TABLE {name} ADD PRIMARY KEY ({columns});")),
         )
     })
 }

@@ -40,7 +40,10 @@ fn roots(config: &Config) -> Result<RootCertStore, Trouble> {
         Some(given) => {
             for certificate in given {
                 store.add(certificate.clone()).map_err(|e| {
-                    Trouble::server("HV024", format!("a certificate in sslrootcert is of no use: {e}"))
+                    Trouble::server(
+                        "HV024",
+                        format!("a certificate in sslrootcert is of no use: {e}"),
+                    )
                 })?;
             }
         }

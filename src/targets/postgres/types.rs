@@ -140,12 +140,17 @@ mod tests {
 
     #[test]
     fn what_holds_oids_is_refused() {
-        for (schema, name) in [("public", "mood[]"), ("pg_catalog", "regclass"), ("pg_catalog", "regtype[]")] {
+        for (schema, name) in
+            [("public", "mood[]"), ("pg_catalog", "regclass"), ("pg_catalog", "regtype[]")]
+        {
             assert!(check(&column(schema, name)).is_err(), "{name}");
         }
-        for (schema, name) in
-            [("public", "mood"), ("public", "vector(3)"), ("pg_catalog", "text[]"), ("pg_catalog", "oid")]
-        {
+        for (schema, name) in [
+            ("public", "mood"),
+            ("public", "vector(3)"),
+            ("pg_catalog", "text[]"),
+            ("pg_catalog", "oid"),
+        ] {
             assert_eq!(check(&column(schema, name)), Ok(()));
         }
     }

@@ -1,0 +1,36 @@
+//! Webhooks: changes are posted as JSON to a URL.
+//!
+//! - `config`: the options, and what is made of them
+//! - `headers`: those of a request, credentials among them
+//! - `tls`: whom an `https` server must be certified by
+//! - `encode`: changes as the body of a request, and the key that names it
+//! - `sign`: the signature of a request
+//! - `peer`: the other side, as far as messages may speak of it
+//! - `client`: sends, and finds the rows that are refused
+//! - `answer`: what an answer means
+//! - `error`: what the lack of an answer means
+
+mod answer;
+mod client;
+mod config;
+mod encode;
+mod error;
+mod headers;
+mod peer;
+mod sign;
+mod tls;
+
+use super::{Connector, Limits};
+use crate::engine::delivery::Encoding;
+
+pub static CONNECTOR: Connector = Connector {
+    name: "coco_http",
+    options: config::OPTIONS,
+    // There are no target options, and any columns will do.
+    check: |_| Ok(()),
+    encoding: Encoding::Json,
+    // With what is written around the changes a body stays below 1 MiB, which is what a common
+    // reverse proxy lets through.
+    batch: Limits { changes: 1000, bytes: 768 * 1024 },
+    open: client::open,
+};
