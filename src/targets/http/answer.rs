@@ -8,7 +8,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
 use super::peer::Peer;
-use crate::engine::delivery::Trouble;
+use crate::engine::delivery::{Refused, Trouble};
 
 /// No server makes us wait longer, whatever it asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
@@ -28,6 +28,13 @@ pub enum Answer {
 pub struct Refusal {
     pub sqlstate: &'static str,
     pub message: String,
+}
+
+impl Refusal {
+    /// Said of the change at this place of all that are applied.
+    pub fn of(self, change: usize) -> Refused {
+        Refused { change, sqlstate: self.sqlstate.to_owned(), message: self.message }
+    }
 }
 
 /// Reads an answer to a request of so many changes.

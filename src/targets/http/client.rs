@@ -65,14 +65,10 @@ impl Target for Webhook {
         let mut waiting: Vec<(usize, &[Change])> = parts.rev().collect();
         while let Some((first, part)) = waiting.pop() {
             match self.send(shape, part).await? {
-                Answer::Arrived(but) => refused.extend(but.into_iter().map(|(place, why)| {
-                    let (sqlstate, message) = (why.sqlstate.to_owned(), why.message);
-                    Refused { change: first + place, sqlstate, message }
-                })),
-                Answer::Refused(why) if part.len() == 1 => {
-                    let (sqlstate, message) = (why.sqlstate.to_owned(), why.message);
-                    refused.push(Refused { change: first, sqlstate, message });
+                Answer::Arrived(but) => {
+                    refused.extend(but.into_iter().map(|(place, why)| why.of(first + place)));
                 }
+                Answer::Refused(why) if part.len() == 1 => refused.push(why.of(first)),
                 Answer::Refused(_) => {
                     let middle = part.len() / 2;
                     let (left, right) = part.split_at(middle);
