@@ -159,3 +159,23 @@ pub fn is_ours(xmin: &str) -> bool {
     // SAFETY: reads the backend's own state.
     unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from_inner(xid)) }
 }
+
+/// Has this transaction be on disk, and with synchronous standbys, when its commit returns, whatever
+/// `synchronous_commit` is: something outside will be done that cannot be undone with it.
+pub fn commit_durably() {
+    // SAFETY: sets what holds until the transaction ends; the strings are static. Inside a function that
+    // sets anything itself the setting ends with the function: what is forced stays.
+    unsafe {
+        pg_sys::set_config_option(
+            c"synchronous_commit".as_ptr(),
+            c"on".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            true,
+            0,
+            false,
+        );
+        pg_sys::ForceSyncCommit();
+    }
+}

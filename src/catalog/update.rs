@@ -21,6 +21,7 @@ use super::lookup::{self, Forced};
 use super::model::{Flow, Source};
 use super::ready::{self, Ready};
 use super::role::ActingAs;
+use super::sql;
 use super::subtransaction::{Raised, subtransaction};
 use super::target_table;
 use super::tuples::{OneSnapshot, Statements};
@@ -170,6 +171,9 @@ fn run(ready: &Ready, mode: Mode, limits: Limits, by: By) -> Result<Turn> {
         Some(logic) => logic,
         None => logic::current(flow)?,
     };
+    if flow.is_external() {
+        sql::commit_durably();
+    }
     let began = generation::now();
     let turn = follow_sources(flow, logic, mode, limits, by)?;
     // What ran may not be what was fingerprinted: then nothing of it is to be kept as that.

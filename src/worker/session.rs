@@ -62,7 +62,7 @@ pub fn run(flow: &str, order: Order, limits: Limits) -> Result<Vec<SourceCounts>
     // SAFETY: reads the backend's own state.
     let (database, notify) = unsafe { (pg_sys::MyDatabaseId, pg_sys::MyProcPid) };
     let worker = BackgroundWorkerBuilder::new("coco update")
-        .set_type("coco worker")
+        .set_type("coco update")
         .set_library("coco")
         .set_function("coco_update_main")
         .enable_spi_access()

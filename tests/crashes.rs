@@ -1,0 +1,176 @@
+//! A worker that dies while it sends: at each step, to each kind of target, the target ends up right.
+//!
+//! The server is made to kill the worker at a named point (`coco.crash_point`), which ends all its
+//! sessions and has it recover. Meanwhile the source changes, or does not.
+#![cfg(all(feature = "http", feature = "postgres"))]
+
+#[path = "support/http.rs"]
+mod http;
+mod support;
+
+use std::collections::BTreeMap;
+
+use http::Receiver;
+use support::server::{Server, Session, until};
+
+/// As in `src/worker/crash.rs`.
+const POINTS: [&str; 4] = ["read", "sending", "sent", "settled"];
+
+const QUERY: &str =
+    "select id, n, md5(body || n) as piece from docs, generate_series(1, length(body) % 4) as n";
+
+/// The other side: what it is declared with, and what it has.
+trait Side {
+    fn server(&self) -> String;
+    /// Rows as text by their keys, as JSON.
+    fn rows(&mut self) -> BTreeMap<String, String>;
+}
+
+struct Hook(Receiver);
+
+impl Side for Hook {
+    fn server(&self) -> String {
+        format!(
+            "create server there foreign data wrapper coco_http options (url '{}', batch_size '20');
+             create user mapping for postgres server there",
+            self.0.url()
+        )
+    }
+
+    fn rows(&mut self) -> BTreeMap<String, String> {
+        self.0.rows("f", "out")
+    }
+}
+
+struct Postgres {
+    server: Server,
+    session: Session,
+}
+
+impl Postgres {
+    fn start() -> Postgres {
+        let server = Server::start(&[]);
+        let session = server.connect("postgres");
+        Postgres { server, session }
+    }
+}
+
+impl Side for Postgres {
+    fn server(&self) -> String {
+        let host = self.server.directory().display();
+        format!(
+            "create server there foreign data wrapper coco_postgres
+               options (host '{host}', port '5432', dbname 'postgres', sslmode 'disable');
+             create user mapping for postgres server there options (user 'postgres')"
+        )
+    }
+
+    fn rows(&mut self) -> BTreeMap<String, String> {
+        if self.session.text("select to_regclass('out')::text").is_empty() {
+            return BTreeMap::new();
+        }
+        pairs(&mut self.session, "select id, n, piece from out", "q.id, q.n")
+    }
+}
+
+fn pairs(session: &mut Session, query: &str, key: &str) -> BTreeMap<String, String> {
+    let sql = format!(
+        "select (select row_to_json(k) from (select {key}) k)::text || chr(9) || row_to_json(q)::text from ({query}) q"
+    );
+    let rows = session.rows(&sql);
+    rows.iter()
+        .filter_map(|r| r.split_once('\t'))
+        .map(|(k, r)| (k.to_owned(), r.to_owned()))
+        .collect()
+}
+
+const CHANGES: [&str; 3] = [
+    "insert into docs select i, repeat('a', i % 7) from generate_series(1, 60) i",
+    "update docs set body = body || 'b' where id % 3 = 0; delete from docs where id % 5 = 0",
+    "update docs set id = id + 100 where id % 7 = 0; insert into docs values (5, 'five')",
+];
+
+fn matrix(side: &mut dyn Side) {
+    let server = Server::preloaded(&["coco.batch_size = 25", "restart_after_crash = on"]);
+    let mut db = server.database("crashes");
+    db.run(&side.server());
+    db.run(&format!(
+        "create table docs (id int primary key, body text not null);
+         select coco.create_flow('f', 'docs', $$ {QUERY} $$, 'out', '{{id,n}}', server => 'there');
+         select coco.start('f')"
+    ));
+    for point in POINTS {
+        for changing in [false, true] {
+            change(&server, "truncate docs");
+            settled(&server);
+            for (n, sql) in CHANGES.iter().enumerate() {
+                dies_at(&server, point, sql);
+                if changing {
+                    change(
+                        &server,
+                        &format!("update docs set body = body || '{n}' where id % 2 = {}", n % 2),
+                    );
+                    change(&server, &format!("delete from docs where id = {}", 10 + n));
+                }
+            }
+            let mut db = settled(&server);
+            let expected = pairs(&mut db, QUERY, "q.id, q.n");
+            assert!(!expected.is_empty());
+            let there = side.rows();
+            let extra: Vec<_> = there.keys().filter(|k| !expected.contains_key(*k)).collect();
+            let differ: Vec<_> =
+                expected.iter().filter(|(k, row)| there.get(*k) != Some(row)).collect();
+            assert!(
+                extra.is_empty() && differ.is_empty(),
+                "after {point}, changing: {changing}: extra {extra:?}, missing or different {differ:?}"
+            );
+            db.verify("f");
+        }
+    }
+}
+
+/// Makes a change, of which a worker dies at this point.
+fn dies_at(server: &Server, point: &str, sql: &str) {
+    let deaths = || server.log().matches(&format!("dying at \"{point}\"")).count();
+    let before = deaths();
+    server.reload(&[&format!("coco.crash_point = '{point}'")]);
+    change(server, sql);
+    until("the worker dies", || {
+        // One that had not heard of the setting has sent the change already: here is another.
+        if deaths() == before {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            change(
+                server,
+                "update docs set body = body || 'x' where id = (select min(id) from docs)",
+            );
+        }
+        deaths() > before
+    });
+    server.reload(&["coco.crash_point = ''"]);
+}
+
+/// Commits a change; the server may be dying under it, and another worker once more.
+fn change(server: &Server, sql: &str) {
+    until("a change is committed", || {
+        server.try_connect("crashes").is_ok_and(|mut c| c.batch_execute(sql).is_ok())
+    });
+}
+
+/// Waits until everything has arrived; no worker dies any more.
+fn settled(server: &Server) -> Session {
+    until("everything has arrived", || {
+        let arrived = |mut c: postgres::Client| c.query_one("select coco.wait('f', '20 s')", &[]);
+        server.try_connect("crashes").and_then(arrived).is_ok_and(|r| r.get(0))
+    });
+    server.connect("crashes")
+}
+
+#[test]
+fn a_webhook_ends_up_right_wherever_the_worker_dies() {
+    matrix(&mut Hook(Receiver::start()));
+}
+
+#[test]
+fn another_postgres_ends_up_right_wherever_the_worker_dies() {
+    matrix(&mut Postgres::start());
+}

@@ -1,0 +1,528 @@
+//! Targets outside this database, as users see them: what is sent, and what becomes of it when things
+//! go wrong. The other side is a webhook, which shows every request, and another database.
+#![cfg(all(feature = "http", feature = "postgres"))]
+
+#[path = "support/http.rs"]
+mod http;
+mod support;
+
+use std::collections::BTreeMap;
+
+use http::{Fault, Receiver};
+use postgres::Client;
+use support::server::until;
+use support::{TestDb, explain};
+
+/// A database with a server "hook" that is the receiver.
+fn with_hook(name: &str, receiver: &Receiver) -> TestDb {
+    let mut db = TestDb::new(name);
+    db.run(&format!(
+        "create server hook foreign data wrapper coco_http
+           options (url '{}', request_timeout '20', connect_timeout '5');
+         create user mapping for postgres server hook;
+         create table docs (id int primary key, body text, extra text);",
+        receiver.url()
+    ));
+    db
+}
+
+const UPPER: &str = "select id, upper(body) as body from docs";
+
+fn declare(db: &mut TestDb, flow: &str) {
+    db.run(&format!(
+        "select coco.create_flow('{flow}', 'docs', '{UPPER}', 'out', '{{id}}', server => 'hook')"
+    ));
+}
+
+fn fails(client: &mut Client, sql: &str, sqlstate: &str) -> String {
+    let e = client.batch_execute(sql).expect_err(sql);
+    let code = e.code().map(|c| c.code().to_owned());
+    assert_eq!(code.as_deref(), Some(sqlstate), "{sql}: {}", explain(&e));
+    explain(&e)
+}
+
+fn text(client: &mut Client, sql: &str) -> String {
+    let row = client.query_one(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {}", explain(&e)));
+    row.get::<_, Option<String>>(0).unwrap_or_default()
+}
+
+/// What a flow's query gives, as the receiver has it.
+fn expected(client: &mut Client, query: &str, key: &str) -> BTreeMap<String, String> {
+    let sql = format!(
+        "select (select row_to_json(k) from (select {key}) k)::text, row_to_json(q)::text from ({query}) q"
+    );
+    let rows = client.query(&sql, &[]).unwrap_or_else(|e| panic!("{sql}: {}", explain(&e)));
+    rows.iter().map(|r| (r.get(0), r.get(1))).collect()
+}
+
+/// What the changes of all requests since the last look did: upserts and deletions by key.
+fn sent(receiver: &Receiver) -> (Vec<String>, Vec<String>) {
+    let (mut upserts, mut deletes) = (vec![], vec![]);
+    for request in receiver.requests() {
+        let body: serde_json::Value = serde_json::from_str(&request.body).expect("JSON");
+        for change in body["changes"].as_array().into_iter().flatten() {
+            match change["op"].as_str() {
+                Some("upsert") => upserts.push(change["key"].to_string()),
+                _ => deletes.push(change["key"].to_string()),
+            }
+        }
+    }
+    receiver.forget_requests();
+    (upserts, deletes)
+}
+
+fn counted(db: &mut TestDb, flow: &str) -> (i64, i64, i64, i64) {
+    let counts = db.update(flow, "normal").remove(0);
+    (counts.evaluated, counts.upserted, counts.deleted, counts.failed)
+}
+
+#[test]
+fn what_changes_is_sent_and_nothing_else() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_sent", &receiver);
+    db.run("insert into docs select i, 'b' || i from generate_series(1, 5) i");
+    declare(&mut db, "f");
+    assert_eq!(counted(&mut db, "f"), (5, 5, 0, 0));
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
+    assert_eq!(sent(&receiver).0.len(), 5);
+
+    // Nothing changed; something that the query does not read; something that comes out the same.
+    assert_eq!(counted(&mut db, "f"), (0, 0, 0, 0));
+    db.run("update docs set extra = 'x' where id = 1; update docs set body = 'B2' where id = 2");
+    assert_eq!(counted(&mut db, "f"), (1, 0, 0, 0));
+    assert_eq!(sent(&receiver), (vec![], vec![]));
+
+    db.run(
+        "update docs set body = 'new' where id = 1; delete from docs where id = 3;
+         update docs set id = 40 where id = 4; insert into docs values (6, null)",
+    );
+    assert_eq!(counted(&mut db, "f"), (3, 3, 2, 0));
+    let (mut upserts, mut deletes) = sent(&receiver);
+    upserts.sort();
+    deletes.sort();
+    assert_eq!(upserts, ["{\"id\":1}", "{\"id\":40}", "{\"id\":6}"]);
+    assert_eq!(deletes, ["{\"id\":3}", "{\"id\":4}"]);
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
+    db.verify_clean("f");
+}
+
+#[test]
+fn a_key_that_changes_several_times_before_it_is_sent_arrives_once_and_last() {
+    let mut receiver = Receiver::start();
+    let mut db = with_hook("external_last", &receiver);
+    db.run("insert into docs values (1, 'a'), (2, 'b'), (3, 'c')");
+    declare(&mut db, "f");
+    db.update("f", "normal");
+    receiver.stop();
+    for change in [
+        "update docs set body = 'x' || id",
+        "delete from docs where id in (2, 3)",
+        "insert into docs values (3, 'again'); update docs set body = 'last' where id = 1",
+    ] {
+        db.run(change);
+        let e = support::update(&mut db.client, "f", "normal").expect_err("nobody is there");
+        assert_eq!(e.code().map(|c| c.code()), Some("08001"), "{}", explain(&e));
+    }
+    assert_eq!(text(&mut db.client, "select unsent::text from coco.deliveries"), "7");
+    receiver.forget_requests();
+    receiver.start_again();
+    assert_eq!(counted(&mut db, "f"), (0, 0, 0, 0), "what was evaluated is not evaluated again");
+    let (mut upserts, deletes) = sent(&receiver);
+    upserts.sort();
+    assert_eq!(
+        (upserts, deletes),
+        (vec!["{\"id\":1}".into(), "{\"id\":3}".into()], vec!["{\"id\":2}".into()])
+    );
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
+}
+
+#[test]
+fn one_declaration_fills_many_targets() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_many", &receiver);
+    let mut other = TestDb::new("external_many_there");
+    server_for(&mut db, &other);
+    db.run(
+        "insert into docs select i, 'b' || i from generate_series(1, 100) i;
+         select coco.create_flow('f'); select coco.add_source('f', 'docs');
+         select coco.add_target('f', 'here', 'select id, body from docs', '{id}');
+         select coco.add_target('f', 'out', 'select id, upper(body) as body from docs', '{id}', server => 'hook');
+         select coco.add_target('f', 'there', 'select id, length(body) as l, now() > ''2000-01-01'' as ok from docs', '{id}', server => 'pg');",
+    );
+    let counts = db.update("f", "normal").remove(0);
+    assert_eq!((counts.evaluated, counts.upserted), (100, 300));
+    db.run("update docs set body = body || '!' where id % 2 = 0; delete from docs where id = 1");
+    db.update("f", "normal");
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
+    let here = "select md5(string_agg(id || body, ',' order by id)) from ";
+    assert_eq!(
+        text(&mut db.client, &format!("{here} here")),
+        text(&mut db.client, &format!("{here} docs"))
+    );
+    let there = text(
+        &mut other.client,
+        "select string_agg(id || ' ' || l || ok, ',' order by id) from there",
+    );
+    let here = "select string_agg(id || ' ' || length(body) || true, ',' order by id) from docs";
+    assert_eq!(there, text(&mut db.client, here));
+    db.verify_clean("f");
+
+    // What was made there goes with the flow, if that is asked for.
+    db.run("select coco.drop_flow('f', keep_targets => false)");
+    assert_eq!(text(&mut other.client, "select to_regclass('there')::text"), "");
+}
+
+/// A server "pg" that is another database.
+fn server_for(db: &mut TestDb, other: &TestDb) {
+    let config: postgres::Config = other.url().parse().expect("a connection string");
+    let host = match config.get_hosts().first() {
+        Some(postgres::config::Host::Tcp(host)) => host.clone(),
+        Some(postgres::config::Host::Unix(path)) => path.display().to_string(),
+        None => panic!("no host"),
+    };
+    db.run(&format!(
+        "create server pg foreign data wrapper coco_postgres
+           options (host '{host}', port '{}', dbname '{}', sslmode 'disable');
+         create user mapping for postgres server pg options (user 'postgres')",
+        config.get_ports().first().copied().unwrap_or(5432),
+        config.get_dbname().unwrap_or_default()
+    ));
+}
+
+#[test]
+fn a_row_that_is_refused_waits_and_the_others_arrive() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_refused", &receiver);
+    db.run("insert into docs select i, case when i = 7 then 'poison' else 'b' end from generate_series(1, 20) i");
+    declare(&mut db, "f");
+    receiver.refuse(422, "POISON");
+    assert_eq!(counted(&mut db, "f"), (20, 20, 0, 1));
+    assert_eq!(receiver.rows("f", "out").len(), 19);
+    let error =
+        "select target || ' ' || target_key::text || ' ' || attempts || ' ' || (next_retry > now())
+                   from coco.errors where flow = 'f' and source is null";
+    assert_eq!(text(&mut db.client, error), "out {\"id\": 7} 1 true");
+    receiver.forget_requests();
+    assert_eq!(counted(&mut db, "f"), (0, 0, 0, 0), "it is not due");
+    assert_eq!(sent(&receiver).0.len(), 0);
+    let counts = db.update("f", "retry").remove(0);
+    assert_eq!(counts.failed, 1);
+    assert_eq!(text(&mut db.client, error), "out {\"id\": 7} 2 true");
+
+    // Mended here: the newer row goes through, and the older one is forgotten.
+    db.run("update docs set body = 'well' where id = 7");
+    assert_eq!(counted(&mut db, "f"), (1, 1, 0, 0));
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
+    assert_eq!(text(&mut db.client, "select count(*)::text from coco.errors"), "0");
+
+    // Mended there.
+    db.run("update docs set body = 'poison' where id = 8");
+    assert_eq!(counted(&mut db, "f"), (1, 1, 0, 1));
+    receiver.refuse_nothing();
+    assert_eq!(db.update("f", "retry")[0].failed, 0);
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
+    assert_eq!(text(&mut db.client, "select count(*)::text from coco.errors"), "0");
+}
+
+#[test]
+fn a_target_that_was_wiped_is_filled_by_reexport() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_reexport", &receiver);
+    db.run("insert into docs select i, 'b' || i from generate_series(1, 50) i");
+    declare(&mut db, "f");
+    db.update("f", "normal");
+    sent(&receiver);
+    assert_eq!(db.update("f", "full_reprocess")[0].upserted, 0);
+    assert_eq!(sent(&receiver), (vec![], vec![]), "all is evaluated, and came out the same");
+    let counts = db.update("f", "reexport").remove(0);
+    assert_eq!((counts.seen, counts.evaluated, counts.upserted), (50, 50, 50));
+    assert_eq!(sent(&receiver).0.len(), 50);
+}
+
+#[test]
+fn another_query_sends_what_comes_out_different() {
+    let mut receiver = Receiver::start();
+    let mut db = with_hook("external_query", &receiver);
+    db.run("insert into docs select i, case when i < 3 then 'B' else 'b' end from generate_series(1, 4) i");
+    declare(&mut db, "f");
+    db.update("f", "normal");
+    sent(&receiver);
+    // The same columns: only what differs.
+    db.run("select coco.set_query('f', 'out', 'select id, body from docs')");
+    db.update("f", "normal");
+    assert_eq!(sent(&receiver).0.len(), 2);
+    // Other columns, while deletions and rows of the old shape wait.
+    receiver.stop();
+    db.run("delete from docs where id = 1; update docs set body = 'z' where id = 2");
+    support::update(&mut db.client, "f", "normal").expect_err("nobody is there");
+    let query = "select id, length(body) as l, body as b from docs";
+    db.run(&format!("select coco.set_query('f', null, '{query}')"));
+    receiver.start_again();
+    sent(&receiver);
+    db.update("f", "normal");
+    let (upserts, deletes) = sent(&receiver);
+    assert_eq!((upserts.len(), deletes), (3, vec!["{\"id\":1}".to_owned()]));
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, query, "q.id"));
+    let message = fails(
+        &mut db.client,
+        "select coco.set_query('f', null, 'select id::text as id, body from docs')",
+        "0A000",
+    );
+    assert!(message.contains("key"), "{message}");
+}
+
+#[test]
+fn what_a_transaction_has_not_committed_is_not_sent() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_commit", &receiver);
+    db.run("insert into docs values (1, 'a')");
+    let message = fails(
+        &mut db.client,
+        &format!(
+            "begin; select coco.create_flow('g', 'docs', '{UPPER}', 'o', '{{id}}', server => 'hook');
+             select * from coco.update('g')"
+        ),
+        "55000",
+    );
+    assert!(message.contains("COMMIT"), "{message}");
+    db.run("rollback");
+    declare(&mut db, "f");
+    db.run("begin; insert into docs values (2, 'b')");
+    assert_eq!(counted(&mut db, "f"), (1, 1, 0, 0));
+    db.run("commit");
+    assert_eq!(counted(&mut db, "f"), (1, 1, 0, 0));
+    // A worker that waits for us would wait for ever.
+    db.run("insert into docs values (3, 'c')");
+    let message =
+        fails(&mut db.client, "begin; lock table docs; select * from coco.update('f')", "55006");
+    assert!(message.contains("waits for this transaction"), "{message}");
+    db.run("rollback");
+    assert_eq!(counted(&mut db, "f"), (1, 1, 0, 0));
+}
+
+#[test]
+fn an_update_that_is_cancelled_ends_its_worker_and_loses_nothing() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_cancel", &receiver);
+    db.run("insert into docs select i, 'b' || i from generate_series(1, 10) i");
+    declare(&mut db, "f");
+    receiver.next(Fault::Hold);
+    let mut session = db.connect();
+    let cancel = session.cancel_token();
+    let waiting = std::thread::spawn(move || {
+        let result = session.batch_execute("select * from coco.update('f')");
+        result.expect_err("it is cancelled").code().map(|c| c.code().to_owned())
+    });
+    until("it is sent", || !receiver.requests().is_empty());
+    cancel.cancel_query(postgres::NoTls).expect("it can be cancelled");
+    assert_eq!(waiting.join().expect("a session").as_deref(), Some("57014"));
+    receiver.release();
+    until("its worker has ended", || {
+        text(
+            &mut db.client,
+            "select count(*)::text from pg_stat_activity
+              where backend_type = 'coco update' and datname = current_database()",
+        ) == "0"
+    });
+    assert_eq!(counted(&mut db, "f"), (0, 0, 0, 0));
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
+}
+
+#[test]
+fn servers_are_for_those_who_may_use_them() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_rights", &receiver);
+    db.run(
+        "do $$ begin create role coco_alice login; exception when duplicate_object or unique_violation then null; end $$;
+         grant usage on schema coco to coco_alice; create schema alice authorization coco_alice;
+         create server secret foreign data wrapper coco_http options (url 'http://127.0.0.1:1/secret-path')",
+    );
+    let mut alice = db.connect_as("coco_alice");
+    alice.batch_execute("set search_path = alice; create table d (id int primary key); insert into d values (1)").expect("a table");
+    let create =
+        "select coco.create_flow('a', 'd', 'select id from d', 'out', '{id}', server => 'hook')";
+    fails(&mut alice, create, "42501");
+    fails(
+        &mut alice,
+        "create server x foreign data wrapper coco_http options (url 'http://127.0.0.1/')",
+        "42501",
+    );
+    fails(
+        &mut db.client,
+        "create server x foreign data wrapper coco_http options (uri 'http://127.0.0.1/')",
+        "HV00D",
+    );
+    fails(
+        &mut db.client,
+        "create server x foreign data wrapper coco_http options (url 'http://me:pw@127.0.0.1/')",
+        "HV024",
+    );
+    fails(&mut db.client, "create server x foreign data wrapper coco_http", "HV00J");
+    fails(
+        &mut alice,
+        "select coco.create_flow('a', 'd', 'select id from d', 'out', '{id}', server => 'nowhere')",
+        "42704",
+    );
+
+    db.run("grant usage on foreign server hook to coco_alice");
+    receiver.want("authorization", "Bearer s3cr3t-token");
+    alice
+        .batch_execute(
+            "create user mapping for coco_alice server hook options (bearer_token 's3cr3t-token')",
+        )
+        .expect("a mapping");
+    alice.batch_execute(create).expect("a flow");
+    alice.batch_execute("select * from coco.update('a')").expect("an update");
+    assert_eq!(receiver.rows("a", "out").len(), 1);
+    // What was granted is asked for at every run.
+    db.run("revoke usage on foreign server hook from coco_alice");
+    alice.batch_execute("insert into d values (2)").expect("a row");
+    let message = fails(&mut alice, "select * from coco.update('a')", "42501");
+    assert!(message.contains("hook"), "{message}");
+    db.run("grant usage on foreign server hook to coco_alice");
+    // And a wrong secret is nowhere to be read.
+    alice
+        .batch_execute("alter user mapping for coco_alice server hook options (set bearer_token 'wr0ng-token')")
+        .expect("a mapping");
+    let message = fails(&mut alice, "select * from coco.update('a')", "28P01");
+    let views = "select concat((select string_agg(s::text, '') from coco.status s),
+                        (select string_agg(d::text, '') from coco.deliveries d),
+                        (select string_agg(e::text, '') from coco.errors e),
+                        (select string_agg(t::text, '') from coco.targets t),
+                        (select string_agg(query, '') from pg_stat_activity where backend_type like 'coco%'))";
+    let shown = text(&mut alice, views);
+    assert!(shown.contains("out"), "{shown}");
+    assert!(!message.contains("wr0ng") && !shown.contains("wr0ng"), "{message} {shown}");
+    // Nothing was lost meanwhile.
+    alice
+        .batch_execute("alter user mapping for coco_alice server hook options (set bearer_token 's3cr3t-token')")
+        .expect("a mapping");
+    alice.batch_execute("select * from coco.update('a')").expect("an update");
+    assert_eq!(receiver.rows("a", "out").len(), 2);
+    db.run("drop owned by coco_alice cascade");
+}
+
+#[test]
+fn options_of_a_target_are_checked() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_options", &receiver);
+    fails(
+        &mut db.client,
+        &format!(
+            "select coco.create_flow('f', 'docs', '{UPPER}', 'out', '{{id}}', server => 'hook', options => '{{\"nonsense\": 1}}')"
+        ),
+        "HV00D",
+    );
+    fails(
+        &mut db.client,
+        &format!(
+            "select coco.create_flow('f', 'docs', '{UPPER}', 'out', '{{id}}', options => '{{}}')"
+        ),
+        "22023",
+    );
+    db.run("create extension postgres_fdw; create server other foreign data wrapper postgres_fdw");
+    fails(
+        &mut db.client,
+        &format!(
+            "select coco.create_flow('f', 'docs', '{UPPER}', 'out', '{{id}}', server => 'other')"
+        ),
+        "42809",
+    );
+    declare(&mut db, "f");
+    let message = fails(
+        &mut db.client,
+        &format!(
+            "select coco.create_flow('g', 'docs', '{UPPER}', 'out', '{{id}}', server => 'hook')"
+        ),
+        "55006",
+    );
+    assert!(message.contains("\"f\""), "{message}");
+}
+
+#[test]
+fn two_items_with_one_key_send_one_row_and_one_error() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_claims", &receiver);
+    db.run("insert into docs values (1, 'same'), (2, 'same'), (3, 'other')");
+    db.run("select coco.create_flow('f', 'docs', 'select body, id from docs', 'out', '{body}', server => 'hook')");
+    assert_eq!(counted(&mut db, "f"), (3, 2, 0, 1));
+    assert_eq!(receiver.rows("f", "out").len(), 2);
+    // When the owner lets go of it, the other takes it over.
+    db.run("update docs set body = 'mine' where id = 1");
+    db.update("f", "normal");
+    let rows = receiver.rows("f", "out");
+    assert_eq!(rows, expected(&mut db.client, "select body, id from docs", "q.body"), "{rows:?}");
+}
+
+#[test]
+fn a_lost_ledger_sends_everything_again() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_ledger", &receiver);
+    db.run("insert into docs select i, 'b' || i from generate_series(1, 10) i");
+    declare(&mut db, "f");
+    db.update("f", "normal");
+    sent(&receiver);
+    let ledger = text(&mut db.client, "select ledger::text from coco.targets");
+    db.run(&format!("delete from {ledger} where id = 3; update {ledger} set coco_fingerprint = null where id = 4"));
+    let found = support::verify(&mut db.client, "f", true).expect("verify");
+    assert_eq!(found.len(), 2, "{found:?}");
+    db.update("f", "normal");
+    assert_eq!(sent(&receiver).0.len(), 2);
+    db.run(&format!("drop table {ledger}"));
+    db.update("f", "normal");
+    assert_eq!(sent(&receiver).0.len(), 10);
+    db.verify_clean("f");
+}
+
+/// Random changes, while the other side fails in every way it can.
+#[test]
+fn whatever_goes_wrong_the_target_ends_up_right() {
+    let seed = match std::env::var("COCO_TEST_SEED") {
+        Ok(seed) => seed.parse().expect("COCO_TEST_SEED is a number"),
+        Err(_) => fastrand::u64(1..1_000_000),
+    };
+    println!("COCO_TEST_SEED={seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_random", &receiver);
+    let query = "select id, n, md5(body || n) as piece from docs, generate_series(1, length(body) % 4) as n";
+    db.run(&format!(
+        "select coco.create_flow('f', 'docs', $$ {query} $$, 'out', '{{id,n}}', server => 'hook');
+         alter server hook options (add batch_size '7', set request_timeout '1')"
+    ));
+    for _ in 0..25 {
+        for _ in 0..rng.usize(1..6) {
+            let (id, to) = (rng.i32(1..60), rng.i32(1..60));
+            let body: String = (0..rng.usize(0..9)).map(|_| rng.alphanumeric()).collect();
+            db.run(&match rng.u8(0..6) {
+                0 => format!("delete from docs where id between {id} and {to}"),
+                1 => format!("update docs set id = id + 100 where id = {id} and not exists (select from docs where id = {id} + 100)"),
+                2 => "truncate docs".to_owned(),
+                _ => format!(
+                    "insert into docs select i, '{body}' || i from generate_series({id}, {id} + 15) i
+                     on conflict (id) do update set body = excluded.body"
+                ),
+            });
+        }
+        for _ in 0..rng.usize(0..3) {
+            receiver.next(match rng.u8(0..6) {
+                0 => Fault::status(500),
+                1 => Fault::CutRequest,
+                2 => Fault::KeepHalf,
+                3 => Fault::CutAnswer,
+                4 => Fault::answer(429, ("Retry-After", "1"), ""),
+                _ => Fault::Late(std::time::Duration::from_millis(1500)),
+            });
+        }
+        // It may end with an error, and goes on from there.
+        support::update(&mut db.client, "f", "normal").ok();
+    }
+    until("nothing goes wrong any more", || support::update(&mut db.client, "f", "normal").is_ok());
+    assert_eq!(
+        receiver.rows("f", "out"),
+        expected(&mut db.client, query, "q.id, q.n"),
+        "seed {seed}"
+    );
+    db.verify_clean("f");
+    assert_eq!(text(&mut db.client, "select unsent + refused || '' from coco.deliveries"), "0");
+}
