@@ -57,7 +57,7 @@ impl Target for Remote {
     async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
         let session = self.connect().await?;
         let (table, prepared) = table::prepare(session, shape).await?;
-        let likely_new = table.is_new;
+        let likely_new = table.is_new && table.takes_copy;
         self.prepared = Some(Ready { table, likely_new, direct: None, staging: Vec::new() });
         Ok(prepared)
     }
@@ -146,9 +146,8 @@ impl Ready {
         if self.likely_new && batch.gone.is_empty() {
             match self.copy_directly(session, batch).await {
                 Ok(()) => return Ok(refused),
-                // A row that is there already, or that is refused; or the table has row-level
-                // security, and takes no COPY.
-                Err(fault) if matches!(fault, Fault::Row(_)) || fault.is("0A000") => {
+                // A row that is there already, or that is refused.
+                Err(Fault::Row(_)) => {
                     self.likely_new = false;
                     session.run("rollback").await?;
                 }
@@ -229,7 +228,7 @@ impl Ready {
         }
         session.run("commit").await?;
         // The next ones are likely to be new as well: a flow that fills a table, or appends to it.
-        self.likely_new = new > 0 && new == batch.rows.len();
+        self.likely_new = self.table.takes_copy && new > 0 && new == batch.rows.len();
         Ok(refused)
     }
 

@@ -109,7 +109,8 @@ impl Session {
         self.within(self.client.prepare(sql)).await
     }
 
-    /// Streams data to a `COPY … FROM STDIN`, as the pieces come.
+    /// Streams data to a `COPY … FROM STDIN`, as the pieces come. Where the server does not even
+    /// begin with it, the session is of no use any more: the client then counts an answer too many.
     pub async fn copy_in(
         &self,
         statement: &Statement,

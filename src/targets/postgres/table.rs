@@ -20,6 +20,8 @@ pub struct Table {
     /// Holds no row and never has, as far as that shows at no cost.
     pub is_new: bool,
     pub is_partitioned: bool,
+    /// Not where the role is under row-level security: then Postgres has rows inserted alone.
+    pub takes_copy: bool,
 }
 
 /// In the order of [`Shape::key`].
@@ -239,7 +241,7 @@ async fn examine(
                 .hint("Name a table, or one that does not exist yet: coco makes it."),
         ));
     }
-    check_rights(session, place, found).await?;
+    let takes_copy = check_rights(session, place, found).await?;
     // Before its columns are looked at: what changes later shows.
     let signature = session.value(&signature(found.oid)).await?;
     check_columns(session, shape, place, found).await?;
@@ -251,6 +253,7 @@ async fn examine(
         signature: signature.unwrap_or_default(),
         is_new: found.empty,
         is_partitioned: found.kind == "p",
+        takes_copy,
     })
 }
 
@@ -273,11 +276,13 @@ select has_table_privilege($1::oid, 'select') and has_table_privilege($1, 'inser
        and has_table_privilege($1, 'update') and has_table_privilege($1, 'delete'),
        has_schema_privilege($2::text, 'usage'),
        has_database_privilege(current_database(), 'temp'),
-       quote_ident(current_user), quote_ident(current_database())";
+       quote_ident(current_user), quote_ident(current_database()),
+       row_security_active($1)";
 
-async fn check_rights(session: &Session, place: &Place, found: &Found) -> Result<(), Fault> {
+/// Returns whether the table takes a COPY from the role.
+async fn check_rights(session: &Session, place: &Place, found: &Found) -> Result<bool, Fault> {
     let rows = session.query(RIGHTS, &[&found.oid, &place.schema]).await?;
-    let Some(row) = rows.first() else { return Ok(()) };
+    let Some(row) = rows.first() else { return Ok(false) };
     let (role, database): (String, String) = (row.try_get(3)?, row.try_get(4)?);
     let name = place.name();
     // NULL where the table was dropped at this moment.
@@ -307,7 +312,7 @@ async fn check_rights(session: &Session, place: &Place, found: &Found) -> Result
             .hint(format!("GRANT TEMPORARY ON DATABASE {database} TO {role};")),
         ));
     }
-    Ok(())
+    Ok(!row.try_get::<_, bool>(5)?)
 }
 
 /// The search path is pg_catalog alone: all other types are qualified by `format_type`.
