@@ -4,6 +4,8 @@
 //! that have no part in the backend it serves.
 
 pub mod options;
+#[cfg(feature = "qdrant")]
+pub mod qdrant;
 
 use async_trait::async_trait;
 
@@ -64,7 +66,10 @@ pub trait Target: Send {
 }
 
 /// All connectors that this build has.
-pub static ALL: &[&Connector] = &[];
+pub static ALL: &[&Connector] = &[
+    #[cfg(feature = "qdrant")]
+    &qdrant::CONNECTOR,
+];
 
 /// The connector of a foreign data wrapper.
 pub fn connector(name: &str) -> Option<&'static Connector> {
