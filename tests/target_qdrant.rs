@@ -702,7 +702,9 @@ fn what_is_no_qdrant_is_the_servers_trouble() {
     let runtime = Runtime::new().expect("a runtime");
     let mut target = open(access(&[("url", &url)], &[])).expect("a target");
     let trouble = runtime.block_on(target.prepare(&docs())).expect_err("no Qdrant");
-    assert_eq!(trouble.whose, Whose::Server, "{trouble:?}");
+    // How far it gets before the connection is closed is a matter of luck.
+    let sqlstate = if trouble.sqlstate == "08001" { "08001" } else { "08006" };
+    assert_trouble(&trouble, Whose::Server, sqlstate);
     assert!(trouble.hint.as_deref().is_some_and(|h| h.contains("6334")), "{trouble:?}");
 }
 

@@ -105,8 +105,9 @@ def shown(request):
     return show
 
 
-def updated(fault):
-    status = messages.UpdateStatus.Value(fault.get("status", "Completed"))
+def updated(request, fault):
+    usual = "Completed" if request.wait else "Acknowledged"
+    status = messages.UpdateStatus.Value(fault.get("status", usual))
     return messages.PointsOperationResponse(
         result=messages.UpdateResult(operation_id=0, status=status)
     )
@@ -162,14 +163,14 @@ class Points(points_service_pb2_grpc.PointsServicer):
             engine.upsert(name, points[: fault["die_after"]])
             os._exit(1)
         engine.upsert(name, points, wait=request.wait)
-        return updated(fault)
+        return updated(request, fault)
 
     @method
     def Delete(self, engine, request, fault):
         name = existing(engine, request.collection_name)
         selector = GrpcToRest.convert_points_selector(request.points)
         engine.delete(name, selector, wait=request.wait)
-        return updated(fault)
+        return updated(request, fault)
 
     @method
     def Get(self, engine, request, fault):

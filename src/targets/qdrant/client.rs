@@ -38,14 +38,14 @@ impl Client {
         }
     }
 
-    /// Checks that a collection is there, and fits. `None`: it is not there.
-    async fn check(&mut self, shape: &Shape, layout: &Layout) -> Result<Option<()>, Trouble> {
+    /// Whether the collection is there. One that does not fit is an error.
+    async fn is_there(&mut self, shape: &Shape, layout: &Layout) -> Result<bool, Trouble> {
         let info = self.info(&shape.target).await.map_err(|e| self.connection.trouble(&e))?;
-        let Some(info) = info else { return Ok(None) };
+        let Some(info) = info else { return Ok(false) };
         let params = info.config.and_then(|config| config.params);
         let vectors = params.and_then(|params| params.vectors_config);
         match collection::difference(layout, vectors.as_ref()) {
-            None => Ok(Some(())),
+            None => Ok(true),
             Some(difference) => {
                 let name = &shape.target;
                 Err(Trouble::target("42804", format!("collection \"{name}\" does not fit"))
@@ -82,7 +82,7 @@ impl Client {
                 return Err(self.connection.trouble(&status));
             }
             // A collection that has been made anew meanwhile, and otherwise, refuses every point.
-            if !checked && self.check(shape, layout).await?.is_none() {
+            if !checked && !self.is_there(shape, layout).await? {
                 return Err(self.connection.trouble(&Status::not_found(&shape.target)));
             }
             checked = true;
@@ -113,7 +113,7 @@ impl Client {
 impl Target for Client {
     async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
         let layout = layout(shape)?;
-        if self.check(shape, &layout).await?.is_some() {
+        if self.is_there(shape, &layout).await? {
             return Ok(Prepared::Found);
         }
         let request = collection::create(&shape.target, &layout);
@@ -123,7 +123,7 @@ impl Target for Client {
         };
         // Somebody else may have made it in between. Which code that has differs by version.
         let refused = matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument);
-        if refused && self.check(shape, &layout).await?.is_some() {
+        if refused && self.is_there(shape, &layout).await? {
             return Ok(Prepared::Found);
         }
         Err(self.connection.trouble(&status))

@@ -52,20 +52,25 @@ pub fn row(status: &Status) -> RowError {
 pub fn trouble(status: &Status) -> Trouble {
     let said = status.message();
     let trouble = match status.code() {
+        // What comes from something else, the server has not said: it is of the connection. Code
+        // and words depend on how far it got.
+        code if status.source().is_some() => {
+            let (sqlstate, what) = match code {
+                Code::Unavailable => ("08001", "Qdrant cannot be reached"),
+                _ => ("08006", "the connection to Qdrant is broken"),
+            };
+            Trouble::server(sqlstate, format!("{what}: {said}")).hint(
+                "The server's url must be where Qdrant listens for gRPC, by default port 6334, and \
+                 start with https:// if it has TLS.",
+            )
+        }
         Code::Unauthenticated | Code::PermissionDenied => {
             Trouble::server("28000", format!("Qdrant does not let us in: {said}")).hint(
                 "The user mapping's api_key must be one that may write. ALTER USER MAPPING … \
                  OPTIONS (SET api_key '…')",
             )
         }
-        Code::Unavailable => match status.source() {
-            // Said by our side of the connection.
-            Some(_) => Trouble::server("08001", format!("Qdrant cannot be reached: {said}")).hint(
-                "The server's url must be where Qdrant listens for gRPC, by default port 6334.",
-            ),
-            None => Trouble::server("57P03", format!("Qdrant is not available: {said}")),
-        },
-        // Cancelled: by the server, as it stops or has no time for it.
+        Code::Unavailable => Trouble::server("57P03", format!("Qdrant is not available: {said}")),
         Code::DeadlineExceeded | Code::Cancelled => {
             Trouble::server("57014", format!("Qdrant did not answer in time: {said}"))
                 .hint("Where it needs longer, raise the server's request_timeout (seconds).")
