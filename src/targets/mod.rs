@@ -8,6 +8,8 @@ pub mod http;
 pub mod options;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "qdrant")]
+pub mod qdrant;
 
 use async_trait::async_trait;
 
@@ -73,6 +75,8 @@ pub static ALL: &[&Connector] = &[
     &postgres::CONNECTOR,
     #[cfg(feature = "http")]
     &http::CONNECTOR,
+    #[cfg(feature = "qdrant")]
+    &qdrant::CONNECTOR,
 ];
 
 /// The connector of a foreign data wrapper.
