@@ -71,10 +71,10 @@ pub trait Target: Send {
 
 /// All connectors that this build has.
 pub static ALL: &[&Connector] = &[
-    #[cfg(feature = "postgres")]
-    &postgres::CONNECTOR,
     #[cfg(feature = "http")]
     &http::CONNECTOR,
+    #[cfg(feature = "postgres")]
+    &postgres::CONNECTOR,
     #[cfg(feature = "qdrant")]
     &qdrant::CONNECTOR,
 ];
