@@ -1,7 +1,6 @@
 //! The target: transactions that bring changes there, and what a connection is.
 
 use std::io::Write;
-use std::ops::Range;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +9,7 @@ use tempfile::NamedTempFile;
 use tokio::time::{sleep, timeout};
 
 use super::config::Settings;
-use super::error::{Failure, is_no_database, judge, no_answer};
+use super::error::{Failure, is_constrained, is_no_database, judge, no_answer};
 use super::mapping::Mapping;
 use super::{cypher, encode};
 use crate::engine::delivery::{Change, Refused, Shape, Trouble};
@@ -77,7 +76,11 @@ impl Target for Neo4j {
         let mapping = mapping(shape)?;
         let found = self.count(&cypher::any(&mapping)).await?;
         for constraint in cypher::constraints(&mapping) {
-            self.persist(&[query(&constraint.create)]).await?;
+            match self.persist(&[query(&constraint.create)]).await {
+                // One of another kind that makes the key unique as well: a NODE KEY.
+                Err(trouble) if is_constrained(&trouble) => {}
+                ended => drop(ended?),
+            }
         }
         Ok(if found { Prepared::Found } else { Prepared::Made })
     }
@@ -97,26 +100,19 @@ impl Target for Neo4j {
             }
         }
         // Halves what fails for a row's reason until the row stands alone.
-        let mut ranges: Vec<Range<usize>> = vec![0..steps.len()];
-        while let Some(range) = ranges.pop() {
-            let Some(part) = steps.get(range.clone()).filter(|part| !part.is_empty()) else {
-                continue;
-            };
-            match self.transact(&statements(&mapping, part)).await {
-                Ok(_) => {}
-                Err(Failure::Row { sqlstate, message }) => match part {
-                    [step] => refused.push(Refused {
-                        change: step.change,
-                        sqlstate: sqlstate.to_owned(),
-                        message,
-                    }),
-                    _ => {
-                        let middle = range.start + part.len() / 2;
-                        ranges.push(middle..range.end);
-                        ranges.push(range.start..middle);
-                    }
-                },
-                Err(Failure::Transient(trouble) | Failure::Trouble(trouble)) => {
+        let mut parts: Vec<&[Step]> = if steps.is_empty() { vec![] } else { vec![&steps] };
+        while let Some(part) = parts.pop() {
+            match (self.transact(&statements(&mapping, part)).await, part) {
+                (Ok(_), _) => {}
+                (Err(Failure::Row { sqlstate, message }), [step]) => {
+                    let sqlstate = sqlstate.to_owned();
+                    refused.push(Refused { change: step.change, sqlstate, message });
+                }
+                (Err(Failure::Row { .. }), _) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                (Err(Failure::Transient(trouble) | Failure::Trouble(trouble)), _) => {
                     return Err(trouble);
                 }
             }
@@ -157,9 +153,9 @@ impl Neo4j {
 
     /// As [`Neo4j::transact`], for statements that no row has a part in.
     async fn persist(&mut self, statements: &[Query]) -> Result<Option<i64>, Trouble> {
-        self.transact(statements).await.or_else(|failure| match failure {
-            Failure::Row { sqlstate, message } => Err(Trouble::target(sqlstate, message)),
-            Failure::Transient(trouble) | Failure::Trouble(trouble) => Err(trouble),
+        self.transact(statements).await.map_err(|failure| match failure {
+            Failure::Row { sqlstate, message } => Trouble::target(sqlstate, message),
+            Failure::Transient(trouble) | Failure::Trouble(trouble) => trouble,
         })
     }
 
@@ -224,12 +220,12 @@ impl Neo4j {
     }
 }
 
-/// The number in the first column of the first row, if there is one.
+/// What the statement returns as `number`, if it does.
 async fn run(txn: &mut Txn, statement: Query) -> Result<Option<i64>, neo4rs::Error> {
     let mut rows = txn.execute(statement).await?;
     let mut number = None;
     while let Some(row) = rows.next(txn.handle()).await? {
-        number = number.or(row.get("found").or_else(|_| row.get("removed")).ok());
+        number = row.get("number").ok();
     }
     Ok(number)
 }

@@ -69,7 +69,7 @@ pub fn delete(mapping: &Mapping) -> String {
     format!("UNWIND $keys AS row\n{found}")
 }
 
-/// Takes away some of all that is in the target, and returns how many as `removed`.
+/// Takes away some of all that is in the target, and returns how many as `number`.
 pub fn clear(mapping: &Mapping) -> String {
     match &mapping.becomes {
         Becomes::Node { label } => format!(
@@ -85,23 +85,23 @@ pub fn clear(mapping: &Mapping) -> String {
     }
 }
 
-/// Returns as `found` whether anything is in the target: 0 or 1.
+/// Returns as `number` whether anything is in the target: 0 or 1.
 pub fn any(mapping: &Mapping) -> String {
     match &mapping.becomes {
         Becomes::Node { label } => format!(
-            "MATCH (n:{}) WHERE NOT n:{} WITH n LIMIT 1 RETURN count(n) AS found",
+            "MATCH (n:{}) WHERE NOT n:{} WITH n LIMIT 1 RETURN count(n) AS number",
             quote(label),
             quote(ENDPOINT)
         ),
         Becomes::Relationship { .. } => {
-            format!("{} WITH r LIMIT 1 RETURN count(r) AS found", all_relationships(mapping))
+            format!("{} WITH r LIMIT 1 RETURN count(r) AS number", all_relationships(mapping))
         }
     }
 }
 
-/// Returns as `found` whether any node has this label, if only as an end: 0 or 1.
+/// Returns as `number` whether any node has this label, if only as an end: 0 or 1.
 pub fn any_labelled(label: &str) -> String {
-    format!("MATCH (n:{}) WITH n LIMIT 1 RETURN count(n) AS found", quote(label))
+    format!("MATCH (n:{}) WITH n LIMIT 1 RETURN count(n) AS number", quote(label))
 }
 
 /// What makes keys unique, and finds rows by them.
@@ -206,7 +206,7 @@ fn take(what: &str, touched: &str) -> String {
          WITH gone, size(gone) AS removed, [n IN touched WHERE n:{marker}] AS ends\n\
          FOREACH (e IN gone | DETACH DELETE e)\n\
          FOREACH (n IN [e IN ends WHERE NOT EXISTS {{ (e)--() }}] | DELETE n)\n\
-         RETURN removed",
+         RETURN removed AS number",
         marker = quote(ENDPOINT)
     )
 }

@@ -84,24 +84,24 @@ fn can_name(value: &BoltType) -> Result<(), Unfit> {
 
 impl Form {
     fn of(column: &Column, temporal: bool) -> Form {
-        Form::of_type(&column.type_name, temporal)
+        Form::named(&column.type_name, column.type_schema == "pg_catalog", temporal)
     }
 
-    fn of_type(type_name: &str, temporal: bool) -> Form {
+    fn named(type_name: &str, of_postgres: bool, temporal: bool) -> Form {
         if let Some(element) = type_name.strip_suffix("[]") {
-            return Form::Array(Box::new(Form::of_type(element, temporal)));
+            return Form::Array(Box::new(Form::named(element, of_postgres, temporal)));
         }
-        // A type's name may come with a modifier: `vector(3)`, `timestamp(3) with time zone`.
-        let without_modifier = match (type_name.find('('), type_name.find(')')) {
-            (Some(from), Some(to)) if from < to => {
-                format!("{}{}", &type_name[..from], &type_name[to + 1..])
-            }
+        // Without what may stand in the midst of it: `vector(3)`, `timestamp(3) with time zone`.
+        let name = match (type_name.split_once('('), type_name.split_once(')')) {
+            (Some((before, _)), Some((_, after))) => format!("{before}{after}"),
             _ => type_name.to_owned(),
         };
-        match without_modifier.as_str() {
+        match name.as_str() {
+            // pgvector's, in whatever schema it is installed.
+            "vector" | "halfvec" => Form::Vector,
+            _ if !of_postgres => Form::Plain,
             "real" | "double precision" => Form::Float,
             "numeric" => Form::Numeric,
-            "vector" | "halfvec" => Form::Vector,
             "timestamp without time zone" if temporal => Form::Timestamp,
             "timestamp with time zone" if temporal => Form::TimestampTz,
             "date" if temporal => Form::Date,
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     fn of(type_name: &str, json: &str) -> Result<BoltType, Unfit> {
-        value(json, &Form::of_type(type_name, true))
+        value(json, &Form::named(type_name, true, true))
     }
 
     fn list_of(values: &[f64]) -> BoltType {

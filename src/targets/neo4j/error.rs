@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use neo4rs::{Error, Neo4jError};
+use neo4rs::Error;
 
 use crate::engine::delivery::Trouble;
 
@@ -32,7 +32,7 @@ pub fn no_answer(what: &str, after: Duration, option: &str) -> Trouble {
 /// What an error of the client's means.
 pub fn judge(error: Error) -> Failure {
     match error {
-        Error::Neo4j(error) => judge_code(&error),
+        Error::Neo4j(error) => judge_code(error.code(), error.message()),
         // What a login fails with comes without its code.
         Error::AuthenticationError(message) if message.contains("too many times") => {
             Failure::Trouble(locked_out(&message))
@@ -49,8 +49,7 @@ pub fn judge(error: Error) -> Failure {
     }
 }
 
-fn judge_code(error: &Neo4jError) -> Failure {
-    let (code, message) = (error.code(), error.message());
+fn judge_code(code: &str, message: &str) -> Failure {
     let server = |sqlstate: &str| Trouble::server(sqlstate, message).detail(code);
     let target = |sqlstate: &str| Trouble::target(sqlstate, message).detail(code);
     let row =
@@ -79,6 +78,7 @@ fn judge_code(error: &Neo4jError) -> Failure {
         "ClientError.Database.DatabaseNotFound" => {
             target("3D000").hint("The server's option \"database\" names one that Neo4j does not have.")
         }
+        "ClientError.Schema.ConstraintAlreadyExists" => target("42710"),
         "ClientError.Schema.IndexAlreadyExists" => target("42P07")
             .hint("Drop that index: a constraint makes one of its own, and is what a target needs."),
         "DatabaseError.Schema.ConstraintCreationFailed" => target("23505")
@@ -88,6 +88,8 @@ fn judge_code(error: &Neo4jError) -> Failure {
         "ClientError.Cluster.NotALeader" | "ClientError.General.ForbiddenOnReadOnlyDatabase" => {
             server("25006").hint("The url is to name the server that takes writes.")
         }
+        // Ended on the other side, by an administrator or for the time it took.
+        rest if rest.starts_with("ClientError.Transaction.") => server("57014"),
         "TransientError.Transaction.DeadlockDetected" => return Failure::Transient(server("40P01")),
         "TransientError.General.OutOfMemoryError"
         | "TransientError.General.MemoryPoolOutOfMemoryError"
@@ -102,6 +104,11 @@ fn judge_code(error: &Neo4jError) -> Failure {
 /// Whether this says that there is no such database.
 pub fn is_no_database(trouble: &Trouble) -> bool {
     trouble.sqlstate == "3D000"
+}
+
+/// Whether this says that there is a constraint on the key already.
+pub fn is_constrained(trouble: &Trouble) -> bool {
+    trouble.sqlstate == "42710"
 }
 
 fn login(message: &str) -> Trouble {
@@ -140,6 +147,47 @@ mod tests {
             panic!("trouble")
         };
         assert_eq!((t.sqlstate.as_str(), t.retry_after), ("28000", Some(LOCKED_OUT)));
+    }
+
+    #[test]
+    fn codes_say_whose_an_error_is() {
+        for (code, sqlstate) in [
+            ("Neo.ClientError.Schema.ConstraintValidationFailed", "23505"),
+            ("Neo.ClientError.Statement.TypeError", "22000"),
+            ("Neo.ClientError.Statement.ArgumentError", "22000"),
+        ] {
+            let Failure::Row { sqlstate: s, message } = judge_code(code, "why") else {
+                panic!("{code} is a row's")
+            };
+            assert_eq!(s, sqlstate);
+            assert!(message.contains("why") && message.contains(code));
+        }
+        for (code, sqlstate) in [
+            ("Neo.TransientError.Transaction.DeadlockDetected", "40P01"),
+            ("Neo.TransientError.General.MemoryPoolOutOfMemoryError", "53200"),
+            ("Neo.TransientError.General.DatabaseUnavailable", "57P03"),
+        ] {
+            let Failure::Transient(t) = judge_code(code, "why") else { panic!("{code} passes") };
+            assert_eq!((t.whose, t.sqlstate.as_str()), (Whose::Server, sqlstate));
+        }
+        for (code, whose, sqlstate) in [
+            ("Neo.ClientError.Security.Unauthorized", Whose::Server, "28P01"),
+            ("Neo.ClientError.Security.TokenExpired", Whose::Server, "28000"),
+            ("Neo.ClientError.Security.Forbidden", Whose::Target, "42501"),
+            ("Neo.ClientError.Database.DatabaseNotFound", Whose::Target, "3D000"),
+            ("Neo.ClientError.Schema.ConstraintAlreadyExists", Whose::Target, "42710"),
+            ("Neo.ClientError.Cluster.NotALeader", Whose::Server, "25006"),
+            ("Neo.ClientError.Transaction.TransactionTimedOut", Whose::Server, "57014"),
+            ("Neo.DatabaseError.Statement.ExecutionFailed", Whose::Server, "XX000"),
+            ("Neo.ClientError.Statement.SyntaxError", Whose::Target, "0A000"),
+            ("", Whose::Server, "08P01"),
+        ] {
+            let Failure::Trouble(t) = judge_code(code, "why") else { panic!("{code} is no row's") };
+            assert_eq!(
+                (t.whose, t.sqlstate.as_str(), t.message.as_str()),
+                (whose, sqlstate, "why")
+            );
+        }
     }
 
     #[test]
