@@ -5,6 +5,8 @@
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "neo4j")]
+pub mod neo4j;
 pub mod options;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -73,6 +75,8 @@ pub trait Target: Send {
 pub static ALL: &[&Connector] = &[
     #[cfg(feature = "http")]
     &http::CONNECTOR,
+    #[cfg(feature = "neo4j")]
+    &neo4j::CONNECTOR,
     #[cfg(feature = "postgres")]
     &postgres::CONNECTOR,
     #[cfg(feature = "qdrant")]
