@@ -94,7 +94,7 @@ impl fmt::Debug for Options {
 }
 
 /// What a flow's owner may reach a server with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     pub server: Options,
     pub user: Options,
