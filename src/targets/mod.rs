@@ -3,6 +3,8 @@
 //! A connector knows nothing of Postgres' inside: no pgrx, no SPI. It is async, and runs on threads
 //! that have no part in the backend it serves.
 
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod options;
 
 use async_trait::async_trait;
@@ -64,7 +66,10 @@ pub trait Target: Send {
 }
 
 /// All connectors that this build has.
-pub static ALL: &[&Connector] = &[];
+pub static ALL: &[&Connector] = &[
+    #[cfg(feature = "kafka")]
+    &kafka::CONNECTOR,
+];
 
 /// The connector of a foreign data wrapper.
 pub fn connector(name: &str) -> Option<&'static Connector> {
