@@ -7,6 +7,8 @@
 pub mod http;
 #[cfg(feature = "neo4j")]
 pub mod neo4j;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod options;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -75,6 +77,8 @@ pub trait Target: Send {
 pub static ALL: &[&Connector] = &[
     #[cfg(feature = "http")]
     &http::CONNECTOR,
+    #[cfg(feature = "kafka")]
+    &kafka::CONNECTOR,
     #[cfg(feature = "neo4j")]
     &neo4j::CONNECTOR,
     #[cfg(feature = "postgres")]
