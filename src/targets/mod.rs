@@ -5,10 +5,10 @@
 
 #[cfg(feature = "http")]
 pub mod http;
-#[cfg(feature = "neo4j")]
-pub mod neo4j;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "neo4j")]
+pub mod neo4j;
 pub mod options;
 #[cfg(feature = "postgres")]
 pub mod postgres;
