@@ -71,6 +71,7 @@ create table coco.target (
   external    text,
   options     jsonb,
   outbox      regclass,
+  columns     text[],
   unique (schema, name),
   unique (server, external)
 );

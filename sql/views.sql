@@ -63,7 +63,9 @@ create view coco.status with (security_barrier) as
 select f.flow,
        case when not exists (select from coco.target t where t.flow = f.flow) then 'incomplete'
             when exists (select from coco.target t where t.flow = f.flow
-                            and not exists (select from pg_catalog.pg_class c where c.oid = t.relation))
+                            and (not exists (select from pg_catalog.pg_class c where c.oid = t.relation)
+                                 or t.outbox is not null
+                                    and not exists (select from pg_catalog.pg_class c where c.oid = t.outbox)))
               then 'target dropped'
             when exists (select from coco.source s where s.flow = f.flow
                             and not exists (select from pg_catalog.pg_class c where c.oid = s.relation))

@@ -2,11 +2,17 @@
 //!
 //! The server is made to kill the worker at a named point (`coco.crash_point`), which ends all its
 //! sessions and has it recover. Meanwhile the source changes, or does not.
-#![cfg(all(feature = "http", feature = "postgres"))]
+#![cfg(all(feature = "http", feature = "postgres", feature = "kafka"))]
 
 #[path = "support/http.rs"]
 mod http;
+#[allow(dead_code)]
+#[path = "kafka/server.rs"]
+mod server;
 mod support;
+#[allow(dead_code)]
+#[path = "kafka/topic.rs"]
+mod topic;
 
 use std::collections::BTreeMap;
 
@@ -70,6 +76,30 @@ impl Side for Postgres {
             return BTreeMap::new();
         }
         pairs(&mut self.session, "select id, n, piece from out", "q.id, q.n")
+    }
+}
+
+struct Kafka(server::Shared);
+
+impl Side for Kafka {
+    fn server(&self) -> String {
+        format!(
+            "create server there foreign data wrapper coco_kafka options (bootstrap_servers '{}');
+             create user mapping for postgres server there",
+            self.0.plaintext
+        )
+    }
+
+    /// The last record of each key, as compaction leaves it.
+    fn rows(&mut self) -> BTreeMap<String, String> {
+        let mut rows = BTreeMap::new();
+        for record in topic::records(&self.0, "out") {
+            match record.value {
+                Some(value) => rows.insert(record.key, value),
+                None => rows.remove(&record.key),
+            };
+        }
+        rows
     }
 }
 
@@ -173,4 +203,9 @@ fn a_webhook_ends_up_right_wherever_the_worker_dies() {
 #[test]
 fn another_postgres_ends_up_right_wherever_the_worker_dies() {
     matrix(&mut Postgres::start());
+}
+
+#[test]
+fn kafka_ends_up_right_wherever_the_worker_dies() {
+    matrix(&mut Kafka(server::kafka()));
 }

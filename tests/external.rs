@@ -476,6 +476,47 @@ fn a_lost_ledger_sends_everything_again() {
     db.verify_clean("f");
 }
 
+#[test]
+fn a_key_that_looks_different_is_another_key_there() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_look", &receiver);
+    db.run("create table prices (no numeric primary key, label text); insert into prices values (1.0, 'a'), (2, 'b')");
+    let query = "select no, label from prices";
+    db.run(&format!(
+        "select coco.create_flow('f', 'prices', '{query}', 'out', '{{no}}', server => 'hook')"
+    ));
+    db.update("f", "normal");
+    db.run("update prices set no = 1.00 where no = 1");
+    db.run("update prices set label = 'c' where no = 2");
+    db.update("f", "normal");
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, query, "q.no"));
+    db.run("delete from prices");
+    db.update("f", "normal");
+    assert!(receiver.rows("f", "out").is_empty());
+}
+
+#[test]
+fn what_a_lookup_affects_is_evaluated_also_where_a_scan_takes_several_transactions() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_lookup", &receiver);
+    db.run(
+        "create table authors (id int primary key, name text); insert into authors values (1, 'one'), (2, 'two');
+         insert into docs select i, 'b', (i % 2 + 1)::text from generate_series(1, 30) i",
+    );
+    let query = "select d.id, d.body, a.name from docs d join authors a on a.id = d.extra::int";
+    db.run(&format!(
+        "select coco.create_flow('f'); select coco.add_source('f', 'docs', capture => 'scan');
+         select coco.add_target('f', 'out', $$ {query} $$, '{{id}}', server => 'hook');
+         select coco.add_lookup('f', 'authors', affects => 'select d.id from docs d join authors a on a.id = d.extra::int');
+         set coco.batch_size = 4"
+    ));
+    db.update("f", "normal");
+    db.run("update authors set name = 'uno' where id = 1; update docs set body = 'x' where extra = '2'");
+    let counts = db.update("f", "normal").remove(0);
+    assert_eq!((counts.evaluated, counts.upserted), (30, 30));
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, query, "q.id"));
+}
+
 /// Random changes, while the other side fails in every way it can.
 #[test]
 fn whatever_goes_wrong_the_target_ends_up_right() {

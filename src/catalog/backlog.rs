@@ -47,7 +47,7 @@ pub struct SetAside {
 
 /// A part of what was set aside.
 pub struct Slice {
-    /// `k1…`, and `false`.
+    /// `k1…`, and whether it is evaluated whatever its content.
     pub keys: Rows,
     /// What is to be stored with it: it is the last one.
     pub last: Option<Cursor>,
@@ -84,7 +84,7 @@ impl Backlog {
             found.new += i64::from(item.incoming.is_some() && item.stored.is_none());
             found.gone += i64::from(item.incoming.is_none() && item.stored.is_some());
             let mut values = candidates.key();
-            values.push(Some(pg_sys::Datum::from(false)));
+            values.push(Some(pg_sys::Datum::from(item.forced)));
             keys.push(&values);
         }
         let left = keys.len();

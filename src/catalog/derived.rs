@@ -105,10 +105,33 @@ pub fn make_view(flow: &Flow, target: &Target) -> Result<pg_sys::Oid> {
         pg_sys::ffi::pg_guard_ffi_boundary(|| StoreViewQuery(view, tree, true));
         pg_sys::CommandCounterIncrement();
     }
+    if let Some(external) = &target.external {
+        depend_on_server(view, &external.server)?;
+    }
     let comment = format!("What target {} of flow {} must hold", target.shown(), flow.name);
     sql::execute(&format!("comment on view {name} is {}", literal(&comment)), &[])?;
     sql::execute(&format!("alter view {name} owner to {}", owner_name(flow.owner)?), &[])?;
     Ok(view)
+}
+
+/// Has Postgres know that a view is for a target on a server: neither is dropped unnoticed.
+fn depend_on_server(view: pg_sys::Oid, server: &str) -> Result<()> {
+    let found = sql::one::<pg_sys::Oid>(
+        "select oid from pg_catalog.pg_foreign_server where srvname = $1::text",
+        &[arg(server)],
+    )?;
+    let Some(server) = found else { return Ok(()) };
+    let address =
+        |class, object| pg_sys::ObjectAddress { classId: class, objectId: object, objectSubId: 0 };
+    let (view, server) = (
+        address(pg_sys::RelationRelationId, view),
+        address(pg_sys::ForeignServerRelationId, server),
+    );
+    // SAFETY: both exist; what is recorded is plain.
+    unsafe {
+        pg_sys::recordDependencyOn(&view, &server, pg_sys::DependencyType::DEPENDENCY_NORMAL)
+    };
+    Ok(())
 }
 
 /// Drops a flow's tracking tables and views.

@@ -103,6 +103,8 @@ pub struct External {
     pub options: serde_json::Map<String, serde_json::Value>,
     /// The table of what is to be sent, quoted and schema-qualified.
     pub outbox: String,
+    /// What its columns `c1…` are of the target's.
+    pub columns: Vec<String>,
 }
 
 /// A column with what is needed to declare and compare it.

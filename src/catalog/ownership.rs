@@ -11,6 +11,7 @@ use super::external::ledger;
 use super::model::{Source, Target, all_equal};
 use super::sql::{self, ident};
 use super::tuples::Statements;
+use super::update::now_micros;
 
 /// Goes from the way `before` finds its rows to that of `after`. The caller acts as the flow's
 /// owner.
@@ -27,7 +28,7 @@ pub fn carry_over(source: &Source, before: &Target, after: &Target) -> Result<()
         match &after.external {
             Some(external) => {
                 let statements = Statements::connect()?;
-                ledger::delete(&statements, after, external, "", &nobodys, 0)?;
+                ledger::delete(&statements, after, external, "", &nobodys, now_micros())?;
             }
             None => {
                 sql::execute(&format!("delete from {relation} as x where {nobodys}"), &[])?;

@@ -212,7 +212,7 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                 (select n.nspname::text from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.relation),
                 (select c.relname::text from pg_catalog.pg_class c where c.oid = t.relation),
-                t.server, t.external, t.options,
+                t.server, t.external, t.options, t.columns,
                 (select pg_catalog.format('%I.%I', n.nspname, c.relname)
                    from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.outbox)
@@ -230,7 +230,8 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                         Some(JsonB(serde_json::Value::Object(options))) => options,
                         _ => Default::default(),
                     },
-                    outbox: r.get::<String>(16)?.unwrap_or_default(),
+                    columns: r.get::<Vec<String>>(16)?.unwrap_or_default(),
+                    outbox: r.get::<String>(17)?.unwrap_or_default(),
                 }),
                 _ => None,
             };

@@ -125,8 +125,14 @@ impl Rows {
 
     /// Reads the next row; `false` at the end. Its columns are read with [`Rows::datum`].
     pub fn advance(&mut self) -> bool {
-        // SAFETY: store and slot live as long as self.
-        unsafe { pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot) }
+        // SAFETY: store and slot live as long as self; and so does the row, which the slot frees at the
+        // next call: what is read from disk is allocated where we are.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(self.context);
+            let there = pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot);
+            pg_sys::MemoryContextSwitchTo(before);
+            there
+        }
     }
 
     /// Goes back to before the first row.

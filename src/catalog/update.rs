@@ -1,4 +1,4 @@
-//! Updating a flow whose targets are in this database, in the caller's transaction.
+//! Updating a flow: in the caller's transaction, or a part at a time in those of a worker.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -302,7 +302,9 @@ impl Run<'_> {
             Some(_) => counts.skipped += left_out,
             None => counts.unchanged += left_out,
         }
-        turn.more |= following.more || lookups.more;
+        // Of a lookup nothing is missed by who evaluates every item.
+        let lookups_more = lookups.more && !mode.evaluates_all();
+        turn.more |= following.more || lookups_more;
         turn.uncaptured |= following.uncaptured || lookups.uncaptured;
         turn.again = [turn.again, following.again, lookups.again].into_iter().flatten().min();
         turn.kept.extend(lookups.kept);
@@ -312,7 +314,7 @@ impl Run<'_> {
         }
         if let Some(backlog) = self.by.backlog()
             && !following.more
-            && !lookups.more
+            && !lookups_more
         {
             backlog.done(source);
         }
@@ -586,7 +588,8 @@ fn interrupt() {
     pgrx::check_for_interrupts!();
 }
 
-fn now_micros() -> i64 {
+/// The clock, as process ordinals have it.
+pub fn now_micros() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_micros() as i64
 }

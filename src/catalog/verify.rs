@@ -193,7 +193,14 @@ fn delete_extra(flow: &Flow) -> Result<()> {
             all_equal(&target.key, &names.new_key, &names.target_key),
         );
         if let Some(external) = &target.external {
-            ledger::delete(&Statements::connect()?, target, external, "", &extra, 0)?;
+            ledger::delete(
+                &Statements::connect()?,
+                target,
+                external,
+                "",
+                &extra,
+                update::now_micros(),
+            )?;
             continue;
         }
         sql::execute(&format!("delete from {} as x where {extra}", target.relation_name()), &[])?;

@@ -63,6 +63,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         others: HashMap::new(),
         sender: Sender::default(),
         local: HashSet::new(),
+        complained: HashMap::new(),
         known: vec![],
         looked: None,
     }
@@ -96,6 +97,8 @@ struct Worker {
     /// Further workers, which the first one has started.
     others: HashMap<u16, DynamicBackgroundWorker>,
     sender: Sender,
+    /// Flows that cannot be sent, and what was said of it.
+    complained: HashMap<i32, String>,
     /// Flows of which no target is outside this database.
     local: HashSet<i32>,
     /// The flows found by the last look, and what the system catalogs were like.
@@ -131,6 +134,7 @@ impl Worker {
                         self.mended.retain(|id, _| live(id));
                         // What a flow is, it is until the generation changes.
                         self.local.clear();
+                        self.complained.retain(|id, _| live(id));
                         let names: HashSet<&str> = flows.iter().map(|f| f.name.as_str()).collect();
                         if let Err(failed) = self.sender.rest(|flow| names.contains(flow)) {
                             complain("cannot leave a target", &failed);
@@ -229,12 +233,20 @@ impl Worker {
     /// Sends on what the flow has for targets outside this database; returns how long to wait then.
     fn send(&mut self, flow: &Live, pause: Option<Duration>) -> Option<Duration> {
         match self.sender.step(&flow.name) {
-            Ok(step) => match (pause, step.again) {
-                (Some(pause), Some(again)) => Some(pause.min(again)),
-                _ => pause,
-            },
+            Ok(step) => {
+                self.complained.remove(&flow.id);
+                match (pause, step.again) {
+                    (Some(pause), Some(again)) => Some(pause.min(again)),
+                    _ => pause,
+                }
+            }
             Err(failed) => {
-                complain(&format!("flow \"{}\": what it has cannot be sent", flow.name), &failed);
+                // Once, and not each time it looks.
+                let before = self.complained.insert(flow.id, failed.error.message.clone());
+                if before.as_ref() != Some(&failed.error.message) {
+                    let what = format!("flow \"{}\": what it has cannot be sent", flow.name);
+                    complain(&what, &failed);
+                }
                 pause
             }
         }

@@ -16,7 +16,7 @@ use crate::catalog::error::Error;
 use crate::catalog::external::outbox::{self, Batch, Size};
 use crate::catalog::external::{delivery, server};
 use crate::catalog::model::{External, Flow, Target as Declared};
-use crate::catalog::{locks, ready};
+use crate::catalog::{live, locks, ready};
 use crate::engine::delivery::{Change, Refused, Shape, Trouble};
 use crate::targets::options::{Access, Options};
 use crate::targets::{self, Connector, Prepared, Target};
@@ -134,15 +134,32 @@ impl Sender {
                     }
                     return Ok(());
                 }
-                State::Done(arrived) => self.arrived(flow, target, way.batch, arrived, step)?,
+                State::Done(arrived) => self.note(flow, target, way.batch, arrived, step)?,
                 State::Lost => {
                     let result = Err(Trouble::target("XX000", "the connector has failed"));
                     let arrived = Arrived { client: None, prepared: None, result };
-                    self.arrived(flow, target, way.batch, arrived, step)?;
+                    self.note(flow, target, way.batch, arrived, step)?;
                 }
             }
         }
         self.send(flow, target, step)
+    }
+
+    /// As [`Sender::arrived`]. Where that cannot be noted, nothing after it may be sent: it comes again.
+    fn note(
+        &mut self,
+        flow: &str,
+        target: i32,
+        batch: Batch,
+        arrived: Arrived,
+        step: &mut Step,
+    ) -> Result<(), Failed> {
+        let noted = self.arrived(flow, target, batch, arrived, step);
+        if noted.is_err() {
+            self.targets.remove(&target);
+            self.leave(target)?;
+        }
+        noted
     }
 
     /// A batch is back. Settles it, or records what hindered it.
@@ -206,7 +223,8 @@ impl Sender {
         if step.troubled && !self.targets.contains_key(&target) {
             return Ok(());
         }
-        let next = self.targets.get_mut(&target).and_then(|t| t.next.take());
+        let known = self.targets.get_mut(&target);
+        let next = known.and_then(|t| Some((t.next.take()?, t.shape.clone())));
         // The lock is kept from a batch to the next.
         if !self.held.contains(&target) {
             match transaction(|| locks::target(target))? {
@@ -307,7 +325,7 @@ fn find(flow: &Flow, target: i32) -> Option<(&Declared, &External)> {
 }
 
 /// What is to be sent, and with what.
-fn begin(flow: &str, target: i32, next: Option<Batch>) -> Result<Begun, Error> {
+fn begin(flow: &str, target: i32, next: Option<(Batch, Arc<Shape>)>) -> Result<Begun, Error> {
     let ready = ready::ready(flow)?;
     let Some((declared, external)) = find(&ready.flow, target) else { return Ok(Begun::Nothing) };
     let Some(state) = delivery::state(target)? else { return Ok(Begun::Nothing) };
@@ -319,8 +337,9 @@ fn begin(flow: &str, target: i32, next: Option<Batch>) -> Result<Begun, Error> {
         Err(error) => return Ok(Begun::Trouble(trouble(error))),
     };
     let batch = match next {
-        Some(batch) => Some(batch),
-        None => {
+        // It was read while another query was not declared yet.
+        Some((batch, read_for)) if *read_for == shape => Some(batch),
+        _ => {
             let size = size(connector);
             outbox::read(
                 &ready.flow,
@@ -409,6 +428,8 @@ async fn open(
 
 /// Removes what connectors have made for a flow.
 pub fn remove(flow: &str) -> Result<(), Failed> {
+    // A worker that follows it would make it again.
+    transaction(|| live::stop(flow))?;
     let made = transaction(|| {
         let ready = ready::ready(flow)?;
         let made = |t: &&Declared| t.external.is_some() && t.made;

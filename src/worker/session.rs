@@ -174,6 +174,7 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     shared::enter(database, 0);
     super::follower::tell_progress();
     let flow = number(1) as i32;
+    shared::report(|slot| slot.flow = flow);
     let outcome = match work(flow, order, limits) {
         Ok(counts) => Outcome {
             counts: Some(counts),
@@ -236,7 +237,8 @@ fn evaluate(
     all: &mut Vec<SourceCounts>,
     sender: &mut Sender,
 ) -> Result<i64, Failed> {
-    let limits = Limits { changes: Some(limits.batch), ..limits };
+    // What failed is tried once: in one transaction.
+    let limits = Limits { changes: (mode != Mode::Retry).then_some(limits.batch), ..limits };
     let backlog = Backlog::once();
     let mut refused = 0;
     loop {

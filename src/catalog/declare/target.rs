@@ -127,7 +127,8 @@ fn add_external(
         &[arg(server.as_str()), arg(name)],
     )?;
     drop(acting);
-    let external = External { name: name.to_owned(), server, options, outbox: String::new() };
+    let external =
+        External { name: name.to_owned(), server, options, outbox: String::new(), columns: vec![] };
     let mut new = Target {
         external: Some(external),
         id,
@@ -183,11 +184,11 @@ fn store_target(flow: &mut Flow, mut new: Target) -> Result<()> {
     let external = new.external.as_ref();
     new.id = sql::returning(
         "insert into coco.target (flow, schema, name, relation, query, key, covered, made,
-                                  id, server, external, options, outbox)
+                                  id, server, external, options, outbox, columns)
          overriding system value
          values ($1, $2, $3, $4::oid::regclass, $5, $6, $7, $8,
                  coalesce(nullif($9, 0), nextval(pg_get_serial_sequence('coco.target', 'id'))::int),
-                 $10, $11, $12, $13::text::regclass)
+                 $10, $11, $12, $13::text::regclass, $14)
          returning id",
         &[
             arg(flow.name.as_str()),
@@ -203,6 +204,7 @@ fn store_target(flow: &mut Flow, mut new: Target) -> Result<()> {
             arg(external.map(|e| e.name.as_str())),
             arg(external.map(|e| JsonB(e.options.clone().into()))),
             arg(external.map(|e| e.outbox.as_str())),
+            arg(external.map(|e| e.columns.clone())),
         ],
         |r| sql::required(r, 1),
     )?
@@ -277,7 +279,7 @@ pub fn set_query(flow: &str, target: Option<&str>, query: &str, check: Check) ->
     if let Some(external) = changed.external.clone() {
         let connector = server::connector_for(&external.server, flow.owner)?;
         check(&connector, &server::shape(&flow.name, &changed)?)?;
-        if changed.relation.is_some() && tables::refit(flow.owner, &before, &changed, &external)? {
+        if changed.relation.is_some() && tables::refit(flow.owner, &changed, &external)? {
             altered = Altered::Columns;
         }
     } else if let Some(relation) = changed.relation {
@@ -332,16 +334,23 @@ fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
     let external = target.external.as_ref();
     sql::execute(
         "update coco.target
-            set relation = $2::oid::regclass, outbox = $3::text::regclass, incarnation = $4
+            set relation = $2::oid::regclass, outbox = $3::text::regclass, incarnation = $4,
+                columns = $5
           where id = $1",
         &[
             arg(target.id),
             arg(target.relation),
             arg(external.map(|e| e.outbox.as_str())),
             arg(target.incarnation),
+            arg(external.map(|e| e.columns.clone())),
         ],
     )?;
-    sql::execute("update coco.delivery set sent = 0 where target = $1", &[arg(target.id)])?;
+    // What is on its way has a position of the table that is gone: new ones are far beyond.
+    sql::execute(
+        "select setval(pg_get_serial_sequence($2, 'position'), sent + 4294967296)
+           from coco.delivery where target = $1",
+        &[arg(target.id), arg(target.external.as_ref().map(|e| e.outbox.as_str()))],
+    )?;
     generation::changed()?;
     let (id, shown) = (target.id, target.shown());
     drop(acting);

@@ -8,7 +8,7 @@ use crate::catalog::apply::Names;
 use crate::catalog::error::Result;
 use crate::catalog::model::all_equal;
 use crate::catalog::model::{External, Target, numbered};
-use crate::catalog::sql::{arg, literal};
+use crate::catalog::sql::{self, arg, literal};
 use crate::catalog::tuples::{self, RowColumn, Rows, Statements};
 use crate::engine::decide::Mode;
 use crate::engine::fingerprint::Hasher;
@@ -39,6 +39,7 @@ pub fn delete(
     condition: &str,
     version: i64,
 ) -> Result<i64> {
+    sql::commit_durably();
     let keys: Vec<String> = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
     let using = if using.is_empty() { String::new() } else { format!(" using {using}") };
     statements.execute(
@@ -68,6 +69,7 @@ pub fn upsert(
     let mut columns = tuples::typed("c", &target.columns);
     columns.push(RowColumn::new("fingerprint", pg_sys::UUIDOID));
     columns.push(RowColumn::new("known", pg_sys::BOOLOID));
+    columns.push(RowColumn::new("moved", pg_sys::BOOLOID));
     let mut outgoing = Rows::new(&columns)?;
     let ledger = target.relation_name();
     let values = numbered("n.c", target.columns.len()).join(", ");
@@ -78,15 +80,22 @@ pub fn upsert(
         fingerprint(target, "n.c")
     );
     let sql = match first_time {
-        true => format!("select {values}, n.fingerprint, false from {rows}"),
+        true => format!("select {values}, n.fingerprint, false, false from {rows}"),
         false => {
             let there = format!("{} is not null", names.target_key[0]);
             let filter = match mode.carries_over() {
                 true => format!(" where not {there} or {}", differs("n.fingerprint")),
                 false => String::new(),
             };
+            // Equal here, and yet another key there: 1.0 and 1.00.
+            let moved = format!(
+                "{there} and row({})::record operator(pg_catalog.*<>) row({})::record",
+                names.target_key.join(", "),
+                names.new_key.join(", ")
+            );
             format!(
-                "select {values}, n.fingerprint, {there} from {rows} left join {ledger} as x on {same}{filter}"
+                "select {values}, n.fingerprint, {there}, {moved}
+                   from {rows} left join {ledger} as x on {same}{filter}"
             )
         }
     };
@@ -96,16 +105,36 @@ pub fn upsert(
     }
     let writing = Statements::connect()?;
     writing.name("coco_outgoing", &outgoing)?;
+    let keys: Vec<String> = target.key.iter().map(|k| k.quoted()).collect();
     if !first_time {
         writing.execute(
             &format!(
+                "insert into {} (version, upsert, {}) select $1, false, {}
+                   from {ledger} as x join coco_outgoing as n on {same} where n.moved",
+                external.outbox,
+                tables::outbox_key(target).join(", "),
+                names.target_key.join(", "),
+            ),
+            &[arg(version)],
+        )?;
+        let sets: Vec<String> =
+            keys.iter().zip(&names.new_key).map(|(k, n)| format!("{k} = {n}")).collect();
+        writing.execute(
+            &format!(
                 "update {ledger} as x set {FINGERPRINT} = n.fingerprint
-                   from coco_outgoing as n where n.known and {same}"
+                   from coco_outgoing as n where n.known and not n.moved and {same}"
+            ),
+            &[],
+        )?;
+        writing.execute(
+            &format!(
+                "update {ledger} as x set {FINGERPRINT} = n.fingerprint, {}
+                   from coco_outgoing as n where n.moved and {same}",
+                sets.join(", ")
             ),
             &[],
         )?;
     }
-    let keys: Vec<String> = target.key.iter().map(|k| k.quoted()).collect();
     writing.execute(
         &format!(
             "insert into {ledger} ({}, {FINGERPRINT})

@@ -312,6 +312,17 @@ fn empty(flow: &Flow, external: &External, sent: i64, over: i64) -> Result<()> {
         )
     };
     if left("position > $1")?.is_some() {
+        // Behind all the time: then what is sent is deleted, and vacuumed.
+        let huge = sql::one::<bool>(
+            "select pg_relation_size($1::text::regclass) > $2",
+            &[arg(outbox.as_str()), arg(over * 64)],
+        )?;
+        if huge == Some(true) {
+            sql::execute(
+                &format!("delete from {outbox} where refused is null and position <= $1"),
+                &[arg(sent)],
+            )?;
+        }
         return Ok(());
     }
     if left("refused is not null and $1 is not null")?.is_some() {

@@ -60,6 +60,7 @@ pub fn make(flow: &str, owner: pg_sys::Oid, target: &mut Target) -> Result<()> {
     }
     if let Some(external) = &mut target.external {
         external.outbox = outbox;
+        external.columns = target.columns.iter().map(|c| c.name.clone()).collect();
     }
     target.relation = target_table::find(&target.schema, &target.name)?;
     Ok(())
@@ -95,19 +96,26 @@ fn make_outbox(outbox: &str, target: &Target) -> Result<()> {
 
 /// Makes the outbox fit another query. What waits in it of the old shape is left out, and its keys
 /// are marked in the ledger, so that the next update sends them in the new one; deletions stay.
-pub fn refit(
-    owner: pg_sys::Oid,
-    before: &Target,
-    after: &Target,
-    external: &External,
-) -> Result<bool> {
-    let types = |columns: &[Column]| -> Vec<(String, pg_sys::Oid, i32, pg_sys::Oid)> {
-        columns.iter().map(|c| (c.name.clone(), c.type_oid, c.typmod, c.collation)).collect()
+pub fn refit(owner: pg_sys::Oid, after: &Target, external: &External) -> Result<bool> {
+    type Shape = Vec<(String, pg_sys::Oid, i32, pg_sys::Oid)>;
+    let shape = |c: &Column| (c.name.clone(), c.type_oid, c.typmod, c.collation);
+    // As they are: the query of before may be broken.
+    let of = |relation: Option<pg_sys::Oid>| -> Result<Vec<Column>> {
+        let Some(relation) = relation else { return Ok(vec![]) };
+        Ok(columns::of_relation(relation)?.into_iter().map(|a| a.column).collect())
     };
-    if before.columns.is_empty() || types(&before.columns) == types(&after.columns) {
+    let outbox = sql::one("select $1::text::regclass::oid", &[arg(external.outbox.as_str())])?;
+    let values = of(outbox)?.into_iter().filter(|c| c.name.starts_with('c'));
+    let before: Shape = values
+        .zip(&external.columns)
+        .map(|(c, name)| shape(&Column { name: name.clone(), ..c }))
+        .collect();
+    if before == after.columns.iter().map(shape).collect::<Shape>() {
         return Ok(false);
     }
-    if types(&before.key) != types(&after.key) {
+    let ledger = of(after.relation)?;
+    let there = |k: &Column| ledger.iter().any(|c| shape(c) == shape(k));
+    if !after.key.iter().all(there) {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("the key of target {} cannot change its type", after.shown()),
@@ -115,11 +123,12 @@ pub fn refit(
         .detail("coco could not tell any more which rows there are which item's.")
         .hint("Cast the key to what it was; or drop the flow and declare it again."));
     }
+    sql::commit_durably();
     let acting = ActingAs::flow_owner(owner, &Settings::qualifying())?;
     let (ledger, outbox) = (after.relation_name(), &external.outbox);
     let x: Vec<String> = after.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
-    let old_key = outbox_key(before);
-    let o: Vec<String> = old_key.iter().map(|k| format!("o.{k}")).collect();
+    let place = |k: &Column| external.columns.iter().position(|c| *c == k.name).unwrap_or(0);
+    let o: Vec<String> = after.key.iter().map(|k| format!("o.c{}", place(k) + 1)).collect();
     sql::execute(
         &format!(
             "update {ledger} as x set {FINGERPRINT} = null from {outbox} as o
@@ -157,8 +166,12 @@ pub fn refit(
     sql::execute(&format!("comment on table {outbox} is {comment}"), &[])?;
     sql::execute(&format!("alter table {outbox} owner to {}", owner_name(owner)?), &[])?;
     sql::execute(
-        "update coco.target set outbox = $2::text::regclass where id = $1",
-        &[arg(after.id), arg(outbox.as_str())],
+        "update coco.target set outbox = $2::text::regclass, columns = $3 where id = $1",
+        &[
+            arg(after.id),
+            arg(outbox.as_str()),
+            arg(after.columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>()),
+        ],
     )?;
     Ok(true)
 }
