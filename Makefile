@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: help setup build test demo bench bench-writers bench-live bench-delta bench-sustained lint clean
+.PHONY: help setup build test demo bench bench-writers bench-live bench-delta bench-sustained bench-external lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -38,6 +38,9 @@ bench-delta: ## that an update costs what changed
 
 bench-sustained: ## a live flow while writers run flat out
 	@bench/sustained.sh
+
+bench-external: ## rows to another Postgres, beside COPY
+	@bench/external.sh
 
 lint: ## cargo fmt --check and clippy
 	@scripts/lint.sh

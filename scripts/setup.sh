@@ -4,22 +4,14 @@
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-# apt_install PACKAGE...: false when it cannot.
-apt_install() {
-  have apt-get || return 1
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2 && return 0
-  # The usual reason in a fresh container: no package lists yet.
-  as_root apt-get update >&2 || return 1
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2
-}
-
 system_packages() {
   # libclang and clang: pgrx generates its bindings with bindgen.
+  # libssl-dev: librdkafka, for TLS and SASL.
   # sudo: pgrx's test framework uses it to start the server as another user.
   # On a system without dpkg, look for the commands instead (libclang has none).
   local missing=() p
   if have dpkg-query; then
-    for p in build-essential libclang-dev clang pkg-config; do
+    for p in build-essential libclang-dev clang pkg-config libssl-dev; do
       dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
     done
   else

@@ -228,6 +228,8 @@ fn a_row_that_is_refused_waits_and_the_others_arrive() {
 fn a_target_that_was_wiped_is_filled_by_reexport() {
     let receiver = Receiver::start();
     let mut db = with_hook("external_reexport", &receiver);
+    // In several transactions.
+    db.run("set coco.batch_size = 7");
     db.run("insert into docs select i, 'b' || i from generate_series(1, 50) i");
     declare(&mut db, "f");
     db.update("f", "normal");

@@ -523,7 +523,7 @@ fn a_large_batch_is_one_request() {
             upsert(&shape, &json!({"id": id, "body": "word ".repeat(800), "e": e}))
         })
         .collect();
-    let bytes: usize = changes.iter().filter_map(|c| Some(c.row.as_ref()?.len())).sum();
+    let bytes: usize = changes.iter().filter_map(|c| Some(c.row.as_ref()?.bytes())).sum();
     assert!(bytes > 5 << 20, "more than gRPC takes by default");
     assert_eq!(server.apply(&shape, &changes), Ok(vec![]));
     assert_eq!(server.done("Upsert"), [1000]);

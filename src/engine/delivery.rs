@@ -57,15 +57,12 @@ pub enum Values {
 }
 
 impl Values {
-    pub fn len(&self) -> usize {
+    /// Bytes.
+    pub fn bytes(&self) -> usize {
         match self {
             Values::Binary(bytes) => bytes.len(),
             Values::Json(text) => text.len(),
         }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The fields, where they are binary.

@@ -5,6 +5,10 @@
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+#[cfg(feature = "neo4j")]
+pub mod neo4j;
 pub mod options;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -73,6 +77,10 @@ pub trait Target: Send {
 pub static ALL: &[&Connector] = &[
     #[cfg(feature = "http")]
     &http::CONNECTOR,
+    #[cfg(feature = "kafka")]
+    &kafka::CONNECTOR,
+    #[cfg(feature = "neo4j")]
+    &neo4j::CONNECTOR,
     #[cfg(feature = "postgres")]
     &postgres::CONNECTOR,
     #[cfg(feature = "qdrant")]

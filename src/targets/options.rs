@@ -84,11 +84,6 @@ impl Options {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
-
-    /// Whether an option that is `true` or `false` is true.
-    pub fn is_true(&self, name: &str) -> bool {
-        self.get(name) == Some("true")
-    }
 }
 
 /// Values may be secrets: the names alone are shown.
@@ -99,7 +94,7 @@ impl fmt::Debug for Options {
 }
 
 /// What a flow's owner may reach a server with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     pub server: Options,
     pub user: Options,

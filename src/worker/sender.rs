@@ -40,6 +40,8 @@ struct Sending {
     flow: String,
     shape: Arc<Shape>,
     connector: &'static Connector,
+    /// What the connection was opened with.
+    access: Access,
     /// The connection, while nothing is on its way over it.
     client: Option<Box<dyn Target>>,
     way: Option<Way>,
@@ -239,15 +241,19 @@ impl Sender {
             flow: flow.to_owned(),
             shape: Arc::new(shape.clone()),
             connector,
+            access: access.clone(),
             client: None,
             way: None,
             next: None,
             used: Instant::now(),
         });
-        // What it was prepared for is not what it is now.
-        if *sending.shape != shape {
+        // What it was opened with, or prepared for, is not what it is now.
+        if *sending.shape != shape || sending.access != access {
             sending.shape = Arc::new(shape);
-            sending.client = None;
+            sending.access = access.clone();
+            if let Some(client) = sending.client.take() {
+                runtime::discard(client);
+            }
         }
         sending.used = Instant::now();
         let client = sending.client.take();

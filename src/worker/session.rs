@@ -48,6 +48,13 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Has a worker do something for a flow, and waits for it.
 pub fn run(flow: &str, order: Order, limits: Limits) -> Result<Vec<SourceCounts>, Error> {
+    // SAFETY: reads shared state.
+    if unsafe { pg_sys::RecoveryInProgress() } {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            "a flow cannot be updated during recovery",
+        ));
+    }
     let id = ready::ready(flow)?.flow.id;
     let name = ORDERS.iter().find(|(_, o)| *o == order).map_or("normal", |(name, _)| name);
     // SAFETY: fills the bytes it is given.

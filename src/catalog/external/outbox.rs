@@ -93,7 +93,7 @@ pub fn read(
         let position = rows.get::<i64>(0).unwrap_or(0);
         let upsert = rows.get::<bool>(2).unwrap_or(false);
         let (key, row) = encoder.encode(&rows, upsert)?;
-        bytes += key.len() + row.as_ref().map_or(0, Values::len);
+        bytes += key.bytes() + row.as_ref().map_or(0, Values::bytes);
         let version = rows.get::<i64>(1).unwrap_or(0);
         if !rows.get::<bool>(3).unwrap_or(false) {
             batch.upto = position;

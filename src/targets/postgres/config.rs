@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn there_are_defaults() {
-        let made = config(&[("host", "db")], &[("user", "ada")], true).ok().expect("a config");
+        let made = config(&[("host", "db")], &[("user", "ada")], true).expect("a config");
         assert_eq!((made.port, made.dbname.as_str(), made.sslmode), (5432, "ada", SslMode::Prefer));
         assert_eq!((made.connect_timeout.as_secs(), made.statement_timeout.as_secs()), (10, 60));
         assert!(!made.must_authenticate);
@@ -229,9 +229,9 @@ mod tests {
         let lacking = config(&host, &[("user", "ada")], false).err().expect("an error");
         assert_eq!(lacking.sqlstate, "2F003");
         let with = config(&host, &[("user", "ada"), ("password", "x")], false);
-        assert!(with.ok().expect("a config").must_authenticate);
+        assert!(with.expect("a config").must_authenticate);
         let excused = config(&host, &[("user", "ada"), ("password_required", "false")], false);
-        assert!(!excused.ok().expect("a config").must_authenticate);
+        assert!(!excused.expect("a config").must_authenticate);
     }
 
     #[test]
