@@ -29,6 +29,15 @@ as_root() {
   else return 1; fi
 }
 
+# apt_install PACKAGE...: false when it cannot.
+apt_install() {
+  have apt-get || return 1
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2 && return 0
+  # The usual reason in a fresh container: no package lists yet.
+  as_root apt-get update >&2 || return 1
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2
+}
+
 # PostgreSQL refuses to run as root, so root runs it as `postgres`; anybody else as themselves.
 # From /, since the current directory may be closed to that user.
 as_server_user() {

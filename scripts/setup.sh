@@ -4,15 +4,6 @@
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-# apt_install PACKAGE...: false when it cannot.
-apt_install() {
-  have apt-get || return 1
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2 && return 0
-  # The usual reason in a fresh container: no package lists yet.
-  as_root apt-get update >&2 || return 1
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2
-}
-
 system_packages() {
   # libclang and clang: pgrx generates its bindings with bindgen.
   # sudo: pgrx's test framework uses it to start the server as another user.
