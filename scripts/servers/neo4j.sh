@@ -19,13 +19,6 @@ files="$ROOT/scripts/servers/neo4j"
 tools="$ROOT/.tools/neo4j"
 user=neo4j password=coco-test-password
 
-apt_install() {
-  have apt-get || return 1
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2 && return 0
-  as_root apt-get update >&2 || return 1
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2
-}
-
 # Java's compiler too: it runs Server.java from its source.
 has_java() { have java && have javac; }
 

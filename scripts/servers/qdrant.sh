@@ -21,9 +21,7 @@ setup() {
   flock 9
   cmp -s "$here/requirements.txt" "$packages/requirements.txt" && return
   if ! python3 -m pip --version >/dev/null 2>&1; then
-    as_root apt-get install -y --no-install-recommends python3 python3-pip >&2 ||
-      { as_root apt-get update >&2 && as_root apt-get install -y --no-install-recommends python3 python3-pip >&2; } ||
-      die "python3 with pip is missing, please install it"
+    apt_install python3 python3-pip || die "python3 with pip is missing, please install it"
   fi
   say "fetching Qdrant's Python package into $packages"
   rm -rf "$packages"
