@@ -119,7 +119,8 @@ pub fn trouble(doing: &Doing<'_>, code: Code, heard: Option<Heard>) -> Trouble {
             "Let the user Describe and Write the topic; and Create it, or make it beforehand. To delete a \
              topic it takes Delete, to check its cleanup_policy DescribeConfigs.",
         ),
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopicId => {
+        // While a client lives, records fail of `BrokerDestroy` when their partition goes away.
+        Code::BrokerDestroy | Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopicId => {
             Trouble::target("HV00R", message) // fdw_table_not_found
                 .hint("The topic was deleted, or the user may not see it. It is made again by the next try.")
         }
@@ -197,6 +198,7 @@ mod tests {
             (Code::ClusterAuthorizationFailed, Whose::Server, "42501"),
             (Code::TopicAuthorizationFailed, Whose::Target, "42501"),
             (Code::UnknownTopic, Whose::Target, "HV00R"),
+            (Code::BrokerDestroy, Whose::Target, "HV00R"),
             (Code::InvalidReplicationFactor, Whose::Target, "22023"),
             (Code::Fatal, Whose::Target, "HV000"),
             (Code::KafkaStorageError, Whose::Server, "HV000"),

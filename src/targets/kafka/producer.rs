@@ -89,7 +89,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Sends records. When it is dropped, what was not sent yet never will be: it purges its queues, ends
-/// its threads and closes its connections, which takes no answer from a broker.
+/// its threads and closes its connections. That takes no answer from a broker, and some milliseconds;
+/// a name that is being looked up by then is waited for.
 pub struct Producer {
     client: Arc<BaseProducer<Ear>>,
     delivery_timeout: Duration,
@@ -215,9 +216,8 @@ impl Producer {
     fn trouble(&self, shape: &Shape, code: Code) -> Trouble {
         let doing = Doing::Send(&shape.target);
         match self.client.client().fatal_error() {
-            Some((code, reason)) => {
-                error::trouble(&doing, Code::Fatal, Some(Heard { code, reason }))
-            }
+            // What ended the producer, which all its records fail of then.
+            Some((code, reason)) => error::trouble(&doing, code, Some(Heard { code, reason })),
             None => error::trouble(&doing, code, self.heard()),
         }
     }

@@ -233,6 +233,8 @@ fn policy(found: &ConfigResource) -> Option<String> {
 }
 
 /// What asks for topics to be made and deleted.
+///
+/// It has a thread that is Rust's own, and so blocks the signals that the thread blocks that makes it.
 pub struct Admin<'a> {
     client: AdminClient<Ear>,
     options: AdminOptions,
