@@ -165,7 +165,8 @@ fn the_same_again_comes_to_the_same() {
 fn a_topic_is_made_as_it_is_declared() {
     let kafka = kafka();
     run(async {
-        let declared = json!({"partitions": 4, "replication_factor": 1, "cleanup_policy": "compact,delete",
+        let declared = json!({"partitions": 4, "replication_factor": 1,
+            "cleanup_policy": "compact,delete",
             "config": {"retention.ms": 86_400_000, "segment.ms": "3600000"}});
         let shape = shape_with("declared", declared);
         assert_eq!(plain(&kafka, &[]).prepare(&shape).await, Ok(Prepared::Made));
@@ -510,7 +511,8 @@ fn what_a_user_may_not_do_is_the_targets_trouble() {
         let may_not = trouble(
             open(&server, &reader).expect("a target").apply(&there, &[upsert(1, "a", 1)]).await,
         );
-        // Who may write no topic at all is told so of the cluster, or of this topic: what is asked first.
+        // Who may write no topic at all is told so of the cluster, or of this topic: what is asked
+        // first.
         assert_eq!(may_not.sqlstate, "42501", "{may_not:?}");
         assert!(may_not.hint.is_some_and(|h| h.contains("Let the user")));
         let may_not = trouble(open(&server, &reader).expect("a target").remove(&there).await);
