@@ -146,8 +146,8 @@ pub fn free_address() -> String {
     free.local_addr().expect("its address").to_string()
 }
 
-/// The threads of this process whose names begin so, and the signals that are blocked in them: bit 0
-/// for signal 1.
+/// The threads of this process whose names begin so, and the signals that are blocked in them: bit
+/// 0 for signal 1.
 pub fn blocked_signals(name: &str) -> Vec<(String, u64)> {
     let mut threads = Vec::new();
     for thread in fs::read_dir("/proc/self/task").expect("threads").flatten() {

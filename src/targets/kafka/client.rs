@@ -4,15 +4,16 @@
 //!
 //! - While a producer lives, each batch is acknowledged as a whole before the next is sent, and an
 //!   idempotent producer neither doubles nor reorders what it tries again within a batch.
-//! - After an error, or when a caller gives up waiting, the producer is dropped before anything else
-//!   is sent: what it still had queued is purged, its connections are closed, its threads are gone.
-//!   So nothing of an older batch is sent after a newer one.
-//! - What it had already handed to the network may still be written. A broker takes it up as soon as it
-//!   reads that connection, while a new producer has to connect, get an id and look up the topic before
-//!   it may send: three answers of the brokers. So the old comes first, unless the network keeps the end
-//!   of a closed connection back for longer than that. Nothing in Kafka but transactions would rule this
-//!   out, and they take a transactional id that nobody else uses. A reader that has to be sure compares
-//!   `coco.process_ordinal`, by which such a record is older than the one before it.
+//! - After an error, or when a caller gives up waiting, the producer is dropped before anything
+//!   else is sent: what it still had queued is purged, its connections are closed, its threads are
+//!   gone. So nothing of an older batch is sent after a newer one.
+//! - What it had already handed to the network may still be written. A broker takes it up as soon
+//!   as it reads that connection, while a new producer has to connect, get an id and look up the
+//!   topic before it may send: three answers of the brokers. So the old comes first, unless the
+//!   network keeps the end of a closed connection back for longer than that. Nothing in Kafka but
+//!   transactions would rule this out, and they take a transactional id that nobody else uses. A
+//!   reader that has to be sure compares `coco.process_ordinal`, by which such a record is older
+//!   than the one before it.
 
 use async_trait::async_trait;
 
@@ -72,8 +73,8 @@ fn topic(shape: &Shape) -> Result<Topic<'_>, Trouble> {
     Topic::new(shape).map_err(|why| Trouble::target("HV024", why))
 }
 
-/// Sends all, and finds the rows that are refused. A broker refuses all that it was sent together: so
-/// the refused are sent again by halves, until those that are at fault are alone.
+/// Sends all, and finds the rows that are refused. A broker refuses all that it was sent together:
+/// so the refused are sent again by halves, until those that are at fault are alone.
 async fn deliver(
     producer: &Producer,
     shape: &Shape,

@@ -1,8 +1,8 @@
 //! Options of servers and user mappings, and the client that they make.
 //!
-//! librdkafka has settings that load libraries, run commands and read files (`plugin.library.paths`,
-//! `sasl.kerberos.kinit.cmd`, `ssl.key.location`). So there is an option for each setting a user may
-//! choose, and none that is passed on by the name it has there.
+//! librdkafka has settings that load libraries, run commands and read files
+//! (`plugin.library.paths`, `sasl.kerberos.kinit.cmd`, `ssl.key.location`). So there is an option
+//! for each setting a user may choose, and none that is passed on by the name it has there.
 
 use std::time::Duration;
 
@@ -13,9 +13,13 @@ use crate::targets::kafka::topic;
 use crate::targets::options::{Access, On, Options, Spec, boolean};
 
 pub static OPTIONS: &[Spec] = &[
-    Spec::new("bootstrap_servers", On::Server, "Some of the brokers, as host:port, with commas between them.")
-        .required()
-        .check(brokers),
+    Spec::new(
+        "bootstrap_servers",
+        On::Server,
+        "Some of the brokers, as host:port, with commas between them.",
+    )
+    .required()
+    .check(brokers),
     Spec::new(
         "security_protocol",
         On::Server,
@@ -45,7 +49,8 @@ pub static OPTIONS: &[Spec] = &[
     Spec::new(
         "delivery_timeout",
         On::Server,
-        "Seconds until all records of a batch must be acknowledged, with all retries; 60 by default.",
+        "Seconds until all records of a batch must be acknowledged, with all retries; 60 by \
+         default.",
     )
     .check(|v| seconds(v, 900)),
     Spec::new("compression", On::Server, "none, gzip, snappy or lz4 (the default).")
@@ -64,8 +69,12 @@ pub static OPTIONS: &[Spec] = &[
     .check(|v| within(v, 1000, 100_000_000)),
     Spec::new("user", On::UserMapping, "The user of SASL."),
     Spec::new("password", On::UserMapping, "The password of user.").secret(),
-    Spec::new("sslcert", On::UserMapping, "A client certificate (PEM), with those that vouch for it.")
-        .check(certificates),
+    Spec::new(
+        "sslcert",
+        On::UserMapping,
+        "A client certificate (PEM), with those that vouch for it.",
+    )
+    .check(certificates),
     Spec::new("sslkey", On::UserMapping, "The private key (PEM) of sslcert.").secret().check(key),
     Spec::new(
         "password_required",
@@ -196,10 +205,13 @@ impl Config {
         }
         if !(*trusted || sasl || certified || user.get("password_required") == Some("false")) {
             return Err(Trouble::server("2F003", "the broker would not be told who is there")
-                .detail("Only a superuser's flow may use brokers that ask for no password or certificate.")
+                .detail(
+                    "Only a superuser's flow may use brokers that ask for no password or \
+                     certificate.",
+                )
                 .hint(
-                    "Use a security_protocol with sasl, or sslcert and sslkey; or let a superuser set \
-                     password_required to false in the user mapping.",
+                    "Use a security_protocol with sasl, or sslcert and sslkey; or let a \
+                     superuser set password_required to false in the user mapping.",
                 ));
         }
 
@@ -215,8 +227,9 @@ impl Config {
             ("compression.type", server.get("compression").unwrap_or("lz4").to_owned()),
             ("linger.ms", number(server, "linger", 5)?.to_string()),
             ("message.timeout.ms", (delivery_timeout * 1000).to_string()),
-            // How long a topic may be missing, which one that was just made is for a moment. Less than
-            // the above, so that what is told of one that was deleted is not that time ran out.
+            // How long a topic may be missing, which one that was just made is for a moment. Less
+            // than the above, so that what is told of one that was deleted is not that time ran
+            // out.
             ("topic.metadata.propagation.max.ms", (delivery_timeout * 500).min(30_000).to_string()),
             ("request.timeout.ms", (request_timeout * 1000).to_string()),
             ("message.max.bytes", max_message.to_string()),

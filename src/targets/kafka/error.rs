@@ -4,7 +4,7 @@ use std::fmt;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-use crate::engine::delivery::{Refused, Trouble};
+use crate::engine::delivery::{Refused, Trouble, Whose};
 
 /// What an error came of. Named with the topic.
 pub enum Doing<'a> {
@@ -46,8 +46,8 @@ pub fn is_rejection(code: Code) -> bool {
     )
 }
 
-/// The SQLSTATE of an error that records can have of themselves. A broker gives it to all records that
-/// were sent together, the good ones among them too.
+/// The SQLSTATE of an error that records can have of themselves. A broker gives it to all records
+/// that were sent together, the good ones among them too.
 pub fn row(code: Code) -> Option<&'static str> {
     match code {
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
@@ -62,8 +62,8 @@ pub fn row(code: Code) -> Option<&'static str> {
 pub fn refused(change: usize, code: Code, sqlstate: &str) -> Refused {
     let message = match sqlstate {
         "54000" => format!(
-            "the row is too large for the topic: {} (the limits are max_message_bytes of the server and \
-             max.message.bytes of the topic)",
+            "the row is too large for the topic: {} (the limits are max_message_bytes of the \
+             server and max.message.bytes of the topic)",
             said(code)
         ),
         _ => format!("the row is refused by the broker: {}", said(code)),
@@ -96,64 +96,107 @@ pub fn trouble(doing: &Doing<'_>, code: Code, heard: Option<Heard>) -> Trouble {
         Some(heard) if is_late(code) && is_rejection(heard.code) => heard.code,
         _ => code,
     };
+    let (whose, sqlstate, hint) = kind(code);
     let message = format!("{doing}: {}", said(code));
-    let trouble = match code {
-        code if is_late(code) => Trouble::server("08006", message).hint(
-            "Check that the brokers run, that bootstrap_servers and security_protocol are right, and that \
-             this machine can connect to the addresses that the brokers advertise. Where brokers are slow, \
-             raise request_timeout and delivery_timeout.",
+    let trouble = match whose {
+        Whose::Server => Trouble::server(sqlstate, message),
+        Whose::Target => Trouble::target(sqlstate, message),
+    };
+    let trouble = if hint.is_empty() { trouble } else { trouble.hint(hint) };
+    match heard {
+        Some(heard) => trouble.detail(heard.reason),
+        None => trouble,
+    }
+}
+
+/// Whose an error is, its SQLSTATE, and how to mend it.
+fn kind(code: Code) -> (Whose, &'static str, &'static str) {
+    match code {
+        code if is_late(code) => (
+            Whose::Server,
+            "08006",
+            "Check that the brokers run, that bootstrap_servers and security_protocol are right, \
+             and that this machine can connect to the addresses that the brokers advertise. Where \
+             brokers are slow, raise request_timeout and delivery_timeout.",
         ),
-        Code::Authentication | Code::SaslAuthenticationFailed => Trouble::server("28P01", message)
-            .hint("Check user and password of the user mapping, and sasl_mechanism of the server."),
-        Code::UnsupportedSASLMechanism | Code::IllegalSASLState => Trouble::server("28000", message)
-            .hint("Check sasl_mechanism of the server."),
-        Code::SSL => Trouble::server("08001", message).hint(
-            "Check security_protocol and sslrootcert of the server, and that the brokers' certificates \
-             have the names they are reached by.",
+        Code::Authentication | Code::SaslAuthenticationFailed => (
+            Whose::Server,
+            "28P01",
+            "Check user and password of the user mapping, and sasl_mechanism of the server.",
         ),
-        Code::ClusterAuthorizationFailed => Trouble::server("42501", message).hint(
-            "Let the user do this on the cluster: IdempotentWrite to send (before Kafka 2.8), Create to \
-             make topics.",
-        ),
-        Code::TopicAuthorizationFailed => Trouble::target("42501", message).hint(
-            "Let the user Describe and Write the topic; and Create it, or make it beforehand. To delete a \
-             topic it takes Delete, to check its cleanup_policy DescribeConfigs.",
-        ),
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopicId => {
-            Trouble::target("HV00R", message) // fdw_table_not_found
-                .hint("The topic was deleted, or the user may not see it. It is made again by the next try.")
+        Code::UnsupportedSASLMechanism | Code::IllegalSASLState => {
+            (Whose::Server, "28000", "Check sasl_mechanism of the server.")
         }
-        Code::InvalidTopic => Trouble::target("42602", message)
-            .hint("Names that differ in \".\" and \"_\" alone clash."),
-        Code::InvalidPartitions | Code::InvalidReplicationFactor | Code::InvalidConfig => {
-            Trouble::target("22023", message).hint(
-                "Check partitions, replication_factor and config in the options of the target. There \
-                 cannot be more replicas than brokers.",
-            )
+        Code::SSL => (
+            Whose::Server,
+            "08001",
+            "Check security_protocol and sslrootcert of the server, and that the brokers' \
+             certificates have the names they are reached by.",
+        ),
+        Code::ClusterAuthorizationFailed => (
+            Whose::Server,
+            "42501",
+            "Let the user do this on the cluster: IdempotentWrite to send (before Kafka 2.8), \
+             Create to make topics.",
+        ),
+        Code::TopicAuthorizationFailed => (
+            Whose::Target,
+            "42501",
+            "Let the user Describe and Write the topic; and Create it, or make it beforehand. To \
+             delete a topic it takes Delete, to check its cleanup_policy DescribeConfigs.",
+        ),
+        // While a client lives, records fail of `BrokerDestroy` when their partition goes away.
+        Code::BrokerDestroy
+        | Code::UnknownTopic
+        | Code::UnknownTopicOrPartition
+        | Code::UnknownPartition
+        | Code::UnknownTopicId => (
+            Whose::Target,
+            "HV00R", // fdw_table_not_found
+            "The topic was deleted, or the user may not see it. The next try makes it again.",
+        ),
+        Code::InvalidTopic => {
+            (Whose::Target, "42602", "Names that differ in \".\" and \"_\" alone clash.")
         }
-        Code::PolicyViolation => Trouble::target("53400", message)
-            .hint("The brokers have a rule about topics (create.topic.policy): make the topic as it says."),
-        Code::InvalidTimestamp => Trouble::target("22008", message)
-            .hint("The clocks of this machine and the brokers differ by more than the topic allows."),
-        Code::ThrottlingQuotaExceeded => Trouble::server("53400", message),
-        Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => Trouble::target("57P03", message)
-            .hint("Fewer replicas are in sync than min.insync.replicas of the topic asks for."),
+        Code::InvalidPartitions | Code::InvalidReplicationFactor | Code::InvalidConfig => (
+            Whose::Target,
+            "22023",
+            "Check partitions, replication_factor and config in the options of the target. There \
+             cannot be more replicas than brokers.",
+        ),
+        Code::PolicyViolation => (
+            Whose::Target,
+            "53400",
+            "The brokers have a rule for topics (create.topic.policy): make the topic as it says.",
+        ),
+        Code::InvalidTimestamp => (
+            Whose::Target,
+            "22008",
+            "The clocks of this machine and the brokers differ by more than the topic allows.",
+        ),
+        Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => (
+            Whose::Target,
+            "57P03",
+            "Fewer replicas are in sync than min.insync.replicas of the topic asks for.",
+        ),
         // The producer can no longer say what has arrived. A new one begins anew.
         Code::Fatal
         | Code::OutOfOrderSequenceNumber
         | Code::UnknownProducerId
         | Code::InvalidProducerEpoch
         | Code::InvalidProducerIdMapping
-        | Code::GaplessGuarantee => Trouble::target("HV000", message)
-            .hint("A new producer is opened for the next try: if this goes on, look into the brokers' logs."),
+        | Code::GaplessGuarantee => (
+            Whose::Target,
+            "HV000",
+            "The next try opens a new producer: if this goes on, look into the brokers' logs.",
+        ),
         Code::UnsupportedVersion | Code::UnsupportedFeature | Code::UnsupportedCompressionType => {
-            Trouble::server("0A000", message).hint("The brokers must be Kafka 0.11 or newer.")
+            (Whose::Server, "0A000", "The brokers must be Kafka 0.11 or newer.")
         }
-        _ => Trouble::server("HV000", message),
-    };
-    match heard {
-        Some(heard) => trouble.detail(heard.reason),
-        None => trouble,
+        Code::ThrottlingQuotaExceeded => {
+            (Whose::Server, "53400", "The brokers have a quota for this user.")
+        }
+        _ => (Whose::Server, "HV000", ""),
     }
 }
 
@@ -185,7 +228,6 @@ fn said(code: Code) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::delivery::Whose;
 
     #[test]
     fn errors_are_told_apart() {
@@ -197,6 +239,7 @@ mod tests {
             (Code::ClusterAuthorizationFailed, Whose::Server, "42501"),
             (Code::TopicAuthorizationFailed, Whose::Target, "42501"),
             (Code::UnknownTopic, Whose::Target, "HV00R"),
+            (Code::BrokerDestroy, Whose::Target, "HV00R"),
             (Code::InvalidReplicationFactor, Whose::Target, "22023"),
             (Code::Fatal, Whose::Target, "HV000"),
             (Code::KafkaStorageError, Whose::Server, "HV000"),

@@ -1,8 +1,8 @@
 //! A producer: sends records, and knows which have arrived.
 //!
 //! Threads: librdkafka has one for each broker and one of its own. It blocks all signals in them
-//! (`rd_kafka_new`, `rd_kafka_broker_add`), so they take none that are for the backend. All callbacks
-//! come from [`BaseProducer::poll`], on the thread that calls it.
+//! (`rd_kafka_new`, `rd_kafka_broker_add`), so they take none that are for the backend. All
+//! callbacks come from [`BaseProducer::poll`], on the thread that calls it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -55,7 +55,8 @@ struct Deliveries {
 }
 
 impl ClientContext for Ear {
-    /// Nothing: what matters comes as an error, and this would go to the stderr of the database server.
+    /// Nothing: what matters comes as an error, and this would go to the stderr of the database
+    /// server.
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -88,8 +89,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sends records. When it is dropped, what was not sent yet never will be: it purges its queues, ends
-/// its threads and closes its connections, which takes no answer from a broker.
+/// Sends records. When it is dropped, what was not sent yet never will be: it purges its queues,
+/// ends its threads and closes its connections. That takes no answer from a broker, and some
+/// milliseconds; a name that is being looked up by then is waited for.
 pub struct Producer {
     client: Arc<BaseProducer<Ear>>,
     delivery_timeout: Duration,
@@ -196,8 +198,8 @@ impl Producer {
         }
     }
 
-    /// How many records have arrived or failed by now. An error if one failed for a reason that is no
-    /// row's: then nothing is to be waited for.
+    /// How many records have arrived or failed by now. An error if one failed for a reason that is
+    /// no row's: then nothing is to be waited for.
     fn look(&self, shape: &Shape) -> Result<usize, Trouble> {
         self.serve();
         let (done, failed) = {
@@ -215,9 +217,8 @@ impl Producer {
     fn trouble(&self, shape: &Shape, code: Code) -> Trouble {
         let doing = Doing::Send(&shape.target);
         match self.client.client().fatal_error() {
-            Some((code, reason)) => {
-                error::trouble(&doing, Code::Fatal, Some(Heard { code, reason }))
-            }
+            // What ended the producer, which all its records fail of then.
+            Some((code, reason)) => error::trouble(&doing, code, Some(Heard { code, reason })),
             None => error::trouble(&doing, code, self.heard()),
         }
     }

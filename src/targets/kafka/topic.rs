@@ -107,8 +107,8 @@ impl<'a> Topic<'a> {
             || [".", ".."].contains(&name)
         {
             return Err(format!(
-                "target \"{name}\" cannot be the name of a topic: Kafka allows up to 249 of the characters \
-                 a-z, A-Z, 0-9, \".\", \"_\" and \"-\""
+                "target \"{name}\" cannot be the name of a topic: Kafka allows up to 249 of the \
+                 characters a-z, A-Z, 0-9, \".\", \"_\" and \"-\""
             ));
         }
         if name.starts_with("__") {
@@ -233,6 +233,9 @@ fn policy(found: &ConfigResource) -> Option<String> {
 }
 
 /// What asks for topics to be made and deleted.
+///
+/// It has a thread that is Rust's own, and so blocks the signals that the thread blocks that makes
+/// it.
 pub struct Admin<'a> {
     client: AdminClient<Ear>,
     options: AdminOptions,
@@ -260,7 +263,9 @@ impl<'a> Admin<'a> {
         let failed = |e: KafkaError| error::of(doing, &e, self.producer.heard());
         tokio::select! {
             answer = answer => answer.map_err(failed),
-            code = self.producer.rejected() => Err(error::trouble(doing, code, self.producer.heard())),
+            code = self.producer.rejected() => {
+                Err(error::trouble(doing, code, self.producer.heard()))
+            }
         }
     }
 }
@@ -290,7 +295,8 @@ mod tests {
 
     #[test]
     fn options_are_numbers_or_text() {
-        let all = json!({"partitions": 3, "replication_factor": "2", "cleanup_policy": "compact,delete",
+        let all = json!({"partitions": 3, "replication_factor": "2",
+            "cleanup_policy": "compact,delete",
             "config": {"retention.ms": -1, "min.insync.replicas": "2", "preallocate": true}});
         let all = shape("t", all);
         let topic = Topic::new(&all).unwrap_or_else(|e| panic!("{e}"));
