@@ -69,6 +69,32 @@ pub fn capture(id: i32, wait: bool) -> Result<bool> {
     Ok(acquire(&tag, MODE, false, wait))
 }
 
+fn of_segment(capture: i32, segment: i32) -> Result<pg_sys::LOCKTAG> {
+    let class = sql::one::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
+        .ok_or_else(|| Error::internal("table coco.capture does not exist"))?;
+    // SAFETY: reads the backend's own state.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    Ok(object(database, class, capture as u32, segment as u16 + 1))
+}
+
+/// Tells others, until the transaction ends, that it has emptied a segment of a log: it is not only
+/// looking at it under its lock.
+pub fn emptied(capture: i32, segment: i32) -> Result<()> {
+    acquire(&of_segment(capture, segment)?, MODE, false, true);
+    Ok(())
+}
+
+/// Whether a transaction that is still open has emptied a segment.
+pub fn is_emptied(capture: i32, segment: i32) -> Result<bool> {
+    let tag = of_segment(capture, segment)?;
+    if !acquire(&tag, MODE, false, false) {
+        return Ok(true);
+    }
+    // SAFETY: the lock just taken.
+    unsafe { pg_sys::LockRelease(&tag, MODE, false) };
+    Ok(false)
+}
+
 /// Takes one of the places for workers in this database until the process ends; `false` where
 /// another has it.
 pub fn seat(number: u16) -> Result<bool> {

@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 
 use super::{Capture, segment_name};
 use crate::catalog::error::Result;
+use crate::catalog::locks;
 use crate::catalog::model::{Source, numbered};
 use crate::catalog::role::ActingAs;
 use crate::catalog::sql::{self, Arg, arg};
@@ -34,15 +35,28 @@ fn of<'a>(snapshot: &Snapshot) -> Vec<Arg<'a>> {
     vec![arg(snapshot.xmax.to_string()), arg(running)]
 }
 
-/// The segments, locked for reading. One that is locked is being emptied, or is only looked at for
-/// whether it can be: it is waited for, since it may be needed.
-fn readable(capture: &Capture) -> Vec<String> {
+/// The segments, locked for reading. One that a transaction has emptied, which is still open, is left
+/// out: every stored cursor has passed it. One that is only looked at for that may be needed still, and
+/// is free in a moment.
+fn readable(capture: &Capture) -> Result<Vec<String>> {
     let lock = pg_sys::AccessShareLock as i32;
-    for (_, segment) in &capture.segments {
+    let mut names = Vec::new();
+    for (n, segment) in &capture.segments {
         // SAFETY: a heavyweight lock, kept until the transaction ends.
-        unsafe { pg_sys::LockRelationOid(*segment, lock) };
+        let locked = || unsafe { pg_sys::ConditionalLockRelationOid(*segment, lock) };
+        loop {
+            if locked() {
+                names.push(segment_name(capture.id, *n));
+                break;
+            }
+            if locks::is_emptied(capture.id, *n)? {
+                break;
+            }
+            pgrx::check_for_interrupts!();
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
-    capture.segments.iter().map(|(n, _)| segment_name(capture.id, *n)).collect()
+    Ok(names)
 }
 
 /// What was read of a log.
@@ -65,7 +79,7 @@ pub fn changed(
     limit: Option<usize>,
     keys: &mut Rows,
 ) -> Result<Read> {
-    let segments = readable(capture);
+    let segments = readable(capture)?;
     if segments.is_empty() {
         return Ok(Read::Keys(None));
     }
@@ -161,7 +175,7 @@ pub fn pending(
         args.push(arg(until.to_string()));
     }
     more.push_str(&format!(" limit {limit}"));
-    let segments = readable(capture);
+    let segments = readable(capture)?;
     if segments.is_empty() {
         return Ok(0);
     }
@@ -174,7 +188,7 @@ pub fn pending(
 /// Keeps what is new since the active snapshot from being emptied until the transaction ends: then
 /// others see the cursor that it stores. `false` where it may have been emptied already.
 pub fn keep(statements: &Statements, capture: &Capture) -> Result<bool> {
-    if readable(capture).len() < capture.segments.len() {
+    if readable(capture)?.len() < capture.segments.len() {
         return Ok(false);
     }
     let _as = ActingAs::extension_owner()?;
@@ -233,6 +247,7 @@ fn empty(capture: &Capture, n: i32, segment: pg_sys::Oid) -> Result<bool> {
         return Ok(false);
     }
     sql::execute(&format!("truncate {}", segment_name(capture.id, n)), &[])?;
+    locks::emptied(capture.id, n)?;
     Ok(true)
 }
 
