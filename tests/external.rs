@@ -474,6 +474,34 @@ fn a_lost_ledger_sends_everything_again() {
     db.verify_clean("f");
 }
 
+#[test]
+fn what_is_refused_while_that_cannot_be_noted_is_not_lost() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_noted", &receiver);
+    db.run(
+        "insert into docs select i, case i when 1 then 'poison' else 'b' end from generate_series(1, 5000) i;
+         create table way as select 1 as x;
+         create function public.in_the_way() returns trigger language plpgsql as $$ begin
+             if exists (select from public.way) then raise 'it cannot be noted'; end if;
+             return new;
+           end $$;
+         create trigger in_the_way before update of sent on coco.delivery
+           for each row execute function public.in_the_way()",
+    );
+    declare(&mut db, "f");
+    receiver.refuse(200, "POISON");
+    // Several batches; and so late that the next is read meanwhile.
+    receiver.always(Some(Fault::Late(std::time::Duration::from_millis(300))));
+    db.run("select coco.start('f')");
+    until("it is sent", || receiver.requests().len() >= 3);
+    db.run("delete from way");
+    receiver.always(None);
+    db.run("select coco.wait('f', '60 s')");
+    assert_eq!(receiver.rows("f", "out").len(), 4999);
+    let error = "select target_key::text from coco.errors where flow = 'f' and target = 'out'";
+    assert_eq!(text(&mut db.client, error), "{\"id\": 1}");
+}
+
 /// Random changes, while the other side fails in every way it can.
 #[test]
 fn whatever_goes_wrong_the_target_ends_up_right() {

@@ -122,7 +122,7 @@ impl Sender {
         if let Some(sending) = self.targets.get_mut(&target)
             && let Some(way) = sending.way.take()
         {
-            match way.task.state() {
+            let arrived = match way.task.state() {
                 State::Running => {
                     let after = way.batch.upto;
                     sending.way = Some(way);
@@ -132,12 +132,17 @@ impl Sender {
                     }
                     return Ok(());
                 }
-                State::Done(arrived) => self.arrived(flow, target, way.batch, arrived, step)?,
+                State::Done(arrived) => arrived,
                 State::Lost => {
                     let result = Err(Trouble::target("XX000", "the connector has failed"));
-                    let arrived = Arrived { client: None, prepared: None, result };
-                    self.arrived(flow, target, way.batch, arrived, step)?;
+                    Arrived { client: None, prepared: None, result }
                 }
+            };
+            if let Err(failed) = self.arrived(flow, target, way.batch, arrived, step) {
+                // What became of the batch is not noted: it is sent again, before what comes after.
+                self.targets.remove(&target);
+                self.leave(target)?;
+                return Err(failed);
             }
         }
         self.send(flow, target, step)
@@ -204,7 +209,8 @@ impl Sender {
         if step.troubled && !self.targets.contains_key(&target) {
             return Ok(());
         }
-        let next = self.targets.get_mut(&target).and_then(|t| t.next.take());
+        let next = self.targets.get_mut(&target);
+        let next = next.and_then(|t| Some((t.next.take()?, t.shape.clone())));
         // The lock is kept from a batch to the next.
         if !self.held.contains(&target) {
             match transaction(|| locks::target(target))? {
@@ -300,8 +306,8 @@ fn find(flow: &Flow, target: i32) -> Option<(&Declared, &External)> {
     Some((declared, declared.external.as_ref()?))
 }
 
-/// What is to be sent, and with what.
-fn begin(flow: &str, target: i32, next: Option<Batch>) -> Result<Begun, Error> {
+/// What is to be sent, and with what. `next`: what was read already, and for which shape.
+fn begin(flow: &str, target: i32, next: Option<(Batch, Arc<Shape>)>) -> Result<Begun, Error> {
     let ready = ready::ready(flow)?;
     let Some((declared, external)) = find(&ready.flow, target) else { return Ok(Begun::Nothing) };
     let Some(state) = delivery::state(target)? else { return Ok(Begun::Nothing) };
@@ -313,8 +319,9 @@ fn begin(flow: &str, target: i32, next: Option<Batch>) -> Result<Begun, Error> {
         Err(error) => return Ok(Begun::Trouble(trouble(error))),
     };
     let batch = match next {
-        Some(batch) => Some(batch),
-        None => {
+        // Of another shape it is not any more: the outbox has been made anew.
+        Some((batch, read_for)) if *read_for == shape => Some(batch),
+        _ => {
             let size = size(connector);
             outbox::read(
                 &ready.flow,
