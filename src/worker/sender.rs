@@ -16,7 +16,7 @@ use crate::catalog::error::Error;
 use crate::catalog::external::outbox::{self, Batch, Size};
 use crate::catalog::external::{delivery, server};
 use crate::catalog::model::{External, Flow, Target as Declared};
-use crate::catalog::{locks, ready};
+use crate::catalog::{declare, locks, ready, subtransaction};
 use crate::engine::delivery::{Change, Refused, Shape, Trouble};
 use crate::targets::options::{Access, Options};
 use crate::targets::{self, Connector, Prepared, Target};
@@ -339,7 +339,7 @@ fn begin(flow: &str, target: i32, next: Option<(Batch, Arc<Shape>)>) -> Result<B
 }
 
 fn trouble(error: Error) -> Trouble {
-    let sqlstate = crate::catalog::subtransaction::sqlstate(error.code as i32);
+    let sqlstate = subtransaction::sqlstate(error.code as i32);
     let mut trouble = Trouble::target(&sqlstate, error.message);
     trouble.detail = error.detail;
     trouble.hint = error.hint;
@@ -408,47 +408,48 @@ async fn open(
     Ok((client, prepared))
 }
 
-/// Removes what connectors have made for a flow.
-pub fn remove(flow: &str) -> Result<(), Failed> {
-    let made = transaction(|| {
-        let ready = ready::ready(flow)?;
-        let made = |t: &&Declared| t.external.is_some() && t.made;
-        Ok(ready.flow.targets.iter().filter(made).map(|t| t.id).collect::<Vec<_>>())
-    })?;
-    for target in made {
-        let found = transaction(|| {
-            let ready = ready::ready(flow)?;
-            match find(&ready.flow, target) {
-                Some((declared, external)) => reach(&ready.flow, declared, external).map(Some),
-                None => Ok(None),
-            }
-        })?;
-        let Some((shape, connector, access)) = found else { continue };
-        // What another process is sending would come after.
-        while !transaction(|| locks::target(target))? {
+/// Drops a flow with all that was made for it: here and outside, or neither. In one transaction of the
+/// caller's, and with what keeps others from sending, until the process ends.
+pub fn drop_flow(flow: &str) -> Result<(), Error> {
+    // Nothing is added to the outboxes any more: a worker that sends comes to an end.
+    let ready = ready::locked(flow)?;
+    let mut made = Vec::new();
+    for target in ready.flow.targets.iter().filter(|t| t.made) {
+        let Some(external) = &target.external else { continue };
+        made.push(reach(&ready.flow, target, external)?);
+        while !locks::target(target.id)? {
             super::wait(Duration::from_millis(100));
         }
-        let work = async move { (connector.open)(access)?.remove(&shape).await };
-        let task = runtime::spawn(work)
-            .map_err(|e| Error::internal(format!("no thread could be started: {e}")))?;
-        let result = loop {
-            match task.state() {
-                State::Running => super::wait(Duration::from_secs(1)),
-                State::Done(result) => break result,
-                State::Lost => break Err(Trouble::target("XX000", "the connector has failed")),
-            }
-        };
-        if let Err(trouble) = result {
-            let mut error = Error::new(
-                pgrx::PgSqlErrorCode::ERRCODE_CONNECTION_EXCEPTION,
-                format!("a target cannot be removed: {}", trouble.message),
-            )
-            .hint("Nothing was dropped. coco.drop_flow with keep_targets leaves it where it is.");
-            error.detail = trouble.detail;
-            return Err(Failed { sqlstate: trouble.sqlstate, error });
-        }
+    }
+    declare::drop_flow(flow, false)?;
+    // Last, since it cannot be undone.
+    for (shape, connector, access) in made {
+        remove(shape, connector, access)?;
     }
     Ok(())
+}
+
+/// Removes what a connector has made.
+fn remove(shape: Shape, connector: &'static Connector, access: Access) -> Result<(), Error> {
+    let work = async move { (connector.open)(access)?.remove(&shape).await };
+    let task = runtime::spawn(work)
+        .map_err(|e| Error::internal(format!("no thread could be started: {e}")))?;
+    let result = loop {
+        match task.state() {
+            State::Running => super::wait(Duration::from_secs(1)),
+            State::Done(result) => break result,
+            State::Lost => break Err(Trouble::target("XX000", "the connector has failed")),
+        }
+    };
+    result.map_err(|trouble| {
+        let mut error = Error::new(
+            subtransaction::code(&trouble.sqlstate),
+            format!("a target cannot be removed: {}", trouble.message),
+        )
+        .hint("The flow is not dropped. coco.drop_flow with keep_targets leaves its targets where they are.");
+        error.detail = trouble.detail;
+        error
+    })
 }
 
 /// What a connector is to know of a target, and what it reaches it with.
