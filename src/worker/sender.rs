@@ -16,7 +16,7 @@ use crate::catalog::error::Error;
 use crate::catalog::external::outbox::{self, Batch, Size};
 use crate::catalog::external::{delivery, server};
 use crate::catalog::model::{External, Flow, Target as Declared};
-use crate::catalog::{declare, locks, ready, subtransaction};
+use crate::catalog::{declare, locks, ready, sql, subtransaction};
 use crate::engine::delivery::{Change, Refused, Shape, Trouble};
 use crate::targets::options::{Access, Options};
 use crate::targets::{self, Connector, Prepared, Target};
@@ -422,6 +422,7 @@ pub fn drop_flow(flow: &str) -> Result<(), Error> {
         }
     }
     declare::drop_flow(flow, false)?;
+    sql::commit_durably();
     // Last, since it cannot be undone.
     for (shape, connector, access) in made {
         remove(shape, connector, access)?;
