@@ -7,6 +7,8 @@ mod http;
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Fault, Receiver};
 use postgres::Client;
@@ -515,6 +517,87 @@ fn what_a_lookup_affects_is_evaluated_also_where_a_scan_takes_several_transactio
     let counts = db.update("f", "normal").remove(0);
     assert_eq!((counts.evaluated, counts.upserted), (30, 30));
     assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, query, "q.id"));
+}
+
+#[test]
+fn a_flow_goes_with_all_that_was_made_for_it_or_stays() {
+    let mut db = TestDb::new("external_drop");
+    let mut other = TestDb::new("external_drop_there");
+    server_for(&mut db, &other);
+    db.run(
+        "create table docs (id int primary key, body text);
+         insert into docs select i, 'b' || i from generate_series(1, 100) i;
+         select coco.create_flow('f'); select coco.add_source('f', 'docs');
+         select coco.add_target('f', 'here', 'select id, body from docs', '{id}');
+         select coco.add_target('f', 'there', 'select id, body from docs', '{id}', server => 'pg');",
+    );
+    db.update("f", "normal");
+    let drop = "select coco.drop_flow('f', keep_targets => false)";
+    let there = "select count(*)::text from there";
+
+    // Something hinders it here, or there.
+    db.run("create view on_it as select * from here");
+    fails(&mut db.client, drop, "2BP01");
+    assert_eq!(text(&mut other.client, there), "100");
+    db.run("drop view on_it; alter server pg options (set dbname 'coco_test_nowhere')");
+    fails(&mut db.client, drop, "3D000");
+    db.run("alter server pg options (set dbname 'coco_test_external_drop_there')");
+    db.run("delete from docs where id = 1");
+    db.update("f", "normal");
+    db.verify_clean("f");
+    assert_eq!(text(&mut other.client, there), "99");
+
+    // Nothing is made again by a worker that follows the flow.
+    db.run("select coco.start('f'); select coco.wait('f', '60 s')");
+    let mut writer = db.connect();
+    let ended = Arc::new(AtomicBool::new(false));
+    let writing = std::thread::spawn({
+        let ended = ended.clone();
+        move || {
+            let mut id = 1000;
+            while !ended.load(Ordering::Relaxed) {
+                writer.execute("insert into docs values ($1, 'new')", &[&id]).expect("a row");
+                id += 1;
+            }
+        }
+    });
+    until("rows arrive", || text(&mut other.client, there).parse::<i32>().expect("a number") > 150);
+    db.run("begin");
+    db.run(drop);
+    db.run("rollback");
+    ended.store(true, Ordering::Relaxed);
+    writing.join().expect("rows are written");
+    assert_eq!(text(&mut db.client, "select to_regclass('here')::text"), "");
+    assert_eq!(text(&mut db.client, "select count(*)::text from coco.flows"), "0");
+    assert_eq!(text(&mut other.client, "select to_regclass('there')::text"), "");
+}
+
+#[test]
+fn what_is_refused_while_that_cannot_be_noted_is_not_lost() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_noted", &receiver);
+    db.run(
+        "insert into docs select i, case i when 1 then 'poison' else 'b' end from generate_series(1, 5000) i;
+         create table way as select 1 as x;
+         create function public.in_the_way() returns trigger language plpgsql as $$ begin
+             if exists (select from public.way) then raise 'it cannot be noted'; end if;
+             return new;
+           end $$;
+         create trigger in_the_way before update of sent on coco.delivery
+           for each row execute function public.in_the_way()",
+    );
+    declare(&mut db, "f");
+    receiver.refuse(200, "POISON");
+    // Several batches; and so late that the next is read meanwhile.
+    receiver.always(Some(Fault::Late(std::time::Duration::from_millis(300))));
+    db.run("select coco.start('f')");
+    until("it is sent", || receiver.requests().len() >= 3);
+    db.run("delete from way");
+    receiver.always(None);
+    db.run("select coco.wait('f', '60 s')");
+    assert_eq!(receiver.rows("f", "out").len(), 4999);
+    let error = "select target_key::text from coco.errors where flow = 'f' and target = 'out'";
+    assert_eq!(text(&mut db.client, error), "{\"id\": 1}");
 }
 
 /// Random changes, while the other side fails in every way it can.

@@ -4,6 +4,8 @@
 #[allow(dead_code)]
 #[path = "../src/engine/mod.rs"]
 mod engine;
+#[path = "support/scripted.rs"]
+mod scripted;
 #[path = "neo4j/mod.rs"]
 mod support;
 #[allow(dead_code)]

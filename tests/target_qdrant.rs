@@ -5,6 +5,8 @@
 #[allow(dead_code)]
 #[path = "../src/engine/mod.rs"]
 mod engine;
+#[path = "support/scripted.rs"]
+mod scripted;
 #[allow(dead_code)]
 #[path = "../src/targets/mod.rs"]
 mod targets;
@@ -13,9 +15,6 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use engine::delivery::{Change, Column, Refused, Shape, Trouble, Values, Whose};
@@ -27,6 +26,7 @@ use qdrant_client::qdrant::{
     QueryPointsBuilder, RetrievedPoint, ScrollPointsBuilder, VectorOutput, VectorParamsBuilder,
     vector_output,
 };
+use scripted::Scripted;
 use serde_json::{Value, json};
 use targets::options::{Access, On, Options};
 use targets::{Connector, Prepared, Target, connector};
@@ -36,18 +36,15 @@ const KEY: &str = "k3y-of-the-tests";
 
 /// A server of its own, and a runtime to talk to it.
 struct Server {
-    dir: PathBuf,
+    script: Scripted,
     url: String,
     runtime: Runtime,
 }
 
 impl Server {
     fn start(options: &[&str]) -> Server {
-        static SERVERS: AtomicUsize = AtomicUsize::new(0);
-        let n = SERVERS.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("coco-qdrant.{}.{n}", std::process::id()));
         let runtime = Runtime::new().expect("a runtime");
-        let mut server = Server { dir, url: String::new(), runtime };
+        let mut server = Server { script: Scripted::new("qdrant"), url: String::new(), runtime };
         server.up(options);
         server
     }
@@ -55,23 +52,23 @@ impl Server {
     fn up(&mut self, options: &[&str]) {
         let owner = std::process::id().to_string();
         let options = [&["--while", &owner], options].concat();
-        self.url = script("start", &self.dir, &options);
+        self.url = self.script.run("start", &options);
     }
 
     fn down(&self) {
-        script("stop", &self.dir, &[]);
+        self.script.run("stop", &[]);
     }
 
     /// What goes wrong from now on: see `Faults` of the server.
     fn faults(&self, faults: Value) {
-        let new = self.dir.join("faults.new");
+        let new = self.script.dir.join("faults.new");
         std::fs::write(&new, faults.to_string()).expect("a file");
-        std::fs::rename(new, self.dir.join("faults.json")).expect("a file");
+        std::fs::rename(new, self.script.dir.join("faults.json")).expect("a file");
     }
 
     /// The requests of a method that were carried out: how many points each had.
     fn done(&self, method: &str) -> Vec<usize> {
-        let done = std::fs::read_to_string(self.dir.join("done")).unwrap_or_default();
+        let done = std::fs::read_to_string(self.script.dir.join("done")).unwrap_or_default();
         let of_method = done.lines().filter_map(|line| line.split_once(' '));
         let of_method = of_method.filter(|(name, _)| *name == method);
         of_method.map(|(_, points)| points.parse().unwrap_or(0)).collect()
@@ -119,26 +116,6 @@ impl Server {
     fn ids(&self, collection: &str) -> Vec<String> {
         self.points(collection).into_keys().collect()
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Not `down`: a test that has failed must not panic again.
-        let _ = run_script("stop", &self.dir, &[]);
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-fn run_script(command: &str, dir: &Path, options: &[&str]) -> std::io::Result<Output> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/servers/qdrant.sh");
-    Command::new(script).arg(command).arg(dir).args(options).output()
-}
-
-/// What the script prints.
-fn script(command: &str, dir: &Path, options: &[&str]) -> String {
-    let output = run_script(command, dir, options).expect("the script runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
 }
 
 fn qdrant() -> &'static Connector {
@@ -674,7 +651,8 @@ fn over_tls_the_certificate_is_checked() {
         let mut target = open(access(options, &[("api_key", KEY)])).expect("a target");
         server.block_on(target.prepare(&shape))
     };
-    let authority = std::fs::read_to_string(server.dir.join("ca.pem")).expect("a certificate");
+    let authority =
+        std::fs::read_to_string(server.script.dir.join("ca.pem")).expect("a certificate");
     let url = server.url.as_str();
     assert_eq!(prepare(&[("url", url), ("sslrootcert", &authority)]), Ok(Prepared::Made));
     // The certificate is another server's.

@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 use super::external;
 use crate::catalog::declare::{self, Elsewhere, LookupOptions, SourceOptions};
 use crate::catalog::error::Error;
-use crate::catalog::{ready, registry, update};
+use crate::catalog::{registry, update};
 use crate::worker::session::{self, Order};
 
 /// A flow in one call: its source, query, target and key; or, with the name alone, an empty flow
@@ -133,8 +133,9 @@ fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<(), ErrorR
 #[pg_extern(sql = false)]
 fn drop_flow(flow: &str, keep_targets: bool) -> Result<(), ErrorReport> {
     if !keep_targets && registry::has_made_external(flow)? {
-        ready::ready(flow)?;
-        session::run(flow, Order::Remove, update::configured())?;
+        // What is outside cannot come back: a worker drops all of it in a transaction of its own.
+        session::run(flow, Order::Drop, update::configured())?;
+        return Ok(());
     }
     Ok(declare::drop_flow(flow, keep_targets)?)
 }

@@ -103,6 +103,14 @@ pub fn sqlstate(packed: i32) -> String {
     (0..5).map(|i| (((packed >> (6 * i)) & 0x3F) as u8 + b'0') as char).collect()
 }
 
+/// The code of an SQLSTATE's five characters. pgrx takes what it does not know for an internal error.
+pub fn code(sqlstate: &str) -> PgSqlErrorCode {
+    let bits = |c: u8| isize::from(c.wrapping_sub(b'0') & 0x3F);
+    let packed =
+        sqlstate.bytes().take(5).enumerate().fold(0, |all, (n, c)| all + (bits(c) << (6 * n)));
+    PgSqlErrorCode::from(packed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +119,9 @@ mod tests {
     fn sqlstates_unpack() {
         assert_eq!(sqlstate(PgSqlErrorCode::ERRCODE_DIVISION_BY_ZERO as i32), "22012");
         assert_eq!(sqlstate(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR as i32), "XX000");
+        for one in ["22012", "08P01", "HV024", "XX000"] {
+            assert_eq!(sqlstate(code(one) as i32), one);
+        }
     }
 
     #[test]

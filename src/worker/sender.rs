@@ -16,7 +16,7 @@ use crate::catalog::error::Error;
 use crate::catalog::external::outbox::{self, Batch, Size};
 use crate::catalog::external::{delivery, server};
 use crate::catalog::model::{External, Flow, Target as Declared};
-use crate::catalog::{live, locks, ready};
+use crate::catalog::{declare, locks, ready, sql, subtransaction};
 use crate::engine::delivery::{Change, Refused, Shape, Trouble};
 use crate::targets::options::{Access, Options};
 use crate::targets::{self, Connector, Prepared, Target};
@@ -124,7 +124,7 @@ impl Sender {
         if let Some(sending) = self.targets.get_mut(&target)
             && let Some(way) = sending.way.take()
         {
-            match way.task.state() {
+            let arrived = match way.task.state() {
                 State::Running => {
                     let after = way.batch.upto;
                     sending.way = Some(way);
@@ -134,32 +134,20 @@ impl Sender {
                     }
                     return Ok(());
                 }
-                State::Done(arrived) => self.note(flow, target, way.batch, arrived, step)?,
+                State::Done(arrived) => arrived,
                 State::Lost => {
                     let result = Err(Trouble::target("XX000", "the connector has failed"));
-                    let arrived = Arrived { client: None, prepared: None, result };
-                    self.note(flow, target, way.batch, arrived, step)?;
+                    Arrived { client: None, prepared: None, result }
                 }
+            };
+            if let Err(failed) = self.arrived(flow, target, way.batch, arrived, step) {
+                // What became of the batch is not noted: it is sent again, before what comes after.
+                self.targets.remove(&target);
+                self.leave(target)?;
+                return Err(failed);
             }
         }
         self.send(flow, target, step)
-    }
-
-    /// As [`Sender::arrived`]. Where that cannot be noted, nothing after it may be sent: it comes again.
-    fn note(
-        &mut self,
-        flow: &str,
-        target: i32,
-        batch: Batch,
-        arrived: Arrived,
-        step: &mut Step,
-    ) -> Result<(), Failed> {
-        let noted = self.arrived(flow, target, batch, arrived, step);
-        if noted.is_err() {
-            self.targets.remove(&target);
-            self.leave(target)?;
-        }
-        noted
     }
 
     /// A batch is back. Settles it, or records what hindered it.
@@ -223,8 +211,8 @@ impl Sender {
         if step.troubled && !self.targets.contains_key(&target) {
             return Ok(());
         }
-        let known = self.targets.get_mut(&target);
-        let next = known.and_then(|t| Some((t.next.take()?, t.shape.clone())));
+        let next = self.targets.get_mut(&target);
+        let next = next.and_then(|t| Some((t.next.take()?, t.shape.clone())));
         // The lock is kept from a batch to the next.
         if !self.held.contains(&target) {
             match transaction(|| locks::target(target))? {
@@ -324,7 +312,7 @@ fn find(flow: &Flow, target: i32) -> Option<(&Declared, &External)> {
     Some((declared, declared.external.as_ref()?))
 }
 
-/// What is to be sent, and with what.
+/// What is to be sent, and with what. `next`: what was read already, and for which shape.
 fn begin(flow: &str, target: i32, next: Option<(Batch, Arc<Shape>)>) -> Result<Begun, Error> {
     let ready = ready::ready(flow)?;
     let Some((declared, external)) = find(&ready.flow, target) else { return Ok(Begun::Nothing) };
@@ -337,7 +325,7 @@ fn begin(flow: &str, target: i32, next: Option<(Batch, Arc<Shape>)>) -> Result<B
         Err(error) => return Ok(Begun::Trouble(trouble(error))),
     };
     let batch = match next {
-        // It was read while another query was not declared yet.
+        // Of another shape it is not any more: the outbox has been made anew.
         Some((batch, read_for)) if *read_for == shape => Some(batch),
         _ => {
             let size = size(connector);
@@ -357,7 +345,7 @@ fn begin(flow: &str, target: i32, next: Option<(Batch, Arc<Shape>)>) -> Result<B
 }
 
 fn trouble(error: Error) -> Trouble {
-    let sqlstate = crate::catalog::subtransaction::sqlstate(error.code as i32);
+    let sqlstate = subtransaction::sqlstate(error.code as i32);
     let mut trouble = Trouble::target(&sqlstate, error.message);
     trouble.detail = error.detail;
     trouble.hint = error.hint;
@@ -426,49 +414,49 @@ async fn open(
     Ok((client, prepared))
 }
 
-/// Removes what connectors have made for a flow.
-pub fn remove(flow: &str) -> Result<(), Failed> {
-    // A worker that follows it would make it again.
-    transaction(|| live::stop(flow))?;
-    let made = transaction(|| {
-        let ready = ready::ready(flow)?;
-        let made = |t: &&Declared| t.external.is_some() && t.made;
-        Ok(ready.flow.targets.iter().filter(made).map(|t| t.id).collect::<Vec<_>>())
-    })?;
-    for target in made {
-        let found = transaction(|| {
-            let ready = ready::ready(flow)?;
-            match find(&ready.flow, target) {
-                Some((declared, external)) => reach(&ready.flow, declared, external).map(Some),
-                None => Ok(None),
-            }
-        })?;
-        let Some((shape, connector, access)) = found else { continue };
-        // What another process is sending would come after.
-        while !transaction(|| locks::target(target))? {
+/// Drops a flow with all that was made for it: here and outside, or neither. In one transaction of the
+/// caller's, and with what keeps others from sending, until the process ends.
+pub fn drop_flow(flow: &str) -> Result<(), Error> {
+    // Nothing is added to the outboxes any more: a worker that sends comes to an end.
+    let ready = ready::locked(flow)?;
+    let mut made = Vec::new();
+    for target in ready.flow.targets.iter().filter(|t| t.made) {
+        let Some(external) = &target.external else { continue };
+        made.push(reach(&ready.flow, target, external)?);
+        while !locks::target(target.id)? {
             super::wait(Duration::from_millis(100));
         }
-        let work = async move { (connector.open)(access)?.remove(&shape).await };
-        let task = runtime::spawn(work)
-            .map_err(|e| Error::internal(format!("no thread could be started: {e}")))?;
-        let result = loop {
-            match task.state() {
-                State::Running => super::wait(Duration::from_secs(1)),
-                State::Done(result) => break result,
-                State::Lost => break Err(Trouble::target("XX000", "the connector has failed")),
-            }
-        };
-        if let Err(trouble) = result {
-            let mut error = Error::new(
-                pgrx::PgSqlErrorCode::ERRCODE_CONNECTION_EXCEPTION,
-                format!("a target cannot be removed: {}", trouble.message),
-            )
-            .hint("Nothing was dropped. coco.drop_flow with keep_targets leaves it where it is.");
-            error.detail = trouble.detail;
-            return Err(Failed { sqlstate: trouble.sqlstate, error });
-        }
+    }
+    declare::drop_flow(flow, false)?;
+    sql::commit_durably();
+    // Last, since it cannot be undone.
+    for (shape, connector, access) in made {
+        remove(shape, connector, access)?;
     }
     Ok(())
+}
+
+/// Removes what a connector has made.
+fn remove(shape: Shape, connector: &'static Connector, access: Access) -> Result<(), Error> {
+    let work = async move { (connector.open)(access)?.remove(&shape).await };
+    let task = runtime::spawn(work)
+        .map_err(|e| Error::internal(format!("no thread could be started: {e}")))?;
+    let result = loop {
+        match task.state() {
+            State::Running => super::wait(Duration::from_secs(1)),
+            State::Done(result) => break result,
+            State::Lost => break Err(Trouble::target("XX000", "the connector has failed")),
+        }
+    };
+    result.map_err(|trouble| {
+        let mut error = Error::new(
+            subtransaction::code(&trouble.sqlstate),
+            format!("a target cannot be removed: {}", trouble.message),
+        )
+        .hint("The flow is not dropped. coco.drop_flow with keep_targets leaves its targets where they are.");
+        error.detail = trouble.detail;
+        error
+    })
 }
 
 /// What a connector is to know of a target, and what it reaches it with.

@@ -1,5 +1,5 @@
 //! Work that a session asks for and a worker does: an update of a flow with targets outside this
-//! database, which cannot be in the session's transaction.
+//! database, or its drop with them, which cannot be in the session's transaction.
 //!
 //! The session starts a worker for it and waits; the worker ends with it, and leaves a result in a
 //! row of coco.run. A session that is cancelled ends its worker.
@@ -23,6 +23,7 @@ use crate::catalog::external::outbox;
 use crate::catalog::live;
 use crate::catalog::locks;
 use crate::catalog::ready;
+use crate::catalog::subtransaction;
 use crate::catalog::update::{self, Limits, SourceCounts};
 use crate::engine::counts::Counts;
 use crate::engine::decide::Mode;
@@ -31,8 +32,8 @@ use crate::engine::decide::Mode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     Update(Mode),
-    /// To remove what was made for the flow outside this database.
-    Remove,
+    /// To drop the flow with all that was made for it.
+    Drop,
 }
 
 const ORDERS: [(&str, Order); 5] = [
@@ -40,7 +41,7 @@ const ORDERS: [(&str, Order); 5] = [
     ("retry", Order::Update(Mode::Retry)),
     ("full_reprocess", Order::Update(Mode::FullReprocess)),
     ("reexport", Order::Update(Mode::Reexport)),
-    ("remove", Order::Remove),
+    ("drop", Order::Drop),
 ];
 
 /// Between two looks of the session at its worker.
@@ -91,22 +92,13 @@ pub fn run(flow: &str, order: Order, limits: Limits) -> Result<Vec<SourceCounts>
     let outcome = guard.wait(run, flow)?;
     match outcome.message {
         None => Ok(counts(outcome.counts.unwrap_or_default())),
-        Some(message) => {
-            let code = outcome.sqlstate.as_deref().map_or(0, packed);
-            Err(Error {
-                code: PgSqlErrorCode::from(code as isize),
-                message,
-                detail: outcome.detail,
-                hint: outcome.hint,
-            })
-        }
+        Some(message) => Err(Error {
+            code: subtransaction::code(outcome.sqlstate.as_deref().unwrap_or_default()),
+            message,
+            detail: outcome.detail,
+            hint: outcome.hint,
+        }),
     }
-}
-
-/// An SQLSTATE as Postgres packs it: six bits for each of its five characters.
-fn packed(sqlstate: &str) -> i32 {
-    let bits = |c: u8| i32::from(c.wrapping_sub(b'0')) & 0x3f;
-    sqlstate.bytes().take(5).enumerate().fold(0, |all, (n, c)| all + (bits(c) << (6 * n)))
 }
 
 /// Ends the worker with the session's statement, however that ends.
@@ -129,10 +121,10 @@ impl Guard {
                 if locks::waits_for_us(pid)? {
                     return Err(Error::new(
                         PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
-                        format!("the update of flow \"{flow}\" waits for this transaction"),
+                        format!("the worker for flow \"{flow}\" waits for this transaction"),
                     )
-                    .detail("A flow with targets outside this database is updated by a worker, in transactions of its own.")
-                    .hint("COMMIT what this transaction has changed, and call coco.update after that."));
+                    .detail("A flow with targets outside this database is updated, and dropped with them, by a worker, in transactions of its own.")
+                    .hint("COMMIT what this transaction has changed, and try it again after that."));
                 }
             }
             pause(LOOK);
@@ -141,7 +133,7 @@ impl Guard {
         delivery::outcome(run)?.ok_or_else(|| {
             Error::new(
                 PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
-                format!("the worker that updated flow \"{flow}\" has ended without a result"),
+                format!("the worker for flow \"{flow}\" has ended without a result"),
             )
             .hint("The server's log says why. What it had sent is sent again by the next coco.update.")
         })
@@ -203,12 +195,12 @@ fn work(flow: i32, order: Order, limits: Limits) -> Result<Value, Failed> {
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "the flow is not committed yet",
             )
-            .detail("A flow with targets outside this database is updated by a worker, which sees what is committed.")
-            .hint("COMMIT, and call coco.update after that."),
+            .detail("A flow with targets outside this database is updated, and dropped with them, by a worker, which sees what is committed.")
+            .hint("COMMIT, and try it again after that."),
         ));
     };
     match order {
-        Order::Remove => sender::remove(&flow).map(|()| json!([])),
+        Order::Drop => transaction(|| sender::drop_flow(&flow)).map(|()| json!([])),
         Order::Update(mode) => {
             transaction(|| {
                 delivery::at_once(&flow)?;

@@ -2,8 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use neo4rs::{ConfigBuilder, Graph, query};
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::engine::delivery::{Change, Column, Shape, Trouble, Values};
+use crate::scripted::{Scripted, said_of};
 use crate::targets::options::{Access, Options};
 use crate::targets::{self, Target};
 
@@ -22,7 +22,6 @@ pub struct Server {
     pub password: String,
     /// Its own, as PEM text.
     pub certificate: String,
-    dir: PathBuf,
 }
 
 static SERVER: OnceLock<RwLock<Server>> = OnceLock::new();
@@ -39,50 +38,38 @@ pub async fn alone() -> RwLockWriteGuard<'static, Server> {
 
 /// A static is never dropped: this runs when all tests have, whether they passed or not.
 extern "C" fn at_exit() {
-    if let Some(server) = SERVER.get() {
-        let dir = server.try_read().map(|s| s.dir.clone()).unwrap_or_else(|_| directory());
-        script("stop", &dir);
-    }
+    script().end();
 }
 
 unsafe extern "C" {
     safe fn atexit(function: extern "C" fn()) -> i32;
 }
 
-fn directory() -> PathBuf {
-    std::env::temp_dir().join(format!("coco-neo4j-{}", std::process::id()))
-}
-
-/// What the script prints.
-fn script(command: &str, dir: &Path) -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/servers/neo4j.sh");
-    let mut call = Command::new(script);
-    let output = call.arg(command).arg(dir).stderr(Stdio::inherit()).output().expect("bash");
-    assert!(output.status.success(), "neo4j.sh {command} {}", dir.display());
-    String::from_utf8(output.stdout).expect("text")
+fn script() -> &'static Scripted {
+    static SCRIPT: OnceLock<Scripted> = OnceLock::new();
+    SCRIPT.get_or_init(|| Scripted::new("neo4j"))
 }
 
 impl Server {
     fn new() -> RwLock<Server> {
-        let dir = directory();
-        let tls = dir.join("tls");
+        let tls = script().dir.join("tls");
         std::fs::create_dir_all(&tls).expect("a directory");
         let (certificate, key) = certificate();
         std::fs::write(tls.join("public.crt"), &certificate).expect("written");
         std::fs::write(tls.join("private.key"), key).expect("written");
         atexit(at_exit);
-        let said = script("start", &dir);
+        let said = script().run("start", &[]);
         let url = said_of(&said, "url");
-        RwLock::new(Server { url, password: said_of(&said, "password"), certificate, dir })
+        RwLock::new(Server { url, password: said_of(&said, "password"), certificate })
     }
 
     pub fn start(&self) {
-        script("start", &self.dir);
+        script().run("start", &[]);
     }
 
     /// As a crash would.
     pub fn halt(&self) {
-        script("halt", &self.dir);
+        script().run("halt", &[]);
     }
 
     pub fn freeze(&self) {
@@ -94,7 +81,7 @@ impl Server {
     }
 
     fn signal(&self, signal: &str) {
-        let pid = std::fs::read_to_string(self.dir.join("pid")).expect("its process id");
+        let pid = std::fs::read_to_string(script().dir.join("pid")).expect("its process id");
         let status = Command::new("kill").arg(signal).arg(pid.trim()).status().expect("kill");
         assert!(status.success());
     }
@@ -171,13 +158,6 @@ impl Server {
         let counted = self.rows(&format!("{pattern} RETURN count(*) AS v")).await;
         counted.first().and_then(Value::as_i64).expect("a number")
     }
-}
-
-/// The value of `name=value`, among others.
-fn said_of(said: &str, name: &str) -> String {
-    let mut words = said.split_whitespace();
-    let value = words.find_map(|w| w.strip_prefix(name).and_then(|w| w.strip_prefix('=')));
-    value.unwrap_or_else(|| panic!("no {name} in {said}")).to_owned()
 }
 
 /// A certificate for this machine that signs itself, and its key, as PEM text.

@@ -1,6 +1,7 @@
 //! A database of a test's own on the test server, and what a test asks coco there.
 #![allow(dead_code)] // each file of tests uses a part
 
+pub mod document;
 pub mod server;
 
 use postgres::{Client, Config, Error, NoTls};

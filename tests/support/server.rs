@@ -281,7 +281,7 @@ impl Server {
         config
     }
 
-    fn url(&self, database: &str) -> String {
+    pub fn url(&self, database: &str) -> String {
         format!("host={} port=5432 user=postgres dbname={database}", self.directory.0.display())
     }
 
