@@ -76,6 +76,7 @@ impl Session {
         self.run(&format!(
             "set search_path = pg_catalog, pg_temp;
              set standard_conforming_strings = on;
+             set default_transaction_read_only = off;
              set statement_timeout = {limit};
              set idle_in_transaction_session_timeout = {limit}"
         ))

@@ -47,7 +47,7 @@ fn list(items: impl Iterator<Item = String>) -> String {
 pub fn begin(table: &Table) -> String {
     // Constraints that are checked at the end alone would refuse all changes, with none to blame.
     format!(
-        "begin isolation level read committed read write;
+        "begin isolation level read committed;
          lock table only {} in row exclusive mode;
          set constraints all immediate;
          {}",
