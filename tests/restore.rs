@@ -1,5 +1,8 @@
 //! Dump and restore: flows just go on, and what did not change is not evaluated.
 
+#[cfg(feature = "http")]
+#[path = "support/http.rs"]
+mod http;
 mod support;
 
 use std::process::{Command, Stdio};
@@ -119,4 +122,37 @@ fn a_restored_flow_goes_on_and_evaluates_nothing_that_did_not_change() {
     // New flows get ids that the restored ones do not have.
     other.run("select coco.create_flow('new', 'd', 'select id from d', 'n', '{id}')");
     assert_eq!(other.update("new", "normal")[0].upserted, 49);
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn a_restored_flow_sends_what_was_not_sent_and_nothing_else() {
+    let mut receiver = http::Receiver::start();
+    let mut db = TestDb::new("dumped_external");
+    db.run(&format!(
+        "create server hook foreign data wrapper coco_http options (url '{}');
+         create user mapping for postgres server hook;
+         create table d (id int primary key, body text);
+         insert into d select i, 'b' || i from generate_series(1, 50) i;
+         select coco.create_flow('f', 'd', 'select id, body from d', 'out', '{{id}}', server => 'hook')",
+        receiver.url()
+    ));
+    db.update("f", "normal");
+    receiver.stop();
+    db.run("update d set body = 'new' where id = 1; delete from d where id = 2");
+    support::update(&mut db.client, "f", "normal").expect_err("nobody is there");
+    let mut other = restored(&db, "restored_external");
+    receiver.start_again();
+    receiver.forget_requests();
+    let c = &other.update("f", "normal")[0];
+    assert_eq!((c.seen, c.evaluated, c.upserted, c.deleted), (49, 0, 0, 0), "{c:?}");
+    let sent: Vec<_> = receiver.requests().into_iter().map(|r| r.body).collect();
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    assert!(sent[0].contains("\"new\"") && sent[0].contains("delete"), "{sent:?}");
+    let rows = receiver.rows("f", "out");
+    assert_eq!(rows.len(), 49);
+    other.run("update d set body = 'newer' where id = 3");
+    other.update("f", "normal");
+    assert!(receiver.rows("f", "out").values().any(|row| row.contains("newer")));
+    other.verify_clean("f");
 }
