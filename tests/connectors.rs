@@ -6,7 +6,13 @@
 mod http;
 #[path = "support/scripted.rs"]
 mod scripted;
+#[allow(dead_code)]
+#[path = "kafka/server.rs"]
+mod server;
 mod support;
+#[allow(dead_code)]
+#[path = "kafka/topic.rs"]
+mod topic;
 
 use http::Receiver;
 use neo4rs::{ConfigBuilder, Graph, query};
@@ -271,6 +277,44 @@ fn neo4j() {
     user.drop("graph_documents");
     assert!(rows("MATCH (n) RETURN labels(n) AS v").is_empty());
     assert!(rows("SHOW CONSTRAINTS YIELD name RETURN name AS v").is_empty());
+}
+
+#[test]
+fn kafka() {
+    let broker = server::kafka();
+    let example = Example::of("kafka")
+        .and("kafka-1:9092,kafka-2:9092", "sslrootcert", &broker.certificate)
+        .with("kafka-1:9092,kafka-2:9092", &broker.sasl_ssl)
+        .with("coco", "writer")
+        .with("secret", "writer-secret");
+    let mut user = Newcomer::new("kafka");
+    user.runs(&example);
+    user.sql.run("insert into orders values (7, 'Ada', 12.50), (8, 'Bob', null), (9, 'Eve', 1)");
+    user.update("order_events");
+    user.sql.run(
+        "insert into orders values (10, 'Kim', 3.00); update orders set total = 13.0 where id = 7;
+         delete from orders where id = 8",
+    );
+    user.update("order_events");
+    // The last record of each key, as compaction leaves it.
+    let mut last = std::collections::BTreeMap::new();
+    let records = topic::records(&broker, "orders");
+    assert_eq!(records.len(), 6, "{records:?}");
+    for record in records {
+        last.insert(record.key, record.value);
+    }
+    let last: Vec<_> = last.iter().map(|(k, v)| (k.as_str(), v.as_deref())).collect();
+    assert_eq!(
+        last,
+        [
+            (r#"{"id":10}"#, Some(r#"{"id":10,"customer":"Kim","total":3.00}"#)),
+            (r#"{"id":7}"#, Some(r#"{"id":7,"customer":"Ada","total":13.0}"#)),
+            (r#"{"id":8}"#, None),
+            (r#"{"id":9}"#, Some(r#"{"id":9,"customer":"Eve","total":1}"#)),
+        ]
+    );
+    user.drop("order_events");
+    assert!(!topic::exists(&broker, "orders"));
 }
 
 #[test]
