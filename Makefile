@@ -39,7 +39,7 @@ bench-delta: ## that an update costs what changed
 bench-sustained: ## a live flow while writers run flat out
 	@bench/sustained.sh
 
-bench-external: ## rows to another Postgres, beside COPY
+bench-external: ## rows to another Postgres beside COPY, and to Kafka beside its client's producer
 	@bench/external.sh
 
 lint: ## cargo fmt --check and clippy

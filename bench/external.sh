@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Rows to another Postgres: coco.update of a flow whose target is there, beside COPY of the same rows
-# into a table there, over the same kind of connection; in alternating runs.
+# into a table there, over the same kind of connection. And to Kafka, beside the client library's own
+# producer. In alternating runs.
 # BENCH_ROWS: how many; BENCH_RUNS: how many of each.
 # shellcheck source=bench/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -47,14 +48,34 @@ update() {
   sql "select coco.drop_flow('f', keep_targets => false)" "update docs set body = substr(body, 2) where id % 100 = 0" "vacuum docs" >/dev/null
 }
 
+kafka="$work/kafka"
+eval "$("$ROOT/scripts/servers/kafka.sh" start "$kafka" | grep -E '^plaintext=')"
+trap '"$ROOT/scripts/servers/kafka.sh" remove "$kafka" || true; "$ROOT/scripts/cluster.sh" stop "$there" || true; stop_server' EXIT
+sql "create server broker foreign data wrapper coco_kafka options (bootstrap_servers '$plaintext')" \
+    "create user mapping for current_user server broker" >/dev/null
+sql "select row_to_json(k)::text || chr(9) || row_to_json(d)::text from docs d, lateral (select d.id) k" >"$work/records"
+(cd "$ROOT" && cargo build --quiet --release --no-default-features --features "$PG_FEATURE connectors" --example kafka_producer)
+producer="${CARGO_TARGET_DIR:-$ROOT/target}/release/examples/kafka_producer"
+
+publish() {
+  sql "select coco.create_flow('k', 'docs', 'select id, body from docs', 'docs', '{id}', server => 'broker')" >/dev/null
+  local began; began=$(milliseconds)
+  sql "select * from coco.update('k')" >/dev/null
+  echo $(($(milliseconds) - began))
+  sql "select coco.drop_flow('k', keep_targets => false)" >/dev/null
+}
+
 for ((n = 0; n <= runs; n++)); do
   say "run $n of $runs"
-  c=$(copy) u=$(update)
+  c=$(copy) u=$(update) p=$(publish) b=$("$producer" "$plaintext" "bare_$n" "$work/records")
   [ $n = 0 ] && { rm -f "$work"/note.*; continue; }   # warms up
   note copy "$c"; note update "$u"; note rate "$(div "$c" "$u")"
+  note producer "$b"; note publish "$p"; note kafka_rate "$(div "$b" "$p")"
 done
 result "$rows rows, COPY beside coco.update, ms: its share of the rate" "$(of copy)" "$(of update)" ">= 0.4"
 plain "the runs' shares" "$(sort -g "$work/note.rate" | paste -sd ' ')"
 result "1% changed, ms, beside COPY of all" "$(of changed)" "$(of copy)"
 result "reexport, ms, beside COPY of all" "$(of reexport)" "$(of copy)"
-report "Rows to another Postgres"
+result "$rows rows, the bare producer beside coco.update to Kafka, ms" "$(of producer)" "$(of publish)" ">= 0.5"
+plain "the runs' shares" "$(sort -g "$work/note.kafka_rate" | paste -sd ' ')"
+report "Rows to another Postgres, and to Kafka"

@@ -7,6 +7,8 @@ pub mod backoff;
 pub mod claims;
 pub mod counts;
 pub mod decide;
+// Of a build without all connectors a part is not used.
+#[cfg_attr(not(feature = "connectors"), allow(dead_code))]
 pub mod delivery;
 pub mod fingerprint;
 pub mod isolate;

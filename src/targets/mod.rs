@@ -9,6 +9,8 @@ pub mod http;
 pub mod kafka;
 #[cfg(feature = "neo4j")]
 pub mod neo4j;
+// Of a build without all connectors a part is not used.
+#[cfg_attr(not(feature = "connectors"), allow(dead_code))]
 pub mod options;
 #[cfg(feature = "postgres")]
 pub mod postgres;
