@@ -78,8 +78,8 @@ fn keys(source: &Source) -> (Vec<String>, Vec<String>) {
 }
 
 /// The SELECT of a source's items as they are: `k1…`, `ordinal`, `fingerprint`, `present`, and how
-/// many `rows` have the key. With an ordinal the fingerprint is left for [`contents`]. The filter is
-/// for the rows that are put together.
+/// many `rows` have the key. With an ordinal the fingerprint is left for [`contents`]. The filter
+/// chooses rows before anything is computed of them.
 fn items(source: &Source, filter: &str) -> String {
     let (named, keys) = keys(source);
     let (named, keys) = (named.join(", "), keys.join(", "));
@@ -96,7 +96,7 @@ fn items(source: &Source, filter: &str) -> String {
         None => format!(
             "select {named}, null::pg_catalog.int8 as ordinal, {fingerprint} as fingerprint,
                     true as present, 1::pg_catalog.int8 as rows
-               from {from}"
+               from {from}{filter}"
         ),
         Some(ordinal) if source.promised => format!(
             "select {named}, pg_catalog.max({ordinal}) as ordinal,
@@ -177,6 +177,9 @@ pub fn scan(
     select(&statements, source, From { relations, forced }, &format!("({condition} or {forced})"))
 }
 
+/// So many keys are not looked up one by one.
+const MANY: usize = 1000;
+
 /// What there is of the items of some keys (`coco_changed`: `k1…`, `forced`), in the source and
 /// tracked.
 pub fn among(source: &Source, keys: &Rows) -> Result<Candidates> {
@@ -185,8 +188,10 @@ pub fn among(source: &Source, keys: &Rows) -> Result<Candidates> {
     let changed = numbered("c.k", source.key.len());
     let own: Vec<String> =
         source.key.iter().map(|k| format!("{}.{}", ident(&source.name), k.quoted())).collect();
-    // Groups are chosen before their rows are put together: else all groups would be made.
-    let inside = match source.grouped || source.promised {
+    // Groups are chosen before their rows are put together: else all groups would be made. And of
+    // many keys the rows are chosen before their fingerprints are computed: a plan may well read all
+    // of the source then.
+    let inside = match source.grouped || source.promised || keys.len() > MANY {
         true => {
             let same = all_equal(&source.key, &changed, &own);
             format!(" where exists (select from coco_changed as c where {same})")
