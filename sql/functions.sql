@@ -82,7 +82,7 @@ create function coco.drop_flow(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'drop_flow_wrapper';
 comment on function coco.drop_flow is
-'Drops a flow and its tracking tables. With keep_targets false, the target tables that coco made are dropped too; adopted ones never are.';
+'Drops a flow and its tracking tables. With keep_targets false, the targets that coco made are dropped too, also those outside this database, which a rollback does not bring back; adopted ones never are.';
 
 create function coco.update(
   flow text,

@@ -1,7 +1,7 @@
 //! The threads on which connectors run, beside the one thread of the process that is Postgres'.
 //!
 //! Nothing of Postgres is called there. They take no signals: those are the process's. What is done
-//! there is told through a pipe, which the process waits for together with its latch.
+//! there is told through a pair of sockets, which the process waits for together with its latch.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -76,7 +76,7 @@ struct Tell(Arc<UnixStream>);
 
 impl Drop for Tell {
     fn drop(&mut self) {
-        // Where the pipe is full it was told already.
+        // Where the socket is full it was told already.
         (&*self.0).write_all(&[1]).ok();
     }
 }
