@@ -409,6 +409,22 @@ fn servers_are_for_those_who_may_use_them() {
 }
 
 #[test]
+fn a_server_that_a_flow_uses_is_missed() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_server", &receiver);
+    db.run("insert into docs values (1, 'a')");
+    declare(&mut db, "f");
+    let message = fails(&mut db.client, "drop server hook", "2BP01");
+    assert!(message.contains("coco.query_"), "{message}");
+    db.run("alter server hook rename to other");
+    let message = fails(&mut db.client, "select * from coco.update('f')", "42704");
+    assert!(message.contains("renamed"), "{message}");
+    db.run("alter server other rename to hook");
+    db.update("f", "normal");
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
+}
+
+#[test]
 fn options_of_a_target_are_checked() {
     let receiver = Receiver::start();
     let mut db = with_hook("external_options", &receiver);

@@ -25,7 +25,7 @@ pub fn connector_for(server: &str, role: pg_sys::Oid) -> Result<String> {
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("server \"{server}\" does not exist"),
         )
-        .hint("CREATE SERVER … FOREIGN DATA WRAPPER coco_postgres OPTIONS (…) makes one.")),
+        .hint("CREATE SERVER … FOREIGN DATA WRAPPER coco_postgres OPTIONS (…) makes one. One that was renamed is found again under its old name.")),
         Some((_, false)) => Err(Error::new(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("permission denied for foreign server {server}"),
