@@ -12,6 +12,7 @@ pub mod decide;
 pub mod delivery;
 pub mod fingerprint;
 pub mod isolate;
+pub mod memo;
 pub mod snapshot;
 pub mod text;
 pub mod version;
