@@ -10,9 +10,9 @@ use pgrx::pg_sys;
 use super::tuples::attribute;
 use crate::engine::fingerprint::Hasher;
 
-/// How values of one type are hashed.
+/// How values of one type are read.
 #[derive(Clone, Copy)]
-enum By {
+pub enum By {
     /// The bytes of a fixed-length value passed by value.
     Value(usize),
     /// The bytes of a fixed-length value passed by reference.
@@ -23,6 +23,44 @@ enum By {
     Record,
     /// What the type's output function says.
     Text(pg_sys::Oid),
+}
+
+/// What takes the bytes of values, in parts that cannot run into each other.
+pub trait Sink: Default {
+    fn part(&mut self, bytes: &[u8]);
+    fn null(&mut self);
+    /// Adds a composite value, whose parts another one has taken.
+    fn record(&mut self, parts: Self);
+}
+
+impl Sink for Hasher {
+    fn part(&mut self, bytes: &[u8]) {
+        Hasher::part(self, bytes);
+    }
+
+    fn null(&mut self) {
+        Hasher::null(self);
+    }
+
+    fn record(&mut self, parts: Hasher) {
+        Hasher::part(self, &parts.finish().0);
+    }
+}
+
+/// The parts themselves, each after its length.
+impl Sink for Vec<u8> {
+    fn part(&mut self, bytes: &[u8]) {
+        self.extend((bytes.len() as u64).to_le_bytes());
+        self.extend(bytes);
+    }
+
+    fn null(&mut self) {
+        self.extend(u64::MAX.to_le_bytes());
+    }
+
+    fn record(&mut self, parts: Vec<u8>) {
+        self.part(&parts);
+    }
 }
 
 /// How the arguments of one call site are hashed; looked up once.
@@ -49,18 +87,17 @@ pub unsafe fn fingerprint(fcinfo: pg_sys::FunctionCallInfo) -> [u8; 16] {
         let args = (*fcinfo).args.as_slice(count);
         let mut hasher = Hasher::new();
         for (by, arg) in plan.0.iter().zip(args) {
-            match arg.isnull {
-                true => {
-                    hasher.null();
-                }
-                false => hash(&mut hasher, *by, arg.value),
-            }
+            read(&mut hasher, *by, (!arg.isnull).then_some(arg.value));
         }
         hasher.finish().0
     }
 }
 
-unsafe fn by(type_oid: pg_sys::Oid) -> By {
+/// How values of a type are read.
+///
+/// # Safety
+/// In a transaction: it looks things up.
+pub unsafe fn by(type_oid: pg_sys::Oid) -> By {
     unsafe {
         let base = pg_sys::getBaseType(type_oid);
         let kind = pg_sys::get_typtype(base) as u8;
@@ -121,14 +158,21 @@ fn holds_oid(type_oid: pg_sys::Oid) -> bool {
     OIDS.contains(&type_oid)
 }
 
-unsafe fn hash(hasher: &mut Hasher, by: By, datum: pg_sys::Datum) {
+/// Reads a value, of the type that `by` is for.
+///
+/// # Safety
+/// The datum is of that type.
+pub unsafe fn read<S: Sink>(sink: &mut S, by: By, datum: Option<pg_sys::Datum>) {
+    let Some(datum) = datum else {
+        return sink.null();
+    };
     unsafe {
         match by {
             By::Value(length) => {
-                hasher.part(&datum.value().to_le_bytes()[..length.min(8)]);
+                sink.part(&datum.value().to_le_bytes()[..length.min(8)]);
             }
             By::Reference(length) => {
-                hasher.part(std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), length));
+                sink.part(std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), length));
             }
             By::Varlena => {
                 let stored = datum.cast_mut_ptr::<pg_sys::varlena>();
@@ -137,22 +181,22 @@ unsafe fn hash(hasher: &mut Hasher, by: By, datum: pg_sys::Datum) {
                     pgrx::varlena::vardata_any(plain).cast::<u8>(),
                     pgrx::varlena::varsize_any_exhdr(plain),
                 );
-                hasher.part(bytes);
+                sink.part(bytes);
                 if plain != stored {
                     pg_sys::pfree(plain.cast());
                 }
             }
             By::Text(output) => {
                 let text = pg_sys::OidOutputFunctionCall(output, datum);
-                hasher.part(CStr::from_ptr(text).to_bytes());
+                sink.part(CStr::from_ptr(text).to_bytes());
                 pg_sys::pfree(text.cast());
             }
-            By::Record => record(hasher, datum),
+            By::Record => record(sink, datum),
         }
     }
 }
 
-unsafe fn record(hasher: &mut Hasher, datum: pg_sys::Datum) {
+unsafe fn record<S: Sink>(sink: &mut S, datum: pg_sys::Datum) {
     unsafe {
         let header = pg_sys::pg_detoast_datum(datum.cast_mut_ptr::<pg_sys::varlena>())
             .cast::<pg_sys::HeapTupleHeaderData>();
@@ -169,20 +213,15 @@ unsafe fn record(hasher: &mut Hasher, datum: pg_sys::Datum) {
         let mut values = vec![pg_sys::Datum::from(0usize); count];
         let mut nulls = vec![true; count];
         pg_sys::heap_deform_tuple(&mut tuple, shape, values.as_mut_ptr(), nulls.as_mut_ptr());
-        let mut inner = Hasher::new();
+        let mut inner = S::default();
         for i in 0..count {
             let attribute = attribute(shape, i);
             if (*attribute).attisdropped {
                 continue;
             }
-            match nulls[i] {
-                true => {
-                    inner.null();
-                }
-                false => hash(&mut inner, self::by((*attribute).atttypid), values[i]),
-            }
+            read(&mut inner, self::by((*attribute).atttypid), (!nulls[i]).then_some(values[i]));
         }
-        hasher.part(&inner.finish().0);
+        sink.record(inner);
         if (*shape).tdrefcount >= 0 {
             pg_sys::DecrTupleDescRefCount(shape);
         }

@@ -13,6 +13,10 @@ pub mod delivery;
 pub mod fingerprint;
 pub mod isolate;
 pub mod memo;
+#[cfg_attr(not(feature = "connectors"), allow(dead_code))]
+pub mod options;
+#[cfg_attr(not(feature = "functions"), allow(dead_code))]
+pub mod provider;
 pub mod snapshot;
 pub mod text;
 pub mod version;

@@ -9,9 +9,6 @@ pub mod http;
 pub mod kafka;
 #[cfg(feature = "neo4j")]
 pub mod neo4j;
-// Of a build without all connectors a part is not used.
-#[cfg_attr(not(feature = "connectors"), allow(dead_code))]
-pub mod options;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "qdrant")]
@@ -19,7 +16,9 @@ pub mod qdrant;
 
 use async_trait::async_trait;
 
+// Providers have options too.
 use crate::engine::delivery::{Change, Encoding, Refused, Shape, Trouble};
+pub use crate::engine::options;
 use options::{Access, Spec};
 
 /// A kind of target. What SQL calls a foreign data wrapper.

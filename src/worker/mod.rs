@@ -4,6 +4,7 @@
 //! worker where there are live flows, and writers wake the worker as they commit. Without it,
 //! `coco.start` starts a worker for its database, which looks for changes by itself.
 
+pub mod asking;
 pub mod crash;
 mod databases;
 pub mod follower;

@@ -77,7 +77,7 @@ pub fn positive(value: &str) -> Result<(), String> {
 }
 
 /// Values of options, by name.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Options(pub BTreeMap<String, String>);
 
 impl Options {
@@ -93,12 +93,12 @@ impl fmt::Debug for Options {
     }
 }
 
-/// What a flow's owner may reach a server with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a role may reach a server with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Access {
     pub server: Options,
     pub user: Options,
-    /// The owner is a superuser. Of others a connector asks that they prove who they are to the
+    /// The role is a superuser. Of others a connector asks that they prove who they are to the
     /// server: they must not be let in for where the connection comes from.
     pub trusted: bool,
 }
