@@ -8,6 +8,7 @@ create table coco.flow (
   search_path text not null,
   settings    jsonb not null,
   live        boolean not null default false,
+  memo        regclass,
   created     timestamptz not null default pg_catalog.now()
 );
 comment on table coco.flow is 'Declared flows. Written by coco''s functions alone.';
@@ -119,6 +120,47 @@ create table coco.trouble (
 );
 comment on table coco.trouble is 'Live flows whose last run failed as a whole. Written by coco''s workers alone.';
 
+create table coco.memoised (
+  function   regprocedure primary key,
+  version    text,
+  batch      regprocedure,
+  batch_size int check (batch_size > 0)
+);
+comment on table coco.memoised is 'Functions that are memoised inside flows. Written by coco''s functions alone.';
+
+-- What results are kept under in the table of a flow's results, and what they have cost.
+create table coco.memo (
+  id          int generated always as identity primary key,
+  flow        text not null references coco.flow on delete cascade,
+  function    text not null,
+  fingerprint uuid not null,
+  calls       bigint not null default 0,
+  misses      bigint not null default 0,
+  errors      bigint not null default 0,
+  requests    bigint not null default 0,
+  tokens_in   bigint not null default 0,
+  tokens_out  bigint not null default 0,
+  cost        float8 not null default 0,
+  bytes       bigint not null default 0,
+  elapsed     interval not null default '0',
+  recorded    timestamptz not null default pg_catalog.now(),
+  unique (flow, function, fingerprint)
+);
+comment on table coco.memo is 'Memoised functions of flows, a row for each fingerprint of their code, with what their calls came to. Written by coco''s functions alone.';
+
+create table coco.spending (
+  id         bigint generated always as identity primary key,
+  server     text not null,
+  flow       int,
+  spent_at   timestamptz not null default pg_catalog.clock_timestamp(),
+  requests   bigint not null,
+  tokens_in  bigint not null,
+  tokens_out bigint not null,
+  cost       float8 not null
+);
+create index on coco.spending (server);
+comment on table coco.spending is 'What flows have spent at the servers of providers, in the unit of their prices. Written by coco''s functions alone.';
+
 create table coco.logic (
   id          int generated always as identity primary key,
   flow        text not null references coco.flow on delete cascade,
@@ -129,7 +171,7 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints a flow has run under, with the parts each was made from. Written by coco''s functions alone.';
 
-revoke all on coco.capture, coco.cursor, coco.trouble, coco.delivery, coco.run, coco.flow, coco.source, coco.target, coco.logic from public;
+revoke all on coco.capture, coco.cursor, coco.trouble, coco.delivery, coco.run, coco.flow, coco.source, coco.target, coco.logic, coco.memoised, coco.memo, coco.spending from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
@@ -137,7 +179,12 @@ select pg_catalog.pg_extension_config_dump('coco.source', '');
 select pg_catalog.pg_extension_config_dump('coco.target', '');
 select pg_catalog.pg_extension_config_dump('coco.delivery', '');
 select pg_catalog.pg_extension_config_dump('coco.logic', '');
+select pg_catalog.pg_extension_config_dump('coco.memoised', '');
+select pg_catalog.pg_extension_config_dump('coco.memo', '');
+select pg_catalog.pg_extension_config_dump('coco.spending', '');
 select pg_catalog.pg_extension_config_dump('coco.capture_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.memo_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.spending_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.flow_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.source_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.target_id_seq', '');

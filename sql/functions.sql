@@ -89,7 +89,7 @@ create function coco.update(
   mode text default 'normal',
   out source text, out seen bigint, out skipped bigint, out unchanged bigint,
   out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint,
-  out elapsed interval
+  out elapsed interval, out memo jsonb
 ) returns setof record language c volatile strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'update_wrapper';
@@ -100,7 +100,7 @@ create function coco.retry(
   flow text,
   out source text, out seen bigint, out skipped bigint, out unchanged bigint,
   out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint,
-  out elapsed interval
+  out elapsed interval, out memo jsonb
 ) returns setof record language sql volatile strict
   set search_path = pg_catalog, pg_temp
   as $$ select * from coco.update(flow, 'retry') $$;
@@ -256,6 +256,49 @@ create function coco.pending_rows(out source int, out pending bigint, out at_lea
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'pending_rows_wrapper';
 comment on function coco.pending_rows is 'Captured changes that your flows have not followed yet; counted up to 100,000 a source.';
+
+create function coco.memoize(
+  function   regprocedure,
+  version    text default null,
+  batch      regprocedure default null,
+  batch_size int default 1000
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'memoize_wrapper';
+comment on function coco.memoize is
+'Has a function be memoised inside flows: where a flow''s query, or a view that it reads, calls it, results are kept by the content of its arguments, and are computed again only for arguments that no item of the flow has had, or when the function''s code, or what it reaches, or version changes. batch names a function over arrays, ''my_function(text[])'', that computes at most batch_size results at once. For the function''s owner.';
+
+create function coco.unmemoize(function regprocedure) returns void
+  language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'unmemoize_wrapper';
+comment on function coco.unmemoize is 'Has a function be memoised no more.';
+
+create function coco.forget(flow text, function regprocedure default null) returns bigint
+  language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'forget_wrapper';
+comment on function coco.forget is
+'Deletes the results that a flow keeps of a memoised function, or of all; returns how many. What is evaluated afterwards computes them again; nothing is evaluated for that.';
+
+-- Takes internal, so that no query can call it: the planner puts it in the place of calls of memoised
+-- functions, with their own arguments and types. Neither immutable nor volatile: within a statement
+-- equal arguments have equal results, by definition.
+create function coco.recall(internal) returns internal
+  language c stable parallel restricted cost 1000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'coco_recall';
+comment on function coco.recall is 'Stands for the call of a memoised function in a flow''s query.';
+
+create function coco.function_rows(
+  out flow text, out function text, out fingerprint uuid, out current boolean,
+  out calls bigint, out hits bigint, out misses bigint, out errors bigint, out requests bigint,
+  out tokens_in bigint, out tokens_out bigint, out cost float8, out computed_bytes bigint,
+  out elapsed interval, out entries bigint, out entry_bytes bigint
+) returns setof record language c stable
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'function_rows_wrapper';
+comment on function coco.function_rows is 'The rows of coco.functions.';
 
 -- Connectors, as foreign data wrappers: their servers and user mappings hold options. They read
 -- nothing, so they have no handler.

@@ -37,6 +37,9 @@ comment on view coco.tracking is 'What is committed of every source item: versio
 create view coco.errors as select * from coco.error_rows();
 comment on view coco.errors is 'Source items whose last evaluation failed: their target rows are those of before. And rows that a target outside this database has refused (target, target_key). Tried again at next_retry, or at once by coco.retry.';
 
+create view coco.functions as select * from coco.function_rows();
+comment on view coco.functions is 'The memoised functions of your flows, a row for each fingerprint of their code: results that items have asked for (calls: those at hand are hits, those that were computed misses), inputs without a result (errors), requests to providers or calls, tokens and cost as the provider counts them, time spent, and the entries that are kept now, in bytes.';
+
 -- Everybody may see what works here; whose flow it is, only who may see the flow.
 create view coco.workers as
 select w.pid, w.seat, f.flow, s.name as source,

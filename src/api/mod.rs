@@ -9,6 +9,7 @@ pub mod external;
 pub mod files;
 pub mod inspect;
 pub mod live;
+pub mod memo;
 pub mod run;
 pub mod settings;
 pub mod text;

@@ -1,5 +1,7 @@
 //! Running flows in SQL.
 
+use std::collections::BTreeMap;
+
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -7,6 +9,7 @@ use pgrx::prelude::*;
 use crate::catalog::error::Error;
 use crate::catalog::{ready, update};
 use crate::engine::decide::Mode;
+use crate::engine::memo::Stats;
 use crate::worker::session::{self, Order};
 
 #[pg_extern(sql = false)]
@@ -26,13 +29,20 @@ fn update(
             name!(deleted, i64),
             name!(failed, i64),
             name!(elapsed, Interval),
+            name!(memo, Option<pgrx::JsonB>),
         ),
     >,
     ErrorReport,
 > {
     let (mode, limits) = (parse_mode(mode)?, update::configured());
     // What is sent elsewhere is sent once it is committed: a worker does that.
-    let rows = match ready::ready(flow)?.flow.is_external() {
+    // What asks providers has paid for their answers: they are kept whatever becomes of the caller's
+    // transaction.
+    let reaches_out = {
+        let ready = ready::ready(flow)?;
+        ready.flow.is_external() || ready.flow.asks_providers()
+    };
+    let rows = match reaches_out {
         true => session::run(flow, Order::Update(mode), limits)?,
         false => update::update(flow, mode, limits)?,
     };
@@ -49,9 +59,24 @@ fn update(
             c.deleted,
             c.failed,
             elapsed,
+            memo(r.memo),
         )
     });
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))
+}
+
+/// What calls of memoised functions came to, as an object; None where there are none.
+fn memo(stats: BTreeMap<String, Stats>) -> Option<pgrx::JsonB> {
+    let of = |s: &Stats| {
+        serde_json::json!({
+            "calls": s.calls, "hits": (s.calls - s.misses).max(0), "misses": s.misses,
+            "errors": s.errors, "requests": s.requests, "tokens_in": s.tokens_in,
+            "tokens_out": s.tokens_out, "cost": s.cost, "bytes": s.bytes,
+            "milliseconds": s.micros / 1000,
+        })
+    };
+    let all: serde_json::Map<_, _> = stats.iter().map(|(name, s)| (name.clone(), of(s))).collect();
+    (!all.is_empty()).then(|| pgrx::JsonB(all.into()))
 }
 
 pub fn parse_mode(mode: &str) -> Result<Mode, Error> {

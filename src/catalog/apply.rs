@@ -5,17 +5,25 @@
 //! `coco_output`; delete what an item no longer produces; refuse keys that are another item's;
 //! update the rows that came out different; insert the new ones. Then the tracking rows.
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use pgrx::pg_sys;
+
 use super::batch::{Action, Batch, Item};
 use super::compose::{self, Items};
 use super::contested;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::external::ledger;
 use super::failure::Refused;
+use super::memo::{self, Recalling, store};
 use super::model::{Column, Flow, Source, Target, all_equal, numbered};
 use super::sql::arg;
+use super::subtransaction::Raised;
 use super::tuples::{self, RowColumn, Rows, Statements};
 use crate::engine::counts::Counts;
 use crate::engine::decide::Mode;
+use crate::engine::memo::{FunctionId, Place};
 use crate::engine::version::LogicId;
 
 /// How a batch is written.
@@ -132,15 +140,43 @@ pub fn obsolete(source: &Source, target: &Target, names: &Names) -> (String, Str
     }
 }
 
-/// Writes a batch. Inside the outer `Ok`, the items that are refused a target key: then nothing of
-/// the batch may be kept.
+/// Why a batch was not written: then nothing of it may be kept.
+pub enum Stop {
+    /// An item's data is at fault; which, is to be found.
+    Raised(Raised),
+    /// These items are refused a target key.
+    Refused(Vec<Refused>),
+    /// It is to be written in parts.
+    TooLarge,
+    /// All went well, and was not to be kept.
+    Undone,
+    Flow(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Flow(error)
+    }
+}
+
+/// What came of a batch.
+pub struct Written {
+    pub counts: Counts,
+    /// What it added to the store of memoised results.
+    pub stored: Vec<(Place, i64)>,
+    /// Memoised results that its items rest on.
+    pub calls: BTreeMap<FunctionId, i64>,
+}
+
+/// Writes a batch.
 pub fn write(
     flow: &Flow,
     source: &Source,
     writers: &[Writer],
-    batch: &Batch,
+    batch: &mut Batch,
     writing: Writing,
-) -> Result<std::result::Result<Counts, Vec<Refused>>> {
+    recalling: Option<&Rc<Recalling>>,
+) -> std::result::Result<Written, Stop> {
     let statements = Statements::connect()?;
     statements.name("coco_batch", batch.rows())?;
     let mut counts = Counts::default();
@@ -148,14 +184,24 @@ pub fn write(
     let any_evaluated = batch.items.iter().any(|i| i.action == Action::Evaluate);
     let any_tracked = batch.items.iter().any(|i| i.tracked);
     let version = batch.items.iter().map(|i| i.process_ordinal.0).max().unwrap_or(0);
-    for writer in writers {
+    for (place, writer) in writers.iter().enumerate() {
         let target = writer.target;
         let names = Names::new(source, target);
-        let mut output = Rows::new(&output_columns(source, target))?;
-        if any_evaluated {
-            let sql = compose::evaluate(flow, source, target, Items::Batch);
-            statements.select_into(&sql, &[], &mut output)?;
-        }
+        let mut columns = output_columns(source, target);
+        let sql = compose::evaluate(flow, source, target, Items::Batch);
+        let output = match recalling {
+            Some(recalling) if any_evaluated => {
+                columns.push(RowColumn::new(compose::NUMBER, pg_sys::INT4OID));
+                memo::evaluate(recalling, &sql, &columns, batch, place)?
+            }
+            _ => {
+                let mut output = Rows::new(&columns)?;
+                if any_evaluated {
+                    statements.select_into(&sql, &[], &mut output)?;
+                }
+                output
+            }
+        };
         let mut old = Rows::new(&old_columns(source, target))?;
         if target.covered.is_none() && any_tracked {
             statements.select_into(&old_keys(source, target, &names), &[], &mut old)?;
@@ -191,7 +237,7 @@ pub fn write(
         if output.len() > 0 {
             let refused = contested::refused(&inner, source, target, &names)?;
             if !refused.is_empty() {
-                return Ok(Err(refused));
+                return Err(Stop::Refused(refused));
             }
             counts.upserted += match &target.external {
                 Some(external) => {
@@ -206,10 +252,15 @@ pub fn write(
             listed.push((target.id, output));
         }
     }
-    track(&statements, source, writers, &listed, batch, writing)?;
+    let used = match recalling {
+        Some(recalling) => Some(store::note_uses(recalling, source, batch, writers.len())?),
+        None => None,
+    };
+    track(&statements, source, writers, &listed, batch, writing, used.as_ref())?;
     counts.evaluated = batch.items.iter().filter(|i| i.action == Action::Evaluate).count() as i64;
     counts.unchanged = batch.items.iter().filter(|i| i.action == Action::Advance).count() as i64;
-    Ok(Ok(counts))
+    let (stored, calls) = used.map(|used| (used.stored, used.calls)).unwrap_or_default();
+    Ok(Written { counts, stored, calls })
 }
 
 fn upsert(
@@ -277,6 +328,7 @@ pub fn track(
     listed: &[(i32, Rows)],
     items: &Batch,
     writing: Writing,
+    used: Option<&store::Used>,
 ) -> Result<()> {
     let tracking = &source.tracking;
     let batch = numbered("b.k", source.key.len());
@@ -308,6 +360,14 @@ pub fn track(
         true => "null::pg_catalog.jsonb".to_owned(),
         false => parts.join(" operator(pg_catalog.||) "),
     };
+    let refs = match used {
+        Some(used) => {
+            statements.name("coco_refs", &used.refs)?;
+            lists.push_str(" left join coco_refs as r on r.no operator(pg_catalog.=) b.no");
+            "r.refs"
+        }
+        None => "null::pg_catalog.int8[]",
+    };
     let any = |takes: fn(&Item) -> bool| items.items.iter().any(takes);
     if any(|i| i.tracked && i.action != Action::Remove) {
         statements.execute(
@@ -317,6 +377,8 @@ pub fn track(
                     logic_id = $1, process_ordinal = b.process_ordinal,
                     target_keys = case when b.action operator(pg_catalog.=) 'a'::pg_catalog.\"char\"
                                        then t.target_keys else {keys} end,
+                    memo_refs = case when b.action operator(pg_catalog.=) 'a'::pg_catalog.\"char\"
+                                     then t.memo_refs else {refs} end,
                     failure = null
                from coco_batch as b{lists}
               where {own} and b.tracked and b.action operator(pg_catalog.<>) 'r'::pg_catalog.\"char\""
@@ -328,8 +390,8 @@ pub fn track(
         let columns = numbered("k", source.key.len()).join(", ");
         statements.execute(
         &format!(
-            "insert into {tracking} ({columns}, source_ordinal, process_ordinal, content_fingerprint, logic_id, target_keys)
-             select {}, b.ordinal, b.process_ordinal, b.fingerprint, $1, {keys}
+            "insert into {tracking} ({columns}, source_ordinal, process_ordinal, content_fingerprint, logic_id, target_keys, memo_refs)
+             select {}, b.ordinal, b.process_ordinal, b.fingerprint, $1, {keys}, {refs}
                from coco_batch as b{lists}
               where not b.tracked and b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\"",
             batch.join(", ")

@@ -27,6 +27,8 @@ pub struct Backlog {
     sets: RefCell<HashMap<i32, Set>>,
     /// Sources that are not to be looked at again; `None`: each is, in each transaction.
     done: Option<RefCell<HashSet<i32>>>,
+    /// When it was begun: microseconds since 1970.
+    pub began: i64,
 }
 
 struct Set {
@@ -56,7 +58,8 @@ pub struct Slice {
 impl Backlog {
     /// For an update that takes several transactions, and looks at each source once.
     pub fn once() -> Backlog {
-        Backlog { done: Some(RefCell::default()), ..Backlog::default() }
+        let began = super::update::now_micros();
+        Backlog { done: Some(RefCell::default()), began, ..Backlog::default() }
     }
 
     pub fn is_done(&self, source: &Source) -> bool {

@@ -111,6 +111,11 @@ impl Batch {
         self.pick(|n| range.contains(&n))
     }
 
+    /// A batch of its own of these items.
+    pub fn only(&mut self, numbers: &BTreeSet<usize>) -> Result<Batch> {
+        self.pick(|n| numbers.contains(&n))
+    }
+
     fn pick(&mut self, takes: impl Fn(usize) -> bool) -> Result<Batch> {
         let mut picked = Batch {
             columns: self.columns.clone(),

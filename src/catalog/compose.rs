@@ -16,6 +16,12 @@
 use super::model::{Column, Flow, Source, Target, all_equal, numbered};
 use super::sql::ident;
 
+/// The column of the items that tells their number in the batch, for calls of memoised functions.
+pub const ITEM: &str = "coco_item";
+
+/// What it is called in the output.
+pub const NUMBER: &str = "no";
+
 /// Which items a composition covers.
 #[derive(Clone, Copy)]
 pub enum Items {
@@ -28,11 +34,27 @@ pub enum Items {
 }
 
 /// The SELECT of all items of `source` in `items`, with their keys as `i1…`, each with the rows
-/// `query` makes of it as `c1…`.
+/// `query` makes of it as `c1…`. Where the flow's queries call memoised functions, then the item's
+/// number in the batch follows.
 pub fn evaluate(flow: &Flow, source: &Source, target: &Target, items: Items) -> String {
+    composed(flow, source, target, items, !flow.memoised.is_empty())
+}
+
+fn composed(
+    flow: &Flow,
+    source: &Source,
+    target: &Target,
+    items: Items,
+    numbered_items: bool,
+) -> String {
+    let number = match (numbered_items, items) {
+        (false, _) => None,
+        (true, Items::Batch) => Some("b.no"),
+        (true, _) => Some("null::pg_catalog.int4"),
+    };
     let item = match source.grouped {
-        true => grouped_items(source, items),
-        false => row_items(source, items),
+        true => grouped_items(source, items, number),
+        false => row_items(source, items, number),
     };
     let shadows: Vec<String> = flow
         .sources
@@ -44,10 +66,19 @@ pub fn evaluate(flow: &Flow, source: &Source, target: &Target, items: Items) -> 
         .collect();
     let item_keys: Vec<String> =
         numbered("i", source.key.len()).iter().map(|i| format!("item.{i}")).collect();
+    let number = number.map_or(String::new(), |_| format!(", item.{ITEM} as {NUMBER}"));
+    // A plan in which calls go by way of the memo is another.
+    let memoised: Vec<String> = flow
+        .memoised
+        .iter()
+        .filter(|_| numbered_items)
+        .map(|f| f.oid.to_u32().to_string())
+        .collect();
     format!(
-        "/* coco flow {id} */ select {keys}, t.* from ({item}) as item cross join lateral (with {shadows}\n\
+        "/* coco flow {id} {memoised} */ select {keys}, t.*{number} from ({item}) as item cross join lateral (with {shadows}\n\
          select * from (\n{query}\n) as q) as t ({columns})",
         id = flow.id,
+        memoised = memoised.join(" "),
         keys = item_keys.join(", "),
         shadows = shadows.join(", "),
         query = target.query,
@@ -67,7 +98,7 @@ pub fn whole(flow: &Flow, target: &Target) -> String {
         .sources
         .iter()
         .map(|s| {
-            let all = evaluate(flow, s, target, Items::All);
+            let all = composed(flow, s, target, Items::All, false);
             format!("select {} from ({all}) as x", names.join(", "))
         })
         .collect();
@@ -100,7 +131,7 @@ fn rows_of(source: &Source, items: Items) -> (String, String) {
     }
 }
 
-fn row_items(source: &Source, items: Items) -> String {
+fn row_items(source: &Source, items: Items, number: Option<&str>) -> String {
     let (from, filter) = rows_of(source, items);
     let mut columns: Vec<String> = source
         .key
@@ -110,6 +141,7 @@ fn row_items(source: &Source, items: Items) -> String {
         .collect();
     let used = source.used.iter().zip(numbered("u", source.used.len()));
     columns.extend(used.map(|(c, u)| format!("s.{} as {u}", c.quoted())));
+    columns.extend(number.map(|number| format!("{number} as {ITEM}")));
     // A view's columns may be dear: files are read. With an offset they are computed after the batch
     // is joined, for its items alone, and once, however often the query names them.
     let first = if source.promised && matches!(items, Items::Batch) { " offset 0" } else { "" };
@@ -117,15 +149,17 @@ fn row_items(source: &Source, items: Items) -> String {
 }
 
 /// Groups carry their rows as an array of records: no index on the key is needed.
-fn grouped_items(source: &Source, items: Items) -> String {
+fn grouped_items(source: &Source, items: Items, number: Option<&str>) -> String {
     let (from, filter) = rows_of(source, items);
     let keys: Vec<String> = source.key.iter().map(|k| format!("s.{}", k.quoted())).collect();
     let named: Vec<String> =
         keys.iter().zip(numbered("i", keys.len())).map(|(k, i)| format!("{k} as {i}")).collect();
     let columns: Vec<String> =
         group_columns(source).iter().map(|c| format!("s.{}", c.quoted())).collect();
+    let number =
+        number.map_or(String::new(), |number| format!(", pg_catalog.min({number}) as {ITEM}"));
     format!(
-        "select {}, pg_catalog.array_agg(row({})) as rows from {from}{filter} group by {}",
+        "select {}, pg_catalog.array_agg(row({})) as rows{number} from {from}{filter} group by {}",
         named.join(", "),
         columns.join(", "),
         keys.join(", "),

@@ -55,7 +55,7 @@ pub fn make_tracking(
             "create table {name} ({columns}
                source_ordinal bigint, process_ordinal bigint,
                content_fingerprint uuid, logic_id int,
-               target_keys jsonb, failure jsonb,
+               target_keys jsonb, memo_refs bigint[], failure jsonb,
                primary key ({keys})) with (fillfactor = 90)"
         ),
         &[],

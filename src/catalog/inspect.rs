@@ -1,10 +1,13 @@
 //! Reading tracking tables of all of the caller's flows, for the views.
 
+use std::collections::HashMap;
+
 use pgrx::JsonB;
 use pgrx::datum::TimestampWithTimeZone;
 
 use super::error::Result;
 use super::external::{delivery, outbox};
+use super::memo;
 use super::model::{Flow, Source};
 use super::registry;
 use super::role::{self, ActingAs, Settings};
@@ -187,4 +190,79 @@ pub fn errors() -> Result<Vec<Failed>> {
         }
     }
     Ok(rows)
+}
+
+/// A memoised function of one of the caller's flows.
+pub struct Memoised {
+    pub flow: String,
+    pub function: String,
+    pub fingerprint: pgrx::Uuid,
+    /// The flow's queries call it, and its code is that of this fingerprint.
+    pub current: bool,
+    pub stats: Stats,
+    pub entries: i64,
+    pub entry_bytes: i64,
+}
+
+/// The memoised functions of the caller's flows, with what their calls came to.
+pub fn functions() -> Result<Vec<Memoised>> {
+    let mut all = Vec::new();
+    for flow in visible()? {
+        let acting = ActingAs::extension_owner()?;
+        let views: Vec<_> = flow.targets.iter().filter_map(|t| t.query_view).collect();
+        let now = memo::functions::called(&views)?;
+        let rows = sql::select(
+            "select id, function, fingerprint, calls, misses, errors, requests, tokens_in, tokens_out,
+                    cost, bytes, (extract(epoch from elapsed) * 1000000)::bigint
+               from coco.memo where flow = $1 order by id",
+            &[arg(flow.name.as_str())],
+            |r| {
+                let row = Memoised {
+                    flow: flow.name.clone(),
+                    function: sql::required(r, 2)?,
+                    fingerprint: sql::required(r, 3)?,
+                    current: false,
+                    stats: Stats {
+                        calls: sql::required(r, 4)?,
+                        misses: sql::required(r, 5)?,
+                        errors: sql::required(r, 6)?,
+                        requests: sql::required(r, 7)?,
+                        tokens_in: sql::required(r, 8)?,
+                        tokens_out: sql::required(r, 9)?,
+                        cost: sql::required(r, 10)?,
+                        bytes: sql::required(r, 11)?,
+                        micros: sql::required(r, 12)?,
+                    },
+                    entries: 0,
+                    entry_bytes: 0,
+                };
+                Ok((sql::required::<i32>(r, 1)?, row))
+            },
+        )?;
+        drop(acting);
+        let mut kept = HashMap::new();
+        if let Some(table) = &flow.memo {
+            let _as = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+            let counted = sql::select(
+                &format!(
+                    "select function, count(*),
+                            coalesce(sum(octet_length(input) + octet_length(result)), 0)::bigint
+                       from {table} group by function"
+                ),
+                &[],
+                |r| {
+                    let counts: (i64, i64) = (sql::required(r, 2)?, sql::required(r, 3)?);
+                    Ok((sql::required::<i32>(r, 1)?, counts))
+                },
+            )?;
+            kept.extend(counted);
+        }
+        for (id, mut row) in rows {
+            (row.entries, row.entry_bytes) = kept.get(&id).copied().unwrap_or_default();
+            row.current =
+                now.iter().any(|f| f.name == row.function && f.fingerprint == row.fingerprint);
+            all.push(row);
+        }
+    }
+    Ok(all)
 }

@@ -15,7 +15,7 @@ use super::model::Flow;
 use super::registry;
 use super::sql::{self, arg};
 use crate::engine::fingerprint::Hasher;
-use crate::engine::version::LogicId;
+use crate::engine::version::{Fingerprint, LogicId};
 
 /// One step of the search: from objects to what defines them and what they reach.
 const STEP: &str = r#"
@@ -38,6 +38,9 @@ with here as (
     from texts t, regexp_matches(t.body, '([-+*/<>=~!@#%^&|`?]+)', 'g') as m
    group by 1, 2
 ), reached as (
+  -- itself, where a search begins with a function
+  select h.classid, h.objid from here h where h.classid = 'pg_proc'::regclass
+  union
   -- recorded dependencies: of a view's rule, of a function's parsed body
   select d.refclassid as classid, d.refobjid as objid
     from here h
@@ -153,28 +156,55 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
         parts.insert(format!("source {}", source.name), text.join("\u{1}"));
     }
     let views: Vec<pg_sys::Oid> = flow.targets.iter().filter_map(|t| t.query_view).collect();
-    reach(&views, &mut parts)?;
+    reach("pg_class", &views, &mut parts)?;
+    for function in &flow.memoised {
+        // What a provider returns does not depend on coco's own version.
+        if function.kind.is_provided() {
+            parts.remove(&format!("function {}", function.name));
+        }
+        let fingerprint = hex(function.fingerprint.as_bytes());
+        parts.insert(format!("memoised function {}", function.name), fingerprint);
+    }
+    let (fingerprint, recorded) = whole(&parts);
+    Ok((pgrx::Uuid::from_bytes(fingerprint.0), serde_json::Value::Object(recorded)))
+}
 
+/// The fingerprint of functions, and of all that they reach, for one of that name and version.
+pub fn of_functions(
+    functions: &[pg_sys::Oid],
+    name: &str,
+    version: Option<&str>,
+) -> Result<pgrx::Uuid> {
+    let mut parts = BTreeMap::new();
+    reach("pg_proc", functions, &mut parts)?;
+    parts.insert(format!("memoised {name}"), version.unwrap_or_default().to_owned());
+    Ok(pgrx::Uuid::from_bytes(whole(&parts).0.0))
+}
+
+fn whole(
+    parts: &BTreeMap<String, String>,
+) -> (Fingerprint, serde_json::Map<String, serde_json::Value>) {
     let mut whole = Hasher::new();
     let mut recorded = serde_json::Map::new();
-    for (name, text) in &parts {
+    for (name, text) in parts {
         let part = Hasher::new().part(text.as_bytes()).finish();
         whole.part(name.as_bytes()).part(&part.0);
         recorded.insert(name.clone(), json!(hex(&part.0)));
     }
-    let fingerprint = pgrx::Uuid::from_bytes(whole.finish().0);
-    Ok((fingerprint, serde_json::Value::Object(recorded)))
+    (whole.finish(), recorded)
 }
 
-/// Adds what the views reach to `parts`, until nothing new comes.
-fn reach(views: &[pg_sys::Oid], parts: &mut BTreeMap<String, String>) -> Result<()> {
-    let class =
-        |name: &str| sql::one::<pg_sys::Oid>(&format!("select '{name}'::regclass::oid"), &[]);
-    let pg_class = class("pg_class")?.unwrap_or(pg_sys::InvalidOid);
+/// Adds what objects of a catalog reach to `parts`, until nothing new comes; functions themselves too.
+fn reach(
+    catalog: &str,
+    objects: &[pg_sys::Oid],
+    parts: &mut BTreeMap<String, String>,
+) -> Result<()> {
+    let class = sql::one::<pg_sys::Oid>(&format!("select '{catalog}'::regclass::oid"), &[])?;
+    let class = class.unwrap_or(pg_sys::InvalidOid);
     let mut frontier: Vec<(pg_sys::Oid, pg_sys::Oid)> =
-        views.iter().map(|v| (pg_class, *v)).collect();
-    let mut seen: std::collections::BTreeSet<(u32, u32)> =
-        frontier.iter().map(|(c, o)| (c.to_u32(), o.to_u32())).collect();
+        objects.iter().map(|o| (class, *o)).collect();
+    let mut seen = std::collections::BTreeSet::new();
     while !frontier.is_empty() {
         let (classes, objects): (Vec<_>, Vec<_>) = frontier.drain(..).unzip();
         let found = sql::select(STEP, &[arg(classes), arg(objects)], |r| {

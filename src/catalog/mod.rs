@@ -22,6 +22,7 @@ pub mod live;
 pub mod locks;
 pub mod logic;
 pub mod lookup;
+pub mod memo;
 pub mod model;
 pub mod ownership;
 pub mod plans;

@@ -1,8 +1,11 @@
 //! A declared flow, as the catalog holds it.
 
+use std::rc::Rc;
+
 use pgrx::pg_sys;
 
 use super::capture;
+use super::memo::functions::Function;
 use super::role::Settings;
 use super::sql;
 
@@ -18,12 +21,21 @@ pub struct Flow {
     pub sources: Vec<Source>,
     pub lookups: Vec<Lookup>,
     pub targets: Vec<Target>,
+    /// The memoised functions that its queries call; known where the flow is loaded to be run.
+    pub memoised: Vec<Rc<Function>>,
+    /// The table of their results, quoted and schema-qualified, once there is one.
+    pub memo: Option<String>,
 }
 
 impl Flow {
     /// Whether any of its targets is outside this database.
     pub fn is_external(&self) -> bool {
         self.targets.iter().any(|t| t.external.is_some())
+    }
+
+    /// Whether its queries call functions that ask a provider over the network.
+    pub fn asks_providers(&self) -> bool {
+        self.memoised.iter().any(|f| f.kind.is_provided())
     }
 
     /// All relations that are followed: sources and lookups.

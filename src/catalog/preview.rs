@@ -8,12 +8,13 @@ use super::compose::{self, Items};
 use super::detect::{self, Scan};
 use super::error::{Error, Result};
 use super::logic;
+use super::memo;
 use super::model::{Flow, Source, Target, all_equal};
 use super::registry;
 use super::role::ActingAs;
 use super::sql::literal;
 use super::subtransaction::{Raised, subtransaction};
-use super::tuples::{OneSnapshot, Rows, Statements};
+use super::tuples::{OneSnapshot, RowColumn, Rows, Statements};
 use super::update::Limits;
 use super::verify;
 use crate::engine::decide::{Decision, Mode};
@@ -131,11 +132,17 @@ enum Stop {
 /// Evaluates a batch and compares it with the targets.
 fn compare(flow: &Flow, source: &Source, batch: &Batch, mode: Mode) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
+    let recalling = memo::of_look(flow)?;
+    let _running = recalling.as_ref().map(|r| r.begin());
     for target in &flow.targets {
         let statements = Statements::connect()?;
         statements.name("coco_batch", batch.rows())?;
         let names = Names::new(source, target);
-        let mut output = Rows::new(&apply::output_columns(source, target))?;
+        let mut columns = apply::output_columns(source, target);
+        if recalling.is_some() {
+            columns.push(RowColumn::new(compose::NUMBER, pgrx::pg_sys::INT4OID));
+        }
+        let mut output = Rows::new(&columns)?;
         let sql = compose::evaluate(flow, source, target, Items::Batch);
         statements.select_into(&sql, &[], &mut output)?;
         let mut old = Rows::new(&apply::old_columns(source, target))?;

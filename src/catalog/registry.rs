@@ -6,6 +6,7 @@ use super::capture;
 use super::columns;
 use super::error::{Error, Result};
 use super::locks;
+use super::memo::functions;
 use super::model::{Column, External, Flow, Lookup, Source, Target};
 use super::role::{self, ActingAs, Settings};
 use super::sql::{self, arg};
@@ -13,7 +14,7 @@ use super::tuples::OneSnapshot;
 
 /// Loads a flow for its owner, whole: with a query that reads what is there.
 pub fn load(name: &str) -> Result<Flow> {
-    let flow = load_to_change(name)?;
+    let mut flow = load_to_change(name)?;
     let broken = |what: String| {
         Error::new(pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, what).hint(
             "Give the target a query that fits with coco.set_query, or drop the flow with coco.drop_flow.",
@@ -35,6 +36,8 @@ pub fn load(name: &str) -> Result<Flow> {
             )));
         }
     }
+    let views: Vec<_> = flow.targets.iter().filter_map(|t| t.query_view).collect();
+    flow.memoised = functions::called(&views)?;
     Ok(flow)
 }
 
@@ -43,7 +46,11 @@ pub fn load_to_change(name: &str) -> Result<Flow> {
     let _as = ActingAs::extension_owner()?;
     let found = sql::select(
         "select id, owner::oid, settings,
-                exists (select from pg_catalog.pg_roles r where r.oid = owner), live
+                exists (select from pg_catalog.pg_roles r where r.oid = owner), live,
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = memo)
            from coco.flow where flow = $1",
         &[arg(name)],
         |r| {
@@ -56,6 +63,8 @@ pub fn load_to_change(name: &str) -> Result<Flow> {
                 sources: vec![],
                 lookups: vec![],
                 targets: vec![],
+                memoised: vec![],
+                memo: r.get(6)?,
             };
             Ok((flow, sql::required::<bool>(r, 4)?))
         },

@@ -172,6 +172,18 @@ impl Rows {
         }
     }
 
+    /// Adds the rows of another of the same shape which `takes` takes.
+    pub fn append_where(&mut self, other: &mut Rows, takes: impl Fn(&Rows) -> bool) {
+        other.rewind();
+        while other.advance() {
+            if takes(other) {
+                // SAFETY: as above.
+                unsafe { pg_sys::tuplestore_puttupleslot(self.store, other.slot) };
+                self.len += 1;
+            }
+        }
+    }
+
     /// Adds a row; the values are copied.
     pub fn push(&mut self, values: &[Option<pg_sys::Datum>]) {
         let mut datums: Vec<_> =

@@ -1,12 +1,13 @@
 //! Updating a flow: in the caller's transaction, or a part at a time in those of a worker.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pgrx::guc::GucSetting;
 
-use super::apply::{self, Writer, Writing};
+use super::apply::{self, Stop, Writer, Writing};
 use super::backlog::{self, Backlog, Slice};
 use super::batch::{Action, Batch, Item};
 use super::capture::cursor;
@@ -18,6 +19,7 @@ use super::follow::{self, Kept, Looking, Remembered};
 use super::generation;
 use super::logic;
 use super::lookup::{self, Forced};
+use super::memo::{self, Recalling, store};
 use super::model::{Flow, Source};
 use super::ready::{self, Ready};
 use super::role::ActingAs;
@@ -29,6 +31,7 @@ use crate::engine::backoff;
 use crate::engine::counts::Counts;
 use crate::engine::decide::{Decision, Mode};
 use crate::engine::isolate::{Attempt, halve};
+use crate::engine::memo::Stats;
 use crate::engine::version::{LogicId, ProcessOrdinal};
 
 /// How much is done at once.
@@ -78,6 +81,16 @@ pub struct SourceCounts {
     pub source: String,
     pub counts: Counts,
     pub elapsed: Duration,
+    /// What the calls of memoised functions came to, by the functions' names.
+    pub memo: BTreeMap<String, Stats>,
+}
+
+impl SourceCounts {
+    pub fn add_memo(&mut self, more: BTreeMap<String, Stats>) {
+        for (function, stats) in more {
+            *self.memo.entry(function).or_default() += stats;
+        }
+    }
 }
 
 /// Brings all targets of a flow up to date; a row per source.
@@ -102,6 +115,11 @@ impl<'a> By<'a> {
             By::Live(remembered, _) => Some(remembered),
             _ => None,
         }
+    }
+
+    /// When the update began: microseconds since 1970.
+    fn began(self) -> i64 {
+        self.backlog().map_or_else(now_micros, |backlog| backlog.began)
     }
 
     fn backlog(self) -> Option<&'a Backlog> {
@@ -195,7 +213,11 @@ fn logic_is_another(flow: &Flow, logic: LogicId) -> Result<bool> {
 fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: By) -> Result<Turn> {
     let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let writers = flow.targets.iter().map(|target| Writer { target, fresh: false }).collect();
-    let mut run = Run { flow, writers, writing: Writing { mode, logic }, limits, by };
+    // Who reprocesses everything wants nothing of before; what it has computed itself it takes.
+    let since = (mode == Mode::FullReprocess).then(|| by.began());
+    let recalling = memo::of_update(flow, since)?;
+    let writing = Writing { mode, logic };
+    let mut run = Run { flow, writers, writing, limits, by, recalling };
     let mut turn = Turn {
         sources: vec![],
         kept: vec![],
@@ -208,9 +230,17 @@ fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: B
         let began = Instant::now();
         let counts = run.source(source, &mut turn)?;
         let elapsed = began.elapsed();
-        turn.sources.push(SourceCounts { source: source.name.clone(), counts, elapsed });
+        let memo = run.recalled()?;
+        turn.sources.push(SourceCounts { source: source.name.clone(), counts, elapsed, memo });
     }
     run.take_over(&mut turn.sources)?;
+    let memo = run.recalled()?;
+    if let Some(first) = turn.sources.first_mut() {
+        first.add_memo(memo);
+    }
+    if let (Some(recalling), false) = (&run.recalling, turn.more) {
+        store::expire(recalling)?;
+    }
     Ok(turn)
 }
 
@@ -220,9 +250,18 @@ struct Run<'a> {
     writing: Writing,
     limits: Limits,
     by: By<'a>,
+    recalling: Option<Rc<Recalling>>,
 }
 
 impl Run<'_> {
+    /// What calls of memoised functions came to since this was asked before.
+    fn recalled(&self) -> Result<BTreeMap<String, Stats>> {
+        match &self.recalling {
+            Some(recalling) => memo::counted(recalling),
+            None => Ok(BTreeMap::new()),
+        }
+    }
+
     fn source(&mut self, source: &Source, turn: &mut Turn) -> Result<Counts> {
         if let Some(backlog) = self.by.backlog() {
             if backlog.is_done(source) {
@@ -428,10 +467,26 @@ impl Run<'_> {
         self.write(source, &mut deferred, counts, None)
     }
 
+    /// Writes a batch, with what its items recall of memoised results.
+    fn write(
+        &self,
+        source: &Source,
+        batch: &mut Batch,
+        counts: &mut Counts,
+        deferred: Option<&mut Batch>,
+    ) -> Result<()> {
+        let Some(recalling) = self.recalling.as_deref().filter(|_| batch.len() > 0) else {
+            return self.write_parts(source, batch, counts, deferred);
+        };
+        memo::begin(recalling, source, batch)?;
+        self.write_parts(source, batch, counts, deferred)?;
+        memo::end(recalling)
+    }
+
     /// Writes a batch; items whose data is at fault are found, recorded, and left as they were. A
     /// batch that wants a target key of an item outside goes to `deferred`, to be written when all
     /// others have let go of what they no longer produce: keys that merely change hands meet there.
-    fn write(
+    fn write_parts(
         &self,
         source: &Source,
         batch: &mut Batch,
@@ -448,6 +503,7 @@ impl Run<'_> {
                     return Ok(());
                 }
                 Err(Stop::Flow(error)) => return Err(error),
+                Err(Stop::TooLarge) => return self.write_halves(source, this, counts),
                 Err(Stop::Undone) => return Err(Error::internal("a batch was not kept")),
                 Err(Stop::Refused(refused)) => {
                     let waits = refused.iter().any(|r| r.failure.waits());
@@ -482,8 +538,8 @@ impl Run<'_> {
         let mut failed = Vec::new();
         let whole = 0..batch.len();
         let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
-            match self.attempt(source, &batch.slice(range)?, false) {
-                Ok(_) | Err(Stop::Undone | Stop::Refused(_)) => Ok(Attempt::Done),
+            match self.attempt(source, &mut batch.slice(range)?, false) {
+                Ok(_) | Err(Stop::Undone | Stop::Refused(_) | Stop::TooLarge) => Ok(Attempt::Done),
                 Err(Stop::Raised(raised)) => Ok(Attempt::Failed(raised)),
                 Err(Stop::Flow(error)) => Err(error),
             }
@@ -523,19 +579,26 @@ impl Run<'_> {
     fn attempt(
         &self,
         source: &Source,
-        batch: &Batch,
+        batch: &mut Batch,
         keep: bool,
     ) -> std::result::Result<Counts, Stop> {
         interrupt();
-        subtransaction(
-            || match apply::write(self.flow, source, &self.writers, batch, self.writing) {
-                Ok(Ok(counts)) if keep => Ok(counts),
-                Ok(Ok(_)) => Err(Stop::Undone),
-                Ok(Err(refused)) => Err(Stop::Refused(refused)),
-                Err(error) => Err(Stop::Flow(error)),
+        let recalling = self.recalling.as_ref();
+        let written = subtransaction(
+            || {
+                let Run { flow, writers, writing, .. } = self;
+                let written = apply::write(flow, source, writers, batch, *writing, recalling)?;
+                if keep { Ok(written) } else { Err(Stop::Undone) }
             },
             Stop::Raised,
-        )
+        )?;
+        if let Some(recalling) = recalling {
+            recalling.recall.borrow_mut().stored(&written.stored);
+            for (function, calls) in written.calls {
+                recalling.count(function, Stats { calls, ..Stats::default() });
+            }
+        }
+        Ok(written.counts)
     }
 
     /// Evaluates again the items that wait for a target key which is free now, until none is.
@@ -557,7 +620,8 @@ impl Run<'_> {
                 let first = |c: &Candidate| let_in.insert(c.claims.clone());
                 let mut counts = Counts::default();
                 let writing = Writing { mode: Mode::Retry, ..self.writing };
-                let retry = Run { writing, writers: self.writers.clone(), ..*self };
+                let (writers, recalling) = (self.writers.clone(), self.recalling.clone());
+                let retry = Run { writing, writers, recalling, ..*self };
                 retry.decide_and_write(source, &mut candidates, first, &mut counts, &mut 0)?;
                 let c = &mut result.counts;
                 c.evaluated += counts.evaluated;
@@ -571,17 +635,6 @@ impl Run<'_> {
             }
         }
     }
-}
-
-/// Why an attempt at a batch ended without a result.
-enum Stop {
-    /// An item's data is at fault; which, is to be found.
-    Raised(Raised),
-    /// These items are refused a target key.
-    Refused(Vec<Refused>),
-    /// All went well, and was not to be kept.
-    Undone,
-    Flow(Error),
 }
 
 fn interrupt() {

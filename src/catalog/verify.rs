@@ -6,6 +6,7 @@ use super::apply::{self, Names};
 use super::compose::{self, Items};
 use super::error::{Error, Result};
 use super::external::{ledger, tables};
+use super::memo;
 use super::model::{Flow, Source, Target, all_equal, numbered};
 use super::registry;
 use super::role::ActingAs;
@@ -47,6 +48,8 @@ pub fn verify(name: &str, repair: bool, limits: Limits) -> Result<Vec<Difference
 
 fn differences(flow: &Flow) -> Result<Vec<Difference>> {
     let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let recalling = memo::of_look(flow)?;
+    let _running = recalling.as_ref().map(|r| r.begin());
     let mut found = Vec::new();
     let failing = failing_sources(flow)?;
     if failing.iter().any(|f| *f) {
@@ -183,6 +186,8 @@ fn rows_of_failing(source: &Source, target: &Target) -> String {
 /// Deletes rows that no item produces and that none which fails may still own.
 fn delete_extra(flow: &Flow) -> Result<()> {
     let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let recalling = memo::of_look(flow)?;
+    let _running = recalling.as_ref().map(|r| r.begin());
     let failing = failing_sources(flow)?;
     for target in &flow.targets {
         let names = Names::new(&flow.sources[0], target);

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 /// A memoised function of a flow, as it is now: another after it was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionId(pub i32);
@@ -53,7 +55,8 @@ pub struct Recall {
     places: HashMap<(FunctionId, i64), Vec<Place>>,
     bytes: usize,
     uses: BTreeMap<usize, BTreeSet<Place>>,
-    missing: BTreeSet<usize>,
+    /// Items that cannot be evaluated yet, and which call in the query has kept them from it.
+    missing: BTreeMap<usize, i32>,
 }
 
 impl Recall {
@@ -104,13 +107,11 @@ impl Recall {
         self.uses.entry(item).or_default().insert(place);
     }
 
-    /// An item cannot be evaluated yet.
-    pub fn misses(&mut self, item: usize) {
-        self.missing.insert(item);
-    }
-
-    pub fn is_missing(&self, item: usize) -> bool {
-        self.missing.contains(&item)
+    /// An item cannot be evaluated yet, for want of the result of a call of this number. `false`: what
+    /// the call was given may come from another that has no result yet, so that nothing is to be
+    /// asked for. Calls of number 0 rest on no other.
+    pub fn misses(&mut self, item: usize, call: i32) -> bool {
+        *self.missing.entry(item).or_insert(call) == call
     }
 
     /// Items are evaluated (again): what they use is to be seen.
@@ -123,21 +124,13 @@ impl Recall {
 
     /// The items that could not be evaluated.
     pub fn take_missing(&mut self) -> BTreeSet<usize> {
-        std::mem::take(&mut self.missing)
-    }
-
-    /// What was asked for and is not known.
-    pub fn asked(&self) -> Vec<Place> {
-        self.places_where(|e| e.state == State::Asked)
+        std::mem::take(&mut self.missing).into_keys().collect()
     }
 
     /// What is known, and not in the store.
     pub fn unstored(&self) -> Vec<Place> {
-        self.places_where(|e| e.stored.is_none() && matches!(e.state, State::Known(_)))
-    }
-
-    fn places_where(&self, takes: impl Fn(&Entry) -> bool) -> Vec<Place> {
-        let places = self.entries.iter().enumerate().filter(|(_, e)| takes(e));
+        let known = |e: &Entry| e.stored.is_none() && matches!(e.state, State::Known(_));
+        let places = self.entries.iter().enumerate().filter(|(_, e)| known(e));
         places.map(|(n, _)| Place(n)).collect()
     }
 
@@ -158,13 +151,20 @@ impl Recall {
         self.bytes
     }
 
+    /// Forgets everything, if it is more than that.
+    pub fn clear_over(&mut self, bytes: usize) {
+        if self.bytes > bytes {
+            self.clear();
+        }
+    }
+
     pub fn clear(&mut self) {
         *self = Recall::default();
     }
 }
 
 /// What the calls of one function came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
     /// Results that items rest on, a result once an item: hits and misses.
     pub calls: i64,
@@ -215,9 +215,9 @@ mod tests {
         let b = recall.entry(F, 7, b"b");
         assert_ne!(a, b);
         recall.settle(a, known("A"));
-        assert_eq!(recall.get(recall.entry(F, 7, b"a").clone()).state, known("A"));
+        assert_eq!(recall.entry(F, 7, b"a"), a);
+        assert_eq!(recall.get(a).state, known("A"));
         assert_eq!(recall.get(b).state, State::Asked);
-        assert_eq!(recall.asked(), [b]);
     }
 
     #[test]
@@ -232,7 +232,8 @@ mod tests {
         let (a, b) = (recall.entry(F, 1, b"a"), recall.entry(F, 2, b"b"));
         recall.used(0, a);
         recall.used(1, a);
-        recall.misses(1);
+        assert!(recall.misses(1, 2) && recall.misses(1, 2));
+        assert!(!recall.misses(1, 1));
         assert_eq!(recall.take_missing(), BTreeSet::from([1]));
         recall.begin([1].into_iter());
         recall.used(1, b);
@@ -250,7 +251,13 @@ mod tests {
         recall.stored(&[(a, 12)]);
         assert!(recall.unstored().is_empty());
         let input = Rc::from(&b"b"[..]);
-        recall.load(Entry { function: F, fingerprint: 2, input, state: known("B"), stored: Some(3) });
+        recall.load(Entry {
+            function: F,
+            fingerprint: 2,
+            input,
+            state: known("B"),
+            stored: Some(3),
+        });
         assert!(recall.unstored().is_empty() && recall.bytes() > 0);
     }
 }

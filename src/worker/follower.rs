@@ -15,6 +15,7 @@ use crate::catalog::follow::Remembered;
 use crate::catalog::generation;
 use crate::catalog::live::{self, Live};
 use crate::catalog::locks;
+use crate::catalog::memo::{self, resolve};
 use crate::catalog::update::{self, Limits, Progress, Turn};
 
 /// Workers a database, at most.
@@ -264,7 +265,8 @@ impl Worker {
                 live::recovered(flow)?;
             }
             Ok(turn)
-        })?;
+        })
+        .inspect(|_| resolve::committed())?;
         let Some(done) = &mut turn else { return Ok(None) };
         remembered.keep(std::mem::take(&mut done.kept));
         *behind = if done.more { *behind + 1 } else { 0 };
@@ -284,6 +286,7 @@ impl Worker {
     fn troubled(&mut self, flow: &Live, failed: &Failed) {
         self.remembered.remove(&flow.id);
         self.backlogs.remove(&flow.id);
+        keep_rolled_back();
         match transaction(|| live::troubled(flow, &failed.sqlstate, &failed.error)) {
             Ok(true) => complain(&format!("flow \"{}\" failed", flow.name), failed),
             // It was dropped or stopped in the meantime.
@@ -388,4 +391,11 @@ fn complain(what: &str, failed: &Failed) {
         }
     }
     pgrx::log!("{text}");
+}
+
+/// Has what was paid for in a transaction that failed not be paid for again.
+pub fn keep_rolled_back() {
+    if let Err(failed) = transaction(memo::keep_rolled_back) {
+        complain("what was computed cannot be kept", &failed);
+    }
 }

@@ -13,6 +13,7 @@ use pgrx::bgworkers::{
 use pgrx::prelude::*;
 use serde_json::{Value, json};
 
+use super::follower::keep_rolled_back;
 use super::sender::{self, Sender};
 use super::transaction::{Failed, transaction};
 use super::{attach, attend, pause, shared, wait};
@@ -22,6 +23,7 @@ use crate::catalog::external::delivery::{self, Outcome};
 use crate::catalog::external::outbox;
 use crate::catalog::live;
 use crate::catalog::locks;
+use crate::catalog::memo::resolve;
 use crate::catalog::ready;
 use crate::catalog::subtransaction;
 use crate::catalog::update::{self, Limits, SourceCounts};
@@ -165,6 +167,7 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     };
     shared::enter(database, 0);
     super::follower::tell_progress();
+    resolve::watch();
     let flow = number(1) as i32;
     shared::report(|slot| slot.flow = flow);
     let outcome = match work(flow, order, limits) {
@@ -234,13 +237,16 @@ fn evaluate(
     let backlog = Backlog::once();
     let mut refused = 0;
     loop {
-        let part = transaction(|| update::part(flow, mode, limits, &backlog))?;
+        let part = transaction(|| update::part(flow, mode, limits, &backlog))
+            .inspect(|_| resolve::committed())
+            .inspect_err(|_| keep_rolled_back())?;
         for (n, source) in part.sources.into_iter().enumerate() {
             match all.get_mut(n) {
                 None => all.push(source),
                 Some(sum) => {
                     sum.counts += source.counts;
                     sum.elapsed += source.elapsed;
+                    sum.add_memo(source.memo);
                 }
             }
         }
@@ -291,7 +297,7 @@ fn count(source: &SourceCounts) -> Value {
     json!({
         "source": source.source, "seen": c.seen, "skipped": c.skipped, "unchanged": c.unchanged,
         "evaluated": c.evaluated, "upserted": c.upserted, "deleted": c.deleted, "failed": c.failed,
-        "elapsed": source.elapsed.as_micros() as i64,
+        "elapsed": source.elapsed.as_micros() as i64, "memo": source.memo,
     })
 }
 
@@ -310,6 +316,7 @@ fn counts(all: Value) -> Vec<SourceCounts> {
                 failed: n("failed"),
             },
             elapsed: Duration::from_micros(n("elapsed").max(0) as u64),
+            memo: serde_json::from_value(v["memo"].clone()).unwrap_or_default(),
         }
     };
     all.as_array().into_iter().flatten().map(one).collect()

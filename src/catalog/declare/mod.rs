@@ -93,10 +93,14 @@ pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
            join pg_class c on c.oid in (t.relation, t.outbox)
           where t.flow = $1 and t.server is not null",
     )?;
+    let memo = names(
+        "select c.oid::regclass::text from coco.flow f join pg_class c on c.oid = f.memo
+          where f.flow = $1",
+    )?;
     sql::execute("delete from coco.flow where flow = $1", &[arg(name)])?;
     generation::changed()?;
     drop(acting);
-    derived::drop_all(&views, &[tracking, kept_of_others].concat())?;
+    derived::drop_all(&views, &[tracking, kept_of_others, memo].concat())?;
     triggers::end_unneeded()?;
     if !keep_targets {
         let _as = ActingAs::flow_owner(owner, &Settings::qualifying())?;

@@ -1,0 +1,114 @@
+//! Which functions that a flow's queries call are memoised.
+
+use std::rc::Rc;
+
+use pgrx::pg_sys;
+
+use crate::catalog::error::Result;
+use crate::catalog::logic;
+use crate::catalog::role::ActingAs;
+use crate::catalog::sql::{self, arg};
+
+/// How what is missing is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// By the function itself, in the query that calls it.
+    Plain,
+    /// Many inputs at a time, by a function over arrays.
+    Batch {
+        function: pg_sys::Oid,
+        size: i32,
+    },
+    /// Many inputs at a time, by a provider over the network.
+    Embed,
+    Generate,
+    Post,
+}
+
+impl Kind {
+    pub fn is_provided(self) -> bool {
+        matches!(self, Kind::Embed | Kind::Generate | Kind::Post)
+    }
+}
+
+/// A memoised function.
+#[derive(Clone, Debug)]
+pub struct Function {
+    pub oid: pg_sys::Oid,
+    /// With its schema and argument types, quoted.
+    pub name: String,
+    pub kind: Kind,
+    /// Of its code and its version: results of another are not taken.
+    pub fingerprint: pgrx::Uuid,
+}
+
+/// The functions that these views call by themselves or by views that they read. What is called
+/// from inside a function's body is no call of the query's.
+const CALLED: &str = "
+with recursive reached(oid) as (
+  select v.oid from pg_catalog.unnest($1::oid[]) as v(oid)
+  union
+  select d.refobjid
+    from reached v
+    join pg_catalog.pg_rewrite r on r.ev_class = v.oid
+    join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid
+     and d.refclassid = 'pg_catalog.pg_class'::regclass
+    join pg_catalog.pg_class c on c.oid = d.refobjid and c.relkind = 'v'
+), called as (
+  select distinct d.refobjid as oid
+    from reached v
+    join pg_catalog.pg_rewrite r on r.ev_class = v.oid
+    join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid
+     and d.refclassid = 'pg_catalog.pg_proc'::regclass
+)
+select p.oid, p.oid::regprocedure::text, m.version, m.batch::oid, m.batch_size,
+       case when p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
+            then p.proname::text end
+  from called c
+  join pg_catalog.pg_proc p on p.oid = c.oid
+  left join coco.memoised m on m.function = p.oid
+ where m.function is not null
+    or p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
+ order by 2";
+
+struct Found {
+    oid: pg_sys::Oid,
+    name: String,
+    version: Option<String>,
+    batch: Option<(pg_sys::Oid, i32)>,
+    provided: Option<String>,
+}
+
+/// The memoised functions that the queries behind these views call.
+pub fn called(views: &[pg_sys::Oid]) -> Result<Vec<Rc<Function>>> {
+    let _as = ActingAs::extension_owner()?;
+    let found = sql::select(CALLED, &[arg(views.to_vec())], |r| {
+        let batch = r.get::<pg_sys::Oid>(4)?.zip(r.get::<i32>(5)?);
+        Ok(Found {
+            oid: sql::required(r, 1)?,
+            name: sql::required(r, 2)?,
+            version: r.get(3)?,
+            batch,
+            provided: r.get(6)?,
+        })
+    })?;
+    found.into_iter().map(|found| function(found).map(Rc::new)).collect()
+}
+
+fn function(found: Found) -> Result<Function> {
+    let kind = match (found.provided.as_deref(), found.batch) {
+        (Some("embed"), _) => Kind::Embed,
+        (Some("generate"), _) => Kind::Generate,
+        (Some(_), _) => Kind::Post,
+        (None, Some((function, size))) => Kind::Batch { function, size },
+        (None, None) => Kind::Plain,
+    };
+    // What a provider returns does not depend on coco's own version.
+    let mut of = vec![];
+    if !kind.is_provided() {
+        of.push(found.oid);
+        of.extend(found.batch.map(|(batch, _)| batch));
+    }
+    let fingerprint = logic::of_functions(&of, &found.name, found.version.as_deref())?;
+    Ok(Function { oid: found.oid, name: found.name, kind, fingerprint })
+}

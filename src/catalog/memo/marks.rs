@@ -1,0 +1,146 @@
+//! Which functions are memoised: what `coco.memoize` notes.
+
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+use crate::catalog::error::{Error, Result};
+use crate::catalog::generation;
+use crate::catalog::role::{self, ActingAs};
+use crate::catalog::sql::{self, arg};
+
+/// A function over arrays that stands in for one over single values.
+pub struct Batch {
+    pub function: pg_sys::Oid,
+    /// Inputs that it is given at once, at most.
+    pub size: i32,
+}
+
+struct Shape {
+    name: String,
+    owner: pg_sys::Oid,
+    kind: String,
+    set: bool,
+    arguments: Vec<pg_sys::Oid>,
+    result: pg_sys::Oid,
+    provided: bool,
+}
+
+fn shape(function: pg_sys::Oid) -> Result<Shape> {
+    let _as = ActingAs::qualifying_names()?;
+    sql::select(
+        "select p.oid::regprocedure::text, p.proowner, p.prokind::text, p.proretset,
+                p.proargtypes::oid[], p.prorettype,
+                p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
+           from pg_catalog.pg_proc p where p.oid = $1",
+        &[arg(function)],
+        |r| {
+            Ok(Shape {
+                name: sql::required(r, 1)?,
+                owner: sql::required(r, 2)?,
+                kind: sql::required(r, 3)?,
+                set: sql::required(r, 4)?,
+                arguments: sql::required(r, 5)?,
+                result: sql::required(r, 6)?,
+                provided: sql::required(r, 7)?,
+            })
+        },
+    )?
+    .pop()
+    .ok_or_else(|| Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, "no such function"))
+}
+
+/// Has a function be memoised inside flows. Only its owner may, for all who use it.
+pub fn mark(function: pg_sys::Oid, version: Option<&str>, batch: Option<Batch>) -> Result<()> {
+    let own = shape(function)?;
+    check_owner(&own)?;
+    if own.provided {
+        return Err(Error::invalid(format!(
+            "function {} is always memoised inside flows",
+            own.name
+        )));
+    }
+    let refused = match (own.kind.as_str(), own.set) {
+        ("f", false) => None,
+        ("f", true) => Some("It returns a set: have it return an array or jsonb, and unnest that."),
+        ("p", _) => Some("It is a procedure."),
+        _ => Some("It is an aggregate or a window function."),
+    };
+    if let Some(why) = refused {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("function {} cannot be memoised", own.name),
+        )
+        .detail(why));
+    }
+    if let Some(batch) = &batch {
+        check_batch(&own, batch)?;
+    }
+    let _as = ActingAs::extension_owner()?;
+    sql::execute(
+        "insert into coco.memoised (function, version, batch, batch_size)
+         values ($1::oid::regprocedure, $2, $3::oid::regprocedure, $4)
+         on conflict (function) do update
+            set version = excluded.version, batch = excluded.batch, batch_size = excluded.batch_size",
+        &[
+            arg(function),
+            arg(version),
+            arg(batch.as_ref().map(|b| b.function)),
+            arg(batch.as_ref().map(|b| b.size)),
+        ],
+    )?;
+    generation::changed()
+}
+
+fn check_owner(own: &Shape) -> Result<()> {
+    match role::has_rights_of(own.owner) {
+        true => Ok(()),
+        false => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("must be owner of function {}", own.name),
+        )
+        .hint("Write a function of your own that calls it, and memoize that.")),
+    }
+}
+
+fn check_batch(own: &Shape, batch: &Batch) -> Result<()> {
+    let over = shape(batch.function)?;
+    check_owner(&over)?;
+    if batch.size < 1 {
+        return Err(Error::invalid(format!(
+            "argument \"batch_size\" ({}) is not above 0",
+            batch.size
+        )));
+    }
+    let array_of = |t: pg_sys::Oid| unsafe { pg_sys::get_array_type(t) };
+    let arrays: Vec<pg_sys::Oid> = own.arguments.iter().map(|t| array_of(*t)).collect();
+    let fits = over.arguments == arrays
+        && over.result == array_of(own.result)
+        && over.kind == "f"
+        && !over.set
+        && !arrays.contains(&pg_sys::InvalidOid);
+    match fits {
+        true => Ok(()),
+        false => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INVALID_FUNCTION_DEFINITION,
+            format!("function {} is no batch function of {}", over.name, own.name),
+        )
+        .hint("It has to take an array for each argument, and to return an array of the results.")),
+    }
+}
+
+/// Has a function be memoised no more. Its results go as the items that use them are evaluated.
+pub fn unmark(function: pg_sys::Oid) -> Result<()> {
+    let own = shape(function)?;
+    check_owner(&own)?;
+    let _as = ActingAs::extension_owner()?;
+    let gone = sql::execute(
+        "delete from coco.memoised where function = $1::oid::regprocedure",
+        &[arg(function)],
+    )?;
+    if gone == 0 {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("function {} is not memoised", own.name),
+        ));
+    }
+    generation::changed()
+}

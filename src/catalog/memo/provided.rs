@@ -1,0 +1,171 @@
+//! Asking providers for what is missing: as few jobs as there are models, all at the same time.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+use pgrx::{FromDatum, JsonB, pg_sys};
+
+use super::functions::{Function, Kind};
+use super::recalling::Recalling;
+use super::resolve::{self, Asked, bytes_of, settle};
+use super::spending;
+use crate::catalog::datum;
+use crate::catalog::error::{Error, Result};
+use crate::catalog::subtransaction;
+use crate::engine::delivery::Trouble;
+use crate::engine::memo::{Bytes, Fault, FunctionId, Place, Stats};
+use crate::engine::options::Access;
+use crate::engine::provider::{Answer, Job, Outcome, Task};
+
+/// Who asks providers: the layer that has threads.
+#[derive(Clone, Copy)]
+pub struct Asking {
+    /// What a role reaches the server of a task with: its name, and its options.
+    pub reach: fn(&Task, Option<&str>, pg_sys::Oid) -> Result<(String, Access)>,
+    /// Does jobs beside each other and waits for all of them.
+    pub ask: fn(Vec<Job>) -> Result<Vec<Outcome>>,
+}
+
+static ASKING: OnceLock<Asking> = OnceLock::new();
+
+/// Says who asks; once, when the library is loaded.
+pub fn asked_by(asking: Asking) {
+    ASKING.get_or_init(|| asking);
+}
+
+/// What is asked of one model: the text of its job's kind, and for which entries each input is.
+struct Group {
+    job: Job,
+    function: FunctionId,
+    places: Vec<Place>,
+    codec: super::codec::Codec,
+}
+
+/// Has providers answer what was asked of these functions. What they answer is settled also where
+/// one of them then cannot be asked any more.
+pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -> Result<()> {
+    let asking = ASKING.get().ok_or_else(|| Error::internal("nobody asks providers"))?;
+    let mut groups: BTreeMap<(FunctionId, String), Group> = BTreeMap::new();
+    for (id, function, asked) in &all {
+        for (place, arguments) in asked {
+            let text = |n: usize| -> Option<String> {
+                let datum = arguments.values.get(n).copied().flatten()?;
+                // SAFETY: the arguments of coco's own functions are of the types that it declares.
+                unsafe { String::from_datum(datum, false) }
+            };
+            let json = |n: usize| -> Option<serde_json::Value> {
+                let datum = arguments.values.get(n).copied().flatten()?;
+                // SAFETY: as above.
+                unsafe { JsonB::from_datum(datum, false) }.map(|json| json.0)
+            };
+            let body = |n: usize| -> Option<String> {
+                let datum = arguments.values.get(n).copied().flatten()?;
+                // SAFETY: as above.
+                Some(unsafe { datum::jsonb_text(datum) })
+            };
+            let (server, task, input) = match function.kind {
+                Kind::Embed => {
+                    let dimensions = arguments.values.get(3).copied().flatten();
+                    let dimensions = dimensions.and_then(|d| u32::try_from(d.value() as i32).ok());
+                    let model = text(2).unwrap_or_default();
+                    (name(arguments.values.get(1)), Task::Embed { model, dimensions }, text(0))
+                }
+                Kind::Generate => {
+                    let model = text(2).unwrap_or_default();
+                    let schema = json(3);
+                    (name(arguments.values.get(1)), Task::Generate { model, schema }, text(0))
+                }
+                _ => (None, Task::Post { url: text(0).unwrap_or_default() }, body(1)),
+            };
+            let what = format!("{server:?} {task:?}");
+            if !groups.contains_key(&(*id, what.clone())) {
+                let (server, access) = (asking.reach)(&task, server.as_deref(), recalling.owner)?;
+                let budget = spending::left(&server, &access)?;
+                let job = Job { server, task, access, inputs: vec![], budget };
+                let codec = arguments.result;
+                let group = Group { job, function: *id, places: vec![], codec };
+                groups.insert((*id, what.clone()), group);
+            }
+            if let Some(group) = groups.get_mut(&(*id, what)) {
+                group.job.inputs.push(input.unwrap_or_default());
+                group.places.push(*place);
+            }
+        }
+    }
+    let groups: Vec<Group> = groups.into_values().collect();
+    let outcomes = (asking.ask)(groups.iter().map(|g| g.job.clone()).collect())?;
+    let mut trouble = None;
+    for (group, outcome) in groups.iter().zip(outcomes) {
+        spending::note(&group.job.server, recalling.flow, &outcome.usage)?;
+        resolve::spent(recalling, &group.job.server, outcome.usage);
+        recalling.count(
+            group.function,
+            Stats {
+                requests: outcome.usage.requests as i64,
+                tokens_in: outcome.usage.tokens_in as i64,
+                tokens_out: outcome.usage.tokens_out as i64,
+                cost: outcome.usage.cost,
+                micros: outcome.usage.elapsed.as_micros() as i64,
+                ..Stats::default()
+            },
+        );
+        let is_json = matches!(group.job.task, Task::Post { .. });
+        for (place, answer) in group.places.iter().zip(outcome.answers) {
+            let result = match answer {
+                None => continue,
+                Some(Ok(answer)) => bytes(group.codec, answer, is_json),
+                Some(Err(refusal)) => Err(Fault {
+                    sqlstate: refusal.sqlstate,
+                    message: refusal.message,
+                    detail: None,
+                    hint: None,
+                }),
+            };
+            settle(recalling, *place, result);
+        }
+        trouble = trouble.or(outcome.trouble);
+    }
+    match trouble {
+        None => Ok(()),
+        Some(trouble) => Err(error(trouble)),
+    }
+}
+
+fn name(datum: Option<&Option<pg_sys::Datum>>) -> Option<String> {
+    let datum = (*datum?)?;
+    // SAFETY: an argument of type name: 64 bytes with a NUL among them.
+    let name = unsafe { CStr::from_ptr(datum.cast_mut_ptr::<std::ffi::c_char>()) };
+    Some(name.to_string_lossy().into_owned())
+}
+
+fn bytes(
+    codec: super::codec::Codec,
+    answer: Answer,
+    is_json: bool,
+) -> std::result::Result<Bytes, Fault> {
+    match answer {
+        Answer::Embedding(numbers) => Ok(bytes_of(codec, numbers)),
+        Answer::Text(text) if is_json => match CString::new(text) {
+            // SAFETY: of the function's result type.
+            Ok(text) => Ok(unsafe { codec.write(Some(datum::jsonb(&text))) }),
+            Err(_) => Err(Fault {
+                sqlstate: "22P05".to_owned(),
+                message: "the answer has a NUL byte".to_owned(),
+                detail: None,
+                hint: None,
+            }),
+        },
+        Answer::Text(text) => Ok(bytes_of(codec, text)),
+    }
+}
+
+fn error(trouble: Trouble) -> Error {
+    Error {
+        code: subtransaction::code(&trouble.sqlstate),
+        message: trouble.message,
+        detail: trouble.detail,
+        hint: trouble.hint,
+    }
+}

@@ -1,0 +1,219 @@
+//! Having a query's calls of memoised functions go by way of the memo.
+//!
+//! The planner is given a query in which each such call is one of `coco.recall`, with the item it is
+//! for, the function, and the function's own arguments. That is done to the query as the rewriter
+//! leaves it: also what a view calls is found. What the body of another function calls is not.
+//!
+//! The item is a column of the relation `item` that is composed around the user's query
+//! ([`compose`](crate::catalog::compose)): that query is lateral to it, so that a variable of it may
+//! stand at any depth.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, c_void};
+use std::rc::Rc;
+
+use pgrx::pg_sys::{self, NodeTag};
+use pgrx::{IntoDatum, PgList};
+
+use super::recalling;
+use crate::catalog::compose::ITEM;
+
+/// The planner that was there before.
+static mut NEXT: pg_sys::planner_hook_type = None;
+
+/// Puts it before the planner; called once when the library is loaded.
+pub fn install() {
+    // SAFETY: while the library is loaded nothing else runs.
+    unsafe {
+        NEXT = pg_sys::planner_hook;
+        pg_sys::planner_hook = Some(plan);
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn plan(
+    query: *mut pg_sys::Query,
+    text: *const std::ffi::c_char,
+    options: i32,
+    parameters: pg_sys::ParamListInfo,
+) -> *mut pg_sys::PlannedStmt {
+    // SAFETY: as the planner is called. The query is the caller's to change, as it is the planner's.
+    unsafe {
+        if let Some((functions, recall)) = recalling::functions() {
+            let mut walk =
+                Walk { functions, recall, item: None, depth: 0, results_of: None, sites: vec![] };
+            walk.query(query);
+            walk.number();
+        }
+        pg_sys::ffi::pg_guard_ffi_boundary(|| match NEXT {
+            Some(next) => next(query, text, options, parameters),
+            None => pg_sys::standard_planner(query, text, options, parameters),
+        })
+    }
+}
+
+/// Where a query has the relation of the items.
+#[derive(Clone, Copy)]
+struct ItemColumn {
+    relation: usize,
+    column: pg_sys::AttrNumber,
+    depth: u32,
+}
+
+struct Walk {
+    /// Those that are memoised.
+    functions: Rc<HashSet<pg_sys::Oid>>,
+    /// `coco.recall`.
+    recall: pg_sys::Oid,
+    item: Option<ItemColumn>,
+    depth: u32,
+    /// The query whose list of results is being walked.
+    results_of: Option<*mut pg_sys::Query>,
+    /// The calls that were found.
+    sites: Vec<Site>,
+}
+
+struct Site {
+    call: *mut pg_sys::FuncExpr,
+    /// The query in whose list of results it stands, and not in the arguments of another.
+    result_of: Option<*mut pg_sys::Query>,
+}
+
+impl Walk {
+    unsafe fn query(&mut self, query: *mut pg_sys::Query) {
+        unsafe {
+            let before = (self.item, self.results_of);
+            let relations = PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable);
+            let mut items = None;
+            for (n, relation) in relations.iter_ptr().enumerate() {
+                if let Some(column) = item_column(relation) {
+                    self.item = Some(ItemColumn { relation: n + 1, column, depth: self.depth });
+                    // The items themselves are not for an item: they are not walked.
+                    let subquery = &mut (*relation).subquery;
+                    items = Some((relation, std::mem::replace(subquery, std::ptr::null_mut())));
+                }
+            }
+            let context = (self as *mut Self).cast::<c_void>();
+            self.depth += 1;
+            self.results_of = Some(query);
+            visit((*query).targetList.cast(), context);
+            self.results_of = None;
+            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            pg_sys::query_tree_walker(query, Some(visit), context, 0);
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            pg_sys::query_tree_walker_impl(query, Some(visit), context, 0);
+            self.depth -= 1;
+            if let Some((relation, subquery)) = items {
+                (*relation).subquery = subquery;
+            }
+            (self.item, self.results_of) = before;
+        }
+    }
+
+    /// Puts a call of `coco.recall` in the place of one of a memoised function; `false` where it is
+    /// none.
+    unsafe fn replace(&mut self, call: *mut pg_sys::FuncExpr) -> bool {
+        let Some(item) = self.item else { return false };
+        unsafe {
+            let function = (*call).funcid;
+            if (*call).funcretset || !self.functions.contains(&function) {
+                return false;
+            }
+            let levels = self.depth - 1 - item.depth;
+            let var = pg_sys::makeVar(
+                item.relation as _,
+                item.column,
+                pg_sys::INT4OID,
+                -1,
+                pg_sys::InvalidOid,
+                levels,
+            );
+            let constant = |type_oid, length, datum: Option<pg_sys::Datum>| {
+                pg_sys::makeConst(
+                    type_oid,
+                    -1,
+                    pg_sys::InvalidOid,
+                    length,
+                    datum.unwrap_or(pg_sys::Datum::from(0usize)),
+                    datum.is_none(),
+                    true,
+                )
+            };
+            let mut arguments = PgList::<pg_sys::Node>::new();
+            arguments.push(var.cast());
+            arguments.push(constant(pg_sys::OIDOID, 4, function.into_datum()).cast());
+            // Which call of several: filled in when all are known.
+            arguments.push(constant(pg_sys::INT4OID, 4, 0i32.into_datum()).cast());
+            for argument in PgList::<pg_sys::Node>::from_pg((*call).args).iter_ptr() {
+                arguments.push(argument);
+            }
+            (*call).args = arguments.into_pg();
+            (*call).funcid = self.recall;
+            true
+        }
+    }
+
+    /// Numbers the calls from 1 where one may rest on the result of another: while an item waits for
+    /// one of them, another's arguments may come from what is not there yet. Where all are results of
+    /// one query, none can.
+    unsafe fn number(&self) {
+        let first = self.sites.first().and_then(|s| s.result_of);
+        if self.sites.iter().all(|s| s.result_of.is_some() && s.result_of == first) {
+            return;
+        }
+        for (n, site) in self.sites.iter().enumerate() {
+            // SAFETY: the list was made in `replace`: its third is the number.
+            unsafe {
+                let arguments = PgList::<pg_sys::Node>::from_pg((*site.call).args);
+                if let Some(number) = arguments.get_ptr(2) {
+                    (*number.cast::<pg_sys::Const>()).constvalue = pg_sys::Datum::from(n + 1);
+                }
+            }
+        }
+    }
+}
+
+/// The column of a relation that numbers the items, if it is theirs.
+unsafe fn item_column(relation: *mut pg_sys::RangeTblEntry) -> Option<pg_sys::AttrNumber> {
+    unsafe {
+        if (*relation).rtekind != pg_sys::RTEKind::RTE_SUBQUERY || (*relation).eref.is_null() {
+            return None;
+        }
+        let names = PgList::<pg_sys::Node>::from_pg((*(*relation).eref).colnames);
+        let place = names.iter_ptr().position(|name| {
+            #[cfg(feature = "pg14")]
+            let text = (*name.cast::<pg_sys::Value>()).val.str_;
+            #[cfg(not(feature = "pg14"))]
+            let text = (*name.cast::<pg_sys::String>()).sval;
+            !text.is_null() && CStr::from_ptr(text).to_bytes() == ITEM.as_bytes()
+        })?;
+        pg_sys::AttrNumber::try_from(place + 1).ok()
+    }
+}
+
+/// The walker Postgres calls for every node. `true` would end the walk; it never does.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    if node.is_null() {
+        return false;
+    }
+    // SAFETY: the context is the Walk that started this, which is not otherwise used meanwhile.
+    unsafe {
+        let walk = &mut *context.cast::<Walk>();
+        if (*node).type_ == NodeTag::T_Query {
+            walk.query(node.cast());
+            return false;
+        }
+        let before = walk.sites.len();
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        pg_sys::expression_tree_walker(node, Some(visit), context);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        pg_sys::expression_tree_walker_impl(node, Some(visit), context);
+        if (*node).type_ == NodeTag::T_FuncExpr && walk.replace(node.cast()) {
+            let nested = walk.sites.len() > before;
+            let result_of = walk.results_of.filter(|_| !nested);
+            walk.sites.push(Site { call: node.cast(), result_of });
+        }
+        false
+    }
+}
