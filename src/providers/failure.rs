@@ -89,8 +89,8 @@ fn credentials(task: &Task, server: &str) -> String {
                 .to_owned()
         }
         _ => format!(
-            "CREATE USER MAPPING FOR … SERVER \"{name}\" OPTIONS (api_key '…') gives a role a key; \
-             ALTER USER MAPPING … OPTIONS (SET api_key '…') another one."
+            "Check the key. A role gets one with CREATE USER MAPPING FOR … SERVER \"{name}\" OPTIONS \
+             (api_key '…'), another one with ALTER USER MAPPING … OPTIONS (SET api_key '…')."
         ),
     }
 }

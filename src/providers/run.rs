@@ -243,7 +243,7 @@ impl Run {
         let name = &self.name;
         Trouble::server("53400", format!("spending cap of server \"{name}\" is reached"))
             .detail("What was answered before that is kept.")
-            .hint("ALTER SERVER … OPTIONS (SET spending_cap '…') raises it.")
+            .hint("Raise it with ALTER SERVER … OPTIONS (SET spending_cap '…').")
     }
 }
 
@@ -410,11 +410,11 @@ mod tests {
 
     #[test]
     fn parts_have_so_many_inputs_and_bytes() {
-        let long = "x".repeat(BATCH_BYTES - 1);
+        let long = "x".repeat(BATCH_BYTES);
         let inputs: Vec<String> =
             ["a", "b", "c", &long, "d", "e"].iter().map(|s| (*s).to_owned()).collect();
         let places: Vec<Vec<usize>> = parts(&inputs, 2).into_iter().map(|p| p.inputs).collect();
-        assert_eq!(places, [vec![0, 1], vec![2], vec![3, 4], vec![5]]);
+        assert_eq!(places, [vec![0, 1], vec![2], vec![3], vec![4, 5]]);
         assert!(parts(&[], 2).is_empty());
     }
 
