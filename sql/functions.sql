@@ -174,6 +174,48 @@ create function coco.fingerprint(variadic "any") returns uuid
 comment on function coco.fingerprint is
 '128 bits of the BLAKE3 hash of its arguments, of any types: values, NULLs, records.';
 
+create function coco.stable_uuid(variadic "any") returns uuid
+  language c immutable parallel safe
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'coco_stable_uuid';
+comment on function coco.stable_uuid is
+'A UUID (version 8) that is the same for the same arguments, in every database and at any time: of the BLAKE3 hash of their types'' names and their values. NULL is a value of its own.';
+
+-- Volatile: who asks again may hear something else. Not in parallel workers: each process keeps to
+-- the limits of a server by itself.
+
+create function coco.embed(
+  input      text,
+  server     text,
+  model      text,
+  dimensions int default null
+) returns real[] language c volatile parallel restricted
+  cost 1000000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'embed_wrapper';
+comment on function coco.embed is
+'The embedding of a text by a model of a server of coco_openai; NULL of NULL. dimensions: how many numbers it is to have, where the model leaves that open. Takes USAGE on the server; the key is that of the user mapping of the current role.';
+
+create function coco.generate(
+  prompt      text,
+  server      text,
+  model       text,
+  json_schema jsonb default null
+) returns text language c volatile parallel restricted
+  cost 1000000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'generate_wrapper';
+comment on function coco.generate is
+'What a model of a server of coco_openai answers to a prompt, at temperature 0; NULL of NULL. With json_schema, a JSON text that the server holds to that schema. Takes USAGE on the server; the key is that of the user mapping of the current role.';
+
+create function coco.http_post(url text, body jsonb) returns jsonb
+  language c volatile strict parallel restricted
+  cost 1000000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'http_post_wrapper';
+comment on function coco.http_post is
+'What a service of your own answers to a POST of this JSON. The URL must lie under that of a server of coco_http which the current role has USAGE on: the longest counts, and its user mapping is what the service is asked with.';
+
 create function coco.list_files(
   directory text,
   glob      text default '**/*',
@@ -341,4 +383,12 @@ create function coco.http_validator(options text[], catalog oid) returns void
   as 'MODULE_PATHNAME', 'http_validator_wrapper';
 comment on function coco.http_validator is 'Checks the options of servers and user mappings of coco_http.';
 create foreign data wrapper coco_http validator coco.http_validator;
-comment on foreign data wrapper coco_http is 'Targets of coco in an HTTP endpoint.';
+comment on foreign data wrapper coco_http is 'Targets of coco in an HTTP endpoint, and services that coco.http_post asks.';
+
+create function coco.openai_validator(options text[], catalog oid) returns void
+  language c strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'openai_validator_wrapper';
+comment on function coco.openai_validator is 'Checks the options of servers and user mappings of coco_openai.';
+create foreign data wrapper coco_openai validator coco.openai_validator;
+comment on foreign data wrapper coco_openai is 'Servers that coco.embed and coco.generate ask.';

@@ -7,6 +7,8 @@
 //! - [`worker`]: the processes that keep live flows up to date.
 //! - [`catalog`]: the only place with SQL of coco's own.
 //! - [`targets`]: beside the catalog, connectors to systems outside of this database.
+//! - [`providers`]: beside them, the functions over the network that a flow's query can call.
+//! - `net`: below both, HTTP.
 //! - [`engine`]: pure Rust, what to do with an item.
 //! - [`files`]: beside the engine, files of the server.
 
@@ -14,6 +16,9 @@ mod api;
 mod catalog;
 mod engine;
 mod files;
+#[cfg(feature = "net")]
+mod net;
+mod providers;
 mod targets;
 mod worker;
 

@@ -6,6 +6,10 @@
 mod engine;
 #[path = "support/http.rs"]
 mod http;
+#[cfg(feature = "net")]
+#[allow(dead_code)]
+#[path = "../src/net/mod.rs"]
+mod net;
 #[allow(dead_code)]
 #[path = "../src/targets/mod.rs"]
 mod targets;

@@ -6,6 +6,10 @@
 mod engine;
 #[path = "target_postgres/fronts.rs"]
 mod fronts;
+#[cfg(feature = "net")]
+#[allow(dead_code)]
+#[path = "../src/net/mod.rs"]
+mod net;
 mod support;
 #[allow(dead_code)]
 #[path = "../src/targets/mod.rs"]

@@ -5,6 +5,10 @@
 #[allow(dead_code)]
 #[path = "../src/engine/mod.rs"]
 mod engine;
+#[cfg(feature = "net")]
+#[allow(dead_code)]
+#[path = "../src/net/mod.rs"]
+mod net;
 #[path = "support/scripted.rs"]
 mod scripted;
 #[allow(dead_code)]

@@ -1,4 +1,4 @@
-//! Targets outside this database in SQL: the options of servers, user mappings and targets.
+//! What is outside this database, in SQL: the options of servers, user mappings and targets.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use crate::catalog::error::{Error, Result};
 use crate::catalog::role;
 use crate::engine::delivery::Shape;
-use crate::targets::options::{On, Spec};
+use crate::engine::options::{On, Spec};
+use crate::providers;
 use crate::targets::{self, Connector};
 
 /// Whether a connector takes a target with these options and columns.
@@ -19,7 +20,7 @@ pub fn check(connector: &str, shape: &Shape) -> Result<()> {
     };
     let given: Vec<(String, String)> =
         shape.options.iter().map(|(name, value)| (name.clone(), text(value))).collect();
-    check_options(connector, On::Target, &given)?;
+    check_options(&Wrapper::of(connector), On::Target, &given)?;
     (connector.check)(shape)
         .map_err(|why| Error::invalid(format!("target \"{}\": {why}", shape.target)))
 }
@@ -45,12 +46,32 @@ fn connector_of(name: &str) -> Result<&'static Connector> {
     })
 }
 
+/// A foreign data wrapper, as far as its options go.
+struct Wrapper {
+    name: &'static str,
+    options: &'static [Spec],
+}
+
+impl Wrapper {
+    fn of(connector: &Connector) -> Wrapper {
+        Wrapper { name: connector.name, options: connector.options }
+    }
+
+    /// Of a connector, or of a provider.
+    fn named(name: &'static str) -> Result<Wrapper> {
+        match providers::options(name) {
+            Some(options) => Ok(Wrapper { name, options }),
+            None => connector_of(name).map(Wrapper::of),
+        }
+    }
+}
+
 /// Which of a server's, a user mapping's or a target's options are wrong.
-fn check_options(connector: &Connector, on: On, given: &[(String, String)]) -> Result<()> {
-    let specs: Vec<&Spec> = connector.options.iter().filter(|s| s.on == on).collect();
+fn check_options(wrapper: &Wrapper, on: On, given: &[(String, String)]) -> Result<()> {
+    let specs: Vec<&Spec> = wrapper.options.iter().filter(|s| s.on == on).collect();
     for (name, value) in given {
         let Some(spec) = specs.iter().find(|s| s.name == name) else {
-            return Err(unknown(connector, on, &specs, name));
+            return Err(unknown(wrapper, on, &specs, name));
         };
         if spec.superuser && !role::is_superuser() {
             return Err(Error::new(
@@ -78,7 +99,7 @@ fn check_options(connector: &Connector, on: On, given: &[(String, String)]) -> R
     }
 }
 
-fn unknown(connector: &Connector, on: On, specs: &[&Spec], name: &str) -> Error {
+fn unknown(wrapper: &Wrapper, on: On, specs: &[&Spec], name: &str) -> Error {
     let what = match on {
         On::Server => "a server",
         On::UserMapping => "a user mapping",
@@ -86,9 +107,9 @@ fn unknown(connector: &Connector, on: On, specs: &[&Spec], name: &str) -> Error 
     };
     let error = Error::new(
         PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME,
-        format!("invalid option \"{name}\" of {what} of {}", connector.name),
+        format!("invalid option \"{name}\" of {what} of {}", wrapper.name),
     );
-    if connector.options.iter().any(|s| s.name == name && s.on == On::UserMapping) {
+    if wrapper.options.iter().any(|s| s.name == name && s.on == On::UserMapping) {
         return error.hint(
             "It belongs in the user mapping: CREATE USER MAPPING FOR … SERVER … OPTIONS (…).",
         );
@@ -101,7 +122,11 @@ fn unknown(connector: &Connector, on: On, specs: &[&Spec], name: &str) -> Error 
 }
 
 /// What CREATE and ALTER of a server or a user mapping ask.
-fn validate(connector: &str, options: Vec<Option<String>>, catalog: pg_sys::Oid) -> Result<()> {
+fn validate(
+    wrapper: &'static str,
+    options: Vec<Option<String>>,
+    catalog: pg_sys::Oid,
+) -> Result<()> {
     let on = match catalog {
         pg_sys::ForeignServerRelationId => On::Server,
         pg_sys::UserMappingRelationId => On::UserMapping,
@@ -111,7 +136,7 @@ fn validate(connector: &str, options: Vec<Option<String>>, catalog: pg_sys::Oid)
                 None => Ok(()),
                 Some(_) => Err(Error::new(
                     PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME,
-                    format!("foreign data wrapper {connector} has no options"),
+                    format!("foreign data wrapper {wrapper} has no options"),
                 )),
             };
         }
@@ -124,7 +149,7 @@ fn validate(connector: &str, options: Vec<Option<String>>, catalog: pg_sys::Oid)
             None => (pair, String::new()),
         })
         .collect();
-    check_options(connector_of(connector)?, on, &given)
+    check_options(&Wrapper::named(wrapper)?, on, &given)
 }
 
 macro_rules! validator {
@@ -144,3 +169,4 @@ validator!(qdrant_validator, "coco_qdrant");
 validator!(neo4j_validator, "coco_neo4j");
 validator!(kafka_validator, "coco_kafka");
 validator!(http_validator, "coco_http");
+validator!(openai_validator, "coco_openai");

@@ -7,6 +7,7 @@ pub mod capture;
 pub mod declare;
 pub mod external;
 pub mod files;
+pub mod functions;
 pub mod inspect;
 pub mod live;
 pub mod memo;

@@ -58,17 +58,35 @@ fn normalize_text(text: &str) -> String {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_fingerprint(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: called by the function manager with a call in progress.
+    unsafe { uuid(datum::fingerprint(fcinfo)) }
+}
+
+/// `coco.stable_uuid(VARIADIC "any")`: the same.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn coco_stable_uuid(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: as above.
+    unsafe { uuid(datum::stable_uuid(fcinfo)) }
+}
+
+/// A uuid is its 16 bytes (utils/uuid.h).
+fn uuid(bytes: [u8; 16]) -> pg_sys::Datum {
+    // SAFETY: palloc gives as much as is asked for, or raises an error.
     unsafe {
-        let bytes = datum::fingerprint(fcinfo);
-        // A uuid is its 16 bytes (utils/uuid.h).
         let uuid = pg_sys::palloc(bytes.len()).cast::<[u8; 16]>();
         *uuid = bytes;
         pg_sys::Datum::from(uuid)
     }
 }
 
+const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_coco_fingerprint() -> &'static pg_sys::Pg_finfo_record {
-    const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+    &V1
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_coco_stable_uuid() -> &'static pg_sys::Pg_finfo_record {
     &V1
 }

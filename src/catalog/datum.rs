@@ -63,19 +63,60 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// How the arguments of one call site are hashed; looked up once.
-pub struct Plan(Vec<By>);
+/// How the arguments of one call site are hashed, each after this text; looked up once.
+pub struct Plan(Vec<(By, Option<String>)>);
 
 /// Hashes the arguments of a call to `coco.fingerprint(VARIADIC "any")`.
 ///
 /// # Safety
 /// `fcinfo` is that of a call in progress.
 pub unsafe fn fingerprint(fcinfo: pg_sys::FunctionCallInfo) -> [u8; 16] {
+    // SAFETY: as above.
+    unsafe { hashed(fcinfo, |_| None) }
+}
+
+/// Hashes the arguments of a call to `coco.stable_uuid(VARIADIC "any")`, with the names of their
+/// types, to a UUID of version 8 (RFC 9562).
+///
+/// # Safety
+/// `fcinfo` is that of a call in progress.
+pub unsafe fn stable_uuid(fcinfo: pg_sys::FunctionCallInfo) -> [u8; 16] {
+    // SAFETY: as above.
+    let mut bytes = unsafe { hashed(fcinfo, |type_oid| Some(type_name(type_oid))) };
+    bytes[6] = (bytes[6] & 0x0F) | 0x80;
+    bytes[8] = (bytes[8] & 0x3F) | 0x80;
+    bytes
+}
+
+/// What a type is called, with its schema; a domain as the type it is of. A literal of which nobody
+/// has said what it is, is a text.
+unsafe fn type_name(type_oid: pg_sys::Oid) -> String {
+    // SAFETY: look-ups of the system catalogs in a transaction; what they return is palloc'd there.
+    unsafe {
+        let type_oid = match pg_sys::getBaseType(type_oid) {
+            pg_sys::UNKNOWNOID => pg_sys::TEXTOID,
+            base => base,
+        };
+        let name = pg_sys::format_type_be_qualified(type_oid);
+        let owned = CStr::from_ptr(name).to_string_lossy().into_owned();
+        pg_sys::pfree(name.cast());
+        owned
+    }
+}
+
+/// `before`: what is hashed before a value of a type.
+unsafe fn hashed(
+    fcinfo: pg_sys::FunctionCallInfo,
+    before: unsafe fn(pg_sys::Oid) -> Option<String>,
+) -> [u8; 16] {
     unsafe {
         let info = (*fcinfo).flinfo;
         let count = (*fcinfo).nargs as usize;
         let plan: &Plan = if (*info).fn_extra.is_null() {
-            let plan = (0..count).map(|i| by(pg_sys::get_fn_expr_argtype(info, i as i32)));
+            let plan = (0..count).map(|i| {
+                let type_oid = pg_sys::get_fn_expr_argtype(info, i as i32);
+                (by(type_oid), before(type_oid))
+            });
             let plan = Box::new(Plan(plan.collect()));
             // Freed with the call site's memory.
             (*info).fn_extra =
@@ -86,7 +127,10 @@ pub unsafe fn fingerprint(fcinfo: pg_sys::FunctionCallInfo) -> [u8; 16] {
         };
         let args = (*fcinfo).args.as_slice(count);
         let mut hasher = Hasher::new();
-        for (by, arg) in plan.0.iter().zip(args) {
+        for ((by, before), arg) in plan.0.iter().zip(args) {
+            if let Some(before) = before {
+                hasher.part(before.as_bytes());
+            }
             read(&mut hasher, *by, (!arg.isnull).then_some(arg.value));
         }
         hasher.finish().0
@@ -225,5 +269,26 @@ unsafe fn record<S: Sink>(sink: &mut S, datum: pg_sys::Datum) {
         if (*shape).tdrefcount >= 0 {
             pg_sys::DecrTupleDescRefCount(shape);
         }
+    }
+}
+
+/// A jsonb as text, with all digits of its numbers.
+///
+/// # Safety
+/// `datum` is a jsonb.
+pub unsafe fn jsonb_text(datum: pg_sys::Datum) -> String {
+    // SAFETY: the text is palloc'd, and ends with a NUL.
+    unsafe {
+        let text = pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum);
+        CStr::from_ptr(text).to_string_lossy().into_owned()
+    }
+}
+
+/// A jsonb of a text. Postgres raises an error where it is none.
+pub fn jsonb(text: &CStr) -> pg_sys::Datum {
+    // SAFETY: the function of that type, which takes a text that ends with a NUL.
+    unsafe {
+        let input = pg_sys::Oid::from(pg_sys::F_JSONB_IN);
+        pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), pg_sys::JSONBOID, -1)
     }
 }

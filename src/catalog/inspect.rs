@@ -12,6 +12,7 @@ use super::model::{Flow, Source};
 use super::registry;
 use super::role::{self, ActingAs, Settings};
 use super::sql::{self, arg, literal};
+use crate::engine::memo::Stats;
 
 /// The flows whose rights the caller has.
 pub fn visible() -> Result<Vec<Flow>> {

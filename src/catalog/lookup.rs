@@ -133,7 +133,7 @@ fn settle(lookup: &Lookup, source: &Source, batch: &Batch, followed: &mut Follow
         }
     }
     let writing = Writing { mode: Mode::Normal, logic: NO_LOGIC };
-    apply::track(&statements, &lookup.relation, &[], &[], batch, writing)
+    apply::track(&statements, &lookup.relation, &[], &[], batch, writing, None)
 }
 
 /// The SELECT of the source's keys that changed rows of a lookup affect, each once. The user's query

@@ -160,6 +160,12 @@ pub fn is_ours(xmin: &str) -> bool {
     unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from_inner(xid)) }
 }
 
+/// Whether this transaction may not write.
+pub fn is_read_only() -> bool {
+    // SAFETY: reads the backend's own state.
+    unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() }
+}
+
 /// Has this transaction be on disk, and with synchronous standbys, when its commit returns, whatever
 /// `synchronous_commit` is: something outside will be done that cannot be undone with it.
 pub fn commit_durably() {

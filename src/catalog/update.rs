@@ -14,7 +14,7 @@ use super::capture::cursor;
 use super::declare;
 use super::detect::{self, Candidate, Candidates, Scan};
 use super::error::{Error, Result};
-use super::failure::{self, Failure, Refused};
+use super::failure::{self, Failure};
 use super::follow::{self, Kept, Looking, Remembered};
 use super::generation;
 use super::logic;

@@ -21,14 +21,18 @@ use std::time::Duration;
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::pg_sys;
 
+use crate::catalog::memo::provided::{self, Asking};
+
 /// How long a worker that died by itself stays away.
 const RESTART: Duration = Duration::from_secs(5);
 
 /// Places for workers in a database, at most.
 pub const MAX_SEATS: u16 = 32;
 
-/// Called when the library is loaded: shared memory and the launcher, where that can still be had.
+/// Called when the library is loaded: who asks providers; shared memory and the launcher, where that
+/// can still be had.
 pub fn define() {
+    provided::asked_by(Asking { reach: asking::reach, ask: asking::ask });
     // SAFETY: reads the postmaster's state.
     if !unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
         return;

@@ -343,7 +343,10 @@ fn serve(stream: impl Connection, number: usize, shared: &Shared) -> io::Result<
 }
 
 /// A request without its body, and how long that is. None: there is no other.
-fn read_head(stream: &mut impl BufRead, connection: usize) -> io::Result<Option<(Request, usize)>> {
+pub fn read_head(
+    stream: &mut impl BufRead,
+    connection: usize,
+) -> io::Result<Option<(Request, usize)>> {
     let mut line = String::new();
     if stream.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -368,7 +371,7 @@ fn read_head(stream: &mut impl BufRead, connection: usize) -> io::Result<Option<
 }
 
 /// Writes an answer, but for the last bytes that are to be missing.
-fn write_answer(
+pub fn write_answer(
     stream: &mut impl Write,
     status: u16,
     headers: &[(String, String)],
@@ -472,7 +475,8 @@ impl State {
     }
 }
 
-fn is_signed(header: &str, body: &str, secret: &str) -> bool {
+/// Whether a body is signed with this secret, as the header says.
+pub fn is_signed(header: &str, body: &str, secret: &str) -> bool {
     let Some((seconds, signature)) =
         header.strip_prefix("t=").and_then(|rest| rest.split_once(",v1="))
     else {

@@ -6,6 +6,7 @@
 //! found, a key has one owner, and what did not change is not sent. The **outbox** has what is to be
 //! sent, in order. Workers send it, and nothing of it is forgotten before the target has it.
 
+pub mod access;
 pub mod delivery;
 pub mod ledger;
 pub mod outbox;

@@ -55,15 +55,23 @@ pub fn given(server: &str, role: pg_sys::Oid) -> Result<Given> {
     unsafe {
         let found = pg_sys::GetForeignServerByName(name.as_ptr(), false);
         let options = pairs((*found).options)?;
-        let mapped = sql::one::<bool>(
-            "select true from pg_catalog.pg_user_mapping where umserver = $1 and umuser in ($2, 0) limit 1",
-            &[arg((*found).serverid), arg(role)],
-        )?;
-        let user = match mapped {
-            Some(true) => pairs((*pg_sys::GetUserMapping(role, (*found).serverid)).options)?,
-            _ => vec![],
+        let server = (*found).serverid;
+        let user = match is_mapped(role, server) || is_mapped(pg_sys::InvalidOid, server) {
+            true => pairs((*pg_sys::GetUserMapping(role, server)).options)?,
+            false => vec![],
         };
         Ok(Given { server: options, user, trusted: pg_sys::superuser_arg(role) })
+    }
+}
+
+/// Whether a role, or PUBLIC (no role), has a user mapping. Not every role may read the catalog that
+/// says so.
+unsafe fn is_mapped(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {
+    let none = pg_sys::Datum::null();
+    // SAFETY: a look-up of the system catalogs in a transaction.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::USERMAPPINGUSERSERVER as i32;
+        pg_sys::SearchSysCacheExists(cache, role.into(), server.into(), none, none)
     }
 }
 

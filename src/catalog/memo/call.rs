@@ -243,7 +243,7 @@ impl Site {
             // SAFETY: the arguments are of the types that were looked up.
             .map(|(a, v)| v.map(|v| unsafe { recalling.copy(v, a.by_value, a.length) }))
             .collect();
-        let arguments = Arguments { function: self.function, values, result: self.result };
+        let arguments = Arguments { values, result: self.result };
         recalling.asked.borrow_mut().insert(place, arguments);
     }
 

@@ -9,13 +9,13 @@ use crate::catalog::datum::{self, By};
 use crate::engine::memo::Bytes;
 
 /// How results of one type are written and read.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Codec {
     how: How,
     type_oid: pg_sys::Oid,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum How {
     Value,
     Reference(usize),

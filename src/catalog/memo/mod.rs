@@ -15,7 +15,7 @@ pub mod provided;
 pub mod recalling;
 pub mod resolve;
 pub mod rewrite;
-mod spending;
+pub mod spending;
 pub mod store;
 
 pub use evaluate::evaluate;
@@ -88,7 +88,7 @@ pub fn counted(recalling: &Recalling) -> Result<BTreeMap<String, Stats>> {
 pub fn keep_rolled_back() -> Result<()> {
     let rolled_back = resolve::rolled_back();
     for (server, flow, usage) in rolled_back.spent {
-        spending::note(&server, flow, &usage)?;
+        spending::note(&server, Some(flow), &usage)?;
     }
     let mut by_flow: BTreeMap<i32, Vec<resolve::Computed>> = BTreeMap::new();
     for computed in rolled_back.computed {

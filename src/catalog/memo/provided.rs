@@ -98,7 +98,7 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
     let outcomes = (asking.ask)(groups.iter().map(|g| g.job.clone()).collect())?;
     let mut trouble = None;
     for (group, outcome) in groups.iter().zip(outcomes) {
-        spending::note(&group.job.server, recalling.flow, &outcome.usage)?;
+        spending::note(&group.job.server, Some(recalling.flow), &outcome.usage)?;
         resolve::spent(recalling, &group.job.server, outcome.usage);
         recalling.count(
             group.function,

@@ -56,7 +56,6 @@ pub struct Known {
 /// Arguments that outlive the statement, until they are forgotten.
 #[derive(Clone, Debug)]
 pub struct Arguments {
-    pub function: pg_sys::Oid,
     pub values: Vec<Option<pg_sys::Datum>>,
     pub result: Codec,
 }
@@ -126,7 +125,14 @@ impl Recalling {
             let copy = match length {
                 // Whole: what it points at in a table may be gone when it is used.
                 -1 => pg_sys::Datum::from(pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr())),
-                _ => pg_sys::datumCopy(datum, by_value, i32::from(length)),
+                _ if by_value => datum,
+                -2 => pg_sys::Datum::from(pg_sys::pstrdup(datum.cast_mut_ptr())),
+                length => {
+                    let copy = pg_sys::palloc(length.max(0) as usize).cast::<u8>();
+                    let from = datum.cast_mut_ptr::<u8>();
+                    std::ptr::copy_nonoverlapping(from, copy, length.max(0) as usize);
+                    pg_sys::Datum::from(copy)
+                }
             };
             pg_sys::MemoryContextSwitchTo(before);
             copy

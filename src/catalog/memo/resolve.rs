@@ -214,7 +214,7 @@ fn call(
         };
         if results.len() != asked.len() {
             return Err(Error::new(
-                PgSqlErrorCode::ERRCODE_ARRAY_SUBSCRIPT_ERROR,
+                PgSqlErrorCode::ERRCODE_E_R_I_E_SRF_PROTOCOL_VIOLATED,
                 format!(
                     "the batch function of {} returned {} results for {} inputs",
                     function.name,

@@ -17,7 +17,7 @@ pub fn left(server: &str, access: &Access) -> Result<Option<f64>> {
 }
 
 /// Notes what was spent. A row each time: no two flows ever wait for each other here.
-pub fn note(server: &str, flow: i32, usage: &Usage) -> Result<()> {
+pub fn note(server: &str, flow: Option<i32>, usage: &Usage) -> Result<()> {
     if usage.requests == 0 {
         return Ok(());
     }

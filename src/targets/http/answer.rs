@@ -1,17 +1,15 @@
 //! What an answer means: for all rows of a request, for some of them, or for the server.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
 
 use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::peer::Peer;
 use crate::engine::delivery::{Refused, Trouble};
+use crate::net::peer::Peer;
+use crate::net::retry_after;
 
-/// No server makes us wait longer, whatever it asks for.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 const REFUSED: &str = "22000";
 
 /// An answer that is not the server's or the target's trouble.
@@ -124,29 +122,16 @@ fn trouble(status: StatusCode, said: Option<String>, peer: &Peer) -> Trouble {
 
 /// With the time that the server wants to be left alone for, where it has said so.
 fn asked_to_wait(trouble: Trouble, status: StatusCode, headers: &HeaderMap) -> Trouble {
-    // With a redirect, Retry-After is about the redirect.
-    let asked = headers.get(RETRY_AFTER).filter(|_| !status.is_redirection());
-    match asked.and_then(|value| wait(value.to_str().ok()?, SystemTime::now())) {
+    match retry_after::asked(status, headers) {
         Some(after) => trouble.retry_after(after),
         None => trouble,
     }
 }
 
-/// Seconds, or a date.
-fn wait(text: &str, now: SystemTime) -> Option<Duration> {
-    let text = text.trim();
-    let wait = if text.starts_with(|c: char| c.is_ascii_digit()) {
-        // More digits than a u64 has are still a long time.
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then(|| Duration::from_secs(text.parse().unwrap_or(u64::MAX)))?
-    } else {
-        httpdate::parse_http_date(text).ok()?.duration_since(now).ok()?
-    };
-    Some(wait.min(LONGEST_WAIT)).filter(|wait| !wait.is_zero())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::engine::delivery::Whose;
 
@@ -249,18 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_says_when_within_bounds() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let seconds = |text: &str| wait(text, now).map(|wait| wait.as_secs());
-        assert_eq!(seconds("7"), Some(7));
-        assert_eq!(seconds(" 120 "), Some(120));
-        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:47 GMT"), Some(10));
-        for long in ["3601", "18446744073709551616", "Sat, 06 Nov 2094 08:49:37 GMT"] {
-            assert_eq!(seconds(long), Some(3600), "{long}");
-        }
-        for none in ["0", "", "soon", "-5", "5s", "1.5", "Sun, 06 Nov 1994 08:49:27 GMT"] {
-            assert_eq!(seconds(none), None, "{none}");
-        }
+    fn the_server_says_when() {
         let trouble = answer(429, &[("retry-after", "9")], "").expect_err("trouble");
         assert_eq!(trouble.retry_after, Some(Duration::from_secs(9)));
     }

@@ -1,24 +1,16 @@
 //! Webhooks: changes are posted as JSON to a URL.
 //!
 //! - `config`: the options, and what is made of them
-//! - `headers`: those of a request, credentials among them
-//! - `tls`: whom an `https` server must be certified by
 //! - `encode`: changes as the body of a request, and the key that names it
-//! - `sign`: the signature of a request
-//! - `peer`: the other side, as far as messages may speak of it
 //! - `client`: sends, and finds the rows that are refused
 //! - `answer`: what an answer means
-//! - `error`: what the lack of an answer means
+//!
+//! What of HTTP is not a webhook's alone is in `net`.
 
 mod answer;
 mod client;
 mod config;
 mod encode;
-mod error;
-mod headers;
-mod peer;
-mod sign;
-mod tls;
 
 use super::{Connector, Limits};
 use crate::engine::delivery::Encoding;

@@ -6,17 +6,17 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::config::{Config, wrong};
+use super::endpoint::{Endpoint, wrong};
 use super::peer::Peer;
 use crate::engine::delivery::Trouble;
 
 /// With the certificates that were given, or else the system's.
-pub fn client(config: &Config) -> Result<ClientConfig, Trouble> {
+pub fn client(endpoint: &Endpoint) -> Result<ClientConfig, Trouble> {
     let mut roots = RootCertStore::empty();
-    if let Some(pem) = &config.root_certificates {
+    if let Some(pem) = &endpoint.root_certificates {
         roots = given(pem).map_err(|why| wrong("sslrootcert", &why))?;
-    } else if config.url.scheme() == "https" {
-        roots = of_the_system(&config.peer)?;
+    } else if endpoint.url.scheme() == "https" {
+        roots = of_the_system(&endpoint.peer)?;
     }
     // Named here: a process may have several, and none as its default.
     let provider = Arc::new(rustls::crypto::ring::default_provider());

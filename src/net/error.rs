@@ -3,27 +3,27 @@
 use std::error::Error;
 use std::io;
 
-use super::config::Config;
+use super::endpoint::Endpoint;
 use crate::engine::delivery::Trouble;
 
-/// All of these are the server's: the next request may find it well again. Rows may have arrived
-/// all the same, and will be sent again.
-pub fn no_answer(error: &reqwest::Error, config: &Config) -> Trouble {
-    let peer = &config.peer;
-    let trouble = if error.is_connect() && causes(error).any(|cause| cause.is::<rustls::Error>()) {
+/// All of these are the server's: the next request may find it well again. What was asked may have been
+/// done all the same, and will be asked again.
+pub fn no_answer(error: &reqwest::Error, endpoint: &Endpoint) -> Trouble {
+    let peer = &endpoint.peer;
+    let trouble = if is_tls(error) {
         Trouble::server("08001", format!("TLS cannot be agreed on with {peer}")).hint(
             "If its certificate comes from an authority of your own, give that one's certificate in \
              the server's option sslrootcert.",
         )
     } else if error.is_connect() && error.is_timeout() {
-        let seconds = config.connect_timeout.as_secs();
+        let seconds = endpoint.connect_timeout.as_secs();
         Trouble::server("08001", format!("cannot connect to {peer} within {seconds} s"))
             .hint("The server's option connect_timeout says how long to try.")
     } else if error.is_connect() {
         Trouble::server("08001", format!("cannot connect to {peer}"))
             .hint("Check that it is up, and the server's option url.")
     } else if error.is_timeout() {
-        let seconds = config.request_timeout.as_secs();
+        let seconds = endpoint.request_timeout.as_secs();
         Trouble::server("08006", format!("{peer} has not answered within {seconds} s")).hint(
             "Raise the server's option request_timeout, or lower batch_size so that a request is \
              less work.",
@@ -35,6 +35,11 @@ pub fn no_answer(error: &reqwest::Error, config: &Config) -> Trouble {
         Some(cause) => trouble.detail(peer.quote(&cause.to_string())),
         None => trouble,
     }
+}
+
+/// Whether TLS was not agreed on, which it will not be the next time either.
+pub fn is_tls(error: &reqwest::Error) -> bool {
+    error.is_connect() && causes(error).any(|cause| cause.is::<rustls::Error>())
 }
 
 /// What lies below an error, the first cause last. Not the error itself: it names the URL.

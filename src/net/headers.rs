@@ -6,11 +6,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
-use crate::targets::options::Options;
+use crate::engine::options::Options;
 
 const API_KEY_HEADER: &str = "x-api-key";
 
-/// Names that are HTTP's or this connector's to set, or that hold secrets; so are all that begin
+/// Names that are HTTP's or coco's to set, or that hold secrets; so are all that begin
 /// with `content-`.
 const TAKEN: [&str; 14] = [
     "connection",

@@ -1,0 +1,83 @@
+//! When the other side wants to be asked again.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+/// No server makes us wait longer, whatever it asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// What some send beside Retry-After, or instead of it.
+const MILLISECONDS: &str = "retry-after-ms";
+
+/// What an answer says of it, if it does.
+pub fn asked(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    // With a redirect, Retry-After is about the redirect.
+    if status.is_redirection() {
+        return None;
+    }
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    text(MILLISECONDS)
+        .and_then(milliseconds)
+        .or_else(|| wait(text(RETRY_AFTER.as_str())?, SystemTime::now()))
+}
+
+fn milliseconds(text: &str) -> Option<Duration> {
+    let wait = text.trim().parse::<f64>().ok().filter(|ms| *ms > 0.0)?;
+    Some(Duration::try_from_secs_f64(wait / 1000.0).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT))
+}
+
+/// Seconds, or a date.
+fn wait(text: &str, now: SystemTime) -> Option<Duration> {
+    let text = text.trim();
+    let wait = if text.starts_with(|c: char| c.is_ascii_digit()) {
+        // More digits than a u64 has are still a long time.
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| Duration::from_secs(text.parse().unwrap_or(u64::MAX)))?
+    } else {
+        httpdate::parse_http_date(text).ok()?.duration_since(now).ok()?
+    };
+    Some(wait.min(LONGEST_WAIT)).filter(|wait| !wait.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_says_when_within_bounds() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let seconds = |text: &str| wait(text, now).map(|wait| wait.as_secs());
+        assert_eq!(seconds("7"), Some(7));
+        assert_eq!(seconds(" 120 "), Some(120));
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:47 GMT"), Some(10));
+        for long in ["3601", "18446744073709551616", "Sat, 06 Nov 2094 08:49:37 GMT"] {
+            assert_eq!(seconds(long), Some(3600), "{long}");
+        }
+        for none in ["0", "", "soon", "-5", "5s", "1.5", "Sun, 06 Nov 1994 08:49:27 GMT"] {
+            assert_eq!(seconds(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn milliseconds_are_finer_and_come_first() {
+        let asked = |pairs: &[(&'static str, &'static str)], status: u16| {
+            let mut map = HeaderMap::new();
+            for (name, value) in pairs {
+                map.insert(*name, value.parse().expect("a value"));
+            }
+            asked(StatusCode::from_u16(status).expect("a status"), &map)
+        };
+        let both = [("retry-after", "2"), ("retry-after-ms", "1500")];
+        assert_eq!(asked(&both, 429), Some(Duration::from_millis(1500)));
+        assert_eq!(
+            asked(&[("retry-after-ms", "soon"), ("retry-after", "2")], 429).map(|w| w.as_secs()),
+            Some(2)
+        );
+        assert_eq!(asked(&[("retry-after-ms", "1e300")], 503), Some(LONGEST_WAIT));
+        for none in ["0", "-1", "NaN", ""] {
+            assert_eq!(asked(&[("retry-after-ms", none)], 429), None, "{none}");
+        }
+        assert_eq!(asked(&both, 302), None);
+    }
+}

@@ -1,0 +1,74 @@
+//! What requests cost, and may cost.
+
+/// Prices of a server, for a million tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Prices {
+    pub tokens_in: f64,
+    pub tokens_out: f64,
+}
+
+impl Prices {
+    pub fn cost(&self, tokens_in: u64, tokens_out: u64) -> f64 {
+        (tokens_in as f64 * self.tokens_in + tokens_out as f64 * self.tokens_out) / 1e6
+    }
+}
+
+/// What may still be spent.
+#[derive(Debug)]
+pub struct Budget(f64);
+
+impl Budget {
+    /// None: without bounds.
+    pub fn new(left: Option<f64>) -> Budget {
+        Budget(left.unwrap_or(f64::INFINITY))
+    }
+
+    /// Sets so much aside, if there is so much. What costs nothing is never too much.
+    pub fn reserve(&mut self, cost: f64) -> bool {
+        let fits = cost <= 0.0 || cost <= self.0;
+        if fits {
+            self.0 -= cost;
+        }
+        fits
+    }
+
+    /// What was set aside came to this.
+    pub fn settle(&mut self, reserved: f64, cost: f64) {
+        self.0 += reserved - cost;
+    }
+}
+
+/// About how many tokens a text has: of English four bytes are one.
+pub fn tokens(text: &str) -> u64 {
+    (text.len() as u64).div_ceil(4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_by_the_million() {
+        let prices = Prices { tokens_in: 2.0, tokens_out: 10.0 };
+        assert_eq!(prices.cost(500_000, 100_000), 2.0);
+    }
+
+    #[test]
+    fn no_more_is_set_aside_than_there_is() {
+        let mut budget = Budget::new(Some(1.0));
+        assert!(budget.reserve(0.75));
+        assert!(!budget.reserve(0.5));
+        budget.settle(0.75, 0.25);
+        assert!(budget.reserve(0.5) && budget.reserve(0.25));
+        assert!(!budget.reserve(0.01));
+        assert!(budget.reserve(0.0));
+        budget.settle(0.25, 1.0);
+        assert!(budget.reserve(0.0), "what is free is free also where too much was spent");
+        assert!(Budget::new(None).reserve(1e300));
+    }
+
+    #[test]
+    fn tokens_are_a_quarter_of_the_bytes() {
+        assert_eq!([tokens(""), tokens("a"), tokens("abcd"), tokens("日本")], [0, 1, 1, 2]);
+    }
+}

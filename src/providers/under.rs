@@ -1,0 +1,89 @@
+//! Whether a URL lies under another.
+
+use reqwest::Url;
+
+use crate::net::endpoint;
+
+/// Which of these URLs is the longest that another lies under; its place. An error goes on after
+/// "the URL", and does not repeat it.
+pub fn longest<'a>(
+    bases: impl Iterator<Item = &'a str>,
+    url: &str,
+) -> Result<Option<usize>, String> {
+    let url = endpoint::url(url)?;
+    // A slash or backslash that is written so is a part of a name to us, and to some servers a
+    // separator: what follows it could lead out again.
+    let path = url.path().to_ascii_lowercase();
+    if path.contains("%2f") || path.contains("%5c") {
+        return Err("must have no %2F and no %5C in its path".to_owned());
+    }
+    let under = bases.enumerate().filter_map(|(place, base)| {
+        let base = endpoint::url(base).ok()?;
+        is_under(&base, &url).then(|| (base.path().len(), place))
+    });
+    // Of equal ones the first.
+    Ok(under.max_by_key(|(length, place)| (*length, std::cmp::Reverse(*place))).map(|(_, p)| p))
+}
+
+/// Both are as the parser has normalised them: without `..`, and with the port that the scheme has.
+fn is_under(base: &Url, url: &Url) -> bool {
+    let path = base.path().strip_suffix('/').unwrap_or(base.path());
+    let rest = url.path().strip_prefix(path);
+    base.origin() == url.origin()
+        && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        && (base.query().is_none() || base.query() == url.query())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn under(base: &str, url: &str) -> bool {
+        longest([base].into_iter(), url).expect("a URL").is_some()
+    }
+
+    #[test]
+    fn paths_are_compared_by_their_parts() {
+        for (base, url) in [
+            ("http://h/v1", "http://h/v1"),
+            ("http://h/v1", "http://h/v1/a?b=c"),
+            ("http://h/v1/", "http://h/v1/a"),
+            ("http://h", "http://h/a"),
+            ("http://h:80/v1", "HTTP://H/v1/x/../y"),
+            ("http://h/v1?k=1", "http://h/v1/a?k=1"),
+        ] {
+            assert!(under(base, url), "{base} {url}");
+        }
+        for (base, url) in [
+            ("http://h/v1", "http://h/v1x"),
+            ("http://h/v1", "http://h/V1/a"),
+            ("http://h/v1", "http://h/v1/../a"),
+            ("http://h/v1", "http://h/v1/%2e%2e/a"),
+            ("http://h/v1", "http://h/v1\\..\\a"),
+            ("http://h/v1", "https://h/v1"),
+            ("http://h/v1", "http://h:8080/v1"),
+            ("http://h/v1", "http://h.evil/v1"),
+            ("http://h/v1?k=1", "http://h/v1/a"),
+        ] {
+            assert!(!under(base, url), "{base} {url}");
+        }
+    }
+
+    #[test]
+    fn the_longest_counts() {
+        let bases = ["http://h/", "http://h/a/b", "http://h/a", "nonsense", "http://h/a/b/"];
+        let place = |url| longest(bases.into_iter(), url).expect("a URL");
+        assert_eq!(place("http://h/a/b/c"), Some(4));
+        assert_eq!(place("http://h/a/c"), Some(2));
+        assert_eq!(place("http://h/c"), Some(0));
+        assert_eq!(place("http://g/c"), None);
+    }
+
+    #[test]
+    fn what_could_lead_out_is_refused() {
+        for url in ["http://h/v1/..%2fadmin", "http://h/a%5C..", "http://u:p@h/", "ftp://h/", "x"] {
+            let error = longest(["http://h"].into_iter(), url).expect_err(url);
+            assert!(!error.contains(url), "{error}");
+        }
+    }
+}
