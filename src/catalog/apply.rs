@@ -190,7 +190,7 @@ pub fn write(
         let mut columns = output_columns(source, target);
         let sql = compose::evaluate(flow, source, target, Items::Batch);
         let output = match recalling {
-            Some(recalling) if any_evaluated => {
+            Some(recalling) if any_evaluated && !flow.memoised.is_empty() => {
                 columns.push(RowColumn::new(compose::NUMBER, pg_sys::INT4OID));
                 memo::evaluate(recalling, &sql, &columns, batch, place)?
             }

@@ -59,8 +59,11 @@ pub fn mark(function: pg_sys::Oid, version: Option<&str>, batch: Option<Batch>) 
         )));
     }
     let refused = match (own.kind.as_str(), own.set) {
-        ("f", false) => None,
+        ("f", false) if own.result == pg_sys::RECORDOID => {
+            Some("It returns a record: have it return a composite type or jsonb.")
+        }
         ("f", true) => Some("It returns a set: have it return an array or jsonb, and unnest that."),
+        ("f", false) => None,
         ("p", _) => Some("It is a procedure."),
         _ => Some("It is an aggregate or a window function."),
     };

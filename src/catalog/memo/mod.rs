@@ -31,10 +31,11 @@ use super::model::{Flow, Source};
 use super::ready;
 use crate::engine::memo::{Entry, FunctionId, Stats};
 
-/// What an update of a flow recalls from; None where its queries call no memoised function. Results
+/// What an update of a flow recalls from; None where its queries call no memoised function, and none
+/// that was kept results of. Results
 /// of before `since` (microseconds since 1970) are not taken.
 pub fn of_update(flow: &Flow, since: Option<i64>) -> Result<Option<Rc<Recalling>>> {
-    if flow.memoised.is_empty() {
+    if flow.memoised.is_empty() && flow.memo.is_none() {
         return Ok(None);
     }
     let table = store::make(flow)?;

@@ -14,6 +14,7 @@ use super::recalling::{Arguments, Recalling};
 use super::{fmgr, store};
 use crate::catalog::error::{Error, Result};
 use crate::catalog::subtransaction::{Raised, subtransaction};
+use crate::catalog::tuples::OneSnapshot;
 use crate::engine::isolate::{Attempt, isolate};
 use crate::engine::memo::{Bytes, Entry, Fault, FunctionId, Place, State, Stats};
 use crate::engine::provider::Usage;
@@ -49,7 +50,11 @@ pub fn resolve(recalling: &Recalling) -> Result<()> {
         let recall = recalling.recall.borrow();
         asked.keys().map(|p| recall.get(*p)).map(|e| (e.function, e.fingerprint)).collect()
     };
-    let found = store::find(recalling, &keys)?;
+    let found = {
+        // What earlier batches have stored is there too.
+        let _now = OneSnapshot::take();
+        store::find(recalling, &keys)?
+    };
     let mut left: BTreeMap<FunctionId, Asked> = BTreeMap::new();
     {
         let mut recall = recalling.recall.borrow_mut();

@@ -153,6 +153,23 @@ impl Walk {
         }
     }
 
+    /// What stands in FROM, where the type of a function's rows is taken from its declaration, and of
+    /// any other expression from its own: so the call is made one, by a label that is not dropped, for
+    /// the type modifier is another.
+    unsafe fn as_expression(&self, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
+        unsafe {
+            let is_call = (*node).type_ == NodeTag::T_FuncExpr
+                && (*node.cast::<pg_sys::FuncExpr>()).funcid == self.recall;
+            if !is_call {
+                return node;
+            }
+            let result = pg_sys::exprType(node);
+            let collation = pg_sys::exprCollation(node);
+            let form = pg_sys::CoercionForm::COERCE_IMPLICIT_CAST;
+            pg_sys::makeRelabelType(node.cast(), result, 0, collation, form).cast()
+        }
+    }
+
     /// Numbers the calls from 1 where one may rest on the result of another: while an item waits for
     /// one of them, another's arguments may come from what is not there yet. Where all are results of
     /// one query, none can.
@@ -209,6 +226,10 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
         pg_sys::expression_tree_walker(node, Some(visit), context);
         #[cfg(not(any(feature = "pg14", feature = "pg15")))]
         pg_sys::expression_tree_walker_impl(node, Some(visit), context);
+        if (*node).type_ == NodeTag::T_RangeTblFunction {
+            let function = node.cast::<pg_sys::RangeTblFunction>();
+            (*function).funcexpr = walk.as_expression((*function).funcexpr);
+        }
         if (*node).type_ == NodeTag::T_FuncExpr && walk.replace(node.cast()) {
             let nested = walk.sites.len() > before;
             let result_of = walk.results_of.filter(|_| !nested);
