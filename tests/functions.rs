@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use postgres::Client;
 use provider::{Fault, Provider, vector};
+use scripted::Scripted;
 use serde_json::{Value, json};
 use support::server::{Server, until};
 use support::{TestDb, explain};
@@ -450,4 +451,35 @@ fn a_flow_can_call_them() {
     let stored: Vec<f32> = row.expect("a row").get(0);
     assert_eq!(stored, vector("two", 8));
     assert_eq!(asking.provider.counts().distinct, 2);
+}
+
+/// all-MiniLM-L6-v2, with the similarities that its authors show of it.
+#[test]
+fn a_models_vectors_tell_what_is_alike() {
+    let scripted = Scripted::new("embeddings");
+    let pid = std::process::id().to_string();
+    let url = scripted.run("start", &["--api-key", KEY, "--while", &pid]);
+    let mut db = TestDb::new("functions_model");
+    db.run(&format!(
+        "create server models foreign data wrapper coco_openai options (url '{url}');
+         create user mapping for public server models options (api_key '{KEY}');
+         create table vectors as
+           select n, coco.embed(text, 'models', 'all-MiniLM-L6-v2') as v
+             from (values (1, 'The weather is lovely today.'),
+                          (2, 'It''s so sunny outside!'),
+                          (3, 'He drove to the stadium.')) as t (n, text)"
+    ));
+    let mut alike = |a: i32, b: i32| -> f64 {
+        let sql = "select sum(x::float8 * y::float8) from vectors a, vectors b, unnest(a.v, b.v) as t (x, y)
+                    where a.n = $1 and b.n = $2";
+        db.client.query_one(sql, &[&a, &b]).unwrap_or_else(|e| panic!("{}", explain(&e))).get(0)
+    };
+    for (a, b, expected) in [(1, 1, 1.0), (1, 2, 0.6660), (1, 3, 0.1046), (2, 3, 0.1411)] {
+        let found = alike(a, b);
+        assert!((found - expected).abs() < 0.001, "{a} and {b}: {found}");
+    }
+    let length = db.client.query_one("select array_length(v, 1) from vectors where n = 1", &[]);
+    assert_eq!(length.expect("a row").get::<_, i32>(0), 384);
+    let error = fails(&mut db.client, "select coco.embed('x', 'models', 'm', 100)");
+    assert!(error.starts_with("22023") && error.contains("does not support"), "{error}");
 }
