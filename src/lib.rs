@@ -16,7 +16,7 @@ mod api;
 mod catalog;
 mod engine;
 mod files;
-#[cfg(feature = "net")]
+#[cfg(feature = "http")]
 mod net;
 mod providers;
 mod targets;

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use postgres::Client;
 use provider::{Fault, Provider, vector};
+use scripted::Scripted;
 use serde_json::{Value, json};
+use support::document::{blocks, psql};
 use support::server::{Server, until};
 use support::{TestDb, explain};
 
@@ -159,7 +161,7 @@ fn options_are_checked() {
     let mut asking = Asking::new("options");
     let server = "create server s foreign data wrapper coco_openai options";
     for (sql, said) in [
-        (format!("{server} (batch_size '1')"), "HV00K option \"url\" is missing"),
+        (format!("{server} (batch_size '1')"), "HV00J option \"url\" is missing"),
         (
             format!("{server} (url 'ftp://h')"),
             "HV024 option \"url\" (\"ftp://h\") must start with http",
@@ -406,7 +408,6 @@ fn an_id_is_of_types_and_values() {
     assert_eq!(id("'a'::text, 1, null::text"), "5e155bd3-3202-8a30-ac12-31aa9bd6eddc");
     assert_eq!(id("'a', 1, null"), id("'a'::text, 1, null::text"), "a literal is a text");
     let all = [
-        "",
         "null::text",
         "''",
         "null::int",
@@ -428,7 +429,7 @@ fn an_id_is_of_types_and_values() {
         "'{}'::jsonb",
     ];
     let ids: std::collections::BTreeSet<String> = all.iter().map(|a| id(a)).collect();
-    assert_eq!(ids.len(), all.len() - usize::from(all.contains(&"")), "all differ");
+    assert_eq!(ids.len(), all.len(), "all differ");
     for id in ids {
         assert_eq!(&id[14..15], "8", "{id}: the version");
         assert!("89ab".contains(&id[19..20]), "{id}: the variant");
@@ -451,4 +452,61 @@ fn a_flow_can_call_them() {
     let stored: Vec<f32> = row.expect("a row").get(0);
     assert_eq!(stored, vector("two", 8));
     assert_eq!(asking.provider.counts().distinct, 2);
+}
+
+/// all-MiniLM-L6-v2, with the similarities that its authors show of it.
+#[test]
+fn a_models_vectors_tell_what_is_alike() {
+    let scripted = Scripted::new("embeddings");
+    let pid = std::process::id().to_string();
+    let url = scripted.run("start", &["--api-key", KEY, "--while", &pid]);
+    let mut db = TestDb::new("functions_model");
+    db.run(&format!(
+        "create server models foreign data wrapper coco_openai options (url '{url}');
+         create user mapping for public server models options (api_key '{KEY}');
+         create table vectors as
+           select n, coco.embed(text, 'models', 'all-MiniLM-L6-v2') as v
+             from (values (1, 'The weather is lovely today.'),
+                          (2, 'It''s so sunny outside!'),
+                          (3, 'He drove to the stadium.')) as t (n, text)"
+    ));
+    let mut alike = |a: i32, b: i32| -> f64 {
+        let sql = "select sum(x::float8 * y::float8) from vectors a, vectors b, unnest(a.v, b.v) as t (x, y)
+                    where a.n = $1 and b.n = $2";
+        db.client.query_one(sql, &[&a, &b]).unwrap_or_else(|e| panic!("{}", explain(&e))).get(0)
+    };
+    for (a, b, expected) in [(1, 1, 1.0), (1, 2, 0.6660), (1, 3, 0.1046), (2, 3, 0.1411)] {
+        let found = alike(a, b);
+        assert!((found - expected).abs() < 0.001, "{a} and {b}: {found}");
+    }
+    let length = db.client.query_one("select array_length(v, 1) from vectors where n = 1", &[]);
+    assert_eq!(length.expect("a row").get::<_, i32>(0), 384);
+    let error = fails(&mut db.client, "select coco.embed('x', 'models', 'm', 100)");
+    assert!(error.starts_with("22023") && error.contains("does not support"), "{error}");
+}
+
+#[test]
+fn the_documents_examples_run_and_give_what_they_show() {
+    let db = TestDb::new("functions_documents");
+    let provider = Provider::start();
+    provider.dimensions(384);
+    let own = provider.url().replace("/v1", "");
+    let document = "docs/functions.md";
+    let blocks = blocks(document);
+    let mut compared = 0;
+    for (n, (language, text)) in blocks.iter().enumerate() {
+        if language != "sql" {
+            continue;
+        }
+        let text = text.replace("http://localhost:11434/v1", &provider.url());
+        let said = psql(&db.url(), &text.replace("http://localhost:8080", &own));
+        if let Some((_, shown)) = blocks.get(n + 1).filter(|(language, _)| language.is_empty()) {
+            let trimmed = |text: &str| -> Vec<String> {
+                text.trim_end().lines().map(|line| line.trim_end().to_owned()).collect()
+            };
+            assert_eq!(trimmed(&said), trimmed(shown), "{text}");
+            compared += 1;
+        }
+    }
+    assert_eq!((compared, provider.counts().inputs), (2, 3));
 }

@@ -6,7 +6,7 @@
 mod engine;
 #[path = "support/http.rs"]
 mod http;
-#[cfg(feature = "net")]
+#[cfg(feature = "http")]
 #[allow(dead_code)]
 #[path = "../src/net/mod.rs"]
 mod net;

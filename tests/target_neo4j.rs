@@ -4,7 +4,7 @@
 #[allow(dead_code)]
 #[path = "../src/engine/mod.rs"]
 mod engine;
-#[cfg(feature = "net")]
+#[cfg(feature = "http")]
 #[allow(dead_code)]
 #[path = "../src/net/mod.rs"]
 mod net;

@@ -6,7 +6,7 @@
 mod engine;
 #[path = "target_postgres/fronts.rs"]
 mod fronts;
-#[cfg(feature = "net")]
+#[cfg(feature = "http")]
 #[allow(dead_code)]
 #[path = "../src/net/mod.rs"]
 mod net;

@@ -32,7 +32,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub async fn ask(jobs: Vec<Job>) -> Vec<Outcome> {
     let mut shares: HashMap<String, Arc<Share>> = HashMap::new();
     let mut beside = JoinSet::new();
-    let mut outcomes: Vec<Option<Outcome>> = jobs.iter().map(|_| None).collect();
+    // Until a job says otherwise.
+    let lost = |job: &Job| nothing(job.inputs.len(), Trouble::server("XX000", "a job has failed"));
+    let mut outcomes: Vec<Outcome> = jobs.iter().map(lost).collect();
     let plans: Vec<_> = jobs.iter().map(|job| Config::new(&job.task, &job.access.server)).collect();
     for (job, plan) in jobs.iter().zip(&plans) {
         if let Ok(config) = plan {
@@ -48,7 +50,7 @@ pub async fn ask(jobs: Vec<Job>) -> Vec<Outcome> {
             Ok((config, share, endpoint, client))
         });
         match begun {
-            Err(trouble) => outcomes[place] = Some(nothing(job.inputs.len(), trouble)),
+            Err(trouble) => outcomes[place] = nothing(job.inputs.len(), trouble),
             Ok((config, share, endpoint, client)) => {
                 let Job { server: name, task, inputs, .. } = job;
                 let server = server::server(&name);
@@ -70,11 +72,10 @@ pub async fn ask(jobs: Vec<Job>) -> Vec<Outcome> {
     }
     while let Some(done) = beside.join_next().await {
         if let Ok((place, outcome)) = done {
-            outcomes[place] = Some(outcome);
+            outcomes[place] = outcome;
         }
     }
-    let failed = || nothing(0, Trouble::server("XX000", "a job has failed"));
-    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(failed)).collect()
+    outcomes
 }
 
 fn nothing(inputs: usize, trouble: Trouble) -> Outcome {
