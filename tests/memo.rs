@@ -316,15 +316,11 @@ fn a_query_that_never_ends_is_told_so() {
            select id, (with recursive r as (
                          select many(d.body || n) as x, n from (select 0 as n) as z
                          union all
-                         select many(coalesce(x, '') || n), n + 1 from r where n < 100000)
-                       select max(x) from r where n = 100000) as u from d $$, 't', '{id}')",
+                         select many(coalesce(x, '') || n), n + 1 from r where n < 300)
+                       select max(x) from r where n = 300) as u from d $$, 't', '{id}')",
     );
-    db.run("set statement_timeout = '2min'");
     let said = fails(&mut db, "select * from coco.update('f')");
-    assert!(
-        said.contains("rest on each other more than") || said.contains("statement timeout"),
-        "{said}"
-    );
+    assert!(said.contains("rest on each other more than"), "{said}");
 }
 
 #[test]
@@ -423,11 +419,7 @@ fn arguments_of_another_type_or_collation_are_others() {
          create function loud(a text) returns text language plpgsql as
            $$ begin return upper(a); end $$;
          select coco.memoize('loud(text)');
-         do $$ begin
-           if current_setting('server_version_num')::int >= 170000
-           then create collation unicode from "pg_c_utf8";
-           else create collation unicode (locale = 'C.utf8'); end if;
-         end $$;
+         create collation unicode (provider = libc, locale = 'C.UTF-8');
          create table d (id int primary key);
          insert into d values (1);
          select coco.create_flow('f', 'd', $$

@@ -1,7 +1,7 @@
 //! Asking providers for what is missing: as few jobs as there are models, all at the same time.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
@@ -70,12 +70,12 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
                     let dimensions = arguments.values.get(3).copied().flatten();
                     let dimensions = dimensions.and_then(|d| u32::try_from(d.value() as i32).ok());
                     let model = text(2).unwrap_or_default();
-                    (name(arguments.values.get(1)), Task::Embed { model, dimensions }, text(0))
+                    (text(1), Task::Embed { model, dimensions }, text(0))
                 }
                 Kind::Generate => {
                     let model = text(2).unwrap_or_default();
                     let schema = json(3);
-                    (name(arguments.values.get(1)), Task::Generate { model, schema }, text(0))
+                    (text(1), Task::Generate { model, schema }, text(0))
                 }
                 _ => (None, Task::Post { url: text(0).unwrap_or_default() }, body(1)),
             };
@@ -133,13 +133,6 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
     }
 }
 
-fn name(datum: Option<&Option<pg_sys::Datum>>) -> Option<String> {
-    let datum = (*datum?)?;
-    // SAFETY: an argument of type name: 64 bytes with a NUL among them.
-    let name = unsafe { CStr::from_ptr(datum.cast_mut_ptr::<std::ffi::c_char>()) };
-    Some(name.to_string_lossy().into_owned())
-}
-
 fn bytes(
     codec: super::codec::Codec,
     answer: Answer,
@@ -166,6 +159,8 @@ fn error(trouble: Trouble) -> Error {
         code: subtransaction::code(&trouble.sqlstate),
         message: trouble.message,
         detail: trouble.detail,
-        hint: trouble.hint,
+        hint: Some(trouble.hint.unwrap_or_else(|| {
+            "Nothing is lost: what was answered is kept, and the next coco.update, or the worker of a live flow, goes on from there.".to_owned()
+        })),
     }
 }
