@@ -157,6 +157,8 @@ fn what_goes_wrong_once_is_asked_again() {
         let outcome = server.embeds(&texts(20));
         assert_eq!((outcome.usage.requests, outcome.usage.retries), (2, 1), "{name}");
         assert!(server.provider.counts().inputs <= 40, "{name}");
+        let waited = server.provider.times()[1];
+        assert!(name != "503" || waited >= Duration::from_secs(1), "{waited:?}");
     }
 }
 

@@ -68,10 +68,13 @@ pub fn read(
         429 if said.code.as_deref() == Some("insufficient_quota") => final_(
             Trouble::server("53400", message).hint("The account with the provider has nothing left to spend."),
         ),
-        429 => Failure::Slower(wait(detail(Trouble::server("53400", message).hint(
-            "It gets more requests than it wants: see the server's options requests_per_minute, \
-             tokens_per_minute and concurrency.",
-        )))),
+        429 => {
+            let trouble = Trouble::server("53400", message).hint(
+                "It gets more requests than it wants: see the server's options concurrency and \
+                 requests_per_minute.",
+            );
+            Failure::Slower(wait(detail(trouble)))
+        }
         502..=504 | 529 => Failure::Again(wait(detail(Trouble::server("57P03", message)))),
         500..=599 => Failure::Again(wait(detail(Trouble::server("HV000", message)))),
         300..=399 => final_(Trouble::server("08P01", message).hint(
