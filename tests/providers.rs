@@ -350,6 +350,43 @@ fn chats_are_answered_one_by_one() {
 }
 
 #[test]
+fn a_service_is_asked_again_under_the_same_name() {
+    let server = Server::new("service", &[("max_retries", "1"), ("concurrency", "1")]);
+    let url = format!("{}/classify", server.provider.url());
+    let post = |inputs: &[String]| {
+        let task = Task::Post { url: url.clone() };
+        ask(vec![server.job(task, inputs)]).pop().expect("an outcome")
+    };
+    let bodies: Vec<String> = (0..3).map(|n| format!(r#"{{"n": {n}.10}}"#)).collect();
+    server.provider.next(Fault::status(502, ""));
+    let outcome = post(&bodies);
+    assert_eq!((outcome.trouble, outcome.usage.retries, outcome.usage.cost), (None, 1, 0.0));
+    for (body, answer) in bodies.iter().zip(&outcome.answers) {
+        let expected = format!(r#"{{"path":"/v1/classify","got":{body}}}"#);
+        assert_eq!(*answer, Some(Ok(Answer::Text(expected))));
+    }
+    let sent = server.provider.requests();
+    let keys: std::collections::BTreeSet<&String> =
+        sent.iter().filter_map(|request| request.headers.get("idempotency-key")).collect();
+    assert_eq!((sent.len(), keys.len()), (4, 3));
+
+    server.provider.refuse("1.10");
+    let outcome = post(&bodies);
+    assert_eq!(places(&outcome, |a| matches!(a, Some(Err(_)))), [1]);
+    server.provider.always(Some(Fault::InvalidJson));
+    let trouble = post(&bodies).trouble.expect("trouble");
+    assert!(trouble.message.contains("its answer is no JSON"), "{}", trouble.message);
+    server.provider.always(Some(Fault::status(404, "")));
+    let trouble = post(&bodies).trouble.expect("trouble");
+    assert!(trouble.hint.is_some_and(|hint| hint.contains("path of the URL")));
+
+    // No other server gets what is this one's.
+    let task = Task::Post { url: "http://127.0.0.1:1/v1".to_owned() };
+    let outcome = ask(vec![server.job(task, &bodies)]).pop().expect("an outcome");
+    assert_eq!(outcome.trouble.expect("trouble").sqlstate, "42501");
+}
+
+#[test]
 fn a_models_refusal_is_the_inputs() {
     for (name, choice, said) in [
         ("length", json!({ "message": { "content": "x" }, "finish_reason": "length" }), "cut off"),
