@@ -157,6 +157,8 @@ fn what_goes_wrong_once_is_asked_again() {
         let outcome = server.embeds(&texts(20));
         assert_eq!((outcome.usage.requests, outcome.usage.retries), (2, 1), "{name}");
         assert!(server.provider.counts().inputs <= 40, "{name}");
+        let waited = server.provider.times()[1];
+        assert!(name != "503" || waited >= Duration::from_secs(1), "{waited:?}");
     }
 }
 
@@ -290,7 +292,7 @@ fn requests_keep_to_a_rate() {
     server.embeds(&texts(15));
     // Ten at once, and ten a second after that.
     let times = server.provider.times();
-    assert!(times[14] >= Duration::from_millis(450), "{times:?}");
+    assert!(times[14] >= Duration::from_millis(250), "{times:?}");
 
     let options = [("batch_size", "1"), ("tokens_per_minute", "600")];
     let server = Server::new("token rate", &options);
@@ -298,19 +300,19 @@ fn requests_keep_to_a_rate() {
     server.embeds(&texts(9));
     // Each takes two of ten at once, and of ten a second.
     let times = server.provider.times();
-    assert!(times[8] >= Duration::from_millis(700), "{times:?}");
+    assert!(times[8] >= Duration::from_millis(400), "{times:?}");
 }
 
 #[test]
 fn a_429_slows_down_all_requests() {
     let server = Server::new("pause", &[("batch_size", "1"), ("concurrency", "2")]);
     server.provider.next(Fault::retry_after(429, "retry-after", "1"));
-    server.provider.delay(Duration::from_millis(20));
+    server.provider.delay(Duration::from_millis(200));
     server.embeds(&texts(10));
     let times = server.provider.times();
-    // At most the one that was on its way came before the pause was over.
+    // Only the other that was on its way already came before the pause was over.
     let early = times.iter().filter(|at| **at < Duration::from_millis(900)).count();
-    assert!(early <= 3, "{times:?}");
+    assert_eq!(early, 2, "{times:?}");
     assert_eq!(server.provider.counts().requests, 11);
 }
 
@@ -345,6 +347,43 @@ fn chats_are_answered_one_by_one() {
     let outcome = ask(vec![server.job(task, &inputs)]).pop().expect("an outcome");
     assert_eq!(outcome.answers[0], Some(Ok(Answer::Text("echo: good".to_owned()))));
     assert!(matches!(outcome.answers[1], Some(Err(_))));
+}
+
+#[test]
+fn a_service_is_asked_again_under_the_same_name() {
+    let server = Server::new("service", &[("max_retries", "1"), ("concurrency", "1")]);
+    let url = format!("{}/classify", server.provider.url());
+    let post = |inputs: &[String]| {
+        let task = Task::Post { url: url.clone() };
+        ask(vec![server.job(task, inputs)]).pop().expect("an outcome")
+    };
+    let bodies: Vec<String> = (0..3).map(|n| format!(r#"{{"n": {n}.10}}"#)).collect();
+    server.provider.next(Fault::status(502, ""));
+    let outcome = post(&bodies);
+    assert_eq!((outcome.trouble, outcome.usage.retries, outcome.usage.cost), (None, 1, 0.0));
+    for (body, answer) in bodies.iter().zip(&outcome.answers) {
+        let expected = format!(r#"{{"path":"/v1/classify","got":{body}}}"#);
+        assert_eq!(*answer, Some(Ok(Answer::Text(expected))));
+    }
+    let sent = server.provider.requests();
+    let keys: std::collections::BTreeSet<&String> =
+        sent.iter().filter_map(|request| request.headers.get("idempotency-key")).collect();
+    assert_eq!((sent.len(), keys.len()), (4, 3));
+
+    server.provider.refuse("1.10");
+    let outcome = post(&bodies);
+    assert_eq!(places(&outcome, |a| matches!(a, Some(Err(_)))), [1]);
+    server.provider.always(Some(Fault::InvalidJson));
+    let trouble = post(&bodies).trouble.expect("trouble");
+    assert!(trouble.message.contains("its answer is no JSON"), "{}", trouble.message);
+    server.provider.always(Some(Fault::status(404, "")));
+    let trouble = post(&bodies).trouble.expect("trouble");
+    assert!(trouble.hint.is_some_and(|hint| hint.contains("path of the URL")));
+
+    // No other server gets what is this one's.
+    let task = Task::Post { url: "http://127.0.0.1:1/v1".to_owned() };
+    let outcome = ask(vec![server.job(task, &bodies)]).pop().expect("an outcome");
+    assert_eq!(outcome.trouble.expect("trouble").sqlstate, "42501");
 }
 
 #[test]

@@ -76,6 +76,14 @@ pub fn positive(value: &str) -> Result<(), String> {
     }
 }
 
+/// A whole number up to 100.
+pub fn hundred(value: &str) -> Result<(), String> {
+    match value.parse::<u32>() {
+        Ok(n) if n <= 100 => Ok(()),
+        _ => Err("must be a whole number from 0 to 100".to_owned()),
+    }
+}
+
 /// Values of options, by name.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Options(pub BTreeMap<String, String>);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::spending::Prices;
 use crate::engine::delivery::Trouble;
-use crate::engine::options::{Access, On, Options, Spec, positive};
+use crate::engine::options::{Access, On, Options, Spec, hundred, positive};
 use crate::engine::provider::Task;
 use crate::net::endpoint::{self, Endpoint, wrong};
 use crate::net::{headers, tls};
@@ -45,7 +45,7 @@ pub const OPTIONS: &[Spec] = &[
         "How often a request is made again that was not answered, or not as it should be; 5 by \
          default.",
     )
-    .check(|text| retries(text).map(drop)),
+    .check(hundred),
     Spec::new("requests_per_minute", On::Server, "How many requests a process makes in a minute.")
         .check(positive),
     Spec::new(
@@ -111,22 +111,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Each option has been checked by itself.
+    /// Each option has been checked by itself. Of a service's there are no prices.
     pub fn new(task: &Task, server: &Options) -> Result<Config, Trouble> {
-        let services = Config {
-            batch_size: 1,
-            concurrency: CONCURRENCY,
-            max_retries: MAX_RETRIES,
-            requests_per_minute: None,
-            tokens_per_minute: None,
-            prices: Prices::default(),
-            spending_cap: None,
-            parameters: Map::new(),
-        };
         let batch_size = match task {
-            // A webhook's options are its connector's, and say nothing of this.
-            Task::Post { .. } => return Ok(services),
-            Task::Generate { .. } => 1,
+            // A webhook's batches are of changes.
+            Task::Post { .. } | Task::Generate { .. } => 1,
             Task::Embed { .. } => given(server, "batch_size", count)?.unwrap_or(BATCH_SIZE),
         };
         let price = |name| given(server, name, amount).map(Option::unwrap_or_default);
@@ -184,10 +173,8 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 fn retries(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(n) if n <= 100 => Ok(n),
-        _ => Err("must be a whole number from 0 to 100".to_owned()),
-    }
+    hundred(text)?;
+    text.parse().map_err(|_| "must be a whole number from 0 to 100".to_owned())
 }
 
 fn amount(text: &str) -> Result<f64, String> {

@@ -41,12 +41,13 @@ pub fn read(
         Some(after) => trouble.retry_after(after),
         None => trouble,
     };
-    let final_ = |trouble: Trouble| Failure::Trouble(detail(trouble));
+    let at_once = |trouble: Trouble| Failure::Trouble(detail(trouble));
+    let of_a_service = matches!(task, Task::Post { .. });
     match status.as_u16() {
         // What cannot be is the request, whatever its inputs are.
-        400 | 422 if said.is_of_the_request() => final_(
+        400 | 422 if !of_a_service && said.is_of_the_request() => at_once(
             Trouble::target("22023", message)
-                .hint("Check the model and what else is asked of it: dimensions, a schema, parameters."),
+                .hint("Check what is asked of the model: dimensions, a schema, parameters."),
         ),
         400 | 409 | 413 | 422 => {
             let sqlstate = match status {
@@ -60,24 +61,29 @@ pub fn read(
             };
             Failure::Inputs(Refusal { sqlstate: sqlstate.to_owned(), message })
         }
-        401 => final_(Trouble::server("28P01", message).hint(credentials(task, server))),
-        403 => final_(Trouble::server("42501", message).hint(credentials(task, server))),
-        404 | 410 => final_(not_found(task, message)),
+        401 => at_once(Trouble::server("28P01", message).hint(credentials(task, server))),
+        403 => at_once(Trouble::server("42501", message).hint(credentials(task, server))),
+        404 | 410 => at_once(not_found(task, message)),
         408 | 425 => Failure::Again(wait(detail(Trouble::server("08006", message)))),
         // Waiting does not help.
-        429 if said.code.as_deref() == Some("insufficient_quota") => final_(
-            Trouble::server("53400", message).hint("The account with the provider has nothing left to spend."),
+        429 if said.code.as_deref() == Some("insufficient_quota") => at_once(
+            Trouble::server("53400", message)
+                .hint("The account with the provider has nothing left to spend."),
         ),
-        429 => Failure::Slower(wait(detail(Trouble::server("53400", message).hint(
-            "It gets more requests than it wants: see the server's options requests_per_minute, \
-             tokens_per_minute and concurrency.",
-        )))),
+        429 => {
+            let trouble = Trouble::server("53400", message).hint(
+                "It gets more requests than it wants: see the server's options concurrency and \
+                 requests_per_minute.",
+            );
+            Failure::Slower(wait(detail(trouble)))
+        }
         502..=504 | 529 => Failure::Again(wait(detail(Trouble::server("57P03", message)))),
         500..=599 => Failure::Again(wait(detail(Trouble::server("HV000", message)))),
-        300..=399 => final_(Trouble::server("08P01", message).hint(
-            "Redirects are not followed. Give the server's option url the address that answers itself.",
+        300..=399 => at_once(Trouble::server("08P01", message).hint(
+            "Redirects are not followed. Give the server's option url the address that answers \
+             itself.",
         )),
-        _ => final_(Trouble::server("08P01", message).hint("Check the server's option url.")),
+        _ => at_once(Trouble::server("08P01", message).hint("Check the server's option url.")),
     }
 }
 
@@ -98,8 +104,10 @@ fn credentials(task: &Task, server: &str) -> String {
 fn not_found(task: &Task, message: String) -> Trouble {
     match task {
         Task::Embed { model, .. } | Task::Generate { model, .. } => {
-            Trouble::target("HV00R", format!("{message} when asked for the model \"{model}\"")).hint(
-                "Check the name of the model, and the server's option url: it most often ends with /v1.",
+            let message = format!("{message} when asked for the model \"{model}\"");
+            Trouble::target("HV00R", message).hint(
+                "Check the name of the model, and the server's option url: it most often ends \
+                 with /v1.",
             )
         }
         Task::Post { .. } => {

@@ -219,15 +219,19 @@ impl Run {
         server.spend(cost);
         server.correct(tokens_in + tokens_out, used.0 + used.1);
         (usage.tokens_in, usage.tokens_out, usage.cost) = (used.0, used.1, cost);
-        Some(match result {
+        // A server that says when it wants to be asked again means all requests.
+        let pause = match &result {
             Err(Failure::Slower(trouble)) => {
-                let asked = trouble.retry_after;
-                let pause = asked.unwrap_or_else(|| delay(part.attempts + 1, fastrand::f64()));
-                server.pause(pause.min(LONGEST_PAUSE));
-                Err(Failure::Slower(trouble))
+                let of_ours = delay(part.attempts + 1, fastrand::f64());
+                Some(trouble.retry_after.unwrap_or(of_ours))
             }
-            result => result,
-        })
+            Err(Failure::Again(trouble)) => trouble.retry_after,
+            _ => None,
+        };
+        if let Some(pause) = pause {
+            server.pause(pause.min(LONGEST_PAUSE));
+        }
+        Some(result)
     }
 
     /// Waits, unless nothing more is to be asked.

@@ -151,7 +151,7 @@ impl Provider {
         self.state().always = fault;
     }
 
-    /// Each answer takes so long.
+    /// Each answer takes so long, but for those that are told to be errors.
     pub fn delay(&self, time: Duration) {
         self.state().delay = time;
     }
@@ -269,7 +269,9 @@ fn serve(stream: TcpStream, number: usize, shared: &Mutex<State>) -> io::Result<
             state.busiest = state.busiest.max(state.busy);
             (state.faults.pop_front().flatten().or_else(|| state.always.clone()), state.delay)
         };
-        thread::sleep(delay);
+        if !matches!(fault, Some(Fault::Answer { .. })) {
+            thread::sleep(delay);
+        }
         let (status, headers, body) = match &fault {
             Some(Fault::Answer { status, headers, body }) => {
                 (*status, headers.clone(), body.clone())

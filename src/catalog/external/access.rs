@@ -11,7 +11,16 @@ use crate::engine::options::{Access, Options};
 /// Reads the options of a server, which must be of this foreign data wrapper, and of the role's user
 /// mapping for it, or PUBLIC's. The role must have USAGE on it.
 pub fn access(name: &str, role: pg_sys::Oid, wrapper: &str) -> Result<Access> {
-    let found = server::connector_for(name, role)?;
+    let found = server::connector_for(name, role).map_err(|error| match error.code {
+        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT => error.hint(format!(
+            "CREATE SERVER … FOREIGN DATA WRAPPER {wrapper} OPTIONS (url '…') makes one."
+        )),
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE => error.hint(format!(
+            "GRANT USAGE ON FOREIGN SERVER {} TO the calling role.",
+            sql::ident(name)
+        )),
+        _ => error,
+    })?;
     if found != wrapper {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,

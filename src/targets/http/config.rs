@@ -1,7 +1,7 @@
 //! The options of a webhook, and what is made of them.
 
 use crate::engine::delivery::Trouble;
-use crate::engine::options::{Access, On, Spec, positive};
+use crate::engine::options::{Access, On, Spec, hundred, positive};
 use crate::net::endpoint::{self, Endpoint, wrong};
 use crate::net::{headers, tls};
 
@@ -22,6 +22,24 @@ pub const OPTIONS: &[Spec] = &[
     )
     .check(|text| endpoint::seconds(text).map(drop)),
     Spec::new("batch_size", On::Server, "How many changes a request has at most.").check(positive),
+    Spec::new(
+        "concurrency",
+        On::Server,
+        "How many requests coco.http_post makes at once; 16 by default.",
+    )
+    .check(positive),
+    Spec::new(
+        "requests_per_minute",
+        On::Server,
+        "How many requests a process makes in a minute with coco.http_post.",
+    )
+    .check(positive),
+    Spec::new(
+        "max_retries",
+        On::Server,
+        "How often coco.http_post makes a request again that was not answered; 5 by default.",
+    )
+    .check(hundred),
     Spec::new(
         "headers",
         On::Server,
