@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 
 use super::tables::{self, FINGERPRINT};
 use crate::catalog::apply::Names;
+use crate::catalog::bulk;
 use crate::catalog::error::Result;
 use crate::catalog::model::all_equal;
 use crate::catalog::model::{External, Target, numbered};
@@ -72,7 +73,8 @@ pub fn upsert(
     columns.push(RowColumn::new("moved", pg_sys::BOOLOID));
     let mut outgoing = Rows::new(&columns)?;
     let ledger = target.relation_name();
-    let values = numbered("n.c", target.columns.len()).join(", ");
+    let values = numbered("n.c", target.columns.len());
+    let listed = values.join(", ");
     let same = all_equal(&target.key, &names.target_key, &names.new_key);
     // Not pulled up: the fingerprint is computed once a row.
     let rows = format!(
@@ -80,7 +82,7 @@ pub fn upsert(
         fingerprint(target, "n.c")
     );
     let sql = match first_time {
-        true => format!("select {values}, n.fingerprint, false, false from {rows}"),
+        true => format!("select {listed}, n.fingerprint, false, false from {rows}"),
         false => {
             let there = format!("{} is not null", names.target_key[0]);
             let filter = match mode.carries_over() {
@@ -94,7 +96,7 @@ pub fn upsert(
                 names.new_key.join(", ")
             );
             format!(
-                "select {values}, n.fingerprint, {there}, {moved}
+                "select {listed}, n.fingerprint, {there}, {moved}
                    from {rows} left join {ledger} as x on {same}{filter}"
             )
         }
@@ -135,21 +137,13 @@ pub fn upsert(
             &[],
         )?;
     }
-    writing.execute(
-        &format!(
-            "insert into {ledger} ({}, {FINGERPRINT})
-             select {}, n.fingerprint from coco_outgoing as n where not n.known",
-            keys.join(", "),
-            names.new_key.join(", "),
-        ),
-        &[],
-    )?;
-    writing.execute(
-        &format!(
-            "insert into {} (version, upsert, {}) select $1, true, {values} from coco_outgoing as n",
-            external.outbox,
-            numbered("c", target.columns.len()).join(", "),
-        ),
-        &[arg(version)],
-    )
+    let mut known: Vec<(String, String)> =
+        target.key.iter().map(|k| k.name.clone()).zip(names.new_key.iter().cloned()).collect();
+    known.push((FINGERPRINT.to_owned(), "n.fingerprint".to_owned()));
+    bulk::insert(&writing, &ledger, &known, "coco_outgoing as n where not n.known", &[])?;
+    let mut sent: Vec<(String, String)> =
+        numbered("c", target.columns.len()).into_iter().zip(values).collect();
+    sent.push(("version".to_owned(), "$1".to_owned()));
+    sent.push(("upsert".to_owned(), "true".to_owned()));
+    bulk::insert(&writing, &external.outbox, &sent, "coco_outgoing as n", &[arg(version)])
 }
