@@ -285,7 +285,9 @@ impl Run<'_> {
                 && changed.len() > limit
                 && scan.mode == mode
             {
-                let set = backlog.set(source, &mut changed, following.next().clone())?;
+                let fresh = self.writers.iter().filter(|w| w.fresh && w.target.external.is_some());
+                let fresh = fresh.map(|w| w.target.id).collect();
+                let set = backlog.set(source, &mut changed, following.next().clone(), fresh)?;
                 counts.seen += set.new - set.gone;
                 present += set.present;
                 backlog::unfinished(source, following.next())?;
@@ -332,6 +334,9 @@ impl Run<'_> {
     ) -> Result<Counts> {
         let mut counts = Counts::default();
         let mut present = 0;
+        for writer in &mut self.writers {
+            writer.fresh = slice.fresh.contains(&writer.target.id);
+        }
         {
             let _snapshot = OneSnapshot::take();
             let mut changed = detect::among(source, &slice.keys)?;

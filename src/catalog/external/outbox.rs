@@ -246,6 +246,8 @@ pub fn settle(
 ) -> Result<()> {
     let outbox = &external.outbox;
     let acting = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+    // By their own index: an outbox is never analysed before it is large.
+    acting.set("enable_seqscan", "off")?;
     let any_refused = format!("select true from {outbox} where refused is not null limit 1");
     if sql::one::<bool>(&any_refused, &[])?.is_some() {
         let bad: Vec<i64> =
@@ -296,6 +298,7 @@ pub fn settle(
 fn empty(flow: &Flow, external: &External, sent: i64, over: i64) -> Result<()> {
     let outbox = &external.outbox;
     let acting = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+    acting.set("enable_seqscan", "off")?;
     let large = sql::one::<bool>(
         "select pg_relation_size($1::text::regclass) > $2",
         &[arg(outbox.as_str()), arg(over)],
