@@ -73,7 +73,7 @@ impl Backlog {
         }
     }
 
-    /// Sets all candidates aside, which a scan under this cursor has found.
+    /// Sets the candidates aside that are left of those that a scan under this cursor has found.
     pub fn set(
         &self,
         source: &Source,

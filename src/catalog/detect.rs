@@ -29,6 +29,9 @@ pub struct Scan {
 pub struct Candidates {
     rows: Rows,
     keys: usize,
+    read: usize,
+    /// How many are read before it is said that there are no more.
+    until: usize,
 }
 
 /// What a scan knows of one item.
@@ -301,7 +304,7 @@ fn candidates(
     if source.ordinal.is_some() && rows.len() > 0 {
         rows = read_contents(source, rows)?;
     }
-    Ok(Candidates { rows, keys: source.key.len() })
+    Ok(Candidates { rows, keys: source.key.len(), read: 0, until: usize::MAX })
 }
 
 /// The same candidates with their fingerprints. If reading fails, it is not known of which, and
@@ -377,11 +380,23 @@ impl Candidates {
         self.rows.len()
     }
 
+    /// Ends after so many of them; [`Candidates::rest`] goes on.
+    pub fn first(&mut self, many: usize) -> &mut Candidates {
+        self.until = many;
+        self
+    }
+
+    pub fn rest(&mut self) -> &mut Candidates {
+        self.until = usize::MAX;
+        self
+    }
+
     /// Moves to the next item; `None` at the end.
     pub fn next(&mut self) -> Option<Candidate> {
-        if !self.rows.advance() {
+        if self.read == self.until || !self.rows.advance() {
             return None;
         }
+        self.read += 1;
         let r = &self.rows;
         let at = |n: usize| self.keys + n;
         let fingerprint = |n| r.get::<pgrx::Uuid>(at(n)).map(|u| Fingerprint(*u.as_bytes()));

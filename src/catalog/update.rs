@@ -287,7 +287,10 @@ impl Run<'_> {
             {
                 let fresh = self.writers.iter().filter(|w| w.fresh && w.target.external.is_some());
                 let fresh = fresh.map(|w| w.target.id).collect();
-                let set = backlog.set(source, &mut changed, following.next().clone(), fresh)?;
+                let first = changed.first(limit);
+                self.decide_and_write(source, first, |_| true, &mut counts, &mut present)?;
+                let cursor = following.next().clone();
+                let set = backlog.set(source, changed.rest(), cursor, fresh)?;
                 counts.seen += set.new - set.gone;
                 present += set.present;
                 backlog::unfinished(source, following.next())?;
