@@ -149,8 +149,8 @@ impl Receiver {
         // SAFETY: all of it is freed in `end`, or with the transaction.
         unsafe {
             let state = pg_sys::CreateExecutorState();
-            let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>())
-                .cast::<pg_sys::ResultRelInfo>();
+            let result =
+                pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
             pg_sys::InitResultRelInfo(result, relation, 0, std::ptr::null_mut(), 0);
             pg_sys::ExecOpenIndices(result, false);
             let context = pg_sys::AllocSetContextCreateExtended(

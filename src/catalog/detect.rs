@@ -226,7 +226,9 @@ fn many(source: &Source) -> String {
     let when_there = |value: &str| format!("case when {there} then {value} end");
     let (ordinal, fingerprint) = match &source.ordinal {
         Some(ordinal) => (when_there(ordinal), "null::pg_catalog.uuid".to_owned()),
-        None => ("null::pg_catalog.int8".to_owned(), when_there(&compose::fingerprint_of_row(source))),
+        None => {
+            ("null::pg_catalog.int8".to_owned(), when_there(&compose::fingerprint_of_row(source)))
+        }
     };
     format!(
         "select {keys}, c.forced, {there} as present, {ordinal} as ordinal,
