@@ -243,3 +243,71 @@ fn several_targets_of_one_flow_are_kept_together() {
     assert_eq!((c.failed, c.upserted), (1, 0), "{c:?}");
     assert_eq!(text(&mut db, "select a::text from t where id = 3"), "3");
 }
+
+/// Many rows go into a plain table another way than few, and than into one that is more.
+#[test]
+fn many_rows_are_written_as_insert_writes_them() {
+    let mut db = TestDb::new("many_rows");
+    db.run(
+        "create table s (id int primary key, n int, body text);
+         insert into s select i, i % 1000, md5(i::text) from generate_series(1, 5000) i;
+         -- Too large for a page, and for compression.
+         update s set body = (select string_agg(md5(s.id::text || j), '') from generate_series(1, 400) j) where id % 100 = 0;
+         update s set body = 'same' where id in (4000, 4001);
+         update s set n = 666 where id = 77;
+         update s set n = 0 where n = 666 and id <> 77;
+         create table plain (gone int, more text, body text not null, n int check (n <> 666), id int primary key);
+         alter table plain drop gone;
+         create table checked (body text unique, more text, n int check (n <> 666), id int primary key);
+         create index on checked (upper(left(body, 5))) where n > 500;
+         create table short (id int primary key, n int, body varchar(40));
+         create table own (own int generated always as identity, id int primary key, n int,
+                           made int generated always as (n + 1) stored, body text, set timestamptz default now());
+         create table watched (id int primary key, n int, body text);
+         create function one_more() returns trigger language plpgsql as 'begin new.n := new.n + 1; return new; end';
+         create trigger one_more before insert on watched for each row execute function one_more();
+         create table parts (id int primary key, n int, body text) partition by range (id);
+         create table low partition of parts for values from (0) to (2500);
+         create table high partition of parts for values from (2500) to (10000);",
+    );
+    for (table, failed) in
+        [("plain", 1), ("checked", 2), ("short", 49), ("own", 0), ("watched", 0), ("parts", 0)]
+    {
+        db.run(&format!(
+            "select coco.create_flow('{table}', 's', 'select id, n, body{} from s', '{table}', '{{id}}')",
+            if table == "short" { "::varchar" } else { "" }
+        ));
+        let c = &db.update(table, "normal")[0];
+        assert_eq!((c.upserted, c.failed), (5000 - failed, failed), "{table}: {c:?}");
+        let more = i64::from(table == "watched");
+        let wrong = db.client.query_one(
+            &format!(
+                "select count(*) from {table} t join s using (id)
+                  where (t.n, t.body) is distinct from (s.n + {more}::int, s.body)"
+            ),
+            &[],
+        );
+        assert_eq!(wrong.unwrap().get::<_, i64>(0), 0, "{table}");
+        if more == 0 {
+            db.verify_clean(table);
+        }
+    }
+    let states = db
+        .client
+        .query_one(
+            "select string_agg(distinct flow || ' ' || sqlstate, ', ' order by flow || ' ' || sqlstate) from coco.errors",
+            &[],
+        )
+        .unwrap();
+    assert_eq!(
+        states.get::<_, String>(0),
+        "checked 23505, checked 23514, plain 23514, short 22001"
+    );
+    // Its indexes have what it has.
+    db.run("set enable_seqscan = off");
+    let count = "select count(*) from checked where upper(left(body, 5)) >= '' and n > 500";
+    let by_index = db.client.query_one(count, &[]).unwrap().get::<_, i64>(0);
+    db.run("reset enable_seqscan; set enable_indexscan = off; set enable_bitmapscan = off");
+    assert_eq!(db.client.query_one(count, &[]).unwrap().get::<_, i64>(0), by_index);
+    assert!(by_index > 2000);
+}

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use pgrx::pg_sys;
 
 use super::batch::{Action, Batch, Item};
+use super::bulk;
 use super::compose::{self, Items};
 use super::contested;
 use super::error::{Error, Result};
@@ -294,14 +295,9 @@ fn upsert(
         true => String::new(),
         false => format!(" where not exists (select from {relation} as x where {same})"),
     };
-    written += statements.execute(
-        &format!(
-            "insert into {relation} ({}) select {} from coco_output as n{missing}",
-            columns.join(", "),
-            values.join(", ")
-        ),
-        &[],
-    )?;
+    let values: Vec<_> = target.columns.iter().map(|c| c.name.clone()).zip(values).collect();
+    let from = format!("coco_output as n{missing}");
+    written += bulk::insert(statements, &relation, &values, &from, &[])?;
     Ok(written)
 }
 
@@ -387,17 +383,22 @@ pub fn track(
     )?;
     }
     if any(|i| !i.tracked && i.action == Action::Evaluate) {
-        let columns = numbered("k", source.key.len()).join(", ");
-        statements.execute(
-        &format!(
-            "insert into {tracking} ({columns}, source_ordinal, process_ordinal, content_fingerprint, logic_id, target_keys, memo_refs)
-             select {}, b.ordinal, b.process_ordinal, b.fingerprint, $1, {keys}, {refs}
-               from coco_batch as b{lists}
-              where not b.tracked and b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\"",
-            batch.join(", ")
-        ),
-        &[arg(writing.logic.0)],
-    )?;
+        let mut columns: Vec<(String, String)> =
+            numbered("k", source.key.len()).into_iter().zip(batch).collect();
+        let rest = [
+            ("source_ordinal", "b.ordinal"),
+            ("process_ordinal", "b.process_ordinal"),
+            ("content_fingerprint", "b.fingerprint"),
+            ("logic_id", "$1"),
+            ("target_keys", &keys),
+            ("memo_refs", refs),
+        ];
+        columns.extend(rest.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let from = format!(
+            "coco_batch as b{lists}
+              where not b.tracked and b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\""
+        );
+        bulk::insert(statements, tracking, &columns, &from, &[arg(writing.logic.0)])?;
     }
     if any(|i| i.action == Action::Remove) {
         statements.execute(

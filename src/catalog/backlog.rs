@@ -37,6 +37,7 @@ struct Set {
     columns: usize,
     /// What is to be stored when nothing is left.
     cursor: Cursor,
+    fresh: Vec<i32>,
 }
 
 /// What was set aside: items that are there, of these those that are new, and those that are gone.
@@ -53,6 +54,8 @@ pub struct Slice {
     pub keys: Rows,
     /// What is to be stored with it: it is the last one.
     pub last: Option<Cursor>,
+    /// Targets that were empty when it was set aside, and that only updates of the flow write to.
+    pub fresh: Vec<i32>,
 }
 
 impl Backlog {
@@ -73,12 +76,13 @@ impl Backlog {
         }
     }
 
-    /// Sets all candidates aside, which a scan under this cursor has found.
+    /// Sets the candidates aside that are left of those that a scan under this cursor has found.
     pub fn set(
         &self,
         source: &Source,
         candidates: &mut Candidates,
         cursor: Cursor,
+        fresh: Vec<i32>,
     ) -> Result<SetAside> {
         let mut keys = Rows::held(&key_columns(source))?;
         let mut found = SetAside::default();
@@ -91,7 +95,7 @@ impl Backlog {
             keys.push(&values);
         }
         let left = keys.len();
-        let set = Set { keys, left, columns: source.key.len() + 1, cursor };
+        let set = Set { keys, left, columns: source.key.len() + 1, cursor, fresh };
         self.sets.borrow_mut().insert(source.id, set);
         Ok(found)
     }
@@ -109,11 +113,12 @@ impl Backlog {
             keys.push(&values);
         }
         set.left = set.left.saturating_sub(keys.len());
+        let fresh = set.fresh.clone();
         let last = (set.left == 0).then(|| set.cursor.clone());
         if last.is_some() {
             sets.remove(&source.id);
         }
-        Ok(Some(Slice { keys, last }))
+        Ok(Some(Slice { keys, last, fresh }))
     }
 }
 

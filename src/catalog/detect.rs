@@ -29,6 +29,9 @@ pub struct Scan {
 pub struct Candidates {
     rows: Rows,
     keys: usize,
+    read: usize,
+    /// How many are read before it is said that there are no more.
+    until: usize,
 }
 
 /// What a scan knows of one item.
@@ -68,10 +71,15 @@ fn candidate_columns(source: &Source) -> Vec<RowColumn> {
     columns
 }
 
-/// The key of a row of the source, as `k1…`, and as it is called there.
-fn keys(source: &Source) -> (Vec<String>, Vec<String>) {
+/// The key of a row of the source, as it is called there.
+fn keys_of(source: &Source) -> Vec<String> {
     let name = ident(&source.name);
-    let keys: Vec<String> = source.key.iter().map(|k| format!("{name}.{}", k.quoted())).collect();
+    source.key.iter().map(|k| format!("{name}.{}", k.quoted())).collect()
+}
+
+/// The same as `k1…`, and as it is called there.
+fn keys(source: &Source) -> (Vec<String>, Vec<String>) {
+    let keys = keys_of(source);
     let named =
         keys.iter().zip(numbered("k", keys.len())).map(|(k, n)| format!("{k} as {n}")).collect();
     (named, keys)
@@ -185,13 +193,15 @@ const MANY: usize = 1000;
 pub fn among(source: &Source, keys: &Rows) -> Result<Candidates> {
     let statements = Statements::connect()?;
     statements.name("coco_changed", keys)?;
+    if !source.grouped && !source.promised && keys.len() > MANY {
+        let relations = format!("({}) as s left join {} as t", many(source), source.tracking);
+        let from = From { relations, forced: "s.forced" };
+        return candidates(&statements, source, from, "s", "true");
+    }
     let changed = numbered("c.k", source.key.len());
-    let own: Vec<String> =
-        source.key.iter().map(|k| format!("{}.{}", ident(&source.name), k.quoted())).collect();
-    // Groups are chosen before their rows are put together: else all groups would be made. And of
-    // many keys the rows are chosen before their fingerprints are computed: a plan may well read all
-    // of the source then.
-    let inside = match source.grouped || source.promised || keys.len() > MANY {
+    let own = keys_of(source);
+    // Groups are chosen before their rows are put together: else all groups would be made.
+    let inside = match source.grouped || source.promised {
         true => {
             let same = all_equal(&source.key, &changed, &own);
             format!(" where exists (select from coco_changed as c where {same})")
@@ -206,6 +216,29 @@ pub fn among(source: &Source, keys: &Rows) -> Result<Candidates> {
     );
     let from = From { relations, forced: "c.forced" };
     candidates(&statements, source, from, "c", "true")
+}
+
+/// The SELECT of many items as they are. A plan may well read all of the source then: with an offset
+/// fingerprints are computed after the join, of these rows alone.
+fn many(source: &Source) -> String {
+    let (keys, own) = (numbered("c.k", source.key.len()), keys_of(source));
+    let there = format!("{} is not null", own[0]);
+    let when_there = |value: &str| format!("case when {there} then {value} end");
+    let (ordinal, fingerprint) = match &source.ordinal {
+        Some(ordinal) => (when_there(ordinal), "null::pg_catalog.uuid".to_owned()),
+        None => {
+            ("null::pg_catalog.int8".to_owned(), when_there(&compose::fingerprint_of_row(source)))
+        }
+    };
+    format!(
+        "select {keys}, c.forced, {there} as present, {ordinal} as ordinal,
+                {fingerprint} as fingerprint, 1::pg_catalog.int8 as rows
+           from coco_changed as c left join {relation} as {name} on {same} offset 0",
+        keys = keys.join(", "),
+        relation = source.relation_name,
+        name = ident(&source.name),
+        same = all_equal(&source.key, &keys, &own),
+    )
 }
 
 /// Whether any failed item meets a condition on its tracking row `t`. Reads the failing rows alone,
@@ -273,7 +306,7 @@ fn candidates(
     if source.ordinal.is_some() && rows.len() > 0 {
         rows = read_contents(source, rows)?;
     }
-    Ok(Candidates { rows, keys: source.key.len() })
+    Ok(Candidates { rows, keys: source.key.len(), read: 0, until: usize::MAX })
 }
 
 /// The same candidates with their fingerprints. If reading fails, it is not known of which, and
@@ -349,11 +382,23 @@ impl Candidates {
         self.rows.len()
     }
 
+    /// Ends after so many of them; [`Candidates::rest`] goes on.
+    pub fn first(&mut self, many: usize) -> &mut Candidates {
+        self.until = many;
+        self
+    }
+
+    pub fn rest(&mut self) -> &mut Candidates {
+        self.until = usize::MAX;
+        self
+    }
+
     /// Moves to the next item; `None` at the end.
     pub fn next(&mut self) -> Option<Candidate> {
-        if !self.rows.advance() {
+        if self.read == self.until || !self.rows.advance() {
             return None;
         }
+        self.read += 1;
         let r = &self.rows;
         let at = |n: usize| self.keys + n;
         let fingerprint = |n| r.get::<pgrx::Uuid>(at(n)).map(|u| Fingerprint(*u.as_bytes()));

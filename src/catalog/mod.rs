@@ -4,6 +4,7 @@ pub mod analysis;
 pub mod apply;
 pub mod backlog;
 pub mod batch;
+pub mod bulk;
 pub mod capture;
 pub mod columns;
 pub mod compose;

@@ -306,6 +306,21 @@ impl Statements {
         self.most.set(usize::MAX);
     }
 
+    /// What they read by name is many rows.
+    pub fn reads_many_rows(&self) -> bool {
+        self.most.get() > FEW
+    }
+
+    /// Runs one SELECT whose rows go to a receiver; returns how many.
+    pub fn send(
+        &self,
+        sql: &str,
+        args: &[Arg],
+        receiver: *mut pg_sys::DestReceiver,
+    ) -> Result<i64> {
+        self.run(sql, args, receiver, false)
+    }
+
     /// Runs one statement; returns how many rows it wrote or returned.
     pub fn execute(&self, sql: &str, args: &[Arg]) -> Result<i64> {
         self.run(sql, args, ptr::null_mut(), false)

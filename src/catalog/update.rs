@@ -324,7 +324,12 @@ impl Run<'_> {
                 && changed.len() > limit
                 && scan.mode == mode
             {
-                let set = backlog.set(source, &mut changed, following.next().clone())?;
+                let fresh = self.writers.iter().filter(|w| w.fresh && w.target.external.is_some());
+                let fresh = fresh.map(|w| w.target.id).collect();
+                let first = changed.first(limit);
+                self.decide_and_write(source, first, |_| true, &mut counts, &mut present)?;
+                let cursor = following.next().clone();
+                let set = backlog.set(source, changed.rest(), cursor, fresh)?;
                 counts.seen += set.new - set.gone;
                 present += set.present;
                 backlog::unfinished(source, following.next())?;
@@ -371,6 +376,9 @@ impl Run<'_> {
     ) -> Result<Counts> {
         let mut counts = Counts::default();
         let mut present = 0;
+        for writer in &mut self.writers {
+            writer.fresh = slice.fresh.contains(&writer.target.id);
+        }
         {
             let _snapshot = OneSnapshot::take();
             let mut changed = detect::among(source, &slice.keys)?;

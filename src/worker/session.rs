@@ -49,6 +49,10 @@ const ORDERS: [(&str, Order); 5] = [
 /// Between two looks of the session at its worker.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Batches that are evaluated in one transaction, before they are sent. More cost less: each transaction
+/// finds its items in the source again, and waits for the disk. But all of it is sent later.
+const BATCHES: usize = 4;
+
 /// Has a worker do something for a flow, and waits for it.
 pub fn run(flow: &str, order: Order, limits: Limits) -> Result<Vec<SourceCounts>, Error> {
     // SAFETY: reads shared state.
@@ -233,7 +237,8 @@ fn evaluate(
     sender: &mut Sender,
 ) -> Result<i64, Failed> {
     // What failed is tried once: in one transaction.
-    let limits = Limits { changes: (mode != Mode::Retry).then_some(limits.batch), ..limits };
+    let part = limits.batch.saturating_mul(BATCHES);
+    let limits = Limits { changes: (mode != Mode::Retry).then_some(part), ..limits };
     let backlog = Backlog::once();
     let mut refused = 0;
     loop {

@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 
 use super::tables::{self, FINGERPRINT};
 use crate::catalog::apply::Names;
+use crate::catalog::bulk;
 use crate::catalog::error::Result;
 use crate::catalog::model::all_equal;
 use crate::catalog::model::{External, Target, numbered};
@@ -66,39 +67,37 @@ pub fn upsert(
     mode: Mode,
     version: i64,
 ) -> Result<i64> {
+    let fingerprint = fingerprint(target, "n.c");
+    if first_time {
+        let from = "coco_output as n";
+        add(statements, target, names, &fingerprint, from)?;
+        return send(statements, target, external, from, version);
+    }
     let mut columns = tuples::typed("c", &target.columns);
     columns.push(RowColumn::new("fingerprint", pg_sys::UUIDOID));
     columns.push(RowColumn::new("known", pg_sys::BOOLOID));
     columns.push(RowColumn::new("moved", pg_sys::BOOLOID));
     let mut outgoing = Rows::new(&columns)?;
     let ledger = target.relation_name();
-    let values = numbered("n.c", target.columns.len()).join(", ");
     let same = all_equal(&target.key, &names.target_key, &names.new_key);
-    // Not pulled up: the fingerprint is computed once a row.
-    let rows = format!(
-        "(select n.*, {} as fingerprint from coco_output as n offset 0) as n",
-        fingerprint(target, "n.c")
-    );
-    let sql = match first_time {
-        true => format!("select {values}, n.fingerprint, false, false from {rows}"),
-        false => {
-            let there = format!("{} is not null", names.target_key[0]);
-            let filter = match mode.carries_over() {
-                true => format!(" where not {there} or {}", differs("n.fingerprint")),
-                false => String::new(),
-            };
-            // Equal here, and yet another key there: 1.0 and 1.00.
-            let moved = format!(
-                "{there} and row({})::record operator(pg_catalog.*<>) row({})::record",
-                names.target_key.join(", "),
-                names.new_key.join(", ")
-            );
-            format!(
-                "select {values}, n.fingerprint, {there}, {moved}
-                   from {rows} left join {ledger} as x on {same}{filter}"
-            )
-        }
+    let there = format!("{} is not null", names.target_key[0]);
+    let filter = match mode.carries_over() {
+        true => format!(" where not {there} or {}", differs("n.fingerprint")),
+        false => String::new(),
     };
+    // Equal here, and yet another key there: 1.0 and 1.00.
+    let moved = format!(
+        "{there} and row({})::record operator(pg_catalog.*<>) row({})::record",
+        names.target_key.join(", "),
+        names.new_key.join(", ")
+    );
+    // Not pulled up: the fingerprint is computed once a row.
+    let sql = format!(
+        "select {}, n.fingerprint, {there}, {moved}
+           from (select n.*, {fingerprint} as fingerprint from coco_output as n offset 0) as n
+           left join {ledger} as x on {same}{filter}",
+        numbered("n.c", target.columns.len()).join(", ")
+    );
     statements.query_into(&sql, &[], &mut outgoing)?;
     if outgoing.len() == 0 {
         return Ok(0);
@@ -106,50 +105,63 @@ pub fn upsert(
     let writing = Statements::connect()?;
     writing.name("coco_outgoing", &outgoing)?;
     let keys: Vec<String> = target.key.iter().map(|k| k.quoted()).collect();
-    if !first_time {
-        writing.execute(
-            &format!(
-                "insert into {} (version, upsert, {}) select $1, false, {}
-                   from {ledger} as x join coco_outgoing as n on {same} where n.moved",
-                external.outbox,
-                tables::outbox_key(target).join(", "),
-                names.target_key.join(", "),
-            ),
-            &[arg(version)],
-        )?;
-        let sets: Vec<String> =
-            keys.iter().zip(&names.new_key).map(|(k, n)| format!("{k} = {n}")).collect();
-        writing.execute(
-            &format!(
-                "update {ledger} as x set {FINGERPRINT} = n.fingerprint
-                   from coco_outgoing as n where n.known and not n.moved and {same}"
-            ),
-            &[],
-        )?;
-        writing.execute(
-            &format!(
-                "update {ledger} as x set {FINGERPRINT} = n.fingerprint, {}
-                   from coco_outgoing as n where n.moved and {same}",
-                sets.join(", ")
-            ),
-            &[],
-        )?;
-    }
     writing.execute(
         &format!(
-            "insert into {ledger} ({}, {FINGERPRINT})
-             select {}, n.fingerprint from coco_outgoing as n where not n.known",
-            keys.join(", "),
-            names.new_key.join(", "),
+            "insert into {} (version, upsert, {}) select $1, false, {}
+               from {ledger} as x join coco_outgoing as n on {same} where n.moved",
+            external.outbox,
+            tables::outbox_key(target).join(", "),
+            names.target_key.join(", "),
+        ),
+        &[arg(version)],
+    )?;
+    let sets: Vec<String> =
+        keys.iter().zip(&names.new_key).map(|(k, n)| format!("{k} = {n}")).collect();
+    writing.execute(
+        &format!(
+            "update {ledger} as x set {FINGERPRINT} = n.fingerprint
+               from coco_outgoing as n where n.known and not n.moved and {same}"
         ),
         &[],
     )?;
     writing.execute(
         &format!(
-            "insert into {} (version, upsert, {}) select $1, true, {values} from coco_outgoing as n",
-            external.outbox,
-            numbered("c", target.columns.len()).join(", "),
+            "update {ledger} as x set {FINGERPRINT} = n.fingerprint, {}
+               from coco_outgoing as n where n.moved and {same}",
+            sets.join(", ")
         ),
-        &[arg(version)],
-    )
+        &[],
+    )?;
+    add(&writing, target, names, "n.fingerprint", "coco_outgoing as n where not n.known")?;
+    send(&writing, target, external, "coco_outgoing as n", version)
+}
+
+/// Adds keys to the ledger.
+fn add(
+    statements: &Statements,
+    target: &Target,
+    names: &Names,
+    fingerprint: &str,
+    from: &str,
+) -> Result<i64> {
+    let keys = target.key.iter().map(|k| k.name.clone());
+    let mut columns: Vec<(String, String)> = keys.zip(names.new_key.iter().cloned()).collect();
+    columns.push((FINGERPRINT.to_owned(), fingerprint.to_owned()));
+    bulk::insert(statements, &target.relation_name(), &columns, from, &[])
+}
+
+/// Has rows sent.
+fn send(
+    statements: &Statements,
+    target: &Target,
+    external: &External,
+    from: &str,
+    version: i64,
+) -> Result<i64> {
+    let count = target.columns.len();
+    let mut columns: Vec<(String, String)> =
+        numbered("c", count).into_iter().zip(numbered("n.c", count)).collect();
+    columns.push(("version".to_owned(), "$1".to_owned()));
+    columns.push(("upsert".to_owned(), "true".to_owned()));
+    bulk::insert(statements, &external.outbox, &columns, from, &[arg(version)])
 }

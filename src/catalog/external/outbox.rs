@@ -87,7 +87,7 @@ pub fn read(
     }
     let mut encoder = Encoder::new(target, encoding, head)?;
     let mut batch = Batch { changes: vec![], positions: vec![], upto: after };
-    let mut places: HashMap<Values, usize> = HashMap::new();
+    let mut places: HashMap<Values, usize> = HashMap::with_capacity(rows.len());
     let mut bytes = 0;
     while bytes < size.bytes && rows.advance() {
         let position = rows.get::<i64>(0).unwrap_or(0);
@@ -141,6 +141,8 @@ struct Encoder {
     send: Vec<pg_sys::FmgrInfo>,
     /// The places of the key columns.
     key: Vec<usize>,
+    /// Where a value is put together, to be copied once its length is known.
+    buffer: Vec<u8>,
     context: pg_sys::MemoryContext,
 }
 
@@ -174,7 +176,7 @@ impl Encoder {
             )
         };
         let key = target.key.iter().map(place).collect();
-        Ok(Encoder { encoding, head, send, key, context })
+        Ok(Encoder { encoding, head, send, key, buffer: Vec::new(), context })
     }
 
     fn encode(&mut self, rows: &Rows, upsert: bool) -> Result<(Values, Option<Values>)> {
@@ -183,21 +185,25 @@ impl Encoder {
             let key = text(self.head).ok_or_else(|| Error::internal("an entry has no key"))?;
             return Ok((Values::Json(key), text(self.head + 1).map(Values::Json)));
         }
-        let mut key = Vec::new();
-        for place in self.key.clone() {
-            self.field(&mut key, place, rows.datum(self.head + place))?;
-        }
-        let mut row = None;
-        if upsert {
-            let mut fields = Vec::new();
-            for place in 0..self.send.len() {
-                self.field(&mut fields, place, rows.datum(self.head + place))?;
-            }
-            row = Some(Values::Binary(fields));
-        }
+        let key = self.fields(rows, self.key.clone())?;
+        let row = match upsert {
+            true => Some(self.fields(rows, 0..self.send.len())?),
+            false => None,
+        };
         // SAFETY: nothing of it is used any more.
         unsafe { pg_sys::MemoryContextReset(self.context) };
-        Ok((Values::Binary(key), row))
+        Ok((key, row))
+    }
+
+    fn fields(&mut self, rows: &Rows, places: impl IntoIterator<Item = usize>) -> Result<Values> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        for place in places {
+            self.field(&mut buffer, place, rows.datum(self.head + place))?;
+        }
+        let values = Values::Binary(buffer.clone());
+        self.buffer = buffer;
+        Ok(values)
     }
 
     fn field(
@@ -246,6 +252,8 @@ pub fn settle(
 ) -> Result<()> {
     let outbox = &external.outbox;
     let acting = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+    // By their own index: an outbox is never analysed before it is large.
+    acting.set("enable_seqscan", "off")?;
     let any_refused = format!("select true from {outbox} where refused is not null limit 1");
     if sql::one::<bool>(&any_refused, &[])?.is_some() {
         let bad: Vec<i64> =
@@ -296,6 +304,7 @@ pub fn settle(
 fn empty(flow: &Flow, external: &External, sent: i64, over: i64) -> Result<()> {
     let outbox = &external.outbox;
     let acting = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+    acting.set("enable_seqscan", "off")?;
     let large = sql::one::<bool>(
         "select pg_relation_size($1::text::regclass) > $2",
         &[arg(outbox.as_str()), arg(over)],

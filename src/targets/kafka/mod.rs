@@ -18,6 +18,6 @@ pub static CONNECTOR: Connector = Connector {
     check: topic::check,
     encoding: Encoding::Json,
     // What is in flight at once keeps the brokers busy; more would only be waited for longer.
-    batch: Limits { changes: 20_000, bytes: 16 << 20 },
+    batch: Limits { changes: 40_000, bytes: 16 << 20 },
     open: client::open,
 };

@@ -23,7 +23,7 @@ pub static CONNECTOR: Connector = Connector {
     check,
     encoding: Encoding::Binary,
     // Enough that round trips do not count, and little enough that no statement there takes long.
-    batch: Limits { changes: 10_000, bytes: 8 << 20 },
+    batch: Limits { changes: 40_000, bytes: 8 << 20 },
     open,
 };
 

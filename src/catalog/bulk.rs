@@ -1,0 +1,309 @@
+//! Inserting many rows as COPY does: a page at a time, with one WAL record a page, where INSERT writes
+//! one a row. Indexes and constraints are those of the table, and so are the errors.
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::error::Result;
+use super::sql::{self, Arg, arg, ident, literal};
+use super::tuples::{Statements, attribute};
+
+/// Rows, and about so many bytes of them, that are written at once: as COPY has it.
+const ROWS: usize = 1000;
+const BYTES: usize = 65535;
+
+/// Writes `select <expressions> from …` into these columns of a table; returns how many rows. Few rows, or
+/// a table that is more than a plain one, are left to INSERT.
+pub fn insert(
+    statements: &Statements,
+    table: &str,
+    columns: &[(String, String)],
+    from: &str,
+    args: &[Arg],
+) -> Result<i64> {
+    if statements.reads_many_rows()
+        && let Some(written) = as_copy(statements, table, columns, from, args)?
+    {
+        return Ok(written);
+    }
+    let (names, expressions): (Vec<_>, Vec<_>) =
+        columns.iter().map(|(name, e)| (ident(name), e.as_str())).unzip();
+    let insert = format!(
+        "insert into {table} ({}) select {} from {from}",
+        names.join(", "),
+        expressions.join(", ")
+    );
+    statements.execute(&insert, args)
+}
+
+fn as_copy(
+    statements: &Statements,
+    table: &str,
+    columns: &[(String, String)],
+    from: &str,
+    args: &[Arg],
+) -> Result<Option<i64>> {
+    let Some(oid) = sql::one::<pg_sys::Oid>("select $1::text::regclass::oid", &[arg(table)])?
+    else {
+        return Ok(None);
+    };
+    // SAFETY: closed below; an error closes it with the transaction. The lock stays, as after INSERT.
+    unsafe {
+        let relation = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as i32);
+        let mut written = None;
+        if is_plain(relation)
+            && let Some(list) = expressions(relation, table, columns)?
+        {
+            let select = format!("select {} from {from}", list.join(", "));
+            let mut receiver = Receiver::new(relation);
+            let rows = statements.send(&select, args, receiver.destination())?;
+            written = receiver.fits.then_some(rows);
+            receiver.end();
+        }
+        pg_sys::table_close(relation, pg_sys::NoLock as i32);
+        Ok(written)
+    }
+}
+
+/// Whether an INSERT of this user's would do no more than to check constraints, and to write heap and
+/// indexes.
+unsafe fn is_plain(relation: pg_sys::Relation) -> bool {
+    // SAFETY: an open relation.
+    unsafe {
+        let class = &*(*relation).rd_rel;
+        class.relkind == pg_sys::RELKIND_RELATION as std::ffi::c_char
+            && class.relam == pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID)
+            && !class.relhastriggers
+            && !class.relhasrules
+            && !class.relrowsecurity
+            && !class.relispartition
+            && !pg_sys::XactReadOnly
+            && pg_sys::pg_class_aclcheck(
+                (*relation).rd_id,
+                pg_sys::GetUserId(),
+                pg_sys::ACL_INSERT as pg_sys::AclMode,
+            ) == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
+/// An expression for each of the table's columns. `None` where one has a default that is not to be had here.
+unsafe fn expressions(
+    relation: pg_sys::Relation,
+    table: &str,
+    columns: &[(String, String)],
+) -> Result<Option<Vec<String>>> {
+    let mut list = Vec::new();
+    // SAFETY: an open relation has as many attributes as it says.
+    let shape = unsafe { (*relation).rd_att };
+    for place in 0..unsafe { (*shape).natts } as usize {
+        let attribute = unsafe { &*attribute(shape, place) };
+        let name = pgrx::name_data_to_str(&attribute.attname);
+        if attribute.attisdropped || attribute.attgenerated != 0 {
+            return Ok(None);
+        }
+        let given = columns.iter().find(|(column, _)| column == name);
+        list.push(match given {
+            Some((_, expression)) => expression.clone(),
+            None if attribute.attidentity != 0 => match next_of(table, name)? {
+                Some(next) => next,
+                None => return Ok(None),
+            },
+            None if attribute.atthasdef => return Ok(None),
+            None => format!("null::{}", sql::type_name(attribute.atttypid, attribute.atttypmod)?),
+        });
+    }
+    Ok(Some(list))
+}
+
+/// The next value of an identity column, where this user may take it.
+fn next_of(table: &str, column: &str) -> Result<Option<String>> {
+    let sequence = sql::one::<String>(
+        "select s.name from pg_get_serial_sequence($1, $2) as s(name)
+          where has_sequence_privilege(s.name, 'usage')",
+        &[arg(table), arg(column)],
+    )?;
+    Ok(sequence.map(|s| format!("pg_catalog.nextval({}::pg_catalog.regclass)", literal(&s))))
+}
+
+/// Where the rows of a SELECT go.
+#[repr(C)]
+struct Receiver {
+    /// What Postgres knows of it; the first field.
+    public: pg_sys::DestReceiver,
+    relation: pg_sys::Relation,
+    state: *mut pg_sys::EState,
+    result: *mut pg_sys::ResultRelInfo,
+    /// The rows are of the table's types, modifiers included: none is to be cast.
+    fits: bool,
+    /// Holds the rows that are not written yet.
+    context: pg_sys::MemoryContext,
+    slots: Vec<*mut pg_sys::TupleTableSlot>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Receiver {
+    /// # Safety
+    /// The relation stays open until `end`.
+    unsafe fn new(relation: pg_sys::Relation) -> Box<Receiver> {
+        // SAFETY: all of it is freed in `end`, or with the transaction.
+        unsafe {
+            let state = pg_sys::CreateExecutorState();
+            let result =
+                pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+            pg_sys::InitResultRelInfo(result, relation, 0, std::ptr::null_mut(), 0);
+            pg_sys::ExecOpenIndices(result, false);
+            let context = pg_sys::AllocSetContextCreateExtended(
+                pg_sys::CurrentMemoryContext,
+                c"coco bulk".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+            Box::new(Receiver {
+                public: pg_sys::DestReceiver {
+                    receiveSlot: Some(receive),
+                    rStartup: Some(start),
+                    rShutdown: Some(nothing),
+                    rDestroy: Some(nothing),
+                    mydest: pg_sys::CommandDest::DestIntoRel,
+                },
+                relation,
+                state,
+                result,
+                fits: false,
+                context,
+                slots: Vec::new(),
+                rows: 0,
+                bytes: 0,
+            })
+        }
+    }
+
+    fn destination(&mut self) -> *mut pg_sys::DestReceiver {
+        std::ptr::from_mut(self).cast()
+    }
+
+    unsafe fn add(&mut self, row: *mut pg_sys::TupleTableSlot) {
+        // SAFETY: the row is of the table's shape; it is copied.
+        unsafe {
+            // Where we are is freed with the SELECT, before the last rows are written.
+            let before = pg_sys::MemoryContextSwitchTo((*self.state).es_query_cxt);
+            if self.rows == self.slots.len() {
+                let shape = (*self.relation).rd_att;
+                let kind = &raw const pg_sys::TTSOpsHeapTuple;
+                self.slots.push(pg_sys::MakeSingleTupleTableSlot(shape, kind));
+            }
+            pg_sys::MemoryContextSwitchTo(self.context);
+            let tuple = pg_sys::ExecCopySlotHeapTuple(row);
+            pg_sys::MemoryContextSwitchTo(before);
+            let slot = self.slots[self.rows];
+            pg_sys::ExecStoreHeapTuple(tuple, slot, true);
+            self.rows += 1;
+            self.bytes += (*tuple).t_len as usize;
+            if !(*(*self.relation).rd_att).constr.is_null() {
+                pg_sys::ExecConstraints(self.result, slot, self.state);
+            }
+            if self.rows == ROWS || self.bytes >= BYTES {
+                self.flush();
+            }
+        }
+    }
+
+    unsafe fn flush(&mut self) {
+        if self.rows == 0 {
+            return;
+        }
+        // SAFETY: the slots hold rows of the table.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(self.context);
+            pg_sys::heap_multi_insert(
+                self.relation,
+                self.slots.as_mut_ptr(),
+                self.rows as i32,
+                pg_sys::GetCurrentCommandId(true),
+                0,
+                std::ptr::null_mut(),
+            );
+            let expressions = pg_sys::MakePerTupleExprContext(self.state);
+            for slot in &self.slots[..self.rows] {
+                self.index(*slot);
+            }
+            pg_sys::MemoryContextReset((*expressions).ecxt_per_tuple_memory);
+            pg_sys::MemoryContextSwitchTo(before);
+            for slot in &self.slots[..self.rows] {
+                pg_sys::ExecClearTuple(*slot);
+            }
+            pg_sys::MemoryContextReset(self.context);
+        }
+        self.rows = 0;
+        self.bytes = 0;
+    }
+
+    unsafe fn index(&self, slot: *mut pg_sys::TupleTableSlot) {
+        // SAFETY: the row was written: the slot knows where.
+        unsafe {
+            pg_sys::ExecInsertIndexTuples(
+                self.result,
+                slot,
+                self.state,
+                false,
+                false,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+                false,
+            );
+        }
+    }
+
+    unsafe fn end(mut self: Box<Self>) {
+        // SAFETY: made in `new` and `add`.
+        unsafe {
+            self.flush();
+            for slot in &self.slots {
+                pg_sys::ExecDropSingleTupleTableSlot(*slot);
+            }
+            pg_sys::ExecCloseIndices(self.result);
+            pg_sys::FreeExecutorState(self.state);
+            pg_sys::MemoryContextDelete(self.context);
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn receive(
+    row: *mut pg_sys::TupleTableSlot,
+    receiver: *mut pg_sys::DestReceiver,
+) -> bool {
+    // SAFETY: the receiver was made in `as_copy`, and is of this type.
+    unsafe {
+        let receiver = &mut *receiver.cast::<Receiver>();
+        if receiver.fits {
+            receiver.add(row);
+        }
+        receiver.fits
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn start(
+    receiver: *mut pg_sys::DestReceiver,
+    _operation: i32,
+    rows: pg_sys::TupleDesc,
+) {
+    // SAFETY: as above; both shapes have as many attributes as they say.
+    unsafe {
+        let receiver = &mut *receiver.cast::<Receiver>();
+        let table = (*receiver.relation).rd_att;
+        let fits = |place| {
+            let (row, column) = (attribute(rows, place), attribute(table, place));
+            (*row).atttypid == (*column).atttypid
+                && ((*column).atttypmod == -1 || (*row).atttypmod == (*column).atttypmod)
+        };
+        receiver.fits = (*rows).natts == (*table).natts && (0..(*rows).natts as usize).all(fits);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn nothing(_receiver: *mut pg_sys::DestReceiver) {}
