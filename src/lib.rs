@@ -38,7 +38,6 @@ pgrx::extension_sql_file!("../sql/rights.sql", name = "rights", finalize);
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     api::settings::define();
-    catalog::memo::rewrite::install();
     worker::define();
 }
 

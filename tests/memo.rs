@@ -419,12 +419,12 @@ fn arguments_of_another_type_or_collation_are_others() {
          create function loud(a text) returns text language plpgsql as
            $$ begin return upper(a); end $$;
          select coco.memoize('loud(text)');
-         create collation unicode (provider = libc, locale = 'C.UTF-8');
+         create collation mine (provider = libc, locale = 'C.UTF-8');
          create table d (id int primary key);
          insert into d values (1);
          select coco.create_flow('f', 'd', $$
            select id, kind(1) as i, kind('2000-01-02'::date) as d, kind(true) as b, kind(null::int) as n,
-                  loud('\u{e4}' collate \"C\") as c, loud('\u{e4}' collate unicode) as e from d $$,
+                  loud('\u{e4}' collate \"C\") as c, loud('\u{e4}' collate mine) as e from d $$,
            't', '{id}')",
     );
     db.update("f", "normal");

@@ -138,6 +138,8 @@ impl Run {
             waiting: parts(&self.inputs, self.config.batch_size),
             trouble: None,
             dimensions: None,
+            votes: HashMap::new(),
+            batch_size: self.config.batch_size,
             max_retries: self.config.max_retries,
         };
         let mut usage = Usage::default();
@@ -257,8 +259,11 @@ struct Progress {
     answers: Vec<Option<Result<Answer, Refusal>>>,
     waiting: VecDeque<Part>,
     trouble: Option<Trouble>,
-    /// Of the vectors that were answered first.
+    /// Of the vectors that were answered, or of most of them.
     dimensions: Option<usize>,
+    /// How many answers had vectors of a length.
+    votes: HashMap<usize, usize>,
+    batch_size: usize,
     max_retries: u32,
 }
 
@@ -294,18 +299,27 @@ impl Progress {
             Answer::Embedding(vector) => Some(vector.len()),
             Answer::Text(_) => None,
         });
+        if let Some(length) = length {
+            *self.votes.entry(length).or_insert(0) += 1;
+        }
         if let (Some(length), Some(expected)) = (length, self.dimensions)
             && length != expected
         {
-            let message = format!(
-                "the server answers with vectors of {length} dimensions after some of {expected}"
-            );
-            self.again(part, Trouble::server("08P01", message));
-            if self.trouble.is_some() {
-                // Nobody knows which of them are right.
-                self.answers.fill(None);
+            let votes = |of: usize| self.votes.get(&of).copied().unwrap_or(0);
+            if votes(length) <= votes(expected) || part.attempts >= self.max_retries {
+                let message = format!(
+                    "the server answers with vectors of {length} dimensions after some of {expected}"
+                );
+                self.again(part, Trouble::server("08P01", message));
+                if self.trouble.is_some() {
+                    // Nobody knows which of them are right.
+                    self.answers.fill(None);
+                }
+                return;
             }
-            return;
+            // Most answers say so: those of before are asked for again.
+            self.ask_again_of(expected, part.attempts + 1);
+            self.dimensions = Some(length);
         }
         self.dimensions = self.dimensions.or(length);
         let last = part.attempts >= self.max_retries;
@@ -319,6 +333,20 @@ impl Progress {
         }
         if !doubted.is_empty() {
             self.waiting.push_back(Part { inputs: doubted, attempts: part.attempts + 1 });
+        }
+    }
+
+    /// Forgets the vectors of this length, and has them asked for again.
+    fn ask_again_of(&mut self, length: usize, attempts: u32) {
+        let mut places = Vec::new();
+        for (place, answer) in self.answers.iter_mut().enumerate() {
+            if matches!(answer, Some(Ok(Answer::Embedding(vector))) if vector.len() == length) {
+                *answer = None;
+                places.push(place);
+            }
+        }
+        for inputs in places.chunks(self.batch_size.max(1)) {
+            self.waiting.push_back(Part { inputs: inputs.to_vec(), attempts });
         }
     }
 
@@ -388,6 +416,8 @@ mod tests {
             waiting: VecDeque::new(),
             trouble: None,
             dimensions: None,
+            votes: HashMap::new(),
+            batch_size: 2,
             max_retries: 2,
         }
     }
@@ -467,6 +497,17 @@ mod tests {
         assert_eq!((&state.waiting[0], state.answers[0].is_some()), (&part(&[1], 1), true));
         state.note(part(&[1], 2), Ok(reading(&[Some(&[1.0])])));
         assert!(state.trouble.is_some() && state.answers.iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn the_length_that_most_answers_have_counts() {
+        let mut state = progress(4);
+        state.note(part(&[0], 0), Ok(reading(&[Some(&[1.0])])));
+        state.note(part(&[1], 0), Ok(reading(&[Some(&[1.0, 2.0])])));
+        state.note(part(&[2], 0), Ok(reading(&[Some(&[1.0, 2.0])])));
+        assert!(state.answers[0].is_none() && state.answers[2].is_some());
+        assert_eq!(state.waiting, [part(&[1], 1), part(&[0], 1)]);
+        assert_eq!((state.dimensions, &state.trouble), (Some(2), &None));
     }
 
     #[test]

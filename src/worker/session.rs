@@ -91,7 +91,7 @@ pub fn run(flow: &str, order: Order, limits: Limits) -> Result<Vec<SourceCounts>
                 PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
                 "no worker could be started",
             )
-            .detail("A flow with targets outside this database is updated by a worker.")
+            .detail("A flow that reaches outside this database (a target, a function over the network) is updated by a worker.")
             .hint("Raise max_worker_processes.")
         })?;
     let mut guard = Guard(Some(worker));
@@ -129,7 +129,7 @@ impl Guard {
                         PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
                         format!("the worker for flow \"{flow}\" waits for this transaction"),
                     )
-                    .detail("A flow with targets outside this database is updated, and dropped with them, by a worker, in transactions of its own.")
+                    .detail("A flow that reaches outside this database (a target, a function over the network) is updated, and dropped with its targets, by a worker, in transactions of its own.")
                     .hint("COMMIT what this transaction has changed, and try it again after that."));
                 }
             }
@@ -202,7 +202,7 @@ fn work(flow: i32, order: Order, limits: Limits) -> Result<Value, Failed> {
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "the flow is not committed yet",
             )
-            .detail("A flow with targets outside this database is updated, and dropped with them, by a worker, which sees what is committed.")
+            .detail("A flow that reaches outside this database (a target, a function over the network) is updated, and dropped with its targets, by a worker, which sees what is committed.")
             .hint("COMMIT, and try it again after that."),
         ));
     };

@@ -63,12 +63,17 @@ pub unsafe fn recall(fcinfo: pg_sys::FunctionCallInfo) -> Result<Option<pg_sys::
             return Ok(None);
         }
         let known = recalling::now().and_then(|r| {
-            let id = r.functions.get(&site.function).and_then(|k| k.id);
-            id.map(|id| (r, id))
+            let known = r.functions.get(&site.function)?;
+            let (id, provided) = (known.id?, known.function.kind.is_provided());
+            Some((r, id, provided))
         });
-        let Some((recalling, id)) = known else {
+        let Some((recalling, id, provided)) = known else {
             return Ok(site.compute(fcinfo, &own));
         };
+        // Of nothing a provider is asked nothing.
+        if provided && own.first().is_some_and(Option::is_none) {
+            return Ok(None);
+        }
         let item = match all[0].isnull {
             true => None,
             false => usize::try_from(all[0].value.value() as i32)

@@ -93,6 +93,7 @@ impl Recalling {
 
     /// Has the statements that are planned and run until it is dropped recall.
     pub fn begin(self: &Rc<Recalling>) -> Running {
+        super::rewrite::install();
         Running(NOW.replace(Some(self.clone())))
     }
 

@@ -8,6 +8,7 @@
 //! ([`compose`](crate::catalog::compose)): that query is lateral to it, so that a variable of it may
 //! stand at any depth.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::ffi::{CStr, c_void};
 use std::rc::Rc;
@@ -18,15 +19,20 @@ use pgrx::{IntoDatum, PgList};
 use super::recalling;
 use crate::catalog::compose::ITEM;
 
-/// The planner that was there before.
-static mut NEXT: pg_sys::planner_hook_type = None;
+thread_local! {
+    /// The planner that was there before, once this stands before it.
+    static NEXT: Cell<Option<pg_sys::planner_hook_type>> = const { Cell::new(None) };
+}
 
-/// Puts it before the planner; called once when the library is loaded.
+/// Puts it before the planner of this process, if it is not there yet: only processes that evaluate
+/// such queries have it.
 pub fn install() {
-    // SAFETY: while the library is loaded nothing else runs.
-    unsafe {
-        NEXT = pg_sys::planner_hook;
-        pg_sys::planner_hook = Some(plan);
+    if NEXT.get().is_none() {
+        // SAFETY: the hook is a variable of this process, which has one thread for Postgres.
+        unsafe {
+            NEXT.set(Some(pg_sys::planner_hook));
+            pg_sys::planner_hook = Some(plan);
+        }
     }
 }
 
@@ -45,10 +51,13 @@ unsafe extern "C-unwind" fn plan(
             walk.query(query);
             walk.number();
         }
-        pg_sys::ffi::pg_guard_ffi_boundary(|| match NEXT {
-            Some(next) => next(query, text, options, parameters),
+        match NEXT.get().flatten() {
+            Some(next) => {
+                pg_sys::ffi::pg_guard_ffi_boundary(|| next(query, text, options, parameters))
+            }
+            // Guarded by itself: nothing may be raised through two guards.
             None => pg_sys::standard_planner(query, text, options, parameters),
-        })
+        }
     }
 }
 
