@@ -72,7 +72,7 @@ unsafe fn is_plain(relation: pg_sys::Relation) -> bool {
     unsafe {
         let class = &*(*relation).rd_rel;
         class.relkind == pg_sys::RELKIND_RELATION as std::ffi::c_char
-            && class.relam == pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID)
+            && class.relam == pg_sys::HEAP_TABLE_AM_OID
             && !class.relhastriggers
             && !class.relhasrules
             && !class.relrowsecurity
@@ -145,7 +145,7 @@ struct Receiver {
 impl Receiver {
     /// # Safety
     /// The relation stays open until `end`.
-    unsafe fn new(relation: pg_sys::Relation) -> Box<Receiver> {
+    unsafe fn new(relation: pg_sys::Relation) -> Receiver {
         // SAFETY: all of it is freed in `end`, or with the transaction.
         unsafe {
             let state = pg_sys::CreateExecutorState();
@@ -160,7 +160,7 @@ impl Receiver {
                 pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
             );
-            Box::new(Receiver {
+            Receiver {
                 public: pg_sys::DestReceiver {
                     receiveSlot: Some(receive),
                     rStartup: Some(start),
@@ -176,10 +176,11 @@ impl Receiver {
                 slots: Vec::new(),
                 rows: 0,
                 bytes: 0,
-            })
+            }
         }
     }
 
+    /// Valid as long as it stays where it is.
     fn destination(&mut self) -> *mut pg_sys::DestReceiver {
         std::ptr::from_mut(self).cast()
     }
@@ -257,7 +258,7 @@ impl Receiver {
         }
     }
 
-    unsafe fn end(mut self: Box<Self>) {
+    unsafe fn end(mut self) {
         // SAFETY: made in `new` and `add`.
         unsafe {
             self.flush();

@@ -116,7 +116,7 @@ fn handle_signals() {
 
 /// What the worker runs under, whatever the server's or the database's defaults. A commit that is
 /// lost in a crash is done again, since its cursor is lost with it: so none is waited for.
-const SETTINGS: [(&std::ffi::CStr, &std::ffi::CStr); 8] = [
+const SETTINGS: [(&std::ffi::CStr, &std::ffi::CStr); 9] = [
     (c"application_name", c"coco worker"),
     // As coco's functions have it: what Postgres shows of views and functions depends on it, and is
     // part of a flow's logic.
@@ -126,6 +126,8 @@ const SETTINGS: [(&std::ffi::CStr, &std::ffi::CStr); 8] = [
     (c"default_transaction_read_only", c"off"),
     (c"statement_timeout", c"0"),
     (c"lock_timeout", c"0"),
+    // Of a deadlock with a session the worker is to be the one that is ended: it tries again.
+    (c"deadlock_timeout", c"100ms"),
     (c"idle_in_transaction_session_timeout", c"0"),
 ];
 
