@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: help setup build test demo bench bench-writers bench-live bench-delta bench-sustained bench-external lint clean
+.PHONY: help setup build test demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -23,6 +23,9 @@ test: ## all tests
 
 demo: ## thousands of documents, chunked and kept up to date, on a throw-away server
 	@scripts/demo.sh
+
+demo-search: ## search by meaning: real documents, embedded by a model that runs here
+	@scripts/demo-search.sh
 
 bench: ## what an update costs beside plain statements
 	@bench/run.sh

@@ -131,7 +131,9 @@ fn what_will_not_be_followed_is_said() {
     let mut db = TestDb::new("warned");
     db.run(
         "create table d (id int primary key, g int not null, body text);
-         create table other (id int, v text)",
+         create table other (id int, v text);
+         create function kept(t text) returns text language sql volatile as 'select t';
+         select coco.memoize('kept(text)')",
     );
     let said = Arc::new(Mutex::new(Vec::new()));
     let heard = said.clone();
@@ -153,6 +155,7 @@ fn what_will_not_be_followed_is_said() {
         ),
         ("select d.id, (select count(*) from public.d) as n from d", "", "reads public.d in full"),
         ("select id, random() as r from d", "", "volatile function random"),
+        ("select id, kept(body) as k, random() as r from d", "", "volatile function random"),
         ("select id from d limit 10", "", "LIMIT or OFFSET"),
         ("select id, row_number() over (order by id) as n from d", "", "a window function"),
         ("select distinct g as id from d", "", "DISTINCT"),
@@ -163,6 +166,10 @@ fn what_will_not_be_followed_is_said() {
         let heard = warnings(query, more);
         assert!(heard.contains(expected), "{query}: {heard:?}");
     }
+    // Results of memoised functions are kept, and stay what they are.
+    let kept = "select id, kept(body) as k, coco.embed(body, 'models', 'm') as e,
+      coco.generate(body, 'models', 'm') as g, coco.http_post(body, '{}') as h from d";
+    assert_eq!(warnings(kept, ""), "");
     // Within an item these give the same over one and over all.
     for (query, more) in [
         ("select id, body from d", ""),

@@ -507,9 +507,26 @@ fn the_documents_examples_run_and_give_what_they_show() {
             let trimmed = |text: &str| -> Vec<String> {
                 text.trim_end().lines().map(|line| line.trim_end().to_owned()).collect()
             };
-            assert_eq!(trimmed(&said), trimmed(shown), "{text}");
+            let (said, shown) = (trimmed(&said), trimmed(shown));
+            assert!(said.ends_with(&shown), "{text}\n{said:#?}\n{shown:#?}");
             compared += 1;
         }
     }
-    assert_eq!((compared, provider.counts().inputs), (2, 3));
+    assert_eq!((compared, provider.counts().inputs), (9, 8));
+}
+
+#[test]
+fn the_readmes_search_runs() {
+    let mut db = TestDb::new("functions_readme");
+    db.run(
+        "create table documents (id int primary key, title text, body text not null);
+         insert into documents values (1, 'Tides', 'The moon pulls the sea.'), (2, 'Stones', 'Stones do not follow.')",
+    );
+    let provider = Provider::start();
+    provider.dimensions(384);
+    let blocks = blocks("README.md");
+    let (_, text) = blocks.iter().find(|(language, _)| language == "sql provider").expect("it");
+    psql(&db.url(), &text.replace("http://localhost:11434/v1", &provider.url()));
+    // Two passages and a question.
+    assert_eq!(provider.counts().inputs, 3);
 }

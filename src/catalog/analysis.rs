@@ -34,8 +34,8 @@ pub struct Analysis {
     pub read_columns: BTreeMap<u32, BTreeSet<i16>>,
     /// Functions of the user's own are called: they may read anything.
     pub calls_own: bool,
-    /// Volatile functions called.
-    pub volatile: BTreeSet<String>,
+    /// Oids of the volatile functions called.
+    pub volatile: BTreeSet<u32>,
     /// Constructs whose result over one item could differ from that over all.
     pub not_item_local: BTreeSet<&'static str>,
     /// Two sources are read together.
@@ -260,7 +260,7 @@ struct Walk<'a> {
     relations: BTreeSet<u32>,
     read_columns: BTreeMap<u32, BTreeSet<i16>>,
     calls_own: bool,
-    volatile: BTreeSet<String>,
+    volatile: BTreeSet<u32>,
     not_item_local: BTreeSet<&'static str>,
     joins_sources: bool,
 }
@@ -484,11 +484,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
                     && pg_sys::get_func_namespace(function)
                         != pg_sys::get_namespace_oid(c"coco".as_ptr(), true);
                 if pg_sys::func_volatile(function) == b'v' as std::ffi::c_char {
-                    let name = pg_sys::get_func_name(function);
-                    if !name.is_null() {
-                        let name = CStr::from_ptr(name).to_string_lossy().into_owned();
-                        walk.volatile.insert(name);
-                    }
+                    walk.volatile.insert(function.to_u32());
                 }
             }
             _ => {}

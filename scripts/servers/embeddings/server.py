@@ -81,7 +81,8 @@ def instance(schema, prompt):
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    model, control, key, busy = None, Control(), None, threading.Lock()
+    model, control, key = None, Control(), None
+    busy = threading.BoundedSemaphore(os.cpu_count() or 1)
 
     def log_message(self, *arguments):
         pass
@@ -133,7 +134,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def embed(self, body, inputs):
         if not inputs or not all(isinstance(text, str) and text for text in inputs):
             return self.error(400, "'$.input' is invalid", "input")
-        # One at a time: a model takes all processors by itself.
+        # More at a time than there are processors would only take more memory.
         with self.busy:
             vectors, tokens = self.model.embed(inputs)
         dimensions = body.get("dimensions")

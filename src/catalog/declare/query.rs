@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use crate::catalog::analysis::{self, Analysis, Shadow};
 use crate::catalog::columns;
 use crate::catalog::error::{Error, Result};
+use crate::catalog::memo::functions;
 use crate::catalog::model::{Column, Flow, Target};
 use crate::catalog::role::ActingAs;
 use crate::catalog::sql::{self, arg, ident};
@@ -245,7 +246,8 @@ fn warn(flow: &Flow, analysis: &Analysis) -> Result<()> {
             );
         }
     }
-    for function in &analysis.volatile {
+    let volatile = analysis.volatile.iter().map(|f| pg_sys::Oid::from(*f)).collect();
+    for function in functions::not_memoised(volatile)? {
         warning(
             format!("the query calls the volatile function {function}"),
             "An item gets a new result only when it or the logic changes; coco.verify may show differences.",

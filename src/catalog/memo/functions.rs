@@ -95,6 +95,21 @@ pub fn called(views: &[pg_sys::Oid]) -> Result<Vec<Rc<Function>>> {
     found.into_iter().map(|found| function(found).map(Rc::new)).collect()
 }
 
+/// The names of those functions that are not memoised inside flows.
+pub fn not_memoised(all: Vec<pg_sys::Oid>) -> Result<Vec<String>> {
+    let _as = ActingAs::extension_owner()?;
+    sql::select(
+        "select distinct p.proname::text
+           from pg_catalog.pg_proc p
+           left join coco.memoised m on m.function = p.oid
+          where p.oid = any ($1) and m.function is null
+            and not (p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post'))
+          order by 1",
+        &[arg(all)],
+        |r| sql::required(r, 1),
+    )
+}
+
 fn function(found: Found) -> Result<Function> {
     let kind = match (found.provided.as_deref(), found.batch) {
         (Some("embed"), _) => Kind::Embed,

@@ -1,0 +1,19 @@
+-- Three small documents. Each paragraph is a passage: no two fit into one.
+INSERT INTO documents (path, title, body) VALUES
+('demo/tides', 'Tides', $$Twice a day the sea comes in over the flats, and twice it goes out again. What pulls it is mostly the moon: the water on the side that faces it is drawn a little more than the earth as a whole, and the water on the far side a little less, so that two bulges stand in the oceans, and the earth turns below them. A harbour passes through both in a little under twenty-five hours.
+
+At new moon and at full moon the sun pulls along the same line, and the range between high and low water is at its greatest. Sailors call these spring tides, though they have nothing to do with the season. A week later the two pull at right angles, and the neap tides that follow are the weakest of the month: the low water stays high, and the high water stays low.
+
+The shape of the coast decides how much of that is felt. In a wide ocean the water rises by less than a metre; in a bay that narrows like a funnel, and whose own swing happens to keep time with the moon, it can rise by sixteen. A sea with a narrow mouth, such as the Baltic, has hardly any ebb and flow at all, because too little water can get in and out in six hours.
+
+Whoever walks on the flats has to know the table for the day. The channels fill first, from behind, long before the ground that one stands on is wet; and fog takes away the shore. A quarter of an hour before low water is the time to turn back, and not the moment at which the feet get cold.$$),
+('demo/bread', 'Bread', $$A loaf needs flour, water, salt and time. Stir five hundred grams of flour with three hundred and fifty of water and leave it for half an hour before anything else is added: the flour takes up the water, and the dough becomes smooth almost by itself. Then work in ten grams of salt and a little yeast, or a spoonful of sourdough that was fed the evening before.
+
+Let it rise under a cloth until it has nearly doubled, and fold it over itself every hour or so, which gives it strength without kneading. In a cold kitchen that may take all night. It is ready when a finger that is pressed into it leaves a dent that comes back slowly; if the dent stays, the yeast has eaten what there was, and the loaf will be flat.
+
+Heat the oven as far as it goes, with a heavy pot and its lid inside. The dough goes into the hot pot, and the lid keeps the steam in, so that the surface stays soft while the loaf grows. After twenty-five minutes the lid comes off, and the crust turns brown and crisp. It is baked when a knock on its underside sounds hollow. Let it cool before you cut it.$$),
+('demo/certificates', 'TLS certificates', $$When a browser connects to a web site over HTTPS, the server shows a certificate: a public key, the names it is valid for, and two dates, signed by an authority that the browser trusts. If today is past the second date, the certificate has expired, and the browser warns whoever wants to visit the site. Nothing is broken in the encryption; nobody vouches any more for whom it is with.
+
+To renew it, make a signing request with the names of the host, have the authority sign it, and put the new certificate, followed by those of the intermediate authorities, where the web server looks for it. Then have the server read its configuration again. A program that does this every two months by itself is better than a note in a calendar, which is overlooked sooner or later.
+
+A certificate that is signed with its own key proves nothing to a stranger. It is enough between two machines of one's own, if each has been given the other's beforehand and trusts that one alone. Keep the private key readable to the server's user and to nobody else; if it was ever copied to a place where others could read it, revoke the certificate and begin with a new key.$$);
