@@ -807,8 +807,12 @@ fn shutdown_does_not_wait_for_a_query() {
             assert_eq!(state(&mut db, "f"), "no worker");
             db.run("select coco.start('f')");
         }
-        let pid = worker(&mut db);
-        db.0.batch_execute(&format!("select pg_cancel_backend({pid})")).ok();
+        // It may have begun before that, or not yet.
+        until("the worker is cancelled and catches up", || {
+            let pid = worker(&mut db);
+            db.0.batch_execute(&format!("select pg_cancel_backend({pid})")).ok();
+            db.holds("select coco.wait('f', '1 s')")
+        });
         db.settle("f");
         assert_eq!(db.rows("select v from f_t where id < 3 order by id"), ["1", "2"]);
     }

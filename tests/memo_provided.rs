@@ -127,6 +127,33 @@ fn into_a_vector_and_of_a_summary() {
 }
 
 #[test]
+fn a_service_of_ones_own_and_a_schema() {
+    let mut s = Search::new("service", "");
+    let base = s.provider.url();
+    s.db.run(&format!(
+        "create server own foreign data wrapper coco_http options (url '{base}/own');
+         insert into docs select i, 'text ' || i % 5 from generate_series(1, 20) i;
+         select coco.create_flow('p', 'docs', $$
+           select id, coco.http_post('{base}/own/classify', jsonb_build_object('text', body)) as kind,
+                  coco.generate(body, 'models', 'g', '{{\"type\": \"object\"}}')::jsonb as facts
+             from docs $$, 'kinds', '{{id}}')"
+    ));
+    let c = &s.db.update("p", "normal")[0];
+    assert_eq!((c.upserted, c.failed), (20, 0), "{c:?}");
+    let posts = s.provider.requests().iter().filter(|r| r.path.contains("classify")).count();
+    assert_eq!((posts, s.provider.counts().requests), (5, 10));
+    assert_eq!(s.number("select count(*) from kinds where jsonb_typeof(facts) = 'object'"), 20);
+    s.db.verify_clean("p");
+    s.db.update("p", "reexport");
+    assert_eq!(s.provider.counts().requests, 10);
+    // A URL that is no server's is nobody's to ask.
+    s.db.run("create table one (id int primary key); insert into one values (1);
+              select coco.create_flow('q', 'one', $$ select id, coco.http_post('http://127.0.0.1:1/', '{}') as r from one $$, 'tq', '{id}')");
+    let said = support::update(&mut s.db.client, "q", "normal").expect_err("not allowed");
+    assert!(explain(&said).contains("(42501)"), "{}", explain(&said));
+}
+
+#[test]
 fn faults_of_a_provider_are_tried_again_and_cost_no_answer_twice() {
     let faults: [(&str, Vec<Fault>); 8] = [
         ("429", vec![Fault::retry_after(429, "Retry-After", "0"); 3]),

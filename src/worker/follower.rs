@@ -242,6 +242,10 @@ impl Worker {
                 }
             }
             Err(failed) => {
+                // It was dropped in the meantime.
+                if matches!(transaction(|| live::name(flow.id)), Ok(None)) {
+                    return pause;
+                }
                 // Once, and not each time it looks.
                 let before = self.complained.insert(flow.id, failed.error.message.clone());
                 if before.as_ref() != Some(&failed.error.message) {
