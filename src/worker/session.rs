@@ -237,7 +237,9 @@ fn evaluate(
     sender: &mut Sender,
 ) -> Result<i64, Failed> {
     // What failed is tried once: in one transaction.
-    let part = limits.batch.saturating_mul(BATCHES);
+    let asks = transaction(|| Ok(ready::ready(flow)?.flow.asks_providers()))?;
+    // Nor is a transaction kept open for longer than it takes to ask for one.
+    let part = limits.batch.saturating_mul(if asks { 1 } else { BATCHES });
     let limits = Limits { changes: (mode != Mode::Retry).then_some(part), ..limits };
     let backlog = Backlog::once();
     let mut refused = 0;

@@ -1,6 +1,7 @@
 //! Asking providers for what is missing: as few jobs as there are models, all at the same time.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::CString;
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -19,11 +20,13 @@ use crate::engine::memo::{Bytes, Fault, FunctionId, Place, Stats};
 use crate::engine::options::Access;
 use crate::engine::provider::{Answer, Job, Outcome, Task};
 
+/// Says what a role reaches the server of a task with: its name, and its options.
+type Reach = fn(&Task, Option<&str>, pg_sys::Oid) -> Result<(String, Access)>;
+
 /// Who asks providers: the layer that has threads.
 #[derive(Clone, Copy)]
 pub struct Asking {
-    /// What a role reaches the server of a task with: its name, and its options.
-    pub reach: fn(&Task, Option<&str>, pg_sys::Oid) -> Result<(String, Access)>,
+    pub reach: Reach,
     /// Does jobs beside each other and waits for all of them.
     pub ask: fn(Vec<Job>) -> Result<Vec<Outcome>>,
 }
@@ -80,18 +83,19 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
                 _ => (None, Task::Post { url: text(0).unwrap_or_default() }, body(1)),
             };
             let what = format!("{server:?} {task:?}");
-            if !groups.contains_key(&(*id, what.clone())) {
-                let (server, access) = (asking.reach)(&task, server.as_deref(), recalling.owner)?;
-                let budget = spending::left(&server, &access)?;
-                let job = Job { server, task, access, inputs: vec![], budget };
-                let codec = arguments.result;
-                let group = Group { job, function: *id, places: vec![], codec };
-                groups.insert((*id, what.clone()), group);
-            }
-            if let Some(group) = groups.get_mut(&(*id, what)) {
-                group.job.inputs.push(input.unwrap_or_default());
-                group.places.push(*place);
-            }
+            let group = match groups.entry((*id, what)) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(room) => {
+                    let owner = recalling.owner;
+                    let (server, access) = (asking.reach)(&task, server.as_deref(), owner)?;
+                    let budget = spending::left(&server, &access)?;
+                    let job = Job { server, task, access, inputs: vec![], budget };
+                    let codec = arguments.result;
+                    room.insert(Group { job, function: *id, places: vec![], codec })
+                }
+            };
+            group.job.inputs.push(input.unwrap_or_default());
+            group.places.push(*place);
         }
     }
     let groups: Vec<Group> = groups.into_values().collect();
