@@ -33,6 +33,7 @@ SELECT * FROM coco.update('doc_chunks') \gset u_
 \set ECHO none
 SELECT count(*) AS chunks FROM doc_chunks \gset
 \set first :u_elapsed
+\set want_seen :documents
 \set want_evaluated :documents
 \set want_upserted :chunks
 \set want_deleted 0
@@ -44,6 +45,8 @@ SELECT path, n, byte_start, byte_end, left(replace(chunk, E'\n', ' '), 50) AS ch
 \set ECHO queries
 SELECT * FROM coco.update('doc_chunks') \gset u_
 \set ECHO none
+-- The table is captured: only what has changed is looked at.
+\set want_seen 0
 \set want_evaluated 0
 \set want_upserted 0
 \ir report.sql
@@ -56,22 +59,24 @@ SELECT * FROM coco.update('doc_chunks') \gset u_
 \set ECHO none
 -- At least the last chunk of each is new, and where a chunk was full, one more.
 SELECT CASE WHEN :u_upserted BETWEEN 5 AND 5 * 3 THEN :u_upserted ELSE 5 END AS want_upserted,
-       5 AS want_evaluated \gset
+       5 AS want_evaluated, 5 AS want_seen \gset
 \ir report.sql
 \set edited :u_elapsed
 
 \echo '-- 4. A document is deleted --------------------------------------------------------'
 SELECT path AS gone FROM documents ORDER BY md5(path) OFFSET 5 LIMIT 1 \gset
-SELECT count(*) AS want_deleted, 0 AS want_evaluated, 0 AS want_upserted
+SELECT count(*) AS want_deleted, 0 AS want_seen, 0 AS want_evaluated, 0 AS want_upserted
   FROM doc_chunks WHERE path = :'gone' \gset
 SELECT pg_temp.expect('at least one chunk to delete', least(:want_deleted, 1), 1) \g /dev/null
 \set ECHO queries
 DELETE FROM documents WHERE path = :'gone';
 SELECT * FROM coco.update('doc_chunks') \gset u_
 \set ECHO none
-SELECT :documents - 1 AS documents \gset
 \ir report.sql
+SELECT :documents - 1 AS documents \gset
 \set want_deleted 0
+-- Each title is a change of its row.
+\set want_seen :documents
 
 \echo '-- 5. Blanks at the end of one, and every title: not what is fingerprinted ---------'
 \set ECHO queries
