@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: help setup build test demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external lint clean
+.PHONY: help setup build test demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -44,6 +44,9 @@ bench-sustained: ## a live flow while writers run flat out
 
 bench-external: ## rows to another Postgres beside COPY, and to Kafka beside its client's producer
 	@bench/external.sh
+
+bench-memo: ## what embeddings cost beside the time of their provider, and what a result that is there costs
+	@bench/memo.sh
 
 lint: ## cargo fmt --check and clippy
 	@scripts/lint.sh

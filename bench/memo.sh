@@ -9,30 +9,29 @@ inputs=${BENCH_INPUTS:-10000} rows=${BENCH_ROWS:-100000} runs=${BENCH_RUNS:-5}
 delay=50 batch=64 concurrency=16
 start_server
 
-provider="$work/provider"
-base=$("$ROOT/scripts/servers/embeddings.sh" start "$provider" --counting)
-trap '"$ROOT/scripts/servers/embeddings.sh" stop "$provider" || true; stop_server' EXIT
-control() { curl -sf -X POST -d "$1" "${base%/v1}/control" >/dev/null; }
-counted() { curl -sf "${base%/v1}/control" | python3 -c "import json, sys; print(json.load(sys.stdin)['$1'])"; }
+(cd "$ROOT" && cargo build --quiet --release --no-default-features --features "$PG_FEATURE connectors" --example provider)
+coproc PROVIDER { "${CARGO_TARGET_DIR:-$ROOT/target}/release/examples/provider" "$delay"; }
+read -r base <&"${PROVIDER[0]}"
+# What it was asked since the last time: requests and inputs.
+counted() { echo >&"${PROVIDER[1]}"; read -r requests_made inputs_asked <&"${PROVIDER[0]}"; }
 milliseconds() { date +%s%N | cut -c 1-13; }
 
 sql "create server models foreign data wrapper coco_openai
        options (url '$base', batch_size '$batch', concurrency '$concurrency')" \
     "create table texts (id int primary key, body text not null)" \
     "insert into texts select i, md5(i::text) || ' ' || i from generate_series(1, $inputs) i" >/dev/null
-control "{\"delay\": 0.0$delay}"
 requests=$(((inputs + batch - 1) / batch))
 ideal=$(((requests + concurrency - 1) / concurrency * delay))
 
 for ((n = 0; n <= runs; n++)); do
   say "run $n of $runs: $inputs texts"
-  control '{"reset": true}'
   sql "select coco.create_flow('f', 'texts', 'select id, coco.embed(body, ''models'', ''m'') as e from texts', 'embedded', '{id}')" >/dev/null
   began=$(milliseconds)
   sql "select * from coco.update('f')" >/dev/null
   [ $n = 0 ] || note embedded $(($(milliseconds) - began))
-  [ "$(counted inputs)" = "$inputs" ] || die "$(counted inputs) texts were asked for"
-  [ "$(counted requests)" = "$requests" ] || die "$(counted requests) requests were made"
+  counted
+  [ "$requests_made $inputs_asked" = "$requests $inputs" ] ||
+    die "$inputs_asked texts were asked for in $requests_made requests"
   verify f
   sql "select coco.drop_flow('f', keep_targets => false)" >/dev/null
 done

@@ -127,6 +127,24 @@ fn into_a_vector_and_of_a_summary() {
 }
 
 #[test]
+fn arguments_are_as_where_it_is_called_by_itself() {
+    let mut s = Search::new("arguments", "");
+    s.db.run(
+        "insert into docs values (1, 'one'), (2, null), (3, 'three'), (4, 'four'), (5, 'five');
+         select coco.create_flow('a', 'docs', $$
+           select id, coco.embed(body, case when id = 3 then null else 'models' end,
+                                 case when id = 4 then null else 'm' end,
+                                 case when id = 5 then -1 else 8 end) as e from docs $$, 'ta', '{id}')",
+    );
+    let c = &s.db.update("a", "normal")[0];
+    assert_eq!((c.upserted, c.failed), (2, 3), "{c:?}");
+    assert_eq!(s.number("select count(*) from ta where id = 2 and e is null"), 1);
+    let codes = "select count(*) from coco.errors where sqlstate in ('22004', '22023')";
+    assert_eq!(s.number(codes), 3);
+    assert_eq!(s.provider.counts().inputs, 1);
+}
+
+#[test]
 fn a_service_of_ones_own_and_a_schema() {
     let mut s = Search::new("service", "");
     let base = s.provider.url();

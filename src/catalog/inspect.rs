@@ -247,7 +247,7 @@ pub fn functions() -> Result<Vec<Memoised>> {
             let counted = sql::select(
                 &format!(
                     "select function, count(*),
-                            coalesce(sum(octet_length(input) + octet_length(result)), 0)::bigint
+                            coalesce(sum(octet_length(input) + coalesce(octet_length(result), 0)), 0)::bigint
                        from {table} group by function"
                 ),
                 &[],

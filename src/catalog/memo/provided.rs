@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use pgrx::{FromDatum, JsonB, pg_sys};
 
 use super::functions::{Function, Kind};
-use super::recalling::Recalling;
+use super::recalling::{Arguments, Recalling};
 use super::resolve::{self, Asked, bytes_of, settle};
 use super::spending;
 use crate::catalog::datum;
@@ -53,34 +53,12 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
     let mut groups: BTreeMap<(FunctionId, String), Group> = BTreeMap::new();
     for (id, function, asked) in &all {
         for (place, arguments) in asked {
-            let text = |n: usize| -> Option<String> {
-                let datum = arguments.values.get(n).copied().flatten()?;
-                // SAFETY: the arguments of coco's own functions are of the types that it declares.
-                unsafe { String::from_datum(datum, false) }
-            };
-            let json = |n: usize| -> Option<serde_json::Value> {
-                let datum = arguments.values.get(n).copied().flatten()?;
-                // SAFETY: as above.
-                unsafe { JsonB::from_datum(datum, false) }.map(|json| json.0)
-            };
-            let body = |n: usize| -> Option<String> {
-                let datum = arguments.values.get(n).copied().flatten()?;
-                // SAFETY: as above.
-                Some(unsafe { datum::jsonb_text(datum) })
-            };
-            let (server, task, input) = match function.kind {
-                Kind::Embed => {
-                    let dimensions = arguments.values.get(3).copied().flatten();
-                    let dimensions = dimensions.and_then(|d| u32::try_from(d.value() as i32).ok());
-                    let model = text(2).unwrap_or_default();
-                    (text(1), Task::Embed { model, dimensions }, text(0))
+            let (server, task, input) = match request(function.kind, arguments) {
+                Ok(request) => request,
+                Err(fault) => {
+                    settle(recalling, *place, Err(fault));
+                    continue;
                 }
-                Kind::Generate => {
-                    let model = text(2).unwrap_or_default();
-                    let schema = json(3);
-                    (text(1), Task::Generate { model, schema }, text(0))
-                }
-                _ => (None, Task::Post { url: text(0).unwrap_or_default() }, body(1)),
             };
             let what = format!("{server:?} {task:?}");
             let group = match groups.entry((*id, what)) {
@@ -94,7 +72,7 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
                     room.insert(Group { job, function: *id, places: vec![], codec })
                 }
             };
-            group.job.inputs.push(input.unwrap_or_default());
+            group.job.inputs.push(input);
             group.places.push(*place);
         }
     }
@@ -120,12 +98,7 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
             let result = match answer {
                 None => continue,
                 Some(Ok(answer)) => bytes(group.codec, answer, is_json),
-                Some(Err(refusal)) => Err(Fault {
-                    sqlstate: refusal.sqlstate,
-                    message: refusal.message,
-                    detail: None,
-                    hint: None,
-                }),
+                Some(Err(refusal)) => Err(fault(&refusal.sqlstate, refusal.message)),
             };
             settle(recalling, *place, result);
         }
@@ -135,6 +108,51 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
         None => Ok(()),
         Some(trouble) => Err(error(trouble)),
     }
+}
+
+/// The server that is asked, for what, and the input; or which argument cannot be, as where the
+/// function is called by itself.
+fn request(
+    kind: Kind,
+    arguments: &Arguments,
+) -> std::result::Result<(Option<String>, Task, String), Fault> {
+    let at = |n: usize| arguments.values.get(n).copied().flatten();
+    // SAFETY: the arguments of coco's own functions are of the types that it declares.
+    let text = |n: usize| unsafe { String::from_datum(at(n)?, false) };
+    let given = |n: usize, name: &str| {
+        text(n).ok_or_else(|| fault("22004", format!("argument \"{name}\" is NULL")))
+    };
+    // SAFETY: as above.
+    let json = |n: usize| unsafe { JsonB::from_datum(at(n)?, false) }.map(|json| json.0);
+    match kind {
+        Kind::Embed => {
+            let dimensions = match at(3).map(|d| d.value() as i32) {
+                None => None,
+                Some(n) if n > 0 => Some(n as u32),
+                Some(n) => {
+                    let what = format!("argument \"dimensions\" ({n}) is not above 0");
+                    return Err(fault("22023", what));
+                }
+            };
+            let (server, model) = (given(1, "server")?, given(2, "model")?);
+            Ok((Some(server), Task::Embed { model, dimensions }, text(0).unwrap_or_default()))
+        }
+        Kind::Generate => {
+            let (server, model) = (given(1, "server")?, given(2, "model")?);
+            let task = Task::Generate { model, schema: json(3) };
+            Ok((Some(server), task, text(0).unwrap_or_default()))
+        }
+        _ => {
+            let url = given(0, "url")?;
+            // SAFETY: as above.
+            let body = at(1).map(|body| unsafe { datum::jsonb_text(body) });
+            Ok((None, Task::Post { url }, body.unwrap_or_default()))
+        }
+    }
+}
+
+fn fault(sqlstate: &str, message: String) -> Fault {
+    Fault { sqlstate: sqlstate.to_owned(), message, detail: None, hint: None }
 }
 
 fn bytes(
@@ -147,12 +165,7 @@ fn bytes(
         Answer::Text(text) if is_json => match CString::new(text) {
             // SAFETY: of the function's result type.
             Ok(text) => Ok(unsafe { codec.write(Some(datum::jsonb(&text))) }),
-            Err(_) => Err(Fault {
-                sqlstate: "22P05".to_owned(),
-                message: "the answer has a NUL byte".to_owned(),
-                detail: None,
-                hint: None,
-            }),
+            Err(_) => Err(fault("22P05", "the answer has a NUL byte".to_owned())),
         },
         Answer::Text(text) => Ok(bytes_of(codec, text)),
     }

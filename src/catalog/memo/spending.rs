@@ -16,9 +16,9 @@ pub fn left(server: &str, access: &Access) -> Result<Option<f64>> {
     Ok(Some(cap - spent.unwrap_or(0.0)))
 }
 
-/// Notes what was spent. A row each time: no two flows ever wait for each other here.
+/// Notes what was spent, if it was anything. A row each time: no two flows ever wait for each other here.
 pub fn note(server: &str, flow: Option<i32>, usage: &Usage) -> Result<()> {
-    if usage.requests == 0 {
+    if usage.cost == 0.0 {
         return Ok(());
     }
     let _as = ActingAs::extension_owner()?;

@@ -13,6 +13,7 @@ use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
 use super::evaluate;
 use super::recalling::{Known, Recalling};
 use crate::catalog::batch::{Action, Batch};
+use crate::catalog::bulk;
 use crate::catalog::compose;
 use crate::catalog::derived;
 use crate::catalog::error::{Error, Result};
@@ -209,6 +210,35 @@ struct New<'a> {
     uses: i32,
 }
 
+fn rows_of(new: &[New], ids: &[i64]) -> Result<Rows> {
+    let mut rows = Rows::new(&[
+        RowColumn::new("entry", pg_sys::INT8OID),
+        RowColumn::new("function", pg_sys::INT4OID),
+        RowColumn::new("fingerprint", pg_sys::INT8OID),
+        RowColumn::new("input", pg_sys::BYTEAOID),
+        RowColumn::new("result", pg_sys::BYTEAOID),
+        RowColumn::new("uses", pg_sys::INT4OID),
+    ])?;
+    let mut values = pgrx::PgMemoryContexts::new("coco memo rows");
+    for (new, id) in new.iter().zip(ids) {
+        // SAFETY: the row is copied, before the context is reset.
+        unsafe {
+            values.switch_to(|_| {
+                rows.push(&[
+                    id.into_datum(),
+                    new.entry.function.0.into_datum(),
+                    new.entry.fingerprint.into_datum(),
+                    (*new.entry.input).into_datum(),
+                    new.result.as_deref().and_then(IntoDatum::into_datum),
+                    new.uses.into_datum(),
+                ]);
+            });
+            values.reset();
+        }
+    }
+    Ok(rows)
+}
+
 fn add(recalling: &Recalling, table: &str, new: &[New], kept: bool) -> Result<Vec<(Place, i64)>> {
     let _as = acting(recalling)?;
     let _now = OneSnapshot::take();
@@ -220,28 +250,22 @@ fn add(recalling: &Recalling, table: &str, new: &[New], kept: bool) -> Result<Ve
     for new in new.chunks(AT_ONCE) {
         // Never one that was used before: an item may still list it.
         let ids = sql::one::<Vec<i64>>(
-            "select array_agg(nextval(pg_get_serial_sequence($1, 'entry')::regclass))
-               from generate_series(1, $2)",
+            "select array_agg(nextval(s.entries))
+               from (select pg_get_serial_sequence($1, 'entry')::regclass as entries offset 0) as s,
+                    generate_series(1, $2)",
             &[arg(table), arg(new.len() as i32)],
         )?
         .unwrap_or_default();
-        numbers.extend(new.iter().map(|n| n.place).zip(ids.iter().copied()));
-        let bytes = |b: &Rc<[u8]>| b.to_vec();
-        sql::execute(
-            &format!(
-                "insert into {table} (entry, function, fingerprint, input, result, uses, made, kept_until)
-                 select n.*, clock_timestamp(), {until}
-                   from unnest($1::bigint[], $2::int[], $3::bigint[], $4::bytea[], $5::bytea[], $6::int[]) as n"
-            ),
-            &[
-                arg(ids),
-                arg(new.iter().map(|n| n.entry.function.0).collect::<Vec<_>>()),
-                arg(new.iter().map(|n| n.entry.fingerprint).collect::<Vec<_>>()),
-                arg(new.iter().map(|n| bytes(&n.entry.input)).collect::<Vec<_>>()),
-                arg(new.iter().map(|n| n.result.as_ref().map(bytes)).collect::<Vec<_>>()),
-                arg(new.iter().map(|n| n.uses).collect::<Vec<_>>()),
-            ],
-        )?;
+        let rows = rows_of(new, &ids)?;
+        numbers.extend(new.iter().map(|n| n.place).zip(ids));
+        let statements = Statements::connect()?;
+        statements.name("coco_new", &rows)?;
+        let own = ["entry", "function", "fingerprint", "input", "result", "uses"];
+        let mut columns: Vec<(String, String)> =
+            own.iter().map(|name| ((*name).to_owned(), format!("n.{name}"))).collect();
+        columns.push(("made".to_owned(), "clock_timestamp()".to_owned()));
+        columns.push(("kept_until".to_owned(), until.clone()));
+        bulk::insert(&statements, table, &columns, "coco_new as n", &[])?;
     }
     Ok(numbers)
 }
