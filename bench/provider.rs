@@ -2,10 +2,8 @@
 //! argument is the time in milliseconds. It prints its URL, and then, for each line that it reads, how
 //! many requests and inputs there were since the last.
 
-#[allow(dead_code)]
 #[path = "../tests/support/http.rs"]
 mod http;
-#[allow(dead_code)]
 #[path = "../tests/support/provider.rs"]
 mod provider;
 

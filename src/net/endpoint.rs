@@ -9,11 +9,25 @@ use super::headers;
 use super::peer::Peer;
 use super::sign::Signer;
 use crate::engine::delivery::Trouble;
-use crate::engine::options::Access;
+use crate::engine::options::{Access, On, Spec};
 
 const CONNECT_TIMEOUT: u64 = 10;
 const REQUEST_TIMEOUT: u64 = 60;
 const LONGEST_TIMEOUT: u64 = 3600;
+
+/// The options of a server that say how long it is waited for.
+pub const CONNECT: Spec = Spec::new(
+    "connect_timeout",
+    On::Server,
+    "Seconds for connecting, TLS included; 10 by default.",
+)
+.check(|text| seconds(text).map(drop));
+pub const REQUEST: Spec = Spec::new(
+    "request_timeout",
+    On::Server,
+    "Seconds from the start of a request to the end of its answer; 60 by default.",
+)
+.check(|text| seconds(text).map(drop));
 
 /// Whom requests go to, and with what. It has secrets, and so no Debug.
 pub struct Endpoint {

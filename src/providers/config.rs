@@ -23,18 +23,8 @@ pub const OPTIONS: &[Spec] = &[
     )
     .required()
     .check(base),
-    Spec::new(
-        "connect_timeout",
-        On::Server,
-        "Seconds for connecting, TLS included; 10 by default.",
-    )
-    .check(|text| endpoint::seconds(text).map(drop)),
-    Spec::new(
-        "request_timeout",
-        On::Server,
-        "Seconds from the start of a request to the end of its answer; 60 by default.",
-    )
-    .check(|text| endpoint::seconds(text).map(drop)),
+    endpoint::CONNECT,
+    endpoint::REQUEST,
     Spec::new("batch_size", On::Server, "How many texts a request embeds at most; 64 by default.")
         .check(positive),
     Spec::new("concurrency", On::Server, "How many requests are made at once; 16 by default.")

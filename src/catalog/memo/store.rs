@@ -116,6 +116,16 @@ fn entry(r: &pgrx::spi::SpiHeapTupleData) -> Result<Entry> {
     })
 }
 
+fn entry_columns() -> [RowColumn; 5] {
+    [
+        RowColumn::new("entry", pg_sys::INT8OID),
+        RowColumn::new("function", pg_sys::INT4OID),
+        RowColumn::new("fingerprint", pg_sys::INT8OID),
+        RowColumn::new("input", pg_sys::BYTEAOID),
+        RowColumn::new("result", pg_sys::BYTEAOID),
+    ]
+}
+
 /// The entries of these functions and fingerprints: their inputs are still to be compared.
 pub fn find(recalling: &Recalling, keys: &[(FunctionId, i64)]) -> Result<Vec<Entry>> {
     let Some(table) = &recalling.table else { return Ok(vec![]) };
@@ -158,13 +168,7 @@ fn since(recalling: &Recalling) -> String {
 /// used again.
 pub fn used_by(recalling: &Recalling, source: &Source, batch: &Batch) -> Result<Vec<Entry>> {
     let Some(table) = &recalling.table else { return Ok(vec![]) };
-    let mut rows = Rows::new(&[
-        RowColumn::new("entry", pg_sys::INT8OID),
-        RowColumn::new("function", pg_sys::INT4OID),
-        RowColumn::new("fingerprint", pg_sys::INT8OID),
-        RowColumn::new("input", pg_sys::BYTEAOID),
-        RowColumn::new("result", pg_sys::BYTEAOID),
-    ])?;
+    let mut rows = Rows::new(&entry_columns())?;
     let statements = Statements::connect()?;
     statements.name("coco_batch", batch.rows())?;
     statements.query_into(
@@ -211,14 +215,9 @@ struct New<'a> {
 }
 
 fn rows_of(new: &[New], ids: &[i64]) -> Result<Rows> {
-    let mut rows = Rows::new(&[
-        RowColumn::new("entry", pg_sys::INT8OID),
-        RowColumn::new("function", pg_sys::INT4OID),
-        RowColumn::new("fingerprint", pg_sys::INT8OID),
-        RowColumn::new("input", pg_sys::BYTEAOID),
-        RowColumn::new("result", pg_sys::BYTEAOID),
-        RowColumn::new("uses", pg_sys::INT4OID),
-    ])?;
+    let mut columns = entry_columns().to_vec();
+    columns.push(RowColumn::new("uses", pg_sys::INT4OID));
+    let mut rows = Rows::new(&columns)?;
     let mut values = pgrx::PgMemoryContexts::new("coco memo rows");
     for (new, id) in new.iter().zip(ids) {
         // SAFETY: the row is copied, before the context is reset.

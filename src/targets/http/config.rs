@@ -9,18 +9,8 @@ pub const OPTIONS: &[Spec] = &[
     Spec::new("url", On::Server, "Where changes are posted to.")
         .required()
         .check(|text| endpoint::url(text).map(drop)),
-    Spec::new(
-        "connect_timeout",
-        On::Server,
-        "Seconds for connecting, TLS included; 10 by default.",
-    )
-    .check(|text| endpoint::seconds(text).map(drop)),
-    Spec::new(
-        "request_timeout",
-        On::Server,
-        "Seconds from the start of a request to the end of its answer; 60 by default.",
-    )
-    .check(|text| endpoint::seconds(text).map(drop)),
+    endpoint::CONNECT,
+    endpoint::REQUEST,
     Spec::new("batch_size", On::Server, "How many changes a request has at most.").check(positive),
     Spec::new(
         "concurrency",
