@@ -120,10 +120,11 @@ create table coco.trouble (
 );
 comment on table coco.trouble is 'Live flows whose last run failed as a whole. Written by coco''s workers alone.';
 
+-- By name, with schema and argument types: pg_upgrade takes no table with a column of type regprocedure.
 create table coco.memoised (
-  function   regprocedure primary key,
+  function   text primary key,
   version    text,
-  batch      regprocedure,
+  batch      text,
   batch_size int check (batch_size > 0)
 );
 comment on table coco.memoised is 'Functions that are memoised inside flows. Written by coco''s functions alone.';

@@ -61,12 +61,12 @@ with recursive reached(oid) as (
     join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid
      and d.refclassid = 'pg_catalog.pg_proc'::regclass
 )
-select p.oid, p.oid::regprocedure::text, m.version, m.batch::oid, m.batch_size,
+select p.oid, p.oid::regprocedure::text, m.version, to_regprocedure(m.batch)::oid, m.batch_size,
        case when p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
             then p.proname::text end
   from called c
   join pg_catalog.pg_proc p on p.oid = c.oid
-  left join coco.memoised m on m.function = p.oid
+  left join coco.memoised m on m.function = p.oid::regprocedure::text
  where m.function is not null
     or p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
  order by 2";
@@ -101,7 +101,7 @@ pub fn not_memoised(all: Vec<pg_sys::Oid>) -> Result<Vec<String>> {
     sql::select(
         "select distinct p.proname::text
            from pg_catalog.pg_proc p
-           left join coco.memoised m on m.function = p.oid
+           left join coco.memoised m on m.function = p.oid::regprocedure::text
           where p.oid = any ($1) and m.function is null
             and not (p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post'))
           order by 1",

@@ -74,19 +74,20 @@ pub fn mark(function: pg_sys::Oid, version: Option<&str>, batch: Option<Batch>) 
         )
         .detail(why));
     }
-    if let Some(batch) = &batch {
-        check_batch(&own, batch)?;
-    }
+    let batch_name = match &batch {
+        Some(batch) => Some(check_batch(&own, batch)?),
+        None => None,
+    };
     let _as = ActingAs::extension_owner()?;
     sql::execute(
         "insert into coco.memoised (function, version, batch, batch_size)
-         values ($1::oid::regprocedure, $2, $3::oid::regprocedure, $4)
+         values ($1, $2, $3, $4)
          on conflict (function) do update
             set version = excluded.version, batch = excluded.batch, batch_size = excluded.batch_size",
         &[
-            arg(function),
+            arg(own.name),
             arg(version),
-            arg(batch.as_ref().map(|b| b.function)),
+            arg(batch_name),
             arg(batch.as_ref().map(|b| b.size)),
         ],
     )?;
@@ -104,7 +105,8 @@ fn check_owner(own: &Shape) -> Result<()> {
     }
 }
 
-fn check_batch(own: &Shape, batch: &Batch) -> Result<()> {
+/// Checks that one is a batch function of the other; returns its name.
+fn check_batch(own: &Shape, batch: &Batch) -> Result<String> {
     let over = shape(batch.function)?;
     check_owner(&over)?;
     if batch.size < 1 {
@@ -121,7 +123,7 @@ fn check_batch(own: &Shape, batch: &Batch) -> Result<()> {
         && !over.set
         && !arrays.contains(&pg_sys::InvalidOid);
     match fits {
-        true => Ok(()),
+        true => Ok(over.name),
         false => Err(Error::new(
             PgSqlErrorCode::ERRCODE_INVALID_FUNCTION_DEFINITION,
             format!("function {} is no batch function of {}", over.name, own.name),
@@ -135,10 +137,8 @@ pub fn unmark(function: pg_sys::Oid) -> Result<()> {
     let own = shape(function)?;
     check_owner(&own)?;
     let _as = ActingAs::extension_owner()?;
-    let gone = sql::execute(
-        "delete from coco.memoised where function = $1::oid::regprocedure",
-        &[arg(function)],
-    )?;
+    let gone =
+        sql::execute("delete from coco.memoised where function = $1", &[arg(own.name.as_str())])?;
     if gone == 0 {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
