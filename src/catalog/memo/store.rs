@@ -105,15 +105,22 @@ fn acting(recalling: &Recalling) -> Result<ActingAs> {
     ActingAs::flow_owner(recalling.owner, &Settings::qualifying())
 }
 
-fn entry(r: &pgrx::spi::SpiHeapTupleData) -> Result<Entry> {
-    let bytes = |n: usize| Ok::<_, Error>(r.get::<&[u8]>(n)?.map(Rc::<[u8]>::from));
-    Ok(Entry {
-        stored: Some(sql::required(r, 1)?),
-        function: FunctionId(sql::required(r, 2)?),
-        fingerprint: sql::required(r, 3)?,
-        input: bytes(4)?.ok_or_else(|| Error::internal("a result without an input"))?,
-        state: State::Known(bytes(5)?),
-    })
+/// The entries that a statement has returned. Not by way of SPI's own results: what is read of those
+/// stays until the transaction ends.
+fn entries(rows: &mut Rows) -> Vec<Entry> {
+    let mut all = Vec::with_capacity(rows.len());
+    while rows.advance() {
+        let bytes = |n: usize| rows.get::<&[u8]>(n).map(Rc::<[u8]>::from);
+        let (Some(stored), Some(function), Some(fingerprint), Some(input)) =
+            (rows.get(0), rows.get(1), rows.get(2), bytes(3))
+        else {
+            continue;
+        };
+        let state = State::Known(bytes(4));
+        let stored = Some(stored);
+        all.push(Entry { function: FunctionId(function), fingerprint, input, state, stored });
+    }
+    all
 }
 
 fn entry_columns() -> [RowColumn; 5] {
@@ -138,7 +145,9 @@ pub fn find(recalling: &Recalling, keys: &[(FunctionId, i64)]) -> Result<Vec<Ent
     for keys in keys.chunks(AT_ONCE) {
         let (functions, fingerprints): (Vec<i32>, Vec<i64>) =
             keys.iter().map(|(f, p)| (f.0, *p)).unzip();
-        all.extend(sql::select(
+        let mut rows = Rows::new(&entry_columns())?;
+        let statements = Statements::connect()?;
+        statements.select_into(
             &format!(
                 "select m.entry, m.function, m.fingerprint, m.input, m.result
                    from unnest($1::int[], $2::bigint[]) as k(function, fingerprint)
@@ -147,8 +156,9 @@ pub fn find(recalling: &Recalling, keys: &[(FunctionId, i64)]) -> Result<Vec<Ent
                 since(recalling)
             ),
             &[arg(functions), arg(fingerprints)],
-            entry,
-        )?);
+            &mut rows,
+        )?;
+        all.extend(entries(&mut rows));
     }
     Ok(all)
 }
@@ -186,19 +196,7 @@ pub fn used_by(recalling: &Recalling, source: &Source, batch: &Batch) -> Result<
         &[],
         &mut rows,
     )?;
-    let mut all = Vec::new();
-    while rows.advance() {
-        let bytes = |n: usize| rows.get::<&[u8]>(n).map(Rc::<[u8]>::from);
-        let (Some(stored), Some(function), Some(fingerprint), Some(input)) =
-            (rows.get(0), rows.get(1), rows.get(2), bytes(3))
-        else {
-            continue;
-        };
-        let state = State::Known(bytes(4));
-        let stored = Some(stored);
-        all.push(Entry { function: FunctionId(function), fingerprint, input, state, stored });
-    }
-    Ok(all)
+    Ok(entries(&mut rows))
 }
 
 fn same_item(source: &Source) -> String {
@@ -248,16 +246,21 @@ fn add(recalling: &Recalling, table: &str, new: &[New], kept: bool) -> Result<Ve
     };
     for new in new.chunks(AT_ONCE) {
         // Never one that was used before: an item may still list it.
-        let ids = sql::one::<Vec<i64>>(
-            "select array_agg(nextval(s.entries))
+        let statements = Statements::connect()?;
+        let mut taken = Rows::new(&[RowColumn::new("entry", pg_sys::INT8OID)])?;
+        statements.query_into(
+            "select nextval(s.entries)
                from (select pg_get_serial_sequence($1, 'entry')::regclass as entries offset 0) as s,
                     generate_series(1, $2)",
             &[arg(table), arg(new.len() as i32)],
-        )?
-        .unwrap_or_default();
+            &mut taken,
+        )?;
+        let mut ids = Vec::with_capacity(new.len());
+        while taken.advance() {
+            ids.extend(taken.get::<i64>(0));
+        }
         let rows = rows_of(new, &ids)?;
         numbers.extend(new.iter().map(|n| n.place).zip(ids));
-        let statements = Statements::connect()?;
         statements.name("coco_new", &rows)?;
         let own = ["entry", "function", "fingerprint", "input", "result", "uses"];
         let mut columns: Vec<(String, String)> =
