@@ -341,3 +341,19 @@ fn a_live_flow_outlives_its_provider() {
     db.until("select exists (select from coco.status where flow = 'f' and state = 'live')");
     drop(server);
 }
+
+#[test]
+fn a_live_flow_asks_for_no_answer_twice() {
+    let (server, mut db, provider) = live(", batch_size '16', concurrency '1'");
+    db.settle("f");
+    provider.forget();
+    provider.after(2, Fault::status(500, "down"));
+    db.run("insert into docs select 2, string_agg('paragraph ' || n, '|') from generate_series(1, 64) as n");
+    // It fails at the third request, and is tried again.
+    assert!(comes(Duration::from_secs(120), || db.number("select count(*) from t") == 67));
+    db.settle("f");
+    let c = provider.counts();
+    assert_eq!((c.requests, c.inputs, c.distinct), (5, 64, 64), "{c:?}");
+    db.verify("f");
+    drop(server);
+}

@@ -53,6 +53,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     };
     shared::enter(database, seat);
     tell_progress();
+    resolve::watch();
     Worker {
         seat,
         extension,

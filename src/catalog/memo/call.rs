@@ -10,6 +10,7 @@ use super::recalling::{self, Arguments, Missing, Recalling};
 use super::store;
 use crate::catalog::datum::{self, By};
 use crate::catalog::error::{Error, Result};
+use crate::catalog::sql::{self, arg};
 use crate::catalog::subtransaction;
 use crate::engine::fingerprint::Hasher;
 use crate::engine::memo::{Fault, FunctionId, Place, State, Stats};
@@ -265,17 +266,18 @@ impl Site {
 
 /// What executing it would check, were it not called by way of another.
 pub fn may_execute(function: pg_sys::Oid) -> Result<()> {
-    let allowed = crate::catalog::sql::one::<bool>(
-        "select pg_catalog.has_function_privilege($1, 'execute')",
-        &[crate::catalog::sql::arg(function)],
+    let denied = sql::one::<String>(
+        "select $1::oid::regprocedure::text
+          where not pg_catalog.has_function_privilege($1, 'execute')",
+        &[arg(function)],
     )?;
-    match allowed {
-        Some(true) => Ok(()),
-        _ => Err(Error::new(
+    match denied {
+        None => Ok(()),
+        Some(name) => Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            "permission denied for a memoised function",
+            format!("permission denied for function {name}"),
         )
-        .hint("GRANT EXECUTE ON FUNCTION … TO the flow's owner.")),
+        .hint(format!("GRANT EXECUTE ON FUNCTION {name} TO the flow's owner."))),
     }
 }
 

@@ -31,9 +31,8 @@ use super::model::{Flow, Source};
 use super::ready;
 use crate::engine::memo::{Entry, FunctionId, Stats};
 
-/// What an update of a flow recalls from; None where its queries call no memoised function, and none
-/// that was kept results of. Results
-/// of before `since` (microseconds since 1970) are not taken.
+/// What an update of a flow recalls from; None where its queries call no memoised function, and no
+/// results were ever kept. Results of before `since` (microseconds since 1970) are not taken.
 pub fn of_update(flow: &Flow, since: Option<i64>) -> Result<Option<Rc<Recalling>>> {
     if flow.memoised.is_empty() && flow.memo.is_none() {
         return Ok(None);
