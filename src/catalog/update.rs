@@ -1,5 +1,7 @@
 //! Updating a flow: in the caller's transaction, or a part at a time in those of a worker.
 
+mod write;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -7,14 +9,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pgrx::guc::GucSetting;
 
-use super::apply::{self, Stop, Writer, Writing};
+use super::apply::{self, Writer, Writing};
 use super::backlog::{self, Backlog, Slice};
 use super::batch::{Action, Batch, Item};
 use super::capture::cursor;
 use super::declare;
 use super::detect::{self, Candidate, Candidates, Scan};
 use super::error::{Error, Result};
-use super::failure::{self, Failure};
 use super::follow::{self, Kept, Looking, Remembered};
 use super::generation;
 use super::logic;
@@ -24,13 +25,10 @@ use super::model::{Flow, Source};
 use super::ready::{self, Ready};
 use super::role::ActingAs;
 use super::sql;
-use super::subtransaction::{Raised, subtransaction};
 use super::target_table;
 use super::tuples::{OneSnapshot, Statements};
-use crate::engine::backoff;
 use crate::engine::counts::Counts;
 use crate::engine::decide::{Decision, Mode};
-use crate::engine::isolate::{Attempt, halve};
 use crate::engine::memo::Stats;
 use crate::engine::version::{LogicId, ProcessOrdinal};
 
@@ -473,140 +471,6 @@ impl Run<'_> {
         }
         self.write(source, &mut batch, counts, Some(&mut deferred))?;
         self.write(source, &mut deferred, counts, None)
-    }
-
-    /// Writes a batch, with what its items recall of memoised results.
-    fn write(
-        &self,
-        source: &Source,
-        batch: &mut Batch,
-        counts: &mut Counts,
-        deferred: Option<&mut Batch>,
-    ) -> Result<()> {
-        let Some(recalling) = self.recalling.as_deref().filter(|_| batch.len() > 0) else {
-            return self.write_parts(source, batch, counts, deferred);
-        };
-        memo::begin(recalling, source, batch)?;
-        self.write_parts(source, batch, counts, deferred)?;
-        memo::end(recalling)
-    }
-
-    /// Writes a batch; items whose data is at fault are found, recorded, and left as they were. A
-    /// batch that wants a target key of an item outside goes to `deferred`, to be written when all
-    /// others have let go of what they no longer produce: keys that merely change hands meet there.
-    fn write_parts(
-        &self,
-        source: &Source,
-        batch: &mut Batch,
-        counts: &mut Counts,
-        deferred: Option<&mut Batch>,
-    ) -> Result<()> {
-        let mut rest;
-        let mut this = batch;
-        let mut deferred = deferred;
-        while this.len() > 0 {
-            let failed = match self.attempt(source, this, true) {
-                Ok(more) => {
-                    *counts += more;
-                    return Ok(());
-                }
-                Err(Stop::Flow(error)) => return Err(error),
-                Err(Stop::TooLarge) => return self.write_halves(source, this, counts),
-                Err(Stop::Undone) => return Err(Error::internal("a batch was not kept")),
-                Err(Stop::Refused(refused)) => {
-                    let waits = refused.iter().any(|r| r.failure.waits());
-                    if let Some(deferred) = deferred.take().filter(|_| waits) {
-                        return this.move_into(deferred);
-                    }
-                    refused.into_iter().map(|r| (r.item, r.failure)).collect()
-                }
-                Err(Stop::Raised(raised)) => self.find_failing(source, this, raised)?,
-            };
-            if failed.is_empty() {
-                return self.write_halves(source, this, counts);
-            }
-            let numbers = failed.iter().map(|(n, _)| *n).collect();
-            for (n, failure) in failed {
-                self.record(source, &this.slice(n..n + 1)?, &failure, counts)?;
-            }
-            rest = this.without(&numbers)?;
-            this = &mut rest;
-        }
-        Ok(())
-    }
-
-    /// The items that fail on their own. Nothing of these attempts is kept: the others are to be
-    /// written together, since they may hand keys to each other.
-    fn find_failing(
-        &self,
-        source: &Source,
-        batch: &mut Batch,
-        raised: Raised,
-    ) -> Result<Vec<(usize, Failure)>> {
-        let mut failed = Vec::new();
-        let whole = 0..batch.len();
-        let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
-            match self.attempt(source, &mut batch.slice(range)?, false) {
-                Ok(_) | Err(Stop::Undone | Stop::Refused(_) | Stop::TooLarge) => Ok(Attempt::Done),
-                Err(Stop::Raised(raised)) => Ok(Attempt::Failed(raised)),
-                Err(Stop::Flow(error)) => Err(error),
-            }
-        };
-        halve(whole, raised, &mut attempt, &mut |n, raised| {
-            failed.push((n, Failure::from(raised)));
-            Ok(())
-        })?;
-        Ok(failed)
-    }
-
-    /// Writes in two parts a batch that fails as a whole and of which no item fails alone: two of
-    /// its items together break a constraint of the target.
-    fn write_halves(&self, source: &Source, batch: &mut Batch, counts: &mut Counts) -> Result<()> {
-        let middle = batch.len() / 2;
-        self.write(source, &mut batch.slice(0..middle)?, counts, None)?;
-        self.write(source, &mut batch.slice(middle..batch.len())?, counts, None)
-    }
-
-    fn record(
-        &self,
-        source: &Source,
-        one: &Batch,
-        failure: &Failure,
-        counts: &mut Counts,
-    ) -> Result<()> {
-        let attempts = one.items.first().map_or(0, |i| i.attempts) + 1;
-        let delay = backoff::delay(attempts as u32);
-        failure::record(source, one, failure, self.writing.logic, attempts, delay)?;
-        counts.failed += 1;
-        let evaluated = one.items.iter().any(|i| i.action == Action::Evaluate);
-        counts.evaluated += i64::from(evaluated);
-        Ok(())
-    }
-
-    /// Writes a batch in a subtransaction, which without `keep` is undone.
-    fn attempt(
-        &self,
-        source: &Source,
-        batch: &mut Batch,
-        keep: bool,
-    ) -> std::result::Result<Counts, Stop> {
-        interrupt();
-        let recalling = self.recalling.as_ref();
-        let written = subtransaction(
-            || {
-                let Run { flow, writers, writing, .. } = self;
-                let written = apply::write(flow, source, writers, batch, *writing, recalling)?;
-                if keep { Ok(written) } else { Err(Stop::Undone) }
-            },
-            Stop::Raised,
-        )?;
-        if let Some(recalling) = recalling {
-            recalling.recall.borrow_mut().stored(&written.stored);
-            for (function, calls) in written.calls {
-                recalling.count(function, Stats { calls, ..Stats::default() });
-            }
-        }
-        Ok(written.counts)
     }
 
     /// Evaluates again the items that wait for a target key which is free now, until none is.
