@@ -447,8 +447,9 @@ fn a_flow_with_much_to_do_lets_others_have_their_turns() {
          end $$",
     );
     db.run("select coco.stop('big')");
-    // Each item takes its time, whatever the machine.
-    db.run("select coco.set_query('big', null, 'select id, v * 2 + length(pg_sleep(0.002)::text) as v from big_s')");
+    // Each item takes its time, whatever the machine, and all together a minute: more than five rounds need.
+    db.run("create table pace (d float8); insert into pace values (0.02);
+            select coco.set_query('big', null, 'select id, v * 2 + length(pg_sleep((select d from pace))::text) as v from big_s')");
     db.run("call fill()");
     db.run("select coco.start('big')");
     for n in 0..5 {
@@ -457,7 +458,7 @@ fn a_flow_with_much_to_do_lets_others_have_their_turns() {
         let left = "select count(*) from big_s where id not in (select id from big_t)";
         assert!(db.number(left) > 0, "the small flow waited for the big one, round {n}");
     }
-    db.run("alter database fair reset coco.batch_size");
+    db.run("alter database fair reset coco.batch_size; update pace set d = 0");
     let pid = worker(&mut db);
     db.run(&format!("select pg_terminate_backend({pid})"));
     db.settle("big");
