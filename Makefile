@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: help setup build test demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo lint clean
+.PHONY: help setup build test reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -47,6 +47,9 @@ bench-external: ## rows to another Postgres beside COPY, and to Kafka beside its
 
 bench-memo: ## what embeddings cost beside the time of their provider, and what a result that is there costs
 	@bench/memo.sh
+
+reference: ## docs/sql-reference.md, of the COMMENTs of the extension
+	@scripts/reference.sh
 
 lint: ## cargo fmt --check and clippy
 	@scripts/lint.sh

@@ -32,6 +32,16 @@ pgrx::extension_sql!("create schema coco;", name = "schema", bootstrap);
 pgrx::extension_sql_file!("../sql/catalog.sql", name = "catalog", requires = ["schema"]);
 pgrx::extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["catalog"]);
 pgrx::extension_sql_file!("../sql/views.sql", name = "views", requires = ["functions"]);
+pgrx::extension_sql_file!(
+    "../sql/comments/functions.sql",
+    name = "function_comments",
+    requires = ["functions"]
+);
+pgrx::extension_sql_file!(
+    "../sql/comments/views.sql",
+    name = "view_comments",
+    requires = ["views"]
+);
 pgrx::extension_sql_file!("../sql/rights.sql", name = "rights", finalize);
 
 /// Called by Postgres when the library is loaded.

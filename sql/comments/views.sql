@@ -1,0 +1,137 @@
+-- What the SQL reference says of views: docs/sql-reference.md is made of these COMMENTs.
+
+comment on view coco.flows is 'The flows you own, or whose owner you are a member of.';
+comment on column coco.flows.flow is 'Its name.';
+comment on column coco.flows.owner is 'The role that declared it, and that it runs as.';
+comment on column coco.flows.live is 'Whether workers keep it up to date.';
+comment on column coco.flows.search_path is 'Under which its queries are analysed and run.';
+comment on column coco.flows.settings is 'The settings it was declared under and always runs under: search_path, TimeZone, default_text_search_config, lc_time, lc_monetary.';
+comment on column coco.flows.created is 'When it was declared.';
+
+comment on view coco.sources is 'The sources of your flows.';
+comment on column coco.sources.flow is 'The flow''s name.';
+comment on column coco.sources.source is 'What the query calls it.';
+comment on column coco.sources.relation is 'The table, view, materialized view or foreign table.';
+comment on column coco.sources.key is 'The source key: the columns that name an item.';
+comment on column coco.sources.item is 'row; or group: the rows that share the key.';
+comment on column coco.sources.used_columns is 'The columns that the flow''s queries use, and the content fingerprint covers.';
+comment on column coco.sources.ordinal is 'The expression as it was given; NULL: none.';
+comment on column coco.sources.fingerprint is 'The expression as it was given; NULL: none.';
+comment on column coco.sources.capture is 'How changes are found: trigger, always or scan.';
+comment on column coco.sources.refresh_interval is 'As it was given; NULL stands for a minute. It counts for sources that are not captured.';
+comment on column coco.sources.tracking_table is 'A row for each item, with what was last committed of it. Read it through coco.tracking and coco.errors.';
+
+comment on view coco.lookups is 'The lookups of your flows.';
+comment on column coco.lookups.flow is 'The flow''s name.';
+comment on column coco.lookups.lookup is 'What affects calls it.';
+comment on column coco.lookups.relation is 'The table, view, materialized view or foreign table.';
+comment on column coco.lookups.key is 'The columns that name a row of it, or a group of rows.';
+comment on column coco.lookups.source is 'The source whose items it affects.';
+comment on column coco.lookups.affects is 'The query from changed keys of the lookup to keys of the source; NULL: a change affects every item.';
+comment on column coco.lookups.used_columns is 'The columns whose changes count; empty: all.';
+comment on column coco.lookups.capture is 'As in coco.sources.';
+comment on column coco.lookups.refresh_interval is 'As in coco.sources.';
+comment on column coco.lookups.tracking_table is 'A row for each key, with the content that was last seen.';
+
+comment on view coco.targets is 'The targets of your flows.';
+comment on column coco.targets.flow is 'The flow''s name.';
+comment on column coco.targets.target is 'Schema and name, under which it was declared; outside this database, what it is called there.';
+comment on column coco.targets.relation is 'The table, also after it was renamed; NULL outside this database.';
+comment on column coco.targets.key is 'The target key.';
+comment on column coco.targets.query is 'The query, as it was given.';
+comment on column coco.targets.made_by_coco is 'Made, and so altered and dropped, by coco; otherwise adopted. Outside this database: made there by the connector, which is known when the first rows have been sent.';
+comment on column coco.targets.query_view is 'A view of the query over everything: what the target must equal.';
+comment on column coco.targets.server is 'The foreign server; NULL in this database, as are the columns after it.';
+comment on column coco.targets.options is 'The connector''s options, as they were given.';
+comment on column coco.targets.ledger is 'The table of the keys that the target is to have, with fingerprints of their rows.';
+comment on column coco.targets.outbox is 'The table of what is to be sent.';
+
+comment on view coco.status is 'One row a flow: what it is doing, what is wrong and what to do.';
+comment on column coco.status.flow is 'The flow''s name.';
+comment on column coco.status.state is 'The first of these that holds. incomplete: it has no target yet. target dropped: the next update makes and fills it again. source dropped: or a lookup. query broken: something that a query reads is gone. error: an error ended the last turn of a live flow, or a target outside this database could not be sent to. no worker: live, and no worker runs in this database. failing: some items fail, or rows were refused. live. ready: not live.';
+comment on column coco.status.pending is 'Entries of change logs that were not followed yet, of sources and lookups together, counted up to 100,000 of each; NULL where none is captured, and before the first update.';
+comment on column coco.status.lag is 'How long ago the flow had last followed what there was; 0 where nothing is pending.';
+comment on column coco.status.followed_at is 'When that was, of its sources and lookups the earliest.';
+comment on column coco.status.items_estimate is 'Items tracked, as of the last ANALYZE of the tracking tables.';
+comment on column coco.status.failing is 'Items that fail, and rows that a target outside this database has refused.';
+comment on column coco.status.next_retry is 'When the next of them is due, or the flow itself after an error, or a target outside this database.';
+comment on column coco.status.last_error is 'The message of the error that ended the last turn; or else of the one that hinders a target outside this database; or else of the latest failure of an item.';
+comment on column coco.status.hint is 'What to do about the first two of these.';
+
+comment on view coco.errors is 'Source items whose last evaluation failed: their target rows are those of before. And rows that a target outside this database has refused. Both are tried again at next_retry, or at once by coco.retry.';
+comment on column coco.errors.flow is 'The flow''s name.';
+comment on column coco.errors.source is 'The item''s source; NULL of a row that was refused.';
+comment on column coco.errors.source_key is 'The item; NULL of a row that was refused.';
+comment on column coco.errors.sqlstate is 'Of its last failure, as it was raised.';
+comment on column coco.errors.message is 'Of its last failure.';
+comment on column coco.errors.detail is 'Of its last failure.';
+comment on column coco.errors.hint is 'Of its last failure.';
+comment on column coco.errors.attempts is 'Failures in a row with this content and this logic; of a row, how often it was refused.';
+comment on column coco.errors.failed_at is 'When it last failed.';
+comment on column coco.errors.next_retry is 'When it is tried again: after 1, 2, 4, … seconds, at most an hour.';
+comment on column coco.errors.target is 'Of a row that was refused: what the target was declared as; otherwise NULL.';
+comment on column coco.errors.target_key is 'Of a row that was refused: its key; otherwise NULL.';
+
+comment on view coco.tracking is 'One row for each item that was ever committed or has failed: what was last committed of it.';
+comment on column coco.tracking.flow is 'The flow''s name.';
+comment on column coco.tracking.source is 'The source''s name in the flow.';
+comment on column coco.tracking.source_key is 'The item.';
+comment on column coco.tracking.source_ordinal is 'Its committed version; NULL without an ordinal.';
+comment on column coco.tracking.content_fingerprint is 'Of the content that was evaluated.';
+comment on column coco.tracking.logic_fingerprint is 'Of the query, and all that it reaches, with which.';
+comment on column coco.tracking.process_ordinal is 'Which attempt: microseconds since 1970, and always greater than the one before.';
+comment on column coco.tracking.process_time is 'The same as a time.';
+comment on column coco.tracking.target_keys is 'The target keys that the item produced, by target, where they are listed; NULL where the target key has the source key in it.';
+
+comment on view coco.functions is 'The memoised functions of your flows, a row for each fingerprint of their code, with what their calls came to over all updates.';
+comment on column coco.functions.flow is 'The flow''s name.';
+comment on column coco.functions.function is 'With its schema and argument types.';
+comment on column coco.functions.fingerprint is 'Of its code, all that it reaches, and its version.';
+comment on column coco.functions.current is 'Whether the flow calls it now, with this code and version.';
+comment on column coco.functions.calls is 'Results that items rest on, a result once an item and evaluation.';
+comment on column coco.functions.hits is 'Of these, those that were there.';
+comment on column coco.functions.misses is 'Of these, those that were computed.';
+comment on column coco.functions.errors is 'Inputs that gave an error.';
+comment on column coco.functions.requests is 'To a provider; or calls of the function, or of its batch function.';
+comment on column coco.functions.tokens_in is 'Tokens of inputs, as the provider counts them.';
+comment on column coco.functions.tokens_out is 'Tokens of answers, as the provider counts them.';
+comment on column coco.functions.cost is 'In the unit of the prices that the server''s options say.';
+comment on column coco.functions.computed_bytes is 'Bytes of the results that were computed.';
+comment on column coco.functions.elapsed is 'The time that took.';
+comment on column coco.functions.entries is 'Results that are kept now.';
+comment on column coco.functions.entry_bytes is 'Bytes of them and of their inputs.';
+
+comment on view coco.workers is 'The workers of this database. Everybody sees them; whose flow they work on, only who may see the flow. Empty without coco in shared_preload_libraries.';
+comment on column coco.workers.pid is 'Its process, in pg_stat_activity with backend_type coco worker, or coco update for seat 0.';
+comment on column coco.workers.seat is 'Its place: 1 is the first worker, which starts others; 0 is one that a coco.update waits for.';
+comment on column coco.workers.flow is 'The flow that it works on.';
+comment on column coco.workers.source is 'And the source.';
+comment on column coco.workers.state is 'working or waiting.';
+comment on column coco.workers.since is 'When it turned to the flow, or began to wait.';
+comment on column coco.workers.turns is 'Transactions it has done for flows since it started.';
+comment on column coco.workers.evaluated is 'Items evaluated since it started.';
+comment on column coco.workers.upserted is 'Target rows inserted or updated since it started.';
+comment on column coco.workers.deleted is 'Target rows deleted since it started.';
+comment on column coco.workers.failed is 'Items that failed since it started.';
+
+comment on view coco.progress is 'What workers are doing for your flows at this moment: one row for each that works.';
+comment on column coco.progress.flow is 'The flow''s name.';
+comment on column coco.progress.source is 'The source''s name in the flow.';
+comment on column coco.progress.pid is 'The worker''s process.';
+comment on column coco.progress.done is 'Items looked at in this turn; it moves a batch at a time.';
+comment on column coco.progress.total is 'Items to look at in this turn.';
+comment on column coco.progress.since is 'When it turned to the flow.';
+
+comment on view coco.deliveries is 'Your targets outside this database. One that waits because another of its server''s is in trouble has no error of its own.';
+comment on column coco.deliveries.flow is 'The flow''s name.';
+comment on column coco.deliveries.target is 'What the target was declared as.';
+comment on column coco.deliveries.server is 'The foreign server.';
+comment on column coco.deliveries.unsent is 'Entries of the outbox that are to be sent, counted up to 100,000. A key that changed twice has two.';
+comment on column coco.deliveries.refused is 'Rows that the target has refused; coco.errors lists them.';
+comment on column coco.deliveries.sent_at is 'When something last arrived.';
+comment on column coco.deliveries.attempts is 'Errors in a row, of the server or the target; 0 where nothing hinders it.';
+comment on column coco.deliveries.next_retry is 'When it is tried again; NULL also where coco.update has asked for it at once.';
+comment on column coco.deliveries.sqlstate is 'Of the last of these errors.';
+comment on column coco.deliveries.last_error is 'Its message.';
+comment on column coco.deliveries.detail is 'Its detail.';
+comment on column coco.deliveries.hint is 'What to do about it.';
