@@ -71,6 +71,11 @@ documents! {
     architecture: "docs/architecture.md";
     connectors: "docs/connectors.md", Postgres, Qdrant, Neo4j, Kafka, Webhooks;
     functions: "docs/functions.md", Models, Service;
+    example_search: "examples/search/README.md", Model;
+    example_catalogue: "examples/catalogue-qdrant/README.md", Model, Qdrant;
+    example_orders: "examples/orders-kafka/README.md", Kafka;
+    example_graph: "examples/graph-neo4j/README.md", Neo4j;
+    example_aggregates: "examples/aggregates/README.md";
     sql_reference: "docs/sql-reference.md";
 }
 
