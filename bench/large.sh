@@ -39,13 +39,9 @@ result "peak memory of a full_reprocess, $items rows (kB; 100,000)" "$(of "full.
 plain "it grows by (MB)" "$(awk -v a="$(of "full.$items")" -v b="$(of full.100000)" 'BEGIN {printf "%.1f", (a - b) / 1024}')" "< 32"
 
 say "nothing changed, $runs times each"
-for ((n = 0; n <= runs; n++)); do
+for ((n = 1; n <= runs; n++)); do
   for size in 20000 "$items"; do
-    ms=$(sql "select count(*) from coco.update('f$size')" \
-             "create temp table began as select clock_timestamp() as at" \
-             "select count(*) from coco.update('f$size')" \
-             "select extract(epoch from clock_timestamp() - at) * 1000 from began" | tail -n 1)
-    [ $n = 0 ] || note "nothing.$size" "$ms"
+    timed "nothing.$size" "select count(*) from coco.update('f$size')" -- "select count(*) from coco.update('f$size')"
   done
 done
 result "nothing changed, $items rows (ms; 20,000)" "$(of "nothing.$items")" "$(of nothing.20000)" "<= 1.2"

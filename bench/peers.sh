@@ -17,16 +17,6 @@ if ! cmp -s "$here/requirements.txt" "$packages/requirements.txt"; then
   cp "$here/requirements.txt" "$packages/requirements.txt"
 fi
 
-milliseconds() { date +%s%N | cut -c 1-13; }
-
-# timed NAME STATEMENT…: in a session of its own, from its start to its end; notes it.
-timed() {
-  local began
-  began=$(milliseconds)
-  sql "${@:2}" >/dev/null
-  note "$1" $(($(milliseconds) - began))
-}
-
 # cocoindex NAME each|whole: one update; notes its time without that of starting Python, and its memory.
 cocoindex() {
   local figures
@@ -60,15 +50,16 @@ for ((n = 1; n <= runs; n++)); do
   for table in chunks plain chunks_whole chunks_each; do same "$table"; done
 
   say "$n of $runs: nothing changed"
-  timed nothing.coco "select * from coco.update('f')"
+  timed nothing.coco "select * from coco.update('f')" -- "select * from coco.update('f')"
   cocoindex nothing.whole whole
   cocoindex nothing.each each
 
   say "$n of $runs: 1% changed"
-  sql "update documents set body = 'changed ' || $n || body where id % 100 = $n"
+  timed percent.coco "select * from coco.update('f')" \
+    "update documents set body = 'changed ' || $n || body where id % 100 = $n" \
+    -- "select * from coco.update('f')"
   timed percent.plain "begin" "delete from plain where doc_id % 100 = $n" \
     "insert into plain select * from ($query) q where doc_id % 100 = $n" "commit"
-  timed percent.coco "select * from coco.update('f')"
   cocoindex percent.whole whole
   cocoindex percent.each each
   for table in chunks plain chunks_whole chunks_each; do same "$table"; done
@@ -85,4 +76,4 @@ result "1% changed, CocoIndex, a component a document (ms; coco)" "$(of percent.
 result "1% changed, CocoIndex, one component (ms; coco)" "$(of percent.whole)" "$(of percent.coco)" ">= 20"
 result "1% changed, coco (ms; DELETE and INSERT by hand)" "$(of percent.coco)" "$(of percent.plain)"
 plain "peak memory of CocoIndex's process, MB" "$(div "$(of memory.each)" 1024 %.0f)"
-report "Documents to chunks: $documents of 1 kB, 4 each; each time with that of connecting"
+report "Documents to chunks: $documents of 1 kB, 4 each"
