@@ -8,6 +8,7 @@ pub mod declare;
 pub mod external;
 pub mod files;
 pub mod functions;
+pub mod history;
 pub mod inspect;
 pub mod live;
 pub mod memo;

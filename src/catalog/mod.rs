@@ -18,6 +18,7 @@ pub mod external;
 pub mod failure;
 pub mod follow;
 pub mod generation;
+pub mod history;
 pub mod inspect;
 pub mod live;
 pub mod locks;

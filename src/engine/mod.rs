@@ -11,6 +11,7 @@ pub mod decide;
 #[cfg_attr(not(feature = "connectors"), allow(dead_code))]
 pub mod delivery;
 pub mod fingerprint;
+pub mod history;
 pub mod isolate;
 pub mod memo;
 #[cfg_attr(not(feature = "connectors"), allow(dead_code))]
