@@ -147,6 +147,15 @@ create function coco.verify(
 comment on function coco.verify is
 'Compares each target of a flow with its query over everything: missing, extra and different rows; no row when all is well. Items that fail, and their rows, are left out. With repair, mends what it returns.';
 
+create function coco.explain(
+  flow text,
+  out section text, out name text, out detail text, out hint text
+) returns setof record language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'explain_wrapper';
+comment on function coco.explain is
+'How a flow works, a row for each thing that is to be known: its sources, lookups and targets; what the content and logic fingerprints cover; which change leads to what; the statement that evaluates a batch, its plans for one item and for coco.batch_size items, whether they are set-based, and indexes that they would want; warnings. Plans are made as the flow''s owner; nothing of the flow is executed. For the flow''s owner (else 42501); 55000 where its query is broken.';
+
 create function coco.split_text(
   text     text,
   size     int,
