@@ -158,6 +158,14 @@ create function coco.history(
   as 'MODULE_PATHNAME', 'history_wrapper';
 comment on function coco.history is
 'The last runs of a flow, at most coco.history_size, the newest first. reason: first (nothing was tracked yet), logic (the query or what it reaches had changed), change (sources or lookups may have), retry, full (full_reprocess) or reexport. by: session (coco.update) or worker: of a live flow a row is what its worker did in up to a minute. elapsed: time spent. Counts are sums over the flow''s sources; error says why a run failed as a whole (one that failed in the caller''s transaction was rolled back with its row); label is that of the flow when it ran.';
+create function coco.explain(
+  flow text,
+  out section text, out name text, out detail text, out hint text
+) returns setof record language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'explain_wrapper';
+comment on function coco.explain is
+'How a flow works, a row for each thing that is to be known: its sources, lookups and targets; what the content and logic fingerprints cover; which change leads to what; the statement that evaluates a batch, its plans for one item and for coco.batch_size items, whether they are set-based, and indexes that they would want; warnings. Plans are made as the flow''s owner; nothing of the flow is executed. For the flow''s owner (else 42501); 55000 where its query is broken.';
 
 create function coco.split_text(
   text     text,

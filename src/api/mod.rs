@@ -5,6 +5,7 @@
 
 pub mod capture;
 pub mod declare;
+pub mod explain;
 pub mod external;
 pub mod files;
 pub mod functions;

@@ -14,6 +14,7 @@ pub mod declare;
 pub mod derived;
 pub mod detect;
 pub mod error;
+pub mod explain;
 pub mod external;
 pub mod failure;
 pub mod follow;

@@ -16,6 +16,7 @@ pub mod isolate;
 pub mod memo;
 #[cfg_attr(not(feature = "connectors"), allow(dead_code))]
 pub mod options;
+pub mod plan;
 #[cfg_attr(not(feature = "functions"), allow(dead_code))]
 pub mod provider;
 pub mod snapshot;
