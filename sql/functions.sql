@@ -75,6 +75,18 @@ create function coco.set_query(
 comment on function coco.set_query is
 'Changes the query of a flow''s target (NULL: its only one). A table that coco made is altered to the query''s columns; an adopted one must fit. The next update evaluates every item and writes the rows that came out different.';
 
+create function coco.alter_flow(
+  flow       text,
+  owner      regrole default null,
+  label      text    default null,
+  batch_size int     default null,
+  paused     boolean default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'alter_flow_wrapper';
+comment on function coco.alter_flow is
+'Changes a flow; what is NULL stays as it is. owner: the role that owns it, its tables in the schema coco and the targets that coco made; takes the rights that ALTER TABLE … OWNER TO asks for. label: a version or a commit, shown by coco.lineage and coco.history of what is done from now on; an empty one takes it away. batch_size: source items evaluated and written as one batch, 1 to 1000000; 0 goes back to the setting coco.batch_size. paused: nothing is updated or sent until it is false again; changes go on being captured. Waits until what a worker is doing for the flow is done.';
+
 create function coco.drop_flow(
   flow         text,
   keep_targets boolean default true
