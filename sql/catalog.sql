@@ -12,6 +12,7 @@ create table coco.flow (
   label       text,
   batch_size  int check (batch_size > 0),
   paused      boolean not null default false,
+  lineage_index boolean not null default false,
   created     timestamptz not null default pg_catalog.now()
 );
 comment on table coco.flow is 'Declared flows. Written by coco''s functions alone.';
@@ -200,10 +201,11 @@ create table coco.logic (
   flow        text not null references coco.flow on delete cascade,
   fingerprint uuid not null,
   parts       jsonb not null,
+  described   jsonb not null,
   recorded    timestamptz not null default pg_catalog.now(),
   unique (flow, fingerprint)
 );
-comment on table coco.logic is 'Logic fingerprints a flow has run under, with the parts each was made from. Written by coco''s functions alone.';
+comment on table coco.logic is 'Logic fingerprints a flow has run under, with the parts each was made from, and its queries and functions in words. Written by coco''s functions alone.';
 
 revoke all on coco.capture, coco.cursor, coco.trouble, coco.delivery, coco.run, coco.history_entry, coco.label, coco.flow, coco.source, coco.target, coco.logic, coco.memoised, coco.memo, coco.spending from public;
 

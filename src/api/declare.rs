@@ -138,8 +138,9 @@ fn alter_flow(
     label: Option<String>,
     batch_size: Option<i32>,
     paused: Option<bool>,
+    lineage_index: Option<bool>,
 ) -> Result<(), ErrorReport> {
-    let changes = Changes { owner, label, batch_size, paused };
+    let changes = Changes { owner, label, batch_size, paused, lineage_index };
     if declare::alter_flow(flow, changes)?.wants_worker {
         serve(flow);
     }

@@ -20,6 +20,7 @@ pub mod follow;
 pub mod generation;
 pub mod history;
 pub mod inspect;
+pub mod lineage;
 pub mod live;
 pub mod locks;
 pub mod logic;

@@ -362,17 +362,19 @@ pub fn settled_logic_id(flow: &str, fingerprint: pgrx::Uuid) -> Result<Option<i3
     Ok(found.into_iter().find(|(_, xmin)| !sql::is_ours(xmin)).map(|(id, _)| id))
 }
 
-/// The id under which this logic is kept; recorded if it is new.
-pub fn logic_id(flow: &str, fingerprint: pgrx::Uuid, parts: serde_json::Value) -> Result<i32> {
-    if let Some(id) = known_logic_id(flow, fingerprint)? {
-        return Ok(id);
-    }
+/// Records a logic; returns the id under which it is kept.
+pub fn record_logic(
+    flow: &str,
+    fingerprint: pgrx::Uuid,
+    parts: serde_json::Value,
+    described: serde_json::Value,
+) -> Result<i32> {
     let _as = ActingAs::extension_owner()?;
     sql::returning(
         // Where one is there that this transaction cannot see yet, it says so: 40001.
-        "insert into coco.logic (flow, fingerprint, parts) values ($1, $2, $3)
+        "insert into coco.logic (flow, fingerprint, parts, described) values ($1, $2, $3, $4)
          on conflict (flow, fingerprint) do nothing returning id",
-        &[arg(flow), arg(fingerprint), arg(JsonB(parts))],
+        &[arg(flow), arg(fingerprint), arg(JsonB(parts)), arg(JsonB(described))],
         |r| sql::required(r, 1),
     )?
     .pop()

@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use crate::catalog::derived::owner_name;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::generation;
+use crate::catalog::lineage;
 use crate::catalog::locks;
 use crate::catalog::registry;
 use crate::catalog::role::{self, ActingAs};
@@ -20,6 +21,8 @@ pub struct Changes {
     /// Items; 0: what the setting says.
     pub batch_size: Option<i32>,
     pub paused: Option<bool>,
+    /// Whether listed target keys are found by an index.
+    pub lineage_index: Option<bool>,
 }
 
 /// What a flow is, after it was changed.
@@ -66,6 +69,13 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<Altered> {
     }
     if let Some(paused) = changes.paused {
         sql::execute("update coco.flow set paused = $2 where id = $1", &[arg(id), arg(paused)])?;
+    }
+    if let Some(wanted) = changes.lineage_index {
+        sql::execute(
+            "update coco.flow set lineage_index = $2 where id = $1",
+            &[arg(id), arg(wanted)],
+        )?;
+        lineage::index(name, wanted)?;
     }
     let live =
         sql::one::<bool>("select live and not paused from coco.flow where id = $1", &[arg(id)])?;
