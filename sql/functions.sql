@@ -75,6 +75,19 @@ create function coco.set_query(
 comment on function coco.set_query is
 'Changes the query of a flow''s target (NULL: its only one). A table that coco made is altered to the query''s columns; an adopted one must fit. The next update evaluates every item and writes the rows that came out different.';
 
+create function coco.alter_flow(
+  flow       text,
+  owner      regrole default null,
+  label      text    default null,
+  batch_size int     default null,
+  paused     boolean default null,
+  lineage_index boolean default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'alter_flow_wrapper';
+comment on function coco.alter_flow is
+'Changes a flow; what is NULL stays as it is. owner: the role that owns it, its tables in the schema coco and the targets that coco made; takes the rights that ALTER TABLE … OWNER TO asks for. label: a version or a commit, shown by coco.lineage and coco.history of what is done from now on; an empty one takes it away. batch_size: source items evaluated and written as one batch, 1 to 1000000; 0 goes back to the setting coco.batch_size. paused: nothing is updated or sent until it is false again; changes go on being captured. lineage_index: whether coco.lineage finds target keys that are listed by an index, which costs writes, instead of reading all tracking rows. Waits until what a worker is doing for the flow is done.';
+
 create function coco.drop_flow(
   flow         text,
   keep_targets boolean default true
@@ -166,6 +179,33 @@ create function coco.explain(
   as 'MODULE_PATHNAME', 'explain_wrapper';
 comment on function coco.explain is
 'How a flow works, a row for each thing that is to be known: its sources, lookups and targets; what the content and logic fingerprints cover; which change leads to what; the statement that evaluates a batch, its plans for one item and for coco.batch_size items, whether they are set-based, and indexes that they would want; warnings. Plans are made as the flow''s owner; nothing of the flow is executed. For the flow''s owner (else 42501); 55000 where its query is broken.';
+
+create function coco.lineage(
+  target text,
+  key    jsonb,
+  of_flow text default null,
+  out flow text, out source text, out source_relation regclass, out source_key jsonb, out state text,
+  out ordinal bigint, out content_fingerprint uuid, out logic_fingerprint uuid, out query text,
+  out functions jsonb, out label text, out process_ordinal bigint, out process_time timestamptz,
+  out memo jsonb, out byte_range int8range, out failure jsonb
+) returns setof record language c stable
+  rows 1
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'lineage_wrapper';
+comment on function coco.lineage is
+'The source items that the target row of this key comes from, or that claim the key. target: as coco.targets shows it; key: {"column": value} for each column of its key; of_flow: where several have a target of that name. state: produced, failing (failure says why; the row is that of before), or claims (another item has the key). ordinal and the fingerprints are those committed; query, functions and label are those it was evaluated with; process_ordinal in microseconds since 1970; memo: the memoised results it rests on; byte_range: from byte_start to byte_end of the row, where it has such columns, as coco.split_text gives them.';
+
+create function coco.outputs(
+  flow       text,
+  source_key jsonb,
+  of_source  text default null,
+  out source text, out target text, out key jsonb, out listed boolean
+) returns setof record language c stable
+  rows 10
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'outputs_wrapper';
+comment on function coco.outputs is
+'The target rows that come of a source item. source_key: {"column": value} for each column of the source key; of_source: which one, where the flow has several. listed: whether the item''s tracking row lists the key; otherwise the row has the item''s key in it.';
 
 create function coco.split_text(
   text     text,

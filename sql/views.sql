@@ -1,10 +1,11 @@
 -- What a role sees of its flows: those it owns, or whose owner it is a member of.
 
 create view coco.flows with (security_barrier) as
-select f.flow, f.owner, f.live, f.search_path, f.settings, f.created
+select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
+       f.lineage_index
   from coco.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
-comment on view coco.flows is 'The flows you own, or whose owner you are a member of.';
+comment on view coco.flows is 'The flows you own, or whose owner you are a member of. batch_size: in items; NULL: that of the setting coco.batch_size; lineage_index: coco.lineage finds listed target keys by an index.';
 
 create view coco.sources with (security_barrier) as
 select s.flow, s.name as source, s.relation, s.key,
@@ -81,6 +82,7 @@ select f.flow,
                                              where a.attrelid = s.relation and a.attname = u.name
                                                and not a.attisdropped))
               then 'query broken'
+            when f.paused then 'paused'
             when x.flow is not null or d.flow is not null then 'error'
             when f.live and not exists (select from pg_catalog.pg_locks l
                             where l.locktype = 'object' and l.classid = 'coco.flow'::pg_catalog.regclass

@@ -3,7 +3,7 @@
 use pgrx::guc::{GucContext, GucFlags, GucRegistry};
 
 use crate::catalog::history::SIZE as HISTORY_SIZE;
-use crate::catalog::update::{BATCH_SIZE, SEGMENT_SIZE};
+use crate::catalog::update::{BATCH_SIZE, LARGEST_BATCH, SEGMENT_SIZE};
 use crate::worker::MAX_SEATS;
 use crate::worker::crash::CRASH_POINT;
 use crate::worker::follower::MAX_WORKERS;
@@ -16,7 +16,7 @@ pub fn define() {
         c"A batch is held in work_mem and spills to disk beyond it. One that fails is halved until the failing items are found.",
         &BATCH_SIZE,
         1,
-        1_000_000,
+        LARGEST_BATCH,
         GucContext::Userset,
         GucFlags::default(),
     );

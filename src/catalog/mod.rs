@@ -21,6 +21,7 @@ pub mod follow;
 pub mod generation;
 pub mod history;
 pub mod inspect;
+pub mod lineage;
 pub mod live;
 pub mod locks;
 pub mod logic;

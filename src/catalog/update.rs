@@ -45,6 +45,35 @@ pub struct Limits {
     pub segment_bytes: i64,
 }
 
+/// Items of a batch, at most.
+pub const LARGEST_BATCH: i32 = 1_000_000;
+
+impl Limits {
+    /// The same for a flow that has a batch size of its own.
+    pub fn of(self, flow: &Flow) -> Limits {
+        let Some(own) = flow.batch_size.and_then(|size| usize::try_from(size).ok()) else {
+            return self;
+        };
+        let scaled = |changes: usize| (changes / self.batch.max(1)).max(1).saturating_mul(own);
+        Limits { batch: own, changes: self.changes.map(scaled), ..self }
+    }
+}
+
+/// What is to be done about a flow that is paused.
+pub const UNPAUSE: &str = "SELECT coco.alter_flow('…', paused => false) has it go on.";
+
+/// Refuses a flow that is paused.
+pub fn check_not_paused(flow: &Flow) -> Result<()> {
+    match flow.paused {
+        false => Ok(()),
+        true => Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("flow \"{}\" is paused", flow.name),
+        )
+        .hint(UNPAUSE)),
+    }
+}
+
 /// `coco.batch_size`, in items, and `coco.log_segment_size`, in kB.
 pub static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 pub static SEGMENT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
@@ -185,7 +214,7 @@ pub fn turn(
     backlog: &Backlog,
 ) -> Result<Option<Turn>> {
     match ready::locked_if_free(name)? {
-        Some(ready) if ready.flow.live => {
+        Some(ready) if ready.flow.live && !ready.flow.paused => {
             run(&ready, Mode::Normal, limits, By::Live(remembered, backlog)).map(Some)
         }
         _ => Ok(None),
@@ -197,6 +226,8 @@ fn run(ready: &Ready, mode: Mode, limits: Limits, by: By) -> Result<Turn> {
     let _now = OneSnapshot::take();
     let restored;
     let mut flow = &ready.flow;
+    check_not_paused(flow)?;
+    let limits = limits.of(flow);
     if flow.targets.is_empty() {
         return Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
