@@ -9,11 +9,11 @@ LOAD 'coco';
 CREATE TEMPORARY TABLE section (position int PRIMARY KEY, title text, intro text, names text[]);
 INSERT INTO section VALUES
 (1, 'Declaring flows', 'A flow is a query that is evaluated once per source item. A declaration checks everything it can, and is one transaction with the statement that calls it.',
- '{create_flow,add_source,add_lookup,add_target,set_query,drop_flow}'),
+ '{create_flow,add_source,add_lookup,add_target,set_query,alter_flow,drop_flow}'),
 (2, 'Running flows', 'By a call, or live: by a worker, from one commit to the next.',
  '{update,retry,start,stop,wait}'),
 (3, 'Looking at flows', 'What would change, whether a target is right; then the views, which show the flows that you own, or whose owner you are a member of. `coco.tracking`, `coco.errors`, `coco.deliveries` and what `coco.status` says of failures leave out a flow whose source, key column, tracking table or owner is gone.',
- '{preview,verify,status,progress,errors,flows,sources,lookups,targets,deliveries,tracking,functions,workers}'),
+ '{preview,verify,lineage,outputs,history,explain,status,progress,errors,flows,sources,lookups,targets,deliveries,tracking,functions,workers}'),
 (4, 'Functions for queries', 'They can be called anywhere.',
  '{split_text,normalize_text,fingerprint,stable_uuid,local_files,list_files,read_file}'),
 (5, 'Functions over the network', 'They ask other servers, so they are volatile and may be slow. Examples, limits and errors: [functions.md](functions.md).',

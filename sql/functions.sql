@@ -1,5 +1,5 @@
 -- The functions. Each (but one) pins its search_path; what a user wrote runs under the flow's own.
--- What users call is described in comments/functions.sql.
+-- What users call is described in comments/.
 
 create function coco.create_flow(
   flow        text,
@@ -66,6 +66,17 @@ create function coco.set_query(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'set_query_wrapper';
 
+create function coco.alter_flow(
+  flow       text,
+  owner      regrole default null,
+  label      text    default null,
+  batch_size int     default null,
+  paused     boolean default null,
+  lineage_index boolean default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'alter_flow_wrapper';
+
 create function coco.drop_flow(
   flow         text,
   keep_targets boolean default true
@@ -121,6 +132,45 @@ create function coco.verify(
 ) returns setof record language c volatile strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'verify_wrapper';
+
+create function coco.history(
+  flow text,
+  out run bigint, out started timestamptz, out elapsed interval, out reason text, out by text,
+  out seen bigint, out skipped bigint, out unchanged bigint, out evaluated bigint,
+  out upserted bigint, out deleted bigint, out failed bigint, out error text, out label text
+) returns setof record language c stable strict
+  rows 1000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'history_wrapper';
+create function coco.explain(
+  flow text,
+  out section text, out name text, out detail text, out hint text
+) returns setof record language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'explain_wrapper';
+
+create function coco.lineage(
+  target text,
+  key    jsonb,
+  of_flow text default null,
+  out flow text, out source text, out source_relation regclass, out source_key jsonb, out state text,
+  out ordinal bigint, out content_fingerprint uuid, out logic_fingerprint uuid, out query text,
+  out functions jsonb, out label text, out process_ordinal bigint, out process_time timestamptz,
+  out memo jsonb, out byte_range int8range, out failure jsonb
+) returns setof record language c stable
+  rows 1
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'lineage_wrapper';
+
+create function coco.outputs(
+  flow       text,
+  source_key jsonb,
+  of_source  text default null,
+  out source text, out target text, out key jsonb, out listed boolean
+) returns setof record language c stable
+  rows 10
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'outputs_wrapper';
 
 create function coco.split_text(
   text     text,

@@ -2,7 +2,8 @@
 -- stands in comments/views.sql.
 
 create view coco.flows with (security_barrier) as
-select f.flow, f.owner, f.live, f.search_path, f.settings, f.created
+select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
+       f.lineage_index
   from coco.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
@@ -72,6 +73,7 @@ select f.flow,
                                              where a.attrelid = s.relation and a.attname = u.name
                                                and not a.attisdropped))
               then 'query broken'
+            when f.paused then 'paused'
             when x.flow is not null or d.flow is not null then 'error'
             when f.live and not exists (select from pg_catalog.pg_locks l
                             where l.locktype = 'object' and l.classid = 'coco.flow'::pg_catalog.regclass

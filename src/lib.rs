@@ -33,15 +33,21 @@ pgrx::extension_sql_file!("../sql/catalog.sql", name = "catalog", requires = ["s
 pgrx::extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["catalog"]);
 pgrx::extension_sql_file!("../sql/views.sql", name = "views", requires = ["functions"]);
 pgrx::extension_sql_file!(
-    "../sql/comments/functions.sql",
-    name = "function_comments",
+    "../sql/comments/flows.sql",
+    name = "said_flows",
     requires = ["functions"]
 );
 pgrx::extension_sql_file!(
-    "../sql/comments/views.sql",
-    name = "view_comments",
-    requires = ["views"]
+    "../sql/comments/looking.sql",
+    name = "said_looking",
+    requires = ["functions"]
 );
+pgrx::extension_sql_file!(
+    "../sql/comments/queries.sql",
+    name = "said_queries",
+    requires = ["functions"]
+);
+pgrx::extension_sql_file!("../sql/comments/views.sql", name = "said_views", requires = ["views"]);
 pgrx::extension_sql_file!("../sql/rights.sql", name = "rights", finalize);
 
 /// Called by Postgres when the library is loaded.

@@ -7,6 +7,10 @@ comment on column coco.flows.live is 'Whether workers keep it up to date.';
 comment on column coco.flows.search_path is 'Under which its queries are analysed and run.';
 comment on column coco.flows.settings is 'The settings it was declared under and always runs under: search_path, TimeZone, default_text_search_config, lc_time, lc_monetary.';
 comment on column coco.flows.created is 'When it was declared.';
+comment on column coco.flows.label is 'As coco.alter_flow has set it.';
+comment on column coco.flows.batch_size is 'Its own, in items; NULL: that of the setting coco.batch_size.';
+comment on column coco.flows.paused is 'Whether it is paused.';
+comment on column coco.flows.lineage_index is 'Whether coco.lineage finds listed target keys by an index.';
 
 comment on view coco.sources is 'The sources of your flows.';
 comment on column coco.sources.flow is 'The flow''s name.';
@@ -48,7 +52,7 @@ comment on column coco.targets.outbox is 'The table of what is to be sent.';
 
 comment on view coco.status is 'One row a flow: what it is doing, what is wrong and what to do.';
 comment on column coco.status.flow is 'The flow''s name.';
-comment on column coco.status.state is 'The first of these that holds. incomplete: it has no target yet. target dropped: the next update makes and fills it again. source dropped: or a lookup. query broken: something that a query reads is gone. error: an error ended the last turn of a live flow, or a target outside this database could not be sent to. no worker: live, and no worker runs in this database. failing: some items fail, or rows were refused. live. ready: not live.';
+comment on column coco.status.state is 'The first of these that holds. incomplete: it has no target yet. target dropped: the next update makes and fills it again. source dropped: or a lookup. query broken: something that a query reads is gone. paused: by coco.alter_flow. error: an error ended the last turn of a live flow, or a target outside this database could not be sent to. no worker: live, and no worker runs in this database. failing: some items fail, or rows were refused. live. ready: not live.';
 comment on column coco.status.pending is 'Entries of change logs that were not followed yet, of sources and lookups together, counted up to 100,000 of each; NULL where none is captured, and before the first update.';
 comment on column coco.status.lag is 'How long ago the flow had last followed what there was; 0 where nothing is pending.';
 comment on column coco.status.followed_at is 'When that was, of its sources and lookups the earliest.';

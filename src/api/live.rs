@@ -10,6 +10,12 @@ use crate::worker::{self, Served, shared};
 #[pg_extern(sql = false)]
 fn start(flow: &str) -> Result<(), ErrorReport> {
     live::start(flow)?;
+    serve(flow);
+    Ok(())
+}
+
+/// Sees to it that somebody keeps a live flow up to date.
+pub fn serve(flow: &str) {
     let taken = |seat| locks::seat_is_taken(seat).unwrap_or(false);
     match worker::serve(taken) {
         Served::Launcher => {}
@@ -26,7 +32,6 @@ fn start(flow: &str) -> Result<(), ErrorReport> {
             "All of max_worker_processes are taken. Raise it, and call coco.start again."
         ),
     }
-    Ok(())
 }
 
 #[pg_extern(sql = false)]

@@ -5,10 +5,13 @@
 
 pub mod capture;
 pub mod declare;
+pub mod explain;
 pub mod external;
 pub mod files;
 pub mod functions;
+pub mod history;
 pub mod inspect;
+pub mod lineage;
 pub mod live;
 pub mod memo;
 pub mod run;

@@ -40,6 +40,7 @@ fn update(
     // transaction.
     let reaches_out = {
         let ready = ready::ready(flow)?;
+        update::check_not_paused(&ready.flow)?;
         ready.flow.is_external() || ready.flow.asks_providers()
     };
     let rows = match reaches_out {

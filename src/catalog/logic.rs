@@ -11,8 +11,10 @@ use pgrx::pg_sys;
 use serde_json::json;
 
 use super::error::Result;
+use super::lineage;
 use super::model::Flow;
 use super::registry;
+use super::role::ActingAs;
 use super::sql::{self, arg};
 use crate::engine::fingerprint::Hasher;
 use crate::engine::version::{Fingerprint, LogicId};
@@ -117,7 +119,11 @@ select 'pg_type'::regclass::oid, t.oid, format('type %s', t.oid::regtype),
 /// Computes a flow's logic as it is now and returns the id under which it is kept.
 pub fn current(flow: &Flow) -> Result<LogicId> {
     let (fingerprint, parts) = compute(flow)?;
-    registry::logic_id(&flow.name, fingerprint, parts).map(LogicId)
+    if let Some(id) = registry::known_logic_id(&flow.name, fingerprint)? {
+        return Ok(LogicId(id));
+    }
+    let described = lineage::describe(flow, &parts)?;
+    registry::record_logic(&flow.name, fingerprint, parts, described).map(LogicId)
 }
 
 /// As [`current`], where it is recorded already, and for good.
@@ -130,6 +136,23 @@ pub fn kept(flow: &Flow) -> Result<Option<LogicId>> {
 pub fn known(flow: &Flow) -> Result<LogicId> {
     let (fingerprint, _) = compute(flow)?;
     Ok(LogicId(registry::known_logic_id(&flow.name, fingerprint)?.unwrap_or(0)))
+}
+
+/// Whether a flow has run under one logic alone.
+pub fn is_first(flow: &Flow) -> Result<bool> {
+    let _as = ActingAs::extension_owner()?;
+    let several = sql::one::<bool>(
+        "select true from coco.logic where flow = $1 offset 1 limit 1",
+        &[arg(flow.name.as_str())],
+    )?;
+    Ok(several.is_none())
+}
+
+/// The logic as it is now: its fingerprint, and the names of the parts that it is made from.
+pub fn covers(flow: &Flow) -> Result<(pgrx::Uuid, Vec<String>)> {
+    let (fingerprint, parts) = compute(flow)?;
+    let names = parts.as_object().into_iter().flatten().map(|(name, _)| name.clone());
+    Ok((fingerprint, names.collect()))
 }
 
 fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {

@@ -11,10 +11,12 @@ pub mod decide;
 #[cfg_attr(not(feature = "connectors"), allow(dead_code))]
 pub mod delivery;
 pub mod fingerprint;
+pub mod history;
 pub mod isolate;
 pub mod memo;
 #[cfg_attr(not(feature = "connectors"), allow(dead_code))]
 pub mod options;
+pub mod plan;
 #[cfg_attr(not(feature = "functions"), allow(dead_code))]
 pub mod provider;
 pub mod snapshot;
