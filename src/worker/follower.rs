@@ -8,7 +8,7 @@ use pgrx::guc::GucSetting;
 use pgrx::prelude::*;
 
 use super::sender::Sender;
-use super::transaction::{Failed, transaction};
+use super::transaction::{Failed, complain, transaction};
 use super::{MAX_SEATS, attach, attend, launch, shared, wait};
 use crate::catalog::backlog::Backlog;
 use crate::catalog::follow::Remembered;
@@ -443,17 +443,6 @@ fn rest() {
         // SAFETY: reads the clock.
         slot.since = unsafe { pg_sys::GetCurrentTimestamp() };
     });
-}
-
-fn complain(what: &str, failed: &Failed) {
-    let error = &failed.error;
-    let mut text = format!("coco worker: {what}: {} ({})", error.message, failed.sqlstate);
-    for (name, part) in [("DETAIL", &error.detail), ("HINT", &error.hint)] {
-        if let Some(part) = part {
-            text.push_str(&format!(" {name}: {part}"));
-        }
-    }
-    pgrx::log!("{text}");
 }
 
 /// Has what was paid for in a transaction that failed not be paid for again.

@@ -9,6 +9,7 @@ pub mod crash;
 mod databases;
 pub mod follower;
 mod launcher;
+mod log;
 mod runtime;
 mod sender;
 pub mod session;
@@ -29,9 +30,10 @@ const RESTART: Duration = Duration::from_secs(5);
 /// Places for workers in a database, at most.
 pub const MAX_SEATS: u16 = 32;
 
-/// Called when the library is loaded: who asks providers; shared memory and the launcher, where that
+/// Called when the library is loaded: the log; who asks providers; shared memory and the launcher, where that
 /// can still be had.
 pub fn define() {
+    log::define();
     provided::asked_by(Asking { reach: asking::reach, ask: asking::ask });
     // SAFETY: reads the postmaster's state.
     if !unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
@@ -171,6 +173,7 @@ pub fn pause(timeout: Duration) {
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
     runtime::listen();
+    log::report_waiting();
     pgrx::check_for_interrupts!();
 }
 

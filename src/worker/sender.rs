@@ -198,10 +198,12 @@ impl Sender {
     ) -> Result<(), Failed> {
         step.troubled = true;
         transaction(|| delivery::troubled(target, trouble))?;
-        pgrx::log!(
-            "coco worker: flow \"{flow}\": a target cannot be sent to: {} ({})",
-            trouble.message,
-            trouble.sqlstate
+        tracing::warn!(
+            sqlstate = trouble.sqlstate,
+            detail = trouble.detail.as_deref(),
+            hint = trouble.hint.as_deref(),
+            "flow \"{flow}\": a target cannot be sent to: {}",
+            trouble.message
         );
         self.leave(target)
     }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::follower::keep_rolled_back;
 use super::sender::{self, Sender};
-use super::transaction::{Failed, transaction};
+use super::transaction::{Failed, complain, transaction};
 use super::{attach, attend, pause, shared, wait};
 use crate::catalog::backlog::Backlog;
 use crate::catalog::error::Error;
@@ -198,7 +198,7 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
         },
     };
     if let Err(failed) = transaction(|| delivery::leave(number(0), &outcome)) {
-        pgrx::log!("coco worker: a result cannot be left: {}", failed.error.message);
+        complain("a result cannot be left", &failed);
     }
     if let Order::Update(mode) = order {
         let mut counts = Counts::default();
@@ -206,8 +206,13 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
         let reason = done.reason.or(Reason::asked(mode)).unwrap_or_default();
         let entry = Entry { started, elapsed, reason, by: By::Session, counts, error };
         // Where another has the flow by now it is not waited for: the session waits for this one.
-        if let Err(failed) = transaction(|| history::note_if_free(flow, &[entry])) {
-            pgrx::log!("coco worker: a run cannot be noted: {}", failed.error.message);
+        let noted =
+            transaction(|| match history::note_if_free(flow, std::slice::from_ref(&entry))? {
+                true => Ok(()),
+                false => history::log(flow, &entry),
+            });
+        if let Err(failed) = noted {
+            complain("a run cannot be noted", &failed);
         }
     }
 }
