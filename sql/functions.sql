@@ -156,6 +156,13 @@ create function coco.explain(
 comment on function coco.explain is
 'How a flow works, a row for each thing that is to be known: its sources, lookups and targets; what the content and logic fingerprints cover; which change leads to what; the statement that evaluates a batch, its plans for one item and for coco.batch_size items, whether they are set-based, and indexes that they would want; warnings. Plans are made as the flow''s owner; nothing of the flow is executed. For the flow''s owner (else 42501); 55000 where its query is broken.';
 
+create function coco.diagram(flow text default null) returns text
+  language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'diagram_wrapper';
+comment on function coco.diagram is
+'A flow, or by default all flows that you may see, as a flowchart in Mermaid''s language: sources, lookups (dotted), memoised functions, targets, by server where they are outside this database; flows in the colour of their state. A table that is the target of one flow and the source of another stands there once. 42704 where there is no such flow, 42501 where it is another''s.';
+
 create function coco.split_text(
   text     text,
   size     int,

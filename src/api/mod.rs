@@ -12,6 +12,7 @@ pub mod functions;
 pub mod inspect;
 pub mod live;
 pub mod memo;
+pub mod picture;
 pub mod run;
 pub mod settings;
 pub mod text;
