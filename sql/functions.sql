@@ -206,6 +206,12 @@ create function coco.outputs(
   as 'MODULE_PATHNAME', 'outputs_wrapper';
 comment on function coco.outputs is
 'The target rows that come of a source item. source_key: {"column": value} for each column of the source key; of_source: which one, where the flow has several. listed: whether the item''s tracking row lists the key; otherwise the row has the item''s key in it.';
+create function coco.diagram(flow text default null) returns text
+  language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'diagram_wrapper';
+comment on function coco.diagram is
+'A flow, or by default all flows that you may see, as a flowchart in Mermaid''s language: sources, lookups (dotted), memoised functions, targets, by server where they are outside this database; flows in the colour of their state. A table that is the target of one flow and the source of another stands there once. 42704 where there is no such flow, 42501 where it is another''s.';
 
 create function coco.split_text(
   text     text,

@@ -20,6 +20,7 @@ pub mod failure;
 pub mod follow;
 pub mod generation;
 pub mod history;
+pub mod graph;
 pub mod inspect;
 pub mod lineage;
 pub mod live;

@@ -12,8 +12,10 @@ pub mod decide;
 pub mod delivery;
 pub mod fingerprint;
 pub mod history;
+pub mod graph;
 pub mod isolate;
 pub mod memo;
+pub mod mermaid;
 #[cfg_attr(not(feature = "connectors"), allow(dead_code))]
 pub mod options;
 pub mod plan;
