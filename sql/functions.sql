@@ -172,6 +172,11 @@ create function coco.outputs(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'outputs_wrapper';
 
+create function coco.diagram(flow text default null) returns text
+  language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'diagram_wrapper';
+
 create function coco.split_text(
   text     text,
   size     int,

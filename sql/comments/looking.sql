@@ -138,3 +138,11 @@ named where the plan for one item reads all of a table of 1 MB or more, and wher
 target whose indexes do not begin with the item's key. What a function does inside stands in no plan.
 
 Errors: 42704 no such flow; 42501 it is not yours; 55000 its query is broken.$doc$;
+
+comment on function coco.diagram is $doc$A flow, or all flows that you may see, as a flowchart in Mermaid's language: sources, lookups (dotted), memoised functions, targets, by server where they are outside this database; flows in the colour of their state. A table that is the target of one flow and the source of another stands there once.
+
+flow: its name; NULL: all.
+
+    SELECT coco.diagram('doc_chunks');
+
+Errors: 42704 no such flow; 42501 it is not yours.$doc$;

@@ -19,6 +19,7 @@ pub mod external;
 pub mod failure;
 pub mod follow;
 pub mod generation;
+pub mod graph;
 pub mod history;
 pub mod inspect;
 pub mod lineage;
