@@ -53,12 +53,12 @@ select w.pid, w.seat, f.flow, s.name as source,
 comment on view coco.workers is 'Workers of this database: the flow and source each is working on, since when, and what it has done since it began. Empty without coco in shared_preload_libraries.';
 
 create view coco.progress as
-select f.flow, s.name as source, w.pid, w.done, w.total, w.since
-  from coco.worker_rows() w
-  join coco.flow f on f.id = w.flow and pg_catalog.pg_has_role(f.owner, 'usage')
-  join coco.source s on s.id = w.source
- where w.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
-comment on view coco.progress is 'What workers are doing for your flows at this moment: items done, of those there are to look at.';
+select f.flow, s.name as source, p.pid, p.done, p.total, p.since, p.ends_at
+  from coco.progress_rows() p
+  join coco.flow f on f.id = p.flow and pg_catalog.pg_has_role(f.owner, 'usage')
+  join coco.source s on s.id = p.source and s.flow = f.flow
+ where p.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
+comment on view coco.progress is 'What workers and sessions are doing for your flows at this moment: items done, of those there are to look at, and when that will be over at the present pace. Empty without coco in shared_preload_libraries.';
 
 create view coco.deliveries as select * from coco.delivery_rows();
 comment on view coco.deliveries is 'Your targets outside this database: entries of the outbox that are to be sent (counted up to 100,000), rows that were refused, when something was last sent, and what hinders it.';
