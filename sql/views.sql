@@ -46,11 +46,11 @@ select w.pid, w.seat, f.flow, s.name as source,
  where w.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
 
 create view coco.progress as
-select f.flow, s.name as source, w.pid, w.done, w.total, w.since
-  from coco.worker_rows() w
-  join coco.flow f on f.id = w.flow and pg_catalog.pg_has_role(f.owner, 'usage')
-  join coco.source s on s.id = w.source
- where w.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
+select f.flow, s.name as source, p.pid, p.done, p.total, p.since, p.ends_at
+  from coco.progress_rows() p
+  join coco.flow f on f.id = p.flow and pg_catalog.pg_has_role(f.owner, 'usage')
+  join coco.source s on s.id = p.source and s.flow = f.flow
+ where p.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
 
 create view coco.deliveries as select * from coco.delivery_rows();
 

@@ -118,13 +118,14 @@ comment on column coco.workers.upserted is 'Target rows inserted or updated sinc
 comment on column coco.workers.deleted is 'Target rows deleted since it started.';
 comment on column coco.workers.failed is 'Items that failed since it started.';
 
-comment on view coco.progress is 'What workers are doing for your flows at this moment: one row for each that works.';
+comment on view coco.progress is 'What workers and sessions are doing for your flows at this moment: one row for each that works. Empty without coco in shared_preload_libraries.';
 comment on column coco.progress.flow is 'The flow''s name.';
 comment on column coco.progress.source is 'The source''s name in the flow.';
-comment on column coco.progress.pid is 'The worker''s process.';
-comment on column coco.progress.done is 'Items looked at in this turn; it moves a batch at a time.';
-comment on column coco.progress.total is 'Items to look at in this turn.';
-comment on column coco.progress.since is 'When it turned to the flow.';
+comment on column coco.progress.pid is 'The process: a worker''s, or that of a session which calls coco.update.';
+comment on column coco.progress.done is 'Items looked at in this update or turn; it moves a batch at a time.';
+comment on column coco.progress.total is 'Items to look at in it.';
+comment on column coco.progress.since is 'When it turned to the source.';
+comment on column coco.progress.ends_at is 'When it will be over at the pace until now; NULL as long as there is none.';
 
 comment on view coco.deliveries is 'Your targets outside this database. One that waits because another of its server''s is in trouble has no error of its own.';
 comment on column coco.deliveries.flow is 'The flow''s name.';
