@@ -9,6 +9,7 @@ create table coco.flow (
   settings    jsonb not null,
   live        boolean not null default false,
   memo        regclass,
+  label       text,
   created     timestamptz not null default pg_catalog.now()
 );
 comment on table coco.flow is 'Declared flows. Written by coco''s functions alone.';
@@ -120,6 +121,27 @@ create table coco.trouble (
 );
 comment on table coco.trouble is 'Live flows whose last run failed as a whole. Written by coco''s workers alone.';
 
+-- A row for each run; of a live flow, for what its worker did in up to a minute.
+create table coco.history_entry (
+  run       bigint generated always as identity,
+  flow      int not null references coco.flow (id) on delete cascade,
+  started   timestamptz not null,
+  elapsed   interval not null,
+  reason    text not null,
+  by        text not null check (by in ('session', 'worker')),
+  seen      bigint not null,
+  skipped   bigint not null,
+  unchanged bigint not null,
+  evaluated bigint not null,
+  upserted  bigint not null,
+  deleted   bigint not null,
+  failed    bigint not null,
+  error     text,
+  label     text,
+  primary key (flow, run)
+);
+comment on table coco.history_entry is 'Runs of flows, the last coco.history_size of each. Written by coco''s functions and workers alone.';
+
 -- By name, with schema and argument types: pg_upgrade takes no table with a column of type regprocedure.
 create table coco.memoised (
   function   text primary key,
@@ -172,7 +194,7 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints a flow has run under, with the parts each was made from. Written by coco''s functions alone.';
 
-revoke all on coco.capture, coco.cursor, coco.trouble, coco.delivery, coco.run, coco.flow, coco.source, coco.target, coco.logic, coco.memoised, coco.memo, coco.spending from public;
+revoke all on coco.capture, coco.cursor, coco.trouble, coco.delivery, coco.run, coco.history_entry, coco.flow, coco.source, coco.target, coco.logic, coco.memoised, coco.memo, coco.spending from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
@@ -180,6 +202,8 @@ select pg_catalog.pg_extension_config_dump('coco.source', '');
 select pg_catalog.pg_extension_config_dump('coco.target', '');
 select pg_catalog.pg_extension_config_dump('coco.delivery', '');
 select pg_catalog.pg_extension_config_dump('coco.logic', '');
+select pg_catalog.pg_extension_config_dump('coco.history_entry', '');
+select pg_catalog.pg_extension_config_dump('coco.history_entry_run_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.memoised', '');
 select pg_catalog.pg_extension_config_dump('coco.memo', '');
 select pg_catalog.pg_extension_config_dump('coco.spending', '');

@@ -147,6 +147,17 @@ create function coco.verify(
 comment on function coco.verify is
 'Compares each target of a flow with its query over everything: missing, extra and different rows; no row when all is well. Items that fail, and their rows, are left out. With repair, mends what it returns.';
 
+create function coco.history(
+  flow text,
+  out run bigint, out started timestamptz, out elapsed interval, out reason text, out by text,
+  out seen bigint, out skipped bigint, out unchanged bigint, out evaluated bigint,
+  out upserted bigint, out deleted bigint, out failed bigint, out error text, out label text
+) returns setof record language c stable strict
+  rows 1000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'history_wrapper';
+comment on function coco.history is
+'The last runs of a flow, at most coco.history_size, the newest first. reason: first (nothing was tracked yet), logic (the query or what it reaches had changed), change (sources or lookups may have), retry, full (full_reprocess) or reexport. by: session (coco.update) or worker: of a live flow a row is what its worker did in up to a minute. elapsed: time spent. Counts are sums over the flow''s sources; error says why a run failed as a whole (one that failed in the caller''s transaction was rolled back with its row); label is that of the flow when it ran.';
 create function coco.explain(
   flow text,
   out section text, out name text, out detail text, out hint text

@@ -9,6 +9,7 @@ pub mod explain;
 pub mod external;
 pub mod files;
 pub mod functions;
+pub mod history;
 pub mod inspect;
 pub mod live;
 pub mod memo;

@@ -2,6 +2,7 @@
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry};
 
+use crate::catalog::history::SIZE as HISTORY_SIZE;
 use crate::catalog::update::{BATCH_SIZE, SEGMENT_SIZE};
 use crate::worker::MAX_SEATS;
 use crate::worker::crash::CRASH_POINT;
@@ -38,6 +39,16 @@ pub fn define() {
         1024 * 1024,
         GucContext::Userset,
         GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"coco.history_size",
+        c"Number of runs that coco.history keeps of each flow; 0 notes none.",
+        c"The oldest ones go as new ones are noted.",
+        &HISTORY_SIZE,
+        0,
+        100_000,
+        GucContext::Userset,
+        GucFlags::default(),
     );
     GucRegistry::define_string_guc(
         c"coco.crash_point",

@@ -219,6 +219,11 @@ impl Following {
         Ok(())
     }
 
+    /// The logic with which the source was followed before.
+    pub fn logic_before(&self) -> Option<LogicId> {
+        self.before.as_ref().map(|cursor| cursor.logic)
+    }
+
     /// The cursor that is stored when what was found is written.
     pub fn next(&self) -> &Cursor {
         &self.next

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::error::Result;
 use super::model::Flow;
 use super::registry;
+use super::role::ActingAs;
 use super::sql::{self, arg};
 use crate::engine::fingerprint::Hasher;
 use crate::engine::version::{Fingerprint, LogicId};
@@ -130,6 +131,16 @@ pub fn kept(flow: &Flow) -> Result<Option<LogicId>> {
 pub fn known(flow: &Flow) -> Result<LogicId> {
     let (fingerprint, _) = compute(flow)?;
     Ok(LogicId(registry::known_logic_id(&flow.name, fingerprint)?.unwrap_or(0)))
+}
+
+/// Whether a flow has run under one logic alone.
+pub fn is_first(flow: &Flow) -> Result<bool> {
+    let _as = ActingAs::extension_owner()?;
+    let several = sql::one::<bool>(
+        "select true from coco.logic where flow = $1 offset 1 limit 1",
+        &[arg(flow.name.as_str())],
+    )?;
+    Ok(several.is_none())
 }
 
 /// The logic as it is now: its fingerprint, and the names of the parts that it is made from.

@@ -20,6 +20,7 @@ pub mod failure;
 pub mod follow;
 pub mod generation;
 pub mod graph;
+pub mod history;
 pub mod inspect;
 pub mod live;
 pub mod locks;

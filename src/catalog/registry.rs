@@ -12,6 +12,33 @@ use super::role::{self, ActingAs, Settings};
 use super::sql::{self, arg};
 use super::tuples::OneSnapshot;
 
+/// A flow by its name: what of it is there even where a part of it is lost.
+pub struct Identity {
+    pub id: i32,
+    pub owner: pgrx::pg_sys::Oid,
+}
+
+/// Finds a flow for its owner.
+pub fn identify(name: &str) -> Result<Identity> {
+    let acting = ActingAs::extension_owner()?;
+    let found =
+        sql::select("select id, owner::oid from coco.flow where flow = $1", &[arg(name)], |r| {
+            Ok(Identity { id: sql::required(r, 1)?, owner: sql::required(r, 2)? })
+        })?;
+    drop(acting);
+    let identity = found.into_iter().next().ok_or_else(|| missing(name))?;
+    check_rights(name, identity.owner)?;
+    Ok(identity)
+}
+
+fn missing(name: &str) -> Error {
+    Error::new(
+        pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        format!("flow \"{name}\" does not exist"),
+    )
+    .hint("The view coco.flows lists your flows.")
+}
+
 /// Loads a flow for its owner, whole: with a query that reads what is there.
 pub fn load(name: &str) -> Result<Flow> {
     let mut flow = load_to_change(name)?;
@@ -70,11 +97,7 @@ pub fn load_to_change(name: &str) -> Result<Flow> {
         },
     )?;
     let Some((mut flow, owner_exists)) = found.into_iter().next() else {
-        return Err(Error::new(
-            pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("flow \"{name}\" does not exist"),
-        )
-        .hint("The view coco.flows lists your flows."));
+        return Err(missing(name));
     };
     drop(_as);
     check_owner(&flow)?;
@@ -93,11 +116,15 @@ pub fn load_to_change(name: &str) -> Result<Flow> {
 
 /// Refuses whoever has not the rights of a flow's owner.
 pub fn check_owner(flow: &Flow) -> Result<()> {
-    match role::has_rights_of(flow.owner) {
+    check_rights(&flow.name, flow.owner)
+}
+
+fn check_rights(flow: &str, owner: pgrx::pg_sys::Oid) -> Result<()> {
+    match role::has_rights_of(owner) {
         true => Ok(()),
         false => Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("must be owner of flow \"{}\"", flow.name),
+            format!("must be owner of flow \"{flow}\""),
         )),
     }
 }

@@ -18,6 +18,7 @@ use super::detect::{self, Candidate, Candidates, Scan};
 use super::error::{Error, Result};
 use super::follow::{self, Kept, Looking, Remembered};
 use super::generation;
+use super::history;
 use super::logic;
 use super::lookup::{self, Forced};
 use super::memo::{self, Recalling, store};
@@ -29,6 +30,7 @@ use super::target_table;
 use super::tuples::{OneSnapshot, Statements};
 use crate::engine::counts::Counts;
 use crate::engine::decide::{Decision, Mode};
+use crate::engine::history::{By as Asked, Entry, Reason};
 use crate::engine::memo::Stats;
 use crate::engine::version::{LogicId, ProcessOrdinal};
 
@@ -93,7 +95,19 @@ impl SourceCounts {
 
 /// Brings all targets of a flow up to date; a row per source.
 pub fn update(name: &str, mode: Mode, limits: Limits) -> Result<Vec<SourceCounts>> {
-    Ok(run(&*ready::locked(name)?, mode, limits, By::Caller)?.sources)
+    let (started, began) = (now_micros(), Instant::now());
+    let ready = ready::locked(name)?;
+    let turn = run(&ready, mode, limits, By::Caller)?;
+    let entry = Entry {
+        started,
+        elapsed: began.elapsed(),
+        reason: turn.reason.unwrap_or_default(),
+        by: Asked::Session,
+        counts: turn.counts(),
+        error: None,
+    };
+    history::note(ready.flow.id, &[entry])?;
+    Ok(turn.sources)
 }
 
 /// For whom an update is.
@@ -137,6 +151,10 @@ pub fn part(name: &str, mode: Mode, limits: Limits, backlog: &Backlog) -> Result
 /// What a worker has done for a live flow.
 pub struct Turn {
     pub sources: Vec<SourceCounts>,
+    /// Why it looked at what it looked at; `None` where it went on with what an earlier one had found.
+    pub reason: Option<Reason>,
+    /// Of the failed items, those that were left to wait for their next retry.
+    pub waiting: i64,
     /// What is to be remembered, once this is committed.
     pub kept: Vec<Kept>,
     /// Changes are left.
@@ -147,6 +165,15 @@ pub struct Turn {
     pub again: Option<Duration>,
     /// The flow has targets outside this database, which are sent to afterwards.
     pub external: bool,
+}
+
+impl Turn {
+    /// The counts of all sources.
+    pub fn counts(&self) -> Counts {
+        let mut all = Counts::default();
+        self.sources.iter().for_each(|source| all += source.counts);
+        all
+    }
 }
 
 /// Follows a live flow for a while; `None` where somebody else is updating it,
@@ -218,6 +245,8 @@ fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: B
     let mut run = Run { flow, writers, writing, limits, by, recalling };
     let mut turn = Turn {
         sources: vec![],
+        reason: None,
+        waiting: 0,
         kept: vec![],
         more: false,
         uncaptured: false,
@@ -291,6 +320,7 @@ impl Run<'_> {
         let mut counts = Counts::default();
         let mut present = 0;
         let mut set_aside = false;
+        let mut reason = Reason::Change;
         let (keys, all) = match (&following.looking, &lookups.forced, &keys) {
             (_, Forced::All, _) => (None, Some(Scan { mode: mode.evaluating_all(), logic })),
             (_, _, Some(keys)) => (Some(keys), None),
@@ -306,6 +336,7 @@ impl Run<'_> {
             counts.seen = present + following.waiting;
             counts.failed += following.waiting;
             present += following.waiting;
+            turn.waiting += following.waiting;
         } else if let Some(scan) = all {
             for writer in &mut self.writers {
                 writer.fresh = target_table::is_empty(writer.target)?;
@@ -315,6 +346,7 @@ impl Run<'_> {
                 Forced::All => None,
             };
             let tracked = detect::tracked(&statements, source)?;
+            reason = self.reason(following.logic_before(), tracked)?;
             let mut changed = detect::scan(&statements, source, scan, forced)?;
             // Items in the source are those tracked, less the gone, and the new.
             counts.seen = tracked;
@@ -339,6 +371,7 @@ impl Run<'_> {
                 self.writing = writing;
             }
         }
+        turn.reason = turn.reason.max(Reason::asked(mode).or(Some(reason)));
         let left_out = counts.seen - present;
         match source.ordinal {
             Some(_) => counts.skipped += left_out,
@@ -362,6 +395,18 @@ impl Run<'_> {
         }
         turn.kept.extend(following.done(source, live, self.limits.segment_bytes)?);
         Ok(counts)
+    }
+
+    /// Why a scan looks at all items of a source, of which so many are tracked.
+    fn reason(&self, before: Option<LogicId>, tracked: i64) -> Result<Reason> {
+        Ok(match before {
+            None if tracked == 0 => Reason::First,
+            None => Reason::Change,
+            Some(logic) if logic == self.writing.logic => Reason::Change,
+            // Somebody has not finished: with the first logic that there was, or with another.
+            Some(backlog::UNFINISHED) if logic::is_first(self.flow)? => Reason::First,
+            Some(_) => Reason::Logic,
+        })
     }
 
     /// Works off a part of what a scan has set aside.

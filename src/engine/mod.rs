@@ -12,6 +12,7 @@ pub mod decide;
 pub mod delivery;
 pub mod fingerprint;
 pub mod graph;
+pub mod history;
 pub mod isolate;
 pub mod memo;
 pub mod mermaid;

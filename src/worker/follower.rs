@@ -13,10 +13,13 @@ use super::{MAX_SEATS, attach, attend, launch, shared, wait};
 use crate::catalog::backlog::Backlog;
 use crate::catalog::follow::Remembered;
 use crate::catalog::generation;
+use crate::catalog::history;
 use crate::catalog::live::{self, Live};
 use crate::catalog::locks;
 use crate::catalog::memo::{self, resolve};
 use crate::catalog::update::{self, Limits, Progress, Turn};
+use crate::engine::counts::Counts;
+use crate::engine::history::{By, Entry, Reason, Stretch};
 
 /// Workers a database, at most.
 pub static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
@@ -61,6 +64,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         backlogs: HashMap::new(),
         behind: HashMap::new(),
         mended: HashMap::new(),
+        stretches: HashMap::new(),
         first: 0,
         others: HashMap::new(),
         sender: Sender::default(),
@@ -94,6 +98,8 @@ struct Worker {
     behind: HashMap<i32, u32>,
     /// When triggers of a flow's sources were last to be put back.
     mended: HashMap<i32, Instant>,
+    /// What was done for a flow and is not noted yet.
+    stretches: HashMap<i32, Stretch>,
     /// Where in the list of flows the next round begins.
     first: usize,
     /// Further workers, which the first one has started.
@@ -134,6 +140,8 @@ impl Worker {
                         self.backlogs.retain(|id, _| live(id));
                         self.behind.retain(|id, _| live(id));
                         self.mended.retain(|id, _| live(id));
+                        let stopped = self.stretches.iter_mut().filter(|(id, _)| !live(id));
+                        stopped.for_each(|(_, stretch)| stretch.close());
                         // What a flow is, it is until the generation changes.
                         self.local.clear();
                         self.complained.retain(|id, _| live(id));
@@ -162,6 +170,7 @@ impl Worker {
                 }
             }
             let pause = self.round();
+            self.note();
             // What it did becomes visible in the statistics, from which autovacuum knows what to do;
             // the server sees to it that this is not too often.
             // SAFETY: outside of a transaction.
@@ -199,7 +208,10 @@ impl Worker {
                 pause = pause.map(|p| p.min(flow.wait));
                 continue;
             }
-            match self.turn(flow, count == 1) {
+            let (started, began) = (update::now_micros(), Instant::now());
+            let done = self.turn(flow, count == 1);
+            self.took_turn(flow, started, began.elapsed(), &done);
+            match done {
                 Ok(None) => {}
                 Ok(Some(turn)) => {
                     match turn.external {
@@ -285,6 +297,52 @@ impl Worker {
         }
         end(done);
         Ok(turn)
+    }
+
+    /// Adds a turn to what is to be noted of a flow.
+    fn took_turn(
+        &mut self,
+        flow: &Live,
+        started: i64,
+        elapsed: Duration,
+        turn: &Result<Option<Turn>, Failed>,
+    ) {
+        let (mut counts, mut reason, mut error) = (Counts::default(), None, None);
+        match turn {
+            Ok(None) => return,
+            Ok(Some(turn)) => {
+                reason = turn.reason;
+                counts = turn.counts();
+                // What waits for its next retry is counted by each turn.
+                counts.seen -= turn.waiting;
+                counts.failed -= turn.waiting;
+            }
+            Err(failed) => error = Some(failed.error.message.clone()),
+        }
+        let by = By::Worker;
+        let entry = Entry { started, elapsed, reason: Reason::default(), by, counts, error };
+        self.stretches.entry(flow.id).or_default().add(entry, reason, Instant::now());
+    }
+
+    /// Notes what was done for flows, where it is time.
+    fn note(&mut self) {
+        let now = Instant::now();
+        let known: HashSet<i32> = self.known.iter().map(|f| f.id).collect();
+        self.stretches.retain(|id, stretch| {
+            let due = stretch.due(now);
+            if !due.is_empty() {
+                match transaction(|| history::note_if_free(*id, due)) {
+                    Ok(true) => stretch.noted(now),
+                    // Somebody is working on it.
+                    Ok(false) => {}
+                    Err(failed) => {
+                        complain("what was done cannot be noted", &failed);
+                        stretch.noted(now);
+                    }
+                }
+            }
+            known.contains(id) || !stretch.due(now).is_empty()
+        });
     }
 
     /// Records what happened in a transaction that it cannot undo.

@@ -21,6 +21,7 @@ use crate::catalog::backlog::Backlog;
 use crate::catalog::error::Error;
 use crate::catalog::external::delivery::{self, Outcome};
 use crate::catalog::external::outbox;
+use crate::catalog::history;
 use crate::catalog::live;
 use crate::catalog::locks;
 use crate::catalog::memo::resolve;
@@ -29,6 +30,7 @@ use crate::catalog::subtransaction;
 use crate::catalog::update::{self, Limits, SourceCounts};
 use crate::engine::counts::Counts;
 use crate::engine::decide::Mode;
+use crate::engine::history::{By, Entry, Reason};
 
 /// What a worker is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +176,12 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     resolve::watch();
     let flow = number(1) as i32;
     shared::report(|slot| slot.flow = flow);
-    let outcome = match work(flow, order, limits) {
+    let (started, began) = (update::now_micros(), Instant::now());
+    let mut done = Done::default();
+    let worked = work(flow, order, limits, &mut done);
+    let elapsed = began.elapsed();
+    let error = worked.as_ref().err().map(|failed| failed.error.message.clone());
+    let outcome = match worked {
         Ok(counts) => Outcome {
             counts: Some(counts),
             sqlstate: None,
@@ -193,9 +200,26 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     if let Err(failed) = transaction(|| delivery::leave(number(0), &outcome)) {
         pgrx::log!("coco worker: a result cannot be left: {}", failed.error.message);
     }
+    if let Order::Update(mode) = order {
+        let mut counts = Counts::default();
+        done.sources.iter().for_each(|source| counts += source.counts);
+        let reason = done.reason.or(Reason::asked(mode)).unwrap_or_default();
+        let entry = Entry { started, elapsed, reason, by: By::Session, counts, error };
+        // Where another has the flow by now it is not waited for: the session waits for this one.
+        if let Err(failed) = transaction(|| history::note_if_free(flow, &[entry])) {
+            pgrx::log!("coco worker: a run cannot be noted: {}", failed.error.message);
+        }
+    }
 }
 
-fn work(flow: i32, order: Order, limits: Limits) -> Result<Value, Failed> {
+/// What was done so far.
+#[derive(Default)]
+struct Done {
+    sources: Vec<SourceCounts>,
+    reason: Option<Reason>,
+}
+
+fn work(flow: i32, order: Order, limits: Limits, done: &mut Done) -> Result<Value, Failed> {
     let Some(flow) = transaction(|| live::name(flow))? else {
         return Err(Failed::from(
             Error::new(
@@ -216,13 +240,13 @@ fn work(flow: i32, order: Order, limits: Limits) -> Result<Value, Failed> {
                     _ => Ok(()),
                 }
             })?;
-            let (mut sources, mut sender) = (Vec::new(), Sender::default());
-            let mut refused = evaluate(&flow, mode, limits, &mut sources, &mut sender)?;
+            let mut sender = Sender::default();
+            let mut refused = evaluate(&flow, mode, limits, done, &mut sender)?;
             refused += send(&flow, &mut sender)?;
-            if let Some(first) = sources.first_mut() {
+            if let Some(first) = done.sources.first_mut() {
                 first.counts.failed += refused;
             }
-            Ok(sources.iter().map(count).collect())
+            Ok(done.sources.iter().map(count).collect())
         }
     }
 }
@@ -233,7 +257,7 @@ fn evaluate(
     flow: &str,
     mode: Mode,
     limits: Limits,
-    all: &mut Vec<SourceCounts>,
+    done: &mut Done,
     sender: &mut Sender,
 ) -> Result<i64, Failed> {
     // What failed is tried once: in one transaction.
@@ -247,9 +271,10 @@ fn evaluate(
         let part = transaction(|| update::part(flow, mode, limits, &backlog))
             .inspect(|_| resolve::committed())
             .inspect_err(|_| keep_rolled_back())?;
+        done.reason = done.reason.max(part.reason);
         for (n, source) in part.sources.into_iter().enumerate() {
-            match all.get_mut(n) {
-                None => all.push(source),
+            match done.sources.get_mut(n) {
+                None => done.sources.push(source),
                 Some(sum) => {
                     sum.counts += source.counts;
                     sum.elapsed += source.elapsed;

@@ -60,19 +60,7 @@ fn check_name(argument: &str, name: &str) -> Result<()> {
 
 /// Drops a flow. It need not be whole: what is still there goes.
 pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
-    let acting = ActingAs::extension_owner()?;
-    let found =
-        sql::select("select id, owner::oid from coco.flow where flow = $1", &[arg(name)], |r| {
-            Ok((sql::required::<i32>(r, 1)?, sql::required::<pg_sys::Oid>(r, 2)?))
-        })?;
-    drop(acting);
-    let Some((id, owner)) = found.into_iter().next() else {
-        registry::load(name)?;
-        return Ok(());
-    };
-    if !role::has_rights_of(owner) {
-        registry::load(name)?;
-    }
+    let registry::Identity { id, owner } = registry::identify(name)?;
     // What a worker is doing for it is waited for, before any row of the catalog is locked.
     locks::flow(id)?;
     let acting = ActingAs::extension_owner()?;

@@ -1,0 +1,118 @@
+//! The runs of flows that are kept for `coco.history`.
+
+use pgrx::datum::{Interval, TimestampWithTimeZone};
+use pgrx::guc::GucSetting;
+use pgrx::pg_sys;
+
+use super::error::Result;
+use super::locks;
+use super::registry;
+use super::role::ActingAs;
+use super::sql::{self, arg};
+use crate::engine::counts::Counts;
+use crate::engine::history::Entry;
+
+/// `coco.history_size`: runs kept of each flow; 0 notes none.
+pub static SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
+
+/// Notes runs of a flow, if it is still there, and drops the oldest ones that are too many. The caller
+/// has the flow's lock.
+pub fn note(flow: i32, entries: &[Entry]) -> Result<()> {
+    let size = SIZE.get();
+    if size == 0 || entries.is_empty() {
+        return Ok(());
+    }
+    let _as = ActingAs::extension_owner()?;
+    for entry in entries {
+        let c = &entry.counts;
+        sql::execute(
+            "insert into coco.history_entry
+                    (flow, started, elapsed, reason, by, seen, skipped, unchanged, evaluated,
+                     upserted, deleted, failed, error, label)
+             select id, to_timestamp($2 / 1000000.0), $3 * interval '1 microsecond', $4, $5, $6, $7,
+                    $8, $9, $10, $11, $12, $13, label
+               from coco.flow where id = $1",
+            &[
+                arg(flow),
+                arg(entry.started),
+                arg(entry.elapsed.as_micros() as f64),
+                arg(entry.reason.name()),
+                arg(entry.by.name()),
+                arg(c.seen),
+                arg(c.skipped),
+                arg(c.unchanged),
+                arg(c.evaluated),
+                arg(c.upserted),
+                arg(c.deleted),
+                arg(c.failed),
+                arg(entry.error.clone()),
+            ],
+        )?;
+    }
+    // Where statements read as of earlier, what another has dropped since would be an error.
+    // SAFETY: reads the backend's own state.
+    if unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32 {
+        return Ok(());
+    }
+    sql::execute(
+        "delete from coco.history_entry
+          where flow = $1
+            and run <= (select run from coco.history_entry
+                         where flow = $1 order by run desc offset $2 limit 1)",
+        &[arg(flow), arg(i64::from(size))],
+    )?;
+    Ok(())
+}
+
+/// As [`note`], but for who has not the flow's lock: `false`, and nothing is noted, where another has it.
+pub fn note_if_free(flow: i32, entries: &[Entry]) -> Result<bool> {
+    if !locks::flow_if_free(flow)? {
+        return Ok(false);
+    }
+    note(flow, entries)?;
+    Ok(true)
+}
+
+/// A run as it is shown.
+pub struct Run {
+    pub run: i64,
+    pub started: TimestampWithTimeZone,
+    pub elapsed: Interval,
+    pub reason: String,
+    pub by: String,
+    pub counts: Counts,
+    pub error: Option<String>,
+    pub label: Option<String>,
+}
+
+/// The runs of one of the caller's flows, the newest first.
+pub fn runs(name: &str) -> Result<Vec<Run>> {
+    let flow = registry::identify(name)?.id;
+    let _as = ActingAs::extension_owner()?;
+    sql::select(
+        "select run, started, elapsed, reason, by, seen, skipped, unchanged, evaluated, upserted,
+                deleted, failed, error, label
+           from coco.history_entry where flow = $1 order by run desc",
+        &[arg(flow)],
+        |r| {
+            Ok(Run {
+                run: sql::required(r, 1)?,
+                started: sql::required(r, 2)?,
+                elapsed: sql::required(r, 3)?,
+                reason: sql::required(r, 4)?,
+                by: sql::required(r, 5)?,
+                counts: Counts {
+                    seen: sql::required(r, 6)?,
+                    skipped: sql::required(r, 7)?,
+                    unchanged: sql::required(r, 8)?,
+                    evaluated: sql::required(r, 9)?,
+                    upserted: sql::required(r, 10)?,
+                    deleted: sql::required(r, 11)?,
+                    failed: sql::required(r, 12)?,
+                },
+                error: r.get(13)?,
+                label: r.get(14)?,
+            })
+        },
+    )
+}
