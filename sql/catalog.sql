@@ -142,6 +142,24 @@ create table coco.history_entry (
 );
 comment on table coco.history_entry is 'Runs of flows, the last coco.history_size of each. Written by coco''s functions and workers alone.';
 
+-- What the runs of a flow came to that coco.history_entry has no more: with those that it has, a total
+-- that only grows.
+create table coco.run_total (
+  flow      int primary key references coco.flow (id) on delete cascade,
+  runs      bigint not null,
+  errors    bigint not null,
+  seen      bigint not null,
+  skipped   bigint not null,
+  unchanged bigint not null,
+  evaluated bigint not null,
+  upserted  bigint not null,
+  deleted   bigint not null,
+  failed    bigint not null,
+  elapsed   interval not null,
+  ended     timestamptz not null
+) with (fillfactor = 50);
+comment on table coco.run_total is 'What runs of flows came to that are in coco.history no more. Written by coco''s functions and workers alone.';
+
 -- By name, with schema and argument types: pg_upgrade takes no table with a column of type regprocedure.
 create table coco.memoised (
   function   text primary key,
@@ -194,7 +212,7 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints a flow has run under, with the parts each was made from. Written by coco''s functions alone.';
 
-revoke all on coco.capture, coco.cursor, coco.trouble, coco.delivery, coco.run, coco.history_entry, coco.flow, coco.source, coco.target, coco.logic, coco.memoised, coco.memo, coco.spending from public;
+revoke all on coco.capture, coco.cursor, coco.trouble, coco.delivery, coco.run, coco.history_entry, coco.run_total, coco.flow, coco.source, coco.target, coco.logic, coco.memoised, coco.memo, coco.spending from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
@@ -203,6 +221,7 @@ select pg_catalog.pg_extension_config_dump('coco.target', '');
 select pg_catalog.pg_extension_config_dump('coco.delivery', '');
 select pg_catalog.pg_extension_config_dump('coco.logic', '');
 select pg_catalog.pg_extension_config_dump('coco.history_entry', '');
+select pg_catalog.pg_extension_config_dump('coco.run_total', '');
 select pg_catalog.pg_extension_config_dump('coco.history_entry_run_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.memoised', '');
 select pg_catalog.pg_extension_config_dump('coco.memo', '');

@@ -117,3 +117,18 @@ select f.flow,
                from coco.pending_rows() r join coco.source s on s.id = r.source group by s.flow) p on p.flow = f.flow
  where pg_catalog.pg_has_role(f.owner, 'usage');
 comment on view coco.status is 'One row a flow. state; pending: captured changes not followed yet (counted up to 100,000 a source; NULL where none is captured, or before the first update); lag: how long ago the flow was last known to have followed, 0 where nothing is pending; items_estimate: as of the last ANALYZE; failing items, the next retry, the last error and what to do.';
+
+-- A scope that is asked for is the only one that is computed.
+create view coco.metrics as
+select 'flow' as scope, m.* from coco.metric_rows('flow') m
+union all
+select 'source', m.* from coco.metric_rows('source') m
+union all
+select 'target', m.* from coco.metric_rows('target') m
+union all
+select 'function', m.* from coco.metric_rows('function') m
+union all
+select 'log', m.* from coco.metric_rows('log') m
+union all
+select 'worker', m.* from coco.metric_rows('worker') m;
+comment on view coco.metrics is 'Counters and gauges for monitoring, a row each, of your flows; of all flows for members of pg_read_all_stats (as pg_monitor is). name: the source or lookup, target, memoised function, captured table, seat of a worker, or the state of a flow. Counters of flows and functions last; those of workers begin with the worker. What has no value now has no row.';

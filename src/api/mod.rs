@@ -13,6 +13,7 @@ pub mod history;
 pub mod inspect;
 pub mod live;
 pub mod memo;
+pub mod metrics;
 pub mod picture;
 pub mod run;
 pub mod settings;
