@@ -317,6 +317,16 @@ create function coco.pending_rows(out source int, out pending bigint, out at_lea
   as 'MODULE_PATHNAME', 'pending_rows_wrapper';
 comment on function coco.pending_rows is 'Captured changes that your flows have not followed yet; counted up to 100,000 a source.';
 
+create function coco.metric_rows(
+  scope text,
+  out metric text, out type text, out flow text, out name text, out server text,
+  out value float8, out help text
+) returns setof record language c volatile strict
+  rows 100
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'metric_rows_wrapper';
+comment on function coco.metric_rows is 'The rows of coco.metrics of one scope: flow, source, target, function, log or worker.';
+
 create function coco.memoize(
   function   regprocedure,
   version    text default null,

@@ -109,3 +109,17 @@ select f.flow,
   left join (select s.flow, pg_catalog.sum(r.pending)::bigint as pending
                from coco.pending_rows() r join coco.source s on s.id = r.source group by s.flow) p on p.flow = f.flow
  where pg_catalog.pg_has_role(f.owner, 'usage');
+
+-- A scope that is asked for is the only one that is computed.
+create view coco.metrics as
+select 'flow' as scope, m.* from coco.metric_rows('flow') m
+union all
+select 'source', m.* from coco.metric_rows('source') m
+union all
+select 'target', m.* from coco.metric_rows('target') m
+union all
+select 'function', m.* from coco.metric_rows('function') m
+union all
+select 'log', m.* from coco.metric_rows('log') m
+union all
+select 'worker', m.* from coco.metric_rows('worker') m;

@@ -140,3 +140,13 @@ comment on column coco.deliveries.sqlstate is 'Of the last of these errors.';
 comment on column coco.deliveries.last_error is 'Its message.';
 comment on column coco.deliveries.detail is 'Its detail.';
 comment on column coco.deliveries.hint is 'What to do about it.';
+
+comment on view coco.metrics is 'Counters and gauges for monitoring, a row each: of your flows; for members of pg_read_all_stats, as pg_monitor is, of all flows. It has numbers and names, and no contents. What has no value now has no row. Counters of flows and functions last, over restarts and dumps, and whatever is dropped of the history; those of workers begin with the worker. A live flow''s runs are counted as they are noted in coco.history, within a minute. examples/monitoring brings it to Prometheus and Grafana.';
+comment on column coco.metrics.scope is 'flow, source, target (those outside this database), function (memoised ones), log (change logs) or worker. Only what a query asks for is computed.';
+comment on column coco.metrics.metric is 'Its name, as in Prometheus; with its unit, where it has one.';
+comment on column coco.metrics.type is 'counter or gauge.';
+comment on column coco.metrics.flow is 'The flow''s name.';
+comment on column coco.metrics.name is 'The source or lookup, target, function, captured table or seat of a worker; of coco_flow_state the state.';
+comment on column coco.metrics.server is 'Of a target: its server.';
+comment on column coco.metrics.value is 'What it is now.';
+comment on column coco.metrics.help is 'What it means.';
