@@ -99,9 +99,9 @@ create function coco.retry(
   out source text, out seen bigint, out skipped bigint, out unchanged bigint,
   out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint,
   out elapsed interval, out memo jsonb
-) returns setof record language sql volatile strict
+) returns setof record language c volatile strict
   set search_path = pg_catalog, pg_temp
-  as $$ select * from coco.update(flow, 'retry') $$;
+  as 'MODULE_PATHNAME', 'retry_wrapper';
 
 create function coco.start(flow text) returns void language c volatile strict
   set search_path = pg_catalog, pg_temp
@@ -303,11 +303,29 @@ create function coco.worker_rows(
   as 'MODULE_PATHNAME', 'worker_rows_wrapper';
 comment on function coco.worker_rows is 'What workers of all databases are doing; no row without coco in shared_preload_libraries.';
 
+create function coco.progress_rows(
+  out pid int, out database oid, out flow int, out source int, out done bigint, out total bigint,
+  out since timestamptz, out ends_at timestamptz
+) returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'progress_rows_wrapper';
+comment on function coco.progress_rows is 'How far updates are that workers and sessions of all databases are making; no row without coco in shared_preload_libraries.';
+
 create function coco.pending_rows(out source int, out pending bigint, out at_least boolean)
   returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'pending_rows_wrapper';
 comment on function coco.pending_rows is 'Captured changes that your flows have not followed yet; counted up to 100,000 a source.';
+
+create function coco.metric_rows(
+  scope text,
+  out metric text, out type text, out flow text, out name text, out server text,
+  out value float8, out help text
+) returns setof record language c volatile strict
+  rows 100
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'metric_rows_wrapper';
+comment on function coco.metric_rows is 'The rows of coco.metrics of one scope: flow, source, target, function, log or worker.';
 
 create function coco.memoize(
   function   regprocedure,

@@ -46,11 +46,11 @@ select w.pid, w.seat, f.flow, s.name as source,
  where w.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
 
 create view coco.progress as
-select f.flow, s.name as source, w.pid, w.done, w.total, w.since
-  from coco.worker_rows() w
-  join coco.flow f on f.id = w.flow and pg_catalog.pg_has_role(f.owner, 'usage')
-  join coco.source s on s.id = w.source
- where w.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
+select f.flow, s.name as source, p.pid, p.done, p.total, p.since, p.ends_at
+  from coco.progress_rows() p
+  join coco.flow f on f.id = p.flow and pg_catalog.pg_has_role(f.owner, 'usage')
+  join coco.source s on s.id = p.source and s.flow = f.flow
+ where p.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
 
 create view coco.deliveries as select * from coco.delivery_rows();
 
@@ -109,3 +109,17 @@ select f.flow,
   left join (select s.flow, pg_catalog.sum(r.pending)::bigint as pending
                from coco.pending_rows() r join coco.source s on s.id = r.source group by s.flow) p on p.flow = f.flow
  where pg_catalog.pg_has_role(f.owner, 'usage');
+
+-- A scope that is asked for is the only one that is computed.
+create view coco.metrics as
+select 'flow' as scope, m.* from coco.metric_rows('flow') m
+union all
+select 'source', m.* from coco.metric_rows('source') m
+union all
+select 'target', m.* from coco.metric_rows('target') m
+union all
+select 'function', m.* from coco.metric_rows('function') m
+union all
+select 'log', m.* from coco.metric_rows('log') m
+union all
+select 'worker', m.* from coco.metric_rows('worker') m;

@@ -18,7 +18,6 @@ impl Read {
         let text: String = row.unwrap_or_else(|e| panic!("diagram: {}", explain(&e))).get(0);
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/mermaid.sh");
         let mut read = Command::new(script)
-            .arg("read")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

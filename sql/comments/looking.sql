@@ -139,9 +139,13 @@ target whose indexes do not begin with the item's key. What a function does insi
 
 Errors: 42704 no such flow; 42501 it is not yours; 55000 its query is broken.$doc$;
 
-comment on function coco.diagram is $doc$A flow, or all flows that you may see, as a flowchart in Mermaid's language: sources, lookups (dotted), memoised functions, targets, by server where they are outside this database; flows in the colour of their state. A table that is the target of one flow and the source of another stands there once.
+comment on function coco.diagram is $doc$A flow, or all flows that you may see, as a flowchart in the language of Mermaid (https://mermaid.js.org), which many documents and code hosts draw.
 
-flow: its name; NULL: all.
+flow: its name; NULL: all of them.
+
+Sources, lookups (dotted), memoised functions (hexagons) and targets, those outside this database by their server. A flow
+has the colour of its state, and says what of it is pending or failing. A table that is the target of one flow and the
+source of another stands there once.
 
     SELECT coco.diagram('doc_chunks');
 

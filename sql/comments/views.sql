@@ -118,13 +118,14 @@ comment on column coco.workers.upserted is 'Target rows inserted or updated sinc
 comment on column coco.workers.deleted is 'Target rows deleted since it started.';
 comment on column coco.workers.failed is 'Items that failed since it started.';
 
-comment on view coco.progress is 'What workers are doing for your flows at this moment: one row for each that works.';
+comment on view coco.progress is 'What workers and sessions are doing for your flows at this moment: one row for each that works. Empty without coco in shared_preload_libraries.';
 comment on column coco.progress.flow is 'The flow''s name.';
 comment on column coco.progress.source is 'The source''s name in the flow.';
-comment on column coco.progress.pid is 'The worker''s process.';
-comment on column coco.progress.done is 'Items looked at in this turn; it moves a batch at a time.';
-comment on column coco.progress.total is 'Items to look at in this turn.';
-comment on column coco.progress.since is 'When it turned to the flow.';
+comment on column coco.progress.pid is 'The process: a worker''s, or that of a session which calls coco.update.';
+comment on column coco.progress.done is 'Items looked at in this update or turn; it moves a batch at a time.';
+comment on column coco.progress.total is 'Items to look at in it.';
+comment on column coco.progress.since is 'When it turned to the source.';
+comment on column coco.progress.ends_at is 'When it will be over at the pace until now; NULL as long as there is none.';
 
 comment on view coco.deliveries is 'Your targets outside this database. One that waits because another of its server''s is in trouble has no error of its own.';
 comment on column coco.deliveries.flow is 'The flow''s name.';
@@ -139,3 +140,13 @@ comment on column coco.deliveries.sqlstate is 'Of the last of these errors.';
 comment on column coco.deliveries.last_error is 'Its message.';
 comment on column coco.deliveries.detail is 'Its detail.';
 comment on column coco.deliveries.hint is 'What to do about it.';
+
+comment on view coco.metrics is 'Counters and gauges for monitoring, a row each: of your flows; for members of pg_read_all_stats, as pg_monitor is, of all flows. It has numbers and names, and no contents. What has no value now has no row. Counters of flows and functions last, over restarts and dumps, and whatever is dropped of the history; those of workers begin with the worker. A live flow''s runs are counted as they are noted in coco.history, within a minute. examples/monitoring brings it to Prometheus and Grafana.';
+comment on column coco.metrics.scope is 'flow, source, target (those outside this database), function (memoised ones), log (change logs) or worker. Only what a query asks for is computed.';
+comment on column coco.metrics.metric is 'Its name, as in Prometheus; with its unit, where it has one.';
+comment on column coco.metrics.type is 'counter or gauge.';
+comment on column coco.metrics.flow is 'The flow''s name.';
+comment on column coco.metrics.name is 'The source or lookup, target, function, captured table or seat of a worker; of coco_flow_state the state.';
+comment on column coco.metrics.server is 'Of a target: its server.';
+comment on column coco.metrics.value is 'What it is now.';
+comment on column coco.metrics.help is 'What it means.';

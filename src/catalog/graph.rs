@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use pgrx::pg_sys;
 
-use super::error::{Error, Result};
+use super::error::Result;
 use super::memo::functions;
 use super::registry;
 use super::sql::{self, Arg, arg};
@@ -14,7 +14,8 @@ use crate::engine::graph::{Graph, Health, Kind, Link};
 /// The graph of one flow, or of all that the caller may see.
 pub fn graph(flow: Option<&str>) -> Result<Graph> {
     if let Some(name) = flow {
-        check_seen(name)?;
+        // It is there, and the caller's.
+        registry::identify(name)?;
     }
     let mut read = Reading { only: flow, graph: Graph::default(), tables: HashMap::new() };
     read.flows()?;
@@ -23,18 +24,6 @@ pub fn graph(flow: Option<&str>) -> Result<Graph> {
     read.functions()?;
     read.targets()?;
     Ok(read.graph)
-}
-
-/// Fails where the caller does not see a flow of this name, and says why.
-fn check_seen(name: &str) -> Result<()> {
-    let seen = sql::one::<bool>("select true from coco.flows where flow = $1", &[arg(name)])?;
-    match seen {
-        Some(_) => Ok(()),
-        None => Err(match registry::load_to_change(name) {
-            Err(why) => why,
-            Ok(flow) => Error::internal(format!("flow \"{}\" is in no view", flow.name)),
-        }),
-    }
 }
 
 struct Reading<'a> {

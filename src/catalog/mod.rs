@@ -28,6 +28,7 @@ pub mod locks;
 pub mod logic;
 pub mod lookup;
 pub mod memo;
+pub mod metrics;
 pub mod model;
 pub mod ownership;
 pub mod plans;

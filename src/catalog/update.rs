@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pgrx::guc::GucSetting;
 
 use super::apply::{self, Writer, Writing};
-use super::backlog::{self, Backlog, Slice};
+use super::backlog::{self, Backlog, Part, Slice};
 use super::batch::{Action, Batch, Item};
 use super::capture::cursor;
 use super::declare;
@@ -94,6 +94,8 @@ pub struct Progress {
     /// Items looked at, of those there are to look at.
     pub done: i64,
     pub total: i64,
+    /// When the first of them was: microseconds since 1970.
+    pub began: i64,
 }
 
 thread_local! {
@@ -273,7 +275,7 @@ fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: B
     let since = (mode == Mode::FullReprocess).then(|| by.began());
     let recalling = memo::of_update(flow, since)?;
     let writing = Writing { mode, logic };
-    let mut run = Run { flow, writers, writing, limits, by, recalling };
+    let mut run = Run { flow, writers, writing, limits, by, recalling, part: None };
     let mut turn = Turn {
         sources: vec![],
         reason: None,
@@ -309,6 +311,8 @@ struct Run<'a> {
     limits: Limits,
     by: By<'a>,
     recalling: Option<Rc<Recalling>>,
+    /// What is worked off is a part of that.
+    part: Option<Part>,
 }
 
 impl Run<'_> {
@@ -387,10 +391,12 @@ impl Run<'_> {
             {
                 let fresh = self.writers.iter().filter(|w| w.fresh && w.target.external.is_some());
                 let fresh = fresh.map(|w| w.target.id).collect();
+                let part =
+                    Part { done: limit as i64, total: changed.len() as i64, began: now_micros() };
                 let first = changed.first(limit);
                 self.decide_and_write(source, first, |_| true, &mut counts, &mut present)?;
                 let cursor = following.next().clone();
-                let set = backlog.set(source, changed.rest(), cursor, fresh)?;
+                let set = backlog.set(source, changed.rest(), cursor, fresh, part)?;
                 counts.seen += set.new - set.gone;
                 present += set.present;
                 backlog::unfinished(source, following.next())?;
@@ -456,7 +462,9 @@ impl Run<'_> {
         {
             let _snapshot = OneSnapshot::take();
             let mut changed = detect::among(source, &slice.keys)?;
+            self.part = Some(slice.part);
             self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
+            self.part = None;
         }
         // They were counted when they were found.
         counts.seen = 0;
@@ -481,10 +489,12 @@ impl Run<'_> {
     ) -> Result<()> {
         let mut batch = Batch::new(source)?;
         let mut deferred = Batch::new(source)?;
-        let (mut done, total) = (0, candidates.len() as i64);
+        let mut done = 0;
+        let whole = Part { done: 0, total: candidates.len() as i64, began: now_micros() };
+        let Part { done: before, total, began } = self.part.unwrap_or(whole);
         let tell = |done| {
             if let Some(watcher) = WATCHER.get() {
-                watcher(Progress { source: source.id, done, total });
+                watcher(Progress { source: source.id, done: before + done, total, began });
             }
         };
         tell(0);

@@ -11,6 +11,7 @@ use pgrx::bgworkers::DynamicBackgroundWorker;
 use pgrx::prelude::*;
 
 use super::transaction::{complain, transaction};
+use super::waiting::Waiting;
 use super::{attend, databases, handle_signals, launch, shared, wait};
 use crate::catalog::locks;
 
@@ -63,7 +64,7 @@ pub extern "C-unwind" fn coco_launcher_main(_arg: pg_sys::Datum) {
                 complain("databases cannot be listed", &failed);
             }
         }
-        wait(next);
+        wait(next, Waiting::Launcher);
     }
 }
 
