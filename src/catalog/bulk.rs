@@ -21,8 +21,9 @@ pub fn insert(
     from: &str,
     args: &[Arg],
 ) -> Result<i64> {
+    let how = How { as_active: false, entries: Entries::AtOnce };
     if statements.reads_many_rows()
-        && let Some(written) = as_copy(statements, table, columns, from, args)?
+        && let Some(written) = as_copy(statements, table, columns, from, args, how)?
     {
         return Ok(written);
     }
@@ -36,32 +37,92 @@ pub fn insert(
     statements.execute(&insert, args)
 }
 
+/// When the entries of the table's indexes are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Entries {
+    AtOnce,
+    /// By [`super::indexes::add_entries`].
+    Later,
+}
+
+/// As [`insert()`], of a SELECT under the snapshot that is active. `None` where this is left to INSERT: then
+/// some of the rows may be written.
+pub fn fill(
+    statements: &Statements,
+    table: &str,
+    columns: &[(String, String)],
+    from: &str,
+    args: &[Arg],
+    entries: Entries,
+) -> Result<Option<i64>> {
+    as_copy(statements, table, columns, from, args, How { as_active: true, entries })
+}
+
+#[derive(Clone, Copy)]
+struct How {
+    /// Under the active snapshot.
+    as_active: bool,
+    entries: Entries,
+}
+
 fn as_copy(
     statements: &Statements,
     table: &str,
     columns: &[(String, String)],
     from: &str,
     args: &[Arg],
+    how: How,
 ) -> Result<Option<i64>> {
-    let Some(oid) = sql::one::<pg_sys::Oid>("select $1::text::regclass::oid", &[arg(table)])?
-    else {
+    let Some(oid) = oid_of(table)? else {
         return Ok(None);
     };
     // SAFETY: closed below; an error closes it with the transaction. The lock stays, as after INSERT.
     unsafe {
         let relation = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as i32);
         let mut written = None;
-        if is_plain(relation)
-            && let Some(list) = expressions(relation, table, columns)?
-        {
+        if let Some(list) = selected(relation, table, columns)? {
             let select = format!("select {} from {from}", list.join(", "));
-            let mut receiver = Receiver::new(relation);
-            let rows = statements.send(&select, args, receiver.destination())?;
+            let mut receiver = Receiver::new(relation, how.entries);
+            let rows = statements.send(&select, args, receiver.destination(), how.as_active)?;
             written = receiver.fits.then_some(rows);
             receiver.end();
         }
         pg_sys::table_close(relation, pg_sys::NoLock as i32);
         Ok(written)
+    }
+}
+
+/// Whether rows of these columns can be written so, as far as is known without them.
+pub fn is_fit(table: &str, columns: &[(String, String)]) -> Result<bool> {
+    let Some(oid) = oid_of(table)? else {
+        return Ok(false);
+    };
+    // SAFETY: as above.
+    unsafe {
+        let relation = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as i32);
+        let list = selected(relation, table, columns)?;
+        pg_sys::table_close(relation, pg_sys::NoLock as i32);
+        Ok(list.is_some())
+    }
+}
+
+/// A table by its quoted name.
+pub fn oid_of(table: &str) -> Result<Option<pg_sys::Oid>> {
+    sql::one("select $1::text::regclass::oid", &[arg(table)])
+}
+
+/// What is selected for a table; `None` where its rows are left to INSERT.
+unsafe fn selected(
+    relation: pg_sys::Relation,
+    table: &str,
+    columns: &[(String, String)],
+) -> Result<Option<Vec<String>>> {
+    // SAFETY: an open relation.
+    unsafe {
+        match is_plain(relation) {
+            true => expressions(relation, table, columns),
+            false => Ok(None),
+        }
     }
 }
 
@@ -135,6 +196,7 @@ struct Receiver {
     result: *mut pg_sys::ResultRelInfo,
     /// The rows are of the table's types, modifiers included: none is to be cast.
     fits: bool,
+    entries: Entries,
     /// Holds the rows that are not written yet.
     context: pg_sys::MemoryContext,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
@@ -145,14 +207,14 @@ struct Receiver {
 impl Receiver {
     /// # Safety
     /// The relation stays open until `end`.
-    unsafe fn new(relation: pg_sys::Relation) -> Receiver {
+    unsafe fn new(relation: pg_sys::Relation, entries: Entries) -> Receiver {
         // SAFETY: all of it is freed in `end`, or with the transaction.
         unsafe {
             let state = pg_sys::CreateExecutorState();
-            let result =
-                pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
-            pg_sys::InitResultRelInfo(result, relation, 0, std::ptr::null_mut(), 0);
-            pg_sys::ExecOpenIndices(result, false);
+            let result = result_of(relation);
+            if entries == Entries::AtOnce {
+                pg_sys::ExecOpenIndices(result, false);
+            }
             let context = pg_sys::AllocSetContextCreateExtended(
                 pg_sys::CurrentMemoryContext,
                 c"coco bulk".as_ptr(),
@@ -172,6 +234,7 @@ impl Receiver {
                 state,
                 result,
                 fits: false,
+                entries,
                 context,
                 slots: Vec::new(),
                 rows: 0,
@@ -227,8 +290,10 @@ impl Receiver {
                 std::ptr::null_mut(),
             );
             let expressions = pg_sys::MakePerTupleExprContext(self.state);
-            for slot in &self.slots[..self.rows] {
-                self.index(*slot);
+            if self.entries == Entries::AtOnce {
+                for slot in &self.slots[..self.rows] {
+                    add_entries_of(self.result, *slot, self.state);
+                }
             }
             pg_sys::MemoryContextReset((*expressions).ecxt_per_tuple_memory);
             pg_sys::MemoryContextSwitchTo(before);
@@ -239,23 +304,6 @@ impl Receiver {
         }
         self.rows = 0;
         self.bytes = 0;
-    }
-
-    unsafe fn index(&self, slot: *mut pg_sys::TupleTableSlot) {
-        // SAFETY: the row was written: the slot knows where.
-        unsafe {
-            pg_sys::ExecInsertIndexTuples(
-                self.result,
-                slot,
-                self.state,
-                false,
-                false,
-                std::ptr::null_mut(),
-                std::ptr::null_mut(),
-                #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
-                false,
-            );
-        }
     }
 
     unsafe fn end(mut self) {
@@ -269,6 +317,45 @@ impl Receiver {
             pg_sys::FreeExecutorState(self.state);
             pg_sys::MemoryContextDelete(self.context);
         }
+    }
+}
+
+/// A table as the executor knows one that it writes to, without its indexes.
+///
+/// # Safety
+/// The relation stays open as long as it is used.
+pub unsafe fn result_of(relation: pg_sys::Relation) -> *mut pg_sys::ResultRelInfo {
+    // SAFETY: as above.
+    unsafe {
+        let result =
+            pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+        pg_sys::InitResultRelInfo(result, relation, 0, std::ptr::null_mut(), 0);
+        result
+    }
+}
+
+/// Writes the index entries of a row.
+///
+/// # Safety
+/// The row was written: the slot knows where. The indexes are open.
+pub unsafe fn add_entries_of(
+    result: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    state: *mut pg_sys::EState,
+) {
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::ExecInsertIndexTuples(
+            result,
+            slot,
+            state,
+            false,
+            false,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+            false,
+        );
     }
 }
 

@@ -120,6 +120,22 @@ fn items(source: &Source, filter: &str) -> String {
     }
 }
 
+/// The SELECT of all items of a source as they are, each with its fingerprint: `k1…`, `ordinal`,
+/// `fingerprint`.
+pub fn all(source: &Source) -> String {
+    let Some(ordinal) = &source.ordinal else {
+        return items(source, "");
+    };
+    let (named, _) = keys(source);
+    format!(
+        "select {named}, {ordinal} as ordinal, {fingerprint} as fingerprint from {relation} as {name}",
+        named = named.join(", "),
+        fingerprint = compose::fingerprint_of_row(source),
+        relation = source.relation_name,
+        name = ident(&source.name),
+    )
+}
+
 /// The SELECT of the candidates in `coco_candidate` with their fingerprints. Under an outer join
 /// Postgres computes a column where it reads the source, for every row; here it joins first. A
 /// candidate of which the source has nothing (more), or whose key is NULL, stays as it is.

@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 use super::columns::{self, Attribute};
 use super::error::{Error, Result};
 use super::model::{Column, Target};
+use super::role::ActingAs;
 use super::sql::{self, arg, ident};
 
 /// Makes the table for a target. The caller acts as the flow's owner.
@@ -152,6 +153,30 @@ select pg_catalog.bool_or(true)
 pub fn has_unique_index(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {
     let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
     Ok(sql::one::<bool>(UNIQUE, &[arg(relation), arg(names)])?.unwrap_or(false))
+}
+
+/// Whether the table itself would refuse a key twice, whatever its values: by an index that compares
+/// them as GROUP BY does, and has no NULL in them. It may have been altered since it was adopted or made.
+pub fn refuses_keys_twice(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {
+    let _as = ActingAs::qualifying_names()?;
+    let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
+    // No collation would come out as NULL.
+    let collations: Vec<i64> = key.iter().map(|k| k.collation.to_u32().into()).collect();
+    let found = sql::one::<bool>(
+        "select exists (
+           select from pg_catalog.pg_index i
+            where i.indrelid = $1 and i.indisunique and i.indisvalid and i.indisready
+              and i.indimmediate and i.indpred is null and i.indexprs is null
+              and i.indnkeyatts = cardinality($2)
+              and i.indnkeyatts = (
+                select count(*) from generate_series(0, i.indnkeyatts - 1) as n
+                  join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[n]
+                  join pg_catalog.pg_opclass o on o.oid = i.indclass[n]
+                  join unnest($2::text[], $3::bigint[]) as k(name, collated) on k.name = a.attname
+                 where a.attnotnull and o.opcdefault and i.indcollation[n] = k.collated::oid))",
+        &[arg(relation), arg(names), arg(collations)],
+    )?;
+    Ok(found == Some(true))
 }
 
 /// What became of a table's rows when it was altered.

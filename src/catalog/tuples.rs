@@ -258,6 +258,8 @@ pub struct Statements {
     named: RefCell<String>,
     /// Rows that they read, at most; what reads many is planned each time.
     most: Cell<usize>,
+    /// How they are planned: `CURSOR_OPT_…`.
+    options: Cell<u32>,
 }
 
 /// Up to so many rows a plan is kept. To plan costs less than to read more; and a plan that was made
@@ -270,7 +272,8 @@ impl Statements {
         // SAFETY: paired with SPI_finish in drop; an abort pops the connection by itself.
         match unsafe { pg_sys::SPI_connect() } {
             code if code == pg_sys::SPI_OK_CONNECT as i32 => {
-                Ok(Statements { named: RefCell::default(), most: Cell::new(0) })
+                let options = Cell::new(pg_sys::CURSOR_OPT_PARALLEL_OK);
+                Ok(Statements { named: RefCell::default(), most: Cell::new(0), options })
             }
             code => Err(Error::internal(format!("SPI_connect returned {code}"))),
         }
@@ -311,19 +314,26 @@ impl Statements {
         self.most.set(usize::MAX);
     }
 
+    /// The statements that follow are run by this process alone.
+    pub fn by_one_process(&self) {
+        self.options.set(0);
+    }
+
     /// What they read by name is many rows.
     pub fn reads_many_rows(&self) -> bool {
         self.most.get() > FEW
     }
 
-    /// Runs one SELECT whose rows go to a receiver; returns how many.
+    /// Runs one SELECT whose rows go to a receiver; returns how many. It sees what the batch has written, or,
+    /// `as_active`, what the active snapshot ([`OneSnapshot`]) does.
     pub fn send(
         &self,
         sql: &str,
         args: &[Arg],
         receiver: *mut pg_sys::DestReceiver,
+        as_active: bool,
     ) -> Result<i64> {
-        self.run(sql, args, receiver, false)
+        self.run(sql, args, receiver, as_active)
     }
 
     /// Runs one statement; returns how many rows it wrote or returned.
@@ -380,7 +390,7 @@ impl Statements {
                         sql.as_ptr(),
                         types.len() as i32,
                         types.as_mut_ptr(),
-                        pg_sys::CURSOR_OPT_PARALLEL_OK as i32,
+                        self.options.get() as i32,
                     )
                 })
             })?;

@@ -1,5 +1,6 @@
 //! Updating a flow: in the caller's transaction, or a part at a time in those of a worker.
 
+mod source;
 mod write;
 
 use std::cell::Cell;
@@ -10,23 +11,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pgrx::guc::GucSetting;
 
 use super::apply::{self, Writer, Writing};
-use super::backlog::{self, Backlog, Part, Slice};
+use super::backlog::{Backlog, Part};
 use super::batch::{Action, Batch, Item};
-use super::capture::cursor;
 use super::declare;
-use super::detect::{self, Candidate, Candidates, Scan};
+use super::detect::{self, Candidate, Candidates};
 use super::error::{Error, Result};
-use super::follow::{self, Kept, Looking, Remembered};
+use super::follow::{Kept, Remembered};
 use super::generation;
 use super::history;
 use super::logic;
-use super::lookup::{self, Forced};
 use super::memo::{self, Recalling, store};
 use super::model::{Flow, Source};
 use super::ready::{self, Ready};
 use super::role::ActingAs;
 use super::sql;
-use super::target_table;
 use super::tuples::{OneSnapshot, Statements};
 use crate::engine::counts::Counts;
 use crate::engine::decide::{Decision, Mode};
@@ -105,6 +103,13 @@ thread_local! {
 /// Lets a function of this process know how far its updates are, a batch at a time.
 pub fn watch(watcher: fn(Progress)) {
     WATCHER.set(Some(watcher));
+}
+
+fn tell(source: &Source, part: Part) {
+    if let Some(watcher) = WATCHER.get() {
+        let Part { done, total, began } = part;
+        watcher(Progress { source: source.id, done, total, began });
+    }
 }
 
 /// The counts of one source.
@@ -324,161 +329,6 @@ impl Run<'_> {
         }
     }
 
-    fn source(&mut self, source: &Source, turn: &mut Turn) -> Result<Counts> {
-        if let Some(backlog) = self.by.backlog() {
-            if backlog.is_done(source) {
-                return Ok(Counts::default());
-            }
-            let most = self.limits.changes.unwrap_or(usize::MAX);
-            if let Some(slice) = backlog.take(source, self.writing.logic, most)? {
-                return self.slice(source, slice, backlog, turn);
-            }
-        }
-        let live = self.by.remembered();
-        // Before the source, so that what is evaluated is no older than what was looked up.
-        let lookups = lookup::follow_all(self.flow, source, self.limits, live)?;
-        let generation = generation::now();
-        let _snapshot = OneSnapshot::take();
-        let statements = Statements::connect()?;
-        let Writing { mode, logic } = self.writing;
-        let limit = self.limits.changes;
-        let following = follow::begin(&statements, source, logic, mode, limit, live, generation)?;
-        let keys = match (&following.looking, &lookups.forced) {
-            (Looking::Keys(keys), Forced::Keys(forced)) if forced.len() > 0 => {
-                Some(lookup::with_forced(source, Some(keys), forced)?)
-            }
-            (Looking::Nothing, Forced::Keys(forced)) if forced.len() > 0 => {
-                Some(lookup::with_forced(source, None, forced)?)
-            }
-            _ => None,
-        };
-        let mut counts = Counts::default();
-        let mut present = 0;
-        let mut set_aside = false;
-        let mut reason = Reason::Change;
-        let (keys, all) = match (&following.looking, &lookups.forced, &keys) {
-            (_, Forced::All, _) => (None, Some(Scan { mode: mode.evaluating_all(), logic })),
-            (_, _, Some(keys)) => (Some(keys), None),
-            (Looking::Keys(keys), ..) => (Some(keys), None),
-            (Looking::Nothing, ..) => (None, None),
-            (Looking::All, ..) => (None, Some(Scan { mode, logic })),
-        };
-        if let Some(keys) = keys {
-            if keys.len() > 0 {
-                let mut changed = detect::among(source, keys)?;
-                self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
-            }
-            counts.seen = present + following.waiting;
-            counts.failed += following.waiting;
-            present += following.waiting;
-            turn.waiting += following.waiting;
-        } else if let Some(scan) = all {
-            for writer in &mut self.writers {
-                writer.fresh = target_table::is_empty(writer.target)?;
-            }
-            let forced = match &lookups.forced {
-                Forced::Keys(forced) => Some(forced),
-                Forced::All => None,
-            };
-            let tracked = detect::tracked(&statements, source)?;
-            reason = self.reason(following.logic_before(), tracked)?;
-            let mut changed = detect::scan(&statements, source, scan, forced)?;
-            // Items in the source are those tracked, less the gone, and the new.
-            counts.seen = tracked;
-            if let (Some(backlog), Some(limit)) = (self.by.backlog(), limit)
-                && changed.len() > limit
-                && scan.mode == mode
-            {
-                let fresh = self.writers.iter().filter(|w| w.fresh && w.target.external.is_some());
-                let fresh = fresh.map(|w| w.target.id).collect();
-                let part =
-                    Part { done: limit as i64, total: changed.len() as i64, began: now_micros() };
-                let first = changed.first(limit);
-                self.decide_and_write(source, first, |_| true, &mut counts, &mut present)?;
-                let cursor = following.next().clone();
-                let set = backlog.set(source, changed.rest(), cursor, fresh, part)?;
-                counts.seen += set.new - set.gone;
-                present += set.present;
-                backlog::unfinished(source, following.next())?;
-                set_aside = true;
-            } else {
-                let writing = self.writing;
-                self.writing.mode = scan.mode;
-                self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
-                self.writing = writing;
-            }
-        }
-        turn.reason = turn.reason.max(Reason::asked(mode).or(Some(reason)));
-        let left_out = counts.seen - present;
-        match source.ordinal {
-            Some(_) => counts.skipped += left_out,
-            None => counts.unchanged += left_out,
-        }
-        // Of a lookup nothing is missed by who evaluates every item.
-        let lookups_more = lookups.more && !mode.evaluates_all();
-        turn.more |= following.more || lookups_more;
-        turn.uncaptured |= following.uncaptured || lookups.uncaptured;
-        turn.again = [turn.again, following.again, lookups.again].into_iter().flatten().min();
-        turn.kept.extend(lookups.kept);
-        if set_aside {
-            turn.more = true;
-            return Ok(counts);
-        }
-        if let Some(backlog) = self.by.backlog()
-            && !following.more
-            && !lookups_more
-        {
-            backlog.done(source);
-        }
-        turn.kept.extend(following.done(source, live, self.limits.segment_bytes)?);
-        Ok(counts)
-    }
-
-    /// Why a scan looks at all items of a source, of which so many are tracked.
-    fn reason(&self, before: Option<LogicId>, tracked: i64) -> Result<Reason> {
-        Ok(match before {
-            None if tracked == 0 => Reason::First,
-            None => Reason::Change,
-            Some(logic) if logic == self.writing.logic => Reason::Change,
-            // Somebody has not finished: with the first logic that there was, or with another.
-            Some(backlog::UNFINISHED) if logic::is_first(self.flow)? => Reason::First,
-            Some(_) => Reason::Logic,
-        })
-    }
-
-    /// Works off a part of what a scan has set aside.
-    fn slice(
-        &mut self,
-        source: &Source,
-        mut slice: Slice,
-        backlog: &Backlog,
-        turn: &mut Turn,
-    ) -> Result<Counts> {
-        let mut counts = Counts::default();
-        let mut present = 0;
-        for writer in &mut self.writers {
-            writer.fresh = slice.fresh.contains(&writer.target.id);
-        }
-        {
-            let _snapshot = OneSnapshot::take();
-            let mut changed = detect::among(source, &slice.keys)?;
-            self.part = Some(slice.part);
-            self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
-            self.part = None;
-        }
-        // They were counted when they were found.
-        counts.seen = 0;
-        match slice.last.take() {
-            Some(cursor) => {
-                cursor::store(source, &cursor, true)?;
-                turn.kept.push(Kept::stored(source, cursor));
-                backlog.done(source);
-            }
-            None => turn.more = true,
-        }
-        Ok(counts)
-    }
-
     fn decide_and_write(
         &self,
         source: &Source,
@@ -491,12 +341,8 @@ impl Run<'_> {
         let mut deferred = Batch::new(source)?;
         let mut done = 0;
         let whole = Part { done: 0, total: candidates.len() as i64, began: now_micros() };
-        let Part { done: before, total, began } = self.part.unwrap_or(whole);
-        let tell = |done| {
-            if let Some(watcher) = WATCHER.get() {
-                watcher(Progress { source: source.id, done: before + done, total, began });
-            }
-        };
+        let part = self.part.unwrap_or(whole);
+        let tell = |done| tell(source, Part { done: part.done + done, ..part });
         tell(0);
         while let Some(item) = candidates.next() {
             done += 1;

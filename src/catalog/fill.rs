@@ -1,0 +1,156 @@
+//! The first fill: the targets of a flow out of all items of a source, where nothing is there yet.
+//!
+//! Nothing is to be found, compared, or decided about then. Each table is written by one statement over
+//! the whole source, and its indexes are built afterwards. What fails is undone, and left to an update that
+//! goes batch by batch: that finds out which items are at fault.
+
+use super::apply::Writer;
+use super::bulk::{self, Entries};
+use super::compose::{self, Items};
+use super::detect;
+use super::error::{Error, Result};
+use super::indexes;
+use super::model::{Flow, Source, Target, numbered};
+use super::sql::arg;
+use super::subtransaction::subtransaction;
+use super::target_table;
+use super::tuples::Statements;
+use crate::engine::counts::Counts;
+use crate::engine::version::{LogicId, ProcessOrdinal};
+
+/// Why nothing was filled.
+enum Stop {
+    Flow(Error),
+    /// The data is at fault, or a table wants more than rows and index entries.
+    Undone,
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Flow(error)
+    }
+}
+
+/// Fills the targets out of a source of which nothing is tracked; `None` where that is left to an update
+/// by batches. Under the snapshot that is active; the caller acts as the flow's owner. `tell` hears
+/// of the items that are done, and how many there are.
+pub fn fill(
+    flow: &Flow,
+    source: &Source,
+    writers: &[Writer],
+    logic: LogicId,
+    at: ProcessOrdinal,
+    tell: impl Fn(i64, i64),
+) -> Result<Option<Counts>> {
+    // Of a source that only promises one row a key it is an update that checks it.
+    if source.promised || !flow.memoised.is_empty() {
+        return Ok(None);
+    }
+    for writer in writers {
+        if !writer.fresh || !fits(writer.target)? {
+            return Ok(None);
+        }
+    }
+    let locks_pass = indexes::locks_pass();
+    let filled = subtransaction(
+        || {
+            let items = track(source, logic, at)?;
+            let mut counts = Counts { seen: items, evaluated: items, ..Counts::default() };
+            let steps = writers.len() as i64 + 1;
+            tell(items / steps, items);
+            let mut to_index = vec![(source.tracking.clone(), items)];
+            for (n, writer) in writers.iter().enumerate() {
+                let target = writer.target;
+                let entries = entries(target);
+                let rows = write(flow, source, target, entries)?;
+                counts.upserted += rows;
+                if entries == Entries::Later {
+                    to_index.push((target.relation_name(), rows));
+                }
+                tell(items * (n as i64 + 2) / steps, items);
+            }
+            // Last of all: it can keep others from reading.
+            for (table, rows) in to_index {
+                if !indexes::add_entries(&table, rows, locks_pass)? {
+                    return Err(Stop::Undone);
+                }
+            }
+            Ok(counts)
+        },
+        // Whatever it is, it is found again, and recorded for the items that it is about.
+        |_| Stop::Undone,
+    );
+    match filled {
+        Ok(counts) => Ok(Some(counts)),
+        Err(Stop::Undone) => Ok(None),
+        Err(Stop::Flow(error)) => Err(error),
+    }
+}
+
+/// Whether a target takes rows as they come: those of two items cannot meet there, and those of one not
+/// unnoticed.
+fn fits(target: &Target) -> Result<bool> {
+    match (target.relation, &target.covered, &target.external) {
+        (Some(relation), Some(_), None) => {
+            Ok(bulk::is_fit(&target.relation_name(), &columns(target))?
+                && target_table::refuses_keys_twice(relation, &target.key)?)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// A target's columns, and where their values are.
+fn columns(target: &Target) -> Vec<(String, String)> {
+    let values = numbered("n.c", target.columns.len());
+    target.columns.iter().map(|c| c.name.clone()).zip(values).collect()
+}
+
+/// What coco did not make is not to be locked.
+fn entries(target: &Target) -> Entries {
+    match target.made {
+        true => Entries::Later,
+        false => Entries::AtOnce,
+    }
+}
+
+/// Writes the tracking rows of all items; returns how many.
+fn track(source: &Source, logic: LogicId, at: ProcessOrdinal) -> std::result::Result<i64, Stop> {
+    let keys = numbered("k", source.key.len());
+    let mut columns: Vec<(String, String)> =
+        keys.iter().map(|k| (k.clone(), format!("s.{k}"))).collect();
+    let rest = [
+        ("source_ordinal", "s.ordinal"),
+        ("process_ordinal", "$1"),
+        ("content_fingerprint", "s.fingerprint"),
+        ("logic_id", "$2"),
+    ];
+    columns.extend(rest.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let from = format!("({}) as s", detect::all(source));
+    let args = [arg(at.0), arg(logic.0)];
+    let statements = statements()?;
+    bulk::fill(&statements, &source.tracking, &columns, &from, &args, Entries::Later)?
+        .ok_or(Stop::Undone)
+}
+
+/// Evaluates all items, and writes the rows of a target; returns how many.
+fn write(
+    flow: &Flow,
+    source: &Source,
+    target: &Target,
+    entries: Entries,
+) -> std::result::Result<i64, Stop> {
+    let columns = columns(target);
+    let from = format!("({}) as n", compose::evaluate(flow, source, target, Items::All));
+    let statements = statements()?;
+    bulk::fill(&statements, &target.relation_name(), &columns, &from, &[], entries)?
+        .ok_or(Stop::Undone)
+}
+
+/// Rows are written while they are read: by functions of constraints and indexes, too, which need not be fit
+/// for several processes.
+fn statements() -> Result<Statements> {
+    let statements = Statements::connect()?;
+    statements.reads_many();
+    statements.by_one_process();
+    Ok(statements)
+}

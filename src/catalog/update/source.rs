@@ -1,0 +1,218 @@
+//! One source of an update: what there is to look at of it, and what becomes of that.
+
+use super::{By, Run, Turn, now_micros, tell};
+use crate::catalog::apply::Writing;
+use crate::catalog::backlog::{self, Backlog, Part, Slice};
+use crate::catalog::capture::cursor;
+use crate::catalog::detect::{self, Scan};
+use crate::catalog::error::Result;
+use crate::catalog::fill;
+use crate::catalog::follow::{self, Following, Kept, Looking};
+use crate::catalog::generation;
+use crate::catalog::logic;
+use crate::catalog::lookup::{self, Forced};
+use crate::catalog::model::Source;
+use crate::catalog::target_table;
+use crate::catalog::tuples::{OneSnapshot, Rows, Statements};
+use crate::engine::counts::Counts;
+use crate::engine::history::Reason;
+use crate::engine::version::{LogicId, ProcessOrdinal};
+
+/// What became of a source.
+#[derive(Default)]
+struct Found {
+    counts: Counts,
+    /// Of the items seen, those that were looked at one by one.
+    present: i64,
+    reason: Reason,
+    /// The rest of what a scan has found is left to other transactions.
+    set_aside: bool,
+}
+
+impl Run<'_> {
+    pub(super) fn source(&mut self, source: &Source, turn: &mut Turn) -> Result<Counts> {
+        if let Some(backlog) = self.by.backlog() {
+            if backlog.is_done(source) {
+                return Ok(Counts::default());
+            }
+            let most = self.limits.changes.unwrap_or(usize::MAX);
+            if let Some(slice) = backlog.take(source, self.writing.logic, most)? {
+                return self.slice(source, slice, backlog, turn);
+            }
+        }
+        let live = self.by.remembered();
+        // Before the source, so that what is evaluated is no older than what was looked up.
+        let lookups = lookup::follow_all(self.flow, source, self.limits, live)?;
+        let generation = generation::now();
+        let _snapshot = OneSnapshot::take();
+        let statements = Statements::connect()?;
+        let Writing { mode, logic } = self.writing;
+        let limit = self.limits.changes;
+        let following = follow::begin(&statements, source, logic, mode, limit, live, generation)?;
+        let keys = match (&following.looking, &lookups.forced) {
+            (Looking::Keys(keys), Forced::Keys(forced)) if forced.len() > 0 => {
+                Some(lookup::with_forced(source, Some(keys), forced)?)
+            }
+            (Looking::Nothing, Forced::Keys(forced)) if forced.len() > 0 => {
+                Some(lookup::with_forced(source, None, forced)?)
+            }
+            _ => None,
+        };
+        let mut found = Found::default();
+        let (keys, all) = match (&following.looking, &lookups.forced, &keys) {
+            (_, Forced::All, _) => (None, Some(Scan { mode: mode.evaluating_all(), logic })),
+            (_, _, Some(keys)) => (Some(keys), None),
+            (Looking::Keys(keys), ..) => (Some(keys), None),
+            (Looking::Nothing, ..) => (None, None),
+            (Looking::All, ..) => (None, Some(Scan { mode, logic })),
+        };
+        if let Some(keys) = keys {
+            let Found { counts, present, .. } = &mut found;
+            if keys.len() > 0 {
+                let mut changed = detect::among(source, keys)?;
+                self.decide_and_write(source, &mut changed, |_| true, counts, present)?;
+            }
+            counts.seen = *present + following.waiting;
+            counts.failed += following.waiting;
+            *present += following.waiting;
+            turn.waiting += following.waiting;
+        } else if let Some(scan) = all {
+            let forced = match &lookups.forced {
+                Forced::Keys(forced) => Some(forced),
+                Forced::All => None,
+            };
+            found = self.all(&statements, source, scan, forced, &following)?;
+        }
+        let Found { mut counts, present, reason, set_aside } = found;
+        turn.reason = turn.reason.max(Reason::asked(mode).or(Some(reason)));
+        let left_out = counts.seen - present;
+        match source.ordinal {
+            Some(_) => counts.skipped += left_out,
+            None => counts.unchanged += left_out,
+        }
+        // Of a lookup nothing is missed by who evaluates every item.
+        let lookups_more = lookups.more && !mode.evaluates_all();
+        turn.more |= following.more || lookups_more;
+        turn.uncaptured |= following.uncaptured || lookups.uncaptured;
+        turn.again = [turn.again, following.again, lookups.again].into_iter().flatten().min();
+        turn.kept.extend(lookups.kept);
+        if set_aside {
+            turn.more = true;
+            return Ok(counts);
+        }
+        if let Some(backlog) = self.by.backlog()
+            && !following.more
+            && !lookups_more
+        {
+            backlog.done(source);
+        }
+        turn.kept.extend(following.done(source, live, self.limits.segment_bytes)?);
+        Ok(counts)
+    }
+
+    /// Looks at all items of a source, and at all that are tracked.
+    fn all(
+        &mut self,
+        statements: &Statements,
+        source: &Source,
+        scan: Scan,
+        forced: Option<&Rows>,
+        following: &Following,
+    ) -> Result<Found> {
+        for writer in &mut self.writers {
+            writer.fresh = target_table::is_empty(writer.target)?;
+        }
+        let tracked = detect::tracked(statements, source)?;
+        let reason = self.reason(following.logic_before(), tracked)?;
+        if tracked == 0
+            && let Some(counts) = self.fill(source)?
+        {
+            return Ok(Found { counts, present: counts.seen, reason, set_aside: false });
+        }
+        let mut changed = detect::scan(statements, source, scan, forced)?;
+        // Items in the source are those tracked, less the gone, and the new.
+        let mut counts = Counts { seen: tracked, ..Counts::default() };
+        let mut present = 0;
+        let mut set_aside = false;
+        if let (Some(backlog), Some(limit)) = (self.by.backlog(), self.limits.changes)
+            && changed.len() > limit
+            && scan.mode == self.writing.mode
+        {
+            let fresh = self.writers.iter().filter(|w| w.fresh && w.target.external.is_some());
+            let fresh = fresh.map(|w| w.target.id).collect();
+            let part =
+                Part { done: limit as i64, total: changed.len() as i64, began: now_micros() };
+            let first = changed.first(limit);
+            self.decide_and_write(source, first, |_| true, &mut counts, &mut present)?;
+            let cursor = following.next().clone();
+            let set = backlog.set(source, changed.rest(), cursor, fresh, part)?;
+            counts.seen += set.new - set.gone;
+            present += set.present;
+            backlog::unfinished(source, following.next())?;
+            set_aside = true;
+        } else {
+            let writing = self.writing;
+            self.writing.mode = scan.mode;
+            self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
+            self.writing = writing;
+        }
+        Ok(Found { counts, present, reason, set_aside })
+    }
+
+    /// Fills the targets out of a source of which nothing is tracked yet. For a caller alone: a worker has
+    /// other flows too, and takes up a part at a time.
+    fn fill(&self, source: &Source) -> Result<Option<Counts>> {
+        if !matches!(self.by, By::Caller) || self.recalling.is_some() {
+            return Ok(None);
+        }
+        let at = ProcessOrdinal::next(None, now_micros());
+        let began = now_micros();
+        let tell = |done, total| tell(source, Part { done, total, began });
+        fill::fill(self.flow, source, &self.writers, self.writing.logic, at, tell)
+    }
+
+    /// Why a scan looks at all items of a source, of which so many are tracked.
+    fn reason(&self, before: Option<LogicId>, tracked: i64) -> Result<Reason> {
+        Ok(match before {
+            None if tracked == 0 => Reason::First,
+            None => Reason::Change,
+            Some(logic) if logic == self.writing.logic => Reason::Change,
+            // Somebody has not finished: with the first logic that there was, or with another.
+            Some(backlog::UNFINISHED) if logic::is_first(self.flow)? => Reason::First,
+            Some(_) => Reason::Logic,
+        })
+    }
+
+    /// Works off a part of what a scan has set aside.
+    fn slice(
+        &mut self,
+        source: &Source,
+        mut slice: Slice,
+        backlog: &Backlog,
+        turn: &mut Turn,
+    ) -> Result<Counts> {
+        let mut counts = Counts::default();
+        let mut present = 0;
+        for writer in &mut self.writers {
+            writer.fresh = slice.fresh.contains(&writer.target.id);
+        }
+        {
+            let _snapshot = OneSnapshot::take();
+            let mut changed = detect::among(source, &slice.keys)?;
+            self.part = Some(slice.part);
+            self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
+            self.part = None;
+        }
+        // They were counted when they were found.
+        counts.seen = 0;
+        match slice.last.take() {
+            Some(cursor) => {
+                cursor::store(source, &cursor, true)?;
+                turn.kept.push(Kept::stored(source, cursor));
+                backlog.done(source);
+            }
+            None => turn.more = true,
+        }
+        Ok(counts)
+    }
+}
