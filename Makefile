@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: help setup build test demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo lint clean
+.PHONY: help setup build test reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-large bench-peers lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -47,6 +47,18 @@ bench-external: ## rows to another Postgres beside COPY, and to Kafka beside its
 
 bench-memo: ## what embeddings cost beside the time of their provider, and what a result that is there costs
 	@bench/memo.sh
+
+bench-groups: ## aggregates, of which few groups are touched
+	@bench/groups.sh
+
+bench-large: ## that memory and the cost of an update do not grow with what there is
+	@bench/large.sh
+
+bench-peers: ## the same flow by CocoIndex (from PyPI) and by plain statements
+	@bench/peers.sh
+
+reference: ## docs/sql-reference.md, of the COMMENTs of the extension
+	@scripts/reference.sh
 
 lint: ## cargo fmt --check and clippy
 	@scripts/lint.sh

@@ -72,6 +72,19 @@ median() { sort -g | awk '{v[NR] = $1} END {if (NR) print (v[int((NR + 1) / 2)] 
 note() { echo "$2" >>"$work/note.$1"; }
 of() { median <"$work/note.$1"; }
 
+# timed NAME [STATEMENT… --] STATEMENT…: in a session that has loaded the extension, and has run those
+# before --; notes the milliseconds of the others.
+timed() {
+  local name=$1 now="select 'at ' || extract(epoch from clock_timestamp()) * 1000" before=() times
+  shift
+  if [[ " $* " == *" -- "* ]]; then
+    while [ "$1" != -- ]; do before+=("$1"); shift; done
+    shift
+  fi
+  times=$(sql "load 'coco'" "${before[@]}" "$now" "$@" "$now")
+  note "$name" "$(awk '/^at / {b = $2; if (!n++) a = b} END {printf "%.2f", b - a}' <<<"$times")"
+}
+
 div() { awk -v a="$1" -v b="$2" -v f="${3:-%.2f}" 'BEGIN {if (b + 0 == 0) print "-"; else printf f "\n", a / b}'; }
 
 # result WHAT FIGURE BESIDE [BOUND]: a row of the table at the end, with FIGURE / BESIDE.

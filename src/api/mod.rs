@@ -5,6 +5,7 @@
 
 pub mod capture;
 pub mod declare;
+pub mod explain;
 pub mod external;
 pub mod files;
 pub mod functions;
@@ -13,6 +14,8 @@ pub mod inspect;
 pub mod lineage;
 pub mod live;
 pub mod memo;
+pub mod metrics;
+pub mod picture;
 pub mod run;
 pub mod settings;
 pub mod text;

@@ -75,7 +75,8 @@ fn composed(
         .map(|f| f.oid.to_u32().to_string())
         .collect();
     format!(
-        "/* coco flow {id} {memoised} */ select {keys}, t.*{number} from ({item}) as item cross join lateral (with {shadows}\n\
+        "/* coco flow {id} {memoised} */\n\
+         select {keys}, t.*{number}\n  from ({item}) as item\n cross join lateral (with {shadows}\n\
          select * from (\n{query}\n) as q) as t ({columns})",
         id = flow.id,
         memoised = memoised.join(" "),
@@ -126,7 +127,10 @@ fn rows_of(source: &Source, items: Items) -> (String, String) {
                 numbered("k", source.key.len()).iter().map(|k| format!("b.{k}")).collect();
             let same = all_equal(&source.key, &keys, &batch);
             let due = "b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\"";
-            (format!("coco_batch as b join {relation} as s on {same} and {due}"), String::new())
+            (
+                format!("coco_batch as b\n          join {relation} as s on {same} and {due}"),
+                String::new(),
+            )
         }
     }
 }
@@ -145,7 +149,7 @@ fn row_items(source: &Source, items: Items, number: Option<&str>) -> String {
     // A view's columns may be dear: files are read. With an offset they are computed after the batch
     // is joined, for its items alone, and once, however often the query names them.
     let first = if source.promised && matches!(items, Items::Batch) { " offset 0" } else { "" };
-    format!("select {} from {from}{filter}{first}", columns.join(", "))
+    format!("select {}\n          from {from}{filter}{first}", columns.join(", "))
 }
 
 /// Groups carry their rows as an array of records: no index on the key is needed.
@@ -159,7 +163,7 @@ fn grouped_items(source: &Source, items: Items, number: Option<&str>) -> String 
     let number =
         number.map_or(String::new(), |number| format!(", pg_catalog.min({number}) as {ITEM}"));
     format!(
-        "select {}, pg_catalog.array_agg(row({})) as rows{number} from {from}{filter} group by {}",
+        "select {}, pg_catalog.array_agg(row({})) as rows{number}\n          from {from}{filter}\n         group by {}",
         named.join(", "),
         columns.join(", "),
         keys.join(", "),

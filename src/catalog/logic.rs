@@ -148,6 +148,13 @@ pub fn is_first(flow: &Flow) -> Result<bool> {
     Ok(several.is_none())
 }
 
+/// The logic as it is now: its fingerprint, and the names of the parts that it is made from.
+pub fn covers(flow: &Flow) -> Result<(pgrx::Uuid, Vec<String>)> {
+    let (fingerprint, parts) = compute(flow)?;
+    let names = parts.as_object().into_iter().flatten().map(|(name, _)| name.clone());
+    Ok((fingerprint, names.collect()))
+}
+
 fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
     let mut parts = BTreeMap::new();
     for target in &flow.targets {

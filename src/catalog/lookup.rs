@@ -136,6 +136,12 @@ fn settle(lookup: &Lookup, source: &Source, batch: &Batch, followed: &mut Follow
     apply::track(&statements, &lookup.relation, &[], &[], batch, writing, None)
 }
 
+/// The statement by which the source's keys are found that changed rows of a lookup affect; `None`
+/// where it is all of them.
+pub fn affected_by(lookup: &Lookup, source: &Source) -> Option<String> {
+    lookup.affects.as_ref().map(|affects| affected(lookup, source, affects))
+}
+
 /// The SELECT of the source's keys that changed rows of a lookup affect, each once. The user's query
 /// stands as in `compose`.
 fn affected(lookup: &Lookup, source: &Source, affects: &str) -> String {

@@ -278,10 +278,15 @@ impl Statements {
 
     /// Lets the statements that follow read `rows` under this name. `rows` must outlive self.
     pub fn name(&self, name: &str, rows: &Rows) -> Result<()> {
+        self.name_as_of(name, rows, rows.len)
+    }
+
+    /// As [`Statements::name`], and has them planned as if there were so many.
+    pub fn name_as_of(&self, name: &str, rows: &Rows, count: usize) -> Result<()> {
         let c_name = c_string(name)?;
-        self.most.set(self.most.get().max(rows.len));
+        self.most.set(self.most.get().max(count));
         // A plan for a few rows is no good for many: one for each power of ten.
-        let size = rows.len.checked_ilog10().map_or(0, |n| n + 1);
+        let size = count.checked_ilog10().map_or(0, |n| n + 1);
         self.named.borrow_mut().push_str(&format!("{name}:{size}:{};", rows.types));
         // SAFETY: palloc'd in SPI's procedure context, which lives until SPI_finish.
         let code = unsafe {
@@ -291,7 +296,7 @@ impl Statements {
             (*relation).md.reliddesc = pg_sys::InvalidOid;
             (*relation).md.tupdesc = rows.shape;
             (*relation).md.enrtype = pg_sys::EphemeralNameRelationType::ENR_NAMED_TUPLESTORE;
-            (*relation).md.enrtuples = rows.len as f64;
+            (*relation).md.enrtuples = count as f64;
             (*relation).reldata = rows.store.cast();
             pg_sys::SPI_register_relation(relation)
         };
@@ -424,6 +429,22 @@ impl Statements {
                 return Ok(None);
             }
             Ok(Some(std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()))
+        }
+    }
+
+    /// The first column of all rows that a statement returned, as text.
+    pub fn texts(&self, sql: &str) -> Result<Vec<String>> {
+        self.run(sql, &[], ptr::null_mut(), false)?;
+        // SAFETY: as above.
+        unsafe {
+            let table = pg_sys::SPI_tuptable;
+            if table.is_null() {
+                return Ok(vec![]);
+            }
+            let rows = 0..pg_sys::SPI_processed as usize;
+            let text = |n| pg_sys::SPI_getvalue(*(*table).vals.add(n), (*table).tupdesc, 1);
+            let texts = rows.map(text).filter(|text| !text.is_null());
+            Ok(texts.map(|t| std::ffi::CStr::from_ptr(t).to_string_lossy().into_owned()).collect())
         }
     }
 }

@@ -11,11 +11,14 @@ pub mod decide;
 #[cfg_attr(not(feature = "connectors"), allow(dead_code))]
 pub mod delivery;
 pub mod fingerprint;
+pub mod graph;
 pub mod history;
 pub mod isolate;
 pub mod memo;
+pub mod mermaid;
 #[cfg_attr(not(feature = "connectors"), allow(dead_code))]
 pub mod options;
+pub mod plan;
 #[cfg_attr(not(feature = "functions"), allow(dead_code))]
 pub mod provider;
 pub mod snapshot;

@@ -70,6 +70,23 @@ pub fn normalize(text: &str) -> String {
     out
 }
 
+/// A text in lines of at most `width` characters, broken at spaces; a longer word has a line of its own.
+pub fn wrapped(text: &str, width: usize) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut length = 0;
+    for (n, word) in text.split(' ').enumerate() {
+        let size = word.chars().count();
+        if n > 0 {
+            let fits = length + 1 + size <= width;
+            out.push(if fits { ' ' } else { '\n' });
+            length = if fits { length + 1 } else { 0 };
+        }
+        out.push_str(word);
+        length += size;
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +102,14 @@ mod tests {
         assert_ne!(normalize("One two.\nThree."), plain);
         assert_ne!(normalize("Onetwo.\n\nThree."), plain);
         assert_eq!(normalize("  \n "), "");
+    }
+
+    #[test]
+    fn lines_are_broken_at_spaces() {
+        assert_eq!(wrapped("one two three", 7), "one two\nthree");
+        assert_eq!(wrapped("one  two", 20), "one  two");
+        assert_eq!(wrapped("größer-als-alles und", 4), "größer-als-alles\nund");
+        assert_eq!(wrapped("", 4), "");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::catalog::sql::{self, arg};
 
 pub use alter::{Changes, alter_flow};
 pub use lookup::{LookupOptions, add_lookup};
+pub use query::concerns_of;
 pub use source::{SourceOptions, add_source};
 pub use target::{Elsewhere, add_target, restore_targets, set_query};
 

@@ -227,20 +227,46 @@ fn covered(flow: &Flow, analysis: &Analysis, key: &[Column]) -> Option<Vec<Strin
         .collect()
 }
 
+/// Something that is accepted and will not be followed, or may surprise, and what it leads to.
+pub struct Concern {
+    pub what: String,
+    pub therefore: String,
+}
+
 /// Says what is accepted and will not be followed.
 fn warn(flow: &Flow, analysis: &Analysis) -> Result<()> {
+    for concern in concerns(flow, analysis)? {
+        warning(concern.what, &concern.therefore);
+    }
+    Ok(())
+}
+
+/// The concerns about the query of one of a flow's targets as it is now.
+pub fn concerns_of(flow: &Flow, target: &Target) -> Result<Vec<Concern>> {
+    let shadows = shadows(flow)?;
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let analysis = analysis::analyse(&target.query, &shadows)?;
+    drop(acting);
+    concerns(flow, &analysis)
+}
+
+fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<Concern>> {
+    let mut found = Vec::new();
+    let mut concern = |what: String, therefore: &str| {
+        found.push(Concern { what, therefore: therefore.to_owned() })
+    };
     for relation in &analysis.relations {
         let relation = pg_sys::Oid::from(*relation);
         let name = sql::relation_name(relation)?.unwrap_or_default();
         if flow.sources.iter().any(|s| s.relation == relation) {
-            warning(
+            concern(
                 format!("the query reads {name} in full, by its qualified name, besides the item"),
                 "Changes of other rows will not evaluate an item again.",
             );
         } else if flow.lookups.iter().any(|l| l.relation.relation == relation) {
             continue;
         } else if !name.starts_with("pg_catalog.") {
-            warning(
+            concern(
                 format!("the query reads {name}, which is not a source of flow \"{}\"", flow.name),
                 "Its changes will not be followed: they show when an item is evaluated for another reason, or with coco.update(flow, 'full_reprocess'). coco.add_lookup has them followed.",
             );
@@ -248,7 +274,7 @@ fn warn(flow: &Flow, analysis: &Analysis) -> Result<()> {
     }
     let volatile = analysis.volatile.iter().map(|f| pg_sys::Oid::from(*f)).collect();
     for function in functions::not_memoised(volatile)? {
-        warning(
+        concern(
             format!("the query calls the volatile function {function}"),
             "An item gets a new result only when it or the logic changes; coco.verify may show differences.",
         );
@@ -261,15 +287,13 @@ fn warn(flow: &Flow, analysis: &Analysis) -> Result<()> {
                 "To aggregate over several rows, make the group the item: source_key => '{column}' (key of coco.add_source) with the columns that the query groups by."
             }
         };
-        ereport!(
-            PgLogLevel::WARNING,
-            PgSqlErrorCode::ERRCODE_WARNING,
+        concern(
             format!(
                 "the query's result for one item may differ from its result over all: {}",
                 what.join(", ")
             ),
-            format!("The query is evaluated once per source item. {hint}")
+            &format!("The query is evaluated once per source item. {hint}"),
         );
     }
-    Ok(())
+    Ok(found)
 }

@@ -1,0 +1,281 @@
+//! Reading a plan as the server explains it: which tables it reads as a whole, and whether again and
+//! again.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+/// A materialised inner side of so many rows may be gone through again for each outer row.
+const FEW_ROWS: f64 = 1000.0;
+
+/// Why a part of a plan is done more than once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It is a subplan of an expression; its name.
+    SubPlan(String),
+    /// It is the inner side of a nested loop.
+    NestedLoop,
+}
+
+/// A table that a plan reads as a whole, by no condition that an index serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WholeRead {
+    pub schema: String,
+    pub name: String,
+    /// Columns of it that are compared with something that is not constant: what an index could be on.
+    pub by: Vec<String>,
+    /// It is read, or gone through, once for each row of something else.
+    pub again: Option<Again>,
+}
+
+/// The tables that a plan reads as a whole, out of what `EXPLAIN (VERBOSE, FORMAT JSON)` returned.
+pub fn whole_reads(explained: &Value) -> Vec<WholeRead> {
+    let plan = explained.get(0).unwrap_or(explained).get("Plan");
+    let mut reads = Vec::new();
+    if let Some(plan) = plan {
+        let text = plan.to_string();
+        let mut aliases = BTreeSet::new();
+        aliases_in(plan, &mut aliases);
+        let walk = Walk { whole: &text, aliases };
+        walk.node(plan, &[], None, &mut reads);
+    }
+    reads
+}
+
+struct Walk<'a> {
+    /// All of the plan: expressions in it tell which subplans are hashed.
+    whole: &'a str,
+    /// Of all its relations.
+    aliases: BTreeSet<&'a str>,
+}
+
+impl Walk<'_> {
+    fn node(
+        &self,
+        node: &Value,
+        conditions: &[String],
+        again: Option<&Again>,
+        reads: &mut Vec<WholeRead>,
+    ) {
+        let of = |name: &str| node.get(name).and_then(Value::as_str).unwrap_or_default();
+        let mut conditions = conditions.to_vec();
+        for name in ["Filter", "Join Filter", "Hash Cond", "Merge Cond", "Recheck Cond"] {
+            conditions.extend(node.get(name).and_then(Value::as_str).map(str::to_owned));
+        }
+        let kind = of("Node Type");
+        let whole = match kind {
+            "Seq Scan" | "Sample Scan" | "Foreign Scan" => true,
+            "Index Scan" | "Index Only Scan" => node.get("Index Cond").is_none(),
+            _ => false,
+        };
+        if whole && !of("Relation Name").is_empty() {
+            reads.push(WholeRead {
+                schema: of("Schema").to_owned(),
+                name: of("Relation Name").to_owned(),
+                by: compared(&conditions, of("Alias")),
+                again: again.cloned(),
+            });
+        }
+        let children = node.get("Plans").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let relation = |child: &Value| {
+            child.get("Parent Relationship").and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let rows = |child: &Value| child.get("Plan Rows").and_then(Value::as_f64).unwrap_or(0.0);
+        let outer = children.iter().find(|c| relation(c) == "Outer").map_or(0.0, rows);
+        for child in children {
+            let name = child.get("Subplan Name").and_then(Value::as_str).unwrap_or_default();
+            let inner = match relation(child).as_str() {
+                "SubPlan" if !self.is_hashed(name) => Some(Again::SubPlan(name.to_owned())),
+                // Done once, and kept; unless it is about the row of something else.
+                "SubPlan" => None,
+                "InitPlan" => again.filter(|_| self.is_correlated(child)).cloned(),
+                "Inner" if kind == "Nested Loop" && outer > 1.0 => {
+                    let kept =
+                        child.get("Node Type").and_then(Value::as_str) == Some("Materialize");
+                    match kept && rows(child) <= FEW_ROWS {
+                        true => again.cloned(),
+                        false => Some(Again::NestedLoop),
+                    }
+                }
+                _ => again.cloned(),
+            };
+            self.node(child, &conditions, inner.as_ref(), reads);
+        }
+    }
+
+    /// Whether a part of the plan mentions a relation outside of it.
+    fn is_correlated(&self, node: &Value) -> bool {
+        let mut own = BTreeSet::new();
+        aliases_in(node, &mut own);
+        let text = node.to_string();
+        let part = |c: char| c.is_alphanumeric() || c == '_' || c == '"';
+        self.aliases.difference(&own).any(|alias| {
+            let name = format!("{alias}.");
+            text.match_indices(&name).any(|(at, _)| !text[..at].ends_with(part))
+        })
+    }
+
+    fn is_hashed(&self, subplan: &str) -> bool {
+        let name = format!("hashed {subplan}");
+        let mut rest = self.whole;
+        while let Some(at) = rest.find(&name) {
+            rest = &rest[at + name.len()..];
+            // SubPlan 1 is not SubPlan 12.
+            if !rest.starts_with(|c: char| c.is_ascii_digit()) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn aliases_in<'a>(node: &'a Value, aliases: &mut BTreeSet<&'a str>) {
+    aliases.extend(node.get("Alias").and_then(Value::as_str));
+    for child in node.get("Plans").and_then(Value::as_array).into_iter().flatten() {
+        aliases_in(child, aliases);
+    }
+}
+
+/// The columns of an alias that conditions hold equal to something else's.
+fn compared(conditions: &[String], alias: &str) -> Vec<String> {
+    let mut columns = Vec::new();
+    for clause in conditions.iter().flat_map(|c| c.split(" AND ")) {
+        let Some((left, right)) = clause.split_once(" = ") else { continue };
+        for (ours, theirs) in [(left, right), (right, left)] {
+            let foreign = theirs.contains('.') && column_of(theirs, alias).is_none();
+            let column = column_of(ours, alias).filter(|c| foreign && !columns.contains(c));
+            columns.extend(column);
+        }
+    }
+    columns
+}
+
+/// The column that a side of a comparison is, if it is one of the alias and nothing else; a cast
+/// around it does not matter.
+fn column_of(side: &str, alias: &str) -> Option<String> {
+    let side = side.trim().trim_start_matches('(');
+    let quoted = format!("\"{}\"", alias.replace('"', "\"\""));
+    let rest =
+        [alias, &quoted].into_iter().find_map(|a| side.strip_prefix(a)?.strip_prefix('.'))?;
+    let (column, rest) = match rest.strip_prefix('"') {
+        Some(quoted) => {
+            // Up to a quote that is not doubled.
+            let mut end = 0;
+            while let Some(at) = quoted[end..].find('"') {
+                end += at + 1;
+                if !quoted[end..].starts_with('"') {
+                    break;
+                }
+                end += 1;
+            }
+            let name = quoted.get(..end.checked_sub(1)?)?;
+            (name.replace("\"\"", "\""), &quoted[end..])
+        }
+        None => {
+            let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$'));
+            let end = end.unwrap_or(rest.len());
+            (rest[..end].to_owned(), &rest[end..])
+        }
+    };
+    let only = rest.trim_start_matches(')');
+    (!column.is_empty() && (only.is_empty() || only.starts_with("::"))).then_some(column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn scan(name: &str, relation: &str) -> Value {
+        json!({"Node Type": "Seq Scan", "Parent Relationship": relation, "Schema": "public",
+               "Relation Name": name, "Alias": name, "Plan Rows": 10000})
+    }
+
+    fn nested(outer_rows: i64, inner: Value) -> Value {
+        json!([{"Plan": {"Node Type": "Nested Loop", "Join Filter": "(big.code = (item.code)::text)",
+            "Plans": [
+                {"Node Type": "Named Tuplestore Scan", "Parent Relationship": "Outer", "Plan Rows": outer_rows},
+                inner]}}])
+    }
+
+    #[test]
+    fn the_inner_side_of_a_nested_loop_is_read_again() {
+        let found = whole_reads(&nested(1000, scan("big", "Inner")));
+        assert_eq!(found[0].again, Some(Again::NestedLoop));
+        assert_eq!(found[0].by, ["code"]);
+        assert_eq!(whole_reads(&nested(1, scan("big", "Inner")))[0].again, None);
+    }
+
+    #[test]
+    fn a_small_materialised_side_is_read_once() {
+        let materialized = |rows: i64| {
+            json!({"Node Type": "Materialize", "Parent Relationship": "Inner", "Plan Rows": rows,
+                   "Plans": [scan("big", "Outer")]})
+        };
+        assert_eq!(whole_reads(&nested(1000, materialized(10)))[0].again, None);
+        let again = Some(Again::NestedLoop);
+        assert_eq!(whole_reads(&nested(1000, materialized(10_000)))[0].again, again);
+    }
+
+    #[test]
+    fn subplans_are_done_again_unless_hashed() {
+        let of = |filter: &str| {
+            let mut subplan = scan("big", "SubPlan");
+            subplan["Subplan Name"] = json!("SubPlan 1");
+            json!([{"Plan": {"Node Type": "Seq Scan", "Schema": "s", "Relation Name": "d", "Alias": "d",
+                             "Filter": filter, "Plans": [subplan]}}])
+        };
+        let again = |plan: &Value| whole_reads(plan)[1].again.clone();
+        assert_eq!(again(&of("(SubPlan 1)")), Some(Again::SubPlan("SubPlan 1".into())));
+        assert_eq!(again(&of("(NOT (hashed SubPlan 1))")), None);
+        assert_eq!(again(&of("(hashed SubPlan 12)")), Some(Again::SubPlan("SubPlan 1".into())));
+    }
+
+    #[test]
+    fn what_is_inside_a_repeated_part_is_repeated() {
+        let inner = json!({"Node Type": "Aggregate", "Parent Relationship": "Inner", "Plan Rows": 1,
+                           "Plans": [scan("big", "Outer")]});
+        assert_eq!(whole_reads(&nested(5, inner))[0].again, Some(Again::NestedLoop));
+    }
+
+    #[test]
+    fn an_initplan_is_done_again_where_it_is_about_another_row() {
+        let of = |filter: &str| {
+            let mut initplan = scan("big", "InitPlan");
+            initplan["Filter"] = json!(filter);
+            let inner = json!({"Node Type": "Index Scan", "Parent Relationship": "Inner", "Alias": "s",
+                               "Relation Name": "s", "Schema": "public", "Index Cond": "(s.id = 1)",
+                               "Plan Rows": 1, "Plans": [initplan]});
+            whole_reads(&nested(9, inner))[0].again.clone()
+        };
+        assert_eq!(of("(big.code = s.code)"), Some(Again::NestedLoop));
+        assert_eq!(of("(big.code = 's'::text)"), None);
+    }
+
+    #[test]
+    fn an_index_that_serves_a_condition_reads_no_whole() {
+        let index = |cond: Option<&str>| {
+            let mut node = json!({"Node Type": "Index Scan", "Parent Relationship": "Inner",
+                "Schema": "public", "Relation Name": "big", "Alias": "big", "Plan Rows": 1});
+            if let Some(cond) = cond {
+                node["Index Cond"] = json!(cond);
+            }
+            whole_reads(&nested(9, node)).len()
+        };
+        assert_eq!(index(Some("(big.code = item.code)")), 0);
+        assert_eq!(index(None), 1);
+    }
+
+    #[test]
+    fn columns_that_an_index_could_be_on() {
+        let of = |c: &str, alias: &str| compared(&[c.to_owned()], alias);
+        assert_eq!(of("((l.a = s.b) AND (s.c = l.d))", "l"), ["a", "d"]);
+        assert_eq!(of("((l.a)::text = s.b)", "l"), ["a"]);
+        assert_eq!(of("(l.\"or\"\"der\" = s.b)", "l"), ["or\"der"]);
+        assert_eq!(of("(\"L 1\".a = s.b)", "L 1"), ["a"]);
+        for none in ["(l.a = 3)", "(l.a > s.b)", "(l.a = l.b)", "(lower(l.a) = s.b)", "(x.l = s.b)"]
+        {
+            assert!(of(none, "l").is_empty(), "{none}");
+        }
+    }
+}
