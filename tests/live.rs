@@ -432,10 +432,11 @@ fn failing_items_are_tried_again_when_due() {
 fn a_flow_with_much_to_do_lets_others_have_their_turns() {
     let server = shared();
     let mut db = server.database("fair");
-    db.run("alter database fair set coco.batch_size = 5");
     for f in ["big", "small"] {
         started(&mut db, f);
     }
+    // Of the flow's own: a worker that is there already would not hear of a setting of the database.
+    db.run("select coco.alter_flow('big', batch_size => 5)");
     // A transaction is followed as a whole: many small ones.
     db.run(
         "create procedure fill() language plpgsql as $$
@@ -458,7 +459,7 @@ fn a_flow_with_much_to_do_lets_others_have_their_turns() {
         let left = "select count(*) from big_s where id not in (select id from big_t)";
         assert!(db.number(left) > 0, "the small flow waited for the big one, round {n}");
     }
-    db.run("alter database fair reset coco.batch_size; update pace set d = 0");
+    db.run("update pace set d = 0; select coco.alter_flow('big', batch_size => 0)");
     let pid = worker(&mut db);
     db.run(&format!("select pg_terminate_backend({pid})"));
     db.settle("big");
@@ -811,7 +812,9 @@ fn shutdown_does_not_wait_for_a_query() {
         // It may have begun before that, or not yet.
         until("the worker is cancelled and catches up", || {
             let pid = worker(&mut db);
-            db.0.batch_execute(&format!("select pg_cancel_backend({pid})")).ok();
+            // Not while it begins: it would end, and another come a minute later.
+            let cancel = "select pg_cancel_backend(pid) from pg_stat_activity where state = 'active' and pid =";
+            db.0.batch_execute(&format!("{cancel} {pid}")).ok();
             db.holds("select coco.wait('f', '1 s')")
         });
         db.settle("f");
