@@ -174,6 +174,13 @@ create function coco.diagram(flow text default null) returns text
 comment on function coco.diagram is
 'A flow, or by default all flows that you may see, as a flowchart in Mermaid''s language: sources, lookups (dotted), memoised functions, targets, by server where they are outside this database; flows in the colour of their state. A table that is the target of one flow and the source of another stands there once. 42704 where there is no such flow, 42501 where it is another''s.';
 
+create function coco.report() returns text
+  language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'report_wrapper';
+comment on function coco.report is
+'A page of HTML about your flows, which needs nothing but itself: psql -At -c ''select coco.report()'' > report.html. What feeds what, states, lag, errors with hints, the last runs, targets, memoised functions and workers, in the time zone of the session.';
+
 create function coco.split_text(
   text     text,
   size     int,
