@@ -10,6 +10,9 @@ create table coco.flow (
   live        boolean not null default false,
   memo        regclass,
   label       text,
+  batch_size  int check (batch_size > 0),
+  paused      boolean not null default false,
+  lineage_index boolean not null default false,
   created     timestamptz not null default pg_catalog.now()
 );
 comment on table coco.flow is 'Declared flows. Written by coco''s functions alone.';
@@ -142,6 +145,15 @@ create table coco.history_entry (
 );
 comment on table coco.history_entry is 'Runs of flows, the last coco.history_size of each. Written by coco''s functions and workers alone.';
 
+-- What a flow was labelled with from a process ordinal on.
+create table coco.label (
+  flow  int not null references coco.flow (id) on delete cascade,
+  since bigint not null,
+  label text,
+  primary key (flow, since)
+);
+comment on table coco.label is 'Labels that flows have had, each from a process ordinal on. Written by coco''s functions alone.';
+
 -- What the runs of a flow came to that coco.history_entry has no more: with those that it has, a total
 -- that only grows.
 create table coco.run_total (
@@ -207,12 +219,13 @@ create table coco.logic (
   flow        text not null references coco.flow on delete cascade,
   fingerprint uuid not null,
   parts       jsonb not null,
+  described   jsonb not null,
   recorded    timestamptz not null default pg_catalog.now(),
   unique (flow, fingerprint)
 );
-comment on table coco.logic is 'Logic fingerprints a flow has run under, with the parts each was made from. Written by coco''s functions alone.';
+comment on table coco.logic is 'Logic fingerprints a flow has run under, with the parts each was made from, and its queries and functions in words. Written by coco''s functions alone.';
 
-revoke all on coco.capture, coco.cursor, coco.trouble, coco.delivery, coco.run, coco.history_entry, coco.run_total, coco.flow, coco.source, coco.target, coco.logic, coco.memoised, coco.memo, coco.spending from public;
+revoke all on coco.capture, coco.cursor, coco.trouble, coco.delivery, coco.run, coco.history_entry, coco.run_total, coco.label, coco.flow, coco.source, coco.target, coco.logic, coco.memoised, coco.memo, coco.spending from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
@@ -223,6 +236,7 @@ select pg_catalog.pg_extension_config_dump('coco.logic', '');
 select pg_catalog.pg_extension_config_dump('coco.history_entry', '');
 select pg_catalog.pg_extension_config_dump('coco.run_total', '');
 select pg_catalog.pg_extension_config_dump('coco.history_entry_run_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.label', '');
 select pg_catalog.pg_extension_config_dump('coco.memoised', '');
 select pg_catalog.pg_extension_config_dump('coco.memo', '');
 select pg_catalog.pg_extension_config_dump('coco.spending', '');

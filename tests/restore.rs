@@ -104,15 +104,24 @@ fn a_restored_flow_goes_on_and_evaluates_nothing_that_did_not_change() {
          select coco.create_flow('listed', 'd', 'select md5(body) as h, id from d', 'l', '{h}');
          select coco.create_flow('fails', 'd', 'select id, 1 / (id - 7) as q from d', 'q', '{id}')",
     );
+    db.run("select coco.alter_flow('covered', label => 'v7', batch_size => 5)");
     for flow in ["covered", "listed", "fails"] {
         db.update(flow, "normal");
     }
+    db.run("select coco.alter_flow('fails', paused => true)");
     let mut other = restored(&db, "restored");
     for flow in ["covered", "listed"] {
         let c = &other.update(flow, "normal")[0];
         assert_eq!((c.seen, c.unchanged, c.evaluated), (50, 50, 0), "{flow}: {c:?}");
     }
+    let flows = "select string_agg(concat_ws(' ', flow, label, batch_size, paused), ', ' order by flow) from coco.flows";
+    let flows: String = other.client.query_one(flows, &[]).expect("flows").get(0);
+    assert_eq!(flows, "covered v7 5 f, fails t, listed f");
+    other.run("select coco.alter_flow('fails', paused => false)");
     assert_eq!(other.update("fails", "normal")[0].failed, 1);
+    let runs = "select string_agg(concat_ws(' ', reason, label), ', ' order by run) from coco.history('covered')";
+    let runs: String = other.client.query_one(runs, &[]).expect("runs").get(0);
+    assert_eq!(runs, "first v7, change v7");
     other.run("update d set body = 'new' where id = 3; delete from d where id = 4");
     for flow in ["covered", "listed"] {
         let c = &other.update(flow, "normal")[0];

@@ -5,7 +5,8 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::external;
-use crate::catalog::declare::{self, Elsewhere, LookupOptions, SourceOptions};
+use super::live::serve;
+use crate::catalog::declare::{self, Changes, Elsewhere, LookupOptions, SourceOptions};
 use crate::catalog::error::Error;
 use crate::catalog::{registry, update};
 use crate::worker::session::{self, Order};
@@ -128,6 +129,22 @@ fn add_target(
 #[pg_extern(sql = false)]
 fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<(), ErrorReport> {
     Ok(declare::set_query(flow, target, query, &external::check)?)
+}
+
+#[pg_extern(sql = false)]
+fn alter_flow(
+    flow: &str,
+    owner: Option<pg_sys::Oid>,
+    label: Option<String>,
+    batch_size: Option<i32>,
+    paused: Option<bool>,
+    lineage_index: Option<bool>,
+) -> Result<(), ErrorReport> {
+    let changes = Changes { owner, label, batch_size, paused, lineage_index };
+    if declare::alter_flow(flow, changes)?.wants_worker {
+        serve(flow);
+    }
+    Ok(())
 }
 
 #[pg_extern(sql = false)]

@@ -11,6 +11,7 @@ pub mod files;
 pub mod functions;
 pub mod history;
 pub mod inspect;
+pub mod lineage;
 pub mod live;
 pub mod memo;
 pub mod metrics;

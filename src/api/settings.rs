@@ -2,8 +2,8 @@
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry};
 
-use crate::catalog::history::SIZE as HISTORY_SIZE;
-use crate::catalog::update::{BATCH_SIZE, SEGMENT_SIZE};
+use crate::catalog::history::{LOG_MIN_DURATION, SIZE as HISTORY_SIZE};
+use crate::catalog::update::{BATCH_SIZE, LARGEST_BATCH, SEGMENT_SIZE};
 use crate::worker::MAX_SEATS;
 use crate::worker::crash::CRASH_POINT;
 use crate::worker::follower::MAX_WORKERS;
@@ -16,7 +16,7 @@ pub fn define() {
         c"A batch is held in work_mem and spills to disk beyond it. One that fails is halved until the failing items are found.",
         &BATCH_SIZE,
         1,
-        1_000_000,
+        LARGEST_BATCH,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -49,6 +49,16 @@ pub fn define() {
         100_000,
         GucContext::Userset,
         GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"coco.log_min_duration",
+        c"Time from which on a run of a flow is logged; 0 logs each, -1 none.",
+        c"Of a live flow a run is what its worker did in up to a minute.",
+        &LOG_MIN_DURATION,
+        -1,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_MS,
     );
     GucRegistry::define_string_guc(
         c"coco.crash_point",

@@ -15,9 +15,40 @@ use crate::engine::history::Entry;
 /// `coco.history_size`: runs kept of each flow; 0 notes none.
 pub static SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
-/// Notes runs of a flow, if it is still there, and drops the oldest ones that are too many: what they came
-/// to is kept as a total. The caller has the flow's lock.
+/// `coco.log_min_duration`, in milliseconds: runs that took at least so long are logged; -1: none.
+pub static LOG_MIN_DURATION: GucSetting<i32> = GucSetting::<i32>::new(-1);
+
+/// Says in the server's log what a run came to, if it took as long as the setting says.
+pub fn log(flow: i32, entry: &Entry) -> Result<()> {
+    let least = LOG_MIN_DURATION.get();
+    if least < 0 || entry.elapsed.as_millis() < least as u128 {
+        return Ok(());
+    }
+    let _as = ActingAs::extension_owner()?;
+    let flow = sql::one::<String>("select flow from coco.flow where id = $1", &[arg(flow)])?;
+    let c = &entry.counts;
+    tracing::info!(
+        flow = flow.as_deref(),
+        reason = entry.reason.name(),
+        by = entry.by.name(),
+        seen = c.seen,
+        skipped = c.skipped,
+        unchanged = c.unchanged,
+        evaluated = c.evaluated,
+        upserted = c.upserted,
+        deleted = c.deleted,
+        failed = c.failed,
+        elapsed_ms = entry.elapsed.as_secs_f64() * 1000.0,
+        error = entry.error.as_deref(),
+        "run"
+    );
+    Ok(())
+}
+
+/// Logs and notes runs of a flow, if it is still there, and drops the oldest ones that are too many: what
+/// they came to is kept as a total. The caller has the flow's lock.
 pub fn note(flow: i32, entries: &[Entry]) -> Result<()> {
+    entries.iter().try_for_each(|entry| log(flow, entry))?;
     let size = SIZE.get();
     let _as = ActingAs::extension_owner()?;
     for entry in entries {

@@ -14,6 +14,7 @@ use super::registry;
 use super::role::ActingAs;
 use super::sql::{self, arg};
 use super::tuples::{OneSnapshot, Statements};
+use super::update;
 use crate::engine::backoff;
 use crate::engine::snapshot::Snapshot;
 
@@ -59,7 +60,7 @@ pub fn flows() -> Result<Vec<Live>> {
         "select f.flow, f.id, coalesce(t.attempts, 0),
                 greatest(0, coalesce(extract(epoch from t.next_retry - clock_timestamp()), 0))::float8
            from coco.flow f left join coco.trouble t on t.flow = f.id
-          where f.live order by f.id",
+          where f.live and not f.paused order by f.id",
         &[],
         |r| {
             Ok(Live {
@@ -83,6 +84,14 @@ pub fn start(name: &str) -> Result<()> {
         .hint("Call coco.add_target first."));
     }
     put_triggers(&flow, true)?;
+    if flow.paused {
+        pgrx::ereport!(
+            pgrx::PgLogLevel::NOTICE,
+            pgrx::PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+            format!("flow \"{name}\" is paused: workers leave it alone until it is not"),
+            update::UNPAUSE
+        );
+    }
     let _as = ActingAs::extension_owner()?;
     sql::execute("update coco.flow set live = true where id = $1 and not live", &[arg(flow.id)])?;
     generation::changed()?;
@@ -176,6 +185,7 @@ pub fn mark(name: &str) -> Result<Mark> {
         )
         .hint("coco.start makes it live; coco.update brings it up to date once."));
     }
+    update::check_not_paused(&ready.flow)?;
     let _now = OneSnapshot::latest();
     let seen = cursor::here()?;
     Ok(Mark { seen, at: std::time::Instant::now() })

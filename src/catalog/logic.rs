@@ -11,6 +11,7 @@ use pgrx::pg_sys;
 use serde_json::json;
 
 use super::error::Result;
+use super::lineage;
 use super::model::Flow;
 use super::registry;
 use super::role::ActingAs;
@@ -118,7 +119,11 @@ select 'pg_type'::regclass::oid, t.oid, format('type %s', t.oid::regtype),
 /// Computes a flow's logic as it is now and returns the id under which it is kept.
 pub fn current(flow: &Flow) -> Result<LogicId> {
     let (fingerprint, parts) = compute(flow)?;
-    registry::logic_id(&flow.name, fingerprint, parts).map(LogicId)
+    if let Some(id) = registry::known_logic_id(&flow.name, fingerprint)? {
+        return Ok(LogicId(id));
+    }
+    let described = lineage::describe(flow, &parts)?;
+    registry::record_logic(&flow.name, fingerprint, parts, described).map(LogicId)
 }
 
 /// As [`current`], where it is recorded already, and for good.

@@ -22,6 +22,7 @@ pub mod generation;
 pub mod graph;
 pub mod history;
 pub mod inspect;
+pub mod lineage;
 pub mod live;
 pub mod locks;
 pub mod logic;

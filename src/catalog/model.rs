@@ -18,6 +18,10 @@ pub struct Flow {
     pub settings: Settings,
     /// Workers keep its targets up to date.
     pub live: bool,
+    /// Nothing is updated or sent.
+    pub paused: bool,
+    /// Items evaluated and written as one batch; `None`: what the setting says.
+    pub batch_size: Option<i32>,
     pub sources: Vec<Source>,
     pub lookups: Vec<Lookup>,
     pub targets: Vec<Target>,

@@ -69,7 +69,7 @@ pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<V
                     );
                 }
             }
-            if batch.len() >= limits.batch || item.is_none() {
+            if batch.len() >= limits.of(&flow).batch || item.is_none() {
                 preview_batch(&flow, source, &mut batch, mode, &mut changes)?;
                 batch = Batch::new(source)?;
             }

@@ -77,7 +77,8 @@ pub fn load_to_change(name: &str) -> Result<Flow> {
                 (select pg_catalog.format('%I.%I', n.nspname, c.relname)
                    from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-                  where c.oid = memo)
+                  where c.oid = memo),
+                paused, batch_size
            from coco.flow where flow = $1",
         &[arg(name)],
         |r| {
@@ -87,6 +88,8 @@ pub fn load_to_change(name: &str) -> Result<Flow> {
                 owner: sql::required(r, 2)?,
                 settings: Settings::from_json(&sql::required(r, 3)?),
                 live: sql::required(r, 5)?,
+                paused: sql::required(r, 7)?,
+                batch_size: r.get(8)?,
                 sources: vec![],
                 lookups: vec![],
                 targets: vec![],
@@ -106,7 +109,9 @@ pub fn load_to_change(name: &str) -> Result<Flow> {
             pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("the role that owned flow \"{name}\" does not exist any more"),
         )
-        .hint("Drop the flow as a superuser with coco.drop_flow and declare it again."));
+        .hint(
+            "Give it an owner as a superuser with coco.alter_flow, or drop it with coco.drop_flow.",
+        ));
     }
     let _as = ActingAs::extension_owner()?;
     (flow.sources, flow.lookups) = sources(name)?;
@@ -357,17 +362,19 @@ pub fn settled_logic_id(flow: &str, fingerprint: pgrx::Uuid) -> Result<Option<i3
     Ok(found.into_iter().find(|(_, xmin)| !sql::is_ours(xmin)).map(|(id, _)| id))
 }
 
-/// The id under which this logic is kept; recorded if it is new.
-pub fn logic_id(flow: &str, fingerprint: pgrx::Uuid, parts: serde_json::Value) -> Result<i32> {
-    if let Some(id) = known_logic_id(flow, fingerprint)? {
-        return Ok(id);
-    }
+/// Records a logic; returns the id under which it is kept.
+pub fn record_logic(
+    flow: &str,
+    fingerprint: pgrx::Uuid,
+    parts: serde_json::Value,
+    described: serde_json::Value,
+) -> Result<i32> {
     let _as = ActingAs::extension_owner()?;
     sql::returning(
         // Where one is there that this transaction cannot see yet, it says so: 40001.
-        "insert into coco.logic (flow, fingerprint, parts) values ($1, $2, $3)
+        "insert into coco.logic (flow, fingerprint, parts, described) values ($1, $2, $3, $4)
          on conflict (flow, fingerprint) do nothing returning id",
-        &[arg(flow), arg(fingerprint), arg(JsonB(parts))],
+        &[arg(flow), arg(fingerprint), arg(JsonB(parts)), arg(JsonB(described))],
         |r| sql::required(r, 1),
     )?
     .pop()

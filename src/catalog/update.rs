@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pgrx::guc::GucSetting;
 
 use super::apply::{self, Writer, Writing};
-use super::backlog::{self, Backlog, Slice};
+use super::backlog::{self, Backlog, Part, Slice};
 use super::batch::{Action, Batch, Item};
 use super::capture::cursor;
 use super::declare;
@@ -45,6 +45,35 @@ pub struct Limits {
     pub segment_bytes: i64,
 }
 
+/// Items of a batch, at most.
+pub const LARGEST_BATCH: i32 = 1_000_000;
+
+impl Limits {
+    /// The same for a flow that has a batch size of its own.
+    pub fn of(self, flow: &Flow) -> Limits {
+        let Some(own) = flow.batch_size.and_then(|size| usize::try_from(size).ok()) else {
+            return self;
+        };
+        let scaled = |changes: usize| (changes / self.batch.max(1)).max(1).saturating_mul(own);
+        Limits { batch: own, changes: self.changes.map(scaled), ..self }
+    }
+}
+
+/// What is to be done about a flow that is paused.
+pub const UNPAUSE: &str = "SELECT coco.alter_flow('…', paused => false) has it go on.";
+
+/// Refuses a flow that is paused.
+pub fn check_not_paused(flow: &Flow) -> Result<()> {
+    match flow.paused {
+        false => Ok(()),
+        true => Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("flow \"{}\" is paused", flow.name),
+        )
+        .hint(UNPAUSE)),
+    }
+}
+
 /// `coco.batch_size`, in items, and `coco.log_segment_size`, in kB.
 pub static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 pub static SEGMENT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
@@ -65,6 +94,8 @@ pub struct Progress {
     /// Items looked at, of those there are to look at.
     pub done: i64,
     pub total: i64,
+    /// When the first of them was: microseconds since 1970.
+    pub began: i64,
 }
 
 thread_local! {
@@ -185,7 +216,7 @@ pub fn turn(
     backlog: &Backlog,
 ) -> Result<Option<Turn>> {
     match ready::locked_if_free(name)? {
-        Some(ready) if ready.flow.live => {
+        Some(ready) if ready.flow.live && !ready.flow.paused => {
             run(&ready, Mode::Normal, limits, By::Live(remembered, backlog)).map(Some)
         }
         _ => Ok(None),
@@ -197,6 +228,8 @@ fn run(ready: &Ready, mode: Mode, limits: Limits, by: By) -> Result<Turn> {
     let _now = OneSnapshot::take();
     let restored;
     let mut flow = &ready.flow;
+    check_not_paused(flow)?;
+    let limits = limits.of(flow);
     if flow.targets.is_empty() {
         return Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -242,7 +275,7 @@ fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: B
     let since = (mode == Mode::FullReprocess).then(|| by.began());
     let recalling = memo::of_update(flow, since)?;
     let writing = Writing { mode, logic };
-    let mut run = Run { flow, writers, writing, limits, by, recalling };
+    let mut run = Run { flow, writers, writing, limits, by, recalling, part: None };
     let mut turn = Turn {
         sources: vec![],
         reason: None,
@@ -278,6 +311,8 @@ struct Run<'a> {
     limits: Limits,
     by: By<'a>,
     recalling: Option<Rc<Recalling>>,
+    /// What is worked off is a part of that.
+    part: Option<Part>,
 }
 
 impl Run<'_> {
@@ -356,10 +391,12 @@ impl Run<'_> {
             {
                 let fresh = self.writers.iter().filter(|w| w.fresh && w.target.external.is_some());
                 let fresh = fresh.map(|w| w.target.id).collect();
+                let part =
+                    Part { done: limit as i64, total: changed.len() as i64, began: now_micros() };
                 let first = changed.first(limit);
                 self.decide_and_write(source, first, |_| true, &mut counts, &mut present)?;
                 let cursor = following.next().clone();
-                let set = backlog.set(source, changed.rest(), cursor, fresh)?;
+                let set = backlog.set(source, changed.rest(), cursor, fresh, part)?;
                 counts.seen += set.new - set.gone;
                 present += set.present;
                 backlog::unfinished(source, following.next())?;
@@ -425,7 +462,9 @@ impl Run<'_> {
         {
             let _snapshot = OneSnapshot::take();
             let mut changed = detect::among(source, &slice.keys)?;
+            self.part = Some(slice.part);
             self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
+            self.part = None;
         }
         // They were counted when they were found.
         counts.seen = 0;
@@ -450,10 +489,12 @@ impl Run<'_> {
     ) -> Result<()> {
         let mut batch = Batch::new(source)?;
         let mut deferred = Batch::new(source)?;
-        let (mut done, total) = (0, candidates.len() as i64);
+        let mut done = 0;
+        let whole = Part { done: 0, total: candidates.len() as i64, began: now_micros() };
+        let Part { done: before, total, began } = self.part.unwrap_or(whole);
         let tell = |done| {
             if let Some(watcher) = WATCHER.get() {
-                watcher(Progress { source: source.id, done, total });
+                watcher(Progress { source: source.id, done: before + done, total, began });
             }
         };
         tell(0);

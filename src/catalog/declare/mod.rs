@@ -1,5 +1,6 @@
 //! Declaring flows: everything is checked here, before anything runs.
 
+mod alter;
 mod lookup;
 mod query;
 mod source;
@@ -16,6 +17,7 @@ use crate::catalog::registry;
 use crate::catalog::role::{self, ActingAs, Settings};
 use crate::catalog::sql::{self, arg};
 
+pub use alter::{Changes, alter_flow};
 pub use lookup::{LookupOptions, add_lookup};
 pub use query::concerns_of;
 pub use source::{SourceOptions, add_source};

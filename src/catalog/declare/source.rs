@@ -9,6 +9,7 @@ use crate::catalog::capture::{self, triggers};
 use crate::catalog::columns;
 use crate::catalog::derived;
 use crate::catalog::error::{Error, Result};
+use crate::catalog::lineage;
 use crate::catalog::model::Column;
 use crate::catalog::registry;
 use crate::catalog::role::ActingAs;
@@ -116,6 +117,7 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         "update coco.source set tracking = $2::text::regclass where id = $1",
         &[arg(id), arg(tracking)],
     )?;
+    lineage::index_as_declared(&flow.name)?;
     if capture != capture::Mode::Scan {
         triggers::ensure(relation, &key, capture == capture::Mode::Always, true)?;
     }

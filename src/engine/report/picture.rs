@@ -9,7 +9,7 @@ use crate::engine::layout::{self, Place};
 const LINE: f64 = 16.0;
 const PADDING: f64 = 9.0;
 const GAP: f64 = 18.0;
-const BETWEEN: f64 = 64.0;
+const BETWEEN: f64 = 56.0;
 const MARGIN: f64 = 8.0;
 /// Of a letter, about.
 const LETTER: f64 = 7.1;
