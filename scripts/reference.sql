@@ -13,7 +13,7 @@ INSERT INTO section VALUES
 (2, 'Running flows', 'By a call, or live: by a worker, from one commit to the next.',
  '{update,retry,start,stop,wait}'),
 (3, 'Looking at flows', 'What would change, whether a target is right; then the views, which show the flows that you own, or whose owner you are a member of. `coco.tracking`, `coco.errors`, `coco.deliveries` and what `coco.status` says of failures leave out a flow whose source, key column, tracking table or owner is gone.',
- '{preview,verify,lineage,outputs,history,explain,diagram,status,progress,errors,flows,sources,lookups,targets,deliveries,tracking,functions,workers,metrics}'),
+ '{preview,verify,lineage,outputs,history,explain,diagram,report,status,progress,errors,flows,sources,lookups,targets,deliveries,tracking,functions,workers,metrics}'),
 (4, 'Functions for queries', 'They can be called anywhere.',
  '{split_text,normalize_text,fingerprint,stable_uuid,local_files,list_files,read_file}'),
 (5, 'Functions over the network', 'They ask other servers, so they are volatile and may be slow. Examples, limits and errors: [functions.md](functions.md).',

@@ -177,6 +177,11 @@ create function coco.diagram(flow text default null) returns text
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'diagram_wrapper';
 
+create function coco.report() returns text
+  language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'report_wrapper';
+
 create function coco.split_text(
   text     text,
   size     int,

@@ -5,7 +5,7 @@ revoke all on all functions in schema coco from public;
 grant execute on function
   coco.create_flow, coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.alter_flow,
   coco.drop_flow, coco.update, coco.retry, coco.start, coco.stop, coco.wait, coco.preview, coco.verify,
-  coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram,
+  coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram, coco.report,
   coco.split_text, coco.normalize_text, coco.fingerprint, coco.stable_uuid,
   coco.embed, coco.generate, coco.http_post,
   coco.memoize, coco.unmemoize, coco.forget, coco.wrapper_options, coco.recall, coco.function_rows,

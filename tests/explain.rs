@@ -110,6 +110,27 @@ fn it_tells_set_based_from_what_is_done_again_for_each_item() {
 }
 
 #[test]
+fn statements_and_plans_stand_as_they_are() {
+    let mut db = TestDb::new("explain_verbatim");
+    db.run(ORDERS);
+    let query = "select o.id, c.name as a_name_that_is_long, c.region as another_name_that_is_long, o.note as and_yet_another_one from orders o join cust c on c.id = o.cust";
+    db.run(&format!("select coco.create_flow('f', 'orders', '{query}', 'a', '{{id}}')"));
+    let rows = db.client.query("select section, detail from coco.explain('f')", &[]).unwrap();
+    let details: Vec<(String, String)> = rows.iter().map(|r| (r.get(0), r.get(1))).collect();
+    let of = |section: &'static str| {
+        details.iter().filter(move |(s, _)| s == section).map(|(_, detail)| detail)
+    };
+    assert!(of("query").all(|d| d.contains(query)));
+    for plan in of("plan for one item").chain(of("plan for a batch")) {
+        let nodes = plan.lines().filter(|l| l.contains("->"));
+        let whole = |l: &str| l.contains("(cost=") && l.ends_with(')');
+        assert!(nodes.clone().count() > 1 && nodes.clone().all(whole), "{plan}");
+    }
+    // All else is broken into lines, to stand in a terminal.
+    assert!(of("change").all(|d| d.lines().all(|l| l.chars().count() <= 80)));
+}
+
+#[test]
 fn the_plan_for_a_batch_is_that_of_many_items() {
     let mut db = TestDb::new("explain_batch");
     db.run(ORDERS);
@@ -126,6 +147,8 @@ fn the_plan_for_a_batch_is_that_of_many_items() {
     };
     let (few, many) = (rows(&mut db, 10), rows(&mut db, 100_000));
     assert!(many > 1000.0 * few, "{few} {many}");
+    db.run("select coco.alter_flow('f', batch_size => 77)");
+    has(&findings(&mut db, "f"), "plan for a batch", "Of 77 items: the flow's batch_size.");
 }
 
 #[test]
@@ -193,6 +216,9 @@ fn what_is_wrong_is_said() {
     );
     has(&findings(&mut db, "f"), "warning", "the query reads public.other, which is not a source");
     has(&findings(&mut db, "empty"), "warning", "the flow has no target yet");
+    db.run("select coco.alter_flow('f', paused => true)");
+    has(&findings(&mut db, "f"), "warning", "the flow is paused");
+    db.run("select coco.alter_flow('f', paused => false)");
     db.run("alter table d disable trigger all");
     has(
         &findings(&mut db, "f"),

@@ -74,6 +74,11 @@ fn counters_last_whatever_is_dropped_of_the_history() {
     assert_eq!(metric(c, "coco_flow_state")[&("two".to_owned(), "failing".to_owned())], 1.0);
     let dear = ("one".to_owned(), "public.dear(text)".to_owned());
     assert_eq!(metric(c, "coco_function_calls_total")[&dear], evaluated as f64);
+    db.run("select coco.start('one')");
+    assert_eq!(of_flow(&mut db.client, "coco_flow_live", "one"), Some(1.0));
+    // No worker is needed for it, and none is missed.
+    db.run("select coco.alter_flow('one', paused => true)");
+    assert_eq!(of_flow(&mut db.client, "coco_flow_live", "one"), Some(0.0));
     // It ends with the flow.
     db.run("select coco.drop_flow('two')");
     assert_eq!(of_flow(&mut db.client, "coco_flow_runs_total", "two"), None);

@@ -150,3 +150,11 @@ source of another stands there once.
     SELECT coco.diagram('doc_chunks');
 
 Errors: 42704 no such flow; 42501 it is not yours.$doc$;
+
+comment on function coco.report is $doc$A page of HTML about your flows: what feeds what, the state, lag and last error of each with what to do, items that fail, the last 60 runs of each on a line of time, targets, memoised functions and workers.
+
+It is one file that loads nothing and runs no script, light or dark as its reader has it, for wide screens and narrow ones.
+Times are in the session's time zone. At most 100 errors are shown; who reads the page reads their keys and messages.
+
+    -- psql -At -c 'select coco.report()' > report.html
+    SELECT length(coco.report()) > 1000 AS is_a_page;$doc$;

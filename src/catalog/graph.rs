@@ -10,9 +10,11 @@ use super::memo::functions;
 use super::registry;
 use super::sql::{self, Arg, arg};
 use crate::engine::graph::{Graph, Health, Kind, Link};
+use crate::engine::report;
 
-/// The graph of one flow, or of all that the caller may see.
-pub fn graph(flow: Option<&str>) -> Result<Graph> {
+/// The graph of one flow, or of all that the caller may see; with how much there is of each, as of the last
+/// ANALYZE, where that is wanted.
+pub fn graph(flow: Option<&str>, estimates: bool) -> Result<Graph> {
     if let Some(name) = flow {
         // It is there, and the caller's.
         registry::identify(name)?;
@@ -23,6 +25,9 @@ pub fn graph(flow: Option<&str>) -> Result<Graph> {
     read.lookups()?;
     read.functions()?;
     read.targets()?;
+    if estimates {
+        read.estimates()?;
+    }
     Ok(read.graph)
 }
 
@@ -151,6 +156,23 @@ impl Reading<'_> {
                 None => self.graph.node(Kind::External, &target, server.as_deref()),
             };
             self.graph.edge(from, to, Link::Target, None);
+        }
+        Ok(())
+    }
+
+    fn estimates(&mut self) -> Result<()> {
+        let oids: Vec<pg_sys::Oid> =
+            self.tables.keys().map(|oid| pg_sys::Oid::from(*oid)).collect();
+        let rows = sql::select(
+            "select oid, reltuples::int8 from pg_catalog.pg_class
+              where oid = any ($1) and relkind in ('r', 'p', 'm') and reltuples >= 0",
+            &[arg(oids)],
+            |r| Ok((sql::required::<pg_sys::Oid>(r, 1)?, sql::required::<i64>(r, 2)?)),
+        )?;
+        for (oid, count) in rows {
+            if let Some(node) = self.tables.get(&oid.to_u32()) {
+                self.graph.nodes[*node].notes.push(format!("about {} rows", report::count(count)));
+            }
         }
         Ok(())
     }

@@ -41,7 +41,7 @@ const SCOPES: [Scope; 6] = [
 const FLOWS: &str = "
 select s.flow, array[f.owner::oid], s.state, null::text,
        1::float8,
-       f.live::int::float8,
+       (f.live and not f.paused)::int::float8,
        s.pending::float8,
        extract(epoch from s.lag)::float8,
        s.failing::float8,
@@ -71,7 +71,7 @@ select s.flow, array[f.owner::oid], s.state, null::text,
 
 const FLOW_METRICS: [(&str, &str); 17] = [
     ("coco_flow_state", "1, with the state that the flow is in, as in coco.status."),
-    ("coco_flow_live", "Whether workers keep the flow up to date."),
+    ("coco_flow_live", "Whether workers are to keep the flow up to date."),
     (
         "coco_flow_pending_changes",
         "Captured changes that the flow has not followed yet, counted up to 100,000 a source.",

@@ -37,6 +37,7 @@ pub mod plans;
 pub mod preview;
 pub mod ready;
 pub mod registry;
+pub mod report;
 pub mod role;
 pub mod sql;
 pub mod subtransaction;

@@ -14,6 +14,7 @@ pub mod fingerprint;
 pub mod graph;
 pub mod history;
 pub mod isolate;
+pub mod layout;
 pub mod memo;
 pub mod mermaid;
 #[cfg_attr(not(feature = "connectors"), allow(dead_code))]
@@ -21,6 +22,7 @@ pub mod options;
 pub mod plan;
 #[cfg_attr(not(feature = "functions"), allow(dead_code))]
 pub mod provider;
+pub mod report;
 pub mod snapshot;
 pub mod text;
 pub mod version;

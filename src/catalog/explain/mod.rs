@@ -12,7 +12,7 @@ use super::memo;
 use super::model::{Column, Flow, Source, Target};
 use super::registry;
 use super::sql::{self, arg, ident};
-use super::update::Limits;
+use super::update::{Limits, UNPAUSE};
 use crate::engine::version::LogicId;
 
 /// One thing that is said of a flow.
@@ -41,9 +41,10 @@ impl Finding {
     }
 }
 
-/// What is said of the caller's flow, for batches of this size.
+/// What is said of the caller's flow, for batches of this size, or of the flow's own.
 pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
     let flow = registry::load(name)?;
+    let limits = limits.of(&flow);
     let mut all = Vec::new();
     for source in &flow.sources {
         all.push(described(source)?);
@@ -78,6 +79,9 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
         }
     }
     all.extend(plans::plans(&flow, limits)?);
+    if flow.paused {
+        all.push(finding("warning", &flow.name, "the flow is paused").hint(UNPAUSE));
+    }
     if flow.targets.is_empty() {
         let warning = finding("warning", &flow.name, "the flow has no target yet");
         all.push(warning.hint("Add one with coco.add_target."));

@@ -58,10 +58,11 @@ fn both(
     indexes.look_at(&reads)?;
     let mut all = vec![finding("plan for one item", name, text).verbatim()];
     let (text, reads) = planned(flow, batched, sql, limits.batch)?;
-    all.push(
-        finding("plan for a batch", name, text)
-            .hint(format!("Of {} items: coco.batch_size.", limits.batch)),
-    );
+    let size = match flow.batch_size {
+        Some(own) => format!("Of {own} items: the flow's batch_size."),
+        None => format!("Of {} items: coco.batch_size.", limits.batch),
+    };
+    all.push(finding("plan for a batch", name, text).verbatim().hint(size));
     all.push(set_based(name, &reads)?);
     Ok(all)
 }

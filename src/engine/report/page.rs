@@ -1,0 +1,452 @@
+//! The page itself.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::picture::picture;
+use super::timeline::timeline;
+use super::{Failed, Flow, Function, Report, Run, Target, Worker, count, span};
+use crate::engine::graph::Health;
+
+const STYLE: &str = include_str!("style.css");
+
+/// Runs of a flow that are in its table.
+const RUNS: usize = 20;
+
+/// The report as one page. It loads nothing, and may not: its policy forbids all but its own style.
+pub fn page(report: &Report) -> String {
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta http-equiv="Content-Security-Policy" content=(policy);
+                // A browser would ask for one otherwise.
+                link rel="icon" href="data:,";
+                title { "coco: " (report.database) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    h1 { "Flows of " (report.database) }
+                    p.soft { (report.made) }
+                }
+                main {
+                    (tiles(report))
+                    @if report.flows.is_empty() {
+                        p { "There is no flow that you may see. " code { "coco.create_flow" } " declares one." }
+                    } @else {
+                        (drawing(report))
+                        (flows(&report.flows))
+                        @if !report.errors.is_empty() { (errors(&report.errors)) }
+                        (runs(report))
+                        (targets(&report.targets))
+                        @if !report.functions.is_empty() { (functions(&report.functions)) }
+                        (workers(&report.workers))
+                    }
+                }
+                footer { (report.versions) }
+            }
+        }
+    }
+    .into_string()
+}
+
+fn tiles(report: &Report) -> Markup {
+    let flows = &report.flows;
+    let failing: i64 = flows.iter().map(|f| f.failing).sum();
+    let broken = flows.iter().filter(|f| f.health() == Health::Broken).count();
+    let pending: i64 = flows.iter().filter_map(|f| f.pending).sum();
+    let lag = flows.iter().filter_map(|f| f.lag).fold(0.0, f64::max);
+    html! {
+        dl.tiles {
+            div { dt { "Flows" } dd { (flows.len()) } }
+            div { dt { "Live" } dd { (flows.iter().filter(|f| f.live).count()) } }
+            div { dt { "Broken" } dd.broken[broken > 0] { (broken) } }
+            div { dt { "Failing items" } dd.failing[failing > 0] { (count(failing)) } }
+            div { dt { "Pending" } dd { (count(pending)) } }
+            div { dt { "Longest lag" } dd { (span(lag)) } }
+            div { dt { "Workers" } dd { (report.workers.len()) } }
+        }
+    }
+}
+
+fn drawing(report: &Report) -> Markup {
+    html! {
+        h2 { "What feeds what" }
+        div.card.drawing tabindex="0" role="region" aria-label="The graph of flows" {
+            (picture(&report.graph))
+        }
+        (legend(&[
+            ("live", "live"), ("ready", "ready"), ("failing", "failing"), ("broken", "broken"),
+            ("table", "table"), ("function", "memoised function"), ("external", "external target"),
+        ]))
+    }
+}
+
+fn legend(entries: &[(&str, &str)]) -> Markup {
+    html! { ul.legend aria-label="Legend" { @for (class, what) in entries { li { i class=(class) {} (what) } } } }
+}
+
+/// A table in a card of its own, which can be moved where it is wider than the page.
+fn table(caption: &str, heads: &[(&str, &str)], rows: &[Markup]) -> Markup {
+    html! {
+        div.card tabindex="0" role="region" aria-label=(caption) {
+            table {
+                caption { (caption) }
+                thead { tr { @for (class, head) in heads { th scope="col" class=(class) { (head) } } } }
+                tbody { @for row in rows { tr { (row) } } }
+            }
+        }
+    }
+}
+
+fn optional(text: Option<&String>) -> Markup {
+    html! { @match text { Some(text) => (text), None => span.soft { "–" } } }
+}
+
+fn number(n: Option<i64>) -> Markup {
+    html! { td.number { @match n { Some(n) => (count(n)), None => span.soft { "–" } } } }
+}
+
+fn said(error: Option<&String>, hint: Option<&String>, retry: Option<&String>) -> Markup {
+    html! {
+        td.message {
+            @if let Some(error) = error { (error) }
+            @if let Some(hint) = hint { p.hint { (hint) } }
+            @if let Some(retry) = retry { p.soft { "next retry at " (retry) } }
+        }
+    }
+}
+
+fn flows(flows: &[Flow]) -> Markup {
+    let heads = [
+        ("", "Flow"),
+        ("", "State"),
+        ("number", "Pending"),
+        ("number", "Lag"),
+        ("number", "Items (estimate)"),
+        ("number", "Failing"),
+        ("", "Followed at"),
+        ("", "Last error"),
+    ];
+    let rows: Vec<Markup> = flows
+        .iter()
+        .map(|f| {
+            html! {
+                th scope="row" { (f.name) br; span.soft { (f.owner) } }
+                td { span class={ "state " (f.health().name()) } { (f.state) } }
+                (number(f.pending))
+                td.number { @match f.lag { Some(lag) => (span(lag)), None => span.soft { "–" } } }
+                (number(f.items))
+                (number(Some(f.failing)))
+                td.time { (optional(f.followed.as_ref())) }
+                (said(f.error.as_ref(), f.hint.as_ref(), f.next_retry.as_ref()))
+            }
+        })
+        .collect();
+    html! { h2 { "Flows" } (table("Each flow with its state", &heads, &rows)) }
+}
+
+fn errors(errors: &[Failed]) -> Markup {
+    let heads = [
+        ("", "Flow"),
+        ("", "Source or target"),
+        ("", "Key"),
+        ("", "Error"),
+        ("number", "Attempts"),
+        ("", "Next retry"),
+    ];
+    let rows: Vec<Markup> = errors
+        .iter()
+        .map(|e| {
+            html! {
+                th scope="row" { (e.flow) }
+                td { (e.of) }
+                td { code { (e.key) } }
+                td.message {
+                    code { (e.sqlstate) } " " (e.message)
+                    @if let Some(detail) = &e.detail { p.soft { (detail) } }
+                    @if let Some(hint) = &e.hint { p.hint { (hint) } }
+                }
+                td.number { (e.attempts) }
+                td.time { (optional(e.next_retry.as_ref())) }
+            }
+        })
+        .collect();
+    html! {
+        h2 { "Errors" }
+        (table("Items that failed and rows that were refused, the newest first; coco.errors has all", &heads, &rows))
+    }
+}
+
+fn runs(report: &Report) -> Markup {
+    let Some(drawing) = timeline(report) else {
+        return html! { h2 { "Runs" } p.soft { "No run was noted yet." } };
+    };
+    html! {
+        h2 { "Runs" }
+        div.card.drawing tabindex="0" role="region" aria-label="The timeline of runs" { (drawing) }
+        (legend(&[
+            ("worked", "something was done"), ("idle", "nothing to do"), ("failed", "items failed"), ("error", "failed as a whole"),
+        ]))
+        @for flow in &report.flows {
+            @let runs: Vec<&Run> = report.runs.iter().filter(|r| r.flow == flow.name).take(RUNS).collect();
+            @if !runs.is_empty() {
+                details {
+                    summary { "Runs of " strong { (flow.name) } }
+                    (runs_of(&flow.name, &runs))
+                }
+            }
+        }
+    }
+}
+
+fn runs_of(flow: &str, runs: &[&Run]) -> Markup {
+    let heads = [
+        ("", "Started"),
+        ("number", "Time"),
+        ("", "Reason"),
+        ("number", "Seen"),
+        ("number", "Unchanged"),
+        ("number", "Evaluated"),
+        ("number", "Upserted"),
+        ("number", "Deleted"),
+        ("number", "Failed"),
+        ("", ""),
+    ];
+    let rows: Vec<Markup> = runs
+        .iter()
+        .map(|r| {
+            html! {
+                td.time { (r.started) }
+                td.number { (span(r.elapsed)) }
+                td { (r.reason) " " span.soft { (r.by) } }
+                @for n in [r.seen, r.unchanged, r.evaluated, r.upserted, r.deleted, r.failed] { (number(Some(n))) }
+                td {
+                    @if let Some(label) = &r.label { span.soft { (label) } " " }
+                    @if let Some(error) = &r.error { (error) }
+                }
+            }
+        })
+        .collect();
+    table(&format!("The last runs of {flow}, the newest first"), &heads, &rows)
+}
+
+fn targets(targets: &[Target]) -> Markup {
+    let heads = [
+        ("", "Target"),
+        ("", "Flow"),
+        ("", "Key"),
+        ("", "Server"),
+        ("number", "Unsent"),
+        ("number", "Refused"),
+        ("", "Last sent"),
+        ("", "Hindered by"),
+    ];
+    let rows: Vec<Markup> = targets
+        .iter()
+        .map(|t| {
+            html! {
+                th scope="row" { (t.name) }
+                td { (t.flow) }
+                td { code { (t.key) } }
+                td { @match &t.server { Some(server) => (server), None => span.soft { "this database" } } }
+                (number(t.unsent))
+                (number(t.refused))
+                td.time { (optional(t.sent.as_ref())) }
+                (said(t.error.as_ref(), t.hint.as_ref(), t.next_retry.as_ref()))
+            }
+        })
+        .collect();
+    html! { h2 { "Targets" } (table("Where the rows of flows go", &heads, &rows)) }
+}
+
+fn functions(functions: &[Function]) -> Markup {
+    let heads = [
+        ("", "Function"),
+        ("", "Flow"),
+        ("", "At hand"),
+        ("number", "Asked for"),
+        ("number", "Computed"),
+        ("number", "Errors"),
+        ("number", "Requests"),
+        ("number", "Tokens"),
+        ("number", "Cost"),
+        ("number", "Time"),
+    ];
+    let rows: Vec<Markup> = functions
+        .iter()
+        .map(|f| {
+            let rate = if f.calls > 0.0 { ((f.calls - f.misses) / f.calls).clamp(0.0, 1.0) } else { 0.0 };
+            let percent = format!("{:.0}%", rate * 100.0);
+            html! {
+                th scope="row" { code { (f.name) } }
+                td { (f.flow) }
+                td.time { meter min="0" max="1" value=(format!("{rate:.3}")) { (percent) } " " (percent) }
+                @for n in [f.calls, f.misses, f.errors, f.requests, f.tokens] { (number(Some(n as i64))) }
+                td.number { (format!("{:.4}", f.cost).trim_end_matches('0').trim_end_matches('.')) }
+                td.number { (span(f.seconds)) }
+            }
+        })
+        .collect();
+    html! {
+        h2 { "Memoised functions" }
+        (table("Results that items have asked for, and the part of them that was at hand", &heads, &rows))
+    }
+}
+
+fn workers(workers: &[Worker]) -> Markup {
+    let heads = [
+        ("number", "Seat"),
+        ("number", "Process"),
+        ("", "State"),
+        ("", "Flow"),
+        ("", "Since"),
+        ("number", "Turns"),
+        ("number", "Evaluated"),
+        ("number", "Upserted"),
+        ("number", "Deleted"),
+        ("number", "Failed"),
+    ];
+    let rows: Vec<Markup> = workers
+        .iter()
+        .map(|w| {
+            html! {
+                th.number scope="row" { (w.seat) }
+                td.number { (w.pid) }
+                td { (w.state) }
+                td { (optional(w.flow.as_ref())) }
+                td.time { (w.since) }
+                @for n in [w.turns, w.evaluated, w.upserted, w.deleted, w.failed] { (number(Some(n))) }
+            }
+        })
+        .collect();
+    html! {
+        h2 { "Workers" }
+        @if workers.is_empty() {
+            p.soft {
+                "None is shown: none is needed, or coco is not in " code { "shared_preload_libraries" } "."
+            }
+        } @else {
+            (table("The workers of this database, with what each has done since it began", &heads, &rows))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BAD: &str = "</style><script>alert(1)</script>\"'&";
+
+    fn full() -> Report {
+        let bad = || BAD.to_owned();
+        let mut report = Report {
+            database: bad(),
+            made: bad(),
+            versions: bad(),
+            now: 100.0,
+            ..Report::default()
+        };
+        let flow = report.graph.node(crate::engine::graph::Kind::Flow, BAD, None);
+        report.graph.edge(flow, flow, crate::engine::graph::Link::Source, Some(bad()));
+        report.flows.push(Flow {
+            name: bad(),
+            owner: bad(),
+            state: bad(),
+            live: true,
+            pending: Some(1),
+            lag: Some(1.0),
+            followed: Some(bad()),
+            items: None,
+            failing: 1,
+            next_retry: Some(bad()),
+            error: Some(bad()),
+            hint: Some(bad()),
+        });
+        report.targets.push(Target {
+            flow: bad(),
+            name: bad(),
+            server: Some(bad()),
+            key: bad(),
+            unsent: None,
+            refused: None,
+            sent: None,
+            next_retry: None,
+            error: Some(bad()),
+            hint: Some(bad()),
+        });
+        report.errors.push(Failed {
+            flow: bad(),
+            of: bad(),
+            key: bad(),
+            sqlstate: bad(),
+            message: bad(),
+            detail: Some(bad()),
+            hint: Some(bad()),
+            attempts: 1,
+            next_retry: None,
+        });
+        report.runs.push(Run {
+            flow: bad(),
+            run: 1,
+            started: bad(),
+            at: 1.0,
+            elapsed: 3.0,
+            reason: bad(),
+            by: bad(),
+            seen: 1,
+            unchanged: 1,
+            evaluated: 1,
+            upserted: 1,
+            deleted: 1,
+            failed: 0,
+            error: Some(bad()),
+            label: Some(bad()),
+        });
+        report.workers.push(Worker {
+            seat: 1,
+            pid: 1,
+            state: bad(),
+            flow: Some(bad()),
+            since: bad(),
+            turns: 1,
+            evaluated: 1,
+            upserted: 1,
+            deleted: 1,
+            failed: 1,
+        });
+        report.functions.push(Function {
+            flow: bad(),
+            name: bad(),
+            calls: 3.0,
+            misses: 1.0,
+            ..Function::default()
+        });
+        report
+    }
+
+    #[test]
+    fn no_text_becomes_markup() {
+        let page = page(&full());
+        assert!(!page.contains("<script") && page.matches("</style>").count() == 1, "{page}");
+        assert!(page.matches("&lt;script&gt;").count() > 20);
+        assert!(
+            !page.contains("http://")
+                || page.matches("http://").count() == page.matches("http://www.w3.org/").count()
+        );
+    }
+
+    #[test]
+    fn a_page_without_flows_says_so() {
+        assert!(page(&Report::default()).contains("There is no flow that you may see."));
+    }
+
+    #[test]
+    fn rates_and_costs() {
+        let page = page(&full());
+        assert!(page.contains("> 67%</td>"), "{page}");
+    }
+}

@@ -1,0 +1,184 @@
+//! The graph of flows, drawn.
+
+use maud::{Markup, html};
+
+use crate::engine::graph::{Graph, Health, Kind, Link, Node};
+use crate::engine::layout::{self, Place};
+
+/// Pixels.
+const LINE: f64 = 16.0;
+const PADDING: f64 = 9.0;
+const GAP: f64 = 18.0;
+const BETWEEN: f64 = 56.0;
+const MARGIN: f64 = 8.0;
+/// Of a letter, about.
+const LETTER: f64 = 7.1;
+
+/// Letters of a line, at most.
+const LETTERS: usize = 30;
+
+struct Box {
+    x: f64,
+    y: f64,
+    width: f64,
+    height: f64,
+}
+
+/// The drawing of a graph, from what is read on its left to what is written on its right.
+pub fn picture(graph: &Graph) -> Markup {
+    let places = layout::places(graph);
+    let (boxes, width, height) = boxes(graph, &places);
+    let flows = graph.nodes.iter().filter(|n| n.kind == Kind::Flow).count();
+    html! {
+        svg.flows role="img" aria-labelledby="flows-title flows-desc" xmlns="http://www.w3.org/2000/svg"
+            width=(px(width)) height=(px(height)) viewBox={ "0 0 " (px(width)) " " (px(height)) } {
+            title id="flows-title" { "Flows, what they read and what they write" }
+            desc id="flows-desc" { (description(graph, flows)) }
+            @for edge in &graph.edges {
+                path.edge.lookup[edge.link == Link::Lookup].call[edge.link == Link::Call]
+                    d=(curve(&boxes[edge.from], &boxes[edge.to])) {
+                    title {
+                        (graph.nodes[edge.from].name) " → " (graph.nodes[edge.to].name)
+                        @if let Some(label) = &edge.label { " (" (label) ")" }
+                    }
+                }
+            }
+            @for (node, at) in graph.nodes.iter().zip(&boxes) { (drawn(node, at)) }
+        }
+    }
+}
+
+/// What the drawing shows, for those who do not see it.
+fn description(graph: &Graph, flows: usize) -> String {
+    let name = |place: usize| graph.nodes[place].name.as_str();
+    let edges: Vec<String> =
+        graph.edges.iter().map(|e| format!("{} to {}", name(e.from), name(e.to))).collect();
+    format!("{flows} flows. {}.", edges.join("; "))
+}
+
+fn px(n: f64) -> String {
+    format!("{}", (n * 10.0).round() / 10.0)
+}
+
+/// The lines of a node: its name, its notes, its server.
+fn lines(node: &Node) -> Vec<String> {
+    let server = node.server.as_ref().map(|s| format!("on {s}"));
+    let all = std::iter::once(&node.name).chain(&node.notes).chain(&server);
+    all.map(|line| shortened(line)).collect()
+}
+
+fn shortened(line: &str) -> String {
+    match line.chars().count() > LETTERS {
+        true => line.chars().take(LETTERS - 1).chain(['…']).collect(),
+        false => line.to_owned(),
+    }
+}
+
+/// Letters of other scripts are twice as wide.
+fn letters(line: &str) -> f64 {
+    line.chars().map(|c| if u32::from(c) >= 0x1100 { 2.0 } else { 1.0 }).sum()
+}
+
+fn boxes(graph: &Graph, places: &[Place]) -> (Vec<Box>, f64, f64) {
+    let columns = places.iter().map(|p| p.column + 1).max().unwrap_or(0);
+    let mut sizes = Vec::new();
+    for node in &graph.nodes {
+        let lines = lines(node);
+        let widest = lines.iter().map(|l| letters(l)).fold(6.0, f64::max);
+        sizes.push((widest * LETTER + 4.0 * PADDING, lines.len() as f64 * LINE + 2.0 * PADDING));
+    }
+    let in_column = |column: usize| {
+        let mut nodes: Vec<usize> =
+            (0..places.len()).filter(|n| places[*n].column == column).collect();
+        nodes.sort_by_key(|n| places[*n].row);
+        nodes
+    };
+    let height_of = |nodes: &[usize]| {
+        nodes.iter().map(|n| sizes[*n].1).sum::<f64>() + GAP * nodes.len().saturating_sub(1) as f64
+    };
+    let height = (0..columns).map(|c| height_of(&in_column(c))).fold(0.0, f64::max);
+    let mut boxes: Vec<Box> = sizes
+        .iter()
+        .map(|(width, height)| Box { x: 0.0, y: 0.0, width: *width, height: *height })
+        .collect();
+    let mut x = MARGIN;
+    for column in 0..columns {
+        let nodes = in_column(column);
+        let width = nodes.iter().map(|n| sizes[*n].0).fold(0.0, f64::max);
+        let mut y = MARGIN + (height - height_of(&nodes)) / 2.0;
+        for node in nodes {
+            boxes[node] = Box { x, y, width, height: sizes[node].1 };
+            y += sizes[node].1 + GAP;
+        }
+        x += width + BETWEEN;
+    }
+    (boxes, (x - BETWEEN + MARGIN).max(2.0 * MARGIN), height + 2.0 * MARGIN)
+}
+
+/// From the right side of one box to the left side of another.
+fn curve(from: &Box, to: &Box) -> String {
+    let (x1, y1) = (from.x + from.width, from.y + from.height / 2.0);
+    let (x2, y2) = (to.x, to.y + to.height / 2.0);
+    let reach = ((x2 - x1) / 2.0).abs().clamp(24.0, 90.0);
+    let points = [x1, y1, x1 + reach, y1, x2 - reach, y2, x2, y2].map(px);
+    format!(
+        "M{} {}C{} {} {} {} {} {}",
+        points[0], points[1], points[2], points[3], points[4], points[5], points[6], points[7]
+    )
+}
+
+fn drawn(node: &Node, at: &Box) -> Markup {
+    let class = match node.kind {
+        Kind::Table => "table",
+        Kind::Flow => "flow",
+        Kind::Function => "function",
+        Kind::External => "external",
+    };
+    let health = node.health.map_or("", Health::name);
+    let round = if node.kind == Kind::Flow { 14.0 } else { 4.0 };
+    html! {
+        g class={ "node " (class) " " (health) } {
+            title { (node.name) @for note in &node.notes { ", " (note) } }
+            rect x=(px(at.x)) y=(px(at.y)) width=(px(at.width)) height=(px(at.height)) rx=(px(round)) {}
+            @for (n, line) in lines(node).iter().enumerate() {
+                text.note[n > 0] x=(px(at.x + at.width / 2.0))
+                    y=(px(at.y + PADDING + LINE * (n as f64 + 0.75))) { (line) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes_do_not_overlap_and_lie_inside() {
+        let mut graph = Graph::default();
+        for n in 0..30 {
+            graph.node(Kind::Table, &"x".repeat(n + 1), None);
+            graph.edge(n, (n * 5 + 1) % 30, Link::Source, None);
+        }
+        let (boxes, width, height) = boxes(&graph, &layout::places(&graph));
+        for (n, a) in boxes.iter().enumerate() {
+            assert!(a.x >= 0.0 && a.y >= 0.0 && a.x + a.width <= width && a.y + a.height <= height);
+            for b in &boxes[n + 1..] {
+                let apart = a.x + a.width <= b.x
+                    || b.x + b.width <= a.x
+                    || a.y + a.height <= b.y
+                    || b.y + b.height <= a.y;
+                assert!(apart);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_escaped_and_long_ones_shortened() {
+        let mut graph = Graph::default();
+        graph.node(Kind::Flow, "<b>&\"'", None);
+        graph.node(Kind::Table, &"é".repeat(90), None);
+        let text = picture(&graph).into_string();
+        assert!(text.contains("&lt;b&gt;&amp;&quot;'") && !text.contains("<b>"), "{text}");
+        assert!(text.contains(&format!("{}…", "é".repeat(LETTERS - 1))));
+    }
+}
