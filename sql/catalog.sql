@@ -154,6 +154,24 @@ create table coco.label (
 );
 comment on table coco.label is 'Labels that flows have had, each from a process ordinal on. Written by coco''s functions alone.';
 
+-- What the runs of a flow came to that coco.history_entry has no more: with those that it has, a total
+-- that only grows.
+create table coco.run_total (
+  flow      int primary key references coco.flow (id) on delete cascade,
+  runs      bigint not null,
+  errors    bigint not null,
+  seen      bigint not null,
+  skipped   bigint not null,
+  unchanged bigint not null,
+  evaluated bigint not null,
+  upserted  bigint not null,
+  deleted   bigint not null,
+  failed    bigint not null,
+  elapsed   interval not null,
+  ended     timestamptz not null
+) with (fillfactor = 50);
+comment on table coco.run_total is 'What runs of flows came to that are in coco.history no more. Written by coco''s functions and workers alone.';
+
 -- By name, with schema and argument types: pg_upgrade takes no table with a column of type regprocedure.
 create table coco.memoised (
   function   text primary key,
@@ -207,7 +225,7 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints a flow has run under, with the parts each was made from, and its queries and functions in words. Written by coco''s functions alone.';
 
-revoke all on coco.capture, coco.cursor, coco.trouble, coco.delivery, coco.run, coco.history_entry, coco.label, coco.flow, coco.source, coco.target, coco.logic, coco.memoised, coco.memo, coco.spending from public;
+revoke all on coco.capture, coco.cursor, coco.trouble, coco.delivery, coco.run, coco.history_entry, coco.run_total, coco.label, coco.flow, coco.source, coco.target, coco.logic, coco.memoised, coco.memo, coco.spending from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
@@ -216,6 +234,7 @@ select pg_catalog.pg_extension_config_dump('coco.target', '');
 select pg_catalog.pg_extension_config_dump('coco.delivery', '');
 select pg_catalog.pg_extension_config_dump('coco.logic', '');
 select pg_catalog.pg_extension_config_dump('coco.history_entry', '');
+select pg_catalog.pg_extension_config_dump('coco.run_total', '');
 select pg_catalog.pg_extension_config_dump('coco.history_entry_run_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.label', '');
 select pg_catalog.pg_extension_config_dump('coco.memoised', '');

@@ -1,4 +1,5 @@
 -- The functions. Each (but one) pins its search_path; what a user wrote runs under the flow's own.
+-- What users call is described in comments/.
 
 create function coco.create_flow(
   flow        text,
@@ -19,8 +20,6 @@ create function coco.create_flow(
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_wrapper';
-comment on function coco.create_flow is
-'Declares a flow. In one call: source, query, target and key (the columns that name a row of the target); name is what the query calls the source (default: the relation''s name), source_key, ordinal, fingerprint, capture and refresh_interval are those of coco.add_source; server and options those of coco.add_target. With the flow''s name alone: an empty flow, for coco.add_source and coco.add_target. The flow belongs to the calling role; its queries run as that role, under search_path.';
 
 create function coco.add_source(
   flow        text,
@@ -34,8 +33,6 @@ create function coco.add_source(
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'add_source_wrapper';
-comment on function coco.add_source is
-'Adds a source to a flow. name: what the query calls it (default: the relation''s name). key: columns that name an item (default: the primary key); if no unique index stands on them, the rows that share a key are one item. ordinal: an expression (integer or time) that grows with each version of an item; an item with a known ordinal is skipped unread; for a view, materialized view or foreign table it says that the key names one row. fingerprint: an expression whose value stands for the item''s content, in place of the columns that the query uses. capture: how changes are found: trigger (triggers note the keys of changed rows), always (the same for rows that logical replication applies), scan (each update reads all of the source); by default, trigger where the owner may put triggers on the table. refresh_interval: how often a live flow reads a source that is not captured (default: a minute).';
 
 create function coco.add_lookup(
   flow        text,
@@ -49,8 +46,6 @@ create function coco.add_lookup(
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'add_lookup_wrapper';
-comment on function coco.add_lookup is
-'Has changes of a relation that a flow''s query reads besides its source evaluate again the items they affect. affects: a query from changed keys of the lookup to keys of the source; in it name (default: the relation''s name) is a relation that holds the keys of the rows that were inserted, updated or deleted, for example SELECT d.id FROM documents d JOIN authors a ON a.id = d.author. Without it a change affects every item. source: which source, where the flow has several. key, capture and refresh_interval: as in coco.add_source.';
 
 create function coco.add_target(
   flow    text,
@@ -62,8 +57,6 @@ create function coco.add_target(
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'add_target_wrapper';
-comment on function coco.add_target is
-'Adds a target table to a flow: what query returns for each source item is kept in it, rows named by key (columns of the query). The table is made if it does not exist, and adopted if its columns fit and a unique index stands on the key. With server, a foreign server of one of coco''s wrappers, the target is what its connector calls so there; options are the connector''s.';
 
 create function coco.set_query(
   flow   text,
@@ -72,8 +65,6 @@ create function coco.set_query(
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'set_query_wrapper';
-comment on function coco.set_query is
-'Changes the query of a flow''s target (NULL: its only one). A table that coco made is altered to the query''s columns; an adopted one must fit. The next update evaluates every item and writes the rows that came out different.';
 
 create function coco.alter_flow(
   flow       text,
@@ -85,8 +76,6 @@ create function coco.alter_flow(
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'alter_flow_wrapper';
-comment on function coco.alter_flow is
-'Changes a flow; what is NULL stays as it is. owner: the role that owns it, its tables in the schema coco and the targets that coco made; takes the rights that ALTER TABLE … OWNER TO asks for. label: a version or a commit, shown by coco.lineage and coco.history of what is done from now on; an empty one takes it away. batch_size: source items evaluated and written as one batch, 1 to 1000000; 0 goes back to the setting coco.batch_size. paused: nothing is updated or sent until it is false again; changes go on being captured. lineage_index: whether coco.lineage finds target keys that are listed by an index, which costs writes, instead of reading all tracking rows. Waits until what a worker is doing for the flow is done.';
 
 create function coco.drop_flow(
   flow         text,
@@ -94,8 +83,6 @@ create function coco.drop_flow(
 ) returns void language c volatile strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'drop_flow_wrapper';
-comment on function coco.drop_flow is
-'Drops a flow and its tracking tables. With keep_targets false, the targets that coco made are dropped too, also those outside this database, which a rollback does not bring back; adopted ones never are.';
 
 create function coco.update(
   flow text,
@@ -106,38 +93,28 @@ create function coco.update(
 ) returns setof record language c volatile strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'update_wrapper';
-comment on function coco.update is
-'Brings a flow''s targets up to date: in the caller''s transaction; or, where one of them is outside this database, by a worker that is waited for, and that sees what is committed. Modes: normal; retry (failed items do not wait for their next retry); full_reprocess (evaluate every item, write the rows that differ); reexport (evaluate every item, write every row). A row per source: items seen, skipped (by ordinal and logic), unchanged (by content), evaluated, failed; target rows upserted and deleted.';
 
 create function coco.retry(
   flow text,
   out source text, out seen bigint, out skipped bigint, out unchanged bigint,
   out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint,
   out elapsed interval, out memo jsonb
-) returns setof record language sql volatile strict
+) returns setof record language c volatile strict
   set search_path = pg_catalog, pg_temp
-  as $$ select * from coco.update(flow, 'retry') $$;
-comment on function coco.retry is
-'As coco.update, but failed items are evaluated again without waiting for their next retry.';
+  as 'MODULE_PATHNAME', 'retry_wrapper';
 
 create function coco.start(flow text) returns void language c volatile strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'start_wrapper';
-comment on function coco.start is
-'Makes a flow live: from the commit on, a background worker keeps its targets up to date. Sees to it that changes of its sources are captured. With coco in shared_preload_libraries live flows go on after a restart of the server.';
 
 create function coco.stop(flow text) returns void language c volatile strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'stop_wrapper';
-comment on function coco.stop is
-'Makes a flow that is live so no more. Waits until the worker has finished what it is doing for it. Changes go on being captured, for the next coco.update or coco.start.';
 
 create function coco.wait(flow text, timeout interval default '1 minute') returns boolean
   language c volatile strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'wait_wrapper';
-comment on function coco.wait is
-'Waits until everything that was committed before the call is in the targets of a live flow: true; or until the timeout: false.';
 
 create function coco.preview(
   flow     text,
@@ -147,8 +124,6 @@ create function coco.preview(
 ) returns setof record language c volatile strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'preview_wrapper';
-comment on function coco.preview is
-'What coco.update in this mode would change, at most max_rows changes: insert, update or delete with the row''s key, its old and its new value, or fail for an item that cannot be evaluated. Writes nothing.';
 
 create function coco.verify(
   flow   text,
@@ -157,8 +132,6 @@ create function coco.verify(
 ) returns setof record language c volatile strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'verify_wrapper';
-comment on function coco.verify is
-'Compares each target of a flow with its query over everything: missing, extra and different rows; no row when all is well. Items that fail, and their rows, are left out. With repair, mends what it returns.';
 
 create function coco.history(
   flow text,
@@ -169,16 +142,12 @@ create function coco.history(
   rows 1000
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'history_wrapper';
-comment on function coco.history is
-'The last runs of a flow, at most coco.history_size, the newest first. reason: first (nothing was tracked yet), logic (the query or what it reaches had changed), change (sources or lookups may have), retry, full (full_reprocess) or reexport. by: session (coco.update) or worker: of a live flow a row is what its worker did in up to a minute. elapsed: time spent. Counts are sums over the flow''s sources; error says why a run failed as a whole (one that failed in the caller''s transaction was rolled back with its row); label is that of the flow when it ran.';
 create function coco.explain(
   flow text,
   out section text, out name text, out detail text, out hint text
 ) returns setof record language c volatile strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'explain_wrapper';
-comment on function coco.explain is
-'How a flow works, a row for each thing that is to be known: its sources, lookups and targets; what the content and logic fingerprints cover; which change leads to what; the statement that evaluates a batch, its plans for one item and for coco.batch_size items, whether they are set-based, and indexes that they would want; warnings. Plans are made as the flow''s owner; nothing of the flow is executed. For the flow''s owner (else 42501); 55000 where its query is broken.';
 
 create function coco.lineage(
   target text,
@@ -192,8 +161,6 @@ create function coco.lineage(
   rows 1
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'lineage_wrapper';
-comment on function coco.lineage is
-'The source items that the target row of this key comes from, or that claim the key. target: as coco.targets shows it; key: {"column": value} for each column of its key; of_flow: where several have a target of that name. state: produced, failing (failure says why; the row is that of before), or claims (another item has the key). ordinal and the fingerprints are those committed; query, functions and label are those it was evaluated with; process_ordinal in microseconds since 1970; memo: the memoised results it rests on; byte_range: from byte_start to byte_end of the row, where it has such columns, as coco.split_text gives them.';
 
 create function coco.outputs(
   flow       text,
@@ -204,8 +171,11 @@ create function coco.outputs(
   rows 10
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'outputs_wrapper';
-comment on function coco.outputs is
-'The target rows that come of a source item. source_key: {"column": value} for each column of the source key; of_source: which one, where the flow has several. listed: whether the item''s tracking row lists the key; otherwise the row has the item''s key in it.';
+
+create function coco.diagram(flow text default null) returns text
+  language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'diagram_wrapper';
 
 create function coco.split_text(
   text     text,
@@ -217,29 +187,21 @@ create function coco.split_text(
   rows 10 cost 1000
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'split_text_wrapper';
-comment on function coco.split_text is
-'Splits a text into chunks of at most size characters at the largest boundaries that fit (paragraphs, sentences, words; with language markdown its elements), each repeating at most overlap characters of the one before. n counts from 1; the chunk is bytes byte_start (inclusive, from 0) to byte_end (exclusive) of the text.';
 
 create function coco.normalize_text(text text) returns text
   language c immutable strict parallel safe
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'normalize_text_wrapper';
-comment on function coco.normalize_text is
-'A text without what is no change of content: line endings become newlines, runs of blanks one space; blanks at line ends and blank lines at the end go.';
 
 create function coco.fingerprint(variadic "any") returns uuid
   language c stable parallel safe
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'coco_fingerprint';
-comment on function coco.fingerprint is
-'128 bits of the BLAKE3 hash of its arguments, of any types: values, NULLs, records.';
 
 create function coco.stable_uuid(variadic "any") returns uuid
   language c immutable parallel safe
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'coco_stable_uuid';
-comment on function coco.stable_uuid is
-'A UUID (version 8) that is the same for the same arguments, in every database and at any time: of the BLAKE3 hash of their types'' names and their values. NULL is a value of its own.';
 
 -- Volatile: who asks again may hear something else. Not in parallel workers: each process keeps to
 -- the limits of a server by itself.
@@ -253,8 +215,6 @@ create function coco.embed(
   cost 1000000
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'embed_wrapper';
-comment on function coco.embed is
-'The embedding of a text by a model of a server of coco_openai; NULL of NULL. dimensions: how many numbers it is to have, where the model leaves that open. Takes USAGE on the server; the key is that of the user mapping of the current role.';
 
 create function coco.generate(
   prompt      text,
@@ -265,16 +225,12 @@ create function coco.generate(
   cost 1000000
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'generate_wrapper';
-comment on function coco.generate is
-'What a model of a server of coco_openai answers to a prompt, at temperature 0; NULL of NULL. With json_schema, a JSON text that the server holds to that schema. Takes USAGE on the server; the key is that of the user mapping of the current role.';
 
 create function coco.http_post(url text, body jsonb) returns jsonb
   language c volatile strict parallel restricted
   cost 1000000
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'http_post_wrapper';
-comment on function coco.http_post is
-'What a service of your own answers to a POST of this JSON. The URL must lie under that of a server of coco_http which the current role has USAGE on: the longest counts, and its user mapping is what the service is asked with.';
 
 create function coco.list_files(
   directory text,
@@ -284,16 +240,12 @@ create function coco.list_files(
   rows 10000 cost 10000
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'list_files_wrapper';
-comment on function coco.list_files is
-'The files below a directory of the server that a glob matches: path below the directory, time of the last change, bytes. For superusers and members of pg_read_server_files.';
 
 create function coco.read_file(directory text, path text) returns bytea
   language c stable parallel safe
   cost 10000
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'read_file_wrapper';
-comment on function coco.read_file is
-'The content of a file below a directory of the server; NULL if there is none. For superusers and members of pg_read_server_files.';
 
 -- Without a search_path of its own: a function that sets one is never inlined, and then every file
 -- would be read whenever one is listed. It needs none: a body in SQL's standard form is bound to
@@ -307,8 +259,6 @@ create function coco.local_files(
     select f.path, f.modified, f.size, coco.read_file(local_files.directory, f.path)
       from coco.list_files(local_files.directory, local_files.glob) as f;
   end;
-comment on function coco.local_files is
-'The files below a directory of the server that a glob matches, as rows: path below the directory, time of the last change, bytes, content. A file is read only for a row whose content is asked for. For superusers and members of pg_read_server_files.';
 
 create function coco.tracking_rows(
   out flow text, out source text, out source_key jsonb, out source_ordinal bigint,
@@ -353,11 +303,29 @@ create function coco.worker_rows(
   as 'MODULE_PATHNAME', 'worker_rows_wrapper';
 comment on function coco.worker_rows is 'What workers of all databases are doing; no row without coco in shared_preload_libraries.';
 
+create function coco.progress_rows(
+  out pid int, out database oid, out flow int, out source int, out done bigint, out total bigint,
+  out since timestamptz, out ends_at timestamptz
+) returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'progress_rows_wrapper';
+comment on function coco.progress_rows is 'How far updates are that workers and sessions of all databases are making; no row without coco in shared_preload_libraries.';
+
 create function coco.pending_rows(out source int, out pending bigint, out at_least boolean)
   returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'pending_rows_wrapper';
 comment on function coco.pending_rows is 'Captured changes that your flows have not followed yet; counted up to 100,000 a source.';
+
+create function coco.metric_rows(
+  scope text,
+  out metric text, out type text, out flow text, out name text, out server text,
+  out value float8, out help text
+) returns setof record language c volatile strict
+  rows 100
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'metric_rows_wrapper';
+comment on function coco.metric_rows is 'The rows of coco.metrics of one scope: flow, source, target, function, log or worker.';
 
 create function coco.memoize(
   function   regprocedure,
@@ -367,21 +335,16 @@ create function coco.memoize(
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'memoize_wrapper';
-comment on function coco.memoize is
-'Has a function be memoised inside flows: where a flow''s query, or a view that it reads, calls it, results are kept by the content of its arguments, and are computed again only for arguments that no item of the flow has had, or when the function''s code, or what it reaches, or version changes. batch names a function over arrays, ''my_function(text[])'', that computes at most batch_size results at once. For the function''s owner.';
 
 create function coco.unmemoize(function regprocedure) returns void
   language c volatile strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'unmemoize_wrapper';
-comment on function coco.unmemoize is 'Has a function be memoised no more.';
 
 create function coco.forget(flow text, function regprocedure default null) returns bigint
   language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'forget_wrapper';
-comment on function coco.forget is
-'Deletes the results that a flow keeps of a memoised function, or of all; returns how many. What is evaluated afterwards computes them again; nothing is evaluated for that.';
 
 -- Takes internal, so that no query can call it: the planner puts it in the place of calls of memoised
 -- functions, with their own arguments and types. Neither immutable nor volatile: within a statement
@@ -401,6 +364,13 @@ create function coco.function_rows(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'function_rows_wrapper';
 comment on function coco.function_rows is 'The rows of coco.functions.';
+
+create function coco.wrapper_options(
+  out wrapper text, out place text, out option text, out required boolean,
+  out secret boolean, out superuser boolean, out about text
+) returns setof record language c stable
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'wrapper_options_wrapper';
 
 -- Connectors, as foreign data wrappers: their servers and user mappings hold options. They read
 -- nothing, so they have no handler.

@@ -5,13 +5,15 @@ revoke all on all functions in schema coco from public;
 grant execute on function
   coco.create_flow, coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.alter_flow,
   coco.drop_flow, coco.update, coco.retry, coco.start, coco.stop, coco.wait, coco.preview, coco.verify,
-  coco.history, coco.lineage, coco.outputs, coco.explain,
+  coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram,
   coco.split_text, coco.normalize_text, coco.fingerprint, coco.stable_uuid,
   coco.embed, coco.generate, coco.http_post,
-  coco.memoize, coco.unmemoize, coco.forget, coco.recall, coco.function_rows,
-  coco.tracking_rows, coco.error_rows, coco.pending_rows, coco.worker_rows, coco.delivery_rows
+  coco.memoize, coco.unmemoize, coco.forget, coco.wrapper_options, coco.recall, coco.function_rows,
+  coco.tracking_rows, coco.error_rows, coco.pending_rows, coco.worker_rows, coco.progress_rows, coco.delivery_rows,
+  coco.metric_rows
 to public;
-grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.tracking, coco.errors, coco.status, coco.workers, coco.progress, coco.deliveries, coco.functions
+grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.tracking, coco.errors, coco.status, coco.workers, coco.progress, coco.deliveries, coco.functions,
+  coco.metrics
 to public;
 
 -- What reads the server's files asks for this role itself as well.

@@ -1,11 +1,11 @@
--- What a role sees of its flows: those it owns, or whose owner it is a member of.
+-- What a role sees of its flows: those it owns, or whose owner it is a member of. What each column is
+-- stands in comments/views.sql.
 
 create view coco.flows with (security_barrier) as
 select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
        f.lineage_index
   from coco.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
-comment on view coco.flows is 'The flows you own, or whose owner you are a member of. batch_size: in items; NULL: that of the setting coco.batch_size; lineage_index: coco.lineage finds listed target keys by an index.';
 
 create view coco.sources with (security_barrier) as
 select s.flow, s.name as source, s.relation, s.key,
@@ -14,14 +14,12 @@ select s.flow, s.name as source, s.relation, s.key,
        s.tracking as tracking_table
   from coco.source s join coco.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage') and s.lookup_of is null;
-comment on view coco.sources is 'Their sources: item tells whether an item is a row or the group of rows that share the key; used_columns are those the content fingerprint covers; capture tells how changes are found.';
 
 create view coco.lookups with (security_barrier) as
 select s.flow, s.name as lookup, s.relation, s.key, o.name as source, s.affects,
        s.used as used_columns, s.capture, s.refresh_interval, s.tracking as tracking_table
   from coco.source s join coco.source o on o.id = s.lookup_of join coco.flow f on f.flow = s.flow
  where pg_catalog.pg_has_role(f.owner, 'usage');
-comment on view coco.lookups is 'Their lookups: affects finds, for changed keys of the lookup, the source''s items to evaluate again (NULL: all); a change of other than used_columns affects none.';
 
 create view coco.targets with (security_barrier) as
 select t.flow, coalesce(t.external, pg_catalog.format('%I.%I', t.schema, t.name)) as target,
@@ -30,16 +28,12 @@ select t.flow, coalesce(t.external, pg_catalog.format('%I.%I', t.schema, t.name)
        case when t.server is not null then t.relation end as ledger, t.outbox
   from coco.target t join coco.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage');
-comment on view coco.targets is 'Their targets: query_view is a view of the query over everything, which the target must equal. Of one on a server outside this database ledger is the table of the keys that it has, outbox that of what is to be sent.';
 
 create view coco.tracking as select * from coco.tracking_rows();
-comment on view coco.tracking is 'What is committed of every source item: version, fingerprints, process ordinal (microseconds) and time; target_keys where they are not those of the source key.';
 
 create view coco.errors as select * from coco.error_rows();
-comment on view coco.errors is 'Source items whose last evaluation failed: their target rows are those of before. And rows that a target outside this database has refused (target, target_key). Tried again at next_retry, or at once by coco.retry.';
 
 create view coco.functions as select * from coco.function_rows();
-comment on view coco.functions is 'The memoised functions of your flows, a row for each fingerprint of their code: results that items have asked for (calls: those at hand are hits, those that were computed misses), inputs without a result (errors), requests to providers or calls, tokens and cost as the provider counts them, time spent, and the entries that are kept now, in bytes.';
 
 -- Everybody may see what works here; whose flow it is, only who may see the flow.
 create view coco.workers as
@@ -50,18 +44,15 @@ select w.pid, w.seat, f.flow, s.name as source,
   left join coco.flow f on f.id = w.flow and pg_catalog.pg_has_role(f.owner, 'usage')
   left join coco.source s on s.id = w.source and s.flow = f.flow
  where w.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
-comment on view coco.workers is 'Workers of this database: the flow and source each is working on, since when, and what it has done since it began. Empty without coco in shared_preload_libraries.';
 
 create view coco.progress as
-select f.flow, s.name as source, w.pid, w.done, w.total, w.since
-  from coco.worker_rows() w
-  join coco.flow f on f.id = w.flow and pg_catalog.pg_has_role(f.owner, 'usage')
-  join coco.source s on s.id = w.source
- where w.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
-comment on view coco.progress is 'What workers are doing for your flows at this moment: items done, of those there are to look at.';
+select f.flow, s.name as source, p.pid, p.done, p.total, p.since, p.ends_at
+  from coco.progress_rows() p
+  join coco.flow f on f.id = p.flow and pg_catalog.pg_has_role(f.owner, 'usage')
+  join coco.source s on s.id = p.source and s.flow = f.flow
+ where p.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
 
 create view coco.deliveries as select * from coco.delivery_rows();
-comment on view coco.deliveries is 'Your targets outside this database: entries of the outbox that are to be sent (counted up to 100,000), rows that were refused, when something was last sent, and what hinders it.';
 
 create view coco.status with (security_barrier) as
 select f.flow,
@@ -118,4 +109,17 @@ select f.flow,
   left join (select s.flow, pg_catalog.sum(r.pending)::bigint as pending
                from coco.pending_rows() r join coco.source s on s.id = r.source group by s.flow) p on p.flow = f.flow
  where pg_catalog.pg_has_role(f.owner, 'usage');
-comment on view coco.status is 'One row a flow. state; pending: captured changes not followed yet (counted up to 100,000 a source; NULL where none is captured, or before the first update); lag: how long ago the flow was last known to have followed, 0 where nothing is pending; items_estimate: as of the last ANALYZE; failing items, the next retry, the last error and what to do.';
+
+-- A scope that is asked for is the only one that is computed.
+create view coco.metrics as
+select 'flow' as scope, m.* from coco.metric_rows('flow') m
+union all
+select 'source', m.* from coco.metric_rows('source') m
+union all
+select 'target', m.* from coco.metric_rows('target') m
+union all
+select 'function', m.* from coco.metric_rows('function') m
+union all
+select 'log', m.* from coco.metric_rows('log') m
+union all
+select 'worker', m.* from coco.metric_rows('worker') m;

@@ -32,6 +32,22 @@ pgrx::extension_sql!("create schema coco;", name = "schema", bootstrap);
 pgrx::extension_sql_file!("../sql/catalog.sql", name = "catalog", requires = ["schema"]);
 pgrx::extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["catalog"]);
 pgrx::extension_sql_file!("../sql/views.sql", name = "views", requires = ["functions"]);
+pgrx::extension_sql_file!(
+    "../sql/comments/flows.sql",
+    name = "said_flows",
+    requires = ["functions"]
+);
+pgrx::extension_sql_file!(
+    "../sql/comments/looking.sql",
+    name = "said_looking",
+    requires = ["functions"]
+);
+pgrx::extension_sql_file!(
+    "../sql/comments/queries.sql",
+    name = "said_queries",
+    requires = ["functions"]
+);
+pgrx::extension_sql_file!("../sql/comments/views.sql", name = "said_views", requires = ["views"]);
 pgrx::extension_sql_file!("../sql/rights.sql", name = "rights", finalize);
 
 /// Called by Postgres when the library is loaded.

@@ -106,7 +106,7 @@ fn live_flows_end_up_right_whatever_is_killed() {
         db.state()
     );
     let failed: Vec<String> =
-        server.log().lines().filter(|l| l.contains("coco worker: ")).map(str::to_owned).collect();
+        server.log().lines().filter(|l| l.contains("coco: ")).map(str::to_owned).collect();
     assert!(failed.is_empty(), "no flow fails as a whole:\n{}", failed.join("\n"));
 }
 

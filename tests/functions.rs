@@ -16,7 +16,6 @@ use postgres::Client;
 use provider::{Fault, Provider, vector};
 use scripted::Scripted;
 use serde_json::{Value, json};
-use support::document::{blocks, psql};
 use support::server::{Server, until};
 use support::{TestDb, explain};
 
@@ -486,47 +485,4 @@ fn a_models_vectors_tell_what_is_alike() {
     assert_eq!(length.expect("a row").get::<_, i32>(0), 384);
     let error = fails(&mut db.client, "select coco.embed('x', 'models', 'm', 100)");
     assert!(error.starts_with("22023") && error.contains("does not support"), "{error}");
-}
-
-#[test]
-fn the_documents_examples_run_and_give_what_they_show() {
-    let db = TestDb::new("functions_documents");
-    let provider = Provider::start();
-    provider.dimensions(384);
-    let own = provider.url().replace("/v1", "");
-    let document = "docs/functions.md";
-    let blocks = blocks(document);
-    let mut compared = 0;
-    for (n, (language, text)) in blocks.iter().enumerate() {
-        if language != "sql" {
-            continue;
-        }
-        let text = text.replace("http://localhost:11434/v1", &provider.url());
-        let said = psql(&db.url(), &text.replace("http://localhost:8080", &own));
-        if let Some((_, shown)) = blocks.get(n + 1).filter(|(language, _)| language.is_empty()) {
-            let trimmed = |text: &str| -> Vec<String> {
-                text.trim_end().lines().map(|line| line.trim_end().to_owned()).collect()
-            };
-            let (said, shown) = (trimmed(&said), trimmed(shown));
-            assert!(said.ends_with(&shown), "{text}\n{said:#?}\n{shown:#?}");
-            compared += 1;
-        }
-    }
-    assert_eq!((compared, provider.counts().inputs), (9, 8));
-}
-
-#[test]
-fn the_readmes_search_runs() {
-    let mut db = TestDb::new("functions_readme");
-    db.run(
-        "create table documents (id int primary key, title text, body text not null);
-         insert into documents values (1, 'Tides', 'The moon pulls the sea.'), (2, 'Stones', 'Stones do not follow.')",
-    );
-    let provider = Provider::start();
-    provider.dimensions(384);
-    let blocks = blocks("README.md");
-    let (_, text) = blocks.iter().find(|(language, _)| language == "sql provider").expect("it");
-    psql(&db.url(), &text.replace("http://localhost:11434/v1", &provider.url()));
-    // Two passages and a question.
-    assert_eq!(provider.counts().inputs, 3);
 }

@@ -19,6 +19,7 @@ setup() {
   have java || missing+=(default-jre-headless)
   have mvn || missing+=(maven)
   have python3 || missing+=(python3)
+  have kcat || missing+=(kcat)   # what the example reads the topic with
   if [ ${#missing[@]} -gt 0 ]; then
     say "installing ${missing[*]}"
     apt_install "${missing[@]}" ||

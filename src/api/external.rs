@@ -121,6 +121,35 @@ fn unknown(wrapper: &Wrapper, on: On, specs: &[&Spec], name: &str) -> Error {
     }
 }
 
+#[pg_extern(sql = false)]
+fn wrapper_options() -> TableIterator<
+    'static,
+    (
+        name!(wrapper, &'static str),
+        name!(place, &'static str),
+        name!(option, &'static str),
+        name!(required, bool),
+        name!(secret, bool),
+        name!(superuser, bool),
+        name!(about, &'static str),
+    ),
+> {
+    let connectors = targets::ALL.iter().map(|connector| Wrapper::of(connector));
+    let rows: Vec<_> = connectors
+        .chain(Wrapper::named(providers::MODELS).ok())
+        .flat_map(|wrapper| wrapper.options.iter().map(move |spec| (wrapper.name, spec)))
+        .map(|(wrapper, s)| {
+            let place = match s.on {
+                On::Server => "server",
+                On::UserMapping => "user mapping",
+                On::Target => "target",
+            };
+            (wrapper, place, s.name, s.required, s.secret, s.superuser, s.about)
+        })
+        .collect();
+    TableIterator::new(rows)
+}
+
 /// What CREATE and ALTER of a server or a user mapping ask.
 fn validate(
     wrapper: &'static str,

@@ -5,6 +5,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::catalog::{live, locks};
+use crate::worker::waiting::Waiting;
 use crate::worker::{self, Served, shared};
 
 #[pg_extern(sql = false)]
@@ -55,7 +56,7 @@ fn wait(flow: &str, timeout: Interval) -> Result<bool, ErrorReport> {
         if left.is_zero() {
             return Ok(false);
         }
-        worker::pause(pause.min(left));
+        worker::pause(pause.min(left), Waiting::CatchUp);
         // Not to be in the worker's way.
         pause = (pause * 3 / 2).min(std::time::Duration::from_millis(100));
     }
@@ -103,6 +104,44 @@ fn worker_rows() -> TableIterator<
             s.deleted,
             s.failed,
         )
+    });
+    TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+/// The rows of `coco.progress_rows`: numbers alone, too.
+#[pg_extern(sql = false)]
+fn progress_rows() -> TableIterator<
+    'static,
+    (
+        name!(pid, i32),
+        name!(database, pg_sys::Oid),
+        name!(flow, i32),
+        name!(source, i32),
+        name!(done, i64),
+        name!(total, i64),
+        name!(since, TimestampWithTimeZone),
+        name!(ends_at, Option<TimestampWithTimeZone>),
+    ),
+> {
+    // SAFETY: reads the backend's own state, and the clock.
+    let (here, all, now) = unsafe {
+        (pg_sys::MyDatabaseId.to_u32(), pg_sys::superuser(), pg_sys::GetCurrentTimestamp())
+    };
+    let time = |at: i64| {
+        TimestampWithTimeZone::try_from(at)
+            .unwrap_or_else(|_| TimestampWithTimeZone::negative_infinity())
+    };
+    let slots = shared::workers().into_iter().chain(shared::sessions());
+    let working = slots.filter(|s| (all || s.database == here) && s.flow != 0 && s.source != 0);
+    let rows = working.map(|s| {
+        // As fast as so far.
+        let left = (s.done > 0).then(|| {
+            let each = (now - s.began).max(0) as f64 / s.done as f64;
+            (each * (s.total - s.done).max(0) as f64) as i64
+        });
+        let ends_at = left.map(|left| time(now.saturating_add(left)));
+        let database = pg_sys::Oid::from(s.database);
+        (s.pid, database, s.flow, s.source, s.done, s.total, time(s.since), ends_at)
     });
     TableIterator::new(rows.collect::<Vec<_>>())
 }

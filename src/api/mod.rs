@@ -14,6 +14,8 @@ pub mod inspect;
 pub mod lineage;
 pub mod live;
 pub mod memo;
+pub mod metrics;
+pub mod picture;
 pub mod run;
 pub mod settings;
 pub mod text;

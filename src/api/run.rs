@@ -7,9 +7,11 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::catalog::error::Error;
-use crate::catalog::{ready, update};
+use crate::catalog::ready;
+use crate::catalog::update::{self, SourceCounts};
 use crate::engine::decide::Mode;
 use crate::engine::memo::Stats;
+use crate::worker::progress::Watched;
 use crate::worker::session::{self, Order};
 
 #[pg_extern(sql = false)]
@@ -34,20 +36,52 @@ fn update(
     >,
     ErrorReport,
 > {
-    let (mode, limits) = (parse_mode(mode)?, update::configured());
+    Ok(TableIterator::new(run(flow, parse_mode(mode)?)?))
+}
+
+#[pg_extern(sql = false)]
+fn retry(
+    flow: &str,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(source, String),
+            name!(seen, i64),
+            name!(skipped, i64),
+            name!(unchanged, i64),
+            name!(evaluated, i64),
+            name!(upserted, i64),
+            name!(deleted, i64),
+            name!(failed, i64),
+            name!(elapsed, Interval),
+            name!(memo, Option<pgrx::JsonB>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Ok(TableIterator::new(run(flow, Mode::Retry)?))
+}
+
+/// What is returned of one source.
+type Row = (String, i64, i64, i64, i64, i64, i64, i64, Interval, Option<pgrx::JsonB>);
+
+fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
+    let limits = update::configured();
     // What is sent elsewhere is sent once it is committed: a worker does that.
     // What asks providers has paid for their answers: they are kept whatever becomes of the caller's
     // transaction.
-    let reaches_out = {
+    let (id, reaches_out) = {
         let ready = ready::ready(flow)?;
         update::check_not_paused(&ready.flow)?;
-        ready.flow.is_external() || ready.flow.asks_providers()
+        (ready.flow.id, ready.flow.is_external() || ready.flow.asks_providers())
     };
-    let rows = match reaches_out {
+    let _watched = Watched::begin(id, flow, !reaches_out);
+    let sources = match reaches_out {
         true => session::run(flow, Order::Update(mode), limits)?,
         false => update::update(flow, mode, limits)?,
     };
-    let rows = rows.into_iter().map(|r| {
+    let row = |r: SourceCounts| {
         let elapsed = Interval::from_micros(r.elapsed.as_micros() as i64);
         let c = r.counts;
         (
@@ -62,8 +96,8 @@ fn update(
             elapsed,
             memo(r.memo),
         )
-    });
-    Ok(TableIterator::new(rows.collect::<Vec<_>>()))
+    };
+    Ok(sources.into_iter().map(row).collect())
 }
 
 /// What calls of memoised functions came to, as an object; None where there are none.

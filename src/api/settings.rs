@@ -2,7 +2,7 @@
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry};
 
-use crate::catalog::history::SIZE as HISTORY_SIZE;
+use crate::catalog::history::{LOG_MIN_DURATION, SIZE as HISTORY_SIZE};
 use crate::catalog::update::{BATCH_SIZE, LARGEST_BATCH, SEGMENT_SIZE};
 use crate::worker::MAX_SEATS;
 use crate::worker::crash::CRASH_POINT;
@@ -49,6 +49,16 @@ pub fn define() {
         100_000,
         GucContext::Userset,
         GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"coco.log_min_duration",
+        c"Time from which on a run of a flow is logged; 0 logs each, -1 none.",
+        c"Of a live flow a run is what its worker did in up to a minute.",
+        &LOG_MIN_DURATION,
+        -1,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_MS,
     );
     GucRegistry::define_string_guc(
         c"coco.crash_point",

@@ -38,6 +38,7 @@ struct Set {
     /// What is to be stored when nothing is left.
     cursor: Cursor,
     fresh: Vec<i32>,
+    part: Part,
 }
 
 /// What was set aside: items that are there, of these those that are new, and those that are gone.
@@ -48,8 +49,20 @@ pub struct SetAside {
     pub gone: i64,
 }
 
+/// How far a scan's findings are worked off.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// Items that are done, of all that it has found.
+    pub done: i64,
+    pub total: i64,
+    /// When the first was: microseconds since 1970.
+    pub began: i64,
+}
+
 /// A part of what was set aside.
 pub struct Slice {
+    /// How far it is without this one.
+    pub part: Part,
     /// `k1…`, and whether it is evaluated whatever its content.
     pub keys: Rows,
     /// What is to be stored with it: it is the last one.
@@ -83,6 +96,7 @@ impl Backlog {
         candidates: &mut Candidates,
         cursor: Cursor,
         fresh: Vec<i32>,
+        part: Part,
     ) -> Result<SetAside> {
         let mut keys = Rows::held(&key_columns(source))?;
         let mut found = SetAside::default();
@@ -95,7 +109,7 @@ impl Backlog {
             keys.push(&values);
         }
         let left = keys.len();
-        let set = Set { keys, left, columns: source.key.len() + 1, cursor, fresh };
+        let set = Set { keys, left, columns: source.key.len() + 1, cursor, fresh, part };
         self.sets.borrow_mut().insert(source.id, set);
         Ok(found)
     }
@@ -113,12 +127,14 @@ impl Backlog {
             keys.push(&values);
         }
         set.left = set.left.saturating_sub(keys.len());
+        let part = set.part;
+        set.part.done += keys.len() as i64;
         let fresh = set.fresh.clone();
         let last = (set.left == 0).then(|| set.cursor.clone());
         if last.is_some() {
             sets.remove(&source.id);
         }
-        Ok(Some(Slice { keys, last, fresh }))
+        Ok(Some(Slice { part, keys, last, fresh }))
     }
 }
 

@@ -139,6 +139,10 @@ pub fn deliveries() -> Result<Vec<Delivery>> {
     Ok(rows)
 }
 
+/// What to do where the error itself does not say so: of an item, of a row that was refused.
+const ITEM_HINT: &str = "Mend the item in its source, or give the target another query with coco.set_query: it is evaluated again then. coco.retry tries it at once as it is.";
+const ROW_HINT: &str = "Mend the row in its source or by another query: it is sent again then. coco.retry sends it at once as it is.";
+
 /// Every item of the caller's flows whose last evaluation failed, and every row that was refused.
 pub fn errors() -> Result<Vec<Failed>> {
     let mut rows = Vec::new();
@@ -163,7 +167,7 @@ pub fn errors() -> Result<Vec<Failed>> {
                     sqlstate: r.get::<String>(2)?.unwrap_or_default(),
                     message: r.get::<String>(3)?.unwrap_or_default(),
                     detail: r.get(4)?,
-                    hint: r.get(5)?,
+                    hint: Some(r.get(5)?.unwrap_or_else(|| ITEM_HINT.to_owned())),
                     attempts: r.get::<i32>(6)?.unwrap_or(0),
                     failed_at: r.get(7)?,
                     next_retry: r.get(8)?,
@@ -181,7 +185,7 @@ pub fn errors() -> Result<Vec<Failed>> {
                 sqlstate: r.sqlstate,
                 message: r.message,
                 detail: None,
-                hint: None,
+                hint: Some(ROW_HINT.to_owned()),
                 attempts: r.attempts,
                 failed_at: r.failed_at,
                 next_retry: r.next_retry,

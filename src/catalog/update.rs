@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pgrx::guc::GucSetting;
 
 use super::apply::{self, Writer, Writing};
-use super::backlog::Backlog;
+use super::backlog::{Backlog, Part};
 use super::batch::{Action, Batch, Item};
 use super::declare;
 use super::detect::{self, Candidate, Candidates};
@@ -92,6 +92,8 @@ pub struct Progress {
     /// Items looked at, of those there are to look at.
     pub done: i64,
     pub total: i64,
+    /// When the first of them was: microseconds since 1970.
+    pub began: i64,
 }
 
 thread_local! {
@@ -103,9 +105,11 @@ pub fn watch(watcher: fn(Progress)) {
     WATCHER.set(Some(watcher));
 }
 
-fn tell(source: &Source, done: i64, total: i64) {
+/// Tells that so many items more are done of a part.
+fn tell(source: &Source, of: Part, more: i64) {
     if let Some(watcher) = WATCHER.get() {
-        watcher(Progress { source: source.id, done, total });
+        let Part { done, total, began } = of;
+        watcher(Progress { source: source.id, done: done + more, total, began });
     }
 }
 
@@ -277,7 +281,7 @@ fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: B
     let since = (mode == Mode::FullReprocess).then(|| by.began());
     let recalling = memo::of_update(flow, since)?;
     let writing = Writing { mode, logic };
-    let mut run = Run { flow, writers, writing, limits, by, recalling };
+    let mut run = Run { flow, writers, writing, limits, by, recalling, part: None };
     let mut turn = Turn {
         sources: vec![],
         reason: None,
@@ -313,6 +317,8 @@ struct Run<'a> {
     limits: Limits,
     by: By<'a>,
     recalling: Option<Rc<Recalling>>,
+    /// What is worked off is a part of that.
+    part: Option<Part>,
 }
 
 impl Run<'_> {
@@ -334,8 +340,10 @@ impl Run<'_> {
     ) -> Result<()> {
         let mut batch = Batch::new(source)?;
         let mut deferred = Batch::new(source)?;
-        let (mut done, total) = (0, candidates.len() as i64);
-        tell(source, 0, total);
+        let mut done = 0;
+        let whole = Part { done: 0, total: candidates.len() as i64, began: now_micros() };
+        let part = self.part.unwrap_or(whole);
+        tell(source, part, 0);
         while let Some(item) = candidates.next() {
             done += 1;
             if !takes(&item) {
@@ -390,7 +398,7 @@ impl Run<'_> {
             if batch.len() >= self.limits.batch {
                 self.write(source, &mut batch, counts, Some(&mut deferred))?;
                 batch = Batch::new(source)?;
-                tell(source, done, total);
+                tell(source, part, done);
             }
         }
         self.write(source, &mut batch, counts, Some(&mut deferred))?;

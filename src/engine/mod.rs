@@ -11,9 +11,11 @@ pub mod decide;
 #[cfg_attr(not(feature = "connectors"), allow(dead_code))]
 pub mod delivery;
 pub mod fingerprint;
+pub mod graph;
 pub mod history;
 pub mod isolate;
 pub mod memo;
+pub mod mermaid;
 #[cfg_attr(not(feature = "connectors"), allow(dead_code))]
 pub mod options;
 pub mod plan;

@@ -289,7 +289,16 @@ impl Progress {
     fn again(&mut self, part: Part, trouble: Trouble) {
         let patient = trouble.retry_after.is_none_or(|after| after <= LONGEST_PAUSE);
         match patient && part.attempts < self.max_retries {
-            true => self.waiting.push_back(Part { attempts: part.attempts + 1, ..part }),
+            true => {
+                tracing::debug!(
+                    sqlstate = trouble.sqlstate,
+                    inputs = part.inputs.len(),
+                    attempts = part.attempts + 1,
+                    "a provider is asked again: {}",
+                    trouble.message
+                );
+                self.waiting.push_back(Part { attempts: part.attempts + 1, ..part });
+            }
             false => self.stop(trouble),
         }
     }

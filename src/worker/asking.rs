@@ -15,6 +15,7 @@ use crate::engine::provider::{Job, Outcome, Task};
 use crate::providers;
 use crate::worker::pause;
 use crate::worker::runtime::{self, State};
+use crate::worker::waiting::Waiting;
 
 /// What a role reaches the server with that a task is asked of: its name, and the options. Checks
 /// that the role may use it. Of a task that posts, the server is that whose URL the task's lies under.
@@ -55,7 +56,7 @@ pub fn ask(jobs: Vec<Job>) -> Result<Vec<Outcome>, Error> {
         .map_err(|e| Error::internal(format!("no thread could be started: {e}")))?;
     loop {
         match task.state() {
-            State::Running => pause(Duration::from_secs(1)),
+            State::Running => pause(Duration::from_secs(1), Waiting::Provider),
             State::Done(outcomes) => return Ok(outcomes),
             State::Lost => return Err(Error::internal("the provider has failed")),
         }

@@ -14,7 +14,7 @@ pub static CRASH_POINT: GucSetting<Option<std::ffi::CString>> =
 pub fn point(name: &str) {
     let Some(wanted) = CRASH_POINT.get() else { return };
     if wanted.to_bytes() == name.as_bytes() {
-        pgrx::log!("coco.crash_point: dying at \"{name}\"");
+        tracing::info!("coco.crash_point: dying at \"{name}\"");
         // SAFETY: the end.
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
     }

@@ -8,8 +8,9 @@ use pgrx::guc::GucSetting;
 use pgrx::prelude::*;
 
 use super::sender::Sender;
-use super::transaction::{Failed, transaction};
-use super::{MAX_SEATS, attach, attend, launch, shared, wait};
+use super::transaction::{Failed, complain, transaction};
+use super::waiting::Waiting;
+use super::{MAX_SEATS, attach, attend, launch, progress, shared, wait};
 use crate::catalog::backlog::Backlog;
 use crate::catalog::follow::Remembered;
 use crate::catalog::generation;
@@ -17,7 +18,7 @@ use crate::catalog::history;
 use crate::catalog::live::{self, Live};
 use crate::catalog::locks;
 use crate::catalog::memo::{self, resolve};
-use crate::catalog::update::{self, Limits, Progress, Turn};
+use crate::catalog::update::{self, Limits, Turn};
 use crate::engine::counts::Counts;
 use crate::engine::history::{By, Entry, Reason, Stretch};
 
@@ -43,7 +44,7 @@ const LINGER: Duration = Duration::from_secs(60);
 pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(argument.value() as u32);
     let seat = (argument.value() >> 32) as u16;
-    attach(database);
+    attach(database, c"coco worker");
     let begun = transaction(|| match live::installed()? {
         Some(extension) if locks::seat(seat)? => Ok(Some(extension)),
         _ => Ok(None),
@@ -55,7 +56,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         Err(failed) => return complain("cannot begin", &failed),
     };
     shared::enter(database, seat);
-    tell_progress();
+    progress::tell();
     resolve::watch();
     Worker {
         seat,
@@ -74,17 +75,6 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         looked: None,
     }
     .work();
-}
-
-/// Lets others see how far the updates of this process are.
-pub fn tell_progress() {
-    update::watch(|p: Progress| {
-        shared::report(|slot| {
-            slot.source = p.source;
-            slot.done = p.done;
-            slot.total = p.total;
-        });
-    });
 }
 
 struct Worker {
@@ -154,7 +144,7 @@ impl Worker {
                     }
                     Err(failed) => {
                         complain("cannot read coco's catalog", &failed);
-                        wait(Duration::from_secs(5));
+                        wait(Duration::from_secs(5), Waiting::Changes);
                         continue;
                     }
                 }
@@ -177,7 +167,8 @@ impl Worker {
             unsafe { pg_sys::pgstat_report_stat(false) };
             if let Some(pause) = pause {
                 rest();
-                wait(pause);
+                let delivery = self.sender.is_busy();
+                wait(pause, if delivery { Waiting::Delivery } else { Waiting::Changes });
             }
         }
     }
@@ -358,7 +349,7 @@ impl Worker {
                 complain(&format!("flow \"{}\" failed", flow.name), failed);
                 complain(&format!("flow \"{}\": that cannot be recorded", flow.name), &again);
                 // Else it would be tried again at once.
-                wait(Duration::from_secs(1));
+                wait(Duration::from_secs(1), Waiting::Changes);
             }
         }
     }
@@ -404,11 +395,7 @@ fn limits(behind: u32) -> Limits {
 }
 
 fn begin(flow: &Live) {
-    let text = std::ffi::CString::new(format!("coco: flow {}", flow.name)).unwrap_or_default();
-    // SAFETY: the text outlives the call, which copies it.
-    unsafe {
-        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr());
-    }
+    works_on(&format!("coco: flow {}", flow.name));
     shared::report(|slot| {
         slot.flow = flow.id;
         slot.source = 0;
@@ -431,6 +418,15 @@ fn end(turn: &Turn) {
     });
 }
 
+/// Has pg_stat_activity show what this process works on.
+pub fn works_on(what: &str) {
+    let text = std::ffi::CString::new(what).unwrap_or_default();
+    // SAFETY: the text outlives the call, which copies it.
+    unsafe {
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr());
+    }
+}
+
 /// Before the worker waits.
 fn rest() {
     // SAFETY: the process's own state.
@@ -443,17 +439,6 @@ fn rest() {
         // SAFETY: reads the clock.
         slot.since = unsafe { pg_sys::GetCurrentTimestamp() };
     });
-}
-
-fn complain(what: &str, failed: &Failed) {
-    let error = &failed.error;
-    let mut text = format!("coco worker: {what}: {} ({})", error.message, failed.sqlstate);
-    for (name, part) in [("DETAIL", &error.detail), ("HINT", &error.hint)] {
-        if let Some(part) = part {
-            text.push_str(&format!(" {name}: {part}"));
-        }
-    }
-    pgrx::log!("{text}");
 }
 
 /// Has what was paid for in a transaction that failed not be paid for again.

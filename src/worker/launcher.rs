@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use pgrx::bgworkers::DynamicBackgroundWorker;
 use pgrx::prelude::*;
 
-use super::transaction::transaction;
+use super::transaction::{complain, transaction};
+use super::waiting::Waiting;
 use super::{attend, databases, handle_signals, launch, shared, wait};
 use crate::catalog::locks;
 
@@ -60,10 +61,10 @@ pub extern "C-unwind" fn coco_launcher_main(_arg: pg_sys::Datum) {
                 }
             }
             Err(failed) => {
-                pgrx::log!("coco launcher: {}", failed.error.message);
+                complain("databases cannot be listed", &failed);
             }
         }
-        wait(next);
+        wait(next, Waiting::Launcher);
     }
 }
 
@@ -92,7 +93,7 @@ fn look_after(database: u32, asked: bool, all: &mut HashMap<u32, Served>) -> Dur
     }
     let worker = launch(oid, 1, None);
     if worker.is_none() {
-        pgrx::log!("coco launcher: no free place for a worker, see max_worker_processes");
+        tracing::warn!(hint = "Raise max_worker_processes.", "no worker could be started");
     }
     let served = Served { worker, started: Instant::now(), asked: false, lasted: None };
     all.insert(database, served);

@@ -9,11 +9,14 @@ pub mod crash;
 mod databases;
 pub mod follower;
 mod launcher;
+mod log;
+pub mod progress;
 mod runtime;
 mod sender;
 pub mod session;
 pub mod shared;
 mod transaction;
+pub mod waiting;
 pub mod wake;
 
 use std::time::Duration;
@@ -21,6 +24,7 @@ use std::time::Duration;
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::pg_sys;
 
+use self::waiting::Waiting;
 use crate::catalog::memo::provided::{self, Asking};
 
 /// How long a worker that died by itself stays away.
@@ -29,9 +33,10 @@ const RESTART: Duration = Duration::from_secs(5);
 /// Places for workers in a database, at most.
 pub const MAX_SEATS: u16 = 32;
 
-/// Called when the library is loaded: who asks providers; shared memory and the launcher, where that
+/// Called when the library is loaded: the log; who asks providers; shared memory and the launcher, where that
 /// can still be had.
 pub fn define() {
+    log::define();
     provided::asked_by(Asking { reach: asking::reach, ask: asking::ask });
     // SAFETY: reads the postmaster's state.
     if !unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
@@ -116,8 +121,7 @@ fn handle_signals() {
 
 /// What the worker runs under, whatever the server's or the database's defaults. A commit that is
 /// lost in a crash is done again, since its cursor is lost with it: so none is waited for.
-const SETTINGS: [(&std::ffi::CStr, &std::ffi::CStr); 9] = [
-    (c"application_name", c"coco worker"),
+const SETTINGS: [(&std::ffi::CStr, &std::ffi::CStr); 8] = [
     // As coco's functions have it: what Postgres shows of views and functions depends on it, and is
     // part of a flow's logic.
     (c"search_path", c"pg_catalog, pg_temp"),
@@ -131,13 +135,13 @@ const SETTINGS: [(&std::ffi::CStr, &std::ffi::CStr); 9] = [
     (c"idle_in_transaction_session_timeout", c"0"),
 ];
 
-/// Makes this process one of a database's.
-fn attach(database: pg_sys::Oid) {
+/// Makes this process one of a database's, of this name.
+fn attach(database: pg_sys::Oid, name: &std::ffi::CStr) {
     handle_signals();
     // SAFETY: once, at the start; as the bootstrap superuser, whose rights a flow never has.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
-        for (name, value) in SETTINGS {
+        for (name, value) in SETTINGS.into_iter().chain([(c"application_name", name)]) {
             pg_sys::SetConfigOption(
                 name.as_ptr(),
                 value.as_ptr(),
@@ -149,13 +153,14 @@ fn attach(database: pg_sys::Oid) {
 }
 
 /// Waits until the latch is set or the time is over; ends the process where that was asked for.
-fn wait(timeout: Duration) {
-    pause(timeout);
+fn wait(timeout: Duration, waiting: Waiting) {
+    pause(timeout, waiting);
     attend();
 }
 
 /// The same for a session, whose settings do not change in the middle of a statement.
-pub fn pause(timeout: Duration) {
+pub fn pause(timeout: Duration, waiting: Waiting) {
+    let event = waiting::event(waiting);
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     let socket = runtime::socket();
     let events = events | socket.map_or(0, |_| pg_sys::WL_SOCKET_READABLE);
@@ -166,11 +171,12 @@ pub fn pause(timeout: Duration) {
             events as i32,
             socket.unwrap_or(-1),
             timeout.as_millis().clamp(1, 3_600_000) as std::ffi::c_long,
-            pg_sys::PG_WAIT_EXTENSION,
+            event,
         );
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
     runtime::listen();
+    log::report_waiting();
     pgrx::check_for_interrupts!();
 }
 

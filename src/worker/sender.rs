@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::crash;
 use super::runtime::{self, State, Task};
 use super::transaction::{Failed, transaction};
+use super::waiting::Waiting;
 use crate::catalog::error::Error;
 use crate::catalog::external::outbox::{self, Batch, Size};
 use crate::catalog::external::{delivery, server};
@@ -86,6 +87,11 @@ pub struct Step {
 }
 
 impl Sender {
+    /// Whether anything is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.targets.values().any(|target| target.way.is_some())
+    }
+
     /// Notes what has arrived at the targets of a flow, and sends on.
     pub fn step(&mut self, flow: &str) -> Result<Step, Failed> {
         let mut all = Step::default();
@@ -198,10 +204,12 @@ impl Sender {
     ) -> Result<(), Failed> {
         step.troubled = true;
         transaction(|| delivery::troubled(target, trouble))?;
-        pgrx::log!(
-            "coco worker: flow \"{flow}\": a target cannot be sent to: {} ({})",
-            trouble.message,
-            trouble.sqlstate
+        tracing::warn!(
+            sqlstate = trouble.sqlstate,
+            detail = trouble.detail.as_deref(),
+            hint = trouble.hint.as_deref(),
+            "flow \"{flow}\": a target cannot be sent to: {}",
+            trouble.message
         );
         self.leave(target)
     }
@@ -424,7 +432,7 @@ pub fn drop_flow(flow: &str) -> Result<(), Error> {
         let Some(external) = &target.external else { continue };
         made.push(reach(&ready.flow, target, external)?);
         while !locks::target(target.id)? {
-            super::wait(Duration::from_millis(100));
+            super::wait(Duration::from_millis(100), Waiting::Delivery);
         }
     }
     declare::drop_flow(flow, false)?;
@@ -443,7 +451,7 @@ fn remove(shape: Shape, connector: &'static Connector, access: Access) -> Result
         .map_err(|e| Error::internal(format!("no thread could be started: {e}")))?;
     let result = loop {
         match task.state() {
-            State::Running => super::wait(Duration::from_secs(1)),
+            State::Running => super::wait(Duration::from_secs(1), Waiting::Delivery),
             State::Done(result) => break result,
             State::Lost => break Err(Trouble::target("XX000", "the connector has failed")),
         }

@@ -13,10 +13,11 @@ use pgrx::bgworkers::{
 use pgrx::prelude::*;
 use serde_json::{Value, json};
 
-use super::follower::keep_rolled_back;
+use super::follower::{keep_rolled_back, works_on};
 use super::sender::{self, Sender};
-use super::transaction::{Failed, transaction};
-use super::{attach, attend, pause, shared, wait};
+use super::transaction::{Failed, complain, transaction};
+use super::waiting::Waiting;
+use super::{attach, attend, pause, progress, shared, wait};
 use crate::catalog::backlog::Backlog;
 use crate::catalog::error::Error;
 use crate::catalog::external::delivery::{self, Outcome};
@@ -135,7 +136,8 @@ impl Guard {
                     .hint("COMMIT what this transaction has changed, and try it again after that."));
                 }
             }
-            pause(LOOK);
+            progress::tell_of(pid);
+            pause(LOOK, Waiting::Update);
         }
         self.0 = None;
         delivery::outcome(run)?.ok_or_else(|| {
@@ -160,7 +162,7 @@ impl Drop for Guard {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(argument.value() as u32);
-    attach(database);
+    attach(database, c"coco update");
     let extra = BackgroundWorker::get_extra().to_owned();
     let parts: Vec<&str> = extra.split(' ').collect();
     let number = |n: usize| parts.get(n).and_then(|p| p.parse::<i64>().ok()).unwrap_or(0);
@@ -172,7 +174,7 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
         segment_bytes: number(4),
     };
     shared::enter(database, 0);
-    super::follower::tell_progress();
+    progress::tell();
     resolve::watch();
     let flow = number(1) as i32;
     shared::report(|slot| slot.flow = flow);
@@ -198,7 +200,7 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
         },
     };
     if let Err(failed) = transaction(|| delivery::leave(number(0), &outcome)) {
-        pgrx::log!("coco worker: a result cannot be left: {}", failed.error.message);
+        complain("a result cannot be left", &failed);
     }
     if let Order::Update(mode) = order {
         let mut counts = Counts::default();
@@ -206,8 +208,13 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
         let reason = done.reason.or(Reason::asked(mode)).unwrap_or_default();
         let entry = Entry { started, elapsed, reason, by: By::Session, counts, error };
         // Where another has the flow by now it is not waited for: the session waits for this one.
-        if let Err(failed) = transaction(|| history::note_if_free(flow, &[entry])) {
-            pgrx::log!("coco worker: a run cannot be noted: {}", failed.error.message);
+        let noted =
+            transaction(|| match history::note_if_free(flow, std::slice::from_ref(&entry))? {
+                true => Ok(()),
+                false => history::log(flow, &entry),
+            });
+        if let Err(failed) = noted {
+            complain("a run cannot be noted", &failed);
         }
     }
 }
@@ -230,6 +237,7 @@ fn work(flow: i32, order: Order, limits: Limits, done: &mut Done) -> Result<Valu
             .hint("COMMIT, and try it again after that."),
         ));
     };
+    works_on(&format!("coco: update of flow {flow}"));
     match order {
         Order::Drop => transaction(|| sender::drop_flow(&flow)).map(|()| json!([])),
         Order::Update(mode) => {
@@ -306,7 +314,7 @@ fn send(flow: &str, sender: &mut Sender) -> Result<i64, Failed> {
                 break;
             }
         }
-        wait(if step.busy { Duration::from_secs(1) } else { LOOK });
+        wait(if step.busy { Duration::from_secs(1) } else { LOOK }, Waiting::Delivery);
     }
     let trouble = transaction(|| delivery::trouble(flow))?;
     let Some((target, trouble)) = trouble else {

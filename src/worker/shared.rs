@@ -2,12 +2,16 @@
 //!
 //! It is there only with the library in shared_preload_libraries; all of fixed size.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::{PGRXSharedMemory, PgLwLock, pg_shmem_init, pg_sys, prelude::*};
 
 /// Workers of all databases that can be seen, and woken, at a time.
 const WORKERS: usize = 64;
+
+/// Sessions that can be seen updating at a time.
+const SESSIONS: usize = 64;
 
 /// What a worker is doing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,6 +26,8 @@ pub struct Slot {
     /// Items looked at, and how many there are to look at in this turn.
     pub done: i64,
     pub total: i64,
+    /// When the first of them was: microseconds since 2000-01-01.
+    pub began: i64,
     /// When it turned to this flow, or began to wait: microseconds since 2000-01-01.
     pub since: i64,
     pub turns: i64,
@@ -34,6 +40,8 @@ pub struct Slot {
 #[derive(Default)]
 struct Shared {
     workers: heapless::Vec<Slot, WORKERS>,
+    /// Sessions that make an update themselves.
+    sessions: heapless::Vec<Slot, SESSIONS>,
     /// The launcher's place among the server's processes.
     launcher: Option<usize>,
     /// Databases that ask for a worker.
@@ -45,6 +53,10 @@ unsafe impl PGRXSharedMemory for Shared {}
 
 // SAFETY: the name is coco's.
 static SHARED: PgLwLock<Shared> = unsafe { PgLwLock::new(c"coco") };
+thread_local! {
+    /// The end of this process is heard of.
+    static LISTENING: Cell<bool> = const { Cell::new(false) };
+}
 static AVAILABLE: AtomicBool = AtomicBool::new(false);
 
 /// Reserves the memory; in the postmaster alone.
@@ -147,7 +159,7 @@ unsafe extern "C-unwind" fn leave(_code: i32, _arg: pg_sys::Datum) {
     SHARED.exclusive().workers.retain(|s| s.pid != pid);
 }
 
-/// Changes what others see of this worker.
+/// Changes what others see of this process.
 pub fn report(change: impl FnOnce(&mut Slot)) {
     if !available() {
         return;
@@ -155,15 +167,66 @@ pub fn report(change: impl FnOnce(&mut Slot)) {
     // SAFETY: reads the process's own state.
     let pid = unsafe { pg_sys::MyProcPid };
     let mut shared = SHARED.exclusive();
-    if let Some(slot) = shared.workers.iter_mut().find(|s| s.pid == pid) {
+    let Shared { workers, sessions, .. } = &mut *shared;
+    if let Some(slot) = workers.iter_mut().chain(sessions).find(|s| s.pid == pid) {
         change(slot);
     }
+}
+
+/// This session makes an update, until [`leave_session`], or its end.
+pub fn enter_session(flow: i32) {
+    if !available() {
+        return;
+    }
+    if !LISTENING.replace(true) {
+        // SAFETY: a plain function, registered once a backend.
+        unsafe {
+            pg_sys::before_shmem_exit(Some(leave_session_at_exit), pg_sys::Datum::from(0usize));
+        }
+    }
+    leave_session();
+    // SAFETY: reads the process's own state.
+    let slot = unsafe {
+        Slot {
+            database: pg_sys::MyDatabaseId.to_u32(),
+            pid: pg_sys::MyProcPid,
+            process: own_process(),
+            flow,
+            since: pg_sys::GetCurrentTimestamp(),
+            ..Default::default()
+        }
+    };
+    // Where there is no room it goes unseen.
+    SHARED.exclusive().sessions.push(slot).ok();
+}
+
+/// What this session was doing it does no more.
+pub fn leave_session() {
+    if !available() {
+        return;
+    }
+    // SAFETY: reads the process's own state.
+    let pid = unsafe { pg_sys::MyProcPid };
+    SHARED.exclusive().sessions.retain(|s| s.pid != pid);
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn leave_session_at_exit(_code: i32, _arg: pg_sys::Datum) {
+    leave_session();
 }
 
 /// All workers, of all databases.
 pub fn workers() -> Vec<Slot> {
     match available() {
         true => SHARED.share().workers.iter().copied().collect(),
+        false => vec![],
+    }
+}
+
+/// All sessions that make an update, of all databases.
+pub fn sessions() -> Vec<Slot> {
+    match available() {
+        true => SHARED.share().sessions.iter().copied().collect(),
         false => vec![],
     }
 }

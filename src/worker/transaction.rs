@@ -55,3 +55,15 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Fail
         .execute()
     }
 }
+
+/// Says in the server's log what could not be done, and why.
+pub fn complain(what: &str, failed: &Failed) {
+    let error = &failed.error;
+    tracing::warn!(
+        sqlstate = failed.sqlstate,
+        detail = error.detail.as_deref(),
+        hint = error.hint.as_deref(),
+        "{what}: {}",
+        error.message
+    );
+}

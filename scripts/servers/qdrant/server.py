@@ -206,6 +206,7 @@ class Points(points_service_pb2_grpc.PointsServicer):
             existing(engine, request.collection_name),
             query=query.query,
             using=query.using,
+            query_filter=query.filter,
             limit=query.limit,
             with_payload=query.with_payload,
         )

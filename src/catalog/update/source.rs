@@ -2,7 +2,7 @@
 
 use super::{By, Run, Turn, now_micros, tell};
 use crate::catalog::apply::Writing;
-use crate::catalog::backlog::{self, Backlog, Slice};
+use crate::catalog::backlog::{self, Backlog, Part, Slice};
 use crate::catalog::capture::cursor;
 use crate::catalog::detect::{self, Scan};
 use crate::catalog::error::Result;
@@ -140,10 +140,12 @@ impl Run<'_> {
         {
             let fresh = self.writers.iter().filter(|w| w.fresh && w.target.external.is_some());
             let fresh = fresh.map(|w| w.target.id).collect();
+            let part =
+                Part { done: limit as i64, total: changed.len() as i64, began: now_micros() };
             let first = changed.first(limit);
             self.decide_and_write(source, first, |_| true, &mut counts, &mut present)?;
             let cursor = following.next().clone();
-            let set = backlog.set(source, changed.rest(), cursor, fresh)?;
+            let set = backlog.set(source, changed.rest(), cursor, fresh, part)?;
             counts.seen += set.new - set.gone;
             present += set.present;
             backlog::unfinished(source, following.next())?;
@@ -163,8 +165,9 @@ impl Run<'_> {
         if !matches!(self.by, By::Caller) || self.recalling.is_some() {
             return Ok(None);
         }
-        let at = ProcessOrdinal::next(None, now_micros());
-        let tell = |done, total| tell(source, done, total);
+        let began = now_micros();
+        let at = ProcessOrdinal::next(None, began);
+        let tell = |done, total| tell(source, Part { done, total, began }, 0);
         fill::fill(self.flow, source, &self.writers, self.writing.logic, at, tell)
     }
 
@@ -196,7 +199,9 @@ impl Run<'_> {
         {
             let _snapshot = OneSnapshot::take();
             let mut changed = detect::among(source, &slice.keys)?;
+            self.part = Some(slice.part);
             self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
+            self.part = None;
         }
         // They were counted when they were found.
         counts.seen = 0;

@@ -1,0 +1,204 @@
+-- docs/sql-reference.md, of the COMMENTs of the installed extension: `make reference` writes it, and a
+-- test holds it against them. psql -AtX -f this, in a database that has coco.
+\set ON_ERROR_STOP on
+SET client_min_messages = warning;
+SET search_path = pg_catalog;
+LOAD 'coco';
+
+-- What stands in which section, in which order.
+CREATE TEMPORARY TABLE section (position int PRIMARY KEY, title text, intro text, names text[]);
+INSERT INTO section VALUES
+(1, 'Declaring flows', 'A flow is a query that is evaluated once per source item. A declaration checks everything it can, and is one transaction with the statement that calls it.',
+ '{create_flow,add_source,add_lookup,add_target,set_query,alter_flow,drop_flow}'),
+(2, 'Running flows', 'By a call, or live: by a worker, from one commit to the next.',
+ '{update,retry,start,stop,wait}'),
+(3, 'Looking at flows', 'What would change, whether a target is right; then the views, which show the flows that you own, or whose owner you are a member of. `coco.tracking`, `coco.errors`, `coco.deliveries` and what `coco.status` says of failures leave out a flow whose source, key column, tracking table or owner is gone.',
+ '{preview,verify,lineage,outputs,history,explain,diagram,status,progress,errors,flows,sources,lookups,targets,deliveries,tracking,functions,workers,metrics}'),
+(4, 'Functions for queries', 'They can be called anywhere.',
+ '{split_text,normalize_text,fingerprint,stable_uuid,local_files,list_files,read_file}'),
+(5, 'Functions over the network', 'They ask other servers, so they are volatile and may be slow. Examples, limits and errors: [functions.md](functions.md).',
+ '{embed,generate,http_post}'),
+(6, 'Memoised functions', 'Functions whose results are kept: [functions.md](functions.md#memoised-functions).',
+ '{memoize,unmemoize,forget}');
+
+-- Functions that nobody calls by name.
+CREATE TEMPORARY TABLE behind (name text PRIMARY KEY);
+INSERT INTO behind VALUES ('capture'), ('recall');
+INSERT INTO behind
+SELECT p.proname FROM pg_proc p
+ WHERE p.pronamespace = 'coco'::regnamespace AND p.proname ~ '(_rows|_validator)$';
+
+CREATE FUNCTION pg_temp.comment_of(name text) RETURNS text LANGUAGE sql AS
+$$ SELECT coalesce(
+     (SELECT obj_description(p.oid, 'pg_proc') FROM pg_proc p
+       WHERE p.pronamespace = 'coco'::regnamespace AND p.proname = name AND name <> 'functions'),
+     (SELECT obj_description(c.oid, 'pg_class') FROM pg_class c
+       WHERE c.relnamespace = 'coco'::regnamespace AND c.relname = name AND c.relkind = 'v')) $$;
+
+-- Nothing is left out: what has no place or no comment is an error.
+DO $$
+DECLARE missing text;
+BEGIN
+  SELECT string_agg(format('coco.%s', o.name), ', ') INTO missing
+    FROM (SELECT proname AS name FROM pg_proc WHERE pronamespace = 'coco'::regnamespace
+          UNION SELECT relname FROM pg_class WHERE relnamespace = 'coco'::regnamespace AND relkind = 'v') AS o
+   WHERE NOT EXISTS (SELECT FROM section s WHERE o.name = ANY (s.names))
+     AND o.name NOT IN (SELECT b.name FROM behind b UNION VALUES ('wrapper_options'));
+  IF missing IS NOT NULL THEN
+    RAISE EXCEPTION 'scripts/reference.sql has no section for %', missing;
+  END IF;
+  SELECT string_agg(format('coco.%s.%s', c.relname, a.attname), ', ') INTO missing
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+   WHERE c.relnamespace = 'coco'::regnamespace AND c.relkind = 'v' AND col_description(c.oid, a.attnum) IS NULL;
+  IF missing IS NOT NULL THEN
+    RAISE EXCEPTION 'there is no COMMENT on %', missing;
+  END IF;
+  SELECT string_agg(format('coco.%s', n), ', ') INTO missing
+    FROM (SELECT unnest(names) AS n FROM section UNION SELECT name FROM behind) AS o
+   WHERE pg_temp.comment_of(n) IS NULL;
+  IF missing IS NOT NULL THEN
+    RAISE EXCEPTION 'there is no COMMENT on %', missing;
+  END IF;
+END $$;
+
+-- A comment's lines, with continued ones put together.
+CREATE FUNCTION pg_temp.lines_of(comment text) RETURNS TABLE (n bigint, line text) LANGUAGE sql AS
+$$ SELECT n, line FROM regexp_split_to_table(regexp_replace(comment, '\n  (?! )', ' ', 'g'), '\n') WITH ORDINALITY AS t (line, n) $$;
+
+-- The arguments and result columns of a function, in order; `says` is the comment's line about it.
+CREATE FUNCTION pg_temp.arguments(function oid) RETURNS TABLE (n int, name text, type text, result bool, standard text, says text) LANGUAGE sql AS
+$$ WITH given AS (
+     SELECT a.n::int, p.proargnames[a.n] AS name, format_type(a.type, NULL) AS type,
+            coalesce(p.proargmodes[a.n] IN ('o', 't'), false) AS result, p.oid
+       FROM pg_proc p, unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) WITH ORDINALITY AS a (type, n)
+      WHERE p.oid = function)
+   SELECT g.n, g.name, g.type, g.result,
+          CASE WHEN NOT g.result THEN
+            regexp_replace(pg_get_function_arg_default(g.oid, g.n), '::[a-z ]+(\[\])?', '', 'g') END,
+          (SELECT substr(l.line, length(g.name) + 3) FROM pg_temp.lines_of(obj_description(g.oid, 'pg_proc')) l
+            WHERE starts_with(l.line, g.name || ': '))
+     FROM given g ORDER BY g.n $$;
+
+-- In a cell of a table.
+CREATE FUNCTION pg_temp.cell(text text) RETURNS text LANGUAGE sql AS
+$$ SELECT replace(replace(coalesce(text, ''), '|', '\|'), E'\n', ' ') $$;
+
+-- Signs that mean something in Markdown, in a comment's prose.
+CREATE FUNCTION pg_temp.prose(text text) RETURNS text LANGUAGE sql AS
+$$ SELECT regexp_replace(replace(replace(text, '*', '\*'), '<', '\<'),
+     '(coco\.[a-z_]+(\([^()]*(\([^()]*\))?[^()]*\))?|session_replication_role = replica|shared_preload_libraries|max_worker_processes|CREATE (SERVER|USER MAPPING)|docs/functions\.md)',
+     '`\1`', 'g') $$;
+
+-- The paragraphs of a comment that are not about an argument; examples as blocks.
+CREATE FUNCTION pg_temp.text_of(comment text, without text[]) RETURNS text LANGUAGE sql AS
+$$ WITH parts AS (
+     SELECT n, part FROM regexp_split_to_table(comment, E'\n\n') WITH ORDINALITY AS t (part, n)),
+   kept AS (
+     SELECT p.n, p.part LIKE '    %' AS example,
+            (SELECT string_agg(l.line, E'\n' ORDER BY l.n) FROM pg_temp.lines_of(p.part) l
+              WHERE p.part LIKE '    %'
+                 OR NOT EXISTS (SELECT FROM unnest(without) w WHERE starts_with(l.line, w || ': '))) AS part
+       FROM parts p)
+   SELECT string_agg(CASE WHEN example THEN E'```sql\n' || regexp_replace(part, '^    ', '', 'ng') || E'\n```'
+                          WHEN part LIKE 'Errors: %' THEN
+                            regexp_replace(replace(pg_temp.prose(part), E'\n', ' '), '\m(?=[0-9A-Z]*[0-9])([0-9A-Z]{5})\M', '`\1`', 'g')
+                          ELSE replace(pg_temp.prose(part), E'\n', ' ') END, E'\n\n' ORDER BY n)
+     FROM kept WHERE part <> '' $$;
+
+CREATE FUNCTION pg_temp.function_text(function oid) RETURNS text LANGUAGE sql AS
+$$ SELECT concat_ws(E'\n\n',
+     '### coco.' || p.proname,
+     format('`coco.%s(%s)` → `%s`', p.proname,
+       coalesce((SELECT string_agg(CASE WHEN a.standard IS NULL THEN coalesce(a.name, 'VARIADIC "any"') ELSE '[' || a.name || ']' END, ', ' ORDER BY a.n)
+                   FROM pg_temp.arguments(p.oid) a WHERE NOT a.result), ''),
+       CASE WHEN p.proretset THEN 'setof record' ELSE format_type(p.prorettype, NULL) END),
+     split_part(pg_temp.text_of(obj_description(p.oid, 'pg_proc'), names), E'\n\n', 1),
+     (SELECT E'| argument | type | default | |\n|---|---|---|---|\n' ||
+             string_agg(format('| `%s` | `%s` | %s | %s |', a.name, a.type, '`' || a.standard || '`', pg_temp.cell(pg_temp.prose(a.says))), E'\n' ORDER BY a.n)
+        FROM pg_temp.arguments(p.oid) a WHERE NOT a.result AND a.name IS NOT NULL),
+     (SELECT E'| column | type | |\n|---|---|---|\n' ||
+             string_agg(format('| `%s` | `%s` | %s |', a.name, a.type, pg_temp.cell(pg_temp.prose(a.says))), E'\n' ORDER BY a.n)
+        FROM pg_temp.arguments(p.oid) a WHERE a.result
+      HAVING count(a.says) > 0),
+     substr(pg_temp.text_of(obj_description(p.oid, 'pg_proc'), names),
+            length(split_part(pg_temp.text_of(obj_description(p.oid, 'pg_proc'), names), E'\n\n', 1)) + 3))
+   FROM pg_proc p, LATERAL (SELECT coalesce(array_agg(a.name), '{}') AS names FROM pg_temp.arguments(p.oid) a) AS n
+  WHERE p.oid = function $$;
+
+CREATE FUNCTION pg_temp.view_text(view oid) RETURNS text LANGUAGE sql AS
+$$ SELECT concat_ws(E'\n\n',
+     '### coco.' || c.relname || CASE WHEN EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = c.relnamespace AND p.proname = c.relname) THEN ' (view)' ELSE '' END,
+     pg_temp.prose(obj_description(c.oid, 'pg_class')),
+     (SELECT E'| column | type | |\n|---|---|---|\n' ||
+             string_agg(format('| `%s` | `%s` | %s |', a.attname, format_type(a.atttypid, NULL), pg_temp.cell(pg_temp.prose(col_description(c.oid, a.attnum)))), E'\n' ORDER BY a.attnum)
+        FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0))
+   FROM pg_class c WHERE c.oid = view $$;
+
+-- A setting's value: bytes as one reads them.
+CREATE FUNCTION pg_temp.with_unit(value text, unit text) RETURNS text LANGUAGE sql AS
+$$ SELECT CASE WHEN value = '-1' THEN value
+               WHEN unit = 'kB' THEN replace(pg_size_pretty(value::bigint * 1024), ' ', '')
+               ELSE value || coalesce(unit, '') END $$;
+
+CREATE FUNCTION pg_temp.entry(name text) RETURNS text LANGUAGE sql AS
+$$ SELECT coalesce(
+     (SELECT pg_temp.function_text(p.oid) FROM pg_proc p WHERE p.pronamespace = 'coco'::regnamespace AND p.proname = name),
+     (SELECT pg_temp.view_text(c.oid) FROM pg_class c WHERE c.relnamespace = 'coco'::regnamespace AND c.relname = name)) $$;
+
+-- The document.
+SELECT $doc$<!-- Made by `make reference` of the COMMENTs of the installed extension: edit those (sql/comments/). -->
+
+# SQL reference
+
+Everything lives in the schema `coco`. The extension is installed by a superuser with `CREATE EXTENSION coco` and is not
+relocatable. psql shows the same texts: `\df+ coco.update`, `\d+ coco.status`.
+
+What a flow is and which words are used: [concepts.md](concepts.md). Which right each call takes:
+[security.md](security.md). Errors in full, with what to do: [troubleshooting.md](troubleshooting.md).
+
+$doc$ || (SELECT string_agg(format('- [%s](#%s): %s', s.title, lower(replace(s.title, ' ', '-')),
+            (SELECT string_agg(format('[%s](#coco%s)', n, n), ' · ' ORDER BY o) FROM unnest(s.names) WITH ORDINALITY AS t (n, o))),
+            E'\n' ORDER BY s.position) FROM section s)
+|| E'\n- [Foreign data wrappers](#foreign-data-wrappers)\n- [Settings](#settings)\n- [Behind the above](#behind-the-above)';
+
+SELECT $doc$
+The examples can be run in order. They share these tables:
+
+```sql
+CREATE TABLE documents (id int PRIMARY KEY, body text NOT NULL,
+                        modified timestamptz NOT NULL DEFAULT now(), note text);
+CREATE TABLE letters (id int PRIMARY KEY, body text NOT NULL);
+INSERT INTO documents VALUES
+  (1, E'One paragraph.\n\nAnd a second one.', '2025-01-01', 'a'),
+  (2, 'Short.', '2025-01-02', 'b');
+```
+
+In headings of functions, arguments in brackets can be left out. Errors are given with their SQLSTATE.$doc$;
+
+SELECT E'\n## ' || s.title || E'\n\n' || s.intro || E'\n\n'
+       || (SELECT string_agg(pg_temp.entry(n), E'\n\n' ORDER BY o) FROM unnest(s.names) WITH ORDINALITY AS t (n, o))
+  FROM section s ORDER BY s.position;
+
+SELECT E'\n## Foreign data wrappers\n\nWhere targets outside this database are, and the servers that functions ask: [connectors.md](connectors.md), [functions.md](functions.md).\nThe options are also rows of a function:\n\n'
+       || pg_temp.function_text('coco.wrapper_options'::regproc);
+SELECT format(E'\n### %s\n\n%s\n\n| option | of | |\n|---|---|---|\n%s', w.fdwname, obj_description(w.oid, 'pg_foreign_data_wrapper'),
+         (SELECT string_agg(format('| `%s` | %s%s | %s |', o.option, o.place,
+                   CASE WHEN o.required THEN ', required' ELSE '' END || CASE WHEN o.secret THEN ', secret' ELSE '' END
+                   || CASE WHEN o.superuser THEN ', set by superusers' ELSE '' END, pg_temp.cell(replace(o.about, '*', '\*'))), E'\n' ORDER BY o.n)
+            FROM coco.wrapper_options() WITH ORDINALITY AS o (wrapper, place, option, required, secret, superuser, about, n)
+           WHERE o.wrapper = w.fdwname))
+  FROM pg_foreign_data_wrapper w WHERE w.fdwname LIKE 'coco\_%'
+ ORDER BY array_position('{coco_postgres,coco_qdrant,coco_neo4j,coco_kafka,coco_http,coco_openai}', w.fdwname::text);
+
+SELECT E'\n## Settings\n\nFor live flows those of the server and of the database count. Without coco in `shared_preload_libraries` they exist once the\nlibrary is loaded: from the first call of a function of coco''s in a session.\n\n| setting | default | range | set by | |\n|---|---|---|---|---|\n'
+       || string_agg(format('| `%s` | %s | %s | %s | %s |', s.name, '`' || pg_temp.with_unit(s.boot_val, s.unit) || '`',
+            CASE WHEN s.vartype = 'bool' THEN '' WHEN s.min_val IS NULL THEN coalesce(array_to_string(s.enumvals, ', '), '')
+                 ELSE pg_temp.with_unit(s.min_val, s.unit) || ' to ' || pg_temp.with_unit(s.max_val, s.unit) END,
+            CASE s.context WHEN 'user' THEN 'any session' WHEN 'superuser' THEN 'superusers' WHEN 'sighup' THEN 'configuration file'
+                 WHEN 'postmaster' THEN 'configuration file, at start' ELSE s.context END,
+            pg_temp.cell(concat_ws(' ', s.short_desc, s.extra_desc))), E'\n' ORDER BY s.name)
+  FROM pg_settings s WHERE s.name LIKE 'coco.%';
+
+SELECT E'\n## Behind the above\n\nNot to be called: what the views, the triggers and the foreign data wrappers are made of.\n\n| function | |\n|---|---|\n'
+       || string_agg(format('| `coco.%s` | %s |', b.name, pg_temp.cell(pg_temp.prose(pg_temp.comment_of(b.name)))), E'\n' ORDER BY b.name)
+  FROM behind b;

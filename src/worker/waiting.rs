@@ -1,0 +1,51 @@
+//! What a process of coco's waits for, as pg_stat_activity names it.
+
+use pgrx::pg_sys;
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// A worker: for changes, or for the time of what it is to do next.
+    Changes,
+    /// A worker: for a target outside this database.
+    Delivery,
+    /// A worker or a session: for a provider.
+    Provider,
+    /// A session: for the worker that does what it has asked for.
+    Update,
+    /// A session, in coco.wait: for a live flow to catch up.
+    CatchUp,
+    /// The launcher: for a database that wants a worker.
+    Launcher,
+}
+
+/// Servers before 17 have one name for what all extensions wait for.
+#[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+pub fn event(_: Waiting) -> u32 {
+    pg_sys::PG_WAIT_EXTENSION
+}
+
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+pub fn event(waiting: Waiting) -> u32 {
+    use std::cell::Cell;
+
+    thread_local! {
+        static KNOWN: Cell<[u32; 6]> = const { Cell::new([0; 6]) };
+    }
+    let mut known = KNOWN.get();
+    let place = waiting as usize;
+    if known[place] == 0 {
+        let name = match waiting {
+            Waiting::Changes => c"CocoChanges",
+            Waiting::Delivery => c"CocoDelivery",
+            Waiting::Provider => c"CocoProvider",
+            Waiting::Update => c"CocoUpdate",
+            Waiting::CatchUp => c"CocoCatchUp",
+            Waiting::Launcher => c"CocoLauncher",
+        };
+        // SAFETY: a name of the server's, which is made once and found again.
+        known[place] = unsafe { pg_sys::WaitEventExtensionNew(name.as_ptr()) };
+        KNOWN.set(known);
+    }
+    known[place]
+}
