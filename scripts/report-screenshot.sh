@@ -70,6 +70,7 @@ psql "$url" -At -c 'select coco.report()' >"$work/report.html"
 mkdir "$work/pictures"
 "$ROOT/scripts/browser.sh" "$work/report.html" "$work/pictures" >/dev/null
 mkdir -p "$ROOT/docs/images"
-cp "$work/pictures/light-top.png" "$ROOT/docs/images/report.png"
-cp "$work/pictures/dark-top.png" "$ROOT/docs/images/report-dark.png"
+have pngquant || apt_install pngquant || die "pngquant is missing, please install it"
+pngquant --force --strip --output "$ROOT/docs/images/report.png" "$work/pictures/light-top.png"
+pngquant --force --strip --output "$ROOT/docs/images/report-dark.png" "$work/pictures/dark-top.png"
 ls -l "$ROOT"/docs/images/report*.png

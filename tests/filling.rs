@@ -311,6 +311,85 @@ fn a_fill_waits_for_no_reader() {
 }
 
 #[test]
+fn sources_that_are_not_stored_are_left_to_batches() {
+    let mut db = TestDb::new("fill_sources");
+    db.run(SOURCE);
+    db.run(
+        "create view of_view as select id, n, body from src;
+         create materialized view of_matview as select id, n, body from src; create unique index on of_matview (id);
+         create table of_parts (id int, n int, body text, primary key (id, n)) partition by list (n);
+         create table of_parts_0 partition of of_parts for values in (0); create table of_parts_1 partition of of_parts default;
+         insert into of_parts select id, n, body from src;
+         create extension file_fdw; create server files foreign data wrapper file_fdw;
+         create table of_children (id int primary key, n int, body text); insert into of_children select id, n, body from src;
+         create foreign table of_child () inherits (of_children) server files options (program 'true', format 'csv')",
+    );
+    for (source, key, stored) in [
+        ("of_view", "{id}", false),
+        ("of_matview", "{id}", true),
+        ("of_parts", "{id,n}", true),
+        ("of_children", "{id}", false),
+    ] {
+        db.run(&format!(
+            "select coco.create_flow('{source}', '{source}', 'select id, n, body from {source}', 't_{source}', '{key}',
+                                     source_key => '{key}', capture => 'scan')"
+        ));
+        let counts = once(&mut db.client, source);
+        assert_eq!((counts.seen, counts.upserted), (ITEMS, ITEMS), "{source}: {counts:?}");
+        assert_eq!(is_filled(&mut db.client, source), stored, "{source}");
+        check_indexes(&mut db.client, source);
+        db.verify_clean(source);
+    }
+}
+
+#[test]
+fn a_fill_is_its_owners() {
+    let mut db = TestDb::new("fill_owner");
+    db.run(SOURCE);
+    db.run(
+        "do $$ begin create role coco_filler login; exception when duplicate_object or unique_violation then null; end $$;
+         grant usage on schema coco to coco_filler; create schema filler authorization coco_filler;
+         alter table src enable row level security; create policy few on src using (id <= 2000);
+         grant select on src to coco_filler;
+         create function filler.who(t text) returns text language plpgsql immutable as $$
+         begin
+           if current_user <> 'coco_filler' then raise 'run as %', current_user; end if;
+           return t;
+         end $$;
+         alter function filler.who owner to coco_filler",
+    );
+    let mut owner = db.connect_as("coco_filler");
+    owner
+        .batch_execute(
+            "set search_path = filler, public;
+             select coco.create_flow('f', 'src', 'select id, n, who(body) as body, current_user::text as by from src', 't', '{id}', capture => 'scan');
+             create index on t (filler.who(left(body, 40)))",
+        )
+        .unwrap_or_else(|e| panic!("{}", explain(&e)));
+    // Asked for by another, who may see all rows.
+    let before = files(&mut db.client, "filler.t");
+    assert_eq!(once(&mut db.client, "f").upserted, 2000);
+    assert!(is_filled(&mut db.client, "f"));
+    assert_ne!(files(&mut db.client, "filler.t"), before);
+    check_indexes(&mut db.client, "f");
+    let by = "select string_agg(distinct by, ',') from filler.t";
+    assert_eq!(text(&mut db.client, by), "coco_filler");
+    assert_eq!(text(&mut db.client, "select current_user::text"), "postgres");
+    db.verify_clean("f");
+    // A target that was given to another is not locked.
+    db.run("select coco.drop_flow('f', keep_targets => false)");
+    owner
+        .batch_execute("select coco.create_flow('g', 'src', 'select id, n from src', 'u', '{id}', capture => 'scan')")
+        .unwrap_or_else(|e| panic!("{}", explain(&e)));
+    db.run("alter table filler.u owner to postgres; grant all on filler.u to coco_filler");
+    let before = files(&mut db.client, "filler.u");
+    assert_eq!(once(&mut db.client, "g").upserted, 2000);
+    assert!(is_filled(&mut db.client, "g"));
+    assert_eq!(files(&mut db.client, "filler.u"), before);
+    check_indexes(&mut db.client, "g");
+}
+
+#[test]
 fn a_query_that_writes_to_its_own_target_is_left_to_batches() {
     let mut db = TestDb::new("fill_own");
     db.run(SOURCE);

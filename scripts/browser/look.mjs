@@ -4,8 +4,8 @@ import puppeteer from "puppeteer-core";
 
 const [, , page, dir, executablePath] = process.argv;
 const screens = {
-  light: { scheme: "light", width: 1120, height: 1560 },
-  dark: { scheme: "dark", width: 1120, height: 1560 },
+  light: { scheme: "light", width: 1120, height: 1480 },
+  dark: { scheme: "dark", width: 1120, height: 1480 },
   narrow: { scheme: "light", width: 360, height: 740, isMobile: true },
 };
 const browser = await puppeteer.launch({

@@ -11,7 +11,8 @@ use super::detect;
 use super::error::{Error, Result};
 use super::indexes;
 use super::model::{Flow, Source, Target, numbered};
-use super::sql::arg;
+use super::role::ActingAs;
+use super::sql::{self, arg};
 use super::subtransaction::subtransaction;
 use super::target_table;
 use super::tuples::Statements;
@@ -42,8 +43,7 @@ pub fn fill(
     at: ProcessOrdinal,
     tell: impl Fn(i64, i64),
 ) -> Result<Option<Counts>> {
-    // Of a source that only promises one row a key it is an update that checks it.
-    if source.promised || !flow.memoised.is_empty() {
+    if !flow.memoised.is_empty() || !is_stored(source)? {
         return Ok(None);
     }
     for writer in writers {
@@ -85,6 +85,22 @@ pub fn fill(
         Err(Stop::Undone) => Ok(None),
         Err(Stop::Flow(error)) => Err(error),
     }
+}
+
+/// Whether all of a source is read as of the snapshot, however often: a view may compute its rows, and a foreign
+/// table's are elsewhere. What is tracked would not be what was evaluated.
+fn is_stored(source: &Source) -> Result<bool> {
+    let _as = ActingAs::qualifying_names()?;
+    let stored = sql::one::<bool>(
+        "with recursive part(relation) as (
+           select $1::oid
+           union all
+           select i.inhrelid from part join pg_catalog.pg_inherits i on i.inhparent = relation)
+         select bool_and(c.relkind in ('r', 'p', 'm'))
+           from part join pg_catalog.pg_class c on c.oid = relation",
+        &[arg(source.relation)],
+    )?;
+    Ok(stored == Some(true))
 }
 
 /// Whether a target takes rows as they come: those of two items cannot meet there, and those of one not

@@ -105,10 +105,11 @@ pub fn watch(watcher: fn(Progress)) {
     WATCHER.set(Some(watcher));
 }
 
-fn tell(source: &Source, part: Part) {
+/// Tells that so many items more are done of a part.
+fn tell(source: &Source, of: Part, more: i64) {
     if let Some(watcher) = WATCHER.get() {
-        let Part { done, total, began } = part;
-        watcher(Progress { source: source.id, done, total, began });
+        let Part { done, total, began } = of;
+        watcher(Progress { source: source.id, done: done + more, total, began });
     }
 }
 
@@ -342,8 +343,7 @@ impl Run<'_> {
         let mut done = 0;
         let whole = Part { done: 0, total: candidates.len() as i64, began: now_micros() };
         let part = self.part.unwrap_or(whole);
-        let tell = |done| tell(source, Part { done: part.done + done, ..part });
-        tell(0);
+        tell(source, part, 0);
         while let Some(item) = candidates.next() {
             done += 1;
             if !takes(&item) {
@@ -398,7 +398,7 @@ impl Run<'_> {
             if batch.len() >= self.limits.batch {
                 self.write(source, &mut batch, counts, Some(&mut deferred))?;
                 batch = Batch::new(source)?;
-                tell(done);
+                tell(source, part, done);
             }
         }
         self.write(source, &mut batch, counts, Some(&mut deferred))?;

@@ -69,7 +69,8 @@ pub fn tell_of(pid: i32) {
 }
 
 /// Whether nothing stands between the client's statement and this call: within a function, or a
-/// statement of one, whoever called that may not want to hear.
+/// statement of one, whoever called that may not want to hear. Nor is it so in the extended protocol,
+/// which programs use.
 fn is_top_level() -> bool {
     // SAFETY: reads the backend's own state.
     unsafe {

@@ -50,9 +50,10 @@ pub fn index(flow: &str, wanted: bool) -> Result<()> {
 fn index_one(flow: &str, source: i32, table: &str, wanted: bool) -> Result<()> {
     let name = ident(&derived::object_name("lineage", source, flow));
     let statement = match wanted {
+        // What waits to be merged into the index is read by each look-up: little, then.
         true => format!(
             "create index if not exists {name} on {table} using gin (target_keys jsonb_path_ops)
-              where target_keys is not null"
+               with (gin_pending_list_limit = 256) where target_keys is not null"
         ),
         false => format!("drop index if exists coco.{name}"),
     };

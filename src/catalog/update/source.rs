@@ -165,9 +165,9 @@ impl Run<'_> {
         if !matches!(self.by, By::Caller) || self.recalling.is_some() {
             return Ok(None);
         }
-        let at = ProcessOrdinal::next(None, now_micros());
         let began = now_micros();
-        let tell = |done, total| tell(source, Part { done, total, began });
+        let at = ProcessOrdinal::next(None, began);
+        let tell = |done, total| tell(source, Part { done, total, began }, 0);
         fill::fill(self.flow, source, &self.writers, self.writing.logic, at, tell)
     }
 

@@ -39,8 +39,8 @@ pub fn page(report: &Report) -> String {
                     } @else {
                         (drawing(report))
                         (flows(&report.flows))
-                        @if !report.errors.is_empty() { (errors(&report.errors)) }
                         (runs(report))
+                        @if !report.errors.is_empty() { (errors(&report.errors)) }
                         (targets(&report.targets))
                         @if !report.functions.is_empty() { (functions(&report.functions)) }
                         (workers(&report.workers))
