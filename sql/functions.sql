@@ -1,4 +1,4 @@
--- The functions. Each (but one) pins its search_path; what a user wrote runs under the flow's own.
+-- The functions. Each (but two) pins its search_path; what a user wrote runs under the flow's own.
 -- What users call is described in comments/.
 
 create function coco.create_flow(
@@ -354,9 +354,9 @@ create function coco.forget(flow text, function regprocedure default null) retur
 -- Takes internal, so that no query can call it: the planner puts it in the place of calls of memoised
 -- functions, with their own arguments and types. Neither immutable nor volatile: within a statement
 -- equal arguments have equal results, by definition.
+-- Functions that it calls find what they name under the flow's search_path: it pins none.
 create function coco.recall(internal) returns internal
   language c stable parallel restricted cost 1000
-  set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'coco_recall';
 comment on function coco.recall is 'Stands for the call of a memoised function in a flow''s query.';
 

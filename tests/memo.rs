@@ -437,6 +437,42 @@ fn arguments_of_another_type_or_collation_are_others() {
 }
 
 #[test]
+fn functions_find_what_they_name_as_they_do_by_themselves() {
+    let mut db = TestDb::new("memo_names");
+    db.run(
+        "create schema app; create schema evil;
+         create function evil.has_function_privilege(pg_catalog.oid, pg_catalog.text) returns bool language sql as 'select false';
+         set search_path = app, evil, pg_catalog;
+         create table s (id int primary key, body pg_catalog.text); insert into s values (1, 'a'), (2, 'b');
+         create function other(t pg_catalog.text) returns pg_catalog.text language sql as $$ select upper(t) $$;
+         create function spoken(t pg_catalog.text) returns pg_catalog.text language plpgsql as $$ begin return other(t) || 1; end $$;
+         create function written(t pg_catalog.text) returns pg_catalog.text language sql as $$ select other(t) || 2 $$;
+         create function many(t pg_catalog.text) returns pg_catalog.text language sql as $$ select null::pg_catalog.text $$;
+         create function many_of(t pg_catalog.text[]) returns pg_catalog.text[] language sql
+           as $$ select array_agg(other(x) || 3 order by n) from unnest(t) with ordinality as u(x, n) $$;
+         select coco.memoize('spoken(pg_catalog.text)'), coco.memoize('written(pg_catalog.text)'),
+                coco.memoize('many(pg_catalog.text)', batch => 'many_of(pg_catalog.text[])', batch_size => 10);
+         select coco.create_flow('f', 's', 'select id, spoken(body) as a, written(body) as b, many(body) as c from s', 'app.t', '{id}')",
+    );
+    let counts = db.update("f", "normal");
+    assert_eq!((counts[0].upserted, counts[0].failed), (2, 0));
+    db.verify_clean("f");
+    db.run("update s set body = 'c' where id = 2; reset search_path");
+    assert_eq!(
+        number(&mut db, "select count(*) from coco.preview('f') where change = 'update'"),
+        1
+    );
+    assert_eq!(db.update("f", "normal")[0].upserted, 1);
+    assert_eq!(
+        number(
+            &mut db,
+            "select count(*) from app.t where (a, b, c) = ('A1', 'A2', 'A3') or (a, b, c) = ('C1', 'C2', 'C3')"
+        ),
+        2
+    );
+}
+
+#[test]
 fn what_a_view_calls_is_memoised_and_groups_several_targets_and_sources_are_fine() {
     let mut db = counting("shapes");
     db.run(

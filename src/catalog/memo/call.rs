@@ -267,7 +267,7 @@ impl Site {
 /// What executing it would check, were it not called by way of another.
 pub fn may_execute(function: pg_sys::Oid) -> Result<()> {
     let denied = sql::one::<String>(
-        "select $1::oid::regprocedure::text
+        "select $1::pg_catalog.oid::pg_catalog.regprocedure::pg_catalog.text
           where not pg_catalog.has_function_privilege($1, 'execute')",
         &[arg(function)],
     )?;
