@@ -61,7 +61,9 @@ fn is_quiet(line: &str) -> bool {
     let words = ["ERROR", "FATAL", "PANIC", "WARNING", "coco"];
     // The rest of a message of several lines begins with a tab.
     let rest = line.starts_with('\t') || line.contains("listening on");
-    rest || !words.iter().any(|word| line.contains(word))
+    // Autovacuum, too, finds now and then that a database has just been dropped.
+    let vacuum = line.contains("autovacuum worker") && line.contains("does not exist");
+    rest || vacuum || !words.iter().any(|word| line.contains(word))
 }
 
 /// Lines of a server's log that somebody would look into.

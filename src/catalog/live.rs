@@ -89,7 +89,7 @@ pub fn start(name: &str) -> Result<()> {
             pgrx::PgLogLevel::NOTICE,
             pgrx::PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
             format!("flow \"{name}\" is paused: workers leave it alone until it is not"),
-            update::UNPAUSE
+            update::unpause(name)
         );
     }
     let _as = ActingAs::extension_owner()?;

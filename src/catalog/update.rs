@@ -58,7 +58,9 @@ impl Limits {
 }
 
 /// What is to be done about a flow that is paused.
-pub const UNPAUSE: &str = "SELECT coco.alter_flow('…', paused => false) has it go on.";
+pub fn unpause(flow: &str) -> String {
+    format!("SELECT coco.alter_flow({}, paused => false) has it go on.", sql::literal(flow))
+}
 
 /// Refuses a flow that is paused.
 pub fn check_not_paused(flow: &Flow) -> Result<()> {
@@ -68,7 +70,7 @@ pub fn check_not_paused(flow: &Flow) -> Result<()> {
             pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("flow \"{}\" is paused", flow.name),
         )
-        .hint(UNPAUSE)),
+        .hint(unpause(&flow.name))),
     }
 }
 

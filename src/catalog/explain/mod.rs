@@ -12,7 +12,7 @@ use super::memo;
 use super::model::{Column, Flow, Source, Target};
 use super::registry;
 use super::sql::{self, arg, ident};
-use super::update::{Limits, UNPAUSE};
+use super::update::{self, Limits};
 use crate::engine::version::LogicId;
 
 /// One thing that is said of a flow.
@@ -80,7 +80,9 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
     }
     all.extend(plans::plans(&flow, limits)?);
     if flow.paused {
-        all.push(finding("warning", &flow.name, "the flow is paused").hint(UNPAUSE));
+        all.push(
+            finding("warning", &flow.name, "the flow is paused").hint(update::unpause(&flow.name)),
+        );
     }
     if flow.targets.is_empty() {
         let warning = finding("warning", &flow.name, "the flow has no target yet");
