@@ -115,6 +115,8 @@ fn handle_signals() {
         use pg_sys::pqsignal_be as pqsignal;
         pqsignal(pg_sys::SIGHUP as i32, Some(SignalHandlerForConfigReload));
         pqsignal(pg_sys::SIGTERM as i32, Some(die));
+        // Until here SIGHUP was ignored: a reload since the process was forked has not been heard.
+        (&raw mut pg_sys::ConfigReloadPending).write_volatile(1);
         pg_sys::BackgroundWorkerUnblockSignals();
     }
 }
