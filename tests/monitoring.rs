@@ -93,7 +93,9 @@ fn no_table_is_read_as_a_whole() {
          select coco.update('one')",
     );
     db.run("analyze");
-    let mut transaction = db.client.transaction().unwrap();
+    // A session of its own: what one has read and not reported yet counts, of earlier transactions too.
+    let mut client = db.connect();
+    let mut transaction = client.transaction().unwrap();
     transaction.query("select * from coco.metrics", &[]).unwrap();
     let read = "select relname::text, seq_tup_read from pg_stat_xact_user_tables
                  where seq_tup_read > 1000 and schemaname in ('public', 'coco')";
