@@ -83,6 +83,15 @@ pub fn key_text(names: &[String]) -> String {
     format!("pg_catalog.jsonb_build_array({})", texts.join(", "))
 }
 
+/// The columns of a target's key, out of such a text.
+pub fn key_values(target: &Target, text: &str) -> Vec<String> {
+    let value = |(n, k): (usize, &Column)| {
+        let text = format!("({text})::pg_catalog.jsonb");
+        format!("({text} operator(pg_catalog.->>) {n})::{}", k.type_name)
+    };
+    target.key.iter().enumerate().map(value).collect()
+}
+
 /// Columns of `coco_old`: the item's key and the target keys it has there.
 pub fn old_columns(source: &Source, target: &Target) -> Vec<RowColumn> {
     [tuples::typed("i", &source.key), tuples::typed("t", &target.key)].concat()
@@ -90,14 +99,7 @@ pub fn old_columns(source: &Source, target: &Target) -> Vec<RowColumn> {
 
 /// The target keys that the items of the batch have now, out of their tracking rows.
 pub fn old_keys(source: &Source, target: &Target, names: &Names) -> String {
-    let typed: Vec<String> = target
-        .key
-        .iter()
-        .enumerate()
-        .map(|(n, k)| {
-            format!("(e.key::pg_catalog.jsonb operator(pg_catalog.->>) {n})::{}", k.type_name)
-        })
-        .collect();
+    let typed = key_values(target, "e.key");
     format!(
         "select {keys}, {typed}
            from coco_batch as b join {tracking} as t on {on}
@@ -419,12 +421,7 @@ pub fn free_claims(writers: &[Writer]) -> Option<String> {
         .iter()
         .filter(|w| w.target.covered.is_none())
         .map(|w| {
-            let typed: Vec<String> = (0..w.target.key.len())
-                .map(|n| format!(
-                    "((t.failure operator(pg_catalog.->>) 'claims')::pg_catalog.jsonb operator(pg_catalog.->>) {n})::{}",
-                    w.target.key[n].type_name
-                ))
-                .collect();
+            let typed = key_values(w.target, "t.failure operator(pg_catalog.->>) 'claims'");
             let keys: Vec<String> =
                 w.target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
             format!(

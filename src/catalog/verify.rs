@@ -159,17 +159,7 @@ fn rows_of_failing(source: &Source, target: &Target) -> String {
             format!("select from {tracking} as f where f.failure is not null and {on}")
         }
         None => {
-            let typed: Vec<String> = target
-                .key
-                .iter()
-                .enumerate()
-                .map(|(n, k)| {
-                    format!(
-                        "(e.key::pg_catalog.jsonb operator(pg_catalog.->>) {n})::{}",
-                        k.type_name
-                    )
-                })
-                .collect();
+            let typed = apply::key_values(target, "e.key");
             let keys: Vec<String> =
                 target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
             format!(

@@ -14,7 +14,7 @@ use crate::catalog::error::{Error, Result};
 use crate::catalog::model::{Flow, Source, Target, all_equal};
 use crate::catalog::ready;
 use crate::catalog::role::{self, ActingAs, Settings};
-use crate::catalog::sql::{self, arg, ident};
+use crate::catalog::sql::{self, arg, ident, literal};
 use crate::catalog::verify;
 
 /// An item that a target row comes from, or that claims its key.
@@ -95,7 +95,7 @@ fn unindexed(flow: &str) {
         format!(
             "target keys of flow \"{flow}\" are listed, and no index finds them: all tracking rows are read"
         ),
-        "SELECT coco.alter_flow('…', lineage_index => true) makes one. See Covered and listed keys in docs/architecture.md."
+        format!("SELECT coco.alter_flow({}, lineage_index => true) makes one.", literal(flow))
     );
 }
 

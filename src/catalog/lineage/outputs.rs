@@ -3,6 +3,7 @@
 use pgrx::{JsonB, PgSqlErrorCode};
 
 use super::{by_indexes, check_key, object, of_typed, typed};
+use crate::catalog::apply::key_values;
 use crate::catalog::compose::tracking_keys;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::model::{Flow, Source, all_equal};
@@ -81,17 +82,7 @@ fn of_source(flow: &Flow, source: &Source, key: &JsonB, found: &mut Vec<Output>)
                 )
             }
             None => {
-                let values: Vec<String> = target
-                    .key
-                    .iter()
-                    .enumerate()
-                    .map(|(n, k)| {
-                        format!(
-                            "(e.key::pg_catalog.jsonb operator(pg_catalog.->>) {n})::{}",
-                            k.type_name
-                        )
-                    })
-                    .collect();
+                let values = key_values(target, "e.key");
                 format!(
                     "select {} from {item} cross join lateral pg_catalog.jsonb_object_keys(
                        t.target_keys operator(pg_catalog.->) '{}'::pg_catalog.text) as e(key)",
