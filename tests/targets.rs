@@ -312,3 +312,55 @@ fn many_rows_are_written_as_insert_writes_them() {
     assert_eq!(db.client.query_one(count, &[]).unwrap().get::<_, i64>(0), by_index);
     assert!(by_index > 2000);
 }
+
+#[test]
+fn rows_are_updated_inserted_and_left_in_one_batch() {
+    let mut db = TestDb::new("mixed");
+    db.run(
+        "create table d (id int primary key, a int);
+         insert into d select i, i from generate_series(1, 20) i;
+         select coco.create_flow('f', 'd', 'select id, a / 2 as half from d where a > 0', 't', '{id}')",
+    );
+    assert_eq!(db.update("f", "normal")[0].upserted, 20);
+    db.run(
+        "create table before as select ctid::text as place, * from t;
+         update d set a = a * 2 where id in (2, 3);    -- differ
+         update d set a = 5 where id = 4;              -- the same row comes out
+         update d set a = -1 where id in (5, 6);       -- no row any more
+         insert into d values (21, 21), (22, 22);
+         delete from d where id = 7;
+         delete from t where id = 8; update d set a = 9 where id = 8",
+    );
+    let c = db.update("f", "normal").remove(0);
+    assert_eq!((c.evaluated, c.upserted, c.deleted), (8, 5, 3), "{c:?}");
+    db.verify_clean("f");
+    // Nothing but that was written.
+    let left = "select string_agg(id::text, ',' order by id) from t join before b using (id) where t.ctid::text = b.place";
+    assert_eq!(text(&mut db, left), "1,4,9,10,11,12,13,14,15,16,17,18,19,20");
+    // Rows that came to be there by another way.
+    db.run("update d set a = 10 where id in (5, 6); insert into t values (5, 1)");
+    let c = db.update("f", "normal").remove(0);
+    assert_eq!((c.evaluated, c.upserted), (2, 2), "{c:?}");
+    db.verify_clean("f");
+}
+
+#[test]
+fn a_target_with_rules_is_written_by_them() {
+    let mut db = TestDb::new("rules");
+    db.run(
+        "create table d (id int primary key, a int);
+         insert into d select i, i from generate_series(1, 3) i;
+         create table t (id int primary key, a int);
+         create table noted (what text, id int);
+         create rule note_update as on update to t do also insert into noted values ('update', new.id);
+         create rule keep as on update to t where old.id = 2 do instead nothing;
+         select coco.create_flow('f', 'd', 'select id, a from d', 't', '{id}')",
+    );
+    assert_eq!(db.update("f", "normal")[0].upserted, 3);
+    db.run("update d set a = a + 10; insert into d values (4, 4)");
+    db.update("f", "normal");
+    let rows = "select string_agg(id || ':' || a, ' ' order by id) from t";
+    assert_eq!(text(&mut db, rows), "1:11 2:2 3:13 4:4");
+    let noted = "select string_agg(what || ' ' || id, ', ' order by id) from noted";
+    assert_eq!(text(&mut db, noted), "update 1, update 2, update 3");
+}

@@ -19,8 +19,10 @@ use super::external::ledger;
 use super::failure::Refused;
 use super::memo::{self, Recalling, store};
 use super::model::{Column, Flow, Source, Target, all_equal, numbered};
+use super::role::ActingAs;
 use super::sql::arg;
 use super::subtransaction::Raised;
+use super::target_table;
 use super::tuples::{self, RowColumn, Rows, Statements};
 use crate::engine::counts::Counts;
 use crate::engine::decide::Mode;
@@ -118,16 +120,12 @@ pub fn obsolete(source: &Source, target: &Target, names: &Names) -> (String, Str
     let kept = all_equal(&target.key, &names.new_key, &names.target_key);
     match &target.covered {
         Some(covered) => {
-            let owned: Vec<String> =
-                covered.iter().map(|c| format!("x.{}", super::sql::ident(c))).collect();
-            let on = all_equal(&source.key, &owned, &names.batch);
-            (
-                "coco_batch as b".to_owned(),
-                format!(
-                    "{on} and b.action operator(pg_catalog.<>) 'a'::pg_catalog.\"char\"
-                     and not exists (select from coco_output as n where {kept})"
-                ),
-            )
+            let (from, own) = owned(source, covered, names);
+            let left = format!(
+                "{own} and b.action operator(pg_catalog.<>) 'a'::pg_catalog.\"char\"
+                 and not exists (select from coco_output as n where {kept})"
+            );
+            (from, left)
         }
         None => {
             let item = numbered("o.i", source.key.len());
@@ -141,6 +139,19 @@ pub fn obsolete(source: &Source, target: &Target, names: &Names) -> (String, Str
             )
         }
     }
+}
+
+/// The same, where all rows of the items that were evaluated are still produced.
+fn removed(source: &Source, covered: &[String], names: &Names) -> (String, String) {
+    let (from, own) = owned(source, covered, names);
+    (from, format!("{own} and b.action operator(pg_catalog.=) 'r'::pg_catalog.\"char\""))
+}
+
+/// `x` rows that belong to items of the batch, where rows are found by the source key.
+fn owned(source: &Source, covered: &[String], names: &Names) -> (String, String) {
+    let columns: Vec<String> =
+        covered.iter().map(|c| format!("x.{}", super::sql::ident(c))).collect();
+    ("coco_batch as b".to_owned(), all_equal(&source.key, &columns, &names.batch))
 }
 
 /// Why a batch was not written: then nothing of it may be kept.
@@ -187,11 +198,12 @@ pub fn write(
     let any_evaluated = batch.items.iter().any(|i| i.action == Action::Evaluate);
     let any_tracked = batch.items.iter().any(|i| i.tracked);
     let version = batch.items.iter().map(|i| i.process_ordinal.0).max().unwrap_or(0);
+    let items = if batch.carries { Items::Carried } else { Items::Batch };
     for (place, writer) in writers.iter().enumerate() {
         let target = writer.target;
         let names = Names::new(source, target);
         let mut columns = output_columns(source, target);
-        let sql = compose::evaluate(flow, source, target, Items::Batch);
+        let sql = compose::evaluate(flow, source, target, items);
         let output = match recalling {
             Some(recalling) if any_evaluated && !flow.memoised.is_empty() => {
                 columns.push(RowColumn::new(compose::NUMBER, pg_sys::INT4OID));
@@ -209,6 +221,7 @@ pub fn write(
         if target.covered.is_none() && any_tracked {
             statements.select_into(&old_keys(source, target, &names), &[], &mut old)?;
         }
+        let _by_key = ActingAs::finding_by_key()?;
         let inner = Statements::connect()?;
         inner.name("coco_batch", batch.rows())?;
         inner.name("coco_output", &output)?;
@@ -216,14 +229,17 @@ pub fn write(
             inner.name("coco_old", &old)?;
         }
         let first_time = writer.fresh && target.covered.is_some() && !any_tracked;
-        // One row an item, and each has one: none is left over.
+        // One row an item, and each has one: what is left over is of items that are gone.
         let evaluated = batch.items.iter().filter(|i| i.action == Action::Evaluate).count();
-        let nothing_left = target.covered.is_some()
+        let one_each = target.covered.is_some()
             && target.key.len() == source.key.len()
-            && output.len() == evaluated
-            && !batch.items.iter().any(|i| i.action == Action::Remove);
+            && output.len() == evaluated;
+        let nothing_left = one_each && !batch.items.iter().any(|i| i.action == Action::Remove);
         if !first_time && !nothing_left {
-            let (using, condition) = obsolete(source, target, &names);
+            let (using, condition) = match (one_each, &target.covered) {
+                (true, Some(covered)) => removed(source, covered, &names),
+                _ => obsolete(source, target, &names),
+            };
             counts.deleted += match &target.external {
                 Some(external) => {
                     ledger::delete(&inner, target, external, &using, &condition, version)?
@@ -247,7 +263,7 @@ pub fn write(
                     let mode = writing.mode;
                     ledger::upsert(&inner, target, external, &names, first_time, mode, version)?
                 }
-                None => upsert(&inner, target, &names, first_time, writing.mode)?,
+                None => upsert(&inner, target, &names, &output, first_time, writing.mode)?,
             };
         }
         drop(inner);
@@ -259,6 +275,7 @@ pub fn write(
         Some(recalling) => Some(store::note_uses(recalling, source, batch, writers.len())?),
         None => None,
     };
+    let _by_key = ActingAs::finding_by_key()?;
     track(&statements, source, writers, &listed, batch, writing, used.as_ref())?;
     counts.evaluated = batch.items.iter().filter(|i| i.action == Action::Evaluate).count() as i64;
     counts.unchanged = batch.items.iter().filter(|i| i.action == Action::Advance).count() as i64;
@@ -266,41 +283,57 @@ pub fn write(
     Ok(Written { counts, stored, calls })
 }
 
+/// Writes the rows of `coco_output` that are not there, or not as they are: those that differ, then those
+/// that are missing, which are looked for only among those that the first step has not written.
 fn upsert(
     statements: &Statements,
     target: &Target,
     names: &Names,
+    output: &Rows,
     first_time: bool,
     mode: Mode,
 ) -> Result<i64> {
     let relation = target.relation_name();
     let columns: Vec<String> = target.columns.iter().map(Column::quoted).collect();
     let values = numbered("n.c", columns.len());
-    let same = all_equal(&target.key, &names.target_key, &names.new_key);
-    let mut written = 0;
-    if !first_time {
-        let differs = match mode.carries_over() {
-            true => format!(" and {}", differs(target)),
-            false => String::new(),
-        };
-        let sets: Vec<String> =
-            columns.iter().zip(&values).map(|(c, v)| format!("{c} = {v}")).collect();
-        written += statements.execute(
-            &format!(
-                "update {relation} as x set {} from coco_output as n where {same}{differs}",
-                sets.join(", ")
-            ),
-            &[],
-        )?;
+    let insert: Vec<_> =
+        target.columns.iter().map(|c| c.name.clone()).zip(values.iter().cloned()).collect();
+    if first_time {
+        return bulk::insert(statements, &relation, &insert, "coco_output as n", &[]);
     }
-    let missing = match first_time {
-        true => String::new(),
-        false => format!(" where not exists (select from {relation} as x where {same})"),
+    let same = all_equal(&target.key, &names.target_key, &names.new_key);
+    let differs = match mode.carries_over() {
+        true => format!(" and {}", differs(target)),
+        false => String::new(),
     };
-    let values: Vec<_> = target.columns.iter().map(|c| c.name.clone()).zip(values).collect();
-    let from = format!("coco_output as n{missing}");
-    written += bulk::insert(statements, &relation, &values, &from, &[])?;
-    Ok(written)
+    let sets: Vec<String> =
+        columns.iter().zip(&values).map(|(c, v)| format!("{c} = {v}")).collect();
+    let update = format!(
+        "update {relation} as x set {} from coco_output as n where {same}{differs}",
+        sets.join(", ")
+    );
+    let missing = format!("not exists (select from {relation} as x where {same})");
+    // A rule may do something else instead, of which nothing is returned.
+    if target_table::has_rules(target) {
+        let written = statements.execute(&update, &[])?;
+        let from = format!("coco_output as n where {missing}");
+        return Ok(written + bulk::insert(statements, &relation, &insert, &from, &[])?);
+    }
+    let mut updated = Rows::new(&tuples::typed("t", &target.key))?;
+    let returning = format!("{update} returning {}", names.new_key.join(", "));
+    let written = statements.query_into(&returning, &[], &mut updated)?;
+    if updated.len() == output.len() {
+        return Ok(written);
+    }
+    let inner = Statements::connect()?;
+    inner.name("coco_output", output)?;
+    inner.name("coco_updated", &updated)?;
+    let known = all_equal(&target.key, &numbered("w.t", target.key.len()), &names.new_key);
+    let from = format!(
+        "coco_output as n
+          where not exists (select from coco_updated as w where {known}) and {missing}"
+    );
+    Ok(written + bulk::insert(&inner, &relation, &insert, &from, &[])?)
 }
 
 /// Whether `x` and `n` differ, byte for byte: also where a type has no equality (json), or where

@@ -34,7 +34,6 @@ pub struct Backlog {
 struct Set {
     keys: Rows,
     left: usize,
-    columns: usize,
     /// What is to be stored when nothing is left.
     cursor: Cursor,
     fresh: Vec<i32>,
@@ -109,7 +108,7 @@ impl Backlog {
             keys.push(&values);
         }
         let left = keys.len();
-        let set = Set { keys, left, columns: source.key.len() + 1, cursor, fresh, part };
+        let set = Set { keys, left, cursor, fresh, part };
         self.sets.borrow_mut().insert(source.id, set);
         Ok(found)
     }
@@ -121,11 +120,7 @@ impl Backlog {
             sets.remove(&source.id);
             return Ok(None);
         };
-        let mut keys = Rows::new(&key_columns(source))?;
-        while keys.len() < most && set.keys.advance() {
-            let values: Vec<_> = (0..set.columns).map(|n| set.keys.datum(n)).collect();
-            keys.push(&values);
-        }
+        let keys = set.keys.take(&key_columns(source), most)?;
         set.left = set.left.saturating_sub(keys.len());
         let part = set.part;
         set.part.done += keys.len() as i64;

@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 
 use pgrx::{IntoDatum, pg_sys};
 
+use super::compose;
 use super::error::Result;
 use super::model::Source;
 use super::tuples::{self, RowColumn, Rows};
 use crate::engine::version::{Incoming, ProcessOrdinal};
+
+/// A value, or NULL.
+type Value = Option<pg_sys::Datum>;
 
 /// What is done with an item of a batch; in SQL the letter it stands for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,12 +47,16 @@ pub struct Item {
 pub struct Batch {
     columns: Vec<RowColumn>,
     keys: usize,
+    /// Where what the items carry begins.
+    head: usize,
+    /// The items have with them what is used of them: [`compose::carried`].
+    pub carries: bool,
     rows: Rows,
     pub items: Vec<Item>,
 }
 
 impl Batch {
-    pub fn new(source: &Source) -> Result<Batch> {
+    pub fn new(source: &Source, carries: bool) -> Result<Batch> {
         let mut columns = tuples::typed("k", &source.key);
         let rest = [
             ("no", pg_sys::INT4OID),
@@ -59,8 +67,12 @@ impl Batch {
             ("process_ordinal", pg_sys::INT8OID),
         ];
         columns.extend(rest.map(|(name, oid)| RowColumn::new(name, oid)));
+        let head = columns.len();
+        if carries {
+            columns.extend(compose::carried(source).into_iter().map(|(column, _)| column));
+        }
         let rows = Rows::new(&columns)?;
-        Ok(Batch { columns, keys: source.key.len(), rows, items: vec![] })
+        Ok(Batch { columns, keys: source.key.len(), head, carries, rows, items: vec![] })
     }
 
     pub fn len(&self) -> usize {
@@ -71,7 +83,8 @@ impl Batch {
         &self.rows
     }
 
-    pub fn push(&mut self, key: &[Option<pg_sys::Datum>], item: Item) {
+    /// Adds an item, with what it carries.
+    pub fn push(&mut self, key: &[Value], carried: &[Value], item: Item) {
         let mut values = key.to_vec();
         let incoming = item.incoming;
         // A uuid is its 16 bytes, and is copied from where they are: an allocation an item would
@@ -86,8 +99,15 @@ impl Batch {
             content,
             item.process_ordinal.0.into_datum(),
         ]);
+        values.extend(carried);
         self.rows.push(&values);
         self.items.push(item);
+    }
+
+    /// The key of the row just read, and what it carries.
+    fn read(&self) -> (Vec<Value>, Vec<Value>) {
+        let datums = |range: std::ops::Range<usize>| range.map(|c| self.rows.datum(c)).collect();
+        (datums(0..self.keys), datums(self.head..self.columns.len()))
     }
 
     /// Adds its items to another batch of the same source.
@@ -95,8 +115,8 @@ impl Batch {
         self.rows.rewind();
         for item in std::mem::take(&mut self.items) {
             self.rows.advance();
-            let key: Vec<_> = (0..self.keys).map(|k| self.rows.datum(k)).collect();
-            other.push(&key, item);
+            let (key, carried) = self.read();
+            other.push(&key, &carried, item);
         }
         Ok(())
     }
@@ -120,6 +140,8 @@ impl Batch {
         let mut picked = Batch {
             columns: self.columns.clone(),
             keys: self.keys,
+            head: self.head,
+            carries: self.carries,
             rows: Rows::new(&self.columns)?,
             items: vec![],
         };
@@ -127,8 +149,8 @@ impl Batch {
         for n in 0..self.items.len() {
             self.rows.advance();
             if takes(n) {
-                let key: Vec<_> = (0..self.keys).map(|k| self.rows.datum(k)).collect();
-                picked.push(&key, self.items[n]);
+                let (key, carried) = self.read();
+                picked.push(&key, &carried, self.items[n]);
             }
         }
         Ok(picked)

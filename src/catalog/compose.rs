@@ -13,14 +13,20 @@
 //! The user's query stands on lines of its own, in parentheses it was checked not to close. All
 //! around it is schema-qualified, operators too: it is planned under the flow's search path.
 
+use pgrx::pg_sys;
+
 use super::model::{Column, Flow, Source, Target, all_equal, numbered};
 use super::sql::ident;
+use super::tuples::{self, RowColumn};
 
 /// The column of the items that tells their number in the batch, for calls of memoised functions.
 pub const ITEM: &str = "coco_item";
 
 /// What it is called in the output.
 pub const NUMBER: &str = "no";
+
+/// Whether an item `b` of a batch is to be evaluated.
+const DUE: &str = "b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\"";
 
 /// Which items a composition covers.
 #[derive(Clone, Copy)]
@@ -31,6 +37,28 @@ pub enum Items {
     Healthy,
     /// Those in the relation `coco_batch` whose action is to evaluate.
     Batch,
+    /// The same, where the batch has all that the query uses of them: [`carried`].
+    Carried,
+}
+
+/// Whether what the query uses of a source's items is read with their fingerprints: these are of the very
+/// same columns. (What an ordinal or another expression stands for is read only of items that changed.)
+pub fn carries(source: &Source) -> bool {
+    source.ordinal.is_none() && source.fingerprint.is_none()
+}
+
+/// What a batch then has with its items, so that the source is not read again for them: the used columns, or
+/// the rows of a group; each with the expression over the source that it is read by.
+pub fn carried(source: &Source) -> Vec<(RowColumn, String)> {
+    let name = ident(&source.name);
+    let value = |c: &Column| format!("{name}.{}", c.quoted());
+    if source.grouped {
+        let values: Vec<String> = group_columns(source).iter().map(value).collect();
+        let rows = format!("pg_catalog.array_agg(row({}))", values.join(", "));
+        return vec![(RowColumn::new("u1", pg_sys::RECORDARRAYOID), rows)];
+    }
+    let columns = tuples::typed("u", &source.used);
+    columns.into_iter().zip(source.used.iter().map(value)).collect()
 }
 
 /// The SELECT of all items of `source` in `items`, with their keys as `i1…`, each with the rows
@@ -49,12 +77,13 @@ fn composed(
 ) -> String {
     let number = match (numbered_items, items) {
         (false, _) => None,
-        (true, Items::Batch) => Some("b.no"),
+        (true, Items::Batch | Items::Carried) => Some("b.no"),
         (true, _) => Some("null::pg_catalog.int4"),
     };
-    let item = match source.grouped {
-        true => grouped_items(source, items, number),
-        false => row_items(source, items, number),
+    let item = match (items, source.grouped) {
+        (Items::Carried, _) => carried_items(source, number),
+        (_, true) => grouped_items(source, items, number),
+        (_, false) => row_items(source, items, number),
     };
     let shadows: Vec<String> = flow
         .sources
@@ -122,17 +151,29 @@ fn rows_of(source: &Source, items: Items) -> (String, String) {
             );
             (format!("{relation} as s"), failing)
         }
-        Items::Batch => {
+        Items::Batch | Items::Carried => {
             let batch: Vec<String> =
                 numbered("k", source.key.len()).iter().map(|k| format!("b.{k}")).collect();
             let same = all_equal(&source.key, &keys, &batch);
-            let due = "b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\"";
             (
-                format!("coco_batch as b\n          join {relation} as s on {same} and {due}"),
+                format!("coco_batch as b\n          join {relation} as s on {same} and {DUE}"),
                 String::new(),
             )
         }
     }
+}
+
+/// Items that the batch has with all that is used of them.
+fn carried_items(source: &Source, number: Option<&str>) -> String {
+    let keys = numbered("b.k", source.key.len()).into_iter().zip(numbered("i", source.key.len()));
+    let mut columns: Vec<String> = keys.map(|(k, i)| format!("{k} as {i}")).collect();
+    let used = match source.grouped {
+        true => vec!["b.u1 as rows".to_owned()],
+        false => numbered("u", source.used.len()).iter().map(|u| format!("b.{u}")).collect(),
+    };
+    columns.extend(used);
+    columns.extend(number.map(|number| format!("{number} as {ITEM}")));
+    format!("select {}\n          from coco_batch as b where {DUE}", columns.join(", "))
 }
 
 fn row_items(source: &Source, items: Items, number: Option<&str>) -> String {

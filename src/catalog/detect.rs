@@ -10,6 +10,7 @@ use super::apply;
 use super::compose;
 use super::error::{Error, Result};
 use super::model::{Source, all_equal, numbered};
+use super::role::ActingAs;
 use super::sql::ident;
 use super::subtransaction::subtransaction;
 use super::tuples::{self, RowColumn, Rows, Statements};
@@ -29,6 +30,11 @@ pub struct Scan {
 pub struct Candidates {
     rows: Rows,
     keys: usize,
+    /// Where what they carry begins.
+    head: usize,
+    columns: usize,
+    /// They have with them what is used of their items: [`compose::carried`].
+    pub carry: bool,
     read: usize,
     /// How many are read before it is said that there are no more.
     until: usize,
@@ -47,7 +53,8 @@ pub struct Candidate {
     pub forced: bool,
 }
 
-fn candidate_columns(source: &Source) -> Vec<RowColumn> {
+/// The columns of candidates, and what they `carry`.
+fn candidate_columns(source: &Source, carry: bool) -> Vec<RowColumn> {
     let mut columns = tuples::typed("k", &source.key);
     let rest = [
         ("present", pg_sys::BOOLOID),
@@ -68,7 +75,16 @@ fn candidate_columns(source: &Source) -> Vec<RowColumn> {
         ("rows", pg_sys::INT8OID),
     ];
     columns.extend(rest.map(|(name, oid)| RowColumn::new(name, oid)));
+    if carry {
+        columns.extend(compose::carried(source).into_iter().map(|(column, _)| column));
+    }
     columns
+}
+
+/// What is carried of the items, to be added to a SELECT over the source.
+fn carried(source: &Source, carry: bool) -> String {
+    let columns = compose::carried(source).into_iter().filter(|_| carry);
+    columns.map(|(column, value)| format!(", {value} as {}", column.name)).collect()
 }
 
 /// The key of a row of the source, as it is called there.
@@ -87,10 +103,11 @@ fn keys(source: &Source) -> (Vec<String>, Vec<String>) {
 
 /// The SELECT of a source's items as they are: `k1…`, `ordinal`, `fingerprint`, `present`, and how
 /// many `rows` have the key. With an ordinal the fingerprint is left for [`contents`]. The filter
-/// chooses rows before anything is computed of them.
-fn items(source: &Source, filter: &str) -> String {
+/// chooses rows before anything is computed of them. With what items are to `carry`.
+fn items(source: &Source, filter: &str, carry: bool) -> String {
     let (named, keys) = keys(source);
     let (named, keys) = (named.join(", "), keys.join(", "));
+    let carried = carried(source, carry);
     let from = format!("{} as {}", source.relation_name, ident(&source.name));
     let fingerprint = compose::fingerprint_of_row(source);
     match &source.ordinal {
@@ -98,12 +115,12 @@ fn items(source: &Source, filter: &str) -> String {
         None if source.grouped => format!(
             "select {named}, null::pg_catalog.int8 as ordinal,
                     coco.fingerprint(pg_catalog.array_agg({fingerprint} order by {fingerprint})) as fingerprint,
-                    true as present, 1::pg_catalog.int8 as rows
+                    true as present, 1::pg_catalog.int8 as rows{carried}
                from {from}{filter} group by {keys}"
         ),
         None => format!(
             "select {named}, null::pg_catalog.int8 as ordinal, {fingerprint} as fingerprint,
-                    true as present, 1::pg_catalog.int8 as rows
+                    true as present, 1::pg_catalog.int8 as rows{carried}
                from {from}{filter}"
         ),
         Some(ordinal) if source.promised => format!(
@@ -114,7 +131,7 @@ fn items(source: &Source, filter: &str) -> String {
         ),
         Some(ordinal) => format!(
             "select {named}, {ordinal} as ordinal, null::pg_catalog.uuid as fingerprint,
-                    true as present, 1::pg_catalog.int8 as rows
+                    true as present, 1::pg_catalog.int8 as rows{carried}
                from {from}"
         ),
     }
@@ -124,7 +141,7 @@ fn items(source: &Source, filter: &str) -> String {
 /// `fingerprint`.
 pub fn all(source: &Source) -> String {
     let Some(ordinal) = &source.ordinal else {
-        return items(source, "");
+        return items(source, "", false);
     };
     let (named, _) = keys(source);
     format!(
@@ -143,7 +160,7 @@ fn contents(source: &Source) -> String {
     let (named, _) = keys(source);
     let (ours, theirs) = (numbered("c.k", named.len()), numbered("s.k", named.len()));
     let columns = |fingerprint: &str| {
-        let columns = candidate_columns(source);
+        let columns = candidate_columns(source, false);
         let columns = columns.iter().map(|c| match c.name.as_str() {
             "fingerprint" => fingerprint.to_owned(),
             name => format!("c.{name}"),
@@ -188,30 +205,44 @@ pub fn scan(
         ),
         (None, false) => format!("{same_logic} and {same_content} and t.failure is null"),
     };
-    let relations = format!("({}) as s full join {} as t", items(source, ""), source.tracking);
+    let relations =
+        format!("({}) as s full join {} as t", items(source, "", false), source.tracking);
     let condition = format!("not coalesce({settled}, false)");
     let Some(keys) = forced.filter(|keys| keys.len() > 0) else {
-        return select(statements, source, From { relations, forced: "false" }, &condition);
+        return select(
+            statements,
+            source,
+            From { relations, forced: "false", carry: false },
+            &condition,
+        );
     };
     let statements = Statements::connect()?;
     statements.name("coco_forced", keys)?;
     let (ours, theirs) = (numbered("s.k", source.key.len()), numbered("f.k", source.key.len()));
     let same = all_equal(&source.key, &ours, &theirs);
     let forced = &format!("exists (select from coco_forced as f where {same})");
-    select(&statements, source, From { relations, forced }, &format!("({condition} or {forced})"))
+    select(
+        &statements,
+        source,
+        From { relations, forced, carry: false },
+        &format!("({condition} or {forced})"),
+    )
 }
 
 /// So many keys are not looked up one by one.
 const MANY: usize = 1000;
 
 /// What there is of the items of some keys (`coco_changed`: `k1…`, `forced`), in the source and
-/// tracked.
-pub fn among(source: &Source, keys: &Rows) -> Result<Candidates> {
+/// tracked. With `carry`, also what is used of them, where it is read anyway.
+pub fn among(source: &Source, keys: &Rows, carry: bool) -> Result<Candidates> {
+    let carry = carry && compose::carries(source);
+    let acting = ActingAs::finding_by_key()?;
     let statements = Statements::connect()?;
     statements.name("coco_changed", keys)?;
     if !source.grouped && !source.promised && keys.len() > MANY {
-        let relations = format!("({}) as s left join {} as t", many(source), source.tracking);
-        let from = From { relations, forced: "s.forced" };
+        let relations =
+            format!("({}) as s left join {} as t", many(source, carry), source.tracking);
+        let from = From { relations, forced: "s.forced", carry };
         return candidates(&statements, source, from, "s", "true");
     }
     let changed = numbered("c.k", source.key.len());
@@ -224,19 +255,28 @@ pub fn among(source: &Source, keys: &Rows) -> Result<Candidates> {
         }
         false => String::new(),
     };
+    // A group's rows in the order they are read in, as when it is evaluated by itself: sums of
+    // floating-point numbers depend on it.
+    #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+    if source.grouped {
+        acting.set("enable_presorted_aggregate", "off")?;
+    }
     let relations = format!(
         "coco_changed as c left join ({}) as s on {} left join {} as t",
-        items(source, &inside),
+        items(source, &inside, carry),
         all_equal(&source.key, &changed, &numbered("s.k", source.key.len())),
         source.tracking
     );
-    let from = From { relations, forced: "c.forced" };
-    candidates(&statements, source, from, "c", "true")
+    let from = From { relations, forced: "c.forced", carry };
+    let found = candidates(&statements, source, from, "c", "true");
+    drop(statements);
+    drop(acting);
+    found
 }
 
 /// The SELECT of many items as they are. A plan may well read all of the source then: with an offset
 /// fingerprints are computed after the join, of these rows alone.
-fn many(source: &Source) -> String {
+fn many(source: &Source, carry: bool) -> String {
     let (keys, own) = (numbered("c.k", source.key.len()), keys_of(source));
     let there = format!("{} is not null", own[0]);
     let when_there = |value: &str| format!("case when {there} then {value} end");
@@ -248,9 +288,10 @@ fn many(source: &Source) -> String {
     };
     format!(
         "select {keys}, c.forced, {there} as present, {ordinal} as ordinal,
-                {fingerprint} as fingerprint, 1::pg_catalog.int8 as rows
+                {fingerprint} as fingerprint, 1::pg_catalog.int8 as rows{carried}
            from coco_changed as c left join {relation} as {name} on {same} offset 0",
         keys = keys.join(", "),
+        carried = carried(source, carry),
         relation = source.relation_name,
         name = ident(&source.name),
         same = all_equal(&source.key, &keys, &own),
@@ -269,14 +310,16 @@ pub fn any_waiting(statements: &Statements, source: &Source, condition: &str) ->
 
 /// Failed items that meet a condition on their tracking rows `t`, with what the source has of them.
 pub fn waiting(statements: &Statements, source: &Source, condition: &str) -> Result<Candidates> {
-    let from = format!("({}) as s right join {} as t", items(source, ""), source.tracking);
-    select(statements, source, From { relations: from, forced: "false" }, condition)
+    let from = format!("({}) as s right join {} as t", items(source, "", false), source.tracking);
+    select(statements, source, From { relations: from, forced: "false", carry: false }, condition)
 }
 
 /// Where candidates come from: `s` (the items as they are) and `t` (tracked), to be joined by key.
 struct From<'a> {
     relations: String,
     forced: &'a str,
+    /// `s` has what is used of the items.
+    carry: bool,
 }
 
 fn select(
@@ -296,7 +339,10 @@ fn candidates(
     keyed: &str,
     condition: &str,
 ) -> Result<Candidates> {
-    let mut rows = Rows::new(&candidate_columns(source))?;
+    let columns = candidate_columns(source, from.carry);
+    let head = candidate_columns(source, false).len();
+    let mut rows = Rows::new(&columns)?;
+    let carried: String = columns[head..].iter().map(|c| format!(", s.{}", c.name)).collect();
     let ours = numbered(&format!("{keyed}.k"), source.key.len());
     let tracked = compose::tracking_keys(source, "t");
     let keys: Vec<String> =
@@ -310,7 +356,7 @@ fn candidates(
                 (t.failure operator(pg_catalog.->>) 'next_retry')::pg_catalog.timestamptz
                   operator(pg_catalog.<=) pg_catalog.clock_timestamp(),
                 (t.failure operator(pg_catalog.->>) 'attempts')::pg_catalog.int4,
-                t.failure operator(pg_catalog.->>) 'claims', {forced}, s.rows
+                t.failure operator(pg_catalog.->>) 'claims', {forced}, s.rows{carried}
            from {relations} on {on}
           where {condition}",
         keys = keys.join(", "),
@@ -322,7 +368,8 @@ fn candidates(
     if source.ordinal.is_some() && rows.len() > 0 {
         rows = read_contents(source, rows)?;
     }
-    Ok(Candidates { rows, keys: source.key.len(), read: 0, until: usize::MAX })
+    let (keys, columns, carry) = (source.key.len(), columns.len(), from.carry);
+    Ok(Candidates { rows, keys, head, columns, carry, read: 0, until: usize::MAX })
 }
 
 /// The same candidates with their fingerprints. If reading fails, it is not known of which, and
@@ -333,7 +380,7 @@ fn read_contents(source: &Source, mut candidates: Rows) -> Result<Rows> {
         Unread,
     }
     // Made out here: what it spills to disk belongs to the transaction level it was made in.
-    let mut rows = Rows::new(&candidate_columns(source))?;
+    let mut rows = Rows::new(&candidate_columns(source, false))?;
     let mut read = || -> Result<()> {
         let statements = Statements::connect()?;
         statements.name("coco_candidate", &candidates)?;
@@ -445,5 +492,10 @@ impl Candidates {
     /// The key of the item just read.
     pub fn key(&self) -> Vec<Option<pg_sys::Datum>> {
         (0..self.keys).map(|k| self.rows.datum(k)).collect()
+    }
+
+    /// What the item just read carries.
+    pub fn carried(&self) -> Vec<Option<pg_sys::Datum>> {
+        (self.head..self.columns).map(|c| self.rows.datum(c)).collect()
     }
 }

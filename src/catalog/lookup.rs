@@ -76,12 +76,12 @@ fn follow_one(
     let mut changed = match &following.looking {
         Looking::Nothing => None,
         Looking::Keys(keys) if keys.len() == 0 => None,
-        Looking::Keys(keys) => Some(detect::among(relation, keys)?),
+        Looking::Keys(keys) => Some(detect::among(relation, keys, false)?),
         Looking::All => {
             Some(detect::scan(&statements, relation, Scan { mode, logic: NO_LOGIC }, None)?)
         }
     };
-    let mut batch = Batch::new(relation)?;
+    let mut batch = Batch::new(relation, false)?;
     while let Some(found) = changed.as_mut().and_then(|c| c.next().map(|item| (c.key(), item))) {
         let (key, item) = found;
         if key.iter().any(Option::is_none) {
@@ -98,6 +98,7 @@ fn follow_one(
         let action = if item.incoming.is_some() { Action::Evaluate } else { Action::Remove };
         batch.push(
             &key,
+            &[],
             Item {
                 action,
                 tracked: item.stored.is_some(),
@@ -108,7 +109,7 @@ fn follow_one(
         );
         if batch.len() >= limits.batch {
             settle(lookup, source, &batch, followed)?;
-            batch = Batch::new(relation)?;
+            batch = Batch::new(relation, false)?;
         }
     }
     if batch.len() > 0 {
@@ -180,7 +181,10 @@ pub fn with_forced(source: &Source, keys: Option<&Rows>, forced: &Rows) -> Resul
         sql.push_str(&format!(" union all select {names}, forced from coco_changed"));
     }
     statements.select_into(
-        &format!("select {names}, pg_catalog.bool_or(forced) from ({sql}) as f group by {names}"),
+        &format!(
+            "select {names}, pg_catalog.bool_or(forced) from ({sql}) as f
+              group by {names} order by {names}"
+        ),
         &[],
         &mut all,
     )?;

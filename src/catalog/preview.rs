@@ -43,7 +43,7 @@ pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<V
         let _snapshot = OneSnapshot::take();
         let statements = Statements::connect()?;
         let mut candidates = detect::scan(&statements, source, Scan { mode, logic }, None)?;
-        let mut batch = Batch::new(source)?;
+        let mut batch = Batch::new(source, false)?;
         loop {
             let item = candidates.next();
             if let Some(item) = &item {
@@ -59,6 +59,7 @@ pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<V
                 if let Some(action) = action {
                     batch.push(
                         &key,
+                        &[],
                         Item {
                             action,
                             tracked: item.stored.is_some(),
@@ -71,7 +72,7 @@ pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<V
             }
             if batch.len() >= limits.of(&flow).batch || item.is_none() {
                 preview_batch(&flow, source, &mut batch, mode, &mut changes)?;
-                batch = Batch::new(source)?;
+                batch = Batch::new(source, false)?;
             }
             if changes.len() >= limit {
                 changes.truncate(limit);

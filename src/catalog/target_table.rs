@@ -51,6 +51,18 @@ pub fn find(schema: &str, name: &str) -> Result<Option<pg_sys::Oid>> {
     )
 }
 
+/// Whether statements over a target may be rewritten to others. Of one that is not there, nothing is.
+pub fn has_rules(target: &Target) -> bool {
+    let Some(relation) = target.relation else { return false };
+    // SAFETY: closed at once; the lock stays, as after any statement that writes to it.
+    unsafe {
+        let relation = pg_sys::table_open(relation, pg_sys::RowExclusiveLock as i32);
+        let rules = (*(*relation).rd_rel).relhasrules;
+        pg_sys::table_close(relation, pg_sys::NoLock as i32);
+        rules
+    }
+}
+
 /// Checks that an existing table can hold the target: columns, key, rights.
 pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oid) -> Result<()> {
     let name = target.relation_name();

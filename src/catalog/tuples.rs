@@ -184,6 +184,17 @@ impl Rows {
         }
     }
 
+    /// The rows that come next, `most` of them; the columns are those it was made with.
+    pub fn take(&mut self, columns: &[RowColumn], most: usize) -> Result<Rows> {
+        let mut some = Rows::new(columns)?;
+        while some.len < most && self.advance() {
+            // SAFETY: both slots are of one shape.
+            unsafe { pg_sys::tuplestore_puttupleslot(some.store, self.slot) };
+            some.len += 1;
+        }
+        Ok(some)
+    }
+
     /// Adds a row; the values are copied.
     pub fn push(&mut self, values: &[Option<pg_sys::Datum>]) {
         let mut datums: Vec<_> =

@@ -332,16 +332,31 @@ impl Run<'_> {
         }
     }
 
+    /// Decides about candidates, and writes what comes of it.
     fn decide_and_write(
+        &self,
+        source: &Source,
+        candidates: &mut Candidates,
+        takes: impl FnMut(&Candidate) -> bool,
+        counts: &mut Counts,
+        present: &mut i64,
+    ) -> Result<()> {
+        let mut deferred = Batch::new(source, candidates.carry)?;
+        self.work_off(source, candidates, takes, counts, present, &mut deferred)?;
+        self.write(source, &mut deferred, counts, None)
+    }
+
+    /// The same, but for what is deferred until all others are written.
+    fn work_off(
         &self,
         source: &Source,
         candidates: &mut Candidates,
         mut takes: impl FnMut(&Candidate) -> bool,
         counts: &mut Counts,
         present: &mut i64,
+        deferred: &mut Batch,
     ) -> Result<()> {
-        let mut batch = Batch::new(source)?;
-        let mut deferred = Batch::new(source)?;
+        let mut batch = Batch::new(source, candidates.carry)?;
         let mut done = 0;
         let whole = Part { done: 0, total: candidates.len() as i64, began: now_micros() };
         let part = self.part.unwrap_or(whole);
@@ -380,6 +395,7 @@ impl Run<'_> {
             };
             batch.push(
                 &key,
+                &candidates.carried(),
                 Item {
                     action,
                     tracked: item.stored.is_some(),
@@ -398,13 +414,12 @@ impl Run<'_> {
                 },
             );
             if batch.len() >= self.limits.batch {
-                self.write(source, &mut batch, counts, Some(&mut deferred))?;
-                batch = Batch::new(source)?;
+                self.write(source, &mut batch, counts, Some(deferred))?;
+                batch = Batch::new(source, candidates.carry)?;
                 tell(source, part, done);
             }
         }
-        self.write(source, &mut batch, counts, Some(&mut deferred))?;
-        self.write(source, &mut deferred, counts, None)
+        self.write(source, &mut batch, counts, Some(deferred))
     }
 
     /// Evaluates again the items that wait for a target key which is free now, until none is.

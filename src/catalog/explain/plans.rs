@@ -78,7 +78,7 @@ fn planned(
     let recalling = memo::of_look(flow)?;
     let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let _running = recalling.as_ref().map(|r| r.begin());
-    let batch = Batch::new(batched)?;
+    let batch = Batch::new(batched, false)?;
     let statements = Statements::connect()?;
     statements.name_as_of("coco_batch", batch.rows(), count)?;
     // A plan that is explained is not kept.

@@ -3,7 +3,9 @@
 use super::{By, Run, Turn, now_micros, tell};
 use crate::catalog::apply::Writing;
 use crate::catalog::backlog::{self, Backlog, Part, Slice};
+use crate::catalog::batch::Batch;
 use crate::catalog::capture::cursor;
+use crate::catalog::compose;
 use crate::catalog::detect::{self, Scan};
 use crate::catalog::error::Result;
 use crate::catalog::fill;
@@ -48,8 +50,9 @@ impl Run<'_> {
         let statements = Statements::connect()?;
         let Writing { mode, logic } = self.writing;
         let limit = self.limits.changes;
-        let following = follow::begin(&statements, source, logic, mode, limit, live, generation)?;
-        let keys = match (&following.looking, &lookups.forced) {
+        let mut following =
+            follow::begin(&statements, source, logic, mode, limit, live, generation)?;
+        let mut keys = match (&following.looking, &lookups.forced) {
             (Looking::Keys(keys), Forced::Keys(forced)) if forced.len() > 0 => {
                 Some(lookup::with_forced(source, Some(keys), forced)?)
             }
@@ -59,7 +62,7 @@ impl Run<'_> {
             _ => None,
         };
         let mut found = Found::default();
-        let (keys, all) = match (&following.looking, &lookups.forced, &keys) {
+        let (keys, all) = match (&mut following.looking, &lookups.forced, &mut keys) {
             (_, Forced::All, _) => (None, Some(Scan { mode: mode.evaluating_all(), logic })),
             (_, _, Some(keys)) => (Some(keys), None),
             (Looking::Keys(keys), ..) => (Some(keys), None),
@@ -68,10 +71,8 @@ impl Run<'_> {
         };
         if let Some(keys) = keys {
             let Found { counts, present, .. } = &mut found;
-            if keys.len() > 0 {
-                let mut changed = detect::among(source, keys)?;
-                self.decide_and_write(source, &mut changed, |_| true, counts, present)?;
-            }
+            let part = Part { done: 0, total: keys.len() as i64, began: now_micros() };
+            self.some(source, keys, part, counts, present)?;
             counts.seen = *present + following.waiting;
             counts.failed += following.waiting;
             *present += following.waiting;
@@ -108,6 +109,35 @@ impl Run<'_> {
         }
         turn.kept.extend(following.done(source, live, self.limits.segment_bytes)?);
         Ok(counts)
+    }
+
+    /// Looks at the items of some keys, a batch at a time: what is read of them is held until they are
+    /// written, and what it was read from is still cached then.
+    fn some(
+        &mut self,
+        source: &Source,
+        keys: &mut Rows,
+        mut part: Part,
+        counts: &mut Counts,
+        present: &mut i64,
+    ) -> Result<()> {
+        if keys.len() == 0 {
+            return Ok(());
+        }
+        let mut deferred = Batch::new(source, compose::carries(source))?;
+        keys.rewind();
+        loop {
+            let some = keys.take(&follow::key_columns(source), self.limits.batch)?;
+            if some.len() == 0 {
+                break;
+            }
+            let mut found = detect::among(source, &some, true)?;
+            self.part = Some(part);
+            self.work_off(source, &mut found, |_| true, counts, present, &mut deferred)?;
+            part.done += some.len() as i64;
+        }
+        self.part = None;
+        self.write(source, &mut deferred, counts, None)
     }
 
     /// Looks at all items of a source, and at all that are tracked.
@@ -198,10 +228,7 @@ impl Run<'_> {
         }
         {
             let _snapshot = OneSnapshot::take();
-            let mut changed = detect::among(source, &slice.keys)?;
-            self.part = Some(slice.part);
-            self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
-            self.part = None;
+            self.some(source, &mut slice.keys, slice.part, &mut counts, &mut present)?;
         }
         // They were counted when they were found.
         counts.seen = 0;
