@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: help setup build test reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-large bench-peers report-screenshot lint clean
+.PHONY: help setup build test reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-peers report-screenshot lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -50,6 +50,9 @@ bench-memo: ## what embeddings cost beside the time of their provider, and what 
 
 bench-groups: ## aggregates, of which few groups are touched
 	@bench/groups.sh
+
+bench-workers: ## a live flow that is behind, with one process and with two
+	@bench/workers.sh
 
 bench-large: ## that memory and the cost of an update do not grow with what there is
 	@bench/large.sh

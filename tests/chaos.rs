@@ -48,7 +48,9 @@ fn live_flows_end_up_right_whatever_is_killed() {
     let mut rng = Rng::with_seed(seed);
     // Full page writes are on by default; small segments, so that logs are rotated.
     let server = Arc::new(Server::preloaded(&[
-        "coco.max_workers = 2",
+        // A worker for each flow, and some that help.
+        "coco.max_workers = 8",
+        "max_worker_processes = 16",
         "coco.log_segment_size = '64kB'",
         "coco.batch_size = 50",
         "restart_after_crash = on",
@@ -115,7 +117,8 @@ fn live_flows_end_up_right_whatever_is_killed() {
 fn kill_worker(server: &Server, rng: &mut Rng) {
     let mut pids = vec![];
     until("a worker is seen", || {
-        let sql = "select pid from pg_stat_activity where backend_type = 'coco worker'";
+        let sql =
+            "select pid from pg_stat_activity where backend_type in ('coco worker', 'coco helper')";
         let rows = server.try_connect("postgres").and_then(|mut c| c.query(sql, &[]));
         pids = rows.map(|r| r.iter().map(|r| r.get::<_, i32>(0)).collect()).unwrap_or_default();
         !pids.is_empty()

@@ -22,8 +22,8 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"coco.max_workers",
-        c"Number of workers that keep the live flows of one database up to date, at most.",
-        c"Each works on one flow at a time. They are taken from max_worker_processes.",
+        c"Number of processes that keep the live flows of one database up to date, at most.",
+        c"A worker works on one flow at a time; where there are fewer flows, others help it with many changes. They are taken from max_worker_processes.",
         &MAX_WORKERS,
         1,
         i32::from(MAX_SEATS),

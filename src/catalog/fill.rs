@@ -106,13 +106,20 @@ fn is_stored(source: &Source) -> Result<bool> {
 /// Whether a target takes rows as they come: those of two items cannot meet there, and those of one not
 /// unnoticed.
 fn fits(target: &Target) -> Result<bool> {
-    match (target.relation, &target.covered, &target.external) {
-        (Some(relation), Some(_), None) => {
-            Ok(bulk::is_fit(&target.relation_name(), &columns(target))?
-                && target_table::refuses_keys_twice(relation, &target.key)?)
+    match target.relation {
+        Some(relation) => {
+            Ok(takes_rows(target)? && target_table::refuses_keys_twice(relation, &target.key)?)
         }
-        _ => Ok(false),
+        None => Ok(false),
     }
+}
+
+/// Whether to write to a target is to write rows and index entries, and each row is one item's from the start.
+pub fn takes_rows(target: &Target) -> Result<bool> {
+    Ok(target.relation.is_some()
+        && target.covered.is_some()
+        && target.external.is_none()
+        && bulk::is_fit(&target.relation_name(), &columns(target))?)
 }
 
 /// A target's columns, and where their values are.

@@ -8,6 +8,9 @@ use super::sql;
 /// As for VACUUM: against others of its kind, and against nothing else.
 const MODE: i32 = pg_sys::ShareUpdateExclusiveLock as i32;
 
+/// Against [`MODE`], and not against others of its kind.
+const HELPING: i32 = pg_sys::ShareLock as i32;
+
 fn class() -> Result<pg_sys::Oid> {
     sql::one::<pg_sys::Oid>("select 'coco.flow'::pg_catalog.regclass::pg_catalog.oid", &[])?
         .ok_or_else(|| Error::internal("table coco.flow does not exist"))
@@ -51,12 +54,45 @@ fn acquire(tag: &pg_sys::LOCKTAG, mode: i32, session: bool, wait: bool) -> bool 
 /// Holds off other updates and changes of a flow until the transaction ends.
 pub fn flow(flow: i32) -> Result<()> {
     acquire(&of_flow(flow)?, MODE, false, true);
+    no_helpers(flow, true)?;
     Ok(())
 }
 
 /// As [`flow()`], but does not wait: `false` where somebody else works on it.
 pub fn flow_if_free(flow: i32) -> Result<bool> {
-    Ok(acquire(&of_flow(flow)?, MODE, false, false))
+    let tag = of_flow(flow)?;
+    if !acquire(&tag, MODE, false, false) {
+        return Ok(false);
+    }
+    if !no_helpers(flow, false)? {
+        // SAFETY: the lock just taken.
+        unsafe { pg_sys::LockRelease(&tag, MODE, false) };
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// Holds off, until the transaction ends, others who would take the flow's lock: for who has it and is helped,
+/// and for who helps, and may be at it for longer.
+pub fn helping(flow: i32) -> Result<()> {
+    acquire(&of_helpers(flow)?, HELPING, false, true);
+    Ok(())
+}
+
+/// Whether nobody helps any more whom somebody else has asked, that had the flow's lock before.
+fn no_helpers(flow: i32, wait: bool) -> Result<bool> {
+    let tag = of_helpers(flow)?;
+    if !acquire(&tag, MODE, false, wait) {
+        return Ok(false);
+    }
+    // SAFETY: the lock just taken.
+    unsafe { pg_sys::LockRelease(&tag, MODE, false) };
+    Ok(true)
+}
+
+fn of_helpers(flow: i32) -> Result<pg_sys::LOCKTAG> {
+    // SAFETY: reads the backend's own state.
+    Ok(object(unsafe { pg_sys::MyDatabaseId }, class()?, flow as u32, 1))
 }
 
 /// Holds off others who would begin or end the capture of a table, until the transaction ends.

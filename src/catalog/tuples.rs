@@ -195,6 +195,74 @@ impl Rows {
         Ok(some)
     }
 
+    /// Writes all rows as bytes, for another process of this server: each after its length. Values are
+    /// whole: what they may refer to is not for others to find.
+    pub fn write_to(&mut self, bytes: &mut Vec<u8>) {
+        self.rewind();
+        while self.advance() {
+            // SAFETY: the slot holds a row of the shape; all of its columns are filled in first. The row made
+            // of them is copied, and goes with the context.
+            unsafe {
+                let before = pg_sys::MemoryContextSwitchTo(self.context);
+                let count = (*self.shape).natts as usize;
+                pg_sys::slot_getsomeattrs_int(self.slot, count as i32);
+                let mut values = Vec::with_capacity(count);
+                for place in 0..count {
+                    let value = *(*self.slot).tts_values.add(place);
+                    let null = *(*self.slot).tts_isnull.add(place);
+                    let inline = (*attribute(self.shape, place)).attlen != -1;
+                    values.push(match null || inline {
+                        true => value,
+                        false => {
+                            pg_sys::Datum::from(pg_sys::pg_detoast_datum(value.cast_mut_ptr()))
+                        }
+                    });
+                }
+                let row = pg_sys::heap_form_tuple(
+                    self.shape,
+                    values.as_mut_ptr(),
+                    (*self.slot).tts_isnull,
+                );
+                let data =
+                    std::slice::from_raw_parts((*row).t_data.cast::<u8>(), (*row).t_len as usize);
+                bytes.extend((*row).t_len.to_ne_bytes());
+                bytes.extend(data);
+                pg_sys::heap_freetuple(row);
+                pg_sys::MemoryContextSwitchTo(before);
+            }
+        }
+    }
+
+    /// Rows of these columns that another process has written so.
+    pub fn read_from(columns: &[RowColumn], mut bytes: &[u8]) -> Result<Rows> {
+        let cut = || Error::internal("rows end within one");
+        let mut rows = Rows::new(columns)?;
+        let mut aligned: Vec<u64> = Vec::new();
+        while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
+            let length = u32::from_ne_bytes(*length);
+            let (data, rest) = rest.split_at_checked(length as usize).ok_or_else(cut)?;
+            bytes = rest;
+            aligned.clear();
+            aligned.resize(data.len().div_ceil(size_of::<u64>()), 0);
+            // SAFETY: there is room for the row, which is one of this shape; the store copies it.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    data.as_ptr(),
+                    aligned.as_mut_ptr().cast(),
+                    data.len(),
+                );
+                let mut row = pg_sys::HeapTupleData {
+                    t_len: length,
+                    t_data: aligned.as_mut_ptr().cast(),
+                    ..Default::default()
+                };
+                pg_sys::tuplestore_puttuple(rows.store, &raw mut row);
+            }
+            rows.len += 1;
+        }
+        Ok(rows)
+    }
+
     /// Adds a row; the values are copied.
     pub fn push(&mut self, values: &[Option<pg_sys::Datum>]) {
         let mut datums: Vec<_> =

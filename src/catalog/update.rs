@@ -1,7 +1,10 @@
 //! Updating a flow: in the caller's transaction, or a part at a time in those of a worker.
 
+mod portion;
 mod source;
 mod write;
+
+pub use portion::{Done, Elsewhere, Helpers, portion};
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -157,13 +160,13 @@ enum By<'a> {
     /// For a caller, in several transactions.
     Parts(&'a Backlog),
     /// For nobody: a live flow is followed.
-    Live(&'a Remembered, &'a Backlog),
+    Live(&'a Remembered, &'a Backlog, &'a dyn Helpers),
 }
 
 impl<'a> By<'a> {
     fn remembered(self) -> Option<&'a Remembered> {
         match self {
-            By::Live(remembered, _) => Some(remembered),
+            By::Live(remembered, ..) => Some(remembered),
             _ => None,
         }
     }
@@ -175,7 +178,7 @@ impl<'a> By<'a> {
 
     fn backlog(self) -> Option<&'a Backlog> {
         match self {
-            By::Live(_, backlog) | By::Parts(backlog) => Some(backlog),
+            By::Live(_, backlog, _) | By::Parts(backlog) => Some(backlog),
             By::Caller => None,
         }
     }
@@ -222,10 +225,11 @@ pub fn turn(
     limits: Limits,
     remembered: &Remembered,
     backlog: &Backlog,
+    helpers: &dyn Helpers,
 ) -> Result<Option<Turn>> {
     match ready::locked_if_free(name)? {
         Some(ready) if ready.flow.live && !ready.flow.paused => {
-            run(&ready, Mode::Normal, limits, By::Live(remembered, backlog)).map(Some)
+            run(&ready, Mode::Normal, limits, By::Live(remembered, backlog, helpers)).map(Some)
         }
         _ => Ok(None),
     }
@@ -262,13 +266,17 @@ fn run(ready: &Ready, mode: Mode, limits: Limits, by: By) -> Result<Turn> {
     let turn = follow_sources(flow, logic, mode, limits, by)?;
     // What ran may not be what was fingerprinted: then nothing of it is to be kept as that.
     if generation::now() != began && logic_is_another(flow, logic)? {
-        return Err(Error::new(
-            pgrx::PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-            format!("the logic of flow \"{}\" changed while it was being updated", flow.name),
-        )
-        .hint("Try again."));
+        return Err(changed(flow));
     }
     Ok(turn)
+}
+
+fn changed(flow: &Flow) -> Error {
+    Error::new(
+        pgrx::PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        format!("the logic of flow \"{}\" changed while it was being updated", flow.name),
+    )
+    .hint("Try again.")
 }
 
 fn logic_is_another(flow: &Flow, logic: LogicId) -> Result<bool> {

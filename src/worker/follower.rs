@@ -7,6 +7,7 @@ use pgrx::bgworkers::DynamicBackgroundWorker;
 use pgrx::guc::GucSetting;
 use pgrx::prelude::*;
 
+use super::helper::Helpers;
 use super::sender::Sender;
 use super::transaction::{Failed, complain, transaction};
 use super::waiting::Waiting;
@@ -69,6 +70,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         first: 0,
         others: HashMap::new(),
         sender: Sender::default(),
+        helpers: Helpers::default(),
         local: HashSet::new(),
         complained: HashMap::new(),
         known: vec![],
@@ -95,6 +97,7 @@ struct Worker {
     /// Further workers, which the first one has started.
     others: HashMap<u16, DynamicBackgroundWorker>,
     sender: Sender,
+    helpers: Helpers,
     /// Flows that cannot be sent, and what was said of it.
     complained: HashMap<i32, String>,
     /// Flows of which no target is outside this database.
@@ -185,6 +188,7 @@ impl Worker {
     fn round(&mut self) -> Option<Duration> {
         let flows = std::mem::take(&mut self.known);
         self.call_others(flows.len());
+        self.helpers.allow(MAX_WORKERS.get().max(1) as usize, flows.len());
         let poll = if shared::available() { POLL_WOKEN } else { POLL };
         let mut pause = Some(poll);
         let count = flows.len();
@@ -268,7 +272,7 @@ impl Worker {
         let remembered = self.remembered.entry(flow.id).or_default();
         let backlog = self.backlogs.entry(flow.id).or_default();
         let mut turn = transaction(|| {
-            let turn = update::turn(&flow.name, limits, remembered, backlog)?;
+            let turn = update::turn(&flow.name, limits, remembered, backlog, &self.helpers)?;
             if turn.is_some() && flow.attempts > 0 {
                 live::recovered(flow)?;
             }

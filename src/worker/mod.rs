@@ -8,6 +8,7 @@ pub mod asking;
 pub mod crash;
 mod databases;
 pub mod follower;
+mod helper;
 mod launcher;
 mod log;
 pub mod progress;

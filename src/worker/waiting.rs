@@ -11,6 +11,8 @@ pub enum Waiting {
     Delivery,
     /// A worker or a session: for a provider.
     Provider,
+    /// A worker: for the process that does a portion of its turn.
+    Helper,
     /// A session: for the worker that does what it has asked for.
     Update,
     /// A session, in coco.wait: for a live flow to catch up.
@@ -30,7 +32,7 @@ pub fn event(waiting: Waiting) -> u32 {
     use std::cell::Cell;
 
     thread_local! {
-        static KNOWN: Cell<[u32; 6]> = const { Cell::new([0; 6]) };
+        static KNOWN: Cell<[u32; 7]> = const { Cell::new([0; 7]) };
     }
     let mut known = KNOWN.get();
     let place = waiting as usize;
@@ -39,6 +41,7 @@ pub fn event(waiting: Waiting) -> u32 {
             Waiting::Changes => c"CocoChanges",
             Waiting::Delivery => c"CocoDelivery",
             Waiting::Provider => c"CocoProvider",
+            Waiting::Helper => c"CocoHelper",
             Waiting::Update => c"CocoUpdate",
             Waiting::CatchUp => c"CocoCatchUp",
             Waiting::Launcher => c"CocoLauncher",

@@ -1,6 +1,6 @@
 //! One source of an update: what there is to look at of it, and what becomes of that.
 
-use super::{By, Run, Turn, now_micros, tell};
+use super::{By, Elsewhere, Run, Turn, now_micros, tell};
 use crate::catalog::apply::Writing;
 use crate::catalog::backlog::{self, Backlog, Part, Slice};
 use crate::catalog::batch::Batch;
@@ -111,9 +111,8 @@ impl Run<'_> {
         Ok(counts)
     }
 
-    /// Looks at the items of some keys, a batch at a time: what is read of them is held until they are
-    /// written, and what it was read from is still cached then.
-    fn some(
+    /// Looks at the items of some keys, with the help of other processes where there are many.
+    pub(super) fn some(
         &mut self,
         source: &Source,
         keys: &mut Rows,
@@ -124,6 +123,40 @@ impl Run<'_> {
         if keys.len() == 0 {
             return Ok(());
         }
+        let (others, own): (Vec<_>, Vec<_>) =
+            self.shares(source, keys)?.into_iter().partition(|share| share.elsewhere.is_some());
+        for mut share in own {
+            self.alone(source, &mut share.keys, part, counts, present)?;
+            part.done += share.keys.len() as i64;
+        }
+        for mut share in others {
+            let done = share.elsewhere.map_or(Ok(None), Elsewhere::done)?;
+            match done {
+                Some(done) => {
+                    *counts += done.counts;
+                    *present += done.present;
+                }
+                None => {
+                    // As they are by now: the other may have written them.
+                    let _now = OneSnapshot::take();
+                    self.alone(source, &mut share.keys, part, counts, present)?;
+                }
+            }
+            part.done += share.keys.len() as i64;
+        }
+        Ok(())
+    }
+
+    /// The same without help, a batch at a time: what is read of the items is held until they are written, and
+    /// what it was read from is still cached then.
+    fn alone(
+        &mut self,
+        source: &Source,
+        keys: &mut Rows,
+        mut part: Part,
+        counts: &mut Counts,
+        present: &mut i64,
+    ) -> Result<()> {
         let mut deferred = Batch::new(source, compose::carries(source))?;
         keys.rewind();
         loop {

@@ -1,0 +1,169 @@
+//! A portion of a turn: some of the items that were found, of which another process takes care.
+//!
+//! It does so in a transaction of its own, which may be committed where that of the turn is not: an item and
+//! its tracking row are written together in either, and the cursor is stored by the turn, after all portions.
+//! It is done where target keys are covered and writing does no more than to write rows: then the items of
+//! two processes have nothing to do with each other.
+
+use pgrx::pg_sys;
+use serde::{Deserialize, Serialize};
+
+use super::{By, Run, logic_is_another, now_micros};
+use crate::catalog::apply::{Writer, Writing};
+use crate::catalog::backlog::Part;
+use crate::catalog::error::{Error, Result};
+use crate::catalog::fill;
+use crate::catalog::follow::key_columns;
+use crate::catalog::generation;
+use crate::catalog::live;
+use crate::catalog::locks;
+use crate::catalog::model::Source;
+use crate::catalog::ready;
+use crate::catalog::role::ActingAs;
+use crate::catalog::tuples::{OneSnapshot, Rows};
+use crate::catalog::update::Limits;
+use crate::engine::counts::Counts;
+use crate::engine::decide::Mode;
+use crate::engine::version::LogicId;
+
+/// Other processes that take care of portions.
+pub trait Helpers {
+    /// How many there can be.
+    fn count(&self) -> usize;
+    /// Has one begin; `None` where none is to be had.
+    fn ask(&self, portion: &[u8]) -> Result<Option<Box<dyn Elsewhere>>>;
+}
+
+/// A portion that another process takes care of.
+pub trait Elsewhere {
+    /// Waits until it is done. `None`: the other process has ended, and may have committed it or not.
+    fn done(self: Box<Self>) -> Result<Option<Done>>;
+}
+
+/// What came of a portion.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Done {
+    pub counts: Counts,
+    /// Items that are there.
+    pub present: i64,
+}
+
+/// What the other process is told; the keys follow.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    flow: i32,
+    source: i32,
+    logic: i32,
+    /// The transaction of the turn.
+    asker: u32,
+    /// Items of a batch.
+    batch: usize,
+}
+
+/// Some keys, and who takes care of them; `None`: this process.
+pub(super) struct Share {
+    pub keys: Rows,
+    pub elsewhere: Option<Box<dyn Elsewhere>>,
+}
+
+impl Run<'_> {
+    /// Parts keys among this process and others, at least a batch for each.
+    pub(super) fn shares(&self, source: &Source, keys: &mut Rows) -> Result<Vec<Share>> {
+        let columns = key_columns(source);
+        keys.rewind();
+        let most = self.limits.batch.max(1);
+        let helpers = match self.by {
+            By::Live(_, _, helpers) if keys.len() >= 2 * most => helpers,
+            _ => {
+                return Ok(vec![Share { keys: keys.take(&columns, keys.len())?, elsewhere: None }]);
+            }
+        };
+        let mut count = (helpers.count() + 1).min(keys.len() / most);
+        if count > 1 && !self.is_divisible()? {
+            count = 1;
+        }
+        let each = keys.len().div_ceil(count);
+        let mut shares = vec![Share { keys: keys.take(&columns, each)?, elsewhere: None }];
+        if count > 1 {
+            // Whoever has the flow's lock next waits until those have ended that were asked.
+            locks::helping(self.flow.id)?;
+        }
+        loop {
+            let mut keys = keys.take(&columns, each)?;
+            if keys.len() == 0 {
+                return Ok(shares);
+            }
+            let elsewhere = helpers.ask(&self.portion(source, &mut keys)?)?;
+            shares.push(Share { keys, elsewhere });
+        }
+    }
+
+    /// Whether items have nothing to do with each other, whoever writes them.
+    fn is_divisible(&self) -> Result<bool> {
+        if self.recalling.is_some() || !self.flow.memoised.is_empty() {
+            return Ok(false);
+        }
+        for writer in &self.writers {
+            if !fill::takes_rows(writer.target)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn portion(&self, source: &Source, keys: &mut Rows) -> Result<Vec<u8>> {
+        // SAFETY: in a transaction; it gets an id, if it has none.
+        let asker = unsafe { pg_sys::GetCurrentTransactionId() };
+        let head = Head {
+            flow: self.flow.id,
+            source: source.id,
+            logic: self.writing.logic.0,
+            asker: asker.into_inner(),
+            batch: self.limits.batch,
+        };
+        let head = serde_json::to_vec(&head).map_err(|e| Error::internal(e.to_string()))?;
+        let mut bytes = (head.len() as u32).to_ne_bytes().to_vec();
+        bytes.extend(head);
+        keys.write_to(&mut bytes);
+        Ok(bytes)
+    }
+}
+
+/// Takes care of a portion, in the current transaction. Under a snapshot that is newer than that of the turn:
+/// what changed in between, the next turn will find to be as it is.
+pub fn portion(bytes: &[u8]) -> Result<Done> {
+    let unreadable = || Error::internal("a portion of a turn cannot be read");
+    let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(unreadable)?;
+    let (head, keys) =
+        rest.split_at_checked(u32::from_ne_bytes(*length) as usize).ok_or_else(unreadable)?;
+    let head: Head = serde_json::from_slice(head).map_err(|_| unreadable())?;
+    let gone = || Error::internal("the turn that this was a portion of has ended");
+    locks::helping(head.flow)?;
+    // From here on nobody else begins with the flow, if the turn has not ended yet.
+    // SAFETY: reads shared state.
+    if !unsafe { pg_sys::TransactionIdIsInProgress(head.asker.into()) } {
+        return Err(gone());
+    }
+    let ready = ready::ready(&live::name(head.flow)?.ok_or_else(gone)?)?;
+    let flow = &ready.flow;
+    let source = flow.sources.iter().find(|s| s.id == head.source).ok_or_else(gone)?;
+    let (logic, generation) = (LogicId(head.logic), generation::now());
+    let same = ready.logic == Some(logic) || !logic_is_another(flow, logic)?;
+    let mut done = Done::default();
+    if same {
+        let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+        let _snapshot = OneSnapshot::take();
+        let mut keys = Rows::read_from(&key_columns(source), keys)?;
+        let part = Part { done: 0, total: keys.len() as i64, began: now_micros() };
+        let writers = flow.targets.iter().map(|target| Writer { target, fresh: false }).collect();
+        let writing = Writing { mode: Mode::Normal, logic };
+        let limits = Limits { batch: head.batch, changes: None, segment_bytes: 0 };
+        let by = By::Caller;
+        let mut run = Run { flow, writers, writing, limits, by, recalling: None, part: None };
+        run.some(source, &mut keys, part, &mut done.counts, &mut done.present)?;
+    }
+    if !same || generation::now() != generation && logic_is_another(flow, logic)? {
+        return Err(super::changed(flow));
+    }
+    Ok(done)
+}
