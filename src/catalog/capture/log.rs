@@ -83,40 +83,29 @@ pub fn changed(
     if segments.is_empty() {
         return Ok(Read::Keys(None));
     }
-    let mut entries = Rows::new(&entry_columns(source))?;
+    let log = Log { segments, columns, since };
     let mut end = None;
+    let mut entries = Rows::new(&entry_columns(source))?;
     if let Some(limit) = limit {
-        entries_into(statements, &segments, columns, since, Some(limit + 1), None, &mut entries)?;
+        log.first(statements, limit + 1, &mut entries)?;
         if entries.len() > limit {
             // The last transaction's are not all there.
             while entries.advance() {
                 end = entries.get::<i64>(0).map(|xid| xid as u64 + 1).or(end);
             }
-            entries = Rows::new(&entry_columns(source))?;
-            entries_into(statements, &segments, columns, since, None, end, &mut entries)?;
         }
-    } else {
-        entries_into(statements, &segments, columns, since, None, None, &mut entries)?;
     }
-    if entries.len() == 0 {
-        return Ok(Read::Keys(end));
+    match limit.is_some() && end.is_none() {
+        true => log.keys_of(&entries, keys)?,
+        false => log.keys(statements, end, keys)?,
     }
-    entries.rewind();
-    while entries.advance() {
-        if (1..=columns.len()).any(|n| entries.datum(n).is_none()) {
+    keys.rewind();
+    while keys.advance() {
+        if (0..columns.len()).any(|n| keys.datum(n).is_none()) {
             return Ok(Read::Anything);
         }
     }
-    let acting = ActingAs::extension_owner()?;
-    let inner = Statements::connect()?;
-    inner.name("coco_log", &entries)?;
-    let names = numbered("k", columns.len()).join(", ");
-    // In order, since what follows finds each by an index: of tables that are larger than the cache a page
-    // is then read once, and not once a key.
-    let sql = format!("select distinct {names}, false from coco_log order by {names}");
-    inner.select_into(&sql, &[], keys)?;
-    drop(inner);
-    drop(acting);
+    keys.rewind();
     Ok(Read::Keys(end))
 }
 
@@ -127,37 +116,68 @@ fn entry_columns(source: &Source) -> Vec<RowColumn> {
     columns
 }
 
-fn entries_into(
-    statements: &Statements,
-    segments: &[String],
-    columns: &[String],
-    since: &Snapshot,
-    limit: Option<usize>,
-    end: Option<u64>,
-    entries: &mut Rows,
-) -> Result<()> {
-    let acting = ActingAs::extension_owner()?;
-    // A log is never analysed; its index is the way to what is new, however much is old.
-    acting.set("enable_seqscan", "off")?;
-    let mut more = String::new();
-    let mut args = of(since);
-    if let Some(end) = end {
-        more.push_str(" and l.xid operator(pg_catalog.<) $3::pg_catalog.text::pg_catalog.xid8");
-        args.push(arg(end.to_string()));
+/// What is new in a log since a snapshot.
+struct Log<'a> {
+    segments: Vec<String>,
+    columns: &'a [String],
+    since: &'a Snapshot,
+}
+
+impl Log<'_> {
+    /// The first entries, in the order of their transactions.
+    fn first(&self, statements: &Statements, count: usize, entries: &mut Rows) -> Result<()> {
+        let acting = ActingAs::extension_owner()?;
+        // A log is never analysed; its index is the way to what is new, however much is old.
+        acting.set("enable_seqscan", "off")?;
+        let named = self.named().join(", ");
+        let limit = format!(" order by l.xid limit {count}");
+        let all = each(&self.segments, &format!("l.xid, {named}"), &limit);
+        statements.select_into(
+            &format!(
+                "select l.xid::pg_catalog.text::pg_catalog.int8, {named} from ({all}) as l{limit}"
+            ),
+            &of(self.since),
+            entries,
+        )?;
+        Ok(())
     }
-    let named: Vec<String> = columns.iter().map(|c| format!("l.{c}")).collect();
-    let limit = limit.map(|n| format!(" order by l.xid limit {n}")).unwrap_or_default();
-    more.push_str(&limit);
-    let all = each(segments, &format!("l.xid, {}", named.join(", ")), &more);
-    statements.select_into(
-        &format!(
-            "select l.xid::pg_catalog.text::pg_catalog.int8, {} from ({all}) as l{limit}",
-            named.join(", ")
-        ),
-        &args,
-        entries,
-    )?;
-    Ok(())
+
+    /// The keys of entries that were read, each once, in order: what follows finds each by an index, and of
+    /// tables that are larger than the cache a page is then read once, and not once a key.
+    fn keys_of(&self, entries: &Rows, keys: &mut Rows) -> Result<()> {
+        if entries.len() == 0 {
+            return Ok(());
+        }
+        let _as = ActingAs::extension_owner()?;
+        let inner = Statements::connect()?;
+        inner.name("coco_log", entries)?;
+        let names = numbered("k", self.columns.len()).join(", ");
+        let sql = format!("select distinct {names}, false from coco_log order by {names}");
+        inner.select_into(&sql, &[], keys)?;
+        Ok(())
+    }
+
+    /// The keys of all entries of transactions before `end`, likewise.
+    fn keys(&self, statements: &Statements, end: Option<u64>, keys: &mut Rows) -> Result<()> {
+        let acting = ActingAs::extension_owner()?;
+        acting.set("enable_seqscan", "off")?;
+        let mut before = String::new();
+        let mut args = of(self.since);
+        if let Some(end) = end {
+            before
+                .push_str(" and l.xid operator(pg_catalog.<) $3::pg_catalog.text::pg_catalog.xid8");
+            args.push(arg(end.to_string()));
+        }
+        let named = self.named().join(", ");
+        let all = each(&self.segments, &named, &before);
+        let sql = format!("select distinct {named}, false from ({all}) as l order by {named}");
+        statements.select_into(&sql, &args, keys)?;
+        Ok(())
+    }
+
+    fn named(&self) -> Vec<String> {
+        self.columns.iter().map(|c| format!("l.{c}")).collect()
+    }
 }
 
 /// How many entries are new since a snapshot; no more than `limit` are counted. With `until`, only
