@@ -51,7 +51,7 @@ fn text(client: &mut Client, sql: &str) -> String {
 /// What a flow's query gives, as the receiver has it.
 fn expected(client: &mut Client, query: &str, key: &str) -> BTreeMap<String, String> {
     let sql = format!(
-        "select (select row_to_json(k) from (select {key}) k)::text, row_to_json(q)::text from ({query}) q"
+        "select (select row_to_json(k.*) from (select {key}) k)::text, row_to_json(q.*)::text from ({query}) q"
     );
     let rows = client.query(&sql, &[]).unwrap_or_else(|e| panic!("{sql}: {}", explain(&e)));
     rows.iter().map(|r| (r.get(0), r.get(1))).collect()
@@ -513,6 +513,21 @@ fn a_key_that_looks_different_is_another_key_there() {
     db.run("delete from prices");
     db.update("f", "normal");
     assert!(receiver.rows("f", "out").is_empty());
+}
+
+#[test]
+fn columns_are_called_what_they_like() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_names", &receiver);
+    db.run("insert into docs select i, 'b' || i from generate_series(1, 3) i");
+    let query =
+        "select id as k, body as r, 1 as o, 2 as \"position\", 'x' as \"A \"\"b\" from docs";
+    for (flow, key) in [("f", "k"), ("g", "r")] {
+        db.run(&format!("select coco.create_flow('{flow}', 'docs', $q${query}$q$, '{flow}', '{{{key}}}', server => 'hook')"));
+        db.update(flow, "normal");
+        assert_eq!(receiver.rows(flow, flow), expected(&mut db.client, query, &format!("q.{key}")));
+        db.verify_clean(flow);
+    }
 }
 
 #[test]
