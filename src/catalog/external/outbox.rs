@@ -430,6 +430,34 @@ pub fn waiting(external: &External, sent: i64) -> Result<Waiting> {
     found.into_iter().next().ok_or_else(|| Error::internal("a count returned no row"))
 }
 
+/// Whether nothing is in an outbox, sent or not.
+pub fn is_empty(external: &External) -> Result<bool> {
+    let any: Option<bool> =
+        sql::one(&format!("select true from {} limit 1", external.outbox), &[])?;
+    Ok(any.is_none())
+}
+
+/// The position of the next entry, which is given out with that. Who holds the flow's lock may then give out those
+/// that follow.
+pub fn next_position(external: &External) -> Result<i64> {
+    let _as = ActingAs::qualifying_names()?;
+    sql::one(
+        "select nextval(pg_get_serial_sequence($1, 'position')::regclass)",
+        &[arg(external.outbox.as_str())],
+    )?
+    .ok_or_else(|| Error::internal("an outbox has lost its sequence"))
+}
+
+/// All positions up to this one are given out.
+pub fn given_out(external: &External, last: i64) -> Result<()> {
+    let _as = ActingAs::qualifying_names()?;
+    sql::execute(
+        "select setval(pg_get_serial_sequence($1, 'position')::regclass, $2)",
+        &[arg(external.outbox.as_str()), arg(last)],
+    )?;
+    Ok(())
+}
+
 /// The position of the last entry; 0 where there is none.
 pub fn last(external: &External) -> Result<i64> {
     Ok(sql::one(&format!("select max(position) from {}", external.outbox), &[])?.unwrap_or(0))
