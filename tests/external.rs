@@ -51,7 +51,7 @@ fn text(client: &mut Client, sql: &str) -> String {
 /// What a flow's query gives, as the receiver has it.
 fn expected(client: &mut Client, query: &str, key: &str) -> BTreeMap<String, String> {
     let sql = format!(
-        "select (select row_to_json(k) from (select {key}) k)::text, row_to_json(q)::text from ({query}) q"
+        "select (select row_to_json(k.*) from (select {key}) k)::text, row_to_json(q.*)::text from ({query}) q"
     );
     let rows = client.query(&sql, &[]).unwrap_or_else(|e| panic!("{sql}: {}", explain(&e)));
     rows.iter().map(|r| (r.get(0), r.get(1))).collect()
@@ -516,6 +516,21 @@ fn a_key_that_looks_different_is_another_key_there() {
 }
 
 #[test]
+fn columns_are_called_what_they_like() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_names", &receiver);
+    db.run("insert into docs select i, 'b' || i from generate_series(1, 3) i");
+    let query =
+        "select id as k, body as r, 1 as o, 2 as \"position\", 'x' as \"A \"\"b\" from docs";
+    for (flow, key) in [("f", "k"), ("g", "r")] {
+        db.run(&format!("select coco.create_flow('{flow}', 'docs', $q${query}$q$, '{flow}', '{{{key}}}', server => 'hook')"));
+        db.update(flow, "normal");
+        assert_eq!(receiver.rows(flow, flow), expected(&mut db.client, query, &format!("q.{key}")));
+        db.verify_clean(flow);
+    }
+}
+
+#[test]
 fn what_a_lookup_affects_is_evaluated_also_where_a_scan_takes_several_transactions() {
     let receiver = Receiver::start();
     let mut db = with_hook("external_lookup", &receiver);
@@ -669,4 +684,218 @@ fn whatever_goes_wrong_the_target_ends_up_right() {
     );
     db.verify_clean("f");
     assert_eq!(text(&mut db.client, "select unsent + refused || '' from coco.deliveries"), "0");
+}
+
+/// More rows than indexes are filled with one by one.
+const MANY: i64 = 2500;
+
+/// Two databases: a source of many items, and a server "pg" that is the other.
+fn many(name: &str) -> (TestDb, TestDb) {
+    let mut db = TestDb::new(name);
+    let other = TestDb::new(&format!("{name}_there"));
+    server_for(&mut db, &other);
+    db.run(&format!(
+        "create extension amcheck;
+         create table src (id int primary key, n int not null, body text);
+         insert into src
+         select i, i % 40, case when i % 50 = 0 then null
+                                -- too long for a page, and for compression
+                                when i % 500 = 1 then (select string_agg(md5(random()::text), '') from generate_series(1, 400) g where i > 0)
+                                else md5(i::text) end
+           from generate_series(1, {MANY}) i;
+         analyze src"
+    ));
+    (db, other)
+}
+
+/// Whether the items were written by a fill: as of one moment. Of batches each item has its own.
+fn is_filled(db: &mut TestDb, flow: &str) -> bool {
+    let table = text(
+        &mut db.client,
+        &format!("select tracking_table::text from coco.sources where flow = '{flow}'"),
+    );
+    let sql = format!("select count(distinct process_ordinal)::text from {table}");
+    text(&mut db.client, &sql) == "1"
+}
+
+/// Looks whether each index of a flow's own tables has an entry for each row.
+fn check_indexes(db: &mut TestDb, flow: &str) {
+    let sql = format!(
+        "select count(bt_index_check(i.indexrelid, true))::text from pg_index i
+          where i.indrelid in (select tracking_table from coco.sources where flow = '{flow}'
+                               union all select relation from coco.target where flow = '{flow}'
+                               union all select outbox from coco.target where flow = '{flow}')"
+    );
+    let row = db.client.query_one(&sql, &[]);
+    row.unwrap_or_else(|e| panic!("{}", explain(&e)));
+}
+
+/// A table as one text; nothing where it does not exist.
+fn content(client: &mut Client, table: &str) -> String {
+    let name = format!("select (to_regclass('{table}') is null)::text");
+    if !table.starts_with('(') && text(client, &name) == "true" {
+        return String::new();
+    }
+    text(client, &format!("select string_agg(t::text, E'\\n' order by t::text) from {table} as t"))
+}
+
+#[test]
+fn a_fill_sends_what_batches_send() {
+    let (mut db, mut other) = many("external_fill");
+    db.run("create function quiet() returns trigger language plpgsql as 'begin return new; end'");
+    for (shape, query, key, options) in [
+        ("rows", "select upper(body) as body, id, n from src", "{id}", ""),
+        (
+            "pieces",
+            "select id, k, substr(body, 1, 40) || k as piece from src, generate_series(1, n % 4) as k",
+            "{k,id}",
+            "",
+        ),
+        (
+            "groups",
+            "select n, count(*) as many, string_agg(body, ',' order by id) as bodies from src group by n",
+            "{n}",
+            ", source_key => '{n}'",
+        ),
+        ("none", "select id, body from src where id < 0", "{id}", ""),
+    ] {
+        let batched = format!("{shape}_batched");
+        for flow in [shape, &batched] {
+            db.run(&format!(
+                "select coco.create_flow('{flow}', 'src', $q${query}$q$, '{flow}', '{key}', server => 'pg'{options});
+                 select coco.add_target('{flow}', '{flow}_here', $q${query}$q$, '{key}')"
+            ));
+        }
+        let ledger = |db: &mut TestDb, flow: &str| {
+            let sql = format!(
+                "select ledger::text from coco.targets where flow = '{flow}' and ledger is not null"
+            );
+            text(&mut db.client, &sql)
+        };
+        let (filled, beside) = (ledger(&mut db, shape), ledger(&mut db, &batched));
+        // A trigger wants more than rows and index entries: batch by batch.
+        db.run(&format!(
+            "create trigger quiet before insert on {beside} for each row execute function quiet()"
+        ));
+        let counts = [shape, &batched].map(|flow| db.update(flow, "normal").remove(0));
+        assert_eq!(counts[0], counts[1], "{shape}");
+        assert!(is_filled(&mut db, shape), "{shape}");
+        assert!(!is_filled(&mut db, &batched), "{shape}");
+        let mut same = |db: &mut TestDb| {
+            assert_eq!(content(&mut db.client, &filled), content(&mut db.client, &beside));
+            let there = content(&mut other.client, shape);
+            assert_eq!(there, content(&mut other.client, &batched), "{shape}");
+            assert_eq!(there, content(&mut db.client, &format!("{shape}_here")), "{shape}");
+            db.verify_clean(shape);
+            check_indexes(db, shape);
+        };
+        same(&mut db);
+        // From there on it is one as any other.
+        db.run("update src set body = 'new' where id in (3, 7); delete from src where id = 5");
+        for mode in ["normal", "reexport"] {
+            let counts = [shape, &batched].map(|flow| db.update(flow, mode).remove(0));
+            assert_eq!(counts[0], counts[1], "{shape} {mode}");
+            same(&mut db);
+        }
+        db.run("insert into src values (5, 5, 'back')");
+        for flow in [shape, &batched] {
+            db.run(&format!("select coco.drop_flow('{flow}', keep_targets => false)"));
+        }
+    }
+    assert_eq!(text(&mut other.client, "select to_regclass('rows')::text"), "");
+}
+
+#[test]
+fn of_a_fill_that_fails_the_items_at_fault_are_found() {
+    let (mut db, mut other) = many("external_fill_fails");
+    for (flow, query, key, code, rows) in [
+        ("raises", "select id, 1 / (id - 1203) as x from src", "{id}", "22012", MANY - 1),
+        (
+            "twice",
+            "select id, k % 3 as k from src, generate_series(1, case when id = 1203 then 4 else 2 end) k",
+            "{id,k}",
+            "21000",
+            2 * (MANY - 1),
+        ),
+    ] {
+        db.run(&format!(
+            "select coco.create_flow('{flow}', 'src', '{query}', '{flow}', '{key}', server => 'pg')"
+        ));
+        assert_eq!(counted(&mut db, flow), (MANY, rows, 0, 1), "{flow}");
+        let errors =
+            format!("select sqlstate || ' ' || source_key from coco.errors where flow = '{flow}'");
+        assert_eq!(text(&mut db.client, &errors), format!("{code} {{\"id\": 1203}}"));
+        let there = text(&mut other.client, &format!("select count(*)::text from {flow}"));
+        assert_eq!(there, rows.to_string(), "{flow}");
+        check_indexes(&mut db, flow);
+        db.verify_clean(flow);
+    }
+}
+
+#[test]
+fn a_row_of_a_fill_is_evaluated_once() {
+    let (mut db, mut other) = many("external_fill_once");
+    db.run(
+        "create sequence seen;
+         select coco.create_flow('f', 'src', 'select id, nextval(''seen'') as no from src', 'out', '{id}', server => 'pg')",
+    );
+    assert_eq!(counted(&mut db, "f"), (MANY, MANY, 0, 0));
+    assert!(is_filled(&mut db, "f"));
+    let last = text(&mut db.client, "select last_value::text from seen");
+    let there = "select count(distinct no) || ' ' || max(no) from out";
+    assert_eq!(text(&mut other.client, there), format!("{MANY} {last}"));
+    assert_eq!(last, MANY.to_string());
+}
+
+#[test]
+fn of_a_fill_that_is_ended_nothing_is_sent() {
+    let (mut db, mut other) = many("external_fill_ended");
+    db.run(
+        "create table gate (closed bool); insert into gate values (true);
+         create function slow(id int) returns int language plpgsql as $$
+         begin
+           if id = 2400 and exists (select from public.gate where closed) then perform pg_sleep(3600); end if;
+           return id;
+         end $$;
+         select coco.create_flow('f', 'src', 'select id, slow(id) as n, body from src', 'out', '{id}', server => 'pg')",
+    );
+    let mut session = db.connect();
+    let waiting = std::thread::spawn(move || support::update(&mut session, "f", "normal").is_err());
+    let sleeps = "select coalesce(max(pid), 0)::text from pg_stat_activity
+                   where backend_type = 'coco update' and datname = current_database() and wait_event = 'PgSleep'";
+    until("it is in the middle", || text(&mut db.client, sleeps) != "0");
+    let pid = text(&mut db.client, sleeps);
+    text(&mut db.client, &format!("select pg_terminate_backend({pid}, 60000)::text"));
+    assert!(waiting.join().expect("a session"), "its worker was ended");
+    assert_eq!(text(&mut other.client, "select to_regclass('out')::text"), "");
+    assert_eq!(text(&mut db.client, "select unsent::text from coco.deliveries"), "0");
+    check_indexes(&mut db, "f");
+    db.run("update gate set closed = false");
+    assert_eq!(counted(&mut db, "f"), (MANY, MANY, 0, 0));
+    assert!(is_filled(&mut db, "f"));
+    let here = content(&mut db.client, "(select id, id as n, body from src)");
+    assert_eq!(content(&mut other.client, "out"), here);
+    check_indexes(&mut db, "f");
+    db.verify_clean("f");
+}
+
+#[test]
+fn positions_go_on_after_a_fill() {
+    let (mut db, other) = many("external_fill_positions");
+    drop(other);
+    db.run("select coco.create_flow('f', 'src', 'select id, body from src', 'out', '{id}', server => 'pg')");
+    for change in
+        ["select 1", "update src set body = 'new' where id = 7; delete from src where id = 8"]
+    {
+        db.run(change);
+        support::update(&mut db.client, "f", "normal").expect_err("nobody is there");
+    }
+    let outbox = text(&mut db.client, "select outbox::text from coco.target");
+    let sql = format!("select count(*) || ' ' || max(position) - min(position) from {outbox}");
+    assert_eq!(text(&mut db.client, &sql), format!("{} {}", MANY + 2, MANY + 1));
+    let sql = format!(
+        "select string_agg(c1 || ' ' || upsert, ',' order by position) from {outbox} where position > {MANY}"
+    );
+    let last = text(&mut db.client, &sql);
+    assert!(last == "8 false,7 true" || last == "7 true,8 false", "{last}");
 }

@@ -21,9 +21,9 @@ pub fn insert(
     from: &str,
     args: &[Arg],
 ) -> Result<i64> {
-    let how = How { as_active: false, entries: Entries::AtOnce };
+    let filling = Filling { table, columns, entries: Entries::AtOnce, counted: None };
     if statements.reads_many_rows()
-        && let Some(written) = as_copy(statements, table, columns, from, args, how)?
+        && let Some(written) = as_copy(statements, &[filling], from, args, false)?
     {
         return Ok(written);
     }
@@ -45,49 +45,62 @@ pub enum Entries {
     Later,
 }
 
-/// As [`insert()`], of a SELECT under the snapshot that is active. `None` where this is left to INSERT: then
-/// some of the rows may be written.
-pub fn fill(
-    statements: &Statements,
-    table: &str,
-    columns: &[(String, String)],
-    from: &str,
-    args: &[Arg],
-    entries: Entries,
-) -> Result<Option<i64>> {
-    as_copy(statements, table, columns, from, args, How { as_active: true, entries })
+/// A table, and which columns of a SELECT go there.
+#[derive(Clone, Copy)]
+pub struct Filling<'a> {
+    pub table: &'a str,
+    /// Names, and expressions.
+    pub columns: &'a [(String, String)],
+    pub entries: Entries,
+    /// A column of type bigint that counts the rows, and the number of the first.
+    pub counted: Option<(&'a str, i64)>,
 }
 
-#[derive(Clone, Copy)]
-struct How {
-    /// Under the active snapshot.
-    as_active: bool,
-    entries: Entries,
+/// As [`insert()`], of a SELECT under the snapshot that is active, whose rows go to several tables at once.
+/// `None` where this is left to INSERT: then some of the rows may be written.
+pub fn fill(
+    statements: &Statements,
+    tables: &[Filling],
+    from: &str,
+    args: &[Arg],
+) -> Result<Option<i64>> {
+    as_copy(statements, tables, from, args, true)
 }
 
 fn as_copy(
     statements: &Statements,
-    table: &str,
-    columns: &[(String, String)],
+    tables: &[Filling],
     from: &str,
     args: &[Arg],
-    how: How,
+    as_active: bool,
 ) -> Result<Option<i64>> {
-    let Some(oid) = oid_of(table)? else {
-        return Ok(None);
-    };
-    // SAFETY: closed below; an error closes it with the transaction. The lock stays, as after INSERT.
+    let mut oids = Vec::new();
+    for filling in tables {
+        match oid_of(filling.table)? {
+            Some(oid) => oids.push(oid),
+            None => return Ok(None),
+        }
+    }
+    // SAFETY: closed below; an error closes them with the transaction. The locks stay, as after INSERT.
     unsafe {
-        let relation = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as i32);
+        let open = |oid: &pg_sys::Oid| pg_sys::table_open(*oid, pg_sys::RowExclusiveLock as i32);
+        let relations: Vec<pg_sys::Relation> = oids.iter().map(open).collect();
+        let mut list = Some(Vec::new());
+        for (relation, filling) in relations.iter().zip(tables) {
+            let more = selected(*relation, filling.table, filling.columns)?;
+            list = list.zip(more).map(|(list, more)| [list, more].concat());
+        }
         let mut written = None;
-        if let Some(list) = selected(relation, table, columns)? {
+        if let Some(list) = list {
             let select = format!("select {} from {from}", list.join(", "));
-            let mut receiver = Receiver::new(relation, how.entries);
-            let rows = statements.send(&select, args, receiver.destination(), how.as_active)?;
+            let mut receiver = Receiver::new(&relations, tables);
+            let rows = statements.send(&select, args, receiver.destination(), as_active)?;
             written = receiver.fits.then_some(rows);
             receiver.end();
         }
-        pg_sys::table_close(relation, pg_sys::NoLock as i32);
+        for relation in relations {
+            pg_sys::table_close(relation, pg_sys::NoLock as i32);
+        }
         Ok(written)
     }
 }
@@ -191,12 +204,19 @@ fn next_of(table: &str, column: &str) -> Result<Option<String>> {
 struct Receiver {
     /// What Postgres knows of it; the first field.
     public: pg_sys::DestReceiver,
+    /// The rows are of the tables' types, modifiers included: none is to be cast.
+    fits: bool,
+    tables: Vec<Table>,
+}
+
+/// One of the tables that they go to.
+struct Table {
     relation: pg_sys::Relation,
     state: *mut pg_sys::EState,
     result: *mut pg_sys::ResultRelInfo,
-    /// The rows are of the table's types, modifiers included: none is to be cast.
-    fits: bool,
     entries: Entries,
+    /// The place of the column that counts, and the next number.
+    counted: Option<(usize, i64)>,
     /// Holds the rows that are not written yet.
     context: pg_sys::MemoryContext,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
@@ -206,13 +226,57 @@ struct Receiver {
 
 impl Receiver {
     /// # Safety
+    /// The relations stay open until `end`.
+    unsafe fn new(relations: &[pg_sys::Relation], tables: &[Filling]) -> Receiver {
+        // SAFETY: as above.
+        let table = |(relation, filling): (&_, &_)| unsafe { Table::new(*relation, filling) };
+        Receiver {
+            public: pg_sys::DestReceiver {
+                receiveSlot: Some(receive),
+                rStartup: Some(start),
+                rShutdown: Some(nothing),
+                rDestroy: Some(nothing),
+                mydest: pg_sys::CommandDest::DestIntoRel,
+            },
+            fits: false,
+            tables: relations.iter().zip(tables).map(table).collect(),
+        }
+    }
+
+    /// Valid as long as it stays where it is.
+    fn destination(&mut self) -> *mut pg_sys::DestReceiver {
+        std::ptr::from_mut(self).cast()
+    }
+
+    /// # Safety
+    /// The row has the columns of all tables, one after the other.
+    unsafe fn add(&mut self, row: *mut pg_sys::TupleTableSlot) {
+        // SAFETY: as above.
+        unsafe {
+            pg_sys::slot_getallattrs(row);
+            let mut first = 0;
+            for table in &mut self.tables {
+                table.add((*row).tts_values.add(first), (*row).tts_isnull.add(first));
+                first += (*(*table.relation).rd_att).natts as usize;
+            }
+        }
+    }
+
+    unsafe fn end(self) {
+        // SAFETY: made in `new`.
+        self.tables.into_iter().for_each(|table| unsafe { table.end() });
+    }
+}
+
+impl Table {
+    /// # Safety
     /// The relation stays open until `end`.
-    unsafe fn new(relation: pg_sys::Relation, entries: Entries) -> Receiver {
+    unsafe fn new(relation: pg_sys::Relation, filling: &Filling) -> Table {
         // SAFETY: all of it is freed in `end`, or with the transaction.
         unsafe {
             let state = pg_sys::CreateExecutorState();
             let result = result_of(relation);
-            if entries == Entries::AtOnce {
+            if filling.entries == Entries::AtOnce {
                 pg_sys::ExecOpenIndices(result, false);
             }
             let context = pg_sys::AllocSetContextCreateExtended(
@@ -222,50 +286,41 @@ impl Receiver {
                 pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
             );
-            Receiver {
-                public: pg_sys::DestReceiver {
-                    receiveSlot: Some(receive),
-                    rStartup: Some(start),
-                    rShutdown: Some(nothing),
-                    rDestroy: Some(nothing),
-                    mydest: pg_sys::CommandDest::DestIntoRel,
-                },
-                relation,
-                state,
-                result,
-                fits: false,
-                entries,
-                context,
-                slots: Vec::new(),
-                rows: 0,
-                bytes: 0,
-            }
+            let shape = (*relation).rd_att;
+            let named = |name: &str| {
+                (0..(*shape).natts as usize).find(|place| {
+                    pgrx::name_data_to_str(&(*attribute(shape, *place)).attname) == name
+                })
+            };
+            let counted = filling.counted.and_then(|(name, first)| Some((named(name)?, first)));
+            let (slots, entries) = (Vec::new(), filling.entries);
+            Table { relation, state, result, entries, counted, context, slots, rows: 0, bytes: 0 }
         }
     }
 
-    /// Valid as long as it stays where it is.
-    fn destination(&mut self) -> *mut pg_sys::DestReceiver {
-        std::ptr::from_mut(self).cast()
-    }
-
-    unsafe fn add(&mut self, row: *mut pg_sys::TupleTableSlot) {
+    unsafe fn add(&mut self, values: *mut pg_sys::Datum, nulls: *mut bool) {
         // SAFETY: the row is of the table's shape; it is copied.
         unsafe {
+            if let Some((place, number)) = &mut self.counted {
+                *values.add(*place) = pg_sys::Datum::from(*number);
+                *nulls.add(*place) = false;
+                *number += 1;
+            }
+            let shape = (*self.relation).rd_att;
             // Where we are is freed with the SELECT, before the last rows are written.
             let before = pg_sys::MemoryContextSwitchTo((*self.state).es_query_cxt);
             if self.rows == self.slots.len() {
-                let shape = (*self.relation).rd_att;
                 let kind = &raw const pg_sys::TTSOpsHeapTuple;
                 self.slots.push(pg_sys::MakeSingleTupleTableSlot(shape, kind));
             }
             pg_sys::MemoryContextSwitchTo(self.context);
-            let tuple = pg_sys::ExecCopySlotHeapTuple(row);
+            let tuple = pg_sys::heap_form_tuple(shape, values, nulls);
             pg_sys::MemoryContextSwitchTo(before);
             let slot = self.slots[self.rows];
             pg_sys::ExecStoreHeapTuple(tuple, slot, true);
             self.rows += 1;
             self.bytes += (*tuple).t_len as usize;
-            if !(*(*self.relation).rd_att).constr.is_null() {
+            if !(*shape).constr.is_null() {
                 pg_sys::ExecConstraints(self.result, slot, self.state);
             }
             if self.rows == ROWS || self.bytes >= BYTES {
@@ -364,7 +419,7 @@ unsafe extern "C-unwind" fn receive(
     row: *mut pg_sys::TupleTableSlot,
     receiver: *mut pg_sys::DestReceiver,
 ) -> bool {
-    // SAFETY: the receiver was made in `as_copy`, and is of this type.
+    // SAFETY: the receiver was made in `as_copy`, and is of this type; the row was looked at in `start`.
     unsafe {
         let receiver = &mut *receiver.cast::<Receiver>();
         if receiver.fits {
@@ -380,16 +435,20 @@ unsafe extern "C-unwind" fn start(
     _operation: i32,
     rows: pg_sys::TupleDesc,
 ) {
-    // SAFETY: as above; both shapes have as many attributes as they say.
+    // SAFETY: as above; all shapes have as many attributes as they say.
     unsafe {
         let receiver = &mut *receiver.cast::<Receiver>();
-        let table = (*receiver.relation).rd_att;
-        let fits = |place| {
-            let (row, column) = (attribute(rows, place), attribute(table, place));
+        let shapes = receiver.tables.iter().map(|table| (*table.relation).rd_att);
+        let columns: Vec<_> = shapes
+            .flat_map(|shape| (0..(*shape).natts as usize).map(move |n| attribute(shape, n)))
+            .collect();
+        let fits = |(place, column): (usize, &*const pg_sys::FormData_pg_attribute)| {
+            let (row, column) = (attribute(rows, place), *column);
             (*row).atttypid == (*column).atttypid
                 && ((*column).atttypmod == -1 || (*row).atttypmod == (*column).atttypmod)
         };
-        receiver.fits = (*rows).natts == (*table).natts && (0..(*rows).natts as usize).all(fits);
+        receiver.fits =
+            (*rows).natts as usize == columns.len() && columns.iter().enumerate().all(fits);
     }
 }
 

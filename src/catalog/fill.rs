@@ -1,15 +1,16 @@
 //! The first fill: the targets of a flow out of all items of a source, where nothing is there yet.
 //!
 //! Nothing is to be found, compared, or decided about then. Each table is written by one statement over
-//! the whole source, and its indexes are built afterwards. What fails is undone, and left to an update that
-//! goes batch by batch: that finds out which items are at fault.
+//! the whole source, ledger and outbox of a target together, and its indexes are built afterwards. What fails is
+//! undone, and left to an update that goes batch by batch: that finds out which items are at fault.
 
 use super::apply::Writer;
-use super::bulk::{self, Entries};
+use super::bulk::{self, Entries, Filling};
 use super::compose::{self, Items};
 use super::detect;
 use super::error::{Error, Result};
-use super::indexes;
+use super::external::ledger;
+use super::indexes::{self, Written};
 use super::model::{Flow, Source, Target, numbered};
 use super::role::ActingAs;
 use super::sql::{self, arg};
@@ -54,24 +55,21 @@ pub fn fill(
     let locks_pass = indexes::locks_pass();
     let filled = subtransaction(
         || {
-            let items = track(source, logic, at)?;
+            let tracked = track(source, logic, at)?;
+            let items = tracked.rows;
             let mut counts = Counts { seen: items, evaluated: items, ..Counts::default() };
             let steps = writers.len() as i64 + 1;
             tell(items / steps, items);
-            let mut to_index = vec![(source.tracking.clone(), items)];
+            let mut to_index = vec![tracked];
             for (n, writer) in writers.iter().enumerate() {
-                let target = writer.target;
-                let entries = entries(target);
-                let rows = write(flow, source, target, entries)?;
+                let (rows, written) = write(flow, source, writer.target, at)?;
                 counts.upserted += rows;
-                if entries == Entries::Later {
-                    to_index.push((target.relation_name(), rows));
-                }
+                to_index.extend(written);
                 tell(items * (n as i64 + 2) / steps, items);
             }
             // Last of all: it can keep others from reading.
-            for (table, rows) in to_index {
-                if !indexes::add_entries(&table, rows, locks_pass)? {
+            for written in &to_index {
+                if !indexes::add_entries(written, locks_pass)? {
                     return Err(Stop::Undone);
                 }
             }
@@ -106,12 +104,14 @@ fn is_stored(source: &Source) -> Result<bool> {
 /// Whether a target takes rows as they come: those of two items cannot meet there, and those of one not
 /// unnoticed.
 fn fits(target: &Target) -> Result<bool> {
-    match target.relation {
-        Some(relation) => {
-            Ok(takes_rows(target)? && target_table::refuses_keys_twice(relation, &target.key)?)
-        }
-        None => Ok(false),
-    }
+    let Some(relation) = target.relation.filter(|_| target.covered.is_some()) else {
+        return Ok(false);
+    };
+    let takes_all = match &target.external {
+        Some(external) => ledger::takes_all(target, external)?,
+        None => takes_rows(target)?,
+    };
+    Ok(takes_all && target_table::refuses_keys_twice(relation, &target.key)?)
 }
 
 /// Whether to write to a target is to write rows and index entries, and each row is one item's from the start.
@@ -136,8 +136,12 @@ fn entries(target: &Target) -> Entries {
     }
 }
 
-/// Writes the tracking rows of all items; returns how many.
-fn track(source: &Source, logic: LogicId, at: ProcessOrdinal) -> std::result::Result<i64, Stop> {
+/// Writes the tracking rows of all items.
+fn track(
+    source: &Source,
+    logic: LogicId,
+    at: ProcessOrdinal,
+) -> std::result::Result<Written, Stop> {
     let keys = numbered("k", source.key.len());
     let mut columns: Vec<(String, String)> =
         keys.iter().map(|k| (k.clone(), format!("s.{k}"))).collect();
@@ -150,23 +154,36 @@ fn track(source: &Source, logic: LogicId, at: ProcessOrdinal) -> std::result::Re
     columns.extend(rest.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let from = format!("({}) as s", detect::all(source));
     let args = [arg(at.0), arg(logic.0)];
-    let statements = statements()?;
-    bulk::fill(&statements, &source.tracking, &columns, &from, &args, Entries::Later)?
-        .ok_or(Stop::Undone)
+    let filling = Filling {
+        table: &source.tracking,
+        columns: &columns,
+        entries: Entries::Later,
+        counted: None,
+    };
+    let rows = bulk::fill(&statements()?, &[filling], &from, &args)?.ok_or(Stop::Undone)?;
+    Ok(Written::new(source.tracking.clone(), rows, columns))
 }
 
-/// Evaluates all items, and writes the rows of a target; returns how many.
+/// Evaluates all items, and writes the rows of a target; returns how many, and which tables lack index entries.
 fn write(
     flow: &Flow,
     source: &Source,
     target: &Target,
-    entries: Entries,
-) -> std::result::Result<i64, Stop> {
-    let columns = columns(target);
-    let from = format!("({}) as n", compose::evaluate(flow, source, target, Items::All));
+    at: ProcessOrdinal,
+) -> std::result::Result<(i64, Vec<Written>), Stop> {
+    let evaluated = compose::evaluate(flow, source, target, Items::All);
     let statements = statements()?;
-    bulk::fill(&statements, &target.relation_name(), &columns, &from, &[], entries)?
-        .ok_or(Stop::Undone)
+    if let Some(external) = &target.external {
+        let written = ledger::add_all(&statements, target, external, &evaluated, at.0)?;
+        let written = written.ok_or(Stop::Undone)?;
+        return Ok((written[0].rows, written.into()));
+    }
+    let (table, columns, entries) = (target.relation_name(), columns(target), entries(target));
+    let filling = Filling { table: &table, columns: &columns, entries, counted: None };
+    let rows = bulk::fill(&statements, &[filling], &format!("({evaluated}) as n"), &[])?
+        .ok_or(Stop::Undone)?;
+    let later = (entries == Entries::Later).then(|| Written::new(table, rows, columns));
+    Ok((rows, later.into_iter().collect()))
 }
 
 /// Rows are written while they are read: by functions of constraints and indexes, too, which need not be fit

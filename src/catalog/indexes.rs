@@ -6,6 +6,7 @@ use pgrx::{PgList, pg_sys};
 use super::bulk;
 use super::error::{Error, Result};
 use super::role::ActingAs;
+use super::tuples::attribute;
 
 /// For no more rows than this an index is not built anew: a new file costs more.
 const FEW: i64 = 1000;
@@ -21,10 +22,27 @@ pub fn locks_pass() -> bool {
     !unsafe { pg_sys::IsTransactionBlock() }
 }
 
+/// A table that rows were written to.
+pub struct Written {
+    table: String,
+    pub rows: i64,
+    /// Of all others they have no value.
+    columns: Vec<String>,
+}
+
+impl Written {
+    /// Columns by their names, with what was written to them.
+    pub fn new(table: String, rows: i64, columns: Vec<(String, String)>) -> Written {
+        Written { table, rows, columns: columns.into_iter().map(|(name, _)| name).collect() }
+    }
+}
+
 /// Writes the entries of all rows of this subtransaction's in a table, which has none of any of them.
 /// `false` where they are not as many as that: then some have entries. Where locks do not pass they are taken
 /// on a table alone that nobody else sees yet.
-pub fn add_entries(table: &str, rows: i64, locks_pass: bool) -> Result<bool> {
+pub fn add_entries(written: &Written, locks_pass: bool) -> Result<bool> {
+    let Written { table, rows, columns } = written;
+    let rows = *rows;
     let oid = bulk::oid_of(table)?
         .ok_or_else(|| Error::internal(format!("table {table} does not exist")))?;
     // SAFETY: closed below; an error closes it with the transaction. What was written is to be seen.
@@ -32,7 +50,8 @@ pub fn add_entries(table: &str, rows: i64, locks_pass: bool) -> Result<bool> {
         pg_sys::CommandCounterIncrement();
         let relation = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as i32);
         let indexes = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));
-        let indexes: Vec<pg_sys::Oid> = indexes.iter_oid().collect();
+        let takes = |index: &pg_sys::Oid| takes_rows(relation, *index, columns);
+        let indexes: Vec<pg_sys::Oid> = indexes.iter_oid().filter(takes).collect();
         let build = rows > FEW && may_lock(relation, locks_pass) && lock(oid, &indexes);
         let all = build || indexes.is_empty() || row_by_row(relation) == rows;
         pg_sys::table_close(relation, NO_LOCK);
@@ -42,6 +61,32 @@ pub fn add_entries(table: &str, rows: i64, locks_pass: bool) -> Result<bool> {
             }
         }
         Ok(all)
+    }
+}
+
+/// Whether an index has entries of rows that have values in these columns alone: not if it is of those that have
+/// one in another.
+unsafe fn takes_rows(table: pg_sys::Relation, index: pg_sys::Oid, columns: &[String]) -> bool {
+    // SAFETY: an index of an open table; a NullTest and a Var are what their tags say.
+    unsafe {
+        let relation = pg_sys::index_open(index, pg_sys::AccessShareLock as i32);
+        let condition =
+            PgList::<pg_sys::Node>::from_pg(pg_sys::RelationGetIndexPredicate(relation));
+        pg_sys::index_close(relation, NO_LOCK);
+        let [Some(node), None] = [condition.get_ptr(0), condition.get_ptr(1)] else { return true };
+        if (*node).type_ != pg_sys::NodeTag::T_NullTest {
+            return true;
+        }
+        let test = &*node.cast::<pg_sys::NullTest>();
+        let var = test.arg.cast::<pg_sys::Var>();
+        if test.nulltesttype != pg_sys::NullTestType::IS_NOT_NULL
+            || (*var).xpr.type_ != pg_sys::NodeTag::T_Var
+            || (*var).varattno <= 0
+        {
+            return true;
+        }
+        let column = attribute((*table).rd_att, (*var).varattno as usize - 1);
+        columns.iter().any(|c| c == pgrx::name_data_to_str(&(*column).attname))
     }
 }
 

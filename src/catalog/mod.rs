@@ -40,6 +40,7 @@ pub mod registry;
 pub mod report;
 pub mod role;
 pub mod sql;
+pub mod stream;
 pub mod subtransaction;
 pub mod target_table;
 pub mod tuples;

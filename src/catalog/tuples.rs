@@ -11,6 +11,7 @@ use super::error::{Error, Result};
 use super::model::{Column, numbered};
 use super::plans;
 use super::sql::Arg;
+use super::stream::Row;
 
 /// A column of a [`Rows`].
 #[derive(Clone, Debug)]
@@ -143,23 +144,13 @@ impl Rows {
 
     /// A column (from 0) of the row just read, valid until the next is read.
     pub fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
-        // SAFETY: the slot holds a row; slot_getsomeattrs fills the arrays up to the column.
-        unsafe {
-            let slot = &mut *self.slot;
-            if (slot.tts_nvalid as usize) <= column {
-                pg_sys::slot_getsomeattrs_int(slot, column as i32 + 1);
-            }
-            match *slot.tts_isnull.add(column) {
-                true => None,
-                false => Some(*slot.tts_values.add(column)),
-            }
-        }
+        // SAFETY: the slot holds the row just read.
+        unsafe { Row::of(self.slot) }.datum(column)
     }
 
     pub fn get<T: pgrx::FromDatum>(&self, column: usize) -> Option<T> {
-        let datum = self.datum(column)?;
-        // SAFETY: the column's type is the one this Rows was declared with.
-        unsafe { T::from_datum(datum, false) }
+        // SAFETY: as above; the column's type is the one this Rows was declared with.
+        unsafe { Row::of(self.slot) }.get(column)
     }
 
     /// Adds the rows of another of the same shape.

@@ -25,6 +25,9 @@ use crate::targets::{self, Connector, Prepared, Target};
 /// An outbox that is larger than that is emptied when all of it is sent: bytes.
 const LARGE: i64 = 1024 * 1024;
 
+/// Changes of a first batch, at most.
+const FIRST: usize = 5000;
+
 /// A connection that nothing was sent over for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -132,13 +135,9 @@ impl Sender {
         {
             let arrived = match way.task.state() {
                 State::Running => {
-                    let after = way.batch.upto;
                     sending.way = Some(way);
                     step.busy = true;
-                    if sending.next.is_none() {
-                        sending.next = read(flow, target, sending.connector, after)?;
-                    }
-                    return Ok(());
+                    return self.read_ahead(flow, target);
                 }
                 State::Done(arrived) => arrived,
                 State::Lost => {
@@ -153,7 +152,19 @@ impl Sender {
                 return Err(failed);
             }
         }
-        self.send(flow, target, step)
+        self.send(flow, target, step)?;
+        self.read_ahead(flow, target)
+    }
+
+    /// Reads the batch after one that is on its way, unless it is there.
+    fn read_ahead(&mut self, flow: &str, target: i32) -> Result<(), Failed> {
+        if let Some(sending) = self.targets.get_mut(&target)
+            && let Some(way) = &sending.way
+            && sending.next.is_none()
+        {
+            sending.next = read(flow, target, sending.connector, way.batch.upto)?;
+        }
+        Ok(())
     }
 
     /// A batch is back. Settles it, or records what hindered it.
@@ -336,7 +347,7 @@ fn begin(flow: &str, target: i32, next: Option<(Batch, Arc<Shape>)>) -> Result<B
         // Of another shape it is not any more: the outbox has been made anew.
         Some((batch, read_for)) if *read_for == shape => Some(batch),
         _ => {
-            let size = size(connector);
+            let size = first_size(connector);
             outbox::read(
                 &ready.flow,
                 declared,
@@ -362,6 +373,12 @@ fn trouble(error: Error) -> Trouble {
 
 fn size(connector: &Connector) -> Size {
     Size { changes: connector.batch.changes, bytes: connector.batch.bytes }
+}
+
+/// Of a batch before which there is none on its way: the connection has nothing to do while it is read.
+fn first_size(connector: &Connector) -> Size {
+    let Size { changes, bytes } = size(connector);
+    Size { changes: changes.min(FIRST), bytes }
 }
 
 /// Reads the batch after one that is on its way.

@@ -3,10 +3,12 @@
 
 use pgrx::pg_sys;
 
+use super::outbox;
 use super::tables::{self, FINGERPRINT};
 use crate::catalog::apply::Names;
-use crate::catalog::bulk;
+use crate::catalog::bulk::{self, Entries, Filling};
 use crate::catalog::error::Result;
+use crate::catalog::indexes::Written;
 use crate::catalog::model::all_equal;
 use crate::catalog::model::{External, Target, numbered};
 use crate::catalog::sql::{self, arg, literal};
@@ -70,7 +72,7 @@ pub fn upsert(
     let fingerprint = fingerprint(target, "n.c");
     if first_time {
         let from = "coco_output as n";
-        add(statements, target, names, &fingerprint, from)?;
+        add(statements, target, &fingerprint, from)?;
         return send(statements, target, external, from, version);
     }
     let mut columns = tuples::typed("c", &target.columns);
@@ -132,21 +134,80 @@ pub fn upsert(
         ),
         &[],
     )?;
-    add(&writing, target, names, "n.fingerprint", "coco_outgoing as n where not n.known")?;
+    add(&writing, target, "n.fingerprint", "coco_outgoing as n where not n.known")?;
     send(&writing, target, external, "coco_outgoing as n", version)
 }
 
-/// Adds keys to the ledger.
-fn add(
+/// Whether [`add_all`] is possible: nothing is there, and both tables are as they were made.
+pub fn takes_all(target: &Target, external: &External) -> Result<bool> {
+    let ledger = target.relation_name();
+    Ok(bulk::is_fit(&ledger, &in_ledger(target, "n.fingerprint"))?
+        && bulk::is_fit(&external.outbox, &in_outbox(target))?
+        && outbox::is_empty(external)?)
+}
+
+/// Notes all rows of a SELECT, and has them sent. It is run once: what is sent is what was noted. Both tables are
+/// empty, and get no index entries. `None` as of [`bulk::fill`].
+pub fn add_all(
     statements: &Statements,
     target: &Target,
-    names: &Names,
-    fingerprint: &str,
-    from: &str,
-) -> Result<i64> {
-    let keys = target.key.iter().map(|k| k.name.clone());
-    let mut columns: Vec<(String, String)> = keys.zip(names.new_key.iter().cloned()).collect();
+    external: &External,
+    select: &str,
+    version: i64,
+) -> Result<Option<[Written; 2]>> {
+    let ledger = target.relation_name();
+    let keys = in_ledger(target, "n.fingerprint");
+    let mut rows = in_outbox(target);
+    rows.push(("position".to_owned(), "null::pg_catalog.int8".to_owned()));
+    let first = outbox::next_position(external)?;
+    let tables = [
+        Filling { table: &ledger, columns: &keys, entries: Entries::Later, counted: None },
+        Filling {
+            table: &external.outbox,
+            columns: &rows,
+            entries: Entries::Later,
+            counted: Some(("position", first)),
+        },
+    ];
+    // Not pulled up: each column is computed once a row.
+    let from = format!(
+        "(select n.*, {} as fingerprint from ({select} offset 0) as n offset 0) as n",
+        fingerprint(target, "n.c")
+    );
+    let Some(count) = bulk::fill(statements, &tables, &from, &[arg(version)])? else {
+        return Ok(None);
+    };
+    if count > 0 {
+        outbox::given_out(external, first + count - 1)?;
+    }
+    Ok(Some([
+        Written::new(ledger, count, keys),
+        Written::new(external.outbox.clone(), count, rows),
+    ]))
+}
+
+/// The columns of a ledger, and where their values are.
+fn in_ledger(target: &Target, fingerprint: &str) -> Vec<(String, String)> {
+    let values = tables::outbox_key(target).into_iter().map(|c| format!("n.{c}"));
+    let mut columns: Vec<(String, String)> =
+        target.key.iter().map(|k| k.name.clone()).zip(values).collect();
     columns.push((FINGERPRINT.to_owned(), fingerprint.to_owned()));
+    columns
+}
+
+/// The columns of an outbox but for the position, and where their values are; `$1` is the version.
+fn in_outbox(target: &Target) -> Vec<(String, String)> {
+    let count = target.columns.len();
+    let mut columns: Vec<(String, String)> =
+        numbered("c", count).into_iter().zip(numbered("n.c", count)).collect();
+    columns.push(("version".to_owned(), "$1".to_owned()));
+    columns.push(("upsert".to_owned(), "true".to_owned()));
+    columns
+}
+
+/// Adds keys to the ledger.
+fn add(statements: &Statements, target: &Target, fingerprint: &str, from: &str) -> Result<i64> {
+    let columns = in_ledger(target, fingerprint);
     bulk::insert(statements, &target.relation_name(), &columns, from, &[])
 }
 
@@ -158,10 +219,5 @@ fn send(
     from: &str,
     version: i64,
 ) -> Result<i64> {
-    let count = target.columns.len();
-    let mut columns: Vec<(String, String)> =
-        numbered("c", count).into_iter().zip(numbered("n.c", count)).collect();
-    columns.push(("version".to_owned(), "$1".to_owned()));
-    columns.push(("upsert".to_owned(), "true".to_owned()));
-    bulk::insert(statements, &external.outbox, &columns, from, &[arg(version)])
+    bulk::insert(statements, &external.outbox, &in_outbox(target), from, &[arg(version)])
 }

@@ -5,6 +5,8 @@
 //! visible before.
 
 use std::collections::HashMap;
+use std::collections::hash_map::{DefaultHasher, Entry as Slot};
+use std::hash::{Hash, Hasher};
 
 use pgrx::pg_sys;
 
@@ -14,7 +16,8 @@ use crate::catalog::locks;
 use crate::catalog::model::{External, Flow, Target, all_equal, numbered};
 use crate::catalog::role::{ActingAs, Settings};
 use crate::catalog::sql::{self, arg};
-use crate::catalog::tuples::{self, OneSnapshot, RowColumn, Rows, Statements};
+use crate::catalog::stream::{self, Row};
+use crate::catalog::tuples::{OneSnapshot, Statements};
 use crate::engine::backoff;
 use crate::engine::delivery::{Change, Encoding, Refused, Values};
 
@@ -45,28 +48,19 @@ pub fn read(
     encoding: Encoding,
     size: Size,
 ) -> Result<Option<Batch>> {
-    let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-    let mut columns = vec![
-        RowColumn::new("position", pg_sys::INT8OID),
-        RowColumn::new("version", pg_sys::INT8OID),
-        RowColumn::new("upsert", pg_sys::BOOLOID),
-        RowColumn::new("refused", pg_sys::BOOLOID),
-    ];
-    let head = columns.len();
-    let values = match encoding {
-        Encoding::Binary => {
-            columns.extend(tuples::typed("c", &target.columns));
-            numbered("o.c", target.columns.len()).join(", ")
-        }
-        Encoding::Json => {
-            columns.extend(["key", "row"].map(|name| RowColumn::new(name, pg_sys::TEXTOID)));
-            json(target)
-        }
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    // In the order of the index, so that no more is read than is taken: an outbox is rarely analysed.
+    for way in ["enable_seqscan", "enable_bitmapscan", "enable_sort"] {
+        acting.set(way, "off")?;
+    }
+    let (values, also) = match encoding {
+        Encoding::Binary => (numbered("o.c", target.columns.len()).join(", "), String::new()),
+        Encoding::Json => json(target),
     };
     let select = |condition: &str| {
         format!(
             "select o.position, o.version, o.upsert, o.refused is not null, {values}
-               from {} as o where {condition} order by o.position limit {}",
+               from {} as o{also} where {condition} order by o.position limit {}",
             external.outbox, size.changes
         )
     };
@@ -77,66 +71,103 @@ pub fn read(
     );
     let _snapshot = OneSnapshot::take();
     let statements = Statements::connect()?;
-    let mut rows = Rows::new(&columns)?;
+    let mut reading = Reading {
+        encoder: Encoder::new(target, encoding)?,
+        batch: Batch { changes: vec![], positions: vec![], upto: after },
+        places: HashMap::new(),
+        entries: size.changes,
+        bytes: size.bytes,
+    };
     if refused {
-        statements.select_into(&due, &[], &mut rows)?;
+        stream::each(&statements, &due, &[], &mut |row| reading.add(row))?;
     }
-    let of_refused = rows.len();
-    if of_refused < size.changes {
-        statements.select_into(&fresh, &[arg(after)], &mut rows)?;
+    if reading.has_room() {
+        stream::each(&statements, &fresh, &[arg(after)], &mut |row| reading.add(row))?;
     }
-    let mut encoder = Encoder::new(target, encoding, head)?;
-    let mut batch = Batch { changes: vec![], positions: vec![], upto: after };
-    let mut places: HashMap<Values, usize> = HashMap::with_capacity(rows.len());
-    let mut bytes = 0;
-    while bytes < size.bytes && rows.advance() {
-        let position = rows.get::<i64>(0).unwrap_or(0);
-        let upsert = rows.get::<bool>(2).unwrap_or(false);
-        let (key, row) = encoder.encode(&rows, upsert)?;
-        bytes += key.bytes() + row.as_ref().map_or(0, Values::bytes);
-        let version = rows.get::<i64>(1).unwrap_or(0);
-        if !rows.get::<bool>(3).unwrap_or(false) {
-            batch.upto = position;
-        }
-        let change = Change { key: key.clone(), row, version };
-        match places.get(&key) {
-            Some(place) => {
-                batch.changes[*place] = change;
-                batch.positions[*place] = position;
-            }
-            None => {
-                places.insert(key, batch.changes.len());
-                batch.changes.push(change);
-                batch.positions.push(position);
-            }
-        }
-    }
+    let batch = reading.batch;
     Ok((!batch.changes.is_empty()).then_some(batch))
 }
 
-/// Key and row of entry `o` as JSON text.
-fn json(target: &Target) -> String {
+/// A batch that is being read.
+struct Reading {
+    encoder: Encoder,
+    batch: Batch,
+    /// Where the change of a key is, by the key's hash.
+    places: HashMap<u64, usize>,
+    /// What may be added still.
+    entries: usize,
+    bytes: usize,
+}
+
+impl Reading {
+    fn has_room(&self) -> bool {
+        self.entries > 0 && self.bytes > 0
+    }
+
+    /// Adds an entry; returns whether there is room for another.
+    fn add(&mut self, entry: Row) -> Result<bool> {
+        let position = entry.get::<i64>(0).unwrap_or(0);
+        let version = entry.get::<i64>(1).unwrap_or(0);
+        let upsert = entry.get::<bool>(2).unwrap_or(false);
+        let (key, row) = self.encoder.encode(entry, upsert)?;
+        let bytes = key.bytes() + row.as_ref().map_or(0, Values::bytes);
+        let batch = &mut self.batch;
+        let change = Change { key, row, version };
+        match self.places.entry(hash(&change.key)) {
+            Slot::Vacant(slot) => {
+                slot.insert(batch.changes.len());
+                batch.changes.push(change);
+                batch.positions.push(position);
+            }
+            Slot::Occupied(place) if batch.changes[*place.get()].key == change.key => {
+                batch.changes[*place.get()] = change;
+                batch.positions[*place.get()] = position;
+            }
+            // Of another key, by chance: it is in the next batch.
+            Slot::Occupied(_) => {
+                self.entries = 0;
+                return Ok(false);
+            }
+        }
+        if !entry.get::<bool>(3).unwrap_or(false) {
+            batch.upto = position;
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.entries = self.entries.saturating_sub(1);
+        Ok(self.has_room())
+    }
+}
+
+fn hash(key: &Values) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Key and row of entry `o` as JSON text, and the relations that they are taken from.
+fn json(target: &Target) -> (String, String) {
     let named = |names: Vec<String>, columns: &[crate::catalog::model::Column]| {
         let pairs: Vec<String> =
             names.iter().zip(columns).map(|(n, c)| format!("{n} as {}", c.quoted())).collect();
-        format!(
-            "(select pg_catalog.row_to_json(r)::pg_catalog.text from (select {}) as r)",
-            pairs.join(", ")
-        )
+        pairs.join(", ")
     };
     let key: Vec<String> = outbox_key(target).iter().map(|k| format!("o.{k}")).collect();
-    format!(
-        "{}, case when o.upsert then {} end",
+    let values = "pg_catalog.row_to_json(k.*)::pg_catalog.text,
+            case when o.upsert then pg_catalog.row_to_json(r.*)::pg_catalog.text end";
+    let also = format!(
+        " cross join lateral (select {}) as k cross join lateral (select {}) as r",
         named(key, &target.key),
         named(numbered("o.c", target.columns.len()), &target.columns)
-    )
+    );
+    (values.to_owned(), also)
 }
+
+/// Columns of an entry before its values.
+const HEAD: usize = 4;
 
 /// Writes rows in the form that a connector wants.
 struct Encoder {
     encoding: Encoding,
-    /// Where the values begin.
-    head: usize,
     /// Each column's function to its binary form.
     send: Vec<pg_sys::FmgrInfo>,
     /// The places of the key columns.
@@ -147,7 +178,7 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn new(target: &Target, encoding: Encoding, head: usize) -> Result<Encoder> {
+    fn new(target: &Target, encoding: Encoding) -> Result<Encoder> {
         let mut send = Vec::new();
         if encoding == Encoding::Binary {
             for column in &target.columns {
@@ -176,18 +207,18 @@ impl Encoder {
             )
         };
         let key = target.key.iter().map(place).collect();
-        Ok(Encoder { encoding, head, send, key, buffer: Vec::new(), context })
+        Ok(Encoder { encoding, send, key, buffer: Vec::new(), context })
     }
 
-    fn encode(&mut self, rows: &Rows, upsert: bool) -> Result<(Values, Option<Values>)> {
+    fn encode(&mut self, entry: Row, upsert: bool) -> Result<(Values, Option<Values>)> {
         if self.encoding == Encoding::Json {
-            let text = |column| rows.get::<String>(column);
-            let key = text(self.head).ok_or_else(|| Error::internal("an entry has no key"))?;
-            return Ok((Values::Json(key), text(self.head + 1).map(Values::Json)));
+            let text = |column| entry.get::<String>(column);
+            let key = text(HEAD).ok_or_else(|| Error::internal("an entry has no key"))?;
+            return Ok((Values::Json(key), text(HEAD + 1).map(Values::Json)));
         }
-        let key = self.fields(rows, self.key.clone())?;
+        let key = self.fields(entry, self.key.clone())?;
         let row = match upsert {
-            true => Some(self.fields(rows, 0..self.send.len())?),
+            true => Some(self.fields(entry, 0..self.send.len())?),
             false => None,
         };
         // SAFETY: nothing of it is used any more.
@@ -195,11 +226,11 @@ impl Encoder {
         Ok((key, row))
     }
 
-    fn fields(&mut self, rows: &Rows, places: impl IntoIterator<Item = usize>) -> Result<Values> {
+    fn fields(&mut self, entry: Row, places: impl IntoIterator<Item = usize>) -> Result<Values> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         for place in places {
-            self.field(&mut buffer, place, rows.datum(self.head + place))?;
+            self.field(&mut buffer, place, entry.datum(HEAD + place))?;
         }
         let values = Values::Binary(buffer.clone());
         self.buffer = buffer;
@@ -397,6 +428,34 @@ pub fn waiting(external: &External, sent: i64) -> Result<Waiting> {
         },
     )?;
     found.into_iter().next().ok_or_else(|| Error::internal("a count returned no row"))
+}
+
+/// Whether nothing is in an outbox, sent or not.
+pub fn is_empty(external: &External) -> Result<bool> {
+    let any: Option<bool> =
+        sql::one(&format!("select true from {} limit 1", external.outbox), &[])?;
+    Ok(any.is_none())
+}
+
+/// The position of the next entry, which is given out with that. Who holds the flow's lock may then give out those
+/// that follow.
+pub fn next_position(external: &External) -> Result<i64> {
+    let _as = ActingAs::qualifying_names()?;
+    sql::one(
+        "select nextval(pg_get_serial_sequence($1, 'position')::regclass)",
+        &[arg(external.outbox.as_str())],
+    )?
+    .ok_or_else(|| Error::internal("an outbox has lost its sequence"))
+}
+
+/// All positions up to this one are given out.
+pub fn given_out(external: &External, last: i64) -> Result<()> {
+    let _as = ActingAs::qualifying_names()?;
+    sql::execute(
+        "select setval(pg_get_serial_sequence($1, 'position')::regclass, $2)",
+        &[arg(external.outbox.as_str()), arg(last)],
+    )?;
+    Ok(())
 }
 
 /// The position of the last entry; 0 where there is none.

@@ -222,10 +222,10 @@ impl Run<'_> {
         Ok(Found { counts, present, reason, set_aside })
     }
 
-    /// Fills the targets out of a source of which nothing is tracked yet. For a caller alone: a worker has
-    /// other flows too, and takes up a part at a time.
+    /// Fills the targets out of a source of which nothing is tracked yet. For a caller alone: who follows flows
+    /// has others too, and takes up a part at a time.
     fn fill(&self, source: &Source) -> Result<Option<Counts>> {
-        if !matches!(self.by, By::Caller) || self.recalling.is_some() {
+        if matches!(self.by, By::Live(..)) || self.recalling.is_some() {
             return Ok(None);
         }
         let began = now_micros();
