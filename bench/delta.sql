@@ -19,6 +19,8 @@ begin
   perform coco.create_flow(size, format('src_%s', size), format('select id, n, body from src_%s', size),
                            format('target_%s', size), '{id}', capture => 'trigger');
   perform coco.update(size);
+  execute format('create table hand_%s (id bigint primary key, n int, body text)', size);
+  execute format('insert into hand_%1$s select id, n, body from src_%1$s', size);
   commit;
 end $$;
 
@@ -69,30 +71,7 @@ call prepare('large', :items);
 vacuum analyze;
 checkpoint;
 
--- 1,000 changes, and none.
-create procedure small(run int) language plpgsql as $$
-declare items bigint := current_setting('bench.items');
-begin
-  call change('100k', 1000, 100000, run);
-  call timed('1,000 of 100,000', run, $q$ select count(*) from coco.update('100k') $q$);
-  call change('large', 1000, items, run);
-  call timed('1,000 of large', run, $q$ select count(*) from coco.update('large') $q$);
-  call timed('nothing of 20,000', run, $q$ select count(*) from coco.update('20k') $q$);
-  call timed('nothing of large', run, $q$ select count(*) from coco.update('large') $q$);
-end $$;
-select format('call small(%s)', i) from generate_series(0, 2 * :runs) i \gexec
-call checked('100k');
-call checked('large');
-
--- 1% of the large table: the flow, the flow while it is live, a materialized view, a MERGE by hand.
 -- (On PostgreSQL 14, which has no MERGE, INSERT … ON CONFLICT.)
-create materialized view view_large as select id, n, body from src_large;
-create unique index on view_large (id);
-create table hand_large (id bigint primary key, n int, body text);
-insert into hand_large select id, n, body from src_large;
-vacuum analyze view_large, hand_large;
-checkpoint;
-
 create procedure by_hand(size text) language plpgsql as $$
 begin
   if current_setting('server_version_num')::int >= 150000 then
@@ -107,6 +86,33 @@ begin
   execute format('delete from hand_%1$s t where id in (select id from changed)
      and not exists (select from src_%1$s s where s.id = t.id)', size);
 end $$;
+
+-- 1,000 changes, and none.
+create procedure small(run int) language plpgsql as $$
+declare items bigint := current_setting('bench.items');
+begin
+  call change('100k', 1000, 100000, run);
+  analyze changed;
+  commit;
+  call timed('1,000 of 100,000', run, $q$ select count(*) from coco.update('100k') $q$);
+  call timed('1,000 of 100,000, by hand', run, $q$ call by_hand('100k') $q$);
+  call change('large', 1000, items, run);
+  analyze changed;
+  commit;
+  call timed('1,000 of large', run, $q$ select count(*) from coco.update('large') $q$);
+  call timed('1,000 of large, by hand', run, $q$ call by_hand('large') $q$);
+  call timed('nothing of 20,000', run, $q$ select count(*) from coco.update('20k') $q$);
+  call timed('nothing of large', run, $q$ select count(*) from coco.update('large') $q$);
+end $$;
+select format('call small(%s)', i) from generate_series(0, 2 * :runs) i \gexec
+call checked('100k');
+call checked('large');
+
+-- 1% of the large table: the flow, the flow while it is live, a materialized view, a MERGE by hand.
+create materialized view view_large as select id, n, body from src_large;
+create unique index on view_large (id);
+vacuum analyze view_large, hand_large;
+checkpoint;
 
 create procedure percent(run int) language plpgsql as $$
 declare items bigint := current_setting('bench.items'); worker text;
@@ -135,24 +141,6 @@ begin
 end $$;
 select format('call percent(%s)', i) from generate_series(0, :runs) i \gexec
 call checked('large');
-
--- 1,000 changes by hand, in both tables: what their sizes alone come to, by the caches.
-create table hand_100k (id bigint primary key, n int, body text);
-insert into hand_100k select id, n, body from src_100k;
-vacuum analyze hand_100k, hand_large;
-create procedure small_by_hand(run int) language plpgsql as $$
-declare items bigint := current_setting('bench.items');
-begin
-  call change('100k', 1000, 100000, 2000 + run);
-  analyze changed;
-  commit;
-  call timed('1,000 of 100,000, by hand', run, $q$ call by_hand('100k') $q$);
-  call change('large', 1000, items, 2000 + run);
-  analyze changed;
-  commit;
-  call timed('1,000 of large, by hand', run, $q$ call by_hand('large') $q$);
-end $$;
-select format('call small_by_hand(%s)', i) from generate_series(0, 2 * :runs) i \gexec
 
 with median as (
   select what, percentile_cont(0.5) within group (order by ms) as ms,
