@@ -528,7 +528,7 @@ fn who_may_do_and_see_what() {
     }
     assert!(other.fails("table coco.trouble").starts_with("42501 "));
     // What works on a flow is the owner's to see.
-    owner.run("create function slow(int) returns int language plpgsql as 'begin perform pg_sleep(case $1 when 0 then 60 else 0 end); return $1; end'");
+    owner.run("create function slow(int) returns int language plpgsql as 'begin perform pg_sleep(case $1 when 0 then 20 else 0 end); return $1; end'");
     owner.run("select coco.set_query('f', null, 'select id, slow(v) as v from f_s')");
     owner.settle("f");
     owner.run("update f_s set v = 0 where id = 1");

@@ -103,16 +103,27 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether a part of the plan mentions a relation outside of it.
+    /// Whether a part of the plan mentions a relation outside of it; servers before 17 show a parameter.
     fn is_correlated(&self, node: &Value) -> bool {
         let mut own = BTreeSet::new();
         aliases_in(node, &mut own);
         let text = node.to_string();
+        if parameters(&text).any(|p| !self.is_returned(p)) {
+            return true;
+        }
         let part = |c: char| c.is_alphanumeric() || c == '_' || c == '"';
         self.aliases.difference(&own).any(|alias| {
             let name = format!("{alias}.");
             text.match_indices(&name).any(|(at, _)| !text[..at].ends_with(part))
         })
+    }
+
+    /// Whether a parameter is what an InitPlan of its own returns.
+    fn is_returned(&self, parameter: &str) -> bool {
+        let returned = self.whole.split("(returns ").skip(1);
+        returned
+            .filter_map(|rest| rest.split(')').next())
+            .any(|names| names.split(',').any(|name| name == parameter))
     }
 
     fn is_hashed(&self, subplan: &str) -> bool {
@@ -129,6 +140,14 @@ impl Walk<'_> {
     }
 }
 
+/// The parameters in a text: `$0`.
+fn parameters(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices('$').filter_map(|(at, _)| {
+        let digits = text[at + 1..].bytes().take_while(u8::is_ascii_digit).count();
+        (digits > 0).then(|| &text[at..=at + digits])
+    })
+}
+
 fn aliases_in<'a>(node: &'a Value, aliases: &mut BTreeSet<&'a str>) {
     aliases.extend(node.get("Alias").and_then(Value::as_str));
     for child in node.get("Plans").and_then(Value::as_array).into_iter().flatten() {
@@ -142,7 +161,8 @@ fn compared(conditions: &[String], alias: &str) -> Vec<String> {
     for clause in conditions.iter().flat_map(|c| c.split(" AND ")) {
         let Some((left, right)) = clause.split_once(" = ") else { continue };
         for (ours, theirs) in [(left, right), (right, left)] {
-            let foreign = theirs.contains('.') && column_of(theirs, alias).is_none();
+            let outside = theirs.contains('.') || parameters(theirs).next().is_some();
+            let foreign = outside && column_of(theirs, alias).is_none();
             let column = column_of(ours, alias).filter(|c| foreign && !columns.contains(c));
             columns.extend(column);
         }
@@ -242,6 +262,7 @@ mod tests {
     fn an_initplan_is_done_again_where_it_is_about_another_row() {
         let of = |filter: &str| {
             let mut initplan = scan("big", "InitPlan");
+            initplan["Subplan Name"] = json!("InitPlan 1 (returns $1)");
             initplan["Filter"] = json!(filter);
             let inner = json!({"Node Type": "Index Scan", "Parent Relationship": "Inner", "Alias": "s",
                                "Relation Name": "s", "Schema": "public", "Index Cond": "(s.id = 1)",
@@ -250,6 +271,9 @@ mod tests {
         };
         assert_eq!(of("(big.code = s.code)"), Some(Again::NestedLoop));
         assert_eq!(of("(big.code = 's'::text)"), None);
+        // Before PostgreSQL 17 such a row is a parameter, as what InitPlans return is.
+        assert_eq!(of("(big.code = $0)"), Some(Again::NestedLoop));
+        assert_eq!(of("(big.code = $1)"), None);
     }
 
     #[test]
