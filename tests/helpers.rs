@@ -181,3 +181,24 @@ fn a_helper_that_waits_for_its_worker_gives_way() {
     is_right(&mut db);
     assert_eq!(processes(&mut db), 1);
 }
+
+#[test]
+fn a_helper_behind_somebody_who_waits_for_its_worker_gives_way() {
+    let server = Server::preloaded(&["coco.max_workers = 2"]);
+    let mut db = server.database("queue");
+    declare(&mut db, "id = 700", "");
+    let mut other = server.connect("queue");
+    other.run("select pg_advisory_lock(42)");
+    db.run("update d set v = v + 1");
+    helper(&mut db);
+    db.until("select count(*) = 1 from pg_stat_activity where wait_event = 'CocoHelper' or wait_event = 'Extension'");
+    // The worker has written to the target; the helper has not yet, and comes after this one.
+    let mut locker = server.connect("queue");
+    let locking = std::thread::spawn(move || {
+        locker.run("begin; lock table t in access exclusive mode; commit")
+    });
+    db.until("select count(*) = 1 from pg_locks where not granted and relation = 't'::regclass");
+    other.run("select pg_advisory_unlock(42)");
+    locking.join().expect("the lock");
+    is_right(&mut db);
+}

@@ -173,10 +173,14 @@ pub fn flows_if_free() -> Result<bool> {
     Ok(unsafe { pg_sys::ConditionalLockRelationOid(class()?, lock) })
 }
 
-/// Whether a process waits for a lock that this one has.
+/// Whether a process waits for a lock that this one has: itself, or behind others who wait for it.
 pub fn waits_for_us(pid: i32) -> Result<bool> {
     let waits = sql::one::<bool>(
-        "select pg_catalog.pg_backend_pid() = any (pg_catalog.pg_blocking_pids($1))",
+        "with recursive ahead(pid) as (
+           select pg_catalog.unnest(pg_catalog.pg_blocking_pids($1))
+           union
+           select pg_catalog.unnest(pg_catalog.pg_blocking_pids(a.pid)) from ahead as a)
+         select exists (select from ahead as a where a.pid operator(pg_catalog.=) pg_catalog.pg_backend_pid())",
         &[sql::arg(pid)],
     )?;
     Ok(waits == Some(true))
