@@ -86,6 +86,7 @@ comment on table coco.target is 'Targets of flows, their queries and their views
 create table coco.delivery (
   target     int primary key references coco.target on delete cascade,
   sent       bigint not null default 0,
+  filling    bigint,
   sent_at    timestamptz,
   attempts   int not null default 0,
   of_server  boolean not null default false,

@@ -200,6 +200,7 @@ create function coco.normalize_text(text text) returns text
 
 create function coco.fingerprint(variadic "any") returns uuid
   language c stable parallel safe
+  cost 30
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'coco_fingerprint';
 

@@ -145,20 +145,82 @@ fn matrix(side: &mut dyn Side) {
                     change(&server, &format!("delete from docs where id = {}", 10 + n));
                 }
             }
-            let mut db = settled(&server);
-            let expected = pairs(&mut db, QUERY, "q.id, q.n");
-            assert!(!expected.is_empty());
-            let there = side.rows();
-            let extra: Vec<_> = there.keys().filter(|k| !expected.contains_key(*k)).collect();
-            let differ: Vec<_> =
-                expected.iter().filter(|(k, row)| there.get(*k) != Some(row)).collect();
-            assert!(
-                extra.is_empty() && differ.is_empty(),
-                "after {point}, changing: {changing}: extra {extra:?}, missing or different {differ:?}"
-            );
-            db.verify("f");
+            compare(side, &mut settled(&server), &format!("after {point}, changing: {changing}"));
         }
     }
+}
+
+/// Everything that the query gives is there, and nothing else.
+fn compare(side: &mut dyn Side, db: &mut Session, when: &str) {
+    let expected = pairs(db, QUERY, "q.id, q.n");
+    assert!(!expected.is_empty());
+    let there = side.rows();
+    let extra: Vec<_> = there.keys().filter(|k| !expected.contains_key(*k)).collect();
+    let differ: Vec<_> = expected.iter().filter(|(k, row)| there.get(*k) != Some(row)).collect();
+    assert!(
+        extra.is_empty() && differ.is_empty(),
+        "{when}: extra {extra:?}, missing or different {differ:?}"
+    );
+    db.verify("f");
+}
+
+/// The same of first fills, of which what is to be sent is with the process that dies: what goes on is another
+/// update, or a worker.
+fn fills(side: &mut dyn Side) {
+    let server = Server::preloaded(&["restart_after_crash = on"]);
+    let mut db = server.database("crashes");
+    db.run(&side.server());
+    db.run("create table docs (id int primary key, body text not null)");
+    for point in POINTS {
+        for live in [false, true] {
+            change(
+                &server,
+                "insert into docs select i, repeat('a', i % 7) from generate_series(1, 6000) i
+                 on conflict (id) do update set body = excluded.body",
+            );
+            let mut db = server.connect("crashes");
+            db.run(&format!(
+                "select coco.create_flow('f', 'docs', $$ {QUERY} $$, 'out', '{{id,n}}', server => 'there')"
+            ));
+            dies_at_update(&server, point);
+            change(&server, "delete from docs where id % 5 = 0");
+            change(&server, "update docs set body = body || 'b' where id % 3 = 0");
+            let mut db = match live {
+                true => {
+                    change(&server, "select coco.start('f')");
+                    settled(&server)
+                }
+                false => {
+                    change(&server, "select * from coco.update('f')");
+                    server.connect("crashes")
+                }
+            };
+            compare(side, &mut db, &format!("a fill that ends at {point}, live: {live}"));
+            let waits = db.text("select count(*)::text from coco.deliveries where unsent > 0");
+            assert_eq!(waits, "0", "{point}, live: {live}");
+            // Nothing of it is there for the next.
+            if live {
+                db.run("select coco.stop('f')");
+            }
+            db.run("truncate docs");
+            db.run("select * from coco.update('f')");
+            assert!(side.rows().is_empty());
+            db.run("select coco.drop_flow('f', keep_targets => true)");
+        }
+    }
+}
+
+/// An update of which the worker dies at this point.
+fn dies_at_update(server: &Server, point: &str) {
+    let deaths = || server.log().matches(&format!("dying at \"{point}\"")).count();
+    let before = deaths();
+    server.reload(&[&format!("coco.crash_point = '{point}'")]);
+    until("the worker dies", || {
+        let dies = |mut c: postgres::Client| c.batch_execute("select * from coco.update('f')");
+        server.try_connect("crashes").and_then(dies).ok();
+        deaths() > before
+    });
+    server.reload(&["coco.crash_point = ''"]);
 }
 
 /// Makes a change, of which a worker dies at this point.
@@ -210,4 +272,14 @@ fn another_postgres_ends_up_right_wherever_the_worker_dies() {
 #[test]
 fn kafka_ends_up_right_wherever_the_worker_dies() {
     matrix(&mut Kafka(server::kafka()));
+}
+
+#[test]
+fn a_webhook_is_filled_wherever_the_first_update_dies() {
+    fills(&mut Hook(Receiver::start()));
+}
+
+#[test]
+fn another_postgres_is_filled_wherever_the_first_update_dies() {
+    fills(&mut Postgres::start());
 }

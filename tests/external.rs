@@ -312,6 +312,23 @@ fn an_update_that_is_cancelled_ends_its_worker_and_loses_nothing() {
     let mut db = with_hook("external_cancel", &receiver);
     db.run("insert into docs select i, 'b' || i from generate_series(1, 10) i");
     declare(&mut db, "f");
+    // What a fill sends only its process has: it is evaluated and sent once more.
+    is_cancelled(&mut db, &receiver);
+    assert_eq!(text(&mut db.client, "select unsent::text from coco.deliveries"), "10");
+    assert_eq!(counted(&mut db, "f"), (10, 10, 0, 0));
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
+    // The rest waits in the outbox.
+    db.run("update docs set body = 'c' || id where id < 5; delete from docs where id = 9");
+    is_cancelled(&mut db, &receiver);
+    assert_eq!(text(&mut db.client, "select unsent::text from coco.deliveries"), "5");
+    assert_eq!(counted(&mut db, "f"), (0, 0, 0, 0));
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
+    assert_eq!(text(&mut db.client, "select unsent::text from coco.deliveries"), "0");
+}
+
+/// An update that is cancelled while what it sends is on its way.
+fn is_cancelled(db: &mut TestDb, receiver: &Receiver) {
+    receiver.forget_requests();
     receiver.next(Fault::Hold);
     let mut session = db.connect();
     let cancel = session.cancel_token();
@@ -330,8 +347,130 @@ fn an_update_that_is_cancelled_ends_its_worker_and_loses_nothing() {
               where backend_type = 'coco update' and datname = current_database()",
         ) == "0"
     });
+}
+
+#[test]
+fn a_fill_of_a_target_that_is_down_waits_in_the_outbox() {
+    let mut receiver = Receiver::start();
+    let mut db = with_hook("external_fill_down", &receiver);
+    db.run("alter server hook options (add batch_size '100')");
+    db.run("insert into docs select i, repeat('b' || i, 30) from generate_series(1, 3000) i");
+    declare(&mut db, "f");
+    receiver.stop();
+    fails(&mut db.client, "select * from coco.update('f')", "08001");
+    assert_eq!(text(&mut db.client, "select unsent::text from coco.deliveries"), "3000");
+    // It changes meanwhile: what is newer comes after.
+    db.run("update docs set body = 'new' where id = 7; delete from docs where id = 8");
+    fails(&mut db.client, "select * from coco.update('f')", "08001");
+    receiver.start_again();
     assert_eq!(counted(&mut db, "f"), (0, 0, 0, 0));
     assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
+    // The other way round: it goes down while it is being filled.
+    db.run(&format!(
+        "select coco.create_flow('g', 'docs', '{UPPER}', 'other', '{{id}}', server => 'hook')"
+    ));
+    receiver.forget_requests();
+    receiver.next(Fault::KeepHalf);
+    fails(&mut db.client, "select * from coco.update('g')", "08006");
+    db.run("update docs set body = 'newer' where id = 7");
+    assert_eq!(counted(&mut db, "g"), (1, 1, 0, 0));
+    assert_eq!(receiver.rows("g", "other"), expected(&mut db.client, UPPER, "q.id"));
+}
+
+#[test]
+fn a_fill_that_takes_long_waits_in_the_outbox() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_fill_long", &receiver);
+    // 1,000 are sent at once.
+    db.run("insert into docs select i, 'b' || i from generate_series(1, 8000) i");
+    declare(&mut db, "f");
+    receiver.next(Fault::Hold);
+    let mut session = db.connect();
+    let waiting = std::thread::spawn(move || {
+        session.batch_execute("select * from coco.update('f')").expect("an update");
+    });
+    let outbox = text(&mut db.client, "select outbox::text from coco.target");
+    let waits = format!("select count(*)::text from {outbox}");
+    until("it is sent", || !receiver.requests().is_empty());
+    assert_eq!(text(&mut db.client, &waits), "0");
+    std::thread::sleep(std::time::Duration::from_secs(11));
+    receiver.release();
+    waiting.join().expect("a session");
+    assert_eq!(text(&mut db.client, &waits), "7000");
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
+}
+
+#[test]
+fn a_flow_is_dropped_while_an_update_is_between_two_parts() {
+    let mut db = TestDb::new("external_drop_between");
+    let mut other = TestDb::new("external_drop_between_there");
+    server_for(&mut db, &other);
+    db.run(
+        "create table docs (id int primary key);
+         create function gate(id int) returns text language plpgsql as
+         'begin
+            if id = 130 then perform pg_advisory_lock_shared(77); perform pg_advisory_unlock_shared(77); end if;
+            return id::text;
+          end';
+         insert into docs values (0);
+         select coco.create_flow('f', 'docs', 'select id, gate(id) as body from docs', 'there', '{id}', server => 'pg')",
+    );
+    counted(&mut db, "f");
+    // Parts of at least 40 changes: the first is on its way, the second is evaluated.
+    for first in [1, 41, 81, 121, 161] {
+        db.run(&format!("insert into docs select i from generate_series({first}, {first} + 39) i"));
+    }
+    db.run("select pg_advisory_lock(77)");
+    let mut in_the_way = other.connect();
+    in_the_way.batch_execute("begin; lock table there in share mode").expect("a lock");
+    let mut session = db.connect();
+    let waiting = std::thread::spawn(move || {
+        session.batch_execute("set coco.batch_size = 10").expect("a setting");
+        let result = session.batch_execute("select * from coco.update('f')");
+        result.err().and_then(|e| e.code().map(|c| c.code().to_owned()))
+    });
+    let waits = |what: &str, client: &mut Client| {
+        let sql = format!(
+            "select count(*)::text from pg_locks l join pg_stat_activity a using (pid)
+              where not l.granted and l.locktype = '{what}' and a.datname = current_database()"
+        );
+        text(client, &sql) == "1"
+    };
+    until("the first part is on its way", || waits("relation", &mut other.client));
+    until("the second part waits", || waits("advisory", &mut db.client));
+    let mut session = db.connect();
+    let dropping = std::thread::spawn(move || {
+        session.batch_execute("select coco.drop_flow('f', keep_targets => false)")
+    });
+    until("who drops waits for that", || waits("object", &mut db.client));
+    db.run("select pg_advisory_unlock(77)");
+    until("who drops has the flow", || !waits("object", &mut db.client));
+    in_the_way.batch_execute("commit").expect("a commit");
+    dropping.join().expect("a session").expect("it is dropped");
+    assert_eq!(waiting.join().expect("a session").as_deref(), Some("42704"));
+    assert_eq!(text(&mut other.client, "select to_regclass('there')::text"), "");
+}
+
+#[test]
+fn another_query_comes_while_a_fill_is_sent() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_fill_query", &receiver);
+    db.run("insert into docs select i, 'b' || i from generate_series(1, 3000) i");
+    db.run("alter server hook options (add batch_size '1000')");
+    declare(&mut db, "f");
+    receiver.next(Fault::Hold);
+    let mut session = db.connect();
+    let waiting = std::thread::spawn(move || {
+        let result = session.batch_execute("select * from coco.update('f')");
+        result.err().and_then(|e| e.code().map(|c| c.code().to_owned()))
+    });
+    until("it is sent", || !receiver.requests().is_empty());
+    let query = "select id, lower(body) as body, length(body) as size from docs";
+    db.run(&format!("select coco.set_query('f', 'out', '{query}')"));
+    receiver.release();
+    assert_eq!(waiting.join().expect("a session").as_deref(), Some("40001"));
+    assert_eq!(counted(&mut db, "f"), (3000, 3000, 0, 0));
+    assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, query, "q.id"));
 }
 
 #[test]

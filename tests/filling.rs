@@ -104,6 +104,30 @@ fn a_fill_writes_what_batches_write() {
             ", fingerprint => 'coco.normalize_text(body)'",
             "",
         ),
+        // Planned over all of the source, with these joins and this subquery.
+        ("rightly", "select s.id, m.name from names m right join src s using (n)", "{id}", "", ""),
+        (
+            "joined",
+            "select x.id, x.up, m.name from names m
+               join (select id, n, upper(body) as up from src) x using (n) where x.up is not null",
+            "{id}",
+            "",
+            "",
+        ),
+        // Over all of it these would be something else than over each item.
+        (
+            "kept",
+            "select s.id, m.name from names m left join src s using (n) where s.id is not null",
+            "{id}",
+            "",
+            "",
+        ),
+        ("counted", "select id, (select count(*) from src) as many from src", "{id}", "", ""),
+        ("twice", "select a.id, b.id as other from src a join src b on a.n = b.n", "{id}", "", ""),
+        ("numbered", "select id, row_number() over (order by id) as no from src", "{id}", "", ""),
+        ("limited", "select id, body from src limit 1", "{id}", "", ""),
+        ("firsts", "select distinct on (n) id, n from src order by n, id", "{id}", "", ""),
+        ("sums", "select id, sum(n) over () as n from src group by id, src.n", "{id}", "", ""),
     ] {
         let declare = |flow: &str| {
             format!(

@@ -131,7 +131,7 @@ comment on view coco.deliveries is 'Your targets outside this database. One that
 comment on column coco.deliveries.flow is 'The flow''s name.';
 comment on column coco.deliveries.target is 'What the target was declared as.';
 comment on column coco.deliveries.server is 'The foreign server.';
-comment on column coco.deliveries.unsent is 'Entries of the outbox that are to be sent, counted up to 100,000. A key that changed twice has two.';
+comment on column coco.deliveries.unsent is 'Entries of the outbox that are to be sent, counted up to 100,000; a key that changed twice has two. And the rows of a first fill that its process sends.';
 comment on column coco.deliveries.refused is 'Rows that the target has refused; coco.errors lists them.';
 comment on column coco.deliveries.sent_at is 'When something last arrived.';
 comment on column coco.deliveries.attempts is 'Errors in a row, of the server or the target; 0 where nothing hinders it.';

@@ -29,6 +29,8 @@ pub struct Backlog {
     done: Option<RefCell<HashSet<i32>>>,
     /// When it was begun: microseconds since 1970.
     pub began: i64,
+    /// What is found is sent by this process, to targets outside this database.
+    pub sends: bool,
 }
 
 struct Set {
@@ -72,9 +74,9 @@ pub struct Slice {
 
 impl Backlog {
     /// For an update that takes several transactions, and looks at each source once.
-    pub fn once() -> Backlog {
+    pub fn once(sends: bool) -> Backlog {
         let began = super::update::now_micros();
-        Backlog { done: Some(RefCell::default()), began, ..Backlog::default() }
+        Backlog { done: Some(RefCell::default()), began, sends, ..Backlog::default() }
     }
 
     pub fn is_done(&self, source: &Source) -> bool {

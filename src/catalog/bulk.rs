@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 
 use super::error::Result;
 use super::sql::{self, Arg, arg, ident, literal};
-use super::tuples::{Statements, attribute};
+use super::tuples::{Rows, Statements, attribute};
 
 /// Rows, and about so many bytes of them, that are written at once: as COPY has it.
 const ROWS: usize = 1000;
@@ -23,7 +23,7 @@ pub fn insert(
 ) -> Result<i64> {
     let filling = Filling { table, columns, entries: Entries::AtOnce, counted: None };
     if statements.reads_many_rows()
-        && let Some(written) = as_copy(statements, &[filling], from, args, false)?
+        && let Some(written) = as_copy(statements, &[filling], None, from, args, false)?
     {
         return Ok(written);
     }
@@ -45,6 +45,15 @@ pub enum Entries {
     Later,
 }
 
+/// Rows that are kept, and which columns of a SELECT they are made of.
+pub struct Keeping<'a> {
+    pub rows: &'a mut Rows,
+    /// An expression for each column but the first, which counts.
+    pub expressions: Vec<String>,
+    /// The number of the first row.
+    pub first: i64,
+}
+
 /// A table, and which columns of a SELECT go there.
 #[derive(Clone, Copy)]
 pub struct Filling<'a> {
@@ -56,20 +65,22 @@ pub struct Filling<'a> {
     pub counted: Option<(&'a str, i64)>,
 }
 
-/// As [`insert()`], of a SELECT under the snapshot that is active, whose rows go to several tables at once.
-/// `None` where this is left to INSERT: then some of the rows may be written.
+/// As [`insert()`], of a SELECT under the snapshot that is active, whose rows go to several tables at once, and
+/// are kept. `None` where this is left to INSERT: then some of the rows may be written.
 pub fn fill(
     statements: &Statements,
     tables: &[Filling],
+    keeping: Option<Keeping>,
     from: &str,
     args: &[Arg],
 ) -> Result<Option<i64>> {
-    as_copy(statements, tables, from, args, true)
+    as_copy(statements, tables, keeping, from, args, true)
 }
 
 fn as_copy(
     statements: &Statements,
     tables: &[Filling],
+    keeping: Option<Keeping>,
     from: &str,
     args: &[Arg],
     as_active: bool,
@@ -90,10 +101,19 @@ fn as_copy(
             let more = selected(*relation, filling.table, filling.columns)?;
             list = list.zip(more).map(|(list, more)| [list, more].concat());
         }
+        if relations.iter().zip(tables).any(|(r, filling)| runs_functions(*r, filling.entries)) {
+            statements.by_one_process();
+        }
         let mut written = None;
-        if let Some(list) = list {
+        if let Some(mut list) = list {
+            if let Some(keeping) = &keeping {
+                list.push("null::pg_catalog.int8".to_owned());
+                list.extend_from_slice(&keeping.expressions);
+            }
+            // Once several processes are at work none is given out.
+            pg_sys::GetCurrentTransactionId();
             let select = format!("select {} from {from}", list.join(", "));
-            let mut receiver = Receiver::new(&relations, tables);
+            let mut receiver = Receiver::new(&relations, tables, keeping);
             let rows = statements.send(&select, args, receiver.destination(), as_active)?;
             written = receiver.fits.then_some(rows);
             receiver.end();
@@ -102,6 +122,16 @@ fn as_copy(
             pg_sys::table_close(relation, pg_sys::NoLock as i32);
         }
         Ok(written)
+    }
+}
+
+/// Whether functions of constraints or indexes run for each row that is written: they need not be fit to run
+/// while several processes read.
+unsafe fn runs_functions(relation: pg_sys::Relation, entries: Entries) -> bool {
+    // SAFETY: an open relation.
+    unsafe {
+        let constraints = (*(*relation).rd_att).constr;
+        entries == Entries::AtOnce || !constraints.is_null() && (*constraints).num_check > 0
     }
 }
 
@@ -201,12 +231,13 @@ fn next_of(table: &str, column: &str) -> Result<Option<String>> {
 
 /// Where the rows of a SELECT go.
 #[repr(C)]
-struct Receiver {
+struct Receiver<'a> {
     /// What Postgres knows of it; the first field.
     public: pg_sys::DestReceiver,
     /// The rows are of the tables' types, modifiers included: none is to be cast.
     fits: bool,
     tables: Vec<Table>,
+    keeping: Option<Keeping<'a>>,
 }
 
 /// One of the tables that they go to.
@@ -224,10 +255,14 @@ struct Table {
     bytes: usize,
 }
 
-impl Receiver {
+impl<'a> Receiver<'a> {
     /// # Safety
     /// The relations stay open until `end`.
-    unsafe fn new(relations: &[pg_sys::Relation], tables: &[Filling]) -> Receiver {
+    unsafe fn new(
+        relations: &[pg_sys::Relation],
+        tables: &[Filling],
+        keeping: Option<Keeping<'a>>,
+    ) -> Receiver<'a> {
         // SAFETY: as above.
         let table = |(relation, filling): (&_, &_)| unsafe { Table::new(*relation, filling) };
         Receiver {
@@ -240,6 +275,7 @@ impl Receiver {
             },
             fits: false,
             tables: relations.iter().zip(tables).map(table).collect(),
+            keeping,
         }
     }
 
@@ -249,7 +285,7 @@ impl Receiver {
     }
 
     /// # Safety
-    /// The row has the columns of all tables, one after the other.
+    /// The row has the columns of all tables, one after the other, and of what is kept.
     unsafe fn add(&mut self, row: *mut pg_sys::TupleTableSlot) {
         // SAFETY: as above.
         unsafe {
@@ -258,6 +294,13 @@ impl Receiver {
             for table in &mut self.tables {
                 table.add((*row).tts_values.add(first), (*row).tts_isnull.add(first));
                 first += (*(*table.relation).rd_att).natts as usize;
+            }
+            if let Some(Keeping { rows, first: number, .. }) = &mut self.keeping {
+                let values = (*row).tts_values.add(first);
+                let nulls = (*row).tts_isnull.add(first);
+                *values = pg_sys::Datum::from(*number + rows.len() as i64);
+                *nulls = false;
+                rows.push_whole(values, nulls);
             }
         }
     }
@@ -438,7 +481,8 @@ unsafe extern "C-unwind" fn start(
     // SAFETY: as above; all shapes have as many attributes as they say.
     unsafe {
         let receiver = &mut *receiver.cast::<Receiver>();
-        let shapes = receiver.tables.iter().map(|table| (*table.relation).rd_att);
+        let kept = receiver.keeping.as_ref().map(|keeping| keeping.rows.shape());
+        let shapes = receiver.tables.iter().map(|table| (*table.relation).rd_att).chain(kept);
         let columns: Vec<_> = shapes
             .flat_map(|shape| (0..(*shape).natts as usize).map(move |n| attribute(shape, n)))
             .collect();

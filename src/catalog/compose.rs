@@ -15,6 +15,8 @@
 
 use pgrx::pg_sys;
 
+use super::analysis;
+use super::error::Result;
 use super::model::{Column, Flow, Source, Target, all_equal, numbered};
 use super::sql::ident;
 use super::tuples::{self, RowColumn};
@@ -114,6 +116,37 @@ fn composed(
         query = target.query,
         columns = numbered("c", target.columns.len()).join(", "),
     )
+}
+
+/// The query over all of a source at once, as `c1…`, where that has the same rows as over one item after the
+/// other: Postgres then plans it as a whole, for several processes, too. The caller acts as the flow's owner.
+pub fn at_once(flow: &Flow, source: &Source, target: &Target) -> Result<Option<String>> {
+    if source.grouped || !flow.memoised.is_empty() {
+        return Ok(None);
+    }
+    let shadows: Vec<String> = flow
+        .sources
+        .iter()
+        .map(|s| {
+            let columns: Vec<String> = s.used.iter().map(|c| format!("s.{}", c.quoted())).collect();
+            match s.id == source.id {
+                true => format!(
+                    "{} as (select {} from {} as s)",
+                    ident(&s.name),
+                    columns.join(", "),
+                    s.relation_name
+                ),
+                false => format!("{} as ({})", ident(&s.name), empty_shadow(s)),
+            }
+        })
+        .collect();
+    let sql = format!(
+        "with {}\nselect q.* from (\n{}\n) as q ({})",
+        shadows.join(", "),
+        target.query,
+        numbered("c", target.columns.len()).join(", "),
+    );
+    Ok(analysis::is_row_by_row(&sql, &source.name)?.then_some(sql))
 }
 
 /// The query over everything, under its own column names: what the target must hold.

@@ -9,8 +9,10 @@ use super::bulk::{self, Entries, Filling};
 use super::compose::{self, Items};
 use super::detect;
 use super::error::{Error, Result};
-use super::external::ledger;
+use super::external::held::Held;
+use super::external::ledger::{self, Added};
 use super::indexes::{self, Written};
+use super::locks;
 use super::model::{Flow, Source, Target, numbered};
 use super::role::ActingAs;
 use super::sql::{self, arg};
@@ -19,6 +21,17 @@ use super::target_table;
 use super::tuples::Statements;
 use crate::engine::counts::Counts;
 use crate::engine::version::{LogicId, ProcessOrdinal};
+
+/// Of a source of more bytes than that what is to be sent goes into the outbox: it would not be kept for long
+/// enough.
+const HOLDS: i64 = 1 << 30;
+
+/// What was filled.
+pub struct Filled {
+    pub counts: Counts,
+    /// What this process is to send.
+    pub held: Vec<Held>,
+}
 
 /// Why nothing was filled.
 enum Stop {
@@ -34,24 +47,28 @@ impl From<Error> for Stop {
 }
 
 /// Fills the targets out of a source of which nothing is tracked; `None` where that is left to an update
-/// by batches. Under the snapshot that is active; the caller acts as the flow's owner. `tell` hears
-/// of the items that are done, and how many there are.
+/// by batches. Under the snapshot that is active; the caller acts as the flow's owner. `sends`: whether this
+/// process sends what is to be sent. `tell` hears of the items that are done, and how many there are.
 pub fn fill(
     flow: &Flow,
     source: &Source,
     writers: &[Writer],
     logic: LogicId,
     at: ProcessOrdinal,
+    sends: bool,
     tell: impl Fn(i64, i64),
-) -> Result<Option<Counts>> {
-    if !flow.memoised.is_empty() || !is_stored(source)? {
+) -> Result<Option<Filled>> {
+    if !flow.memoised.is_empty() {
         return Ok(None);
     }
+    let Some(bytes) = stored(source)? else { return Ok(None) };
+
     for writer in writers {
         if !writer.fresh || !fits(writer.target)? {
             return Ok(None);
         }
     }
+    let _as = ActingAs::sharing_rows()?;
     let locks_pass = indexes::locks_pass();
     let filled = subtransaction(
         || {
@@ -61,10 +78,17 @@ pub fn fill(
             let steps = writers.len() as i64 + 1;
             tell(items / steps, items);
             let mut to_index = vec![tracked];
+            let mut held = vec![];
             for (n, writer) in writers.iter().enumerate() {
-                let (rows, written) = write(flow, source, writer.target, at)?;
-                counts.upserted += rows;
-                to_index.extend(written);
+                // The lock outlives the transaction, with what is kept.
+                let hold = sends
+                    && writer.target.external.is_some()
+                    && bytes <= HOLDS
+                    && locks::target(writer.target.id)?;
+                let added = write(flow, source, writer.target, at, hold)?;
+                counts.upserted += added.rows;
+                to_index.extend(added.written);
+                held.extend(added.held);
                 tell(items * (n as i64 + 2) / steps, items);
             }
             // Last of all: it can keep others from reading.
@@ -73,32 +97,42 @@ pub fn fill(
                     return Err(Stop::Undone);
                 }
             }
-            Ok(counts)
+            // What took long is not to be lost with this process.
+            let (over, held): (Vec<Held>, _) = held.into_iter().partition(Held::is_over);
+            for held in over {
+                let target = flow.targets.iter().find(|target| target.id == held.target);
+                if let Some((target, external)) =
+                    target.and_then(|t| Some((t, t.external.as_ref()?)))
+                {
+                    held.queue(flow, target, external, None)?;
+                }
+            }
+            Ok(Filled { counts, held })
         },
         // Whatever it is, it is found again, and recorded for the items that it is about.
         |_| Stop::Undone,
     );
     match filled {
-        Ok(counts) => Ok(Some(counts)),
+        Ok(filled) => Ok(Some(filled)),
         Err(Stop::Undone) => Ok(None),
         Err(Stop::Flow(error)) => Err(error),
     }
 }
 
-/// Whether all of a source is read as of the snapshot, however often: a view may compute its rows, and a foreign
-/// table's are elsewhere. What is tracked would not be what was evaluated.
-fn is_stored(source: &Source) -> Result<bool> {
+/// The size of a source in bytes, where all of it is read as of the snapshot, however often: a view may compute its
+/// rows, and a foreign table's are elsewhere. What is tracked would not be what was evaluated.
+fn stored(source: &Source) -> Result<Option<i64>> {
     let _as = ActingAs::qualifying_names()?;
-    let stored = sql::one::<bool>(
+    sql::one::<i64>(
         "with recursive part(relation) as (
            select $1::oid
            union all
            select i.inhrelid from part join pg_catalog.pg_inherits i on i.inhparent = relation)
-         select bool_and(c.relkind in ('r', 'p', 'm'))
-           from part join pg_catalog.pg_class c on c.oid = relation",
+         select sum(pg_table_size(relation))::int8
+           from part join pg_catalog.pg_class c on c.oid = relation
+         having bool_and(c.relkind in ('r', 'p', 'm'))",
         &[arg(source.relation)],
-    )?;
-    Ok(stored == Some(true))
+    )
 }
 
 /// Whether a target takes rows as they come: those of two items cannot meet there, and those of one not
@@ -160,37 +194,37 @@ fn track(
         entries: Entries::Later,
         counted: None,
     };
-    let rows = bulk::fill(&statements()?, &[filling], &from, &args)?.ok_or(Stop::Undone)?;
+    let rows = bulk::fill(&statements()?, &[filling], None, &from, &args)?.ok_or(Stop::Undone)?;
     Ok(Written::new(source.tracking.clone(), rows, columns))
 }
 
-/// Evaluates all items, and writes the rows of a target; returns how many, and which tables lack index entries.
+/// Evaluates all items, and writes the rows of a target.
 fn write(
     flow: &Flow,
     source: &Source,
     target: &Target,
     at: ProcessOrdinal,
-) -> std::result::Result<(i64, Vec<Written>), Stop> {
-    let evaluated = compose::evaluate(flow, source, target, Items::All);
+    hold: bool,
+) -> std::result::Result<Added, Stop> {
+    let evaluated = match compose::at_once(flow, source, target)? {
+        Some(at_once) => at_once,
+        None => compose::evaluate(flow, source, target, Items::All),
+    };
     let statements = statements()?;
     if let Some(external) = &target.external {
-        let written = ledger::add_all(&statements, target, external, &evaluated, at.0)?;
-        let written = written.ok_or(Stop::Undone)?;
-        return Ok((written[0].rows, written.into()));
+        let added = ledger::add_all(&statements, flow, target, external, &evaluated, at.0, hold)?;
+        return added.ok_or(Stop::Undone);
     }
     let (table, columns, entries) = (target.relation_name(), columns(target), entries(target));
     let filling = Filling { table: &table, columns: &columns, entries, counted: None };
-    let rows = bulk::fill(&statements, &[filling], &format!("({evaluated}) as n"), &[])?
+    let rows = bulk::fill(&statements, &[filling], None, &format!("({evaluated}) as n"), &[])?
         .ok_or(Stop::Undone)?;
     let later = (entries == Entries::Later).then(|| Written::new(table, rows, columns));
-    Ok((rows, later.into_iter().collect()))
+    Ok(Added { rows, written: later.into_iter().collect(), held: None })
 }
 
-/// Rows are written while they are read: by functions of constraints and indexes, too, which need not be fit
-/// for several processes.
 fn statements() -> Result<Statements> {
     let statements = Statements::connect()?;
     statements.reads_many();
-    statements.by_one_process();
     Ok(statements)
 }

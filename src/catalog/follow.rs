@@ -137,7 +137,7 @@ pub fn begin(
              coco.start puts triggers back."
         );
     }
-    if live.is_some() && matches!(following.looking, Looking::All) {
+    if live.is_some() && !mode.evaluates_all() && matches!(following.looking, Looking::All) {
         let rest = source.refresh.unwrap_or(REFRESH);
         let stored = cursor::load(source)?;
         let since = stored.filter(|s| s.cursor.logic == logic).map(|s| s.age);

@@ -130,7 +130,7 @@ pub fn deliveries() -> Result<Vec<Delivery>> {
                 flow: flow.name.clone(),
                 target: external.name.clone(),
                 server: external.server.clone(),
-                unsent: waiting.unsent,
+                unsent: waiting.unsent + state.filling.map_or(0, |last| (last - state.sent).max(0)),
                 refused: waiting.refused,
                 state,
             });

@@ -128,6 +128,20 @@ impl ActingAs {
         Ok(acting)
     }
 
+    /// The same role, for statements that compute something of each row of a table: they are planned as if to hand
+    /// a row from one process to another cost less than to compute a fingerprint of it, as is so. With Postgres'
+    /// own figure a single process does it all. Nor are they compiled: functions take the time.
+    pub fn sharing_rows() -> Result<ActingAs> {
+        const HANDED_OVER: f64 = 0.01;
+        let acting = ActingAs::same();
+        // SAFETY: reads the backend's own state.
+        if unsafe { pg_sys::parallel_tuple_cost } > HANDED_OVER {
+            acting.set("parallel_tuple_cost", &HANDED_OVER.to_string())?;
+        }
+        acting.set("jit", "off")?;
+        Ok(acting)
+    }
+
     fn switch(to: pg_sys::Oid, add: i32) -> ActingAs {
         let mut user = pg_sys::InvalidOid;
         let mut security = 0;

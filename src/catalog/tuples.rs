@@ -51,6 +51,8 @@ pub struct Rows {
     len: usize,
     /// The types of its columns.
     types: String,
+    /// The places of columns whose values may be elsewhere.
+    variable: Vec<usize>,
     /// It outlives the transaction that it was made in, and is filled there.
     held: bool,
 }
@@ -116,12 +118,20 @@ impl Rows {
             pg_sys::MemoryContextSwitchTo(before);
             let types: Vec<String> =
                 columns.iter().map(|c| format!("{}.{}", c.type_oid.to_u32(), c.typmod)).collect();
-            Ok(Rows { store, shape, slot, context, len: 0, types: types.join(","), held })
+            let types = types.join(",");
+            let is_variable = |place: &usize| (*attribute(shape, *place)).attlen == -1;
+            let variable = (0..columns.len()).filter(is_variable).collect();
+            Ok(Rows { store, shape, slot, context, len: 0, types, variable, held })
         }
     }
 
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// The types of its columns, as Postgres has them.
+    pub fn shape(&self) -> pg_sys::TupleDesc {
+        self.shape
     }
 
     /// Reads the next row; `false` at the end. Its columns are read with [`Rows::datum`].
@@ -177,13 +187,30 @@ impl Rows {
 
     /// The rows that come next, `most` of them; the columns are those it was made with.
     pub fn take(&mut self, columns: &[RowColumn], most: usize) -> Result<Rows> {
+        self.take_some(columns, most, usize::MAX)
+    }
+
+    /// The same, but no more than have so many bytes together, and one.
+    pub fn take_some(&mut self, columns: &[RowColumn], most: usize, bytes: usize) -> Result<Rows> {
         let mut some = Rows::new(columns)?;
-        while some.len < most && self.advance() {
-            // SAFETY: both slots are of one shape.
-            unsafe { pg_sys::tuplestore_puttupleslot(some.store, self.slot) };
+        let mut taken = 0;
+        while some.len < most && taken < bytes && self.advance() {
+            // SAFETY: both slots are of one shape. A slot for minimal tuples holds one that was read.
+            unsafe {
+                pg_sys::tuplestore_puttupleslot(some.store, self.slot);
+                let slot = &*self.slot.cast::<pg_sys::MinimalTupleTableSlot>();
+                taken += (*slot.mintuple).t_len as usize;
+            }
             some.len += 1;
         }
         Ok(some)
+    }
+
+    /// Goes to where the first `read` rows were read.
+    pub fn seek(&mut self, read: usize) {
+        self.rewind();
+        // SAFETY: the store lives as long as self.
+        unsafe { pg_sys::tuplestore_skiptuples(self.store, read as i64, true) };
     }
 
     /// Writes all rows as bytes, for another process of this server: each after its length. Values are
@@ -252,6 +279,33 @@ impl Rows {
             rows.len += 1;
         }
         Ok(rows)
+    }
+
+    /// Adds a row of values of a statement's; what they refer to elsewhere is fetched, so that nothing of it is
+    /// needed later.
+    ///
+    /// # Safety
+    /// There are as many values as columns, of their types.
+    pub unsafe fn push_whole(&mut self, values: *mut pg_sys::Datum, nulls: *mut bool) {
+        // SAFETY: as above; the store copies the row.
+        unsafe {
+            let mut fetched = Vec::new();
+            for place in &self.variable {
+                if *nulls.add(*place) {
+                    continue;
+                }
+                let value = &mut *values.add(*place);
+                let varlena = value.cast_mut_ptr::<pg_sys::varlena>();
+                if pgrx::varlena::varatt_is_1b_e(varlena) {
+                    let whole = pg_sys::detoast_attr(varlena);
+                    *value = pg_sys::Datum::from(whole);
+                    fetched.push(whole);
+                }
+            }
+            pg_sys::tuplestore_putvalues(self.store, self.shape, values, nulls);
+            fetched.into_iter().for_each(|whole| pg_sys::pfree(whole.cast()));
+        }
+        self.len += 1;
     }
 
     /// Adds a row; the values are copied.

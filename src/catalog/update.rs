@@ -19,6 +19,8 @@ use super::batch::{Action, Batch, Item};
 use super::declare;
 use super::detect::{self, Candidate, Candidates};
 use super::error::{Error, Result};
+use super::external::delivery;
+use super::external::held::Held;
 use super::follow::{Kept, Remembered};
 use super::generation;
 use super::history;
@@ -185,9 +187,19 @@ impl<'a> By<'a> {
 }
 
 /// Brings the targets of a flow a part of the way to up to date, in a transaction of its own: until
-/// there is no `more`.
-pub fn part(name: &str, mode: Mode, limits: Limits, backlog: &Backlog) -> Result<Turn> {
-    run(&*ready::locked(name)?, mode, limits, By::Parts(backlog))
+/// there is no `more`. `None` where somebody else is at it, and that is not to be waited for.
+pub fn part(
+    name: &str,
+    mode: Mode,
+    limits: Limits,
+    backlog: &Backlog,
+    wait: bool,
+) -> Result<Option<Turn>> {
+    let ready = match wait {
+        true => Some(ready::locked(name)?),
+        false => ready::locked_if_free(name)?,
+    };
+    ready.map(|ready| run(&ready, mode, limits, By::Parts(backlog))).transpose()
 }
 
 /// What a worker has done for a live flow.
@@ -207,6 +219,8 @@ pub struct Turn {
     pub again: Option<Duration>,
     /// The flow has targets outside this database, which are sent to afterwards.
     pub external: bool,
+    /// What this process is to send, once this is committed.
+    pub held: Vec<Held>,
 }
 
 impl Turn {
@@ -222,6 +236,7 @@ impl Turn {
 /// or it is not live any more.
 pub fn turn(
     name: &str,
+    mode: Mode,
     limits: Limits,
     remembered: &Remembered,
     backlog: &Backlog,
@@ -229,7 +244,7 @@ pub fn turn(
 ) -> Result<Option<Turn>> {
     match ready::locked_if_free(name)? {
         Some(ready) if ready.flow.live && !ready.flow.paused => {
-            run(&ready, Mode::Normal, limits, By::Live(remembered, backlog, helpers)).map(Some)
+            run(&ready, mode, limits, By::Live(remembered, backlog, helpers)).map(Some)
         }
         _ => Ok(None),
     }
@@ -264,6 +279,12 @@ fn run(ready: &Ready, mode: Mode, limits: Limits, by: By) -> Result<Turn> {
     }
     let began = generation::now();
     let turn = follow_sources(flow, logic, mode, limits, by)?;
+    if mode == Mode::Reexport && !turn.more && turn.held.is_empty() {
+        // All that was kept by a process that is gone is in the outboxes now.
+        for target in flow.targets.iter().filter(|t| t.external.is_some()) {
+            delivery::filled(target.id)?;
+        }
+    }
     // What ran may not be what was fingerprinted: then nothing of it is to be kept as that.
     if generation::now() != began && logic_is_another(flow, logic)? {
         return Err(changed(flow));
@@ -271,7 +292,8 @@ fn run(ready: &Ready, mode: Mode, limits: Limits, by: By) -> Result<Turn> {
     Ok(turn)
 }
 
-fn changed(flow: &Flow) -> Error {
+/// An update that went by a query which is another now.
+pub fn changed(flow: &Flow) -> Error {
     Error::new(
         pgrx::PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
         format!("the logic of flow \"{}\" changed while it was being updated", flow.name),
@@ -301,6 +323,7 @@ fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: B
         uncaptured: false,
         again: None,
         external: flow.is_external(),
+        held: vec![],
     };
     for source in &flow.sources {
         let began = Instant::now();

@@ -56,7 +56,9 @@ pub fn ask(jobs: Vec<Job>) -> Result<Vec<Outcome>, Error> {
         .map_err(|e| Error::internal(format!("no thread could be started: {e}")))?;
     loop {
         match task.state() {
-            State::Running => pause(Duration::from_secs(1), Waiting::Provider),
+            State::Running => {
+                pause(Duration::from_secs(1), Waiting::Provider);
+            }
             State::Done(outcomes) => return Ok(outcomes),
             State::Lost => return Err(Error::internal("the provider has failed")),
         }

@@ -21,6 +21,7 @@ use crate::catalog::locks;
 use crate::catalog::memo::{self, resolve};
 use crate::catalog::update::{self, Limits, Turn};
 use crate::engine::counts::Counts;
+use crate::engine::decide::Mode;
 use crate::engine::history::{By, Entry, Reason, Stretch};
 
 /// Workers a database, at most.
@@ -69,7 +70,8 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         stretches: HashMap::new(),
         first: 0,
         others: HashMap::new(),
-        sender: Sender::default(),
+        sender: Sender::new(),
+        interrupted: HashSet::new(),
         helpers: Helpers::default(),
         local: HashSet::new(),
         complained: HashMap::new(),
@@ -97,6 +99,8 @@ struct Worker {
     /// Further workers, which the first one has started.
     others: HashMap<u16, DynamicBackgroundWorker>,
     sender: Sender,
+    /// Flows that are to be sent as a whole once more.
+    interrupted: HashSet<i32>,
     helpers: Helpers,
     /// Flows that cannot be sent, and what was said of it.
     complained: HashMap<i32, String>,
@@ -131,6 +135,7 @@ impl Worker {
                         let live = |id: &i32| flows.iter().any(|f| f.id == *id);
                         self.remembered.retain(|id, _| live(id));
                         self.backlogs.retain(|id, _| live(id));
+                        self.interrupted.retain(live);
                         self.behind.retain(|id, _| live(id));
                         self.mended.retain(|id, _| live(id));
                         let stopped = self.stretches.iter_mut().filter(|(id, _)| !live(id));
@@ -244,6 +249,9 @@ impl Worker {
         match self.sender.step(&flow.name) {
             Ok(step) => {
                 self.complained.remove(&flow.id);
+                if step.interrupted && self.interrupted.insert(flow.id) {
+                    self.backlogs.remove(&flow.id);
+                }
                 match (pause, step.again) {
                     (Some(pause), Some(again)) => Some(pause.min(again)),
                     _ => pause,
@@ -270,9 +278,13 @@ impl Worker {
         let behind = self.behind.entry(flow.id).or_default();
         let limits = limits(if alone { *behind } else { 0 });
         let remembered = self.remembered.entry(flow.id).or_default();
-        let backlog = self.backlogs.entry(flow.id).or_default();
+        // What a process was to send that is gone, nobody knows: all is sent once more.
+        let interrupted = self.interrupted.contains(&flow.id);
+        let mode = if interrupted { Mode::Reexport } else { Mode::Normal };
+        let new = || if interrupted { Backlog::once(false) } else { Backlog::default() };
+        let backlog = self.backlogs.entry(flow.id).or_insert_with(new);
         let mut turn = transaction(|| {
-            let turn = update::turn(&flow.name, limits, remembered, backlog, &self.helpers)?;
+            let turn = update::turn(&flow.name, mode, limits, remembered, backlog, &self.helpers)?;
             if turn.is_some() && flow.attempts > 0 {
                 live::recovered(flow)?;
             }
@@ -282,6 +294,10 @@ impl Worker {
         let Some(done) = &mut turn else { return Ok(None) };
         remembered.keep(std::mem::take(&mut done.kept));
         *behind = if done.more { *behind + 1 } else { 0 };
+        if interrupted && !done.more {
+            self.interrupted.remove(&flow.id);
+            self.backlogs.remove(&flow.id);
+        }
         let mended = self.mended.get(&flow.id).is_some_and(|at| at.elapsed() < MEND);
         if done.uncaptured && !mended {
             self.mended.insert(flow.id, Instant::now());

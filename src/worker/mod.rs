@@ -161,15 +161,16 @@ fn wait(timeout: Duration, waiting: Waiting) {
     attend();
 }
 
-/// The same for a session, whose settings do not change in the middle of a statement.
-pub fn pause(timeout: Duration, waiting: Waiting) {
+/// The same for a session, whose settings do not change in the middle of a statement; returns whether the latch
+/// was set.
+pub fn pause(timeout: Duration, waiting: Waiting) -> bool {
     let event = waiting::event(waiting);
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     let socket = runtime::socket();
     let events = events | socket.map_or(0, |_| pg_sys::WL_SOCKET_READABLE);
     // SAFETY: the process's own latch, and a socket of its own.
-    unsafe {
-        pg_sys::WaitLatchOrSocket(
+    let woken = unsafe {
+        let woken = pg_sys::WaitLatchOrSocket(
             pg_sys::MyLatch,
             events as i32,
             socket.unwrap_or(-1),
@@ -177,10 +178,12 @@ pub fn pause(timeout: Duration, waiting: Waiting) {
             event,
         );
         pg_sys::ResetLatch(pg_sys::MyLatch);
-    }
+        woken
+    };
     runtime::listen();
     log::report_waiting();
     pgrx::check_for_interrupts!();
+    woken & pg_sys::WL_LATCH_SET as i32 != 0
 }
 
 /// Does what signals have asked for.

@@ -14,16 +14,14 @@ use super::runtime::{self, State, Task};
 use super::transaction::{Failed, transaction};
 use super::waiting::Waiting;
 use crate::catalog::error::Error;
-use crate::catalog::external::outbox::{self, Batch, Size};
-use crate::catalog::external::{delivery, server};
+use crate::catalog::external::batch::{Batch, Size};
+use crate::catalog::external::held::Held;
+use crate::catalog::external::{delivery, outbox, server};
 use crate::catalog::model::{External, Flow, Target as Declared};
-use crate::catalog::{declare, locks, ready, sql, subtransaction};
+use crate::catalog::{declare, locks, ready, sql, subtransaction, update};
 use crate::engine::delivery::{Change, Refused, Shape, Trouble};
 use crate::targets::options::{Access, Options};
 use crate::targets::{self, Connector, Prepared, Target};
-
-/// An outbox that is larger than that is emptied when all of it is sent: bytes.
-const LARGE: i64 = 1024 * 1024;
 
 /// Changes of a first batch, at most.
 const FIRST: usize = 5000;
@@ -32,11 +30,14 @@ const FIRST: usize = 5000;
 const IDLE: Duration = Duration::from_secs(60);
 
 /// The targets that this process sends to.
-#[derive(Default)]
 pub struct Sender {
     targets: HashMap<i32, Sending>,
     /// Those that no other process sends to.
-    held: HashSet<i32>,
+    ours: HashSet<i32>,
+    /// What first fills have to send, and the outboxes do not have.
+    held: HashMap<i32, Held>,
+    /// Outboxes are emptied as soon as they can be.
+    empties: bool,
 }
 
 /// What is on its way to one target.
@@ -87,9 +88,67 @@ pub struct Step {
     pub refused: i64,
     /// A target could not be sent to.
     pub troubled: bool,
+    /// Who was to send what the outbox of a target does not have is gone.
+    pub interrupted: bool,
 }
 
 impl Sender {
+    pub fn new() -> Sender {
+        Sender {
+            targets: HashMap::new(),
+            ours: HashSet::new(),
+            held: HashMap::new(),
+            empties: true,
+        }
+    }
+
+    /// For a session that waits: it is not to wait for outboxes to be emptied.
+    pub fn of_session() -> Sender {
+        Sender { empties: false, ..Sender::new() }
+    }
+
+    /// Whether who was to send to a target of a flow what its outbox does not have is gone.
+    pub fn is_interrupted(&mut self, flow: &str) -> Result<bool, Failed> {
+        for target in externals(flow)? {
+            if !self.reserve(target)? {
+                continue;
+            }
+            let state = transaction(|| delivery::state(target))?;
+            self.leave(target)?;
+            if state.is_some_and(|state| state.filling.is_some()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sees to it that nobody else sends to a target; `false` where somebody does.
+    fn reserve(&mut self, target: i32) -> Result<bool, Failed> {
+        if !self.ours.contains(&target) && transaction(|| locks::target(target))? {
+            self.ours.insert(target);
+        }
+        Ok(self.ours.contains(&target))
+    }
+
+    /// Takes over what a first fill has to send, and the lock on the target.
+    pub fn hold(&mut self, held: Held) {
+        self.ours.insert(held.target);
+        self.held.insert(held.target, held);
+    }
+
+    /// Lets others send what is left, but to targets that something is on its way to: they wait until this process
+    /// has ended.
+    pub fn close(&mut self) -> Result<(), Failed> {
+        let ours: Vec<i32> = self.ours.iter().copied().collect();
+        for target in ours {
+            match self.targets.get(&target).is_some_and(|sending| sending.way.is_some()) {
+                true => self.queue(target)?,
+                false => self.leave(target)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Whether anything is on its way.
     pub fn is_busy(&self) -> bool {
         self.targets.values().any(|target| target.way.is_some())
@@ -104,6 +163,7 @@ impl Sender {
             all.busy |= step.busy;
             all.elsewhere |= step.elsewhere;
             all.troubled |= step.troubled;
+            all.interrupted |= step.interrupted;
             all.refused += step.refused;
             all.again = [all.again, step.again].into_iter().flatten().min();
         }
@@ -162,7 +222,8 @@ impl Sender {
             && let Some(way) = &sending.way
             && sending.next.is_none()
         {
-            sending.next = read(flow, target, sending.connector, way.batch.upto)?;
+            let held = self.held.get_mut(&target);
+            sending.next = read(flow, target, held, sending.connector, way.batch.upto)?;
         }
         Ok(())
     }
@@ -185,16 +246,22 @@ impl Sender {
             Ok(refused) => {
                 crash::point("sent");
                 sending.client = arrived.client;
-                step.refused += refused.len() as i64;
-                transaction(|| {
-                    let ready = ready::ready(flow)?;
-                    match find(&ready.flow, target) {
-                        Some((declared, external)) => {
-                            outbox::settle(&ready.flow, declared, external, &batch, &refused, LARGE)
+                if self.held.contains_key(&target) {
+                    self.held_arrived(target, &batch, &refused)?;
+                } else {
+                    step.refused += refused.len() as i64;
+                    transaction(|| {
+                        let ready = ready::ready(flow)?;
+                        match find(&ready.flow, target) {
+                            Some((declared, external)) => {
+                                let flow = &ready.flow;
+                                outbox::settle(flow, declared, external, &batch, &refused)?;
+                                if self.empties { outbox::empty(flow, declared) } else { Ok(()) }
+                            }
+                            None => Ok(()),
                         }
-                        None => Ok(()),
-                    }
-                })?;
+                    })?;
+                }
                 crash::point("settled");
             }
             Err(trouble) => {
@@ -204,6 +271,46 @@ impl Sender {
             }
         }
         Ok(())
+    }
+
+    /// A batch of what a first fill has to send is back.
+    fn held_arrived(
+        &mut self,
+        target: i32,
+        batch: &Batch,
+        refused: &[Refused],
+    ) -> Result<(), Failed> {
+        let Some(held) = self.held.get(&target) else { return Ok(()) };
+        if !refused.is_empty() {
+            // The outbox knows how to go on about them.
+            return self.queue(target);
+        }
+        let (all, over) = (held.is_all(batch.upto), held.is_over());
+        transaction(|| {
+            delivery::sent(target, batch.upto)?;
+            if all { delivery::filled(target) } else { Ok(()) }
+        })?;
+        if all {
+            self.held.remove(&target);
+        } else if over {
+            self.queue(target)?;
+        }
+        Ok(())
+    }
+
+    /// Puts what a first fill has to send still into the outbox.
+    fn queue(&mut self, target: i32) -> Result<(), Failed> {
+        let Some(held) = self.held.remove(&target) else { return Ok(()) };
+        if let Some(sending) = self.targets.get_mut(&target) {
+            sending.next = None;
+        }
+        let flow = held.flow.clone();
+        transaction(|| {
+            let ready = ready::ready(&flow)?;
+            let Some((declared, external)) = find(&ready.flow, target) else { return Ok(()) };
+            let Some(state) = delivery::state(target)? else { return Ok(()) };
+            held.queue(&ready.flow, declared, external, Some(state.sent))
+        })
     }
 
     fn troubled(
@@ -233,16 +340,12 @@ impl Sender {
         let next = self.targets.get_mut(&target);
         let next = next.and_then(|t| Some((t.next.take()?, t.shape.clone())));
         // The lock is kept from a batch to the next.
-        if !self.held.contains(&target) {
-            match transaction(|| locks::target(target))? {
-                true => self.held.insert(target),
-                false => {
-                    step.elsewhere = true;
-                    return Ok(());
-                }
-            };
+        if !self.reserve(target)? {
+            step.elsewhere = true;
+            return Ok(());
         }
-        let begun = match transaction(|| begin(flow, target, next)) {
+        let held = self.held.get_mut(&target);
+        let begun = match transaction(|| begin(flow, target, next, held, step)) {
             Ok(begun) => begun,
             Err(failed) => {
                 self.targets.remove(&target);
@@ -302,8 +405,10 @@ impl Sender {
         }
     }
 
+    /// Lets others send to a target: what they are to send is in its outbox then.
     fn leave(&mut self, target: i32) -> Result<(), Failed> {
-        match self.held.remove(&target) {
+        self.queue(target)?;
+        match self.ours.remove(&target) {
             true => transaction(|| locks::leave_target(target)),
             false => Ok(()),
         }
@@ -332,10 +437,17 @@ fn find(flow: &Flow, target: i32) -> Option<(&Declared, &External)> {
 }
 
 /// What is to be sent, and with what. `next`: what was read already, and for which shape.
-fn begin(flow: &str, target: i32, next: Option<(Batch, Arc<Shape>)>) -> Result<Begun, Error> {
+fn begin(
+    flow: &str,
+    target: i32,
+    next: Option<(Batch, Arc<Shape>)>,
+    held: Option<&mut Held>,
+    step: &mut Step,
+) -> Result<Begun, Error> {
     let ready = ready::ready(flow)?;
     let Some((declared, external)) = find(&ready.flow, target) else { return Ok(Begun::Nothing) };
     let Some(state) = delivery::state(target)? else { return Ok(Begun::Nothing) };
+    step.interrupted |= state.filling.is_some() && held.is_none();
     if !state.wait.is_zero() {
         return Ok(Begun::Wait(state.wait));
     }
@@ -346,8 +458,20 @@ fn begin(flow: &str, target: i32, next: Option<(Batch, Arc<Shape>)>) -> Result<B
     let batch = match next {
         // Of another shape it is not any more: the outbox has been made anew.
         Some((batch, read_for)) if *read_for == shape => Some(batch),
+        _ if held.as_ref().is_some_and(|held| !held.fits(&shape)) => {
+            return Err(update::changed(&ready.flow));
+        }
         _ => {
             let size = first_size(connector);
+            if let Some(held) = held {
+                let batch = held.read(&ready.flow, declared, connector.encoding, size)?;
+                return Ok(batch.map_or(Begun::Nothing, |batch| Begun::Batch {
+                    batch,
+                    shape,
+                    connector,
+                    access,
+                }));
+            }
             outbox::read(
                 &ready.flow,
                 declared,
@@ -385,12 +509,16 @@ fn first_size(connector: &Connector) -> Size {
 fn read(
     flow: &str,
     target: i32,
+    held: Option<&mut Held>,
     connector: &Connector,
     after: i64,
 ) -> Result<Option<Batch>, Failed> {
     transaction(|| {
         let ready = ready::ready(flow)?;
         let Some((declared, external)) = find(&ready.flow, target) else { return Ok(None) };
+        if let Some(held) = held {
+            return held.read(&ready.flow, declared, connector.encoding, size(connector));
+        }
         outbox::read(
             &ready.flow,
             declared,

@@ -137,7 +137,13 @@ impl Guard {
                 }
             }
             progress::tell_of(pid);
-            pause(LOOK, Waiting::Update);
+            // It is woken when the result is there: the worker has something to tidy up then.
+            if pause(LOOK, Waiting::Update)
+                && let Some(outcome) = delivery::outcome(run)?
+            {
+                self.0 = None;
+                return Ok(outcome);
+            }
         }
         self.0 = None;
         delivery::outcome(run)?.ok_or_else(|| {
@@ -199,9 +205,6 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
             hint: failed.error.hint,
         },
     };
-    if let Err(failed) = transaction(|| delivery::leave(number(0), &outcome)) {
-        complain("a result cannot be left", &failed);
-    }
     if let Order::Update(mode) = order {
         let mut counts = Counts::default();
         done.sources.iter().for_each(|source| counts += source.counts);
@@ -217,6 +220,34 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
             complain("a run cannot be noted", &failed);
         }
     }
+    if let Err(failed) = transaction(|| delivery::leave(number(0), &outcome)) {
+        complain("a result cannot be left", &failed);
+    }
+    // The session does not wait for what comes now.
+    wake_session();
+    if let Order::Update(_) = order
+        && let Err(failed) = transaction(|| empty_outboxes(flow))
+    {
+        complain("an outbox cannot be emptied", &failed);
+    }
+}
+
+/// Has the session that started this worker look for its result.
+fn wake_session() {
+    // SAFETY: a process that was there may be gone, or another by now: to be woken does nobody harm.
+    unsafe {
+        let session = pg_sys::BackendPidGetProc((*pg_sys::MyBgworkerEntry).bgw_notify_pid);
+        if !session.is_null() {
+            pg_sys::SetLatch(&raw mut (*session).procLatch);
+        }
+    }
+}
+
+/// Empties the outboxes of a flow, where they are large, and all is sent.
+fn empty_outboxes(flow: i32) -> Result<(), Error> {
+    let Some(name) = live::name(flow)? else { return Ok(()) };
+    let ready = ready::ready(&name)?;
+    ready.flow.targets.iter().try_for_each(|target| outbox::empty(&ready.flow, target))
 }
 
 /// What was done so far.
@@ -248,9 +279,13 @@ fn work(flow: i32, order: Order, limits: Limits, done: &mut Done) -> Result<Valu
                     _ => Ok(()),
                 }
             })?;
-            let mut sender = Sender::default();
-            let mut refused = evaluate(&flow, mode, limits, done, &mut sender)?;
-            refused += send(&flow, &mut sender)?;
+            let mut sender = Sender::of_session();
+            let refused = evaluate(&flow, mode, limits, done, &mut sender)
+                .and_then(|refused| Ok(refused + send(&flow, &mut sender)?));
+            // The next one is not to wait until this process has ended.
+            let closed = sender.close();
+            let refused = refused?;
+            closed?;
             if let Some(first) = done.sources.first_mut() {
                 first.counts.failed += refused;
             }
@@ -272,14 +307,27 @@ fn evaluate(
     let asks = transaction(|| Ok(ready::ready(flow)?.flow.asks_providers()))?;
     // Nor is a transaction kept open for longer than it takes to ask for one.
     let part = limits.batch.saturating_mul(if asks { 1 } else { BATCHES });
+    // What a process was to send that is gone, nobody knows: all is sent once more.
+    let mode = if sender.is_interrupted(flow)? { Mode::Reexport } else { mode };
     let limits = Limits { changes: (mode != Mode::Retry).then_some(part), ..limits };
-    let backlog = Backlog::once();
+    let backlog = Backlog::once(true);
     let mut refused = 0;
+    // Who drops the flow has its lock, and waits until nothing is sent any more: that would wait for us.
+    let mut wait_for_flow = true;
     loop {
-        let part = transaction(|| update::part(flow, mode, limits, &backlog))
+        let part = transaction(|| update::part(flow, mode, limits, &backlog, wait_for_flow))
             .inspect(|_| resolve::committed())
             .inspect_err(|_| keep_rolled_back())?;
+        let Some(part) = part else {
+            let step = sender.step(flow)?;
+            refused += step.refused;
+            wait_for_flow = !step.busy;
+            wait(LOOK, Waiting::Update);
+            continue;
+        };
+        wait_for_flow = false;
         done.reason = done.reason.max(part.reason);
+        part.held.into_iter().for_each(|held| sender.hold(held));
         for (n, source) in part.sources.into_iter().enumerate() {
             match done.sources.get_mut(n) {
                 None => done.sources.push(source),

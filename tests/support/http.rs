@@ -86,7 +86,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     stopped: bool,
-    released: bool,
+    releases: usize,
     connections: usize,
     /// To end them when it stops.
     open: Vec<TcpStream>,
@@ -193,7 +193,7 @@ impl Receiver {
 
     /// Lets the answers go that were held.
     pub fn release(&self) {
-        self.state().released = true;
+        self.state().releases += 1;
         self.shared.changed.notify_all();
     }
 
@@ -246,7 +246,9 @@ impl Shared {
 
     /// Waits until it is released or stopped, but no longer than this.
     fn wait(&self, longest: Option<Duration>) {
-        let over = |state: &mut State| !(state.stopped || longest.is_none() && state.released);
+        let before = self.state().releases;
+        let over =
+            |state: &mut State| !(state.stopped || longest.is_none() && state.releases > before);
         let longest = longest.unwrap_or(Duration::from_secs(600));
         drop(self.changed.wait_timeout_while(self.state(), longest, over));
     }

@@ -22,6 +22,8 @@ pub struct State {
     pub sent: i64,
     /// How long it is to be left alone: after an error of its own, or of its server's.
     pub wait: Duration,
+    /// What a process keeps, and sends by itself, has positions up to this one.
+    pub filling: Option<i64>,
 }
 
 /// Reads a target's state. `None` where it is not there any more.
@@ -34,7 +36,8 @@ pub fn state(target: i32) -> Result<Option<State>> {
                     from coco.delivery o join coco.target u on u.id = o.target
                    where o.next_retry is not null
                      and (o.target = d.target or o.of_server and u.server = t.server)
-                ) - clock_timestamp()), 0))::float8
+                ) - clock_timestamp()), 0))::float8,
+                d.filling
            from coco.delivery d join coco.target t on t.id = d.target
           where d.target = $1",
         &[arg(target)],
@@ -42,6 +45,7 @@ pub fn state(target: i32) -> Result<Option<State>> {
             Ok(State {
                 sent: sql::required(r, 1)?,
                 wait: Duration::try_from_secs_f64(sql::required(r, 2)?).unwrap_or_default(),
+                filling: r.get(3)?,
             })
         },
     )?;
@@ -51,6 +55,7 @@ pub fn state(target: i32) -> Result<Option<State>> {
 /// What users are told of a target.
 pub struct Known {
     pub sent: i64,
+    pub filling: Option<i64>,
     pub sent_at: Option<TimestampWithTimeZone>,
     pub attempts: i32,
     pub next_retry: Option<TimestampWithTimeZone>,
@@ -63,19 +68,20 @@ pub struct Known {
 pub fn known(target: i32) -> Result<Option<Known>> {
     let _as = ActingAs::extension_owner()?;
     let found = sql::select(
-        "select sent, sent_at, attempts, next_retry, sqlstate, message, detail, hint
+        "select sent, filling, sent_at, attempts, next_retry, sqlstate, message, detail, hint
            from coco.delivery where target = $1",
         &[arg(target)],
         |r| {
             Ok(Known {
                 sent: sql::required(r, 1)?,
-                sent_at: r.get(2)?,
-                attempts: sql::required(r, 3)?,
-                next_retry: r.get(4)?,
-                sqlstate: r.get(5)?,
-                message: r.get(6)?,
-                detail: r.get(7)?,
-                hint: r.get(8)?,
+                filling: r.get(2)?,
+                sent_at: r.get(3)?,
+                attempts: sql::required(r, 4)?,
+                next_retry: r.get(5)?,
+                sqlstate: r.get(6)?,
+                message: r.get(7)?,
+                detail: r.get(8)?,
+                hint: r.get(9)?,
             })
         },
     )?;
@@ -92,6 +98,27 @@ pub fn sent(target: i32, upto: i64) -> Result<()> {
                 sqlstate = null, message = null, detail = null, hint = null
           where target = $1",
         &[arg(target), arg(upto)],
+    )?;
+    Ok(())
+}
+
+/// This process keeps what has these positions, and sends it by itself: until that is done, or all of it is in
+/// the outbox, who finds nobody at it sends everything again.
+pub fn filling(target: i32, first: i64, last: i64) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    sql::execute(
+        "update coco.delivery set sent = greatest(sent, $2 - 1), filling = $3 where target = $1",
+        &[arg(target), arg(first), arg(last)],
+    )?;
+    Ok(())
+}
+
+/// What a target is to have is there, or in the outbox.
+pub fn filled(target: i32) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    sql::execute(
+        "update coco.delivery set filling = null where target = $1 and filling is not null",
+        &[arg(target)],
     )?;
     Ok(())
 }
@@ -148,7 +175,10 @@ pub fn marks(flow: &Flow) -> Result<Vec<Mark>> {
     flow.targets
         .iter()
         .filter_map(|t| t.external.as_ref().map(|e| (t.id, e)))
-        .map(|(target, external)| Ok(Mark { target, last: outbox::last(external)? }))
+        .map(|(target, external)| {
+            let filling = state(target)?.and_then(|state| state.filling).unwrap_or(0);
+            Ok(Mark { target, last: outbox::last(external)?.max(filling) })
+        })
         .collect()
 }
 

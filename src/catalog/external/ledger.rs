@@ -3,14 +3,15 @@
 
 use pgrx::pg_sys;
 
-use super::outbox;
+use super::held::Held;
 use super::tables::{self, FINGERPRINT};
+use super::{delivery, outbox};
 use crate::catalog::apply::Names;
 use crate::catalog::bulk::{self, Entries, Filling};
 use crate::catalog::error::Result;
 use crate::catalog::indexes::Written;
 use crate::catalog::model::all_equal;
-use crate::catalog::model::{External, Target, numbered};
+use crate::catalog::model::{External, Flow, Target, numbered};
 use crate::catalog::sql::{self, arg, literal};
 use crate::catalog::tuples::{self, RowColumn, Rows, Statements};
 use crate::engine::decide::Mode;
@@ -146,44 +147,59 @@ pub fn takes_all(target: &Target, external: &External) -> Result<bool> {
         && outbox::is_empty(external)?)
 }
 
-/// Notes all rows of a SELECT, and has them sent. It is run once: what is sent is what was noted. Both tables are
-/// empty, and get no index entries. `None` as of [`bulk::fill`].
+/// All rows of a target, as [`add_all`] has written them.
+pub struct Added {
+    pub rows: i64,
+    /// The tables that lack index entries.
+    pub written: Vec<Written>,
+    /// What is to be sent, where that is not in the outbox.
+    pub held: Option<Held>,
+}
+
+/// Notes all rows of a SELECT, and has them sent: by this process (`hold`), or out of the outbox. It is run once:
+/// what is sent is what was noted. Both tables are empty, and get no index entries. `None` as of [`bulk::fill`].
 pub fn add_all(
     statements: &Statements,
+    flow: &Flow,
     target: &Target,
     external: &External,
     select: &str,
     version: i64,
-) -> Result<Option<[Written; 2]>> {
+    hold: bool,
+) -> Result<Option<Added>> {
     let ledger = target.relation_name();
     let keys = in_ledger(target, "n.fingerprint");
     let mut rows = in_outbox(target);
     rows.push(("position".to_owned(), "null::pg_catalog.int8".to_owned()));
     let first = outbox::next_position(external)?;
-    let tables = [
-        Filling { table: &ledger, columns: &keys, entries: Entries::Later, counted: None },
-        Filling {
-            table: &external.outbox,
-            columns: &rows,
-            entries: Entries::Later,
-            counted: Some(("position", first)),
-        },
-    ];
-    // Not pulled up: each column is computed once a row.
+    let mut held = if hold { Some(Held::new(flow, target, first)?) } else { None };
+    let (entries, counted) = (Entries::Later, Some(("position", first)));
+    let mut tables = vec![Filling { table: &ledger, columns: &keys, entries, counted: None }];
+    if !hold {
+        tables.push(Filling { table: &external.outbox, columns: &rows, entries, counted });
+    }
+    let keeping = held.as_mut().map(Held::keeping);
+    // Each column is computed once a row: what has a WITH clause is not pulled up.
     let from = format!(
-        "(select n.*, {} as fingerprint from ({select} offset 0) as n offset 0) as n",
+        "(select n.*, {} as fingerprint from ({select}) as n) as n",
         fingerprint(target, "n.c")
     );
-    let Some(count) = bulk::fill(statements, &tables, &from, &[arg(version)])? else {
+    let args = [arg(version)];
+    let Some(count) = bulk::fill(statements, &tables, keeping, &from, &args)? else {
         return Ok(None);
     };
+    let mut written = vec![Written::new(ledger, count, keys)];
     if count > 0 {
         outbox::given_out(external, first + count - 1)?;
     }
-    Ok(Some([
-        Written::new(ledger, count, keys),
-        Written::new(external.outbox.clone(), count, rows),
-    ]))
+    match hold && count > 0 {
+        true => delivery::filling(target.id, first, first + count - 1)?,
+        false => held = None,
+    }
+    if !hold {
+        written.push(Written::new(external.outbox.clone(), count, rows));
+    }
+    Ok(Some(Added { rows: count, written, held }))
 }
 
 /// The columns of a ledger, and where their values are.

@@ -8,7 +8,8 @@ use crate::catalog::capture::cursor;
 use crate::catalog::compose;
 use crate::catalog::detect::{self, Scan};
 use crate::catalog::error::Result;
-use crate::catalog::fill;
+use crate::catalog::external::held::Held;
+use crate::catalog::fill::{self, Filled};
 use crate::catalog::follow::{self, Following, Kept, Looking};
 use crate::catalog::generation;
 use crate::catalog::logic;
@@ -29,6 +30,8 @@ struct Found {
     reason: Reason,
     /// The rest of what a scan has found is left to other transactions.
     set_aside: bool,
+    /// What this process is to send.
+    held: Vec<Held>,
 }
 
 impl Run<'_> {
@@ -84,7 +87,8 @@ impl Run<'_> {
             };
             found = self.all(&statements, source, scan, forced, &following)?;
         }
-        let Found { mut counts, present, reason, set_aside } = found;
+        let Found { mut counts, present, reason, set_aside, held } = found;
+        turn.held.extend(held);
         turn.reason = turn.reason.max(Reason::asked(mode).or(Some(reason)));
         let left_out = counts.seen - present;
         match source.ordinal {
@@ -188,9 +192,10 @@ impl Run<'_> {
         let tracked = detect::tracked(statements, source)?;
         let reason = self.reason(following.logic_before(), tracked)?;
         if tracked == 0
-            && let Some(counts) = self.fill(source)?
+            && let Some(Filled { counts, held }) = self.fill(source)?
         {
-            return Ok(Found { counts, present: counts.seen, reason, set_aside: false });
+            let present = counts.seen;
+            return Ok(Found { counts, present, reason, set_aside: false, held });
         }
         let mut changed = detect::scan(statements, source, scan, forced)?;
         // Items in the source are those tracked, less the gone, and the new.
@@ -219,19 +224,20 @@ impl Run<'_> {
             self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
             self.writing = writing;
         }
-        Ok(Found { counts, present, reason, set_aside })
+        Ok(Found { counts, present, reason, set_aside, held: vec![] })
     }
 
     /// Fills the targets out of a source of which nothing is tracked yet. For a caller alone: who follows flows
     /// has others too, and takes up a part at a time.
-    fn fill(&self, source: &Source) -> Result<Option<Counts>> {
+    fn fill(&self, source: &Source) -> Result<Option<Filled>> {
         if matches!(self.by, By::Live(..)) || self.recalling.is_some() {
             return Ok(None);
         }
         let began = now_micros();
         let at = ProcessOrdinal::next(None, began);
         let tell = |done, total| tell(source, Part { done, total, began }, 0);
-        fill::fill(self.flow, source, &self.writers, self.writing.logic, at, tell)
+        let sends = self.by.backlog().is_some_and(|backlog| backlog.sends);
+        fill::fill(self.flow, source, &self.writers, self.writing.logic, at, sends, tell)
     }
 
     /// Why a scan looks at all items of a source, of which so many are tracked.

@@ -1,0 +1,146 @@
+//! What a first fill has to send, kept by the process that sends it, and not in the outbox.
+//!
+//! Whatever hinders that process, what has not arrived is put into the outbox then. Where it could not even do
+//! that, the target is found to be marked (`filling` in coco.delivery), and is sent all once more.
+
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
+
+use super::batch::{Batch, Reading, Size, select};
+use super::{delivery, server};
+use crate::catalog::bulk::Keeping;
+use crate::catalog::error::Result;
+use crate::catalog::model::{External, Flow, Target, numbered};
+use crate::catalog::role::{ActingAs, Settings};
+use crate::catalog::tuples::{self, OneSnapshot, RowColumn, Rows, Statements};
+use crate::engine::delivery::{Encoding, Shape};
+
+/// For no longer than that: so much is sent once more where the process is lost.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// The columns of an outbox but for its values.
+const HEAD: [(&str, pg_sys::Oid); 4] = [
+    ("position", pg_sys::INT8OID),
+    ("version", pg_sys::INT8OID),
+    ("upsert", pg_sys::BOOLOID),
+    ("refused", pg_sys::JSONBOID),
+];
+
+/// Rows of one target, each as its entry in the outbox would be.
+pub struct Held {
+    pub flow: String,
+    pub target: i32,
+    /// What they were made for.
+    shape: Shape,
+    rows: Rows,
+    columns: Vec<RowColumn>,
+    /// The position of the first.
+    first: i64,
+    /// How many were read.
+    read: usize,
+    since: Instant,
+}
+
+impl Held {
+    /// None yet. To be filled in this transaction, with positions from `first`.
+    pub fn new(flow: &Flow, target: &Target, first: i64) -> Result<Held> {
+        let head = HEAD.into_iter().map(|(name, oid)| RowColumn::new(name, oid));
+        let columns: Vec<RowColumn> = head.chain(tuples::typed("c", &target.columns)).collect();
+        Ok(Held {
+            flow: flow.name.clone(),
+            target: target.id,
+            shape: server::shape(&flow.name, target)?,
+            rows: Rows::held(&columns)?,
+            columns,
+            first,
+            read: 0,
+            since: Instant::now(),
+        })
+    }
+
+    /// What is to be kept of rows `n`; `$1` is their version.
+    pub fn keeping(&mut self) -> Keeping<'_> {
+        let head = ["$1", "true", "null::pg_catalog.jsonb"].map(str::to_owned);
+        let values = numbered("n.c", self.columns.len() - HEAD.len());
+        let expressions = head.into_iter().chain(values).collect();
+        Keeping { rows: &mut self.rows, expressions, first: self.first }
+    }
+
+    /// Whether that is what the target is to have now.
+    pub fn fits(&self, shape: &Shape) -> bool {
+        self.shape == *shape
+    }
+
+    /// Whether they were kept for long enough.
+    pub fn is_over(&self) -> bool {
+        self.since.elapsed() > LONGEST
+    }
+
+    /// Whether all up to this position is all there is.
+    pub fn is_all(&self, upto: i64) -> bool {
+        upto >= self.last()
+    }
+
+    fn last(&self) -> i64 {
+        self.first + self.rows.len() as i64 - 1
+    }
+
+    /// Reads what comes next. `None` where nothing is left.
+    pub fn read(
+        &mut self,
+        flow: &Flow,
+        target: &Target,
+        encoding: Encoding,
+        size: Size,
+    ) -> Result<Option<Batch>> {
+        let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+        let some = self.rows.take_some(&self.columns, size.changes, size.bytes)?;
+        let _snapshot = OneSnapshot::take();
+        let statements = Statements::connect()?;
+        statements.name("coco_held", &some)?;
+        let after = self.first + self.read as i64 - 1;
+        let mut reading = Reading::new(target, encoding, size, after)?;
+        reading.add_all(&statements, &select(target, encoding, "coco_held"), &[])?;
+        let batch = reading.done();
+        let count = batch.as_ref().map_or(0, |batch| batch.changes.len());
+        self.read += count;
+        if count < some.len() {
+            self.rows.seek(self.read);
+        }
+        Ok(batch)
+    }
+
+    /// Puts all, or what comes after a position, into the outbox: before all that is there, since its place was
+    /// kept.
+    pub fn queue(
+        mut self,
+        flow: &Flow,
+        target: &Target,
+        external: &External,
+        after: Option<i64>,
+    ) -> Result<()> {
+        // Of another shape it stays marked.
+        if !self.fits(&server::shape(&flow.name, target)?) {
+            return Ok(());
+        }
+        let acting = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+        let arrived = after.map_or(0, |after| after + 1 - self.first);
+        self.rows.seek(usize::try_from(arrived).unwrap_or(0));
+        let rest = self.rows.take(&self.columns, usize::MAX)?;
+        let statements = Statements::connect()?;
+        statements.name("coco_held", &rest)?;
+        let columns: Vec<&str> = self.columns.iter().map(|c| c.name.as_str()).collect();
+        let columns = columns.join(", ");
+        statements.execute(
+            &format!(
+                "insert into {} ({columns}) overriding system value select {columns} from coco_held",
+                external.outbox
+            ),
+            &[],
+        )?;
+        drop(statements);
+        drop(acting);
+        delivery::filled(self.target)
+    }
+}
