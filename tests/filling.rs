@@ -264,6 +264,56 @@ fn indexes_of_the_users_are_filled_too() {
 }
 
 #[test]
+fn a_query_that_takes_each_row_by_itself_is_left_to_several_processes() {
+    let mut db = TestDb::new("fill_parallel");
+    db.run(SOURCE);
+    db.run(
+        "create function who() returns int language plpgsql stable parallel safe
+           as 'begin return pg_backend_pid(); end';
+         do $$ begin
+           perform set_config(name, 'on', false) from pg_settings
+             where name in ('debug_parallel_query', 'force_parallel_mode');
+         end $$",
+    );
+    for (flow, query, by_others) in [
+        ("alone", "select id, who() as pid from src", true),
+        (
+            "with_others",
+            "select s.id, k, who() as pid from src s left join names m using (n), generate_series(1, 2) as k",
+            true,
+        ),
+        ("nested", "select id, pid from (select id, who() as pid from src) x", true),
+        // By itself it is not what it is among others.
+        ("numbered", "select id, who() as pid, row_number() over () as no from src", false),
+        (
+            "kept",
+            "select s.id, who() as pid from names m left join src s using (n) where s.id > 0",
+            false,
+        ),
+        ("twice", "select a.id, who() as pid from src a join src b using (id)", false),
+        ("looked_up", "select id, who() as pid, (select max(id) from src) as most from src", false),
+        // A constraint of the user's runs with each row.
+        ("checked", "select id, who() as pid from src", false),
+    ] {
+        let key = if flow == "with_others" { "{id,k}" } else { "{id}" };
+        db.run(&format!(
+            "select coco.create_flow('{flow}', 'src', $q${query}$q$, '{flow}', '{key}')"
+        ));
+        if flow == "checked" {
+            db.run("alter table checked add check (id > 0)");
+        }
+        once(&mut db.client, flow);
+        assert!(is_filled(&mut db.client, flow), "{flow}");
+        let sql =
+            format!("select count(*) filter (where pid = pg_backend_pid()), count(*) from {flow}");
+        let row = db.client.query_one(&sql, &[]).expect("counts");
+        let (ours, all): (i64, i64) = (row.get(0), row.get(1));
+        assert_eq!(ours == 0, by_others, "{flow}: {ours} of {all}");
+        assert!(all > 0, "{flow}");
+    }
+}
+
+#[test]
 fn a_fill_goes_with_its_transaction() {
     let mut db = TestDb::new("fill_transaction");
     db.run(SOURCE);

@@ -141,7 +141,8 @@ pub fn at_once(flow: &Flow, source: &Source, target: &Target) -> Result<Option<S
         })
         .collect();
     let sql = format!(
-        "with {}\nselect q.* from (\n{}\n) as q ({})",
+        "/* coco flow {} */\nwith {}\nselect q.* from (\n{}\n) as q ({})",
+        flow.id,
         shadows.join(", "),
         target.query,
         numbered("c", target.columns.len()).join(", "),

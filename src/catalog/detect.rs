@@ -328,6 +328,7 @@ fn select(
     from: From,
     condition: &str,
 ) -> Result<Candidates> {
+    let _as = ActingAs::sharing_rows()?;
     statements.reads_many();
     candidates(statements, source, from, "s", condition)
 }

@@ -4,6 +4,8 @@
 //! the whole source, ledger and outbox of a target together, and its indexes are built afterwards. What fails is
 //! undone, and left to an update that goes batch by batch: that finds out which items are at fault.
 
+use std::cell::RefCell;
+
 use super::apply::Writer;
 use super::bulk::{self, Entries, Filling};
 use super::compose::{self, Items};
@@ -70,6 +72,7 @@ pub fn fill(
     }
     let _as = ActingAs::sharing_rows()?;
     let locks_pass = indexes::locks_pass();
+    let locked = RefCell::new(vec![]);
     let filled = subtransaction(
         || {
             let tracked = track(source, logic, at)?;
@@ -85,6 +88,9 @@ pub fn fill(
                     && writer.target.external.is_some()
                     && bytes <= HOLDS
                     && locks::target(writer.target.id)?;
+                if hold {
+                    locked.borrow_mut().push(writer.target.id);
+                }
                 let added = write(flow, source, writer.target, at, hold)?;
                 counts.upserted += added.rows;
                 to_index.extend(added.written);
@@ -112,6 +118,12 @@ pub fn fill(
         // Whatever it is, it is found again, and recorded for the items that it is about.
         |_| Stop::Undone,
     );
+    let kept = filled.as_ref().map_or(&[][..], |filled| &filled.held);
+    for target in locked.into_inner() {
+        if kept.iter().all(|held| held.target != target) {
+            locks::leave_target(target)?;
+        }
+    }
     match filled {
         Ok(filled) => Ok(Some(filled)),
         Err(Stop::Undone) => Ok(None),
