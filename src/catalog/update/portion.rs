@@ -67,31 +67,27 @@ pub(super) struct Share {
 }
 
 impl Run<'_> {
-    /// Parts keys among this process and others, at least a batch for each.
-    pub(super) fn shares(&self, source: &Source, keys: &mut Rows) -> Result<Vec<Share>> {
-        let columns = key_columns(source);
-        keys.rewind();
+    /// Parts keys among this process and others, at least a batch for each; `None` where this one keeps them all.
+    pub(super) fn shares(&self, source: &Source, keys: &mut Rows) -> Result<Option<Vec<Share>>> {
         let most = self.limits.batch.max(1);
-        let helpers = match self.by {
-            By::Live(_, _, helpers) if keys.len() >= 2 * most => helpers,
-            _ => {
-                return Ok(vec![Share { keys: keys.take(&columns, keys.len())?, elsewhere: None }]);
-            }
-        };
-        let mut count = (helpers.count() + 1).min(keys.len() / most);
-        if count > 1 && !self.is_divisible()? {
-            count = 1;
+        let By::Live(_, _, helpers) = self.by else { return Ok(None) };
+        if keys.len() < 2 * most {
+            return Ok(None);
         }
+        let count = (helpers.count() + 1).min(keys.len() / most);
+        if count < 2 || !self.is_divisible()? {
+            return Ok(None);
+        }
+        let columns = key_columns(source);
         let each = keys.len().div_ceil(count);
+        keys.rewind();
         let mut shares = vec![Share { keys: keys.take(&columns, each)?, elsewhere: None }];
-        if count > 1 {
-            // Whoever has the flow's lock next waits until those have ended that were asked.
-            locks::helping(self.flow.id)?;
-        }
+        // Whoever has the flow's lock next waits until those have ended that were asked.
+        locks::helping(self.flow.id)?;
         loop {
             let mut keys = keys.take(&columns, each)?;
             if keys.len() == 0 {
-                return Ok(shares);
+                return Ok(Some(shares));
             }
             let elsewhere = helpers.ask(&self.portion(source, &mut keys)?)?;
             shares.push(Share { keys, elsewhere });

@@ -127,8 +127,11 @@ impl Run<'_> {
         if keys.len() == 0 {
             return Ok(());
         }
+        let Some(shares) = self.shares(source, keys)? else {
+            return self.alone(source, keys, part, counts, present);
+        };
         let (others, own): (Vec<_>, Vec<_>) =
-            self.shares(source, keys)?.into_iter().partition(|share| share.elsewhere.is_some());
+            shares.into_iter().partition(|share| share.elsewhere.is_some());
         for mut share in own {
             self.alone(source, &mut share.keys, part, counts, present)?;
             part.done += share.keys.len() as i64;
