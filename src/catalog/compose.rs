@@ -15,9 +15,9 @@
 
 use pgrx::pg_sys;
 
-use super::analysis;
 use super::error::Result;
 use super::model::{Column, Flow, Source, Target, all_equal, numbered};
+use super::row_by_row;
 use super::sql::ident;
 use super::tuples::{self, RowColumn};
 
@@ -147,7 +147,7 @@ pub fn at_once(flow: &Flow, source: &Source, target: &Target) -> Result<Option<S
         target.query,
         numbered("c", target.columns.len()).join(", "),
     );
-    Ok(analysis::is_row_by_row(&sql, &source.name)?.then_some(sql))
+    Ok(row_by_row::is_row_by_row(&sql, &source.name)?.then_some(sql))
 }
 
 /// The query over everything, under its own column names: what the target must hold.

@@ -39,6 +39,7 @@ pub mod ready;
 pub mod registry;
 pub mod report;
 pub mod role;
+mod row_by_row;
 pub mod sql;
 pub mod stream;
 pub mod subtransaction;

@@ -7,6 +7,7 @@
 pub mod asking;
 pub mod crash;
 mod databases;
+mod dropping;
 pub mod follower;
 mod helper;
 mod launcher;

@@ -13,8 +13,9 @@ use pgrx::bgworkers::{
 use pgrx::prelude::*;
 use serde_json::{Value, json};
 
+use super::dropping;
 use super::follower::{keep_rolled_back, works_on};
-use super::sender::{self, Sender};
+use super::sender::Sender;
 use super::transaction::{Failed, complain, transaction};
 use super::waiting::Waiting;
 use super::{attach, attend, pause, progress, shared, wait};
@@ -270,7 +271,7 @@ fn work(flow: i32, order: Order, limits: Limits, done: &mut Done) -> Result<Valu
     };
     works_on(&format!("coco: update of flow {flow}"));
     match order {
-        Order::Drop => transaction(|| sender::drop_flow(&flow)).map(|()| json!([])),
+        Order::Drop => transaction(|| dropping::drop_flow(&flow)).map(|()| json!([])),
         Order::Update(mode) => {
             transaction(|| {
                 delivery::at_once(&flow)?;
