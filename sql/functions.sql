@@ -198,10 +198,10 @@ create function coco.normalize_text(text text) returns text
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'normalize_text_wrapper';
 
+-- Runs for each item: it pins the search path by itself, where a type's functions run.
 create function coco.fingerprint(variadic "any") returns uuid
   language c stable parallel safe
   cost 30
-  set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'coco_fingerprint';
 
 create function coco.stable_uuid(variadic "any") returns uuid

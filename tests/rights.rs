@@ -175,12 +175,37 @@ fn code_in_a_flow_cannot_take_the_rights_of_those_who_run_it() {
 }
 
 #[test]
+fn a_fingerprint_is_the_same_whatever_the_search_path_is() {
+    let mut db = TestDb::new("rights_fingerprint");
+    db.run("create schema other; create table other.t (id int); create type other.pair as (a regclass, b int)");
+    // A regclass says its schema where that is not on the path.
+    for value in [
+        "'other.t'::regclass",
+        "array['other.t'::regclass]",
+        "row('other.t'::regclass, 1)::other.pair",
+    ] {
+        let mut all = Vec::new();
+        for path in ["pg_catalog", "other", "other, pg_catalog"] {
+            for parallel in ["off", "on"] {
+                db.run(&format!("set search_path = {path}; set debug_parallel_query = {parallel}"));
+                all.push(text(
+                    &mut db.client,
+                    &format!("select coco.fingerprint({value}, n)::text from pg_catalog.generate_series(1, 1) as n"),
+                ));
+                assert_eq!(text(&mut db.client, "select current_setting('search_path')"), path);
+            }
+        }
+        assert!(all.iter().all(|one| *one == all[0]), "{value}: {all:?}");
+    }
+}
+
+#[test]
 fn everything_of_coco_pins_its_search_path_and_says_what_it_is() {
     let mut db = TestDb::new("rights_pinned");
     // The trigger function finds nothing by name: see tests/capture.rs. What stands for calls of a memoised
-    // function has it run as it would by itself: see tests/memo.rs.
+    // function has it run as it would by itself: see tests/memo.rs. The third pins it where it matters: below.
     let functions = "select string_agg(p.oid::regprocedure::text, ', ') from pg_proc p
-      where pronamespace = 'coco'::regnamespace and p.proname not in ('capture', 'recall') and (obj_description(p.oid, 'pg_proc') is null
+      where pronamespace = 'coco'::regnamespace and p.proname not in ('capture', 'recall', 'fingerprint') and (obj_description(p.oid, 'pg_proc') is null
         -- a body in SQL's standard form is bound when it is made, and looks nothing up
         or prosqlbody is null and (proconfig is null
           or not proconfig @> '{\"search_path=pg_catalog, pg_temp\"}'))";

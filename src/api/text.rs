@@ -1,6 +1,6 @@
 //! Functions for use in queries: text splitting and normalising, fingerprints.
 
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::prelude::*;
 
 use crate::catalog::datum;
@@ -70,7 +70,8 @@ pub extern "C-unwind" fn coco_stable_uuid(fcinfo: pg_sys::FunctionCallInfo) -> p
 }
 
 /// A uuid is its 16 bytes (utils/uuid.h).
-fn uuid(bytes: [u8; 16]) -> pg_sys::Datum {
+fn uuid(hashed: Result<[u8; 16], Error>) -> pg_sys::Datum {
+    let bytes = hashed.map_err(ErrorReport::from).unwrap_or_report();
     // SAFETY: palloc gives as much as is asked for, or raises an error.
     unsafe {
         let uuid = pg_sys::palloc(bytes.len()).cast::<[u8; 16]>();

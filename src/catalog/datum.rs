@@ -7,6 +7,8 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+use super::error::Result;
+use super::role::ActingAs;
 use super::tuples::attribute;
 use crate::engine::fingerprint::Hasher;
 
@@ -63,14 +65,27 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// How the arguments of one call site are hashed, each after this text; looked up once.
-pub struct Plan(Vec<(By, Option<String>)>);
+/// How the arguments of one call site are hashed; looked up once.
+pub struct Plan {
+    /// Each after this text.
+    arguments: Vec<(By, Option<String>)>,
+    /// Functions of types run, which may find, or write, something by name.
+    by_name: bool,
+}
 
-/// Hashes the arguments of a call to `coco.fingerprint(VARIADIC "any")`.
+impl Plan {
+    fn new(arguments: Vec<(By, Option<String>)>) -> Plan {
+        let by_name = arguments.iter().any(|(by, _)| matches!(by, By::Text(_) | By::Record));
+        Plan { arguments, by_name }
+    }
+}
+
+/// Hashes the arguments of a call to `coco.fingerprint(VARIADIC "any")`. The search path is pinned here, where that
+/// matters: to have it set for each call, as functions do, costs a sixth of a scan, and few types need it.
 ///
 /// # Safety
 /// `fcinfo` is that of a call in progress.
-pub unsafe fn fingerprint(fcinfo: pg_sys::FunctionCallInfo) -> [u8; 16] {
+pub unsafe fn fingerprint(fcinfo: pg_sys::FunctionCallInfo) -> Result<[u8; 16]> {
     // SAFETY: as above.
     unsafe { hashed(fcinfo, |_| None) }
 }
@@ -80,12 +95,12 @@ pub unsafe fn fingerprint(fcinfo: pg_sys::FunctionCallInfo) -> [u8; 16] {
 ///
 /// # Safety
 /// `fcinfo` is that of a call in progress.
-pub unsafe fn stable_uuid(fcinfo: pg_sys::FunctionCallInfo) -> [u8; 16] {
+pub unsafe fn stable_uuid(fcinfo: pg_sys::FunctionCallInfo) -> Result<[u8; 16]> {
     // SAFETY: as above.
-    let mut bytes = unsafe { hashed(fcinfo, |type_oid| Some(type_name(type_oid))) };
+    let mut bytes = unsafe { hashed(fcinfo, |type_oid| Some(type_name(type_oid)))? };
     bytes[6] = (bytes[6] & 0x0F) | 0x80;
     bytes[8] = (bytes[8] & 0x3F) | 0x80;
-    bytes
+    Ok(bytes)
 }
 
 /// What a type is called, with its schema; a domain as the type it is of. A literal of which nobody
@@ -108,7 +123,7 @@ unsafe fn type_name(type_oid: pg_sys::Oid) -> String {
 unsafe fn hashed(
     fcinfo: pg_sys::FunctionCallInfo,
     before: unsafe fn(pg_sys::Oid) -> Option<String>,
-) -> [u8; 16] {
+) -> Result<[u8; 16]> {
     unsafe {
         let info = (*fcinfo).flinfo;
         let count = (*fcinfo).nargs as usize;
@@ -117,23 +132,24 @@ unsafe fn hashed(
                 let type_oid = pg_sys::get_fn_expr_argtype(info, i as i32);
                 (by(type_oid), before(type_oid))
             });
-            let plan = Box::new(Plan(plan.collect()));
+            let plan = Plan::new(plan.collect());
             // Freed with the call site's memory.
             (*info).fn_extra =
-                pgrx::PgMemoryContexts::For((*info).fn_mcxt).leak_and_drop_on_delete(*plan).cast();
+                pgrx::PgMemoryContexts::For((*info).fn_mcxt).leak_and_drop_on_delete(plan).cast();
             &*(*info).fn_extra.cast::<Plan>()
         } else {
             &*(*info).fn_extra.cast::<Plan>()
         };
+        let _pinned = if plan.by_name { Some(ActingAs::qualifying_names()?) } else { None };
         let args = (*fcinfo).args.as_slice(count);
         let mut hasher = Hasher::new();
-        for ((by, before), arg) in plan.0.iter().zip(args) {
+        for ((by, before), arg) in plan.arguments.iter().zip(args) {
             if let Some(before) = before {
                 hasher.part(before.as_bytes());
             }
             read(&mut hasher, *by, (!arg.isnull).then_some(arg.value));
         }
-        hasher.finish().0
+        Ok(hasher.finish().0)
     }
 }
 
