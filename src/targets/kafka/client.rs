@@ -16,6 +16,7 @@
 //!   than the one before it.
 
 use async_trait::async_trait;
+use tokio::task::JoinHandle;
 
 use crate::engine::delivery::{Change, Refused, Shape, Trouble};
 use crate::targets::kafka::config::Config;
@@ -27,13 +28,23 @@ use crate::targets::{Prepared, Target};
 
 /// [`crate::targets::Connector::open`]
 pub fn open(access: Access) -> Result<Box<dyn Target>, Trouble> {
-    Ok(Box::new(Kafka { config: Config::new(&access)?, producer: None }))
+    Ok(Box::new(Kafka { config: Config::new(&access)?, producer: None, led: None }))
 }
 
 struct Kafka {
     config: Config,
     /// Not there while it is in use: what ends early, drops it.
     producer: Option<Producer>,
+    /// Ends when it is known who leads a topic that was just made.
+    led: Option<JoinHandle<()>>,
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        if let Some(led) = self.led.take() {
+            led.abort();
+        }
+    }
 }
 
 impl Kafka {
@@ -50,13 +61,25 @@ impl Target for Kafka {
     async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
         let topic = topic(shape)?;
         let producer = self.producer()?;
-        let prepared = topic.prepare(&Admin::new(&self.config, &producer)?).await?;
+        let admin = Admin::new(&self.config, &producer)?;
+        let prepared = topic.prepare(&admin).await;
+        admin.leave();
+        let prepared = prepared?;
+        if prepared == Prepared::Made {
+            // Meanwhile others have something else to do: a target is opened before there is anything to send.
+            let (producer, name) = (producer.clone(), shape.target.clone());
+            self.led = Some(tokio::spawn(async move { producer.await_leaders(&name).await }));
+        }
         self.producer = Some(producer);
         Ok(prepared)
     }
 
     async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
         let producer = self.producer()?;
+        if let Some(led) = &mut self.led {
+            led.await.ok();
+            self.led = None;
+        }
         let refused = deliver(&producer, shape, changes).await?;
         self.producer = Some(producer);
         Ok(refused)

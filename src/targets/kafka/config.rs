@@ -160,6 +160,8 @@ impl Config {
             .set("bootstrap.servers", given(server, "bootstrap_servers")?)
             .set("security.protocol", protocol)
             .set("client.id", "coco")
+            // The end of a batch would wait until the broker has acknowledged what came before, on the level of TCP.
+            .set("socket.nagle.disable", "true")
             // A topic is made by `prepare`, as it is declared, or not at all.
             .set("allow.auto.create.topics", "false")
             // What a broker wants to know of its clients would be sent, and waited for at the end.

@@ -89,9 +89,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sends records. When it is dropped, what was not sent yet never will be: it purges its queues,
+/// How often it is asked who leads a topic, and how long an answer is waited for.
+const ASKED: u32 = 100;
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// Sends records. When the last clone is dropped, what was not sent yet never will be: it purges its queues,
 /// ends its threads and closes its connections. That takes no answer from a broker, and some
 /// milliseconds; a name that is being looked up by then is waited for.
+#[derive(Clone)]
 pub struct Producer {
     client: Arc<BaseProducer<Ear>>,
     delivery_timeout: Duration,
@@ -138,6 +143,20 @@ impl Producer {
         let (client, topic) = (Arc::clone(&self.client), topic.to_owned());
         let asked = move || client.client().fetch_metadata(Some(&topic), timeout);
         tokio::task::spawn_blocking(asked).await.unwrap_or(Err(KafkaError::Canceled))
+    }
+
+    /// Waits until the brokers know who leads each partition of a topic that was just made: a producer that sends before
+    /// looks again a tenth of a second later. Where that takes too long, or fails, it is left to who sends.
+    pub async fn await_leaders(&self, topic: &str) {
+        for _ in 0..ASKED {
+            let Ok(found) = self.metadata(topic, ANSWER).await else { return };
+            let found = found.topics().iter().find(|t| t.name() == topic && t.error().is_none());
+            let partitions = found.map_or(&[][..], |topic| topic.partitions());
+            if !partitions.is_empty() && partitions.iter().all(|p| p.leader() >= 0) {
+                return;
+            }
+            tokio::time::sleep(5 * TICK).await;
+        }
     }
 
     /// Sends the records of some of the changes, given by their places, and waits until all have

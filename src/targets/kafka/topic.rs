@@ -254,6 +254,12 @@ impl<'a> Admin<'a> {
         Ok(Admin { client, options, config, producer })
     }
 
+    /// Ends it elsewhere: its thread looks but ten times a second whether it is to end, and is waited for.
+    pub fn leave(self) {
+        let client = self.client;
+        tokio::task::spawn_blocking(move || drop(client));
+    }
+
     /// The answer, unless the brokers do not let us in: then it would be waited for in vain.
     async fn wait<T>(
         &self,
