@@ -14,7 +14,7 @@ use super::detect::Candidates;
 use super::error::Result;
 use super::follow::key_columns;
 use super::model::Source;
-use super::tuples::Rows;
+use super::tuples::{self, Rows};
 use crate::engine::version::LogicId;
 
 /// The logic of a cursor whose scan is not worked off yet.
@@ -99,7 +99,7 @@ impl Backlog {
         fresh: Vec<i32>,
         part: Part,
     ) -> Result<SetAside> {
-        let mut keys = Rows::held(&key_columns(source))?;
+        let mut keys = Rows::held(&key_columns(source), tuples::work_mem())?;
         let mut found = SetAside::default();
         while let Some(item) = candidates.next() {
             found.present += i64::from(item.incoming.is_some());

@@ -71,15 +71,20 @@ unsafe extern "C-unwind" {
 
 impl Rows {
     pub fn new(columns: &[RowColumn]) -> Result<Rows> {
-        Rows::make(columns, false)
+        Rows::make(columns, false, work_mem())
+    }
+
+    /// The same; it goes to disk only beyond so many kilobytes.
+    pub fn within(columns: &[RowColumn], kilobytes: i32) -> Result<Rows> {
+        Rows::make(columns, false, kilobytes)
     }
 
     /// Rows that are kept for later transactions; to be filled in this one.
-    pub fn held(columns: &[RowColumn]) -> Result<Rows> {
-        Rows::make(columns, true)
+    pub fn held(columns: &[RowColumn], kilobytes: i32) -> Result<Rows> {
+        Rows::make(columns, true, kilobytes)
     }
 
-    fn make(columns: &[RowColumn], held: bool) -> Result<Rows> {
+    fn make(columns: &[RowColumn], held: bool, kilobytes: i32) -> Result<Rows> {
         // SAFETY: everything is allocated below the (sub)transaction's context, not in that of an
         // SPI connection, which may end sooner; it is freed in `drop`, or by an abort.
         unsafe {
@@ -113,7 +118,7 @@ impl Rows {
                     pg_sys::TupleDescInitEntryCollation(shape, number, column.collation);
                 }
             }
-            let store = pg_sys::tuplestore_begin_heap(false, held, pg_sys::work_mem);
+            let store = pg_sys::tuplestore_begin_heap(false, held, kilobytes);
             let slot = pg_sys::MakeSingleTupleTableSlot(shape, &pg_sys::TTSOpsMinimalTuple);
             pg_sys::MemoryContextSwitchTo(before);
             let types: Vec<String> =
@@ -152,15 +157,20 @@ impl Rows {
         unsafe { pg_sys::tuplestore_rescan(self.store) }
     }
 
-    /// A column (from 0) of the row just read, valid until the next is read.
-    pub fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
+    /// The row just read, valid until the next is read.
+    pub fn row(&self) -> Row {
         // SAFETY: the slot holds the row just read.
-        unsafe { Row::of(self.slot) }.datum(column)
+        unsafe { Row::of(self.slot) }
     }
 
+    /// A column (from 0) of it.
+    pub fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
+        self.row().datum(column)
+    }
+
+    /// The same; its type is the one that this was declared with.
     pub fn get<T: pgrx::FromDatum>(&self, column: usize) -> Option<T> {
-        // SAFETY: as above; the column's type is the one this Rows was declared with.
-        unsafe { Row::of(self.slot) }.get(column)
+        self.row().get(column)
     }
 
     /// Adds the rows of another of the same shape.
@@ -187,12 +197,21 @@ impl Rows {
 
     /// The rows that come next, `most` of them; the columns are those it was made with.
     pub fn take(&mut self, columns: &[RowColumn], most: usize) -> Result<Rows> {
-        self.take_some(columns, most, usize::MAX)
+        let mut some = Rows::new(columns)?;
+        self.move_into(&mut some, most, usize::MAX);
+        Ok(some)
     }
 
-    /// The same, but no more than have so many bytes together, and one.
+    /// The same, but no more than have so many bytes together, and one; they stay in memory.
     pub fn take_some(&mut self, columns: &[RowColumn], most: usize, bytes: usize) -> Result<Rows> {
-        let mut some = Rows::new(columns)?;
+        // What a row needs beside its bytes is less than these, but for the shortest.
+        let kilobytes = i32::try_from(bytes / 1024).unwrap_or(i32::MAX).saturating_mul(2);
+        let mut some = Rows::within(columns, kilobytes.max(work_mem()))?;
+        self.move_into(&mut some, most, bytes);
+        Ok(some)
+    }
+
+    fn move_into(&mut self, some: &mut Rows, most: usize, bytes: usize) {
         let mut taken = 0;
         while some.len < most && taken < bytes && self.advance() {
             // SAFETY: both slots are of one shape. A slot for minimal tuples holds one that was read.
@@ -203,7 +222,6 @@ impl Rows {
             }
             some.len += 1;
         }
-        Ok(some)
     }
 
     /// Goes to where the first `read` rows were read.
@@ -621,6 +639,18 @@ fn preparing<T>(work: impl FnOnce() -> T) -> T {
     let result = work();
     PREPARING.set(false);
     result
+}
+
+/// `work_mem`, in kilobytes.
+pub fn work_mem() -> i32 {
+    // SAFETY: reads the backend's own state.
+    unsafe { pg_sys::work_mem }
+}
+
+/// `maintenance_work_mem`, in kilobytes: for what is done once, and by one process.
+pub fn maintenance_work_mem() -> i32 {
+    // SAFETY: as above.
+    unsafe { pg_sys::maintenance_work_mem }
 }
 
 fn c_string(s: &str) -> Result<CString> {

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use super::runtime::{self, State};
 use super::sender::reach;
+use super::sending::Reached;
 use super::waiting::Waiting;
 use crate::catalog::error::Error;
 use crate::catalog::{declare, locks, ready, sql, subtransaction};
-use crate::engine::delivery::{Shape, Trouble};
-use crate::targets::Connector;
-use crate::targets::options::Access;
+use crate::engine::delivery::Trouble;
 
 /// Drops a flow with all that was made for it: here and outside, or neither. In one transaction of the
 /// caller's, and with what keeps others from sending, until the process ends.
@@ -27,14 +26,13 @@ pub fn drop_flow(flow: &str) -> Result<(), Error> {
     declare::drop_flow(flow, false)?;
     sql::commit_durably();
     // Last, since it cannot be undone.
-    for (shape, connector, access) in made {
-        remove(shape, connector, access)?;
-    }
+    made.into_iter().try_for_each(remove)?;
     Ok(())
 }
 
 /// Removes what a connector has made.
-fn remove(shape: Shape, connector: &'static Connector, access: Access) -> Result<(), Error> {
+fn remove(made: Reached) -> Result<(), Error> {
+    let Reached { shape, connector, access } = made;
     let work = async move { (connector.open)(access)?.remove(&shape).await };
     let task = runtime::spawn(work)
         .map_err(|e| Error::internal(format!("no thread could be started: {e}")))?;

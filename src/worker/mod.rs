@@ -15,6 +15,7 @@ mod log;
 pub mod progress;
 mod runtime;
 mod sender;
+mod sending;
 pub mod session;
 pub mod shared;
 mod transaction;

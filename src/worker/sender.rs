@@ -5,12 +5,13 @@
 //! sender among all processes: so nothing older comes after something newer. Nothing is forgotten
 //! before it has arrived: whatever happens, what is not noted is sent again.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::crash;
-use super::runtime::{self, State, Task};
+use super::sending::{Arrived, On, Reached, Sending};
 use super::transaction::{Failed, transaction};
 use crate::catalog::error::Error;
 use crate::catalog::external::batch::{Batch, Size};
@@ -18,9 +19,9 @@ use crate::catalog::external::held::Held;
 use crate::catalog::external::{delivery, outbox, server};
 use crate::catalog::model::{External, Flow, Target as Declared};
 use crate::catalog::{locks, ready, subtransaction, update};
-use crate::engine::delivery::{Change, Refused, Shape, Trouble};
+use crate::engine::delivery::{Refused, Shape, Trouble};
 use crate::targets::options::{Access, Options};
-use crate::targets::{self, Connector, Prepared, Target};
+use crate::targets::{self, Connector, Prepared};
 
 /// Changes of a first batch, at most.
 const FIRST: usize = 5000;
@@ -37,41 +38,6 @@ pub struct Sender {
     held: HashMap<i32, Held>,
     /// Outboxes are emptied as soon as they can be.
     empties: bool,
-}
-
-/// What is on its way to one target.
-struct Sending {
-    flow: String,
-    shape: Arc<Shape>,
-    connector: &'static Connector,
-    /// What the connection was opened with.
-    access: Access,
-    /// The connection, while nothing is on its way over it.
-    client: Option<Box<dyn Target>>,
-    way: Option<Way>,
-    /// The batch after that, read while the one before is on its way.
-    next: Option<Batch>,
-    used: Instant,
-}
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        if let Some(client) = self.client.take() {
-            runtime::discard(client);
-        }
-    }
-}
-
-/// A batch on its way.
-struct Way {
-    batch: Batch,
-    task: Task<Arrived>,
-}
-
-struct Arrived {
-    client: Option<Box<dyn Target>>,
-    prepared: Option<Prepared>,
-    result: Result<Vec<Refused>, Trouble>,
 }
 
 /// How far the targets of a flow are.
@@ -129,10 +95,30 @@ impl Sender {
         Ok(self.ours.contains(&target))
     }
 
+    /// Opens the targets of a flow to which nothing was sent yet, and has them made there. What is made is noted by
+    /// [`Sender::step`].
+    pub fn open_ahead(&mut self, flow: &str) -> Result<(), Failed> {
+        for target in externals(flow)? {
+            if self.targets.contains_key(&target) || !self.reserve(target)? {
+                continue;
+            }
+            match transaction(|| never_sent(flow, target))? {
+                Some(reached) => self.begin(flow, target, reached, None)?,
+                None => self.leave(target)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Takes over what a first fill has to send, and the lock on the target.
-    pub fn hold(&mut self, held: Held) {
-        self.ours.insert(held.target);
-        self.held.insert(held.target, held);
+    pub fn hold(&mut self, held: Held) -> Result<(), Failed> {
+        let target = held.target;
+        self.held.insert(target, held);
+        match self.ours.insert(target) {
+            true => Ok(()),
+            // It was ours already: it is held twice now.
+            false => transaction(|| locks::leave_target(target)),
+        }
     }
 
     /// Lets others send what is left, but to targets that something is on its way to: they wait until this process
@@ -140,7 +126,7 @@ impl Sender {
     pub fn close(&mut self) -> Result<(), Failed> {
         let ours: Vec<i32> = self.ours.iter().copied().collect();
         for target in ours {
-            match self.targets.get(&target).is_some_and(|sending| sending.way.is_some()) {
+            match self.targets.get(&target).is_some_and(Sending::is_busy) {
                 true => self.queue(target)?,
                 false => self.leave(target)?,
             }
@@ -150,7 +136,12 @@ impl Sender {
 
     /// Whether anything is on its way.
     pub fn is_busy(&self) -> bool {
-        self.targets.values().any(|target| target.way.is_some())
+        self.targets.values().any(Sending::is_busy)
+    }
+
+    /// Whether any target is being opened.
+    pub fn is_opening(&self) -> bool {
+        self.targets.values().any(Sending::is_opening)
     }
 
     /// Notes what has arrived at the targets of a flow, and sends on.
@@ -174,11 +165,9 @@ impl Sender {
     pub fn rest(&mut self, flows: impl Fn(&str) -> bool) -> Result<(), Failed> {
         let mut gone = Vec::new();
         self.targets.retain(|id, t| {
-            let stays = match (flows(&t.flow), &t.way) {
-                (true, Some(_)) => true,
-                (true, None) => t.used.elapsed() < IDLE,
-                (false, Some(way)) => matches!(way.task.state(), State::Running),
-                (false, None) => false,
+            let stays = match flows(&t.flow) {
+                true => t.is_busy() || t.idle() < IDLE,
+                false => t.is_running(),
             };
             if !stays {
                 gone.push(*id);
@@ -189,22 +178,18 @@ impl Sender {
     }
 
     fn step_of(&mut self, flow: &str, target: i32, step: &mut Step) -> Result<(), Failed> {
-        if let Some(sending) = self.targets.get_mut(&target)
-            && let Some(way) = sending.way.take()
-        {
-            let arrived = match way.task.state() {
-                State::Running => {
-                    sending.way = Some(way);
+        if let Some(sending) = self.targets.get_mut(&target) {
+            let arrived = match sending.arrived() {
+                On::TheWay => {
                     step.busy = true;
                     return self.read_ahead(flow, target);
                 }
-                State::Done(arrived) => arrived,
-                State::Lost => {
-                    let result = Err(Trouble::target("XX000", "the connector has failed"));
-                    Arrived { client: None, prepared: None, result }
-                }
+                On::NoWay => None,
+                On::Arrival(batch, arrived) => Some((batch, arrived)),
             };
-            if let Err(failed) = self.arrived(flow, target, way.batch, arrived, step) {
+            if let Some((batch, arrived)) = arrived
+                && let Err(failed) = self.arrived(flow, target, batch, arrived, step)
+            {
                 // What became of the batch is not noted: it is sent again, before what comes after.
                 self.targets.remove(&target);
                 self.leave(target)?;
@@ -215,60 +200,70 @@ impl Sender {
         self.read_ahead(flow, target)
     }
 
-    /// Reads the batch after one that is on its way, unless it is there.
+    /// Reads what is to be sent after what is on its way, unless it is there.
     fn read_ahead(&mut self, flow: &str, target: i32) -> Result<(), Failed> {
-        if let Some(sending) = self.targets.get_mut(&target)
-            && let Some(way) = &sending.way
-            && sending.next.is_none()
-        {
-            let held = self.held.get_mut(&target);
-            sending.next = read(flow, target, held, sending.connector, way.batch.upto)?;
+        let Some(sending) = self.targets.get_mut(&target) else { return Ok(()) };
+        if !sending.is_busy() || sending.next.is_some() {
+            return Ok(());
         }
+        let held = self.held.get_mut(&target);
+        let (after, size) = match (sending.batch(), &held) {
+            (Some(batch), _) => (batch.upto, next_size(sending.connector, batch)),
+            // While it is opened: what is kept knows itself where it begins.
+            (None, Some(_)) => (0, first_size(sending.connector)),
+            (None, None) => return Ok(()),
+        };
+        sending.next = read(flow, target, held, sending.connector, after, size)?;
         Ok(())
     }
 
-    /// A batch is back. Settles it, or records what hindered it.
+    /// A batch is back, or a target is open. Settles it, or records what hindered it.
     fn arrived(
         &mut self,
         flow: &str,
         target: i32,
-        batch: Batch,
+        batch: Option<Batch>,
         arrived: Arrived,
         step: &mut Step,
     ) -> Result<(), Failed> {
-        let Some(sending) = self.targets.get_mut(&target) else { return Ok(()) };
-        sending.used = Instant::now();
         if arrived.prepared == Some(Prepared::Made) {
             transaction(|| delivery::made(target))?;
         }
-        match arrived.result {
-            Ok(refused) => {
-                crash::point("sent");
-                sending.client = arrived.client;
-                if self.held.contains_key(&target) {
-                    self.held_arrived(target, &batch, &refused)?;
-                } else {
-                    step.refused += refused.len() as i64;
-                    transaction(|| {
-                        let ready = ready::ready(flow)?;
-                        match find(&ready.flow, target) {
-                            Some((declared, external)) => {
-                                let flow = &ready.flow;
-                                outbox::settle(flow, declared, external, &batch, &refused)?;
-                                if self.empties { outbox::empty(flow, declared) } else { Ok(()) }
-                            }
-                            None => Ok(()),
-                        }
-                    })?;
-                }
-                crash::point("settled");
+        let refused = match &arrived.result {
+            Ok(refused) => refused.clone(),
+            // Of a target that nothing waits for yet nothing is noted: what comes is sent over another connection.
+            Err(_) if batch.is_none() && !self.held.contains_key(&target) => {
+                self.targets.remove(&target);
+                return Ok(());
             }
             Err(trouble) => {
                 // Another connection is opened for the next try, and the batch is read again.
                 self.targets.remove(&target);
-                self.troubled(flow, target, &trouble, step)?;
+                return self.troubled(flow, target, trouble, step);
             }
+        };
+        if let Some(sending) = self.targets.get_mut(&target) {
+            sending.keep(arrived);
         }
+        let Some(batch) = batch else { return Ok(()) };
+        crash::point("sent");
+        if self.held.contains_key(&target) {
+            self.held_arrived(target, &batch, &refused)?;
+        } else {
+            step.refused += refused.len() as i64;
+            transaction(|| {
+                let ready = ready::ready(flow)?;
+                match find(&ready.flow, target) {
+                    Some((declared, external)) => {
+                        let flow = &ready.flow;
+                        outbox::settle(flow, declared, external, &batch, &refused)?;
+                        if self.empties { outbox::empty(flow, declared) } else { Ok(()) }
+                    }
+                    None => Ok(()),
+                }
+            })?;
+        }
+        crash::point("settled");
         Ok(())
     }
 
@@ -352,7 +347,7 @@ impl Sender {
                 return Err(failed);
             }
         };
-        let (batch, shape, connector, access) = match begun {
+        let (batch, reached) = match begun {
             Begun::Nothing => return self.leave(target),
             Begun::Wait(wait) => {
                 step.again = Some(step.again.map_or(wait, |a| a.min(wait)));
@@ -362,46 +357,33 @@ impl Sender {
                 self.targets.remove(&target);
                 return self.troubled(flow, target, &trouble, step);
             }
-            Begun::Batch { batch, shape, connector, access } => (batch, shape, connector, access),
+            Begun::Batch(batch, reached) => (batch, reached),
         };
-        let sending = self.targets.entry(target).or_insert_with(|| Sending {
-            flow: flow.to_owned(),
-            shape: Arc::new(shape.clone()),
-            connector,
-            access: access.clone(),
-            client: None,
-            way: None,
-            next: None,
-            used: Instant::now(),
-        });
-        // What it was opened with, or prepared for, is not what it is now.
-        if *sending.shape != shape || sending.access != access {
-            sending.shape = Arc::new(shape);
-            sending.access = access.clone();
-            if let Some(client) = sending.client.take() {
-                runtime::discard(client);
-            }
-        }
-        sending.used = Instant::now();
-        let client = sending.client.take();
-        let shape = sending.shape.clone();
-        let mut batch = batch;
-        let changes = std::mem::take(&mut batch.changes);
         crash::point("read");
-        let sent = runtime::spawn(deliver(client, connector, access, shape, changes));
-        match sent {
-            Ok(task) => {
-                sending.way = Some(Way { batch, task });
-                step.busy = true;
-                crash::point("sending");
-                Ok(())
-            }
-            Err(e) => {
-                self.targets.remove(&target);
-                self.leave(target)?;
-                Err(Failed::from(Error::internal(format!("no thread could be started: {e}"))))
-            }
+        self.begin(flow, target, reached, Some(batch))?;
+        step.busy = true;
+        crash::point("sending");
+        Ok(())
+    }
+
+    /// Has a batch sent to a target that nobody else sends to, or, without one, has it opened.
+    fn begin(
+        &mut self,
+        flow: &str,
+        target: i32,
+        reached: Reached,
+        batch: Option<Batch>,
+    ) -> Result<(), Failed> {
+        let begun = match self.targets.entry(target) {
+            Entry::Occupied(sending) => sending.into_mut().reach(reached),
+            Entry::Vacant(place) => place.insert(Sending::new(flow, reached)),
         }
+        .begin(batch);
+        begun.or_else(|e| {
+            self.targets.remove(&target);
+            self.leave(target)?;
+            Err(Failed::from(Error::internal(format!("no thread could be started: {e}"))))
+        })
     }
 
     /// Lets others send to a target: what they are to send is in its outbox then.
@@ -418,7 +400,7 @@ enum Begun {
     Nothing,
     Wait(Duration),
     Trouble(Trouble),
-    Batch { batch: Batch, shape: Shape, connector: &'static Connector, access: Access },
+    Batch(Batch, Reached),
 }
 
 /// The external targets of a flow.
@@ -433,6 +415,19 @@ fn externals(flow: &str) -> Result<Vec<i32>, Failed> {
 fn find(flow: &Flow, target: i32) -> Option<(&Declared, &External)> {
     let declared = flow.targets.iter().find(|t| t.id == target)?;
     Some((declared, declared.external.as_ref()?))
+}
+
+/// With what a target is reached that nothing was sent to, and that may be sent to now. What else hinders it shows
+/// when there is something to send.
+fn never_sent(flow: &str, target: i32) -> Result<Option<Reached>, Error> {
+    let ready = ready::ready(flow)?;
+    let Some((declared, external)) = find(&ready.flow, target) else { return Ok(None) };
+    let new =
+        |state: delivery::State| state.sent == 0 && state.wait.is_zero() && !ready.flow.paused;
+    match delivery::state(target)?.is_some_and(new) {
+        true => Ok(reach(&ready.flow, declared, external).ok()),
+        false => Ok(None),
+    }
 }
 
 /// What is to be sent, and with what. `next`: what was read already, and for which shape.
@@ -450,40 +445,27 @@ fn begin(
     if !state.wait.is_zero() {
         return Ok(Begun::Wait(state.wait));
     }
-    let (shape, connector, access) = match reach(&ready.flow, declared, external) {
+    let reached = match reach(&ready.flow, declared, external) {
         Ok(reached) => reached,
         Err(error) => return Ok(Begun::Trouble(trouble(error))),
     };
     let batch = match next {
         // Of another shape it is not any more: the outbox has been made anew.
-        Some((batch, read_for)) if *read_for == shape => Some(batch),
-        _ if held.as_ref().is_some_and(|held| !held.fits(&shape)) => {
+        Some((batch, read_for)) if *read_for == reached.shape => Some(batch),
+        _ if held.as_ref().is_some_and(|held| !held.fits(&reached.shape)) => {
             return Err(update::changed(&ready.flow));
         }
         _ => {
-            let size = first_size(connector);
-            if let Some(held) = held {
-                let batch = held.read(&ready.flow, declared, connector.encoding, size)?;
-                return Ok(batch.map_or(Begun::Nothing, |batch| Begun::Batch {
-                    batch,
-                    shape,
-                    connector,
-                    access,
-                }));
+            let (encoding, size) = (reached.connector.encoding, first_size(reached.connector));
+            match held {
+                Some(held) => held.read(&ready.flow, declared, encoding, size)?,
+                None => {
+                    outbox::read(&ready.flow, declared, external, state.sent, true, encoding, size)?
+                }
             }
-            outbox::read(
-                &ready.flow,
-                declared,
-                external,
-                state.sent,
-                true,
-                connector.encoding,
-                size,
-            )?
         }
     };
-    let Some(batch) = batch else { return Ok(Begun::Nothing) };
-    Ok(Begun::Batch { batch, shape, connector, access })
+    Ok(batch.map_or(Begun::Nothing, |batch| Begun::Batch(batch, reached)))
 }
 
 fn trouble(error: Error) -> Trouble {
@@ -504,66 +486,29 @@ fn first_size(connector: &Connector) -> Size {
     Size { changes: changes.min(FIRST), bytes }
 }
 
-/// Reads the batch after one that is on its way.
+/// Of the batch after one that is on its way: it is to be read by the time that one is back.
+fn next_size(connector: &Connector, batch: &Batch) -> Size {
+    let Size { changes, bytes } = size(connector);
+    Size { changes: changes.min(2 * batch.positions.len().max(FIRST)), bytes }
+}
+
+/// Reads what is to be sent next, ahead of time.
 fn read(
     flow: &str,
     target: i32,
     held: Option<&mut Held>,
     connector: &Connector,
     after: i64,
+    size: Size,
 ) -> Result<Option<Batch>, Failed> {
     transaction(|| {
         let ready = ready::ready(flow)?;
         let Some((declared, external)) = find(&ready.flow, target) else { return Ok(None) };
         if let Some(held) = held {
-            return held.read(&ready.flow, declared, connector.encoding, size(connector));
+            return held.read(&ready.flow, declared, connector.encoding, size);
         }
-        outbox::read(
-            &ready.flow,
-            declared,
-            external,
-            after,
-            false,
-            connector.encoding,
-            size(connector),
-        )
+        outbox::read(&ready.flow, declared, external, after, false, connector.encoding, size)
     })
-}
-
-/// What is done on the other threads.
-async fn deliver(
-    client: Option<Box<dyn Target>>,
-    connector: &'static Connector,
-    access: Access,
-    shape: Arc<Shape>,
-    changes: Vec<Change>,
-) -> Arrived {
-    let mut prepared = None;
-    let opened = match client {
-        Some(client) => Ok(client),
-        None => open(connector, access, &shape).await.map(|(client, found)| {
-            prepared = Some(found);
-            client
-        }),
-    };
-    match opened {
-        Ok(mut client) => {
-            let result = client.apply(&shape, &changes).await;
-            let client = result.is_ok().then_some(client);
-            Arrived { client, prepared, result }
-        }
-        Err(trouble) => Arrived { client: None, prepared, result: Err(trouble) },
-    }
-}
-
-async fn open(
-    connector: &'static Connector,
-    access: Access,
-    shape: &Shape,
-) -> Result<(Box<dyn Target>, Prepared), Trouble> {
-    let mut client = (connector.open)(access)?;
-    let prepared = client.prepare(shape).await?;
-    Ok((client, prepared))
 }
 
 /// What a connector is to know of a target, and what it reaches it with.
@@ -571,7 +516,7 @@ pub(super) fn reach(
     flow: &Flow,
     declared: &Declared,
     external: &External,
-) -> Result<(Shape, &'static Connector, Access), Error> {
+) -> Result<Reached, Error> {
     let name = server::connector_for(&external.server, flow.owner)?;
     let connector = targets::connector(&name).ok_or_else(|| {
         Error::new(
@@ -583,5 +528,5 @@ pub(super) fn reach(
     let options = |pairs: Vec<(String, String)>| Options(pairs.into_iter().collect());
     let access =
         Access { server: options(given.server), user: options(given.user), trusted: given.trusted };
-    Ok((server::shape(&flow.name, declared)?, connector, access))
+    Ok(Reached { shape: server::shape(&flow.name, declared)?, connector, access })
 }

@@ -53,6 +53,9 @@ const ORDERS: [(&str, Order); 5] = [
 /// Between two looks of the session at its worker.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long it is waited for that a target is opened, before anything is evaluated.
+const OPENING: Duration = Duration::from_millis(250);
+
 /// Batches that are evaluated in one transaction, before they are sent. More cost less: each transaction
 /// finds its items in the source again, and waits for the disk. But all of it is sent later.
 const BATCHES: usize = 4;
@@ -313,8 +316,15 @@ fn evaluate(
     let limits = Limits { changes: (mode != Mode::Retry).then_some(part), ..limits };
     let backlog = Backlog::once(true);
     let mut refused = 0;
+    sender.open_ahead(flow)?;
+    // What was made there is to be noted before anything can go wrong here.
+    let opened = Instant::now();
+    while sender.is_opening() && opened.elapsed() < OPENING {
+        wait(OPENING, Waiting::Delivery);
+        refused += sender.step(flow)?.refused;
+    }
     // Who drops the flow has its lock, and waits until nothing is sent any more: that would wait for us.
-    let mut wait_for_flow = true;
+    let mut wait_for_flow = !sender.is_busy();
     loop {
         let part = transaction(|| update::part(flow, mode, limits, &backlog, wait_for_flow))
             .inspect(|_| resolve::committed())
@@ -328,7 +338,9 @@ fn evaluate(
         };
         wait_for_flow = false;
         done.reason = done.reason.max(part.reason);
-        part.held.into_iter().for_each(|held| sender.hold(held));
+        for held in part.held {
+            sender.hold(held)?;
+        }
         for (n, source) in part.sources.into_iter().enumerate() {
             match done.sources.get_mut(n) {
                 None => done.sources.push(source),

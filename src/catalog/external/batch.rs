@@ -11,7 +11,7 @@ use crate::catalog::error::{Error, Result};
 use crate::catalog::model::{Column, Target, numbered};
 use crate::catalog::sql::Arg;
 use crate::catalog::stream::{self, Row};
-use crate::catalog::tuples::Statements;
+use crate::catalog::tuples::{Rows, Statements};
 use crate::engine::delivery::{Change, Encoding, Values};
 
 /// What is sent at once.
@@ -70,6 +70,18 @@ impl Reading {
             true => stream::each(statements, select, args, &mut |row| self.add(row)),
             false => Ok(()),
         }
+    }
+
+    /// Adds the next ones of rows that have the columns of [`select`], none of which was refused, while there is
+    /// room. Returns how many were read: the last of them may not have been added.
+    pub fn add_rows(&mut self, rows: &mut Rows) -> Result<usize> {
+        let mut read = 0;
+        let mut more = self.has_room();
+        while more && rows.advance() {
+            read += 1;
+            more = self.add(rows.row())?;
+        }
+        Ok(read)
     }
 
     /// The batch; `None` where there is nothing.

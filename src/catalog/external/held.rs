@@ -19,7 +19,7 @@ use crate::engine::delivery::{Encoding, Shape};
 /// For no longer than that: so much is sent once more where the process is lost.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// The columns of an outbox but for its values.
+/// The columns of an outbox but for its values, as [`select`] has them.
 const HEAD: [(&str, pg_sys::Oid); 4] = [
     ("position", pg_sys::INT8OID),
     ("version", pg_sys::INT8OID),
@@ -51,7 +51,7 @@ impl Held {
             flow: flow.name.clone(),
             target: target.id,
             shape: server::shape(&flow.name, target)?,
-            rows: Rows::held(&columns)?,
+            rows: Rows::held(&columns, tuples::maintenance_work_mem())?,
             columns,
             first,
             read: 0,
@@ -95,17 +95,24 @@ impl Held {
         size: Size,
     ) -> Result<Option<Batch>> {
         let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-        let some = self.rows.take_some(&self.columns, size.changes, size.bytes)?;
         let _snapshot = OneSnapshot::take();
-        let statements = Statements::connect()?;
-        statements.name("coco_held", &some)?;
         let after = self.first + self.read as i64 - 1;
         let mut reading = Reading::new(target, encoding, size, after)?;
-        reading.add_all(&statements, &select(target, encoding, "coco_held"), &[])?;
+        let taken = match encoding {
+            // Written as they are read.
+            Encoding::Binary => reading.add_rows(&mut self.rows)?,
+            Encoding::Json => {
+                let some = self.rows.take_some(&self.columns, size.changes, size.bytes)?;
+                let statements = Statements::connect()?;
+                statements.name("coco_held", &some)?;
+                reading.add_all(&statements, &select(target, encoding, "coco_held"), &[])?;
+                some.len()
+            }
+        };
         let batch = reading.done();
         let count = batch.as_ref().map_or(0, |batch| batch.changes.len());
         self.read += count;
-        if count < some.len() {
+        if count < taken {
             self.rows.seek(self.read);
         }
         Ok(batch)
