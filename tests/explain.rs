@@ -33,6 +33,22 @@ insert into orders select i, 1 + i % 20000, i, repeat('x', 50) from generate_ser
 analyze cust, orders";
 
 #[test]
+fn a_batch_is_joined_as_a_whole() {
+    let mut db = TestDb::new("explain_joined");
+    db.run(ORDERS);
+    // No index is of use: for each item by itself all customers would be read.
+    db.run(
+        "alter table cust drop constraint cust_pkey;
+         select coco.create_flow('f', 'orders', 'select o.id, o.amount, c.name from orders o, cust c where c.id = o.cust', 't', '{id}')",
+    );
+    let all = findings(&mut db, "f");
+    has(&all, "plan for a batch", "Hash Join");
+    has(&all, "set-based", "yes");
+    assert_eq!(db.update("f", "normal")[0].upserted, 20_000);
+    db.verify_clean("f");
+}
+
+#[test]
 fn it_says_what_is_covered_and_what_leads_to_what() {
     let mut db = TestDb::new("explain_covered");
     db.run(ORDERS);

@@ -57,6 +57,36 @@ fn one_item_that_fails_delays_nobody_and_keeps_its_rows() {
 }
 
 #[test]
+fn an_item_that_is_not_to_be_evaluated_cannot_fail() {
+    let mut db = TestDb::new("not_due");
+    db.run(
+        "create table s (id int primary key, n int, at int not null default 1);
+            insert into s select i, i from generate_series(1, 3000) i",
+    );
+    // Of one that is gone, or whose ordinal alone is new, the conditions fail: they cost little, and could come first.
+    for (flow, options) in [("carried", ""), ("versioned", ", ordinal => 'at'")] {
+        db.run(&format!(
+            "select coco.create_flow('{flow}', 's',
+               'select x.id, x.m from (select id, 6000 / coalesce(n, 0) as m from s) x where x.m > 1', '{flow}', '{{id}}'{options})"
+        ));
+        assert_eq!(db.update(flow, "normal")[0].upserted, 3000, "{flow}");
+    }
+    db.run(
+        "delete from s where id between 1 and 1500; update s set n = 2999, at = 2 where id = 2000;
+            update s set at = 3 where id > 2900",
+    );
+    for flow in ["carried", "versioned"] {
+        let c = &db.update(flow, "normal")[0];
+        assert_eq!(
+            (c.evaluated, c.upserted, c.deleted, c.failed),
+            (1, 1, 1500, 0),
+            "{flow}: {c:?}"
+        );
+        db.verify_clean(flow);
+    }
+}
+
+#[test]
 fn a_failed_item_is_tried_again_when_its_time_has_come() {
     let mut db = TestDb::new("retried");
     db.run(

@@ -290,7 +290,8 @@ fn a_query_that_takes_each_row_by_itself_is_left_to_several_processes() {
             "select s.id, who() as pid from names m left join src s using (n) where s.id > 0",
             false,
         ),
-        ("twice", "select a.id, who() as pid from src a join src b using (id)", false),
+        // Both are the item, whoever joins them.
+        ("twice", "select a.id, who() as pid from src a join src b using (id)", true),
         ("looked_up", "select id, who() as pid, (select max(id) from src) as most from src", false),
         // A constraint of the user's runs with each row.
         ("checked", "select id, who() as pid from src", false),

@@ -8,6 +8,21 @@ use super::error::Result;
 use super::sql::{self, Arg, arg, ident, literal};
 use super::tuples::{Rows, Statements, attribute};
 
+unsafe extern "C-unwind" {
+    // executor/tuptable.h, access/htup_details.h; the same from 14 to 18. As they are: pgrx's bindings have a guard
+    // around each call, which takes as long as the call does. Here there is one around all of a row's.
+    fn ExecStoreHeapTuple(
+        row: pg_sys::HeapTuple,
+        slot: *mut pg_sys::TupleTableSlot,
+        free: bool,
+    ) -> *mut pg_sys::TupleTableSlot;
+    fn heap_form_tuple(
+        shape: pg_sys::TupleDesc,
+        values: *const pg_sys::Datum,
+        nulls: *const bool,
+    ) -> pg_sys::HeapTuple;
+}
+
 /// Rows, and about so many bytes of them, that are written at once: as COPY has it.
 const ROWS: usize = 1000;
 const BYTES: usize = 65535;
@@ -63,6 +78,13 @@ pub struct Filling<'a> {
     pub entries: Entries,
     /// A column of type bigint that counts the rows, and the number of the first.
     pub counted: Option<(&'a str, i64)>,
+}
+
+impl<'a> Filling<'a> {
+    /// A table that gets its index entries later.
+    pub fn new(table: &'a str, columns: &'a [(String, String)]) -> Filling<'a> {
+        Filling { table, columns, entries: Entries::Later, counted: None }
+    }
 }
 
 /// As [`insert()`], of a SELECT under the snapshot that is active, whose rows go to several tables at once, and
@@ -246,6 +268,11 @@ struct Table {
     state: *mut pg_sys::EState,
     result: *mut pg_sys::ResultRelInfo,
     entries: Entries,
+    /// Where its columns are among those of the SELECT.
+    columns: std::ops::Range<usize>,
+    /// Those of them that are not to be NULL; whether more is to be checked.
+    required: Vec<usize>,
+    checks: bool,
     /// The place of the column that counts, and the next number.
     counted: Option<(usize, i64)>,
     /// Holds the rows that are not written yet.
@@ -263,8 +290,13 @@ impl<'a> Receiver<'a> {
         tables: &[Filling],
         keeping: Option<Keeping<'a>>,
     ) -> Receiver<'a> {
+        let mut first = 0;
         // SAFETY: as above.
-        let table = |(relation, filling): (&_, &_)| unsafe { Table::new(*relation, filling) };
+        let table = |(relation, filling): (&_, &_)| unsafe {
+            let table = Table::new(*relation, filling, first);
+            first = table.columns.end;
+            table
+        };
         Receiver {
             public: pg_sys::DestReceiver {
                 receiveSlot: Some(receive),
@@ -290,14 +322,17 @@ impl<'a> Receiver<'a> {
         // SAFETY: as above.
         unsafe {
             pg_sys::slot_getallattrs(row);
-            let mut first = 0;
-            for table in &mut self.tables {
-                table.add((*row).tts_values.add(first), (*row).tts_isnull.add(first));
-                first += (*(*table.relation).rd_att).natts as usize;
-            }
+            let (values, nulls) = ((*row).tts_values, (*row).tts_isnull);
+            self.tables.iter_mut().for_each(|table| table.prepare(values, nulls));
+            let tables = &self.tables;
+            // Where an error is raised nothing is dropped that is made in there.
+            pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                tables.iter().for_each(|table| table.form(values, nulls));
+            });
+            self.tables.iter_mut().for_each(|table| table.formed(nulls));
+            let first = self.tables.last().map_or(0, |table| table.columns.end);
             if let Some(Keeping { rows, first: number, .. }) = &mut self.keeping {
-                let values = (*row).tts_values.add(first);
-                let nulls = (*row).tts_isnull.add(first);
+                let (values, nulls) = (values.add(first), nulls.add(first));
                 *values = pg_sys::Datum::from(*number + rows.len() as i64);
                 *nulls = false;
                 rows.push_whole(values, nulls);
@@ -314,7 +349,7 @@ impl<'a> Receiver<'a> {
 impl Table {
     /// # Safety
     /// The relation stays open until `end`.
-    unsafe fn new(relation: pg_sys::Relation, filling: &Filling) -> Table {
+    unsafe fn new(relation: pg_sys::Relation, filling: &Filling, first: usize) -> Table {
         // SAFETY: all of it is freed in `end`, or with the transaction.
         unsafe {
             let state = pg_sys::CreateExecutorState();
@@ -330,42 +365,75 @@ impl Table {
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
             );
             let shape = (*relation).rd_att;
+            let places = 0..(*shape).natts as usize;
+            let columns = first..first + places.len();
+            let at = |place: usize| &*attribute(shape, place);
+            let required = |place: &usize| at(*place).attnotnull;
+            let required = places.clone().filter(required).map(|place| first + place).collect();
+            let constraints = (*shape).constr;
             let named = |name: &str| {
-                (0..(*shape).natts as usize).find(|place| {
-                    pgrx::name_data_to_str(&(*attribute(shape, *place)).attname) == name
-                })
+                places.clone().find(|place| pgrx::name_data_to_str(&at(*place).attname) == name)
             };
-            let counted = filling.counted.and_then(|(name, first)| Some((named(name)?, first)));
-            let (slots, entries) = (Vec::new(), filling.entries);
-            Table { relation, state, result, entries, counted, context, slots, rows: 0, bytes: 0 }
+            Table {
+                relation,
+                state,
+                result,
+                entries: filling.entries,
+                columns,
+                required,
+                checks: !constraints.is_null() && (*constraints).num_check > 0,
+                counted: filling.counted.and_then(|(name, number)| Some((named(name)?, number))),
+                context,
+                slots: Vec::new(),
+                rows: 0,
+                bytes: 0,
+            }
         }
     }
 
-    unsafe fn add(&mut self, values: *mut pg_sys::Datum, nulls: *mut bool) {
-        // SAFETY: the row is of the table's shape; it is copied.
+    /// Makes room for a row, whose values are these.
+    unsafe fn prepare(&mut self, values: *mut pg_sys::Datum, nulls: *mut bool) {
+        // SAFETY: the values are those of a row of all tables.
         unsafe {
             if let Some((place, number)) = &mut self.counted {
-                *values.add(*place) = pg_sys::Datum::from(*number);
-                *nulls.add(*place) = false;
+                *values.add(self.columns.start + *place) = pg_sys::Datum::from(*number);
+                *nulls.add(self.columns.start + *place) = false;
                 *number += 1;
             }
-            let shape = (*self.relation).rd_att;
-            // Where we are is freed with the SELECT, before the last rows are written.
-            let before = pg_sys::MemoryContextSwitchTo((*self.state).es_query_cxt);
             if self.rows == self.slots.len() {
+                // Where we are is freed with the SELECT, before the last rows are written.
+                let before = pg_sys::MemoryContextSwitchTo((*self.state).es_query_cxt);
                 let kind = &raw const pg_sys::TTSOpsHeapTuple;
+                let shape = (*self.relation).rd_att;
                 self.slots.push(pg_sys::MakeSingleTupleTableSlot(shape, kind));
+                pg_sys::MemoryContextSwitchTo(before);
             }
-            pg_sys::MemoryContextSwitchTo(self.context);
-            let tuple = pg_sys::heap_form_tuple(shape, values, nulls);
-            pg_sys::MemoryContextSwitchTo(before);
+        }
+    }
+
+    /// Copies it. Without a guard.
+    unsafe fn form(&self, values: *mut pg_sys::Datum, nulls: *mut bool) {
+        // SAFETY: as above; there is a slot.
+        unsafe {
+            let (shape, first) = ((*self.relation).rd_att, self.columns.start);
+            let before = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = self.context;
+            let tuple = heap_form_tuple(shape, values.add(first), nulls.add(first));
+            pg_sys::CurrentMemoryContext = before;
+            ExecStoreHeapTuple(tuple, self.slots[self.rows], true);
+        }
+    }
+
+    /// Checks it, and writes those that there are by now, if they are many.
+    unsafe fn formed(&mut self, nulls: *mut bool) {
+        // SAFETY: the slot holds the row.
+        unsafe {
             let slot = self.slots[self.rows];
-            pg_sys::ExecStoreHeapTuple(tuple, slot, true);
-            self.rows += 1;
-            self.bytes += (*tuple).t_len as usize;
-            if !(*shape).constr.is_null() {
+            if self.checks || self.required.iter().any(|place| *nulls.add(*place)) {
                 pg_sys::ExecConstraints(self.result, slot, self.state);
             }
+            self.rows += 1;
+            self.bytes += (*(*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple).t_len as usize;
             if self.rows == ROWS || self.bytes >= BYTES {
                 self.flush();
             }

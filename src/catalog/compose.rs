@@ -11,15 +11,23 @@
 //! ```
 //!
 //! The user's query stands on lines of its own, in parentheses it was checked not to close. All
-//! around it is schema-qualified, operators too: it is planned under the flow's search path.
+//! around it is schema-qualified, operators too: it is planned under the flow's search path. The shadows
+//! are gone by then ([`shadows`](super::shadows)).
 
 use pgrx::pg_sys;
 
 use super::error::Result;
 use super::model::{Column, Flow, Source, Target, all_equal, numbered};
+use super::planning;
 use super::row_by_row;
 use super::sql::ident;
 use super::tuples::{self, RowColumn};
+
+/// What a statement composed over items is known by.
+pub const MARK: &str = "/* coco flow ";
+
+/// What the user's query over an item is called there.
+pub const OUTPUT: &str = "t";
 
 /// The column of the items that tells their number in the batch, for calls of memoised functions.
 pub const ITEM: &str = "coco_item";
@@ -70,6 +78,24 @@ pub fn evaluate(flow: &Flow, source: &Source, target: &Target, items: Items) -> 
     composed(flow, source, target, items, !flow.memoised.is_empty())
 }
 
+/// As [`evaluate`], of all items; with what is tracked of each: `ordinal`, and `content`, its fingerprint.
+pub fn evaluate_tracked(flow: &Flow, source: &Source, target: &Target) -> String {
+    let name = ident(&source.name);
+    let of_row =
+        |(column, called): (&Column, String)| format!("{name}.{} as {called}", column.quoted());
+    let keys = source.key.iter().zip(numbered("i", source.key.len()));
+    let used = source.used.iter().zip(numbered("u", source.used.len()));
+    let columns: Vec<String> = keys.chain(used).map(of_row).collect();
+    let item = format!(
+        "select {columns}, {ordinal} as ordinal, {content} as content from {relation} as {name}",
+        columns = columns.join(", "),
+        ordinal = source.ordinal.as_deref().unwrap_or("null::pg_catalog.int8"),
+        content = fingerprint_of_row(source),
+        relation = source.relation_name,
+    );
+    around(flow, source, target, &item, ", item.ordinal, item.content")
+}
+
 fn composed(
     flow: &Flow,
     source: &Source,
@@ -87,6 +113,13 @@ fn composed(
         (_, true) => grouped_items(source, items, number),
         (_, false) => row_items(source, items, number),
     };
+    let more = number.map_or(String::new(), |_| format!(", item.{ITEM} as {NUMBER}"));
+    around(flow, source, target, &item, &more)
+}
+
+/// The query over items that a SELECT has, with columns of the items that are called for beside their keys.
+fn around(flow: &Flow, source: &Source, target: &Target, item: &str, more: &str) -> String {
+    planning::install();
     let shadows: Vec<String> = flow
         .sources
         .iter()
@@ -97,18 +130,12 @@ fn composed(
         .collect();
     let item_keys: Vec<String> =
         numbered("i", source.key.len()).iter().map(|i| format!("item.{i}")).collect();
-    let number = number.map_or(String::new(), |_| format!(", item.{ITEM} as {NUMBER}"));
     // A plan in which calls go by way of the memo is another.
-    let memoised: Vec<String> = flow
-        .memoised
-        .iter()
-        .filter(|_| numbered_items)
-        .map(|f| f.oid.to_u32().to_string())
-        .collect();
+    let memoised: Vec<String> = flow.memoised.iter().map(|f| f.oid.to_u32().to_string()).collect();
     format!(
-        "/* coco flow {id} {memoised} */\n\
-         select {keys}, t.*{number}\n  from ({item}) as item\n cross join lateral (with {shadows}\n\
-         select * from (\n{query}\n) as q) as t ({columns})",
+        "{MARK}{id} {memoised} */\n\
+         select {keys}, {OUTPUT}.*{more}\n  from ({item}) as item\n cross join lateral (with {shadows}\n\
+         select * from (\n{query}\n) as q) as {OUTPUT} ({columns})",
         id = flow.id,
         memoised = memoised.join(" "),
         keys = item_keys.join(", "),
@@ -141,7 +168,7 @@ pub fn at_once(flow: &Flow, source: &Source, target: &Target) -> Result<Option<S
         })
         .collect();
     let sql = format!(
-        "/* coco flow {} */\nwith {}\nselect q.* from (\n{}\n) as q ({})",
+        "/* coco flow: {} */\nwith {}\nselect q.* from (\n{}\n) as q ({})",
         flow.id,
         shadows.join(", "),
         target.query,
@@ -207,7 +234,8 @@ fn carried_items(source: &Source, number: Option<&str>) -> String {
     };
     columns.extend(used);
     columns.extend(number.map(|number| format!("{number} as {ITEM}")));
-    format!("select {}\n          from coco_batch as b where {DUE}", columns.join(", "))
+    // Chosen first, as below.
+    format!("select {}\n          from coco_batch as b where {DUE} offset 0", columns.join(", "))
 }
 
 fn row_items(source: &Source, items: Items, number: Option<&str>) -> String {
@@ -221,9 +249,9 @@ fn row_items(source: &Source, items: Items, number: Option<&str>) -> String {
     let used = source.used.iter().zip(numbered("u", source.used.len()));
     columns.extend(used.map(|(c, u)| format!("s.{} as {u}", c.quoted())));
     columns.extend(number.map(|number| format!("{number} as {ITEM}")));
-    // A view's columns may be dear: files are read. With an offset they are computed after the batch
-    // is joined, for its items alone, and once, however often the query names them.
-    let first = if source.promised && matches!(items, Items::Batch) { " offset 0" } else { "" };
+    // With an offset items are chosen first: nothing of the query is evaluated of others, of which it may fail. And
+    // the columns of a view, which may be dear (files are read), are computed once, however often it names them.
+    let first = if matches!(items, Items::All) { "" } else { " offset 0" };
     format!("select {}\n          from {from}{filter}{first}", columns.join(", "))
 }
 

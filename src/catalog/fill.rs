@@ -16,6 +16,7 @@ use super::external::ledger::{self, Added};
 use super::indexes::{self, Written};
 use super::locks;
 use super::model::{Flow, Source, Target, numbered};
+use super::one_row;
 use super::role::ActingAs;
 use super::sql::{self, arg};
 use super::subtransaction::subtransaction;
@@ -75,13 +76,23 @@ pub fn fill(
     let locked = RefCell::new(vec![]);
     let filled = subtransaction(
         || {
-            let tracked = track(source, logic, at)?;
-            let items = tracked.rows;
-            let mut counts = Counts { seen: items, evaluated: items, ..Counts::default() };
-            let steps = writers.len() as i64 + 1;
-            tell(items / steps, items);
-            let mut to_index = vec![tracked];
-            let mut held = vec![];
+            let together = together(flow, source, writers)?;
+            let (mut to_index, mut held) = (vec![], vec![]);
+            let mut items = None;
+            let (mut done, steps) = (0, writers.len() as i64 + i64::from(together.is_none()));
+            let mut tell = |items: Option<i64>| {
+                done += 1;
+                if let Some(items) = items {
+                    tell(items * done / steps, items);
+                }
+            };
+            if together.is_none() {
+                let tracked = track(source, logic, at)?;
+                items = Some(tracked.rows);
+                tell(items);
+                to_index.push(tracked);
+            }
+            let mut counts = Counts::default();
             for (n, writer) in writers.iter().enumerate() {
                 // The lock outlives the transaction, with what is kept.
                 let hold = sends
@@ -91,12 +102,28 @@ pub fn fill(
                 if hold {
                     locked.borrow_mut().push(writer.target.id);
                 }
-                let added = write(flow, source, writer.target, at, hold)?;
+                let tracked = together.as_ref().filter(|(first, _)| *first == n);
+                let writing = match tracked {
+                    Some((_, evaluated)) => Writing {
+                        evaluated: evaluated.clone(),
+                        tracking: Some(tracking(source, "n.i", "n.ordinal", "n.content")),
+                    },
+                    None => Writing {
+                        evaluated: evaluated(flow, source, writer.target)?,
+                        tracking: None,
+                    },
+                };
+                let added = write(flow, source, writer.target, writing, (at, logic), hold)?;
+                if tracked.is_some() {
+                    items = Some(added.rows);
+                }
+                tell(items);
                 counts.upserted += added.rows;
                 to_index.extend(added.written);
                 held.extend(added.held);
-                tell(items * (n as i64 + 2) / steps, items);
             }
+            let items = items.unwrap_or(0);
+            (counts.seen, counts.evaluated) = (items, items);
             // Last of all: it can keep others from reading.
             for written in &to_index {
                 if !indexes::add_entries(written, locks_pass)? {
@@ -182,57 +209,94 @@ fn entries(target: &Target) -> Entries {
     }
 }
 
+/// The first of the targets that gets a row for each item, with what is to be evaluated for that: it can be written
+/// together with what is tracked of the items, so that all is read once.
+fn together(flow: &Flow, source: &Source, writers: &[Writer]) -> Result<Option<(usize, String)>> {
+    for (n, writer) in writers.iter().enumerate() {
+        let evaluated = compose::evaluate_tracked(flow, source, writer.target);
+        if one_row::of_each(&evaluated, source)? {
+            return Ok(Some((n, evaluated)));
+        }
+    }
+    Ok(None)
+}
+
+/// The columns of tracking rows, and where their values are; `$1` and `$2` are the process ordinal and the logic.
+fn tracking(source: &Source, key: &str, ordinal: &str, content: &str) -> Vec<(String, String)> {
+    let keys = numbered("k", source.key.len()).into_iter().zip(numbered(key, source.key.len()));
+    let rest = [
+        ("source_ordinal", ordinal),
+        ("process_ordinal", "$1"),
+        ("content_fingerprint", content),
+        ("logic_id", "$2"),
+    ];
+    keys.chain(rest.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
+}
+
 /// Writes the tracking rows of all items.
 fn track(
     source: &Source,
     logic: LogicId,
     at: ProcessOrdinal,
 ) -> std::result::Result<Written, Stop> {
-    let keys = numbered("k", source.key.len());
-    let mut columns: Vec<(String, String)> =
-        keys.iter().map(|k| (k.clone(), format!("s.{k}"))).collect();
-    let rest = [
-        ("source_ordinal", "s.ordinal"),
-        ("process_ordinal", "$1"),
-        ("content_fingerprint", "s.fingerprint"),
-        ("logic_id", "$2"),
-    ];
-    columns.extend(rest.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let columns = tracking(source, "s.k", "s.ordinal", "s.fingerprint");
     let from = format!("({}) as s", detect::all(source));
     let args = [arg(at.0), arg(logic.0)];
-    let filling = Filling {
-        table: &source.tracking,
-        columns: &columns,
-        entries: Entries::Later,
-        counted: None,
-    };
+    let filling = Filling::new(&source.tracking, &columns);
     let rows = bulk::fill(&statements()?, &[filling], None, &from, &args)?.ok_or(Stop::Undone)?;
     Ok(Written::new(source.tracking.clone(), rows, columns))
 }
 
-/// Evaluates all items, and writes the rows of a target.
+/// The rows of a target of all items, as a SELECT.
+fn evaluated(flow: &Flow, source: &Source, target: &Target) -> Result<String> {
+    let at_once = compose::at_once(flow, source, target)?;
+    Ok(at_once.unwrap_or_else(|| compose::evaluate(flow, source, target, Items::All)))
+}
+
+/// What is written of all items at once.
+struct Writing {
+    /// The rows of a target, as a SELECT.
+    evaluated: String,
+    /// The columns of tracking rows, where it has them too.
+    tracking: Option<Vec<(String, String)>>,
+}
+
+/// Evaluates all items, and writes the rows of a target, and what is tracked with them.
 fn write(
     flow: &Flow,
     source: &Source,
     target: &Target,
-    at: ProcessOrdinal,
+    writing: Writing,
+    (at, logic): (ProcessOrdinal, LogicId),
     hold: bool,
 ) -> std::result::Result<Added, Stop> {
-    let evaluated = match compose::at_once(flow, source, target)? {
-        Some(at_once) => at_once,
-        None => compose::evaluate(flow, source, target, Items::All),
-    };
+    let Writing { evaluated, tracking } = writing;
     let statements = statements()?;
-    if let Some(external) = &target.external {
-        let added = ledger::add_all(&statements, flow, target, external, &evaluated, at.0, hold)?;
-        return added.ok_or(Stop::Undone);
+    let args = [arg(at.0), arg(logic.0)];
+    let also = tracking.as_ref().map(|columns| Filling::new(&source.tracking, columns));
+    let mut added = match &target.external {
+        Some(external) => {
+            let from = (evaluated.as_str(), &args[..]);
+            ledger::add_all(&statements, flow, target, external, from, also, hold)?
+        }
+        None => {
+            let (table, columns) = (target.relation_name(), columns(target));
+            let filling = Filling { entries: entries(target), ..Filling::new(&table, &columns) };
+            let tables: Vec<Filling> = [Some(filling), also].into_iter().flatten().collect();
+            let from = format!("({evaluated}) as n");
+            bulk::fill(&statements, &tables, None, &from, &args)?.map(|rows| {
+                let later = filling.entries == Entries::Later;
+                let written = later.then(|| Written::new(table.clone(), rows, columns.clone()));
+                Added { rows, written: written.into_iter().collect(), held: None }
+            })
+        }
     }
-    let (table, columns, entries) = (target.relation_name(), columns(target), entries(target));
-    let filling = Filling { table: &table, columns: &columns, entries, counted: None };
-    let rows = bulk::fill(&statements, &[filling], None, &format!("({evaluated}) as n"), &[])?
-        .ok_or(Stop::Undone)?;
-    let later = (entries == Entries::Later).then(|| Written::new(table, rows, columns));
-    Ok(Added { rows, written: later.into_iter().collect(), held: None })
+    .ok_or(Stop::Undone)?;
+    let rows = added.rows;
+    added
+        .written
+        .extend(tracking.map(|columns| Written::new(source.tracking.clone(), rows, columns)));
+    Ok(added)
 }
 
 fn statements() -> Result<Statements> {

@@ -7,12 +7,12 @@ use super::held::Held;
 use super::tables::{self, FINGERPRINT};
 use super::{delivery, outbox};
 use crate::catalog::apply::Names;
-use crate::catalog::bulk::{self, Entries, Filling};
+use crate::catalog::bulk::{self, Filling};
 use crate::catalog::error::Result;
 use crate::catalog::indexes::Written;
 use crate::catalog::model::all_equal;
 use crate::catalog::model::{External, Flow, Target, numbered};
-use crate::catalog::sql::{self, arg, literal};
+use crate::catalog::sql::{self, Arg, arg, literal};
 use crate::catalog::tuples::{self, RowColumn, Rows, Statements};
 use crate::engine::decide::Mode;
 use crate::engine::fingerprint::Hasher;
@@ -157,14 +157,15 @@ pub struct Added {
 }
 
 /// Notes all rows of a SELECT, and has them sent: by this process (`hold`), or out of the outbox. It is run once:
-/// what is sent is what was noted. Both tables are empty, and get no index entries. `None` as of [`bulk::fill`].
+/// what is sent is what was noted. Both tables are empty, and get no index entries; nor does one that takes columns of
+/// it `also`. `$1` is their version. `None` as of [`bulk::fill`].
 pub fn add_all(
     statements: &Statements,
     flow: &Flow,
     target: &Target,
     external: &External,
-    select: &str,
-    version: i64,
+    (select, args): (&str, &[Arg]),
+    also: Option<Filling>,
     hold: bool,
 ) -> Result<Option<Added>> {
     let ledger = target.relation_name();
@@ -173,19 +174,19 @@ pub fn add_all(
     rows.push(("position".to_owned(), "null::pg_catalog.int8".to_owned()));
     let first = outbox::next_position(external)?;
     let mut held = if hold { Some(Held::new(flow, target, first)?) } else { None };
-    let (entries, counted) = (Entries::Later, Some(("position", first)));
-    let mut tables = vec![Filling { table: &ledger, columns: &keys, entries, counted: None }];
+    let mut tables = vec![Filling::new(&ledger, &keys)];
     if !hold {
-        tables.push(Filling { table: &external.outbox, columns: &rows, entries, counted });
+        let counted = Some(("position", first));
+        tables.push(Filling { counted, ..Filling::new(&external.outbox, &rows) });
     }
+    tables.extend(also);
     let keeping = held.as_mut().map(Held::keeping);
     // Each column is computed once a row: what has a WITH clause is not pulled up.
     let from = format!(
         "(select n.*, {} as fingerprint from ({select}) as n) as n",
         fingerprint(target, "n.c")
     );
-    let args = [arg(version)];
-    let Some(count) = bulk::fill(statements, &tables, keeping, &from, &args)? else {
+    let Some(count) = bulk::fill(statements, &tables, keeping, &from, args)? else {
         return Ok(None);
     };
     let mut written = vec![Written::new(ledger, count, keys)];

@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 use super::codec::Codec;
 use super::functions::Function;
 use crate::catalog::model::Flow;
+use crate::catalog::planning;
 use crate::engine::memo::{FunctionId, Place, Recall, Stats};
 
 /// What becomes of a call that has no result yet.
@@ -93,7 +94,7 @@ impl Recalling {
 
     /// Has the statements that are planned and run until it is dropped recall.
     pub fn begin(self: &Rc<Recalling>) -> Running {
-        super::rewrite::install();
+        planning::install();
         Running(NOW.replace(Some(self.clone())))
     }
 

@@ -8,7 +8,6 @@
 //! ([`compose`](crate::catalog::compose)): that query is lateral to it, so that a variable of it may
 //! stand at any depth.
 
-use std::cell::Cell;
 use std::collections::HashSet;
 use std::ffi::{CStr, c_void};
 use std::rc::Rc;
@@ -19,46 +18,20 @@ use pgrx::{IntoDatum, PgList};
 use super::recalling;
 use crate::catalog::compose::ITEM;
 
-thread_local! {
-    /// The planner that was there before, once this stands before it.
-    static NEXT: Cell<Option<pg_sys::planner_hook_type>> = const { Cell::new(None) };
-}
-
-/// Puts it before the planner of this process, if it is not there yet: only processes that evaluate
-/// such queries have it.
-pub fn install() {
-    if NEXT.get().is_none() {
-        // SAFETY: the hook is a variable of this process, which has one thread for Postgres.
-        unsafe {
-            NEXT.set(Some(pg_sys::planner_hook));
-            pg_sys::planner_hook = Some(plan);
-        }
-    }
-}
-
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn plan(
-    query: *mut pg_sys::Query,
-    text: *const std::ffi::c_char,
-    options: i32,
-    parameters: pg_sys::ParamListInfo,
-) -> *mut pg_sys::PlannedStmt {
-    // SAFETY: as the planner is called. The query is the caller's to change, as it is the planner's.
+/// Has the calls in a query recall, if there are to be any that do.
+///
+/// # Safety
+/// An analysed query, which is the caller's to change.
+pub unsafe fn recall(query: *mut pg_sys::Query) -> bool {
+    let Some((functions, recall)) = recalling::functions() else { return false };
+    let mut walk =
+        Walk { functions, recall, item: None, depth: 0, results_of: None, sites: vec![] };
+    // SAFETY: as above.
     unsafe {
-        if let Some((functions, recall)) = recalling::functions() {
-            let mut walk =
-                Walk { functions, recall, item: None, depth: 0, results_of: None, sites: vec![] };
-            walk.query(query);
-            walk.number();
-        }
-        match NEXT.get().flatten() {
-            Some(next) => {
-                pg_sys::ffi::pg_guard_ffi_boundary(|| next(query, text, options, parameters))
-            }
-            // Guarded by itself: nothing may be raised through two guards.
-            None => pg_sys::standard_planner(query, text, options, parameters),
-        }
+        walk.query(query);
+        walk.number();
     }
+    true
 }
 
 /// Where a query has the relation of the items.
