@@ -6,4 +6,4 @@
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 # Vacuum runs between repetitions, not within them.
 start_server "autovacuum = off" "max_wal_size = 4GB" "shared_buffers = ${BENCH_CACHE:-128MB}"
-"$PG_BIN/psql" -Xq -d "$url" -v items="${BENCH_ITEMS:-1000000}" -v runs="${BENCH_RUNS:-5}" -f "$ROOT/bench/delta.sql"
+"$PG_BIN/psql" -Xq -d "$url" -v items="${BENCH_ITEMS:-1000000}" -v runs="${BENCH_RUNS:-6}" -f "$ROOT/bench/delta.sql"
