@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("compression.type", "lz4")
+        .set("socket.nagle.disable", "true")
         .create()?;
     for (key, value) in rows {
         let mut record = BaseRecord::to(topic).key(key).payload(value);

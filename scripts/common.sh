@@ -29,13 +29,20 @@ as_root() {
   else return 1; fi
 }
 
-# apt_install PACKAGE...: false when it cannot.
+# apt_install PACKAGE...: false when it cannot. One at a time here: tests run side by side, and want the same; who
+# else installs something is waited for.
 apt_install() {
   have apt-get || return 1
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2 && return 0
-  # The usual reason in a fresh container: no package lists yet.
-  as_root apt-get update >&2 || return 1
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2
+  mkdir -p "$ROOT/.tools" && (
+    if have flock; then flock 9; fi
+    install_now "$@" && exit
+    # The usual reason in a fresh container: no package lists yet.
+    as_root apt-get update >&2 && install_now "$@"
+  ) 9>"$ROOT/.tools/apt.lock"
+}
+
+install_now() {
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@" >&2
 }
 
 # PostgreSQL refuses to run as root, so root runs it as `postgres`; anybody else as themselves.
