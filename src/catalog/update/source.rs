@@ -1,5 +1,7 @@
 //! One source of an update: what there is to look at of it, and what becomes of that.
 
+use pgrx::pg_sys;
+
 use super::{By, Elsewhere, Run, Turn, now_micros, tell};
 use crate::catalog::apply::Writing;
 use crate::catalog::backlog::{self, Backlog, Part, Slice};
@@ -167,7 +169,8 @@ impl Run<'_> {
         let mut deferred = Batch::new(source, compose::carries(source))?;
         keys.rewind();
         loop {
-            let some = keys.take(&follow::key_columns(source), self.limits.batch)?;
+            let some =
+                keys.take(&follow::key_columns(source), at_once(keys.len(), self.limits.batch))?;
             if some.len() == 0 {
                 break;
             }
@@ -284,4 +287,14 @@ impl Run<'_> {
         }
         Ok(counts)
     }
+}
+
+/// How many of so many keys are looked up and written at a time. Their rows lie on pages of their own, in source, target
+/// and tracking table: so many that those are still cached when they are written. But each time is a
+/// subtransaction, and a transaction with more than 64 of these costs others time.
+fn at_once(keys: usize, batch: usize) -> usize {
+    const SUBTRANSACTIONS: usize = 60;
+    // SAFETY: reads a variable that is set when the server starts.
+    let buffers = usize::try_from(unsafe { pg_sys::NBuffers }).unwrap_or(0);
+    (buffers / 8).max(keys.div_ceil(SUBTRANSACTIONS)).clamp(1, batch)
 }
