@@ -1021,6 +1021,23 @@ fn of_a_fill_that_is_ended_nothing_is_sent() {
 }
 
 #[test]
+fn a_target_that_cannot_be_opened_is_in_trouble_when_there_is_something_to_send() {
+    let (mut db, other) = many("external_fill_closed");
+    drop(other);
+    db.run("create table later (id int primary key);
+            select coco.create_flow('f', 'later', 'select id from later', 'out', '{id}', server => 'pg')");
+    assert_eq!(counted(&mut db, "f"), (0, 0, 0, 0));
+    let trouble = "select coalesce(last_error, '') from coco.status where flow = 'f'";
+    assert_eq!(text(&mut db.client, trouble), "");
+    db.run("insert into later values (1)");
+    let e = support::update(&mut db.client, "f", "normal").expect_err("nobody is there");
+    let message = explain(&e);
+    assert!(message.contains("cannot be sent to"), "{message}");
+    let shown = text(&mut db.client, trouble);
+    assert!(shown.starts_with("target \"out\" on server pg: database"), "{shown}");
+}
+
+#[test]
 fn positions_go_on_after_a_fill() {
     let (mut db, other) = many("external_fill_positions");
     drop(other);

@@ -119,6 +119,7 @@ fn composed(
 
 /// The query over items that a SELECT has, with columns of the items that are called for beside their keys.
 fn around(flow: &Flow, source: &Source, target: &Target, item: &str, more: &str) -> String {
+    // Who composes a statement plans it, too.
     planning::install();
     let shadows: Vec<String> = flow
         .sources

@@ -49,10 +49,14 @@ unsafe extern "C-unwind" fn plan(
     }
 }
 
+/// Where a statement of coco's shows itself at the latest, in bytes. Others can be long, and are a user's.
+const HEAD: usize = 16 << 10;
+
 /// Whether a statement, or the one that it explains, is one of coco's.
 unsafe fn is_composed(text: *const c_char) -> bool {
     // SAFETY: a text, or none.
     let text = (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes());
     let mark = compose::MARK.as_bytes();
-    text.is_some_and(|text| text.windows(mark.len()).any(|part| part == mark))
+    let head = text.map(|text| &text[..text.len().min(HEAD)]);
+    head.is_some_and(|head| head.windows(mark.len()).any(|part| part == mark))
 }

@@ -88,7 +88,10 @@ impl Target for Kafka {
     async fn remove(&mut self, shape: &Shape) -> Result<(), Trouble> {
         let topic = topic(shape)?;
         let producer = self.producer()?;
-        topic.delete(&Admin::new(&self.config, &producer)?).await
+        let admin = Admin::new(&self.config, &producer)?;
+        let deleted = topic.delete(&admin).await;
+        admin.leave();
+        deleted
     }
 }
 
