@@ -12,6 +12,7 @@ use pgrx::pg_sys;
 use super::capture::cursor::{self, Cursor};
 use super::detect::Candidates;
 use super::error::Result;
+use super::fill::Outlets;
 use super::follow::key_columns;
 use super::model::Source;
 use super::tuples::{self, Rows};
@@ -30,7 +31,7 @@ pub struct Backlog {
     /// When it was begun: microseconds since 1970.
     pub began: i64,
     /// What is found is sent by this process, to targets outside this database.
-    pub sends: bool,
+    pub sends: Option<Outlets>,
 }
 
 struct Set {
@@ -74,7 +75,7 @@ pub struct Slice {
 
 impl Backlog {
     /// For an update that takes several transactions, and looks at each source once.
-    pub fn once(sends: bool) -> Backlog {
+    pub fn once(sends: Option<Outlets>) -> Backlog {
         let began = super::update::now_micros();
         Backlog { done: Some(RefCell::default()), began, sends, ..Backlog::default() }
     }

@@ -51,7 +51,11 @@ pub struct Keeping<'a> {
     pub expressions: Vec<String>,
     /// The number of the first row.
     pub first: i64,
+    /// What is done after each of them.
+    pub then: Option<Then<'a>>,
 }
+
+pub type Then<'a> = Box<dyn FnMut(&mut Rows) + 'a>;
 
 /// A table, and which columns of a SELECT go there.
 #[derive(Clone, Copy)]

@@ -5,13 +5,15 @@
 //! undone, and left to an update that goes batch by batch: that finds out which items are at fault.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use super::apply::Writer;
 use super::bulk::{self, Entries, Filling};
 use super::compose::{self, Items};
 use super::detect;
 use super::error::{Error, Result};
-use super::external::held::Held;
+use super::external::feed::Ahead;
+use super::external::held::{Held, Hold};
 use super::external::ledger::{self, Added};
 use super::indexes::{self, Written};
 use super::locks;
@@ -28,6 +30,9 @@ use crate::engine::version::{LogicId, ProcessOrdinal};
 /// Of a source of more bytes than that what is to be sent goes into the outbox: it would not be kept for long
 /// enough.
 const HOLDS: i64 = 1 << 30;
+
+/// What takes rows of targets, by the targets' numbers, while others are evaluated.
+pub type Outlets = RefCell<HashMap<i32, Box<dyn Ahead>>>;
 
 /// What was filled.
 pub struct Filled {
@@ -50,7 +55,7 @@ impl From<Error> for Stop {
 }
 
 /// Fills the targets out of a source of which nothing is tracked; `None` where that is left to an update
-/// by batches. Under the snapshot that is active; the caller acts as the flow's owner. `sends`: whether this
+/// by batches. Under the snapshot that is active; the caller acts as the flow's owner. `sends`: where this
 /// process sends what is to be sent. `tell` hears of the items that are done, and how many there are.
 pub fn fill(
     flow: &Flow,
@@ -58,7 +63,7 @@ pub fn fill(
     writers: &[Writer],
     logic: LogicId,
     at: ProcessOrdinal,
-    sends: bool,
+    sends: Option<&Outlets>,
     tell: impl Fn(i64, i64),
 ) -> Result<Option<Filled>> {
     if !flow.memoised.is_empty() {
@@ -95,13 +100,15 @@ pub fn fill(
             let mut counts = Counts::default();
             for (n, writer) in writers.iter().enumerate() {
                 // The lock outlives the transaction, with what is kept.
-                let hold = sends
-                    && writer.target.external.is_some()
-                    && bytes <= HOLDS
-                    && locks::target(writer.target.id)?;
-                if hold {
-                    locked.borrow_mut().push(writer.target.id);
-                }
+                let id = writer.target.id;
+                let outlets = sends.filter(|_| writer.target.external.is_some() && bytes <= HOLDS);
+                let hold = match outlets {
+                    Some(outlets) if locks::target(id)? => {
+                        locked.borrow_mut().push(id);
+                        Some(Hold { ahead: outlets.borrow_mut().remove(&id) })
+                    }
+                    _ => None,
+                };
                 let tracked = together.as_ref().filter(|(first, _)| *first == n);
                 let writing = match tracked {
                     Some((_, evaluated)) => Writing {
@@ -126,10 +133,12 @@ pub fn fill(
             (counts.seen, counts.evaluated) = (items, items);
             // Last of all: it can keep others from reading.
             for written in &to_index {
+                held.iter_mut().for_each(Held::feed);
                 if !indexes::add_entries(written, locks_pass)? {
                     return Err(Stop::Undone);
                 }
             }
+            held.iter_mut().for_each(Held::end_feed);
             // What took long is not to be lost with this process.
             let (over, held): (Vec<Held>, _) = held.into_iter().partition(Held::is_over);
             for held in over {
@@ -268,7 +277,7 @@ fn write(
     target: &Target,
     writing: Writing,
     (at, logic): (ProcessOrdinal, LogicId),
-    hold: bool,
+    hold: Option<Hold>,
 ) -> std::result::Result<Added, Stop> {
     let Writing { evaluated, tracking } = writing;
     let statements = statements()?;

@@ -151,6 +151,12 @@ impl Rows {
         }
     }
 
+    /// Whether none of them is on disk.
+    pub fn is_in_memory(&self) -> bool {
+        // SAFETY: the store lives as long as self.
+        unsafe { pg_sys::tuplestore_in_memory(self.store) }
+    }
+
     /// Goes back to before the first row.
     pub fn rewind(&mut self) {
         // SAFETY: as above.

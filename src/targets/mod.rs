@@ -3,6 +3,7 @@
 //! A connector knows nothing of Postgres' inside: no pgrx, no SPI. It is async, and runs on threads
 //! that have no part in the backend it serves.
 
+pub mod ahead;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "kafka")]
@@ -15,6 +16,8 @@ pub mod postgres;
 pub mod qdrant;
 
 use async_trait::async_trait;
+
+use ahead::Arriving;
 
 // Providers have options too.
 use crate::engine::delivery::{Change, Encoding, Refused, Shape, Trouble};
@@ -68,6 +71,13 @@ pub trait Target: Send {
     /// changes again, and must then come to the same. Returns those that are refused for a reason of
     /// the row's; all others have arrived, and last, when this returns.
     async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble>;
+
+    /// Brings rows to the target as they come, where none of their keys is, and has them seen there once they are
+    /// noted: not before, and never if they are not. `false`: nothing has arrived, and [`Target::apply`] is to bring
+    /// them.
+    async fn fill(&mut self, _shape: &Shape, _rows: &mut Arriving) -> Result<bool, Trouble> {
+        Ok(false)
+    }
 
     /// Removes what [`Target::prepare`] said it made, with all that is in it. Nothing there is no
     /// error.

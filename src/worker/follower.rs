@@ -281,7 +281,7 @@ impl Worker {
         // What a process was to send that is gone, nobody knows: all is sent once more.
         let interrupted = self.interrupted.contains(&flow.id);
         let mode = if interrupted { Mode::Reexport } else { Mode::Normal };
-        let new = || if interrupted { Backlog::once(false) } else { Backlog::default() };
+        let new = || if interrupted { Backlog::once(None) } else { Backlog::default() };
         let backlog = self.backlogs.entry(flow.id).or_insert_with(new);
         let mut turn = transaction(|| {
             let turn = update::turn(&flow.name, mode, limits, remembered, backlog, &self.helpers)?;

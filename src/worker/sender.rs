@@ -7,6 +7,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::catalog::error::Error;
 use crate::catalog::external::batch::{Batch, Size};
 use crate::catalog::external::held::Held;
 use crate::catalog::external::{delivery, outbox, server};
+use crate::catalog::fill::Outlets;
 use crate::catalog::model::{External, Flow, Target as Declared};
 use crate::catalog::{locks, ready, subtransaction, update};
 use crate::engine::delivery::{Refused, Shape, Trouble};
@@ -110,9 +112,36 @@ impl Sender {
         Ok(())
     }
 
+    /// Has the targets of a flow that are open take rows before they are committed here, where they can.
+    pub fn send_ahead(&mut self, flow: &str) -> Result<Outlets, Failed> {
+        let mut outlets = Outlets::default();
+        for target in externals(flow)? {
+            let takes = self.targets.get(&target).is_some_and(Sending::takes_ahead);
+            if !takes || !self.reserve(target)? {
+                continue;
+            }
+            let begun = self.targets.get_mut(&target).map(Sending::begin_ahead).transpose();
+            match begun.map(Option::flatten) {
+                Ok(outlet) => outlets.get_mut().extend(outlet.map(|o| (target, Box::new(o) as _))),
+                Err(e) => return Err(self.without_thread(target, &e)),
+            }
+        }
+        Ok(outlets)
+    }
+
+    /// What was sent ahead, and is not held, was undone here.
+    pub fn take_back(&mut self) {
+        self.targets.values_mut().for_each(Sending::take_back);
+    }
+
     /// Takes over what a first fill has to send, and the lock on the target.
     pub fn hold(&mut self, held: Held) -> Result<(), Failed> {
         let target = held.target;
+        crash::point("held");
+        if let (Some(sending), Some(upto)) = (self.targets.get_mut(&target), held.upto()) {
+            sending.noted(upto);
+            crash::point("sending");
+        }
         self.held.insert(target, held);
         match self.ours.insert(target) {
             true => Ok(()),
@@ -186,6 +215,20 @@ impl Sender {
                 }
                 On::NoWay => None,
                 On::Arrival(batch, arrived) => Some((batch, arrived)),
+                On::Return(arrived) => {
+                    if let Err(trouble) = &arrived.result {
+                        tracing::info!(
+                            "flow \"{flow}\": rows are sent once more: {}",
+                            trouble.message
+                        );
+                    }
+                    sending.next = None;
+                    sending.keep(arrived);
+                    if let Some(held) = self.held.get_mut(&target) {
+                        held.restart();
+                    }
+                    None
+                }
             };
             if let Some((batch, arrived)) = arrived
                 && let Err(failed) = self.arrived(flow, target, batch, arrived, step)
@@ -379,11 +422,15 @@ impl Sender {
             Entry::Vacant(place) => place.insert(Sending::new(flow, reached)),
         }
         .begin(batch);
-        begun.or_else(|e| {
-            self.targets.remove(&target);
-            self.leave(target)?;
-            Err(Failed::from(Error::internal(format!("no thread could be started: {e}"))))
-        })
+        begun.map_err(|e| self.without_thread(target, &e))
+    }
+
+    fn without_thread(&mut self, target: i32, e: &io::Error) -> Failed {
+        self.targets.remove(&target);
+        match self.leave(target) {
+            Ok(()) => Failed::from(Error::internal(format!("no thread could be started: {e}"))),
+            Err(failed) => failed,
+        }
     }
 
     /// Lets others send to a target: what they are to send is in its outbox then.

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::runtime::{self, State, Task};
 use crate::catalog::external::batch::Batch;
-use crate::engine::delivery::{Change, Refused, Shape, Trouble};
+use crate::catalog::external::feed::Ahead;
+use crate::engine::delivery::{Change, Encoding, Refused, Shape, Trouble, Values};
+use crate::targets::ahead::{self, Arriving, Note, Outlet};
 use crate::targets::options::Access;
 use crate::targets::{Connector, Prepared, Target};
 
@@ -34,8 +36,11 @@ pub struct Sending {
 
 /// What the other threads are at.
 struct Way {
-    /// `None`: the target is being opened, for what is to come.
+    /// `None`: the target is being opened, for what is to come; or rows are sent ahead that are not noted yet.
     batch: Option<Batch>,
+    ahead: bool,
+    /// Says of rows that are sent ahead that they are noted.
+    note: Option<Note>,
     task: Task<Arrived>,
 }
 
@@ -44,6 +49,8 @@ pub struct Arrived {
     client: Option<Box<dyn Target>>,
     pub prepared: Option<Prepared>,
     pub result: Result<Vec<Refused>, Trouble>,
+    /// Whether the target has what was sent, but for what it refused.
+    taken: bool,
 }
 
 /// Where what was begun is.
@@ -53,6 +60,18 @@ pub enum On {
     TheWay,
     /// It is back; with the batch, unless the target was opened only.
     Arrival(Option<Batch>, Arrived),
+    /// The target has nothing of what was sent ahead.
+    Return(Arrived),
+}
+
+impl Ahead for Outlet {
+    fn has_room(&self) -> bool {
+        Outlet::has_room(self)
+    }
+
+    fn put(&self, rows: Vec<Values>) -> bool {
+        Outlet::put(self, rows)
+    }
 }
 
 impl Sending {
@@ -90,8 +109,40 @@ impl Sending {
             self.shape.clone(),
             changes.unwrap_or_default(),
         );
-        self.way = Some(Way { batch, task: runtime::spawn(work)? });
+        self.way = Some(Way { batch, ahead: false, note: None, task: runtime::spawn(work)? });
         Ok(())
+    }
+
+    /// Whether rows can be sent to it before they are noted.
+    pub fn takes_ahead(&self) -> bool {
+        self.client.is_some() && self.connector.encoding == Encoding::Binary
+    }
+
+    /// Begins to send rows so, where it takes them.
+    pub fn begin_ahead(&mut self) -> io::Result<Option<Outlet>> {
+        let Some(client) = self.client.take() else { return Ok(None) };
+        self.used = Instant::now();
+        let (outlet, note, arriving) = ahead::way();
+        let task = runtime::spawn(fill(client, self.shape.clone(), arriving))?;
+        self.way = Some(Way { batch: None, ahead: true, note: Some(note), task });
+        Ok(Some(outlet))
+    }
+
+    /// What was sent ahead is noted, up to a position.
+    pub fn noted(&mut self, upto: i64) {
+        if let Some(way) = &mut self.way
+            && let Some(note) = way.note.take()
+        {
+            way.batch = Some(Batch { changes: vec![], positions: vec![], upto });
+            note.noted();
+        }
+    }
+
+    /// Has taken back what was sent ahead, unless it is noted.
+    pub fn take_back(&mut self) {
+        if let Some(way) = &mut self.way {
+            way.note = None;
+        }
     }
 
     /// Whether what was begun is back.
@@ -105,11 +156,14 @@ impl Sending {
             State::Done(arrived) => arrived,
             State::Lost => {
                 let result = Err(Trouble::target("XX000", "the connector has failed"));
-                Arrived { client: None, prepared: None, result }
+                Arrived { client: None, prepared: None, result, taken: false }
             }
         };
         self.used = Instant::now();
-        On::Arrival(way.batch, arrived)
+        match way.ahead && !arrived.taken {
+            true => On::Return(arrived),
+            false => On::Arrival(way.batch, arrived),
+        }
     }
 
     /// Keeps the connection for what comes next.
@@ -124,7 +178,7 @@ impl Sending {
 
     /// Whether it is being opened, and nothing is sent yet.
     pub fn is_opening(&self) -> bool {
-        self.way.as_ref().is_some_and(|way| way.batch.is_none())
+        self.way.as_ref().is_some_and(|way| way.batch.is_none() && !way.ahead)
     }
 
     /// Whether the other threads are at it.
@@ -132,7 +186,7 @@ impl Sending {
         self.way.as_ref().is_some_and(|way| matches!(way.task.state(), State::Running))
     }
 
-    /// The batch that is on its way, or `None` while the target is opened.
+    /// The batch that is on its way; `None` where the target is opened, or nothing of it is noted.
     pub fn batch(&self) -> Option<&Batch> {
         self.way.as_ref()?.batch.as_ref()
     }
@@ -173,14 +227,24 @@ async fn deliver(
     };
     match opened {
         Ok(client) if changes.is_empty() => {
-            Arrived { client: Some(client), prepared, result: Ok(vec![]) }
+            Arrived { client: Some(client), prepared, result: Ok(vec![]), taken: true }
         }
         Ok(mut client) => {
             let result = client.apply(&shape, &changes).await;
-            let client = result.is_ok().then_some(client);
-            Arrived { client, prepared, result }
+            let taken = result.is_ok();
+            Arrived { client: taken.then_some(client), prepared, result, taken }
         }
-        Err(trouble) => Arrived { client: None, prepared, result: Err(trouble) },
+        Err(trouble) => Arrived { client: None, prepared, result: Err(trouble), taken: false },
+    }
+}
+
+/// The same for rows that are sent ahead.
+async fn fill(mut client: Box<dyn Target>, shape: Arc<Shape>, mut rows: Arriving) -> Arrived {
+    match client.fill(&shape, &mut rows).await {
+        Ok(taken) => Arrived { client: Some(client), prepared: None, result: Ok(vec![]), taken },
+        Err(trouble) => {
+            Arrived { client: None, prepared: None, result: Err(trouble), taken: false }
+        }
     }
 }
 

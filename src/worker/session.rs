@@ -13,6 +13,7 @@ use pgrx::bgworkers::{
 use pgrx::prelude::*;
 use serde_json::{Value, json};
 
+use super::crash;
 use super::dropping;
 use super::follower::{keep_rolled_back, works_on};
 use super::sender::Sender;
@@ -314,7 +315,6 @@ fn evaluate(
     // What a process was to send that is gone, nobody knows: all is sent once more.
     let mode = if sender.is_interrupted(flow)? { Mode::Reexport } else { mode };
     let limits = Limits { changes: (mode != Mode::Retry).then_some(part), ..limits };
-    let backlog = Backlog::once(true);
     let mut refused = 0;
     sender.open_ahead(flow)?;
     // What was made there is to be noted before anything can go wrong here.
@@ -323,13 +323,19 @@ fn evaluate(
         wait(OPENING, Waiting::Delivery);
         refused += sender.step(flow)?.refused;
     }
+    let backlog = Backlog::once(Some(sender.send_ahead(flow)?));
     // Who drops the flow has its lock, and waits until nothing is sent any more: that would wait for us.
     let mut wait_for_flow = !sender.is_busy();
     loop {
-        let part = transaction(|| update::part(flow, mode, limits, &backlog, wait_for_flow))
-            .inspect(|_| resolve::committed())
-            .inspect_err(|_| keep_rolled_back())?;
+        let part = transaction(|| {
+            let part = update::part(flow, mode, limits, &backlog, wait_for_flow)?;
+            crash::point("evaluated");
+            Ok(part)
+        })
+        .inspect(|_| resolve::committed())
+        .inspect_err(|_| keep_rolled_back())?;
         let Some(part) = part else {
+            sender.take_back();
             let step = sender.step(flow)?;
             refused += step.refused;
             wait_for_flow = !step.busy;
@@ -341,6 +347,7 @@ fn evaluate(
         for held in part.held {
             sender.hold(held)?;
         }
+        sender.take_back();
         for (n, source) in part.sources.into_iter().enumerate() {
             match done.sources.get_mut(n) {
                 None => done.sources.push(source),

@@ -105,11 +105,14 @@ impl<'a> Receiver<'a> {
             });
             self.tables.iter_mut().for_each(|table| table.formed(nulls));
             let first = self.tables.last().map_or(0, |table| table.columns.end);
-            if let Some(Keeping { rows, first: number, .. }) = &mut self.keeping {
+            if let Some(Keeping { rows, first: number, then, .. }) = &mut self.keeping {
                 let (values, nulls) = (values.add(first), nulls.add(first));
                 *values = pg_sys::Datum::from(*number + rows.len() as i64);
                 *nulls = false;
                 rows.push_whole(values, nulls);
+                if let Some(then) = then {
+                    then(rows);
+                }
             }
         }
     }

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::{DefaultHasher, Entry as Slot};
 use std::hash::{Hash, Hasher};
 
-use pgrx::pg_sys;
-
+use super::encoder::Encoder;
 use super::tables::outbox_key;
-use crate::catalog::error::{Error, Result};
+use crate::catalog::error::Result;
 use crate::catalog::model::{Column, Target, numbered};
 use crate::catalog::sql::Arg;
 use crate::catalog::stream::{self, Row};
@@ -149,112 +148,4 @@ fn json(target: &Target) -> (String, String) {
         named(numbered("o.c", target.columns.len()), &target.columns)
     );
     (values.to_owned(), also)
-}
-
-/// Columns of an entry before its values.
-const HEAD: usize = 4;
-
-/// Writes rows in the form that a connector wants.
-struct Encoder {
-    encoding: Encoding,
-    /// Each column's function to its binary form.
-    send: Vec<pg_sys::FmgrInfo>,
-    /// The places of the key columns.
-    key: Vec<usize>,
-    /// Where a value is put together, to be copied once its length is known.
-    buffer: Vec<u8>,
-    context: pg_sys::MemoryContext,
-}
-
-impl Encoder {
-    fn new(target: &Target, encoding: Encoding) -> Result<Encoder> {
-        let mut send = Vec::new();
-        if encoding == Encoding::Binary {
-            for column in &target.columns {
-                // SAFETY: look-ups of the type's functions; an error is raised where it has none.
-                unsafe {
-                    let mut function = pg_sys::InvalidOid;
-                    let mut variable = false;
-                    pg_sys::getTypeBinaryOutputInfo(column.type_oid, &mut function, &mut variable);
-                    let mut info = pg_sys::FmgrInfo::default();
-                    pg_sys::fmgr_info(function, &mut info);
-                    send.push(info);
-                }
-            }
-        }
-        let place = |k: &Column| target.columns.iter().position(|c| c.name == k.name).unwrap_or(0);
-        // SAFETY: a child of the transaction's context, deleted in drop or with it.
-        let context = unsafe {
-            pg_sys::AllocSetContextCreateExtended(
-                pg_sys::CurTransactionContext,
-                c"coco outbox".as_ptr(),
-                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-            )
-        };
-        let key = target.key.iter().map(place).collect();
-        Ok(Encoder { encoding, send, key, buffer: Vec::new(), context })
-    }
-
-    fn encode(&mut self, entry: Row, upsert: bool) -> Result<(Values, Option<Values>)> {
-        if self.encoding == Encoding::Json {
-            let text = |column| entry.get::<String>(column);
-            let key = text(HEAD).ok_or_else(|| Error::internal("an entry has no key"))?;
-            return Ok((Values::Json(key), text(HEAD + 1).map(Values::Json)));
-        }
-        let key = self.fields(entry, self.key.clone())?;
-        let row = match upsert {
-            true => Some(self.fields(entry, 0..self.send.len())?),
-            false => None,
-        };
-        // SAFETY: nothing of it is used any more.
-        unsafe { pg_sys::MemoryContextReset(self.context) };
-        Ok((key, row))
-    }
-
-    fn fields(&mut self, entry: Row, places: impl IntoIterator<Item = usize>) -> Result<Values> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        for place in places {
-            self.field(&mut buffer, place, entry.datum(HEAD + place))?;
-        }
-        let values = Values::Binary(buffer.clone());
-        self.buffer = buffer;
-        Ok(values)
-    }
-
-    fn field(
-        &mut self,
-        to: &mut Vec<u8>,
-        place: usize,
-        datum: Option<pg_sys::Datum>,
-    ) -> Result<()> {
-        let Some(datum) = datum else {
-            to.extend((-1i32).to_be_bytes());
-            return Ok(());
-        };
-        // SAFETY: the function is the one of the column's type; its result is a bytea that is not
-        // toasted, and lives in the context until the row is done.
-        unsafe {
-            let before = pg_sys::MemoryContextSwitchTo(self.context);
-            let bytes = pg_sys::SendFunctionCall(&mut self.send[place], datum);
-            pg_sys::MemoryContextSwitchTo(before);
-            let value = pgrx::varlena::varlena_to_byte_slice(bytes.cast());
-            let length = i32::try_from(value.len())
-                .map_err(|_| Error::internal("a value is larger than Postgres can hold"))?;
-            to.extend(length.to_be_bytes());
-            to.extend(value);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Encoder {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // SAFETY: made in `new`.
-            unsafe { pg_sys::MemoryContextDelete(self.context) };
-        }
-    }
 }

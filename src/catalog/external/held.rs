@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 
 use super::batch::{Batch, Reading, Size, select};
+use super::feed::{Ahead, Feed};
 use super::{delivery, server};
-use crate::catalog::bulk::Keeping;
+use crate::catalog::bulk::{Keeping, Then};
 use crate::catalog::error::Result;
 use crate::catalog::model::{External, Flow, Target, numbered};
 use crate::catalog::role::{ActingAs, Settings};
@@ -27,6 +28,12 @@ const HEAD: [(&str, pg_sys::Oid); 4] = [
     ("refused", pg_sys::JSONBOID),
 ];
 
+/// That a process keeps what is to be sent to a target.
+pub struct Hold {
+    /// What takes rows at once.
+    pub ahead: Option<Box<dyn Ahead>>,
+}
+
 /// Rows of one target, each as its entry in the outbox would be.
 pub struct Held {
     pub flow: String,
@@ -39,14 +46,18 @@ pub struct Held {
     first: i64,
     /// How many were read.
     read: usize,
+    /// Those that are sent at once, until the transaction ends in which they are kept.
+    feed: Option<Feed>,
     since: Instant,
 }
 
 impl Held {
     /// None yet. To be filled in this transaction, with positions from `first`.
-    pub fn new(flow: &Flow, target: &Target, first: i64) -> Result<Held> {
+    pub fn new(flow: &Flow, target: &Target, first: i64, hold: Hold) -> Result<Held> {
         let head = HEAD.into_iter().map(|(name, oid)| RowColumn::new(name, oid));
         let columns: Vec<RowColumn> = head.chain(tuples::typed("c", &target.columns)).collect();
+        let since = Instant::now();
+        let feed = |ahead| Feed::new(target, ahead, since + LONGEST);
         Ok(Held {
             flow: flow.name.clone(),
             target: target.id,
@@ -55,7 +66,8 @@ impl Held {
             columns,
             first,
             read: 0,
-            since: Instant::now(),
+            feed: hold.ahead.map(feed).transpose()?,
+            since,
         })
     }
 
@@ -64,7 +76,39 @@ impl Held {
         let head = ["$1", "true", "null::pg_catalog.jsonb"].map(str::to_owned);
         let values = numbered("n.c", self.columns.len() - HEAD.len());
         let expressions = head.into_iter().chain(values).collect();
-        Keeping { rows: &mut self.rows, expressions, first: self.first }
+        let then = self.feed.as_mut().map(|feed| {
+            let then: Then = Box::new(|rows| feed.go_on(rows));
+            then
+        });
+        Keeping { rows: &mut self.rows, expressions, first: self.first, then }
+    }
+
+    /// Sends ahead what there is room for by now.
+    pub fn feed(&mut self) {
+        let Some(feed) = &mut self.feed else { return };
+        feed.go_on(&mut self.rows);
+        if feed.has_read(&self.rows) {
+            self.end_feed();
+        }
+    }
+
+    /// Sends nothing ahead any more: to be called in the transaction in which they are kept.
+    pub fn end_feed(&mut self) {
+        if let Some(feed) = self.feed.take() {
+            self.read = feed.end();
+            self.rows.seek(self.read);
+        }
+    }
+
+    /// Up to where they were read, or sent ahead; `None`: none was.
+    pub fn upto(&self) -> Option<i64> {
+        (self.read > 0).then(|| self.first + self.read as i64 - 1)
+    }
+
+    /// Has all read once more.
+    pub fn restart(&mut self) {
+        self.read = 0;
+        self.rows.rewind();
     }
 
     /// Whether that is what the target is to have now.

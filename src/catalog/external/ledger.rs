@@ -3,7 +3,7 @@
 
 use pgrx::pg_sys;
 
-use super::held::Held;
+use super::held::{Held, Hold};
 use super::tables::{self, FINGERPRINT};
 use super::{delivery, outbox};
 use crate::catalog::apply::Names;
@@ -166,16 +166,16 @@ pub fn add_all(
     external: &External,
     (select, args): (&str, &[Arg]),
     also: Option<Filling>,
-    hold: bool,
+    hold: Option<Hold>,
 ) -> Result<Option<Added>> {
     let ledger = target.relation_name();
     let keys = in_ledger(target, "n.fingerprint");
     let mut rows = in_outbox(target);
     rows.push(("position".to_owned(), "null::pg_catalog.int8".to_owned()));
     let first = outbox::next_position(external)?;
-    let mut held = if hold { Some(Held::new(flow, target, first)?) } else { None };
+    let mut held = hold.map(|hold| Held::new(flow, target, first, hold)).transpose()?;
     let mut tables = vec![Filling::new(&ledger, &keys)];
-    if !hold {
+    if held.is_none() {
         let counted = Some(("position", first));
         tables.push(Filling { counted, ..Filling::new(&external.outbox, &rows) });
     }
@@ -193,12 +193,10 @@ pub fn add_all(
     if count > 0 {
         outbox::given_out(external, first + count - 1)?;
     }
-    match hold && count > 0 {
-        true => delivery::filling(target.id, first, first + count - 1)?,
-        false => held = None,
-    }
-    if !hold {
-        written.push(Written::new(external.outbox.clone(), count, rows));
+    match held {
+        Some(_) if count > 0 => delivery::filling(target.id, first, first + count - 1)?,
+        Some(_) => held = None,
+        None => written.push(Written::new(external.outbox.clone(), count, rows)),
     }
     Ok(Some(Added { rows: count, written, held }))
 }

@@ -10,6 +10,8 @@
 pub mod access;
 pub mod batch;
 pub mod delivery;
+mod encoder;
+pub mod feed;
 pub mod held;
 pub mod ledger;
 pub mod outbox;

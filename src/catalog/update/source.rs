@@ -242,7 +242,7 @@ impl Run<'_> {
         let began = now_micros();
         let at = ProcessOrdinal::next(None, began);
         let tell = |done, total| tell(source, Part { done, total, began }, 0);
-        let sends = self.by.backlog().is_some_and(|backlog| backlog.sends);
+        let sends = self.by.backlog().and_then(|backlog| backlog.sends.as_ref());
         fill::fill(self.flow, source, &self.writers, self.writing.logic, at, sends, tell)
     }
 

@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::stream;
 use tokio_postgres::Statement;
 
 use super::config::Config;
 use super::encode::{self, Tuples};
 use super::error::{Fault, RowFault};
 use super::halving::Halving;
+use super::incoming::Incoming;
 use super::session::Session;
 use super::statements::{self, Staged};
 use super::table::{self, Table};
 use crate::engine::delivery::{Change, Refused, Shape, Trouble};
+use crate::targets::ahead::Arriving;
 use crate::targets::{Prepared, Target};
 
 /// How often a transaction is tried that fails for others at the same time.
@@ -64,7 +67,7 @@ impl Target for Remote {
 
     async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
         let (Some(session), Some(ready)) = (&self.session, &mut self.prepared) else {
-            return Err(Trouble::target("55000", "the target is written to before it is prepared"));
+            return Err(unprepared());
         };
         let batch = Batch::new(shape, changes);
         let mut pause = PAUSE;
@@ -81,12 +84,34 @@ impl Target for Remote {
         ready.write(session, &batch).await.map_err(Fault::trouble)
     }
 
+    async fn fill(&mut self, _shape: &Shape, rows: &mut Arriving) -> Result<bool, Trouble> {
+        let (Some(session), Some(ready)) = (&self.session, &mut self.prepared) else {
+            return Err(unprepared());
+        };
+        if !ready.likely_new {
+            return Ok(false);
+        }
+        match ready.fill(session, rows).await {
+            // A row that is there already, or that is refused.
+            Err(Fault::Row(_)) => {
+                ready.likely_new = false;
+                session.run("rollback").await.map_err(Fault::trouble)?;
+                Ok(false)
+            }
+            done => done.map_err(Fault::trouble),
+        }
+    }
+
     async fn remove(&mut self, shape: &Shape) -> Result<(), Trouble> {
         let session = self.connect().await?;
         table::remove(session, shape).await?;
         self.prepared = None;
         Ok(())
     }
+}
+
+fn unprepared() -> Trouble {
+    Trouble::target("55000", "the target is written to before it is prepared")
 }
 
 /// Changes as they are sent, each with its place.
@@ -170,16 +195,31 @@ impl Ready {
 
     /// What a plain COPY costs. Fails where a row is there already.
     async fn copy_directly(&mut self, session: &Session, batch: &Batch<'_>) -> Result<(), Fault> {
-        let statement = match &self.direct {
-            Some(statement) => statement.clone(),
-            None => session.prepare(&statements::copy_directly(&self.table)).await?,
-        };
-        self.direct = Some(statement.clone());
+        let statement = self.direct(session).await?;
         self.begin(session).await?;
         let tuples = Tuples::new(self.table.columns.len());
         let pieces = pieces(tuples, &batch.rows, |tuples, (_, fields)| tuples.push(fields));
-        session.copy_in(&statement, pieces).await?;
+        session.copy_in(&statement, stream::iter(pieces)).await?;
         session.run("commit").await
+    }
+
+    /// The same with rows that are to come, and are not to be seen before they are noted.
+    async fn fill(&mut self, session: &Session, rows: &mut Arriving) -> Result<bool, Fault> {
+        let statement = self.direct(session).await?;
+        self.begin(session).await?;
+        let mut incoming = Incoming::new(rows, self.table.columns.len());
+        session.copy_in(&statement, incoming.pieces()).await?;
+        let seen = incoming.fit() && rows.noted().await;
+        session.run(if seen { "commit" } else { "rollback" }).await?;
+        Ok(seen)
+    }
+
+    async fn direct(&mut self, session: &Session) -> Result<Statement, Fault> {
+        let statement = match self.direct.take() {
+            Some(statement) => statement,
+            None => session.prepare(&statements::copy_directly(&self.table)).await?,
+        };
+        Ok(self.direct.insert(statement).clone())
     }
 
     async fn begin(&self, session: &Session) -> Result<(), Fault> {
@@ -250,7 +290,9 @@ impl Ready {
             let pieces = pieces(Tuples::new(fields), part, |tuples, (place, fields)| {
                 tuples.push_numbered(*place, fields)
             });
-            if let Err(row) = attempt(session, care, session.copy_in(statement, pieces)).await? {
+            if let Err(row) =
+                attempt(session, care, session.copy_in(statement, stream::iter(pieces))).await?
+            {
                 let at = halving.failed(range).and_then(|at| changes.get(at));
                 refused.extend(at.map(|(change, _)| row.of(*change)));
             }

@@ -5,6 +5,7 @@ mod config;
 mod encode;
 mod error;
 mod halving;
+mod incoming;
 mod names;
 mod session;
 mod statements;

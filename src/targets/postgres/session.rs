@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::SinkExt;
+use futures_util::{SinkExt, Stream, StreamExt};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode as Tls;
@@ -115,17 +115,15 @@ impl Session {
     pub async fn copy_in(
         &self,
         statement: &Statement,
-        pieces: impl Iterator<Item = Bytes>,
+        pieces: impl Stream<Item = Bytes>,
     ) -> Result<(), Fault> {
-        self.within(async {
-            let mut sink = pin!(self.client.copy_in::<_, Bytes>(statement).await?);
-            for piece in pieces {
-                sink.feed(piece).await?;
-            }
-            // What is wrong with a row is said here: the server takes the rest, and drops it.
-            sink.finish().await.map(|_| ())
-        })
-        .await
+        let mut pieces = pin!(pieces);
+        let mut sink = pin!(self.within(self.client.copy_in::<_, Bytes>(statement)).await?);
+        while let Some(piece) = pieces.next().await {
+            self.within(sink.feed(piece)).await?;
+        }
+        // What is wrong with a row is said here: the server takes the rest, and drops it.
+        self.within(sink.finish()).await.map(|_| ())
     }
 
     async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Fault> {
