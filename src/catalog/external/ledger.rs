@@ -123,7 +123,8 @@ pub fn upsert(
     writing.execute(
         &format!(
             "update {ledger} as x set {FINGERPRINT} = n.fingerprint
-               from coco_outgoing as n where n.known and not n.moved and {same}"
+               from coco_outgoing as n where n.known and not n.moved and {same} and {}",
+            differs("n.fingerprint")
         ),
         &[],
     )?;
