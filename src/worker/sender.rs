@@ -25,8 +25,11 @@ use crate::engine::delivery::{Refused, Shape, Trouble};
 use crate::targets::options::{Access, Options};
 use crate::targets::{self, Connector, Prepared};
 
-/// Changes of a first batch, at most.
+/// Changes of a first batch, at most: the connection has nothing to do while it is read.
 const FIRST: usize = 5000;
+
+/// Changes that are read at once beside a batch that is on its way, where more can be added.
+const PIECE: usize = 5000;
 
 /// A connection that nothing was sent over for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
@@ -51,6 +54,8 @@ pub struct Step {
     pub again: Option<Duration>,
     /// A target is sent to by another process.
     pub elsewhere: bool,
+    /// Beside what is on its way there may be something to read.
+    pub reads: bool,
     /// Rows that were refused in this step.
     pub refused: i64,
     /// A target could not be sent to.
@@ -180,6 +185,7 @@ impl Sender {
             let mut step = Step::default();
             self.step_of(flow, target, &mut step)?;
             all.busy |= step.busy;
+            all.reads |= step.reads;
             all.elsewhere |= step.elsewhere;
             all.troubled |= step.troubled;
             all.interrupted |= step.interrupted;
@@ -211,7 +217,7 @@ impl Sender {
             let arrived = match sending.arrived() {
                 On::TheWay => {
                     step.busy = true;
-                    return self.read_ahead(flow, target);
+                    return self.read_ahead(flow, target, step);
                 }
                 On::NoWay => None,
                 On::Arrival(batch, arrived) => Some((batch, arrived)),
@@ -240,23 +246,34 @@ impl Sender {
             }
         }
         self.send(flow, target, step)?;
-        self.read_ahead(flow, target)
+        self.read_ahead(flow, target, step)
     }
 
-    /// Reads what is to be sent after what is on its way, unless it is there.
-    fn read_ahead(&mut self, flow: &str, target: i32) -> Result<(), Failed> {
+    /// Reads what is to be sent after what is on its way, or some more of that.
+    fn read_ahead(&mut self, flow: &str, target: i32, step: &mut Step) -> Result<(), Failed> {
         let Some(sending) = self.targets.get_mut(&target) else { return Ok(()) };
-        if !sending.is_busy() || sending.next.is_some() {
+        if !sending.is_busy() {
             return Ok(());
         }
-        let held = self.held.get_mut(&target);
-        let (after, size) = match (sending.batch(), &held) {
-            (Some(batch), _) => (batch.upto, next_size(sending.connector, batch)),
-            // While it is opened: what is kept knows itself where it begins.
-            (None, Some(_)) => (0, first_size(sending.connector)),
-            (None, None) => return Ok(()),
+        let Some(held) = self.held.get_mut(&target) else {
+            if let (None, Some(batch)) = (&sending.next, sending.batch()) {
+                let (after, size) = (batch.upto, next_size(sending.connector, batch));
+                sending.next = read(flow, target, None, sending.connector, after, size)?;
+            }
+            return Ok(());
         };
-        sending.next = read(flow, target, held, sending.connector, after, size)?;
+        // None of its rows has the key of another: the batch grows until it can be sent.
+        let most = size(sending.connector);
+        let most = sending.next.as_ref().map_or(Some(most), |next| most.beside(next));
+        let Some(Size { changes, bytes }) = most else { return Ok(()) };
+        let piece = Size { changes: changes.min(PIECE), bytes };
+        if let Some(more) = read(flow, target, Some(held), sending.connector, 0, piece)? {
+            step.reads = true;
+            match &mut sending.next {
+                Some(next) => next.append(more),
+                None => sending.next = Some(more),
+            }
+        }
         Ok(())
     }
 
@@ -527,7 +544,7 @@ fn size(connector: &Connector) -> Size {
     Size { changes: connector.batch.changes, bytes: connector.batch.bytes }
 }
 
-/// Of a batch before which there is none on its way: the connection has nothing to do while it is read.
+/// Of a batch before which there is none on its way.
 fn first_size(connector: &Connector) -> Size {
     let Size { changes, bytes } = size(connector);
     Size { changes: changes.min(FIRST), bytes }
@@ -552,6 +569,10 @@ fn read(
         let ready = ready::ready(flow)?;
         let Some((declared, external)) = find(&ready.flow, target) else { return Ok(None) };
         if let Some(held) = held {
+            // Of another shape it is not to be sent: who sends says so.
+            if !held.fits(&server::shape(flow, declared)?) {
+                return Ok(None);
+            }
             return held.read(&ready.flow, declared, connector.encoding, size);
         }
         outbox::read(&ready.flow, declared, external, after, false, connector.encoding, size)

@@ -133,7 +133,7 @@ impl Sending {
         if let Some(way) = &mut self.way
             && let Some(note) = way.note.take()
         {
-            way.batch = Some(Batch { changes: vec![], positions: vec![], upto });
+            way.batch = Some(Batch::sent(upto));
             note.noted();
         }
     }

@@ -382,7 +382,10 @@ fn send(flow: &str, sender: &mut Sender) -> Result<i64, Failed> {
                 break;
             }
         }
-        wait(if step.busy { Duration::from_secs(1) } else { LOOK }, Waiting::Delivery);
+        match step.reads {
+            true => attend(),
+            false => wait(if step.busy { Duration::from_secs(1) } else { LOOK }, Waiting::Delivery),
+        }
     }
     let trouble = transaction(|| delivery::trouble(flow))?;
     let Some((target, trouble)) = trouble else {

@@ -20,6 +20,23 @@ pub struct Batch {
     pub positions: Vec<i64>,
     /// Up to where the outbox is sent with it.
     pub upto: i64,
+    /// Of the values.
+    pub bytes: usize,
+}
+
+impl Batch {
+    /// Of what is on its way already, up to a position.
+    pub fn sent(upto: i64) -> Batch {
+        Batch { changes: vec![], positions: vec![], upto, bytes: 0 }
+    }
+
+    /// Adds what comes right after it, and has none of its keys.
+    pub fn append(&mut self, mut more: Batch) {
+        self.changes.append(&mut more.changes);
+        self.positions.append(&mut more.positions);
+        self.upto = more.upto;
+        self.bytes += more.bytes;
+    }
 }
 
 /// How much is read at once.
@@ -27,6 +44,15 @@ pub struct Batch {
 pub struct Size {
     pub changes: usize,
     pub bytes: usize,
+}
+
+impl Size {
+    /// What may be added to a batch; `None` where it is full.
+    pub fn beside(self, batch: &Batch) -> Option<Size> {
+        let changes = self.changes.checked_sub(batch.positions.len())?;
+        let bytes = self.bytes.checked_sub(batch.bytes)?;
+        (changes > 0 && bytes > 0).then_some(Size { changes, bytes })
+    }
 }
 
 /// A SELECT of entries, out of an outbox or what has its columns, for [`Reading::add`].
@@ -56,7 +82,7 @@ impl Reading {
     pub fn new(target: &Target, encoding: Encoding, size: Size, after: i64) -> Result<Reading> {
         Ok(Reading {
             encoder: Encoder::new(target, encoding)?,
-            batch: Batch { changes: vec![], positions: vec![], upto: after },
+            batch: Batch::sent(after),
             places: HashMap::new(),
             entries: size.changes,
             bytes: size.bytes,
@@ -120,6 +146,7 @@ impl Reading {
         if !entry.get::<bool>(3).unwrap_or(false) {
             batch.upto = position;
         }
+        batch.bytes += bytes;
         self.bytes = self.bytes.saturating_sub(bytes);
         self.entries = self.entries.saturating_sub(1);
         Ok(self.has_room())
