@@ -31,6 +31,10 @@ const QUERY: &str =
 /// The other side: what it is declared with, and what it has.
 trait Side {
     fn server(&self) -> String;
+    /// What is declared as the target.
+    fn target(&self) -> &'static str {
+        "out"
+    }
     /// Whether a first fill is sent ahead.
     fn is_ahead(&self) -> bool {
         false
@@ -83,14 +87,15 @@ impl Side for Postgres {
     }
 
     fn rows(&mut self) -> BTreeMap<String, String> {
-        if self.session.text("select to_regclass('out')::text").is_empty() {
+        if self.session.holds("select to_regclass('out') is null") {
             return BTreeMap::new();
         }
         pairs(&mut self.session, "select id, n, piece from out", "q.id, q.n")
     }
 }
 
-struct Kafka(server::Shared);
+/// Tests share the server: each has a topic of its own.
+struct Kafka(server::Shared, &'static str);
 
 impl Side for Kafka {
     fn server(&self) -> String {
@@ -101,10 +106,14 @@ impl Side for Kafka {
         )
     }
 
+    fn target(&self) -> &'static str {
+        self.1
+    }
+
     /// The last record of each key, as compaction leaves it.
     fn rows(&mut self) -> BTreeMap<String, String> {
         let mut rows = BTreeMap::new();
-        for record in topic::records(&self.0, "out") {
+        for record in topic::records(&self.0, self.1) {
             match record.value {
                 Some(value) => rows.insert(record.key, value),
                 None => rows.remove(&record.key),
@@ -139,8 +148,9 @@ fn matrix(side: &mut dyn Side) {
     db.run(&side.server());
     db.run(&format!(
         "create table docs (id int primary key, body text not null);
-         select coco.create_flow('f', 'docs', $$ {QUERY} $$, 'out', '{{id,n}}', server => 'there');
-         select coco.start('f')"
+         select coco.create_flow('f', 'docs', $$ {QUERY} $$, '{}', '{{id,n}}', server => 'there');
+         select coco.start('f')",
+        side.target()
     ));
     for point in POINTS {
         for changing in [false, true] {
@@ -192,7 +202,8 @@ fn fills(side: &mut dyn Side) {
             );
             let mut db = server.connect("crashes");
             db.run(&format!(
-                "select coco.create_flow('f', 'docs', $$ {QUERY} $$, 'out', '{{id,n}}', server => 'there')"
+                "select coco.create_flow('f', 'docs', $$ {QUERY} $$, '{}', '{{id,n}}', server => 'there')",
+                side.target()
             ));
             dies_at_update(&server, point);
             change(&server, "delete from docs where id % 5 = 0");
@@ -219,6 +230,30 @@ fn fills(side: &mut dyn Side) {
             assert!(side.rows().is_empty());
             db.run("select coco.drop_flow('f', keep_targets => true)");
         }
+    }
+}
+
+/// What is made there goes with the flow wherever the worker that makes it has died; what was found stays.
+fn removals(side: &dyn Side, exists: &mut dyn FnMut() -> bool, make: &mut dyn FnMut()) {
+    let server = Server::preloaded(&["restart_after_crash = on"]);
+    let mut db = server.database("crashes");
+    db.run(&side.server());
+    db.run("create table docs (id int primary key); insert into docs values (1)");
+    for (point, found) in
+        [("making", false), ("opened", false), ("evaluated", false), ("opened", true)]
+    {
+        if found {
+            make();
+        }
+        let mut db = server.connect("crashes");
+        db.run(&format!(
+            "select coco.create_flow('f', 'docs', 'select id from docs', '{}', '{{id}}', server => 'there')",
+            side.target()
+        ));
+        dies_at_update(&server, point);
+        assert!(exists() || point == "making", "{point}");
+        change(&server, "select coco.drop_flow('f', keep_targets => false)");
+        assert_eq!(exists(), found, "{point}");
     }
 }
 
@@ -283,7 +318,7 @@ fn another_postgres_ends_up_right_wherever_the_worker_dies() {
 
 #[test]
 fn kafka_ends_up_right_wherever_the_worker_dies() {
-    matrix(&mut Kafka(server::kafka()));
+    matrix(&mut Kafka(server::kafka(), "changed"));
 }
 
 #[test]
@@ -294,4 +329,27 @@ fn a_webhook_is_filled_wherever_the_first_update_dies() {
 #[test]
 fn another_postgres_is_filled_wherever_the_first_update_dies() {
     fills(&mut Postgres::start());
+}
+
+#[test]
+fn kafka_is_filled_wherever_the_first_update_dies() {
+    fills(&mut Kafka(server::kafka(), "filled"));
+}
+
+#[test]
+fn a_table_goes_with_the_flow_wherever_the_worker_dies() {
+    let there = Postgres::start();
+    let mut session = there.server.connect("postgres");
+    let mut another = there.server.connect("postgres");
+    removals(&there, &mut || session.holds("select to_regclass('out') is not null"), &mut || {
+        another.run("create table out (id int primary key)")
+    });
+}
+
+#[test]
+fn a_topic_goes_with_the_flow_wherever_the_worker_dies() {
+    let there = Kafka(server::kafka(), "removed");
+    removals(&there, &mut || topic::exists(&there.0, "removed"), &mut || {
+        topic::make(&there.0, "removed")
+    });
 }

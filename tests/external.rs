@@ -689,3 +689,28 @@ fn whatever_goes_wrong_the_target_ends_up_right() {
     db.verify_clean("f");
     assert_eq!(text(&mut db.client, "select unsent + refused || '' from coco.deliveries"), "0");
 }
+
+#[test]
+fn a_table_that_could_not_be_made_is_not_coco_s_when_somebody_makes_it() {
+    let mut db = TestDb::new("external_not_made");
+    let mut other = TestDb::new("external_not_made_there");
+    server_for(&mut db, &other);
+    other.run(
+        "do $$ begin create role coco_guest login; exception when duplicate_object or unique_violation then null; end $$;
+         revoke create on schema public from public",
+    );
+    db.run(
+        "alter user mapping for postgres server pg options (set user 'coco_guest');
+         create table docs (id int primary key, body text); insert into docs values (1, 'a');
+         select coco.create_flow('f', 'docs', 'select id, body from docs', 'out', '{id}', server => 'pg')",
+    );
+    let made = "select made::text from coco.target where flow = 'f'";
+    fails(&mut db.client, "select * from coco.update('f')", "42501");
+    assert_eq!(text(&mut db.client, made), "false");
+    other.run("create table out (id int primary key, body text); grant all on out to coco_guest");
+    db.update("f", "normal");
+    assert_eq!(text(&mut other.client, "select string_agg(body, ',') from out"), "a");
+    assert_eq!(text(&mut db.client, made), "false");
+    db.run("select coco.drop_flow('f', keep_targets => false)");
+    assert_eq!(text(&mut other.client, "select count(*)::text from out"), "1");
+}

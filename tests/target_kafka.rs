@@ -13,6 +13,7 @@ mod server;
 #[allow(dead_code)]
 #[path = "../src/targets/mod.rs"]
 mod targets;
+#[allow(dead_code)]
 #[path = "kafka/topic.rs"]
 mod topic;
 

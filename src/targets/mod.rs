@@ -62,6 +62,10 @@ pub struct Limits {
 /// opened for the next try.
 #[async_trait]
 pub trait Target: Send {
+    /// Whether the target is there, as far as that can be known. What is not is noted here as made by coco, before
+    /// [`Target::prepare`] makes it: whatever happens then, [`Target::remove`] is asked for it.
+    async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble>;
+
     /// Makes on the other side what is missing (a table, a collection, a constraint, a topic), and
     /// checks what is there. Called once after it was opened, before any changes. Returns whether it
     /// made the target itself: what it found is not to be removed later.

@@ -20,10 +20,10 @@ use crate::catalog::external::held::Held;
 use crate::catalog::external::{delivery, outbox, server};
 use crate::catalog::fill::Outlets;
 use crate::catalog::model::{External, Flow, Target as Declared};
-use crate::catalog::{locks, ready, subtransaction, update};
+use crate::catalog::{locks, ready, sql, subtransaction, update};
 use crate::engine::delivery::{Refused, Shape, Trouble};
 use crate::targets::options::{Access, Options};
-use crate::targets::{self, Connector, Prepared};
+use crate::targets::{self, Connector};
 
 /// Changes of a first batch, at most: the connection has nothing to do while it is read.
 const FIRST: usize = 5000;
@@ -128,7 +128,7 @@ impl Sender {
             let begun = self.targets.get_mut(&target).map(Sending::begin_ahead).transpose();
             match begun.map(Option::flatten) {
                 Ok(outlet) => outlets.get_mut().extend(outlet.map(|o| (target, Box::new(o) as _))),
-                Err(e) => return Err(self.without_thread(target, &e)),
+                Err(e) => return self.give_up(target, &e),
             }
         }
         Ok(outlets)
@@ -213,40 +213,53 @@ impl Sender {
     }
 
     fn step_of(&mut self, flow: &str, target: i32, step: &mut Step) -> Result<(), Failed> {
-        if let Some(sending) = self.targets.get_mut(&target) {
-            let arrived = match sending.arrived() {
-                On::TheWay => {
-                    step.busy = true;
-                    return self.read_ahead(flow, target, step);
+        let on = self.targets.get_mut(&target).map_or(On::NoWay, Sending::arrived);
+        let done = match on {
+            On::NoWay => Ok(true),
+            On::TheWay => Ok(false),
+            On::Look(there, batch) => self.make(target, there, batch).map(|()| false),
+            On::Arrival(arrived) => self.arrived(flow, target, arrived, step).map(|()| true),
+            On::Return(why) => {
+                if let Some(trouble) = why {
+                    let message = trouble.message;
+                    tracing::info!("flow \"{flow}\": rows are sent once more: {message}");
                 }
-                On::NoWay => None,
-                On::Arrival(batch, arrived) => Some((batch, arrived)),
-                On::Return(arrived) => {
-                    if let Err(trouble) = &arrived.result {
-                        tracing::info!(
-                            "flow \"{flow}\": rows are sent once more: {}",
-                            trouble.message
-                        );
-                    }
+                if let Some(sending) = self.targets.get_mut(&target) {
                     sending.next = None;
-                    sending.keep(arrived);
-                    if let Some(held) = self.held.get_mut(&target) {
-                        held.restart();
-                    }
-                    None
                 }
-            };
-            if let Some((batch, arrived)) = arrived
-                && let Err(failed) = self.arrived(flow, target, batch, arrived, step)
-            {
+                if let Some(held) = self.held.get_mut(&target) {
+                    held.restart();
+                }
+                Ok(true)
+            }
+        };
+        match done {
+            Ok(true) => self.send(flow, target, step)?,
+            Ok(false) => step.busy = true,
+            Err(failed) => {
                 // What became of the batch is not noted: it is sent again, before what comes after.
                 self.targets.remove(&target);
                 self.leave(target)?;
                 return Err(failed);
             }
         }
-        self.send(flow, target, step)?;
         self.read_ahead(flow, target, step)
+    }
+
+    /// Goes on where a target was looked for. That it is made is noted first, and stays so whatever happens.
+    fn make(&mut self, target: i32, there: bool, batch: Option<Batch>) -> Result<(), Failed> {
+        if !there {
+            transaction(|| {
+                sql::commit_durably();
+                delivery::made(target, true)
+            })?;
+            crash::point("making");
+        }
+        let made = self.targets.get_mut(&target).map(|sending| sending.make(batch, !there));
+        match made {
+            Some(Err(e)) => Err(without_thread(&e)),
+            _ => Ok(()),
+        }
     }
 
     /// Reads what is to be sent after what is on its way, or some more of that.
@@ -282,15 +295,17 @@ impl Sender {
         &mut self,
         flow: &str,
         target: i32,
-        batch: Option<Batch>,
-        arrived: Arrived,
+        Arrived { batch, made, result }: Arrived,
         step: &mut Step,
     ) -> Result<(), Failed> {
-        if arrived.prepared == Some(Prepared::Made) {
-            transaction(|| delivery::made(target))?;
+        if batch.is_none() {
+            crash::point("opened");
         }
-        let refused = match &arrived.result {
-            Ok(refused) => refused.clone(),
+        if let Some(made) = made {
+            transaction(|| delivery::made(target, made))?;
+        }
+        let refused = match result {
+            Ok(refused) => refused,
             // Of a target that nothing waits for yet nothing is noted: what comes is sent over another connection.
             Err(_) if batch.is_none() && !self.held.contains_key(&target) => {
                 self.targets.remove(&target);
@@ -299,12 +314,9 @@ impl Sender {
             Err(trouble) => {
                 // Another connection is opened for the next try, and the batch is read again.
                 self.targets.remove(&target);
-                return self.troubled(flow, target, trouble, step);
+                return self.troubled(flow, target, &trouble, step);
             }
         };
-        if let Some(sending) = self.targets.get_mut(&target) {
-            sending.keep(arrived);
-        }
         let Some(batch) = batch else { return Ok(()) };
         crash::point("sent");
         if self.held.contains_key(&target) {
@@ -439,15 +451,13 @@ impl Sender {
             Entry::Vacant(place) => place.insert(Sending::new(flow, reached)),
         }
         .begin(batch);
-        begun.map_err(|e| self.without_thread(target, &e))
+        begun.or_else(|e| self.give_up(target, &e))
     }
 
-    fn without_thread(&mut self, target: i32, e: &io::Error) -> Failed {
+    fn give_up<T>(&mut self, target: i32, e: &io::Error) -> Result<T, Failed> {
         self.targets.remove(&target);
-        match self.leave(target) {
-            Ok(()) => Failed::from(Error::internal(format!("no thread could be started: {e}"))),
-            Err(failed) => failed,
-        }
+        self.leave(target)?;
+        Err(without_thread(e))
     }
 
     /// Lets others send to a target: what they are to send is in its outbox then.
@@ -532,6 +542,10 @@ fn begin(
     Ok(batch.map_or(Begun::Nothing, |batch| Begun::Batch(batch, reached)))
 }
 
+fn without_thread(e: &io::Error) -> Failed {
+    Failed::from(Error::internal(format!("no thread could be started: {e}")))
+}
+
 fn trouble(error: Error) -> Trouble {
     let sqlstate = subtransaction::sqlstate(error.code as i32);
     let mut trouble = Trouble::target(&sqlstate, error.message);
@@ -596,5 +610,6 @@ pub(super) fn reach(
     let options = |pairs: Vec<(String, String)>| Options(pairs.into_iter().collect());
     let access =
         Access { server: options(given.server), user: options(given.user), trusted: given.trusted };
-    Ok(Reached { shape: server::shape(&flow.name, declared)?, connector, access })
+    let shape = server::shape(&flow.name, declared)?;
+    Ok(Reached { shape, connector, access, made: declared.made })
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -48,6 +48,14 @@ pub fn partitions(kafka: &Kafka, topic: &str) -> usize {
 
 pub fn exists(kafka: &Kafka, topic: &str) -> bool {
     partitions(kafka, topic) > 0
+}
+
+pub fn make(kafka: &Kafka, topic: &str) {
+    let admin: AdminClient<DefaultClientContext> = client(kafka).create().expect("a client");
+    let topics = [NewTopic::new(topic, 1, TopicReplication::Fixed(1))];
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let made = runtime.block_on(admin.create_topics(&topics, &AdminOptions::new()));
+    assert!(made.expect("an answer").iter().all(Result::is_ok));
 }
 
 /// All records of a topic, those of a partition in their order.

@@ -123,10 +123,13 @@ pub fn filled(target: i32) -> Result<()> {
     Ok(())
 }
 
-/// A target that is made by coco can be removed by it.
-pub fn made(target: i32) -> Result<()> {
+/// Whether coco makes a target, or has made it: then it can be removed by coco.
+pub fn made(target: i32, made: bool) -> Result<()> {
     let _as = ActingAs::extension_owner()?;
-    sql::execute("update coco.target set made = true where id = $1 and not made", &[arg(target)])?;
+    sql::execute(
+        "update coco.target set made = $2 where id = $1 and made <> $2",
+        &[arg(target), arg(made)],
+    )?;
     generation::changed()
 }
 

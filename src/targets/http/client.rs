@@ -29,6 +29,10 @@ pub fn open(access: Access) -> Result<Box<dyn Target>, Trouble> {
 #[async_trait]
 impl Target for Webhook {
     /// A webhook has nothing to make, and no way to ask what is there.
+    async fn is_there(&mut self, _shape: &Shape) -> Result<bool, Trouble> {
+        Ok(true)
+    }
+
     async fn prepare(&mut self, _shape: &Shape) -> Result<Prepared, Trouble> {
         Ok(Prepared::Found)
     }

@@ -22,19 +22,22 @@ use crate::engine::delivery::{Change, Refused, Shape, Trouble};
 use crate::targets::kafka::config::Config;
 use crate::targets::kafka::error;
 use crate::targets::kafka::producer::Producer;
-use crate::targets::kafka::topic::{Admin, Topic};
+use crate::targets::kafka::topic::{self, Admin, Client, Topic};
 use crate::targets::options::Access;
 use crate::targets::{Prepared, Target};
 
 /// [`crate::targets::Connector::open`]
 pub fn open(access: Access) -> Result<Box<dyn Target>, Trouble> {
-    Ok(Box::new(Kafka { config: Config::new(&access)?, producer: None, led: None }))
+    let config = Config::new(&access)?;
+    Ok(Box::new(Kafka { config, producer: None, admin: None, led: None }))
 }
 
 struct Kafka {
     config: Config,
     /// Not there while it is in use: what ends early, drops it.
     producer: Option<Producer>,
+    /// What asks for the topic, until it is known to be there.
+    admin: Option<Client>,
     /// Ends when it is known who leads a topic that was just made.
     led: Option<JoinHandle<()>>,
 }
@@ -43,6 +46,9 @@ impl Drop for Kafka {
     fn drop(&mut self) {
         if let Some(led) = self.led.take() {
             led.abort();
+        }
+        if let Some(admin) = self.admin.take() {
+            topic::leave(admin);
         }
     }
 }
@@ -58,12 +64,22 @@ impl Kafka {
 
 #[async_trait]
 impl Target for Kafka {
+    async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble> {
+        let topic = topic(shape)?;
+        let producer = self.producer()?;
+        let admin = Admin::new(self.admin.take(), &self.config, &producer)?;
+        let found = topic.is_there(&admin).await;
+        self.admin = Some(admin.client);
+        self.producer = Some(producer);
+        found
+    }
+
     async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
         let topic = topic(shape)?;
         let producer = self.producer()?;
-        let admin = Admin::new(&self.config, &producer)?;
+        let admin = Admin::new(self.admin.take(), &self.config, &producer)?;
         let prepared = topic.prepare(&admin).await;
-        admin.leave();
+        topic::leave(admin.client);
         let prepared = prepared?;
         if prepared == Prepared::Made {
             // Meanwhile others have something else to do: a target is opened before there is anything to send.
@@ -88,9 +104,9 @@ impl Target for Kafka {
     async fn remove(&mut self, shape: &Shape) -> Result<(), Trouble> {
         let topic = topic(shape)?;
         let producer = self.producer()?;
-        let admin = Admin::new(&self.config, &producer)?;
+        let admin = Admin::new(self.admin.take(), &self.config, &producer)?;
         let deleted = topic.delete(&admin).await;
-        admin.leave();
+        topic::leave(admin.client);
         deleted
     }
 }

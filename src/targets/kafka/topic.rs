@@ -2,6 +2,7 @@
 
 use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+    TopicResult,
 };
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use serde_json::Value;
@@ -140,8 +141,19 @@ impl<'a> Topic<'a> {
         })
     }
 
-    /// Makes the topic unless it is there; then it must be what is declared.
-    pub async fn prepare(&self, admin: &Admin<'_>) -> Result<Prepared, Trouble> {
+    /// Whether the topic cannot be made since it is there, or for another reason, which [`Topic::prepare`] meets then.
+    /// (To ask for its metadata may have brokers make it.)
+    pub async fn is_there(&self, admin: &Admin<'_>) -> Result<bool, Trouble> {
+        let answer = self.create(admin, true).await?;
+        Ok(answer.is_none_or(|could_be_made| could_be_made.is_err()))
+    }
+
+    /// Has it made, or has the brokers say what would become of that.
+    async fn create(
+        &self,
+        admin: &Admin<'_>,
+        validate_only: bool,
+    ) -> Result<Option<TopicResult>, Trouble> {
         let cleanup_policy = self.cleanup_policy.as_deref().unwrap_or("compact");
         let mut config = vec![("cleanup.policy", cleanup_policy)];
         config.extend(self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -152,9 +164,15 @@ impl<'a> Topic<'a> {
             replication: TopicReplication::Fixed(self.replication_factor.unwrap_or(-1)),
             config,
         };
+        let options = admin.options().validate_only(validate_only);
+        let made = admin.client.create_topics([&topic], &options);
+        Ok(admin.wait(&Doing::Make(self.name), made).await?.into_iter().next())
+    }
+
+    /// Makes the topic unless it is there; then it must be what is declared.
+    pub async fn prepare(&self, admin: &Admin<'_>) -> Result<Prepared, Trouble> {
         let doing = Doing::Make(self.name);
-        let made = admin.client.create_topics([&topic], &admin.options);
-        match admin.wait(&doing, made).await?.into_iter().next() {
+        match self.create(admin, false).await? {
             Some(Ok(_)) => Ok(Prepared::Made),
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
                 self.check_found(admin).await?;
@@ -182,7 +200,7 @@ impl<'a> Topic<'a> {
         }
         let Some(wanted) = &self.cleanup_policy else { return Ok(()) };
         let topic = [ResourceSpecifier::Topic(self.name)];
-        let described = admin.client.describe_configs(&topic, &admin.options);
+        let described = admin.client.describe_configs(&topic, &admin.options());
         let found = match admin.wait(&Doing::Look(self.name), described).await?.into_iter().next() {
             Some(Ok(found)) => policy(&found),
             Some(Err(code)) => return Err(error::trouble(&Doing::Look(self.name), code, None)),
@@ -219,7 +237,7 @@ impl<'a> Topic<'a> {
     /// Deletes the topic, if it is there.
     pub async fn delete(&self, admin: &Admin<'_>) -> Result<(), Trouble> {
         let doing = Doing::Delete(self.name);
-        let deleted = admin.client.delete_topics(&[self.name], &admin.options);
+        let deleted = admin.client.delete_topics(&[self.name], &admin.options());
         match admin.wait(&doing, deleted).await?.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))) | Some(Ok(_)) => Ok(()),
             Some(Err((_, code))) => Err(error::trouble(&doing, code, None)),
@@ -232,13 +250,23 @@ fn policy(found: &ConfigResource) -> Option<String> {
     found.get("cleanup.policy").and_then(|entry| entry.value.clone())
 }
 
+/// A connection of its own, for such questions.
+pub type Client = AdminClient<Ear>;
+
+/// Ends one elsewhere: its thread looks but ten times a second whether it is to end, and is waited for.
+pub fn leave(client: Client) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(threads) => drop(threads.spawn_blocking(move || drop(client))),
+        Err(_) => drop(client),
+    }
+}
+
 /// What asks for topics to be made and deleted.
 ///
 /// It has a thread that is Rust's own, and so blocks the signals that the thread blocks that makes
 /// it.
 pub struct Admin<'a> {
-    client: AdminClient<Ear>,
-    options: AdminOptions,
+    pub client: Client,
     config: &'a Config,
     /// An admin client does not say why it cannot connect. The producer does, and connects with the
     /// same settings.
@@ -246,18 +274,24 @@ pub struct Admin<'a> {
 }
 
 impl<'a> Admin<'a> {
-    pub fn new(config: &'a Config, producer: &'a Producer) -> Result<Admin<'a>, Trouble> {
-        let client = config.admin().create_with_context(Ear::default());
-        let client = client.map_err(|e| error::of(&Doing::Open, &e, None))?;
-        let timeout = Some(config.request_timeout);
-        let options = AdminOptions::new().request_timeout(timeout).operation_timeout(timeout);
-        Ok(Admin { client, options, config, producer })
+    pub fn new(
+        client: Option<Client>,
+        config: &'a Config,
+        producer: &'a Producer,
+    ) -> Result<Admin<'a>, Trouble> {
+        let client = match client {
+            Some(client) => client,
+            None => {
+                let client = config.admin().create_with_context(Ear::default());
+                client.map_err(|e| error::of(&Doing::Open, &e, None))?
+            }
+        };
+        Ok(Admin { client, config, producer })
     }
 
-    /// Ends it elsewhere: its thread looks but ten times a second whether it is to end, and is waited for.
-    pub fn leave(self) {
-        let client = self.client;
-        tokio::task::spawn_blocking(move || drop(client));
+    fn options(&self) -> AdminOptions {
+        let timeout = Some(self.config.request_timeout);
+        AdminOptions::new().request_timeout(timeout).operation_timeout(timeout)
     }
 
     /// The answer, unless the brokers do not let us in: then it would be waited for in vain.

@@ -72,6 +72,11 @@ fn file_of(pem: &str) -> Result<NamedTempFile, Trouble> {
 
 #[async_trait]
 impl Target for Neo4j {
+    /// Nodes or relationships of the target, by which it is told whose they are.
+    async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble> {
+        self.count(&cypher::any(&mapping(shape)?)).await
+    }
+
     async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
         let mapping = mapping(shape)?;
         let found = self.count(&cypher::any(&mapping)).await?;

@@ -57,6 +57,10 @@ impl Remote {
 
 #[async_trait]
 impl Target for Remote {
+    async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble> {
+        table::is_there(self.connect().await?, shape).await
+    }
+
     async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
         let session = self.connect().await?;
         let (table, prepared) = table::prepare(session, shape).await?;

@@ -50,6 +50,11 @@ impl Place {
     }
 }
 
+/// Whether there is something of the table's name.
+pub async fn is_there(session: &Session, shape: &Shape) -> Result<bool, Trouble> {
+    locate(session, shape).await.map(|place| place.found.is_some()).map_err(Fault::trouble)
+}
+
 /// Finds the table or makes it, and checks that it fits.
 pub async fn prepare(session: &Session, shape: &Shape) -> Result<(Table, Prepared), Trouble> {
     prepare_or_fault(session, shape).await.map_err(Fault::trouble)

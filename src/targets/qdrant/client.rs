@@ -39,7 +39,7 @@ impl Client {
     }
 
     /// Whether the collection is there. One that does not fit is an error.
-    async fn is_there(&mut self, shape: &Shape, layout: &Layout) -> Result<bool, Trouble> {
+    async fn fits(&mut self, shape: &Shape, layout: &Layout) -> Result<bool, Trouble> {
         let info = self.info(&shape.target).await.map_err(|e| self.connection.trouble(&e))?;
         let Some(info) = info else { return Ok(false) };
         let params = info.config.and_then(|config| config.params);
@@ -82,7 +82,7 @@ impl Client {
                 return Err(self.connection.trouble(&status));
             }
             // A collection that has been made anew meanwhile, and otherwise, refuses every point.
-            if !checked && !self.is_there(shape, layout).await? {
+            if !checked && !self.fits(shape, layout).await? {
                 return Err(self.connection.trouble(&Status::not_found(&shape.target)));
             }
             checked = true;
@@ -111,9 +111,14 @@ impl Client {
 
 #[async_trait]
 impl Target for Client {
+    async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble> {
+        let info = self.info(&shape.target).await.map_err(|e| self.connection.trouble(&e))?;
+        Ok(info.is_some())
+    }
+
     async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
         let layout = layout(shape)?;
-        if self.is_there(shape, &layout).await? {
+        if self.fits(shape, &layout).await? {
             return Ok(Prepared::Found);
         }
         let request = collection::create(&shape.target, &layout);
@@ -123,7 +128,7 @@ impl Target for Client {
         };
         // Somebody else may have made it in between. Which code that has differs by version.
         let refused = matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument);
-        if refused && self.is_there(shape, &layout).await? {
+        if refused && self.fits(shape, &layout).await? {
             return Ok(Prepared::Found);
         }
         Err(self.connection.trouble(&status))
