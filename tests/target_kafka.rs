@@ -239,10 +239,15 @@ fn a_topic_is_removed_with_all_that_is_in_it() {
     let shape = shape("removed");
     run(async {
         let mut target = plain(&kafka, &[]);
+        // This server would make a topic that it is asked of.
+        assert_eq!(target.is_there(&shape).await, Ok(false));
+        assert!(!exists(&kafka, "removed"));
         assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(target.is_there(&shape).await, Ok(true));
         assert_eq!(apply(&mut *target, &shape, &many(0..10, "a", 1)).await, []);
         assert_eq!(target.remove(&shape).await, Ok(()));
         assert!(!exists(&kafka, "removed"));
+        assert_eq!(plain(&kafka, &[]).is_there(&shape).await, Ok(false));
         // Nothing there is no error, and another life begins empty.
         assert_eq!(target.remove(&shape).await, Ok(()));
         assert_eq!(plain(&kafka, &[]).remove(&shape).await, Ok(()));

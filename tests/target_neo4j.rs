@@ -62,10 +62,12 @@ async fn a_target_is_made_or_found_and_removed() {
     let shape = nodes("Removed", &[("a", "text"), ("b", "integer"), ("c", "text")], &[1, 0]);
     let mut target = server.open();
     assert_eq!(target.remove(&shape).await, Ok(()), "nothing there is no error");
+    assert_eq!(target.is_there(&shape).await, Ok(false));
     assert_eq!(target.prepare(&shape).await, Ok(Made));
     let rows: Vec<_> =
         (0..2500).map(|b| put(&shape, json!({"a": "x", "b": b, "c": "y"}))).collect();
     assert_eq!(target.apply(&shape, &rows).await, Ok(vec![]));
+    assert_eq!(server.open().is_there(&shape).await, Ok(true));
     assert_eq!(server.open().prepare(&shape).await, Ok(Found));
     let constraints = "SHOW CONSTRAINTS YIELD labelsOrTypes, properties WHERE 'Removed' IN labelsOrTypes \
                        RETURN properties AS v";

@@ -52,7 +52,10 @@ fn said(trouble: &Trouble) -> String {
 fn rows_come_change_and_go() {
     let mut there = There::new("rows_come");
     let mut docs = there.open(&docs());
+    assert_eq!(docs.is_there(), Ok(false));
+    assert_eq!(docs.is_there(), Ok(false), "to look makes nothing");
     assert_eq!(docs.prepare(), Ok(Prepared::Made));
+    assert_eq!(docs.is_there(), Ok(true));
     let two = there.rows(&docs.shape, "values (1, 'one', 1.5), (2, 'two', null)");
     docs.applied(&two);
     assert_eq!(there.sql.rows(ALL_DOCS), ["(1,one,1.50)", "(2,two,)"]);
@@ -81,6 +84,43 @@ fn rows_come_change_and_go() {
     assert!(there.sql.holds("select to_regclass('docs') is null"));
     let mut made = there.open(&docs.shape);
     assert_eq!(made.prepare(), Ok(Prepared::Made));
+}
+
+#[test]
+fn rows_that_come_before_they_are_noted_are_seen_after() {
+    let mut there = There::new("filled");
+    let mut docs = there.ready(&docs());
+    let rows = there.rows(&docs.shape, "select n, 'row ' || n, n from generate_series(1, 500) n");
+    let mut reader = there.server.connect(&there.name);
+    let mut is_seen = |rows| assert_eq!(reader.number("select count(*) from docs"), rows);
+    assert_eq!(docs.fill(&rows, false, || is_seen(0)), Ok(false));
+    is_seen(0);
+    assert_eq!(docs.fill(&rows, true, || is_seen(0)), Ok(true));
+    is_seen(500);
+    // What is there already is for apply.
+    assert_eq!(docs.fill(&rows[..1], true, || is_seen(500)), Ok(false));
+    docs.applied(&rows);
+    is_seen(500);
+    // So is what is refused.
+    there.sql.run("truncate docs; alter table docs add check (id <> 7)");
+    let mut again = there.ready(&docs.shape);
+    assert_eq!(again.fill(&rows, true, || is_seen(0)), Ok(false));
+    is_seen(0);
+    let refused = again.apply(&rows).expect("an answer");
+    assert_eq!(
+        refused.iter().map(|r| (r.change, r.sqlstate.as_str())).collect::<Vec<_>>(),
+        [(6, "23514")]
+    );
+    is_seen(499);
+    // What has no form of the columns' is not taken for one.
+    there.sql.run("truncate docs");
+    let mut again = there.ready(&docs.shape);
+    let mut malformed = rows[..3].to_vec();
+    malformed[1].row = Some(Values::Binary(vec![0, 0, 0, 9, 1]));
+    assert_eq!(again.fill(&malformed, true, || is_seen(0)), Ok(false));
+    is_seen(0);
+    assert_eq!(again.apply(&malformed).expect("an answer").len(), 1);
+    is_seen(2);
 }
 
 #[test]

@@ -381,7 +381,10 @@ fn odd_names_are_names() {
 fn what_was_made_is_removed_and_nothing_is_no_error() {
     let server = Server::start(&[]);
     let shape = docs();
+    let is_there = || server.block_on(server.target().is_there(&shape));
+    assert_eq!((is_there(), is_there()), (Ok(false), Ok(false)));
     server.prepare(&shape);
+    assert_eq!(is_there(), Ok(true));
     assert_eq!(server.block_on(server.target().remove(&shape)), Ok(()));
     let exists = server.block_on(server.client().collection_exists("docs"));
     assert!(!exists.expect("an answer"));

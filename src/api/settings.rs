@@ -63,7 +63,7 @@ pub fn define() {
     GucRegistry::define_string_guc(
         c"coco.crash_point",
         c"Where a worker kills itself, for tests of what happens then.",
-        c"read, sending, sent or settled: steps of sending to targets outside this database. The server recovers as from any crash. Empty: nowhere.",
+        c"making, opened, evaluated, held, read, sending, sent or settled: steps of updates that send to targets outside this database. The server recovers as from any crash. Empty: nowhere.",
         &CRASH_POINT,
         GucContext::Suset,
         GucFlags::NO_SHOW_ALL,

@@ -6,9 +6,10 @@
 use pgrx::guc::GucSetting;
 
 /// Where the process is to die: `read` (a batch was read from an outbox), `sending` (it is on its way),
-/// `sent` (it has arrived, which nobody knows yet), `settled` (that is noted). Before that, in an update that
-/// sends what it finds: `evaluated` (nothing of it is committed), `held` (it is, and what is to be sent is with this
-/// process alone).
+/// `sent` (it has arrived, which nobody knows yet), `settled` (that is noted). Before that `making` (it is noted that a
+/// target is made, which it is not yet) and `opened` (it is, and nothing was sent yet); and in an update that sends what
+/// it finds `evaluated` (nothing of it is committed) and `held` (it is, and what is to be sent is with this process
+/// alone).
 pub static CRASH_POINT: GucSetting<Option<std::ffi::CString>> =
     GucSetting::<Option<std::ffi::CString>>::new(None);
 

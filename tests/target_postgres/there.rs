@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use postgres::NoTls;
 use serde_json::Map;
@@ -9,6 +10,7 @@ use tokio::runtime::Runtime;
 
 use crate::engine::delivery::{Change, Column, Refused, Shape, Trouble, Values};
 use crate::support::server::{Server, Session};
+use crate::targets::ahead;
 use crate::targets::options::{Access, Options};
 use crate::targets::{Connector, Prepared, Target};
 
@@ -187,6 +189,38 @@ pub struct Driven {
 impl Driven {
     pub fn prepare(&mut self) -> Result<Prepared, Trouble> {
         self.runtime.block_on(self.target.prepare(&self.shape))
+    }
+
+    pub fn is_there(&mut self) -> Result<bool, Trouble> {
+        self.runtime.block_on(self.target.is_there(&self.shape))
+    }
+
+    /// Fills with rows in pieces of one, which are noted then, or not. Meanwhile, when all were put there, somebody
+    /// may look.
+    pub fn fill(
+        &mut self,
+        changes: &[Change],
+        noted: bool,
+        look: impl FnOnce(),
+    ) -> Result<bool, Trouble> {
+        let (outlet, note, mut arriving) = ahead::way();
+        let filling = self.target.fill(&self.shape, &mut arriving);
+        let giving = async {
+            for change in changes {
+                let row = change.row.clone().expect("a row");
+                while !outlet.has_room() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                assert!(outlet.put(vec![row]));
+            }
+            tokio::task::block_in_place(look);
+            drop(outlet);
+            match noted {
+                true => note.noted(),
+                false => drop(note),
+            }
+        };
+        self.runtime.block_on(async { tokio::join!(filling, giving).0 })
     }
 
     pub fn apply(&mut self, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
