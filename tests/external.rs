@@ -176,9 +176,13 @@ fn a_target_that_was_wiped_is_filled_by_reexport() {
     sent(&receiver);
     assert_eq!(db.update("f", "full_reprocess")[0].upserted, 0);
     assert_eq!(sent(&receiver), (vec![], vec![]), "all is evaluated, and came out the same");
+    let ledger = text(&mut db.client, "select ledger::text from coco.targets where flow = 'f'");
+    let written = format!("select string_agg(xmin::text, ',' order by id) from {ledger}");
+    let before = text(&mut db.client, &written);
     let counts = db.update("f", "reexport").remove(0);
     assert_eq!((counts.seen, counts.evaluated, counts.upserted), (50, 50, 50));
     assert_eq!(sent(&receiver).0.len(), 50);
+    assert_eq!(text(&mut db.client, &written), before, "what stays the same is not written again");
 }
 
 #[test]
@@ -711,6 +715,32 @@ fn a_table_that_could_not_be_made_is_not_coco_s_when_somebody_makes_it() {
     db.update("f", "normal");
     assert_eq!(text(&mut other.client, "select string_agg(body, ',') from out"), "a");
     assert_eq!(text(&mut db.client, made), "false");
+    db.run("select coco.drop_flow('f', keep_targets => false)");
+    assert_eq!(text(&mut other.client, "select count(*)::text from out"), "1");
+}
+
+#[test]
+fn a_table_that_somebody_else_makes_first_is_not_coco_s() {
+    let mut db = TestDb::new("external_quicker");
+    let mut other = TestDb::new("external_quicker_there");
+    server_for(&mut db, &other);
+    db.run(
+        "create table docs (id int primary key, body text); insert into docs values (1, 'a');
+         select coco.create_flow('f', 'docs', 'select id, body from docs', 'out', '{id}', server => 'pg')",
+    );
+    // Not seen yet when coco looks, and in its way when it makes one.
+    other.run("begin; create table out (id int primary key, body text)");
+    let mut session = db.connect();
+    let waiting = std::thread::spawn(move || support::update(&mut session, "f", "normal").is_ok());
+    let made = "select made::text from coco.target where flow = 'f'";
+    until("that it is made is noted", || text(&mut db.client, made) == "true");
+    let waits = "select count(*)::text from pg_stat_activity
+                  where query like 'create table %' and wait_event_type = 'Lock' and application_name = 'coco'";
+    until("it is in the way", || text(&mut db.client, waits) == "1");
+    other.run("commit");
+    assert!(waiting.join().expect("a session"));
+    assert_eq!(text(&mut db.client, made), "false");
+    assert_eq!(text(&mut other.client, "select string_agg(body, ',') from out"), "a");
     db.run("select coco.drop_flow('f', keep_targets => false)");
     assert_eq!(text(&mut other.client, "select count(*)::text from out"), "1");
 }

@@ -404,14 +404,19 @@ fn who_evaluates_does_not_wait_for_the_server() {
     assert_eq!(text(&mut db.client, "select unsent::text from coco.deliveries"), "0");
 }
 
-#[test]
-fn more_than_memory_holds_is_sent_ahead_in_part() {
-    let (mut db, mut other) = many("external_fill_large");
+/// Has little of what is to be sent kept in memory.
+fn keep_little(db: &mut TestDb) {
     db.run(
         "do $$ begin
            execute format('alter database %I set maintenance_work_mem = ''1MB''', current_database());
          end $$",
     );
+}
+
+#[test]
+fn more_than_memory_holds_is_sent_ahead_in_part() {
+    let (mut db, mut other) = many("external_fill_large");
+    keep_little(&mut db);
     let query =
         "select id, k, repeat(md5(id || ''-'' || k), 4) as body from src, generate_series(1, 5) k";
     db.run(&format!(
@@ -424,5 +429,38 @@ fn more_than_memory_holds_is_sent_ahead_in_part() {
     };
     let (here, there) = (sum(&format!("({query})")), sum("out"));
     assert_eq!(text(&mut other.client, &there), text(&mut db.client, &here));
+    db.verify_clean("f");
+}
+
+#[test]
+fn what_was_kept_for_another_type_is_not_sent_as_this_one() {
+    let (mut db, mut other) = many("external_fill_types");
+    other.run("create table out (id int, k int, n numeric, primary key (id, k))");
+    // More than fits in one batch.
+    let query = |expression: &str| {
+        format!("select id, k, {expression} as n from src, generate_series(1, 40) k")
+    };
+    keep_little(&mut db);
+    db.run(&format!(
+        "select coco.create_flow('f', 'src', $${}$$, 'out', '{{id,k}}', server => 'pg')",
+        query("(k / 2.0)::numeric")
+    ));
+    let mut in_the_way = other.connect();
+    in_the_way.batch_execute("begin; lock table out in share mode").expect("a lock");
+    let mut session = db.connect();
+    let waiting = std::thread::spawn(move || {
+        let result = session.batch_execute("select * from coco.update('f')");
+        result.err().map(|e| explain(&e)).unwrap_or_default()
+    });
+    let all = format!("select (unsent = {})::text from coco.deliveries", 40 * MANY);
+    until("all is committed here", || text(&mut db.client, &all) == "true");
+    db.run(&format!("select coco.set_query('f', null, $${}$$)", query("k::numeric(10,2)")));
+    in_the_way.batch_execute("commit").expect("a commit");
+    let message = waiting.join().expect("a session");
+    assert!(message.contains("40001") && message.contains("changed while"), "{message}");
+    db.update("f", "normal");
+    let sums = |from: &str| format!("select count(*) || ' ' || sum(n * k) from {from}");
+    let here = text(&mut db.client, &sums(&format!("({}) q", query("k::numeric(10,2)"))));
+    assert_eq!(text(&mut other.client, &sums("out")), here);
     db.verify_clean("f");
 }

@@ -12,7 +12,6 @@ use super::bulk::{self, Entries, Filling};
 use super::compose::{self, Items};
 use super::detect;
 use super::error::{Error, Result};
-use super::external::feed::Ahead;
 use super::external::held::{Held, Hold};
 use super::external::ledger::{self, Added};
 use super::indexes::{self, Written};
@@ -25,6 +24,7 @@ use super::subtransaction::subtransaction;
 use super::target_table;
 use super::tuples::Statements;
 use crate::engine::counts::Counts;
+use crate::engine::delivery::Ahead;
 use crate::engine::version::{LogicId, ProcessOrdinal};
 
 /// Of a source of more bytes than that what is to be sent goes into the outbox: it would not be kept for long

@@ -93,6 +93,14 @@ pub struct Change {
     pub version: i64,
 }
 
+/// What takes rows of one target while others are evaluated. It never waits.
+pub trait Ahead {
+    /// Whether it takes some now.
+    fn has_room(&self) -> bool;
+    /// Takes some, in binary form; `false` where there is no room, or nobody takes them any more.
+    fn put(&self, rows: Vec<Values>) -> bool;
+}
+
 /// A change that a target does not take, for a reason of the row's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {

@@ -3,7 +3,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::engine::delivery::Values;
+use crate::engine::delivery::{Ahead, Values};
 
 /// Pieces of rows that may wait to be taken. A sender is never made to wait for room.
 const PIECES: usize = 64;
@@ -28,14 +28,12 @@ pub fn way() -> (Outlet, Note, Arriving) {
     (Outlet(put), Note(say), Arriving { rows, note, noted: None })
 }
 
-impl Outlet {
-    /// Whether there is room for a piece.
-    pub fn has_room(&self) -> bool {
+impl Ahead for Outlet {
+    fn has_room(&self) -> bool {
         self.0.capacity() > 0 && !self.0.is_closed()
     }
 
-    /// Puts a piece there; `false` where there is no room, or nobody takes them any more.
-    pub fn put(&self, rows: Vec<Values>) -> bool {
+    fn put(&self, rows: Vec<Values>) -> bool {
         self.0.try_send(rows).is_ok()
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::due::reach;
 use super::runtime::{self, State};
-use super::sender::reach;
 use super::sending::Reached;
 use super::waiting::Waiting;
 use crate::catalog::error::Error;

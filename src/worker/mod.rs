@@ -8,6 +8,7 @@ pub mod asking;
 pub mod crash;
 mod databases;
 mod dropping;
+mod due;
 pub mod follower;
 mod helper;
 mod launcher;

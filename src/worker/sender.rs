@@ -8,28 +8,19 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::crash;
+use super::due::{self, Due, externals, find};
 use super::sending::{Arrived, On, Reached, Sending};
 use super::transaction::{Failed, transaction};
 use crate::catalog::error::Error;
-use crate::catalog::external::batch::{Batch, Size};
+use crate::catalog::external::batch::Batch;
 use crate::catalog::external::held::Held;
-use crate::catalog::external::{delivery, outbox, server};
+use crate::catalog::external::{delivery, outbox};
 use crate::catalog::fill::Outlets;
-use crate::catalog::model::{External, Flow, Target as Declared};
-use crate::catalog::{locks, ready, sql, subtransaction, update};
-use crate::engine::delivery::{Refused, Shape, Trouble};
-use crate::targets::options::{Access, Options};
-use crate::targets::{self, Connector};
-
-/// Changes of a first batch, at most: the connection has nothing to do while it is read.
-const FIRST: usize = 5000;
-
-/// Changes that are read at once beside a batch that is on its way, where more can be added.
-const PIECE: usize = 5000;
+use crate::catalog::{locks, ready, sql};
+use crate::engine::delivery::{Refused, Trouble};
 
 /// A connection that nothing was sent over for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
@@ -109,7 +100,7 @@ impl Sender {
             if self.targets.contains_key(&target) || !self.reserve(target)? {
                 continue;
             }
-            match transaction(|| never_sent(flow, target))? {
+            match transaction(|| due::never_sent(flow, target))? {
                 Some(reached) => self.begin(flow, target, reached, None)?,
                 None => self.leave(target)?,
             }
@@ -219,19 +210,7 @@ impl Sender {
             On::TheWay => Ok(false),
             On::Look(there, batch) => self.make(target, there, batch).map(|()| false),
             On::Arrival(arrived) => self.arrived(flow, target, arrived, step).map(|()| true),
-            On::Return(why) => {
-                if let Some(trouble) = why {
-                    let message = trouble.message;
-                    tracing::info!("flow \"{flow}\": rows are sent once more: {message}");
-                }
-                if let Some(sending) = self.targets.get_mut(&target) {
-                    sending.next = None;
-                }
-                if let Some(held) = self.held.get_mut(&target) {
-                    held.restart();
-                }
-                Ok(true)
-            }
+            On::Return(why) => self.returned(flow, target, why).map(|()| true),
         };
         match done {
             Ok(true) => self.send(flow, target, step)?,
@@ -244,6 +223,21 @@ impl Sender {
             }
         }
         self.read_ahead(flow, target, step)
+    }
+
+    /// A target has nothing of what was sent ahead: all that is held is sent from the first.
+    fn returned(&mut self, flow: &str, target: i32, why: Option<Trouble>) -> Result<(), Failed> {
+        if let Some(sending) = self.targets.get_mut(&target) {
+            sending.next = None;
+        }
+        if let Some(held) = self.held.get_mut(&target) {
+            held.restart();
+        }
+        if let Some(Trouble { message, .. }) = why {
+            let shown = transaction(|| delivery::shown(target))?;
+            tracing::info!("flow \"{flow}\": {shown} is sent rows once more: {message}");
+        }
+        Ok(())
     }
 
     /// Goes on where a target was looked for. That it is made is noted first, and stays so whatever happens.
@@ -270,17 +264,13 @@ impl Sender {
         }
         let Some(held) = self.held.get_mut(&target) else {
             if let (None, Some(batch)) = (&sending.next, sending.batch()) {
-                let (after, size) = (batch.upto, next_size(sending.connector, batch));
-                sending.next = read(flow, target, None, sending.connector, after, size)?;
+                sending.next = due::after(flow, target, sending.connector, batch)?;
             }
             return Ok(());
         };
         // None of its rows has the key of another: the batch grows until it can be sent.
-        let most = size(sending.connector);
-        let most = sending.next.as_ref().map_or(Some(most), |next| most.beside(next));
-        let Some(Size { changes, bytes }) = most else { return Ok(()) };
-        let piece = Size { changes: changes.min(PIECE), bytes };
-        if let Some(more) = read(flow, target, Some(held), sending.connector, 0, piece)? {
+        if let Some(more) = due::more(flow, target, sending.connector, held, sending.next.as_ref())?
+        {
             step.reads = true;
             match &mut sending.next {
                 Some(next) => next.append(more),
@@ -387,12 +377,15 @@ impl Sender {
         step: &mut Step,
     ) -> Result<(), Failed> {
         step.troubled = true;
-        transaction(|| delivery::troubled(target, trouble))?;
+        let shown = transaction(|| {
+            delivery::troubled(target, trouble)?;
+            delivery::shown(target)
+        })?;
         tracing::warn!(
             sqlstate = trouble.sqlstate,
             detail = trouble.detail.as_deref(),
             hint = trouble.hint.as_deref(),
-            "flow \"{flow}\": a target cannot be sent to: {}",
+            "flow \"{flow}\": {shown} cannot be sent to: {}",
             trouble.message
         );
         self.leave(target)
@@ -411,25 +404,26 @@ impl Sender {
             return Ok(());
         }
         let held = self.held.get_mut(&target);
-        let begun = match transaction(|| begin(flow, target, next, held, step)) {
-            Ok(begun) => begun,
+        let due = transaction(|| due::due(flow, target, next, held, &mut step.interrupted));
+        let due = match due {
+            Ok(due) => due,
             Err(failed) => {
                 self.targets.remove(&target);
                 self.leave(target)?;
                 return Err(failed);
             }
         };
-        let (batch, reached) = match begun {
-            Begun::Nothing => return self.leave(target),
-            Begun::Wait(wait) => {
+        let (batch, reached) = match due {
+            Due::Nothing => return self.leave(target),
+            Due::Wait(wait) => {
                 step.again = Some(step.again.map_or(wait, |a| a.min(wait)));
                 return self.leave(target);
             }
-            Begun::Trouble(trouble) => {
+            Due::Trouble(trouble) => {
                 self.targets.remove(&target);
                 return self.troubled(flow, target, &trouble, step);
             }
-            Begun::Batch(batch, reached) => (batch, reached),
+            Due::Batch(batch, reached) => (batch, reached),
         };
         crash::point("read");
         self.begin(flow, target, reached, Some(batch))?;
@@ -470,146 +464,6 @@ impl Sender {
     }
 }
 
-enum Begun {
-    Nothing,
-    Wait(Duration),
-    Trouble(Trouble),
-    Batch(Batch, Reached),
-}
-
-/// The external targets of a flow.
-fn externals(flow: &str) -> Result<Vec<i32>, Failed> {
-    transaction(|| {
-        let ready = ready::ready(flow)?;
-        let external = |t: &&Declared| t.external.is_some() && t.relation.is_some();
-        Ok(ready.flow.targets.iter().filter(external).map(|t| t.id).collect())
-    })
-}
-
-fn find(flow: &Flow, target: i32) -> Option<(&Declared, &External)> {
-    let declared = flow.targets.iter().find(|t| t.id == target)?;
-    Some((declared, declared.external.as_ref()?))
-}
-
-/// With what a target is reached that nothing was sent to, and that may be sent to now. What else hinders it shows
-/// when there is something to send.
-fn never_sent(flow: &str, target: i32) -> Result<Option<Reached>, Error> {
-    let ready = ready::ready(flow)?;
-    let Some((declared, external)) = find(&ready.flow, target) else { return Ok(None) };
-    let new =
-        |state: delivery::State| state.sent == 0 && state.wait.is_zero() && !ready.flow.paused;
-    match delivery::state(target)?.is_some_and(new) {
-        true => Ok(reach(&ready.flow, declared, external).ok()),
-        false => Ok(None),
-    }
-}
-
-/// What is to be sent, and with what. `next`: what was read already, and for which shape.
-fn begin(
-    flow: &str,
-    target: i32,
-    next: Option<(Batch, Arc<Shape>)>,
-    held: Option<&mut Held>,
-    step: &mut Step,
-) -> Result<Begun, Error> {
-    let ready = ready::ready(flow)?;
-    let Some((declared, external)) = find(&ready.flow, target) else { return Ok(Begun::Nothing) };
-    let Some(state) = delivery::state(target)? else { return Ok(Begun::Nothing) };
-    step.interrupted |= state.filling.is_some() && held.is_none();
-    if !state.wait.is_zero() {
-        return Ok(Begun::Wait(state.wait));
-    }
-    let reached = match reach(&ready.flow, declared, external) {
-        Ok(reached) => reached,
-        Err(error) => return Ok(Begun::Trouble(trouble(error))),
-    };
-    let batch = match next {
-        // Of another shape it is not any more: the outbox has been made anew.
-        Some((batch, read_for)) if *read_for == reached.shape => Some(batch),
-        _ if held.as_ref().is_some_and(|held| !held.fits(&reached.shape)) => {
-            return Err(update::changed(&ready.flow));
-        }
-        _ => {
-            let (encoding, size) = (reached.connector.encoding, first_size(reached.connector));
-            match held {
-                Some(held) => held.read(&ready.flow, declared, encoding, size)?,
-                None => {
-                    outbox::read(&ready.flow, declared, external, state.sent, true, encoding, size)?
-                }
-            }
-        }
-    };
-    Ok(batch.map_or(Begun::Nothing, |batch| Begun::Batch(batch, reached)))
-}
-
 fn without_thread(e: &io::Error) -> Failed {
     Failed::from(Error::internal(format!("no thread could be started: {e}")))
-}
-
-fn trouble(error: Error) -> Trouble {
-    let sqlstate = subtransaction::sqlstate(error.code as i32);
-    let mut trouble = Trouble::target(&sqlstate, error.message);
-    trouble.detail = error.detail;
-    trouble.hint = error.hint;
-    trouble
-}
-
-fn size(connector: &Connector) -> Size {
-    Size { changes: connector.batch.changes, bytes: connector.batch.bytes }
-}
-
-/// Of a batch before which there is none on its way.
-fn first_size(connector: &Connector) -> Size {
-    let Size { changes, bytes } = size(connector);
-    Size { changes: changes.min(FIRST), bytes }
-}
-
-/// Of the batch after one that is on its way: it is to be read by the time that one is back.
-fn next_size(connector: &Connector, batch: &Batch) -> Size {
-    let Size { changes, bytes } = size(connector);
-    Size { changes: changes.min(2 * batch.positions.len().max(FIRST)), bytes }
-}
-
-/// Reads what is to be sent next, ahead of time.
-fn read(
-    flow: &str,
-    target: i32,
-    held: Option<&mut Held>,
-    connector: &Connector,
-    after: i64,
-    size: Size,
-) -> Result<Option<Batch>, Failed> {
-    transaction(|| {
-        let ready = ready::ready(flow)?;
-        let Some((declared, external)) = find(&ready.flow, target) else { return Ok(None) };
-        if let Some(held) = held {
-            // Of another shape it is not to be sent: who sends says so.
-            if !held.fits(&server::shape(flow, declared)?) {
-                return Ok(None);
-            }
-            return held.read(&ready.flow, declared, connector.encoding, size);
-        }
-        outbox::read(&ready.flow, declared, external, after, false, connector.encoding, size)
-    })
-}
-
-/// What a connector is to know of a target, and what it reaches it with.
-pub(super) fn reach(
-    flow: &Flow,
-    declared: &Declared,
-    external: &External,
-) -> Result<Reached, Error> {
-    let name = server::connector_for(&external.server, flow.owner)?;
-    let connector = targets::connector(&name).ok_or_else(|| {
-        Error::new(
-            pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("this build of coco has no connector {name}"),
-        )
-    })?;
-    let given = server::given(&external.server, flow.owner)?;
-    let options = |pairs: Vec<(String, String)>| Options(pairs.into_iter().collect());
-    let access =
-        Access { server: options(given.server), user: options(given.user), trusted: given.trusted };
-    let shape = server::shape(&flow.name, declared)?;
-    Ok(Reached { shape, connector, access, made: declared.made })
 }

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::runtime::{self, State, Task};
 use crate::catalog::external::batch::Batch;
-use crate::catalog::external::feed::Ahead;
-use crate::engine::delivery::{Change, Encoding, Refused, Shape, Trouble, Values, Whose};
+use crate::engine::delivery::{Change, Encoding, Refused, Shape, Trouble, Whose};
 use crate::targets::ahead::{self, Arriving, Note, Outlet};
 use crate::targets::options::Access;
 use crate::targets::{Connector, Prepared, Target};
@@ -95,16 +94,6 @@ pub enum On {
     Arrival(Arrived),
     /// The target has nothing of what was sent ahead; if there is a reason, why.
     Return(Option<Trouble>),
-}
-
-impl Ahead for Outlet {
-    fn has_room(&self) -> bool {
-        Outlet::has_room(self)
-    }
-
-    fn put(&self, rows: Vec<Values>) -> bool {
-        Outlet::put(self, rows)
-    }
 }
 
 impl Sending {

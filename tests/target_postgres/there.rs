@@ -8,7 +8,7 @@ use postgres::NoTls;
 use serde_json::Map;
 use tokio::runtime::Runtime;
 
-use crate::engine::delivery::{Change, Column, Refused, Shape, Trouble, Values};
+use crate::engine::delivery::{Ahead, Change, Column, Refused, Shape, Trouble, Values};
 use crate::support::server::{Server, Session};
 use crate::targets::ahead;
 use crate::targets::options::{Access, Options};

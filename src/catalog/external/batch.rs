@@ -48,7 +48,7 @@ pub struct Size {
 
 impl Size {
     /// What may be added to a batch; `None` where it is full.
-    pub fn beside(self, batch: &Batch) -> Option<Size> {
+    pub fn less(self, batch: &Batch) -> Option<Size> {
         let changes = self.changes.checked_sub(batch.positions.len())?;
         let bytes = self.bytes.checked_sub(batch.bytes)?;
         (changes > 0 && bytes > 0).then_some(Size { changes, bytes })

@@ -136,6 +136,16 @@ pub fn made(target: i32, made: bool) -> Result<()> {
 /// What hinders a target is looked at again at least this often.
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// What messages call a target.
+pub fn shown(target: i32) -> Result<String> {
+    let _as = ActingAs::extension_owner()?;
+    let shown = sql::one(
+        "select format('target %I on server %I', external, server) from coco.target where id = $1",
+        &[arg(target)],
+    )?;
+    Ok(shown.unwrap_or_else(|| "a target that is gone".to_owned()))
+}
+
 /// Records what hinders a target, and when it is tried again.
 pub fn troubled(target: i32, trouble: &Trouble) -> Result<()> {
     let _as = ActingAs::extension_owner()?;

@@ -68,20 +68,15 @@ impl Encoder {
         }
         let key = self.fields(entry, self.key.clone())?;
         let row = match upsert {
-            true => Some(self.fields(entry, 0..self.send.len())?),
+            true => Some(self.row(entry)?),
             false => None,
         };
-        // SAFETY: nothing of it is used any more.
-        unsafe { pg_sys::MemoryContextReset(self.values) };
         Ok((key, row))
     }
 
     /// The whole row of an entry that has its values, in binary form.
     pub fn row(&mut self, entry: Row) -> Result<Values> {
-        let row = self.fields(entry, 0..self.send.len())?;
-        // SAFETY: nothing of it is used any more.
-        unsafe { pg_sys::MemoryContextReset(self.values) };
-        Ok(row)
+        self.fields(entry, 0..self.send.len())
     }
 
     fn fields(&mut self, entry: Row, places: impl IntoIterator<Item = usize>) -> Result<Values> {
@@ -90,6 +85,8 @@ impl Encoder {
         for place in places {
             self.field(&mut buffer, place, entry.datum(HEAD + place))?;
         }
+        // SAFETY: nothing of it is used any more.
+        unsafe { pg_sys::MemoryContextReset(self.values) };
         let values = Values::Binary(buffer.clone());
         self.buffer = buffer;
         Ok(values)

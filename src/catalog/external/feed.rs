@@ -7,18 +7,10 @@ use super::encoder::Encoder;
 use crate::catalog::error::Result;
 use crate::catalog::model::Target;
 use crate::catalog::tuples::Rows;
-use crate::engine::delivery::{Encoding, Values};
+use crate::engine::delivery::{Ahead, Encoding, Values};
 
 /// Bytes that are sent at once, about.
 const PIECE: usize = 64 << 10;
-
-/// What takes the rows of one target.
-pub trait Ahead {
-    /// Whether it takes some now. Never waits.
-    fn has_room(&self) -> bool;
-    /// Takes some, in binary form; `false` where it does not.
-    fn put(&self, rows: Vec<Values>) -> bool;
-}
 
 /// What is on its way so, of rows that become more.
 pub struct Feed {

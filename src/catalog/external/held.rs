@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 
 use super::batch::{Batch, Reading, Size, select};
-use super::feed::{Ahead, Feed};
+use super::feed::Feed;
 use super::{delivery, server};
 use crate::catalog::bulk::{Keeping, Then};
 use crate::catalog::error::Result;
 use crate::catalog::model::{External, Flow, Target, numbered};
 use crate::catalog::role::{ActingAs, Settings};
 use crate::catalog::tuples::{self, OneSnapshot, RowColumn, Rows, Statements};
-use crate::engine::delivery::{Encoding, Shape};
+use crate::engine::delivery::{Ahead, Encoding, Shape};
 
 /// For no longer than that: so much is sent once more where the process is lost.
 const LONGEST: Duration = Duration::from_secs(10);
