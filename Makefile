@@ -1,4 +1,4 @@
-# PG_CONFIG=/path/to/pg_config picks the server (PostgreSQL 14 to 18) for any target; without it,
+# PG_CONFIG=/path/to/pg_config picks the server (PostgreSQL 15 to 18) for any target; without it,
 # a PostgreSQL 18 with pgvector is fetched into .pg/. Everything is done by scripts/.
 SHELL := /bin/bash
 ifdef PG_CONFIG

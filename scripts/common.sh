@@ -75,8 +75,8 @@ use_server() {
   PG_BIN=$("$PG_CONFIG" --bindir)
   PG_MAJOR=$("$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
   case $PG_MAJOR in
-    14|15|16|17|18) ;;
-    *) die "$PG_CONFIG is PostgreSQL $PG_MAJOR; coco builds for 14 to 18" ;;
+    15|16|17|18) ;;
+    *) die "$PG_CONFIG is PostgreSQL $PG_MAJOR; coco builds for 15 to 18" ;;
   esac
   # Not named PG_VERSION: cargo-pgrx reads that one from the environment.
   PG_FEATURE=pg$PG_MAJOR

@@ -35,8 +35,9 @@ create table coco.source (
   key         text[] not null,
   grouped     boolean not null,
   ordinal     text,
-  ordinal_sql text,
   fingerprint text,
+  -- the view that keeps both, as they are evaluated
+  expressions regclass,
   used        text[] not null default '{}',
   tracking    regclass not null,
   capture     text not null default 'scan' check (capture in ('scan', 'trigger', 'always')),
@@ -44,6 +45,7 @@ create table coco.source (
   -- of a lookup: the source whose items its changes affect, and how they are found
   lookup_of   int references coco.source on delete cascade,
   affects     text,
+  affects_view regclass,
   unique (flow, name)
 );
 comment on table coco.source is 'Sources and lookups of flows, and their tracking tables. Written by coco''s functions alone.';
@@ -70,6 +72,8 @@ create table coco.target (
   made        boolean not null,
   incarnation int not null default 1,
   query_view  regclass,
+  -- for each place where the query reads a source's relation, in order: the source whose item it is, or 0
+  places      int[] not null default '{}',
   -- of a target outside this database: its server, what it is called there, what the connector is
   -- told. relation is then the table of the keys that are there, and outbox what is to be sent.
   server      text,

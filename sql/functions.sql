@@ -16,7 +16,8 @@ create function coco.create_flow(
   -- evaluated where the caller stands, before the function pins its own
   search_path text     default pg_catalog.current_setting('search_path'),
   server      text     default null,
-  options     jsonb    default null
+  options     jsonb    default null,
+  item        text     default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_wrapper';
@@ -53,7 +54,8 @@ create function coco.add_target(
   query   text,
   key     text[],
   server  text  default null,
-  options jsonb default null
+  options jsonb default null,
+  item    text  default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'add_target_wrapper';
@@ -61,7 +63,8 @@ create function coco.add_target(
 create function coco.set_query(
   flow   text,
   target text,
-  query  text
+  query  text,
+  item   text default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'set_query_wrapper';

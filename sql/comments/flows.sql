@@ -22,6 +22,7 @@ refresh_interval: see coco.add_source.
 search_path: the search path under which the flow's queries are analysed and run, always.
 server: see coco.add_target.
 options: see coco.add_target.
+item: see coco.add_target.
 
     SELECT coco.create_flow('doc_chunks',
       source => 'documents',
@@ -75,8 +76,8 @@ has changed if a column that the flow's queries use has, or its key.
 flow: its name.
 lookup: a table (not a temporary one), partitioned table, view, materialized view or foreign table.
 name: what affects calls it; NULL: the relation's own name.
-affects: one SELECT, from changed keys of the lookup to keys of the source. In it name, without a schema, is a relation
-  of the key columns of the rows that were inserted, updated or deleted. NULL: a change affects every item.
+affects: one SELECT, from changed keys of the lookup to keys of the source. In it name is a relation of the key columns
+  of the rows that were inserted, updated or deleted. NULL: a change affects every item.
 source: the source whose items are affected, by its name in the flow; needed where the flow has several.
 key: the columns that name a row of the lookup, or a group of rows; NULL: the primary key. Where items are found by a
   column that may change, or by rows that are deleted, make that column the key.
@@ -102,12 +103,14 @@ comment on function coco.add_target is $doc$Adds a target to a flow: what query 
 flow: its name.
 target: table or schema.table, quoted as in SQL; without a schema, the table found on the flow's search path, or else in
   the schema where it would be made. With server: what the connector calls so there, as it is written.
-query: one SELECT, as it would be run once over everything. A source's name, without a schema, is a relation that holds
-  just the item; all else that the query reads is visible in full.
+query: one SELECT, as it would be run once over everything. A source's name is a relation that holds just the item; all
+  else that the query reads is visible in full. What it names is bound now, as in a view.
 key: columns of the query that name one row of the target.
 server: the name of a foreign server of coco_postgres, coco_qdrant, coco_neo4j, coco_kafka or coco_http; NULL: a table of
   this database.
 options: a JSON object of what the connector is to know of the target; coco.wrapper_options() lists them.
+item: the alias under which the query reads the item, where it reads the source in several places, always with its
+  schema. NULL: the places that name it without a schema, or else the only one.
 
 A table that does not exist is made with the query's columns and a primary key on key, and belongs to the flow's owner.
 One that exists is adopted if its columns fit and a unique index stands on exactly the key: it is never altered and
@@ -124,7 +127,8 @@ source while the others are empty. With several targets an item is written to al
          SELECT 'document', id, body FROM documents $$,
       '{kind,id}');
 
-Errors: 42601 the query is not exactly one SELECT; 22023 it does not read a source; 0A000 it joins two sources; 42611,
+Errors: 42601 the query is not exactly one SELECT; 22023 it does not read a source; 0A000 it joins two sources,
+or reads one in a way that an item cannot be read; 42P09 it reads a source in several places; 42611,
 42701 and 42703 its columns; 42804 and 42P16 a table that does not fit; 55006 a target that belongs to another flow; 42501
 missing rights; HV00D, HV024 and HV00J an option of the connector. WARNING 01000 says what of the query is not followed.$doc$;
 
@@ -137,7 +141,8 @@ outside this database has is not altered: if the columns change, all its rows ar
 
 flow: its name.
 target: the table's present name, or what a target outside this database was declared as; NULL: the flow's only target.
-query: as in coco.add_target.
+query: as in coco.add_target. It is bound anew, also where its text is the same.
+item: as in coco.add_target.
 
     SELECT coco.set_query('doc_chunks', NULL,
       $$ SELECT d.id AS doc_id, c.n, c.chunk, length(c.chunk) AS length

@@ -44,7 +44,7 @@ comment on column coco.targets.relation is 'The table, also after it was renamed
 comment on column coco.targets.key is 'The target key.';
 comment on column coco.targets.query is 'The query, as it was given.';
 comment on column coco.targets.made_by_coco is 'Made, and so altered and dropped, by coco; otherwise adopted. Outside this database: made there by the connector, which is known once it was connected to.';
-comment on column coco.targets.query_view is 'A view of the query over everything: what the target must equal.';
+comment on column coco.targets.query_view is 'The view that keeps the query as it was bound when it was declared; its rows are those of the query over everything.';
 comment on column coco.targets.server is 'The foreign server; NULL in this database, as are the columns after it.';
 comment on column coco.targets.options is 'The connector''s options, as they were given.';
 comment on column coco.targets.ledger is 'The table of the keys that the target is to have, with fingerprints of their rows.';

@@ -30,6 +30,7 @@ fn create_flow(
     search_path: &str,
     server: Option<String>,
     options: Option<JsonB>,
+    item: Option<String>,
 ) -> Result<(), ErrorReport> {
     declare::create_flow(flow, search_path)?;
     let Some(source) = source else {
@@ -43,7 +44,8 @@ fn create_flow(
             || capture.is_some()
             || refresh_interval.is_some()
             || server.is_some()
-            || options.is_some();
+            || options.is_some()
+            || item.is_some();
         return match more {
             false => Ok(()),
             true => Err(Error::invalid("argument \"source\" is missing")
@@ -63,7 +65,8 @@ fn create_flow(
     let query = query.ok_or_else(|| missing("query"))?;
     let target = target.ok_or_else(|| missing("target"))?;
     let key = key.ok_or_else(|| missing("key"))?;
-    Ok(declare::add_target(flow, target, query, &key, elsewhere(server, options)?)?)
+    let elsewhere = elsewhere(server, options)?;
+    Ok(declare::add_target(flow, target, query, &key, item.as_deref(), elsewhere)?)
 }
 
 /// Where a target is, if `server` names a foreign server.
@@ -122,13 +125,19 @@ fn add_target(
     key: Vec<String>,
     server: Option<String>,
     options: Option<JsonB>,
+    item: Option<&str>,
 ) -> Result<(), ErrorReport> {
-    Ok(declare::add_target(flow, target, query, &key, elsewhere(server, options)?)?)
+    Ok(declare::add_target(flow, target, query, &key, item, elsewhere(server, options)?)?)
 }
 
 #[pg_extern(sql = false)]
-fn set_query(flow: &str, target: Option<&str>, query: &str) -> Result<(), ErrorReport> {
-    Ok(declare::set_query(flow, target, query, &external::check)?)
+fn set_query(
+    flow: &str,
+    target: Option<&str>,
+    query: &str,
+    item: Option<&str>,
+) -> Result<(), ErrorReport> {
+    Ok(declare::set_query(flow, target, query, item, &external::check)?)
 }
 
 #[pg_extern(sql = false)]

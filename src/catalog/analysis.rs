@@ -1,25 +1,31 @@
 //! What a query is, as Postgres' own analysis sees it: its columns, what it reads of each source,
 //! what else it reads, and where its result over one item could differ from that over all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
 
 use pgrx::pg_sys::{self, NodeTag};
 use pgrx::prelude::*;
 use pgrx::{PgList, is_a};
 
+use super::bound::{self, Bound, Named};
 use super::columns;
 use super::error::{Error, Result};
 use super::model::Column;
 use super::subtransaction::subtransaction;
 
-/// A source as the query sees it: a relation of that name with all its columns.
+/// A source as the query sees it.
 pub struct Shadow {
-    pub name: String,
-    pub relation_name: String,
-    /// Names of all columns, in their order.
-    pub columns: Vec<String>,
+    pub named: Named,
+    /// Numbers and names of all columns, in their order.
+    pub columns: Vec<(i16, String)>,
     pub key: Vec<String>,
+}
+
+impl Shadow {
+    fn column(&self, number: i16) -> Option<&String> {
+        self.columns.iter().find(|(n, _)| *n == number).map(|(_, name)| name)
+    }
 }
 
 pub struct Analysis {
@@ -132,14 +138,25 @@ fn check(argument: &str, sql: &str) -> Result<()> {
 }
 
 /// The analysed tree of one statement without parameters.
-pub fn analysed_tree(sql: &str) -> Result<*mut pg_sys::Query> {
+fn analysed_tree(sql: &str) -> Result<*mut pg_sys::Query> {
     let text = c_string(sql)?;
-    // SAFETY: `sql` is one statement of coco's own composition around a checked query.
+    // SAFETY: `sql` is one statement of coco's own composition around a checked expression.
     unsafe {
         let list = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text.as_ptr()));
         let raw = list.get_ptr(0).ok_or_else(|| Error::internal("nothing to analyse"))?;
+        Ok(analysed(raw, &text))
+    }
+}
+
+/// The analysed tree of a parsed statement without parameters.
+///
+/// # Safety
+/// A raw statement, which is changed, and the text it was parsed from.
+pub unsafe fn analysed(raw: *mut pg_sys::RawStmt, text: &CStr) -> *mut pg_sys::Query {
+    // SAFETY: as above.
+    unsafe {
         #[cfg(feature = "pg14")]
-        let tree = pg_sys::parse_analyze(
+        return pg_sys::parse_analyze(
             raw,
             text.as_ptr(),
             std::ptr::null_mut(),
@@ -147,29 +164,32 @@ pub fn analysed_tree(sql: &str) -> Result<*mut pg_sys::Query> {
             std::ptr::null_mut(),
         );
         #[cfg(not(feature = "pg14"))]
-        let tree = pg_sys::parse_analyze_fixedparams(
+        return pg_sys::parse_analyze_fixedparams(
             raw,
             text.as_ptr(),
             std::ptr::null(),
             0,
             std::ptr::null_mut(),
         );
-        Ok(tree)
     }
 }
 
-/// Analyses a flow's query with its sources visible in full under their names. The caller acts as
-/// the flow's owner.
-pub fn analyse(query: &str, shadows: &[Shadow]) -> Result<Analysis> {
-    let ctes: Vec<String> = shadows
-        .iter()
-        .map(|s| format!("{} as (select * from {})", super::sql::ident(&s.name), s.relation_name))
-        .collect();
-    let sql = format!("with {} select q.* from (\n{query}\n) as q", ctes.join(", "));
-    check("query", &sql)?;
-    let tree = analysed_tree(&sql)?;
+/// What a bound query is, whose items are those of these sources.
+pub fn analyse(argument: &str, bound: &Bound, shadows: &[Shadow]) -> Result<Analysis> {
+    let tree = bound.tree;
+    let relations: Vec<pg_sys::Oid> = shadows.iter().map(|s| s.named.relation).collect();
+    // SAFETY: the tree was just made, or copied, and nothing else holds it.
+    let places = unsafe { bound::occurrences(tree, &relations) };
+    if places.len() != bound.places.len() {
+        return Err(Error::internal("a query is not the one that was bound"));
+    }
+    let source_of = |id: i32| shadows.iter().position(|s| s.named.id == id);
+    let items = places.iter().zip(bound.places.iter());
+    let items = items.filter_map(|(o, id)| Some((o.entry as usize, source_of(*id)?))).collect();
     let mut walk = Walk {
         shadows,
+        items,
+        system: None,
         stack: vec![],
         children: vec![vec![]],
         used: vec![BTreeSet::new(); shadows.len()],
@@ -181,12 +201,18 @@ pub fn analyse(query: &str, shadows: &[Shadow]) -> Result<Analysis> {
         not_item_local: BTreeSet::new(),
         joins_sources: false,
     };
-    // SAFETY: the tree was just made and nothing else holds it.
+    // SAFETY: as above.
     unsafe {
         walk.query(tree);
+        if let Some((source, column)) = walk.system {
+            return Err(system_column(argument, &shadows[source].named.name, column));
+        }
         let mut result = Vec::new();
         let mut origins = Vec::new();
         for entry in PgList::<pg_sys::TargetEntry>::from_pg((*tree).targetList).iter_ptr() {
+            if (*entry).resjunk {
+                continue;
+            }
             let expr = (*entry).expr.cast::<pg_sys::Node>();
             let name = match (*entry).resname.is_null() {
                 true => "?column?".to_owned(),
@@ -199,13 +225,12 @@ pub fn analyse(query: &str, shadows: &[Shadow]) -> Result<Analysis> {
                 pg_sys::exprCollation(expr),
             )?);
             let origin = walk.trace(expr, &[tree]);
-            origins.push(origin.map(|(s, n)| (s, shadows[s].columns[n as usize - 1].clone())));
+            origins.push(origin.and_then(|(s, n)| Some((s, shadows[s].column(n)?.clone()))));
         }
         let used = walk.used.iter().enumerate().map(|(i, used)| {
             let whole = used.contains(&0);
-            let names = shadows[i].columns.iter().zip(1i16..);
-            let names = names.filter(|(_, n)| whole || used.contains(n));
-            walk.read.contains(&i).then(|| names.map(|(c, _)| c.clone()).collect())
+            let names = shadows[i].columns.iter().filter(|(n, _)| whole || used.contains(n));
+            walk.read.contains(&i).then(|| names.map(|(_, name)| name.clone()).collect())
         });
         Ok(Analysis {
             columns: result,
@@ -219,6 +244,20 @@ pub fn analyse(query: &str, shadows: &[Shadow]) -> Result<Analysis> {
             joins_sources: walk.joins_sources,
         })
     }
+}
+
+fn system_column(argument: &str, source: &str, number: i16) -> Error {
+    // SAFETY: a system column's number; its description is static.
+    let name = unsafe {
+        let attribute = pg_sys::SystemAttributeDefinition(number);
+        CStr::from_ptr((*attribute).attname.data.as_ptr()).to_string_lossy()
+    };
+    Error::new(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("argument \"{argument}\" reads the system column {name} of source \"{source}\""),
+    )
+    .detail("An item has the columns of the table alone: it may be evaluated long after the row was read.")
+    .hint(format!("Declare the flow over a view that gives {name} as a column."))
 }
 
 /// The type of a checked expression over a relation's columns, and whether it is volatile. The
@@ -250,6 +289,10 @@ pub fn expression_type(
 
 struct Walk<'a> {
     shadows: &'a [Shadow],
+    /// The entries that are items, and of which source.
+    items: HashMap<usize, usize>,
+    /// A system column of an item that is read.
+    system: Option<(usize, i16)>,
     /// The queries we are inside of, outermost first.
     stack: Vec<*mut pg_sys::Query>,
     /// For each of them (and one around them): the sources that each of its parts reads.
@@ -271,25 +314,19 @@ impl Walk<'_> {
             self.stack.push(query);
             self.children.push(vec![]);
             for rte in PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable).iter_ptr() {
-                match (*rte).rtekind {
-                    pg_sys::RTEKind::RTE_RELATION => {
-                        self.relations.insert((*rte).relid.to_u32());
+                if (*rte).rtekind != pg_sys::RTEKind::RTE_RELATION {
+                    continue;
+                }
+                match self.item(rte) {
+                    Some(source) => {
+                        self.read.insert(source);
+                        self.part(BTreeSet::from([source]));
                     }
-                    pg_sys::RTEKind::RTE_CTE => {
-                        if let Some(source) = self.shadow(rte, self.stack.len() - 1) {
-                            self.read.insert(source);
-                            self.part(BTreeSet::from([source]));
-                        }
-                    }
-                    _ => {}
+                    None => drop(self.relations.insert((*rte).relid.to_u32())),
                 }
             }
             for cte in PgList::<pg_sys::CommonTableExpr>::from_pg((*query).cteList).iter_ptr() {
-                let name = CStr::from_ptr((*cte).ctename).to_string_lossy();
-                let ours = self.stack.len() == 1 && self.shadows.iter().any(|s| s.name == name);
-                if !ours {
-                    self.query((*cte).ctequery.cast());
-                }
+                self.query((*cte).ctequery.cast());
             }
             let flags = (pg_sys::QTW_IGNORE_CTE_SUBQUERIES | pg_sys::QTW_IGNORE_JOINALIASES) as i32;
             let context = (self as *mut Self).cast::<c_void>();
@@ -318,15 +355,9 @@ impl Walk<'_> {
         }
     }
 
-    /// The source that a CTE reference inside the query at `level` stands for.
-    unsafe fn shadow(&self, rte: *mut pg_sys::RangeTblEntry, level: usize) -> Option<usize> {
-        unsafe {
-            if level != (*rte).ctelevelsup as usize {
-                return None;
-            }
-            let name = CStr::from_ptr((*rte).ctename).to_string_lossy();
-            self.shadows.iter().position(|s| s.name == name)
-        }
+    /// The source whose item an entry is.
+    fn item(&self, entry: *mut pg_sys::RangeTblEntry) -> Option<usize> {
+        self.items.get(&(entry as usize)).copied()
     }
 
     unsafe fn var(&mut self, var: *mut pg_sys::Var) {
@@ -338,9 +369,13 @@ impl Walk<'_> {
                 return;
             };
             match (*rte).rtekind {
-                pg_sys::RTEKind::RTE_CTE => {
-                    if let Some(source) = self.shadow(rte, level) {
-                        self.used[source].insert((*var).varattno);
+                pg_sys::RTEKind::RTE_RELATION if self.item(rte).is_some() => {
+                    let number = (*var).varattno;
+                    if let Some(source) = self.item(rte) {
+                        self.used[source].insert(number);
+                        if number < 0 {
+                            self.system = Some((source, number));
+                        }
                     }
                 }
                 pg_sys::RTEKind::RTE_RELATION => {
@@ -381,7 +416,7 @@ impl Walk<'_> {
             let here = &stack[..=level];
             let rte = range_entry(stack[level], (*var).varno)?;
             match (*rte).rtekind {
-                pg_sys::RTEKind::RTE_CTE => self.shadow(rte, level).map(|source| (source, number)),
+                pg_sys::RTEKind::RTE_RELATION => self.item(rte).map(|source| (source, number)),
                 pg_sys::RTEKind::RTE_SUBQUERY => {
                     let inner = (*rte).subquery;
                     if !(*inner).setOperations.is_null() || !(*inner).groupingSets.is_null() {
@@ -455,9 +490,10 @@ impl Walk<'_> {
             }
             sources.iter().all(|s| {
                 let shadow = &self.shadows[*s];
-                shadow.key.iter().all(|k| {
-                    by.iter().any(|(of, n)| of == s && shadow.columns[*n as usize - 1] == *k)
-                })
+                shadow
+                    .key
+                    .iter()
+                    .all(|k| by.iter().any(|(of, n)| of == s && shadow.column(*n) == Some(k)))
             })
         }
     }

@@ -203,7 +203,7 @@ pub fn write(
         let target = writer.target;
         let names = Names::new(source, target);
         let mut columns = output_columns(source, target);
-        let sql = compose::evaluate(flow, source, target, items);
+        let sql = compose::evaluate(flow, source, target, items)?;
         let output = match recalling {
             Some(recalling) if any_evaluated && !flow.memoised.is_empty() => {
                 columns.push(RowColumn::new(compose::NUMBER, pg_sys::INT4OID));

@@ -44,6 +44,16 @@ pub fn of_relation(relation: pg_sys::Oid) -> Result<Vec<Attribute>> {
     })
 }
 
+/// The numbers and names of a relation's columns, in their order.
+pub fn numbers(relation: pg_sys::Oid) -> Result<Vec<(i16, String)>> {
+    sql::select(
+        "select attnum, attname::text from pg_catalog.pg_attribute
+          where attrelid operator(pg_catalog.=) $1 and attnum operator(pg_catalog.>) 0 and not attisdropped order by attnum",
+        &[arg(relation)],
+        |r| Ok((sql::required(r, 1)?, sql::required(r, 2)?)),
+    )
+}
+
 /// A column of a query's result.
 pub fn result_column(
     name: String,

@@ -6,28 +6,23 @@
 //! select item.i1, t.*
 //!   from (<the items>) as item
 //!  cross join lateral (
-//!     with documents as (select item.u1 as id, item.u2 as body)   -- shadows the table's name
-//!     select * from (<the flow's query>) as q) as t (c1, c2)
+//!     with coco_source_7 as (select item.u1 as id, item.u2 as body)
+//!     select q.* from coco.query_3_docs as q) as t (c1, c2)
 //! ```
 //!
-//! The user's query stands on lines of its own, in parentheses it was checked not to close. All
-//! around it is schema-qualified, operators too: it is planned under the flow's search path. The shadows
-//! are gone by then ([`shadows`](super::shadows)).
+//! The view keeps the query as it was bound when it was declared ([`bound`](super::bound)). When the statement is
+//! analysed, its tree comes in the place of the view, and what the CTE has in the place of the source
+//! ([`placing`](super::placing)). Nothing here is a user's text; all of it is schema-qualified.
 
 use pgrx::pg_sys;
 
-use super::error::Result;
-use super::model::{Column, Flow, Source, Target, all_equal, numbered};
-use super::planning;
+use super::columns;
+use super::error::{Error, Result};
+use super::model::{BoundView, Column, Flow, Source, Target, all_equal, numbered};
+use super::placing::{self, shadow_name};
 use super::row_by_row;
 use super::sql::ident;
 use super::tuples::{self, RowColumn};
-
-/// What a statement composed over items is known by.
-pub const MARK: &str = "/* coco flow ";
-
-/// What the user's query over an item is called there.
-pub const OUTPUT: &str = "t";
 
 /// The column of the items that tells their number in the batch, for calls of memoised functions.
 pub const ITEM: &str = "coco_item";
@@ -74,12 +69,12 @@ pub fn carried(source: &Source) -> Vec<(RowColumn, String)> {
 /// The SELECT of all items of `source` in `items`, with their keys as `i1…`, each with the rows
 /// `query` makes of it as `c1…`. Where the flow's queries call memoised functions, then the item's
 /// number in the batch follows.
-pub fn evaluate(flow: &Flow, source: &Source, target: &Target, items: Items) -> String {
+pub fn evaluate(flow: &Flow, source: &Source, target: &Target, items: Items) -> Result<String> {
     composed(flow, source, target, items, !flow.memoised.is_empty())
 }
 
 /// As [`evaluate`], of all items; with what is tracked of each: `ordinal`, and `content`, its fingerprint.
-pub fn evaluate_tracked(flow: &Flow, source: &Source, target: &Target) -> String {
+pub fn evaluate_tracked(flow: &Flow, source: &Source, target: &Target) -> Result<String> {
     let name = ident(&source.name);
     let of_row =
         |(column, called): (&Column, String)| format!("{name}.{} as {called}", column.quoted());
@@ -87,11 +82,12 @@ pub fn evaluate_tracked(flow: &Flow, source: &Source, target: &Target) -> String
     let used = source.used.iter().zip(numbered("u", source.used.len()));
     let columns: Vec<String> = keys.chain(used).map(of_row).collect();
     let item = format!(
-        "select {columns}, {ordinal} as ordinal, {content} as content from {relation} as {name}",
+        "select {columns}, {ordinal} as ordinal, {content} as content from {relation} as {name}{expressions}",
         columns = columns.join(", "),
-        ordinal = source.ordinal.as_deref().unwrap_or("null::pg_catalog.int8"),
+        ordinal = ordinal_of_row(source).unwrap_or("null::pg_catalog.int8"),
         content = fingerprint_of_row(source),
         relation = source.relation_name,
+        expressions = expressions(source),
     );
     around(flow, source, target, &item, ", item.ordinal, item.content")
 }
@@ -102,7 +98,7 @@ fn composed(
     target: &Target,
     items: Items,
     numbered_items: bool,
-) -> String {
+) -> Result<String> {
     let number = match (numbered_items, items) {
         (false, _) => None,
         (true, Items::Batch | Items::Carried) => Some("b.no"),
@@ -118,38 +114,56 @@ fn composed(
 }
 
 /// The query over items that a SELECT has, with columns of the items that are called for beside their keys.
-fn around(flow: &Flow, source: &Source, target: &Target, item: &str, more: &str) -> String {
-    // Who composes a statement plans it, too.
-    planning::install();
-    let shadows: Vec<String> = flow
-        .sources
-        .iter()
-        .map(|s| match s.id == source.id {
-            true => format!("{} as ({})", ident(&s.name), shadow(s)),
-            false => format!("{} as ({})", ident(&s.name), empty_shadow(s)),
-        })
-        .collect();
+fn around(flow: &Flow, source: &Source, target: &Target, item: &str, more: &str) -> Result<String> {
+    let mut shadows = Vec::new();
+    for s in &flow.sources {
+        let items = if s.id == source.id { shadow(s)? } else { EMPTY.to_owned() };
+        shadows.push(format!("{} as ({items})", shadow_name(s.id)));
+    }
+    if !flow.memoised.is_empty() {
+        // Where calls recall, each is for the item that it stands beside: nothing is merged with it.
+        shadows.push(format!("{} as (select)", placing::APART));
+    }
     let item_keys: Vec<String> =
         numbered("i", source.key.len()).iter().map(|i| format!("item.{i}")).collect();
-    // A plan in which calls go by way of the memo is another.
-    let memoised: Vec<String> = flow.memoised.iter().map(|f| f.oid.to_u32().to_string()).collect();
-    format!(
-        "{MARK}{id} {memoised} */\n\
-         select {keys}, {OUTPUT}.*{more}\n  from ({item}) as item\n cross join lateral (with {shadows}\n\
-         select * from (\n{query}\n) as q) as {OUTPUT} ({columns})",
-        id = flow.id,
-        memoised = memoised.join(" "),
+    Ok(format!(
+        "{mark}select {keys}, t.*{more}\n  from ({item}) as {items}\n cross join lateral (with {shadows}\n\
+         select q.* from {query} as q) as t ({columns})",
+        mark = mark(flow, target),
         keys = item_keys.join(", "),
+        items = placing::ITEMS,
         shadows = shadows.join(", "),
-        query = target.query,
+        query = view_of(flow, target)?.name,
         columns = numbered("c", target.columns.len()).join(", "),
-    )
+    ))
+}
+
+/// Tells statements apart that differ in what they are bound to: a plan in which calls go by way of the memo is
+/// another.
+fn mark(flow: &Flow, target: &Target) -> String {
+    let view = target.query_view().map_or(0, |view| view.to_u32());
+    let memoised: Vec<String> = flow.memoised.iter().map(|f| f.oid.to_u32().to_string()).collect();
+    format!("/* coco flow {} {view} {} */\n", flow.id, memoised.join(" "))
+}
+
+/// The view that keeps a target's query, of which statements may be composed from now on.
+fn view_of<'a>(flow: &Flow, target: &'a Target) -> Result<&'a BoundView> {
+    let bound = target.bound.as_ref().ok_or_else(|| {
+        Error::internal(format!("the query of target {} is not bound", target.shown()))
+    })?;
+    let relations = flow.sources.iter().map(|s| s.relation).collect();
+    placing::know(bound.view, relations, bound.places.clone());
+    Ok(bound)
 }
 
 /// The query over all of a source at once, as `c1…`, where that has the same rows as over one item after the
-/// other: Postgres then plans it as a whole, for several processes, too. The caller acts as the flow's owner.
+/// other: Postgres then plans it as a whole, for several processes, too.
 pub fn at_once(flow: &Flow, source: &Source, target: &Target) -> Result<Option<String>> {
     if source.grouped || !flow.memoised.is_empty() {
+        return Ok(None);
+    }
+    let query = view_of(flow, target)?;
+    if !row_by_row::is_row_by_row(query, flow, source)? {
         return Ok(None);
     }
     let shadows: Vec<String> = flow
@@ -157,44 +171,20 @@ pub fn at_once(flow: &Flow, source: &Source, target: &Target) -> Result<Option<S
         .iter()
         .map(|s| {
             let columns: Vec<String> = s.used.iter().map(|c| format!("s.{}", c.quoted())).collect();
-            match s.id == source.id {
-                true => format!(
-                    "{} as (select {} from {} as s)",
-                    ident(&s.name),
-                    columns.join(", "),
-                    s.relation_name
-                ),
-                false => format!("{} as ({})", ident(&s.name), empty_shadow(s)),
-            }
+            let items = match s.id == source.id {
+                true => format!("select {} from {} as s", columns.join(", "), s.relation_name),
+                false => EMPTY.to_owned(),
+            };
+            format!("{} as ({items})", shadow_name(s.id))
         })
         .collect();
-    let sql = format!(
-        "/* coco flow: {} */\nwith {}\nselect q.* from (\n{}\n) as q ({})",
-        flow.id,
+    Ok(Some(format!(
+        "{}with {}\nselect q.* from {} as q ({})",
+        mark(flow, target),
         shadows.join(", "),
-        target.query,
+        query.name,
         numbered("c", target.columns.len()).join(", "),
-    );
-    Ok(row_by_row::is_row_by_row(&sql, &source.name)?.then_some(sql))
-}
-
-/// The query over everything, under its own column names: what the target must hold.
-pub fn whole(flow: &Flow, target: &Target) -> String {
-    let names: Vec<String> = target
-        .columns
-        .iter()
-        .zip(numbered("c", target.columns.len()))
-        .map(|(c, n)| format!("x.{n} as {}", c.quoted()))
-        .collect();
-    let each: Vec<String> = flow
-        .sources
-        .iter()
-        .map(|s| {
-            let all = composed(flow, s, target, Items::All, false);
-            format!("select {} from ({all}) as x", names.join(", "))
-        })
-        .collect();
-    each.join("\nunion all\n")
+    )))
 }
 
 /// The source's rows with key and used columns; the join with the batch is on the key.
@@ -280,16 +270,26 @@ fn group_columns(source: &Source) -> &[Column] {
     if source.used.is_empty() { &source.key } else { &source.used }
 }
 
-fn shadow(source: &Source) -> String {
+/// Of a source that is not the item's: no item. The columns are added where it is put.
+const EMPTY: &str = "select where false";
+
+/// The item, as the rows of the source that it is.
+fn shadow(source: &Source) -> Result<String> {
     if source.grouped {
-        let columns: Vec<String> = group_columns(source)
-            .iter()
-            .map(|c| format!("{} {}", c.quoted(), c.type_name))
-            .collect();
-        return format!(
-            "select r.* from pg_catalog.unnest(item.rows) as r ({})",
-            columns.join(", ")
-        );
+        let mut shape = Vec::new();
+        let mut used = Vec::new();
+        for (n, column) in group_columns(source).iter().enumerate() {
+            let collate = columns::collate(column.collation)?;
+            shape.push(format!("c{} {}{collate}", n + 1, column.type_name));
+            if n < source.used.len() {
+                used.push(format!("r.c{} as {}", n + 1, column.quoted()));
+            }
+        }
+        return Ok(format!(
+            "select {} from pg_catalog.unnest(item.rows) as r ({})",
+            used.join(", "),
+            shape.join(", ")
+        ));
     }
     let columns: Vec<String> = source
         .used
@@ -297,27 +297,54 @@ fn shadow(source: &Source) -> String {
         .zip(numbered("u", source.used.len()))
         .map(|(c, u)| format!("item.{u} as {}", c.quoted()))
         .collect();
-    format!("select {}", columns.join(", "))
+    Ok(format!("select {}", columns.join(", ")))
 }
 
-/// A source that is not the item's: there, with its columns, and empty.
-fn empty_shadow(source: &Source) -> String {
-    let columns: Vec<String> =
-        source.used.iter().map(|c| format!("null::{} as {}", c.type_name, c.quoted())).collect();
-    format!("select {} where false", columns.join(", "))
+/// What the expressions that were declared with a source are called in a statement that reads it.
+const EXPRESSIONS: &str = "coco_of";
+
+/// The same, evaluated for each row: to be put at the end of a FROM clause that has the source under its name.
+pub fn expressions(source: &Source) -> String {
+    let Some(expressions) = &source.expressions else { return String::new() };
+    let bound = &expressions.bound;
+    placing::know(bound.view, vec![source.relation], bound.places.clone());
+    let name = ident(&source.name);
+    let columns: Vec<String> = expressions
+        .used
+        .iter()
+        .map(|c| format!("{name}.{} as {}", c.quoted(), c.quoted()))
+        .collect();
+    format!(
+        "\n cross join lateral (with {} as (select {}) select q.* from {} as q) as {EXPRESSIONS}",
+        shadow_name(source.id),
+        columns.join(", "),
+        bound.name,
+    )
 }
 
-/// The content fingerprint and the ordinal of a row of the source, as SQL over its columns.
+/// The ordinal of a row of the source, where one was declared, in a statement with [`expressions`].
+pub fn ordinal_of_row(source: &Source) -> Option<&'static str> {
+    source.ordinal.as_ref().map(|_| "coco_of.ordinal")
+}
+
+/// Arguments that a function takes, at most.
+const MOST: usize = 100;
+
+/// The content fingerprint of a row of the source, in a statement with [`expressions`].
 pub fn fingerprint_of_row(source: &Source) -> String {
-    match &source.fingerprint {
-        Some(expression) => format!("coco.fingerprint((\n{expression}\n))"),
-        None => {
-            let used = group_columns(source);
-            let columns: Vec<String> =
-                used.iter().map(|c| format!("{}.{}", ident(&source.name), c.quoted())).collect();
-            format!("coco.fingerprint({})", columns.join(", "))
-        }
+    if source.fingerprint.is_some() {
+        return format!("coco.fingerprint({EXPRESSIONS}.fingerprint)");
     }
+    let columns: Vec<String> = group_columns(source)
+        .iter()
+        .map(|c| format!("{}.{}", ident(&source.name), c.quoted()))
+        .collect();
+    if columns.len() <= MOST {
+        return format!("coco.fingerprint({})", columns.join(", "));
+    }
+    let parts: Vec<String> =
+        columns.chunks(MOST).map(|part| format!("coco.fingerprint({})", part.join(", "))).collect();
+    format!("coco.fingerprint({})", parts.join(", "))
 }
 
 /// The tracking columns that hold a source key.

@@ -1,11 +1,12 @@
 //! What coco makes for a flow besides its target: tracking tables and views. They live in coco's
 //! schema, belong to the flow's owner, and are named after the flow where a name can show it.
 
+use std::ffi::CString;
+
+use pgrx::PgList;
 use pgrx::pg_sys;
 
-use super::analysis;
 use super::columns;
-use super::compose;
 use super::error::{Error, Result};
 use super::model::{Column, Flow, Source, Target};
 use super::role::ActingAs;
@@ -75,42 +76,75 @@ pub fn make_tracking(
     Ok(name)
 }
 
-/// Makes (again) the view of a target's query over everything. Through it Postgres knows what the
-/// flow depends on. The query is analysed with the owner's rights: analysis can run code.
-pub fn make_view(flow: &Flow, target: &Target) -> Result<pg_sys::Oid> {
-    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-    let tree = analysis::analysed_tree(&compose::whole(flow, target))?;
-    drop(acting);
-
+/// Makes the view that keeps a bound query. Through it Postgres knows what the flow depends on. It belongs to the
+/// extension's owner, so that nobody changes what it keeps; who reads it does so with rights of their own, and only
+/// the flow's owner may.
+pub fn make_bound_view(
+    name: &str,
+    owner: pg_sys::Oid,
+    columns: &[Column],
+    tree: *mut pg_sys::Query,
+    comment: &str,
+) -> Result<pg_sys::Oid> {
     let _as = ActingAs::extension_owner()?;
-    let object = object_name("query", target.id, &flow.name);
-    let name = format!("coco.{}", ident(&object));
-    if target.query_view.is_some() {
-        sql::execute(&format!("drop view {name}"), &[])?;
-    }
-    let columns: Vec<String> = target
-        .columns
+    let view = format!("coco.{}", ident(name));
+    let named = columns;
+    let columns: Vec<String> = columns
         .iter()
         .map(|c| {
             let collate = columns::collate(c.collation)?;
             Ok(format!("null::{}{collate} as {}", c.type_name, c.quoted()))
         })
         .collect::<Result<_>>()?;
-    sql::execute(&format!("create view {name} as select {}", columns.join(", ")), &[])?;
-    let view = super::target_table::find("coco", &object)?
+    sql::execute(
+        &format!(
+            "create view {view} with (security_invoker = true) as select {}",
+            columns.join(", ")
+        ),
+        &[],
+    )?;
+    let made = super::target_table::find("coco", name)?
         .ok_or_else(|| Error::internal("the flow's view was not made"))?;
-    // SAFETY: the view has just been made with the tree's columns; it stores a copy of the tree.
+    let names = named
+        .iter()
+        .map(|c| {
+            CString::new(c.name.as_str()).map_err(|_| Error::internal("a name with a NUL byte"))
+        })
+        .collect::<Result<Vec<CString>>>()?;
+    // SAFETY: the view has just been made with the tree's columns; it stores a copy of the tree, in which they have the
+    // view's names.
     unsafe {
+        let entries = PgList::<pg_sys::TargetEntry>::from_pg((*tree).targetList);
+        for (entry, name) in entries.iter_ptr().filter(|e| !(**e).resjunk).zip(&names) {
+            (*entry).resname = pg_sys::pstrdup(name.as_ptr());
+        }
         pg_sys::CommandCounterIncrement();
-        pg_sys::ffi::pg_guard_ffi_boundary(|| StoreViewQuery(view, tree, true));
+        pg_sys::ffi::pg_guard_ffi_boundary(|| StoreViewQuery(made, tree, true));
         pg_sys::CommandCounterIncrement();
     }
+    sql::execute(&format!("comment on view {view} is {}", literal(comment)), &[])?;
+    sql::execute(&format!("revoke all on {view} from public"), &[])?;
+    sql::execute(&format!("grant select on {view} to {}", owner_name(owner)?), &[])?;
+    Ok(made)
+}
+
+/// Makes (again) the view that keeps a target's query.
+pub fn make_query_view(
+    flow: &Flow,
+    target: &Target,
+    tree: *mut pg_sys::Query,
+) -> Result<pg_sys::Oid> {
+    let name = object_name("query", target.id, &flow.name);
+    if super::target_table::find("coco", &name)?.is_some() {
+        let _as = ActingAs::extension_owner()?;
+        sql::execute(&format!("drop view coco.{}", ident(&name)), &[])?;
+    }
+    let comment = format!("The query of target {} of flow {}", target.shown(), flow.name);
+    let view = make_bound_view(&name, flow.owner, &target.columns, tree, &comment)?;
     if let Some(external) = &target.external {
+        let _as = ActingAs::extension_owner()?;
         depend_on_server(view, &external.server)?;
     }
-    let comment = format!("What target {} of flow {} must hold", target.shown(), flow.name);
-    sql::execute(&format!("comment on view {name} is {}", literal(&comment)), &[])?;
-    sql::execute(&format!("alter view {name} owner to {}", owner_name(flow.owner)?), &[])?;
     Ok(view)
 }
 

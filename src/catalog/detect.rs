@@ -108,9 +108,10 @@ fn items(source: &Source, filter: &str, carry: bool) -> String {
     let (named, keys) = keys(source);
     let (named, keys) = (named.join(", "), keys.join(", "));
     let carried = carried(source, carry);
-    let from = format!("{} as {}", source.relation_name, ident(&source.name));
+    let expressions = compose::expressions(source);
+    let from = format!("{} as {}{expressions}", source.relation_name, ident(&source.name));
     let fingerprint = compose::fingerprint_of_row(source);
-    match &source.ordinal {
+    match compose::ordinal_of_row(source) {
         // Rows have no order within their group: their fingerprints are put in one.
         None if source.grouped => format!(
             "select {named}, null::pg_catalog.int8 as ordinal,
@@ -140,16 +141,17 @@ fn items(source: &Source, filter: &str, carry: bool) -> String {
 /// The SELECT of all items of a source as they are, each with its fingerprint: `k1…`, `ordinal`,
 /// `fingerprint`.
 pub fn all(source: &Source) -> String {
-    let Some(ordinal) = &source.ordinal else {
+    let Some(ordinal) = compose::ordinal_of_row(source) else {
         return items(source, "", false);
     };
     let (named, _) = keys(source);
     format!(
-        "select {named}, {ordinal} as ordinal, {fingerprint} as fingerprint from {relation} as {name}",
+        "select {named}, {ordinal} as ordinal, {fingerprint} as fingerprint from {relation} as {name}{expressions}",
         named = named.join(", "),
         fingerprint = compose::fingerprint_of_row(source),
         relation = source.relation_name,
         name = ident(&source.name),
+        expressions = compose::expressions(source),
     )
 }
 
@@ -170,7 +172,7 @@ fn contents(source: &Source) -> String {
     let known: Vec<String> = ours.iter().map(|k| format!("{k} is not null")).collect();
     format!(
         "select {with} from coco_candidate as c
-           join (select {named}, {fingerprint} as fingerprint from {relation} as {name}) as s on {same}
+           join (select {named}, {fingerprint} as fingerprint from {relation} as {name}{expressions}) as s on {same}
           where c.present
          union all
          select {without} from coco_candidate as c where not (c.present and {known})",
@@ -179,6 +181,7 @@ fn contents(source: &Source) -> String {
         fingerprint = compose::fingerprint_of_row(source),
         relation = source.relation_name,
         name = ident(&source.name),
+        expressions = compose::expressions(source),
         same = all_equal(&source.key, &ours, &theirs),
         without = columns("c.fingerprint"),
         known = known.join(" and "),
@@ -280,7 +283,7 @@ fn many(source: &Source, carry: bool) -> String {
     let (keys, own) = (numbered("c.k", source.key.len()), keys_of(source));
     let there = format!("{} is not null", own[0]);
     let when_there = |value: &str| format!("case when {there} then {value} end");
-    let (ordinal, fingerprint) = match &source.ordinal {
+    let (ordinal, fingerprint) = match compose::ordinal_of_row(source) {
         Some(ordinal) => (when_there(ordinal), "null::pg_catalog.uuid".to_owned()),
         None => {
             ("null::pg_catalog.int8".to_owned(), when_there(&compose::fingerprint_of_row(source)))
@@ -289,12 +292,13 @@ fn many(source: &Source, carry: bool) -> String {
     format!(
         "select {keys}, c.forced, {there} as present, {ordinal} as ordinal,
                 {fingerprint} as fingerprint, 1::pg_catalog.int8 as rows{carried}
-           from coco_changed as c left join {relation} as {name} on {same} offset 0",
+           from coco_changed as c left join {relation} as {name} on {same}{expressions} offset 0",
         keys = keys.join(", "),
         carried = carried(source, carry),
         relation = source.relation_name,
         name = ident(&source.name),
         same = all_equal(&source.key, &keys, &own),
+        expressions = compose::expressions(source),
     )
 }
 

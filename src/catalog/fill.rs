@@ -222,9 +222,9 @@ fn entries(target: &Target) -> Entries {
 /// together with what is tracked of the items, so that all is read once.
 fn together(flow: &Flow, source: &Source, writers: &[Writer]) -> Result<Option<(usize, String)>> {
     for (n, writer) in writers.iter().enumerate() {
-        let evaluated = compose::evaluate_tracked(flow, source, writer.target);
-        if one_row::of_each(&evaluated, source)? {
-            return Ok(Some((n, evaluated)));
+        let Some(query) = &writer.target.bound else { continue };
+        if one_row::of_each(query, source)? {
+            return Ok(Some((n, compose::evaluate_tracked(flow, source, writer.target)?)));
         }
     }
     Ok(None)
@@ -258,8 +258,10 @@ fn track(
 
 /// The rows of a target of all items, as a SELECT.
 fn evaluated(flow: &Flow, source: &Source, target: &Target) -> Result<String> {
-    let at_once = compose::at_once(flow, source, target)?;
-    Ok(at_once.unwrap_or_else(|| compose::evaluate(flow, source, target, Items::All)))
+    match compose::at_once(flow, source, target)? {
+        Some(at_once) => Ok(at_once),
+        None => compose::evaluate(flow, source, target, Items::All),
+    }
 }
 
 /// What is written of all items at once.

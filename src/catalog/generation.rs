@@ -11,8 +11,9 @@ thread_local! {
     static GENERATION: Cell<u64> = const { Cell::new(0) };
 }
 
-/// What functions, operators, types, casts, aggregates, constraints and roles are kept in.
-const CACHES: [pg_sys::SysCacheIdentifier::Type; 8] = [
+/// What functions, operators, types, casts, aggregates, constraints, roles and schemas are kept in.
+const CACHES: [pg_sys::SysCacheIdentifier::Type; 9] = [
+    pg_sys::SysCacheIdentifier::NAMESPACEOID,
     pg_sys::SysCacheIdentifier::PROCOID,
     pg_sys::SysCacheIdentifier::OPEROID,
     pg_sys::SysCacheIdentifier::TYPEOID,

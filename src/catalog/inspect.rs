@@ -8,7 +8,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use super::error::Result;
 use super::external::{delivery, outbox};
 use super::memo;
-use super::model::{Flow, Source};
+use super::model::{Flow, Source, Target};
 use super::registry;
 use super::role::{self, ActingAs, Settings};
 use super::sql::{self, arg, literal};
@@ -214,7 +214,7 @@ pub fn functions() -> Result<Vec<Memoised>> {
     let mut all = Vec::new();
     for flow in visible()? {
         let acting = ActingAs::extension_owner()?;
-        let views: Vec<_> = flow.targets.iter().filter_map(|t| t.query_view).collect();
+        let views: Vec<_> = flow.targets.iter().filter_map(Target::query_view).collect();
         let now = memo::functions::called(&views)?;
         let rows = sql::select(
             "select id, function, fingerprint, calls, misses, errors, requests, tokens_in, tokens_out,

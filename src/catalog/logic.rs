@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::error::Result;
 use super::lineage;
-use super::model::Flow;
+use super::model::{Flow, Target};
 use super::registry;
 use super::role::ActingAs;
 use super::sql::{self, arg};
@@ -177,10 +177,14 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
         let text = [
             source.fingerprint.clone().unwrap_or_default(),
             source.key.iter().map(|k| k.quoted()).collect::<Vec<_>>().join(", "),
+            // A row that is read as a whole has more columns once its table has.
+            source.used.len().to_string(),
         ];
         parts.insert(format!("source {}", source.name), text.join("\u{1}"));
     }
-    let views: Vec<pg_sys::Oid> = flow.targets.iter().filter_map(|t| t.query_view).collect();
+    let queries = flow.targets.iter().filter_map(Target::query_view);
+    let expressions = flow.sources.iter().filter_map(|s| s.expressions.as_ref());
+    let views: Vec<pg_sys::Oid> = queries.chain(expressions.map(|e| e.bound.view)).collect();
     reach("pg_class", &views, &mut parts)?;
     for function in &flow.memoised {
         // What a provider returns does not depend on coco's own version.

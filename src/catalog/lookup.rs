@@ -8,8 +8,8 @@ use super::detect::{self, Scan};
 use super::error::Result;
 use super::follow::{self, Kept, Looking, Remembered};
 use super::generation;
-use super::model::{Flow, Lookup, Source, numbered};
-use super::sql::ident;
+use super::model::{BoundView, Flow, Lookup, Source, numbered};
+use super::placing;
 use super::tuples::{self, OneSnapshot, RowColumn, Rows, Statements};
 use super::update::Limits;
 use crate::engine::decide::Mode;
@@ -145,7 +145,8 @@ pub fn affected_by(lookup: &Lookup, source: &Source) -> Option<String> {
 
 /// The SELECT of the source's keys that changed rows of a lookup affect, each once. The user's query
 /// stands as in `compose`.
-fn affected(lookup: &Lookup, source: &Source, affects: &str) -> String {
+fn affected(lookup: &Lookup, source: &Source, affects: &BoundView) -> String {
+    placing::know(affects.view, vec![lookup.relation.relation], affects.places.clone());
     let keys: Vec<String> = lookup
         .relation
         .key
@@ -156,11 +157,13 @@ fn affected(lookup: &Lookup, source: &Source, affects: &str) -> String {
     let names = numbered("k", source.key.len());
     let known: Vec<String> = names.iter().map(|k| format!("t.{k} is not null")).collect();
     format!(
-        "/* coco lookup {id} */ select distinct t.* from (\n\
-         with {name} as (select {keys} from coco_batch as b)\n\
-         select * from (\n{affects}\n) as q) as t ({names}) where {known}",
+        "/* coco lookup {id} {view} */ select distinct t.* from (\n\
+         with {shadow} as (select {keys} from coco_batch as b)\n\
+         select q.* from {affects} as q) as t ({names}) where {known}",
         id = lookup.relation.id,
-        name = ident(&lookup.relation.name),
+        view = affects.view.to_u32(),
+        shadow = placing::shadow_name(lookup.relation.id),
+        affects = affects.name,
         keys = keys.join(", "),
         names = names.join(", "),
         known = known.join(" and "),

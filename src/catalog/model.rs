@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use pgrx::pg_sys;
 
+use super::bound::Places;
 use super::capture;
 use super::memo::functions::Function;
 use super::role::Settings;
@@ -56,7 +57,26 @@ pub struct Lookup {
     /// The id of the source whose items its changes affect.
     pub of: i32,
     /// The query from its changed keys to keys of the source; `None`: every item is affected.
-    pub affects: Option<String>,
+    pub affects: Option<BoundView>,
+}
+
+/// A query that was bound when it was declared: the view that keeps its tree.
+#[derive(Clone, Debug)]
+pub struct BoundView {
+    pub view: pg_sys::Oid,
+    /// Quoted and schema-qualified.
+    pub name: String,
+    /// Where it reads items.
+    pub places: Places,
+}
+
+/// The expressions over a source's columns that were declared with it, bound.
+#[derive(Clone, Debug)]
+pub struct Expressions {
+    /// Its columns are `ordinal` and `fingerprint`.
+    pub bound: BoundView,
+    /// The columns that they use.
+    pub used: Vec<Column>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,14 +92,14 @@ pub struct Source {
     pub grouped: bool,
     /// Items are rows because an ordinal was declared. No index holds the key unique: scans check it.
     pub promised: bool,
-    /// SQL over the relation's columns: a bigint that grows with each version of an item.
+    /// What grows with each version of an item, as it was declared.
     pub ordinal: Option<String>,
-    /// SQL over the relation's columns that replaces the used columns in the content fingerprint.
+    /// What replaces the used columns in the content fingerprint, as it was declared.
     pub fingerprint: Option<String>,
+    /// Both, as they are evaluated.
+    pub expressions: Option<Expressions>,
     /// The columns the flow's queries read, in the relation's order.
     pub used: Vec<Column>,
-    /// Used columns that the relation does not have any more.
-    pub missing: Vec<String>,
     pub capture: capture::Mode,
     /// How often a live flow reads a source that is not captured; `None`: the default.
     pub refresh: Option<std::time::Duration>,
@@ -104,7 +124,8 @@ pub struct Target {
     /// Made by coco (and altered and dropped by it), not adopted.
     pub made: bool,
     pub incarnation: i32,
-    pub query_view: Option<pg_sys::Oid>,
+    /// Its query as it was bound; `None` where something that it reads was dropped.
+    pub bound: Option<BoundView>,
     /// Where it is outside this database: then schema, name and relation are those of its ledger.
     pub external: Option<External>,
 }
@@ -151,6 +172,11 @@ impl Column {
 }
 
 impl Target {
+    /// The view that keeps its query.
+    pub fn query_view(&self) -> Option<pg_sys::Oid> {
+        self.bound.as_ref().map(|bound| bound.view)
+    }
+
     /// The table that its statements write, quoted and schema-qualified.
     pub fn relation_name(&self) -> String {
         sql::qualified(&self.schema, &self.name)

@@ -1,41 +1,27 @@
 //! Whether a query makes exactly one row of each item, and soon.
 
-use std::ffi::{CStr, c_void};
+use std::ffi::c_void;
 
 use pgrx::PgList;
 use pgrx::pg_sys::{self, NodeTag};
 
-use super::analysis::analysed_tree;
-use super::compose::OUTPUT;
+use super::bound;
 use super::error::Result;
-use super::model::Source;
+use super::model::{BoundView, Source};
 
 /// Whether it does so whatever the items are: it computes something of the source's own columns, by functions that
 /// Postgres comes with, and nothing else. (What functions of others take may be worth to be told how far it is: then
-/// it is to be known first how many items there are.) `sql` is the query composed over items. `false` where that is not
-/// known. The caller acts as the flow's owner.
-pub fn of_each(sql: &str, source: &Source) -> Result<bool> {
-    if source.grouped {
+/// it is to be known first how many items there are.) `false` where that is not known.
+pub fn of_each(query: &BoundView, source: &Source) -> Result<bool> {
+    if source.grouped || query.places.as_ref() != [source.id] {
         return Ok(false);
     }
-    let tree = analysed_tree(sql)?;
-    // SAFETY: an analysed tree: its entries are what their kinds say.
-    unsafe {
-        let is_output = |entry: &*mut pg_sys::RangeTblEntry| {
-            (**entry).rtekind == pg_sys::RTEKind::RTE_SUBQUERY
-                && CStr::from_ptr((*(**entry).eref).aliasname).to_bytes() == OUTPUT.as_bytes()
-        };
-        let output =
-            PgList::<pg_sys::RangeTblEntry>::from_pg((*tree).rtable).iter_ptr().find(is_output);
-        let query = output.and_then(|output| only(&*(*output).subquery));
-        Ok(query.is_some_and(|query| {
-            (*query).rtekind == pg_sys::RTEKind::RTE_SUBQUERY && keeps((*query).subquery, source, 1)
-        }))
-    }
+    // SAFETY: a tree that was analysed: its entries are what their kinds say.
+    Ok(unsafe { keeps(bound::read(query.view)?, source) })
 }
 
-/// Whether a query, so many levels below the shadow of the source, has a row for each of its rows.
-unsafe fn keeps(query: *mut pg_sys::Query, source: &Source, level: u32) -> bool {
+/// Whether a query has a row for each row of the source.
+unsafe fn keeps(query: *mut pg_sys::Query, source: &Source) -> bool {
     // SAFETY: as above.
     unsafe {
         let q = &*query;
@@ -52,11 +38,8 @@ unsafe fn keeps(query: *mut pg_sys::Query, source: &Source, level: u32) -> bool 
         }
         let Some(entry) = only(q).filter(|_| (*q.jointree).quals.is_null()) else { return false };
         match (*entry).rtekind {
-            pg_sys::RTEKind::RTE_CTE => {
-                (*entry).ctelevelsup == level
-                    && CStr::from_ptr((*entry).ctename).to_bytes() == source.name.as_bytes()
-            }
-            pg_sys::RTEKind::RTE_SUBQUERY => keeps((*entry).subquery, source, level + 1),
+            pg_sys::RTEKind::RTE_RELATION => (*entry).relid == source.relation,
+            pg_sys::RTEKind::RTE_SUBQUERY => keeps((*entry).subquery, source),
             _ => false,
         }
     }

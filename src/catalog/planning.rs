@@ -1,13 +1,11 @@
-//! What a statement that coco has composed becomes before it is planned.
+//! What a statement becomes before it is planned where calls of memoised functions are to recall their results.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 
 use pgrx::pg_sys;
 
-use super::compose;
 use super::memo::rewrite;
-use super::shadows;
 
 thread_local! {
     /// The planner that was there before, once this stands before it.
@@ -35,10 +33,7 @@ unsafe extern "C-unwind" fn plan(
 ) -> *mut pg_sys::PlannedStmt {
     // SAFETY: as the planner is called. The query is the caller's to change, as it is the planner's.
     unsafe {
-        // Where calls recall, each is for the item that it stands beside: nothing is merged with it.
-        if !rewrite::recall(query) && is_composed(text) {
-            shadows::see_through(query);
-        }
+        rewrite::recall(query);
         match NEXT.get().flatten() {
             Some(next) => {
                 pg_sys::ffi::pg_guard_ffi_boundary(|| next(query, text, options, parameters))
@@ -47,16 +42,4 @@ unsafe extern "C-unwind" fn plan(
             None => pg_sys::standard_planner(query, text, options, parameters),
         }
     }
-}
-
-/// Where a statement of coco's shows itself at the latest, in bytes. Others can be long, and are a user's.
-const HEAD: usize = 16 << 10;
-
-/// Whether a statement, or the one that it explains, is one of coco's.
-unsafe fn is_composed(text: *const c_char) -> bool {
-    // SAFETY: a text, or none.
-    let text = (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes());
-    let mark = compose::MARK.as_bytes();
-    let head = text.map(|text| &text[..text.len().min(HEAD)]);
-    head.is_some_and(|head| head.windows(mark.len()).any(|part| part == mark))
 }

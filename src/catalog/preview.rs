@@ -144,7 +144,7 @@ fn compare(flow: &Flow, source: &Source, batch: &Batch, mode: Mode) -> Result<Ve
             columns.push(RowColumn::new(compose::NUMBER, pgrx::pg_sys::INT4OID));
         }
         let mut output = Rows::new(&columns)?;
-        let sql = compose::evaluate(flow, source, target, Items::Batch);
+        let sql = compose::evaluate(flow, source, target, Items::Batch)?;
         statements.select_into(&sql, &[], &mut output)?;
         let mut old = Rows::new(&apply::old_columns(source, target))?;
         if target.covered.is_none() {

@@ -2,15 +2,18 @@
 
 use pgrx::JsonB;
 
+use super::bound;
 use super::capture;
 use super::columns;
 use super::error::{Error, Result};
 use super::locks;
 use super::memo::functions;
-use super::model::{Column, External, Flow, Lookup, Source, Target};
+use super::model::{BoundView, Column, Expressions, External, Flow, Lookup, Source, Target};
+use super::planning;
 use super::role::{self, ActingAs, Settings};
 use super::sql::{self, arg};
 use super::tuples::OneSnapshot;
+use super::usage;
 
 /// A flow by its name: what of it is there even where a part of it is lost.
 pub struct Identity {
@@ -47,24 +50,29 @@ pub fn load(name: &str) -> Result<Flow> {
             "Give the target a query that fits with coco.set_query, or drop the flow with coco.drop_flow.",
         )
     };
-    for source in flow.followed() {
-        if let Some(missing) = source.missing.first() {
-            return Err(broken(format!(
-                "column \"{missing}\" of source \"{}\", which flow \"{name}\" uses, does not exist any more",
-                source.name
-            )));
-        }
-    }
     for target in &flow.targets {
-        if target.query_view.is_none() {
+        if target.bound.is_none() {
             return Err(broken(format!(
                 "something that the query of target {} of flow \"{name}\" reads was dropped",
                 target.shown()
             )));
         }
     }
-    let views: Vec<_> = flow.targets.iter().filter_map(|t| t.query_view).collect();
+    let views: Vec<_> = flow.targets.iter().filter_map(Target::query_view).collect();
+    for source in &flow.sources {
+        let declared = source.ordinal.is_some() || source.fingerprint.is_some();
+        if declared && source.expressions.is_none() {
+            return Err(broken(format!(
+                "something that the ordinal or the fingerprint of source \"{}\" of flow \"{name}\" reads was dropped",
+                source.name
+            )));
+        }
+    }
+    usage::refresh(&mut flow)?;
     flow.memoised = functions::called(&views)?;
+    if !flow.memoised.is_empty() {
+        planning::install();
+    }
     Ok(flow)
 }
 
@@ -142,12 +150,16 @@ struct Raw {
     exists: bool,
     shown: String,
     of: Option<i32>,
-    affects: Option<String>,
+    /// Views, by their oids and names.
+    affects: Option<(pgrx::pg_sys::Oid, String)>,
+    expressions: Option<(pgrx::pg_sys::Oid, String)>,
+    /// It was declared with `affects`.
+    wants_affects: bool,
 }
 
 fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
     let raw: Vec<Raw> = sql::select(
-        "select s.id, s.name, s.relation::oid, s.grouped, s.ordinal_sql, s.fingerprint, s.key, s.used,
+        "select s.id, s.name, s.relation::oid, s.grouped, s.ordinal, s.fingerprint, s.key, s.used,
                 (select pg_catalog.format('%I.%I', n.nspname, c.relname)
                    from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -158,10 +170,19 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                   where c.oid = s.tracking),
                 s.relation::text, s.capture,
                 extract(epoch from s.refresh_interval)::float8,
-                s.ordinal_sql is not null and not s.grouped and exists (
+                s.ordinal is not null and not s.grouped and exists (
                   select from pg_catalog.pg_class c
                    where c.oid = s.relation and c.relkind in ('v', 'm', 'f')),
-                s.lookup_of, s.affects
+                s.lookup_of,
+                (select c.oid from pg_catalog.pg_class c where c.oid = s.affects_view),
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = s.affects_view),
+                (select c.oid from pg_catalog.pg_class c where c.oid = s.expressions),
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = s.expressions),
+                s.affects is not null
            from coco.source s where s.flow = $1 order by s.id",
         &[arg(flow)],
         |r| {
@@ -175,8 +196,8 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 promised: sql::required(r, 14)?,
                 ordinal: r.get(5)?,
                 fingerprint: r.get(6)?,
+                expressions: None,
                 used: vec![],
-                missing: vec![],
                 capture: capture::Mode::from_name(&sql::required::<String>(r, 12)?)
                     .unwrap_or(capture::Mode::Scan),
                 // An infinite one is never over.
@@ -196,24 +217,45 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 exists: r.get::<String>(9)?.is_some(),
                 shown: sql::required(r, 11)?,
                 of: r.get(15)?,
-                affects: r.get(16)?,
+                affects: r.get::<pgrx::pg_sys::Oid>(16)?.zip(r.get::<String>(17)?),
+                expressions: r.get::<pgrx::pg_sys::Oid>(18)?.zip(r.get::<String>(19)?),
+                wants_affects: sql::required(r, 20)?,
             })
         },
     )?;
     let (mut sources, mut lookups) = (vec![], vec![]);
     for raw in raw {
-        let (of, affects) = (raw.of, raw.affects.clone());
+        let (of, affects, wants_affects) = (raw.of, raw.affects.clone(), raw.wants_affects);
         let relation = with_columns(flow, raw)?;
-        match of {
-            None => sources.push(relation),
-            Some(of) => lookups.push(Lookup { relation, of, affects }),
+        let Some(of) = of else {
+            sources.push(relation);
+            continue;
+        };
+        if wants_affects && affects.is_none() {
+            return Err(Error::new(
+                pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "something that the argument \"affects\" of lookup \"{}\" of flow \"{flow}\" reads was dropped",
+                    relation.name
+                ),
+            )
+            .hint("Drop the flow with coco.drop_flow and declare it again."));
         }
+        let affects = affects.map(|view| only_items(view, &relation)).transpose()?;
+        lookups.push(Lookup { relation, of, affects });
     }
     Ok((sources, lookups))
 }
 
+/// A bound query that reads a source, or a lookup, only as its item.
+fn only_items((view, name): (pgrx::pg_sys::Oid, String), source: &Source) -> Result<BoundView> {
+    // SAFETY: the tree was just read.
+    let count = unsafe { bound::occurrences(bound::read(view)?, &[source.relation]).len() };
+    Ok(BoundView { view, name, places: vec![source.id; count].into() })
+}
+
 fn with_columns(flow: &str, raw: Raw) -> Result<Source> {
-    let Raw { mut source, key, used, exists, shown, of: raw_of, .. } = raw;
+    let Raw { mut source, key, used, exists, shown, of: raw_of, expressions, .. } = raw;
     if !exists {
         return Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
@@ -224,7 +266,6 @@ fn with_columns(flow: &str, raw: Raw) -> Result<Source> {
     let columns: Vec<Column> =
         columns::of_relation(source.relation)?.into_iter().map(|a| a.column).collect();
     let find = |name: &String| columns.iter().find(|c| c.name == *name).cloned();
-    source.missing = used.iter().filter(|n| find(n).is_none()).cloned().collect();
     source.used = used.iter().filter_map(find).collect();
     if raw_of.is_some() && used.is_empty() {
         source.used = columns.clone();
@@ -241,6 +282,13 @@ fn with_columns(flow: &str, raw: Raw) -> Result<Source> {
                     })
                 })
                 .collect::<Result<_>>()?;
+    if let Some(view) = expressions {
+        let bound = only_items(view, &source)?;
+        let shadows = [usage::shadow(&source)?];
+        let used = usage::analysis(&bound, &shadows)?.used.pop().flatten().unwrap_or_default();
+        let used = columns.iter().filter(|c| used.contains(&c.name)).cloned().collect();
+        source.expressions = Some(Expressions { bound, used });
+    }
     Ok(source)
 }
 
@@ -256,7 +304,11 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                 t.server, t.external, t.options, t.columns,
                 (select pg_catalog.format('%I.%I', n.nspname, c.relname)
                    from pg_catalog.pg_class c
-                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.outbox)
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.outbox),
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.query_view),
+                t.places
            from coco.target t where t.flow = $1 order by t.id",
         &[arg(flow)],
         |r| {
@@ -290,14 +342,19 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                 covered: r.get(6)?,
                 made: sql::required(r, 7)?,
                 incarnation: sql::required(r, 8)?,
-                query_view: r.get(9)?,
+                bound: match (r.get::<pgrx::pg_sys::Oid>(9)?, r.get::<String>(18)?) {
+                    (Some(view), Some(name)) => {
+                        Some(BoundView { view, name, places: sql::required::<Vec<i32>>(r, 19)?.into() })
+                    }
+                    _ => None,
+                },
             };
             Ok(target)
         },
     )?;
     raw.into_iter()
         .map(|mut target| {
-            if let Some(view) = target.query_view {
+            if let Some(view) = target.query_view() {
                 target.columns =
                     columns::of_relation(view)?.into_iter().map(|a| a.column).collect();
                 target.key = key_columns(&target.columns, &target.key_names)?;

@@ -14,7 +14,10 @@ use super::sql;
 const DECLARED: [&str; 4] = ["TimeZone", "default_text_search_config", "lc_time", "lc_monetary"];
 
 /// Settings that reach into how values are written as text, and which coco itself relies on.
-const PINNED: [(&str, &str); 4] = [
+const PINNED: [(&str, &str); 7] = [
+    ("array_nulls", "on"),
+    ("standard_conforming_strings", "on"),
+    ("transform_null_equals", "off"),
     ("datestyle", "ISO, MDY"),
     ("intervalstyle", "postgres"),
     ("bytea_output", "hex"),
@@ -74,7 +77,10 @@ impl ActingAs {
             pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
         let acting = ActingAs::switch(owner, restricted as i32);
         for (name, value) in &settings.0 {
-            acting.set(name, value)?;
+            match name.as_str() {
+                "search_path" => acting.set(name, &temporary_last(value))?,
+                _ => acting.set(name, value)?,
+            }
         }
         for (name, value) in PINNED {
             acting.set(name, value)?;
@@ -181,6 +187,16 @@ impl Drop for ActingAs {
             pg_sys::AtEOXact_GUC(false, self.guc_level);
             pg_sys::SetUserIdAndSecContext(self.user, self.security);
         }
+    }
+}
+
+/// A search path on which nothing temporary comes before what was there when a flow was declared.
+fn temporary_last(path: &str) -> String {
+    let named = path.split(',').any(|part| part.trim().trim_matches('"') == "pg_temp");
+    match (named, path.trim().is_empty()) {
+        (true, _) => path.to_owned(),
+        (_, true) => "pg_temp".to_owned(),
+        _ => format!("{path}, pg_temp"),
     }
 }
 

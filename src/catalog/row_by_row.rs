@@ -1,31 +1,24 @@
 //! Whether a query takes each row of its source by itself: then it may be run over all of them at once.
 
-use std::ffi::CStr;
-
 use pgrx::PgList;
 use pgrx::pg_sys::{self, NodeTag};
 
-use super::analysis::analysed_tree;
+use super::bound;
 use super::error::Result;
+use super::model::{BoundView, Flow, Source};
 
 /// Whether each row of a query comes from one row of its source, whatever others there are: it reads it once, and
-/// joins it with nothing that it must be left out for. `sql` has the query in its FROM clause, and the source as a
-/// CTE of this name. `false` where that is not known.
-pub fn is_row_by_row(sql: &str, source: &str) -> Result<bool> {
-    let tree = analysed_tree(sql)?;
-    // SAFETY: an analysed tree: its entries and nodes are what their tags say.
-    unsafe {
-        let entries = PgList::<pg_sys::RangeTblEntry>::from_pg((*tree).rtable);
-        let Some(query) = entries.get_ptr(0).filter(|_| entries.len() == 1) else {
-            return Ok(false);
-        };
-        let is_query = (*query).rtekind == pg_sys::RTEKind::RTE_SUBQUERY;
-        Ok(is_query && goes_row_by_row((*query).subquery, source, 1))
+/// joins it with nothing that it must be left out for. `false` where that is not known.
+pub fn is_row_by_row(query: &BoundView, flow: &Flow, source: &Source) -> Result<bool> {
+    if query.places.as_ref() != [source.id] || flow.sources.len() > 1 {
+        return Ok(false);
     }
+    // SAFETY: an analysed tree: its entries and nodes are what their tags say.
+    Ok(unsafe { goes_row_by_row(bound::read(query.view)?, source.relation) })
 }
 
-/// The same of a query so many levels below the CTE.
-unsafe fn goes_row_by_row(query: *mut pg_sys::Query, source: &str, level: u32) -> bool {
+/// The same of a query that reads the relation somewhere.
+unsafe fn goes_row_by_row(query: *mut pg_sys::Query, relation: pg_sys::Oid) -> bool {
     // SAFETY: as above.
     unsafe {
         let q = &*query;
@@ -42,17 +35,12 @@ unsafe fn goes_row_by_row(query: *mut pg_sys::Query, source: &str, level: u32) -
         let entries = PgList::<pg_sys::RangeTblEntry>::from_pg(q.rtable);
         for (entry, place) in entries.iter_ptr().zip(1..) {
             let reads_source = match (*entry).rtekind {
+                pg_sys::RTEKind::RTE_RELATION if (*entry).relid == relation => true,
                 pg_sys::RTEKind::RTE_RELATION
                 | pg_sys::RTEKind::RTE_FUNCTION
                 | pg_sys::RTEKind::RTE_VALUES
                 | pg_sys::RTEKind::RTE_JOIN => continue,
-                pg_sys::RTEKind::RTE_CTE => {
-                    (*entry).ctelevelsup == level
-                        && CStr::from_ptr((*entry).ctename).to_bytes() == source.as_bytes()
-                }
-                pg_sys::RTEKind::RTE_SUBQUERY => {
-                    goes_row_by_row((*entry).subquery, source, level + 1)
-                }
+                pg_sys::RTEKind::RTE_SUBQUERY => goes_row_by_row((*entry).subquery, relation),
                 _ => false,
             };
             if !reads_source || at.replace(place).is_some() {

@@ -147,6 +147,20 @@ pub fn relation_name(relation: pg_sys::Oid) -> Result<Option<String>> {
     )
 }
 
+/// The schema and the name of a relation, not quoted.
+pub fn relation_parts(relation: pg_sys::Oid) -> Result<(String, String)> {
+    select(
+        "select n.nspname::pg_catalog.text, c.relname::pg_catalog.text
+           from pg_catalog.pg_class c
+           join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace
+          where c.oid operator(pg_catalog.=) $1",
+        &[arg(relation)],
+        |r| Ok((required(r, 1)?, required(r, 2)?)),
+    )?
+    .pop()
+    .ok_or_else(|| Error::internal(format!("relation {} does not exist", relation.to_u32())))
+}
+
 /// A type's name as SQL, for casts and column definitions.
 pub fn type_name(type_oid: pg_sys::Oid, typmod: i32) -> Result<String> {
     one("select pg_catalog.format_type($1, $2)", &[arg(type_oid), arg(typmod)])?

@@ -86,7 +86,7 @@ fn differences(flow: &Flow) -> Result<Vec<Difference>> {
                  on {on}
               where n.present is null or x.present is null or {differs}",
             key = key.join(", "),
-            query = expected(flow, target, &failing),
+            query = expected(flow, target, &failing)?,
             names = names.join(", "),
             relation = target.relation_name(),
             healthy = not_of_failing(flow, target, &failing),
@@ -124,7 +124,7 @@ fn failing_sources(flow: &Flow) -> Result<Vec<bool>> {
 }
 
 /// The rows the target must hold, as `c1…`.
-fn expected(flow: &Flow, target: &Target, failing: &[bool]) -> String {
+fn expected(flow: &Flow, target: &Target, failing: &[bool]) -> Result<String> {
     let columns = numbered("e.c", target.columns.len()).join(", ");
     let each: Vec<String> = flow
         .sources
@@ -132,10 +132,11 @@ fn expected(flow: &Flow, target: &Target, failing: &[bool]) -> String {
         .zip(failing)
         .map(|(s, failing)| {
             let items = if *failing { Items::Healthy } else { Items::All };
-            format!("select {columns} from ({}) as e", compose::evaluate(flow, s, target, items))
+            let evaluated = compose::evaluate(flow, s, target, items)?;
+            Ok(format!("select {columns} from ({evaluated}) as e"))
         })
-        .collect();
-    each.join(" union all ")
+        .collect::<Result<_>>()?;
+    Ok(each.join(" union all "))
 }
 
 /// A condition on target rows `x`: no failing item has them.
@@ -184,7 +185,7 @@ fn delete_extra(flow: &Flow) -> Result<()> {
         let extra = format!(
             "{} and not exists (select from ({}) as n where {})",
             not_of_failing(flow, target, &failing),
-            expected(flow, target, &failing),
+            expected(flow, target, &failing)?,
             all_equal(&target.key, &names.new_key, &names.target_key),
         );
         if let Some(external) = &target.external {

@@ -50,7 +50,7 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<Altered> {
     if let Some(new) = changes.owner
         && new != owner
     {
-        give_to(name, new)?;
+        give_to(name, owner, new)?;
     }
     let _as = ActingAs::extension_owner()?;
     if let Some(label) = &changes.label {
@@ -84,7 +84,7 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<Altered> {
 }
 
 /// Gives a flow, and all that coco has made for it, to another role.
-fn give_to(flow: &str, new: pg_sys::Oid) -> Result<()> {
+fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
     // As ALTER … OWNER TO asks.
     // SAFETY: syscache look-ups inside a transaction; raises where the caller may not.
     unsafe {
@@ -102,10 +102,28 @@ fn give_to(flow: &str, new: pg_sys::Oid) -> Result<()> {
                   union all
                  select memo from coco.flow where flow = $1
                   union all
-                 select unnest(array[query_view, outbox, case when server is not null then relation end])
+                 select unnest(array[outbox, case when server is not null then relation end])
                    from coco.target where flow = $1) as d
            join pg_class c on c.oid = d.relation",
     )?;
+    let views = names(
+        "select c.oid::regclass::text
+           from (select query_view as view from coco.target where flow = $1
+                  union all
+                 select unnest(array[expressions, affects_view]) from coco.source where flow = $1) as v
+           join pg_class c on c.oid = v.view",
+    )?;
+    // A role that was dropped has no rights left.
+    let old = sql::one::<String>(
+        "select pg_catalog.quote_ident(rolname) from pg_catalog.pg_roles where oid = $1",
+        &[arg(old)],
+    )?;
+    for view in views {
+        if let Some(old) = &old {
+            sql::execute(&format!("revoke all on {view} from {old}"), &[])?;
+        }
+        sql::execute(&format!("grant select on {view} to {owner}"), &[])?;
+    }
     let made = names(
         "select c.oid::regclass::text from coco.target t join pg_class c on c.oid = t.relation
           where t.flow = $1 and t.made and t.server is null",

@@ -3,17 +3,20 @@
 use pgrx::prelude::*;
 
 use crate::catalog::analysis::{self, Shadow};
+use crate::catalog::bound::{self, Bound};
 use crate::catalog::capture::{self, triggers};
+use crate::catalog::columns;
 use crate::catalog::derived;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::generation;
-use crate::catalog::model::{Flow, Source};
+use crate::catalog::model::{Column, Flow, Source};
 use crate::catalog::registry;
 use crate::catalog::role::ActingAs;
 use crate::catalog::sql::{self, arg};
 
+use crate::catalog::usage;
+
 use super::check_name;
-use super::query::used_of_lookups;
 use super::source::{capture_mode, check_interval, describe, source_key};
 
 /// What `add_lookup` takes.
@@ -49,18 +52,14 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
         None => None,
         Some(text) => {
             let shadow = Shadow {
-                name: name.clone(),
-                relation_name: format!(
-                    "(select {} from {}) as x",
-                    key.iter().map(|k| k.quoted()).collect::<Vec<_>>().join(", "),
-                    described.shown
-                ),
-                columns: names.clone(),
+                named: usage::named(LOOKUP, &name, relation)?,
+                columns: columns::numbers(relation)?,
                 key: names.clone(),
             };
             Some(check_affects(&flow, affected, text, shadow)?)
         }
     };
+    let (affects, bound) = affects.unzip();
     check_interval(options.refresh_interval)?;
     let capture = capture_mode(
         relation,
@@ -94,6 +93,19 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
         "update coco.source set tracking = $2::text::regclass where id = $1",
         &[arg(id), arg(tracking)],
     )?;
+    if let Some(Bound { tree, .. }) = bound {
+        let view = derived::make_bound_view(
+            &derived::object_name("affects", id, &flow.name),
+            flow.owner,
+            &numbered_names(&affected.key),
+            tree,
+            &format!("Which items of flow {} changes of {name} affect", flow.name),
+        )?;
+        sql::execute(
+            "update coco.source set affects_view = $2::oid::regclass where id = $1",
+            &[arg(id), arg(view)],
+        )?;
+    }
     drop(acting);
     if capture != capture::Mode::Scan {
         triggers::ensure(relation, &key, capture == capture::Mode::Always, true)?;
@@ -103,9 +115,20 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
     generation::changed()
 }
 
+/// The id of the lookup while it has none of its own.
+const LOOKUP: i32 = -1;
+
+/// The same columns, named `k1…`: those of a query may have one name, or none.
+fn numbered_names(key: &[Column]) -> Vec<Column> {
+    let named = |(n, c): (usize, &Column)| Column { name: format!("k{}", n + 1), ..c.clone() };
+    key.iter().enumerate().map(named).collect()
+}
+
 /// Stores which columns of its lookups a flow's queries read.
 pub(super) fn store_used(flow: &Flow) -> Result<()> {
-    for (lookup, used) in flow.lookups.iter().zip(used_of_lookups(flow)?) {
+    let analyses = usage::analyses(flow, &usage::shadows(flow)?)?;
+    let analyses: Vec<&analysis::Analysis> = analyses.iter().collect();
+    for (lookup, used) in flow.lookups.iter().zip(usage::of_lookups(flow, &analyses)?) {
         let _as = ActingAs::extension_owner()?;
         sql::execute(
             "update coco.source set used = $2 where id = $1 and used is distinct from $2",
@@ -137,16 +160,43 @@ fn affected<'a>(flow: &'a Flow, name: Option<&str>) -> Result<&'a Source> {
     }
 }
 
-/// The text of `affects`, checked to read the lookup's keys and to return the source's.
-fn check_affects(flow: &Flow, source: &Source, text: &str, shadow: Shadow) -> Result<String> {
+/// The text of `affects`, checked to read the lookup's keys and to return the source's, and bound.
+fn check_affects(
+    flow: &Flow,
+    source: &Source,
+    text: &str,
+    shadow: Shadow,
+) -> Result<(String, Bound)> {
     let text = analysis::one_select(text).map_err(|e| renamed(e, "affects"))?;
-    let name = shadow.name.clone();
+    let name = shadow.named.name.clone();
+    let key = shadow.key.clone();
     let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-    let analysis = analysis::analyse(&text, &[shadow]).map_err(|e| renamed(e, "affects"))?;
+    let bound = bound::bind("affects", &text, &[shadow.named.clone()], None)
+        .map_err(|e| renamed(e, "affects"))?;
+    let analysis =
+        analysis::analyse("affects", &bound, &[shadow]).map_err(|e| renamed(e, "affects"))?;
     drop(acting);
-    if analysis.used.iter().all(Option::is_none) {
+    let Some(used) = analysis.used.first().and_then(Option::as_ref) else {
         return Err(Error::invalid(format!("argument \"affects\" does not read \"{name}\""))
-            .detail("In it the lookup's name, without a schema, is a relation that holds the changed keys."));
+            .detail("In it the lookup's name is a relation that holds the changed keys."));
+    };
+    let has_keys_alone =
+        "In it the lookup is a relation of its changed keys: a row that is gone has nothing else.";
+    if let Some(column) = used.iter().find(|c| !key.contains(c)) {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+            format!("argument \"affects\" reads column \"{column}\" of \"{name}\", which is not in its key"),
+        )
+        .detail(has_keys_alone)
+        .hint("Read the column from the source, or give the lookup a key that has it, with the argument \"key\"."));
+    }
+    if bound.places.contains(&0) {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("argument \"affects\" reads \"{name}\" as a whole, too"),
+        )
+        .detail(has_keys_alone)
+        .hint("Read it in one place alone."));
     }
     let wants: Vec<String> =
         source.key.iter().map(|k| format!("{} {}", k.name, k.type_name)).collect();
@@ -165,7 +215,7 @@ fn check_affects(flow: &Flow, source: &Source, text: &str, shadow: Shadow) -> Re
             gives.join(", ")
         )));
     }
-    Ok(text)
+    Ok((text, bound))
 }
 
 fn renamed(mut error: Error, argument: &str) -> Error {

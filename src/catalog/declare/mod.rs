@@ -68,8 +68,11 @@ pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
     let acting = ActingAs::extension_owner()?;
     let names = |query: &str| sql::select(query, &[arg(name)], |r| sql::required::<String>(r, 1));
     let views = names(
-        "select c.oid::regclass::text from coco.target t join pg_class c on c.oid = t.query_view
-          where t.flow = $1",
+        "select c.oid::regclass::text
+           from (select query_view as view from coco.target where flow = $1
+                  union all
+                 select unnest(array[expressions, affects_view]) from coco.source where flow = $1) as v
+           join pg_class c on c.oid = v.view",
     )?;
     let tracking = names(
         "select c.oid::regclass::text from coco.source s join pg_class c on c.oid = s.tracking

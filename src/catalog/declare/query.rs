@@ -4,116 +4,53 @@ use std::collections::BTreeSet;
 
 use pgrx::prelude::*;
 
-use crate::catalog::analysis::{self, Analysis, Shadow};
-use crate::catalog::columns;
+use crate::catalog::analysis::{self, Analysis};
+use crate::catalog::bound::{self, Bound, Named};
 use crate::catalog::error::{Error, Result};
 use crate::catalog::memo::functions;
 use crate::catalog::model::{Column, Flow, Target};
 use crate::catalog::role::ActingAs;
-use crate::catalog::sql::{self, arg, ident};
+use crate::catalog::sql::{self, ident};
+use crate::catalog::usage;
 
 use super::{notice, warning};
 
-/// Checks a query and takes from it what the target and the sources need: columns, key, used
-/// columns (over all targets of the flow). Warns of what is accepted and will not be followed.
+/// Checks a query, binds it, and takes from it what the target and the sources need: columns, key, used columns (over
+/// all targets of the flow). `item`: the alias under which it reads the item. Warns of what is accepted and will not be
+/// followed.
 pub(super) fn analyse_into(
     flow: &mut Flow,
     target: &mut Target,
     query: &str,
     key: &[String],
-) -> Result<()> {
-    let text = analysis::one_select(query)?;
-    target.query = text;
-    let shadows = shadows(flow)?;
-    let mut all_columns = Vec::new();
-    for s in &flow.sources {
-        let columns: Vec<Column> =
-            columns::of_relation(s.relation)?.into_iter().map(|a| a.column).collect();
-        all_columns.push(columns);
-    }
-    let mut used: Vec<BTreeSet<String>> = vec![BTreeSet::new(); shadows.len()];
-    let mut read = vec![false; shadows.len()];
-    let mut this = None;
+    item: Option<&str>,
+) -> Result<Bound> {
+    target.query = analysis::one_select(query)?;
+    let shadows = usage::shadows(flow)?;
+    let named: Vec<Named> = shadows.iter().map(|s| s.named.clone()).collect();
     let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-    let others: Vec<(String, bool)> = flow
-        .targets
-        .iter()
-        .filter(|t| t.id != target.id)
-        .map(|t| (t.query.clone(), false))
-        .chain([(target.query.clone(), true)])
-        .collect();
-    for (query, ours) in others {
-        let analysis = analysis::analyse(&query, &shadows)?;
-        for (i, u) in analysis.used.iter().enumerate() {
-            read[i] |= u.is_some();
-            used[i].extend(u.iter().flatten().cloned());
-        }
-        if ours {
-            this = Some(analysis);
+    let bound = bound::bind("query", &target.query, &named, item)?;
+    let analysis = analysis::analyse("query", &bound, &shadows)?;
+    drop(acting);
+    let mut others = Vec::new();
+    for other in flow.targets.iter().filter(|t| t.id != target.id) {
+        if let Some(bound) = &other.bound {
+            others.push(usage::analysis(bound, &shadows)?);
         }
     }
-    drop(acting);
-    let analysis = this.ok_or_else(|| Error::internal("the query was not analysed"))?;
+    let all: Vec<&Analysis> = others.iter().chain([&analysis]).collect();
+    let used = usage::of_sources(flow, &all)?;
+    let read: Vec<bool> = used.iter().map(Option::is_some).collect();
     check_columns(&analysis)?;
     check_sources_read(flow, &analysis, &read)?;
     target.columns = analysis.columns.clone();
     target.key = target_key(&target.columns, key)?;
     target.covered = covered(flow, &analysis, &target.key);
-    for (i, source) in flow.sources.iter_mut().enumerate() {
-        source.used =
-            all_columns[i].iter().filter(|c| used[i].contains(&c.name)).cloned().collect();
+    for (source, used) in flow.sources.iter_mut().zip(used) {
+        source.used = used.unwrap_or_default();
     }
-    warn(flow, &analysis)
-}
-
-/// For each lookup of a flow, the columns that its queries read; none, which stands for all, where
-/// they do not name it or call functions of the user's own, which may read others.
-pub(super) fn used_of_lookups(flow: &Flow) -> Result<Vec<Vec<String>>> {
-    let shadows = shadows(flow)?;
-    let mut analyses = Vec::new();
-    {
-        let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-        for target in &flow.targets {
-            analyses.push(analysis::analyse(&target.query, &shadows)?);
-        }
-    }
-    flow.lookups
-        .iter()
-        .map(|lookup| {
-            let relation = lookup.relation.relation;
-            let of = relation.to_u32();
-            let mut read = BTreeSet::new();
-            for analysis in &analyses {
-                read.extend(analysis.read_columns.get(&of).into_iter().flatten().copied());
-            }
-            let named = analyses.iter().any(|a| a.relations.contains(&of));
-            let unclear = analyses.iter().any(|a| a.calls_own) || read.iter().any(|n| *n <= 0);
-            if !named || unclear {
-                return Ok(vec![]);
-            }
-            let names = sql::select(
-                "select attname::text, attnum from pg_catalog.pg_attribute
-                  where attrelid = $1 and attnum > 0 and not attisdropped order by attnum",
-                &[arg(relation)],
-                |r| Ok((sql::required::<String>(r, 1)?, sql::required::<i16>(r, 2)?)),
-            )?;
-            Ok(names.into_iter().filter(|(_, n)| read.contains(n)).map(|(name, _)| name).collect())
-        })
-        .collect()
-}
-
-/// The sources of a flow, as its queries see them.
-fn shadows(flow: &Flow) -> Result<Vec<Shadow>> {
-    let of = |s: &crate::catalog::model::Source| {
-        let columns = columns::of_relation(s.relation)?;
-        Ok(Shadow {
-            name: s.name.clone(),
-            relation_name: s.relation_name.clone(),
-            columns: columns.into_iter().map(|a| a.column.name).collect(),
-            key: s.key.iter().map(|k| k.name.clone()).collect(),
-        })
-    };
-    flow.sources.iter().map(of).collect()
+    warn(flow, &analysis)?;
+    Ok(bound)
 }
 
 fn check_columns(analysis: &Analysis) -> Result<()> {
@@ -158,7 +95,7 @@ fn check_sources_read(flow: &Flow, analysis: &Analysis, read: &[bool]) -> Result
     if none_read || (flow.sources.len() == 1 && unread.is_some()) {
         let name = &flow.sources[0].name;
         return Err(Error::invalid(format!("argument \"query\" does not read source \"{name}\""))
-            .detail("Inside the query a source's name, without a schema, is a relation that holds just the item.")
+            .detail("Inside the query a source's name is a relation that holds just the item.")
             .hint(format!("Read it as {}.", ident(name))));
     }
     if let Some((source, _)) = unread {
@@ -243,11 +180,8 @@ fn warn(flow: &Flow, analysis: &Analysis) -> Result<()> {
 
 /// The concerns about the query of one of a flow's targets as it is now.
 pub fn concerns_of(flow: &Flow, target: &Target) -> Result<Vec<Concern>> {
-    let shadows = shadows(flow)?;
-    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-    let analysis = analysis::analyse(&target.query, &shadows)?;
-    drop(acting);
-    concerns(flow, &analysis)
+    let Some(bound) = &target.bound else { return Ok(vec![]) };
+    concerns(flow, &usage::analysis(bound, &usage::shadows(flow)?)?)
 }
 
 fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<Concern>> {
@@ -257,10 +191,14 @@ fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<Concern>> {
     };
     for relation in &analysis.relations {
         let relation = pg_sys::Oid::from(*relation);
+        // Before PostgreSQL 16 a view's tree has entries for the view itself.
+        if flow.targets.iter().any(|t| t.query_view() == Some(relation)) {
+            continue;
+        }
         let name = sql::relation_name(relation)?.unwrap_or_default();
         if flow.sources.iter().any(|s| s.relation == relation) {
             concern(
-                format!("the query reads {name} in full, by its qualified name, besides the item"),
+                format!("the query reads {name} in full besides the item"),
                 "Changes of other rows will not evaluate an item again.",
             );
         } else if flow.lookups.iter().any(|l| l.relation.relation == relation) {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use pgrx::prelude::*;
 
-use crate::catalog::analysis;
+use crate::catalog::analysis::{self, Shadow};
+use crate::catalog::bound::{self, Bound};
 use crate::catalog::capture::{self, triggers};
 use crate::catalog::columns;
 use crate::catalog::derived;
@@ -15,6 +16,7 @@ use crate::catalog::registry;
 use crate::catalog::role::ActingAs;
 use crate::catalog::sql::{self, arg, ident};
 use crate::catalog::target_table;
+use crate::catalog::usage;
 
 use super::check_name;
 
@@ -82,6 +84,20 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
                 .detail("The same content would never have the same fingerprint."));
         }
     }
+    let shadow = || -> Result<Shadow> {
+        Ok(Shadow {
+            named: usage::named(SOURCE, &name, relation)?,
+            columns: columns::numbers(relation)?,
+            key: vec![],
+        })
+    };
+    let expressions = [("ordinal", &ordinal), ("fingerprint", &options.fingerprint)];
+    for (argument, expression) in expressions {
+        if let Some(expression) = expression {
+            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            bind_expressions(argument, &[(argument, expression)], shadow()?)?;
+        }
+    }
     check_interval(options.refresh_interval)?;
     let capture = capture_mode(
         relation,
@@ -94,17 +110,16 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
     let _as = ActingAs::extension_owner()?;
     let keys: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
     let id = sql::returning(
-        "insert into coco.source (flow, name, relation, key, grouped, ordinal, ordinal_sql, fingerprint, capture, refresh_interval, tracking)
-         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, $10, 0::oid::regclass) returning id",
+        "insert into coco.source (flow, name, relation, key, grouped, ordinal, fingerprint, capture, refresh_interval, tracking)
+         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, 0::oid::regclass) returning id",
         &[
             arg(flow.name.as_str()),
             arg(name.as_str()),
             arg(relation),
             arg(keys),
             arg(grouped),
-            arg(options.ordinal),
-            arg(ordinal),
-            arg(options.fingerprint),
+            arg(options.ordinal.clone()),
+            arg(options.fingerprint.clone()),
             arg(capture.name()),
             arg(options.refresh_interval),
         ],
@@ -117,11 +132,54 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         "update coco.source set tracking = $2::text::regclass where id = $1",
         &[arg(id), arg(tracking)],
     )?;
+    let declared: Vec<(&str, &String)> =
+        expressions.into_iter().filter_map(|(name, e)| Some((name, e.as_ref()?))).collect();
+    if !declared.is_empty() {
+        let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+        let (bound, columns) = bind_expressions("fingerprint", &declared, shadow()?)?;
+        drop(acting);
+        let view = derived::make_bound_view(
+            &derived::object_name("source", id, &flow.name),
+            flow.owner,
+            &columns,
+            bound.tree,
+            &format!("The ordinal and the fingerprint of source {name} of flow {}", flow.name),
+        )?;
+        sql::execute(
+            "update coco.source set expressions = $2::oid::regclass where id = $1",
+            &[arg(id), arg(view)],
+        )?;
+    }
     lineage::index_as_declared(&flow.name)?;
     if capture != capture::Mode::Scan {
         triggers::ensure(relation, &key, capture == capture::Mode::Always, true)?;
     }
     Ok(())
+}
+
+/// The id of the source while it has none of its own.
+const SOURCE: i32 = -1;
+
+/// Binds expressions over the columns of one row of a source. The caller acts as the flow's owner.
+fn bind_expressions(
+    argument: &str,
+    expressions: &[(&str, &String)],
+    shadow: Shadow,
+) -> Result<(Bound, Vec<Column>)> {
+    let columns: Vec<String> =
+        expressions.iter().map(|(name, text)| format!("(\n{text}\n) as {name}")).collect();
+    let text = format!("select {} from {}", columns.join(", "), ident(&shadow.named.name));
+    let bound = bound::bind(argument, &text, &[shadow.named.clone()], None)?;
+    let found = analysis::analyse(argument, &bound, &[shadow])?;
+    if bound.places.len() != 1 {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("argument \"{argument}\" reads the source in a subquery"),
+        )
+        .detail("It is evaluated over the columns of one row.")
+        .hint("Declare the flow over a view that computes it."));
+    }
+    Ok((bound, found.columns))
 }
 
 /// A relation to be followed, checked to be one that can be.
@@ -371,7 +429,7 @@ fn ordinal_sql(text: &str, name: &str, relation: &str) -> Result<String> {
             Ok(format!("(\n{text}\n)::pg_catalog.int8"))
         }
         pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::DATEOID => Ok(format!(
-            "greatest(-9.2e18, least(9.2e18, pg_catalog.date_part('epoch', (\n{text}\n)) operator(pg_catalog.*) 1000000))::pg_catalog.int8"
+            "greatest(-9.2e18, least(9.2e18, extract(epoch from (\n{text}\n)) operator(pg_catalog.*) 1000000::pg_catalog.numeric))::pg_catalog.int8"
         )),
         _ => Err(Error::new(
             PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,

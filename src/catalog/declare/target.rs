@@ -3,11 +3,12 @@
 use pgrx::JsonB;
 use pgrx::prelude::*;
 
+use crate::catalog::bound::Bound;
 use crate::catalog::derived;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::external::{server, tables};
 use crate::catalog::generation;
-use crate::catalog::model::{External, Flow, Target};
+use crate::catalog::model::{BoundView, External, Flow, Target};
 use crate::catalog::ownership;
 use crate::catalog::registry;
 use crate::catalog::role::{ActingAs, Settings};
@@ -34,6 +35,7 @@ pub fn add_target(
     target: &str,
     query: &str,
     key: &[String],
+    item: Option<&str>,
     elsewhere: Option<Elsewhere>,
 ) -> Result<()> {
     let mut flow = registry::locked(flow)?;
@@ -45,7 +47,7 @@ pub fn add_target(
         .hint("Call coco.add_source first."));
     }
     if let Some(elsewhere) = elsewhere {
-        return add_external(flow, target, query, key, elsewhere);
+        return add_external(flow, target, query, key, item, elsewhere);
     }
     let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let (schema, name) = target_table::resolve_name(target)?;
@@ -63,10 +65,10 @@ pub fn add_target(
         covered: None,
         made: true,
         incarnation: 1,
-        query_view: None,
+        bound: None,
     };
     check_not_taken(&new)?;
-    analyse_into(&mut flow, &mut new, query, key)?;
+    let bound = analyse_into(&mut flow, &mut new, query, key, item)?;
 
     let existing = target_table::find(&new.schema, &new.name)?;
     if flow.sources.iter().any(|s| Some(s.relation) == existing) {
@@ -101,7 +103,7 @@ pub fn add_target(
     };
     drop(acting);
     new.relation = Some(relation);
-    store_target(&mut flow, new)
+    store_target(&mut flow, new, bound)
 }
 
 /// A target outside this database. Nothing is connected to yet: what is there is seen when the first
@@ -111,6 +113,7 @@ fn add_external(
     name: &str,
     query: &str,
     key: &[String],
+    item: Option<&str>,
     elsewhere: Elsewhere,
 ) -> Result<()> {
     let Elsewhere { server, options, check } = elsewhere;
@@ -142,7 +145,7 @@ fn add_external(
         covered: None,
         made: false,
         incarnation: 1,
-        query_view: None,
+        bound: None,
     };
     if let Some(other) = other {
         return Err(Error::new(
@@ -151,10 +154,10 @@ fn add_external(
         )
         .hint("Give the target another name. Several sources can fill one target within a flow: UNION ALL in its query."));
     }
-    analyse_into(&mut flow, &mut new, query, key)?;
+    let bound = analyse_into(&mut flow, &mut new, query, key, item)?;
     check(&connector, &server::shape(&flow.name, &new)?)?;
     tables::make(&flow.name, flow.owner, &mut new)?;
-    store_target(&mut flow, new)
+    store_target(&mut flow, new, bound)
 }
 
 fn check_not_taken(target: &Target) -> Result<()> {
@@ -178,7 +181,7 @@ fn check_not_taken(target: &Target) -> Result<()> {
     }
 }
 
-fn store_target(flow: &mut Flow, mut new: Target) -> Result<()> {
+fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
     let acting = ActingAs::extension_owner()?;
     let keys: Vec<String> = new.key.iter().map(|k| k.name.clone()).collect();
     let external = new.external.as_ref();
@@ -215,13 +218,22 @@ fn store_target(flow: &mut Flow, mut new: Target) -> Result<()> {
     }
     drop(acting);
     flow.targets.push(new);
-    settle(flow)
+    settle(flow, flow.targets.len() - 1, bound)
 }
 
-/// Stores what follows from a flow's queries: the columns its sources use, and its views.
-fn settle(flow: &mut Flow) -> Result<()> {
+/// Keeps the bound query of one of a flow's targets, and stores what follows from it: the columns that the queries use
+/// of sources and lookups.
+fn settle(flow: &mut Flow, at: usize, bound: Bound) -> Result<()> {
     generation::changed()?;
-    super::lookup::store_used(flow)?;
+    let view = derived::make_query_view(flow, &flow.targets[at], bound.tree)?;
+    let acting = ActingAs::extension_owner()?;
+    sql::execute(
+        "update coco.target set query_view = $2::oid::regclass, places = $3 where id = $1",
+        &[arg(flow.targets[at].id), arg(view), arg(bound.places.to_vec())],
+    )?;
+    drop(acting);
+    let name = sql::relation_name(view)?.unwrap_or_default();
+    flow.targets[at].bound = Some(BoundView { view, name, places: bound.places });
     for source in &flow.sources {
         let _as = ActingAs::extension_owner()?;
         let used: Vec<String> = source.used.iter().map(|c| c.name.clone()).collect();
@@ -230,15 +242,7 @@ fn settle(flow: &mut Flow) -> Result<()> {
             &[arg(source.id), arg(used)],
         )?;
     }
-    for target in &flow.targets {
-        let view = derived::make_view(flow, target)?;
-        let _as = ActingAs::extension_owner()?;
-        sql::execute(
-            "update coco.target set query_view = $2::oid::regclass where id = $1",
-            &[arg(target.id), arg(view)],
-        )?;
-    }
-    Ok(())
+    super::lookup::store_used(flow)
 }
 
 /// Finds a flow's target by its name as given; the only one where none is given.
@@ -268,13 +272,20 @@ fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
     })
 }
 
-pub fn set_query(flow: &str, target: Option<&str>, query: &str, check: Check) -> Result<()> {
+pub fn set_query(
+    flow: &str,
+    target: Option<&str>,
+    query: &str,
+    item: Option<&str>,
+    check: Check,
+) -> Result<()> {
     let mut flow = registry::locked_to_change(flow)?;
     let at = find_target(&flow, target)?;
     let mut changed = flow.targets[at].clone();
     let before = changed.clone();
     let key = changed.key_names.clone();
-    analyse_into(&mut flow, &mut changed, query, &key)?;
+    let bound = analyse_into(&mut flow, &mut changed, query, &key, item)?;
+    let definition = definition(&before)?;
     let mut altered = Altered::Nothing;
     if let Some(external) = changed.external.clone() {
         let connector = server::connector_for(&external.server, flow.owner)?;
@@ -320,7 +331,25 @@ pub fn set_query(flow: &str, target: Option<&str>, query: &str, check: Check) ->
     )?;
     drop(acting);
     flow.targets[at] = changed;
-    settle(&mut flow)
+    settle(&mut flow, at, bound)?;
+    // The same text may name something else by now: then its rows are others, too.
+    let after = &flow.targets[at];
+    if after.query == before.query && definition.is_some() && definition != self::definition(after)?
+    {
+        let _as = ActingAs::extension_owner()?;
+        sql::execute(
+            "update coco.target set incarnation = incarnation + 1 where id = $1",
+            &[arg(after.id)],
+        )?;
+    }
+    Ok(())
+}
+
+/// The query that a target's view keeps, with all that it names in full.
+fn definition(target: &Target) -> Result<Option<String>> {
+    let Some(view) = target.query_view() else { return Ok(None) };
+    let _names = ActingAs::qualifying_names()?;
+    sql::one("select pg_catalog.pg_get_viewdef($1)", &[arg(view)])
 }
 
 /// Makes ledger and outbox again. What the target has is not known any more: all is sent again.

@@ -74,7 +74,11 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
     all.extend(changes::changes(&flow)?);
     for source in &flow.sources {
         for target in &flow.targets {
-            let sql = compose::evaluate(&flow, source, target, Items::Batch);
+            let sql = compose::evaluate(&flow, source, target, Items::Batch)?;
+            let sql = format!(
+                "-- the query, bound when it was declared\n{}\n-- over a batch of items\n{sql}",
+                target.query
+            );
             all.push(finding("query", between(&source.name, &target.shown()), sql).verbatim());
         }
     }

@@ -28,7 +28,7 @@ pub(super) fn plans(flow: &Flow, limits: Limits) -> Result<Vec<Finding>> {
     for source in &flow.sources {
         for target in &flow.targets {
             let name = between(&source.name, &target.shown());
-            let sql = compose::evaluate(flow, source, target, Items::Batch);
+            let sql = compose::evaluate(flow, source, target, Items::Batch)?;
             all.extend(both(flow, source, &name, &sql, limits, &mut indexes)?);
         }
     }

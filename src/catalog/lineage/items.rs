@@ -66,7 +66,7 @@ pub fn lineage(target: &str, key: JsonB, flow: Option<&str>) -> Result<Vec<Item>
     let Some(target) = flow.targets.iter().find(|t| t.id == id) else {
         return Err(Error::internal("a target is gone"));
     };
-    let view = match (target.relation, target.query_view) {
+    let view = match (target.relation, target.query_view()) {
         (Some(_), Some(view)) => view,
         _ => return Err(verify::dropped(flow, target)),
     };
