@@ -67,7 +67,13 @@ select f.flow,
               then 'source dropped'
             when exists (select from coco.target t where t.flow = f.flow
                             and not exists (select from pg_catalog.pg_class c where c.oid = t.query_view))
-              or exists (select from coco.source s, pg_catalog.unnest(s.key || s.used) as u(name)
+              or exists (select from coco.source s
+                          where s.flow = f.flow
+                            and ((s.ordinal is not null or s.fingerprint is not null)
+                                 and not exists (select from pg_catalog.pg_class c where c.oid = s.expressions)
+                                 or s.affects is not null
+                                    and not exists (select from pg_catalog.pg_class c where c.oid = s.affects_view)))
+              or exists (select from coco.source s, pg_catalog.unnest(s.key) as u(name)
                           where s.flow = f.flow
                             and not exists (select from pg_catalog.pg_attribute a
                                              where a.attrelid = s.relation and a.attname = u.name

@@ -56,9 +56,9 @@ pub fn bind(argument: &str, text: &str, named: &[Named], item: Option<&str>) -> 
         named.iter().enumerate().any(|(n, a)| named[..n].iter().any(|b| a.relation == b.relation));
     if let (Some(alias), false) = (item, naming.marks.is_empty()) {
         return Err(Error::invalid(format!(
-            "argument \"item\": \"{alias}\" is not needed to tell which place of argument \"{argument}\" is the item"
+            "argument \"item\" (\"{alias}\") is not needed: argument \"{argument}\" names the source without its schema"
         ))
-        .detail("The places that name the source without its schema are the item.")
+        .detail("These places are the item.")
         .hint("Leave it out, or write the source with its schema everywhere."));
     }
     if naming.qualified == 0 && !shared {
@@ -180,16 +180,13 @@ fn checked(argument: &str, bound: Bound, named: &[Named]) -> Result<Bound> {
 fn refuse_writes(argument: &str, tree: *mut pg_sys::Query) -> Result<()> {
     // SAFETY: a tree that was just made.
     let (modifies, locks) = unsafe { ((*tree).hasModifyingCTE, locks_rows(tree)) };
-    let what = match (modifies, locks) {
-        (true, _) => "writes in a WITH clause",
-        (_, true) => "locks rows (FOR UPDATE, FOR SHARE)",
+    let message = match (modifies, locks) {
+        (true, _) => format!("argument \"{argument}\" writes in a WITH clause"),
+        (_, true) => format!("argument \"{argument}\" locks rows (FOR UPDATE, FOR SHARE)"),
         _ => return Ok(()),
     };
-    Err(Error::new(
-        pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-        format!("argument \"{argument}\" {what}"),
-    )
-    .hint("A flow's query only reads."))
+    Err(Error::new(pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+        .hint("A flow's query only reads."))
 }
 
 unsafe fn locks_rows(tree: *mut pg_sys::Query) -> bool {
