@@ -18,6 +18,9 @@ use pgrx::{IntoDatum, PgList};
 use super::recalling;
 use crate::catalog::compose::ITEM;
 
+/// What the rows of a batch are called.
+const BATCH: &str = "coco_batch";
+
 /// Has the calls in a query recall, if there are to be any that do.
 ///
 /// # Safety
@@ -66,13 +69,17 @@ impl Walk {
         unsafe {
             let before = (self.item, self.results_of);
             let relations = PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable);
-            let mut items = None;
+            let mut subqueries = Vec::new();
             for (n, relation) in relations.iter_ptr().enumerate() {
-                if let Some(column) = item_column(relation) {
-                    self.item = Some(ItemColumn { relation: n + 1, column, depth: self.depth });
+                if (*relation).rtekind != pg_sys::RTEKind::RTE_SUBQUERY {
+                    continue;
+                }
+                match items_column(relation) {
                     // The items themselves are not for an item: they are not walked.
-                    let subquery = &mut (*relation).subquery;
-                    items = Some((relation, std::mem::replace(subquery, std::ptr::null_mut())));
+                    Some(column) => {
+                        self.item = Some(ItemColumn { relation: n + 1, column, depth: self.depth });
+                    }
+                    None => subqueries.push((*relation).subquery),
                 }
             }
             let context = (self as *mut Self).cast::<c_void>();
@@ -81,13 +88,13 @@ impl Walk {
             visit((*query).targetList.cast(), context);
             self.results_of = None;
             #[cfg(any(feature = "pg14", feature = "pg15"))]
-            pg_sys::query_tree_walker(query, Some(visit), context, 0);
+            pg_sys::query_tree_walker(query, Some(visit), context, IGNORED);
             #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-            pg_sys::query_tree_walker_impl(query, Some(visit), context, 0);
-            self.depth -= 1;
-            if let Some((relation, subquery)) = items {
-                (*relation).subquery = subquery;
+            pg_sys::query_tree_walker_impl(query, Some(visit), context, IGNORED);
+            for subquery in subqueries.into_iter().filter(|subquery| !subquery.is_null()) {
+                self.query(subquery);
             }
+            self.depth -= 1;
             (self.item, self.results_of) = before;
         }
     }
@@ -172,21 +179,74 @@ impl Walk {
     }
 }
 
-/// The column of a relation that numbers the items, if it is theirs.
-unsafe fn item_column(relation: *mut pg_sys::RangeTblEntry) -> Option<pg_sys::AttrNumber> {
+/// Subqueries are walked one by one: those of the items are not.
+const IGNORED: i32 = pg_sys::QTW_IGNORE_RT_SUBQUERIES as i32;
+
+/// The column of a subquery that numbers the items, if the subquery is that of the items.
+///
+/// A user's query may have a subquery with a column of that name. So the column also has to come from where
+/// coco alone can take it: it is the number of the rows that coco has put in under the name of the batch, or,
+/// where no item is to wait for a result, a NULL.
+unsafe fn items_column(relation: *mut pg_sys::RangeTblEntry) -> Option<pg_sys::AttrNumber> {
+    // SAFETY: a subquery of an analysed query.
     unsafe {
-        if (*relation).rtekind != pg_sys::RTEKind::RTE_SUBQUERY || (*relation).eref.is_null() {
+        let query = (*relation).subquery;
+        if query.is_null() || !(*query).setOperations.is_null() {
             return None;
         }
-        let names = PgList::<pg_sys::Node>::from_pg((*(*relation).eref).colnames);
-        let place = names.iter_ptr().position(|name| {
-            #[cfg(feature = "pg14")]
-            let text = (*name.cast::<pg_sys::Value>()).val.str_;
-            #[cfg(not(feature = "pg14"))]
-            let text = (*name.cast::<pg_sys::String>()).sval;
-            !text.is_null() && CStr::from_ptr(text).to_bytes() == ITEM.as_bytes()
+        let results = PgList::<pg_sys::TargetEntry>::from_pg((*query).targetList);
+        let column = results.iter_ptr().find(|result| {
+            let name = (**result).resname;
+            !(**result).resjunk
+                && !name.is_null()
+                && CStr::from_ptr(name).to_bytes() == ITEM.as_bytes()
         })?;
-        pg_sys::AttrNumber::try_from(place + 1).ok()
+        is_number(query, (*column).expr.cast()).then_some((*column).resno)
+    }
+}
+
+/// Whether an expression of a subquery is a row's number in the batch, the least of a group's, or NULL.
+unsafe fn is_number(query: *mut pg_sys::Query, expression: *mut pg_sys::Node) -> bool {
+    // SAFETY: nodes are what their tags say; a variable of the query's own level names one of its relations.
+    unsafe {
+        match (*expression).type_ {
+            NodeTag::T_Const => {
+                let constant = &*expression.cast::<pg_sys::Const>();
+                constant.constisnull && constant.consttype == pg_sys::INT4OID
+            }
+            NodeTag::T_Var => {
+                let var = &*expression.cast::<pg_sys::Var>();
+                let relations = PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable);
+                let place = usize::try_from(var.varno as i64 - 1).ok();
+                let relation = place.and_then(|place| relations.get_ptr(place));
+                var.varlevelsup == 0
+                    && var.vartype == pg_sys::INT4OID
+                    && relation.is_some_and(|relation| is_batch(relation))
+            }
+            NodeTag::T_Aggref => {
+                let aggregate = &*expression.cast::<pg_sys::Aggref>();
+                let arguments = PgList::<pg_sys::TargetEntry>::from_pg(aggregate.args);
+                let only = (arguments.len() == 1).then(|| arguments.get_ptr(0)).flatten();
+                aggregate.agglevelsup == 0
+                    && aggregate.aggfnoid == pg_sys::Oid::from(MIN_OF_INTEGERS)
+                    && only.is_some_and(|only| is_number(query, (*only).expr.cast()))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// `pg_catalog.min(integer)`.
+const MIN_OF_INTEGERS: u32 = 2132;
+
+/// Whether a relation is the rows of a batch, which coco lends to a statement under a name: no table can be
+/// such a relation, whatever it is called.
+unsafe fn is_batch(relation: *mut pg_sys::RangeTblEntry) -> bool {
+    // SAFETY: an entry of a range table; its name, where it has one, ends with a NUL.
+    unsafe {
+        (*relation).rtekind == pg_sys::RTEKind::RTE_NAMEDTUPLESTORE
+            && !(*relation).enrname.is_null()
+            && CStr::from_ptr((*relation).enrname).to_bytes() == BATCH.as_bytes()
     }
 }
 
