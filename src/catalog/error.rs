@@ -1,7 +1,7 @@
 //! The errors coco raises itself: SQLSTATE, what, why, and how to mend it.
 
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::prelude::PgSqlErrorCode;
+use pgrx::prelude::{PgLogLevel, PgSqlErrorCode};
 use pgrx::spi::SpiError;
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -40,6 +40,12 @@ impl Error {
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Raises the error where a function that Postgres calls cannot return it.
+    pub fn raise(self) -> ! {
+        ErrorReport::from(self).report(PgLogLevel::ERROR);
+        unreachable!("an error was reported and did not end its statement")
     }
 }
 

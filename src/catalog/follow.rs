@@ -318,7 +318,7 @@ fn add_failed(
         let count = inner.read_text(&others, &[arg(now.as_str())])?;
         waiting = count.and_then(|n| n.parse().ok()).unwrap_or(0);
     }
-    keys.append(&mut more);
+    keys.append(&mut more)?;
     Ok(waiting)
 }
 

@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use super::error::{Error, Result};
 use super::sql::Arg;
-use super::tuples::Statements;
+use super::tuples::{Statements, attribute, check_types, is_same_type, wrong_type};
 
 /// A row, until the next one comes.
 #[derive(Clone, Copy)]
@@ -23,6 +23,9 @@ impl Row {
         // SAFETY: the slot holds a row; slot_getsomeattrs fills the arrays up to the column.
         unsafe {
             let slot = &mut *self.0;
+            if column >= (*slot.tts_tupleDescriptor).natts.max(0) as usize {
+                Error::internal(format!("a row has no column {}", column + 1)).raise();
+            }
             if (slot.tts_nvalid as usize) <= column {
                 pg_sys::slot_getsomeattrs_int(slot, column as i32 + 1);
             }
@@ -33,10 +36,21 @@ impl Row {
         }
     }
 
-    pub fn get<T: pgrx::FromDatum>(&self, column: usize) -> Option<T> {
+    /// A column, from 0, as a value of Rust's. Raises 42804 where its type is another.
+    pub fn get<T: FromDatum + IntoDatum>(&self, column: usize) -> Option<T> {
         let datum = self.datum(column)?;
-        // SAFETY: the caller names the column's type.
-        unsafe { T::from_datum(datum, false) }
+        // SAFETY: `datum` has checked that the shape has the column; its type is compared with that of `T`
+        // before the value is read.
+        unsafe {
+            let column = &*attribute((*self.0).tts_tupleDescriptor, column);
+            let fits = T::is_compatible_with(column.atttypid)
+                || is_same_type(column.atttypid, T::type_oid());
+            if !fits {
+                let name = pgrx::name_data_to_str(&column.attname);
+                wrong_type(name, column.atttypid, T::type_oid()).raise();
+            }
+            T::from_datum(datum, false)
+        }
     }
 }
 
@@ -46,12 +60,20 @@ type Look<'a> = &'a mut dyn FnMut(Row) -> Result<bool>;
 struct Receiver<'a> {
     /// What Postgres knows of it; the first field.
     public: pg_sys::DestReceiver,
+    types: &'a [pg_sys::Oid],
     look: Look<'a>,
     failed: Option<Error>,
 }
 
 /// Looks at what a SELECT returns under the snapshot that is active, until it is said to be enough (`false`).
-pub fn each(statements: &Statements, sql: &str, args: &[Arg], look: Look) -> Result<()> {
+/// Its columns have to be of these types.
+pub fn each(
+    statements: &Statements,
+    sql: &str,
+    args: &[Arg],
+    types: &[pg_sys::Oid],
+    look: Look,
+) -> Result<()> {
     let mut receiver = Receiver {
         public: pg_sys::DestReceiver {
             receiveSlot: Some(receive),
@@ -60,6 +82,7 @@ pub fn each(statements: &Statements, sql: &str, args: &[Arg], look: Look) -> Res
             rDestroy: Some(nothing),
             mydest: pg_sys::CommandDest::DestNone,
         },
+        types,
         look,
         failed: None,
     };
@@ -85,10 +108,18 @@ unsafe extern "C-unwind" fn receive(
 
 #[pg_guard]
 unsafe extern "C-unwind" fn start(
-    _receiver: *mut pg_sys::DestReceiver,
+    receiver: *mut pg_sys::DestReceiver,
     _operation: i32,
-    _rows: pg_sys::TupleDesc,
+    rows: pg_sys::TupleDesc,
 ) {
+    // SAFETY: the receiver was made in `each`, and is of this type; the shape outlives the statement.
+    let checked = unsafe {
+        let types = (*receiver.cast::<Receiver>()).types;
+        check_types(rows, 0, types).and_then(|found| found.check_count(types.len()))
+    };
+    if let Err(error) = checked {
+        error.raise();
+    }
 }
 
 #[pg_guard]

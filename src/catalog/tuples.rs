@@ -1,7 +1,9 @@
 //! Rows that pass between two statements without leaving Postgres: tuplestores, which spill to
 //! disk at `work_mem`, and which a statement reads by name like a trigger's transition table.
 
+mod receiver;
 mod rows;
+mod shape;
 mod statements;
 
 use std::ffi::CString;
@@ -10,6 +12,7 @@ use pgrx::pg_sys;
 
 use super::error::{Error, Result};
 pub use rows::{RowColumn, Rows, attribute, maintenance_work_mem, typed, work_mem};
+pub use shape::{check_types, is_same_type, wrong_type};
 pub use statements::{Statements, was_preparing};
 
 /// One snapshot for all that is read with [`Statements::select_into`] until it is dropped: an item

@@ -49,6 +49,8 @@ struct Table {
     checks: bool,
     /// The place of the column that counts, and the next number.
     counted: Option<(usize, i64)>,
+    /// That column is there, of type bigint.
+    counts: bool,
     /// Holds the rows that are not written yet.
     context: pg_sys::MemoryContext,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
@@ -153,8 +155,12 @@ impl Table {
             let required = places.clone().filter(required).map(|place| first + place).collect();
             let constraints = (*shape).constr;
             let named = |name: &str| {
-                places.clone().find(|place| pgrx::name_data_to_str(&at(*place).attname) == name)
+                places.clone().find(|place| {
+                    at(*place).atttypid == pg_sys::INT8OID
+                        && pgrx::name_data_to_str(&at(*place).attname) == name
+                })
             };
+            let counted = filling.counted.and_then(|(name, number)| Some((named(name)?, number)));
             Table {
                 relation,
                 state,
@@ -163,7 +169,8 @@ impl Table {
                 columns,
                 required,
                 checks: !constraints.is_null() && (*constraints).num_check > 0,
-                counted: filling.counted.and_then(|(name, number)| Some((named(name)?, number))),
+                counts: counted.is_some() == filling.counted.is_some(),
+                counted,
                 context,
                 slots: Vec::new(),
                 rows: 0,
@@ -340,8 +347,9 @@ unsafe extern "C-unwind" fn start(
             (*row).atttypid == (*column).atttypid
                 && ((*column).atttypmod == -1 || (*row).atttypmod == (*column).atttypmod)
         };
-        receiver.fits =
-            (*rows).natts as usize == columns.len() && columns.iter().enumerate().all(fits);
+        receiver.fits = (*rows).natts as usize == columns.len()
+            && columns.iter().enumerate().all(fits)
+            && receiver.tables.iter().all(|table| table.counts);
     }
 }
 

@@ -92,7 +92,10 @@ impl Reading {
     /// Adds what a SELECT returns, while there is room.
     pub fn add_all(&mut self, statements: &Statements, select: &str, args: &[Arg]) -> Result<()> {
         match self.has_room() {
-            true => stream::each(statements, select, args, &mut |row| self.add(row)),
+            true => {
+                let types = self.encoder.types().to_vec();
+                stream::each(statements, select, args, &types, &mut |row| self.add(row))
+            }
             false => Ok(()),
         }
     }
@@ -100,6 +103,7 @@ impl Reading {
     /// Adds the next ones of rows that have the columns of [`select`], none of which was refused, while there is
     /// room. Returns how many were read: the last of them may not have been added.
     pub fn add_rows(&mut self, rows: &mut Rows) -> Result<usize> {
+        self.encoder.check(rows)?;
         let mut read = 0;
         let mut more = self.has_room();
         while more && rows.advance() {

@@ -5,16 +5,27 @@ use pgrx::pg_sys;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::model::{Column, Target};
 use crate::catalog::stream::Row;
+use crate::catalog::tuples::{Rows, check_types};
 use crate::engine::delivery::{Encoding, Values};
 
+/// The types of an entry's columns before its values: position, version, whether it is an upsert, and
+/// whether it was refused.
+const HEAD_TYPES: [pg_sys::Oid; 4] =
+    [pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::BOOLOID, pg_sys::BOOLOID];
+
 /// Columns of an entry before its values.
-const HEAD: usize = 4;
+const HEAD: usize = HEAD_TYPES.len();
+
+/// Of these, how many rows that are kept have in the same form.
+const SAME_HEAD: usize = 3;
 
 /// Writes the rows of a target in its connector's form.
 pub struct Encoder {
     encoding: Encoding,
     /// Each column's function to its binary form.
     send: Vec<pg_sys::FmgrInfo>,
+    /// The types of an entry's columns, as they are read.
+    types: Vec<pg_sys::Oid>,
     /// The places of the key columns.
     key: Vec<usize>,
     /// Where a value is put together, to be copied once its length is known.
@@ -41,8 +52,12 @@ impl Encoder {
             (functions, below(functions))
         };
         let mut send = Vec::new();
-        if encoding == Encoding::Binary {
+        let mut types = HEAD_TYPES.to_vec();
+        if encoding == Encoding::Json {
+            types.extend([pg_sys::TEXTOID; 2]);
+        } else {
             for column in &target.columns {
+                types.push(column.type_oid);
                 // SAFETY: look-ups of the type's functions; an error is raised where it has none.
                 unsafe {
                     let mut function = pg_sys::InvalidOid;
@@ -56,7 +71,21 @@ impl Encoder {
         }
         let place = |k: &Column| target.columns.iter().position(|c| c.name == k.name).unwrap_or(0);
         let key = target.key.iter().map(place).collect();
-        Ok(Encoder { encoding, send, key, buffer: Vec::new(), functions, values })
+        Ok(Encoder { encoding, send, types, key, buffer: Vec::new(), functions, values })
+    }
+
+    /// The types that the columns of an entry have to have: of what [`super::batch::select`] returns.
+    pub fn types(&self) -> &[pg_sys::Oid] {
+        &self.types
+    }
+
+    /// Checks that rows that are kept have the types of entries.
+    pub fn check(&self, rows: &Rows) -> Result<()> {
+        // SAFETY: the shape lives as long as the rows.
+        unsafe {
+            let _ = check_types(rows.shape(), 0, &self.types[..SAME_HEAD])?;
+            check_types(rows.shape(), HEAD, &self.types[HEAD..])?.check_count(self.types.len())
+        }
     }
 
     /// Key and row of an entry that has the columns of [`super::batch::select`].
@@ -102,7 +131,8 @@ impl Encoder {
             to.extend((-1i32).to_be_bytes());
             return Ok(());
         };
-        // SAFETY: the function is the one of the column's type; its result is a bytea that is not
+        // SAFETY: the function is the one of the column's type, which was compared with the row's before the
+        // first row was read; its result is a bytea that is not
         // toasted, and lives in the context until the row is done.
         unsafe {
             let before = pg_sys::MemoryContextSwitchTo(self.values);

@@ -37,6 +37,10 @@ impl Feed {
     /// Sends what has been added, while there is room: rows as [`super::batch::select`] has them, that nobody else
     /// reads.
     pub fn go_on(&mut self, rows: &mut Rows) {
+        // Who sends them later says why not.
+        if self.read == 0 && !self.over && self.encoder.check(rows).is_err() {
+            self.over = true;
+        }
         while self.read < rows.len() && !self.over && (self.bytes > 0 || self.to.has_room()) {
             // To read from disk between two that are written takes longer than to read all later.
             if !rows.is_in_memory() || !rows.advance() {

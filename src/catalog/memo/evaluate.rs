@@ -62,10 +62,11 @@ pub fn evaluate(
             Ok(()) => {
                 let numbers = recalling.numbers.borrow().clone();
                 let place = columns.len() - 1;
-                output.append_where(&mut rows, |row| {
+                let appended = output.append_where(&mut rows, |row| {
                     let number = row.get::<i32>(place).and_then(|n| usize::try_from(n).ok());
                     number.and_then(|n| numbers.get(n)).is_some_and(|item| !missing.contains(item))
                 });
+                appended.map_err(Stop::Flow)?;
                 due = missing;
             }
             Err(Stop::Raised(_)) if !missing.is_empty() => {}

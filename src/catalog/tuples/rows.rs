@@ -5,6 +5,7 @@ use std::ffi::CString;
 use pgrx::pg_sys;
 
 use super::c_string;
+use super::shape::check_shape;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::model::{Column, numbered};
 use crate::catalog::stream::Row;
@@ -158,23 +159,26 @@ impl Rows {
         self.row().datum(column)
     }
 
-    /// The same; its type is the one that this was declared with.
-    pub fn get<T: pgrx::FromDatum>(&self, column: usize) -> Option<T> {
+    /// The same, as a value of Rust's. Raises 42804 where its type is another.
+    pub fn get<T: pgrx::FromDatum + pgrx::IntoDatum>(&self, column: usize) -> Option<T> {
         self.row().get(column)
     }
 
     /// Adds the rows of another of the same shape.
-    pub fn append(&mut self, other: &mut Rows) {
+    pub fn append(&mut self, other: &mut Rows) -> Result<()> {
+        self.check_same(other)?;
         other.rewind();
         while other.advance() {
             // SAFETY: both slots are of the shape the store was made with.
             unsafe { pg_sys::tuplestore_puttupleslot(self.store, other.slot) };
             self.len += 1;
         }
+        Ok(())
     }
 
     /// Adds the rows of another of the same shape which `takes` takes.
-    pub fn append_where(&mut self, other: &mut Rows, takes: impl Fn(&Rows) -> bool) {
+    pub fn append_where(&mut self, other: &mut Rows, takes: impl Fn(&Rows) -> bool) -> Result<()> {
+        self.check_same(other)?;
         other.rewind();
         while other.advance() {
             if takes(other) {
@@ -183,11 +187,22 @@ impl Rows {
                 self.len += 1;
             }
         }
+        Ok(())
+    }
+
+    /// Checks that others are of the same types.
+    fn check_same(&self, other: &Rows) -> Result<()> {
+        match self.types == other.types {
+            true => Ok(()),
+            // SAFETY: both shapes live as long as their rows.
+            false => unsafe { check_shape(other.shape, self.shape) },
+        }
     }
 
     /// The rows that come next, `most` of them; the columns are those it was made with.
     pub fn take(&mut self, columns: &[RowColumn], most: usize) -> Result<Rows> {
         let mut some = Rows::new(columns)?;
+        some.check_same(self)?;
         self.move_into(&mut some, most, usize::MAX);
         Ok(some)
     }
@@ -197,6 +212,7 @@ impl Rows {
         // What a row needs beside its bytes is less than these, but for the shortest.
         let kilobytes = i32::try_from(bytes / 1024).unwrap_or(i32::MAX).saturating_mul(2);
         let mut some = Rows::within(columns, kilobytes.max(work_mem()))?;
+        some.check_same(self)?;
         self.move_into(&mut some, most, bytes);
         Ok(some)
     }
@@ -321,8 +337,14 @@ impl Rows {
         let mut datums: Vec<_> =
             values.iter().map(|v| v.unwrap_or(pg_sys::Datum::from(0usize))).collect();
         let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
-        // SAFETY: as many values as the shape has columns, by construction of the callers.
+        // SAFETY: as many values as the shape has columns, as is checked; of their types, by construction
+        // of the callers.
         unsafe {
+            let count = (*self.shape).natts.max(0) as usize;
+            if values.len() != count {
+                let given = values.len();
+                Error::internal(format!("{given} values for a row of {count} columns")).raise();
+            }
             pg_sys::tuplestore_putvalues(
                 self.store,
                 self.shape,

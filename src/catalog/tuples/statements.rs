@@ -6,22 +6,11 @@ use std::ptr;
 use pgrx::pg_sys;
 
 use super::c_string;
+use super::receiver::IntoRows;
 use super::rows::Rows;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::plans;
 use crate::catalog::sql::Arg;
-
-unsafe extern "C-unwind" {
-    // executor/tstoreReceiver.h; the same from 14 to 18, and not among pgrx's bindings.
-    fn SetTuplestoreDestReceiverParams(
-        receiver: *mut pg_sys::DestReceiver,
-        store: *mut pg_sys::Tuplestorestate,
-        context: pg_sys::MemoryContext,
-        detoast: bool,
-        target: pg_sys::TupleDesc,
-        map_failure: *const std::ffi::c_char,
-    );
-}
 
 /// One SPI connection whose statements may read named [`Rows`].
 pub struct Statements {
@@ -124,20 +113,8 @@ impl Statements {
     }
 
     fn run_into(&self, sql: &str, args: &[Arg], rows: &mut Rows, read_only: bool) -> Result<i64> {
-        // SAFETY: the receiver is freed with the context; the store lives in `rows`.
-        let count = unsafe {
-            let receiver = pg_sys::CreateDestReceiver(pg_sys::CommandDest::DestTuplestore);
-            // Sets fields alone: it cannot raise an error, and needs no guard.
-            SetTuplestoreDestReceiverParams(
-                receiver,
-                rows.store,
-                pg_sys::CurrentMemoryContext,
-                false,
-                ptr::null_mut(),
-                ptr::null(),
-            );
-            self.run(sql, args, receiver, read_only)?
-        };
+        let mut receiver = IntoRows::new(rows);
+        let count = self.run(sql, args, receiver.destination(), read_only)?;
         rows.len += count as usize;
         Ok(count)
     }
@@ -247,6 +224,12 @@ thread_local! {
 /// name or a type does not fit, and no item's data is at fault. Clears the mark.
 pub fn was_preparing() -> bool {
     PREPARING.replace(false)
+}
+
+/// Marks the error that is about to be raised as one of a statement whose rows have other types than those
+/// that are expected of it.
+pub(super) fn does_not_fit() {
+    PREPARING.set(true);
 }
 
 /// Analyses a statement. The mark stays where an error ends it.
