@@ -9,6 +9,7 @@ create table coco.flow (
   settings    jsonb not null,
   live        boolean not null default false,
   memo        regclass,
+  memo_view   regclass,
   label       text,
   batch_size  int check (batch_size > 0),
   paused      boolean not null default false,
@@ -177,12 +178,15 @@ create table coco.run_total (
 ) with (fillfactor = 50);
 comment on table coco.run_total is 'What runs of flows came to that are in coco.history no more. Written by coco''s functions and workers alone.';
 
--- By name, with schema and argument types: pg_upgrade takes no table with a column of type regprocedure.
+-- By name, with schema and argument types: pg_upgrade takes no table with a column of type regprocedure. A
+-- function of that name counts only while it belongs to the role that it belonged to when it was noted.
 create table coco.memoised (
-  function   text primary key,
-  version    text,
-  batch      text,
-  batch_size int check (batch_size > 0)
+  function    text primary key,
+  owner       regrole not null,
+  version     text,
+  batch       text,
+  batch_owner regrole,
+  batch_size  int check (batch_size > 0)
 );
 comment on table coco.memoised is 'Functions that are memoised inside flows. Written by coco''s functions alone.';
 

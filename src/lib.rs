@@ -28,7 +28,11 @@ mod in_backend;
 
 ::pgrx::pg_module_magic!(name, version);
 
-pgrx::extension_sql!("create schema coco;", name = "schema", bootstrap);
+pgrx::extension_sql!(
+    "create schema coco; create schema coco_internal;",
+    name = "schema",
+    bootstrap
+);
 pgrx::extension_sql_file!("../sql/catalog.sql", name = "catalog", requires = ["schema"]);
 pgrx::extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["catalog"]);
 pgrx::extension_sql_file!("../sql/views.sql", name = "views", requires = ["functions"]);

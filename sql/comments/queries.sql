@@ -112,7 +112,7 @@ says.$doc$;
 
 comment on function coco.memoize is $doc$Has a function be memoised inside all flows: where a flow's query, or a view that it reads, calls it, results are kept by the content of its arguments, and computed again only for other arguments or by other code. Called again it replaces version, batch and batch_size. For the function's owner and its members.
 
-function: with its argument types, 'subject(text)'. It is noted by name: one that is renamed or moved is to be memoized again.
+function: with its argument types, 'subject(text)'. coco notes its name and its owner. Memoize it again after it was renamed, moved, or given to another role: until then it is called as any other function, and coco.explain says so.
 version: any text; with another, all is computed again. For what coco does not see, such as a model's file.
 batch: a function over arrays, 'subjects_of(text[])', that computes many results at once: it takes an array for each
   argument and returns an array of the results, in the same order.

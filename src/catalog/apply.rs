@@ -17,7 +17,7 @@ use super::contested;
 use super::error::{Error, Result};
 use super::external::ledger;
 use super::failure::Refused;
-use super::memo::{self, Recalling, store};
+use super::memo::{self, Recalling, uses};
 use super::model::{Column, Flow, Source, Target, all_equal, numbered};
 use super::role::ActingAs;
 use super::sql::arg;
@@ -272,7 +272,7 @@ pub fn write(
         }
     }
     let used = match recalling {
-        Some(recalling) => Some(store::note_uses(recalling, source, batch, writers.len())?),
+        Some(recalling) => Some(uses::note_uses(recalling, source, batch, writers.len())?),
         None => None,
     };
     let _by_key = ActingAs::finding_by_key()?;
@@ -359,7 +359,7 @@ pub fn track(
     listed: &[(i32, Rows)],
     items: &Batch,
     writing: Writing,
-    used: Option<&store::Used>,
+    used: Option<&uses::Used>,
 ) -> Result<()> {
     let tracking = &source.tracking;
     let batch = numbered("b.k", source.key.len());

@@ -12,11 +12,12 @@ thread_local! {
 }
 
 /// What functions, operators, types, casts, aggregates, constraints, roles and schemas are kept in.
-const CACHES: [pg_sys::SysCacheIdentifier::Type; 9] = [
+const CACHES: [pg_sys::SysCacheIdentifier::Type; 10] = [
     pg_sys::SysCacheIdentifier::NAMESPACEOID,
     pg_sys::SysCacheIdentifier::PROCOID,
     pg_sys::SysCacheIdentifier::OPEROID,
     pg_sys::SysCacheIdentifier::TYPEOID,
+    pg_sys::SysCacheIdentifier::ENUMOID,
     pg_sys::SysCacheIdentifier::CASTSOURCETARGET,
     pg_sys::SysCacheIdentifier::AGGFNOID,
     pg_sys::SysCacheIdentifier::CONSTROID,

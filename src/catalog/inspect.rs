@@ -247,7 +247,7 @@ pub fn functions() -> Result<Vec<Memoised>> {
         drop(acting);
         let mut kept = HashMap::new();
         if let Some(table) = &flow.memo {
-            let _as = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+            let _as = ActingAs::extension_owner()?;
             let counted = sql::select(
                 &format!(
                     "select function, count(*),

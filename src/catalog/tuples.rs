@@ -1,6 +1,7 @@
 //! Rows that pass between two statements without leaving Postgres: tuplestores, which spill to
 //! disk at `work_mem`, and which a statement reads by name like a trigger's transition table.
 
+mod passed;
 mod receiver;
 mod rows;
 mod shape;

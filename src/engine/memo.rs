@@ -3,10 +3,12 @@
 //! A result is addressed by its function and by the fingerprint of its input; the input itself is then
 //! compared, so that two inputs of one fingerprint never share a result.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
+
+use super::fingerprint::Hasher;
 
 /// A memoised function of a flow, as it is now: another after it was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +20,41 @@ pub struct Place(usize);
 
 /// Bytes of a value, `None` for NULL.
 pub type Bytes = Option<Rc<[u8]>>;
+
+/// The type of a result, by a fingerprint of its definition.
+pub type ResultType = [u8; 16];
+
+/// What shows that a result is that of its input, and of which type its bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seal {
+    /// There is no result yet.
+    Open,
+    /// As the store has it; not compared with the result yet.
+    Stored(i64),
+    /// The result is known to be of this type: it was computed here, or its seal was compared.
+    Checked(ResultType),
+}
+
+/// A hash over a result, its type, and what it is the result of. A stored result whose seal is another
+/// is none: its type was defined anew, or the store was written to by another hand.
+pub fn seal(of: &ResultType, function: FunctionId, input: &[u8], result: &Bytes) -> i64 {
+    let mut hasher = Hasher::new();
+    hasher.part(of).part(&function.0.to_le_bytes()).part(input);
+    match result {
+        Some(bytes) => hasher.part(bytes),
+        None => hasher.null(),
+    };
+    let mut half = [0; 8];
+    half.copy_from_slice(&hasher.finish().0[..8]);
+    i64::from_le_bytes(half)
+}
+
+/// A result that was computed, as of its type.
+#[derive(Clone, Debug)]
+pub struct ComputedResult {
+    pub result: Bytes,
+    pub of: ResultType,
+}
 
 /// Why there is no result: the input's fault, which ends the evaluation of the items that asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +81,21 @@ pub struct Entry {
     pub fingerprint: i64,
     pub input: Rc<[u8]>,
     pub state: State,
+    pub seal: Seal,
     /// Its number in the store, once it is there.
     pub stored: Option<i64>,
+}
+
+impl Entry {
+    /// The result that is to be stored, with its seal; `None` where there is none that is believed.
+    pub fn sealed(&self) -> Option<(&Bytes, i64)> {
+        match (&self.state, &self.seal) {
+            (State::Known(result), Seal::Checked(of)) => {
+                Some((result, seal(of, self.function, &self.input, result)))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The entries that the items of a batch have asked for.
@@ -57,6 +107,8 @@ pub struct Recall {
     uses: BTreeMap<usize, BTreeSet<Place>>,
     /// Items that cannot be evaluated yet, and which call in the query has kept them from it.
     missing: BTreeMap<usize, i32>,
+    /// Entries of the store whose seal was not that of their result: they are not taken again.
+    refused: HashSet<i64>,
 }
 
 impl Recall {
@@ -67,7 +119,14 @@ impl Recall {
         });
         known.unwrap_or_else(|| {
             let input = Rc::from(input);
-            self.add(Entry { function, fingerprint, input, state: State::Asked, stored: None })
+            self.add(Entry {
+                function,
+                fingerprint,
+                input,
+                state: State::Asked,
+                seal: Seal::Open,
+                stored: None,
+            })
         })
     }
 
@@ -82,13 +141,24 @@ impl Recall {
         place
     }
 
-    /// Adds an entry of the store, or lets one that was asked for know its result.
+    /// Adds an entry of the store, or lets one that was asked for know its result. Whether its seal fits
+    /// shows when the result is used.
     pub fn load(&mut self, entry: Entry) {
+        if entry.stored.is_some_and(|id| self.refused.contains(&id)) {
+            return;
+        }
         let place = self.entry(entry.function, entry.fingerprint, &entry.input);
         if let Some(id) = entry.stored {
             self.entries[place.0].stored = Some(id);
         }
         self.settle(place, entry.state);
+        self.entries[place.0].seal = entry.seal;
+    }
+
+    /// Settles an entry with a result that was computed.
+    pub fn computed(&mut self, place: Place, kept: ComputedResult) {
+        self.settle(place, State::Known(kept.result));
+        self.entries[place.0].seal = Seal::Checked(kept.of);
     }
 
     pub fn settle(&mut self, place: Place, state: State) {
@@ -96,6 +166,26 @@ impl Recall {
             self.bytes += result.len();
         }
         self.entries[place.0].state = state;
+    }
+
+    /// The result of an entry, for a reader that takes it as of this type. A result whose seal does not fit
+    /// is forgotten: the entry is then one that is asked for, and has no result.
+    pub fn result(&mut self, place: Place, of: &ResultType) -> Option<Bytes> {
+        let entry = &mut self.entries[place.0];
+        let State::Known(result) = &entry.state else { return None };
+        let fits = match entry.seal {
+            Seal::Checked(known) => known == *of,
+            Seal::Stored(stored) => stored == seal(of, entry.function, &entry.input, result),
+            Seal::Open => false,
+        };
+        if fits {
+            entry.seal = Seal::Checked(*of);
+            return Some(result.clone());
+        }
+        self.refused.extend(entry.stored.take());
+        entry.seal = Seal::Open;
+        entry.state = State::Asked;
+        None
     }
 
     pub fn get(&self, place: Place) -> &Entry {
@@ -129,7 +219,9 @@ impl Recall {
 
     /// What is known, and not in the store.
     pub fn unstored(&self) -> Vec<Place> {
-        let known = |e: &Entry| e.stored.is_none() && matches!(e.state, State::Known(_));
+        let known = |e: &Entry| {
+            e.stored.is_none() && matches!((&e.state, e.seal), (State::Known(_), Seal::Checked(_)))
+        };
         let places = self.entries.iter().enumerate().filter(|(_, e)| known(e));
         places.map(|(n, _)| Place(n)).collect()
     }
@@ -159,7 +251,7 @@ impl Recall {
     }
 
     pub fn clear(&mut self) {
-        *self = Recall::default();
+        *self = Recall { refused: std::mem::take(&mut self.refused), ..Recall::default() };
     }
 }
 
@@ -204,8 +296,25 @@ mod tests {
 
     const F: FunctionId = FunctionId(1);
 
+    const TEXT: ResultType = [1; 16];
+    const OTHER: ResultType = [2; 16];
+
+    fn bytes(text: &str) -> Bytes {
+        Some(Rc::from(text.as_bytes()))
+    }
+
+    fn computed(text: &str, of: ResultType) -> ComputedResult {
+        ComputedResult { result: bytes(text), of }
+    }
+
     fn known(text: &str) -> State {
-        State::Known(Some(Rc::from(text.as_bytes())))
+        State::Known(bytes(text))
+    }
+
+    fn stored(id: i64, input: &str, result: Bytes, seal: i64) -> Entry {
+        let (state, seal) = (State::Known(result), Seal::Stored(seal));
+        let input = Rc::from(input.as_bytes());
+        Entry { function: F, fingerprint: 1, input, state, seal, stored: Some(id) }
     }
 
     #[test]
@@ -246,18 +355,53 @@ mod tests {
         let mut recall = Recall::default();
         let a = recall.entry(F, 1, b"a");
         assert!(recall.unstored().is_empty());
-        recall.settle(a, known("A"));
+        recall.computed(a, computed("A", TEXT));
         assert_eq!(recall.unstored(), [a]);
         recall.stored(&[(a, 12)]);
         assert!(recall.unstored().is_empty());
-        let input = Rc::from(&b"b"[..]);
-        recall.load(Entry {
-            function: F,
-            fingerprint: 2,
-            input,
-            state: known("B"),
-            stored: Some(3),
-        });
+        recall.load(stored(3, "b", bytes("B"), 0));
         assert!(recall.unstored().is_empty() && recall.bytes() > 0);
+    }
+
+    #[test]
+    fn a_stored_result_is_taken_only_under_its_seal() {
+        let right = |result: &Bytes| seal(&TEXT, F, b"a", result);
+        for (result, sealed, of, taken) in [
+            (bytes("A"), right(&bytes("A")), TEXT, true),
+            (None, right(&None), TEXT, true),
+            // Of another type, of another result, of none, of another input, of another function.
+            (bytes("A"), right(&bytes("A")), OTHER, false),
+            (bytes("A"), right(&bytes("B")), TEXT, false),
+            (None, right(&bytes("A")), TEXT, false),
+            (bytes(""), right(&None), TEXT, false),
+            (bytes("A"), seal(&TEXT, F, b"b", &bytes("A")), TEXT, false),
+            (bytes("A"), seal(&TEXT, FunctionId(2), b"a", &bytes("A")), TEXT, false),
+        ] {
+            let mut recall = Recall::default();
+            recall.load(stored(7, "a", result.clone(), sealed));
+            let place = recall.entry(F, 1, b"a");
+            let found = recall.result(place, &of);
+            assert_eq!(found, taken.then_some(result.clone()));
+            if taken {
+                assert_eq!(recall.result(place, &TEXT), Some(result));
+                continue;
+            }
+            // It is asked for anew, is not taken again, and what is computed is stored as a new one.
+            assert_eq!(recall.get(place).state, State::Asked);
+            recall.load(stored(7, "a", result, sealed));
+            assert_eq!(recall.get(place).state, State::Asked);
+            recall.computed(place, computed("A", of));
+            assert_eq!(recall.unstored(), [place]);
+            assert_eq!(recall.result(place, &of), Some(bytes("A")));
+        }
+    }
+
+    #[test]
+    fn a_result_is_not_read_as_of_another_type_than_it_was_computed_as() {
+        let mut recall = Recall::default();
+        let a = recall.entry(F, 1, b"a");
+        recall.computed(a, computed("A", TEXT));
+        assert_eq!(recall.result(a, &OTHER), None);
+        assert_eq!(recall.get(a).state, State::Asked);
     }
 }

@@ -71,7 +71,9 @@ pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
         "select c.oid::regclass::text
            from (select query_view as view from coco.target where flow = $1
                   union all
-                 select unnest(array[expressions, affects_view]) from coco.source where flow = $1) as v
+                 select unnest(array[expressions, affects_view]) from coco.source where flow = $1
+                  union all
+                 select memo_view from coco.flow where flow = $1) as v
            join pg_class c on c.oid = v.view",
     )?;
     let tracking = names(

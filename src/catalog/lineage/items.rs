@@ -13,7 +13,7 @@ use crate::catalog::compose::tracking_keys;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::model::{Flow, Source, Target, all_equal};
 use crate::catalog::ready;
-use crate::catalog::role::{self, ActingAs, Settings};
+use crate::catalog::role::{self, ActingAs};
 use crate::catalog::sql::{self, arg, ident, literal};
 use crate::catalog::verify;
 
@@ -306,7 +306,7 @@ fn memo(flow: &Flow, entries: Vec<i64>) -> Result<Value> {
     let Some(table) = flow.memo.as_ref().filter(|_| !entries.is_empty()) else {
         return Ok(json!([]));
     };
-    let acting = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+    let acting = ActingAs::extension_owner()?;
     by_indexes(&acting)?;
     let used = sql::select(
         &format!(

@@ -1,13 +1,15 @@
 //! A call of a memoised function, as the planner was given it: `coco.recall(item, function, call,
 //! arguments…)`.
 
+use std::rc::Rc;
+
 use pgrx::PgList;
 use pgrx::pg_sys;
 
-use super::codec::Codec;
 use super::fmgr;
 use super::recalling::{self, Arguments, Missing, Recalling};
 use super::store;
+use crate::catalog::codec::Codec;
 use crate::catalog::datum::{self, By};
 use crate::catalog::error::{Error, Result};
 use crate::catalog::sql::{self, arg};
@@ -29,7 +31,10 @@ struct Site {
     /// Bytes that tell calls of one function apart which are not the same: of other types, or under
     /// another collation.
     kind: Vec<u8>,
-    result: Codec,
+    /// The types of the arguments, and that of the result.
+    types: Rc<[pg_sys::Oid]>,
+    result: pg_sys::Oid,
+    codec: Codec,
     /// The function itself.
     own: pg_sys::FmgrInfo,
 }
@@ -121,15 +126,15 @@ impl Site {
 
             let mut kind = Vec::new();
             let mut arguments = Vec::new();
-            for n in OWN..count {
-                let type_oid = pg_sys::get_fn_expr_argtype(info, n as i32);
+            let types: Rc<[pg_sys::Oid]> =
+                (OWN..count).map(|n| pg_sys::get_fn_expr_argtype(info, n as i32)).collect();
+            for type_oid in types.iter().copied() {
                 let (mut length, mut by_value) = (0i16, false);
                 pg_sys::get_typlenbyval(type_oid, &mut length, &mut by_value);
                 arguments.push(Argument { by: datum::by(type_oid), by_value, length });
             }
             if is_polymorphic(function) {
-                for n in OWN..count {
-                    let type_oid = pg_sys::get_fn_expr_argtype(info, n as i32);
+                for type_oid in types.iter().copied() {
                     let name = pg_sys::format_type_be_qualified(type_oid);
                     kind.extend(std::ffi::CStr::from_ptr(name).to_bytes_with_nul());
                 }
@@ -146,7 +151,9 @@ impl Site {
                 strict: own.fn_strict,
                 arguments,
                 kind,
-                result: Codec::of((*call).funcresulttype),
+                types,
+                result: (*call).funcresulttype,
+                codec: Codec::of((*call).funcresulttype, context)?,
                 own,
             })
         }
@@ -184,15 +191,21 @@ impl Site {
                 recall.settle(place, State::Absent);
             }
         }
-        let state = recalling.recall.borrow().get(place).state.clone();
-        match state {
-            State::Known(bytes) => {
-                if let Some(item) = item {
-                    recalling.recall.borrow_mut().used(item, place);
-                }
-                // SAFETY: results of a function are written and read as of one type.
-                Ok(bytes.map(|b| unsafe { self.result.read(&b) }))
+        let known = recalling.recall.borrow_mut().result(place, &self.codec.kind().0);
+        if let Some(result) = known {
+            if let Some(item) = item {
+                recalling.recall.borrow_mut().used(item, place);
             }
+            // SAFETY: in the transaction of the call.
+            return result.map(|bytes| unsafe { self.codec.read(&bytes) }).transpose();
+        }
+        let state = match recalling.recall.borrow().get(place).state.clone() {
+            // What was known was not to be believed.
+            State::Asked if recalling.missing == Missing::Computes => State::Absent,
+            state => state,
+        };
+        match state {
+            State::Known(_) => Err(Error::internal("a result is there and was not taken")),
             State::Failed(fault) => Err(raised(fault)),
             State::Absent => {
                 let began = std::time::Instant::now();
@@ -201,20 +214,20 @@ impl Site {
                 // SAFETY: the function's own arguments.
                 let value = unsafe { self.compute(fcinfo, own) };
                 // SAFETY: of the type that it returns.
-                let bytes = unsafe { self.result.write(value) };
+                let kept = unsafe { self.codec.keep(value) };
                 recalling.count(
                     id,
                     Stats {
                         errors: -1,
                         misses: 1,
                         requests: 1,
-                        bytes: bytes.as_ref().map_or(0, |b| b.len() as i64),
+                        bytes: kept.result.as_ref().map_or(0, |b| b.len() as i64),
                         micros: began.elapsed().as_micros() as i64,
                         ..Stats::default()
                     },
                 );
                 let mut recall = recalling.recall.borrow_mut();
-                recall.settle(place, State::Known(bytes));
+                recall.computed(place, kept);
                 if let Some(item) = item {
                     recall.used(item, place);
                 }
@@ -249,7 +262,7 @@ impl Site {
             // SAFETY: the arguments are of the types that were looked up.
             .map(|(a, v)| v.map(|v| unsafe { recalling.copy(v, a.by_value, a.length) }))
             .collect();
-        let arguments = Arguments { values, result: self.result };
+        let arguments = Arguments { values, types: Rc::clone(&self.types), result: self.result };
         recalling.asked.borrow_mut().insert(place, arguments);
     }
 

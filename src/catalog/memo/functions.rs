@@ -16,7 +16,10 @@ pub enum Kind {
     Plain,
     /// Many inputs at a time, by a function over arrays.
     Batch {
+        /// The function; none where it does not exist any more.
         function: pg_sys::Oid,
+        /// Whose it was when it was noted.
+        owner: pg_sys::Oid,
         size: i32,
     },
     /// Many inputs at a time, by a provider over the network.
@@ -60,13 +63,18 @@ with recursive reached(oid) as (
     join pg_catalog.pg_rewrite r on r.ev_class = v.oid
     join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid
      and d.refclassid = 'pg_catalog.pg_proc'::regclass
-)
-select p.oid, p.oid::regprocedure::text, m.version, to_regprocedure(m.batch)::oid, m.batch_size,
+)";
+
+/// Of those, the ones that are memoised; a function counts while it belongs to the role that it belonged to.
+const MEMOISED: &str = "
+select p.oid, p.oid::regprocedure::text, m.version,
+       case when m.batch is not null then coalesce(to_regprocedure(m.batch)::oid, 0) end,
+       m.batch_owner::oid, m.batch_size,
        case when p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
             then p.proname::text end
   from called c
   join pg_catalog.pg_proc p on p.oid = c.oid
-  left join coco.memoised m on m.function = p.oid::regprocedure::text
+  left join coco.memoised m on m.function = p.oid::regprocedure::text and m.owner = p.proowner
  where m.function is not null
     or p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
  order by 2";
@@ -75,24 +83,43 @@ struct Found {
     oid: pg_sys::Oid,
     name: String,
     version: Option<String>,
-    batch: Option<(pg_sys::Oid, i32)>,
+    batch: Option<Kind>,
     provided: Option<String>,
 }
 
 /// The memoised functions that the queries behind these views call.
 pub fn called(views: &[pg_sys::Oid]) -> Result<Vec<Rc<Function>>> {
     let _as = ActingAs::extension_owner()?;
-    let found = sql::select(CALLED, &[arg(views.to_vec())], |r| {
-        let batch = r.get::<pg_sys::Oid>(4)?.zip(r.get::<i32>(5)?);
+    let found = sql::select(&format!("{CALLED}{MEMOISED}"), &[arg(views.to_vec())], |r| {
+        let batch = match (r.get::<pg_sys::Oid>(4)?, r.get::<i32>(6)?) {
+            (Some(function), Some(size)) => {
+                let owner = r.get::<pg_sys::Oid>(5)?.unwrap_or(pg_sys::InvalidOid);
+                Some(Kind::Batch { function, owner, size })
+            }
+            _ => None,
+        };
         Ok(Found {
             oid: sql::required(r, 1)?,
             name: sql::required(r, 2)?,
             version: r.get(3)?,
             batch,
-            provided: r.get(6)?,
+            provided: r.get(7)?,
         })
     })?;
     found.into_iter().map(|found| function(found).map(Rc::new)).collect()
+}
+
+/// Functions that these views call and that were memoised while they belonged to another role: they are
+/// not memoised any more.
+pub fn of_another_owner(views: &[pg_sys::Oid]) -> Result<Vec<String>> {
+    let _as = ActingAs::extension_owner()?;
+    let another = "
+select m.function
+  from called c
+  join pg_catalog.pg_proc p on p.oid = c.oid
+  join coco.memoised m on m.function = p.oid::regprocedure::text and m.owner <> p.proowner
+ order by 1";
+    sql::select(&format!("{CALLED}{another}"), &[arg(views.to_vec())], |r| sql::required(r, 1))
 }
 
 /// The names of those functions that are not memoised inside flows.
@@ -101,7 +128,7 @@ pub fn not_memoised(all: Vec<pg_sys::Oid>) -> Result<Vec<String>> {
     sql::select(
         "select distinct p.proname::text
            from pg_catalog.pg_proc p
-           left join coco.memoised m on m.function = p.oid::regprocedure::text
+           left join coco.memoised m on m.function = p.oid::regprocedure::text and m.owner = p.proowner
           where p.oid = any ($1) and m.function is null
             and not (p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post'))
           order by 1",
@@ -115,14 +142,16 @@ fn function(found: Found) -> Result<Function> {
         (Some("embed"), _) => Kind::Embed,
         (Some("generate"), _) => Kind::Generate,
         (Some(_), _) => Kind::Post,
-        (None, Some((function, size))) => Kind::Batch { function, size },
+        (None, Some(batch)) => batch,
         (None, None) => Kind::Plain,
     };
     // What a provider returns does not depend on coco's own version.
     let mut of = vec![];
     if !kind.is_provided() {
         of.push(found.oid);
-        of.extend(found.batch.map(|(batch, _)| batch));
+        if let Kind::Batch { function, .. } = kind {
+            of.push(function);
+        }
     }
     let fingerprint = logic::of_functions(&of, &found.name, found.version.as_deref())?;
     Ok(Function { oid: found.oid, name: found.name, kind, fingerprint })

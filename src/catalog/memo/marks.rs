@@ -59,7 +59,7 @@ pub fn mark(function: pg_sys::Oid, version: Option<&str>, batch: Option<Batch>) 
         )));
     }
     let refused = match (own.kind.as_str(), own.set) {
-        ("f", false) if own.result == pg_sys::RECORDOID => {
+        ("f", false) if [pg_sys::RECORDOID, pg_sys::RECORDARRAYOID].contains(&own.result) => {
             Some("It returns a record: have it return a composite type or jsonb.")
         }
         ("f", true) => Some("It returns a set: have it return an array or jsonb, and unnest that."),
@@ -74,20 +74,23 @@ pub fn mark(function: pg_sys::Oid, version: Option<&str>, batch: Option<Batch>) 
         )
         .detail(why));
     }
-    let batch_name = match &batch {
+    let over = match &batch {
         Some(batch) => Some(check_batch(&own, batch)?),
         None => None,
     };
     let _as = ActingAs::extension_owner()?;
     sql::execute(
-        "insert into coco.memoised (function, version, batch, batch_size)
-         values ($1, $2, $3, $4)
+        "insert into coco.memoised (function, owner, version, batch, batch_owner, batch_size)
+         values ($1, $2, $3, $4, $5, $6)
          on conflict (function) do update
-            set version = excluded.version, batch = excluded.batch, batch_size = excluded.batch_size",
+            set owner = excluded.owner, version = excluded.version, batch = excluded.batch,
+                batch_owner = excluded.batch_owner, batch_size = excluded.batch_size",
         &[
             arg(own.name),
+            arg(own.owner),
             arg(version),
-            arg(batch_name),
+            arg(over.as_ref().map(|o| o.name.as_str())),
+            arg(over.as_ref().map(|o| o.owner)),
             arg(batch.as_ref().map(|b| b.size)),
         ],
     )?;
@@ -105,8 +108,8 @@ fn check_owner(own: &Shape) -> Result<()> {
     }
 }
 
-/// Checks that one is a batch function of the other; returns its name.
-fn check_batch(own: &Shape, batch: &Batch) -> Result<String> {
+/// Checks that one is a batch function of the other, and this user's; returns what it is.
+fn check_batch(own: &Shape, batch: &Batch) -> Result<Shape> {
     let over = shape(batch.function)?;
     check_owner(&over)?;
     if batch.size < 1 {
@@ -115,6 +118,26 @@ fn check_batch(own: &Shape, batch: &Batch) -> Result<String> {
             batch.size
         )));
     }
+    check_fits(own, &over)?;
+    Ok(over)
+}
+
+/// A batch function that fits: whose it is, and the types of which it takes arrays and returns one.
+pub struct Fitting {
+    pub owner: pg_sys::Oid,
+    pub arguments: Vec<pg_sys::Oid>,
+    pub result: pg_sys::Oid,
+}
+
+/// Looks whether one function is, as both are now, a batch function of the other.
+pub fn fitting(function: pg_sys::Oid, batch: pg_sys::Oid) -> Result<Fitting> {
+    let (own, over) = (shape(function)?, shape(batch)?);
+    check_fits(&own, &over)?;
+    Ok(Fitting { owner: over.owner, arguments: own.arguments, result: own.result })
+}
+
+fn check_fits(own: &Shape, over: &Shape) -> Result<()> {
+    // SAFETY: a look-up of the system catalogs in a transaction.
     let array_of = |t: pg_sys::Oid| unsafe { pg_sys::get_array_type(t) };
     let arrays: Vec<pg_sys::Oid> = own.arguments.iter().map(|t| array_of(*t)).collect();
     let fits = over.arguments == arrays
@@ -123,7 +146,7 @@ fn check_batch(own: &Shape, batch: &Batch) -> Result<String> {
         && !over.set
         && !arrays.contains(&pg_sys::InvalidOid);
     match fits {
-        true => Ok(over.name),
+        true => Ok(()),
         false => Err(Error::new(
             PgSqlErrorCode::ERRCODE_INVALID_FUNCTION_DEFINITION,
             format!("function {} is no batch function of {}", over.name, own.name),

@@ -3,10 +3,10 @@
 //!
 //! `rewrite` has a query's calls go by way of `call`, which finds what `recalling` holds and notes what
 //! it does not; `evaluate` evaluates a batch until nothing is missing, `resolve` gets what is, and
-//! `store` keeps it.
+//! `store` keeps it, in the table that `table` makes; `uses` counts which items use it.
 
+mod batch_call;
 pub mod call;
-pub mod codec;
 mod evaluate;
 mod fmgr;
 pub mod functions;
@@ -17,6 +17,8 @@ pub mod resolve;
 pub mod rewrite;
 pub mod spending;
 pub mod store;
+mod table;
+pub mod uses;
 
 pub use evaluate::evaluate;
 pub use recalling::{Missing, Recalling};
@@ -37,7 +39,7 @@ pub fn of_update(flow: &Flow, since: Option<i64>) -> Result<Option<Rc<Recalling>
     if flow.memoised.is_empty() && flow.memo.is_none() {
         return Ok(None);
     }
-    let table = store::make(flow)?;
+    let table = table::make(flow)?;
     let known = store::known(flow, true)?;
     let recalling =
         Recalling::new(flow, known, store::recall()?, Some(table), since, Missing::Suspends);
@@ -59,7 +61,7 @@ pub fn of_look(flow: &Flow) -> Result<Option<Rc<Recalling>>> {
 pub fn begin(recalling: &Recalling, source: &Source, batch: &Batch) -> Result<()> {
     end(recalling)?;
     let used = match batch.items.iter().any(|i| i.tracked && i.action == Action::Evaluate) {
-        true => store::used_by(recalling, source, batch)?,
+        true => uses::used_by(recalling, source, batch)?,
         false => vec![],
     };
     let mut recall = recalling.recall.borrow_mut();

@@ -10,13 +10,14 @@ use pgrx::{FromDatum, JsonB, pg_sys};
 
 use super::functions::{Function, Kind};
 use super::recalling::{Arguments, Recalling};
-use super::resolve::{self, Asked, bytes_of, settle};
+use super::resolve::{self, Asked, settle};
 use super::spending;
+use crate::catalog::codec::Codec;
 use crate::catalog::datum;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::subtransaction;
 use crate::engine::delivery::Trouble;
-use crate::engine::memo::{Bytes, Fault, FunctionId, Place, Stats};
+use crate::engine::memo::{ComputedResult, Fault, FunctionId, Place, Stats};
 use crate::engine::options::Access;
 use crate::engine::provider::{Answer, Job, Outcome, Task};
 
@@ -43,7 +44,7 @@ struct Group {
     job: Job,
     function: FunctionId,
     places: Vec<Place>,
-    codec: super::codec::Codec,
+    codec: Codec,
 }
 
 /// Has providers answer what was asked of these functions. What they answer is settled also where
@@ -68,7 +69,9 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
                     let (server, access) = (asking.reach)(&task, server.as_deref(), owner)?;
                     let budget = spending::left(&server, &access)?;
                     let job = Job { server, task, access, inputs: vec![], budget };
-                    let codec = arguments.result;
+                    // SAFETY: in a transaction; the groups do not outlive this call.
+                    let codec =
+                        unsafe { Codec::of(arguments.result, pg_sys::CurrentMemoryContext)? };
                     room.insert(Group { job, function: *id, places: vec![], codec })
                 }
             };
@@ -76,10 +79,10 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
             group.places.push(*place);
         }
     }
-    let groups: Vec<Group> = groups.into_values().collect();
+    let mut groups: Vec<Group> = groups.into_values().collect();
     let outcomes = (asking.ask)(groups.iter().map(|g| g.job.clone()).collect())?;
     let mut trouble = None;
-    for (group, outcome) in groups.iter().zip(outcomes) {
+    for (group, outcome) in groups.iter_mut().zip(outcomes) {
         spending::note(&group.job.server, Some(recalling.flow), &outcome.usage)?;
         resolve::spent(recalling, &group.job.server, outcome.usage);
         recalling.count(
@@ -97,7 +100,7 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
         for (place, answer) in group.places.iter().zip(outcome.answers) {
             let result = match answer {
                 None => continue,
-                Some(Ok(answer)) => bytes(group.codec, answer, is_json),
+                Some(Ok(answer)) => kept(&mut group.codec, answer, is_json),
                 Some(Err(refusal)) => Err(fault(&refusal.sqlstate, refusal.message)),
             };
             settle(recalling, *place, result);
@@ -155,19 +158,19 @@ fn fault(sqlstate: &str, message: String) -> Fault {
     Fault { sqlstate: sqlstate.to_owned(), message, detail: None, hint: None }
 }
 
-fn bytes(
-    codec: super::codec::Codec,
+fn kept(
+    codec: &mut Codec,
     answer: Answer,
     is_json: bool,
-) -> std::result::Result<Bytes, Fault> {
+) -> std::result::Result<ComputedResult, Fault> {
     match answer {
-        Answer::Embedding(numbers) => Ok(bytes_of(codec, numbers)),
+        Answer::Embedding(numbers) => Ok(resolve::kept(codec, numbers)),
         Answer::Text(text) if is_json => match CString::new(text) {
             // SAFETY: of the function's result type.
-            Ok(text) => Ok(unsafe { codec.write(Some(datum::jsonb(&text))) }),
+            Ok(text) => Ok(unsafe { codec.keep(Some(datum::jsonb(&text))) }),
             Err(_) => Err(fault("22P05", "the answer has a NUL byte".to_owned())),
         },
-        Answer::Text(text) => Ok(bytes_of(codec, text)),
+        Answer::Text(text) => Ok(resolve::kept(codec, text)),
     }
 }
 

@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use pgrx::pg_sys;
 
-use super::codec::Codec;
 use super::functions::Function;
 use crate::catalog::model::Flow;
 use crate::catalog::planning;
@@ -58,7 +57,9 @@ pub struct Known {
 #[derive(Clone, Debug)]
 pub struct Arguments {
     pub values: Vec<Option<pg_sys::Datum>>,
-    pub result: Codec,
+    /// The types of the values, and that of the result.
+    pub types: Rc<[pg_sys::Oid]>,
+    pub result: pg_sys::Oid,
 }
 
 thread_local! {

@@ -5,18 +5,20 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
-use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
+use pgrx::{IntoDatum, pg_sys};
 
+use super::batch_call::BatchCall;
 use super::call::may_execute;
 use super::functions::{Function, Kind};
 use super::provided;
 use super::recalling::{Arguments, Recalling};
-use super::{fmgr, store};
+use super::store;
+use crate::catalog::codec::Codec;
 use crate::catalog::error::{Error, Result};
-use crate::catalog::subtransaction::{Raised, subtransaction};
+use crate::catalog::subtransaction::{self, Raised, subtransaction};
 use crate::catalog::tuples::OneSnapshot;
 use crate::engine::isolate::{Attempt, isolate};
-use crate::engine::memo::{Bytes, Entry, Fault, FunctionId, Place, State, Stats};
+use crate::engine::memo::{ComputedResult, Entry, Fault, FunctionId, Place, State, Stats};
 use crate::engine::provider::Usage;
 
 /// What a function was asked, and is not in the store.
@@ -77,8 +79,9 @@ pub fn resolve(recalling: &Recalling) -> Result<()> {
                 let mut recall = recalling.recall.borrow_mut();
                 asked.iter().for_each(|(place, _)| recall.settle(*place, State::Absent));
             }
-            Kind::Batch { function: batch, size } => {
-                in_batches(recalling, id, &function, batch, size.max(1) as usize, &asked)?;
+            Kind::Batch { function: batch, owner, size } => {
+                let called = Called { batch, owner, size: size.max(1) as usize };
+                in_batches(recalling, id, &function, &called, &asked)?;
             }
             Kind::Embed | Kind::Generate | Kind::Post => provided.push((id, function, asked)),
         }
@@ -91,21 +94,24 @@ pub fn resolve(recalling: &Recalling) -> Result<()> {
 }
 
 /// Notes a result, or why there is none.
-pub fn settle(recalling: &Recalling, place: Place, result: std::result::Result<Bytes, Fault>) {
+pub fn settle(
+    recalling: &Recalling,
+    place: Place,
+    result: std::result::Result<ComputedResult, Fault>,
+) {
     let mut recall = recalling.recall.borrow_mut();
     let function = recall.get(place).function;
-    let state = match result {
-        Ok(bytes) => {
-            let length = bytes.as_ref().map_or(0, |b| b.len() as i64);
+    match result {
+        Ok(kept) => {
+            let length = kept.result.as_ref().map_or(0, |b| b.len() as i64);
             recalling.count(function, Stats { misses: 1, bytes: length, ..Stats::default() });
-            State::Known(bytes)
+            recall.computed(place, kept);
         }
         Err(fault) => {
             recalling.count(function, Stats { errors: 1, ..Stats::default() });
-            State::Failed(fault)
+            recall.settle(place, State::Failed(fault));
         }
-    };
-    recall.settle(place, state);
+    }
     let entry = recall.get(place).clone();
     if let (true, State::Known(_), Some(function)) =
         (WATCHED.get(), &entry.state, recalling.function(function))
@@ -139,23 +145,37 @@ pub fn rolled_back() -> Done {
     DONE.take()
 }
 
+/// How a batch function is called.
+struct Called {
+    batch: pg_sys::Oid,
+    owner: pg_sys::Oid,
+    size: usize,
+}
+
 fn in_batches(
     recalling: &Recalling,
     id: FunctionId,
     function: &Rc<Function>,
-    batch: pg_sys::Oid,
-    size: usize,
+    called: &Called,
     asked: &Asked,
 ) -> Result<()> {
-    may_execute(batch)?;
-    for asked in asked.chunks(size) {
+    let batch = match BatchCall::of(function, called.batch, called.owner) {
+        Ok(batch) => batch,
+        Err(error) => {
+            let fault = fault(error);
+            asked.iter().for_each(|(place, _)| settle(recalling, *place, Err(fault.clone())));
+            return Ok(());
+        }
+    };
+    may_execute(called.batch)?;
+    for asked in asked.chunks(called.size) {
         let began = Instant::now();
         let mut requests = 0;
         let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
             pgrx::check_for_interrupts!();
             requests += 1;
             let part = &asked[range];
-            let work = || call(function, batch, part).map_err(Stop::Flow);
+            let work = || batch.call(function, part).map_err(Stop::Returned);
             match subtransaction(work, Stop::Raised) {
                 Ok(results) => {
                     for ((place, _), result) in part.iter().zip(results) {
@@ -164,7 +184,14 @@ fn in_batches(
                     Ok(Attempt::Done)
                 }
                 Err(Stop::Raised(raised)) => Ok(Attempt::Failed(raised)),
-                Err(Stop::Flow(error)) => Err(error),
+                // Whatever the inputs are: to call it for fewer of them is of no use.
+                Err(Stop::Returned(error)) => {
+                    let fault = fault(error);
+                    part.iter().for_each(|(place, _)| {
+                        settle(recalling, *place, Err(fault.clone()));
+                    });
+                    Ok(Attempt::Done)
+                }
             }
         };
         isolate(0..asked.len(), &mut attempt, &mut |n, raised| {
@@ -185,98 +212,22 @@ fn in_batches(
 
 enum Stop {
     Raised(Raised),
-    Flow(Error),
+    /// What the function returned is not what it has to return.
+    Returned(Error),
 }
 
-/// Calls a function over arrays with all inputs at once.
-fn call(
-    function: &Function,
-    batch: pg_sys::Oid,
-    asked: &[(Place, Arguments)],
-) -> Result<Vec<Bytes>> {
-    let Some((_, first)) = asked.first() else { return Ok(vec![]) };
-    let codec = first.result;
-    // SAFETY: the batch function was checked to take an array for each argument of the function and to
-    // return an array of its results; arrays are made of the arguments' own types.
-    unsafe {
-        let mut types = std::ptr::null_mut();
-        let mut count = 0;
-        pg_sys::get_func_signature(batch, &mut types, &mut count);
-        let types = std::slice::from_raw_parts(types, count.max(0) as usize);
-        let mut arrays = Vec::new();
-        for (n, array) in types.iter().enumerate() {
-            let element = pg_sys::get_element_type(*array);
-            let values: Vec<_> =
-                asked.iter().map(|(_, a)| a.values.get(n).copied().flatten()).collect();
-            arrays.push(Some(make_array(element, &values)));
-        }
-        let mut info = pg_sys::FmgrInfo::default();
-        pg_sys::fmgr_info(batch, &mut info);
-        let result = fmgr::invoke(&mut info, pg_sys::DEFAULT_COLLATION_OID, &arrays);
-        let results = match result {
-            None => vec![],
-            Some(array) => elements(codec.type_oid(), array),
-        };
-        if results.len() != asked.len() {
-            return Err(Error::new(
-                PgSqlErrorCode::ERRCODE_E_R_I_E_SRF_PROTOCOL_VIOLATED,
-                format!(
-                    "the batch function of {} returned {} results for {} inputs",
-                    function.name,
-                    results.len(),
-                    asked.len()
-                ),
-            )
-            .hint("It has to return an array with one result for each input, in their order."));
-        }
-        Ok(results.into_iter().map(|value| codec.write(value)).collect())
-    }
-}
-
-unsafe fn make_array(element: pg_sys::Oid, values: &[Option<pg_sys::Datum>]) -> pg_sys::Datum {
-    unsafe {
-        let (mut length, mut by_value, mut align) = (0i16, false, 0);
-        pg_sys::get_typlenbyvalalign(element, &mut length, &mut by_value, &mut align);
-        let mut datums: Vec<_> =
-            values.iter().map(|v| v.unwrap_or(pg_sys::Datum::from(0usize))).collect();
-        let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
-        let (mut counts, mut from) = ([values.len() as i32], [1i32]);
-        pg_sys::Datum::from(pg_sys::construct_md_array(
-            datums.as_mut_ptr(),
-            nulls.as_mut_ptr(),
-            1,
-            counts.as_mut_ptr(),
-            from.as_mut_ptr(),
-            element,
-            i32::from(length),
-            by_value,
-            align,
-        ))
-    }
-}
-
-unsafe fn elements(element: pg_sys::Oid, array: pg_sys::Datum) -> Vec<Option<pg_sys::Datum>> {
-    unsafe {
-        let (mut length, mut by_value, mut align) = (0i16, false, 0);
-        pg_sys::get_typlenbyvalalign(element, &mut length, &mut by_value, &mut align);
-        let plain = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-        let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-        pg_sys::deconstruct_array(
-            plain,
-            element,
-            i32::from(length),
-            by_value,
-            align,
-            &mut values,
-            &mut nulls,
-            &mut count,
-        );
-        (0..count.max(0) as usize).map(|n| (!*nulls.add(n)).then_some(*values.add(n))).collect()
-    }
-}
-
-/// A value of Rust's as a result's bytes.
-pub fn bytes_of<T: IntoDatum>(codec: super::codec::Codec, value: T) -> Bytes {
+/// A value of Rust's as a result.
+pub fn kept<T: IntoDatum>(codec: &mut Codec, value: T) -> ComputedResult {
     // SAFETY: the caller's value is of the function's result type.
-    unsafe { codec.write(value.into_datum()) }
+    unsafe { codec.keep(value.into_datum()) }
+}
+
+/// An error as what an input is to blame for.
+fn fault(error: Error) -> Fault {
+    Fault {
+        sqlstate: subtransaction::sqlstate(error.code as i32),
+        message: error.message,
+        detail: error.detail,
+        hint: error.hint,
+    }
 }

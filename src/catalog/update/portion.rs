@@ -120,7 +120,7 @@ impl Run<'_> {
         let head = serde_json::to_vec(&head).map_err(|e| Error::internal(e.to_string()))?;
         let mut bytes = (head.len() as u32).to_ne_bytes().to_vec();
         bytes.extend(head);
-        keys.write_to(&mut bytes);
+        keys.write_to(&key_columns(source), &mut bytes)?;
         Ok(bytes)
     }
 }
