@@ -207,7 +207,7 @@ fn refuses_the_batch_function(db: &mut TestDb, id: i32, made: &str, said: &str) 
     assert!(counts.failed > 0 && !errors.is_empty(), "{made}: {counts:?}");
     assert!(errors.iter().all(|e| e.contains(said)), "{made}: {errors:?}");
     db.run(&format!(
-        "delete from d where id = {id}; drop function if exists g(text[]);
+        "delete from d where id = {id}; drop routine if exists g(text[]);
          create function g(text[]) returns text[] language sql immutable as 'select $1'"
     ));
     assert_eq!(db.update("x", "normal")[0].failed, 0, "{made}");
@@ -224,7 +224,8 @@ fn a_batch_function_that_became_another_is_not_called() {
         (format!("{again} text language sql immutable as 'select $1[1]'"), "is no batch function"),
         (format!("{again} setof text[] language sql immutable as 'select $1'"), "is no batch function"),
         ("drop function g(text[])".to_owned(), "does not exist any more"),
-        ("drop function g(text[]); create procedure g(text[]) language sql as 'select 1'".to_owned(), "g"),
+        ("drop function g(text[]); create procedure g(text[]) language sql as 'select 1'".to_owned(),
+         "is no batch function"),
         (format!("{again} text[] language sql immutable as 'select array[$1, $1]'"), "2 dimensions"),
         (format!("{again} text[] language sql immutable as 'select $1 || array[''x'']'"),
          "returned 2 results for 1 inputs"),
@@ -234,7 +235,6 @@ fn a_batch_function_that_became_another_is_not_called() {
     .enumerate()
     {
         refuses_the_batch_function(&mut db, 10 + n as i32, &made, said);
-        db.run("drop procedure if exists g(text[])");
     }
 }
 

@@ -14,6 +14,7 @@ use pgrx::pg_sys;
 use crate::catalog::error::Result;
 use crate::catalog::role::ActingAs;
 use crate::catalog::sql::{self, arg};
+use crate::catalog::tuples::check_types;
 
 unsafe extern "C-unwind" {
     // utils/datum.h; the same from 14 to 18, and not among pgrx's bindings.
@@ -222,8 +223,11 @@ unsafe fn look_up(
     // read of its shape is checked again when an invalidation message says that it changed.
     let columns = unsafe {
         let log = pg_sys::table_open(segment, pg_sys::AccessShareLock as i32);
+        // The first column is written whatever the others are.
+        let checked = check_types((*log).rd_att, 0, &[pg_sys::XID8OID]).map(|_| ());
         let columns = matching(shape, (*log).rd_att, &names);
         pg_sys::table_close(log, pg_sys::AccessShareLock as i32);
+        checked?;
         columns
     };
     // What changed while it was read makes it stale.

@@ -40,7 +40,7 @@ impl BatchCall {
         })?;
         if fitting.owner != owner {
             return Err(Error::new(
-                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                PgSqlErrorCode::ERRCODE_INVALID_FUNCTION_DEFINITION,
                 format!("the batch function of {} belongs to another role now", function.name),
             )
             .hint("Memoize the function again if that is right."));
