@@ -108,7 +108,9 @@ fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
         "select c.oid::regclass::text
            from (select query_view as view from coco.target where flow = $1
                   union all
-                 select unnest(array[expressions, affects_view]) from coco.source where flow = $1) as v
+                 select unnest(array[expressions, affects_view]) from coco.source where flow = $1
+                  union all
+                 select memo_view from coco.flow where flow = $1) as v
            join pg_class c on c.oid = v.view",
     )?;
     // A role that was dropped has no rights left.
@@ -126,13 +128,6 @@ fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
         "select c.oid::regclass::text from coco.target t join pg_class c on c.oid = t.relation
           where t.flow = $1 and t.made and t.server is null",
     )?;
-    let read = names(
-        "select c.oid::regclass::text from coco.flow f join pg_class c on c.oid = f.memo_view
-          where f.flow = $1",
-    )?;
-    for view in read {
-        sql::execute(&format!("grant select on {view} to {owner}"), &[])?;
-    }
     for relation in derived {
         sql::execute(&format!("alter table {relation} owner to {owner}"), &[])?;
     }

@@ -17,9 +17,7 @@ use pgrx::{IntoDatum, PgList};
 
 use super::recalling;
 use crate::catalog::compose::ITEM;
-
-/// What the rows of a batch are called.
-const BATCH: &str = "coco_batch";
+use crate::catalog::placing;
 
 /// Has the calls in a query recall, if there are to be any that do.
 ///
@@ -182,71 +180,23 @@ impl Walk {
 /// Subqueries are walked one by one: those of the items are not.
 const IGNORED: i32 = pg_sys::QTW_IGNORE_RT_SUBQUERIES as i32;
 
-/// The column of a subquery that numbers the items, if the subquery is that of the items.
-///
-/// A user's query may have a subquery with a column of that name. So the column also has to come from where
-/// coco alone can take it: it is the number of the rows that coco has put in under the name of the batch, or,
-/// where no item is to wait for a result, a NULL.
+/// The column of a subquery that numbers the items, if the subquery is that of the items: by the mark that
+/// [`placing`] has put there, and not by a name that a user's query can have as well.
 unsafe fn items_column(relation: *mut pg_sys::RangeTblEntry) -> Option<pg_sys::AttrNumber> {
-    // SAFETY: a subquery of an analysed query.
+    // SAFETY: an entry of an analysed query; the list of results of a subquery has entries alone.
     unsafe {
-        let query = (*relation).subquery;
-        if query.is_null() || !(*query).setOperations.is_null() {
+        if !placing::is_items(relation) || (*relation).subquery.is_null() {
             return None;
         }
-        let results = PgList::<pg_sys::TargetEntry>::from_pg((*query).targetList);
+        let results =
+            PgList::<pg_sys::TargetEntry>::from_pg((*(*relation).subquery).targetList);
         let column = results.iter_ptr().find(|result| {
             let name = (**result).resname;
             !(**result).resjunk
                 && !name.is_null()
                 && CStr::from_ptr(name).to_bytes() == ITEM.as_bytes()
         })?;
-        is_number(query, (*column).expr.cast()).then_some((*column).resno)
-    }
-}
-
-/// Whether an expression of a subquery is a row's number in the batch, the least of a group's, or NULL.
-unsafe fn is_number(query: *mut pg_sys::Query, expression: *mut pg_sys::Node) -> bool {
-    // SAFETY: nodes are what their tags say; a variable of the query's own level names one of its relations.
-    unsafe {
-        match (*expression).type_ {
-            NodeTag::T_Const => {
-                let constant = &*expression.cast::<pg_sys::Const>();
-                constant.constisnull && constant.consttype == pg_sys::INT4OID
-            }
-            NodeTag::T_Var => {
-                let var = &*expression.cast::<pg_sys::Var>();
-                let relations = PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable);
-                let place = usize::try_from(var.varno as i64 - 1).ok();
-                let relation = place.and_then(|place| relations.get_ptr(place));
-                var.varlevelsup == 0
-                    && var.vartype == pg_sys::INT4OID
-                    && relation.is_some_and(|relation| is_batch(relation))
-            }
-            NodeTag::T_Aggref => {
-                let aggregate = &*expression.cast::<pg_sys::Aggref>();
-                let arguments = PgList::<pg_sys::TargetEntry>::from_pg(aggregate.args);
-                let only = (arguments.len() == 1).then(|| arguments.get_ptr(0)).flatten();
-                aggregate.agglevelsup == 0
-                    && aggregate.aggfnoid == pg_sys::Oid::from(MIN_OF_INTEGERS)
-                    && only.is_some_and(|only| is_number(query, (*only).expr.cast()))
-            }
-            _ => false,
-        }
-    }
-}
-
-/// `pg_catalog.min(integer)`.
-const MIN_OF_INTEGERS: u32 = 2132;
-
-/// Whether a relation is the rows of a batch, which coco lends to a statement under a name: no table can be
-/// such a relation, whatever it is called.
-unsafe fn is_batch(relation: *mut pg_sys::RangeTblEntry) -> bool {
-    // SAFETY: an entry of a range table; its name, where it has one, ends with a NUL.
-    unsafe {
-        (*relation).rtekind == pg_sys::RTEKind::RTE_NAMEDTUPLESTORE
-            && !(*relation).enrname.is_null()
-            && CStr::from_ptr((*relation).enrname).to_bytes() == BATCH.as_bytes()
+        Some((*column).resno)
     }
 }
 
