@@ -71,7 +71,7 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
             format!("{how}; results are kept under {fingerprint}"),
         )
     }));
-    let views: Vec<_> = flow.targets.iter().filter_map(|t| t.query_view).collect();
+    let views: Vec<_> = flow.targets.iter().filter_map(|t| t.query_view()).collect();
     for name in memo::functions::of_another_owner(&views)? {
         let what = "the function is not memoised: it belongs to another role than when coco.memoize was called";
         let therefore = format!("Memoize it again as its owner: SELECT coco.memoize('{name}').");
