@@ -44,7 +44,7 @@ begin
     insert into new
       select distinct k1 from (
         $(for n in $(sql "select right(relname, 1) from pg_class where relname ~ '^log_${log}_[0-9]$' and relnamespace = 'coco'::regnamespace"); do
-            echo "${union:-} select k1 from coco.log_${log}_$n where xid >= pg_snapshot_xmax(since)
+            echo "${union:-} select k1 from coco_internal.log_${log}_$n where xid >= pg_snapshot_xmax(since)
                   or xid = any (array(select pg_snapshot_xip(since)))"
             union="union all"
           done)

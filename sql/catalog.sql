@@ -1,5 +1,8 @@
--- The catalog: what is declared. What is derived (tracking tables, flow views) is made per flow,
--- belongs to the flow's owner and is no member of the extension, so that a dump carries it along.
+-- The catalog: what is declared. What coco makes of it is no member of the extension (but for change logs), so that
+-- a dump carries it along: tables in coco_internal, which belong to the extension's owner; the views in coco through
+-- which a flow's owner reads them; and the views of the flow's queries, which belong to the flow's owner.
+
+comment on schema coco_internal is 'coco''s own tables. Nobody but the extension''s owner may use it.';
 
 create table coco.flow (
   flow        text primary key check (flow <> '' and octet_length(flow) <= 63),
@@ -26,7 +29,7 @@ create table coco.capture (
   segment  int not null default 0,
   since    xid8
 );
-comment on table coco.capture is 'Captured tables: the columns kept of each changed row in coco.log_<id>_<segment>. Written by coco''s functions alone.';
+comment on table coco.capture is 'Captured tables: the columns kept of each changed row in coco_internal.log_<id>_<segment>. Written by coco''s functions alone.';
 
 create table coco.source (
   id          int generated always as identity primary key,
@@ -41,6 +44,7 @@ create table coco.source (
   expressions regclass,
   used        text[] not null default '{}',
   tracking    regclass not null,
+  tracking_view regclass not null,
   capture     text not null default 'scan' check (capture in ('scan', 'trigger', 'always')),
   refresh_interval interval,
   -- of a lookup: the source whose items its changes affect, and how they are found
@@ -76,11 +80,14 @@ create table coco.target (
   -- for each place where the query reads a source's relation, in order: the source whose item it is, or 0
   places      int[] not null default '{}',
   -- of a target outside this database: its server, what it is called there, what the connector is
-  -- told. relation is then the table of the keys that are there, and outbox what is to be sent.
+  -- told. relation is then the table of the keys that are there, and outbox what is to be sent; schema and name are
+  -- those of the first one's view.
   server      text,
   external    text,
   options     jsonb,
   outbox      regclass,
+  ledger_view regclass,
+  outbox_view regclass,
   columns     text[],
   unique (schema, name),
   unique (server, external)

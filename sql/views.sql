@@ -11,13 +11,14 @@ create view coco.sources with (security_barrier) as
 select s.flow, s.name as source, s.relation, s.key,
        case when s.grouped then 'group' else 'row' end as item,
        s.used as used_columns, s.ordinal, s.fingerprint, s.capture, s.refresh_interval,
-       s.tracking as tracking_table
+       s.tracking as tracking_table, s.tracking_view
   from coco.source s join coco.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage') and s.lookup_of is null;
 
 create view coco.lookups with (security_barrier) as
 select s.flow, s.name as lookup, s.relation, s.key, o.name as source, s.affects,
-       s.used as used_columns, s.capture, s.refresh_interval, s.tracking as tracking_table
+       s.used as used_columns, s.capture, s.refresh_interval, s.tracking as tracking_table,
+       s.tracking_view
   from coco.source s join coco.source o on o.id = s.lookup_of join coco.flow f on f.flow = s.flow
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
@@ -25,7 +26,7 @@ create view coco.targets with (security_barrier) as
 select t.flow, coalesce(t.external, pg_catalog.format('%I.%I', t.schema, t.name)) as target,
        case when t.server is null then t.relation end as relation, t.key, t.query,
        t.made as made_by_coco, t.query_view, t.server, t.options,
-       case when t.server is not null then t.relation end as ledger, t.outbox
+       case when t.server is not null then t.relation end as ledger, t.outbox, t.ledger_view, t.outbox_view
   from coco.target t join coco.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage');
 

@@ -176,7 +176,7 @@ fn a_flow_is_given_to_another_role_with_all_that_was_made_for_it() {
     // The views that keep what was bound are nobody's but the extension's owner's; the flow's owner reads them.
     let readers = "select string_agg(distinct a.grantee::regrole::text, ',')
                      from pg_class c, aclexplode(c.relacl) a
-                    where relnamespace = 'coco'::regnamespace and relname ~ '^(query|affects)_.*_f$' and relkind = 'v'
+                    where relnamespace = 'coco'::regnamespace and relname ~ '^(query|affects|tracking)_.*_f$' and relkind = 'v'
                       and a.grantee <> c.relowner";
     assert_eq!(text(&mut db.client, readers), "coco_bob");
     assert_eq!(

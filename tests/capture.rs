@@ -646,7 +646,7 @@ fn writers_need_no_right_on_anything_of_cocos() {
     run(&mut writer, "insert into d values (11, 'a')");
     run(&mut writer, "update d set body = 'b' where id operator(pg_catalog.=) 1");
     run(&mut writer, "delete from d where id operator(pg_catalog.=) 2");
-    refused(&mut writer, "select * from coco.log_1_0", "42501");
+    refused(&mut writer, "select * from coco_internal.log_1_0", "42501");
     assert_eq!(looked_at(&mut db, "f"), [2, 2, 2, 1]);
     run(&mut writer, "truncate d");
     assert_eq!(looked_at(&mut db, "f"), [0, 0, 0, 10]);

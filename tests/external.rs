@@ -176,7 +176,7 @@ fn a_target_that_was_wiped_is_filled_by_reexport() {
     sent(&receiver);
     assert_eq!(db.update("f", "full_reprocess")[0].upserted, 0);
     assert_eq!(sent(&receiver), (vec![], vec![]), "all is evaluated, and came out the same");
-    let ledger = text(&mut db.client, "select ledger::text from coco.targets where flow = 'f'");
+    let ledger = text(&mut db.client, "select relation::text from coco.target where flow = 'f'");
     let written = format!("select string_agg(xmin::text, ',' order by id) from {ledger}");
     let before = text(&mut db.client, &written);
     let counts = db.update("f", "reexport").remove(0);
@@ -492,13 +492,13 @@ fn a_lost_ledger_sends_everything_again() {
     declare(&mut db, "f");
     db.update("f", "normal");
     sent(&receiver);
-    let ledger = text(&mut db.client, "select ledger::text from coco.targets");
+    let ledger = text(&mut db.client, "select relation::text from coco.target");
     db.run(&format!("delete from {ledger} where id = 3; update {ledger} set coco_fingerprint = null where id = 4"));
     let found = support::verify(&mut db.client, "f", true).expect("verify");
     assert_eq!(found.len(), 2, "{found:?}");
     db.update("f", "normal");
     assert_eq!(sent(&receiver).0.len(), 2);
-    db.run(&format!("drop table {ledger}"));
+    db.run(&format!("drop table {ledger} cascade"));
     db.update("f", "normal");
     assert_eq!(sent(&receiver).0.len(), 10);
     db.verify_clean("f");

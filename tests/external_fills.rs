@@ -41,7 +41,9 @@ fn many(name: &str) -> (TestDb, TestDb) {
 fn is_filled(db: &mut TestDb, flow: &str) -> bool {
     let table = text(
         &mut db.client,
-        &format!("select tracking_table::text from coco.sources where flow = '{flow}'"),
+        &format!(
+            "select tracking::text from coco.source where flow = '{flow}' and lookup_of is null"
+        ),
     );
     let sql = format!("select count(distinct process_ordinal)::text from {table}");
     text(&mut db.client, &sql) == "1"
@@ -51,7 +53,7 @@ fn is_filled(db: &mut TestDb, flow: &str) -> bool {
 fn check_indexes(db: &mut TestDb, flow: &str) {
     let sql = format!(
         "select count(bt_index_check(i.indexrelid, true))::text from pg_index i
-          where i.indrelid in (select tracking_table from coco.sources where flow = '{flow}'
+          where i.indrelid in (select tracking from coco.source where flow = '{flow}' and lookup_of is null
                                union all select relation from coco.target where flow = '{flow}'
                                union all select outbox from coco.target where flow = '{flow}')"
     );
@@ -170,7 +172,7 @@ fn a_fill_sends_what_batches_send() {
         }
         let ledger = |db: &mut TestDb, flow: &str| {
             let sql = format!(
-                "select ledger::text from coco.targets where flow = '{flow}' and ledger is not null"
+                "select relation::text from coco.target where flow = '{flow}' and outbox is not null"
             );
             text(&mut db.client, &sql)
         };

@@ -347,8 +347,7 @@ fn what_a_flow_needs_goes_and_comes_back() {
     let mut db = server.database("needs");
     started(&mut db, "f");
     started(&mut db, "healthy");
-    let trouble =
-        "select coalesce((select hint is not null and message like '%was dropped%' from coco.trouble), false)";
+    let trouble = "select coalesce((select hint is not null and message like '%was dropped%' from coco.trouble), false)";
     // A used column that has another name is the same column.
     db.run("alter table f_s rename v to other; update f_s set other = 0 where id = 1");
     db.settle("f");

@@ -6,13 +6,13 @@ use serde_json::{Map, Value};
 
 use crate::catalog::error::{Error, Result};
 use crate::catalog::role;
-use crate::engine::delivery::Shape;
+use crate::engine::delivery::{Encoding, Shape};
 use crate::engine::options::{On, Spec};
 use crate::providers;
 use crate::targets::{self, Connector};
 
-/// Whether a connector takes a target with these options and columns.
-pub fn check(connector: &str, shape: &Shape) -> Result<()> {
+/// Whether a connector takes a target with these options and columns, and how it has values written.
+pub fn check(connector: &str, shape: &Shape) -> Result<Encoding> {
     let connector = connector_of(connector)?;
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
@@ -22,7 +22,8 @@ pub fn check(connector: &str, shape: &Shape) -> Result<()> {
         shape.options.iter().map(|(name, value)| (name.clone(), text(value))).collect();
     check_options(&Wrapper::of(connector), On::Target, &given)?;
     (connector.check)(shape)
-        .map_err(|why| Error::invalid(format!("target \"{}\": {why}", shape.target)))
+        .map_err(|why| Error::invalid(format!("target \"{}\": {why}", shape.target)))?;
+    Ok(connector.encoding)
 }
 
 /// The options of a target, as an object.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use pgrx::pg_sys;
 
-use super::batch::{Action, Batch, Item};
+use super::batch::{Action, Batch};
 use super::bulk;
 use super::compose::{self, Items};
 use super::contested;
@@ -20,9 +20,9 @@ use super::failure::Refused;
 use super::memo::{self, Recalling, uses};
 use super::model::{Column, Flow, Source, Target, all_equal, numbered};
 use super::role::ActingAs;
-use super::sql::arg;
 use super::subtransaction::Raised;
 use super::target_table;
+use super::track;
 use super::tuples::{self, RowColumn, Rows, Statements};
 use crate::engine::counts::Counts;
 use crate::engine::decide::Mode;
@@ -109,7 +109,7 @@ pub fn old_keys(source: &Source, target: &Target, names: &Names) -> String {
           where b.action operator(pg_catalog.<>) 'a'::pg_catalog.\"char\"",
         keys = names.batch.join(", "),
         typed = typed.join(", "),
-        tracking = source.tracking,
+        tracking = source.tracking_view,
         on = all_equal(&source.key, &names.tracking, &names.batch),
         id = target.id,
     )
@@ -261,7 +261,7 @@ pub fn write(
             counts.upserted += match &target.external {
                 Some(external) => {
                     let mode = writing.mode;
-                    ledger::upsert(&inner, target, external, &names, first_time, mode, version)?
+                    ledger::upsert(&inner, target, external, &names, mode, version)?
                 }
                 None => upsert(&inner, target, &names, &output, first_time, writing.mode)?,
             };
@@ -275,8 +275,8 @@ pub fn write(
         Some(recalling) => Some(uses::note_uses(recalling, source, batch, writers.len())?),
         None => None,
     };
-    let _by_key = ActingAs::finding_by_key()?;
-    track(&statements, source, writers, &listed, batch, writing, used.as_ref())?;
+    drop(statements);
+    track::track(source, writers, &listed, batch, writing, used.as_ref())?;
     counts.evaluated = batch.items.iter().filter(|i| i.action == Action::Evaluate).count() as i64;
     counts.unchanged = batch.items.iter().filter(|i| i.action == Action::Advance).count() as i64;
     let (stored, calls) = used.map(|used| (used.stored, used.calls)).unwrap_or_default();
@@ -349,102 +349,6 @@ pub fn differs(target: &Target) -> String {
         old.join(", "),
         new.join(", ")
     )
-}
-
-/// Writes the tracking rows of a batch that has reached its targets.
-pub fn track(
-    statements: &Statements,
-    source: &Source,
-    writers: &[Writer],
-    listed: &[(i32, Rows)],
-    items: &Batch,
-    writing: Writing,
-    used: Option<&uses::Used>,
-) -> Result<()> {
-    let tracking = &source.tracking;
-    let batch = numbered("b.k", source.key.len());
-    let tracked = compose::tracking_keys(source, "t");
-    let own = all_equal(&source.key, &tracked, &batch);
-    let mut lists = String::new();
-    let mut parts = Vec::new();
-    for (id, rows) in listed {
-        let Some(writer) = writers.iter().find(|w| w.target.id == *id) else {
-            continue;
-        };
-        let names = Names::new(source, writer.target);
-        let relation = format!("coco_output_{id}");
-        statements.name(&relation, rows)?;
-        let group = numbered("n.i", source.key.len());
-        let on = all_equal(&source.key, &numbered(&format!("l{id}.i"), source.key.len()), &batch);
-        lists.push_str(&format!(
-            " left join (select {group}, pg_catalog.jsonb_object_agg({key}::pg_catalog.text, null::pg_catalog.text) as keys
-                           from {relation} as n group by {group}) as l{id} on {on}",
-            group = group.join(", "),
-            key = key_text(&names.new_key),
-        ));
-        parts.push(format!(
-            "case when l{id}.keys is null then '{{}}'::pg_catalog.jsonb
-                  else pg_catalog.jsonb_build_object('{id}', l{id}.keys) end"
-        ));
-    }
-    let keys = match parts.is_empty() {
-        true => "null::pg_catalog.jsonb".to_owned(),
-        false => parts.join(" operator(pg_catalog.||) "),
-    };
-    let refs = match used {
-        Some(used) => {
-            statements.name("coco_refs", &used.refs)?;
-            lists.push_str(" left join coco_refs as r on r.no operator(pg_catalog.=) b.no");
-            "r.refs"
-        }
-        None => "null::pg_catalog.int8[]",
-    };
-    let any = |takes: fn(&Item) -> bool| items.items.iter().any(takes);
-    if any(|i| i.tracked && i.action != Action::Remove) {
-        statements.execute(
-        &format!(
-            "update {tracking} as t
-                set source_ordinal = b.ordinal, content_fingerprint = b.fingerprint,
-                    logic_id = $1, process_ordinal = b.process_ordinal,
-                    target_keys = case when b.action operator(pg_catalog.=) 'a'::pg_catalog.\"char\"
-                                       then t.target_keys else {keys} end,
-                    memo_refs = case when b.action operator(pg_catalog.=) 'a'::pg_catalog.\"char\"
-                                     then t.memo_refs else {refs} end,
-                    failure = null
-               from coco_batch as b{lists}
-              where {own} and b.tracked and b.action operator(pg_catalog.<>) 'r'::pg_catalog.\"char\""
-        ),
-        &[arg(writing.logic.0)],
-    )?;
-    }
-    if any(|i| !i.tracked && i.action == Action::Evaluate) {
-        let mut columns: Vec<(String, String)> =
-            numbered("k", source.key.len()).into_iter().zip(batch).collect();
-        let rest = [
-            ("source_ordinal", "b.ordinal"),
-            ("process_ordinal", "b.process_ordinal"),
-            ("content_fingerprint", "b.fingerprint"),
-            ("logic_id", "$1"),
-            ("target_keys", &keys),
-            ("memo_refs", refs),
-        ];
-        columns.extend(rest.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let from = format!(
-            "coco_batch as b{lists}
-              where not b.tracked and b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\""
-        );
-        bulk::insert(statements, tracking, &columns, &from, &[arg(writing.logic.0)])?;
-    }
-    if any(|i| i.action == Action::Remove) {
-        statements.execute(
-            &format!(
-                "delete from {tracking} as t using coco_batch as b
-              where {own} and b.action operator(pg_catalog.=) 'r'::pg_catalog.\"char\""
-            ),
-            &[],
-        )?;
-    }
-    Ok(())
 }
 
 /// For each target whose keys are listed: which failed items of the source wait for a key that is

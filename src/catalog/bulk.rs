@@ -8,6 +8,7 @@ use pgrx::pg_sys;
 use self::receiver::Receiver;
 pub use self::receiver::{add_entries_of, result_of};
 use super::error::Result;
+use super::role::ActingAs;
 use super::sql::{self, Arg, arg, ident, literal};
 use super::tuples::{Rows, Statements, attribute};
 
@@ -20,7 +21,8 @@ pub fn insert(
     from: &str,
     args: &[Arg],
 ) -> Result<i64> {
-    let filling = Filling { table, columns, entries: Entries::AtOnce, counted: None };
+    let filling =
+        Filling { table, columns, entries: Entries::AtOnce, counted: None, by: Rights::Caller };
     if statements.reads_many_rows()
         && let Some(written) = as_copy(statements, &[filling], None, from, args, false)?
     {
@@ -57,6 +59,25 @@ pub struct Keeping<'a> {
 
 pub type Then<'a> = Box<dyn FnMut(&mut Rows) + 'a>;
 
+/// Whose right to write a table counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    Caller,
+    /// The table is one of coco's own: the caller evaluates the SELECT, and its rows are written as the extension's
+    /// owner.
+    Extension,
+}
+
+impl Rights {
+    /// Acts as the role whose right it is.
+    pub fn act(self) -> Result<ActingAs> {
+        match self {
+            Rights::Caller => Ok(ActingAs::same()),
+            Rights::Extension => ActingAs::extension_owner(),
+        }
+    }
+}
+
 /// A table, and which columns of a SELECT go there.
 #[derive(Clone, Copy)]
 pub struct Filling<'a> {
@@ -66,12 +87,18 @@ pub struct Filling<'a> {
     pub entries: Entries,
     /// A column of type bigint that counts the rows, and the number of the first.
     pub counted: Option<(&'a str, i64)>,
+    pub by: Rights,
 }
 
 impl<'a> Filling<'a> {
     /// A table that gets its index entries later.
     pub fn new(table: &'a str, columns: &'a [(String, String)]) -> Filling<'a> {
-        Filling { table, columns, entries: Entries::Later, counted: None }
+        Filling { table, columns, entries: Entries::Later, counted: None, by: Rights::Caller }
+    }
+
+    /// The same, of one of coco's own tables.
+    pub fn of_own(table: &'a str, columns: &'a [(String, String)]) -> Filling<'a> {
+        Filling { by: Rights::Extension, ..Filling::new(table, columns) }
     }
 }
 
@@ -97,7 +124,10 @@ fn as_copy(
 ) -> Result<Option<i64>> {
     let mut oids = Vec::new();
     for filling in tables {
-        match oid_of(filling.table)? {
+        let acting = filling.by.act()?;
+        let oid = oid_of(filling.table)?;
+        drop(acting);
+        match oid {
             Some(oid) => oids.push(oid),
             None => return Ok(None),
         }
@@ -108,7 +138,9 @@ fn as_copy(
         let relations: Vec<pg_sys::Relation> = oids.iter().map(open).collect();
         let mut list = Some(Vec::new());
         for (relation, filling) in relations.iter().zip(tables) {
+            let acting = filling.by.act()?;
             let more = selected(*relation, filling.table, filling.columns)?;
+            drop(acting);
             list = list.zip(more).map(|(list, more)| [list, more].concat());
         }
         if relations.iter().zip(tables).any(|(r, filling)| runs_functions(*r, filling.entries)) {
@@ -146,7 +178,8 @@ unsafe fn runs_functions(relation: pg_sys::Relation, entries: Entries) -> bool {
 }
 
 /// Whether rows of these columns can be written so, as far as is known without them.
-pub fn is_fit(table: &str, columns: &[(String, String)]) -> Result<bool> {
+pub fn is_fit(table: &str, columns: &[(String, String)], by: Rights) -> Result<bool> {
+    let _as = by.act()?;
     let Some(oid) = oid_of(table)? else {
         return Ok(false);
     };

@@ -3,6 +3,7 @@
 use pgrx::pg_sys;
 
 use super::error::Result;
+use super::internal;
 use super::model::Column;
 use super::role::ActingAs;
 use super::sql::{self, arg};
@@ -36,6 +37,7 @@ pub fn of_relation(relation: pg_sys::Oid) -> Result<Vec<Attribute>> {
                 collation: sql::required(r, 4)?,
                 type_name: sql::required(r, 5)?,
                 equals: equality_operator(type_oid)?,
+                kept: internal::keep(type_oid)?,
             },
             not_null: sql::required(r, 6)?,
             has_default: sql::required(r, 7)?,
@@ -70,6 +72,7 @@ pub fn result_column(
         collation,
         type_name,
         equals: equality_operator(type_oid)?,
+        kept: internal::keep(type_oid)?,
     })
 }
 

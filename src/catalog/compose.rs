@@ -58,7 +58,7 @@ pub fn carried(source: &Source) -> Vec<(RowColumn, String)> {
     let name = ident(&source.name);
     let value = |c: &Column| format!("{name}.{}", c.quoted());
     if source.grouped {
-        let values: Vec<String> = group_columns(source).iter().map(value).collect();
+        let values = group_values(source, &name);
         let rows = format!("pg_catalog.array_agg(row({}))", values.join(", "));
         return vec![(RowColumn::new("u1", pg_sys::RECORDARRAYOID), rows)];
     }
@@ -78,9 +78,10 @@ pub fn evaluate_tracked(flow: &Flow, source: &Source, target: &Target) -> Result
     let name = ident(&source.name);
     let of_row =
         |(column, called): (&Column, String)| format!("{name}.{} as {called}", column.quoted());
-    let keys = source.key.iter().zip(numbered("i", source.key.len()));
+    let keys = source.key_of(&name).into_iter().zip(numbered("i", source.key.len()));
+    let keys = keys.map(|(key, called)| format!("{key} as {called}"));
     let used = source.used.iter().zip(numbered("u", source.used.len()));
-    let columns: Vec<String> = keys.chain(used).map(of_row).collect();
+    let columns: Vec<String> = keys.chain(used.map(of_row)).collect();
     let item = format!(
         "select {columns}, {ordinal} as ordinal, {content} as content from {relation} as {name}{expressions}",
         columns = columns.join(", "),
@@ -189,7 +190,7 @@ pub fn at_once(flow: &Flow, source: &Source, target: &Target) -> Result<Option<S
 
 /// The source's rows with key and used columns; the join with the batch is on the key.
 fn rows_of(source: &Source, items: Items) -> (String, String) {
-    let keys: Vec<String> = source.key.iter().map(|k| format!("s.{}", k.quoted())).collect();
+    let keys = source.key_of("s");
     let relation = &source.relation_name;
     match items {
         Items::All => (format!("{relation} as s"), String::new()),
@@ -199,7 +200,7 @@ fn rows_of(source: &Source, items: Items) -> (String, String) {
             let same = all_equal(&source.key, &tracked, &keys);
             let failing = format!(
                 " where not exists (select from {} as f where {same} and f.failure is not null)",
-                source.tracking
+                source.tracking_view
             );
             (format!("{relation} as s"), failing)
         }
@@ -231,12 +232,8 @@ fn carried_items(source: &Source, number: Option<&str>) -> String {
 
 fn row_items(source: &Source, items: Items, number: Option<&str>) -> String {
     let (from, filter) = rows_of(source, items);
-    let mut columns: Vec<String> = source
-        .key
-        .iter()
-        .zip(numbered("i", source.key.len()))
-        .map(|(k, i)| format!("s.{} as {i}", k.quoted()))
-        .collect();
+    let keys = source.key_of("s").into_iter().zip(numbered("i", source.key.len()));
+    let mut columns: Vec<String> = keys.map(|(k, i)| format!("{k} as {i}")).collect();
     let used = source.used.iter().zip(numbered("u", source.used.len()));
     columns.extend(used.map(|(c, u)| format!("s.{} as {u}", c.quoted())));
     columns.extend(number.map(|number| format!("{number} as {ITEM}")));
@@ -249,11 +246,10 @@ fn row_items(source: &Source, items: Items, number: Option<&str>) -> String {
 /// Groups carry their rows as an array of records: no index on the key is needed.
 fn grouped_items(source: &Source, items: Items, number: Option<&str>) -> String {
     let (from, filter) = rows_of(source, items);
-    let keys: Vec<String> = source.key.iter().map(|k| format!("s.{}", k.quoted())).collect();
+    let keys = source.key_of("s");
     let named: Vec<String> =
         keys.iter().zip(numbered("i", keys.len())).map(|(k, i)| format!("{k} as {i}")).collect();
-    let columns: Vec<String> =
-        group_columns(source).iter().map(|c| format!("s.{}", c.quoted())).collect();
+    let columns = group_values(source, "s");
     let number =
         number.map_or(String::new(), |number| format!(", pg_catalog.min({number}) as {ITEM}"));
     format!(
@@ -268,6 +264,14 @@ fn grouped_items(source: &Source, items: Items, number: Option<&str>) -> String 
 /// can still be counted.
 fn group_columns(source: &Source) -> &[Column] {
     if source.used.is_empty() { &source.key } else { &source.used }
+}
+
+/// The same, of a row of the relation of this alias.
+fn group_values(source: &Source, alias: &str) -> Vec<String> {
+    match source.used.is_empty() {
+        true => source.key_of(alias),
+        false => source.used.iter().map(|c| format!("{alias}.{}", c.quoted())).collect(),
+    }
 }
 
 /// Of a source that is not the item's: no item. The columns are added where it is put.

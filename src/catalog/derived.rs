@@ -1,5 +1,5 @@
-//! What coco makes for a flow besides its target: tracking tables and views. They live in coco's
-//! schema, belong to the flow's owner, and are named after the flow where a name can show it.
+//! What coco makes for a flow besides its target: tracking tables, and the views of its queries. The tables are
+//! [`internal`]; the views live in schema `coco`, belong to the flow's owner, and are named after the flow.
 
 use std::ffi::CString;
 
@@ -8,6 +8,7 @@ use pgrx::pg_sys;
 
 use super::columns;
 use super::error::{Error, Result};
+use super::internal::{self, Table};
 use super::model::{Column, Flow, Source, Target};
 use super::role::ActingAs;
 use super::sql::{self, arg, ident, literal};
@@ -34,26 +35,34 @@ pub fn owner_name(owner: pg_sys::Oid) -> Result<String> {
     .ok_or_else(|| Error::internal("the flow's owner does not exist"))
 }
 
-/// Makes the tracking table of a source: a row per item, its key typed as the source's own.
+/// The tracking table of a source, and the view of it.
+pub struct Tracking {
+    pub table: String,
+    pub view: String,
+}
+
+/// Makes the tracking table of a source: a row per item, its key of the types that the source's key is kept as.
 pub fn make_tracking(
     flow: &str,
     owner: pg_sys::Oid,
     id: i32,
     source: &str,
     key: &[Column],
-) -> Result<String> {
+) -> Result<Tracking> {
     let _as = ActingAs::extension_owner()?;
-    let name = format!("coco.{}", ident(&object_name("tracking", id, flow)));
+    let table = Table::Tracking.name(id);
     let mut columns = String::new();
-    for (n, k) in key.iter().enumerate() {
+    for (n, k) in key.iter().map(Column::stored).enumerate() {
         let collation = columns::collate(k.collation)?;
-        columns.push_str(&format!("k{} {}{collation} not null, ", n + 1, k.type_name));
+        // Without modifiers: a column may be made wider.
+        let type_name = sql::type_name(k.type_oid, -1)?;
+        columns.push_str(&format!("k{} {type_name}{collation} not null, ", n + 1));
     }
     let keys = super::model::numbered("k", key.len()).join(", ");
     // Room on each page lets an item's next version stay there, without touching the index.
     sql::execute(
         &format!(
-            "create table {name} ({columns}
+            "create table {table} ({columns}
                source_ordinal bigint, process_ordinal bigint,
                content_fingerprint uuid, logic_id int,
                target_keys jsonb, memo_refs bigint[], failure jsonb,
@@ -61,9 +70,8 @@ pub fn make_tracking(
         ),
         &[],
     )?;
-    let failing = ident(&object_name("failing", id, flow));
     sql::execute(
-        &format!("create index {failing} on {name} ({keys}) where failure is not null"),
+        &format!("create index failing_{id} on {table} ({keys}) where failure is not null"),
         &[],
     )?;
     let names: Vec<String> = key.iter().map(Column::quoted).collect();
@@ -71,9 +79,9 @@ pub fn make_tracking(
         "Tracking table of flow {flow}, source {source}, key ({}): a row per source item",
         names.join(", ")
     );
-    sql::execute(&format!("comment on table {name} is {}", literal(&comment)), &[])?;
-    sql::execute(&format!("alter table {name} owner to {}", owner_name(owner)?), &[])?;
-    Ok(name)
+    sql::execute(&format!("comment on table {table} is {}", literal(&comment)), &[])?;
+    let view = internal::make_view(Table::Tracking, id, flow, owner, &comment)?;
+    Ok(Tracking { table, view })
 }
 
 /// Makes the view that keeps a bound query. Through it Postgres knows what the flow depends on. It belongs to the
@@ -180,9 +188,9 @@ pub fn drop_all(views: &[String], tracking: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Forgets which keys the items of a source have at a target. The tracking table is the flow
-/// owner's, who may have put a trigger on it: the caller acts as the flow's owner.
+/// Forgets which keys the items of a source have at a target.
 pub fn forget_target_keys(source: &Source, target: i32) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
     sql::execute(
         &format!(
             "update {} set target_keys = target_keys operator(pg_catalog.-) $1::text

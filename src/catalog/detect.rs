@@ -89,8 +89,7 @@ fn carried(source: &Source, carry: bool) -> String {
 
 /// The key of a row of the source, as it is called there.
 fn keys_of(source: &Source) -> Vec<String> {
-    let name = ident(&source.name);
-    source.key.iter().map(|k| format!("{name}.{}", k.quoted())).collect()
+    source.key_of(&ident(&source.name))
 }
 
 /// The same as `k1…`, and as it is called there.
@@ -209,7 +208,7 @@ pub fn scan(
         (None, false) => format!("{same_logic} and {same_content} and t.failure is null"),
     };
     let relations =
-        format!("({}) as s full join {} as t", items(source, "", false), source.tracking);
+        format!("({}) as s full join {} as t", items(source, "", false), source.tracking_view);
     let condition = format!("not coalesce({settled}, false)");
     let Some(keys) = forced.filter(|keys| keys.len() > 0) else {
         return select(
@@ -244,7 +243,7 @@ pub fn among(source: &Source, keys: &Rows, carry: bool) -> Result<Candidates> {
     statements.name("coco_changed", keys)?;
     if !source.grouped && !source.promised && keys.len() > MANY {
         let relations =
-            format!("({}) as s left join {} as t", many(source, carry), source.tracking);
+            format!("({}) as s left join {} as t", many(source, carry), source.tracking_view);
         let from = From { relations, forced: "s.forced", carry };
         return candidates(&statements, source, from, "s", "true");
     }
@@ -268,7 +267,7 @@ pub fn among(source: &Source, keys: &Rows, carry: bool) -> Result<Candidates> {
         "coco_changed as c left join ({}) as s on {} left join {} as t",
         items(source, &inside, carry),
         all_equal(&source.key, &changed, &numbered("s.k", source.key.len())),
-        source.tracking
+        source.tracking_view
     );
     let from = From { relations, forced: "c.forced", carry };
     let found = candidates(&statements, source, from, "c", "true");
@@ -307,14 +306,15 @@ fn many(source: &Source, carry: bool) -> String {
 pub fn any_waiting(statements: &Statements, source: &Source, condition: &str) -> Result<bool> {
     let sql = format!(
         "select true from {} as t where t.failure is not null and {condition} limit 1",
-        source.tracking
+        source.tracking_view
     );
     Ok(statements.first_text(&sql, &[])?.is_some())
 }
 
 /// Failed items that meet a condition on their tracking rows `t`, with what the source has of them.
 pub fn waiting(statements: &Statements, source: &Source, condition: &str) -> Result<Candidates> {
-    let from = format!("({}) as s right join {} as t", items(source, "", false), source.tracking);
+    let from =
+        format!("({}) as s right join {} as t", items(source, "", false), source.tracking_view);
     select(statements, source, From { relations: from, forced: "false", carry: false }, condition)
 }
 
@@ -429,7 +429,7 @@ fn one_row_each(statements: &Statements, source: &Source) -> Result<()> {
 /// How many items are tracked.
 pub fn tracked(statements: &Statements, source: &Source) -> Result<i64> {
     let text = statements
-        .first_text(&format!("select pg_catalog.count(*) from {}", source.tracking), &[])?;
+        .first_text(&format!("select pg_catalog.count(*) from {}", source.tracking_view), &[])?;
     text.and_then(|t| t.parse().ok()).ok_or_else(|| Error::internal("no count came back"))
 }
 

@@ -3,6 +3,7 @@
 use super::batch::Batch;
 use super::error::Result;
 use super::model::{Source, Target, numbered};
+use super::role::ActingAs;
 use super::sql::arg;
 use super::subtransaction::Raised;
 use super::tuples::Statements;
@@ -79,6 +80,7 @@ pub fn record(
     attempts: i32,
     delay: std::time::Duration,
 ) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
     let statements = Statements::connect()?;
     statements.name("coco_batch", batch.rows())?;
     let columns = numbered("k", source.key.len()).join(", ");

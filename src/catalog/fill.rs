@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::apply::Writer;
-use super::bulk::{self, Entries, Filling};
+use super::bulk::{self, Entries, Filling, Rights};
 use super::compose::{self, Items};
 use super::detect;
 use super::error::{Error, Result};
@@ -201,7 +201,7 @@ pub fn takes_rows(target: &Target) -> Result<bool> {
     Ok(target.relation.is_some()
         && target.covered.is_some()
         && target.external.is_none()
-        && bulk::is_fit(&target.relation_name(), &columns(target))?)
+        && bulk::is_fit(&target.relation_name(), &columns(target), Rights::Caller)?)
 }
 
 /// A target's columns, and where their values are.
@@ -251,9 +251,9 @@ fn track(
     let columns = tracking(source, "s.k", "s.ordinal", "s.fingerprint");
     let from = format!("({}) as s", detect::all(source));
     let args = [arg(at.0), arg(logic.0)];
-    let filling = Filling::new(&source.tracking, &columns);
+    let filling = Filling::of_own(&source.tracking, &columns);
     let rows = bulk::fill(&statements()?, &[filling], None, &from, &args)?.ok_or(Stop::Undone)?;
-    Ok(Written::new(source.tracking.clone(), rows, columns))
+    Ok(Written::new(&filling, rows))
 }
 
 /// The rows of a target of all items, as a SELECT.
@@ -284,7 +284,7 @@ fn write(
     let Writing { evaluated, tracking } = writing;
     let statements = statements()?;
     let args = [arg(at.0), arg(logic.0)];
-    let also = tracking.as_ref().map(|columns| Filling::new(&source.tracking, columns));
+    let also = tracking.as_ref().map(|columns| Filling::of_own(&source.tracking, columns));
     let mut added = match &target.external {
         Some(external) => {
             let from = (evaluated.as_str(), &args[..]);
@@ -297,16 +297,14 @@ fn write(
             let from = format!("({evaluated}) as n");
             bulk::fill(&statements, &tables, None, &from, &args)?.map(|rows| {
                 let later = filling.entries == Entries::Later;
-                let written = later.then(|| Written::new(table.clone(), rows, columns.clone()));
+                let written = later.then(|| Written::new(&filling, rows));
                 Added { rows, written: written.into_iter().collect(), held: None }
             })
         }
     }
     .ok_or(Stop::Undone)?;
     let rows = added.rows;
-    added
-        .written
-        .extend(tracking.map(|columns| Written::new(source.tracking.clone(), rows, columns)));
+    added.written.extend(also.map(|filling| Written::new(&filling, rows)));
     Ok(added)
 }
 

@@ -171,11 +171,12 @@ impl Following {
             return Ok(());
         };
         let State { capture, signature, adequate } = state;
-        let Some(columns) = capture.key_columns(source) else {
+        let whole = capture.is_whole();
+        let columns = capture.key_columns(source);
+        if whole && columns.is_none() {
             self.uncaptured = true;
             return Ok(());
-        };
-        let whole = capture.is_whole();
+        }
         let mut since = capture.since;
         if !whole || since.is_none() {
             since = restore(source.relation, &capture)?;
@@ -201,7 +202,7 @@ impl Following {
             // What a worker remembers may be older than what another has stored.
             since = cursor::load(source)?.map(|s| s.cursor).filter(fits);
         }
-        let (Some(since), Some(capture)) = (since, &self.capture) else {
+        let (Some(since), Some(capture), Some(columns)) = (since, &self.capture, columns) else {
             return Ok(());
         };
         let mut keys = Rows::new(&key_columns(source))?;
@@ -284,7 +285,7 @@ fn add_failed(
     let acting = ActingAs::qualifying_names()?;
     // By their own index, also before the table is first analysed.
     acting.set("enable_seqscan", "off")?;
-    let failed = format!("from {} as t where t.failure is not null", source.tracking);
+    let failed = format!("from {} as t where t.failure is not null", source.tracking_view);
     if statements.read_text(&format!("select true {failed} limit 1"), &[])?.is_none() {
         return Ok(0);
     }

@@ -3,7 +3,7 @@
 
 use pgrx::{PgList, pg_sys};
 
-use super::bulk;
+use super::bulk::{self, Filling, Rights};
 use super::error::{Error, Result};
 use super::role::ActingAs;
 use super::tuples::attribute;
@@ -25,15 +25,21 @@ pub fn locks_pass() -> bool {
 /// A table that rows were written to.
 pub struct Written {
     table: String,
+    by: Rights,
     pub rows: i64,
     /// Of all others they have no value.
     columns: Vec<String>,
 }
 
 impl Written {
-    /// Columns by their names, with what was written to them.
-    pub fn new(table: String, rows: i64, columns: Vec<(String, String)>) -> Written {
-        Written { table, rows, columns: columns.into_iter().map(|(name, _)| name).collect() }
+    /// So many rows, by way of a filling.
+    pub fn new(filling: &Filling, rows: i64) -> Written {
+        Written {
+            table: filling.table.to_owned(),
+            by: filling.by,
+            rows,
+            columns: filling.columns.iter().map(|(name, _)| name.clone()).collect(),
+        }
     }
 }
 
@@ -41,8 +47,9 @@ impl Written {
 /// `false` where they are not as many as that: then some have entries. Where locks do not pass they are taken
 /// on a table alone that nobody else sees yet.
 pub fn add_entries(written: &Written, locks_pass: bool) -> Result<bool> {
-    let Written { table, rows, columns } = written;
+    let Written { table, by, rows, columns } = written;
     let rows = *rows;
+    let _as = by.act()?;
     let oid = bulk::oid_of(table)?
         .ok_or_else(|| Error::internal(format!("table {table} does not exist")))?;
     // SAFETY: closed below; an error closes it with the transaction. What was written is to be seen.

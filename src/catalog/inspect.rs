@@ -1,4 +1,5 @@
-//! Reading tracking tables of all of the caller's flows, for the views.
+//! Reading tracking tables and outboxes of all of the caller's flows, for the views. They are read as the extension's
+//! owner, and none is waited for: what happens to one flow keeps nobody from seeing the others.
 
 use std::collections::HashMap;
 
@@ -7,23 +8,49 @@ use pgrx::datum::TimestampWithTimeZone;
 
 use super::error::Result;
 use super::external::{delivery, outbox};
+use super::internal;
 use super::memo;
 use super::model::{Flow, Source, Target};
 use super::registry;
-use super::role::{self, ActingAs, Settings};
+use super::role::{self, ActingAs};
 use super::sql::{self, arg, literal};
+use super::subtransaction::subtransaction;
 use crate::engine::memo::Stats;
 
-/// The flows whose rights the caller has.
-pub fn visible() -> Result<Vec<Flow>> {
+/// The names of the flows whose rights the caller has.
+fn names() -> Result<Vec<String>> {
     let acting = ActingAs::extension_owner()?;
     let all = sql::select("select flow, owner::oid from coco.flow order by flow", &[], |r| {
         Ok((sql::required::<String>(r, 1)?, sql::required::<pgrx::pg_sys::Oid>(r, 2)?))
     })?;
     drop(acting);
-    // A flow that has lost a part (its source, its owner) says so in coco.status, not here.
     let mine = all.into_iter().filter(|(_, owner)| role::has_rights_of(*owner));
-    Ok(mine.filter_map(|(flow, _)| registry::load_to_change(&flow).ok()).collect())
+    Ok(mine.map(|(flow, _)| flow).collect())
+}
+
+/// The flows whose rights the caller has.
+pub fn visible() -> Result<Vec<Flow>> {
+    Ok(names()?.iter().filter_map(|flow| registry::load_to_change(flow).ok()).collect())
+}
+
+/// What is found of each flow whose rights the caller has. A flow that has lost a part (its source, its owner, a
+/// column) says so in coco.status: here it is left out.
+pub fn of_each<T>(look: impl Fn(&Flow) -> Result<Vec<T>>) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    for name in names()? {
+        let found = subtransaction(
+            || registry::load_to_change(&name).and_then(|flow| look(&flow)).map_err(Some),
+            |_| None,
+        );
+        all.extend(found.into_iter().flatten());
+    }
+    Ok(all)
+}
+
+/// Whether one of coco's own tables can be read without a wait. What a transaction has locked that drops or changes
+/// a flow is left out.
+fn is_readable(table: &str) -> Result<bool> {
+    Ok(internal::find(table)?.is_some_and(internal::lock_to_read))
 }
 
 fn key_object(source: &Source) -> String {
@@ -31,7 +58,10 @@ fn key_object(source: &Source) -> String {
         .key
         .iter()
         .enumerate()
-        .map(|(n, k)| format!("{}, t.k{}", literal(&k.name), n + 1))
+        .map(|(n, k)| {
+            let value = internal::for_json(k, &format!("t.k{}", n + 1));
+            format!("{}, {value}", literal(&k.name))
+        })
         .collect();
     format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
 }
@@ -50,17 +80,18 @@ pub struct Tracked {
 
 /// Every tracking row of the caller's flows.
 pub fn tracking() -> Result<Vec<Tracked>> {
-    let mut rows = Vec::new();
-    for flow in visible()? {
-        let acting = ActingAs::extension_owner()?;
+    of_each(|flow| {
+        let mut rows = Vec::new();
+        let _as = ActingAs::extension_owner()?;
         let logic = sql::select(
             "select id, fingerprint from coco.logic where flow = $1",
             &[arg(flow.name.as_str())],
             |r| Ok((sql::required::<i32>(r, 1)?, sql::required::<pgrx::Uuid>(r, 2)?)),
         )?;
-        drop(acting);
-        let _as = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
         for source in &flow.sources {
+            if !is_readable(&source.tracking)? {
+                continue;
+            }
             let sql = format!(
                 "select {}, t.source_ordinal, t.content_fingerprint, t.logic_id, t.process_ordinal,
                         pg_catalog.to_timestamp(t.process_ordinal / 1000000.0), t.target_keys
@@ -85,8 +116,8 @@ pub fn tracking() -> Result<Vec<Tracked>> {
                 })
             })?);
         }
-    }
-    Ok(rows)
+        Ok(rows)
+    })
 }
 
 pub struct Failed {
@@ -116,15 +147,19 @@ pub struct Delivery {
 }
 
 pub fn deliveries() -> Result<Vec<Delivery>> {
-    let mut rows = Vec::new();
-    for flow in visible()? {
+    of_each(|flow| {
+        let mut rows = Vec::new();
         for target in &flow.targets {
             let Some(external) = target.external.as_ref().filter(|_| target.relation.is_some())
             else {
                 continue;
             };
             let Some(state) = delivery::known(target.id)? else { continue };
-            let _as = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+            let acting = ActingAs::extension_owner()?;
+            if !is_readable(&external.outbox)? {
+                continue;
+            }
+            drop(acting);
             let waiting = outbox::waiting(external, state.sent)?;
             rows.push(Delivery {
                 flow: flow.name.clone(),
@@ -135,8 +170,8 @@ pub fn deliveries() -> Result<Vec<Delivery>> {
                 state,
             });
         }
-    }
-    Ok(rows)
+        Ok(rows)
+    })
 }
 
 /// What to do where the error itself does not say so: of an item, of a row that was refused.
@@ -145,10 +180,13 @@ const ROW_HINT: &str = "Mend the row in its source or by another query: it is se
 
 /// Every item of the caller's flows whose last evaluation failed, and every row that was refused.
 pub fn errors() -> Result<Vec<Failed>> {
-    let mut rows = Vec::new();
-    for flow in visible()? {
-        let _as = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+    of_each(|flow| {
+        let mut rows = Vec::new();
+        let _as = ActingAs::extension_owner()?;
         for source in &flow.sources {
+            if !is_readable(&source.tracking)? {
+                continue;
+            }
             let sql = format!(
                 "select {}, t.failure->>'sqlstate', t.failure->>'message', t.failure->>'detail',
                         t.failure->>'hint', (t.failure->>'attempts')::int,
@@ -178,6 +216,9 @@ pub fn errors() -> Result<Vec<Failed>> {
         }
         for target in flow.targets.iter().filter(|t| t.relation.is_some()) {
             let Some(external) = &target.external else { continue };
+            if !is_readable(&external.outbox)? {
+                continue;
+            }
             rows.extend(outbox::refused(target, external)?.into_iter().map(|r| Failed {
                 flow: flow.name.clone(),
                 source: None,
@@ -193,8 +234,8 @@ pub fn errors() -> Result<Vec<Failed>> {
                 target_key: Some(r.key),
             }));
         }
-    }
-    Ok(rows)
+        Ok(rows)
+    })
 }
 
 /// A memoised function of one of the caller's flows.

@@ -6,6 +6,7 @@ use super::capture::{self, Mode as CaptureMode, cursor, log, triggers};
 use super::error::{Error, Result};
 use super::external::delivery;
 use super::generation;
+use super::inspect;
 use super::locks;
 use super::logic;
 use super::model::Flow;
@@ -219,7 +220,8 @@ pub fn caught_up(name: &str, mark: &Mark) -> Result<bool> {
                 let until = Some(&mark.seen);
                 let snapshot = &stored.cursor.snapshot;
                 if stored.cursor.signature != signature
-                    || log::pending(&statements, &capture, snapshot, until, 1)? > 0
+                    || log::pending(&statements, &capture, snapshot, until, 1)?
+                        .is_none_or(|n| n > 0)
                 {
                     return Ok(false);
                 }
@@ -248,8 +250,8 @@ const COUNTED: i64 = 100_000;
 
 /// The captured changes that the caller's flows have not followed yet.
 pub fn pending() -> Result<Vec<Pending>> {
-    let mut all = Vec::new();
-    for flow in super::inspect::visible()? {
+    inspect::of_each(|flow| {
+        let mut all = Vec::new();
         for source in flow.followed() {
             let Some(stored) = cursor::load(source)? else { continue };
             let Some(capture) = capture::find(source.relation)?.filter(|c| c.is_whole()) else {
@@ -262,10 +264,12 @@ pub fn pending() -> Result<Vec<Pending>> {
                 continue;
             }
             let since = &stored.cursor.snapshot;
-            let count = log::pending(&statements, &capture, since, None, COUNTED)?;
+            let Some(count) = log::pending(&statements, &capture, since, None, COUNTED)? else {
+                continue;
+            };
             let at_least = count >= COUNTED;
             all.push(Pending { source: source.id, count: count.min(COUNTED), at_least });
         }
-    }
-    Ok(all)
+        Ok(all)
+    })
 }

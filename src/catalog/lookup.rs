@@ -10,6 +10,7 @@ use super::follow::{self, Kept, Looking, Remembered};
 use super::generation;
 use super::model::{BoundView, Flow, Lookup, Source, numbered};
 use super::placing;
+use super::track;
 use super::tuples::{self, OneSnapshot, RowColumn, Rows, Statements};
 use super::update::Limits;
 use crate::engine::decide::Mode;
@@ -134,7 +135,8 @@ fn settle(lookup: &Lookup, source: &Source, batch: &Batch, followed: &mut Follow
         }
     }
     let writing = Writing { mode: Mode::Normal, logic: NO_LOGIC };
-    apply::track(&statements, &lookup.relation, &[], &[], batch, writing, None)
+    drop(statements);
+    track::track(&lookup.relation, &[], &[], batch, writing, None)
 }
 
 /// The statement by which the source's keys are found that changed rows of a lookup affect; `None`
@@ -156,8 +158,10 @@ fn affected(lookup: &Lookup, source: &Source, affects: &BoundView) -> String {
         .collect();
     let names = numbered("k", source.key.len());
     let known: Vec<String> = names.iter().map(|k| format!("t.{k} is not null")).collect();
+    let values: Vec<String> =
+        source.key.iter().zip(&names).map(|(k, n)| k.as_stored(&format!("t.{n}"))).collect();
     format!(
-        "/* coco lookup {id} {view} */ select distinct t.* from (\n\
+        "/* coco lookup {id} {view} */ select distinct {values} from (\n\
          with {shadow} as (select {keys} from coco_batch as b)\n\
          select q.* from {affects} as q) as t ({names}) where {known}",
         id = lookup.relation.id,
@@ -165,6 +169,7 @@ fn affected(lookup: &Lookup, source: &Source, affects: &BoundView) -> String {
         shadow = placing::shadow_name(lookup.relation.id),
         affects = affects.name,
         keys = keys.join(", "),
+        values = values.join(", "),
         names = names.join(", "),
         known = known.join(" and "),
     )

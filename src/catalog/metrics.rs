@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use pgrx::spi::SpiHeapTupleData;
 
 use super::error::{Error, Result};
+use super::internal;
 use super::role::{self, ActingAs};
 use super::sql;
 
@@ -128,7 +129,7 @@ const TARGETS: &str = "
 select d.flow, array[f.owner::oid], d.target, d.server,
        d.unsent::float8, d.refused::float8, d.attempts::float8,
        extract(epoch from d.sent_at)::float8,
-       (select pg_total_relation_size(c.oid) from pg_class c where c.oid = t.outbox)::float8
+       (select pg_total_relation_size(c.oid) from pg_class c where c.oid = t.outbox and c.oid = any ($1))::float8
   from coco.deliveries d
   join coco.flow f on f.flow = d.flow
   join coco.target t on t.flow = d.flow and t.server = d.server and t.external = d.target
@@ -180,7 +181,7 @@ select null::text,
        c.relation::text, null::text,
        (select coalesce(sum(pg_total_relation_size(l.oid)), 0)
           from pg_class l
-         where l.relnamespace = 'coco'::regnamespace and l.relkind = 'r'
+         where l.oid = any ($1) and l.relnamespace = 'coco_internal'::regnamespace and l.relkind = 'r'
            and l.relname in (select format('log_%s_%s', c.id, n)::name
                                from generate_series(0, 2) as n))::float8
   from coco.capture c
@@ -222,7 +223,11 @@ pub fn metrics(scope: &str) -> Result<Vec<Metric>> {
             .hint(format!("The scopes are {}.", names.join(", "))));
     };
     let acting = ActingAs::extension_owner()?;
-    let rows = sql::select(scope.statement, &[], |r| read(scope, r))?;
+    let measured = match scope.name {
+        "target" | "log" => free_tables()?,
+        _ => vec![],
+    };
+    let rows = sql::select(scope.statement, &[sql::arg(measured)], |r| read(scope, r))?;
     drop(acting);
     let all = role::has_rights_of(pg_sys::Oid::from(pg_sys::ROLE_PG_READ_ALL_STATS));
     let mut metrics = Vec::new();
@@ -233,6 +238,18 @@ pub fn metrics(scope: &str) -> Result<Vec<Metric>> {
         }
     }
     Ok(metrics)
+}
+
+/// Outboxes and change logs whose size is to be had without a wait. The caller acts as the extension's owner.
+fn free_tables() -> Result<Vec<pg_sys::Oid>> {
+    let all = sql::select(
+        "select c.oid from pg_class c
+          where c.relnamespace = 'coco_internal'::regnamespace and c.relkind = 'r'
+            and (c.oid in (select outbox from coco.target) or c.relname ~ '^log_[0-9]+_[0-9]+$')",
+        &[],
+        |r| sql::required::<pg_sys::Oid>(r, 1),
+    )?;
+    Ok(all.into_iter().filter(|table| internal::lock_to_read(*table)).collect())
 }
 
 /// The metrics in a row, and whose they are; `None`: everybody's.

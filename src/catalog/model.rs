@@ -103,8 +103,17 @@ pub struct Source {
     pub capture: capture::Mode,
     /// How often a live flow reads a source that is not captured; `None`: the default.
     pub refresh: Option<std::time::Duration>,
-    /// The tracking table, quoted and schema-qualified.
+    /// The tracking table, quoted and schema-qualified: for statements as the extension's owner.
     pub tracking: String,
+    /// The view of it, for statements as the flow's owner.
+    pub tracking_view: String,
+}
+
+impl Source {
+    /// The columns of its key in a relation of this alias, of the types of the tracking table.
+    pub fn key_of(&self, alias: &str) -> Vec<String> {
+        self.key.iter().map(|k| k.as_stored(&format!("{alias}.{}", k.quoted()))).collect()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -126,7 +135,8 @@ pub struct Target {
     pub incarnation: i32,
     /// Its query as it was bound; `None` where something that it reads was dropped.
     pub bound: Option<BoundView>,
-    /// Where it is outside this database: then schema, name and relation are those of its ledger.
+    /// Where it is outside this database: then relation is its ledger, and schema and name are those of the
+    /// ledger's view.
     pub external: Option<External>,
 }
 
@@ -138,8 +148,12 @@ pub struct External {
     /// A foreign server, by its name.
     pub server: String,
     pub options: serde_json::Map<String, serde_json::Value>,
-    /// The table of what is to be sent, quoted and schema-qualified.
+    /// The tables of its keys and of what is to be sent, quoted and schema-qualified: for statements as the
+    /// extension's owner.
+    pub ledger: String,
     pub outbox: String,
+    /// The view of the outbox, for statements as the flow's owner.
+    pub outbox_view: String,
     /// What its columns `c1…` are of the target's.
     pub columns: Vec<String>,
 }
@@ -156,11 +170,55 @@ pub struct Column {
     /// The equality operator of the type's default btree operator class, as
     /// `operator(schema.=)`. `None` where the type has no such class.
     pub equals: Option<String>,
+    pub kept: Kept,
+}
+
+/// What values of a column are kept as in coco's own tables.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kept {
+    Same,
+    /// The column's type is a domain: this is its base type, without modifiers.
+    Base {
+        type_oid: pg_sys::Oid,
+        type_name: String,
+    },
+    /// To handle values of the type can run a user's code: they are kept as text in JSON.
+    Json,
 }
 
 impl Column {
     pub fn quoted(&self) -> String {
         sql::ident(&self.name)
+    }
+
+    /// The column that holds its values in a table of coco's own.
+    pub fn stored(&self) -> Column {
+        match &self.kept {
+            Kept::Same => self.clone(),
+            Kept::Base { type_oid, type_name } => Column {
+                type_oid: *type_oid,
+                typmod: -1,
+                type_name: type_name.clone(),
+                ..self.clone()
+            },
+            Kept::Json => Column {
+                type_oid: pg_sys::JSONOID,
+                typmod: -1,
+                collation: pg_sys::InvalidOid,
+                type_name: "pg_catalog.json".to_owned(),
+                equals: None,
+                ..self.clone()
+            },
+        }
+    }
+
+    /// A value of the column's as the value that is stored: evaluated as the flow's owner.
+    pub fn as_stored(&self, value: &str) -> String {
+        match &self.kept {
+            Kept::Same => value.to_owned(),
+            Kept::Base { type_name, .. } => format!("({value})::{type_name}"),
+            Kept::Json => format!("pg_catalog.to_json({value})"),
+        }
     }
 
     /// `a = b`, with the operator spelled out, so that no search path decides it.
@@ -177,7 +235,8 @@ impl Target {
         self.bound.as_ref().map(|bound| bound.view)
     }
 
-    /// The table that its statements write, quoted and schema-qualified.
+    /// The table that its statements write, quoted and schema-qualified; of a target outside this database the view
+    /// of its ledger.
     pub fn relation_name(&self) -> String {
         sql::qualified(&self.schema, &self.name)
     }
@@ -189,6 +248,11 @@ impl Target {
             None => self.relation_name(),
         }
     }
+}
+
+/// The columns that hold the values of these in coco's own tables.
+pub fn stored(columns: &[Column]) -> Vec<Column> {
+    columns.iter().map(Column::stored).collect()
 }
 
 /// `prefix1, prefix2, …` for as many as there are.

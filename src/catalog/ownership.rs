@@ -4,20 +4,23 @@
 //! tracking row elsewhere. The next update evaluates every item; what it needs is that each row is
 //! found by the item that had it, or is gone.
 
+use pgrx::pg_sys;
+
 use super::apply::key_text;
 use super::compose::tracking_keys;
 use super::error::Result;
 use super::external::ledger;
-use super::model::{Source, Target, all_equal};
+use super::model::{Source, Target, all_equal, numbered};
+use super::role::ActingAs;
 use super::sql::{self, ident};
-use super::tuples::Statements;
+use super::tuples::{self, RowColumn, Rows, Statements};
 use super::update::now_micros;
 
 /// Goes from the way `before` finds its rows to that of `after`. The caller acts as the flow's
 /// owner.
 pub fn carry_over(source: &Source, before: &Target, after: &Target) -> Result<()> {
     let relation = after.relation_name();
-    let tracking = &source.tracking;
+    let tracking = &source.tracking_view;
     let owned = |columns: &[String]| {
         let columns: Vec<String> = columns.iter().map(|c| format!("x.{}", ident(c))).collect();
         all_equal(&source.key, &tracking_keys(source, "t"), &columns)
@@ -35,21 +38,52 @@ pub fn carry_over(source: &Source, before: &Target, after: &Target) -> Result<()
             }
         }
     } else if let Some(columns) = &before.covered {
-        let key: Vec<String> = after.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
-        sql::execute(
-            &format!(
-                "update {tracking} as t
-                    set target_keys = coalesce(t.target_keys, '{{}}') operator(pg_catalog.||)
-                          coalesce((select pg_catalog.jsonb_build_object('{id}',
-                                      pg_catalog.jsonb_object_agg({key}::pg_catalog.text, null::pg_catalog.text))
-                                      from {relation} as x where {owned}
-                                    having pg_catalog.count(*) operator(pg_catalog.>) 0), '{{}}')",
-                id = after.id,
-                key = key_text(&key),
-                owned = owned(columns),
-            ),
-            &[],
-        )?;
+        let listed = listed_keys(source, after, &owned(columns))?;
+        list(source, after.id, &listed)?;
     }
+    Ok(())
+}
+
+/// The keys of a target's rows that are the items', for items that have any: the item's key `i1…`, and `keys`. The
+/// caller acts as the flow's owner.
+fn listed_keys(source: &Source, target: &Target, owned: &str) -> Result<Rows> {
+    let key: Vec<String> = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
+    let item = tracking_keys(source, "t").join(", ");
+    let mut columns = tuples::typed("i", &source.key);
+    columns.push(RowColumn::new("keys", pg_sys::JSONBOID));
+    let mut listed = Rows::new(&columns)?;
+    let statements = Statements::connect()?;
+    statements.reads_many();
+    statements.query_into(
+        &format!(
+            "select {item}, pg_catalog.jsonb_object_agg({key}::pg_catalog.text, null::pg_catalog.text)
+               from {tracking} as t join {relation} as x on {owned} group by {item}",
+            key = key_text(&key),
+            tracking = source.tracking_view,
+            relation = target.relation_name(),
+        ),
+        &[],
+        &mut listed,
+    )?;
+    Ok(listed)
+}
+
+/// Lists keys of a target in the tracking rows of their items.
+fn list(source: &Source, target: i32, listed: &Rows) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    let statements = Statements::connect()?;
+    statements.name("coco_listed", listed)?;
+    let item = numbered("l.i", source.key.len());
+    statements.execute(
+        &format!(
+            "update {} as t
+                set target_keys = coalesce(t.target_keys, '{{}}') operator(pg_catalog.||)
+                      pg_catalog.jsonb_build_object('{target}', l.keys)
+               from coco_listed as l where {}",
+            source.tracking,
+            all_equal(&source.key, &tracking_keys(source, "t"), &item),
+        ),
+        &[],
+    )?;
     Ok(())
 }

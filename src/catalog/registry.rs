@@ -6,9 +6,10 @@ use super::bound;
 use super::capture;
 use super::columns;
 use super::error::{Error, Result};
+use super::internal;
 use super::locks;
 use super::memo::functions;
-use super::model::{BoundView, Column, Expressions, External, Flow, Lookup, Source, Target};
+use super::model::{self, BoundView, Column, Expressions, External, Flow, Lookup, Source, Target};
 use super::planning;
 use super::role::{self, ActingAs, Settings};
 use super::sql::{self, arg};
@@ -70,6 +71,7 @@ pub fn load(name: &str) -> Result<Flow> {
     }
     usage::refresh(&mut flow)?;
     flow.memoised = functions::called(&views)?;
+    internal::grant_again(flow.id, flow.owner)?;
     if !flow.memoised.is_empty() {
         planning::install();
     }
@@ -155,6 +157,13 @@ struct Raw {
     expressions: Option<(pgrx::pg_sys::Oid, String)>,
     /// It was declared with `affects`.
     wants_affects: bool,
+    /// The types of the key in the tracking table.
+    tracked: Vec<pgrx::pg_sys::Oid>,
+}
+
+fn lost(flow: &str) -> Error {
+    Error::internal(format!("flow \"{flow}\" has lost its tracking table"))
+        .hint("Drop the flow and declare it again: rows that are the same will not be written.")
 }
 
 fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
@@ -182,7 +191,14 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 (select pg_catalog.format('%I.%I', n.nspname, c.relname)
                    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                   where c.oid = s.expressions),
-                s.affects is not null
+                s.affects is not null,
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = s.tracking_view),
+                array(select a.atttypid from pg_catalog.pg_attribute a
+                       where a.attrelid = s.tracking and a.attnum between 1 and cardinality(s.key)
+                       order by a.attnum)
            from coco.source s where s.flow = $1 order by s.id",
         &[arg(flow)],
         |r| {
@@ -205,10 +221,8 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                     std::time::Duration::try_from_secs_f64(s)
                         .unwrap_or(std::time::Duration::from_secs(u32::MAX.into()))
                 }),
-                tracking: r.get::<String>(10)?.ok_or_else(|| {
-                    Error::internal(format!("flow \"{flow}\" has lost its tracking table"))
-                        .hint("Drop the flow and declare it again: rows that are the same will not be written.")
-                })?,
+                tracking: r.get::<String>(10)?.ok_or_else(|| lost(flow))?,
+                tracking_view: r.get::<String>(21)?.ok_or_else(|| lost(flow))?,
             };
             Ok(Raw {
                 source,
@@ -220,6 +234,7 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 affects: r.get::<pgrx::pg_sys::Oid>(16)?.zip(r.get::<String>(17)?),
                 expressions: r.get::<pgrx::pg_sys::Oid>(18)?.zip(r.get::<String>(19)?),
                 wants_affects: sql::required(r, 20)?,
+                tracked: sql::required(r, 22)?,
             })
         },
     )?;
@@ -255,7 +270,7 @@ fn only_items((view, name): (pgrx::pg_sys::Oid, String), source: &Source) -> Res
 }
 
 fn with_columns(flow: &str, raw: Raw) -> Result<Source> {
-    let Raw { mut source, key, used, exists, shown, of: raw_of, expressions, .. } = raw;
+    let Raw { mut source, key, used, exists, shown, of: raw_of, expressions, tracked, .. } = raw;
     if !exists {
         return Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
@@ -270,7 +285,7 @@ fn with_columns(flow: &str, raw: Raw) -> Result<Source> {
     if raw_of.is_some() && used.is_empty() {
         source.used = columns.clone();
     }
-    source.key = key
+    let key = key
                 .iter()
                 .map(|name| {
                     find(name).ok_or_else(|| {
@@ -281,7 +296,9 @@ fn with_columns(flow: &str, raw: Raw) -> Result<Source> {
                         .hint("Drop the flow with coco.drop_flow and declare it again.")
                     })
                 })
-                .collect::<Result<_>>()?;
+                .collect::<Result<Vec<_>>>()?;
+    source.key = model::stored(&key);
+    check_key_types(flow, &source, &tracked)?;
     if let Some(view) = expressions {
         let bound = only_items(view, &source)?;
         let shadows = [usage::shadow(&source)?];
@@ -292,6 +309,30 @@ fn with_columns(flow: &str, raw: Raw) -> Result<Source> {
     Ok(source)
 }
 
+/// Refuses a source of which a key column has another type than when the flow was declared.
+fn check_key_types(flow: &str, source: &Source, tracked: &[pgrx::pg_sys::Oid]) -> Result<()> {
+    let changed = source.key.iter().zip(tracked).find(|(k, tracked)| k.type_oid != **tracked);
+    if source.key.len() != tracked.len() {
+        return Err(lost(flow));
+    }
+    let Some((column, before)) = changed else { return Ok(()) };
+    let before = sql::one::<String>(
+        "select pg_catalog.format_type(oid, null) from pg_catalog.pg_type where oid = $1",
+        &[sql::arg(*before)],
+    )?;
+    Err(Error::new(
+        pgrx::PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+        format!(
+            "key column \"{}\" of source \"{}\" of flow \"{flow}\" has type {}, and had type {}",
+            column.name,
+            source.name,
+            column.type_name,
+            before.unwrap_or_else(|| "another".to_owned()),
+        ),
+    )
+    .hint("Drop the flow with coco.drop_flow and declare it again."))
+}
+
 fn targets(flow: &str) -> Result<Vec<Target>> {
     let raw: Vec<Target> = sql::select(
         "select t.id, t.schema, t.name,
@@ -299,8 +340,10 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                 t.query, t.covered, t.made, t.incarnation,
                 (select c.oid from pg_catalog.pg_class c where c.oid = t.query_view), t.key,
                 (select n.nspname::text from pg_catalog.pg_class c
-                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.relation),
-                (select c.relname::text from pg_catalog.pg_class c where c.oid = t.relation),
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = coalesce(t.ledger_view, t.relation)),
+                (select c.relname::text from pg_catalog.pg_class c
+                  where c.oid = coalesce(t.ledger_view, t.relation)),
                 t.server, t.external, t.options, t.columns,
                 (select pg_catalog.format('%I.%I', n.nspname, c.relname)
                    from pg_catalog.pg_class c
@@ -308,7 +351,11 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                 (select pg_catalog.format('%I.%I', n.nspname, c.relname)
                    from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.query_view),
-                t.places
+                t.places,
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.outbox_view),
+                exists (select from pg_catalog.pg_class c where c.oid = t.ledger_view)
            from coco.target t where t.flow = $1 order by t.id",
         &[arg(flow)],
         |r| {
@@ -324,11 +371,16 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                         _ => Default::default(),
                     },
                     columns: r.get::<Vec<String>>(16)?.unwrap_or_default(),
+                    ledger: internal::Table::Ledger.name(sql::required(r, 1)?),
                     outbox: r.get::<String>(17)?.unwrap_or_default(),
+                    outbox_view: r.get::<String>(20)?.unwrap_or_default(),
                 }),
                 _ => None,
             };
-            let lost = external.as_ref().is_some_and(|e| e.outbox.is_empty());
+            let has_ledger = sql::required::<bool>(r, 21)?;
+            let lost = external
+                .as_ref()
+                .is_some_and(|e| e.outbox.is_empty() || e.outbox_view.is_empty() || !has_ledger);
             let target = Target {
                 external,
                 id: sql::required(r, 1)?,

@@ -24,6 +24,10 @@ const PINNED: [(&str, &str); 7] = [
     ("extra_float_digits", "1"),
 ];
 
+/// A role's rights for a while, in which nothing that outlives them can be left behind.
+const RESTRICTED: i32 =
+    (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as i32;
+
 /// The settings that a flow runs under.
 #[derive(Clone, Debug)]
 pub struct Settings(Vec<(String, String)>);
@@ -73,9 +77,7 @@ impl ActingAs {
     /// The flow's owner, as a security-restricted operation and with the settings the flow was
     /// declared under: how everything a user wrote is analysed, planned and run.
     pub fn flow_owner(owner: pg_sys::Oid, settings: &Settings) -> Result<ActingAs> {
-        let restricted =
-            pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
-        let acting = ActingAs::switch(owner, restricted as i32);
+        let acting = ActingAs::switch(owner, RESTRICTED);
         for (name, value) in &settings.0 {
             match name.as_str() {
                 "search_path" => acting.set(name, &temporary_last(value))?,
@@ -88,9 +90,9 @@ impl ActingAs {
         Ok(acting)
     }
 
-    /// The extension's owner: for coco's catalog, which no one else may write. Nothing but pg_catalog
-    /// is on the search path, also inside a flow's or a writer's own: an operator or a function of
-    /// theirs must not run with these rights.
+    /// The extension's owner, as a security-restricted operation: for coco's catalog and its own tables, which no
+    /// one else may write. Nothing but pg_catalog is on the search path, also inside a flow's or a writer's own: an
+    /// operator or a function of theirs must not run with these rights.
     pub fn extension_owner() -> Result<ActingAs> {
         let generation = generation::now();
         let known = EXTENSION_OWNER.get().filter(|(g, _)| *g == generation);
@@ -103,7 +105,7 @@ impl ActingAs {
             .ok_or_else(|| Error::internal("extension coco is not installed in this database"))?,
         };
         EXTENSION_OWNER.set(Some((generation, owner)));
-        let acting = ActingAs::switch(owner, pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        let acting = ActingAs::switch(owner, RESTRICTED);
         acting.set("search_path", "pg_catalog, pg_temp")?;
         Ok(acting)
     }

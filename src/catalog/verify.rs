@@ -117,7 +117,8 @@ fn failing_sources(flow: &Flow) -> Result<Vec<bool>> {
     flow.sources
         .iter()
         .map(|s| {
-            let sql = format!("select true from {} where failure is not null limit 1", s.tracking);
+            let sql =
+                format!("select true from {} where failure is not null limit 1", s.tracking_view);
             Ok(sql::one::<bool>(&sql, &[])?.is_some())
         })
         .collect()
@@ -152,7 +153,7 @@ fn not_of_failing(flow: &Flow, target: &Target, failing: &[bool]) -> String {
 }
 
 fn rows_of_failing(source: &Source, target: &Target) -> String {
-    let tracking = &source.tracking;
+    let tracking = &source.tracking_view;
     match &target.covered {
         Some(covered) => {
             let owned: Vec<String> = covered.iter().map(|c| format!("x.{}", ident(c))).collect();

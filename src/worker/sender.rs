@@ -318,7 +318,7 @@ impl Sender {
                 match find(&ready.flow, target) {
                     Some((declared, external)) => {
                         let flow = &ready.flow;
-                        outbox::settle(flow, declared, external, &batch, &refused)?;
+                        outbox::settle(declared, external, &batch, &refused)?;
                         if self.empties { outbox::empty(flow, declared) } else { Ok(()) }
                     }
                     None => Ok(()),

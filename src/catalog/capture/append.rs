@@ -208,7 +208,7 @@ unsafe fn look_up(
            from coco.capture c
            join pg_catalog.pg_class s
              on s.relname operator(pg_catalog.=) pg_catalog.format('log_%s_%s', c.id, c.segment)::pg_catalog.name
-            and s.relnamespace operator(pg_catalog.=) 'coco'::pg_catalog.regnamespace
+            and s.relnamespace operator(pg_catalog.=) 'coco_internal'::pg_catalog.regnamespace
             and s.relkind operator(pg_catalog.=) 'r'
           where c.id operator(pg_catalog.=) $1",
         &[arg(capture)],
@@ -235,7 +235,7 @@ unsafe fn look_up(
     Ok(Some(Route { relation, segment, columns, valid }))
 }
 
-/// The numbers of the named columns in the table's shape, if each has its log column's type.
+/// The numbers of the named columns in the table's shape, if each has its log column's type, or is of a domain over it.
 unsafe fn matching(
     table: pg_sys::TupleDesc,
     log: pg_sys::TupleDesc,
@@ -252,7 +252,8 @@ unsafe fn matching(
                 let a = crate::catalog::tuples::attribute(table, *place);
                 !(*a).attisdropped
                     && CStr::from_ptr((*a).attname.data.as_ptr()).to_bytes() == name.as_bytes()
-                    && (*a).atttypid == (*kept).atttypid
+                    && ((*a).atttypid == (*kept).atttypid
+                        || pg_sys::getBaseType((*a).atttypid) == (*kept).atttypid)
             })?;
             numbers.push(found as i16 + 1);
         }

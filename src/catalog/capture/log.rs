@@ -39,24 +39,28 @@ fn of<'a>(snapshot: &Snapshot) -> Vec<Arg<'a>> {
 /// out: every stored cursor has passed it. One that is only looked at for that may be needed still, and
 /// is free in a moment.
 fn readable(capture: &Capture) -> Result<Vec<String>> {
+    loop {
+        if let Some(names) = readable_now(capture)? {
+            return Ok(names);
+        }
+        pgrx::check_for_interrupts!();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// The same; `None` where one is locked that may be needed.
+fn readable_now(capture: &Capture) -> Result<Option<Vec<String>>> {
     let lock = pg_sys::AccessShareLock as i32;
     let mut names = Vec::new();
     for (n, segment) in &capture.segments {
         // SAFETY: a heavyweight lock, kept until the transaction ends.
-        let locked = || unsafe { pg_sys::ConditionalLockRelationOid(*segment, lock) };
-        loop {
-            if locked() {
-                names.push(segment_name(capture.id, *n));
-                break;
-            }
-            if locks::is_emptied(capture.id, *n)? {
-                break;
-            }
-            pgrx::check_for_interrupts!();
-            std::thread::sleep(std::time::Duration::from_millis(1));
+        if unsafe { pg_sys::ConditionalLockRelationOid(*segment, lock) } {
+            names.push(segment_name(capture.id, *n));
+        } else if !locks::is_emptied(capture.id, *n)? {
+            return Ok(None);
         }
     }
-    Ok(names)
+    Ok(Some(names))
 }
 
 /// What was read of a log.
@@ -181,14 +185,14 @@ impl Log<'_> {
 }
 
 /// How many entries are new since a snapshot; no more than `limit` are counted. With `until`, only
-/// those which that snapshot sees.
+/// those which that snapshot sees. `None` where that would mean to wait for a transaction that changes the log.
 pub fn pending(
     statements: &Statements,
     capture: &Capture,
     since: &Snapshot,
     until: Option<&Snapshot>,
     limit: i64,
-) -> Result<i64> {
+) -> Result<Option<i64>> {
     let acting = ActingAs::extension_owner()?;
     acting.set("enable_seqscan", "off")?;
     let mut more = String::new();
@@ -198,14 +202,14 @@ pub fn pending(
         args.push(arg(until.to_string()));
     }
     more.push_str(&format!(" limit {limit}"));
-    let segments = readable(capture)?;
+    let Some(segments) = readable_now(capture)? else { return Ok(None) };
     if segments.is_empty() {
-        return Ok(0);
+        return Ok(Some(0));
     }
     let all = each(&segments, "1", &more);
     let count = statements
         .read_text(&format!("select pg_catalog.count(*)::text from ({all}) as l"), &args)?;
-    Ok(count.and_then(|c| c.parse().ok()).unwrap_or(0))
+    Ok(Some(count.and_then(|c| c.parse().ok()).unwrap_or(0)))
 }
 
 /// Keeps what is new since the active snapshot from being emptied until the transaction ends: then

@@ -1,7 +1,7 @@
 //! Capture: change logs, the triggers that fill them, and the cursors that read them.
 //!
-//! A captured table has one change log, which all flows on it share: tables `coco.log_<id>_<n>`, to
-//! one of which, the current segment, triggers append the keys of changed rows. Nothing in a log is
+//! A captured table has one change log, which all flows on it share: tables
+//! `coco_internal.log_<id>_<n>`, to one of which, the current segment, triggers append the keys of changed rows. Nothing in a log is
 //! ever updated or deleted; a segment that every cursor has passed is emptied as a whole.
 
 pub mod append;
@@ -16,6 +16,7 @@ use pgrx::pg_sys;
 
 use super::error::Result;
 use super::generation;
+use super::internal::SCHEMA;
 use super::model::Source;
 use super::role::ActingAs;
 use super::sql::{self, arg};
@@ -70,18 +71,28 @@ pub struct Capture {
     pub since: Option<u64>,
     /// The segments that are there: their number and relation.
     pub segments: Vec<(i32, pg_sys::Oid)>,
+    /// The types of the log's columns `k1…`.
+    pub types: Vec<pg_sys::Oid>,
     /// Changed by this transaction: nobody else knows yet what it says.
     pub ours: bool,
 }
 
 impl Capture {
-    /// The log's columns that hold a source's key, in the key's order; `None` where one is missing.
+    /// The log's columns that hold a source's key, in the key's order; `None` where one is missing, or has another
+    /// type.
     pub fn key_columns(&self, source: &Source) -> Option<Vec<String>> {
         let place = |k: &super::model::Column| {
             let at = self.columns.iter().position(|c| *c == k.name)?;
+            self.types.get(at).filter(|there| **there == k.type_oid)?;
             Some(format!("k{}", at + 1))
         };
         source.key.iter().map(place).collect()
+    }
+
+    /// Whether the log keeps values of this column, as its values are stored.
+    pub fn has(&self, column: &super::model::Column) -> bool {
+        let at = self.columns.iter().position(|c| *c == column.name);
+        at.and_then(|at| self.types.get(at)) == Some(&column.stored().type_oid)
     }
 
     /// Whether every segment is there.
@@ -91,7 +102,7 @@ impl Capture {
 }
 
 pub fn segment_name(id: i32, segment: i32) -> String {
-    format!("coco.log_{id}_{segment}")
+    format!("{SCHEMA}.log_{id}_{segment}")
 }
 
 /// The capture of a table, if it has one.
@@ -99,7 +110,11 @@ pub fn find(relation: pg_sys::Oid) -> Result<Option<Capture>> {
     let _as = ActingAs::extension_owner()?;
     let found = sql::select(
         "select c.id, c.columns, c.always, c.segment, c.since::text,
-                l.numbers, l.oids, c.xmin::text
+                l.numbers, l.oids, c.xmin::text,
+                array(select case when min(a.atttypid) = max(a.atttypid) then min(a.atttypid) else 0 end
+                        from pg_catalog.pg_attribute a
+                       where a.attrelid = any (l.oids) and a.attnum > 1
+                       group by a.attnum order by a.attnum)
            from coco.capture c
           -- Under the snapshot that reads the rest: what it says of a log that was made again since
           -- is not held for true of the new one.
@@ -109,7 +124,7 @@ pub fn find(relation: pg_sys::Oid) -> Result<Option<Capture>> {
               from pg_catalog.generate_series(0, $2 - 1) as n(n)
               join pg_catalog.pg_class s
                 on s.relname = pg_catalog.format('log_%s_%s', c.id, n.n)::name
-               and s.relnamespace = 'coco'::regnamespace and s.relkind = 'r'
+               and s.relnamespace = 'coco_internal'::regnamespace and s.relkind = 'r'
           ) as l
           where c.relation = $1::oid::regclass",
         &[arg(relation), arg(SEGMENTS)],
@@ -125,6 +140,7 @@ pub fn find(relation: pg_sys::Oid) -> Result<Option<Capture>> {
                 segment: sql::required(r, 4)?,
                 since: since.and_then(|s| s.parse().ok()),
                 segments: numbers.into_iter().zip(oids).collect(),
+                types: sql::required(r, 9)?,
                 ours: sql::is_ours(&version),
             })
         },

@@ -6,7 +6,7 @@ use super::{Capture, SEGMENTS, find, segment_name};
 use crate::catalog::columns;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::locks;
-use crate::catalog::model::{Column, numbered};
+use crate::catalog::model::Column;
 use crate::catalog::role::ActingAs;
 use crate::catalog::sql::{self, arg, literal};
 use crate::catalog::tuples::{OneSnapshot, Statements};
@@ -40,7 +40,7 @@ pub fn ensure(relation: pg_sys::Oid, key: &[Column], always: bool, wait: bool) -
     // Again: it may have ended while that was waited for.
     let _now = OneSnapshot::take();
     if let Some(capture) = find(relation)? {
-        let known = key.iter().all(|k| capture.columns.contains(&k.name));
+        let known = key.iter().all(|k| capture.has(k));
         if known && capture.is_whole() && triggers_will_do(relation, &capture, always)? {
             return Ok(true);
         }
@@ -120,25 +120,39 @@ fn lock_out_writers(relation: pg_sys::Oid, wait: bool) -> bool {
     }
 }
 
+/// The definition of the column of a log that holds values of a column: no code of a user's runs where rows are given
+/// a column of it, or are compared.
+fn in_log(column: &Column, number: usize) -> Result<String> {
+    let column = column.stored();
+    // Without modifiers: a column may be made wider.
+    let type_name = sql::type_name(column.type_oid, -1)?;
+    Ok(format!("k{number} {type_name}{}", columns::collate(column.collation)?))
+}
+
 /// Adds columns to a log. Nobody writes to it: its table is locked.
 fn extend(capture: &Capture, key: &[Column], always: bool) -> Result<i32> {
     let mut names = capture.columns.clone();
     for k in key {
-        if names.contains(&k.name) {
+        if capture.has(k) {
             continue;
         }
-        names.push(k.name.clone());
-        let collation = columns::collate(k.collation)?;
+        let known = names.iter().position(|name| *name == k.name);
+        let place = known.unwrap_or(names.len());
+        let column = in_log(k, place + 1)?;
+        let change = match known {
+            // The table's column has another type by now. Of what was noted before, anything may have changed.
+            Some(_) => {
+                let named = format!("k{}", place + 1);
+                let (_, definition) = column.split_once(' ').unwrap_or_default();
+                format!("alter column {named} type {definition} using null")
+            }
+            None => {
+                names.push(k.name.clone());
+                format!("add column {column}")
+            }
+        };
         for (n, _) in &capture.segments {
-            sql::execute(
-                &format!(
-                    "alter table {} add column k{} {}{collation}",
-                    segment_name(capture.id, *n),
-                    names.len(),
-                    k.type_name
-                ),
-                &[],
-            )?;
+            sql::execute(&format!("alter table {} {change}", segment_name(capture.id, *n)), &[])?;
         }
     }
     sql::execute(
@@ -154,14 +168,13 @@ pub fn make_segments(relation: pg_sys::Oid, capture: &Capture) -> Result<()> {
     let _as = ActingAs::extension_owner()?;
     let attributes = columns::of_relation(relation)?;
     let mut keys = String::new();
-    for (name, k) in capture.columns.iter().zip(numbered("k", capture.columns.len())) {
+    for (n, name) in capture.columns.iter().enumerate() {
         let Some(a) = attributes.iter().find(|a| a.column.name == *name) else {
             // Renamed or dropped: the log keeps its place, and changes are noted without a key.
-            keys.push_str(&format!(", {k} int"));
+            keys.push_str(&format!(", k{} int", n + 1));
             continue;
         };
-        let collation = columns::collate(a.column.collation)?;
-        keys.push_str(&format!(", {k} {}{collation}", a.column.type_name));
+        keys.push_str(&format!(", {}", in_log(&a.column, n + 1)?));
     }
     for n in 0..SEGMENTS {
         if capture.segments.iter().any(|(there, _)| *there == n) {
@@ -377,9 +390,9 @@ fn lock_if_free(relation: pg_sys::Oid) -> bool {
 /// Drops segments of captures that have ended. One that is in use is left for the next time.
 fn sweep() -> Result<()> {
     let left = sql::select(
-        "select c.oid, pg_catalog.format('coco.%I', c.relname)
+        "select c.oid, pg_catalog.format('coco_internal.%I', c.relname)
            from pg_catalog.pg_class c
-          where c.relnamespace = 'coco'::regnamespace and c.relkind = 'r'
+          where c.relnamespace = 'coco_internal'::regnamespace and c.relkind = 'r'
             and c.relname ~ '^log_[0-9]+_[0-9]+$'
             and pg_catalog.split_part(c.relname::text, '_', 2)::int not in (select id from coco.capture)",
         &[],

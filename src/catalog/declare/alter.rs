@@ -83,7 +83,8 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<Altered> {
     Ok(Altered { wants_worker: changes.paused == Some(false) && live == Some(true) })
 }
 
-/// Gives a flow, and all that coco has made for it, to another role.
+/// Gives a flow, and all that coco has made for it, to another role. What is in coco's own tables stays there: the new
+/// owner may read it, and the old one may not.
 fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
     // As ALTER … OWNER TO asks.
     // SAFETY: syscache look-ups inside a transaction; raises where the caller may not.
@@ -96,19 +97,12 @@ fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
     let owner = owner_name(new)?;
     let acting = ActingAs::extension_owner()?;
     let names = |query: &str| sql::select(query, &[arg(flow)], |r| sql::required::<String>(r, 1));
-    let derived = names(
-        "select c.oid::regclass::text
-           from (select tracking as relation from coco.source where flow = $1
-                  union all
-                 select unnest(array[outbox, case when server is not null then relation end])
-                   from coco.target where flow = $1) as d
-           join pg_class c on c.oid = d.relation",
-    )?;
     let views = names(
         "select c.oid::regclass::text
-           from (select query_view as view from coco.target where flow = $1
+           from (select unnest(array[query_view, ledger_view, outbox_view]) as view
+                   from coco.target where flow = $1
                   union all
-                 select unnest(array[expressions, affects_view]) from coco.source where flow = $1
+                 select unnest(array[expressions, affects_view, tracking_view]) from coco.source where flow = $1
                   union all
                  select memo_view from coco.flow where flow = $1) as v
            join pg_class c on c.oid = v.view",
@@ -128,9 +122,6 @@ fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
         "select c.oid::regclass::text from coco.target t join pg_class c on c.oid = t.relation
           where t.flow = $1 and t.made and t.server is null",
     )?;
-    for relation in derived {
-        sql::execute(&format!("alter table {relation} owner to {owner}"), &[])?;
-    }
     sql::execute("update coco.flow set owner = $2 where flow = $1", &[arg(flow), arg(new)])?;
     drop(acting);
     // The caller's own doing: the server asks for the rights that it asks for.

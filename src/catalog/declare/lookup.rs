@@ -9,7 +9,7 @@ use crate::catalog::columns;
 use crate::catalog::derived;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::generation;
-use crate::catalog::model::{Column, Flow, Source};
+use crate::catalog::model::{Column, Flow, Kept, Source};
 use crate::catalog::registry;
 use crate::catalog::role::ActingAs;
 use crate::catalog::sql::{self, arg};
@@ -71,8 +71,8 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
     )?;
     let acting = ActingAs::extension_owner()?;
     let id = sql::returning(
-        "insert into coco.source (flow, name, relation, key, grouped, capture, refresh_interval, lookup_of, affects, tracking)
-         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, 0::oid::regclass) returning id",
+        "insert into coco.source (flow, name, relation, key, grouped, capture, refresh_interval, lookup_of, affects, tracking, tracking_view)
+         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, 0::oid::regclass, 0::oid::regclass) returning id",
         &[
             arg(flow.name.as_str()),
             arg(name.as_str()),
@@ -90,8 +90,9 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
     .ok_or_else(|| Error::internal("no id came back for a new lookup"))?;
     let tracking = derived::make_tracking(&flow.name, flow.owner, id, &name, &key)?;
     sql::execute(
-        "update coco.source set tracking = $2::text::regclass where id = $1",
-        &[arg(id), arg(tracking)],
+        "update coco.source
+            set tracking = $2::text::regclass, tracking_view = $3::text::regclass where id = $1",
+        &[arg(id), arg(tracking.table), arg(tracking.view)],
     )?;
     if let Some(Bound { tree, .. }) = bound {
         let view = derived::make_bound_view(
@@ -201,7 +202,11 @@ fn check_affects(
     let wants: Vec<String> =
         source.key.iter().map(|k| format!("{} {}", k.name, k.type_name)).collect();
     let fits = analysis.columns.len() == source.key.len()
-        && analysis.columns.iter().zip(&source.key).all(|(c, k)| c.type_oid == k.type_oid);
+        && analysis.columns.iter().zip(&source.key).all(|(c, k)| {
+            // A domain's values are kept as those of its base type.
+            let of_domain = matches!(k.kept, Kept::Base { .. });
+            c.type_oid == k.type_oid || of_domain && c.stored().type_oid == k.type_oid
+        });
     if !fits {
         let gives: Vec<String> =
             analysis.columns.iter().map(|c| format!("{} {}", c.name, c.type_name)).collect();

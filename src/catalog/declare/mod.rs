@@ -69,9 +69,11 @@ pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
     let names = |query: &str| sql::select(query, &[arg(name)], |r| sql::required::<String>(r, 1));
     let views = names(
         "select c.oid::regclass::text
-           from (select query_view as view from coco.target where flow = $1
+           from (select unnest(array[query_view, ledger_view, outbox_view]) as view
+                   from coco.target where flow = $1
                   union all
-                 select unnest(array[expressions, affects_view]) from coco.source where flow = $1
+                 select unnest(array[expressions, affects_view, tracking_view])
+                   from coco.source where flow = $1
                   union all
                  select memo_view from coco.flow where flow = $1) as v
            join pg_class c on c.oid = v.view",

@@ -156,7 +156,7 @@ fn covered(flow: &Flow, analysis: &Analysis, key: &[Column]) -> Option<Vec<Strin
             let equal = analysis.columns.iter().zip(&analysis.origins).find(|(c, origin)| {
                 let is_key = key.iter().any(|t| t.name == c.name);
                 is_key
-                    && c.type_oid == k.type_oid
+                    && c.stored().type_oid == k.type_oid
                     && origin.as_ref().is_some_and(|(_, column)| *column == k.name)
             });
             equal.map(|(c, _)| c.name.clone())

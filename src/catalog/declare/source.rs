@@ -10,8 +10,9 @@ use crate::catalog::capture::{self, triggers};
 use crate::catalog::columns;
 use crate::catalog::derived;
 use crate::catalog::error::{Error, Result};
+use crate::catalog::internal;
 use crate::catalog::lineage;
-use crate::catalog::model::Column;
+use crate::catalog::model::{self, Column};
 use crate::catalog::registry;
 use crate::catalog::role::ActingAs;
 use crate::catalog::sql::{self, arg, ident};
@@ -110,8 +111,8 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
     let _as = ActingAs::extension_owner()?;
     let keys: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
     let id = sql::returning(
-        "insert into coco.source (flow, name, relation, key, grouped, ordinal, fingerprint, capture, refresh_interval, tracking)
-         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, 0::oid::regclass) returning id",
+        "insert into coco.source (flow, name, relation, key, grouped, ordinal, fingerprint, capture, refresh_interval, tracking, tracking_view)
+         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, 0::oid::regclass, 0::oid::regclass) returning id",
         &[
             arg(flow.name.as_str()),
             arg(name.as_str()),
@@ -129,8 +130,9 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
     .ok_or_else(|| Error::internal("no id came back for a new source"))?;
     let tracking = derived::make_tracking(&flow.name, flow.owner, id, &name, &key)?;
     sql::execute(
-        "update coco.source set tracking = $2::text::regclass where id = $1",
-        &[arg(id), arg(tracking)],
+        "update coco.source
+            set tracking = $2::text::regclass, tracking_view = $3::text::regclass where id = $1",
+        &[arg(id), arg(tracking.table), arg(tracking.view)],
     )?;
     let declared: Vec<(&str, &String)> =
         expressions.into_iter().filter_map(|(name, e)| Some((name, e.as_ref()?))).collect();
@@ -386,7 +388,7 @@ pub(super) fn source_key(
     if distinct.len() != names.len() {
         return Err(Error::invalid(format!("the source key of {shown} names a column twice")));
     }
-    names
+    let key: Vec<Column> = names
         .into_iter()
         .map(|name| {
             let found = attributes.iter().find(|a| a.column.name == name);
@@ -413,7 +415,9 @@ pub(super) fn source_key(
             }
             Ok(a.column.clone())
         })
-        .collect()
+        .collect::<Result<_>>()?;
+    internal::check_source_key(shown, &key)?;
+    Ok(model::stored(&key))
 }
 
 /// SQL for a bigint out of the ordinal given: a number as it is, a time in microseconds, with

@@ -11,17 +11,18 @@ use crate::catalog::generation;
 use crate::catalog::model::{BoundView, External, Flow, Target};
 use crate::catalog::ownership;
 use crate::catalog::registry;
-use crate::catalog::role::{ActingAs, Settings};
+use crate::catalog::role::ActingAs;
 use crate::catalog::sql::{self, arg};
 use crate::catalog::target_table::{self, Altered};
-use crate::engine::delivery::Shape;
+use crate::engine::delivery::{Encoding, Shape};
 
 use super::notice;
 use super::query::analyse_into;
 use super::source::temporary;
 
-/// Whether a connector takes a target: the name of its foreign data wrapper, and the target.
-pub type Check<'a> = &'a dyn Fn(&str, &Shape) -> Result<()>;
+/// Whether a connector takes a target (the name of its foreign data wrapper, and the target), and how values are
+/// written for it.
+pub type Check<'a> = &'a dyn Fn(&str, &Shape) -> Result<Encoding>;
 
 /// Where a target is, if it is not in this database.
 pub struct Elsewhere<'a> {
@@ -130,8 +131,15 @@ fn add_external(
         &[arg(server.as_str()), arg(name)],
     )?;
     drop(acting);
-    let external =
-        External { name: name.to_owned(), server, options, outbox: String::new(), columns: vec![] };
+    let external = External {
+        name: name.to_owned(),
+        server,
+        options,
+        ledger: String::new(),
+        outbox: String::new(),
+        outbox_view: String::new(),
+        columns: vec![],
+    };
     let mut new = Target {
         external: Some(external),
         id,
@@ -155,7 +163,8 @@ fn add_external(
         .hint("Give the target another name. Several sources can fill one target within a flow: UNION ALL in its query."));
     }
     let bound = analyse_into(&mut flow, &mut new, query, key, item)?;
-    check(&connector, &server::shape(&flow.name, &new)?)?;
+    let encoding = check(&connector, &server::shape(&flow.name, &new)?)?;
+    tables::check_kept(&new, encoding)?;
     tables::make(&flow.name, flow.owner, &mut new)?;
     store_target(&mut flow, new, bound)
 }
@@ -187,11 +196,11 @@ fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
     let external = new.external.as_ref();
     new.id = sql::returning(
         "insert into coco.target (flow, schema, name, relation, query, key, covered, made,
-                                  id, server, external, options, outbox, columns)
+                                  id, server, external, options, outbox, columns, ledger_view, outbox_view)
          overriding system value
          values ($1, $2, $3, $4::oid::regclass, $5, $6, $7, $8,
                  coalesce(nullif($9, 0), nextval(pg_get_serial_sequence('coco.target', 'id'))::int),
-                 $10, $11, $12, $13::text::regclass, $14)
+                 $10, $11, $12, $13::text::regclass, $14, $15::text::regclass, $16::text::regclass)
          returning id",
         &[
             arg(flow.name.as_str()),
@@ -208,6 +217,8 @@ fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
             arg(external.map(|e| JsonB(e.options.clone().into()))),
             arg(external.map(|e| e.outbox.as_str())),
             arg(external.map(|e| e.columns.clone())),
+            arg(external.map(|_| new.relation_name())),
+            arg(external.map(|e| e.outbox_view.as_str())),
         ],
         |r| sql::required(r, 1),
     )?
@@ -289,8 +300,10 @@ pub fn set_query(
     let mut altered = Altered::Nothing;
     if let Some(external) = changed.external.clone() {
         let connector = server::connector_for(&external.server, flow.owner)?;
-        check(&connector, &server::shape(&flow.name, &changed)?)?;
-        if changed.relation.is_some() && tables::refit(flow.owner, &changed, &external)? {
+        let encoding = check(&connector, &server::shape(&flow.name, &changed)?)?;
+        tables::check_kept(&changed, encoding)?;
+        if changed.relation.is_some() && tables::refit(&flow.name, flow.owner, &changed, &external)?
+        {
             altered = Altered::Columns;
         }
     } else if let Some(relation) = changed.relation {
@@ -303,7 +316,6 @@ pub fn set_query(
     }
     match altered {
         Altered::Key => {
-            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
             for source in &flow.sources {
                 derived::forget_target_keys(source, changed.id)?;
             }
@@ -357,14 +369,14 @@ fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
     let (name, owner) = (flow.name.clone(), flow.owner);
     let target = &mut flow.targets[at];
     let acting = ActingAs::extension_owner()?;
-    tables::drop_all(target)?;
+    tables::drop_all(&name, target)?;
     tables::make(&name, owner, target)?;
     target.incarnation += 1;
     let external = target.external.as_ref();
     sql::execute(
         "update coco.target
             set relation = $2::oid::regclass, outbox = $3::text::regclass, incarnation = $4,
-                columns = $5
+                columns = $5, ledger_view = $6::text::regclass, outbox_view = $7::text::regclass
           where id = $1",
         &[
             arg(target.id),
@@ -372,6 +384,8 @@ fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
             arg(external.map(|e| e.outbox.as_str())),
             arg(target.incarnation),
             arg(external.map(|e| e.columns.clone())),
+            arg(external.map(|_| target.relation_name())),
+            arg(external.map(|e| e.outbox_view.as_str())),
         ],
     )?;
     // What is on its way has a position of the table that is gone: new ones are far beyond.
@@ -383,7 +397,6 @@ fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
     generation::changed()?;
     let (id, shown) = (target.id, target.shown());
     drop(acting);
-    let _as = ActingAs::flow_owner(owner, &Settings::qualifying())?;
     for source in &flow.sources {
         derived::forget_target_keys(source, id)?;
     }
@@ -432,11 +445,9 @@ pub fn restore_targets(flow: &mut Flow) -> Result<()> {
         generation::changed()?;
         let (id, name) = (target.id, target.relation_name());
         drop(acting);
-        let acting = ActingAs::flow_owner(owner, &settings)?;
         for source in &flow.sources {
             derived::forget_target_keys(source, id)?;
         }
-        drop(acting);
         notice(format!(
             "target {name} of flow \"{}\" was dropped; it is made and filled again",
             flow.name

@@ -158,7 +158,7 @@ fn rows_of(flow: &Flow, target: &Target) -> Finding {
             format!("covered: its rows of an item are those with the item's key in ({columns})")
         }
         None => {
-            let tables: Vec<&str> = flow.sources.iter().map(|s| s.tracking.as_str()).collect();
+            let tables: Vec<&str> = flow.sources.iter().map(|s| s.tracking_view.as_str()).collect();
             let tables = tables.join(", ");
             format!("listed: the keys of an item's rows are kept in {tables}")
         }

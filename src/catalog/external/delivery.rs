@@ -8,7 +8,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use crate::catalog::error::Result;
 use crate::catalog::generation;
 use crate::catalog::model::Flow;
-use crate::catalog::role::{ActingAs, Settings};
+use crate::catalog::role::ActingAs;
 
 use super::outbox;
 use crate::catalog::sql::{self, arg};
@@ -184,7 +184,6 @@ pub struct Mark {
 
 /// Where the outboxes of a flow end now.
 pub fn marks(flow: &Flow) -> Result<Vec<Mark>> {
-    let _as = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
     flow.targets
         .iter()
         .filter_map(|t| t.external.as_ref().map(|e| (t.id, e)))

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use crate::catalog::error::{Error, Result};
-use crate::catalog::model::{Column, Target};
+use crate::catalog::model::{Column, Target, stored};
 use crate::catalog::stream::Row;
 use crate::catalog::tuples::{Rows, check_types};
 use crate::engine::delivery::{Encoding, Values};
@@ -56,7 +56,7 @@ impl Encoder {
         if encoding == Encoding::Json {
             types.extend([pg_sys::TEXTOID; 2]);
         } else {
-            for column in &target.columns {
+            for column in stored(&target.columns) {
                 types.push(column.type_oid);
                 // SAFETY: look-ups of the type's functions; an error is raised where it has none.
                 unsafe {

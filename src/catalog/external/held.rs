@@ -12,8 +12,8 @@ use super::feed::Feed;
 use super::{delivery, server};
 use crate::catalog::bulk::{Keeping, Then};
 use crate::catalog::error::Result;
-use crate::catalog::model::{External, Flow, Target, numbered};
-use crate::catalog::role::{ActingAs, Settings};
+use crate::catalog::model::{Column, External, Flow, Target, numbered, stored};
+use crate::catalog::role::ActingAs;
 use crate::catalog::tuples::{self, OneSnapshot, RowColumn, Rows, Statements};
 use crate::engine::delivery::{Ahead, Encoding, Shape};
 
@@ -42,6 +42,8 @@ pub struct Held {
     shape: Shape,
     rows: Rows,
     columns: Vec<RowColumn>,
+    /// The columns of the target.
+    stored: Vec<Column>,
     /// The position of the first.
     first: i64,
     /// How many were read.
@@ -55,7 +57,8 @@ impl Held {
     /// None yet. To be filled in this transaction, with positions from `first`.
     pub fn new(flow: &Flow, target: &Target, first: i64, hold: Hold) -> Result<Held> {
         let head = HEAD.into_iter().map(|(name, oid)| RowColumn::new(name, oid));
-        let columns: Vec<RowColumn> = head.chain(tuples::typed("c", &target.columns)).collect();
+        let columns: Vec<RowColumn> =
+            head.chain(tuples::typed("c", &stored(&target.columns))).collect();
         let since = Instant::now();
         let feed = |ahead| Feed::new(target, ahead, since + LONGEST);
         Ok(Held {
@@ -64,6 +67,7 @@ impl Held {
             shape: server::shape(&flow.name, target)?,
             rows: Rows::held(&columns, tuples::maintenance_work_mem())?,
             columns,
+            stored: target.columns.clone(),
             first,
             read: 0,
             feed: hold.ahead.map(feed).transpose()?,
@@ -74,7 +78,8 @@ impl Held {
     /// What is to be kept of rows `n`; `$1` is their version.
     pub fn keeping(&mut self) -> Keeping<'_> {
         let head = ["$1", "true", "null::pg_catalog.jsonb"].map(str::to_owned);
-        let values = numbered("n.c", self.columns.len() - HEAD.len());
+        let values = numbered("n.c", self.stored.len());
+        let values = self.stored.iter().zip(values).map(|(c, n)| c.as_stored(&n));
         let expressions = head.into_iter().chain(values).collect();
         let then = self.feed.as_mut().map(|feed| {
             let then: Then = Box::new(|rows| feed.go_on(rows));
@@ -175,7 +180,7 @@ impl Held {
         if !self.fits(&server::shape(&flow.name, target)?) {
             return Ok(());
         }
-        let acting = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+        let acting = ActingAs::extension_owner()?;
         let arrived = after.map_or(0, |after| after + 1 - self.first);
         self.rows.seek(usize::try_from(arrived).unwrap_or(0));
         let rest = self.rows.take(&self.columns, usize::MAX)?;

@@ -7,11 +7,11 @@ use super::held::{Held, Hold};
 use super::tables::{self, FINGERPRINT};
 use super::{delivery, outbox};
 use crate::catalog::apply::Names;
-use crate::catalog::bulk::{self, Filling};
+use crate::catalog::bulk::{self, Filling, Rights};
 use crate::catalog::error::Result;
 use crate::catalog::indexes::Written;
-use crate::catalog::model::all_equal;
-use crate::catalog::model::{External, Flow, Target, numbered};
+use crate::catalog::model::{Column, External, Flow, Target, all_equal, numbered, stored};
+use crate::catalog::role::ActingAs;
 use crate::catalog::sql::{self, Arg, arg, literal};
 use crate::catalog::tuples::{self, RowColumn, Rows, Statements};
 use crate::engine::decide::Mode;
@@ -34,7 +34,8 @@ pub fn differs(fingerprint: &str) -> String {
     format!("not coalesce(x.{FINGERPRINT} operator(pg_catalog.=) {fingerprint}, false)")
 }
 
-/// Takes keys `x` out of the ledger, and has them deleted there: `from … where …`.
+/// Takes keys `x` out of the ledger, and has them deleted there: `from … where …`. The caller acts as the flow's
+/// owner, who looks for them; the extension's owner takes them out.
 pub fn delete(
     statements: &Statements,
     target: &Target,
@@ -44,14 +45,27 @@ pub fn delete(
     version: i64,
 ) -> Result<i64> {
     sql::commit_durably();
-    let keys: Vec<String> = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
-    let using = if using.is_empty() { String::new() } else { format!(" using {using}") };
-    statements.execute(
+    let x: Vec<String> = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
+    let keys = x.join(", ");
+    let using = if using.is_empty() { String::new() } else { format!(", {using}") };
+    let key = stored(&target.key);
+    let mut gone = Rows::new(&tuples::typed("t", &key))?;
+    let sql =
+        format!("select {keys} from {} as x{using} where {condition}", target.relation_name());
+    statements.query_into(&sql, &[], &mut gone)?;
+    if gone.len() == 0 {
+        return Ok(0);
+    }
+    let _as = ActingAs::extension_owner()?;
+    let _by_key = ActingAs::finding_by_key()?;
+    let writing = Statements::connect()?;
+    writing.name("coco_gone", &gone)?;
+    writing.execute(
         &format!(
-            "with gone as (delete from {} as x{using} where {condition} returning {})
+            "with gone as (delete from {} as x using coco_gone as g where {} returning {keys})
              insert into {} (version, upsert, {}) select $1, false, g.* from gone as g",
-            target.relation_name(),
-            keys.join(", "),
+            external.ledger,
+            all_equal(&key, &x, &numbered("g.t", key.len())),
             external.outbox,
             tables::outbox_key(target).join(", "),
         ),
@@ -60,53 +74,25 @@ pub fn delete(
 }
 
 /// Notes the rows of `coco_output` of which the target has not this value already, and has them
-/// sent. `first_time`: none of their keys is there.
+/// sent. The caller acts as the flow's owner, who evaluates what is to be noted; the extension's owner writes it.
 pub fn upsert(
     statements: &Statements,
     target: &Target,
     external: &External,
     names: &Names,
-    first_time: bool,
     mode: Mode,
     version: i64,
 ) -> Result<i64> {
-    let fingerprint = fingerprint(target, "n.c");
-    if first_time {
-        let from = "coco_output as n";
-        add(statements, target, &fingerprint, from)?;
-        return send(statements, target, external, from, version);
-    }
-    let mut columns = tuples::typed("c", &target.columns);
-    columns.push(RowColumn::new("fingerprint", pg_sys::UUIDOID));
-    columns.push(RowColumn::new("known", pg_sys::BOOLOID));
-    columns.push(RowColumn::new("moved", pg_sys::BOOLOID));
-    let mut outgoing = Rows::new(&columns)?;
-    let ledger = target.relation_name();
-    let same = all_equal(&target.key, &names.target_key, &names.new_key);
-    let there = format!("{} is not null", names.target_key[0]);
-    let filter = match mode.carries_over() {
-        true => format!(" where not {there} or {}", differs("n.fingerprint")),
-        false => String::new(),
-    };
-    // Equal here, and yet another key there: 1.0 and 1.00.
-    let moved = format!(
-        "{there} and row({})::record operator(pg_catalog.*<>) row({})::record",
-        names.target_key.join(", "),
-        names.new_key.join(", ")
-    );
-    // Not pulled up: the fingerprint is computed once a row.
-    let sql = format!(
-        "select {}, n.fingerprint, {there}, {moved}
-           from (select n.*, {fingerprint} as fingerprint from coco_output as n offset 0) as n
-           left join {ledger} as x on {same}{filter}",
-        numbered("n.c", target.columns.len()).join(", ")
-    );
-    statements.query_into(&sql, &[], &mut outgoing)?;
+    let outgoing = outgoing(statements, target, names, mode)?;
     if outgoing.len() == 0 {
         return Ok(0);
     }
+    let _as = ActingAs::extension_owner()?;
+    let _by_key = ActingAs::finding_by_key()?;
     let writing = Statements::connect()?;
     writing.name("coco_outgoing", &outgoing)?;
+    let ledger = &external.ledger;
+    let same = all_equal(&stored(&target.key), &names.target_key, &names.new_key);
     let keys: Vec<String> = target.key.iter().map(|k| k.quoted()).collect();
     writing.execute(
         &format!(
@@ -136,15 +122,55 @@ pub fn upsert(
         ),
         &[],
     )?;
-    add(&writing, target, "n.fingerprint", "coco_outgoing as n where not n.known")?;
-    send(&writing, target, external, "coco_outgoing as n", version)
+    let from = "coco_outgoing as n where not n.known";
+    bulk::insert(&writing, ledger, &in_ledger(target, "n.fingerprint", as_they_are), from, &[])?;
+    let columns = in_outbox(target, as_they_are);
+    bulk::insert(&writing, &external.outbox, &columns, "coco_outgoing as n", &[arg(version)])
+}
+
+/// What is to be noted: the rows as they are stored, `c1…`; their `fingerprint`; whether their key is `known`, and
+/// `moved`.
+fn outgoing(statements: &Statements, target: &Target, names: &Names, mode: Mode) -> Result<Rows> {
+    let fingerprint = fingerprint(target, "n.c");
+    let mut columns = tuples::typed("c", &stored(&target.columns));
+    columns.push(RowColumn::new("fingerprint", pg_sys::UUIDOID));
+    columns.push(RowColumn::new("known", pg_sys::BOOLOID));
+    columns.push(RowColumn::new("moved", pg_sys::BOOLOID));
+    let mut outgoing = Rows::new(&columns)?;
+    let same = all_equal(&target.key, &names.target_key, &names.new_key);
+    let there = format!("{} is not null", names.target_key[0]);
+    let filter = match mode.carries_over() {
+        true => format!(" where not {there} or {}", differs("n.fingerprint")),
+        false => String::new(),
+    };
+    // Equal here, and yet another key there: 1.0 and 1.00.
+    let new_key: Vec<String> =
+        target.key.iter().zip(&names.new_key).map(|(k, n)| k.as_stored(n)).collect();
+    let moved = format!(
+        "{there} and row({})::record operator(pg_catalog.*<>) row({})::record",
+        names.target_key.join(", "),
+        new_key.join(", ")
+    );
+    let values = target.columns.iter().zip(numbered("n.c", target.columns.len()));
+    let values: Vec<String> = values.map(|(c, n)| c.as_stored(&n)).collect();
+    // Not pulled up: the fingerprint is computed once a row.
+    let sql = format!(
+        "select {}, n.fingerprint, {there}, {moved}
+           from (select n.*, {fingerprint} as fingerprint from coco_output as n offset 0) as n
+           left join {ledger} as x on {same}{filter}",
+        values.join(", "),
+        ledger = target.relation_name(),
+    );
+    statements.query_into(&sql, &[], &mut outgoing)?;
+    Ok(outgoing)
 }
 
 /// Whether [`add_all`] is possible: nothing is there, and both tables are as they were made.
 pub fn takes_all(target: &Target, external: &External) -> Result<bool> {
-    let ledger = target.relation_name();
-    Ok(bulk::is_fit(&ledger, &in_ledger(target, "n.fingerprint"))?
-        && bulk::is_fit(&external.outbox, &in_outbox(target))?
+    let keys = in_ledger(target, "n.fingerprint", Column::as_stored);
+    let rows = in_outbox(target, Column::as_stored);
+    Ok(bulk::is_fit(&external.ledger, &keys, Rights::Extension)?
+        && bulk::is_fit(&external.outbox, &rows, Rights::Extension)?
         && outbox::is_empty(external)?)
 }
 
@@ -169,16 +195,17 @@ pub fn add_all(
     also: Option<Filling>,
     hold: Option<Hold>,
 ) -> Result<Option<Added>> {
-    let ledger = target.relation_name();
-    let keys = in_ledger(target, "n.fingerprint");
-    let mut rows = in_outbox(target);
+    let keys = in_ledger(target, "n.fingerprint", Column::as_stored);
+    let mut rows = in_outbox(target, Column::as_stored);
     rows.push(("position".to_owned(), "null::pg_catalog.int8".to_owned()));
     let first = outbox::next_position(external)?;
     let mut held = hold.map(|hold| Held::new(flow, target, first, hold)).transpose()?;
-    let mut tables = vec![Filling::new(&ledger, &keys)];
+    let noted = Filling::of_own(&external.ledger, &keys);
+    let mut tables = vec![noted];
+    let sent =
+        Filling { counted: Some(("position", first)), ..Filling::of_own(&external.outbox, &rows) };
     if held.is_none() {
-        let counted = Some(("position", first));
-        tables.push(Filling { counted, ..Filling::new(&external.outbox, &rows) });
+        tables.push(sent);
     }
     tables.extend(also);
     let keeping = held.as_mut().map(Held::keeping);
@@ -190,50 +217,42 @@ pub fn add_all(
     let Some(count) = bulk::fill(statements, &tables, keeping, &from, args)? else {
         return Ok(None);
     };
-    let mut written = vec![Written::new(ledger, count, keys)];
+    let mut written = vec![Written::new(&noted, count)];
     if count > 0 {
         outbox::given_out(external, first + count - 1)?;
     }
     match held {
         Some(_) if count > 0 => delivery::filling(target.id, first, first + count - 1)?,
         Some(_) => held = None,
-        None => written.push(Written::new(external.outbox.clone(), count, rows)),
+        None => written.push(Written::new(&sent, count)),
     }
     Ok(Some(Added { rows: count, written, held }))
 }
 
+/// A value `n` of a column's as it is stored.
+type Stored = fn(&Column, &str) -> String;
+
+/// Of rows whose values are as they are stored.
+fn as_they_are(_column: &Column, value: &str) -> String {
+    value.to_owned()
+}
+
 /// The columns of a ledger, and where their values are.
-fn in_ledger(target: &Target, fingerprint: &str) -> Vec<(String, String)> {
+fn in_ledger(target: &Target, fingerprint: &str, stored: Stored) -> Vec<(String, String)> {
     let values = tables::outbox_key(target).into_iter().map(|c| format!("n.{c}"));
-    let mut columns: Vec<(String, String)> =
-        target.key.iter().map(|k| k.name.clone()).zip(values).collect();
+    let value = |(k, value): (&Column, String)| (k.name.clone(), stored(k, &value));
+    let mut columns: Vec<(String, String)> = target.key.iter().zip(values).map(value).collect();
     columns.push((FINGERPRINT.to_owned(), fingerprint.to_owned()));
     columns
 }
 
 /// The columns of an outbox but for the position, and where their values are; `$1` is the version.
-fn in_outbox(target: &Target) -> Vec<(String, String)> {
+fn in_outbox(target: &Target, stored: Stored) -> Vec<(String, String)> {
     let count = target.columns.len();
-    let mut columns: Vec<(String, String)> =
-        numbered("c", count).into_iter().zip(numbered("n.c", count)).collect();
+    let values = target.columns.iter().zip(numbered("n.c", count));
+    let values = values.map(|(c, value)| stored(c, &value));
+    let mut columns: Vec<(String, String)> = numbered("c", count).into_iter().zip(values).collect();
     columns.push(("version".to_owned(), "$1".to_owned()));
     columns.push(("upsert".to_owned(), "true".to_owned()));
     columns
-}
-
-/// Adds keys to the ledger.
-fn add(statements: &Statements, target: &Target, fingerprint: &str, from: &str) -> Result<i64> {
-    let columns = in_ledger(target, fingerprint);
-    bulk::insert(statements, &target.relation_name(), &columns, from, &[])
-}
-
-/// Has rows sent.
-fn send(
-    statements: &Statements,
-    target: &Target,
-    external: &External,
-    from: &str,
-    version: i64,
-) -> Result<i64> {
-    bulk::insert(statements, &external.outbox, &in_outbox(target), from, &[arg(version)])
 }

@@ -9,9 +9,10 @@ use pgrx::pg_sys;
 use super::batch::{Batch, Reading, Size, select};
 use super::tables::outbox_key;
 use crate::catalog::error::{Error, Result};
+use crate::catalog::internal;
 use crate::catalog::locks;
-use crate::catalog::model::{External, Flow, Target, all_equal};
-use crate::catalog::role::{ActingAs, Settings};
+use crate::catalog::model::{External, Flow, Target, all_equal, stored};
+use crate::catalog::role::ActingAs;
 use crate::catalog::sql::{self, arg};
 use crate::catalog::tuples::{OneSnapshot, Statements};
 use crate::engine::backoff;
@@ -33,7 +34,7 @@ pub fn read(
     for way in ["enable_seqscan", "enable_bitmapscan", "enable_sort"] {
         acting.set(way, "off")?;
     }
-    let from = select(target, encoding, &external.outbox);
+    let from = select(target, encoding, &external.outbox_view);
     let limited = |condition: &str| {
         format!("{from} where {condition} order by o.position limit {}", size.changes)
     };
@@ -60,14 +61,13 @@ const HUGE: i64 = 64 * LARGE;
 
 /// Notes that a batch has arrived, but for what was refused.
 pub fn settle(
-    flow: &Flow,
     target: &Target,
     external: &External,
     batch: &Batch,
     refused: &[Refused],
 ) -> Result<()> {
     let outbox = &external.outbox;
-    let acting = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+    let acting = ActingAs::extension_owner()?;
     // By their own index: an outbox is never analysed before it is large.
     acting.set("enable_seqscan", "off")?;
     let any_refused = format!("select true from {outbox} where refused is not null limit 1");
@@ -82,7 +82,7 @@ pub fn settle(
                 "delete from {outbox} as o using {outbox} as s
                   where o.refused is not null and s.position = any ($1) and s.position >= o.position
                     and {} and o.position <> all ($2)",
-                all_equal(&target.key, &of("o"), &of("s"))
+                all_equal(&stored(&target.key), &of("o"), &of("s"))
             ),
             &[arg(batch.positions.clone()), arg(bad)],
         )?;
@@ -124,7 +124,7 @@ pub fn empty(flow: &Flow, target: &Target) -> Result<()> {
         return Ok(());
     };
     let outbox = &external.outbox;
-    let acting = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+    let acting = ActingAs::extension_owner()?;
     acting.set("enable_seqscan", "off")?;
     let large = sql::one::<bool>(
         "select pg_relation_size($1::text::regclass) > $2",
@@ -176,7 +176,7 @@ pub fn empty(flow: &Flow, target: &Target) -> Result<()> {
 
 /// Lets everything that was refused be tried again at once.
 pub fn retry(flow: &Flow) -> Result<()> {
-    let _as = ActingAs::flow_owner(flow.owner, &Settings::qualifying())?;
+    let _as = ActingAs::extension_owner()?;
     for external in flow.targets.iter().filter_map(|t| t.external.as_ref()) {
         sql::execute(
             &format!(
@@ -201,7 +201,9 @@ pub struct Waiting {
 /// Entries that are counted, at most.
 pub const COUNTED: i64 = 100_000;
 
+/// The caller has seen to it that the outbox can be read.
 pub fn waiting(external: &External, sent: i64) -> Result<Waiting> {
+    let _as = ActingAs::extension_owner()?;
     let outbox = &external.outbox;
     let found = sql::select(
         &format!(
@@ -222,6 +224,7 @@ pub fn waiting(external: &External, sent: i64) -> Result<Waiting> {
 
 /// Whether nothing is in an outbox, sent or not.
 pub fn is_empty(external: &External) -> Result<bool> {
+    let _as = ActingAs::extension_owner()?;
     let any: Option<bool> =
         sql::one(&format!("select true from {} limit 1", external.outbox), &[])?;
     Ok(any.is_none())
@@ -230,7 +233,7 @@ pub fn is_empty(external: &External) -> Result<bool> {
 /// The position of the next entry, which is given out with that. Who holds the flow's lock may then give out those
 /// that follow.
 pub fn next_position(external: &External) -> Result<i64> {
-    let _as = ActingAs::qualifying_names()?;
+    let _as = ActingAs::extension_owner()?;
     sql::one(
         "select nextval(pg_get_serial_sequence($1, 'position')::regclass)",
         &[arg(external.outbox.as_str())],
@@ -240,7 +243,7 @@ pub fn next_position(external: &External) -> Result<i64> {
 
 /// All positions up to this one are given out.
 pub fn given_out(external: &External, last: i64) -> Result<()> {
-    let _as = ActingAs::qualifying_names()?;
+    let _as = ActingAs::extension_owner()?;
     sql::execute(
         "select setval(pg_get_serial_sequence($1, 'position')::regclass, $2)",
         &[arg(external.outbox.as_str()), arg(last)],
@@ -250,6 +253,7 @@ pub fn given_out(external: &External, last: i64) -> Result<()> {
 
 /// The position of the last entry; 0 where there is none.
 pub fn last(external: &External) -> Result<i64> {
+    let _as = ActingAs::extension_owner()?;
     Ok(sql::one(&format!("select max(position) from {}", external.outbox), &[])?.unwrap_or(0))
 }
 
@@ -263,13 +267,17 @@ pub struct Failed {
     pub next_retry: Option<pgrx::datum::TimestampWithTimeZone>,
 }
 
-/// The rows that a target has refused. The caller acts as the flow's owner.
+/// The rows that a target has refused. The caller has seen to it that the outbox can be read.
 pub fn refused(target: &Target, external: &External) -> Result<Vec<Failed>> {
+    let _as = ActingAs::extension_owner()?;
     let pairs: Vec<String> = target
         .key
         .iter()
         .zip(outbox_key(target))
-        .map(|(k, c)| format!("{}, o.{c}", sql::literal(&k.name)))
+        .map(|(k, c)| {
+            let value = internal::for_json(k, &format!("o.{c}"));
+            format!("{}, {value}", sql::literal(&k.name))
+        })
         .collect();
     sql::select(
         &format!(

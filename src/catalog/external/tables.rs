@@ -4,12 +4,12 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys;
 
 use crate::catalog::columns;
-use crate::catalog::derived::{object_name, owner_name};
 use crate::catalog::error::{Error, Result};
-use crate::catalog::model::{Column, External, Target, all_equal, numbered};
-use crate::catalog::role::{ActingAs, Settings};
-use crate::catalog::sql::{self, arg, ident, literal};
-use crate::catalog::target_table;
+use crate::catalog::internal::{self, Table};
+use crate::catalog::model::{Column, External, Kept, Target, all_equal, numbered, stored};
+use crate::catalog::role::ActingAs;
+use crate::catalog::sql::{self, arg, literal};
+use crate::engine::delivery::Encoding;
 
 /// The column of the ledger with the fingerprint of a row's value.
 pub const FINGERPRINT: &str = "coco_fingerprint";
@@ -20,7 +20,28 @@ pub fn outbox_key(target: &Target) -> Vec<String> {
     target.key.iter().map(|k| format!("c{}", place(k) + 1)).collect()
 }
 
-/// Makes ledger and outbox; fills in what the target says of them.
+/// Refuses a target with a column whose values cannot be kept for its connector.
+pub fn check_kept(target: &Target, encoding: Encoding) -> Result<()> {
+    for column in target.columns.iter().filter(|c| c.kept == Kept::Json) {
+        let is_key = target.key.iter().any(|k| k.name == column.name);
+        if is_key || encoding == Encoding::Binary {
+            let what = if is_key { "key column" } else { "column" };
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!(
+                    "{what} \"{}\" of target {} has type {}, which cannot be sent",
+                    column.name,
+                    target.shown(),
+                    column.type_name
+                ),
+            )
+            .hint("Return the fields of the value as columns, or cast it to text."));
+        }
+    }
+    Ok(())
+}
+
+/// Makes ledger and outbox, and their views; fills in what the target says of them.
 pub fn make(flow: &str, owner: pg_sys::Oid, target: &mut Target) -> Result<()> {
     if target.key.iter().any(|k| k.name == FINGERPRINT) {
         return Err(Error::invalid(format!(
@@ -28,11 +49,8 @@ pub fn make(flow: &str, owner: pg_sys::Oid, target: &mut Target) -> Result<()> {
         ))
         .hint("Give the column another name: expression AS name."));
     }
-    target.schema = "coco".to_owned();
-    target.name = object_name("sent", target.id, flow);
     let shown = target.shown();
-    let ledger = target.relation_name();
-    let outbox = format!("coco.{}", ident(&object_name("outbox", target.id, flow)));
+    let ledger = Table::Ledger.name(target.id);
     let _as = ActingAs::extension_owner()?;
     let defined: Vec<String> = target.key.iter().map(definition).collect::<Result<_>>()?;
     // The columns that equal the source key come first in the index: an item's rows are found by it.
@@ -49,33 +67,38 @@ pub fn make(flow: &str, owner: pg_sys::Oid, target: &mut Target) -> Result<()> {
         ),
         &[],
     )?;
-    make_outbox(&outbox, target)?;
-    let owner = owner_name(owner)?;
-    for (table, what) in
-        [(&ledger, "Ledger: the keys in"), (&outbox, "Outbox: what is to be sent to")]
-    {
-        let comment = literal(&format!("{what} target {shown} of flow {flow}"));
-        sql::execute(&format!("comment on table {table} is {comment}"), &[])?;
-        sql::execute(&format!("alter table {table} owner to {owner}"), &[])?;
-    }
+    let what = format!("Ledger: the keys in target {shown} of flow {flow}");
+    sql::execute(&format!("comment on table {ledger} is {}", literal(&what)), &[])?;
+    internal::make_view(Table::Ledger, target.id, flow, owner, &what)?;
+    let outbox_view = make_outbox(flow, owner, target)?;
+    target.schema = "coco".to_owned();
+    target.name = Table::Ledger.view(target.id, flow);
     if let Some(external) = &mut target.external {
-        external.outbox = outbox;
+        external.outbox = Table::Outbox.name(target.id);
+        external.outbox_view = outbox_view;
         external.columns = target.columns.iter().map(|c| c.name.clone()).collect();
+        target.relation = sql::one(
+            "select $1::pg_catalog.text::pg_catalog.regclass::pg_catalog.oid",
+            &[arg(ledger.as_str())],
+        )?;
+        external.ledger = ledger;
     }
-    target.relation = target_table::find(&target.schema, &target.name)?;
     Ok(())
 }
 
 fn definition(column: &Column) -> Result<String> {
+    let column = column.stored();
     let collate = columns::collate(column.collation)?;
     Ok(format!("{} {}{collate}", column.quoted(), column.type_name))
 }
 
 /// `position` orders the entries; of an entry that deletes only the key is there; `refused` is why the
-/// target did not take it, and when it is tried again.
-fn make_outbox(outbox: &str, target: &Target) -> Result<()> {
+/// target did not take it, and when it is tried again. Returns the name of the view.
+fn make_outbox(flow: &str, owner: pg_sys::Oid, target: &Target) -> Result<String> {
+    let outbox = Table::Outbox.name(target.id);
     let mut values = String::new();
-    for (column, name) in target.columns.iter().zip(numbered("c", target.columns.len())) {
+    let columns = stored(&target.columns);
+    for (column, name) in columns.iter().zip(numbered("c", columns.len())) {
         values.push_str(&format!(
             ", {name} {}{}",
             column.type_name,
@@ -91,14 +114,18 @@ fn make_outbox(outbox: &str, target: &Target) -> Result<()> {
         &[],
     )?;
     sql::execute(&format!("create index on {outbox} (position) where refused is not null"), &[])?;
-    Ok(())
+    let what = format!("Outbox: what is to be sent to target {} of flow {flow}", target.shown());
+    sql::execute(&format!("comment on table {outbox} is {}", literal(&what)), &[])?;
+    internal::make_view(Table::Outbox, target.id, flow, owner, &what)
 }
 
 /// Makes the outbox fit another query. What waits in it of the old shape is left out, and its keys
-/// are marked in the ledger, so that the next update sends them in the new one; deletions stay.
-pub fn refit(owner: pg_sys::Oid, after: &Target, external: &External) -> Result<bool> {
+/// are marked in the ledger, so that the next update sends them in the new one; deletions stay. Values are copied to
+/// columns of their own type alone.
+pub fn refit(flow: &str, owner: pg_sys::Oid, after: &Target, external: &External) -> Result<bool> {
     type Shape = Vec<(String, pg_sys::Oid, i32, pg_sys::Oid)>;
     let shape = |c: &Column| (c.name.clone(), c.type_oid, c.typmod, c.collation);
+    let acting = ActingAs::extension_owner()?;
     // As they are: the query of before may be broken.
     let of = |relation: Option<pg_sys::Oid>| -> Result<Vec<Column>> {
         let Some(relation) = relation else { return Ok(vec![]) };
@@ -110,12 +137,15 @@ pub fn refit(owner: pg_sys::Oid, after: &Target, external: &External) -> Result<
         .zip(&external.columns)
         .map(|(c, name)| shape(&Column { name: name.clone(), ..c }))
         .collect();
-    if before == after.columns.iter().map(shape).collect::<Shape>() {
+    let key = stored(&after.key);
+    if before == stored(&after.columns).iter().map(shape).collect::<Shape>() {
         return Ok(false);
     }
     let ledger = of(after.relation)?;
-    let there = |k: &Column| ledger.iter().any(|c| shape(c) == shape(k));
-    if !after.key.iter().all(there) {
+    let there = |k: &Column| {
+        ledger.iter().any(|c| shape(c) == shape(k)) && before.iter().any(|b| *b == shape(k))
+    };
+    if !key.iter().all(there) {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("the key of target {} cannot change its type", after.shown()),
@@ -124,25 +154,24 @@ pub fn refit(owner: pg_sys::Oid, after: &Target, external: &External) -> Result<
         .hint("Cast the key to what it was; or drop the flow and declare it again."));
     }
     sql::commit_durably();
-    let acting = ActingAs::flow_owner(owner, &Settings::qualifying())?;
-    let (ledger, outbox) = (after.relation_name(), &external.outbox);
-    let x: Vec<String> = after.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
+    let outbox = &external.outbox;
+    let x: Vec<String> = key.iter().map(|k| format!("x.{}", k.quoted())).collect();
     let place = |k: &Column| external.columns.iter().position(|c| *c == k.name).unwrap_or(0);
-    let o: Vec<String> = after.key.iter().map(|k| format!("o.c{}", place(k) + 1)).collect();
+    let o: Vec<String> = key.iter().map(|k| format!("o.c{}", place(k) + 1)).collect();
     sql::execute(
         &format!(
-            "update {ledger} as x set {FINGERPRINT} = null from {outbox} as o
+            "update {} as x set {FINGERPRINT} = null from {outbox} as o
               where o.upsert and {}",
-            all_equal(&after.key, &x, &o)
+            external.ledger,
+            all_equal(&key, &x, &o)
         ),
         &[],
     )?;
-    drop(acting);
-    let _as = ActingAs::extension_owner()?;
-    let old = format!("coco.{}", ident(&format!("outbox_before_{}", after.id)));
-    let name = |qualified: &str| qualified.trim_start_matches("coco.").to_owned();
-    sql::execute(&format!("alter table {outbox} rename to {}", name(&old)), &[])?;
-    make_outbox(outbox, after)?;
+    let before = format!("outbox_before_{}", after.id);
+    let old = format!("{}.{before}", internal::SCHEMA);
+    sql::execute(&format!("drop view if exists {}", external.outbox_view), &[])?;
+    sql::execute(&format!("alter table {outbox} rename to {before}"), &[])?;
+    let view = make_outbox(flow, owner, after)?;
     sql::execute(
         &format!(
             "insert into {outbox} (position, version, upsert, refused, {new}) overriding system value
@@ -162,17 +191,18 @@ pub fn refit(owner: pg_sys::Oid, after: &Target, external: &External) -> Result<
         &[],
     )?;
     sql::execute(&format!("drop table {old}"), &[])?;
-    let comment = literal(&format!("Outbox: what is to be sent to target {}", after.shown()));
-    sql::execute(&format!("comment on table {outbox} is {comment}"), &[])?;
-    sql::execute(&format!("alter table {outbox} owner to {}", owner_name(owner)?), &[])?;
     sql::execute(
-        "update coco.target set outbox = $2::text::regclass, columns = $3 where id = $1",
+        "update coco.target
+            set outbox = $2::text::regclass, outbox_view = $3::text::regclass, columns = $4
+          where id = $1",
         &[
             arg(after.id),
             arg(outbox.as_str()),
+            arg(view),
             arg(after.columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>()),
         ],
     )?;
+    drop(acting);
     Ok(true)
 }
 
@@ -181,12 +211,11 @@ fn sequence(table: &str) -> Result<String> {
         .ok_or_else(|| Error::internal(format!("{table} has lost its sequence")))
 }
 
-/// Drops what there is of both. The caller acts as the extension's owner.
-pub fn drop_all(target: &Target) -> Result<()> {
-    let outbox = target.external.as_ref().map(|e| e.outbox.clone()).filter(|o| !o.is_empty());
-    let ledger = target.relation.map(|_| target.relation_name());
-    for table in [outbox, ledger].into_iter().flatten() {
-        sql::execute(&format!("drop table if exists {table}"), &[])?;
+/// Drops what there is of both, with their views. The caller acts as the extension's owner.
+pub fn drop_all(flow: &str, target: &Target) -> Result<()> {
+    for table in [Table::Ledger, Table::Outbox] {
+        sql::execute(&format!("drop view if exists {}", table.view_name(target.id, flow)), &[])?;
+        sql::execute(&format!("drop table if exists {}", table.name(target.id)), &[])?;
     }
     Ok(())
 }

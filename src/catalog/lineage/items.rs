@@ -75,7 +75,7 @@ pub fn lineage(target: &str, key: JsonB, flow: Option<&str>) -> Result<Vec<Item>
     let row = read_row(flow, target, view, &asked)?;
     let mut items = Vec::new();
     for source in &flow.sources {
-        if target.covered.is_none() && !is_indexed(&flow.name, source)? {
+        if target.covered.is_none() && !is_indexed(source)? {
             unindexed(&flow.name);
         }
         for tracked in tracked(flow, target, source, view, &asked, &row)? {
@@ -155,11 +155,12 @@ fn read_row(flow: &Flow, target: &Target, view: pg_sys::Oid, key: &Value) -> Res
         _ => ("null::pg_catalog.int8".to_owned(), "null::pg_catalog.int8".to_owned()),
     };
     let sql = format!(
-        "select {given}, case when x.ctid is not null then {there} end, {start}, {end}
+        "select {given}, case when {is_there} then {there} end, {start}, {end}
            from {typed} left join {relation} as x on {on}",
         typed = typed(view)?,
         on = all_equal(&target.key, &there, &given),
         given = text(&given),
+        is_there = there[0].clone() + " is not null",
         there = text(&there),
         relation = target.relation_name(),
     );
@@ -192,7 +193,7 @@ fn tracked(
          t.memo_refs",
         key = object(&source.key, &own)
     );
-    let tracking = &source.tracking;
+    let tracking = &source.tracking_view;
     let id = target.id.to_string();
     let mut found = Vec::new();
     let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;

@@ -15,11 +15,11 @@ pub use outputs::outputs;
 use pgrx::{JsonB, PgSqlErrorCode, pg_sys};
 use serde_json::Value;
 
-use super::derived;
 use super::error::{Error, Result};
+use super::internal::SCHEMA;
 use super::model::{Column, Source};
 use super::role::ActingAs;
-use super::sql::{self, arg, ident, literal};
+use super::sql::{self, arg, literal};
 
 /// Makes the indexes of a flow that is to have them, and lacks one.
 pub fn index_as_declared(flow: &str) -> Result<()> {
@@ -42,32 +42,37 @@ pub fn index(flow: &str, wanted: bool) -> Result<()> {
         |r| Ok((sql::required::<i32>(r, 1)?, sql::required::<String>(r, 2)?)),
     )?;
     for (id, table) in tracked {
-        index_one(flow, id, &table, wanted)?;
+        index_one(id, &table, wanted)?;
     }
     Ok(())
 }
 
-fn index_one(flow: &str, source: i32, table: &str, wanted: bool) -> Result<()> {
-    let name = ident(&derived::object_name("lineage", source, flow));
+/// The name of the index of a source's tracking table, in the table's schema.
+fn index_name(source: i32) -> String {
+    format!("lineage_{source}")
+}
+
+fn index_one(source: i32, table: &str, wanted: bool) -> Result<()> {
+    let name = index_name(source);
     let statement = match wanted {
         // What waits to be merged into the index is read by each look-up: little, then.
         true => format!(
             "create index if not exists {name} on {table} using gin (target_keys jsonb_path_ops)
                with (gin_pending_list_limit = 256) where target_keys is not null"
         ),
-        false => format!("drop index if exists coco.{name}"),
+        false => format!("drop index if exists {SCHEMA}.{name}"),
     };
     sql::execute(&statement, &[])?;
     Ok(())
 }
 
 /// Whether the items of a source are found from listed keys by an index.
-fn is_indexed(flow: &str, source: &Source) -> Result<bool> {
+fn is_indexed(source: &Source) -> Result<bool> {
     let _as = ActingAs::extension_owner()?;
     let found = sql::one::<bool>(
         "select true from pg_class c join pg_namespace n on n.oid = c.relnamespace
-          where n.nspname = 'coco' and c.relname = $1::text and c.relkind = 'i'",
-        &[arg(derived::object_name("lineage", source.id, flow))],
+          where n.nspname = $1::text and c.relname = $2::text and c.relkind = 'i'",
+        &[arg(SCHEMA), arg(index_name(source.id))],
     )?;
     Ok(found == Some(true))
 }

@@ -62,7 +62,7 @@ fn of_source(flow: &Flow, source: &Source, key: &JsonB, found: &mut Vec<Output>)
     let item = format!(
         "{} join {} as t on {}",
         typed(source.relation)?,
-        source.tracking,
+        source.tracking_view,
         all_equal(&source.key, &tracking_keys(source, "t"), &given),
     );
     let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;

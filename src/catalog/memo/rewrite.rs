@@ -188,8 +188,7 @@ unsafe fn items_column(relation: *mut pg_sys::RangeTblEntry) -> Option<pg_sys::A
         if !placing::is_items(relation) || (*relation).subquery.is_null() {
             return None;
         }
-        let results =
-            PgList::<pg_sys::TargetEntry>::from_pg((*(*relation).subquery).targetList);
+        let results = PgList::<pg_sys::TargetEntry>::from_pg((*(*relation).subquery).targetList);
         let column = results.iter_ptr().find(|result| {
             let name = (**result).resname;
             !(**result).resjunk

@@ -50,7 +50,7 @@ fn tracked(source: &Source) -> String {
     format!(
         "from coco_batch as b join {} as t on {same}
          cross join lateral pg_catalog.unnest(t.memo_refs) as u(entry)",
-        source.tracking
+        source.tracking_view
     )
 }
 
