@@ -5,7 +5,8 @@ use pgrx::prelude::*;
 
 use crate::catalog::datum;
 use crate::catalog::error::Error;
-use crate::engine::text::{self, Chunk};
+use crate::engine::text::split::Splitter;
+use crate::engine::text::{self, Language};
 
 #[pg_extern(sql = false)]
 fn split_text(
@@ -31,21 +32,25 @@ fn split_text(
         .into());
     }
     let language = match language {
-        None | Some("plain") => text::Language::Plain,
-        Some("markdown") => text::Language::Markdown,
+        None | Some("plain") => Language::Plain,
+        Some("markdown") => Language::Markdown,
         Some(other) => {
             return Err(Error::invalid(format!("argument \"language\": \"{other}\" is not known"))
                 .hint("The languages are plain (the default) and markdown.")
                 .into());
         }
     };
-    let chunks = text::split(text, size as usize, overlap as usize, language)
-        .map_err(|e| ErrorReport::from(Error::invalid(e)))?;
-    let rows = chunks
-        .into_iter()
-        .zip(1..)
-        .map(|(Chunk { text, start, end }, n)| (n, text.to_owned(), start as i32, end as i32));
-    Ok(TableIterator::new(rows.collect::<Vec<_>>()))
+    let text = text.to_owned();
+    let mut splitter = Splitter::new(&text, size as usize, overlap as usize, language);
+    // One by one: with a large overlap all of them can be much larger than the text.
+    let mut next = move || {
+        let place = splitter.next(&text, || {
+            pgrx::check_for_interrupts!();
+        })?;
+        Some((text[place.clone()].to_owned(), place.start as i32, place.end as i32))
+    };
+    let rows = std::iter::from_fn(move || next()).zip(1..);
+    Ok(TableIterator::new(rows.map(|((chunk, start, end), n)| (n, chunk, start, end))))
 }
 
 #[pg_extern(sql = false)]

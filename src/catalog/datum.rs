@@ -256,8 +256,11 @@ pub unsafe fn read<S: Sink>(sink: &mut S, by: By, datum: Option<pg_sys::Datum>) 
     }
 }
 
+/// Reads a composite value, column by column, as the server does: by the type that the value itself names.
 unsafe fn record<S: Sink>(sink: &mut S, datum: pg_sys::Datum) {
     unsafe {
+        // A user decides how deep values are nested.
+        pg_sys::check_stack_depth();
         let header = pg_sys::pg_detoast_datum(datum.cast_mut_ptr::<pg_sys::varlena>())
             .cast::<pg_sys::HeapTupleHeaderData>();
         let shape = pg_sys::lookup_rowtype_tupdesc(

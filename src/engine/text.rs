@@ -1,6 +1,9 @@
 //! Splitting text into chunks, and normalising it.
 
-use text_splitter::{ChunkConfig, MarkdownSplitter, TextSplitter};
+use std::ops::Range;
+
+pub mod marks;
+pub mod split;
 
 /// What a text is, which decides where it is best cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,34 +12,18 @@ pub enum Language {
     Markdown,
 }
 
-/// A piece of a text and the bytes it stands at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Chunk<'a> {
-    pub text: &'a str,
-    pub start: usize,
-    pub end: usize,
-}
-
-/// Cuts a text into chunks of at most `size` characters, at the largest boundary that fits
-/// (paragraphs, sentences, words), each repeating at most `overlap` characters of the one before.
-pub fn split(
-    text: &str,
-    size: usize,
-    overlap: usize,
-    language: Language,
-) -> Result<Vec<Chunk<'_>>, String> {
-    let config = ChunkConfig::new(size).with_overlap(overlap).map_err(|e| e.to_string())?;
-    let chunk = |(start, text): (usize, &'_ str)| (start, start + text.len());
-    let places: Vec<(usize, usize)> = match language {
-        Language::Plain => TextSplitter::new(config).chunk_indices(text).map(chunk).collect(),
-        Language::Markdown => {
-            MarkdownSplitter::new(config).chunk_indices(text).map(chunk).collect()
-        }
+/// Returns a part of a text without the blanks around it. Of Markdown of several lines, the first one keeps what it is
+/// indented by.
+fn trim(text: &str, part: Range<usize>, language: Language) -> Range<usize> {
+    const BREAKS: [char; 2] = ['\n', '\r'];
+    let piece = &text[part.clone()];
+    let plain = piece.trim();
+    let rest = match language == Language::Markdown && plain.contains(BREAKS) {
+        true => piece.trim_start_matches(BREAKS),
+        false => piece.trim_start(),
     };
-    Ok(places
-        .into_iter()
-        .map(|(start, end)| Chunk { text: &text[start..end], start, end })
-        .collect())
+    let start = part.end - rest.len();
+    start..start + rest.trim_end().len()
 }
 
 /// Takes away what is no change of content: line endings become `\n`, runs of blanks one space,
@@ -110,18 +97,5 @@ mod tests {
         assert_eq!(wrapped("one  two", 20), "one  two");
         assert_eq!(wrapped("größer-als-alles und", 4), "größer-als-alles\nund");
         assert_eq!(wrapped("", 4), "");
-    }
-
-    #[test]
-    fn chunks_are_at_the_bytes_they_say_and_no_longer_than_asked() {
-        let text = "Größe zählt. Ein zweiter Satz, etwas länger.\n\nEin Absatz.";
-        for language in [Language::Plain, Language::Markdown] {
-            let chunks = split(text, 20, 5, language).expect("sizes fit");
-            assert!(chunks.len() > 2);
-            for c in chunks {
-                assert_eq!(&text[c.start..c.end], c.text);
-                assert!(c.text.chars().count() <= 20);
-            }
-        }
     }
 }

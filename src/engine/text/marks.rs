@@ -1,0 +1,145 @@
+//! What a text has above its sentences: line breaks, or the elements of Markdown. Marks of a higher level cut it
+//! first.
+
+use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag};
+
+use super::Language;
+
+/// A line break or an element, and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub level: u32,
+    pub start: usize,
+    pub end: usize,
+}
+
+/// Levels of Markdown.
+const SOFT_BREAK: u32 = 1;
+const INLINE: u32 = 2;
+const BLOCK: u32 = 3;
+const RULE: u32 = 4;
+/// Above these a heading, by its own level.
+const HEADING: u32 = 5;
+
+/// The marks of a text.
+#[derive(Debug)]
+pub enum Marks {
+    /// Of plain text they are looked for where they are needed.
+    LineBreaks,
+    /// In the order of their starts, the larger first; and how many of them have been passed.
+    Elements(Vec<Mark>, usize),
+}
+
+impl Marks {
+    pub fn new(text: &str, language: Language) -> Marks {
+        match language {
+            Language::Plain => Marks::LineBreaks,
+            Language::Markdown => Marks::Elements(elements(text), 0),
+        }
+    }
+
+    /// Those that begin in a part of a text: from `from`, which never goes back, to the end of `text`. Their places
+    /// are relative to `from`, and end where the text ends.
+    pub fn within(&mut self, text: &str, from: usize) -> Vec<Mark> {
+        match self {
+            Marks::LineBreaks => line_breaks(text, from),
+            Marks::Elements(all, passed) => {
+                *passed += all[*passed..].iter().take_while(|mark| mark.start < from).count();
+                let near = all[*passed..].iter().take_while(|mark| mark.start < text.len());
+                near.map(|mark| Mark {
+                    level: mark.level,
+                    start: mark.start - from,
+                    end: mark.end.min(text.len()) - from,
+                })
+                .collect()
+            }
+        }
+    }
+
+    /// Whether what a mark of this level stands for begins the part after it.
+    pub fn belongs_to_next(&self, level: u32) -> bool {
+        matches!(self, Marks::Elements(..)) && level >= HEADING
+    }
+
+    /// Whether blanks before a mark of this level belong to it.
+    pub fn takes_blanks_before(&self, level: u32) -> bool {
+        matches!(self, Marks::Elements(..)) && level == BLOCK
+    }
+}
+
+/// Runs of line breaks, each by how many there are: `\r\n` is one.
+fn line_breaks(text: &str, from: usize) -> Vec<Mark> {
+    let bytes = text.as_bytes();
+    let is_break = |at: usize| matches!(bytes[at], b'\n' | b'\r');
+    let mut found = Vec::new();
+    let mut at = from;
+    // Of a run that began before there is no mark.
+    while from > 0 && at < bytes.len() && is_break(from - 1) && is_break(at) {
+        at += 1;
+    }
+    while at < bytes.len() {
+        if !is_break(at) {
+            at += 1;
+            continue;
+        }
+        let (start, mut level) = (at, 0);
+        while at < bytes.len() && is_break(at) {
+            let pair = bytes[at..].starts_with(b"\r\n");
+            at += if pair { 2 } else { 1 };
+            level += 1;
+        }
+        found.push(Mark { level, start: start - from, end: at - from });
+    }
+    found
+}
+
+fn elements(text: &str) -> Vec<Mark> {
+    let mut found: Vec<Mark> = Parser::new_ext(text, Options::all())
+        .into_offset_iter()
+        .filter_map(|(event, range)| {
+            let level = level_of(&event)?;
+            Some(Mark { level, start: range.start, end: range.end })
+        })
+        .collect();
+    found.sort_by(|a, b| a.start.cmp(&b.start).then(b.end.cmp(&a.end)));
+    found
+}
+
+fn level_of(event: &Event<'_>) -> Option<u32> {
+    let level = match event {
+        Event::SoftBreak => SOFT_BREAK,
+        Event::Text(_)
+        | Event::HardBreak
+        | Event::Code(_)
+        | Event::InlineHtml(_)
+        | Event::InlineMath(_)
+        | Event::FootnoteReference(_)
+        | Event::TaskListMarker(_) => INLINE,
+        Event::Html(_) | Event::DisplayMath(_) => BLOCK,
+        Event::Rule => RULE,
+        Event::Start(Tag::Heading { level, .. }) => {
+            HEADING
+                + match level {
+                    HeadingLevel::H6 => 0,
+                    HeadingLevel::H5 => 1,
+                    HeadingLevel::H4 => 2,
+                    HeadingLevel::H3 => 3,
+                    HeadingLevel::H2 => 4,
+                    HeadingLevel::H1 => 5,
+                }
+        }
+        Event::Start(tag) => match tag {
+            Tag::Emphasis
+            | Tag::Strong
+            | Tag::Strikethrough
+            | Tag::Link { .. }
+            | Tag::Image { .. }
+            | Tag::Subscript
+            | Tag::Superscript
+            | Tag::TableCell => INLINE,
+            _ => BLOCK,
+        },
+        Event::End(_) => return None,
+    };
+    Some(level)
+}

@@ -1,0 +1,471 @@
+//! Cuts a text into chunks, one at a time.
+//!
+//! A chunk is made of whole pieces of the largest kind of which the next one fits: characters, what is
+//! read as one character, words, sentences, and above these what [`marks`](super::marks) finds.
+//!
+//! Whoever can write a row decides what is cut. So a chunk takes time and memory that depend on its size, and not on
+//! the text: no more is looked at than a chunk can have, and a little beyond.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use icu_segmenter::options::{SentenceBreakInvariantOptions, WordBreakInvariantOptions};
+use icu_segmenter::{
+    GraphemeClusterSegmenter, SentenceSegmenter, SentenceSegmenterBorrowed, WordSegmenter,
+    WordSegmenterBorrowed,
+};
+
+use super::marks::{Mark, Marks};
+use super::{Language, trim};
+
+/// Characters beyond a chunk that are looked at, at most: where a word or a sentence ends can depend on what follows.
+const BEYOND: usize = 64;
+
+/// Chunks of few characters end in the middle of words: there fewer do.
+const BEYOND_SMALL: usize = 8;
+
+thread_local! {
+    static WORDS: WordSegmenterBorrowed<'static> =
+        WordSegmenter::new_dictionary(WordBreakInvariantOptions::default());
+    static SENTENCES: SentenceSegmenterBorrowed<'static> =
+        SentenceSegmenter::new(SentenceBreakInvariantOptions::default());
+}
+
+/// Pieces smaller than a line, the smallest kind first.
+const SMALL: [Small; 4] = [Small::Character, Small::Cluster, Small::Word, Small::Sentence];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Small {
+    Character,
+    /// What is read as one character (UAX 29).
+    Cluster,
+    Word,
+    Sentence,
+}
+
+impl Small {
+    /// Calls `found` with the end of each piece of a text, until it returns `false`.
+    fn ends(self, text: &str, mut found: impl FnMut(usize) -> bool) {
+        let mut all = |ends: &mut dyn Iterator<Item = usize>| {
+            ends.filter(|end| *end > 0).all(&mut found);
+        };
+        match self {
+            Small::Character => all(&mut text.char_indices().map(|(at, c)| at + c.len_utf8())),
+            Small::Cluster => all(&mut GraphemeClusterSegmenter::new().segment_str(text)),
+            Small::Word => WORDS.with(|s| all(&mut s.segment_str(text))),
+            Small::Sentence => SENTENCES.with(|s| all(&mut s.segment_str(text))),
+        }
+    }
+
+    fn first_end(self, text: &str) -> usize {
+        let mut first = 0;
+        self.ends(text, |end| {
+            first = end;
+            false
+        });
+        first
+    }
+}
+
+/// The chunks of one text, which the caller keeps.
+#[derive(Debug)]
+pub struct Splitter {
+    language: Language,
+    size: usize,
+    overlap: usize,
+    marks: Marks,
+    /// Where the next chunk begins.
+    cursor: usize,
+    /// Where the last chunk ended.
+    ended: usize,
+    /// Bytes that were looked at.
+    #[cfg(test)]
+    looked_at: usize,
+}
+
+impl Splitter {
+    /// Chunks of at most `size` characters, each of which repeats at most `overlap` of the one before.
+    pub fn new(text: &str, size: usize, overlap: usize, language: Language) -> Splitter {
+        let (size, marks) = (size.max(1), Marks::new(text, language));
+        let overlap = overlap.min(size - 1);
+        Splitter {
+            language,
+            size,
+            overlap,
+            marks,
+            cursor: 0,
+            ended: 0,
+            #[cfg(test)]
+            looked_at: 0,
+        }
+    }
+
+    /// Returns where the next chunk of the text stands. Calls `check` again and again: it may panic to end this.
+    pub fn next(&mut self, text: &str, mut check: impl FnMut()) -> Option<Range<usize>> {
+        loop {
+            check();
+            self.skip_blanks(text);
+            if self.cursor >= text.len() {
+                return None;
+            }
+            let window = &text[..self.window_end(text)];
+            #[cfg(test)]
+            {
+                self.looked_at += window.len() - self.cursor;
+            }
+            let ends = self.pieces(window);
+            let fits = |end: &usize| !self.is_larger(&text[self.cursor..*end], self.size);
+            let last = ends.partition_point(fits).max(1) - 1;
+            let Some(end) = ends.get(last).copied() else { return None };
+            let chunk = trim(text, self.cursor..end, self.language);
+            self.cursor = self.after(text, &ends[..=last]);
+            // All of it stands in the one before.
+            if !chunk.is_empty() && chunk.end > self.ended {
+                self.ended = chunk.end;
+                return Some(chunk);
+            }
+        }
+    }
+
+    /// Skips blanks of which there are more than a chunk can have.
+    fn skip_blanks(&mut self, text: &str) {
+        let rest = &text[self.cursor..];
+        let blanks = &rest[..rest.len() - rest.trim_start().len()];
+        if blanks.len() <= self.size {
+            return;
+        }
+        // What a line of Markdown is indented by belongs to it.
+        let indented = match self.language {
+            Language::Plain => blanks.len(),
+            Language::Markdown => blanks.rfind(['\n', '\r']).map_or(0, |at| at + 1),
+        };
+        let too_far = blanks.len() - indented > self.size;
+        self.cursor += if too_far { blanks.len() } else { indented };
+    }
+
+    /// Up to where the text is looked at for a chunk.
+    fn window_end(&self, text: &str) -> usize {
+        let rest = &text[self.cursor..];
+        let begin = text.len() - rest.trim_start().len();
+        let beyond = BEYOND.min(self.size.saturating_mul(4).saturating_add(BEYOND_SMALL));
+        let mut characters = text[begin..].char_indices();
+        characters.nth(self.size.saturating_add(beyond)).map_or(text.len(), |(at, _)| begin + at)
+    }
+
+    /// The ends of the pieces that the next chunk is made of.
+    fn pieces(&mut self, window: &str) -> Vec<usize> {
+        let text = &window[self.cursor..];
+        let marks = self.marks.within(window, self.cursor);
+        let mut levels: Vec<u32> = marks.iter().map(|mark| mark.level).collect();
+        levels.sort_unstable();
+        levels.dedup();
+        let first = |level: &u32| {
+            let mut first = None;
+            self.sections(text, &marks, *level, |end| {
+                first = Some(end);
+                false
+            });
+            Some((*level, first?))
+        };
+        let (level, mut limit) = self.largest(text, levels.iter().filter_map(first));
+        let mut ends = Vec::new();
+        if let Some(level) = level {
+            self.sections(text, &marks, level, |end| within(end, limit, &mut ends));
+        } else {
+            let first = SMALL.into_iter().map(|small| (small, small.first_end(text)));
+            let (small, limit_of_small) = self.largest(text, first);
+            limit = limit.min(limit_of_small);
+            let small = small.unwrap_or(Small::Character);
+            small.ends(text, |end| within(end, limit, &mut ends));
+        }
+        ends.iter_mut().for_each(|end| *end += self.cursor);
+        ends
+    }
+
+    /// Of kinds of pieces, each with the end of its first one, the largest that fits; and the end of the first one
+    /// that does not.
+    fn largest<K: Copy>(
+        &self,
+        text: &str,
+        kinds: impl Iterator<Item = (K, usize)>,
+    ) -> (Option<K>, usize) {
+        let mut candidates: Vec<(K, usize)> = Vec::new();
+        for (kind, end) in kinds {
+            // A smaller kind whose piece is not smaller is of no use.
+            candidates.pop_if(|(_, smaller)| *smaller >= end);
+            candidates.push((kind, end));
+        }
+        let mut largest = None;
+        for (kind, end) in candidates {
+            if self.is_larger(&text[..end], self.size) {
+                return (largest, end);
+            }
+            largest = Some(kind);
+        }
+        (largest, usize::MAX)
+    }
+
+    /// Calls `found` with the end of each part that marks of a level and above cut a text into, until it returns
+    /// `false`. Marks are relative to the text.
+    fn sections(
+        &self,
+        text: &str,
+        marks: &[Mark],
+        level: u32,
+        mut found: impl FnMut(usize) -> bool,
+    ) {
+        // Else a larger mark around the first one of this level would hide it.
+        let first = first_of(marks, level);
+        let around = |mark: &Mark| {
+            (mark.level > level && mark.start <= first.start && first.start < mark.end)
+                || (mark.level == level && mark.start == first.start && mark.end > first.end)
+        };
+        let mut at = 0;
+        for mark in marks.iter().filter(|m| m.level >= level).skip_while(|m| around(m)) {
+            if mark.start < at {
+                continue;
+            }
+            let blank = || text[at..mark.start].trim_start().is_empty();
+            let alone = !(self.marks.takes_blanks_before(mark.level) && blank());
+            if alone && mark.start > at && !found(mark.start) {
+                return;
+            }
+            if alone {
+                at = mark.start;
+            }
+            if !self.marks.belongs_to_next(mark.level) && mark.end > at {
+                at = mark.end;
+                if !found(at) {
+                    return;
+                }
+            }
+        }
+        if at < text.len() {
+            found(text.len());
+        }
+    }
+
+    /// Where the chunk after this one begins: with the pieces at its end that may be repeated.
+    fn after(&self, text: &str, ends: &[usize]) -> usize {
+        let Some((&end, before)) = ends.split_last() else { return text.len() };
+        if self.overlap == 0 {
+            return end;
+        }
+        let start_of = |n: usize| if n == 0 { self.cursor } else { before[n - 1] };
+        let (mut next, mut low, mut high) = (end, 0, before.len());
+        while low <= high {
+            let middle = low + (high - low) / 2;
+            let start = start_of(middle);
+            let fits = self.count(&text[start..end]).cmp(&self.overlap);
+            if fits.is_le() && start < next && start > self.cursor {
+                next = start;
+            }
+            if fits == Ordering::Less && middle > 0 {
+                high = middle - 1;
+            } else {
+                low = middle + 1;
+            }
+        }
+        next
+    }
+
+    /// How many characters a piece has as a chunk.
+    fn count(&self, piece: &str) -> usize {
+        piece[trim(piece, 0..piece.len(), self.language)].chars().count()
+    }
+
+    fn is_larger(&self, piece: &str, size: usize) -> bool {
+        piece.len() > size
+            && piece[trim(piece, 0..piece.len(), self.language)].chars().nth(size).is_some()
+    }
+}
+
+/// Notes an end; returns whether the next one is wanted.
+fn within(end: usize, limit: usize, ends: &mut Vec<usize>) -> bool {
+    if ends.last().is_some_and(|start| *start > limit) {
+        return false;
+    }
+    ends.push(end);
+    true
+}
+
+/// The first mark of a level; of several that begin the text with it, the smallest.
+fn first_of(marks: &[Mark], level: u32) -> Mark {
+    let Some(at) = marks.iter().position(|mark| mark.level == level) else {
+        return Mark { level, start: usize::MAX, end: usize::MAX };
+    };
+    let first = marks[at];
+    let same = |mark: &&Mark| at == 0 && mark.level == level && mark.start == first.start;
+    marks[at..].iter().take_while(same).last().copied().unwrap_or(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use text_splitter::{ChunkConfig, MarkdownSplitter, TextSplitter};
+
+    use super::*;
+
+    const LANGUAGES: [Language; 2] = [Language::Plain, Language::Markdown];
+
+    fn places(text: &str, size: usize, overlap: usize, language: Language) -> Vec<Range<usize>> {
+        let mut splitter = Splitter::new(text, size, overlap, language);
+        std::iter::from_fn(|| splitter.next(text, || {})).collect()
+    }
+
+    /// What the rule is: text-splitter's chunks, however long these take.
+    fn expected(text: &str, size: usize, overlap: usize, language: Language) -> Vec<Range<usize>> {
+        let config = ChunkConfig::new(size).with_overlap(overlap).expect("sizes fit");
+        let place = |(start, chunk): (usize, &str)| start..start + chunk.len();
+        match language {
+            Language::Plain => TextSplitter::new(config).chunk_indices(text).map(place).collect(),
+            Language::Markdown => {
+                MarkdownSplitter::new(config).chunk_indices(text).map(place).collect()
+            }
+        }
+    }
+
+    #[test]
+    fn ordinary_texts_are_cut_as_ever() {
+        const WORDS: [&str; 22] = [
+            "Hello",
+            "world",
+            "größe",
+            "don't",
+            "a",
+            "I",
+            "e.g.",
+            "3.14",
+            "1,000",
+            "U.S.",
+            "Straße",
+            "🙂",
+            "naïve",
+            "中文",
+            "これは",
+            "ภาษาไทย",
+            "end.",
+            "What?",
+            "No!",
+            "\"quoted\"",
+            "(in)",
+            "👩‍👩‍👧",
+        ];
+        const MARKS: [&str; 26] = [
+            "# ",
+            "## ",
+            "- ",
+            "* ",
+            "1. ",
+            "> ",
+            "**b**",
+            "*i*",
+            "`code`",
+            "```\n",
+            "[l](u)",
+            "---\n",
+            "| a | b |\n|---|---|\n| c | d |\n",
+            "    indented",
+            "\\",
+            "<b>",
+            "<div>\n",
+            "![i](u)",
+            "[^1]",
+            "[^1]: x",
+            "- [ ] t",
+            "~~s~~",
+            "$m$",
+            "$$\nm\n$$\n",
+            "\tt",
+            ": def\n",
+        ];
+        const BETWEEN: [&str; 16] = [
+            " ", " ", " ", " ", ", ", ". ", "\n", "\n\n", "\n\n\n", "  ", "\t", "\r\n", "\r\n\r\n",
+            " \n", "! ", "—",
+        ];
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..2000 {
+            let language = LANGUAGES[random.usize(..2)];
+            let mut text = String::new();
+            for _ in 0..random.usize(..60) {
+                let marked = language == Language::Markdown && random.u8(..4) == 0;
+                let words: &[&str] = if marked { &MARKS } else { &WORDS };
+                text.push_str(words[random.usize(..words.len())]);
+                text.push_str(BETWEEN[random.usize(..BETWEEN.len())]);
+            }
+            let size = random.usize(1..80);
+            let overlap = if random.bool() { 0 } else { random.usize(..size) };
+            let (ours, theirs) =
+                (places(&text, size, overlap, language), expected(&text, size, overlap, language));
+            assert_eq!(ours, theirs, "{language:?} {size} {overlap} {text:?}");
+        }
+    }
+
+    /// Also of no text that somebody makes for it.
+    #[test]
+    fn a_chunk_never_takes_longer_the_longer_the_text_is() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let any: String = (0..1_000).map(|_| random.char('\0'..)).collect();
+        let runs: String = (1..100).map(|n| format!("a{}", "\n".repeat(n))).collect();
+        let units = [
+            "a",
+            "a b ",
+            " ",
+            "\t",
+            "\n",
+            "\r\n",
+            "a\n",
+            " \n",
+            "\u{1}",
+            "\u{301}",
+            "\u{200d}",
+            "👩‍👩‍👧‍👦",
+            "🇩🇪",
+            ".",
+            "a.",
+            "1,",
+            "ก",
+            "中文字",
+            "> ",
+            "- ",
+            "*a ",
+            "a**b",
+            "[",
+            "![[]()",
+            "`",
+            "<a ",
+            "<!--",
+            "|a|\n|-|\n",
+            "[^a]: ",
+            "$${",
+            "<x",
+            "\\",
+            "---\n",
+            "# a\n",
+            &any,
+            &runs,
+        ];
+        for unit in units {
+            let long = unit.repeat(6_000 / unit.len() + 1);
+            let between = format!("x{long}y");
+            for text in [&long, &between] {
+                for language in LANGUAGES {
+                    for (size, overlap) in [(1, 0), (24, 0), (24, 12), (2000, 100)] {
+                        let mut splitter = Splitter::new(text, size, overlap, language);
+                        let (mut rounds, mut end) = (0, 0);
+                        while let Some(place) = splitter.next(text, || rounds += 1) {
+                            assert!(text[place.clone()].chars().count() <= size);
+                            assert!(place.end > end && !text[place.clone()].is_empty());
+                            end = place.end;
+                        }
+                        assert_eq!(end, text.trim_end().len(), "all of {unit:?} is in chunks");
+                        let most = 4 * (2 * size + BEYOND) + size;
+                        assert!(splitter.looked_at <= rounds * most, "{unit:?} {size} {overlap}");
+                        let advance = size - overlap;
+                        let chunks = 40 * text.len() / advance + 2;
+                        assert!(rounds <= chunks, "{unit:?} {size} {overlap}: {rounds} rounds");
+                    }
+                }
+            }
+        }
+    }
+}
