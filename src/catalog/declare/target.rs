@@ -11,7 +11,7 @@ use crate::catalog::generation;
 use crate::catalog::model::{BoundView, External, Flow, Target};
 use crate::catalog::ownership;
 use crate::catalog::registry;
-use crate::catalog::role::ActingAs;
+use crate::catalog::role::{self, ActingAs};
 use crate::catalog::sql::{self, arg};
 use crate::catalog::target_table::{self, Altered};
 use crate::engine::delivery::{Encoding, Shape};
@@ -126,8 +126,9 @@ fn add_external(
     let id =
         sql::one::<i32>("select nextval(pg_get_serial_sequence('coco.target', 'id'))::int", &[])?
             .ok_or_else(|| Error::internal("no id came back for a new target"))?;
-    let other: Option<String> = sql::one(
-        "select flow from coco.target where server = $1 and external = $2",
+    let other = flow_of(
+        "select f.flow, f.owner::oid from coco.target t join coco.flow f on f.flow = t.flow
+          where t.server = $1 and t.external = $2",
         &[arg(server.as_str()), arg(name)],
     )?;
     drop(acting);
@@ -156,10 +157,7 @@ fn add_external(
         bound: None,
     };
     if let Some(other) = other {
-        return Err(Error::new(
-            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
-            format!("target {} already belongs to flow \"{other}\"", new.shown()),
-        )
+        return Err(other.has(&new.shown())
         .hint("Give the target another name. Several sources can fill one target within a flow: UNION ALL in its query."));
     }
     let bound = analyse_into(&mut flow, &mut new, query, key, item)?;
@@ -169,22 +167,45 @@ fn add_external(
     store_target(&mut flow, new, bound)
 }
 
+/// The flow that a target belongs to.
+struct Other {
+    flow: String,
+    owner: pgrx::pg_sys::Oid,
+}
+
+fn flow_of(query: &str, args: &[sql::Arg]) -> Result<Option<Other>> {
+    let found = sql::select(query, args, |r| {
+        Ok(Other { flow: sql::required(r, 1)?, owner: sql::required(r, 2)? })
+    })?;
+    Ok(found.into_iter().next())
+}
+
+impl Other {
+    /// The name of a flow is for those alone that have the rights of its owner.
+    fn has(&self, target: &str) -> Error {
+        let flow = match role::has_rights_of(self.owner) {
+            true => format!("flow \"{}\"", self.flow),
+            false => "another flow".to_owned(),
+        };
+        let message = format!("target {target} already belongs to {flow}");
+        Error::new(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, message)
+    }
+}
+
 fn check_not_taken(target: &Target) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
-    let other: Option<String> = sql::one(
-        "select t.flow from coco.target t
+    let acting = ActingAs::extension_owner()?;
+    let other = flow_of(
+        "select f.flow, f.owner::oid from coco.target t join coco.flow f on f.flow = t.flow
           where t.relation = (select c.oid from pg_catalog.pg_class c
                                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                                where n.nspname = $1::text and c.relname = $2::text)
              or (t.schema = $1 and t.name = $2)",
         &[arg(target.schema.as_str()), arg(target.name.as_str())],
     )?;
+    drop(acting);
     match other {
         None => Ok(()),
-        Some(other) => Err(Error::new(
-            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
-            format!("target {} already belongs to flow \"{other}\"", target.relation_name()),
-        )
+        Some(other) => Err(other.has(&target.relation_name())
         .detail("Each target table belongs to one flow.")
         .hint("Name another table. Several sources can fill one target within a flow: UNION ALL in its query.")),
     }
