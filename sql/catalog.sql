@@ -128,6 +128,7 @@ comment on table coco.run is 'Results of updates that workers ran for a session,
 create table coco.trouble (
   flow       int primary key references coco.flow (id) on delete cascade,
   attempts   int not null,
+  deaths     int not null default 0, -- processes in a row that died by a signal
   failed_at  timestamptz not null default pg_catalog.clock_timestamp(),
   next_retry timestamptz not null,
   sqlstate   text not null,

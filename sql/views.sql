@@ -81,6 +81,7 @@ select f.flow,
                                                and not a.attisdropped))
               then 'query broken'
             when f.paused then 'paused'
+            when x.deaths >= 3 then 'set aside'
             when x.flow is not null or d.flow is not null then 'error'
             when f.live and not exists (select from pg_catalog.pg_locks l
                             where l.locktype = 'object' and l.classid = 'coco.flow'::pg_catalog.regclass
@@ -99,7 +100,7 @@ select f.flow,
           from coco.source s join pg_catalog.pg_class c on c.oid = s.tracking
          where s.flow = f.flow) as items_estimate,
        coalesce(e.failing, 0) as failing,
-       least(e.next_retry, x.next_retry, d.next_retry) as next_retry,
+       least(e.next_retry, case when x.deaths >= 3 then null else x.next_retry end, d.next_retry) as next_retry,
        coalesce(x.message, d.message, e.last_error) as last_error,
        coalesce(x.hint, d.hint) as hint
   from coco.flow f

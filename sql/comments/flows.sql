@@ -234,7 +234,7 @@ flow: its name.
 Errors: 55000 the flow has no target yet. WARNING 53400: no worker could be started, all of max_worker_processes are
 taken.$doc$;
 
-comment on function coco.stop is $doc$Makes a flow live no more; waits until whoever works on it has finished. No error for one that is not live.
+comment on function coco.stop is $doc$Makes a flow live no more; cancels what a worker is doing for it, and waits for a session that updates it. No error for one that is not live.
 
 Changes go on being captured, for the next coco.update or coco.start; until then the change log grows. To targets outside
 this database nothing more is sent, but for a batch that is on its way already.

@@ -7,6 +7,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::catalog::error::Error;
+use crate::catalog::live;
 use crate::catalog::ready;
 use crate::catalog::update::{self, SourceCounts};
 use crate::engine::decide::Mode;
@@ -81,6 +82,9 @@ fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
         true => session::run(flow, Order::Update(mode), limits)?,
         false => update::update(flow, mode, limits)?,
     };
+    if mode == Mode::Retry {
+        live::lift(id)?;
+    }
     let row = |r: SourceCounts| {
         let elapsed = Interval::from_micros(r.elapsed.as_micros() as i64);
         let c = r.counts;

@@ -7,6 +7,7 @@ use crate::catalog::update::{BATCH_SIZE, LARGEST_BATCH, SEGMENT_SIZE};
 use crate::worker::MAX_SEATS;
 use crate::worker::crash::CRASH_POINT;
 use crate::worker::follower::MAX_WORKERS;
+use crate::worker::limit::TURN_TIMEOUT;
 
 /// Defines the settings; called once when the library is loaded.
 pub fn define() {
@@ -29,6 +30,16 @@ pub fn define() {
         i32::from(MAX_SEATS),
         GucContext::Sighup,
         GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"coco.turn_timeout",
+        c"Time that a worker spends on a turn of one flow, at most; 0 sets no limit.",
+        c"A turn that takes longer is canceled, and the flow is tried again later. A turn that looks at all rows of a source is one statement.",
+        &TURN_TIMEOUT,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
     );
     GucRegistry::define_int_guc(
         c"coco.log_segment_size",

@@ -61,8 +61,8 @@ pub fn flows() -> Result<Vec<Live>> {
         "select f.flow, f.id, coalesce(t.attempts, 0),
                 greatest(0, coalesce(extract(epoch from t.next_retry - clock_timestamp()), 0))::float8
            from coco.flow f left join coco.trouble t on t.flow = f.id
-          where f.live and not f.paused order by f.id",
-        &[],
+          where f.live and not f.paused and coalesce(t.deaths, 0) < $1 order by f.id",
+        &[arg(DEATHS)],
         |r| {
             Ok(Live {
                 name: sql::required(r, 1)?,
@@ -100,10 +100,10 @@ pub fn start(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes a flow that is not live any more; waits for what a worker is doing for it just now.
+/// Makes a flow that is not live any more; ends what a worker is doing for it just now.
 pub fn stop(name: &str) -> Result<()> {
     let flow = registry::load_to_change(name)?;
-    locks::flow(flow.id)?;
+    locks::flow_ending_turn(flow.id)?;
     let _as = ActingAs::extension_owner()?;
     sql::execute("update coco.flow set live = false where id = $1 and live", &[arg(flow.id)])?;
     generation::changed()?;
@@ -111,10 +111,13 @@ pub fn stop(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Puts triggers back where they are missing. Without `wait`, not where writers are in the way.
+/// Puts triggers back where they are missing, and the flow's owner may still put them there. Else the source is scanned.
+/// Without `wait`, which nobody has asked for, not where writers are in the way.
 fn put_triggers(flow: &Flow, wait: bool) -> Result<()> {
     for source in flow.followed() {
-        if source.capture != CaptureMode::Scan {
+        if source.capture != CaptureMode::Scan
+            && triggers::may_be_put_back(source.relation, flow.owner, wait)?
+        {
             let always = source.capture == CaptureMode::Always;
             triggers::ensure(source.relation, &source.key, always, wait)?;
         }
@@ -130,6 +133,10 @@ pub fn mend(name: &str) -> Result<()> {
 /// Records why a flow's run failed as a whole, and when it is tried again. `false` where the flow is
 /// not there any more.
 pub fn troubled(flow: &Live, sqlstate: &str, why: &Error) -> Result<bool> {
+    // Whoever has canceled it to have the flow knows of it.
+    if sqlstate == CANCELED && !locks::flow_if_free(flow.id)? {
+        return Ok(false);
+    }
     let attempts = flow.attempts.saturating_add(1);
     let delay = backoff::delay(attempts.max(1) as u32).min(LONGEST);
     let _as = ActingAs::extension_owner()?;
@@ -145,7 +152,8 @@ pub fn troubled(flow: &Live, sqlstate: &str, why: &Error) -> Result<bool> {
          on conflict (flow) do update
             set attempts = excluded.attempts, failed_at = excluded.failed_at,
                 next_retry = excluded.next_retry, sqlstate = excluded.sqlstate,
-                message = excluded.message, detail = excluded.detail, hint = excluded.hint",
+                message = excluded.message, detail = excluded.detail, hint = excluded.hint,
+                deaths = 0",
         &[
             arg(flow.id),
             arg(attempts),
@@ -162,6 +170,51 @@ pub fn troubled(flow: &Live, sqlstate: &str, why: &Error) -> Result<bool> {
 /// A flow that fails as a whole is tried again at least this often: what is mended by hand, like a
 /// right that was missing, is noticed soon.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// A flow that so many processes in a row have died of is set aside.
+const DEATHS: i32 = 3;
+
+/// What became known of a flow whose process has died.
+pub struct Died {
+    pub flow: String,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+/// Records that a process died by a signal while it worked on a flow. `None` if the flow is not live any more.
+pub fn died(flow: i32) -> Result<Option<Died>> {
+    const ONCE: &str = "a process died while it worked on the flow";
+    let aside =
+        format!("the flow is set aside: {DEATHS} processes in a row died while they worked on it");
+    let hint =
+        "The server's log says how they died. Call coco.start to let workers try the flow again.";
+    let _as = ActingAs::extension_owner()?;
+    let found = sql::returning(
+        "with f as (select id, flow from coco.flow where id = $1 and live for key share)
+         insert into coco.trouble as t
+                (flow, attempts, deaths, next_retry, sqlstate, message, hint)
+         select f.id, 1, 1, clock_timestamp() + interval '1 s', '58000', $2, $4 from f
+         on conflict (flow) do update
+            set attempts = t.attempts + 1, deaths = t.deaths + 1, failed_at = excluded.failed_at,
+                next_retry = excluded.next_retry, sqlstate = excluded.sqlstate,
+                message = case when t.deaths + 1 >= $5 then $3 else excluded.message end,
+                detail = null, hint = excluded.hint
+         returning (select f.flow from f), t.message, t.hint",
+        &[arg(flow), arg(ONCE), arg(aside), arg(hint), arg(DEATHS)],
+        |r| Ok(Died { flow: sql::required(r, 1)?, message: sql::required(r, 2)?, hint: r.get(3)? }),
+    )?;
+    Ok(found.into_iter().next())
+}
+
+/// SQLSTATE of a statement that was canceled.
+const CANCELED: &str = "57014";
+
+/// Lets workers try a flow again that was set aside.
+pub fn lift(flow: i32) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    sql::execute("delete from coco.trouble where flow = $1 and deaths > 0", &[arg(flow)])?;
+    Ok(())
+}
 
 /// Forgets what hindered a flow.
 pub fn recovered(flow: &Live) -> Result<()> {

@@ -1,9 +1,12 @@
 //! Heavyweight locks: who may work on a flow. In pg_locks they are objects of class coco.flow.
 
+use std::cell::RefCell;
+
 use pgrx::pg_sys;
 
 use super::error::{Error, Result};
-use super::sql;
+use super::role::ActingAs;
+use super::sql::{self, arg};
 
 /// As for VACUUM: against others of its kind, and against nothing else.
 const MODE: i32 = pg_sys::ShareUpdateExclusiveLock as i32;
@@ -72,6 +75,48 @@ pub fn flow_if_free(flow: i32) -> Result<bool> {
     Ok(true)
 }
 
+/// As [`flow()`], but a worker that works on the flow does not go on with it: its turn is canceled.
+pub fn flow_ending_turn(id: i32) -> Result<()> {
+    while !flow_if_free(id)? {
+        let _as = ActingAs::extension_owner()?;
+        let canceled = sql::select(
+            "select pg_catalog.pg_cancel_backend(l.pid)
+               from pg_catalog.pg_locks as l join pg_catalog.pg_stat_activity as a on a.pid = l.pid
+              where l.locktype = 'object' and l.granted and l.pid <> pg_catalog.pg_backend_pid()
+                and l.database = (select d.oid from pg_catalog.pg_database as d
+                                   where d.datname = pg_catalog.current_database())
+                and l.classid = 'coco.flow'::pg_catalog.regclass and l.objid = $1::int::oid
+                and l.objsubid in (0, 1) and a.backend_type in ('coco worker', 'coco helper')",
+            &[arg(id)],
+            |_| Ok(()),
+        )?;
+        if canceled.is_empty() {
+            // A session has it, or one of them has just ended.
+            return flow(id);
+        }
+        sql::select("select pg_catalog.pg_sleep(0.05)", &[], |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+/// Waits until no other session has asked a worker for an update of the flow, and holds off further ones until
+/// [`asked`], or the end of the transaction.
+pub fn asking(flow: i32) -> Result<()> {
+    acquire(&of_asking(flow)?, MODE, false, true);
+    Ok(())
+}
+
+pub fn asked(flow: i32) -> Result<()> {
+    // SAFETY: the lock taken by `asking`.
+    unsafe { pg_sys::LockRelease(&of_asking(flow)?, MODE, false) };
+    Ok(())
+}
+
+fn of_asking(flow: i32) -> Result<pg_sys::LOCKTAG> {
+    // SAFETY: reads the backend's own state.
+    Ok(object(unsafe { pg_sys::MyDatabaseId }, class()?, flow as u32, 2))
+}
+
 /// Holds off, until the transaction ends, others who would take the flow's lock: for who has it and is helped,
 /// and for who helps, and may be at it for longer.
 pub fn helping(flow: i32) -> Result<()> {
@@ -131,16 +176,96 @@ pub fn is_emptied(capture: i32, segment: i32) -> Result<bool> {
     Ok(false)
 }
 
+thread_local! {
+    /// What this process holds for longer than a transaction.
+    static HELD: RefCell<Vec<pg_sys::LOCKTAG>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The same object for the time of a transaction. A query of a user's can release all advisory locks of its process;
+/// this one it cannot.
+fn guard_of(tag: &pg_sys::LOCKTAG) -> pg_sys::LOCKTAG {
+    pg_sys::LOCKTAG { locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8, ..*tag }
+}
+
+fn is_same(a: &pg_sys::LOCKTAG, b: &pg_sys::LOCKTAG) -> bool {
+    let fields = |t: &pg_sys::LOCKTAG| {
+        (t.locktag_field1, t.locktag_field2, t.locktag_field3, t.locktag_field4)
+    };
+    fields(a) == fields(b)
+}
+
+/// Takes a lock for longer than the transaction; `false` where another process has it.
+fn hold(tag: pg_sys::LOCKTAG) -> bool {
+    if !acquire(&guard_of(&tag), MODE, false, false) || !acquire(&tag, MODE, true, false) {
+        return false;
+    }
+    HELD.with_borrow_mut(|held| held.push(tag));
+    true
+}
+
+fn release(tag: &pg_sys::LOCKTAG) {
+    HELD.with_borrow_mut(|held| held.retain(|other| !is_same(tag, other)));
+    // SAFETY: the lock taken by `hold`.
+    unsafe { pg_sys::LockRelease(tag, MODE, true) };
+}
+
+/// Whether another process has a lock for longer than a transaction.
+fn is_held(tag: &pg_sys::LOCKTAG) -> bool {
+    for tag in [guard_of(tag), *tag] {
+        if !acquire(&tag, MODE, false, false) {
+            return true;
+        }
+        // SAFETY: the lock just taken.
+        unsafe { pg_sys::LockRelease(&tag, MODE, false) };
+    }
+    false
+}
+
+/// At the begin of a transaction: sees to it that no other process takes what this one holds, whatever the transaction
+/// does.
+pub fn guard_held() {
+    let held = HELD.with_borrow(Vec::clone);
+    for tag in &held {
+        // Another process may be looking at it.
+        // SAFETY: the lock manager copies the tag.
+        unsafe { pg_sys::LockAcquire(&guard_of(tag), MODE, false, true) };
+    }
+}
+
+/// Takes back what a query has released of what this process holds. `false` where another process has it by now.
+pub fn regain_held() -> bool {
+    let held = HELD.with_borrow(Vec::clone);
+    held.iter().all(|tag| {
+        // SAFETY: reads the process's own table of locks; the lock manager copies the tag.
+        unsafe {
+            is_held_here(tag)
+                || pg_sys::LockAcquire(tag, MODE, true, true)
+                    != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+        }
+    })
+}
+
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+unsafe fn is_held_here(tag: &pg_sys::LOCKTAG) -> bool {
+    // SAFETY: reads the process's own table of locks.
+    unsafe { pg_sys::LockHeldByMe(tag, MODE, false) }
+}
+
+#[cfg(not(any(feature = "pg17", feature = "pg18")))]
+unsafe fn is_held_here(tag: &pg_sys::LOCKTAG) -> bool {
+    // SAFETY: as above.
+    unsafe { pg_sys::LockHeldByMe(tag, MODE) }
+}
+
 /// Takes one of the places for workers in this database until the process ends; `false` where
 /// another has it.
 pub fn seat(number: u16) -> Result<bool> {
-    Ok(acquire(&of_seat(number)?, MODE, true, false))
+    Ok(hold(of_seat(number)?))
 }
 
 /// Gives a place up before the process ends.
 pub fn leave_seat(number: u16) -> Result<()> {
-    // SAFETY: the lock taken by `seat`.
-    unsafe { pg_sys::LockRelease(&of_seat(number)?, MODE, true) };
+    release(&of_seat(number)?);
     Ok(())
 }
 
@@ -155,13 +280,12 @@ fn of_target(target: i32) -> Result<pg_sys::LOCKTAG> {
 /// Holds off others who would send to a target, until [`leave_target`], or the end of the process:
 /// for longer than a transaction. `false` where another does.
 pub fn target(target: i32) -> Result<bool> {
-    Ok(acquire(&of_target(target)?, MODE, true, false))
+    Ok(hold(of_target(target)?))
 }
 
 /// Lets others send to a target.
 pub fn leave_target(target: i32) -> Result<()> {
-    // SAFETY: the lock taken by `target`.
-    unsafe { pg_sys::LockRelease(&of_target(target)?, MODE, true) };
+    release(&of_target(target)?);
     Ok(())
 }
 
@@ -188,13 +312,7 @@ pub fn waits_for_us(pid: i32) -> Result<bool> {
 
 /// Whether a worker has this place.
 pub fn seat_is_taken(number: u16) -> Result<bool> {
-    let tag = of_seat(number)?;
-    if !acquire(&tag, MODE, false, false) {
-        return Ok(true);
-    }
-    // SAFETY: the lock just taken.
-    unsafe { pg_sys::LockRelease(&tag, MODE, false) };
-    Ok(false)
+    Ok(is_held(&of_seat(number)?))
 }
 
 /// Whether somebody wants a database for themselves: to drop it, to rename it, or to copy it.

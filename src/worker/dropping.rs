@@ -14,6 +14,7 @@ use crate::engine::delivery::Trouble;
 /// caller's, and with what keeps others from sending, until the process ends.
 pub fn drop_flow(flow: &str) -> Result<(), Error> {
     // Nothing is added to the outboxes any more: a worker that sends comes to an end.
+    locks::flow_ending_turn(ready::ready(flow)?.flow.id)?;
     let ready = ready::locked(flow)?;
     let mut made = Vec::new();
     for target in ready.flow.targets.iter().filter(|t| t.made) {

@@ -7,11 +7,13 @@ use pgrx::bgworkers::DynamicBackgroundWorker;
 use pgrx::guc::GucSetting;
 use pgrx::prelude::*;
 
+use super::begun;
 use super::helper::Helpers;
 use super::sender::Sender;
 use super::transaction::{Failed, complain, transaction};
+use super::upkeep::{self, Upkeep};
 use super::waiting::Waiting;
-use super::{MAX_SEATS, attach, attend, launch, progress, shared, wait};
+use super::{MAX_SEATS, attach, attend, launch, limit, progress, shared, wait};
 use crate::catalog::backlog::Backlog;
 use crate::catalog::follow::Remembered;
 use crate::catalog::generation;
@@ -58,6 +60,8 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         Err(failed) => return complain("cannot begin", &failed),
     };
     shared::enter(database, seat);
+    begun::enter(database);
+    upkeep::set_aside(database);
     progress::tell();
     resolve::watch();
     Worker {
@@ -76,6 +80,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         local: HashSet::new(),
         complained: HashMap::new(),
         known: vec![],
+        upkeep: Upkeep::default(),
         looked: None,
     }
     .work();
@@ -108,6 +113,7 @@ struct Worker {
     local: HashSet<i32>,
     /// The flows found by the last look, and what the system catalogs were like.
     known: Vec<Live>,
+    upkeep: Upkeep,
     looked: Option<(Instant, u64)>,
 }
 
@@ -169,6 +175,9 @@ impl Worker {
             }
             let pause = self.round();
             self.note();
+            if self.seat == 1 {
+                self.upkeep.sweep();
+            }
             // What it did becomes visible in the statistics, from which autovacuum knows what to do;
             // the server sees to it that this is not too often.
             // SAFETY: outside of a transaction.
@@ -209,7 +218,9 @@ impl Worker {
                 continue;
             }
             let (started, began) = (update::now_micros(), Instant::now());
+            begun::note(flow.id);
             let done = self.turn(flow, count == 1);
+            begun::note(0);
             self.took_turn(flow, started, began.elapsed(), &done);
             match done {
                 Ok(None) => {}
@@ -246,7 +257,10 @@ impl Worker {
 
     /// Sends on what the flow has for targets outside this database; returns how long to wait then.
     fn send(&mut self, flow: &Live, pause: Option<Duration>) -> Option<Duration> {
-        match self.sender.step(&flow.name) {
+        begun::note(flow.id);
+        let step = self.sender.step(&flow.name);
+        begun::note(0);
+        match step {
             Ok(step) => {
                 self.complained.remove(&flow.id);
                 if step.interrupted && self.interrupted.insert(flow.id) {
@@ -283,12 +297,16 @@ impl Worker {
         let mode = if interrupted { Mode::Reexport } else { Mode::Normal };
         let new = || if interrupted { Backlog::once(None) } else { Backlog::default() };
         let backlog = self.backlogs.entry(flow.id).or_insert_with(new);
-        let mut turn = transaction(|| {
-            let turn = update::turn(&flow.name, mode, limits, remembered, backlog, &self.helpers)?;
-            if turn.is_some() && flow.attempts > 0 {
-                live::recovered(flow)?;
-            }
-            Ok(turn)
+        let helpers = &self.helpers;
+        helpers.work_on(flow.id);
+        let mut turn = limit::turn(|| {
+            transaction(|| {
+                let turn = update::turn(&flow.name, mode, limits, remembered, backlog, helpers)?;
+                if turn.is_some() && flow.attempts > 0 {
+                    live::recovered(flow)?;
+                }
+                Ok(turn)
+            })
         })
         .inspect(|_| resolve::committed())?;
         let Some(done) = &mut turn else { return Ok(None) };

@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use pgrx::bgworkers::{
-    BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
+    BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime,
+    DynamicBackgroundWorker,
 };
 use pgrx::prelude::*;
 
+use super::begun;
 use super::follower::works_on;
 use super::transaction::{complain, transaction};
 use super::waiting::Waiting;
@@ -37,6 +39,8 @@ const PEACE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub struct Helpers {
     spare: Cell<usize>,
+    /// The flow whose turn it is.
+    flow: Cell<i32>,
     quarrelled: Rc<Cell<Option<Instant>>>,
 }
 
@@ -45,6 +49,13 @@ impl Helpers {
     pub fn allow(&self, processes: usize, flows: usize) {
         let flows = flows.max(1);
         self.spare.set(processes.saturating_sub(flows) / flows);
+    }
+}
+
+impl Helpers {
+    /// Tells which flow is worked on from now on.
+    pub fn work_on(&self, flow: i32) {
+        self.flow.set(flow);
     }
 }
 
@@ -69,6 +80,7 @@ impl update::Helpers for Helpers {
             .set_start_time(BgWorkerStartTime::RecoveryFinished)
             .set_restart_time(None)
             .set_argument(Some(pg_sys::Datum::from(argument)))
+            .set_extra(&self.flow.get().to_string())
             .set_notify_pid(notify)
             .load_dynamic();
         // All of max_worker_processes are taken.
@@ -231,6 +243,8 @@ pub extern "C-unwind" fn coco_helper_main(argument: pg_sys::Datum) {
     attach(database, c"coco helper");
     let Some(board) = Board::find((argument.value() >> 32) as u32) else { return };
     works_on("coco: portion of a turn");
+    begun::enter(database);
+    begun::note(BackgroundWorker::get_extra().parse().unwrap_or(0));
     match transaction(|| update::portion(board.portion())) {
         Ok(done) => board.commit(&done),
         Err(failed) => complain("a portion of a turn is left to the worker", &failed),

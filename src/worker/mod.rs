@@ -5,6 +5,7 @@
 //! `coco.start` starts a worker for its database, which looks for changes by itself.
 
 pub mod asking;
+mod begun;
 pub mod crash;
 mod databases;
 mod dropping;
@@ -12,6 +13,7 @@ mod due;
 pub mod follower;
 mod helper;
 mod launcher;
+pub mod limit;
 mod log;
 pub mod progress;
 mod runtime;
@@ -20,6 +22,7 @@ mod sending;
 pub mod session;
 pub mod shared;
 mod transaction;
+mod upkeep;
 pub mod waiting;
 pub mod wake;
 
@@ -127,7 +130,7 @@ fn handle_signals() {
 
 /// What the worker runs under, whatever the server's or the database's defaults. A commit that is
 /// lost in a crash is done again, since its cursor is lost with it: so none is waited for.
-const SETTINGS: [(&std::ffi::CStr, &std::ffi::CStr); 8] = [
+const SETTINGS: [(&std::ffi::CStr, &std::ffi::CStr); 10] = [
     // As coco's functions have it: what Postgres shows of views and functions depends on it, and is
     // part of a flow's logic.
     (c"search_path", c"pg_catalog, pg_temp"),
@@ -139,7 +142,15 @@ const SETTINGS: [(&std::ffi::CStr, &std::ffi::CStr); 8] = [
     // Of a deadlock with a session the worker is to be the one that is ended: it tries again.
     (c"deadlock_timeout", c"100ms"),
     (c"idle_in_transaction_session_timeout", c"0"),
+    (c"idle_session_timeout", c"0"),
+    (c"row_security", c"on"),
 ];
+
+/// What servers have since 17.
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+const SETTINGS_17: [(&std::ffi::CStr, &std::ffi::CStr); 1] = [(c"transaction_timeout", c"0")];
+#[cfg(not(any(feature = "pg17", feature = "pg18")))]
+const SETTINGS_17: [(&std::ffi::CStr, &std::ffi::CStr); 0] = [];
 
 /// Makes this process one of a database's, of this name.
 fn attach(database: pg_sys::Oid, name: &std::ffi::CStr) {
@@ -147,7 +158,9 @@ fn attach(database: pg_sys::Oid, name: &std::ffi::CStr) {
     // SAFETY: once, at the start; as the bootstrap superuser, whose rights a flow never has.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
-        for (name, value) in SETTINGS.into_iter().chain([(c"application_name", name)]) {
+        for (name, value) in
+            SETTINGS.into_iter().chain(SETTINGS_17).chain([(c"application_name", name)])
+        {
             pg_sys::SetConfigOption(
                 name.as_ptr(),
                 value.as_ptr(),
@@ -185,12 +198,14 @@ pub fn pause(timeout: Duration, waiting: Waiting) -> bool {
     };
     runtime::listen();
     log::report_waiting();
+    limit::forget_cancel();
     pgrx::check_for_interrupts!();
     woken & pg_sys::WL_LATCH_SET as i32 != 0
 }
 
 /// Does what signals have asked for.
 fn attend() {
+    limit::forget_cancel();
     pgrx::check_for_interrupts!();
     // SAFETY: reads and writes the process's own state, as PostgresMain does.
     unsafe {

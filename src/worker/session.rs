@@ -71,6 +71,8 @@ pub fn run(flow: &str, order: Order, limits: Limits) -> Result<Vec<SourceCounts>
         ));
     }
     let id = ready::ready(flow)?.flow.id;
+    // A process is asked for by one session at a time: others would only hold theirs while they wait.
+    locks::asking(id)?;
     let name = ORDERS.iter().find(|(_, o)| *o == order).map_or("normal", |(name, _)| name);
     // SAFETY: fills the bytes it is given.
     let run = unsafe {
@@ -104,6 +106,7 @@ pub fn run(flow: &str, order: Order, limits: Limits) -> Result<Vec<SourceCounts>
         })?;
     let mut guard = Guard(Some(worker));
     let outcome = guard.wait(run, flow)?;
+    locks::asked(id)?;
     match outcome.message {
         None => Ok(counts(outcome.counts.unwrap_or_default())),
         Some(message) => Err(Error {

@@ -6,6 +6,7 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
 use crate::catalog::error::Error;
+use crate::catalog::locks;
 use crate::catalog::subtransaction::sqlstate;
 
 /// Why a transaction was rolled back.
@@ -22,6 +23,19 @@ impl From<Error> for Failed {
 
 /// Runs `work` in a transaction. Whatever it ends with, no transaction is open afterwards.
 pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failed> {
+    let done = committed_or_not(work);
+    if !locks::regain_held() {
+        // What it has under way another process may begin again.
+        ereport!(
+            PgLogLevel::FATAL,
+            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            "terminating the process because a query released its locks, and another process has them"
+        );
+    }
+    done
+}
+
+fn committed_or_not<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failed> {
     // SAFETY: as PostgresMain does around a statement; an error is caught with the error state
     // flushed, and rolls back what there is.
     unsafe {
@@ -29,9 +43,11 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Fail
         pg_sys::StartTransactionCommand();
         PgTryBuilder::new(AssertUnwindSafe(|| {
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            locks::guard_held();
             let result = work();
             match &result {
                 Ok(_) => {
+                    locks::regain_held();
                     pg_sys::PopActiveSnapshot();
                     pg_sys::CommitTransactionCommand();
                 }

@@ -310,9 +310,64 @@ fn drop_left_behind(relation: pg_sys::Oid, table: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether triggers may be put back on a table for a role: it must have the right to, now. What is missing because the
+/// table's owner dropped it is put back when the flow's owner asks for it, and not by a worker.
+pub fn may_be_put_back(relation: pg_sys::Oid, role: pg_sys::Oid, asked: bool) -> Result<bool> {
+    let _as = ActingAs::extension_owner()?;
+    let may = sql::one::<bool>(
+        "with recursive tree as (
+           select $1::oid as relid
+            union
+           select i.inhrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.relid
+         )
+         select pg_catalog.has_table_privilege($2::oid, $1::oid, 'trigger')
+                and ($3 or pg_catalog.pg_has_role($2::oid, c.relowner, 'usage')
+                     or exists (select from pg_catalog.pg_trigger g join tree t on t.relid = g.tgrelid
+                                 where g.tgfoid = 'coco.capture()'::regprocedure))
+           from pg_catalog.pg_class c where c.oid = $1::oid",
+        &[arg(relation), arg(role), arg(asked)],
+    )?;
+    Ok(may == Some(true))
+}
+
+/// Tables with triggers of captures that have ended.
+pub fn left_behind() -> Result<Vec<pg_sys::Oid>> {
+    let _as = ActingAs::extension_owner()?;
+    sql::select(
+        "select distinct tgrelid from pg_catalog.pg_trigger
+          where tgparentid = 0 and tgfoid = 'coco.capture()'::regprocedure
+            and tgargs <> all (select pg_catalog.convert_to(id::text, 'SQL_ASCII') || '\\x00'::bytea
+                                 from coco.capture)",
+        &[],
+        |r| sql::required(r, 1),
+    )
+}
+
+/// Drops the triggers of captures that have ended from a table, if nobody uses it. It is locked until the transaction
+/// ends, which must be short.
+pub fn drop_from(relation: pg_sys::Oid) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    match sql::relation_name(relation)? {
+        Some(name) => drop_left_behind(relation, &name),
+        None => Ok(()),
+    }
+}
+
+/// Whether all these tables are a role's own.
+fn are_owned(tables: &[(pg_sys::Oid, String)], role: pg_sys::Oid) -> Result<bool> {
+    let oids: Vec<pg_sys::Oid> = tables.iter().map(|(oid, _)| *oid).collect();
+    let owned = sql::one::<bool>(
+        "select pg_catalog.bool_and(pg_catalog.pg_has_role($2::oid, relowner, 'usage'))
+           from pg_catalog.pg_class where oid = any ($1)",
+        &[arg(oids), arg(role)],
+    )?;
+    Ok(owned == Some(true))
+}
+
 /// Ends captures that no source needs any more. A table that is in use keeps its triggers, which do
-/// nothing then, and the caller is told how to drop them.
-pub fn end_unneeded() -> Result<()> {
+/// nothing then, and the caller is told how to drop them. So does a table of another role's: to drop a trigger holds
+/// off its readers until the caller's transaction ends. A worker drops these, or the next capture of the table.
+pub fn end_unneeded(role: pg_sys::Oid) -> Result<()> {
     let _as = ActingAs::extension_owner()?;
     sweep()?;
     const UNNEEDED: &str = "not exists (select from coco.source s
@@ -341,6 +396,9 @@ pub fn end_unneeded() -> Result<()> {
         // DROP TRIGGER holds off readers too, and whoever queues behind it: it is not waited for.
         let mut tables = vec![(relation, name)];
         tables.extend(members(relation)?);
+        if !are_owned(&tables, role)? {
+            continue;
+        }
         if lock_all_if_free(&tables) {
             for (_, table) in &tables {
                 drop_triggers(table, id)?;

@@ -63,8 +63,8 @@ fn check_name(argument: &str, name: &str) -> Result<()> {
 /// Drops a flow. It need not be whole: what is still there goes.
 pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
     let registry::Identity { id, owner } = registry::identify(name)?;
-    // What a worker is doing for it is waited for, before any row of the catalog is locked.
-    locks::flow(id)?;
+    // What a worker is doing for it ends, before any row of the catalog is locked.
+    locks::flow_ending_turn(id)?;
     let acting = ActingAs::extension_owner()?;
     let names = |query: &str| sql::select(query, &[arg(name)], |r| sql::required::<String>(r, 1));
     let views = names(
@@ -99,7 +99,7 @@ pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
     generation::changed()?;
     drop(acting);
     derived::drop_all(&views, &[tracking, kept_of_others, memo].concat())?;
-    triggers::end_unneeded()?;
+    triggers::end_unneeded(owner)?;
     if !keep_targets {
         let _as = ActingAs::flow_owner(owner, &Settings::qualifying())?;
         for table in made {

@@ -1,0 +1,51 @@
+//! What a worker does for its database beside the turns of flows.
+
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
+
+use super::begun;
+use super::transaction::{complain, transaction};
+use crate::catalog::capture::triggers;
+use crate::catalog::live;
+
+/// How often triggers that nobody needs are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Counts the processes that died while they worked on a flow. One that goes on to kill them is left alone.
+pub fn set_aside(database: pg_sys::Oid) {
+    for flow in begun::died(database) {
+        match transaction(|| live::died(flow)) {
+            Ok(None) => {}
+            Ok(Some(died)) => tracing::warn!(
+                hint = died.hint.as_deref(),
+                "flow \"{}\": {}",
+                died.flow,
+                died.message
+            ),
+            Err(failed) => complain("that a process has died cannot be noted", &failed),
+        }
+    }
+}
+
+/// Work that is done from time to time.
+#[derive(Default)]
+pub struct Upkeep {
+    swept: Option<Instant>,
+}
+
+impl Upkeep {
+    /// Drops triggers that flows which were dropped have left on tables, each table in a transaction of its own.
+    pub fn sweep(&mut self) {
+        if self.swept.is_some_and(|at| at.elapsed() < SWEEP) {
+            return;
+        }
+        self.swept = Some(Instant::now());
+        let dropped = transaction(triggers::left_behind).and_then(|all| {
+            all.into_iter().try_for_each(|table| transaction(|| triggers::drop_from(table)))
+        });
+        if let Err(failed) = dropped {
+            complain("triggers that nobody needs cannot be dropped", &failed);
+        }
+    }
+}
