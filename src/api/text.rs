@@ -43,13 +43,13 @@ fn split_text(
     let text = text.to_owned();
     let mut splitter = Splitter::new(&text, size as usize, overlap as usize, language);
     // One by one: with a large overlap all of them can be much larger than the text.
-    let mut next = move || {
+    let next = move || {
         let place = splitter.next(&text, || {
             pgrx::check_for_interrupts!();
         })?;
         Some((text[place.clone()].to_owned(), place.start as i32, place.end as i32))
     };
-    let rows = std::iter::from_fn(move || next()).zip(1..);
+    let rows = std::iter::from_fn(next).zip(1..);
     Ok(TableIterator::new(rows.map(|((chunk, start, end), n)| (n, chunk, start, end))))
 }
 

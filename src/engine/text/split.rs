@@ -116,7 +116,7 @@ impl Splitter {
             let ends = self.pieces(window);
             let fits = |end: &usize| !self.is_larger(&text[self.cursor..*end], self.size);
             let last = ends.partition_point(fits).max(1) - 1;
-            let Some(end) = ends.get(last).copied() else { return None };
+            let end = ends.get(last).copied()?;
             let chunk = trim(text, self.cursor..end, self.language);
             self.cursor = self.after(text, &ends[..=last]);
             // All of it stands in the one before.
