@@ -70,7 +70,7 @@ fn connector() -> &'static Connector {
 
 fn open(server: &[(&str, &str)], user: &[(&str, &str)]) -> Result<Box<dyn Target>, Trouble> {
     let access = Access { server: options(server), user: options(user), trusted: false };
-    (connector().open)(access)
+    connector().connect(access)
 }
 
 fn options(pairs: &[(&str, &str)]) -> Options {

@@ -15,6 +15,8 @@ pub mod graph;
 pub mod history;
 pub mod isolate;
 pub mod layout;
+#[cfg_attr(not(feature = "connectors"), allow(dead_code))]
+pub mod masking;
 pub mod memo;
 pub mod mermaid;
 #[cfg_attr(not(feature = "connectors"), allow(dead_code))]

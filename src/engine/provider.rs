@@ -42,7 +42,7 @@ pub enum Answer {
 }
 
 /// Why an input is not answered: a reason of the input's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusal {
     pub sqlstate: String,
     pub message: String,

@@ -79,7 +79,7 @@ impl Endpoint {
         Ok(Endpoint {
             connect_timeout: timeout("connect_timeout", CONNECT_TIMEOUT)?,
             request_timeout: timeout("request_timeout", REQUEST_TIMEOUT)?,
-            peer: Peer::new(&url, secrets),
+            peer: Peer::new(&url, &secrets),
             url,
             headers,
             signer,

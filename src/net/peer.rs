@@ -1,38 +1,30 @@
 //! The other side, as far as messages may speak of it.
 
-use std::cmp::Reverse;
 use std::fmt;
 
 use reqwest::Url;
 
+use crate::engine::masking::Masker;
+
+/// The most bytes of a text of the other side's in a message.
+const LONGEST_QUOTE: usize = 500;
+
 /// Shown as scheme, host and port. The path is left out: of many a webhook it is a secret.
 pub struct Peer {
     origin: String,
-    /// Those that contain others come first.
-    secrets: Vec<String>,
+    masker: Masker,
 }
 
 impl Peer {
-    pub fn new(url: &Url, mut secrets: Vec<String>) -> Peer {
-        secrets.retain(|secret| !secret.is_empty());
-        secrets.sort_by_key(|secret| Reverse(secret.len()));
-        Peer { origin: url.origin().ascii_serialization(), secrets }
+    pub fn new(url: &Url, secrets: &[String]) -> Peer {
+        let masker = Masker::new(secrets.iter().map(String::as_str));
+        Peer { origin: url.origin().ascii_serialization(), masker }
     }
 
     /// A text of the other side's, fit to be shown: without our secrets (it may repeat what it was
     /// sent), on one line, and not long.
     pub fn quote(&self, text: &str) -> String {
-        const LONGEST: usize = 500;
-        let mut text = text.to_owned();
-        for secret in &self.secrets {
-            text = text.replace(secret, "***");
-        }
-        let mut chars = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
-        let mut short: String = chars.by_ref().take(LONGEST).collect();
-        if chars.next().is_some() {
-            short.push('…');
-        }
-        short
+        self.masker.line(text, LONGEST_QUOTE)
     }
 }
 
@@ -48,7 +40,7 @@ mod tests {
 
     fn peer(secrets: &[&str]) -> Peer {
         let url = Url::parse("https://hooks.example/T0/secret-path?token=1").expect("a URL");
-        Peer::new(&url, secrets.iter().map(|s| (*s).to_owned()).collect())
+        Peer::new(&url, &secrets.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
     }
 
     #[test]
@@ -56,8 +48,8 @@ mod tests {
         let peer = peer(&["abc", "xabcx", ""]);
         assert_eq!(peer.quote("no xabcx,\n no abc "), "no ***,  no ***");
         assert_eq!(peer.quote("\0"), " ");
-        assert_eq!(peer.quote(&"é".repeat(500)), "é".repeat(500));
-        assert_eq!(peer.quote(&"é".repeat(501)), format!("{}…", "é".repeat(500)));
+        assert_eq!(peer.quote(&"é".repeat(250)), "é".repeat(250));
+        assert_eq!(peer.quote(&"é".repeat(251)), format!("{}…", "é".repeat(250)));
     }
 
     #[test]

@@ -156,7 +156,7 @@ mod tests {
 
     fn failure(status: u16, headers: &[(&'static str, &str)], body: &str) -> Failure {
         let url = reqwest::Url::parse("http://model:81/v1/path").expect("a URL");
-        let peer = Peer::new(&url, vec!["s3cret".to_owned()]);
+        let peer = Peer::new(&url, &["s3cret".to_owned()]);
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(*name, value.parse().expect("a value"));

@@ -15,6 +15,7 @@ use super::request::{self, Reading, Sent};
 use super::server::{self, Server, lock};
 use super::spending::{self, Budget};
 use crate::engine::delivery::Trouble;
+use crate::engine::masking::Masker;
 use crate::engine::provider::{Answer, Job, Outcome, Refusal, Task, Usage};
 use crate::net::endpoint::Endpoint;
 
@@ -50,8 +51,12 @@ pub async fn ask(jobs: Vec<Job>) -> Vec<Outcome> {
             Ok((config, share, endpoint, client))
         });
         match begun {
-            Err(trouble) => outcomes[place] = nothing(job.inputs.len(), trouble),
+            Err(trouble) => {
+                let trouble = masker(&job).trouble(trouble);
+                outcomes[place] = nothing(job.inputs.len(), trouble);
+            }
             Ok((config, share, endpoint, client)) => {
+                let masker = masker(&job);
                 let Job { server: name, task, inputs, .. } = job;
                 let server = server::server(&name);
                 let (stop, stopped) = watch::channel(false);
@@ -64,6 +69,7 @@ pub async fn ask(jobs: Vec<Job>) -> Vec<Outcome> {
                     client,
                     server,
                     share,
+                    masker,
                     stopped,
                 });
                 beside.spawn(async move { (place, run.to_end(stop).await) });
@@ -76,6 +82,30 @@ pub async fn ask(jobs: Vec<Job>) -> Vec<Outcome> {
         }
     }
     outcomes
+}
+
+/// Masks all options of a job's user mapping but the user's name.
+fn masker(job: &Job) -> Masker {
+    let options = job.access.user.0.iter().filter(|(name, _)| *name != "user");
+    Masker::new(options.map(|(_, value)| value.as_str()))
+}
+
+/// What a request came to, without secrets in what the server says of a failure. An answer is data,
+/// and stays as it is.
+fn masked(result: Result<Reading, Failure>, masker: &Masker) -> Result<Reading, Failure> {
+    match result {
+        Ok(mut reading) => {
+            let doubts = reading.answers.iter_mut().filter_map(|answer| answer.as_mut().err());
+            for doubt in doubts {
+                doubt.refusal = masker.refusal(std::mem::take(&mut doubt.refusal));
+            }
+            Ok(reading)
+        }
+        Err(Failure::Inputs(refusal)) => Err(Failure::Inputs(masker.refusal(refusal))),
+        Err(Failure::Again(trouble)) => Err(Failure::Again(masker.trouble(trouble))),
+        Err(Failure::Slower(trouble)) => Err(Failure::Slower(masker.trouble(trouble))),
+        Err(Failure::Trouble(trouble)) => Err(Failure::Trouble(masker.trouble(trouble))),
+    }
 }
 
 fn nothing(inputs: usize, trouble: Trouble) -> Outcome {
@@ -109,6 +139,7 @@ struct Run {
     client: Client,
     server: Arc<Server>,
     share: Arc<Share>,
+    masker: Masker,
     /// Nothing more is to be asked: something has gone wrong.
     stopped: watch::Receiver<bool>,
 }
@@ -207,6 +238,7 @@ impl Run {
         let Run { endpoint, client, name, .. } = self;
         let Sent { result, free } =
             request::send(task, config, endpoint, client, name, &inputs).await;
+        let result = masked(result, &self.masker);
         let used = match (&result, free) {
             (_, true) => (0, 0),
             (Ok(reading), _) => (

@@ -4,6 +4,7 @@
 //! that have no part in the backend it serves.
 
 pub mod ahead;
+mod guard;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "kafka")]
@@ -18,9 +19,11 @@ pub mod qdrant;
 use async_trait::async_trait;
 
 use ahead::Arriving;
+use guard::Guarded;
 
 // Providers have options too.
 use crate::engine::delivery::{Change, Encoding, Refused, Shape, Trouble};
+use crate::engine::masking::Masker;
 pub use crate::engine::options;
 use options::{Access, Spec};
 
@@ -38,8 +41,20 @@ pub struct Connector {
     pub encoding: Encoding,
     /// How many changes, and bytes of them, it is given at once.
     pub batch: Limits,
-    /// Makes what talks to a server. Nothing has to be connected to yet.
-    pub open: fn(Access) -> Result<Box<dyn Target>, Trouble>,
+    /// Makes what talks to a server. Nothing has to be connected to yet. [`Connector::connect`]
+    /// calls it, and nothing else does.
+    open: fn(Access) -> Result<Box<dyn Target>, Trouble>,
+}
+
+impl Connector {
+    /// Returns a target of a server, which shows no secret of the user mapping in its errors.
+    pub fn connect(&self, access: Access) -> Result<Box<dyn Target>, Trouble> {
+        let masker = Masker::of(&access, self.options);
+        match (self.open)(access) {
+            Ok(target) => Ok(Box::new(Guarded { target, masker })),
+            Err(trouble) => Err(masker.trouble(trouble)),
+        }
+    }
 }
 
 /// What [`Target::prepare`] has found.

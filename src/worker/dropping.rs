@@ -34,7 +34,7 @@ pub fn drop_flow(flow: &str) -> Result<(), Error> {
 /// Removes what a connector has made.
 fn remove(made: Reached) -> Result<(), Error> {
     let Reached { shape, connector, access, .. } = made;
-    let work = async move { (connector.open)(access)?.remove(&shape).await };
+    let work = async move { connector.connect(access)?.remove(&shape).await };
     let task = runtime::spawn(work)
         .map_err(|e| Error::internal(format!("no thread could be started: {e}")))?;
     let result = loop {

@@ -296,7 +296,7 @@ impl Drop for Sending {
 /// What is done on the other threads: what is to be seen before a target is made.
 async fn look(connector: &'static Connector, access: Access, shape: Arc<Shape>) -> Back {
     let looked = async {
-        let mut client = (connector.open)(access)?;
+        let mut client = connector.connect(access)?;
         let there = client.is_there(&shape).await?;
         Ok((client, there))
     };
@@ -323,7 +323,7 @@ async fn deliver(
     let (opened, prepared, absent) = match connection {
         Some(Connection::Prepared(client)) => (Ok(client), None, false),
         Some(Connection::Open(client)) => prepare(client).await,
-        None => match (connector.open)(access) {
+        None => match connector.connect(access) {
             Ok(client) => prepare(client).await,
             Err(trouble) => (Err(trouble), None, false),
         },

@@ -117,7 +117,7 @@ impl Server {
         server_options.0.extend(options(server).0);
         let user = options(&[("user", user), ("password", password)]);
         let connector = targets::connector("coco_neo4j").expect("in this build");
-        (connector.open)(Access { server: server_options, user, trusted: false })
+        connector.connect(Access { server: server_options, user, trusted: false })
     }
 
     fn graph(&self, database: &str) -> Graph {

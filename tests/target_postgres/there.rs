@@ -69,7 +69,7 @@ impl There {
     }
 
     pub fn open_with(&self, access: Access, shape: &Shape) -> Result<Driven, Trouble> {
-        let target = (connector().open)(access)?;
+        let target = connector().connect(access)?;
         Ok(Driven { target, shape: shape.clone(), runtime: self.runtime.clone() })
     }
 

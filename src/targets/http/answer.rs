@@ -137,7 +137,7 @@ mod tests {
 
     fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Result<Answer, Trouble> {
         let url = reqwest::Url::parse("http://hook:81/path").expect("a URL");
-        let peer = Peer::new(&url, vec!["s3cret".to_owned()]);
+        let peer = Peer::new(&url, &["s3cret".to_owned()]);
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             let name: reqwest::header::HeaderName = name.parse().expect("a name");
