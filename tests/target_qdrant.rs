@@ -135,7 +135,7 @@ fn access(server: &[(&str, &str)], user: &[(&str, &str)]) -> Access {
 }
 
 fn open(access: Access) -> Result<Box<dyn Target>, Trouble> {
-    (qdrant().open)(access)
+    qdrant().connect(access)
 }
 
 /// A shape whose key are the first `key` columns.

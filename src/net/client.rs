@@ -1,9 +1,9 @@
-//! What requests are made with, and how an answer is read.
+//! What requests are made with.
 
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, RequestBuilder, Response, Url, redirect};
+use reqwest::{Client, RequestBuilder, Url, redirect};
 
 use super::endpoint::Endpoint;
 use super::tls;
@@ -43,19 +43,4 @@ pub fn post(client: &Client, endpoint: &Endpoint, url: Url, body: String) -> Req
         request = request.header("x-coco-signature", signer.sign(now.as_secs(), body.as_bytes()));
     }
     request.body(body)
-}
-
-/// The body of an answer, or None if it is longer than so many bytes.
-pub async fn read(
-    response: &mut Response,
-    longest: usize,
-) -> Result<Option<Vec<u8>>, reqwest::Error> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > longest {
-            return Ok(None);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Some(body))
 }

@@ -5,10 +5,12 @@
 //! - `tls`: whom an `https` server must be certified by
 //! - `sign`: the signature of a request
 //! - `peer`: the other side, as far as messages may speak of it
-//! - `client`: what requests are made with, and how an answer is read
+//! - `client`: what requests are made with
+//! - `body`: how much of an answer is read
 //! - `retry_after`: when the other side wants to be asked again
 //! - `error`: what the lack of an answer means
 
+pub mod body;
 pub mod client;
 pub mod endpoint;
 pub mod error;

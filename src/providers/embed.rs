@@ -31,8 +31,19 @@ struct Embeddings {
 #[derive(Deserialize)]
 struct Item {
     index: usize,
+    embedding: Option<Vec<Number>>,
+}
+
+/// Four bytes: a vector takes no more memory than twice what it is written with.
+#[derive(Deserialize)]
+#[serde(from = "Option<f32>")]
+struct Number(f32);
+
+impl From<Option<f32>> for Number {
     /// Servers have been seen to write null for a number that is none.
-    embedding: Option<Vec<Option<f32>>>,
+    fn from(number: Option<f32>) -> Number {
+        Number(number.unwrap_or(f32::NAN))
+    }
 }
 
 #[derive(Deserialize)]
@@ -72,8 +83,8 @@ pub fn read(answer: &[u8], inputs: usize, dimensions: Option<u32>) -> Result<Rea
 }
 
 /// The numbers of a vector, if that is what they are.
-fn numbers(vector: Vec<Option<f32>>) -> Option<Vec<f32>> {
-    vector.into_iter().map(|number| number.filter(|n| n.is_finite())).collect()
+fn numbers(vector: Vec<Number>) -> Option<Vec<f32>> {
+    vector.into_iter().map(|Number(number)| number.is_finite().then_some(number)).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::request::{Doubt, Reading};
 use crate::engine::provider::Answer;
+use crate::net::body::check_depth;
 
 /// The body of a request. `parameters` are the server's option: they go over what is here, and null
 /// removes.
@@ -103,9 +104,12 @@ fn text(choice: Choice, json: bool, quote: impl Fn(&str) -> String) -> Result<An
     if content.contains('\0') {
         return Err(Doubt::retry("the model's answer has a NUL character, which no text can have"));
     }
-    match json && serde_json::from_str::<serde::de::IgnoredAny>(&content).is_err() {
-        true => Err(Doubt::retry("the model's answer is no JSON, which the schema asks for")),
-        false => Ok(Answer::Text(content)),
+    if json && serde_json::from_str::<serde::de::IgnoredAny>(&content).is_err() {
+        return Err(Doubt::retry("the model's answer is no JSON, which the schema asks for"));
+    }
+    match json.then(|| check_depth(&content)) {
+        Some(Err(why)) => Err(Doubt::retry(format!("the model's answer {why}"))),
+        _ => Ok(Answer::Text(content)),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::request::Reading;
 use crate::engine::fingerprint::Hasher;
 use crate::engine::provider::Answer;
+use crate::net::body::check_depth;
 
 /// The same for the same request: a service can tell one that comes again.
 pub fn idempotency_key(url: &str, body: &str) -> String {
@@ -12,11 +13,13 @@ pub fn idempotency_key(url: &str, body: &str) -> String {
 }
 
 /// Reads an answer. An error says what is wrong with it, after "its answer".
-pub fn read(answer: Vec<u8>) -> Result<Reading, String> {
-    let text = String::from_utf8(answer).map_err(|_| "is no JSON: it is not UTF-8")?;
+pub fn read(answer: &[u8]) -> Result<Reading, String> {
+    let text = str::from_utf8(answer).map_err(|_| "is no JSON: it is not UTF-8")?;
     // It stays the text that it is: a number read and written again could lose digits.
-    serde_json::from_str::<serde::de::IgnoredAny>(&text).map_err(|e| format!("is no JSON: {e}"))?;
-    Ok(Reading { answers: vec![Ok(Answer::Text(text))], tokens_in: Some(0), tokens_out: Some(0) })
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|e| format!("is no JSON: {e}"))?;
+    check_depth(text)?;
+    let answers = vec![Ok(Answer::Text(text.to_owned()))];
+    Ok(Reading { answers, tokens_in: Some(0), tokens_out: Some(0) })
 }
 
 #[cfg(test)]
@@ -26,11 +29,14 @@ mod tests {
     #[test]
     fn an_answer_stays_the_text_that_it_is() {
         let text = r#"{"n": 0.10000000000000000000000001}"#;
-        let reading = read(text.as_bytes().to_vec()).expect("JSON");
+        let reading = read(text.as_bytes()).expect("JSON");
         assert_eq!(reading.answers, [Ok(Answer::Text(text.to_owned()))]);
-        for wrong in ["", "ok", "{", "1 2"] {
-            assert!(read(wrong.as_bytes().to_vec()).is_err(), "{wrong}");
+        for wrong in ["", "ok", "{", "1 2", "\u{0}"] {
+            assert!(read(wrong.as_bytes()).is_err(), "{wrong}");
         }
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(read(deep.as_bytes()).is_err());
+        assert!(read(b"\"\xff\"").is_err());
     }
 
     #[test]

@@ -7,12 +7,23 @@ use super::failure::{self, Failure};
 use super::{embed, generate, post, spending};
 use crate::engine::delivery::Trouble;
 use crate::engine::provider::{Answer, Refusal, Task};
-use crate::net::client;
+use crate::net::{body, client};
 use crate::net::endpoint::{self, Endpoint};
 use crate::net::error::{is_tls, no_answer};
 
-/// How many bytes an answer may have: more than a thousand vectors of thousands of numbers have.
-const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
+/// The most bytes of an answer that is a text.
+const LONGEST_TEXT: usize = 16 * 1024 * 1024;
+/// The most bytes of an answer that says why there is none.
+const LONGEST_ERROR: usize = 64 * 1024;
+/// The most bytes of an answer that is vectors.
+const LONGEST_VECTORS: usize = 64 * 1024 * 1024;
+/// The most numbers of a vector, where the request does not say how many.
+const MOST_DIMENSIONS: u32 = 16_384;
+/// The most bytes that a number of a vector is written with, a line and its indentation for each.
+const LONGEST_NUMBER: usize = 40;
+/// The most tokens that a server may count beyond the bytes of a request's inputs: what a model has
+/// thought is no part of its answer.
+const MOST_TOKENS: u64 = 1_000_000;
 
 /// What an answer says of each input, and of what it has cost.
 #[derive(Debug, PartialEq)]
@@ -85,9 +96,10 @@ pub async fn send(
         Err(e) => return Sent { result: Err(unanswered(&e)), free: e.is_connect() },
     };
     let (status, peer) = (response.status(), &endpoint.peer);
-    let body = client::read(&mut response, LONGEST_ANSWER).await;
+    let longest = if status.is_success() { longest(task, inputs.len()) } else { LONGEST_ERROR };
+    let body = body::read(&mut response, longest).await;
     if !status.is_success() {
-        let body = body.ok().flatten().unwrap_or_default();
+        let body = body.ok().and_then(Result::ok).unwrap_or_default();
         let failure = failure::read(status, response.headers(), &body, task, server, peer);
         return Sent { result: Err(failure), free: true };
     }
@@ -98,17 +110,42 @@ pub async fn send(
     };
     let result = match body {
         Err(e) => Err(unanswered(&e)),
-        Ok(None) => Err(wrong(format!("is longer than {LONGEST_ANSWER} bytes"))),
-        Ok(Some(body)) => match task {
+        Ok(Err(excess)) => Err(wrong(excess.to_string())),
+        Ok(Ok(body)) => match task {
             Task::Embed { dimensions, .. } => embed::read(&body, inputs.len(), *dimensions),
             Task::Generate { schema, .. } => {
                 generate::read(&body, schema.is_some(), |text| peer.quote(text))
             }
-            Task::Post { .. } => post::read(body),
+            Task::Post { .. } => post::read(&body),
         }
+        .map(|reading| plausible(reading, inputs))
         .map_err(wrong),
     };
     Sent { result, free: false }
+}
+
+/// The most bytes of an answer to so many inputs.
+fn longest(task: &Task, inputs: usize) -> usize {
+    match task {
+        Task::Embed { dimensions, .. } => {
+            let dimensions = dimensions.unwrap_or(MOST_DIMENSIONS) as usize;
+            let vectors = inputs.saturating_mul(dimensions).saturating_mul(LONGEST_NUMBER);
+            vectors.saturating_add(LONGEST_ERROR).min(LONGEST_VECTORS)
+        }
+        Task::Generate { .. } | Task::Post { .. } => LONGEST_TEXT,
+    }
+}
+
+/// A reading without counts of tokens that cannot be: they are what others wait for, and what is
+/// charged for.
+fn plausible(reading: Reading, inputs: &[&str]) -> Reading {
+    let bytes: u64 = inputs.iter().map(|input| input.len() as u64).sum();
+    let most = |tokens: u64| tokens.min(bytes.saturating_add(MOST_TOKENS));
+    Reading {
+        tokens_in: reading.tokens_in.map(most),
+        tokens_out: reading.tokens_out.map(most),
+        ..reading
+    }
 }
 
 fn prepare(

@@ -8,7 +8,7 @@ use super::config::Config;
 use super::encode;
 use crate::engine::delivery::{Change, Refused, Shape, Trouble};
 use crate::engine::options::Access;
-use crate::net::client;
+use crate::net::{body, client};
 use crate::net::error::no_answer;
 use crate::targets::{Prepared, Target};
 
@@ -75,11 +75,11 @@ impl Webhook {
             .header("idempotency-key", idempotency_key);
         let mut response = request.send().await.map_err(|e| no_answer(&e, endpoint))?;
         let status = response.status();
-        let body = match client::read(&mut response, LONGEST_ANSWER).await {
+        let body = match body::read(&mut response, LONGEST_ANSWER).await {
             Ok(body) => body.unwrap_or_default(),
             // Rows that it refuses would be named in what is missing.
             Err(e) if status.is_success() => return Err(no_answer(&e, endpoint)),
-            Err(_) => Vec::new(),
+            Err(_) => body::Body::default(),
         };
         answer::read(status, response.headers(), &body, changes.len(), &endpoint.peer)
     }

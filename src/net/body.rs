@@ -1,0 +1,123 @@
+//! The body of an answer: how much of it is read, and how much all answers hold together.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use reqwest::Response;
+
+/// The most bytes that the answers of this process hold at once: a server's option `concurrency` is
+/// no bound on memory.
+const MOST_HELD: usize = 256 * 1024 * 1024;
+/// How deep objects and arrays of an answer may be nested, as with `serde_json` itself.
+const DEEPEST_JSON: usize = 128;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// What was read. Its bytes are counted as long as it lives.
+#[derive(Default)]
+pub struct Body(Vec<u8>);
+
+/// Why an answer is not read to its end. Goes on after "its answer".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    Longer(usize),
+    MoreThanHeld,
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Excess::Longer(bytes) => write!(f, "is longer than {bytes} bytes"),
+            Excess::MoreThanHeld => write!(
+                f,
+                "is not read to its end, since the answers of this process together are longer than \
+                 {MOST_HELD} bytes"
+            ),
+        }
+    }
+}
+
+impl Body {
+    fn add(&mut self, chunk: &[u8], longest: usize) -> Result<(), Excess> {
+        if chunk.len() > longest.saturating_sub(self.0.len()) {
+            return Err(Excess::Longer(longest));
+        }
+        let held = HELD.fetch_add(chunk.len(), Ordering::Relaxed);
+        // Counted with this body, whatever becomes of it.
+        self.0.extend_from_slice(chunk);
+        if held + chunk.len() > MOST_HELD { Err(Excess::MoreThanHeld) } else { Ok(()) }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.0.len(), Ordering::Relaxed);
+    }
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Reads the body of an answer as it comes, and stops where it has more than so many bytes.
+pub async fn read(
+    response: &mut Response,
+    longest: usize,
+) -> Result<Result<Body, Excess>, reqwest::Error> {
+    let mut body = Body::default();
+    while let Some(chunk) = response.chunk().await? {
+        if let Err(excess) = body.add(&chunk, longest) {
+            return Ok(Err(excess));
+        }
+    }
+    Ok(Ok(body))
+}
+
+/// Checks that a JSON text is not nested deeper than may be. An error goes on after "its answer".
+pub fn check_depth(json: &str) -> Result<(), String> {
+    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEEPEST_JSON {
+            return Err(format!("is JSON that is nested more than {DEEPEST_JSON} deep"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_read_up_to_its_limit() {
+        let mut body = Body::default();
+        assert_eq!(body.add(b"abc", 5), Ok(()));
+        assert_eq!(body.add(b"de", 5), Ok(()));
+        assert_eq!(body.add(b"f", 5), Err(Excess::Longer(5)));
+        assert_eq!(&*body, b"abcde");
+    }
+
+    #[test]
+    fn depth_is_counted_outside_of_strings() {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(check_depth(&nested(DEEPEST_JSON)), Ok(()));
+        assert!(check_depth(&nested(DEEPEST_JSON + 1)).is_err());
+        assert!(check_depth(&"{\"a\":".repeat(1_000_000)).is_err());
+        let string = format!("[\"{}\\\"{}\"]", "[".repeat(500), "{".repeat(500));
+        assert_eq!(check_depth(&string), Ok(()));
+        assert_eq!(check_depth(&format!("[{}]", ["[]"; 500].join(","))), Ok(()));
+    }
+}
