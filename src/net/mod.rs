@@ -1,6 +1,7 @@
 //! HTTP, as connectors and providers both have it: whom a request goes to, and with what.
 //!
 //! - `endpoint`: the options of a server that speaks HTTP, and what is made of them
+//! - `path`: whether a URL that a row gives could lead out of where it seems to be
 //! - `headers`: those of a request, credentials among them
 //! - `tls`: whom an `https` server must be certified by
 //! - `sign`: the signature of a request
@@ -15,6 +16,7 @@ pub mod client;
 pub mod endpoint;
 pub mod error;
 pub mod headers;
+pub mod path;
 pub mod peer;
 pub mod retry_after;
 pub mod sign;
