@@ -1,13 +1,11 @@
 //! The target: transactions that bring changes there, and what a connection is.
 
-use std::io::Write;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use neo4rs::{BoltList, BoltType, ConfigBuilder, Graph, Query, Txn, query};
-use tempfile::NamedTempFile;
 use tokio::time::{sleep, timeout};
 
+use super::bolt::{Connection, Fault, Value};
 use super::config::Settings;
 use super::error::{Failure, is_constrained, is_no_database, judge, no_answer};
 use super::mapping::Mapping;
@@ -21,53 +19,27 @@ use crate::targets::{Prepared, Target};
 const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// A connection to a server of Neo4j's.
+/// A server of Neo4j's.
 struct Neo4j {
-    graph: Graph,
-    connected: bool,
-    connect_timeout: Duration,
-    request_timeout: Duration,
+    settings: Settings,
+    /// Not there while it is in use: a call that is given up drops it, and the server takes back what
+    /// was not committed.
+    connection: Option<Connection>,
 }
 
 /// Connects to nothing yet.
 pub fn open(access: Access) -> Result<Box<dyn Target>, Trouble> {
-    let settings = Settings::new(&access)?;
-    let mut config = ConfigBuilder::default()
-        .uri(&settings.url)
-        .user(settings.user.as_str())
-        .password(settings.password.as_str())
-        .max_connections(1)
-        // Ours end first, and cover what this does not: sending, and the handshakes.
-        .connection_timeout(settings.connect_timeout.max(settings.request_timeout) * 2);
-    if let Some(database) = &settings.database {
-        config = config.db(database.as_str());
-    }
-    // The client takes certificates from a file alone. It reads it here, and the file goes.
-    let file = settings.roots.as_deref().map(file_of).transpose()?;
-    if let Some(file) = &file {
-        config = config.with_client_certificate(file.path());
-    }
-    if settings.encrypted() {
-        // Else rustls looks for one, and panics where a build has two. Set already is just as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
-    let invalid = |e| Trouble::server("HV024", format!("the server's options do not fit: {e}"));
-    let graph = Graph::connect(config.build().map_err(invalid)?).map_err(invalid)?;
-    Ok(Box::new(Neo4j {
-        graph,
-        connected: false,
-        connect_timeout: settings.connect_timeout,
-        request_timeout: settings.request_timeout,
-    }))
+    Ok(Box::new(Neo4j { settings: Settings::new(&access)?, connection: None }))
 }
 
-fn file_of(pem: &str) -> Result<NamedTempFile, Trouble> {
-    let write = || -> std::io::Result<NamedTempFile> {
-        let mut file = NamedTempFile::new()?;
-        file.write_all(pem.as_bytes())?;
-        Ok(file)
-    };
-    write().map_err(|e| Trouble::server("58030", format!("no temporary file for sslrootcert: {e}")))
+/// A statement with its parameter, if it has one.
+struct Query<'a> {
+    text: String,
+    parameter: Option<(&'static str, &'a Value)>,
+}
+
+fn query(text: impl Into<String>) -> Query<'static> {
+    Query { text: text.into(), parameter: None }
 }
 
 #[async_trait]
@@ -81,7 +53,7 @@ impl Target for Neo4j {
         let mapping = mapping(shape)?;
         let found = self.count(&cypher::any(&mapping)).await?;
         for constraint in cypher::constraints(&mapping) {
-            match self.persist(&[query(&constraint.create)]).await {
+            match self.persist(&[query(constraint.create.as_str())]).await {
                 // One of another kind that makes the key unique as well: a NODE KEY.
                 Err(trouble) if is_constrained(&trouble) => {}
                 ended => drop(ended?),
@@ -107,7 +79,8 @@ impl Target for Neo4j {
         // Halves what fails for a row's reason until the row stands alone.
         let mut parts: Vec<&[Step]> = if steps.is_empty() { vec![] } else { vec![&steps] };
         while let Some(part) = parts.pop() {
-            match (self.transact(&statements(&mapping, part)).await, part) {
+            let (keys, rows) = (values_of(part, true), values_of(part, false));
+            match (self.transact(&statements(&mapping, &keys, &rows)).await, part) {
                 (Ok(_), _) => {}
                 (Err(Failure::Row { sqlstate, message }), [step]) => {
                     let sqlstate = sqlstate.to_owned();
@@ -145,7 +118,7 @@ impl Neo4j {
                 None => false,
             };
             if !used {
-                self.persist(&[query(&cypher::drop(&constraint))]).await?;
+                self.persist(&[query(cypher::drop(&constraint))]).await?;
             }
         }
         Ok(())
@@ -157,7 +130,7 @@ impl Neo4j {
     }
 
     /// As [`Neo4j::transact`], for statements that no row has a part in.
-    async fn persist(&mut self, statements: &[Query]) -> Result<Option<i64>, Trouble> {
+    async fn persist(&mut self, statements: &[Query<'_>]) -> Result<Option<i64>, Trouble> {
         self.transact(statements).await.map_err(|failure| match failure {
             Failure::Row { sqlstate, message } => Trouble::target(sqlstate, message),
             Failure::Transient(trouble) | Failure::Trouble(trouble) => trouble,
@@ -166,7 +139,7 @@ impl Neo4j {
 
     /// Runs statements in one transaction, again where Neo4j says that this may help. Returns the
     /// number that the last of them returned, if it did.
-    async fn transact(&mut self, statements: &[Query]) -> Result<Option<i64>, Failure> {
+    async fn transact(&mut self, statements: &[Query<'_>]) -> Result<Option<i64>, Failure> {
         let mut pause = FIRST_PAUSE;
         for _ in 1..TRIES {
             match self.try_once(statements).await {
@@ -179,28 +152,55 @@ impl Neo4j {
         self.try_once(statements).await
     }
 
-    /// A transaction that is dropped is rolled back when its connection is next used, or closed.
-    async fn try_once(&mut self, statements: &[Query]) -> Result<Option<i64>, Failure> {
-        let mut txn = self.begin().await?;
-        let mut number = None;
-        for statement in statements {
-            number = self.in_time(run(&mut txn, statement.clone())).await?;
+    async fn try_once(&mut self, statements: &[Query<'_>]) -> Result<Option<i64>, Failure> {
+        let mut connection = self.begin().await?;
+        match self.in_transaction(&mut connection, statements).await {
+            Ok(number) => {
+                self.connection = Some(connection);
+                Ok(number)
+            }
+            Err(fault) => {
+                self.keep(connection, &fault).await;
+                Err(fault.failure())
+            }
         }
-        self.in_time(txn.commit()).await?;
+    }
+
+    async fn in_transaction(
+        &self,
+        connection: &mut Connection,
+        statements: &[Query<'_>],
+    ) -> Result<Option<i64>, Unanswered> {
+        let mut number = None;
+        for Query { text, parameter } in statements {
+            number = self.in_time(connection.run(text, parameter.as_slice())).await?;
+        }
+        self.in_time(connection.commit()).await?;
         Ok(number)
     }
 
-    async fn begin(&mut self) -> Result<Txn, Failure> {
-        if self.connected {
-            return self.in_time(self.graph.start_txn()).await;
+    /// A connection with a transaction on it: the one that there is, or a new one.
+    async fn begin(&mut self) -> Result<Connection, Failure> {
+        let database = self.settings.database.clone();
+        if let Some(mut connection) = self.connection.take() {
+            let begun = self.in_time(connection.begin(database.as_deref())).await;
+            return match begun {
+                Ok(()) => Ok(connection),
+                Err(fault) => {
+                    self.keep(connection, &fault).await;
+                    Err(fault.failure())
+                }
+            };
         }
-        let (after, begun) = (self.connect_timeout, self.graph.start_txn());
+        let begun = async {
+            let mut connection = Connection::open(&self.settings).await?;
+            connection.begin(database.as_deref()).await?;
+            Ok(connection)
+        };
+        let after = self.settings.connect_timeout;
         match timeout(after, begun).await {
-            Ok(Ok(txn)) => {
-                self.connected = true;
-                Ok(txn)
-            }
-            Ok(Err(error)) => Err(match judge(error) {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(fault)) => Err(match judge(fault) {
                 // The connection has not failed: there was none.
                 Failure::Trouble(trouble) if trouble.sqlstate == "08006" => {
                     Failure::Trouble(Trouble { sqlstate: "08001".to_owned(), ..trouble })
@@ -211,28 +211,43 @@ impl Neo4j {
         }
     }
 
+    /// Keeps a connection for the next transaction, where the server has merely said that this one
+    /// failed.
+    async fn keep(&mut self, mut connection: Connection, fault: &Unanswered) {
+        if let Unanswered::Fault(Fault::Failure { .. }) = fault
+            && self.in_time(connection.reset()).await.is_ok()
+        {
+            self.connection = Some(connection);
+        }
+    }
+
     async fn in_time<T>(
         &self,
-        request: impl Future<Output = Result<T, neo4rs::Error>>,
-    ) -> Result<T, Failure> {
-        match timeout(self.request_timeout, request).await {
-            Ok(answer) => answer.map_err(judge),
-            Err(_) => {
-                let after = self.request_timeout;
-                Err(Failure::Trouble(no_answer("no answer", after, "request_timeout")))
-            }
+        request: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Unanswered> {
+        let after = self.settings.request_timeout;
+        match timeout(after, request).await {
+            Ok(answer) => answer.map_err(Unanswered::Fault),
+            Err(_) => Err(Unanswered::Late(after)),
         }
     }
 }
 
-/// What the statement returns as `number`, if it does.
-async fn run(txn: &mut Txn, statement: Query) -> Result<Option<i64>, neo4rs::Error> {
-    let mut rows = txn.execute(statement).await?;
-    let mut number = None;
-    while let Some(row) = rows.next(txn.handle()).await? {
-        number = row.get("number").ok();
+/// Why a request has no answer that is of use.
+enum Unanswered {
+    Fault(Fault),
+    Late(Duration),
+}
+
+impl Unanswered {
+    fn failure(self) -> Failure {
+        match self {
+            Unanswered::Fault(fault) => judge(fault),
+            Unanswered::Late(after) => {
+                Failure::Trouble(no_answer("no answer", after, "request_timeout"))
+            }
+        }
     }
-    Ok(number)
 }
 
 fn mapping(shape: &Shape) -> Result<Mapping, Trouble> {
@@ -244,7 +259,7 @@ struct Step {
     /// Its place among the changes.
     change: usize,
     /// A row to write, or the key of one to take away.
-    values: BoltType,
+    values: Value,
     deletes: bool,
 }
 
@@ -271,21 +286,22 @@ impl Step {
     }
 }
 
+/// The rows of steps, or the keys of those that delete.
+fn values_of(steps: &[Step], deletes: bool) -> Value {
+    let chosen = steps.iter().filter(|s| s.deletes == deletes).map(|s| s.values.clone());
+    Value::List(chosen.collect())
+}
+
 /// What brings these changes there, together in one transaction: deletes first.
-fn statements(mapping: &Mapping, steps: &[Step]) -> Vec<Query> {
-    let of = |deletes: bool| {
-        let chosen = steps.iter().filter(|s| s.deletes == deletes).map(|s| s.values.clone());
-        BoltList::from(chosen.collect::<Vec<_>>())
-    };
-    let (keys, rows) = (of(true), of(false));
+fn statements<'a>(mapping: &Mapping, keys: &'a Value, rows: &'a Value) -> Vec<Query<'a>> {
+    let some = |values: &Value| matches!(values, Value::List(list) if !list.is_empty());
     let mut all = Vec::new();
-    if !keys.is_empty() {
-        all.push(query(&cypher::delete(mapping)).param("keys", BoltType::List(keys)));
+    if some(keys) {
+        all.push(Query { text: cypher::delete(mapping), parameter: Some(("keys", keys)) });
     }
-    if !rows.is_empty() {
-        let write =
-            |statement: &String| query(statement).param("rows", BoltType::List(rows.clone()));
-        all.extend(cypher::upsert(mapping).iter().map(write));
+    if some(rows) {
+        let write = |text| Query { text, parameter: Some(("rows", rows)) };
+        all.extend(cypher::upsert(mapping).into_iter().map(write));
     }
     all
 }

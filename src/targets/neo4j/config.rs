@@ -11,6 +11,7 @@ use crate::targets::options::{Access, On, Options, Spec, boolean, positive};
 
 const CONNECT_TIMEOUT: u64 = 10;
 const REQUEST_TIMEOUT: u64 = 60;
+const PORT: u16 = 7687;
 
 pub static OPTIONS: &[Spec] = &[
     Spec::new("url", On::Server, "Where the server is: bolt://host:7687, or bolt+s:// for TLS.")
@@ -83,6 +84,27 @@ impl Settings {
                 .hint("Begin the url with bolt+s:// or neo4j+s://, or drop sslrootcert."));
         }
         Ok(settings)
+    }
+
+    /// What the URL names. The port is 7687 by default.
+    pub fn host_and_port(&self) -> (String, u16) {
+        let address = self.address();
+        let (host, port) = match address.rsplit_once(':') {
+            // The colon of an address such as [::1] is no port's.
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+            _ => (address, None),
+        };
+        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        (host.to_owned(), port.unwrap_or(PORT))
+    }
+
+    /// The address as the server is told it, where it may pass requests on to another of its cluster.
+    pub fn routed_address(&self) -> Option<&str> {
+        self.url.starts_with("neo4j").then(|| self.address())
+    }
+
+    fn address(&self) -> &str {
+        self.url.split_once("://").map_or(self.url.as_str(), |(_, address)| address)
     }
 
     /// Whether the connection is encrypted, and the server's certificate verified.

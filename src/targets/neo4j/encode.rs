@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
-use neo4rs::{BoltList, BoltType};
 use serde_json::value::RawValue;
 
+use super::bolt::Value;
 use super::decimal;
 use super::mapping::Mapping;
 use crate::engine::delivery::{Column, Shape, Values};
@@ -36,13 +36,13 @@ enum Form {
 }
 
 /// The columns' values in their order, for `$rows`.
-pub fn row(shape: &Shape, mapping: &Mapping, row: &Values) -> Result<BoltType, Unfit> {
+pub fn row(shape: &Shape, mapping: &Mapping, row: &Values) -> Result<Value, Unfit> {
     let places = 0..shape.columns.len();
     values(shape, mapping, row, places)
 }
 
 /// The key columns' values in the key's order, for `$keys`.
-pub fn key(shape: &Shape, mapping: &Mapping, key: &Values) -> Result<BoltType, Unfit> {
+pub fn key(shape: &Shape, mapping: &Mapping, key: &Values) -> Result<Value, Unfit> {
     values(shape, mapping, key, shape.key.iter().copied())
 }
 
@@ -51,12 +51,12 @@ fn values(
     mapping: &Mapping,
     values: &Values,
     places: impl Iterator<Item = usize>,
-) -> Result<BoltType, Unfit> {
+) -> Result<Value, Unfit> {
     let unreadable = || unfit("22000", "the row is not the JSON object that it should be");
     let json = values.json().ok_or_else(unreadable)?;
     let fields: HashMap<String, &RawValue> =
         serde_json::from_str(json).map_err(|_| unreadable())?;
-    let mut list = BoltList::new();
+    let mut list = Vec::new();
     for place in places {
         let column = &shape.columns[place];
         let about =
@@ -68,14 +68,14 @@ fn values(
         }
         list.push(value);
     }
-    Ok(BoltType::List(list))
+    Ok(Value::List(list))
 }
 
 /// Nothing is found by null or by NaN, which equal nothing.
-fn can_name(value: &BoltType) -> Result<(), Unfit> {
+fn can_name(value: &Value) -> Result<(), Unfit> {
     match value {
-        BoltType::Null(_) => Err(unfit("23502", "is null, and names a node or a relationship")),
-        BoltType::Float(f) if f.value.is_nan() => {
+        Value::Null => Err(unfit("23502", "is null, and names a node or a relationship")),
+        Value::Float(f) if f.is_nan() => {
             Err(unfit("22023", "is NaN, and names a node or a relationship"))
         }
         _ => Ok(()),
@@ -112,9 +112,9 @@ impl Form {
 }
 
 /// One value, from its JSON.
-fn value(json: &str, form: &Form) -> Result<BoltType, Unfit> {
+fn value(json: &str, form: &Form) -> Result<Value, Unfit> {
     match json.as_bytes().first() {
-        Some(b'n') => Ok(BoltType::Null(neo4rs::BoltNull)),
+        Some(b'n') => Ok(Value::Null),
         Some(b't') => Ok(true.into()),
         Some(b'f') => Ok(false.into()),
         Some(b'"') => {
@@ -130,14 +130,14 @@ fn value(json: &str, form: &Form) -> Result<BoltType, Unfit> {
     }
 }
 
-fn number(json: &str, form: &Form) -> Result<BoltType, Unfit> {
+fn number(json: &str, form: &Form) -> Result<Value, Unfit> {
     if *form == Form::Float {
         return float(json);
     }
     if let Ok(integer) = json.parse::<i64>() {
         return Ok(integer.into());
     }
-    decimal::float(json).map(BoltType::from).ok_or_else(|| {
+    decimal::float(json).map(Value::from).ok_or_else(|| {
         let message = format!(
             "is {}, which Neo4j's numbers do not hold exactly: cast it to text or to double precision",
             shortened(json)
@@ -146,15 +146,13 @@ fn number(json: &str, form: &Form) -> Result<BoltType, Unfit> {
     })
 }
 
-fn float(text: &str) -> Result<BoltType, Unfit> {
+fn float(text: &str) -> Result<Value, Unfit> {
     // Postgres and Rust write what is no number alike: NaN, Infinity, -Infinity.
     let float = text.trim().parse::<f64>();
-    float
-        .map(BoltType::from)
-        .map_err(|_| unfit("22P02", format!("is no number: {}", shortened(text))))
+    float.map(Value::from).map_err(|_| unfit("22P02", format!("is no number: {}", shortened(text))))
 }
 
-fn of_text(text: String, form: &Form) -> Result<BoltType, Unfit> {
+fn of_text(text: String, form: &Form) -> Result<Value, Unfit> {
     let unfit = |what: &str| {
         let text = shortened(&text);
         unfit(
@@ -171,25 +169,25 @@ fn of_text(text: String, form: &Form) -> Result<BoltType, Unfit> {
         Form::Vector => {
             let inside = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(&text);
             let floats: Result<Vec<_>, _> = inside.split(',').map(float).collect();
-            Ok(BoltType::List(floats?.into()))
+            Ok(Value::List(floats?))
         }
         Form::TimestampTz => DateTime::parse_from_rfc3339(&text)
-            .map(BoltType::from)
+            .map(Value::from)
             .map_err(|_| unfit("date and time with a zone")),
         Form::Timestamp => NaiveDateTime::parse_from_str(&text, iso)
-            .map(BoltType::from)
+            .map(Value::from)
             .map_err(|_| unfit("date and time")),
-        Form::Date => NaiveDate::parse_from_str(&text, "%Y-%m-%d")
-            .map(BoltType::from)
-            .map_err(|_| unfit("date")),
+        Form::Date => {
+            NaiveDate::parse_from_str(&text, "%Y-%m-%d").map(Value::from).map_err(|_| unfit("date"))
+        }
         Form::Time => NaiveTime::parse_from_str(&text, "%H:%M:%S%.f")
-            .map(BoltType::from)
+            .map(Value::from)
             .map_err(|_| unfit("time")),
     }
 }
 
 /// A list of values of one type, or the JSON of any other.
-fn list(json: &str, form: &Form) -> Result<BoltType, Unfit> {
+fn list(json: &str, form: &Form) -> Result<Value, Unfit> {
     let elements: Vec<&RawValue> =
         serde_json::from_str(json).map_err(|_| unfit("22000", "is not the JSON it should be"))?;
     let element_form = match form {
@@ -220,16 +218,16 @@ fn list(json: &str, form: &Form) -> Result<BoltType, Unfit> {
         return Ok(json.into());
     }
     let values: Result<Vec<_>, _> = elements.iter().map(|e| value(e.get(), element_form)).collect();
-    Ok(BoltType::List(of_one_type(values?)?.into()))
+    Ok(Value::List(of_one_type(values?)?))
 }
 
 /// Makes all numbers floats where one is.
-fn of_one_type(values: Vec<BoltType>) -> Result<Vec<BoltType>, Unfit> {
-    if !values.iter().any(|v| matches!(v, BoltType::Float(_))) {
+fn of_one_type(values: Vec<Value>) -> Result<Vec<Value>, Unfit> {
+    if !values.iter().any(|v| matches!(v, Value::Float(_))) {
         return Ok(values);
     }
-    let float = |value: BoltType| match &value {
-        BoltType::Integer(i) => number(&format!("{}.0", i.value), &Form::Plain),
+    let float = |value: Value| match &value {
+        Value::Integer(i) => number(&format!("{i}.0"), &Form::Plain),
         _ => Ok(value),
     };
     values.into_iter().map(float).collect()
@@ -250,18 +248,18 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn of(type_name: &str, json: &str) -> Result<BoltType, Unfit> {
+    fn of(type_name: &str, json: &str) -> Result<Value, Unfit> {
         value(json, &Form::named(type_name, true, true))
     }
 
-    fn list_of(values: &[f64]) -> BoltType {
-        BoltType::List(values.iter().map(|f| BoltType::from(*f)).collect::<Vec<_>>().into())
+    fn list_of(values: &[f64]) -> Value {
+        Value::List(values.iter().map(|f| Value::from(*f)).collect())
     }
 
     #[test]
     fn scalars_are_what_their_json_and_type_say() {
         for (type_name, json, expected) in [
-            ("integer", "7", BoltType::from(7_i64)),
+            ("integer", "7", Value::from(7_i64)),
             ("bigint", "-9223372036854775808", i64::MIN.into()),
             ("double precision", "7", 7.0.into()),
             ("real", "0.1", 0.1.into()),
@@ -272,23 +270,23 @@ mod tests {
             ("text", r#""\u00e9\n\"""#, "é\n\"".into()),
             ("boolean", "true", true.into()),
             ("jsonb", r#"{"a": 1}"#, r#"{"a": 1}"#.into()),
-            ("text", "null", BoltType::Null(neo4rs::BoltNull)),
+            ("text", "null", Value::Null),
             ("date", "\"2024-02-29\"", NaiveDate::from_ymd_opt(2024, 2, 29).expect("a day").into()),
         ] {
             assert_eq!(of(type_name, json), Ok(expected), "{type_name} {json}");
         }
-        assert!(matches!(of("numeric", "\"NaN\""), Ok(BoltType::Float(f)) if f.value.is_nan()));
+        assert!(matches!(of("numeric", "\"NaN\""), Ok(Value::Float(f)) if f.is_nan()));
         assert!(matches!(
             of("timestamp(3) with time zone", "\"2024-01-01T00:00:00.123+01:00\""),
-            Ok(BoltType::DateTime(_))
+            Ok(Value::Structure(b'F', _))
         ));
         assert!(matches!(
             of("timestamp without time zone", "\"2024-01-01T00:00:00\""),
-            Ok(BoltType::LocalDateTime(_))
+            Ok(Value::Structure(b'd', _))
         ));
         assert!(matches!(
             of("time without time zone", "\"23:59:59.5\""),
-            Ok(BoltType::LocalTime(_))
+            Ok(Value::Structure(b't', _))
         ));
     }
 
@@ -320,7 +318,7 @@ mod tests {
         assert_eq!(of("vector(3)", "\"[1,2.5,-3e-05]\""), Ok(list_of(&[1.0, 2.5, -3e-05])));
         assert_eq!(of("numeric[]", "[1,2.5]"), Ok(list_of(&[1.0, 2.5])));
         assert_eq!(of("double precision[]", "[1,2]"), Ok(list_of(&[1.0, 2.0])));
-        assert!(matches!(of("real[]", "[1,\"NaN\"]"), Ok(BoltType::List(l)) if l.len() == 2));
+        assert!(matches!(of("real[]", "[1,\"NaN\"]"), Ok(Value::List(l)) if l.len() == 2));
         assert_eq!(of("text[]", "[]"), Ok(list_of(&[])));
         for json in [r#"["a", 1]"#, "[1, null]", "[[1], [2]]", r#"[{"a": 1}]"#, "[1, true]"] {
             assert_eq!(of("jsonb", json), Ok(json.into()), "{json}");

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use neo4rs::Error;
-
+use super::bolt::Fault;
 use crate::engine::delivery::Trouble;
 
 /// How something ended that was not done.
@@ -29,22 +28,17 @@ pub fn no_answer(what: &str, after: Duration, option: &str) -> Trouble {
         .hint(format!("If the server is slow, give the server a larger \"{option}\"."))
 }
 
-/// What an error of the client's means.
-pub fn judge(error: Error) -> Failure {
-    match error {
-        Error::Neo4j(error) => judge_code(error.code(), error.message()),
-        // What a login fails with comes without its code.
-        Error::AuthenticationError(message) if message.contains("too many times") => {
-            Failure::Trouble(locked_out(&message))
-        }
-        Error::AuthenticationError(message) => Failure::Trouble(login(&message)),
-        Error::IOError { detail } => Failure::Trouble(connection(&detail)),
-        Error::ProtocolMismatch(_) | Error::UnsupportedVersion(..) => Failure::Trouble(
-            Trouble::server("08P01", format!("no Bolt server that can be spoken to: {error}"))
+/// What it means that something was not done.
+pub fn judge(fault: Fault) -> Failure {
+    match fault {
+        Fault::Failure { code, message } => judge_code(&code, &message),
+        Fault::Lost(error) => Failure::Trouble(connection(&error)),
+        Fault::Version(version) => Failure::Trouble(
+            Trouble::server("08P01", format!("no Bolt server that can be spoken to: {version:?}"))
                 .hint("The url is to name the Bolt port (7687), of Neo4j 4.4 or newer."),
         ),
-        other => {
-            Failure::Trouble(Trouble::server("08006", format!("the connection failed: {other}")))
+        Fault::Protocol(what) => {
+            Failure::Trouble(Trouble::server("08P01", format!("the server {what}")))
         }
     }
 }
@@ -56,6 +50,14 @@ fn judge_code(code: &str, message: &str) -> Failure {
         |sqlstate: &'static str| Failure::Row { sqlstate, message: format!("{message} ({code})") };
     let Some(rest) = code.strip_prefix("Neo.") else {
         return Failure::Trouble(server("08P01"));
+    };
+    // Neo4j 4 calls transient what it has been asked to end.
+    let rest = match rest {
+        "TransientError.Transaction.Terminated" => "ClientError.Transaction.Terminated",
+        "TransientError.Transaction.LockClientStopped" => {
+            "ClientError.Transaction.LockClientStopped"
+        }
+        rest => rest,
     };
     Failure::Trouble(match rest {
         "ClientError.Schema.ConstraintValidationFailed" => return row("23505"),
@@ -140,12 +142,13 @@ mod tests {
 
     #[test]
     fn a_login_that_fails_is_the_servers() {
-        let failed = |message: &str| judge(Error::AuthenticationError(message.to_owned()));
-        let Failure::Trouble(t) = failed("The client is unauthorized") else { panic!("trouble") };
-        assert_eq!((t.whose, t.sqlstate.as_str(), t.retry_after), (Whose::Server, "28P01", None));
-        let Failure::Trouble(t) = failed("wrong too many times in a row") else {
-            panic!("trouble")
+        let failed = |code: &str| {
+            let code = format!("Neo.ClientError.Security.{code}");
+            judge(Fault::Failure { code, message: "why".to_owned() })
         };
+        let Failure::Trouble(t) = failed("Unauthorized") else { panic!("trouble") };
+        assert_eq!((t.whose, t.sqlstate.as_str(), t.retry_after), (Whose::Server, "28P01", None));
+        let Failure::Trouble(t) = failed("AuthenticationRateLimit") else { panic!("trouble") };
         assert_eq!((t.sqlstate.as_str(), t.retry_after), ("28000", Some(LOCKED_OUT)));
     }
 
@@ -193,7 +196,7 @@ mod tests {
     #[test]
     fn a_connection_that_ends_is_the_servers() {
         let gone = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-        let Failure::Trouble(t) = judge(gone.into()) else { panic!("trouble") };
+        let Failure::Trouble(t) = judge(Fault::Lost(gone)) else { panic!("trouble") };
         assert_eq!((t.whose, t.sqlstate.as_str()), (Whose::Server, "08006"));
     }
 }

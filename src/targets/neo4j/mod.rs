@@ -1,5 +1,6 @@
 //! Neo4j: rows become nodes, or relationships between nodes.
 
+mod bolt;
 mod client;
 mod config;
 mod cypher;
@@ -7,6 +8,7 @@ mod decimal;
 mod encode;
 mod error;
 mod mapping;
+mod tls;
 
 use crate::engine::delivery::{Encoding, Shape};
 use crate::targets::{Connector, Limits};

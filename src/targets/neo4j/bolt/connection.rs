@@ -1,0 +1,233 @@
+//! A connection: made, and what is said over it.
+
+use std::io;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::read::{self, Message};
+use super::value::{Value, write_string, write_structure};
+use crate::targets::neo4j::config::Settings;
+use crate::targets::neo4j::tls;
+
+/// What a client begins with, and the versions that it can speak, the best first: 4.4 to 4.0.
+const PREAMBLE: [u8; 20] = [0x60, 0x60, 0xB0, 0x17, 0, 0, 4, 4, 0, 0, 3, 4, 0, 0, 1, 4, 0, 0, 0, 4];
+
+const HELLO: u8 = 0x01;
+const RESET: u8 = 0x0F;
+const RUN: u8 = 0x10;
+const BEGIN: u8 = 0x11;
+const COMMIT: u8 = 0x12;
+const PULL: u8 = 0x3F;
+const SUCCESS: u8 = 0x70;
+const RECORD: u8 = 0x71;
+const IGNORED: u8 = 0x7E;
+const FAILURE: u8 = 0x7F;
+
+/// The most bytes of a message of the server's. Why a row is refused may repeat a value of it.
+const LONGEST_MESSAGE: usize = 8 << 20;
+/// The most rows that a statement returns: each of ours returns one at most.
+const MOST_RECORDS: usize = 1000;
+const LONGEST_CHUNK: usize = u16::MAX as usize;
+
+/// Why the server did not do what it was asked for.
+#[derive(Debug)]
+pub enum Fault {
+    /// The server says so. The connection can be used again.
+    Failure { code: String, message: String },
+    /// The connection has failed.
+    Lost(io::Error),
+    /// It speaks no such Bolt.
+    Version([u8; 4]),
+    /// It does not keep to the protocol. Goes on after "the server".
+    Protocol(String),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Fault {
+        Fault::Lost(error)
+    }
+}
+
+/// A socket, with TLS or without.
+trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Socket for S {}
+
+/// A connection that is logged in. One that a call was given up on is of no use any more.
+pub struct Connection {
+    stream: BufStream<Box<dyn Socket>>,
+}
+
+impl Connection {
+    /// Connects, and logs in.
+    pub async fn open(settings: &Settings) -> Result<Connection, Fault> {
+        let (host, port) = settings.host_and_port();
+        let socket = TcpStream::connect((host.as_str(), port)).await?;
+        socket.set_nodelay(true)?;
+        let socket: Box<dyn Socket> = match settings.encrypted() {
+            true => {
+                let config = tls::client(settings.roots.as_deref()).map_err(io::Error::other)?;
+                let name = ServerName::try_from(host).map_err(io::Error::other)?;
+                Box::new(TlsConnector::from(config).connect(name, socket).await?)
+            }
+            false => Box::new(socket),
+        };
+        let mut connection = Connection { stream: BufStream::new(socket) };
+        connection.stream.write_all(&PREAMBLE).await?;
+        connection.stream.flush().await?;
+        let mut version = [0; 4];
+        connection.stream.read_exact(&mut version).await?;
+        if !matches!(version, [0, 0, 0 | 1 | 3 | 4, 4]) {
+            return Err(Fault::Version(version));
+        }
+        connection.hello(settings).await?;
+        Ok(connection)
+    }
+
+    async fn hello(&mut self, settings: &Settings) -> Result<(), Fault> {
+        let text = |name: &str, value: &str| (name.to_owned(), Value::from(value));
+        let mut extra = vec![
+            text("user_agent", concat!("coco/", env!("CARGO_PKG_VERSION"))),
+            text("scheme", "basic"),
+            text("principal", &settings.user),
+            text("credentials", &settings.password),
+        ];
+        if let Some(address) = settings.routed_address() {
+            extra.push(("routing".to_owned(), Value::Map(vec![text("address", address)])));
+        }
+        self.ask(HELLO, &[Value::Map(extra)]).await.map(drop)
+    }
+
+    /// Begins a transaction.
+    pub async fn begin(&mut self, database: Option<&str>) -> Result<(), Fault> {
+        let database = database.map(|name| ("db".to_owned(), Value::from(name)));
+        self.ask(BEGIN, &[Value::Map(database.into_iter().collect())]).await.map(drop)
+    }
+
+    pub async fn commit(&mut self) -> Result<(), Fault> {
+        self.ask(COMMIT, &[]).await.map(drop)
+    }
+
+    /// Makes a connection of use again whose server has said that something failed.
+    pub async fn reset(&mut self) -> Result<(), Fault> {
+        self.ask(RESET, &[]).await.map(drop)
+    }
+
+    /// Runs a statement in the transaction. Returns the number that it returned as `number` last, if
+    /// it did.
+    pub async fn run(
+        &mut self,
+        statement: &str,
+        parameters: &[(&str, &Value)],
+    ) -> Result<Option<i64>, Fault> {
+        let mut run = Vec::new();
+        write_structure(RUN, 3, &mut run);
+        write_string(statement, &mut run);
+        // Few, and so their count is in the marker.
+        run.push(0xA0 | (parameters.len() & 0x0F) as u8);
+        for (name, value) in parameters {
+            write_string(name, &mut run);
+            value.write(&mut run);
+        }
+        run.push(0xA0);
+        self.send(&run).await?;
+        let mut pull = Vec::new();
+        let all = Value::Map(vec![("n".to_owned(), (-1).into())]);
+        Value::Structure(PULL, vec![all]).write(&mut pull);
+        self.send(&pull).await?;
+        self.stream.flush().await?;
+
+        let fields = match self.answer().await {
+            Ok(fields) => fields,
+            Err(fault) => {
+                if let Fault::Failure { .. } = fault {
+                    // What became of the second request.
+                    self.receive().await?;
+                }
+                return Err(fault);
+            }
+        };
+        let place = match fields.get("fields") {
+            Some(Value::List(names)) => names.iter().position(|n| n.text() == Some("number")),
+            _ => None,
+        };
+        self.records(place).await
+    }
+
+    /// Takes the rows of a statement, to their end.
+    async fn records(&mut self, place: Option<usize>) -> Result<Option<i64>, Fault> {
+        let mut number = None;
+        for _ in 0..=MOST_RECORDS {
+            let message = self.receive().await?;
+            if message.tag != RECORD {
+                return success(message).map(|_| number);
+            }
+            if let (Some(Value::List(row)), Some(place)) = (message.fields.first(), place)
+                && let Some(Value::Integer(value)) = row.get(place)
+            {
+                number = Some(*value);
+            }
+        }
+        Err(Fault::Protocol(format!("returns more than {MOST_RECORDS} rows")))
+    }
+
+    /// Sends a request, and waits for its answer.
+    async fn ask(&mut self, tag: u8, fields: &[Value]) -> Result<Value, Fault> {
+        let mut message = Vec::new();
+        write_structure(tag, fields.len(), &mut message);
+        fields.iter().for_each(|field| field.write(&mut message));
+        self.send(&message).await?;
+        self.stream.flush().await?;
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> Result<Value, Fault> {
+        success(self.receive().await?)
+    }
+
+    async fn send(&mut self, message: &[u8]) -> Result<(), Fault> {
+        for chunk in message.chunks(LONGEST_CHUNK) {
+            let size = u16::try_from(chunk.len()).unwrap_or(u16::MAX);
+            self.stream.write_u16(size).await?;
+            self.stream.write_all(chunk).await?;
+        }
+        self.stream.write_u16(0).await?;
+        Ok(())
+    }
+
+    async fn receive(&mut self) -> Result<Message, Fault> {
+        let mut bytes = Vec::new();
+        loop {
+            match usize::from(self.stream.read_u16().await?) {
+                // Without anything before it, it says that the server is still there.
+                0 if bytes.is_empty() => {}
+                0 => break,
+                size if bytes.len() + size > LONGEST_MESSAGE => {
+                    let message = format!("sends a message of more than {LONGEST_MESSAGE} bytes");
+                    return Err(Fault::Protocol(message));
+                }
+                size => {
+                    let start = bytes.len();
+                    bytes.resize(start + size, 0);
+                    self.stream.read_exact(&mut bytes[start..]).await?;
+                }
+            }
+        }
+        read::message(&bytes).map_err(|why| Fault::Protocol(format!("sends a message that {why}")))
+    }
+}
+
+/// What the server says of something that it has done.
+fn success(message: Message) -> Result<Value, Fault> {
+    let said = message.fields.into_iter().next().unwrap_or(Value::Null);
+    let text = |name: &str| said.get(name).and_then(Value::text).unwrap_or_default().to_owned();
+    match message.tag {
+        SUCCESS => Ok(said),
+        FAILURE => Err(Fault::Failure { code: text("code"), message: text("message") }),
+        IGNORED => Err(Fault::Protocol("ignores a request".to_owned())),
+        tag => Err(Fault::Protocol(format!("answers with a message of tag {tag}"))),
+    }
+}
