@@ -56,7 +56,9 @@ impl Masker {
     /// digits.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Masker {
         let mut forms: Vec<Form> = secrets.into_iter().flat_map(forms).collect();
-        forms.sort_by(|a, b| (Reverse(a.text.len()), &a.text).cmp(&(Reverse(b.text.len()), &b.text)));
+        forms.sort_by(|a, b| {
+            (Reverse(a.text.len()), &a.text).cmp(&(Reverse(b.text.len()), &b.text))
+        });
         forms.dedup_by(|a, b| a.text == b.text);
         Masker { forms }
     }
@@ -123,7 +125,8 @@ impl Masker {
             at = end;
         }
         shown.push_str(&looked_at[at.min(shown_to)..shown_to]);
-        let control = |c: char| c.is_control() && (lines == Lines::One || !matches!(c, '\n' | '\t'));
+        let control =
+            |c: char| c.is_control() && (lines == Lines::One || !matches!(c, '\n' | '\t'));
         let mut shown: String = shown.chars().map(|c| if control(c) { ' ' } else { c }).collect();
         let end = at_most(&shown, longest).len();
         if end < shown.len() || shown_to < text.len() {
@@ -334,7 +337,8 @@ mod tests {
     #[test]
     fn the_lines_of_a_key_are_secrets() {
         let line = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC";
-        let pem = format!("-----BEGIN PRIVATE KEY-----\n{line}\nshort=\n-----END PRIVATE KEY-----\n");
+        let pem =
+            format!("-----BEGIN PRIVATE KEY-----\n{line}\nshort=\n-----END PRIVATE KEY-----\n");
         let masker = Masker::new([pem.as_str()]);
         assert_eq!(masker.text(&format!("got {line}!")), "got ***!");
         assert_eq!(masker.text(pem.trim()), MASK);

@@ -7,9 +7,9 @@ use super::failure::{self, Failure};
 use super::{embed, generate, post, spending};
 use crate::engine::delivery::Trouble;
 use crate::engine::provider::{Answer, Refusal, Task};
-use crate::net::{body, client};
 use crate::net::endpoint::{self, Endpoint};
 use crate::net::error::{is_tls, no_answer};
+use crate::net::{body, client};
 
 /// The most bytes of an answer that is a text.
 const LONGEST_TEXT: usize = 16 * 1024 * 1024;

@@ -8,8 +8,8 @@ use super::config::Config;
 use super::encode;
 use crate::engine::delivery::{Change, Refused, Shape, Trouble};
 use crate::engine::options::Access;
-use crate::net::{body, client};
 use crate::net::error::no_answer;
+use crate::net::{body, client};
 use crate::targets::{Prepared, Target};
 
 /// How many bytes of an answer are read. What is longer is treated as if it said nothing.

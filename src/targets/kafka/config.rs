@@ -89,6 +89,9 @@ pub static OPTIONS: &[Spec] = &[
     topic::CONFIG,
 ];
 
+/// The most bytes of a broker's answer; librdkafka's default is six times that.
+const LONGEST_ANSWER: &str = "16777216";
+
 const SECURITY_PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
 
 fn brokers(value: &str) -> Result<(), String> {
@@ -162,6 +165,8 @@ impl Config {
             .set("client.id", "coco")
             // The end of a batch would wait until the broker has acknowledged what came before, on the level of TCP.
             .set("socket.nagle.disable", "true")
+            // What is asked of brokers is about one topic: its answers are far shorter.
+            .set("receive.message.max.bytes", LONGEST_ANSWER)
             // A topic is made by `prepare`, as it is declared, or not at all.
             .set("allow.auto.create.topics", "false")
             // What a broker wants to know of its clients would be sent, and waited for at the end.

@@ -1,10 +1,12 @@
 //! Errors told apart: a row's, the server's, the target's.
 
 use std::error::Error as _;
+use std::io;
 
 use tokio_postgres::Error;
 use tokio_postgres::error::DbError;
 
+use super::wire::Excess;
 use crate::engine::delivery::{Refused, Trouble};
 
 /// What keeps a statement from being carried out.
@@ -142,6 +144,19 @@ pub fn connecting(error: &Error) -> Trouble {
             "Check the server's options host, port and sslmode, and whether that server runs.",
         ),
     }
+}
+
+/// The server could not be connected to.
+pub fn unreachable(error: &io::Error) -> Trouble {
+    Trouble::server("08001", format!("could not connect: {error}"))
+        .hint("Check the server's options host and port, and whether that server runs.")
+}
+
+/// The server sends more than is taken from it.
+pub fn excess(excess: Excess) -> Trouble {
+    Trouble::server("08P01", excess.to_string()).hint(
+        "Check the server's options host and port: what answers there is not as PostgreSQL is.",
+    )
 }
 
 /// An error with its causes. None of them shows what was sent.

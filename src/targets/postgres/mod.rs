@@ -12,6 +12,7 @@ mod statements;
 mod table;
 mod tls;
 mod types;
+mod wire;
 
 use super::options::Access;
 use super::{Connector, Limits, Target};

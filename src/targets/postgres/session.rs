@@ -2,12 +2,17 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, Stream, StreamExt};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode as Tls;
@@ -17,11 +22,14 @@ use tokio_postgres::{Client, Error, Row, SimpleQueryMessage, Statement};
 use super::config::{Config, SslMode};
 use super::error::{self, Fault};
 use super::tls;
+use super::wire::{AnySocket, Bounded, BoundedTls, Meter};
 use crate::engine::delivery::Trouble;
 
 /// How much longer than the server's own limit an answer is waited for, before the server counts as
 /// gone.
 const GRACE: Duration = Duration::from_secs(5);
+/// After how long of silence the network is asked whether the server is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// A session of that server.
 pub struct Session {
@@ -31,16 +39,20 @@ pub struct Session {
     pub search_path: Vec<String>,
     patience: Duration,
     statement_timeout: Duration,
-    _connection: Connection,
+    connection: Connection,
 }
 
 /// What carries a session's messages. Ends with the session, also where the server says nothing any
 /// more.
-struct Connection(JoinHandle<()>);
+struct Connection {
+    running: JoinHandle<()>,
+    /// What the server sends.
+    meter: Arc<Meter>,
+}
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.0.abort();
+        self.running.abort();
     }
 }
 
@@ -59,7 +71,7 @@ impl Session {
             search_path: Vec::new(),
             patience: config.statement_timeout + GRACE,
             statement_timeout: config.statement_timeout,
-            _connection: connection,
+            connection,
         };
         session.set_up().await.map_err(Fault::trouble)?;
         Ok(session)
@@ -76,6 +88,7 @@ impl Session {
         self.run(&format!(
             "set search_path = pg_catalog, pg_temp;
              set standard_conforming_strings = on;
+             set client_min_messages = error;
              set default_transaction_read_only = off;
              set statement_timeout = {limit};
              set idle_in_transaction_session_timeout = {limit}"
@@ -127,8 +140,13 @@ impl Session {
     }
 
     async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Fault> {
+        let meter = &self.connection.meter;
+        meter.begin();
         match timeout(self.patience, work).await {
-            Ok(done) => Ok(done?),
+            Ok(done) => done.map_err(|error| match meter.excess() {
+                Some(excess) => Fault::Trouble(error::excess(excess)),
+                None => Fault::from(error),
+            }),
             Err(_) => {
                 let seconds = self.patience.as_secs();
                 let message = format!("the server has said nothing for {seconds} s");
@@ -175,25 +193,16 @@ async fn connect_to(
     limit: Duration,
 ) -> Result<(Client, Connection), Trouble> {
     let mut parameters = tokio_postgres::Config::new();
-    parameters
-        .host(&config.host)
-        .port(config.port)
-        .dbname(&config.dbname)
-        .user(&config.user)
-        .application_name("coco")
-        .connect_timeout(limit)
-        .keepalives_idle(Duration::from_secs(60))
-        .ssl_mode(match config.sslmode {
+    parameters.dbname(&config.dbname).user(&config.user).application_name("coco").ssl_mode(
+        match config.sslmode {
             // libpq's rule: a unix socket has no TLS, whatever the mode.
             _ if config.is_local() => Tls::Disable,
             SslMode::Disable => Tls::Disable,
             SslMode::Prefer => Tls::Prefer,
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Tls::Require,
-        });
-    if let Some(address) = address {
-        parameters.hostaddr(address);
-    }
-    let tls = tls::connector(config)?;
+        },
+    );
+    let place = (config, address, limit);
     if config.must_authenticate {
         // The server may let in whoever connects from here (`trust`, `peer`, `ident` in its
         // pg_hba.conf): that is this database's operating system user, not the flow's owner. Only a
@@ -201,7 +210,7 @@ async fn connect_to(
         // says. So it must not let us in without: that is tried first. (A client learns no other way
         // whether its password was looked at.) At this very address: the name could lead to another
         // server the second time.
-        match parameters.connect(tls.clone()).await {
+        match log_in(place, &parameters).await? {
             Err(error) if asks_for_password(&error) => {}
             Err(error) => return Err(error::connecting(&error)),
             Ok(_) => return Err(Trouble::server("2F003", "the server did not ask for a password")
@@ -212,20 +221,52 @@ async fn connect_to(
     if let Some(password) = &config.password {
         parameters.password(password);
     }
-    let (client, connection) =
-        parameters.connect(tls).await.map_err(|error| match asks_for_password(&error) {
-            true => Trouble::server(
-                "28000",
-                "the server asks for a password, and the user mapping has none",
-            )
-            .hint("ALTER USER MAPPING … OPTIONS (ADD password '…')."),
-            false => error::connecting(&error),
-        })?;
-    // What ends it comes back as the error of whatever is asked next.
-    let running = tokio::spawn(async move {
-        connection.await.ok();
-    });
-    Ok((client, Connection(running)))
+    log_in(place, &parameters).await?.map_err(|error| match asks_for_password(&error) {
+        true => Trouble::server(
+            "28000",
+            "the server asks for a password, and the user mapping has none",
+        )
+        .hint("ALTER USER MAPPING … OPTIONS (ADD password '…')."),
+        false => error::connecting(&error),
+    })
+}
+
+/// Connects, and logs in. The error inside is the client's.
+async fn log_in(
+    (config, address, limit): (&Config, Option<IpAddr>, Duration),
+    parameters: &tokio_postgres::Config,
+) -> Result<Result<(Client, Connection), Error>, Trouble> {
+    let socket = timeout(limit, socket(config, address))
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "connection timed out")));
+    let socket = socket.map_err(|error| error::unreachable(&error))?;
+    let meter = Arc::new(Meter::default());
+    let bounded = Bounded::new(socket, meter.clone(), parameters.get_ssl_mode() != Tls::Disable);
+    let tls = BoundedTls { maker: tls::connector(config)?, host: config.host.clone() };
+    match parameters.connect_raw(bounded, tls).await {
+        Ok((client, connection)) => {
+            // What ends it comes back as the error of whatever is asked next.
+            let running = tokio::spawn(async move {
+                connection.await.ok();
+            });
+            Ok(Ok((client, Connection { running, meter })))
+        }
+        Err(error) => match meter.excess() {
+            Some(excess) => Err(error::excess(excess)),
+            None => Ok(Err(error)),
+        },
+    }
+}
+
+async fn socket(config: &Config, address: Option<IpAddr>) -> io::Result<AnySocket> {
+    let Some(address) = address else {
+        let path = Path::new(&config.host).join(format!(".s.PGSQL.{}", config.port));
+        return Ok(AnySocket::Unix(UnixStream::connect(path).await?));
+    };
+    let stream = TcpStream::connect((address, config.port)).await?;
+    stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    Ok(AnySocket::Tcp(stream))
 }
 
 /// Whether connecting has ended with the server's asking for a password that we did not have. The

@@ -40,7 +40,7 @@ impl Client {
 
     /// Whether the collection is there. One that does not fit is an error.
     async fn fits(&mut self, shape: &Shape, layout: &Layout) -> Result<bool, Trouble> {
-        let info = self.info(&shape.target).await.map_err(|e| self.connection.trouble(&e))?;
+        let info = self.info(&shape.target).await.map_err(|e| error::trouble(&e))?;
         let Some(info) = info else { return Ok(false) };
         let params = info.config.and_then(|config| config.params);
         let vectors = params.and_then(|params| params.vectors_config);
@@ -79,17 +79,15 @@ impl Client {
             let answer = self.connection.answer(service.upsert(request)).await;
             let Err(status) = applied(answer) else { continue };
             if !error::is_of_rows(&status) {
-                return Err(self.connection.trouble(&status));
+                return Err(error::trouble(&status));
             }
             // A collection that has been made anew meanwhile, and otherwise, refuses every point.
             if !checked && !self.fits(shape, layout).await? {
-                return Err(self.connection.trouble(&Status::not_found(&shape.target)));
+                return Err(error::trouble(&Status::not_found(&shape.target)));
             }
             checked = true;
             if let [(change, _)] = points {
-                let RowError { sqlstate, message } = error::row(&status);
-                let message = self.connection.without_key(message);
-                refused.push(RowError { sqlstate, message }.refuses(*change));
+                refused.push(error::row(&status).refuses(*change));
             } else {
                 let (first, second) = points.split_at(points.len() / 2);
                 waiting.extend([second, first]);
@@ -105,14 +103,14 @@ impl Client {
         let request = DeletePointsBuilder::new(&shape.target).points(ids).wait(true).build();
         let mut service = self.connection.points();
         let answer = self.connection.answer(service.delete(request)).await;
-        applied(answer).map_err(|status| self.connection.trouble(&status))
+        applied(answer).map_err(|status| error::trouble(&status))
     }
 }
 
 #[async_trait]
 impl Target for Client {
     async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble> {
-        let info = self.info(&shape.target).await.map_err(|e| self.connection.trouble(&e))?;
+        let info = self.info(&shape.target).await.map_err(|e| error::trouble(&e))?;
         Ok(info.is_some())
     }
 
@@ -131,7 +129,7 @@ impl Target for Client {
         if refused && self.fits(shape, &layout).await? {
             return Ok(Prepared::Found);
         }
-        Err(self.connection.trouble(&status))
+        Err(error::trouble(&status))
     }
 
     async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
@@ -162,7 +160,7 @@ impl Target for Client {
         match self.connection.answer(collections.delete(request)).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::NotFound => Ok(()),
-            Err(status) => Err(self.connection.trouble(&status)),
+            Err(status) => Err(error::trouble(&status)),
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::targets::options::{Access, On, Spec, positive};
 const PORT: u16 = 6334;
 const CONNECT_TIMEOUT: u32 = 10;
 const REQUEST_TIMEOUT: u32 = 60;
+/// The most bytes of an answer's headers, where Qdrant says why it refuses a request.
+const LONGEST_HEADERS: u32 = 64 * 1024;
 
 /// All options; their values are checked one by one.
 pub const OPTIONS: &[Spec] = &[
@@ -75,7 +77,9 @@ impl Config {
         let tls = uri.scheme_str() == Some("https");
         let connect_timeout = seconds("connect_timeout", CONNECT_TIMEOUT);
         let request_timeout = seconds("request_timeout", REQUEST_TIMEOUT);
-        let mut endpoint = Endpoint::from(uri).connect_timeout(connect_timeout);
+        let mut endpoint = Endpoint::from(uri)
+            .connect_timeout(connect_timeout)
+            .http2_max_header_list_size(LONGEST_HEADERS);
         let authorities = access.server.get("sslrootcert");
         if authorities.is_some() && !tls {
             return Err(wrong("sslrootcert", "is for a url that starts with https".to_owned()));

@@ -15,8 +15,9 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
 use super::config::Config;
-use super::error;
-use crate::engine::delivery::Trouble;
+
+/// The most bytes of an answer: the description of a collection is the longest that is asked for.
+const LONGEST_ANSWER: usize = 1 << 20;
 
 type Service = InterceptedService<Channel, Key>;
 
@@ -50,12 +51,12 @@ impl Connection {
 
     /// The service for points. Needs a runtime, as [`Connection::collections`] does.
     pub fn points(&mut self) -> PointsClient<Service> {
-        PointsClient::new(self.service())
+        PointsClient::new(self.service()).max_decoding_message_size(LONGEST_ANSWER)
     }
 
     /// The service for collections.
     pub fn collections(&mut self) -> CollectionsClient<Service> {
-        CollectionsClient::new(self.service())
+        CollectionsClient::new(self.service()).max_decoding_message_size(LONGEST_ANSWER)
     }
 
     fn service(&mut self) -> Service {
@@ -75,22 +76,6 @@ impl Connection {
                 let seconds = self.request_timeout.as_secs();
                 Err(Status::deadline_exceeded(format!("{seconds} seconds have passed")))
             }
-        }
-    }
-
-    /// What an answer comes to that is an error.
-    pub fn trouble(&self, status: &Status) -> Trouble {
-        let mut trouble = error::trouble(status);
-        trouble.message = self.without_key(trouble.message);
-        trouble.detail = trouble.detail.map(|detail| self.without_key(detail));
-        trouble
-    }
-
-    /// A text of the server's. A server, or a proxy before it, may repeat the key that it refuses.
-    pub fn without_key(&self, text: String) -> String {
-        match self.key.0.as_ref().and_then(|key| key.to_str().ok()) {
-            Some(key) if text.contains(key) => text.replace(key, "***"),
-            _ => text,
         }
     }
 }

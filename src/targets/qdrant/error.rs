@@ -47,8 +47,8 @@ pub fn row(status: &Status) -> RowError {
     RowError::new("22023", format!("Qdrant refuses the point: {}", status.message()))
 }
 
-/// What keeps a request from being carried out. The message is the server's, as it was sent: it is
-/// the caller's to take the key out of it.
+/// What keeps a request from being carried out. The message is the server's, as it was sent:
+/// `targets::guard` takes the key out of it.
 pub fn trouble(status: &Status) -> Trouble {
     let said = status.message();
     let trouble = match status.code() {
