@@ -156,7 +156,7 @@ mod tests {
         let within = |inner: &[u8]| [&[0xB1, 0x71], inner].concat();
         for (bytes, why) in [
             (within(&[0x91; 1_000_000]), "nested too deep"),
-            (within(&[0xA1; 1_000_000]), "name that is no text"),
+            (within(&[0xA1; 1_000_000]), "nested too deep"),
             (within(&[0xB1; 1_000_000]), "nested too deep"),
             (within(&[0xD6, 0xFF, 0xFF, 0xFF, 0xFF]), "breaks off"),
             (within(&[0xDA, 0xFF, 0xFF, 0xFF, 0xFF]), "breaks off"),
