@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: help setup build test reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-peers report-screenshot lint clean
+.PHONY: help setup build test test-security fuzz reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-peers report-screenshot lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -20,6 +20,12 @@ build: setup ## release build, installed into the server
 
 test: ## all tests
 	@scripts/test.sh
+
+test-security: ## the suites about trust alone, and pgspot over the installed SQL
+	@scripts/test-security.sh
+
+fuzz: ## random declarations and forged rows, for COCO_FUZZ_SECONDS (an hour)
+	@scripts/fuzz.sh
 
 demo: ## thousands of documents, chunked and kept up to date, on a throw-away server
 	@scripts/demo.sh

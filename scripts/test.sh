@@ -47,5 +47,6 @@ say "tests against a server, on $PG_FEATURE"
 # Without the pg_test feature: what a user would install.
 # shellcheck disable=SC2119  # not about this script's own arguments
 install_extension
+"$ROOT/scripts/pgspot.sh"
 url=$("$ROOT/scripts/cluster.sh" start "$work/pg" --fast)
 COCO_TEST_URL="$url" COCO_TEST_PG_BIN="$PG_BIN" cargo test --test '*' "${features[@]}" "$PG_FEATURE connectors"
