@@ -7,6 +7,8 @@ mod acting_as_owner;
 mod attacks;
 #[path = "security/crossing.rs"]
 mod crossing;
+#[path = "security/documented.rs"]
+mod documented;
 #[path = "security/fairness.rs"]
 mod fairness;
 #[path = "security/ground.rs"]

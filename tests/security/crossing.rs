@@ -43,12 +43,17 @@ struct Sessions {
     admin: Session,
 }
 
-/// All that can be done with a flow. What is refused is no matter here: who runs what is.
+/// All that can be done with a flow. Returns what updates that fail say; what else is refused is no matter here: who runs
+/// what is.
 fn exercise(s: &mut Sessions, flow: &str, key: &str, changes: &str) -> Vec<String> {
     let mut refused = Vec::new();
     let mut each = |session: &mut Session, all: &[String]| {
-        let all: Vec<&str> = all.iter().map(String::as_str).collect();
-        refused.extend(attempt_in(session, &all));
+        for sql in all {
+            let said = attempt_in(session, &[sql]);
+            if sql.contains("coco.update(") {
+                refused.extend(said);
+            }
+        }
     };
     let all = |list: &[&str]| list.iter().map(|sql| sql.replace('@', flow)).collect::<Vec<_>>();
     each(&mut s.admin, &all(&["set mal.flow = '@'"]));
@@ -203,7 +208,7 @@ fn types(chosen: impl Fn(&TypeKind) -> bool) {
             }
             if refused.is_empty() {
                 let failed = exercise(&mut s, &flow, key, &values(changes, kind, &flow));
-                if kind.accepted && failed.iter().any(|f| f.starts_with("42")) {
+                if kind.accepted && !failed.is_empty() {
                     lacking.push(format!("{flow}: {}", failed.join("\n  ")));
                 }
                 finish(&mut s, &flow, "'select 1 as id'");

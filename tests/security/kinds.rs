@@ -105,13 +105,13 @@ pub struct Place {
     pub changes: &'static str,
 }
 
-const ROWS: &str = "create table @_s (id int primary key, k $T not null, v int);
+const ROWS: &str = "create table @_s (id int primary key, k $T not null, v int not null);
   insert into @_s values (1, $V(1), 1), (2, $V(2), 2), (3, $V(3), 3)";
 
 const CHANGES: &str = "update @_s set k = $V(4), v = 4 where id = 1; update @_s set v = v + 1; update @_s set id = 9 where id = 2;
   delete from @_s where id = 3; insert into @_s values (5, $V(5), 5)";
 
-pub const PLACES: [Place; 13] = [
+pub const PLACES: [Place; 14] = [
     Place {
         name: "source_key",
         setup: "create table @_s (k $T primary key, v int); insert into @_s values ($V(1), 1), ($V(2), 2), ($V(3), 3)",
@@ -130,6 +130,15 @@ pub const PLACES: [Place; 13] = [
         name: "group_key",
         setup: ROWS,
         declare: "select coco.create_flow('@', 'mal.@_s', 'select k, count(*) as n, sum(v) as v from @_s group by k', 'mal.@_t', '{k}', source_key => '{k}')",
+        key: "k",
+        changes: CHANGES,
+    },
+    Place {
+        // A log that has rows already gets one more column.
+        name: "added_key",
+        setup: "create table @_s (id int primary key, k $T not null, v int not null); insert into @_s values (1, $V(1), 1), (2, $V(2), 2), (3, $V(3), 3);
+                select coco.create_flow('@_first', 'mal.@_s', 'select id, v from @_s', 'mal.@_f', '{id}'); update @_s set v = v + 1; select * from coco.update('@_first'); update @_s set v = v + 1",
+        declare: "select coco.create_flow('@', 'mal.@_s', 'select k, sum(v) as v from @_s group by k', 'mal.@_t', '{k}', source_key => '{k}')",
         key: "k",
         changes: CHANGES,
     },
@@ -177,7 +186,7 @@ pub const PLACES: [Place; 13] = [
     },
     Place {
         name: "lookup_key",
-        setup: "create table @_s (id int primary key, k $T not null, v int); insert into @_s values (1, $V(1), 1), (2, $V(2), 2), (3, $V(3), 3);
+        setup: "create table @_s (id int primary key, k $T not null, v int not null); insert into @_s values (1, $V(1), 1), (2, $V(2), 2), (3, $V(3), 3);
                 create table @_l (k $T primary key, r int); insert into @_l values ($V(1), 1), ($V(2), 2)",
         declare: "select coco.create_flow('@'); select coco.add_source('@', 'mal.@_s');
                   select coco.add_lookup('@', 'mal.@_l', affects => 'select s.id from @_s s join @_l l on l.k operator(pg_catalog.=) s.k');
@@ -187,7 +196,7 @@ pub const PLACES: [Place; 13] = [
     },
     Place {
         name: "memo_input",
-        setup: "create table @_s (id int primary key, k $T not null, v int); insert into @_s values (1, $V(1), 1), (2, $V(2), 2), (3, $V(3), 3);
+        setup: "create table @_s (id int primary key, k $T not null, v int not null); insert into @_s values (1, $V(1), 1), (2, $V(2), 2), (3, $V(3), 3);
                 create function @_f(x $T) returns int language sql immutable as 'select 1'; select coco.memoize('mal.@_f($T)')",
         declare: "select coco.create_flow('@', 'mal.@_s', 'select id, @_f(k) as f from @_s', 'mal.@_t', '{id}')",
         key: "id",
@@ -195,7 +204,7 @@ pub const PLACES: [Place; 13] = [
     },
     Place {
         name: "memo_result",
-        setup: "create table @_s (id int primary key, k int not null, v int); insert into @_s values (1, 1, 1), (2, 2, 2), (3, 3, 3);
+        setup: "create table @_s (id int primary key, k int not null, v int not null); insert into @_s values (1, 1, 1), (2, 2, 2), (3, 3, 3);
                 create function @_f(x int) returns $T language plpgsql immutable as $q$ begin return $V(x); end $q$; select coco.memoize('mal.@_f(int)')",
         declare: "select coco.create_flow('@', 'mal.@_s', 'select id, @_f(k) is null as f from @_s', 'mal.@_t', '{id}')",
         key: "id",

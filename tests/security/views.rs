@@ -79,8 +79,10 @@ fn a_lock_on_a_flows_tables_makes_nobody_wait() {
         .into_iter()
         .chain(["mal.t", "mal.l", "mal.m", "mal.v"].map(str::to_owned))
     {
-mallory.run("savepoint s");
-        if !attempt_in(&mut mallory, &[&format!("lock table {relation} in access exclusive mode")]).is_empty() {
+        mallory.run("savepoint s");
+        if !attempt_in(&mut mallory, &[&format!("lock table {relation} in access exclusive mode")])
+            .is_empty()
+        {
             mallory.run("rollback to s");
         }
     }
