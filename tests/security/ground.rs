@@ -1,4 +1,5 @@
 //! A server with an attacker, two other roles, and a flow of one of them that must go on whatever the attacker does.
+#![allow(dead_code)] // each file of tests uses a part
 
 use crate::support::explain;
 use crate::support::server::{Server, Session};
