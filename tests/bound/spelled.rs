@@ -338,7 +338,7 @@ fn functions_over_a_row_of_the_source_are_called_in_each_notation() {
         "select id, row_to_json(p)::text as n from people p",
         "select id, people::text as n from people",
         "select id, (p is null)::text || (p.*)::text as n from people p",
-        "select p.id, string_agg(i, '.') as n from people p, initials(p, 1) i group by p.id",
+        "select p.id, (select string_agg(i, '.') from initials(p, 1) i) as n from people p",
     ];
     for query in all {
         db.run(query);
