@@ -288,6 +288,8 @@ fn dies_at(server: &Server, point: &str, sql: &str) {
         deaths() > before
     });
     server.reload(&["coco.crash_point = ''"]);
+    // After three deaths in a row workers leave the flow alone until it is started again.
+    change(server, "select coco.start('f')");
 }
 
 /// Commits a change; the server may be dying under it, and another worker once more.

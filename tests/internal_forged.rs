@@ -53,18 +53,33 @@ fn columns(client: &mut Client, table: &str) -> Vec<String> {
 
 /// Statements that give a column another type and a value: views that read it are made again.
 fn altered(client: &mut Client, table: &str, column_name: &str, to: &str, value: &str) -> String {
-    let views = column(
+    let views: Vec<String> = column(
         client,
         &format!(
-            "select distinct v.oid::regclass::text from pg_depend d
+            "select distinct v.oid::regclass || ' ' || v.oid from pg_depend d
                join pg_rewrite r on r.oid = d.objid and d.classid = 'pg_rewrite'::regclass
                join pg_class v on v.oid = r.ev_class
               where d.refobjid = '{table}'::regclass and d.deptype = 'n' order by 1"
         ),
     );
-    let drop: String = views.iter().map(|v| format!("drop view {v};")).collect();
-    let make: String =
-        views.iter().map(|v| format!("create view {v} as select * from {table};")).collect();
+    let views: Vec<(&str, &str)> = views.iter().filter_map(|v| v.split_once(' ')).collect();
+    let drop: String = views.iter().map(|(v, _)| format!("drop view {v};")).collect();
+    // The catalog goes on knowing them.
+    let known = [
+        ("source", "tracking_view"),
+        ("target", "ledger_view"),
+        ("target", "outbox_view"),
+        ("flow", "memo_view"),
+    ];
+    let mut make = String::new();
+    for (view, oid) in views {
+        make.push_str(&format!("create view {view} as select * from {table};"));
+        for (catalog, column) in known {
+            make.push_str(&format!(
+                "update coco.{catalog} set {column} = '{view}'::regclass where {column}::oid = {oid};"
+            ));
+        }
+    }
     format!(
         "{drop}
          delete from {table} where ctid <> (select min(ctid) from {table});

@@ -228,7 +228,7 @@ fn a_batch_function_that_became_another_is_not_called() {
          "is no batch function"),
         (format!("{again} text[] language sql immutable as 'select array[$1, $1]'"), "2 dimensions"),
         (format!("{again} text[] language sql immutable as 'select $1 || array[''x'']'"),
-         "returned 2 results for 1 inputs"),
+         "returned 3 results for 2 inputs"),
         (format!("{again} text[] language sql immutable as 'select null::text[]'"), "returned 0 results"),
     ]
     .into_iter()

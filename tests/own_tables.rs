@@ -315,9 +315,10 @@ fn an_outbox_keeps_values_that_run_no_code() {
         "create type pair as (b int, a text);
          create table d (id int primary key, w watched, m mood, p pair, ps pair[]);
          insert into d values (1, 7, 'ok', (1, 'x')::pair, array[(2, 'y')::pair]), (2, null, null, null, null);
-         select coco.create_flow('f', 'd', 'select id, w, m, p, ps from d', 'out', '{id}', server => 'hooks');
-         select coco.update('f')",
+         select coco.create_flow('f', 'd', 'select id, w, m, p, ps from d', 'out', '{id}', server => 'hooks')",
     );
+    let update = "select coco.update('f')";
+    run(&mut a, update);
     let one = || receiver.rows("f", "out")["{\"id\":1}"].clone();
     let row: serde_json::Value = serde_json::from_str(&one()).expect("JSON");
     assert_eq!(
@@ -335,13 +336,13 @@ fn an_outbox_keeps_values_that_run_no_code() {
     fails(&mut a, "alter table coco.outbox_1_f alter column c2 type bigint", "42501");
     fails(&mut a, "insert into coco.outbox_1_f (version) values (1)", "42501");
     // By batches, and after another query.
-    run(&mut a, "update d set p = (5, 'z'), w = 8 where id = 1; select coco.update('f')");
+    run(&mut a, "update d set p = (5, 'z'), w = 8 where id = 1");
+    run(&mut a, update);
     assert!(one().contains("\"z\""), "{}", one());
-    run(
-        &mut a,
-        "select coco.set_query('f', null, 'select id, w::text as w, p from d'); select coco.update('f');
-         delete from d where id = 2; select coco.update('f')",
-    );
+    run(&mut a, "select coco.set_query('f', null, 'select id, w::text as w, p from d')");
+    run(&mut a, update);
+    run(&mut a, "delete from d where id = 2");
+    run(&mut a, update);
     assert_eq!(receiver.rows("f", "out").len(), 1);
     assert_eq!(text(&mut a, "select count(*)::text from coco.verify('f')"), "0");
     let said = fails(

@@ -23,6 +23,20 @@ use super::sql::{self, arg, ident, literal};
 /// The schema of the tables.
 pub const SCHEMA: &str = "coco_internal";
 
+/// The views of a flow, `$1`, that its owner may read, as a SELECT of their OIDs and names. They belong to the
+/// extension's owner: those of coco's own tables, and those that keep what was bound.
+pub const VIEWS: &str = "
+select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
+  from (select pg_catalog.unnest(array[query_view, ledger_view, outbox_view]) as view
+          from coco.target where flow operator(pg_catalog.=) $1
+         union all
+        select pg_catalog.unnest(array[expressions, affects_view, tracking_view])
+          from coco.source where flow operator(pg_catalog.=) $1
+         union all
+        select memo_view from coco.flow where flow operator(pg_catalog.=) $1) as v
+  join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) v.view
+  join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace";
+
 /// One of a flow's tables that its owner reads through a view.
 #[derive(Clone, Copy)]
 pub enum Table {
@@ -143,23 +157,22 @@ pub fn grant(view: &str, owner: pg_sys::Oid) -> Result<()> {
     Ok(())
 }
 
+/// The names of the views that the owner of a flow may read. The caller acts as the extension's owner.
+pub fn views(flow: &str) -> Result<Vec<String>> {
+    sql::select(VIEWS, &[arg(flow)], |r| sql::required::<String>(r, 2))
+}
+
 /// Lets the owner of a flow read through its views again, where a restore or somebody's REVOKE has taken that away.
-pub fn grant_again(flow: i32, owner: pg_sys::Oid) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+pub fn grant_again(flow: &str, owner: pg_sys::Oid) -> Result<()> {
     if sql::is_read_only() {
         return Ok(());
     }
+    let _as = ActingAs::extension_owner()?;
     let lacking = sql::select(
-        "select pg_catalog.format('%I.%I', n.nspname, c.relname)
-           from coco.flow f
-          cross join lateral (
-            select s.tracking_view from coco.source s where s.flow = f.flow
-             union all
-            select pg_catalog.unnest(array[t.ledger_view, t.outbox_view])
-              from coco.target t where t.flow = f.flow) as v (relation)
-           join pg_catalog.pg_class c on c.oid = v.relation
-           join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-          where f.id = $1 and not pg_catalog.has_table_privilege($2, c.oid, 'select')",
+        &format!(
+            "select v.name from ({VIEWS}) as v (oid, name)
+              where not pg_catalog.has_table_privilege($2, v.oid, 'select')"
+        ),
         &[arg(flow), arg(owner)],
         |r| sql::required::<String>(r, 1),
     )?;

@@ -23,7 +23,8 @@ pub struct Kind(pub [u8; 16]);
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
     pub kind: Kind,
-    /// It, and each type that it is made of, has a send and a receive function.
+    /// It, and each type that it is made of, has a send and a receive function. Those of tsquery are not used: what is
+    /// sent of an empty query is not received.
     pub is_sent: bool,
 }
 
@@ -55,7 +56,7 @@ with recursive reached(oid) as (
    ) as part
    where part.oid <> 0
 )
-select coalesce(bool_and(t.typsend <> 0 and t.typreceive <> 0), false),
+select coalesce(bool_and(t.typsend <> 0 and t.typreceive <> 0 and t.oid <> 'pg_catalog.tsquery'::regtype), false),
        coalesce(string_agg(
          concat_ws(E'\\x01', t.oid::regtype, t.typtype, t.typlen, t.typbyval, t.typalign,
            case when t.typbasetype <> 0 then format_type(t.typbasetype, t.typtypmod) end, t.typnotnull,
@@ -116,6 +117,9 @@ fn shipped(type_oid: pg_sys::Oid) -> Option<Known> {
 }
 
 fn is_sent(type_oid: pg_sys::Oid) -> bool {
+    if type_oid == pg_sys::TSQUERYOID {
+        return false;
+    }
     // SAFETY: a row of pg_type, released when it was read.
     unsafe {
         let row = pg_sys::SearchSysCache1(

@@ -27,6 +27,8 @@ pub struct Live {
     pub wait: Duration,
     /// How often in a row it has failed.
     pub attempts: i32,
+    /// The transaction that changed it last.
+    changed_by: String,
 }
 
 /// The extension, if it is there.
@@ -59,7 +61,8 @@ pub fn flows() -> Result<Vec<Live>> {
     let _as = ActingAs::extension_owner()?;
     sql::select(
         "select f.flow, f.id, coalesce(t.attempts, 0),
-                greatest(0, coalesce(extract(epoch from t.next_retry - clock_timestamp()), 0))::float8
+                greatest(0, coalesce(extract(epoch from t.next_retry - clock_timestamp()), 0))::float8,
+                f.xmin::text
            from coco.flow f left join coco.trouble t on t.flow = f.id
           where f.live and not f.paused and coalesce(t.deaths, 0) < $1 order by f.id",
         &[arg(DEATHS)],
@@ -69,6 +72,7 @@ pub fn flows() -> Result<Vec<Live>> {
                 id: sql::required(r, 2)?,
                 attempts: sql::required(r, 3)?,
                 wait: Duration::try_from_secs_f64(sql::required(r, 4)?).unwrap_or_default(),
+                changed_by: sql::required(r, 5)?,
             })
         },
     )
@@ -133,17 +137,20 @@ pub fn mend(name: &str) -> Result<()> {
 /// Records why a flow's run failed as a whole, and when it is tried again. `false` where the flow is
 /// not there any more.
 pub fn troubled(flow: &Live, sqlstate: &str, why: &Error) -> Result<bool> {
-    // Whoever has canceled it to have the flow knows of it.
-    if sqlstate == CANCELED && !locks::flow_if_free(flow.id)? {
+    // coco.stop and coco.drop_flow cancel a turn to change the flow: that is no failure of it.
+    let canceled = sqlstate == CANCELED;
+    if canceled && !locks::flow_if_free(flow.id)? {
         return Ok(false);
     }
+    let unchanged = canceled.then_some(flow.changed_by.as_str());
     let attempts = flow.attempts.saturating_add(1);
     let delay = backoff::delay(attempts.max(1) as u32).min(LONGEST);
     let _as = ActingAs::extension_owner()?;
     let recorded = sql::execute(
         "with f as (
            -- one that is just being dropped is waited for
-           select id from coco.flow where id = $1 and live for key share
+           select id from coco.flow
+            where id = $1 and live and ($8::text is null or xmin::text = $8) for key share
          )
          insert into coco.trouble as t
                 (flow, attempts, next_retry, sqlstate, message, detail, hint)
@@ -162,6 +169,7 @@ pub fn troubled(flow: &Live, sqlstate: &str, why: &Error) -> Result<bool> {
             arg(why.message.as_str()),
             arg(why.detail.clone()),
             arg(why.hint.clone()),
+            arg(unchanged),
         ],
     )?;
     Ok(recorded > 0)

@@ -71,7 +71,7 @@ pub fn load(name: &str) -> Result<Flow> {
     }
     usage::refresh(&mut flow)?;
     flow.memoised = functions::called(&views)?;
-    internal::grant_again(flow.id, flow.owner)?;
+    internal::grant_again(&flow.name, flow.owner)?;
     if !flow.memoised.is_empty() {
         planning::install();
     }

@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use crate::catalog::derived::owner_name;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::generation;
+use crate::catalog::internal;
 use crate::catalog::lineage;
 use crate::catalog::locks;
 use crate::catalog::registry;
@@ -97,16 +98,7 @@ fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
     let owner = owner_name(new)?;
     let acting = ActingAs::extension_owner()?;
     let names = |query: &str| sql::select(query, &[arg(flow)], |r| sql::required::<String>(r, 1));
-    let views = names(
-        "select c.oid::regclass::text
-           from (select unnest(array[query_view, ledger_view, outbox_view]) as view
-                   from coco.target where flow = $1
-                  union all
-                 select unnest(array[expressions, affects_view, tracking_view]) from coco.source where flow = $1
-                  union all
-                 select memo_view from coco.flow where flow = $1) as v
-           join pg_class c on c.oid = v.view",
-    )?;
+    let views = internal::views(flow)?;
     // A role that was dropped has no rights left.
     let old = sql::one::<String>(
         "select pg_catalog.quote_ident(rolname) from pg_catalog.pg_roles where oid = $1",

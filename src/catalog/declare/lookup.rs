@@ -172,7 +172,7 @@ fn check_affects(
     let name = shadow.named.name.clone();
     let key = shadow.key.clone();
     let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-    let bound = bound::bind("affects", &text, &[shadow.named.clone()], None)
+    let bound = bound::bind("affects", &text, std::slice::from_ref(&shadow.named), None)
         .map_err(|e| renamed(e, "affects"))?;
     let analysis =
         analysis::analyse("affects", &bound, &[shadow]).map_err(|e| renamed(e, "affects"))?;

@@ -12,6 +12,7 @@ use crate::catalog::capture::triggers;
 use crate::catalog::derived;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::generation;
+use crate::catalog::internal;
 use crate::catalog::locks;
 use crate::catalog::registry;
 use crate::catalog::role::{self, ActingAs, Settings};
@@ -67,17 +68,7 @@ pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
     locks::flow_ending_turn(id)?;
     let acting = ActingAs::extension_owner()?;
     let names = |query: &str| sql::select(query, &[arg(name)], |r| sql::required::<String>(r, 1));
-    let views = names(
-        "select c.oid::regclass::text
-           from (select unnest(array[query_view, ledger_view, outbox_view]) as view
-                   from coco.target where flow = $1
-                  union all
-                 select unnest(array[expressions, affects_view, tracking_view])
-                   from coco.source where flow = $1
-                  union all
-                 select memo_view from coco.flow where flow = $1) as v
-           join pg_class c on c.oid = v.view",
-    )?;
+    let views = internal::views(name)?;
     let tracking = names(
         "select c.oid::regclass::text from coco.source s join pg_class c on c.oid = s.tracking
           where s.flow = $1",

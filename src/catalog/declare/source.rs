@@ -171,7 +171,7 @@ fn bind_expressions(
     let columns: Vec<String> =
         expressions.iter().map(|(name, text)| format!("(\n{text}\n) as {name}")).collect();
     let text = format!("select {} from {}", columns.join(", "), ident(&shadow.named.name));
-    let bound = bound::bind(argument, &text, &[shadow.named.clone()], None)?;
+    let bound = bound::bind(argument, &text, std::slice::from_ref(&shadow.named), None)?;
     let found = analysis::analyse(argument, &bound, &[shadow])?;
     if bound.places.len() != 1 {
         return Err(Error::new(

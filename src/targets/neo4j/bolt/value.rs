@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(written(Value::Null), [0xC0]);
         assert_eq!(written(true), [0xC3]);
         assert_eq!(
-            written(6.283185307179586),
+            written(std::f64::consts::TAU),
             [0xC1, 0x40, 0x19, 0x21, 0xFB, 0x54, 0x44, 0x2D, 0x18]
         );
         assert_eq!(written(1), [0x01]);
