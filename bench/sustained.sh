@@ -43,7 +43,7 @@ begin
     truncate new;
     insert into new
       select distinct k1 from (
-        $(for n in $(sql "select right(relname, 1) from pg_class where relname ~ '^log_${log}_[0-9]$' and relnamespace = 'coco'::regnamespace"); do
+        $(for n in $(sql "select right(relname, 1) from pg_class where relname ~ '^log_${log}_[0-9]$' and relnamespace = 'coco_internal'::regnamespace"); do
             echo "${union:-} select k1 from coco_internal.log_${log}_$n where xid >= pg_snapshot_xmax(since)
                   or xid = any (array(select pg_snapshot_xip(since)))"
             union="union all"
@@ -73,7 +73,7 @@ worker_pid() { sql "select pid from coco.workers limit 1"; }
 # Rows the writers have noted: an update one, a replacement one for each row deleted and inserted.
 written() { sql "select n_tup_ins + n_tup_upd + n_tup_del from pg_stat_user_tables where relname = 'src'"; }
 
-SIZES="select (select sum(pg_relation_size(oid))::bigint / 1024 from pg_class where relnamespace = 'coco'::regnamespace and relname ~ '^log_.*[0-9]$'),
+SIZES="select (select sum(pg_relation_size(oid))::bigint / 1024 from pg_class where relnamespace = 'coco_internal'::regnamespace and relname ~ '^log_.*[0-9]$'),
   pg_relation_size('coco.cursor') / 1024, pg_indexes_size('coco.cursor') / 1024,
   (select sum(pg_total_relation_size(oid))::bigint / 1024 from pg_class where relnamespace = 'coco'::regnamespace and relkind = 'r'
       and relname !~ '^(log|tracking)_' and relname <> 'cursor'),

@@ -338,7 +338,9 @@ fn a_flow_is_dropped_while_an_update_is_between_two_parts() {
     until("who drops has the flow", || !waits("object", &mut db.client));
     in_the_way.batch_execute("commit").expect("a commit");
     dropping.join().expect("a session").expect("it is dropped");
-    assert_eq!(waiting.join().expect("a session").as_deref(), Some("42704"));
+    // Its turn is canceled, or finds no flow any more.
+    let ended = waiting.join().expect("a session");
+    assert!(matches!(ended.as_deref(), Some("57014" | "42704")), "{ended:?}");
     assert_eq!(text(&mut other.client, "select to_regclass('there')::text"), "");
 }
 
