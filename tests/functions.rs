@@ -141,10 +141,14 @@ fn a_service_is_posted_to() {
     let error = asking.fails(&format!("select coco.http_post('{base}/a/c', '1')"));
     assert!(error.starts_with("42501 http://127.0.0.1"), "{error}");
     let host = base.replace("127.0.0.1", "localhost");
-    for url in [&format!("{base}/ab"), &format!("{base}/a/../c"), &base, &format!("{host}/a")] {
+    for url in [&format!("{base}/ab"), &base, &format!("{host}/a")] {
         let error = asking.fails(&format!("select coco.http_post('{url}', '1')"));
         assert!(error.starts_with("42501 the URL lies under that of no server"), "{url}: {error}");
         assert!(error.contains("CREATE SERVER") && !error.contains(url), "{error}");
+    }
+    for path in ["/a/../c", "/a/..;/c", "/a/%2e%2e/c", "/a/%252e%252e/c"] {
+        let error = asking.fails(&format!("select coco.http_post('{base}{path}', '1')"));
+        assert!(error.starts_with("22023 the URL must have no"), "{path}: {error}");
     }
     let error = asking.fails("select coco.http_post('file:///etc/passwd', '1')");
     assert!(error.starts_with("22023 the URL must start with http"), "{error}");

@@ -173,14 +173,14 @@ fn a_live_flows_turns_are_taken_together() {
     assert!(entries <= 1 + minutes, "{entries} entries in {minutes} minutes");
 
     // Why it fails as a whole is noted once, whatever the attempts.
-    db.run("select coco.start('f'); alter table d rename v to w");
+    db.run("select coco.start('f'); alter table d rename id to other");
     db.until("select coalesce(max(attempts), 0) >= 2 from coco.trouble");
     db.until("select count(*) = 1 from coco.history('f') where error is not null");
-    db.run("alter table d rename w to v; select coco.stop('f'); select coco.start('f')");
+    db.run("alter table d rename other to id; select coco.stop('f'); select coco.start('f')");
     db.settle("f");
     let errors = db.rows("select error from coco.history('f') where error is not null");
     assert_eq!(errors.len(), 1, "{errors:?}");
-    assert!(errors[0].contains("column \"v\" of source \"d\""), "{errors:?}");
+    assert!(errors[0].contains("key column \"id\" of source \"d\""), "{errors:?}");
 }
 
 /// Of an update that a worker makes for a session an entry is left, also where that fails.

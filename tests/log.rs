@@ -50,9 +50,11 @@ fn a_line_for_each_run_where_that_is_wanted() {
     until("the worker's run is logged", || {
         runs(&server).iter().any(|l| l.contains(r#"by="worker""#))
     });
-    db.run("select coco.start('f'); alter table d rename v to w");
+    db.run("select coco.start('f'); alter table d drop v cascade");
     until("the flow's failure is logged", || {
-        server.log().contains("WARNING:  coco: flow \"f\" failed: column \"v\" of source \"d\"")
+        server.log().contains(
+            "WARNING:  coco: flow \"f\" failed: something that the query of target public.t of flow \"f\" reads was dropped",
+        )
     });
     assert!(server.log().contains("HINT:  Give the target a query that fits with coco.set_query"));
 }
