@@ -23,7 +23,7 @@ comment on column coco.sources.ordinal is 'The expression as it was given; NULL:
 comment on column coco.sources.fingerprint is 'The expression as it was given; NULL: none.';
 comment on column coco.sources.capture is 'How changes are found: trigger, always or scan.';
 comment on column coco.sources.refresh_interval is 'As it was given; NULL stands for a minute. It counts for sources that are not captured.';
-comment on column coco.sources.tracking_table is 'The table with a row for each item, and what was last committed of it. It is coco''s own: read the view.';
+comment on column coco.sources.tracking_table is 'The table with a row for each item, and what was last committed of it. Only the extension''s owner can read it; the flow''s owner reads the view.';
 comment on column coco.sources.tracking_view is 'The view of that table. coco.tracking and coco.errors show the same in words.';
 
 comment on view coco.lookups is 'The lookups of your flows.';
@@ -36,7 +36,7 @@ comment on column coco.lookups.affects is 'The query from changed keys of the lo
 comment on column coco.lookups.used_columns is 'The columns whose changes count; empty: all.';
 comment on column coco.lookups.capture is 'As in coco.sources.';
 comment on column coco.lookups.refresh_interval is 'As in coco.sources.';
-comment on column coco.lookups.tracking_table is 'The table with a row for each key, and the content that was last seen. It is coco''s own: read the view.';
+comment on column coco.lookups.tracking_table is 'The table with a row for each key, and the content that was last seen. Only the extension''s owner can read it; the flow''s owner reads the view.';
 comment on column coco.lookups.tracking_view is 'The view of that table.';
 
 comment on view coco.targets is 'The targets of your flows.';
@@ -49,8 +49,8 @@ comment on column coco.targets.made_by_coco is 'Made, and so altered and dropped
 comment on column coco.targets.query_view is 'The view that keeps the query as it was bound when it was declared; its rows are those of the query over everything.';
 comment on column coco.targets.server is 'The foreign server; NULL in this database, as are the columns after it.';
 comment on column coco.targets.options is 'The connector''s options, as they were given.';
-comment on column coco.targets.ledger is 'The table of the keys that the target is to have, with fingerprints of their rows. It is coco''s own: read the view.';
-comment on column coco.targets.outbox is 'The table of what is to be sent. It is coco''s own: read the view.';
+comment on column coco.targets.ledger is 'The table of the keys that the target is to have, with fingerprints of their rows. Only the extension''s owner can read it; the flow''s owner reads the view.';
+comment on column coco.targets.outbox is 'The table of what is to be sent. Only the extension''s owner can read it; the flow''s owner reads the view.';
 comment on column coco.targets.ledger_view is 'The view of the ledger.';
 comment on column coco.targets.outbox_view is 'The view of the outbox.';
 

@@ -186,10 +186,11 @@ fn refuse_writes(argument: &str, tree: *mut pg_sys::Query) -> Result<()> {
         _ => return Ok(()),
     };
     Err(Error::new(pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
-        .hint("A flow's query only reads."))
+        .hint("Leave that out: a flow's query only reads."))
 }
 
 unsafe fn locks_rows(tree: *mut pg_sys::Query) -> bool {
+    #[pgrx::pg_guard]
     unsafe extern "C-unwind" fn look(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
         if node.is_null() {
             return false;
