@@ -49,4 +49,4 @@ say "tests against a server, on $PG_FEATURE"
 install_extension
 "$ROOT/scripts/pgspot.sh"
 url=$("$ROOT/scripts/cluster.sh" start "$work/pg" --fast)
-COCO_TEST_URL="$url" COCO_TEST_PG_BIN="$PG_BIN" cargo test --test '*' "${features[@]}" "$PG_FEATURE connectors"
+COCO_TEST_URL="$url" COCO_TEST_PG_BIN="$PG_BIN" cargo test --no-fail-fast --test '*' "${features[@]}" "$PG_FEATURE connectors"

@@ -91,12 +91,13 @@ pub fn record(
             "insert into {} ({columns}, failure)
              select {keys}, pg_catalog.jsonb_build_object(
                       'sqlstate', $1::text, 'message', $2::text, 'detail', $3::text, 'hint', $4::text,
-                      'attempts', $5::int, 'failed_at', pg_catalog.clock_timestamp(),
-                      'next_retry', pg_catalog.clock_timestamp()
+                      'attempts', $5::int, 'failed_at', clock.now,
+                      'next_retry', clock.now
                          operator(pg_catalog.+) pg_catalog.make_interval(secs => $6::float8),
                       'content_fingerprint', b.fingerprint, 'logic_id', $7::int,
                       'target', $8::int, 'claims', $9::text)
                from coco_batch as b
+              cross join (select pg_catalog.clock_timestamp() as now) as clock
              on conflict ({columns}) do update set failure = excluded.failure",
             source.tracking
         ),

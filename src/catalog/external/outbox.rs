@@ -98,8 +98,9 @@ pub fn settle(
             &format!(
                 "update {outbox} set refused = jsonb_build_object(
                     'sqlstate', $2::text, 'message', $3::text, 'attempts', $4::int,
-                    'failed_at', clock_timestamp(),
-                    'next_retry', clock_timestamp() + make_interval(secs => $5::float8))
+                    'failed_at', clock.now,
+                    'next_retry', clock.now + make_interval(secs => $5::float8))
+                   from (select clock_timestamp() as now) as clock
                   where position = $1"
             ),
             &[
