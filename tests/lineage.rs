@@ -300,6 +300,68 @@ fn keys_are_checked_and_names_that_are_several_targets() {
     );
 }
 
+/// What Postgres allows in a jsonb and a tree of serde_json does not hold: all digits of a number, more than 128
+/// levels. As keys they are values like others.
+#[test]
+fn a_key_may_be_any_json() {
+    let mut db = TestDb::new("lineage_any_json");
+    db.run(
+        "create table d (id numeric primary key, body text);
+         insert into d values (1e400, 'huge'), (12345678901234567890.123456789, 'a'), (12345678901234567890.123456788, 'b');
+         select coco.create_flow('f', 'd', 'select id, body from d', 't', '{id}')",
+    );
+    db.update("f", "normal");
+    for (id, body) in [
+        ("1e400", "huge"),
+        ("12345678901234567890.123456789", "a"),
+        ("12345678901234567890.123456788", "b"),
+    ] {
+        assert_eq!(
+            rows(
+                &mut db,
+                &format!(
+                    "select t.body from coco.outputs('f', '{{\"id\": {id}}}') o, coco.lineage(o.target, o.key) l, t
+                      where t.id = (o.key->>'id')::numeric and t.id = (l.source_key->>'id')::numeric"
+                )
+            ),
+            [body],
+            "{id}"
+        );
+    }
+    // Verified as well, which shows keys.
+    db.run("delete from t");
+    assert_eq!(
+        rows(&mut db, "select key->>'id' from coco.verify('f') order by (key->>'id')::numeric"),
+        [
+            "12345678901234567890.123456788".to_owned(),
+            "12345678901234567890.123456789".to_owned(),
+            format!("1{}", "0".repeat(400)),
+        ]
+    );
+    for call in ["coco.outputs('f', ", "coco.lineage('t', "] {
+        let deep = "repeat('[', 2000) || repeat(']', 2000)";
+        let key = format!("('{{\"id\": ' || {deep} || '}}')::jsonb");
+        let e = fails(&mut db, &format!("select * from {call}{key})"), "22P02");
+        assert!(e.contains("numeric"), "{e}");
+        let e = fails(&mut db, &format!("select * from {call}({deep})::jsonb)"), "22023");
+        assert!(e.contains("no JSON object"), "{e}");
+    }
+}
+
+/// Options are looked into: what cannot be is an error that says so.
+#[test]
+fn options_that_cannot_be_read_are_refused() {
+    let mut db = TestDb::new("lineage_options");
+    db.run("create table d (id int primary key)");
+    for options in ["'{\"batch_rows\": 1e400}'", "(repeat('[', 200) || repeat(']', 200))::jsonb"] {
+        let call = format!(
+            "select coco.create_flow('f', 'd', 'select id from d', 't', '{{id}}', server => 's', options => {options})"
+        );
+        let e = fails(&mut db, &call, "22023");
+        assert!(e.contains("argument \"options\" holds JSON that coco cannot read"), "{e}");
+    }
+}
+
 #[test]
 fn lineage_is_the_owners() {
     let mut db = TestDb::new("lineage_rights");

@@ -1,6 +1,5 @@
 //! Declaring flows in SQL. Signatures, defaults and comments: `sql/functions.sql`.
 
-use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -8,6 +7,7 @@ use super::external;
 use super::live::serve;
 use crate::catalog::declare::{self, Changes, Elsewhere, LookupOptions, SourceOptions};
 use crate::catalog::error::Error;
+use crate::catalog::json::Json;
 use crate::catalog::{registry, update};
 use crate::worker::session::{self, Order};
 
@@ -29,7 +29,7 @@ fn create_flow(
     refresh_interval: Option<Interval>,
     search_path: &str,
     server: Option<String>,
-    options: Option<JsonB>,
+    options: Option<Json>,
     item: Option<String>,
 ) -> Result<(), ErrorReport> {
     declare::create_flow(flow, search_path)?;
@@ -72,7 +72,7 @@ fn create_flow(
 /// Where a target is, if `server` names a foreign server.
 fn elsewhere(
     server: Option<String>,
-    options: Option<JsonB>,
+    options: Option<Json>,
 ) -> Result<Option<Elsewhere<'static>>, Error> {
     match (server, options) {
         (None, None) => Ok(None),
@@ -124,7 +124,7 @@ fn add_target(
     query: &str,
     key: Vec<String>,
     server: Option<String>,
-    options: Option<JsonB>,
+    options: Option<Json>,
     item: Option<&str>,
 ) -> Result<(), ErrorReport> {
     Ok(declare::add_target(flow, target, query, &key, item, elsewhere(server, options)?)?)

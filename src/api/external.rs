@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
 use crate::catalog::error::{Error, Result};
+use crate::catalog::json::Json;
 use crate::catalog::role;
 use crate::engine::delivery::{Encoding, Shape};
 use crate::engine::options::{On, Spec};
@@ -27,8 +28,8 @@ pub fn check(connector: &str, shape: &Shape) -> Result<Encoding> {
 }
 
 /// The options of a target, as an object.
-pub fn options(given: Option<pgrx::JsonB>) -> Result<Map<String, Value>> {
-    match given.map(|json| json.0) {
+pub fn options(given: Option<Json>) -> Result<Map<String, Value>> {
+    match given.map(|json| json.value("argument \"options\"")).transpose()? {
         None | Some(Value::Null) => Ok(Map::new()),
         Some(Value::Object(options)) => Ok(options),
         Some(_) => Err(Error::invalid("argument \"options\" is not a JSON object")

@@ -10,6 +10,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::catalog::error::{Error, Result};
+use crate::catalog::json::Json;
 use crate::catalog::memo::spending;
 use crate::catalog::{datum, role, sql, subtransaction};
 use crate::engine::provider::{Answer, Job, Refusal, Task};
@@ -40,11 +41,14 @@ fn generate(
     prompt: Option<String>,
     server: Option<&str>,
     model: Option<String>,
-    json_schema: Option<pgrx::JsonB>,
+    json_schema: Option<Json>,
 ) -> std::result::Result<Option<String>, ErrorReport> {
     let Some(prompt) = prompt else { return Ok(None) };
     let (server, model) = (given(server, "server")?, given(model, "model")?);
-    let task = Task::Generate { model, schema: json_schema.map(|json| json.0) };
+    let task = Task::Generate {
+        model,
+        schema: json_schema.map(|json| json.value("argument \"json_schema\"")).transpose()?,
+    };
     match ask(task, Some(server), prompt)? {
         Answer::Text(text) => Ok(Some(text)),
         Answer::Embedding(_) => Err(unasked().into()),

@@ -1,12 +1,13 @@
 //! Looking at flows in SQL.
 
+use pgrx::Uuid;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{JsonB, Uuid};
 
 use super::run::parse_mode;
 use crate::catalog::error::Error;
+use crate::catalog::json::Json;
 use crate::catalog::{inspect, preview, update, verify};
 
 #[pg_extern(sql = false)]
@@ -14,7 +15,7 @@ fn verify(
     flow: &str,
     repair: bool,
 ) -> Result<
-    TableIterator<'static, (name!(target, String), name!(difference, String), name!(key, JsonB))>,
+    TableIterator<'static, (name!(target, String), name!(difference, String), name!(key, Json))>,
     ErrorReport,
 > {
     let found = verify::verify(flow, repair, update::configured())?;
@@ -32,9 +33,9 @@ fn preview(
         (
             name!(target, Option<String>),
             name!(change, String),
-            name!(key, Option<JsonB>),
-            name!(old, Option<JsonB>),
-            name!(new, Option<JsonB>),
+            name!(key, Option<Json>),
+            name!(old, Option<Json>),
+            name!(new, Option<Json>),
         ),
     >,
     ErrorReport,
@@ -57,13 +58,13 @@ fn tracking_rows() -> Result<
         (
             name!(flow, String),
             name!(source, String),
-            name!(source_key, JsonB),
+            name!(source_key, Json),
             name!(source_ordinal, Option<i64>),
             name!(content_fingerprint, Option<Uuid>),
             name!(logic_fingerprint, Option<Uuid>),
             name!(process_ordinal, Option<i64>),
             name!(process_time, Option<TimestampWithTimeZone>),
-            name!(target_keys, Option<JsonB>),
+            name!(target_keys, Option<Json>),
         ),
     >,
     ErrorReport,
@@ -91,7 +92,7 @@ fn error_rows() -> Result<
         (
             name!(flow, String),
             name!(source, Option<String>),
-            name!(source_key, Option<JsonB>),
+            name!(source_key, Option<Json>),
             name!(sqlstate, String),
             name!(message, String),
             name!(detail, Option<String>),
@@ -100,7 +101,7 @@ fn error_rows() -> Result<
             name!(failed_at, Option<TimestampWithTimeZone>),
             name!(next_retry, Option<TimestampWithTimeZone>),
             name!(target, Option<String>),
-            name!(target_key, Option<JsonB>),
+            name!(target_key, Option<Json>),
         ),
     >,
     ErrorReport,

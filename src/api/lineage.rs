@@ -1,16 +1,17 @@
 //! Lineage in SQL: where rows come from, and what comes of items.
 
+use pgrx::Uuid;
 use pgrx::datum::{Range, TimestampWithTimeZone};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{JsonB, Uuid};
 
+use crate::catalog::json::Json;
 use crate::catalog::lineage as found;
 
 #[pg_extern(sql = false)]
 fn lineage(
     target: &str,
-    key: JsonB,
+    key: Json,
     of_flow: Option<&str>,
 ) -> Result<
     TableIterator<
@@ -19,19 +20,19 @@ fn lineage(
             name!(flow, String),
             name!(source, String),
             name!(source_relation, pg_sys::Oid),
-            name!(source_key, JsonB),
+            name!(source_key, Json),
             name!(state, String),
             name!(ordinal, Option<i64>),
             name!(content_fingerprint, Option<Uuid>),
             name!(logic_fingerprint, Option<Uuid>),
             name!(query, Option<String>),
-            name!(functions, Option<JsonB>),
+            name!(functions, Option<Json>),
             name!(label, Option<String>),
             name!(process_ordinal, Option<i64>),
             name!(process_time, Option<TimestampWithTimeZone>),
-            name!(memo, JsonB),
+            name!(memo, Json),
             name!(byte_range, Option<Range<i64>>),
-            name!(failure, Option<JsonB>),
+            name!(failure, Option<Json>),
         ),
     >,
     ErrorReport,
@@ -63,12 +64,12 @@ fn lineage(
 #[pg_extern(sql = false)]
 fn outputs(
     flow: &str,
-    source_key: JsonB,
+    source_key: Json,
     of_source: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
-        (name!(source, String), name!(target, String), name!(key, JsonB), name!(listed, bool)),
+        (name!(source, String), name!(target, String), name!(key, Json), name!(listed, bool)),
     >,
     ErrorReport,
 > {

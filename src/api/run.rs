@@ -7,6 +7,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::catalog::error::Error;
+use crate::catalog::json::Json;
 use crate::catalog::live;
 use crate::catalog::ready;
 use crate::catalog::update::{self, SourceCounts};
@@ -32,7 +33,7 @@ fn update(
             name!(deleted, i64),
             name!(failed, i64),
             name!(elapsed, Interval),
-            name!(memo, Option<pgrx::JsonB>),
+            name!(memo, Option<Json>),
         ),
     >,
     ErrorReport,
@@ -56,7 +57,7 @@ fn retry(
             name!(deleted, i64),
             name!(failed, i64),
             name!(elapsed, Interval),
-            name!(memo, Option<pgrx::JsonB>),
+            name!(memo, Option<Json>),
         ),
     >,
     ErrorReport,
@@ -65,7 +66,7 @@ fn retry(
 }
 
 /// What is returned of one source.
-type Row = (String, i64, i64, i64, i64, i64, i64, i64, Interval, Option<pgrx::JsonB>);
+type Row = (String, i64, i64, i64, i64, i64, i64, i64, Interval, Option<Json>);
 
 fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
     let limits = update::configured();
@@ -105,7 +106,7 @@ fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
 }
 
 /// What calls of memoised functions came to, as an object; None where there are none.
-fn memo(stats: BTreeMap<String, Stats>) -> Option<pgrx::JsonB> {
+fn memo(stats: BTreeMap<String, Stats>) -> Option<Json> {
     let of = |s: &Stats| {
         serde_json::json!({
             "calls": s.calls, "hits": (s.calls - s.misses).max(0), "misses": s.misses,
@@ -115,7 +116,7 @@ fn memo(stats: BTreeMap<String, Stats>) -> Option<pgrx::JsonB> {
         })
     };
     let all: serde_json::Map<_, _> = stats.iter().map(|(name, s)| (name.clone(), of(s))).collect();
-    (!all.is_empty()).then(|| pgrx::JsonB(all.into()))
+    (!all.is_empty()).then(|| Json::from(serde_json::Value::Object(all)))
 }
 
 pub fn parse_mode(mode: &str) -> Result<Mode, Error> {

@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 
-use pgrx::JsonB;
 use pgrx::datum::TimestampWithTimeZone;
 
 use super::error::Result;
 use super::external::{delivery, outbox};
 use super::internal;
+use super::json::Json;
 use super::memo;
 use super::model::{Flow, Source, Target};
 use super::registry;
@@ -69,13 +69,13 @@ fn key_object(source: &Source) -> String {
 pub struct Tracked {
     pub flow: String,
     pub source: String,
-    pub source_key: JsonB,
+    pub source_key: Json,
     pub source_ordinal: Option<i64>,
     pub content_fingerprint: Option<pgrx::Uuid>,
     pub logic_fingerprint: Option<pgrx::Uuid>,
     pub process_ordinal: Option<i64>,
     pub process_time: Option<TimestampWithTimeZone>,
-    pub target_keys: Option<JsonB>,
+    pub target_keys: Option<Json>,
 }
 
 /// Every tracking row of the caller's flows.
@@ -124,7 +124,7 @@ pub struct Failed {
     pub flow: String,
     /// `None` of a row that a target outside this database has refused.
     pub source: Option<String>,
-    pub source_key: Option<JsonB>,
+    pub source_key: Option<Json>,
     pub sqlstate: String,
     pub message: String,
     pub detail: Option<String>,
@@ -133,7 +133,7 @@ pub struct Failed {
     pub failed_at: Option<TimestampWithTimeZone>,
     pub next_retry: Option<TimestampWithTimeZone>,
     pub target: Option<String>,
-    pub target_key: Option<JsonB>,
+    pub target_key: Option<Json>,
 }
 
 /// What of the caller's targets outside this database is to be sent, and what hinders it.

@@ -27,6 +27,7 @@ pub mod history;
 pub mod indexes;
 pub mod inspect;
 mod internal;
+pub mod json;
 pub mod kind;
 pub mod lineage;
 pub mod live;

@@ -1,12 +1,11 @@
 //! What an update would change, without changing anything.
 
-use pgrx::JsonB;
-
 use super::apply::{self, Names};
 use super::batch::{Action, Batch, Item};
 use super::compose::{self, Items};
 use super::detect::{self, Scan};
 use super::error::{Error, Result};
+use super::json::Json;
 use super::logic;
 use super::memo;
 use super::model::{Flow, Source, Target, all_equal};
@@ -25,9 +24,9 @@ pub struct Change {
     pub target: Option<String>,
     /// `insert`, `update`, `delete`, or `fail` for an item that could not be evaluated.
     pub change: String,
-    pub key: Option<JsonB>,
-    pub old: Option<JsonB>,
-    pub new: Option<JsonB>,
+    pub key: Option<Json>,
+    pub old: Option<Json>,
+    pub new: Option<Json>,
 }
 
 /// The changes an update in this mode would make, at most `limit` of them.
@@ -118,7 +117,7 @@ fn preview_batch(
         change: "fail".to_owned(),
         key: None,
         old: None,
-        new: Some(JsonB(serde_json::json!({
+        new: Some(Json::from(serde_json::json!({
             "sqlstate": raised.sqlstate, "message": raised.message, "detail": raised.detail
         }))),
     }));

@@ -1,12 +1,11 @@
 //! Reading and writing declared flows.
 
-use pgrx::JsonB;
-
 use super::bound;
 use super::capture;
 use super::columns;
 use super::error::{Error, Result};
 use super::internal;
+use super::json::Json;
 use super::locks;
 use super::memo::functions;
 use super::model::{self, BoundView, Column, Expressions, External, Flow, Lookup, Source, Target};
@@ -96,7 +95,7 @@ pub fn load_to_change(name: &str) -> Result<Flow> {
                 name: name.to_owned(),
                 id: sql::required(r, 1)?,
                 owner: sql::required(r, 2)?,
-                settings: Settings::from_json(&sql::required(r, 3)?),
+                settings: Settings::from_json(&sql::required(r, 3)?)?,
                 live: sql::required(r, 5)?,
                 paused: sql::required(r, 7)?,
                 batch_size: r.get(8)?,
@@ -366,8 +365,8 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                 (Some(server), Some(name)) => Some(External {
                     name,
                     server,
-                    options: match r.get::<JsonB>(15)? {
-                        Some(JsonB(serde_json::Value::Object(options))) => options,
+                    options: match r.get::<Json>(15)?.map(|o| o.value("coco.target")).transpose()? {
+                        Some(serde_json::Value::Object(options)) => options,
                         _ => Default::default(),
                     },
                     columns: r.get::<Vec<String>>(16)?.unwrap_or_default(),
@@ -483,7 +482,7 @@ pub fn record_logic(
         // Where one is there that this transaction cannot see yet, it says so: 40001.
         "insert into coco.logic (flow, fingerprint, parts, described) values ($1, $2, $3, $4)
          on conflict (flow, fingerprint) do nothing returning id",
-        &[arg(flow), arg(fingerprint), arg(JsonB(parts)), arg(JsonB(described))],
+        &[arg(flow), arg(fingerprint), arg(Json::from(parts)), arg(Json::from(described))],
         |r| sql::required(r, 1),
     )?
     .pop()

@@ -3,10 +3,11 @@
 use std::cell::Cell;
 use std::ffi::CString;
 
-use pgrx::{JsonB, pg_sys};
+use pgrx::pg_sys;
 
 use super::error::{Error, Result};
 use super::generation;
+use super::json::Json;
 use super::sql;
 
 /// Settings that reach into what a query returns, kept as they were when the flow was declared: a
@@ -49,15 +50,16 @@ impl Settings {
         Settings(vec![("search_path".to_owned(), "pg_catalog, pg_temp".to_owned())])
     }
 
-    pub fn to_json(&self) -> JsonB {
+    pub fn to_json(&self) -> Json {
         let pairs = self.0.iter().map(|(n, v)| (n.clone(), serde_json::Value::from(v.clone())));
-        JsonB(serde_json::Value::Object(pairs.collect()))
+        Json::from(serde_json::Value::Object(pairs.collect()))
     }
 
-    pub fn from_json(json: &JsonB) -> Settings {
-        let pairs = json.0.as_object().into_iter().flatten();
+    pub fn from_json(json: &Json) -> Result<Settings> {
+        let json = json.value("coco.flow")?;
+        let pairs = json.as_object().into_iter().flatten();
         let text = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_owned();
-        Settings(pairs.map(|(n, v)| (n.clone(), text(v))).collect())
+        Ok(Settings(pairs.map(|(n, v)| (n.clone(), text(v))).collect()))
     }
 }
 

@@ -1,11 +1,10 @@
 //! Comparing a target with its query, and mending what differs.
 
-use pgrx::JsonB;
-
 use super::apply::{self, Names};
 use super::compose::{self, Items};
 use super::error::{Error, Result};
 use super::external::{ledger, tables};
+use super::json::Json;
 use super::memo;
 use super::model::{Flow, Source, Target, all_equal, numbered};
 use super::registry;
@@ -19,7 +18,7 @@ pub struct Difference {
     pub target: String,
     /// `missing`, `extra` or `different`.
     pub difference: String,
-    pub key: JsonB,
+    pub key: Json,
 }
 
 /// Compares every target of a flow with its query over everything, row by row and byte by byte.

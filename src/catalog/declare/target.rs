@@ -1,6 +1,5 @@
 //! Declaring a target, changing its query, and making it again where it was lost.
 
-use pgrx::JsonB;
 use pgrx::prelude::*;
 
 use crate::catalog::bound::Bound;
@@ -8,6 +7,7 @@ use crate::catalog::derived;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::external::{server, tables};
 use crate::catalog::generation;
+use crate::catalog::json::Json;
 use crate::catalog::model::{BoundView, External, Flow, Target};
 use crate::catalog::ownership;
 use crate::catalog::registry;
@@ -235,7 +235,7 @@ fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
             arg(new.id),
             arg(external.map(|e| e.server.as_str())),
             arg(external.map(|e| e.name.as_str())),
-            arg(external.map(|e| JsonB(e.options.clone().into()))),
+            arg(external.map(|e| Json::from(serde_json::Value::Object(e.options.clone())))),
             arg(external.map(|e| e.outbox.as_str())),
             arg(external.map(|e| e.columns.clone())),
             arg(external.map(|_| new.relation_name())),

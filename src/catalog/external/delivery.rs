@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use pgrx::JsonB;
 use pgrx::datum::TimestampWithTimeZone;
 
 use crate::catalog::error::Result;
 use crate::catalog::generation;
+use crate::catalog::json::Json;
 use crate::catalog::model::Flow;
 use crate::catalog::role::ActingAs;
 
@@ -260,7 +260,7 @@ pub fn leave(run: i64, outcome: &Outcome) -> Result<()> {
          values ($1, $2, $3, $4, $5, $6)",
         &[
             arg(run),
-            arg(outcome.counts.clone().map(JsonB)),
+            arg(outcome.counts.clone().map(Json::from)),
             arg(outcome.sqlstate.clone()),
             arg(outcome.message.clone()),
             arg(outcome.detail.clone()),

@@ -10,6 +10,7 @@ use super::batch::{Batch, Reading, Size, select};
 use super::tables::outbox_key;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::internal;
+use crate::catalog::json::Json;
 use crate::catalog::locks;
 use crate::catalog::model::{External, Flow, Target, all_equal, stored};
 use crate::catalog::role::ActingAs;
@@ -260,7 +261,7 @@ pub fn last(external: &External) -> Result<i64> {
 
 /// A row that a target has refused.
 pub struct Failed {
-    pub key: pgrx::JsonB,
+    pub key: Json,
     pub sqlstate: String,
     pub message: String,
     pub attempts: i32,

@@ -1,9 +1,9 @@
 //! What a logic was made of, in words: noted with it when it is recorded.
 
-use pgrx::JsonB;
 use serde_json::{Map, Value, json};
 
 use crate::catalog::error::Result;
+use crate::catalog::json::Json;
 use crate::catalog::model::Flow;
 use crate::catalog::role::ActingAs;
 use crate::catalog::sql::{self, arg};
@@ -41,7 +41,7 @@ fn name((part, _): (&String, &Value)) -> Option<String> {
 pub struct Described {
     pub fingerprint: pgrx::Uuid,
     pub queries: Map<String, Value>,
-    pub functions: JsonB,
+    pub functions: Json,
 }
 
 /// The logic of this id.
@@ -51,12 +51,13 @@ pub fn logic(id: i32) -> Result<Option<Described>> {
         "select fingerprint, parts, described from coco.logic where id = $1",
         &[arg(id)],
         |r| {
-            let (parts, described): (JsonB, JsonB) = (sql::required(r, 2)?, sql::required(r, 3)?);
-            let queries = described.0["queries"].as_object().cloned().unwrap_or_default();
+            let parts = sql::required::<Json>(r, 2)?.value("coco.logic")?;
+            let described = sql::required::<Json>(r, 3)?.value("coco.logic")?;
+            let queries = described["queries"].as_object().cloned().unwrap_or_default();
             Ok(Described {
                 fingerprint: sql::required(r, 1)?,
                 queries,
-                functions: JsonB(functions(&parts.0, &described.0)),
+                functions: Json::from(functions(&parts, &described)),
             })
         },
     )?;

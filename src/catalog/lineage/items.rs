@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use pgrx::datum::TimestampWithTimeZone;
-use pgrx::{JsonB, PgSqlErrorCode, pg_sys};
+use pgrx::{PgSqlErrorCode, pg_sys};
 use serde_json::{Value, json};
 
 use super::described::{self, Described};
@@ -11,6 +11,7 @@ use super::{by_indexes, check_key, is_indexed, object, of_typed, typed};
 use crate::catalog::apply::key_text;
 use crate::catalog::compose::tracking_keys;
 use crate::catalog::error::{Error, Result};
+use crate::catalog::json::Json;
 use crate::catalog::model::{Flow, Source, Target, all_equal};
 use crate::catalog::ready;
 use crate::catalog::role::{self, ActingAs};
@@ -22,7 +23,7 @@ pub struct Item {
     pub flow: String,
     pub source: String,
     pub relation: pg_sys::Oid,
-    pub source_key: JsonB,
+    pub source_key: Json,
     pub state: &'static str,
     pub ordinal: Option<i64>,
     pub content: Option<pgrx::Uuid>,
@@ -31,21 +32,22 @@ pub struct Item {
     pub label: Option<String>,
     pub process_ordinal: Option<i64>,
     pub process_time: Option<TimestampWithTimeZone>,
-    pub memo: JsonB,
+    pub memo: Json,
     /// Of the source's text, in bytes: from the first to before the second.
     pub bytes: Option<(i64, i64)>,
-    pub failure: Option<JsonB>,
+    pub failure: Option<Json>,
 }
 
 /// What is found of an item in its tracking row.
 struct Tracked {
-    source_key: JsonB,
+    source_key: Json,
     ordinal: Option<i64>,
     content: Option<pgrx::Uuid>,
+    /// Of one that was never evaluated to the end: what it failed with.
     logic: Option<i32>,
     process_ordinal: Option<i64>,
     process_time: Option<TimestampWithTimeZone>,
-    failure: Option<JsonB>,
+    failure: Option<Json>,
     memo_refs: Vec<i64>,
     claims: bool,
 }
@@ -59,7 +61,7 @@ struct Row {
 }
 
 /// The items that the row of this key comes from, and those that claim the key.
-pub fn lineage(target: &str, key: JsonB, flow: Option<&str>) -> Result<Vec<Item>> {
+pub fn lineage(target: &str, key: Json, flow: Option<&str>) -> Result<Vec<Item>> {
     let (flow, id) = find(target, flow)?;
     let ready = ready::ready(&flow)?;
     let flow = &ready.flow;
@@ -71,14 +73,13 @@ pub fn lineage(target: &str, key: JsonB, flow: Option<&str>) -> Result<Vec<Item>
         _ => return Err(verify::dropped(flow, target)),
     };
     check_key("key", &key, &format!("target {}", target.shown()), &target.key)?;
-    let asked = key.0;
-    let row = read_row(flow, target, view, &asked)?;
+    let row = read_row(flow, target, view, &key)?;
     let mut items = Vec::new();
     for source in &flow.sources {
         if target.covered.is_none() && !is_indexed(source)? {
             unindexed(&flow.name);
         }
-        for tracked in tracked(flow, target, source, view, &asked, &row)? {
+        for tracked in tracked(flow, target, source, view, &key, &row)? {
             // Of a covered key the item is known whether or not it has produced the row.
             if row.present || tracked.failure.is_some() || target.covered.is_none() {
                 items.push(item(flow, target, source, tracked, &row)?);
@@ -138,7 +139,7 @@ fn find(target: &str, flow: Option<&str>) -> Result<(String, i32)> {
 }
 
 /// The row of a key, or of an external target what the ledger has of it.
-fn read_row(flow: &Flow, target: &Target, view: pg_sys::Oid, key: &Value) -> Result<Row> {
+fn read_row(flow: &Flow, target: &Target, view: pg_sys::Oid, key: &Json) -> Result<Row> {
     let given: Vec<String> = target.key.iter().map(of_typed).collect();
     let there: Vec<String> = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
     let text = |names: &[String]| format!("{}::pg_catalog.text", key_text(names));
@@ -166,7 +167,7 @@ fn read_row(flow: &Flow, target: &Target, view: pg_sys::Oid, key: &Value) -> Res
     );
     let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     by_indexes(&acting)?;
-    let found = sql::select(&sql, &[arg(JsonB(key.clone()))], |r| {
+    let found = sql::select(&sql, &[arg(key.clone())], |r| {
         let there: Option<String> = r.get(2)?;
         Ok(Row {
             present: there.is_some(),
@@ -183,13 +184,17 @@ fn tracked(
     target: &Target,
     source: &Source,
     view: pg_sys::Oid,
-    key: &Value,
+    key: &Json,
     row: &Row,
 ) -> Result<Vec<Tracked>> {
     let own = tracking_keys(source, "t");
     let columns = format!(
-        "{key}, t.source_ordinal, t.content_fingerprint, t.logic_id, t.process_ordinal,
-         pg_catalog.to_timestamp(t.process_ordinal operator(pg_catalog./) 1000000.0), t.failure,
+        "{key}, t.source_ordinal, t.content_fingerprint,
+         coalesce(t.logic_id, (t.failure operator(pg_catalog.->>) 'logic_id')::pg_catalog.int4),
+         t.process_ordinal,
+         pg_catalog.to_timestamp(t.process_ordinal operator(pg_catalog./) 1000000.0),
+         t.failure operator(pg_catalog.-)
+           '{{content_fingerprint,logic_id,target,claims}}'::pg_catalog._text,
          t.memo_refs",
         key = object(&source.key, &own)
     );
@@ -221,7 +226,7 @@ fn tracked(
             typed = typed(view)?,
             on = all_equal(&source.key, &own, &given),
         );
-        read(&sql, &[arg(JsonB(key.clone()))], false)?;
+        read(&sql, &[arg(key.clone())], false)?;
         return Ok(found);
     }
     let listed = json!({ id.as_str(): { row.key.as_str(): null } });
@@ -229,7 +234,7 @@ fn tracked(
         "select {columns} from {tracking} as t
           where t.target_keys is not null and t.target_keys operator(pg_catalog.@>) $1"
     );
-    read(&sql, &[arg(JsonB(listed))], false)?;
+    read(&sql, &[arg(Json::from(listed))], false)?;
     let sql = format!(
         "select {columns} from {tracking} as t
           where t.failure is not null
@@ -247,10 +252,7 @@ fn item(
     tracked: Tracked,
     row: &Row,
 ) -> Result<Item> {
-    let failed = |name: &str| tracked.failure.as_ref().map(|f| f.0[name].clone());
-    // Of one that was never evaluated to the end: what it failed with.
-    let logic = tracked.logic.or_else(|| failed("logic_id")?.as_i64().map(|id| id as i32));
-    let logic = match logic {
+    let logic = match tracked.logic {
         Some(id) => described::logic(id)?,
         None => None,
     };
@@ -276,20 +278,9 @@ fn item(
         },
         process_ordinal: tracked.process_ordinal,
         process_time: tracked.process_time,
-        memo: JsonB(memo(flow, tracked.memo_refs)?),
+        memo: Json::from(memo(flow, tracked.memo_refs)?),
         bytes: row.bytes.filter(|_| !tracked.claims),
-        failure: tracked.failure.map(shown),
-    })
-}
-
-/// A failure without what coco keeps of it for itself.
-fn shown(failure: JsonB) -> JsonB {
-    let own = ["content_fingerprint", "logic_id", "target", "claims"];
-    JsonB(match failure.0 {
-        Value::Object(all) => {
-            all.into_iter().filter(|(name, _)| !own.contains(&name.as_str())).collect()
-        }
-        other => other,
+        failure: tracked.failure,
     })
 }
 

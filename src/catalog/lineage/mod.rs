@@ -12,14 +12,14 @@ pub use described::describe;
 pub use items::lineage;
 pub use outputs::outputs;
 
-use pgrx::{JsonB, PgSqlErrorCode, pg_sys};
-use serde_json::Value;
+use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::error::{Error, Result};
 use super::internal::SCHEMA;
 use super::model::{Column, Source};
 use super::role::ActingAs;
 use super::sql::{self, arg, literal};
+use crate::catalog::json::Json;
 
 /// Makes the indexes of a flow that is to have them, and lacks one.
 pub fn index_as_declared(flow: &str) -> Result<()> {
@@ -78,10 +78,10 @@ fn is_indexed(source: &Source) -> Result<bool> {
 }
 
 /// The columns of a key that somebody gives as an object: each of `columns`, and no other.
-fn check_key(argument: &str, given: &JsonB, whose: &str, columns: &[Column]) -> Result<()> {
+fn check_key(argument: &str, given: &Json, whose: &str, columns: &[Column]) -> Result<()> {
     let named: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
     let hint = format!("The key of {whose} is {}.", named.join(", "));
-    let Value::Object(given) = &given.0 else {
+    let Some(given) = given.members() else {
         let what = format!("argument \"{argument}\" is no JSON object");
         return Err(Error::invalid(what).hint(hint));
     };
@@ -92,7 +92,7 @@ fn check_key(argument: &str, given: &JsonB, whose: &str, columns: &[Column]) -> 
         )
         .hint(hint));
     }
-    match named.iter().find(|name| given.get(**name).is_none_or(Value::is_null)) {
+    match named.iter().find(|name| given.get(**name) != Some(&true)) {
         Some(missing) => Err(Error::invalid(format!(
             "argument \"{argument}\": there is no value for key column \"{missing}\" of {whose}"
         ))

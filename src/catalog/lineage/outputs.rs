@@ -1,11 +1,12 @@
 //! The target rows that come of a source item.
 
-use pgrx::{JsonB, PgSqlErrorCode};
+use pgrx::PgSqlErrorCode;
 
 use super::{by_indexes, check_key, object, of_typed, typed};
 use crate::catalog::apply::key_values;
 use crate::catalog::compose::tracking_keys;
 use crate::catalog::error::{Error, Result};
+use crate::catalog::json::Json;
 use crate::catalog::model::{Flow, Source, all_equal};
 use crate::catalog::ready;
 use crate::catalog::role::ActingAs;
@@ -15,12 +16,12 @@ use crate::catalog::sql::{self, arg, ident};
 pub struct Output {
     pub source: String,
     pub target: String,
-    pub key: JsonB,
+    pub key: Json,
     pub listed: bool,
 }
 
 /// The target rows of the item of this key; of all sources that have such a key, or of one.
-pub fn outputs(name: &str, key: JsonB, source: Option<&str>) -> Result<Vec<Output>> {
+pub fn outputs(name: &str, key: Json, source: Option<&str>) -> Result<Vec<Output>> {
     let ready = ready::ready(name)?;
     let flow = &ready.flow;
     let mut found = Vec::new();
@@ -31,7 +32,7 @@ pub fn outputs(name: &str, key: JsonB, source: Option<&str>) -> Result<Vec<Outpu
 }
 
 /// The sources of which this can be a key.
-fn sources<'a>(flow: &'a Flow, key: &JsonB, named: Option<&str>) -> Result<Vec<&'a Source>> {
+fn sources<'a>(flow: &'a Flow, key: &Json, named: Option<&str>) -> Result<Vec<&'a Source>> {
     let asked: Vec<&Source> =
         flow.sources.iter().filter(|s| named.is_none_or(|n| n == s.name)).collect();
     if asked.is_empty() {
@@ -57,7 +58,7 @@ fn sources<'a>(flow: &'a Flow, key: &JsonB, named: Option<&str>) -> Result<Vec<&
     }
 }
 
-fn of_source(flow: &Flow, source: &Source, key: &JsonB, found: &mut Vec<Output>) -> Result<()> {
+fn of_source(flow: &Flow, source: &Source, key: &Json, found: &mut Vec<Output>) -> Result<()> {
     let given: Vec<String> = source.key.iter().map(of_typed).collect();
     let item = format!(
         "{} join {} as t on {}",
@@ -95,7 +96,7 @@ fn of_source(flow: &Flow, source: &Source, key: &JsonB, found: &mut Vec<Output>)
             Some(external) => external.name.clone(),
             None => target.relation_name(),
         };
-        found.extend(sql::select(&sql, &[arg(JsonB(key.0.clone()))], |r| {
+        found.extend(sql::select(&sql, &[arg(key.clone())], |r| {
             Ok(Output {
                 source: source.name.clone(),
                 target: shown.clone(),

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
-use pgrx::{FromDatum, JsonB, pg_sys};
+use pgrx::{FromDatum, pg_sys};
 
 use super::functions::{Function, Kind};
 use super::recalling::{Arguments, Recalling};
@@ -15,6 +15,7 @@ use super::spending;
 use crate::catalog::codec::Codec;
 use crate::catalog::datum;
 use crate::catalog::error::{Error, Result};
+use crate::catalog::json::Json;
 use crate::catalog::subtransaction;
 use crate::engine::delivery::Trouble;
 use crate::engine::memo::{ComputedResult, Fault, FunctionId, Place, Stats};
@@ -126,7 +127,7 @@ fn request(
         text(n).ok_or_else(|| fault("22004", format!("argument \"{name}\" is NULL")))
     };
     // SAFETY: as above.
-    let json = |n: usize| unsafe { JsonB::from_datum(at(n)?, false) }.map(|json| json.0);
+    let json = |n: usize| unsafe { Json::from_datum(at(n)?, false) };
     match kind {
         Kind::Embed => {
             let dimensions = match at(3).map(|d| d.value() as i32) {
@@ -142,7 +143,9 @@ fn request(
         }
         Kind::Generate => {
             let (server, model) = (given(1, "server")?, given(2, "model")?);
-            let task = Task::Generate { model, schema: json(3) };
+            let schema = json(3).map(|schema| schema.value("argument \"json_schema\""));
+            let schema = schema.transpose().map_err(|e| fault("22023", e.message))?;
+            let task = Task::Generate { model, schema };
             Ok((Some(server), task, text(0).unwrap_or_default()))
         }
         _ => {
