@@ -240,9 +240,11 @@ fn the_views_wait_for_no_flow() {
     let mut db = TestDb::new("own_views");
     db.run(
         "create table d (id int primary key, v int); insert into d values (1, 0), (2, 1);
-         create table e (id int primary key, v int); insert into e values (1, 0);
-         select coco.create_flow('f', 'd', 'select id, 1 / v as q from d', 'f', '{id}', capture => 'trigger');
-         select coco.create_flow('g', 'e', 'select id, 1 / v as q from e', 'g', '{id}', capture => 'trigger')",
+         create table e (id int primary key, v int); insert into e values (1, 0), (2, 1);
+         create function large(n int) returns int language sql immutable as 'select n * 100';
+         select coco.memoize('large(int)');
+         select coco.create_flow('f', 'd', 'select id, 1 / v as q, large(id) as l from d', 'f', '{id}', capture => 'trigger');
+         select coco.create_flow('g', 'e', 'select id, 1 / v as q, large(id) as l from e', 'g', '{id}', capture => 'trigger')",
     );
     for flow in ["f", "g"] {
         db.update(flow, "normal");
@@ -274,6 +276,7 @@ fn the_views_wait_for_no_flow() {
             "progress",
             "workers",
             "sources",
+            "functions",
         ] {
             run(&mut looking, &format!("select * from coco.{view}"));
         }
@@ -287,6 +290,19 @@ fn the_views_wait_for_no_flow() {
         );
         run(&mut other, "rollback");
     }
+    let functions =
+        "select string_agg(flow, ',' order by flow) from coco.functions where entries > 0";
+    assert_eq!(text(&mut looking, functions), "f,g");
+    let memo = text(
+        &mut looking,
+        "select min(relname) from pg_class where relnamespace = 'coco_internal'::regnamespace
+            and relkind = 'r' and relname like 'memo%'",
+    );
+    run(&mut other, &format!("begin; lock table coco_internal.{memo} in access exclusive mode"));
+    assert_eq!(text(&mut looking, functions), "g");
+    run(&mut other, "rollback");
+    db.run(&format!("drop table coco_internal.{memo} cascade"));
+    assert_eq!(text(&mut looking, functions), "g");
     db.run("drop table coco_internal.tracking_1 cascade");
     assert_eq!(text(&mut looking, "select string_agg(flow, ',') from coco.errors"), "g");
     assert_eq!(

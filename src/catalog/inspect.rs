@@ -28,11 +28,6 @@ fn names() -> Result<Vec<String>> {
     Ok(mine.map(|(flow, _)| flow).collect())
 }
 
-/// The flows whose rights the caller has.
-pub fn visible() -> Result<Vec<Flow>> {
-    Ok(names()?.iter().filter_map(|flow| registry::load_to_change(flow).ok()).collect())
-}
-
 /// What is found of each flow whose rights the caller has. A flow that has lost a part (its source, its owner, a
 /// column) says so in coco.status: here it is left out.
 pub fn of_each<T>(look: impl Fn(&Flow) -> Result<Vec<T>>) -> Result<Vec<T>> {
@@ -252,8 +247,7 @@ pub struct Memoised {
 
 /// The memoised functions of the caller's flows, with what their calls came to.
 pub fn functions() -> Result<Vec<Memoised>> {
-    let mut all = Vec::new();
-    for flow in visible()? {
+    of_each(|flow| {
         let acting = ActingAs::extension_owner()?;
         let views: Vec<_> = flow.targets.iter().filter_map(Target::query_view).collect();
         let now = memo::functions::called(&views)?;
@@ -288,6 +282,9 @@ pub fn functions() -> Result<Vec<Memoised>> {
         drop(acting);
         let mut kept = HashMap::new();
         if let Some(table) = &flow.memo {
+            if !is_readable(table)? {
+                return Ok(Vec::new());
+            }
             let _as = ActingAs::extension_owner()?;
             let counted = sql::select(
                 &format!(
@@ -303,12 +300,12 @@ pub fn functions() -> Result<Vec<Memoised>> {
             )?;
             kept.extend(counted);
         }
-        for (id, mut row) in rows {
+        let complete = |(id, mut row): (i32, Memoised)| {
             (row.entries, row.entry_bytes) = kept.get(&id).copied().unwrap_or_default();
             row.current =
                 now.iter().any(|f| f.name == row.function && f.fingerprint == row.fingerprint);
-            all.push(row);
-        }
-    }
-    Ok(all)
+            row
+        };
+        Ok(rows.into_iter().map(complete).collect())
+    })
 }
