@@ -1,6 +1,9 @@
 -- The catalog: what is declared. What coco makes of it is no member of the extension (but for change logs), so that
 -- a dump carries it along: tables in coco_internal, which belong to the extension's owner; the views in coco through
 -- which a flow's owner reads them; and the views of the flow's queries, which belong to the flow's owner.
+--
+-- No foreign keys: a restore writes the rows of a dump in any order, and CREATE EXTENSION has made the constraints by
+-- then. coco deletes a flow's rows itself (declare/rows.rs), and follows none whose flow is not there.
 
 comment on schema coco_internal is 'coco''s own tables. Nobody but the extension''s owner may use it.';
 
@@ -33,7 +36,7 @@ comment on table coco.capture is 'Captured tables: the columns kept of each chan
 
 create table coco.source (
   id          int generated always as identity primary key,
-  flow        text not null references coco.flow on delete cascade,
+  flow        text not null,
   name        text not null,
   relation    regclass not null,
   key         text[] not null,
@@ -48,7 +51,7 @@ create table coco.source (
   capture     text not null default 'scan' check (capture in ('scan', 'trigger', 'always')),
   refresh_interval interval,
   -- of a lookup: the source whose items its changes affect, and how they are found
-  lookup_of   int references coco.source on delete cascade,
+  lookup_of   int,
   affects     text,
   affects_view regclass,
   unique (flow, name)
@@ -57,7 +60,7 @@ comment on table coco.source is 'Sources and lookups of flows, and their trackin
 
 -- Up to where a source's changes were followed. Not in a dump: it means nothing in another cluster.
 create table coco.cursor (
-  source    int primary key references coco.source on delete cascade,
+  source    int primary key,
   snapshot  pg_snapshot not null,
   logic     int not null,
   signature uuid not null,
@@ -67,7 +70,7 @@ comment on table coco.cursor is 'Up to where each captured source was followed, 
 
 create table coco.target (
   id          int generated always as identity primary key,
-  flow        text not null references coco.flow on delete cascade,
+  flow        text not null,
   schema      text not null,
   name        text not null,
   relation    regclass not null,
@@ -96,7 +99,7 @@ comment on table coco.target is 'Targets of flows, their queries and their views
 
 -- A row for each target outside this database.
 create table coco.delivery (
-  target     int primary key references coco.target on delete cascade,
+  target     int primary key,
   sent       bigint not null default 0,
   filling    bigint,
   sent_at    timestamptz,
@@ -126,7 +129,7 @@ comment on table coco.run is 'Results of updates that workers ran for a session,
 
 -- A row for each live flow whose last run failed as a whole. Not in a dump.
 create table coco.trouble (
-  flow       int primary key references coco.flow (id) on delete cascade,
+  flow       int primary key,
   attempts   int not null,
   deaths     int not null default 0, -- processes in a row that died by a signal
   failed_at  timestamptz not null default pg_catalog.clock_timestamp(),
@@ -141,7 +144,7 @@ comment on table coco.trouble is 'Live flows whose last run failed as a whole. W
 -- A row for each run; of a live flow, for what its worker did in up to a minute.
 create table coco.history_entry (
   run       bigint generated always as identity,
-  flow      int not null references coco.flow (id) on delete cascade,
+  flow      int not null,
   started   timestamptz not null,
   elapsed   interval not null,
   reason    text not null,
@@ -161,7 +164,7 @@ comment on table coco.history_entry is 'Runs of flows, the last coco.history_siz
 
 -- What a flow was labelled with from a process ordinal on.
 create table coco.label (
-  flow  int not null references coco.flow (id) on delete cascade,
+  flow  int not null,
   since bigint not null,
   label text,
   primary key (flow, since)
@@ -171,7 +174,7 @@ comment on table coco.label is 'Labels that flows have had, each from a process 
 -- What the runs of a flow came to that coco.history_entry has no more: with those that it has, a total
 -- that only grows.
 create table coco.run_total (
-  flow      int primary key references coco.flow (id) on delete cascade,
+  flow      int primary key,
   runs      bigint not null,
   errors    bigint not null,
   seen      bigint not null,
@@ -201,7 +204,7 @@ comment on table coco.memoised is 'Functions that are memoised inside flows. Wri
 -- What results are kept under in the table of a flow's results, and what they have cost.
 create table coco.memo (
   id          int generated always as identity primary key,
-  flow        text not null references coco.flow on delete cascade,
+  flow        text not null,
   function    text not null,
   fingerprint uuid not null,
   calls       bigint not null default 0,
@@ -233,7 +236,7 @@ comment on table coco.spending is 'What flows have spent at the servers of provi
 
 create table coco.logic (
   id          int generated always as identity primary key,
-  flow        text not null references coco.flow on delete cascade,
+  flow        text not null,
   fingerprint uuid not null,
   parts       jsonb not null,
   described   jsonb not null,

@@ -326,6 +326,11 @@ create function coco.pending_rows(out source int, out pending bigint, out at_lea
   as 'MODULE_PATHNAME', 'pending_rows_wrapper';
 comment on function coco.pending_rows is 'Captured changes that your flows have not followed yet; counted up to 100,000 a source.';
 
+create function coco.restore_is_complete() returns boolean language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'restore_is_complete_wrapper';
+comment on function coco.restore_is_complete is 'Whether workers may follow live flows: not while a dump is being restored, since they would find tables that are not filled yet.';
+
 create function coco.metric_rows(
   scope text,
   out metric text, out type text, out flow text, out name text, out server text,

@@ -10,7 +10,7 @@ grant execute on function
   coco.embed, coco.generate, coco.http_post,
   coco.memoize, coco.unmemoize, coco.forget, coco.wrapper_options, coco.recall, coco.function_rows,
   coco.tracking_rows, coco.error_rows, coco.pending_rows, coco.worker_rows, coco.progress_rows, coco.delivery_rows,
-  coco.metric_rows
+  coco.metric_rows, coco.restore_is_complete
 to public;
 grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.tracking, coco.errors, coco.status, coco.workers, coco.progress, coco.deliveries, coco.functions,
   coco.metrics

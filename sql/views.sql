@@ -83,6 +83,7 @@ select f.flow,
             when f.paused then 'paused'
             when x.deaths >= 3 then 'set aside'
             when x.flow is not null or d.flow is not null then 'error'
+            when f.live and not r.complete then 'restoring'
             when f.live and not exists (select from pg_catalog.pg_locks l
                             where l.locktype = 'object' and l.classid = 'coco.flow'::pg_catalog.regclass
                               and l.objid = 0 and l.granted and l.mode = 'ShareUpdateExclusiveLock'
@@ -102,8 +103,11 @@ select f.flow,
        coalesce(e.failing, 0) as failing,
        least(e.next_retry, case when x.deaths >= 3 then null else x.next_retry end, d.next_retry) as next_retry,
        coalesce(x.message, d.message, e.last_error) as last_error,
-       coalesce(x.hint, d.hint) as hint
+       coalesce(x.hint, d.hint,
+                case when f.live and not r.complete
+                     then 'Wait until the restore of the dump has ended. If it has, call coco.start: it lets workers begin.' end) as hint
   from coco.flow f
+ cross join coco.restore_is_complete() as r (complete)
   left join (select flow, pg_catalog.count(*) as failing, pg_catalog.min(next_retry) as next_retry,
                     (pg_catalog.array_agg(message order by failed_at desc))[1] as last_error
                from coco.error_rows() group by flow) e on e.flow = f.flow

@@ -4,7 +4,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::catalog::{live, locks};
+use crate::catalog::{live, locks, restored};
 use crate::worker::waiting::Waiting;
 use crate::worker::{self, Served, shared};
 
@@ -144,6 +144,12 @@ fn progress_rows() -> TableIterator<
         (s.pid, database, s.flow, s.source, s.done, s.total, time(s.since), ends_at)
     });
     TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+/// What `coco.status` knows from it whether a dump is being restored.
+#[pg_extern(sql = false)]
+fn restore_is_complete() -> Result<bool, ErrorReport> {
+    Ok(restored::is_complete()?)
 }
 
 /// The rows of `coco.pending_rows`.

@@ -12,6 +12,7 @@ use super::logic;
 use super::model::Flow;
 use super::ready;
 use super::registry;
+use super::restored;
 use super::role::ActingAs;
 use super::sql::{self, arg};
 use super::tuples::{OneSnapshot, Statements};
@@ -56,8 +57,11 @@ pub fn leave(seat: u16) -> Result<bool> {
     Ok(true)
 }
 
-/// The live flows of this database.
+/// The live flows of this database; none while a dump is restored.
 pub fn flows() -> Result<Vec<Live>> {
+    if !restored::is_complete()? {
+        return Ok(vec![]);
+    }
     let _as = ActingAs::extension_owner()?;
     sql::select(
         "select f.flow, f.id, coalesce(t.attempts, 0),
@@ -97,6 +101,7 @@ pub fn start(name: &str) -> Result<()> {
             update::unpause(name)
         );
     }
+    restored::complete()?;
     let _as = ActingAs::extension_owner()?;
     sql::execute("update coco.flow set live = true where id = $1 and not live", &[arg(flow.id)])?;
     generation::changed()?;

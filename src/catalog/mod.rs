@@ -46,6 +46,7 @@ pub mod preview;
 pub mod ready;
 pub mod registry;
 pub mod report;
+pub mod restored;
 pub mod role;
 mod row_by_row;
 pub mod sql;

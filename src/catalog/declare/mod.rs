@@ -3,6 +3,7 @@
 mod alter;
 mod lookup;
 mod query;
+mod rows;
 mod source;
 mod target;
 
@@ -15,6 +16,7 @@ use crate::catalog::generation;
 use crate::catalog::internal;
 use crate::catalog::locks;
 use crate::catalog::registry;
+use crate::catalog::restored;
 use crate::catalog::role::{self, ActingAs, Settings};
 use crate::catalog::sql::{self, arg};
 
@@ -28,6 +30,7 @@ pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
     check_name("flow", name)?;
     let owner = role::current();
     let settings = Settings::of_caller(search_path)?.to_json();
+    restored::prepare()?;
     let _as = ActingAs::extension_owner()?;
     let made = sql::returning(
         "insert into coco.flow (flow, owner, search_path, settings) values ($1, $2, $3, $4)
@@ -35,14 +38,15 @@ pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
         &[arg(name), arg(owner), arg(search_path), arg(settings)],
         |r| sql::required::<i32>(r, 1),
     )?;
-    if made.is_empty() {
+    let Some(id) = made.first() else {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
             format!("flow \"{name}\" already exists"),
         )
         .hint("Choose another name, change the flow with coco.set_query, or drop it with coco.drop_flow."));
-    }
-    Ok(())
+    };
+    rows::delete_all(name, *id)?;
+    restored::begin_with(*id)
 }
 
 fn check_name(argument: &str, name: &str) -> Result<()> {
@@ -86,6 +90,7 @@ pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
         "select c.oid::regclass::text from coco.flow f join pg_class c on c.oid = f.memo
           where f.flow = $1",
     )?;
+    rows::delete_all(name, id)?;
     sql::execute("delete from coco.flow where flow = $1", &[arg(name)])?;
     generation::changed()?;
     drop(acting);
@@ -97,7 +102,7 @@ pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
             sql::execute(&format!("drop table {table}"), &[])?;
         }
     }
-    Ok(())
+    restored::end_with_last()
 }
 
 fn warning(message: String, detail: &str) {

@@ -1,0 +1,136 @@
+//! Whether workers may begin: whether the restore of a dump, if there was one, has come to its end.
+//!
+//! A dump has the rows of `coco.flow` before the rows, indexes and triggers of most tables. A flow that is live by then
+//! would find its source empty, and write to a target that the restore still fills. So the first flow of a database
+//! makes a materialized view. A dump makes it without rows, and fills it by what is last in every dump, after
+//! data, indexes, constraints, triggers and rights: REFRESH MATERIALIZED VIEW. What it then says is whether there were
+//! flows: not, where the schema alone was restored, and data come later.
+//!
+//! `coco.start` makes it anew: whoever calls it knows that the database is whole.
+
+use pgrx::pg_sys;
+
+use super::error::Result;
+use super::internal;
+use super::role::ActingAs;
+use super::sql::{self, arg};
+use super::tuples::{OneSnapshot, Statements};
+
+const VIEW: &str = "coco_internal.restored";
+
+/// Whether what a dump brings last is there.
+pub fn is_complete() -> Result<bool> {
+    let _as = ActingAs::extension_owner()?;
+    let Some(view) = internal::find(VIEW)?.filter(|view| internal::lock_to_read(*view)) else {
+        return Ok(false);
+    };
+    // Without rows it cannot be read.
+    let populated = sql::one::<bool>(
+        "select c.relispopulated from pg_catalog.pg_class c where c.oid = $1",
+        &[arg(view)],
+    )?;
+    Ok(populated == Some(true)
+        && sql::one::<bool>(&format!("select complete from {VIEW}"), &[])? == Some(true))
+}
+
+/// Before a row is inserted into `coco.flow`: where that may be the first flow, holds off others who would add one.
+pub fn prepare() -> Result<()> {
+    match is_complete()? {
+        true => Ok(()),
+        false => hold_off(),
+    }
+}
+
+fn hold_off() -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    sql::execute("lock table coco.flow in share row exclusive mode", &[])?;
+    Ok(())
+}
+
+/// The first flow of a database is not one of a dump. What the restore of a schema alone has left goes: there is no
+/// flow whose it is.
+pub fn begin_with(flow: i32) -> Result<()> {
+    if is_complete()? {
+        return Ok(());
+    }
+    hold_off()?;
+    let acting = ActingAs::extension_owner()?;
+    let alone = "select not exists (select from coco.flow where id <> $1)";
+    if sql::one::<bool>(alone, &[arg(flow)])? != Some(true) {
+        return Ok(());
+    }
+    let left = sql::select(
+        "select c.relkind::text, pg_catalog.format('%I.%I', n.nspname, c.relname)
+           from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+          where n.nspname in ('coco', 'coco_internal') and c.relkind in ('r', 'v')
+            and not exists (select from pg_catalog.pg_depend d
+                             where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                               and d.objid = c.oid and d.deptype = 'e')
+          order by c.relkind = 'r', c.oid desc",
+        &[],
+        |r| Ok((sql::required::<String>(r, 1)?, sql::required::<String>(r, 2)?)),
+    )?;
+    for (kind, name) in left {
+        let kind = if kind == "v" { "view" } else { "table" };
+        sql::execute(&format!("drop {kind} {name}"), &[])?;
+    }
+    drop(acting);
+    make()
+}
+
+/// Lets workers begin.
+pub fn complete() -> Result<()> {
+    if is_complete()? {
+        return Ok(());
+    }
+    hold_off()?;
+    match is_complete()? {
+        true => Ok(()),
+        false => make(),
+    }
+}
+
+fn make() -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    if internal::find(VIEW)?.is_some() {
+        sql::execute(&format!("drop materialized view {VIEW}"), &[])?;
+    }
+    for statement in [
+        &format!(
+            "create materialized view {VIEW} as select exists (select from coco.flow) as complete"
+        ),
+        &format!(
+            "comment on materialized view {VIEW} is 'Whether what a dump has last is restored: workers begin then.'"
+        ),
+    ] {
+        sql::execute(statement, &[])?;
+    }
+    Ok(())
+}
+
+/// After a flow was dropped: with the last one the view goes. Where somebody adds a flow just now, or looks at the
+/// view, it stays.
+pub fn end_with_last() -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    let (Some(view), Some(flows)) = (internal::find(VIEW)?, internal::find("coco.flow")?) else {
+        return Ok(());
+    };
+    let is_last = || -> Result<bool> {
+        let _now = OneSnapshot::latest();
+        let found =
+            Statements::connect()?.read_text("select 'flow' from coco.flow limit 1", &[])?;
+        Ok(found.is_none())
+    };
+    let is_free = |relation, mode: u32| {
+        // SAFETY: a heavyweight lock, kept until the transaction ends.
+        unsafe { pg_sys::ConditionalLockRelationOid(relation, mode as i32) }
+    };
+    if is_last()?
+        && is_free(flows, pg_sys::ShareRowExclusiveLock)
+        && is_last()?
+        && is_free(view, pg_sys::AccessExclusiveLock)
+    {
+        sql::execute(&format!("drop materialized view if exists {VIEW}"), &[])?;
+    }
+    Ok(())
+}
