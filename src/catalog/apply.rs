@@ -5,7 +5,7 @@
 //! `coco_output`; delete what an item no longer produces; refuse keys that are another item's;
 //! update the rows that came out different; insert the new ones. Then the tracking rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use pgrx::pg_sys;
@@ -14,6 +14,7 @@ use super::batch::{Action, Batch};
 use super::bulk;
 use super::compose::{self, Items};
 use super::contested;
+use super::displacing;
 use super::error::{Error, Result};
 use super::external::ledger;
 use super::failure::Refused;
@@ -34,6 +35,16 @@ use crate::engine::version::LogicId;
 pub struct Writing {
     pub mode: Mode,
     pub logic: LogicId,
+}
+
+/// How rows that differ from those there come to be as they are produced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// They are updated where they are.
+    InPlace,
+    /// Those that change what another unique or exclusion constraint of the target tells apart are deleted first and
+    /// inserted last: so rows can swap such a value.
+    Displacing,
 }
 
 /// A target as the statements of one update see it.
@@ -160,6 +171,8 @@ pub enum Stop {
     Raised(Raised),
     /// These items are refused a target key.
     Refused(Vec<Refused>),
+    /// Rows of these items meet others under a constraint of a target, also where those that change are displaced.
+    Conflicting(BTreeSet<usize>),
     /// It is to be written in parts.
     TooLarge,
     /// All went well, and was not to be kept.
@@ -189,6 +202,7 @@ pub fn write(
     writers: &[Writer],
     batch: &mut Batch,
     writing: Writing,
+    order: Order,
     recalling: Option<&Rc<Recalling>>,
 ) -> std::result::Result<Written, Stop> {
     let statements = Statements::connect()?;
@@ -263,6 +277,14 @@ pub fn write(
                     let mode = writing.mode;
                     ledger::upsert(&inner, target, external, &names, mode, version)?
                 }
+                None if order == Order::Displacing => {
+                    let displaced =
+                        displacing::upsert(&inner, source, target, &names, &output, writing.mode)?;
+                    if !displaced.conflicting.is_empty() {
+                        return Err(Stop::Conflicting(displaced.conflicting));
+                    }
+                    displaced.written
+                }
                 None => upsert(&inner, target, &names, &output, first_time, writing.mode)?,
             };
         }
@@ -294,24 +316,14 @@ fn upsert(
     mode: Mode,
 ) -> Result<i64> {
     let relation = target.relation_name();
-    let columns: Vec<String> = target.columns.iter().map(Column::quoted).collect();
-    let values = numbered("n.c", columns.len());
+    let values = numbered("n.c", target.columns.len());
     let insert: Vec<_> =
         target.columns.iter().map(|c| c.name.clone()).zip(values.iter().cloned()).collect();
     if first_time {
         return bulk::insert(statements, &relation, &insert, "coco_output as n", &[]);
     }
     let same = all_equal(&target.key, &names.target_key, &names.new_key);
-    let differs = match mode.carries_over() {
-        true => format!(" and {}", differs(target)),
-        false => String::new(),
-    };
-    let sets: Vec<String> =
-        columns.iter().zip(&values).map(|(c, v)| format!("{c} = {v}")).collect();
-    let update = format!(
-        "update {relation} as x set {} from coco_output as n where {same}{differs}",
-        sets.join(", ")
-    );
+    let update = update_differing(target, names, mode);
     let missing = format!("not exists (select from {relation} as x where {same})");
     // A rule may do something else instead, of which nothing is returned.
     if target_table::has_rules(target) {
@@ -336,14 +348,41 @@ fn upsert(
     Ok(written + bulk::insert(&inner, &relation, &insert, &from, &[])?)
 }
 
+/// The UPDATE of target rows `x` that differ from those of `coco_output`.
+pub fn update_differing(target: &Target, names: &Names, mode: Mode) -> String {
+    let differs = match mode.carries_over() {
+        true => format!(" and {}", differs(target)),
+        false => String::new(),
+    };
+    let values = numbered("n.c", target.columns.len());
+    let sets: Vec<String> =
+        target.columns.iter().zip(&values).map(|(c, v)| format!("{} = {v}", c.quoted())).collect();
+    format!(
+        "update {} as x set {} from coco_output as n where {}{differs}",
+        target.relation_name(),
+        sets.join(", "),
+        all_equal(&target.key, &names.target_key, &names.new_key),
+    )
+}
+
 /// Whether `x` and `n` differ, byte for byte: also where a type has no equality (json), or where
 /// equal values look different (1.0 and 1.00).
 pub fn differs(target: &Target) -> String {
     if target.external.is_some() {
         return ledger::differs(&ledger::fingerprint(target, "n.c"));
     }
-    let old: Vec<String> = target.columns.iter().map(|c| format!("x.{}", c.quoted())).collect();
-    let new = numbered("n.c", old.len());
+    differs_in(target, |_| true)
+}
+
+/// The same of some of the target's columns.
+pub fn differs_in(target: &Target, takes: impl Fn(&Column) -> bool) -> String {
+    let (old, new): (Vec<String>, Vec<String>) = target
+        .columns
+        .iter()
+        .zip(numbered("n.c", target.columns.len()))
+        .filter(|(column, _)| takes(column))
+        .map(|(column, new)| (format!("x.{}", column.quoted()), new))
+        .unzip();
     format!(
         "row({})::record operator(pg_catalog.*<>) row({})::record",
         old.join(", "),

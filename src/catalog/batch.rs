@@ -41,6 +41,9 @@ pub struct Item {
     pub process_ordinal: ProcessOrdinal,
     /// How often it has failed before.
     pub attempts: i32,
+    /// It failed before, and is in the batch since others may need what it has: it stays as it is where it does not
+    /// go through.
+    pub along: bool,
 }
 
 /// The items of a batch, numbered from 0, with their keys and, for SQL, as `coco_batch`.
@@ -119,6 +122,12 @@ impl Batch {
             other.push(&key, &carried, item);
         }
         Ok(())
+    }
+
+    /// The items that were only taken along.
+    pub fn along(&self) -> BTreeSet<usize> {
+        let numbers = self.items.iter().enumerate();
+        numbers.filter(|(_, item)| item.along).map(|(n, _)| n).collect()
     }
 
     /// A batch of its own of the items but for these.

@@ -5,7 +5,7 @@ use super::error::Result;
 use super::model::{Source, Target, numbered};
 use super::role::ActingAs;
 use super::sql::arg;
-use super::subtransaction::Raised;
+use super::subtransaction::{Raised, is_conflict};
 use super::tuples::Statements;
 use crate::engine::version::LogicId;
 
@@ -62,6 +62,11 @@ impl Failure {
             hint: Some("Choose a key that tells the rows of an item apart.".to_owned()),
             claims: None,
         }
+    }
+
+    /// Whether rows of others may be in the way of the item's.
+    pub fn is_conflict(&self) -> bool {
+        is_conflict(&self.sqlstate)
     }
 
     /// Whether the item waits for a key that another has.

@@ -106,6 +106,7 @@ fn follow_one(
                 incoming: item.incoming,
                 process_ordinal: ProcessOrdinal::next(item.process_ordinal, 0),
                 attempts: 0,
+                along: false,
             },
         );
         if batch.len() >= limits.batch {

@@ -15,6 +15,7 @@ pub mod datum;
 pub mod declare;
 pub mod derived;
 pub mod detect;
+mod displacing;
 pub mod error;
 pub mod explain;
 pub mod external;

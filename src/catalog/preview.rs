@@ -65,6 +65,7 @@ pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<V
                             incoming: item.incoming,
                             process_ordinal: ProcessOrdinal(0),
                             attempts: 0,
+                            along: false,
                         },
                     );
                 }

@@ -15,6 +15,19 @@ pub struct Raised {
     pub hint: Option<String>,
 }
 
+impl Raised {
+    /// Whether it can come from two rows that may not be there together.
+    pub fn is_conflict(&self) -> bool {
+        is_conflict(&self.sqlstate)
+    }
+}
+
+/// Whether an error of this SQLSTATE (unique_violation, exclusion_violation) can come from two rows that may not be
+/// there together.
+pub fn is_conflict(sqlstate: &str) -> bool {
+    matches!(sqlstate, "23505" | "23P01")
+}
+
 /// Runs `work` in a subtransaction. Commits it where `work` returns `Ok`; rolls it back where it
 /// returns `Err`, or where Postgres raises an error that is the data's: that comes back as
 /// `raised(…)`. An error that is not (cancel, shutdown, out of memory, deadlock, missing rights)

@@ -167,6 +167,32 @@ pub fn has_unique_index(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {
     Ok(sql::one::<bool>(UNIQUE, &[arg(relation), arg(names)])?.unwrap_or(false))
 }
 
+/// The columns of a target's unique indexes and exclusion constraints beside those on its key alone: also those that
+/// their expressions and predicates use.
+pub fn constrained_columns(target: &Target) -> Result<Vec<String>> {
+    let (Some(relation), None) = (target.relation, &target.external) else { return Ok(vec![]) };
+    let _as = ActingAs::qualifying_names()?;
+    let names: Vec<String> = target.key.iter().map(|k| k.name.clone()).collect();
+    sql::select(
+        "with constrained as (
+           select i.indexrelid, a.attname::text as name
+             from pg_catalog.pg_index i
+             join pg_catalog.pg_attribute a on a.attrelid = i.indrelid
+              and (a.attnum = any (i.indkey[0:i.indnkeyatts - 1])
+                   or exists (select from pg_catalog.pg_depend d
+                               where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = i.indexrelid
+                                 and d.refclassid = 'pg_catalog.pg_class'::regclass
+                                 and d.refobjid = i.indrelid and d.refobjsubid = a.attnum))
+            where i.indrelid = $1 and a.attnum > 0 and (i.indisunique or i.indisexclusion)
+         )
+         select distinct c.name from constrained c
+          where exists (select from constrained other
+                         where other.indexrelid = c.indexrelid and other.name <> all ($2::text[]))",
+        &[arg(relation), arg(names)],
+        |r| sql::required(r, 1),
+    )
+}
+
 /// Whether the table itself would refuse a key twice, whatever its values: by an index that compares
 /// them as GROUP BY does, and has no NULL in them. It may have been altered since it was adopted or made.
 pub fn refuses_keys_twice(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {

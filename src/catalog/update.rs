@@ -1,5 +1,6 @@
 //! Updating a flow: in the caller's transaction, or a part at a time in those of a worker.
 
+mod along;
 mod portion;
 mod source;
 mod write;
@@ -374,7 +375,7 @@ impl Run<'_> {
     ) -> Result<()> {
         let mut deferred = Batch::new(source, candidates.carry)?;
         self.work_off(source, candidates, takes, counts, present, &mut deferred)?;
-        self.write(source, &mut deferred, counts, None)
+        self.write_deferred(source, &mut deferred, counts)
     }
 
     /// The same, but for what is deferred until all others are written.
@@ -442,6 +443,7 @@ impl Run<'_> {
                         }
                         _ => 0,
                     },
+                    along: false,
                 },
             );
             if batch.len() >= self.limits.batch {

@@ -20,6 +20,7 @@ use crate::catalog::locks;
 use crate::catalog::model::Source;
 use crate::catalog::ready;
 use crate::catalog::role::ActingAs;
+use crate::catalog::target_table;
 use crate::catalog::tuples::{OneSnapshot, Rows};
 use crate::catalog::update::Limits;
 use crate::engine::counts::Counts;
@@ -100,7 +101,9 @@ impl Run<'_> {
             return Ok(false);
         }
         for writer in &self.writers {
-            if !fill::takes_rows(writer.target)? {
+            if !fill::takes_rows(writer.target)?
+                || !target_table::constrained_columns(writer.target)?.is_empty()
+            {
                 return Ok(false);
             }
         }

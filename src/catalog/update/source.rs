@@ -180,7 +180,7 @@ impl Run<'_> {
             part.done += some.len() as i64;
         }
         self.part = None;
-        self.write(source, &mut deferred, counts, None)
+        self.write_deferred(source, &mut deferred, counts)
     }
 
     /// Looks at all items of a source, and at all that are tracked.
@@ -275,8 +275,9 @@ impl Run<'_> {
             let _snapshot = OneSnapshot::take();
             self.some(source, &mut slice.keys, slice.part, &mut counts, &mut present)?;
         }
-        // They were counted when they were found.
+        // They were counted when they were found; items that wait for their retry are not counted here.
         counts.seen = 0;
+        counts.failed = counts.failed.max(0);
         match slice.last.take() {
             Some(cursor) => {
                 cursor::store(source, &cursor, true)?;

@@ -1,7 +1,9 @@
 //! Writing a batch, and what is done about one that does not go through.
 
+use std::collections::BTreeSet;
+
 use super::{Run, interrupt};
-use crate::catalog::apply::{self, Stop};
+use crate::catalog::apply::{self, Order, Stop};
 use crate::catalog::batch::{Action, Batch};
 use crate::catalog::error::{Error, Result};
 use crate::catalog::failure::{self, Failure};
@@ -12,6 +14,18 @@ use crate::engine::backoff;
 use crate::engine::counts::Counts;
 use crate::engine::isolate::{Attempt, halve};
 use crate::engine::memo::Stats;
+
+/// How often items are left out of a batch for a conflict with those left out before.
+const ROUNDS: usize = 8;
+
+/// What became of a batch with rows that conflict.
+enum Settled {
+    /// It is written, or put aside.
+    All,
+    /// It is written but for these items.
+    But(BTreeSet<usize>),
+    Nothing,
+}
 
 impl Run<'_> {
     /// Writes a batch, with what its items recall of memoised results.
@@ -31,8 +45,9 @@ impl Run<'_> {
     }
 
     /// Writes a batch; items whose data is at fault are found, recorded, and left as they were. A
-    /// batch that wants a target key of an item outside goes to `deferred`, to be written when all
-    /// others have let go of what they no longer produce: keys that merely change hands meet there.
+    /// batch that wants a target key of an item outside, or meets its row under another constraint,
+    /// goes to `deferred`, to be written when all others have let go of what they no longer produce:
+    /// what merely changes hands meets there.
     fn write_parts(
         &self,
         source: &Source,
@@ -43,35 +58,103 @@ impl Run<'_> {
         let mut rest;
         let mut this = batch;
         let mut deferred = deferred;
+        let mut displaces = true;
         while this.len() > 0 {
-            let failed = match self.attempt(source, this, true) {
-                Ok(more) => {
-                    *counts += more;
-                    return Ok(());
-                }
-                Err(Stop::Flow(error)) => return Err(error),
-                Err(Stop::TooLarge) => return self.write_halves(source, this, counts),
-                Err(Stop::Undone) => return Err(Error::internal("a batch was not kept")),
-                Err(Stop::Refused(refused)) => {
-                    let waits = refused.iter().any(|r| r.failure.waits());
-                    if let Some(deferred) = deferred.take().filter(|_| waits) {
-                        return this.move_into(deferred);
+            let failed: Vec<(usize, Failure)> =
+                match self.attempt(source, this, true, Order::InPlace) {
+                    Ok(more) => {
+                        *counts += more;
+                        return Ok(());
                     }
-                    refused.into_iter().map(|r| (r.item, r.failure)).collect()
-                }
-                Err(Stop::Raised(raised)) => self.find_failing(source, this, raised)?,
-            };
+                    Err(Stop::Flow(error)) => return Err(error),
+                    Err(Stop::TooLarge) => return self.write_halves(source, this, counts),
+                    Err(Stop::Undone | Stop::Conflicting(_)) => {
+                        return Err(Error::internal("a batch was not kept"));
+                    }
+                    Err(Stop::Refused(refused)) => {
+                        let waits = refused.iter().any(|r| r.failure.waits());
+                        if let Some(deferred) = deferred.take().filter(|_| waits) {
+                            return this.move_into(deferred);
+                        }
+                        refused.into_iter().map(|r| (r.item, r.failure)).collect()
+                    }
+                    Err(Stop::Raised(raised)) if displaces && raised.is_conflict() => {
+                        displaces = false;
+                        match self.displace(source, this, counts, deferred.as_deref_mut())? {
+                            Settled::All => return Ok(()),
+                            Settled::But(conflicting) => {
+                                rest = this.only(&conflicting)?;
+                                this = &mut rest;
+                            }
+                            Settled::Nothing => {}
+                        }
+                        continue;
+                    }
+                    Err(Stop::Raised(raised)) => {
+                        let along = this.along();
+                        if !along.is_empty() {
+                            rest = this.without(&along)?;
+                            this = &mut rest;
+                            continue;
+                        }
+                        let failed = self.find_failing(source, this, raised)?;
+                        // Those that fail for a conflict may go through once the others are left out.
+                        let own = failed.iter().any(|(_, failure)| !failure.is_conflict());
+                        let is_sure = |f: &Failure| !(displaces && own && f.is_conflict());
+                        failed.into_iter().filter(|(_, failure)| is_sure(failure)).collect()
+                    }
+                };
             if failed.is_empty() {
                 return self.write_halves(source, this, counts);
             }
             let numbers = failed.iter().map(|(n, _)| *n).collect();
             for (n, failure) in failed {
-                self.record(source, &this.slice(n..n + 1)?, &failure, counts)?;
+                if !this.items.get(n).is_some_and(|item| item.along) {
+                    self.record(source, &this.slice(n..n + 1)?, &failure, counts)?;
+                }
             }
             rest = this.without(&numbers)?;
             this = &mut rest;
         }
         Ok(())
+    }
+
+    /// Writes a batch whose rows conflict under a constraint of a target beside its key, with rows that change such a
+    /// value displaced. Items that still conflict are left out, then those that conflict with what these keep.
+    fn displace(
+        &self,
+        source: &Source,
+        batch: &mut Batch,
+        counts: &mut Counts,
+        deferred: Option<&mut Batch>,
+    ) -> Result<Settled> {
+        let mut deferred = deferred;
+        let mut left_out = BTreeSet::new();
+        for _ in 0..ROUNDS {
+            let numbers: Vec<usize> = (0..batch.len()).filter(|n| !left_out.contains(n)).collect();
+            let mut these = batch.without(&left_out)?;
+            match self.attempt(source, &mut these, true, Order::Displacing) {
+                Ok(more) => {
+                    *counts += more;
+                    // What was only taken along stays as it is.
+                    left_out.retain(|n| batch.items.get(*n).is_some_and(|item| !item.along));
+                    return Ok(match left_out.is_empty() {
+                        true => Settled::All,
+                        false => Settled::But(left_out),
+                    });
+                }
+                Err(Stop::Flow(error)) => return Err(error),
+                Err(Stop::Conflicting(conflicting)) => {
+                    if let Some(deferred) = deferred.take() {
+                        batch.move_into(deferred)?;
+                        return Ok(Settled::All);
+                    }
+                    left_out.extend(conflicting.iter().filter_map(|n| numbers.get(*n)));
+                }
+                Err(_) => break,
+            }
+        }
+        Ok(Settled::Nothing)
     }
 
     /// The items that fail on their own. Nothing of these attempts is kept: the others are to be
@@ -85,8 +168,11 @@ impl Run<'_> {
         let mut failed = Vec::new();
         let whole = 0..batch.len();
         let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
-            match self.attempt(source, &mut batch.slice(range)?, false) {
-                Ok(_) | Err(Stop::Undone | Stop::Refused(_) | Stop::TooLarge) => Ok(Attempt::Done),
+            match self.attempt(source, &mut batch.slice(range)?, false, Order::InPlace) {
+                Ok(_)
+                | Err(Stop::Undone | Stop::Refused(_) | Stop::Conflicting(_) | Stop::TooLarge) => {
+                    Ok(Attempt::Done)
+                }
                 Err(Stop::Raised(raised)) => Ok(Attempt::Failed(raised)),
                 Err(Stop::Flow(error)) => Err(error),
             }
@@ -128,13 +214,15 @@ impl Run<'_> {
         source: &Source,
         batch: &mut Batch,
         keep: bool,
+        order: Order,
     ) -> std::result::Result<Counts, Stop> {
         interrupt();
         let recalling = self.recalling.as_ref();
         let written = subtransaction(
             || {
                 let Run { flow, writers, writing, .. } = self;
-                let written = apply::write(flow, source, writers, batch, *writing, recalling)?;
+                let written =
+                    apply::write(flow, source, writers, batch, *writing, order, recalling)?;
                 if keep { Ok(written) } else { Err(Stop::Undone) }
             },
             Stop::Raised,
