@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: help setup build test test-security fuzz reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-peers report-screenshot lint clean
+.PHONY: help setup build test test-security test-cases fuzz reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-peers report-screenshot lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -23,6 +23,9 @@ test: ## all tests
 
 test-security: ## the suites about trust alone, and pgspot over the installed SQL
 	@scripts/test-security.sh
+
+test-cases: ## what people ran into elsewhere, tried on flows: tests/cases/
+	@scripts/test-cases.sh
 
 fuzz: ## random declarations and forged rows, for COCO_FUZZ_SECONDS (an hour)
 	@scripts/fuzz.sh

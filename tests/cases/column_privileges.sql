@@ -1,0 +1,35 @@
+-- Seen at: MaterializeInc/materialize#22249 (grants of the replication role), teams that grant columns, not tables.
+-- Here: the flow's owner may read two of three columns of the source, and two of a lookup. Expected: works for these columns, as the plain query does.
+create role lab70;
+grant usage on schema coco to lab70;
+grant usage, create on schema public to lab70;
+create table t (id int primary key, v text, secret text);
+insert into t values (1, 'a', 's'), (2, 'b', 's');
+grant select (id, v), trigger on t to lab70;
+create table r (v text primary key, n int, secret text);
+insert into r values ('a', 1, 's'), ('b', 2, 's');
+grant select (v, n), trigger on r to lab70;
+set role lab70;
+select id, v from t;
+select coco.create_flow('f', 't', 'select id, v from t', 'tt', '{id}');
+select lab.update('f');
+select coco.create_flow('l');
+select coco.add_source('l', 't');
+select coco.add_lookup('l', 'r', affects => 'select t.id from r join t using (v)');
+select coco.add_target('l', 'tl', 'select t.id, r.n from t join r using (v)', '{id}');
+select lab.update('l');
+select coco.create_flow('g', 't', 'select v, count(*) as n from t group by v', 'tg', '{v}', source_key => '{id}');
+select lab.update('g');
+reset role;
+update t set v = 'b' where id = 1;
+update r set n = 20 where v = 'b';
+set role lab70;
+select f, lab.update(f) from unnest('{f,l}'::text[]) f;
+select difference from coco.verify('f');
+select count(*) from coco.preview('f');
+table tt;
+table tl;
+select coco.create_flow('s', 't', 'select * from t', 'ts', '{id}');
+reset role;
+drop owned by lab70;
+drop role lab70;

@@ -1,0 +1,45 @@
+-- Seen at: rails/rails#9737 and #44232 (counter not updated when the foreign key or the parent's key changes), magnusvk/counter_culture#186, #378 (multi-level, only increments).
+-- Here: comments counted by post and by author of the post (two tables away, by a lookup), soft deletion, re-parenting, a change of the parent's key by ON UPDATE CASCADE. Expected: the plain query.
+create table author (id int primary key, name text not null);
+create table post (id int primary key, author int not null references author on update cascade on delete cascade);
+create table comment (id int primary key, post int not null references post on update cascade on delete cascade, hidden bool not null default false);
+create index on comment (post);
+create index on post (author);
+insert into author values (1, 'a'), (2, 'b'), (3, 'c');
+insert into post select i, 1 + i % 3 from generate_series(1, 12) i;
+insert into comment select i, 1 + i % 12 from generate_series(1, 100) i;
+create function q() returns text language sql as $f$ select 'select a.id, a.name, (select count(*) from post p where p.author = a.id) as posts, (select count(*) from public.post p join public.comment c on c.post = p.id where p.author = a.id and not c.hidden) as comments from author a' $f$;
+select coco.create_flow('c');
+select coco.add_source('c', 'author');
+select coco.add_lookup('c', 'post', key => '{author}', affects => 'select author from post');
+select coco.add_lookup('c', 'comment', key => '{post}', affects => 'select p.author from comment c join public.post p on p.id = c.post');
+select coco.add_target('c', 'author_counts', q(), '{id}');
+select lab.update('c');
+select coco.start('c');
+update comment set post = 2 where id <= 10;
+update comment set hidden = true where id % 4 = 0;
+delete from post where id = 5;
+update post set author = 3 where id = 1;
+update author set id = 20 where id = 2;
+update post set id = 100 where id = 7;
+insert into comment values (1000, 100);
+select lab.settled('c');
+select * from lab.check('c', 'author_counts', q());
+-- a comment goes together with its post's move, in one transaction
+begin;
+update post set author = 1 where id = 3;
+delete from comment where post = 3;
+commit;
+begin;
+delete from comment where post = 4;
+update post set author = 1 where id = 4;
+commit;
+select lab.settled('c');
+select * from lab.check('c', 'author_counts', q());
+begin;
+update comment set post = 8 where post = 9;
+delete from post where id = 9;
+commit;
+select lab.settled('c');
+select * from lab.check('c', 'author_counts', q());
+select coco.stop('c');

@@ -1,0 +1,32 @@
+-- Seen at: openpbs/openpbs#1169, folio-org/raml-module-builder#735 (an extension in the wrong schema, moved by ALTER EXTENSION SET SCHEMA).
+-- Here: citext, hstore and ltree as keys, group keys, values and listed keys; then the extensions are moved to another schema and the flow's search path does not have it. Expected: goes on; or an error that says so.
+create schema ext;
+create extension citext;
+create extension hstore;
+create extension ltree;
+create extension vector;
+create table t (id int primary key, c citext not null, h hstore not null, l ltree not null, v vector(3));
+insert into t values (1, 'Ab', 'a=>1', 'a.b', '[1,2,3]'), (2, 'aB', 'a=>NULL', 'a.b.c', '[0,0,-0]'), (3, 'x', '', '', null);
+create function q(n int) returns text language sql as $f$ select (array['select id, c, h, l, v from t', 'select c, count(*) as n, max(h::text) as h from t group by c', 'select h, id from t', 'select l, id, nlevel(l) as n, c = ''ab'' as eq from t'])[n] $f$;
+select coco.create_flow('q1', 't', q(1), 'q1', '{id}');
+select coco.create_flow('q2', 't', q(2), 'q2', '{c}', source_key => '{c}');
+select coco.create_flow('q3', 't', q(3), 'q3', '{h}');
+select coco.create_flow('q4', 't', q(4), 'q4', '{l}');
+select n, lab.update('q' || n) from generate_series(1, 4) n;
+select n, c.* from generate_series(1, 4) n, lab.check('q' || n, 'q' || n, q(n)) c;
+select coco.start('q' || n) from generate_series(1, 4) n;
+select lab.settled('q1', 'q2', 'q3', 'q4');
+alter extension citext set schema ext;
+alter extension hstore set schema ext;
+alter extension ltree set schema ext;
+alter extension vector set schema ext;
+set search_path = public, ext;
+update t set c = 'AB', h = h || 'z=>2', l = l || 'q' where id = 1;
+delete from t where id = 3;
+set search_path = public;
+select lab.settled('q1', 'q2', 'q3', 'q4');
+set search_path = public, ext;
+select n, c.* from generate_series(1, 4) n, lab.check('q' || n, 'q' || n, q(n)) c;
+select coco.stop('q' || n) from generate_series(1, 4) n;
+set search_path = public;
+select n, lab.update('q' || n) from generate_series(1, 3) n;

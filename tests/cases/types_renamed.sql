@@ -1,0 +1,33 @@
+-- Seen at: dimitri/pgloader#903, jOOQ#7775 (ALTER TYPE RENAME, SET SCHEMA).
+-- Here: an enum, a composite, a domain and a range type in use as key and value are renamed and moved, live. Expected: goes on.
+create schema s;
+create type mood as enum ('a', 'b');
+create type pair as (x int, y int);
+create domain pos as int check (value > 0);
+create type fr as range (subtype = float8);
+create table t (id pos primary key, m mood not null, p pair, r fr, d pos);
+insert into t values (1, 'a', '(1,2)', '[1,2)', 1), (2, 'b', null, 'empty', 2);
+create function q(n int) returns text language sql as $f$ select (array['select id, m, p, r, d from t', 'select m, count(*) as n, array_agg(p order by id) as ps from t group by m', 'select p, id from t where p is not null', 'select r, id, d from t where r is not null'])[n] $f$;
+select coco.create_flow('q1', 't', q(1), 'q1', '{id}');
+select coco.create_flow('q2', 't', q(2), 'q2', '{m}', source_key => '{m}');
+select coco.create_flow('q3', 't', q(3), 'q3', '{p}');
+select coco.create_flow('q4', 't', q(4), 'q4', '{r}');
+select coco.start('q' || n) from generate_series(1, 4) n;
+select lab.settled('q1', 'q2', 'q3', 'q4');
+create procedure step(ddl text) language plpgsql as $$ declare c text; begin execute ddl; commit; update t set d = d + 1, p = row(coalesce((p).x, 0) + 1, 0), r = '[5,6]'::text::s.fr where false; update t set d = d + 1, p.x = coalesce((p).x, 5) + 1; commit; perform pg_sleep(0.5);
+ select string_agg(coco.wait('q' || n, '2s')::text, ' ') into c from generate_series(1, 4) n; raise notice '% -> %; %', ddl, c, (select string_agg(flow || ': ' || last_error, '; ') from coco.status where last_error is not null); end $$;
+create procedure step2(ddl text) language plpgsql as $$ declare c text; begin execute ddl; commit; update t set d = d + 1, p.x = coalesce((p).x, 5) + 1; commit; perform pg_sleep(0.5);
+ select string_agg(coco.wait('q' || n, '2s')::text, ' ') into c from generate_series(1, 4) n; raise notice '% -> %; %', ddl, c, (select string_agg(flow || ': ' || last_error, '; ') from coco.status where last_error is not null); end $$;
+call step2('alter type mood rename to feeling');
+call step2('alter type pair set schema s');
+call step2('alter domain pos rename to positive');
+call step2('alter type fr set schema s');
+call step2('alter domain positive set schema s');
+call step2('alter type s.pair rename to couple');
+call step2('alter schema s rename to s2');
+call step2('alter type feeling add value ''c'' before ''a''');
+call step2('insert into t values (3, ''c'', null, null, 5)');
+select n, c.* from generate_series(1, 4) n, lab.check('q' || n, 'q' || n, q(n)) c;
+select coco.stop('q' || n) from generate_series(1, 4) n;
+select n, lab.update('q' || n, 0, 'full_reprocess') from generate_series(1, 4) n;
+select n, c.* from generate_series(1, 4) n, lab.check('q' || n, 'q' || n, q(n)) c;
