@@ -1,7 +1,7 @@
 //! Topics, read back.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -58,13 +58,25 @@ pub fn make(kafka: &Kafka, topic: &str) {
     assert!(made.expect("an answer").iter().all(Result::is_ok));
 }
 
+/// The first and the next offset of a partition, when it has a leader: a topic that was just made has none yet.
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64) {
+    let until = Instant::now() + TIMEOUT;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, TIMEOUT) {
+            Ok(found) => return found,
+            Err(e) if Instant::now() > until => panic!("offsets: {e}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
 /// All records of a topic, those of a partition in their order.
 pub fn records(kafka: &Kafka, topic: &str) -> Vec<Record> {
     let consumer = consumer(kafka);
     let mut assignment = TopicPartitionList::new();
     let mut left = 0;
     for partition in partitions_of(&consumer, topic) {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, TIMEOUT).expect("offsets");
+        let (low, high) = watermarks(&consumer, topic, partition);
         assignment
             .add_partition_offset(topic, partition, Offset::Offset(low))
             .expect("a partition");

@@ -14,10 +14,11 @@ use crate::engine::delivery::{Change, Refused, Shape, Trouble};
 use crate::targets::options::Access;
 use crate::targets::{Prepared, Target};
 
-/// How often a transaction is tried that Neo4j says is worth trying again, and the first pause
-/// between; each is twice the one before.
-const TRIES: u32 = 6;
+/// How often a transaction is tried that Neo4j says is worth trying again, and the first and the longest pause between;
+/// each is twice the one before.
+const TRIES: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A server of Neo4j's.
 struct Neo4j {
@@ -146,8 +147,9 @@ impl Neo4j {
                 Err(Failure::Transient(_)) => {}
                 ended => return ended,
             }
-            sleep(pause).await;
-            pause *= 2;
+            // Not as long as others that met in a deadlock: they would meet again.
+            sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         self.try_once(statements).await
     }
