@@ -5,6 +5,7 @@
 //! `coco_output`; delete what an item no longer produces; refuse keys that are another item's;
 //! update the rows that came out different; insert the new ones. Then the tracking rows.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -19,8 +20,9 @@ use super::error::{Error, Result};
 use super::external::ledger;
 use super::failure::Refused;
 use super::memo::{self, Recalling, uses};
-use super::model::{Column, Flow, Source, Target, all_equal, numbered};
+use super::model::{Column, Flow, Kept, Source, Target, all_equal, numbered};
 use super::role::ActingAs;
+use super::sql::literal;
 use super::subtransaction::Raised;
 use super::target_table;
 use super::track;
@@ -45,6 +47,24 @@ pub enum Order {
     /// Those that change what another unique or exclusion constraint of the target tells apart are deleted first and
     /// inserted last: so rows can swap such a value.
     Displacing,
+}
+
+/// What becomes of a row that no item has, and one produces.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Unowned {
+    /// The item is refused its key, as if it were another's.
+    Refused,
+    /// It is the item's from now on. To know that no item has it, all that is tracked is read.
+    TakenOver,
+}
+
+/// How a batch is attempted.
+#[derive(Clone, Copy)]
+pub struct How<'a> {
+    pub order: Order,
+    pub unowned: Unowned,
+    /// Set where items have target keys of which it cannot be told any more which rows they were.
+    pub lost_keys: &'a Cell<bool>,
 }
 
 /// A target as the statements of one update see it.
@@ -96,13 +116,59 @@ pub fn key_text(names: &[String]) -> String {
     format!("pg_catalog.jsonb_build_array({})", texts.join(", "))
 }
 
-/// The columns of a target's key, out of such a text.
+/// The columns of a target's key, out of such a text. NULL where a value of that text there is none any more: labels of
+/// enums, attributes of composites and names of objects may have changed since.
 pub fn key_values(target: &Target, text: &str) -> Vec<String> {
     let value = |(n, k): (usize, &Column)| {
-        let text = format!("({text})::pg_catalog.jsonb");
-        format!("({text} operator(pg_catalog.->>) {n})::{}", k.type_name)
+        let value = format!("(({text})::pg_catalog.jsonb operator(pg_catalog.->>) {n})");
+        // What is there already need not fit what a domain demands now.
+        let (type_oid, type_name) = match &k.kept {
+            Kept::Base { type_oid, type_name } => (*type_oid, type_name),
+            Kept::Same | Kept::Json => (k.type_oid, &k.type_name),
+        };
+        match is_lasting(type_oid) {
+            true => format!("{value}::{type_name}"),
+            false => format!(
+                "case when pg_catalog.pg_input_is_valid({value}, {}) then {value}::{type_name} end",
+                literal(type_name)
+            ),
+        }
     };
     target.key.iter().enumerate().map(value).collect()
+}
+
+/// Whether a text of the type stays one, whatever changes in the catalogs.
+fn is_lasting(type_oid: pg_sys::Oid) -> bool {
+    // PostgreSQL 15 cannot tell: there, such a text is an error.
+    if cfg!(feature = "pg15") {
+        return true;
+    }
+    let names_objects = [
+        pg_sys::REGCLASSOID,
+        pg_sys::REGPROCOID,
+        pg_sys::REGPROCEDUREOID,
+        pg_sys::REGOPEROID,
+        pg_sys::REGOPERATOROID,
+        pg_sys::REGTYPEOID,
+        pg_sys::REGROLEOID,
+        pg_sys::REGNAMESPACEOID,
+        pg_sys::REGCOLLATIONOID,
+        pg_sys::REGCONFIGOID,
+        pg_sys::REGDICTIONARYOID,
+    ];
+    // SAFETY: a look-up of the system catalogs in a transaction.
+    let element = unsafe { pg_sys::get_base_element_type(type_oid) };
+    let parts = [type_oid, element];
+    !parts.iter().any(|t| t.to_u32() >= pg_sys::FirstNormalObjectId || names_objects.contains(t))
+}
+
+/// Whether texts of a target's keys may have lost their values.
+pub fn loses_keys(target: &Target) -> bool {
+    target.covered.is_none()
+        && target.key.iter().any(|k| match &k.kept {
+            Kept::Base { type_oid, .. } => !is_lasting(*type_oid),
+            Kept::Same | Kept::Json => !is_lasting(k.type_oid),
+        })
 }
 
 /// Columns of `coco_old`: the item's key and the target keys it has there.
@@ -139,14 +205,11 @@ pub fn obsolete(source: &Source, target: &Target, names: &Names) -> (String, Str
             (from, left)
         }
         None => {
-            let item = numbered("o.i", source.key.len());
-            let same_item = all_equal(&source.key, &names.item, &item);
             let on = all_equal(&target.key, &names.target_key, &names.old_key);
+            // A row that passes to another item of the batch is updated, so that what refers to it stays.
             (
                 "coco_old as o".to_owned(),
-                format!(
-                    "{on} and not exists (select from coco_output as n where {kept} and {same_item})"
-                ),
+                format!("{on} and not exists (select from coco_output as n where {kept})"),
             )
         }
     }
@@ -202,7 +265,7 @@ pub fn write(
     writers: &[Writer],
     batch: &mut Batch,
     writing: Writing,
-    order: Order,
+    how: How,
     recalling: Option<&Rc<Recalling>>,
 ) -> std::result::Result<Written, Stop> {
     let statements = Statements::connect()?;
@@ -234,6 +297,9 @@ pub fn write(
         let mut old = Rows::new(&old_columns(source, target))?;
         if target.covered.is_none() && any_tracked {
             statements.select_into(&old_keys(source, target, &names), &[], &mut old)?;
+            if loses_keys(target) && has_nulls(&mut old, source.key.len(), target.key.len()) {
+                how.lost_keys.set(true);
+            }
         }
         let _by_key = ActingAs::finding_by_key()?;
         let inner = Statements::connect()?;
@@ -268,7 +334,7 @@ pub fn write(
             };
         }
         if output.len() > 0 {
-            let refused = contested::refused(&inner, source, target, &names)?;
+            let refused = contested::refused(&inner, flow, source, target, &names, how.unowned)?;
             if !refused.is_empty() {
                 return Err(Stop::Refused(refused));
             }
@@ -277,7 +343,7 @@ pub fn write(
                     let mode = writing.mode;
                     ledger::upsert(&inner, target, external, &names, mode, version)?
                 }
-                None if order == Order::Displacing => {
+                None if how.order == Order::Displacing => {
                     let displaced =
                         displacing::upsert(&inner, source, target, &names, &output, writing.mode)?;
                     if !displaced.conflicting.is_empty() {
@@ -303,6 +369,16 @@ pub fn write(
     counts.unchanged = batch.items.iter().filter(|i| i.action == Action::Advance).count() as i64;
     let (stored, calls) = used.map(|used| (used.stored, used.calls)).unwrap_or_default();
     Ok(Written { counts, stored, calls })
+}
+
+/// Whether any value of so many columns from one on is NULL.
+fn has_nulls(rows: &mut Rows, from: usize, many: usize) -> bool {
+    let mut found = false;
+    while !found && rows.advance() {
+        found = (from..from + many).any(|c| rows.datum(c).is_none());
+    }
+    rows.rewind();
+    found
 }
 
 /// Writes the rows of `coco_output` that are not there, or not as they are: those that differ, then those

@@ -4,7 +4,7 @@
 //! Until all are, the source's cursor is stored with a logic that none has: it keeps the change log from
 //! being emptied, and whoever comes with nothing set aside scans again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
 use pgrx::pg_sys;
@@ -28,6 +28,8 @@ pub struct Backlog {
     sets: RefCell<HashMap<i32, Set>>,
     /// Sources that are not to be looked at again; `None`: each is, in each transaction.
     done: Option<RefCell<HashSet<i32>>>,
+    /// Items that were worked off had target keys of which it cannot be told any more which rows they were.
+    pub lost_keys: Cell<bool>,
     /// When it was begun: microseconds since 1970.
     pub began: i64,
     /// What is found is sent by this process, to targets outside this database.

@@ -7,19 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgrx::pg_sys;
 
-use super::apply::{Names, key_text};
+use super::apply::{Names, Unowned, key_text};
 use super::error::Result;
 use super::failure::{Failure, Refused};
-use super::model::{Source, Target, all_equal, numbered};
+use super::model::{Flow, Source, Target, all_equal, numbered};
 use super::tuples::{RowColumn, Rows, Statements};
 use crate::engine::claims::{self, Claim};
 
 /// The items of the batch that are refused a key of this target.
 pub fn refused(
     statements: &Statements,
+    flow: &Flow,
     source: &Source,
     target: &Target,
     names: &Names,
+    unowned: Unowned,
 ) -> Result<Vec<Refused>> {
     let twice = format!(
         "select true from coco_output as n group by {}
@@ -37,7 +39,7 @@ pub fn refused(
     if statements.first_text(&twice, &[])?.is_some()
         || (target.covered.is_none() && statements.first_text(&taken(), &[])?.is_some())
     {
-        return find(statements, source, target, names);
+        return find(statements, flow, source, target, names, unowned);
     }
     Ok(vec![])
 }
@@ -54,13 +56,27 @@ fn own(source: &Source, target: &Target, names: &Names) -> String {
     )
 }
 
+/// The SELECT of all keys of a target, as texts, that items have.
+fn listed(flow: &Flow, target: &Target) -> String {
+    let each = flow.sources.iter().map(|source| {
+        format!(
+            "select e.key from {} as t cross join lateral
+                    pg_catalog.jsonb_object_keys(t.target_keys operator(pg_catalog.->) '{}'::pg_catalog.text) as e(key)",
+            source.tracking_view, target.id
+        )
+    });
+    each.collect::<Vec<_>>().join(" union all ")
+}
+
 /// Which items they are. Of several that produce a key it stays with the one that had it, or else
 /// with the first.
 fn find(
     statements: &Statements,
+    flow: &Flow,
     source: &Source,
     target: &Target,
     names: &Names,
+    unowned: Unowned,
 ) -> Result<Vec<Refused>> {
     let columns = [
         ("item", pg_sys::INT4OID),
@@ -85,11 +101,20 @@ fn find(
     if target.covered.is_none() {
         let old_item = numbered("o.i", source.key.len());
         let had = all_equal(&target.key, &names.old_key, &names.new_key);
+        let owned = match unowned {
+            Unowned::Refused => String::new(),
+            Unowned::TakenOver => {
+                format!(
+                    " and exists (select from ({}) as l where l.key operator(pg_catalog.=) {key})",
+                    listed(flow, target)
+                )
+            }
+        };
         sql.push_str(&format!(
             " union all
              select b.no, null, {key}, false
                from coco_output as n join coco_batch as b on {item} join {relation} as x on {same}
-              where not exists (select from coco_old as o where {had})
+              where not exists (select from coco_old as o where {had}){owned}
              union all
              select b.no, h.no, {key}, false
                from coco_output as n join coco_batch as b on {item} join coco_old as o on {had}

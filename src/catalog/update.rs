@@ -32,6 +32,7 @@ use super::ready::{self, Ready};
 use super::role::ActingAs;
 use super::sql;
 use super::tuples::{OneSnapshot, Statements};
+use super::verify;
 use crate::engine::counts::Counts;
 use crate::engine::decide::{Decision, Mode};
 use crate::engine::history::{By as Asked, Entry, Reason};
@@ -314,7 +315,17 @@ fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: B
     let since = (mode == Mode::FullReprocess).then(|| by.began());
     let recalling = memo::of_update(flow, since)?;
     let writing = Writing { mode, logic };
-    let mut run = Run { flow, writers, writing, limits, by, recalling, part: None };
+    let mut run = Run {
+        flow,
+        writers,
+        writing,
+        limits,
+        by,
+        recalling,
+        part: None,
+        takes_over: mode == Mode::Retry,
+        lost_keys: Rc::default(),
+    };
     let mut turn = Turn {
         sources: vec![],
         reason: None,
@@ -334,6 +345,7 @@ fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: B
         turn.sources.push(SourceCounts { source: source.name.clone(), counts, elapsed, memo });
     }
     run.take_over(&mut turn.sources)?;
+    run.delete_orphans(turn.more, &mut turn.sources)?;
     let memo = run.recalled()?;
     if let Some(first) = turn.sources.first_mut() {
         first.add_memo(memo);
@@ -353,6 +365,11 @@ struct Run<'a> {
     recalling: Option<Rc<Recalling>>,
     /// What is worked off is a part of that.
     part: Option<Part>,
+    /// Rows that no item has are taken over by those that produce them. So where all items are looked at, which reads
+    /// all that is tracked anyway: an update by keys leaves them to it.
+    takes_over: bool,
+    /// Items had target keys of which it cannot be told any more which rows they were.
+    lost_keys: Rc<Cell<bool>>,
 }
 
 impl Run<'_> {
@@ -455,6 +472,24 @@ impl Run<'_> {
         self.write(source, &mut batch, counts, Some(deferred))
     }
 
+    /// Deletes the rows of items whose target keys have lost their values, when nothing is left to look at. Those that are
+    /// produced have been taken over by then.
+    fn delete_orphans(&self, more: bool, all: &mut [SourceCounts]) -> Result<()> {
+        let backlog = self.by.backlog();
+        let lost = self.lost_keys.get() || backlog.is_some_and(|b| b.lost_keys.get());
+        if let Some(backlog) = backlog {
+            backlog.lost_keys.set(lost && more);
+        }
+        if !lost || more {
+            return Ok(());
+        }
+        let deleted = verify::delete_orphans(self.flow)?;
+        if let Some(first) = all.first_mut() {
+            first.counts.deleted += deleted;
+        }
+        Ok(())
+    }
+
     /// Evaluates again the items that wait for a target key which is free now, until none is.
     fn take_over(&self, all: &mut [SourceCounts]) -> Result<()> {
         let Some(free) = apply::free_claims(&self.writers) else {
@@ -475,7 +510,8 @@ impl Run<'_> {
                 let mut counts = Counts::default();
                 let writing = Writing { mode: Mode::Retry, ..self.writing };
                 let (writers, recalling) = (self.writers.clone(), self.recalling.clone());
-                let retry = Run { writing, writers, recalling, ..*self };
+                let lost_keys = Rc::clone(&self.lost_keys);
+                let retry = Run { writing, writers, recalling, lost_keys, ..*self };
                 retry.decide_and_write(source, &mut candidates, first, &mut counts, &mut 0)?;
                 let c = &mut result.counts;
                 c.evaluated += counts.evaluated;

@@ -181,25 +181,39 @@ fn delete_extra(flow: &Flow) -> Result<()> {
     let _running = recalling.as_ref().map(|r| r.begin());
     let failing = failing_sources(flow)?;
     for target in &flow.targets {
-        let names = Names::new(&flow.sources[0], target);
-        let extra = format!(
-            "{} and not exists (select from ({}) as n where {})",
-            not_of_failing(flow, target, &failing),
-            expected(flow, target, &failing)?,
-            all_equal(&target.key, &names.new_key, &names.target_key),
-        );
-        if let Some(external) = &target.external {
-            ledger::delete(
-                &Statements::connect()?,
-                target,
-                external,
-                "",
-                &extra,
-                update::now_micros(),
-            )?;
-            continue;
-        }
-        sql::execute(&format!("delete from {} as x where {extra}", target.relation_name()), &[])?;
+        delete_extra_of(flow, target, &failing)?;
     }
     Ok(())
+}
+
+/// Deletes rows of which it is not known any more whose they were, and which no item produces: of targets that coco made
+/// and whose keys can be lost. The caller acts as the flow's owner.
+pub fn delete_orphans(flow: &Flow) -> Result<i64> {
+    let failing = failing_sources(flow)?;
+    // Rows of an item that fails cannot be told from those of nobody.
+    if failing.iter().any(|f| *f) {
+        return Ok(0);
+    }
+    let recalling = memo::of_look(flow)?;
+    let _running = recalling.as_ref().map(|r| r.begin());
+    let mut deleted = 0;
+    for target in flow.targets.iter().filter(|t| t.made && apply::loses_keys(t)) {
+        deleted += delete_extra_of(flow, target, &failing)?;
+    }
+    Ok(deleted)
+}
+
+fn delete_extra_of(flow: &Flow, target: &Target, failing: &[bool]) -> Result<i64> {
+    let names = Names::new(&flow.sources[0], target);
+    let extra = format!(
+        "{} and not exists (select from ({}) as n where {})",
+        not_of_failing(flow, target, failing),
+        expected(flow, target, failing)?,
+        all_equal(&target.key, &names.new_key, &names.target_key),
+    );
+    if let Some(external) = &target.external {
+        let statements = Statements::connect()?;
+        return ledger::delete(&statements, target, external, "", &extra, update::now_micros());
+    }
+    sql::execute(&format!("delete from {} as x where {extra}", target.relation_name()), &[])
 }

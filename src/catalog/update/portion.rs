@@ -5,6 +5,8 @@
 //! It is done where target keys are covered and writing does no more than to write rows: then the items of
 //! two processes have nothing to do with each other.
 
+use std::rc::Rc;
+
 use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
 
@@ -158,7 +160,17 @@ pub fn portion(bytes: &[u8]) -> Result<Done> {
         let writing = Writing { mode: Mode::Normal, logic };
         let limits = Limits { batch: head.batch, changes: None, segment_bytes: 0 };
         let by = By::Caller;
-        let mut run = Run { flow, writers, writing, limits, by, recalling: None, part: None };
+        let mut run = Run {
+            flow,
+            writers,
+            writing,
+            limits,
+            by,
+            recalling: None,
+            part: None,
+            takes_over: false,
+            lost_keys: Rc::default(),
+        };
         run.some(source, &mut keys, part, &mut done.counts, &mut done.present)?;
     }
     if !same || generation::now() != generation && logic_is_another(flow, logic)? {

@@ -192,6 +192,7 @@ impl Run<'_> {
         forced: Option<&Rows>,
         following: &Following,
     ) -> Result<Found> {
+        self.takes_over = true;
         for writer in &mut self.writers {
             writer.fresh = target_table::is_empty(writer.target)?;
         }
@@ -268,6 +269,7 @@ impl Run<'_> {
     ) -> Result<Counts> {
         let mut counts = Counts::default();
         let mut present = 0;
+        self.takes_over = true;
         for writer in &mut self.writers {
             writer.fresh = slice.fresh.contains(&writer.target.id);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Run, interrupt};
-use crate::catalog::apply::{self, Order, Stop};
+use crate::catalog::apply::{self, How, Order, Stop, Unowned};
 use crate::catalog::batch::{Action, Batch};
 use crate::catalog::error::{Error, Result};
 use crate::catalog::failure::{self, Failure};
@@ -59,9 +59,15 @@ impl Run<'_> {
         let mut this = batch;
         let mut deferred = deferred;
         let mut displaces = true;
+        // A batch that may be put aside is asked again when all others are written.
+        let last = deferred.is_none();
         while this.len() > 0 {
+            let unowned = match last && (self.takes_over || self.lost_keys.get()) {
+                true => Unowned::TakenOver,
+                false => Unowned::Refused,
+            };
             let failed: Vec<(usize, Failure)> =
-                match self.attempt(source, this, true, Order::InPlace) {
+                match self.attempt(source, this, true, Order::InPlace, unowned) {
                     Ok(more) => {
                         *counts += more;
                         return Ok(());
@@ -80,7 +86,13 @@ impl Run<'_> {
                     }
                     Err(Stop::Raised(raised)) if displaces && raised.is_conflict() => {
                         displaces = false;
-                        match self.displace(source, this, counts, deferred.as_deref_mut())? {
+                        match self.displace(
+                            source,
+                            this,
+                            counts,
+                            deferred.as_deref_mut(),
+                            unowned,
+                        )? {
                             Settled::All => return Ok(()),
                             Settled::But(conflicting) => {
                                 rest = this.only(&conflicting)?;
@@ -97,7 +109,7 @@ impl Run<'_> {
                             this = &mut rest;
                             continue;
                         }
-                        let failed = self.find_failing(source, this, raised)?;
+                        let failed = self.find_failing(source, this, raised, unowned)?;
                         // Those that fail for a conflict may go through once the others are left out.
                         let own = failed.iter().any(|(_, failure)| !failure.is_conflict());
                         let is_sure = |f: &Failure| !(displaces && own && f.is_conflict());
@@ -127,13 +139,14 @@ impl Run<'_> {
         batch: &mut Batch,
         counts: &mut Counts,
         deferred: Option<&mut Batch>,
+        unowned: Unowned,
     ) -> Result<Settled> {
         let mut deferred = deferred;
         let mut left_out = BTreeSet::new();
         for _ in 0..ROUNDS {
             let numbers: Vec<usize> = (0..batch.len()).filter(|n| !left_out.contains(n)).collect();
             let mut these = batch.without(&left_out)?;
-            match self.attempt(source, &mut these, true, Order::Displacing) {
+            match self.attempt(source, &mut these, true, Order::Displacing, unowned) {
                 Ok(more) => {
                     *counts += more;
                     // What was only taken along stays as it is.
@@ -164,11 +177,12 @@ impl Run<'_> {
         source: &Source,
         batch: &mut Batch,
         raised: Raised,
+        unowned: Unowned,
     ) -> Result<Vec<(usize, Failure)>> {
         let mut failed = Vec::new();
         let whole = 0..batch.len();
         let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
-            match self.attempt(source, &mut batch.slice(range)?, false, Order::InPlace) {
+            match self.attempt(source, &mut batch.slice(range)?, false, Order::InPlace, unowned) {
                 Ok(_)
                 | Err(Stop::Undone | Stop::Refused(_) | Stop::Conflicting(_) | Stop::TooLarge) => {
                     Ok(Attempt::Done)
@@ -215,14 +229,15 @@ impl Run<'_> {
         batch: &mut Batch,
         keep: bool,
         order: Order,
+        unowned: Unowned,
     ) -> std::result::Result<Counts, Stop> {
         interrupt();
         let recalling = self.recalling.as_ref();
+        let how = How { order, unowned, lost_keys: &self.lost_keys };
         let written = subtransaction(
             || {
                 let Run { flow, writers, writing, .. } = self;
-                let written =
-                    apply::write(flow, source, writers, batch, *writing, order, recalling)?;
+                let written = apply::write(flow, source, writers, batch, *writing, how, recalling)?;
                 if keep { Ok(written) } else { Err(Stop::Undone) }
             },
             Stop::Raised,
