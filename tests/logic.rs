@@ -136,3 +136,66 @@ fn a_function_that_the_query_does_not_reach_evaluates_nothing() {
     db.run("create or replace function unrelated() returns int language sql as $$ select 1 $$");
     assert_eq!(counts(&mut db).evaluated, 0);
 }
+
+/// Changes the values of rows without writing any, and expects the next update to find it.
+fn changed(db: &mut TestDb, change: &str, written: i64) {
+    assert_eq!(counts(db).evaluated, 0);
+    db.run(change);
+    let c = counts(db);
+    assert_eq!((c.evaluated, c.upserted), (3, written), "{change}: {c:?}");
+    db.verify_clean("f");
+    assert_eq!(counts(db).evaluated, 0);
+}
+
+#[test]
+fn a_label_of_an_enum_and_an_attribute_of_a_composite() {
+    let mut db = flow(
+        "logic_labels",
+        "create type mood as enum ('sad', 'ok'); create type pair as (x mood, y int);
+         alter table d add m mood default 'sad', add p pair[] default '{\"(ok,1)\"}'",
+        "concat(m, to_jsonb(p))",
+    );
+    changed(&mut db, "alter type mood rename value 'sad' to 'blue'", 3);
+    changed(&mut db, "alter type pair rename attribute y to z", 3);
+    changed(&mut db, "alter type mood rename value 'ok' to 'fine'", 3);
+}
+
+#[test]
+fn the_expression_of_a_column_that_is_generated_when_it_is_read() {
+    let mut db = TestDb::new("logic_version");
+    let version: i32 = db
+        .client
+        .query_one("select current_setting('server_version_num')::int", &[])
+        .expect("it says so")
+        .get(0);
+    if version < 180000 {
+        return;
+    }
+    for (name, expression) in [("logic_virtual", "g"), ("logic_virtual_row", "to_jsonb(d)->'g'")] {
+        let setup = "alter table d add g int generated always as (a * 2) virtual, add h int generated always as (a) virtual";
+        let mut db = flow(name, setup, expression);
+        changed(&mut db, "alter table d alter g set expression as (a * 3)", 3);
+        db.run("alter table d alter h set expression as (a * 3)");
+        let evaluated = counts(&mut db).evaluated;
+        // A row that is read as a whole has it.
+        assert_eq!(evaluated, if expression == "g" { 0 } else { 3 });
+    }
+}
+
+#[test]
+fn a_text_search_configuration_and_its_dictionaries() {
+    let mut db = flow(
+        "logic_search",
+        "create text search dictionary stop (template = pg_catalog.simple);
+         create text search configuration c (copy = pg_catalog.simple);
+         create function of_text(t text) returns tsvector language sql immutable as $$ select to_tsvector('public.c', t) $$",
+        "array[to_tsvector('c', t), of_text(t)]",
+    );
+    changed(&mut db, "alter text search configuration c alter mapping replace simple with stop", 0);
+    changed(&mut db, "alter text search dictionary stop (accept = false)", 3);
+    changed(
+        &mut db,
+        "alter text search configuration c alter mapping replace stop with english_stem",
+        2,
+    );
+}

@@ -11,8 +11,9 @@ thread_local! {
     static GENERATION: Cell<u64> = const { Cell::new(0) };
 }
 
-/// What functions, operators, types, casts, aggregates, constraints, roles and schemas are kept in.
-const CACHES: [pg_sys::SysCacheIdentifier::Type; 10] = [
+/// What functions, operators, types, casts, aggregates, constraints, roles, schemas, and configurations of text search are
+/// kept in.
+const CACHES: [pg_sys::SysCacheIdentifier::Type; 13] = [
     pg_sys::SysCacheIdentifier::NAMESPACEOID,
     pg_sys::SysCacheIdentifier::PROCOID,
     pg_sys::SysCacheIdentifier::OPEROID,
@@ -23,6 +24,9 @@ const CACHES: [pg_sys::SysCacheIdentifier::Type; 10] = [
     pg_sys::SysCacheIdentifier::CONSTROID,
     pg_sys::SysCacheIdentifier::AUTHOID,
     pg_sys::SysCacheIdentifier::AUTHMEMMEMROLE,
+    pg_sys::SysCacheIdentifier::TSCONFIGOID,
+    pg_sys::SysCacheIdentifier::TSCONFIGMAP,
+    pg_sys::SysCacheIdentifier::TSDICTOID,
 ];
 
 /// A number that grows with each change this backend hears of. What was read while it stayed the

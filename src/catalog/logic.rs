@@ -11,6 +11,7 @@ use pgrx::pg_sys;
 use serde_json::json;
 
 use super::error::Result;
+use super::kind;
 use super::lineage;
 use super::model::{Flow, Target};
 use super::registry;
@@ -40,8 +41,9 @@ with here as (
     from texts t, regexp_matches(t.body, '([-+*/<>=~!@#%^&|`?]+)', 'g') as m
    group by 1, 2
 ), reached as (
-  -- itself, where a search begins with a function
-  select h.classid, h.objid from here h where h.classid = 'pg_proc'::regclass
+  -- itself, where a search begins with it
+  select h.classid, h.objid from here h
+   where h.classid in ('pg_proc'::regclass, 'pg_attrdef'::regclass)
   union
   -- recorded dependencies: of a view's rule, of a function's parsed body
   select d.refclassid as classid, d.refobjid as objid
@@ -52,7 +54,19 @@ with here as (
   select d.refclassid, d.refobjid
     from here h
     join pg_depend d on d.classid = h.classid and d.objid = h.objid and d.deptype = 'n'
-   where h.classid in ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_cast'::regclass)
+   where h.classid in ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_cast'::regclass,
+                       'pg_attrdef'::regclass, 'pg_ts_config'::regclass)
+  union
+  -- what columns are that are generated when they are read: by a view's rule
+  select 'pg_attrdef'::regclass, g.oid
+    from here h
+    join pg_rewrite r on h.classid = 'pg_class'::regclass and r.ev_class = h.objid
+    join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
+    join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid and a.attgenerated::text = 'v'
+    join pg_attrdef g on g.adrelid = a.attrelid and g.adnum = a.attnum
+  union
+  select 'pg_ts_config'::regclass, c.oid
+    from words w join pg_ts_config c on c.cfgname = w.word
   union
   select 'pg_proc'::regclass, p.oid
     from words w join pg_proc p on p.proname = w.word
@@ -113,10 +127,41 @@ select 'pg_type'::regclass::oid, t.oid, format('type %s', t.oid::regtype),
          (select string_agg(concat_ws(' ', c.castsource::regtype, c.casttarget::regtype,
                                       c.castfunc::regprocedure, c.castcontext), ','
                             order by c.castsource::regtype::text, c.casttarget::regtype::text)
-            from pg_cast c where t.oid in (c.castsource, c.casttarget)))
+            from pg_cast c where t.oid in (c.castsource, c.casttarget)),
+         (select string_agg(quote_literal(e.enumlabel::text), ',' order by e.enumsortorder)
+            from pg_enum e where e.enumtypid = t.oid),
+         (select string_agg(concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod)),
+                            ',' order by a.attnum)
+            from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped))
   from reached r join pg_type t on r.classid = 'pg_type'::regclass and t.oid = r.objid
- where t.typnamespace <> 'pg_catalog'::regnamespace and t.typrelid = 0
+ where t.typnamespace <> 'pg_catalog'::regnamespace
+   -- the row of a table has more columns once the table has
+   and (t.typrelid = 0 or exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c'))
+union all
+select 'pg_attrdef'::regclass::oid, g.oid, format('generated column %I of %s', a.attname, g.adrelid::regclass),
+       pg_get_expr(g.adbin, g.adrelid)
+  from reached r join pg_attrdef g on r.classid = 'pg_attrdef'::regclass and g.oid = r.objid
+  join pg_attribute a on a.attrelid = g.adrelid and a.attnum = g.adnum
+union all
+select 'pg_ts_config'::regclass::oid, c.oid, format('text search configuration %s', c.oid::regconfig),
+       (select string_agg(concat_ws(' ', m.maptokentype, m.mapdict::regdictionary), ','
+                          order by m.maptokentype, m.mapseqno)
+          from pg_ts_config_map m where m.mapcfg = c.oid)
+  from reached r join pg_ts_config c on r.classid = 'pg_ts_config'::regclass and c.oid = r.objid
+ where c.cfgnamespace <> 'pg_catalog'::regnamespace
+union all
+select 'pg_ts_dict'::regclass::oid, d.oid, format('text search dictionary %s', d.oid::regdictionary),
+       d.dictinitoption
+  from reached r join pg_ts_dict d on r.classid = 'pg_ts_dict'::regclass and d.oid = r.objid
+ where d.dictnamespace <> 'pg_catalog'::regnamespace
 "#;
+
+/// Columns of a relation that are generated when they are read.
+const GENERATED: &str = "
+select g.oid
+  from pg_catalog.pg_attribute a
+  join pg_catalog.pg_attrdef g on g.adrelid = a.attrelid and g.adnum = a.attnum
+ where a.attrelid = $1 and a.attgenerated::text = 'v' and a.attname::text = any ($2)";
 
 /// Computes a flow's logic as it is now and returns the id under which it is kept.
 pub fn current(flow: &Flow) -> Result<LogicId> {
@@ -186,6 +231,21 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
     let expressions = flow.sources.iter().filter_map(|s| s.expressions.as_ref());
     let views: Vec<pg_sys::Oid> = queries.chain(expressions.map(|e| e.bound.view)).collect();
     reach("pg_class", &views, &mut parts)?;
+    for relation in flow.followed() {
+        let used: Vec<String> = relation.used.iter().map(|c| c.name.clone()).collect();
+        let generated: Vec<pg_sys::Oid> =
+            sql::select(GENERATED, &[arg(relation.relation), arg(used)], |r| sql::required(r, 1))?;
+        if !generated.is_empty() {
+            reach("pg_attrdef", &generated, &mut parts)?;
+        }
+        // Labels of enums and attributes of composites change what a row says, and no row is written.
+        for column in &relation.used {
+            if column.type_oid.to_u32() >= pg_sys::FirstNormalObjectId {
+                let kind = hex(&kind::of(column.type_oid)?.kind.0);
+                parts.insert(format!("values of type {}", column.type_name), kind);
+            }
+        }
+    }
     for function in &flow.memoised {
         // What a provider returns does not depend on coco's own version.
         if function.kind.is_provided() {
