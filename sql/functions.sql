@@ -131,7 +131,7 @@ create function coco.preview(
 create function coco.verify(
   flow   text,
   repair boolean default false,
-  out target text, out difference text, out key jsonb
+  out target text, out difference text, out key jsonb, out source text, out since timestamptz
 ) returns setof record language c volatile strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'verify_wrapper';

@@ -23,17 +23,21 @@ Errors: 22023 mode or max_rows; 42P01 a target was dropped; 22004 and 21000 as o
 
 comment on function coco.verify is $doc$Compares each target of a flow with its query over everything, row by row and byte by byte. No row when all is well.
 
-What has changed since the last update shows as a difference too. Items that fail are left out, with their rows, under a
-WARNING. Of a target outside this database the ledger is compared: what it is to have, not what it has.
+What has changed since the last update shows as a difference too. Items that fail are left out of the comparison, with
+their rows; a row for each of them says so. Of a target outside this database the ledger is compared: what it is to
+have, not what it has.
 
 flow: its name.
 repair: mend what is returned: by an update; then, where differences are left, by evaluating everything again, and by
   deleting rows that no item produces.
 
-target: where.
-difference: missing: the query gives the row, the target lacks it. extra: the target has it, the query does not give it.
-  different: both have the key, with other values.
-key: the row's key.
+target: where; NULL of failing, since an item is left out of all targets.
+difference: missing: the query gives the row, the target lacks it. extra: the target has it, the query does not give it,
+  or not so often. different: both have the key, with other values. failing: an item whose last evaluation failed; what
+  it has at the targets is of before, and was not compared. repair does not mend it.
+key: the row's key; of failing the item's source key.
+source: of failing the source's name in the flow.
+since: of failing when the item failed for the first time since it last went through.
 
     SELECT * FROM coco.verify('doc_chunks');
 

@@ -15,11 +15,22 @@ fn verify(
     flow: &str,
     repair: bool,
 ) -> Result<
-    TableIterator<'static, (name!(target, String), name!(difference, String), name!(key, Json))>,
+    TableIterator<
+        'static,
+        (
+            name!(target, Option<String>),
+            name!(difference, String),
+            name!(key, Json),
+            name!(source, Option<String>),
+            name!(since, Option<TimestampWithTimeZone>),
+        ),
+    >,
     ErrorReport,
 > {
     let found = verify::verify(flow, repair, update::configured())?;
-    Ok(TableIterator::new(found.into_iter().map(|d| (d.target, d.difference, d.key))))
+    Ok(TableIterator::new(
+        found.into_iter().map(|d| (d.target, d.difference, d.key, d.source, d.since)),
+    ))
 }
 
 #[pg_extern(sql = false)]

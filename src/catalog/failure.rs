@@ -93,17 +93,20 @@ pub fn record(
     let (target, claims) = failure.claims.clone().unzip();
     statements.execute(
         &format!(
-            "insert into {} ({columns}, failure)
+            "insert into {} as t ({columns}, failure)
              select {keys}, pg_catalog.jsonb_build_object(
                       'sqlstate', $1::text, 'message', $2::text, 'detail', $3::text, 'hint', $4::text,
-                      'attempts', $5::int, 'failed_at', clock.now,
+                      'attempts', $5::int, 'since', clock.now, 'failed_at', clock.now,
                       'next_retry', clock.now
                          operator(pg_catalog.+) pg_catalog.make_interval(secs => $6::float8),
                       'content_fingerprint', b.fingerprint, 'logic_id', $7::int,
                       'target', $8::int, 'claims', $9::text)
                from coco_batch as b
               cross join (select pg_catalog.clock_timestamp() as now) as clock
-             on conflict ({columns}) do update set failure = excluded.failure",
+             on conflict ({columns}) do update
+                set failure = excluded.failure operator(pg_catalog.||)
+                    pg_catalog.jsonb_build_object('since', coalesce(t.failure operator(pg_catalog.->) 'since',
+                                                                    excluded.failure operator(pg_catalog.->) 'since'))",
             source.tracking
         ),
         &[

@@ -131,6 +131,37 @@ pub struct Failed {
     pub target_key: Option<Json>,
 }
 
+/// An item whose last evaluation failed.
+pub struct Failing {
+    pub source: String,
+    pub source_key: Json,
+    /// When it first failed, and has since.
+    pub since: Option<TimestampWithTimeZone>,
+}
+
+/// The items of a flow whose last evaluation failed.
+pub fn failing(flow: &Flow) -> Result<Vec<Failing>> {
+    let _as = ActingAs::extension_owner()?;
+    let mut rows = Vec::new();
+    for source in &flow.sources {
+        let sql = format!(
+            "select {}, (coalesce(t.failure->>'since', t.failure->>'failed_at'))::timestamptz
+               from {} as t where t.failure is not null order by {}",
+            key_object(source),
+            source.tracking,
+            super::compose::tracking_keys(source, "t").join(", ")
+        );
+        rows.extend(sql::select(&sql, &[], |r| {
+            Ok(Failing {
+                source: source.name.clone(),
+                source_key: sql::required(r, 1)?,
+                since: r.get(2)?,
+            })
+        })?);
+    }
+    Ok(rows)
+}
+
 /// What of the caller's targets outside this database is to be sent, and what hinders it.
 pub struct Delivery {
     pub flow: String,

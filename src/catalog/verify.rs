@@ -1,35 +1,50 @@
 //! Comparing a target with its query, and mending what differs.
 
+use pgrx::datum::TimestampWithTimeZone;
+
 use super::apply::{self, Names};
 use super::compose::{self, Items};
 use super::error::{Error, Result};
 use super::external::{ledger, tables};
+use super::inspect;
 use super::json::Json;
 use super::memo;
 use super::model::{Flow, Source, Target, all_equal, numbered};
 use super::registry;
 use super::role::ActingAs;
 use super::sql::{self, ident, literal};
+use super::target_table;
 use super::tuples::Statements;
 use super::update::{self, Limits};
 use crate::engine::decide::Mode;
 
 pub struct Difference {
-    pub target: String,
-    /// `missing`, `extra` or `different`.
+    /// `None` of an item that is left out of all targets.
+    pub target: Option<String>,
+    /// `missing`, `extra`, `different` or `failing`.
     pub difference: String,
+    /// Of an item that fails: its source key.
     pub key: Json,
+    /// Of an item that fails: its source, and since when it does.
+    pub source: Option<String>,
+    pub since: Option<TimestampWithTimeZone>,
 }
 
 /// Compares every target of a flow with its query over everything, row by row and byte by byte.
-/// Items whose last evaluation failed, and their rows, are left out. With `repair`, what differs
-/// is mended, and the differences found are returned.
+/// Items whose last evaluation failed are left out with their rows, and are returned after the differences. With
+/// `repair`, what differs is mended, and the differences found are returned.
 pub fn verify(name: &str, repair: bool, limits: Limits) -> Result<Vec<Difference>> {
     let flow = if repair { registry::locked(name)? } else { registry::load(name)? };
-    let found = differences(&flow)?;
-    if !repair || found.is_empty() {
-        return Ok(found);
+    let mut found = differences(&flow)?;
+    if repair && !found.is_empty() {
+        mend(name, limits)?;
     }
+    found.extend(failing_items(&flow)?);
+    Ok(found)
+}
+
+/// Brings the targets of a flow to what its query says.
+fn mend(name: &str, limits: Limits) -> Result<()> {
     // What differs only because it changed since the last update is mended by an update; what is
     // left was changed behind coco's back.
     update::update(name, Mode::Normal, limits)?;
@@ -42,7 +57,18 @@ pub fn verify(name: &str, repair: bool, limits: Limits) -> Result<Vec<Difference
         delete_extra(&flow)?;
         update::update(name, Mode::Normal, limits)?;
     }
-    Ok(found)
+    Ok(())
+}
+
+fn failing_items(flow: &Flow) -> Result<Vec<Difference>> {
+    let failing = inspect::failing(flow)?.into_iter().map(|item| Difference {
+        target: None,
+        difference: "failing".to_owned(),
+        key: item.source_key,
+        source: Some(item.source),
+        since: item.since,
+    });
+    Ok(failing.collect())
 }
 
 fn differences(flow: &Flow) -> Result<Vec<Difference>> {
@@ -51,57 +77,76 @@ fn differences(flow: &Flow) -> Result<Vec<Difference>> {
     let _running = recalling.as_ref().map(|r| r.begin());
     let mut found = Vec::new();
     let failing = failing_sources(flow)?;
-    if failing.iter().any(|f| *f) {
-        pgrx::ereport!(
-            pgrx::PgLogLevel::WARNING,
-            pgrx::PgSqlErrorCode::ERRCODE_WARNING,
-            format!("items of flow \"{}\" that fail are left out, with their rows", flow.name),
-            "The view coco.errors lists them."
-        );
-    }
     for target in &flow.targets {
         if target.relation.is_none() {
             return Err(dropped(flow, target));
         }
-        let mut names: Vec<String> =
-            target.columns.iter().map(|c| format!("x.{}", c.quoted())).collect();
-        if target.external.is_some() {
-            names = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
-            names.push(format!("x.{}", tables::FINGERPRINT));
-        }
-        let at = Names::new(&flow.sources[0], target);
-        let key: Vec<String> = target
-            .key
-            .iter()
-            .zip(at.new_key.iter().zip(&at.target_key))
-            .map(|(k, (n, x))| format!("{}, coalesce({n}, {x})", literal(&k.name)))
-            .collect();
-        let sql = format!(
-            "select case when n.present is null then 'extra' when x.present is null then 'missing'
-                         else 'different' end,
-                    pg_catalog.jsonb_build_object({key})
-               from (select n.*, true as present from ({query}) as n) as n
-               full join (select {names}, true as present from {relation} as x where {healthy}) as x
-                 on {on}
-              where n.present is null or x.present is null or {differs}",
-            key = key.join(", "),
-            query = expected(flow, target, &failing)?,
-            names = names.join(", "),
-            relation = target.relation_name(),
-            healthy = not_of_failing(flow, target, &failing),
-            on = all_equal(&target.key, &at.new_key, &at.target_key),
-            differs = apply::differs(target),
-        );
+        let sql = compared(flow, target, &failing)?;
         let shown = target.shown();
         found.extend(sql::select(&sql, &[], |r| {
             Ok(Difference {
-                target: shown.clone(),
+                target: Some(shown.clone()),
                 difference: sql::required(r, 1)?,
                 key: sql::required(r, 2)?,
+                source: None,
+                since: None,
             })
         })?);
     }
     Ok(found)
+}
+
+/// The SELECT of the differences of a target, and their keys.
+fn compared(flow: &Flow, target: &Target, failing: &[bool]) -> Result<String> {
+    let mut names: Vec<String> =
+        target.columns.iter().map(|c| format!("x.{}", c.quoted())).collect();
+    if target.external.is_some() {
+        names = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
+        names.push(format!("x.{}", tables::FINGERPRINT));
+    }
+    // No column of the target has the name.
+    let mut copy = "coco_copy".to_owned();
+    while target.columns.iter().any(|c| c.name == copy) {
+        copy.push('_');
+    }
+    let keys =
+        target.key.iter().map(|k| format!("x.{}", k.quoted())).collect::<Vec<_>>().join(", ");
+    // Where nothing refuses it, a row may be there more than once.
+    let copies = match refuses_copies(target)? {
+        true => "1::pg_catalog.int8".to_owned(),
+        false => format!("pg_catalog.row_number() over (partition by {keys})"),
+    };
+    let at = Names::new(&flow.sources[0], target);
+    let key: Vec<String> = target
+        .key
+        .iter()
+        .zip(at.new_key.iter().zip(&at.target_key))
+        .map(|(k, (n, x))| format!("{}, coalesce({n}, {x})", literal(&k.name)))
+        .collect();
+    Ok(format!(
+        "select case when n.copy is null then 'extra' when x.{copy} is null then 'missing'
+                     else 'different' end,
+                pg_catalog.jsonb_build_object({key})
+           from (select n.*, 1::pg_catalog.int8 as copy from ({query}) as n) as n
+           full join (select {names}, {copies} as {copy} from {relation} as x where {healthy}) as x
+             on {on} and x.{copy} operator(pg_catalog.=) n.copy
+          where n.copy is null or x.{copy} is null or {differs}",
+        key = key.join(", "),
+        query = expected(flow, target, failing)?,
+        names = names.join(", "),
+        relation = target.relation_name(),
+        healthy = not_of_failing(flow, target, failing),
+        on = all_equal(&target.key, &at.new_key, &at.target_key),
+        differs = apply::differs(target),
+    ))
+}
+
+/// Whether a target cannot have two rows of one key.
+fn refuses_copies(target: &Target) -> Result<bool> {
+    match (target.relation, &target.external) {
+        (Some(relation), None) => target_table::has_unique_index(relation, &target.key),
+        _ => Ok(true),
+    }
 }
 
 pub fn dropped(flow: &Flow, target: &Target) -> Error {
@@ -215,5 +260,15 @@ fn delete_extra_of(flow: &Flow, target: &Target, failing: &[bool]) -> Result<i64
         let statements = Statements::connect()?;
         return ledger::delete(&statements, target, external, "", &extra, update::now_micros());
     }
-    sql::execute(&format!("delete from {} as x where {extra}", target.relation_name()), &[])
+    let relation = target.relation_name();
+    let mut extra = format!("({extra})");
+    if !refuses_copies(target)? {
+        let other: Vec<String> = target.key.iter().map(|k| format!("y.{}", k.quoted())).collect();
+        extra = format!(
+            "{extra} or exists (select from {relation} as y where {same}
+               and y.tableoid operator(pg_catalog.=) x.tableoid and y.ctid operator(pg_catalog.<) x.ctid)",
+            same = all_equal(&target.key, &other, &names.target_key),
+        );
+    }
+    sql::execute(&format!("delete from {relation} as x where {extra}"), &[])
 }
