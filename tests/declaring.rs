@@ -199,3 +199,109 @@ fn what_will_not_be_followed_is_said() {
         assert_eq!(warnings(query, more), "", "{query}");
     }
 }
+
+#[test]
+fn an_adopted_table_that_would_change_values_is_refused() {
+    let mut db = TestDb::new("less_precision");
+    db.run(
+        "create table d (id int primary key, n numeric, m numeric(8,2), at timestamptz, i interval, c char(8))",
+    );
+    let mut adopt = |column: &str, expression: &str| {
+        db.run(&format!("drop table if exists t; create table t (id int primary key, x {column})"));
+        let declare = format!(
+            "select coco.create_flow('x', 'd', 'select id, {expression} as x from d', 't', '{{id}}')"
+        );
+        match db.client.batch_execute(&declare) {
+            Ok(()) => {
+                db.run("select coco.drop_flow('x')");
+                true
+            }
+            Err(e) => {
+                let said = support::explain(&e);
+                assert!(said.contains("values would be changed as they are written"), "{said}");
+                false
+            }
+        }
+    };
+    for (column, expression) in [
+        ("numeric(6,1)", "n"),
+        ("numeric(12,3)", "m"),
+        ("timestamptz(0)", "at"),
+        ("timestamptz(3)", "at"),
+        ("interval(0)", "i"),
+        ("char(10)", "c"),
+    ] {
+        assert!(!adopt(column, expression), "{column} was adopted for {expression}");
+    }
+    for (column, expression) in [
+        ("numeric", "n"),
+        ("numeric(12,2)", "m"),
+        ("numeric(6,1)", "n::numeric(6,1)"),
+        ("timestamptz(6)", "at"),
+        ("timestamptz(3)", "at::timestamptz(0)"),
+        ("char(8)", "c"),
+        ("varchar(3)", "c::varchar"),
+    ] {
+        assert!(adopt(column, expression), "{column} was refused for {expression}");
+    }
+}
+
+#[test]
+fn a_key_that_is_or_becomes_no_key_is_refused() {
+    let mut db = TestDb::new("no_key");
+    let version: i32 = db
+        .client
+        .query_one("select current_setting('server_version_num')::int", &[])
+        .expect("it says so")
+        .get(0);
+    if version >= 180000 {
+        db.run(
+            "create table v (a int, b text, unique (a)); insert into v values (null, 'x');
+             alter table v add constraint a_nn not null a not valid",
+        );
+        assert_refused(
+            &mut db,
+            "select coco.create_flow('x', 'v', 'select a, b from v', 't', '{a}', source_key => '{a}')",
+            "42P16",
+            "is nullable",
+            "SET NOT NULL",
+        );
+    }
+    // An index that compares in another way than the column: two rows that are equal can be there.
+    let collation = "create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
+    if db.client.batch_execute(collation).is_ok() {
+        db.run(
+            "create table u (email text collate ci not null, n int); create unique index on u (email collate \"C\");
+             insert into u values ('a', 1), ('A', 2);
+             select coco.create_flow('u', 'u', 'select email, sum(n) as n from u group by email', 'ut', '{email}', source_key => '{email}');
+             select coco.update('u')",
+        );
+        let sum = "select sum(n)::bigint from ut";
+        assert_eq!(db.client.query_one(sum, &[]).expect("it reads").get::<_, i64>(0), 3);
+    }
+
+    db.run(
+        "create table d (id int, n int not null, primary key (id)); insert into d values (1, 1);
+         select coco.create_flow('f', 'd', 'select id, n from d', 'ft', '{id}'); select coco.update('f');
+         alter table d drop constraint d_pkey; alter table d add primary key (id, n); insert into d values (1, 2)",
+    );
+    let error = db.client.batch_execute("select coco.update('f')").expect_err("no key");
+    let said = support::explain(&error);
+    assert!(
+        said.contains("the key (id) of source \"d\" of flow \"f\" is not unique any more (55000)"),
+        "{said}"
+    );
+    db.run("delete from d where n = 1; create unique index on d (id); select coco.update('f')");
+    let n: i32 = db.client.query_one("select n from ft", &[]).expect("it reads").get(0);
+    assert_eq!(n, 2);
+
+    db.run("alter table ft alter n type text");
+    let error = db.client.batch_execute("select coco.update('f')").expect_err("another type");
+    let said = support::explain(&error);
+    assert!(
+        said.contains("target public.ft does not fit the query's columns any more (42804)"),
+        "{said}"
+    );
+    db.run("select coco.set_query('f', null, 'select id, n from d'); select coco.update('f')");
+    db.verify_clean("f");
+}

@@ -499,5 +499,5 @@ pub fn null_key(source: &Source) -> super::error::Error {
         pgrx::PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
         format!("source \"{}\" has a row whose key is NULL", source.name),
     )
-    .hint("Leave such rows out in the view, or declare the source with another key.")
+    .hint("Give such rows a key, or delete them. A view that is the source can leave them out.")
 }

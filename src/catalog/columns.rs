@@ -18,7 +18,12 @@ pub struct Attribute {
 
 const ATTRIBUTES: &str = "
 select a.attname::text, a.atttypid, a.atttypmod, a.attcollation,
-       pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       pg_catalog.format_type(a.atttypid, a.atttypmod),
+       -- what was there before may be NULL, if it was never looked at
+       a.attnotnull and not exists (
+         select from pg_catalog.pg_constraint c
+          where c.conrelid = a.attrelid and c.contype = 'n' and not c.convalidated
+            and c.conkey operator(pg_catalog.@>) array[a.attnum]),
        a.atthasdef or a.attidentity <> '', a.attgenerated <> ''
   from pg_catalog.pg_attribute a
  where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped

@@ -12,6 +12,7 @@ use super::model::{self, BoundView, Column, Expressions, External, Flow, Lookup,
 use super::planning;
 use super::role::{self, ActingAs, Settings};
 use super::sql::{self, arg};
+use super::target_table;
 use super::tuples::OneSnapshot;
 use super::usage;
 
@@ -69,12 +70,38 @@ pub fn load(name: &str) -> Result<Flow> {
         }
     }
     usage::refresh(&mut flow)?;
+    for relation in flow.followed().filter(|s| !s.grouped && !s.promised) {
+        check_unique(&flow, relation)?;
+    }
+    for target in &flow.targets {
+        target_table::check_fits(target)?;
+    }
     flow.memoised = functions::called(&views)?;
     internal::grant_again(&flow.name, flow.owner)?;
     if !flow.memoised.is_empty() {
         planning::install();
     }
     Ok(flow)
+}
+
+/// Checks that a key which named one row when the source was declared still does.
+fn check_unique(flow: &Flow, source: &Source) -> Result<()> {
+    if target_table::has_unique_index(source.relation, &source.key)? {
+        return Ok(());
+    }
+    let key = source.key.iter().map(Column::quoted).collect::<Vec<_>>().join(", ");
+    Err(Error::new(
+        pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "the key ({key}) of source \"{}\" of flow \"{}\" is not unique any more",
+            source.name, flow.name
+        ),
+    )
+    .detail(format!(
+        "{} had a unique index on exactly these columns, and has none now.",
+        source.relation_name
+    ))
+    .hint("Make a unique index on them again. If several rows are to be one item, or rows have another key, drop the flow with coco.drop_flow, keeping its targets, and declare it again."))
 }
 
 /// Loads a flow for its owner. Its query may be broken.

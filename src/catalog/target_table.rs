@@ -100,7 +100,7 @@ pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oi
             format!("target {name} does not fit the query's columns"),
         )
         .detail(format!("{}.", lacks.join("; ")))
-        .hint("Alter the table or the query, or name a table that does not exist yet. A table that coco did not make is never altered."));
+        .hint("Alter the table, or cast in the query to the table's types, or name a table that does not exist yet. A table that coco did not make is never altered."));
     }
     if !has_unique_index(relation, &target.key)? {
         let key: Vec<String> = target.key.iter().map(Column::quoted).collect();
@@ -114,6 +114,56 @@ pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oi
     Ok(())
 }
 
+/// Checks that a target still has the columns that its query's rows go to.
+pub fn check_fits(target: &Target) -> Result<()> {
+    let (Some(relation), None) = (target.relation, &target.external) else { return Ok(()) };
+    let attributes = columns::of_relation(relation)?;
+    let (mut lacks, mut code) = (Vec::new(), PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH);
+    for column in &target.columns {
+        match attributes.iter().find(|a| a.column.name == column.name) {
+            None => {
+                code = PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN;
+                lacks.push(format!("It has no column {} {}", column.quoted(), column.type_name));
+            }
+            Some(a) if a.column.type_oid != column.type_oid => lacks.push(format!(
+                "Column {} is {}, the query gives {}",
+                column.quoted(),
+                a.column.type_name,
+                column.type_name
+            )),
+            Some(_) => {}
+        }
+    }
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(
+        code,
+        format!("target {} does not fit the query's columns any more", target.relation_name()),
+    )
+    .detail(format!("{}.", lacks.join("; ")))
+    .hint("Alter the table back, or give the target a query that fits with coco.set_query: a table that coco made is altered to fit it."))
+}
+
+/// Whether a column of a table keeps values of a query's column of the same type as they are, or refuses them.
+fn keeps_values(query: &Column, table: &Column) -> bool {
+    let (from, to) = (query.typmod, table.typmod);
+    if to < 0 || from == to {
+        return true;
+    }
+    // The typmod of numeric is precision and scale, after the length of a header.
+    let scale = |typmod: i32| (typmod - pg_sys::VARHDRSZ as i32) & 0x7ff;
+    match query.type_oid {
+        pg_sys::NUMERICOID => from >= 0 && scale(from) == scale(to),
+        // Six digits are all that there are.
+        pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::TIMEOID | pg_sys::TIMETZOID => {
+            to == 6 || (0..=to).contains(&from)
+        }
+        pg_sys::INTERVALOID | pg_sys::BPCHAROID => false,
+        _ => true,
+    }
+}
+
 /// What keeps a table from holding the target's rows.
 fn misfits(target: &Target, attributes: &[Attribute]) -> Vec<String> {
     let mut lacks = Vec::new();
@@ -125,6 +175,12 @@ fn misfits(target: &Target, attributes: &[Attribute]) -> Vec<String> {
             }
             Some(a) if a.column.type_oid != column.type_oid => lacks.push(format!(
                 "Column {} is {}, the query gives {}",
+                column.quoted(),
+                a.column.type_name,
+                column.type_name
+            )),
+            Some(a) if !keeps_values(column, &a.column) => lacks.push(format!(
+                "Column {} is {}, the query gives {}: values would be changed as they are written",
                 column.quoted(),
                 a.column.type_name,
                 column.type_name
@@ -155,6 +211,12 @@ select pg_catalog.bool_or(true)
   from pg_catalog.pg_index i
  where i.indrelid = $1 and i.indisunique and i.indisvalid and i.indimmediate
    and i.indpred is null and i.indexprs is null
+   -- it tells apart what the column tells apart, and no more
+   and not exists (
+     select from pg_catalog.generate_series(0, i.indnkeyatts - 1) as n
+       join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[n]
+       join pg_catalog.pg_collation c on c.oid = a.attcollation
+      where not c.collisdeterministic and i.indcollation[n] <> a.attcollation)
    and (select pg_catalog.array_agg(a.attname::text order by a.attname::text)
           from pg_catalog.pg_attribute a
          where a.attrelid = i.indrelid
