@@ -268,7 +268,8 @@ fn a_key_that_is_or_becomes_no_key_is_refused() {
         );
     }
     // An index that compares in another way than the column: two rows that are equal can be there.
-    let collation = "create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
+    let collation =
+        "create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
     if db.client.batch_execute(collation).is_ok() {
         db.run(
             "create table u (email text collate ci not null, n int); create unique index on u (email collate \"C\");

@@ -576,6 +576,39 @@ fn rows_that_are_refused_keep_no_other_from_arriving() {
 }
 
 #[test]
+fn rows_swap_a_value_that_is_unique_beside_the_key() {
+    let mut there = There::new("swaps");
+    there.sql.run(
+        "create table docs (id bigint primary key, title text unique, price numeric(10,2) check (price < 1000));
+         create table children (doc bigint references docs on delete cascade)",
+    );
+    let mut docs = there.ready(&docs());
+    docs.applied(&there.rows(&docs.shape, "select n, 't' || n, 1 from generate_series(0, 99) n"));
+    there.sql.run("insert into children values (50)");
+    let swap =
+        "select n, case n when 1 then 't2' when 2 then 't3' when 3 then 't1' else 't' || n end, 2
+                  from generate_series(0, 99) n";
+    docs.applied(&there.rows(&docs.shape, swap));
+    let title = "select string_agg(title, ' ' order by id) from docs where id between 1 and 3";
+    assert_eq!(there.sql.rows(title), ["t2 t3 t1"]);
+    // A row that does not change the value is updated.
+    assert_eq!(there.sql.number("select count(*) from children"), 1);
+    docs.applied(
+        &there.rows(&docs.shape, "select n, 't' || n + 1, 2 from generate_series(1, 99) n"),
+    );
+    assert_eq!(there.sql.rows(title), ["t2 t3 t4"]);
+
+    // Beside rows that are refused: for a value, for what a row of nobody's has, and for what those keep.
+    let rows = "values (1, 't4', 1), (3, 't2', 1), (5, 't7', 1000), (10, 't6', 1), (20, 't0', 1), (30, 't21', 1), (40, 't31', 1)";
+    let expected = [(2, "23514"), (3, "23505"), (4, "23505"), (5, "23505"), (6, "23505")];
+    let expected = expected.map(|(n, s)| (n, s.to_owned()));
+    let rows = there.rows(&docs.shape, rows);
+    assert_eq!(refused_places(&mut docs, &rows), expected);
+    assert_eq!(there.sql.rows(title), ["t4 t3 t2"]);
+    assert_eq!(there.sql.number("select count(*) from docs"), 100);
+}
+
+#[test]
 fn rows_out_of_form_are_refused_alone() {
     let mut there = There::new("malformed");
     let mut docs = there.ready(&docs());

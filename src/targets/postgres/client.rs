@@ -1,5 +1,6 @@
 //! A target's table, and the connection to its server.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::encode::{self, Tuples};
 use super::error::{Fault, RowFault};
 use super::halving::Halving;
 use super::incoming::Incoming;
+use super::names::quoted;
 use super::session::Session;
 use super::statements::{self, Staged};
 use super::table::{self, Table};
@@ -156,6 +158,23 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// How often a batch is written anew without rows that conflict.
+const ROUNDS: usize = 8;
+
+/// What is done about rows that may conflict.
+#[derive(Default)]
+struct Pass {
+    /// Rows that change one of these columns are deleted before others are written.
+    displaced: Vec<String>,
+    /// Changes that are not written.
+    left_out: BTreeSet<usize>,
+}
+
+/// Whether a row can be refused for another row.
+fn is_conflict(refused: &Refused) -> bool {
+    matches!(refused.sqlstate.as_str(), "23505" | "23P01")
+}
+
 /// How a batch is written that may hold rows that are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Care {
@@ -186,12 +205,15 @@ impl Ready {
         for (staged, _) in batch.staged() {
             self.make_staging(session, staged).await?;
         }
-        match self.write_staged(session, batch, Care::Whole).await {
+        match self.write_staged(session, batch, Care::Whole, &Pass::default()).await {
             Err(Fault::Row(_)) => {
                 session.run("rollback").await?;
-                refused.extend(self.write_staged(session, batch, Care::Halving).await?);
+                refused.extend(self.write_carefully(session, batch).await?);
             }
-            done => refused.extend(done?),
+            done => {
+                refused.extend(done?);
+                session.run("commit").await?;
+            }
         }
         refused.sort_by_key(|r| r.change);
         Ok(refused)
@@ -246,12 +268,58 @@ impl Ready {
         Ok(())
     }
 
-    /// Writes only the rows that differ from those there.
+    /// Writes a batch that was not taken as a whole. If rows conflict under a unique or exclusion constraint beside the
+    /// key, they may be healthy together, and Postgres checks them one by one: then those that change such a value are
+    /// deleted first. One that is refused all the same keeps its row there, which can be in the way of others: so all is
+    /// written anew without it, until no other is refused.
+    async fn write_carefully(
+        &mut self,
+        session: &Session,
+        batch: &Batch<'_>,
+    ) -> Result<Vec<Refused>, Fault> {
+        let mut refused =
+            self.write_staged(session, batch, Care::Halving, &Pass::default()).await?;
+        let key: Vec<&str> = self.table.key.iter().map(|k| k.name.as_str()).collect();
+        if refused.iter().any(is_conflict) {
+            let columns = session.query(statements::CONSTRAINED, &[&self.table.oid, &key]).await?;
+            let columns = columns.iter().map(|row| Ok(quoted(&row.try_get::<_, String>(0)?)));
+            let mut columns = columns.collect::<Result<Vec<String>, Fault>>()?;
+            columns.retain(|column| self.table.columns.contains(column));
+            // Those that no room can be made for.
+            let mut left: Vec<Refused> =
+                refused.iter().filter(|r| !is_conflict(r)).cloned().collect();
+            for _ in 0..ROUNDS {
+                if columns.is_empty() {
+                    break;
+                }
+                session.run("rollback").await?;
+                let left_out = left.iter().map(|r| r.change).collect();
+                let pass = Pass { displaced: columns.clone(), left_out };
+                let more = self.write_staged(session, batch, Care::Halving, &pass).await?;
+                let known = |r: &Refused| left.iter().any(|l| l.change == r.change);
+                let more: Vec<Refused> = more.into_iter().filter(|r| !known(r)).collect();
+                let settled = more.is_empty();
+                left.extend(more);
+                if settled {
+                    session.run("commit").await?;
+                    self.likely_new = false;
+                    return Ok(left);
+                }
+            }
+            session.run("rollback").await?;
+            refused = self.write_staged(session, batch, Care::Halving, &Pass::default()).await?;
+        }
+        session.run("commit").await?;
+        Ok(refused)
+    }
+
+    /// Writes only the rows that differ from those there, and leaves it to be committed.
     async fn write_staged(
         &mut self,
         session: &Session,
         batch: &Batch<'_>,
         care: Care,
+        pass: &Pass,
     ) -> Result<Vec<Refused>, Fault> {
         self.begin(session).await?;
         let mut refused = Vec::new();
@@ -261,16 +329,20 @@ impl Ready {
             refused.extend(self.stage(session, staged, statement, changes, care).await?);
         }
         let staged: Vec<Staged> = batch.staged().map(|(staged, _)| staged).collect();
+        if !pass.displaced.is_empty() && staged.contains(&Staged::Rows) {
+            let displace = statements::displace(&self.table, &pass.displaced, &pass.left_out);
+            // Where rows there refer to them, they stay.
+            let _ = attempt(session, care, session.run(&displace)).await?;
+        }
         let mut new = 0;
         let mut halving = Halving::new(0..batch.len);
         while let Some(range) = halving.next() {
-            let write = statements::write(&self.table, &staged, &range);
+            let write = statements::write(&self.table, &staged, &range, &pass.left_out);
             match attempt(session, care, session.value(&write)).await? {
                 Ok(count) => new += count.and_then(|n| n.parse::<usize>().ok()).unwrap_or(0),
                 Err(row) => refused.extend(halving.failed(range).map(|change| row.of(change))),
             }
         }
-        session.run("commit").await?;
         // The next ones are likely to be new as well: a flow that fills a table, or appends to it.
         self.likely_new = self.table.takes_copy && new > 0 && new == batch.rows.len();
         Ok(refused)

@@ -3,6 +3,7 @@
 //! Rows and the keys of rows that go are copied into temporary tables, numbered by their changes'
 //! places in the batch; two statements bring them to the target, for any range of changes.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::table::{self, Table};
@@ -87,35 +88,77 @@ pub fn index(staged: Staged) -> String {
     format!("create index if not exists {temporary}_n on pg_temp.{temporary} (n)")
 }
 
-/// Writes a range of the staged changes. What goes makes room before the rest comes, for unique
-/// columns beside the key.
-pub fn write(table: &Table, staged: &[Staged], range: &Range<usize>) -> String {
+/// Writes a range of the staged changes, but for some. What goes makes room before the rest comes, for
+/// unique columns beside the key.
+pub fn write(
+    table: &Table,
+    staged: &[Staged],
+    range: &Range<usize>,
+    left_out: &BTreeSet<usize>,
+) -> String {
+    let within = within(range, left_out);
     let statements = [Staged::Gone, Staged::Rows].into_iter().filter(|s| staged.contains(s));
     list_of(statements.map(|s| match s {
-        Staged::Gone => delete(table, range),
-        Staged::Rows => upsert(table, range),
+        Staged::Gone => delete(table, &within),
+        Staged::Rows => upsert(table, &within),
     }))
 }
+
+/// Deletes the rows there that are to change one of these columns, but for some: they are inserted anew, and can swap
+/// such values.
+pub fn displace(table: &Table, columns: &[String], left_out: &BTreeSet<usize>) -> String {
+    let changed = table.columns.iter().zip(numbered(table.columns.len()));
+    let changed: Vec<_> = changed.filter(|(column, _)| columns.contains(column)).collect();
+    let same = table.columns.iter().zip(numbered(table.columns.len())).filter_map(|(c, staged)| {
+        let key = table.key.iter().find(|k| k.name == *c)?;
+        Some(format!("t.{c} {} s.{staged}", key.equals))
+    });
+    format!(
+        "delete from {} as t using pg_temp.coco_rows as s
+          where {} and row({})::record operator(pg_catalog.*<>) row({})::record{}",
+        table.name,
+        same.collect::<Vec<_>>().join(" and "),
+        list(changed.iter().map(|(c, _)| format!("t.{c}"))),
+        list(changed.iter().map(|(_, staged)| format!("s.{staged}"))),
+        but_for(left_out),
+    )
+}
+
+/// The columns of a table's unique indexes and exclusion constraints beside those on its key alone, quoted; also those
+/// that their expressions and predicates use.
+pub const CONSTRAINED: &str = "
+with constrained as (
+  select i.indexrelid, a.attname::text as name
+    from pg_index i
+    join pg_attribute a on a.attrelid = i.indrelid
+     and (a.attnum = any (i.indkey[0:i.indnkeyatts - 1])
+          or exists (select from pg_depend d
+                      where d.classid = 'pg_class'::regclass and d.objid = i.indexrelid
+                        and d.refclassid = 'pg_class'::regclass and d.refobjid = i.indrelid
+                        and d.refobjsubid = a.attnum))
+   where i.indrelid = $1::oid and a.attnum > 0 and (i.indisunique or i.indisexclusion))
+select distinct name from constrained c
+ where exists (select from constrained other
+                where other.indexrelid = c.indexrelid and quote_ident(other.name) <> all ($2::text[]))";
 
 fn list_of(statements: impl Iterator<Item = String>) -> String {
     statements.collect::<Vec<_>>().join("; ")
 }
 
-fn delete(table: &Table, range: &Range<usize>) -> String {
+fn delete(table: &Table, within: &str) -> String {
     let same = table.key.iter().zip(numbered(table.key.len()));
     let same: Vec<String> =
         same.map(|(k, name)| format!("t.{} {} s.{name}", k.name, k.equals)).collect();
     format!(
-        "delete from {} as t using pg_temp.coco_gone as s where {} and {}",
+        "delete from {} as t using pg_temp.coco_gone as s where {within} and {}",
         table.name,
-        within(range),
         same.join(" and ")
     )
 }
 
 /// Writes the rows that differ from those there. Returns how many had no row there, as far as that
 /// is known: not of a table that is partitioned.
-fn upsert(table: &Table, range: &Range<usize>) -> String {
+fn upsert(table: &Table, within: &str) -> String {
     let row = |of: &str| list(table.columns.iter().map(|c| format!("{of}.{c}")));
     // `*<>` compares the images of rows: it knows every type, those without equality (json) too,
     // and tells apart what is equal and yet not the same (1.0 and 1.00).
@@ -127,7 +170,6 @@ fn upsert(table: &Table, range: &Range<usize>) -> String {
         name = table.name,
         columns = table.columns.join(", "),
         staged = list(numbered(table.columns.len()).map(|name| format!("s.{name}"))),
-        within = within(range),
         key = list(table.key.iter().map(|k| k.name.clone())),
         set = list(table.columns.iter().map(|c| format!("{c} = excluded.{c}"))),
         old = row("t"),
@@ -144,6 +186,16 @@ fn upsert(table: &Table, range: &Range<usize>) -> String {
     }
 }
 
-fn within(range: &Range<usize>) -> String {
-    format!("s.n >= {} and s.n < {}", range.start, range.end)
+fn within(range: &Range<usize>, left_out: &BTreeSet<usize>) -> String {
+    format!("s.n >= {} and s.n < {}{}", range.start, range.end, but_for(left_out))
+}
+
+fn but_for(left_out: &BTreeSet<usize>) -> String {
+    if left_out.is_empty() {
+        return String::new();
+    }
+    format!(
+        " and s.n <> all ('{{{}}}'::pg_catalog.int4[])",
+        list(left_out.iter().map(usize::to_string))
+    )
 }
