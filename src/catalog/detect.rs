@@ -3,16 +3,23 @@
 //! One statement leaves out items of which ordinal or content, and logic, are as committed; for
 //! every other it brings what `engine::decide` wants to know. With an ordinal it does not look at
 //! content at all: a second statement reads it, for those that the first has left over.
+//!
+//! Where a statement fails by the data of an item (an expression of the user's, a column that is computed as it is
+//! read, a group that is too large), the items that cannot be read are found by halves ([`unread`]).
+
+mod unread;
 
 use pgrx::pg_sys;
 
 use super::apply;
 use super::compose;
 use super::error::{Error, Result};
+use super::failure;
+use super::follow;
 use super::model::{Source, all_equal, numbered};
 use super::role::ActingAs;
-use super::sql::ident;
-use super::subtransaction::subtransaction;
+use super::sql::{Arg, arg, ident};
+use super::subtransaction::Raised;
 use super::tuples::{self, RowColumn, Rows, Statements};
 use crate::engine::decide::{Decision, Mode, decide};
 use crate::engine::version::{
@@ -51,6 +58,8 @@ pub struct Candidate {
     pub claims: Option<String>,
     /// Something else that its result depends on changed.
     pub forced: bool,
+    /// Why nothing could be read of it; all that is known is what is tracked.
+    pub unread: Option<failure::Failure>,
 }
 
 /// The columns of candidates, and what they `carry`.
@@ -73,6 +82,7 @@ fn candidate_columns(source: &Source, carry: bool) -> Vec<RowColumn> {
         ("claims", pg_sys::TEXTOID),
         ("forced", pg_sys::BOOLOID),
         ("rows", pg_sys::INT8OID),
+        ("unread", pg_sys::TEXTOID),
     ];
     columns.extend(rest.map(|(name, oid)| RowColumn::new(name, oid)));
     if carry {
@@ -172,9 +182,10 @@ fn contents(source: &Source) -> String {
     format!(
         "select {with} from coco_candidate as c
            join (select {named}, {fingerprint} as fingerprint from {relation} as {name}{expressions}) as s on {same}
-          where c.present
+          where c.present and c.unread is null
          union all
-         select {without} from coco_candidate as c where not (c.present and {known})",
+         select {without} from coco_candidate as c
+          where not (c.present and c.unread is null and {known})",
         with = columns("s.fingerprint"),
         named = named.join(", "),
         fingerprint = compose::fingerprint_of_row(source),
@@ -195,10 +206,28 @@ pub fn scan(
     scan: Scan,
     forced: Option<&Rows>,
 ) -> Result<Candidates> {
+    let forced = forced.filter(|keys| keys.len() > 0);
+    let brought = is_brought(source, scan);
+    let columns = candidate_columns(source, false);
+    let rows = match unread::attempt(&columns, |rows| {
+        whole(statements, source, &brought, forced, rows)
+    })? {
+        Ok(rows) => rows,
+        Err(raised) => {
+            let keys = every_key(source, forced)?;
+            let changed = |forced: &str| format!("({brought} or {forced})");
+            let read = |keys: &Rows, rows: &mut Rows| by_key(source, keys, false, changed, rows);
+            read_by_halves(source, &keys, &columns, raised, read)?
+        }
+    };
+    with_contents(source, rows, false)
+}
+
+/// Whether a scan brings an item (`s`, `t`) that is not forced. With an ordinal, an item whose version is committed is
+/// left out unread. A key that several rows have never is.
+fn is_brought(source: &Source, scan: Scan) -> String {
     let same_logic = format!("t.logic_id operator(pg_catalog.=) {}", scan.logic.0);
     let same_content = "t.content_fingerprint operator(pg_catalog.=) s.fingerprint";
-    // With an ordinal, an item whose version is committed is left out unread. A key that several
-    // rows have never is.
     let settled = match (&source.ordinal, scan.mode.evaluates_all()) {
         (_, true) => "false".to_owned(),
         (Some(_), false) => format!(
@@ -207,45 +236,113 @@ pub fn scan(
         ),
         (None, false) => format!("{same_logic} and {same_content} and t.failure is null"),
     };
+    format!("not coalesce({settled}, false)")
+}
+
+/// Reads all of a source by one statement.
+fn whole(
+    statements: &Statements,
+    source: &Source,
+    condition: &str,
+    forced: Option<&Rows>,
+    rows: &mut Rows,
+) -> Result<()> {
     let relations =
         format!("({}) as s full join {} as t", items(source, "", false), source.tracking_view);
-    let condition = format!("not coalesce({settled}, false)");
-    let Some(keys) = forced.filter(|keys| keys.len() > 0) else {
-        return select(
-            statements,
-            source,
-            From { relations, forced: "false", carry: false },
-            &condition,
-        );
+    let _as = ActingAs::sharing_rows()?;
+    let Some(keys) = forced else {
+        statements.reads_many();
+        let from = From { relations, forced: "false", keyed: "s", carry: false };
+        return candidates(statements, source, from, condition, rows);
     };
     let statements = Statements::connect()?;
     statements.name("coco_forced", keys)?;
-    let (ours, theirs) = (numbered("s.k", source.key.len()), numbered("f.k", source.key.len()));
-    let same = all_equal(&source.key, &ours, &theirs);
-    let forced = &format!("exists (select from coco_forced as f where {same})");
-    select(
-        &statements,
-        source,
-        From { relations, forced, carry: false },
-        &format!("({condition} or {forced})"),
-    )
+    statements.reads_many();
+    let forced = is_forced(source, "s");
+    let from = From { relations, forced: &forced, keyed: "s", carry: false };
+    candidates(&statements, source, from, &format!("({condition} or {forced})"), rows)
+}
+
+/// Whether the key of `of` is among those in `coco_forced`.
+fn is_forced(source: &Source, of: &str) -> String {
+    let keys = source.key.len();
+    let same = all_equal(&source.key, &numbered(&format!("{of}.k"), keys), &numbered("f.k", keys));
+    format!("exists (select from coco_forced as f where {same})")
+}
+
+/// The keys of all items of a source and of all that are tracked, and whether they are forced. Nothing else is read
+/// of them.
+fn every_key(source: &Source, forced: Option<&Rows>) -> Result<Rows> {
+    let _as = ActingAs::sharing_rows()?;
+    let statements = Statements::connect()?;
+    statements.reads_many();
+    if let Some(keys) = forced {
+        statements.name("coco_forced", keys)?;
+    }
+    let (named, own) = keys(source);
+    let grouped = match source.grouped || source.promised {
+        true => format!(" group by {}", own.join(", ")),
+        false => String::new(),
+    };
+    let tracked = compose::tracking_keys(source, "t");
+    let (ours, names) = (numbered("s.k", own.len()), numbered("k", own.len()));
+    let all = ours.iter().zip(&tracked).zip(&names);
+    let all: Vec<String> =
+        all.map(|((s, t), name)| format!("coalesce({s}, {t}) as {name}")).collect();
+    let sql = format!(
+        "select {names}, {forced}
+           from (select {all}
+                   from (select {named} from {relation} as {name}{grouped}) as s
+                   full join {tracking} as t on {same}) as c",
+        names = numbered("c.k", own.len()).join(", "),
+        forced = forced.map_or("false".to_owned(), |_| is_forced(source, "c")),
+        all = all.join(", "),
+        named = named.join(", "),
+        relation = source.relation_name,
+        name = ident(&source.name),
+        tracking = source.tracking_view,
+        same = all_equal(&source.key, &ours, &tracked),
+    );
+    let mut keys = Rows::new(&follow::key_columns(source))?;
+    statements.select_into(&sql, &[], &mut keys)?;
+    Ok(keys)
 }
 
 /// So many keys are not looked up one by one.
 const MANY: usize = 1000;
 
-/// What there is of the items of some keys (`coco_changed`: `k1…`, `forced`), in the source and
-/// tracked. With `carry`, also what is used of them, where it is read anyway.
+/// What there is of the items of some keys (`k1…`, `forced`), in the source and tracked. With `carry`, also what is
+/// used of them, where it is read anyway.
 pub fn among(source: &Source, keys: &Rows, carry: bool) -> Result<Candidates> {
     let carry = carry && compose::carries(source);
+    let columns = candidate_columns(source, carry);
+    let read = |keys: &Rows, rows: &mut Rows| {
+        by_key(source, keys, carry, |_: &str| "true".to_owned(), rows)
+    };
+    let rows = match unread::attempt(&columns, |rows| read(keys, rows))? {
+        Ok(rows) => rows,
+        Err(raised) => read_by_halves(source, keys, &columns, raised, read)?,
+    };
+    with_contents(source, rows, carry)
+}
+
+/// Reads the items of some keys (`coco_changed`: `k1…`, `forced`) that meet a condition, which is told the name of
+/// `forced`.
+fn by_key(
+    source: &Source,
+    keys: &Rows,
+    carry: bool,
+    condition: impl Fn(&str) -> String,
+    rows: &mut Rows,
+) -> Result<()> {
     let acting = ActingAs::finding_by_key()?;
     let statements = Statements::connect()?;
     statements.name("coco_changed", keys)?;
     if !source.grouped && !source.promised && keys.len() > MANY {
         let relations =
             format!("({}) as s left join {} as t", many(source, carry), source.tracking_view);
-        let from = From { relations, forced: "s.forced", carry };
-        return candidates(&statements, source, from, "s", "true");
+        let from = From { relations, forced: "s.forced", keyed: "s", carry };
+        return candidates(&statements, source, from, &condition("s.forced"), rows);
     }
     let changed = numbered("c.k", source.key.len());
     let own = keys_of(source);
@@ -269,11 +366,58 @@ pub fn among(source: &Source, keys: &Rows, carry: bool) -> Result<Candidates> {
         all_equal(&source.key, &changed, &numbered("s.k", source.key.len())),
         source.tracking_view
     );
-    let from = From { relations, forced: "c.forced", carry };
-    let found = candidates(&statements, source, from, "c", "true");
+    let from = From { relations, forced: "c.forced", keyed: "c", carry };
+    candidates(&statements, source, from, &condition("c.forced"), rows)?;
     drop(statements);
     drop(acting);
-    found
+    Ok(())
+}
+
+/// Reads by halves, after the items of all keys (`k1…`, `forced`) could not be read at once.
+fn read_by_halves(
+    source: &Source,
+    keys: &Rows,
+    columns: &[RowColumn],
+    raised: Raised,
+    read: impl Fn(&Rows, &mut Rows) -> Result<()>,
+) -> Result<Rows> {
+    let unread = |key: &Rows, raised: Raised, rows: &mut Rows| {
+        unread_item(source, key, &failure::Failure::from(raised), columns.len(), rows)
+    };
+    let halves = unread::Halves { all: keys, of: &follow::key_columns(source), columns };
+    halves.read(raised, read, unread)
+}
+
+/// Adds the item of one key of which nothing can be read, with what is tracked of it.
+fn unread_item(
+    source: &Source,
+    key: &Rows,
+    failure: &failure::Failure,
+    width: usize,
+    rows: &mut Rows,
+) -> Result<()> {
+    let _as = ActingAs::finding_by_key()?;
+    let statements = Statements::connect()?;
+    statements.name("coco_changed", key)?;
+    let keys = numbered("c.k", source.key.len());
+    let relations = format!(
+        "(select {}, c.forced, true as present, null::pg_catalog.int8 as ordinal,
+                 null::pg_catalog.uuid as fingerprint, 1::pg_catalog.int8 as rows
+            from coco_changed as c) as s left join {} as t",
+        keys.join(", "),
+        source.tracking_view
+    );
+    let from = From { relations, forced: "s.forced", keyed: "s", carry: false };
+    let columns = candidate_columns(source, false);
+    let mut one = Rows::new(&columns)?;
+    let why = failure.to_text();
+    select(&statements, source, from, "true", ("$1", &[arg(why.as_str())]), &mut one)?;
+    while one.advance() {
+        let known = (0..columns.len()).map(|c| one.datum(c));
+        let values: Vec<_> = known.chain(std::iter::repeat(None)).take(width).collect();
+        rows.push(&values);
+    }
+    Ok(())
 }
 
 /// The SELECT of many items as they are. A plan may well read all of the source then: with an offset
@@ -313,42 +457,51 @@ pub fn any_waiting(statements: &Statements, source: &Source, condition: &str) ->
 
 /// Failed items that meet a condition on their tracking rows `t`, with what the source has of them.
 pub fn waiting(statements: &Statements, source: &Source, condition: &str) -> Result<Candidates> {
-    let from =
-        format!("({}) as s right join {} as t", items(source, "", false), source.tracking_view);
-    select(statements, source, From { relations: from, forced: "false", carry: false }, condition)
+    let mut keys = Rows::new(&follow::key_columns(source))?;
+    let sql = format!(
+        "select {}, false from {} as t where t.failure is not null and {condition}",
+        compose::tracking_keys(source, "t").join(", "),
+        source.tracking_view
+    );
+    statements.query_into(&sql, &[], &mut keys)?;
+    among(source, &keys, false)
 }
 
 /// Where candidates come from: `s` (the items as they are) and `t` (tracked), to be joined by key.
 struct From<'a> {
     relations: String,
     forced: &'a str,
+    /// What has the keys that are looked for: `s`, or what it is joined to.
+    keyed: &'a str,
     /// `s` has what is used of the items.
     carry: bool,
 }
 
+/// Adds the candidates that meet a condition to `rows`.
+fn candidates(
+    statements: &Statements,
+    source: &Source,
+    from: From,
+    condition: &str,
+    rows: &mut Rows,
+) -> Result<()> {
+    select(statements, source, from, condition, ("null", &[]), rows)
+}
+
+/// The same, with why they are `unread`.
 fn select(
     statements: &Statements,
     source: &Source,
     from: From,
     condition: &str,
-) -> Result<Candidates> {
-    let _as = ActingAs::sharing_rows()?;
-    statements.reads_many();
-    candidates(statements, source, from, "s", condition)
-}
-
-fn candidates(
-    statements: &Statements,
-    source: &Source,
-    from: From,
-    keyed: &str,
-    condition: &str,
-) -> Result<Candidates> {
-    let columns = candidate_columns(source, from.carry);
-    let head = candidate_columns(source, false).len();
-    let mut rows = Rows::new(&columns)?;
-    let carried: String = columns[head..].iter().map(|c| format!(", s.{}", c.name)).collect();
-    let ours = numbered(&format!("{keyed}.k"), source.key.len());
+    (unread, args): (&str, &[Arg]),
+    rows: &mut Rows,
+) -> Result<()> {
+    let carried: String = match from.carry {
+        true => compose::carried(source).iter().map(|(c, _)| format!(", s.{}", c.name)).collect(),
+        false => String::new(),
+    };
+    let ours = numbered(&format!("{}.k", from.keyed), source.key.len());
     let tracked = compose::tracking_keys(source, "t");
     let keys: Vec<String> =
         ours.iter().zip(&tracked).map(|(s, t)| format!("coalesce({s}, {t})")).collect();
@@ -361,7 +514,8 @@ fn candidates(
                 (t.failure operator(pg_catalog.->>) 'next_retry')::pg_catalog.timestamptz
                   operator(pg_catalog.<=) pg_catalog.clock_timestamp(),
                 (t.failure operator(pg_catalog.->>) 'attempts')::pg_catalog.int4,
-                t.failure operator(pg_catalog.->>) 'claims', {forced}, s.rows{carried}
+                t.failure operator(pg_catalog.->>) 'claims', {forced}, s.rows,
+                {unread}::pg_catalog.text{carried}
            from {relations} on {on}
           where {condition}",
         keys = keys.join(", "),
@@ -369,38 +523,39 @@ fn candidates(
         relations = from.relations,
         on = all_equal(&source.key, &ours, &tracked),
     );
-    statements.select_into(&sql, &[], &mut rows)?;
+    statements.select_into(&sql, args, rows)?;
+    Ok(())
+}
+
+/// Candidates, with their fingerprints where they have an ordinal.
+fn with_contents(source: &Source, mut rows: Rows, carry: bool) -> Result<Candidates> {
     if source.ordinal.is_some() && rows.len() > 0 {
         rows = read_contents(source, rows)?;
     }
-    let (keys, columns, carry) = (source.key.len(), columns.len(), from.carry);
+    let head = candidate_columns(source, false).len();
+    let columns = candidate_columns(source, carry).len();
+    let keys = source.key.len();
     Ok(Candidates { rows, keys, head, columns, carry, read: 0, until: usize::MAX })
 }
 
-/// The same candidates with their fingerprints. If reading fails, it is not known of which, and
-/// they stay without: to be evaluated, where those that fail are found.
-fn read_contents(source: &Source, mut candidates: Rows) -> Result<Rows> {
-    enum Stop {
-        Flow(Error),
-        Unread,
-    }
-    // Made out here: what it spills to disk belongs to the transaction level it was made in.
-    let mut rows = Rows::new(&candidate_columns(source, false))?;
-    let mut read = || -> Result<()> {
+/// The same candidates with their fingerprints. Those of which reading fails stay without: to be evaluated, where
+/// they fail.
+fn read_contents(source: &Source, candidates: Rows) -> Result<Rows> {
+    let columns = candidate_columns(source, false);
+    let read = |candidates: &Rows, rows: &mut Rows| -> Result<()> {
         let statements = Statements::connect()?;
-        statements.name("coco_candidate", &candidates)?;
+        statements.name("coco_candidate", candidates)?;
         if source.promised {
             one_row_each(&statements, source)?;
         }
-        statements.select_into(&contents(source), &[], &mut rows)?;
+        statements.select_into(&contents(source), &[], rows)?;
         Ok(())
     };
-    match subtransaction(|| read().map_err(Stop::Flow), |_| Stop::Unread) {
-        Ok(()) => Ok(rows),
-        Err(Stop::Flow(error)) => Err(error),
-        Err(Stop::Unread) => {
-            candidates.rewind();
-            Ok(candidates)
+    match unread::attempt(&columns, |rows| read(&candidates, rows))? {
+        Ok(rows) => Ok(rows),
+        Err(raised) => {
+            let halves = unread::Halves { all: &candidates, of: &columns, columns: &columns };
+            halves.read(raised, read, |one, _, rows| unread::copy(one, rows))
         }
     }
 }
@@ -491,6 +646,7 @@ impl Candidates {
             attempts: r.get::<i32>(at(12)).unwrap_or(0),
             claims: r.get(at(13)),
             forced: flag(14),
+            unread: r.get::<String>(at(16)).map(|why| failure::Failure::from_text(&why)),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::error::Result;
+use super::json::Json;
 use super::model::{Source, Target, numbered};
 use super::role::ActingAs;
 use super::sql::arg;
@@ -67,6 +68,33 @@ impl Failure {
     /// Whether rows of others may be in the way of the item's.
     pub fn is_conflict(&self) -> bool {
         is_conflict(&self.sqlstate)
+    }
+
+    /// What a preview says of it.
+    pub fn shown(&self) -> Json {
+        let Failure { sqlstate, message, detail, .. } = self;
+        Json::from(
+            serde_json::json!({ "sqlstate": sqlstate, "message": message, "detail": detail }),
+        )
+    }
+
+    /// What was raised, as JSON, for [`Failure::from_text`].
+    pub fn to_text(&self) -> String {
+        let Failure { sqlstate, message, detail, hint, .. } = self;
+        serde_json::json!([sqlstate, message, detail, hint]).to_string()
+    }
+
+    pub fn from_text(text: &str) -> Failure {
+        let parts: Vec<Option<String>> = serde_json::from_str(text).unwrap_or_default();
+        let mut parts = parts.into_iter();
+        let mut next = || parts.next().flatten();
+        Failure {
+            sqlstate: next().unwrap_or_else(|| "XX000".to_owned()),
+            message: next().unwrap_or_default(),
+            detail: next(),
+            hint: next(),
+            claims: None,
+        }
     }
 
     /// Whether the item waits for a key that another has.

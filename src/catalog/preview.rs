@@ -5,6 +5,7 @@ use super::batch::{Action, Batch, Item};
 use super::compose::{self, Items};
 use super::detect::{self, Scan};
 use super::error::{Error, Result};
+use super::failure::Failure;
 use super::json::Json;
 use super::logic;
 use super::memo;
@@ -55,7 +56,9 @@ pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<V
                 if key.iter().any(Option::is_none) {
                     return Err(apply::null_key(source));
                 }
-                if let Some(action) = action {
+                if let (Some(_), Some(failure)) = (action, &item.unread) {
+                    changes.push(failing(failure));
+                } else if let Some(action) = action {
                     batch.push(
                         &key,
                         &[],
@@ -113,16 +116,19 @@ fn preview_batch(
         failed.push(raised);
         Ok(())
     })?;
-    changes.extend(failed.into_iter().map(|raised| Change {
+    changes.extend(failed.into_iter().map(|raised| failing(&Failure::from(raised))));
+    Ok(())
+}
+
+/// What is said of an item that fails.
+fn failing(failure: &Failure) -> Change {
+    Change {
         target: None,
         change: "fail".to_owned(),
         key: None,
         old: None,
-        new: Some(Json::from(serde_json::json!({
-            "sqlstate": raised.sqlstate, "message": raised.message, "detail": raised.detail
-        }))),
-    }));
-    Ok(())
+        new: Some(failure.shown()),
+    }
 }
 
 enum Stop {

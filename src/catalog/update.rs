@@ -442,6 +442,10 @@ impl Run<'_> {
                 Decision::Evaluate => Action::Evaluate,
                 Decision::Remove => Action::Remove,
             };
+            if let Some(failure) = &item.unread {
+                self.record_unread(source, &key, &item, failure, counts)?;
+                continue;
+            }
             batch.push(
                 &key,
                 &candidates.carried(),
@@ -450,16 +454,7 @@ impl Run<'_> {
                     tracked: item.stored.is_some(),
                     incoming: item.incoming,
                     process_ordinal: ProcessOrdinal::next(item.process_ordinal, now_micros()),
-                    attempts: match item.failure {
-                        // Another content or another logic is another attempt.
-                        Some(f)
-                            if f.content == item.incoming.and_then(|i| i.content)
-                                && f.logic == Some(self.writing.logic) =>
-                        {
-                            item.attempts
-                        }
-                        _ => 0,
-                    },
+                    attempts: self.attempts(&item),
                     along: false,
                 },
             );
@@ -488,6 +483,19 @@ impl Run<'_> {
             first.counts.deleted += deleted;
         }
         Ok(())
+    }
+
+    /// How often an item has failed as it is: another content or another logic is another attempt.
+    fn attempts(&self, item: &Candidate) -> i32 {
+        match item.failure {
+            Some(f)
+                if f.content == item.incoming.and_then(|i| i.content)
+                    && f.logic == Some(self.writing.logic) =>
+            {
+                item.attempts
+            }
+            _ => 0,
+        }
     }
 
     /// Evaluates again the items that wait for a target key which is free now, until none is.

@@ -46,6 +46,9 @@ impl Run<'_> {
         let mut found = detect::among(source, &keys, deferred.carries)?;
         let mut along = 0;
         while let Some(item) = found.next() {
+            if item.unread.is_some() {
+                continue;
+            }
             let action = match item.decide(self.writing.logic, Mode::Retry) {
                 Decision::Evaluate => Action::Evaluate,
                 Decision::Remove => Action::Remove,

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Run, interrupt};
+use pgrx::pg_sys;
+
+use super::{Run, interrupt, now_micros};
 use crate::catalog::apply::{self, How, Order, Stop, Unowned};
-use crate::catalog::batch::{Action, Batch};
+use crate::catalog::batch::{Action, Batch, Item};
+use crate::catalog::detect::Candidate;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::failure::{self, Failure};
 use crate::catalog::memo;
@@ -14,6 +17,7 @@ use crate::engine::backoff;
 use crate::engine::counts::Counts;
 use crate::engine::isolate::{Attempt, halve};
 use crate::engine::memo::Stats;
+use crate::engine::version::ProcessOrdinal;
 
 /// How often items are left out of a batch for a conflict with those left out before.
 const ROUNDS: usize = 8;
@@ -204,6 +208,29 @@ impl Run<'_> {
         let middle = batch.len() / 2;
         self.write(source, &mut batch.slice(0..middle)?, counts, None)?;
         self.write(source, &mut batch.slice(middle..batch.len())?, counts, None)
+    }
+
+    /// Records that nothing could be read of an item.
+    pub(super) fn record_unread(
+        &self,
+        source: &Source,
+        key: &[Option<pg_sys::Datum>],
+        item: &Candidate,
+        failure: &Failure,
+        counts: &mut Counts,
+    ) -> Result<()> {
+        let mut one = Batch::new(source, false)?;
+        let item = Item {
+            // It is not evaluated.
+            action: Action::Advance,
+            tracked: item.stored.is_some(),
+            incoming: item.incoming,
+            process_ordinal: ProcessOrdinal::next(item.process_ordinal, now_micros()),
+            attempts: self.attempts(item),
+            along: false,
+        };
+        one.push(key, &[], item);
+        self.record(source, &one, failure, counts)
     }
 
     fn record(
