@@ -14,7 +14,7 @@ select coco.create_flow('inv', 'inv', 'select id, k from inv', 'inv_t', '{id}', 
 select coco.create_flow('mv', 'mv', 'select id, v from mv', 'mv_t', '{id}', source_key => '{id}');
 select coco.create_flow('ord', 'dup', 'select id, k from dup', 'ord_t', '{id}', source_key => '{id}', ordinal => 'v');
 select lab.update('dup');
-select lab.refused($$select coco.update('nul')$$, 'Leave such rows out in the view');
+select lab.refused($$select coco.update('nul')$$, 'A view that is the source can leave them out');
 select lab.update('bar');
 select lab.update('inv');
 select lab.update('mv');
