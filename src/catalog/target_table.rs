@@ -225,6 +225,7 @@ select pg_catalog.bool_or(true)
 
 /// Whether an immediate, complete unique index stands on exactly these columns.
 pub fn has_unique_index(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {
+    let _as = ActingAs::qualifying_names()?;
     let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
     Ok(sql::one::<bool>(UNIQUE, &[arg(relation), arg(names)])?.unwrap_or(false))
 }
