@@ -141,6 +141,18 @@ create table coco.trouble (
 );
 comment on table coco.trouble is 'Live flows whose last run failed as a whole. Written by coco''s workers alone.';
 
+-- Failed items whose keys no index holds, so that they have no tracking row. Not in a dump: a scan finds them again.
+create table coco.untracked (
+  source     int not null references coco.source (id) on delete cascade,
+  item       uuid not null,  -- a digest of the key
+  source_key jsonb not null, -- in part, where it is long
+  failure    jsonb not null,
+  attempts   int not null default 1,
+  failed_at  timestamptz not null default pg_catalog.clock_timestamp(),
+  primary key (source, item)
+);
+comment on table coco.untracked is 'Failed items whose keys are too long for an index. Written by coco''s functions and workers alone.';
+
 -- A row for each run; of a live flow, for what its worker did in up to a minute.
 create table coco.history_entry (
   run       bigint generated always as identity,
@@ -245,7 +257,7 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints a flow has run under, with the parts each was made from, and its queries and functions in words. Written by coco''s functions alone.';
 
-revoke all on coco.capture, coco.cursor, coco.trouble, coco.delivery, coco.run, coco.history_entry, coco.run_total, coco.label, coco.flow, coco.source, coco.target, coco.logic, coco.memoised, coco.memo, coco.spending from public;
+revoke all on coco.capture, coco.cursor, coco.trouble, coco.untracked, coco.delivery, coco.run, coco.history_entry, coco.run_total, coco.label, coco.flow, coco.source, coco.target, coco.logic, coco.memoised, coco.memo, coco.spending from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');

@@ -19,7 +19,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("ddl_audit_event_trigger", "event triggers with unqualified names fail declarations"),
     ("float_sums", "sums of a group depend on the order in which its rows are read"),
     ("inheritance", "a source key that several rows share after all"),
-    ("long_keys", "a group key that cannot be tracked ends the update"),
     ("narrower_typmods", "adopted columns of less precision round"),
     ("not_null_not_valid_key", "NULL in a key column of a table ends an update"),
     ("owners_change", "REASSIGN OWNED: what is to be done is not said"),

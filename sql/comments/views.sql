@@ -69,14 +69,14 @@ comment on column coco.status.hint is 'What to do about the first two of these.'
 comment on view coco.errors is 'Source items whose last evaluation failed: their target rows are those of before. And rows that a target outside this database has refused. Both are tried again at next_retry, or at once by coco.retry.';
 comment on column coco.errors.flow is 'The flow''s name.';
 comment on column coco.errors.source is 'The item''s source; NULL of a row that was refused.';
-comment on column coco.errors.source_key is 'The item; NULL of a row that was refused.';
+comment on column coco.errors.source_key is 'The item, a key that is too long for an index in part; NULL of a row that was refused.';
 comment on column coco.errors.sqlstate is 'Of its last failure, as it was raised.';
 comment on column coco.errors.message is 'Of its last failure.';
 comment on column coco.errors.detail is 'Of its last failure.';
 comment on column coco.errors.hint is 'Of its last failure.';
 comment on column coco.errors.attempts is 'Failures in a row with this content and this logic; of a row, how often it was refused.';
 comment on column coco.errors.failed_at is 'When it last failed.';
-comment on column coco.errors.next_retry is 'When it is tried again: after 1, 2, 4, … seconds, at most an hour.';
+comment on column coco.errors.next_retry is 'When it is tried again: after 1, 2, 4, … seconds, at most an hour. NULL where the key is too long for an index: when its row changes.';
 comment on column coco.errors.target is 'Of a row that was refused: what the target was declared as; otherwise NULL.';
 comment on column coco.errors.target_key is 'Of a row that was refused: its key; otherwise NULL.';
 

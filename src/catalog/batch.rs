@@ -46,6 +46,20 @@ pub struct Item {
     pub along: bool,
 }
 
+impl Item {
+    /// An item that the source has no more, and that is not tracked.
+    pub fn gone() -> Item {
+        Item {
+            action: Action::Remove,
+            tracked: false,
+            incoming: None,
+            process_ordinal: ProcessOrdinal(0),
+            attempts: 0,
+            along: false,
+        }
+    }
+}
+
 /// The items of a batch, numbered from 0, with their keys and, for SQL, as `coco_batch`.
 pub struct Batch {
     columns: Vec<RowColumn>,
@@ -111,6 +125,15 @@ impl Batch {
     fn read(&self) -> (Vec<Value>, Vec<Value>) {
         let datums = |range: std::ops::Range<usize>| range.map(|c| self.rows.datum(c)).collect();
         (datums(0..self.keys), datums(self.head..self.columns.len()))
+    }
+
+    /// How many bytes the key of the first item has, of columns whose length varies.
+    pub fn key_bytes(&mut self) -> usize {
+        self.rows.rewind();
+        match self.rows.advance() {
+            true => (0..self.keys).map(|k| self.rows.varying_bytes(k)).sum(),
+            false => 0,
+        }
     }
 
     /// Adds its items to another batch of the same source.

@@ -13,9 +13,9 @@ use crate::engine::version::LogicId;
 /// Why an item failed: an error that was raised, or a target key that it may not have.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    sqlstate: String,
-    message: String,
-    detail: Option<String>,
+    pub sqlstate: String,
+    pub message: String,
+    pub detail: Option<String>,
     hint: Option<String>,
     /// The target and the key, as a JSON list of texts, that the item waits for.
     claims: Option<(i32, String)>,

@@ -15,6 +15,7 @@ use super::registry;
 use super::role::{self, ActingAs};
 use super::sql::{self, arg, literal};
 use super::subtransaction::subtransaction;
+use super::untracked;
 use crate::engine::memo::Stats;
 
 /// The names of the flows whose rights the caller has.
@@ -204,6 +205,8 @@ pub fn deliveries() -> Result<Vec<Delivery>> {
 const ITEM_HINT: &str = "Mend the item in its source, or give the target another query with coco.set_query: it is evaluated again then. coco.retry tries it at once as it is.";
 const ROW_HINT: &str = "Mend the row in its source or by another query: it is sent again then. coco.retry sends it at once as it is.";
 
+const UNTRACKED_HINT: &str = "Shorten the key in the source, or name the items by a digest of it: in a generated column, or a view.";
+
 /// Every item of the caller's flows whose last evaluation failed, and every row that was refused.
 pub fn errors() -> Result<Vec<Failed>> {
     of_each(|flow| {
@@ -239,6 +242,22 @@ pub fn errors() -> Result<Vec<Failed>> {
                     target_key: None,
                 })
             })?);
+        }
+        for source in &flow.sources {
+            rows.extend(untracked::of(source)?.into_iter().map(|item| Failed {
+                flow: flow.name.clone(),
+                source: Some(source.name.clone()),
+                source_key: Some(item.source_key),
+                sqlstate: item.failure.sqlstate,
+                message: item.failure.message,
+                detail: item.failure.detail,
+                hint: Some(UNTRACKED_HINT.to_owned()),
+                attempts: item.attempts,
+                failed_at: Some(item.failed_at),
+                next_retry: None,
+                target: None,
+                target_key: None,
+            }));
         }
         for target in flow.targets.iter().filter(|t| t.relation.is_some()) {
             let Some(external) = &target.external else { continue };

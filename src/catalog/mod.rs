@@ -56,6 +56,7 @@ pub mod subtransaction;
 pub mod target_table;
 mod track;
 pub mod tuples;
+mod untracked;
 pub mod update;
 pub mod usage;
 pub mod verify;

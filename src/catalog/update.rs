@@ -32,6 +32,7 @@ use super::ready::{self, Ready};
 use super::role::ActingAs;
 use super::sql;
 use super::tuples::{OneSnapshot, Statements};
+use super::untracked;
 use super::verify;
 use crate::engine::counts::Counts;
 use crate::engine::decide::{Decision, Mode};
@@ -406,6 +407,7 @@ impl Run<'_> {
         deferred: &mut Batch,
     ) -> Result<()> {
         let mut batch = Batch::new(source, candidates.carry)?;
+        let mut gone = Batch::new(source, false)?;
         let mut done = 0;
         let whole = Part { done: 0, total: candidates.len() as i64, began: now_micros() };
         let part = self.part.unwrap_or(whole);
@@ -427,6 +429,9 @@ impl Run<'_> {
             *present += i64::from(item.incoming.is_some());
             let action = match item.decide(self.writing.logic, self.writing.mode) {
                 Decision::Skip => {
+                    if item.incoming.is_none() {
+                        gone.push(&key, &[], Item::gone());
+                    }
                     let there = i64::from(item.incoming.is_some());
                     match source.ordinal {
                         Some(_) => counts.skipped += there,
@@ -463,6 +468,9 @@ impl Run<'_> {
                 batch = Batch::new(source, candidates.carry)?;
                 tell(source, part, done);
             }
+        }
+        if gone.len() > 0 {
+            untracked::forget(source, &gone)?;
         }
         self.write(source, &mut batch, counts, Some(deferred))
     }

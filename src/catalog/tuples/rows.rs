@@ -159,6 +159,15 @@ impl Rows {
         self.row().datum(column)
     }
 
+    /// How many bytes a column of it has, uncompressed, if its length varies; else none.
+    pub fn varying_bytes(&self, column: usize) -> usize {
+        match self.datum(column).filter(|_| self.variable.contains(&column)) {
+            // SAFETY: a value of a type of varying length, in the row just read.
+            Some(value) => unsafe { pg_sys::toast_raw_datum_size(value) },
+            None => 0,
+        }
+    }
+
     /// The same, as a value of Rust's. Raises 42804 where its type is another.
     pub fn get<T: pgrx::FromDatum + pgrx::IntoDatum>(&self, column: usize) -> Option<T> {
         self.row().get(column)

@@ -19,6 +19,7 @@ use crate::catalog::lookup::{self, Forced};
 use crate::catalog::model::Source;
 use crate::catalog::target_table;
 use crate::catalog::tuples::{OneSnapshot, Rows, Statements};
+use crate::catalog::untracked;
 use crate::engine::counts::Counts;
 use crate::engine::history::Reason;
 use crate::engine::version::{LogicId, ProcessOrdinal};
@@ -196,6 +197,7 @@ impl Run<'_> {
         for writer in &mut self.writers {
             writer.fresh = target_table::is_empty(writer.target)?;
         }
+        let began = now_micros();
         let tracked = detect::tracked(statements, source)?;
         let reason = self.reason(following.logic_before(), tracked)?;
         if tracked == 0
@@ -230,6 +232,7 @@ impl Run<'_> {
             self.writing.mode = scan.mode;
             self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
             self.writing = writing;
+            untracked::forget_before(source, began)?;
         }
         Ok(Found { counts, present, reason, set_aside, held: vec![] })
     }

@@ -13,6 +13,7 @@ use crate::catalog::failure::{self, Failure};
 use crate::catalog::memo;
 use crate::catalog::model::Source;
 use crate::catalog::subtransaction::{Raised, subtransaction};
+use crate::catalog::untracked;
 use crate::engine::backoff;
 use crate::engine::counts::Counts;
 use crate::engine::isolate::{Attempt, halve};
@@ -126,7 +127,7 @@ impl Run<'_> {
             let numbers = failed.iter().map(|(n, _)| *n).collect();
             for (n, failure) in failed {
                 if !this.items.get(n).is_some_and(|item| item.along) {
-                    self.record(source, &this.slice(n..n + 1)?, &failure, counts)?;
+                    self.record(source, &mut this.slice(n..n + 1)?, &failure, counts)?;
                 }
             }
             rest = this.without(&numbers)?;
@@ -230,19 +231,34 @@ impl Run<'_> {
             along: false,
         };
         one.push(key, &[], item);
-        self.record(source, &one, failure, counts)
+        self.record(source, &mut one, failure, counts)
     }
 
     fn record(
         &self,
         source: &Source,
-        one: &Batch,
+        one: &mut Batch,
         failure: &Failure,
         counts: &mut Counts,
     ) -> Result<()> {
         let attempts = one.items.first().map_or(0, |i| i.attempts) + 1;
         let delay = backoff::delay(attempts as u32);
-        failure::record(source, one, failure, self.writing.logic, attempts, delay)?;
+        let logic = self.writing.logic;
+        match one.key_bytes() > untracked::LONG {
+            false => failure::record(source, one, failure, logic, attempts, delay)?,
+            true => {
+                let tracked = subtransaction(
+                    || failure::record(source, one, failure, logic, attempts, delay).map_err(Some),
+                    |_| None,
+                );
+                match tracked {
+                    Ok(()) => {}
+                    Err(Some(error)) => return Err(error),
+                    // No index holds its key.
+                    Err(None) => untracked::record(source, one, failure)?,
+                }
+            }
+        }
         counts.failed += 1;
         let evaluated = one.items.iter().any(|i| i.action == Action::Evaluate);
         counts.evaluated += i64::from(evaluated);
