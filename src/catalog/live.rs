@@ -149,7 +149,8 @@ pub fn troubled(flow: &Live, sqlstate: &str, why: &Error) -> Result<bool> {
     }
     let unchanged = canceled.then_some(flow.changed_by.as_str());
     let attempts = flow.attempts.saturating_add(1);
-    let delay = backoff::delay(attempts.max(1) as u32).min(LONGEST);
+    let longest = if sqlstate == LOCKED { LONGEST_LOCKED } else { LONGEST };
+    let delay = backoff::delay(attempts.max(1) as u32).min(longest);
     let _as = ActingAs::extension_owner()?;
     let recorded = sql::execute(
         "with f as (
@@ -183,6 +184,9 @@ pub fn troubled(flow: &Live, sqlstate: &str, why: &Error) -> Result<bool> {
 /// A flow that fails as a whole is tried again at least this often: what is mended by hand, like a
 /// right that was missing, is noticed soon.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// The same, where it only met a lock: that goes by itself.
+const LONGEST_LOCKED: Duration = Duration::from_secs(4);
 
 /// A flow that so many processes in a row have died of is set aside.
 const DEATHS: i32 = 3;
@@ -218,6 +222,9 @@ pub fn died(flow: i32) -> Result<Option<Died>> {
     )?;
     Ok(found.into_iter().next())
 }
+
+/// SQLSTATE of a lock that could not be had.
+const LOCKED: &str = "55P03";
 
 /// SQLSTATE of a statement that was canceled.
 const CANCELED: &str = "57014";

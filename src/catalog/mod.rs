@@ -44,6 +44,7 @@ mod placing;
 pub mod planning;
 pub mod plans;
 pub mod preview;
+pub mod reading;
 pub mod ready;
 pub mod registry;
 pub mod report;

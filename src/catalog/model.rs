@@ -26,6 +26,8 @@ pub struct Flow {
     pub sources: Vec<Source>,
     pub lookups: Vec<Lookup>,
     pub targets: Vec<Target>,
+    /// All relations that it reads; known where the flow is loaded to be run.
+    pub reads: Vec<pg_sys::Oid>,
     /// The memoised functions that its queries call; known where the flow is loaded to be run.
     pub memoised: Vec<Rc<Function>>,
     /// The table of their results, quoted and schema-qualified, once there is one.

@@ -10,6 +10,7 @@ use super::json::Json;
 use super::logic;
 use super::memo;
 use super::model::{Flow, Source, Target, all_equal};
+use super::reading;
 use super::registry;
 use super::role::ActingAs;
 use super::sql::literal;
@@ -32,15 +33,16 @@ pub struct Change {
 
 /// The changes an update in this mode would make, at most `limit` of them.
 pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<Vec<Change>> {
-    let flow = registry::load(name)?;
+    let flow = registry::to_read(name)?;
     if let Some(gone) = flow.targets.iter().find(|t| t.relation.is_none()) {
         return Err(verify::dropped(&flow, gone));
     }
     let logic = logic::known(&flow)?;
     let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let mut changes = Vec::new();
+    let _snapshot = OneSnapshot::take();
+    reading::check_not_rewritten(&flow)?;
     for source in &flow.sources {
-        let _snapshot = OneSnapshot::take();
         let statements = Statements::connect()?;
         let mut candidates = detect::scan(&statements, source, Scan { mode, logic }, None)?;
         let mut batch = Batch::new(source, false)?;

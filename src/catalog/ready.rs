@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use pgrx::pg_sys;
 
@@ -11,6 +12,7 @@ use super::generation;
 use super::locks;
 use super::logic;
 use super::model::Flow;
+use super::reading;
 use super::registry;
 use super::tuples::OneSnapshot;
 use crate::engine::version::LogicId;
@@ -49,6 +51,12 @@ pub fn ready(name: &str) -> Result<Rc<Ready>> {
     Ok(ready)
 }
 
+/// As [`ready`], and locks what the flow reads, so that nobody rewrites it after the snapshot that is taken next.
+/// It is waited for, but no longer than `patience`.
+pub fn to_read(name: &str, patience: Option<Duration>) -> Result<Rc<Ready>> {
+    reading::held(patience, || ready(name), |ready| &ready.flow)
+}
+
 /// As [`ready`], and holds off other updates and changes of the flow.
 pub fn locked(name: &str) -> Result<Rc<Ready>> {
     locks::flow(ready(name)?.flow.id)?;
@@ -56,10 +64,16 @@ pub fn locked(name: &str) -> Result<Rc<Ready>> {
     ready(name)
 }
 
-/// As [`locked`], but `None` where somebody else has the lock.
-pub fn locked_if_free(name: &str) -> Result<Option<Rc<Ready>>> {
+/// As [`locked`] and [`to_read`].
+pub fn locked_to_read(name: &str) -> Result<Rc<Ready>> {
+    locks::flow(ready(name)?.flow.id)?;
+    to_read(name, None)
+}
+
+/// As [`locked_to_read`], but `None` where somebody else has the flow's lock.
+pub fn to_read_if_free(name: &str, patience: Option<Duration>) -> Result<Option<Rc<Ready>>> {
     match locks::flow_if_free(ready(name)?.flow.id)? {
-        true => ready(name).map(Some),
+        true => to_read(name, patience).map(Some),
         false => Ok(None),
     }
 }

@@ -10,6 +10,7 @@ use super::locks;
 use super::memo::functions;
 use super::model::{self, BoundView, Column, Expressions, External, Flow, Lookup, Source, Target};
 use super::planning;
+use super::reading;
 use super::role::{self, ActingAs, Settings};
 use super::sql::{self, arg};
 use super::target_table;
@@ -77,6 +78,7 @@ pub fn load(name: &str) -> Result<Flow> {
         target_table::check_fits(target)?;
     }
     flow.memoised = functions::called(&views)?;
+    flow.reads = reading::of(&flow)?;
     internal::grant_again(&flow.name, flow.owner)?;
     if !flow.memoised.is_empty() {
         planning::install();
@@ -128,6 +130,7 @@ pub fn load_to_change(name: &str) -> Result<Flow> {
                 batch_size: r.get(8)?,
                 sources: vec![],
                 lookups: vec![],
+                reads: vec![],
                 targets: vec![],
                 memoised: vec![],
                 memo: r.get(6)?,
@@ -458,6 +461,16 @@ pub fn locked(name: &str) -> Result<Flow> {
     // the caller's statement is as old as that.
     let _now = OneSnapshot::take();
     load(name)
+}
+
+/// Loads a flow as [`load`] does, and locks what it reads until the transaction ends.
+pub fn to_read(name: &str) -> Result<Flow> {
+    // The snapshot of the caller's statement is as old as its wait for a lock.
+    let load = || {
+        let _now = OneSnapshot::take();
+        load(name)
+    };
+    reading::held(None, load, |flow| flow)
 }
 
 /// Loads a flow as [`load_to_change`] does, and holds off other updates and changes of it.

@@ -28,6 +28,7 @@ use super::history;
 use super::logic;
 use super::memo::{self, Recalling, store};
 use super::model::{Flow, Source};
+use super::reading::{self, PATIENCE};
 use super::ready::{self, Ready};
 use super::role::ActingAs;
 use super::sql;
@@ -143,7 +144,7 @@ impl SourceCounts {
 /// Brings all targets of a flow up to date; a row per source.
 pub fn update(name: &str, mode: Mode, limits: Limits) -> Result<Vec<SourceCounts>> {
     let (started, began) = (now_micros(), Instant::now());
-    let ready = ready::locked(name)?;
+    let ready = ready::locked_to_read(name)?;
     let turn = run(&ready, mode, limits, By::Caller)?;
     let entry = Entry {
         started,
@@ -199,8 +200,8 @@ pub fn part(
     wait: bool,
 ) -> Result<Option<Turn>> {
     let ready = match wait {
-        true => Some(ready::locked(name)?),
-        false => ready::locked_if_free(name)?,
+        true => Some(ready::locked_to_read(name)?),
+        false => ready::to_read_if_free(name, None)?,
     };
     ready.map(|ready| run(&ready, mode, limits, By::Parts(backlog))).transpose()
 }
@@ -245,7 +246,7 @@ pub fn turn(
     backlog: &Backlog,
     helpers: &dyn Helpers,
 ) -> Result<Option<Turn>> {
-    match ready::locked_if_free(name)? {
+    match ready::to_read_if_free(name, Some(PATIENCE))? {
         Some(ready) if ready.flow.live && !ready.flow.paused => {
             run(&ready, mode, limits, By::Live(remembered, backlog, helpers)).map(Some)
         }
@@ -316,6 +317,7 @@ fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: B
     let since = (mode == Mode::FullReprocess).then(|| by.began());
     let recalling = memo::of_update(flow, since)?;
     let writing = Writing { mode, logic };
+    reading::check_not_rewritten(flow)?;
     let mut run = Run {
         flow,
         writers,

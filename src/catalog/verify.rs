@@ -10,11 +10,12 @@ use super::inspect;
 use super::json::Json;
 use super::memo;
 use super::model::{Flow, Source, Target, all_equal, numbered};
+use super::reading;
 use super::registry;
 use super::role::ActingAs;
 use super::sql::{self, ident, literal};
 use super::target_table;
-use super::tuples::Statements;
+use super::tuples::{OneSnapshot, Statements};
 use super::update::{self, Limits};
 use crate::engine::decide::Mode;
 
@@ -34,7 +35,10 @@ pub struct Difference {
 /// Items whose last evaluation failed are left out with their rows, and are returned after the differences. With
 /// `repair`, what differs is mended, and the differences found are returned.
 pub fn verify(name: &str, repair: bool, limits: Limits) -> Result<Vec<Difference>> {
-    let flow = if repair { registry::locked(name)? } else { registry::load(name)? };
+    if repair {
+        registry::locked(name)?;
+    }
+    let flow = registry::to_read(name)?;
     let mut found = differences(&flow)?;
     if repair && !found.is_empty() {
         mend(name, limits)?;
@@ -75,6 +79,8 @@ fn differences(flow: &Flow) -> Result<Vec<Difference>> {
     let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
     let recalling = memo::of_look(flow)?;
     let _running = recalling.as_ref().map(|r| r.begin());
+    let _now = OneSnapshot::take();
+    reading::check_not_rewritten(flow)?;
     let mut found = Vec::new();
     let failing = failing_sources(flow)?;
     for target in &flow.targets {

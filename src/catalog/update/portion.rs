@@ -20,6 +20,7 @@ use crate::catalog::generation;
 use crate::catalog::live;
 use crate::catalog::locks;
 use crate::catalog::model::Source;
+use crate::catalog::reading::PATIENCE;
 use crate::catalog::ready;
 use crate::catalog::role::ActingAs;
 use crate::catalog::target_table;
@@ -145,7 +146,7 @@ pub fn portion(bytes: &[u8]) -> Result<Done> {
     if !unsafe { pg_sys::TransactionIdIsInProgress(head.asker.into()) } {
         return Err(gone());
     }
-    let ready = ready::ready(&live::name(head.flow)?.ok_or_else(gone)?)?;
+    let ready = ready::to_read(&live::name(head.flow)?.ok_or_else(gone)?, Some(PATIENCE))?;
     let flow = &ready.flow;
     let source = flow.sources.iter().find(|s| s.id == head.source).ok_or_else(gone)?;
     let (logic, generation) = (LogicId(head.logic), generation::now());

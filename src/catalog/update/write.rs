@@ -12,6 +12,7 @@ use crate::catalog::error::{Error, Result};
 use crate::catalog::failure::{self, Failure};
 use crate::catalog::memo;
 use crate::catalog::model::Source;
+use crate::catalog::reading;
 use crate::catalog::subtransaction::{Raised, subtransaction};
 use crate::catalog::untracked;
 use crate::engine::backoff;
@@ -275,6 +276,7 @@ impl Run<'_> {
         unowned: Unowned,
     ) -> std::result::Result<Counts, Stop> {
         interrupt();
+        reading::hear_of_changes();
         let recalling = self.recalling.as_ref();
         let how = How { order, unowned, lost_keys: &self.lost_keys };
         let written = subtransaction(
