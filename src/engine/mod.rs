@@ -11,6 +11,8 @@ pub mod decide;
 #[cfg_attr(not(feature = "connectors"), allow(dead_code))]
 pub mod delivery;
 pub mod fingerprint;
+#[cfg(test)]
+mod following;
 pub mod graph;
 pub mod history;
 pub mod isolate;

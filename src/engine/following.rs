@@ -1,0 +1,455 @@
+//! A small model of how a flow with a lookup is followed: two writers and a worker, in whatever order they come, and the
+//! end of the worker at each step. What `catalog/update/source.rs`, `lookup.rs` and `backlog.rs` do with sets of rows is
+//! done here with one item that looks up one row. What a turn leaves over, since others' changes fill it, or sets aside,
+//! is any of what it could.
+//!
+//! Each part of the rule can be left out: then the model finds what is lost for want of it.
+
+use std::collections::HashSet;
+
+use super::decide::{Decision, Mode, decide};
+use super::version::{Fingerprint, Incoming, LogicId, Stored};
+
+/// What keeps a lookup's change from being lost.
+#[derive(Clone, Copy, Debug)]
+struct Rule {
+    /// Lookups are followed, the source is read, and items are evaluated under one snapshot.
+    one_snapshot: bool,
+    /// A cursor that was cut says so, and what is noted since counts as changed.
+    says_behind: bool,
+    /// What is set aside is marked on disk.
+    marks: bool,
+    /// Lookups are followed with each slice, and whenever something changed in them, the source with them.
+    always_together: bool,
+    /// Others evaluate items as of later.
+    helpers: bool,
+}
+
+const RULE: Rule = Rule {
+    one_snapshot: true,
+    says_behind: true,
+    marks: true,
+    always_together: true,
+    helpers: false,
+};
+
+/// As it was first: what is evaluated is no older than what was followed of lookups.
+const OLD: Rule = Rule {
+    one_snapshot: false,
+    says_behind: false,
+    marks: false,
+    always_together: false,
+    helpers: true,
+};
+
+/// An item: gone, or of author 1 or 2. `Other` differs from `First` in something that is looked up nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Item {
+    Gone,
+    First,
+    Other,
+    Second,
+}
+
+use Item::{First, Gone, Other, Second};
+
+/// The name of author 1, which is what the flow looks up.
+type Name = u8;
+
+/// What is committed at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Rows {
+    item: Item,
+    name: Name,
+}
+
+/// The query: what the target is to have.
+fn query(rows: Rows) -> Option<(Item, Name)> {
+    match rows.item {
+        Gone => None,
+        Second => Some((Second, Name::MAX)),
+        item => Some((item, rows.name)),
+    }
+}
+
+/// Whether a change of the lookup affects the item.
+fn is_affected(item: Item) -> bool {
+    matches!(item, First | Other)
+}
+
+/// Moments are numbered; a snapshot is the last one that it sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Cursor {
+    at: usize,
+    behind: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Disk {
+    /// The item as it was committed, and whether it is to be evaluated all the same.
+    tracked: Option<(Item, bool)>,
+    target: Option<(Item, Name)>,
+    source: Cursor,
+    /// A scan is not worked off.
+    unfinished: bool,
+    /// The file of the source when the cursor was stored.
+    file: u8,
+    lookup: Cursor,
+    name: Name,
+}
+
+/// What was set aside: the item, forced or not, and the cursor to store then.
+type Aside = (bool, Cursor, u8);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    Idle,
+    /// Lookups are followed up to a moment: what of it is not committed, whether something changed, and is forced.
+    Followed {
+        at: usize,
+        own: Disk,
+        changed: bool,
+        forced: bool,
+    },
+    /// A helper is asked for the item.
+    Asked {
+        own: Disk,
+        forced: bool,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct World {
+    history: Vec<Rows>,
+    /// Moments at which the item, and the row that is looked up, were written.
+    log: Vec<usize>,
+    lookup_log: Vec<usize>,
+    file: u8,
+    written: (usize, usize),
+    disk: Disk,
+    step: Step,
+    aside: Option<Aside>,
+    turns: usize,
+}
+
+/// What writers do, and how the source is followed.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    items: &'static [Item],
+    names: &'static [Name],
+    captured: bool,
+    rewrites: bool,
+}
+
+/// Turns of the worker before all is written.
+const TURNS: usize = 3;
+
+impl World {
+    fn new() -> World {
+        let rows = Rows { item: First, name: 0 };
+        let cursor = Cursor { at: 0, behind: false };
+        let disk = Disk {
+            tracked: Some((First, false)),
+            target: query(rows),
+            source: cursor,
+            unfinished: false,
+            file: 0,
+            lookup: cursor,
+            name: 0,
+        };
+        World {
+            history: vec![rows],
+            log: vec![],
+            lookup_log: vec![],
+            file: 0,
+            written: (0, 0),
+            disk,
+            step: Step::Idle,
+            aside: None,
+            turns: 0,
+        }
+    }
+
+    fn now(&self) -> usize {
+        self.history.len() - 1
+    }
+
+    /// All that can happen next.
+    fn next(&self, rule: Rule, case: Case) -> Vec<World> {
+        let mut all = vec![];
+        let last = self.history[self.now()];
+        if let Some(item) = case.items.get(self.written.0) {
+            let mut then = self.clone();
+            then.history.push(Rows { item: *item, ..last });
+            then.log.push(then.now());
+            then.written.0 += 1;
+            all.push(then);
+        }
+        if let Some(name) = case.names.get(self.written.1) {
+            let mut then = self.clone();
+            then.history.push(Rows { name: *name, ..last });
+            then.lookup_log.push(then.now());
+            then.written.1 += 1;
+            all.push(then);
+        }
+        if case.rewrites && self.file == 0 {
+            all.push(World { file: 1, ..self.clone() });
+        }
+        if self.step != Step::Idle || self.aside.is_some() {
+            all.push(World { step: Step::Idle, aside: None, ..self.clone() });
+        }
+        if self.step != Step::Idle || self.turns < TURNS {
+            all.extend(self.works(rule, case, true));
+        }
+        all
+    }
+
+    /// What the worker can do next; without `parts` it does all there is to do at once.
+    fn works(&self, rule: Rule, case: Case, parts: bool) -> Vec<World> {
+        match self.step {
+            Step::Idle => self.follows_lookups(rule, parts),
+            Step::Followed { at, own, changed, forced } => {
+                let at = if rule.one_snapshot { at } else { self.now() };
+                self.reads_source(rule, case, parts, at, own, changed, forced)
+            }
+            Step::Asked { own, forced } => {
+                // The helper commits; then the worker, or it ends.
+                let mut helped = self.disk;
+                evaluate(&mut helped, self.history[self.now()], forced);
+                let Disk { tracked, target, .. } = helped;
+                let own = Disk { tracked, target, ..own };
+                let disk = Disk { tracked, target, ..self.disk };
+                vec![
+                    self.commits(own, self.aside),
+                    World { disk, step: Step::Idle, ..self.clone() },
+                ]
+            }
+        }
+    }
+
+    fn follows_lookups(&self, rule: Rule, parts: bool) -> Vec<World> {
+        let at = self.now();
+        let begun = World { turns: self.turns + 1, ..self.clone() };
+        let followed = |own, changed, forced| World {
+            step: Step::Followed { at, own, changed, forced },
+            ..begun.clone()
+        };
+        if self.aside.is_some() && !rule.always_together {
+            return vec![followed(self.disk, false, false)];
+        }
+        let rows = self.history[at];
+        let ends = ends(&self.lookup_log, self.disk.lookup.at, at, parts);
+        let turn = |end: usize| {
+            let mut own = self.disk;
+            let named = is_named(&self.lookup_log, own.lookup.at, end);
+            let changed = named && (rows.name != own.name || own.lookup.behind);
+            if changed {
+                own.name = rows.name;
+            }
+            own.lookup = Cursor { at: end, behind: rule.says_behind && end < at };
+            followed(own, changed, changed && is_affected(rows.item))
+        };
+        ends.into_iter().map(turn).collect()
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn reads_source(
+        &self,
+        rule: Rule,
+        case: Case,
+        parts: bool,
+        at: usize,
+        mut own: Disk,
+        changed: bool,
+        forced: bool,
+    ) -> Vec<World> {
+        let rows = self.history[at];
+        let mut all = vec![];
+        let rescans = rule.always_together && changed && !case.captured;
+        if let Some((aside, cursor, file)) = self.aside.filter(|_| !rescans) {
+            // The last slice; before it others may come, of other items, in which what is forced is evaluated.
+            if parts {
+                let mut early = own;
+                if forced {
+                    evaluate(&mut early, rows, true);
+                }
+                all.push(self.commits(early, self.aside));
+            }
+            evaluate(&mut own, rows, aside || forced);
+            (own.source, own.unfinished, own.file) = (cursor, false, file);
+            all.push(self.commits(own, None));
+            return all;
+        }
+        if case.captured && !own.unfinished && own.file == self.file {
+            for end in ends(&self.log, own.source.at, at, parts) {
+                let mut own = own;
+                let named = is_named(&self.log, own.source.at, end);
+                let forced = forced || named && own.source.behind;
+                own.source = Cursor { at: end, behind: rule.says_behind && end < at };
+                if (named || forced) && rule.helpers && parts {
+                    all.push(World { step: Step::Asked { own, forced }, ..self.clone() });
+                }
+                if named || forced {
+                    evaluate(&mut own, rows, forced);
+                }
+                all.push(self.commits(own, None));
+            }
+            return all;
+        }
+        // It is read now and then, but for what is forced.
+        let waits = !case.captured && parts && !own.unfinished;
+        if waits && !(rule.always_together && changed) {
+            let mut own = own;
+            if forced {
+                evaluate(&mut own, rows, true);
+            }
+            all.push(self.commits(own, None));
+        }
+        let noted = match own.file == self.file && case.captured {
+            true => is_named(&self.log, own.source.at, at),
+            false => true,
+        };
+        let forced = forced || own.source.behind && noted;
+        let found = forced || decision(&own, rows, false) != Decision::Skip;
+        let cursor = Cursor { at, behind: false };
+        if found && parts {
+            let mut own = own;
+            let cursor = Cursor { at, behind: rule.says_behind && case.captured };
+            (own.source, own.unfinished, own.file) = (cursor, true, self.file);
+            if rule.marks
+                && let Some((_, marked)) = &mut own.tracked
+            {
+                *marked = true;
+            }
+            all.push(self.commits(own, Some((forced, cursor, self.file))));
+        }
+        evaluate(&mut own, rows, forced);
+        (own.source, own.unfinished, own.file) = (cursor, false, self.file);
+        all.push(self.commits(own, None));
+        all
+    }
+
+    fn commits(&self, own: Disk, aside: Option<Aside>) -> World {
+        World { disk: own, step: Step::Idle, aside, ..self.clone() }
+    }
+
+    /// When everybody is done and the worker has looked at all there is, is the target as the query says?
+    fn ends_right(&self, rule: Rule, case: Case) -> bool {
+        let mut world = self.clone();
+        for _ in 0..2 * TURNS {
+            let Some(next) = world.works(rule, case, false).pop() else { return false };
+            world = next;
+        }
+        world.disk.target == query(world.history[world.now()])
+    }
+}
+
+/// Up to where a log can be read: all of it, or without its last entries.
+fn ends(log: &[usize], from: usize, to: usize, parts: bool) -> Vec<usize> {
+    let new = log.iter().filter(|at| parts && **at > from && **at <= to);
+    new.map(|at| at - 1).chain([to]).collect()
+}
+
+fn is_named(log: &[usize], from: usize, to: usize) -> bool {
+    log.iter().any(|at| *at > from && *at <= to)
+}
+
+const LOGIC: LogicId = LogicId(1);
+
+fn content(item: Item) -> Option<Fingerprint> {
+    Some(Fingerprint([item as u8; 16]))
+}
+
+fn decision(disk: &Disk, rows: Rows, forced: bool) -> Decision {
+    let there = rows.item != Gone;
+    if forced && there {
+        return Decision::Evaluate;
+    }
+    let incoming = there.then(|| Incoming { ordinal: None, content: content(rows.item) });
+    let stored = disk.tracked.filter(|(_, marked)| !marked || !there);
+    let stored = stored.map(|(item, _)| Stored {
+        ordinal: None,
+        content: content(item),
+        logic: Some(LOGIC),
+    });
+    decide(stored.as_ref(), incoming.as_ref(), None, LOGIC, Mode::Normal)
+}
+
+fn evaluate(disk: &mut Disk, rows: Rows, forced: bool) {
+    match decision(disk, rows, forced) {
+        Decision::Evaluate => {
+            disk.tracked = Some((rows.item, false));
+            disk.target = query(rows);
+        }
+        Decision::Remove => (disk.tracked, disk.target) = (None, None),
+        Decision::Skip | Decision::Advance | Decision::Wait => {}
+    }
+}
+
+/// Looks at all that can come to be; returns how much that is, and an end that is wrong.
+fn explore(rule: Rule, case: Case) -> (usize, Option<World>) {
+    let mut seen = HashSet::from([World::new()]);
+    let mut open = vec![World::new()];
+    while let Some(world) = open.pop() {
+        if world.written == (case.items.len(), case.names.len()) && !world.ends_right(rule, case) {
+            return (seen.len(), Some(world));
+        }
+        for next in world.next(rule, case) {
+            if seen.insert(next.clone()) {
+                open.push(next);
+            }
+        }
+    }
+    (seen.len(), None)
+}
+
+fn cases() -> Vec<Case> {
+    const ITEMS: [&[Item]; 5] =
+        [&[Second, First], &[Gone, First], &[Other], &[Other, First], &[Second, Other]];
+    const NAMES: [&[Name]; 2] = [&[1], &[1, 0]];
+    let mut all = vec![];
+    for items in ITEMS {
+        for names in NAMES {
+            for captured in [true, false] {
+                for rewrites in [captured, false] {
+                    all.push(Case { items, names, captured, rewrites });
+                }
+            }
+        }
+    }
+    all
+}
+
+fn loses(rule: Rule) -> bool {
+    cases().into_iter().any(|case| explore(rule, case).1.is_some())
+}
+
+#[test]
+fn nothing_is_lost() {
+    let mut all = 0;
+    for case in cases() {
+        let (seen, wrong) = explore(RULE, case);
+        assert_eq!(wrong, None, "{case:?}");
+        all += seen;
+    }
+    assert!(all > 10_000, "{all} states are not all there are");
+}
+
+#[test]
+fn the_old_rule_loses_changes() {
+    assert!(loses(OLD));
+}
+
+#[test]
+fn each_part_of_the_rule_is_needed() {
+    let without = [
+        Rule { one_snapshot: false, ..RULE },
+        Rule { says_behind: false, ..RULE },
+        Rule { marks: false, ..RULE },
+        Rule { always_together: false, ..RULE },
+        Rule { helpers: true, ..RULE },
+    ];
+    for rule in without {
+        assert!(loses(rule), "{rule:?}");
+    }
+}
