@@ -64,6 +64,8 @@ create table coco.cursor (
   snapshot  pg_snapshot not null,
   logic     int not null,
   signature uuid not null,
+  -- items were evaluated that saw more of lookups than what was followed by then
+  behind    boolean not null default false,
   taken     timestamptz not null default pg_catalog.clock_timestamp()
 ) with (fillfactor = 50);
 comment on table coco.cursor is 'Up to where each captured source was followed, and what its capture looked like then. Written by coco''s functions alone.';

@@ -1,4 +1,5 @@
-//! Sources and lookups that are rewritten while a flow is updated.
+//! Lookups: what changes in them is never lost, whatever items and lookups are meanwhile, wherever a turn ends, and
+//! whoever goes on after it.
 
 mod support;
 
@@ -63,6 +64,175 @@ fn pause(db: &mut Session) {
 
 fn go_on(db: &mut Session) {
     db.run("select coco.alter_flow('named', paused => false)");
+}
+
+/// In a transaction each: a turn takes all that one has changed, and then no more than its share.
+fn one_by_one(db: &mut Session, from: i32, to: i32, statement: &str) {
+    db.run(&format!(
+        "do $$ begin for i in {from}..{to} loop {statement}; commit; end loop; end $$"
+    ));
+}
+
+#[test]
+fn an_item_that_is_another_for_a_moment_is_evaluated_with_what_changed_meanwhile() {
+    let server = shared();
+    let mut db = declared(&server, "moment", "");
+    db.run("select coco.update('named')");
+    let away = ["update docs set author = 2 where id = 1", "delete from docs where id = 1"];
+    let back = ["update docs set author = 1 where id = 1", "insert into docs values (1, 1)"];
+    for (n, (away, back)) in away.iter().zip(back).enumerate() {
+        db.run(away);
+        db.run(&format!("update authors set name = 'new {n}' where id = 1"));
+        let mut holder = server.connect("moment");
+        holder.run("begin; lock table docs");
+        let mut other = server.connect("moment");
+        let update = thread::spawn(move || other.run("select coco.update('named')"));
+        db.until("select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())");
+        holder.run(back);
+        holder.run("commit");
+        update.join().expect("it goes through");
+        db.run("select coco.update('named')");
+        db.verify("named");
+    }
+}
+
+#[test]
+fn an_item_that_is_another_at_the_end_of_a_turn_is_evaluated_when_it_is_back() {
+    let server = shared();
+    for (name, meanwhile) in [("turn", "select 1"), ("rewritten_turn", "vacuum full docs")] {
+        let mut db = live(&server, name);
+        one_by_one(&mut db, 3, 100, "update docs set author = 2 where id = i");
+        db.run("update docs set author = 2 where id = 1");
+        db.run("update authors set name = 'new' where id = 1");
+        go_on(&mut db);
+        db.until("select exists (select from named_t where name = 'other')");
+        pause(&mut db);
+        assert_eq!(db.text("select name from named_t where id = 1"), "old", "it is not its turn");
+        db.run("update docs set author = 1 where id = 1");
+        // The log is followed no more, but read as a whole.
+        db.run(meanwhile);
+        go_on(&mut db);
+        db.settle("named");
+        assert_eq!(db.text("select name from named_t where id = 1"), "new");
+    }
+}
+
+#[test]
+fn a_lookup_that_is_another_at_the_end_of_a_turn_is_looked_up_again_when_it_is_back() {
+    let server = shared();
+    let mut db = live(&server, "lookup_turn");
+    db.run("insert into authors select i, 'n' || i from generate_series(3, 100) i");
+    db.run("update docs set author = id where id > 2");
+    go_on(&mut db);
+    db.settle("named");
+    pause(&mut db);
+    one_by_one(&mut db, 3, 100, "update authors set name = 'm' || i where id = i");
+    db.run("update authors set name = 'for a moment' where id = 1");
+    db.run("update docs set body = 'b' where id = 1");
+    go_on(&mut db);
+    db.until("select name = 'for a moment' from named_t where id = 1");
+    pause(&mut db);
+    assert!(
+        db.holds("select exists (select from named_t where name like 'n%')"),
+        "more is to come"
+    );
+    db.run("update authors set name = 'old' where id = 1");
+    go_on(&mut db);
+    db.settle("named");
+}
+
+/// Has the next turn read all documents, and set aside what is more than it takes.
+fn rewritten(db: &mut Session) {
+    db.run("vacuum full docs");
+}
+
+const SOME_ARE_NEW: &str =
+    "select count(*) filter (where name = 'new') between 1 and 99 from named_t";
+
+#[test]
+fn what_is_set_aside_is_found_again_by_who_comes_next() {
+    let server = shared();
+    let cancel = "select pg_cancel_backend(pid) from pg_stat_activity
+                   where backend_type = 'coco worker' and datname = current_database()";
+    let ways = [
+        ("aside_cancel", cancel),
+        ("aside_update", "select coco.stop('named'); select coco.update('named')"),
+    ];
+    for (name, way) in ways {
+        let mut db = live(&server, name);
+        rewritten(&mut db);
+        db.run("update authors set name = 'new' where id = 1");
+        go_on(&mut db);
+        db.until(SOME_ARE_NEW);
+        db.run(way);
+        if way == cancel {
+            db.caught_up("named");
+        }
+        db.verify("named");
+        assert_eq!(db.number("select count(*) from named_t where name = 'new'"), 100, "{name}");
+    }
+}
+
+#[test]
+fn an_item_that_was_set_aside_as_another_is_evaluated_when_it_is_back() {
+    let server = shared();
+    let ways = [("aside_back", "select 1"), ("aside_stopped", "select coco.stop('named')")];
+    for (name, way) in ways {
+        let mut db = live(&server, name);
+        rewritten(&mut db);
+        db.run("update docs set author = 2");
+        db.run("update authors set name = 'new' where id = 1");
+        go_on(&mut db);
+        db.until("select exists (select from named_t where name = 'other')");
+        pause(&mut db);
+        assert_eq!(db.text("select name from named_t where id = 100"), "old", "it is set aside");
+        db.run("update docs set author = 1 where id = 100");
+        go_on(&mut db);
+        db.run(way);
+        db.run("select coco.start('named')");
+        db.settle("named");
+        assert_eq!(db.text("select name from named_t where id = 100"), "new");
+    }
+}
+
+#[test]
+fn a_lookup_that_is_another_while_slices_are_worked_off_is_looked_up_again() {
+    let server = shared();
+    let mut db = live(&server, "slices");
+    rewritten(&mut db);
+    db.run("update docs set body = 'b'");
+    go_on(&mut db);
+    db.until("select exists (select from named_t where body = 'b')");
+    pause(&mut db);
+    db.run("update authors set name = 'for a moment' where id = 1");
+    // An item that is not of a slice, and is no item of that author's then.
+    db.run("update docs set author = 2 where id = 1");
+    go_on(&mut db);
+    db.until("select exists (select from named_t where name = 'for a moment')");
+    pause(&mut db);
+    db.run("update authors set name = 'old' where id = 1");
+    db.run("update docs set author = 1 where id = 1");
+    go_on(&mut db);
+    db.settle("named");
+}
+
+#[test]
+fn a_source_that_is_scanned_is_read_with_its_lookups() {
+    let server = shared();
+    let scanned = ", capture => 'scan', refresh_interval => '1 hour'";
+    let mut db = declared(&server, "scanned", scanned);
+    begin(&mut db);
+    // Nobody would read it within the hour.
+    db.run("update docs set author = 2 where id = 1");
+    db.run("update authors set name = 'new' where id = 1");
+    go_on(&mut db);
+    db.until("select name = 'new' from named_t where id = 100");
+    pause(&mut db);
+    db.run("update docs set author = 1 where id = 1");
+    go_on(&mut db);
+    db.run("select coco.update('named')");
+    db.verify("named");
+    assert_eq!(db.text("select name from named_t where id = 1"), "new");
 }
 
 /// Gives the table another file, in which rows are that only this transaction has written.

@@ -2,7 +2,8 @@
 //! and taken up a slice at a time.
 //!
 //! Until all are, the source's cursor is stored with a logic that none has: it keeps the change log from
-//! being emptied, and whoever comes with nothing set aside scans again.
+//! being emptied, and whoever comes with nothing set aside scans again. What such a scan would not find again, since
+//! something else was the reason, or has passed, is marked in the tracking rows ([`track::unsettle`]).
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -15,6 +16,7 @@ use super::error::Result;
 use super::fill::Outlets;
 use super::follow::key_columns;
 use super::model::Source;
+use super::track;
 use super::tuples::{self, Rows};
 use crate::engine::version::LogicId;
 
@@ -43,6 +45,8 @@ struct Set {
     cursor: Cursor,
     fresh: Vec<i32>,
     part: Part,
+    /// The source has lookups.
+    lookups: bool,
 }
 
 /// What was set aside: items that are there, of these those that are new, and those that are gone.
@@ -93,7 +97,9 @@ impl Backlog {
         }
     }
 
-    /// Sets the candidates aside that are left of those that a scan under this cursor has found.
+    /// Sets the candidates aside that are left of those that a scan under this cursor has found: to be evaluated
+    /// whatever their content, where that is so of `all`. Of a source with `lookups`, which count as followed from
+    /// now on, it is noted on disk, too.
     pub fn set(
         &self,
         source: &Source,
@@ -101,21 +107,46 @@ impl Backlog {
         cursor: Cursor,
         fresh: Vec<i32>,
         part: Part,
+        (all, lookups): (bool, bool),
     ) -> Result<SetAside> {
         let mut keys = Rows::held(&key_columns(source), tuples::work_mem())?;
+        let mut unsettled = Rows::new(&key_columns(source))?;
         let mut found = SetAside::default();
         while let Some(item) = candidates.next() {
             found.present += i64::from(item.incoming.is_some());
             found.new += i64::from(item.incoming.is_some() && item.stored.is_none());
             found.gone += i64::from(item.incoming.is_none() && item.stored.is_some());
+            let forced = all || item.forced;
             let mut values = candidates.key();
-            values.push(Some(pg_sys::Datum::from(item.forced)));
+            values.push(Some(pg_sys::Datum::from(forced)));
             keys.push(&values);
+            if lookups && item.stored.is_some() && (forced || !item.is_as_committed()) {
+                unsettled.push(&values);
+            }
         }
+        track::unsettle(source, &unsettled)?;
         let left = keys.len();
-        let set = Set { keys, left, cursor, fresh, part };
+        let set = Set { keys, left, cursor, fresh, part, lookups };
         self.sets.borrow_mut().insert(source.id, set);
         Ok(found)
+    }
+
+    /// Whether what is set aside of a source is to be found again: its lookups have `changed`, and it has no log
+    /// that tells which other items are not as they were committed; or it had none when that was set aside.
+    pub fn is_outdated(&self, source: &Source, lookups: bool, changed: bool) -> bool {
+        self.sets.borrow().get(&source.id).is_some_and(|set| {
+            set.lookups != lookups || changed && set.cursor.signature == cursor::NOWHERE
+        })
+    }
+
+    /// Whether something of a source is set aside.
+    pub fn has(&self, source: &Source) -> bool {
+        self.sets.borrow().contains_key(&source.id)
+    }
+
+    /// Forgets what was set aside of a source: it is found again.
+    pub fn forget(&self, source: &Source) {
+        self.sets.borrow_mut().remove(&source.id);
     }
 
     /// Takes up the next keys of a source, if some were set aside under this logic.

@@ -589,6 +589,12 @@ pub fn tracked(statements: &Statements, source: &Source) -> Result<i64> {
 }
 
 impl Candidate {
+    /// Whether it is there, with the content that was committed.
+    pub fn is_as_committed(&self) -> bool {
+        let contents = self.stored.zip(self.incoming).map(|(s, i)| (s.content, i.content));
+        contents.is_some_and(|(before, now)| before.is_some() && before == now)
+    }
+
     pub fn decide(&self, logic: LogicId, mode: Mode) -> Decision {
         if self.forced && self.incoming.is_some() {
             return Decision::Evaluate;

@@ -38,6 +38,32 @@ pub enum Looking {
     Nothing,
 }
 
+/// Items of a source that are evaluated whatever their content.
+pub enum Forced {
+    /// `k1…` first.
+    Keys(Rows),
+    All,
+}
+
+/// How a source is followed.
+#[derive(Clone, Copy)]
+pub struct How<'a> {
+    pub logic: LogicId,
+    pub mode: Mode,
+    /// About so many changes of the log are taken, and the rest is left.
+    pub limit: Option<usize>,
+    /// What a worker remembers.
+    pub live: Option<&'a Remembered>,
+    /// The generation of the system catalogs before the active snapshot was taken.
+    pub generation: u64,
+    /// It has lookups, or is one.
+    pub lookups: bool,
+    /// Something of its lookups has changed: they are followed together.
+    pub looked_up: bool,
+    /// If it is to be read as a whole, that is done only when it is due.
+    pub when_due: bool,
+}
+
 /// Cursors that a worker has in mind, newer than those stored. One that was lost with its worker
 /// costs nothing but looking again.
 #[derive(Default)]
@@ -87,6 +113,8 @@ impl Remembered {
 /// How far a source is followed by one update.
 pub struct Following {
     pub looking: Looking,
+    /// If all is looked at: what counts as changed, since the cursor was behind.
+    pub forced: Forced,
     capture: Option<Capture>,
     next: Cursor,
     before: Option<Cursor>,
@@ -100,34 +128,27 @@ pub struct Following {
     pub waiting: i64,
 }
 
-/// Decides what to look at, under the active snapshot. With a `limit`, about so many changes of the
-/// log are taken, and the rest is left. `live` is what a worker remembers. The caller acts as the
-/// flow's owner.
-pub fn begin(
-    statements: &Statements,
-    source: &Source,
-    logic: LogicId,
-    mode: Mode,
-    limit: Option<usize>,
-    live: Option<&Remembered>,
-    generation: u64,
-) -> Result<Following> {
-    let remembered = live.and_then(|r| r.0.get(&source.id)).map(|m| m.cursor.clone());
-    let before = match remembered {
-        Some(cursor) => Some(cursor),
-        None => cursor::load(source)?.map(|s| s.cursor),
-    };
+/// Decides what to look at, under the active snapshot. The caller acts as the flow's owner.
+pub fn begin(statements: &Statements, source: &Source, how: How) -> Result<Following> {
+    let How { logic, mode, .. } = how;
+    let before = before(source, how)?;
+    let behind = before.as_ref().is_some_and(|cursor| cursor.behind);
+    let snapshot = cursor::here()?;
     let mut following = Following {
         looking: Looking::All,
+        forced: match behind {
+            true => Forced::All,
+            false => Forced::Keys(Rows::new(&key_columns(source))?),
+        },
         capture: None,
-        next: Cursor { snapshot: cursor::here()?, logic, signature: cursor::NOWHERE },
+        next: Cursor { snapshot, logic, signature: cursor::NOWHERE, behind: false },
         before,
         more: false,
         uncaptured: false,
         again: None,
         waiting: 0,
     };
-    following.by_log(statements, source, mode, limit, generation)?;
+    following.by_log(statements, source, how)?;
     if following.uncaptured {
         pgrx::ereport!(
             pgrx::PgLogLevel::NOTICE,
@@ -137,13 +158,13 @@ pub fn begin(
              coco.start puts triggers back."
         );
     }
-    if live.is_some() && !mode.evaluates_all() && matches!(following.looking, Looking::All) {
+    if how.when_due && !mode.evaluates_all() && matches!(following.looking, Looking::All) {
         let rest = source.refresh.unwrap_or(REFRESH);
         let stored = cursor::load(source)?;
         let since = stored.filter(|s| s.cursor.logic == logic).map(|s| s.age);
         // A log that can be followed from now on is worth a look at all.
         let wait = since.map_or(Duration::ZERO, |age| rest.saturating_sub(age));
-        if following.next.signature == cursor::NOWHERE && !wait.is_zero() {
+        if following.next.signature == cursor::NOWHERE && !wait.is_zero() && !how.looked_up {
             following.looking = Looking::Nothing;
             following.again = Some(wait);
         } else if following.next.signature == cursor::NOWHERE {
@@ -153,20 +174,29 @@ pub fn begin(
     Ok(following)
 }
 
+/// Up to where a source was followed before.
+fn before(source: &Source, how: How) -> Result<Option<Cursor>> {
+    let remembered = how.live.and_then(|r| r.0.get(&source.id)).map(|m| m.cursor.clone());
+    if remembered.is_some() && !how.lookups {
+        return Ok(remembered);
+    }
+    // Another process may have left something undone since this one has followed the source.
+    let stored = cursor::load(source)?.map(|s| s.cursor);
+    let undone = stored.as_ref().is_some_and(|s| s.behind || s.logic != how.logic);
+    Ok(match undone {
+        true => stored,
+        false => remembered.or(stored),
+    })
+}
+
 impl Following {
     /// Takes the log where it can be followed.
-    fn by_log(
-        &mut self,
-        statements: &Statements,
-        source: &Source,
-        mode: Mode,
-        limit: Option<usize>,
-        generation: u64,
-    ) -> Result<()> {
+    fn by_log(&mut self, statements: &Statements, source: &Source, how: How) -> Result<()> {
+        let mode = how.mode;
         if source.capture == CaptureMode::Scan {
             return Ok(());
         }
-        let Some(state) = capture::state(statements, source.relation, generation)? else {
+        let Some(state) = capture::state(statements, source.relation, how.generation)? else {
             self.uncaptured = true;
             return Ok(());
         };
@@ -202,22 +232,38 @@ impl Following {
             // What a worker remembers may be older than what another has stored.
             since = cursor::load(source)?.map(|s| s.cursor).filter(fits);
         }
-        let (Some(since), Some(capture), Some(columns)) = (since, &self.capture, columns) else {
+        let (Some(capture), Some(columns)) = (&self.capture, columns) else {
             return Ok(());
         };
         let mut keys = Rows::new(&key_columns(source))?;
-        let from = &since.snapshot;
+        let Some(since) = since else {
+            // All is looked at; of some it may show only here that it is to be evaluated.
+            let behind = self.before.as_ref().filter(|c| c.behind && c.signature == signature);
+            if let Some(since) = behind
+                && let log::Read::Keys(_) =
+                    log::changed(statements, capture, source, &columns, since, None, &mut keys)?
+            {
+                self.forced = Forced::Keys(keys);
+            }
+            return Ok(());
+        };
         if let log::Read::Keys(end) =
-            log::changed(statements, capture, source, &columns, from, limit, &mut keys)?
+            log::changed(statements, capture, source, &columns, &since, how.limit, &mut keys)?
         {
             if let Some(end) = end {
                 self.next.snapshot.cut(end);
+                self.next.behind = how.lookups;
                 self.more = true;
             }
             self.waiting = add_failed(statements, source, mode, &mut keys)?;
             self.looking = Looking::Keys(keys);
         }
         Ok(())
+    }
+
+    /// Whether the cursor says, or said, that it is behind. That is stored at once.
+    fn is_or_was_behind(&self) -> bool {
+        self.next.behind || self.before.as_ref().is_some_and(|cursor| cursor.behind)
     }
 
     /// The logic with which the source was followed before.
@@ -241,15 +287,18 @@ impl Following {
         let keep = |cursor, stored| Some(Kept { source: source.id, cursor, stored });
         if let Some(remembered) = remembered {
             let known = remembered.0.get(&source.id);
+            let at_once = self.is_or_was_behind();
             let nothing = match &self.looking {
                 Looking::Nothing => true,
-                Looking::Keys(keys) => keys.len() == 0 && !known.is_some_and(|m| m.unsaved),
+                Looking::Keys(keys) => {
+                    keys.len() == 0 && !at_once && !known.is_some_and(|m| m.unsaved)
+                }
                 Looking::All => false,
             };
             if nothing {
                 return Ok(None);
             }
-            if known.is_some_and(|m| m.stored_at.elapsed() < STORE_EVERY) {
+            if !at_once && known.is_some_and(|m| m.stored_at.elapsed() < STORE_EVERY) {
                 return Ok(keep(self.next, false));
             }
         }

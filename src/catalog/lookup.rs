@@ -6,12 +6,11 @@ use super::apply::{self, Writing};
 use super::batch::{Action, Batch, Item};
 use super::detect::{self, Scan};
 use super::error::Result;
-use super::follow::{self, Kept, Looking, Remembered};
-use super::generation;
+use super::follow::{self, Forced, How, Kept, Looking};
 use super::model::{BoundView, Flow, Lookup, Source, numbered};
 use super::placing;
 use super::track;
-use super::tuples::{self, OneSnapshot, RowColumn, Rows, Statements};
+use super::tuples::{self, RowColumn, Rows, Statements};
 use super::update::Limits;
 use crate::engine::decide::Mode;
 use crate::engine::version::{LogicId, ProcessOrdinal};
@@ -19,15 +18,11 @@ use crate::engine::version::{LogicId, ProcessOrdinal};
 /// Lookups know no logic: what is tracked of them is their content.
 const NO_LOGIC: LogicId = LogicId(0);
 
-/// The items of a source that are evaluated whatever their content.
-pub enum Forced {
-    Keys(Rows),
-    All,
-}
-
 /// What following the lookups of a source brought.
 pub struct Followed {
     pub forced: Forced,
+    /// Something changed in them, whether or not that affects an item now.
+    pub changed: bool,
     pub kept: Vec<Kept>,
     pub more: bool,
     pub uncaptured: bool,
@@ -39,41 +34,44 @@ fn forced_columns(source: &Source) -> Vec<RowColumn> {
     tuples::typed("k", &source.key)
 }
 
-/// Follows all lookups of a source, and finds the items that what changed in them affects. The caller
-/// acts as the flow's owner.
-pub fn follow_all(
-    flow: &Flow,
-    source: &Source,
-    limits: Limits,
-    live: Option<&Remembered>,
-) -> Result<Followed> {
+/// Follows all lookups of a source, and finds the items that what changed in them affects; under the active
+/// snapshot, as the source. The caller acts as the flow's owner.
+pub fn follow_all(flow: &Flow, source: &Source, limits: Limits, how: How) -> Result<Followed> {
     let mut followed = Followed {
         forced: Forced::Keys(Rows::new(&forced_columns(source))?),
+        changed: false,
         kept: vec![],
         more: false,
         uncaptured: false,
         again: None,
     };
-    for lookup in flow.lookups.iter().filter(|l| l.of == source.id) {
-        follow_one(lookup, source, limits, live, &mut followed)?;
+    for lookup in of_source(flow, source) {
+        follow_one(lookup, source, limits, how, &mut followed)?;
     }
     Ok(followed)
+}
+
+fn of_source<'a>(flow: &'a Flow, source: &Source) -> impl Iterator<Item = &'a Lookup> {
+    let id = source.id;
+    flow.lookups.iter().filter(move |lookup| lookup.of == id)
+}
+
+/// Whether a source has lookups.
+pub fn has_any(flow: &Flow, source: &Source) -> bool {
+    of_source(flow, source).next().is_some()
 }
 
 fn follow_one(
     lookup: &Lookup,
     source: &Source,
     limits: Limits,
-    live: Option<&Remembered>,
+    how: How,
     followed: &mut Followed,
 ) -> Result<()> {
     let relation = &lookup.relation;
-    let generation = generation::now();
-    let _snapshot = OneSnapshot::take();
     let statements = Statements::connect()?;
     let mode = Mode::Normal;
-    let following =
-        follow::begin(&statements, relation, NO_LOGIC, mode, limits.changes, live, generation)?;
+    let following = follow::begin(&statements, relation, How { logic: NO_LOGIC, mode, ..how })?;
     let mut changed = match &following.looking {
         Looking::Nothing => None,
         Looking::Keys(keys) if keys.len() == 0 => None,
@@ -82,6 +80,12 @@ fn follow_one(
             Some(detect::scan(&statements, relation, Scan { mode, logic: NO_LOGIC }, None)?)
         }
     };
+    let nothing = matches!(&following.forced, Forced::Keys(keys) if keys.len() == 0);
+    if matches!(following.looking, Looking::All) && !nothing {
+        // A row may have come and gone again, or be as it was.
+        followed.changed = true;
+        followed.forced = Forced::All;
+    }
     let mut batch = Batch::new(relation, false)?;
     while let Some(found) = changed.as_mut().and_then(|c| c.next().map(|item| (c.key(), item))) {
         let (key, item) = found;
@@ -93,9 +97,10 @@ fn follow_one(
             (None, None) => true,
             _ => false,
         };
-        if same {
+        if same && !item.forced {
             continue;
         }
+        followed.changed = true;
         let action = if item.incoming.is_some() { Action::Evaluate } else { Action::Remove };
         batch.push(
             &key,
@@ -120,7 +125,7 @@ fn follow_one(
     followed.more |= following.more;
     followed.uncaptured |= following.uncaptured;
     followed.again = [followed.again, following.again].into_iter().flatten().min();
-    followed.kept.extend(following.done(relation, live, limits.segment_bytes)?);
+    followed.kept.extend(following.done(relation, how.live, limits.segment_bytes)?);
     Ok(())
 }
 
@@ -176,7 +181,7 @@ fn affected(lookup: &Lookup, source: &Source, affects: &BoundView) -> String {
     )
 }
 
-/// Adds forced keys to those that are looked at: `k1…` and whether they are forced.
+/// Adds forced keys to those that are looked at: `k1…` and whether they are forced, each once.
 pub fn with_forced(source: &Source, keys: Option<&Rows>, forced: &Rows) -> Result<Rows> {
     let mut columns = forced_columns(source);
     columns.push(RowColumn::new("forced", pg_sys::BOOLOID));

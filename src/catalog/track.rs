@@ -110,6 +110,27 @@ pub fn track(
     Ok(())
 }
 
+/// Has tracked items count as never committed: whoever looks at them next evaluates them, whatever their content.
+pub fn unsettle(source: &Source, keys: &Rows) -> Result<()> {
+    if keys.len() == 0 {
+        return Ok(());
+    }
+    let _as = ActingAs::extension_owner()?;
+    let _by_key = ActingAs::finding_by_key()?;
+    let statements = Statements::connect()?;
+    statements.name("coco_unsettled", keys)?;
+    let same = all_equal(
+        &source.key,
+        &compose::tracking_keys(source, "t"),
+        &numbered("u.k", source.key.len()),
+    );
+    let tracking = &source.tracking;
+    let sql =
+        format!("update {tracking} as t set logic_id = null from coco_unsettled as u where {same}");
+    statements.execute(&sql, &[])?;
+    Ok(())
+}
+
 /// The target keys in the output of each item of a batch: the item's key `i1…`, and `keys`. The caller acts as the
 /// flow's owner.
 fn listed_keys(source: &Source, target: &Target, output: &Rows) -> Result<Rows> {

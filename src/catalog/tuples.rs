@@ -32,6 +32,17 @@ impl OneSnapshot {
         OneSnapshot(())
     }
 
+    /// The one that is active, which also sees what this transaction has written since it was taken.
+    pub fn again() -> OneSnapshot {
+        // SAFETY: as above; a copy, so that who has taken it sees what it saw.
+        unsafe {
+            pg_sys::CommandCounterIncrement();
+            pg_sys::PushCopiedSnapshot(pg_sys::GetActiveSnapshot());
+            pg_sys::UpdateActiveSnapshotCommandId();
+        }
+        OneSnapshot(())
+    }
+
     /// Of what is committed at this moment, also in a transaction that reads as of earlier.
     pub fn latest() -> OneSnapshot {
         // SAFETY: as above.

@@ -26,6 +26,7 @@ use super::follow::{Kept, Remembered};
 use super::generation;
 use super::history;
 use super::logic;
+use super::lookup;
 use super::memo::{self, Recalling, store};
 use super::model::{Flow, Source};
 use super::reading::{self, PATIENCE};
@@ -317,6 +318,9 @@ fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: B
     let since = (mode == Mode::FullReprocess).then(|| by.began());
     let recalling = memo::of_update(flow, since)?;
     let writing = Writing { mode, logic };
+    let generation = generation::now();
+    // All that is read is of one moment: what was followed of lookups is what items are evaluated with.
+    let _snapshot = OneSnapshot::take();
     reading::check_not_rewritten(flow)?;
     let mut run = Run {
         flow,
@@ -326,6 +330,7 @@ fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: B
         by,
         recalling,
         part: None,
+        generation,
         takes_over: mode == Mode::Retry,
         lost_keys: Rc::default(),
     };
@@ -368,6 +373,8 @@ struct Run<'a> {
     recalling: Option<Rc<Recalling>>,
     /// What is worked off is a part of that.
     part: Option<Part>,
+    /// The generation of the system catalogs before the snapshot was taken.
+    generation: u64,
     /// Rows that no item has are taken over by those that produce them. So where all items are looked at, which reads
     /// all that is tracked anyway: an update by keys leaves them to it.
     takes_over: bool,
@@ -516,7 +523,10 @@ impl Run<'_> {
         loop {
             let mut found = false;
             for (source, result) in self.flow.sources.iter().zip(all.iter_mut()) {
-                let _snapshot = OneSnapshot::take();
+                let _snapshot = match lookup::has_any(self.flow, source) {
+                    true => OneSnapshot::again(),
+                    false => OneSnapshot::take(),
+                };
                 let statements = Statements::connect()?;
                 if !detect::any_waiting(&statements, source, &free)? {
                     continue;

@@ -21,6 +21,9 @@ pub struct Cursor {
     pub snapshot: Snapshot,
     pub logic: LogicId,
     pub signature: [u8; 16],
+    /// Lookups were followed, or items evaluated, as of later than the snapshot: what the log has noted since
+    /// then counts as changed, also where its content came out as it was.
+    pub behind: bool,
 }
 
 /// What a table and its capture look like. Another signature means that changes may have passed the
@@ -106,7 +109,7 @@ pub struct Stored {
 pub fn load(source: &Source) -> Result<Option<Stored>> {
     let _as = ActingAs::extension_owner()?;
     let found = sql::select(
-        "select snapshot::text, logic, signature,
+        "select snapshot::text, logic, signature, behind,
                 greatest(0, extract(epoch from clock_timestamp() - taken))::float8
            from coco.cursor where source = $1",
         &[arg(source.id)],
@@ -114,9 +117,10 @@ pub fn load(source: &Source) -> Result<Option<Stored>> {
             let text: String = sql::required(r, 1)?;
             let signature: pgrx::Uuid = sql::required(r, 3)?;
             let logic = LogicId(sql::required(r, 2)?);
-            let age = Duration::try_from_secs_f64(sql::required(r, 4)?).unwrap_or_default();
+            let behind = sql::required(r, 4)?;
+            let age = Duration::try_from_secs_f64(sql::required(r, 5)?).unwrap_or_default();
             Ok(Snapshot::parse(&text).map(|snapshot| Stored {
-                cursor: Cursor { snapshot, logic, signature: *signature.as_bytes() },
+                cursor: Cursor { snapshot, logic, signature: *signature.as_bytes(), behind },
                 age,
             }))
         },
@@ -129,11 +133,11 @@ pub fn load(source: &Source) -> Result<Option<Stored>> {
 pub fn store(source: &Source, cursor: &Cursor, all: bool) -> Result<()> {
     let _as = ActingAs::extension_owner()?;
     sql::execute(
-        "insert into coco.cursor as c (source, snapshot, logic, signature)
-         values ($1, $2::text::pg_snapshot, $3, $4)
+        "insert into coco.cursor as c (source, snapshot, logic, signature, behind)
+         values ($1, $2::text::pg_snapshot, $3, $4, $6)
          on conflict (source) do update
             set snapshot = excluded.snapshot, logic = excluded.logic,
-                signature = excluded.signature,
+                signature = excluded.signature, behind = excluded.behind,
                 taken = case when $5 then excluded.taken else c.taken end",
         &[
             arg(source.id),
@@ -141,6 +145,7 @@ pub fn store(source: &Source, cursor: &Cursor, all: bool) -> Result<()> {
             arg(cursor.logic.0),
             arg(pgrx::Uuid::from_bytes(cursor.signature)),
             arg(all),
+            arg(cursor.behind),
         ],
     )?;
     Ok(())

@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 
+use super::cursor::Cursor;
 use super::{Capture, segment_name};
 use crate::catalog::error::Result;
 use crate::catalog::locks;
@@ -71,15 +72,15 @@ pub enum Read {
     Anything,
 }
 
-/// Reads each key that changed since a snapshot, once, into `keys` (`k1…`, and `false`). Sees what
-/// the active snapshot sees. With a `limit`, about so many entries are read, and always all of a
+/// Reads each key that changed since a cursor, once, into `keys` (`k1…`, and whether it counts as changed whatever
+/// its content: the cursor is behind). Sees what the active snapshot sees. With a `limit`, about so many entries are read, and always all of a
 /// transaction's.
 pub fn changed(
     statements: &Statements,
     capture: &Capture,
     source: &Source,
     columns: &[String],
-    since: &Snapshot,
+    since: &Cursor,
     limit: Option<usize>,
     keys: &mut Rows,
 ) -> Result<Read> {
@@ -87,7 +88,7 @@ pub fn changed(
     if segments.is_empty() {
         return Ok(Read::Keys(None));
     }
-    let log = Log { segments, columns, since };
+    let log = Log { segments, columns, since: &since.snapshot, forced: since.behind };
     let mut end = None;
     let mut entries = Rows::new(&entry_columns(source))?;
     if let Some(limit) = limit {
@@ -125,6 +126,7 @@ struct Log<'a> {
     segments: Vec<String>,
     columns: &'a [String],
     since: &'a Snapshot,
+    forced: bool,
 }
 
 impl Log<'_> {
@@ -156,7 +158,8 @@ impl Log<'_> {
         let inner = Statements::connect()?;
         inner.name("coco_log", entries)?;
         let names = numbered("k", self.columns.len()).join(", ");
-        let sql = format!("select distinct {names}, false from coco_log order by {names}");
+        let forced = self.forced;
+        let sql = format!("select distinct {names}, {forced} from coco_log order by {names}");
         inner.select_into(&sql, &[], keys)?;
         Ok(())
     }
@@ -174,7 +177,8 @@ impl Log<'_> {
         }
         let named = self.named().join(", ");
         let all = each(&self.segments, &named, &before);
-        let sql = format!("select distinct {named}, false from ({all}) as l order by {named}");
+        let forced = self.forced;
+        let sql = format!("select distinct {named}, {forced} from ({all}) as l order by {named}");
         statements.select_into(&sql, &args, keys)?;
         Ok(())
     }

@@ -19,6 +19,7 @@ use crate::catalog::follow::key_columns;
 use crate::catalog::generation;
 use crate::catalog::live;
 use crate::catalog::locks;
+use crate::catalog::lookup;
 use crate::catalog::model::Source;
 use crate::catalog::reading::PATIENCE;
 use crate::catalog::ready;
@@ -75,7 +76,8 @@ impl Run<'_> {
     pub(super) fn shares(&self, source: &Source, keys: &mut Rows) -> Result<Option<Vec<Share>>> {
         let most = self.limits.batch.max(1);
         let By::Live(_, _, helpers) = self.by else { return Ok(None) };
-        if keys.len() < 2 * most {
+        // What another process looks up it sees as of later: up to there nobody has followed the lookups.
+        if keys.len() < 2 * most || lookup::has_any(self.flow, source) {
             return Ok(None);
         }
         let count = (helpers.count() + 1).min(keys.len() / most);
@@ -169,6 +171,7 @@ pub fn portion(bytes: &[u8]) -> Result<Done> {
             by,
             recalling: None,
             part: None,
+            generation,
             takes_over: false,
             lost_keys: Rc::default(),
         };

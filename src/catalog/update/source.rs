@@ -12,10 +12,9 @@ use crate::catalog::detect::{self, Scan};
 use crate::catalog::error::Result;
 use crate::catalog::external::held::Held;
 use crate::catalog::fill::{self, Filled};
-use crate::catalog::follow::{self, Following, Kept, Looking};
-use crate::catalog::generation;
+use crate::catalog::follow::{self, Following, Forced, How, Kept, Looking};
 use crate::catalog::logic;
-use crate::catalog::lookup::{self, Forced};
+use crate::catalog::lookup::{self, Followed};
 use crate::catalog::model::Source;
 use crate::catalog::target_table;
 use crate::catalog::tuples::{OneSnapshot, Rows, Statements};
@@ -39,31 +38,53 @@ struct Found {
 
 impl Run<'_> {
     pub(super) fn source(&mut self, source: &Source, turn: &mut Turn) -> Result<Counts> {
-        if let Some(backlog) = self.by.backlog() {
-            if backlog.is_done(source) {
-                return Ok(Counts::default());
-            }
-            let most = self.limits.changes.unwrap_or(usize::MAX);
-            if let Some(slice) = backlog.take(source, self.writing.logic, most)? {
-                return self.slice(source, slice, backlog, turn);
-            }
+        let backlog = self.by.backlog();
+        if backlog.is_some_and(|backlog| backlog.is_done(source)) {
+            return Ok(Counts::default());
         }
         let live = self.by.remembered();
-        // Before the source, so that what is evaluated is no older than what was looked up.
-        let lookups = lookup::follow_all(self.flow, source, self.limits, live)?;
-        let generation = generation::now();
-        let _snapshot = OneSnapshot::take();
-        let statements = Statements::connect()?;
         let Writing { mode, logic } = self.writing;
-        let limit = self.limits.changes;
-        let mut following =
-            follow::begin(&statements, source, logic, mode, limit, live, generation)?;
+        let mut how = How {
+            logic,
+            mode,
+            limit: self.limits.changes,
+            live,
+            generation: self.generation,
+            lookups: lookup::has_any(self.flow, source),
+            looked_up: false,
+            when_due: live.is_some() || backlog.is_some_and(|backlog| backlog.has(source)),
+        };
+        let _snapshot = OneSnapshot::again();
+        let mut lookups = lookup::follow_all(self.flow, source, self.limits, how)?;
+        if let Some(backlog) = backlog {
+            let outdated = backlog.is_outdated(source, how.lookups, lookups.changed);
+            if outdated || matches!(lookups.forced, Forced::All) {
+                backlog.forget(source);
+            }
+            let most = self.limits.changes.unwrap_or(usize::MAX);
+            if let Some(slice) = backlog.take(source, logic, most)? {
+                return self.slice(source, slice, lookups, backlog, turn);
+            }
+        }
+        how.looked_up = lookups.changed;
+        how.when_due = live.is_some();
+        let statements = Statements::connect()?;
+        let mut following = follow::begin(&statements, source, how)?;
+        let scans = matches!(following.looking, Looking::All);
+        let all_affected = matches!(lookups.forced, Forced::All);
+        match (&mut following.forced, &mut lookups.forced) {
+            (more, Forced::Keys(forced)) if scans => match more {
+                Forced::All => lookups.forced = Forced::All,
+                Forced::Keys(more) if more.len() > 0 => {
+                    *forced = lookup::with_forced(source, Some(more), forced)?;
+                }
+                Forced::Keys(_) => {}
+            },
+            _ => {}
+        }
         let mut keys = match (&following.looking, &lookups.forced) {
             (Looking::Keys(keys), Forced::Keys(forced)) if forced.len() > 0 => {
                 Some(lookup::with_forced(source, Some(keys), forced)?)
-            }
-            (Looking::Nothing, Forced::Keys(forced)) if forced.len() > 0 => {
-                Some(lookup::with_forced(source, None, forced)?)
             }
             _ => None,
         };
@@ -88,7 +109,9 @@ impl Run<'_> {
                 Forced::Keys(forced) => Some(forced),
                 Forced::All => None,
             };
-            found = self.all(&statements, source, scan, forced, &following)?;
+            // Who is affected as a whole by each change would never get beyond the first part.
+            let at_once = all_affected;
+            found = self.all(&statements, source, scan, forced, at_once, &following)?;
         }
         let Found { mut counts, present, reason, set_aside, held } = found;
         turn.held.extend(held);
@@ -191,6 +214,7 @@ impl Run<'_> {
         source: &Source,
         scan: Scan,
         forced: Option<&Rows>,
+        at_once: bool,
         following: &Following,
     ) -> Result<Found> {
         self.takes_over = true;
@@ -207,33 +231,39 @@ impl Run<'_> {
             return Ok(Found { counts, present, reason, set_aside: false, held });
         }
         let mut changed = detect::scan(statements, source, scan, forced)?;
+        let writing = self.writing;
         // Items in the source are those tracked, less the gone, and the new.
         let mut counts = Counts { seen: tracked, ..Counts::default() };
         let mut present = 0;
         let mut set_aside = false;
         if let (Some(backlog), Some(limit)) = (self.by.backlog(), self.limits.changes)
             && changed.len() > limit
-            && scan.mode == self.writing.mode
+            && !at_once
         {
             let fresh = self.writers.iter().filter(|w| w.fresh && w.target.external.is_some());
             let fresh = fresh.map(|w| w.target.id).collect();
             let part =
                 Part { done: limit as i64, total: changed.len() as i64, began: now_micros() };
             let first = changed.first(limit);
+            self.writing.mode = scan.mode;
             self.decide_and_write(source, first, |_| true, &mut counts, &mut present)?;
-            let cursor = following.next().clone();
-            let set = backlog.set(source, changed.rest(), cursor, fresh, part)?;
+            let lookups = lookup::has_any(self.flow, source);
+            let mut cursor = following.next().clone();
+            // Meanwhile lookups are followed, and the log is not.
+            cursor.behind = lookups && cursor.signature != cursor::NOWHERE;
+            backlog::unfinished(source, &cursor)?;
+            let all = forced.is_none();
+            let rest = changed.rest();
+            let set = backlog.set(source, rest, cursor, fresh, part, (all, lookups))?;
             counts.seen += set.new - set.gone;
             present += set.present;
-            backlog::unfinished(source, following.next())?;
             set_aside = true;
         } else {
-            let writing = self.writing;
             self.writing.mode = scan.mode;
             self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
-            self.writing = writing;
             untracked::forget_before(source, began)?;
         }
+        self.writing = writing;
         Ok(Found { counts, present, reason, set_aside, held: vec![] })
     }
 
@@ -267,6 +297,7 @@ impl Run<'_> {
         &mut self,
         source: &Source,
         mut slice: Slice,
+        lookups: Followed,
         backlog: &Backlog,
         turn: &mut Turn,
     ) -> Result<Counts> {
@@ -276,10 +307,18 @@ impl Run<'_> {
         for writer in &mut self.writers {
             writer.fresh = slice.fresh.contains(&writer.target.id);
         }
-        {
-            let _snapshot = OneSnapshot::take();
-            self.some(source, &mut slice.keys, slice.part, &mut counts, &mut present)?;
-        }
+        let mut keys = match &lookups.forced {
+            Forced::Keys(forced) if forced.len() > 0 => {
+                lookup::with_forced(source, Some(&slice.keys), forced)?
+            }
+            _ => slice.keys,
+        };
+        self.some(source, &mut keys, slice.part, &mut counts, &mut present)?;
+        turn.kept.extend(lookups.kept);
+        let lookups_more = lookups.more && !self.writing.mode.evaluates_all();
+        turn.more |= lookups_more;
+        turn.uncaptured |= lookups.uncaptured;
+        turn.again = [turn.again, lookups.again].into_iter().flatten().min();
         // They were counted when they were found; items that wait for their retry are not counted here.
         counts.seen = 0;
         counts.failed = counts.failed.max(0);
@@ -287,7 +326,9 @@ impl Run<'_> {
             Some(cursor) => {
                 cursor::store(source, &cursor, true)?;
                 turn.kept.push(Kept::stored(source, cursor));
-                backlog.done(source);
+                if !lookups_more {
+                    backlog.done(source);
+                }
             }
             None => turn.more = true,
         }
