@@ -200,3 +200,21 @@ fn listed_keys_survive_what_changes_in_the_catalogs() {
         }
     }
 }
+
+#[test]
+fn a_claim_whose_text_is_no_key_waits_for_its_retry() {
+    let mut db = TestDb::new("claim_lost");
+    db.run(
+        "create type pair as (a int, b int);
+         create function pair_text(pair) returns text language sql immutable as $$ select 'x' $$;
+         create cast (pair as text) with function pair_text(pair) as assignment;
+         create table n (id int primary key, k pair); insert into n select i, row(i, i)::pair from generate_series(1, 3) i;
+         select coco.create_flow('f', 'n', 'select k, id from n', 't', '{k}'); select coco.update('f');
+         set statement_timeout = '20s';
+         update n set k = row(4, 4)::pair where id = 1; update n set id = 9 where id = 2; delete from n where id = 3;
+         insert into n values (5, row(5, 5)::pair), (6, row(5, 5)::pair)",
+    );
+    // It ends, whatever comes of it.
+    db.update("f", "normal");
+    db.update("f", "normal");
+}

@@ -121,11 +121,7 @@ pub fn key_text(names: &[String]) -> String {
 pub fn key_values(target: &Target, text: &str) -> Vec<String> {
     let value = |(n, k): (usize, &Column)| {
         let value = format!("(({text})::pg_catalog.jsonb operator(pg_catalog.->>) {n})");
-        // What is there already need not fit what a domain demands now.
-        let (type_oid, type_name) = match &k.kept {
-            Kept::Base { type_oid, type_name } => (*type_oid, type_name),
-            Kept::Same | Kept::Json => (k.type_oid, &k.type_name),
-        };
+        let (type_oid, type_name) = key_type(k);
         match is_lasting(type_oid) {
             true => format!("{value}::{type_name}"),
             false => format!(
@@ -135,6 +131,26 @@ pub fn key_values(target: &Target, text: &str) -> Vec<String> {
         }
     };
     target.key.iter().enumerate().map(value).collect()
+}
+
+/// A condition on such a text: all of its values are some still.
+fn keys_are_valid(target: &Target, text: &str) -> String {
+    let each = target.key.iter().enumerate().filter_map(|(n, k)| {
+        let (type_oid, type_name) = key_type(k);
+        let value = format!("(({text})::pg_catalog.jsonb operator(pg_catalog.->>) {n})");
+        let name = literal(type_name);
+        (!is_lasting(type_oid))
+            .then(|| format!("pg_catalog.pg_input_is_valid({value}, {name}) and "))
+    });
+    each.collect()
+}
+
+/// The type that a text of a key is read as: what is there already need not fit what a domain demands now.
+fn key_type(column: &Column) -> (pg_sys::Oid, &str) {
+    match &column.kept {
+        Kept::Base { type_oid, type_name } => (*type_oid, type_name),
+        Kept::Same | Kept::Json => (column.type_oid, &column.type_name),
+    }
 }
 
 /// Whether a text of the type stays one, whatever changes in the catalogs.
@@ -164,11 +180,7 @@ fn is_lasting(type_oid: pg_sys::Oid) -> bool {
 
 /// Whether texts of a target's keys may have lost their values.
 pub fn loses_keys(target: &Target) -> bool {
-    target.covered.is_none()
-        && target.key.iter().any(|k| match &k.kept {
-            Kept::Base { type_oid, .. } => !is_lasting(*type_oid),
-            Kept::Same | Kept::Json => !is_lasting(k.type_oid),
-        })
+    target.covered.is_none() && target.key.iter().any(|k| !is_lasting(key_type(k).0))
 }
 
 /// Columns of `coco_old`: the item's key and the target keys it has there.
@@ -473,13 +485,16 @@ pub fn free_claims(writers: &[Writer]) -> Option<String> {
         .iter()
         .filter(|w| w.target.covered.is_none())
         .map(|w| {
-            let typed = key_values(w.target, "t.failure operator(pg_catalog.->>) 'claims'");
+            let claims = "t.failure operator(pg_catalog.->>) 'claims'";
+            let typed = key_values(w.target, claims);
             let keys: Vec<String> =
                 w.target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
             format!(
                 "((t.failure operator(pg_catalog.->>) 'target') operator(pg_catalog.=) '{}'
-                  and not exists (select from {} as x where {}))",
+                  and {}not exists (select from {} as x where {}))",
                 w.target.id,
+                // Of what is no key it is not known whether it is free: the item waits for its retry.
+                keys_are_valid(w.target, claims),
                 w.target.relation_name(),
                 all_equal(&w.target.key, &keys, &typed),
             )
