@@ -111,12 +111,12 @@ pub fn start(name: &str) -> Result<()> {
 
 /// Makes a flow that is not live any more; ends what a worker is doing for it just now.
 pub fn stop(name: &str) -> Result<()> {
-    let flow = registry::load_to_change(name)?;
-    locks::flow_ending_turn(flow.id)?;
+    let id = registry::number(name)?;
+    locks::flow_ending_turn(id)?;
     let _as = ActingAs::extension_owner()?;
-    sql::execute("update coco.flow set live = false where id = $1 and live", &[arg(flow.id)])?;
+    sql::execute("update coco.flow set live = false where id = $1 and live", &[arg(id)])?;
     generation::changed()?;
-    sql::execute("delete from coco.trouble where flow = $1", &[arg(flow.id)])?;
+    sql::execute("delete from coco.trouble where flow = $1", &[arg(id)])?;
     Ok(())
 }
 
@@ -152,6 +152,10 @@ pub fn troubled(flow: &Live, sqlstate: &str, why: &Error) -> Result<bool> {
     let longest = if sqlstate == LOCKED { LONGEST_LOCKED } else { LONGEST };
     let delay = backoff::delay(attempts.max(1) as u32).min(longest);
     let _as = ActingAs::extension_owner()?;
+    let hint = match (&why.hint, sqlstate) {
+        (None, "42501") => lacking(flow)?,
+        (hint, _) => hint.clone(),
+    };
     let recorded = sql::execute(
         "with f as (
            -- one that is just being dropped is waited for
@@ -174,11 +178,25 @@ pub fn troubled(flow: &Live, sqlstate: &str, why: &Error) -> Result<bool> {
             arg(sqlstate),
             arg(why.message.as_str()),
             arg(why.detail.clone()),
-            arg(why.hint.clone()),
+            arg(hint),
             arg(unchanged),
         ],
     )?;
     Ok(recorded > 0)
+}
+
+/// What to do about a right that a flow's owner lacks.
+fn lacking(flow: &Live) -> Result<Option<String>> {
+    let owner = sql::one::<String>(
+        "select owner::regrole::text from coco.flow where id = $1",
+        &[arg(flow.id)],
+    )?;
+    Ok(owner.map(|owner| {
+        format!(
+            "Grant the right, or where row security is on a policy for all rows, to role {owner}, as \
+             which the flow runs; or give the flow to another role with coco.alter_flow."
+        )
+    }))
 }
 
 /// A flow that fails as a whole is tried again at least this often: what is mended by hand, like a

@@ -56,9 +56,23 @@ fn acquire(tag: &pg_sys::LOCKTAG, mode: i32, session: bool, wait: bool) -> bool 
 
 /// Holds off other updates and changes of a flow until the transaction ends.
 pub fn flow(flow: i32) -> Result<()> {
+    not_during_recovery()?;
     acquire(&of_flow(flow)?, MODE, false, true);
     no_helpers(flow, true)?;
     Ok(())
+}
+
+/// Refuses what changes anything on a standby.
+pub fn not_during_recovery() -> Result<()> {
+    // SAFETY: reads shared state.
+    match unsafe { pg_sys::RecoveryInProgress() } {
+        false => Ok(()),
+        true => Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            "a flow cannot be updated during recovery",
+        )
+        .hint("Call this on the primary server.")),
+    }
 }
 
 /// As [`flow()`], but does not wait: `false` where somebody else works on it.
@@ -77,6 +91,7 @@ pub fn flow_if_free(flow: i32) -> Result<bool> {
 
 /// As [`flow()`], but a worker that works on the flow does not go on with it: its turn is canceled.
 pub fn flow_ending_turn(id: i32) -> Result<()> {
+    not_during_recovery()?;
     while !flow_if_free(id)? {
         let _as = ActingAs::extension_owner()?;
         let canceled = sql::select(

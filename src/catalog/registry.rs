@@ -106,6 +106,21 @@ fn check_unique(flow: &Flow, source: &Source) -> Result<()> {
     .hint("Make a unique index on them again. If several rows are to be one item, or rows have another key, drop the flow with coco.drop_flow, keeping its targets, and declare it again."))
 }
 
+/// The number of a flow, for its owner. Everything that belongs to it may be gone.
+pub fn number(name: &str) -> Result<i32> {
+    let acting = ActingAs::extension_owner()?;
+    let found =
+        sql::select("select id, owner::oid from coco.flow where flow = $1", &[arg(name)], |r| {
+            Ok((sql::required::<i32>(r, 1)?, sql::required::<pgrx::pg_sys::Oid>(r, 2)?))
+        })?;
+    drop(acting);
+    let Some((id, owner)) = found.into_iter().next() else {
+        return Err(missing(name));
+    };
+    check_rights(name, owner)?;
+    Ok(id)
+}
+
 /// Loads a flow for its owner. Its query may be broken.
 pub fn load_to_change(name: &str) -> Result<Flow> {
     let _as = ActingAs::extension_owner()?;

@@ -14,6 +14,19 @@ pub fn make(target: &Target) -> Result<pg_sys::Oid> {
     let columns: Vec<String> =
         target.columns.iter().map(|c| definition(c, is_key(target, c))).collect::<Result<_>>()?;
     let name = target.relation_name();
+    let schema = sql::one::<bool>(
+        "select true from pg_catalog.pg_namespace as n
+          where n.nspname operator(pg_catalog.=) $1::pg_catalog.text",
+        &[arg(target.schema.as_str())],
+    )?;
+    if schema.is_none() {
+        return Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME,
+            format!("schema \"{}\" does not exist", target.schema),
+        )
+        .detail(format!("Target {} is made there.", target.shown()))
+        .hint("Make the schema with CREATE SCHEMA: the next update makes the target."));
+    }
     // The columns that equal the source key come first in the index: an item's rows are found by it.
     let covered = target.covered.clone().unwrap_or_default();
     let mut key: Vec<&Column> = target.key.iter().collect();

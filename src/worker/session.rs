@@ -63,13 +63,7 @@ const BATCHES: usize = 4;
 
 /// Has a worker do something for a flow, and waits for it.
 pub fn run(flow: &str, order: Order, limits: Limits) -> Result<Vec<SourceCounts>, Error> {
-    // SAFETY: reads shared state.
-    if unsafe { pg_sys::RecoveryInProgress() } {
-        return Err(Error::new(
-            PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
-            "a flow cannot be updated during recovery",
-        ));
-    }
+    locks::not_during_recovery()?;
     let id = ready::ready(flow)?.flow.id;
     // A process is asked for by one session at a time: others would only hold theirs while they wait.
     locks::asking(id)?;
