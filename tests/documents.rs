@@ -145,6 +145,30 @@ fn links_lead_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A promise that docs/reliability.md makes is held by tests, which exist.
+#[test]
+fn each_promise_names_tests_that_exist() {
+    let text = std::fs::read_to_string(path_of("docs/reliability.md")).expect("a document");
+    let mut wrong = Vec::new();
+    let promises =
+        text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise"));
+    for promise in promises {
+        let spans = promise.split('`').skip(1).step_by(2);
+        let tests: Vec<_> = spans.filter_map(|span| span.split_once("::")).collect();
+        let known = |(file, test): &(&str, &str)| match *file {
+            "tests/cases.rs" => path_of(&format!("tests/cases/{test}.sql")).exists(),
+            // Tests of property.rs are made by a macro, out of names and shapes.
+            file => std::fs::read_to_string(path_of(file)).is_ok_and(|code| {
+                code.contains(&format!("fn {test}()")) || code.contains(&format!("    {test}: \""))
+            }),
+        };
+        if tests.is_empty() || !tests.iter().all(known) {
+            wrong.push(promise);
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// The links of a document to other files of the project, and within it.
 fn links(text: &str) -> Vec<&str> {
     let ends = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
