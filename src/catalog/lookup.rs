@@ -93,7 +93,8 @@ fn follow_one(
             return Err(apply::null_key(relation));
         }
         let same = match (&item.incoming, &item.stored) {
-            (Some(now), Some(before)) => now.content == before.content,
+            // Of a row that cannot be read no content is known.
+            (Some(now), Some(before)) => now.content.is_some() && now.content == before.content,
             (None, None) => true,
             _ => false,
         };

@@ -24,6 +24,8 @@ pub struct Cursor {
     /// Lookups were followed, or items evaluated, as of later than the snapshot: what the log has noted since
     /// then counts as changed, also where its content came out as it was.
     pub behind: bool,
+    /// A time before the snapshot was taken: microseconds since 1970.
+    pub read_at: i64,
 }
 
 /// What a table and its capture look like. Another signature means that changes may have passed the
@@ -100,7 +102,16 @@ pub fn here() -> Result<Snapshot> {
 /// The signature of a source that cannot be followed: all of it is looked at.
 pub const NOWHERE: [u8; 16] = [0; 16];
 
-/// The stored cursor of a source, and how long ago it was stored.
+/// A time before any snapshot of this transaction: microseconds since 1970.
+pub fn before_now() -> i64 {
+    /// From 1970 to the epoch of the server's times, 2000.
+    const EPOCH: i64 = 946_684_800 * 1_000_000;
+    // SAFETY: reads the backend's own state.
+    let began = unsafe { pg_sys::GetCurrentTransactionStartTimestamp() };
+    began.saturating_add(EPOCH)
+}
+
+/// The stored cursor of a source, and how long ago the source was read.
 pub struct Stored {
     pub cursor: Cursor,
     pub age: Duration,
@@ -110,7 +121,8 @@ pub fn load(source: &Source) -> Result<Option<Stored>> {
     let _as = ActingAs::extension_owner()?;
     let found = sql::select(
         "select snapshot::text, logic, signature, behind,
-                greatest(0, extract(epoch from clock_timestamp() - taken))::float8
+                greatest(0, extract(epoch from clock_timestamp() - taken))::float8,
+                (extract(epoch from taken) * 1000000)::int8
            from coco.cursor where source = $1",
         &[arg(source.id)],
         |r| {
@@ -119,8 +131,15 @@ pub fn load(source: &Source) -> Result<Option<Stored>> {
             let logic = LogicId(sql::required(r, 2)?);
             let behind = sql::required(r, 4)?;
             let age = Duration::try_from_secs_f64(sql::required(r, 5)?).unwrap_or_default();
+            let read_at = sql::required(r, 6)?;
             Ok(Snapshot::parse(&text).map(|snapshot| Stored {
-                cursor: Cursor { snapshot, logic, signature: *signature.as_bytes(), behind },
+                cursor: Cursor {
+                    snapshot,
+                    logic,
+                    signature: *signature.as_bytes(),
+                    behind,
+                    read_at,
+                },
                 age,
             }))
         },
@@ -133,8 +152,8 @@ pub fn load(source: &Source) -> Result<Option<Stored>> {
 pub fn store(source: &Source, cursor: &Cursor, all: bool) -> Result<()> {
     let _as = ActingAs::extension_owner()?;
     sql::execute(
-        "insert into coco.cursor as c (source, snapshot, logic, signature, behind)
-         values ($1, $2::text::pg_snapshot, $3, $4, $6)
+        "insert into coco.cursor as c (source, snapshot, logic, signature, behind, taken)
+         values ($1, $2::text::pg_snapshot, $3, $4, $6, to_timestamp($7 / 1000000.0))
          on conflict (source) do update
             set snapshot = excluded.snapshot, logic = excluded.logic,
                 signature = excluded.signature, behind = excluded.behind,
@@ -146,6 +165,7 @@ pub fn store(source: &Source, cursor: &Cursor, all: bool) -> Result<()> {
             arg(pgrx::Uuid::from_bytes(cursor.signature)),
             arg(all),
             arg(cursor.behind),
+            arg(cursor.read_at),
         ],
     )?;
     Ok(())
