@@ -752,6 +752,51 @@ fn workers_and_the_launcher_come_back() {
 }
 
 #[test]
+fn a_worker_that_is_ended_young_comes_back() {
+    let server = Server::preloaded(&[]);
+    let mut db = server.database("d");
+    started(&mut db, "f");
+    let began = std::time::Instant::now();
+    let mut last = 0;
+    for n in 0..5 {
+        db.until(&format!("select count(*) = 1 from ({WORKERS}) as w (pid) where pid <> {last}"));
+        last = worker(&mut db);
+        db.run(&format!("select pg_terminate_backend({last}); update f_s set v = {n}"));
+    }
+    db.settle("f");
+    assert!(began.elapsed() < std::time::Duration::from_secs(45), "{:?}", began.elapsed());
+}
+
+#[test]
+fn databases_share_processes_that_are_too_few() {
+    // Two are left for workers.
+    let settings = ["max_worker_processes = 3", "max_logical_replication_workers = 0"];
+    let server = Server::preloaded(&settings);
+    let mut idle = server.database("idle");
+    declare(&mut idle, "f");
+    let mut all: Vec<Session> = (1..=4)
+        .map(|n| {
+            let mut db = server.database(&format!("d{n}"));
+            started(&mut db, "f");
+            db
+        })
+        .collect();
+    for db in &mut all {
+        db.run("update f_s set v = v + 1");
+    }
+    for db in &mut all {
+        db.settle("f");
+    }
+    drop(all);
+    server.restart(Stop::Fast);
+    for n in 1..=4 {
+        let mut db = server.connect(&format!("d{n}"));
+        db.run("update f_s set v = v + 1");
+        db.settle("f");
+    }
+}
+
+#[test]
 fn settings_are_taken_from_a_reload() {
     let server = Server::preloaded(&["coco.max_workers = 1"]);
     let mut db = server.database("d");

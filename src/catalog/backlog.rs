@@ -86,6 +86,11 @@ impl Backlog {
         Backlog { done: Some(RefCell::default()), began, sends, ..Backlog::default() }
     }
 
+    /// Whether nothing is set aside.
+    pub fn is_empty(&self) -> bool {
+        self.sets.borrow().is_empty()
+    }
+
     pub fn is_done(&self, source: &Source) -> bool {
         self.done.as_ref().is_some_and(|done| done.borrow().contains(&source.id))
     }

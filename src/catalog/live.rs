@@ -43,18 +43,28 @@ pub fn name(flow: i32) -> Result<Option<String>> {
     sql::one("select flow from coco.flow where id = $1", &[arg(flow)])
 }
 
+/// Whether a worker has given up its place.
+pub enum Left {
+    Yes,
+    /// It has, and a dump is being restored.
+    Restoring,
+    No,
+}
+
 /// Gives up a worker's place, if no flow is live and none is just being started: whoever starts one
 /// then finds the place free.
-pub fn leave(seat: u16) -> Result<bool> {
-    if !locks::flows_if_free()? {
-        return Ok(false);
+pub fn leave(seat: u16) -> Result<Left> {
+    let is_complete = restored::is_complete()?;
+    // What a restore has locked it does not wait to see.
+    if is_complete && !locks::flows_if_free()? {
+        return Ok(Left::No);
     }
     let _now = OneSnapshot::take();
     if !flows()?.is_empty() {
-        return Ok(false);
+        return Ok(Left::No);
     }
     locks::leave_seat(seat)?;
-    Ok(true)
+    Ok(if is_complete { Left::Yes } else { Left::Restoring })
 }
 
 /// The live flows of this database; none while a dump is restored.

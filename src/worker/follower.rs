@@ -10,6 +10,7 @@ use pgrx::prelude::*;
 use super::begun;
 use super::helper::Helpers;
 use super::sender::Sender;
+use super::shared::Ended;
 use super::transaction::{Failed, complain, transaction};
 use super::upkeep::{self, Upkeep};
 use super::waiting::Waiting;
@@ -18,7 +19,7 @@ use crate::catalog::backlog::Backlog;
 use crate::catalog::follow::Remembered;
 use crate::catalog::generation;
 use crate::catalog::history;
-use crate::catalog::live::{self, Live};
+use crate::catalog::live::{self, Left, Live};
 use crate::catalog::locks;
 use crate::catalog::memo::{self, resolve};
 use crate::catalog::update::{self, Limits, Turn};
@@ -39,16 +40,26 @@ const MEND: Duration = Duration::from_secs(10);
 /// How often a worker looks which flows are live, if nothing tells it sooner.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long a worker stays that has nothing to follow: a flow may be started in a transaction that
-/// takes its time to commit.
-const LINGER: Duration = Duration::from_secs(60);
+/// How long a worker stays after the last flow was stopped: another may be started. One that has never found a live
+/// flow leaves at once.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How long a worker stays while other databases wait for its process: with nothing to do, and at most.
+const STAY: Duration = Duration::from_millis(500);
+const STAY_BUSY: Duration = Duration::from_secs(5);
 
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(argument.value() as u32);
     let seat = (argument.value() >> 32) as u16;
+    let note = |how| {
+        if seat == 1 {
+            shared::note_ended(database, how);
+        }
+    };
     attach(database, c"coco worker");
+    note(Ended::Looking);
     let begun = transaction(|| match live::installed()? {
         Some(extension) if locks::seat(seat)? => Ok(Some(extension)),
         _ => Ok(None),
@@ -56,17 +67,21 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     let extension = match begun {
         Ok(Some(extension)) => extension,
         // Not here, or served by another.
-        Ok(None) => return,
-        Err(failed) => return complain("cannot begin", &failed),
+        Ok(None) => return note(Ended::Idle),
+        Err(failed) => {
+            complain("cannot begin", &failed);
+            return note(Ended::Failed);
+        }
     };
     shared::enter(database, seat);
     begun::enter(database);
     upkeep::set_aside(database);
     progress::tell();
     resolve::watch();
-    Worker {
+    let how = Worker {
         seat,
         extension,
+        began: Instant::now(),
         remembered: HashMap::new(),
         backlogs: HashMap::new(),
         behind: HashMap::new(),
@@ -84,12 +99,14 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         looked: None,
     }
     .work();
+    note(how);
 }
 
 struct Worker {
     seat: u16,
     /// The extension that it works for: one that was made anew has places of its own.
     extension: pg_sys::Oid,
+    began: Instant,
     remembered: HashMap<i32, Remembered>,
     /// What scans of a flow's sources have found and is not worked off yet.
     backlogs: HashMap<i32, Backlog>,
@@ -125,18 +142,19 @@ enum Found {
 }
 
 impl Worker {
-    fn work(&mut self) {
-        let mut useful = Instant::now();
+    /// Works until the process is to end; returns why.
+    fn work(&mut self) -> Ended {
+        let mut useful = None;
         loop {
             attend();
             // Fewer are wanted now.
             if i32::from(self.seat) > MAX_WORKERS.get() {
-                return;
+                return Ended::Idle;
             }
             if !self.knows() {
                 let generation = generation::now();
                 match transaction(|| look(self.extension)) {
-                    Ok(Found::Leave) => return,
+                    Ok(Found::Leave) => return Ended::Left,
                     Ok(Found::Flows(flows)) => {
                         let live = |id: &i32| flows.iter().any(|f| f.id == *id);
                         self.remembered.retain(|id, _| live(id));
@@ -164,13 +182,28 @@ impl Worker {
                 }
             }
             if !self.known.is_empty() {
-                useful = Instant::now();
-            } else if useful.elapsed() > LINGER {
+                if useful.is_none() && self.seat == 1 {
+                    // SAFETY: reads the process's own state.
+                    shared::note_ended(unsafe { pg_sys::MyDatabaseId }, Ended::Following);
+                }
+                useful = Some(Instant::now());
+            } else if useful.is_none_or(|at: Instant| at.elapsed() > LINGER) || shared::is_crowded()
+            {
+                if self.seat == 1 {
+                    self.upkeep.sweep_at_last();
+                }
                 match transaction(|| live::leave(self.seat)) {
-                    Ok(true) => return,
+                    Ok(Left::Yes) => return Ended::Idle,
+                    Ok(Left::Restoring) => return Ended::Restoring,
                     // A flow is just being started.
-                    Ok(false) => {}
-                    Err(failed) => return complain("cannot leave", &failed),
+                    Ok(Left::No) => {
+                        wait(POLL, Waiting::Changes);
+                        continue;
+                    }
+                    Err(failed) => {
+                        complain("cannot leave", &failed);
+                        return Ended::Failed;
+                    }
                 }
             }
             let pause = self.round();
@@ -182,12 +215,27 @@ impl Worker {
             // the server sees to it that this is not too often.
             // SAFETY: outside of a transaction.
             unsafe { pg_sys::pgstat_report_stat(false) };
+            if self.gives_way(pause.is_none()) {
+                return Ended::GaveWay;
+            }
             if let Some(pause) = pause {
                 rest();
                 let delivery = self.sender.is_busy();
                 wait(pause, if delivery { Waiting::Delivery } else { Waiting::Changes });
             }
         }
+    }
+
+    /// Whether to leave the process to a database that waits for one. What is set aside in memory alone is worked off
+    /// before.
+    fn gives_way(&self, busy: bool) -> bool {
+        let stay = if busy { STAY_BUSY } else { STAY };
+        self.began.elapsed() > stay
+            && shared::is_crowded()
+            && !self.sender.is_busy()
+            && self.backlogs.values().all(Backlog::is_empty)
+            && self.remembered.values().all(|r| r.unsaved_for().is_none())
+            && self.interrupted.is_empty()
     }
 
     /// Whether what the last look found can still be gone by: a flow that is started or stopped
@@ -394,7 +442,7 @@ impl Worker {
 
     /// The first worker starts others, as many as there are flows for.
     fn call_others(&mut self, flows: usize) {
-        if self.seat != 1 {
+        if self.seat != 1 || shared::is_crowded() {
             return;
         }
         let wanted = flows.min(MAX_WORKERS.get().max(1) as usize) as u16;

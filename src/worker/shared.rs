@@ -37,6 +37,25 @@ pub struct Slot {
     pub failed: i64,
 }
 
+/// What is known of the first worker of a database, for the launcher to learn when it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Not by itself: it was about to look what there is.
+    Looking,
+    /// Not by itself: it followed live flows.
+    Following,
+    /// It has found nothing to do.
+    Idle,
+    /// It has found that a dump is being restored.
+    Restoring,
+    /// It had nothing to do just then, and others waited for its process.
+    GaveWay,
+    /// Somebody wants the database for themselves, or the extension was dropped.
+    Left,
+    /// It could not begin.
+    Failed,
+}
+
 #[derive(Default)]
 struct Shared {
     workers: heapless::Vec<Slot, WORKERS>,
@@ -46,6 +65,10 @@ struct Shared {
     launcher: Option<usize>,
     /// Databases that ask for a worker.
     requests: heapless::Vec<u32, WORKERS>,
+    /// What became of the first workers of databases.
+    ended: heapless::Vec<(u32, Ended), WORKERS>,
+    /// A worker could not be started: all processes are taken.
+    crowded: bool,
 }
 
 // SAFETY: plain values of fixed size, behind a lock.
@@ -131,6 +154,42 @@ pub fn requests() -> Vec<u32> {
     all
 }
 
+/// Notes what the launcher is to know of a database's first worker when that has ended.
+pub fn note_ended(database: pg_sys::Oid, how: Ended) {
+    if !available() {
+        return;
+    }
+    let mut shared = SHARED.exclusive();
+    match shared.ended.iter_mut().find(|(d, _)| *d == database.to_u32()) {
+        Some((_, known)) => *known = how,
+        // Where it is full the launcher tries it again a little later.
+        None => drop(shared.ended.push((database.to_u32(), how))),
+    }
+}
+
+/// Whether a database's first worker has found live flows.
+pub fn is_following(database: u32) -> bool {
+    SHARED.share().ended.contains(&(database, Ended::Following))
+}
+
+/// What became of a database's first worker; forgotten by that.
+pub fn take_ended(database: u32) -> Option<Ended> {
+    let mut shared = SHARED.exclusive();
+    let how = shared.ended.iter().find(|(d, _)| *d == database).map(|(_, how)| *how);
+    shared.ended.retain(|(d, _)| *d != database);
+    how
+}
+
+/// Says whether databases wait for a process.
+pub fn set_crowded(crowded: bool) {
+    SHARED.exclusive().crowded = crowded;
+}
+
+/// Whether databases wait for a process.
+pub fn is_crowded() -> bool {
+    available() && SHARED.share().crowded
+}
+
 /// This process is a worker, until it ends.
 pub fn enter(database: pg_sys::Oid, seat: u16) {
     if !available() {
@@ -156,7 +215,15 @@ pub fn enter(database: pg_sys::Oid, seat: u16) {
 unsafe extern "C-unwind" fn leave(_code: i32, _arg: pg_sys::Datum) {
     // SAFETY: reads the process's own state.
     let pid = unsafe { pg_sys::MyProcPid };
-    SHARED.exclusive().workers.retain(|s| s.pid != pid);
+    let launcher = {
+        let mut shared = SHARED.exclusive();
+        shared.workers.retain(|s| s.pid != pid);
+        shared.launcher
+    };
+    // One that has not started this process is not told of its end by the server.
+    if let Some(process) = launcher {
+        set_latch(process);
+    }
 }
 
 /// Changes what others see of this process.

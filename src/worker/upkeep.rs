@@ -35,6 +35,12 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
+    /// Before the process ends: nobody may be there for a while.
+    pub fn sweep_at_last(&mut self) {
+        self.swept = None;
+        self.sweep();
+    }
+
     /// Drops triggers that flows which were dropped have left on tables, each table in a transaction of its own.
     pub fn sweep(&mut self) {
         if self.swept.is_some_and(|at| at.elapsed() < SWEEP) {
