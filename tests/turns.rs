@@ -76,6 +76,40 @@ fn a_turn_that_catches_its_cancel_ends_with_the_process_and_is_set_aside() {
 }
 
 #[test]
+fn a_lock_on_what_a_flow_has_holds_up_no_other_flow() {
+    let server = Server::preloaded(&[]);
+    let mut db = with_flow(&server, "1");
+    db.caught_up("f");
+    let mut holder = server.connect("turns");
+    for lock in [
+        "lock table s in access exclusive mode",
+        "alter table s add column more int",
+        "lock table t in access exclusive mode",
+        "lock table t in share mode",
+        "update t set x = x",
+    ] {
+        db.run("insert into s select coalesce(max(id), 0) + 1 from s");
+        db.caught_up("f");
+        holder.run(&format!("begin; {lock}"));
+        if !lock.contains(" s ") {
+            db.run("delete from s where id = (select max(id) from s); update s set id = id + 1000");
+        }
+        other_follows(&mut db);
+        if !lock.contains(" s ") {
+            db.until("select state = 'error' and hint like '%pg_locks%' from coco.status where flow = 'f'");
+            other_follows(&mut db);
+            let soon =
+                "select next_retry < now() + interval '5 s' from coco.status where flow = 'f'";
+            db.until(soon);
+        }
+        holder.run("rollback");
+        db.caught_up("f");
+    }
+    // Said once, twice, …, not with each attempt.
+    assert!(server.log().matches("due to lock timeout").count() < 40);
+}
+
+#[test]
 fn to_stop_or_drop_a_flow_ends_its_turn() {
     let server = Server::preloaded(&[]);
     let mut db = with_flow(&server, "select pg_sleep(100000)");

@@ -159,18 +159,20 @@ pub fn troubled(flow: &Live, sqlstate: &str, why: &Error) -> Result<bool> {
     }
     let unchanged = canceled.then_some(flow.changed_by.as_str());
     let attempts = flow.attempts.saturating_add(1);
-    let longest = if sqlstate == LOCKED { LONGEST_LOCKED } else { LONGEST };
+    let for_a_lock = is_for_a_lock(sqlstate);
+    let longest = if for_a_lock { LONGEST_FOR_A_LOCK } else { LONGEST };
     let delay = backoff::delay(attempts.max(1) as u32).min(longest);
     let _as = ActingAs::extension_owner()?;
     let hint = match (&why.hint, sqlstate) {
         (None, "42501") => lacking(flow)?,
+        (None, _) if for_a_lock => Some(LOCKED.to_owned()),
         (hint, _) => hint.clone(),
     };
     let recorded = sql::execute(
         "with f as (
-           -- one that is just being dropped is waited for
+           -- one that is just being dropped is left alone
            select id from coco.flow
-            where id = $1 and live and ($8::text is null or xmin::text = $8) for key share
+            where id = $1 and live and ($8::text is null or xmin::text = $8) for key share skip locked
          )
          insert into coco.trouble as t
                 (flow, attempts, next_retry, sqlstate, message, detail, hint)
@@ -213,8 +215,15 @@ fn lacking(flow: &Live) -> Result<Option<String>> {
 /// right that was missing, is noticed soon.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The same, where it only met a lock: that goes by itself.
-const LONGEST_LOCKED: Duration = Duration::from_secs(4);
+/// The same where it waits for a lock, or was ended so that others could go on.
+const LONGEST_FOR_A_LOCK: Duration = Duration::from_secs(4);
+
+const LOCKED: &str = "Another session holds a lock on a table of the flow, or on a row of a target: look for it in pg_locks. The flow is tried again every few seconds; other flows go on.";
+
+/// Whether a turn ended because of a lock of somebody else's: it is over soon, or a deadlock.
+pub fn is_for_a_lock(sqlstate: &str) -> bool {
+    matches!(sqlstate, "55P03" | "40P01")
+}
 
 /// A flow that so many processes in a row have died of is set aside.
 const DEATHS: i32 = 3;
@@ -235,7 +244,7 @@ pub fn died(flow: i32) -> Result<Option<Died>> {
         "The server's log says how they died. Call coco.start to let workers try the flow again.";
     let _as = ActingAs::extension_owner()?;
     let found = sql::returning(
-        "with f as (select id, flow from coco.flow where id = $1 and live for key share)
+        "with f as (select id, flow from coco.flow where id = $1 and live for key share skip locked)
          insert into coco.trouble as t
                 (flow, attempts, deaths, next_retry, sqlstate, message, hint)
          select f.id, 1, 1, clock_timestamp() + interval '1 s', '58000', $2, $4 from f
@@ -250,9 +259,6 @@ pub fn died(flow: i32) -> Result<Option<Died>> {
     )?;
     Ok(found.into_iter().next())
 }
-
-/// SQLSTATE of a lock that could not be had.
-const LOCKED: &str = "55P03";
 
 /// SQLSTATE of a statement that was canceled.
 const CANCELED: &str = "57014";

@@ -14,7 +14,7 @@ use super::shared::Ended;
 use super::transaction::{Failed, complain, transaction};
 use super::upkeep::{self, Upkeep};
 use super::waiting::Waiting;
-use super::{MAX_SEATS, attach, attend, launch, limit, progress, shared, wait};
+use super::{MAX_SEATS, attach, attend, launch, limit, progress, shared, wait, wait_shortly};
 use crate::catalog::backlog::Backlog;
 use crate::catalog::follow::Remembered;
 use crate::catalog::generation;
@@ -60,6 +60,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     };
     attach(database, c"coco worker");
     note(Ended::Looking);
+    wait_shortly();
     let begun = transaction(|| match live::installed()? {
         Some(extension) if locks::seat(seat)? => Ok(Some(extension)),
         _ => Ok(None),
@@ -428,6 +429,8 @@ impl Worker {
         self.backlogs.remove(&flow.id);
         keep_rolled_back();
         match transaction(|| live::troubled(flow, &failed.sqlstate, &failed.error)) {
+            // What is locked for an hour is not said a thousand times.
+            Ok(true) if live::is_for_a_lock(&failed.sqlstate) && !next_power(flow.attempts) => {}
             Ok(true) => complain(&format!("flow \"{}\" failed", flow.name), failed),
             // It was dropped or stopped in the meantime.
             Ok(false) => {}
@@ -460,6 +463,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether the next attempt is the first, second, fourth, eighth, …
+fn next_power(attempts: i32) -> bool {
+    attempts.saturating_add(1).unsigned_abs().is_power_of_two()
 }
 
 fn look(extension: pg_sys::Oid) -> Result<Found, crate::catalog::error::Error> {

@@ -20,7 +20,7 @@ use super::begun;
 use super::follower::works_on;
 use super::transaction::{complain, transaction};
 use super::waiting::Waiting;
-use super::{attach, pause};
+use super::{attach, pause, wait_shortly};
 use crate::catalog::error::Result;
 use crate::catalog::locks;
 use crate::catalog::update::{self, Done, Elsewhere};
@@ -241,6 +241,7 @@ impl Drop for Board {
 pub extern "C-unwind" fn coco_helper_main(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(argument.value() as u32);
     attach(database, c"coco helper");
+    wait_shortly();
     let Some(board) = Board::find((argument.value() >> 32) as u32) else { return };
     works_on("coco: portion of a turn");
     begun::enter(database);

@@ -138,6 +138,7 @@ const SETTINGS: [(&std::ffi::CStr, &std::ffi::CStr); 10] = [
     (c"default_transaction_isolation", c"read committed"),
     (c"default_transaction_read_only", c"off"),
     (c"statement_timeout", c"0"),
+    // Who follows live flows waits for a moment: see `wait_shortly`.
     (c"lock_timeout", c"0"),
     // Of a deadlock with a session the worker is to be the one that is ended: it tries again.
     (c"deadlock_timeout", c"100ms"),
@@ -168,6 +169,21 @@ fn attach(database: pg_sys::Oid, name: &std::ffi::CStr) {
                 pg_sys::GucSource::PGC_S_OVERRIDE,
             );
         }
+    }
+}
+
+/// Lets this process wait for no lock for longer than a moment: what is locked is one flow's, and others wait for
+/// the process.
+fn wait_shortly() {
+    const LONGEST: &std::ffi::CStr = c"300ms";
+    // SAFETY: a setting of the process's own, outside of a transaction.
+    unsafe {
+        pg_sys::SetConfigOption(
+            c"lock_timeout".as_ptr(),
+            LONGEST.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
     }
 }
 

@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 
 use super::cursor::Cursor;
 use super::{Capture, segment_name};
-use crate::catalog::error::Result;
+use crate::catalog::error::{Error, Result};
 use crate::catalog::locks;
 use crate::catalog::model::{Source, numbered};
 use crate::catalog::role::ActingAs;
@@ -40,14 +40,32 @@ fn of<'a>(snapshot: &Snapshot) -> Vec<Arg<'a>> {
 /// out: every stored cursor has passed it. One that is only looked at for that may be needed still, and
 /// is free in a moment.
 fn readable(capture: &Capture) -> Result<Vec<String>> {
-    loop {
+    for _ in 0..LOOKS {
         if let Some(names) = readable_now(capture)? {
             return Ok(names);
         }
         pgrx::check_for_interrupts!();
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
+    // Somebody else has locked it: waited for as any lock is, so that the server finds a deadlock.
+    for (n, segment) in &capture.segments {
+        if !locks::is_emptied(capture.id, *n)? {
+            // SAFETY: a heavyweight lock, kept until the transaction ends.
+            unsafe { pg_sys::LockRelationOid(*segment, pg_sys::AccessShareLock as i32) };
+        }
+    }
+    match readable_now(capture)? {
+        Some(names) => Ok(names),
+        None => Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            format!("could not obtain locks on the change log of capture {}", capture.id),
+        )
+        .hint("Try again.")),
+    }
 }
+
+/// Milliseconds that a segment is looked at again and again: somebody looks whether to empty it.
+const LOOKS: u32 = 100;
 
 /// The same; `None` where one is locked that may be needed.
 fn readable_now(capture: &Capture) -> Result<Option<Vec<String>>> {
@@ -236,7 +254,9 @@ pub fn keep(statements: &Statements, capture: &Capture) -> Result<bool> {
 /// Moves writers on to an empty segment where the current one has grown past `size` bytes, and
 /// empties those that every cursor has passed. Waits for nobody: what is in use is left for later.
 pub fn rotate(capture: &Capture, size: i64) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+    let acting = ActingAs::extension_owner()?;
+    // Whether a cursor needs a segment an index says, however large that is.
+    acting.set("enable_seqscan", "off")?;
     for (n, segment) in &capture.segments {
         let Some(bytes) = size_if_free(*segment)? else {
             continue;
