@@ -406,6 +406,69 @@ fn lookups_live() {
     assert!(["source dropped", "query broken", "error"].contains(&state(&mut db, "f").as_str()));
 }
 
+/// A scan's snapshot is of its begin: what is committed while it goes on is in the next one.
+#[test]
+fn to_wait_is_to_wait_for_a_scan_that_began_later() {
+    let server = shared();
+    let mut db = server.database("scan_before");
+    db.run(
+        "create table d (id int primary key); insert into d values (1);
+         create view w as select * from d;
+         create function slow(i int) returns int language plpgsql as
+           $$ begin perform pg_sleep(2); return i; end $$;
+         select coco.create_flow('f', 'w', 'select id, slow(id) as s from w', 'f_t', '{id}',
+           source_key => '{id}', refresh_interval => '100 ms');
+         select coco.start('f')",
+    );
+    db.until(
+        "select exists (select from pg_stat_activity
+                         where datname = current_database() and wait_event = 'PgSleep')",
+    );
+    db.run("insert into d values (2)");
+    db.caught_up("f");
+    assert_eq!(db.number("select count(*) from f_t"), 2);
+}
+
+/// What was put off while the clock was ahead is not put off until then.
+#[test]
+fn a_clock_that_was_ahead_holds_nothing_up() {
+    let server = shared();
+    let mut db = server.database("clock");
+    db.run(
+        "create table d (id int primary key, v int); insert into d values (1, 0);
+         create view w as select * from d;
+         select coco.create_flow('f', 'd', 'select id, 1 / v as q from d', 'f_t', '{id}');
+         select coco.create_flow('w', 'w', 'select id, v from w', 'w_t', '{id}',
+           source_key => '{id}', refresh_interval => '1 hour')",
+    );
+    db.run("select coco.update('f')");
+    for (ahead, evaluated) in [("30 minutes", 0), ("1 year", 1)] {
+        db.run(&format!(
+            "update coco_internal.tracking_1
+                set failure = jsonb_set(failure, '{{next_retry}}', to_jsonb(now() + interval '{ahead}'))"
+        ));
+        let found = db.number("select sum(evaluated) from coco.update('f')");
+        assert_eq!(found, evaluated, "{ahead}");
+    }
+    // A flow that could not be followed.
+    db.run(
+        "insert into coco.trouble (flow, attempts, next_retry, sqlstate, message)
+         select id, 1, now() + interval '1 year', 'XX000', 'x' from coco.flow where flow = 'f';
+         update coco.flow set live = true where flow = 'f'; update d set v = 1",
+    );
+    db.settle("f");
+    // A source that is read as a whole now and then.
+    db.run("select coco.start('w')");
+    db.settle("w");
+    db.run(
+        "select coco.stop('w');
+         update coco.cursor set taken = now() + interval '1 year'
+          where source = (select id from coco.source where flow = 'w')",
+    );
+    db.run("insert into d values (2, 2); select coco.start('w')");
+    db.settle("w");
+}
+
 #[test]
 fn failing_items_are_tried_again_when_due() {
     let server = shared();

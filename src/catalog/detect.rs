@@ -511,14 +511,14 @@ fn select(
                 t.process_ordinal, t.failure is not null,
                 (t.failure operator(pg_catalog.->>) 'content_fingerprint')::pg_catalog.uuid,
                 (t.failure operator(pg_catalog.->>) 'logic_id')::pg_catalog.int4,
-                (t.failure operator(pg_catalog.->>) 'next_retry')::pg_catalog.timestamptz
-                  operator(pg_catalog.<=) pg_catalog.clock_timestamp(),
+                {due},
                 (t.failure operator(pg_catalog.->>) 'attempts')::pg_catalog.int4,
                 t.failure operator(pg_catalog.->>) 'claims', {forced}, s.rows,
                 {unread}::pg_catalog.text{carried}
            from {relations} on {on}
           where {condition}",
         keys = keys.join(", "),
+        due = failure::is_due("t.failure", "pg_catalog.clock_timestamp()"),
         forced = from.forced,
         relations = from.relations,
         on = all_equal(&source.key, &ours, &tracked),

@@ -103,6 +103,16 @@ impl Failure {
     }
 }
 
+/// An expression: whether what failed so (a jsonb) is to be tried again at a time. Nothing is put off by more than an
+/// hour: a time further off comes from a clock that was ahead.
+pub fn is_due(failure: &str, now: &str) -> String {
+    let at = format!("({failure} operator(pg_catalog.->>) 'next_retry')::pg_catalog.timestamptz");
+    format!(
+        "({at} operator(pg_catalog.<=) {now}
+          or {at} operator(pg_catalog.>) {now} operator(pg_catalog.+) pg_catalog.make_interval(hours => 1))"
+    )
+}
+
 /// Records that the one item of `batch` failed, and when it is tried again. What it has at the
 /// targets stays.
 pub fn record(

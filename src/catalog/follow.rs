@@ -13,6 +13,7 @@ use super::capture::cursor::{self, Cursor};
 use super::capture::{self, Capture, Mode as CaptureMode, State, log, triggers};
 use super::compose;
 use super::error::Result;
+use super::failure;
 use super::generation;
 use super::model::{Source, all_equal, numbered};
 use super::role::ActingAs;
@@ -350,9 +351,7 @@ fn add_failed(
         .unwrap_or_default();
     let due = match mode {
         Mode::Retry => "true".to_owned(),
-        _ => "(t.failure operator(pg_catalog.->>) 'next_retry')::pg_catalog.timestamptz
-               operator(pg_catalog.<=) $1::pg_catalog.text::pg_catalog.timestamptz"
-            .to_owned(),
+        _ => failure::is_due("t.failure", "$1::pg_catalog.text::pg_catalog.timestamptz"),
     };
     let waiting;
     let mut more = Rows::new(&key_columns(source))?;

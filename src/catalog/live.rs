@@ -85,7 +85,10 @@ pub fn flows() -> Result<Vec<Live>> {
                 name: sql::required(r, 1)?,
                 id: sql::required(r, 2)?,
                 attempts: sql::required(r, 3)?,
-                wait: Duration::try_from_secs_f64(sql::required(r, 4)?).unwrap_or_default(),
+                wait: backoff::plausible(
+                    Duration::try_from_secs_f64(sql::required(r, 4)?).unwrap_or_default(),
+                    LONGEST,
+                ),
                 changed_by: sql::required(r, 5)?,
             })
         },

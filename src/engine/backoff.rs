@@ -12,6 +12,12 @@ pub fn delay(attempts: u32) -> Duration {
     FIRST.saturating_mul(1 << doublings).min(LONGEST)
 }
 
+/// A wait that was computed from a time of day, if it can be one: a clock that was ahead for a while has left times that
+/// are further off than anything is put off. That is over.
+pub fn plausible(wait: Duration, longest: Duration) -> Duration {
+    if wait > longest { Duration::ZERO } else { wait }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -20,5 +26,12 @@ mod tests {
     fn the_delay_doubles_from_a_second_to_an_hour() {
         let seconds: Vec<u64> = [1, 2, 3, 12, 13, 4000].map(|n| delay(n).as_secs()).to_vec();
         assert_eq!(seconds, [1, 2, 4, 2048, 3600, 3600]);
+    }
+
+    #[test]
+    fn a_wait_that_nobody_would_have_set_is_over() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(plausible(minute, minute), minute);
+        assert_eq!(plausible(Duration::from_secs(61), minute), Duration::ZERO);
     }
 }

@@ -121,7 +121,7 @@ pub fn load(source: &Source) -> Result<Option<Stored>> {
     let _as = ActingAs::extension_owner()?;
     let found = sql::select(
         "select snapshot::text, logic, signature, behind,
-                greatest(0, extract(epoch from clock_timestamp() - taken))::float8,
+                extract(epoch from clock_timestamp() - taken)::float8,
                 (extract(epoch from taken) * 1000000)::int8
            from coco.cursor where source = $1",
         &[arg(source.id)],
@@ -130,7 +130,11 @@ pub fn load(source: &Source) -> Result<Option<Stored>> {
             let signature: pgrx::Uuid = sql::required(r, 3)?;
             let logic = LogicId(sql::required(r, 2)?);
             let behind = sql::required(r, 4)?;
-            let age = Duration::try_from_secs_f64(sql::required(r, 5)?).unwrap_or_default();
+            // One that is of the future was stored while a clock was ahead: nobody knows when.
+            let age = match sql::required::<f64>(r, 5)? {
+                seconds if seconds < -1.0 => Duration::MAX,
+                seconds => Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX),
+            };
             let read_at = sql::required(r, 6)?;
             Ok(Snapshot::parse(&text).map(|snapshot| Stored {
                 cursor: Cursor {

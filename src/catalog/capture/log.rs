@@ -9,6 +9,7 @@ use crate::catalog::locks;
 use crate::catalog::model::{Source, numbered};
 use crate::catalog::role::ActingAs;
 use crate::catalog::sql::{self, Arg, arg};
+use crate::catalog::subtransaction::subtransaction;
 use crate::catalog::tuples::{self, OneSnapshot, RowColumn, Rows, Statements};
 use crate::engine::snapshot::Snapshot;
 
@@ -209,6 +210,34 @@ impl Log<'_> {
 /// How many entries are new since a snapshot; no more than `limit` are counted. With `until`, only
 /// those which that snapshot sees. `None` where that would mean to wait for a transaction that changes the log.
 pub fn pending(
+    statements: &Statements,
+    capture: &Capture,
+    since: &Snapshot,
+    until: Option<&Snapshot>,
+    limit: i64,
+) -> Result<Option<i64>> {
+    enum Looked {
+        Counted(Option<i64>),
+        Failed(Error),
+    }
+    let look = || match count(statements, capture, since, until, limit) {
+        Ok(count) => Looked::Counted(count),
+        Err(error) => Looked::Failed(error),
+    };
+    // Rolled back, which gives the locks on segments back: a session that looks again and again, or that stays in its
+    // transaction, would keep them from being emptied.
+    let looked = subtransaction(
+        || Err::<std::convert::Infallible, _>(look()),
+        |raised| Looked::Failed(Error::new(raised.code, raised.message)),
+    );
+    match looked {
+        Err(Looked::Counted(count)) => Ok(count),
+        Err(Looked::Failed(error)) => Err(error),
+        Ok(never) => match never {},
+    }
+}
+
+fn count(
     statements: &Statements,
     capture: &Capture,
     since: &Snapshot,

@@ -44,7 +44,10 @@ pub fn state(target: i32) -> Result<Option<State>> {
         |r| {
             Ok(State {
                 sent: sql::required(r, 1)?,
-                wait: Duration::try_from_secs_f64(sql::required(r, 2)?).unwrap_or_default(),
+                wait: backoff::plausible(
+                    Duration::try_from_secs_f64(sql::required(r, 2)?).unwrap_or_default(),
+                    LONGEST_ASKED.mul_f64(1.2),
+                ),
                 filling: r.get(3)?,
             })
         },
@@ -136,6 +139,9 @@ pub fn made(target: i32, made: bool) -> Result<()> {
 /// What hinders a target is looked at again at least this often.
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// At most so long after what the server asks for, before an addition by chance of up to a fifth.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+
 /// What messages call a target.
 pub fn shown(target: i32) -> Result<String> {
     let _as = ActingAs::extension_owner()?;
@@ -155,7 +161,7 @@ pub fn troubled(target: i32, trouble: &Trouble) -> Result<()> {
     let delay = backoff::delay(attempts.max(1) as u32).min(LONGEST);
     let delay = trouble
         .retry_after
-        .map_or(delay, |after| after.min(Duration::from_secs(3600)).max(Duration::from_millis(1)));
+        .map_or(delay, |after| after.min(LONGEST_ASKED).max(Duration::from_millis(1)));
     sql::execute(
         "update coco.delivery
             set attempts = $2, of_server = $3, failed_at = clock_timestamp(),

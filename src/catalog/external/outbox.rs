@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 use super::batch::{Batch, Reading, Size, select};
 use super::tables::outbox_key;
 use crate::catalog::error::{Error, Result};
+use crate::catalog::failure;
 use crate::catalog::internal;
 use crate::catalog::json::Json;
 use crate::catalog::locks;
@@ -40,10 +41,8 @@ pub fn read(
         format!("{from} where {condition} order by o.position limit {}", size.changes)
     };
     let fresh = limited("o.position operator(pg_catalog.>) $1 and o.refused is null");
-    let due = limited(
-        "o.refused is not null and (o.refused operator(pg_catalog.->>) 'next_retry')::pg_catalog.timestamptz
-           operator(pg_catalog.<=) pg_catalog.clock_timestamp()",
-    );
+    let is_due = failure::is_due("o.refused", "pg_catalog.clock_timestamp()");
+    let due = limited(&format!("o.refused is not null and {is_due}"));
     let _snapshot = OneSnapshot::take();
     let statements = Statements::connect()?;
     let mut reading = Reading::new(target, encoding, size, after)?;
