@@ -306,3 +306,44 @@ fn a_key_that_is_or_becomes_no_key_is_refused() {
     db.run("select coco.set_query('f', null, 'select id, n from d'); select coco.update('f')");
     db.verify_clean("f");
 }
+
+/// A flow that another session drops, or declares anew, while its lock is waited for.
+#[test]
+fn a_flow_may_be_dropped_while_others_wait_for_it() {
+    let mut db = TestDb::new("dropped_meanwhile");
+    db.run("create table d (id int primary key, v int)");
+    const DECLARE: &str = "select coco.create_flow('f', 'd', 'select id, v from d', 'f_t', '{id}')";
+    for call in [
+        "select coco.drop_flow('f')",
+        "select coco.set_query('f', null, 'select id, v + 1 as v from d')",
+        "select coco.alter_flow('f', paused => true)",
+        "select coco.update('f')",
+        "select coco.start('f')",
+        "select coco.stop('f')",
+    ] {
+        for anew in [false, true] {
+            db.run(DECLARE);
+            let mut first = db.connect();
+            first.batch_execute("begin; select coco.drop_flow('f')").expect("dropped");
+            if anew {
+                first.batch_execute(DECLARE).expect("declared");
+            }
+            let mut second = db.connect();
+            let waiting = std::thread::spawn(move || second.batch_execute(call));
+            let waits = "select count(*) from pg_locks
+               where not granted and database = (select oid from pg_database where datname = current_database())";
+            while db.client.query_one(waits, &[]).expect("locks").get::<_, i64>(0) == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            first.batch_execute("commit").expect("committed");
+            let ended = waiting.join().expect("no panic");
+            let code = ended.as_ref().err().and_then(|e| e.code().map(|c| c.code().to_owned()));
+            // One that waits for the flow that was dropped may say that it is gone.
+            let gone = code.as_deref() == Some("42704");
+            assert!(gone || anew && ended.is_ok(), "{call}, {anew}: {ended:?}");
+            if let Err(e) = db.client.batch_execute("select coco.drop_flow('f')") {
+                assert_eq!(e.code().map(|c| c.code()), Some("42704"), "{call}: {e:?}");
+            }
+        }
+    }
+}

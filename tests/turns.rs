@@ -318,3 +318,38 @@ fn values_that_are_nested_too_deep_are_an_error() {
         assert!(failed.starts_with("54001"), "{failed}");
     }
 }
+
+/// As on a full disk, where nothing can be written: neither what the flow writes, nor that it fails.
+#[test]
+fn a_failure_that_cannot_be_recorded_is_put_off() {
+    let server = Server::preloaded(&[]);
+    let mut db = server.database("turns");
+    db.run(
+        "create table d (id int primary key);
+         select coco.create_flow('f', 'd', 'select id from d', 'f_t', '{id}');
+         select coco.start('f')",
+    );
+    db.settle("f");
+    db.run("alter table coco.trouble add constraint nothing check (false)");
+    let mut other = server.connect("turns");
+    other.run("begin; lock table f_t in access exclusive mode");
+    let said = || server.log().matches("that cannot be recorded").count();
+    let began = std::time::Instant::now();
+    // Each insert wakes the worker.
+    for i in 0.. {
+        db.run(&format!("insert into d values ({i})"));
+        if said() > 1 || began.elapsed().as_secs() > 60 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(said(), 2, "the second time it is tried after a second");
+    let (before, second) = (said(), std::time::Instant::now());
+    while second.elapsed().as_millis() < 1500 {
+        db.run("delete from d; insert into d values (1)");
+    }
+    assert_eq!(said(), before, "the third time after two");
+    other.run("rollback");
+    db.run("alter table coco.trouble drop constraint nothing");
+    db.settle("f");
+}

@@ -218,6 +218,11 @@ fn lacking(flow: &Live) -> Result<Option<String>> {
 /// right that was missing, is noticed soon.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// How long a flow is put off that has failed as a whole so many times in a row.
+pub fn put_off(times: i32) -> Duration {
+    backoff::delay(times.max(1) as u32).min(LONGEST)
+}
+
 /// The same where it waits for a lock, or was ended so that others could go on.
 const LONGEST_FOR_A_LOCK: Duration = Duration::from_secs(4);
 

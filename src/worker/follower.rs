@@ -95,6 +95,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         helpers: Helpers::default(),
         local: HashSet::new(),
         complained: HashMap::new(),
+        put_off: HashMap::new(),
         known: vec![],
         upkeep: Upkeep::default(),
         looked: None,
@@ -127,6 +128,8 @@ struct Worker {
     helpers: Helpers,
     /// Flows that cannot be sent, and what was said of it.
     complained: HashMap<i32, String>,
+    /// Flows whose failure could not be recorded, as on a full disk: how often in a row, and until when they wait.
+    put_off: HashMap<i32, (i32, Instant)>,
     /// Flows of which no target is outside this database.
     local: HashSet<i32>,
     /// The flows found by the last look, and what the system catalogs were like.
@@ -168,6 +171,7 @@ impl Worker {
                         // What a flow is, it is until the generation changes.
                         self.local.clear();
                         self.complained.retain(|id, _| live(id));
+                        self.put_off.retain(|id, _| live(id));
                         let names: HashSet<&str> = flows.iter().map(|f| f.name.as_str()).collect();
                         if let Err(failed) = self.sender.rest(|flow| names.contains(flow)) {
                             complain("cannot leave a target", &failed);
@@ -262,8 +266,12 @@ impl Worker {
             if !self.local.contains(&flow.id) {
                 pause = self.send(flow, pause);
             }
-            if !flow.wait.is_zero() {
-                pause = pause.map(|p| p.min(flow.wait));
+            let put_off = self.put_off.get(&flow.id).map(|(_, until)| *until);
+            let wait =
+                put_off.map_or(Duration::ZERO, |u| u.saturating_duration_since(Instant::now()));
+            let wait = wait.max(flow.wait);
+            if !wait.is_zero() {
+                pause = pause.map(|p| p.min(wait));
                 continue;
             }
             let (started, began) = (update::now_micros(), Instant::now());
@@ -271,6 +279,9 @@ impl Worker {
             let done = self.turn(flow, count == 1);
             begun::note(0);
             self.took_turn(flow, started, began.elapsed(), &done);
+            if done.is_ok() {
+                self.put_off.remove(&flow.id);
+            }
             match done {
                 Ok(None) => {}
                 Ok(Some(turn)) => {
@@ -435,10 +446,14 @@ impl Worker {
             // It was dropped or stopped in the meantime.
             Ok(false) => {}
             Err(again) => {
-                complain(&format!("flow \"{}\" failed", flow.name), failed);
-                complain(&format!("flow \"{}\": that cannot be recorded", flow.name), &again);
+                let before = self.put_off.get(&flow.id).map_or(0, |(times, _)| *times);
+                if next_power(before) {
+                    complain(&format!("flow \"{}\" failed", flow.name), failed);
+                    complain(&format!("flow \"{}\": that cannot be recorded", flow.name), &again);
+                }
                 // Else it would be tried again at once.
-                wait(Duration::from_secs(1), Waiting::Changes);
+                let times = before.saturating_add(1);
+                self.put_off.insert(flow.id, (times, Instant::now() + live::put_off(times)));
             }
         }
     }

@@ -19,6 +19,7 @@ use crate::catalog::registry;
 use crate::catalog::restored;
 use crate::catalog::role::{self, ActingAs, Settings};
 use crate::catalog::sql::{self, arg};
+use crate::catalog::tuples::OneSnapshot;
 
 pub use alter::{Changes, alter_flow};
 pub use lookup::{LookupOptions, add_lookup};
@@ -67,9 +68,19 @@ fn check_name(argument: &str, name: &str) -> Result<()> {
 
 /// Drops a flow. It need not be whole: what is still there goes.
 pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
-    let registry::Identity { id, owner } = registry::identify(name)?;
-    // What a worker is doing for it ends, before any row of the catalog is locked.
-    locks::flow_ending_turn(id)?;
+    let mut id = registry::identify(name)?.id;
+    let (owner, _now) = loop {
+        // What a worker is doing for it ends, before any row of the catalog is locked.
+        locks::flow_ending_turn(id)?;
+        // What was read before the lock may have changed while it was waited for: another session may have dropped the
+        // flow, and declared it again.
+        let now = OneSnapshot::take();
+        let found = registry::identify(name)?;
+        if found.id == id {
+            break (found.owner, now);
+        }
+        id = found.id;
+    };
     let acting = ActingAs::extension_owner()?;
     let names = |query: &str| sql::select(query, &[arg(name)], |r| sql::required::<String>(r, 1));
     let views = internal::views(name)?;
