@@ -109,7 +109,7 @@ pub fn is_due(failure: &str, now: &str) -> String {
     let at = format!("({failure} operator(pg_catalog.->>) 'next_retry')::pg_catalog.timestamptz");
     format!(
         "({at} operator(pg_catalog.<=) {now}
-          or {at} operator(pg_catalog.>) {now} operator(pg_catalog.+) pg_catalog.make_interval(hours => 1))"
+          or {at} operator(pg_catalog.>) ({now} operator(pg_catalog.+) pg_catalog.make_interval(hours => 1)))"
     )
 }
 
