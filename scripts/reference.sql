@@ -23,7 +23,7 @@ INSERT INTO section VALUES
 
 -- Functions that nobody calls by name.
 CREATE TEMPORARY TABLE behind (name text PRIMARY KEY);
-INSERT INTO behind VALUES ('capture'), ('recall');
+INSERT INTO behind VALUES ('capture'), ('recall'), ('restore_is_complete');
 INSERT INTO behind
 SELECT p.proname FROM pg_proc p
  WHERE p.pronamespace = 'coco'::regnamespace AND p.proname ~ '(_rows|_validator)$';

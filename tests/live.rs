@@ -451,11 +451,14 @@ fn a_clock_that_was_ahead_holds_nothing_up() {
         assert_eq!(found, evaluated, "{ahead}");
     }
     // A flow that could not be followed.
+    db.run("select coco.start('f')");
+    db.caught_up("f");
     db.run(
         "insert into coco.trouble (flow, attempts, next_retry, sqlstate, message)
-         select id, 1, now() + interval '1 year', 'XX000', 'x' from coco.flow where flow = 'f';
-         update coco.flow set live = true where flow = 'f'; update d set v = 1",
+         select id, 1, now() + interval '1 year', 'XX000', 'x' from coco.flow where flow = 'f'",
     );
+    db.run(&format!("select pg_terminate_backend(pid) from ({WORKERS}) as w"));
+    db.run("update d set v = 1");
     db.settle("f");
     // A source that is read as a whole now and then.
     db.run("select coco.start('w')");
