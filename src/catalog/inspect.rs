@@ -332,10 +332,10 @@ pub fn functions() -> Result<Vec<Memoised>> {
         drop(acting);
         let mut kept = HashMap::new();
         if let Some(table) = &flow.memo {
+            let _as = ActingAs::extension_owner()?;
             if !is_readable(table)? {
                 return Ok(Vec::new());
             }
-            let _as = ActingAs::extension_owner()?;
             let counted = sql::select(
                 &format!(
                     "select function, count(*),
