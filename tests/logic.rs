@@ -196,6 +196,6 @@ fn a_text_search_configuration_and_its_dictionaries() {
     changed(
         &mut db,
         "alter text search configuration c alter mapping replace stop with english_stem",
-        2,
+        3,
     );
 }
