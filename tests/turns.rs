@@ -225,7 +225,8 @@ fn of_another(server: &Server) -> (Session, Session) {
     );
     let mut mallory = server.connect_as("turns", "mallory");
     mallory.run(
-        "select coco.create_flow('m', 'public.d', 'select id from d', 'mal.m', '{id}', capture => 'trigger')",
+        "select coco.create_flow('m', 'public.d', 'select id from d', 'mal.m', '{id}', capture => 'trigger',
+           refresh_interval => '1 s')",
     );
     (db, mallory)
 }
