@@ -50,7 +50,7 @@ comment on column coco.targets.query_view is 'The view that keeps the query as i
 comment on column coco.targets.server is 'The foreign server; NULL in this database, as are the columns after it.';
 comment on column coco.targets.options is 'The connector''s options, as they were given.';
 comment on column coco.targets.ledger is 'The table of the keys that the target is to have, with fingerprints of their rows. Only the extension''s owner can read it; the flow''s owner reads the view.';
-comment on column coco.targets.outbox is 'The table of what is to be sent. Only the extension''s owner can read it; the flow''s owner reads the view.';
+comment on column coco.targets.outbox is 'The table of the rows that are still to be sent. Only the extension''s owner can read it; the flow''s owner reads the view.';
 comment on column coco.targets.ledger_view is 'The view of the ledger.';
 comment on column coco.targets.outbox_view is 'The view of the outbox.';
 
