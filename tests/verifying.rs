@@ -52,3 +52,17 @@ fn names_of_columns_do_not_matter_and_a_row_that_is_there_twice_shows() {
     assert_eq!(found(&mut db, true), ["extra public.t {\"id\": 3} f"]);
     assert!(found(&mut db, false).is_empty());
 }
+
+#[test]
+fn rows_of_items_that_fail_are_left_as_they_are_by_repair() {
+    let mut db = TestDb::new("verify_left");
+    db.run(
+        "create table n (id int primary key, d int); insert into n select i, 1 from generate_series(1, 5) i;
+         select coco.create_flow('f', 'n', 'select id, 100 / d as q from n', 't', '{id}');
+         select coco.update('f'); update n set d = 0 where id = 2; select coco.update('f');
+         alter table t drop constraint t_pkey; insert into t select * from t where id in (2, 3)",
+    );
+    assert_eq!(found(&mut db, true), ["extra public.t {\"id\": 3} f", "failing n {\"id\": 2} t"]);
+    let rows: i64 = db.client.query_one("select count(*) from t where id = 2", &[]).unwrap().get(0);
+    assert_eq!(rows, 2);
+}

@@ -256,9 +256,9 @@ pub fn delete_orphans(flow: &Flow) -> Result<i64> {
 
 fn delete_extra_of(flow: &Flow, target: &Target, failing: &[bool]) -> Result<i64> {
     let names = Names::new(&flow.sources[0], target);
+    let healthy = not_of_failing(flow, target, failing);
     let extra = format!(
-        "{} and not exists (select from ({}) as n where {})",
-        not_of_failing(flow, target, failing),
+        "{healthy} and not exists (select from ({}) as n where {})",
         expected(flow, target, failing)?,
         all_equal(&target.key, &names.new_key, &names.target_key),
     );
@@ -271,7 +271,7 @@ fn delete_extra_of(flow: &Flow, target: &Target, failing: &[bool]) -> Result<i64
     if !refuses_copies(target)? {
         let other: Vec<String> = target.key.iter().map(|k| format!("y.{}", k.quoted())).collect();
         extra = format!(
-            "{extra} or exists (select from {relation} as y where {same}
+            "{extra} or {healthy} and exists (select from {relation} as y where {same}
                and y.tableoid operator(pg_catalog.=) x.tableoid and y.ctid operator(pg_catalog.<) x.ctid)",
             same = all_equal(&target.key, &other, &names.target_key),
         );
