@@ -1036,6 +1036,34 @@ fn a_standby_has_no_worker_until_it_is_promoted() {
 }
 
 #[test]
+fn a_cancel_that_was_meant_for_another_flow_is_no_failure() {
+    let server = Server::preloaded(&["coco.max_workers = 1"]);
+    let mut db = server.database("d");
+    db.run("create function slow(int) returns int language plpgsql volatile as 'begin perform pg_sleep(case when $1 = -1 then 3600 else 0 end); return $1; end'");
+    for f in ["f", "g"] {
+        started(&mut db, f);
+        db.run(&format!("select coco.set_query('{f}', null, 'select id, slow(v) as v from {f}_s')"));
+        db.settle(f);
+    }
+    let works_on = |f: &str| {
+        format!("select count(*) = 1 from coco.workers where flow = '{f}' and state = 'working'")
+    };
+    db.run("update f_s set v = -1 where id = 1");
+    db.until(&works_on("f"));
+    db.run("select coco.stop('f'); update g_s set v = -1 where id = 1");
+    db.until(&works_on("g"));
+    db.run("update g_s set v = 1 where id = 1");
+    // As when the turn that coco.stop ended had been over before the cancel came.
+    let pid = worker(&mut db);
+    db.run(&format!("select pg_cancel_backend({pid})"));
+    db.settle("g");
+    let failures = "select (select count(*) from coco.trouble)
+                         + (select count(*) from coco.history('g') where error is not null)";
+    assert_eq!(db.number(failures), 0);
+    assert_eq!(db.number("select v from g_t where id = 1"), 1);
+}
+
+#[test]
 fn normal_operation_is_quiet() {
     let server = Server::preloaded(&["coco.max_workers = 2"]);
     let mut db = server.database("d");

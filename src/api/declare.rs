@@ -10,6 +10,7 @@ use crate::catalog::error::Error;
 use crate::catalog::json::Json;
 use crate::catalog::{registry, update};
 use crate::worker::session::{self, Order};
+use crate::worker::shared;
 
 /// A flow in one call: its source, query, target and key; or, with the name alone, an empty flow
 /// to which `add_source` and `add_target` add.
@@ -163,5 +164,5 @@ fn drop_flow(flow: &str, keep_targets: bool) -> Result<(), ErrorReport> {
         session::run(flow, Order::Drop, update::configured())?;
         return Ok(());
     }
-    Ok(declare::drop_flow(flow, keep_targets)?)
+    Ok(declare::drop_flow(flow, keep_targets, shared::announce_cancel)?)
 }

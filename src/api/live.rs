@@ -37,7 +37,7 @@ pub fn serve(flow: &str) {
 
 #[pg_extern(sql = false)]
 fn stop(flow: &str) -> Result<(), ErrorReport> {
-    Ok(live::stop(flow)?)
+    Ok(live::stop(flow, shared::announce_cancel)?)
 }
 
 /// Waits until what was committed before the call is in the targets: `false` where the time is over.

@@ -122,10 +122,10 @@ pub fn start(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes a flow that is not live any more; ends what a worker is doing for it just now.
-pub fn stop(name: &str) -> Result<()> {
+/// Makes a flow that is not live any more; ends what a worker is doing for it just now, see [`locks::flow_ending_turn`].
+pub fn stop(name: &str, announce: fn()) -> Result<()> {
     let id = registry::number(name)?;
-    locks::flow_ending_turn(id)?;
+    locks::flow_ending_turn(id, announce)?;
     let _as = ActingAs::extension_owner()?;
     sql::execute("update coco.flow set live = false where id = $1 and live", &[arg(id)])?;
     generation::changed()?;

@@ -90,9 +90,13 @@ pub fn flow_if_free(flow: i32) -> Result<bool> {
 }
 
 /// As [`flow()`], but a worker that works on the flow does not go on with it: its turn is canceled.
-pub fn flow_ending_turn(id: i32) -> Result<()> {
+///
+/// A cancel can reach the worker when its turn is over, and end the next one, which may be another flow's. `announce` is
+/// called before each cancel, so that workers do not take it for a failure.
+pub fn flow_ending_turn(id: i32, announce: fn()) -> Result<()> {
     not_during_recovery()?;
     while !flow_if_free(id)? {
+        announce();
         let _as = ActingAs::extension_owner()?;
         let canceled = sql::select(
             "select pg_catalog.pg_cancel_backend(l.pid)

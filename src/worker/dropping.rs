@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::due::reach;
 use super::runtime::{self, State};
 use super::sending::Reached;
+use super::shared;
 use super::waiting::Waiting;
 use crate::catalog::error::Error;
 use crate::catalog::{declare, locks, ready, sql, subtransaction};
@@ -14,7 +15,7 @@ use crate::engine::delivery::Trouble;
 /// caller's, and with what keeps others from sending, until the process ends.
 pub fn drop_flow(flow: &str) -> Result<(), Error> {
     // Nothing is added to the outboxes any more: a worker that sends comes to an end.
-    locks::flow_ending_turn(ready::ready(flow)?.flow.id)?;
+    locks::flow_ending_turn(ready::ready(flow)?.flow.id, shared::announce_cancel)?;
     let ready = ready::locked(flow)?;
     let mut made = Vec::new();
     for target in ready.flow.targets.iter().filter(|t| t.made) {
@@ -24,7 +25,7 @@ pub fn drop_flow(flow: &str) -> Result<(), Error> {
             super::wait(Duration::from_millis(100), Waiting::Delivery);
         }
     }
-    declare::drop_flow(flow, false)?;
+    declare::drop_flow(flow, false, shared::announce_cancel)?;
     sql::commit_durably();
     // Last, since it cannot be undone.
     made.into_iter().try_for_each(remove)?;

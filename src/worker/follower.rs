@@ -145,6 +145,10 @@ enum Found {
     Leave,
 }
 
+/// How long a flow is left to the session that canceled its turn: longer than that session waits between two attempts to
+/// lock the flow.
+const YIELD: Duration = Duration::from_millis(500);
+
 impl Worker {
     /// Works until the process is to end; returns why.
     fn work(&mut self) -> Ended {
@@ -278,6 +282,15 @@ impl Worker {
             begun::note(flow.id);
             let done = self.turn(flow, count == 1);
             begun::note(0);
+            // It is no failure of this flow that this one, or another, is being changed.
+            if done.as_ref().is_err_and(limit::is_canceled) && shared::cancel_was_announced() {
+                self.undone(flow.id);
+                self.looked = None;
+                let times = self.put_off.get(&flow.id).map_or(0, |(times, _)| *times);
+                self.put_off.insert(flow.id, (times, Instant::now() + YIELD));
+                pause = pause.map(|p| p.min(YIELD));
+                continue;
+            }
             self.took_turn(flow, started, began.elapsed(), &done);
             if done.is_ok() {
                 self.put_off.remove(&flow.id);
@@ -434,11 +447,16 @@ impl Worker {
         });
     }
 
+    /// Forgets what a turn that was rolled back had found.
+    fn undone(&mut self, flow: i32) {
+        self.remembered.remove(&flow);
+        self.backlogs.remove(&flow);
+        keep_rolled_back();
+    }
+
     /// Records what happened in a transaction that it cannot undo.
     fn troubled(&mut self, flow: &Live, failed: &Failed) {
-        self.remembered.remove(&flow.id);
-        self.backlogs.remove(&flow.id);
-        keep_rolled_back();
+        self.undone(flow.id);
         match transaction(|| live::troubled(flow, &failed.sqlstate, &failed.error)) {
             // What is locked for an hour is not said a thousand times.
             Ok(true) if live::is_for_a_lock(&failed.sqlstate) && !next_power(flow.attempts) => {}

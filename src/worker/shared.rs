@@ -35,7 +35,12 @@ pub struct Slot {
     pub upserted: i64,
     pub deleted: i64,
     pub failed: i64,
+    /// When a turn in its database was last canceled to change the flow: microseconds since 2000-01-01.
+    canceled_at: i64,
 }
+
+/// A cancel reaches the worker that it was sent to within this time, in microseconds.
+const CANCEL_ARRIVES: i64 = 10_000_000;
 
 /// What is known of the first worker of a database, for the launcher to learn when it has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,6 +243,32 @@ pub fn report(change: impl FnOnce(&mut Slot)) {
     if let Some(slot) = workers.iter_mut().chain(sessions).find(|s| s.pid == pid) {
         change(slot);
     }
+}
+
+/// Tells the workers of this database that a turn will be canceled in order to change its flow.
+pub fn announce_cancel() {
+    if !available() {
+        return;
+    }
+    // SAFETY: reads the process's own state, and the clock.
+    let (database, now) = unsafe { (pg_sys::MyDatabaseId, pg_sys::GetCurrentTimestamp()) };
+    let mut shared = SHARED.exclusive();
+    for slot in shared.workers.iter_mut().filter(|s| s.database == database.to_u32()) {
+        slot.canceled_at = now;
+    }
+}
+
+/// Whether a cancel that ended this worker's turn may have been sent in order to change a flow, by
+/// [`announce_cancel`]. That may be another flow than that of the turn: its own turn was over before the cancel came.
+pub fn cancel_was_announced() -> bool {
+    if !available() {
+        return false;
+    }
+    // SAFETY: reads the process's own state, and the clock.
+    let (pid, now) = unsafe { (pg_sys::MyProcPid, pg_sys::GetCurrentTimestamp()) };
+    let shared = SHARED.share();
+    let own = shared.workers.iter().find(|s| s.pid == pid);
+    own.is_some_and(|s| (0..CANCEL_ARRIVES).contains(&now.saturating_sub(s.canceled_at)))
 }
 
 /// This session makes an update, until [`leave_session`], or its end.

@@ -66,12 +66,12 @@ fn check_name(argument: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Drops a flow. It need not be whole: what is still there goes.
-pub fn drop_flow(name: &str, keep_targets: bool) -> Result<()> {
+/// Drops a flow. It need not be whole: what is still there goes. For `announce` see [`locks::flow_ending_turn`].
+pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
     let mut id = registry::identify(name)?.id;
     let (owner, _now) = loop {
         // What a worker is doing for it ends, before any row of the catalog is locked.
-        locks::flow_ending_turn(id)?;
+        locks::flow_ending_turn(id, announce)?;
         // What was read before the lock may have changed while it was waited for: another session may have dropped the
         // flow, and declared it again.
         let now = OneSnapshot::take();
