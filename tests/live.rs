@@ -722,6 +722,7 @@ fn databases_are_copied_renamed_and_dropped_while_served() {
     drop(three);
     control.run("drop database three");
     control.run("drop database one");
+    assert_eq!(noise(&server), Vec::<String>::new());
     // In a row, while workers come and go.
     for n in 0..3 {
         let mut db = server.database("again");
@@ -733,7 +734,13 @@ fn databases_are_copied_renamed_and_dropped_while_served() {
         drop(db);
         control.run("drop database again");
     }
-    assert_eq!(noise(&server), Vec::<String>::new());
+    // The server says so of a process that was started, and connects when the database is gone.
+    let too_late = |l: &String| {
+        l.starts_with("coco worker FATAL:") && l.ends_with(" does not exist")
+            || l.contains("exited with exit code 1")
+    };
+    let said: Vec<String> = noise(&server).into_iter().filter(|l| !too_late(l)).collect();
+    assert_eq!(said, Vec::<String>::new());
 }
 
 #[test]
