@@ -7,7 +7,7 @@ use super::error::{Error, Result};
 use super::internal;
 use super::json::Json;
 use super::locks;
-use super::memo::functions;
+use super::memo::{functions, rewrite};
 use super::model::{self, BoundView, Column, Expressions, External, Flow, Lookup, Source, Target};
 use super::planning;
 use super::reading;
@@ -81,7 +81,7 @@ pub fn load(name: &str) -> Result<Flow> {
     flow.reads = reading::of(&flow)?;
     internal::grant_again(&flow.name, flow.owner)?;
     if !flow.memoised.is_empty() {
-        planning::install();
+        planning::install(rewrite::recall);
     }
     Ok(flow)
 }

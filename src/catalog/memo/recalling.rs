@@ -8,7 +8,6 @@ use pgrx::pg_sys;
 
 use super::functions::Function;
 use crate::catalog::model::Flow;
-use crate::catalog::planning;
 use crate::engine::memo::{FunctionId, Place, Recall, Stats};
 
 /// What becomes of a call that has no result yet.
@@ -93,9 +92,9 @@ impl Recalling {
         }
     }
 
-    /// Has the statements that are planned and run until it is dropped recall.
+    /// Makes the statements that are planned and run until it is dropped recall. The planner hook is there since the flow
+    /// was loaded.
     pub fn begin(self: &Rc<Recalling>) -> Running {
-        planning::install();
         Running(NOW.replace(Some(self.clone())))
     }
 
