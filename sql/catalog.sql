@@ -1,11 +1,13 @@
--- The catalog: what is declared. What coco makes of it is no member of the extension (but for change logs), so that
--- a dump carries it along: tables in coco_internal, which belong to the extension's owner; the views in coco through
--- which a flow's owner reads them; and the views of the flow's queries, which belong to the flow's owner.
+-- The catalog: tables that hold the declarations. The objects that coco creates for a declaration are not members of the
+-- extension, except change logs, so that a dump includes them. These objects are:
+--   - tables in coco_internal, which belong to the extension's owner;
+--   - views in coco through which a flow's owner reads these tables;
+--   - views in coco that keep the flow's bound queries; they, too, belong to the extension's owner.
 --
--- No foreign keys: a restore writes the rows of a dump in any order, and CREATE EXTENSION has made the constraints by
--- then. coco deletes a flow's rows itself (declare/rows.rs), and follows none whose flow is not there.
+-- The catalog has almost no foreign keys, because CREATE EXTENSION creates the constraints first and a restore then writes
+-- the rows of a dump in any order. coco deletes a flow's rows itself (declare/rows.rs), and ignores rows without a flow.
 
-comment on schema coco_internal is 'coco''s own tables. Nobody but the extension''s owner may use it.';
+comment on schema coco_internal is 'Schema of coco''s own tables. Only the extension''s owner may use it.';
 
 create table coco.flow (
   flow        text primary key check (flow <> '' and octet_length(flow) <= 63),
@@ -22,7 +24,7 @@ create table coco.flow (
   lineage_index boolean not null default false,
   created     timestamptz not null default pg_catalog.now()
 );
-comment on table coco.flow is 'Declared flows. Written by coco''s functions alone.';
+comment on table coco.flow is 'Declared flows. Only coco''s functions write to this table.';
 
 create table coco.capture (
   id       int generated always as identity primary key,
@@ -32,7 +34,7 @@ create table coco.capture (
   segment  int not null default 0,
   since    xid8
 );
-comment on table coco.capture is 'Captured tables: the columns kept of each changed row in coco_internal.log_<id>_<segment>. Written by coco''s functions alone.';
+comment on table coco.capture is 'Captured tables, with the columns that coco_internal.log_<id>_<segment> keeps of each changed row. Only coco''s functions write to this table.';
 
 create table coco.source (
   id          int generated always as identity primary key,
@@ -43,32 +45,33 @@ create table coco.source (
   grouped     boolean not null,
   ordinal     text,
   fingerprint text,
-  -- the view that keeps both, as they are evaluated
+  -- the view that keeps ordinal and fingerprint as coco evaluates them
   expressions regclass,
   used        text[] not null default '{}',
   tracking    regclass not null,
   tracking_view regclass not null,
   capture     text not null default 'scan' check (capture in ('scan', 'trigger', 'always')),
   refresh_interval interval,
-  -- of a lookup: the source whose items its changes affect, and how they are found
+  -- for a lookup only: the source whose items it affects, and the query that finds these items
   lookup_of   int,
   affects     text,
   affects_view regclass,
   unique (flow, name)
 );
-comment on table coco.source is 'Sources and lookups of flows, and their tracking tables. Written by coco''s functions alone.';
+comment on table coco.source is 'Sources and lookups of flows, with their tracking tables. Only coco''s functions write to this table.';
 
--- Up to where a source's changes were followed. Not in a dump: it means nothing in another cluster.
+-- The position up to which coco has followed a source's changes. A dump does not include this table, because positions
+-- have no meaning in another cluster.
 create table coco.cursor (
   source    int primary key,
   snapshot  pg_snapshot not null,
   logic     int not null,
   signature uuid not null,
-  -- items were evaluated that saw more of lookups than what was followed by then
+  -- whether items were evaluated that saw later lookup changes than those followed by then
   behind    boolean not null default false,
   taken     timestamptz not null default pg_catalog.clock_timestamp()
 ) with (fillfactor = 50);
-comment on table coco.cursor is 'Up to where each captured source was followed, and what its capture looked like then. Written by coco''s functions alone.';
+comment on table coco.cursor is 'Position up to which coco has followed each captured source, and signature of its capture at that position. Only coco''s functions write to this table.';
 
 create table coco.target (
   id          int generated always as identity primary key,
@@ -82,11 +85,10 @@ create table coco.target (
   made        boolean not null,
   incarnation int not null default 1,
   query_view  regclass,
-  -- for each place where the query reads a source's relation, in order: the source whose item it is, or 0
+  -- for each place where the query reads a source's relation, in order: the source whose item it stands for, or 0
   places      int[] not null default '{}',
-  -- of a target outside this database: its server, what it is called there, what the connector is
-  -- told. relation is then the table of the keys that are there, and outbox what is to be sent; schema and name are
-  -- those of the first one's view.
+  -- for a target outside this database: its server, its name on that server, and the connector's options. relation is
+  -- then the ledger, and outbox the table of undelivered rows; schema and name are those of the ledger's view.
   server      text,
   external    text,
   options     jsonb,
@@ -97,9 +99,9 @@ create table coco.target (
   unique (schema, name),
   unique (server, external)
 );
-comment on table coco.target is 'Targets of flows, their queries and their views. Written by coco''s functions alone.';
+comment on table coco.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';
 
--- A row for each target outside this database.
+-- One row for each target outside this database.
 create table coco.delivery (
   target     int primary key,
   sent       bigint not null default 0,
@@ -114,10 +116,9 @@ create table coco.delivery (
   detail     text,
   hint       text
 ) with (fillfactor = 50);
-comment on table coco.delivery is 'Up to where the outbox of each target outside this database was sent, and what hinders it. Written by coco''s functions alone.';
+comment on table coco.delivery is 'Position up to which coco has sent the outbox of each target outside this database, and the current delivery error. Only coco''s functions write to this table.';
 
--- What a worker did for a coco.update of flows with such targets, for the session that asked. Not
--- in a dump.
+-- Results of updates that a worker ran for a session that called coco.update. A dump does not include this table.
 create table coco.run (
   id       bigint primary key,
   ended    timestamptz not null default pg_catalog.clock_timestamp(),
@@ -127,13 +128,13 @@ create table coco.run (
   detail   text,
   hint     text
 );
-comment on table coco.run is 'Results of updates that workers ran for a session, for an hour. Written by coco''s workers alone.';
+comment on table coco.run is 'Results of updates that workers ran for a session, kept for an hour. Only coco''s workers write to this table.';
 
--- A row for each live flow whose last run failed as a whole. Not in a dump.
+-- One row for each live flow whose last run failed as a whole. A dump does not include this table.
 create table coco.trouble (
   flow       int primary key,
   attempts   int not null,
-  deaths     int not null default 0, -- processes in a row that died by a signal
+  deaths     int not null default 0, -- consecutive processes that a signal terminated
   failed_at  timestamptz not null default pg_catalog.clock_timestamp(),
   next_retry timestamptz not null,
   sqlstate   text not null,
@@ -141,21 +142,22 @@ create table coco.trouble (
   detail     text,
   hint       text
 );
-comment on table coco.trouble is 'Live flows whose last run failed as a whole. Written by coco''s workers alone.';
+comment on table coco.trouble is 'Live flows whose last run failed as a whole. Only coco''s workers write to this table.';
 
--- Failed items whose keys no index holds, so that they have no tracking row. Not in a dump: a scan finds them again.
+-- Failed items whose keys are too long for an index, so that they have no tracking row. A dump does not include this
+-- table, because a scan finds these items again.
 create table coco.untracked (
   source     int not null references coco.source (id) on delete cascade,
   item       uuid not null,  -- a digest of the key
-  source_key jsonb not null, -- in part, where it is long
+  source_key jsonb not null, -- only a part of the key if it is long
   failure    jsonb not null,
   attempts   int not null default 1,
   failed_at  timestamptz not null default pg_catalog.clock_timestamp(),
   primary key (source, item)
 );
-comment on table coco.untracked is 'Failed items whose keys are too long for an index. Written by coco''s functions and workers alone.';
+comment on table coco.untracked is 'Failed items whose keys are too long for an index. Only coco''s functions and workers write to this table.';
 
--- A row for each run; of a live flow, for what its worker did in up to a minute.
+-- One row for each run. For a live flow, a run is up to a minute of its worker's transactions.
 create table coco.history_entry (
   run       bigint generated always as identity,
   flow      int not null,
@@ -174,19 +176,19 @@ create table coco.history_entry (
   label     text,
   primary key (flow, run)
 );
-comment on table coco.history_entry is 'Runs of flows, the last coco.history_size of each. Written by coco''s functions and workers alone.';
+comment on table coco.history_entry is 'Runs of flows: the last coco.history_size of each flow. Only coco''s functions and workers write to this table.';
 
--- What a flow was labelled with from a process ordinal on.
+-- The label of a flow from a process ordinal on.
 create table coco.label (
   flow  int not null,
   since bigint not null,
   label text,
   primary key (flow, since)
 );
-comment on table coco.label is 'Labels that flows have had, each from a process ordinal on. Written by coco''s functions alone.';
+comment on table coco.label is 'Labels of flows, each with the process ordinal from which it applied. Only coco''s functions write to this table.';
 
--- What the runs of a flow came to that coco.history_entry has no more: with those that it has, a total
--- that only grows.
+-- Totals of a flow's runs that have been removed from coco.history_entry. Together with the remaining runs they give
+-- totals that only grow.
 create table coco.run_total (
   flow      int primary key,
   runs      bigint not null,
@@ -201,10 +203,10 @@ create table coco.run_total (
   elapsed   interval not null,
   ended     timestamptz not null
 ) with (fillfactor = 50);
-comment on table coco.run_total is 'What runs of flows came to that are in coco.history no more. Written by coco''s functions and workers alone.';
+comment on table coco.run_total is 'Totals of runs that have been removed from coco.history. Only coco''s functions and workers write to this table.';
 
--- By name, with schema and argument types: pg_upgrade takes no table with a column of type regprocedure. A
--- function of that name counts only while it belongs to the role that it belonged to when it was noted.
+-- The column function holds a name with schema and argument types, because pg_upgrade rejects tables with a column of type
+-- regprocedure. A function of that name counts only while the recorded role owns it.
 create table coco.memoised (
   function    text primary key,
   owner       regrole not null,
@@ -213,9 +215,9 @@ create table coco.memoised (
   batch_owner regrole,
   batch_size  int check (batch_size > 0)
 );
-comment on table coco.memoised is 'Functions that are memoised inside flows. Written by coco''s functions alone.';
+comment on table coco.memoised is 'Functions that coco memoizes inside flows. Only coco''s functions write to this table.';
 
--- What results are kept under in the table of a flow's results, and what they have cost.
+-- The function IDs under which a flow's table of results keeps its results, with the cost of the results.
 create table coco.memo (
   id          int generated always as identity primary key,
   flow        text not null,
@@ -233,7 +235,7 @@ create table coco.memo (
   recorded    timestamptz not null default pg_catalog.now(),
   unique (flow, function, fingerprint)
 );
-comment on table coco.memo is 'Memoised functions of flows, a row for each fingerprint of their code, with what their calls came to. Written by coco''s functions alone.';
+comment on table coco.memo is 'Memoized functions of flows, one row for each fingerprint of their code, with statistics of their calls. Only coco''s functions write to this table.';
 
 create table coco.spending (
   id         bigint generated always as identity primary key,
@@ -246,7 +248,7 @@ create table coco.spending (
   cost       float8 not null
 );
 create index on coco.spending (server);
-comment on table coco.spending is 'What flows have spent at the servers of providers, in the unit of their prices. Written by coco''s functions alone.';
+comment on table coco.spending is 'Usage and cost of flows at the servers of providers, in the unit of the servers'' prices. Only coco''s functions write to this table.';
 
 create table coco.logic (
   id          int generated always as identity primary key,
@@ -257,7 +259,7 @@ create table coco.logic (
   recorded    timestamptz not null default pg_catalog.now(),
   unique (flow, fingerprint)
 );
-comment on table coco.logic is 'Logic fingerprints a flow has run under, with the parts each was made from, and its queries and functions in words. Written by coco''s functions alone.';
+comment on table coco.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
 revoke all on coco.capture, coco.cursor, coco.trouble, coco.untracked, coco.delivery, coco.run, coco.history_entry, coco.run_total, coco.label, coco.flow, coco.source, coco.target, coco.logic, coco.memoised, coco.memo, coco.spending from public;
 

@@ -1,5 +1,5 @@
--- The functions. Each (but two) pins its search_path; what a user wrote runs under the flow's own.
--- What users call is described in comments/.
+-- The functions. Each function sets its search_path, unless a comment at the function says why it does not. Code that a
+-- user wrote runs under the flow's search_path. The COMMENTs on the functions that users call are in comments/.
 
 create function coco.create_flow(
   flow        text,
@@ -13,7 +13,7 @@ create function coco.create_flow(
   fingerprint text     default null,
   capture     text     default null,
   refresh_interval interval default null,
-  -- evaluated where the caller stands, before the function pins its own
+  -- PostgreSQL evaluates the default under the caller's search_path, before the function sets its own
   search_path text     default pg_catalog.current_setting('search_path'),
   server      text     default null,
   options     jsonb    default null,
@@ -201,7 +201,7 @@ create function coco.normalize_text(text text) returns text
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'normalize_text_wrapper';
 
--- Runs for each item: it pins the search path by itself, where a type's functions run.
+-- Has no SET clause because it runs for each item. Its code sets the search path where it calls a type's functions.
 create function coco.fingerprint(variadic "any") returns uuid
   language c stable parallel safe
   cost 30
@@ -212,8 +212,8 @@ create function coco.stable_uuid(variadic "any") returns uuid
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'coco_stable_uuid';
 
--- Volatile: who asks again may hear something else. Not in parallel workers: each process keeps to
--- the limits of a server by itself.
+-- These functions are volatile, because a second call may return another answer. They do not run in parallel workers,
+-- because each process applies the limits of a server by itself.
 
 create function coco.embed(
   input      text,
@@ -256,9 +256,9 @@ create function coco.read_file(directory text, path text) returns bytea
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'read_file_wrapper';
 
--- Without a search_path of its own: a function that sets one is never inlined, and then every file
--- would be read whenever one is listed. It needs none: a body in SQL's standard form is bound to
--- what it names here and now. Stable, and so are both that it calls, or it would not be inlined.
+-- Sets no search_path: PostgreSQL never inlines a function that sets one, and without inlining each listing would read
+-- every file. The function needs none, because PostgreSQL binds the names in a SQL-standard body at creation. PostgreSQL
+-- inlines the function only if it and the functions that it calls are stable.
 create function coco.local_files(
   directory text,
   glob      text default '**/*'
@@ -276,7 +276,7 @@ create function coco.tracking_rows(
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'tracking_rows_wrapper';
-comment on function coco.tracking_rows is 'The rows of coco.tracking.';
+comment on function coco.tracking_rows is 'Returns the rows of the view coco.tracking.';
 
 create function coco.error_rows(
   out flow text, out source text, out source_key jsonb, out sqlstate text, out message text,
@@ -285,7 +285,7 @@ create function coco.error_rows(
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'error_rows_wrapper';
-comment on function coco.error_rows is 'The rows of coco.errors.';
+comment on function coco.error_rows is 'Returns the rows of the view coco.errors.';
 
 create function coco.delivery_rows(
   out flow text, out target text, out server text, out unsent bigint, out refused bigint,
@@ -294,14 +294,14 @@ create function coco.delivery_rows(
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'delivery_rows_wrapper';
-comment on function coco.delivery_rows is 'The rows of coco.deliveries.';
+comment on function coco.delivery_rows is 'Returns the rows of the view coco.deliveries.';
 
--- No SET clause: it would cost every writer more than the rest. The function finds nothing by name,
--- but for one look-up a backend in coco's catalog, for which it takes the extension owner's rights.
+-- Has no SET clause: the clause would cost every writer more than the rest of the function. The function looks up no
+-- names, except once for each backend in coco's catalog; for this it acts as the extension's owner.
 create function coco.capture() returns trigger language c
   as 'MODULE_PATHNAME', 'coco_capture';
 comment on function coco.capture is
-'Trigger function: appends the keys of changed rows to the change log of their table. coco creates its triggers itself.';
+'Appends the keys of changed rows to the change log of their table. It is a trigger function, and coco creates its triggers itself.';
 
 create function coco.worker_rows(
   out pid int, out database oid, out seat int, out flow int, out source int,
@@ -310,7 +310,7 @@ create function coco.worker_rows(
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'worker_rows_wrapper';
-comment on function coco.worker_rows is 'What workers of all databases are doing; no row without coco in shared_preload_libraries.';
+comment on function coco.worker_rows is 'Returns the current work of the workers of all databases. Returns no row unless coco is in shared_preload_libraries.';
 
 create function coco.progress_rows(
   out pid int, out database oid, out flow int, out source int, out done bigint, out total bigint,
@@ -318,18 +318,18 @@ create function coco.progress_rows(
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'progress_rows_wrapper';
-comment on function coco.progress_rows is 'How far updates are that workers and sessions of all databases are making; no row without coco in shared_preload_libraries.';
+comment on function coco.progress_rows is 'Returns the progress of current updates by workers and sessions of all databases. Returns no row unless coco is in shared_preload_libraries.';
 
 create function coco.pending_rows(out source int, out pending bigint, out at_least boolean)
   returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'pending_rows_wrapper';
-comment on function coco.pending_rows is 'Captured changes that your flows have not followed yet; counted up to 100,000 a source.';
+comment on function coco.pending_rows is 'Returns the number of captured changes that your flows have not followed yet, counted up to 100,000 for each source.';
 
 create function coco.restore_is_complete() returns boolean language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'restore_is_complete_wrapper';
-comment on function coco.restore_is_complete is 'Whether workers may follow live flows: not while a dump is being restored, since they would find tables that are not filled yet.';
+comment on function coco.restore_is_complete is 'Reports whether workers may follow live flows. They may not while a dump is being restored, because they would find tables that are still empty.';
 
 create function coco.metric_rows(
   scope text,
@@ -339,7 +339,7 @@ create function coco.metric_rows(
   rows 100
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'metric_rows_wrapper';
-comment on function coco.metric_rows is 'The rows of coco.metrics of one scope: flow, source, target, function, log or worker.';
+comment on function coco.metric_rows is 'Returns the rows of the view coco.metrics for one scope: flow, source, target, function, log or worker.';
 
 create function coco.memoize(
   function   regprocedure,
@@ -360,14 +360,13 @@ create function coco.forget(flow text, function regprocedure default null) retur
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'forget_wrapper';
 
--- Takes internal, so that no query can call it: the planner puts it in the place of calls of memoised
--- functions, with their own arguments and types. Neither immutable nor volatile: within a statement
--- equal arguments have equal results, by definition.
--- Functions that it calls find what they name under the flow's search_path: it pins none.
+-- Takes internal, so that no query can call it. The planner replaces calls of memoized functions by calls of this one, and
+-- keeps their arguments and types. The function is stable: within a statement, equal arguments have equal results by
+-- definition. It sets no search_path, because the functions that it calls must run under the flow's search_path.
 create function coco.recall(internal) returns internal
   language c stable parallel restricted cost 1000
   as 'MODULE_PATHNAME', 'coco_recall';
-comment on function coco.recall is 'Stands for the call of a memoised function in a flow''s query.';
+comment on function coco.recall is 'Replaces the call of a memoized function in a flow''s query.';
 
 create function coco.function_rows(
   out flow text, out function text, out fingerprint uuid, out current boolean,
@@ -377,7 +376,7 @@ create function coco.function_rows(
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'function_rows_wrapper';
-comment on function coco.function_rows is 'The rows of coco.functions.';
+comment on function coco.function_rows is 'Returns the rows of the view coco.functions.';
 
 create function coco.wrapper_options(
   out wrapper text, out place text, out option text, out required boolean,
@@ -386,8 +385,8 @@ create function coco.wrapper_options(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'wrapper_options_wrapper';
 
--- Connectors, as foreign data wrappers: their servers and user mappings hold options. They read
--- nothing, so they have no handler.
+-- Connectors are foreign data wrappers, because their servers and user mappings can hold options. The wrappers have no
+-- handler, because nobody reads through them.
 
 create function coco.postgres_validator(options text[], catalog oid) returns void
   language c strict
@@ -395,7 +394,7 @@ create function coco.postgres_validator(options text[], catalog oid) returns voi
   as 'MODULE_PATHNAME', 'postgres_validator_wrapper';
 comment on function coco.postgres_validator is 'Checks the options of servers and user mappings of coco_postgres.';
 create foreign data wrapper coco_postgres validator coco.postgres_validator;
-comment on foreign data wrapper coco_postgres is 'Targets of coco in another Postgres.';
+comment on foreign data wrapper coco_postgres is 'Connector for targets in another PostgreSQL database.';
 
 create function coco.qdrant_validator(options text[], catalog oid) returns void
   language c strict
@@ -403,7 +402,7 @@ create function coco.qdrant_validator(options text[], catalog oid) returns void
   as 'MODULE_PATHNAME', 'qdrant_validator_wrapper';
 comment on function coco.qdrant_validator is 'Checks the options of servers and user mappings of coco_qdrant.';
 create foreign data wrapper coco_qdrant validator coco.qdrant_validator;
-comment on foreign data wrapper coco_qdrant is 'Targets of coco in Qdrant.';
+comment on foreign data wrapper coco_qdrant is 'Connector for targets in Qdrant.';
 
 create function coco.neo4j_validator(options text[], catalog oid) returns void
   language c strict
@@ -411,7 +410,7 @@ create function coco.neo4j_validator(options text[], catalog oid) returns void
   as 'MODULE_PATHNAME', 'neo4j_validator_wrapper';
 comment on function coco.neo4j_validator is 'Checks the options of servers and user mappings of coco_neo4j.';
 create foreign data wrapper coco_neo4j validator coco.neo4j_validator;
-comment on foreign data wrapper coco_neo4j is 'Targets of coco in Neo4j.';
+comment on foreign data wrapper coco_neo4j is 'Connector for targets in Neo4j.';
 
 create function coco.kafka_validator(options text[], catalog oid) returns void
   language c strict
@@ -419,7 +418,7 @@ create function coco.kafka_validator(options text[], catalog oid) returns void
   as 'MODULE_PATHNAME', 'kafka_validator_wrapper';
 comment on function coco.kafka_validator is 'Checks the options of servers and user mappings of coco_kafka.';
 create foreign data wrapper coco_kafka validator coco.kafka_validator;
-comment on foreign data wrapper coco_kafka is 'Targets of coco in Kafka.';
+comment on foreign data wrapper coco_kafka is 'Connector for targets in Kafka.';
 
 create function coco.http_validator(options text[], catalog oid) returns void
   language c strict
@@ -427,7 +426,7 @@ create function coco.http_validator(options text[], catalog oid) returns void
   as 'MODULE_PATHNAME', 'http_validator_wrapper';
 comment on function coco.http_validator is 'Checks the options of servers and user mappings of coco_http.';
 create foreign data wrapper coco_http validator coco.http_validator;
-comment on foreign data wrapper coco_http is 'Targets of coco in an HTTP endpoint, and services that coco.http_post asks.';
+comment on foreign data wrapper coco_http is 'Connector for targets at an HTTP endpoint, and for services that coco.http_post calls.';
 
 create function coco.openai_validator(options text[], catalog oid) returns void
   language c strict
@@ -435,4 +434,4 @@ create function coco.openai_validator(options text[], catalog oid) returns void
   as 'MODULE_PATHNAME', 'openai_validator_wrapper';
 comment on function coco.openai_validator is 'Checks the options of servers and user mappings of coco_openai.';
 create foreign data wrapper coco_openai validator coco.openai_validator;
-comment on foreign data wrapper coco_openai is 'Servers that coco.embed and coco.generate ask.';
+comment on foreign data wrapper coco_openai is 'Connector for servers that coco.embed and coco.generate call.';

@@ -1,5 +1,5 @@
--- Nothing is PUBLIC's by default. GRANT USAGE ON SCHEMA coco TO a role lets it declare and run
--- flows over what it may read; the functions below check the rest.
+-- PUBLIC has no rights by default. GRANT USAGE ON SCHEMA coco allows a role to declare and run flows over relations that it
+-- may read; the functions below check all other rights.
 
 revoke all on all functions in schema coco from public;
 grant execute on function
@@ -16,5 +16,5 @@ grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.track
   coco.metrics
 to public;
 
--- What reads the server's files asks for this role itself as well.
+-- The functions that read the server's files also check the membership in this role themselves.
 grant execute on function coco.local_files, coco.list_files, coco.read_file to pg_read_server_files;

@@ -1,5 +1,5 @@
--- What a role sees of its flows: those it owns, or whose owner it is a member of. What each column is
--- stands in comments/views.sql.
+-- Views through which a role sees its flows: those that it owns, or whose owner is a role of which it is a member. The
+-- COMMENTs on the views are in comments/views.sql.
 
 create view coco.flows with (security_barrier) as
 select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
@@ -36,7 +36,7 @@ create view coco.errors as select * from coco.error_rows();
 
 create view coco.functions as select * from coco.function_rows();
 
--- Everybody may see what works here; whose flow it is, only who may see the flow.
+-- Every role may see the workers of this database, but the flow of a worker only if the role may see that flow.
 create view coco.workers as
 select w.pid, w.seat, f.flow, s.name as source,
        case when w.flow is null then 'waiting' else 'working' end as state, w.since, w.turns,
@@ -122,7 +122,7 @@ select f.flow,
                from coco.pending_rows() r join coco.source s on s.id = r.source group by s.flow) p on p.flow = f.flow
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
--- A scope that is asked for is the only one that is computed.
+-- One branch for each scope, so that a query with a condition on scope computes only that scope.
 create view coco.metrics as
 select 'flow' as scope, m.* from coco.metric_rows('flow') m
 union all

@@ -1,164 +1,171 @@
--- What the SQL reference says of functions that look at flows: docs/sql-reference.md is made of these COMMENTs. A line
--- "name: …" is about an argument or a result column, one that begins with two blanks goes on with it,
--- and lines that begin with four are an example.
+-- COMMENTs on the functions that inspect flows. scripts/reference.sql prints them into docs/sql-reference.md and expects
+-- this form: a line "name: …" describes an argument or a result column, a line with an indent of two blanks continues it,
+-- and lines with an indent of four blanks are an example.
 
-comment on function coco.preview is $doc$What coco.update in this mode would change. Writes nothing; runs in a read-only transaction too.
+comment on function coco.preview is $doc$Shows what coco.update in this mode would change. Writes nothing, and also runs in a read-only transaction.
 
-It reads all of each source, captured or not, compares each item with the target as it stands, and does not play through
-what items do to each other's keys. It does not look at lookups.
+The call reads the whole of each source, captured or not, and compares the rows of each item with the target as it is now.
+It does not simulate how items pass target keys to each other. It does not look at lookups.
 
-flow: its name.
+flow: name of the flow.
 mode: as in coco.update.
-max_rows: how many changes, at most.
+max_rows: maximum number of changes to return.
 
-target: where.
-change: insert, update or delete of a row; or fail, of an item that cannot be evaluated.
-key: the row's key; NULL of fail.
-old: the row as it is; NULL of insert, and outside this database.
-new: the row as it will be; NULL of delete. Of fail: sqlstate, message and detail.
+target: name of the target.
+change: insert, update or delete for a row; fail for an item that cannot be evaluated.
+key: target key of the row; NULL for fail.
+old: row as it is now; NULL for insert, and for targets outside this database.
+new: row as it would become; NULL for delete. For fail, an object with sqlstate, message and detail.
 
     SELECT * FROM coco.preview('doc_chunks', max_rows => 10);
 
-Errors: 22023 mode or max_rows; 42P01 a target was dropped; 22004 and 21000 as of coco.update.$doc$;
+Errors: 22023: mode or max_rows is not valid. 42P01: a target was dropped. 22004, 21000: as in coco.update.$doc$;
 
-comment on function coco.verify is $doc$Compares each target of a flow with its query over everything, row by row and byte by byte. No row when all is well.
+comment on function coco.verify is $doc$Compares each target of a flow with the result of its query over all items, row by row and byte by byte. Returns no row if there is nothing to report.
 
-What has changed since the last update shows as a difference too. Items that fail are left out of the comparison, with
-their rows; a row for each of them says so. Of a target outside this database the ledger is compared: what it is to
-have, not what it has.
+A change since the last update also appears as a difference. coco excludes failing items and their rows from the
+comparison, and returns one row for each such item. For a target outside this database, coco compares the ledger, which
+says which rows the target should have, not which rows it has.
 
-flow: its name.
-repair: mend what is returned: by an update; then, where differences are left, by evaluating everything again, and by
-  deleting rows that no item produces.
+flow: name of the flow.
+repair: true: coco repairs the differences that it returns. It first runs an update. If rows are then still missing or
+  different, it evaluates every item again; if rows are left that no item produces, it deletes them.
 
-target: where; NULL of failing, since an item is left out of all targets.
-difference: missing: the query gives the row, the target lacks it. extra: the target has it, the query does not give it,
-  or not so often. different: both have the key, with other values. failing: an item whose last evaluation failed; what
-  it has at the targets is of before, and was not compared. repair does not mend it.
-key: the row's key; of failing the item's source key.
-source: of failing the source's name in the flow.
-since: of failing when the item failed for the first time since it last went through.
+target: name of the target; NULL for failing, because coco excludes the item from all targets.
+difference: missing: the query returns the row, but the target lacks it. extra: the target has the row, but the query does
+  not return it, or returns it fewer times. different: both have the key, but other values differ. failing: the item's last
+  evaluation failed; its target rows come from an earlier evaluation, and coco did not compare them. repair does not fix a
+  failing item.
+key: target key of the row; for failing, source key of the item.
+source: for failing, name of the source in the flow; otherwise NULL.
+since: for failing, time of the item's first failure after its last success; otherwise NULL.
 
     SELECT * FROM coco.verify('doc_chunks');
 
-Errors: 42P01 a target was dropped.$doc$;
+Errors: 42P01: a target was dropped.$doc$;
 
-comment on function coco.lineage is $doc$Where a target row comes from: a row for each source item that has produced it, or that claims its key. All is as of the last update.
+comment on function coco.lineage is $doc$Returns the origin of a target row: one row for each source item that has produced it, or that claims its key. All values are as of the last update.
 
-target: its name as coco.targets shows it, or a table's name alone.
-key: {"column": value} for each column of the target key.
-of_flow: the flow, where several have a target of that name.
+target: name of the target as coco.targets shows it, or the name of a table without its schema.
+key: JSON object {"column": value} with each column of the target key.
+of_flow: name of the flow; needed if several flows have a target of that name.
 
-flow: the flow's name.
-source: the source's name in it.
-source_relation: the source.
-source_key: the item: a row, or the group of the rows that share the key.
-state: produced: the row is that of the item's last evaluation. failing: that failed, and the row, if there is one, is of
-  before. claims: another item has the key, and this one waits for it.
-ordinal: the version that was evaluated; NULL without an ordinal, and where none was evaluated to the end.
-content_fingerprint: the content that was evaluated; NULL where none was to the end.
-logic_fingerprint: the logic with which; of an item that was never evaluated to the end, with which it failed.
-query: the target's query then.
-functions: the functions that the logic reached, a list of objects: function, the fingerprint of its code, its comment as it
-  was when the logic was first run; of a memoised one its version, and the fingerprint of all that it reaches (memoised).
-label: what coco.alter_flow had labelled the flow with by then.
-process_ordinal: which attempt: microseconds since 1970.
-process_time: the same as a time.
-memo: the memoised results that the item rests on, a list of objects: function, fingerprint of its code, input (the
-  fingerprint of the input, in hexadecimal), and when it was made.
-byte_range: where in the source's text the row comes from, if the target has the integer columns byte_start and byte_end, as
-  coco.split_text returns them; of a target outside this database, if they are in its key. Otherwise NULL.
-failure: why it failed: sqlstate, message, detail, hint, attempts, failed_at, next_retry.
+flow: name of the flow.
+source: name of the source in the flow.
+source_relation: relation that is the source.
+source_key: source key of the item, which is a row, or the group of rows that share the key.
+state: produced: the item's last evaluation produced the row. failing: the item's last evaluation failed; if the row exists,
+  it comes from an earlier evaluation. claims: another item owns the key, and this item waits for it.
+ordinal: ordinal of the last version evaluated successfully; NULL if there is none, or the source has no ordinal.
+content_fingerprint: fingerprint of the last content evaluated successfully; NULL if there is none.
+logic_fingerprint: fingerprint of the logic used for that evaluation; if no evaluation has succeeded, of the logic that
+  failed.
+query: text of the target's query in that logic.
+functions: JSON list of the functions that this logic reaches. Each element is an object with function, fingerprint (of its
+  code), and comment (as it was when the logic first ran). A memoized function also has version, and memoised: the
+  fingerprint of everything that the function reaches.
+label: label that coco.alter_flow had given the flow at the time of the evaluation.
+process_ordinal: number of the attempt, in microseconds since 1970.
+process_time: process_ordinal as a timestamp.
+memo: JSON list of the memoized results that the item uses. Each element is an object with function, fingerprint (of its
+  code), input (the fingerprint of the input, in hexadecimal) and made (the time at which the result was computed).
+byte_range: byte range of the source's text from which the row comes. It requires integer columns byte_start and byte_end in
+  the target, as coco.split_text returns them; for a target outside this database, in its key. Otherwise NULL.
+failure: last failure of the item, as an object with sqlstate, message, detail, hint, attempts, failed_at and next_retry.
 
     SELECT source, source_key, state, label FROM coco.lineage('doc_chunks', '{"doc_id": 1, "n": 1}');
 
-Where the target key has the source key in it, that takes a few look-ups by primary keys. Where keys are listed, a look-up
-by an index, if coco.alter_flow(…, lineage_index => true) has made one; otherwise all tracking rows are read, and a NOTICE
-says so.
+If the target key contains the source key, the call needs a few searches by primary key. If tracking rows list the target
+keys, the call uses the index that coco.alter_flow(…, lineage_index => true) creates. Without this index it reads all
+tracking rows, and a NOTICE reports it.
 
-Errors: 42704 no such target; 22023 several of that name, or a key that lacks a column or is no object; 42703 the key has
-no such column; 42P01 the target was dropped.$doc$;
+Errors: 42704: the target does not exist. 22023: several flows have a target of that name, or key lacks a column or is not
+an object. 42703: the target key has no such column. 42P01: the target was dropped.$doc$;
 
-comment on function coco.outputs is $doc$The target rows that come of a source item; the other way of coco.lineage. No row of an item that is not tracked.
+comment on function coco.outputs is $doc$Returns the target rows of a source item: the inverse of coco.lineage. Returns no row for an item that coco does not track.
 
-flow: its name.
-source_key: {"column": value} for each column of the source key.
-of_source: which source, where the flow has several with such a key; NULL: all of them.
+flow: name of the flow.
+source_key: JSON object {"column": value} with each column of the source key.
+of_source: name of the source, if several sources of the flow have such a key; NULL: all of them.
 
-source: the source's name in the flow.
-target: the target.
-key: the row's key, as coco.lineage takes it.
-listed: whether the item's tracking row lists the key; otherwise the row has the item's key in it.
+source: name of the source in the flow.
+target: name of the target.
+key: target key of the row, as coco.lineage accepts it.
+listed: true if the item's tracking row lists the target key; false if the target key contains the source key.
 
     SELECT * FROM coco.outputs('doc_chunks', '{"id": 1}');
 
-An adopted target whose unique index does not begin with the columns of the source key is read as a whole.
+The call reads the whole of an adopted target whose unique index does not begin with the columns of the source key.
 
-Errors: as of coco.lineage about the key; 42704 no such flow or source.$doc$;
+Errors: 42704: the flow or the source does not exist. Also the errors of coco.lineage about the key.$doc$;
 
-comment on function coco.history is $doc$The last runs of a flow, the newest first: as many as coco.history_size says.
+comment on function coco.history is $doc$Returns the last runs of a flow, newest first. The setting coco.history_size limits their number.
 
-A coco.update is a row each time, committed with it; one that fails in the caller's transaction leaves none. A live flow's
-turns are taken together: a row is what a worker did in up to a minute; turns that evaluated and wrote nothing make none.
-What is not noted yet is lost with the worker: its last minute.
+Each coco.update adds one row and commits it with its other changes; if it fails in the caller's transaction, it leaves no
+row. For a live flow, one row covers up to a minute of a worker's transactions. Transactions that evaluated and wrote nothing
+add no row. If a worker is lost, so is its work that is not recorded yet, up to the last minute.
 
-flow: its name.
+flow: name of the flow.
 
-run: grows with each run of any flow.
-started: when it began.
-elapsed: the time that was spent on it.
-reason: first: nothing was tracked yet. logic: the query, or what it reaches, was another than before, or a target was lost.
-  change: to find what changed, also where nothing had. retry, full, reexport: the mode of the coco.update that asked.
-by: session: a coco.update, also where a worker made it. worker: one that follows a live flow.
-seen: the counts of coco.update, summed over the flow's sources.
-skipped: as of coco.update.
-unchanged: as of coco.update.
-evaluated: as of coco.update.
-upserted: as of coco.update.
-deleted: as of coco.update.
-failed: evaluations that failed; of a session's update also items that wait.
-error: why the run failed as a whole; otherwise NULL.
-label: the flow's label when it ran.
+run: number of the run, which grows with each run of any flow.
+started: time at which the run began.
+elapsed: time spent on the run.
+reason: first: coco tracked no item yet. logic: the query, or an object that it reaches, had changed, or a target was lost.
+  change: coco looked for changes, and possibly found none. retry, full, reexport: the coco.update asked for this mode (full:
+  full_reprocess).
+by: session: a coco.update, even if a worker ran it. worker: a worker that follows a live flow.
+seen: number of items as in coco.update, summed over the flow's sources.
+skipped: number of items as in coco.update, summed over the flow's sources.
+unchanged: number of items as in coco.update, summed over the flow's sources.
+evaluated: number of items as in coco.update, summed over the flow's sources.
+upserted: number of rows as in coco.update, summed over the flow's sources.
+deleted: number of rows as in coco.update, summed over the flow's sources.
+failed: number of failed evaluations; for an update by a session, also of items that wait for a retry.
+error: error that ended the whole run; NULL if there was none.
+label: label of the flow at the time of the run.
 
     SELECT reason, by, evaluated, upserted, deleted, failed FROM coco.history('doc_chunks');
 
-Errors: 42704 no such flow; 42501 it is not yours.$doc$;
+Errors: 42704: the flow does not exist. 42501: the flow is not yours.$doc$;
 
-comment on function coco.explain is $doc$How a flow works, before it is trusted: a row for each thing that is to be known. Nothing of the flow is executed, and nothing is written; plans are made as the flow's owner and under its settings.
+comment on function coco.explain is $doc$Explains how a flow works, one row for each fact. The call executes no part of the flow and writes nothing; it makes plans as the flow's owner and under the flow's settings.
 
-flow: its name.
+flow: name of the flow.
 
-section: source, lookup, target; content fingerprint, logic fingerprint: what they cover; memoised function; change: what
-  leads to what, and when; query: the statement that evaluates a batch; plan for one item, plan for a batch; set-based:
-  whether no table is read again for each item; index: one that a plan would want; warning.
-name: what it is about.
-detail: what is to be known of it.
-hint: what to do, where there is something; of index the statement that makes it.
+section: kind of fact. source, lookup, target: an object of the flow. content fingerprint, logic fingerprint: what the
+  fingerprint covers. memoised function: a memoized function that the flow calls. change: which change causes which work, and
+  when. query: the statement that evaluates a batch. plan for one item, plan for a batch: the plan of that statement.
+  set-based: whether the plan reads no table again for each item. index: an index that a plan needs. warning: a problem.
+name: name of the object that the fact concerns.
+detail: the fact itself.
+hint: action to take, if any; for index, the statement that creates it.
 
     SELECT section, name, detail FROM coco.explain('doc_chunks') WHERE section IN ('content fingerprint', 'set-based', 'index');
 
-Set-based is a plan that reads no table as a whole again for each item; a table of at most 64 kB is let pass. Indexes are
-named where the plan for one item reads all of a table of 1 MB or more, and where the rows of an item are looked for in a
-target whose indexes do not begin with the item's key. What a function does inside stands in no plan.
+A plan is set-based if it does not read a whole table again for each item; coco ignores tables of at most 64 kB here. coco
+names an index if the plan for one item reads the whole of a table of 1 MB or more. It also names an index if it looks for
+the rows of an item in a target whose indexes do not begin with the item's key. Plans do not show what happens inside
+functions.
 
-Errors: 42704 no such flow; 42501 it is not yours; 55000 its query is broken.$doc$;
+Errors: 42704: the flow does not exist. 42501: the flow is not yours. 55000: the flow's query is broken.$doc$;
 
-comment on function coco.diagram is $doc$A flow, or all flows that you may see, as a flowchart in the language of Mermaid (https://mermaid.js.org), which many documents and code hosts draw.
+comment on function coco.diagram is $doc$Draws a flow, or all flows that you may see, as a flowchart. Returns it in the Mermaid language (https://mermaid.js.org), which many document formats and code hosts can display.
 
-flow: its name; NULL: all of them.
+flow: name of the flow; NULL: all flows that you may see.
 
-Sources, lookups (dotted), memoised functions (hexagons) and targets, those outside this database by their server. A flow
-has the colour of its state, and says what of it is pending or failing. A table that is the target of one flow and the
-source of another stands there once.
+The chart shows sources, lookups (dotted), memoized functions (hexagons) and targets; a target outside this database appears
+with its server. The color of a flow shows its state, and its text says what is pending or failing. A table that is the
+target of one flow and the source of another appears once.
 
     SELECT coco.diagram('doc_chunks');
 
-Errors: 42704 no such flow; 42501 it is not yours.$doc$;
+Errors: 42704: the flow does not exist. 42501: the flow is not yours.$doc$;
 
-comment on function coco.report is $doc$A page of HTML about your flows: what feeds what, the state, lag and last error of each with what to do, items that fail, the last 60 runs of each on a line of time, targets, memoised functions and workers.
+comment on function coco.report is $doc$Returns an HTML page about your flows. For each flow it shows the sources and targets, the state, the lag, the last error with a hint, and the last 60 runs on a time line. It also shows failing items, memoized functions and workers.
 
-It is one file that loads nothing and runs no script, light or dark as its reader has it, for wide screens and narrow ones.
-Times are in the session's time zone. At most 100 errors are shown; who reads the page reads their keys and messages.
+The page is one file that loads no other file and runs no script. It adapts to a light or dark color scheme, and to wide and
+narrow screens. Times are in the session's time zone. The page shows at most 100 errors. Everyone who can read the page can
+read the keys and messages in it.
 
     -- psql -At -c 'select coco.report()' > report.html
     SELECT length(coco.report()) > 1000 AS is_a_page;$doc$;

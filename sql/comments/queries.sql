@@ -1,57 +1,58 @@
--- What the SQL reference says of functions that queries call, and around them: docs/sql-reference.md is made of these COMMENTs. A line
--- "name: …" is about an argument or a result column, one that begins with two blanks goes on with it,
--- and lines that begin with four are an example.
+-- COMMENTs on the functions that queries call, and on the functions for memoization and connectors. scripts/reference.sql
+-- prints them into docs/sql-reference.md and expects this form: a line "name: …" describes an argument or a result column,
+-- a line with an indent of two blanks continues it, and lines with an indent of four blanks are an example.
 
 comment on function coco.split_text is $doc$Splits a text into chunks at the largest boundaries that fit: paragraphs, sentences, words.
 
-text: the text; NULL gives no rows.
-size: characters of a chunk, at most.
-overlap: characters that a chunk repeats of the one before, at most.
-language: plain (also NULL), or markdown, which prefers the boundaries of its elements.
+text: text to split; NULL returns no rows.
+size: maximum number of characters in a chunk.
+overlap: maximum number of characters that a chunk repeats from the previous chunk.
+language: plain or NULL; or markdown, which prefers the boundaries of Markdown elements.
 
-n: counts from 1.
-chunk: the part of the text.
-byte_start: where it begins in the text in UTF-8, from 0.
-byte_end: where it ends, exclusive.
+n: number of the chunk, from 1.
+chunk: part of the text.
+byte_start: offset of the chunk in the text, in bytes of UTF-8, from 0.
+byte_end: offset of the end of the chunk, exclusive.
 
     SELECT * FROM coco.split_text(E'# Head\n\nOne two three four. Five six.', 12, 0, 'markdown');
 
-Errors: 22023 size below 1, overlap not below size, or another language.$doc$;
+Errors: 22023: size is below 1, overlap is not below size, or language is not supported.$doc$;
 
-comment on function coco.normalize_text is $doc$A text without what is no change of content: line endings become newlines, runs of blanks one space; blanks at line ends and blank lines at the end go. Meant for the argument fingerprint.
+comment on function coco.normalize_text is $doc$Removes from a text differences that do not change its content. Line endings become newlines, and runs of blanks become one space. Blanks at line ends and blank lines at the end disappear. Use it in the argument fingerprint of a source.
 
-text: the text.
+text: text to normalize.
 
     SELECT coco.normalize_text(E'One  two. \r\n\r\nThree.\r\n');$doc$;
 
-comment on function coco.fingerprint is $doc$128 bits of the BLAKE3 hash of its arguments, of any types: values, NULLs, records. At least one argument.
+comment on function coco.fingerprint is $doc$Computes 128 bits of the BLAKE3 hash of its arguments. It takes one or more arguments of any type: values, NULLs, records.
 
-The arguments are kept apart: ('a','bc'), ('ab','c') and ('a',NULL,'bc') differ. Types of extensions and those that hold
-an oid count as text.
+The function keeps the arguments apart: ('a','bc'), ('ab','c') and ('a',NULL,'bc') differ. Values of types that belong to
+an extension or contain an oid count as text.
 
     SELECT coco.fingerprint(1, 'a'::text, null::int);$doc$;
 
-comment on function coco.stable_uuid is $doc$A UUID of version 8 (RFC 9562) that is the same for the same arguments, whenever and in whichever database: of the BLAKE3 hash of the names of their types and their values. At least one argument.
+comment on function coco.stable_uuid is $doc$Computes a UUID of version 8 (RFC 9562) that depends only on the arguments: it is the same at any time and in any database. It is derived from the BLAKE3 hash of the arguments' type names and values. It takes one or more arguments.
 
-NULL is a value of its own, 1 is another than 1::bigint, and a domain counts as the type that it is of.
+NULL is a value of its own. 1 and 1::bigint give different UUIDs. A domain counts as its base type.
 
     SELECT coco.stable_uuid('contracts'::text, 17, 'section 3'::text);$doc$;
 
-comment on function coco.local_files is $doc$The files below a directory of the server's machine that a glob matches, a row for each. A file is read only for a row whose content is asked for. For superusers and members of pg_read_server_files; in a flow its owner must be one.
+comment on function coco.local_files is $doc$Lists the files below a directory of the server's machine that match a glob, one row for each file. It reads a file only if the query asks for the content of its row. The caller must be a superuser or a member of pg_read_server_files; in a flow, the flow's owner must be one.
 
-directory: an absolute path, as the operating system user of the server sees it.
-glob: matched against path. * and ? are any characters, or one, but /; ** as a whole part of the path any number of
-  directories; {a,b} one of several; [a-z] and [!a-z] a character; \ takes the meaning from the sign that follows. A dot
-  at the beginning is a character as any other. ? and […] stand for one byte.
+directory: absolute path, as the server's operating system user sees it.
+glob: pattern for path. * matches any number of characters except /, and ? matches one of them. ** as a whole component of
+  the path matches any number of directories. {a,b} matches one of several alternatives. [a-z] matches a character in the
+  range, and [!a-z] a character outside it. \ removes the special meaning of the next character. A leading dot is like any
+  other character. ? and […] match one byte.
 
-path: below directory, without a slash before it.
-modified: time of the last change of the content (mtime), in microseconds. Meant as ordinal; a file that is replaced by one
-  with an older time is then not seen.
-size: bytes.
-content: the file; NULL if it has vanished since it was listed.
+path: path below directory, without a leading slash.
+modified: time of the last change of the content (mtime), with microsecond precision. Intended as the ordinal of a source;
+  coco then misses a file that is replaced by a file with an older time.
+size: size of the file in bytes.
+content: content of the file; NULL if the file has vanished since the function listed it.
 
-Listed are ordinary files, and symbolic links to such. A directory below that cannot be read is an error: without its
-rows its files would count as deleted.
+The function lists ordinary files, and symbolic links to ordinary files. If it cannot read a subdirectory, it raises an
+error. Without this error, the files in the subdirectory would count as deleted.
 
     CREATE VIEW files AS SELECT * FROM coco.local_files('/etc', 'host*');
     SELECT coco.create_flow('file_lines', 'files', source_key => '{path}', ordinal => 'modified',
@@ -60,96 +61,102 @@ rows its files would count as deleted.
                                  WITH ORDINALITY AS t (line, n) $$,
       target => 'file_lines', key => '{path,n}');
 
-Errors: 42501 the role, or the operating system, does not allow it; 22004 and 22023 the arguments; 58P01 and 42809 no such
-directory; 38000 and 58030 a file cannot be read; 54000 it has more than 1 GB. WARNING 22021: a file's name is no text in
-the database's encoding.$doc$;
+Errors: 42501: the role or the operating system does not allow it. 22004, 22023: an argument is NULL or not valid. 58P01,
+42809: the directory does not exist or is not a directory. 38000, 58030: a file cannot be read. 54000: a file is larger than
+1 GB. WARNING 22021: the name of a file is not valid in the database's encoding.$doc$;
 
-comment on function coco.list_files is $doc$What coco.local_files lists, without the content.
+comment on function coco.list_files is $doc$Lists the same files as coco.local_files, without their content.
 
-directory: as of coco.local_files.
-glob: as of coco.local_files.
+directory: as in coco.local_files.
+glob: as in coco.local_files.
 
-path: below directory.
-modified: time of the last change of the content.
-size: bytes.
+path: path below directory, without a leading slash.
+modified: time of the last change of the content (mtime), with microsecond precision.
+size: size of the file in bytes.
 
-Errors: as of coco.local_files.$doc$;
+Errors: those of coco.local_files.$doc$;
 
-comment on function coco.read_file is $doc$The content of a file below a directory of the server's machine; NULL if there is none, or it is no ordinary file. For superusers and members of pg_read_server_files.
+comment on function coco.read_file is $doc$Reads the content of a file below a directory of the server's machine. Returns NULL if the file does not exist or is not an ordinary file. The caller must be a superuser or a member of pg_read_server_files.
 
-directory: an absolute path.
-path: below it.
+directory: absolute path.
+path: path of the file below directory.
 
-Errors: as of coco.local_files.$doc$;
+Errors: those of coco.local_files.$doc$;
 
-comment on function coco.embed is $doc$The embedding of a text by a model of a server of coco_openai. pgvector casts it to vector by itself. Takes USAGE on the server; the key is that of the user mapping of the current role, or of PUBLIC. Inside a flow it is memoised.
+comment on function coco.embed is $doc$Returns the embedding of a text, computed by a model of a coco_openai server. pgvector casts the result to vector automatically. The current role needs USAGE on the server; the API key is that of the user mapping of the current role, or of PUBLIC. Inside a flow, coco memoizes the function.
 
-input: the text; NULL gives NULL.
-server: the name of the foreign server.
-model: as the server calls it.
-dimensions: how many numbers the vector is to have, where the model leaves that open.
+input: text to embed; NULL returns NULL.
+server: name of the foreign server.
+model: name of the model on that server.
+dimensions: number of elements of the vector, for models that allow a choice.
 
-Errors: 22004 server or model is NULL; 22023 dimensions, or a parameter that the server does not take; 42704, 42809 and
-42501 the server; 53400 its limits, or the spending cap; others as docs/functions.md says.$doc$;
+Errors: 22004: server or model is NULL. 22023: dimensions is not valid, or the server does not accept a parameter. 42704,
+42809, 42501: the foreign server does not exist, is of another wrapper, or you may not use it. 53400: the limits of the
+server, or the spending cap, are reached. For other errors, see docs/functions.md.$doc$;
 
-comment on function coco.generate is $doc$What a model of a server of coco_openai answers to a prompt, at temperature 0. Takes USAGE on the server; the key is that of the user mapping of the current role, or of PUBLIC. Inside a flow it is memoised.
+comment on function coco.generate is $doc$Returns the answer of a model of a coco_openai server to a prompt, at temperature 0. The current role needs USAGE on the server; the API key is that of the user mapping of the current role, or of PUBLIC. Inside a flow, coco memoizes the function.
 
-prompt: one message of a user; NULL gives NULL.
-server: the name of the foreign server.
-model: as the server calls it.
-json_schema: a JSON schema that the server is told to hold the answer to; the result is then a JSON text.
+prompt: message of a user; NULL returns NULL.
+server: name of the foreign server.
+model: name of the model on that server.
+json_schema: JSON schema to which coco tells the server to restrict the answer; the result is then a JSON text.
 
-Errors: as of coco.embed; 22000 the model refuses, or its answer was cut off.$doc$;
+Errors: 22000: the model refuses, or its answer was cut off. Also the errors of coco.embed.$doc$;
 
-comment on function coco.http_post is $doc$What a service of your own answers to a POST of a JSON body. Inside a flow it is memoised. NULL for a NULL argument.
+comment on function coco.http_post is $doc$Sends a JSON body to a service of your own in a POST request and returns its answer. Returns NULL for a NULL argument. Inside a flow, coco memoizes the function.
 
-url: must lie under that of a server of coco_http which the current role has USAGE on: scheme, host and port the same, and
-  the path below it, by whole parts. The longest counts, and its user mapping is what the service is asked with.
-body: what is posted.
+url: URL below that of a coco_http server on which the current role has USAGE. Scheme, host and port must be the same, and
+  the path must begin with all components of the server's path. Among several such servers, the longest URL counts; coco
+  uses the user mapping of that server.
+body: JSON body of the request.
 
-Errors: 22023 the URL is none; 42501 it lies under that of no server which may be used; others as docs/functions.md
-says.$doc$;
+Errors: 22023: the URL is not valid. 42501: the URL is not below that of a server that you may use. For other errors, see
+docs/functions.md.$doc$;
 
-comment on function coco.memoize is $doc$Has a function be memoised inside all flows: where a flow's query, or a view that it reads, calls it, results are kept by the content of its arguments, and computed again only for other arguments or by other code. Called again it replaces version, batch and batch_size. For the function's owner and its members.
+comment on function coco.memoize is $doc$Memoizes a function in all flows. When a flow's query, or a view that it reads, calls the function, coco stores the result by argument values and reuses it until the code changes. Another call for the same function replaces version, batch and batch_size. The caller must be the function's owner or a member of that role.
 
-function: with its argument types, 'subject(text)'. coco notes its name and its owner. Memoize it again after it was renamed, moved, or given to another role: until then it is called as any other function, and coco.explain says so.
-version: any text; with another, all is computed again. For what coco does not see, such as a model's file.
-batch: a function over arrays, 'subjects_of(text[])', that computes many results at once: it takes an array for each
+function: function with its argument types, as in 'subject(text)'. coco records its name and its owner. After the function
+  was renamed, moved, or given to another role, memoize it again. Until then coco calls it like any other function, and
+  coco.explain reports it.
+version: any text; if it changes, coco computes all results again. Use it for changes that coco does not see, such as a
+  new model file.
+batch: function over arrays, as in 'subjects_of(text[])', that computes many results in one call. It takes an array for each
   argument and returns an array of the results, in the same order.
-batch_size: how many inputs it is given, at most.
+batch_size: maximum number of inputs in one call of batch.
 
     CREATE FUNCTION subject(t text) RETURNS text LANGUAGE sql IMMUTABLE AS
     $$ SELECT lower((regexp_match(t, '^(?:The )?(\w+)'))[1]) $$;
     SELECT coco.memoize('subject(text)');
 
-Errors: 42501 the function, or the batch function, is not yours; 42809 it returns a set or a record, or is a procedure,
-an aggregate or a window function; 42P13 batch does not fit; 22023 it is memoised always, or batch_size is below 1.$doc$;
+Errors: 42501: the function, or the batch function, is not yours. 42809: the function returns a set or a record, or is a
+procedure, an aggregate or a window function. 42P13: batch does not fit the function. 22023: coco always memoizes the
+function, or batch_size is below 1.$doc$;
 
-comment on function coco.unmemoize is $doc$Has a function be memoised no more: the next update of a flow that calls it evaluates every item, and lets go of its results. For the function's owner and its members.
+comment on function coco.unmemoize is $doc$Stops memoizing a function. The next update of each flow that calls it re-evaluates every item and deletes the stored results. The caller must be the function's owner or a member of that role.
 
-function: with its argument types.
+function: function with its argument types.
 
     SELECT coco.unmemoize('subject(text)');
 
-Errors: 42704 it is not memoised; 42501 it is not yours.$doc$;
+Errors: 42704: the function is not memoized. 42501: the function is not yours.$doc$;
 
-comment on function coco.forget is $doc$Deletes the results that a flow keeps of a memoised function, under whatever version, or of all; returns how many. Nothing is evaluated for that: an item that is evaluated later has them computed again.
+comment on function coco.forget is $doc$Deletes the results that a flow stores of a memoized function, for all its versions, or of all memoized functions. Returns the number of deleted results. The call does not evaluate anything: coco computes a result again when it next evaluates an item that needs it.
 
-flow: its name.
-function: with its argument types; NULL: all.
+flow: name of the flow.
+function: function with its argument types; NULL: all memoized functions.
 
     SELECT coco.forget('doc_chunks');
 
-Errors: 22004 flow is NULL; 42704 no such flow; 42501 it is not yours.$doc$;
+Errors: 22004: flow is NULL. 42704: the flow does not exist. 42501: the flow is not yours.$doc$;
 
-comment on function coco.wrapper_options is $doc$The options of coco's foreign data wrappers: what CREATE SERVER, CREATE USER MAPPING and the argument options of coco.add_target take. Those of connectors that a build leaves out are not there.
+comment on function coco.wrapper_options is $doc$Lists the options of coco's foreign data wrappers: those that CREATE SERVER, CREATE USER MAPPING and the argument options of coco.add_target accept. It does not list options of connectors that are not part of the build.
 
-wrapper: the foreign data wrapper.
-place: server, user mapping or target.
-option: its name.
-required: whether it must be given.
-secret: whether its value is kept out of all messages. Secrets belong in user mappings.
-superuser: whether superusers alone may set it.
-about: what it is for, with units and default.
+wrapper: name of the foreign data wrapper.
+place: object that takes the option: server, user mapping or target.
+option: name of the option.
+required: whether the option is required.
+secret: whether coco keeps the value out of all messages. Secrets belong in user mappings.
+superuser: whether only superusers may set the option.
+about: meaning of the option, with units and default.
 
     SELECT option, about FROM coco.wrapper_options() WHERE wrapper = 'coco_kafka' AND place = 'target';$doc$;
