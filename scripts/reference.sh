@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# docs/sql-reference.md, written anew of the COMMENTs of the extension as it is in the checkout.
+# Generates docs/sql-reference.md from the COMMENTs of the extension in this checkout.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 "$ROOT/scripts/setup.sh"
@@ -19,6 +19,6 @@ install_extension
 url=$("$ROOT/scripts/cluster.sh" start "$work/pg" --fast)
 psql=("$PG_BIN/psql" --no-psqlrc --quiet --tuples-only --no-align "$url")
 "${psql[@]}" -c 'CREATE EXTENSION coco'
-# First all of it: an error leaves the document as it was.
+# Writes to a temporary file first, so that an error leaves the document as it was.
 "${psql[@]}" -f "$ROOT/scripts/reference.sql" >"$work/reference.md"
 cp "$work/reference.md" "$ROOT/docs/sql-reference.md"

@@ -1,27 +1,27 @@
--- docs/sql-reference.md, of the COMMENTs of the installed extension: `make reference` writes it, and a
--- test holds it against them. psql -AtX -f this, in a database that has coco.
+-- Prints docs/sql-reference.md from the COMMENTs of the installed extension. `make reference` writes the document, and a
+-- test compares the document with them. Run it with psql -AtX -f in a database that has coco.
 \set ON_ERROR_STOP on
 SET client_min_messages = warning;
 SET search_path = pg_catalog;
 LOAD 'coco';
 
--- What stands in which section, in which order.
+-- The sections, in order, with the objects in each.
 CREATE TEMPORARY TABLE section (position int PRIMARY KEY, title text, intro text, names text[]);
 INSERT INTO section VALUES
-(1, 'Declaring flows', 'A flow is a query that is evaluated once per source item. A declaration checks everything it can, and is one transaction with the statement that calls it.',
+(1, 'Declaring flows', 'A flow is a query that coco evaluates once for each source item. A declaration checks everything that it can check, and is part of the calling transaction.',
  '{create_flow,add_source,add_lookup,add_target,set_query,alter_flow,drop_flow}'),
-(2, 'Running flows', 'By a call, or live: by a worker, from one commit to the next.',
+(2, 'Running flows', 'A call updates a flow once. If a flow is live, a worker keeps it up to date after each commit.',
  '{update,retry,start,stop,wait}'),
-(3, 'Looking at flows', 'What would change, whether a target is right; then the views, which show the flows that you own, or whose owner you are a member of. `coco.tracking`, `coco.errors`, `coco.deliveries` and what `coco.status` says of failures leave out a flow whose source, key column, tracking table or owner is gone.',
+(3, 'Inspecting flows', 'The functions show what an update would change, whether a target is correct, and where its rows come from. The views show the flows that you own, or whose owner is a role of which you are a member. `coco.tracking`, `coco.errors`, `coco.deliveries` and the failures in `coco.status` leave out a flow whose source, key column, tracking table or owner no longer exists.',
  '{preview,verify,lineage,outputs,history,explain,diagram,report,status,progress,errors,flows,sources,lookups,targets,deliveries,tracking,functions,workers,metrics}'),
-(4, 'Functions for queries', 'They can be called anywhere.',
+(4, 'Functions for queries', 'You can call these functions in flows and in any other query.',
  '{split_text,normalize_text,fingerprint,stable_uuid,local_files,list_files,read_file}'),
-(5, 'Functions over the network', 'They ask other servers, so they are volatile and may be slow. Examples, limits and errors: [functions.md](functions.md).',
+(5, 'Functions over the network', 'These functions call other servers, so they are volatile and may be slow. Examples, limits and errors: [functions.md](functions.md).',
  '{embed,generate,http_post}'),
-(6, 'Memoised functions', 'Functions whose results are kept: [functions.md](functions.md#memoised-functions).',
+(6, 'Memoized functions', 'coco stores the results of memoized functions: [functions.md](functions.md#memoised-functions).',
  '{memoize,unmemoize,forget}');
 
--- Functions that nobody calls by name.
+-- Internal functions, which users do not call.
 CREATE TEMPORARY TABLE behind (name text PRIMARY KEY);
 INSERT INTO behind VALUES ('capture'), ('recall'), ('restore_is_complete');
 INSERT INTO behind
@@ -35,7 +35,7 @@ $$ SELECT coalesce(
      (SELECT obj_description(c.oid, 'pg_class') FROM pg_class c
        WHERE c.relnamespace = 'coco'::regnamespace AND c.relname = name AND c.relkind = 'v')) $$;
 
--- Nothing is left out: what has no place or no comment is an error.
+-- Raises an error for an object that has no section or no COMMENT.
 DO $$
 DECLARE missing text;
 BEGIN
@@ -61,11 +61,11 @@ BEGIN
   END IF;
 END $$;
 
--- A comment's lines, with continued ones put together.
+-- Returns the lines of a COMMENT, each joined with its continuation lines.
 CREATE FUNCTION pg_temp.lines_of(comment text) RETURNS TABLE (n bigint, line text) LANGUAGE sql AS
 $$ SELECT n, line FROM regexp_split_to_table(regexp_replace(comment, '\n  (?! )', ' ', 'g'), '\n') WITH ORDINALITY AS t (line, n) $$;
 
--- The arguments and result columns of a function, in order; `says` is the comment's line about it.
+-- Returns the arguments and result columns of a function, in order; `says` is the COMMENT's line about each.
 CREATE FUNCTION pg_temp.arguments(function oid) RETURNS TABLE (n int, name text, type text, result bool, standard text, says text) LANGUAGE sql AS
 $$ WITH given AS (
      SELECT a.n::int, p.proargnames[a.n] AS name, format_type(a.type, NULL) AS type,
@@ -79,17 +79,17 @@ $$ WITH given AS (
             WHERE starts_with(l.line, g.name || ': '))
      FROM given g ORDER BY g.n $$;
 
--- In a cell of a table.
+-- Escapes a text for a cell of a Markdown table.
 CREATE FUNCTION pg_temp.cell(text text) RETURNS text LANGUAGE sql AS
 $$ SELECT replace(replace(coalesce(text, ''), '|', '\|'), E'\n', ' ') $$;
 
--- Signs that mean something in Markdown, in a comment's prose.
+-- Escapes and marks up a COMMENT's prose for Markdown.
 CREATE FUNCTION pg_temp.prose(text text) RETURNS text LANGUAGE sql AS
 $$ SELECT regexp_replace(replace(replace(text, '*', '\*'), '<', '\<'),
      '(coco\.[a-z_]+(\([^()]*(\([^()]*\))?[^()]*\))?|session_replication_role = replica|shared_preload_libraries|max_worker_processes|CREATE (SERVER|USER MAPPING)|docs/functions\.md)',
      '`\1`', 'g') $$;
 
--- The paragraphs of a comment that are not about an argument; examples as blocks.
+-- Returns the paragraphs of a COMMENT that do not describe an argument, with examples as code blocks.
 CREATE FUNCTION pg_temp.text_of(comment text, without text[]) RETURNS text LANGUAGE sql AS
 $$ WITH parts AS (
      SELECT n, part FROM regexp_split_to_table(comment, E'\n\n') WITH ORDINALITY AS t (part, n)),
@@ -134,7 +134,7 @@ $$ SELECT concat_ws(E'\n\n',
         FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0))
    FROM pg_class c WHERE c.oid = view $$;
 
--- A setting's value: bytes as one reads them.
+-- Returns a setting's value with its unit; sizes in readable units.
 CREATE FUNCTION pg_temp.with_unit(value text, unit text) RETURNS text LANGUAGE sql AS
 $$ SELECT CASE WHEN value = '-1' THEN value
                WHEN unit = 'kB' THEN replace(pg_size_pretty(value::bigint * 1024), ' ', '')
@@ -146,23 +146,23 @@ $$ SELECT coalesce(
      (SELECT pg_temp.view_text(c.oid) FROM pg_class c WHERE c.relnamespace = 'coco'::regnamespace AND c.relname = name)) $$;
 
 -- The document.
-SELECT $doc$<!-- Made by `make reference` of the COMMENTs of the installed extension: edit those (sql/comments/). -->
+SELECT $doc$<!-- Generated by `make reference` from the COMMENTs of the installed extension: edit those (sql/comments/). -->
 
 # SQL reference
 
-Everything lives in the schema `coco`. The extension is installed by a superuser with `CREATE EXTENSION coco` and is not
+All objects are in the schema `coco`. A superuser installs the extension with `CREATE EXTENSION coco`; it is not
 relocatable. psql shows the same texts: `\df+ coco.update`, `\d+ coco.status`.
 
-What a flow is and which words are used: [concepts.md](concepts.md). Which right each call takes:
-[security.md](security.md). Errors in full, with what to do: [troubleshooting.md](troubleshooting.md).
+For concepts and terms, see [concepts.md](concepts.md). For the rights that each call needs, see
+[security.md](security.md). For all errors and their remedies, see [troubleshooting.md](troubleshooting.md).
 
 $doc$ || (SELECT string_agg(format('- [%s](#%s): %s', s.title, lower(replace(s.title, ' ', '-')),
             (SELECT string_agg(format('[%s](#coco%s)', n, n), ' · ' ORDER BY o) FROM unnest(s.names) WITH ORDINALITY AS t (n, o))),
             E'\n' ORDER BY s.position) FROM section s)
-|| E'\n- [Foreign data wrappers](#foreign-data-wrappers)\n- [Settings](#settings)\n- [Behind the above](#behind-the-above)';
+|| E'\n- [Foreign data wrappers](#foreign-data-wrappers)\n- [Settings](#settings)\n- [Internal functions](#internal-functions)';
 
 SELECT $doc$
-The examples can be run in order. They share these tables:
+You can run the examples in order. They share these tables:
 
 ```sql
 CREATE TABLE documents (id int PRIMARY KEY, body text NOT NULL,
@@ -173,13 +173,13 @@ INSERT INTO documents VALUES
   (2, 'Short.', '2025-01-02', 'b');
 ```
 
-In headings of functions, arguments in brackets can be left out. Errors are given with their SQLSTATE.$doc$;
+In the signatures of functions, arguments in brackets are optional. Errors are listed by SQLSTATE.$doc$;
 
 SELECT E'\n## ' || s.title || E'\n\n' || s.intro || E'\n\n'
        || (SELECT string_agg(pg_temp.entry(n), E'\n\n' ORDER BY o) FROM unnest(s.names) WITH ORDINALITY AS t (n, o))
   FROM section s ORDER BY s.position;
 
-SELECT E'\n## Foreign data wrappers\n\nWhere targets outside this database are, and the servers that functions ask: [connectors.md](connectors.md), [functions.md](functions.md).\nThe options are also rows of a function:\n\n'
+SELECT E'\n## Foreign data wrappers\n\nTargets outside this database ([connectors.md](connectors.md)), and functions that call other servers\n([functions.md](functions.md)), use foreign servers of these wrappers. A function also returns the options of the wrappers:\n\n'
        || pg_temp.function_text('coco.wrapper_options'::regproc);
 SELECT format(E'\n### %s\n\n%s\n\n| option | of | |\n|---|---|---|\n%s', w.fdwname, obj_description(w.oid, 'pg_foreign_data_wrapper'),
          (SELECT string_agg(format('| `%s` | %s%s | %s |', o.option, o.place,
@@ -190,7 +190,7 @@ SELECT format(E'\n### %s\n\n%s\n\n| option | of | |\n|---|---|---|\n%s', w.fdwna
   FROM pg_foreign_data_wrapper w WHERE w.fdwname LIKE 'coco\_%'
  ORDER BY array_position('{coco_postgres,coco_qdrant,coco_neo4j,coco_kafka,coco_http,coco_openai}', w.fdwname::text);
 
-SELECT E'\n## Settings\n\nFor live flows those of the server and of the database count. Without coco in `shared_preload_libraries` they exist once the\nlibrary is loaded: from the first call of a function of coco''s in a session.\n\n| setting | default | range | set by | |\n|---|---|---|---|---|\n'
+SELECT E'\n## Settings\n\nLive flows use the settings of the server and of the database. Without coco in `shared_preload_libraries`, the settings exist\nin a session only from its first call of a coco function.\n\n| setting | default | range | set by | |\n|---|---|---|---|---|\n'
        || string_agg(format('| `%s` | %s | %s | %s | %s |', s.name, '`' || pg_temp.with_unit(s.boot_val, s.unit) || '`',
             CASE WHEN s.vartype = 'bool' THEN '' WHEN s.min_val IS NULL THEN coalesce(array_to_string(s.enumvals, ', '), '')
                  ELSE pg_temp.with_unit(s.min_val, s.unit) || ' to ' || pg_temp.with_unit(s.max_val, s.unit) END,
@@ -199,6 +199,6 @@ SELECT E'\n## Settings\n\nFor live flows those of the server and of the database
             pg_temp.cell(concat_ws(' ', s.short_desc, s.extra_desc))), E'\n' ORDER BY s.name)
   FROM pg_settings s WHERE s.name LIKE 'coco.%';
 
-SELECT E'\n## Behind the above\n\nNot to be called: what the views, the triggers and the foreign data wrappers are made of.\n\n| function | |\n|---|---|\n'
+SELECT E'\n## Internal functions\n\nDo not call these functions. The views, the triggers and the foreign data wrappers use them.\n\n| function | |\n|---|---|\n'
        || string_agg(format('| `coco.%s` | %s |', b.name, pg_temp.cell(pg_temp.prose(pg_temp.comment_of(b.name)))), E'\n' ORDER BY b.name)
   FROM behind b;
