@@ -68,7 +68,7 @@ documents! {
     operations: "docs/operations.md";
     security: "docs/security.md";
     troubleshooting: "docs/troubleshooting.md";
-    architecture: "docs/architecture.md";
+    internals_query: "docs/internals/query.md";
     connectors: "docs/connectors.md", Postgres, Qdrant, Neo4j, Kafka, Webhooks;
     functions: "docs/functions.md", Models, Service;
     example_search: "examples/search/README.md", Model;
