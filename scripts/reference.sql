@@ -18,7 +18,7 @@ INSERT INTO section VALUES
  '{split_text,normalize_text,fingerprint,stable_uuid,local_files,list_files,read_file}'),
 (5, 'Functions over the network', 'These functions call other servers, so they are volatile and may be slow. Examples, limits and errors: [functions.md](functions.md).',
  '{embed,generate,http_post}'),
-(6, 'Memoized functions', 'coco stores the results of memoized functions: [functions.md](functions.md#memoised-functions).',
+(6, 'Memoized functions', 'coco stores the results of memoized functions: [functions.md](functions.md#memoized-functions).',
  '{memoize,unmemoize,forget}');
 
 -- Internal functions, which users do not call.
