@@ -99,7 +99,7 @@ pub fn one_expression(argument: &str, text: &str) -> Result<()> {
             format!("argument \"{argument}\" must be one expression over the source's columns"),
         )
         .detail(why)
-        .hint("For example: modified, or coco.normalize_text(body)")
+        .hint("Write, for example, modified or coco.normalize_text(body).")
     };
     let sql = c_string(&format!("select (\n{text}\n)"))?;
     // SAFETY: raw parsing only.

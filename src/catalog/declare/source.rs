@@ -282,7 +282,7 @@ pub(super) fn capture_mode(
             format!("argument \"capture\": changes of {shown} cannot be captured"),
         )
         .detail(refused.why)
-        .hint("capture => 'scan' reads all of it at each update."));
+        .hint("Use capture => 'scan': each update then reads all of it."));
     }
     if matches!(kind, "r" | "p") {
         super::notice(format!(

@@ -76,7 +76,7 @@ fn of_source(flow: &Flow, source: &Source) -> Result<Vec<Finding>> {
         let passed = change(
             "rows are applied by logical replication, or written with session_replication_role = replica: not followed, triggers do not fire".to_owned(),
         );
-        all.push(passed.hint("capture => 'always' follows them."));
+        all.push(passed.hint("Use capture => 'always' to follow them."));
     }
     Ok(all)
 }
