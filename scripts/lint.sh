@@ -7,5 +7,5 @@ use_server
 cd "$ROOT"
 { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 ||
   die "rustfmt or clippy is missing: rustup component add rustfmt clippy"
-cargo fmt --check
-cargo clippy --all-targets --no-default-features --features "$PG_FEATURE connectors" -- -D warnings
+cargo fmt --all --check
+cargo clippy --workspace --all-targets --no-default-features --features "$PG_FEATURE connectors" -- -D warnings

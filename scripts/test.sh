@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests: those inside the extension (unit tests and #[pg_test]), then tests/*.rs against a
-# server with the extension installed.
+# All tests: those of the crates that need no Postgres, those inside the extension (unit tests and #[pg_test]), then
+# tests/*.rs against a server with the extension installed.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 "$ROOT/scripts/setup.sh"
@@ -23,6 +23,9 @@ trap 'exit 130' INT TERM
 chmod 755 "$work"   # the server's user passes through
 
 features=(--no-default-features --features)
+
+say "tests that need no Postgres"
+cargo test -p coco-core
 
 say "tests inside the extension, on $PG_FEATURE"
 # `cargo pgrx test` would run tests/*.rs and doc tests as well and cannot be told not to, so this
