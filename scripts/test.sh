@@ -25,7 +25,7 @@ chmod 755 "$work"   # the server's user passes through
 features=(--no-default-features --features)
 
 say "tests that need no Postgres"
-cargo test -p coco-core
+cargo test -p coco-core -p coco-report
 
 say "tests inside the extension, on $PG_FEATURE"
 # `cargo pgrx test` would run tests/*.rs and doc tests as well and cannot be told not to, so this

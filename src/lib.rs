@@ -9,18 +9,24 @@
 //! - [`targets`]: beside the catalog, connectors to systems outside of this database.
 //! - [`providers`]: beside them, the functions over the network that a flow's query can call.
 //! - `net`: below both, HTTP.
-//! - [`engine`]: pure Rust, what to do with an item.
-//! - [`files`]: beside the engine, files of the server.
+//! - [`engine`]: crates of their own, pure Rust. `coco-core`: what to do with an item. `coco-report`: flows as people
+//!   look at them.
+//! - [`files`]: beside them, files of the server.
 
 mod api;
 mod catalog;
-mod engine;
 mod files;
 #[cfg(feature = "http")]
 mod net;
 mod providers;
 mod targets;
 mod worker;
+
+/// What is decided, and how it is shown, by crates of their own.
+mod engine {
+    pub use coco_core::*;
+    pub use coco_report::{graph, mermaid, report};
+}
 
 #[cfg(any(test, feature = "pg_test"))]
 #[path = "../pg_test/mod.rs"]

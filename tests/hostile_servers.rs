@@ -3,9 +3,6 @@
 //! Each server is a script over a socket. What real servers do is in the suites of the connectors.
 #![cfg(feature = "connectors")]
 
-#[allow(dead_code)]
-#[path = "../src/engine/mod.rs"]
-mod engine;
 #[path = "support/hostile.rs"]
 mod hostile;
 #[allow(dead_code)]
@@ -27,6 +24,7 @@ mod postgres;
 #[path = "hostile_servers/qdrant.rs"]
 mod qdrant;
 
+use coco_core as engine;
 use engine::delivery::{Column, Refused, Shape, Trouble};
 use engine::options::{Access, Options};
 use targets::Prepared;

@@ -1049,7 +1049,9 @@ fn a_cancel_that_was_meant_for_another_flow_is_no_failure() {
     db.run("create function slow(int) returns int language plpgsql volatile as 'begin perform pg_sleep(case when $1 = -1 then 3600 else 0 end); return $1; end'");
     for f in ["f", "g"] {
         started(&mut db, f);
-        db.run(&format!("select coco.set_query('{f}', null, 'select id, slow(v) as v from {f}_s')"));
+        db.run(&format!(
+            "select coco.set_query('{f}', null, 'select id, slow(v) as v from {f}_s')"
+        ));
         db.settle(f);
     }
     let works_on = |f: &str| {

@@ -1,9 +1,6 @@
 //! Providers of functions over the network, against a server that counts and misbehaves.
 #![cfg(feature = "functions")]
 
-#[allow(dead_code)]
-#[path = "../src/engine/mod.rs"]
-mod engine;
 #[path = "support/http.rs"]
 mod http;
 #[allow(dead_code)]
@@ -15,6 +12,7 @@ mod provider;
 #[path = "../src/providers/mod.rs"]
 mod providers;
 
+use coco_core as engine;
 use std::time::Duration;
 
 use engine::delivery::{Trouble, Whose};

@@ -1,9 +1,6 @@
 //! The connector to webhooks, against a receiver that keeps what it is sent.
 #![cfg(feature = "http")]
 
-#[allow(dead_code)]
-#[path = "../src/engine/mod.rs"]
-mod engine;
 #[path = "support/http.rs"]
 mod http;
 #[cfg(feature = "http")]
@@ -14,6 +11,7 @@ mod net;
 #[path = "../src/targets/mod.rs"]
 mod targets;
 
+use coco_core as engine;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::process::Command;

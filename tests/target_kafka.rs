@@ -1,9 +1,6 @@
 //! The connector to Kafka, against a real one.
 #![cfg(feature = "kafka")]
 
-#[allow(dead_code)]
-#[path = "../src/engine/mod.rs"]
-mod engine;
 #[cfg(feature = "http")]
 #[allow(dead_code)]
 #[path = "../src/net/mod.rs"]
@@ -17,6 +14,7 @@ mod targets;
 #[path = "kafka/topic.rs"]
 mod topic;
 
+use coco_core as engine;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

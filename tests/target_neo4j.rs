@@ -1,9 +1,6 @@
 //! The connector to Neo4j, against a server of Neo4j's that is started once for all tests here.
 #![cfg(feature = "neo4j")]
 
-#[allow(dead_code)]
-#[path = "../src/engine/mod.rs"]
-mod engine;
 #[cfg(feature = "http")]
 #[allow(dead_code)]
 #[path = "../src/net/mod.rs"]
@@ -16,6 +13,7 @@ mod support;
 #[path = "../src/targets/mod.rs"]
 mod targets;
 
+use coco_core as engine;
 use std::time::Duration;
 
 use engine::delivery::{Shape, Trouble, Whose};

@@ -1,9 +1,6 @@
 //! The connector to another Postgres.
 #![cfg(feature = "postgres")]
 
-#[allow(dead_code)]
-#[path = "../src/engine/mod.rs"]
-mod engine;
 #[path = "target_postgres/fronts.rs"]
 mod fronts;
 #[cfg(feature = "http")]
@@ -17,6 +14,7 @@ mod targets;
 #[path = "target_postgres/there.rs"]
 mod there;
 
+use coco_core as engine;
 use std::fs;
 use std::net::TcpListener;
 use std::sync::Arc;

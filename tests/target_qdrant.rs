@@ -2,9 +2,6 @@
 //! `scripts/servers/qdrant/server.py`). What has arrived is read with Qdrant's own client.
 #![cfg(feature = "qdrant")]
 
-#[allow(dead_code)]
-#[path = "../src/engine/mod.rs"]
-mod engine;
 #[cfg(feature = "http")]
 #[allow(dead_code)]
 #[path = "../src/net/mod.rs"]
@@ -15,6 +12,7 @@ mod scripted;
 #[path = "../src/targets/mod.rs"]
 mod targets;
 
+use coco_core as engine;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{Read, Write};

@@ -290,7 +290,7 @@ fn base64(secret: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::delivery::Whose;
+    use crate::delivery::Whose;
 
     const SECRET: &str = "s3cr?t/\"wörd'&\\1";
 

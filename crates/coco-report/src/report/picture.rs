@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use crate::engine::graph::{Graph, Health, Kind, Link, Node};
-use crate::engine::layout::{self, Place};
+use crate::graph::{Graph, Health, Kind, Link, Node};
+use crate::layout::{self, Place};
 
 /// Pixels.
 const LINE: f64 = 16.0;

@@ -142,7 +142,7 @@ fn columns(count: usize, edges: &[(usize, usize)]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::graph::{Kind, Link};
+    use crate::graph::{Kind, Link};
 
     fn graph(nodes: usize, edges: &[(usize, usize)]) -> Graph {
         let mut graph = Graph::default();

@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::picture::picture;
 use super::timeline::timeline;
 use super::{Failed, Flow, Function, Report, Run, Target, Worker, count, span};
-use crate::engine::graph::Health;
+use crate::graph::Health;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -350,8 +350,8 @@ mod tests {
             now: 100.0,
             ..Report::default()
         };
-        let flow = report.graph.node(crate::engine::graph::Kind::Flow, BAD, None);
-        report.graph.edge(flow, flow, crate::engine::graph::Link::Source, Some(bad()));
+        let flow = report.graph.node(crate::graph::Kind::Flow, BAD, None);
+        report.graph.edge(flow, flow, crate::graph::Link::Source, Some(bad()));
         report.flows.push(Flow {
             name: bad(),
             owner: bad(),
