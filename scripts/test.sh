@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# All tests: those of the crates that need no Postgres, those inside the extension (unit tests and #[pg_test]), then
-# tests/*.rs against a server with the extension installed.
+# All tests: those of the crates that need no Postgres, those inside the extension (unit tests and #[pg_test]) and the
+# connectors, then those of the connectors against servers of their kind, and tests/*.rs against a server with the
+# extension installed.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 "$ROOT/scripts/setup.sh"
@@ -22,12 +23,13 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 chmod 755 "$work"   # the server's user passes through
 
-features=(--no-default-features --features)
+# The connectors together with the extension, so that what both depend on is built once.
+together=(-p coco -p coco-connectors --no-default-features --features)
 
 say "tests that need no Postgres"
 cargo test -p coco-core -p coco-report
 
-say "tests inside the extension, on $PG_FEATURE"
+say "tests inside the extension and the connectors, on $PG_FEATURE"
 # `cargo pgrx test` would run tests/*.rs and doc tests as well and cannot be told not to, so this
 # is what it does (a `cargo test` with these variables), with --lib. The test framework in
 # pgrx-tests reads them: it installs the extension and starts a server of its own.
@@ -43,7 +45,7 @@ say "tests inside the extension, on $PG_FEATURE"
     export CARGO_PGRX_TEST_RUNAS=postgres
     as_root chown postgres "$work/unit" || die "$("$PG_CONFIG" --pkglibdir) is not writable, and there is no passwordless sudo"
   fi
-  cargo test --lib "${features[@]}" "$PG_FEATURE connectors pg_test"
+  cargo test --lib "${together[@]}" "$PG_FEATURE connectors pg_test"
 )
 
 say "tests against a server, on $PG_FEATURE"
@@ -52,4 +54,5 @@ say "tests against a server, on $PG_FEATURE"
 install_extension
 "$ROOT/scripts/pgspot.sh"
 url=$("$ROOT/scripts/cluster.sh" start "$work/pg" --fast)
-COCO_TEST_URL="$url" COCO_TEST_PG_BIN="$PG_BIN" cargo test --no-fail-fast --test '*' "${features[@]}" "$PG_FEATURE connectors"
+COCO_TEST_URL="$url" COCO_TEST_PG_BIN="$PG_BIN" \
+  cargo test --no-fail-fast --test '*' "${together[@]}" "$PG_FEATURE connectors"

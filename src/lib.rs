@@ -6,9 +6,8 @@
 //! - [`api`]: the SQL functions.
 //! - [`worker`]: the processes that keep live flows up to date.
 //! - [`catalog`]: the only place with SQL of coco's own.
-//! - [`targets`]: beside the catalog, connectors to systems outside of this database.
+//! - [`targets`]: beside the catalog, in a crate of their own, connectors to systems outside of this database.
 //! - [`providers`]: beside them, the functions over the network that a flow's query can call.
-//! - `net`: below both, HTTP.
 //! - [`engine`]: crates of their own, pure Rust. `coco-core`: what to do with an item. `coco-report`: flows as people
 //!   look at them.
 //! - [`files`]: beside them, files of the server.
@@ -16,11 +15,9 @@
 mod api;
 mod catalog;
 mod files;
-#[cfg(feature = "http")]
-mod net;
-mod providers;
-mod targets;
 mod worker;
+
+use coco_connectors::{providers, targets};
 
 /// What is decided, and how it is shown, by crates of their own.
 mod engine {

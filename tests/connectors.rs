@@ -40,7 +40,7 @@ impl Example {
     }
 
     fn nth(connector: &str, n: usize) -> Example {
-        let path = format!("src/targets/{connector}/README.md");
+        let path = format!("crates/coco-connectors/src/targets/{connector}/README.md");
         let mut sql = blocks(&path).into_iter().filter(|(language, _)| language == "sql");
         Example(sql.nth(n).unwrap_or_else(|| panic!("{path} has no such example")).1)
     }

@@ -80,7 +80,7 @@ documents! {
 }
 
 /// Run by tests of their own, which say more of what comes there.
-const RUN_ELSEWHERE: &[&str] = &["src/targets/"];
+const RUN_ELSEWHERE: &[&str] = &["crates/coco-connectors/src/targets/"];
 
 #[test]
 fn every_document_is_run() {
@@ -189,7 +189,7 @@ fn has_heading(text: &str, anchor: &str) -> bool {
 fn documents() -> Vec<String> {
     let root = path_of("");
     let mut found = vec!["README.md".to_owned()];
-    for folder in ["docs", "examples", "src"] {
+    for folder in ["docs", "examples", "src", "crates"] {
         let mut folders = vec![root.join(folder)];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {

@@ -5,15 +5,6 @@
 
 #[path = "support/hostile.rs"]
 mod hostile;
-#[allow(dead_code)]
-#[path = "../src/net/mod.rs"]
-mod net;
-#[allow(dead_code)]
-#[path = "../src/providers/mod.rs"]
-mod providers;
-#[allow(dead_code)]
-#[path = "../src/targets/mod.rs"]
-mod targets;
 
 #[path = "hostile_servers/bolt.rs"]
 mod bolt;
@@ -24,6 +15,7 @@ mod postgres;
 #[path = "hostile_servers/qdrant.rs"]
 mod qdrant;
 
+use coco_connectors::{providers, targets};
 use coco_core as engine;
 use engine::delivery::{Column, Refused, Shape, Trouble};
 use engine::options::{Access, Options};

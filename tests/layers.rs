@@ -5,15 +5,24 @@ use std::path::{Path, PathBuf};
 
 /// Each layer of the extension with what it must not mention. That crates/ know nothing of it, and no Postgres, is held
 /// by what their manifests name.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 4] = [
     (
         "src/files.rs",
-        &["api", "worker", "catalog", "targets", "providers", "net", "engine", "pgrx", "tokio"],
+        &[
+            "api",
+            "worker",
+            "catalog",
+            "targets",
+            "providers",
+            "engine",
+            "coco_core",
+            "coco_connectors",
+            "coco_report",
+            "pgrx",
+            "tokio",
+        ],
     ),
-    ("src/net", &["api", "worker", "catalog", "targets", "providers", "files", "pgrx"]),
-    ("src/targets", &["api", "worker", "catalog", "providers", "pgrx"]),
-    ("src/providers", &["api", "worker", "catalog", "targets", "pgrx"]),
-    ("src/catalog", &["api", "worker", "targets", "providers", "net"]),
+    ("src/catalog", &["api", "worker", "targets", "providers", "coco_connectors"]),
     ("src/worker", &["api"]),
     ("src/api", &[]),
 ];
@@ -21,16 +30,15 @@ const LAYERS: [(&str, &[&str]); 7] = [
 /// Where no SQL is written. A connector has something to say to another server.
 const WITHOUT_SQL: [&str; 7] = [
     "src/files.rs",
-    "src/net",
-    "src/providers",
     "src/worker",
     "src/api",
+    "crates/coco-connectors/src/net",
+    "crates/coco-connectors/src/providers",
     "crates/coco-core/src",
     "crates/coco-report/src",
 ];
 
-const OURS: [&str; 8] =
-    ["api", "worker", "catalog", "targets", "providers", "net", "engine", "files"];
+const OURS: [&str; 7] = ["api", "worker", "catalog", "targets", "providers", "engine", "files"];
 
 const SQL: [&str; 9] = [
     "select ",

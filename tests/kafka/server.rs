@@ -125,8 +125,9 @@ impl Kafka {
 }
 
 fn script(arguments: &[&str]) -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/servers/kafka.sh");
-    let mut command = Command::new(script);
+    let mut roots = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let script = roots.find_map(|root| root.join("scripts/servers/kafka.sh").canonicalize().ok());
+    let mut command = Command::new(script.expect("the script, which the project has"));
     command.args(arguments);
     command
 }

@@ -28,8 +28,10 @@ impl Scripted {
     }
 
     fn output(&self, command: &str, options: &[&str]) -> std::io::Result<Output> {
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/servers");
-        let mut call = Command::new(scripts.join(format!("{}.sh", self.name)));
+        let script = format!("scripts/servers/{}.sh", self.name);
+        let mut roots = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+        let script = roots.find_map(|root| root.join(&script).canonicalize().ok());
+        let mut call = Command::new(script.expect("the script, which the project has"));
         call.arg(command).arg(&self.dir).args(options).stderr(Stdio::inherit()).output()
     }
 

@@ -1,0 +1,117 @@
+//! The options of a server that speaks HTTP, and what is made of them.
+
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::header::HeaderMap;
+
+use super::headers;
+use super::peer::Peer;
+use super::sign::Signer;
+use coco_core::delivery::Trouble;
+use coco_core::options::{Access, On, Spec};
+
+const CONNECT_TIMEOUT: u64 = 10;
+const REQUEST_TIMEOUT: u64 = 60;
+const LONGEST_TIMEOUT: u64 = 3600;
+
+/// The options of a server that say how long it is waited for.
+pub const CONNECT: Spec = Spec::new(
+    "connect_timeout",
+    On::Server,
+    "Seconds for connecting, TLS included; 10 by default.",
+)
+.check(|text| seconds(text).map(drop));
+pub const REQUEST: Spec = Spec::new(
+    "request_timeout",
+    On::Server,
+    "Seconds from the start of a request to the end of its answer; 60 by default.",
+)
+.check(|text| seconds(text).map(drop));
+
+/// Whom requests go to, and with what. It has secrets, and so no Debug.
+pub struct Endpoint {
+    pub url: Url,
+    /// Of each request.
+    pub headers: HeaderMap,
+    pub signer: Option<Signer>,
+    /// PEM.
+    pub root_certificates: Option<String>,
+    pub connect_timeout: Duration,
+    pub request_timeout: Duration,
+    pub peer: Peer,
+}
+
+impl Endpoint {
+    /// Each option has been checked by itself; here is also what is between them.
+    ///
+    /// [`Access::trusted`] makes no difference. A server of Postgres says whether it has asked for
+    /// the password; of one that speaks HTTP one cannot know. Who may post to a URL, USAGE on its
+    /// server says.
+    pub fn new(access: &Access) -> Result<Endpoint, Trouble> {
+        let (server, user) = (&access.server, &access.user);
+        let url = server.get("url").map_or(Err("is missing".to_owned()), url);
+        let url = url.map_err(|why| wrong("url", &why))?;
+
+        let root_certificates = server.get("sslrootcert").map(str::to_owned);
+        if root_certificates.is_some() && url.scheme() != "https" {
+            return Err(wrong("sslrootcert", "is given, but the url does not start with https"));
+        }
+
+        let headers = server.get("headers").map_or(Ok(HeaderMap::new()), headers::given);
+        let mut headers = headers.map_err(|why| wrong("headers", &why))?;
+        let mut secrets = headers::add_credentials(&mut headers, server, user).map_err(|why| {
+            Trouble::server("HV024", format!("the options of the user mapping {why}"))
+                .hint("Give one of bearer_token, user with password, and api_key.")
+        })?;
+        secrets.extend(
+            ["password", "hmac_secret"].iter().filter_map(|n| user.get(n)).map(str::to_owned),
+        );
+
+        let signer = match user.get("hmac_secret").map(Signer::new) {
+            Some(None) => return Err(wrong("hmac_secret", "cannot be a key")),
+            signer => signer.flatten(),
+        };
+        let timeout = |name, default| {
+            let text = server.get(name).map_or(Ok(Duration::from_secs(default)), seconds);
+            text.map_err(|why| wrong(name, &why))
+        };
+        Ok(Endpoint {
+            connect_timeout: timeout("connect_timeout", CONNECT_TIMEOUT)?,
+            request_timeout: timeout("request_timeout", REQUEST_TIMEOUT)?,
+            peer: Peer::new(&url, &secrets),
+            url,
+            headers,
+            signer,
+            root_certificates,
+        })
+    }
+}
+
+/// An option that cannot be used, in a trouble's form: `why` goes on after its name.
+pub fn wrong(option: &str, why: &str) -> Trouble {
+    Trouble::server("HV024", format!("option \"{option}\" {why}"))
+}
+
+/// No error repeats the text: it may be one with a password.
+pub fn url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|e| format!("must be a URL: {e}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("must start with http:// or https://".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must have no user or password: they belong in the user mapping".to_owned());
+    }
+    if url.fragment().is_some() {
+        return Err("must have no fragment (#…): it is never sent".to_owned());
+    }
+    Ok(url)
+}
+
+/// The value of a timeout.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(n) if (1..=LONGEST_TIMEOUT).contains(&n) => Ok(Duration::from_secs(n)),
+        _ => Err(format!("must be a whole number of seconds, from 1 to {LONGEST_TIMEOUT}")),
+    }
+}

@@ -1,0 +1,226 @@
+//! What an answer means that is none: for its inputs, for the model, or for the server.
+
+use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+
+use crate::net::peer::Peer;
+use crate::net::retry_after;
+use coco_core::delivery::Trouble;
+use coco_core::provider::{Refusal, Task};
+
+/// Why a request has no answer.
+#[derive(Debug, PartialEq)]
+pub enum Failure {
+    /// The reason is in one or several of its inputs.
+    Inputs(Refusal),
+    /// It may be answered if it is made again.
+    Again(Trouble),
+    /// The same, and the server wants fewer requests.
+    Slower(Trouble),
+    /// It will not be answered, nor will others.
+    Trouble(Trouble),
+}
+
+/// Reads an answer whose status says that it is none.
+pub fn read(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    task: &Task,
+    server: &str,
+    peer: &Peer,
+) -> Failure {
+    let said = Said::read(body);
+    let message = format!("{peer} answers {status}");
+    let detail = |trouble: Trouble| match &said.message {
+        Some(text) => trouble.detail(format!("It says: {}", peer.quote(text))),
+        None => trouble,
+    };
+    let wait = |trouble: Trouble| match retry_after::asked(status, headers) {
+        Some(after) => trouble.retry_after(after),
+        None => trouble,
+    };
+    let at_once = |trouble: Trouble| Failure::Trouble(detail(trouble));
+    let of_a_service = matches!(task, Task::Post { .. });
+    match status.as_u16() {
+        // What cannot be is the request, whatever its inputs are.
+        400 | 422 if !of_a_service && said.is_of_the_request() => at_once(
+            Trouble::target("22023", message)
+                .hint("Check what is asked of the model: dimensions, a schema, parameters."),
+        ),
+        400 | 409 | 413 | 422 => {
+            let sqlstate = match status {
+                StatusCode::CONFLICT => "23000",
+                StatusCode::PAYLOAD_TOO_LARGE => "54000",
+                _ => "22000",
+            };
+            let message = match &said.message {
+                Some(text) => format!("{message}: {}", peer.quote(text)),
+                None => message,
+            };
+            Failure::Inputs(Refusal { sqlstate: sqlstate.to_owned(), message })
+        }
+        401 => at_once(Trouble::server("28P01", message).hint(credentials(task, server))),
+        403 => at_once(Trouble::server("42501", message).hint(credentials(task, server))),
+        404 | 410 => at_once(not_found(task, message)),
+        408 | 425 => Failure::Again(wait(detail(Trouble::server("08006", message)))),
+        // Waiting does not help.
+        429 if said.code.as_deref() == Some("insufficient_quota") => at_once(
+            Trouble::server("53400", message)
+                .hint("The account with the provider has nothing left to spend."),
+        ),
+        429 => {
+            let trouble = Trouble::server("53400", message).hint(
+                "It gets more requests than it wants: see the server's options concurrency and \
+                 requests_per_minute.",
+            );
+            Failure::Slower(wait(detail(trouble)))
+        }
+        502..=504 | 529 => Failure::Again(wait(detail(Trouble::server("57P03", message)))),
+        500..=599 => Failure::Again(wait(detail(Trouble::server("HV000", message)))),
+        300..=399 => at_once(Trouble::server("08P01", message).hint(
+            "Redirects are not followed. Give the server's option url the address that answers \
+             itself.",
+        )),
+        _ => at_once(Trouble::server("08P01", message).hint("Check the server's option url.")),
+    }
+}
+
+fn credentials(task: &Task, server: &str) -> String {
+    let name = server.replace('"', "\"\"");
+    match task {
+        Task::Post { .. } => {
+            "Check the credentials in the user mapping, and the clocks if signatures are checked."
+                .to_owned()
+        }
+        _ => format!(
+            "Check the key. A role gets one with CREATE USER MAPPING FOR … SERVER \"{name}\" OPTIONS \
+             (api_key '…'), another one with ALTER USER MAPPING … OPTIONS (SET api_key '…')."
+        ),
+    }
+}
+
+fn not_found(task: &Task, message: String) -> Trouble {
+    match task {
+        Task::Embed { model, .. } | Task::Generate { model, .. } => {
+            let message = format!("{message} when asked for the model \"{model}\"");
+            Trouble::target("HV00R", message).hint(
+                "Check the name of the model, and the server's option url: it most often ends \
+                 with /v1.",
+            )
+        }
+        Task::Post { .. } => {
+            Trouble::target("HV00R", message).hint("Check the path of the URL that is posted to.")
+        }
+    }
+}
+
+/// What an error says of itself: `{"error": {"message": …, "param": …, "code": …}}`, or what servers
+/// have made of that.
+struct Said {
+    message: Option<String>,
+    param: Option<String>,
+    code: Option<String>,
+}
+
+impl Said {
+    fn read(body: &[u8]) -> Said {
+        let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+        let error = body.get("error").filter(|error| error.is_object()).unwrap_or(&body);
+        let text = |names: &[&str]| {
+            names.iter().find_map(|name| error.get(*name)?.as_str()).map(str::to_owned)
+        };
+        Said {
+            message: text(&["message", "error", "detail"]),
+            param: text(&["param"]),
+            code: text(&["code"]).or_else(|| text(&["type"])),
+        }
+    }
+
+    /// Whether it names what all requests of a job have in common.
+    fn is_of_the_request(&self) -> bool {
+        const COMMON: [&str; 6] =
+            ["model", "dimensions", "encoding_format", "response_format", "temperature", "max_"];
+        self.code.as_deref() == Some("model_not_found")
+            || self.param.as_ref().is_some_and(|p| COMMON.iter().any(|name| p.starts_with(name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use coco_core::delivery::Whose;
+
+    fn failure(status: u16, headers: &[(&'static str, &str)], body: &str) -> Failure {
+        let url = reqwest::Url::parse("http://model:81/v1/path").expect("a URL");
+        let peer = Peer::new(&url, &["s3cret".to_owned()]);
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().expect("a value"));
+        }
+        let task = Task::Embed { model: "m".to_owned(), dimensions: None };
+        let status = StatusCode::from_u16(status).expect("a status");
+        read(status, &map, body.as_bytes(), &task, "my server", &peer)
+    }
+
+    #[test]
+    fn some_statuses_are_the_inputs() {
+        for (status, sqlstate) in [(400, "22000"), (413, "54000"), (422, "22000"), (409, "23000")] {
+            match failure(status, &[], r#"{"error":{"message":"not s3cret","param":"input"}}"#) {
+                Failure::Inputs(refusal) => {
+                    assert_eq!(refusal.sqlstate, sqlstate);
+                    assert!(refusal.message.ends_with(": not ***"), "{}", refusal.message);
+                }
+                other => panic!("{status}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn others_are_the_requests_the_models_or_the_servers() {
+        for (status, body, whose, sqlstate) in [
+            (400, r#"{"error":{"message":"x","param":"dimensions"}}"#, Whose::Target, "22023"),
+            (400, r#"{"error":{"message":"x","code":"model_not_found"}}"#, Whose::Target, "22023"),
+            (401, r#"{"error":"x"}"#, Whose::Server, "28P01"),
+            (403, r#"{"message":"x"}"#, Whose::Server, "42501"),
+            (404, r#"{"error":{"message":"x"}}"#, Whose::Target, "HV00R"),
+            (
+                429,
+                r#"{"error":{"message":"x","code":"insufficient_quota"}}"#,
+                Whose::Server,
+                "53400",
+            ),
+            (301, r#"{"detail":"x"}"#, Whose::Server, "08P01"),
+            (418, r#"{"detail":"x"}"#, Whose::Server, "08P01"),
+        ] {
+            let Failure::Trouble(trouble) = failure(status, &[], body) else {
+                panic!("{status}");
+            };
+            assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (whose, sqlstate), "{status}");
+            assert_eq!(trouble.detail.as_deref(), Some("It says: x"), "{status}");
+            assert!(trouble.hint.is_some() && !trouble.message.contains("path"), "{status}");
+        }
+    }
+
+    #[test]
+    fn some_are_asked_again() {
+        for (status, sqlstate) in [(408, "08006"), (500, "HV000"), (503, "57P03"), (529, "57P03")] {
+            match failure(status, &[("retry-after", "7")], "") {
+                Failure::Again(trouble) => {
+                    assert_eq!(trouble.sqlstate, sqlstate);
+                    assert_eq!(trouble.retry_after, Some(Duration::from_secs(7)));
+                }
+                other => panic!("{status}: {other:?}"),
+            }
+        }
+        match failure(429, &[("retry-after-ms", "250")], "") {
+            Failure::Slower(trouble) => {
+                assert_eq!(trouble.retry_after, Some(Duration::from_millis(250)));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

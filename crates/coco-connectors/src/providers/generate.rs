@@ -1,0 +1,182 @@
+//! Generated text: `POST …/chat/completions`.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::request::{Doubt, Reading};
+use crate::net::body::check_depth;
+use coco_core::provider::Answer;
+
+/// The body of a request. `parameters` are the server's option: they go over what is here, and null
+/// removes.
+pub fn body(
+    model: &str,
+    schema: Option<&Value>,
+    parameters: &Map<String, Value>,
+    prompt: &str,
+) -> String {
+    let mut body = Map::new();
+    body.insert("model".to_owned(), json!(model));
+    body.insert("messages".to_owned(), json!([{ "role": "user", "content": prompt }]));
+    // The same prompt is to have the same answer, as far as a model can do that.
+    body.insert("temperature".to_owned(), json!(0));
+    if let Some(schema) = schema {
+        let named = json!({ "name": "answer", "strict": true, "schema": schema });
+        let format = json!({ "type": "json_schema", "json_schema": named });
+        body.insert("response_format".to_owned(), format);
+    }
+    for (name, value) in parameters {
+        match value {
+            Value::Null => body.remove(name),
+            value => body.insert(name.clone(), value.clone()),
+        };
+    }
+    Value::Object(body).to_string()
+}
+
+/// How many tokens an answer has at most, where the parameters say so.
+pub fn longest(parameters: &Map<String, Value>) -> Option<u64> {
+    ["max_completion_tokens", "max_tokens"].iter().find_map(|name| parameters.get(*name)?.as_u64())
+}
+
+#[derive(Deserialize)]
+struct Completion {
+    choices: Vec<Choice>,
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    message: Message,
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    content: Option<String>,
+    refusal: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+}
+
+/// Reads an answer. An error says what is wrong with it, after "its answer". `quote` makes what the
+/// model says fit to be shown.
+pub fn read(
+    answer: &[u8],
+    has_schema: bool,
+    quote: impl Fn(&str) -> String,
+) -> Result<Reading, String> {
+    let answer: Completion = serde_json::from_slice(answer)
+        .map_err(|e| format!("is not what one to /chat/completions should be: {e}"))?;
+    let choice = answer.choices.into_iter().next().ok_or("has no choices")?;
+    let usage = answer.usage.as_ref();
+    let reading = Reading {
+        tokens_in: usage.and_then(|u| u.prompt_tokens),
+        tokens_out: usage.and_then(|u| u.completion_tokens),
+        answers: vec![text(choice, has_schema, quote)],
+    };
+    Ok(reading)
+}
+
+fn text(choice: Choice, json: bool, quote: impl Fn(&str) -> String) -> Result<Answer, Doubt> {
+    if let Some(refusal) = choice.message.refusal.filter(|text| !text.is_empty()) {
+        return Err(Doubt::refuse(format!("the model refuses to answer: {}", quote(&refusal))));
+    }
+    match choice.finish_reason.as_deref() {
+        Some("length") => {
+            return Err(Doubt::refuse(
+                "the model's answer is cut off, since it is longer than it may be: see max_tokens \
+                 in the server's option parameters",
+            ));
+        }
+        Some("content_filter") => {
+            return Err(Doubt::refuse("the server's content filter holds back the model's answer"));
+        }
+        _ => {}
+    }
+    let Some(content) = choice.message.content else {
+        return Err(Doubt::retry("the model's answer has no text"));
+    };
+    if content.contains('\0') {
+        return Err(Doubt::retry("the model's answer has a NUL character, which no text can have"));
+    }
+    if json && serde_json::from_str::<serde::de::IgnoredAny>(&content).is_err() {
+        return Err(Doubt::retry("the model's answer is no JSON, which the schema asks for"));
+    }
+    match json.then(|| check_depth(&content)) {
+        Some(Err(why)) => Err(Doubt::retry(format!("the model's answer {why}"))),
+        _ => Ok(Answer::Text(content)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(choice: &str, json: bool) -> Result<Answer, Doubt> {
+        let answer = format!(
+            r#"{{"choices":[{choice}],"usage":{{"prompt_tokens":3,"completion_tokens":5}}}}"#
+        );
+        let reading = read(answer.as_bytes(), json, |text| text.to_owned()).expect("an answer");
+        assert_eq!((reading.tokens_in, reading.tokens_out), (Some(3), Some(5)));
+        reading.answers.into_iter().next().expect("one")
+    }
+
+    #[test]
+    fn parameters_go_over_what_is_there() {
+        let parameters = json!({ "temperature": null, "max_tokens": 9, "seed": 1 });
+        let parameters = parameters.as_object().expect("an object");
+        let body: Value =
+            serde_json::from_str(&body("m", None, parameters, "hi \"you\"")).expect("JSON");
+        let expected = json!({ "model": "m", "max_tokens": 9, "seed": 1,
+                               "messages": [{ "role": "user", "content": "hi \"you\"" }] });
+        assert_eq!(body, expected);
+        assert_eq!((longest(parameters), longest(&Map::new())), (Some(9), None));
+    }
+
+    #[test]
+    fn a_schema_is_asked_for_strictly() {
+        let schema = json!({ "type": "object" });
+        let body: Value =
+            serde_json::from_str(&body("m", Some(&schema), &Map::new(), "hi")).expect("JSON");
+        assert_eq!(body["temperature"], 0);
+        assert_eq!(body["response_format"]["type"], "json_schema");
+        assert_eq!(body["response_format"]["json_schema"]["strict"], true);
+        assert_eq!(body["response_format"]["json_schema"]["schema"], schema);
+    }
+
+    #[test]
+    fn answers_are_taken_or_doubted() {
+        let fine = r#"{"message":{"role":"assistant","content":"hi","refusal":null},"finish_reason":"stop"}"#;
+        assert_eq!(answer(fine, false), Ok(Answer::Text("hi".to_owned())));
+        for (choice, json, again, why) in [
+            (fine, true, true, "no JSON"),
+            (r#"{"message":{"content":"a\u0000"}}"#, false, true, "NUL"),
+            (r#"{"message":{"content":null},"finish_reason":"stop"}"#, false, true, "no text"),
+            (r#"{"message":{"content":"{"},"finish_reason":"length"}"#, true, false, "cut off"),
+            (
+                r#"{"message":{"content":""},"finish_reason":"content_filter"}"#,
+                false,
+                false,
+                "filter",
+            ),
+            (
+                r#"{"message":{"content":null,"refusal":"no"}}"#,
+                false,
+                false,
+                "refuses to answer: no",
+            ),
+        ] {
+            let doubt = answer(choice, json).expect_err(choice);
+            assert_eq!(doubt.again, again, "{choice}");
+            assert!(doubt.refusal.message.contains(why), "{}", doubt.refusal.message);
+        }
+        for wrong in ["", "{}", r#"{"choices":[]}"#] {
+            assert!(read(wrong.as_bytes(), false, |text| text.to_owned()).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! A service of one's own: a JSON text is posted, and answered by another.
+
+use super::request::Reading;
+use crate::net::body::check_depth;
+use coco_core::fingerprint::Hasher;
+use coco_core::provider::Answer;
+
+/// The same for the same request: a service can tell one that comes again.
+pub fn idempotency_key(url: &str, body: &str) -> String {
+    let mut hasher = Hasher::new();
+    hasher.part(url.as_bytes()).part(body.as_bytes());
+    hasher.finish().0.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads an answer. An error says what is wrong with it, after "its answer".
+pub fn read(answer: &[u8]) -> Result<Reading, String> {
+    let text = str::from_utf8(answer).map_err(|_| "is no JSON: it is not UTF-8")?;
+    // It stays the text that it is: a number read and written again could lose digits.
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|e| format!("is no JSON: {e}"))?;
+    check_depth(text)?;
+    let answers = vec![Ok(Answer::Text(text.to_owned()))];
+    Ok(Reading { answers, tokens_in: Some(0), tokens_out: Some(0) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_stays_the_text_that_it_is() {
+        let text = r#"{"n": 0.10000000000000000000000001}"#;
+        let reading = read(text.as_bytes()).expect("JSON");
+        assert_eq!(reading.answers, [Ok(Answer::Text(text.to_owned()))]);
+        for wrong in ["", "ok", "{", "1 2", "\u{0}"] {
+            assert!(read(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(read(deep.as_bytes()).is_err());
+        assert!(read(b"\"\xff\"").is_err());
+    }
+
+    #[test]
+    fn requests_have_keys_of_their_own() {
+        assert_eq!(idempotency_key("http://h/a", "1"), idempotency_key("http://h/a", "1"));
+        assert_ne!(idempotency_key("http://h/a", "1"), idempotency_key("http://h/", "a1"));
+    }
+}

@@ -1,0 +1,112 @@
+//! What this process knows of a server, for as long as it lives: how much it was asked for, whether
+//! it wants a pause, what it has cost, and the connections to it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::Client;
+
+use super::bucket::Bucket;
+use super::config::{self, Config};
+use crate::net::client;
+use crate::net::endpoint::Endpoint;
+use coco_core::delivery::Trouble;
+use coco_core::options::Access;
+use coco_core::provider::Task;
+
+static SERVERS: LazyLock<Mutex<HashMap<String, Arc<Server>>>> = LazyLock::new(Mutex::default);
+
+type Line = (Arc<Endpoint>, Client);
+type Lines = HashMap<(Access, bool), Line>;
+
+static LINES: LazyLock<Mutex<Lines>> = LazyLock::new(Mutex::default);
+/// Options and keys change: what is not used any more is not kept for ever.
+const MANY_LINES: usize = 64;
+
+pub struct Server(Mutex<State>);
+
+struct State {
+    requests: Bucket,
+    tokens: Bucket,
+    paused_until: Option<Instant>,
+    spent: f64,
+}
+
+/// The server of this name.
+pub fn server(name: &str) -> Arc<Server> {
+    let mut servers = lock(&SERVERS);
+    if let Some(known) = servers.get(name) {
+        return known.clone();
+    }
+    let now = Instant::now();
+    let (requests, tokens) = (Bucket::new(now), Bucket::new(now));
+    let state = State { requests, tokens, paused_until: None, spent: 0.0 };
+    let new = Arc::new(Server(Mutex::new(state)));
+    servers.insert(name.to_owned(), new.clone());
+    new
+}
+
+/// What a task's requests are made with.
+pub fn line(task: &Task, access: &Access, config: &Config) -> Result<Line, Trouble> {
+    // An api_key is not sent alike by both kinds of servers.
+    let key = (access.clone(), matches!(task, Task::Post { .. }));
+    if let Some(known) = lock(&LINES).get(&key) {
+        return Ok(known.clone());
+    }
+    let endpoint = Arc::new(config::endpoint(task, access)?);
+    let client = client::new(&endpoint, config.concurrency)?;
+    let mut lines = lock(&LINES);
+    if lines.len() >= MANY_LINES {
+        lines.clear();
+    }
+    lines.insert(key, (endpoint.clone(), client.clone()));
+    Ok((endpoint, client))
+}
+
+impl Server {
+    /// Takes what a request needs of the server's limits. Returns how long to wait before it is made.
+    pub fn take(&self, tokens: u64, config: &Config) -> Duration {
+        let mut state = lock(&self.0);
+        let now = Instant::now();
+        let mut wait = Duration::ZERO;
+        if let Some(rate) = config.requests_per_minute {
+            wait = wait.max(state.requests.take(1.0, rate, now));
+        }
+        if let Some(rate) = config.tokens_per_minute {
+            wait = wait.max(state.tokens.take(tokens as f64, rate, now));
+        }
+        wait
+    }
+
+    /// The tokens that were taken were others.
+    pub fn correct(&self, taken: u64, used: u64) {
+        lock(&self.0).tokens.correct(used as f64 - taken as f64);
+    }
+
+    /// Nothing is asked for so long.
+    pub fn pause(&self, time: Duration) {
+        let mut state = lock(&self.0);
+        state.paused_until = state.paused_until.max(Instant::now().checked_add(time));
+    }
+
+    /// What is left of a pause.
+    pub fn paused(&self) -> Duration {
+        let until = lock(&self.0).paused_until;
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// What this process has spent.
+    pub fn spent(&self) -> f64 {
+        lock(&self.0).spent
+    }
+
+    pub fn spend(&self, cost: f64) {
+        lock(&self.0).spent += cost;
+    }
+}
+
+/// What a thread that panics leaves is whole: nothing is done in steps while it is locked.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,86 @@
+//! Sends changes to a webhook, and finds the rows that it refuses.
+
+use async_trait::async_trait;
+use reqwest::Client;
+
+use super::answer::{self, Answer};
+use super::config::Config;
+use super::encode;
+use crate::net::error::no_answer;
+use crate::net::{body, client};
+use crate::targets::{Prepared, Target};
+use coco_core::delivery::{Change, Refused, Shape, Trouble};
+use coco_core::options::Access;
+
+/// How many bytes of an answer are read. What is longer is treated as if it said nothing.
+const LONGEST_ANSWER: usize = 1024 * 1024;
+
+struct Webhook {
+    config: Config,
+    client: Client,
+}
+
+pub fn open(access: Access) -> Result<Box<dyn Target>, Trouble> {
+    let config = Config::new(&access)?;
+    let client = client::new(&config.endpoint, 1)?;
+    Ok(Box::new(Webhook { config, client }))
+}
+
+#[async_trait]
+impl Target for Webhook {
+    /// A webhook has nothing to make, and no way to ask what is there.
+    async fn is_there(&mut self, _shape: &Shape) -> Result<bool, Trouble> {
+        Ok(true)
+    }
+
+    async fn prepare(&mut self, _shape: &Shape) -> Result<Prepared, Trouble> {
+        Ok(Prepared::Found)
+    }
+
+    /// A part that is refused as a whole is halved until the rows that are to blame stand alone.
+    async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
+        let mut refused = Vec::new();
+        // Parts with the place of their first change; the last is sent next.
+        let size = self.config.batch_size;
+        let parts = changes.chunks(size).enumerate().map(|(n, part)| (n * size, part));
+        let mut waiting: Vec<(usize, &[Change])> = parts.rev().collect();
+        while let Some((first, part)) = waiting.pop() {
+            match self.send(shape, part).await? {
+                Answer::Arrived(but) => {
+                    refused.extend(but.into_iter().map(|(place, why)| why.of(first + place)));
+                }
+                Answer::Refused(why) if part.len() == 1 => refused.push(why.of(first)),
+                Answer::Refused(_) => {
+                    let middle = part.len() / 2;
+                    let (left, right) = part.split_at(middle);
+                    waiting.push((first + middle, right));
+                    waiting.push((first, left));
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    async fn remove(&mut self, _shape: &Shape) -> Result<(), Trouble> {
+        Ok(())
+    }
+}
+
+impl Webhook {
+    /// Posts one request, and reads its answer.
+    async fn send(&self, shape: &Shape, changes: &[Change]) -> Result<Answer, Trouble> {
+        let encode::Request { idempotency_key, body } = encode::request(shape, changes)?;
+        let endpoint = &self.config.endpoint;
+        let request = client::post(&self.client, endpoint, endpoint.url.clone(), body)
+            .header("idempotency-key", idempotency_key);
+        let mut response = request.send().await.map_err(|e| no_answer(&e, endpoint))?;
+        let status = response.status();
+        let body = match body::read(&mut response, LONGEST_ANSWER).await {
+            Ok(body) => body.unwrap_or_default(),
+            // Rows that it refuses would be named in what is missing.
+            Err(e) if status.is_success() => return Err(no_answer(&e, endpoint)),
+            Err(_) => body::Body::default(),
+        };
+        answer::read(status, response.headers(), &body, changes.len(), &endpoint.peer)
+    }
+}

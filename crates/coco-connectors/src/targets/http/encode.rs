@@ -1,0 +1,138 @@
+//! Changes as the body of a request, and the key that names it.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use coco_core::delivery::{Change, Shape, Trouble, Values};
+use coco_core::fingerprint::Hasher;
+
+/// A request's body, and what is the same for the same changes.
+pub struct Request {
+    /// 32 hexadecimal digits.
+    pub idempotency_key: String,
+    pub body: String,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    flow: &'a str,
+    target: &'a str,
+    batch: &'a str,
+    changes: Vec<Entry<'a>>,
+}
+
+/// Keys and rows stay the text that they are: a number read and written again could lose digits.
+#[derive(Serialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
+enum Entry<'a> {
+    Upsert { key: &'a RawValue, row: &'a RawValue, version: i64 },
+    Delete { key: &'a RawValue, version: i64 },
+}
+
+pub fn request(shape: &Shape, changes: &[Change]) -> Result<Request, Trouble> {
+    let idempotency_key = idempotency_key(shape, changes)?;
+    let entries: Result<Vec<_>, Trouble> = changes.iter().map(entry).collect();
+    let body = Body {
+        flow: &shape.flow,
+        target: &shape.target,
+        batch: &idempotency_key,
+        changes: entries?,
+    };
+    let body = serde_json::to_string(&body).map_err(not_json)?;
+    Ok(Request { idempotency_key, body })
+}
+
+fn entry(change: &Change) -> Result<Entry<'_>, Trouble> {
+    let (key, version) = (raw(&change.key)?, change.version);
+    Ok(match &change.row {
+        Some(row) => Entry::Upsert { key, row: raw(row)?, version },
+        None => Entry::Delete { key, version },
+    })
+}
+
+/// The versions are part of it. A row can become what it was before: to the receiver that is
+/// another change, and not the first one sent again.
+fn idempotency_key(shape: &Shape, changes: &[Change]) -> Result<String, Trouble> {
+    let mut hasher = Hasher::new();
+    hasher.part(shape.flow.as_bytes()).part(shape.target.as_bytes());
+    for change in changes {
+        hasher.part(text(&change.key)?.as_bytes());
+        match &change.row {
+            Some(row) => hasher.part(text(row)?.as_bytes()),
+            None => hasher.null(),
+        };
+        hasher.part(&change.version.to_le_bytes());
+    }
+    Ok(hasher.finish().0.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn raw(values: &Values) -> Result<&RawValue, Trouble> {
+    serde_json::from_str(text(values)?).map_err(not_json)
+}
+
+fn text(values: &Values) -> Result<&str, Trouble> {
+    values.json().ok_or_else(|| Trouble::target("XX000", "a row was not given as JSON"))
+}
+
+/// Postgres has written the rows, and so this does not happen.
+fn not_json(error: serde_json::Error) -> Trouble {
+    Trouble::target("XX000", "a row is not JSON").detail(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(flow: &str) -> Shape {
+        Shape {
+            flow: flow.to_owned(),
+            target: "t".to_owned(),
+            columns: vec![],
+            key: vec![],
+            options: serde_json::Map::new(),
+        }
+    }
+
+    fn change(key: &str, row: Option<&str>, version: i64) -> Change {
+        let json = |text: &str| Values::Json(text.to_owned());
+        Change { key: json(key), row: row.map(json), version }
+    }
+
+    #[test]
+    fn rows_are_written_as_they_are() {
+        let row = r#"{"id":1,"n":0.10000000000000000000000001, "s":"a\u0000\"é"}"#;
+        let changes = [change(r#"{"id":1}"#, Some(row), 7), change(r#"{"id":2}"#, None, 8)];
+        let Request { body, idempotency_key } = request(&shape("a\"b"), &changes).expect("JSON");
+        let expected = format!(
+            r#"{{"flow":"a\"b","target":"t","batch":"{idempotency_key}","changes":[{{"op":"upsert","key":{{"id":1}},"row":{row},"version":7}},{{"op":"delete","key":{{"id":2}},"version":8}}]}}"#
+        );
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn the_same_changes_and_no_others_have_the_same_key() {
+        let key = |flow: &str, changes: &[Change]| {
+            request(&shape(flow), changes).expect("JSON").idempotency_key
+        };
+        let one = change("1", Some("2"), 7);
+        let first = key("f", std::slice::from_ref(&one));
+        assert_eq!((first.len(), &first), (32, &key("f", &[change("1", Some("2"), 7)])));
+        for (flow, changes) in [
+            ("g", vec![one.clone()]),
+            ("f", vec![change("1", Some("2"), 8)]),
+            ("f", vec![change("1", None, 7)]),
+            ("f", vec![change("1", Some("3"), 7)]),
+            ("f", vec![one.clone(), one]),
+            ("f", vec![]),
+        ] {
+            assert_ne!(first, key(flow, &changes));
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_not_sent() {
+        assert!(request(&shape("f"), &[change("{", None, 1)]).is_err());
+        let binary = Change { key: Values::Binary(vec![]), row: None, version: 1 };
+        assert!(request(&shape("f"), &[binary]).is_err());
+    }
+}

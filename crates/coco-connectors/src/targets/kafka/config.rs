@@ -1,0 +1,369 @@
+//! Options of servers and user mappings, and the client that they make.
+//!
+//! librdkafka has settings that load libraries, run commands and read files
+//! (`plugin.library.paths`, `sasl.kerberos.kinit.cmd`, `ssl.key.location`). So there is an option
+//! for each setting a user may choose, and none that is passed on by the name it has there.
+
+use std::time::Duration;
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+
+use crate::targets::kafka::topic;
+use crate::targets::options::{Access, On, Options, Spec, boolean};
+use coco_core::delivery::Trouble;
+
+pub static OPTIONS: &[Spec] = &[
+    Spec::new(
+        "bootstrap_servers",
+        On::Server,
+        "Some of the brokers, as host:port, with commas between them.",
+    )
+    .required()
+    .check(brokers),
+    Spec::new(
+        "security_protocol",
+        On::Server,
+        "plaintext (the default), ssl, sasl_plaintext or sasl_ssl.",
+    )
+    .check(|v| one_of(v, &SECURITY_PROTOCOLS)),
+    Spec::new(
+        "sasl_mechanism",
+        On::Server,
+        "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512: how user and password are proven.",
+    )
+    .check(|v| one_of(v, &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])),
+    Spec::new("sslrootcert", On::Server, "Certificates (PEM) to trust instead of the system's.")
+        .check(certificates),
+    Spec::new(
+        "connect_timeout",
+        On::Server,
+        "Seconds for connecting to a broker, TLS and SASL included; 10 by default.",
+    )
+    .check(|v| seconds(v, 300)),
+    Spec::new(
+        "request_timeout",
+        On::Server,
+        "Seconds until a broker must have answered a request; 30 by default.",
+    )
+    .check(|v| seconds(v, 300)),
+    Spec::new(
+        "delivery_timeout",
+        On::Server,
+        "Seconds until all records of a batch must be acknowledged, with all retries; 60 by \
+         default.",
+    )
+    .check(|v| seconds(v, 900)),
+    Spec::new("compression", On::Server, "none, gzip, snappy or lz4 (the default).")
+        .check(|v| one_of(v, &["none", "gzip", "snappy", "lz4"])),
+    Spec::new(
+        "linger",
+        On::Server,
+        "Milliseconds to wait for more records before those of a partition are sent; 5 by default.",
+    )
+    .check(|v| within(v, 0, 10_000)),
+    Spec::new(
+        "max_message_bytes",
+        On::Server,
+        "How large a record may be before it is compressed; 1000000 by default.",
+    )
+    .check(|v| within(v, 1000, 100_000_000)),
+    Spec::new("user", On::UserMapping, "The user of SASL."),
+    Spec::new("password", On::UserMapping, "The password of user.").secret(),
+    Spec::new(
+        "sslcert",
+        On::UserMapping,
+        "A client certificate (PEM), with those that vouch for it.",
+    )
+    .check(certificates),
+    Spec::new("sslkey", On::UserMapping, "The private key (PEM) of sslcert.").secret().check(key),
+    Spec::new(
+        "password_required",
+        On::UserMapping,
+        "false: a role that is no superuser may use brokers that do not ask who is there.",
+    )
+    .superuser()
+    .check(boolean),
+    topic::PARTITIONS,
+    topic::REPLICATION_FACTOR,
+    topic::CLEANUP_POLICY,
+    topic::CONFIG,
+];
+
+/// The most bytes of a broker's answer; librdkafka's default is six times that.
+const LONGEST_ANSWER: &str = "16777216";
+
+const SECURITY_PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
+
+fn brokers(value: &str) -> Result<(), String> {
+    let broker = |text: &str| {
+        let (host, port) = text.trim().rsplit_once(':')?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let address = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let known = match address {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.chars().all(plain),
+        };
+        (known && port.parse::<u16>().is_ok_and(|port| port > 0)).then_some(())
+    };
+    match value.split(',').all(|text| broker(text).is_some()) {
+        true => Ok(()),
+        false => Err("must be host:port, or several with commas between them".to_owned()),
+    }
+}
+
+fn one_of(value: &str, of: &[&str]) -> Result<(), String> {
+    match of.contains(&value) {
+        true => Ok(()),
+        false => Err(format!("must be one of {}", of.join(", "))),
+    }
+}
+
+fn within(value: &str, least: u32, most: u32) -> Result<(), String> {
+    match value.parse::<u32>() {
+        Ok(n) if (least..=most).contains(&n) => Ok(()),
+        _ => Err(format!("must be a whole number from {least} to {most}")),
+    }
+}
+
+fn seconds(value: &str, most: u32) -> Result<(), String> {
+    within(value, 1, most).map_err(|why| format!("{why}, in seconds"))
+}
+
+fn certificates(value: &str) -> Result<(), String> {
+    match value.contains("-----BEGIN CERTIFICATE-----") {
+        true => Ok(()),
+        false => Err("must be certificates as PEM text, not the name of a file".to_owned()),
+    }
+}
+
+fn key(value: &str) -> Result<(), String> {
+    match value.contains("PRIVATE KEY-----") {
+        true => Ok(()),
+        false => Err("must be a private key as PEM text, not the name of a file".to_owned()),
+    }
+}
+
+/// How to reach the brokers. Has secrets, and so no Debug.
+pub struct Config {
+    connection: ClientConfig,
+    producing: Vec<(&'static str, String)>,
+    pub request_timeout: Duration,
+    pub delivery_timeout: Duration,
+}
+
+impl Config {
+    /// What the options say. All have been checked one by one; here is what is between them.
+    pub fn new(access: &Access) -> Result<Config, Trouble> {
+        let Access { server, user, trusted } = access;
+        let protocol = server.get("security_protocol").unwrap_or("plaintext");
+        let (tls, sasl) = (protocol.ends_with("ssl"), protocol.starts_with("sasl"));
+
+        let mut connection = ClientConfig::new();
+        connection
+            .set("bootstrap.servers", given(server, "bootstrap_servers")?)
+            .set("security.protocol", protocol)
+            .set("client.id", "coco")
+            // The end of a batch would wait until the broker has acknowledged what came before, on the level of TCP.
+            .set("socket.nagle.disable", "true")
+            // What is asked of brokers is about one topic: its answers are far shorter.
+            .set("receive.message.max.bytes", LONGEST_ANSWER)
+            // A topic is made by `prepare`, as it is declared, or not at all.
+            .set("allow.auto.create.topics", "false")
+            // What a broker wants to know of its clients would be sent, and waited for at the end.
+            .set("enable.metrics.push", "false")
+            // Errors come as events. Lines of a log would go to the stderr of the database server.
+            .set("log_level", "0")
+            .set_log_level(RDKafkaLogLevel::Emerg);
+        let connect_timeout = number(server, "connect_timeout", 10)?;
+        let request_timeout = number(server, "request_timeout", 30)?;
+        connection
+            .set("socket.connection.setup.timeout.ms", (connect_timeout * 1000).to_string())
+            .set("socket.timeout.ms", (request_timeout * 1000).to_string());
+
+        if sasl {
+            connection
+                .set("sasl.mechanisms", given(server, "sasl_mechanism")?)
+                .set("sasl.username", given(user, "user")?)
+                .set("sasl.password", given(user, "password")?);
+        } else if user.get("user").or(user.get("password")).is_some() {
+            return Err(between(
+                "options \"user\" and \"password\" need a security_protocol with sasl",
+            ));
+        }
+        for (option, setting) in [
+            ("sslcert", "ssl.certificate.pem"),
+            ("sslkey", "ssl.key.pem"),
+            ("sslrootcert", "ssl.ca.pem"),
+        ] {
+            let Some(pem) = user.get(option).or(server.get(option)) else { continue };
+            if !tls {
+                return Err(between(format!(
+                    "option \"{option}\" needs a security_protocol with ssl"
+                )));
+            }
+            connection.set(setting, pem);
+        }
+        if tls {
+            connection.set("ssl.endpoint.identification.algorithm", "https");
+        }
+        let certified = user.get("sslcert").is_some() && user.get("sslkey").is_some();
+        if user.get("sslcert").is_some() != user.get("sslkey").is_some() {
+            return Err(between("options \"sslcert\" and \"sslkey\" need each other"));
+        }
+        if !(*trusted || sasl || certified || user.get("password_required") == Some("false")) {
+            return Err(Trouble::server("2F003", "the broker would not be told who is there")
+                .detail(
+                    "Only a superuser's flow may use brokers that ask for no password or \
+                     certificate.",
+                )
+                .hint(
+                    "Use a security_protocol with sasl, or sslcert and sslkey; or let a \
+                     superuser set password_required to false in the user mapping.",
+                ));
+        }
+
+        let delivery_timeout = number(server, "delivery_timeout", 60)?;
+        let max_message = number(server, "max_message_bytes", 1_000_000)?;
+        let producing = vec![
+            // With it retries neither double records nor change their order, and all replicas that
+            // are in sync acknowledge.
+            ("enable.idempotence", "true".to_owned()),
+            ("acks", "all".to_owned()),
+            // A key's partition by the hash that the clients for Java use, so that theirs agree.
+            ("partitioner", "murmur2_random".to_owned()),
+            ("compression.type", server.get("compression").unwrap_or("lz4").to_owned()),
+            ("linger.ms", number(server, "linger", 5)?.to_string()),
+            ("message.timeout.ms", (delivery_timeout * 1000).to_string()),
+            // How long a topic may be missing, which one that was just made is for a moment. Less
+            // than the above, so that what is told of one that was deleted is not that time ran
+            // out.
+            ("topic.metadata.propagation.max.ms", (delivery_timeout * 500).min(30_000).to_string()),
+            ("request.timeout.ms", (request_timeout * 1000).to_string()),
+            ("message.max.bytes", max_message.to_string()),
+            // A bound on memory: what does not fit waits until something was acknowledged.
+            ("queue.buffering.max.kbytes", (2 * max_message / 1024).max(64 << 10).to_string()),
+        ];
+        let (request_timeout, delivery_timeout) =
+            (Duration::from_secs(request_timeout), Duration::from_secs(delivery_timeout));
+        Ok(Config { connection, producing, request_timeout, delivery_timeout })
+    }
+
+    /// The settings of a client that makes and removes topics.
+    pub fn admin(&self) -> &ClientConfig {
+        &self.connection
+    }
+
+    /// The settings of a client that sends records.
+    pub fn producer(&self) -> ClientConfig {
+        let mut config = self.connection.clone();
+        for (setting, value) in &self.producing {
+            config.set(*setting, value);
+        }
+        config
+    }
+}
+
+fn between(message: impl Into<String>) -> Trouble {
+    Trouble::server("HV024", message)
+}
+
+fn given<'a>(options: &'a Options, name: &str) -> Result<&'a str, Trouble> {
+    options.get(name).ok_or_else(|| between(format!("option \"{name}\" is missing")))
+}
+
+fn number(options: &Options, name: &str, otherwise: u64) -> Result<u64, Trouble> {
+    let Some(text) = options.get(name) else { return Ok(otherwise) };
+    text.parse().map_err(|_| between(format!("option \"{name}\" must be a whole number")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(of: &[(&str, &str)]) -> Options {
+        Options(of.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    }
+
+    fn config(
+        server: &[(&str, &str)],
+        user: &[(&str, &str)],
+        trusted: bool,
+    ) -> Result<Config, Trouble> {
+        let mut server = options(server);
+        server.0.insert("bootstrap_servers".to_owned(), "localhost:9092".to_owned());
+        Config::new(&Access { server, user: options(user), trusted })
+    }
+
+    fn refused(server: &[(&str, &str)], user: &[(&str, &str)], trusted: bool) -> String {
+        config(server, user, trusted).err().map(|t| t.message).unwrap_or_default()
+    }
+
+    #[test]
+    fn brokers_are_hosts_and_ports() {
+        for good in ["a:1", "a.b-c_d:9092,10.0.0.1:65535", "[::1]:9092", "a:1, b:2"] {
+            assert_eq!(brokers(good), Ok(()), "{good}");
+        }
+        let bad = [
+            "",
+            "a",
+            ":1",
+            "a:",
+            "a:0",
+            "a:65536",
+            "a:1,",
+            "SSL://a:1",
+            "u:p@a:1",
+            "u@a:1",
+            "[a]:1",
+        ];
+        for bad in bad {
+            assert!(brokers(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_between_options_is_checked() {
+        let sasl = ("security_protocol", "sasl_plaintext");
+        let plain = ("sasl_mechanism", "PLAIN");
+        let (name, word) = (("user", "u"), ("password", "hush"));
+        assert!(config(&[sasl, plain], &[name, word], false).is_ok());
+        assert!(refused(&[sasl], &[name, word], true).contains("sasl_mechanism"));
+        assert!(refused(&[sasl, plain], &[word], true).contains("\"user\""));
+        assert!(refused(&[sasl, plain], &[name], true).contains("\"password\""));
+        assert!(refused(&[], &[name, word], true).contains("sasl"));
+        assert!(refused(&[("sslrootcert", "x")], &[], true).contains("sslrootcert"));
+        assert!(
+            refused(&[("security_protocol", "ssl")], &[("sslcert", "x")], true).contains("sslkey")
+        );
+    }
+
+    #[test]
+    fn others_than_superusers_have_to_say_who_they_are() {
+        let ssl = ("security_protocol", "ssl");
+        assert!(config(&[], &[], true).is_ok());
+        assert_eq!(config(&[], &[], false).err().map(|t| t.sqlstate).as_deref(), Some("2F003"));
+        assert!(config(&[ssl], &[], false).is_err());
+        assert!(config(&[ssl], &[("sslcert", "c"), ("sslkey", "k")], false).is_ok());
+        assert!(config(&[], &[("password_required", "false")], false).is_ok());
+        assert!(config(&[], &[("password_required", "true")], false).is_err());
+    }
+
+    #[test]
+    fn each_setting_is_one_that_librdkafka_knows() {
+        let server = [
+            ("security_protocol", "sasl_ssl"),
+            ("sasl_mechanism", "SCRAM-SHA-512"),
+            ("compression", "gzip"),
+            ("max_message_bytes", "100000000"),
+            ("connect_timeout", "300"),
+            ("request_timeout", "300"),
+            ("delivery_timeout", "900"),
+            ("linger", "10000"),
+        ];
+        let config = config(&server, &[("user", "u"), ("password", "p")], true);
+        let config = config.unwrap_or_else(|t| panic!("{t:?}")).producer();
+        let native = config.create_native_config().unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(native.get("allow.auto.create.topics").as_deref(), Ok("false"));
+        assert_eq!(native.get("message.timeout.ms").as_deref(), Ok("900000"));
+    }
+}

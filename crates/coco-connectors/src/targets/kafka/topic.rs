@@ -1,0 +1,372 @@
+//! What a declaration says of its topic, and topics made, found and deleted.
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+    TopicResult,
+};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use serde_json::Value;
+
+use crate::targets::Prepared;
+use crate::targets::kafka::config::Config;
+use crate::targets::kafka::error::{self, Doing};
+use crate::targets::kafka::producer::{Ear, Producer};
+use crate::targets::options::{On, Spec};
+use coco_core::delivery::{Shape, Trouble};
+
+pub const PARTITIONS: Spec = Spec::new(
+    "partitions",
+    On::Target,
+    "How many partitions the topic has; what the brokers make by default.",
+)
+.check(|v| count(v, i32::MAX));
+pub const REPLICATION_FACTOR: Spec = Spec::new(
+    "replication_factor",
+    On::Target,
+    "On how many brokers the topic is kept, where coco makes it; what the brokers do by default.",
+)
+.check(|v| count(v, i16::MAX.into()));
+pub const CLEANUP_POLICY: Spec = Spec::new(
+    "cleanup_policy",
+    On::Target,
+    "compact, delete, or compact,delete; a topic that coco makes is compacted by default.",
+)
+.check(cleanup_policy);
+pub const CONFIG: Spec = Spec::new(
+    "config",
+    On::Target,
+    "Other settings of the topic, where coco makes it: a JSON object of Kafka's names and values.",
+)
+.check(|v| settings(serde_json::from_str(v).ok().as_ref()).map(drop));
+
+fn count(value: &str, most: i32) -> Result<(), String> {
+    match value.parse::<i32>() {
+        Ok(n) if (1..=most).contains(&n) => Ok(()),
+        _ => Err(format!("must be a whole number from 1 to {most}")),
+    }
+}
+
+fn cleanup_policy(value: &str) -> Result<(), String> {
+    match value {
+        "compact" | "delete" | "compact,delete" => Ok(()),
+        _ => Err("must be compact, delete, or compact,delete".to_owned()),
+    }
+}
+
+/// The names and values of `config`. What they mean the brokers know.
+fn settings(config: Option<&Value>) -> Result<Vec<(String, String)>, String> {
+    let wrong = || "must be a JSON object of names and values".to_owned();
+    let named = |name: &str| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '.' | '_'))
+    };
+    let mut settings = Vec::new();
+    for (name, value) in config.and_then(Value::as_object).ok_or_else(wrong)? {
+        if name == "cleanup.policy" {
+            return Err("has no cleanup.policy: that is the option cleanup_policy".to_owned());
+        }
+        match text(value) {
+            Some(value) if named(name) && !value.contains('\0') => {
+                settings.push((name.clone(), value))
+            }
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(settings)
+}
+
+/// A setting, whether it was written as a string or not.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+/// [`crate::targets::Connector::check`]
+pub fn check(shape: &Shape) -> Result<(), String> {
+    Topic::new(shape).map(drop)
+}
+
+/// The topic of a target.
+pub struct Topic<'a> {
+    name: &'a str,
+    partitions: Option<i32>,
+    replication_factor: Option<i32>,
+    cleanup_policy: Option<String>,
+    settings: Vec<(String, String)>,
+}
+
+impl<'a> Topic<'a> {
+    /// What is declared, or why no topic can be like that.
+    pub fn new(shape: &'a Shape) -> Result<Topic<'a>, String> {
+        let name = shape.target.as_str();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if name.is_empty()
+            || name.len() > 249
+            || !name.chars().all(allowed)
+            || [".", ".."].contains(&name)
+        {
+            return Err(format!(
+                "target \"{name}\" cannot be the name of a topic: Kafka allows up to 249 of the \
+                 characters a-z, A-Z, 0-9, \".\", \"_\" and \"-\""
+            ));
+        }
+        if name.starts_with("__") {
+            return Err(format!(
+                "topic \"{name}\" cannot be a target: names that begin with \"__\" are Kafka's own"
+            ));
+        }
+        let option = |spec: &Spec| {
+            let Some(value) = shape.options.get(spec.name) else { return Ok(None) };
+            let wrong = |why: String| format!("option \"{}\" {why}", spec.name);
+            let text = text(value).unwrap_or_else(|| value.to_string());
+            (spec.check)(&text).map(|()| Some(text)).map_err(wrong)
+        };
+        // The checks have seen that these are numbers.
+        let number =
+            |spec: &Spec| Ok::<_, String>(option(spec)?.and_then(|text| text.parse().ok()));
+        option(&CONFIG)?;
+        let settings = match shape.options.get(CONFIG.name) {
+            Some(Value::String(text)) => settings(serde_json::from_str(text).ok().as_ref())?,
+            Some(config) => settings(Some(config))?,
+            None => Vec::new(),
+        };
+        Ok(Topic {
+            name,
+            partitions: number(&PARTITIONS)?,
+            replication_factor: number(&REPLICATION_FACTOR)?,
+            cleanup_policy: option(&CLEANUP_POLICY)?,
+            settings,
+        })
+    }
+
+    /// Whether the topic cannot be made since it is there, or for another reason, which [`Topic::prepare`] meets then.
+    /// (To ask for its metadata may have brokers make it.)
+    pub async fn is_there(&self, admin: &Admin<'_>) -> Result<bool, Trouble> {
+        let answer = self.create(admin, true).await?;
+        Ok(answer.is_none_or(|could_be_made| could_be_made.is_err()))
+    }
+
+    /// Has it made, or has the brokers say what would become of that.
+    async fn create(
+        &self,
+        admin: &Admin<'_>,
+        validate_only: bool,
+    ) -> Result<Option<TopicResult>, Trouble> {
+        let cleanup_policy = self.cleanup_policy.as_deref().unwrap_or("compact");
+        let mut config = vec![("cleanup.policy", cleanup_policy)];
+        config.extend(self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let topic = NewTopic {
+            name: self.name,
+            // -1: as the brokers do by default.
+            num_partitions: self.partitions.unwrap_or(-1),
+            replication: TopicReplication::Fixed(self.replication_factor.unwrap_or(-1)),
+            config,
+        };
+        let options = admin.options().validate_only(validate_only);
+        let made = admin.client.create_topics([&topic], &options);
+        Ok(admin.wait(&Doing::Make(self.name), made).await?.into_iter().next())
+    }
+
+    /// Makes the topic unless it is there; then it must be what is declared.
+    pub async fn prepare(&self, admin: &Admin<'_>) -> Result<Prepared, Trouble> {
+        let doing = Doing::Make(self.name);
+        match self.create(admin, false).await? {
+            Some(Ok(_)) => Ok(Prepared::Made),
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
+                self.check_found(admin).await?;
+                Ok(Prepared::Found)
+            }
+            // Of a topic that is there brokers say so only to those who may make it.
+            Some(Err((_, code @ RDKafkaErrorCode::TopicAuthorizationFailed)))
+            | Some(Err((_, code @ RDKafkaErrorCode::ClusterAuthorizationFailed))) => {
+                match self.found_partitions(admin).await? {
+                    Some(_) => self.check_found(admin).await.map(|()| Prepared::Found),
+                    None => Err(error::trouble(&doing, code, None)),
+                }
+            }
+            Some(Err((_, code))) => Err(error::trouble(&doing, code, None)),
+            None => Err(error::trouble(&doing, RDKafkaErrorCode::Unknown, None)),
+        }
+    }
+
+    /// That a topic that was there is as the declaration says. Where it says nothing, any will do.
+    async fn check_found(&self, admin: &Admin<'_>) -> Result<(), Trouble> {
+        if let (Some(wanted), Some(found)) = (self.partitions, self.found_partitions(admin).await?)
+            && usize::try_from(wanted) != Ok(found)
+        {
+            return Err(self.differs("partitions", &found.to_string(), &wanted.to_string()));
+        }
+        let Some(wanted) = &self.cleanup_policy else { return Ok(()) };
+        let topic = [ResourceSpecifier::Topic(self.name)];
+        let described = admin.client.describe_configs(&topic, &admin.options());
+        let found = match admin.wait(&Doing::Look(self.name), described).await?.into_iter().next() {
+            Some(Ok(found)) => policy(&found),
+            Some(Err(code)) => return Err(error::trouble(&Doing::Look(self.name), code, None)),
+            None => None,
+        };
+        let sorted = |policy: &str| {
+            let mut parts: Vec<&str> = policy.split(',').collect();
+            parts.sort_unstable();
+            parts.join(",")
+        };
+        match found {
+            Some(found) if sorted(&found) != sorted(wanted) => {
+                Err(self.differs("cleanup_policy", &found, wanted))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn differs(&self, option: &str, found: &str, wanted: &str) -> Trouble {
+        Trouble::target("HV000", format!("topic \"{}\" is not as it is declared", self.name))
+            .detail(format!("Its {option} is {found}, and {wanted} in the options of the target."))
+            .hint(format!("Change the topic, or the option {option}, or leave the option away."))
+    }
+
+    /// How many partitions the topic has; `None`: there is none, or it may not be seen.
+    async fn found_partitions(&self, admin: &Admin<'_>) -> Result<Option<usize>, Trouble> {
+        let doing = Doing::Look(self.name);
+        let found = admin.producer.metadata(self.name, admin.config.request_timeout).await;
+        let found = found.map_err(|e| error::of(&doing, &e, admin.producer.heard()))?;
+        let topic = found.topics().iter().find(|t| t.name() == self.name && t.error().is_none());
+        Ok(topic.map(|t| t.partitions().len()))
+    }
+
+    /// Deletes the topic, if it is there.
+    pub async fn delete(&self, admin: &Admin<'_>) -> Result<(), Trouble> {
+        let doing = Doing::Delete(self.name);
+        let deleted = admin.client.delete_topics(&[self.name], &admin.options());
+        match admin.wait(&doing, deleted).await?.into_iter().next() {
+            Some(Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))) | Some(Ok(_)) => Ok(()),
+            Some(Err((_, code))) => Err(error::trouble(&doing, code, None)),
+            None => Err(error::trouble(&doing, RDKafkaErrorCode::Unknown, None)),
+        }
+    }
+}
+
+fn policy(found: &ConfigResource) -> Option<String> {
+    found.get("cleanup.policy").and_then(|entry| entry.value.clone())
+}
+
+/// A connection of its own, for such questions.
+pub type Client = AdminClient<Ear>;
+
+/// Ends one elsewhere: its thread looks but ten times a second whether it is to end, and is waited for.
+pub fn leave(client: Client) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(threads) => drop(threads.spawn_blocking(move || drop(client))),
+        Err(_) => drop(client),
+    }
+}
+
+/// What asks for topics to be made and deleted.
+///
+/// It has a thread that is Rust's own, and so blocks the signals that the thread blocks that makes
+/// it.
+pub struct Admin<'a> {
+    pub client: Client,
+    config: &'a Config,
+    /// An admin client does not say why it cannot connect. The producer does, and connects with the
+    /// same settings.
+    producer: &'a Producer,
+}
+
+impl<'a> Admin<'a> {
+    pub fn new(
+        client: Option<Client>,
+        config: &'a Config,
+        producer: &'a Producer,
+    ) -> Result<Admin<'a>, Trouble> {
+        let client = match client {
+            Some(client) => client,
+            None => {
+                let client = config.admin().create_with_context(Ear::default());
+                client.map_err(|e| error::of(&Doing::Open, &e, None))?
+            }
+        };
+        Ok(Admin { client, config, producer })
+    }
+
+    fn options(&self) -> AdminOptions {
+        let timeout = Some(self.config.request_timeout);
+        AdminOptions::new().request_timeout(timeout).operation_timeout(timeout)
+    }
+
+    /// The answer, unless the brokers do not let us in: then it would be waited for in vain.
+    async fn wait<T>(
+        &self,
+        doing: &Doing<'_>,
+        answer: impl Future<Output = KafkaResult<T>>,
+    ) -> Result<T, Trouble> {
+        let failed = |e: KafkaError| error::of(doing, &e, self.producer.heard());
+        tokio::select! {
+            answer = answer => answer.map_err(failed),
+            code = self.producer.rejected() => {
+                Err(error::trouble(doing, code, self.producer.heard()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn shape(target: &str, options: Value) -> Shape {
+        let options = options.as_object().cloned().unwrap_or_default();
+        let (flow, target) = ("f".to_owned(), target.to_owned());
+        Shape { flow, target, columns: Vec::new(), key: Vec::new(), options }
+    }
+
+    #[test]
+    fn names_are_those_that_kafka_allows() {
+        for good in ["t", "T.1_a-b", "a".repeat(249).as_str(), "_x", "..."] {
+            assert_eq!(check(&shape(good, json!({}))), Ok(()), "{good}");
+        }
+        for bad in
+            ["", ".", "..", "a b", "\"x\"", "ä", "a/b", "a".repeat(250).as_str(), "__offsets"]
+        {
+            assert!(check(&shape(bad, json!({}))).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn options_are_numbers_or_text() {
+        let all = json!({"partitions": 3, "replication_factor": "2",
+            "cleanup_policy": "compact,delete",
+            "config": {"retention.ms": -1, "min.insync.replicas": "2", "preallocate": true}});
+        let all = shape("t", all);
+        let topic = Topic::new(&all).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!((topic.partitions, topic.replication_factor), (Some(3), Some(2)));
+        assert_eq!(topic.cleanup_policy.as_deref(), Some("compact,delete"));
+        let mut settings = topic.settings;
+        settings.sort();
+        let pairs: Vec<_> = settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(
+            pairs,
+            [("min.insync.replicas", "2"), ("preallocate", "true"), ("retention.ms", "-1")]
+        );
+    }
+
+    #[test]
+    fn options_that_no_topic_can_have_are_refused() {
+        for bad in [
+            json!({"partitions": 0}),
+            json!({"partitions": 1.5}),
+            json!({"partitions": [1]}),
+            json!({"replication_factor": 40_000}),
+            json!({"cleanup_policy": "never"}),
+            json!({"config": []}),
+            json!({"config": "x"}),
+            json!({"config": {"a b": 1}}),
+            json!({"config": {"a": null}}),
+            json!({"config": {"cleanup.policy": "delete"}}),
+        ] {
+            let why = check(&shape("t", bad.clone())).err().unwrap_or_default();
+            assert!(why.starts_with("option \""), "{bad}: {why}");
+        }
+    }
+}

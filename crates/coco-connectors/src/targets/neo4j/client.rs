@@ -1,0 +1,309 @@
+//! The target: transactions that bring changes there, and what a connection is.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{sleep, timeout};
+
+use super::bolt::{Connection, Fault, Value};
+use super::config::Settings;
+use super::error::{Failure, is_constrained, is_no_database, judge, no_answer};
+use super::mapping::Mapping;
+use super::{cypher, encode};
+use crate::targets::options::Access;
+use crate::targets::{Prepared, Target};
+use coco_core::delivery::{Change, Refused, Shape, Trouble};
+
+/// How often a transaction is tried that Neo4j says is worth trying again, and the first and the longest pause between;
+/// each is twice the one before.
+const TRIES: u32 = 10;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A server of Neo4j's.
+struct Neo4j {
+    settings: Settings,
+    /// Not there while it is in use: a call that is given up drops it, and the server takes back what
+    /// was not committed.
+    connection: Option<Connection>,
+}
+
+/// Connects to nothing yet.
+pub fn open(access: Access) -> Result<Box<dyn Target>, Trouble> {
+    Ok(Box::new(Neo4j { settings: Settings::new(&access)?, connection: None }))
+}
+
+/// A statement with its parameter, if it has one.
+struct Query<'a> {
+    text: String,
+    parameter: Option<(&'static str, &'a Value)>,
+}
+
+fn query(text: impl Into<String>) -> Query<'static> {
+    Query { text: text.into(), parameter: None }
+}
+
+#[async_trait]
+impl Target for Neo4j {
+    /// Nodes or relationships of the target, by which it is told whose they are.
+    async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble> {
+        self.count(&cypher::any(&mapping(shape)?)).await
+    }
+
+    async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
+        let mapping = mapping(shape)?;
+        let found = self.count(&cypher::any(&mapping)).await?;
+        for constraint in cypher::constraints(&mapping) {
+            match self.persist(&[query(constraint.create.as_str())]).await {
+                // One of another kind that makes the key unique as well: a NODE KEY.
+                Err(trouble) if is_constrained(&trouble) => {}
+                ended => drop(ended?),
+            }
+        }
+        Ok(if found { Prepared::Found } else { Prepared::Made })
+    }
+
+    async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
+        let mapping = mapping(shape)?;
+        let mut refused = Vec::new();
+        let mut steps = Vec::new();
+        for (change, what) in changes.iter().enumerate() {
+            match Step::new(shape, &mapping, change, what) {
+                Ok(step) => steps.extend(step),
+                Err(unfit) => refused.push(Refused {
+                    change,
+                    sqlstate: unfit.sqlstate.to_owned(),
+                    message: unfit.message,
+                }),
+            }
+        }
+        // Halves what fails for a row's reason until the row stands alone.
+        let mut parts: Vec<&[Step]> = if steps.is_empty() { vec![] } else { vec![&steps] };
+        while let Some(part) = parts.pop() {
+            let (keys, rows) = (values_of(part, true), values_of(part, false));
+            match (self.transact(&statements(&mapping, &keys, &rows)).await, part) {
+                (Ok(_), _) => {}
+                (Err(Failure::Row { sqlstate, message }), [step]) => {
+                    let sqlstate = sqlstate.to_owned();
+                    refused.push(Refused { change: step.change, sqlstate, message });
+                }
+                (Err(Failure::Row { .. }), _) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                (Err(Failure::Transient(trouble) | Failure::Trouble(trouble)), _) => {
+                    return Err(trouble);
+                }
+            }
+        }
+        refused.sort_by_key(|r| r.change);
+        Ok(refused)
+    }
+
+    async fn remove(&mut self, shape: &Shape) -> Result<(), Trouble> {
+        let mapping = mapping(shape)?;
+        match self.remove_all(&mapping).await {
+            Err(trouble) if is_no_database(&trouble) => Ok(()),
+            ended => ended,
+        }
+    }
+}
+
+impl Neo4j {
+    async fn remove_all(&mut self, mapping: &Mapping) -> Result<(), Trouble> {
+        while self.count(&cypher::clear(mapping)).await? {}
+        for constraint in cypher::constraints(mapping) {
+            // Other targets may have nodes of this label.
+            let used = match &constraint.label {
+                Some(label) => self.count(&cypher::any_labelled(label)).await?,
+                None => false,
+            };
+            if !used {
+                self.persist(&[query(cypher::drop(&constraint))]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the number that a statement returns is above 0.
+    async fn count(&mut self, statement: &str) -> Result<bool, Trouble> {
+        Ok(self.persist(&[query(statement)]).await?.is_some_and(|n| n > 0))
+    }
+
+    /// As [`Neo4j::transact`], for statements that no row has a part in.
+    async fn persist(&mut self, statements: &[Query<'_>]) -> Result<Option<i64>, Trouble> {
+        self.transact(statements).await.map_err(|failure| match failure {
+            Failure::Row { sqlstate, message } => Trouble::target(sqlstate, message),
+            Failure::Transient(trouble) | Failure::Trouble(trouble) => trouble,
+        })
+    }
+
+    /// Runs statements in one transaction, again where Neo4j says that this may help. Returns the
+    /// number that the last of them returned, if it did.
+    async fn transact(&mut self, statements: &[Query<'_>]) -> Result<Option<i64>, Failure> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES {
+            match self.try_once(statements).await {
+                Err(Failure::Transient(_)) => {}
+                ended => return ended,
+            }
+            // Not as long as others that met in a deadlock: they would meet again.
+            sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        self.try_once(statements).await
+    }
+
+    async fn try_once(&mut self, statements: &[Query<'_>]) -> Result<Option<i64>, Failure> {
+        let mut connection = self.begin().await?;
+        match self.in_transaction(&mut connection, statements).await {
+            Ok(number) => {
+                self.connection = Some(connection);
+                Ok(number)
+            }
+            Err(fault) => {
+                self.keep(connection, &fault).await;
+                Err(fault.failure())
+            }
+        }
+    }
+
+    async fn in_transaction(
+        &self,
+        connection: &mut Connection,
+        statements: &[Query<'_>],
+    ) -> Result<Option<i64>, Unanswered> {
+        let mut number = None;
+        for Query { text, parameter } in statements {
+            number = self.in_time(connection.run(text, parameter.as_slice())).await?;
+        }
+        self.in_time(connection.commit()).await?;
+        Ok(number)
+    }
+
+    /// A connection with a transaction on it: the one that there is, or a new one.
+    async fn begin(&mut self) -> Result<Connection, Failure> {
+        let database = self.settings.database.clone();
+        if let Some(mut connection) = self.connection.take() {
+            let begun = self.in_time(connection.begin(database.as_deref())).await;
+            return match begun {
+                Ok(()) => Ok(connection),
+                Err(fault) => {
+                    self.keep(connection, &fault).await;
+                    Err(fault.failure())
+                }
+            };
+        }
+        let begun = async {
+            let mut connection = Connection::open(&self.settings).await?;
+            connection.begin(database.as_deref()).await?;
+            Ok(connection)
+        };
+        let after = self.settings.connect_timeout;
+        match timeout(after, begun).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(fault)) => Err(match judge(fault) {
+                // The connection has not failed: there was none.
+                Failure::Trouble(trouble) if trouble.sqlstate == "08006" => {
+                    Failure::Trouble(Trouble { sqlstate: "08001".to_owned(), ..trouble })
+                }
+                failure => failure,
+            }),
+            Err(_) => Err(Failure::Trouble(no_answer("no connection", after, "connect_timeout"))),
+        }
+    }
+
+    /// Keeps a connection for the next transaction, where the server has merely said that this one
+    /// failed.
+    async fn keep(&mut self, mut connection: Connection, fault: &Unanswered) {
+        if let Unanswered::Fault(Fault::Failure { .. }) = fault
+            && self.in_time(connection.reset()).await.is_ok()
+        {
+            self.connection = Some(connection);
+        }
+    }
+
+    async fn in_time<T>(
+        &self,
+        request: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Unanswered> {
+        let after = self.settings.request_timeout;
+        match timeout(after, request).await {
+            Ok(answer) => answer.map_err(Unanswered::Fault),
+            Err(_) => Err(Unanswered::Late(after)),
+        }
+    }
+}
+
+/// Why a request has no answer that is of use.
+enum Unanswered {
+    Fault(Fault),
+    Late(Duration),
+}
+
+impl Unanswered {
+    fn failure(self) -> Failure {
+        match self {
+            Unanswered::Fault(fault) => judge(fault),
+            Unanswered::Late(after) => {
+                Failure::Trouble(no_answer("no answer", after, "request_timeout"))
+            }
+        }
+    }
+}
+
+fn mapping(shape: &Shape) -> Result<Mapping, Trouble> {
+    Mapping::new(shape).map_err(|wrong| Trouble::target("HV024", wrong))
+}
+
+/// A change as it is sent.
+struct Step {
+    /// Its place among the changes.
+    change: usize,
+    /// A row to write, or the key of one to take away.
+    values: Value,
+    deletes: bool,
+}
+
+impl Step {
+    /// `None`: there is nothing to do.
+    fn new(
+        shape: &Shape,
+        mapping: &Mapping,
+        change: usize,
+        what: &Change,
+    ) -> Result<Option<Step>, encode::Unfit> {
+        match &what.row {
+            Some(row) => {
+                let values = encode::row(shape, mapping, row)?;
+                Ok(Some(Step { change, values, deletes: false }))
+            }
+            // What cannot be written is not there.
+            None => Ok(encode::key(shape, mapping, &what.key).ok().map(|values| Step {
+                change,
+                values,
+                deletes: true,
+            })),
+        }
+    }
+}
+
+/// The rows of steps, or the keys of those that delete.
+fn values_of(steps: &[Step], deletes: bool) -> Value {
+    let chosen = steps.iter().filter(|s| s.deletes == deletes).map(|s| s.values.clone());
+    Value::List(chosen.collect())
+}
+
+/// What brings these changes there, together in one transaction: deletes first.
+fn statements<'a>(mapping: &Mapping, keys: &'a Value, rows: &'a Value) -> Vec<Query<'a>> {
+    let some = |values: &Value| matches!(values, Value::List(list) if !list.is_empty());
+    let mut all = Vec::new();
+    if some(keys) {
+        all.push(Query { text: cypher::delete(mapping), parameter: Some(("keys", keys)) });
+    }
+    if some(rows) {
+        let write = |text| Query { text, parameter: Some(("rows", rows)) };
+        all.extend(cypher::upsert(mapping).into_iter().map(write));
+    }
+    all
+}

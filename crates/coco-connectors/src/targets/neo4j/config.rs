@@ -1,0 +1,206 @@
+//! The options of servers, user mappings and targets, and what a connection is made from.
+
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::mapping;
+use crate::targets::options::{Access, On, Options, Spec, boolean, positive};
+use coco_core::delivery::Trouble;
+
+const CONNECT_TIMEOUT: u64 = 10;
+const REQUEST_TIMEOUT: u64 = 60;
+const PORT: u16 = 7687;
+
+pub static OPTIONS: &[Spec] = &[
+    Spec::new("url", On::Server, "Where the server is: bolt://host:7687, or bolt+s:// for TLS.")
+        .required()
+        .check(url),
+    Spec::new("database", On::Server, "The database there; the user's home database by default.")
+        .check(not_empty),
+    Spec::new("connect_timeout", On::Server, "Seconds to wait for a connection; 10 by default.")
+        .check(positive),
+    Spec::new("request_timeout", On::Server, "Seconds to wait for an answer; 60 by default.")
+        .check(positive),
+    Spec::new(
+        "sslrootcert",
+        On::Server,
+        "Certificates to trust instead of the system's, as PEM text, for bolt+s:// and neo4j+s://.",
+    )
+    .check(certificates),
+    Spec::new("user", On::UserMapping, "The user of Neo4j's.").required().check(not_empty),
+    Spec::new("password", On::UserMapping, "The user's password.").required().secret(),
+    Spec::new("kind", On::Target, "What a row becomes: node (the default) or relationship.")
+        .check(mapping::kind),
+    Spec::new("label", On::Target, "The nodes' label; the target's name by default.")
+        .check(mapping::name),
+    Spec::new("type", On::Target, "The relationships' type; the target's name by default.")
+        .check(mapping::name),
+    Spec::new(
+        "from",
+        On::Target,
+        "The nodes that relationships start at: {\"label\": …, \"key\": {column: property, …}}.",
+    )
+    .check(mapping::end),
+    Spec::new("to", On::Target, "The nodes that relationships end at, written as in from.")
+        .check(mapping::end),
+    Spec::new(
+        "temporal",
+        On::Target,
+        "true: dates and times become Neo4j's own; else they are text.",
+    )
+    .check(boolean),
+];
+
+/// What a connection is made from. It holds the password, and so has no `Debug`.
+pub struct Settings {
+    pub url: String,
+    pub user: String,
+    pub password: String,
+    pub database: Option<String>,
+    pub connect_timeout: Duration,
+    pub request_timeout: Duration,
+    /// Certificates as PEM text: what to trust instead of the system's.
+    pub roots: Option<String>,
+}
+
+impl Settings {
+    /// From options that were checked one by one; checked again where a connection depends on it.
+    pub fn new(access: &Access) -> Result<Settings, Trouble> {
+        let server = |name: &str| access.server.get(name).map(str::to_owned);
+        let settings = Settings {
+            url: required(&access.server, "url", "the server")?,
+            user: required(&access.user, "user", "the user mapping")?,
+            password: required(&access.user, "password", "the user mapping")?,
+            database: server("database"),
+            connect_timeout: seconds(&access.server, "connect_timeout", CONNECT_TIMEOUT),
+            request_timeout: seconds(&access.server, "request_timeout", REQUEST_TIMEOUT),
+            roots: server("sslrootcert"),
+        };
+        url(&settings.url).map_err(|wrong| invalid(format!("option \"url\" {wrong}")))?;
+        if settings.roots.is_some() && !settings.encrypted() {
+            return Err(invalid("option \"sslrootcert\" is given, but the url asks for no TLS")
+                .hint("Begin the url with bolt+s:// or neo4j+s://, or drop sslrootcert."));
+        }
+        Ok(settings)
+    }
+
+    /// What the URL names. The port is 7687 by default.
+    pub fn host_and_port(&self) -> (String, u16) {
+        let address = self.address();
+        let (host, port) = match address.rsplit_once(':') {
+            // The colon of an address such as [::1] is no port's.
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+            _ => (address, None),
+        };
+        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        (host.to_owned(), port.unwrap_or(PORT))
+    }
+
+    /// The address as the server is told it, where it may pass requests on to another of its cluster.
+    pub fn routed_address(&self) -> Option<&str> {
+        self.url.starts_with("neo4j").then(|| self.address())
+    }
+
+    fn address(&self) -> &str {
+        self.url.split_once("://").map_or(self.url.as_str(), |(_, address)| address)
+    }
+
+    /// Whether the connection is encrypted, and the server's certificate verified.
+    pub fn encrypted(&self) -> bool {
+        self.url.split_once("://").is_some_and(|(scheme, _)| scheme.ends_with("+s"))
+    }
+}
+
+fn required(options: &Options, name: &str, of: &str) -> Result<String, Trouble> {
+    let value = options.get(name).map(str::to_owned);
+    value.ok_or_else(|| invalid(format!("option \"{name}\" of {of} is missing")))
+}
+
+fn seconds(options: &Options, name: &str, default: u64) -> Duration {
+    Duration::from_secs(options.get(name).and_then(|s| s.parse().ok()).unwrap_or(default))
+}
+
+/// fdw_invalid_attribute_value.
+fn invalid(message: impl Into<String>) -> Trouble {
+    Trouble::server("HV024", message)
+}
+
+fn not_empty(value: &str) -> Result<(), String> {
+    if value.is_empty() { Err("must not be empty".to_owned()) } else { Ok(()) }
+}
+
+fn url(value: &str) -> Result<(), String> {
+    let (scheme, rest) = value.split_once("://").unwrap_or(("", value));
+    // The client would take a user from here to be none, without a word.
+    if rest.contains('@') {
+        return Err("must not hold a user or a password: these belong to the user mapping".into());
+    }
+    match scheme {
+        "bolt" | "bolt+s" | "neo4j" | "neo4j+s" => {}
+        "bolt+ssc" | "neo4j+ssc" => {
+            return Err("must not trust any certificate: use +s, and give the certificate of a \
+                        server that signed its own as sslrootcert"
+                .into());
+        }
+        _ => return Err("must begin with bolt://, bolt+s://, neo4j:// or neo4j+s://".into()),
+    }
+    let port = match rest.rsplit_once(':') {
+        Some((_, port)) if !port.ends_with(']') => port,
+        _ => "7687",
+    };
+    let host_only = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+    if rest.is_empty() || rest.starts_with(':') || !rest.chars().all(host_only) {
+        return Err("must name a host, and perhaps a port, and nothing else".into());
+    }
+    if port.parse::<u16>().is_err() {
+        return Err("must have a port from 0 to 65535".into());
+    }
+    Ok(())
+}
+
+fn certificates(pem: &str) -> Result<(), String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(()),
+        _ => Err("must be certificates as PEM text, not the name of a file".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_servers_are_taken_and_others_are_not() {
+        for good in
+            ["bolt://h", "bolt+s://db.example.com:7687", "neo4j://[::1]", "neo4j+s://[::1]:1"]
+        {
+            assert_eq!(url(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "h:7687",
+            "http://h",
+            "bolt://",
+            "bolt://:7687",
+            "bolt://u:p@h",
+            "bolt://h/db",
+            "bolt://h?x=1",
+            "bolt+ssc://h",
+            "bolt://h:99999",
+            "bolt://h:",
+            "bolt://h h",
+        ] {
+            assert!(url(bad).is_err(), "{bad}");
+        }
+        assert!(!url("bolt://u:geheim@h").unwrap_err().contains("geheim"));
+    }
+
+    #[test]
+    fn a_certificate_is_its_text() {
+        assert!(certificates("/etc/ssl/ca.pem").is_err());
+        assert!(certificates("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----").is_err());
+    }
+}

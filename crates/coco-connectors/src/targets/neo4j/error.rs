@@ -1,0 +1,202 @@
+//! Errors told apart by the codes of Neo4j's: a row's, one to try again, the target's, the server's.
+
+use std::time::Duration;
+
+use super::bolt::Fault;
+use coco_core::delivery::Trouble;
+
+/// How something ended that was not done.
+#[derive(Debug, PartialEq)]
+pub enum Failure {
+    /// Some row's fault.
+    Row {
+        sqlstate: &'static str,
+        message: String,
+    },
+    /// It may well go through when tried again; this is what to say if it never does.
+    Transient(Trouble),
+    Trouble(Trouble),
+}
+
+/// What a Neo4j server gives those who have failed to log in too often.
+const LOCKED_OUT: Duration = Duration::from_secs(5);
+
+/// How long there was no answer, and which option says how long to wait.
+pub fn no_answer(what: &str, after: Duration, option: &str) -> Trouble {
+    let sqlstate = if option == "connect_timeout" { "08001" } else { "08006" };
+    Trouble::server(sqlstate, format!("{what} within {} s", after.as_secs()))
+        .hint(format!("If the server is slow, give the server a larger \"{option}\"."))
+}
+
+/// What it means that something was not done.
+pub fn judge(fault: Fault) -> Failure {
+    match fault {
+        Fault::Failure { code, message } => judge_code(&code, &message),
+        Fault::Lost(error) => Failure::Trouble(connection(&error)),
+        Fault::Version(version) => Failure::Trouble(
+            Trouble::server("08P01", format!("no Bolt server that can be spoken to: {version:?}"))
+                .hint("The url is to name the Bolt port (7687), of Neo4j 4.4 or newer."),
+        ),
+        Fault::Protocol(what) => {
+            Failure::Trouble(Trouble::server("08P01", format!("the server {what}")))
+        }
+    }
+}
+
+fn judge_code(code: &str, message: &str) -> Failure {
+    let server = |sqlstate: &str| Trouble::server(sqlstate, message).detail(code);
+    let target = |sqlstate: &str| Trouble::target(sqlstate, message).detail(code);
+    let row =
+        |sqlstate: &'static str| Failure::Row { sqlstate, message: format!("{message} ({code})") };
+    let Some(rest) = code.strip_prefix("Neo.") else {
+        return Failure::Trouble(server("08P01"));
+    };
+    // Neo4j 4 calls transient what it has been asked to end.
+    let rest = match rest {
+        "TransientError.Transaction.Terminated" => "ClientError.Transaction.Terminated",
+        "TransientError.Transaction.LockClientStopped" => {
+            "ClientError.Transaction.LockClientStopped"
+        }
+        rest => rest,
+    };
+    Failure::Trouble(match rest {
+        "ClientError.Schema.ConstraintValidationFailed" => return row("23505"),
+        "ClientError.Statement.TypeError"
+        | "ClientError.Statement.ArgumentError"
+        | "ClientError.Statement.SemanticError"
+        | "ClientError.Statement.ArithmeticError" => return row("22000"),
+        // The code says that the database failed. The message says at what.
+        "DatabaseError.Statement.ExecutionFailed" if message.contains("too large to index") => {
+            return row("54000");
+        }
+        "ClientError.Security.AuthenticationRateLimit" => locked_out(message).detail(code),
+        "ClientError.Security.CredentialsExpired" => {
+            login(message).detail(code).hint("Give the user of Neo4j's a password of its own, and the user mapping the same.")
+        }
+        "ClientError.Security.Unauthorized" => login(message).detail(code),
+        "ClientError.Security.Forbidden" | "ClientError.Statement.AccessMode" => target("42501")
+            .hint("Grant the user of Neo4j's what the target needs: to match, write and make constraints."),
+        rest if rest.starts_with("ClientError.Security.") => server("28000"),
+        "ClientError.Database.DatabaseNotFound" => {
+            target("3D000").hint("The server's option \"database\" names one that Neo4j does not have.")
+        }
+        "ClientError.Schema.ConstraintAlreadyExists" => target("42710"),
+        "ClientError.Schema.IndexAlreadyExists" => target("42P07")
+            .hint("Drop that index: a constraint makes one of its own, and is what a target needs."),
+        "DatabaseError.Schema.ConstraintCreationFailed" => target("23505")
+            .hint("Mend what is there, or choose another name for the target: its key must be unique."),
+        "ClientError.Statement.SyntaxError" => target("0A000")
+            .hint("Nodes need Neo4j 4.4 or newer, relationships 5.7 or newer."),
+        "ClientError.Cluster.NotALeader" | "ClientError.General.ForbiddenOnReadOnlyDatabase" => {
+            server("25006").hint("The url is to name the server that takes writes.")
+        }
+        // Ended on the other side, by an administrator or for the time it took.
+        rest if rest.starts_with("ClientError.Transaction.") => server("57014"),
+        "TransientError.Transaction.DeadlockDetected" => return Failure::Transient(server("40P01")),
+        "TransientError.General.OutOfMemoryError"
+        | "TransientError.General.MemoryPoolOutOfMemoryError"
+        | "TransientError.General.TransactionOutOfMemoryError" => {
+            return Failure::Transient(server("53200"));
+        }
+        rest if rest.starts_with("TransientError.") => return Failure::Transient(server("57P03")),
+        _ => server("XX000"),
+    })
+}
+
+/// Whether this says that there is no such database.
+pub fn is_no_database(trouble: &Trouble) -> bool {
+    trouble.sqlstate == "3D000"
+}
+
+/// Whether this says that there is a constraint on the key already.
+pub fn is_constrained(trouble: &Trouble) -> bool {
+    trouble.sqlstate == "42710"
+}
+
+fn login(message: &str) -> Trouble {
+    Trouble::server("28P01", message).hint("See the user mapping's \"user\" and \"password\".")
+}
+
+fn locked_out(message: &str) -> Trouble {
+    Trouble::server("28000", message)
+        .hint("Neo4j lets nobody in for a while after failed logins: see the user mapping's \"user\" and \"password\".")
+        .retry_after(LOCKED_OUT)
+}
+
+fn connection(error: &std::io::Error) -> Trouble {
+    let trouble = Trouble::server("08006", format!("the connection failed: {error}"));
+    match error.kind() {
+        // What a TLS handshake fails with.
+        std::io::ErrorKind::InvalidData => trouble.hint(
+            "If the server's certificate is not signed by an authority that this system trusts, give \
+             the authority's as \"sslrootcert\".",
+        ),
+        _ => trouble.hint("Is the server up, and does the url name its Bolt port?"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coco_core::delivery::Whose;
+
+    #[test]
+    fn a_login_that_fails_is_the_servers() {
+        let failed = |code: &str| {
+            let code = format!("Neo.ClientError.Security.{code}");
+            judge(Fault::Failure { code, message: "why".to_owned() })
+        };
+        let Failure::Trouble(t) = failed("Unauthorized") else { panic!("trouble") };
+        assert_eq!((t.whose, t.sqlstate.as_str(), t.retry_after), (Whose::Server, "28P01", None));
+        let Failure::Trouble(t) = failed("AuthenticationRateLimit") else { panic!("trouble") };
+        assert_eq!((t.sqlstate.as_str(), t.retry_after), ("28000", Some(LOCKED_OUT)));
+    }
+
+    #[test]
+    fn codes_say_whose_an_error_is() {
+        for (code, sqlstate) in [
+            ("Neo.ClientError.Schema.ConstraintValidationFailed", "23505"),
+            ("Neo.ClientError.Statement.TypeError", "22000"),
+            ("Neo.ClientError.Statement.ArgumentError", "22000"),
+        ] {
+            let Failure::Row { sqlstate: s, message } = judge_code(code, "why") else {
+                panic!("{code} is a row's")
+            };
+            assert_eq!(s, sqlstate);
+            assert!(message.contains("why") && message.contains(code));
+        }
+        for (code, sqlstate) in [
+            ("Neo.TransientError.Transaction.DeadlockDetected", "40P01"),
+            ("Neo.TransientError.General.MemoryPoolOutOfMemoryError", "53200"),
+            ("Neo.TransientError.General.DatabaseUnavailable", "57P03"),
+        ] {
+            let Failure::Transient(t) = judge_code(code, "why") else { panic!("{code} passes") };
+            assert_eq!((t.whose, t.sqlstate.as_str()), (Whose::Server, sqlstate));
+        }
+        for (code, whose, sqlstate) in [
+            ("Neo.ClientError.Security.Unauthorized", Whose::Server, "28P01"),
+            ("Neo.ClientError.Security.TokenExpired", Whose::Server, "28000"),
+            ("Neo.ClientError.Security.Forbidden", Whose::Target, "42501"),
+            ("Neo.ClientError.Database.DatabaseNotFound", Whose::Target, "3D000"),
+            ("Neo.ClientError.Schema.ConstraintAlreadyExists", Whose::Target, "42710"),
+            ("Neo.ClientError.Cluster.NotALeader", Whose::Server, "25006"),
+            ("Neo.ClientError.Transaction.TransactionTimedOut", Whose::Server, "57014"),
+            ("Neo.DatabaseError.Statement.ExecutionFailed", Whose::Server, "XX000"),
+            ("Neo.ClientError.Statement.SyntaxError", Whose::Target, "0A000"),
+            ("", Whose::Server, "08P01"),
+        ] {
+            let Failure::Trouble(t) = judge_code(code, "why") else { panic!("{code} is no row's") };
+            assert_eq!(
+                (t.whose, t.sqlstate.as_str(), t.message.as_str()),
+                (whose, sqlstate, "why")
+            );
+        }
+    }
+
+    #[test]
+    fn a_connection_that_ends_is_the_servers() {
+        let gone = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        let Failure::Trouble(t) = judge(Fault::Lost(gone)) else { panic!("trouble") };
+        assert_eq!((t.whose, t.sqlstate.as_str()), (Whose::Server, "08006"));
+    }
+}

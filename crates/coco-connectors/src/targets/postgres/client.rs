@@ -1,0 +1,418 @@
+//! A target's table, and the connection to its server.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream;
+use tokio_postgres::Statement;
+
+use super::config::Config;
+use super::encode::{self, Tuples};
+use super::error::{Fault, RowFault};
+use super::halving::Halving;
+use super::incoming::Incoming;
+use super::names::quoted;
+use super::session::Session;
+use super::statements::{self, Staged};
+use super::table::{self, Table};
+use crate::targets::ahead::Arriving;
+use crate::targets::{Prepared, Target};
+use coco_core::delivery::{Change, Refused, Shape, Trouble};
+
+/// How often a transaction is tried that fails for others at the same time.
+const ATTEMPTS: u32 = 4;
+/// Before the second attempt; twice as long before each that follows.
+const PAUSE: Duration = Duration::from_millis(20);
+
+pub struct Remote {
+    config: Config,
+    session: Option<Session>,
+    prepared: Option<Ready>,
+}
+
+/// What is known of a table that was prepared, and kept for the next batch.
+struct Ready {
+    table: Table,
+    /// Rows may well be new to it: then they are copied right into it.
+    likely_new: bool,
+    direct: Option<Statement>,
+    /// Temporary tables that are there, with the statement that fills them.
+    staging: Vec<(Staged, Statement)>,
+}
+
+impl Remote {
+    pub fn new(config: Config) -> Remote {
+        Remote { config, session: None, prepared: None }
+    }
+
+    async fn connect(&mut self) -> Result<&Session, Trouble> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => Session::open(&self.config).await?,
+        };
+        Ok(self.session.insert(session))
+    }
+}
+
+#[async_trait]
+impl Target for Remote {
+    async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble> {
+        table::is_there(self.connect().await?, shape).await
+    }
+
+    async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
+        let session = self.connect().await?;
+        let (table, prepared) = table::prepare(session, shape).await?;
+        let likely_new = table.is_new && table.takes_copy;
+        self.prepared = Some(Ready { table, likely_new, direct: None, staging: Vec::new() });
+        Ok(prepared)
+    }
+
+    async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
+        let (Some(session), Some(ready)) = (&self.session, &mut self.prepared) else {
+            return Err(unprepared());
+        };
+        let batch = Batch::new(shape, changes);
+        let mut pause = PAUSE;
+        for _ in 1..ATTEMPTS {
+            match ready.write(session, &batch).await {
+                Err(Fault::Again(_)) => {
+                    session.run("rollback").await.map_err(Fault::trouble)?;
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                done => return done.map_err(Fault::trouble),
+            }
+        }
+        ready.write(session, &batch).await.map_err(Fault::trouble)
+    }
+
+    async fn fill(&mut self, _shape: &Shape, rows: &mut Arriving) -> Result<bool, Trouble> {
+        let (Some(session), Some(ready)) = (&self.session, &mut self.prepared) else {
+            return Err(unprepared());
+        };
+        if !ready.likely_new {
+            return Ok(false);
+        }
+        match ready.fill(session, rows).await {
+            // A row that is there already, or that is refused.
+            Err(Fault::Row(_)) => {
+                ready.likely_new = false;
+                session.run("rollback").await.map_err(Fault::trouble)?;
+                Ok(false)
+            }
+            done => done.map_err(Fault::trouble),
+        }
+    }
+
+    async fn remove(&mut self, shape: &Shape) -> Result<(), Trouble> {
+        let session = self.connect().await?;
+        table::remove(session, shape).await?;
+        self.prepared = None;
+        Ok(())
+    }
+}
+
+fn unprepared() -> Trouble {
+    Trouble::target("55000", "the target is written to before it is prepared")
+}
+
+/// Changes as they are sent, each with its place.
+struct Batch<'a> {
+    len: usize,
+    rows: Vec<(usize, &'a [u8])>,
+    gone: Vec<(usize, &'a [u8])>,
+    /// Those that cannot be sent.
+    malformed: Vec<Refused>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(shape: &Shape, changes: &'a [Change]) -> Batch<'a> {
+        let mut batch =
+            Batch { len: changes.len(), rows: Vec::new(), gone: Vec::new(), malformed: Vec::new() };
+        for (place, change) in changes.iter().enumerate() {
+            let (of, fields) = match &change.row {
+                Some(row) => (&mut batch.rows, encode::fields(row, shape.columns.len())),
+                None => (&mut batch.gone, encode::fields(&change.key, shape.key.len())),
+            };
+            match fields {
+                Some(fields) => of.push((place, fields)),
+                None => batch.malformed.push(Refused {
+                    change: place,
+                    sqlstate: "22P03".to_owned(),
+                    message: "its values are not in the form of the target's columns".to_owned(),
+                }),
+            }
+        }
+        batch
+    }
+
+    /// Which temporary tables it goes through, with what goes there.
+    fn staged(&self) -> impl Iterator<Item = (Staged, &[(usize, &'a [u8])])> {
+        [(Staged::Rows, &self.rows[..]), (Staged::Gone, &self.gone[..])]
+            .into_iter()
+            .filter(|(_, changes)| !changes.is_empty())
+    }
+}
+
+/// How often a batch is written anew without rows that conflict.
+const ROUNDS: usize = 8;
+
+/// What is done about rows that may conflict.
+#[derive(Default)]
+struct Pass {
+    /// Rows that change one of these columns are deleted before others are written.
+    displaced: Vec<String>,
+    /// Changes that are not written.
+    left_out: BTreeSet<usize>,
+}
+
+/// Whether a row can be refused for another row.
+fn is_conflict(refused: &Refused) -> bool {
+    matches!(refused.sqlstate.as_str(), "23505" | "23P01")
+}
+
+/// How a batch is written that may hold rows that are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Care {
+    /// As a whole, or not at all: what almost all batches take.
+    Whole,
+    /// Each statement on its own, and in halves where it fails.
+    Halving,
+}
+
+impl Ready {
+    /// Writes a batch, in a transaction. After an error there may still be one.
+    async fn write(&mut self, session: &Session, batch: &Batch<'_>) -> Result<Vec<Refused>, Fault> {
+        let mut refused = batch.malformed.clone();
+        if batch.rows.is_empty() && batch.gone.is_empty() {
+            return Ok(refused);
+        }
+        if self.likely_new && batch.gone.is_empty() {
+            match self.copy_directly(session, batch).await {
+                Ok(()) => return Ok(refused),
+                // A row that is there already, or that is refused.
+                Err(Fault::Row(_)) => {
+                    self.likely_new = false;
+                    session.run("rollback").await?;
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+        for (staged, _) in batch.staged() {
+            self.make_staging(session, staged).await?;
+        }
+        match self.write_staged(session, batch, Care::Whole, &Pass::default()).await {
+            Err(Fault::Row(_)) => {
+                session.run("rollback").await?;
+                refused.extend(self.write_carefully(session, batch).await?);
+            }
+            done => {
+                refused.extend(done?);
+                session.run("commit").await?;
+            }
+        }
+        refused.sort_by_key(|r| r.change);
+        Ok(refused)
+    }
+
+    /// What a plain COPY costs. Fails where a row is there already.
+    async fn copy_directly(&mut self, session: &Session, batch: &Batch<'_>) -> Result<(), Fault> {
+        let statement = self.direct(session).await?;
+        self.begin(session).await?;
+        let tuples = Tuples::new(self.table.columns.len());
+        let pieces = pieces(tuples, &batch.rows, |tuples, (_, fields)| tuples.push(fields));
+        session.copy_in(&statement, stream::iter(pieces)).await?;
+        session.run("commit").await
+    }
+
+    /// The same with rows that are to come, and are not to be seen before they are noted.
+    async fn fill(&mut self, session: &Session, rows: &mut Arriving) -> Result<bool, Fault> {
+        let statement = self.direct(session).await?;
+        self.begin(session).await?;
+        let mut incoming = Incoming::new(rows, self.table.columns.len());
+        session.copy_in(&statement, incoming.pieces()).await?;
+        let seen = incoming.fit() && rows.noted().await;
+        session.run(if seen { "commit" } else { "rollback" }).await?;
+        Ok(seen)
+    }
+
+    async fn direct(&mut self, session: &Session) -> Result<Statement, Fault> {
+        let statement = match self.direct.take() {
+            Some(statement) => statement,
+            None => session.prepare(&statements::copy_directly(&self.table)).await?,
+        };
+        Ok(self.direct.insert(statement).clone())
+    }
+
+    async fn begin(&self, session: &Session) -> Result<(), Fault> {
+        let found = session.value(&statements::begin(&self.table)).await?;
+        if found.as_deref() == Some(&self.table.signature) {
+            return Ok(());
+        }
+        let message = format!("table {} there was altered or made anew", self.table.name);
+        Err(Fault::Trouble(
+            Trouble::target("55000", message).hint("The next attempt looks at it again."),
+        ))
+    }
+
+    async fn make_staging(&mut self, session: &Session, staged: Staged) -> Result<(), Fault> {
+        if self.staging.iter().all(|(made, _)| *made != staged) {
+            session.run(&statements::make(staged, &self.table)).await?;
+            let statement = session.prepare(&statements::copy(staged)).await?;
+            self.staging.push((staged, statement));
+        }
+        Ok(())
+    }
+
+    /// Writes a batch that was not taken as a whole. If rows conflict under a unique or exclusion constraint beside the
+    /// key, they may be healthy together, and Postgres checks them one by one: then those that change such a value are
+    /// deleted first. One that is refused all the same keeps its row there, which can be in the way of others: so all is
+    /// written anew without it, until no other is refused.
+    async fn write_carefully(
+        &mut self,
+        session: &Session,
+        batch: &Batch<'_>,
+    ) -> Result<Vec<Refused>, Fault> {
+        let mut refused =
+            self.write_staged(session, batch, Care::Halving, &Pass::default()).await?;
+        let key: Vec<&str> = self.table.key.iter().map(|k| k.name.as_str()).collect();
+        if refused.iter().any(is_conflict) {
+            let columns = session.query(statements::CONSTRAINED, &[&self.table.oid, &key]).await?;
+            let columns = columns.iter().map(|row| Ok(quoted(&row.try_get::<_, String>(0)?)));
+            let mut columns = columns.collect::<Result<Vec<String>, Fault>>()?;
+            columns.retain(|column| self.table.columns.contains(column));
+            // Those that no room can be made for.
+            let mut left: Vec<Refused> =
+                refused.iter().filter(|r| !is_conflict(r)).cloned().collect();
+            for _ in 0..ROUNDS {
+                if columns.is_empty() {
+                    break;
+                }
+                session.run("rollback").await?;
+                let left_out = left.iter().map(|r| r.change).collect();
+                let pass = Pass { displaced: columns.clone(), left_out };
+                let more = self.write_staged(session, batch, Care::Halving, &pass).await?;
+                let known = |r: &Refused| left.iter().any(|l| l.change == r.change);
+                let more: Vec<Refused> = more.into_iter().filter(|r| !known(r)).collect();
+                let settled = more.is_empty();
+                left.extend(more);
+                if settled {
+                    session.run("commit").await?;
+                    self.likely_new = false;
+                    return Ok(left);
+                }
+            }
+            session.run("rollback").await?;
+            refused = self.write_staged(session, batch, Care::Halving, &Pass::default()).await?;
+        }
+        session.run("commit").await?;
+        Ok(refused)
+    }
+
+    /// Writes only the rows that differ from those there, and leaves it to be committed.
+    async fn write_staged(
+        &mut self,
+        session: &Session,
+        batch: &Batch<'_>,
+        care: Care,
+        pass: &Pass,
+    ) -> Result<Vec<Refused>, Fault> {
+        self.begin(session).await?;
+        let mut refused = Vec::new();
+        for (staged, changes) in batch.staged() {
+            let statement = self.staging.iter().find(|(made, _)| *made == staged);
+            let Some((_, statement)) = statement else { continue };
+            refused.extend(self.stage(session, staged, statement, changes, care).await?);
+        }
+        let staged: Vec<Staged> = batch.staged().map(|(staged, _)| staged).collect();
+        if !pass.displaced.is_empty() && staged.contains(&Staged::Rows) {
+            let displace = statements::displace(&self.table, &pass.displaced, &pass.left_out);
+            // Where rows there refer to them, they stay.
+            let _ = attempt(session, care, session.run(&displace)).await?;
+        }
+        let mut new = 0;
+        let mut halving = Halving::new(0..batch.len);
+        while let Some(range) = halving.next() {
+            let write = statements::write(&self.table, &staged, &range, &pass.left_out);
+            match attempt(session, care, session.value(&write)).await? {
+                Ok(count) => new += count.and_then(|n| n.parse::<usize>().ok()).unwrap_or(0),
+                Err(row) => refused.extend(halving.failed(range).map(|change| row.of(change))),
+            }
+        }
+        // The next ones are likely to be new as well: a flow that fills a table, or appends to it.
+        self.likely_new = self.table.takes_copy && new > 0 && new == batch.rows.len();
+        Ok(refused)
+    }
+
+    /// Takes changes into their temporary table. Refused are those that no such row can have, such
+    /// as labels that an enum there does not know.
+    async fn stage(
+        &self,
+        session: &Session,
+        staged: Staged,
+        statement: &Statement,
+        changes: &[(usize, &[u8])],
+        care: Care,
+    ) -> Result<Vec<Refused>, Fault> {
+        let fields = staged.columns(&self.table).len();
+        let mut refused = Vec::new();
+        let mut halving = Halving::new(0..changes.len());
+        while let Some(range) = halving.next() {
+            let part = changes.get(range.clone()).unwrap_or_default();
+            let pieces = pieces(Tuples::new(fields), part, |tuples, (place, fields)| {
+                tuples.push_numbered(*place, fields)
+            });
+            if let Err(row) =
+                attempt(session, care, session.copy_in(statement, stream::iter(pieces))).await?
+            {
+                let at = halving.failed(range).and_then(|at| changes.get(at));
+                refused.extend(at.map(|(change, _)| row.of(*change)));
+            }
+        }
+        if care == Care::Halving {
+            session.run(&statements::index(staged)).await?;
+        }
+        Ok(refused)
+    }
+}
+
+/// What of a transaction goes through, or which error of a row's keeps it from that.
+async fn attempt<T>(
+    session: &Session,
+    care: Care,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<Result<T, RowFault>, Fault> {
+    if care == Care::Whole {
+        return work.await.map(Ok);
+    }
+    session.run("savepoint coco").await?;
+    match work.await {
+        Ok(done) => {
+            session.run("release savepoint coco").await?;
+            Ok(Ok(done))
+        }
+        Err(Fault::Row(row)) => {
+            session.run("rollback to savepoint coco; release savepoint coco").await?;
+            Ok(Err(row))
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+/// The data of a COPY, made as it is sent.
+fn pieces<'a, T>(
+    tuples: Tuples,
+    rows: &'a [T],
+    push: impl Fn(&mut Tuples, &'a T) -> Option<Bytes>,
+) -> impl Iterator<Item = Bytes> {
+    let mut rows = rows.iter();
+    let mut tuples = Some(tuples);
+    std::iter::from_fn(move || {
+        let into = tuples.as_mut()?;
+        rows.find_map(|row| push(into, row)).or_else(|| tuples.take().map(Tuples::finish))
+    })
+}

@@ -1,0 +1,252 @@
+//! The options of a server and its user mappings, and what they come to.
+
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::targets::options::{Access, On, Spec, boolean};
+use coco_core::delivery::Trouble;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Timeouts there are 32-bit integers, in milliseconds.
+const LONGEST_TIMEOUT: u32 = i32::MAX as u32 / 1000;
+
+pub static OPTIONS: &[Spec] = &[
+    Spec::new("host", On::Server, "Host name or address; or the directory of a unix socket.")
+        .required()
+        .check(host),
+    Spec::new("port", On::Server, "Port; 5432 by default.").check(port),
+    Spec::new("dbname", On::Server, "Database; named like the user by default.").check(name),
+    Spec::new(
+        "sslmode",
+        On::Server,
+        "disable, prefer (the default), require, verify-ca or verify-full.",
+    )
+    .check(sslmode),
+    Spec::new(
+        "sslrootcert",
+        On::Server,
+        "The certificates, as PEM, that vouch for the server's; by default the system's.",
+    )
+    .check(certificates),
+    Spec::new("connect_timeout", On::Server, "Seconds that connecting may take; 10 by default.")
+        .check(seconds),
+    Spec::new(
+        "statement_timeout",
+        On::Server,
+        "Seconds that one statement there may take; 60 by default.",
+    )
+    .check(seconds),
+    Spec::new("user", On::UserMapping, "Role to connect as.").required().check(name),
+    Spec::new("password", On::UserMapping, "Its password.").secret().check(name),
+    Spec::new(
+        "password_required",
+        On::UserMapping,
+        "false: owners who are no superusers may connect without a password too.",
+    )
+    .superuser()
+    .check(boolean),
+];
+
+/// How much TLS protects a connection: as libpq has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SslMode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+impl SslMode {
+    fn parse(text: &str) -> Option<SslMode> {
+        Some(match text {
+            "disable" => SslMode::Disable,
+            "prefer" => SslMode::Prefer,
+            "require" => SslMode::Require,
+            "verify-ca" => SslMode::VerifyCa,
+            "verify-full" => SslMode::VerifyFull,
+            _ => return None,
+        })
+    }
+}
+
+/// Where to connect to, and as whom. Holds a password, so there is no `Debug`.
+pub struct Config {
+    pub host: String,
+    pub port: u16,
+    pub dbname: String,
+    pub sslmode: SslMode,
+    /// In place of the system's.
+    pub roots: Option<Vec<CertificateDer<'static>>>,
+    pub connect_timeout: Duration,
+    pub statement_timeout: Duration,
+    pub user: String,
+    pub password: Option<String>,
+    /// Whether the server must have asked for the password.
+    pub must_authenticate: bool,
+}
+
+impl Config {
+    pub fn new(access: &Access) -> Result<Config, Trouble> {
+        let Access { server, user: mapping, trusted } = access;
+        let missing = |option: &str, of: &str| {
+            Trouble::server("HV00B", format!("{of} has no option \"{option}\""))
+        };
+        let wrong = |option: &str| {
+            Trouble::server("HV024", format!("invalid value for the server's option \"{option}\""))
+        };
+        let timeout = |option: &str, default: Duration| match server.get(option) {
+            None => Ok(default),
+            Some(text) => {
+                seconds(text).map_err(|_| wrong(option))?;
+                text.parse().map(Duration::from_secs).map_err(|_| wrong(option))
+            }
+        };
+        let user = mapping.get("user").ok_or_else(|| missing("user", "the user mapping"))?;
+        let roots = server.get("sslrootcert").map(parse_certificates).transpose();
+        let config = Config {
+            host: server.get("host").ok_or_else(|| missing("host", "the server"))?.to_owned(),
+            port: server.get("port").map_or(Ok(5432), str::parse).map_err(|_| wrong("port"))?,
+            dbname: server.get("dbname").unwrap_or(user).to_owned(),
+            sslmode: SslMode::parse(server.get("sslmode").unwrap_or("prefer"))
+                .ok_or_else(|| wrong("sslmode"))?,
+            roots: roots.map_err(|_| wrong("sslrootcert"))?,
+            connect_timeout: timeout("connect_timeout", CONNECT_TIMEOUT)?,
+            statement_timeout: timeout("statement_timeout", STATEMENT_TIMEOUT)?,
+            user: user.to_owned(),
+            password: mapping.get("password").map(str::to_owned),
+            must_authenticate: !trusted && mapping.get("password_required") != Some("false"),
+        };
+        config.checked()
+    }
+
+    fn checked(self) -> Result<Config, Trouble> {
+        if self.roots.is_some() && matches!(self.sslmode, SslMode::Disable | SslMode::Prefer) {
+            // They would say what to trust, and be asked by nobody.
+            return Err(Trouble::server(
+                "HV024",
+                "the server's option \"sslrootcert\" has no effect with this sslmode",
+            )
+            .hint("Set sslmode to verify-full, or drop sslrootcert."));
+        }
+        if self.must_authenticate && self.password.is_none() {
+            return Err(Trouble::server("2F003", "password is required")
+                .detail("Owners of flows who are no superusers must give a password in the user mapping.")
+                .hint("ALTER USER MAPPING … OPTIONS (ADD password '…'), or let a superuser set password_required to false there."));
+        }
+        Ok(self)
+    }
+
+    /// Whether `host` is a unix socket's directory.
+    pub fn is_local(&self) -> bool {
+        self.host.starts_with('/')
+    }
+}
+
+fn host(value: &str) -> Result<(), String> {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '@' | ',');
+    match value {
+        // A directory may be named anything.
+        path if path.starts_with('/') && !path.contains('\0') => Ok(()),
+        name if name.is_empty() || name.contains(odd) || name.contains('/') => {
+            Err("must be one host name, address, or directory, and no URL".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn port(value: &str) -> Result<(), String> {
+    match value.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(()),
+        _ => Err("must be a port, from 1 to 65535".to_owned()),
+    }
+}
+
+fn name(value: &str) -> Result<(), String> {
+    match value.is_empty() || value.contains('\0') {
+        true => Err("must not be empty".to_owned()),
+        false => Ok(()),
+    }
+}
+
+fn sslmode(value: &str) -> Result<(), String> {
+    SslMode::parse(value)
+        .map(|_| ())
+        .ok_or_else(|| "must be disable, prefer, require, verify-ca or verify-full".to_owned())
+}
+
+fn seconds(value: &str) -> Result<(), String> {
+    match value.parse::<u32>() {
+        Ok(n) if (1..=LONGEST_TIMEOUT).contains(&n) => Ok(()),
+        _ => Err(format!("must be a whole number of seconds, from 1 to {LONGEST_TIMEOUT}")),
+    }
+}
+
+fn certificates(value: &str) -> Result<(), String> {
+    parse_certificates(value).map(|_| ())
+}
+
+fn parse_certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    match parsed {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err("must be certificates in PEM, as text: -----BEGIN CERTIFICATE----- …".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::targets::options::Options;
+
+    fn options(pairs: &[(&str, &str)]) -> Options {
+        Options(pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
+    }
+
+    fn config(
+        server: &[(&str, &str)],
+        user: &[(&str, &str)],
+        trusted: bool,
+    ) -> Result<Config, Trouble> {
+        Config::new(&Access { server: options(server), user: options(user), trusted })
+    }
+
+    #[test]
+    fn there_are_defaults() {
+        let made = config(&[("host", "db")], &[("user", "ada")], true).expect("a config");
+        assert_eq!((made.port, made.dbname.as_str(), made.sslmode), (5432, "ada", SslMode::Prefer));
+        assert_eq!((made.connect_timeout.as_secs(), made.statement_timeout.as_secs()), (10, 60));
+        assert!(!made.must_authenticate);
+    }
+
+    #[test]
+    fn who_is_no_superuser_needs_a_password() {
+        let host = [("host", "db")];
+        let lacking = config(&host, &[("user", "ada")], false).err().expect("an error");
+        assert_eq!(lacking.sqlstate, "2F003");
+        let with = config(&host, &[("user", "ada"), ("password", "x")], false);
+        assert!(with.expect("a config").must_authenticate);
+        let excused = config(&host, &[("user", "ada"), ("password_required", "false")], false);
+        assert!(!excused.expect("a config").must_authenticate);
+    }
+
+    #[test]
+    fn options_are_checked() {
+        for wrong in ["", "a b", "postgres://db", "ada:secret@db", "a,b"] {
+            assert!(host(wrong).is_err(), "{wrong}");
+        }
+        for right in ["db", "db.example.com", "::1", "127.0.0.1", "/var/run/postgresql"] {
+            assert!(host(right).is_ok(), "{right}");
+        }
+        assert!(port("0").is_err() && port("65536").is_err() && port("5433").is_ok());
+        assert!(seconds("0").is_err() && seconds("2147484").is_err() && seconds("1").is_ok());
+        assert!(sslmode("allow").is_err() && sslmode("verify-full").is_ok());
+        assert!(certificates("/etc/ssl/certs/ca.pem").is_err());
+        let empty = "-----BEGIN CERTIFICATE-----\n@\n-----END CERTIFICATE-----";
+        assert!(certificates(empty).is_err());
+    }
+}

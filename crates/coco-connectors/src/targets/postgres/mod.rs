@@ -1,0 +1,39 @@
+//! Rows to a table of another Postgres, 14 to 18. Its documentation: README.md beside this file.
+
+mod client;
+mod config;
+mod encode;
+mod error;
+mod halving;
+mod incoming;
+mod names;
+mod session;
+mod statements;
+mod table;
+mod tls;
+mod types;
+mod wire;
+
+use super::options::Access;
+use super::{Connector, Limits, Target};
+use coco_core::delivery::{Encoding, Shape, Trouble};
+
+/// `coco_postgres`.
+pub static CONNECTOR: Connector = Connector {
+    name: "coco_postgres",
+    options: config::OPTIONS,
+    check,
+    encoding: Encoding::Binary,
+    // Enough that round trips do not count, and little enough that no statement there takes long.
+    batch: Limits { changes: 40_000, bytes: 8 << 20 },
+    open,
+};
+
+fn check(shape: &Shape) -> Result<(), String> {
+    names::target(&shape.target)?;
+    shape.columns.iter().try_for_each(types::check)
+}
+
+fn open(access: Access) -> Result<Box<dyn Target>, Trouble> {
+    Ok(Box::new(client::Remote::new(config::Config::new(&access)?)))
+}

@@ -1,0 +1,277 @@
+//! A connection: made, set up, and never waited for without end.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, Stream, StreamExt};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::SslMode as Tls;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Row, SimpleQueryMessage, Statement};
+
+use super::config::{Config, SslMode};
+use super::error::{self, Fault};
+use super::tls;
+use super::wire::{AnySocket, Bounded, BoundedTls, Meter};
+use coco_core::delivery::Trouble;
+
+/// How much longer than the server's own limit an answer is waited for, before the server counts as
+/// gone.
+const GRACE: Duration = Duration::from_secs(5);
+/// After how long of silence the network is asked whether the server is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// A session of that server.
+pub struct Session {
+    client: Client,
+    /// The schemas that the role finds tables in when they are not qualified, as its own settings
+    /// there have it; the first is where it makes them.
+    pub search_path: Vec<String>,
+    patience: Duration,
+    statement_timeout: Duration,
+    connection: Connection,
+}
+
+/// What carries a session's messages. Ends with the session, also where the server says nothing any
+/// more.
+struct Connection {
+    running: JoinHandle<()>,
+    /// What the server sends.
+    meter: Arc<Meter>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+impl Session {
+    /// Connects, within the server's `connect_timeout`.
+    pub async fn open(config: &Config) -> Result<Session, Trouble> {
+        let limit = config.connect_timeout;
+        let (client, connection) = timeout(limit, connect(config)).await.unwrap_or_else(|_| {
+            let seconds = limit.as_secs();
+            Err(Trouble::server("08001", format!("could not connect within {seconds} s")).hint(
+                "Check the server's options host and port, or raise its option connect_timeout.",
+            ))
+        })?;
+        let mut session = Session {
+            client,
+            search_path: Vec::new(),
+            patience: config.statement_timeout + GRACE,
+            statement_timeout: config.statement_timeout,
+            connection,
+        };
+        session.set_up().await.map_err(Fault::trouble)?;
+        Ok(session)
+    }
+
+    async fn set_up(&mut self) -> Result<(), Fault> {
+        let rows = self.query("select pg_catalog.current_schemas(false)", &[]).await?;
+        if let Some(row) = rows.first() {
+            self.search_path = row.try_get(0)?;
+        }
+        // synchronous_commit is the server's own to say. A session that stands still in a
+        // transaction would keep its locks: from the writers there, and from the next session.
+        let limit = self.statement_timeout.as_millis();
+        self.run(&format!(
+            "set search_path = pg_catalog, pg_temp;
+             set standard_conforming_strings = on;
+             set client_min_messages = error;
+             set default_transaction_read_only = off;
+             set statement_timeout = {limit};
+             set idle_in_transaction_session_timeout = {limit}"
+        ))
+        .await
+    }
+
+    /// Carries out statements whose results do not matter.
+    pub async fn run(&self, sql: &str) -> Result<(), Fault> {
+        self.within(self.client.batch_execute(sql)).await
+    }
+
+    /// The first value of the last row that statements return.
+    pub async fn value(&self, sql: &str) -> Result<Option<String>, Fault> {
+        let messages = self.within(self.client.simple_query(sql)).await?;
+        let value = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => Some(row.get(0).map(str::to_owned)),
+            _ => None,
+        };
+        Ok(messages.iter().rev().find_map(value).flatten())
+    }
+
+    pub async fn query(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Fault> {
+        self.within(self.client.query(sql, parameters)).await
+    }
+
+    pub async fn prepare(&self, sql: &str) -> Result<Statement, Fault> {
+        self.within(self.client.prepare(sql)).await
+    }
+
+    /// Streams data to a `COPY … FROM STDIN`, as the pieces come. Where the server does not even
+    /// begin with it, the session is of no use any more: the client then counts an answer too many.
+    pub async fn copy_in(
+        &self,
+        statement: &Statement,
+        pieces: impl Stream<Item = Bytes>,
+    ) -> Result<(), Fault> {
+        let mut pieces = pin!(pieces);
+        let mut sink = pin!(self.within(self.client.copy_in::<_, Bytes>(statement)).await?);
+        while let Some(piece) = pieces.next().await {
+            self.within(sink.feed(piece)).await?;
+        }
+        // What is wrong with a row is said here: the server takes the rest, and drops it.
+        self.within(sink.finish()).await.map(|_| ())
+    }
+
+    async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Fault> {
+        let meter = &self.connection.meter;
+        meter.begin();
+        match timeout(self.patience, work).await {
+            Ok(done) => done.map_err(|error| match meter.excess() {
+                Some(excess) => Fault::Trouble(error::excess(excess)),
+                None => Fault::from(error),
+            }),
+            Err(_) => {
+                let seconds = self.patience.as_secs();
+                let message = format!("the server has said nothing for {seconds} s");
+                Err(Fault::Trouble(Trouble::server("08006", message).hint(
+                    "Check the network and that server, or raise the server's option statement_timeout.",
+                )))
+            }
+        }
+    }
+}
+
+async fn connect(config: &Config) -> Result<(Client, Connection), Trouble> {
+    let addresses = resolve(config).await?;
+    let each = config.connect_timeout / u32::try_from(addresses.len()).unwrap_or(1).max(1);
+    let mut failed = None;
+    for address in addresses {
+        match connect_to(config, address, each).await {
+            // Only where nobody answers it is worth asking at the next address.
+            Err(trouble) if trouble.sqlstate == "08001" => failed = Some(trouble),
+            done => return done,
+        }
+    }
+    Err(failed.unwrap_or_else(|| {
+        Trouble::server("08001", format!("host \"{}\" has no address", config.host))
+    }))
+}
+
+/// The addresses of the host; `None` stands for a unix socket.
+async fn resolve(config: &Config) -> Result<Vec<Option<IpAddr>>, Trouble> {
+    if config.is_local() {
+        return Ok(vec![None]);
+    }
+    let found = tokio::net::lookup_host((config.host.as_str(), config.port)).await;
+    let found = found.map_err(|e| {
+        Trouble::server("08001", format!("host \"{}\" cannot be found: {e}", config.host))
+            .hint("Check the server's option host.")
+    })?;
+    Ok(found.map(|address| Some(address.ip())).collect())
+}
+
+async fn connect_to(
+    config: &Config,
+    address: Option<IpAddr>,
+    limit: Duration,
+) -> Result<(Client, Connection), Trouble> {
+    let mut parameters = tokio_postgres::Config::new();
+    parameters.dbname(&config.dbname).user(&config.user).application_name("coco").ssl_mode(
+        match config.sslmode {
+            // libpq's rule: a unix socket has no TLS, whatever the mode.
+            _ if config.is_local() => Tls::Disable,
+            SslMode::Disable => Tls::Disable,
+            SslMode::Prefer => Tls::Prefer,
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Tls::Require,
+        },
+    );
+    let place = (config, address, limit);
+    if config.must_authenticate {
+        // The server may let in whoever connects from here (`trust`, `peer`, `ident` in its
+        // pg_hba.conf): that is this database's operating system user, not the flow's owner. Only a
+        // password that the server has asked for shows that the owner may be who the user mapping
+        // says. So it must not let us in without: that is tried first. (A client learns no other way
+        // whether its password was looked at.) At this very address: the name could lead to another
+        // server the second time.
+        match log_in(place, &parameters).await? {
+            Err(error) if asks_for_password(&error) => {}
+            Err(error) => return Err(error::connecting(&error)),
+            Ok(_) => return Err(Trouble::server("2F003", "the server did not ask for a password")
+                .detail("Owners of flows who are no superusers must be known there by their password, not by where they connect from.")
+                .hint("Have pg_hba.conf of that server ask this role for a password (scram-sha-256), or let a superuser set password_required to false in the user mapping.")),
+        }
+    }
+    if let Some(password) = &config.password {
+        parameters.password(password);
+    }
+    log_in(place, &parameters).await?.map_err(|error| match asks_for_password(&error) {
+        true => Trouble::server(
+            "28000",
+            "the server asks for a password, and the user mapping has none",
+        )
+        .hint("ALTER USER MAPPING … OPTIONS (ADD password '…')."),
+        false => error::connecting(&error),
+    })
+}
+
+/// Connects, and logs in. The error inside is the client's.
+async fn log_in(
+    (config, address, limit): (&Config, Option<IpAddr>, Duration),
+    parameters: &tokio_postgres::Config,
+) -> Result<Result<(Client, Connection), Error>, Trouble> {
+    let socket = timeout(limit, socket(config, address))
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "connection timed out")));
+    let socket = socket.map_err(|error| error::unreachable(&error))?;
+    let meter = Arc::new(Meter::default());
+    let bounded = Bounded::new(socket, meter.clone(), parameters.get_ssl_mode() != Tls::Disable);
+    let tls = BoundedTls { maker: tls::connector(config)?, host: config.host.clone() };
+    match parameters.connect_raw(bounded, tls).await {
+        Ok((client, connection)) => {
+            // What ends it comes back as the error of whatever is asked next.
+            let running = tokio::spawn(async move {
+                connection.await.ok();
+            });
+            Ok(Ok((client, Connection { running, meter })))
+        }
+        Err(error) => match meter.excess() {
+            Some(excess) => Err(error::excess(excess)),
+            None => Ok(Err(error)),
+        },
+    }
+}
+
+async fn socket(config: &Config, address: Option<IpAddr>) -> io::Result<AnySocket> {
+    let Some(address) = address else {
+        let path = Path::new(&config.host).join(format!(".s.PGSQL.{}", config.port));
+        return Ok(AnySocket::Unix(UnixStream::connect(path).await?));
+    };
+    let stream = TcpStream::connect((address, config.port)).await?;
+    stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    Ok(AnySocket::Tcp(stream))
+}
+
+/// Whether connecting has ended with the server's asking for a password that we did not have. The
+/// client's error has no other mark; a test holds it.
+fn asks_for_password(error: &Error) -> bool {
+    error.as_db_error().is_none()
+        && error.source().is_some_and(|cause| cause.to_string() == "password missing")
+}

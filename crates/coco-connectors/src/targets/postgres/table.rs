@@ -1,0 +1,471 @@
+//! The target's table: found and checked, made, dropped.
+
+use super::error::Fault;
+use super::names::{self, quoted};
+use super::session::Session;
+use super::types::{self, There};
+use crate::targets::Prepared;
+use coco_core::delivery::{Column, Shape, Trouble};
+
+/// A table that fits its target.
+pub struct Table {
+    /// Qualified and quoted, as all names here.
+    pub name: String,
+    pub oid: u32,
+    /// In the shape's order.
+    pub columns: Vec<String>,
+    pub key: Vec<KeyColumn>,
+    /// What it is as long as nobody alters it: see [`signature`].
+    pub signature: String,
+    /// Holds no row and never has, as far as that shows at no cost.
+    pub is_new: bool,
+    pub is_partitioned: bool,
+    /// Not where the role is under row-level security: then Postgres has rows inserted alone.
+    pub takes_copy: bool,
+}
+
+/// In the order of [`Shape::key`].
+pub struct KeyColumn {
+    pub name: String,
+    /// By which its unique index tells keys apart, qualified: `operator(pg_catalog.=)`.
+    pub equals: String,
+}
+
+/// Where a target's name leads.
+struct Place {
+    schema: String,
+    table: String,
+    found: Option<Found>,
+}
+
+struct Found {
+    oid: u32,
+    kind: String,
+    empty: bool,
+}
+
+impl Place {
+    fn name(&self) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(&self.table))
+    }
+}
+
+/// Whether there is something of the table's name.
+pub async fn is_there(session: &Session, shape: &Shape) -> Result<bool, Trouble> {
+    locate(session, shape).await.map(|place| place.found.is_some()).map_err(Fault::trouble)
+}
+
+/// Finds the table or makes it, and checks that it fits.
+pub async fn prepare(session: &Session, shape: &Shape) -> Result<(Table, Prepared), Trouble> {
+    prepare_or_fault(session, shape).await.map_err(Fault::trouble)
+}
+
+async fn prepare_or_fault(session: &Session, shape: &Shape) -> Result<(Table, Prepared), Fault> {
+    let place = locate(session, shape).await?;
+    if let Some(found) = &place.found {
+        return Ok((examine(session, shape, &place, found).await?, Prepared::Found));
+    }
+    let prepared = match make(session, shape, &place).await {
+        Ok(()) => Prepared::Made,
+        // Somebody else was quicker.
+        Err(fault) if fault.is("42P07") || fault.is("23505") => Prepared::Found,
+        Err(fault) => return Err(fault),
+    };
+    let place = locate(session, shape).await?;
+    let Some(found) = &place.found else {
+        return Err(target("42P01", format!("table {} was dropped right away", place.name())));
+    };
+    Ok((examine(session, shape, &place, found).await?, prepared))
+}
+
+/// Drops the table, if it is there.
+pub async fn remove(session: &Session, shape: &Shape) -> Result<(), Trouble> {
+    let drop = async {
+        match locate(session, shape).await {
+            Ok(Place { found: None, .. }) => Ok(()),
+            Ok(place) => session.run(&format!("drop table if exists {}", place.name())).await,
+            // No schema, no table.
+            Err(fault) if fault.is("3F000") => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    };
+    drop.await.map_err(Fault::trouble)
+}
+
+fn target(sqlstate: &str, message: String) -> Fault {
+    Fault::Trouble(Trouble::target(sqlstate, message))
+}
+
+/// Every schema that the table can be in, in the order in which they are searched.
+const LOCATE: &str = "
+select n.nspname::text, c.oid, c.relkind::text, c.relkind = 'r' and pg_relation_size(c.oid) = 0
+  from pg_namespace n
+  left join pg_class c on c.relnamespace = n.oid and c.relname = $2::text
+ where n.nspname = any ($1::text[])
+ order by array_position($1, n.nspname::text)";
+
+async fn locate(session: &Session, shape: &Shape) -> Result<Place, Fault> {
+    let name = names::target(&shape.target).map_err(|message| target("42602", message))?;
+    let schemas = match &name.schema {
+        Some(schema) => vec![schema.clone()],
+        None => session.search_path.clone(),
+    };
+    let mut places = Vec::new();
+    for row in session.query(LOCATE, &[&schemas, &name.table]).await? {
+        let found = match row.try_get::<_, Option<u32>>(1)? {
+            Some(oid) => Some(Found {
+                oid,
+                kind: row.try_get(2)?,
+                // NULL where it was dropped at this moment.
+                empty: row.try_get::<_, Option<bool>>(3)?.unwrap_or(false),
+            }),
+            None => None,
+        };
+        places.push(Place { schema: row.try_get(0)?, table: name.table.clone(), found });
+    }
+    let at = places.iter().position(|place| place.found.is_some()).unwrap_or(0);
+    if at < places.len() {
+        return Ok(places.swap_remove(at));
+    }
+    let trouble = match &name.schema {
+        Some(schema) => {
+            Trouble::target("3F000", format!("there is no schema {} there", quoted(schema))).hint(
+                format!("CREATE SCHEMA {}; coco makes tables, but no schemas.", quoted(schema)),
+            )
+        }
+        None => Trouble::target("3F000", "the role has no schema there to make tables in")
+            .hint("Write the target as schema.table, or set the role's search_path there."),
+    };
+    Err(Fault::Trouble(trouble))
+}
+
+async fn make(session: &Session, shape: &Shape, place: &Place) -> Result<(), Fault> {
+    let mut definitions = Vec::new();
+    for column in &shape.columns {
+        definitions.push(format!(
+            "{} {}",
+            quoted(&column.name),
+            type_there(session, column).await?
+        ));
+    }
+    let key: Vec<String> = shape.key_columns().map(|c| quoted(&c.name)).collect();
+    definitions.push(format!("primary key ({})", key.join(", ")));
+    session.run(&format!("create table {} ({})", place.name(), definitions.join(", "))).await
+}
+
+/// Types of a name outside of pg_catalog, and whether their binary form holds OIDs that name
+/// something else on another server.
+const TYPES: &str = "
+with recursive base (schema, root, oid, typtype, typcategory, typelem, typbasetype) as
+  (select n.nspname::text, t.oid, t.oid, t.typtype, t.typcategory, t.typelem, t.typbasetype
+     from pg_type t join pg_namespace n on n.oid = t.typnamespace
+    where t.typname = $1::text and t.typtype <> 'p' and n.nspname <> 'pg_catalog'
+   union all
+   select b.schema, b.root, t.oid, t.typtype, t.typcategory, t.typelem, t.typbasetype
+     from base b join pg_type t on t.oid = b.typbasetype
+    where b.typtype = 'd')
+select schema, bool_or(typtype = 'c' or typcategory = 'A' and typelem >= 16384)
+  from base group by schema, root
+ order by schema = $2::text desc, schema";
+
+/// A column's type as SQL there.
+async fn type_there(session: &Session, column: &Column) -> Result<String, Fault> {
+    if types::is_built_in(column) {
+        return Ok(column.type_name.clone());
+    }
+    let bare = types::bare_name(column);
+    let mut found = session.query(TYPES, &[&bare, &column.type_schema]).await?;
+    if found.is_empty() && types::is_vector(column) {
+        install_pgvector(session, column).await?;
+        found = session.query(TYPES, &[&bare, &column.type_schema]).await?;
+    }
+    let Some(first) = found.first() else {
+        return Err(Fault::Trouble(
+            no_such_type(column).hint("Create it there, or cast the column in the query."),
+        ));
+    };
+    let schema: String = first.try_get(0)?;
+    if found.len() > 1 && schema != column.type_schema {
+        return Err(Fault::Trouble(
+            Trouble::target(
+                "42725",
+                format!("several schemas there have a type {}", quoted(&bare)),
+            )
+            .hint("Create the table there yourself, with the one that is meant."),
+        ));
+    }
+    if first.try_get(1)? {
+        return Err(holds_oids(column));
+    }
+    Ok(format!("{}.{}", quoted(&schema), column.type_name))
+}
+
+async fn install_pgvector(session: &Session, column: &Column) -> Result<(), Fault> {
+    match session.run("create extension if not exists vector with schema public").await {
+        // Another session has just done so.
+        Err(fault) if fault.is("42710") || fault.is("23505") => Ok(()),
+        Err(Fault::Trouble(trouble)) if trouble.whose == coco_core::delivery::Whose::Target => {
+            Err(Fault::Trouble(
+                no_such_type(column)
+                    .detail(format!("CREATE EXTENSION vector says: {}.", trouble.message))
+                    .hint(
+                        "Install pgvector there, and CREATE EXTENSION vector as a role that may.",
+                    ),
+            ))
+        }
+        done => done,
+    }
+}
+
+fn no_such_type(column: &Column) -> Trouble {
+    let (name, of) = (&column.type_name, quoted(&column.name));
+    Trouble::target("42704", format!("there is no type {name} there, for column {of}"))
+}
+
+fn holds_oids(column: &Column) -> Fault {
+    let (name, of) = (&column.type_name, quoted(&column.name));
+    Fault::Trouble(
+        Trouble::target(
+            "0A000",
+            format!("column {of} has type {name}, whose values no other server understands"),
+        )
+        .detail("They say the OIDs of types in them, which differ between servers.")
+        .hint("Cast the column in the query, to jsonb or text for one."),
+    )
+}
+
+async fn examine(
+    session: &Session,
+    shape: &Shape,
+    place: &Place,
+    found: &Found,
+) -> Result<Table, Fault> {
+    if !matches!(found.kind.as_str(), "r" | "p") {
+        return Err(Fault::Trouble(
+            Trouble::target("42809", format!("{} there is not a table", place.name()))
+                .hint("Name a table, or one that does not exist yet: coco makes it."),
+        ));
+    }
+    let takes_copy = check_rights(session, place, found).await?;
+    // Before its columns are looked at: what changes later shows.
+    let signature = session.value(&signature(found.oid)).await?;
+    check_columns(session, shape, place, found).await?;
+    Ok(Table {
+        name: place.name(),
+        oid: found.oid,
+        columns: shape.columns.iter().map(|c| quoted(&c.name)).collect(),
+        key: key(session, shape, place, found).await?,
+        signature: signature.unwrap_or_default(),
+        is_new: found.empty,
+        is_partitioned: found.kind == "p",
+        takes_copy,
+    })
+}
+
+/// Reads what must stay as it is while rows are written: a COPY in binary takes the bytes of one
+/// type for those of another without a word.
+pub fn signature(oid: u32) -> String {
+    format!(
+        "select concat_ws(' ', n.nspname, c.relname, c.relkind,
+                string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod,
+                                     a.attcollation), ', ' order by a.attnum))
+           from pg_class c
+           join pg_namespace n on n.oid = c.relnamespace
+           join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+          where c.oid = {oid} group by n.nspname, c.relname, c.relkind"
+    )
+}
+
+const RIGHTS: &str = "
+select has_table_privilege($1::oid, 'select') and has_table_privilege($1, 'insert')
+       and has_table_privilege($1, 'update') and has_table_privilege($1, 'delete'),
+       has_schema_privilege($2::text, 'usage'),
+       has_database_privilege(current_database(), 'temp'),
+       quote_ident(current_user), quote_ident(current_database()),
+       row_security_active($1)";
+
+/// Returns whether the table takes a COPY from the role.
+async fn check_rights(session: &Session, place: &Place, found: &Found) -> Result<bool, Fault> {
+    let rows = session.query(RIGHTS, &[&found.oid, &place.schema]).await?;
+    let Some(row) = rows.first() else { return Ok(false) };
+    let (role, database): (String, String) = (row.try_get(3)?, row.try_get(4)?);
+    let name = place.name();
+    // NULL where the table was dropped at this moment.
+    if row.try_get::<_, Option<bool>>(0)? != Some(true) {
+        return Err(Fault::Trouble(
+            Trouble::target(
+                "42501",
+                format!("role {role} may not read and write table {name} there"),
+            )
+            .hint(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {role};")),
+        ));
+    }
+    if !row.try_get(1)? {
+        let schema = quoted(&place.schema);
+        return Err(Fault::Trouble(
+            Trouble::target("42501", format!("role {role} may not use schema {schema} there"))
+                .hint(format!("GRANT USAGE ON SCHEMA {schema} TO {role};")),
+        ));
+    }
+    if !row.try_get(2)? {
+        return Err(Fault::Trouble(
+            Trouble::server(
+                "42501",
+                format!("role {role} may not make temporary tables in database {database}"),
+            )
+            .detail("Rows go through one, to be compared with those that are there.")
+            .hint(format!("GRANT TEMPORARY ON DATABASE {database} TO {role};")),
+        ));
+    }
+    Ok(!row.try_get::<_, bool>(5)?)
+}
+
+/// The search path is pg_catalog alone: all other types are qualified by `format_type`.
+const COLUMNS: &str = "
+select a.attname::text, n.nspname::text, quote_ident(n.nspname),
+       format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       a.attgenerated <> '' or a.attidentity = 'a', a.atthasdef or a.attidentity <> '',
+       (with recursive base as
+          (select y.typtype, y.typcategory, y.typelem, y.typbasetype
+           union all
+           select z.typtype, z.typcategory, z.typelem, z.typbasetype
+             from base b join pg_type z on z.oid = b.typbasetype
+            where b.typtype = 'd')
+        select bool_or(typtype = 'c' or typcategory = 'A' and typelem >= 16384) from base)
+  from pg_attribute a
+  join pg_type y on y.oid = a.atttypid
+  join pg_namespace n on n.oid = y.typnamespace
+ where a.attrelid = $1::oid and a.attnum > 0 and not a.attisdropped
+ order by a.attnum";
+
+struct Attribute {
+    name: String,
+    there: There,
+    not_null: bool,
+    generated: bool,
+    has_default: bool,
+    holds_oids: bool,
+}
+
+async fn check_columns(
+    session: &Session,
+    shape: &Shape,
+    place: &Place,
+    found: &Found,
+) -> Result<(), Fault> {
+    let mut attributes = Vec::new();
+    for row in session.query(COLUMNS, &[&found.oid]).await? {
+        let (prefix, name): (String, String) = (row.try_get(2)?, row.try_get(3)?);
+        let bare = name.strip_prefix(&format!("{prefix}.")).unwrap_or(&name).to_owned();
+        attributes.push(Attribute {
+            name: row.try_get(0)?,
+            there: There { schema: row.try_get(1)?, name: bare },
+            not_null: row.try_get(4)?,
+            generated: row.try_get(5)?,
+            has_default: row.try_get(6)?,
+            holds_oids: row.try_get(7)?,
+        });
+    }
+    for column in &shape.columns {
+        if attributes.iter().any(|a| a.name == column.name && a.there.fits(column) && a.holds_oids)
+        {
+            return Err(holds_oids(column));
+        }
+    }
+    let lacks = misfits(shape, &attributes);
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    Err(Fault::Trouble(
+        Trouble::target("42804", format!("table {} there does not fit the query's columns", place.name()))
+            .detail(format!("{}.", lacks.join("; ")))
+            .hint("Alter the table, cast the columns in the query, or name a table that does not exist yet."),
+    ))
+}
+
+/// What keeps a table from holding the target's rows.
+fn misfits(shape: &Shape, attributes: &[Attribute]) -> Vec<String> {
+    let mut lacks = Vec::new();
+    for (place, column) in shape.columns.iter().enumerate() {
+        let name = quoted(&column.name);
+        let wanted = &column.type_name;
+        match attributes.iter().find(|a| a.name == column.name) {
+            None => lacks.push(format!("It has no column {name} {wanted}")),
+            Some(a) if !a.there.fits(column) => {
+                lacks.push(format!("Column {name} is {}, the query gives {wanted}", a.there.name));
+            }
+            Some(a) if a.generated => lacks.push(format!("Column {name} is generated")),
+            Some(a) if shape.is_key(place) && !a.not_null => {
+                lacks.push(format!("Key column {name} is nullable"));
+            }
+            Some(_) => {}
+        }
+    }
+    for a in attributes {
+        let ours = shape.columns.iter().any(|c| c.name == a.name);
+        if !ours && a.not_null && !a.has_default && !a.generated {
+            let name = quoted(&a.name);
+            lacks
+                .push(format!("Column {name} is not null, has no default and is not in the query"));
+        }
+    }
+    lacks
+}
+
+/// A unique index on exactly these columns, with what ON CONFLICT takes; for each of its columns
+/// the operator that it goes by.
+const KEY: &str = "
+select a.attname::text, format('operator(%I.%s)', n.nspname, o.oprname)
+  from (select i.indrelid, i.indnkeyatts, i.indkey::int2[] as keys, i.indclass::oid[] as classes
+          from pg_index i
+         where i.indrelid = $1::oid and i.indisunique and i.indisvalid and i.indimmediate
+           and i.indpred is null and i.indexprs is null
+           and i.indnkeyatts = cardinality($2::text[])
+           and not exists (select
+                             from unnest(i.indkey::int2[]) with ordinality k (attnum, place)
+                             left join pg_attribute a
+                               on a.attrelid = i.indrelid and a.attnum = k.attnum
+                              and a.attname = any ($2::text[])
+                            where k.place <= i.indnkeyatts and a.attnum is null)
+         order by i.indisprimary desc, i.indexrelid limit 1) i
+ cross join lateral unnest(i.keys, i.classes) with ordinality k (attnum, class, place)
+  join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+  join pg_opclass c on c.oid = k.class
+  join pg_amop p on p.amopfamily = c.opcfamily and p.amoplefttype = c.opcintype
+   and p.amoprighttype = c.opcintype and p.amopstrategy = 3 and p.amoppurpose = 's'
+  join pg_operator o on o.oid = p.amopopr
+  join pg_namespace n on n.oid = o.oprnamespace
+ where k.place <= i.indnkeyatts";
+
+async fn key(
+    session: &Session,
+    shape: &Shape,
+    place: &Place,
+    found: &Found,
+) -> Result<Vec<KeyColumn>, Fault> {
+    let wanted: Vec<&str> = shape.key_columns().map(|c| c.name.as_str()).collect();
+    let mut operators = Vec::new();
+    for row in session.query(KEY, &[&found.oid, &wanted]).await? {
+        operators.push((row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
+    }
+    let key: Option<Vec<KeyColumn>> = wanted
+        .iter()
+        .map(|column| {
+            let (name, equals) = operators.iter().find(|(name, _)| name == column)?;
+            Some(KeyColumn { name: quoted(name), equals: equals.clone() })
+        })
+        .collect();
+    key.filter(|key| !key.is_empty()).ok_or_else(|| {
+        let name = place.name();
+        let columns: Vec<String> = wanted.iter().map(|c| quoted(c)).collect();
+        let columns = columns.join(", ");
+        Fault::Trouble(
+            Trouble::target(
+                "42P16",
+                format!("table {name} there has no unique index on its key ({columns})"),
+            )
+            .detail("It must be on these columns alone, and neither partial nor deferrable.")
+            .hint(format!("ALTER TABLE {name} ADD PRIMARY KEY ({columns});")),
+        )
+    })
+}

@@ -1,0 +1,113 @@
+//! TLS as libpq's sslmode has it: which certificates of a server are good enough.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::config::{Config, SslMode};
+use coco_core::delivery::Trouble;
+
+/// What makes the TLS sessions of a server.
+pub fn connector(config: &Config) -> Result<MakeRustlsConnect, Trouble> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Trouble::server("HV000", format!("TLS cannot be set up: {e}")))?;
+    let lenient = |roots: Option<RootCertStore>| Arc::new(Lenient { provider, roots });
+    let client = match config.sslmode {
+        SslMode::VerifyFull => builder.with_root_certificates(roots(config)?),
+        SslMode::VerifyCa => {
+            builder.dangerous().with_custom_certificate_verifier(lenient(Some(roots(config)?)))
+        }
+        // With a root certificate, `require` asks for it: as with libpq.
+        SslMode::Disable | SslMode::Prefer | SslMode::Require => {
+            let roots = config.roots.as_ref().map(|_| roots(config)).transpose()?;
+            builder.dangerous().with_custom_certificate_verifier(lenient(roots))
+        }
+    };
+    Ok(MakeRustlsConnect::new(client.with_no_client_auth()))
+}
+
+fn roots(config: &Config) -> Result<RootCertStore, Trouble> {
+    let mut store = RootCertStore::empty();
+    match &config.roots {
+        Some(given) => {
+            for certificate in given {
+                store.add(certificate.clone()).map_err(|e| {
+                    Trouble::server(
+                        "HV024",
+                        format!("a certificate in sslrootcert is of no use: {e}"),
+                    )
+                })?;
+            }
+        }
+        // The system's own, wherever it keeps them: nothing that a user names.
+        None => {
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if store.is_empty() {
+                return Err(Trouble::server("08001", "this system has no root certificates")
+                    .hint("Give the server's root certificate with the option sslrootcert."));
+            }
+        }
+    }
+    Ok(store)
+}
+
+/// Takes any certificate, or any that one of the roots vouches for: whatever host it names.
+#[derive(Debug)]
+struct Lenient {
+    provider: Arc<CryptoProvider>,
+    roots: Option<RootCertStore>,
+}
+
+impl ServerCertVerifier for Lenient {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Some(roots) = &self.roots {
+            verify_server_cert_signed_by_trust_anchor(
+                &ParsedCertificate::try_from(certificate)?,
+                roots,
+                intermediates,
+                now,
+                self.provider.signature_verification_algorithms.all,
+            )?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

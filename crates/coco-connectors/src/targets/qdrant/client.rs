@@ -1,0 +1,183 @@
+//! A target in Qdrant: makes the collection, and brings points to it.
+
+use async_trait::async_trait;
+use qdrant_client::qdrant::{
+    CollectionInfo, DeleteCollection, DeletePointsBuilder, GetCollectionInfoRequest, PointId,
+    PointStruct, PointsOperationResponse, UpdateStatus, UpsertPointsBuilder,
+};
+use tonic::{Code, Status};
+
+use super::config::Config;
+use super::connection::Connection;
+use super::error::{self, RowError};
+use super::layout::Layout;
+use super::{collection, encode};
+use crate::targets::options::Access;
+use crate::targets::{Prepared, Target};
+use coco_core::delivery::{Change, Refused, Shape, Trouble};
+
+/// A server, and how to reach it.
+pub struct Client {
+    connection: Connection,
+}
+
+impl Client {
+    /// Checks the options. Nothing is connected to yet.
+    pub fn new(access: &Access) -> Result<Client, Trouble> {
+        Ok(Client { connection: Connection::new(Config::of(access)?) })
+    }
+
+    /// What the server says of a collection.
+    async fn info(&mut self, collection: &str) -> Result<Option<CollectionInfo>, Status> {
+        let request = GetCollectionInfoRequest { collection_name: collection.to_owned() };
+        let mut collections = self.connection.collections();
+        match self.connection.answer(collections.get(request)).await {
+            Ok(answer) => Ok(answer.result),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(status),
+        }
+    }
+
+    /// Whether the collection is there. One that does not fit is an error.
+    async fn fits(&mut self, shape: &Shape, layout: &Layout) -> Result<bool, Trouble> {
+        let info = self.info(&shape.target).await.map_err(|e| error::trouble(&e))?;
+        let Some(info) = info else { return Ok(false) };
+        let params = info.config.and_then(|config| config.params);
+        let vectors = params.and_then(|params| params.vectors_config);
+        match collection::difference(layout, vectors.as_ref()) {
+            None => Ok(true),
+            Some(difference) => {
+                let name = &shape.target;
+                Err(Trouble::target("42804", format!("collection \"{name}\" does not fit"))
+                    .detail(difference)
+                    .hint(
+                        "Give the target another name, make its columns and option \"vectors\" \
+                         as the collection is, or remove the collection.",
+                    ))
+            }
+        }
+    }
+
+    /// Upserts points, each with the place of its change. Where the server refuses the whole
+    /// request, halves it until each point that is to blame stands alone.
+    async fn upsert(
+        &mut self,
+        shape: &Shape,
+        layout: &Layout,
+        points: &[(usize, PointStruct)],
+        refused: &mut Vec<Refused>,
+    ) -> Result<(), Trouble> {
+        let mut waiting = vec![points];
+        let mut checked = false;
+        while let Some(points) = waiting.pop() {
+            if points.is_empty() {
+                continue;
+            }
+            let batch: Vec<PointStruct> = points.iter().map(|(_, point)| point.clone()).collect();
+            let request = UpsertPointsBuilder::new(&shape.target, batch).wait(true).build();
+            let mut service = self.connection.points();
+            let answer = self.connection.answer(service.upsert(request)).await;
+            let Err(status) = applied(answer) else { continue };
+            if !error::is_of_rows(&status) {
+                return Err(error::trouble(&status));
+            }
+            // A collection that has been made anew meanwhile, and otherwise, refuses every point.
+            if !checked && !self.fits(shape, layout).await? {
+                return Err(error::trouble(&Status::not_found(&shape.target)));
+            }
+            checked = true;
+            if let [(change, _)] = points {
+                refused.push(error::row(&status).refuses(*change));
+            } else {
+                let (first, second) = points.split_at(points.len() / 2);
+                waiting.extend([second, first]);
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete(&mut self, shape: &Shape, ids: Vec<PointId>) -> Result<(), Trouble> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let request = DeletePointsBuilder::new(&shape.target).points(ids).wait(true).build();
+        let mut service = self.connection.points();
+        let answer = self.connection.answer(service.delete(request)).await;
+        applied(answer).map_err(|status| error::trouble(&status))
+    }
+}
+
+#[async_trait]
+impl Target for Client {
+    async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble> {
+        let info = self.info(&shape.target).await.map_err(|e| error::trouble(&e))?;
+        Ok(info.is_some())
+    }
+
+    async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
+        let layout = layout(shape)?;
+        if self.fits(shape, &layout).await? {
+            return Ok(Prepared::Found);
+        }
+        let request = collection::create(&shape.target, &layout);
+        let mut collections = self.connection.collections();
+        let Err(status) = self.connection.answer(collections.create(request)).await else {
+            return Ok(Prepared::Made);
+        };
+        // Somebody else may have made it in between. Which code that has differs by version.
+        let refused = matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument);
+        if refused && self.fits(shape, &layout).await? {
+            return Ok(Prepared::Found);
+        }
+        Err(error::trouble(&status))
+    }
+
+    async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
+        let layout = layout(shape)?;
+        let (mut points, mut gone, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, change) in changes.iter().enumerate() {
+            let done = match (change.key.json(), change.row.as_ref().map(|row| row.json())) {
+                (Some(key), None) => layout.naming.point_id(shape, key).map(|id| gone.push(id)),
+                (Some(key), Some(Some(row))) => {
+                    encode::point(shape, &layout, key, row).map(|point| points.push((place, point)))
+                }
+                _ => Err(RowError::new("HV004", "the change is not written as JSON")),
+            };
+            if let Err(why) = done {
+                refused.push(why.refuses(place));
+            }
+        }
+        // Upserts first: who reads meanwhile does not miss a row whose key alone has changed.
+        self.upsert(shape, &layout, &points, &mut refused).await?;
+        self.delete(shape, gone).await?;
+        Ok(refused)
+    }
+
+    async fn remove(&mut self, shape: &Shape) -> Result<(), Trouble> {
+        let request =
+            DeleteCollection { collection_name: shape.target.clone(), ..Default::default() };
+        let mut collections = self.connection.collections();
+        match self.connection.answer(collections.delete(request)).await {
+            Ok(_) => Ok(()),
+            Err(status) if status.code() == Code::NotFound => Ok(()),
+            Err(status) => Err(error::trouble(&status)),
+        }
+    }
+}
+
+fn layout(shape: &Shape) -> Result<Layout, Trouble> {
+    Layout::of(shape).map_err(|wrong| Trouble::target("HV024", wrong))
+}
+
+/// Whether an update has arrived to stay. The server also answers without an error when it has
+/// merely taken note of it.
+fn applied(answer: Result<PointsOperationResponse, Status>) -> Result<(), Status> {
+    match answer?.result.map(|r| r.status()) {
+        Some(UpdateStatus::Completed) => Ok(()),
+        Some(status) => {
+            let status = status.as_str_name();
+            Err(Status::unavailable(format!("the update's status is {status}, not Completed")))
+        }
+        None => Err(Status::internal("the answer to an update has no result")),
+    }
+}

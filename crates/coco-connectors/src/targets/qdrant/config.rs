@@ -1,0 +1,244 @@
+//! The options of servers, user mappings and targets, and what is read from them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use qdrant_client::qdrant::Distance;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde::Deserialize;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Uri};
+
+use crate::targets::options::{Access, On, Spec, positive};
+use coco_core::delivery::Trouble;
+
+/// Where Qdrant listens for gRPC unless it is told otherwise.
+const PORT: u16 = 6334;
+const CONNECT_TIMEOUT: u32 = 10;
+const REQUEST_TIMEOUT: u32 = 60;
+/// The most bytes of an answer's headers, where Qdrant says why it refuses a request.
+const LONGEST_HEADERS: u32 = 64 * 1024;
+
+/// All options; their values are checked one by one.
+pub const OPTIONS: &[Spec] = &[
+    Spec::new(
+        "url",
+        On::Server,
+        "Where Qdrant listens for gRPC: http://host:6334, or https:// for TLS. The port is 6334 \
+         unless it is given.",
+    )
+    .required()
+    .check(|value| uri(value).map(drop)),
+    Spec::new("connect_timeout", On::Server, "Seconds for connecting; 10 by default.")
+        .check(positive),
+    Spec::new(
+        "request_timeout",
+        On::Server,
+        "Seconds from the start of a request to the end of its answer; 60 by default.",
+    )
+    .check(positive),
+    Spec::new("sslrootcert", On::Server, "Certificates (PEM) to trust instead of the system's.")
+        .check(certificates),
+    Spec::new("api_key", On::UserMapping, "Qdrant's API key, or a JSON Web Token.")
+        .secret()
+        .check(|value| api_key(value).map(drop)),
+    Spec::new(
+        "vectors",
+        On::Target,
+        "A JSON object: of columns that are vectors their distance (cosine, dot, euclid or \
+         manhattan), size and name.",
+    )
+    .check(|value| vectors(value).map(drop)),
+];
+
+/// How a server is reached. Holds a secret, so it has no Debug.
+pub struct Config {
+    /// Where to, with TLS and the time to connect.
+    pub endpoint: Endpoint,
+    /// From the start of a request to the end of its answer.
+    pub request_timeout: Duration,
+    pub api_key: Option<MetadataValue<Ascii>>,
+}
+
+impl Config {
+    /// Reads what has been checked option by option, and checks what is between them.
+    pub fn of(access: &Access) -> Result<Config, Trouble> {
+        let wrong = |name: &str, what: String| {
+            Trouble::server("HV024", format!("option \"{name}\" {what}"))
+        };
+        let url = access.server.get("url").unwrap_or_default();
+        let uri = uri(url).map_err(|what| wrong("url", what))?;
+        let seconds = |name, default| {
+            let seconds = access.server.get(name).and_then(|s| s.parse().ok()).unwrap_or(default);
+            Duration::from_secs(u64::from(seconds))
+        };
+        let tls = uri.scheme_str() == Some("https");
+        let connect_timeout = seconds("connect_timeout", CONNECT_TIMEOUT);
+        let request_timeout = seconds("request_timeout", REQUEST_TIMEOUT);
+        let mut endpoint = Endpoint::from(uri)
+            .connect_timeout(connect_timeout)
+            .http2_max_header_list_size(LONGEST_HEADERS);
+        let authorities = access.server.get("sslrootcert");
+        if authorities.is_some() && !tls {
+            return Err(wrong("sslrootcert", "is for a url that starts with https".to_owned()));
+        }
+        if tls {
+            let trust = match authorities {
+                Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+                None => ClientTlsConfig::new().with_native_roots(),
+            };
+            endpoint = endpoint.tls_config(trust).map_err(|e| {
+                Trouble::server("HV000", "there are no certificates to check the server's with")
+                    .detail(e.to_string())
+                    .hint("Install the system's (Debian: ca-certificates), or give sslrootcert.")
+            })?;
+        }
+        let api_key = access.user.get("api_key").map(api_key).transpose();
+        let api_key = api_key.map_err(|what| wrong("api_key", what))?;
+        // Not everybody may use that Qdrant trusts whoever comes from the database's machine.
+        if api_key.is_none() && !access.trusted {
+            return Err(Trouble::server("28000", "an API key is required of who is no superuser")
+                .hint("CREATE USER MAPPING … OPTIONS (api_key '…')"));
+        }
+        Ok(Config { endpoint, request_timeout, api_key })
+    }
+}
+
+/// The URL with its port. What is wrong is said without the value: it may hold a password.
+fn uri(value: &str) -> Result<Uri, String> {
+    let uri: Uri = value.parse().map_err(|_| "must be a URL".to_owned())?;
+    let scheme = match uri.scheme_str() {
+        Some(scheme @ ("http" | "https")) => scheme,
+        _ => return Err("must start with http:// or https://".to_owned()),
+    };
+    let authority = uri.authority().map(|a| a.as_str()).unwrap_or_default();
+    if authority.contains('@') {
+        return Err("must not have a user or password: api_key is for the user mapping".to_owned());
+    }
+    if uri.path_and_query().is_some_and(|path| path != "/") {
+        return Err("must end after host and port: gRPC knows no path".to_owned());
+    }
+    let with_port = match uri.port() {
+        Some(_) => format!("{scheme}://{authority}"),
+        None => format!("{scheme}://{}:{PORT}", authority.trim_end_matches(':')),
+    };
+    with_port.parse().map_err(|_| "must be a URL".to_owned())
+}
+
+fn certificates(pem: &str) -> Result<(), String> {
+    let wrong = |why: &str| format!("must be certificates as PEM text: {why}");
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|e| wrong(&e.to_string()))?;
+        roots.add(certificate).map_err(|e| wrong(&e.to_string()))?;
+    }
+    match roots.is_empty() {
+        true => Err(wrong("there are none")),
+        false => Ok(()),
+    }
+}
+
+/// The key as it is sent, marked so that it is in no debug output.
+fn api_key(value: &str) -> Result<MetadataValue<Ascii>, String> {
+    let visible = !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic());
+    let value = visible.then(|| MetadataValue::try_from(value).ok()).flatten();
+    let mut value = value.ok_or_else(|| "must be visible ASCII characters".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// What the target option `vectors` says of a column.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VectorOption {
+    #[serde(default)]
+    pub distance: Metric,
+    /// Dimensions, where the column's type does not say.
+    pub size: Option<u64>,
+    pub name: Option<String>,
+}
+
+/// How near two vectors are.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    #[default]
+    Cosine,
+    Dot,
+    Euclid,
+    Manhattan,
+}
+
+impl From<Metric> for Distance {
+    fn from(metric: Metric) -> Distance {
+        match metric {
+            Metric::Cosine => Distance::Cosine,
+            Metric::Dot => Distance::Dot,
+            Metric::Euclid => Distance::Euclid,
+            Metric::Manhattan => Distance::Manhattan,
+        }
+    }
+}
+
+/// The target option `vectors`: by column.
+pub fn vectors(json: &str) -> Result<BTreeMap<String, VectorOption>, String> {
+    serde_json::from_str(json).map_err(|e| {
+        format!(
+            "must be a JSON object such as {{\"embedding\": {{\"distance\": \"cosine\", \"size\": \
+             384}}}}: {e}"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_gets_the_port_of_grpc() {
+        let with_port = |url: &str| uri(url).expect("a URL").to_string();
+        assert_eq!(with_port("http://localhost"), "http://localhost:6334/");
+        assert_eq!(with_port("https://[::1]/"), "https://[::1]:6334/");
+        assert_eq!(with_port("http://10.0.0.1:7000/"), "http://10.0.0.1:7000/");
+    }
+
+    #[test]
+    fn urls_that_would_not_do_what_they_say_are_refused() {
+        for url in [
+            "",
+            "localhost:6334",
+            "ftp://localhost",
+            "unix:///run/qdrant",
+            "http://",
+            "http://me:secret@localhost",
+            "http://localhost/prefix",
+            "http://localhost?key=secret",
+        ] {
+            let why = uri(url).expect_err(url);
+            assert!(!why.contains("secret"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_sent_as_it_is_or_refused() {
+        for bad in ["", "two words", "new\nline", "schlüssel"] {
+            assert!(api_key(bad).is_err(), "{bad:?}");
+        }
+        let key = api_key("s3cret.+/=").expect("a key");
+        assert_eq!(key.to_str().ok(), Some("s3cret.+/="));
+        assert!(!format!("{key:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn options_of_vectors_are_read_strictly() {
+        let read = vectors(r#"{"v": {"distance": "dot", "size": 3, "name": "n"}, "w": {}}"#);
+        let read = read.expect("options");
+        assert_eq!(read["v"].size, Some(3));
+        assert_eq!(Distance::from(read["w"].distance), Distance::Cosine);
+        for bad in ["[]", r#"{"v": {"distance": "l2"}}"#, r#"{"v": {"dim": 3}}"#, "{"] {
+            assert!(vectors(bad).is_err(), "{bad}");
+        }
+    }
+}

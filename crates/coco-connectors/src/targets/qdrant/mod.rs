@@ -1,0 +1,30 @@
+//! Qdrant: the rows of a target are the points of a collection.
+//!
+//! `config`: the options. `layout`: which column is which vector; `collection`: the collection for
+//! that. `encode`: a row as a point, of `point_id`, `vector` and `payload`. `connection`, `client`:
+//! what is said to the server; `error`: what it answers when it does not do it.
+
+mod client;
+mod collection;
+mod config;
+mod connection;
+mod encode;
+mod error;
+mod layout;
+mod payload;
+mod point_id;
+mod vector;
+
+use super::{Connector, Limits};
+use coco_core::delivery::Encoding;
+
+/// `CREATE SERVER … FOREIGN DATA WRAPPER coco_qdrant`
+pub static CONNECTOR: Connector = Connector {
+    name: "coco_qdrant",
+    options: config::OPTIONS,
+    check: |shape| layout::Layout::of(shape).map(drop),
+    encoding: Encoding::Json,
+    // A vector of 1536 dimensions is about 18 kB of JSON, and 6 kB on the wire.
+    batch: Limits { changes: 1000, bytes: 8 << 20 },
+    open: |access| Ok(Box::new(client::Client::new(&access)?)),
+};

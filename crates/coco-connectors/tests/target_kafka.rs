@@ -1,0 +1,779 @@
+//! The connector to Kafka, against a real one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::server::{self, Kafka, exclusively, kafka};
+use crate::topic::{self, contents, exists, records, setting};
+use coco_connectors::targets;
+use coco_connectors::targets::options::{Access, Options};
+use coco_connectors::targets::{Prepared, Target};
+use coco_core::delivery::{Change, Column, Refused, Shape, Trouble, Values, Whose};
+use serde_json::{Value, json};
+
+const PASSWORD: &str = "writer-secret";
+
+fn run<T>(what: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(what)
+}
+
+fn options(of: &[(&str, &str)]) -> Options {
+    Options(of.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+}
+
+/// Opens a target as SQL would: every option is known and checked.
+fn open(server: &[(&str, &str)], user: &[(&str, &str)]) -> Result<Box<dyn Target>, Trouble> {
+    let connector = targets::connector("coco_kafka").expect("the connector");
+    for (name, value) in server.iter().chain(user) {
+        let spec = connector.options.iter().find(|s| s.name == *name).expect(name);
+        assert_eq!((spec.check)(value), Ok(()), "{name}");
+    }
+    connector.connect(Access { server: options(server), user: options(user), trusted: true })
+}
+
+/// A target through the listener that asks nothing.
+fn plain(kafka: &Kafka, more: &[(&str, &str)]) -> Box<dyn Target> {
+    let mut server = vec![("bootstrap_servers", kafka.plaintext.as_str())];
+    server.extend_from_slice(more);
+    open(&server, &[]).expect("a target")
+}
+
+fn shape_with(topic: &str, options: Value) -> Shape {
+    let column = |name: &str, type_name: &str| Column {
+        name: name.to_owned(),
+        type_schema: "pg_catalog".to_owned(),
+        type_name: type_name.to_owned(),
+    };
+    let shape = Shape {
+        flow: "the \"flow\" ä".to_owned(),
+        target: topic.to_owned(),
+        columns: vec![column("id", "integer"), column("body", "text")],
+        key: vec![0],
+        options: options.as_object().cloned().unwrap_or_default(),
+    };
+    let connector = targets::connector("coco_kafka").expect("the connector");
+    assert_eq!((connector.check)(&shape), Ok(()));
+    shape
+}
+
+fn shape(topic: &str) -> Shape {
+    shape_with(topic, json!({"partitions": 3}))
+}
+
+fn key(id: usize) -> String {
+    format!("{{\"id\":{id}}}")
+}
+
+fn upsert(id: usize, body: &str, version: i64) -> Change {
+    let row = json!({"id": id, "body": body}).to_string();
+    Change { key: Values::Json(key(id)), row: Some(Values::Json(row)), version }
+}
+
+fn delete(id: usize, version: i64) -> Change {
+    Change { key: Values::Json(key(id)), row: None, version }
+}
+
+fn many(ids: std::ops::Range<usize>, body: &str, version: i64) -> Vec<Change> {
+    ids.map(|id| upsert(id, body, version)).collect()
+}
+
+fn values(of: &[Change]) -> BTreeMap<String, String> {
+    let pair = |c: &Change| {
+        let row = c.row.as_ref().and_then(Values::json)?.to_owned();
+        Some((c.key.json()?.to_owned(), row))
+    };
+    of.iter().filter_map(pair).collect()
+}
+
+async fn apply(target: &mut dyn Target, shape: &Shape, changes: &[Change]) -> Vec<Refused> {
+    target.apply(shape, changes).await.unwrap_or_else(|t| panic!("{t:?}"))
+}
+
+fn trouble<T: std::fmt::Debug>(result: Result<T, Trouble>) -> Trouble {
+    let trouble = result.expect_err("an error");
+    let text = format!("{trouble:?}");
+    assert!(!text.contains(PASSWORD) && !text.contains("wrong-secret"), "{text}");
+    trouble
+}
+
+#[test]
+fn rows_come_change_and_go() {
+    let kafka = kafka();
+    let shape = shape("rows");
+    run(async {
+        let mut target = plain(&kafka, &[]);
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        let first = [upsert(1, "a", 10), upsert(2, "b", 10), upsert(3, "c", 10)];
+        assert_eq!(apply(&mut *target, &shape, &first).await, []);
+        let second = [upsert(2, "changed", 11), delete(3, 11), delete(4, 11), upsert(5, "new", 11)];
+        assert_eq!(apply(&mut *target, &shape, &second).await, []);
+    });
+    let now = [upsert(1, "a", 10), upsert(2, "changed", 11), upsert(5, "new", 11)];
+    assert_eq!(contents(&kafka, "rows"), values(&now));
+
+    let records = records(&kafka, "rows");
+    assert_eq!(records.len(), 7);
+    let of = |id: usize| records.iter().filter(move |r| r.key == key(id));
+    // Each key's in the order of its changes, with what flow they are of and which is newer.
+    let two: Vec<_> = of(2).map(|r| r.headers.clone()).collect();
+    let header = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+    let flow = header("coco.flow", "the \"flow\" ä");
+    assert_eq!(two[0], [flow.clone(), header("coco.process_ordinal", "10")]);
+    assert_eq!(two[1], [flow.clone(), header("coco.process_ordinal", "11")]);
+    // A row that goes is a tombstone, also where none was.
+    let gone: Vec<_> = of(3).map(|r| r.value.is_some()).collect();
+    assert_eq!(gone, [true, false]);
+    assert!(of(4).all(|r| r.value.is_none() && r.headers[0] == flow));
+}
+
+#[test]
+fn the_same_again_comes_to_the_same() {
+    let kafka = kafka();
+    let shape = shape("again");
+    let changes = [upsert(1, "a", 1), upsert(2, "b", 1), delete(3, 1)];
+    for (opened, expected) in [(1, Prepared::Made), (2, Prepared::Found)] {
+        run(async {
+            let mut target = plain(&kafka, &[]);
+            assert_eq!(target.prepare(&shape).await, Ok(expected));
+            for _ in 0..2 {
+                assert_eq!(apply(&mut *target, &shape, &changes).await, []);
+            }
+            assert_eq!(apply(&mut *target, &shape, &[]).await, []);
+        });
+        assert_eq!(records(&kafka, "again").len(), opened * 6);
+        assert_eq!(contents(&kafka, "again"), values(&changes));
+    }
+}
+
+#[test]
+fn a_topic_is_made_as_it_is_declared() {
+    let kafka = kafka();
+    run(async {
+        let declared = json!({"partitions": 4, "replication_factor": 1,
+            "cleanup_policy": "compact,delete",
+            "config": {"retention.ms": 86_400_000, "segment.ms": "3600000"}});
+        let shape = shape_with("declared", declared);
+        assert_eq!(plain(&kafka, &[]).prepare(&shape).await, Ok(Prepared::Made));
+        // As the brokers do by default, but compacted.
+        let shape = shape_with("by-default", json!({}));
+        assert_eq!(plain(&kafka, &[]).prepare(&shape).await, Ok(Prepared::Made));
+
+        assert_eq!(setting(&kafka, "declared", "cleanup.policy").await, "compact,delete");
+        assert_eq!(setting(&kafka, "declared", "retention.ms").await, "86400000");
+        assert_eq!(setting(&kafka, "declared", "segment.ms").await, "3600000");
+        assert_eq!(setting(&kafka, "by-default", "cleanup.policy").await, "compact");
+    });
+    assert_eq!(topic::partitions(&kafka, "declared"), 4);
+    assert_eq!(topic::partitions(&kafka, "by-default"), 7);
+}
+
+#[test]
+fn a_topic_that_is_found_must_be_as_it_is_declared() {
+    let kafka = kafka();
+    run(async {
+        let made = shape_with("found", json!({"partitions": 2, "cleanup_policy": "compact"}));
+        assert_eq!(plain(&kafka, &[]).prepare(&made).await, Ok(Prepared::Made));
+        for fits in [json!({}), json!({"partitions": 2}), json!({"cleanup_policy": "compact"})] {
+            let found = plain(&kafka, &[]).prepare(&shape_with("found", fits.clone())).await;
+            assert_eq!(found, Ok(Prepared::Found), "{fits}");
+        }
+        for (differs, detail) in [
+            (json!({"partitions": 3}), "Its partitions is 2, and 3 in"),
+            (json!({"cleanup_policy": "delete"}), "Its cleanup_policy is compact, and delete in"),
+        ] {
+            let found = plain(&kafka, &[]).prepare(&shape_with("found", differs)).await;
+            let trouble = trouble(found);
+            assert_eq!(trouble.whose, Whose::Target);
+            assert!(trouble.detail.is_some_and(|d| d.contains(detail)));
+        }
+    });
+}
+
+#[test]
+fn a_topic_that_cannot_be_made_is_the_targets_trouble() {
+    let kafka = kafka();
+    run(async {
+        for (options, sqlstate) in [
+            (json!({"replication_factor": 3}), "22023"),
+            (json!({"config": {"no.such.setting": 1}}), "22023"),
+            (json!({"config": {"retention.ms": "soon"}}), "22023"),
+        ] {
+            let prepared = plain(&kafka, &[]).prepare(&shape_with("never", options)).await;
+            let trouble = trouble(prepared);
+            assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (Whose::Target, sqlstate));
+            assert!(trouble.hint.is_some());
+        }
+        let made = shape_with("clash.of.names", json!({}));
+        assert_eq!(plain(&kafka, &[]).prepare(&made).await, Ok(Prepared::Made));
+        let clash =
+            trouble(plain(&kafka, &[]).prepare(&shape_with("clash_of_names", json!({}))).await);
+        assert_eq!((clash.whose, clash.sqlstate.as_str()), (Whose::Target, "42602"));
+    });
+    assert!(!exists(&kafka, "never"));
+}
+
+#[test]
+fn a_topic_is_removed_with_all_that_is_in_it() {
+    let kafka = kafka();
+    let shape = shape("removed");
+    run(async {
+        let mut target = plain(&kafka, &[]);
+        // This server would make a topic that it is asked of.
+        assert_eq!(target.is_there(&shape).await, Ok(false));
+        assert!(!exists(&kafka, "removed"));
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(target.is_there(&shape).await, Ok(true));
+        assert_eq!(apply(&mut *target, &shape, &many(0..10, "a", 1)).await, []);
+        assert_eq!(target.remove(&shape).await, Ok(()));
+        assert!(!exists(&kafka, "removed"));
+        assert_eq!(plain(&kafka, &[]).is_there(&shape).await, Ok(false));
+        // Nothing there is no error, and another life begins empty.
+        assert_eq!(target.remove(&shape).await, Ok(()));
+        assert_eq!(plain(&kafka, &[]).remove(&shape).await, Ok(()));
+        assert_eq!(plain(&kafka, &[]).prepare(&shape).await, Ok(Prepared::Made));
+    });
+    assert_eq!(contents(&kafka, "removed"), BTreeMap::new());
+}
+
+/// This server would make a topic that it is asked of, with seven partitions and not compacted.
+#[test]
+fn a_topic_that_was_lost_is_not_made_by_sending() {
+    let kafka = kafka();
+    let shape = shape("lost");
+    run(async {
+        let mut target = plain(&kafka, &[("delivery_timeout", "10")]);
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(apply(&mut *target, &shape, &[upsert(1, "a", 1)]).await, []);
+        assert_eq!(plain(&kafka, &[]).remove(&shape).await, Ok(()));
+        let lost = trouble(target.apply(&shape, &[upsert(2, "b", 2)]).await);
+        assert_eq!((lost.whose, lost.sqlstate.as_str()), (Whose::Target, "HV00R"), "{lost:?}");
+        assert!(!exists(&kafka, "lost"));
+        // The next try finds that it is missing.
+        assert_eq!(plain(&kafka, &[]).prepare(&shape).await, Ok(Prepared::Made));
+    });
+}
+
+#[test]
+fn odd_names_and_values_arrive_as_they_are() {
+    let kafka = kafka();
+    let name = "Odd.Name_-..1";
+    let shape = shape(name);
+    let odd = [
+        (
+            "{\"a b\":\"it's \\\"quoted\\\"\",\"ä\":null}",
+            "{\"a b\":\"it's\",\"ä\":null,\"x\":[1,2.50,1e400]}",
+        ),
+        ("{\"a b\":\"\\u0000\",\"ä\":\"😀\"}", "{\"x\":\"\\u0000 and \\ud800\"}"),
+        ("{}", "null"),
+        ("{\"a b\":\"\"}", ""),
+    ];
+    let change = |(key, row): &(&str, &str)| Change {
+        key: Values::Json((*key).to_owned()),
+        row: Some(Values::Json((*row).to_owned())),
+        version: 1,
+    };
+    let changes: Vec<Change> = odd.iter().map(change).collect();
+    run(async {
+        let mut target = plain(&kafka, &[]);
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(apply(&mut *target, &shape, &changes).await, []);
+    });
+    assert_eq!(contents(&kafka, name), values(&changes));
+    assert_eq!(contents(&kafka, name).get("{\"a b\":\"\"}").map(String::as_str), Some(""));
+}
+
+#[test]
+fn rows_that_are_too_large_are_refused_alone() {
+    let kafka = kafka();
+    let shape = shape("large-rows");
+    let mut changes = many(0..500, "a", 1);
+    changes[17] = upsert(17, &"x".repeat(1_100_000), 1);
+    changes[301] = upsert(301, &"y".repeat(2_000_000), 1);
+    run(async {
+        let mut target = plain(&kafka, &[]);
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        let refused = apply(&mut *target, &shape, &changes).await;
+        assert_eq!(places(&refused), [17, 301]);
+        assert!(
+            refused
+                .iter()
+                .all(|r| r.sqlstate == "54000" && r.message.contains("max_message_bytes"))
+        );
+        // It is of use afterwards.
+        assert_eq!(apply(&mut *target, &shape, &[upsert(17, "small", 2)]).await, []);
+        changes[17] = upsert(17, "small", 2);
+    });
+    changes.remove(301);
+    assert_eq!(contents(&kafka, "large-rows"), values(&changes));
+}
+
+/// The broker refuses all records of a request if one is too large, or all of them together are.
+#[test]
+fn rows_that_a_broker_refuses_are_found_among_good_ones() {
+    let kafka = kafka();
+    let options = json!({"partitions": 2, "config": {"max.message.bytes": 4000}});
+    let shape = shape_with("small-limit", options);
+    let mut random = fastrand::Rng::with_seed(7);
+    // Not to be compressed.
+    let mut noise = |n: usize| (0..n).map(|_| random.alphanumeric()).collect::<String>();
+    let mut changes: Vec<Change> = (0..200).map(|id| upsert(id, &noise(300), 1)).collect();
+    for large in [0, 77, 199] {
+        changes[large] = upsert(large, &noise(20_000), 1);
+    }
+    changes[5] = delete(5, 1);
+    run(async {
+        let mut target = plain(&kafka, &[]);
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        let refused = apply(&mut *target, &shape, &changes).await;
+        assert_eq!(places(&refused), [0, 77, 199]);
+        assert!(refused.iter().all(|r| r.sqlstate == "54000"), "{refused:?}");
+        // The same again: the same are refused, and nothing else changes.
+        assert_eq!(places(&apply(&mut *target, &shape, &changes).await), [0, 77, 199]);
+    });
+    let good: Vec<Change> = changes
+        .into_iter()
+        .enumerate()
+        .filter(|(at, _)| ![0, 77, 199].contains(at))
+        .map(|(_, c)| c)
+        .collect();
+    assert_eq!(contents(&kafka, "small-limit"), values(&good));
+}
+
+fn places(refused: &[Refused]) -> Vec<usize> {
+    let mut places: Vec<usize> = refused.iter().map(|r| r.change).collect();
+    places.sort_unstable();
+    places
+}
+
+/// More than fit into the producer's queue.
+#[test]
+fn a_large_batch_arrives() {
+    let kafka = kafka();
+    let shape = shape("large-batch");
+    let changes = many(0..150_000, "something of about fifty bytes, so that it is a row", 1);
+    run(async {
+        let mut target = plain(&kafka, &[]);
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(apply(&mut *target, &shape, &changes).await, []);
+    });
+    assert_eq!(records(&kafka, "large-batch").len(), changes.len());
+    assert_eq!(contents(&kafka, "large-batch"), values(&changes));
+}
+
+#[test]
+fn a_password_is_asked_for_and_told_to_nobody() {
+    let kafka = kafka();
+    let server = [
+        ("bootstrap_servers", kafka.sasl_plaintext.as_str()),
+        ("security_protocol", "sasl_plaintext"),
+        ("sasl_mechanism", "PLAIN"),
+    ];
+    let shape = shape("sasl");
+    run(async {
+        for user in [
+            [("user", "writer"), ("password", "wrong-secret")],
+            [("user", "no one"), ("password", PASSWORD)],
+        ] {
+            let wrong = trouble(open(&server, &user).expect("a target").prepare(&shape).await);
+            assert_eq!(
+                (wrong.whose, wrong.sqlstate.as_str()),
+                (Whose::Server, "28P01"),
+                "{wrong:?}"
+            );
+            assert!(wrong.hint.is_some_and(|h| h.contains("user mapping")));
+            // Also without preparing.
+            let wrong = trouble(
+                open(&server, &user).expect("a target").apply(&shape, &[upsert(1, "a", 1)]).await,
+            );
+            assert_eq!(
+                (wrong.whose, wrong.sqlstate.as_str()),
+                (Whose::Server, "28P01"),
+                "{wrong:?}"
+            );
+            let wrong = trouble(open(&server, &user).expect("a target").remove(&shape).await);
+            assert_eq!(
+                (wrong.whose, wrong.sqlstate.as_str()),
+                (Whose::Server, "28P01"),
+                "{wrong:?}"
+            );
+        }
+        assert!(!exists(&kafka, "sasl"));
+        let mut target =
+            open(&server, &[("user", "writer"), ("password", PASSWORD)]).expect("a target");
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(apply(&mut *target, &shape, &[upsert(1, "a", 1)]).await, []);
+
+        // A mechanism that this listener does not have.
+        let scram = [server[0], server[1], ("sasl_mechanism", "SCRAM-SHA-512")];
+        let user = [("user", "writer"), ("password", PASSWORD)];
+        let wrong = trouble(open(&scram, &user).expect("a target").prepare(&shape).await);
+        assert_eq!(wrong.whose, Whose::Server);
+        assert!(wrong.sqlstate.starts_with("28"), "{wrong:?}");
+    });
+    assert_eq!(contents(&kafka, "sasl"), values(&[upsert(1, "a", 1)]));
+}
+
+#[test]
+fn tls_is_checked_and_scram_goes_through_it() {
+    let kafka = kafka();
+    let shape = shape("tls");
+    let server = [
+        ("bootstrap_servers", kafka.sasl_ssl.as_str()),
+        ("security_protocol", "sasl_ssl"),
+        ("sasl_mechanism", "SCRAM-SHA-256"),
+        ("sslrootcert", kafka.certificate.as_str()),
+    ];
+    let user = [("user", "writer"), ("password", PASSWORD)];
+    run(async {
+        let mut target = open(&server, &user).expect("a target");
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(apply(&mut *target, &shape, &[upsert(1, "a", 1)]).await, []);
+
+        let user = [("user", "writer"), ("password", "wrong-secret")];
+        let wrong = trouble(open(&server, &user).expect("a target").prepare(&shape).await);
+        assert_eq!(wrong.sqlstate, "28P01", "{wrong:?}");
+
+        // The system does not know who has signed the broker's certificate.
+        let unknown = trouble(open(&server[..3], &user).expect("a target").prepare(&shape).await);
+        assert_eq!(
+            (unknown.whose, unknown.sqlstate.as_str()),
+            (Whose::Server, "08001"),
+            "{unknown:?}"
+        );
+        assert!(unknown.hint.is_some_and(|h| h.contains("sslrootcert")));
+
+        // TLS where there is none, and none where there is.
+        for (address, protocol) in [(&kafka.plaintext, "ssl"), (&kafka.sasl_ssl, "plaintext")] {
+            let server = [
+                ("bootstrap_servers", address.as_str()),
+                ("security_protocol", protocol),
+                ("request_timeout", "2"),
+            ];
+            let wrong = trouble(open(&server, &[]).expect("a target").prepare(&shape).await);
+            assert_eq!(
+                (wrong.whose, wrong.sqlstate.as_str()),
+                (Whose::Server, "08006"),
+                "{wrong:?}"
+            );
+            assert!(
+                wrong.detail.is_some()
+                    && wrong.hint.is_some_and(|h| h.contains("security_protocol"))
+            );
+        }
+    });
+    assert_eq!(contents(&kafka, "tls"), values(&[upsert(1, "a", 1)]));
+}
+
+#[test]
+fn certificates_and_keys_that_are_none_are_told_without_their_text() {
+    let kafka = kafka();
+    let server = [("bootstrap_servers", kafka.sasl_ssl.as_str()), ("security_protocol", "ssl")];
+    let pem = |what: &str| format!("-----BEGIN {what}-----\nwrong-secret\n-----END {what}-----\n");
+    let (certificate, key) = (pem("CERTIFICATE"), pem("PRIVATE KEY"));
+    let user = [("sslcert", certificate.as_str()), ("sslkey", key.as_str())];
+    let mut target = open(&server, &user).expect("a target");
+    let wrong = trouble(run(target.prepare(&shape("pem"))));
+    assert_eq!((wrong.whose, wrong.sqlstate.as_str()), (Whose::Server, "HV024"), "{wrong:?}");
+}
+
+#[test]
+fn what_a_user_may_not_do_is_the_targets_trouble() {
+    let kafka = kafka();
+    let server = [
+        ("bootstrap_servers", kafka.sasl_plaintext.as_str()),
+        ("security_protocol", "sasl_plaintext"),
+        ("sasl_mechanism", "PLAIN"),
+    ];
+    let reader = [("user", "reader"), ("password", "reader-secret")];
+    let there = shape("not-for-readers");
+    run(async {
+        assert_eq!(plain(&kafka, &[]).prepare(&there).await, Ok(Prepared::Made));
+        for shape in [&there, &shape("not-there-for-readers")] {
+            let may_not = trouble(open(&server, &reader).expect("a target").prepare(shape).await);
+            assert_eq!(
+                (may_not.whose, may_not.sqlstate.as_str()),
+                (Whose::Target, "42501"),
+                "{may_not:?}"
+            );
+            assert!(may_not.hint.is_some());
+        }
+        let may_not = trouble(
+            open(&server, &reader).expect("a target").apply(&there, &[upsert(1, "a", 1)]).await,
+        );
+        // Who may write no topic at all is told so of the cluster, or of this topic: what is asked
+        // first.
+        assert_eq!(may_not.sqlstate, "42501", "{may_not:?}");
+        assert!(may_not.hint.is_some_and(|h| h.contains("Let the user")));
+        let may_not = trouble(open(&server, &reader).expect("a target").remove(&there).await);
+        assert_eq!(
+            (may_not.whose, may_not.sqlstate.as_str()),
+            (Whose::Target, "42501"),
+            "{may_not:?}"
+        );
+    });
+    assert!(exists(&kafka, "not-for-readers"));
+    assert_eq!(records(&kafka, "not-for-readers").len(), 0);
+}
+
+#[test]
+fn options_are_checked() {
+    let connector = targets::connector("coco_kafka").expect("the connector");
+    for (name, bad) in [
+        ("bootstrap_servers", "user:secret@host:9092"),
+        ("bootstrap_servers", "/var/run/kafka"),
+        ("security_protocol", "SSL"),
+        ("sasl_mechanism", "GSSAPI"),
+        ("sasl_mechanism", "OAUTHBEARER"),
+        ("sslrootcert", "/etc/passwd"),
+        ("sslcert", "/etc/passwd"),
+        ("sslkey", "/etc/ssl/private/key.pem"),
+        ("connect_timeout", "0"),
+        ("request_timeout", "1.5"),
+        ("delivery_timeout", "-1"),
+        ("compression", "zstd"),
+        ("linger", "60000"),
+        ("max_message_bytes", "10"),
+        ("password_required", "no"),
+        ("partitions", "0"),
+        ("replication_factor", "many"),
+        ("cleanup_policy", "keep"),
+        ("config", "{"),
+    ] {
+        let spec = connector.options.iter().find(|s| s.name == name).expect(name);
+        assert!((spec.check)(bad).is_err_and(|why| !why.contains("secret")), "{name} {bad}");
+    }
+    // What librdkafka has and no user may set.
+    let forbidden =
+        ["plugin.library.paths", "ssl.ca.location", "ssl.key.location", "sasl.oauthbearer.config"];
+    assert!(forbidden.iter().all(|f| connector.options.iter().all(|s| s.name != *f)));
+    let secrets: Vec<&str> =
+        connector.options.iter().filter(|s| s.secret).map(|s| s.name).collect();
+    assert_eq!(secrets, ["password", "sslkey"]);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_the_servers_trouble() {
+    let dead = server::free_address();
+    let shape = shape("nowhere");
+    run(async {
+        for address in [dead.as_str(), "no-such-host.invalid:9092"] {
+            let server = [
+                ("bootstrap_servers", address),
+                ("request_timeout", "2"),
+                ("delivery_timeout", "2"),
+            ];
+            let prepared = trouble(open(&server, &[]).expect("a target").prepare(&shape).await);
+            let applied = trouble(
+                open(&server, &[]).expect("a target").apply(&shape, &[upsert(1, "a", 1)]).await,
+            );
+            for trouble in [prepared, applied] {
+                assert_eq!(
+                    (trouble.whose, trouble.sqlstate.as_str()),
+                    (Whose::Server, "08006"),
+                    "{trouble:?}"
+                );
+                // Of a name there may be no word yet: the system looks it up as slowly as it likes.
+                let detail = trouble.detail.unwrap_or_else(|| address.to_owned());
+                assert!(detail.contains(address), "{detail}");
+                assert!(address != dead || detail.contains("refused"), "{detail}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_server_that_was_down_goes_on_where_it_was() {
+    let kafka = exclusively();
+    let shape = shape("down");
+    let before = many(0..100, "before", 1);
+    let after = many(50..150, "after", 2);
+    run(async {
+        let mut target = plain(&kafka, &[("delivery_timeout", "5")]);
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(apply(&mut *target, &shape, &before).await, []);
+        kafka.stop();
+        let down = trouble(target.apply(&shape, &after).await);
+        assert_eq!((down.whose, down.sqlstate.as_str()), (Whose::Server, "08006"), "{down:?}");
+        kafka.start();
+
+        let mut target = plain(&kafka, &[]);
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Found));
+        assert_eq!(apply(&mut *target, &shape, &after).await, []);
+        // Down for a while, and up before the time is over: nothing is noticed.
+        kafka.stop();
+        let changes = [delete(0, 3)];
+        let applying = async { apply(&mut *target, &shape, &changes).await };
+        let starting = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            kafka.start();
+        };
+        assert_eq!(tokio::join!(applying, starting).0, []);
+    });
+    let mut now = values(&before);
+    now.extend(values(&after));
+    now.remove(&key(0));
+    assert_eq!(contents(&kafka, "down"), now);
+}
+
+#[test]
+fn a_slow_server_is_waited_for_as_long_as_was_said() {
+    let kafka = exclusively();
+    let shape = shape("slow");
+    run(async {
+        let mut target = plain(&kafka, &[("delivery_timeout", "5"), ("request_timeout", "5")]);
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(apply(&mut *target, &shape, &[upsert(1, "first", 1)]).await, []);
+        // The records reach the machine of the server, which takes them up when it goes on.
+        kafka.freeze();
+        let late = trouble(target.apply(&shape, &many(0..1000, "late", 2)).await);
+        assert_eq!((late.whose, late.sqlstate.as_str()), (Whose::Server, "08006"), "{late:?}");
+        let prepared = trouble(plain(&kafka, &[("request_timeout", "1")]).prepare(&shape).await);
+        assert_eq!(
+            (prepared.whose, prepared.sqlstate.as_str()),
+            (Whose::Server, "08006"),
+            "{prepared:?}"
+        );
+
+        // A new producer with newer rows, begun before the server goes on: they come last.
+        let mut target = plain(&kafka, &[]);
+        let newer = many(0..1000, "newer", 3);
+        let applying = async {
+            assert_eq!(target.prepare(&shape).await, Ok(Prepared::Found));
+            apply(&mut *target, &shape, &newer).await
+        };
+        let thawing = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            kafka.thaw();
+        };
+        assert_eq!(tokio::join!(applying, thawing).0, []);
+        assert_eq!(contents(&kafka, "slow"), values(&newer));
+
+        // Just in time.
+        kafka.freeze();
+        let newest = many(0..1000, "newest", 4);
+        let thawing = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            kafka.thaw();
+        };
+        assert_eq!(tokio::join!(apply(&mut *target, &shape, &newest), thawing).0, []);
+        assert_eq!(contents(&kafka, "slow"), values(&newest));
+    });
+}
+
+#[test]
+fn a_batch_that_was_half_applied_is_applied_again() {
+    let kafka = exclusively();
+    let shape = shape("half");
+    let changes = many(0..60_000, "a row of a batch that is cut off in the middle", 1);
+    run(async {
+        let mut target = plain(&kafka, &[("delivery_timeout", "5")]);
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        // Killed in the middle.
+        let killing = async {
+            while records(&kafka, "half").is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let killed = tokio::select! {
+            applied = target.apply(&shape, &changes) => Some(applied),
+            () = killing => None,
+        };
+        // Either way what is next is the same: given up in the middle, or done before that.
+        drop((killed, target));
+        kafka.kill();
+        kafka.start();
+
+        let mut target = plain(&kafka, &[]);
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Found));
+        assert_eq!(apply(&mut *target, &shape, &changes).await, []);
+        assert_eq!(contents(&kafka, "half"), values(&changes));
+    });
+}
+
+/// Whoever waits for a batch may give up. What was not sent by then must not be sent later.
+#[test]
+fn a_batch_that_was_given_up_is_not_sent_later() {
+    let kafka = exclusively();
+    let shape = shape("given-up");
+    run(async {
+        let mut target = plain(&kafka, &[]);
+        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        kafka.stop();
+        let waited = Duration::from_millis(500);
+        let given_up =
+            tokio::time::timeout(waited, target.apply(&shape, &[upsert(1, "old", 1)])).await;
+        assert!(given_up.is_err());
+        kafka.start();
+        assert_eq!(
+            apply(&mut *target, &shape, &[upsert(1, "new", 2), upsert(2, "new", 2)]).await,
+            []
+        );
+    });
+    assert_eq!(records(&kafka, "given-up").len(), 2);
+}
+
+/// In a process of its own: threads of other tests are none of it.
+#[test]
+fn a_client_is_quiet_takes_no_signals_and_ends_with_its_target() {
+    if let Ok(addresses) = std::env::var("COCO_TEST_KAFKA_ALONE") {
+        alone(&addresses);
+        return;
+    }
+    let kafka = kafka();
+    let name = "target_kafka::a_client_is_quiet_takes_no_signals_and_ends_with_its_target";
+    let child = std::process::Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env("COCO_TEST_KAFKA_ALONE", format!("{} {}", kafka.plaintext, kafka.sasl_plaintext))
+        .output()
+        .expect("a child");
+    let stderr = String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success(), "{stderr}");
+    assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{child:?}");
+    assert_eq!(stderr, "");
+}
+
+fn alone(addresses: &str) {
+    let (plaintext, sasl) = addresses.split_once(' ').expect("two addresses");
+    let dead = server::free_address();
+    let shape = shape("alone");
+    run(async {
+        let mut target = open(&[("bootstrap_servers", plaintext)], &[]).expect("a target");
+        target.prepare(&shape).await.expect("a topic");
+        apply(&mut *target, &shape, &[upsert(1, "a", 1)]).await;
+        let blocked = server::blocked_signals("rdk:");
+        assert!(blocked.len() >= 2, "{blocked:?}");
+        // All but the two that cannot be blocked, and the two that are the C library's own.
+        let all = !(1u64 << 8 | 1 << 18 | 1 << 31 | 1 << 32);
+        assert!(blocked.iter().all(|(_, mask)| *mask == all), "{blocked:x?}");
+        drop(target);
+        none_is_left().await;
+
+        let server = [
+            ("bootstrap_servers", sasl),
+            ("security_protocol", "sasl_plaintext"),
+            ("sasl_mechanism", "PLAIN"),
+        ];
+        let user = [("user", "writer"), ("password", "wrong-secret")];
+        trouble(open(&server, &user).expect("a target").prepare(&shape).await);
+        let server = [("bootstrap_servers", dead.as_str()), ("request_timeout", "1")];
+        let mut target = open(&server, &[]).expect("a target");
+        trouble(target.prepare(&shape).await);
+        none_is_left().await;
+    });
+}
+
+/// A client that makes topics ends by itself, soon.
+async fn none_is_left() {
+    for _ in 0..1000 {
+        if server::blocked_signals("rdk:").is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("threads are left: {:x?}", server::blocked_signals("rdk:"));
+}

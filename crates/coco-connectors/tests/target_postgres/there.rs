@@ -1,0 +1,246 @@
+//! The other server, the databases in it, and a target that is driven as coco drives it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use postgres::NoTls;
+use serde_json::Map;
+use tokio::runtime::Runtime;
+
+use crate::support::server::{Server, Session};
+use coco_connectors::targets::ahead;
+use coco_connectors::targets::options::{Access, Options};
+use coco_connectors::targets::{Connector, Prepared, Target};
+use coco_core::delivery::{Ahead, Change, Column, Refused, Shape, Trouble, Values};
+
+pub fn connector() -> &'static Connector {
+    coco_connectors::targets::connector("coco_postgres").expect("the connector is there")
+}
+
+/// A server that tests share while there are any. Owners of flows get in without a password.
+pub fn shared() -> Arc<Server> {
+    static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(|e| e.into_inner());
+    if let Some(server) = shared.upgrade() {
+        return server;
+    }
+    let server = Arc::new(Server::start(&["deadlock_timeout = 100ms"]));
+    *shared = Arc::downgrade(&server);
+    server
+}
+
+/// A database of a test's own on the other server, and a superuser's session in it.
+pub struct There {
+    pub server: Arc<Server>,
+    pub name: String,
+    pub sql: Session,
+    pub runtime: Arc<Runtime>,
+}
+
+impl There {
+    pub fn new(name: &str) -> There {
+        There::on(shared(), name)
+    }
+
+    pub fn on(server: Arc<Server>, name: &str) -> There {
+        server.connect("postgres").run(&format!("create database {name} template template0"));
+        let sql = server.connect(name);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        There { server, name: name.to_owned(), sql, runtime: Arc::new(runtime) }
+    }
+
+    /// How a superuser's flow gets there, as the role `postgres`.
+    pub fn access(&self) -> Access {
+        let directory = self.server.directory().display().to_string();
+        access(
+            &[("host", &directory), ("dbname", &self.name), ("statement_timeout", "20")],
+            &[("user", "postgres")],
+            true,
+        )
+    }
+
+    pub fn open(&self, shape: &Shape) -> Driven {
+        self.open_with(self.access(), shape).unwrap_or_else(|t| panic!("{t:?}"))
+    }
+
+    pub fn open_with(&self, access: Access, shape: &Shape) -> Result<Driven, Trouble> {
+        let target = connector().connect(access)?;
+        Ok(Driven { target, shape: shape.clone(), runtime: self.runtime.clone() })
+    }
+
+    /// A target that is prepared.
+    pub fn ready(&self, shape: &Shape) -> Driven {
+        let mut driven = self.open(shape);
+        driven.prepare().unwrap_or_else(|t| panic!("{t:?}"));
+        driven
+    }
+
+    /// Changes that write the rows of a query, cast to the types of the shape's columns that come
+    /// with Postgres.
+    pub fn rows(&self, shape: &Shape, query: &str) -> Vec<Change> {
+        let session = self.server.config(&self.name).connect(NoTls);
+        let mut session = session.unwrap_or_else(|e| panic!("no connection: {e}"));
+        let names: Vec<String> = (1..=shape.columns.len()).map(|n| format!("c{n}")).collect();
+        let cast = |(column, name): (&Column, &String)| match column.type_schema.as_str() {
+            "pg_catalog" => format!("q.{name}::{}", column.type_name),
+            _ => format!("q.{name}"),
+        };
+        let casts: Vec<String> = shape.columns.iter().zip(&names).map(cast).collect();
+        let (casts, names) = (casts.join(", "), names.join(", "));
+        let query = format!("select {casts} from ({query}) as q ({names})");
+        let copy = format!("copy ({query}) to stdout (format binary)");
+        let mut reader = session.copy_out(&copy).unwrap_or_else(|e| panic!("{query}: {e:?}"));
+        let mut data = Vec::new();
+        std::io::Read::read_to_end(&mut reader, &mut data).expect("a copy is read");
+        let mut rest = &data[19..];
+        let mut changes = Vec::new();
+        while let Some(fields) = tuple(&mut rest) {
+            let key: Vec<u8> = shape.key.iter().flat_map(|k| fields[*k].iter().copied()).collect();
+            let row = Some(Values::Binary(fields.concat()));
+            changes.push(Change { key: Values::Binary(key), row, version: 1 });
+        }
+        changes
+    }
+
+    /// Changes that delete the rows whose keys a query returns.
+    pub fn deletions(&self, shape: &Shape, query: &str) -> Vec<Change> {
+        let mut keys = shape.clone();
+        keys.columns = shape.key_columns().cloned().collect();
+        keys.key = (0..keys.columns.len()).collect();
+        let mut changes = self.rows(&keys, query);
+        changes.iter_mut().for_each(|change| change.row = None);
+        changes
+    }
+}
+
+impl Drop for There {
+    fn drop(&mut self) {
+        if let Ok(mut server) = self.server.try_connect("postgres") {
+            server.batch_execute(&format!("drop database {} with (force)", self.name)).ok();
+        }
+    }
+}
+
+/// The next tuple's fields, each with its length before it; `None` at the trailer.
+fn tuple<'a>(rest: &mut &'a [u8]) -> Option<Vec<&'a [u8]>> {
+    let count = i16::from_be_bytes([rest[0], rest[1]]);
+    *rest = &rest[2..];
+    if count < 0 {
+        return None;
+    }
+    let mut fields = Vec::new();
+    for _ in 0..count {
+        let length = i32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]);
+        let (field, after) = rest.split_at(4 + length.max(0) as usize);
+        fields.push(field);
+        *rest = after;
+    }
+    Some(fields)
+}
+
+pub fn access(server: &[(&str, &str)], user: &[(&str, &str)], trusted: bool) -> Access {
+    Access { server: options(server), user: options(user), trusted }
+}
+
+fn options(pairs: &[(&str, &str)]) -> Options {
+    let all: BTreeMap<_, _> = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let specs = connector().options;
+    for (name, value) in &all {
+        let spec = specs.iter().find(|s| s.name == name).expect("an option of the connector");
+        (spec.check)(value).unwrap_or_else(|e| panic!("{name} {e}"));
+    }
+    Options(all)
+}
+
+/// A target with these columns: `id bigint`, `"Odd name" text`, `v public.vector(3)`. What is not
+/// qualified comes with Postgres.
+pub fn shape(target: &str, columns: &[(&str, &str)], key: &[&str]) -> Shape {
+    let column = |(name, type_name): &(&str, &str)| {
+        let (schema, bare) = type_name.split_once('.').unwrap_or(("pg_catalog", type_name));
+        Column {
+            name: name.to_string(),
+            type_schema: schema.to_owned(),
+            type_name: bare.to_owned(),
+        }
+    };
+    let columns: Vec<Column> = columns.iter().map(column).collect();
+    let place = |k: &&str| columns.iter().position(|c| c.name == *k).expect("a key column");
+    Shape {
+        flow: "flow".to_owned(),
+        target: target.to_owned(),
+        key: key.iter().map(place).collect(),
+        columns,
+        options: Map::new(),
+    }
+}
+
+/// A target as coco drives it.
+pub struct Driven {
+    pub target: Box<dyn Target>,
+    pub shape: Shape,
+    runtime: Arc<Runtime>,
+}
+
+impl Driven {
+    pub fn prepare(&mut self) -> Result<Prepared, Trouble> {
+        self.runtime.block_on(self.target.prepare(&self.shape))
+    }
+
+    pub fn is_there(&mut self) -> Result<bool, Trouble> {
+        self.runtime.block_on(self.target.is_there(&self.shape))
+    }
+
+    /// Fills with rows in pieces of one, which are noted then, or not. Meanwhile, when all were put there, somebody
+    /// may look.
+    pub fn fill(
+        &mut self,
+        changes: &[Change],
+        noted: bool,
+        look: impl FnOnce(),
+    ) -> Result<bool, Trouble> {
+        let (outlet, note, mut arriving) = ahead::way();
+        let filling = self.target.fill(&self.shape, &mut arriving);
+        let giving = async {
+            for change in changes {
+                let row = change.row.clone().expect("a row");
+                while !outlet.has_room() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                assert!(outlet.put(vec![row]));
+            }
+            tokio::task::block_in_place(look);
+            drop(outlet);
+            match noted {
+                true => note.noted(),
+                false => drop(note),
+            }
+        };
+        self.runtime.block_on(async { tokio::join!(filling, giving).0 })
+    }
+
+    pub fn apply(&mut self, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
+        self.runtime.block_on(self.target.apply(&self.shape, changes))
+    }
+
+    /// Applies what nothing is wrong with.
+    pub fn applied(&mut self, changes: &[Change]) {
+        let refused = self.apply(changes).unwrap_or_else(|t| panic!("{t:?}"));
+        assert_eq!(refused, []);
+    }
+
+    pub fn remove(&mut self) -> Result<(), Trouble> {
+        self.runtime.block_on(self.target.remove(&self.shape))
+    }
+}
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        // The connection ends on the runtime, which may go right after.
+        let _in_runtime = self.runtime.enter();
+    }
+}
