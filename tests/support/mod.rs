@@ -4,6 +4,9 @@
 pub mod document;
 pub mod server;
 
+use std::collections::HashMap;
+use std::sync::Mutex;
+
 use postgres::{Client, Config, Error, NoTls};
 
 /// What `coco.update` says of one source.
@@ -29,6 +32,7 @@ impl TestDb {
     /// A database of this name is dropped first: give each test a name of its own.
     pub fn new(name: &str) -> TestDb {
         let name = format!("coco_test_{name}");
+        belongs_to_this_test(&name);
         let mut server = connect(server());
         execute(&mut server, &format!("drop database if exists \"{name}\" with (force)"));
         // Not template1: anybody connected to it would be in the way.
@@ -90,6 +94,17 @@ impl Drop for TestDb {
             }
         }
     }
+}
+
+/// Fails where another test of this binary has a database of this name: they may run at the same time.
+fn belongs_to_this_test(database: &str) {
+    static TESTS: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
+    // A test's thread has the test's name.
+    let Some(test) = std::thread::current().name().map(str::to_owned) else { return };
+    let mut tests = TESTS.lock().unwrap_or_else(|e| e.into_inner());
+    let tests = tests.get_or_insert_default();
+    let first = tests.entry(database.to_owned()).or_insert_with(|| test.clone()).clone();
+    assert_eq!(first, test, "two tests have a database {database}");
 }
 
 /// A row per source.

@@ -325,6 +325,26 @@ impl Drop for Server {
     }
 }
 
+/// A server with coco preloaded that the tests of a suite share, each with a database of its own. It runs for as long as
+/// one of them has it.
+pub struct SharedServer(Mutex<Weak<Server>>);
+
+impl SharedServer {
+    pub const fn new() -> SharedServer {
+        SharedServer(Mutex::new(Weak::new()))
+    }
+
+    pub fn get(&self) -> Arc<Server> {
+        let mut shared = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(there) = shared.upgrade() {
+            return there;
+        }
+        let server = Arc::new(Server::preloaded(&[]));
+        *shared = Arc::downgrade(&server);
+        server
+    }
+}
+
 /// A session, whose statements must succeed.
 pub struct Session(pub Client);
 

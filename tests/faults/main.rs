@@ -1,0 +1,22 @@
+//! Processes and servers that are killed, dumps that are restored, and rows that were forged.
+
+#[path = "../support/ground.rs"]
+mod ground;
+#[cfg(feature = "http")]
+#[path = "../support/http.rs"]
+mod http;
+#[allow(dead_code)]
+#[cfg(feature = "kafka")]
+#[path = "../kafka/server.rs"]
+mod server;
+#[path = "../support/mod.rs"]
+mod support;
+#[allow(dead_code)]
+#[cfg(feature = "kafka")]
+#[path = "../kafka/topic.rs"]
+mod topic;
+
+mod chaos;
+mod crashes;
+mod fuzz;
+mod restore;

@@ -1,0 +1,56 @@
+//! What a session does: flows declared, altered, updated, looked at, and what is refused. Most of it in databases of the
+//! server that tests share; a suite that needs a server of its own starts one.
+
+#[path = "../support/ground.rs"]
+mod ground;
+#[cfg(feature = "http")]
+#[path = "../support/http.rs"]
+mod http;
+#[cfg(feature = "functions")]
+#[path = "../support/provider.rs"]
+mod provider;
+#[path = "../support/scripted.rs"]
+mod scripted;
+#[allow(dead_code)]
+#[cfg(feature = "kafka")]
+#[path = "../kafka/server.rs"]
+mod server;
+#[path = "../support/mod.rs"]
+mod support;
+#[allow(dead_code)]
+#[cfg(feature = "kafka")]
+#[path = "../kafka/topic.rs"]
+mod topic;
+
+mod altering;
+mod bound;
+mod capture;
+mod cases;
+mod concurrent;
+mod connectors;
+mod declaring;
+mod diagram;
+mod explain;
+mod failures;
+mod files;
+mod filling;
+mod functions;
+mod handing_over;
+mod history;
+mod internal_forged;
+mod lineage;
+mod logic;
+mod lookups;
+mod memo;
+mod memo_forged;
+mod memo_provided;
+mod own_tables;
+mod property;
+mod report;
+mod rights;
+mod security;
+mod targets;
+mod turns;
+mod types;
+mod updating;
+mod verifying;

@@ -1,0 +1,24 @@
+//! What coco's processes do: live flows, targets outside the database, helpers, and what is seen of them.
+
+#[cfg(feature = "http")]
+#[path = "../support/http.rs"]
+mod http;
+#[cfg(feature = "functions")]
+#[path = "../support/provider.rs"]
+mod provider;
+#[path = "../support/scripted.rs"]
+mod scripted;
+#[cfg(all(feature = "http", feature = "postgres"))]
+#[path = "../support/sides.rs"]
+mod sides;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod external;
+mod external_fills;
+mod helpers;
+mod live;
+mod log;
+mod memory;
+mod monitoring;
+mod progress;
