@@ -11,6 +11,9 @@
 //! - [`engine`]: crates of their own, pure Rust. `coco-core`: what to do with an item. `coco-report`: flows as people
 //!   look at them.
 //! - [`files`]: beside them, files of the server.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+// The extension alone: it is called by the server, and calls it.
+#![allow(unsafe_code)]
 
 mod api;
 mod catalog;
@@ -27,6 +30,7 @@ mod engine {
 
 #[cfg(any(test, feature = "pg_test"))]
 #[path = "../pg_test/mod.rs"]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests
 mod in_backend;
 
 ::pgrx::pg_module_magic!(name, version);

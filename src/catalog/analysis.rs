@@ -107,6 +107,7 @@ pub fn one_expression(argument: &str, text: &str) -> Result<()> {
         || Ok(unsafe { PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(sql.as_ptr())) }),
         |raised| bad(format!("It cannot be parsed: {}.", raised.message)),
     )?;
+    // SAFETY: raw parsing gave these nodes, and they stay while `list` does: each is read as what its tag says it is.
     let simple = list.len() == 1
         && list.get_ptr(0).is_some_and(|raw| unsafe {
             let s = (*raw).stmt.cast::<pg_sys::SelectStmt>();
@@ -310,6 +311,8 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     unsafe fn query(&mut self, query: *mut pg_sys::Query) {
+        // SAFETY: the caller gives a query that the server has analyzed, and that nobody changes while it is walked:
+        // its lists hold what their names say, without null.
         unsafe {
             self.stack.push(query);
             self.children.push(vec![]);
@@ -361,6 +364,8 @@ impl Walk<'_> {
     }
 
     unsafe fn var(&mut self, var: *mut pg_sys::Var) {
+        // SAFETY: as in `query`; the number and the level of a Var lead to an entry of a query on the stack, or
+        // nothing is read.
         unsafe {
             let Some(level) = self.stack.len().checked_sub(1 + (*var).varlevelsup as usize) else {
                 return;
@@ -403,6 +408,7 @@ impl Walk<'_> {
         expr: *mut pg_sys::Node,
         stack: &[*mut pg_sys::Query],
     ) -> Option<(usize, i16)> {
+        // SAFETY: as in `query`: each node is read as what its tag says it is, and `stack` has the queries around it.
         unsafe {
             if expr.is_null() || !is_a(expr, NodeTag::T_Var) {
                 return None;
@@ -446,6 +452,7 @@ impl Walk<'_> {
         query: *mut pg_sys::Query,
         sources: &BTreeSet<usize>,
     ) {
+        // SAFETY: as in `query`, which calls this with the query it walks.
         unsafe {
             if !(*query).limitCount.is_null() || !(*query).limitOffset.is_null() {
                 self.not_item_local.insert("LIMIT or OFFSET");
@@ -478,6 +485,7 @@ impl Walk<'_> {
         clause: *mut pg_sys::List,
         sources: &BTreeSet<usize>,
     ) -> bool {
+        // SAFETY: as in `query`: entries and clauses are of the query that is walked.
         unsafe {
             let entries = PgList::<pg_sys::TargetEntry>::from_pg((*query).targetList);
             let mut by = BTreeSet::new();
@@ -538,10 +546,13 @@ unsafe fn range_entry(
     number: impl TryInto<usize>,
 ) -> Option<*mut pg_sys::RangeTblEntry> {
     let place = number.try_into().ok()?.checked_sub(1)?;
+    // SAFETY: the caller gives a query that the server has analyzed; an entry that is not there is not read.
     unsafe { PgList::from_pg((*query).rtable).get_ptr(place) }
 }
 
 unsafe fn only_union_all(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller gives a node of a query that the server has analyzed, or null; it is read as what its tag
+    // says.
     unsafe {
         if node.is_null() || !is_a(node, NodeTag::T_SetOperationStmt) {
             return true;

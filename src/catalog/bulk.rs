@@ -240,9 +240,10 @@ unsafe fn expressions(
     columns: &[(String, String)],
 ) -> Result<Option<Vec<String>>> {
     let mut list = Vec::new();
-    // SAFETY: an open relation has as many attributes as it says.
-    let shape = unsafe { (*relation).rd_att };
-    for place in 0..unsafe { (*shape).natts } as usize {
+    // SAFETY: the caller gives an open relation, which has a shape.
+    let (shape, count) = unsafe { ((*relation).rd_att, (*(*relation).rd_att).natts as usize) };
+    for place in 0..count {
+        // SAFETY: it has as many attributes as it says.
         let attribute = unsafe { &*attribute(shape, place) };
         let name = pgrx::name_data_to_str(&attribute.attname);
         if attribute.attisdropped || attribute.attgenerated != 0 {

@@ -124,6 +124,8 @@ unsafe fn hashed(
     fcinfo: pg_sys::FunctionCallInfo,
     before: unsafe fn(pg_sys::Oid) -> Option<String>,
 ) -> Result<[u8; 16]> {
+    // SAFETY: the server calls with `fcinfo` of a call in progress. `fn_extra` is null or what this function has left
+    // there; it decides alone what that is.
     unsafe {
         let info = (*fcinfo).flinfo;
         let count = (*fcinfo).nargs as usize;
@@ -158,6 +160,7 @@ unsafe fn hashed(
 /// # Safety
 /// In a transaction: it looks things up.
 pub unsafe fn by(type_oid: pg_sys::Oid) -> By {
+    // SAFETY: look-ups by number in the caches of the transaction that the caller is in.
     unsafe {
         let base = pg_sys::getBaseType(type_oid);
         let kind = pg_sys::get_typtype(base) as u8;
@@ -226,6 +229,8 @@ pub unsafe fn read<S: Sink>(sink: &mut S, by: By, datum: Option<pg_sys::Datum>) 
     let Some(datum) = datum else {
         return sink.null();
     };
+    // SAFETY: the datum is of the type that `by` is for, as the caller says: it is read by that type's length and
+    // storage.
     unsafe {
         match by {
             By::Value(length) => {
@@ -258,6 +263,8 @@ pub unsafe fn read<S: Sink>(sink: &mut S, by: By, datum: Option<pg_sys::Datum>) 
 
 /// Reads a composite value, column by column, as the server does: by the type that the value itself names.
 unsafe fn record<S: Sink>(sink: &mut S, datum: pg_sys::Datum) {
+    // SAFETY: the caller gives a datum of a composite type. It names its own row type, whose shape says how many
+    // columns it has.
     unsafe {
         // A user decides how deep values are nested.
         pg_sys::check_stack_depth();

@@ -49,14 +49,18 @@ pub fn report_waiting() {
     }
 }
 
+/// Whether an event comes from the extension, or from a crate of its workspace. A target begins with the crate's name.
+fn is_ours(target: &str) -> bool {
+    let name = target.split("::").next().unwrap_or_default();
+    name == env!("CARGO_PKG_NAME") || name.starts_with(concat!(env!("CARGO_PKG_NAME"), "_"))
+}
+
 struct ServerLog;
 
 impl Subscriber for ServerLog {
     /// What libraries say of themselves is not coco's.
     fn enabled(&self, metadata: &Metadata) -> bool {
-        metadata.is_event()
-            && metadata.target().split("::").next() == Some(env!("CARGO_PKG_NAME"))
-            && *metadata.level() <= Level::DEBUG
+        metadata.is_event() && is_ours(metadata.target()) && *metadata.level() <= Level::DEBUG
     }
 
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
@@ -149,6 +153,21 @@ impl Visit for Line {
         match field.name() {
             "message" => write!(self.message, "{value:?}").unwrap_or_default(),
             name => write!(self.fields, " {name}={value:?}").unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_ours;
+
+    #[test]
+    fn events_of_all_our_crates_are_reported_and_of_no_other() {
+        for target in ["coco", "coco::worker::sender", "coco_connectors::targets::kafka::client"] {
+            assert!(is_ours(target), "{target}");
+        }
+        for target in ["cocoa", "cocoa::coco", "tokio_postgres::coco", "rdkafka::client", ""] {
+            assert!(!is_ours(target), "{target}");
         }
     }
 }

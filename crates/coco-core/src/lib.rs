@@ -2,6 +2,7 @@
 //!
 //! The rules are those an update follows; the catalog carries them out as statements over whole
 //! batches.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod backoff;
 pub mod claims;

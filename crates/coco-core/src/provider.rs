@@ -67,7 +67,6 @@ pub struct Usage {
 pub struct Outcome {
     /// Of each input. None: there is no answer, for a reason that `trouble` names.
     pub answers: Vec<Option<Result<Answer, Refusal>>>,
-    #[allow(dead_code)] // who calls a function by itself is told the answer alone
     pub usage: Usage,
     /// Why not all inputs have an answer.
     pub trouble: Option<Trouble>,

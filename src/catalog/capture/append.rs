@@ -57,6 +57,9 @@ thread_local! {
 /// # Safety
 /// `fcinfo` is that of a call in progress.
 pub unsafe fn capture(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool> {
+    // SAFETY: the server calls a trigger with what it says: slots and tables that are there until it returns, of the
+    // shape that `locked_route` has compared with the log's. What is opened here is closed here, or by the
+    // transaction's end.
     unsafe {
         let Some(trigger) = trigger_data(fcinfo) else {
             return Err(crate::catalog::error::Error::new(
@@ -115,6 +118,8 @@ pub unsafe fn capture(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool> {
 }
 
 unsafe fn trigger_data<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<&'a pg_sys::TriggerData> {
+    // SAFETY: `fcinfo` is that of a call in progress; its context is what its tag says, and stays until the call
+    // returns.
     unsafe {
         let context = (*fcinfo).context;
         if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
@@ -133,6 +138,7 @@ fn event(trigger: &pg_sys::TriggerData) -> u32 {
 unsafe fn locked_route(trigger: &pg_sys::TriggerData) -> Result<Option<Rc<Route>>> {
     let lock = pg_sys::RowExclusiveLock as i32;
     loop {
+        // SAFETY: the trigger is that of a call in progress, as the caller says.
         let Some(route) = (unsafe { route(trigger)? }) else {
             return Ok(None);
         };
@@ -241,6 +247,7 @@ unsafe fn matching(
     log: pg_sys::TupleDesc,
     names: &[String],
 ) -> Option<Vec<i16>> {
+    // SAFETY: the caller gives the shapes of two open relations; places stay below the number of attributes.
     unsafe {
         if (*log).natts as usize != names.len() + 1 {
             return None;
@@ -299,6 +306,7 @@ struct Transition {
 
 impl Transition {
     unsafe fn open(store: *mut pg_sys::Tuplestorestate, shape: pg_sys::TupleDesc) -> Transition {
+        // SAFETY: the caller gives the store of a transition table of the firing trigger, and the shape of its rows.
         unsafe {
             // A read pointer of our own: other triggers read the same store. It goes with the store.
             let pointer =
@@ -311,6 +319,8 @@ impl Transition {
     }
 
     unsafe fn advance(&self) -> bool {
+        // SAFETY: the store is there until the trigger has fired, which outlives this; pointer and slot are of
+        // `open`.
         unsafe {
             pg_sys::tuplestore_select_read_pointer(self.store, self.pointer);
             pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot)
@@ -339,6 +349,8 @@ struct Log {
 
 impl Log {
     unsafe fn open(route: &Route) -> Log {
+        // SAFETY: the segment is there and locked: the route came from `locked_route`, and the lock stays until the
+        // transaction ends.
         unsafe {
             // Locked by `locked_route`.
             let relation = pg_sys::table_open(route.segment, pg_sys::NoLock as i32);
@@ -355,6 +367,8 @@ impl Log {
 
     /// Notes the key of a row.
     unsafe fn push(&mut self, row: *mut pg_sys::TupleTableSlot, columns: &[i16]) {
+        // SAFETY: the caller gives a row of the trigger's table, and the columns of its route, which are in its
+        // shape; `add` has room for each of them and the transaction.
         unsafe {
             self.add(|values, nulls| {
                 for (n, column) in columns.iter().enumerate() {
@@ -371,6 +385,7 @@ impl Log {
         new: *mut pg_sys::TupleTableSlot,
         columns: &[i16],
     ) {
+        // SAFETY: as in `push`, for both rows.
         unsafe {
             if !self.same_key(old, new, columns) {
                 self.push(old, columns);
@@ -385,6 +400,7 @@ impl Log {
         new: *mut pg_sys::TupleTableSlot,
         columns: &[i16],
     ) -> bool {
+        // SAFETY: as in `push`; the log's columns have the types of the key's: `matching` has compared them.
         unsafe {
             columns.iter().enumerate().all(|(n, column)| {
                 let (mut old_null, mut new_null) = (false, false);
@@ -401,10 +417,13 @@ impl Log {
 
     /// Notes that anything may have changed: a key of NULLs.
     unsafe fn push_unknown(&mut self) {
+        // SAFETY: nothing is filled in.
         unsafe { self.add(|_, _| ()) }
     }
 
     unsafe fn add(&mut self, fill: impl FnOnce(*mut pg_sys::Datum, *mut bool)) {
+        // SAFETY: the slots are of the log's shape, made here and dropped by `close`; `fill` writes to columns of
+        // that shape alone.
         unsafe {
             if self.filled == self.slots.len() {
                 self.slots
@@ -455,6 +474,8 @@ impl Log {
     }
 
     unsafe fn close(mut self) {
+        // SAFETY: relation, indexes and slots are those that `open` and `add` made, and are not used afterwards: this
+        // takes the log.
         unsafe {
             self.flush();
             for slot in &self.slots {
@@ -472,6 +493,7 @@ unsafe fn attribute_of(
     column: i16,
     null: &mut bool,
 ) -> pg_sys::Datum {
+    // SAFETY: the caller gives a row and a column of its shape; what is not taken apart yet is taken apart first.
     unsafe {
         if (*row).tts_nvalid < column {
             pg_sys::slot_getsomeattrs_int(row, column as i32);

@@ -165,8 +165,8 @@ pub fn empty(flow: &Flow, target: &Target) -> Result<()> {
     }
     let oid = sql::one::<pg_sys::Oid>("select $1::text::regclass::oid", &[arg(outbox.as_str())])?;
     let lock = pg_sys::AccessExclusiveLock as i32;
-    // SAFETY: a heavyweight lock, until the transaction ends.
     if let Some(oid) = oid
+        // SAFETY: a heavyweight lock, until the transaction ends.
         && unsafe { pg_sys::ConditionalLockRelationOid(oid, lock) }
     {
         sql::execute(&format!("truncate {outbox}"), &[])?;

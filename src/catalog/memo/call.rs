@@ -93,6 +93,8 @@ pub unsafe fn recall(fcinfo: pg_sys::FunctionCallInfo) -> Result<Option<pg_sys::
 
 impl Site {
     unsafe fn of(fcinfo: pg_sys::FunctionCallInfo) -> Result<Site> {
+        // SAFETY: `fcinfo` is that of a call in progress; it has as many arguments as it says, and its expression is
+        // null or that of a function's call: `rewrite` makes no other.
         unsafe {
             let info = (*fcinfo).flinfo;
             let count = (*fcinfo).nargs as usize;

@@ -64,6 +64,8 @@ struct Site {
 
 impl Walk {
     unsafe fn query(&mut self, query: *mut pg_sys::Query) {
+        // SAFETY: the caller gives a query that the server has analyzed, and that is the planner's to change: its
+        // lists hold what their names say, without null.
         unsafe {
             let before = (self.item, self.results_of);
             let relations = PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable);
@@ -101,6 +103,7 @@ impl Walk {
     /// none.
     unsafe fn replace(&mut self, call: *mut pg_sys::FuncExpr) -> bool {
         let Some(item) = self.item else { return false };
+        // SAFETY: as in `query`: a call of the query that is walked; what is made belongs to the same memory.
         unsafe {
             let function = (*call).funcid;
             if (*call).funcretset || !self.functions.contains(&function) {
@@ -144,6 +147,7 @@ impl Walk {
     /// any other expression from its own: so the call is made one, by a label that is not dropped, for
     /// the type modifier is another.
     unsafe fn as_expression(&self, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
+        // SAFETY: as in `query`: a node of the query that is walked, read as what its tag says it is.
         unsafe {
             let is_call = (*node).type_ == NodeTag::T_FuncExpr
                 && (*node.cast::<pg_sys::FuncExpr>()).funcid == self.recall;

@@ -299,9 +299,10 @@ impl Rows {
 
 impl Drop for Rows {
     fn drop(&mut self) {
-        // SAFETY: called once. A panic is only passing when a transaction is about to abort, which
-        // frees all three; touching a store whose temporary file is closed would not be safe.
+        // A panic is only passing when a transaction is about to abort, which frees all three; touching a store whose
+        // temporary file is closed would not be safe.
         if self.held || !std::thread::panicking() {
+            // SAFETY: made with this, used by nothing else, and freed once: here.
             unsafe {
                 pg_sys::ExecDropSingleTupleTableSlot(self.slot);
                 pg_sys::tuplestore_end(self.store);
@@ -316,6 +317,7 @@ pub unsafe fn attribute(
     shape: pg_sys::TupleDesc,
     place: usize,
 ) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: the caller gives a shape that is there, and a place below its number of attributes.
     unsafe {
         #[cfg(feature = "pg18")]
         return pg_sys::TupleDescAttr(shape, place as i32);

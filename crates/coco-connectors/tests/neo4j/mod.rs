@@ -41,6 +41,8 @@ extern "C" fn at_exit() {
     script().end();
 }
 
+// SAFETY: as C's library declares it.
+#[allow(unsafe_code)] // nothing else runs at a process's end
 unsafe extern "C" {
     safe fn atexit(function: extern "C" fn()) -> i32;
 }
