@@ -14,7 +14,7 @@ use super::model::{Flow, Source, Target};
 use super::registry;
 use super::role::{self, ActingAs};
 use super::sql::{self, arg, literal};
-use super::subtransaction::subtransaction;
+use super::subtransaction;
 use super::untracked;
 use crate::engine::memo::Stats;
 
@@ -30,14 +30,11 @@ fn names() -> Result<Vec<String>> {
 }
 
 /// What is found of each flow whose rights the caller has. A flow that has lost a part (its source, its owner, a
-/// column) says so in coco.status: here it is left out.
+/// column) says so in coco.status: here it is left out. No lock of the look is left.
 pub fn of_each<T>(look: impl Fn(&Flow) -> Result<Vec<T>>) -> Result<Vec<T>> {
     let mut all = Vec::new();
     for name in names()? {
-        let found = subtransaction(
-            || registry::load_to_change(&name).and_then(|flow| look(&flow)).map_err(Some),
-            |_| None,
-        );
+        let found = subtransaction::look(|| look(&registry::load_to_change(&name)?));
         all.extend(found.into_iter().flatten());
     }
     Ok(all)

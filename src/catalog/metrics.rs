@@ -8,6 +8,7 @@ use super::error::{Error, Result};
 use super::internal;
 use super::role::{self, ActingAs};
 use super::sql;
+use super::subtransaction::look;
 
 /// One value.
 pub struct Metric {
@@ -222,13 +223,14 @@ pub fn metrics(scope: &str) -> Result<Vec<Metric>> {
         return Err(Error::invalid(format!("argument \"scope\": \"{scope}\" is none"))
             .hint(format!("The scopes are {}.", names.join(", "))));
     };
-    let acting = ActingAs::extension_owner()?;
-    let measured = match scope.name {
-        "target" | "log" => free_tables()?,
-        _ => vec![],
-    };
-    let rows = sql::select(scope.statement, &[sql::arg(measured)], |r| read(scope, r))?;
-    drop(acting);
+    let rows = look(|| {
+        let _as = ActingAs::extension_owner()?;
+        let measured = match scope.name {
+            "target" | "log" => free_tables()?,
+            _ => vec![],
+        };
+        sql::select(scope.statement, &[sql::arg(measured)], |r| read(scope, r))
+    })?;
     let all = role::has_rights_of(pg_sys::Oid::from(pg_sys::ROLE_PG_READ_ALL_STATS));
     let mut metrics = Vec::new();
     for (owners, row) in rows {

@@ -1,9 +1,12 @@
 //! A real subtransaction around work that may fail.
 
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, UnwindSafe};
 
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
+
+use super::error::{Error, Result};
 
 /// An error that Postgres raised inside the subtransaction, which was rolled back.
 #[derive(Clone, Debug)]
@@ -33,9 +36,9 @@ pub fn is_conflict(sqlstate: &str) -> bool {
 /// `raised(…)`. An error that is not (cancel, shutdown, out of memory, deadlock, missing rights)
 /// goes on as it came, as does one that says that a statement does not fit its tables.
 pub fn subtransaction<T, E>(
-    work: impl FnOnce() -> Result<T, E>,
+    work: impl FnOnce() -> std::result::Result<T, E>,
     raised: impl Fn(Raised) -> E + UnwindSafe + std::panic::RefUnwindSafe,
-) -> Result<T, E> {
+) -> std::result::Result<T, E> {
     // SAFETY: as in PL/pgSQL's exec_stmt_block: context and owner are put back after each step. The
     // callback lives on this stack and is taken off it before this returns.
     unsafe {
@@ -92,6 +95,23 @@ pub fn subtransaction<T, E>(
             }))
         })
         .execute()
+    }
+}
+
+/// Runs `work`, which only looks at something, and rolls back what it did. That gives its locks back: a session that
+/// looks again and again, or that stays in its transaction, would keep change logs and outboxes from being emptied.
+pub fn look<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let looked = subtransaction(
+        || Err::<Infallible, _>(work()),
+        |raised| {
+            let mut error = Error::new(raised.code, raised.message);
+            (error.detail, error.hint) = (raised.detail, raised.hint);
+            Err(error)
+        },
+    );
+    match looked {
+        Err(found) => found,
+        Ok(never) => match never {},
     }
 }
 

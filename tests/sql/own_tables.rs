@@ -234,25 +234,38 @@ fn an_owner_that_changes_takes_the_views_along() {
     assert_eq!(text(&mut b, "select count(*)::text from own_owner_a.t"), "3");
 }
 
-/// Else a log is never emptied while a session stays in its transaction, or looks again and again.
+/// Else a log or an outbox is never emptied while a session stays in its transaction, or looks again and again.
 #[test]
 fn a_look_at_what_is_pending_keeps_no_lock_on_the_log() {
     let mut db = TestDb::new("own_log_locks");
     db.run(
         "create table d (id int primary key);
-         select coco.create_flow('f', 'd', 'select id from d', 'f', '{id}', capture => 'trigger')",
+         create function once(n int) returns int language sql immutable as 'select n';
+         select coco.memoize('once(int)');
+         select coco.create_flow('f', 'd', 'select id, once(id) as o from d', 'f', '{id}', capture => 'trigger')",
     );
     db.update("f", "normal");
     db.update("f", "normal");
     db.run("insert into d values (1)");
     let mut looking = db.connect();
     run(&mut looking, "begin");
-    assert_eq!(text(&mut looking, "select pending::text from coco.status"), "1");
     let locks = "select coalesce(string_agg(c.relname, ','), 'none')
        from pg_locks l join pg_class c on c.oid = l.relation
       where l.pid = pg_backend_pid() and c.relnamespace = 'coco_internal'::regnamespace
-        and c.relname like 'log%'";
-    assert_eq!(text(&mut looking, locks), "none");
+        and c.relname <> 'restored'";
+    for (look, found) in [
+        ("select pending::text from coco.status", "1"),
+        ("select value::text from coco.metrics where metric = 'coco_source_pending_changes'", "1"),
+        ("select (value > 0)::text from coco.metrics where metric = 'coco_log_bytes'", "true"),
+        ("select count(*)::text from coco.errors", "0"),
+        ("select count(*)::text from coco.tracking", "0"),
+        ("select count(*)::text from coco.deliveries", "0"),
+        ("select entries::text from coco.functions", "0"),
+        ("select (count(*) > 0)::text from coco.metrics", "true"),
+    ] {
+        assert_eq!(text(&mut looking, look), found, "{look}");
+        assert_eq!(text(&mut looking, locks), "none", "after {look}");
+    }
     run(&mut looking, "rollback");
 }
 

@@ -423,6 +423,19 @@ fn to_wait_is_to_wait_for_a_scan_that_began_later() {
     assert_eq!(db.number("select count(*) from f_t"), 2);
 }
 
+/// Else the log is never emptied while sessions wait again and again.
+#[test]
+fn to_wait_keeps_no_lock_on_the_log() {
+    let server = shared();
+    let mut db = server.database("wait_locks");
+    started(&mut db, "f");
+    db.run("begin; select coco.wait('f', '60 s')");
+    let locks = "select c.relname from pg_locks l join pg_class c on c.oid = l.relation
+                  where l.pid = pg_backend_pid() and c.relname ~ '^log_[0-9]'";
+    assert!(db.rows(locks).is_empty(), "{:?}", db.rows(locks));
+    db.run("rollback");
+}
+
 /// What was put off while the clock was ahead is not put off until then.
 #[test]
 fn a_clock_that_was_ahead_holds_nothing_up() {

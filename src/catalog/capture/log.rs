@@ -9,7 +9,7 @@ use crate::catalog::locks;
 use crate::catalog::model::{Source, numbered};
 use crate::catalog::role::ActingAs;
 use crate::catalog::sql::{self, Arg, arg};
-use crate::catalog::subtransaction::subtransaction;
+use crate::catalog::subtransaction::look;
 use crate::catalog::tuples::{self, OneSnapshot, RowColumn, Rows, Statements};
 use crate::engine::snapshot::Snapshot;
 
@@ -216,25 +216,7 @@ pub fn pending(
     until: Option<&Snapshot>,
     limit: i64,
 ) -> Result<Option<i64>> {
-    enum Looked {
-        Counted(Option<i64>),
-        Failed(Error),
-    }
-    let look = || match count(statements, capture, since, until, limit) {
-        Ok(count) => Looked::Counted(count),
-        Err(error) => Looked::Failed(error),
-    };
-    // Rolled back, which gives the locks on segments back: a session that looks again and again, or that stays in its
-    // transaction, would keep them from being emptied.
-    let looked = subtransaction(
-        || Err::<std::convert::Infallible, _>(look()),
-        |raised| Looked::Failed(Error::new(raised.code, raised.message)),
-    );
-    match looked {
-        Err(Looked::Counted(count)) => Ok(count),
-        Err(Looked::Failed(error)) => Err(error),
-        Ok(never) => match never {},
-    }
+    look(|| count(statements, capture, since, until, limit))
 }
 
 fn count(
