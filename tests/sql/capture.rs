@@ -6,6 +6,7 @@ use crate::support;
 use std::sync::{Arc, Mutex};
 
 use postgres::Client;
+use support::server::until;
 use support::{TestDb, explain};
 
 fn text(client: &mut Client, sql: &str) -> String {
@@ -959,6 +960,61 @@ fn an_update_reads_neither_all_of_the_source_nor_all_that_is_tracked() {
         assert_eq!(read, None, "{flow} reads rows it does not need");
         run(&mut client, "commit");
     }
+}
+
+/// The log keeps what another flow has not followed: an update reads by an index what is new to its own flow.
+#[test]
+fn what_another_flow_has_not_followed_is_not_read_again() {
+    let mut db = TestDb::new("capture_held");
+    db.run(
+        "create table d (id int primary key, v int not null default 0);
+         insert into d select generate_series(1, 100); analyze d;
+         select coco.create_flow('f', 'd', 'select id, v from d', 't', '{id}', capture => 'trigger');
+         select coco.create_flow('g', 'd', 'select id, v from d', 'u', '{id}', capture => 'trigger')",
+    );
+    for flow in ["f", "g", "f", "g"] {
+        looked_at(&mut db, flow);
+    }
+    for _ in 0..3 {
+        db.run("insert into d select generate_series(1000, 20000); delete from d where id >= 1000");
+        looked_at(&mut db, "f");
+    }
+    db.run("update d set v = 1 where id = 7");
+    let mut client = db.connect();
+    run(&mut client, "begin");
+    let c = support::update(&mut client, "f", "normal").expect("an update").remove(0);
+    assert_eq!((c.seen, c.upserted), (1, 1), "{c:?}");
+    let read = "select sum(pg_stat_get_xact_tuples_returned(c.oid))::bigint from pg_class c
+                 where c.relnamespace = 'coco_internal'::regnamespace and c.relname like 'log%'";
+    let read: i64 = client.query_one(read, &[]).expect("counts").get(0);
+    assert!(read < 100, "{read} entries are read for one change");
+    run(&mut client, "commit");
+}
+
+/// Else the server would not find the deadlock of the two, and both would wait for ever.
+#[test]
+fn a_session_that_waits_for_a_log_is_seen_to_wait() {
+    let mut db = TestDb::new("capture_seen_to_wait");
+    db.run(
+        "create table d (id int primary key); insert into d values (1);
+         select coco.create_flow('f', 'd', 'select id from d', 't', '{id}', capture => 'trigger')",
+    );
+    looked_at(&mut db, "f");
+    looked_at(&mut db, "f");
+    db.run("insert into d values (2)");
+    let mut holding = db.connect();
+    run(
+        &mut holding,
+        "begin; lock table coco_internal.log_1_0, coco_internal.log_1_1, coco_internal.log_1_2 in access exclusive mode",
+    );
+    let mut updating = db.connect();
+    let update = std::thread::spawn(move || support::update(&mut updating, "f", "normal"));
+    let waits = "select count(*)::text from pg_locks l join pg_class c on c.oid = l.relation
+                  where not l.granted and c.relname like 'log_1%'";
+    until("it waits for a lock", || text(&mut db.client, waits) == "1");
+    run(&mut holding, "rollback");
+    let counts = update.join().expect("no panic").expect("an update");
+    assert_eq!(counts[0].seen, 1);
 }
 
 #[test]
