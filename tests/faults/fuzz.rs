@@ -1,5 +1,6 @@
-//! Random declarations by an ordinary role, and rows that a superuser forged in coco's own tables: no process ends by a
-//! signal, nothing panics, and a target that was updated or repaired equals its query. `make fuzz` runs it.
+//! Random declarations by an ordinary role, rows that a superuser forged in coco's own tables, and random texts: no
+//! process ends by a signal, nothing panics, a target that was updated or repaired equals its query, and chunks stand
+//! where they say. `make fuzz` runs it.
 //!
 //! `COCO_FUZZ_SECONDS` says how long, and `COCO_TEST_SEED` repeats a run.
 
@@ -7,6 +8,8 @@
 mod forged;
 #[path = "fuzz/grammar.rs"]
 mod grammar;
+#[path = "fuzz/texts.rs"]
+mod texts;
 
 use crate::{ground, support};
 
@@ -136,5 +139,28 @@ fn rows_forged_at_random() {
     }
     println!("{rounds} rounds");
     assert!(ground.server.try_connect(DATABASE).is_ok());
+    ground.unharmed();
+}
+
+#[test]
+#[ignore = "runs for as long as make fuzz says"]
+fn texts_at_random() {
+    let mut run = Run::new();
+    let mut ground = Ground::new();
+    let mut mallory = ground.role("mallory");
+    let mut rounds = 0;
+    while run.goes_on() {
+        texts::round(&mut mallory, &mut run.rng, run.seed, rounds);
+        if rounds % 100 == 0 {
+            texts::deep(&mut mallory, &mut run.rng, run.seed);
+        }
+        if rounds % 1000 == 0 {
+            texts::cancel(&mut ground, &mut run.rng, run.seed);
+            ground.alive();
+        }
+        rounds += 1;
+    }
+    println!("{rounds} texts");
+    drop(mallory);
     ground.unharmed();
 }
