@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: help setup build test test-security test-cases fuzz reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-peers report-screenshot lint clean
+.PHONY: help setup build test test-security test-cases fuzz chaos reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -27,8 +27,11 @@ test-security: ## the suites about trust alone, and pgspot over the installed SQ
 test-cases: ## what people ran into elsewhere, tried on flows: tests/cases/
 	@scripts/test-cases.sh
 
-fuzz: ## random declarations and forged rows, for COCO_FUZZ_SECONDS (an hour)
+fuzz: ## random declarations, forged rows and texts, for COCO_FUZZ_SECONDS (an hour)
 	@scripts/fuzz.sh
+
+chaos: ## ten live flows while everything is altered and killed, for COCO_CHAOS_ROUNDS (100)
+	@scripts/chaos.sh
 
 demo: ## thousands of documents, chunked and kept up to date, on a throw-away server
 	@scripts/demo.sh
@@ -65,6 +68,9 @@ bench-workers: ## a live flow that is behind, with one process and with two
 
 bench-large: ## that memory and the cost of an update do not grow with what there is
 	@bench/large.sh
+
+bench-recovery: ## how soon live flows go on after a process has ended, beside a lock, and with few worker slots
+	@bench/recovery.sh
 
 bench-peers: ## the same flow by CocoIndex (from PyPI) and by plain statements
 	@bench/peers.sh

@@ -9,6 +9,9 @@ mod http;
 #[cfg(feature = "kafka")]
 #[path = "../kafka/server.rs"]
 mod server;
+#[cfg(all(feature = "http", feature = "postgres"))]
+#[path = "../support/sides.rs"]
+mod sides;
 #[path = "../support/mod.rs"]
 mod support;
 #[allow(dead_code)]
