@@ -155,7 +155,7 @@ create table coco.untracked (
   failed_at  timestamptz not null default pg_catalog.clock_timestamp(),
   primary key (source, item)
 );
-comment on table coco.untracked is 'Failed items whose keys are too long for an index. Only coco''s functions and workers write to this table.';
+comment on table coco.untracked is 'Failed items that are not tracked: their keys are too long for an index, or NULL. Only coco''s functions and workers write to this table.';
 
 -- One row for each run. For a live flow, a run is up to a minute of its worker's transactions.
 create table coco.history_entry (

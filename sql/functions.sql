@@ -303,6 +303,15 @@ create function coco.capture() returns trigger language c
 comment on function coco.capture is
 'Appends the keys of changed rows to the change log of their table. It is a trigger function, and coco creates its triggers itself.';
 
+create function coco.before_drop() returns event_trigger language c
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'coco_before_drop';
+comment on function coco.before_drop is
+'Event trigger function: before DROP EXTENSION coco, locks captured tables before change logs, as writers do.';
+create event trigger coco_before_drop on ddl_command_start when tag in ('DROP EXTENSION')
+  execute function coco.before_drop();
+comment on event trigger coco_before_drop is 'Keeps DROP EXTENSION coco out of deadlocks with writers.';
+
 create function coco.worker_rows(
   out pid int, out database oid, out seat int, out flow int, out source int,
   out done bigint, out total bigint, out since timestamptz, out turns bigint,

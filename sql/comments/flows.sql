@@ -225,7 +225,7 @@ memo: JSON object with statistics of memoized functions, by function name; NULL 
     SELECT source, seen, evaluated, upserted, deleted, failed FROM coco.update('doc_chunks');
 
 Errors: 55000: the flow has no target yet, an object that the flow reads no longer exists, or a worker cannot see the flow
-because its declaration is not committed. 22023: the mode is not valid. 22004, 21000: a key of a view is NULL or identifies
+because its declaration is not committed. 22023: the mode is not valid. 22004: a key of a lookup is NULL. 21000: a key identifies
 several rows. 40001: the transaction's snapshot is older than another update. 42501: a right is missing. 55006: the worker
 waits for the calling transaction. 25006: the server is a standby. 53400: no worker could be started. Also the errors of
 connectors and providers. An item that fails does not raise an error: coco.errors lists it.$doc$;

@@ -1,10 +1,11 @@
-//! `coco.capture`: the function of the triggers that fill change logs.
+//! `coco.capture`, the function of the triggers that fill change logs, and `coco.before_drop`, that of the event trigger
+//! before DROP EXTENSION.
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::catalog::capture::append;
+use crate::catalog::capture::{append, dropping};
 use crate::worker::wake;
 
 #[pg_guard]
@@ -27,6 +28,22 @@ pub extern "C-unwind" fn coco_capture(fcinfo: pg_sys::FunctionCallInfo) -> pg_sy
 
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_coco_capture() -> &'static pg_sys::Pg_finfo_record {
+    const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+    &V1
+}
+
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn coco_before_drop(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: called with a call in progress.
+    if let Err(error) = unsafe { dropping::before(fcinfo) } {
+        ErrorReport::from(error).report(PgLogLevel::ERROR);
+    }
+    pg_sys::Datum::from(0usize)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_coco_before_drop() -> &'static pg_sys::Pg_finfo_record {
     const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
     &V1
 }

@@ -508,11 +508,11 @@ pub fn free_claims(writers: &[Writer]) -> Option<String> {
     })
 }
 
-/// What a NULL in the key of a source that cannot promise otherwise leads to.
-pub fn null_key(source: &Source) -> super::error::Error {
+/// What a NULL in the key of a lookup leads to: which items it affects is not known.
+pub fn null_key(lookup: &Source) -> super::error::Error {
     super::error::Error::new(
         pgrx::PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-        format!("source \"{}\" has a row whose key is NULL", source.name),
+        format!("lookup \"{}\" has a row whose key is NULL", lookup.name),
     )
-    .hint("Give such rows a key, or delete them. A view that is the source can leave them out.")
+    .hint(super::failure::NULL_KEY_HINT)
 }

@@ -198,8 +198,11 @@ fn rows_of(source: &Source, items: Items) -> (String, String) {
             let tracked: Vec<String> =
                 numbered("k", source.key.len()).iter().map(|k| format!("f.{k}")).collect();
             let same = all_equal(&source.key, &tracked, &keys);
+            // A row without a key always fails.
+            let known: Vec<String> = keys.iter().map(|k| format!("{k} is not null")).collect();
             let failing = format!(
-                " where not exists (select from {} as f where {same} and f.failure is not null)",
+                " where {} and not exists (select from {} as f where {same} and f.failure is not null)",
+                known.join(" and "),
                 source.tracking_view
             );
             (format!("{relation} as s"), failing)

@@ -16,7 +16,7 @@ pub struct Failure {
     pub sqlstate: String,
     pub message: String,
     pub detail: Option<String>,
-    hint: Option<String>,
+    pub hint: Option<String>,
     /// The target and the key, as a JSON list of texts, that the item waits for.
     claims: Option<(i32, String)>,
 }
@@ -27,6 +27,13 @@ pub struct Refused {
     pub item: usize,
     pub failure: Failure,
 }
+
+/// The SQLSTATE of a row whose key is NULL (null_value_not_allowed).
+pub const NULL_KEY: &str = "22004";
+
+/// What is to be done about a row whose key is NULL.
+pub const NULL_KEY_HINT: &str =
+    "Give such rows a key, or delete them. A view that is the source can leave them out.";
 
 impl From<Raised> for Failure {
     fn from(r: Raised) -> Failure {
@@ -61,6 +68,17 @@ impl Failure {
             message: format!("target key of {} is produced twice", target.shown()),
             detail: Some(format!("Key {key}")),
             hint: Some("Choose a key that tells the rows of an item apart.".to_owned()),
+            claims: None,
+        }
+    }
+
+    /// The item has no key (null_value_not_allowed): it can be told neither from others nor from none.
+    pub fn null_key(source: &Source) -> Failure {
+        Failure {
+            sqlstate: NULL_KEY.to_owned(),
+            message: format!("source \"{}\" has a row whose key is NULL", source.name),
+            detail: None,
+            hint: Some(NULL_KEY_HINT.to_owned()),
             claims: None,
         }
     }

@@ -156,6 +156,12 @@ pub fn failing(flow: &Flow) -> Result<Vec<Failing>> {
                 since: r.get(2)?,
             })
         })?);
+        let without_key = untracked::of(source)?.into_iter().filter(|item| item.has_no_key());
+        rows.extend(without_key.map(|item| Failing {
+            source: source.name.clone(),
+            source_key: item.source_key,
+            since: Some(item.failed_at),
+        }));
     }
     Ok(rows)
 }
@@ -248,7 +254,7 @@ pub fn errors() -> Result<Vec<Failed>> {
                 sqlstate: item.failure.sqlstate,
                 message: item.failure.message,
                 detail: item.failure.detail,
-                hint: Some(UNTRACKED_HINT.to_owned()),
+                hint: Some(item.failure.hint.unwrap_or_else(|| UNTRACKED_HINT.to_owned())),
                 attempts: item.attempts,
                 failed_at: Some(item.failed_at),
                 next_retry: None,

@@ -13,7 +13,7 @@ use super::model::Flow;
 use super::ready;
 use super::registry;
 use super::restored;
-use super::role::ActingAs;
+use super::role::{self, ActingAs};
 use super::sql::{self, arg};
 use super::tuples::{OneSnapshot, Statements};
 use super::update;
@@ -32,9 +32,22 @@ pub struct Live {
     changed_by: String,
 }
 
+/// The extension in this database.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Installed {
+    pub extension: pgrx::pg_sys::Oid,
+    /// Its version is the library's.
+    pub fits: bool,
+}
+
 /// The extension, if it is there.
-pub fn installed() -> Result<Option<pgrx::pg_sys::Oid>> {
-    sql::one("select oid from pg_catalog.pg_extension where extname = 'coco'", &[])
+pub fn installed() -> Result<Option<Installed>> {
+    let found = sql::select(
+        "select oid, extversion = $1 from pg_catalog.pg_extension where extname = 'coco'",
+        &[arg(role::VERSION)],
+        |r| Ok(Installed { extension: sql::required(r, 1)?, fits: sql::required(r, 2)? }),
+    )?;
+    Ok(found.into_iter().next())
 }
 
 /// The name of a flow.

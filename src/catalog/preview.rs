@@ -56,9 +56,8 @@ pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<V
                 };
                 let key = candidates.key();
                 if key.iter().any(Option::is_none) {
-                    return Err(apply::null_key(source));
-                }
-                if let (Some(_), Some(failure)) = (action, &item.unread) {
+                    changes.push(failing(&Failure::null_key(source)));
+                } else if let (Some(_), Some(failure)) = (action, &item.unread) {
                     changes.push(failing(failure));
                 } else if let Some(action) = action {
                     batch.push(

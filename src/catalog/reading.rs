@@ -22,15 +22,17 @@ const AGAIN: Duration = Duration::from_millis(5);
 const MODE: i32 = pg_sys::AccessShareLock as i32;
 
 /// All relations that a flow's sources, lookups and queries are or read, with those below them: a view's, a
-/// partitioned table's. What the bodies of functions read is not known.
+/// partitioned table's. What the bodies of functions read is not known. Also its target tables: none is altered between
+/// the look at its columns and what is written.
 pub fn of(flow: &Flow) -> Result<Vec<pg_sys::Oid>> {
     let followed = flow.followed().map(|source| source.relation);
     let expressions =
         flow.sources.iter().filter_map(|s| s.expressions.as_ref()).map(|e| e.bound.view);
     let affects = flow.lookups.iter().filter_map(|l| l.affects.as_ref()).map(|a| a.view);
     let queries = flow.targets.iter().filter_map(Target::query_view);
+    let targets = flow.targets.iter().filter(|t| t.external.is_none()).filter_map(|t| t.relation);
     let first: Vec<pg_sys::Oid> =
-        followed.chain(expressions).chain(affects).chain(queries).collect();
+        followed.chain(expressions).chain(affects).chain(queries).chain(targets).collect();
     sql::select(
         "with recursive read(relation) as (
            select pg_catalog.unnest($1)

@@ -75,7 +75,7 @@ pub fn load(name: &str) -> Result<Flow> {
         check_unique(&flow, relation)?;
     }
     for target in &flow.targets {
-        target_table::check_fits(target)?;
+        target_table::check_fits(&flow.name, target)?;
     }
     flow.memoised = functions::called(&views)?;
     flow.reads = reading::of(&flow)?;
@@ -92,6 +92,16 @@ fn check_unique(flow: &Flow, source: &Source) -> Result<()> {
         return Ok(());
     }
     let key = source.key.iter().map(Column::quoted).collect::<Vec<_>>().join(", ");
+    let (why, mend) = match target_table::has_children(source.relation)? {
+        true => (
+            "Tables inherit from {} since the flow was declared, and no unique index spans them.",
+            "Detach them with ALTER TABLE … NO INHERIT.",
+        ),
+        false => (
+            "{} had a unique index on exactly these columns, and has none now.",
+            "Make a unique index on them again.",
+        ),
+    };
     Err(Error::new(
         pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!(
@@ -99,11 +109,8 @@ fn check_unique(flow: &Flow, source: &Source) -> Result<()> {
             source.name, flow.name
         ),
     )
-    .detail(format!(
-        "{} had a unique index on exactly these columns, and has none now.",
-        source.relation_name
-    ))
-    .hint("Make a unique index on them again. If several rows are to be one item, or rows have another key, drop the flow with coco.drop_flow, keeping its targets, and declare it again."))
+    .detail(why.replace("{}", &source.relation_name))
+    .hint(format!("{mend} If several rows are to be one item, or rows have another key, drop the flow with coco.drop_flow, keeping its targets, and declare it again.")))
 }
 
 /// The number of a flow, for its owner. Everything that belongs to it may be gone.
@@ -225,7 +232,10 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 extract(epoch from s.refresh_interval)::float8,
                 s.ordinal is not null and not s.grouped and exists (
                   select from pg_catalog.pg_class c
-                   where c.oid = s.relation and c.relkind in ('v', 'm', 'f')),
+                   where c.oid = s.relation
+                     and (c.relkind in ('v', 'm', 'f')
+                          or c.relkind = 'r' and exists (select from pg_catalog.pg_inherits h
+                                                          where h.inhparent = c.oid))),
                 s.lookup_of,
                 (select c.oid from pg_catalog.pg_class c where c.oid = s.affects_view),
                 (select pg_catalog.format('%I.%I', n.nspname, c.relname)

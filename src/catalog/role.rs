@@ -29,6 +29,13 @@ const PINNED: [(&str, &str); 7] = [
 const RESTRICTED: i32 =
     (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as i32;
 
+/// The search path of coco's own statements.
+pub const PATH: &std::ffi::CStr = c"pg_catalog, pg_temp";
+
+fn path() -> &'static str {
+    PATH.to_str().unwrap_or("pg_catalog")
+}
+
 /// The settings that a flow runs under.
 #[derive(Clone, Debug)]
 pub struct Settings(Vec<(String, String)>);
@@ -47,7 +54,7 @@ impl Settings {
 
     /// Nothing but pg_catalog on the search path: for statements of coco's own alone.
     pub fn qualifying() -> Settings {
-        Settings(vec![("search_path".to_owned(), "pg_catalog, pg_temp".to_owned())])
+        Settings(vec![("search_path".to_owned(), path().to_owned())])
     }
 
     pub fn to_json(&self) -> Json {
@@ -63,9 +70,74 @@ impl Settings {
     }
 }
 
+/// The extension in this database.
+#[derive(Clone, Copy)]
+struct Extension {
+    owner: pg_sys::Oid,
+    /// Its version is the library's.
+    fits: bool,
+}
+
 thread_local! {
-    /// The extension's owner, as of a generation of the system catalogs.
-    static EXTENSION_OWNER: Cell<Option<(u64, pg_sys::Oid)>> = const { Cell::new(None) };
+    /// The extension, as of a generation of the system catalogs.
+    static EXTENSION: Cell<Option<(u64, Extension)>> = const { Cell::new(None) };
+}
+
+/// The version of the library.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn extension() -> Result<Extension> {
+    let generation = generation::now();
+    if let Some((_, known)) = EXTENSION.get().filter(|(g, _)| *g == generation) {
+        return Ok(known);
+    }
+    let found = sql::select(
+        "select extowner, extversion operator(pg_catalog.=) $1 from pg_catalog.pg_extension
+          where extname operator(pg_catalog.=) 'coco'",
+        &[sql::arg(VERSION)],
+        |r| Ok(Extension { owner: sql::required(r, 1)?, fits: sql::required(r, 2)? }),
+    )?;
+    let found = found
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::internal("extension coco is not installed in this database"))?;
+    EXTENSION.set(Some((generation, found)));
+    Ok(found)
+}
+
+/// Refuses to work with a catalog that was made for another version of the library. Returns an error that says which
+/// two versions there are.
+pub fn check_version() -> Result<()> {
+    // No invalidation message says that the version changed alone.
+    EXTENSION.set(None);
+    if extension()?.fits {
+        return Ok(());
+    }
+    let installed = sql::one::<String>(
+        "select extversion from pg_catalog.pg_extension where extname operator(pg_catalog.=) 'coco'",
+        &[],
+    )?
+    .unwrap_or_default();
+    let hint = match parts(&installed) < parts(VERSION) {
+        true => {
+            "ALTER EXTENSION coco UPDATE brings it to the library's version. Writers go on meanwhile."
+        }
+        false => {
+            "Install the library of that version, and restart the server if coco is in shared_preload_libraries. Writers go on meanwhile."
+        }
+    };
+    Err(Error::new(
+        pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "coco's library is version {VERSION}, the extension in this database is {installed}"
+        ),
+    )
+    .hint(hint))
+}
+
+/// The numbers of a version, to be compared.
+fn parts(version: &str) -> Vec<u64> {
+    version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 
 /// Another role's rights until it is dropped. A (sub)transaction that aborts restores them too.
@@ -95,20 +167,19 @@ impl ActingAs {
     /// The extension's owner, as a security-restricted operation: for coco's catalog and its own tables, which no
     /// one else may write. Nothing but pg_catalog is on the search path, also inside a flow's or a writer's own: an
     /// operator or a function of theirs must not run with these rights.
+    ///
+    /// Refuses where the catalog is another version's than the library: see [`check_version`].
     pub fn extension_owner() -> Result<ActingAs> {
-        let generation = generation::now();
-        let known = EXTENSION_OWNER.get().filter(|(g, _)| *g == generation);
-        let owner = match known {
-            Some((_, owner)) => owner,
-            None => sql::one::<pg_sys::Oid>(
-                "select extowner from pg_catalog.pg_extension where extname operator(pg_catalog.=) 'coco'",
-                &[],
-            )?
-            .ok_or_else(|| Error::internal("extension coco is not installed in this database"))?,
-        };
-        EXTENSION_OWNER.set(Some((generation, owner)));
-        let acting = ActingAs::switch(owner, RESTRICTED);
-        acting.set("search_path", "pg_catalog, pg_temp")?;
+        if !extension()?.fits {
+            check_version()?;
+        }
+        ActingAs::writing_log()
+    }
+
+    /// The same for writers to captured tables, whatever the versions: what they read and write is the same in all.
+    pub fn writing_log() -> Result<ActingAs> {
+        let acting = ActingAs::switch(extension()?.owner, RESTRICTED);
+        acting.set("search_path", path())?;
         Ok(acting)
     }
 
@@ -116,7 +187,7 @@ impl ActingAs {
     /// (format_type, regclass) then carry their schema.
     pub fn qualifying_names() -> Result<ActingAs> {
         let acting = ActingAs::same();
-        acting.set("search_path", "pg_catalog, pg_temp")?;
+        acting.set("search_path", path())?;
         Ok(acting)
     }
 

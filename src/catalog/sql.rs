@@ -122,12 +122,70 @@ pub fn one<T: FromDatum + IntoDatum>(query: &str, args: &[Arg]) -> Result<Option
 pub fn execute(query: &str, args: &[Arg]) -> Result<i64> {
     Spi::connect_mut(|client| {
         if !reads_or_writes(query) {
-            return Ok(client.update(query, None, args)?.len() as i64);
+            return with_hint(|| Ok(client.update(query, None, args)?.len() as i64));
         }
         let statement =
             prepared(&CHANGES, query, || Ok(client.prepare_mut(query, &types(args))?.keep()))?;
         Ok(client.update(&*statement, None, args)?.len() as i64)
     })
+}
+
+unsafe extern "C-unwind" {
+    // utils/elog.h; variadic, and so not among pgrx's bindings.
+    fn errhint(format: *const std::ffi::c_char, ...) -> std::ffi::c_int;
+}
+
+/// Runs a statement that defines something. An event trigger fires inside it, and finds what it names without a schema on
+/// coco's search path: an error about a missing name gets a hint that says so.
+fn with_hint<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: the callback lives on this stack. The guard takes it off before this returns, and before an error that was
+    // raised unwinds past this.
+    unsafe {
+        let _off = CallbacksGuard(pg_sys::error_context_stack);
+        let mut hint = pg_sys::ErrorContextCallback {
+            previous: pg_sys::error_context_stack,
+            callback: Some(add_hint),
+            arg: std::ptr::null_mut(),
+        };
+        pg_sys::error_context_stack = &raw mut hint;
+        work()
+    }
+}
+
+/// Puts the error context callbacks back.
+struct CallbacksGuard(*mut pg_sys::ErrorContextCallback);
+
+impl Drop for CallbacksGuard {
+    fn drop(&mut self) {
+        // SAFETY: those found before, which outlive the guard.
+        unsafe { pg_sys::error_context_stack = self.0 };
+    }
+}
+
+/// Adds the hint to a report in progress, if it is an error about a name that coco itself never leaves unqualified.
+unsafe extern "C-unwind" fn add_hint(_arg: *mut std::ffi::c_void) {
+    use pgrx::PgSqlErrorCode as Code;
+    const NAMES: [Code; 5] = [
+        Code::ERRCODE_UNDEFINED_TABLE,
+        Code::ERRCODE_UNDEFINED_FUNCTION,
+        Code::ERRCODE_UNDEFINED_OBJECT,
+        Code::ERRCODE_INVALID_SCHEMA_NAME,
+        Code::ERRCODE_UNDEFINED_COLUMN,
+    ];
+    // SAFETY: called by errfinish, whose report geterrcode and errhint look at and complete. The setting is a string.
+    unsafe {
+        let code = pg_sys::geterrcode();
+        let path = pg_sys::namespace_search_path;
+        if NAMES.iter().all(|name| *name as i32 != code)
+            || path.is_null()
+            || std::ffi::CStr::from_ptr(path) != super::role::PATH
+        {
+            return;
+        }
+        errhint(
+            c"If the CONTEXT names a function of an event trigger: coco's own DDL runs with search_path pg_catalog, pg_temp. Name what the function uses with its schema, or set the function's path with ALTER FUNCTION ... SET search_path.".as_ptr(),
+        );
+    }
 }
 
 /// A column that the catalog declares not null.

@@ -115,6 +115,14 @@ pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oi
         .detail(format!("{}.", lacks.join("; ")))
         .hint("Alter the table, or cast in the query to the table's types, or name a table that does not exist yet. A table that coco did not make is never altered."));
     }
+    if has_children(relation)? {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("tables inherit from target {name}"),
+        )
+        .detail("No unique index spans a table and those that inherit from it.")
+        .hint("Name a table without children, or a partitioned one."));
+    }
     if !has_unique_index(relation, &target.key)? {
         let key: Vec<String> = target.key.iter().map(Column::quoted).collect();
         let key = key.join(", ");
@@ -127,35 +135,45 @@ pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oi
     Ok(())
 }
 
-/// Checks that a target still has the columns that its query's rows go to.
-pub fn check_fits(target: &Target) -> Result<()> {
+/// Checks that a target still has the columns that its query's rows go to, and that these keep values as they are.
+pub fn check_fits(flow: &str, target: &Target) -> Result<()> {
     let (Some(relation), None) = (target.relation, &target.external) else { return Ok(()) };
     let attributes = columns::of_relation(relation)?;
-    let (mut lacks, mut code) = (Vec::new(), PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH);
+    let mut lacks = Vec::new();
     for column in &target.columns {
+        let (name, wanted) = (format!("\"{}\"", column.name), &column.type_name);
         match attributes.iter().find(|a| a.column.name == column.name) {
-            None => {
-                code = PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN;
-                lacks.push(format!("It has no column {} {}", column.quoted(), column.type_name));
-            }
-            Some(a) if a.column.type_oid != column.type_oid => lacks.push(format!(
-                "Column {} is {}, the query gives {}",
-                column.quoted(),
-                a.column.type_name,
-                column.type_name
+            None => lacks.push((
+                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                format!("has no column {name}"),
+                format!("The query gives {name} as {wanted}"),
+            )),
+            Some(a) if a.column.type_oid != column.type_oid => lacks.push((
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!("has another type for column {name}"),
+                format!("Column {name} is {}, the query gives {wanted}", a.column.type_name),
+            )),
+            Some(a) if !keeps_values(column, &a.column) => lacks.push((
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!("has another type for column {name}"),
+                format!(
+                    "Column {name} is {}, the query gives {wanted}: values would be changed as they are written",
+                    a.column.type_name
+                ),
+            )),
+            Some(a) if a.generated => lacks.push((
+                PgSqlErrorCode::ERRCODE_GENERATED_ALWAYS,
+                format!("generates column {name}"),
+                format!("The query gives {name}, and a generated column takes no values"),
             )),
             Some(_) => {}
         }
     }
-    if lacks.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(
-        code,
-        format!("target {} does not fit the query's columns any more", target.relation_name()),
-    )
-    .detail(format!("{}.", lacks.join("; ")))
-    .hint("Alter the table back, or give the target a query that fits with coco.set_query: a table that coco made is altered to fit it."))
+    let Some((code, first, _)) = lacks.first() else { return Ok(()) };
+    let details: Vec<&str> = lacks.iter().map(|(_, _, detail)| detail.as_str()).collect();
+    Err(Error::new(*code, format!("target {} of flow \"{flow}\" {first}", target.relation_name()))
+        .detail(format!("{}.", details.join("; ")))
+        .hint("Alter the table back, or give the target a query that fits with coco.set_query: a table that coco made is altered to fit it."))
 }
 
 /// Whether a column of a table keeps values of a query's column of the same type as they are, or refuses them.
@@ -224,6 +242,9 @@ select pg_catalog.bool_or(true)
   from pg_catalog.pg_index i
  where i.indrelid = $1 and i.indisunique and i.indisvalid and i.indimmediate
    and i.indpred is null and i.indexprs is null
+   -- an index does not span the tables that inherit from its own
+   and not exists (select from pg_catalog.pg_inherits h join pg_catalog.pg_class c on c.oid = h.inhparent
+                    where h.inhparent = $1 and c.relkind = 'r')
    -- it tells apart what the column tells apart, and no more
    and not exists (
      select from pg_catalog.generate_series(0, i.indnkeyatts - 1) as n
@@ -236,7 +257,20 @@ select pg_catalog.bool_or(true)
            and a.attnum = any (i.indkey[0:i.indnkeyatts - 1])) operator(pg_catalog.=)
        (select pg_catalog.array_agg(k order by k) from pg_catalog.unnest($2::text[]) k)";
 
-/// Whether an immediate, complete unique index stands on exactly these columns.
+/// Reports whether tables inherit from a table, whose rows are then read as its own. Partitions do not inherit.
+pub fn has_children(relation: pg_sys::Oid) -> Result<bool> {
+    let found = sql::one::<bool>(
+        "select true from pg_catalog.pg_inherits h
+           join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) h.inhparent
+          where h.inhparent operator(pg_catalog.=) $1
+            and c.relkind operator(pg_catalog.=) 'r'::pg_catalog.\"char\" limit 1",
+        &[arg(relation)],
+    )?;
+    Ok(found == Some(true))
+}
+
+/// Whether an immediate, complete unique index stands on exactly these columns, and holds all rows that are read
+/// of the table.
 pub fn has_unique_index(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {
     let _as = ActingAs::qualifying_names()?;
     let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();

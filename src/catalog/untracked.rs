@@ -1,10 +1,11 @@
-//! Failed items that cannot be tracked, since no index holds their keys: known by a digest of the key.
+//! Failed items that cannot be tracked: no index holds their keys, or these are NULL. They are known by a digest of the
+//! key.
 //!
 //! Such an item is never evaluated into a target. It is looked at again when its row changes, and by each scan.
 
 use super::batch::Batch;
 use super::error::Result;
-use super::failure::Failure;
+use super::failure::{self, Failure};
 use super::internal;
 use super::json::Json;
 use super::model::Source;
@@ -67,11 +68,10 @@ pub fn record(source: &Source, batch: &Batch, failure: &Failure) -> Result<()> {
 
 /// Forgets the items of a batch, which are gone.
 pub fn forget(source: &Source, gone: &Batch) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
-    let any = "select true from coco.untracked where source = $1 limit 1";
-    if sql::one::<bool>(any, &[arg(source.id)])?.is_none() {
+    if !has_any(source)? {
         return Ok(());
     }
+    let _as = ActingAs::extension_owner()?;
     let statements = Statements::connect()?;
     statements.name("coco_batch", gone.rows())?;
     statements.execute(
@@ -96,12 +96,26 @@ pub fn forget_before(source: &Source, since: i64) -> Result<()> {
     Ok(())
 }
 
+/// Whether any item of a source has failed and is not tracked.
+pub fn has_any(source: &Source) -> Result<bool> {
+    let _as = ActingAs::extension_owner()?;
+    let any = "select true from coco.untracked where source = $1 limit 1";
+    Ok(sql::one::<bool>(any, &[arg(source.id)])?.is_some())
+}
+
 /// A failed item that is not tracked.
 pub struct Untracked {
     pub source_key: Json,
     pub failure: Failure,
     pub attempts: i32,
     pub failed_at: TimestampWithTimeZone,
+}
+
+impl Untracked {
+    /// Whether a column of its key is NULL: rows without a key are left out where a target is compared with its query.
+    pub fn has_no_key(&self) -> bool {
+        self.failure.sqlstate == failure::NULL_KEY
+    }
 }
 
 /// Those of a source. The caller acts as the extension's owner.

@@ -428,7 +428,11 @@ impl Run<'_> {
             }
             let key = candidates.key();
             if key.iter().any(Option::is_none) {
-                return Err(apply::null_key(source));
+                // Not even whether the row is still there, where it was found before: the next scan tells.
+                counts.seen += 1;
+                *present += 1;
+                self.record_without_key(source, &key, &item, counts)?;
+                continue;
             }
             match (&item.incoming, &item.stored) {
                 (Some(_), None) => counts.seen += 1,

@@ -16,6 +16,7 @@ use super::role::ActingAs;
 use super::sql::{self, ident, literal};
 use super::target_table;
 use super::tuples::{OneSnapshot, Statements};
+use super::untracked;
 use super::update::{self, Limits};
 use crate::engine::decide::Mode;
 
@@ -169,7 +170,7 @@ fn failing_sources(flow: &Flow) -> Result<Vec<bool>> {
         .map(|s| {
             let sql =
                 format!("select true from {} where failure is not null limit 1", s.tracking_view);
-            Ok(sql::one::<bool>(&sql, &[])?.is_some())
+            Ok(sql::one::<bool>(&sql, &[])?.is_some() || untracked::has_any(s)?)
         })
         .collect()
 }

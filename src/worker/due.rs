@@ -8,6 +8,7 @@ use super::transaction::{Failed, transaction};
 use crate::catalog::error::Error;
 use crate::catalog::external::batch::{Batch, Size};
 use crate::catalog::external::held::Held;
+use crate::catalog::external::outbox::Wanted;
 use crate::catalog::external::{delivery, outbox, server};
 use crate::catalog::model::{External, Flow, Target as Declared};
 use crate::catalog::{ready, subtransaction, update};
@@ -57,13 +58,14 @@ pub fn never_sent(flow: &str, target: i32) -> Result<Option<Reached>, Error> {
 }
 
 /// What is to be sent, and with what. `next`: what was read already, and for which shape. `interrupted`: who was to send
-/// what the outbox does not have is gone.
+/// what the outbox does not have is gone. Counts what is refused, since it cannot be encoded.
 pub fn due(
     flow: &str,
     target: i32,
     next: Option<(Batch, Arc<Shape>)>,
     held: Option<&mut Held>,
     interrupted: &mut bool,
+    refused: &mut i64,
 ) -> Result<Due, Error> {
     let ready = ready::ready(flow)?;
     let Some((declared, external)) = find(&ready.flow, target) else { return Ok(Due::Nothing) };
@@ -87,7 +89,10 @@ pub fn due(
             match held {
                 Some(held) => held.read(&ready.flow, declared, encoding, size)?,
                 None => {
-                    outbox::read(&ready.flow, declared, external, state.sent, true, encoding, size)?
+                    let wanted = Wanted { after: state.sent, refused: true, encoding, size };
+                    let read = outbox::read(&ready.flow, declared, external, wanted)?;
+                    *refused += read.refused;
+                    read.batch
                 }
             }
         }
@@ -119,6 +124,7 @@ pub fn after(
     target: i32,
     connector: &Connector,
     batch: &Batch,
+    refused: &mut i64,
 ) -> Result<Option<Batch>, Failed> {
     let Size { changes, bytes } = size(connector);
     let changes = changes.min(2 * batch.positions.len().max(FIRST));
@@ -126,7 +132,11 @@ pub fn after(
         let ready = ready::ready(flow)?;
         let Some((declared, external)) = find(&ready.flow, target) else { return Ok(None) };
         let size = Size { changes, bytes };
-        outbox::read(&ready.flow, declared, external, batch.upto, false, connector.encoding, size)
+        let encoding = connector.encoding;
+        let wanted = Wanted { after: batch.upto, refused: false, encoding, size };
+        let read = outbox::read(&ready.flow, declared, external, wanted)?;
+        *refused += read.refused;
+        Ok(read.batch)
     })
 }
 

@@ -19,9 +19,10 @@ use crate::catalog::backlog::Backlog;
 use crate::catalog::follow::Remembered;
 use crate::catalog::generation;
 use crate::catalog::history;
-use crate::catalog::live::{self, Left, Live};
+use crate::catalog::live::{self, Installed, Left, Live};
 use crate::catalog::locks;
 use crate::catalog::memo::{self, resolve};
+use crate::catalog::role;
 use crate::catalog::update::{self, Limits, Turn};
 use crate::engine::counts::Counts;
 use crate::engine::decide::Mode;
@@ -62,11 +63,13 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     note(Ended::Looking);
     wait_shortly();
     let begun = transaction(|| match live::installed()? {
-        Some(extension) if locks::seat(seat)? => Ok(Some(extension)),
+        Some(installed) if !installed.fits => Ok(Some(installed)),
+        Some(installed) if locks::seat(seat)? => Ok(Some(installed)),
         _ => Ok(None),
     });
-    let extension = match begun {
-        Ok(Some(extension)) => extension,
+    let installed = match begun {
+        Ok(Some(installed)) if !installed.fits => return note(leave_other_version(database)),
+        Ok(Some(installed)) => installed,
         // Not here, or served by another.
         Ok(None) => return note(Ended::Idle),
         Err(failed) => {
@@ -74,6 +77,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
             return note(Ended::Failed);
         }
     };
+    shared::note_version(database, false);
     shared::enter(database, seat);
     begun::enter(database);
     upkeep::set_aside(database);
@@ -81,7 +85,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     resolve::watch();
     let how = Worker {
         seat,
-        extension,
+        installed,
         began: Instant::now(),
         remembered: HashMap::new(),
         backlogs: HashMap::new(),
@@ -101,13 +105,26 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         looked: None,
     }
     .work();
-    note(how);
+    note(match how {
+        Ended::OtherVersion => leave_other_version(database),
+        how => how,
+    });
+}
+
+/// Says, once, that the extension is another version than the library.
+fn leave_other_version(database: pg_sys::Oid) -> Ended {
+    if !shared::note_version(database, true)
+        && let Err(failed) = transaction(role::check_version)
+    {
+        complain("cannot follow flows", &failed);
+    }
+    Ended::OtherVersion
 }
 
 struct Worker {
     seat: u16,
     /// The extension that it works for: one that was made anew has places of its own.
-    extension: pg_sys::Oid,
+    installed: Installed,
     began: Instant,
     remembered: HashMap<i32, Remembered>,
     /// What scans of a flow's sources have found and is not worked off yet.
@@ -141,6 +158,8 @@ struct Worker {
 /// What a look at the database found.
 enum Found {
     Flows(Vec<Live>),
+    /// The extension is another version than the library by now.
+    OtherVersion,
     /// The extension was dropped, or somebody wants the database for themselves.
     Leave,
 }
@@ -161,8 +180,9 @@ impl Worker {
             }
             if !self.knows() {
                 let generation = generation::now();
-                match transaction(|| look(self.extension)) {
+                match transaction(|| look(self.installed)) {
                     Ok(Found::Leave) => return Ended::Left,
+                    Ok(Found::OtherVersion) => return Ended::OtherVersion,
                     Ok(Found::Flows(flows)) => {
                         let live = |id: &i32| flows.iter().any(|f| f.id == *id);
                         self.remembered.retain(|id, _| live(id));
@@ -503,14 +523,16 @@ fn next_power(attempts: i32) -> bool {
     attempts.saturating_add(1).unsigned_abs().is_power_of_two()
 }
 
-fn look(extension: pg_sys::Oid) -> Result<Found, crate::catalog::error::Error> {
+fn look(known: Installed) -> Result<Found, crate::catalog::error::Error> {
     // SAFETY: reads the process's own state.
-    if locks::database_is_wanted(unsafe { pg_sys::MyDatabaseId })
-        || live::installed()? != Some(extension)
-    {
+    if locks::database_is_wanted(unsafe { pg_sys::MyDatabaseId }) {
         return Ok(Found::Leave);
     }
-    live::flows().map(Found::Flows)
+    match live::installed()? {
+        Some(now) if now == known => live::flows().map(Found::Flows),
+        Some(now) if now.extension == known.extension => Ok(Found::OtherVersion),
+        _ => Ok(Found::Leave),
+    }
 }
 
 /// A turn is a few batches long: then it is another flow's. For a flow that is alone and stays behind

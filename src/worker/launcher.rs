@@ -85,7 +85,7 @@ impl Served {
     fn ended(&mut self, how: Option<Ended>, now: Instant) {
         self.worker = None;
         let failed = match how {
-            Some(Ended::Idle | Ended::Restoring) => {
+            Some(Ended::Idle | Ended::Restoring | Ended::OtherVersion) => {
                 self.live = false;
                 self.is_idle = true;
                 self.short = 0;
@@ -113,7 +113,7 @@ impl Served {
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         self.due = match how {
             _ if failed => now + AGAIN.saturating_mul(1 << (self.failures - 1).min(6)).min(PROBE),
-            Some(Ended::Idle) => now + PROBE,
+            Some(Ended::Idle | Ended::OtherVersion) => now + PROBE,
             Some(Ended::Restoring) => now + RESTORING,
             Some(Ended::GaveWay) => now,
             Some(Ended::Left) => now + AGAIN,

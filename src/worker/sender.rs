@@ -264,7 +264,8 @@ impl Sender {
         }
         let Some(held) = self.held.get_mut(&target) else {
             if let (None, Some(batch)) = (&sending.next, sending.batch()) {
-                sending.next = due::after(flow, target, sending.connector, batch)?;
+                sending.next =
+                    due::after(flow, target, sending.connector, batch, &mut step.refused)?;
             }
             return Ok(());
         };
@@ -404,7 +405,8 @@ impl Sender {
             return Ok(());
         }
         let held = self.held.get_mut(&target);
-        let due = transaction(|| due::due(flow, target, next, held, &mut step.interrupted));
+        let (interrupted, refused) = (&mut step.interrupted, &mut step.refused);
+        let due = transaction(|| due::due(flow, target, next, held, interrupted, refused));
         let due = match due {
             Ok(due) => due,
             Err(failed) => {
@@ -414,6 +416,11 @@ impl Sender {
             }
         };
         let (batch, reached) = match due {
+            // A row of what is held cannot be encoded: the outbox knows how to go on about it.
+            Due::Nothing if self.held.contains_key(&target) => {
+                self.queue(target)?;
+                return self.send(flow, target, step);
+            }
             Due::Nothing => return self.leave(target),
             Due::Wait(wait) => {
                 step.again = Some(step.again.map_or(wait, |a| a.min(wait)));

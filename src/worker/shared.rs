@@ -57,6 +57,8 @@ pub enum Ended {
     GaveWay,
     /// Somebody wants the database for themselves, or the extension was dropped.
     Left,
+    /// The extension in the database is another version than the library.
+    OtherVersion,
     /// It could not begin.
     Failed,
 }
@@ -72,6 +74,8 @@ struct Shared {
     requests: heapless::Vec<u32, WORKERS>,
     /// What became of the first workers of databases.
     ended: heapless::Vec<(u32, Ended), WORKERS>,
+    /// Databases of which it was said that the extension there is another version than the library.
+    other_version: heapless::Vec<u32, WORKERS>,
     /// A worker could not be started: all processes are taken.
     crowded: bool,
 }
@@ -183,6 +187,22 @@ pub fn take_ended(database: u32) -> Option<Ended> {
     let how = shared.ended.iter().find(|(d, _)| *d == database).map(|(_, how)| *how);
     shared.ended.retain(|(d, _)| *d != database);
     how
+}
+
+/// Notes whether the extension in a database is another version than the library. Returns whether that is known already.
+pub fn note_version(database: pg_sys::Oid, is_other: bool) -> bool {
+    if !available() {
+        return false;
+    }
+    let database = database.to_u32();
+    let mut shared = SHARED.exclusive();
+    let known = shared.other_version.contains(&database);
+    match is_other {
+        true if !known => drop(shared.other_version.push(database)),
+        false if known => shared.other_version.retain(|other| *other != database),
+        _ => {}
+    }
+    known
 }
 
 /// Says whether databases wait for a process.

@@ -654,6 +654,31 @@ fn writers_need_no_right_on_anything_of_cocos() {
     db.run("drop owned by coco_capture_writer");
 }
 
+/// DROP EXTENSION waits for a writer that has read the table, and the writer then writes to its change log.
+#[test]
+fn a_writer_is_not_the_victim_of_drop_extension() {
+    let mut db = ten_rows("drop_extension");
+    db.run("create table e (id int primary key); select coco.create_flow('g', 'e', 'select id from e', 'e_t', '{id}')");
+    let (mut writer, mut dropper) = (db.connect(), db.connect());
+    run(&mut writer, "begin; select count(*) from e; select count(*) from d");
+    let pid: i32 = dropper.query_one("select pg_backend_pid()", &[]).expect("a pid").get(0);
+    let dropping = std::thread::spawn(move || dropper.batch_execute("drop extension coco cascade"));
+    let waits = "select exists (select from pg_locks where pid = $1 and not granted)";
+    while !db.client.query_one(waits, &[&pid]).expect("locks").get::<_, bool>(0) {
+        assert!(!dropping.is_finished(), "nothing is waited for");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    run(&mut writer, "insert into d values (11, 'a', 0)");
+    run(&mut writer, "insert into e values (1)");
+    run(&mut writer, "commit");
+    dropping.join().expect("a thread").expect("it is dropped");
+    assert_eq!(text(&mut db.client, "select count(*)::text from d"), "11");
+    assert_eq!(
+        text(&mut db.client, "select count(*)::text from pg_extension where extname = 'coco'"),
+        "0"
+    );
+}
+
 #[test]
 fn a_flows_search_path_reaches_nothing_that_runs_as_the_extensions_owner() {
     let mut db = TestDb::new("capture_path");

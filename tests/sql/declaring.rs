@@ -300,7 +300,7 @@ fn a_key_that_is_or_becomes_no_key_is_refused() {
     let error = db.client.batch_execute("select coco.update('f')").expect_err("another type");
     let said = support::explain(&error);
     assert!(
-        said.contains("target public.ft does not fit the query's columns any more (42804)"),
+        said.contains("target public.ft of flow \"f\" has another type for column \"n\" (42804)"),
         "{said}"
     );
     db.run("select coco.set_query('f', null, 'select id, n from d'); select coco.update('f')");

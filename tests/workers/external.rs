@@ -160,6 +160,60 @@ fn a_row_that_is_refused_waits_and_the_others_arrive() {
     assert_eq!(text(&mut db.client, "select count(*)::text from coco.errors"), "0");
 }
 
+/// A row that cannot be encoded, as one whose JSON text is over 1 GB: here a value raises an error as it becomes JSON.
+#[test]
+fn a_row_that_has_no_json_text_is_refused_and_the_others_arrive() {
+    let receiver = Receiver::start();
+    let mut db = with_hook("external_unfit", &receiver);
+    db.run(
+        "create type mood as enum ('fine', 'broken');
+         create function mood_json(m mood) returns json language plpgsql as $$
+           begin
+             if m = 'broken' then raise exception 'a text too long' using errcode = '54000'; end if;
+             return to_json(m::text);
+           end $$;
+         create cast (mood as json) with function mood_json(mood);
+         create table moods (id int primary key, m mood not null);
+         insert into moods select i, case when i in (1, 7, 8) then 'broken' else 'fine' end::mood from generate_series(1, 20) i;
+         select coco.create_flow('f', 'moods', 'select id, m from moods', 'out', '{id}', server => 'hook')",
+    );
+    let errors = "select string_agg(concat_ws(' ', target, target_key->>'id', sqlstate, message, attempts), ', ' order by target_key->>'id')
+                    from coco.errors where flow = 'f' and source is null";
+    let refused = |attempts: i32, keys: &[i32]| {
+        let rows: Vec<String> =
+            keys.iter().map(|k| format!("out {k} 54000 a text too long {attempts}")).collect();
+        rows.join(", ")
+    };
+    // A first fill, which the worker sends by itself.
+    assert_eq!(counted(&mut db, "f"), (20, 20, 0, 3));
+    assert_eq!(receiver.rows("f", "out").len(), 17);
+    assert_eq!(text(&mut db.client, errors), refused(1, &[1, 7, 8]));
+    let waits = "select unsent || ' ' || refused from coco.deliveries where flow = 'f'";
+    assert_eq!(text(&mut db.client, waits), "0 3");
+    assert_eq!(counted(&mut db, "f"), (0, 0, 0, 0), "it is not due");
+    assert_eq!(db.update("f", "retry")[0].failed, 3);
+    assert_eq!(text(&mut db.client, errors), refused(2, &[1, 7, 8]));
+
+    // Out of the outbox: one among others, and one alone.
+    db.run("update moods set m = 'broken' where id = 9; insert into moods values (21, 'fine')");
+    assert_eq!(counted(&mut db, "f"), (2, 2, 0, 1));
+    assert!(
+        receiver.rows("f", "out").contains_key("{\"id\":21}"),
+        "{:?}",
+        receiver.rows("f", "out")
+    );
+    db.run("update moods set m = 'broken' where id = 10");
+    assert_eq!(counted(&mut db, "f"), (1, 1, 0, 1));
+    assert_eq!(text(&mut db.client, waits), "0 5");
+
+    // Mended: the newer rows go through, and the older ones are forgotten.
+    db.run("update moods set m = 'fine'");
+    // An older one that is due by now is tried once more, and counted, before the newer one overtakes it.
+    assert_eq!(db.update("f", "normal")[0].upserted, 5);
+    assert_eq!(receiver.rows("f", "out").len(), 21);
+    assert_eq!(text(&mut db.client, "select count(*)::text from coco.errors"), "0");
+}
+
 #[test]
 fn a_target_that_was_wiped_is_filled_by_reexport() {
     let receiver = Receiver::start();

@@ -203,7 +203,7 @@ unsafe fn look_up(
     shape: pg_sys::TupleDesc,
 ) -> Result<Option<Route>> {
     let heard = HEARD.get();
-    let Ok(_as) = ActingAs::extension_owner() else {
+    let Ok(_as) = ActingAs::writing_log() else {
         return Ok(None);
     };
     // The catalog as it is now, also in a transaction that reads as of earlier.

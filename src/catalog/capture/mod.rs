@@ -6,6 +6,7 @@
 
 pub mod append;
 pub mod cursor;
+pub mod dropping;
 pub mod log;
 pub mod triggers;
 

@@ -56,9 +56,10 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         ));
     }
     let key = source_key(relation, &shown, &kind, options.key)?;
-    // Views and foreign tables cannot have the index, and materialized views seldom do: there an
-    // ordinal says that each key names one row, and updates check it.
-    let promised = options.ordinal.is_some() && matches!(kind.as_str(), "v" | "m" | "f");
+    // Views and foreign tables cannot have the index, materialized views seldom do, and none spans a table and those
+    // that inherit from it: there an ordinal says that each key names one row, and updates check it.
+    let promised = options.ordinal.is_some()
+        && (matches!(kind.as_str(), "v" | "m" | "f") || target_table::has_children(relation)?);
     let grouped = !promised && !target_table::has_unique_index(relation, &key)?;
 
     let ordinal = match &options.ordinal {

@@ -1,5 +1,6 @@
 //! A batch of changes: read row by row, and written in the form that a connector wants.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::collections::hash_map::{DefaultHasher, Entry as Slot};
 use std::hash::{Hash, Hasher};
@@ -66,6 +67,22 @@ pub fn select(target: &Target, encoding: Encoding, from: &str) -> String {
     )
 }
 
+/// Encodes each entry that such a SELECT returns, and keeps none: an error is raised where one cannot be.
+pub fn encode_each(
+    target: &Target,
+    encoding: Encoding,
+    statements: &Statements,
+    select: &str,
+    args: &[Arg],
+) -> Result<()> {
+    let mut encoder = Encoder::new(target, encoding)?;
+    let types = encoder.types().to_vec();
+    stream::each(statements, select, args, &types, &mut |row| {
+        encoder.encode(row, row.get::<bool>(2).unwrap_or(false))?;
+        Ok(true)
+    })
+}
+
 /// A batch that is being read.
 pub struct Reading {
     encoder: Encoder,
@@ -89,12 +106,22 @@ impl Reading {
         })
     }
 
-    /// Adds what a SELECT returns, while there is room.
-    pub fn add_all(&mut self, statements: &Statements, select: &str, args: &[Arg]) -> Result<()> {
+    /// Adds what a SELECT returns, while there is room; counts what is `read`.
+    pub fn add_all(
+        &mut self,
+        statements: &Statements,
+        select: &str,
+        args: &[Arg],
+        read: &Cell<usize>,
+    ) -> Result<()> {
         match self.has_room() {
             true => {
                 let types = self.encoder.types().to_vec();
-                stream::each(statements, select, args, &types, &mut |row| self.add(row))
+                stream::each(statements, select, args, &types, &mut |row| {
+                    let more = self.add(row)?;
+                    read.set(read.get() + 1);
+                    Ok(more)
+                })
             }
             false => Ok(()),
         }

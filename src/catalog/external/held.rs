@@ -3,6 +3,7 @@
 //! Whatever hinders that process, what has not arrived is put into the outbox then. Where it could not even do
 //! that, the target is found to be marked (`filling` in coco.delivery), and is sent all once more.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
@@ -11,9 +12,10 @@ use super::batch::{Batch, Reading, Size, select};
 use super::feed::Feed;
 use super::{delivery, server};
 use crate::catalog::bulk::{Keeping, Then};
-use crate::catalog::error::Result;
+use crate::catalog::error::{Error, Result};
 use crate::catalog::model::{Column, External, Flow, Target, numbered, stored};
 use crate::catalog::role::ActingAs;
+use crate::catalog::subtransaction::subtransaction;
 use crate::catalog::tuples::{self, OneSnapshot, RowColumn, Rows, Statements};
 use crate::engine::delivery::{Ahead, Encoding, Shape};
 
@@ -135,8 +137,36 @@ impl Held {
         self.first + self.rows.len() as i64 - 1
     }
 
-    /// Reads what comes next. `None` where nothing is left.
+    /// Reads what comes next. `None` where nothing is left, or a row cannot be encoded: in the outbox it is found out
+    /// which one.
     pub fn read(
+        &mut self,
+        flow: &Flow,
+        target: &Target,
+        encoding: Encoding,
+        size: Size,
+    ) -> Result<Option<Batch>> {
+        enum Stop {
+            Unfit,
+            Error(Error),
+        }
+        let before = self.read;
+        let read = subtransaction(
+            || self.read_batch(flow, target, encoding, size).map_err(Stop::Error),
+            |_| Stop::Unfit,
+        );
+        match read {
+            Ok(batch) => Ok(batch),
+            Err(Stop::Error(error)) => Err(error),
+            Err(Stop::Unfit) => {
+                self.read = before;
+                self.rows.seek(before);
+                Ok(None)
+            }
+        }
+    }
+
+    fn read_batch(
         &mut self,
         flow: &Flow,
         target: &Target,
@@ -154,7 +184,8 @@ impl Held {
                 let some = self.rows.take_some(&self.columns, size.changes, size.bytes)?;
                 let statements = Statements::connect()?;
                 statements.name("coco_held", &some)?;
-                reading.add_all(&statements, &select(target, encoding, "coco_held"), &[])?;
+                let from = select(target, encoding, "coco_held");
+                reading.add_all(&statements, &from, &[], &Cell::new(0))?;
                 some.len()
             }
         };

@@ -4,9 +4,12 @@
 //! until it is committed: so an entry that becomes visible has a higher position than all that were
 //! visible before.
 
+use std::cell::Cell;
+use std::ops::Range;
+
 use pgrx::pg_sys;
 
-use super::batch::{Batch, Reading, Size, select};
+use super::batch::{self, Batch, Reading, Size, select};
 use super::tables::outbox_key;
 use crate::catalog::error::{Error, Result};
 use crate::catalog::failure;
@@ -15,42 +18,213 @@ use crate::catalog::json::Json;
 use crate::catalog::locks;
 use crate::catalog::model::{External, Flow, Target, all_equal, stored};
 use crate::catalog::role::ActingAs;
-use crate::catalog::sql::{self, arg};
+use crate::catalog::sql::{self, Arg, arg};
+use crate::catalog::subtransaction::{Raised, subtransaction};
 use crate::catalog::tuples::{OneSnapshot, Statements};
 use crate::engine::backoff;
 use crate::engine::delivery::{Encoding, Refused};
+use crate::engine::isolate::{Attempt, halve, isolate};
 
-/// Reads what comes after a position: of each key the newest entry. With `refused`, first what was
-/// refused before and is due again. `None` where there is nothing.
-pub fn read(
+/// What was read of an outbox.
+#[derive(Default)]
+pub struct Read {
+    /// `None` where there is nothing.
+    pub batch: Option<Batch>,
+    /// How many entries have no form in which they could be sent, as a row whose JSON text is over 1 GB: they are
+    /// refused.
+    pub refused: i64,
+}
+
+/// What is read of an outbox.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    /// What comes after this position: of each key the newest entry.
+    pub after: i64,
+    /// First what was refused before and is due again: nothing is on its way.
+    pub refused: bool,
+    pub encoding: Encoding,
+    pub size: Size,
+}
+
+/// Reads entries. One that cannot be encoded is marked as refused, and the others are read without it.
+pub fn read(flow: &Flow, target: &Target, external: &External, wanted: Wanted) -> Result<Read> {
+    let mut all = Read::default();
+    loop {
+        let read = Cell::new(0);
+        let batch = subtransaction(
+            || read_batch(flow, target, external, wanted, &read).map_err(Stop::Error),
+            Stop::Raised,
+        );
+        match batch {
+            Ok(batch) => all.batch = batch,
+            Err(Stop::Error(error)) => return Err(error),
+            Err(Stop::Raised(raised)) => {
+                let unfit = unfit(flow, target, external, wanted, read.get(), raised.clone())?;
+                // Each alone can be read, and all together cannot.
+                if unfit.is_empty() {
+                    return Err(Error::new(raised.code, raised.message));
+                }
+                for (position, raised) in unfit {
+                    refuse(external, position, &raised.sqlstate, &raised.message)?;
+                    all.refused += 1;
+                }
+                continue;
+            }
+        }
+        if all.batch.is_none() && wanted.refused {
+            pass_refused(target, external, wanted.after)?;
+        }
+        return Ok(all);
+    }
+}
+
+enum Stop {
+    Raised(Raised),
+    Error(Error),
+}
+
+/// Reads a batch; counts the entries read.
+fn read_batch(
     flow: &Flow,
     target: &Target,
     external: &External,
-    after: i64,
-    refused: bool,
-    encoding: Encoding,
-    size: Size,
+    wanted: Wanted,
+    read: &Cell<usize>,
 ) -> Result<Option<Batch>> {
+    let _as = reading_in_order(flow)?;
+    let _snapshot = OneSnapshot::take();
+    let statements = Statements::connect()?;
+    let mut reading = Reading::new(target, wanted.encoding, wanted.size, wanted.after)?;
+    let from = select(target, wanted.encoding, &external.outbox_view);
+    for (condition, args) in conditions(wanted) {
+        reading.add_all(&statements, &limited(&from, &condition, wanted.size), &args, read)?;
+    }
+    Ok(reading.done())
+}
+
+/// Acts as the flow's owner, to read in the order of the index, so that no more is read than is taken: an outbox is rarely
+/// analysed.
+fn reading_in_order(flow: &Flow) -> Result<ActingAs> {
     let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-    // In the order of the index, so that no more is read than is taken: an outbox is rarely analysed.
     for way in ["enable_seqscan", "enable_bitmapscan", "enable_sort"] {
         acting.set(way, "off")?;
     }
-    let from = select(target, encoding, &external.outbox_view);
-    let limited = |condition: &str| {
-        format!("{from} where {condition} order by o.position limit {}", size.changes)
-    };
-    let fresh = limited("o.position operator(pg_catalog.>) $1 and o.refused is null");
+    Ok(acting)
+}
+
+/// The conditions on entries `o` that are read one after the other, each with its arguments.
+fn conditions<'a>(wanted: Wanted) -> Vec<(String, Vec<Arg<'a>>)> {
     let is_due = failure::is_due("o.refused", "pg_catalog.clock_timestamp()");
-    let due = limited(&format!("o.refused is not null and {is_due}"));
-    let _snapshot = OneSnapshot::take();
-    let statements = Statements::connect()?;
-    let mut reading = Reading::new(target, encoding, size, after)?;
-    if refused {
-        reading.add_all(&statements, &due, &[])?;
+    let due = (format!("o.refused is not null and {is_due}"), vec![]);
+    let fresh = "o.position operator(pg_catalog.>) $1 and o.refused is null".to_owned();
+    let fresh = (fresh, vec![arg(wanted.after)]);
+    if wanted.refused { vec![due, fresh] } else { vec![fresh] }
+}
+
+fn limited(from: &str, condition: &str, size: Size) -> String {
+    format!("{from} where {condition} order by o.position limit {}", size.changes)
+}
+
+/// The entries, by their positions, that cannot be encoded, and why. `read`: how many could be before an error was
+/// raised: the next one is looked at first.
+fn unfit(
+    flow: &Flow,
+    target: &Target,
+    external: &External,
+    wanted: Wanted,
+    read: usize,
+    raised: Raised,
+) -> Result<Vec<(i64, Raised)>> {
+    let _as = reading_in_order(flow)?;
+    let mut positions = Vec::new();
+    for (condition, args) in conditions(wanted) {
+        let from = format!("select o.position from {} as o", external.outbox_view);
+        let sql = limited(&from, &condition, wanted.size);
+        positions.extend(sql::select(&sql, &args, |r| sql::required::<i64>(r, 1))?);
     }
-    reading.add_all(&statements, &fresh, &[arg(after)])?;
-    Ok(reading.done())
+    let mut unfit = Vec::new();
+    let from = select(target, wanted.encoding, &external.outbox_view);
+    let sql = format!("{from} where o.position operator(pg_catalog.=) any ($1)");
+    let mut attempt = |range: Range<usize>| -> Result<Attempt<Raised>> {
+        pgrx::check_for_interrupts!();
+        let some = arg(positions.get(range).unwrap_or_default().to_vec());
+        let encoded = subtransaction(
+            || {
+                let statements = Statements::connect().map_err(Stop::Error)?;
+                batch::encode_each(target, wanted.encoding, &statements, &sql, &[some])
+                    .map_err(Stop::Error)
+            },
+            Stop::Raised,
+        );
+        match encoded {
+            Ok(()) => Ok(Attempt::Done),
+            Err(Stop::Raised(raised)) => Ok(Attempt::Failed(raised)),
+            Err(Stop::Error(error)) => Err(error),
+        }
+    };
+    let mut report = |n: usize, raised: Raised| {
+        unfit.extend(positions.get(n).map(|position| (*position, raised)));
+        Ok(())
+    };
+    if read < positions.len() {
+        isolate(read..read + 1, &mut attempt, &mut report)?;
+    }
+    if unfit.is_empty() && !positions.is_empty() {
+        let mut report = |n: usize, raised: Raised| {
+            unfit.extend(positions.get(n).map(|position| (*position, raised)));
+            Ok(())
+        };
+        halve(0..positions.len(), raised, &mut attempt, &mut report)?;
+    }
+    Ok(unfit)
+}
+
+/// Marks an entry as refused; how often and when it is tried again goes by how often it was.
+fn refuse(external: &External, position: i64, sqlstate: &str, message: &str) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    let outbox = &external.outbox;
+    let attempts: i32 = sql::one(
+        &format!(
+            "select coalesce((refused->>'attempts')::int, 0) + 1 from {outbox} where position = $1"
+        ),
+        &[arg(position)],
+    )?
+    .unwrap_or(1);
+    sql::execute(
+        &format!(
+            "update {outbox} set refused = jsonb_build_object(
+                'sqlstate', $2::text, 'message', $3::text, 'attempts', $4::int,
+                'failed_at', clock.now,
+                'next_retry', clock.now + make_interval(secs => $5::float8))
+               from (select clock_timestamp() as now) as clock
+              where position = $1"
+        ),
+        &[
+            arg(position),
+            arg(sqlstate),
+            arg(message),
+            arg(attempts),
+            arg(backoff::delay(attempts.max(1) as u32).as_secs_f64()),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Notes that all is sent up to the last refused entry: nothing else comes after what is sent, and nothing is on its way.
+fn pass_refused(target: &Target, external: &External, after: i64) -> Result<()> {
+    let acting = ActingAs::extension_owner()?;
+    acting.set("enable_seqscan", "off")?;
+    let last = sql::one::<i64>(
+        &format!(
+            "select max(position) from {} where refused is not null and position > $1",
+            external.outbox
+        ),
+        &[arg(after)],
+    )?;
+    match last {
+        Some(last) => super::delivery::sent(target.id, last),
+        None => Ok(()),
+    }
 }
 
 /// An outbox that is larger than that is emptied when all of it is sent: bytes.
@@ -89,28 +263,7 @@ pub fn settle(
     }
     for r in refused {
         let Some(position) = batch.positions.get(r.change) else { continue };
-        let attempts: i32 = sql::one(
-            &format!("select coalesce((refused->>'attempts')::int, 0) + 1 from {outbox} where position = $1"),
-            &[arg(*position)],
-        )?
-        .unwrap_or(1);
-        sql::execute(
-            &format!(
-                "update {outbox} set refused = jsonb_build_object(
-                    'sqlstate', $2::text, 'message', $3::text, 'attempts', $4::int,
-                    'failed_at', clock.now,
-                    'next_retry', clock.now + make_interval(secs => $5::float8))
-                   from (select clock_timestamp() as now) as clock
-                  where position = $1"
-            ),
-            &[
-                arg(*position),
-                arg(r.sqlstate.as_str()),
-                arg(r.message.as_str()),
-                arg(attempts),
-                arg(backoff::delay(attempts.max(1) as u32).as_secs_f64()),
-            ],
-        )?;
+        refuse(external, *position, &r.sqlstate, &r.message)?;
     }
     drop(acting);
     super::delivery::sent(target.id, batch.upto)

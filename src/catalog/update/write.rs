@@ -221,9 +221,35 @@ impl Run<'_> {
         failure: &Failure,
         counts: &mut Counts,
     ) -> Result<()> {
+        let mut one = self.not_evaluated(source, key, item)?;
+        self.record(source, &mut one, failure, counts)
+    }
+
+    /// Records an item whose key is NULL, which can be neither tracked nor told from others.
+    pub(super) fn record_without_key(
+        &self,
+        source: &Source,
+        key: &[Option<pg_sys::Datum>],
+        item: &Candidate,
+        counts: &mut Counts,
+    ) -> Result<()> {
+        untracked::record(
+            source,
+            &self.not_evaluated(source, key, item)?,
+            &Failure::null_key(source),
+        )?;
+        counts.failed += 1;
+        Ok(())
+    }
+
+    fn not_evaluated(
+        &self,
+        source: &Source,
+        key: &[Option<pg_sys::Datum>],
+        item: &Candidate,
+    ) -> Result<Batch> {
         let mut one = Batch::new(source, false)?;
         let item = Item {
-            // It is not evaluated.
             action: Action::Advance,
             tracked: item.stored.is_some(),
             incoming: item.incoming,
@@ -232,7 +258,7 @@ impl Run<'_> {
             along: false,
         };
         one.push(key, &[], item);
-        self.record(source, &mut one, failure, counts)
+        Ok(one)
     }
 
     fn record(
