@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// by what their manifests name.
 const LAYERS: [(&str, &[&str]); 4] = [
     (
-        "src/files.rs",
+        "src/pg/local_files.rs",
         &[
             "api",
             "worker",
@@ -29,7 +29,7 @@ const LAYERS: [(&str, &[&str]); 4] = [
 
 /// Where no SQL is written. A connector has something to say to another server.
 const WITHOUT_SQL: [&str; 7] = [
-    "src/files.rs",
+    "src/pg/local_files.rs",
     "src/worker",
     "src/api",
     "crates/coco-connectors/src/net",

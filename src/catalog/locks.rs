@@ -1,12 +1,11 @@
 //! Heavyweight locks: who may work on a flow. In pg_locks they are objects of class coco.flow.
 
+use pgrx::pg_sys;
 use std::cell::RefCell;
 
-use pgrx::pg_sys;
-
-use super::error::{Error, Result};
-use super::role::ActingAs;
-use super::sql::{self, arg};
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{self, arg};
 
 /// As for VACUUM: against others of its kind, and against nothing else.
 const MODE: i32 = pg_sys::ShareUpdateExclusiveLock as i32;
@@ -15,7 +14,7 @@ const MODE: i32 = pg_sys::ShareUpdateExclusiveLock as i32;
 const HELPING: i32 = pg_sys::ShareLock as i32;
 
 fn class() -> Result<pg_sys::Oid> {
-    sql::one::<pg_sys::Oid>("select 'coco.flow'::pg_catalog.regclass::pg_catalog.oid", &[])?
+    spi::one::<pg_sys::Oid>("select 'coco.flow'::pg_catalog.regclass::pg_catalog.oid", &[])?
         .ok_or_else(|| Error::internal("table coco.flow does not exist"))
 }
 
@@ -98,7 +97,7 @@ pub fn flow_ending_turn(id: i32, announce: fn()) -> Result<()> {
     while !flow_if_free(id)? {
         announce();
         let _as = ActingAs::extension_owner()?;
-        let canceled = sql::select(
+        let canceled = spi::select(
             "select pg_catalog.pg_cancel_backend(l.pid)
                from pg_catalog.pg_locks as l join pg_catalog.pg_stat_activity as a on a.pid = l.pid
               where l.locktype = 'object' and l.granted and l.pid <> pg_catalog.pg_backend_pid()
@@ -113,7 +112,7 @@ pub fn flow_ending_turn(id: i32, announce: fn()) -> Result<()> {
             // A session has it, or one of them has just ended.
             return flow(id);
         }
-        sql::select("select pg_catalog.pg_sleep(0.05)", &[], |_| Ok(()))?;
+        spi::select("select pg_catalog.pg_sleep(0.05)", &[], |_| Ok(()))?;
     }
     Ok(())
 }
@@ -162,7 +161,7 @@ fn of_helpers(flow: i32) -> Result<pg_sys::LOCKTAG> {
 /// Holds off others who would begin or end the capture of a table, until the transaction ends.
 /// `false` where somebody else does, and it is not to be waited for.
 pub fn capture(id: i32, wait: bool) -> Result<bool> {
-    let class = sql::one::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
+    let class = spi::one::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
         .ok_or_else(|| Error::internal("table coco.capture does not exist"))?;
     // SAFETY: reads the backend's own state.
     let tag = object(unsafe { pg_sys::MyDatabaseId }, class, id as u32, 0);
@@ -170,7 +169,7 @@ pub fn capture(id: i32, wait: bool) -> Result<bool> {
 }
 
 fn of_segment(capture: i32, segment: i32) -> Result<pg_sys::LOCKTAG> {
-    let class = sql::one::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
+    let class = spi::one::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
         .ok_or_else(|| Error::internal("table coco.capture does not exist"))?;
     // SAFETY: reads the backend's own state.
     let database = unsafe { pg_sys::MyDatabaseId };
@@ -289,7 +288,7 @@ pub fn leave_seat(number: u16) -> Result<()> {
 }
 
 fn of_target(target: i32) -> Result<pg_sys::LOCKTAG> {
-    let class = sql::one::<pg_sys::Oid>("select 'coco.target'::pg_catalog.regclass::oid", &[])?
+    let class = spi::one::<pg_sys::Oid>("select 'coco.target'::pg_catalog.regclass::oid", &[])?
         .ok_or_else(|| Error::internal("table coco.target does not exist"))?;
     // SAFETY: reads the backend's own state.
     let tag = object(unsafe { pg_sys::MyDatabaseId }, class, target as u32, 0);
@@ -318,13 +317,13 @@ pub fn flows_if_free() -> Result<bool> {
 
 /// Whether a process waits for a lock that this one has: itself, or behind others who wait for it.
 pub fn waits_for_us(pid: i32) -> Result<bool> {
-    let waits = sql::one::<bool>(
+    let waits = spi::one::<bool>(
         "with recursive ahead(pid) as (
            select pg_catalog.unnest(pg_catalog.pg_blocking_pids($1))
            union
            select pg_catalog.unnest(pg_catalog.pg_blocking_pids(a.pid)) from ahead as a)
          select exists (select from ahead as a where a.pid operator(pg_catalog.=) pg_catalog.pg_backend_pid())",
-        &[sql::arg(pid)],
+        &[spi::arg(pid)],
     )?;
     Ok(waits == Some(true))
 }

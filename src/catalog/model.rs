@@ -1,14 +1,13 @@
 //! A declared flow, as the catalog holds it.
 
+use pgrx::pg_sys;
 use std::rc::Rc;
 
-use pgrx::pg_sys;
-
-use super::bound::Places;
-use super::capture;
-use super::memo::functions::Function;
-use super::role::Settings;
-use super::sql;
+use crate::capture;
+use crate::memo::called_functions::Function;
+use crate::pg::acting_role::Settings;
+use crate::pg::spi;
+use crate::query::bound_query::Places;
 
 #[derive(Clone, Debug)]
 pub struct Flow {
@@ -190,7 +189,7 @@ pub enum Kept {
 
 impl Column {
     pub fn quoted(&self) -> String {
-        sql::ident(&self.name)
+        spi::ident(&self.name)
     }
 
     /// The column that holds its values in a table of coco's own.
@@ -240,7 +239,7 @@ impl Target {
     /// The table that its statements write, quoted and schema-qualified; of a target outside this database the view
     /// of its ledger.
     pub fn relation_name(&self) -> String {
-        sql::qualified(&self.schema, &self.name)
+        spi::qualified(&self.schema, &self.name)
     }
 
     /// What users know it by.

@@ -10,27 +10,30 @@
 
 use pgrx::pg_sys;
 
-use super::error::Result;
-use super::internal;
-use super::role::ActingAs;
-use super::sql::{self, arg};
-use super::tuples::{OneSnapshot, Statements};
+use crate::catalog::internal_tables;
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::Result;
+use crate::pg::spi::{self, arg};
+use crate::pg::tuplestore::OneSnapshot;
+use crate::pg::tuplestore::statements::Statements;
 
-const VIEW: &str = "coco_internal.restored";
+pub const VIEW: &str = "coco_internal.restored";
 
 /// Whether what a dump brings last is there.
 pub fn is_complete() -> Result<bool> {
     let _as = ActingAs::extension_owner()?;
-    let Some(view) = internal::find(VIEW)?.filter(|view| internal::lock_to_read(*view)) else {
+    let Some(view) =
+        internal_tables::find(VIEW)?.filter(|view| internal_tables::lock_to_read(*view))
+    else {
         return Ok(false);
     };
     // Without rows it cannot be read.
-    let populated = sql::one::<bool>(
+    let populated = spi::one::<bool>(
         "select c.relispopulated from pg_catalog.pg_class c where c.oid = $1",
         &[arg(view)],
     )?;
     Ok(populated == Some(true)
-        && sql::one::<bool>(&format!("select complete from {VIEW}"), &[])? == Some(true))
+        && spi::one::<bool>(&format!("select complete from {VIEW}"), &[])? == Some(true))
 }
 
 /// Before a row is inserted into `coco.flow`: where that may be the first flow, holds off others who would add one.
@@ -43,7 +46,7 @@ pub fn prepare() -> Result<()> {
 
 fn hold_off() -> Result<()> {
     let _as = ActingAs::extension_owner()?;
-    sql::execute("lock table coco.flow in share row exclusive mode", &[])?;
+    spi::execute("lock table coco.flow in share row exclusive mode", &[])?;
     Ok(())
 }
 
@@ -56,10 +59,10 @@ pub fn begin_with(flow: i32) -> Result<()> {
     hold_off()?;
     let acting = ActingAs::extension_owner()?;
     let alone = "select not exists (select from coco.flow where id <> $1)";
-    if sql::one::<bool>(alone, &[arg(flow)])? != Some(true) {
+    if spi::one::<bool>(alone, &[arg(flow)])? != Some(true) {
         return Ok(());
     }
-    let left = sql::select(
+    let left = spi::select(
         "select c.relkind::text, pg_catalog.format('%I.%I', n.nspname, c.relname)
            from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
           where n.nspname in ('coco', 'coco_internal') and c.relkind in ('r', 'v')
@@ -68,11 +71,11 @@ pub fn begin_with(flow: i32) -> Result<()> {
                                and d.objid = c.oid and d.deptype = 'e')
           order by c.relkind = 'r', c.oid desc",
         &[],
-        |r| Ok((sql::required::<String>(r, 1)?, sql::required::<String>(r, 2)?)),
+        |r| Ok((spi::required::<String>(r, 1)?, spi::required::<String>(r, 2)?)),
     )?;
     for (kind, name) in left {
         let kind = if kind == "v" { "view" } else { "table" };
-        sql::execute(&format!("drop {kind} {name}"), &[])?;
+        spi::execute(&format!("drop {kind} {name}"), &[])?;
     }
     drop(acting);
     make()
@@ -92,8 +95,8 @@ pub fn complete() -> Result<()> {
 
 fn make() -> Result<()> {
     let _as = ActingAs::extension_owner()?;
-    if internal::find(VIEW)?.is_some() {
-        sql::execute(&format!("drop materialized view {VIEW}"), &[])?;
+    if internal_tables::find(VIEW)?.is_some() {
+        spi::execute(&format!("drop materialized view {VIEW}"), &[])?;
     }
     for statement in [
         &format!(
@@ -103,7 +106,7 @@ fn make() -> Result<()> {
             "comment on materialized view {VIEW} is 'Whether what a dump has last is restored: workers begin then.'"
         ),
     ] {
-        sql::execute(statement, &[])?;
+        spi::execute(statement, &[])?;
     }
     Ok(())
 }
@@ -112,7 +115,9 @@ fn make() -> Result<()> {
 /// view, it stays.
 pub fn end_with_last() -> Result<()> {
     let _as = ActingAs::extension_owner()?;
-    let (Some(view), Some(flows)) = (internal::find(VIEW)?, internal::find("coco.flow")?) else {
+    let (Some(view), Some(flows)) =
+        (internal_tables::find(VIEW)?, internal_tables::find("coco.flow")?)
+    else {
         return Ok(());
     };
     let is_last = || -> Result<bool> {
@@ -130,7 +135,7 @@ pub fn end_with_last() -> Result<()> {
         && is_last()?
         && is_free(view, pg_sys::AccessExclusiveLock)
     {
-        sql::execute(&format!("drop materialized view if exists {VIEW}"), &[])?;
+        spi::execute(&format!("drop materialized view if exists {VIEW}"), &[])?;
     }
     Ok(())
 }

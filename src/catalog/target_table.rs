@@ -1,20 +1,19 @@
 //! Target tables in this database: made, adopted, altered to fit, dropped.
 
-use pgrx::PgSqlErrorCode;
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, pg_sys};
 
-use super::columns::{self, Attribute};
-use super::error::{Error, Result};
-use super::model::{Column, Target};
-use super::role::ActingAs;
-use super::sql::{self, arg, ident};
+use crate::catalog::model::{Column, Target};
+use crate::pg::acting_role::ActingAs;
+use crate::pg::columns::{self, Attribute};
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{self, arg, ident};
 
 /// Makes the table for a target. The caller acts as the flow's owner.
 pub fn make(target: &Target) -> Result<pg_sys::Oid> {
     let columns: Vec<String> =
         target.columns.iter().map(|c| definition(c, is_key(target, c))).collect::<Result<_>>()?;
     let name = target.relation_name();
-    let schema = sql::one::<bool>(
+    let schema = spi::one::<bool>(
         "select true from pg_catalog.pg_namespace as n
           where n.nspname operator(pg_catalog.=) $1::pg_catalog.text",
         &[arg(target.schema.as_str())],
@@ -32,7 +31,7 @@ pub fn make(target: &Target) -> Result<pg_sys::Oid> {
     let mut key: Vec<&Column> = target.key.iter().collect();
     key.sort_by_key(|k| !covered.contains(&k.name));
     let key: Vec<String> = key.iter().map(|k| k.quoted()).collect();
-    sql::execute(
+    spi::execute(
         &format!("create table {name} ({}, primary key ({}))", columns.join(", "), key.join(", ")),
         &[],
     )?;
@@ -56,7 +55,7 @@ fn is_key(target: &Target, column: &Column) -> bool {
 
 /// The relation of that name, if there is one.
 pub fn find(schema: &str, name: &str) -> Result<Option<pg_sys::Oid>> {
-    sql::one(
+    spi::one(
         "select c.oid from pg_catalog.pg_class c
            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
           where n.nspname = $1::text and c.relname = $2::text",
@@ -79,7 +78,7 @@ pub fn has_rules(target: &Target) -> bool {
 /// Checks that an existing table can hold the target: columns, key, rights.
 pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oid) -> Result<()> {
     let name = target.relation_name();
-    let kind = sql::one::<String>(
+    let kind = spi::one::<String>(
         "select relkind::text from pg_catalog.pg_class where oid = $1",
         &[arg(relation)],
     )?;
@@ -90,7 +89,7 @@ pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oi
         )
         .hint("Name a table, or one that does not exist yet: coco makes it."));
     }
-    let may: bool = sql::one(
+    let may: bool = spi::one(
         "select pg_catalog.has_table_privilege($1, $2, 'select')
             and pg_catalog.has_table_privilege($1, $2, 'insert')
             and pg_catalog.has_table_privilege($1, $2, 'update')
@@ -259,7 +258,7 @@ select pg_catalog.bool_or(true)
 
 /// Reports whether tables inherit from a table, whose rows are then read as its own. Partitions do not inherit.
 pub fn has_children(relation: pg_sys::Oid) -> Result<bool> {
-    let found = sql::one::<bool>(
+    let found = spi::one::<bool>(
         "select true from pg_catalog.pg_inherits h
            join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) h.inhparent
           where h.inhparent operator(pg_catalog.=) $1
@@ -274,7 +273,7 @@ pub fn has_children(relation: pg_sys::Oid) -> Result<bool> {
 pub fn has_unique_index(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {
     let _as = ActingAs::qualifying_names()?;
     let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
-    Ok(sql::one::<bool>(UNIQUE, &[arg(relation), arg(names)])?.unwrap_or(false))
+    Ok(spi::one::<bool>(UNIQUE, &[arg(relation), arg(names)])?.unwrap_or(false))
 }
 
 /// The columns of a target's unique indexes and exclusion constraints beside those on its key alone: also those that
@@ -283,7 +282,7 @@ pub fn constrained_columns(target: &Target) -> Result<Vec<String>> {
     let (Some(relation), None) = (target.relation, &target.external) else { return Ok(vec![]) };
     let _as = ActingAs::qualifying_names()?;
     let names: Vec<String> = target.key.iter().map(|k| k.name.clone()).collect();
-    sql::select(
+    spi::select(
         "with constrained as (
            select i.indexrelid, a.attname::text as name
              from pg_catalog.pg_index i
@@ -299,7 +298,7 @@ pub fn constrained_columns(target: &Target) -> Result<Vec<String>> {
           where exists (select from constrained other
                          where other.indexrelid = c.indexrelid and other.name <> all ($2::text[]))",
         &[arg(relation), arg(names)],
-        |r| sql::required(r, 1),
+        |r| spi::required(r, 1),
     )
 }
 
@@ -310,7 +309,7 @@ pub fn refuses_keys_twice(relation: pg_sys::Oid, key: &[Column]) -> Result<bool>
     let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
     // No collation would come out as NULL.
     let collations: Vec<i64> = key.iter().map(|k| k.collation.to_u32().into()).collect();
-    let found = sql::one::<bool>(
+    let found = spi::one::<bool>(
         "select exists (
            select from pg_catalog.pg_index i
             where i.indrelid = $1 and i.indisunique and i.indisvalid and i.indisready
@@ -365,12 +364,12 @@ pub fn alter_to_fit(target: &Target, relation: pg_sys::Oid) -> Result<Altered> {
         }
     }
     if key_changes {
-        sql::execute(&format!("truncate {name}"), &[])?;
+        spi::execute(&format!("truncate {name}"), &[])?;
     }
     if changes.is_empty() {
         return Ok(Altered::Nothing);
     }
-    sql::execute(&format!("alter table {name} {}", changes.join(", ")), &[])?;
+    spi::execute(&format!("alter table {name} {}", changes.join(", ")), &[])?;
     Ok(if key_changes { Altered::Key } else { Altered::Columns })
 }
 
@@ -381,7 +380,7 @@ fn same_type(a: &Column, b: &Column) -> bool {
 /// Whether a target holds no row.
 pub fn is_empty(target: &Target) -> Result<bool> {
     let any: Option<bool> =
-        sql::one(&format!("select true from {} limit 1", target.relation_name()), &[])?;
+        spi::one(&format!("select true from {} limit 1", target.relation_name()), &[])?;
     Ok(any.is_none())
 }
 
@@ -389,7 +388,7 @@ pub fn is_empty(target: &Target) -> Result<bool> {
 /// found on the search path, or else the one in which the owner would create it. The caller acts
 /// as the flow's owner.
 pub fn resolve_name(given: &str) -> Result<(String, String)> {
-    let parts: Vec<String> = sql::one("select pg_catalog.parse_ident($1)", &[arg(given)])?
+    let parts: Vec<String> = spi::one("select pg_catalog.parse_ident($1)", &[arg(given)])?
         .ok_or_else(|| Error::invalid("argument \"target\" is empty"))?;
     for part in &parts {
         if part.len() > 63 {
@@ -401,7 +400,7 @@ pub fn resolve_name(given: &str) -> Result<(String, String)> {
     }
     match parts.as_slice() {
         [name] => {
-            let schema = sql::one::<String>(
+            let schema = spi::one::<String>(
                 "select coalesce(
                    (select n.nspname from pg_catalog.pg_class c
                       join pg_catalog.pg_namespace n on n.oid = c.relnamespace

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use http::Receiver;
 use support::server::{Server, Session, until};
 
-/// As in `src/worker/crash.rs`.
+/// As in `src/workers/crash_point.rs`.
 const POINTS: [&str; 4] = ["read", "sending", "sent", "settled"];
 
 /// Those of a first fill. To Postgres all is on its way before it is committed here: nothing is read.

@@ -1,0 +1,383 @@
+//! Reading a change log, and emptying the segments that every cursor has passed.
+
+use pgrx::pg_sys;
+
+use crate::capture::cursor::Cursor;
+use crate::capture::{Capture, segment_name};
+use crate::catalog::locks;
+use crate::catalog::model::{Source, numbered};
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{self, Arg, arg};
+use crate::pg::subtransaction::look;
+use crate::pg::tuplestore::OneSnapshot;
+use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
+use crate::pg::tuplestore::statements::Statements;
+use coco_core::snapshot::Snapshot;
+
+/// Conditions on log rows `l`, each for an index, and never both true: not seen by the snapshot that
+/// [`of`] makes `$1` and `$2` of.
+const NEW: [&str; 2] = [
+    "l.xid operator(pg_catalog.>=) $1::pg_catalog.text::pg_catalog.xid8",
+    "l.xid operator(pg_catalog.=) any ($2::pg_catalog.text[]::pg_catalog.xid8[])",
+];
+
+/// A SELECT of the new rows of each segment, all together.
+fn each(segments: &[String], select: &str, more: &str) -> String {
+    let each: Vec<String> = segments
+        .iter()
+        .flat_map(|segment| {
+            NEW.map(|new| format!("(select {select} from {segment} as l where {new}{more})"))
+        })
+        .collect();
+    each.join(" union all ")
+}
+
+/// A snapshot's end, and what was running, as arguments.
+fn of<'a>(snapshot: &Snapshot) -> Vec<Arg<'a>> {
+    let running: Vec<String> = snapshot.running.iter().map(u64::to_string).collect();
+    vec![arg(snapshot.xmax.to_string()), arg(running)]
+}
+
+/// The segments, locked for reading. One that a transaction has emptied, which is still open, is left
+/// out: every stored cursor has passed it. One that is only looked at for that may be needed still, and
+/// is free in a moment.
+fn readable(capture: &Capture) -> Result<Vec<String>> {
+    for _ in 0..LOOKS {
+        if let Some(names) = readable_now(capture)? {
+            return Ok(names);
+        }
+        pgrx::check_for_interrupts!();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    // Somebody else has locked it: waited for as any lock is, so that the server finds a deadlock.
+    for (n, segment) in &capture.segments {
+        if !locks::is_emptied(capture.id, *n)? {
+            // SAFETY: a heavyweight lock, kept until the transaction ends.
+            unsafe { pg_sys::LockRelationOid(*segment, pg_sys::AccessShareLock as i32) };
+        }
+    }
+    match readable_now(capture)? {
+        Some(names) => Ok(names),
+        None => Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            format!("could not obtain locks on the change log of capture {}", capture.id),
+        )
+        .hint("Try again.")),
+    }
+}
+
+/// Milliseconds that a segment is looked at again and again: somebody looks whether to empty it.
+const LOOKS: u32 = 100;
+
+/// The same; `None` where one is locked that may be needed.
+fn readable_now(capture: &Capture) -> Result<Option<Vec<String>>> {
+    let lock = pg_sys::AccessShareLock as i32;
+    let mut names = Vec::new();
+    for (n, segment) in &capture.segments {
+        // SAFETY: a heavyweight lock, kept until the transaction ends.
+        if unsafe { pg_sys::ConditionalLockRelationOid(*segment, lock) } {
+            names.push(segment_name(capture.id, *n));
+        } else if !locks::is_emptied(capture.id, *n)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(names))
+}
+
+/// What was read of a log.
+pub enum Read {
+    /// The keys are all there are. With an end, changes of transactions from it on are left.
+    Keys(Option<u64>),
+    /// An entry says that anything may have changed.
+    Anything,
+}
+
+/// Reads each key that changed since a cursor, once, into `keys` (`k1…`, and whether it counts as changed whatever
+/// its content: the cursor is behind). Sees what the active snapshot sees. With a `limit`, about so many entries are read, and always all of a
+/// transaction's.
+pub fn changed(
+    statements: &Statements,
+    capture: &Capture,
+    source: &Source,
+    columns: &[String],
+    since: &Cursor,
+    limit: Option<usize>,
+    keys: &mut Rows,
+) -> Result<Read> {
+    let segments = readable(capture)?;
+    if segments.is_empty() {
+        return Ok(Read::Keys(None));
+    }
+    let log = Log { segments, columns, since: &since.snapshot, forced: since.behind };
+    let mut end = None;
+    let mut entries = Rows::new(&entry_columns(source))?;
+    if let Some(limit) = limit {
+        log.first(statements, limit + 1, &mut entries)?;
+        if entries.len() > limit {
+            // The last transaction's are not all there.
+            while entries.advance() {
+                end = entries.get::<i64>(0).map(|xid| xid as u64 + 1).or(end);
+            }
+        }
+    }
+    match limit.is_some() && end.is_none() {
+        true => log.keys_of(&entries, keys)?,
+        false => log.keys(statements, end, keys)?,
+    }
+    keys.rewind();
+    while keys.advance() {
+        if (0..columns.len()).any(|n| keys.datum(n).is_none()) {
+            return Ok(Read::Anything);
+        }
+    }
+    keys.rewind();
+    Ok(Read::Keys(end))
+}
+
+/// Columns of a log's entries: the transaction, and the key `k1…`.
+fn entry_columns(source: &Source) -> Vec<RowColumn> {
+    let mut columns = vec![RowColumn::new("xid", pg_sys::INT8OID)];
+    columns.extend(rows::typed("k", &source.key));
+    columns
+}
+
+/// What is new in a log since a snapshot.
+struct Log<'a> {
+    segments: Vec<String>,
+    columns: &'a [String],
+    since: &'a Snapshot,
+    forced: bool,
+}
+
+impl Log<'_> {
+    /// The first entries, in the order of their transactions.
+    fn first(&self, statements: &Statements, count: usize, entries: &mut Rows) -> Result<()> {
+        let acting = ActingAs::extension_owner()?;
+        // A log is never analysed; its index is the way to what is new, however much is old.
+        acting.set("enable_seqscan", "off")?;
+        let named = self.named().join(", ");
+        let limit = format!(" order by l.xid limit {count}");
+        let all = each(&self.segments, &format!("l.xid, {named}"), &limit);
+        statements.select_into(
+            &format!(
+                "select l.xid::pg_catalog.text::pg_catalog.int8, {named} from ({all}) as l{limit}"
+            ),
+            &of(self.since),
+            entries,
+        )?;
+        Ok(())
+    }
+
+    /// The keys of entries that were read, each once, in order: what follows finds each by an index, and of
+    /// tables that are larger than the cache a page is then read once, and not once a key.
+    fn keys_of(&self, entries: &Rows, keys: &mut Rows) -> Result<()> {
+        if entries.len() == 0 {
+            return Ok(());
+        }
+        let _as = ActingAs::extension_owner()?;
+        let inner = Statements::connect()?;
+        inner.name("coco_log", entries)?;
+        let names = numbered("k", self.columns.len()).join(", ");
+        let forced = self.forced;
+        let sql = format!("select distinct {names}, {forced} from coco_log order by {names}");
+        inner.select_into(&sql, &[], keys)?;
+        Ok(())
+    }
+
+    /// The keys of all entries of transactions before `end`, likewise.
+    fn keys(&self, statements: &Statements, end: Option<u64>, keys: &mut Rows) -> Result<()> {
+        let acting = ActingAs::extension_owner()?;
+        acting.set("enable_seqscan", "off")?;
+        let mut before = String::new();
+        let mut args = of(self.since);
+        if let Some(end) = end {
+            before
+                .push_str(" and l.xid operator(pg_catalog.<) $3::pg_catalog.text::pg_catalog.xid8");
+            args.push(arg(end.to_string()));
+        }
+        let named = self.named().join(", ");
+        let all = each(&self.segments, &named, &before);
+        let forced = self.forced;
+        let sql = format!("select distinct {named}, {forced} from ({all}) as l order by {named}");
+        statements.select_into(&sql, &args, keys)?;
+        Ok(())
+    }
+
+    fn named(&self) -> Vec<String> {
+        self.columns.iter().map(|c| format!("l.{c}")).collect()
+    }
+}
+
+/// How many entries are new since a snapshot; no more than `limit` are counted. With `until`, only
+/// those which that snapshot sees. `None` where that would mean to wait for a transaction that changes the log.
+pub fn pending(
+    statements: &Statements,
+    capture: &Capture,
+    since: &Snapshot,
+    until: Option<&Snapshot>,
+    limit: i64,
+) -> Result<Option<i64>> {
+    look(|| count(statements, capture, since, until, limit))
+}
+
+fn count(
+    statements: &Statements,
+    capture: &Capture,
+    since: &Snapshot,
+    until: Option<&Snapshot>,
+    limit: i64,
+) -> Result<Option<i64>> {
+    let acting = ActingAs::extension_owner()?;
+    acting.set("enable_seqscan", "off")?;
+    let mut more = String::new();
+    let mut args = of(since);
+    if let Some(until) = until {
+        more.push_str(" and pg_catalog.pg_visible_in_snapshot(l.xid, $3::text::pg_snapshot)");
+        args.push(arg(until.to_string()));
+    }
+    more.push_str(&format!(" limit {limit}"));
+    let Some(segments) = readable_now(capture)? else { return Ok(None) };
+    if segments.is_empty() {
+        return Ok(Some(0));
+    }
+    let all = each(&segments, "1", &more);
+    let count = statements
+        .read_text(&format!("select pg_catalog.count(*)::text from ({all}) as l"), &args)?;
+    Ok(Some(count.and_then(|c| c.parse().ok()).unwrap_or(0)))
+}
+
+/// Keeps what is new since the active snapshot from being emptied until the transaction ends: then
+/// others see the cursor that it stores. `false` where it may have been emptied already.
+pub fn keep(statements: &Statements, capture: &Capture) -> Result<bool> {
+    if readable(capture)?.len() < capture.segments.len() {
+        return Ok(false);
+    }
+    let _as = ActingAs::extension_owner()?;
+    // TRUNCATE gives a relation another file.
+    const FILES: &str =
+        "select pg_catalog.string_agg(c.relfilenode::pg_catalog.text, ',' order by c.oid)
+           from pg_catalog.pg_class c where c.oid = any ($1)";
+    let segments = || arg(capture.segments.iter().map(|(_, oid)| *oid).collect::<Vec<_>>());
+    let as_read = statements.read_text(FILES, &[segments()])?;
+    let _now = OneSnapshot::latest();
+    Ok(Statements::connect()?.read_text(FILES, &[segments()])? == as_read)
+}
+
+/// Moves writers on to an empty segment where the current one has grown past `size` bytes, and
+/// empties those that every cursor has passed. Waits for nobody: what is in use is left for later.
+pub fn rotate(capture: &Capture, size: i64) -> Result<()> {
+    let acting = ActingAs::extension_owner()?;
+    // Whether a cursor needs a segment an index says, however large that is.
+    acting.set("enable_seqscan", "off")?;
+    for (n, segment) in &capture.segments {
+        let Some(bytes) = size_if_free(*segment)? else {
+            continue;
+        };
+        if *n == capture.segment {
+            if bytes >= size {
+                move_on(capture, *segment)?;
+            }
+        } else if bytes > 0
+            && !is_needed(capture, *n)?
+            && lock_to_empty(*segment)
+            && !empty(capture, *n, *segment)?
+        {
+            // Not to be held until the transaction ends: it may be, or become, the current one.
+            // SAFETY: the lock just taken.
+            unsafe { pg_sys::UnlockRelationOid(*segment, pg_sys::AccessExclusiveLock as i32) };
+        }
+    }
+    Ok(())
+}
+
+/// Empties a segment that nobody writes to or reads: the caller holds them off. `false` where it is
+/// still needed.
+fn empty(capture: &Capture, n: i32, segment: pg_sys::Oid) -> Result<bool> {
+    {
+        // As of now, also in a transaction that reads as of earlier: all there is in the segment is
+        // visible, or was rolled back.
+        let _now = OneSnapshot::latest();
+        let statements = Statements::connect()?;
+        let current = statements.read_text(
+            "select segment::text from coco.capture where id = $1",
+            &[arg(capture.id)],
+        )?;
+        if current == Some(n.to_string()) || relation_size(segment)? == 0 {
+            return Ok(false);
+        }
+    }
+    if is_needed(capture, n)? {
+        return Ok(false);
+    }
+    spi::execute(&format!("truncate {}", segment_name(capture.id, n)), &[])?;
+    locks::emptied(capture.id, n)?;
+    Ok(true)
+}
+
+/// `None` where somebody is emptying it: they may take their time to commit.
+fn size_if_free(relation: pg_sys::Oid) -> Result<Option<i64>> {
+    let lock = pg_sys::AccessShareLock as i32;
+    // SAFETY: a heavyweight lock, given back below, or kept by an error until its transaction ends.
+    if !unsafe { pg_sys::ConditionalLockRelationOid(relation, lock) } {
+        return Ok(None);
+    }
+    let size = relation_size(relation)?;
+    // SAFETY: as above.
+    unsafe { pg_sys::UnlockRelationOid(relation, lock) };
+    Ok(Some(size))
+}
+
+fn relation_size(relation: pg_sys::Oid) -> Result<i64> {
+    Ok(spi::one::<i64>("select pg_catalog.pg_relation_size($1::oid::regclass)", &[arg(relation)])?
+        .unwrap_or(0))
+}
+
+fn lock_to_empty(segment: pg_sys::Oid) -> bool {
+    let lock = pg_sys::AccessExclusiveLock as i32;
+    // SAFETY: a heavyweight lock, kept until the transaction ends.
+    unsafe { pg_sys::ConditionalLockRelationOid(segment, lock) }
+}
+
+fn move_on(capture: &Capture, current: pg_sys::Oid) -> Result<()> {
+    for (n, segment) in &capture.segments {
+        if *n == capture.segment || size_if_free(*segment)? != Some(0) {
+            continue;
+        }
+        let moved = spi::returning(
+            "update coco.capture c set segment = $2
+              where c.id = (select k.id from coco.capture k
+                             where k.id = $1 and k.segment = $3 for update skip locked)
+             returning c.id",
+            &[arg(capture.id), arg(*n), arg(capture.segment)],
+            |r| spi::required::<i32>(r, 1),
+        )?;
+        if !moved.is_empty() {
+            // SAFETY: tells every writer, when this commits, to look again where to write.
+            unsafe { pg_sys::CacheInvalidateRelcacheByRelid(current) };
+        }
+        return Ok(());
+    }
+    Ok(())
+}
+
+/// Whether a cursor has not passed all of a segment, as of now.
+fn is_needed(capture: &Capture, n: i32) -> Result<bool> {
+    let _now = OneSnapshot::latest();
+    let sql = needed(&segment_name(capture.id, n));
+    Ok(Statements::connect()?.read_text(&sql, &[arg(capture.id)])?.is_some())
+}
+
+/// Returns a row where a cursor has not passed all of a segment.
+fn needed(segment: &str) -> String {
+    format!(
+        "select 'needed'
+           from coco.cursor k join coco.source s on s.id = k.source
+           join coco.capture c on c.relation = s.relation
+          where c.id = $1 and s.capture <> 'scan'
+            and (exists (select from {segment} as l where l.xid >= pg_catalog.pg_snapshot_xmax(k.snapshot))
+              or exists (select from pg_catalog.pg_snapshot_xip(k.snapshot) as x(xid)
+                           join {segment} as l on l.xid = x.xid))
+          limit 1"
+    )
+}

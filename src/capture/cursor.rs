@@ -1,0 +1,175 @@
+//! Cursors: up to where a source's changes have been followed, and whether that still means anything.
+
+use pgrx::pg_sys;
+use std::ffi::CStr;
+use std::time::Duration;
+
+use crate::capture::Capture;
+use crate::catalog::model::Source;
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{self, arg};
+use crate::pg::tuplestore::statements::Statements;
+use coco_core::snapshot::Snapshot;
+use coco_core::version::LogicId;
+
+/// What was read, and as what: everything the snapshot sees was followed, with this logic, while the
+/// table and its triggers were as the signature says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    pub snapshot: Snapshot,
+    pub logic: LogicId,
+    pub signature: [u8; 16],
+    /// Lookups were followed, or items evaluated, as of later than the snapshot: what the log has noted since
+    /// then counts as changed, also where its content came out as it was.
+    pub behind: bool,
+    /// A time before the snapshot was taken: microseconds since 1970.
+    pub read_at: i64,
+}
+
+/// What a table and its capture look like. Another signature means that changes may have passed the
+/// triggers by: a partition was attached, detached or truncated, a trigger disabled for a while, a
+/// segment of the log lost. Rewriting a table changes it too, and costs a scan.
+const SIGNATURE: &str = "
+with recursive tree as (
+  select $1::oid as relid
+   union
+  select i.inhrelid from tree t join pg_catalog.pg_inherits i
+    on i.inhparent = t.relid and not i.inhdetachpending
+), members as (
+  select c.oid, c.relkind, c.relpersistence, c.relispartition, c.relfilenode, c.xmin as version, g.*,
+         exists (select from pg_catalog.pg_inherits i where i.inhrelid = c.oid) as part
+    from tree t join pg_catalog.pg_class c on c.oid = t.relid
+    cross join lateral (
+      select coalesce(bit_or(g.tgtype::int) filter (where g.tgtype & 1 = 1), 0) as row_events,
+             coalesce(bit_or(g.tgtype::int) filter (where g.tgtype & 1 = 0), 0) as statement_events,
+             string_agg(concat_ws(':', g.oid, g.tgenabled, g.xmin, g.ctid), ',' order by g.oid) as triggers
+        from pg_catalog.pg_trigger g
+       where g.tgrelid = c.oid and g.tgfoid = 'coco.capture()'::regprocedure
+         and g.tgargs = convert_to($2::int::text, 'SQL_ASCII') || '\\x00'::bytea
+         and (g.tgenabled = 'A' or g.tgenabled = 'O' and not $3::bool)
+    ) as g
+)
+select concat_ws(' ',
+         md5(concat_ws('|', $2, $4::text,
+               string_agg(concat_ws(':', oid, relfilenode, part, triggers), '|' order by oid))),
+         coalesce(bool_and(relkind in ('r', 'p') and relpersistence = 'p'
+                  and (row_events & 28 = 28
+                       or oid = $1 and not part and (select count(*) from members) = 1
+                          and statement_events & 28 = 28))
+         and bool_or(oid = $1 and statement_events & 32 = 32), false),
+         string_agg(version::text, ' ') filter (where oid <> $1))
+  from members";
+
+/// The signature of a captured table, as the active snapshot sees the catalog, and whether its
+/// triggers note every change there can be.
+pub fn signature(
+    statements: &Statements,
+    relation: pg_sys::Oid,
+    capture: &Capture,
+) -> Result<([u8; 16], bool)> {
+    let _as = ActingAs::extension_owner()?;
+    let segments: Vec<pg_sys::Oid> = capture.segments.iter().map(|(_, oid)| *oid).collect();
+    let args = [arg(relation), arg(capture.id), arg(capture.always), arg(segments)];
+    let text = statements.read_text(SIGNATURE, &args)?.unwrap_or_default();
+    let mut words = text.split(' ');
+    let signature = words.next().and_then(|hex| u128::from_str_radix(hex, 16).ok());
+    let adequate = words.next() == Some("t");
+    // A part that this transaction has truncated may be truncated again without a sign.
+    let ours = words.any(spi::is_ours);
+    Ok((signature.unwrap_or(0).to_be_bytes(), adequate && !ours))
+}
+
+/// What the active snapshot sees, but for this transaction itself: it may go on writing.
+pub fn here() -> Result<Snapshot> {
+    // SAFETY: functions of the server's own, with the arguments they take.
+    let text = unsafe {
+        let snapshot = pgrx::direct_function_call_as_datum(pg_sys::pg_current_snapshot, &[]);
+        pgrx::direct_function_call::<&CStr>(pg_sys::pg_snapshot_out, &[snapshot])
+    };
+    let text = text.map(|t| t.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut snapshot = Snapshot::parse(&text)
+        .ok_or_else(|| Error::internal("pg_current_snapshot returned something else"))?;
+    // SAFETY: reads the backend's own state; assigns nothing.
+    let own = unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value;
+    if own != 0 {
+        snapshot.put_back(own);
+    }
+    Ok(snapshot)
+}
+
+/// The signature of a source that cannot be followed: all of it is looked at.
+pub const NOWHERE: [u8; 16] = [0; 16];
+
+/// A time before any snapshot of this transaction: microseconds since 1970.
+pub fn before_now() -> i64 {
+    /// From 1970 to the epoch of the server's times, 2000.
+    const EPOCH: i64 = 946_684_800 * 1_000_000;
+    // SAFETY: reads the backend's own state.
+    let began = unsafe { pg_sys::GetCurrentTransactionStartTimestamp() };
+    began.saturating_add(EPOCH)
+}
+
+/// The stored cursor of a source, and how long ago the source was read.
+pub struct Stored {
+    pub cursor: Cursor,
+    pub age: Duration,
+}
+
+pub fn load(source: &Source) -> Result<Option<Stored>> {
+    let _as = ActingAs::extension_owner()?;
+    let found = spi::select(
+        "select snapshot::text, logic, signature, behind,
+                extract(epoch from clock_timestamp() - taken)::float8,
+                (extract(epoch from taken) * 1000000)::int8
+           from coco.cursor where source = $1",
+        &[arg(source.id)],
+        |r| {
+            let text: String = spi::required(r, 1)?;
+            let signature: pgrx::Uuid = spi::required(r, 3)?;
+            let logic = LogicId(spi::required(r, 2)?);
+            let behind = spi::required(r, 4)?;
+            // One that is of the future was stored while a clock was ahead: nobody knows when.
+            let age = match spi::required::<f64>(r, 5)? {
+                seconds if seconds < -1.0 => Duration::MAX,
+                seconds => Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX),
+            };
+            let read_at = spi::required(r, 6)?;
+            Ok(Snapshot::parse(&text).map(|snapshot| Stored {
+                cursor: Cursor {
+                    snapshot,
+                    logic,
+                    signature: *signature.as_bytes(),
+                    behind,
+                    read_at,
+                },
+                age,
+            }))
+        },
+    )?;
+    Ok(found.into_iter().next().flatten())
+}
+
+/// Stores a source's cursor. Where it is not all that there was, the source counts as followed no
+/// later than before.
+pub fn store(source: &Source, cursor: &Cursor, all: bool) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    spi::execute(
+        "insert into coco.cursor as c (source, snapshot, logic, signature, behind, taken)
+         values ($1, $2::text::pg_snapshot, $3, $4, $6, to_timestamp($7 / 1000000.0))
+         on conflict (source) do update
+            set snapshot = excluded.snapshot, logic = excluded.logic,
+                signature = excluded.signature, behind = excluded.behind,
+                taken = case when $5 then excluded.taken else c.taken end",
+        &[
+            arg(source.id),
+            arg(cursor.snapshot.to_string()),
+            arg(cursor.logic.0),
+            arg(pgrx::Uuid::from_bytes(cursor.signature)),
+            arg(all),
+            arg(cursor.behind),
+            arg(cursor.read_at),
+        ],
+    )?;
+    Ok(())
+}

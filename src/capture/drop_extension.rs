@@ -1,0 +1,118 @@
+//! Before DROP EXTENSION coco: captured tables are locked before change logs are.
+//!
+//! Postgres locks the members of an extension first, the change logs among them, and a table when it comes to drop the
+//! triggers on it. A writer locks its table first, and the log then: it could be the victim of their deadlock.
+
+use pgrx::{PgList, pg_sys};
+use std::ffi::CStr;
+
+use crate::pg::error::Result;
+use crate::pg::spi;
+use crate::update::catch_up;
+
+const MODE: i32 = pg_sys::AccessExclusiveLock as i32;
+
+/// Locks all captured tables until the transaction ends, if the command that is about to begin drops coco, and the
+/// caller may.
+///
+/// # Safety
+/// `fcinfo` is that of a call in progress.
+pub unsafe fn before(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
+    // SAFETY: as above.
+    if !unsafe { drops_coco(fcinfo) } {
+        return Ok(());
+    }
+    match catch_up::installed()? {
+        // SAFETY: a look-up in a transaction.
+        Some(installed) if unsafe { owns(installed.extension) } => lock(&captured()?),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the command that an event trigger fires for names coco among the extensions that it drops.
+unsafe fn drops_coco(fcinfo: pg_sys::FunctionCallInfo) -> bool {
+    // SAFETY: nodes are what their tags say.
+    unsafe {
+        let context = (*fcinfo).context;
+        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
+            return false;
+        }
+        let command = (*context.cast::<pg_sys::EventTriggerData>()).parsetree;
+        if command.is_null() || (*command).type_ != pg_sys::NodeTag::T_DropStmt {
+            return false;
+        }
+        let command = &*command.cast::<pg_sys::DropStmt>();
+        command.removeType == pg_sys::ObjectType::OBJECT_EXTENSION
+            && PgList::<pg_sys::Node>::from_pg(command.objects).iter_ptr().any(|name| is_coco(name))
+    }
+}
+
+unsafe fn is_coco(name: *mut pg_sys::Node) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        if name.is_null() || (*name).type_ != pg_sys::NodeTag::T_String {
+            return false;
+        }
+        #[cfg(feature = "pg14")]
+        let name = (*name.cast::<pg_sys::Value>()).val.str_;
+        #[cfg(not(feature = "pg14"))]
+        let name = (*name.cast::<pg_sys::String>()).sval;
+        CStr::from_ptr(name) == c"coco"
+    }
+}
+
+unsafe fn owns(extension: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in a transaction.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        return pg_sys::pg_extension_ownercheck(extension, pg_sys::GetUserId());
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        return pg_sys::object_ownercheck(
+            pg_sys::ExtensionRelationId,
+            extension,
+            pg_sys::GetUserId(),
+        );
+    }
+}
+
+/// The tables with capture triggers.
+fn captured() -> Result<Vec<pg_sys::Oid>> {
+    spi::select(
+        "select distinct t.tgrelid from pg_catalog.pg_trigger t
+          where t.tgfoid operator(pg_catalog.=) 'coco.capture()'::pg_catalog.regprocedure order by 1",
+        &[],
+        |r| spi::required(r, 1),
+    )
+}
+
+/// Locks all tables. Waits for one at a time, and holds none of the others meanwhile: so it is in no deadlock.
+fn lock(tables: &[pg_sys::Oid]) -> Result<()> {
+    let mut busy = None;
+    loop {
+        let mut locked = vec![];
+        if let Some(table) = busy {
+            // SAFETY: a heavyweight lock.
+            unsafe { pg_sys::LockRelationOid(table, MODE) };
+            locked.push(table);
+        }
+        let others = tables.iter().copied().filter(|table| Some(*table) != busy);
+        let mut next = None;
+        for table in others {
+            // SAFETY: as above.
+            if !unsafe { pg_sys::ConditionalLockRelationOid(table, MODE) } {
+                next = Some(table);
+                break;
+            }
+            locked.push(table);
+        }
+        if next.is_none() {
+            return Ok(());
+        }
+        for table in locked {
+            // SAFETY: the locks just taken.
+            unsafe { pg_sys::UnlockRelationOid(table, MODE) };
+        }
+        busy = next;
+        pgrx::check_for_interrupts!();
+    }
+}

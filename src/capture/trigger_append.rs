@@ -1,0 +1,504 @@
+//! Writing a statement's keys to a table's change log: what the capture triggers do.
+//!
+//! This runs inside every writer, so it does one thing: append the keys, with the transaction's id,
+//! to the log's current segment, past SPI, names and rights. What it needs to know is looked up once
+//! a backend and kept until an invalidation message says that it may have changed.
+
+use pgrx::pg_sys;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::rc::Rc;
+
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::Result;
+use crate::pg::spi::{self, arg};
+use crate::pg::tuplestore::row_types::check_types;
+
+unsafe extern "C-unwind" {
+    // utils/datum.h; the same from 14 to 18, and not among pgrx's bindings.
+    fn datumIsEqual(
+        a: pg_sys::Datum,
+        b: pg_sys::Datum,
+        by_value: bool,
+        length: std::ffi::c_int,
+    ) -> bool;
+}
+
+/// Keys written by one heap operation.
+const AT_ONCE: usize = 500;
+
+/// Bytes of a tuple that is stored as it is, whatever the size of a page.
+const LONG: u32 = 200;
+
+/// Where the changes of one table go.
+struct Route {
+    relation: pg_sys::Oid,
+    /// The log's current segment.
+    segment: pg_sys::Oid,
+    /// The table's columns that the log keeps, in the log's order; `None` where the two do not fit
+    /// together any more, so that a change can only be noted as such.
+    columns: Option<Vec<i16>>,
+    /// No invalidation message has come since it was looked up.
+    valid: Cell<bool>,
+}
+
+thread_local! {
+    /// By table and capture: a partition may be captured with its table and by itself.
+    static ROUTES: RefCell<HashMap<(u32, i32), Rc<Route>>> = RefCell::new(HashMap::new());
+    static WATCHING: Cell<bool> = const { Cell::new(false) };
+    /// Invalidation messages heard.
+    static HEARD: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Appends to the log what the trigger that is firing tells of. Returns whether anything was written.
+///
+/// # Safety
+/// `fcinfo` is that of a call in progress.
+pub unsafe fn capture(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool> {
+    // SAFETY: the server calls a trigger with what it says: slots and tables that are there until it returns, of the
+    // shape that `locked_route` has compared with the log's. What is opened here is closed here, or by the
+    // transaction's end.
+    unsafe {
+        let Some(trigger) = trigger_data(fcinfo) else {
+            return Err(crate::pg::error::Error::new(
+                pgrx::PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+                "coco.capture is a trigger function",
+            )
+            .hint("coco creates its triggers itself: see the argument \"capture\" of coco.add_source."));
+        };
+        let Some(route) = locked_route(trigger)? else {
+            return Ok(false);
+        };
+        let mut log = Log::open(&route);
+        match (&route.columns, event(trigger)) {
+            (None, _) | (_, pg_sys::TRIGGER_EVENT_TRUNCATE) => log.push_unknown(),
+            (Some(columns), what) if trigger.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0 => {
+                let old = trigger.tg_trigslot;
+                match what {
+                    pg_sys::TRIGGER_EVENT_UPDATE => {
+                        log.push_pair(old, trigger.tg_newslot, columns);
+                    }
+                    _ => log.push(old, columns),
+                }
+            }
+            (Some(columns), what) => {
+                let shape = (*trigger.tg_relation).rd_att;
+                match what {
+                    pg_sys::TRIGGER_EVENT_INSERT => {
+                        let new = Transition::open(trigger.tg_newtable, shape);
+                        while new.advance() {
+                            log.push(new.slot, columns);
+                        }
+                    }
+                    pg_sys::TRIGGER_EVENT_DELETE => {
+                        let old = Transition::open(trigger.tg_oldtable, shape);
+                        while old.advance() {
+                            log.push(old.slot, columns);
+                        }
+                    }
+                    // Both hold the statement's rows in one order.
+                    _ => {
+                        let old = Transition::open(trigger.tg_oldtable, shape);
+                        let new = Transition::open(trigger.tg_newtable, shape);
+                        while old.advance() {
+                            match new.advance() {
+                                true => log.push_pair(old.slot, new.slot, columns),
+                                false => log.push(old.slot, columns),
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        log.close();
+        Ok(true)
+    }
+}
+
+unsafe fn trigger_data<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<&'a pg_sys::TriggerData> {
+    // SAFETY: `fcinfo` is that of a call in progress; its context is what its tag says, and stays until the call
+    // returns.
+    unsafe {
+        let context = (*fcinfo).context;
+        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
+            return None;
+        }
+        Some(&*context.cast::<pg_sys::TriggerData>())
+    }
+}
+
+fn event(trigger: &pg_sys::TriggerData) -> u32 {
+    trigger.tg_event & pg_sys::TRIGGER_EVENT_OPMASK
+}
+
+/// The route of the firing trigger's table, its segment locked against TRUNCATE. `None` where there
+/// is no log: a trigger that was left behind, or a log that was not restored with its database.
+unsafe fn locked_route(trigger: &pg_sys::TriggerData) -> Result<Option<Rc<Route>>> {
+    let lock = pg_sys::RowExclusiveLock as i32;
+    loop {
+        // SAFETY: the trigger is that of a call in progress, as the caller says.
+        let Some(route) = (unsafe { route(trigger)? }) else {
+            return Ok(None);
+        };
+        // SAFETY: plain calls of the lock manager; the lock stays until the transaction ends.
+        unsafe {
+            // Only a segment that is not current is ever locked for long: whoever finds it locked
+            // has missed a rotation.
+            if !pg_sys::ConditionalLockRelationOid(route.segment, lock) {
+                pg_sys::AcceptInvalidationMessages();
+                if route.valid.get() {
+                    pg_sys::LockRelationOid(route.segment, lock);
+                }
+            }
+            if route.valid.get() {
+                return Ok(Some(route));
+            }
+            // It may be the current one all the same; an unneeded lock does no harm to a writer.
+        }
+    }
+}
+
+unsafe fn route(trigger: &pg_sys::TriggerData) -> Result<Option<Rc<Route>>> {
+    // SAFETY: the trigger's relation is open while it fires.
+    let (relation, shape) =
+        unsafe { ((*trigger.tg_relation).rd_id, (*trigger.tg_relation).rd_att) };
+    // SAFETY: as above; the argument is text that the trigger's definition holds.
+    let capture = unsafe {
+        let definition = &*trigger.tg_trigger;
+        if definition.tgnargs < 1 {
+            return Ok(None);
+        }
+        CStr::from_ptr(*definition.tgargs).to_str().ok().and_then(|id| id.parse::<i32>().ok())
+    };
+    let Some(capture) = capture else {
+        return Ok(None);
+    };
+    let place = (relation.to_u32(), capture);
+    let known = ROUTES.with(|r| r.borrow().get(&place).cloned());
+    if let Some(route) = known.filter(|r| r.valid.get()) {
+        return Ok(Some(route));
+    }
+    watch();
+    // SAFETY: as above.
+    let found = unsafe {
+        pg_sys::AcceptInvalidationMessages();
+        look_up(capture, relation, shape)?
+    };
+    let route = found.map(Rc::new);
+    ROUTES.with(|r| {
+        let mut routes = r.borrow_mut();
+        match &route {
+            Some(route) => routes.insert(place, route.clone()),
+            None => routes.remove(&place),
+        }
+    });
+    Ok(route)
+}
+
+unsafe fn look_up(
+    capture: i32,
+    relation: pg_sys::Oid,
+    shape: pg_sys::TupleDesc,
+) -> Result<Option<Route>> {
+    let heard = HEARD.get();
+    let Ok(_as) = ActingAs::writing_log() else {
+        return Ok(None);
+    };
+    // The catalog as it is now, also in a transaction that reads as of earlier.
+    // SAFETY: popped below; an error pops it with the transaction.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+    let found = spi::select(
+        "select c.columns, s.oid
+           from coco.capture c
+           join pg_catalog.pg_class s
+             on s.relname operator(pg_catalog.=) pg_catalog.format('log_%s_%s', c.id, c.segment)::pg_catalog.name
+            and s.relnamespace operator(pg_catalog.=) 'coco_internal'::pg_catalog.regnamespace
+            and s.relkind operator(pg_catalog.=) 'r'
+          where c.id operator(pg_catalog.=) $1",
+        &[arg(capture)],
+        |r| Ok((spi::required::<Vec<String>>(r, 1)?, spi::required::<pg_sys::Oid>(r, 2)?)),
+    )?;
+    // SAFETY: the snapshot pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    let Some((names, segment)) = found.into_iter().next() else {
+        return Ok(None);
+    };
+    // SAFETY: opened and closed here; the lock on the segment is taken by the caller, and what is
+    // read of its shape is checked again when an invalidation message says that it changed.
+    let columns = unsafe {
+        let log = pg_sys::table_open(segment, pg_sys::AccessShareLock as i32);
+        // The first column is written whatever the others are.
+        let checked = check_types((*log).rd_att, 0, &[pg_sys::XID8OID]).map(|_| ());
+        let columns = matching(shape, (*log).rd_att, &names);
+        pg_sys::table_close(log, pg_sys::AccessShareLock as i32);
+        checked?;
+        columns
+    };
+    // What changed while it was read makes it stale.
+    let valid = Cell::new(HEARD.get() == heard);
+    Ok(Some(Route { relation, segment, columns, valid }))
+}
+
+/// The numbers of the named columns in the table's shape, if each has its log column's type, or is of a domain over it.
+unsafe fn matching(
+    table: pg_sys::TupleDesc,
+    log: pg_sys::TupleDesc,
+    names: &[String],
+) -> Option<Vec<i16>> {
+    // SAFETY: the caller gives the shapes of two open relations; places stay below the number of attributes.
+    unsafe {
+        if (*log).natts as usize != names.len() + 1 {
+            return None;
+        }
+        let mut numbers = Vec::with_capacity(names.len());
+        for (n, name) in names.iter().enumerate() {
+            let kept = crate::pg::tuplestore::rows::attribute(log, n + 1);
+            let found = (0..(*table).natts as usize).find(|place| {
+                let a = crate::pg::tuplestore::rows::attribute(table, *place);
+                !(*a).attisdropped
+                    && CStr::from_ptr((*a).attname.data.as_ptr()).to_bytes() == name.as_bytes()
+                    && ((*a).atttypid == (*kept).atttypid
+                        || pg_sys::getBaseType((*a).atttypid) == (*kept).atttypid)
+            })?;
+            numbers.push(found as i16 + 1);
+        }
+        Some(numbers)
+    }
+}
+
+/// Hears of tables that changed, from the first look-up on.
+fn watch() {
+    if WATCHING.replace(true) {
+        return;
+    }
+    // SAFETY: registered once a backend.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(forget), pg_sys::Datum::from(0usize));
+    }
+}
+
+/// Marks routes over a table or a segment that changed; all of them for `InvalidOid`.
+unsafe extern "C-unwind" fn forget(_arg: pg_sys::Datum, changed: pg_sys::Oid) {
+    HEARD.set(HEARD.get() + 1);
+    ROUTES.with(|r| {
+        // Never while it is borrowed for writing: nothing of Postgres is called then.
+        if let Ok(routes) = r.try_borrow() {
+            for route in routes.values() {
+                if changed == pg_sys::InvalidOid
+                    || changed == route.relation
+                    || changed == route.segment
+                {
+                    route.valid.set(false);
+                }
+            }
+        }
+    });
+}
+
+/// A transition table being read.
+struct Transition {
+    store: *mut pg_sys::Tuplestorestate,
+    pointer: i32,
+    slot: *mut pg_sys::TupleTableSlot,
+}
+
+impl Transition {
+    unsafe fn open(store: *mut pg_sys::Tuplestorestate, shape: pg_sys::TupleDesc) -> Transition {
+        // SAFETY: the caller gives the store of a transition table of the firing trigger, and the shape of its rows.
+        unsafe {
+            // A read pointer of our own: other triggers read the same store. It goes with the store.
+            let pointer =
+                pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
+            pg_sys::tuplestore_select_read_pointer(store, pointer);
+            pg_sys::tuplestore_rescan(store);
+            let slot = pg_sys::MakeSingleTupleTableSlot(shape, &pg_sys::TTSOpsMinimalTuple);
+            Transition { store, pointer, slot }
+        }
+    }
+
+    unsafe fn advance(&self) -> bool {
+        // SAFETY: the store is there until the trigger has fired, which outlives this; pointer and slot are of
+        // `open`.
+        unsafe {
+            pg_sys::tuplestore_select_read_pointer(self.store, self.pointer);
+            pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot)
+        }
+    }
+}
+
+impl Drop for Transition {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: made in `open`; an error frees it with its memory context.
+            unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) };
+        }
+    }
+}
+
+/// The current segment, open for appending.
+struct Log {
+    relation: pg_sys::Relation,
+    indexes: pg_sys::CatalogIndexState,
+    shape: pg_sys::TupleDesc,
+    xid: u64,
+    slots: Vec<*mut pg_sys::TupleTableSlot>,
+    filled: usize,
+}
+
+impl Log {
+    unsafe fn open(route: &Route) -> Log {
+        // SAFETY: the segment is there and locked: the route came from `locked_route`, and the lock stays until the
+        // transaction ends.
+        unsafe {
+            // Locked by `locked_route`.
+            let relation = pg_sys::table_open(route.segment, pg_sys::NoLock as i32);
+            Log {
+                relation,
+                indexes: pg_sys::CatalogOpenIndexes(relation),
+                shape: (*relation).rd_att,
+                xid: pg_sys::GetTopFullTransactionId().value,
+                slots: Vec::new(),
+                filled: 0,
+            }
+        }
+    }
+
+    /// Notes the key of a row.
+    unsafe fn push(&mut self, row: *mut pg_sys::TupleTableSlot, columns: &[i16]) {
+        // SAFETY: the caller gives a row of the trigger's table, and the columns of its route, which are in its
+        // shape; `add` has room for each of them and the transaction.
+        unsafe {
+            self.add(|values, nulls| {
+                for (n, column) in columns.iter().enumerate() {
+                    *values.add(n + 1) = attribute_of(row, *column, &mut *nulls.add(n + 1));
+                }
+            });
+        }
+    }
+
+    /// Notes the key of a row that was updated; both, if it changed.
+    unsafe fn push_pair(
+        &mut self,
+        old: *mut pg_sys::TupleTableSlot,
+        new: *mut pg_sys::TupleTableSlot,
+        columns: &[i16],
+    ) {
+        // SAFETY: as in `push`, for both rows.
+        unsafe {
+            if !self.same_key(old, new, columns) {
+                self.push(old, columns);
+            }
+            self.push(new, columns);
+        }
+    }
+
+    unsafe fn same_key(
+        &self,
+        old: *mut pg_sys::TupleTableSlot,
+        new: *mut pg_sys::TupleTableSlot,
+        columns: &[i16],
+    ) -> bool {
+        // SAFETY: as in `push`; the log's columns have the types of the key's: `matching` has compared them.
+        unsafe {
+            columns.iter().enumerate().all(|(n, column)| {
+                let (mut old_null, mut new_null) = (false, false);
+                let a = attribute_of(old, *column, &mut old_null);
+                let b = attribute_of(new, *column, &mut new_null);
+                let kept = crate::pg::tuplestore::rows::attribute(self.shape, n + 1);
+                match (old_null, new_null) {
+                    (false, false) => datumIsEqual(a, b, (*kept).attbyval, (*kept).attlen as i32),
+                    (a, b) => a == b,
+                }
+            })
+        }
+    }
+
+    /// Notes that anything may have changed: a key of NULLs.
+    unsafe fn push_unknown(&mut self) {
+        // SAFETY: nothing is filled in.
+        unsafe { self.add(|_, _| ()) }
+    }
+
+    unsafe fn add(&mut self, fill: impl FnOnce(*mut pg_sys::Datum, *mut bool)) {
+        // SAFETY: the slots are of the log's shape, made here and dropped by `close`; `fill` writes to columns of
+        // that shape alone.
+        unsafe {
+            if self.filled == self.slots.len() {
+                self.slots
+                    .push(pg_sys::MakeSingleTupleTableSlot(self.shape, &pg_sys::TTSOpsHeapTuple));
+            }
+            let slot = self.slots[self.filled];
+            pg_sys::ExecClearTuple(slot);
+            let (values, nulls) = ((*slot).tts_values, (*slot).tts_isnull);
+            *values = pg_sys::Datum::from(self.xid);
+            *nulls = false;
+            for n in 1..(*self.shape).natts as usize {
+                *nulls.add(n) = true;
+            }
+            fill(values, nulls);
+            pg_sys::ExecStoreVirtualTuple(slot);
+            // A copy of its own: the values are the row's, which moves on.
+            pg_sys::ExecMaterializeSlot(slot);
+            let mut to_free = false;
+            let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, &mut to_free);
+            if (*tuple).t_len > LONG
+                || u32::from((*(*tuple).t_data).t_infomask) & pg_sys::HEAP_HASEXTERNAL != 0
+            {
+                // To be stored out of line: another tuple is then stored in its place, which
+                // inserting many at once does not tell their index.
+                pg_sys::CatalogTupleInsertWithInfo(self.relation, tuple, self.indexes);
+                return;
+            }
+            self.filled += 1;
+            if self.filled == AT_ONCE {
+                self.flush();
+            }
+        }
+    }
+
+    unsafe fn flush(&mut self) {
+        if self.filled > 0 {
+            // SAFETY: a heap with one plain index, and as many filled slots as are said.
+            unsafe {
+                pg_sys::CatalogTuplesMultiInsertWithInfo(
+                    self.relation,
+                    self.slots.as_mut_ptr(),
+                    self.filled as i32,
+                    self.indexes,
+                );
+            }
+            self.filled = 0;
+        }
+    }
+
+    unsafe fn close(mut self) {
+        // SAFETY: relation, indexes and slots are those that `open` and `add` made, and are not used afterwards: this
+        // takes the log.
+        unsafe {
+            self.flush();
+            for slot in &self.slots {
+                pg_sys::ExecDropSingleTupleTableSlot(*slot);
+            }
+            pg_sys::CatalogCloseIndexes(self.indexes);
+            pg_sys::table_close(self.relation, pg_sys::NoLock as i32);
+        }
+    }
+}
+
+/// A column of a row, by its number from 1.
+unsafe fn attribute_of(
+    row: *mut pg_sys::TupleTableSlot,
+    column: i16,
+    null: &mut bool,
+) -> pg_sys::Datum {
+    // SAFETY: the caller gives a row and a column of its shape; what is not taken apart yet is taken apart first.
+    unsafe {
+        if (*row).tts_nvalid < column {
+            pg_sys::slot_getsomeattrs_int(row, column as i32);
+        }
+        let place = column as usize - 1;
+        *null = *(*row).tts_isnull.add(place);
+        *(*row).tts_values.add(place)
+    }
+}

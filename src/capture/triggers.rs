@@ -1,0 +1,468 @@
+//! Starting and ending the capture of a table: its triggers and its change log.
+
+use pgrx::pg_sys;
+
+use crate::capture::{Capture, SEGMENTS, find, segment_name};
+use crate::catalog::locks;
+use crate::catalog::model::Column;
+use crate::pg::acting_role::ActingAs;
+use crate::pg::columns;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{self, arg, literal};
+use crate::pg::tuplestore::OneSnapshot;
+use crate::pg::tuplestore::statements::Statements;
+
+/// Every table whose rows are in this one: itself, its partitions, its children.
+const MEMBERS: &str = "
+with recursive tree as (
+  select $1::oid as relid
+   union
+  select i.inhrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.relid
+)
+select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
+  from tree t join pg_catalog.pg_class c on c.oid = t.relid
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.oid <> $1
+ order by c.oid";
+
+fn members(relation: pg_sys::Oid) -> Result<Vec<(pg_sys::Oid, String)>> {
+    spi::select(MEMBERS, &[arg(relation)], |r| Ok((spi::required(r, 1)?, spi::required(r, 2)?)))
+}
+
+/// Makes sure that changes of a table are noted, with these columns of each row. Holds off writers
+/// of the table until the transaction ends, where anything is to be made: a change is either seen
+/// or noted. Without `wait`, returns `false` where that would mean to wait for writers.
+pub fn ensure(relation: pg_sys::Oid, key: &[Column], always: bool, wait: bool) -> Result<bool> {
+    if let Some(capture) = find(relation)?
+        && !locks::capture(capture.id, wait)?
+    {
+        return Ok(false);
+    }
+    // Again: it may have ended while that was waited for.
+    let _now = OneSnapshot::take();
+    if let Some(capture) = find(relation)? {
+        let known = key.iter().all(|k| capture.has(k));
+        if known && capture.is_whole() && triggers_will_do(relation, &capture, always)? {
+            return Ok(true);
+        }
+    }
+    if has_foreign_part(relation)? {
+        // No trigger tells of changes made elsewhere.
+        return Ok(true);
+    }
+    let _as = ActingAs::extension_owner()?;
+    // The parts too, which are written to by their own names, before anything else is locked.
+    let parts = members(relation)?;
+    for table in std::iter::once(relation).chain(parts.into_iter().map(|(oid, _)| oid)) {
+        if !lock_out_writers(table, wait) {
+            return Ok(false);
+        }
+    }
+    // Dropping a trigger holds off readers as well: those that do are left as they are.
+    let will_do = match find(relation)? {
+        Some(capture) => triggers_will_do(relation, &capture, always)?,
+        None => false,
+    };
+    let (id, always) = match find(relation)? {
+        Some(capture) => (extend(&capture, key, always)?, always || capture.always),
+        None => {
+            let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
+            let id = spi::returning(
+                "insert into coco.capture (relation, columns, always, since)
+                 values ($1::oid::regclass, $2, $3, '0') returning id",
+                &[arg(relation), arg(names), arg(always)],
+                |r| spi::required::<i32>(r, 1),
+            )?
+            .pop()
+            .ok_or_else(|| Error::internal("no id came back for a new capture"))?;
+            (id, always)
+        }
+    };
+    let capture = find(relation)?.ok_or_else(|| Error::internal("the capture was not stored"))?;
+    make_segments(relation, &capture)?;
+    if !will_do {
+        make_triggers(relation, id, always)?;
+    }
+    // Routes that were found before know nothing of this.
+    // SAFETY: the table is locked.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
+    Ok(true)
+}
+
+fn has_foreign_part(relation: pg_sys::Oid) -> Result<bool> {
+    let found = spi::one::<bool>(
+        "with recursive tree as (
+           select $1::oid as relid
+            union
+           select i.inhrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.relid
+         )
+         select coalesce(pg_catalog.bool_or(c.relkind operator(pg_catalog.=) 'f'), false)
+           from tree t join pg_catalog.pg_class c on c.oid = t.relid",
+        &[arg(relation)],
+    )?;
+    Ok(found.unwrap_or(false))
+}
+
+fn triggers_will_do(relation: pg_sys::Oid, capture: &Capture, always: bool) -> Result<bool> {
+    let _now = OneSnapshot::latest();
+    let (_, adequate) =
+        crate::capture::cursor::signature(&Statements::connect()?, relation, capture)?;
+    Ok(adequate && (capture.always || !always))
+}
+
+/// `false` where that would mean to wait, and is not to.
+fn lock_out_writers(relation: pg_sys::Oid, wait: bool) -> bool {
+    let lock = pg_sys::ShareRowExclusiveLock as i32;
+    // SAFETY: a heavyweight lock, kept until the transaction ends.
+    unsafe {
+        if wait {
+            pg_sys::LockRelationOid(relation, lock);
+        }
+        wait || pg_sys::ConditionalLockRelationOid(relation, lock)
+    }
+}
+
+/// The definition of the column of a log that holds values of a column: no code of a user's runs where rows are given
+/// a column of it, or are compared.
+fn in_log(column: &Column, number: usize) -> Result<String> {
+    let column = column.stored();
+    // Without modifiers: a column may be made wider.
+    let type_name = spi::type_name(column.type_oid, -1)?;
+    Ok(format!("k{number} {type_name}{}", columns::collate(column.collation)?))
+}
+
+/// Adds columns to a log. Nobody writes to it: its table is locked.
+fn extend(capture: &Capture, key: &[Column], always: bool) -> Result<i32> {
+    let mut names = capture.columns.clone();
+    for k in key {
+        if capture.has(k) {
+            continue;
+        }
+        let known = names.iter().position(|name| *name == k.name);
+        let place = known.unwrap_or(names.len());
+        let column = in_log(k, place + 1)?;
+        let change = match known {
+            // The table's column has another type by now. Of what was noted before, anything may have changed.
+            Some(_) => {
+                let named = format!("k{}", place + 1);
+                let (_, definition) = column.split_once(' ').unwrap_or_default();
+                format!("alter column {named} type {definition} using null")
+            }
+            None => {
+                names.push(k.name.clone());
+                format!("add column {column}")
+            }
+        };
+        for (n, _) in &capture.segments {
+            spi::execute(&format!("alter table {} {change}", segment_name(capture.id, *n)), &[])?;
+        }
+    }
+    spi::execute(
+        "update coco.capture set columns = $2, always = always or $3, since = '0' where id = $1",
+        &[arg(capture.id), arg(names), arg(always)],
+    )?;
+    Ok(capture.id)
+}
+
+/// Makes the segments that are missing. They are members of the extension, and so in no dump: what
+/// they say means something in this cluster alone.
+pub fn make_segments(relation: pg_sys::Oid, capture: &Capture) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    let attributes = columns::of_relation(relation)?;
+    let mut keys = String::new();
+    for (n, name) in capture.columns.iter().enumerate() {
+        let Some(a) = attributes.iter().find(|a| a.column.name == *name) else {
+            // Renamed or dropped: the log keeps its place, and changes are noted without a key.
+            keys.push_str(&format!(", k{} int", n + 1));
+            continue;
+        };
+        keys.push_str(&format!(", {}", in_log(&a.column, n + 1)?));
+    }
+    for n in 0..SEGMENTS {
+        if capture.segments.iter().any(|(there, _)| *there == n) {
+            continue;
+        }
+        let name = segment_name(capture.id, n);
+        // Emptied as a whole, never vacuumed for space.
+        spi::execute(
+            &format!(
+                "create table {name} (xid xid8 not null{keys}) using heap
+                   with (autovacuum_enabled = false)"
+            ),
+            &[],
+        )?;
+        spi::execute(&format!("create index on {name} using btree (xid)"), &[])?;
+        spi::execute(&format!("revoke all on {name} from public"), &[])?;
+        let comment =
+            format!("Change log of a captured table, see coco.capture, id {}", capture.id);
+        spi::execute(&format!("comment on table {name} is {}", literal(&comment)), &[])?;
+        spi::execute(&format!("alter extension coco add table {name}"), &[])?;
+    }
+    Ok(())
+}
+
+/// For each statement, once, where a table stands alone. A table with partitions or children, or one
+/// that is itself a part, is also changed by statements that name another: there, for each row.
+fn make_triggers(relation: pg_sys::Oid, id: i32, always: bool) -> Result<()> {
+    let name = spi::relation_name(relation)?
+        .ok_or_else(|| Error::internal("a relation vanished while it was locked"))?;
+    let part = spi::one::<bool>(
+        "select exists (select from pg_catalog.pg_inherits where inhrelid = $1)",
+        &[arg(relation)],
+    )?
+    .unwrap_or(false);
+    let partitioned = spi::one::<String>(
+        "select relkind::text from pg_catalog.pg_class where oid = $1",
+        &[arg(relation)],
+    )?
+    .is_some_and(|kind| kind == "p");
+    let members = members(relation)?;
+    // The apply worker of logical replication fires row triggers alone.
+    let for_rows = part || partitioned || always || !members.is_empty();
+    for (table, name) in std::iter::once(&(relation, name.clone())).chain(&members) {
+        drop_left_behind(*table, name)?;
+    }
+    drop_triggers(&name, id)?;
+    let call = format!("execute function coco.capture('{id}')");
+    let make = |sql: String| spi::execute(&sql, &[]);
+    make(format!(
+        "create trigger coco_capture_{id}_truncate after truncate on {name} for each statement {call}"
+    ))?;
+    if for_rows {
+        let row = |on: &str| {
+            format!(
+                "create trigger coco_capture_{id}_row after insert or update or delete on {on}
+                   for each row {call}"
+            )
+        };
+        make(row(&name))?;
+        // Partitions have theirs from Postgres.
+        for (_, child) in members.iter().filter(|_| !partitioned) {
+            drop_triggers(child, id)?;
+            make(row(child))?;
+        }
+    } else {
+        make(format!(
+            "create trigger coco_capture_{id}_insert after insert on {name}
+               referencing new table as coco_new for each statement {call}"
+        ))?;
+        make(format!(
+            "create trigger coco_capture_{id}_update after update on {name}
+               referencing old table as coco_old new table as coco_new for each statement {call}"
+        ))?;
+        make(format!(
+            "create trigger coco_capture_{id}_delete after delete on {name}
+               referencing old table as coco_old for each statement {call}"
+        ))?;
+    }
+    if always {
+        for table in std::iter::once(&name).chain(members.iter().map(|(_, name)| name)) {
+            for trigger in triggers_of(table, id)? {
+                make(format!("alter table {table} enable always trigger {trigger}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The capture's triggers on a table, but for those that it has from the table it is a partition of.
+fn own_triggers(table: &str, id: i32) -> Result<Vec<String>> {
+    triggers(table, id, "and tgparentid = 0")
+}
+
+fn triggers_of(table: &str, id: i32) -> Result<Vec<String>> {
+    triggers(table, id, "")
+}
+
+fn triggers(table: &str, id: i32, condition: &str) -> Result<Vec<String>> {
+    spi::select(
+        &format!(
+            "select pg_catalog.quote_ident(tgname) from pg_catalog.pg_trigger
+              where tgrelid = $1::text::regclass and tgfoid = 'coco.capture()'::regprocedure
+                and tgargs = pg_catalog.convert_to($2, 'SQL_ASCII') || '\\x00'::bytea {condition}"
+        ),
+        &[arg(table), arg(id.to_string())],
+        |r| spi::required::<String>(r, 1),
+    )
+}
+
+fn drop_triggers(table: &str, id: i32) -> Result<()> {
+    for trigger in own_triggers(table, id)? {
+        spi::execute(&format!("drop trigger {trigger} on {table}"), &[])?;
+    }
+    Ok(())
+}
+
+/// Drops triggers of captures that have ended, which were left behind because the table was in use.
+fn drop_left_behind(relation: pg_sys::Oid, table: &str) -> Result<()> {
+    let left = spi::select(
+        "select pg_catalog.quote_ident(tgname) from pg_catalog.pg_trigger
+          where tgrelid = $1 and tgparentid = 0 and tgfoid = 'coco.capture()'::regprocedure
+            and tgargs <> all (select pg_catalog.convert_to(id::text, 'SQL_ASCII') || '\\x00'::bytea
+                                 from coco.capture)",
+        &[arg(relation)],
+        |r| spi::required::<String>(r, 1),
+    )?;
+    if left.is_empty() || !lock_if_free(relation) {
+        return Ok(());
+    }
+    for trigger in left {
+        spi::execute(&format!("drop trigger {trigger} on {table}"), &[])?;
+    }
+    Ok(())
+}
+
+/// Whether triggers may be put back on a table for a role: it must have the right to, now. What is missing because the
+/// table's owner dropped it is put back when the flow's owner asks for it, and not by a worker.
+pub fn may_be_put_back(relation: pg_sys::Oid, role: pg_sys::Oid, asked: bool) -> Result<bool> {
+    let _as = ActingAs::extension_owner()?;
+    let may = spi::one::<bool>(
+        "with recursive tree as (
+           select $1::oid as relid
+            union
+           select i.inhrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.relid
+         )
+         select pg_catalog.has_table_privilege($2::oid, $1::oid, 'trigger')
+                and ($3 or pg_catalog.pg_has_role($2::oid, c.relowner, 'usage')
+                     or exists (select from pg_catalog.pg_trigger g join tree t on t.relid = g.tgrelid
+                                 where g.tgfoid = 'coco.capture()'::regprocedure))
+           from pg_catalog.pg_class c where c.oid = $1::oid",
+        &[arg(relation), arg(role), arg(asked)],
+    )?;
+    Ok(may == Some(true))
+}
+
+/// Tables with triggers of captures that have ended.
+pub fn left_behind() -> Result<Vec<pg_sys::Oid>> {
+    let _as = ActingAs::extension_owner()?;
+    spi::select(
+        "select distinct tgrelid from pg_catalog.pg_trigger
+          where tgparentid = 0 and tgfoid = 'coco.capture()'::regprocedure
+            and tgargs <> all (select pg_catalog.convert_to(id::text, 'SQL_ASCII') || '\\x00'::bytea
+                                 from coco.capture)",
+        &[],
+        |r| spi::required(r, 1),
+    )
+}
+
+/// Drops the triggers of captures that have ended from a table, if nobody uses it. It is locked until the transaction
+/// ends, which must be short.
+pub fn drop_from(relation: pg_sys::Oid) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    match spi::relation_name(relation)? {
+        Some(name) => drop_left_behind(relation, &name),
+        None => Ok(()),
+    }
+}
+
+/// Whether all these tables are a role's own.
+fn are_owned(tables: &[(pg_sys::Oid, String)], role: pg_sys::Oid) -> Result<bool> {
+    let oids: Vec<pg_sys::Oid> = tables.iter().map(|(oid, _)| *oid).collect();
+    let owned = spi::one::<bool>(
+        "select pg_catalog.bool_and(pg_catalog.pg_has_role($2::oid, relowner, 'usage'))
+           from pg_catalog.pg_class where oid = any ($1)",
+        &[arg(oids), arg(role)],
+    )?;
+    Ok(owned == Some(true))
+}
+
+/// Ends captures that no source needs any more. A table that is in use keeps its triggers, which do
+/// nothing then, and the caller is told how to drop them. So does a table of another role's: to drop a trigger holds
+/// off its readers until the caller's transaction ends. A worker drops these, or the next capture of the table.
+pub fn end_unneeded(role: pg_sys::Oid) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    sweep()?;
+    const UNNEEDED: &str = "not exists (select from coco.source s
+                             where s.relation = c.relation and s.capture <> 'scan')";
+    let ids =
+        spi::select(&format!("select c.id from coco.capture c where {UNNEEDED}"), &[], |r| {
+            spi::required::<i32>(r, 1)
+        })?;
+    // A flow that is being declared on the table may need it when it commits: that is waited for.
+    for id in &ids {
+        locks::capture(*id, true)?;
+    }
+    let found = spi::returning(
+        &format!(
+            "delete from coco.capture c where c.id = any ($1) and {UNNEEDED}
+             returning c.id, c.relation::oid"
+        ),
+        &[arg(ids)],
+        |r| Ok((spi::required::<i32>(r, 1)?, spi::required::<pg_sys::Oid>(r, 2)?)),
+    )?;
+    for (id, relation) in found {
+        let Some(name) = spi::relation_name(relation)? else {
+            sweep()?;
+            continue;
+        };
+        // DROP TRIGGER holds off readers too, and whoever queues behind it: it is not waited for.
+        let mut tables = vec![(relation, name)];
+        tables.extend(members(relation)?);
+        if !are_owned(&tables, role)? {
+            continue;
+        }
+        if lock_all_if_free(&tables) {
+            for (_, table) in &tables {
+                drop_triggers(table, id)?;
+            }
+            sweep()?;
+            // SAFETY: the table is locked.
+            unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
+            continue;
+        }
+        for (_, table) in &tables {
+            for trigger in own_triggers(table, id)? {
+                pgrx::ereport!(
+                    pgrx::PgLogLevel::WARNING,
+                    pgrx::PgSqlErrorCode::ERRCODE_WARNING,
+                    format!(
+                        "trigger {trigger} on table {table} is left behind: the table is in use"
+                    ),
+                    format!("It does nothing any more. DROP TRIGGER {trigger} ON {table};")
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Locks all of them or none. A statement that names a part locks that part alone.
+fn lock_all_if_free(tables: &[(pg_sys::Oid, String)]) -> bool {
+    for (n, (table, _)) in tables.iter().enumerate() {
+        if lock_if_free(*table) {
+            continue;
+        }
+        for (locked, _) in &tables[..n] {
+            // SAFETY: the locks just taken.
+            unsafe { pg_sys::UnlockRelationOid(*locked, pg_sys::AccessExclusiveLock as i32) };
+        }
+        return false;
+    }
+    true
+}
+
+fn lock_if_free(relation: pg_sys::Oid) -> bool {
+    let lock = pg_sys::AccessExclusiveLock as i32;
+    // SAFETY: a heavyweight lock, kept until the transaction ends.
+    unsafe { pg_sys::ConditionalLockRelationOid(relation, lock) }
+}
+
+/// Drops segments of captures that have ended. One that is in use is left for the next time.
+fn sweep() -> Result<()> {
+    let left = spi::select(
+        "select c.oid, pg_catalog.format('coco_internal.%I', c.relname)
+           from pg_catalog.pg_class c
+          where c.relnamespace = 'coco_internal'::regnamespace and c.relkind = 'r'
+            and c.relname ~ '^log_[0-9]+_[0-9]+$'
+            and pg_catalog.split_part(c.relname::text, '_', 2)::int not in (select id from coco.capture)",
+        &[],
+        |r| Ok((spi::required::<pg_sys::Oid>(r, 1)?, spi::required::<String>(r, 2)?)),
+    )?;
+    for (segment, name) in left {
+        if lock_if_free(segment) {
+            spi::execute(&format!("alter extension coco drop table {name}"), &[])?;
+            spi::execute(&format!("drop table {name}"), &[])?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! coco's own tables of a flow: where they live, which types their columns have, and how owners of flows read them.
+//!
+//! Here two worlds meet. The tables (tracking, change logs, ledgers, outboxes, results of memoized functions) are in
+//! schema `coco_internal`, which nobody but the extension's owner may use, and belong to the extension's owner.
+//!
+//! - What a user wrote (a query, an expression, a cast, a domain's check, the output of a type) runs as the flow's
+//!   owner. It reads the tables through views in schema `coco`, and hands its results over as [`Rows`].
+//! - What writes the tables runs as the extension's owner. Its statements read nothing but the tables themselves and
+//!   such [`Rows`], and only columns whose type [`keep`] has chosen: comparing, copying or altering them runs no
+//!   user's code.
+//!
+//! [`Rows`]: crate::pg::tuplestore::rows::Rows
+
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+use crate::catalog::model::{Column, Kept};
+use crate::catalog::objects::{object_name, owner_name};
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{self, arg, ident, literal};
+
+/// The schema of the tables.
+pub const SCHEMA: &str = "coco_internal";
+
+/// The views of a flow, `$1`, that its owner may read, as a SELECT of their OIDs and names. They belong to the
+/// extension's owner: those of coco's own tables, and those that keep what was bound.
+pub const VIEWS: &str = "
+select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
+  from (select pg_catalog.unnest(array[query_view, ledger_view, outbox_view]) as view
+          from coco.target where flow operator(pg_catalog.=) $1
+         union all
+        select pg_catalog.unnest(array[expressions, affects_view, tracking_view])
+          from coco.source where flow operator(pg_catalog.=) $1
+         union all
+        select memo_view from coco.flow where flow operator(pg_catalog.=) $1) as v
+  join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) v.view
+  join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace";
+
+/// One of a flow's tables that its owner reads through a view.
+#[derive(Clone, Copy)]
+pub enum Table {
+    Tracking,
+    Ledger,
+    Outbox,
+}
+
+impl Table {
+    /// The table's name, quoted and schema-qualified. `id` is that of the source or the target.
+    pub fn name(self, id: i32) -> String {
+        let kind = match self {
+            Table::Tracking => "tracking",
+            Table::Ledger => "ledger",
+            Table::Outbox => "outbox",
+        };
+        format!("{SCHEMA}.{kind}_{id}")
+    }
+
+    /// The name of the view in schema `coco`, unquoted.
+    pub fn view(self, id: i32, flow: &str) -> String {
+        let kind = match self {
+            Table::Tracking => "tracking",
+            Table::Ledger => "sent",
+            Table::Outbox => "outbox",
+        };
+        object_name(kind, id, flow)
+    }
+
+    /// The same, quoted and schema-qualified.
+    pub fn view_name(self, id: i32, flow: &str) -> String {
+        format!("coco.{}", ident(&self.view(id, flow)))
+    }
+}
+
+/// What a value of a type is kept as in a table. A base type, which only a superuser can make, and an enum run no
+/// user's code, nor do their arrays, and the ranges that come with Postgres. A domain is kept as its base type.
+pub fn keep(type_oid: pg_sys::Oid) -> Result<Kept> {
+    // SAFETY: look-ups of the system catalogs in a transaction.
+    let base = unsafe { pg_sys::getBaseType(type_oid) };
+    if !is_harmless(base, true) {
+        return Ok(Kept::Json);
+    }
+    if base == type_oid {
+        return Ok(Kept::Same);
+    }
+    let _names = ActingAs::qualifying_names()?;
+    Ok(Kept::Base { type_oid: base, type_name: spi::type_name(base, -1)? })
+}
+
+/// Whether to write, compare and copy values of a type runs no user's code.
+fn is_harmless(type_oid: pg_sys::Oid, may_be_array: bool) -> bool {
+    // SAFETY: look-ups of the system catalogs in a transaction.
+    let (kind, element) =
+        unsafe { (pg_sys::get_typtype(type_oid) as u8, pg_sys::get_element_type(type_oid)) };
+    match kind {
+        pg_sys::TYPTYPE_BASE if element != pg_sys::InvalidOid => {
+            may_be_array && is_harmless(element, false)
+        }
+        pg_sys::TYPTYPE_BASE | pg_sys::TYPTYPE_ENUM => true,
+        pg_sys::TYPTYPE_RANGE | pg_sys::TYPTYPE_MULTIRANGE => {
+            type_oid.to_u32() < pg_sys::FirstNormalObjectId
+        }
+        _ => false,
+    }
+}
+
+/// An expression for a column of a table in JSON that runs no cast of a user's: an enum's owner may have made one to
+/// json, which a JSON function would call.
+pub fn for_json(column: &Column, value: &str) -> String {
+    let column = column.stored();
+    // SAFETY: look-ups of the system catalogs in a transaction.
+    let (is_enum, of_enums) = unsafe {
+        (pg_sys::type_is_enum(column.type_oid), pg_sys::get_element_type(column.type_oid))
+    };
+    if is_enum {
+        return format!("pg_catalog.textin(pg_catalog.enum_out({value}))");
+    }
+    // SAFETY: as above; no type has the OID 0.
+    if of_enums != pg_sys::InvalidOid && unsafe { pg_sys::type_is_enum(of_enums) } {
+        return format!("pg_catalog.textin(pg_catalog.array_out({value}))::pg_catalog.text[]");
+    }
+    value.to_owned()
+}
+
+/// Refuses columns of a source's key whose type would have to be kept as something else than its values.
+pub fn check_source_key(shown: &str, key: &[Column]) -> Result<()> {
+    match key.iter().find(|k| k.kept == Kept::Json) {
+        None => Ok(()),
+        Some(k) => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("key column \"{}\" of source {shown} has type {}", k.name, k.type_name),
+        )
+        .detail("A key is kept in coco's own tables, and to compare values of a composite type, of a range type that does not come with Postgres, or of an array of such, can run code of the type's owner.")
+        .hint("Name the key by columns of other types: with a view or a generated column that has the fields of the value.")),
+    }
+}
+
+/// Makes the view through which a flow's owner reads a table, and returns its name. The caller acts as the
+/// extension's owner.
+pub fn make_view(
+    table: Table,
+    id: i32,
+    flow: &str,
+    owner: pg_sys::Oid,
+    what: &str,
+) -> Result<String> {
+    let view = table.view_name(id, flow);
+    spi::execute(&format!("create view {view} as select * from {}", table.name(id)), &[])?;
+    spi::execute(&format!("comment on view {view} is {}", literal(what)), &[])?;
+    grant(&view, owner)?;
+    Ok(view)
+}
+
+/// Lets a flow's owner read through a view. The caller acts as the extension's owner.
+pub fn grant(view: &str, owner: pg_sys::Oid) -> Result<()> {
+    spi::execute(&format!("grant select on {view} to {}", owner_name(owner)?), &[])?;
+    Ok(())
+}
+
+/// The names of the views that the owner of a flow may read. The caller acts as the extension's owner.
+pub fn views(flow: &str) -> Result<Vec<String>> {
+    spi::select(VIEWS, &[arg(flow)], |r| spi::required::<String>(r, 2))
+}
+
+/// Lets the owner of a flow read through its views again, where a restore or somebody's REVOKE has taken that away.
+pub fn grant_again(flow: &str, owner: pg_sys::Oid) -> Result<()> {
+    if spi::is_read_only() {
+        return Ok(());
+    }
+    let _as = ActingAs::extension_owner()?;
+    let lacking = spi::select(
+        &format!(
+            "select v.name from ({VIEWS}) as v (oid, name)
+              where not pg_catalog.has_table_privilege($2, v.oid, 'select')"
+        ),
+        &[arg(flow), arg(owner)],
+        |r| spi::required::<String>(r, 1),
+    )?;
+    for view in lacking {
+        grant(&view, owner)?;
+    }
+    Ok(())
+}
+
+/// A table of coco's own by its name. The caller acts as the extension's owner.
+pub fn find(table: &str) -> Result<Option<pg_sys::Oid>> {
+    spi::one("select pg_catalog.to_regclass($1::pg_catalog.text)::pg_catalog.oid", &[arg(table)])
+}
+
+/// Whether a table can be read now: it is there, and no other transaction has it or one of its indexes locked. Then
+/// it stays readable until the transaction ends. The views of all flows never wait for one of them.
+pub fn lock_to_read(table: pg_sys::Oid) -> bool {
+    let lock = pg_sys::AccessShareLock as i32;
+    // SAFETY: heavyweight locks, kept until the transaction ends; the table is looked at while it is locked.
+    unsafe {
+        if !pg_sys::ConditionalLockRelationOid(table, lock) {
+            return false;
+        }
+        let relation = pg_sys::try_table_open(table, pg_sys::NoLock as i32);
+        if relation.is_null() {
+            return false;
+        }
+        let indexes = pgrx::PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));
+        let free = indexes.iter_oid().all(|index| pg_sys::ConditionalLockRelationOid(index, lock));
+        pg_sys::table_close(relation, pg_sys::NoLock as i32);
+        free
+    }
+}

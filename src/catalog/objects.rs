@@ -1,0 +1,201 @@
+//! What coco makes for a flow besides its target: tracking tables, and the views of its queries. The tables are
+//! [`internal`]; the views live in schema `coco`, belong to the flow's owner, and are named after the flow.
+
+use pgrx::{PgList, pg_sys};
+use std::ffi::CString;
+
+use crate::catalog::internal_tables::{self, Table};
+use crate::catalog::model::{Column, Flow, Source, Target};
+use crate::pg::acting_role::ActingAs;
+use crate::pg::columns;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{self, arg, ident, literal};
+
+unsafe extern "C-unwind" {
+    // commands/view.h; the same from 14 to 18, and not among pgrx's bindings.
+    fn StoreViewQuery(view: pg_sys::Oid, query: *mut pg_sys::Query, replace: bool);
+}
+
+/// `prefix_id_flow`, cut to what a name may hold.
+pub fn object_name(prefix: &str, id: i32, flow: &str) -> String {
+    let mut name = format!("{prefix}_{id}_{flow}");
+    while name.len() > 63 {
+        name.pop();
+    }
+    name
+}
+
+pub fn owner_name(owner: pg_sys::Oid) -> Result<String> {
+    spi::one(
+        "select pg_catalog.quote_ident(rolname) from pg_catalog.pg_roles where oid = $1",
+        &[arg(owner)],
+    )?
+    .ok_or_else(|| Error::internal("the flow's owner does not exist"))
+}
+
+/// The tracking table of a source, and the view of it.
+pub struct Tracking {
+    pub table: String,
+    pub view: String,
+}
+
+/// Makes the tracking table of a source: a row per item, its key of the types that the source's key is kept as.
+pub fn make_tracking(
+    flow: &str,
+    owner: pg_sys::Oid,
+    id: i32,
+    source: &str,
+    key: &[Column],
+) -> Result<Tracking> {
+    let _as = ActingAs::extension_owner()?;
+    let table = Table::Tracking.name(id);
+    let mut columns = String::new();
+    for (n, k) in key.iter().map(Column::stored).enumerate() {
+        let collation = columns::collate(k.collation)?;
+        // Without modifiers: a column may be made wider.
+        let type_name = spi::type_name(k.type_oid, -1)?;
+        columns.push_str(&format!("k{} {type_name}{collation} not null, ", n + 1));
+    }
+    let keys = crate::catalog::model::numbered("k", key.len()).join(", ");
+    // Room on each page lets an item's next version stay there, without touching the index.
+    spi::execute(
+        &format!(
+            "create table {table} ({columns}
+               source_ordinal bigint, process_ordinal bigint,
+               content_fingerprint uuid, logic_id int,
+               target_keys jsonb, memo_refs bigint[], failure jsonb,
+               primary key ({keys})) with (fillfactor = 90)"
+        ),
+        &[],
+    )?;
+    spi::execute(
+        &format!("create index failing_{id} on {table} ({keys}) where failure is not null"),
+        &[],
+    )?;
+    let names: Vec<String> = key.iter().map(Column::quoted).collect();
+    let comment = format!(
+        "Tracking table of flow {flow}, source {source}, key ({}): a row per source item",
+        names.join(", ")
+    );
+    spi::execute(&format!("comment on table {table} is {}", literal(&comment)), &[])?;
+    let view = internal_tables::make_view(Table::Tracking, id, flow, owner, &comment)?;
+    Ok(Tracking { table, view })
+}
+
+/// Makes the view that keeps a bound query. Through it Postgres knows what the flow depends on. It belongs to the
+/// extension's owner, so that nobody changes what it keeps; who reads it does so with rights of their own, and only
+/// the flow's owner may.
+pub fn make_bound_view(
+    name: &str,
+    owner: pg_sys::Oid,
+    columns: &[Column],
+    tree: *mut pg_sys::Query,
+    comment: &str,
+) -> Result<pg_sys::Oid> {
+    let _as = ActingAs::extension_owner()?;
+    let view = format!("coco.{}", ident(name));
+    let named = columns;
+    let columns: Vec<String> = columns
+        .iter()
+        .map(|c| {
+            let collate = columns::collate(c.collation)?;
+            Ok(format!("null::{}{collate} as {}", c.type_name, c.quoted()))
+        })
+        .collect::<Result<_>>()?;
+    spi::execute(
+        &format!(
+            "create view {view} with (security_invoker = true) as select {}",
+            columns.join(", ")
+        ),
+        &[],
+    )?;
+    let made = crate::catalog::target_table::find("coco", name)?
+        .ok_or_else(|| Error::internal("the flow's view was not made"))?;
+    let names = named
+        .iter()
+        .map(|c| {
+            CString::new(c.name.as_str()).map_err(|_| Error::internal("a name with a NUL byte"))
+        })
+        .collect::<Result<Vec<CString>>>()?;
+    // SAFETY: the view has just been made with the tree's columns; it stores a copy of the tree, in which they have the
+    // view's names.
+    unsafe {
+        let entries = PgList::<pg_sys::TargetEntry>::from_pg((*tree).targetList);
+        for (entry, name) in entries.iter_ptr().filter(|e| !(**e).resjunk).zip(&names) {
+            (*entry).resname = pg_sys::pstrdup(name.as_ptr());
+        }
+        pg_sys::CommandCounterIncrement();
+        pg_sys::ffi::pg_guard_ffi_boundary(|| StoreViewQuery(made, tree, true));
+        pg_sys::CommandCounterIncrement();
+    }
+    spi::execute(&format!("comment on view {view} is {}", literal(comment)), &[])?;
+    spi::execute(&format!("revoke all on {view} from public"), &[])?;
+    spi::execute(&format!("grant select on {view} to {}", owner_name(owner)?), &[])?;
+    Ok(made)
+}
+
+/// Makes (again) the view that keeps a target's query.
+pub fn make_query_view(
+    flow: &Flow,
+    target: &Target,
+    tree: *mut pg_sys::Query,
+) -> Result<pg_sys::Oid> {
+    let name = object_name("query", target.id, &flow.name);
+    if crate::catalog::target_table::find("coco", &name)?.is_some() {
+        let _as = ActingAs::extension_owner()?;
+        spi::execute(&format!("drop view coco.{}", ident(&name)), &[])?;
+    }
+    let comment = format!("The query of target {} of flow {}", target.shown(), flow.name);
+    let view = make_bound_view(&name, flow.owner, &target.columns, tree, &comment)?;
+    if let Some(external) = &target.external {
+        let _as = ActingAs::extension_owner()?;
+        depend_on_server(view, &external.server)?;
+    }
+    Ok(view)
+}
+
+/// Has Postgres know that a view is for a target on a server: neither is dropped unnoticed.
+fn depend_on_server(view: pg_sys::Oid, server: &str) -> Result<()> {
+    let found = spi::one::<pg_sys::Oid>(
+        "select oid from pg_catalog.pg_foreign_server where srvname = $1::text",
+        &[arg(server)],
+    )?;
+    let Some(server) = found else { return Ok(()) };
+    let address =
+        |class, object| pg_sys::ObjectAddress { classId: class, objectId: object, objectSubId: 0 };
+    let (view, server) = (
+        address(pg_sys::RelationRelationId, view),
+        address(pg_sys::ForeignServerRelationId, server),
+    );
+    // SAFETY: both exist; what is recorded is plain.
+    unsafe {
+        pg_sys::recordDependencyOn(&view, &server, pg_sys::DependencyType::DEPENDENCY_NORMAL)
+    };
+    Ok(())
+}
+
+/// Drops a flow's tracking tables and views.
+pub fn drop_all(views: &[String], tracking: &[String]) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    for view in views {
+        spi::execute(&format!("drop view if exists {view}"), &[])?;
+    }
+    for table in tracking {
+        spi::execute(&format!("drop table if exists {table}"), &[])?;
+    }
+    Ok(())
+}
+
+/// Forgets which keys the items of a source have at a target.
+pub fn forget_target_keys(source: &Source, target: i32) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    spi::execute(
+        &format!(
+            "update {} set target_keys = target_keys operator(pg_catalog.-) $1::text
+              where target_keys is not null",
+            source.tracking
+        ),
+        &[arg(target.to_string())],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! The relations that a flow reads: locked before a snapshot is taken, so that none is rewritten after it.
+//!
+//! To a snapshot of before, a table that ALTER TABLE or TRUNCATE has given another file since is empty.
+
+use pgrx::pg_sys;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::catalog::model::{Flow, Target};
+use crate::pg::error::{Error, Result};
+use crate::pg::invalidation;
+use crate::pg::spi::{self, arg};
+use crate::pg::tuplestore::OneSnapshot;
+use crate::pg::tuplestore::statements::Statements;
+
+/// How long a worker waits for a lock on what a flow reads.
+pub const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Between two attempts.
+const AGAIN: Duration = Duration::from_millis(5);
+
+const MODE: i32 = pg_sys::AccessShareLock as i32;
+
+/// All relations that a flow's sources, lookups and queries are or read, with those below them: a view's, a
+/// partitioned table's. What the bodies of functions read is not known. Also its target tables: none is altered between
+/// the look at its columns and what is written.
+pub fn of(flow: &Flow) -> Result<Vec<pg_sys::Oid>> {
+    let followed = flow.followed().map(|source| source.relation);
+    let expressions =
+        flow.sources.iter().filter_map(|s| s.expressions.as_ref()).map(|e| e.bound.view);
+    let affects = flow.lookups.iter().filter_map(|l| l.affects.as_ref()).map(|a| a.view);
+    let queries = flow.targets.iter().filter_map(Target::query_view);
+    let targets = flow.targets.iter().filter(|t| t.external.is_none()).filter_map(|t| t.relation);
+    let first: Vec<pg_sys::Oid> =
+        followed.chain(expressions).chain(affects).chain(queries).chain(targets).collect();
+    spi::select(
+        "with recursive read(relation) as (
+           select pg_catalog.unnest($1)
+            union
+           select below.relation
+             from read cross join lateral (
+               select d.refobjid
+                 from pg_catalog.pg_class c
+                 join pg_catalog.pg_rewrite w on w.ev_class operator(pg_catalog.=) c.oid
+                 join pg_catalog.pg_depend d
+                   on d.classid operator(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+                  and d.objid operator(pg_catalog.=) w.oid
+                  and d.refclassid operator(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+                where c.oid operator(pg_catalog.=) read.relation
+                  and c.relkind operator(pg_catalog.=) 'v'::pg_catalog.\"char\"
+                union all
+               select i.inhrelid from pg_catalog.pg_inherits i
+                where i.inhparent operator(pg_catalog.=) read.relation) as below(relation)
+         )
+         select c.oid from read join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) read.relation
+          where c.oid operator(pg_catalog.>=) $2
+            and c.relkind operator(pg_catalog.=) any ('{r,p,m,f,v}'::pg_catalog.\"char\"[])
+          order by 1",
+        &[arg(first), arg(pg_sys::Oid::from(pg_sys::FirstNormalObjectId))],
+        |r| spi::required(r, 1),
+    )
+}
+
+/// Loads what a flow is to be read with, and locks all that it reads until the transaction ends. Waits as
+/// `lock_timeout` says, or no longer than `patience`.
+pub fn held<T>(
+    patience: Option<Duration>,
+    load: impl Fn() -> Result<T>,
+    flow: impl Fn(&T) -> &Flow,
+) -> Result<T> {
+    loop {
+        let loaded = load()?;
+        let generation = invalidation::now();
+        for relation in &flow(&loaded).reads {
+            lock(*relation, patience)?;
+        }
+        // What has changed while a lock was waited for is heard of with the lock.
+        if invalidation::now() == generation {
+            return Ok(loaded);
+        }
+        pgrx::check_for_interrupts!();
+    }
+}
+
+fn lock(relation: pg_sys::Oid, patience: Option<Duration>) -> Result<()> {
+    let Some(patience) = patience else {
+        // SAFETY: a heavyweight lock, kept until the transaction ends.
+        unsafe { pg_sys::LockRelationOid(relation, MODE) };
+        return Ok(());
+    };
+    let began = Instant::now();
+    // SAFETY: as above. Not queued for: nobody waits behind a worker that waits.
+    while !unsafe { pg_sys::ConditionalLockRelationOid(relation, MODE) } {
+        if began.elapsed() > patience {
+            let name = spi::relation_name(relation)?.unwrap_or_default();
+            return Err(Error::new(
+                pgrx::PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+                format!("could not obtain lock on relation {name}"),
+            )
+            .detail("Another transaction has it locked, or waits to lock it, against reading.")
+            .hint("Wait for it to end: the flow is tried again soon."));
+        }
+        pgrx::check_for_interrupts!();
+        std::thread::sleep(AGAIN);
+    }
+    Ok(())
+}
+
+/// Hears of rights that were taken away meanwhile. Locks do so that are taken for a statement: here they are taken
+/// before.
+pub fn hear_of_changes() {
+    // SAFETY: in a transaction.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+}
+
+/// Refuses to read what has been rewritten since the active snapshot was taken, where that was before the locks:
+/// in a transaction whose snapshots do not move.
+pub fn check_not_rewritten(flow: &Flow) -> Result<()> {
+    // SAFETY: reads the backend's own state.
+    if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32 {
+        return Ok(());
+    }
+    let seen = files(&flow.reads)?;
+    let now = {
+        let _now = OneSnapshot::latest();
+        files(&flow.reads)?
+    };
+    let other = seen.iter().find(|(relation, file)| now.get(relation).is_some_and(|n| n != *file));
+    let Some((relation, _)) = other else { return Ok(()) };
+    let name = spi::relation_name(pg_sys::Oid::from(*relation))?.unwrap_or_default();
+    Err(Error::new(
+        pgrx::PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        format!("could not serialize access due to concurrent rewrite of relation {name}"),
+    )
+    .detail("To this transaction's snapshot, which is older, it would be empty.")
+    .hint("Try again in a new transaction."))
+}
+
+/// The file of each relation, as the active snapshot sees the catalog.
+fn files(relations: &[pg_sys::Oid]) -> Result<BTreeMap<u32, u32>> {
+    const FILES: &str = "
+        select pg_catalog.string_agg(pg_catalog.concat_ws(':', c.oid, c.relfilenode), ',')
+          from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) any ($1)";
+    let text = Statements::connect()?.read_text(FILES, &[arg(relations.to_vec())])?;
+    let pair = |text: &str| {
+        let (relation, file) = text.split_once(':')?;
+        Some((relation.parse().ok()?, file.parse().ok()?))
+    };
+    Ok(text.unwrap_or_default().split(',').filter_map(pair).collect())
+}

@@ -1,0 +1,190 @@
+//! The runs of flows that are kept for `coco.history`.
+
+use pgrx::datum::{Interval, TimestampWithTimeZone};
+use pgrx::guc::GucSetting;
+use pgrx::pg_sys;
+
+use crate::catalog::{flow_rows, locks};
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::Result;
+use crate::pg::spi::{self, arg};
+use coco_core::counts::Counts;
+use coco_core::history::Entry;
+
+/// `coco.history_size`: runs kept of each flow; 0 notes none.
+pub static SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
+
+/// `coco.log_min_duration`, in milliseconds: runs that took at least so long are logged; -1: none.
+pub static LOG_MIN_DURATION: GucSetting<i32> = GucSetting::<i32>::new(-1);
+
+/// Says in the server's log what a run came to, if it took as long as the setting says.
+pub fn log(flow: i32, entry: &Entry) -> Result<()> {
+    let least = LOG_MIN_DURATION.get();
+    if least < 0 || entry.elapsed.as_millis() < least as u128 {
+        return Ok(());
+    }
+    let _as = ActingAs::extension_owner()?;
+    let flow = spi::one::<String>("select flow from coco.flow where id = $1", &[arg(flow)])?;
+    let c = &entry.counts;
+    tracing::info!(
+        flow = flow.as_deref(),
+        reason = entry.reason.name(),
+        by = entry.by.name(),
+        seen = c.seen,
+        skipped = c.skipped,
+        unchanged = c.unchanged,
+        evaluated = c.evaluated,
+        upserted = c.upserted,
+        deleted = c.deleted,
+        failed = c.failed,
+        elapsed_ms = entry.elapsed.as_secs_f64() * 1000.0,
+        error = entry.error.as_deref(),
+        "run"
+    );
+    Ok(())
+}
+
+/// Logs and notes runs of a flow, if it is still there, and drops the oldest ones that are too many: what
+/// they came to is kept as a total. The caller has the flow's lock.
+pub fn note(flow: i32, entries: &[Entry]) -> Result<()> {
+    entries.iter().try_for_each(|entry| log(flow, entry))?;
+    let size = SIZE.get();
+    let _as = ActingAs::extension_owner()?;
+    for entry in entries {
+        if size == 0 {
+            insert(flow, entry, &into_total(NOT_KEPT))?;
+        } else {
+            insert(flow, entry, INSERT)?;
+        }
+    }
+    // Where statements read as of earlier, what another has dropped since would be an error.
+    // SAFETY: reads the backend's own state.
+    let old = unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32;
+    if size == 0 || entries.is_empty() || old {
+        return Ok(());
+    }
+    spi::execute(
+        &into_total(
+            "delete from coco.history_entry
+              where flow = $1
+                and run <= (select run from coco.history_entry
+                             where flow = $1 order by run desc offset $2 limit 1)
+             returning *",
+        ),
+        &[arg(flow), arg(i64::from(size))],
+    )?;
+    Ok(())
+}
+
+/// The run that is given, as a row.
+const INSERT: &str = "
+insert into coco.history_entry
+       (flow, started, elapsed, reason, by, seen, skipped, unchanged, evaluated, upserted, deleted,
+        failed, error, label)
+select id, to_timestamp($2 / 1000000.0), $3 * interval '1 microsecond', $4, $5, $6, $7, $8, $9, $10,
+       $11, $12, $13, label
+  from coco.flow where id = $1";
+
+/// The same where none is kept.
+const NOT_KEPT: &str = "
+select id as flow, to_timestamp($2 / 1000000.0) as started, $3 * interval '1 microsecond' as elapsed,
+       $6 as seen, $7 as skipped, $8 as unchanged, $9 as evaluated, $10 as upserted, $11 as deleted,
+       $12 as failed, $13 as error
+  from coco.flow where id = $1";
+
+/// Adds runs to the total of their flow.
+fn into_total(runs: &str) -> String {
+    format!(
+        "with gone as ({runs})
+         insert into coco.run_total as t
+                (flow, runs, errors, seen, skipped, unchanged, evaluated, upserted, deleted, failed,
+                 elapsed, ended)
+         select flow, count(*), count(error), sum(seen), sum(skipped), sum(unchanged), sum(evaluated),
+                sum(upserted), sum(deleted), sum(failed), sum(elapsed), max(started + elapsed)
+           from gone group by flow
+         on conflict (flow) do update
+            set runs = t.runs + excluded.runs, errors = t.errors + excluded.errors,
+                seen = t.seen + excluded.seen, skipped = t.skipped + excluded.skipped,
+                unchanged = t.unchanged + excluded.unchanged,
+                evaluated = t.evaluated + excluded.evaluated,
+                upserted = t.upserted + excluded.upserted, deleted = t.deleted + excluded.deleted,
+                failed = t.failed + excluded.failed, elapsed = t.elapsed + excluded.elapsed,
+                ended = greatest(t.ended, excluded.ended)"
+    )
+}
+
+fn insert(flow: i32, entry: &Entry, statement: &str) -> Result<()> {
+    let c = &entry.counts;
+    spi::execute(
+        statement,
+        &[
+            arg(flow),
+            arg(entry.started),
+            arg(entry.elapsed.as_micros() as f64),
+            arg(entry.reason.name()),
+            arg(entry.by.name()),
+            arg(c.seen),
+            arg(c.skipped),
+            arg(c.unchanged),
+            arg(c.evaluated),
+            arg(c.upserted),
+            arg(c.deleted),
+            arg(c.failed),
+            arg(entry.error.clone()),
+        ],
+    )?;
+    Ok(())
+}
+
+/// As [`note`], but for who has not the flow's lock: `false`, and nothing is noted, where another has it.
+pub fn note_if_free(flow: i32, entries: &[Entry]) -> Result<bool> {
+    if !locks::flow_if_free(flow)? {
+        return Ok(false);
+    }
+    note(flow, entries)?;
+    Ok(true)
+}
+
+/// A run as it is shown.
+pub struct Run {
+    pub run: i64,
+    pub started: TimestampWithTimeZone,
+    pub elapsed: Interval,
+    pub reason: String,
+    pub by: String,
+    pub counts: Counts,
+    pub error: Option<String>,
+    pub label: Option<String>,
+}
+
+/// The runs of one of the caller's flows, the newest first.
+pub fn runs(name: &str) -> Result<Vec<Run>> {
+    let flow = flow_rows::identify(name)?.id;
+    let _as = ActingAs::extension_owner()?;
+    spi::select(
+        "select run, started, elapsed, reason, by, seen, skipped, unchanged, evaluated, upserted,
+                deleted, failed, error, label
+           from coco.history_entry where flow = $1 order by run desc",
+        &[arg(flow)],
+        |r| {
+            Ok(Run {
+                run: spi::required(r, 1)?,
+                started: spi::required(r, 2)?,
+                elapsed: spi::required(r, 3)?,
+                reason: spi::required(r, 4)?,
+                by: spi::required(r, 5)?,
+                counts: Counts {
+                    seen: spi::required(r, 6)?,
+                    skipped: spi::required(r, 7)?,
+                    unchanged: spi::required(r, 8)?,
+                    evaluated: spi::required(r, 9)?,
+                    upserted: spi::required(r, 10)?,
+                    deleted: spi::required(r, 11)?,
+                    failed: spi::required(r, 12)?,
+                },
+                error: r.get(13)?,
+                label: r.get(14)?,
+            })
+        },
+    )
+}

@@ -1,0 +1,229 @@
+//! Declaring a lookup: a relation the query also reads, whose changes evaluate items again.
+
+use pgrx::prelude::*;
+
+use crate::capture::{self, triggers};
+use crate::catalog::model::{Column, Flow, Kept, Source};
+use crate::catalog::{flow_rows, objects};
+use crate::declare::add_source::{capture_mode, check_interval, describe, source_key};
+use crate::declare::check_name;
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{self, arg};
+use crate::pg::{columns, invalidation};
+use crate::query::analyze::{self, Shadow};
+use crate::query::bound_query::{self, Bound};
+use crate::query::used_columns;
+
+/// What `add_lookup` takes.
+#[derive(Default)]
+pub struct LookupOptions {
+    pub name: Option<String>,
+    pub affects: Option<String>,
+    pub source: Option<String>,
+    pub key: Option<Vec<String>>,
+    pub capture: Option<String>,
+    pub refresh_interval: Option<Interval>,
+}
+
+pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> Result<()> {
+    let flow = flow_rows::locked(flow)?;
+    let affected = affected(&flow, options.source.as_deref())?;
+    let described = describe(relation, flow.owner, "lookup")?;
+    let name = options.name.unwrap_or(described.name.clone());
+    check_name("name", &name)?;
+    if flow.followed().any(|s| s.name == name) {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            format!("flow \"{}\" already has a source or a lookup named \"{name}\"", flow.name),
+        )
+        .hint(
+            "Give it another name with the argument \"name\"; affects reads it under that name.",
+        ));
+    }
+    let key = source_key(relation, &described.shown, &described.kind, options.key)?;
+    let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
+    let grouped = !crate::catalog::target_table::has_unique_index(relation, &key)?;
+    let affects = match &options.affects {
+        None => None,
+        Some(text) => {
+            let shadow = Shadow {
+                named: used_columns::named(LOOKUP, &name, relation)?,
+                columns: columns::numbers(relation)?,
+                key: names.clone(),
+            };
+            Some(check_affects(&flow, affected, text, shadow)?)
+        }
+    };
+    let (affects, bound) = affects.unzip();
+    check_interval(options.refresh_interval)?;
+    let capture = capture_mode(
+        relation,
+        &described.shown,
+        &described.kind,
+        &key,
+        flow.owner,
+        options.capture.as_deref().unwrap_or("auto"),
+    )?;
+    let acting = ActingAs::extension_owner()?;
+    let id = spi::returning(
+        "insert into coco.source (flow, name, relation, key, grouped, capture, refresh_interval, lookup_of, affects, tracking, tracking_view)
+         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, 0::oid::regclass, 0::oid::regclass) returning id",
+        &[
+            arg(flow.name.as_str()),
+            arg(name.as_str()),
+            arg(relation),
+            arg(names),
+            arg(grouped),
+            arg(capture.name()),
+            arg(options.refresh_interval),
+            arg(affected.id),
+            arg(affects),
+        ],
+        |r| spi::required::<i32>(r, 1),
+    )?
+    .pop()
+    .ok_or_else(|| Error::internal("no id came back for a new lookup"))?;
+    let tracking = objects::make_tracking(&flow.name, flow.owner, id, &name, &key)?;
+    spi::execute(
+        "update coco.source
+            set tracking = $2::text::regclass, tracking_view = $3::text::regclass where id = $1",
+        &[arg(id), arg(tracking.table), arg(tracking.view)],
+    )?;
+    if let Some(Bound { tree, .. }) = bound {
+        let view = objects::make_bound_view(
+            &objects::object_name("affects", id, &flow.name),
+            flow.owner,
+            &numbered_names(&affected.key),
+            tree,
+            &format!("Which items of flow {} changes of {name} affect", flow.name),
+        )?;
+        spi::execute(
+            "update coco.source set affects_view = $2::oid::regclass where id = $1",
+            &[arg(id), arg(view)],
+        )?;
+    }
+    drop(acting);
+    if capture != capture::Mode::Scan {
+        triggers::ensure(relation, &key, capture == capture::Mode::Always, true)?;
+    }
+    let flow = flow_rows::load_to_change(&flow.name)?;
+    store_used(&flow)?;
+    invalidation::changed()
+}
+
+/// The id of the lookup while it has none of its own.
+const LOOKUP: i32 = -1;
+
+/// The same columns, named `k1…`: those of a query may have one name, or none.
+fn numbered_names(key: &[Column]) -> Vec<Column> {
+    let named = |(n, c): (usize, &Column)| Column { name: format!("k{}", n + 1), ..c.clone() };
+    key.iter().enumerate().map(named).collect()
+}
+
+/// Stores which columns of its lookups a flow's queries read.
+pub fn store_used(flow: &Flow) -> Result<()> {
+    let analyses = used_columns::analyses(flow, &used_columns::shadows(flow)?)?;
+    let analyses: Vec<&analyze::Analysis> = analyses.iter().collect();
+    for (lookup, used) in flow.lookups.iter().zip(used_columns::of_lookups(flow, &analyses)?) {
+        let _as = ActingAs::extension_owner()?;
+        spi::execute(
+            "update coco.source set used = $2 where id = $1 and used is distinct from $2",
+            &[arg(lookup.relation.id), arg(used)],
+        )?;
+    }
+    Ok(())
+}
+
+fn affected<'a>(flow: &'a Flow, name: Option<&str>) -> Result<&'a Source> {
+    let has = || flow.sources.iter().map(|s| s.name.clone()).collect::<Vec<_>>().join(", ");
+    match (flow.sources.as_slice(), name) {
+        ([], _) => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("flow \"{}\" has no source yet", flow.name),
+        )
+        .hint("Call coco.add_source first.")),
+        ([one], None) => Ok(one),
+        (_, None) => Err(Error::invalid("argument \"source\" is missing")
+            .detail(format!("The flow has several sources: {}.", has()))
+            .hint("Name the one whose items changes of the lookup affect.")),
+        (all, Some(name)) => all.iter().find(|s| s.name == name).ok_or_else(|| {
+            Error::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("flow \"{}\" has no source named \"{name}\"", flow.name),
+            )
+            .detail(format!("Its sources: {}.", has()))
+        }),
+    }
+}
+
+/// The text of `affects`, checked to read the lookup's keys and to return the source's, and bound.
+fn check_affects(
+    flow: &Flow,
+    source: &Source,
+    text: &str,
+    shadow: Shadow,
+) -> Result<(String, Bound)> {
+    let text = analyze::one_select(text).map_err(|e| renamed(e, "affects"))?;
+    let name = shadow.named.name.clone();
+    let key = shadow.key.clone();
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let bound = bound_query::bind("affects", &text, std::slice::from_ref(&shadow.named), None)
+        .map_err(|e| renamed(e, "affects"))?;
+    let analysis =
+        analyze::analyse("affects", &bound, &[shadow]).map_err(|e| renamed(e, "affects"))?;
+    drop(acting);
+    let Some(used) = analysis.used.first().and_then(Option::as_ref) else {
+        return Err(Error::invalid(format!("argument \"affects\" does not read \"{name}\""))
+            .detail("In it the lookup's name is a relation that holds the changed keys."));
+    };
+    let has_keys_alone =
+        "In it the lookup is a relation of its changed keys: a row that is gone has nothing else.";
+    if let Some(column) = used.iter().find(|c| !key.contains(c)) {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+            format!("argument \"affects\" reads column \"{column}\" of \"{name}\", which is not in its key"),
+        )
+        .detail(has_keys_alone)
+        .hint("Read the column from the source, or give the lookup a key that has it, with the argument \"key\"."));
+    }
+    if bound.places.contains(&0) {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("argument \"affects\" reads \"{name}\" as a whole, too"),
+        )
+        .detail(has_keys_alone)
+        .hint("Read it in one place alone."));
+    }
+    let wants: Vec<String> =
+        source.key.iter().map(|k| format!("{} {}", k.name, k.type_name)).collect();
+    let fits = analysis.columns.len() == source.key.len()
+        && analysis.columns.iter().zip(&source.key).all(|(c, k)| {
+            // A domain's values are kept as those of its base type.
+            let of_domain = matches!(k.kept, Kept::Base { .. });
+            c.type_oid == k.type_oid || of_domain && c.stored().type_oid == k.type_oid
+        });
+    if !fits {
+        let gives: Vec<String> =
+            analysis.columns.iter().map(|c| format!("{} {}", c.name, c.type_name)).collect();
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            format!("argument \"affects\" must return the key of source \"{}\"", source.name),
+        )
+        .detail(format!(
+            "The key is ({}); the query gives ({}).",
+            wants.join(", "),
+            gives.join(", ")
+        )));
+    }
+    Ok((text, bound))
+}
+
+fn renamed(mut error: Error, argument: &str) -> Error {
+    let named = format!("argument \"{argument}\"");
+    error.message = error.message.replace("argument \"query\"", &named);
+    error.hint = error.hint.and(Some(
+        "For example: SELECT d.id FROM documents d JOIN authors a ON a.id = d.author".to_owned(),
+    ));
+    error
+}

@@ -1,0 +1,436 @@
+//! Declaring a source: its key, its ordinal, its fingerprint, and its tracking table.
+
+use pgrx::prelude::*;
+use std::collections::BTreeSet;
+
+use crate::capture::{self, triggers};
+use crate::catalog::model::{self, Column};
+use crate::catalog::{flow_rows, internal_tables, objects, target_table};
+use crate::declare::check_name;
+use crate::inspect::lineage;
+use crate::pg::acting_role::ActingAs;
+use crate::pg::columns;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{self, arg, ident};
+use crate::query::analyze::{self, Shadow};
+use crate::query::bound_query::{self, Bound};
+use crate::query::used_columns;
+
+/// What `add_source` takes.
+#[derive(Default)]
+pub struct SourceOptions {
+    pub name: Option<String>,
+    pub key: Option<Vec<String>>,
+    pub ordinal: Option<String>,
+    pub fingerprint: Option<String>,
+    /// `auto`, or how changes are found: see [`capture::Mode`].
+    pub capture: Option<String>,
+    pub refresh_interval: Option<Interval>,
+}
+
+pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> Result<()> {
+    let flow = flow_rows::locked(flow)?;
+    if !flow.targets.is_empty() {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("flow \"{}\" already has a target", flow.name),
+        )
+        .detail("A query is checked against the sources it reads.")
+        .hint("Declare the sources first, then the targets."));
+    }
+    let Described { kind, shown, name: table } = describe(relation, flow.owner, "source")?;
+    let name = options.name.unwrap_or(table);
+    check_name("name", &name)?;
+    if flow.followed().any(|s| s.name == name) {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            format!("flow \"{}\" already has a source or a lookup named \"{name}\"", flow.name),
+        )
+        .hint(
+            "Give it another name with the argument \"name\"; the query reads it under that name.",
+        ));
+    }
+    let key = source_key(relation, &shown, &kind, options.key)?;
+    // Views and foreign tables cannot have the index, materialized views seldom do, and none spans a table and those
+    // that inherit from it: there an ordinal says that each key names one row, and updates check it.
+    let promised = options.ordinal.is_some()
+        && (matches!(kind.as_str(), "v" | "m" | "f") || target_table::has_children(relation)?);
+    let grouped = !promised && !target_table::has_unique_index(relation, &key)?;
+
+    let ordinal = match &options.ordinal {
+        None => None,
+        Some(_) if grouped => {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                "argument \"ordinal\" is for items that are rows",
+            )
+            .detail("Several rows share the source key. A row that leaves its group does not show in the ordinals of those that stay.")
+            .hint("Leave it out: groups are compared by their content."));
+        }
+        Some(text) => {
+            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            Some(ordinal_sql(text, &name, &shown)?)
+        }
+    };
+    if let Some(expression) = &options.fingerprint {
+        analyze::one_expression("fingerprint", expression)?;
+        let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+        let (_, volatile) = analyze::expression_type("fingerprint", expression, &name, &shown)?;
+        if volatile {
+            return Err(Error::invalid("argument \"fingerprint\" calls a volatile function")
+                .detail("The same content would never have the same fingerprint."));
+        }
+    }
+    let shadow = || -> Result<Shadow> {
+        Ok(Shadow {
+            named: used_columns::named(SOURCE, &name, relation)?,
+            columns: columns::numbers(relation)?,
+            key: vec![],
+        })
+    };
+    let expressions = [("ordinal", &ordinal), ("fingerprint", &options.fingerprint)];
+    for (argument, expression) in expressions {
+        if let Some(expression) = expression {
+            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            bind_expressions(argument, &[(argument, expression)], shadow()?)?;
+        }
+    }
+    check_interval(options.refresh_interval)?;
+    let capture = capture_mode(
+        relation,
+        &shown,
+        &kind,
+        &key,
+        flow.owner,
+        options.capture.as_deref().unwrap_or("auto"),
+    )?;
+    let _as = ActingAs::extension_owner()?;
+    let keys: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
+    let id = spi::returning(
+        "insert into coco.source (flow, name, relation, key, grouped, ordinal, fingerprint, capture, refresh_interval, tracking, tracking_view)
+         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, 0::oid::regclass, 0::oid::regclass) returning id",
+        &[
+            arg(flow.name.as_str()),
+            arg(name.as_str()),
+            arg(relation),
+            arg(keys),
+            arg(grouped),
+            arg(options.ordinal.clone()),
+            arg(options.fingerprint.clone()),
+            arg(capture.name()),
+            arg(options.refresh_interval),
+        ],
+        |r| spi::required::<i32>(r, 1),
+    )?
+    .pop()
+    .ok_or_else(|| Error::internal("no id came back for a new source"))?;
+    let tracking = objects::make_tracking(&flow.name, flow.owner, id, &name, &key)?;
+    spi::execute(
+        "update coco.source
+            set tracking = $2::text::regclass, tracking_view = $3::text::regclass where id = $1",
+        &[arg(id), arg(tracking.table), arg(tracking.view)],
+    )?;
+    let declared: Vec<(&str, &String)> =
+        expressions.into_iter().filter_map(|(name, e)| Some((name, e.as_ref()?))).collect();
+    if !declared.is_empty() {
+        let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+        let (bound, columns) = bind_expressions("fingerprint", &declared, shadow()?)?;
+        drop(acting);
+        let view = objects::make_bound_view(
+            &objects::object_name("source", id, &flow.name),
+            flow.owner,
+            &columns,
+            bound.tree,
+            &format!("The ordinal and the fingerprint of source {name} of flow {}", flow.name),
+        )?;
+        spi::execute(
+            "update coco.source set expressions = $2::oid::regclass where id = $1",
+            &[arg(id), arg(view)],
+        )?;
+    }
+    lineage::index_as_declared(&flow.name)?;
+    if capture != capture::Mode::Scan {
+        triggers::ensure(relation, &key, capture == capture::Mode::Always, true)?;
+    }
+    Ok(())
+}
+
+/// The id of the source while it has none of its own.
+const SOURCE: i32 = -1;
+
+/// Binds expressions over the columns of one row of a source. The caller acts as the flow's owner.
+fn bind_expressions(
+    argument: &str,
+    expressions: &[(&str, &String)],
+    shadow: Shadow,
+) -> Result<(Bound, Vec<Column>)> {
+    let columns: Vec<String> =
+        expressions.iter().map(|(name, text)| format!("(\n{text}\n) as {name}")).collect();
+    let text = format!("select {} from {}", columns.join(", "), ident(&shadow.named.name));
+    let bound = bound_query::bind(argument, &text, std::slice::from_ref(&shadow.named), None)?;
+    let found = analyze::analyse(argument, &bound, &[shadow])?;
+    if bound.places.len() != 1 {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("argument \"{argument}\" reads the source in a subquery"),
+        )
+        .detail("It is evaluated over the columns of one row.")
+        .hint("Declare the flow over a view that computes it."));
+    }
+    Ok((bound, found.columns))
+}
+
+/// A relation to be followed, checked to be one that can be.
+pub struct Described {
+    pub kind: String,
+    /// Quoted and schema-qualified.
+    pub shown: String,
+    pub name: String,
+}
+
+pub fn describe(relation: pg_sys::Oid, owner: pg_sys::Oid, argument: &str) -> Result<Described> {
+    let described = spi::select(
+        "select c.relkind::text, n.nspname::text, c.relname::text,
+                pg_catalog.has_table_privilege($2, c.oid, 'select')
+                or pg_catalog.has_any_column_privilege($2, c.oid, 'select')
+           from pg_catalog.pg_class c
+           join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1",
+        &[arg(relation), arg(owner)],
+        |r| {
+            let row: (String, String, String, bool) = (
+                spi::required(r, 1)?,
+                spi::required(r, 2)?,
+                spi::required(r, 3)?,
+                spi::required(r, 4)?,
+            );
+            Ok(row)
+        },
+    )?;
+    let Some((kind, schema, table, readable)) = described.into_iter().next() else {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+            format!("argument \"{argument}\": relation {} does not exist", relation.to_u32()),
+        ));
+    };
+    let shown = spi::qualified(&schema, &table);
+    if temporary(relation)? {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("argument \"{argument}\": {shown} is temporary"),
+        )
+        .hint("A flow outlives the session; a temporary table does not. Use a permanent one."));
+    }
+    if !matches!(kind.as_str(), "r" | "p" | "v" | "m" | "f") {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!(
+                "argument \"{argument}\": {shown} is not a table, view, foreign table or materialized view"
+            ),
+        ));
+    }
+    if !readable {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for {argument} {shown}"),
+        )
+        .hint(format!("GRANT SELECT ON {shown} to the flow's owner.")));
+    }
+    Ok(Described { kind, shown, name: table })
+}
+
+pub fn check_interval(interval: Option<Interval>) -> Result<()> {
+    match interval.is_some_and(|i| i.as_micros() < 0) {
+        true => Err(Error::invalid("argument \"refresh_interval\" is negative")),
+        false => Ok(()),
+    }
+}
+
+/// How the changes of a source are to be found: by triggers where that can be.
+pub fn capture_mode(
+    relation: pg_sys::Oid,
+    shown: &str,
+    kind: &str,
+    key: &[Column],
+    owner: pg_sys::Oid,
+    given: &str,
+) -> Result<capture::Mode> {
+    let mode = match given {
+        "auto" => None,
+        name => Some(capture::Mode::from_name(name).ok_or_else(|| {
+            Error::invalid(format!("argument \"capture\": \"{name}\" is not a way to find changes"))
+                .hint("It is auto, trigger, always or scan.")
+        })?),
+    };
+    if mode == Some(capture::Mode::Scan) {
+        return Ok(capture::Mode::Scan);
+    }
+    let refused = match why_not_captured(relation, kind, key, owner)? {
+        None => return Ok(mode.unwrap_or(capture::Mode::Trigger)),
+        Some(why) => why,
+    };
+    if mode.is_some() {
+        return Err(Error::new(
+            refused.code,
+            format!("argument \"capture\": changes of {shown} cannot be captured"),
+        )
+        .detail(refused.why)
+        .hint("Use capture => 'scan': each update then reads all of it."));
+    }
+    if matches!(kind, "r" | "p") {
+        crate::declare::notice(format!(
+            "changes of {shown} are not captured, each update reads all of it: {}",
+            refused.why
+        ));
+    }
+    Ok(capture::Mode::Scan)
+}
+
+struct NotCaptured {
+    code: PgSqlErrorCode,
+    why: &'static str,
+}
+
+fn why_not_captured(
+    relation: pg_sys::Oid,
+    kind: &str,
+    key: &[Column],
+    owner: pg_sys::Oid,
+) -> Result<Option<NotCaptured>> {
+    let unsupported =
+        |why| Some(NotCaptured { code: PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, why });
+    if !matches!(kind, "r" | "p") {
+        return Ok(unsupported("Only tables have triggers that note each change."));
+    }
+    let (unlogged, allowed, foreign) = spi::select(
+        "with recursive tree as (
+           select $1::oid as relid
+            union
+           select i.inhrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.relid
+         )
+         select pg_catalog.bool_or(c.relpersistence = 'u'),
+                pg_catalog.has_table_privilege($2, $1, 'trigger'),
+                pg_catalog.bool_or(c.relkind = 'f')
+           from tree t join pg_catalog.pg_class c on c.oid = t.relid",
+        &[arg(relation), arg(owner)],
+        |r| {
+            let row: (bool, bool, bool) =
+                (spi::required(r, 1)?, spi::required(r, 2)?, spi::required(r, 3)?);
+            Ok(row)
+        },
+    )?
+    .pop()
+    .ok_or_else(|| Error::internal("a relation vanished"))?;
+    if unlogged {
+        return Ok(unsupported("An unlogged table is emptied by a crash without a sign."));
+    }
+    if foreign {
+        return Ok(unsupported("A foreign table among its parts changes elsewhere."));
+    }
+    let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
+    let computed = spi::one::<bool>(
+        "select pg_catalog.bool_or(attgenerated::text = 'v') from pg_catalog.pg_attribute
+          where attrelid = $1 and attname::text = any ($2)",
+        &[arg(relation), arg(names)],
+    )?;
+    if computed == Some(true) {
+        return Ok(unsupported("Its key is generated when it is read."));
+    }
+    if !allowed {
+        return Ok(Some(NotCaptured {
+            code: PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            why: "The flow's owner has no right to put triggers on it (GRANT TRIGGER).",
+        }));
+    }
+    Ok(None)
+}
+
+pub fn temporary(relation: pg_sys::Oid) -> Result<bool> {
+    let sql = "select relpersistence = 't' from pg_catalog.pg_class where oid = $1";
+    Ok(spi::one(sql, &[arg(relation)])?.unwrap_or(false))
+}
+
+/// The key given, or the primary key; checked to be there, ordered and not null.
+pub fn source_key(
+    relation: pg_sys::Oid,
+    shown: &str,
+    kind: &str,
+    given: Option<Vec<String>>,
+) -> Result<Vec<Column>> {
+    let attributes = columns::of_relation(relation)?;
+    let names = match given {
+        Some(names) if !names.is_empty() => names,
+        _ => spi::one::<Vec<String>>(
+            "select pg_catalog.array_agg(a.attname::text order by k.n)
+               from pg_catalog.pg_index i,
+                    pg_catalog.unnest(i.indkey) with ordinality as k(attnum, n)
+               join pg_catalog.pg_attribute a on a.attnum = k.attnum
+              where i.indrelid = $1 and i.indisprimary and a.attrelid = i.indrelid
+                and k.n <= i.indnkeyatts",
+            &[arg(relation)],
+        )?
+        .ok_or_else(|| {
+            Error::new(
+                PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
+                format!("source {shown} has no primary key, and no key is given"),
+            )
+            .hint("Give the columns that name an item, for example source_key => '{id}' (or key => '{id}' of coco.add_source). Rows that share the key are one item.")
+        })?,
+    };
+    let distinct: BTreeSet<&String> = names.iter().collect();
+    if distinct.len() != names.len() {
+        return Err(Error::invalid(format!("the source key of {shown} names a column twice")));
+    }
+    let key: Vec<Column> = names
+        .into_iter()
+        .map(|name| {
+            let found = attributes.iter().find(|a| a.column.name == name);
+            let Some(a) = found else {
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                    format!("key column \"{name}\" does not exist in source {shown}"),
+                ));
+            };
+            if a.column.equals.is_none() {
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                    format!("key column \"{name}\" of source {shown} has type {}, which has no order", a.column.type_name),
+                )
+                .detail("A key's type needs a default btree operator class."));
+            }
+            // Views, materialized views and foreign tables cannot promise; an update checks.
+            if matches!(kind, "r" | "p") && !a.not_null {
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
+                    format!("key column \"{name}\" of source {shown} is nullable"),
+                )
+                .hint(format!("ALTER TABLE {shown} ALTER COLUMN {} SET NOT NULL; or take as source a view that leaves such rows out.", ident(&name))));
+            }
+            Ok(a.column.clone())
+        })
+        .collect::<Result<_>>()?;
+    internal_tables::check_source_key(shown, &key)?;
+    Ok(model::stored(&key))
+}
+
+/// SQL for a bigint out of the ordinal given: a number as it is, a time in microseconds, with
+/// infinity beyond them all.
+fn ordinal_sql(text: &str, name: &str, relation: &str) -> Result<String> {
+    analyze::one_expression("ordinal", text)?;
+    let (column, volatile) = analyze::expression_type("ordinal", text, name, relation)?;
+    if volatile {
+        return Err(Error::invalid("argument \"ordinal\" calls a volatile function"));
+    }
+    match column.type_oid {
+        pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID => {
+            Ok(format!("(\n{text}\n)::pg_catalog.int8"))
+        }
+        pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::DATEOID => Ok(format!(
+            "greatest(-9.2e18, least(9.2e18, extract(epoch from (\n{text}\n)) operator(pg_catalog.*) 1000000::pg_catalog.numeric))::pg_catalog.int8"
+        )),
+        _ => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            format!("argument \"ordinal\" has type {}", column.type_name),
+        )
+        .hint("An ordinal is a smallint, integer, bigint, date, timestamp or timestamptz that grows with each version.")),
+    }
+}

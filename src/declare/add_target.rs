@@ -1,0 +1,477 @@
+//! Declaring a target, changing its query, and making it again where it was lost.
+
+use pgrx::prelude::*;
+
+use crate::catalog::model::{BoundView, External, Flow, Target};
+use crate::catalog::target_table::{self, Altered};
+use crate::catalog::{flow_rows, objects};
+use crate::declare::add_source::temporary;
+use crate::declare::check_query::analyse_into;
+use crate::declare::{key_ownership, notice};
+use crate::outbox::{foreign_server, tables};
+use crate::pg::acting_role::{self, ActingAs};
+use crate::pg::error::{Error, Result};
+use crate::pg::invalidation;
+use crate::pg::json::Json;
+use crate::pg::spi::{self, arg};
+use crate::query::bound_query::Bound;
+use coco_core::delivery::{Encoding, Shape};
+
+/// Whether a connector takes a target (the name of its foreign data wrapper, and the target), and how values are
+/// written for it.
+pub type Check<'a> = &'a dyn Fn(&str, &Shape) -> Result<Encoding>;
+
+/// Where a target is, if it is not in this database.
+pub struct Elsewhere<'a> {
+    pub server: String,
+    pub options: serde_json::Map<String, serde_json::Value>,
+    pub check: Check<'a>,
+}
+
+pub fn add_target(
+    flow: &str,
+    target: &str,
+    query: &str,
+    key: &[String],
+    item: Option<&str>,
+    elsewhere: Option<Elsewhere>,
+) -> Result<()> {
+    let mut flow = flow_rows::locked(flow)?;
+    if flow.sources.is_empty() {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("flow \"{}\" has no source yet", flow.name),
+        )
+        .hint("Call coco.add_source first."));
+    }
+    if let Some(elsewhere) = elsewhere {
+        return add_external(flow, target, query, key, item, elsewhere);
+    }
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let (schema, name) = target_table::resolve_name(target)?;
+    drop(acting);
+    let mut new = Target {
+        external: None,
+        id: 0,
+        schema,
+        name,
+        relation: None,
+        query: query.to_owned(),
+        columns: vec![],
+        key: vec![],
+        key_names: key.to_vec(),
+        covered: None,
+        made: true,
+        incarnation: 1,
+        bound: None,
+    };
+    check_not_taken(&new)?;
+    let bound = analyse_into(&mut flow, &mut new, query, key, item)?;
+
+    let existing = target_table::find(&new.schema, &new.name)?;
+    if flow.sources.iter().any(|s| Some(s.relation) == existing) {
+        return Err(Error::invalid(format!(
+            "target {} is a source of the same flow",
+            new.relation_name()
+        )));
+    }
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let relation = match existing {
+        Some(relation) => {
+            if temporary(relation)? {
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("target {} is temporary", new.relation_name()),
+                )
+                .hint(
+                    "A flow outlives the session; a temporary table does not. Use a permanent one.",
+                ));
+            }
+            target_table::check_adoptable(&new, relation, flow.owner)?;
+            new.made = false;
+            if !target_table::is_empty(&new)? {
+                notice(format!(
+                    "table {} has rows already; those that the query does not return stay, until coco.verify(flow, repair => true)",
+                    new.relation_name()
+                ));
+            }
+            relation
+        }
+        None => target_table::make(&new)?,
+    };
+    drop(acting);
+    new.relation = Some(relation);
+    store_target(&mut flow, new, bound)
+}
+
+/// A target outside this database. Nothing is connected to yet: what is there is seen when the first
+/// rows are sent.
+fn add_external(
+    mut flow: Flow,
+    name: &str,
+    query: &str,
+    key: &[String],
+    item: Option<&str>,
+    elsewhere: Elsewhere,
+) -> Result<()> {
+    let Elsewhere { server, options, check } = elsewhere;
+    if name.trim().is_empty() {
+        return Err(Error::invalid("argument \"target\" is empty"));
+    }
+    let connector = foreign_server::connector_for(&server, flow.owner)?;
+    let acting = ActingAs::extension_owner()?;
+    let id =
+        spi::one::<i32>("select nextval(pg_get_serial_sequence('coco.target', 'id'))::int", &[])?
+            .ok_or_else(|| Error::internal("no id came back for a new target"))?;
+    let other = flow_of(
+        "select f.flow, f.owner::oid from coco.target t join coco.flow f on f.flow = t.flow
+          where t.server = $1 and t.external = $2",
+        &[arg(server.as_str()), arg(name)],
+    )?;
+    drop(acting);
+    let external = External {
+        name: name.to_owned(),
+        server,
+        options,
+        ledger: String::new(),
+        outbox: String::new(),
+        outbox_view: String::new(),
+        columns: vec![],
+    };
+    let mut new = Target {
+        external: Some(external),
+        id,
+        schema: String::new(),
+        name: String::new(),
+        relation: None,
+        query: query.to_owned(),
+        columns: vec![],
+        key: vec![],
+        key_names: key.to_vec(),
+        covered: None,
+        made: false,
+        incarnation: 1,
+        bound: None,
+    };
+    if let Some(other) = other {
+        return Err(other.has(&new.shown())
+        .hint("Give the target another name. Several sources can fill one target within a flow: UNION ALL in its query."));
+    }
+    let bound = analyse_into(&mut flow, &mut new, query, key, item)?;
+    let encoding = check(&connector, &foreign_server::shape(&flow.name, &new)?)?;
+    tables::check_kept(&new, encoding)?;
+    tables::make(&flow.name, flow.owner, &mut new)?;
+    store_target(&mut flow, new, bound)
+}
+
+/// The flow that a target belongs to.
+struct Other {
+    flow: String,
+    owner: pgrx::pg_sys::Oid,
+}
+
+fn flow_of(query: &str, args: &[spi::Arg]) -> Result<Option<Other>> {
+    let found = spi::select(query, args, |r| {
+        Ok(Other { flow: spi::required(r, 1)?, owner: spi::required(r, 2)? })
+    })?;
+    Ok(found.into_iter().next())
+}
+
+impl Other {
+    /// The name of a flow is for those alone that have the rights of its owner.
+    fn has(&self, target: &str) -> Error {
+        let flow = match acting_role::has_rights_of(self.owner) {
+            true => format!("flow \"{}\"", self.flow),
+            false => "another flow".to_owned(),
+        };
+        let message = format!("target {target} already belongs to {flow}");
+        Error::new(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, message)
+    }
+}
+
+fn check_not_taken(target: &Target) -> Result<()> {
+    let acting = ActingAs::extension_owner()?;
+    let other = flow_of(
+        "select f.flow, f.owner::oid from coco.target t join coco.flow f on f.flow = t.flow
+          where t.relation = (select c.oid from pg_catalog.pg_class c
+                                join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                               where n.nspname = $1::text and c.relname = $2::text)
+             or (t.schema = $1 and t.name = $2)",
+        &[arg(target.schema.as_str()), arg(target.name.as_str())],
+    )?;
+    drop(acting);
+    match other {
+        None => Ok(()),
+        Some(other) => Err(other.has(&target.relation_name())
+        .detail("Each target table belongs to one flow.")
+        .hint("Name another table. Several sources can fill one target within a flow: UNION ALL in its query.")),
+    }
+}
+
+fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
+    let acting = ActingAs::extension_owner()?;
+    let keys: Vec<String> = new.key.iter().map(|k| k.name.clone()).collect();
+    let external = new.external.as_ref();
+    new.id = spi::returning(
+        "insert into coco.target (flow, schema, name, relation, query, key, covered, made,
+                                  id, server, external, options, outbox, columns, ledger_view, outbox_view)
+         overriding system value
+         values ($1, $2, $3, $4::oid::regclass, $5, $6, $7, $8,
+                 coalesce(nullif($9, 0), nextval(pg_get_serial_sequence('coco.target', 'id'))::int),
+                 $10, $11, $12, $13::text::regclass, $14, $15::text::regclass, $16::text::regclass)
+         returning id",
+        &[
+            arg(flow.name.as_str()),
+            arg(new.schema.as_str()),
+            arg(new.name.as_str()),
+            arg(new.relation),
+            arg(new.query.as_str()),
+            arg(keys),
+            arg(new.covered.clone()),
+            arg(new.made),
+            arg(new.id),
+            arg(external.map(|e| e.server.as_str())),
+            arg(external.map(|e| e.name.as_str())),
+            arg(external.map(|e| Json::from(serde_json::Value::Object(e.options.clone())))),
+            arg(external.map(|e| e.outbox.as_str())),
+            arg(external.map(|e| e.columns.clone())),
+            arg(external.map(|_| new.relation_name())),
+            arg(external.map(|e| e.outbox_view.as_str())),
+        ],
+        |r| spi::required(r, 1),
+    )?
+    .pop()
+    .ok_or_else(|| Error::internal("no id came back for a new target"))?;
+    if external.is_some() {
+        spi::execute("insert into coco.delivery (target) values ($1)", &[arg(new.id)])?;
+    }
+    drop(acting);
+    flow.targets.push(new);
+    settle(flow, flow.targets.len() - 1, bound)
+}
+
+/// Keeps the bound query of one of a flow's targets, and stores what follows from it: the columns that the queries use
+/// of sources and lookups.
+fn settle(flow: &mut Flow, at: usize, bound: Bound) -> Result<()> {
+    invalidation::changed()?;
+    let view = objects::make_query_view(flow, &flow.targets[at], bound.tree)?;
+    let acting = ActingAs::extension_owner()?;
+    spi::execute(
+        "update coco.target set query_view = $2::oid::regclass, places = $3 where id = $1",
+        &[arg(flow.targets[at].id), arg(view), arg(bound.places.to_vec())],
+    )?;
+    drop(acting);
+    let name = spi::relation_name(view)?.unwrap_or_default();
+    flow.targets[at].bound = Some(BoundView { view, name, places: bound.places });
+    for source in &flow.sources {
+        let _as = ActingAs::extension_owner()?;
+        let used: Vec<String> = source.used.iter().map(|c| c.name.clone()).collect();
+        spi::execute(
+            "update coco.source set used = $2 where id = $1 and used is distinct from $2",
+            &[arg(source.id), arg(used)],
+        )?;
+    }
+    crate::declare::add_lookup::store_used(flow)
+}
+
+/// Finds a flow's target by its name as given; the only one where none is given.
+fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
+    let Some(given) = given else {
+        return match flow.targets.len() {
+            1 => Ok(0),
+            n => Err(Error::invalid(format!("flow \"{}\" has {n} targets", flow.name))
+                .hint("Name one with the argument \"target\".")),
+        };
+    };
+    let outside = |t: &Target| t.external.as_ref().is_some_and(|e| e.name == given);
+    if let Some(at) = flow.targets.iter().position(outside) {
+        return Ok(at);
+    }
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let (schema, name) = target_table::resolve_name(given)?;
+    drop(acting);
+    let found = flow.targets.iter().position(|t| t.name == name && t.schema == schema);
+    found.ok_or_else(|| {
+        let has: Vec<String> = flow.targets.iter().map(Target::shown).collect();
+        Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("flow \"{}\" has no target {given}", flow.name),
+        )
+        .detail(format!("Its targets: {}.", has.join(", ")))
+    })
+}
+
+pub fn set_query(
+    flow: &str,
+    target: Option<&str>,
+    query: &str,
+    item: Option<&str>,
+    check: Check,
+) -> Result<()> {
+    let mut flow = flow_rows::locked_to_change(flow)?;
+    let at = find_target(&flow, target)?;
+    let mut changed = flow.targets[at].clone();
+    let before = changed.clone();
+    let key = changed.key_names.clone();
+    let bound = analyse_into(&mut flow, &mut changed, query, &key, item)?;
+    let definition = definition(&before)?;
+    let mut altered = Altered::Nothing;
+    if let Some(external) = changed.external.clone() {
+        let connector = foreign_server::connector_for(&external.server, flow.owner)?;
+        let encoding = check(&connector, &foreign_server::shape(&flow.name, &changed)?)?;
+        tables::check_kept(&changed, encoding)?;
+        if changed.relation.is_some() && tables::refit(&flow.name, flow.owner, &changed, &external)?
+        {
+            altered = Altered::Columns;
+        }
+    } else if let Some(relation) = changed.relation {
+        if changed.made {
+            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            altered = target_table::alter_to_fit(&changed, relation)?;
+        } else {
+            target_table::check_adoptable(&changed, relation, flow.owner)?;
+        }
+    }
+    match altered {
+        Altered::Key => {
+            for source in &flow.sources {
+                objects::forget_target_keys(source, changed.id)?;
+            }
+        }
+        _ if before.covered != changed.covered && changed.relation.is_some() => {
+            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            for source in &flow.sources {
+                key_ownership::carry_over(source, &before, &changed)?;
+            }
+        }
+        _ => {}
+    }
+    // Part of the logic: a query that comes back finds another table than it left.
+    let touched = altered != Altered::Nothing || before.covered != changed.covered;
+    changed.incarnation += i32::from(touched);
+    let acting = ActingAs::extension_owner()?;
+    spi::execute(
+        "update coco.target set query = $2, covered = $3, incarnation = $4 where id = $1",
+        &[
+            arg(changed.id),
+            arg(changed.query.as_str()),
+            arg(changed.covered.clone()),
+            arg(changed.incarnation),
+        ],
+    )?;
+    drop(acting);
+    flow.targets[at] = changed;
+    settle(&mut flow, at, bound)?;
+    // The same text may name something else by now: then its rows are others, too.
+    let after = &flow.targets[at];
+    if after.query == before.query
+        && definition.is_some()
+        && definition != crate::declare::add_target::definition(after)?
+    {
+        let _as = ActingAs::extension_owner()?;
+        spi::execute(
+            "update coco.target set incarnation = incarnation + 1 where id = $1",
+            &[arg(after.id)],
+        )?;
+    }
+    Ok(())
+}
+
+/// The query that a target's view keeps, with all that it names in full.
+pub fn definition(target: &Target) -> Result<Option<String>> {
+    let Some(view) = target.query_view() else { return Ok(None) };
+    let _names = ActingAs::qualifying_names()?;
+    spi::one("select pg_catalog.pg_get_viewdef($1)", &[arg(view)])
+}
+
+/// Makes ledger and outbox again. What the target has is not known any more: all is sent again.
+fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
+    let (name, owner) = (flow.name.clone(), flow.owner);
+    let target = &mut flow.targets[at];
+    let acting = ActingAs::extension_owner()?;
+    tables::drop_all(&name, target)?;
+    tables::make(&name, owner, target)?;
+    target.incarnation += 1;
+    let external = target.external.as_ref();
+    spi::execute(
+        "update coco.target
+            set relation = $2::oid::regclass, outbox = $3::text::regclass, incarnation = $4,
+                columns = $5, ledger_view = $6::text::regclass, outbox_view = $7::text::regclass
+          where id = $1",
+        &[
+            arg(target.id),
+            arg(target.relation),
+            arg(external.map(|e| e.outbox.as_str())),
+            arg(target.incarnation),
+            arg(external.map(|e| e.columns.clone())),
+            arg(external.map(|_| target.relation_name())),
+            arg(external.map(|e| e.outbox_view.as_str())),
+        ],
+    )?;
+    // What is on its way has a position of the table that is gone: new ones are far beyond.
+    spi::execute(
+        "select setval(pg_get_serial_sequence($2, 'position'), sent + 4294967296)
+           from coco.delivery where target = $1",
+        &[arg(target.id), arg(target.external.as_ref().map(|e| e.outbox.as_str()))],
+    )?;
+    invalidation::changed()?;
+    let (id, shown) = (target.id, target.shown());
+    drop(acting);
+    for source in &flow.sources {
+        objects::forget_target_keys(source, id)?;
+    }
+    notice(format!(
+        "the ledger of target {shown} of flow \"{name}\" was dropped: all rows are sent again; rows that no item has any more stay there"
+    ));
+    Ok(())
+}
+
+/// Makes sure the flow's targets are there: one that somebody dropped is made again, or adopted
+/// where another table has taken its name, and its rows are written anew.
+pub fn restore_targets(flow: &mut Flow) -> Result<()> {
+    let owner = flow.owner;
+    let settings = flow.settings.clone();
+    for at in 0..flow.targets.len() {
+        let target = &mut flow.targets[at];
+        if target.relation.is_some() {
+            continue;
+        }
+        if target.external.is_some() {
+            restore_ledger(flow, at)?;
+            continue;
+        }
+        let acting = ActingAs::flow_owner(owner, &settings)?;
+        let relation = match target_table::find(&target.schema, &target.name)? {
+            Some(relation) => {
+                target_table::check_adoptable(target, relation, owner)?;
+                // Somebody else's now: it is not coco's to alter or to drop.
+                target.made = false;
+                relation
+            }
+            None => {
+                target.made = true;
+                target_table::make(target)?
+            }
+        };
+        drop(acting);
+        target.relation = Some(relation);
+        target.incarnation += 1;
+        let acting = ActingAs::extension_owner()?;
+        spi::execute(
+            "update coco.target set relation = $2::oid::regclass, incarnation = $3, made = $4
+              where id = $1",
+            &[arg(target.id), arg(relation), arg(target.incarnation), arg(target.made)],
+        )?;
+        invalidation::changed()?;
+        let (id, name) = (target.id, target.relation_name());
+        drop(acting);
+        for source in &flow.sources {
+            objects::forget_target_keys(source, id)?;
+        }
+        notice(format!(
+            "target {name} of flow \"{}\" was dropped; it is made and filled again",
+            flow.name
+        ));
+    }
+    Ok(())
+}

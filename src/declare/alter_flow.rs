@@ -1,0 +1,122 @@
+//! Changing what a flow is run as, and whether: `coco.alter_flow`.
+
+use pgrx::prelude::*;
+
+use crate::catalog::objects::owner_name;
+use crate::catalog::{flow_rows, internal_tables, locks};
+use crate::inspect::lineage;
+use crate::pg::acting_role::{self, ActingAs};
+use crate::pg::error::{Error, Result};
+use crate::pg::invalidation;
+use crate::pg::spi::{self, arg};
+use crate::pg::tuplestore::OneSnapshot;
+use crate::update;
+
+/// What is to be changed; `None` stays as it is.
+pub struct Changes {
+    pub owner: Option<pg_sys::Oid>,
+    /// Empty: none.
+    pub label: Option<String>,
+    /// Items; 0: what the setting says.
+    pub batch_size: Option<i32>,
+    pub paused: Option<bool>,
+    /// Whether listed target keys are found by an index.
+    pub lineage_index: Option<bool>,
+}
+
+/// What a flow is, after it was changed.
+pub struct Altered {
+    /// It is live, and paused no more: a worker is wanted.
+    pub wants_worker: bool,
+}
+
+/// Changes a flow. It need not be whole.
+pub fn alter_flow(name: &str, changes: Changes) -> Result<Altered> {
+    let flow_rows::Identity { id, owner } = flow_rows::identify(name)?;
+    if let Some(size) = changes.batch_size
+        && !(0..=update::LARGEST_BATCH).contains(&size)
+    {
+        return Err(Error::invalid(format!(
+            "argument \"batch_size\" ({size}) is not between 0 and {}",
+            update::LARGEST_BATCH
+        ))
+        .hint("0 goes back to the setting coco.batch_size."));
+    }
+    locks::flow(id)?;
+    // Another may have changed it, or dropped it, while the lock was waited for.
+    let _now = OneSnapshot::take();
+    flow_rows::identify(name)?;
+    if let Some(new) = changes.owner
+        && new != owner
+    {
+        give_to(name, owner, new)?;
+    }
+    let _as = ActingAs::extension_owner()?;
+    if let Some(label) = &changes.label {
+        let label = Some(label.as_str()).filter(|label| !label.is_empty());
+        spi::execute("update coco.flow set label = $2 where id = $1", &[arg(id), arg(label)])?;
+        // What is evaluated from now on is labelled so: evaluations hold the flow's lock.
+        spi::execute(
+            "insert into coco.label (flow, since, label) values ($1, $2, $3)
+             on conflict (flow, since) do update set label = excluded.label",
+            &[arg(id), arg(update::now_micros()), arg(label)],
+        )?;
+    }
+    if let Some(size) = changes.batch_size {
+        let size = Some(size).filter(|size| *size > 0);
+        spi::execute("update coco.flow set batch_size = $2 where id = $1", &[arg(id), arg(size)])?;
+    }
+    if let Some(paused) = changes.paused {
+        spi::execute("update coco.flow set paused = $2 where id = $1", &[arg(id), arg(paused)])?;
+    }
+    if let Some(wanted) = changes.lineage_index {
+        spi::execute(
+            "update coco.flow set lineage_index = $2 where id = $1",
+            &[arg(id), arg(wanted)],
+        )?;
+        lineage::index(name, wanted)?;
+    }
+    let live =
+        spi::one::<bool>("select live and not paused from coco.flow where id = $1", &[arg(id)])?;
+    invalidation::changed()?;
+    Ok(Altered { wants_worker: changes.paused == Some(false) && live == Some(true) })
+}
+
+/// Gives a flow, and all that coco has made for it, to another role. What is in coco's own tables stays there: the new
+/// owner may read it, and the old one may not.
+fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
+    // As ALTER … OWNER TO asks.
+    // SAFETY: syscache look-ups inside a transaction; raises where the caller may not.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        pg_sys::check_is_member_of_role(acting_role::current(), new);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        pg_sys::check_can_set_role(acting_role::current(), new);
+    }
+    let owner = owner_name(new)?;
+    let acting = ActingAs::extension_owner()?;
+    let names = |query: &str| spi::select(query, &[arg(flow)], |r| spi::required::<String>(r, 1));
+    let views = internal_tables::views(flow)?;
+    // A role that was dropped has no rights left.
+    let old = spi::one::<String>(
+        "select pg_catalog.quote_ident(rolname) from pg_catalog.pg_roles where oid = $1",
+        &[arg(old)],
+    )?;
+    for view in views {
+        if let Some(old) = &old {
+            spi::execute(&format!("revoke all on {view} from {old}"), &[])?;
+        }
+        spi::execute(&format!("grant select on {view} to {owner}"), &[])?;
+    }
+    let made = names(
+        "select c.oid::regclass::text from coco.target t join pg_class c on c.oid = t.relation
+          where t.flow = $1 and t.made and t.server is null",
+    )?;
+    spi::execute("update coco.flow set owner = $2 where flow = $1", &[arg(flow), arg(new)])?;
+    drop(acting);
+    // The caller's own doing: the server asks for the rights that it asks for.
+    for table in made {
+        spi::execute(&format!("alter table {table} owner to {owner}"), &[])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! Checking a query: what the target and the sources need of it, and what is to be said of it.
+
+use pgrx::prelude::*;
+use std::collections::BTreeSet;
+
+use crate::catalog::model::{Column, Flow, Target};
+use crate::declare::{notice, warning};
+use crate::memo::called_functions;
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{self, ident};
+use crate::query::analyze::{self, Analysis};
+use crate::query::bound_query::{self, Bound, Named};
+use crate::query::used_columns;
+
+/// Checks a query, binds it, and takes from it what the target and the sources need: columns, key, used columns (over
+/// all targets of the flow). `item`: the alias under which it reads the item. Warns of what is accepted and will not be
+/// followed.
+pub fn analyse_into(
+    flow: &mut Flow,
+    target: &mut Target,
+    query: &str,
+    key: &[String],
+    item: Option<&str>,
+) -> Result<Bound> {
+    target.query = analyze::one_select(query)?;
+    let shadows = used_columns::shadows(flow)?;
+    let named: Vec<Named> = shadows.iter().map(|s| s.named.clone()).collect();
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let bound = bound_query::bind("query", &target.query, &named, item)?;
+    let analysis = analyze::analyse("query", &bound, &shadows)?;
+    drop(acting);
+    let mut others = Vec::new();
+    for other in flow.targets.iter().filter(|t| t.id != target.id) {
+        if let Some(bound) = &other.bound {
+            others.push(used_columns::analysis(bound, &shadows)?);
+        }
+    }
+    let all: Vec<&Analysis> = others.iter().chain([&analysis]).collect();
+    let used = used_columns::of_sources(flow, &all)?;
+    let read: Vec<bool> = used.iter().map(Option::is_some).collect();
+    check_columns(&analysis)?;
+    check_sources_read(flow, &analysis, &read)?;
+    target.columns = analysis.columns.clone();
+    target.key = target_key(&target.columns, key)?;
+    target.covered = covered(flow, &analysis, &target.key);
+    for (source, used) in flow.sources.iter_mut().zip(used) {
+        source.used = used.unwrap_or_default();
+    }
+    warn(flow, &analysis)?;
+    Ok(bound)
+}
+
+fn check_columns(analysis: &Analysis) -> Result<()> {
+    let mut names = BTreeSet::new();
+    for column in &analysis.columns {
+        if column.name == "?column?" {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_INVALID_COLUMN_DEFINITION,
+                "argument \"query\" has a column without a name",
+            )
+            .hint("Give it one: expression AS name."));
+        }
+        if !names.insert(&column.name) {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_DUPLICATE_COLUMN,
+                format!("argument \"query\" has two columns named \"{}\"", column.name),
+            )
+            .hint("Give one of them another name: expression AS name."));
+        }
+        // SAFETY: a syscache look-up in a transaction.
+        let pseudo = unsafe { pg_sys::get_typtype(column.type_oid) } == b'p' as std::ffi::c_char;
+        if pseudo {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_INVALID_COLUMN_DEFINITION,
+                format!(
+                    "column \"{}\" of the query has the pseudo-type {}",
+                    column.name, column.type_name
+                ),
+            )
+            .hint("Cast it to a type that a table's column can have."));
+        }
+    }
+    match analysis.columns.is_empty() {
+        true => Err(Error::invalid("argument \"query\" returns no column")),
+        false => Ok(()),
+    }
+}
+
+fn check_sources_read(flow: &Flow, analysis: &Analysis, read: &[bool]) -> Result<()> {
+    let none_read = analysis.used.iter().all(Option::is_none);
+    let unread = flow.sources.iter().zip(read).find(|(_, read)| !**read);
+    if none_read || (flow.sources.len() == 1 && unread.is_some()) {
+        let name = &flow.sources[0].name;
+        return Err(Error::invalid(format!("argument \"query\" does not read source \"{name}\""))
+            .detail("Inside the query a source's name is a relation that holds just the item.")
+            .hint(format!("Read it as {}.", ident(name))));
+    }
+    if let Some((source, _)) = unread {
+        notice(format!("source \"{}\" is not read by any query of the flow yet", source.name));
+    }
+    if analysis.joins_sources {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "argument \"query\" joins two sources",
+        )
+        .detail("For an item of one source the other sources are empty, so that a join of two never gives a row.")
+        .hint("Make one of them the source; the query may read the other table in full by its schema-qualified name. Several sources are collected with UNION ALL."));
+    }
+    Ok(())
+}
+
+fn target_key(columns: &[Column], key: &[String]) -> Result<Vec<Column>> {
+    if key.is_empty() {
+        return Err(Error::invalid("argument \"key\" is empty")
+            .hint("Name the columns of the query that name one row of the target, for example key => '{id}'."));
+    }
+    let distinct: BTreeSet<&String> = key.iter().collect();
+    if distinct.len() != key.len() {
+        return Err(Error::invalid("argument \"key\" names a column twice"));
+    }
+    key.iter()
+        .map(|k| {
+            let Some(column) = columns.iter().find(|c| c.name == *k) else {
+                let has: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                    format!("key column \"{k}\" is not in the query's output"),
+                )
+                .detail(format!("The query gives: {}.", has.join(", ")))
+                .hint("Add the column to the query, or choose another key."));
+            };
+            if column.equals.is_none() {
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                    format!("key column \"{k}\" has type {}, which has no order", column.type_name),
+                )
+                .detail("A key's type needs a default btree operator class."));
+            }
+            Ok(column.clone())
+        })
+        .collect()
+}
+
+/// The target key columns that always equal the source key, if the target key holds all of it.
+fn covered(flow: &Flow, analysis: &Analysis, key: &[Column]) -> Option<Vec<String>> {
+    let [source] = flow.sources.as_slice() else {
+        return None;
+    };
+    source
+        .key
+        .iter()
+        .map(|k| {
+            let equal = analysis.columns.iter().zip(&analysis.origins).find(|(c, origin)| {
+                let is_key = key.iter().any(|t| t.name == c.name);
+                is_key
+                    && c.stored().type_oid == k.type_oid
+                    && origin.as_ref().is_some_and(|(_, column)| *column == k.name)
+            });
+            equal.map(|(c, _)| c.name.clone())
+        })
+        .collect()
+}
+
+/// Something that is accepted and will not be followed, or may surprise, and what it leads to.
+pub struct Concern {
+    pub what: String,
+    pub therefore: String,
+}
+
+/// Says what is accepted and will not be followed.
+fn warn(flow: &Flow, analysis: &Analysis) -> Result<()> {
+    for concern in concerns(flow, analysis)? {
+        warning(concern.what, &concern.therefore);
+    }
+    Ok(())
+}
+
+/// The concerns about the query of one of a flow's targets as it is now.
+pub fn concerns_of(flow: &Flow, target: &Target) -> Result<Vec<Concern>> {
+    let Some(bound) = &target.bound else { return Ok(vec![]) };
+    concerns(flow, &used_columns::analysis(bound, &used_columns::shadows(flow)?)?)
+}
+
+fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<Concern>> {
+    let mut found = Vec::new();
+    let mut concern = |what: String, therefore: &str| {
+        found.push(Concern { what, therefore: therefore.to_owned() })
+    };
+    for relation in &analysis.relations {
+        let relation = pg_sys::Oid::from(*relation);
+        // Before PostgreSQL 16 a view's tree has entries for the view itself.
+        if flow.targets.iter().any(|t| t.query_view() == Some(relation)) {
+            continue;
+        }
+        let name = spi::relation_name(relation)?.unwrap_or_default();
+        if flow.sources.iter().any(|s| s.relation == relation) {
+            concern(
+                format!("the query reads {name} in full besides the item"),
+                "Changes of other rows will not evaluate an item again.",
+            );
+        } else if flow.lookups.iter().any(|l| l.relation.relation == relation) {
+            continue;
+        } else if !name.starts_with("pg_catalog.") {
+            concern(
+                format!("the query reads {name}, which is not a source of flow \"{}\"", flow.name),
+                "Its changes will not be followed: they show when an item is evaluated for another reason, or with coco.update(flow, 'full_reprocess'). coco.add_lookup has them followed.",
+            );
+        }
+    }
+    let volatile = analysis.volatile.iter().map(|f| pg_sys::Oid::from(*f)).collect();
+    for function in called_functions::not_memoised(volatile)? {
+        concern(
+            format!("the query calls the volatile function {function}"),
+            "An item gets a new result only when it or the logic changes; coco.verify may show differences.",
+        );
+    }
+    if !analysis.not_item_local.is_empty() {
+        let what: Vec<&str> = analysis.not_item_local.iter().copied().collect();
+        let hint = match flow.sources.iter().any(|s| s.grouped) {
+            true => "Group by, or partition by, the whole source key.",
+            false => {
+                "To aggregate over several rows, make the group the item: source_key => '{column}' (key of coco.add_source) with the columns that the query groups by."
+            }
+        };
+        concern(
+            format!(
+                "the query's result for one item may differ from its result over all: {}",
+                what.join(", ")
+            ),
+            &format!("The query is evaluated once per source item. {hint}"),
+        );
+    }
+    Ok(found)
+}

@@ -1,0 +1,90 @@
+//! Which item owns which target rows, when a query changes how that is known.
+//!
+//! Rows are found by the source key where the target key holds it ("covered"), and by a list in the
+//! tracking row elsewhere. The next update evaluates every item; what it needs is that each row is
+//! found by the item that had it, or is gone.
+
+use pgrx::pg_sys;
+
+use crate::catalog::model::{Source, Target, all_equal, numbered};
+use crate::outbox::ledger;
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::Result;
+use crate::pg::spi::{self, ident};
+use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
+use crate::pg::tuplestore::statements::Statements;
+use crate::query::compose::tracking_keys;
+use crate::update::apply_batch::key_text;
+use crate::update::now_micros;
+
+/// Goes from the way `before` finds its rows to that of `after`. The caller acts as the flow's
+/// owner.
+pub fn carry_over(source: &Source, before: &Target, after: &Target) -> Result<()> {
+    let relation = after.relation_name();
+    let tracking = &source.tracking_view;
+    let owned = |columns: &[String]| {
+        let columns: Vec<String> = columns.iter().map(|c| format!("x.{}", ident(c))).collect();
+        all_equal(&source.key, &tracking_keys(source, "t"), &columns)
+    };
+    if let Some(columns) = &after.covered {
+        // Rows whose key is no item's would never be found again; the others are their item's now.
+        let nobodys = format!("not exists (select from {tracking} as t where {})", owned(columns));
+        match &after.external {
+            Some(external) => {
+                let statements = Statements::connect()?;
+                ledger::delete(&statements, after, external, "", &nobodys, now_micros())?;
+            }
+            None => {
+                spi::execute(&format!("delete from {relation} as x where {nobodys}"), &[])?;
+            }
+        }
+    } else if let Some(columns) = &before.covered {
+        let listed = listed_keys(source, after, &owned(columns))?;
+        list(source, after.id, &listed)?;
+    }
+    Ok(())
+}
+
+/// The keys of a target's rows that are the items', for items that have any: the item's key `i1…`, and `keys`. The
+/// caller acts as the flow's owner.
+fn listed_keys(source: &Source, target: &Target, owned: &str) -> Result<Rows> {
+    let key: Vec<String> = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
+    let item = tracking_keys(source, "t").join(", ");
+    let mut columns = rows::typed("i", &source.key);
+    columns.push(RowColumn::new("keys", pg_sys::JSONBOID));
+    let mut listed = Rows::new(&columns)?;
+    let statements = Statements::connect()?;
+    statements.reads_many();
+    statements.query_into(
+        &format!(
+            "select {item}, pg_catalog.jsonb_object_agg({key}::pg_catalog.text, null::pg_catalog.text)
+               from {tracking} as t join {relation} as x on {owned} group by {item}",
+            key = key_text(&key),
+            tracking = source.tracking_view,
+            relation = target.relation_name(),
+        ),
+        &[],
+        &mut listed,
+    )?;
+    Ok(listed)
+}
+
+/// Lists keys of a target in the tracking rows of their items.
+fn list(source: &Source, target: i32, listed: &Rows) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    let statements = Statements::connect()?;
+    statements.name("coco_listed", listed)?;
+    let item = numbered("l.i", source.key.len());
+    statements.execute(
+        &format!(
+            "update {} as t
+                set target_keys = coalesce(t.target_keys, '{{}}') operator(pg_catalog.||)
+                      pg_catalog.jsonb_build_object('{target}', l.keys)
+               from coco_listed as l where {}",
+            source.tracking,
+            all_equal(&source.key, &tracking_keys(source, "t"), &item),
+        ),
+        &[],
+    )?;
+    Ok(())
+}

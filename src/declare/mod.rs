@@ -1,0 +1,116 @@
+//! Declaring flows: everything is checked here, before anything runs.
+
+pub mod add_lookup;
+pub mod add_source;
+pub mod add_target;
+pub mod alter_flow;
+pub mod check_query;
+pub mod key_ownership;
+pub mod rows;
+
+use pgrx::prelude::*;
+
+use crate::capture::triggers;
+use crate::catalog::{flow_rows, internal_tables, locks, objects, restored};
+use crate::pg::acting_role::{self, ActingAs, Settings};
+use crate::pg::error::{Error, Result};
+use crate::pg::invalidation;
+use crate::pg::spi::{self, arg};
+use crate::pg::tuplestore::OneSnapshot;
+
+pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
+    check_name("flow", name)?;
+    let owner = acting_role::current();
+    let settings = Settings::of_caller(search_path)?.to_json();
+    restored::prepare()?;
+    let _as = ActingAs::extension_owner()?;
+    let made = spi::returning(
+        "insert into coco.flow (flow, owner, search_path, settings) values ($1, $2, $3, $4)
+         on conflict do nothing returning id",
+        &[arg(name), arg(owner), arg(search_path), arg(settings)],
+        |r| spi::required::<i32>(r, 1),
+    )?;
+    let Some(id) = made.first() else {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            format!("flow \"{name}\" already exists"),
+        )
+        .hint("Choose another name, change the flow with coco.set_query, or drop it with coco.drop_flow."));
+    };
+    rows::delete_all(name, *id)?;
+    restored::begin_with(*id)
+}
+
+pub fn check_name(argument: &str, name: &str) -> Result<()> {
+    if name.trim().is_empty() {
+        return Err(Error::invalid(format!("argument \"{argument}\" is empty")));
+    }
+    if name.len() > 63 {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_NAME_TOO_LONG,
+            format!(
+                "argument \"{argument}\": \"{name}\" is {} bytes, at most 63 can be",
+                name.len()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Drops a flow. It need not be whole: what is still there goes. For `announce` see [`locks::flow_ending_turn`].
+pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
+    let mut id = flow_rows::identify(name)?.id;
+    let (owner, _now) = loop {
+        // What a worker is doing for it ends, before any row of the catalog is locked.
+        locks::flow_ending_turn(id, announce)?;
+        // What was read before the lock may have changed while it was waited for: another session may have dropped the
+        // flow, and declared it again.
+        let now = OneSnapshot::take();
+        let found = flow_rows::identify(name)?;
+        if found.id == id {
+            break (found.owner, now);
+        }
+        id = found.id;
+    };
+    let acting = ActingAs::extension_owner()?;
+    let names = |query: &str| spi::select(query, &[arg(name)], |r| spi::required::<String>(r, 1));
+    let views = internal_tables::views(name)?;
+    let tracking = names(
+        "select c.oid::regclass::text from coco.source s join pg_class c on c.oid = s.tracking
+          where s.flow = $1",
+    )?;
+    let made = names(
+        "select c.oid::regclass::text from coco.target t join pg_class c on c.oid = t.relation
+          where t.flow = $1 and t.made and t.server is null",
+    )?;
+    let kept_of_others = names(
+        "select c.oid::regclass::text from coco.target t
+           join pg_class c on c.oid in (t.relation, t.outbox)
+          where t.flow = $1 and t.server is not null",
+    )?;
+    let memo = names(
+        "select c.oid::regclass::text from coco.flow f join pg_class c on c.oid = f.memo
+          where f.flow = $1",
+    )?;
+    rows::delete_all(name, id)?;
+    spi::execute("delete from coco.flow where flow = $1", &[arg(name)])?;
+    invalidation::changed()?;
+    drop(acting);
+    objects::drop_all(&views, &[tracking, kept_of_others, memo].concat())?;
+    triggers::end_unneeded(owner)?;
+    if !keep_targets {
+        let _as = ActingAs::flow_owner(owner, &Settings::qualifying())?;
+        for table in made {
+            spi::execute(&format!("drop table {table}"), &[])?;
+        }
+    }
+    restored::end_with_last()
+}
+
+pub fn warning(message: String, detail: &str) {
+    ereport!(PgLogLevel::WARNING, PgSqlErrorCode::ERRCODE_WARNING, message, detail.to_owned());
+}
+
+pub fn notice(message: String) {
+    ereport!(PgLogLevel::NOTICE, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message);
+}

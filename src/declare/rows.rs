@@ -1,0 +1,25 @@
+//! The rows of a flow in coco's catalog. No foreign keys hold them together: see sql/catalog.sql.
+
+use crate::pg::error::Result;
+use crate::pg::spi::{self, arg};
+
+/// Deletes what the catalog has of a flow, but for its row in `coco.flow`. The caller acts as the extension's owner, and
+/// has the flow's lock, or has just inserted that row: under its name an incomplete restore can have left others.
+pub fn delete_all(flow: &str, id: i32) -> Result<()> {
+    const OF_NAME: [&str; 6] = [
+        "delete from coco.cursor where source in (select id from coco.source where flow = $1)",
+        "delete from coco.delivery where target in (select id from coco.target where flow = $1)",
+        "delete from coco.source where flow = $1",
+        "delete from coco.target where flow = $1",
+        "delete from coco.memo where flow = $1",
+        "delete from coco.logic where flow = $1",
+    ];
+    const OF_ID: [&str; 4] = [
+        "delete from coco.trouble where flow = $1",
+        "delete from coco.history_entry where flow = $1",
+        "delete from coco.run_total where flow = $1",
+        "delete from coco.label where flow = $1",
+    ];
+    OF_NAME.iter().try_for_each(|query| spi::execute(query, &[arg(flow)]).map(drop))?;
+    OF_ID.iter().try_for_each(|query| spi::execute(query, &[arg(id)]).map(drop))
+}

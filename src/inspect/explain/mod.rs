@@ -1,0 +1,214 @@
+//! What is to be known of a flow before it is trusted: what is evaluated and how, what is covered by
+//! fingerprints, which change leads to what. Nothing of the flow is executed.
+
+pub mod plans;
+pub mod triggers_of_work;
+
+use crate::catalog::flow_rows;
+use crate::catalog::model::{Column, Flow, Source, Target};
+use crate::declare::check_query;
+use crate::memo::called_functions;
+use crate::pg::error::Result;
+use crate::pg::spi::{self, arg, ident};
+use crate::query::compose::{self, Items};
+use crate::query::logic_fingerprint;
+use crate::update::{self, Limits};
+use coco_core::version::LogicId;
+
+/// One thing that is said of a flow.
+pub struct Finding {
+    pub section: &'static str,
+    pub name: String,
+    pub detail: String,
+    /// The detail is text to be read, and not a statement or a plan.
+    pub prose: bool,
+    pub hint: Option<String>,
+}
+
+pub fn finding(
+    section: &'static str,
+    name: impl Into<String>,
+    detail: impl Into<String>,
+) -> Finding {
+    Finding { section, name: name.into(), detail: detail.into(), prose: true, hint: None }
+}
+
+impl Finding {
+    pub fn verbatim(mut self) -> Finding {
+        self.prose = false;
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Finding {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// What is said of the caller's flow, for batches of this size, or of the flow's own.
+pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
+    let flow = flow_rows::load(name)?;
+    let limits = limits.of(&flow);
+    let mut all = Vec::new();
+    for source in &flow.sources {
+        all.push(described(source)?);
+    }
+    for lookup in &flow.lookups {
+        let found = described(&lookup.relation)?;
+        all.push(Finding { section: "lookup", ..found });
+    }
+    all.extend(flow.targets.iter().map(|target| rows_of(&flow, target)));
+    all.extend(flow.sources.iter().map(content));
+    all.extend(logic(&flow)?);
+    all.extend(flow.memoised.iter().map(|f| {
+        let fingerprint = f.fingerprint.to_string();
+        let how = match f.kind {
+            called_functions::Kind::Plain => "computed by the query".to_owned(),
+            called_functions::Kind::Batch { size, .. } => {
+                format!("computed {size} inputs at a time")
+            }
+            _ => "asked of a server, many inputs at a time".to_owned(),
+        };
+        finding(
+            "memoised function",
+            &f.name,
+            format!("{how}; results are kept under {fingerprint}"),
+        )
+    }));
+    let views: Vec<_> = flow.targets.iter().filter_map(|t| t.query_view()).collect();
+    for name in called_functions::of_another_owner(&views)? {
+        let what = "the function is not memoised: it belongs to another role than when coco.memoize was called";
+        let therefore = format!("Memoize it again as its owner: SELECT coco.memoize('{name}').");
+        all.push(finding("warning", &name, what).hint(therefore));
+    }
+    all.extend(triggers_of_work::changes(&flow)?);
+    for source in &flow.sources {
+        for target in &flow.targets {
+            let sql = compose::evaluate(&flow, source, target, Items::Batch)?;
+            let sql = format!(
+                "-- the query, bound when it was declared\n{}\n-- over a batch of items\n{sql}",
+                target.query
+            );
+            all.push(finding("query", between(&source.name, &target.shown()), sql).verbatim());
+        }
+    }
+    all.extend(plans::plans(&flow, limits)?);
+    if flow.paused {
+        all.push(
+            finding("warning", &flow.name, "the flow is paused").hint(update::unpause(&flow.name)),
+        );
+    }
+    if flow.targets.is_empty() {
+        let warning = finding("warning", &flow.name, "the flow has no target yet");
+        all.push(warning.hint("Add one with coco.add_target."));
+    }
+    for target in &flow.targets {
+        if target.relation.is_none() {
+            let warning = finding("warning", target.shown(), "the target was dropped");
+            all.push(warning.hint("The next update makes it again, and fills it."));
+        }
+        for concern in check_query::concerns_of(&flow, target)? {
+            let warning = finding("warning", target.shown(), concern.what);
+            all.push(warning.hint(concern.therefore));
+        }
+    }
+    Ok(all)
+}
+
+pub fn between(from: &str, to: &str) -> String {
+    format!("{from} -> {to}")
+}
+
+pub fn names(columns: &[Column]) -> String {
+    columns.iter().map(Column::quoted).collect::<Vec<_>>().join(", ")
+}
+
+/// A source or lookup: its items, and how its changes are found.
+fn described(source: &Source) -> Result<Finding> {
+    let item = match source.grouped {
+        true => "an item is the group of the rows with the same",
+        false => "an item is a row, named by",
+    };
+    let mut detail = format!(
+        "{}: {item} ({}); capture: {}",
+        source.relation_name,
+        names(&source.key),
+        source.capture.name()
+    );
+    if let Some(ordinal) = &source.ordinal {
+        detail.push_str(&format!("; ordinal: {ordinal}"));
+    }
+    let found = finding("source", &source.name, detail);
+    let unknown = spi::one::<bool>(
+        "select reltuples < 0 from pg_catalog.pg_class where oid = $1 and relkind in ('r', 'm', 'p')",
+        &[arg(source.relation)],
+    )?;
+    Ok(match unknown {
+        Some(true) => found.hint(format!(
+            "It was never analysed, plans are made without statistics: ANALYZE {}.",
+            source.relation_name
+        )),
+        _ => found,
+    })
+}
+
+/// A target: which of its rows are an item's.
+fn rows_of(flow: &Flow, target: &Target) -> Finding {
+    let key = names(&target.key);
+    let known = match &target.covered {
+        Some(covered) => {
+            let columns: Vec<String> = covered.iter().map(|c| ident(c)).collect();
+            let columns = columns.join(", ");
+            format!("covered: its rows of an item are those with the item's key in ({columns})")
+        }
+        None => {
+            let tables: Vec<&str> = flow.sources.iter().map(|s| s.tracking_view.as_str()).collect();
+            let tables = tables.join(", ");
+            format!("listed: the keys of an item's rows are kept in {tables}")
+        }
+    };
+    let made = if target.made { "made by coco" } else { "adopted" };
+    finding("target", target.shown(), format!("key ({key}); {known}; {made}"))
+}
+
+/// What the content fingerprint of a source covers, and what it does not.
+fn content(source: &Source) -> Finding {
+    let of = if source.grouped { " of all rows of the group" } else { "" };
+    let detail = match (&source.fingerprint, source.used.as_slice()) {
+        (Some(expression), _) => format!(
+            "the value of {expression}{of}, and nothing else: what leaves it as it is evaluates nothing"
+        ),
+        (None, []) => format!("the key alone{of}: the queries use no other column"),
+        (None, used) => format!(
+            "the columns that the queries use{of}: {}; any other column may change, come and go",
+            names(used)
+        ),
+    };
+    let found = finding("content fingerprint", &source.name, detail);
+    match &source.ordinal {
+        None => found,
+        Some(ordinal) => found.hint(format!(
+            "Read only where the ordinal ({ordinal}) has grown: a change that leaves it as it was is not seen."
+        )),
+    }
+}
+
+/// What the logic fingerprint covers.
+fn logic(flow: &Flow) -> Result<Vec<Finding>> {
+    let (fingerprint, parts) = logic_fingerprint::covers(flow)?;
+    let committed = match logic_fingerprint::known(flow)? {
+        LogicId(0) => "; not run yet: the next update evaluates every item",
+        _ => "",
+    };
+    let named = parts.into_iter().map(|part| {
+        let target = part.strip_prefix("query of target ").and_then(|id| id.parse::<i32>().ok());
+        let target = target.and_then(|id| flow.targets.iter().find(|t| t.id == id));
+        target.map_or(part, |t| format!("query, columns and key of target {}", t.shown()))
+    });
+    let named: Vec<String> = named.collect();
+    let detail = format!("{fingerprint}, of: {}{committed}", named.join("; "));
+    Ok(vec![
+        finding("logic fingerprint", &flow.name, detail)
+            .hint("Not covered: the rows of tables, settings, what belongs to Postgres itself, and what a text builds and executes."),
+    ])
+}

@@ -1,0 +1,223 @@
+//! The plans of a flow's statements, as the server makes them for a batch: whether they are set-based,
+//! and which indexes they would want.
+
+use std::collections::BTreeSet;
+
+use crate::catalog::model::{Flow, Source, Target};
+use crate::inspect::explain::{Finding, between, finding};
+use crate::memo;
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{self, arg, ident, qualified};
+use crate::pg::tuplestore::statements::Statements;
+use crate::query::batch::Batch;
+use crate::query::compose::{self, Items};
+use crate::update::{Limits, lookups};
+use coco_core::plan;
+use coco_core::plan::{Again, WholeRead};
+
+/// To read a table of so many bytes again for each item is nothing to speak of.
+const SMALL: i64 = 8 * 8192;
+
+/// A table of so many bytes should not be read as a whole for one item.
+const LARGE: i64 = 1024 * 1024;
+
+pub fn plans(flow: &Flow, limits: Limits) -> Result<Vec<Finding>> {
+    let mut all = Vec::new();
+    let mut indexes = Indexes::default();
+    for source in &flow.sources {
+        for target in &flow.targets {
+            let name = between(&source.name, &target.shown());
+            let sql = compose::evaluate(flow, source, target, Items::Batch)?;
+            all.extend(both(flow, source, &name, &sql, limits, &mut indexes)?);
+        }
+    }
+    for affected in &flow.lookups {
+        let Some(source) = flow.sources.iter().find(|s| s.id == affected.of) else { continue };
+        let Some(sql) = lookups::affected_by(affected, source) else { continue };
+        let name = between(&affected.relation.name, &source.name);
+        all.extend(both(flow, &affected.relation, &name, &sql, limits, &mut indexes)?);
+    }
+    for target in &flow.targets {
+        indexes.for_deletes(target)?;
+    }
+    all.extend(indexes.findings(flow));
+    Ok(all)
+}
+
+/// The plans of a statement over `coco_batch` for one item and for many.
+fn both(
+    flow: &Flow,
+    batched: &Source,
+    name: &str,
+    sql: &str,
+    limits: Limits,
+    indexes: &mut Indexes,
+) -> Result<Vec<Finding>> {
+    let (text, reads) = planned(flow, batched, sql, 1)?;
+    indexes.look_at(&reads)?;
+    let mut all = vec![finding("plan for one item", name, text).verbatim()];
+    let (text, reads) = planned(flow, batched, sql, limits.batch)?;
+    let size = match flow.batch_size {
+        Some(own) => format!("Of {own} items: the flow's batch_size."),
+        None => format!("Of {} items: coco.batch_size.", limits.batch),
+    };
+    all.push(finding("plan for a batch", name, text).verbatim().hint(size));
+    all.push(set_based(name, &reads)?);
+    Ok(all)
+}
+
+/// The plan of a statement over a batch of so many items, as text, and the tables that it reads as a
+/// whole.
+fn planned(
+    flow: &Flow,
+    batched: &Source,
+    sql: &str,
+    count: usize,
+) -> Result<(String, Vec<WholeRead>)> {
+    let recalling = memo::of_look(flow)?;
+    let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let _running = recalling.as_ref().map(|r| r.begin());
+    let batch = Batch::new(batched, false)?;
+    let statements = Statements::connect()?;
+    statements.name_as_of("coco_batch", batch.rows(), count)?;
+    // A plan that is explained is not kept.
+    statements.reads_many();
+    let text = statements.texts(&format!("explain {sql}"))?.join("\n");
+    let json = statements.texts(&format!("explain (verbose, format json) {sql}"))?.concat();
+    let json: serde_json::Value = serde_json::from_str(&json)
+        .map_err(|e| Error::internal(format!("EXPLAIN returned what is no JSON: {e}")))?;
+    Ok((text, plan::whole_reads(&json)))
+}
+
+/// A plan is set-based if no table but a small one is read again for each item.
+fn set_based(name: &str, reads: &[WholeRead]) -> Result<Finding> {
+    let mut again = Vec::new();
+    let mut small = BTreeSet::new();
+    for read in reads {
+        let Some(why) = &read.again else { continue };
+        let table = Table::of(read)?;
+        let why = match why {
+            Again::SubPlan(subplan) => subplan.clone(),
+            Again::NestedLoop => "inner side of a nested loop".to_owned(),
+        };
+        match table.bytes > SMALL {
+            true => again.push(format!("{} ({why})", table.shown)),
+            false => drop(small.insert(table.shown)),
+        }
+    }
+    if !again.is_empty() {
+        let detail = format!("no: read as a whole for each item: {}", again.join(", "));
+        return Ok(finding("set-based", name, detail).hint(
+            "An index for its condition makes that a look-up; a join or an aggregate in place of the subquery reads it once.",
+        ));
+    }
+    let mut detail = "yes: no table is read again for each item, but by an index".to_owned();
+    if !small.is_empty() {
+        let small: Vec<String> = small.into_iter().collect();
+        detail.push_str(&format!(" or because it is small: {}", small.join(", ")));
+    }
+    Ok(finding("set-based", name, detail).hint("What functions do inside stands in no plan."))
+}
+
+/// A table in a plan.
+struct Table {
+    oid: pgrx::pg_sys::Oid,
+    shown: String,
+    bytes: i64,
+}
+
+impl Table {
+    fn of(read: &WholeRead) -> Result<Table> {
+        let shown = qualified(&read.schema, &read.name);
+        let found = spi::select(
+            "select c.oid, coalesce(pg_catalog.pg_relation_size(c.oid), 0)
+               from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+              where n.nspname = $1 and c.relname = $2",
+            &[arg(read.schema.as_str()), arg(read.name.as_str())],
+            |r| Ok((spi::required(r, 1)?, spi::required::<i64>(r, 2)?)),
+        )?;
+        // What is not there any more is of no size.
+        let (oid, bytes) = found.into_iter().next().unwrap_or((pgrx::pg_sys::InvalidOid, 0));
+        Ok(Table { oid, shown, bytes })
+    }
+}
+
+/// Whether an index that can always be used begins with these columns, in any order.
+fn indexed(relation: pgrx::pg_sys::Oid, columns: &[String]) -> Result<bool> {
+    let found = spi::one::<bool>(
+        "select exists (
+           select from pg_catalog.pg_index i
+            where i.indrelid = $1 and i.indisvalid and i.indpred is null
+              and i.indnkeyatts >= pg_catalog.cardinality($2)
+              and (select pg_catalog.array_agg(a.attname::text order by a.attname::text collate \"C\")
+                     from pg_catalog.unnest(i.indkey::int2[]) with ordinality as k(attnum, n)
+                     join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+                    where k.n <= pg_catalog.cardinality($2))
+                = (select pg_catalog.array_agg(c.name order by c.name collate \"C\")
+                     from pg_catalog.unnest($2) as c(name)))",
+        &[arg(relation), arg(columns.to_vec())],
+    )?;
+    Ok(found == Some(true))
+}
+
+/// The indexes that are wanted, each once.
+#[derive(Default)]
+struct Indexes(Vec<Finding>);
+
+impl Indexes {
+    fn want(&mut self, table: &str, columns: &[String], why: String) {
+        let columns: Vec<String> = columns.iter().map(|c| ident(c)).collect();
+        let create = format!("CREATE INDEX ON {table} ({});", columns.join(", "));
+        if !self.0.iter().any(|f| f.hint.as_deref() == Some(&create)) {
+            self.0.push(finding("index", table, why).hint(create));
+        }
+    }
+
+    /// Of large tables that the plan for one item reads as a whole.
+    fn look_at(&mut self, reads: &[WholeRead]) -> Result<()> {
+        for read in reads {
+            let table = Table::of(read)?;
+            if table.bytes < LARGE {
+                continue;
+            }
+            let size = format!("for one item all of it is read ({} MB)", table.bytes / LARGE);
+            let columns = read.by.as_slice();
+            if columns.is_empty() {
+                let found = finding(
+                    "index",
+                    &table.shown,
+                    format!("{size}, by no condition that an index could serve"),
+                );
+                self.0.push(found);
+            } else if indexed(table.oid, &columns[..1])? {
+                let why = format!("{size}, though it has an index on {}", ident(&columns[0]));
+                let found = finding("index", &table.shown, why);
+                let hint = "ANALYZE it; if that does not help, compare the types on both sides of the condition.";
+                self.0.push(found.hint(hint));
+            } else {
+                self.want(&table.shown, columns, size);
+            }
+        }
+        Ok(())
+    }
+
+    /// By which an update finds the target rows of an item.
+    fn for_deletes(&mut self, target: &Target) -> Result<()> {
+        let (Some(covered), Some(relation)) = (&target.covered, target.relation) else {
+            return Ok(());
+        };
+        if !indexed(relation, covered)? {
+            let why = "the rows of an item are looked for by its key, and no index begins with it";
+            self.want(&target.relation_name(), covered, why.to_owned());
+        }
+        Ok(())
+    }
+
+    fn findings(self, flow: &Flow) -> Vec<Finding> {
+        match self.0.is_empty() {
+            true => vec![finding("index", &flow.name, "none is missing")],
+            false => self.0,
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Which change leads to what.
+
+use crate::capture::{self, Mode, cursor};
+use crate::catalog::model::{Column, Flow, Lookup, Source};
+use crate::inspect::explain::{Finding, finding, names};
+use crate::pg::error::Result;
+use crate::pg::tuplestore::OneSnapshot;
+use crate::pg::tuplestore::statements::Statements;
+
+pub fn changes(flow: &Flow) -> Result<Vec<Finding>> {
+    let change = |leads: String| finding("change", &flow.name, leads);
+    let mut all = Vec::new();
+    for source in &flow.sources {
+        all.extend(of_source(flow, source)?);
+    }
+    for lookup in &flow.lookups {
+        all.extend(of_lookup(flow, lookup)?);
+    }
+    all.push(change(
+        "a function that the queries reach is replaced, or coco.set_query: the logic fingerprint is another; the next update evaluates every item, and writes the rows that come out different".to_owned(),
+    ));
+    for function in &flow.memoised {
+        all.push(change(format!(
+            "code or version of the memoised function {}: every item is evaluated, and its results are computed again",
+            function.name
+        )));
+    }
+    Ok(all)
+}
+
+/// How soon a change is looked at.
+fn when(flow: &Flow, source: &Source) -> String {
+    match (source.capture, flow.live) {
+        (Mode::Scan, true) => match source.refresh {
+            Some(every) => format!("when a worker reads all of it, every {} s", every.as_secs()),
+            None => "when a worker reads all of it, once a minute".to_owned(),
+        },
+        (Mode::Scan, false) => "by the next coco.update, which reads all of it".to_owned(),
+        (_, true) => "at once".to_owned(),
+        (_, false) => "by the next coco.update".to_owned(),
+    }
+}
+
+fn of_source(flow: &Flow, source: &Source) -> Result<Vec<Finding>> {
+    let change = |leads: String| finding("change", &source.name, leads);
+    let item = if source.grouped { "group" } else { "item" };
+    let when = when(flow, source);
+    let other: Vec<Column> =
+        source.used.iter().filter(|u| !source.key.contains(u)).cloned().collect();
+    let decides = match &source.fingerprint {
+        Some(expression) => format!("it is new or the value of {expression} is another"),
+        None if source.grouped => "its rows, as far as the queries use them, are others".to_owned(),
+        None if other.is_empty() => "it is new".to_owned(),
+        None => format!("it is new or one of {} is another", names(&other)),
+    };
+    let mut all = vec![
+        change(format!(
+            "a row is inserted or updated: its {item} is looked at {when}, and is evaluated if {decides}"
+        )),
+        change(match source.grouped {
+            true => format!(
+                "a row is deleted: its group is evaluated without it {when}; the last row of a group takes the group's target rows with it"
+            ),
+            false => format!("a row is deleted: its target rows are deleted {when}"),
+        }),
+    ];
+    all.push(change(match source.capture {
+        Mode::Scan => format!(
+            "TRUNCATE, a partition comes or goes: found {when}; what is gone takes its target rows with it"
+        ),
+        _ => "TRUNCATE, a partition comes or goes, a trigger is disabled: the next update reads all of it; what is gone takes its target rows with it, and nothing is evaluated that did not change".to_owned(),
+    }));
+    if source.capture != Mode::Scan {
+        all.extend(watch(source)?);
+    }
+    if source.capture == Mode::Trigger {
+        let passed = change(
+            "rows are applied by logical replication, or written with session_replication_role = replica: not followed, triggers do not fire".to_owned(),
+        );
+        all.push(passed.hint("Use capture => 'always' to follow them."));
+    }
+    Ok(all)
+}
+
+fn of_lookup(flow: &Flow, lookup: &Lookup) -> Result<Vec<Finding>> {
+    let source = flow.sources.iter().find(|s| s.id == lookup.of);
+    let source = source.map_or("?", |s| s.name.as_str());
+    let relation = &lookup.relation;
+    let when = when(flow, relation);
+    let affected = match &lookup.affects {
+        Some(_) => format!("the items of {source} that its query affects names are evaluated"),
+        None => format!("every item of {source} is evaluated"),
+    };
+    let change = finding(
+        "change",
+        &relation.name,
+        format!(
+            "a row comes, goes or changes in {}: {affected} {when}; a change of another column evaluates nothing",
+            names(&relation.used)
+        ),
+    );
+    let mut all = vec![match lookup.affects {
+        Some(_) => change,
+        None => {
+            change.hint("With affects, coco.add_lookup has only those evaluated that it concerns.")
+        }
+    }];
+    if relation.capture != Mode::Scan {
+        all.extend(watch(relation)?);
+    }
+    Ok(all)
+}
+
+/// Whether triggers note every change of a captured table.
+fn watch(source: &Source) -> Result<Option<Finding>> {
+    let missing = |why: &str| {
+        let all = format!("{why}: each update reads all of it");
+        let warning = finding("warning", &source.name, all);
+        Some(warning.hint("coco.start, or a declaration over the table, puts that right."))
+    };
+    let _now = OneSnapshot::latest();
+    let Some(found) = capture::find(source.relation)?.filter(|c| c.is_whole()) else {
+        return Ok(missing("the change log of the table is not there"));
+    };
+    let (_, adequate) = cursor::signature(&Statements::connect()?, source.relation, &found)?;
+    Ok(if adequate { None } else { missing("not every change of the table is captured") })
+}

@@ -1,0 +1,178 @@
+//! The caller's flows as a graph: relations that are the target of one and the source of another are
+//! one node.
+
+use pgrx::pg_sys;
+use std::collections::HashMap;
+
+use crate::catalog::flow_rows;
+use crate::memo::called_functions;
+use crate::pg::error::Result;
+use crate::pg::spi::{self, Arg, arg};
+use coco_report::graph::{Graph, Health, Kind, Link};
+use coco_report::report;
+
+/// The graph of one flow, or of all that the caller may see; with how much there is of each, as of the last
+/// ANALYZE, where that is wanted.
+pub fn graph(flow: Option<&str>, estimates: bool) -> Result<Graph> {
+    if let Some(name) = flow {
+        // It is there, and the caller's.
+        flow_rows::identify(name)?;
+    }
+    let mut read = Reading { only: flow, graph: Graph::default(), tables: HashMap::new() };
+    read.flows()?;
+    read.sources()?;
+    read.lookups()?;
+    read.functions()?;
+    read.targets()?;
+    if estimates {
+        read.estimates()?;
+    }
+    Ok(read.graph)
+}
+
+struct Reading<'a> {
+    only: Option<&'a str>,
+    graph: Graph,
+    /// Nodes of relations.
+    tables: HashMap<u32, usize>,
+}
+
+impl Reading<'_> {
+    fn flow(&self) -> [Arg<'static>; 1] {
+        [arg(self.only.map(str::to_owned))]
+    }
+
+    fn flow_node(&mut self, name: &str) -> usize {
+        self.graph.node(Kind::Flow, name, None)
+    }
+
+    /// Its name is what `regclass` writes: its number, where it is gone.
+    fn table(&mut self, relation: pg_sys::Oid, name: &str) -> usize {
+        match self.tables.get(&relation.to_u32()) {
+            Some(node) => *node,
+            None => {
+                let node = self.graph.node(Kind::Table, name, None);
+                self.tables.insert(relation.to_u32(), node);
+                node
+            }
+        }
+    }
+
+    fn flows(&mut self) -> Result<()> {
+        let rows = spi::select(
+            "select flow, state, pending, failing from coco.status
+              where $1 is null or flow = $1 order by flow",
+            &self.flow(),
+            |r| {
+                let (flow, state) =
+                    (spi::required::<String>(r, 1)?, spi::required::<String>(r, 2)?);
+                Ok((flow, state, r.get::<i64>(3)?, spi::required::<i64>(r, 4)?))
+            },
+        )?;
+        for (flow, state, pending, failing) in rows {
+            let node = self.flow_node(&flow);
+            let node = &mut self.graph.nodes[node];
+            node.health = Some(Health::of_state(&state));
+            node.notes.push(state);
+            let counted = [(pending.unwrap_or(0), "pending"), (failing, "failing")];
+            let counted = counted.iter().filter(|(n, _)| *n > 0);
+            node.notes.extend(counted.map(|(n, what)| format!("{n} {what}")));
+        }
+        Ok(())
+    }
+
+    fn sources(&mut self) -> Result<()> {
+        let rows = spi::select(
+            "select s.flow, s.source, s.relation::oid, s.relation::text, c.relname::text
+               from coco.sources s left join pg_catalog.pg_class c on c.oid = s.relation
+              where $1 is null or s.flow = $1 order by s.flow, s.source",
+            &self.flow(),
+            |r| {
+                let relation: (pg_sys::Oid, String) = (spi::required(r, 3)?, spi::required(r, 4)?);
+                let names: (String, String) = (spi::required(r, 1)?, spi::required(r, 2)?);
+                Ok((names, relation, r.get::<String>(5)?))
+            },
+        )?;
+        for ((flow, source), (relation, shown), relname) in rows {
+            let (from, to) = (self.table(relation, &shown), self.flow_node(&flow));
+            // What the query calls it, where that is not its own name.
+            let label = Some(source).filter(|s| relname.as_ref() != Some(s));
+            self.graph.edge(from, to, Link::Source, label);
+        }
+        Ok(())
+    }
+
+    fn lookups(&mut self) -> Result<()> {
+        let rows = spi::select(
+            "select flow, relation::oid, relation::text from coco.lookups
+              where $1 is null or flow = $1 order by flow, lookup",
+            &self.flow(),
+            |r| {
+                let relation: (pg_sys::Oid, String) = (spi::required(r, 2)?, spi::required(r, 3)?);
+                Ok((spi::required::<String>(r, 1)?, relation))
+            },
+        )?;
+        for (flow, (relation, shown)) in rows {
+            let (from, to) = (self.table(relation, &shown), self.flow_node(&flow));
+            self.graph.edge(from, to, Link::Lookup, Some("lookup".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn functions(&mut self) -> Result<()> {
+        let rows = spi::select(
+            "select flow, pg_catalog.array_agg(query_view::oid) from coco.targets
+              where ($1 is null or flow = $1) and query_view is not null
+              group by flow order by flow",
+            &self.flow(),
+            |r| Ok((spi::required::<String>(r, 1)?, spi::required::<Vec<pg_sys::Oid>>(r, 2)?)),
+        )?;
+        for (flow, views) in rows {
+            for function in called_functions::called(&views)? {
+                let from = self.graph.node(Kind::Function, &function.name, None);
+                let to = self.flow_node(&flow);
+                self.graph.edge(from, to, Link::Call, None);
+            }
+        }
+        Ok(())
+    }
+
+    fn targets(&mut self) -> Result<()> {
+        let rows = spi::select(
+            "select flow, target, relation::oid, relation::text, server from coco.targets
+              where $1 is null or flow = $1 order by flow, target",
+            &self.flow(),
+            |r| {
+                let names: (String, String) = (spi::required(r, 1)?, spi::required(r, 2)?);
+                let relation = r.get::<pg_sys::Oid>(3)?.zip(r.get::<String>(4)?);
+                Ok((names, relation, r.get::<String>(5)?))
+            },
+        )?;
+        for ((flow, target), relation, server) in rows {
+            let from = self.flow_node(&flow);
+            let to = match relation {
+                Some((relation, shown)) => self.table(relation, &shown),
+                None => self.graph.node(Kind::External, &target, server.as_deref()),
+            };
+            self.graph.edge(from, to, Link::Target, None);
+        }
+        Ok(())
+    }
+
+    fn estimates(&mut self) -> Result<()> {
+        let oids: Vec<pg_sys::Oid> =
+            self.tables.keys().map(|oid| pg_sys::Oid::from(*oid)).collect();
+        let rows = spi::select(
+            "select oid, reltuples::int8 from pg_catalog.pg_class
+              where oid = any ($1) and relkind in ('r', 'p', 'm') and reltuples >= 0",
+            &[arg(oids)],
+            |r| Ok((spi::required::<pg_sys::Oid>(r, 1)?, spi::required::<i64>(r, 2)?)),
+        )?;
+        for (oid, count) in rows {
+            if let Some(node) = self.tables.get(&oid.to_u32()) {
+                self.graph.nodes[*node].notes.push(format!("about {} rows", report::count(count)));
+            }
+        }
+        Ok(())
+    }
+}

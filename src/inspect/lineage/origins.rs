@@ -1,0 +1,332 @@
+//! The items that a target row comes from.
+
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::{PgSqlErrorCode, pg_sys};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+use crate::catalog::model::{Flow, Source, Target, all_equal};
+use crate::flows::cache;
+use crate::inspect::lineage::{by_indexes, check_key, is_indexed, object, of_typed, typed};
+use crate::inspect::verify;
+use crate::pg::acting_role::{self, ActingAs};
+use crate::pg::error::{Error, Result};
+use crate::pg::json::Json;
+use crate::pg::spi::{self, arg, ident, literal};
+use crate::query::compose::tracking_keys;
+use crate::query::logic_description::{self, Described};
+use crate::update::apply_batch::key_text;
+
+/// An item that a target row comes from, or that claims its key.
+pub struct Item {
+    pub flow: String,
+    pub source: String,
+    pub relation: pg_sys::Oid,
+    pub source_key: Json,
+    pub state: &'static str,
+    pub ordinal: Option<i64>,
+    pub content: Option<pgrx::Uuid>,
+    pub logic: Option<Described>,
+    pub query: Option<String>,
+    pub label: Option<String>,
+    pub process_ordinal: Option<i64>,
+    pub process_time: Option<TimestampWithTimeZone>,
+    pub memo: Json,
+    /// Of the source's text, in bytes: from the first to before the second.
+    pub bytes: Option<(i64, i64)>,
+    pub failure: Option<Json>,
+}
+
+/// What is found of an item in its tracking row.
+struct Tracked {
+    source_key: Json,
+    ordinal: Option<i64>,
+    content: Option<pgrx::Uuid>,
+    /// Of one that was never evaluated to the end: what it failed with.
+    logic: Option<i32>,
+    process_ordinal: Option<i64>,
+    process_time: Option<TimestampWithTimeZone>,
+    failure: Option<Json>,
+    memo_refs: Vec<i64>,
+    claims: bool,
+}
+
+/// A target row, as far as it is there.
+struct Row {
+    /// Its key as a list of texts; where it is not there, that of the key that was asked for.
+    key: String,
+    present: bool,
+    bytes: Option<(i64, i64)>,
+}
+
+/// The items that the row of this key comes from, and those that claim the key.
+pub fn lineage(target: &str, key: Json, flow: Option<&str>) -> Result<Vec<Item>> {
+    let (flow, id) = find(target, flow)?;
+    let ready = cache::ready(&flow)?;
+    let flow = &ready.flow;
+    let Some(target) = flow.targets.iter().find(|t| t.id == id) else {
+        return Err(Error::internal("a target is gone"));
+    };
+    let view = match (target.relation, target.query_view()) {
+        (Some(_), Some(view)) => view,
+        _ => return Err(verify::dropped(flow, target)),
+    };
+    check_key("key", &key, &format!("target {}", target.shown()), &target.key)?;
+    let row = read_row(flow, target, view, &key)?;
+    let mut items = Vec::new();
+    for source in &flow.sources {
+        if target.covered.is_none() && !is_indexed(source)? {
+            unindexed(&flow.name);
+        }
+        for tracked in tracked(flow, target, source, view, &key, &row)? {
+            // Of a covered key the item is known whether or not it has produced the row.
+            if row.present || tracked.failure.is_some() || target.covered.is_none() {
+                items.push(item(flow, target, source, tracked, &row)?);
+            }
+        }
+    }
+    Ok(items)
+}
+
+fn unindexed(flow: &str) {
+    pgrx::ereport!(
+        pgrx::PgLogLevel::NOTICE,
+        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+        format!(
+            "target keys of flow \"{flow}\" are listed, and no index finds them: all tracking rows are read"
+        ),
+        format!("SELECT coco.alter_flow({}, lineage_index => true) makes one.", literal(flow))
+    );
+}
+
+/// A target of the caller's by its name: the flow and the target's id.
+fn find(target: &str, flow: Option<&str>) -> Result<(String, i32)> {
+    let acting = ActingAs::extension_owner()?;
+    let found = spi::select(
+        "select t.id, t.flow, f.owner::oid, coalesce(t.external, format('%I.%I', t.schema, t.name)) = $1
+           from coco.target t join coco.flow f using (flow)
+          where (coalesce(t.external, format('%I.%I', t.schema, t.name)) = $1
+                 or t.server is null and ($1 in (t.name, quote_ident(t.name)) or t.relation = to_regclass($1)))
+            and ($2::text is null or t.flow = $2)
+          order by t.flow, t.id",
+        &[arg(target), arg(flow)],
+        |r| {
+            let found = (spi::required::<String>(r, 2)?, spi::required::<i32>(r, 1)?);
+            Ok((found, spi::required::<pg_sys::Oid>(r, 3)?, spi::required::<bool>(r, 4)?))
+        },
+    )?;
+    drop(acting);
+    let mut mine: Vec<_> =
+        found.into_iter().filter(|(_, owner, _)| acting_role::has_rights_of(*owner)).collect();
+    if mine.iter().any(|(_, _, shown)| *shown) {
+        mine.retain(|(_, _, shown)| *shown);
+    }
+    match mine.as_slice() {
+        [] => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("target \"{target}\" does not exist"),
+        )
+        .hint("The view coco.targets lists your targets.")),
+        [((flow, id), ..)] => Ok((flow.clone(), *id)),
+        several => {
+            let flows: Vec<&str> = several.iter().map(|((flow, _), ..)| flow.as_str()).collect();
+            Err(Error::invalid(format!("there are several targets \"{target}\""))
+                .detail(format!("They are of the flows {}.", flows.join(", ")))
+                .hint("Give the name as coco.targets shows it, or the flow: of_flow => '…'."))
+        }
+    }
+}
+
+/// The row of a key, or of an external target what the ledger has of it.
+fn read_row(flow: &Flow, target: &Target, view: pg_sys::Oid, key: &Json) -> Result<Row> {
+    let given: Vec<String> = target.key.iter().map(of_typed).collect();
+    let there: Vec<String> = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
+    let text = |names: &[String]| format!("{}::pg_catalog.text", key_text(names));
+    let whole = |name: &str| {
+        let column = target.columns.iter().find(|c| c.name == name)?;
+        let is_there = target.external.is_none() || target.key_names.iter().any(|k| k == name);
+        let types = [pg_sys::INT2OID, pg_sys::INT4OID, pg_sys::INT8OID];
+        (is_there && types.contains(&column.type_oid))
+            .then(|| format!("x.{}::pg_catalog.int8", column.quoted()))
+    };
+    // As split_text calls them.
+    let (start, end) = match (whole("byte_start"), whole("byte_end")) {
+        (Some(start), Some(end)) => (start, end),
+        _ => ("null::pg_catalog.int8".to_owned(), "null::pg_catalog.int8".to_owned()),
+    };
+    let sql = format!(
+        "select {given}, case when {is_there} then {there} end, {start}, {end}
+           from {typed} left join {relation} as x on {on}",
+        typed = typed(view)?,
+        on = all_equal(&target.key, &there, &given),
+        given = text(&given),
+        is_there = there[0].clone() + " is not null",
+        there = text(&there),
+        relation = target.relation_name(),
+    );
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    by_indexes(&acting)?;
+    let found = spi::select(&sql, &[arg(key.clone())], |r| {
+        let there: Option<String> = r.get(2)?;
+        Ok(Row {
+            present: there.is_some(),
+            key: there.map_or_else(|| spi::required(r, 1), Ok)?,
+            bytes: r.get::<i64>(3)?.zip(r.get::<i64>(4)?),
+        })
+    })?;
+    found.into_iter().next().ok_or_else(|| Error::internal("a key has no row"))
+}
+
+/// The tracking rows of a source's items that have a target key, or claim it.
+fn tracked(
+    flow: &Flow,
+    target: &Target,
+    source: &Source,
+    view: pg_sys::Oid,
+    key: &Json,
+    row: &Row,
+) -> Result<Vec<Tracked>> {
+    let own = tracking_keys(source, "t");
+    let columns = format!(
+        "{key}, t.source_ordinal, t.content_fingerprint,
+         coalesce(t.logic_id, (t.failure operator(pg_catalog.->>) 'logic_id')::pg_catalog.int4),
+         t.process_ordinal,
+         pg_catalog.to_timestamp(t.process_ordinal operator(pg_catalog./) 1000000.0),
+         t.failure operator(pg_catalog.-)
+           '{{content_fingerprint,logic_id,target,claims}}'::pg_catalog._text,
+         t.memo_refs",
+        key = object(&source.key, &own)
+    );
+    let tracking = &source.tracking_view;
+    let id = target.id.to_string();
+    let mut found = Vec::new();
+    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    by_indexes(&acting)?;
+    let mut read = |sql: &str, args: &[spi::Arg], claims: bool| -> Result<()> {
+        found.extend(spi::select(sql, args, |r| {
+            Ok(Tracked {
+                source_key: spi::required(r, 1)?,
+                ordinal: r.get(2)?,
+                content: r.get(3)?,
+                logic: r.get(4)?,
+                process_ordinal: r.get(5)?,
+                process_time: r.get(6)?,
+                failure: r.get(7)?,
+                memo_refs: r.get::<Vec<i64>>(8)?.unwrap_or_default(),
+                claims,
+            })
+        })?);
+        Ok(())
+    };
+    if let Some(covered) = &target.covered {
+        let given: Vec<String> = covered.iter().map(|c| format!("(q.r).{}", ident(c))).collect();
+        let sql = format!(
+            "select {columns} from {typed} join {tracking} as t on {on}",
+            typed = typed(view)?,
+            on = all_equal(&source.key, &own, &given),
+        );
+        read(&sql, &[arg(key.clone())], false)?;
+        return Ok(found);
+    }
+    let listed = json!({ id.as_str(): { row.key.as_str(): null } });
+    let sql = format!(
+        "select {columns} from {tracking} as t
+          where t.target_keys is not null and t.target_keys operator(pg_catalog.@>) $1"
+    );
+    read(&sql, &[arg(Json::from(listed))], false)?;
+    let sql = format!(
+        "select {columns} from {tracking} as t
+          where t.failure is not null
+            and (t.failure operator(pg_catalog.->>) 'target') operator(pg_catalog.=) $1
+            and (t.failure operator(pg_catalog.->>) 'claims') operator(pg_catalog.=) $2"
+    );
+    read(&sql, &[arg(id.as_str()), arg(row.key.as_str())], true)?;
+    Ok(found)
+}
+
+fn item(
+    flow: &Flow,
+    target: &Target,
+    source: &Source,
+    tracked: Tracked,
+    row: &Row,
+) -> Result<Item> {
+    let logic = match tracked.logic {
+        Some(id) => logic_description::logic(id)?,
+        None => None,
+    };
+    let query = logic.as_ref().and_then(|l| l.queries.get(&target.id.to_string()));
+    let state = match (tracked.claims, &tracked.failure) {
+        (true, _) => "claims",
+        (false, Some(_)) => "failing",
+        (false, None) => "produced",
+    };
+    Ok(Item {
+        flow: flow.name.clone(),
+        source: source.name.clone(),
+        relation: source.relation,
+        source_key: tracked.source_key,
+        state,
+        ordinal: tracked.ordinal,
+        content: tracked.content,
+        query: query.and_then(Value::as_str).map(str::to_owned),
+        logic,
+        label: match tracked.process_ordinal {
+            Some(process_ordinal) => label(flow, process_ordinal)?,
+            None => None,
+        },
+        process_ordinal: tracked.process_ordinal,
+        process_time: tracked.process_time,
+        memo: Json::from(memo(flow, tracked.memo_refs)?),
+        bytes: row.bytes.filter(|_| !tracked.claims),
+        failure: tracked.failure,
+    })
+}
+
+/// The label that a flow had then.
+fn label(flow: &Flow, process_ordinal: i64) -> Result<Option<String>> {
+    let _as = ActingAs::extension_owner()?;
+    spi::one(
+        "select label from coco.label where flow = $1 and since <= $2 order by since desc limit 1",
+        &[arg(flow.id), arg(process_ordinal)],
+    )
+}
+
+/// The memoised results that an item rests on, as a list of objects.
+fn memo(flow: &Flow, entries: Vec<i64>) -> Result<Value> {
+    let Some(table) = flow.memo.as_ref().filter(|_| !entries.is_empty()) else {
+        return Ok(json!([]));
+    };
+    let acting = ActingAs::extension_owner()?;
+    by_indexes(&acting)?;
+    let used = spi::select(
+        &format!(
+            "select function, fingerprint, to_json(made)::text from {table}
+              where entry = any ($1) order by entry"
+        ),
+        &[arg(entries)],
+        |r| {
+            let made: String = spi::required(r, 3)?;
+            Ok((spi::required::<i32>(r, 1)?, spi::required::<i64>(r, 2)?, made))
+        },
+    )?;
+    drop(acting);
+    let _as = ActingAs::extension_owner()?;
+    let functions: HashMap<i32, (String, String)> = spi::select(
+        "select id, function, fingerprint::text from coco.memo where flow = $1",
+        &[arg(flow.name.as_str())],
+        |r| Ok((spi::required(r, 1)?, (spi::required(r, 2)?, spi::required(r, 3)?))),
+    )?
+    .into_iter()
+    .collect();
+    Ok(used
+        .into_iter()
+        .map(|(function, input, made)| {
+            let (name, code) = functions.get(&function).cloned().unzip();
+            json!({
+                "function": name, "fingerprint": code, "input": format!("{:016x}", input as u64),
+                "made": made.trim_matches('"'),
+            })
+        })
+        .collect())
+}

@@ -1,0 +1,272 @@
+//! What is measured of flows, for those who watch: numbers and names, no contents. Whoever may read all
+//! statistics of the server (`pg_read_all_stats`) sees those of all flows.
+
+use pgrx::pg_sys;
+use pgrx::spi::SpiHeapTupleData;
+
+use crate::catalog::internal_tables;
+use crate::pg::acting_role::{self, ActingAs};
+use crate::pg::error::{Error, Result};
+use crate::pg::spi;
+use crate::pg::subtransaction::look;
+
+/// One value.
+pub struct Metric {
+    pub metric: &'static str,
+    pub help: &'static str,
+    pub flow: Option<String>,
+    /// What of the flow (source, target, function), or else, it is of.
+    pub name: Option<String>,
+    pub server: Option<String>,
+    pub value: f64,
+}
+
+/// What the metrics of one statement are of. Its columns: flow, whose it is (NULL: everybody's), name,
+/// server; then one for each metric.
+struct Scope {
+    name: &'static str,
+    statement: &'static str,
+    /// Each with what it says.
+    metrics: &'static [(&'static str, &'static str)],
+}
+
+const SCOPES: [Scope; 6] = [
+    Scope { name: "flow", statement: FLOWS, metrics: &FLOW_METRICS },
+    Scope { name: "source", statement: SOURCES, metrics: &SOURCE_METRICS },
+    Scope { name: "target", statement: TARGETS, metrics: &TARGET_METRICS },
+    Scope { name: "function", statement: FUNCTIONS, metrics: &FUNCTION_METRICS },
+    Scope { name: "log", statement: LOGS, metrics: &LOG_METRICS },
+    Scope { name: "worker", statement: WORKERS, metrics: &WORKER_METRICS },
+];
+
+// Of a flow the name is its state. What has run is in the history, or in the total of what was dropped of it.
+const FLOWS: &str = "
+select s.flow, array[f.owner::oid], s.state, null::text,
+       1::float8,
+       (f.live and not f.paused)::int::float8,
+       s.pending::float8,
+       extract(epoch from s.lag)::float8,
+       s.failing::float8,
+       s.items_estimate::float8,
+       extract(epoch from s.followed_at)::float8,
+       extract(epoch from greatest(t.ended, h.ended))::float8,
+       (coalesce(t.runs, 0) + h.runs)::float8,
+       (coalesce(t.errors, 0) + h.errors)::float8,
+       extract(epoch from coalesce(t.elapsed, '0') + h.elapsed)::float8,
+       (coalesce(t.seen, 0) + h.seen)::float8,
+       (coalesce(t.unchanged, 0) + h.unchanged)::float8,
+       (coalesce(t.evaluated, 0) + h.evaluated)::float8,
+       (coalesce(t.failed, 0) + h.failed)::float8,
+       (coalesce(t.upserted, 0) + h.upserted)::float8,
+       (coalesce(t.deleted, 0) + h.deleted)::float8
+  from coco.status s
+  join coco.flow f on f.flow = s.flow
+  left join coco.run_total t on t.flow = f.id
+ cross join lateral (
+   select count(*) as runs, count(e.error) as errors, coalesce(sum(e.elapsed), '0') as elapsed,
+          coalesce(sum(e.seen), 0) as seen, coalesce(sum(e.unchanged), 0) as unchanged,
+          coalesce(sum(e.evaluated), 0) as evaluated, coalesce(sum(e.failed), 0) as failed,
+          coalesce(sum(e.upserted), 0) as upserted, coalesce(sum(e.deleted), 0) as deleted,
+          max(e.started + e.elapsed) as ended
+     from coco.history_entry e where e.flow = f.id) as h
+ order by s.flow";
+
+const FLOW_METRICS: [(&str, &str); 17] = [
+    ("coco_flow_state", "1, with the state that the flow is in, as in coco.status."),
+    ("coco_flow_live", "Whether workers are to keep the flow up to date."),
+    (
+        "coco_flow_pending_changes",
+        "Captured changes that the flow has not followed yet, counted up to 100,000 a source.",
+    ),
+    (
+        "coco_flow_lag_seconds",
+        "How long ago the flow had followed all; 0 where nothing is pending.",
+    ),
+    (
+        "coco_flow_failing_items",
+        "Items whose last evaluation failed, and rows that a target has refused.",
+    ),
+    ("coco_flow_items_estimate", "Items that are tracked, as of the last ANALYZE."),
+    (
+        "coco_flow_followed_timestamp_seconds",
+        "When the flow last stored how far it has followed its sources.",
+    ),
+    ("coco_flow_last_run_timestamp_seconds", "When the last run that was noted ended."),
+    ("coco_flow_runs_total", "Runs; of a live flow, what its worker did in up to a minute is one."),
+    ("coco_flow_run_errors_total", "Runs that failed as a whole."),
+    ("coco_flow_run_seconds_total", "Time spent in runs."),
+    ("coco_flow_items_seen_total", "Items looked at."),
+    ("coco_flow_items_unchanged_total", "Items whose content was the same."),
+    ("coco_flow_items_evaluated_total", "Items evaluated."),
+    (
+        "coco_flow_items_failed_total",
+        "Failures of items; one that waits for its next retry counts in each run.",
+    ),
+    ("coco_flow_rows_upserted_total", "Target rows inserted or updated."),
+    ("coco_flow_rows_deleted_total", "Target rows deleted."),
+];
+
+const SOURCES: &str = "
+select s.flow, array[f.owner::oid], s.name, null::text,
+       p.pending::float8, extract(epoch from k.taken)::float8
+  from coco.source s
+  join coco.flow f on f.flow = s.flow
+  left join coco.cursor k on k.source = s.id
+  left join coco.pending_rows() p on p.source = s.id
+ order by s.flow, s.name";
+
+const SOURCE_METRICS: [(&str, &str); 2] = [
+    (
+        "coco_source_pending_changes",
+        "Captured changes of a source or lookup that the flow has not followed yet, counted up to 100,000.",
+    ),
+    (
+        "coco_source_followed_timestamp_seconds",
+        "When it was last stored how far the source was followed.",
+    ),
+];
+
+const TARGETS: &str = "
+select d.flow, array[f.owner::oid], d.target, d.server,
+       d.unsent::float8, d.refused::float8, d.attempts::float8,
+       extract(epoch from d.sent_at)::float8,
+       (select pg_total_relation_size(c.oid) from pg_class c where c.oid = t.outbox and c.oid = any ($1))::float8
+  from coco.deliveries d
+  join coco.flow f on f.flow = d.flow
+  join coco.target t on t.flow = d.flow and t.server = d.server and t.external = d.target
+ order by d.flow, d.server, d.target";
+
+const TARGET_METRICS: [(&str, &str); 5] = [
+    (
+        "coco_target_unsent_changes",
+        "Changes in the outbox of an external target, counted up to 100,000.",
+    ),
+    ("coco_target_refused_rows", "Rows that the target has refused."),
+    (
+        "coco_target_failed_attempts",
+        "Attempts in a row that something hindered; 0 where nothing does.",
+    ),
+    ("coco_target_sent_timestamp_seconds", "When something was last sent."),
+    (
+        "coco_target_outbox_bytes",
+        "Size of the outbox, with what was sent since it was last emptied.",
+    ),
+];
+
+const FUNCTIONS: &str = "
+select m.flow, array[f.owner::oid], m.function, null::text,
+       sum(m.calls)::float8, sum(m.misses)::float8, sum(m.errors)::float8,
+       sum(m.requests)::float8, sum(m.tokens_in)::float8, sum(m.tokens_out)::float8,
+       sum(m.cost)::float8, extract(epoch from sum(m.elapsed))::float8
+  from coco.memo m
+  join coco.flow f on f.flow = m.flow
+ group by m.flow, f.owner, m.function
+ order by m.flow, m.function";
+
+const FUNCTION_METRICS: [(&str, &str); 8] = [
+    ("coco_function_calls_total", "Results of a memoised function that items have asked for."),
+    ("coco_function_misses_total", "Those of them that were computed."),
+    ("coco_function_errors_total", "Inputs without a result."),
+    ("coco_function_requests_total", "Requests to a provider, or calls."),
+    ("coco_function_tokens_in_total", "Tokens of inputs, as the provider counts them."),
+    ("coco_function_tokens_out_total", "Tokens of outputs, as the provider counts them."),
+    ("coco_function_cost_total", "What that has cost, in the unit of the server's prices."),
+    ("coco_function_seconds_total", "Time spent computing."),
+];
+
+// A log is seen by those who see a flow that follows it.
+const LOGS: &str = "
+select null::text,
+       array(select f.owner::oid from coco.source s join coco.flow f on f.flow = s.flow
+              where s.relation = c.relation),
+       c.relation::text, null::text,
+       (select coalesce(sum(pg_total_relation_size(l.oid)), 0)
+          from pg_class l
+         where l.oid = any ($1) and l.relnamespace = 'coco_internal'::regnamespace and l.relkind = 'r'
+           and l.relname in (select format('log_%s_%s', c.id, n)::name
+                               from generate_series(0, 2) as n))::float8
+  from coco.capture c
+ order by 3";
+
+const LOG_METRICS: [(&str, &str); 1] =
+    [("coco_log_bytes", "Size of the change log of a captured table.")];
+
+const WORKERS: &str = "
+select null::text, null::oid[], null::text, null::text,
+       (select count(*) from pg_locks l
+         where l.locktype = 'object' and l.classid = 'coco.flow'::regclass and l.objid = 0
+           and l.granted and l.mode = 'ShareUpdateExclusiveLock'
+           and l.database = (select d.oid from pg_database d
+                              where d.datname = current_database()))::float8,
+       null::float8, null::float8, null::float8, null::float8, null::float8
+union all
+select null, null, w.seat::text, null, null, w.turns, w.evaluated, w.upserted, w.deleted, w.failed
+  from coco.worker_rows() w
+ where w.database = (select d.oid from pg_database d where d.datname = current_database())";
+
+const WORKER_METRICS: [(&str, &str); 6] = [
+    ("coco_running_workers", "Workers of this database."),
+    ("coco_worker_turns_total", "Turns of a worker since it began; name is its seat."),
+    ("coco_worker_items_evaluated_total", "Items evaluated by a worker since it began."),
+    (
+        "coco_worker_rows_upserted_total",
+        "Target rows inserted or updated by a worker since it began.",
+    ),
+    ("coco_worker_rows_deleted_total", "Target rows deleted by a worker since it began."),
+    ("coco_worker_items_failed_total", "Failures of items that a worker met since it began."),
+];
+
+/// The metrics of a scope that the caller may see. What has no value now is left out.
+pub fn metrics(scope: &str) -> Result<Vec<Metric>> {
+    let Some(scope) = SCOPES.iter().find(|s| s.name == scope) else {
+        let names: Vec<&str> = SCOPES.iter().map(|s| s.name).collect();
+        return Err(Error::invalid(format!("argument \"scope\": \"{scope}\" is none"))
+            .hint(format!("The scopes are {}.", names.join(", "))));
+    };
+    let rows = look(|| {
+        let _as = ActingAs::extension_owner()?;
+        let measured = match scope.name {
+            "target" | "log" => free_tables()?,
+            _ => vec![],
+        };
+        spi::select(scope.statement, &[spi::arg(measured)], |r| read(scope, r))
+    })?;
+    let all = acting_role::has_rights_of(pg_sys::Oid::from(pg_sys::ROLE_PG_READ_ALL_STATS));
+    let mut metrics = Vec::new();
+    for (owners, row) in rows {
+        let may = |owners: Vec<pg_sys::Oid>| owners.into_iter().any(acting_role::has_rights_of);
+        if all || owners.is_none_or(may) {
+            metrics.extend(row);
+        }
+    }
+    Ok(metrics)
+}
+
+/// Outboxes and change logs whose size is to be had without a wait. The caller acts as the extension's owner.
+fn free_tables() -> Result<Vec<pg_sys::Oid>> {
+    let all = spi::select(
+        "select c.oid from pg_class c
+          where c.relnamespace = 'coco_internal'::regnamespace and c.relkind = 'r'
+            and (c.oid in (select outbox from coco.target) or c.relname ~ '^log_[0-9]+_[0-9]+$')",
+        &[],
+        |r| spi::required::<pg_sys::Oid>(r, 1),
+    )?;
+    Ok(all.into_iter().filter(|table| internal_tables::lock_to_read(*table)).collect())
+}
+
+/// The metrics in a row, and whose they are; `None`: everybody's.
+fn read(scope: &Scope, row: &SpiHeapTupleData) -> Result<(Option<Vec<pg_sys::Oid>>, Vec<Metric>)> {
+    let (flow, owners) = (row.get::<String>(1)?, row.get::<Vec<pg_sys::Oid>>(2)?);
+    let (name, server) = (row.get::<String>(3)?, row.get::<String>(4)?);
+    let mut metrics = Vec::new();
+    for (place, (metric, help)) in scope.metrics.iter().enumerate() {
+        if let Some(value) = row.get::<f64>(5 + place)? {
+            // Only the state of a flow has a name besides the flow's.
+            let is_states = scope.name == "flow" && *metric != "coco_flow_state";
+            let name = name.clone().filter(|_| !is_states);
+            let (flow, server) = (flow.clone(), server.clone());
+            metrics.push(Metric { metric, help, flow, name, server, value });
+        }
+    }
+    Ok((owners, metrics))
+}

@@ -1,0 +1,235 @@
+//! What an update would change, without changing anything.
+
+use crate::catalog::model::{Flow, Source, Target, all_equal};
+use crate::catalog::{flow_rows, relation_locks};
+use crate::inspect::verify;
+use crate::memo;
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::json::Json;
+use crate::pg::spi::literal;
+use crate::pg::subtransaction::{Raised, subtransaction};
+use crate::pg::tuplestore::OneSnapshot;
+use crate::pg::tuplestore::rows::{RowColumn, Rows};
+use crate::pg::tuplestore::statements::Statements;
+use crate::query::batch::{Action, Batch, Item};
+use crate::query::compose::{self, Items};
+use crate::query::logic_fingerprint;
+use crate::update::Limits;
+use crate::update::apply_batch::{self, Names};
+use crate::update::detect::{self, Scan};
+use crate::update::failure_rows::Failure;
+use coco_core::decide::{Decision, Mode};
+use coco_core::isolate::{Attempt, isolate};
+use coco_core::version::ProcessOrdinal;
+
+pub struct Change {
+    pub target: Option<String>,
+    /// `insert`, `update`, `delete`, or `fail` for an item that could not be evaluated.
+    pub change: String,
+    pub key: Option<Json>,
+    pub old: Option<Json>,
+    pub new: Option<Json>,
+}
+
+/// The changes an update in this mode would make, at most `limit` of them.
+pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<Vec<Change>> {
+    let flow = flow_rows::to_read(name)?;
+    if let Some(gone) = flow.targets.iter().find(|t| t.relation.is_none()) {
+        return Err(verify::dropped(&flow, gone));
+    }
+    let logic = logic_fingerprint::known(&flow)?;
+    let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let mut changes = Vec::new();
+    let _snapshot = OneSnapshot::take();
+    relation_locks::check_not_rewritten(&flow)?;
+    for source in &flow.sources {
+        let statements = Statements::connect()?;
+        let mut candidates = detect::scan(&statements, source, Scan { mode, logic }, None)?;
+        let mut batch = Batch::new(source, false)?;
+        loop {
+            let item = candidates.next();
+            if let Some(item) = &item {
+                let action = match item.decide(logic, mode) {
+                    Decision::Evaluate => Some(Action::Evaluate),
+                    Decision::Remove => Some(Action::Remove),
+                    Decision::Skip | Decision::Advance | Decision::Wait => None,
+                };
+                let key = candidates.key();
+                if key.iter().any(Option::is_none) {
+                    changes.push(failing(&Failure::null_key(source)));
+                } else if let (Some(_), Some(failure)) = (action, &item.unread) {
+                    changes.push(failing(failure));
+                } else if let Some(action) = action {
+                    batch.push(
+                        &key,
+                        &[],
+                        Item {
+                            action,
+                            tracked: item.stored.is_some(),
+                            incoming: item.incoming,
+                            process_ordinal: ProcessOrdinal(0),
+                            attempts: 0,
+                            along: false,
+                        },
+                    );
+                }
+            }
+            if batch.len() >= limits.of(&flow).batch || item.is_none() {
+                preview_batch(&flow, source, &mut batch, mode, &mut changes)?;
+                batch = Batch::new(source, false)?;
+            }
+            if changes.len() >= limit {
+                changes.truncate(limit);
+                return Ok(changes);
+            }
+            if item.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(changes)
+}
+
+fn preview_batch(
+    flow: &Flow,
+    source: &Source,
+    batch: &mut Batch,
+    mode: Mode,
+    changes: &mut Vec<Change>,
+) -> Result<()> {
+    let mut failed: Vec<Raised> = Vec::new();
+    let whole = 0..batch.len();
+    let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
+        pgrx::check_for_interrupts!();
+        let part = batch.slice(range)?;
+        let result =
+            subtransaction(|| compare(flow, source, &part, mode).map_err(Stop::Flow), Stop::Item);
+        match result {
+            Ok(found) => {
+                changes.extend(found);
+                Ok(Attempt::Done)
+            }
+            Err(Stop::Item(raised)) => Ok(Attempt::Failed(raised)),
+            Err(Stop::Flow(error)) => Err(error),
+        }
+    };
+    isolate(whole, &mut attempt, &mut |_, raised| {
+        failed.push(raised);
+        Ok(())
+    })?;
+    changes.extend(failed.into_iter().map(|raised| failing(&Failure::from(raised))));
+    Ok(())
+}
+
+/// What is said of an item that fails.
+fn failing(failure: &Failure) -> Change {
+    Change {
+        target: None,
+        change: "fail".to_owned(),
+        key: None,
+        old: None,
+        new: Some(failure.shown()),
+    }
+}
+
+enum Stop {
+    Item(Raised),
+    Flow(Error),
+}
+
+/// Evaluates a batch and compares it with the targets.
+fn compare(flow: &Flow, source: &Source, batch: &Batch, mode: Mode) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    let recalling = memo::of_look(flow)?;
+    let _running = recalling.as_ref().map(|r| r.begin());
+    for target in &flow.targets {
+        let statements = Statements::connect()?;
+        statements.name("coco_batch", batch.rows())?;
+        let names = Names::new(source, target);
+        let mut columns = apply_batch::output_columns(source, target);
+        if recalling.is_some() {
+            columns.push(RowColumn::new(compose::NUMBER, pgrx::pg_sys::INT4OID));
+        }
+        let mut output = Rows::new(&columns)?;
+        let sql = compose::evaluate(flow, source, target, Items::Batch)?;
+        statements.select_into(&sql, &[], &mut output)?;
+        let mut old = Rows::new(&apply_batch::old_columns(source, target))?;
+        if target.covered.is_none() {
+            statements.select_into(
+                &apply_batch::old_keys(source, target, &names),
+                &[],
+                &mut old,
+            )?;
+        }
+        let compared = Statements::connect()?;
+        compared.name("coco_batch", batch.rows())?;
+        compared.name("coco_output", &output)?;
+        compared.name("coco_old", &old)?;
+        let mut result = Rows::new(&change_columns())?;
+        compared.select_into(&comparison(source, target, &names, mode), &[], &mut result)?;
+        while result.advance() {
+            changes.push(Change {
+                target: Some(target.shown()),
+                change: result.get::<String>(0).unwrap_or_default(),
+                key: result.get(1),
+                old: result.get(2),
+                new: result.get(3),
+            });
+        }
+    }
+    Ok(changes)
+}
+
+fn change_columns() -> Vec<crate::pg::tuplestore::rows::RowColumn> {
+    use pgrx::pg_sys::JSONBOID;
+    use pgrx::pg_sys::TEXTOID;
+    [("change", TEXTOID), ("key", JSONBOID), ("old", JSONBOID), ("new", JSONBOID)]
+        .map(|(name, oid)| crate::pg::tuplestore::rows::RowColumn::new(name, oid))
+        .to_vec()
+}
+
+fn comparison(source: &Source, target: &Target, names: &Names, mode: Mode) -> String {
+    let object = |columns: Vec<(String, String)>| {
+        let pairs: Vec<String> =
+            columns.iter().map(|(name, value)| format!("{}, {value}", literal(name))).collect();
+        format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
+    };
+    let key = |values: &[String]| {
+        object(target.key.iter().map(|k| k.name.clone()).zip(values.iter().cloned()).collect())
+    };
+    // Of a row outside this database only the key is known here.
+    let old_row = match target.external {
+        Some(_) => "null::pg_catalog.jsonb".to_owned(),
+        None => object(
+            target.columns.iter().map(|c| (c.name.clone(), format!("x.{}", c.quoted()))).collect(),
+        ),
+    };
+    let new_row = object(
+        target
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(n, c)| (c.name.clone(), format!("n.c{}", n + 1)))
+            .collect(),
+    );
+    let relation = target.relation_name();
+    let same = all_equal(&target.key, &names.target_key, &names.new_key);
+    let differs = match mode.carries_over() {
+        true => apply_batch::differs(target),
+        false => "true".to_owned(),
+    };
+    let (using, obsolete) = apply_batch::obsolete(source, target, names);
+    format!(
+        "select 'delete'::pg_catalog.text, {old_key}, {old_row}, null::pg_catalog.jsonb
+           from {relation} as x, {using} where {obsolete}
+         union all
+         select 'update', {new_key}, {old_row}, {new_row}
+           from coco_output as n join {relation} as x on {same} where {differs}
+         union all
+         select 'insert', {new_key}, null, {new_row}
+           from coco_output as n where not exists (select from {relation} as x where {same})",
+        old_key = key(&names.target_key),
+        new_key = key(&names.new_key),
+    )
+}

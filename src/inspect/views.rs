@@ -1,0 +1,363 @@
+//! Reading tracking tables and outboxes of all of the caller's flows, for the views. They are read as the extension's
+//! owner, and none is waited for: what happens to one flow keeps nobody from seeing the others.
+
+use pgrx::datum::TimestampWithTimeZone;
+use std::collections::HashMap;
+
+use crate::catalog::model::{Flow, Source, Target};
+use crate::catalog::{flow_rows, internal_tables};
+use crate::memo::called_functions;
+use crate::outbox::{delivery_state, queue};
+use crate::pg::acting_role::{self, ActingAs};
+use crate::pg::error::Result;
+use crate::pg::json::Json;
+use crate::pg::spi::{self, arg, literal};
+use crate::pg::subtransaction;
+use crate::update::untracked_items;
+use coco_core::memo::Stats;
+
+/// The names of the flows whose rights the caller has.
+fn names() -> Result<Vec<String>> {
+    let acting = ActingAs::extension_owner()?;
+    let all = spi::select("select flow, owner::oid from coco.flow order by flow", &[], |r| {
+        Ok((spi::required::<String>(r, 1)?, spi::required::<pgrx::pg_sys::Oid>(r, 2)?))
+    })?;
+    drop(acting);
+    let mine = all.into_iter().filter(|(_, owner)| acting_role::has_rights_of(*owner));
+    Ok(mine.map(|(flow, _)| flow).collect())
+}
+
+/// What is found of each flow whose rights the caller has. A flow that has lost a part (its source, its owner, a
+/// column) says so in coco.status: here it is left out. No lock of the look is left.
+pub fn of_each<T>(look: impl Fn(&Flow) -> Result<Vec<T>>) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    for name in names()? {
+        let found = subtransaction::look(|| look(&flow_rows::load_to_change(&name)?));
+        all.extend(found.into_iter().flatten());
+    }
+    Ok(all)
+}
+
+/// Whether one of coco's own tables can be read without a wait. What a transaction has locked that drops or changes
+/// a flow is left out.
+fn is_readable(table: &str) -> Result<bool> {
+    Ok(internal_tables::find(table)?.is_some_and(internal_tables::lock_to_read))
+}
+
+fn key_object(source: &Source) -> String {
+    let pairs: Vec<String> = source
+        .key
+        .iter()
+        .enumerate()
+        .map(|(n, k)| {
+            let value = internal_tables::for_json(k, &format!("t.k{}", n + 1));
+            format!("{}, {value}", literal(&k.name))
+        })
+        .collect();
+    format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
+}
+
+pub struct Tracked {
+    pub flow: String,
+    pub source: String,
+    pub source_key: Json,
+    pub source_ordinal: Option<i64>,
+    pub content_fingerprint: Option<pgrx::Uuid>,
+    pub logic_fingerprint: Option<pgrx::Uuid>,
+    pub process_ordinal: Option<i64>,
+    pub process_time: Option<TimestampWithTimeZone>,
+    pub target_keys: Option<Json>,
+}
+
+/// Every tracking row of the caller's flows.
+pub fn tracking() -> Result<Vec<Tracked>> {
+    of_each(|flow| {
+        let mut rows = Vec::new();
+        let _as = ActingAs::extension_owner()?;
+        let logic = spi::select(
+            "select id, fingerprint from coco.logic where flow = $1",
+            &[arg(flow.name.as_str())],
+            |r| Ok((spi::required::<i32>(r, 1)?, spi::required::<pgrx::Uuid>(r, 2)?)),
+        )?;
+        for source in &flow.sources {
+            if !is_readable(&source.tracking)? {
+                continue;
+            }
+            let sql = format!(
+                "select {}, t.source_ordinal, t.content_fingerprint, t.logic_id, t.process_ordinal,
+                        pg_catalog.to_timestamp(t.process_ordinal / 1000000.0), t.target_keys
+                   from {} as t order by {}",
+                key_object(source),
+                source.tracking,
+                crate::query::compose::tracking_keys(source, "t").join(", ")
+            );
+            rows.extend(spi::select(&sql, &[], |r| {
+                let id: Option<i32> = r.get(4)?;
+                let fingerprint = logic.iter().find(|(l, _)| Some(*l) == id).map(|(_, f)| *f);
+                Ok(Tracked {
+                    flow: flow.name.clone(),
+                    source: source.name.clone(),
+                    source_key: spi::required(r, 1)?,
+                    source_ordinal: r.get(2)?,
+                    content_fingerprint: r.get(3)?,
+                    logic_fingerprint: fingerprint,
+                    process_ordinal: r.get(5)?,
+                    process_time: r.get(6)?,
+                    target_keys: r.get(7)?,
+                })
+            })?);
+        }
+        Ok(rows)
+    })
+}
+
+pub struct Failed {
+    pub flow: String,
+    /// `None` of a row that a target outside this database has refused.
+    pub source: Option<String>,
+    pub source_key: Option<Json>,
+    pub sqlstate: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+    pub attempts: i32,
+    pub failed_at: Option<TimestampWithTimeZone>,
+    pub next_retry: Option<TimestampWithTimeZone>,
+    pub target: Option<String>,
+    pub target_key: Option<Json>,
+}
+
+/// An item whose last evaluation failed.
+pub struct Failing {
+    pub source: String,
+    pub source_key: Json,
+    /// When it first failed, and has since.
+    pub since: Option<TimestampWithTimeZone>,
+}
+
+/// The items of a flow whose last evaluation failed.
+pub fn failing(flow: &Flow) -> Result<Vec<Failing>> {
+    let _as = ActingAs::extension_owner()?;
+    let mut rows = Vec::new();
+    for source in &flow.sources {
+        let sql = format!(
+            "select {}, (coalesce(t.failure->>'since', t.failure->>'failed_at'))::timestamptz
+               from {} as t where t.failure is not null order by {}",
+            key_object(source),
+            source.tracking,
+            crate::query::compose::tracking_keys(source, "t").join(", ")
+        );
+        rows.extend(spi::select(&sql, &[], |r| {
+            Ok(Failing {
+                source: source.name.clone(),
+                source_key: spi::required(r, 1)?,
+                since: r.get(2)?,
+            })
+        })?);
+        let without_key = untracked_items::of(source)?.into_iter().filter(|item| item.has_no_key());
+        rows.extend(without_key.map(|item| Failing {
+            source: source.name.clone(),
+            source_key: item.source_key,
+            since: Some(item.failed_at),
+        }));
+    }
+    Ok(rows)
+}
+
+/// What of the caller's targets outside this database is to be sent, and what hinders it.
+pub struct Delivery {
+    pub flow: String,
+    pub target: String,
+    pub server: String,
+    pub unsent: i64,
+    pub refused: i64,
+    pub state: delivery_state::Known,
+}
+
+pub fn deliveries() -> Result<Vec<Delivery>> {
+    of_each(|flow| {
+        let mut rows = Vec::new();
+        for target in &flow.targets {
+            let Some(external) = target.external.as_ref().filter(|_| target.relation.is_some())
+            else {
+                continue;
+            };
+            let Some(state) = delivery_state::known(target.id)? else { continue };
+            let acting = ActingAs::extension_owner()?;
+            if !is_readable(&external.outbox)? {
+                continue;
+            }
+            drop(acting);
+            let waiting = queue::waiting(external, state.sent)?;
+            rows.push(Delivery {
+                flow: flow.name.clone(),
+                target: external.name.clone(),
+                server: external.server.clone(),
+                unsent: waiting.unsent + state.filling.map_or(0, |last| (last - state.sent).max(0)),
+                refused: waiting.refused,
+                state,
+            });
+        }
+        Ok(rows)
+    })
+}
+
+/// What to do where the error itself does not say so: of an item, of a row that was refused.
+const ITEM_HINT: &str = "Mend the item in its source, or give the target another query with coco.set_query: it is evaluated again then. coco.retry tries it at once as it is.";
+
+const ROW_HINT: &str = "Mend the row in its source or by another query: it is sent again then. coco.retry sends it at once as it is.";
+
+const UNTRACKED_HINT: &str = "Shorten the key in the source, or name the items by a digest of it: in a generated column, or a view.";
+
+/// Every item of the caller's flows whose last evaluation failed, and every row that was refused.
+pub fn errors() -> Result<Vec<Failed>> {
+    of_each(|flow| {
+        let mut rows = Vec::new();
+        let _as = ActingAs::extension_owner()?;
+        for source in &flow.sources {
+            if !is_readable(&source.tracking)? {
+                continue;
+            }
+            let sql = format!(
+                "select {}, t.failure->>'sqlstate', t.failure->>'message', t.failure->>'detail',
+                        t.failure->>'hint', (t.failure->>'attempts')::int,
+                        (t.failure->>'failed_at')::timestamptz,
+                        (t.failure->>'next_retry')::timestamptz
+                   from {} as t where t.failure is not null order by {}",
+                key_object(source),
+                source.tracking,
+                crate::query::compose::tracking_keys(source, "t").join(", ")
+            );
+            rows.extend(spi::select(&sql, &[], |r| {
+                Ok(Failed {
+                    flow: flow.name.clone(),
+                    source: Some(source.name.clone()),
+                    source_key: r.get(1)?,
+                    sqlstate: r.get::<String>(2)?.unwrap_or_default(),
+                    message: r.get::<String>(3)?.unwrap_or_default(),
+                    detail: r.get(4)?,
+                    hint: Some(r.get(5)?.unwrap_or_else(|| ITEM_HINT.to_owned())),
+                    attempts: r.get::<i32>(6)?.unwrap_or(0),
+                    failed_at: r.get(7)?,
+                    next_retry: r.get(8)?,
+                    target: None,
+                    target_key: None,
+                })
+            })?);
+        }
+        for source in &flow.sources {
+            rows.extend(untracked_items::of(source)?.into_iter().map(|item| Failed {
+                flow: flow.name.clone(),
+                source: Some(source.name.clone()),
+                source_key: Some(item.source_key),
+                sqlstate: item.failure.sqlstate,
+                message: item.failure.message,
+                detail: item.failure.detail,
+                hint: Some(item.failure.hint.unwrap_or_else(|| UNTRACKED_HINT.to_owned())),
+                attempts: item.attempts,
+                failed_at: Some(item.failed_at),
+                next_retry: None,
+                target: None,
+                target_key: None,
+            }));
+        }
+        for target in flow.targets.iter().filter(|t| t.relation.is_some()) {
+            let Some(external) = &target.external else { continue };
+            if !is_readable(&external.outbox)? {
+                continue;
+            }
+            rows.extend(queue::refused(target, external)?.into_iter().map(|r| Failed {
+                flow: flow.name.clone(),
+                source: None,
+                source_key: None,
+                sqlstate: r.sqlstate,
+                message: r.message,
+                detail: None,
+                hint: Some(ROW_HINT.to_owned()),
+                attempts: r.attempts,
+                failed_at: r.failed_at,
+                next_retry: r.next_retry,
+                target: Some(external.name.clone()),
+                target_key: Some(r.key),
+            }));
+        }
+        Ok(rows)
+    })
+}
+
+/// A memoised function of one of the caller's flows.
+pub struct Memoised {
+    pub flow: String,
+    pub function: String,
+    pub fingerprint: pgrx::Uuid,
+    /// The flow's queries call it, and its code is that of this fingerprint.
+    pub current: bool,
+    pub stats: Stats,
+    pub entries: i64,
+    pub entry_bytes: i64,
+}
+
+/// The memoised functions of the caller's flows, with what their calls came to.
+pub fn functions() -> Result<Vec<Memoised>> {
+    of_each(|flow| {
+        let acting = ActingAs::extension_owner()?;
+        let views: Vec<_> = flow.targets.iter().filter_map(Target::query_view).collect();
+        let now = called_functions::called(&views)?;
+        let rows = spi::select(
+            "select id, function, fingerprint, calls, misses, errors, requests, tokens_in, tokens_out,
+                    cost, bytes, (extract(epoch from elapsed) * 1000000)::bigint
+               from coco.memo where flow = $1 order by id",
+            &[arg(flow.name.as_str())],
+            |r| {
+                let row = Memoised {
+                    flow: flow.name.clone(),
+                    function: spi::required(r, 2)?,
+                    fingerprint: spi::required(r, 3)?,
+                    current: false,
+                    stats: Stats {
+                        calls: spi::required(r, 4)?,
+                        misses: spi::required(r, 5)?,
+                        errors: spi::required(r, 6)?,
+                        requests: spi::required(r, 7)?,
+                        tokens_in: spi::required(r, 8)?,
+                        tokens_out: spi::required(r, 9)?,
+                        cost: spi::required(r, 10)?,
+                        bytes: spi::required(r, 11)?,
+                        micros: spi::required(r, 12)?,
+                    },
+                    entries: 0,
+                    entry_bytes: 0,
+                };
+                Ok((spi::required::<i32>(r, 1)?, row))
+            },
+        )?;
+        drop(acting);
+        let mut kept = HashMap::new();
+        if let Some(table) = &flow.memo {
+            let _as = ActingAs::extension_owner()?;
+            if !is_readable(table)? {
+                return Ok(Vec::new());
+            }
+            let counted = spi::select(
+                &format!(
+                    "select function, count(*),
+                            coalesce(sum(octet_length(input) + coalesce(octet_length(result), 0)), 0)::bigint
+                       from {table} group by function"
+                ),
+                &[],
+                |r| {
+                    let counts: (i64, i64) = (spi::required(r, 2)?, spi::required(r, 3)?);
+                    Ok((spi::required::<i32>(r, 1)?, counts))
+                },
+            )?;
+            kept.extend(counted);
+        }
+        let complete = |(id, mut row): (i32, Memoised)| {
+            (row.entries, row.entry_bytes) = kept.get(&id).copied().unwrap_or_default();
+            row.current =
+                now.iter().any(|f| f.name == row.function && f.fingerprint == row.fingerprint);
+            row
+        };
+        Ok(rows.into_iter().map(complete).collect())
+    })
+}

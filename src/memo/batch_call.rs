@@ -1,0 +1,156 @@
+//! Calling a batch function: one over arrays that computes many results of a memoised function at once.
+//!
+//! Whatever it was when `coco.memoize` was told of it, it is looked at before each use: whose it is, what it
+//! takes and returns. A function that does not fit is not called. What a call returns is looked at, too.
+
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+use crate::memo::called_functions::Function;
+use crate::memo::registration;
+use crate::memo::session::Arguments;
+use crate::pg::error::{Error, Result};
+use crate::pg::fmgr;
+use crate::pg::value_codec::Codec;
+use coco_core::memo::{ComputedResult, Place};
+
+/// A batch function that fits the function that it stands in for, at this moment.
+pub struct BatchCall {
+    oid: pg_sys::Oid,
+    /// The element types of the arrays that it takes, and that of the array that it returns.
+    arguments: Vec<pg_sys::Oid>,
+    result: pg_sys::Oid,
+}
+
+impl BatchCall {
+    /// Checks the batch function of a function, which is to be `owner`'s.
+    pub fn of(function: &Function, batch: pg_sys::Oid, owner: pg_sys::Oid) -> Result<BatchCall> {
+        if batch == pg_sys::InvalidOid {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+                format!("the batch function of {} does not exist any more", function.name),
+            )
+            .hint("Make it again, or memoize the function without it."));
+        }
+        let fitting = registration::fitting(function.oid, batch).map_err(|error| Error {
+            message: format!(
+                "the batch function of {} is not called: {}",
+                function.name, error.message
+            ),
+            ..error
+        })?;
+        if fitting.owner != owner {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_INVALID_FUNCTION_DEFINITION,
+                format!("the batch function of {} belongs to another role now", function.name),
+            )
+            .hint("Memoize the function again if that is right."));
+        }
+        Ok(BatchCall { oid: batch, arguments: fitting.arguments, result: fitting.result })
+    }
+
+    /// Calls it with all inputs at once; returns a result for each.
+    pub fn call(
+        &self,
+        function: &Function,
+        asked: &[(Place, Arguments)],
+    ) -> Result<Vec<ComputedResult>> {
+        let fits = |asked: &Arguments| {
+            asked.result == self.result
+                && *asked.types == *self.arguments
+                && asked.values.len() == self.arguments.len()
+        };
+        if !asked.iter().all(|(_, asked)| fits(asked)) {
+            return Err(wrong(function, "takes or returns other types than the call in the query"));
+        }
+        // SAFETY: the function takes an array of each of the types that the values are of, as was checked
+        // here and by `of`; it returns an array, by its declaration.
+        unsafe {
+            let mut codec = Codec::of(self.result, pg_sys::CurrentMemoryContext)?;
+            let mut arrays = Vec::with_capacity(self.arguments.len());
+            for (n, element) in self.arguments.iter().enumerate() {
+                let values: Vec<_> =
+                    asked.iter().map(|(_, a)| a.values.get(n).copied().flatten()).collect();
+                arrays.push(Some(make_array(*element, &values)));
+            }
+            let mut info = pg_sys::FmgrInfo::default();
+            pg_sys::fmgr_info(self.oid, &mut info);
+            let results = match fmgr::invoke(&mut info, pg_sys::DEFAULT_COLLATION_OID, &arrays) {
+                None => vec![],
+                Some(array) => elements(function, self.result, array)?,
+            };
+            if results.len() != asked.len() {
+                let (returned, given) = (results.len(), asked.len());
+                return Err(wrong(
+                    function,
+                    &format!("returned {returned} results for {given} inputs"),
+                ));
+            }
+            Ok(results.into_iter().map(|value| codec.keep(value)).collect())
+        }
+    }
+}
+
+fn wrong(function: &Function, what: &str) -> Error {
+    Error::new(
+        PgSqlErrorCode::ERRCODE_E_R_I_E_SRF_PROTOCOL_VIOLATED,
+        format!("the batch function of {} {what}", function.name),
+    )
+    .hint("It has to return an array with one result for each input, in their order.")
+}
+
+unsafe fn make_array(element: pg_sys::Oid, values: &[Option<pg_sys::Datum>]) -> pg_sys::Datum {
+    // SAFETY: the caller's values are of the element's type; the lists are as long as is said.
+    unsafe {
+        let (mut length, mut by_value, mut align) = (0i16, false, 0);
+        pg_sys::get_typlenbyvalalign(element, &mut length, &mut by_value, &mut align);
+        let mut datums: Vec<_> =
+            values.iter().map(|v| v.unwrap_or(pg_sys::Datum::from(0usize))).collect();
+        let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
+        let (mut counts, mut from) = ([values.len() as i32], [1i32]);
+        pg_sys::Datum::from(pg_sys::construct_md_array(
+            datums.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            1,
+            counts.as_mut_ptr(),
+            from.as_mut_ptr(),
+            element,
+            i32::from(length),
+            by_value,
+            align,
+        ))
+    }
+}
+
+/// The elements of an array, which has to be a list of values of this type.
+unsafe fn elements(
+    function: &Function,
+    element: pg_sys::Oid,
+    array: pg_sys::Datum,
+) -> Result<Vec<Option<pg_sys::Datum>>> {
+    // SAFETY: the datum is an array, by the declaration of the function that returned it; its elements are
+    // read as of the type that its header names.
+    unsafe {
+        let plain = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        if (*plain).elemtype != element {
+            return Err(wrong(function, "returned an array of another type"));
+        }
+        if !matches!((*plain).ndim, 0 | 1) {
+            let dimensions = (*plain).ndim;
+            return Err(wrong(function, &format!("returned an array of {dimensions} dimensions")));
+        }
+        let (mut length, mut by_value, mut align) = (0i16, false, 0);
+        pg_sys::get_typlenbyvalalign(element, &mut length, &mut by_value, &mut align);
+        let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        pg_sys::deconstruct_array(
+            plain,
+            element,
+            i32::from(length),
+            by_value,
+            align,
+            &mut values,
+            &mut nulls,
+            &mut count,
+        );
+        Ok((0..count.max(0) as usize).map(|n| (!*nulls.add(n)).then_some(*values.add(n))).collect())
+    }
+}

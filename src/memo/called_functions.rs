@@ -1,0 +1,157 @@
+//! Which functions that a flow's queries call are memoised.
+
+use pgrx::pg_sys;
+use std::rc::Rc;
+
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::Result;
+use crate::pg::spi::{self, arg};
+use crate::query::logic_fingerprint;
+
+/// How what is missing is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// By the function itself, in the query that calls it.
+    Plain,
+    /// Many inputs at a time, by a function over arrays.
+    Batch {
+        /// The function; none where it does not exist any more.
+        function: pg_sys::Oid,
+        /// Whose it was when it was noted.
+        owner: pg_sys::Oid,
+        size: i32,
+    },
+    /// Many inputs at a time, by a provider over the network.
+    Embed,
+    Generate,
+    Post,
+}
+
+impl Kind {
+    pub fn is_provided(self) -> bool {
+        matches!(self, Kind::Embed | Kind::Generate | Kind::Post)
+    }
+}
+
+/// A memoised function.
+#[derive(Clone, Debug)]
+pub struct Function {
+    pub oid: pg_sys::Oid,
+    /// With its schema and argument types, quoted.
+    pub name: String,
+    pub kind: Kind,
+    /// Of its code and its version: results of another are not taken.
+    pub fingerprint: pgrx::Uuid,
+}
+
+/// The functions that these views call by themselves or by views that they read. What is called
+/// from inside a function's body is no call of the query's.
+pub const CALLED: &str = "
+with recursive reached(oid) as (
+  select v.oid from pg_catalog.unnest($1::oid[]) as v(oid)
+  union
+  select d.refobjid
+    from reached v
+    join pg_catalog.pg_rewrite r on r.ev_class = v.oid
+    join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid
+     and d.refclassid = 'pg_catalog.pg_class'::regclass
+    join pg_catalog.pg_class c on c.oid = d.refobjid and c.relkind = 'v'
+), called as (
+  select distinct d.refobjid as oid
+    from reached v
+    join pg_catalog.pg_rewrite r on r.ev_class = v.oid
+    join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid
+     and d.refclassid = 'pg_catalog.pg_proc'::regclass
+)";
+
+/// Of those, the ones that are memoised; a function counts while it belongs to the role that it belonged to.
+pub const MEMOISED: &str = "
+select p.oid, p.oid::regprocedure::text, m.version,
+       case when m.batch is not null then coalesce(to_regprocedure(m.batch)::oid, 0) end,
+       m.batch_owner::oid, m.batch_size,
+       case when p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
+            then p.proname::text end
+  from called c
+  join pg_catalog.pg_proc p on p.oid = c.oid
+  left join coco.memoised m on m.function = p.oid::regprocedure::text and m.owner = p.proowner
+ where m.function is not null
+    or p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
+ order by 2";
+
+struct Found {
+    oid: pg_sys::Oid,
+    name: String,
+    version: Option<String>,
+    batch: Option<Kind>,
+    provided: Option<String>,
+}
+
+/// The memoised functions that the queries behind these views call.
+pub fn called(views: &[pg_sys::Oid]) -> Result<Vec<Rc<Function>>> {
+    let _as = ActingAs::extension_owner()?;
+    let found = spi::select(&format!("{CALLED}{MEMOISED}"), &[arg(views.to_vec())], |r| {
+        let batch = match (r.get::<pg_sys::Oid>(4)?, r.get::<i32>(6)?) {
+            (Some(function), Some(size)) => {
+                let owner = r.get::<pg_sys::Oid>(5)?.unwrap_or(pg_sys::InvalidOid);
+                Some(Kind::Batch { function, owner, size })
+            }
+            _ => None,
+        };
+        Ok(Found {
+            oid: spi::required(r, 1)?,
+            name: spi::required(r, 2)?,
+            version: r.get(3)?,
+            batch,
+            provided: r.get(7)?,
+        })
+    })?;
+    found.into_iter().map(|found| function(found).map(Rc::new)).collect()
+}
+
+/// Functions that these views call and that were memoised while they belonged to another role: they are
+/// not memoised any more.
+pub fn of_another_owner(views: &[pg_sys::Oid]) -> Result<Vec<String>> {
+    let _as = ActingAs::extension_owner()?;
+    let another = "
+select m.function
+  from called c
+  join pg_catalog.pg_proc p on p.oid = c.oid
+  join coco.memoised m on m.function = p.oid::regprocedure::text and m.owner <> p.proowner
+ order by 1";
+    spi::select(&format!("{CALLED}{another}"), &[arg(views.to_vec())], |r| spi::required(r, 1))
+}
+
+/// The names of those functions that are not memoised inside flows.
+pub fn not_memoised(all: Vec<pg_sys::Oid>) -> Result<Vec<String>> {
+    let _as = ActingAs::extension_owner()?;
+    spi::select(
+        "select distinct p.proname::text
+           from pg_catalog.pg_proc p
+           left join coco.memoised m on m.function = p.oid::regprocedure::text and m.owner = p.proowner
+          where p.oid = any ($1) and m.function is null
+            and not (p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post'))
+          order by 1",
+        &[arg(all)],
+        |r| spi::required(r, 1),
+    )
+}
+
+fn function(found: Found) -> Result<Function> {
+    let kind = match (found.provided.as_deref(), found.batch) {
+        (Some("embed"), _) => Kind::Embed,
+        (Some("generate"), _) => Kind::Generate,
+        (Some(_), _) => Kind::Post,
+        (None, Some(batch)) => batch,
+        (None, None) => Kind::Plain,
+    };
+    // What a provider returns does not depend on coco's own version.
+    let mut of = vec![];
+    if !kind.is_provided() {
+        of.push(found.oid);
+        if let Kind::Batch { function, .. } = kind {
+            of.push(function);
+        }
+    }
+    let fingerprint = logic_fingerprint::of_functions(&of, &found.name, found.version.as_deref())?;
+    Ok(Function { oid: found.oid, name: found.name, kind, fingerprint })
+}

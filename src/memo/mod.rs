@@ -1,0 +1,118 @@
+//! Memoised functions: their results are kept per flow, by the content of their input, and what is
+//! missing of a batch is computed together.
+//!
+//! `rewrite` has a query's calls go by way of `call`, which finds what `recalling` holds and notes what
+//! it does not; `evaluate` evaluates a batch until nothing is missing, `resolve` gets what is, and
+//! `store` keeps it, in the table that `table` makes; `uses` counts which items use it.
+
+pub mod batch_call;
+pub mod call_site;
+pub mod called_functions;
+pub mod evaluate_batch;
+pub mod provider_resolve;
+pub mod registration;
+pub mod resolve_misses;
+pub mod result_table;
+pub mod result_uses;
+pub mod rewrite_calls;
+pub mod session;
+pub mod spending;
+pub mod store;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::catalog::model::{Flow, Source};
+use crate::flows::cache;
+use crate::memo::session::{Missing, Recalling};
+use crate::pg::error::Result;
+use crate::query::batch::{Action, Batch};
+use crate::update::catch_up;
+use coco_core::memo::{Entry, FunctionId, Stats};
+
+/// What an update of a flow recalls from; None where its queries call no memoised function, and no
+/// results were ever kept. Results of before `since` (microseconds since 1970) are not taken.
+pub fn of_update(flow: &Flow, since: Option<i64>) -> Result<Option<Rc<Recalling>>> {
+    if flow.memoised.is_empty() && flow.memo.is_none() {
+        return Ok(None);
+    }
+    let table = result_table::make(flow)?;
+    let known = store::known(flow, true)?;
+    let recalling =
+        Recalling::new(flow, known, store::recall()?, Some(table), since, Missing::Suspends);
+    Ok(Some(Rc::new(recalling)))
+}
+
+/// What a look at a flow recalls from, which keeps nothing.
+pub fn of_look(flow: &Flow) -> Result<Option<Rc<Recalling>>> {
+    if flow.memoised.is_empty() {
+        return Ok(None);
+    }
+    let known = store::known(flow, false)?;
+    let table = flow.memo.clone();
+    let recalling = Recalling::new(flow, known, store::recall()?, table, None, Missing::Computes);
+    Ok(Some(Rc::new(recalling)))
+}
+
+/// Begins a batch: what its items used when they were last evaluated is at hand.
+pub fn begin(recalling: &Recalling, source: &Source, batch: &Batch) -> Result<()> {
+    end(recalling)?;
+    let used = match batch.items.iter().any(|i| i.tracked && i.action == Action::Evaluate) {
+        true => result_uses::used_by(recalling, source, batch)?,
+        false => vec![],
+    };
+    let mut recall = recalling.recall.borrow_mut();
+    used.into_iter().for_each(|entry| recall.load(entry));
+    Ok(())
+}
+
+/// Ends a batch: of what was computed for it nothing is lost.
+pub fn end(recalling: &Recalling) -> Result<()> {
+    store::keep_unused(recalling)?;
+    recalling.recall.borrow_mut().clear();
+    Ok(())
+}
+
+/// What calls came to since this was asked before, by the functions' names; and notes it.
+pub fn counted(recalling: &Recalling) -> Result<BTreeMap<String, Stats>> {
+    let stats = recalling.stats.take();
+    store::count(&stats)?;
+    let named =
+        |(id, stats): (FunctionId, Stats)| recalling.function(id).map(|f| (f.name.clone(), stats));
+    Ok(stats.into_iter().filter_map(named).collect())
+}
+
+/// Stores what was computed in transactions that were rolled back, so that it is not computed, and
+/// paid for, again.
+pub fn keep_rolled_back() -> Result<()> {
+    let rolled_back = resolve_misses::rolled_back();
+    for (server, flow, usage) in rolled_back.spent {
+        spending::note(&server, Some(flow), &usage)?;
+    }
+    let mut by_flow: BTreeMap<i32, Vec<resolve_misses::Computed>> = BTreeMap::new();
+    for computed in rolled_back.computed {
+        by_flow.entry(computed.flow).or_default().push(computed);
+    }
+    for (flow, all) in by_flow {
+        let Some(name) = catch_up::name(flow)? else { continue };
+        let flow = cache::locked(&name)?;
+        let Some(recalling) = of_update(&flow.flow, None)? else { continue };
+        for computed in all {
+            let known = recalling.functions.get(&computed.function.oid);
+            let Some(known) =
+                known.filter(|k| k.function.fingerprint == computed.function.fingerprint)
+            else {
+                continue;
+            };
+            if let Some(function) = known.id {
+                recalling.recall.borrow_mut().load(Entry {
+                    function,
+                    stored: None,
+                    ..computed.entry
+                });
+            }
+        }
+        end(&recalling)?;
+    }
+    Ok(())
+}

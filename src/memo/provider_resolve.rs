@@ -1,0 +1,187 @@
+//! Asking providers for what is missing: as few jobs as there are models, all at the same time.
+
+use pgrx::{FromDatum, pg_sys};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ffi::CString;
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+use crate::memo::called_functions::{Function, Kind};
+use crate::memo::resolve_misses::{self, Asked, settle};
+use crate::memo::session::{Arguments, Recalling};
+use crate::memo::spending;
+use crate::pg::error::{Error, Result};
+use crate::pg::json::Json;
+use crate::pg::value_codec::Codec;
+use crate::pg::{datum_bytes, subtransaction};
+use coco_core::delivery::Trouble;
+use coco_core::memo::{ComputedResult, Fault, FunctionId, Place, Stats};
+use coco_core::options::Access;
+use coco_core::provider::{Answer, Job, Outcome, Task};
+
+/// Says what a role reaches the server of a task with: its name, and its options.
+type Reach = fn(&Task, Option<&str>, pg_sys::Oid) -> Result<(String, Access)>;
+
+/// Who asks providers: the layer that has threads.
+#[derive(Clone, Copy)]
+pub struct Asking {
+    pub reach: Reach,
+    /// Does jobs beside each other and waits for all of them.
+    pub ask: fn(Vec<Job>) -> Result<Vec<Outcome>>,
+}
+
+static ASKING: OnceLock<Asking> = OnceLock::new();
+
+/// Says who asks; once, when the library is loaded.
+pub fn asked_by(asking: Asking) {
+    ASKING.get_or_init(|| asking);
+}
+
+/// What is asked of one model: the text of its job's kind, and for which entries each input is.
+struct Group {
+    job: Job,
+    function: FunctionId,
+    places: Vec<Place>,
+    codec: Codec,
+}
+
+/// Has providers answer what was asked of these functions. What they answer is settled also where
+/// one of them then cannot be asked any more.
+pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -> Result<()> {
+    let asking = ASKING.get().ok_or_else(|| Error::internal("nobody asks providers"))?;
+    let mut groups: BTreeMap<(FunctionId, String), Group> = BTreeMap::new();
+    for (id, function, asked) in &all {
+        for (place, arguments) in asked {
+            let (server, task, input) = match request(function.kind, arguments) {
+                Ok(request) => request,
+                Err(fault) => {
+                    settle(recalling, *place, Err(fault));
+                    continue;
+                }
+            };
+            let what = format!("{server:?} {task:?}");
+            let group = match groups.entry((*id, what)) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(room) => {
+                    let owner = recalling.owner;
+                    let (server, access) = (asking.reach)(&task, server.as_deref(), owner)?;
+                    let budget = spending::left(&server, &access)?;
+                    let job = Job { server, task, access, inputs: vec![], budget };
+                    // SAFETY: in a transaction; the groups do not outlive this call.
+                    let codec =
+                        unsafe { Codec::of(arguments.result, pg_sys::CurrentMemoryContext)? };
+                    room.insert(Group { job, function: *id, places: vec![], codec })
+                }
+            };
+            group.job.inputs.push(input);
+            group.places.push(*place);
+        }
+    }
+    let mut groups: Vec<Group> = groups.into_values().collect();
+    let outcomes = (asking.ask)(groups.iter().map(|g| g.job.clone()).collect())?;
+    let mut trouble = None;
+    for (group, outcome) in groups.iter_mut().zip(outcomes) {
+        spending::note(&group.job.server, Some(recalling.flow), &outcome.usage)?;
+        resolve_misses::spent(recalling, &group.job.server, outcome.usage);
+        recalling.count(
+            group.function,
+            Stats {
+                requests: outcome.usage.requests as i64,
+                tokens_in: outcome.usage.tokens_in as i64,
+                tokens_out: outcome.usage.tokens_out as i64,
+                cost: outcome.usage.cost,
+                micros: outcome.usage.elapsed.as_micros() as i64,
+                ..Stats::default()
+            },
+        );
+        let is_json = matches!(group.job.task, Task::Post { .. });
+        for (place, answer) in group.places.iter().zip(outcome.answers) {
+            let result = match answer {
+                None => continue,
+                Some(Ok(answer)) => kept(&mut group.codec, answer, is_json),
+                Some(Err(refusal)) => Err(fault(&refusal.sqlstate, refusal.message)),
+            };
+            settle(recalling, *place, result);
+        }
+        trouble = trouble.or(outcome.trouble);
+    }
+    match trouble {
+        None => Ok(()),
+        Some(trouble) => Err(error(trouble)),
+    }
+}
+
+/// The server that is asked, for what, and the input; or which argument cannot be, as where the
+/// function is called by itself.
+fn request(
+    kind: Kind,
+    arguments: &Arguments,
+) -> std::result::Result<(Option<String>, Task, String), Fault> {
+    let at = |n: usize| arguments.values.get(n).copied().flatten();
+    // SAFETY: the arguments of coco's own functions are of the types that it declares.
+    let text = |n: usize| unsafe { String::from_datum(at(n)?, false) };
+    let given = |n: usize, name: &str| {
+        text(n).ok_or_else(|| fault("22004", format!("argument \"{name}\" is NULL")))
+    };
+    // SAFETY: as above.
+    let json = |n: usize| unsafe { Json::from_datum(at(n)?, false) };
+    match kind {
+        Kind::Embed => {
+            let dimensions = match at(3).map(|d| d.value() as i32) {
+                None => None,
+                Some(n) if n > 0 => Some(n as u32),
+                Some(n) => {
+                    let what = format!("argument \"dimensions\" ({n}) is not above 0");
+                    return Err(fault("22023", what));
+                }
+            };
+            let (server, model) = (given(1, "server")?, given(2, "model")?);
+            Ok((Some(server), Task::Embed { model, dimensions }, text(0).unwrap_or_default()))
+        }
+        Kind::Generate => {
+            let (server, model) = (given(1, "server")?, given(2, "model")?);
+            let schema = json(3).map(|schema| schema.value("argument \"json_schema\""));
+            let schema = schema.transpose().map_err(|e| fault("22023", e.message))?;
+            let task = Task::Generate { model, schema };
+            Ok((Some(server), task, text(0).unwrap_or_default()))
+        }
+        _ => {
+            let url = given(0, "url")?;
+            // SAFETY: as above.
+            let body = at(1).map(|body| unsafe { datum_bytes::jsonb_text(body) });
+            Ok((None, Task::Post { url }, body.unwrap_or_default()))
+        }
+    }
+}
+
+fn fault(sqlstate: &str, message: String) -> Fault {
+    Fault { sqlstate: sqlstate.to_owned(), message, detail: None, hint: None }
+}
+
+fn kept(
+    codec: &mut Codec,
+    answer: Answer,
+    is_json: bool,
+) -> std::result::Result<ComputedResult, Fault> {
+    match answer {
+        Answer::Embedding(numbers) => Ok(resolve_misses::kept(codec, numbers)),
+        Answer::Text(text) if is_json => match CString::new(text) {
+            // SAFETY: of the function's result type.
+            Ok(text) => Ok(unsafe { codec.keep(Some(datum_bytes::jsonb(&text))) }),
+            Err(_) => Err(fault("22P05", "the answer has a NUL byte".to_owned())),
+        },
+        Answer::Text(text) => Ok(resolve_misses::kept(codec, text)),
+    }
+}
+
+fn error(trouble: Trouble) -> Error {
+    Error {
+        code: subtransaction::code(&trouble.sqlstate),
+        message: trouble.message,
+        detail: trouble.detail,
+        hint: Some(trouble.hint.unwrap_or_else(|| {
+            "Nothing is lost: what was answered is kept, and the next coco.update, or the worker of a live flow, goes on from there.".to_owned()
+        })),
+    }
+}

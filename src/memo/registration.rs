@@ -1,0 +1,172 @@
+//! Which functions are memoised: what `coco.memoize` notes.
+
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+use crate::pg::acting_role::{self, ActingAs};
+use crate::pg::error::{Error, Result};
+use crate::pg::invalidation;
+use crate::pg::spi::{self, arg};
+
+/// A function over arrays that stands in for one over single values.
+pub struct Batch {
+    pub function: pg_sys::Oid,
+    /// Inputs that it is given at once, at most.
+    pub size: i32,
+}
+
+struct Shape {
+    name: String,
+    owner: pg_sys::Oid,
+    kind: String,
+    set: bool,
+    arguments: Vec<pg_sys::Oid>,
+    result: pg_sys::Oid,
+    provided: bool,
+}
+
+fn shape(function: pg_sys::Oid) -> Result<Shape> {
+    let _as = ActingAs::qualifying_names()?;
+    spi::select(
+        "select p.oid::regprocedure::text, p.proowner, p.prokind::text, p.proretset,
+                p.proargtypes::oid[], p.prorettype,
+                p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
+           from pg_catalog.pg_proc p where p.oid = $1",
+        &[arg(function)],
+        |r| {
+            Ok(Shape {
+                name: spi::required(r, 1)?,
+                owner: spi::required(r, 2)?,
+                kind: spi::required(r, 3)?,
+                set: spi::required(r, 4)?,
+                arguments: spi::required(r, 5)?,
+                result: spi::required(r, 6)?,
+                provided: spi::required(r, 7)?,
+            })
+        },
+    )?
+    .pop()
+    .ok_or_else(|| Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, "no such function"))
+}
+
+/// Has a function be memoised inside flows. Only its owner may, for all who use it.
+pub fn mark(function: pg_sys::Oid, version: Option<&str>, batch: Option<Batch>) -> Result<()> {
+    let own = shape(function)?;
+    check_owner(&own)?;
+    if own.provided {
+        return Err(Error::invalid(format!(
+            "function {} is always memoised inside flows",
+            own.name
+        )));
+    }
+    let refused = match (own.kind.as_str(), own.set) {
+        ("f", false) if [pg_sys::RECORDOID, pg_sys::RECORDARRAYOID].contains(&own.result) => {
+            Some("It returns a record: have it return a composite type or jsonb.")
+        }
+        ("f", true) => Some("It returns a set: have it return an array or jsonb, and unnest that."),
+        ("f", false) => None,
+        ("p", _) => Some("It is a procedure."),
+        _ => Some("It is an aggregate or a window function."),
+    };
+    if let Some(why) = refused {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("function {} cannot be memoised", own.name),
+        )
+        .detail(why));
+    }
+    let over = match &batch {
+        Some(batch) => Some(check_batch(&own, batch)?),
+        None => None,
+    };
+    let _as = ActingAs::extension_owner()?;
+    spi::execute(
+        "insert into coco.memoised (function, owner, version, batch, batch_owner, batch_size)
+         values ($1, $2, $3, $4, $5, $6)
+         on conflict (function) do update
+            set owner = excluded.owner, version = excluded.version, batch = excluded.batch,
+                batch_owner = excluded.batch_owner, batch_size = excluded.batch_size",
+        &[
+            arg(own.name),
+            arg(own.owner),
+            arg(version),
+            arg(over.as_ref().map(|o| o.name.as_str())),
+            arg(over.as_ref().map(|o| o.owner)),
+            arg(batch.as_ref().map(|b| b.size)),
+        ],
+    )?;
+    invalidation::changed()
+}
+
+fn check_owner(own: &Shape) -> Result<()> {
+    match acting_role::has_rights_of(own.owner) {
+        true => Ok(()),
+        false => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("must be owner of function {}", own.name),
+        )
+        .hint("Write a function of your own that calls it, and memoize that.")),
+    }
+}
+
+/// Checks that one is a batch function of the other, and this user's; returns what it is.
+fn check_batch(own: &Shape, batch: &Batch) -> Result<Shape> {
+    let over = shape(batch.function)?;
+    check_owner(&over)?;
+    if batch.size < 1 {
+        return Err(Error::invalid(format!(
+            "argument \"batch_size\" ({}) is not above 0",
+            batch.size
+        )));
+    }
+    check_fits(own, &over)?;
+    Ok(over)
+}
+
+/// A batch function that fits: whose it is, and the types of which it takes arrays and returns one.
+pub struct Fitting {
+    pub owner: pg_sys::Oid,
+    pub arguments: Vec<pg_sys::Oid>,
+    pub result: pg_sys::Oid,
+}
+
+/// Looks whether one function is, as both are now, a batch function of the other.
+pub fn fitting(function: pg_sys::Oid, batch: pg_sys::Oid) -> Result<Fitting> {
+    let (own, over) = (shape(function)?, shape(batch)?);
+    check_fits(&own, &over)?;
+    Ok(Fitting { owner: over.owner, arguments: own.arguments, result: own.result })
+}
+
+fn check_fits(own: &Shape, over: &Shape) -> Result<()> {
+    // SAFETY: a look-up of the system catalogs in a transaction.
+    let array_of = |t: pg_sys::Oid| unsafe { pg_sys::get_array_type(t) };
+    let arrays: Vec<pg_sys::Oid> = own.arguments.iter().map(|t| array_of(*t)).collect();
+    let fits = over.arguments == arrays
+        && over.result == array_of(own.result)
+        && over.kind == "f"
+        && !over.set
+        && !arrays.contains(&pg_sys::InvalidOid);
+    match fits {
+        true => Ok(()),
+        false => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INVALID_FUNCTION_DEFINITION,
+            format!("function {} is no batch function of {}", over.name, own.name),
+        )
+        .hint("It has to take an array for each argument, and to return an array of the results.")),
+    }
+}
+
+/// Has a function be memoised no more. Its results go as the items that use them are evaluated.
+pub fn unmark(function: pg_sys::Oid) -> Result<()> {
+    let own = shape(function)?;
+    check_owner(&own)?;
+    let _as = ActingAs::extension_owner()?;
+    let gone =
+        spi::execute("delete from coco.memoised where function = $1", &[arg(own.name.as_str())])?;
+    if gone == 0 {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("function {} is not memoised", own.name),
+        ));
+    }
+    invalidation::changed()
+}

@@ -1,0 +1,169 @@
+//! Which items use which results: an entry of the store counts them, and they list it in their tracking rows.
+//!
+//! What is read of tracking rows comes as rows of numbers; what writes the store then is a statement of its own.
+
+use pgrx::{IntoDatum, pg_sys};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::catalog::model::{Source, all_equal, numbered};
+use crate::memo::evaluate_batch;
+use crate::memo::session::Recalling;
+use crate::memo::store::{self, New, Until};
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::arg;
+use crate::pg::tuplestore::rows::{RowColumn, Rows};
+use crate::pg::tuplestore::statements::Statements;
+use crate::query::batch::{Action, Batch};
+use crate::query::compose;
+use coco_core::memo::{Entry, FunctionId, Place, State};
+
+/// The entries that the items of a batch used when they were last evaluated: they are likely to be
+/// used again.
+pub fn used_by(recalling: &Recalling, source: &Source, batch: &Batch) -> Result<Vec<Entry>> {
+    if recalling.table.is_none() {
+        return Ok(vec![]);
+    }
+    let mut numbers = Rows::new(&[RowColumn::new("entry", pg_sys::INT8OID)])?;
+    let statements = Statements::connect()?;
+    statements.name("coco_batch", batch.rows())?;
+    statements.query_into(
+        &format!(
+            "select distinct u.entry {}
+              where b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\" and u.entry is not null",
+            tracked(source),
+        ),
+        &[],
+        &mut numbers,
+    )?;
+    drop(statements);
+    match numbers.len() {
+        0 => Ok(vec![]),
+        _ => store::read(recalling, &numbers),
+    }
+}
+
+/// The entries `u` that the tracking rows of items `b` of a batch list.
+fn tracked(source: &Source) -> String {
+    let batch = numbered("b.k", source.key.len());
+    let same = all_equal(&source.key, &compose::tracking_keys(source, "t"), &batch);
+    format!(
+        "from coco_batch as b join {} as t on {same}
+         cross join lateral pg_catalog.unnest(t.memo_refs) as u(entry)",
+        source.tracking_view
+    )
+}
+
+/// What a batch that is being written has done to the store.
+pub struct Used {
+    /// `no`, and `refs`: the entries that an item uses.
+    pub refs: Rows,
+    /// New entries and their numbers, if the batch is kept.
+    pub stored: Vec<(Place, i64)>,
+    /// Results that its items rest on.
+    pub calls: BTreeMap<FunctionId, i64>,
+}
+
+/// Stores the results that the items of a batch use, before their tracking rows are written: adds
+/// those that are new, and lets go of those that are used no more.
+pub fn note_uses(
+    recalling: &Recalling,
+    source: &Source,
+    batch: &Batch,
+    targets: usize,
+) -> Result<Used> {
+    let table = recalling.table.as_deref().ok_or_else(|| Error::internal("no memo was made"))?;
+    let recall = recalling.recall.borrow();
+    let mut uses: Vec<(usize, BTreeSet<Place>)> = Vec::new();
+    let mut counts: BTreeMap<Place, i32> = BTreeMap::new();
+    let mut calls: BTreeMap<FunctionId, i64> = BTreeMap::new();
+    for (n, item) in batch.items.iter().enumerate() {
+        if item.action != Action::Evaluate {
+            continue;
+        }
+        let of = |target| recall.uses().get(&evaluate_batch::item(batch, target, n));
+        let places: BTreeSet<Place> = (0..targets).filter_map(of).flatten().copied().collect();
+        for place in &places {
+            *counts.entry(*place).or_default() += 1;
+            *calls.entry(recall.get(*place).function).or_default() += 1;
+        }
+        uses.push((n, places));
+    }
+    let mut new = Vec::new();
+    for (place, uses) in &counts {
+        let entry = recall.get(*place);
+        if matches!((&entry.state, entry.stored), (State::Known(_), None)) {
+            new.push(New { place: *place, entry, uses: *uses });
+        }
+    }
+    let stored = store::add(table, &new, Until::Unused)?;
+    let numbers: HashMap<Place, i64> = stored.iter().copied().collect();
+    let number = |place: &Place| recall.get(*place).stored.or_else(|| numbers.get(place).copied());
+
+    let mut refs = Rows::new(&[
+        RowColumn::new("no", pg_sys::INT4OID),
+        RowColumn::new("refs", pg_sys::INT8ARRAYOID),
+    ])?;
+    let mut held = false;
+    for (n, places) in uses.iter().filter(|(_, places)| !places.is_empty()) {
+        let list: Vec<i64> = places.iter().filter_map(number).collect();
+        held |= places.iter().any(|p| recall.get(*p).stored.is_some());
+        refs.push(&[(*n as i32).into_datum(), list.into_datum()]);
+    }
+    if held || batch.items.iter().any(|i| i.tracked && i.action != Action::Advance) {
+        let first_new = stored.iter().map(|(_, id)| *id).min().unwrap_or(i64::MAX);
+        balance(table, source, batch, &refs, first_new)?;
+    }
+    Ok(Used { refs, stored, calls })
+}
+
+/// Counts the uses of entries that were there before (below `first_new`) up and down, and deletes
+/// those that are not used any more.
+fn balance(table: &str, source: &Source, batch: &Batch, refs: &Rows, first_new: i64) -> Result<()> {
+    let mut changes = Rows::new(&[
+        RowColumn::new("entry", pg_sys::INT8OID),
+        RowColumn::new("more", pg_sys::INT4OID),
+    ])?;
+    let statements = Statements::connect()?;
+    statements.name("coco_batch", batch.rows())?;
+    statements.name("coco_refs", refs)?;
+    statements.query_into(
+        &format!(
+            "select x.entry, pg_catalog.sum(x.more)::pg_catalog.int4
+               from (select u.entry, -1 as more
+                       {}
+                      where b.action operator(pg_catalog.<>) 'a'::pg_catalog.\"char\"
+                     union all
+                     select u.entry, 1
+                       from coco_refs as r cross join lateral pg_catalog.unnest(r.refs) as u(entry)
+                      where u.entry operator(pg_catalog.<) $1) as x
+              group by x.entry
+             having pg_catalog.sum(x.more) operator(pg_catalog.<>) 0",
+            tracked(source),
+        ),
+        &[arg(first_new)],
+        &mut changes,
+    )?;
+    if changes.len() == 0 {
+        return Ok(());
+    }
+    drop(statements);
+    let _as = ActingAs::extension_owner()?;
+    let writing = Statements::connect()?;
+    writing.name("coco_changes", &changes)?;
+    writing.execute(
+        &format!(
+            "delete from {table} as m using coco_changes as c
+              where m.entry = c.entry and m.uses + c.more <= 0"
+        ),
+        &[],
+    )?;
+    writing.execute(
+        &format!(
+            "update {table} as m set uses = m.uses + c.more, kept_until = null
+               from coco_changes as c where m.entry = c.entry"
+        ),
+        &[],
+    )?;
+    Ok(())
+}

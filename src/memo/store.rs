@@ -1,0 +1,319 @@
+//! The table of a flow's memoised results.
+//!
+//! An entry is found by its function and half of the fingerprint of its input, and holds the input
+//! itself. It counts the items that use it, which list it in their tracking rows: when the last lets go
+//! of it, it goes too. What was computed for an item that could not be written in the end is kept for
+//! [`KEPT`].
+
+use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use crate::catalog::model::Flow;
+use crate::memo::session::{Known, Recalling};
+use crate::pg::acting_role::ActingAs;
+use crate::pg::bulk_insert;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{self, arg};
+use crate::pg::tuplestore::OneSnapshot;
+use crate::pg::tuplestore::rows::{RowColumn, Rows};
+use crate::pg::tuplestore::statements::Statements;
+use coco_core::memo::{Entry, FunctionId, Place, Seal, State, Stats};
+
+/// How long what no item uses yet is kept, as an interval.
+pub const KEPT: &str = "7 days";
+
+/// Entries that are looked for, or added, by one statement.
+const AT_ONCE: usize = 5_000;
+
+/// What results of a flow's functions are kept under, as far as any are; with `make` under what they
+/// will be.
+pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, Known>> {
+    let _as = ActingAs::extension_owner()?;
+    let mut all = HashMap::new();
+    for function in &flow.memoised {
+        let args =
+            [arg(flow.name.as_str()), arg(function.name.as_str()), arg(function.fingerprint)];
+        let mut id = spi::one::<i32>(
+            "select id from coco.memo where flow = $1 and function = $2 and fingerprint = $3",
+            &args,
+        )?;
+        if id.is_none() && make {
+            id = spi::returning(
+                "insert into coco.memo (flow, function, fingerprint) values ($1, $2, $3)
+                 on conflict do nothing returning id",
+                &args,
+                |r| spi::required(r, 1),
+            )?
+            .pop();
+        }
+        let known = Known { function: Rc::clone(function), id: id.map(FunctionId) };
+        all.insert(function.oid, known);
+    }
+    Ok(all)
+}
+
+/// `coco.recall`.
+pub fn recall() -> Result<pg_sys::Oid> {
+    spi::one::<pg_sys::Oid>("select 'coco.recall(internal)'::regprocedure::oid", &[])?
+        .ok_or_else(|| Error::internal("coco.recall does not exist"))
+}
+
+/// The entries that a statement has returned. Not by way of SPI's own results: what is read of those
+/// stays until the transaction ends.
+fn entries(rows: &mut Rows) -> Vec<Entry> {
+    let mut all = Vec::with_capacity(rows.len());
+    while rows.advance() {
+        let bytes = |n: usize| rows.get::<&[u8]>(n).map(Rc::<[u8]>::from);
+        let (Some(stored), Some(function), Some(fingerprint), Some(input)) =
+            (rows.get(0), rows.get(1), rows.get(2), bytes(3))
+        else {
+            continue;
+        };
+        let seal = rows.get(5).map_or(Seal::Open, Seal::Stored);
+        let (function, state) = (FunctionId(function), State::Known(bytes(4)));
+        all.push(Entry { function, fingerprint, input, state, seal, stored: Some(stored) });
+    }
+    all
+}
+
+/// What is read of an entry `m`.
+pub const ENTRY: &str = "m.entry, m.function, m.fingerprint, m.input, m.result, m.seal";
+
+fn entry_columns() -> [RowColumn; 6] {
+    [
+        RowColumn::new("entry", pg_sys::INT8OID),
+        RowColumn::new("function", pg_sys::INT4OID),
+        RowColumn::new("fingerprint", pg_sys::INT8OID),
+        RowColumn::new("input", pg_sys::BYTEAOID),
+        RowColumn::new("result", pg_sys::BYTEAOID),
+        RowColumn::new("seal", pg_sys::INT8OID),
+    ]
+}
+
+/// The entries of these functions and fingerprints: their inputs are still to be compared.
+pub fn find(recalling: &Recalling, keys: &[(FunctionId, i64)]) -> Result<Vec<Entry>> {
+    let Some(table) = &recalling.table else { return Ok(vec![]) };
+    let _as = ActingAs::extension_owner()?;
+    let mut all = Vec::new();
+    let some = spi::one::<bool>(&format!("select true from {table} limit 1"), &[])?;
+    if some.is_none() {
+        return Ok(all);
+    }
+    for keys in keys.chunks(AT_ONCE) {
+        let (functions, fingerprints): (Vec<i32>, Vec<i64>) =
+            keys.iter().map(|(f, p)| (f.0, *p)).unzip();
+        let mut rows = Rows::new(&entry_columns())?;
+        let statements = Statements::connect()?;
+        statements.select_into(
+            &format!(
+                "select {ENTRY}
+                   from unnest($1::int[], $2::bigint[]) as k(function, fingerprint)
+                   join {table} as m on m.function = k.function and m.fingerprint = k.fingerprint
+                  where m.made >= {} order by m.entry",
+                since(recalling)
+            ),
+            &[arg(functions), arg(fingerprints)],
+            &mut rows,
+        )?;
+        all.extend(entries(&mut rows));
+    }
+    Ok(all)
+}
+
+fn since(recalling: &Recalling) -> String {
+    match recalling.since {
+        None => "'-infinity'::pg_catalog.timestamptz".to_owned(),
+        Some(micros) => format!(
+            "pg_catalog.to_timestamp({}.{:06})",
+            micros.div_euclid(1_000_000),
+            micros.rem_euclid(1_000_000)
+        ),
+    }
+}
+
+/// These entries.
+pub fn read(recalling: &Recalling, numbers: &Rows) -> Result<Vec<Entry>> {
+    let Some(table) = &recalling.table else { return Ok(vec![]) };
+    let _as = ActingAs::extension_owner()?;
+    let mut rows = Rows::new(&entry_columns())?;
+    let statements = Statements::connect()?;
+    statements.name("coco_entries", numbers)?;
+    statements.query_into(
+        &format!(
+            "select {ENTRY} from coco_entries as u join {table} as m on m.entry = u.entry
+              where m.made >= {}",
+            since(recalling),
+        ),
+        &[],
+        &mut rows,
+    )?;
+    Ok(entries(&mut rows))
+}
+
+/// What is added to the store.
+pub struct New<'a> {
+    pub place: Place,
+    pub entry: &'a Entry,
+    pub uses: i32,
+}
+
+/// How long an entry is kept.
+#[derive(Clone, Copy)]
+pub enum Until {
+    /// Until no item uses it any more.
+    Unused,
+    /// For [`KEPT`]: no item uses it yet.
+    Over,
+}
+
+fn rows_of(new: &[New], ids: &[i64]) -> Result<Rows> {
+    let mut columns = entry_columns().to_vec();
+    columns.push(RowColumn::new("uses", pg_sys::INT4OID));
+    let mut rows = Rows::new(&columns)?;
+    let mut values = pgrx::PgMemoryContexts::new("coco memo rows");
+    for (new, id) in new.iter().zip(ids) {
+        let Some((result, seal)) = new.entry.sealed() else {
+            return Err(Error::internal("a result that is not known was to be stored"));
+        };
+        // SAFETY: the row is copied, before the context is reset.
+        unsafe {
+            values.switch_to(|_| {
+                rows.push(&[
+                    id.into_datum(),
+                    new.entry.function.0.into_datum(),
+                    new.entry.fingerprint.into_datum(),
+                    (*new.entry.input).into_datum(),
+                    result.as_deref().and_then(IntoDatum::into_datum),
+                    seal.into_datum(),
+                    new.uses.into_datum(),
+                ]);
+            });
+            values.reset();
+        }
+    }
+    Ok(rows)
+}
+
+/// Adds entries; returns their numbers.
+pub fn add(table: &str, new: &[New], until: Until) -> Result<Vec<(Place, i64)>> {
+    let _as = ActingAs::extension_owner()?;
+    let _now = OneSnapshot::take();
+    let mut numbers = Vec::with_capacity(new.len());
+    let until = match until {
+        Until::Unused => "null::timestamptz".to_owned(),
+        Until::Over => format!("clock_timestamp() + interval '{KEPT}'"),
+    };
+    for new in new.chunks(AT_ONCE) {
+        // Never one that was used before: an item may still list it.
+        let statements = Statements::connect()?;
+        let mut taken = Rows::new(&[RowColumn::new("entry", pg_sys::INT8OID)])?;
+        statements.query_into(
+            "select nextval(s.entries)
+               from (select pg_get_serial_sequence($1, 'entry')::regclass as entries offset 0) as s,
+                    generate_series(1, $2)",
+            &[arg(table), arg(new.len() as i32)],
+            &mut taken,
+        )?;
+        let mut ids = Vec::with_capacity(new.len());
+        while taken.advance() {
+            ids.extend(taken.get::<i64>(0));
+        }
+        if ids.len() != new.len() {
+            return Err(Error::internal(format!("{table} has no sequence for its entries")));
+        }
+        let rows = rows_of(new, &ids)?;
+        numbers.extend(new.iter().map(|n| n.place).zip(ids));
+        statements.name("coco_new", &rows)?;
+        let own = ["entry", "function", "fingerprint", "input", "result", "seal", "uses"];
+        let mut columns: Vec<(String, String)> =
+            own.iter().map(|name| ((*name).to_owned(), format!("n.{name}"))).collect();
+        columns.push(("made".to_owned(), "clock_timestamp()".to_owned()));
+        columns.push(("kept_until".to_owned(), until.clone()));
+        bulk_insert::insert(&statements, table, &columns, "coco_new as n", &[])?;
+    }
+    Ok(numbers)
+}
+
+/// Keeps for a while what was computed and no item uses: an item failed for another reason, or what
+/// it was computed for was rolled back.
+pub fn keep_unused(recalling: &Recalling) -> Result<()> {
+    let Some(table) = recalling.table.as_deref() else { return Ok(()) };
+    let stored = {
+        let recall = recalling.recall.borrow();
+        let unstored = recall.unstored();
+        let mut new = Vec::new();
+        for place in &unstored {
+            let entry = recall.get(*place);
+            new.push(New { place: *place, entry, uses: 0 });
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        add(table, &new, Until::Over)?
+    };
+    recalling.recall.borrow_mut().stored(&stored);
+    Ok(())
+}
+
+/// Deletes what was kept for long enough.
+pub fn expire(recalling: &Recalling) -> Result<()> {
+    let Some(table) = &recalling.table else { return Ok(()) };
+    let _as = ActingAs::extension_owner()?;
+    spi::execute(
+        &format!("delete from {table} where kept_until < clock_timestamp() and uses = 0"),
+        &[],
+    )?;
+    Ok(())
+}
+
+/// Adds to what is known of the functions of a flow.
+pub fn count(stats: &BTreeMap<FunctionId, Stats>) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    for (function, s) in stats {
+        spi::execute(
+            "update coco.memo
+                set calls = calls + $2, misses = misses + $3, errors = errors + $4,
+                    requests = requests + $5, tokens_in = tokens_in + $6, tokens_out = tokens_out + $7,
+                    cost = cost + $8, bytes = bytes + $9,
+                    elapsed = elapsed + $10 * interval '1 microsecond'
+              where id = $1",
+            &[
+                arg(function.0),
+                arg(s.calls),
+                arg(s.misses),
+                arg(s.errors),
+                arg(s.requests),
+                arg(s.tokens_in),
+                arg(s.tokens_out),
+                arg(s.cost),
+                arg(s.bytes),
+                arg(s.micros as f64),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// Forgets results of a flow: of one function, or of all. Returns how many.
+pub fn forget(flow: &Flow, function: Option<pg_sys::Oid>) -> Result<i64> {
+    let Some(table) = &flow.memo else { return Ok(0) };
+    let name = match function {
+        None => None,
+        Some(oid) => {
+            Some(spi::one::<String>("select $1::regprocedure::text", &[arg(oid)])?.ok_or_else(
+                || Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, "no such function"),
+            )?)
+        }
+    };
+    let ids: Vec<i32> = {
+        let _as = ActingAs::extension_owner()?;
+        spi::select(
+            "select id from coco.memo where flow = $1 and ($2::text is null or function = $2)",
+            &[arg(flow.name.as_str()), arg(name)],
+            |r| spi::required(r, 1),
+        )?
+    };
+    let _as = ActingAs::extension_owner()?;
+    spi::execute(&format!("delete from {table} where function = any ($1)"), &[arg(ids)])
+}

@@ -1,0 +1,298 @@
+//! Up to where each target outside this database was sent what it is to have, and what hinders it.
+
+use pgrx::datum::TimestampWithTimeZone;
+use std::time::Duration;
+
+use crate::catalog::model::Flow;
+use crate::outbox::queue;
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::Result;
+use crate::pg::invalidation;
+use crate::pg::json::Json;
+use crate::pg::spi::{self, arg};
+use coco_core::backoff;
+use coco_core::delivery::{Trouble, Whose};
+
+/// The state of one target.
+#[derive(Clone, Copy, Debug)]
+pub struct State {
+    /// The position in the outbox up to which all is sent.
+    pub sent: i64,
+    /// How long it is to be left alone: after an error of its own, or of its server's.
+    pub wait: Duration,
+    /// What a process keeps, and sends by itself, has positions up to this one.
+    pub filling: Option<i64>,
+}
+
+/// Reads a target's state. `None` where it is not there any more.
+pub fn state(target: i32) -> Result<Option<State>> {
+    let _as = ActingAs::extension_owner()?;
+    let found = spi::select(
+        "select d.sent,
+                greatest(0, coalesce(extract(epoch from (
+                  select max(o.next_retry)
+                    from coco.delivery o join coco.target u on u.id = o.target
+                   where o.next_retry is not null
+                     and (o.target = d.target or o.of_server and u.server = t.server)
+                ) - clock_timestamp()), 0))::float8,
+                d.filling
+           from coco.delivery d join coco.target t on t.id = d.target
+          where d.target = $1",
+        &[arg(target)],
+        |r| {
+            Ok(State {
+                sent: spi::required(r, 1)?,
+                wait: backoff::plausible(
+                    Duration::try_from_secs_f64(spi::required(r, 2)?).unwrap_or_default(),
+                    LONGEST_ASKED.mul_f64(1.2),
+                ),
+                filling: r.get(3)?,
+            })
+        },
+    )?;
+    Ok(found.into_iter().next())
+}
+
+/// What users are told of a target.
+pub struct Known {
+    pub sent: i64,
+    pub filling: Option<i64>,
+    pub sent_at: Option<TimestampWithTimeZone>,
+    pub attempts: i32,
+    pub next_retry: Option<TimestampWithTimeZone>,
+    pub sqlstate: Option<String>,
+    pub message: Option<String>,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+pub fn known(target: i32) -> Result<Option<Known>> {
+    let _as = ActingAs::extension_owner()?;
+    let found = spi::select(
+        "select sent, filling, sent_at, attempts, next_retry, sqlstate, message, detail, hint
+           from coco.delivery where target = $1",
+        &[arg(target)],
+        |r| {
+            Ok(Known {
+                sent: spi::required(r, 1)?,
+                filling: r.get(2)?,
+                sent_at: r.get(3)?,
+                attempts: spi::required(r, 4)?,
+                next_retry: r.get(5)?,
+                sqlstate: r.get(6)?,
+                message: r.get(7)?,
+                detail: r.get(8)?,
+                hint: r.get(9)?,
+            })
+        },
+    )?;
+    Ok(found.into_iter().next())
+}
+
+/// All up to a position is sent; nothing hinders it.
+pub fn sent(target: i32, upto: i64) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    spi::execute(
+        "update coco.delivery
+            set sent = greatest(sent, $2), sent_at = clock_timestamp(), attempts = 0, of_server = false,
+                failed_at = null, next_retry = null,
+                sqlstate = null, message = null, detail = null, hint = null
+          where target = $1",
+        &[arg(target), arg(upto)],
+    )?;
+    Ok(())
+}
+
+/// This process keeps what has these positions, and sends it by itself: until that is done, or all of it is in
+/// the outbox, who finds nobody at it sends everything again.
+pub fn filling(target: i32, first: i64, last: i64) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    spi::execute(
+        "update coco.delivery set sent = greatest(sent, $2 - 1), filling = $3 where target = $1",
+        &[arg(target), arg(first), arg(last)],
+    )?;
+    Ok(())
+}
+
+/// What a target is to have is there, or in the outbox.
+pub fn filled(target: i32) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    spi::execute(
+        "update coco.delivery set filling = null where target = $1 and filling is not null",
+        &[arg(target)],
+    )?;
+    Ok(())
+}
+
+/// Whether coco makes a target, or has made it: then it can be removed by coco.
+pub fn made(target: i32, made: bool) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    spi::execute(
+        "update coco.target set made = $2 where id = $1 and made <> $2",
+        &[arg(target), arg(made)],
+    )?;
+    invalidation::changed()
+}
+
+/// What hinders a target is looked at again at least this often.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// At most so long after what the server asks for, before an addition by chance of up to a fifth.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+
+/// What messages call a target.
+pub fn shown(target: i32) -> Result<String> {
+    let _as = ActingAs::extension_owner()?;
+    let shown = spi::one(
+        "select format('target %I on server %I', external, server) from coco.target where id = $1",
+        &[arg(target)],
+    )?;
+    Ok(shown.unwrap_or_else(|| "a target that is gone".to_owned()))
+}
+
+/// Records what hinders a target, and when it is tried again.
+pub fn troubled(target: i32, trouble: &Trouble) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    let attempts: i32 =
+        spi::one("select attempts + 1 from coco.delivery where target = $1", &[arg(target)])?
+            .unwrap_or(1);
+    let delay = backoff::delay(attempts.max(1) as u32).min(LONGEST);
+    let delay = trouble
+        .retry_after
+        .map_or(delay, |after| after.min(LONGEST_ASKED).max(Duration::from_millis(1)));
+    spi::execute(
+        "update coco.delivery
+            set attempts = $2, of_server = $3, failed_at = clock_timestamp(),
+                next_retry = clock_timestamp() + make_interval(secs => $4 * (1 + random() / 5)),
+                sqlstate = $5, message = $6, detail = $7, hint = $8
+          where target = $1",
+        &[
+            arg(target),
+            arg(attempts),
+            arg(trouble.whose == Whose::Server),
+            arg(delay.as_secs_f64()),
+            arg(trouble.sqlstate.as_str()),
+            arg(trouble.message.as_str()),
+            arg(trouble.detail.clone()),
+            arg(trouble.hint.clone()),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Up to where the outbox of a target is filled.
+pub struct Mark {
+    target: i32,
+    last: i64,
+}
+
+/// Where the outboxes of a flow end now.
+pub fn marks(flow: &Flow) -> Result<Vec<Mark>> {
+    flow.targets
+        .iter()
+        .filter_map(|t| t.external.as_ref().map(|e| (t.id, e)))
+        .map(|(target, external)| {
+            let filling = state(target)?.and_then(|state| state.filling).unwrap_or(0);
+            Ok(Mark { target, last: queue::last(external)?.max(filling) })
+        })
+        .collect()
+}
+
+/// Whether anything up to these marks is not sent yet.
+pub fn left(marks: &[Mark]) -> Result<bool> {
+    for mark in marks {
+        if state(mark.target)?.is_some_and(|s| s.sent < mark.last) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Forgets when a flow's targets are to be tried again.
+pub fn at_once(flow: &str) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    spi::execute(
+        "update coco.delivery d set next_retry = null
+           from coco.target t
+          where t.id = d.target and d.next_retry is not null
+            and (t.flow = $1 or d.of_server and t.server in (
+                  select o.server from coco.target o where o.flow = $1 and o.server is not null))",
+        &[arg(flow)],
+    )?;
+    Ok(())
+}
+
+/// What hinders the targets of a flow: the first that was found.
+pub fn trouble(flow: &str) -> Result<Option<(String, Trouble)>> {
+    let _as = ActingAs::extension_owner()?;
+    let found = spi::select(
+        "select format('%I on server %I', t.external, t.server), d.of_server, d.sqlstate, d.message,
+                d.detail, d.hint
+           from coco.delivery d join coco.target t on t.id = d.target
+          where t.flow = $1 and d.message is not null order by d.failed_at limit 1",
+        &[arg(flow)],
+        |r| {
+            let sqlstate: String = spi::required(r, 3)?;
+            let message: String = spi::required(r, 4)?;
+            let mut trouble = match spi::required::<bool>(r, 2)? {
+                true => Trouble::server(&sqlstate, message),
+                false => Trouble::target(&sqlstate, message),
+            };
+            trouble.detail = r.get(5)?;
+            trouble.hint = r.get(6)?;
+            Ok((spi::required::<String>(r, 1)?, trouble))
+        },
+    )?;
+    Ok(found.into_iter().next())
+}
+
+/// What a worker did for a session that asked for an update.
+pub struct Outcome {
+    pub counts: Option<serde_json::Value>,
+    pub sqlstate: Option<String>,
+    pub message: Option<String>,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+/// Leaves it for the session to read.
+pub fn leave(run: i64, outcome: &Outcome) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    spi::execute("delete from coco.run where ended < clock_timestamp() - interval '1 hour'", &[])?;
+    spi::execute(
+        "insert into coco.run (id, counts, sqlstate, message, detail, hint)
+         values ($1, $2, $3, $4, $5, $6)",
+        &[
+            arg(run),
+            arg(outcome.counts.clone().map(Json::from)),
+            arg(outcome.sqlstate.clone()),
+            arg(outcome.message.clone()),
+            arg(outcome.detail.clone()),
+            arg(outcome.hint.clone()),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Reads what a worker left.
+pub fn outcome(run: i64) -> Result<Option<Outcome>> {
+    let _as = ActingAs::extension_owner()?;
+    let _now = crate::pg::tuplestore::OneSnapshot::latest();
+    let statements = crate::pg::tuplestore::statements::Statements::connect()?;
+    let text = statements.read_text(
+        "select pg_catalog.row_to_json(r)::text from coco.run as r where r.id = $1",
+        &[arg(run)],
+    )?;
+    let Some(text) = text else { return Ok(None) };
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| {
+        crate::pg::error::Error::internal(format!("the result of a worker cannot be read: {e}"))
+    })?;
+    let text = |name: &str| json[name].as_str().map(str::to_owned);
+    Ok(Some(Outcome {
+        counts: json.get("counts").filter(|c| !c.is_null()).cloned(),
+        sqlstate: text("sqlstate"),
+        message: text("message"),
+        detail: text("detail"),
+        hint: text("hint"),
+    }))
+}

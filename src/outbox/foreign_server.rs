@@ -1,0 +1,124 @@
+//! Foreign servers: which connector one has, who may use it, and with what.
+
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::ffi::{CStr, CString};
+
+use crate::catalog::model::Target;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{self, arg};
+use coco_core::delivery::{Column, Shape};
+
+/// The foreign data wrapper of a server that a role may use.
+pub fn connector_for(server: &str, role: pg_sys::Oid) -> Result<String> {
+    let found = spi::select(
+        "select w.fdwname::text, has_server_privilege($2, s.oid, 'usage')
+           from pg_catalog.pg_foreign_server s
+           join pg_catalog.pg_foreign_data_wrapper w on w.oid = s.srvfdw
+          where s.srvname = $1::text",
+        &[arg(server), arg(role)],
+        |r| Ok((spi::required::<String>(r, 1)?, spi::required::<bool>(r, 2)?)),
+    )?;
+    match found.into_iter().next() {
+        None => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("server \"{server}\" does not exist"),
+        )
+        .hint("CREATE SERVER … FOREIGN DATA WRAPPER coco_postgres OPTIONS (…) makes one. One that was renamed is found again under its old name.")),
+        Some((_, false)) => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for foreign server {server}"),
+        )
+        .hint(format!(
+            "GRANT USAGE ON FOREIGN SERVER {} TO the flow's owner.",
+            spi::ident(server)
+        ))),
+        Some((connector, true)) => Ok(connector),
+    }
+}
+
+/// What a role reaches a server with. Holds secrets.
+pub struct Given {
+    pub server: Vec<(String, String)>,
+    /// Of the role's user mapping, or of PUBLIC's; none where there is no mapping.
+    pub user: Vec<(String, String)>,
+    /// The role is a superuser.
+    pub trusted: bool,
+}
+
+/// Reads the options of a server and of a role's user mapping for it.
+pub fn given(server: &str, role: pg_sys::Oid) -> Result<Given> {
+    let name =
+        CString::new(server).map_err(|_| Error::invalid("a server's name has a NUL byte"))?;
+    // SAFETY: look-ups of the system catalogs in a transaction; what they return is palloc'd there.
+    unsafe {
+        let found = pg_sys::GetForeignServerByName(name.as_ptr(), false);
+        let options = pairs((*found).options)?;
+        let server = (*found).serverid;
+        let user = match is_mapped(role, server) || is_mapped(pg_sys::InvalidOid, server) {
+            true => pairs((*pg_sys::GetUserMapping(role, server)).options)?,
+            false => vec![],
+        };
+        Ok(Given { server: options, user, trusted: pg_sys::superuser_arg(role) })
+    }
+}
+
+/// Whether a role, or PUBLIC (no role), has a user mapping. Not every role may read the catalog that
+/// says so.
+unsafe fn is_mapped(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {
+    let none = pg_sys::Datum::null();
+    // SAFETY: a look-up of the system catalogs in a transaction.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::USERMAPPINGUSERSERVER as i32;
+        pg_sys::SearchSysCacheExists(cache, role.into(), server.into(), none, none)
+    }
+}
+
+/// Options as the server's catalogs hold them: a list of DefElem with string values.
+unsafe fn pairs(options: *mut pg_sys::List) -> Result<Vec<(String, String)>> {
+    let text = |c: *const std::ffi::c_char| {
+        // SAFETY: a string of the catalogs'.
+        let text = unsafe { CStr::from_ptr(c) };
+        text.to_str().map(str::to_owned).map_err(|_| Error::invalid("an option is not UTF-8"))
+    };
+    let mut all = Vec::new();
+    if options.is_null() {
+        return Ok(all);
+    }
+    // SAFETY: a list of DefElem.
+    unsafe {
+        for n in 0..(*options).length as usize {
+            let element = (*(*options).elements.add(n)).ptr_value.cast::<pg_sys::DefElem>();
+            all.push((text((*element).defname)?, text(pg_sys::defGetString(element))?));
+        }
+    }
+    Ok(all)
+}
+
+/// What a connector is told of a target.
+pub fn shape(flow: &str, target: &Target) -> Result<Shape> {
+    let Some(external) = &target.external else {
+        return Err(Error::internal("a target in this database has no connector"));
+    };
+    let mut columns = Vec::new();
+    for column in &target.columns {
+        let (schema, name) = spi::select(
+            "select n.nspname::text, case when n.nspname = 'pg_catalog' then format_type(t.oid, $2)
+                    else replace(format_type(t.oid, $2), quote_ident(n.nspname) || '.', '') end
+               from pg_catalog.pg_type t join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+              where t.oid = $1",
+            &[arg(column.type_oid), arg(column.typmod)],
+            |r| Ok((spi::required::<String>(r, 1)?, spi::required::<String>(r, 2)?)),
+        )?
+        .pop()
+        .ok_or_else(|| Error::internal("a column's type does not exist"))?;
+        columns.push(Column { name: column.name.clone(), type_schema: schema, type_name: name });
+    }
+    let place = |k: &String| target.columns.iter().position(|c| c.name == *k);
+    Ok(Shape {
+        flow: flow.to_owned(),
+        target: external.name.clone(),
+        key: target.key_names.iter().filter_map(place).collect(),
+        columns,
+        options: external.options.clone(),
+    })
+}

@@ -1,0 +1,265 @@
+//! Writing a batch for a target outside this database: the keys it is to have, and what is to be
+//! sent for that.
+
+use pgrx::pg_sys;
+
+use crate::catalog::model::{Column, External, Flow, Target, all_equal, numbered, stored};
+use crate::outbox::initial_load_buffer::{Held, Hold};
+use crate::outbox::tables::{self, FINGERPRINT};
+use crate::outbox::{delivery_state, queue};
+use crate::pg::acting_role::ActingAs;
+use crate::pg::bulk_insert::{self, Filling, Rights};
+use crate::pg::deferred_indexes::Written;
+use crate::pg::error::Result;
+use crate::pg::spi::{self, Arg, arg, literal};
+use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
+use crate::pg::tuplestore::statements::Statements;
+use crate::update::apply_batch::Names;
+use coco_core::decide::Mode;
+use coco_core::fingerprint::Hasher;
+
+/// The fingerprint of a row's value, over columns `prefix1…`. It covers the columns' names and
+/// types: rows of another shape are other rows.
+pub fn fingerprint(target: &Target, prefix: &str) -> String {
+    let mut shape = Hasher::new();
+    for column in &target.columns {
+        shape.part(column.name.as_bytes()).part(column.type_name.as_bytes());
+    }
+    let shape: String = shape.finish().0.iter().map(|b| format!("{b:02x}")).collect();
+    let values = numbered(prefix, target.columns.len()).join(", ");
+    format!("coco.fingerprint({}::pg_catalog.text, {values})", literal(&shape))
+}
+
+/// Whether the value of key `x` differs from the row whose fingerprint is this.
+pub fn differs(fingerprint: &str) -> String {
+    format!("not coalesce(x.{FINGERPRINT} operator(pg_catalog.=) {fingerprint}, false)")
+}
+
+/// Takes keys `x` out of the ledger, and has them deleted there: `from … where …`. The caller acts as the flow's
+/// owner, who looks for them; the extension's owner takes them out.
+pub fn delete(
+    statements: &Statements,
+    target: &Target,
+    external: &External,
+    using: &str,
+    condition: &str,
+    version: i64,
+) -> Result<i64> {
+    spi::commit_durably();
+    let x: Vec<String> = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
+    let keys = x.join(", ");
+    let using = if using.is_empty() { String::new() } else { format!(", {using}") };
+    let key = stored(&target.key);
+    let mut gone = Rows::new(&rows::typed("t", &key))?;
+    let sql =
+        format!("select {keys} from {} as x{using} where {condition}", target.relation_name());
+    statements.query_into(&sql, &[], &mut gone)?;
+    if gone.len() == 0 {
+        return Ok(0);
+    }
+    let _as = ActingAs::extension_owner()?;
+    let _by_key = ActingAs::finding_by_key()?;
+    let writing = Statements::connect()?;
+    writing.name("coco_gone", &gone)?;
+    writing.execute(
+        &format!(
+            "with gone as (delete from {} as x using coco_gone as g where {} returning {keys})
+             insert into {} (version, upsert, {}) select $1, false, g.* from gone as g",
+            external.ledger,
+            all_equal(&key, &x, &numbered("g.t", key.len())),
+            external.outbox,
+            tables::outbox_key(target).join(", "),
+        ),
+        &[arg(version)],
+    )
+}
+
+/// Notes the rows of `coco_output` of which the target has not this value already, and has them
+/// sent. The caller acts as the flow's owner, who evaluates what is to be noted; the extension's owner writes it.
+pub fn upsert(
+    statements: &Statements,
+    target: &Target,
+    external: &External,
+    names: &Names,
+    mode: Mode,
+    version: i64,
+) -> Result<i64> {
+    let outgoing = outgoing(statements, target, names, mode)?;
+    if outgoing.len() == 0 {
+        return Ok(0);
+    }
+    let _as = ActingAs::extension_owner()?;
+    let _by_key = ActingAs::finding_by_key()?;
+    let writing = Statements::connect()?;
+    writing.name("coco_outgoing", &outgoing)?;
+    let ledger = &external.ledger;
+    let same = all_equal(&stored(&target.key), &names.target_key, &names.new_key);
+    let keys: Vec<String> = target.key.iter().map(|k| k.quoted()).collect();
+    writing.execute(
+        &format!(
+            "insert into {} (version, upsert, {}) select $1, false, {}
+               from {ledger} as x join coco_outgoing as n on {same} where n.moved",
+            external.outbox,
+            tables::outbox_key(target).join(", "),
+            names.target_key.join(", "),
+        ),
+        &[arg(version)],
+    )?;
+    let sets: Vec<String> =
+        keys.iter().zip(&names.new_key).map(|(k, n)| format!("{k} = {n}")).collect();
+    writing.execute(
+        &format!(
+            "update {ledger} as x set {FINGERPRINT} = n.fingerprint
+               from coco_outgoing as n where n.known and not n.moved and {same} and {}",
+            differs("n.fingerprint")
+        ),
+        &[],
+    )?;
+    writing.execute(
+        &format!(
+            "update {ledger} as x set {FINGERPRINT} = n.fingerprint, {}
+               from coco_outgoing as n where n.moved and {same}",
+            sets.join(", ")
+        ),
+        &[],
+    )?;
+    let from = "coco_outgoing as n where not n.known";
+    bulk_insert::insert(
+        &writing,
+        ledger,
+        &in_ledger(target, "n.fingerprint", as_they_are),
+        from,
+        &[],
+    )?;
+    let columns = in_outbox(target, as_they_are);
+    bulk_insert::insert(&writing, &external.outbox, &columns, "coco_outgoing as n", &[arg(version)])
+}
+
+/// What is to be noted: the rows as they are stored, `c1…`; their `fingerprint`; whether their key is `known`, and
+/// `moved`.
+fn outgoing(statements: &Statements, target: &Target, names: &Names, mode: Mode) -> Result<Rows> {
+    let fingerprint = fingerprint(target, "n.c");
+    let mut columns = rows::typed("c", &stored(&target.columns));
+    columns.push(RowColumn::new("fingerprint", pg_sys::UUIDOID));
+    columns.push(RowColumn::new("known", pg_sys::BOOLOID));
+    columns.push(RowColumn::new("moved", pg_sys::BOOLOID));
+    let mut outgoing = Rows::new(&columns)?;
+    let same = all_equal(&target.key, &names.target_key, &names.new_key);
+    let there = format!("{} is not null", names.target_key[0]);
+    let filter = match mode.carries_over() {
+        true => format!(" where not {there} or {}", differs("n.fingerprint")),
+        false => String::new(),
+    };
+    // Equal here, and yet another key there: 1.0 and 1.00.
+    let new_key: Vec<String> =
+        target.key.iter().zip(&names.new_key).map(|(k, n)| k.as_stored(n)).collect();
+    let moved = format!(
+        "{there} and row({})::record operator(pg_catalog.*<>) row({})::record",
+        names.target_key.join(", "),
+        new_key.join(", ")
+    );
+    let values = target.columns.iter().zip(numbered("n.c", target.columns.len()));
+    let values: Vec<String> = values.map(|(c, n)| c.as_stored(&n)).collect();
+    // Not pulled up: the fingerprint is computed once a row.
+    let sql = format!(
+        "select {}, n.fingerprint, {there}, {moved}
+           from (select n.*, {fingerprint} as fingerprint from coco_output as n offset 0) as n
+           left join {ledger} as x on {same}{filter}",
+        values.join(", "),
+        ledger = target.relation_name(),
+    );
+    statements.query_into(&sql, &[], &mut outgoing)?;
+    Ok(outgoing)
+}
+
+/// Whether [`add_all`] is possible: nothing is there, and both tables are as they were made.
+pub fn takes_all(target: &Target, external: &External) -> Result<bool> {
+    let keys = in_ledger(target, "n.fingerprint", Column::as_stored);
+    let rows = in_outbox(target, Column::as_stored);
+    Ok(bulk_insert::is_fit(&external.ledger, &keys, Rights::Extension)?
+        && bulk_insert::is_fit(&external.outbox, &rows, Rights::Extension)?
+        && queue::is_empty(external)?)
+}
+
+/// All rows of a target, as [`add_all`] has written them.
+pub struct Added {
+    pub rows: i64,
+    /// The tables that lack index entries.
+    pub written: Vec<Written>,
+    /// What is to be sent, where that is not in the outbox.
+    pub held: Option<Held>,
+}
+
+/// Notes all rows of a SELECT, and has them sent: by this process (`hold`), or out of the outbox. It is run once:
+/// what is sent is what was noted. Both tables are empty, and get no index entries; nor does one that takes columns of
+/// it `also`. `$1` is their version. `None` as of [`bulk::fill`].
+pub fn add_all(
+    statements: &Statements,
+    flow: &Flow,
+    target: &Target,
+    external: &External,
+    (select, args): (&str, &[Arg]),
+    also: Option<Filling>,
+    hold: Option<Hold>,
+) -> Result<Option<Added>> {
+    let keys = in_ledger(target, "n.fingerprint", Column::as_stored);
+    let mut rows = in_outbox(target, Column::as_stored);
+    rows.push(("position".to_owned(), "null::pg_catalog.int8".to_owned()));
+    let first = queue::next_position(external)?;
+    let mut held = hold.map(|hold| Held::new(flow, target, first, hold)).transpose()?;
+    let noted = Filling::of_own(&external.ledger, &keys);
+    let mut tables = vec![noted];
+    let sent =
+        Filling { counted: Some(("position", first)), ..Filling::of_own(&external.outbox, &rows) };
+    if held.is_none() {
+        tables.push(sent);
+    }
+    tables.extend(also);
+    let keeping = held.as_mut().map(Held::keeping);
+    // Each column is computed once a row: what has a WITH clause is not pulled up.
+    let from = format!(
+        "(select n.*, {} as fingerprint from ({select}) as n) as n",
+        fingerprint(target, "n.c")
+    );
+    let Some(count) = bulk_insert::fill(statements, &tables, keeping, &from, args)? else {
+        return Ok(None);
+    };
+    let mut written = vec![Written::new(&noted, count)];
+    if count > 0 {
+        queue::given_out(external, first + count - 1)?;
+    }
+    match held {
+        Some(_) if count > 0 => delivery_state::filling(target.id, first, first + count - 1)?,
+        Some(_) => held = None,
+        None => written.push(Written::new(&sent, count)),
+    }
+    Ok(Some(Added { rows: count, written, held }))
+}
+
+/// A value `n` of a column's as it is stored.
+type Stored = fn(&Column, &str) -> String;
+
+/// Of rows whose values are as they are stored.
+fn as_they_are(_column: &Column, value: &str) -> String {
+    value.to_owned()
+}
+
+/// The columns of a ledger, and where their values are.
+fn in_ledger(target: &Target, fingerprint: &str, stored: Stored) -> Vec<(String, String)> {
+    let values = tables::outbox_key(target).into_iter().map(|c| format!("n.{c}"));
+    let value = |(k, value): (&Column, String)| (k.name.clone(), stored(k, &value));
+    let mut columns: Vec<(String, String)> = target.key.iter().zip(values).map(value).collect();
+    columns.push((FINGERPRINT.to_owned(), fingerprint.to_owned()));
+    columns
+}
+
+/// The columns of an outbox but for the position, and where their values are; `$1` is the version.
+fn in_outbox(target: &Target, stored: Stored) -> Vec<(String, String)> {
+    let count = target.columns.len();
+    let values = target.columns.iter().zip(numbered("n.c", count));
+    let values = values.map(|(c, value)| stored(c, &value));
+    let mut columns: Vec<(String, String)> = numbered("c", count).into_iter().zip(values).collect();
+    columns.push(("version".to_owned(), "$1".to_owned()));
+    columns.push(("upsert".to_owned(), "true".to_owned()));
+    columns
+}

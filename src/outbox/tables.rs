@@ -1,0 +1,220 @@
+//! The two tables of a target outside this database: made, and altered with its query.
+
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+use crate::catalog::internal_tables::{self, Table};
+use crate::catalog::model::{Column, External, Kept, Target, all_equal, numbered, stored};
+use crate::pg::acting_role::ActingAs;
+use crate::pg::columns;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{self, arg, literal};
+use coco_core::delivery::Encoding;
+
+/// The column of the ledger with the fingerprint of a row's value.
+pub const FINGERPRINT: &str = "coco_fingerprint";
+
+/// The columns of the outbox that hold the target key.
+pub fn outbox_key(target: &Target) -> Vec<String> {
+    let place = |k: &Column| target.columns.iter().position(|c| c.name == k.name).unwrap_or(0);
+    target.key.iter().map(|k| format!("c{}", place(k) + 1)).collect()
+}
+
+/// Refuses a target with a column whose values cannot be kept for its connector.
+pub fn check_kept(target: &Target, encoding: Encoding) -> Result<()> {
+    for column in target.columns.iter().filter(|c| c.kept == Kept::Json) {
+        let is_key = target.key.iter().any(|k| k.name == column.name);
+        if is_key || encoding == Encoding::Binary {
+            let what = if is_key { "key column" } else { "column" };
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!(
+                    "{what} \"{}\" of target {} has type {}, which cannot be sent",
+                    column.name,
+                    target.shown(),
+                    column.type_name
+                ),
+            )
+            .hint("Return the fields of the value as columns, or cast it to text."));
+        }
+    }
+    Ok(())
+}
+
+/// Makes ledger and outbox, and their views; fills in what the target says of them.
+pub fn make(flow: &str, owner: pg_sys::Oid, target: &mut Target) -> Result<()> {
+    if target.key.iter().any(|k| k.name == FINGERPRINT) {
+        return Err(Error::invalid(format!(
+            "key column \"{FINGERPRINT}\": the name is coco's own"
+        ))
+        .hint("Give the column another name: expression AS name."));
+    }
+    let shown = target.shown();
+    let ledger = Table::Ledger.name(target.id);
+    let _as = ActingAs::extension_owner()?;
+    let defined: Vec<String> = target.key.iter().map(definition).collect::<Result<_>>()?;
+    // The columns that equal the source key come first in the index: an item's rows are found by it.
+    let covered = target.covered.clone().unwrap_or_default();
+    let mut key: Vec<&Column> = target.key.iter().collect();
+    key.sort_by_key(|k| !covered.contains(&k.name));
+    let key: Vec<String> = key.iter().map(|k| k.quoted()).collect();
+    // Room on each page lets a key's next version stay there, without touching the index.
+    spi::execute(
+        &format!(
+            "create table {ledger} ({} not null, {FINGERPRINT} uuid, primary key ({})) with (fillfactor = 90)",
+            defined.join(" not null, "),
+            key.join(", ")
+        ),
+        &[],
+    )?;
+    let what = format!("Ledger: the keys in target {shown} of flow {flow}");
+    spi::execute(&format!("comment on table {ledger} is {}", literal(&what)), &[])?;
+    internal_tables::make_view(Table::Ledger, target.id, flow, owner, &what)?;
+    let outbox_view = make_outbox(flow, owner, target)?;
+    target.schema = "coco".to_owned();
+    target.name = Table::Ledger.view(target.id, flow);
+    if let Some(external) = &mut target.external {
+        external.outbox = Table::Outbox.name(target.id);
+        external.outbox_view = outbox_view;
+        external.columns = target.columns.iter().map(|c| c.name.clone()).collect();
+        target.relation = spi::one(
+            "select $1::pg_catalog.text::pg_catalog.regclass::pg_catalog.oid",
+            &[arg(ledger.as_str())],
+        )?;
+        external.ledger = ledger;
+    }
+    Ok(())
+}
+
+fn definition(column: &Column) -> Result<String> {
+    let column = column.stored();
+    let collate = columns::collate(column.collation)?;
+    Ok(format!("{} {}{collate}", column.quoted(), column.type_name))
+}
+
+/// `position` orders the entries; of an entry that deletes only the key is there; `refused` is why the
+/// target did not take it, and when it is tried again. Returns the name of the view.
+fn make_outbox(flow: &str, owner: pg_sys::Oid, target: &Target) -> Result<String> {
+    let outbox = Table::Outbox.name(target.id);
+    let mut values = String::new();
+    let columns = stored(&target.columns);
+    for (column, name) in columns.iter().zip(numbered("c", columns.len())) {
+        values.push_str(&format!(
+            ", {name} {}{}",
+            column.type_name,
+            columns::collate(column.collation)?
+        ));
+    }
+    spi::execute(
+        &format!(
+            "create table {outbox} (
+               position bigint generated always as identity primary key,
+               version bigint not null, upsert boolean not null, refused jsonb{values})"
+        ),
+        &[],
+    )?;
+    spi::execute(&format!("create index on {outbox} (position) where refused is not null"), &[])?;
+    let what = format!("Outbox: what is to be sent to target {} of flow {flow}", target.shown());
+    spi::execute(&format!("comment on table {outbox} is {}", literal(&what)), &[])?;
+    internal_tables::make_view(Table::Outbox, target.id, flow, owner, &what)
+}
+
+/// Makes the outbox fit another query. What waits in it of the old shape is left out, and its keys
+/// are marked in the ledger, so that the next update sends them in the new one; deletions stay. Values are copied to
+/// columns of their own type alone.
+pub fn refit(flow: &str, owner: pg_sys::Oid, after: &Target, external: &External) -> Result<bool> {
+    type Shape = Vec<(String, pg_sys::Oid, i32, pg_sys::Oid)>;
+    let shape = |c: &Column| (c.name.clone(), c.type_oid, c.typmod, c.collation);
+    let acting = ActingAs::extension_owner()?;
+    // As they are: the query of before may be broken.
+    let of = |relation: Option<pg_sys::Oid>| -> Result<Vec<Column>> {
+        let Some(relation) = relation else { return Ok(vec![]) };
+        Ok(columns::of_relation(relation)?.into_iter().map(|a| a.column).collect())
+    };
+    let outbox = spi::one("select $1::text::regclass::oid", &[arg(external.outbox.as_str())])?;
+    let values = of(outbox)?.into_iter().filter(|c| c.name.starts_with('c'));
+    let before: Shape = values
+        .zip(&external.columns)
+        .map(|(c, name)| shape(&Column { name: name.clone(), ..c }))
+        .collect();
+    let key = stored(&after.key);
+    if before == stored(&after.columns).iter().map(shape).collect::<Shape>() {
+        return Ok(false);
+    }
+    let ledger = of(after.relation)?;
+    let there = |k: &Column| {
+        ledger.iter().any(|c| shape(c) == shape(k)) && before.iter().any(|b| *b == shape(k))
+    };
+    if !key.iter().all(there) {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("the key of target {} cannot change its type", after.shown()),
+        )
+        .detail("coco could not tell any more which rows there are which item's.")
+        .hint("Cast the key to what it was; or drop the flow and declare it again."));
+    }
+    spi::commit_durably();
+    let outbox = &external.outbox;
+    let x: Vec<String> = key.iter().map(|k| format!("x.{}", k.quoted())).collect();
+    let place = |k: &Column| external.columns.iter().position(|c| *c == k.name).unwrap_or(0);
+    let o: Vec<String> = key.iter().map(|k| format!("o.c{}", place(k) + 1)).collect();
+    spi::execute(
+        &format!(
+            "update {} as x set {FINGERPRINT} = null from {outbox} as o
+              where o.upsert and {}",
+            external.ledger,
+            all_equal(&key, &x, &o)
+        ),
+        &[],
+    )?;
+    let before = format!("outbox_before_{}", after.id);
+    let old = format!("{}.{before}", internal_tables::SCHEMA);
+    spi::execute(&format!("drop view if exists {}", external.outbox_view), &[])?;
+    spi::execute(&format!("alter table {outbox} rename to {before}"), &[])?;
+    let view = make_outbox(flow, owner, after)?;
+    spi::execute(
+        &format!(
+            "insert into {outbox} (position, version, upsert, refused, {new}) overriding system value
+             select o.position, o.version, false, o.refused, {keys} from {old} as o where not o.upsert",
+            new = outbox_key(after).join(", "),
+            keys = o.join(", "),
+        ),
+        &[],
+    )?;
+    spi::execute(
+        &format!(
+            "select setval(pg_get_serial_sequence({new}, 'position'), last, called)
+               from (select last_value, is_called from {sequence}) as s (last, called)",
+            new = literal(outbox),
+            sequence = sequence(&old)?,
+        ),
+        &[],
+    )?;
+    spi::execute(&format!("drop table {old}"), &[])?;
+    spi::execute(
+        "update coco.target
+            set outbox = $2::text::regclass, outbox_view = $3::text::regclass, columns = $4
+          where id = $1",
+        &[
+            arg(after.id),
+            arg(outbox.as_str()),
+            arg(view),
+            arg(after.columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>()),
+        ],
+    )?;
+    drop(acting);
+    Ok(true)
+}
+
+fn sequence(table: &str) -> Result<String> {
+    spi::one("select pg_get_serial_sequence($1, 'position')", &[arg(table)])?
+        .ok_or_else(|| Error::internal(format!("{table} has lost its sequence")))
+}
+
+/// Drops what there is of both, with their views. The caller acts as the extension's owner.
+pub fn drop_all(flow: &str, target: &Target) -> Result<()> {
+    for table in [Table::Ledger, Table::Outbox] {
+        spi::execute(&format!("drop view if exists {}", table.view_name(target.id, flow)), &[])?;
+        spi::execute(&format!("drop table if exists {}", table.name(target.id)), &[])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,274 @@
+//! Inserting many rows as COPY does: a page at a time, with one WAL record a page, where INSERT writes
+//! one a row. Indexes and constraints are those of the table, and so are the errors.
+
+pub mod dest_receiver;
+
+use pgrx::pg_sys;
+
+use crate::pg::acting_role::ActingAs;
+use crate::pg::bulk_insert::dest_receiver::Receiver;
+use crate::pg::error::Result;
+use crate::pg::spi::{self, Arg, arg, ident, literal};
+use crate::pg::tuplestore::rows::{Rows, attribute};
+use crate::pg::tuplestore::statements::Statements;
+
+/// Writes `select <expressions> from …` into these columns of a table; returns how many rows. Few rows, or
+/// a table that is more than a plain one, are left to INSERT.
+pub fn insert(
+    statements: &Statements,
+    table: &str,
+    columns: &[(String, String)],
+    from: &str,
+    args: &[Arg],
+) -> Result<i64> {
+    let filling =
+        Filling { table, columns, entries: Entries::AtOnce, counted: None, by: Rights::Caller };
+    if statements.reads_many_rows()
+        && let Some(written) = as_copy(statements, &[filling], None, from, args, false)?
+    {
+        return Ok(written);
+    }
+    let (names, expressions): (Vec<_>, Vec<_>) =
+        columns.iter().map(|(name, e)| (ident(name), e.as_str())).unzip();
+    let insert = format!(
+        "insert into {table} ({}) select {} from {from}",
+        names.join(", "),
+        expressions.join(", ")
+    );
+    statements.execute(&insert, args)
+}
+
+/// When the entries of the table's indexes are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Entries {
+    AtOnce,
+    /// By [`crate::pg::deferred_indexes::add_entries`].
+    Later,
+}
+
+/// Rows that are kept, and which columns of a SELECT they are made of.
+pub struct Keeping<'a> {
+    pub rows: &'a mut Rows,
+    /// An expression for each column but the first, which counts.
+    pub expressions: Vec<String>,
+    /// The number of the first row.
+    pub first: i64,
+    /// What is done after each of them.
+    pub then: Option<Then<'a>>,
+}
+
+pub type Then<'a> = Box<dyn FnMut(&mut Rows) + 'a>;
+
+/// Whose right to write a table counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    Caller,
+    /// The table is one of coco's own: the caller evaluates the SELECT, and its rows are written as the extension's
+    /// owner.
+    Extension,
+}
+
+impl Rights {
+    /// Acts as the role whose right it is.
+    pub fn act(self) -> Result<ActingAs> {
+        match self {
+            Rights::Caller => Ok(ActingAs::same()),
+            Rights::Extension => ActingAs::extension_owner(),
+        }
+    }
+}
+
+/// A table, and which columns of a SELECT go there.
+#[derive(Clone, Copy)]
+pub struct Filling<'a> {
+    pub table: &'a str,
+    /// Names, and expressions.
+    pub columns: &'a [(String, String)],
+    pub entries: Entries,
+    /// A column of type bigint that counts the rows, and the number of the first.
+    pub counted: Option<(&'a str, i64)>,
+    pub by: Rights,
+}
+
+impl<'a> Filling<'a> {
+    /// A table that gets its index entries later.
+    pub fn new(table: &'a str, columns: &'a [(String, String)]) -> Filling<'a> {
+        Filling { table, columns, entries: Entries::Later, counted: None, by: Rights::Caller }
+    }
+
+    /// The same, of one of coco's own tables.
+    pub fn of_own(table: &'a str, columns: &'a [(String, String)]) -> Filling<'a> {
+        Filling { by: Rights::Extension, ..Filling::new(table, columns) }
+    }
+}
+
+/// As [`insert()`], of a SELECT under the snapshot that is active, whose rows go to several tables at once, and
+/// are kept. `None` where this is left to INSERT: then some of the rows may be written.
+pub fn fill(
+    statements: &Statements,
+    tables: &[Filling],
+    keeping: Option<Keeping>,
+    from: &str,
+    args: &[Arg],
+) -> Result<Option<i64>> {
+    as_copy(statements, tables, keeping, from, args, true)
+}
+
+fn as_copy(
+    statements: &Statements,
+    tables: &[Filling],
+    keeping: Option<Keeping>,
+    from: &str,
+    args: &[Arg],
+    as_active: bool,
+) -> Result<Option<i64>> {
+    let mut oids = Vec::new();
+    for filling in tables {
+        let acting = filling.by.act()?;
+        let oid = oid_of(filling.table)?;
+        drop(acting);
+        match oid {
+            Some(oid) => oids.push(oid),
+            None => return Ok(None),
+        }
+    }
+    // SAFETY: closed below; an error closes them with the transaction. The locks stay, as after INSERT.
+    unsafe {
+        let open = |oid: &pg_sys::Oid| pg_sys::table_open(*oid, pg_sys::RowExclusiveLock as i32);
+        let relations: Vec<pg_sys::Relation> = oids.iter().map(open).collect();
+        let mut list = Some(Vec::new());
+        for (relation, filling) in relations.iter().zip(tables) {
+            let acting = filling.by.act()?;
+            let more = selected(*relation, filling.table, filling.columns)?;
+            drop(acting);
+            list = list.zip(more).map(|(list, more)| [list, more].concat());
+        }
+        if relations.iter().zip(tables).any(|(r, filling)| runs_functions(*r, filling.entries)) {
+            statements.by_one_process();
+        }
+        let mut written = None;
+        if let Some(mut list) = list {
+            if let Some(keeping) = &keeping {
+                list.push("null::pg_catalog.int8".to_owned());
+                list.extend_from_slice(&keeping.expressions);
+            }
+            // Once several processes are at work none is given out.
+            pg_sys::GetCurrentTransactionId();
+            let select = format!("select {} from {from}", list.join(", "));
+            let mut receiver = Receiver::new(&relations, tables, keeping);
+            let rows = statements.send(&select, args, receiver.destination(), as_active)?;
+            written = receiver.fits.then_some(rows);
+            receiver.end();
+        }
+        for relation in relations {
+            pg_sys::table_close(relation, pg_sys::NoLock as i32);
+        }
+        Ok(written)
+    }
+}
+
+/// Whether functions of constraints or indexes run for each row that is written: they need not be fit to run
+/// while several processes read.
+unsafe fn runs_functions(relation: pg_sys::Relation, entries: Entries) -> bool {
+    // SAFETY: an open relation.
+    unsafe {
+        let constraints = (*(*relation).rd_att).constr;
+        entries == Entries::AtOnce || !constraints.is_null() && (*constraints).num_check > 0
+    }
+}
+
+/// Whether rows of these columns can be written so, as far as is known without them.
+pub fn is_fit(table: &str, columns: &[(String, String)], by: Rights) -> Result<bool> {
+    let _as = by.act()?;
+    let Some(oid) = oid_of(table)? else {
+        return Ok(false);
+    };
+    // SAFETY: as above.
+    unsafe {
+        let relation = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as i32);
+        let list = selected(relation, table, columns)?;
+        pg_sys::table_close(relation, pg_sys::NoLock as i32);
+        Ok(list.is_some())
+    }
+}
+
+/// A table by its quoted name.
+pub fn oid_of(table: &str) -> Result<Option<pg_sys::Oid>> {
+    spi::one("select $1::text::regclass::oid", &[arg(table)])
+}
+
+/// What is selected for a table; `None` where its rows are left to INSERT.
+unsafe fn selected(
+    relation: pg_sys::Relation,
+    table: &str,
+    columns: &[(String, String)],
+) -> Result<Option<Vec<String>>> {
+    // SAFETY: an open relation.
+    unsafe {
+        match is_plain(relation) {
+            true => expressions(relation, table, columns),
+            false => Ok(None),
+        }
+    }
+}
+
+/// Whether an INSERT of this user's would do no more than to check constraints, and to write heap and
+/// indexes.
+unsafe fn is_plain(relation: pg_sys::Relation) -> bool {
+    // SAFETY: an open relation.
+    unsafe {
+        let class = &*(*relation).rd_rel;
+        class.relkind == pg_sys::RELKIND_RELATION as std::ffi::c_char
+            && class.relam == pg_sys::HEAP_TABLE_AM_OID
+            && !class.relhastriggers
+            && !class.relhasrules
+            && !class.relrowsecurity
+            && !class.relispartition
+            && !pg_sys::XactReadOnly
+            && pg_sys::pg_class_aclcheck(
+                (*relation).rd_id,
+                pg_sys::GetUserId(),
+                pg_sys::ACL_INSERT as pg_sys::AclMode,
+            ) == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
+/// An expression for each of the table's columns. `None` where one has a default that is not to be had here.
+unsafe fn expressions(
+    relation: pg_sys::Relation,
+    table: &str,
+    columns: &[(String, String)],
+) -> Result<Option<Vec<String>>> {
+    let mut list = Vec::new();
+    // SAFETY: the caller gives an open relation, which has a shape.
+    let (shape, count) = unsafe { ((*relation).rd_att, (*(*relation).rd_att).natts as usize) };
+    for place in 0..count {
+        // SAFETY: it has as many attributes as it says.
+        let attribute = unsafe { &*attribute(shape, place) };
+        let name = pgrx::name_data_to_str(&attribute.attname);
+        if attribute.attisdropped || attribute.attgenerated != 0 {
+            return Ok(None);
+        }
+        let given = columns.iter().find(|(column, _)| column == name);
+        list.push(match given {
+            Some((_, expression)) => expression.clone(),
+            None if attribute.attidentity != 0 => match next_of(table, name)? {
+                Some(next) => next,
+                None => return Ok(None),
+            },
+            None if attribute.atthasdef => return Ok(None),
+            None => format!("null::{}", spi::type_name(attribute.atttypid, attribute.atttypmod)?),
+        });
+    }
+    Ok(Some(list))
+}
+
+/// The next value of an identity column, where this user may take it.
+fn next_of(table: &str, column: &str) -> Result<Option<String>> {
+    let sequence = spi::one::<String>(
+        "select s.name from pg_get_serial_sequence($1, $2) as s(name)
+          where has_sequence_privilege(s.name, 'usage')",
+        &[arg(table), arg(column)],
+    )?;
+    Ok(sequence.map(|s| format!("pg_catalog.nextval({}::pg_catalog.regclass)", literal(&s))))
+}

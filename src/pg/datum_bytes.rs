@@ -1,0 +1,323 @@
+//! Fingerprints of values of any type.
+//!
+//! Bytes as they are stored where they mean the same in every database: types of Postgres itself.
+//! Enums, types of extensions and whatever holds an oid go by their text.
+
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::Result;
+use crate::pg::tuplestore::rows::attribute;
+use coco_core::fingerprint::Hasher;
+
+/// How values of one type are read.
+#[derive(Clone, Copy)]
+pub enum By {
+    /// The bytes of a fixed-length value passed by value.
+    Value(usize),
+    /// The bytes of a fixed-length value passed by reference.
+    Reference(usize),
+    /// A varlena's bytes, without its header, detoasted.
+    Varlena,
+    /// A composite value, column by column.
+    Record,
+    /// What the type's output function says.
+    Text(pg_sys::Oid),
+}
+
+/// What takes the bytes of values, in parts that cannot run into each other.
+pub trait Sink: Default {
+    fn part(&mut self, bytes: &[u8]);
+    fn null(&mut self);
+    /// Adds a composite value, whose parts another one has taken.
+    fn record(&mut self, parts: Self);
+}
+
+impl Sink for Hasher {
+    fn part(&mut self, bytes: &[u8]) {
+        Hasher::part(self, bytes);
+    }
+
+    fn null(&mut self) {
+        Hasher::null(self);
+    }
+
+    fn record(&mut self, parts: Hasher) {
+        Hasher::part(self, &parts.finish().0);
+    }
+}
+
+/// The parts themselves, each after its length.
+impl Sink for Vec<u8> {
+    fn part(&mut self, bytes: &[u8]) {
+        self.extend((bytes.len() as u64).to_le_bytes());
+        self.extend(bytes);
+    }
+
+    fn null(&mut self) {
+        self.extend(u64::MAX.to_le_bytes());
+    }
+
+    fn record(&mut self, parts: Vec<u8>) {
+        self.part(&parts);
+    }
+}
+
+/// How the arguments of one call site are hashed; looked up once.
+pub struct Plan {
+    /// Each after this text.
+    arguments: Vec<(By, Option<String>)>,
+    /// Functions of types run, which may find, or write, something by name.
+    by_name: bool,
+}
+
+impl Plan {
+    fn new(arguments: Vec<(By, Option<String>)>) -> Plan {
+        let by_name = arguments.iter().any(|(by, _)| matches!(by, By::Text(_) | By::Record));
+        Plan { arguments, by_name }
+    }
+}
+
+/// Hashes the arguments of a call to `coco.fingerprint(VARIADIC "any")`. The search path is pinned here, where that
+/// matters: to have it set for each call, as functions do, costs a sixth of a scan, and few types need it.
+///
+/// # Safety
+/// `fcinfo` is that of a call in progress.
+pub unsafe fn fingerprint(fcinfo: pg_sys::FunctionCallInfo) -> Result<[u8; 16]> {
+    // SAFETY: as above.
+    unsafe { hashed(fcinfo, |_| None) }
+}
+
+/// Hashes the arguments of a call to `coco.stable_uuid(VARIADIC "any")`, with the names of their
+/// types, to a UUID of version 8 (RFC 9562).
+///
+/// # Safety
+/// `fcinfo` is that of a call in progress.
+pub unsafe fn stable_uuid(fcinfo: pg_sys::FunctionCallInfo) -> Result<[u8; 16]> {
+    // SAFETY: as above.
+    let mut bytes = unsafe { hashed(fcinfo, |type_oid| Some(type_name(type_oid)))? };
+    bytes[6] = (bytes[6] & 0x0F) | 0x80;
+    bytes[8] = (bytes[8] & 0x3F) | 0x80;
+    Ok(bytes)
+}
+
+/// What a type is called, with its schema; a domain as the type it is of. A literal of which nobody
+/// has said what it is, is a text.
+unsafe fn type_name(type_oid: pg_sys::Oid) -> String {
+    // SAFETY: look-ups of the system catalogs in a transaction; what they return is palloc'd there.
+    unsafe {
+        let type_oid = match pg_sys::getBaseType(type_oid) {
+            pg_sys::UNKNOWNOID => pg_sys::TEXTOID,
+            base => base,
+        };
+        let name = pg_sys::format_type_be_qualified(type_oid);
+        let owned = CStr::from_ptr(name).to_string_lossy().into_owned();
+        pg_sys::pfree(name.cast());
+        owned
+    }
+}
+
+/// `before`: what is hashed before a value of a type.
+unsafe fn hashed(
+    fcinfo: pg_sys::FunctionCallInfo,
+    before: unsafe fn(pg_sys::Oid) -> Option<String>,
+) -> Result<[u8; 16]> {
+    // SAFETY: the server calls with `fcinfo` of a call in progress. `fn_extra` is null or what this function has left
+    // there; it decides alone what that is.
+    unsafe {
+        let info = (*fcinfo).flinfo;
+        let count = (*fcinfo).nargs as usize;
+        let plan: &Plan = if (*info).fn_extra.is_null() {
+            let plan = (0..count).map(|i| {
+                let type_oid = pg_sys::get_fn_expr_argtype(info, i as i32);
+                (by(type_oid), before(type_oid))
+            });
+            let plan = Plan::new(plan.collect());
+            // Freed with the call site's memory.
+            (*info).fn_extra =
+                pgrx::PgMemoryContexts::For((*info).fn_mcxt).leak_and_drop_on_delete(plan).cast();
+            &*(*info).fn_extra.cast::<Plan>()
+        } else {
+            &*(*info).fn_extra.cast::<Plan>()
+        };
+        let _pinned = if plan.by_name { Some(ActingAs::qualifying_names()?) } else { None };
+        let args = (*fcinfo).args.as_slice(count);
+        let mut hasher = Hasher::new();
+        for ((by, before), arg) in plan.arguments.iter().zip(args) {
+            if let Some(before) = before {
+                hasher.part(before.as_bytes());
+            }
+            read(&mut hasher, *by, (!arg.isnull).then_some(arg.value));
+        }
+        Ok(hasher.finish().0)
+    }
+}
+
+/// How values of a type are read.
+///
+/// # Safety
+/// In a transaction: it looks things up.
+pub unsafe fn by(type_oid: pg_sys::Oid) -> By {
+    // SAFETY: look-ups by number in the caches of the transaction that the caller is in.
+    unsafe {
+        let base = pg_sys::getBaseType(type_oid);
+        let kind = pg_sys::get_typtype(base) as u8;
+        if base == pg_sys::RECORDOID || kind == b'c' {
+            return By::Record;
+        }
+        let own = |oid: pg_sys::Oid| {
+            oid.to_u32() < pg_sys::FirstNormalObjectId
+                && !holds_oid(oid)
+                && oid != pg_sys::RECORDOID
+        };
+        let element = pg_sys::get_element_type(base);
+        let stable = match element {
+            pg_sys::InvalidOid => matches!(kind, b'b' | b'r' | b'm') && own(base),
+            element => own(element),
+        };
+        if !stable || base == pg_sys::RECORDARRAYOID {
+            let mut output = pg_sys::InvalidOid;
+            let mut varlena = false;
+            pg_sys::getTypeOutputInfo(base, &mut output, &mut varlena);
+            return By::Text(output);
+        }
+        let mut length = 0i16;
+        let mut by_value = false;
+        pg_sys::get_typlenbyval(base, &mut length, &mut by_value);
+        match (length, by_value) {
+            (-1, _) => By::Varlena,
+            (n, true) if n > 0 => By::Value(n as usize),
+            (n, false) if n > 0 => By::Reference(n as usize),
+            _ => {
+                let mut output = pg_sys::InvalidOid;
+                let mut varlena = false;
+                pg_sys::getTypeOutputInfo(base, &mut output, &mut varlena);
+                By::Text(output)
+            }
+        }
+    }
+}
+
+/// Types whose value is an oid, or holds one: it means something else after a restore.
+fn holds_oid(type_oid: pg_sys::Oid) -> bool {
+    const OIDS: [pg_sys::Oid; 14] = [
+        pg_sys::OIDOID,
+        pg_sys::REGPROCOID,
+        pg_sys::REGPROCEDUREOID,
+        pg_sys::REGOPEROID,
+        pg_sys::REGOPERATOROID,
+        pg_sys::REGCLASSOID,
+        pg_sys::REGTYPEOID,
+        pg_sys::REGCONFIGOID,
+        pg_sys::REGDICTIONARYOID,
+        pg_sys::REGNAMESPACEOID,
+        pg_sys::REGROLEOID,
+        pg_sys::REGCOLLATIONOID,
+        pg_sys::OIDVECTOROID,
+        pg_sys::ACLITEMOID,
+    ];
+    OIDS.contains(&type_oid)
+}
+
+/// Reads a value, of the type that `by` is for.
+///
+/// # Safety
+/// The datum is of that type.
+pub unsafe fn read<S: Sink>(sink: &mut S, by: By, datum: Option<pg_sys::Datum>) {
+    let Some(datum) = datum else {
+        return sink.null();
+    };
+    // SAFETY: the datum is of the type that `by` is for, as the caller says: it is read by that type's length and
+    // storage.
+    unsafe {
+        match by {
+            By::Value(length) => {
+                sink.part(&datum.value().to_le_bytes()[..length.min(8)]);
+            }
+            By::Reference(length) => {
+                sink.part(std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), length));
+            }
+            By::Varlena => {
+                let stored = datum.cast_mut_ptr::<pg_sys::varlena>();
+                let plain = pg_sys::pg_detoast_datum_packed(stored);
+                let bytes = std::slice::from_raw_parts(
+                    pgrx::varlena::vardata_any(plain).cast::<u8>(),
+                    pgrx::varlena::varsize_any_exhdr(plain),
+                );
+                sink.part(bytes);
+                if plain != stored {
+                    pg_sys::pfree(plain.cast());
+                }
+            }
+            By::Text(output) => {
+                let text = pg_sys::OidOutputFunctionCall(output, datum);
+                sink.part(CStr::from_ptr(text).to_bytes());
+                pg_sys::pfree(text.cast());
+            }
+            By::Record => record(sink, datum),
+        }
+    }
+}
+
+/// Reads a composite value, column by column, as the server does: by the type that the value itself names.
+unsafe fn record<S: Sink>(sink: &mut S, datum: pg_sys::Datum) {
+    // SAFETY: the caller gives a datum of a composite type. It names its own row type, whose shape says how many
+    // columns it has.
+    unsafe {
+        // A user decides how deep values are nested.
+        pg_sys::check_stack_depth();
+        let header = pg_sys::pg_detoast_datum(datum.cast_mut_ptr::<pg_sys::varlena>())
+            .cast::<pg_sys::HeapTupleHeaderData>();
+        let shape = pg_sys::lookup_rowtype_tupdesc(
+            (*header).t_choice.t_datum.datum_typeid,
+            (*header).t_choice.t_datum.datum_typmod,
+        );
+        let count = (*shape).natts as usize;
+        let mut tuple = pg_sys::HeapTupleData {
+            t_len: pgrx::varlena::varsize_any(header.cast()) as u32,
+            t_data: header,
+            ..Default::default()
+        };
+        let mut values = vec![pg_sys::Datum::from(0usize); count];
+        let mut nulls = vec![true; count];
+        pg_sys::heap_deform_tuple(&mut tuple, shape, values.as_mut_ptr(), nulls.as_mut_ptr());
+        let mut inner = S::default();
+        for i in 0..count {
+            let attribute = attribute(shape, i);
+            if (*attribute).attisdropped {
+                continue;
+            }
+            read(
+                &mut inner,
+                crate::pg::datum_bytes::by((*attribute).atttypid),
+                (!nulls[i]).then_some(values[i]),
+            );
+        }
+        sink.record(inner);
+        if (*shape).tdrefcount >= 0 {
+            pg_sys::DecrTupleDescRefCount(shape);
+        }
+    }
+}
+
+/// A jsonb as text, with all digits of its numbers.
+///
+/// # Safety
+/// `datum` is a jsonb.
+pub unsafe fn jsonb_text(datum: pg_sys::Datum) -> String {
+    // SAFETY: the text is palloc'd, and ends with a NUL.
+    unsafe {
+        let text = pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum);
+        CStr::from_ptr(text).to_string_lossy().into_owned()
+    }
+}
+
+/// A jsonb of a text. Postgres raises an error where it is none.
+pub fn jsonb(text: &CStr) -> pg_sys::Datum {
+    // SAFETY: the function of that type, which takes a text that ends with a NUL.
+    unsafe {
+        let input = pg_sys::Oid::from(pg_sys::F_JSONB_IN);
+        pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), pg_sys::JSONBOID, -1)
+    }
+}

@@ -1,0 +1,68 @@
+//! Whether anything of the system catalogs has changed that a flow may depend on.
+
+use pgrx::pg_sys;
+use std::cell::Cell;
+
+use crate::pg::error::Result;
+use crate::pg::spi;
+
+thread_local! {
+    static GENERATION: Cell<u64> = const { Cell::new(0) };
+}
+
+/// What functions, operators, types, casts, aggregates, constraints, roles, schemas, and configurations of text search are
+/// kept in.
+const CACHES: [pg_sys::SysCacheIdentifier::Type; 13] = [
+    pg_sys::SysCacheIdentifier::NAMESPACEOID,
+    pg_sys::SysCacheIdentifier::PROCOID,
+    pg_sys::SysCacheIdentifier::OPEROID,
+    pg_sys::SysCacheIdentifier::TYPEOID,
+    pg_sys::SysCacheIdentifier::ENUMOID,
+    pg_sys::SysCacheIdentifier::CASTSOURCETARGET,
+    pg_sys::SysCacheIdentifier::AGGFNOID,
+    pg_sys::SysCacheIdentifier::CONSTROID,
+    pg_sys::SysCacheIdentifier::AUTHOID,
+    pg_sys::SysCacheIdentifier::AUTHMEMMEMROLE,
+    pg_sys::SysCacheIdentifier::TSCONFIGOID,
+    pg_sys::SysCacheIdentifier::TSCONFIGMAP,
+    pg_sys::SysCacheIdentifier::TSDICTOID,
+];
+
+/// A number that grows with each change this backend hears of. What was read while it stayed the
+/// same is as it was.
+pub fn now() -> u64 {
+    if GENERATION.get() == 0 {
+        GENERATION.set(1);
+        // SAFETY: registered once a backend.
+        unsafe {
+            pg_sys::CacheRegisterRelcacheCallback(Some(relation), pg_sys::Datum::from(0usize));
+            for cache in CACHES {
+                pg_sys::CacheRegisterSyscacheCallback(
+                    cache as i32,
+                    Some(object),
+                    pg_sys::Datum::from(0usize),
+                );
+            }
+        }
+    }
+    GENERATION.get()
+}
+
+/// Lets every backend know, when this transaction commits, that a flow has changed in a way that no
+/// system catalog shows.
+pub fn changed() -> Result<()> {
+    let flows = spi::one::<pg_sys::Oid>("select to_regclass('coco.flow')::oid", &[])?;
+    if let Some(flows) = flows {
+        // SAFETY: a relation's oid; takes effect for this transaction at the next command.
+        unsafe { pg_sys::CacheInvalidateRelcacheByRelid(flows) };
+    }
+    Ok(())
+}
+
+unsafe extern "C-unwind" fn relation(_arg: pg_sys::Datum, _relation: pg_sys::Oid) {
+    GENERATION.set(GENERATION.get() + 1);
+}
+
+unsafe extern "C-unwind" fn object(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+    GENERATION.set(GENERATION.get() + 1);
+}

@@ -1,0 +1,224 @@
+//! Files of the server: which of a directory a glob names, and their content. Knows no Postgres.
+
+use globset::{GlobBuilder, GlobMatcher};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use walkdir::{DirEntry, WalkDir};
+
+/// A file as a listing shows it.
+pub struct Listed {
+    /// Below the directory that is listed, without a slash before it.
+    pub path: Vec<u8>,
+    pub modified: SystemTime,
+    pub size: u64,
+}
+
+/// What could not be done, and with which file or directory.
+#[derive(Debug)]
+pub struct Failed {
+    /// What was tried, for "could not …".
+    pub action: &'static str,
+    pub path: PathBuf,
+    pub error: io::Error,
+}
+
+/// A glob, read: what it matches, and what saves looking where it cannot match.
+pub struct Pattern {
+    matcher: GlobMatcher,
+    /// The directories it begins with, as far as they are plain names.
+    within: Vec<String>,
+    /// How deep it can match.
+    depth: usize,
+}
+
+impl Pattern {
+    /// Reads a glob; `Err` says what is wrong with it.
+    pub fn new(glob: &str) -> Result<Pattern, String> {
+        let matcher = GlobBuilder::new(glob)
+            .literal_separator(true)
+            .empty_alternates(true)
+            .build()
+            .map_err(|e| e.kind().to_string())?
+            .compile_matcher();
+        let parts: Vec<&str> = glob.split('/').collect();
+        let plain = |part: &&str| !part.contains(['*', '?', '[', ']', '{', '}', '\\']);
+        let directories = &parts[..parts.len() - 1];
+        let within = match glob.contains('{') {
+            // A brace may hold slashes.
+            true => vec![],
+            false => directories.iter().copied().take_while(plain).map(str::to_owned).collect(),
+        };
+        let depth = match glob.contains("**") || glob.contains('{') {
+            true => usize::MAX,
+            false => parts.len(),
+        };
+        Ok(Pattern { matcher, within, depth })
+    }
+
+    /// Whether there can be anything for it at or below this entry.
+    fn reaches(&self, entry: &DirEntry) -> bool {
+        let at = entry.depth().checked_sub(1).and_then(|n| self.within.get(n));
+        at.is_none_or(|name| entry.file_name().as_bytes() == name.as_bytes())
+    }
+}
+
+/// The files below `directory` that a pattern matches, in no order. A symbolic link to a file
+/// stands for the file; one to a directory is not followed, so that nothing is listed twice and a
+/// loop does no harm. What vanishes meanwhile, or leads nowhere, is left out. Anything else that
+/// cannot be read is an error: to leave it out would look as if its files had been deleted.
+pub fn list(
+    directory: &Path,
+    pattern: Pattern,
+) -> impl Iterator<Item = Result<Listed, Failed>> + use<> {
+    let root = directory.to_owned();
+    let Pattern { matcher, within, depth } = pattern;
+    let (matches, reaches) = (matcher.clone(), Pattern { matcher, within, depth });
+    WalkDir::new(&root)
+        .max_depth(depth)
+        .into_iter()
+        .filter_entry(move |entry| reaches.reaches(entry))
+        .filter_map(move |entry| listed(&root, &matches, entry).transpose())
+}
+
+fn listed(
+    root: &Path,
+    matches: &GlobMatcher,
+    entry: walkdir::Result<DirEntry>,
+) -> Result<Option<Listed>, Failed> {
+    let entry = match entry {
+        Ok(entry) => entry,
+        Err(e) => {
+            let (depth, path) = (e.depth(), e.path().unwrap_or(root).to_owned());
+            let error = e.into_io_error().unwrap_or_else(|| io::ErrorKind::Other.into());
+            if depth > 0 && vanished(&error) {
+                return Ok(None);
+            }
+            return Err(Failed { action: "open directory", path, error });
+        }
+    };
+    let kind = entry.file_type();
+    if entry.depth() == 0 {
+        // Walking a file gives that file; a directory is listed by what follows.
+        let is_directory = fs::metadata(root).is_ok_and(|m| m.is_dir());
+        return match is_directory {
+            true => Ok(None),
+            false => Err(Failed {
+                action: "open directory",
+                path: root.to_owned(),
+                error: io::ErrorKind::NotADirectory.into(),
+            }),
+        };
+    }
+    if !(kind.is_file() || kind.is_symlink()) {
+        return Ok(None);
+    }
+    let Ok(path) = entry.path().strip_prefix(root) else { return Ok(None) };
+    if !matches.is_match(path) {
+        return Ok(None);
+    }
+    let failed = |error| Failed { action: "stat file", path: entry.path().to_owned(), error };
+    let metadata = match fs::metadata(entry.path()) {
+        Ok(metadata) if metadata.is_file() => metadata,
+        Ok(_) => return Ok(None),
+        Err(e) if vanished(&e) || kind.is_symlink() && !denied(&e) => return Ok(None),
+        Err(e) => return Err(failed(e)),
+    };
+    Ok(Some(Listed {
+        path: path.as_os_str().as_bytes().to_vec(),
+        modified: metadata.modified().map_err(failed)?,
+        size: metadata.len(),
+    }))
+}
+
+/// The content of a file, of at most `limit` bytes: `Err` inside `Ok` is the size of one that has
+/// more. `None` if there is no such file, or it is no ordinary one.
+pub fn read(path: &Path, limit: u64) -> Result<Option<Result<Vec<u8>, u64>>, Failed> {
+    let failed = |action| move |error| Failed { action, path: path.to_owned(), error };
+    // Asked before it is opened: to open a pipe waits for somebody to write.
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata,
+        Ok(_) => return Ok(None),
+        Err(e) if vanished(&e) => return Ok(None),
+        Err(e) => return Err(failed("stat file")(e)),
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if vanished(&e) => return Ok(None),
+        Err(e) => return Err(failed("open file")(e)),
+    };
+    if metadata.len() > limit {
+        return Ok(Some(Err(metadata.len())));
+    }
+    let mut content = Vec::new();
+    // Memory that is not there is an error, not the end of the process.
+    content
+        .try_reserve_exact(metadata.len() as usize)
+        .map_err(|_| failed("read file")(io::ErrorKind::OutOfMemory.into()))?;
+    // It may have grown since it was asked.
+    file.take(limit + 1).read_to_end(&mut content).map_err(failed("read file"))?;
+    match content.len() as u64 > limit {
+        true => Ok(Some(Err(content.len() as u64))),
+        false => Ok(Some(Ok(content))),
+    }
+}
+
+/// It is not there, or not any more.
+fn vanished(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(glob: &str, path: &str) -> bool {
+        Pattern::new(glob).is_ok_and(|p| p.matcher.is_match(path))
+    }
+
+    #[test]
+    fn globs_match_as_documented() {
+        for (glob, path) in [
+            ("**/*", "a"),
+            ("**/*", "a/b/c"),
+            ("**/*", ".hidden/.x"),
+            ("**", "a/b"),
+            ("**/*.md", "x.md"),
+            ("a/**/*.md", "a/x.md"),
+            ("a/**/*.md", "a/b/c/x.md"),
+            ("?.md", "x.md"),
+            ("*.{md,txt}", "x.txt"),
+            ("{a,b/c}/*", "b/c/x"),
+            ("[a-c].md", "b.md"),
+            ("[!a-c].md", "d.md"),
+            ("\\*.md", "*.md"),
+            ("*.md", "two\nlines.md"),
+            ("*.md", "é.md"),
+        ] {
+            assert!(matches(glob, path), "{glob} {path}");
+        }
+        for (glob, path) in
+            [("*", "a/b"), ("?", "/"), ("*.md", "x.MD"), ("*.md", "d/x.md"), ("a/*", "a/b/c")]
+        {
+            assert!(!matches(glob, path), "{glob} {path}");
+        }
+        assert!(Pattern::new("[a").is_err() && Pattern::new("{a").is_err());
+    }
+
+    #[test]
+    fn what_cannot_match_is_not_looked_at() {
+        let within = |glob| Pattern::new(glob).map(|p| (p.within, p.depth)).unwrap_or_default();
+        let names = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<_>>();
+        assert_eq!(within("a/b/*.md"), (names(&["a", "b"]), 3));
+        assert_eq!(within("a/**/b/*.md"), (names(&["a"]), usize::MAX));
+        assert_eq!(within("x.md"), (names(&[]), 1));
+        assert_eq!(within("{a,b/c}/*"), (names(&[]), usize::MAX));
+        assert_eq!(within("a*/b/*"), (names(&[]), 3));
+    }
+}

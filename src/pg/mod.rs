@@ -1,0 +1,20 @@
+//! Safe wrappers over the server: errors, SPI, roles, snapshots, tuplestores, bulk insert, plans, encodings of values.
+//!
+//! Nothing here knows what a flow is. Most of the extension's `unsafe` code is here.
+
+pub mod acting_role;
+pub mod bulk_insert;
+pub mod columns;
+pub mod datum_bytes;
+pub mod deferred_indexes;
+pub mod error;
+pub mod fmgr;
+pub mod invalidation;
+pub mod json;
+pub mod local_files;
+pub mod plan_cache;
+pub mod spi;
+pub mod subtransaction;
+pub mod tuplestore;
+pub mod type_definition;
+pub mod value_codec;

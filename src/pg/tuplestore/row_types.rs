@@ -1,0 +1,88 @@
+//! Whether rows have the types that their reader expects.
+//!
+//! A value is bytes whose meaning is its type. Every receiver of rows compares the types that the
+//! executor announces with those that it was made for, before it reads the first value.
+
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+use crate::pg::error::{Error, Result};
+use crate::pg::spi;
+use crate::pg::tuplestore::rows::attribute;
+
+/// Whether values of two types are stored alike: a domain counts as its base type.
+pub fn is_same_type(one: pg_sys::Oid, other: pg_sys::Oid) -> bool {
+    // SAFETY: look-ups of the system catalogs in a transaction.
+    one == other || unsafe { pg_sys::getBaseType(one) == pg_sys::getBaseType(other) }
+}
+
+/// Checks that rows of the shape `found` have columns of the types of `expected`, and no others.
+///
+/// # Safety
+/// Both shapes exist, and a transaction is in progress.
+pub unsafe fn check_shape(found: pg_sys::TupleDesc, expected: pg_sys::TupleDesc) -> Result<()> {
+    // SAFETY: a shape has as many attributes as it says.
+    let types: Vec<pg_sys::Oid> = unsafe {
+        (0..(*expected).natts.max(0) as usize).map(|n| (*attribute(expected, n)).atttypid).collect()
+    };
+    // SAFETY: as above.
+    unsafe { check_types(found, 0, &types)?.check_count(types.len()) }
+}
+
+/// Checks that the columns of a shape from `first` on are of these types.
+///
+/// # Safety
+/// The shape exists, and a transaction is in progress.
+pub unsafe fn check_types(
+    found: pg_sys::TupleDesc,
+    first: usize,
+    types: &[pg_sys::Oid],
+) -> Result<Checked> {
+    // SAFETY: a shape has as many attributes as it says.
+    let count = unsafe { (*found).natts.max(0) as usize };
+    for (place, expected) in types.iter().enumerate().map(|(n, t)| (first + n, *t)) {
+        if place >= count {
+            return Err(wrong_count(count, first + types.len()));
+        }
+        // SAFETY: the place is below the number of attributes.
+        let column = unsafe { &*attribute(found, place) };
+        if column.attisdropped || !is_same_type(column.atttypid, expected) {
+            let name = pgrx::name_data_to_str(&column.attname);
+            return Err(wrong_type(name, column.atttypid, expected));
+        }
+    }
+    Ok(Checked(count))
+}
+
+/// Columns whose types were checked; there may be more of them than were asked for.
+#[must_use]
+pub struct Checked(usize);
+
+impl Checked {
+    /// Checks that there are no others.
+    pub fn check_count(self, expected: usize) -> Result<()> {
+        match self.0 == expected {
+            true => Ok(()),
+            false => Err(wrong_count(self.0, expected)),
+        }
+    }
+}
+
+/// The error for a column whose values are of another type than its reader expects.
+pub fn wrong_type(column: &str, found: pg_sys::Oid, expected: pg_sys::Oid) -> Error {
+    let name = |oid| spi::type_name(oid, -1).unwrap_or_else(|_| oid.to_u32().to_string());
+    mismatch(format!(
+        "column \"{column}\" is of type {} but type {} is expected",
+        name(found),
+        name(expected)
+    ))
+}
+
+fn wrong_count(found: usize, expected: usize) -> Error {
+    mismatch(format!("rows have {found} columns but {expected} are expected"))
+}
+
+fn mismatch(message: String) -> Error {
+    Error::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message)
+        .detail("coco reads values only as the type that they were declared with.")
+        .hint("If a table that coco has made was altered, undo that, or drop the flow and declare it again.")
+}

@@ -1,0 +1,338 @@
+//! Rows of one shape, in a tuplestore.
+
+use pgrx::pg_sys;
+use std::ffi::CString;
+
+use crate::catalog::model::{Column, numbered};
+use crate::pg::error::{Error, Result};
+use crate::pg::tuplestore::c_string;
+use crate::pg::tuplestore::row_stream::Row;
+use crate::pg::tuplestore::row_types::check_shape;
+
+/// A column of a [`Rows`].
+#[derive(Clone, Debug)]
+pub struct RowColumn {
+    pub name: String,
+    pub type_oid: pg_sys::Oid,
+    pub typmod: i32,
+    pub collation: pg_sys::Oid,
+}
+
+impl RowColumn {
+    pub fn new(name: impl Into<String>, type_oid: pg_sys::Oid) -> RowColumn {
+        // The type's own collation: what TupleDescInitEntry puts in.
+        RowColumn { name: name.into(), type_oid, typmod: -1, collation: pg_sys::InvalidOid }
+    }
+}
+
+/// Columns of these types, named `prefix1`, `prefix2`, …
+pub fn typed(prefix: &str, columns: &[Column]) -> Vec<RowColumn> {
+    let names = numbered(prefix, columns.len());
+    let typed = |(c, name): (&Column, String)| RowColumn {
+        name,
+        type_oid: c.type_oid,
+        typmod: c.typmod,
+        collation: c.collation,
+    };
+    columns.iter().zip(names).map(typed).collect()
+}
+
+/// Rows of one shape, kept in a tuplestore of the (sub)transaction it was made in.
+pub struct Rows {
+    pub store: *mut pg_sys::Tuplestorestate,
+    pub shape: pg_sys::TupleDesc,
+    slot: *mut pg_sys::TupleTableSlot,
+    /// Holds all of it, below the (sub)transaction's own, which stays empty and goes at its end.
+    context: pg_sys::MemoryContext,
+    pub len: usize,
+    /// The types of its columns.
+    pub types: String,
+    /// The places of columns whose values may be elsewhere.
+    variable: Vec<usize>,
+    /// It outlives the transaction that it was made in, and is filled there.
+    held: bool,
+}
+
+impl Rows {
+    pub fn new(columns: &[RowColumn]) -> Result<Rows> {
+        Rows::make(columns, false, work_mem())
+    }
+
+    /// The same; it goes to disk only beyond so many kilobytes.
+    pub fn within(columns: &[RowColumn], kilobytes: i32) -> Result<Rows> {
+        Rows::make(columns, false, kilobytes)
+    }
+
+    /// Rows that are kept for later transactions; to be filled in this one.
+    pub fn held(columns: &[RowColumn], kilobytes: i32) -> Result<Rows> {
+        Rows::make(columns, true, kilobytes)
+    }
+
+    fn make(columns: &[RowColumn], held: bool, kilobytes: i32) -> Result<Rows> {
+        // SAFETY: everything is allocated below the (sub)transaction's context, not in that of an
+        // SPI connection, which may end sooner; it is freed in `drop`, or by an abort.
+        unsafe {
+            let names: Vec<CString> =
+                columns.iter().map(|c| c_string(&c.name)).collect::<Result<_>>()?;
+            let above = match held {
+                true => pg_sys::TopMemoryContext,
+                false => pg_sys::CurTransactionContext,
+            };
+            let context = pg_sys::AllocSetContextCreateExtended(
+                above,
+                c"coco rows".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+            let before = pg_sys::MemoryContextSwitchTo(context);
+            let shape = pg_sys::CreateTemplateTupleDesc(columns.len() as i32);
+            for (i, column) in columns.iter().enumerate() {
+                let name = &names[i];
+                let number = i as pg_sys::AttrNumber + 1;
+                pg_sys::TupleDescInitEntry(
+                    shape,
+                    number,
+                    name.as_ptr(),
+                    column.type_oid,
+                    column.typmod,
+                    0,
+                );
+                if column.collation != pg_sys::InvalidOid {
+                    pg_sys::TupleDescInitEntryCollation(shape, number, column.collation);
+                }
+            }
+            let store = pg_sys::tuplestore_begin_heap(false, held, kilobytes);
+            let slot = pg_sys::MakeSingleTupleTableSlot(shape, &pg_sys::TTSOpsMinimalTuple);
+            pg_sys::MemoryContextSwitchTo(before);
+            let types: Vec<String> =
+                columns.iter().map(|c| format!("{}.{}", c.type_oid.to_u32(), c.typmod)).collect();
+            let types = types.join(",");
+            let is_variable = |place: &usize| (*attribute(shape, *place)).attlen == -1;
+            let variable = (0..columns.len()).filter(is_variable).collect();
+            Ok(Rows { store, shape, slot, context, len: 0, types, variable, held })
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The types of its columns, as Postgres has them.
+    pub fn shape(&self) -> pg_sys::TupleDesc {
+        self.shape
+    }
+
+    /// Reads the next row; `false` at the end. Its columns are read with [`Rows::datum`].
+    pub fn advance(&mut self) -> bool {
+        // SAFETY: store and slot live as long as self; and so does the row, which the slot frees at the
+        // next call: what is read from disk is allocated where we are.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(self.context);
+            let there = pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot);
+            pg_sys::MemoryContextSwitchTo(before);
+            there
+        }
+    }
+
+    /// Whether none of them is on disk.
+    pub fn is_in_memory(&self) -> bool {
+        // SAFETY: the store lives as long as self.
+        unsafe { pg_sys::tuplestore_in_memory(self.store) }
+    }
+
+    /// Goes back to before the first row.
+    pub fn rewind(&mut self) {
+        // SAFETY: as above.
+        unsafe { pg_sys::tuplestore_rescan(self.store) }
+    }
+
+    /// The row just read, valid until the next is read.
+    pub fn row(&self) -> Row {
+        // SAFETY: the slot holds the row just read.
+        unsafe { Row::of(self.slot) }
+    }
+
+    /// A column (from 0) of it.
+    pub fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
+        self.row().datum(column)
+    }
+
+    /// How many bytes a column of it has, uncompressed, if its length varies; else none.
+    pub fn varying_bytes(&self, column: usize) -> usize {
+        match self.datum(column).filter(|_| self.variable.contains(&column)) {
+            // SAFETY: a value of a type of varying length, in the row just read.
+            Some(value) => unsafe { pg_sys::toast_raw_datum_size(value) },
+            None => 0,
+        }
+    }
+
+    /// The same, as a value of Rust's. Raises 42804 where its type is another.
+    pub fn get<T: pgrx::FromDatum + pgrx::IntoDatum>(&self, column: usize) -> Option<T> {
+        self.row().get(column)
+    }
+
+    /// Adds the rows of another of the same shape.
+    pub fn append(&mut self, other: &mut Rows) -> Result<()> {
+        self.check_same(other)?;
+        other.rewind();
+        while other.advance() {
+            // SAFETY: both slots are of the shape the store was made with.
+            unsafe { pg_sys::tuplestore_puttupleslot(self.store, other.slot) };
+            self.len += 1;
+        }
+        Ok(())
+    }
+
+    /// Adds the rows of another of the same shape which `takes` takes.
+    pub fn append_where(&mut self, other: &mut Rows, takes: impl Fn(&Rows) -> bool) -> Result<()> {
+        self.check_same(other)?;
+        other.rewind();
+        while other.advance() {
+            if takes(other) {
+                // SAFETY: as above.
+                unsafe { pg_sys::tuplestore_puttupleslot(self.store, other.slot) };
+                self.len += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that others are of the same types.
+    fn check_same(&self, other: &Rows) -> Result<()> {
+        match self.types == other.types {
+            true => Ok(()),
+            // SAFETY: both shapes live as long as their rows.
+            false => unsafe { check_shape(other.shape, self.shape) },
+        }
+    }
+
+    /// The rows that come next, `most` of them; the columns are those it was made with.
+    pub fn take(&mut self, columns: &[RowColumn], most: usize) -> Result<Rows> {
+        let mut some = Rows::new(columns)?;
+        some.check_same(self)?;
+        self.move_into(&mut some, most, usize::MAX);
+        Ok(some)
+    }
+
+    /// The same, but no more than have so many bytes together, and one; they stay in memory.
+    pub fn take_some(&mut self, columns: &[RowColumn], most: usize, bytes: usize) -> Result<Rows> {
+        // What a row needs beside its bytes is less than these, but for the shortest.
+        let kilobytes = i32::try_from(bytes / 1024).unwrap_or(i32::MAX).saturating_mul(2);
+        let mut some = Rows::within(columns, kilobytes.max(work_mem()))?;
+        some.check_same(self)?;
+        self.move_into(&mut some, most, bytes);
+        Ok(some)
+    }
+
+    fn move_into(&mut self, some: &mut Rows, most: usize, bytes: usize) {
+        let mut taken = 0;
+        while some.len < most && taken < bytes && self.advance() {
+            // SAFETY: both slots are of one shape. A slot for minimal tuples holds one that was read.
+            unsafe {
+                pg_sys::tuplestore_puttupleslot(some.store, self.slot);
+                let slot = &*self.slot.cast::<pg_sys::MinimalTupleTableSlot>();
+                taken += (*slot.mintuple).t_len as usize;
+            }
+            some.len += 1;
+        }
+    }
+
+    /// Goes to where the first `read` rows were read.
+    pub fn seek(&mut self, read: usize) {
+        self.rewind();
+        // SAFETY: the store lives as long as self.
+        unsafe { pg_sys::tuplestore_skiptuples(self.store, read as i64, true) };
+    }
+
+    /// Adds a row of values of a statement's; what they refer to elsewhere is fetched, so that nothing of it is
+    /// needed later.
+    ///
+    /// # Safety
+    /// There are as many values as columns, of their types.
+    pub unsafe fn push_whole(&mut self, values: *mut pg_sys::Datum, nulls: *mut bool) {
+        // SAFETY: as above; the store copies the row.
+        unsafe {
+            let mut fetched = Vec::new();
+            for place in &self.variable {
+                if *nulls.add(*place) {
+                    continue;
+                }
+                let value = &mut *values.add(*place);
+                let varlena = value.cast_mut_ptr::<pg_sys::varlena>();
+                if pgrx::varlena::varatt_is_1b_e(varlena) {
+                    let whole = pg_sys::detoast_attr(varlena);
+                    *value = pg_sys::Datum::from(whole);
+                    fetched.push(whole);
+                }
+            }
+            pg_sys::tuplestore_putvalues(self.store, self.shape, values, nulls);
+            fetched.into_iter().for_each(|whole| pg_sys::pfree(whole.cast()));
+        }
+        self.len += 1;
+    }
+
+    /// Adds a row; the values are copied.
+    pub fn push(&mut self, values: &[Option<pg_sys::Datum>]) {
+        let mut datums: Vec<_> =
+            values.iter().map(|v| v.unwrap_or(pg_sys::Datum::from(0usize))).collect();
+        let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
+        // SAFETY: as many values as the shape has columns, as is checked; of their types, by construction
+        // of the callers.
+        unsafe {
+            let count = (*self.shape).natts.max(0) as usize;
+            if values.len() != count {
+                let given = values.len();
+                Error::internal(format!("{given} values for a row of {count} columns")).raise();
+            }
+            pg_sys::tuplestore_putvalues(
+                self.store,
+                self.shape,
+                datums.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
+        }
+        self.len += 1;
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        // A panic is only passing when a transaction is about to abort, which frees all three; touching a store whose
+        // temporary file is closed would not be safe.
+        if self.held || !std::thread::panicking() {
+            // SAFETY: made with this, used by nothing else, and freed once: here.
+            unsafe {
+                pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+                pg_sys::tuplestore_end(self.store);
+                pg_sys::MemoryContextDelete(self.context);
+            }
+        }
+    }
+}
+
+/// A column of a row's shape, by its place from 0.
+pub unsafe fn attribute(
+    shape: pg_sys::TupleDesc,
+    place: usize,
+) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: the caller gives a shape that is there, and a place below its number of attributes.
+    unsafe {
+        #[cfg(feature = "pg18")]
+        return pg_sys::TupleDescAttr(shape, place as i32);
+        #[cfg(not(feature = "pg18"))]
+        return (*shape).attrs.as_ptr().add(place);
+    }
+}
+
+/// `work_mem`, in kilobytes.
+pub fn work_mem() -> i32 {
+    // SAFETY: reads the backend's own state.
+    unsafe { pg_sys::work_mem }
+}
+
+/// `maintenance_work_mem`, in kilobytes: for what is done once, and by one process.
+pub fn maintenance_work_mem() -> i32 {
+    // SAFETY: as above.
+    unsafe { pg_sys::maintenance_work_mem }
+}

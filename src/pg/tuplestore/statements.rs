@@ -1,0 +1,240 @@
+//! Statements that read rows by name, or write theirs into them.
+
+use pgrx::pg_sys;
+use std::cell::{Cell, RefCell};
+use std::ptr;
+
+use crate::pg::error::{Error, Result};
+use crate::pg::plan_cache;
+use crate::pg::spi::Arg;
+use crate::pg::tuplestore::c_string;
+use crate::pg::tuplestore::receiver::IntoRows;
+use crate::pg::tuplestore::rows::Rows;
+
+/// One SPI connection whose statements may read named [`Rows`].
+pub struct Statements {
+    /// The names, shapes and sizes of the rows that statements may read, which their plans are for.
+    named: RefCell<String>,
+    /// Rows that they read, at most; what reads many is planned each time.
+    most: Cell<usize>,
+    /// How they are planned: `CURSOR_OPT_…`.
+    options: Cell<u32>,
+}
+
+/// Up to so many rows a plan is kept. To plan costs less than to read more; and a plan that was made
+/// for a table that has grown since may take time without end.
+const FEW: usize = 1000;
+
+impl Statements {
+    /// Connects, and disconnects when dropped.
+    pub fn connect() -> Result<Statements> {
+        // SAFETY: paired with SPI_finish in drop; an abort pops the connection by itself.
+        match unsafe { pg_sys::SPI_connect() } {
+            code if code == pg_sys::SPI_OK_CONNECT as i32 => {
+                let options = Cell::new(pg_sys::CURSOR_OPT_PARALLEL_OK);
+                Ok(Statements { named: RefCell::default(), most: Cell::new(0), options })
+            }
+            code => Err(Error::internal(format!("SPI_connect returned {code}"))),
+        }
+    }
+
+    /// Lets the statements that follow read `rows` under this name. `rows` must outlive self.
+    pub fn name(&self, name: &str, rows: &Rows) -> Result<()> {
+        self.name_as_of(name, rows, rows.len)
+    }
+
+    /// As [`Statements::name`], and has them planned as if there were so many.
+    pub fn name_as_of(&self, name: &str, rows: &Rows, count: usize) -> Result<()> {
+        let c_name = c_string(name)?;
+        self.most.set(self.most.get().max(count));
+        // A plan for a few rows is no good for many: one for each power of ten.
+        let size = count.checked_ilog10().map_or(0, |n| n + 1);
+        self.named.borrow_mut().push_str(&format!("{name}:{size}:{};", rows.types));
+        // SAFETY: palloc'd in SPI's procedure context, which lives until SPI_finish.
+        let code = unsafe {
+            let relation = pg_sys::palloc0(size_of::<pg_sys::EphemeralNamedRelationData>())
+                .cast::<pg_sys::EphemeralNamedRelationData>();
+            (*relation).md.name = pg_sys::pstrdup(c_name.as_ptr());
+            (*relation).md.reliddesc = pg_sys::InvalidOid;
+            (*relation).md.tupdesc = rows.shape;
+            (*relation).md.enrtype = pg_sys::EphemeralNameRelationType::ENR_NAMED_TUPLESTORE;
+            (*relation).md.enrtuples = count as f64;
+            (*relation).reldata = rows.store.cast();
+            pg_sys::SPI_register_relation(relation)
+        };
+        match code {
+            code if code == pg_sys::SPI_OK_REL_REGISTER as i32 => Ok(()),
+            code => Err(Error::internal(format!("SPI_register_relation returned {code}"))),
+        }
+    }
+
+    /// The statements that follow read whole tables.
+    pub fn reads_many(&self) {
+        self.most.set(usize::MAX);
+    }
+
+    /// The statements that follow are run by this process alone.
+    pub fn by_one_process(&self) {
+        self.options.set(0);
+    }
+
+    /// What they read by name is many rows.
+    pub fn reads_many_rows(&self) -> bool {
+        self.most.get() > FEW
+    }
+
+    /// Runs one SELECT whose rows go to a receiver; returns how many. It sees what the batch has written, or,
+    /// `as_active`, what the active snapshot ([`OneSnapshot`]) does.
+    pub fn send(
+        &self,
+        sql: &str,
+        args: &[Arg],
+        receiver: *mut pg_sys::DestReceiver,
+        as_active: bool,
+    ) -> Result<i64> {
+        self.run(sql, args, receiver, as_active)
+    }
+
+    /// Runs one statement; returns how many rows it wrote or returned.
+    pub fn execute(&self, sql: &str, args: &[Arg]) -> Result<i64> {
+        self.run(sql, args, ptr::null_mut(), false)
+    }
+
+    /// Runs one SELECT under the snapshot that is active ([`OneSnapshot`]) and appends what it
+    /// returns to `rows`.
+    pub fn select_into(&self, sql: &str, args: &[Arg], rows: &mut Rows) -> Result<i64> {
+        self.run_into(sql, args, rows, true)
+    }
+
+    /// As [`Statements::select_into`], but sees what the batch has written.
+    pub fn query_into(&self, sql: &str, args: &[Arg], rows: &mut Rows) -> Result<i64> {
+        self.run_into(sql, args, rows, false)
+    }
+
+    fn run_into(&self, sql: &str, args: &[Arg], rows: &mut Rows, read_only: bool) -> Result<i64> {
+        let mut receiver = IntoRows::new(rows);
+        let count = self.run(sql, args, receiver.destination(), read_only)?;
+        rows.len += count as usize;
+        Ok(count)
+    }
+
+    fn run(
+        &self,
+        sql: &str,
+        args: &[Arg],
+        dest: *mut pg_sys::DestReceiver,
+        read_only: bool,
+    ) -> Result<i64> {
+        let sql = c_string(sql)?;
+        let mut types: Vec<pg_sys::Oid> = args.iter().map(|a| a.oid()).collect();
+        let name = (self.most.get() <= FEW)
+            .then(|| format!("{}{}", self.named.borrow(), sql.to_string_lossy()));
+        // SAFETY: the parameter list has room for `args`, whose data the caller keeps alive.
+        let code = unsafe {
+            let plan = plan_cache::plan(name, || {
+                preparing(|| {
+                    pg_sys::SPI_prepare_cursor(
+                        sql.as_ptr(),
+                        types.len() as i32,
+                        types.as_mut_ptr(),
+                        self.options.get() as i32,
+                    )
+                })
+            })?;
+            let _running = plan_cache::Running::begin();
+            let params = pg_sys::makeParamList(args.len() as i32);
+            for (i, a) in args.iter().enumerate() {
+                let param = (*params).params.as_mut_ptr().add(i);
+                (*param).ptype = a.oid();
+                (*param).pflags = pg_sys::PARAM_FLAG_CONST as u16;
+                // makeParamList leaves these as they are: both are always set.
+                (*param).isnull = a.datum().is_none();
+                (*param).value =
+                    a.datum().map_or(pg_sys::Datum::from(0usize), |d| d.sans_lifetime());
+            }
+            let options =
+                pg_sys::SPIExecuteOptions { params, read_only, dest, ..Default::default() };
+            pg_sys::SPI_execute_plan_extended(plan, &options)
+        };
+        if code < 0 {
+            return Err(Error::internal(format!("SPI_execute_plan_extended returned {code}")));
+        }
+        // SAFETY: set by the call above.
+        Ok(unsafe { pg_sys::SPI_processed } as i64)
+    }
+
+    /// The first column of the row a statement returned, as text.
+    pub fn first_text(&self, sql: &str, args: &[Arg]) -> Result<Option<String>> {
+        self.text_of(sql, args, false)
+    }
+
+    /// As [`Statements::first_text`], under the snapshot that is active ([`OneSnapshot`]).
+    pub fn read_text(&self, sql: &str, args: &[Arg]) -> Result<Option<String>> {
+        self.text_of(sql, args, true)
+    }
+
+    fn text_of(&self, sql: &str, args: &[Arg], read_only: bool) -> Result<Option<String>> {
+        self.run(sql, args, ptr::null_mut(), read_only)?;
+        // SAFETY: SPI_tuptable is the statement's result, or null where it has none.
+        unsafe {
+            let table = pg_sys::SPI_tuptable;
+            if table.is_null() || pg_sys::SPI_processed == 0 {
+                return Ok(None);
+            }
+            let text = pg_sys::SPI_getvalue(*(*table).vals, (*table).tupdesc, 1);
+            if text.is_null() {
+                return Ok(None);
+            }
+            Ok(Some(std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()))
+        }
+    }
+
+    /// The first column of all rows that a statement returned, as text.
+    pub fn texts(&self, sql: &str) -> Result<Vec<String>> {
+        self.run(sql, &[], ptr::null_mut(), false)?;
+        // SAFETY: as above.
+        unsafe {
+            let table = pg_sys::SPI_tuptable;
+            if table.is_null() {
+                return Ok(vec![]);
+            }
+            let rows = 0..pg_sys::SPI_processed as usize;
+            let text = |n| pg_sys::SPI_getvalue(*(*table).vals.add(n), (*table).tupdesc, 1);
+            let texts = rows.map(text).filter(|text| !text.is_null());
+            Ok(texts.map(|t| std::ffi::CStr::from_ptr(t).to_string_lossy().into_owned()).collect())
+        }
+    }
+}
+
+impl Drop for Statements {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: the connection opened in `connect`.
+            unsafe { pg_sys::SPI_finish() };
+        }
+    }
+}
+
+thread_local! {
+    static PREPARING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the error being handled was raised while a statement was analysed: then it says that a
+/// name or a type does not fit, and no item's data is at fault. Clears the mark.
+pub fn was_preparing() -> bool {
+    PREPARING.replace(false)
+}
+
+/// Marks the error that is about to be raised as one of a statement whose rows have other types than those
+/// that are expected of it.
+pub fn does_not_fit() {
+    PREPARING.set(true);
+}
+
+/// Analyses a statement. The mark stays where an error ends it.
+fn preparing<T>(work: impl FnOnce() -> T) -> T {
+    PREPARING.set(true);
+    let result = work();
+    PREPARING.set(false);
+    result
+}

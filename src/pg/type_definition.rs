@@ -1,0 +1,151 @@
+//! What a type is, for values of it that are kept: a fingerprint of its definition, and of the types that it
+//! is made of.
+//!
+//! Types go by their names, so that the fingerprint is the same after a dump was restored. What PostgreSQL
+//! ships goes by its OID, which never changes.
+
+use pgrx::pg_sys;
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::invalidation;
+use crate::pg::spi::{self, arg};
+use coco_core::fingerprint::Hasher;
+
+/// A fingerprint of a type's definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Kind(pub [u8; 16]);
+
+/// What is known of a type.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    pub kind: Kind,
+    /// It, and each type that it is made of, has a send and a receive function. Those of tsquery are not used: what is
+    /// sent of an empty query is not received.
+    pub is_sent: bool,
+}
+
+/// Types known at a time.
+const KEPT: usize = 1000;
+
+thread_local! {
+    /// As of a generation of the system catalogs.
+    static KNOWN: RefCell<(u64, HashMap<pg_sys::Oid, Known>)> = RefCell::default();
+}
+
+/// A type and all that it is made of: what a domain is over, elements of arrays and ranges, attributes.
+const DEFINITION: &str = "
+with recursive reached(oid) as (
+  select $1::oid
+  union
+  select part.oid
+    from reached r
+    join pg_catalog.pg_type t on t.oid = r.oid
+   cross join lateral (
+     select t.typbasetype as oid
+      union all
+     select t.typelem
+      union all
+     select a.atttypid from pg_catalog.pg_attribute a
+      where t.typrelid <> 0 and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+      union all
+     select g.rngsubtype from pg_catalog.pg_range g where t.oid in (g.rngtypid, g.rngmultitypid)
+   ) as part
+   where part.oid <> 0
+)
+select coalesce(bool_and(t.typsend <> 0 and t.typreceive <> 0 and t.oid <> 'pg_catalog.tsquery'::regtype), false),
+       coalesce(string_agg(
+         concat_ws(E'\\x01', t.oid::regtype, t.typtype, t.typlen, t.typbyval, t.typalign,
+           case when t.typbasetype <> 0 then format_type(t.typbasetype, t.typtypmod) end, t.typnotnull,
+           case when t.typelem <> 0 then t.typelem::regtype end,
+           (select string_agg(concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod)),
+                              ',' order by a.attnum)
+              from pg_catalog.pg_attribute a
+             where t.typrelid <> 0 and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped),
+           (select string_agg(quote_literal(e.enumlabel::text), ',' order by e.enumsortorder)
+              from pg_catalog.pg_enum e where e.enumtypid = t.oid),
+           (select string_agg(pg_get_constraintdef(c.oid), ' ' order by c.conname)
+              from pg_catalog.pg_constraint c where c.contypid = t.oid),
+           (select concat_ws(' ', g.rngsubtype::regtype, g.rngcollation::regcollation)
+              from pg_catalog.pg_range g where t.oid in (g.rngtypid, g.rngmultitypid))),
+         E'\\x02' order by t.oid::regtype::text), '')
+  from reached r join pg_catalog.pg_type t on t.oid = r.oid";
+
+/// What is known of a type at this moment.
+pub fn of(type_oid: pg_sys::Oid) -> Result<Known> {
+    let generation = invalidation::now();
+    let known = KNOWN.with(|known| {
+        let known = known.borrow();
+        known.1.get(&type_oid).filter(|_| known.0 == generation).copied()
+    });
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let found = match shipped(type_oid) {
+        Some(known) => known,
+        None => defined(type_oid)?,
+    };
+    KNOWN.with(|known| {
+        let mut known = known.borrow_mut();
+        if known.0 != generation || known.1.len() >= KEPT {
+            *known = (generation, HashMap::new());
+        }
+        known.1.insert(type_oid, found);
+    });
+    Ok(found)
+}
+
+/// A type that PostgreSQL ships and that is made of nothing else, or an array of these.
+fn shipped(type_oid: pg_sys::Oid) -> Option<Known> {
+    let is_shipped = |oid: pg_sys::Oid| {
+        // SAFETY: a look-up of the system catalogs in a transaction.
+        let kind = unsafe { pg_sys::get_typtype(oid) } as u8;
+        oid.to_u32() < pg_sys::FirstNormalObjectId && kind == b'b'
+    };
+    // SAFETY: as above.
+    let element = unsafe { pg_sys::get_element_type(type_oid) };
+    if !is_shipped(type_oid) || element != pg_sys::InvalidOid && !is_shipped(element) {
+        return None;
+    }
+    let is_sent = is_sent(type_oid) && (element == pg_sys::InvalidOid || is_sent(element));
+    let mut hasher = Hasher::new();
+    hasher.part(b"shipped").part(&type_oid.to_u32().to_le_bytes());
+    Some(Known { kind: Kind(hasher.finish().0), is_sent })
+}
+
+fn is_sent(type_oid: pg_sys::Oid) -> bool {
+    if type_oid == pg_sys::TSQUERYOID {
+        return false;
+    }
+    // SAFETY: a row of pg_type, released when it was read.
+    unsafe {
+        let row = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::TYPEOID as i32,
+            pg_sys::Datum::from(type_oid),
+        );
+        if row.is_null() {
+            return false;
+        }
+        let form = pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_type>();
+        let none = pg_sys::InvalidOid;
+        let both = (*form).typsend != none && (*form).typreceive != none;
+        pg_sys::ReleaseSysCache(row);
+        both
+    }
+}
+
+fn defined(type_oid: pg_sys::Oid) -> Result<Known> {
+    let _as = ActingAs::qualifying_names()?;
+    let found = spi::select(DEFINITION, &[arg(type_oid)], |r| {
+        Ok((spi::required::<bool>(r, 1)?, spi::required::<String>(r, 2)?))
+    })?;
+    let (is_sent, definition) = found
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::internal(format!("type {} does not exist", type_oid.to_u32())))?;
+    let mut hasher = Hasher::new();
+    hasher.part(b"defined").part(definition.as_bytes());
+    Ok(Known { kind: Kind(hasher.finish().0), is_sent })
+}

@@ -1,0 +1,260 @@
+//! Values as bytes that outlive their statement: as the send function of their type writes them, and its
+//! receive function reads them. A type without these goes by its output and input functions.
+//!
+//! Nothing here takes bytes for a value unseen: whatever they are, the type's own function makes a value
+//! of them or raises an error. The functions of a type that a user has made (a domain's constraints) run
+//! with the rights of the role that is current: never call this as the extension's owner for a user's type.
+
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+use crate::pg::error::{Error, Result};
+use crate::pg::type_definition::{self, Kind};
+use coco_core::memo::ComputedResult;
+
+/// How values of one type are written and read; made for one statement, or for one batch.
+pub struct Codec {
+    kind: Kind,
+    form: Form,
+    write: pg_sys::FmgrInfo,
+    read: pg_sys::FmgrInfo,
+    /// What the function that reads is told of the type.
+    parameter: pg_sys::Oid,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// By the type's send and receive functions.
+    Sent,
+    /// By its output and input functions.
+    Text,
+    /// As [`Form::Sent`], but a plain list of `real`s, as a model answers, in four bytes each.
+    Reals,
+}
+
+/// What the bytes of [`Form::Reals`] begin with.
+const LIST: u8 = 0;
+
+const SENT: u8 = 1;
+
+const REAL: usize = size_of::<f32>();
+
+impl Codec {
+    /// What is known of the type's functions is kept in `context`.
+    ///
+    /// # Safety
+    /// In a transaction. The context lives as long as the codec.
+    pub unsafe fn of(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext) -> Result<Codec> {
+        let known = type_definition::of(type_oid)?;
+        let form = match (known.is_sent, type_oid) {
+            (_, pg_sys::FLOAT4ARRAYOID) => Form::Reals,
+            (true, _) => Form::Sent,
+            (false, _) => Form::Text,
+        };
+        let none = pg_sys::InvalidOid;
+        let (mut out, mut into, mut parameter) = (none, none, none);
+        let mut is_varlena = false;
+        let (mut write, mut read) = (pg_sys::FmgrInfo::default(), pg_sys::FmgrInfo::default());
+        // SAFETY: look-ups in the system catalogs, which raise an error where there is none.
+        unsafe {
+            if form == Form::Text {
+                pg_sys::getTypeOutputInfo(type_oid, &mut out, &mut is_varlena);
+                pg_sys::getTypeInputInfo(type_oid, &mut into, &mut parameter);
+            } else {
+                pg_sys::getTypeBinaryOutputInfo(type_oid, &mut out, &mut is_varlena);
+                pg_sys::getTypeBinaryInputInfo(type_oid, &mut into, &mut parameter);
+            }
+            pg_sys::fmgr_info_cxt(out, &mut write, context);
+            pg_sys::fmgr_info_cxt(into, &mut read, context);
+        }
+        Ok(Codec { kind: known.kind, form, write, read, parameter })
+    }
+
+    /// What values of the type are kept as.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// A value as a result that is kept.
+    ///
+    /// # Safety
+    /// The datum is of the type.
+    pub unsafe fn keep(&mut self, datum: Option<pg_sys::Datum>) -> ComputedResult {
+        // SAFETY: as above.
+        let result = datum.map(|datum| unsafe { self.write(datum) }.into());
+        ComputedResult { result, of: self.kind.0 }
+    }
+
+    /// The bytes of a value.
+    ///
+    /// # Safety
+    /// The datum is of the type.
+    pub unsafe fn write(&mut self, datum: pg_sys::Datum) -> Vec<u8> {
+        let _as_stored = DatabaseEncoding::begin();
+        // SAFETY: the functions are those of the type; what they return is palloc'd.
+        unsafe {
+            match self.form {
+                Form::Text => {
+                    let text = pg_sys::OutputFunctionCall(&mut self.write, datum);
+                    let bytes = std::ffi::CStr::from_ptr(text).to_bytes().to_vec();
+                    pg_sys::pfree(text.cast());
+                    bytes
+                }
+                Form::Sent => self.sent(vec![], datum),
+                Form::Reals => match list_of_reals(datum) {
+                    Some(list) => list,
+                    None => self.sent(vec![SENT], datum),
+                },
+            }
+        }
+    }
+
+    unsafe fn sent(&mut self, mut to: Vec<u8>, datum: pg_sys::Datum) -> Vec<u8> {
+        // SAFETY: as in `write`; the result is a bytea that is not toasted.
+        unsafe {
+            let bytes = pg_sys::SendFunctionCall(&mut self.write, datum).cast();
+            to.extend(pgrx::varlena::varlena_to_byte_slice(bytes));
+            pg_sys::pfree(bytes.cast());
+        }
+        to
+    }
+
+    /// The value that bytes stand for, in the memory context that is current. Raises an error, or returns
+    /// one, where they stand for none.
+    ///
+    /// # Safety
+    /// In a transaction.
+    pub unsafe fn read(&mut self, bytes: &[u8]) -> Result<pg_sys::Datum> {
+        let _as_stored = DatabaseEncoding::begin();
+        match self.form {
+            Form::Text => {
+                let mut text = bytes.to_vec();
+                text.push(0);
+                let text = std::ffi::CStr::from_bytes_with_nul(&text).map_err(|_| malformed())?;
+                // SAFETY: the input function of the type, which is given a text that ends with a NUL.
+                Ok(unsafe {
+                    pg_sys::InputFunctionCall(
+                        &mut self.read,
+                        text.as_ptr().cast_mut(),
+                        self.parameter,
+                        -1,
+                    )
+                })
+            }
+            Form::Sent => self.received(bytes),
+            Form::Reals => match bytes.split_first() {
+                Some((&LIST, reals)) if reals.len().is_multiple_of(REAL) => Ok(reals_of(reals)),
+                Some((&SENT, rest)) => self.received(rest),
+                _ => Err(malformed()),
+            },
+        }
+    }
+
+    fn received(&mut self, bytes: &[u8]) -> Result<pg_sys::Datum> {
+        let length = i32::try_from(bytes.len()).map_err(|_| malformed())?;
+        // SAFETY: the receive function of the type, which is given a copy of its own that ends with a NUL, as
+        // those of a message from a client do.
+        unsafe {
+            let data = pg_sys::palloc(bytes.len() + 1).cast::<u8>();
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
+            *data.add(bytes.len()) = 0;
+            let mut message = pg_sys::StringInfoData {
+                data: data.cast(),
+                len: length,
+                maxlen: length.saturating_add(1),
+                cursor: 0,
+            };
+            let value =
+                pg_sys::ReceiveFunctionCall(&mut self.read, &mut message, self.parameter, -1);
+            pg_sys::pfree(data.cast());
+            match message.cursor == length {
+                true => Ok(value),
+                false => Err(malformed()),
+            }
+        }
+    }
+}
+
+fn malformed() -> Error {
+    Error::new(
+        PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION,
+        "incorrect binary format of a value that was kept",
+    )
+}
+
+/// The bytes of an array that is a plain list without NULLs; `None` of any other.
+unsafe fn list_of_reals(datum: pg_sys::Datum) -> Option<Vec<u8>> {
+    // SAFETY: the datum is a real[]: its header says how many elements without NULLs follow.
+    unsafe {
+        let given = datum.cast_mut_ptr::<pg_sys::varlena>();
+        let array = pg_sys::pg_detoast_datum(given).cast::<pg_sys::ArrayType>();
+        let dimensions = array.cast::<i32>().add(size_of::<pg_sys::ArrayType>() / size_of::<i32>());
+        let is_list = (*array).ndim == 1
+            && (*array).dataoffset == 0
+            && (*array).elemtype == pg_sys::FLOAT4OID
+            && *dimensions.add(1) == 1;
+        let list = is_list.then(|| {
+            let count = (*dimensions).max(0) as usize;
+            let reals = std::slice::from_raw_parts(dimensions.add(2).cast::<f32>(), count);
+            let mut list = Vec::with_capacity(1 + count * REAL);
+            list.push(LIST);
+            reals.iter().for_each(|real| list.extend(real.to_le_bytes()));
+            list
+        });
+        if array.cast() != given {
+            pg_sys::pfree(array.cast());
+        }
+        list
+    }
+}
+
+/// A list of reals: any bytes are some.
+fn reals_of(bytes: &[u8]) -> pg_sys::Datum {
+    let mut reals: Vec<pg_sys::Datum> = bytes
+        .chunks_exact(REAL)
+        .map(|real| {
+            let real: [u8; REAL] = real.try_into().unwrap_or_default();
+            pg_sys::Datum::from(u32::from_le_bytes(real))
+        })
+        .collect();
+    // SAFETY: as many values of the element's type as are said.
+    unsafe {
+        pg_sys::Datum::from(pg_sys::construct_array(
+            reals.as_mut_ptr(),
+            reals.len() as i32,
+            pg_sys::FLOAT4OID,
+            REAL as i32,
+            true,
+            pg_sys::TYPALIGN_INT as std::ffi::c_char,
+        ))
+    }
+}
+
+/// While it exists texts are sent and received in the encoding of the database, whatever the client's is.
+struct DatabaseEncoding {
+    client: Option<i32>,
+}
+
+impl DatabaseEncoding {
+    fn begin() -> DatabaseEncoding {
+        // SAFETY: reads and sets the backend's own state; to change to the database's own encoding takes no
+        // conversion, and can neither fail nor raise an error.
+        unsafe {
+            let (client, database) =
+                (pg_sys::pg_get_client_encoding(), pg_sys::GetDatabaseEncoding());
+            if client == database {
+                return DatabaseEncoding { client: None };
+            }
+            let changed = pg_sys::SetClientEncoding(database) >= 0;
+            DatabaseEncoding { client: changed.then_some(client) }
+        }
+    }
+}
+
+impl Drop for DatabaseEncoding {
+    fn drop(&mut self) {
+        if let Some(client) = self.client {
+            // SAFETY: the encoding was in use before: its conversions are at hand.
+            unsafe { pg_sys::SetClientEncoding(client) };
+        }
+    }
+}

@@ -1,0 +1,569 @@
+//! What a query is, as Postgres' own analysis sees it: its columns, what it reads of each source,
+//! what else it reads, and where its result over one item could differ from that over all.
+
+use pgrx::pg_sys::{self, NodeTag};
+use pgrx::prelude::*;
+use pgrx::{PgList, is_a};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{CStr, CString, c_void};
+
+use crate::catalog::model::Column;
+use crate::pg::columns;
+use crate::pg::error::{Error, Result};
+use crate::pg::subtransaction::subtransaction;
+use crate::query::bound_query::{self, Bound, Named};
+
+/// A source as the query sees it.
+pub struct Shadow {
+    pub named: Named,
+    /// Numbers and names of all columns, in their order.
+    pub columns: Vec<(i16, String)>,
+    pub key: Vec<String>,
+}
+
+impl Shadow {
+    fn column(&self, number: i16) -> Option<&String> {
+        self.columns.iter().find(|(n, _)| *n == number).map(|(_, name)| name)
+    }
+}
+
+pub struct Analysis {
+    pub columns: Vec<Column>,
+    /// For each column: the source and its column that it always equals, where that is known.
+    pub origins: Vec<Option<(usize, String)>>,
+    /// For each source: the columns used, in their order; `None` where it is not read.
+    pub used: Vec<Option<Vec<String>>>,
+    /// Oids of the relations read besides the sources.
+    pub relations: BTreeSet<u32>,
+    /// The columns used of each of them, by number; 0 is the whole row.
+    pub read_columns: BTreeMap<u32, BTreeSet<i16>>,
+    /// Functions of the user's own are called: they may read anything.
+    pub calls_own: bool,
+    /// Oids of the volatile functions called.
+    pub volatile: BTreeSet<u32>,
+    /// Constructs whose result over one item could differ from that over all.
+    pub not_item_local: BTreeSet<&'static str>,
+    /// Two sources are read together.
+    pub joins_sources: bool,
+}
+
+/// The text of the one SELECT in `query`, without what follows it. What it names is not looked at.
+pub fn one_select(query: &str) -> Result<String> {
+    let not_one = |why: &str| {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+            "argument \"query\" must be exactly one SELECT",
+        )
+        .detail(why.to_owned())
+        .hint("Write the query as you would run it once over everything, for example: SELECT id, body FROM documents")
+    };
+    let text = c_string(query)?;
+    // SAFETY: raw parsing only; the trees live in the current context.
+    let statements = subtransaction(
+        || Ok(unsafe { PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text.as_ptr())) }),
+        |raised| not_one(&format!("It cannot be parsed: {}.", raised.message)),
+    )?;
+    let Some(first) = statements.get_ptr(0) else {
+        return Err(not_one("It is empty."));
+    };
+    if statements.len() > 1 {
+        return Err(not_one(&format!("There are {} statements.", statements.len())));
+    }
+    // SAFETY: a RawStmt's stmt is a node.
+    unsafe {
+        if !is_a((*first).stmt, NodeTag::T_SelectStmt) {
+            return Err(not_one("It is not a SELECT."));
+        }
+        let select = (*first).stmt.cast::<pg_sys::SelectStmt>();
+        if !(*select).intoClause.is_null() {
+            return Err(not_one("It has an INTO clause."));
+        }
+        if !(*select).lockingClause.is_null() {
+            return Err(not_one("It locks rows (FOR UPDATE, FOR SHARE)."));
+        }
+        let start = (*first).stmt_location.max(0) as usize;
+        let length = (*first).stmt_len.max(0) as usize;
+        let whole = query.as_bytes();
+        let end = if length == 0 { whole.len() } else { (start + length).min(whole.len()) };
+        let text = String::from_utf8_lossy(&whole[start.min(end)..end]).trim().to_owned();
+        Ok(text)
+    }
+}
+
+/// Checks that `text` is one expression, and nothing that could end the parenthesis it is put in.
+pub fn one_expression(argument: &str, text: &str) -> Result<()> {
+    let bad = |why: String| {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+            format!("argument \"{argument}\" must be one expression over the source's columns"),
+        )
+        .detail(why)
+        .hint("Write, for example, modified or coco.normalize_text(body).")
+    };
+    let sql = c_string(&format!("select (\n{text}\n)"))?;
+    // SAFETY: raw parsing only.
+    let list = subtransaction(
+        || Ok(unsafe { PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(sql.as_ptr())) }),
+        |raised| bad(format!("It cannot be parsed: {}.", raised.message)),
+    )?;
+    // SAFETY: raw parsing gave these nodes, and they stay while `list` does: each is read as what its tag says it is.
+    let simple = list.len() == 1
+        && list.get_ptr(0).is_some_and(|raw| unsafe {
+            let s = (*raw).stmt.cast::<pg_sys::SelectStmt>();
+            is_a((*raw).stmt, NodeTag::T_SelectStmt)
+                && (*s).op == pg_sys::SetOperation::SETOP_NONE
+                && PgList::<pg_sys::Node>::from_pg((*s).targetList).len() == 1
+                && (*s).fromClause.is_null()
+                && (*s).whereClause.is_null()
+                && (*s).groupClause.is_null()
+                && (*s).havingClause.is_null()
+                && (*s).sortClause.is_null()
+                && (*s).limitCount.is_null()
+                && (*s).limitOffset.is_null()
+        });
+    if simple { Ok(()) } else { Err(bad(format!("\"{text}\" is more than that."))) }
+}
+
+/// Refuses a statement that Postgres cannot analyse, in the name of the argument it came from.
+fn check(argument: &str, sql: &str) -> Result<()> {
+    subtransaction(
+        || Ok(Spi::connect(|client| client.prepare(sql, &[]).map(|_| ()))?),
+        |raised| Error {
+            code: raised.code,
+            message: format!("argument \"{argument}\": {}", raised.message),
+            detail: raised.detail,
+            hint: raised.hint,
+        },
+    )
+}
+
+/// The analysed tree of one statement without parameters.
+fn analysed_tree(sql: &str) -> Result<*mut pg_sys::Query> {
+    let text = c_string(sql)?;
+    // SAFETY: `sql` is one statement of coco's own composition around a checked expression.
+    unsafe {
+        let list = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text.as_ptr()));
+        let raw = list.get_ptr(0).ok_or_else(|| Error::internal("nothing to analyse"))?;
+        Ok(analysed(raw, &text))
+    }
+}
+
+/// The analysed tree of a parsed statement without parameters.
+///
+/// # Safety
+/// A raw statement, which is changed, and the text it was parsed from.
+pub unsafe fn analysed(raw: *mut pg_sys::RawStmt, text: &CStr) -> *mut pg_sys::Query {
+    // SAFETY: as above.
+    unsafe {
+        #[cfg(feature = "pg14")]
+        return pg_sys::parse_analyze(
+            raw,
+            text.as_ptr(),
+            std::ptr::null_mut(),
+            0,
+            std::ptr::null_mut(),
+        );
+        #[cfg(not(feature = "pg14"))]
+        return pg_sys::parse_analyze_fixedparams(
+            raw,
+            text.as_ptr(),
+            std::ptr::null(),
+            0,
+            std::ptr::null_mut(),
+        );
+    }
+}
+
+/// What a bound query is, whose items are those of these sources.
+pub fn analyse(argument: &str, bound: &Bound, shadows: &[Shadow]) -> Result<Analysis> {
+    let tree = bound.tree;
+    let relations: Vec<pg_sys::Oid> = shadows.iter().map(|s| s.named.relation).collect();
+    // SAFETY: the tree was just made, or copied, and nothing else holds it.
+    let places = unsafe { bound_query::occurrences(tree, &relations) };
+    if places.len() != bound.places.len() {
+        return Err(Error::internal("a query is not the one that was bound"));
+    }
+    let source_of = |id: i32| shadows.iter().position(|s| s.named.id == id);
+    let items = places.iter().zip(bound.places.iter());
+    let items = items.filter_map(|(o, id)| Some((o.entry as usize, source_of(*id)?))).collect();
+    let mut walk = Walk {
+        shadows,
+        items,
+        system: None,
+        stack: vec![],
+        children: vec![vec![]],
+        used: vec![BTreeSet::new(); shadows.len()],
+        read: BTreeSet::new(),
+        relations: BTreeSet::new(),
+        read_columns: BTreeMap::new(),
+        calls_own: false,
+        volatile: BTreeSet::new(),
+        not_item_local: BTreeSet::new(),
+        joins_sources: false,
+    };
+    // SAFETY: as above.
+    unsafe {
+        walk.query(tree);
+        if let Some((source, column)) = walk.system {
+            return Err(system_column(argument, &shadows[source].named.name, column));
+        }
+        let mut result = Vec::new();
+        let mut origins = Vec::new();
+        for entry in PgList::<pg_sys::TargetEntry>::from_pg((*tree).targetList).iter_ptr() {
+            if (*entry).resjunk {
+                continue;
+            }
+            let expr = (*entry).expr.cast::<pg_sys::Node>();
+            let name = match (*entry).resname.is_null() {
+                true => "?column?".to_owned(),
+                false => CStr::from_ptr((*entry).resname).to_string_lossy().into_owned(),
+            };
+            result.push(columns::result_column(
+                name,
+                pg_sys::exprType(expr),
+                pg_sys::exprTypmod(expr),
+                pg_sys::exprCollation(expr),
+            )?);
+            let origin = walk.trace(expr, &[tree]);
+            origins.push(origin.and_then(|(s, n)| Some((s, shadows[s].column(n)?.clone()))));
+        }
+        let used = walk.used.iter().enumerate().map(|(i, used)| {
+            let whole = used.contains(&0);
+            let names = shadows[i].columns.iter().filter(|(n, _)| whole || used.contains(n));
+            walk.read.contains(&i).then(|| names.map(|(_, name)| name.clone()).collect())
+        });
+        Ok(Analysis {
+            columns: result,
+            origins,
+            used: used.collect(),
+            relations: walk.relations,
+            read_columns: walk.read_columns,
+            calls_own: walk.calls_own,
+            volatile: walk.volatile,
+            not_item_local: walk.not_item_local,
+            joins_sources: walk.joins_sources,
+        })
+    }
+}
+
+fn system_column(argument: &str, source: &str, number: i16) -> Error {
+    // SAFETY: a system column's number; its description is static.
+    let name = unsafe {
+        let attribute = pg_sys::SystemAttributeDefinition(number);
+        CStr::from_ptr((*attribute).attname.data.as_ptr()).to_string_lossy()
+    };
+    Error::new(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("argument \"{argument}\" reads the system column {name} of source \"{source}\""),
+    )
+    .detail("An item has the columns of the table alone: it may be evaluated long after the row was read.")
+    .hint(format!("Declare the flow over a view that gives {name} as a column."))
+}
+
+/// The type of a checked expression over a relation's columns, and whether it is volatile. The
+/// caller acts as the flow's owner.
+pub fn expression_type(
+    argument: &str,
+    text: &str,
+    name: &str,
+    relation_name: &str,
+) -> Result<(Column, bool)> {
+    let sql =
+        format!("select (\n{text}\n) as x from {relation_name} as {}", crate::pg::spi::ident(name));
+    check(argument, &sql)?;
+    let tree = analysed_tree(&sql)?;
+    // SAFETY: one target entry, as the statement says.
+    unsafe {
+        let entries = PgList::<pg_sys::TargetEntry>::from_pg((*tree).targetList);
+        let entry = entries.get_ptr(0).ok_or_else(|| Error::internal("no target entry"))?;
+        let expr = (*entry).expr.cast::<pg_sys::Node>();
+        let column = columns::result_column(
+            "x".to_owned(),
+            pg_sys::exprType(expr),
+            pg_sys::exprTypmod(expr),
+            pg_sys::exprCollation(expr),
+        )?;
+        Ok((column, pg_sys::contain_volatile_functions(expr)))
+    }
+}
+
+struct Walk<'a> {
+    shadows: &'a [Shadow],
+    /// The entries that are items, and of which source.
+    items: HashMap<usize, usize>,
+    /// A system column of an item that is read.
+    system: Option<(usize, i16)>,
+    /// The queries we are inside of, outermost first.
+    stack: Vec<*mut pg_sys::Query>,
+    /// For each of them (and one around them): the sources that each of its parts reads.
+    children: Vec<Vec<BTreeSet<usize>>>,
+    /// Column numbers used of each source; 0 is the whole row.
+    used: Vec<BTreeSet<i16>>,
+    read: BTreeSet<usize>,
+    relations: BTreeSet<u32>,
+    read_columns: BTreeMap<u32, BTreeSet<i16>>,
+    calls_own: bool,
+    volatile: BTreeSet<u32>,
+    not_item_local: BTreeSet<&'static str>,
+    joins_sources: bool,
+}
+
+impl Walk<'_> {
+    unsafe fn query(&mut self, query: *mut pg_sys::Query) {
+        // SAFETY: the caller gives a query that the server has analyzed, and that nobody changes while it is walked:
+        // its lists hold what their names say, without null.
+        unsafe {
+            self.stack.push(query);
+            self.children.push(vec![]);
+            for rte in PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable).iter_ptr() {
+                if (*rte).rtekind != pg_sys::RTEKind::RTE_RELATION {
+                    continue;
+                }
+                match self.item(rte) {
+                    Some(source) => {
+                        self.read.insert(source);
+                        self.part(BTreeSet::from([source]));
+                    }
+                    None => drop(self.relations.insert((*rte).relid.to_u32())),
+                }
+            }
+            for cte in PgList::<pg_sys::CommonTableExpr>::from_pg((*query).cteList).iter_ptr() {
+                self.query((*cte).ctequery.cast());
+            }
+            let flags = (pg_sys::QTW_IGNORE_CTE_SUBQUERIES | pg_sys::QTW_IGNORE_JOINALIASES) as i32;
+            let context = (self as *mut Self).cast::<c_void>();
+            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            pg_sys::query_tree_walker(query, Some(visit), context, flags);
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            pg_sys::query_tree_walker_impl(query, Some(visit), context, flags);
+
+            let parts = self.children.pop().unwrap_or_default();
+            let all: BTreeSet<usize> = parts.iter().flatten().copied().collect();
+            let set_operation = !(*query).setOperations.is_null();
+            if !set_operation && all.len() > 1 && !parts.contains(&all) {
+                self.joins_sources = true;
+            }
+            if !all.is_empty() {
+                self.look_for_not_item_local(query, &all);
+            }
+            self.stack.pop();
+            self.part(all);
+        }
+    }
+
+    fn part(&mut self, sources: BTreeSet<usize>) {
+        if let Some(parts) = self.children.last_mut().filter(|_| !sources.is_empty()) {
+            parts.push(sources);
+        }
+    }
+
+    /// The source whose item an entry is.
+    fn item(&self, entry: *mut pg_sys::RangeTblEntry) -> Option<usize> {
+        self.items.get(&(entry as usize)).copied()
+    }
+
+    unsafe fn var(&mut self, var: *mut pg_sys::Var) {
+        // SAFETY: as in `query`; the number and the level of a Var lead to an entry of a query on the stack, or
+        // nothing is read.
+        unsafe {
+            let Some(level) = self.stack.len().checked_sub(1 + (*var).varlevelsup as usize) else {
+                return;
+            };
+            let Some(rte) = range_entry(self.stack[level], (*var).varno) else {
+                return;
+            };
+            match (*rte).rtekind {
+                pg_sys::RTEKind::RTE_RELATION if self.item(rte).is_some() => {
+                    let number = (*var).varattno;
+                    if let Some(source) = self.item(rte) {
+                        self.used[source].insert(number);
+                        if number < 0 {
+                            self.system = Some((source, number));
+                        }
+                    }
+                }
+                pg_sys::RTEKind::RTE_RELATION => {
+                    let columns = self.read_columns.entry((*rte).relid.to_u32()).or_default();
+                    columns.insert((*var).varattno);
+                }
+                pg_sys::RTEKind::RTE_JOIN => {
+                    let aliases = PgList::<pg_sys::Node>::from_pg((*rte).joinaliasvars);
+                    let deeper = self.stack.split_off(level + 1);
+                    for (n, alias) in aliases.iter_ptr().enumerate() {
+                        if (*var).varattno == 0 || (*var).varattno as usize == n + 1 {
+                            visit(alias, (self as *mut Self).cast());
+                        }
+                    }
+                    self.stack.extend(deeper);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The source column that an expression of the innermost query of `stack` always equals.
+    unsafe fn trace(
+        &self,
+        expr: *mut pg_sys::Node,
+        stack: &[*mut pg_sys::Query],
+    ) -> Option<(usize, i16)> {
+        // SAFETY: as in `query`: each node is read as what its tag says it is, and `stack` has the queries around it.
+        unsafe {
+            if expr.is_null() || !is_a(expr, NodeTag::T_Var) {
+                return None;
+            }
+            let var = expr.cast::<pg_sys::Var>();
+            let number = (*var).varattno;
+            let level = stack.len().checked_sub(1 + (*var).varlevelsup as usize)?;
+            if number <= 0 {
+                return None;
+            }
+            let here = &stack[..=level];
+            let rte = range_entry(stack[level], (*var).varno)?;
+            match (*rte).rtekind {
+                pg_sys::RTEKind::RTE_RELATION => self.item(rte).map(|source| (source, number)),
+                pg_sys::RTEKind::RTE_SUBQUERY => {
+                    let inner = (*rte).subquery;
+                    if !(*inner).setOperations.is_null() || !(*inner).groupingSets.is_null() {
+                        return None;
+                    }
+                    let entries = PgList::<pg_sys::TargetEntry>::from_pg((*inner).targetList);
+                    let entry = entries.get_ptr(number as usize - 1)?;
+                    self.trace((*entry).expr.cast(), &[here, &[inner]].concat())
+                }
+                pg_sys::RTEKind::RTE_JOIN => {
+                    let aliases = PgList::<pg_sys::Node>::from_pg((*rte).joinaliasvars);
+                    self.trace(aliases.get_ptr(number as usize - 1)?, here)
+                }
+                #[cfg(feature = "pg18")]
+                pg_sys::RTEKind::RTE_GROUP => {
+                    let exprs = PgList::<pg_sys::Node>::from_pg((*rte).groupexprs);
+                    self.trace(exprs.get_ptr(number as usize - 1)?, here)
+                }
+                _ => None,
+            }
+        }
+    }
+
+    /// Notes what in this query level puts rows of several items together.
+    unsafe fn look_for_not_item_local(
+        &mut self,
+        query: *mut pg_sys::Query,
+        sources: &BTreeSet<usize>,
+    ) {
+        // SAFETY: as in `query`, which calls this with the query it walks.
+        unsafe {
+            if !(*query).limitCount.is_null() || !(*query).limitOffset.is_null() {
+                self.not_item_local.insert("LIMIT or OFFSET");
+            }
+            if !only_union_all((*query).setOperations) {
+                self.not_item_local.insert("UNION, INTERSECT or EXCEPT");
+            }
+            let grouped = (*query).hasAggs || !(*query).groupClause.is_null();
+            let by_sets = !(*query).groupingSets.is_null();
+            if (grouped && !self.within_item(query, (*query).groupClause, sources)) || by_sets {
+                self.not_item_local.insert("GROUP BY or an aggregate");
+            }
+            let distinct = (*query).distinctClause;
+            if !distinct.is_null() && !self.within_item(query, distinct, sources) {
+                self.not_item_local.insert("DISTINCT");
+            }
+            for window in PgList::<pg_sys::WindowClause>::from_pg((*query).windowClause).iter_ptr()
+            {
+                if !self.within_item(query, (*window).partitionClause, sources) {
+                    self.not_item_local.insert("a window function");
+                }
+            }
+        }
+    }
+
+    /// Whether a grouping clause holds the whole source key: its groups then never span two items.
+    unsafe fn within_item(
+        &self,
+        query: *mut pg_sys::Query,
+        clause: *mut pg_sys::List,
+        sources: &BTreeSet<usize>,
+    ) -> bool {
+        // SAFETY: as in `query`: entries and clauses are of the query that is walked.
+        unsafe {
+            let entries = PgList::<pg_sys::TargetEntry>::from_pg((*query).targetList);
+            let mut by = BTreeSet::new();
+            for group in PgList::<pg_sys::SortGroupClause>::from_pg(clause).iter_ptr() {
+                let entry =
+                    entries.iter_ptr().find(|e| (**e).ressortgroupref == (*group).tleSortGroupRef);
+                if let Some(entry) = entry {
+                    by.extend(self.trace((*entry).expr.cast(), &self.stack));
+                }
+            }
+            sources.iter().all(|s| {
+                let shadow = &self.shadows[*s];
+                shadow
+                    .key
+                    .iter()
+                    .all(|k| by.iter().any(|(of, n)| of == s && shadow.column(*n) == Some(k)))
+            })
+        }
+    }
+}
+
+/// The walker Postgres calls for every node. `true` would end the walk; it never does.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    if node.is_null() {
+        return false;
+    }
+    // SAFETY: the context is the Walk that started this, which is not otherwise used meanwhile.
+    unsafe {
+        let walk = &mut *context.cast::<Walk>();
+        match (*node).type_ {
+            NodeTag::T_Query => {
+                walk.query(node.cast());
+                return false;
+            }
+            NodeTag::T_Var => walk.var(node.cast()),
+            NodeTag::T_FuncExpr => {
+                let function = (*node.cast::<pg_sys::FuncExpr>()).funcid;
+                walk.calls_own |= function.to_u32() >= pg_sys::FirstNormalObjectId
+                    && pg_sys::get_func_namespace(function)
+                        != pg_sys::get_namespace_oid(c"coco".as_ptr(), true);
+                if pg_sys::func_volatile(function) == b'v' as std::ffi::c_char {
+                    walk.volatile.insert(function.to_u32());
+                }
+            }
+            _ => {}
+        }
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        return pg_sys::expression_tree_walker(node, Some(visit), context);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        return pg_sys::expression_tree_walker_impl(node, Some(visit), context);
+    }
+}
+
+/// The range table entry a Var names; its number is unsigned in PostgreSQL 14, signed since.
+unsafe fn range_entry(
+    query: *mut pg_sys::Query,
+    number: impl TryInto<usize>,
+) -> Option<*mut pg_sys::RangeTblEntry> {
+    let place = number.try_into().ok()?.checked_sub(1)?;
+    // SAFETY: the caller gives a query that the server has analyzed; an entry that is not there is not read.
+    unsafe { PgList::from_pg((*query).rtable).get_ptr(place) }
+}
+
+unsafe fn only_union_all(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller gives a node of a query that the server has analyzed, or null; it is read as what its tag
+    // says.
+    unsafe {
+        if node.is_null() || !is_a(node, NodeTag::T_SetOperationStmt) {
+            return true;
+        }
+        let set = node.cast::<pg_sys::SetOperationStmt>();
+        (*set).op == pg_sys::SetOperation::SETOP_UNION
+            && (*set).all
+            && only_union_all((*set).larg)
+            && only_union_all((*set).rarg)
+    }
+}
+
+fn c_string(s: &str) -> Result<CString> {
+    CString::new(s).map_err(|_| Error::invalid("text with a NUL byte"))
+}

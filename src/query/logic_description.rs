@@ -1,0 +1,87 @@
+//! What a logic was made of, in words: noted with it when it is recorded.
+
+use serde_json::{Map, Value, json};
+
+use crate::catalog::model::Flow;
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::Result;
+use crate::pg::json::Json;
+use crate::pg::spi::{self, arg};
+
+/// How a part that is a function is called in `coco.logic`.
+const FUNCTION: &str = "function ";
+
+const MEMOISED: &str = "memoised function ";
+
+/// The queries of a flow by target, and of the functions that these reach the comments and versions.
+pub fn describe(flow: &Flow, parts: &Value) -> Result<Value> {
+    let queries: Map<String, Value> =
+        flow.targets.iter().map(|t| (t.id.to_string(), json!(t.query))).collect();
+    let names: Vec<String> = parts.as_object().into_iter().flatten().filter_map(name).collect();
+    let _as = ActingAs::extension_owner()?;
+    let functions = spi::select(
+        "select n.name, obj_description(to_regprocedure(n.name), 'pg_proc'), m.version
+           from unnest($1) as n(name) left join coco.memoised m on m.function = n.name",
+        &[arg(names)],
+        |r| {
+            let about = json!({
+                "comment": r.get::<String>(2)?, "version": r.get::<String>(3)?
+            });
+            Ok((spi::required::<String>(r, 1)?, about))
+        },
+    )?;
+    let functions: Map<String, Value> = functions.into_iter().collect();
+    Ok(json!({ "queries": queries, "functions": functions }))
+}
+
+fn name((part, _): (&String, &Value)) -> Option<String> {
+    part.strip_prefix(FUNCTION).or_else(|| part.strip_prefix(MEMOISED)).map(str::to_owned)
+}
+
+/// A logic that items were evaluated with.
+pub struct Described {
+    pub fingerprint: pgrx::Uuid,
+    pub queries: Map<String, Value>,
+    pub functions: Json,
+}
+
+/// The logic of this id.
+pub fn logic(id: i32) -> Result<Option<Described>> {
+    let _as = ActingAs::extension_owner()?;
+    let found = spi::select(
+        "select fingerprint, parts, described from coco.logic where id = $1",
+        &[arg(id)],
+        |r| {
+            let parts = spi::required::<Json>(r, 2)?.value("coco.logic")?;
+            let described = spi::required::<Json>(r, 3)?.value("coco.logic")?;
+            let queries = described["queries"].as_object().cloned().unwrap_or_default();
+            Ok(Described {
+                fingerprint: spi::required(r, 1)?,
+                queries,
+                functions: Json::from(functions(&parts, &described)),
+            })
+        },
+    )?;
+    Ok(found.into_iter().next())
+}
+
+/// A list of the functions among the parts of a logic.
+fn functions(parts: &Value, described: &Value) -> Value {
+    let mut all: Map<String, Value> = Map::new();
+    for (part, fingerprint) in parts.as_object().into_iter().flatten() {
+        let (name, what) = match (part.strip_prefix(FUNCTION), part.strip_prefix(MEMOISED)) {
+            (Some(name), _) => (name, "fingerprint"),
+            (_, Some(name)) => (name, "memoised"),
+            _ => continue,
+        };
+        let about = &described["functions"][name];
+        let function = all.entry(name).or_insert_with(|| {
+            json!({
+                "function": name, "comment": about["comment"], "version": about["version"],
+                "fingerprint": null, "memoised": null,
+            })
+        });
+        function[what] = fingerprint.clone();
+    }
+    all.into_iter().map(|(_, function)| function).collect()
+}

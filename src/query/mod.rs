@@ -1,0 +1,15 @@
+//! A user's query, as a tree and as text: bound when it is declared, analyzed, composed with items, planned, fingerprinted.
+//!
+//! Callers: `memo`, `outbox`, `flows`, `update`, `declare`, `inspect`.
+
+pub mod analyze;
+pub mod batch;
+pub mod bound_query;
+pub mod compose;
+pub mod logic_description;
+pub mod logic_fingerprint;
+pub mod one_row_per_item;
+pub mod place_items;
+pub mod planner_hook;
+pub mod row_local;
+pub mod used_columns;

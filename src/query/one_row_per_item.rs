@@ -1,0 +1,84 @@
+//! Whether a query makes exactly one row of each item, and soon.
+
+use pgrx::PgList;
+use pgrx::pg_sys::{self, NodeTag};
+use std::ffi::c_void;
+
+use crate::catalog::model::{BoundView, Source};
+use crate::pg::error::Result;
+use crate::query::bound_query;
+
+/// Whether it does so whatever the items are: it computes something of the source's own columns, by functions that
+/// Postgres comes with, and nothing else. (What functions of others take may be worth to be told how far it is: then
+/// it is to be known first how many items there are.) `false` where that is not known.
+pub fn of_each(query: &BoundView, source: &Source) -> Result<bool> {
+    if source.grouped || query.places.as_ref() != [source.id] {
+        return Ok(false);
+    }
+    // SAFETY: a tree that was analysed: its entries are what their kinds say.
+    Ok(unsafe { keeps(bound_query::read(query.view)?, source) })
+}
+
+/// Whether a query has a row for each row of the source.
+unsafe fn keeps(query: *mut pg_sys::Query, source: &Source) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        let q = &*query;
+        let lists = [q.groupClause, q.groupingSets, q.distinctClause, q.cteList, q.rowMarks];
+        let nodes = [q.setOperations, q.havingQual, q.limitCount, q.limitOffset];
+        if q.hasAggs
+            || q.hasTargetSRFs
+            || q.hasSubLinks
+            || calls_others(q.targetList.cast(), std::ptr::null_mut())
+            || lists.iter().any(|list| !list.is_null())
+            || nodes.iter().any(|node| !node.is_null())
+        {
+            return false;
+        }
+        let Some(entry) = only(q).filter(|_| (*q.jointree).quals.is_null()) else { return false };
+        match (*entry).rtekind {
+            pg_sys::RTEKind::RTE_RELATION => (*entry).relid == source.relation,
+            pg_sys::RTEKind::RTE_SUBQUERY => keeps((*entry).subquery, source),
+            _ => false,
+        }
+    }
+}
+
+/// Whether an expression calls a function that Postgres does not come with, or whose result is another each time.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn calls_others(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    if node.is_null() {
+        return false;
+    }
+    // SAFETY: an analysed expression.
+    unsafe {
+        if pg_sys::check_functions_in_node(node, Some(is_others), context) {
+            return true;
+        }
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        return pg_sys::expression_tree_walker(node, Some(calls_others), context);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        return pg_sys::expression_tree_walker_impl(node, Some(calls_others), context);
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn is_others(function: pg_sys::Oid, _context: *mut c_void) -> bool {
+    function.to_u32() >= pg_sys::FirstNormalObjectId
+        // SAFETY: a look-up of a function that is there.
+        || unsafe { pg_sys::func_volatile(function) } as u8 == pg_sys::PROVOLATILE_VOLATILE
+}
+
+/// The one relation that a query reads in FROM.
+unsafe fn only(query: &pg_sys::Query) -> Option<*mut pg_sys::RangeTblEntry> {
+    // SAFETY: as above.
+    unsafe {
+        let from = PgList::<pg_sys::Node>::from_pg((*query.jointree).fromlist);
+        let node = from.get_ptr(0).filter(|_| from.len() == 1)?;
+        if (*node).type_ != NodeTag::T_RangeTblRef {
+            return None;
+        }
+        let place = usize::try_from((*node.cast::<pg_sys::RangeTblRef>()).rtindex - 1).ok()?;
+        PgList::<pg_sys::RangeTblEntry>::from_pg(query.rtable).get_ptr(place)
+    }
+}

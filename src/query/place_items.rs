@@ -1,0 +1,339 @@
+//! Putting items in the place of the source in a query that was bound.
+//!
+//! A composed statement ([`compose`](crate::query::compose)) reads a flow's query as the view that keeps its tree, beside
+//! CTEs that have the items: `with coco_source_7 as (…) select … from coco.query_3_f as q`. As soon as such a
+//! statement is analysed, the view's tree is put there in its place, and in that tree each place of the source becomes
+//! a subquery: what the CTE reads. So Postgres plans it as if it had been written over the items, and merges it with
+//! what is around it; a CTE it would not merge.
+//!
+//! This stands in Postgres' hook after analysis, so that views are expanded, rows are secured and plans are
+//! invalidated as in any other statement. A statement is recognised by what it reads, a view that this process knows
+//! as a flow's next to CTEs of these names, not by its text; and an item is only put where its columns have the types
+//! of the relation's.
+
+use pgrx::PgList;
+use pgrx::pg_sys::{self, NodeTag};
+use pgrx::prelude::*;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::{CStr, c_void};
+
+use crate::pg::error::{Error, Result};
+use crate::query::bound_query::{self, Places};
+
+/// What CTEs that have the items of a source are called, before its id.
+pub const SHADOW: &str = "coco_source_";
+
+/// A CTE of this name keeps the query apart from what is around it.
+pub const APART: &str = "coco_apart";
+
+/// What the relation of the items is called in a composed statement.
+pub const ITEMS: &str = "item";
+
+/// In the entry of that relation, a field that no SQL sets on a subquery: tells it from a user's.
+pub const ITEMS_MARK: &CStr = c"coco items";
+
+/// How a bound query is evaluated.
+struct Placing {
+    relations: Vec<pg_sys::Oid>,
+    places: Places,
+}
+
+thread_local! {
+    /// The queries that this process has composed statements over, by their views.
+    static KNOWN: RefCell<HashMap<u32, Placing>> = RefCell::default();
+    /// The hook that was there before, once this stands before it.
+    static NEXT: Cell<Option<pg_sys::post_parse_analyze_hook_type>> = const { Cell::new(None) };
+}
+
+/// Lets statements that follow have items in a view's tree: at these places of these relations.
+pub fn know(view: pg_sys::Oid, relations: Vec<pg_sys::Oid>, places: Places) {
+    if NEXT.get().is_none() {
+        // SAFETY: the hook is a variable of this process, which has one thread for Postgres.
+        unsafe {
+            NEXT.set(Some(pg_sys::post_parse_analyze_hook));
+            pg_sys::post_parse_analyze_hook = Some(analysed);
+        }
+    }
+    KNOWN.with(|known| known.borrow_mut().insert(view.to_u32(), Placing { relations, places }));
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn analysed(
+    state: *mut pg_sys::ParseState,
+    query: *mut pg_sys::Query,
+    jumble: *mut pg_sys::JumbleState,
+) {
+    // SAFETY: as the hook is called. The query was just made, and is the caller's to change.
+    unsafe {
+        let mut walk = Walk { above: std::ptr::null_mut(), failed: None };
+        look(explained(query).cast(), (&raw mut walk).cast());
+        if let Some(error) = walk.failed {
+            pg_sys::panic::ErrorReport::from(error).report(PgLogLevel::ERROR);
+        }
+        if let Some(next) = NEXT.get().flatten() {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| next(state, query, jumble));
+        }
+    }
+}
+
+/// The query that an EXPLAIN is of, or the query itself.
+unsafe fn explained(query: *mut pg_sys::Query) -> *mut pg_sys::Query {
+    // SAFETY: the statement of a utility command is a node; that of EXPLAIN has been analysed.
+    unsafe {
+        let statement = (*query).utilityStmt;
+        if statement.is_null() || (*statement).type_ != NodeTag::T_ExplainStmt {
+            return query;
+        }
+        let inner = (*statement.cast::<pg_sys::ExplainStmt>()).query;
+        match inner.is_null() || (*inner).type_ != NodeTag::T_Query {
+            true => query,
+            false => inner.cast(),
+        }
+    }
+}
+
+struct Walk {
+    /// The query around the one that is looked at.
+    above: *mut pg_sys::Query,
+    failed: Option<Error>,
+}
+
+/// The walker that Postgres calls for every node. `true` ends the walk.
+#[pg_guard]
+unsafe extern "C-unwind" fn look(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    if node.is_null() {
+        return false;
+    }
+    // SAFETY: a node of an analysed tree; the context is the Walk that started this.
+    unsafe {
+        if (*node).type_ != NodeTag::T_Query {
+            return bound_query::walk_expression(node, Some(look), context);
+        }
+        let query = node.cast::<pg_sys::Query>();
+        let walk = context.cast::<Walk>();
+        let above = std::mem::replace(&mut (*walk).above, query);
+        // What is put into it is a user's, and is not walked.
+        let ended = bound_query::walk_query(query, Some(look), context, 0);
+        (*walk).above = above;
+        if ended {
+            return true;
+        }
+        match place(query, above) {
+            Ok(()) => false,
+            Err(error) => {
+                (*walk).failed = Some(error);
+                true
+            }
+        }
+    }
+}
+
+/// Puts the tree of a flow's query, with items, in the place of its view.
+unsafe fn place(query: *mut pg_sys::Query, above: *mut pg_sys::Query) -> Result<()> {
+    // SAFETY: a query of the tree: its lists have what their names say.
+    unsafe {
+        if (*query).cteList.is_null() {
+            return Ok(());
+        }
+        let ctes = PgList::<pg_sys::CommonTableExpr>::from_pg((*query).cteList);
+        let shadows: Vec<(i32, *mut pg_sys::Query)> = ctes
+            .iter_ptr()
+            .filter_map(|cte| Some((shadow_of(cte)?, (*cte).ctequery.cast())))
+            .collect();
+        if shadows.is_empty() {
+            return Ok(());
+        }
+        for entry in PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable).iter_ptr() {
+            if (*entry).rtekind != pg_sys::RTEKind::RTE_RELATION {
+                continue;
+            }
+            let known = KNOWN.with(|known| {
+                let known = known.borrow();
+                known.get(&(*entry).relid.to_u32()).map(|p| (p.relations.clone(), p.places.clone()))
+            });
+            let Some((relations, places)) = known else { continue };
+            let tree = bound_query::of_view((*entry).relid)?;
+            let all = bound_query::occurrences(tree, &relations);
+            if all.len() != places.len() {
+                return Err(Error::internal("a flow's query is not the one that was declared"));
+            }
+            for (occurrence, id) in all.iter().zip(places.iter()).filter(|(_, id)| **id != 0) {
+                let shadow = shadows.iter().find(|(of, _)| of == id);
+                let (_, shadow) = shadow
+                    .ok_or_else(|| Error::internal("a source has no items in a statement"))?;
+                let copy = pg_sys::copyObjectImpl((*shadow).cast()).cast::<pg_sys::Query>();
+                complete(copy, (*occurrence.entry).relid)?;
+                // The CTE is one level below the query that has it, and the place one below its own query.
+                pg_sys::IncrementVarSublevelsUp(copy.cast(), occurrence.depth + 1, 1);
+                becomes_subquery(occurrence.entry, copy);
+            }
+            becomes_subquery(entry, tree);
+            let apart = ctes.iter_ptr().any(|cte| name_of(cte).to_bytes() == APART.as_bytes());
+            if !apart {
+                (*query).cteList = std::ptr::null_mut();
+            }
+            mark_items(above);
+        }
+        Ok(())
+    }
+}
+
+unsafe fn name_of<'a>(cte: *mut pg_sys::CommonTableExpr) -> &'a CStr {
+    // SAFETY: a CTE has a name.
+    unsafe { CStr::from_ptr((*cte).ctename) }
+}
+
+/// The id of the source whose items a CTE has, if its name says that it has some.
+unsafe fn shadow_of(cte: *mut pg_sys::CommonTableExpr) -> Option<i32> {
+    // SAFETY: a CTE of an analysed tree.
+    let (name, query) = unsafe { (name_of(cte), (*cte).ctequery) };
+    // SAFETY: as above.
+    let is_query = !query.is_null() && unsafe { (*query).type_ } == NodeTag::T_Query;
+    name.to_str().ok()?.strip_prefix(SHADOW)?.parse().ok().filter(|_| is_query)
+}
+
+/// Makes an entry that reads a relation one of a subquery, as the rewriter does with a view.
+unsafe fn becomes_subquery(entry: *mut pg_sys::RangeTblEntry, query: *mut pg_sys::Query) {
+    // SAFETY: the entry is the tree's own, and so is the subquery. Rights on the relation are still asked for where
+    // the server keeps them apart from the entry, as it does for a view.
+    unsafe {
+        let entry = &mut *entry;
+        entry.rtekind = pg_sys::RTEKind::RTE_SUBQUERY;
+        entry.subquery = query;
+        entry.security_barrier = false;
+        entry.tablesample = std::ptr::null_mut();
+        entry.inh = false;
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        {
+            entry.relid = pg_sys::InvalidOid;
+            entry.relkind = 0;
+            entry.rellockmode = 0;
+            entry.requiredPerms = 0;
+        }
+        // A relation may have got columns since the tree was made.
+        let has = PgList::<pg_sys::Node>::from_pg((*entry.eref).colnames).len();
+        let mut names = PgList::<pg_sys::Node>::from_pg((*entry.eref).colnames);
+        let entries = PgList::<pg_sys::TargetEntry>::from_pg((*query).targetList);
+        for column in entries.iter_ptr().filter(|e| !(**e).resjunk).skip(has) {
+            let name = match (*column).resname.is_null() {
+                true => c"".as_ptr().cast_mut(),
+                false => (*column).resname,
+            };
+            names.push(pg_sys::makeString(pg_sys::pstrdup(name)).cast());
+        }
+        (*entry.eref).colnames = names.into_pg();
+    }
+}
+
+/// Gives items the columns of a relation: those that they have, by their names, and NULL for the others. What the
+/// tree takes out of them is believed to be of the relation's types: so that is checked here.
+unsafe fn complete(items: *mut pg_sys::Query, relation: pg_sys::Oid) -> Result<()> {
+    // SAFETY: the relation is locked already, with the tree that reads it, and its shape is only looked at. The
+    // items are a copy, whose columns nothing refers to by their numbers.
+    unsafe {
+        let open = pg_sys::relation_open(relation, pg_sys::NoLock as i32);
+        let shape = (*open).rd_att;
+        let has = PgList::<pg_sys::TargetEntry>::from_pg((*items).targetList);
+        let mut taken = 0;
+        let mut fits = true;
+        let mut all = PgList::<pg_sys::TargetEntry>::new();
+        for place in 0..(*shape).natts as usize {
+            let attribute = &*crate::pg::tuplestore::rows::attribute(shape, place);
+            let name = CStr::from_ptr(attribute.attname.data.as_ptr());
+            let found = has.iter_ptr().find(|e| {
+                !attribute.attisdropped
+                    && !(**e).resname.is_null()
+                    && CStr::from_ptr((**e).resname) == name
+            });
+            let value = match found {
+                Some(entry) => {
+                    taken += 1;
+                    let (value, ok) = of_type((*entry).expr, attribute);
+                    fits &= ok;
+                    value
+                }
+                None if attribute.attisdropped => nothing(pg_sys::INT4OID, -1, pg_sys::InvalidOid),
+                None => nothing(attribute.atttypid, attribute.atttypmod, attribute.attcollation),
+            };
+            let number = place as pg_sys::AttrNumber + 1;
+            let name = pg_sys::pstrdup(name.as_ptr());
+            all.push(pg_sys::makeTargetEntry(value, number, name, false));
+        }
+        pg_sys::relation_close(open, pg_sys::NoLock as i32);
+        if !fits || taken != has.len() {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                "a source was altered while a statement over it was made",
+            )
+            .hint("Try again."));
+        }
+        (*items).targetList = all.into_pg();
+        Ok(())
+    }
+}
+
+/// A NULL of a type.
+unsafe fn nothing(type_oid: pg_sys::Oid, typmod: i32, collation: pg_sys::Oid) -> *mut pg_sys::Expr {
+    // SAFETY: a type that is there.
+    unsafe { pg_sys::makeNullConst(type_oid, typmod, collation).cast() }
+}
+
+/// An expression as one of a column's type, and whether it is: the values of a domain are those of the type that it is
+/// of.
+unsafe fn of_type(
+    value: *mut pg_sys::Expr,
+    column: &pg_sys::FormData_pg_attribute,
+) -> (*mut pg_sys::Expr, bool) {
+    // SAFETY: an analysed expression.
+    unsafe {
+        let has = pg_sys::exprType(value.cast());
+        if has == column.atttypid {
+            return (value, true);
+        }
+        let form = pg_sys::CoercionForm::COERCE_IMPLICIT_CAST;
+        let label = pg_sys::makeRelabelType(
+            value,
+            column.atttypid,
+            column.atttypmod,
+            column.attcollation,
+            form,
+        );
+        (label.cast(), pg_sys::getBaseType(column.atttypid) == has)
+    }
+}
+
+/// Marks the relation of the items, which the query is lateral to.
+unsafe fn mark_items(above: *mut pg_sys::Query) {
+    if above.is_null() {
+        return;
+    }
+    // SAFETY: a query of the tree.
+    unsafe {
+        for entry in PgList::<pg_sys::RangeTblEntry>::from_pg((*above).rtable).iter_ptr() {
+            if (*entry).rtekind == pg_sys::RTEKind::RTE_SUBQUERY
+                && CStr::from_ptr((*(*entry).eref).aliasname).to_bytes() == ITEMS.as_bytes()
+            {
+                (*entry).enrname = pg_sys::pstrdup(ITEMS_MARK.as_ptr());
+            }
+        }
+    }
+}
+
+/// Whether an entry is the relation of the items of a composed statement.
+///
+/// # Safety
+/// An entry of an analysed tree.
+pub unsafe fn is_items(entry: *mut pg_sys::RangeTblEntry) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        (*entry).rtekind == pg_sys::RTEKind::RTE_SUBQUERY
+            && !(*entry).enrname.is_null()
+            && CStr::from_ptr((*entry).enrname) == ITEMS_MARK
+    }
+}
+
+/// The name of a CTE that has the items of a source.
+pub fn shadow_name(source: i32) -> String {
+    format!("{SHADOW}{source}")
+}

@@ -1,0 +1,95 @@
+//! What a flow's bound queries use of its sources and lookups, as these are now: columns are found by their numbers,
+//! so that one which was renamed is the same.
+
+use pgrx::pg_sys;
+use std::collections::BTreeSet;
+
+use crate::catalog::model::{BoundView, Column, Flow, Source};
+use crate::pg::error::Result;
+use crate::pg::{columns, spi};
+use crate::query::analyze::{self, Analysis, Shadow};
+use crate::query::bound_query::{self, Bound, Named};
+
+/// A source, as the queries of its flow see it.
+pub fn shadow(source: &Source) -> Result<Shadow> {
+    Ok(Shadow {
+        named: named(source.id, &source.name, source.relation)?,
+        columns: columns::numbers(source.relation)?,
+        key: source.key.iter().map(|k| k.name.clone()).collect(),
+    })
+}
+
+/// What a name stands for in a text.
+pub fn named(id: i32, name: &str, relation: pg_sys::Oid) -> Result<Named> {
+    let (schema, table) = spi::relation_parts(relation)?;
+    Ok(Named { name: name.to_owned(), relation, id, schema, table })
+}
+
+/// The sources of a flow, as its queries see them.
+pub fn shadows(flow: &Flow) -> Result<Vec<Shadow>> {
+    flow.sources.iter().map(shadow).collect()
+}
+
+/// What the query that a view keeps is.
+pub fn analysis(view: &BoundView, shadows: &[Shadow]) -> Result<Analysis> {
+    let bound = Bound { tree: bound_query::read(view.view)?, places: view.places.clone() };
+    analyze::analyse("query", &bound, shadows)
+}
+
+/// What all bound queries of a flow are; of a target whose query reads what is gone, nothing.
+pub fn analyses(flow: &Flow, shadows: &[Shadow]) -> Result<Vec<Analysis>> {
+    flow.targets.iter().filter_map(|t| t.bound.as_ref()).map(|b| analysis(b, shadows)).collect()
+}
+
+/// The columns of each source that these queries use, in the relation's order; `None` where none reads it.
+pub fn of_sources(flow: &Flow, analyses: &[&Analysis]) -> Result<Vec<Option<Vec<Column>>>> {
+    let of = |(n, source): (usize, &Source)| {
+        let used: Vec<&Vec<String>> = analyses.iter().filter_map(|a| a.used[n].as_ref()).collect();
+        if used.is_empty() {
+            return Ok(None);
+        }
+        let all = columns::of_relation(source.relation)?.into_iter().map(|a| a.column);
+        Ok(Some(all.filter(|c| used.iter().any(|u| u.contains(&c.name))).collect()))
+    };
+    flow.sources.iter().enumerate().map(of).collect()
+}
+
+/// The columns of each lookup that these queries read; none, which stands for all, where they do not name it or call
+/// functions of the user's own, which may read others.
+pub fn of_lookups(flow: &Flow, analyses: &[&Analysis]) -> Result<Vec<Vec<String>>> {
+    let of = |relation: pg_sys::Oid| {
+        let number = relation.to_u32();
+        let mut read = BTreeSet::new();
+        for analysis in analyses {
+            read.extend(analysis.read_columns.get(&number).into_iter().flatten().copied());
+        }
+        let is_named = analyses.iter().any(|a| a.relations.contains(&number));
+        let unclear = analyses.iter().any(|a| a.calls_own) || read.iter().any(|n| *n <= 0);
+        if !is_named || unclear {
+            return Ok(vec![]);
+        }
+        let all = columns::numbers(relation)?.into_iter();
+        Ok(all.filter(|(n, _)| read.contains(n)).map(|(_, name)| name).collect())
+    };
+    flow.lookups.iter().map(|l| of(l.relation.relation)).collect()
+}
+
+/// Puts into a flow what its bound queries use now.
+pub fn refresh(flow: &mut Flow) -> Result<()> {
+    let shadows = shadows(flow)?;
+    let analyses = analyses(flow, &shadows)?;
+    let analyses: Vec<&Analysis> = analyses.iter().collect();
+    let used = of_sources(flow, &analyses)?;
+    for (source, used) in flow.sources.iter_mut().zip(used) {
+        if let Some(used) = used {
+            source.used = used;
+        }
+    }
+    let used = of_lookups(flow, &analyses)?;
+    for (lookup, used) in flow.lookups.iter_mut().zip(used) {
+        let source = &mut lookup.relation;
+        let all = columns::of_relation(source.relation)?.into_iter().map(|a| a.column);
+        source.used = all.filter(|c| used.is_empty() || used.contains(&c.name)).collect();
+    }
+    Ok(())
+}

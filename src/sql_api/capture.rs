@@ -1,0 +1,49 @@
+//! `coco.capture`, the function of the triggers that fill change logs, and `coco.before_drop`, that of the event trigger
+//! before DROP EXTENSION.
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::capture::{drop_extension, trigger_append};
+use crate::workers::commit_wakeup;
+
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn coco_capture(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: called by the trigger manager with a call in progress.
+    match unsafe { trigger_append::capture(fcinfo) } {
+        Ok(wrote) => {
+            if wrote {
+                commit_wakeup::at_commit();
+            }
+            pg_sys::Datum::from(0usize)
+        }
+        Err(error) => {
+            ErrorReport::from(error).report(PgLogLevel::ERROR);
+            pg_sys::Datum::from(0usize)
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_coco_capture() -> &'static pg_sys::Pg_finfo_record {
+    const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+    &V1
+}
+
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn coco_before_drop(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: called with a call in progress.
+    if let Err(error) = unsafe { drop_extension::before(fcinfo) } {
+        ErrorReport::from(error).report(PgLogLevel::ERROR);
+    }
+    pg_sys::Datum::from(0usize)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_coco_before_drop() -> &'static pg_sys::Pg_finfo_record {
+    const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+    &V1
+}

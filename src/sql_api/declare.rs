@@ -1,0 +1,173 @@
+//! Declaring flows in SQL. Signatures, defaults and comments: `sql/functions.sql`.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::catalog::flow_rows;
+use crate::declare::add_lookup::{self, LookupOptions};
+use crate::declare::add_source::{self, SourceOptions};
+use crate::declare::add_target::{self, Elsewhere};
+use crate::declare::alter_flow::{self, Changes};
+use crate::declare::{self};
+use crate::pg::error::Error;
+use crate::pg::json::Json;
+use crate::sql_api::fdw_options;
+use crate::sql_api::live::serve;
+use crate::update;
+use crate::workers::shared_memory;
+use crate::workers::update_worker::{self, Order};
+
+/// A flow in one call: its source, query, target and key; or, with the name alone, an empty flow
+/// to which `add_source` and `add_target` add.
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn create_flow(
+    flow: &str,
+    source: Option<pg_sys::Oid>,
+    query: Option<&str>,
+    target: Option<&str>,
+    key: Option<Vec<String>>,
+    name: Option<String>,
+    source_key: Option<Vec<String>>,
+    ordinal: Option<String>,
+    fingerprint: Option<String>,
+    capture: Option<String>,
+    refresh_interval: Option<Interval>,
+    search_path: &str,
+    server: Option<String>,
+    options: Option<Json>,
+    item: Option<String>,
+) -> Result<(), ErrorReport> {
+    declare::create_flow(flow, search_path)?;
+    let Some(source) = source else {
+        let more = query.is_some()
+            || target.is_some()
+            || key.is_some()
+            || name.is_some()
+            || source_key.is_some()
+            || ordinal.is_some()
+            || fingerprint.is_some()
+            || capture.is_some()
+            || refresh_interval.is_some()
+            || server.is_some()
+            || options.is_some()
+            || item.is_some();
+        return match more {
+            false => Ok(()),
+            true => Err(Error::invalid("argument \"source\" is missing")
+                .hint("Give source, query, target and key; or the name alone, then coco.add_source and coco.add_target.")
+                .into()),
+        };
+    };
+    add_source::add_source(
+        flow,
+        source,
+        SourceOptions { name, key: source_key, ordinal, fingerprint, capture, refresh_interval },
+    )?;
+    let missing = |argument: &str| {
+        Error::invalid(format!("argument \"{argument}\" is missing"))
+            .hint("Give source, query, target and key; or the name alone, then coco.add_source and coco.add_target.")
+    };
+    let query = query.ok_or_else(|| missing("query"))?;
+    let target = target.ok_or_else(|| missing("target"))?;
+    let key = key.ok_or_else(|| missing("key"))?;
+    let elsewhere = elsewhere(server, options)?;
+    Ok(add_target::add_target(flow, target, query, &key, item.as_deref(), elsewhere)?)
+}
+
+/// Where a target is, if `server` names a foreign server.
+fn elsewhere(
+    server: Option<String>,
+    options: Option<Json>,
+) -> Result<Option<Elsewhere<'static>>, Error> {
+    match (server, options) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(Error::invalid("argument \"options\" without \"server\"")
+            .hint("Options are a connector's: a target in this database has none.")),
+        (Some(server), options) => {
+            let options = fdw_options::options(options)?;
+            Ok(Some(Elsewhere { server, options, check: &fdw_options::check }))
+        }
+    }
+}
+
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn add_source(
+    flow: &str,
+    source: pg_sys::Oid,
+    name: Option<String>,
+    key: Option<Vec<String>>,
+    ordinal: Option<String>,
+    fingerprint: Option<String>,
+    capture: Option<String>,
+    refresh_interval: Option<Interval>,
+) -> Result<(), ErrorReport> {
+    let options = SourceOptions { name, key, ordinal, fingerprint, capture, refresh_interval };
+    Ok(add_source::add_source(flow, source, options)?)
+}
+
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn add_lookup(
+    flow: &str,
+    lookup: pg_sys::Oid,
+    name: Option<String>,
+    affects: Option<String>,
+    source: Option<String>,
+    key: Option<Vec<String>>,
+    capture: Option<String>,
+    refresh_interval: Option<Interval>,
+) -> Result<(), ErrorReport> {
+    let options = LookupOptions { name, affects, source, key, capture, refresh_interval };
+    Ok(add_lookup::add_lookup(flow, lookup, options)?)
+}
+
+#[pg_extern(sql = false)]
+fn add_target(
+    flow: &str,
+    target: &str,
+    query: &str,
+    key: Vec<String>,
+    server: Option<String>,
+    options: Option<Json>,
+    item: Option<&str>,
+) -> Result<(), ErrorReport> {
+    Ok(add_target::add_target(flow, target, query, &key, item, elsewhere(server, options)?)?)
+}
+
+#[pg_extern(sql = false)]
+fn set_query(
+    flow: &str,
+    target: Option<&str>,
+    query: &str,
+    item: Option<&str>,
+) -> Result<(), ErrorReport> {
+    Ok(add_target::set_query(flow, target, query, item, &fdw_options::check)?)
+}
+
+#[pg_extern(sql = false)]
+fn alter_flow(
+    flow: &str,
+    owner: Option<pg_sys::Oid>,
+    label: Option<String>,
+    batch_size: Option<i32>,
+    paused: Option<bool>,
+    lineage_index: Option<bool>,
+) -> Result<(), ErrorReport> {
+    let changes = Changes { owner, label, batch_size, paused, lineage_index };
+    if alter_flow::alter_flow(flow, changes)?.wants_worker {
+        serve(flow);
+    }
+    Ok(())
+}
+
+#[pg_extern(sql = false)]
+fn drop_flow(flow: &str, keep_targets: bool) -> Result<(), ErrorReport> {
+    if !keep_targets && flow_rows::has_made_external(flow)? {
+        // What is outside cannot come back: a worker drops all of it in a transaction of its own.
+        update_worker::run(flow, Order::Drop, update::configured())?;
+        return Ok(());
+    }
+    Ok(declare::drop_flow(flow, keep_targets, shared_memory::announce_cancel)?)
+}

@@ -1,0 +1,208 @@
+//! What is outside this database, in SQL: the options of servers, user mappings and targets.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use serde_json::{Map, Value};
+
+use crate::pg::acting_role;
+use crate::pg::error::{Error, Result};
+use crate::pg::json::Json;
+use coco_connectors::targets::Connector;
+use coco_connectors::{providers, targets};
+use coco_core::delivery::{Encoding, Shape};
+use coco_core::options::{On, Spec};
+
+/// Whether a connector takes a target with these options and columns, and how it has values written.
+pub fn check(connector: &str, shape: &Shape) -> Result<Encoding> {
+    let connector = connector_of(connector)?;
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let given: Vec<(String, String)> =
+        shape.options.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+    check_options(&Wrapper::of(connector), On::Target, &given)?;
+    (connector.check)(shape)
+        .map_err(|why| Error::invalid(format!("target \"{}\": {why}", shape.target)))?;
+    Ok(connector.encoding)
+}
+
+/// The options of a target, as an object.
+pub fn options(given: Option<Json>) -> Result<Map<String, Value>> {
+    match given.map(|json| json.value("argument \"options\"")).transpose()? {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(options)) => Ok(options),
+        Some(_) => Err(Error::invalid("argument \"options\" is not a JSON object")
+            .hint("For example options => '{\"name\": \"value\"}'.")),
+    }
+}
+
+fn connector_of(name: &str) -> Result<&'static Connector> {
+    targets::connector(name).ok_or_else(|| {
+        let known: Vec<&str> = targets::ALL.iter().map(|c| c.name).collect();
+        Error::new(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("foreign data wrapper {name} is no connector of coco's"),
+        )
+        .hint(format!("Its connectors are {}.", known.join(", ")))
+    })
+}
+
+/// A foreign data wrapper, as far as its options go.
+struct Wrapper {
+    name: &'static str,
+    options: &'static [Spec],
+}
+
+impl Wrapper {
+    fn of(connector: &Connector) -> Wrapper {
+        Wrapper { name: connector.name, options: connector.options }
+    }
+
+    /// Of a connector, or of a provider.
+    fn named(name: &'static str) -> Result<Wrapper> {
+        match providers::options(name) {
+            Some(options) => Ok(Wrapper { name, options }),
+            None => connector_of(name).map(Wrapper::of),
+        }
+    }
+}
+
+/// Which of a server's, a user mapping's or a target's options are wrong.
+fn check_options(wrapper: &Wrapper, on: On, given: &[(String, String)]) -> Result<()> {
+    let specs: Vec<&Spec> = wrapper.options.iter().filter(|s| s.on == on).collect();
+    for (name, value) in given {
+        let Some(spec) = specs.iter().find(|s| s.name == name) else {
+            return Err(unknown(wrapper, on, &specs, name));
+        };
+        if spec.superuser && !acting_role::is_superuser() {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("option \"{name}\" can be set by superusers alone"),
+            ));
+        }
+        if let Err(why) = (spec.check)(value) {
+            let shown = if spec.secret { String::new() } else { format!(" (\"{value}\")") };
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE,
+                format!("option \"{name}\"{shown} {why}"),
+            )
+            .hint(format!("{name}: {}.", spec.about.trim_end_matches('.'))));
+        }
+    }
+    let missing = specs.iter().find(|s| s.required && !given.iter().any(|(n, _)| n == s.name));
+    match missing {
+        None => Ok(()),
+        Some(spec) => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FDW_OPTION_NAME_NOT_FOUND,
+            format!("option \"{}\" is missing", spec.name),
+        )
+        .hint(format!("{}: {}.", spec.name, spec.about.trim_end_matches('.')))),
+    }
+}
+
+fn unknown(wrapper: &Wrapper, on: On, specs: &[&Spec], name: &str) -> Error {
+    let what = match on {
+        On::Server => "a server",
+        On::UserMapping => "a user mapping",
+        On::Target => "a target",
+    };
+    let error = Error::new(
+        PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME,
+        format!("invalid option \"{name}\" of {what} of {}", wrapper.name),
+    );
+    if wrapper.options.iter().any(|s| s.name == name && s.on == On::UserMapping) {
+        return error.hint(
+            "It belongs in the user mapping: CREATE USER MAPPING FOR … SERVER … OPTIONS (…).",
+        );
+    }
+    let names: Vec<&str> = specs.iter().map(|s| s.name).collect();
+    match names.is_empty() {
+        true => error.hint("There are no options in this context."),
+        false => error.hint(format!("Valid options: {}.", names.join(", "))),
+    }
+}
+
+#[pg_extern(sql = false)]
+fn wrapper_options() -> TableIterator<
+    'static,
+    (
+        name!(wrapper, &'static str),
+        name!(place, &'static str),
+        name!(option, &'static str),
+        name!(required, bool),
+        name!(secret, bool),
+        name!(superuser, bool),
+        name!(about, &'static str),
+    ),
+> {
+    let connectors = targets::ALL.iter().map(|connector| Wrapper::of(connector));
+    let rows: Vec<_> = connectors
+        .chain(Wrapper::named(providers::MODELS).ok())
+        .flat_map(|wrapper| wrapper.options.iter().map(move |spec| (wrapper.name, spec)))
+        .map(|(wrapper, s)| {
+            let place = match s.on {
+                On::Server => "server",
+                On::UserMapping => "user mapping",
+                On::Target => "target",
+            };
+            (wrapper, place, s.name, s.required, s.secret, s.superuser, s.about)
+        })
+        .collect();
+    TableIterator::new(rows)
+}
+
+/// What CREATE and ALTER of a server or a user mapping ask.
+fn validate(
+    wrapper: &'static str,
+    options: Vec<Option<String>>,
+    catalog: pg_sys::Oid,
+) -> Result<()> {
+    let on = match catalog {
+        pg_sys::ForeignServerRelationId => On::Server,
+        pg_sys::UserMappingRelationId => On::UserMapping,
+        // Of the wrapper itself there are none.
+        _ => {
+            return match options.first() {
+                None => Ok(()),
+                Some(_) => Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME,
+                    format!("foreign data wrapper {wrapper} has no options"),
+                )),
+            };
+        }
+    };
+    let given: Vec<(String, String)> = options
+        .into_iter()
+        .flatten()
+        .map(|pair| match pair.split_once('=') {
+            Some((name, value)) => (name.to_owned(), value.to_owned()),
+            None => (pair, String::new()),
+        })
+        .collect();
+    check_options(&Wrapper::named(wrapper)?, on, &given)
+}
+
+macro_rules! validator {
+    ($function:ident, $connector:literal) => {
+        #[pg_extern(sql = false)]
+        fn $function(
+            options: Vec<Option<String>>,
+            catalog: pg_sys::Oid,
+        ) -> std::result::Result<(), ErrorReport> {
+            Ok(validate($connector, options, catalog)?)
+        }
+    };
+}
+
+validator!(postgres_validator, "coco_postgres");
+
+validator!(qdrant_validator, "coco_qdrant");
+
+validator!(neo4j_validator, "coco_neo4j");
+
+validator!(kafka_validator, "coco_kafka");
+
+validator!(http_validator, "coco_http");
+
+validator!(openai_validator, "coco_openai");

@@ -1,0 +1,230 @@
+//! The server's files as rows: `coco.list_files`, and `coco.read_file` for the content of one.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::pg::acting_role;
+use crate::pg::error::{Error, Result};
+use crate::pg::local_files::{self, Failed, Listed, Pattern};
+
+/// What a bytea can hold: MaxAllocSize, less its header (utils/memutils.h).
+pub const MAX_CONTENT: u64 = 0x3fff_ffff - 4;
+
+// A text comes and goes as its bytes here: a file's name is in the database's encoding, whichever
+// that is.
+
+#[pg_extern(sql = false)]
+fn list_files(
+    directory: Option<&[u8]>,
+    glob: Option<&[u8]>,
+) -> std::result::Result<
+    TableIterator<'static, (name!(path, Vec<u8>), name!(modified, i64), name!(size, i64))>,
+    ErrorReport,
+> {
+    may_read_files("coco.list_files")?;
+    let directory = directory_given(directory)?;
+    let pattern = pattern_given(glob)?;
+    let rows = Listing {
+        files: Box::new(local_files::list(&directory, pattern)),
+        left_out: 0,
+        example: String::new(),
+    };
+    Ok(TableIterator::new(rows.map(|f| (f.path, timestamptz(f.modified), f.size as i64))))
+}
+
+#[pg_extern(sql = false)]
+fn read_file(
+    directory: Option<&[u8]>,
+    path: Option<&[u8]>,
+) -> std::result::Result<Option<Vec<u8>>, ErrorReport> {
+    may_read_files("coco.read_file")?;
+    let directory = directory_given(directory)?;
+    let Some(path) = path else { return Ok(None) };
+    let path = directory.join(OsStr::from_bytes(path));
+    match local_files::read(&path, MAX_CONTENT).map_err(unreadable_file)? {
+        None => Ok(None),
+        Some(Ok(content)) => Ok(Some(content)),
+        Some(Err(size)) => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!("file \"{}\" has {size} bytes", path.display()),
+        )
+        .detail(format!("A bytea holds at most {MAX_CONTENT}."))
+        .hint("Leave it out: WHERE size < 1000000000.")
+        .into()),
+    }
+}
+
+/// As for Postgres' own functions that read files (genericfile.c), but asked of the role that acts
+/// when they run: in a flow, its owner.
+fn may_read_files(function: &str) -> Result<()> {
+    if acting_role::has_rights_of(pg_sys::Oid::from(pg_sys::ROLE_PG_READ_SERVER_FILES)) {
+        return Ok(());
+    }
+    Err(Error::new(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("permission denied for function {function}"),
+    )
+    .detail("Only members of pg_read_server_files and superusers may read files of the server.")
+    .hint("A flow reads them as its owner: GRANT pg_read_server_files TO the owner."))
+}
+
+fn directory_given(directory: Option<&[u8]>) -> Result<PathBuf> {
+    // No rows would mean that every file was deleted.
+    let directory = directory.ok_or_else(|| {
+        Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "argument \"directory\" is NULL")
+    })?;
+    let directory = Path::new(OsStr::from_bytes(directory));
+    if directory.is_absolute() {
+        return Ok(directory.to_owned());
+    }
+    Err(Error::invalid(format!(
+        "argument \"directory\": \"{}\" is not an absolute path",
+        directory.display()
+    ))
+    .hint("Write it from the root of the server's file system on, for example /srv/docs."))
+}
+
+fn pattern_given(glob: Option<&[u8]>) -> Result<Pattern> {
+    let glob = glob.ok_or_else(|| {
+        Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "argument \"glob\" is NULL")
+    })?;
+    let shown = String::from_utf8_lossy(glob);
+    let wrong = |why: String| {
+        Error::invalid(format!("argument \"glob\": \"{shown}\" is not a glob"))
+            .detail(why)
+            .hint("For example: **/*.md, docs/*.{txt,html}, or [0-9]?.csv")
+    };
+    let text = std::str::from_utf8(glob).map_err(|e| wrong(e.to_string()))?;
+    if text.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(wrong(
+            "It is matched against paths below the directory: these have no empty part, \".\" or \"..\"."
+                .to_owned(),
+        ));
+    }
+    Pattern::new(text).map_err(wrong)
+}
+
+/// The files of a directory as they are walked. Names that are no text in the database's encoding
+/// are left out; a WARNING says so at the end.
+struct Listing {
+    files: Box<dyn Iterator<Item = std::result::Result<Listed, Failed>>>,
+    left_out: u64,
+    example: String,
+}
+
+impl Iterator for Listing {
+    type Item = Listed;
+
+    fn next(&mut self) -> Option<Listed> {
+        loop {
+            pgrx::check_for_interrupts!();
+            match self.files.next() {
+                Some(Ok(file)) if is_text(&file.path) => return Some(file),
+                Some(Ok(file)) => {
+                    self.left_out += 1;
+                    self.example = String::from_utf8_lossy(&file.path).into_owned();
+                }
+                Some(Err(failed)) => {
+                    ErrorReport::from(unreadable_directory(failed)).report(PgLogLevel::ERROR);
+                }
+                None => {
+                    self.warn();
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+impl Listing {
+    fn warn(&mut self) {
+        let files = match std::mem::take(&mut self.left_out) {
+            0 => return,
+            1 => "1 file is".to_owned(),
+            n => format!("{n} files are"),
+        };
+        ereport!(
+            PgLogLevel::WARNING,
+            PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+            format!("{files} left out: the name is no text in the database's encoding"),
+            format!("For example \"{}\".", self.example)
+        );
+    }
+}
+
+fn is_text(name: &[u8]) -> bool {
+    // SAFETY: reads as many bytes as it is told; with noError it raises nothing.
+    unsafe {
+        pg_sys::pg_verify_mbstr(
+            pg_sys::GetDatabaseEncoding(),
+            name.as_ptr().cast(),
+            name.len() as i32,
+            true,
+        )
+    }
+}
+
+/// A timestamptz is microseconds since 2000 (datatype/timestamp.h); beyond what it holds, infinite.
+fn timestamptz(at: SystemTime) -> i64 {
+    const FROM_1970_TO_2000: i128 = 946_684_800_000_000;
+    const FIRST: i128 = -211_813_488_000_000_000;
+    const END: i128 = 9_223_371_331_200_000_000;
+    let nanos = match at.duration_since(UNIX_EPOCH) {
+        Ok(after) => after.as_nanos() as i128,
+        Err(before) => -(before.duration().as_nanos() as i128),
+    };
+    match nanos.div_euclid(1000) - FROM_1970_TO_2000 {
+        micros if micros < FIRST => i64::MIN,
+        micros if micros >= END => i64::MAX,
+        micros => micros as i64,
+    }
+}
+
+/// The SQLSTATEs are those of errcode_for_file_access (elog.c).
+fn unreadable_directory(failed: Failed) -> Error {
+    let (code, hint) = match failed.error.kind() {
+        std::io::ErrorKind::NotFound => (
+            PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
+            "Name a directory of the server's machine, as the server's user sees it.",
+        ),
+        std::io::ErrorKind::NotADirectory => (
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            "Name the directory that the file is in, and the file in \"glob\".",
+        ),
+        std::io::ErrorKind::PermissionDenied => (
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            "Let the operating system user of the server read it (chmod, setfacl), or name in \"directory\" or at the beginning of \"glob\" directories that it can read.",
+        ),
+        _ => (PgSqlErrorCode::ERRCODE_IO_ERROR, ""),
+    };
+    could_not(failed, code, hint)
+}
+
+/// A file that the server may not read is the fault of that item alone: 38000 rather than 42501,
+/// which would end an update.
+fn unreadable_file(failed: Failed) -> Error {
+    match failed.error.kind() {
+        std::io::ErrorKind::PermissionDenied => could_not(
+            failed,
+            PgSqlErrorCode::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
+            "Let the operating system user of the server read it (chmod, setfacl).",
+        ),
+        std::io::ErrorKind::OutOfMemory => {
+            could_not(failed, PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "")
+        }
+        _ => could_not(failed, PgSqlErrorCode::ERRCODE_IO_ERROR, ""),
+    }
+}
+
+fn could_not(failed: Failed, code: PgSqlErrorCode, hint: &str) -> Error {
+    let Failed { action, path, error } = failed;
+    let said = error.to_string();
+    // As Postgres says it, without the number.
+    let why = said.split(" (os error").next().unwrap_or(&said);
+    let error = Error::new(code, format!("could not {action} \"{}\": {why}", path.display()));
+    if hint.is_empty() { error } else { error.hint(hint) }
+}

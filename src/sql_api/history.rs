@@ -1,0 +1,54 @@
+//! The runs of a flow in SQL.
+
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::catalog::run_history;
+
+#[pg_extern(sql = false)]
+fn history(
+    flow: &str,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(run, i64),
+            name!(started, TimestampWithTimeZone),
+            name!(elapsed, Interval),
+            name!(reason, String),
+            name!(by, String),
+            name!(seen, i64),
+            name!(skipped, i64),
+            name!(unchanged, i64),
+            name!(evaluated, i64),
+            name!(upserted, i64),
+            name!(deleted, i64),
+            name!(failed, i64),
+            name!(error, Option<String>),
+            name!(label, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let rows = run_history::runs(flow)?.into_iter().map(|r| {
+        let c = r.counts;
+        (
+            r.run,
+            r.started,
+            r.elapsed,
+            r.reason,
+            r.by,
+            c.seen,
+            c.skipped,
+            c.unchanged,
+            c.evaluated,
+            c.upserted,
+            c.deleted,
+            c.failed,
+            r.error,
+            r.label,
+        )
+    });
+    Ok(TableIterator::new(rows.collect::<Vec<_>>()))
+}

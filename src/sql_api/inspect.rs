@@ -1,0 +1,179 @@
+//! Looking at flows in SQL.
+
+use pgrx::Uuid;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::inspect::{preview, verify, views};
+use crate::pg::error::Error;
+use crate::pg::json::Json;
+use crate::sql_api::update::parse_mode;
+use crate::update;
+
+#[pg_extern(sql = false)]
+fn verify(
+    flow: &str,
+    repair: bool,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(target, Option<String>),
+            name!(difference, String),
+            name!(key, Json),
+            name!(source, Option<String>),
+            name!(since, Option<TimestampWithTimeZone>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let found = verify::verify(flow, repair, update::configured())?;
+    Ok(TableIterator::new(
+        found.into_iter().map(|d| (d.target, d.difference, d.key, d.source, d.since)),
+    ))
+}
+
+#[pg_extern(sql = false)]
+fn preview(
+    flow: &str,
+    mode: &str,
+    max_rows: i32,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(target, Option<String>),
+            name!(change, String),
+            name!(key, Option<Json>),
+            name!(old, Option<Json>),
+            name!(new, Option<Json>),
+        ),
+    >,
+    ErrorReport,
+> {
+    if max_rows < 1 {
+        return Err(Error::invalid(format!(
+            "argument \"max_rows\" ({max_rows}) must be at least 1"
+        ))
+        .into());
+    }
+    let changes =
+        preview::preview(flow, parse_mode(mode)?, update::configured(), max_rows as usize)?;
+    Ok(TableIterator::new(changes.into_iter().map(|c| (c.target, c.change, c.key, c.old, c.new))))
+}
+
+#[pg_extern(sql = false)]
+fn tracking_rows() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(flow, String),
+            name!(source, String),
+            name!(source_key, Json),
+            name!(source_ordinal, Option<i64>),
+            name!(content_fingerprint, Option<Uuid>),
+            name!(logic_fingerprint, Option<Uuid>),
+            name!(process_ordinal, Option<i64>),
+            name!(process_time, Option<TimestampWithTimeZone>),
+            name!(target_keys, Option<Json>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let rows = views::tracking()?;
+    Ok(TableIterator::new(rows.into_iter().map(|t| {
+        (
+            t.flow,
+            t.source,
+            t.source_key,
+            t.source_ordinal,
+            t.content_fingerprint,
+            t.logic_fingerprint,
+            t.process_ordinal,
+            t.process_time,
+            t.target_keys,
+        )
+    })))
+}
+
+#[pg_extern(sql = false)]
+fn error_rows() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(flow, String),
+            name!(source, Option<String>),
+            name!(source_key, Option<Json>),
+            name!(sqlstate, String),
+            name!(message, String),
+            name!(detail, Option<String>),
+            name!(hint, Option<String>),
+            name!(attempts, i32),
+            name!(failed_at, Option<TimestampWithTimeZone>),
+            name!(next_retry, Option<TimestampWithTimeZone>),
+            name!(target, Option<String>),
+            name!(target_key, Option<Json>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let rows = views::errors()?;
+    Ok(TableIterator::new(rows.into_iter().map(|f| {
+        (
+            f.flow,
+            f.source,
+            f.source_key,
+            f.sqlstate,
+            f.message,
+            f.detail,
+            f.hint,
+            f.attempts,
+            f.failed_at,
+            f.next_retry,
+            f.target,
+            f.target_key,
+        )
+    })))
+}
+
+#[pg_extern(sql = false)]
+fn delivery_rows() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(flow, String),
+            name!(target, String),
+            name!(server, String),
+            name!(unsent, i64),
+            name!(refused, i64),
+            name!(sent_at, Option<TimestampWithTimeZone>),
+            name!(attempts, i32),
+            name!(next_retry, Option<TimestampWithTimeZone>),
+            name!(sqlstate, Option<String>),
+            name!(last_error, Option<String>),
+            name!(detail, Option<String>),
+            name!(hint, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let rows = views::deliveries()?;
+    Ok(TableIterator::new(rows.into_iter().map(|d| {
+        let s = d.state;
+        (
+            d.flow,
+            d.target,
+            d.server,
+            d.unsent,
+            d.refused,
+            s.sent_at,
+            s.attempts,
+            s.next_retry,
+            s.sqlstate,
+            s.message,
+            s.detail,
+            s.hint,
+        )
+    })))
+}

@@ -1,0 +1,164 @@
+//! Live flows in SQL: `start`, `stop`, `wait`, and what workers are doing.
+
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::catalog::{locks, restored};
+use crate::update::catch_up;
+use crate::workers::wait_event::Waiting;
+use crate::workers::{self, Served, shared_memory};
+
+#[pg_extern(sql = false)]
+fn start(flow: &str) -> Result<(), ErrorReport> {
+    catch_up::start(flow)?;
+    serve(flow);
+    Ok(())
+}
+
+/// Sees to it that somebody keeps a live flow up to date.
+pub fn serve(flow: &str) {
+    let taken = |seat| locks::seat_is_taken(seat).unwrap_or(false);
+    match workers::serve(taken) {
+        Served::Launcher => {}
+        Served::DynamicWorker => ereport!(
+            PgLogLevel::NOTICE,
+            PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+            format!("flow \"{flow}\" is live until the server restarts"),
+            "coco is not in shared_preload_libraries: its worker looks for changes every 100 ms, and does not come back after a restart until coco.start is called again."
+        ),
+        Served::Nobody => ereport!(
+            PgLogLevel::WARNING,
+            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            format!("flow \"{flow}\" is live, but no worker could be started"),
+            "All of max_worker_processes are taken. Raise it, and call coco.start again."
+        ),
+    }
+}
+
+#[pg_extern(sql = false)]
+fn stop(flow: &str) -> Result<(), ErrorReport> {
+    Ok(catch_up::stop(flow, shared_memory::announce_cancel)?)
+}
+
+/// Waits until what was committed before the call is in the targets: `false` where the time is over.
+#[pg_extern(sql = false)]
+fn wait(flow: &str, timeout: Interval) -> Result<bool, ErrorReport> {
+    let mark = catch_up::mark(flow)?;
+    let began = std::time::Instant::now();
+    let timeout =
+        std::time::Duration::from_micros(timeout.as_micros().clamp(0, i64::MAX.into()) as u64);
+    let mut pause = std::time::Duration::from_millis(2);
+    loop {
+        if catch_up::caught_up(flow, &mark)? {
+            return Ok(true);
+        }
+        let left = timeout.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        workers::pause(pause.min(left), Waiting::CatchUp);
+        // Not to be in the worker's way.
+        pause = (pause * 3 / 2).min(std::time::Duration::from_millis(100));
+    }
+}
+
+/// The rows of `coco.worker_rows`: numbers alone, which the views put names to for whoever may see
+/// them.
+#[pg_extern(sql = false)]
+fn worker_rows() -> TableIterator<
+    'static,
+    (
+        name!(pid, i32),
+        name!(database, pg_sys::Oid),
+        name!(seat, i32),
+        name!(flow, Option<i32>),
+        name!(source, Option<i32>),
+        name!(done, i64),
+        name!(total, i64),
+        name!(since, TimestampWithTimeZone),
+        name!(turns, i64),
+        name!(evaluated, i64),
+        name!(upserted, i64),
+        name!(deleted, i64),
+        name!(failed, i64),
+    ),
+> {
+    // SAFETY: reads the backend's own state.
+    let (here, all) = unsafe { (pg_sys::MyDatabaseId.to_u32(), pg_sys::superuser()) };
+    let workers = shared_memory::workers().into_iter().filter(|s| all || s.database == here);
+    let rows = workers.map(|s| {
+        let since = TimestampWithTimeZone::try_from(s.since)
+            .unwrap_or_else(|_| TimestampWithTimeZone::negative_infinity());
+        (
+            s.pid,
+            pg_sys::Oid::from(s.database),
+            i32::from(s.seat),
+            (s.flow != 0).then_some(s.flow),
+            (s.source != 0).then_some(s.source),
+            s.done,
+            s.total,
+            since,
+            s.turns,
+            s.evaluated,
+            s.upserted,
+            s.deleted,
+            s.failed,
+        )
+    });
+    TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+/// The rows of `coco.progress_rows`: numbers alone, too.
+#[pg_extern(sql = false)]
+fn progress_rows() -> TableIterator<
+    'static,
+    (
+        name!(pid, i32),
+        name!(database, pg_sys::Oid),
+        name!(flow, i32),
+        name!(source, i32),
+        name!(done, i64),
+        name!(total, i64),
+        name!(since, TimestampWithTimeZone),
+        name!(ends_at, Option<TimestampWithTimeZone>),
+    ),
+> {
+    // SAFETY: reads the backend's own state, and the clock.
+    let (here, all, now) = unsafe {
+        (pg_sys::MyDatabaseId.to_u32(), pg_sys::superuser(), pg_sys::GetCurrentTimestamp())
+    };
+    let time = |at: i64| {
+        TimestampWithTimeZone::try_from(at)
+            .unwrap_or_else(|_| TimestampWithTimeZone::negative_infinity())
+    };
+    let slots = shared_memory::workers().into_iter().chain(shared_memory::sessions());
+    let working = slots.filter(|s| (all || s.database == here) && s.flow != 0 && s.source != 0);
+    let rows = working.map(|s| {
+        // As fast as so far.
+        let left = (s.done > 0).then(|| {
+            let each = (now - s.began).max(0) as f64 / s.done as f64;
+            (each * (s.total - s.done).max(0) as f64) as i64
+        });
+        let ends_at = left.map(|left| time(now.saturating_add(left)));
+        let database = pg_sys::Oid::from(s.database);
+        (s.pid, database, s.flow, s.source, s.done, s.total, time(s.since), ends_at)
+    });
+    TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+/// What `coco.status` knows from it whether a dump is being restored.
+#[pg_extern(sql = false)]
+fn restore_is_complete() -> Result<bool, ErrorReport> {
+    Ok(restored::is_complete()?)
+}
+
+/// The rows of `coco.pending_rows`.
+#[pg_extern(sql = false)]
+fn pending_rows() -> Result<
+    TableIterator<'static, (name!(source, i32), name!(pending, i64), name!(at_least, bool))>,
+    ErrorReport,
+> {
+    let rows = catch_up::pending()?.into_iter().map(|p| (p.source, p.count, p.at_least));
+    Ok(TableIterator::new(rows.collect::<Vec<_>>()))
+}

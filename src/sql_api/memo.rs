@@ -1,0 +1,120 @@
+//! Memoised functions in SQL.
+
+use pgrx::datum::Interval;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::catalog::flow_rows;
+use crate::inspect::views;
+use crate::memo::{call_site, registration, store};
+use crate::pg::error::Error;
+
+#[pg_extern(sql = false)]
+fn memoize(
+    function: Option<pg_sys::Oid>,
+    version: Option<&str>,
+    batch: Option<pg_sys::Oid>,
+    batch_size: Option<i32>,
+) -> Result<(), ErrorReport> {
+    let function = function.ok_or_else(|| null("function"))?;
+    let batch = match batch {
+        None => None,
+        Some(function) => Some(registration::Batch {
+            function,
+            size: batch_size.ok_or_else(|| null("batch_size"))?,
+        }),
+    };
+    Ok(registration::mark(function, version, batch)?)
+}
+
+fn null(argument: &str) -> Error {
+    Error::new(
+        PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+        format!("argument \"{argument}\" is NULL"),
+    )
+}
+
+#[pg_extern(sql = false)]
+fn unmemoize(function: pg_sys::Oid) -> Result<(), ErrorReport> {
+    Ok(registration::unmark(function)?)
+}
+
+#[pg_extern(sql = false)]
+fn forget(flow: Option<&str>, function: Option<pg_sys::Oid>) -> Result<i64, ErrorReport> {
+    let flow = flow_rows::locked_to_change(flow.ok_or_else(|| null("flow"))?)?;
+    Ok(store::forget(&flow, function)?)
+}
+
+#[pg_extern(sql = false)]
+fn function_rows() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(flow, String),
+            name!(function, String),
+            name!(fingerprint, pgrx::Uuid),
+            name!(current, bool),
+            name!(calls, i64),
+            name!(hits, i64),
+            name!(misses, i64),
+            name!(errors, i64),
+            name!(requests, i64),
+            name!(tokens_in, i64),
+            name!(tokens_out, i64),
+            name!(cost, f64),
+            name!(computed_bytes, i64),
+            name!(elapsed, Option<Interval>),
+            name!(entries, i64),
+            name!(entry_bytes, i64),
+        ),
+    >,
+    ErrorReport,
+> {
+    let rows = views::functions()?.into_iter().map(|f| {
+        let s = f.stats;
+        (
+            f.flow,
+            f.function,
+            f.fingerprint,
+            f.current,
+            s.calls,
+            (s.calls - s.misses).max(0),
+            s.misses,
+            s.errors,
+            s.requests,
+            s.tokens_in,
+            s.tokens_out,
+            s.cost,
+            s.bytes,
+            Some(Interval::from_micros(s.micros)),
+            f.entries,
+            f.entry_bytes,
+        )
+    });
+    Ok(TableIterator::new(rows.collect::<Vec<_>>()))
+}
+
+/// `coco.recall(item, function, call, …)`: takes the arguments of the function as they come.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn coco_recall(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: called by the function manager with a call in progress.
+    match unsafe { call_site::recall(fcinfo) } {
+        Ok(Some(value)) => value,
+        Ok(None) => {
+            // SAFETY: as above.
+            unsafe { (*fcinfo).isnull = true };
+            pg_sys::Datum::from(0usize)
+        }
+        Err(error) => {
+            ErrorReport::from(error).report(PgLogLevel::ERROR);
+            pg_sys::Datum::from(0usize)
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_coco_recall() -> &'static pg_sys::Pg_finfo_record {
+    const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+    &V1
+}

@@ -1,0 +1,21 @@
+//! The SQL functions: they parse arguments and call down.
+
+// pgrx wants errors as its ErrorReport, and result tables spelled out in the signature.
+#![allow(clippy::result_large_err, clippy::type_complexity)]
+
+pub mod capture;
+pub mod declare;
+pub mod explain;
+pub mod fdw_options;
+pub mod files;
+pub mod gucs;
+pub mod history;
+pub mod inspect;
+pub mod lineage;
+pub mod live;
+pub mod memo;
+pub mod metrics;
+pub mod providers;
+pub mod report;
+pub mod text;
+pub mod update;

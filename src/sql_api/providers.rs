@@ -1,0 +1,104 @@
+//! Functions over the network: embeddings, generated text, and services of one's own.
+//!
+//! Called by themselves they ask at once, and wait for the answer.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::{AnyElement, FromDatum};
+use std::ffi::CString;
+
+use crate::memo::spending;
+use crate::pg::error::{Error, Result};
+use crate::pg::json::Json;
+use crate::pg::{acting_role, datum_bytes, spi, subtransaction};
+use crate::workers::provider_calls;
+use coco_core::provider::{Answer, Job, Refusal, Task};
+
+#[pg_extern(sql = false)]
+fn embed(
+    input: Option<String>,
+    server: Option<&str>,
+    model: Option<String>,
+    dimensions: Option<i32>,
+) -> std::result::Result<Option<Vec<f32>>, ErrorReport> {
+    let Some(input) = input else { return Ok(None) };
+    let (server, model) = (given(server, "server")?, given(model, "model")?);
+    let dimensions = dimensions.map(|n| match u32::try_from(n) {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err(Error::invalid(format!("argument \"dimensions\" ({n}) is not above 0"))),
+    });
+    let task = Task::Embed { model, dimensions: dimensions.transpose()? };
+    match ask(task, Some(server), input)? {
+        Answer::Embedding(vector) => Ok(Some(vector)),
+        Answer::Text(_) => Err(unasked().into()),
+    }
+}
+
+#[pg_extern(sql = false)]
+fn generate(
+    prompt: Option<String>,
+    server: Option<&str>,
+    model: Option<String>,
+    json_schema: Option<Json>,
+) -> std::result::Result<Option<String>, ErrorReport> {
+    let Some(prompt) = prompt else { return Ok(None) };
+    let (server, model) = (given(server, "server")?, given(model, "model")?);
+    let task = Task::Generate {
+        model,
+        schema: json_schema.map(|json| json.value("argument \"json_schema\"")).transpose()?,
+    };
+    match ask(task, Some(server), prompt)? {
+        Answer::Text(text) => Ok(Some(text)),
+        Answer::Embedding(_) => Err(unasked().into()),
+    }
+}
+
+#[pg_extern(sql = false)]
+fn http_post(url: &str, body: AnyElement) -> std::result::Result<Option<AnyElement>, ErrorReport> {
+    // SAFETY: declared so.
+    let body = unsafe { datum_bytes::jsonb_text(body.datum()) };
+    match ask(Task::Post { url: url.to_owned() }, None, body)? {
+        Answer::Text(text) => {
+            let text = CString::new(text).map_err(|_| unasked())?;
+            let json = datum_bytes::jsonb(&text);
+            // SAFETY: it is one.
+            Ok(unsafe { AnyElement::from_polymorphic_datum(json, false, pg_sys::JSONBOID) })
+        }
+        Answer::Embedding(_) => Err(unasked().into()),
+    }
+}
+
+/// An argument that may not be NULL.
+fn given<T>(argument: Option<T>, name: &str) -> Result<T> {
+    argument.ok_or_else(|| {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("argument \"{name}\" is NULL"),
+        )
+    })
+}
+
+/// The answer to one input, with the rights of the current role.
+fn ask(task: Task, server: Option<&str>, input: String) -> Result<Answer> {
+    let (server, access) = provider_calls::reach(&task, server, acting_role::current())?;
+    let (name, budget) = (server.clone(), spending::left(&server, &access)?);
+    let job = Job { server, task, access, inputs: vec![input], budget };
+    let outcome = provider_calls::ask(vec![job])?.pop();
+    let mut outcome = outcome.ok_or_else(|| Error::internal("a job has no outcome"))?;
+    if !spi::is_read_only() {
+        spending::note(&name, None, &outcome.usage)?;
+    }
+    match (outcome.answers.pop().flatten(), outcome.trouble) {
+        (Some(Ok(answer)), _) => Ok(answer),
+        (Some(Err(Refusal { sqlstate, message })), _) => {
+            Err(Error::new(subtransaction::code(&sqlstate), message))
+        }
+        (None, Some(trouble)) => Err(provider_calls::error(trouble)),
+        (None, None) => Err(Error::internal("an input has no answer")),
+    }
+}
+
+/// A broken assumption.
+fn unasked() -> Error {
+    Error::internal("the answer is not of the kind that was asked for")
+}

@@ -1,0 +1,18 @@
+//! Flows as a picture, in SQL.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::inspect::{flow_graph, report_data};
+use coco_report::mermaid;
+use coco_report::report::page;
+
+#[pg_extern(sql = false)]
+fn diagram(flow: Option<&str>) -> Result<String, ErrorReport> {
+    Ok(mermaid::flowchart(&flow_graph::graph(flow, false)?))
+}
+
+#[pg_extern(sql = false)]
+fn report() -> Result<String, ErrorReport> {
+    Ok(page::page(&report_data::report()?))
+}

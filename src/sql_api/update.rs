@@ -1,0 +1,129 @@
+//! Running flows in SQL.
+
+use pgrx::datum::Interval;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use std::collections::BTreeMap;
+
+use crate::flows::cache;
+use crate::pg::error::Error;
+use crate::pg::json::Json;
+use crate::update::{self, SourceCounts, catch_up};
+use crate::workers::progress::Watched;
+use crate::workers::update_worker::{self, Order};
+use coco_core::decide::Mode;
+use coco_core::memo::Stats;
+
+#[pg_extern(sql = false)]
+fn update(
+    flow: &str,
+    mode: &str,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(source, String),
+            name!(seen, i64),
+            name!(skipped, i64),
+            name!(unchanged, i64),
+            name!(evaluated, i64),
+            name!(upserted, i64),
+            name!(deleted, i64),
+            name!(failed, i64),
+            name!(elapsed, Interval),
+            name!(memo, Option<Json>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Ok(TableIterator::new(run(flow, parse_mode(mode)?)?))
+}
+
+#[pg_extern(sql = false)]
+fn retry(
+    flow: &str,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(source, String),
+            name!(seen, i64),
+            name!(skipped, i64),
+            name!(unchanged, i64),
+            name!(evaluated, i64),
+            name!(upserted, i64),
+            name!(deleted, i64),
+            name!(failed, i64),
+            name!(elapsed, Interval),
+            name!(memo, Option<Json>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Ok(TableIterator::new(run(flow, Mode::Retry)?))
+}
+
+/// What is returned of one source.
+type Row = (String, i64, i64, i64, i64, i64, i64, i64, Interval, Option<Json>);
+
+fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
+    let limits = update::configured();
+    // What is sent elsewhere is sent once it is committed: a worker does that.
+    // What asks providers has paid for their answers: they are kept whatever becomes of the caller's
+    // transaction.
+    let (id, reaches_out) = {
+        let ready = cache::ready(flow)?;
+        update::check_not_paused(&ready.flow)?;
+        (ready.flow.id, ready.flow.is_external() || ready.flow.asks_providers())
+    };
+    let _watched = Watched::begin(id, flow, !reaches_out);
+    let sources = match reaches_out {
+        true => update_worker::run(flow, Order::Update(mode), limits)?,
+        false => update::update(flow, mode, limits)?,
+    };
+    if mode == Mode::Retry {
+        catch_up::lift(id)?;
+    }
+    let row = |r: SourceCounts| {
+        let elapsed = Interval::from_micros(r.elapsed.as_micros() as i64);
+        let c = r.counts;
+        (
+            r.source,
+            c.seen,
+            c.skipped,
+            c.unchanged,
+            c.evaluated,
+            c.upserted,
+            c.deleted,
+            c.failed,
+            elapsed,
+            memo(r.memo),
+        )
+    };
+    Ok(sources.into_iter().map(row).collect())
+}
+
+/// What calls of memoised functions came to, as an object; None where there are none.
+fn memo(stats: BTreeMap<String, Stats>) -> Option<Json> {
+    let of = |s: &Stats| {
+        serde_json::json!({
+            "calls": s.calls, "hits": (s.calls - s.misses).max(0), "misses": s.misses,
+            "errors": s.errors, "requests": s.requests, "tokens_in": s.tokens_in,
+            "tokens_out": s.tokens_out, "cost": s.cost, "bytes": s.bytes,
+            "milliseconds": s.micros / 1000,
+        })
+    };
+    let all: serde_json::Map<_, _> = stats.iter().map(|(name, s)| (name.clone(), of(s))).collect();
+    (!all.is_empty()).then(|| Json::from(serde_json::Value::Object(all)))
+}
+
+pub fn parse_mode(mode: &str) -> Result<Mode, Error> {
+    match mode {
+        "normal" => Ok(Mode::Normal),
+        "retry" => Ok(Mode::Retry),
+        "full_reprocess" => Ok(Mode::FullReprocess),
+        "reexport" => Ok(Mode::Reexport),
+        _ => Err(Error::invalid(format!("argument \"mode\": \"{mode}\" is not a mode"))
+            .hint("The modes are normal, retry, full_reprocess and reexport.")),
+    }
+}

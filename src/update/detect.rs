@@ -1,0 +1,667 @@
+//! Finding what changed by scanning: a source beside its tracking table, under one snapshot.
+//!
+//! One statement leaves out items of which ordinal or content, and logic, are as committed; for
+//! every other it brings what `engine::decide` wants to know. With an ordinal it does not look at
+//! content at all: a second statement reads it, for those that the first has left over.
+//!
+//! Where a statement fails by the data of an item (an expression of the user's, a column that is computed as it is
+//! read, a group that is too large), the items that cannot be read are found by halves ([`unread`]).
+
+use pgrx::pg_sys;
+
+use crate::catalog::model::{Source, all_equal, numbered};
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::{Arg, arg, ident};
+use crate::pg::subtransaction::Raised;
+use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
+use crate::pg::tuplestore::statements::Statements;
+use crate::query::compose;
+use crate::update::{apply_batch, failure_rows, source_plan, unreadable_items};
+use coco_core::decide::{Decision, Mode, decide};
+use coco_core::version::{
+    Failure, Fingerprint, Incoming, LogicId, Ordinal, ProcessOrdinal, Stored,
+};
+
+/// Which items a scan brings besides those that changed.
+#[derive(Clone, Copy)]
+pub struct Scan {
+    pub mode: Mode,
+    pub logic: LogicId,
+}
+
+/// Items to decide about, in the order the scan met them.
+pub struct Candidates {
+    rows: Rows,
+    keys: usize,
+    /// Where what they carry begins.
+    head: usize,
+    columns: usize,
+    /// They have with them what is used of their items: [`compose::carried`].
+    pub carry: bool,
+    read: usize,
+    /// How many are read before it is said that there are no more.
+    until: usize,
+}
+
+/// What a scan knows of one item.
+pub struct Candidate {
+    pub incoming: Option<Incoming>,
+    pub stored: Option<Stored>,
+    pub failure: Option<Failure>,
+    pub process_ordinal: Option<ProcessOrdinal>,
+    pub attempts: i32,
+    /// The target key it was refused.
+    pub claims: Option<String>,
+    /// Something else that its result depends on changed.
+    pub forced: bool,
+    /// Why nothing could be read of it; all that is known is what is tracked.
+    pub unread: Option<failure_rows::Failure>,
+}
+
+/// The columns of candidates, and what they `carry`.
+fn candidate_columns(source: &Source, carry: bool) -> Vec<RowColumn> {
+    let mut columns = rows::typed("k", &source.key);
+    let rest = [
+        ("present", pg_sys::BOOLOID),
+        ("ordinal", pg_sys::INT8OID),
+        ("fingerprint", pg_sys::UUIDOID),
+        ("tracked", pg_sys::BOOLOID),
+        ("source_ordinal", pg_sys::INT8OID),
+        ("content_fingerprint", pg_sys::UUIDOID),
+        ("logic_id", pg_sys::INT4OID),
+        ("process_ordinal", pg_sys::INT8OID),
+        ("failed", pg_sys::BOOLOID),
+        ("failed_fingerprint", pg_sys::UUIDOID),
+        ("failed_logic", pg_sys::INT4OID),
+        ("due", pg_sys::BOOLOID),
+        ("attempts", pg_sys::INT4OID),
+        ("claims", pg_sys::TEXTOID),
+        ("forced", pg_sys::BOOLOID),
+        ("rows", pg_sys::INT8OID),
+        ("unread", pg_sys::TEXTOID),
+    ];
+    columns.extend(rest.map(|(name, oid)| RowColumn::new(name, oid)));
+    if carry {
+        columns.extend(compose::carried(source).into_iter().map(|(column, _)| column));
+    }
+    columns
+}
+
+/// What is carried of the items, to be added to a SELECT over the source.
+fn carried(source: &Source, carry: bool) -> String {
+    let columns = compose::carried(source).into_iter().filter(|_| carry);
+    columns.map(|(column, value)| format!(", {value} as {}", column.name)).collect()
+}
+
+/// The key of a row of the source, as it is called there.
+fn keys_of(source: &Source) -> Vec<String> {
+    source.key_of(&ident(&source.name))
+}
+
+/// The same as `k1…`, and as it is called there.
+fn keys(source: &Source) -> (Vec<String>, Vec<String>) {
+    let keys = keys_of(source);
+    let named =
+        keys.iter().zip(numbered("k", keys.len())).map(|(k, n)| format!("{k} as {n}")).collect();
+    (named, keys)
+}
+
+/// The SELECT of a source's items as they are: `k1…`, `ordinal`, `fingerprint`, `present`, and how
+/// many `rows` have the key. With an ordinal the fingerprint is left for [`contents`]. The filter
+/// chooses rows before anything is computed of them. With what items are to `carry`.
+fn items(source: &Source, filter: &str, carry: bool) -> String {
+    let (named, keys) = keys(source);
+    let (named, keys) = (named.join(", "), keys.join(", "));
+    let carried = carried(source, carry);
+    let expressions = compose::expressions(source);
+    let from = format!("{} as {}{expressions}", source.relation_name, ident(&source.name));
+    let fingerprint = compose::fingerprint_of_row(source);
+    match compose::ordinal_of_row(source) {
+        // Rows have no order within their group: their fingerprints are put in one.
+        None if source.grouped => format!(
+            "select {named}, null::pg_catalog.int8 as ordinal,
+                    coco.fingerprint(pg_catalog.array_agg({fingerprint} order by {fingerprint})) as fingerprint,
+                    true as present, 1::pg_catalog.int8 as rows{carried}
+               from {from}{filter} group by {keys}"
+        ),
+        None => format!(
+            "select {named}, null::pg_catalog.int8 as ordinal, {fingerprint} as fingerprint,
+                    true as present, 1::pg_catalog.int8 as rows{carried}
+               from {from}{filter}"
+        ),
+        Some(ordinal) if source.promised => format!(
+            "select {named}, pg_catalog.max({ordinal}) as ordinal,
+                    null::pg_catalog.uuid as fingerprint,
+                    true as present, pg_catalog.count(*) as rows
+               from {from}{filter} group by {keys}"
+        ),
+        Some(ordinal) => format!(
+            "select {named}, {ordinal} as ordinal, null::pg_catalog.uuid as fingerprint,
+                    true as present, 1::pg_catalog.int8 as rows{carried}
+               from {from}"
+        ),
+    }
+}
+
+/// The SELECT of all items of a source as they are, each with its fingerprint: `k1…`, `ordinal`,
+/// `fingerprint`.
+pub fn all(source: &Source) -> String {
+    let Some(ordinal) = compose::ordinal_of_row(source) else {
+        return items(source, "", false);
+    };
+    let (named, _) = keys(source);
+    format!(
+        "select {named}, {ordinal} as ordinal, {fingerprint} as fingerprint from {relation} as {name}{expressions}",
+        named = named.join(", "),
+        fingerprint = compose::fingerprint_of_row(source),
+        relation = source.relation_name,
+        name = ident(&source.name),
+        expressions = compose::expressions(source),
+    )
+}
+
+/// The SELECT of the candidates in `coco_candidate` with their fingerprints. Under an outer join
+/// Postgres computes a column where it reads the source, for every row; here it joins first. A
+/// candidate of which the source has nothing (more), or whose key is NULL, stays as it is.
+fn contents(source: &Source) -> String {
+    let (named, _) = keys(source);
+    let (ours, theirs) = (numbered("c.k", named.len()), numbered("s.k", named.len()));
+    let columns = |fingerprint: &str| {
+        let columns = candidate_columns(source, false);
+        let columns = columns.iter().map(|c| match c.name.as_str() {
+            "fingerprint" => fingerprint.to_owned(),
+            name => format!("c.{name}"),
+        });
+        columns.collect::<Vec<_>>().join(", ")
+    };
+    let known: Vec<String> = ours.iter().map(|k| format!("{k} is not null")).collect();
+    format!(
+        "select {with} from coco_candidate as c
+           join (select {named}, {fingerprint} as fingerprint from {relation} as {name}{expressions}) as s on {same}
+          where c.present and c.unread is null
+         union all
+         select {without} from coco_candidate as c
+          where not (c.present and c.unread is null and {known})",
+        with = columns("s.fingerprint"),
+        named = named.join(", "),
+        fingerprint = compose::fingerprint_of_row(source),
+        relation = source.relation_name,
+        name = ident(&source.name),
+        expressions = compose::expressions(source),
+        same = all_equal(&source.key, &ours, &theirs),
+        without = columns("c.fingerprint"),
+        known = known.join(" and "),
+    )
+}
+
+/// Scans a source for what changed, and for the items that are forced (`k1…`). The caller acts as the
+/// flow's owner.
+pub fn scan(
+    statements: &Statements,
+    source: &Source,
+    scan: Scan,
+    forced: Option<&Rows>,
+) -> Result<Candidates> {
+    let forced = forced.filter(|keys| keys.len() > 0);
+    let brought = is_brought(source, scan);
+    let columns = candidate_columns(source, false);
+    let rows = match unreadable_items::attempt(&columns, |rows| {
+        whole(statements, source, &brought, forced, rows)
+    })? {
+        Ok(rows) => rows,
+        Err(raised) => {
+            let keys = every_key(source, forced)?;
+            let changed = |forced: &str| format!("({brought} or {forced})");
+            let read = |keys: &Rows, rows: &mut Rows| by_key(source, keys, false, changed, rows);
+            read_by_halves(source, &keys, &columns, raised, read)?
+        }
+    };
+    with_contents(source, rows, false)
+}
+
+/// Whether a scan brings an item (`s`, `t`) that is not forced. With an ordinal, an item whose version is committed is
+/// left out unread. A key that several rows have never is.
+fn is_brought(source: &Source, scan: Scan) -> String {
+    let same_logic = format!("t.logic_id operator(pg_catalog.=) {}", scan.logic.0);
+    let same_content = "t.content_fingerprint operator(pg_catalog.=) s.fingerprint";
+    let settled = match (&source.ordinal, scan.mode.evaluates_all()) {
+        (_, true) => "false".to_owned(),
+        (Some(_), false) => format!(
+            "{same_logic} and t.source_ordinal operator(pg_catalog.>=) s.ordinal and t.failure is null
+             and s.rows operator(pg_catalog.=) 1"
+        ),
+        (None, false) => format!("{same_logic} and {same_content} and t.failure is null"),
+    };
+    format!("not coalesce({settled}, false)")
+}
+
+/// Reads all of a source by one statement.
+fn whole(
+    statements: &Statements,
+    source: &Source,
+    condition: &str,
+    forced: Option<&Rows>,
+    rows: &mut Rows,
+) -> Result<()> {
+    let relations =
+        format!("({}) as s full join {} as t", items(source, "", false), source.tracking_view);
+    let _as = ActingAs::sharing_rows()?;
+    let Some(keys) = forced else {
+        statements.reads_many();
+        let from = From { relations, forced: "false", keyed: "s", carry: false };
+        return candidates(statements, source, from, condition, rows);
+    };
+    let statements = Statements::connect()?;
+    statements.name("coco_forced", keys)?;
+    statements.reads_many();
+    let forced = is_forced(source, "s");
+    let from = From { relations, forced: &forced, keyed: "s", carry: false };
+    candidates(&statements, source, from, &format!("({condition} or {forced})"), rows)
+}
+
+/// Whether the key of `of` is among those in `coco_forced`.
+fn is_forced(source: &Source, of: &str) -> String {
+    let keys = source.key.len();
+    let same = all_equal(&source.key, &numbered(&format!("{of}.k"), keys), &numbered("f.k", keys));
+    format!("exists (select from coco_forced as f where {same})")
+}
+
+/// The keys of all items of a source and of all that are tracked, and whether they are forced. Nothing else is read
+/// of them.
+fn every_key(source: &Source, forced: Option<&Rows>) -> Result<Rows> {
+    let _as = ActingAs::sharing_rows()?;
+    let statements = Statements::connect()?;
+    statements.reads_many();
+    if let Some(keys) = forced {
+        statements.name("coco_forced", keys)?;
+    }
+    let (named, own) = keys(source);
+    let grouped = match source.grouped || source.promised {
+        true => format!(" group by {}", own.join(", ")),
+        false => String::new(),
+    };
+    let tracked = compose::tracking_keys(source, "t");
+    let (ours, names) = (numbered("s.k", own.len()), numbered("k", own.len()));
+    let all = ours.iter().zip(&tracked).zip(&names);
+    let all: Vec<String> =
+        all.map(|((s, t), name)| format!("coalesce({s}, {t}) as {name}")).collect();
+    let sql = format!(
+        "select {names}, {forced}
+           from (select {all}
+                   from (select {named} from {relation} as {name}{grouped}) as s
+                   full join {tracking} as t on {same}) as c",
+        names = numbered("c.k", own.len()).join(", "),
+        forced = forced.map_or("false".to_owned(), |_| is_forced(source, "c")),
+        all = all.join(", "),
+        named = named.join(", "),
+        relation = source.relation_name,
+        name = ident(&source.name),
+        tracking = source.tracking_view,
+        same = all_equal(&source.key, &ours, &tracked),
+    );
+    let mut keys = Rows::new(&source_plan::key_columns(source))?;
+    statements.select_into(&sql, &[], &mut keys)?;
+    Ok(keys)
+}
+
+/// So many keys are not looked up one by one.
+const MANY: usize = 1000;
+
+/// What there is of the items of some keys (`k1…`, `forced`), in the source and tracked. With `carry`, also what is
+/// used of them, where it is read anyway.
+pub fn among(source: &Source, keys: &Rows, carry: bool) -> Result<Candidates> {
+    let carry = carry && compose::carries(source);
+    let columns = candidate_columns(source, carry);
+    let read = |keys: &Rows, rows: &mut Rows| {
+        by_key(source, keys, carry, |_: &str| "true".to_owned(), rows)
+    };
+    let rows = match unreadable_items::attempt(&columns, |rows| read(keys, rows))? {
+        Ok(rows) => rows,
+        Err(raised) => read_by_halves(source, keys, &columns, raised, read)?,
+    };
+    with_contents(source, rows, carry)
+}
+
+/// Reads the items of some keys (`coco_changed`: `k1…`, `forced`) that meet a condition, which is told the name of
+/// `forced`.
+fn by_key(
+    source: &Source,
+    keys: &Rows,
+    carry: bool,
+    condition: impl Fn(&str) -> String,
+    rows: &mut Rows,
+) -> Result<()> {
+    let acting = ActingAs::finding_by_key()?;
+    let statements = Statements::connect()?;
+    statements.name("coco_changed", keys)?;
+    if !source.grouped && !source.promised && keys.len() > MANY {
+        let relations =
+            format!("({}) as s left join {} as t", many(source, carry), source.tracking_view);
+        let from = From { relations, forced: "s.forced", keyed: "s", carry };
+        return candidates(&statements, source, from, &condition("s.forced"), rows);
+    }
+    let changed = numbered("c.k", source.key.len());
+    let own = keys_of(source);
+    // Groups are chosen before their rows are put together: else all groups would be made.
+    let inside = match source.grouped || source.promised {
+        true => {
+            let same = all_equal(&source.key, &changed, &own);
+            format!(" where exists (select from coco_changed as c where {same})")
+        }
+        false => String::new(),
+    };
+    // A group's rows in the order they are read in, as when it is evaluated by itself: sums of
+    // floating-point numbers depend on it.
+    #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+    if source.grouped {
+        acting.set("enable_presorted_aggregate", "off")?;
+    }
+    let relations = format!(
+        "coco_changed as c left join ({}) as s on {} left join {} as t",
+        items(source, &inside, carry),
+        all_equal(&source.key, &changed, &numbered("s.k", source.key.len())),
+        source.tracking_view
+    );
+    let from = From { relations, forced: "c.forced", keyed: "c", carry };
+    candidates(&statements, source, from, &condition("c.forced"), rows)?;
+    drop(statements);
+    drop(acting);
+    Ok(())
+}
+
+/// Reads by halves, after the items of all keys (`k1…`, `forced`) could not be read at once.
+fn read_by_halves(
+    source: &Source,
+    keys: &Rows,
+    columns: &[RowColumn],
+    raised: Raised,
+    read: impl Fn(&Rows, &mut Rows) -> Result<()>,
+) -> Result<Rows> {
+    let unread = |key: &Rows, raised: Raised, rows: &mut Rows| {
+        unread_item(source, key, &failure_rows::Failure::from(raised), columns.len(), rows)
+    };
+    let halves =
+        unreadable_items::Halves { all: keys, of: &source_plan::key_columns(source), columns };
+    halves.read(raised, read, unread)
+}
+
+/// Adds the item of one key of which nothing can be read, with what is tracked of it.
+fn unread_item(
+    source: &Source,
+    key: &Rows,
+    failure: &failure_rows::Failure,
+    width: usize,
+    rows: &mut Rows,
+) -> Result<()> {
+    let _as = ActingAs::finding_by_key()?;
+    let statements = Statements::connect()?;
+    statements.name("coco_changed", key)?;
+    let keys = numbered("c.k", source.key.len());
+    let relations = format!(
+        "(select {}, c.forced, true as present, null::pg_catalog.int8 as ordinal,
+                 null::pg_catalog.uuid as fingerprint, 1::pg_catalog.int8 as rows
+            from coco_changed as c) as s left join {} as t",
+        keys.join(", "),
+        source.tracking_view
+    );
+    let from = From { relations, forced: "s.forced", keyed: "s", carry: false };
+    let columns = candidate_columns(source, false);
+    let mut one = Rows::new(&columns)?;
+    let why = failure.to_text();
+    select(&statements, source, from, "true", ("$1", &[arg(why.as_str())]), &mut one)?;
+    while one.advance() {
+        let known = (0..columns.len()).map(|c| one.datum(c));
+        let values: Vec<_> = known.chain(std::iter::repeat(None)).take(width).collect();
+        rows.push(&values);
+    }
+    Ok(())
+}
+
+/// The SELECT of many items as they are. A plan may well read all of the source then: with an offset
+/// fingerprints are computed after the join, of these rows alone.
+fn many(source: &Source, carry: bool) -> String {
+    let (keys, own) = (numbered("c.k", source.key.len()), keys_of(source));
+    let there = format!("{} is not null", own[0]);
+    let when_there = |value: &str| format!("case when {there} then {value} end");
+    let (ordinal, fingerprint) = match compose::ordinal_of_row(source) {
+        Some(ordinal) => (when_there(ordinal), "null::pg_catalog.uuid".to_owned()),
+        None => {
+            ("null::pg_catalog.int8".to_owned(), when_there(&compose::fingerprint_of_row(source)))
+        }
+    };
+    format!(
+        "select {keys}, c.forced, {there} as present, {ordinal} as ordinal,
+                {fingerprint} as fingerprint, 1::pg_catalog.int8 as rows{carried}
+           from coco_changed as c left join {relation} as {name} on {same}{expressions} offset 0",
+        keys = keys.join(", "),
+        carried = carried(source, carry),
+        relation = source.relation_name,
+        name = ident(&source.name),
+        same = all_equal(&source.key, &keys, &own),
+        expressions = compose::expressions(source),
+    )
+}
+
+/// Whether any failed item meets a condition on its tracking row `t`. Reads the failing rows alone,
+/// by their own index, where [`waiting`] may read the whole source.
+pub fn any_waiting(statements: &Statements, source: &Source, condition: &str) -> Result<bool> {
+    let sql = format!(
+        "select true from {} as t where t.failure is not null and {condition} limit 1",
+        source.tracking_view
+    );
+    Ok(statements.first_text(&sql, &[])?.is_some())
+}
+
+/// Failed items that meet a condition on their tracking rows `t`, with what the source has of them.
+pub fn waiting(statements: &Statements, source: &Source, condition: &str) -> Result<Candidates> {
+    let mut keys = Rows::new(&source_plan::key_columns(source))?;
+    let sql = format!(
+        "select {}, false from {} as t where t.failure is not null and {condition}",
+        compose::tracking_keys(source, "t").join(", "),
+        source.tracking_view
+    );
+    statements.query_into(&sql, &[], &mut keys)?;
+    among(source, &keys, false)
+}
+
+/// Where candidates come from: `s` (the items as they are) and `t` (tracked), to be joined by key.
+struct From<'a> {
+    relations: String,
+    forced: &'a str,
+    /// What has the keys that are looked for: `s`, or what it is joined to.
+    keyed: &'a str,
+    /// `s` has what is used of the items.
+    carry: bool,
+}
+
+/// Adds the candidates that meet a condition to `rows`.
+fn candidates(
+    statements: &Statements,
+    source: &Source,
+    from: From,
+    condition: &str,
+    rows: &mut Rows,
+) -> Result<()> {
+    select(statements, source, from, condition, ("null", &[]), rows)
+}
+
+/// The same, with why they are `unread`.
+fn select(
+    statements: &Statements,
+    source: &Source,
+    from: From,
+    condition: &str,
+    (unread, args): (&str, &[Arg]),
+    rows: &mut Rows,
+) -> Result<()> {
+    let carried: String = match from.carry {
+        true => compose::carried(source).iter().map(|(c, _)| format!(", s.{}", c.name)).collect(),
+        false => String::new(),
+    };
+    let ours = numbered(&format!("{}.k", from.keyed), source.key.len());
+    let tracked = compose::tracking_keys(source, "t");
+    let keys: Vec<String> =
+        ours.iter().zip(&tracked).map(|(s, t)| format!("coalesce({s}, {t})")).collect();
+    let sql = format!(
+        "select {keys}, coalesce(s.present, false), s.ordinal, s.fingerprint,
+                t.k1 is not null, t.source_ordinal, t.content_fingerprint, t.logic_id,
+                t.process_ordinal, t.failure is not null,
+                (t.failure operator(pg_catalog.->>) 'content_fingerprint')::pg_catalog.uuid,
+                (t.failure operator(pg_catalog.->>) 'logic_id')::pg_catalog.int4,
+                {due},
+                (t.failure operator(pg_catalog.->>) 'attempts')::pg_catalog.int4,
+                t.failure operator(pg_catalog.->>) 'claims', {forced}, s.rows,
+                {unread}::pg_catalog.text{carried}
+           from {relations} on {on}
+          where {condition}",
+        keys = keys.join(", "),
+        due = failure_rows::is_due("t.failure", "pg_catalog.clock_timestamp()"),
+        forced = from.forced,
+        relations = from.relations,
+        on = all_equal(&source.key, &ours, &tracked),
+    );
+    statements.select_into(&sql, args, rows)?;
+    Ok(())
+}
+
+/// Candidates, with their fingerprints where they have an ordinal.
+fn with_contents(source: &Source, mut rows: Rows, carry: bool) -> Result<Candidates> {
+    if source.ordinal.is_some() && rows.len() > 0 {
+        rows = read_contents(source, rows)?;
+    }
+    let head = candidate_columns(source, false).len();
+    let columns = candidate_columns(source, carry).len();
+    let keys = source.key.len();
+    Ok(Candidates { rows, keys, head, columns, carry, read: 0, until: usize::MAX })
+}
+
+/// The same candidates with their fingerprints. Those of which reading fails stay without: to be evaluated, where
+/// they fail.
+fn read_contents(source: &Source, candidates: Rows) -> Result<Rows> {
+    let columns = candidate_columns(source, false);
+    let read = |candidates: &Rows, rows: &mut Rows| -> Result<()> {
+        let statements = Statements::connect()?;
+        statements.name("coco_candidate", candidates)?;
+        if source.promised {
+            one_row_each(&statements, source)?;
+        }
+        statements.select_into(&contents(source), &[], rows)?;
+        Ok(())
+    };
+    match unreadable_items::attempt(&columns, |rows| read(&candidates, rows))? {
+        Ok(rows) => Ok(rows),
+        Err(raised) => {
+            let halves =
+                unreadable_items::Halves { all: &candidates, of: &columns, columns: &columns };
+            halves.read(raised, read, |one, _, rows| unreadable_items::copy(one, rows))
+        }
+    }
+}
+
+/// Fails where the key of a candidate names several rows.
+fn one_row_each(statements: &Statements, source: &Source) -> Result<()> {
+    let keys = numbered("c.k", source.key.len());
+    let known: Vec<String> = keys.iter().map(|k| format!("{k} is not null")).collect();
+    let sql = format!(
+        "select {} from coco_candidate as c
+          where c.rows operator(pg_catalog.>) 1 and {} limit 1",
+        apply_batch::key_text(&keys),
+        known.join(" and ")
+    );
+    match statements.first_text(&sql, &[])? {
+        None => Ok(()),
+        Some(key) => Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_CARDINALITY_VIOLATION,
+            format!("source \"{}\" has several rows with one key", source.name),
+        )
+        .detail(format!("Key {key}. A source with an ordinal has a row for each key."))
+        .hint("Leave the other rows out in the view, or declare the source with a key that tells them apart. Without an ordinal, the rows that share a key are one item.")),
+    }
+}
+
+/// How many items are tracked.
+pub fn tracked(statements: &Statements, source: &Source) -> Result<i64> {
+    let text = statements
+        .first_text(&format!("select pg_catalog.count(*) from {}", source.tracking_view), &[])?;
+    text.and_then(|t| t.parse().ok()).ok_or_else(|| Error::internal("no count came back"))
+}
+
+impl Candidate {
+    /// Whether it is there, with the content that was committed.
+    pub fn is_as_committed(&self) -> bool {
+        let contents = self.stored.zip(self.incoming).map(|(s, i)| (s.content, i.content));
+        contents.is_some_and(|(before, now)| before.is_some() && before == now)
+    }
+
+    pub fn decide(&self, logic: LogicId, mode: Mode) -> Decision {
+        if self.forced && self.incoming.is_some() {
+            return Decision::Evaluate;
+        }
+        // An item that was never committed has only its failure in its tracking row.
+        let gone = self.incoming.is_none();
+        let committed = self.stored.as_ref().filter(|s| s.logic.is_some() || gone);
+        decide(committed, self.incoming.as_ref(), self.failure.as_ref(), logic, mode)
+    }
+}
+
+impl Candidates {
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Ends after so many of them; [`Candidates::rest`] goes on.
+    pub fn first(&mut self, many: usize) -> &mut Candidates {
+        self.until = many;
+        self
+    }
+
+    pub fn rest(&mut self) -> &mut Candidates {
+        self.until = usize::MAX;
+        self
+    }
+
+    /// Moves to the next item; `None` at the end.
+    pub fn next(&mut self) -> Option<Candidate> {
+        if self.read == self.until || !self.rows.advance() {
+            return None;
+        }
+        self.read += 1;
+        let r = &self.rows;
+        let at = |n: usize| self.keys + n;
+        let fingerprint = |n| r.get::<pgrx::Uuid>(at(n)).map(|u| Fingerprint(*u.as_bytes()));
+        let flag = |n| r.get::<bool>(at(n)).unwrap_or(false);
+        let ordinal = |n| r.get::<i64>(at(n)).map(Ordinal);
+        let incoming = flag(0).then(|| Incoming { ordinal: ordinal(1), content: fingerprint(2) });
+        let stored = flag(3).then(|| Stored {
+            ordinal: ordinal(4),
+            content: fingerprint(5),
+            logic: r.get::<i32>(at(6)).map(LogicId),
+        });
+        let failure = flag(8).then(|| Failure {
+            content: fingerprint(9),
+            logic: r.get::<i32>(at(10)).map(LogicId),
+            due: flag(11),
+        });
+        Some(Candidate {
+            incoming,
+            stored,
+            failure,
+            process_ordinal: r.get::<i64>(at(7)).map(ProcessOrdinal),
+            attempts: r.get::<i32>(at(12)).unwrap_or(0),
+            claims: r.get(at(13)),
+            forced: flag(14),
+            unread: r.get::<String>(at(16)).map(|why| failure_rows::Failure::from_text(&why)),
+        })
+    }
+
+    /// The key of the item just read.
+    pub fn key(&self) -> Vec<Option<pg_sys::Datum>> {
+        (0..self.keys).map(|k| self.rows.datum(k)).collect()
+    }
+
+    /// What the item just read carries.
+    pub fn carried(&self) -> Vec<Option<pg_sys::Datum>> {
+        (self.head..self.columns).map(|c| self.rows.datum(c)).collect()
+    }
+}

@@ -1,0 +1,208 @@
+//! Lookups: which items are evaluated again because something else that the query reads changed.
+
+use pgrx::pg_sys;
+
+use crate::catalog::model::{BoundView, Flow, Lookup, Source, numbered};
+use crate::pg::error::Result;
+use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
+use crate::pg::tuplestore::statements::Statements;
+use crate::query::batch::{Action, Batch, Item};
+use crate::query::place_items;
+use crate::update::apply_batch::{self, Writing};
+use crate::update::detect::{self, Scan};
+use crate::update::source_plan::{self, Forced, How, Kept, Looking};
+use crate::update::{Limits, tracking_rows};
+use coco_core::decide::Mode;
+use coco_core::version::{LogicId, ProcessOrdinal};
+
+/// Lookups know no logic: what is tracked of them is their content.
+const NO_LOGIC: LogicId = LogicId(0);
+
+/// What following the lookups of a source brought.
+pub struct Followed {
+    pub forced: Forced,
+    /// Something changed in them, whether or not that affects an item now.
+    pub changed: bool,
+    pub kept: Vec<Kept>,
+    pub more: bool,
+    pub uncaptured: bool,
+    pub again: Option<std::time::Duration>,
+}
+
+/// Columns of forced keys: `k1…`.
+fn forced_columns(source: &Source) -> Vec<RowColumn> {
+    rows::typed("k", &source.key)
+}
+
+/// Follows all lookups of a source, and finds the items that what changed in them affects; under the active
+/// snapshot, as the source. The caller acts as the flow's owner.
+pub fn follow_all(flow: &Flow, source: &Source, limits: Limits, how: How) -> Result<Followed> {
+    let mut followed = Followed {
+        forced: Forced::Keys(Rows::new(&forced_columns(source))?),
+        changed: false,
+        kept: vec![],
+        more: false,
+        uncaptured: false,
+        again: None,
+    };
+    for lookup in of_source(flow, source) {
+        follow_one(lookup, source, limits, how, &mut followed)?;
+    }
+    Ok(followed)
+}
+
+fn of_source<'a>(flow: &'a Flow, source: &Source) -> impl Iterator<Item = &'a Lookup> {
+    let id = source.id;
+    flow.lookups.iter().filter(move |lookup| lookup.of == id)
+}
+
+/// Whether a source has lookups.
+pub fn has_any(flow: &Flow, source: &Source) -> bool {
+    of_source(flow, source).next().is_some()
+}
+
+fn follow_one(
+    lookup: &Lookup,
+    source: &Source,
+    limits: Limits,
+    how: How,
+    followed: &mut Followed,
+) -> Result<()> {
+    let relation = &lookup.relation;
+    let statements = Statements::connect()?;
+    let mode = Mode::Normal;
+    let following =
+        source_plan::begin(&statements, relation, How { logic: NO_LOGIC, mode, ..how })?;
+    let mut changed = match &following.looking {
+        Looking::Nothing => None,
+        Looking::Keys(keys) if keys.len() == 0 => None,
+        Looking::Keys(keys) => Some(detect::among(relation, keys, false)?),
+        Looking::All => {
+            Some(detect::scan(&statements, relation, Scan { mode, logic: NO_LOGIC }, None)?)
+        }
+    };
+    let nothing = matches!(&following.forced, Forced::Keys(keys) if keys.len() == 0);
+    if matches!(following.looking, Looking::All) && !nothing {
+        // A row may have come and gone again, or be as it was.
+        followed.changed = true;
+        followed.forced = Forced::All;
+    }
+    let mut batch = Batch::new(relation, false)?;
+    while let Some(found) = changed.as_mut().and_then(|c| c.next().map(|item| (c.key(), item))) {
+        let (key, item) = found;
+        if key.iter().any(Option::is_none) {
+            return Err(apply_batch::null_key(relation));
+        }
+        let same = match (&item.incoming, &item.stored) {
+            // Of a row that cannot be read no content is known.
+            (Some(now), Some(before)) => now.content.is_some() && now.content == before.content,
+            (None, None) => true,
+            _ => false,
+        };
+        if same && !item.forced {
+            continue;
+        }
+        followed.changed = true;
+        let action = if item.incoming.is_some() { Action::Evaluate } else { Action::Remove };
+        batch.push(
+            &key,
+            &[],
+            Item {
+                action,
+                tracked: item.stored.is_some(),
+                incoming: item.incoming,
+                process_ordinal: ProcessOrdinal::next(item.process_ordinal, 0),
+                attempts: 0,
+                along: false,
+            },
+        );
+        if batch.len() >= limits.batch {
+            settle(lookup, source, &batch, followed)?;
+            batch = Batch::new(relation, false)?;
+        }
+    }
+    if batch.len() > 0 {
+        settle(lookup, source, &batch, followed)?;
+    }
+    followed.more |= following.more;
+    followed.uncaptured |= following.uncaptured;
+    followed.again = [followed.again, following.again].into_iter().flatten().min();
+    followed.kept.extend(following.done(relation, how.live, limits.segment_bytes)?);
+    Ok(())
+}
+
+/// Finds the items that a batch of changed lookup rows affects, and tracks the rows as they are now.
+fn settle(lookup: &Lookup, source: &Source, batch: &Batch, followed: &mut Followed) -> Result<()> {
+    let statements = Statements::connect()?;
+    statements.name("coco_batch", batch.rows())?;
+    match (&lookup.affects, &mut followed.forced) {
+        (_, Forced::All) => {}
+        (None, forced) => *forced = Forced::All,
+        (Some(affects), Forced::Keys(keys)) => {
+            statements.select_into(&affected(lookup, source, affects), &[], keys)?;
+        }
+    }
+    let writing = Writing { mode: Mode::Normal, logic: NO_LOGIC };
+    drop(statements);
+    tracking_rows::track(&lookup.relation, &[], &[], batch, writing, None)
+}
+
+/// The statement by which the source's keys are found that changed rows of a lookup affect; `None`
+/// where it is all of them.
+pub fn affected_by(lookup: &Lookup, source: &Source) -> Option<String> {
+    lookup.affects.as_ref().map(|affects| affected(lookup, source, affects))
+}
+
+/// The SELECT of the source's keys that changed rows of a lookup affect, each once. The user's query
+/// stands as in `compose`.
+fn affected(lookup: &Lookup, source: &Source, affects: &BoundView) -> String {
+    place_items::know(affects.view, vec![lookup.relation.relation], affects.places.clone());
+    let keys: Vec<String> = lookup
+        .relation
+        .key
+        .iter()
+        .zip(numbered("b.k", lookup.relation.key.len()))
+        .map(|(k, b)| format!("{b} as {}", k.quoted()))
+        .collect();
+    let names = numbered("k", source.key.len());
+    let known: Vec<String> = names.iter().map(|k| format!("t.{k} is not null")).collect();
+    let values: Vec<String> =
+        source.key.iter().zip(&names).map(|(k, n)| k.as_stored(&format!("t.{n}"))).collect();
+    format!(
+        "/* coco lookup {id} {view} */ select distinct {values} from (\n\
+         with {shadow} as (select {keys} from coco_batch as b)\n\
+         select q.* from {affects} as q) as t ({names}) where {known}",
+        id = lookup.relation.id,
+        view = affects.view.to_u32(),
+        shadow = place_items::shadow_name(lookup.relation.id),
+        affects = affects.name,
+        keys = keys.join(", "),
+        values = values.join(", "),
+        names = names.join(", "),
+        known = known.join(" and "),
+    )
+}
+
+/// Adds forced keys to those that are looked at: `k1…` and whether they are forced, each once.
+pub fn with_forced(source: &Source, keys: Option<&Rows>, forced: &Rows) -> Result<Rows> {
+    let mut columns = forced_columns(source);
+    columns.push(RowColumn::new("forced", pg_sys::BOOLOID));
+    let mut all = Rows::new(&columns)?;
+    let statements = Statements::connect()?;
+    statements.name("coco_forced", forced)?;
+    let names = numbered("k", source.key.len()).join(", ");
+    let mut sql = format!("select {names}, true as forced from coco_forced");
+    if let Some(keys) = keys {
+        statements.name("coco_changed", keys)?;
+        sql.push_str(&format!(" union all select {names}, forced from coco_changed"));
+    }
+    statements.select_into(
+        &format!(
+            "select {names}, pg_catalog.bool_or(forced) from ({sql}) as f
+              group by {names} order by {names}"
+        ),
+        &[],
+        &mut all,
+    )?;
+    Ok(all)
+}

@@ -1,0 +1,181 @@
+//! A portion of a turn: some of the items that were found, of which another process takes care.
+//!
+//! It does so in a transaction of its own, which may be committed where that of the turn is not: an item and
+//! its tracking row are written together in either, and the cursor is stored by the turn, after all portions.
+//! It is done where target keys are covered and writing does no more than to write rows: then the items of
+//! two processes have nothing to do with each other.
+
+use pgrx::pg_sys;
+use serde::{Deserialize, Serialize};
+use std::rc::Rc;
+
+use crate::catalog::model::Source;
+use crate::catalog::relation_locks::PATIENCE;
+use crate::catalog::{locks, target_table};
+use crate::flows::cache;
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::invalidation;
+use crate::pg::tuplestore::OneSnapshot;
+use crate::pg::tuplestore::rows::Rows;
+use crate::update::apply_batch::{Writer, Writing};
+use crate::update::backlog::Part;
+use crate::update::source_plan::key_columns;
+use crate::update::{
+    By, Limits, Run, catch_up, initial_load, logic_is_another, lookups, now_micros,
+};
+use coco_core::counts::Counts;
+use coco_core::decide::Mode;
+use coco_core::version::LogicId;
+
+/// Other processes that take care of portions.
+pub trait Helpers {
+    /// How many there can be.
+    fn count(&self) -> usize;
+    /// Has one begin; `None` where none is to be had.
+    fn ask(&self, portion: &[u8]) -> Result<Option<Box<dyn Elsewhere>>>;
+}
+
+/// A portion that another process takes care of.
+pub trait Elsewhere {
+    /// Waits until it is done. `None`: the other process has ended, and may have committed it or not.
+    fn done(self: Box<Self>) -> Result<Option<Done>>;
+}
+
+/// What came of a portion.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Done {
+    pub counts: Counts,
+    /// Items that are there.
+    pub present: i64,
+}
+
+/// What the other process is told; the keys follow.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    flow: i32,
+    source: i32,
+    logic: i32,
+    /// The transaction of the turn.
+    asker: u32,
+    /// Items of a batch.
+    batch: usize,
+}
+
+/// Some keys, and who takes care of them; `None`: this process.
+pub struct Share {
+    pub keys: Rows,
+    pub elsewhere: Option<Box<dyn Elsewhere>>,
+}
+
+impl Run<'_> {
+    /// Parts keys among this process and others, at least a batch for each; `None` where this one keeps them all.
+    pub fn shares(&self, source: &Source, keys: &mut Rows) -> Result<Option<Vec<Share>>> {
+        let most = self.limits.batch.max(1);
+        let By::Live(_, _, helpers) = self.by else { return Ok(None) };
+        // What another process looks up it sees as of later: up to there nobody has followed the lookups.
+        if keys.len() < 2 * most || lookups::has_any(self.flow, source) {
+            return Ok(None);
+        }
+        let count = (helpers.count() + 1).min(keys.len() / most);
+        if count < 2 || !self.is_divisible()? {
+            return Ok(None);
+        }
+        let columns = key_columns(source);
+        let each = keys.len().div_ceil(count);
+        keys.rewind();
+        let mut shares = vec![Share { keys: keys.take(&columns, each)?, elsewhere: None }];
+        // Whoever has the flow's lock next waits until those have ended that were asked.
+        locks::helping(self.flow.id)?;
+        loop {
+            let mut keys = keys.take(&columns, each)?;
+            if keys.len() == 0 {
+                return Ok(Some(shares));
+            }
+            let elsewhere = helpers.ask(&self.portion(source, &mut keys)?)?;
+            shares.push(Share { keys, elsewhere });
+        }
+    }
+
+    /// Whether items have nothing to do with each other, whoever writes them.
+    fn is_divisible(&self) -> Result<bool> {
+        if self.recalling.is_some() || !self.flow.memoised.is_empty() {
+            return Ok(false);
+        }
+        for writer in &self.writers {
+            if !initial_load::takes_rows(writer.target)?
+                || !target_table::constrained_columns(writer.target)?.is_empty()
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn portion(&self, source: &Source, keys: &mut Rows) -> Result<Vec<u8>> {
+        // SAFETY: in a transaction; it gets an id, if it has none.
+        let asker = unsafe { pg_sys::GetCurrentTransactionId() };
+        let head = Head {
+            flow: self.flow.id,
+            source: source.id,
+            logic: self.writing.logic.0,
+            asker: asker.into_inner(),
+            batch: self.limits.batch,
+        };
+        let head = serde_json::to_vec(&head).map_err(|e| Error::internal(e.to_string()))?;
+        let mut bytes = (head.len() as u32).to_ne_bytes().to_vec();
+        bytes.extend(head);
+        keys.write_to(&key_columns(source), &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// Takes care of a portion, in the current transaction. Under a snapshot that is newer than that of the turn:
+/// what changed in between, the next turn will find to be as it is.
+pub fn portion(bytes: &[u8]) -> Result<Done> {
+    let unreadable = || Error::internal("a portion of a turn cannot be read");
+    let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(unreadable)?;
+    let (head, keys) =
+        rest.split_at_checked(u32::from_ne_bytes(*length) as usize).ok_or_else(unreadable)?;
+    let head: Head = serde_json::from_slice(head).map_err(|_| unreadable())?;
+    let gone = || Error::internal("the turn that this was a portion of has ended");
+    locks::helping(head.flow)?;
+    // From here on nobody else begins with the flow, if the turn has not ended yet.
+    // SAFETY: reads shared state.
+    if !unsafe { pg_sys::TransactionIdIsInProgress(head.asker.into()) } {
+        return Err(gone());
+    }
+    let ready = cache::to_read(&catch_up::name(head.flow)?.ok_or_else(gone)?, Some(PATIENCE))?;
+    let flow = &ready.flow;
+    let source = flow.sources.iter().find(|s| s.id == head.source).ok_or_else(gone)?;
+    let (logic, generation) = (LogicId(head.logic), invalidation::now());
+    let same = ready.logic == Some(logic) || !logic_is_another(flow, logic)?;
+    let mut done = Done::default();
+    if same {
+        let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+        let _snapshot = OneSnapshot::take();
+        let mut keys = Rows::read_from(&key_columns(source), keys)?;
+        let part = Part { done: 0, total: keys.len() as i64, began: now_micros() };
+        let writers = flow.targets.iter().map(|target| Writer { target, fresh: false }).collect();
+        let writing = Writing { mode: Mode::Normal, logic };
+        let limits = Limits { batch: head.batch, changes: None, segment_bytes: 0 };
+        let by = By::Caller;
+        let mut run = Run {
+            flow,
+            writers,
+            writing,
+            limits,
+            by,
+            recalling: None,
+            part: None,
+            generation,
+            takes_over: false,
+            lost_keys: Rc::default(),
+        };
+        run.some(source, &mut keys, part, &mut done.counts, &mut done.present)?;
+    }
+    if !same || invalidation::now() != generation && logic_is_another(flow, logic)? {
+        return Err(crate::update::changed(flow));
+    }
+    Ok(done)
+}

@@ -1,0 +1,99 @@
+//! Items that failed before, and are attempted together with others which meet them.
+//!
+//! Items can hand target keys round, or values of another unique constraint, and a turn may see only some of them: these
+//! fail, and the others would fail after them, since what failed keeps what it has. Each by itself would fail for ever.
+//! So a batch that met such a conflict takes along those that failed for one, and all are written together.
+
+use crate::catalog::model::{Source, all_equal, numbered};
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::Result;
+use crate::pg::tuplestore::rows::Rows;
+use crate::pg::tuplestore::statements::Statements;
+use crate::query::batch::{Action, Batch, Item};
+use crate::query::compose;
+use crate::update::source_plan::key_columns;
+use crate::update::{Run, detect, now_micros};
+use coco_core::counts::Counts;
+use coco_core::decide::{Decision, Mode};
+use coco_core::version::ProcessOrdinal;
+
+/// How many items a batch takes along: those with the fewest attempts, and of these the latest to fail. What was not
+/// settled with others for long is not likely to be.
+pub const MOST: usize = 1000;
+
+impl Run<'_> {
+    /// Writes the items that met a conflict with items outside their batches, when all batches are written.
+    pub fn write_deferred(
+        &self,
+        source: &Source,
+        deferred: &mut Batch,
+        counts: &mut Counts,
+    ) -> Result<()> {
+        if deferred.len() > 0 {
+            let along = self.take_along(source, deferred)?;
+            // They count as failed, as items that wait for their retry do. Those that fail again are counted once more.
+            counts.failed -= along;
+        }
+        self.write(source, deferred, counts, None)
+    }
+
+    /// Adds items that failed since another has what they claim, or is in their way. Returns how many.
+    fn take_along(&self, source: &Source, deferred: &mut Batch) -> Result<i64> {
+        let keys = conflicting(source, deferred)?;
+        if keys.len() == 0 {
+            return Ok(0);
+        }
+        let mut found = detect::among(source, &keys, deferred.carries)?;
+        let mut along = 0;
+        while let Some(item) = found.next() {
+            if item.unread.is_some() {
+                continue;
+            }
+            let action = match item.decide(self.writing.logic, Mode::Retry) {
+                Decision::Evaluate => Action::Evaluate,
+                Decision::Remove => Action::Remove,
+                Decision::Skip | Decision::Advance | Decision::Wait => continue,
+            };
+            let taken = Item {
+                action,
+                tracked: item.stored.is_some(),
+                incoming: item.incoming,
+                process_ordinal: ProcessOrdinal::next(item.process_ordinal, now_micros()),
+                attempts: item.attempts,
+                along: true,
+            };
+            deferred.push(&found.key(), &found.carried(), taken);
+            along += 1;
+        }
+        Ok(along)
+    }
+}
+
+/// The keys of items that failed for a conflict with others, but for those of the batch.
+fn conflicting(source: &Source, batch: &Batch) -> Result<Rows> {
+    let acting = ActingAs::qualifying_names()?;
+    // By their own index, also before the table is first analysed.
+    acting.set("enable_seqscan", "off")?;
+    let mut keys = Rows::new(&key_columns(source))?;
+    let statements = Statements::connect()?;
+    statements.name("coco_batch", batch.rows())?;
+    let tracked = compose::tracking_keys(source, "t");
+    let there = all_equal(&source.key, &numbered("b.k", source.key.len()), &tracked);
+    statements.select_into(
+        &format!(
+            "select {keys}, false from {tracking} as t
+              where t.failure is not null
+                and ((t.failure operator(pg_catalog.->>) 'claims') is not null
+                     or (t.failure operator(pg_catalog.->>) 'sqlstate') in ('23505', '23P01'))
+                and not exists (select from coco_batch as b where {there})
+              order by (t.failure operator(pg_catalog.->>) 'attempts')::pg_catalog.int4,
+                       (t.failure operator(pg_catalog.->>) 'failed_at')::pg_catalog.timestamptz desc
+              limit {MOST}",
+            keys = tracked.join(", "),
+            tracking = source.tracking_view,
+        ),
+        &[],
+        &mut keys,
+    )?;
+    Ok(keys)
+}

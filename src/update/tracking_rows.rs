@@ -1,0 +1,155 @@
+//! Writing the tracking rows of a batch: the flow's owner says which target keys its items have, and the extension's owner
+//! writes the rows.
+
+use pgrx::pg_sys;
+
+use crate::catalog::model::{Source, Target, all_equal, numbered};
+use crate::memo::result_uses;
+use crate::pg::acting_role::ActingAs;
+use crate::pg::bulk_insert;
+use crate::pg::error::Result;
+use crate::pg::spi::arg;
+use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
+use crate::pg::tuplestore::statements::Statements;
+use crate::query::batch::{Action, Batch, Item};
+use crate::query::compose;
+use crate::update::apply_batch::{Names, Writer, Writing, key_text};
+
+/// Writes the tracking rows of a batch that has reached its targets.
+pub fn track(
+    source: &Source,
+    writers: &[Writer],
+    listed: &[(i32, Rows)],
+    items: &Batch,
+    writing: Writing,
+    used: Option<&result_uses::Used>,
+) -> Result<()> {
+    // To write a target key as text can run a user's code.
+    let mut lists = Vec::new();
+    for (id, rows) in listed {
+        if let Some(writer) = writers.iter().find(|w| w.target.id == *id) {
+            lists.push((*id, listed_keys(source, writer.target, rows)?));
+        }
+    }
+    let _as = ActingAs::extension_owner()?;
+    let _by_key = ActingAs::finding_by_key()?;
+    let statements = Statements::connect()?;
+    statements.name("coco_batch", items.rows())?;
+    let tracking = &source.tracking;
+    let batch = numbered("b.k", source.key.len());
+    let tracked = compose::tracking_keys(source, "t");
+    let own = all_equal(&source.key, &tracked, &batch);
+    let mut joined = String::new();
+    let mut parts = Vec::new();
+    for (id, rows) in &lists {
+        let relation = format!("coco_listed_{id}");
+        statements.name(&relation, rows)?;
+        let on = all_equal(&source.key, &numbered(&format!("l{id}.i"), source.key.len()), &batch);
+        joined.push_str(&format!(" left join {relation} as l{id} on {on}"));
+        parts.push(format!(
+            "case when l{id}.keys is null then '{{}}'::pg_catalog.jsonb
+                  else pg_catalog.jsonb_build_object('{id}', l{id}.keys) end"
+        ));
+    }
+    let keys = match parts.is_empty() {
+        true => "null::pg_catalog.jsonb".to_owned(),
+        false => parts.join(" operator(pg_catalog.||) "),
+    };
+    let refs = match used {
+        Some(used) => {
+            statements.name("coco_refs", &used.refs)?;
+            joined.push_str(" left join coco_refs as r on r.no operator(pg_catalog.=) b.no");
+            "r.refs"
+        }
+        None => "null::pg_catalog.int8[]",
+    };
+    let any = |takes: fn(&Item) -> bool| items.items.iter().any(takes);
+    if any(|i| i.tracked && i.action != Action::Remove) {
+        statements.execute(
+            &format!(
+                "update {tracking} as t
+                    set source_ordinal = b.ordinal, content_fingerprint = b.fingerprint,
+                        logic_id = $1, process_ordinal = b.process_ordinal,
+                        target_keys = case when b.action operator(pg_catalog.=) 'a'::pg_catalog.\"char\"
+                                           then t.target_keys else {keys} end,
+                        memo_refs = case when b.action operator(pg_catalog.=) 'a'::pg_catalog.\"char\"
+                                         then t.memo_refs else {refs} end,
+                        failure = null
+                   from coco_batch as b{joined}
+                  where {own} and b.tracked and b.action operator(pg_catalog.<>) 'r'::pg_catalog.\"char\""
+            ),
+            &[arg(writing.logic.0)],
+        )?;
+    }
+    if any(|i| !i.tracked && i.action == Action::Evaluate) {
+        let mut columns: Vec<(String, String)> =
+            numbered("k", source.key.len()).into_iter().zip(batch).collect();
+        let rest = [
+            ("source_ordinal", "b.ordinal"),
+            ("process_ordinal", "b.process_ordinal"),
+            ("content_fingerprint", "b.fingerprint"),
+            ("logic_id", "$1"),
+            ("target_keys", &keys),
+            ("memo_refs", refs),
+        ];
+        columns.extend(rest.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let from = format!(
+            "coco_batch as b{joined}
+              where not b.tracked and b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\""
+        );
+        bulk_insert::insert(&statements, tracking, &columns, &from, &[arg(writing.logic.0)])?;
+    }
+    if any(|i| i.action == Action::Remove) {
+        statements.execute(
+            &format!(
+                "delete from {tracking} as t using coco_batch as b
+                  where {own} and b.action operator(pg_catalog.=) 'r'::pg_catalog.\"char\""
+            ),
+            &[],
+        )?;
+    }
+    Ok(())
+}
+
+/// Has tracked items count as never committed: whoever looks at them next evaluates them, whatever their content.
+pub fn unsettle(source: &Source, keys: &Rows) -> Result<()> {
+    if keys.len() == 0 {
+        return Ok(());
+    }
+    let _as = ActingAs::extension_owner()?;
+    let _by_key = ActingAs::finding_by_key()?;
+    let statements = Statements::connect()?;
+    statements.name("coco_unsettled", keys)?;
+    let same = all_equal(
+        &source.key,
+        &compose::tracking_keys(source, "t"),
+        &numbered("u.k", source.key.len()),
+    );
+    let tracking = &source.tracking;
+    let sql =
+        format!("update {tracking} as t set logic_id = null from coco_unsettled as u where {same}");
+    statements.execute(&sql, &[])?;
+    Ok(())
+}
+
+/// The target keys in the output of each item of a batch: the item's key `i1…`, and `keys`. The caller acts as the
+/// flow's owner.
+fn listed_keys(source: &Source, target: &Target, output: &Rows) -> Result<Rows> {
+    let names = Names::new(source, target);
+    let mut columns = rows::typed("i", &source.key);
+    columns.push(RowColumn::new("keys", pg_sys::JSONBOID));
+    let mut listed = Rows::new(&columns)?;
+    let statements = Statements::connect()?;
+    statements.name("coco_output", output)?;
+    statements.query_into(
+        &format!(
+            "select {group}, pg_catalog.jsonb_object_agg({key}::pg_catalog.text, null::pg_catalog.text)
+               from coco_output as n group by {group}",
+            group = names.item.join(", "),
+            key = key_text(&names.new_key),
+        ),
+        &[],
+        &mut listed,
+    )?;
+    Ok(listed)
+}

@@ -1,0 +1,82 @@
+//! Reading items of which some cannot be read: those are found by halves, and all others are read.
+//!
+//! What fails at once costs nothing more than a subtransaction where it does not fail, and about
+//! `2 f log2 n` statements where `f` of `n` items do.
+
+use crate::pg::error::{Error, Result};
+use crate::pg::spi::arg;
+use crate::pg::subtransaction::{Raised, subtransaction};
+use crate::pg::tuplestore::rows::{RowColumn, Rows};
+use crate::pg::tuplestore::statements::Statements;
+use coco_core::isolate::{Attempt, halve};
+
+/// Reads rows of these columns in a subtransaction; what Postgres raised where that fails by the data's fault.
+pub fn attempt(
+    columns: &[RowColumn],
+    read: impl FnOnce(&mut Rows) -> Result<()>,
+) -> Result<std::result::Result<Rows, Raised>> {
+    enum Stop {
+        Flow(Error),
+        Unread(Raised),
+    }
+    // Made out here: what it spills to disk belongs to the transaction level it was made in.
+    let mut rows = Rows::new(columns)?;
+    match subtransaction(|| read(&mut rows).map_err(Stop::Flow), Stop::Unread) {
+        Ok(()) => Ok(Ok(rows)),
+        Err(Stop::Unread(raised)) => Ok(Err(raised)),
+        Err(Stop::Flow(error)) => Err(error),
+    }
+}
+
+/// What is read of rows that could not be read at once.
+pub struct Halves<'a> {
+    pub all: &'a Rows,
+    /// The columns of these.
+    pub of: &'a [RowColumn],
+    /// The columns of what is read.
+    pub columns: &'a [RowColumn],
+}
+
+impl Halves<'_> {
+    /// Reads what can be read; each one that cannot is given to `unread`, with what was raised.
+    pub fn read(
+        &self,
+        raised: Raised,
+        read: impl Fn(&Rows, &mut Rows) -> Result<()>,
+        unread: impl Fn(&Rows, Raised, &mut Rows) -> Result<()>,
+    ) -> Result<Rows> {
+        let mut found = Rows::new(self.columns)?;
+        let mut left = Rows::new(self.columns)?;
+        let mut some = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
+            pgrx::check_for_interrupts!();
+            let some = self.slice(range)?;
+            match attempt(self.columns, |rows| read(&some, rows))? {
+                Ok(mut rows) => found.append(&mut rows).map(|()| Attempt::Done),
+                Err(raised) => Ok(Attempt::Failed(raised)),
+            }
+        };
+        let mut one = |n: usize, raised: Raised| unread(&self.slice(n..n + 1)?, raised, &mut left);
+        if self.all.len() > 0 {
+            halve(0..self.all.len(), raised, &mut some, &mut one)?;
+        }
+        found.append(&mut left)?;
+        Ok(found)
+    }
+
+    fn slice(&self, range: std::ops::Range<usize>) -> Result<Rows> {
+        let mut some = Rows::new(self.of)?;
+        let statements = Statements::connect()?;
+        statements.name("coco_all", self.all)?;
+        let args = [arg(range.start as i64), arg(range.len() as i64)];
+        statements.select_into("select * from coco_all offset $1 limit $2", &args, &mut some)?;
+        Ok(some)
+    }
+}
+
+/// Adds rows as they are.
+pub fn copy(some: &Rows, rows: &mut Rows) -> Result<()> {
+    let statements = Statements::connect()?;
+    statements.name("coco_all", some)?;
+    statements.select_into("select * from coco_all", &[], rows)?;
+    Ok(())
+}

@@ -1,0 +1,345 @@
+//! One target that a process sends to: the connection to it, and what is on its way.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::outbox::change_batch::Batch;
+use crate::workers::async_runtime::{self, State, Task};
+use coco_connectors::targets::ahead::{Arriving, Note, Outlet};
+use coco_connectors::targets::options::Access;
+use coco_connectors::targets::{Connector, Prepared, Target, ahead};
+use coco_core::delivery::{Change, Encoding, Refused, Shape, Trouble, Whose};
+
+/// What a target is to be, and what it is reached with.
+pub struct Reached {
+    pub shape: Shape,
+    pub connector: &'static Connector,
+    pub access: Access,
+    /// Whether it is noted that coco makes it.
+    pub made: bool,
+}
+
+/// A target, with one batch on its way at a time.
+pub struct Sending {
+    pub flow: String,
+    pub shape: Arc<Shape>,
+    pub connector: &'static Connector,
+    /// What the connection was opened with.
+    access: Access,
+    made: bool,
+    /// While nothing is on its way over it.
+    connection: Option<Connection>,
+    way: Option<Way>,
+    /// What is sent after that, read meanwhile.
+    pub next: Option<Batch>,
+    used: Instant,
+}
+
+enum Connection {
+    /// The target was looked for, and not made or checked yet.
+    Open(Box<dyn Target>),
+    Prepared(Box<dyn Target>),
+}
+
+/// What the other threads are at.
+struct Way {
+    errand: Errand,
+    /// `None`: the target is being opened, for what is to come; or rows are sent ahead that are not noted yet.
+    batch: Option<Batch>,
+    task: Task<Back>,
+}
+
+enum Errand {
+    /// To see whether the target is there.
+    Look,
+    /// To make it where it is not, and to bring the batch. `noted`: that it is made was noted just before.
+    Deliver { noted: bool },
+    /// To bring rows that are not noted yet; what says that they are.
+    Ahead(Option<Note>),
+}
+
+/// What is back from there.
+enum Back {
+    /// Whether the target is there.
+    Look(Result<(Box<dyn Target>, bool), Trouble>),
+    Delivery {
+        client: Option<Box<dyn Target>>,
+        prepared: Option<Prepared>,
+        /// It could not be prepared, and is not there.
+        absent: bool,
+        result: Result<Vec<Refused>, Trouble>,
+    },
+    /// Whether it has the rows.
+    Ahead(Result<(Box<dyn Target>, bool), Trouble>),
+}
+
+/// What became of what was sent.
+pub struct Arrived {
+    /// `None`: the target was opened only.
+    pub batch: Option<Batch>,
+    /// That coco has made the target is to be noted, or not to be any more.
+    pub made: Option<bool>,
+    pub result: Result<Vec<Refused>, Trouble>,
+}
+
+/// Where what was begun is.
+pub enum On {
+    /// Nothing was.
+    NoWay,
+    TheWay,
+    /// Before a target is made: whether it is there, as far as that can be known. [`Sending::make`] goes on with the
+    /// batch.
+    Look(bool, Option<Batch>),
+    Arrival(Arrived),
+    /// The target has nothing of what was sent ahead; if there is a reason, why.
+    Return(Option<Trouble>),
+}
+
+impl Sending {
+    pub fn new(flow: &str, to: Reached) -> Sending {
+        Sending {
+            flow: flow.to_owned(),
+            shape: Arc::new(to.shape),
+            connector: to.connector,
+            access: to.access,
+            made: to.made,
+            connection: None,
+            way: None,
+            next: None,
+            used: Instant::now(),
+        }
+    }
+
+    /// The same target; closed, where what it was opened with, or prepared for, is not what it is now.
+    pub fn reach(&mut self, to: Reached) -> &mut Sending {
+        if *self.shape != to.shape || self.access != to.access {
+            self.shape = Arc::new(to.shape);
+            self.access = to.access;
+            self.close();
+        }
+        self.made = to.made;
+        self
+    }
+
+    /// Has a batch sent; without one, has the target opened. Nothing else is on its way. Before coco makes a target
+    /// it looks.
+    pub fn begin(&mut self, batch: Option<Batch>) -> io::Result<()> {
+        if self.connection.is_some() || self.made {
+            return self.deliver(batch, false);
+        }
+        let work = look(self.connector, self.access.clone(), self.shape.clone());
+        self.go(Errand::Look, batch, work)
+    }
+
+    /// Goes on where the target was looked for, with what was to be sent. `noted`: that it is made.
+    pub fn make(&mut self, batch: Option<Batch>, noted: bool) -> io::Result<()> {
+        self.made |= noted;
+        self.deliver(batch, noted)
+    }
+
+    fn deliver(&mut self, mut batch: Option<Batch>, noted: bool) -> io::Result<()> {
+        let changes = batch.as_mut().map(|batch| std::mem::take(&mut batch.changes));
+        let work = deliver(
+            self.connection.take(),
+            self.connector,
+            self.access.clone(),
+            self.shape.clone(),
+            changes.unwrap_or_default(),
+        );
+        self.go(Errand::Deliver { noted }, batch, work)
+    }
+
+    /// Whether rows can be sent to it before they are noted.
+    pub fn takes_ahead(&self) -> bool {
+        matches!(self.connection, Some(Connection::Prepared(_)))
+            && self.connector.encoding == Encoding::Binary
+    }
+
+    /// Begins to send rows so, where it takes them.
+    pub fn begin_ahead(&mut self) -> io::Result<Option<Outlet>> {
+        let Some(Connection::Prepared(client)) = self.connection.take() else { return Ok(None) };
+        let (outlet, note, arriving) = ahead::way();
+        self.go(Errand::Ahead(Some(note)), None, fill(client, self.shape.clone(), arriving))?;
+        Ok(Some(outlet))
+    }
+
+    fn go(
+        &mut self,
+        errand: Errand,
+        batch: Option<Batch>,
+        work: impl Future<Output = Back> + Send + 'static,
+    ) -> io::Result<()> {
+        self.used = Instant::now();
+        self.way = Some(Way { errand, batch, task: async_runtime::spawn(work)? });
+        Ok(())
+    }
+
+    /// What was sent ahead is noted, up to a position.
+    pub fn noted(&mut self, upto: i64) {
+        if let Some(way) = &mut self.way
+            && let Errand::Ahead(note) = &mut way.errand
+            && let Some(note) = note.take()
+        {
+            way.batch = Some(Batch::sent(upto));
+            note.noted();
+        }
+    }
+
+    /// Has taken back what was sent ahead, unless it is noted.
+    pub fn take_back(&mut self) {
+        if let Some(Way { errand: Errand::Ahead(note), .. }) = &mut self.way {
+            *note = None;
+        }
+    }
+
+    /// Whether what was begun is back.
+    pub fn arrived(&mut self) -> On {
+        let Some(way) = self.way.take() else { return On::NoWay };
+        let back = match way.task.state() {
+            State::Running => {
+                self.way = Some(way);
+                return On::TheWay;
+            }
+            State::Done(back) => back,
+            State::Lost => {
+                let trouble = Trouble::target("XX000", "the connector has failed");
+                return match way.errand {
+                    Errand::Ahead(_) => On::Return(Some(trouble)),
+                    _ => {
+                        On::Arrival(Arrived { batch: way.batch, made: None, result: Err(trouble) })
+                    }
+                };
+            }
+        };
+        self.used = Instant::now();
+        let noted = matches!(way.errand, Errand::Deliver { noted: true });
+        match back {
+            Back::Look(Ok((client, there))) => {
+                self.connection = Some(Connection::Open(client));
+                On::Look(there, way.batch)
+            }
+            Back::Look(Err(trouble)) => {
+                On::Arrival(Arrived { batch: way.batch, made: None, result: Err(trouble) })
+            }
+            Back::Ahead(Ok((client, taken))) => {
+                self.connection = Some(Connection::Prepared(client));
+                match taken {
+                    true => {
+                        On::Arrival(Arrived { batch: way.batch, made: None, result: Ok(vec![]) })
+                    }
+                    false => On::Return(None),
+                }
+            }
+            Back::Ahead(Err(trouble)) => On::Return(Some(trouble)),
+            Back::Delivery { client, prepared, absent, result } => {
+                self.connection = client.map(Connection::Prepared);
+                let made = match prepared {
+                    Some(Prepared::Made) if !noted => Some(true),
+                    // Somebody was quicker.
+                    Some(Prepared::Found) if noted => Some(false),
+                    None if noted && absent => Some(false),
+                    _ => None,
+                };
+                On::Arrival(Arrived { batch: way.batch, made, result })
+            }
+        }
+    }
+
+    /// Whether anything is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.way.is_some()
+    }
+
+    /// Whether it is worth to wait before there is something to send: until it is known whether the target is there,
+    /// or, where it takes rows ahead, until it does.
+    pub fn is_opening(&self) -> bool {
+        self.way.as_ref().is_some_and(|way| match way.errand {
+            Errand::Look => true,
+            Errand::Deliver { .. } => {
+                way.batch.is_none() && self.connector.encoding == Encoding::Binary
+            }
+            Errand::Ahead(_) => false,
+        })
+    }
+
+    /// Whether the other threads are at it.
+    pub fn is_running(&self) -> bool {
+        self.way.as_ref().is_some_and(|way| matches!(way.task.state(), State::Running))
+    }
+
+    /// The batch that is on its way; `None` where the target is opened, or nothing of it is noted.
+    pub fn batch(&self) -> Option<&Batch> {
+        self.way.as_ref()?.batch.as_ref()
+    }
+
+    /// How long nothing was sent.
+    pub fn idle(&self) -> Duration {
+        self.used.elapsed()
+    }
+
+    fn close(&mut self) {
+        if let Some(Connection::Open(client) | Connection::Prepared(client)) =
+            self.connection.take()
+        {
+            async_runtime::discard(client);
+        }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// What is done on the other threads: what is to be seen before a target is made.
+async fn look(connector: &'static Connector, access: Access, shape: Arc<Shape>) -> Back {
+    let looked = async {
+        let mut client = connector.connect(access)?;
+        let there = client.is_there(&shape).await?;
+        Ok((client, there))
+    };
+    Back::Look(looked.await)
+}
+
+/// What is sent, and before that the target prepared, if it is not yet.
+async fn deliver(
+    connection: Option<Connection>,
+    connector: &'static Connector,
+    access: Access,
+    shape: Arc<Shape>,
+    changes: Vec<Change>,
+) -> Back {
+    let prepare = async |mut client: Box<dyn Target>| match client.prepare(&shape).await {
+        Ok(prepared) => (Ok(client), Some(prepared), false),
+        Err(trouble) => {
+            // Not of a server that does not answer.
+            let absent =
+                trouble.whose == Whose::Target && client.is_there(&shape).await == Ok(false);
+            (Err(trouble), None, absent)
+        }
+    };
+    let (opened, prepared, absent) = match connection {
+        Some(Connection::Prepared(client)) => (Ok(client), None, false),
+        Some(Connection::Open(client)) => prepare(client).await,
+        None => match connector.connect(access) {
+            Ok(client) => prepare(client).await,
+            Err(trouble) => (Err(trouble), None, false),
+        },
+    };
+    let (client, result) = match opened {
+        Ok(client) if changes.is_empty() => (Some(client), Ok(vec![])),
+        Ok(mut client) => {
+            let result = client.apply(&shape, &changes).await;
+            (result.is_ok().then_some(client), result)
+        }
+        Err(trouble) => (None, Err(trouble)),
+    };
+    Back::Delivery { client, prepared, absent, result }
+}
+
+/// What is sent ahead.
+async fn fill(mut client: Box<dyn Target>, shape: Arc<Shape>, mut rows: Arriving) -> Back {
+    Back::Ahead(client.fill(&shape, &mut rows).await.map(|taken| (client, taken)))
+}

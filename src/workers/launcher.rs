@@ -1,0 +1,279 @@
+//! The launcher: finds the databases that have live flows and keeps a worker running in each.
+//!
+//! It is connected to no database. Whether there is anything to do in one, its worker finds out: it
+//! ends at once where coco is not installed or no flow is live, and says so in shared memory. The launcher tries again
+//! when a session there asks for it, and from time to time; so a database without live flows has no process for longer
+//! than a look takes. Where max_worker_processes are fewer than the databases that have live flows, these take turns:
+//! a worker that has nothing to do gives way, and the one comes next that has waited the longest.
+
+use pgrx::bgworkers::DynamicBackgroundWorker;
+use pgrx::prelude::*;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::catalog::locks;
+use crate::workers::shared_memory::{self, Ended};
+use crate::workers::transaction::{complain, transaction};
+use crate::workers::wait_event::Waiting;
+use crate::workers::{attend, databases, handle_signals, launch, wait};
+
+/// How often a database in which a worker found nothing to do is looked at.
+const PROBE: Duration = Duration::from_secs(60);
+
+/// How often it is looked which databases there are.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The same while a dump is restored there.
+const RESTORING: Duration = Duration::from_secs(5);
+
+/// Databases that are looked at by chance, at a time.
+const PROBES: usize = 4;
+
+/// Between two starts of a worker in one database: if the first one ended for no reason of its own, and if it did.
+const BETWEEN: Duration = Duration::from_millis(100);
+
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A worker that ends so soon after its start, so often in a row, fails by itself, whatever ends it.
+const SOON: Duration = Duration::from_secs(2);
+
+const OFTEN: u32 = 12;
+
+/// How soon a database is looked at again that somebody wanted for themselves.
+const WANTED: Duration = Duration::from_millis(100);
+
+/// How soon a start is tried again that failed because all processes are taken, if none is heard to end.
+const CROWDED: Duration = Duration::from_millis(250);
+
+/// How often it is said that processes are too few.
+const SAID: Duration = Duration::from_secs(60);
+
+struct Served {
+    worker: Option<DynamicBackgroundWorker>,
+    started: Instant,
+    /// When a worker is to be started.
+    due: Instant,
+    /// The last worker found live flows, or a session has asked for one.
+    live: bool,
+    /// The last worker found none.
+    is_idle: bool,
+    /// A session asked for a worker since it was started: the one that runs may be about to end.
+    asked: bool,
+    /// How often in a row a worker failed by itself, or ended soon after its start.
+    failures: u32,
+    short: u32,
+}
+
+impl Served {
+    fn new(now: Instant) -> Served {
+        Served {
+            worker: None,
+            started: now,
+            due: now,
+            live: false,
+            is_idle: false,
+            asked: false,
+            failures: 0,
+            short: 0,
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.worker.as_ref().is_some_and(is_running)
+    }
+
+    /// Its worker has ended.
+    fn ended(&mut self, how: Option<Ended>, now: Instant) {
+        self.worker = None;
+        let failed = match how {
+            Some(Ended::Idle | Ended::Restoring | Ended::OtherVersion) => {
+                self.live = false;
+                self.is_idle = true;
+                self.short = 0;
+                false
+            }
+            Some(Ended::GaveWay) => {
+                self.live = true;
+                self.is_idle = false;
+                self.short = 0;
+                false
+            }
+            Some(Ended::Left) => {
+                self.short = 0;
+                false
+            }
+            // Somebody has ended it.
+            Some(Ended::Looking | Ended::Following) => {
+                let soon = now.duration_since(self.started) < SOON;
+                self.short = if soon { self.short.saturating_add(1) } else { 0 };
+                self.live |= how == Some(Ended::Following);
+                self.short > OFTEN
+            }
+            Some(Ended::Failed) | None => true,
+        };
+        self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
+        self.due = match how {
+            _ if failed => now + AGAIN.saturating_mul(1 << (self.failures - 1).min(6)).min(PROBE),
+            Some(Ended::Idle | Ended::OtherVersion) => now + PROBE,
+            Some(Ended::Restoring) => now + RESTORING,
+            Some(Ended::GaveWay) => now,
+            Some(Ended::Left) => now + AGAIN,
+            _ => now.max(self.started + AGAIN),
+        };
+    }
+
+    /// A session has asked for a worker.
+    fn ask(&mut self, now: Instant) {
+        if std::mem::take(&mut self.asked) {
+            self.live = true;
+            self.is_idle = false;
+            self.due = self.due.min(now.max(self.started + BETWEEN));
+        }
+    }
+}
+
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn coco_launcher_main(_arg: pg_sys::Datum) {
+    handle_signals();
+    // SAFETY: once, at the start; only shared catalogs can be read.
+    unsafe {
+        pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
+    }
+    shared_memory::enter_launcher();
+    let mut launcher = Launcher::default();
+    loop {
+        attend();
+        let next = launcher.look();
+        wait(next, Waiting::Launcher);
+    }
+}
+
+#[derive(Default)]
+struct Launcher {
+    all: HashMap<u32, Served>,
+    said: Option<Instant>,
+}
+
+impl Launcher {
+    /// Starts workers where there are none and it is time; returns when to look again.
+    fn look(&mut self) -> Duration {
+        let requested = shared_memory::requests();
+        let found = match transaction(|| Ok(databases::all())) {
+            Ok(found) => found,
+            Err(failed) => {
+                complain("databases cannot be listed", &failed);
+                // What was asked for is not forgotten.
+                for database in requested {
+                    self.all.entry(database).or_insert_with(|| Served::new(Instant::now())).asked =
+                        true;
+                }
+                return AGAIN;
+            }
+        };
+        let now = Instant::now();
+        let found: Vec<u32> = found.iter().map(|d| d.to_u32()).collect();
+        self.all.retain(|database, _| found.contains(database));
+        let others: Vec<u32> =
+            shared_memory::workers().iter().filter(|w| w.seat == 1).map(|w| w.database).collect();
+        for database in found {
+            let served = self.all.entry(database).or_insert_with(|| Served::new(now));
+            served.asked |= requested.contains(&database);
+            if served.is_running() {
+                served.live |= shared_memory::is_following(database);
+                continue;
+            }
+            if served.worker.is_some() {
+                served.ended(shared_memory::take_ended(database), now);
+            } else if others.contains(&database) {
+                // One that a launcher has started that is gone: it tells this one as it ends.
+                served.live = true;
+                served.due = now + AGAIN;
+                continue;
+            }
+            served.ask(now);
+        }
+        self.start_due(now)
+    }
+
+    /// Those last where nothing was found to do, unless they have waited for long; then who has waited the longest.
+    fn start_due(&mut self, now: Instant) -> Duration {
+        let waits = |s: &Served| s.worker.is_none();
+        let mut due: Vec<(bool, Instant, u32)> = self
+            .all
+            .iter()
+            .filter(|(_, s)| waits(s) && s.due <= now)
+            .map(|(d, s)| (s.is_idle && now.duration_since(s.due) < PROBE, s.due, *d))
+            .collect();
+        due.sort_unstable();
+        let mut probes = self.all.values().filter(|s| s.worker.is_some() && !s.live).count();
+        let (mut crowded, mut next) = (false, LOOK);
+        for (_, _, database) in due {
+            let Some(served) = self.all.get_mut(&database) else { continue };
+            // A worker that stays has found something to do.
+            if served.live || probes < PROBES {
+                match start(database, served) {
+                    Started::Yes => probes += usize::from(!served.live),
+                    Started::Wanted => next = next.min(WANTED),
+                    Started::Crowded => {
+                        crowded = true;
+                        break;
+                    }
+                }
+            } else {
+                next = next.min(CROWDED);
+            }
+        }
+        shared_memory::set_crowded(crowded);
+        if crowded {
+            next = next.min(CROWDED);
+            if self.said.is_none_or(|at| at.elapsed() > SAID) {
+                self.said = Some(now);
+                tracing::warn!(
+                    detail = "Databases with live flows take turns.",
+                    hint = "Raise max_worker_processes.",
+                    "no worker could be started"
+                );
+            }
+        }
+        let coming = self.all.values().filter(|s| waits(s) && s.due > now);
+        coming.map(|s| s.due - now).fold(next, Duration::min)
+    }
+}
+
+enum Started {
+    Yes,
+    /// Somebody wants the database for themselves.
+    Wanted,
+    /// All processes are taken.
+    Crowded,
+}
+
+fn start(database: u32, served: &mut Served) -> Started {
+    let oid = pg_sys::Oid::from(database);
+    // Else the worker would be in the way, or wait for a database that is gone then.
+    // And it may be gone since it was found.
+    let wanted = || Ok(locks::database_is_wanted(oid) || !databases::all().contains(&oid));
+    if transaction(wanted).unwrap_or(true) {
+        return Started::Wanted;
+    }
+    // What one that was here before has left.
+    shared_memory::take_ended(database);
+    match launch(oid, 1, None) {
+        None => Started::Crowded,
+        Some(worker) => {
+            served.worker = Some(worker);
+            served.started = Instant::now();
+            Started::Yes
+        }
+    }
+}
+
+fn is_running(worker: &DynamicBackgroundWorker) -> bool {
+    use pgrx::bgworkers::BackgroundWorkerStatus::NotYetStarted;
+    use pgrx::bgworkers::BackgroundWorkerStatus::Started;
+    match worker.pid() {
+        Ok(_) => true,
+        Err(status) => matches!(status, Started | NotYetStarted),
+    }
+}

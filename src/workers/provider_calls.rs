@@ -1,0 +1,83 @@
+//! Asking providers of functions over the network, and waiting for their answers: in any process of
+//! Postgres'.
+
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::time::Duration;
+
+use crate::outbox::provider_access;
+use crate::pg::error::Error;
+use crate::pg::subtransaction;
+use crate::workers::async_runtime::{self, State};
+use crate::workers::pause;
+use crate::workers::wait_event::Waiting;
+use coco_connectors::providers;
+use coco_core::delivery::Trouble;
+use coco_core::options::Access;
+use coco_core::provider::{Job, Outcome, Task};
+
+/// What a role reaches the server with that a task is asked of: its name, and the options. Checks
+/// that the role may use it. Of a task that posts, the server is that whose URL the task's lies under.
+pub fn reach(
+    task: &Task,
+    server: Option<&str>,
+    role: pg_sys::Oid,
+) -> Result<(String, Access), Error> {
+    let (name, wrapper) = match (task, server) {
+        (Task::Post { url }, _) => (server_of(url, role)?, providers::SERVICES),
+        (_, Some(server)) => (server.to_owned(), providers::MODELS),
+        (_, None) => return Err(Error::internal("a task has no server")),
+    };
+    let access = provider_access::access(&name, role, wrapper)?;
+    Ok((name, access))
+}
+
+/// A trouble as an error.
+pub fn error(trouble: Trouble) -> Error {
+    let mut error = Error::new(subtransaction::code(&trouble.sqlstate), trouble.message);
+    error.detail = trouble.detail;
+    error.hint = trouble.hint;
+    error
+}
+
+/// Does jobs beside each other, and waits for all of them: an outcome for each. A statement that is
+/// cancelled meanwhile drops its requests.
+pub fn ask(jobs: Vec<Job>) -> Result<Vec<Outcome>, Error> {
+    // Dropped with this call, however that ends.
+    let (_asking, mut left) = tokio::sync::oneshot::channel::<()>();
+    let work = async move {
+        tokio::select! {
+            outcomes = providers::ask(jobs) => outcomes,
+            _ = &mut left => vec![],
+        }
+    };
+    let task = async_runtime::spawn(work)
+        .map_err(|e| Error::internal(format!("no thread could be started: {e}")))?;
+    loop {
+        match task.state() {
+            State::Running => {
+                pause(Duration::from_secs(1), Waiting::Provider);
+            }
+            State::Done(outcomes) => return Ok(outcomes),
+            State::Lost => return Err(Error::internal("the provider has failed")),
+        }
+    }
+}
+
+/// The server of a URL that is posted to: of those that a role may use, the one whose URL it lies
+/// under.
+fn server_of(url: &str, role: pg_sys::Oid) -> Result<String, Error> {
+    let bases = provider_access::bases(providers::SERVICES, role)?;
+    let found = providers::longest(bases.iter().map(|base| base.url.as_str()), url)
+        .map_err(|why| Error::invalid(format!("the URL {why}")))?;
+    let base = found.and_then(|place| bases.into_iter().nth(place)).ok_or_else(|| {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            "the URL lies under that of no server which may be used",
+        )
+        .hint(
+            "A superuser can let it: CREATE SERVER … FOREIGN DATA WRAPPER coco_http OPTIONS \
+             (url '…'); GRANT USAGE ON FOREIGN SERVER … TO ….",
+        )
+    })?;
+    Ok(base.server)
+}

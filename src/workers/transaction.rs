@@ -1,0 +1,84 @@
+//! One transaction of a background process: committed, or rolled back and told why.
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::*;
+use std::panic::AssertUnwindSafe;
+
+use crate::catalog::locks;
+use crate::pg::error::Error;
+use crate::pg::subtransaction::sqlstate;
+
+/// Why a transaction was rolled back.
+pub struct Failed {
+    pub sqlstate: String,
+    pub error: Error,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed { sqlstate: sqlstate(error.code as i32), error }
+    }
+}
+
+/// Runs `work` in a transaction. Whatever it ends with, no transaction is open afterwards.
+pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failed> {
+    let done = committed_or_not(work);
+    if !locks::regain_held() {
+        // What it has under way another process may begin again.
+        ereport!(
+            PgLogLevel::FATAL,
+            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            "terminating the process because a query released its locks, and another process has them"
+        );
+    }
+    done
+}
+
+fn committed_or_not<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failed> {
+    // SAFETY: as PostgresMain does around a statement; an error is caught with the error state
+    // flushed, and rolls back what there is.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        PgTryBuilder::new(AssertUnwindSafe(|| {
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            locks::guard_held();
+            let result = work();
+            match &result {
+                Ok(_) => {
+                    locks::regain_held();
+                    pg_sys::PopActiveSnapshot();
+                    pg_sys::CommitTransactionCommand();
+                }
+                Err(_) => pg_sys::AbortCurrentTransaction(),
+            }
+            result.map_err(Failed::from)
+        }))
+        .catch_others(|caught| {
+            pg_sys::AbortCurrentTransaction();
+            Err(Failed::from(match &caught {
+                CaughtError::PostgresError(r)
+                | CaughtError::ErrorReport(r)
+                | CaughtError::RustPanic { ereport: r, .. } => Error {
+                    code: r.sql_error_code(),
+                    message: r.message().to_owned(),
+                    detail: r.detail().map(str::to_owned),
+                    hint: r.hint().map(str::to_owned),
+                },
+            }))
+        })
+        .execute()
+    }
+}
+
+/// Says in the server's log what could not be done, and why.
+pub fn complain(what: &str, failed: &Failed) {
+    let error = &failed.error;
+    tracing::warn!(
+        sqlstate = failed.sqlstate,
+        detail = error.detail.as_deref(),
+        hint = error.hint.as_deref(),
+        "{what}: {}",
+        error.message
+    );
+}

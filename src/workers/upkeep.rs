@@ -1,0 +1,56 @@
+//! What a worker does for its database beside the turns of flows.
+
+use pgrx::pg_sys;
+use std::time::{Duration, Instant};
+
+use crate::capture::triggers;
+use crate::update::catch_up;
+use crate::workers::crash_notes;
+use crate::workers::transaction::{complain, transaction};
+
+/// How often triggers that nobody needs are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Counts the processes that died while they worked on a flow. One that goes on to kill them is left alone.
+pub fn set_aside(database: pg_sys::Oid) {
+    for flow in crash_notes::died(database) {
+        match transaction(|| catch_up::died(flow)) {
+            Ok(None) => {}
+            Ok(Some(died)) => tracing::warn!(
+                hint = died.hint.as_deref(),
+                "flow \"{}\": {}",
+                died.flow,
+                died.message
+            ),
+            Err(failed) => complain("that a process has died cannot be noted", &failed),
+        }
+    }
+}
+
+/// Work that is done from time to time.
+#[derive(Default)]
+pub struct Upkeep {
+    swept: Option<Instant>,
+}
+
+impl Upkeep {
+    /// Before the process ends: nobody may be there for a while.
+    pub fn sweep_at_last(&mut self) {
+        self.swept = None;
+        self.sweep();
+    }
+
+    /// Drops triggers that flows which were dropped have left on tables, each table in a transaction of its own.
+    pub fn sweep(&mut self) {
+        if self.swept.is_some_and(|at| at.elapsed() < SWEEP) {
+            return;
+        }
+        self.swept = Some(Instant::now());
+        let dropped = transaction(triggers::left_behind).and_then(|all| {
+            all.into_iter().try_for_each(|table| transaction(|| triggers::drop_from(table)))
+        });
+        if let Err(failed) = dropped {
+            complain("triggers that nobody needs cannot be dropped", &failed);
+        }
+    }
+}
