@@ -6,9 +6,9 @@
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
+use crate::catalog::installed;
 use crate::pg::error::Result;
 use crate::pg::spi;
-use crate::update::catch_up;
 
 const MODE: i32 = pg_sys::AccessExclusiveLock as i32;
 
@@ -22,7 +22,7 @@ pub unsafe fn before(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     if !unsafe { drops_coco(fcinfo) } {
         return Ok(());
     }
-    match catch_up::installed()? {
+    match installed::installed()? {
         // SAFETY: a look-up in a transaction.
         Some(installed) if unsafe { owns(installed.extension) } => lock(&captured()?),
         _ => Ok(()),

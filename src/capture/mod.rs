@@ -7,55 +7,21 @@
 pub mod change_log;
 pub mod cursor;
 pub mod drop_extension;
+pub mod state;
 pub mod trigger_append;
 pub mod triggers;
 
 use pgrx::pg_sys;
-use std::cell::RefCell;
-use std::collections::HashMap;
 
 use crate::catalog::internal_tables::SCHEMA;
 use crate::catalog::model::Source;
 use crate::pg::acting_role::ActingAs;
 use crate::pg::error::Result;
-use crate::pg::invalidation;
 use crate::pg::spi::{self, arg};
-use crate::pg::tuplestore::statements::Statements;
 
 /// Segments of a log: one is current, one is being emptied, and one is to spare for while a long
 /// transaction holds another.
 pub const SEGMENTS: i32 = 3;
-
-/// How the changes of a source are found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// By comparing all of it with what is tracked.
-    Scan,
-    /// Triggers note each change.
-    Trigger,
-    /// The same, also for changes applied by logical replication or with session_replication_role
-    /// set to replica.
-    Always,
-}
-
-impl Mode {
-    pub fn from_name(name: &str) -> Option<Mode> {
-        match name {
-            "scan" => Some(Mode::Scan),
-            "trigger" => Some(Mode::Trigger),
-            "always" => Some(Mode::Always),
-            _ => None,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Mode::Scan => "scan",
-            Mode::Trigger => "trigger",
-            Mode::Always => "always",
-        }
-    }
-}
 
 /// The change log of a captured table.
 #[derive(Clone, Debug)]
@@ -81,7 +47,7 @@ impl Capture {
     /// The log's columns that hold a source's key, in the key's order; `None` where one is missing, or has another
     /// type.
     pub fn key_columns(&self, source: &Source) -> Option<Vec<String>> {
-        let place = |k: &crate::catalog::model::Column| {
+        let place = |k: &crate::pg::columns::Column| {
             let at = self.columns.iter().position(|c| *c == k.name)?;
             self.types.get(at).filter(|there| **there == k.type_oid)?;
             Some(format!("k{}", at + 1))
@@ -90,7 +56,7 @@ impl Capture {
     }
 
     /// Whether the log keeps values of this column, as its values are stored.
-    pub fn has(&self, column: &crate::catalog::model::Column) -> bool {
+    pub fn has(&self, column: &crate::pg::columns::Column) -> bool {
         let at = self.columns.iter().position(|c| *c == column.name);
         at.and_then(|at| self.types.get(at)) == Some(&column.stored().type_oid)
     }
@@ -146,45 +112,4 @@ pub fn find(relation: pg_sys::Oid) -> Result<Option<Capture>> {
         },
     )?;
     Ok(found.into_iter().next())
-}
-
-/// A capture as the active snapshot sees it.
-#[derive(Clone)]
-pub struct State {
-    pub capture: Capture,
-    pub signature: [u8; 16],
-    /// Its triggers note every change there can be.
-    pub adequate: bool,
-}
-
-thread_local! {
-    static STATES: RefCell<HashMap<u32, (u64, State)>> = RefCell::new(HashMap::new());
-}
-
-/// The capture of a table, if it has one, and its signature. Kept while the generation of the system
-/// catalogs stays what it was before the active snapshot was taken: then nothing that this snapshot
-/// does not see can be in it, and nothing that it sees is missing for longer than one update.
-pub fn state(
-    statements: &Statements,
-    relation: pg_sys::Oid,
-    generation: u64,
-) -> Result<Option<State>> {
-    // SAFETY: reads the backend's own state.
-    let moves = unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32;
-    let unchanged = || moves && invalidation::now() == generation;
-    let known = STATES.with(|s| s.borrow().get(&relation.to_u32()).cloned());
-    if let Some((_, state)) = known.filter(|(g, _)| *g == generation && unchanged()) {
-        return Ok(Some(state));
-    }
-    let Some(capture) = find(relation)? else {
-        return Ok(None);
-    };
-    let (signature, adequate) = cursor::signature(statements, relation, &capture)?;
-    let state = State { capture, signature, adequate };
-    let settled = state.capture.is_whole() && state.capture.since.is_some() && !state.capture.ours;
-    if adequate && settled && unchanged() {
-        let kept = (generation, state.clone());
-        STATES.with(|s| s.borrow_mut().insert(relation.to_u32(), kept));
-    }
-    Ok(Some(state))
 }

@@ -253,9 +253,9 @@ unsafe fn matching(
         }
         let mut numbers = Vec::with_capacity(names.len());
         for (n, name) in names.iter().enumerate() {
-            let kept = crate::pg::tuplestore::rows::attribute(log, n + 1);
+            let kept = crate::pg::tuplestore::row_types::attribute(log, n + 1);
             let found = (0..(*table).natts as usize).find(|place| {
-                let a = crate::pg::tuplestore::rows::attribute(table, *place);
+                let a = crate::pg::tuplestore::row_types::attribute(table, *place);
                 !(*a).attisdropped
                     && CStr::from_ptr((*a).attname.data.as_ptr()).to_bytes() == name.as_bytes()
                     && ((*a).atttypid == (*kept).atttypid
@@ -405,7 +405,7 @@ impl Log {
                 let (mut old_null, mut new_null) = (false, false);
                 let a = attribute_of(old, *column, &mut old_null);
                 let b = attribute_of(new, *column, &mut new_null);
-                let kept = crate::pg::tuplestore::rows::attribute(self.shape, n + 1);
+                let kept = crate::pg::tuplestore::row_types::attribute(self.shape, n + 1);
                 match (old_null, new_null) {
                     (false, false) => datumIsEqual(a, b, (*kept).attbyval, (*kept).attlen as i32),
                     (a, b) => a == b,

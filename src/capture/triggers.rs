@@ -4,12 +4,11 @@ use pgrx::pg_sys;
 
 use crate::capture::{Capture, SEGMENTS, find, segment_name};
 use crate::catalog::locks;
-use crate::catalog::model::Column;
 use crate::pg::acting_role::ActingAs;
-use crate::pg::columns;
+use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
+use crate::pg::snapshot::OneSnapshot;
 use crate::pg::spi::{self, arg, literal};
-use crate::pg::tuplestore::OneSnapshot;
 use crate::pg::tuplestore::statements::Statements;
 
 /// Every table whose rows are in this one: itself, its partitions, its children.

@@ -13,9 +13,9 @@
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::catalog::model::{Column, Kept};
-use crate::catalog::objects::{object_name, owner_name};
+use crate::catalog::object_names::{object_name, owner_name};
 use crate::pg::acting_role::ActingAs;
+use crate::pg::columns::{Column, Kept};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg, ident, literal};
 
@@ -68,38 +68,6 @@ impl Table {
     /// The same, quoted and schema-qualified.
     pub fn view_name(self, id: i32, flow: &str) -> String {
         format!("coco.{}", ident(&self.view(id, flow)))
-    }
-}
-
-/// What a value of a type is kept as in a table. A base type, which only a superuser can make, and an enum run no
-/// user's code, nor do their arrays, and the ranges that come with Postgres. A domain is kept as its base type.
-pub fn keep(type_oid: pg_sys::Oid) -> Result<Kept> {
-    // SAFETY: look-ups of the system catalogs in a transaction.
-    let base = unsafe { pg_sys::getBaseType(type_oid) };
-    if !is_harmless(base, true) {
-        return Ok(Kept::Json);
-    }
-    if base == type_oid {
-        return Ok(Kept::Same);
-    }
-    let _names = ActingAs::qualifying_names()?;
-    Ok(Kept::Base { type_oid: base, type_name: spi::type_name(base, -1)? })
-}
-
-/// Whether to write, compare and copy values of a type runs no user's code.
-fn is_harmless(type_oid: pg_sys::Oid, may_be_array: bool) -> bool {
-    // SAFETY: look-ups of the system catalogs in a transaction.
-    let (kind, element) =
-        unsafe { (pg_sys::get_typtype(type_oid) as u8, pg_sys::get_element_type(type_oid)) };
-    match kind {
-        pg_sys::TYPTYPE_BASE if element != pg_sys::InvalidOid => {
-            may_be_array && is_harmless(element, false)
-        }
-        pg_sys::TYPTYPE_BASE | pg_sys::TYPTYPE_ENUM => true,
-        pg_sys::TYPTYPE_RANGE | pg_sys::TYPTYPE_MULTIRANGE => {
-            type_oid.to_u32() < pg_sys::FirstNormalObjectId
-        }
-        _ => false,
     }
 }
 

@@ -3,9 +3,14 @@
 //! Nothing here evaluates a user's query. Callers: every room but `pg`.
 
 pub mod flow_rows;
+pub mod installed;
 pub mod internal_tables;
+pub mod item_failure;
 pub mod locks;
+pub mod logic_rows;
+pub mod memo_function;
 pub mod model;
+pub mod object_names;
 pub mod objects;
 pub mod relation_locks;
 pub mod restored;

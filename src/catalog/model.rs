@@ -3,11 +3,10 @@
 use pgrx::pg_sys;
 use std::rc::Rc;
 
-use crate::capture;
-use crate::memo::called_functions::Function;
+use crate::catalog::memo_function::Function;
 use crate::pg::acting_role::Settings;
+use crate::pg::columns::Column;
 use crate::pg::spi;
-use crate::query::bound_query::Places;
 
 #[derive(Clone, Debug)]
 pub struct Flow {
@@ -101,7 +100,7 @@ pub struct Source {
     pub expressions: Option<Expressions>,
     /// The columns the flow's queries read, in the relation's order.
     pub used: Vec<Column>,
-    pub capture: capture::Mode,
+    pub capture: Mode,
     /// How often a live flow reads a source that is not captured; `None`: the default.
     pub refresh: Option<std::time::Duration>,
     /// The tracking table, quoted and schema-qualified: for statements as the extension's owner.
@@ -159,77 +158,6 @@ pub struct External {
     pub columns: Vec<String>,
 }
 
-/// A column with what is needed to declare and compare it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Column {
-    pub name: String,
-    pub type_oid: pg_sys::Oid,
-    pub typmod: i32,
-    pub collation: pg_sys::Oid,
-    /// As SQL, with its modifiers.
-    pub type_name: String,
-    /// The equality operator of the type's default btree operator class, as
-    /// `operator(schema.=)`. `None` where the type has no such class.
-    pub equals: Option<String>,
-    pub kept: Kept,
-}
-
-/// What values of a column are kept as in coco's own tables.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Kept {
-    Same,
-    /// The column's type is a domain: this is its base type, without modifiers.
-    Base {
-        type_oid: pg_sys::Oid,
-        type_name: String,
-    },
-    /// To handle values of the type can run a user's code: they are kept as text in JSON.
-    Json,
-}
-
-impl Column {
-    pub fn quoted(&self) -> String {
-        spi::ident(&self.name)
-    }
-
-    /// The column that holds its values in a table of coco's own.
-    pub fn stored(&self) -> Column {
-        match &self.kept {
-            Kept::Same => self.clone(),
-            Kept::Base { type_oid, type_name } => Column {
-                type_oid: *type_oid,
-                typmod: -1,
-                type_name: type_name.clone(),
-                ..self.clone()
-            },
-            Kept::Json => Column {
-                type_oid: pg_sys::JSONOID,
-                typmod: -1,
-                collation: pg_sys::InvalidOid,
-                type_name: "pg_catalog.json".to_owned(),
-                equals: None,
-                ..self.clone()
-            },
-        }
-    }
-
-    /// A value of the column's as the value that is stored: evaluated as the flow's owner.
-    pub fn as_stored(&self, value: &str) -> String {
-        match &self.kept {
-            Kept::Same => value.to_owned(),
-            Kept::Base { type_name, .. } => format!("({value})::{type_name}"),
-            Kept::Json => format!("pg_catalog.to_json({value})"),
-        }
-    }
-
-    /// `a = b`, with the operator spelled out, so that no search path decides it.
-    pub fn equality(&self, a: &str, b: &str) -> String {
-        // Keys are checked to have one when they are declared.
-        let equals = self.equals.as_deref().unwrap_or("operator(pg_catalog.=)");
-        format!("{a} {equals} {b}")
-    }
-}
-
 impl Target {
     /// The view that keeps its query.
     pub fn query_view(&self) -> Option<pg_sys::Oid> {
@@ -251,19 +179,37 @@ impl Target {
     }
 }
 
-/// The columns that hold the values of these in coco's own tables.
-pub fn stored(columns: &[Column]) -> Vec<Column> {
-    columns.iter().map(Column::stored).collect()
+/// For each place in which a query reads the relation of a source, in the order of [`occurrences`]: the id of the
+/// source whose item it is, or 0 where it reads the whole relation.
+pub type Places = Rc<[i32]>;
+
+/// How the changes of a source are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// By comparing all of it with what is tracked.
+    Scan,
+    /// Triggers note each change.
+    Trigger,
+    /// The same, also for changes applied by logical replication or with session_replication_role
+    /// set to replica.
+    Always,
 }
 
-/// `prefix1, prefix2, …` for as many as there are.
-pub fn numbered(prefix: &str, count: usize) -> Vec<String> {
-    (1..=count).map(|i| format!("{prefix}{i}")).collect()
-}
+impl Mode {
+    pub fn from_name(name: &str) -> Option<Mode> {
+        match name {
+            "scan" => Some(Mode::Scan),
+            "trigger" => Some(Mode::Trigger),
+            "always" => Some(Mode::Always),
+            _ => None,
+        }
+    }
 
-/// Equality of two lists of expressions under the columns' own operators.
-pub fn all_equal(columns: &[Column], a: &[String], b: &[String]) -> String {
-    let each: Vec<String> =
-        columns.iter().zip(a.iter().zip(b)).map(|(c, (a, b))| c.equality(a, b)).collect();
-    each.join(" and ")
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Scan => "scan",
+            Mode::Trigger => "trigger",
+            Mode::Always => "always",
+        }
+    }
 }

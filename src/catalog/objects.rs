@@ -5,32 +5,16 @@ use pgrx::{PgList, pg_sys};
 use std::ffi::CString;
 
 use crate::catalog::internal_tables::{self, Table};
-use crate::catalog::model::{Column, Flow, Source, Target};
+use crate::catalog::model::{Flow, Source, Target};
+use crate::catalog::object_names::{object_name, owner_name};
 use crate::pg::acting_role::ActingAs;
-use crate::pg::columns;
+use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg, ident, literal};
 
 unsafe extern "C-unwind" {
     // commands/view.h; the same from 14 to 18, and not among pgrx's bindings.
     fn StoreViewQuery(view: pg_sys::Oid, query: *mut pg_sys::Query, replace: bool);
-}
-
-/// `prefix_id_flow`, cut to what a name may hold.
-pub fn object_name(prefix: &str, id: i32, flow: &str) -> String {
-    let mut name = format!("{prefix}_{id}_{flow}");
-    while name.len() > 63 {
-        name.pop();
-    }
-    name
-}
-
-pub fn owner_name(owner: pg_sys::Oid) -> Result<String> {
-    spi::one(
-        "select pg_catalog.quote_ident(rolname) from pg_catalog.pg_roles where oid = $1",
-        &[arg(owner)],
-    )?
-    .ok_or_else(|| Error::internal("the flow's owner does not exist"))
 }
 
 /// The tracking table of a source, and the view of it.
@@ -56,7 +40,7 @@ pub fn make_tracking(
         let type_name = spi::type_name(k.type_oid, -1)?;
         columns.push_str(&format!("k{} {type_name}{collation} not null, ", n + 1));
     }
-    let keys = crate::catalog::model::numbered("k", key.len()).join(", ");
+    let keys = crate::pg::columns::numbered("k", key.len()).join(", ");
     // Room on each page lets an item's next version stay there, without touching the index.
     spi::execute(
         &format!(
@@ -109,7 +93,7 @@ pub fn make_bound_view(
         ),
         &[],
     )?;
-    let made = crate::catalog::target_table::find("coco", name)?
+    let made = crate::pg::relations::find("coco", name)?
         .ok_or_else(|| Error::internal("the flow's view was not made"))?;
     let names = named
         .iter()
@@ -141,7 +125,7 @@ pub fn make_query_view(
     tree: *mut pg_sys::Query,
 ) -> Result<pg_sys::Oid> {
     let name = object_name("query", target.id, &flow.name);
-    if crate::catalog::target_table::find("coco", &name)?.is_some() {
+    if crate::pg::relations::find("coco", &name)?.is_some() {
         let _as = ActingAs::extension_owner()?;
         spi::execute(&format!("drop view coco.{}", ident(&name)), &[])?;
     }

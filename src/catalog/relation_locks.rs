@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crate::catalog::model::{Flow, Target};
 use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
+use crate::pg::snapshot::OneSnapshot;
 use crate::pg::spi::{self, arg};
-use crate::pg::tuplestore::OneSnapshot;
 use crate::pg::tuplestore::statements::Statements;
 
 /// How long a worker waits for a lock on what a flow reads.

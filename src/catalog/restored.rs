@@ -13,8 +13,8 @@ use pgrx::pg_sys;
 use crate::catalog::internal_tables;
 use crate::pg::acting_role::ActingAs;
 use crate::pg::error::Result;
+use crate::pg::snapshot::OneSnapshot;
 use crate::pg::spi::{self, arg};
-use crate::pg::tuplestore::OneSnapshot;
 use crate::pg::tuplestore::statements::Statements;
 
 pub const VIEW: &str = "coco_internal.restored";

@@ -2,10 +2,11 @@
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::catalog::model::{Column, Target};
+use crate::catalog::model::Target;
 use crate::pg::acting_role::ActingAs;
-use crate::pg::columns::{self, Attribute};
+use crate::pg::columns::{self, Attribute, Column};
 use crate::pg::error::{Error, Result};
+use crate::pg::relations::find;
 use crate::pg::spi::{self, arg, ident};
 
 /// Makes the table for a target. The caller acts as the flow's owner.
@@ -51,16 +52,6 @@ fn definition(column: &Column, not_null: bool) -> Result<String> {
 
 fn is_key(target: &Target, column: &Column) -> bool {
     target.key.iter().any(|k| k.name == column.name)
-}
-
-/// The relation of that name, if there is one.
-pub fn find(schema: &str, name: &str) -> Result<Option<pg_sys::Oid>> {
-    spi::one(
-        "select c.oid from pg_catalog.pg_class c
-           join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-          where n.nspname = $1::text and c.relname = $2::text",
-        &[arg(schema), arg(name)],
-    )
 }
 
 /// Whether statements over a target may be rewritten to others. Of one that is not there, nothing is.

@@ -2,15 +2,17 @@
 
 use pgrx::prelude::*;
 
-use crate::capture::{self, triggers};
-use crate::catalog::model::{Column, Flow, Kept, Source};
-use crate::catalog::{flow_rows, objects};
+use crate::capture::triggers;
+use crate::catalog::model::{self, Flow, Source};
+use crate::catalog::{object_names, objects};
 use crate::declare::add_source::{capture_mode, check_interval, describe, source_key};
-use crate::declare::check_name;
+use crate::declare::names::check_name;
+use crate::flows::load;
 use crate::pg::acting_role::ActingAs;
+use crate::pg::columns::{self, Column, Kept};
 use crate::pg::error::{Error, Result};
+use crate::pg::invalidation;
 use crate::pg::spi::{self, arg};
-use crate::pg::{columns, invalidation};
 use crate::query::analyze::{self, Shadow};
 use crate::query::bound_query::{self, Bound};
 use crate::query::used_columns;
@@ -27,7 +29,7 @@ pub struct LookupOptions {
 }
 
 pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> Result<()> {
-    let flow = flow_rows::locked(flow)?;
+    let flow = load::locked(flow)?;
     let affected = affected(&flow, options.source.as_deref())?;
     let described = describe(relation, flow.owner, "lookup")?;
     let name = options.name.unwrap_or(described.name.clone());
@@ -92,7 +94,7 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
     )?;
     if let Some(Bound { tree, .. }) = bound {
         let view = objects::make_bound_view(
-            &objects::object_name("affects", id, &flow.name),
+            &object_names::object_name("affects", id, &flow.name),
             flow.owner,
             &numbered_names(&affected.key),
             tree,
@@ -104,10 +106,10 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
         )?;
     }
     drop(acting);
-    if capture != capture::Mode::Scan {
-        triggers::ensure(relation, &key, capture == capture::Mode::Always, true)?;
+    if capture != model::Mode::Scan {
+        triggers::ensure(relation, &key, capture == model::Mode::Always, true)?;
     }
-    let flow = flow_rows::load_to_change(&flow.name)?;
+    let flow = load::load_to_change(&flow.name)?;
     store_used(&flow)?;
     invalidation::changed()
 }

@@ -3,13 +3,13 @@
 use pgrx::prelude::*;
 use std::collections::BTreeSet;
 
-use crate::capture::{self, triggers};
-use crate::catalog::model::{self, Column};
-use crate::catalog::{flow_rows, internal_tables, objects, target_table};
-use crate::declare::check_name;
-use crate::inspect::lineage;
+use crate::capture::triggers;
+use crate::catalog::{internal_tables, model, object_names, objects, target_table};
+use crate::declare::lineage_index;
+use crate::declare::names::check_name;
+use crate::flows::load;
 use crate::pg::acting_role::ActingAs;
-use crate::pg::columns;
+use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg, ident};
 use crate::query::analyze::{self, Shadow};
@@ -29,7 +29,7 @@ pub struct SourceOptions {
 }
 
 pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> Result<()> {
-    let flow = flow_rows::locked(flow)?;
+    let flow = load::locked(flow)?;
     if !flow.targets.is_empty() {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -137,7 +137,7 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         let (bound, columns) = bind_expressions("fingerprint", &declared, shadow()?)?;
         drop(acting);
         let view = objects::make_bound_view(
-            &objects::object_name("source", id, &flow.name),
+            &object_names::object_name("source", id, &flow.name),
             flow.owner,
             &columns,
             bound.tree,
@@ -148,9 +148,9 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
             &[arg(id), arg(view)],
         )?;
     }
-    lineage::index_as_declared(&flow.name)?;
-    if capture != capture::Mode::Scan {
-        triggers::ensure(relation, &key, capture == capture::Mode::Always, true)?;
+    lineage_index::index_as_declared(&flow.name)?;
+    if capture != model::Mode::Scan {
+        triggers::ensure(relation, &key, capture == model::Mode::Always, true)?;
     }
     Ok(())
 }
@@ -253,19 +253,19 @@ pub fn capture_mode(
     key: &[Column],
     owner: pg_sys::Oid,
     given: &str,
-) -> Result<capture::Mode> {
+) -> Result<model::Mode> {
     let mode = match given {
         "auto" => None,
-        name => Some(capture::Mode::from_name(name).ok_or_else(|| {
+        name => Some(model::Mode::from_name(name).ok_or_else(|| {
             Error::invalid(format!("argument \"capture\": \"{name}\" is not a way to find changes"))
                 .hint("It is auto, trigger, always or scan.")
         })?),
     };
-    if mode == Some(capture::Mode::Scan) {
-        return Ok(capture::Mode::Scan);
+    if mode == Some(model::Mode::Scan) {
+        return Ok(model::Mode::Scan);
     }
     let refused = match why_not_captured(relation, kind, key, owner)? {
-        None => return Ok(mode.unwrap_or(capture::Mode::Trigger)),
+        None => return Ok(mode.unwrap_or(model::Mode::Trigger)),
         Some(why) => why,
     };
     if mode.is_some() {
@@ -277,12 +277,12 @@ pub fn capture_mode(
         .hint("Use capture => 'scan': each update then reads all of it."));
     }
     if matches!(kind, "r" | "p") {
-        crate::declare::notice(format!(
+        crate::pg::notice::notice(format!(
             "changes of {shown} are not captured, each update reads all of it: {}",
             refused.why
         ));
     }
-    Ok(capture::Mode::Scan)
+    Ok(model::Mode::Scan)
 }
 
 struct NotCaptured {
@@ -409,7 +409,7 @@ pub fn source_key(
         })
         .collect::<Result<_>>()?;
     internal_tables::check_source_key(shown, &key)?;
-    Ok(model::stored(&key))
+    Ok(columns::stored(&key))
 }
 
 /// SQL for a bigint out of the ordinal given: a number as it is, a time in microseconds, with

@@ -3,17 +3,19 @@
 use pgrx::prelude::*;
 
 use crate::catalog::model::{BoundView, External, Flow, Target};
+use crate::catalog::objects;
 use crate::catalog::target_table::{self, Altered};
-use crate::catalog::{flow_rows, objects};
 use crate::declare::add_source::temporary;
 use crate::declare::check_query::analyse_into;
-use crate::declare::{key_ownership, notice};
+use crate::declare::key_ownership;
+use crate::flows::load;
 use crate::outbox::{foreign_server, tables};
 use crate::pg::acting_role::{self, ActingAs};
 use crate::pg::error::{Error, Result};
-use crate::pg::invalidation;
 use crate::pg::json::Json;
+use crate::pg::notice::notice;
 use crate::pg::spi::{self, arg};
+use crate::pg::{invalidation, relations};
 use crate::query::bound_query::Bound;
 use coco_core::delivery::{Encoding, Shape};
 
@@ -36,7 +38,7 @@ pub fn add_target(
     item: Option<&str>,
     elsewhere: Option<Elsewhere>,
 ) -> Result<()> {
-    let mut flow = flow_rows::locked(flow)?;
+    let mut flow = load::locked(flow)?;
     if flow.sources.is_empty() {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -68,7 +70,7 @@ pub fn add_target(
     check_not_taken(&new)?;
     let bound = analyse_into(&mut flow, &mut new, query, key, item)?;
 
-    let existing = target_table::find(&new.schema, &new.name)?;
+    let existing = relations::find(&new.schema, &new.name)?;
     if flow.sources.iter().any(|s| Some(s.relation) == existing) {
         return Err(Error::invalid(format!(
             "target {} is a source of the same flow",
@@ -308,7 +310,7 @@ pub fn set_query(
     item: Option<&str>,
     check: Check,
 ) -> Result<()> {
-    let mut flow = flow_rows::locked_to_change(flow)?;
+    let mut flow = load::locked_to_change(flow)?;
     let at = find_target(&flow, target)?;
     let mut changed = flow.targets[at].clone();
     let before = changed.clone();
@@ -382,96 +384,4 @@ pub fn definition(target: &Target) -> Result<Option<String>> {
     let Some(view) = target.query_view() else { return Ok(None) };
     let _names = ActingAs::qualifying_names()?;
     spi::one("select pg_catalog.pg_get_viewdef($1)", &[arg(view)])
-}
-
-/// Makes ledger and outbox again. What the target has is not known any more: all is sent again.
-fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
-    let (name, owner) = (flow.name.clone(), flow.owner);
-    let target = &mut flow.targets[at];
-    let acting = ActingAs::extension_owner()?;
-    tables::drop_all(&name, target)?;
-    tables::make(&name, owner, target)?;
-    target.incarnation += 1;
-    let external = target.external.as_ref();
-    spi::execute(
-        "update coco.target
-            set relation = $2::oid::regclass, outbox = $3::text::regclass, incarnation = $4,
-                columns = $5, ledger_view = $6::text::regclass, outbox_view = $7::text::regclass
-          where id = $1",
-        &[
-            arg(target.id),
-            arg(target.relation),
-            arg(external.map(|e| e.outbox.as_str())),
-            arg(target.incarnation),
-            arg(external.map(|e| e.columns.clone())),
-            arg(external.map(|_| target.relation_name())),
-            arg(external.map(|e| e.outbox_view.as_str())),
-        ],
-    )?;
-    // What is on its way has a position of the table that is gone: new ones are far beyond.
-    spi::execute(
-        "select setval(pg_get_serial_sequence($2, 'position'), sent + 4294967296)
-           from coco.delivery where target = $1",
-        &[arg(target.id), arg(target.external.as_ref().map(|e| e.outbox.as_str()))],
-    )?;
-    invalidation::changed()?;
-    let (id, shown) = (target.id, target.shown());
-    drop(acting);
-    for source in &flow.sources {
-        objects::forget_target_keys(source, id)?;
-    }
-    notice(format!(
-        "the ledger of target {shown} of flow \"{name}\" was dropped: all rows are sent again; rows that no item has any more stay there"
-    ));
-    Ok(())
-}
-
-/// Makes sure the flow's targets are there: one that somebody dropped is made again, or adopted
-/// where another table has taken its name, and its rows are written anew.
-pub fn restore_targets(flow: &mut Flow) -> Result<()> {
-    let owner = flow.owner;
-    let settings = flow.settings.clone();
-    for at in 0..flow.targets.len() {
-        let target = &mut flow.targets[at];
-        if target.relation.is_some() {
-            continue;
-        }
-        if target.external.is_some() {
-            restore_ledger(flow, at)?;
-            continue;
-        }
-        let acting = ActingAs::flow_owner(owner, &settings)?;
-        let relation = match target_table::find(&target.schema, &target.name)? {
-            Some(relation) => {
-                target_table::check_adoptable(target, relation, owner)?;
-                // Somebody else's now: it is not coco's to alter or to drop.
-                target.made = false;
-                relation
-            }
-            None => {
-                target.made = true;
-                target_table::make(target)?
-            }
-        };
-        drop(acting);
-        target.relation = Some(relation);
-        target.incarnation += 1;
-        let acting = ActingAs::extension_owner()?;
-        spi::execute(
-            "update coco.target set relation = $2::oid::regclass, incarnation = $3, made = $4
-              where id = $1",
-            &[arg(target.id), arg(relation), arg(target.incarnation), arg(target.made)],
-        )?;
-        invalidation::changed()?;
-        let (id, name) = (target.id, target.relation_name());
-        drop(acting);
-        for source in &flow.sources {
-            objects::forget_target_keys(source, id)?;
-        }
-        notice(format!(
-            "target {name} of flow \"{}\" was dropped; it is made and filled again",
-            flow.name
-        ));
-    }
-    Ok(())
 }

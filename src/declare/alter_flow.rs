@@ -2,15 +2,15 @@
 
 use pgrx::prelude::*;
 
-use crate::catalog::objects::owner_name;
+use crate::catalog::object_names::owner_name;
 use crate::catalog::{flow_rows, internal_tables, locks};
-use crate::inspect::lineage;
+use crate::declare::lineage_index;
 use crate::pg::acting_role::{self, ActingAs};
 use crate::pg::error::{Error, Result};
-use crate::pg::invalidation;
+use crate::pg::snapshot::OneSnapshot;
 use crate::pg::spi::{self, arg};
-use crate::pg::tuplestore::OneSnapshot;
-use crate::update;
+use crate::pg::{clock, invalidation};
+use crate::update::limits;
 
 /// What is to be changed; `None` stays as it is.
 pub struct Changes {
@@ -34,11 +34,11 @@ pub struct Altered {
 pub fn alter_flow(name: &str, changes: Changes) -> Result<Altered> {
     let flow_rows::Identity { id, owner } = flow_rows::identify(name)?;
     if let Some(size) = changes.batch_size
-        && !(0..=update::LARGEST_BATCH).contains(&size)
+        && !(0..=limits::LARGEST_BATCH).contains(&size)
     {
         return Err(Error::invalid(format!(
             "argument \"batch_size\" ({size}) is not between 0 and {}",
-            update::LARGEST_BATCH
+            limits::LARGEST_BATCH
         ))
         .hint("0 goes back to the setting coco.batch_size."));
     }
@@ -59,7 +59,7 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<Altered> {
         spi::execute(
             "insert into coco.label (flow, since, label) values ($1, $2, $3)
              on conflict (flow, since) do update set label = excluded.label",
-            &[arg(id), arg(update::now_micros()), arg(label)],
+            &[arg(id), arg(clock::now_micros()), arg(label)],
         )?;
     }
     if let Some(size) = changes.batch_size {
@@ -74,7 +74,7 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<Altered> {
             "update coco.flow set lineage_index = $2 where id = $1",
             &[arg(id), arg(wanted)],
         )?;
-        lineage::index(name, wanted)?;
+        lineage_index::index(name, wanted)?;
     }
     let live =
         spi::one::<bool>("select live and not paused from coco.flow where id = $1", &[arg(id)])?;

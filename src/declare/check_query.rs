@@ -3,11 +3,12 @@
 use pgrx::prelude::*;
 use std::collections::BTreeSet;
 
-use crate::catalog::model::{Column, Flow, Target};
-use crate::declare::{notice, warning};
+use crate::catalog::model::{Flow, Target};
 use crate::memo::called_functions;
 use crate::pg::acting_role::ActingAs;
+use crate::pg::columns::Column;
 use crate::pg::error::{Error, Result};
+use crate::pg::notice::{notice, warning};
 use crate::pg::spi::{self, ident};
 use crate::query::analyze::{self, Analysis};
 use crate::query::bound_query::{self, Bound, Named};

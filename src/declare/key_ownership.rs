@@ -6,16 +6,17 @@
 
 use pgrx::pg_sys;
 
-use crate::catalog::model::{Source, Target, all_equal, numbered};
+use crate::catalog::model::{Source, Target};
 use crate::outbox::ledger;
 use crate::pg::acting_role::ActingAs;
+use crate::pg::clock::now_micros;
+use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
 use crate::pg::spi::{self, ident};
 use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
 use crate::pg::tuplestore::statements::Statements;
 use crate::query::compose::tracking_keys;
-use crate::update::apply_batch::key_text;
-use crate::update::now_micros;
+use crate::query::names::key_text;
 
 /// Goes from the way `before` finds its rows to that of `after`. The caller acts as the flow's
 /// owner.

@@ -6,17 +6,21 @@ pub mod add_target;
 pub mod alter_flow;
 pub mod check_query;
 pub mod key_ownership;
+pub mod lineage_index;
+pub mod live;
+pub mod names;
 pub mod rows;
 
 use pgrx::prelude::*;
 
 use crate::capture::triggers;
 use crate::catalog::{flow_rows, internal_tables, locks, objects, restored};
+use crate::declare::names::check_name;
 use crate::pg::acting_role::{self, ActingAs, Settings};
 use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
+use crate::pg::snapshot::OneSnapshot;
 use crate::pg::spi::{self, arg};
-use crate::pg::tuplestore::OneSnapshot;
 
 pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
     check_name("flow", name)?;
@@ -39,22 +43,6 @@ pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
     };
     rows::delete_all(name, *id)?;
     restored::begin_with(*id)
-}
-
-pub fn check_name(argument: &str, name: &str) -> Result<()> {
-    if name.trim().is_empty() {
-        return Err(Error::invalid(format!("argument \"{argument}\" is empty")));
-    }
-    if name.len() > 63 {
-        return Err(Error::new(
-            PgSqlErrorCode::ERRCODE_NAME_TOO_LONG,
-            format!(
-                "argument \"{argument}\": \"{name}\" is {} bytes, at most 63 can be",
-                name.len()
-            ),
-        ));
-    }
-    Ok(())
 }
 
 /// Drops a flow. It need not be whole: what is still there goes. For `announce` see [`locks::flow_ending_turn`].
@@ -105,12 +93,4 @@ pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
         }
     }
     restored::end_with_last()
-}
-
-pub fn warning(message: String, detail: &str) {
-    ereport!(PgLogLevel::WARNING, PgSqlErrorCode::ERRCODE_WARNING, message, detail.to_owned());
-}
-
-pub fn notice(message: String) {
-    ereport!(PgLogLevel::NOTICE, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message);
 }

@@ -7,10 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::catalog::model::Flow;
-use crate::catalog::{flow_rows, locks, relation_locks};
+use crate::catalog::{locks, relation_locks};
+use crate::flows::load;
 use crate::pg::error::Result;
 use crate::pg::invalidation;
-use crate::pg::tuplestore::OneSnapshot;
+use crate::pg::snapshot::OneSnapshot;
 use crate::query::logic_fingerprint;
 use coco_core::version::LogicId;
 
@@ -30,12 +31,12 @@ pub fn ready(name: &str) -> Result<Rc<Ready>> {
     let generation = invalidation::now();
     let kept = KEPT.with(|k| k.borrow().get(name).filter(|(g, _)| *g == generation).cloned());
     if let Some((_, ready)) = kept {
-        flow_rows::check_owner(&ready.flow)?;
+        load::check_owner(&ready.flow)?;
         return Ok(ready);
     }
     // The snapshot of the caller's statement is as old as its wait for a lock.
     let _now = OneSnapshot::take();
-    let flow = flow_rows::load(name)?;
+    let flow = load::load(name)?;
     let complete = flow.targets.iter().all(|t| t.relation.is_some()) && !flow.targets.is_empty();
     let logic = if complete { logic_fingerprint::kept(&flow)? } else { None };
     let ready = Rc::new(Ready { flow, logic });

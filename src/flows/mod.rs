@@ -3,3 +3,6 @@
 //! Callers: `update`, `declare`, `inspect`, `workers`. The only room that resolves a flow by its name.
 
 pub mod cache;
+pub mod live_rows;
+pub mod load;
+pub mod paused;

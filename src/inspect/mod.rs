@@ -6,6 +6,7 @@ pub mod explain;
 pub mod flow_graph;
 pub mod lineage;
 pub mod metrics;
+pub mod pending;
 pub mod preview;
 pub mod report_data;
 pub mod verify;

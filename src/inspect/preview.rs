@@ -1,24 +1,26 @@
 //! What an update would change, without changing anything.
 
-use crate::catalog::model::{Flow, Source, Target, all_equal};
-use crate::catalog::{flow_rows, relation_locks};
-use crate::inspect::verify;
+use crate::catalog::item_failure::Failure;
+use crate::catalog::model::{Flow, Source, Target};
+use crate::catalog::relation_locks;
+use crate::flows::load;
 use crate::memo;
 use crate::pg::acting_role::ActingAs;
+use crate::pg::columns::all_equal;
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
+use crate::pg::snapshot::OneSnapshot;
 use crate::pg::spi::literal;
 use crate::pg::subtransaction::{Raised, subtransaction};
-use crate::pg::tuplestore::OneSnapshot;
 use crate::pg::tuplestore::rows::{RowColumn, Rows};
 use crate::pg::tuplestore::statements::Statements;
 use crate::query::batch::{Action, Batch, Item};
 use crate::query::compose::{self, Items};
 use crate::query::logic_fingerprint;
-use crate::update::Limits;
-use crate::update::apply_batch::{self, Names};
+use crate::query::names::{self, Names};
 use crate::update::detect::{self, Scan};
-use crate::update::failure_rows::Failure;
+use crate::update::limits::Limits;
+use crate::update::{apply_batch, differences, orphans};
 use coco_core::decide::{Decision, Mode};
 use coco_core::isolate::{Attempt, isolate};
 use coco_core::version::ProcessOrdinal;
@@ -34,9 +36,9 @@ pub struct Change {
 
 /// The changes an update in this mode would make, at most `limit` of them.
 pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<Vec<Change>> {
-    let flow = flow_rows::to_read(name)?;
+    let flow = load::to_read(name)?;
     if let Some(gone) = flow.targets.iter().find(|t| t.relation.is_none()) {
-        return Err(verify::dropped(&flow, gone));
+        return Err(orphans::dropped(&flow, gone));
     }
     let logic = logic_fingerprint::known(&flow)?;
     let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
@@ -147,14 +149,14 @@ fn compare(flow: &Flow, source: &Source, batch: &Batch, mode: Mode) -> Result<Ve
         let statements = Statements::connect()?;
         statements.name("coco_batch", batch.rows())?;
         let names = Names::new(source, target);
-        let mut columns = apply_batch::output_columns(source, target);
+        let mut columns = names::output_columns(source, target);
         if recalling.is_some() {
             columns.push(RowColumn::new(compose::NUMBER, pgrx::pg_sys::INT4OID));
         }
         let mut output = Rows::new(&columns)?;
         let sql = compose::evaluate(flow, source, target, Items::Batch)?;
         statements.select_into(&sql, &[], &mut output)?;
-        let mut old = Rows::new(&apply_batch::old_columns(source, target))?;
+        let mut old = Rows::new(&names::old_columns(source, target))?;
         if target.covered.is_none() {
             statements.select_into(
                 &apply_batch::old_keys(source, target, &names),
@@ -216,7 +218,7 @@ fn comparison(source: &Source, target: &Target, names: &Names, mode: Mode) -> St
     let relation = target.relation_name();
     let same = all_equal(&target.key, &names.target_key, &names.new_key);
     let differs = match mode.carries_over() {
-        true => apply_batch::differs(target),
+        true => differences::differs(target),
         false => "true".to_owned(),
     };
     let (using, obsolete) = apply_batch::obsolete(source, target, names);

@@ -2,20 +2,24 @@
 
 use pgrx::datum::TimestampWithTimeZone;
 
-use crate::catalog::model::{Flow, Source, Target, all_equal, numbered};
-use crate::catalog::{flow_rows, relation_locks, target_table};
+use crate::catalog::model::{Flow, Target};
+use crate::catalog::relation_locks;
+use crate::flows::load;
 use crate::inspect::views;
 use crate::memo;
-use crate::outbox::{ledger, tables};
+use crate::outbox::tables;
 use crate::pg::acting_role::ActingAs;
-use crate::pg::error::{Error, Result};
+use crate::pg::columns::all_equal;
+use crate::pg::error::Result;
 use crate::pg::json::Json;
-use crate::pg::spi::{self, ident, literal};
-use crate::pg::tuplestore::OneSnapshot;
-use crate::pg::tuplestore::statements::Statements;
-use crate::query::compose::{self, Items};
-use crate::update::apply_batch::{self, Names};
-use crate::update::{self, Limits, untracked_items};
+use crate::pg::snapshot::OneSnapshot;
+use crate::pg::spi::{self, literal};
+use crate::query::names::Names;
+use crate::update::limits::Limits;
+use crate::update::orphans::{
+    delete_extra_of, dropped, expected, failing_sources, not_of_failing, refuses_copies,
+};
+use crate::update::{self, differences};
 use coco_core::decide::Mode;
 
 pub struct Difference {
@@ -35,9 +39,9 @@ pub struct Difference {
 /// `repair`, what differs is mended, and the differences found are returned.
 pub fn verify(name: &str, repair: bool, limits: Limits) -> Result<Vec<Difference>> {
     if repair {
-        flow_rows::locked(name)?;
+        load::locked(name)?;
     }
-    let flow = flow_rows::to_read(name)?;
+    let flow = load::to_read(name)?;
     let mut found = differences(&flow)?;
     if repair && !found.is_empty() {
         mend(name, limits)?;
@@ -51,7 +55,7 @@ fn mend(name: &str, limits: Limits) -> Result<()> {
     // What differs only because it changed since the last update is mended by an update; what is
     // left was changed behind coco's back.
     update::update(name, Mode::Normal, limits)?;
-    let flow = flow_rows::load(name)?;
+    let flow = load::load(name)?;
     let left = differences(&flow)?;
     if left.iter().any(|d| d.difference != "extra") {
         update::update(name, Mode::FullReprocess, limits)?;
@@ -142,86 +146,8 @@ fn compared(flow: &Flow, target: &Target, failing: &[bool]) -> Result<String> {
         relation = target.relation_name(),
         healthy = not_of_failing(flow, target, failing),
         on = all_equal(&target.key, &at.new_key, &at.target_key),
-        differs = apply_batch::differs(target),
+        differs = differences::differs(target),
     ))
-}
-
-/// Whether a target cannot have two rows of one key.
-fn refuses_copies(target: &Target) -> Result<bool> {
-    match (target.relation, &target.external) {
-        (Some(relation), None) => target_table::has_unique_index(relation, &target.key),
-        _ => Ok(true),
-    }
-}
-
-pub fn dropped(flow: &Flow, target: &Target) -> Error {
-    Error::new(
-        pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-        format!("target {} of flow \"{}\" was dropped", target.shown(), flow.name),
-    )
-    .hint(format!("SELECT * FROM coco.update({}) makes and fills it again.", literal(&flow.name)))
-}
-
-fn failing_sources(flow: &Flow) -> Result<Vec<bool>> {
-    flow.sources
-        .iter()
-        .map(|s| {
-            let sql =
-                format!("select true from {} where failure is not null limit 1", s.tracking_view);
-            Ok(spi::one::<bool>(&sql, &[])?.is_some() || untracked_items::has_any(s)?)
-        })
-        .collect()
-}
-
-/// The rows the target must hold, as `c1…`.
-fn expected(flow: &Flow, target: &Target, failing: &[bool]) -> Result<String> {
-    let columns = numbered("e.c", target.columns.len()).join(", ");
-    let each: Vec<String> = flow
-        .sources
-        .iter()
-        .zip(failing)
-        .map(|(s, failing)| {
-            let items = if *failing { Items::Healthy } else { Items::All };
-            let evaluated = compose::evaluate(flow, s, target, items)?;
-            Ok(format!("select {columns} from ({evaluated}) as e"))
-        })
-        .collect::<Result<_>>()?;
-    Ok(each.join(" union all "))
-}
-
-/// A condition on target rows `x`: no failing item has them.
-fn not_of_failing(flow: &Flow, target: &Target, failing: &[bool]) -> String {
-    let conditions: Vec<String> = flow
-        .sources
-        .iter()
-        .zip(failing)
-        .filter(|(_, failing)| **failing)
-        .map(|(s, _)| format!("not exists ({})", rows_of_failing(s, target)))
-        .collect();
-    if conditions.is_empty() { "true".to_owned() } else { conditions.join(" and ") }
-}
-
-fn rows_of_failing(source: &Source, target: &Target) -> String {
-    let tracking = &source.tracking_view;
-    match &target.covered {
-        Some(covered) => {
-            let owned: Vec<String> = covered.iter().map(|c| format!("x.{}", ident(c))).collect();
-            let on = all_equal(&source.key, &compose::tracking_keys(source, "f"), &owned);
-            format!("select from {tracking} as f where f.failure is not null and {on}")
-        }
-        None => {
-            let typed = apply_batch::key_values(target, "e.key");
-            let keys: Vec<String> =
-                target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
-            format!(
-                "select from {tracking} as f cross join lateral
-                        pg_catalog.jsonb_object_keys(f.target_keys operator(pg_catalog.->) '{}'::pg_catalog.text) as e(key)
-                  where f.failure is not null and {}",
-                target.id,
-                all_equal(&target.key, &keys, &typed)
-            )
-        }
-    }
 }
 
 /// Deletes rows that no item produces and that none which fails may still own.
@@ -234,46 +160,4 @@ fn delete_extra(flow: &Flow) -> Result<()> {
         delete_extra_of(flow, target, &failing)?;
     }
     Ok(())
-}
-
-/// Deletes rows of which it is not known any more whose they were, and which no item produces: of targets that coco made
-/// and whose keys can be lost. The caller acts as the flow's owner.
-pub fn delete_orphans(flow: &Flow) -> Result<i64> {
-    let failing = failing_sources(flow)?;
-    // Rows of an item that fails cannot be told from those of nobody.
-    if failing.iter().any(|f| *f) {
-        return Ok(0);
-    }
-    let recalling = memo::of_look(flow)?;
-    let _running = recalling.as_ref().map(|r| r.begin());
-    let mut deleted = 0;
-    for target in flow.targets.iter().filter(|t| t.made && apply_batch::loses_keys(t)) {
-        deleted += delete_extra_of(flow, target, &failing)?;
-    }
-    Ok(deleted)
-}
-
-fn delete_extra_of(flow: &Flow, target: &Target, failing: &[bool]) -> Result<i64> {
-    let names = Names::new(&flow.sources[0], target);
-    let healthy = not_of_failing(flow, target, failing);
-    let extra = format!(
-        "{healthy} and not exists (select from ({}) as n where {})",
-        expected(flow, target, failing)?,
-        all_equal(&target.key, &names.new_key, &names.target_key),
-    );
-    if let Some(external) = &target.external {
-        let statements = Statements::connect()?;
-        return ledger::delete(&statements, target, external, "", &extra, update::now_micros());
-    }
-    let relation = target.relation_name();
-    let mut extra = format!("({extra})");
-    if !refuses_copies(target)? {
-        let other: Vec<String> = target.key.iter().map(|k| format!("y.{}", k.quoted())).collect();
-        extra = format!(
-            "{extra} or {healthy} and exists (select from {relation} as y where {same}
-               and y.tableoid operator(pg_catalog.=) x.tableoid and y.ctid operator(pg_catalog.<) x.ctid)",
-            same = all_equal(&target.key, &other, &names.target_key),
-        );
-    }
-    spi::execute(&format!("delete from {relation} as x where {extra}"), &[])
 }

@@ -4,8 +4,9 @@
 use pgrx::datum::TimestampWithTimeZone;
 use std::collections::HashMap;
 
+use crate::catalog::internal_tables;
 use crate::catalog::model::{Flow, Source, Target};
-use crate::catalog::{flow_rows, internal_tables};
+use crate::flows::load;
 use crate::memo::called_functions;
 use crate::outbox::{delivery_state, queue};
 use crate::pg::acting_role::{self, ActingAs};
@@ -32,7 +33,7 @@ fn names() -> Result<Vec<String>> {
 pub fn of_each<T>(look: impl Fn(&Flow) -> Result<Vec<T>>) -> Result<Vec<T>> {
     let mut all = Vec::new();
     for name in names()? {
-        let found = subtransaction::look(|| look(&flow_rows::load_to_change(&name)?));
+        let found = subtransaction::look(|| look(&load::load_to_change(&name)?));
         all.extend(found.into_iter().flatten());
     }
     Ok(all)

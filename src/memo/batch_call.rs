@@ -5,7 +5,7 @@
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::memo::called_functions::Function;
+use crate::catalog::memo_function::Function;
 use crate::memo::registration;
 use crate::memo::session::Arguments;
 use crate::pg::error::{Error, Result};

@@ -3,46 +3,11 @@
 use pgrx::pg_sys;
 use std::rc::Rc;
 
+use crate::catalog::memo_function::{Function, Kind};
 use crate::pg::acting_role::ActingAs;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 use crate::query::logic_fingerprint;
-
-/// How what is missing is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// By the function itself, in the query that calls it.
-    Plain,
-    /// Many inputs at a time, by a function over arrays.
-    Batch {
-        /// The function; none where it does not exist any more.
-        function: pg_sys::Oid,
-        /// Whose it was when it was noted.
-        owner: pg_sys::Oid,
-        size: i32,
-    },
-    /// Many inputs at a time, by a provider over the network.
-    Embed,
-    Generate,
-    Post,
-}
-
-impl Kind {
-    pub fn is_provided(self) -> bool {
-        matches!(self, Kind::Embed | Kind::Generate | Kind::Post)
-    }
-}
-
-/// A memoised function.
-#[derive(Clone, Debug)]
-pub struct Function {
-    pub oid: pg_sys::Oid,
-    /// With its schema and argument types, quoted.
-    pub name: String,
-    pub kind: Kind,
-    /// Of its code and its version: results of another are not taken.
-    pub fingerprint: pgrx::Uuid,
-}
 
 /// The functions that these views call by themselves or by views that they read. What is called
 /// from inside a function's body is no call of the query's.

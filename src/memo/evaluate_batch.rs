@@ -8,6 +8,7 @@ use pgrx::PgSqlErrorCode;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use crate::catalog::item_failure::Stop;
 use crate::memo::resolve_misses;
 use crate::memo::session::Recalling;
 use crate::pg::error::Error;
@@ -15,7 +16,6 @@ use crate::pg::subtransaction::subtransaction;
 use crate::pg::tuplestore::rows::{RowColumn, Rows};
 use crate::pg::tuplestore::statements::Statements;
 use crate::query::batch::{Action, Batch};
-use crate::update::apply_batch::Stop;
 
 /// How often the items of a batch are evaluated, at most: how deep results may rest on each other.
 pub const DEPTH: usize = 100;

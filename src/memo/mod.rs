@@ -16,6 +16,7 @@ pub mod result_table;
 pub mod result_uses;
 pub mod rewrite_calls;
 pub mod session;
+pub mod settle;
 pub mod spending;
 pub mod store;
 
@@ -23,12 +24,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::catalog::model::{Flow, Source};
-use crate::flows::cache;
 use crate::memo::session::{Missing, Recalling};
 use crate::pg::error::Result;
 use crate::query::batch::{Action, Batch};
-use crate::update::catch_up;
-use coco_core::memo::{Entry, FunctionId, Stats};
+use coco_core::memo::{FunctionId, Stats};
 
 /// What an update of a flow recalls from; None where its queries call no memoised function, and no
 /// results were ever kept. Results of before `since` (microseconds since 1970) are not taken.
@@ -80,39 +79,4 @@ pub fn counted(recalling: &Recalling) -> Result<BTreeMap<String, Stats>> {
     let named =
         |(id, stats): (FunctionId, Stats)| recalling.function(id).map(|f| (f.name.clone(), stats));
     Ok(stats.into_iter().filter_map(named).collect())
-}
-
-/// Stores what was computed in transactions that were rolled back, so that it is not computed, and
-/// paid for, again.
-pub fn keep_rolled_back() -> Result<()> {
-    let rolled_back = resolve_misses::rolled_back();
-    for (server, flow, usage) in rolled_back.spent {
-        spending::note(&server, Some(flow), &usage)?;
-    }
-    let mut by_flow: BTreeMap<i32, Vec<resolve_misses::Computed>> = BTreeMap::new();
-    for computed in rolled_back.computed {
-        by_flow.entry(computed.flow).or_default().push(computed);
-    }
-    for (flow, all) in by_flow {
-        let Some(name) = catch_up::name(flow)? else { continue };
-        let flow = cache::locked(&name)?;
-        let Some(recalling) = of_update(&flow.flow, None)? else { continue };
-        for computed in all {
-            let known = recalling.functions.get(&computed.function.oid);
-            let Some(known) =
-                known.filter(|k| k.function.fingerprint == computed.function.fingerprint)
-            else {
-                continue;
-            };
-            if let Some(function) = known.id {
-                recalling.recall.borrow_mut().load(Entry {
-                    function,
-                    stored: None,
-                    ..computed.entry
-                });
-            }
-        }
-        end(&recalling)?;
-    }
-    Ok(())
 }

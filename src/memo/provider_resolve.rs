@@ -7,14 +7,14 @@ use std::ffi::CString;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
-use crate::memo::called_functions::{Function, Kind};
-use crate::memo::resolve_misses::{self, Asked, settle};
+use crate::catalog::memo_function::{Function, Kind};
 use crate::memo::session::{Arguments, Recalling};
+use crate::memo::settle::{self, Asked, settle};
 use crate::memo::spending;
 use crate::pg::error::{Error, Result};
-use crate::pg::json::Json;
+use crate::pg::json::{self, Json};
+use crate::pg::subtransaction;
 use crate::pg::value_codec::Codec;
-use crate::pg::{datum_bytes, subtransaction};
 use coco_core::delivery::Trouble;
 use coco_core::memo::{ComputedResult, Fault, FunctionId, Place, Stats};
 use coco_core::options::Access;
@@ -83,7 +83,7 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
     let mut trouble = None;
     for (group, outcome) in groups.iter_mut().zip(outcomes) {
         spending::note(&group.job.server, Some(recalling.flow), &outcome.usage)?;
-        resolve_misses::spent(recalling, &group.job.server, outcome.usage);
+        settle::spent(recalling, &group.job.server, outcome.usage);
         recalling.count(
             group.function,
             Stats {
@@ -149,7 +149,7 @@ fn request(
         _ => {
             let url = given(0, "url")?;
             // SAFETY: as above.
-            let body = at(1).map(|body| unsafe { datum_bytes::jsonb_text(body) });
+            let body = at(1).map(|body| unsafe { json::jsonb_text(body) });
             Ok((None, Task::Post { url }, body.unwrap_or_default()))
         }
     }
@@ -165,13 +165,13 @@ fn kept(
     is_json: bool,
 ) -> std::result::Result<ComputedResult, Fault> {
     match answer {
-        Answer::Embedding(numbers) => Ok(resolve_misses::kept(codec, numbers)),
+        Answer::Embedding(numbers) => Ok(settle::kept(codec, numbers)),
         Answer::Text(text) if is_json => match CString::new(text) {
             // SAFETY: of the function's result type.
-            Ok(text) => Ok(unsafe { codec.keep(Some(datum_bytes::jsonb(&text))) }),
+            Ok(text) => Ok(unsafe { codec.keep(Some(json::jsonb(&text))) }),
             Err(_) => Err(fault("22P05", "the answer has a NUL byte".to_owned())),
         },
-        Answer::Text(text) => Ok(resolve_misses::kept(codec, text)),
+        Answer::Text(text) => Ok(settle::kept(codec, text)),
     }
 }
 

@@ -4,7 +4,7 @@
 //! of PostgreSQL's own, and a statement on it contains nothing of a user's.
 
 use crate::catalog::model::Flow;
-use crate::catalog::objects::{object_name, owner_name};
+use crate::catalog::object_names::{object_name, owner_name};
 use crate::pg::acting_role::ActingAs;
 use crate::pg::error::Result;
 use crate::pg::invalidation;

@@ -5,11 +5,12 @@
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::catalog::model::{Source, all_equal, numbered};
+use crate::catalog::model::Source;
 use crate::memo::evaluate_batch;
 use crate::memo::session::Recalling;
 use crate::memo::store::{self, New, Until};
 use crate::pg::acting_role::ActingAs;
+use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::arg;
 use crate::pg::tuplestore::rows::{RowColumn, Rows};

@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
+use crate::catalog::memo_function::Function;
 use crate::catalog::model::Flow;
-use crate::memo::called_functions::Function;
 use coco_core::memo::{FunctionId, Place, Recall, Stats};
 
 /// What becomes of a call that has no result yet.

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::{DefaultHasher, Entry as Slot};
 use std::hash::{Hash, Hasher};
 
-use crate::catalog::model::{Column, Target, numbered};
+use crate::catalog::model::Target;
 use crate::outbox::row_encoder::Encoder;
 use crate::outbox::tables::outbox_key;
+use crate::pg::columns::{Column, numbered};
 use crate::pg::error::Result;
 use crate::pg::spi::Arg;
-use crate::pg::tuplestore::row_stream::{self, Row};
+use crate::pg::tuplestore::row::Row;
+use crate::pg::tuplestore::row_stream;
 use crate::pg::tuplestore::rows::Rows;
 use crate::pg::tuplestore::statements::Statements;
 use coco_core::delivery::{Change, Encoding, Values};

@@ -3,12 +3,9 @@
 use pgrx::datum::TimestampWithTimeZone;
 use std::time::Duration;
 
-use crate::catalog::model::Flow;
-use crate::outbox::queue;
 use crate::pg::acting_role::ActingAs;
 use crate::pg::error::Result;
 use crate::pg::invalidation;
-use crate::pg::json::Json;
 use crate::pg::spi::{self, arg};
 use coco_core::backoff;
 use coco_core::delivery::{Trouble, Whose};
@@ -180,34 +177,6 @@ pub fn troubled(target: i32, trouble: &Trouble) -> Result<()> {
     Ok(())
 }
 
-/// Up to where the outbox of a target is filled.
-pub struct Mark {
-    target: i32,
-    last: i64,
-}
-
-/// Where the outboxes of a flow end now.
-pub fn marks(flow: &Flow) -> Result<Vec<Mark>> {
-    flow.targets
-        .iter()
-        .filter_map(|t| t.external.as_ref().map(|e| (t.id, e)))
-        .map(|(target, external)| {
-            let filling = state(target)?.and_then(|state| state.filling).unwrap_or(0);
-            Ok(Mark { target, last: queue::last(external)?.max(filling) })
-        })
-        .collect()
-}
-
-/// Whether anything up to these marks is not sent yet.
-pub fn left(marks: &[Mark]) -> Result<bool> {
-    for mark in marks {
-        if state(mark.target)?.is_some_and(|s| s.sent < mark.last) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// Forgets when a flow's targets are to be tried again.
 pub fn at_once(flow: &str) -> Result<()> {
     let _as = ActingAs::extension_owner()?;
@@ -244,55 +213,4 @@ pub fn trouble(flow: &str) -> Result<Option<(String, Trouble)>> {
         },
     )?;
     Ok(found.into_iter().next())
-}
-
-/// What a worker did for a session that asked for an update.
-pub struct Outcome {
-    pub counts: Option<serde_json::Value>,
-    pub sqlstate: Option<String>,
-    pub message: Option<String>,
-    pub detail: Option<String>,
-    pub hint: Option<String>,
-}
-
-/// Leaves it for the session to read.
-pub fn leave(run: i64, outcome: &Outcome) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
-    spi::execute("delete from coco.run where ended < clock_timestamp() - interval '1 hour'", &[])?;
-    spi::execute(
-        "insert into coco.run (id, counts, sqlstate, message, detail, hint)
-         values ($1, $2, $3, $4, $5, $6)",
-        &[
-            arg(run),
-            arg(outcome.counts.clone().map(Json::from)),
-            arg(outcome.sqlstate.clone()),
-            arg(outcome.message.clone()),
-            arg(outcome.detail.clone()),
-            arg(outcome.hint.clone()),
-        ],
-    )?;
-    Ok(())
-}
-
-/// Reads what a worker left.
-pub fn outcome(run: i64) -> Result<Option<Outcome>> {
-    let _as = ActingAs::extension_owner()?;
-    let _now = crate::pg::tuplestore::OneSnapshot::latest();
-    let statements = crate::pg::tuplestore::statements::Statements::connect()?;
-    let text = statements.read_text(
-        "select pg_catalog.row_to_json(r)::text from coco.run as r where r.id = $1",
-        &[arg(run)],
-    )?;
-    let Some(text) = text else { return Ok(None) };
-    let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| {
-        crate::pg::error::Error::internal(format!("the result of a worker cannot be read: {e}"))
-    })?;
-    let text = |name: &str| json[name].as_str().map(str::to_owned);
-    Ok(Some(Outcome {
-        counts: json.get("counts").filter(|c| !c.is_null()).cloned(),
-        sqlstate: text("sqlstate"),
-        message: text("message"),
-        detail: text("detail"),
-        hint: text("hint"),
-    }))
 }

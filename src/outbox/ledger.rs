@@ -3,18 +3,20 @@
 
 use pgrx::pg_sys;
 
-use crate::catalog::model::{Column, External, Flow, Target, all_equal, numbered, stored};
+use crate::catalog::model::{External, Flow, Target};
 use crate::outbox::initial_load_buffer::{Held, Hold};
 use crate::outbox::tables::{self, FINGERPRINT};
 use crate::outbox::{delivery_state, queue};
 use crate::pg::acting_role::ActingAs;
-use crate::pg::bulk_insert::{self, Filling, Rights};
+use crate::pg::bulk_insert;
+use crate::pg::bulk_insert::spec::{Filling, Rights};
+use crate::pg::columns::{Column, all_equal, numbered, stored};
 use crate::pg::deferred_indexes::Written;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, Arg, arg, literal};
 use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
 use crate::pg::tuplestore::statements::Statements;
-use crate::update::apply_batch::Names;
+use crate::query::names::Names;
 use coco_core::decide::Mode;
 use coco_core::fingerprint::Hasher;
 

@@ -9,6 +9,7 @@
 
 pub mod change_batch;
 pub mod delivery_state;
+pub mod drain;
 pub mod foreign_server;
 pub mod initial_load_buffer;
 pub mod ledger;
@@ -17,3 +18,4 @@ pub mod provider_access;
 pub mod queue;
 pub mod row_encoder;
 pub mod tables;
+pub mod worker_result;

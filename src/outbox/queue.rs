@@ -8,18 +8,19 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::catalog::model::{External, Flow, Target, all_equal, stored};
+use crate::catalog::model::{External, Flow, Target};
 use crate::catalog::{internal_tables, locks};
 use crate::outbox::change_batch::{self, Batch, Reading, Size, select};
 use crate::outbox::tables::outbox_key;
 use crate::pg::acting_role::ActingAs;
+use crate::pg::clock;
+use crate::pg::columns::{all_equal, stored};
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
+use crate::pg::snapshot::OneSnapshot;
 use crate::pg::spi::{self, Arg, arg};
 use crate::pg::subtransaction::{Raised, subtransaction};
-use crate::pg::tuplestore::OneSnapshot;
 use crate::pg::tuplestore::statements::Statements;
-use crate::update::failure_rows;
 use coco_core::backoff;
 use coco_core::delivery::{Encoding, Refused};
 use coco_core::isolate::{Attempt, halve, isolate};
@@ -113,7 +114,7 @@ fn reading_in_order(flow: &Flow) -> Result<ActingAs> {
 
 /// The conditions on entries `o` that are read one after the other, each with its arguments.
 fn conditions<'a>(wanted: Wanted) -> Vec<(String, Vec<Arg<'a>>)> {
-    let is_due = failure_rows::is_due("o.refused", "pg_catalog.clock_timestamp()");
+    let is_due = clock::is_due("o.refused", "pg_catalog.clock_timestamp()");
     let due = (format!("o.refused is not null and {is_due}"), vec![]);
     let fresh = "o.position operator(pg_catalog.>) $1 and o.refused is null".to_owned();
     let fresh = (fresh, vec![arg(wanted.after)]);

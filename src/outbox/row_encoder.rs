@@ -2,9 +2,10 @@
 
 use pgrx::pg_sys;
 
-use crate::catalog::model::{Column, Target, stored};
+use crate::catalog::model::Target;
+use crate::pg::columns::{Column, stored};
 use crate::pg::error::{Error, Result};
-use crate::pg::tuplestore::row_stream::Row;
+use crate::pg::tuplestore::row::Row;
 use crate::pg::tuplestore::row_types::check_types;
 use crate::pg::tuplestore::rows::Rows;
 use coco_core::delivery::{Encoding, Values};

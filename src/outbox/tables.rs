@@ -3,9 +3,9 @@
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::catalog::internal_tables::{self, Table};
-use crate::catalog::model::{Column, External, Kept, Target, all_equal, numbered, stored};
+use crate::catalog::model::{External, Target};
 use crate::pg::acting_role::ActingAs;
-use crate::pg::columns;
+use crate::pg::columns::{self, Column, Kept, all_equal, numbered, stored};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg, literal};
 use coco_core::delivery::Encoding;

@@ -5,8 +5,9 @@ use std::cell::Cell;
 use std::ffi::CString;
 
 use crate::pg::error::{Error, Result};
+use crate::pg::invalidation;
 use crate::pg::json::Json;
-use crate::pg::{invalidation, spi};
+use crate::pg::spi::{self, PATH};
 
 /// Settings that reach into what a query returns, kept as they were when the flow was declared: a
 /// result never depends on whose session computed it.
@@ -26,9 +27,6 @@ const PINNED: [(&str, &str); 7] = [
 /// A role's rights for a while, in which nothing that outlives them can be left behind.
 const RESTRICTED: i32 =
     (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as i32;
-
-/// The search path of coco's own statements.
-pub const PATH: &std::ffi::CStr = c"pg_catalog, pg_temp";
 
 fn path() -> &'static str {
     PATH.to_str().unwrap_or("pg_catalog")

@@ -2,8 +2,6 @@
 
 use pgrx::pg_sys;
 
-use crate::catalog::internal_tables;
-use crate::catalog::model::Column;
 use crate::pg::acting_role::ActingAs;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
@@ -42,7 +40,7 @@ pub fn of_relation(relation: pg_sys::Oid) -> Result<Vec<Attribute>> {
                 collation: spi::required(r, 4)?,
                 type_name: spi::required(r, 5)?,
                 equals: equality_operator(type_oid)?,
-                kept: internal_tables::keep(type_oid)?,
+                kept: keep(type_oid)?,
             },
             not_null: spi::required(r, 6)?,
             has_default: spi::required(r, 7)?,
@@ -77,7 +75,7 @@ pub fn result_column(
         collation,
         type_name,
         equals: equality_operator(type_oid)?,
-        kept: internal_tables::keep(type_oid)?,
+        kept: keep(type_oid)?,
     })
 }
 
@@ -112,4 +110,124 @@ pub fn collate(collation: pg_sys::Oid) -> Result<String> {
         &[arg(collation)],
     )?;
     Ok(clause.unwrap_or_default())
+}
+
+/// What a value of a type is kept as in a table. A base type, which only a superuser can make, and an enum run no
+/// user's code, nor do their arrays, and the ranges that come with Postgres. A domain is kept as its base type.
+pub fn keep(type_oid: pg_sys::Oid) -> Result<Kept> {
+    // SAFETY: look-ups of the system catalogs in a transaction.
+    let base = unsafe { pg_sys::getBaseType(type_oid) };
+    if !is_harmless(base, true) {
+        return Ok(Kept::Json);
+    }
+    if base == type_oid {
+        return Ok(Kept::Same);
+    }
+    let _names = ActingAs::qualifying_names()?;
+    Ok(Kept::Base { type_oid: base, type_name: spi::type_name(base, -1)? })
+}
+
+/// Whether to write, compare and copy values of a type runs no user's code.
+fn is_harmless(type_oid: pg_sys::Oid, may_be_array: bool) -> bool {
+    // SAFETY: look-ups of the system catalogs in a transaction.
+    let (kind, element) =
+        unsafe { (pg_sys::get_typtype(type_oid) as u8, pg_sys::get_element_type(type_oid)) };
+    match kind {
+        pg_sys::TYPTYPE_BASE if element != pg_sys::InvalidOid => {
+            may_be_array && is_harmless(element, false)
+        }
+        pg_sys::TYPTYPE_BASE | pg_sys::TYPTYPE_ENUM => true,
+        pg_sys::TYPTYPE_RANGE | pg_sys::TYPTYPE_MULTIRANGE => {
+            type_oid.to_u32() < pg_sys::FirstNormalObjectId
+        }
+        _ => false,
+    }
+}
+
+/// A column with what is needed to declare and compare it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    pub name: String,
+    pub type_oid: pg_sys::Oid,
+    pub typmod: i32,
+    pub collation: pg_sys::Oid,
+    /// As SQL, with its modifiers.
+    pub type_name: String,
+    /// The equality operator of the type's default btree operator class, as
+    /// `operator(schema.=)`. `None` where the type has no such class.
+    pub equals: Option<String>,
+    pub kept: Kept,
+}
+
+/// What values of a column are kept as in coco's own tables.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kept {
+    Same,
+    /// The column's type is a domain: this is its base type, without modifiers.
+    Base {
+        type_oid: pg_sys::Oid,
+        type_name: String,
+    },
+    /// To handle values of the type can run a user's code: they are kept as text in JSON.
+    Json,
+}
+
+impl Column {
+    pub fn quoted(&self) -> String {
+        spi::ident(&self.name)
+    }
+
+    /// The column that holds its values in a table of coco's own.
+    pub fn stored(&self) -> Column {
+        match &self.kept {
+            Kept::Same => self.clone(),
+            Kept::Base { type_oid, type_name } => Column {
+                type_oid: *type_oid,
+                typmod: -1,
+                type_name: type_name.clone(),
+                ..self.clone()
+            },
+            Kept::Json => Column {
+                type_oid: pg_sys::JSONOID,
+                typmod: -1,
+                collation: pg_sys::InvalidOid,
+                type_name: "pg_catalog.json".to_owned(),
+                equals: None,
+                ..self.clone()
+            },
+        }
+    }
+
+    /// A value of the column's as the value that is stored: evaluated as the flow's owner.
+    pub fn as_stored(&self, value: &str) -> String {
+        match &self.kept {
+            Kept::Same => value.to_owned(),
+            Kept::Base { type_name, .. } => format!("({value})::{type_name}"),
+            Kept::Json => format!("pg_catalog.to_json({value})"),
+        }
+    }
+
+    /// `a = b`, with the operator spelled out, so that no search path decides it.
+    pub fn equality(&self, a: &str, b: &str) -> String {
+        // Keys are checked to have one when they are declared.
+        let equals = self.equals.as_deref().unwrap_or("operator(pg_catalog.=)");
+        format!("{a} {equals} {b}")
+    }
+}
+
+/// The columns that hold the values of these in coco's own tables.
+pub fn stored(columns: &[Column]) -> Vec<Column> {
+    columns.iter().map(Column::stored).collect()
+}
+
+/// `prefix1, prefix2, …` for as many as there are.
+pub fn numbered(prefix: &str, count: usize) -> Vec<String> {
+    (1..=count).map(|i| format!("{prefix}{i}")).collect()
+}
+
+/// Equality of two lists of expressions under the columns' own operators.
+pub fn all_equal(columns: &[Column], a: &[String], b: &[String]) -> String {
+    let each: Vec<String> =
+        columns.iter().zip(a.iter().zip(b)).map(|(c, (a, b))| c.equality(a, b)).collect();
+    each.join(" and ")
 }

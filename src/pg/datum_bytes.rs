@@ -8,7 +8,7 @@ use std::ffi::CStr;
 
 use crate::pg::acting_role::ActingAs;
 use crate::pg::error::Result;
-use crate::pg::tuplestore::rows::attribute;
+use crate::pg::tuplestore::row_types::attribute;
 use coco_core::fingerprint::Hasher;
 
 /// How values of one type are read.
@@ -298,26 +298,5 @@ unsafe fn record<S: Sink>(sink: &mut S, datum: pg_sys::Datum) {
         if (*shape).tdrefcount >= 0 {
             pg_sys::DecrTupleDescRefCount(shape);
         }
-    }
-}
-
-/// A jsonb as text, with all digits of its numbers.
-///
-/// # Safety
-/// `datum` is a jsonb.
-pub unsafe fn jsonb_text(datum: pg_sys::Datum) -> String {
-    // SAFETY: the text is palloc'd, and ends with a NUL.
-    unsafe {
-        let text = pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum);
-        CStr::from_ptr(text).to_string_lossy().into_owned()
-    }
-}
-
-/// A jsonb of a text. Postgres raises an error where it is none.
-pub fn jsonb(text: &CStr) -> pg_sys::Datum {
-    // SAFETY: the function of that type, which takes a text that ends with a NUL.
-    unsafe {
-        let input = pg_sys::Oid::from(pg_sys::F_JSONB_IN);
-        pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), pg_sys::JSONBOID, -1)
     }
 }

@@ -4,9 +4,10 @@
 use pgrx::{PgList, pg_sys};
 
 use crate::pg::acting_role::ActingAs;
-use crate::pg::bulk_insert::{self, Filling, Rights, dest_receiver};
+use crate::pg::bulk_insert::spec::{Filling, Rights};
+use crate::pg::bulk_insert::{self, dest_receiver};
 use crate::pg::error::{Error, Result};
-use crate::pg::tuplestore::rows::attribute;
+use crate::pg::tuplestore::row_types::attribute;
 
 /// For no more rows than this an index is not built anew: a new file costs more.
 const FEW: i64 = 1000;

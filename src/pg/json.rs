@@ -13,9 +13,8 @@ use pgrx::{FromDatum, IntoDatum, pg_sys};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
-use crate::pg::datum_bytes;
 use crate::pg::error::{Error, Result};
 
 #[derive(Debug, Clone)]
@@ -54,7 +53,7 @@ impl FromDatum for Json {
         _: pg_sys::Oid,
     ) -> Option<Json> {
         // SAFETY: the caller says that it is a jsonb.
-        (!is_null).then(|| Json(unsafe { datum_bytes::jsonb_text(datum) }))
+        (!is_null).then(|| Json(unsafe { jsonb_text(datum) }))
     }
 }
 
@@ -62,7 +61,7 @@ impl IntoDatum for Json {
     fn into_datum(self) -> Option<pg_sys::Datum> {
         // JSON writes a NUL as an escape, which jsonb refuses with an error of its own.
         let text = CString::new(self.0).ok()?;
-        Some(datum_bytes::jsonb(&text))
+        Some(jsonb(&text))
     }
 
     fn type_oid() -> pg_sys::Oid {
@@ -97,4 +96,25 @@ unsafe impl SqlTranslatable for Json {
         Ok(SqlMappingRef::literal("jsonb"));
     const RETURN_SQL: std::result::Result<ReturnsRef, ReturnsError> =
         Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
+}
+
+/// A jsonb as text, with all digits of its numbers.
+///
+/// # Safety
+/// `datum` is a jsonb.
+pub unsafe fn jsonb_text(datum: pg_sys::Datum) -> String {
+    // SAFETY: the text is palloc'd, and ends with a NUL.
+    unsafe {
+        let text = pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum);
+        CStr::from_ptr(text).to_string_lossy().into_owned()
+    }
+}
+
+/// A jsonb of a text. Postgres raises an error where it is none.
+pub fn jsonb(text: &CStr) -> pg_sys::Datum {
+    // SAFETY: the function of that type, which takes a text that ends with a NUL.
+    unsafe {
+        let input = pg_sys::Oid::from(pg_sys::F_JSONB_IN);
+        pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), pg_sys::JSONBOID, -1)
+    }
 }

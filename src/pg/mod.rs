@@ -4,6 +4,7 @@
 
 pub mod acting_role;
 pub mod bulk_insert;
+pub mod clock;
 pub mod columns;
 pub mod datum_bytes;
 pub mod deferred_indexes;
@@ -12,7 +13,10 @@ pub mod fmgr;
 pub mod invalidation;
 pub mod json;
 pub mod local_files;
+pub mod notice;
 pub mod plan_cache;
+pub mod relations;
+pub mod snapshot;
 pub mod spi;
 pub mod subtransaction;
 pub mod tuplestore;

@@ -177,7 +177,7 @@ unsafe extern "C-unwind" fn add_hint(_arg: *mut std::ffi::c_void) {
         let path = pg_sys::namespace_search_path;
         if NAMES.iter().all(|name| *name as i32 != code)
             || path.is_null()
-            || std::ffi::CStr::from_ptr(path) != crate::pg::acting_role::PATH
+            || std::ffi::CStr::from_ptr(path) != crate::pg::spi::PATH
         {
             return;
         }
@@ -256,3 +256,6 @@ pub fn commit_durably() {
         pg_sys::ForceSyncCommit();
     }
 }
+
+/// The search path of coco's own statements.
+pub const PATH: &std::ffi::CStr = c"pg_catalog, pg_temp";

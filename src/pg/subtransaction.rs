@@ -82,7 +82,7 @@ pub fn subtransaction<T, E>(
                 0 => sqlstate(report.sql_error_code() as i32),
                 packed => sqlstate(packed),
             };
-            if crate::pg::tuplestore::statements::was_preparing() || !is_the_datas(&sqlstate) {
+            if crate::pg::tuplestore::row_types::was_preparing() || !is_the_datas(&sqlstate) {
                 error.rethrow()
             }
             Err(raised(Raised {

@@ -7,11 +7,11 @@ use pgrx::{PgList, is_a};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
 
-use crate::catalog::model::Column;
-use crate::pg::columns;
+use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::subtransaction::subtransaction;
 use crate::query::bound_query::{self, Bound, Named};
+use crate::query::parse_analysis::analysed;
 
 /// A source as the query sees it.
 pub struct Shadow {
@@ -145,32 +145,6 @@ fn analysed_tree(sql: &str) -> Result<*mut pg_sys::Query> {
         let list = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text.as_ptr()));
         let raw = list.get_ptr(0).ok_or_else(|| Error::internal("nothing to analyse"))?;
         Ok(analysed(raw, &text))
-    }
-}
-
-/// The analysed tree of a parsed statement without parameters.
-///
-/// # Safety
-/// A raw statement, which is changed, and the text it was parsed from.
-pub unsafe fn analysed(raw: *mut pg_sys::RawStmt, text: &CStr) -> *mut pg_sys::Query {
-    // SAFETY: as above.
-    unsafe {
-        #[cfg(feature = "pg14")]
-        return pg_sys::parse_analyze(
-            raw,
-            text.as_ptr(),
-            std::ptr::null_mut(),
-            0,
-            std::ptr::null_mut(),
-        );
-        #[cfg(not(feature = "pg14"))]
-        return pg_sys::parse_analyze_fixedparams(
-            raw,
-            text.as_ptr(),
-            std::ptr::null(),
-            0,
-            std::ptr::null_mut(),
-        );
     }
 }
 

@@ -10,8 +10,8 @@
 use pgrx::PgList;
 use pgrx::pg_sys::{self, NodeTag};
 use std::ffi::{CStr, CString, c_void};
-use std::rc::Rc;
 
+use crate::catalog::model::Places;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi;
 
@@ -25,10 +25,6 @@ pub struct Named {
     pub schema: String,
     pub table: String,
 }
-
-/// For each place in which a query reads the relation of a source, in the order of [`occurrences`]: the id of the
-/// source whose item it is, or 0 where it reads the whole relation.
-pub type Places = Rc<[i32]>;
 
 /// A place of a tree that reads a relation.
 #[derive(Clone, Copy)]
@@ -323,7 +319,7 @@ impl Naming<'_> {
                         list.get_ptr(0).ok_or_else(|| Error::internal("nothing to analyse"))?;
                     let context = std::ptr::from_mut(self).cast();
                     look_raw((*raw).stmt, context);
-                    Ok(crate::query::analyze::analysed(raw, &text))
+                    Ok(crate::query::parse_analysis::analysed(raw, &text))
                 }
             },
             |raised| Error {

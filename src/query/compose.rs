@@ -16,8 +16,8 @@
 
 use pgrx::pg_sys;
 
-use crate::catalog::model::{BoundView, Column, Flow, Source, Target, all_equal, numbered};
-use crate::pg::columns;
+use crate::catalog::model::{BoundView, Flow, Source, Target};
+use crate::pg::columns::{self, Column, all_equal, numbered};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::ident;
 use crate::pg::tuplestore::rows::{self, RowColumn};

@@ -9,7 +9,7 @@ use pgrx::pg_sys;
 use serde_json::json;
 use std::collections::BTreeMap;
 
-use crate::catalog::flow_rows;
+use crate::catalog::logic_rows;
 use crate::catalog::model::{Flow, Target};
 use crate::pg::acting_role::ActingAs;
 use crate::pg::error::Result;
@@ -165,23 +165,23 @@ select g.oid
 /// Computes a flow's logic as it is now and returns the id under which it is kept.
 pub fn current(flow: &Flow) -> Result<LogicId> {
     let (fingerprint, parts) = compute(flow)?;
-    if let Some(id) = flow_rows::known_logic_id(&flow.name, fingerprint)? {
+    if let Some(id) = logic_rows::known_logic_id(&flow.name, fingerprint)? {
         return Ok(LogicId(id));
     }
     let described = logic_description::describe(flow, &parts)?;
-    flow_rows::record_logic(&flow.name, fingerprint, parts, described).map(LogicId)
+    logic_rows::record_logic(&flow.name, fingerprint, parts, described).map(LogicId)
 }
 
 /// As [`current`], where it is recorded already, and for good.
 pub fn kept(flow: &Flow) -> Result<Option<LogicId>> {
     let (fingerprint, _) = compute(flow)?;
-    Ok(flow_rows::settled_logic_id(&flow.name, fingerprint)?.map(LogicId))
+    Ok(logic_rows::settled_logic_id(&flow.name, fingerprint)?.map(LogicId))
 }
 
 /// As [`current`], but records nothing: an id that no item can have where the logic is new.
 pub fn known(flow: &Flow) -> Result<LogicId> {
     let (fingerprint, _) = compute(flow)?;
-    Ok(LogicId(flow_rows::known_logic_id(&flow.name, fingerprint)?.unwrap_or(0)))
+    Ok(LogicId(logic_rows::known_logic_id(&flow.name, fingerprint)?.unwrap_or(0)))
 }
 
 /// Whether a flow has run under one logic alone.

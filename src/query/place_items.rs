@@ -18,8 +18,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CStr, c_void};
 
+use crate::catalog::model::Places;
 use crate::pg::error::{Error, Result};
-use crate::query::bound_query::{self, Places};
+use crate::query::bound_query;
 
 /// What CTEs that have the items of a source are called, before its id.
 pub const SHADOW: &str = "coco_source_";
@@ -239,7 +240,7 @@ unsafe fn complete(items: *mut pg_sys::Query, relation: pg_sys::Oid) -> Result<(
         let mut fits = true;
         let mut all = PgList::<pg_sys::TargetEntry>::new();
         for place in 0..(*shape).natts as usize {
-            let attribute = &*crate::pg::tuplestore::rows::attribute(shape, place);
+            let attribute = &*crate::pg::tuplestore::row_types::attribute(shape, place);
             let name = CStr::from_ptr(attribute.attname.data.as_ptr());
             let found = has.iter_ptr().find(|e| {
                 !attribute.attisdropped

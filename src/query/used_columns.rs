@@ -4,9 +4,10 @@
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
 
-use crate::catalog::model::{BoundView, Column, Flow, Source};
+use crate::catalog::model::{BoundView, Flow, Source};
+use crate::pg::columns::{self, Column};
 use crate::pg::error::Result;
-use crate::pg::{columns, spi};
+use crate::pg::spi;
 use crate::query::analyze::{self, Analysis, Shadow};
 use crate::query::bound_query::{self, Bound, Named};
 

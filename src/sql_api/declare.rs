@@ -13,7 +13,7 @@ use crate::pg::error::Error;
 use crate::pg::json::Json;
 use crate::sql_api::fdw_options;
 use crate::sql_api::live::serve;
-use crate::update;
+use crate::update::limits;
 use crate::workers::shared_memory;
 use crate::workers::update_worker::{self, Order};
 
@@ -166,7 +166,7 @@ fn alter_flow(
 fn drop_flow(flow: &str, keep_targets: bool) -> Result<(), ErrorReport> {
     if !keep_targets && flow_rows::has_made_external(flow)? {
         // What is outside cannot come back: a worker drops all of it in a transaction of its own.
-        update_worker::run(flow, Order::Drop, update::configured())?;
+        update_worker::run(flow, Order::Drop, limits::configured())?;
         return Ok(());
     }
     Ok(declare::drop_flow(flow, keep_targets, shared_memory::announce_cancel)?)

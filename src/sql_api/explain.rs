@@ -4,7 +4,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::inspect::explain;
-use crate::update;
+use crate::update::limits;
 use coco_core::text::wrapped;
 
 /// Characters of a line, so that the columns stand beside each other in psql.
@@ -27,7 +27,7 @@ fn explain(
     >,
     ErrorReport,
 > {
-    let found = explain::explain(flow, update::configured())?;
+    let found = explain::explain(flow, limits::configured())?;
     let rows = found.into_iter().map(|f| {
         let detail = if f.prose { wrapped(&f.detail, DETAIL) } else { f.detail };
         // A statement to be copied stays as it is.

@@ -3,10 +3,10 @@
 use pgrx::guc::{GucContext, GucFlags, GucRegistry};
 
 use crate::catalog::run_history::{LOG_MIN_DURATION, SIZE as HISTORY_SIZE};
-use crate::update::{BATCH_SIZE, LARGEST_BATCH, SEGMENT_SIZE};
-use crate::workers::MAX_SEATS;
+use crate::update::limits::{BATCH_SIZE, LARGEST_BATCH, SEGMENT_SIZE};
 use crate::workers::crash_point::CRASH_POINT;
 use crate::workers::live_worker::MAX_WORKERS;
+use crate::workers::process::MAX_SEATS;
 use crate::workers::turn_limit::TURN_TIMEOUT;
 
 /// Defines the settings; called once when the library is loaded.

@@ -9,7 +9,7 @@ use crate::inspect::{preview, verify, views};
 use crate::pg::error::Error;
 use crate::pg::json::Json;
 use crate::sql_api::update::parse_mode;
-use crate::update;
+use crate::update::limits;
 
 #[pg_extern(sql = false)]
 fn verify(
@@ -28,7 +28,7 @@ fn verify(
     >,
     ErrorReport,
 > {
-    let found = verify::verify(flow, repair, update::configured())?;
+    let found = verify::verify(flow, repair, limits::configured())?;
     Ok(TableIterator::new(
         found.into_iter().map(|d| (d.target, d.difference, d.key, d.source, d.since)),
     ))
@@ -59,7 +59,7 @@ fn preview(
         .into());
     }
     let changes =
-        preview::preview(flow, parse_mode(mode)?, update::configured(), max_rows as usize)?;
+        preview::preview(flow, parse_mode(mode)?, limits::configured(), max_rows as usize)?;
     Ok(TableIterator::new(changes.into_iter().map(|c| (c.target, c.change, c.key, c.old, c.new))))
 }
 

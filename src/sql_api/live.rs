@@ -5,13 +5,16 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::catalog::{locks, restored};
+use crate::declare::live;
+use crate::inspect::pending;
 use crate::update::catch_up;
+use crate::workers::process::{self, Served};
+use crate::workers::shared_memory;
 use crate::workers::wait_event::Waiting;
-use crate::workers::{self, Served, shared_memory};
 
 #[pg_extern(sql = false)]
 fn start(flow: &str) -> Result<(), ErrorReport> {
-    catch_up::start(flow)?;
+    live::start(flow)?;
     serve(flow);
     Ok(())
 }
@@ -19,7 +22,7 @@ fn start(flow: &str) -> Result<(), ErrorReport> {
 /// Sees to it that somebody keeps a live flow up to date.
 pub fn serve(flow: &str) {
     let taken = |seat| locks::seat_is_taken(seat).unwrap_or(false);
-    match workers::serve(taken) {
+    match process::serve(taken) {
         Served::Launcher => {}
         Served::DynamicWorker => ereport!(
             PgLogLevel::NOTICE,
@@ -38,7 +41,7 @@ pub fn serve(flow: &str) {
 
 #[pg_extern(sql = false)]
 fn stop(flow: &str) -> Result<(), ErrorReport> {
-    Ok(catch_up::stop(flow, shared_memory::announce_cancel)?)
+    Ok(live::stop(flow, shared_memory::announce_cancel)?)
 }
 
 /// Waits until what was committed before the call is in the targets: `false` where the time is over.
@@ -57,7 +60,7 @@ fn wait(flow: &str, timeout: Interval) -> Result<bool, ErrorReport> {
         if left.is_zero() {
             return Ok(false);
         }
-        workers::pause(pause.min(left), Waiting::CatchUp);
+        process::pause(pause.min(left), Waiting::CatchUp);
         // Not to be in the worker's way.
         pause = (pause * 3 / 2).min(std::time::Duration::from_millis(100));
     }
@@ -159,6 +162,6 @@ fn pending_rows() -> Result<
     TableIterator<'static, (name!(source, i32), name!(pending, i64), name!(at_least, bool))>,
     ErrorReport,
 > {
-    let rows = catch_up::pending()?.into_iter().map(|p| (p.source, p.count, p.at_least));
+    let rows = pending::pending()?.into_iter().map(|p| (p.source, p.count, p.at_least));
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))
 }

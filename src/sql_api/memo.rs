@@ -4,7 +4,7 @@ use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::catalog::flow_rows;
+use crate::flows::load;
 use crate::inspect::views;
 use crate::memo::{call_site, registration, store};
 use crate::pg::error::Error;
@@ -41,7 +41,7 @@ fn unmemoize(function: pg_sys::Oid) -> Result<(), ErrorReport> {
 
 #[pg_extern(sql = false)]
 fn forget(flow: Option<&str>, function: Option<pg_sys::Oid>) -> Result<i64, ErrorReport> {
-    let flow = flow_rows::locked_to_change(flow.ok_or_else(|| null("flow"))?)?;
+    let flow = load::locked_to_change(flow.ok_or_else(|| null("flow"))?)?;
     Ok(store::forget(&flow, function)?)
 }
 

@@ -9,8 +9,8 @@ use std::ffi::CString;
 
 use crate::memo::spending;
 use crate::pg::error::{Error, Result};
-use crate::pg::json::Json;
-use crate::pg::{acting_role, datum_bytes, spi, subtransaction};
+use crate::pg::json::{self, Json};
+use crate::pg::{acting_role, spi, subtransaction};
 use crate::workers::provider_calls;
 use coco_core::provider::{Answer, Job, Refusal, Task};
 
@@ -56,11 +56,11 @@ fn generate(
 #[pg_extern(sql = false)]
 fn http_post(url: &str, body: AnyElement) -> std::result::Result<Option<AnyElement>, ErrorReport> {
     // SAFETY: declared so.
-    let body = unsafe { datum_bytes::jsonb_text(body.datum()) };
+    let body = unsafe { json::jsonb_text(body.datum()) };
     match ask(Task::Post { url: url.to_owned() }, None, body)? {
         Answer::Text(text) => {
             let text = CString::new(text).map_err(|_| unasked())?;
-            let json = datum_bytes::jsonb(&text);
+            let json = json::jsonb(&text);
             // SAFETY: it is one.
             Ok(unsafe { AnyElement::from_polymorphic_datum(json, false, pg_sys::JSONBOID) })
         }

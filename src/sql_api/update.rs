@@ -5,10 +5,11 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::collections::BTreeMap;
 
-use crate::flows::cache;
+use crate::flows::{cache, live_rows, paused};
 use crate::pg::error::Error;
 use crate::pg::json::Json;
-use crate::update::{self, SourceCounts, catch_up};
+use crate::update::run::SourceCounts;
+use crate::update::{self, limits};
 use crate::workers::progress::Watched;
 use crate::workers::update_worker::{self, Order};
 use coco_core::decide::Mode;
@@ -67,13 +68,13 @@ fn retry(
 type Row = (String, i64, i64, i64, i64, i64, i64, i64, Interval, Option<Json>);
 
 fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
-    let limits = update::configured();
+    let limits = limits::configured();
     // What is sent elsewhere is sent once it is committed: a worker does that.
     // What asks providers has paid for their answers: they are kept whatever becomes of the caller's
     // transaction.
     let (id, reaches_out) = {
         let ready = cache::ready(flow)?;
-        update::check_not_paused(&ready.flow)?;
+        paused::check_not_paused(&ready.flow)?;
         (ready.flow.id, ready.flow.is_external() || ready.flow.asks_providers())
     };
     let _watched = Watched::begin(id, flow, !reaches_out);
@@ -82,7 +83,7 @@ fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
         false => update::update(flow, mode, limits)?,
     };
     if mode == Mode::Retry {
-        catch_up::lift(id)?;
+        live_rows::lift(id)?;
     }
     let row = |r: SourceCounts| {
         let elapsed = Interval::from_micros(r.elapsed.as_micros() as i64);

@@ -81,7 +81,7 @@ pub struct Slice {
 impl Backlog {
     /// For an update that takes several transactions, and looks at each source once.
     pub fn once(sends: Option<Outlets>) -> Backlog {
-        let began = crate::update::now_micros();
+        let began = crate::pg::clock::now_micros();
         Backlog { done: Some(RefCell::default()), began, sends, ..Backlog::default() }
     }
 

@@ -7,12 +7,14 @@
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
 
-use crate::catalog::model::{Column, Source, Target, all_equal, numbered};
+use crate::catalog::model::{Source, Target};
 use crate::catalog::target_table;
+use crate::pg::columns::{Column, all_equal, numbered};
 use crate::pg::error::Result;
 use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
 use crate::pg::tuplestore::statements::Statements;
-use crate::update::apply_batch::{self, Names};
+use crate::query::names::Names;
+use crate::update::differences;
 use coco_core::decide::Mode;
 
 /// What came of it.
@@ -37,14 +39,14 @@ pub fn upsert(
     let constrained = target_table::constrained_columns(target)?;
     let moves = |c: &Column| constrained.contains(&c.name);
     if target.columns.iter().any(moves) {
-        let differs = apply_batch::differs_in(target, moves);
+        let differs = differences::differs_in(target, moves);
         let delete = format!(
             "delete from {relation} as x using coco_output as n where {same} and {differs}"
         );
         statements.execute(&delete, &[])?;
     }
     let mut updated = Rows::new(&rows::typed("t", &target.key))?;
-    let update = apply_batch::update_differing(target, names, mode);
+    let update = differences::update_differing(target, names, mode);
     let returning = format!("{update} returning {}", names.new_key.join(", "));
     let mut written = statements.query_into(&returning, &[], &mut updated)?;
     let columns: Vec<String> = target.columns.iter().map(Column::quoted).collect();

@@ -9,15 +9,18 @@
 
 use pgrx::pg_sys;
 
-use crate::catalog::model::{Source, all_equal, numbered};
+use crate::catalog::item_failure;
+use crate::catalog::model::Source;
 use crate::pg::acting_role::ActingAs;
+use crate::pg::clock;
+use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{Arg, arg, ident};
 use crate::pg::subtransaction::Raised;
 use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
 use crate::pg::tuplestore::statements::Statements;
-use crate::query::compose;
-use crate::update::{apply_batch, failure_rows, source_plan, unreadable_items};
+use crate::query::{compose, names};
+use crate::update::{source_plan, unreadable_items};
 use coco_core::decide::{Decision, Mode, decide};
 use coco_core::version::{
     Failure, Fingerprint, Incoming, LogicId, Ordinal, ProcessOrdinal, Stored,
@@ -56,7 +59,7 @@ pub struct Candidate {
     /// Something else that its result depends on changed.
     pub forced: bool,
     /// Why nothing could be read of it; all that is known is what is tracked.
-    pub unread: Option<failure_rows::Failure>,
+    pub unread: Option<item_failure::Failure>,
 }
 
 /// The columns of candidates, and what they `carry`.
@@ -379,7 +382,7 @@ fn read_by_halves(
     read: impl Fn(&Rows, &mut Rows) -> Result<()>,
 ) -> Result<Rows> {
     let unread = |key: &Rows, raised: Raised, rows: &mut Rows| {
-        unread_item(source, key, &failure_rows::Failure::from(raised), columns.len(), rows)
+        unread_item(source, key, &item_failure::Failure::from(raised), columns.len(), rows)
     };
     let halves =
         unreadable_items::Halves { all: keys, of: &source_plan::key_columns(source), columns };
@@ -390,7 +393,7 @@ fn read_by_halves(
 fn unread_item(
     source: &Source,
     key: &Rows,
-    failure: &failure_rows::Failure,
+    failure: &item_failure::Failure,
     width: usize,
     rows: &mut Rows,
 ) -> Result<()> {
@@ -516,7 +519,7 @@ fn select(
            from {relations} on {on}
           where {condition}",
         keys = keys.join(", "),
-        due = failure_rows::is_due("t.failure", "pg_catalog.clock_timestamp()"),
+        due = clock::is_due("t.failure", "pg_catalog.clock_timestamp()"),
         forced = from.forced,
         relations = from.relations,
         on = all_equal(&source.key, &ours, &tracked),
@@ -566,7 +569,7 @@ fn one_row_each(statements: &Statements, source: &Source) -> Result<()> {
     let sql = format!(
         "select {} from coco_candidate as c
           where c.rows operator(pg_catalog.>) 1 and {} limit 1",
-        apply_batch::key_text(&keys),
+        names::key_text(&keys),
         known.join(" and ")
     );
     match statements.first_text(&sql, &[])? {
@@ -651,7 +654,7 @@ impl Candidates {
             attempts: r.get::<i32>(at(12)).unwrap_or(0),
             claims: r.get(at(13)),
             forced: flag(14),
-            unread: r.get::<String>(at(16)).map(|why| failure_rows::Failure::from_text(&why)),
+            unread: r.get::<String>(at(16)).map(|why| item_failure::Failure::from_text(&why)),
         })
     }
 

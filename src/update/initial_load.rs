@@ -7,12 +7,14 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use crate::catalog::model::{Flow, Source, Target, numbered};
+use crate::catalog::model::{Flow, Source, Target};
 use crate::catalog::{locks, target_table};
 use crate::outbox::initial_load_buffer::{Held, Hold};
 use crate::outbox::ledger::{self, Added};
 use crate::pg::acting_role::ActingAs;
-use crate::pg::bulk_insert::{self, Entries, Filling, Rights};
+use crate::pg::bulk_insert;
+use crate::pg::bulk_insert::spec::{Entries, Filling, Rights};
+use crate::pg::columns::numbered;
 use crate::pg::deferred_indexes::{self, Written};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
@@ -20,8 +22,8 @@ use crate::pg::subtransaction::subtransaction;
 use crate::pg::tuplestore::statements::Statements;
 use crate::query::compose::{self, Items};
 use crate::query::one_row_per_item;
-use crate::update::apply_batch::Writer;
 use crate::update::detect;
+use crate::update::target_writer::Writer;
 use coco_core::counts::Counts;
 use coco_core::delivery::Ahead;
 use coco_core::version::{LogicId, ProcessOrdinal};

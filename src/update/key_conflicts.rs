@@ -6,12 +6,14 @@
 use pgrx::pg_sys;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::catalog::model::{Flow, Source, Target, all_equal, numbered};
+use crate::catalog::item_failure::{Failure, Refused};
+use crate::catalog::model::{Flow, Source, Target};
+use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
 use crate::pg::tuplestore::rows::{RowColumn, Rows};
 use crate::pg::tuplestore::statements::Statements;
-use crate::update::apply_batch::{Names, Unowned, key_text};
-use crate::update::failure_rows::{Failure, Refused};
+use crate::query::names::{Names, key_text};
+use crate::update::target_writer::Unowned;
 use coco_core::claims;
 use coco_core::claims::Claim;
 

@@ -2,16 +2,18 @@
 
 use pgrx::pg_sys;
 
-use crate::catalog::model::{BoundView, Flow, Lookup, Source, numbered};
+use crate::catalog::model::{BoundView, Flow, Lookup, Source};
+use crate::pg::columns::numbered;
 use crate::pg::error::Result;
 use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
 use crate::pg::tuplestore::statements::Statements;
 use crate::query::batch::{Action, Batch, Item};
 use crate::query::place_items;
-use crate::update::apply_batch::{self, Writing};
 use crate::update::detect::{self, Scan};
+use crate::update::limits::Limits;
 use crate::update::source_plan::{self, Forced, How, Kept, Looking};
-use crate::update::{Limits, tracking_rows};
+use crate::update::target_writer::{self, Writing};
+use crate::update::tracking_rows;
 use coco_core::decide::Mode;
 use coco_core::version::{LogicId, ProcessOrdinal};
 
@@ -91,7 +93,7 @@ fn follow_one(
     while let Some(found) = changed.as_mut().and_then(|c| c.next().map(|item| (c.key(), item))) {
         let (key, item) = found;
         if key.iter().any(Option::is_none) {
-            return Err(apply_batch::null_key(relation));
+            return Err(target_writer::null_key(relation));
         }
         let same = match (&item.incoming, &item.stored) {
             // Of a row that cannot be read no content is known.

@@ -12,43 +12,22 @@ use std::rc::Rc;
 use crate::catalog::model::Source;
 use crate::catalog::relation_locks::PATIENCE;
 use crate::catalog::{locks, target_table};
-use crate::flows::cache;
+use crate::flows::{cache, live_rows};
 use crate::pg::acting_role::ActingAs;
+use crate::pg::clock::now_micros;
 use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
-use crate::pg::tuplestore::OneSnapshot;
+use crate::pg::snapshot::OneSnapshot;
 use crate::pg::tuplestore::rows::Rows;
-use crate::update::apply_batch::{Writer, Writing};
 use crate::update::backlog::Part;
+use crate::update::helper_pool::{Done, Elsewhere};
+use crate::update::limits::Limits;
+use crate::update::run::{By, Run, logic_is_another};
 use crate::update::source_plan::key_columns;
-use crate::update::{
-    By, Limits, Run, catch_up, initial_load, logic_is_another, lookups, now_micros,
-};
-use coco_core::counts::Counts;
+use crate::update::target_writer::{Writer, Writing};
+use crate::update::{initial_load, lookups};
 use coco_core::decide::Mode;
 use coco_core::version::LogicId;
-
-/// Other processes that take care of portions.
-pub trait Helpers {
-    /// How many there can be.
-    fn count(&self) -> usize;
-    /// Has one begin; `None` where none is to be had.
-    fn ask(&self, portion: &[u8]) -> Result<Option<Box<dyn Elsewhere>>>;
-}
-
-/// A portion that another process takes care of.
-pub trait Elsewhere {
-    /// Waits until it is done. `None`: the other process has ended, and may have committed it or not.
-    fn done(self: Box<Self>) -> Result<Option<Done>>;
-}
-
-/// What came of a portion.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Done {
-    pub counts: Counts,
-    /// Items that are there.
-    pub present: i64,
-}
 
 /// What the other process is told; the keys follow.
 #[derive(Serialize, Deserialize)]
@@ -145,7 +124,7 @@ pub fn portion(bytes: &[u8]) -> Result<Done> {
     if !unsafe { pg_sys::TransactionIdIsInProgress(head.asker.into()) } {
         return Err(gone());
     }
-    let ready = cache::to_read(&catch_up::name(head.flow)?.ok_or_else(gone)?, Some(PATIENCE))?;
+    let ready = cache::to_read(&live_rows::name(head.flow)?.ok_or_else(gone)?, Some(PATIENCE))?;
     let flow = &ready.flow;
     let source = flow.sources.iter().find(|s| s.id == head.source).ok_or_else(gone)?;
     let (logic, generation) = (LogicId(head.logic), invalidation::now());
@@ -175,7 +154,7 @@ pub fn portion(bytes: &[u8]) -> Result<Done> {
         run.some(source, &mut keys, part, &mut done.counts, &mut done.present)?;
     }
     if !same || invalidation::now() != generation && logic_is_another(flow, logic)? {
-        return Err(crate::update::changed(flow));
+        return Err(crate::update::run::changed(flow));
     }
     Ok(done)
 }

@@ -4,15 +4,18 @@
 //! fail, and the others would fail after them, since what failed keeps what it has. Each by itself would fail for ever.
 //! So a batch that met such a conflict takes along those that failed for one, and all are written together.
 
-use crate::catalog::model::{Source, all_equal, numbered};
+use crate::catalog::model::Source;
 use crate::pg::acting_role::ActingAs;
+use crate::pg::clock::now_micros;
+use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
 use crate::pg::tuplestore::rows::Rows;
 use crate::pg::tuplestore::statements::Statements;
 use crate::query::batch::{Action, Batch, Item};
 use crate::query::compose;
+use crate::update::detect;
+use crate::update::run::Run;
 use crate::update::source_plan::key_columns;
-use crate::update::{Run, detect, now_micros};
 use coco_core::counts::Counts;
 use coco_core::decide::{Decision, Mode};
 use coco_core::version::ProcessOrdinal;

@@ -9,16 +9,17 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::capture::cursor::{self, Cursor};
-use crate::capture::{self, Capture, Mode as CaptureMode, State, change_log, triggers};
-use crate::catalog::model::{Source, all_equal, numbered};
+use crate::capture::state::{self, State};
+use crate::capture::{self, Capture, change_log, triggers};
+use crate::catalog::model::{Mode as CaptureMode, Source};
 use crate::pg::acting_role::ActingAs;
+use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
-use crate::pg::invalidation;
 use crate::pg::spi::{self, arg};
 use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
 use crate::pg::tuplestore::statements::Statements;
+use crate::pg::{clock, invalidation};
 use crate::query::compose;
-use crate::update::failure_rows;
 use coco_core::decide::Mode;
 use coco_core::version::LogicId;
 
@@ -203,7 +204,7 @@ impl Following {
         if source.capture == CaptureMode::Scan {
             return Ok(());
         }
-        let Some(state) = capture::state(statements, source.relation, how.generation)? else {
+        let Some(state) = state::state(statements, source.relation, how.generation)? else {
             self.uncaptured = true;
             return Ok(());
         };
@@ -352,7 +353,7 @@ fn add_failed(
         .unwrap_or_default();
     let due = match mode {
         Mode::Retry => "true".to_owned(),
-        _ => failure_rows::is_due("t.failure", "$1::pg_catalog.text::pg_catalog.timestamptz"),
+        _ => clock::is_due("t.failure", "$1::pg_catalog.text::pg_catalog.timestamptz"),
     };
     let waiting;
     let mut more = Rows::new(&key_columns(source))?;

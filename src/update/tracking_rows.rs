@@ -3,17 +3,19 @@
 
 use pgrx::pg_sys;
 
-use crate::catalog::model::{Source, Target, all_equal, numbered};
+use crate::catalog::model::{Source, Target};
 use crate::memo::result_uses;
 use crate::pg::acting_role::ActingAs;
 use crate::pg::bulk_insert;
+use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
 use crate::pg::spi::arg;
 use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
 use crate::pg::tuplestore::statements::Statements;
 use crate::query::batch::{Action, Batch, Item};
 use crate::query::compose;
-use crate::update::apply_batch::{Names, Writer, Writing, key_text};
+use crate::query::names::{Names, key_text};
+use crate::update::target_writer::{Writer, Writing};
 
 /// Writes the tracking rows of a batch that has reached its targets.
 pub fn track(

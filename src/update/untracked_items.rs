@@ -6,6 +6,7 @@
 use pgrx::datum::TimestampWithTimeZone;
 
 use crate::catalog::internal_tables;
+use crate::catalog::item_failure::{self, Failure};
 use crate::catalog::model::Source;
 use crate::pg::acting_role::ActingAs;
 use crate::pg::error::Result;
@@ -13,7 +14,6 @@ use crate::pg::json::Json;
 use crate::pg::spi::{self, arg, literal};
 use crate::pg::tuplestore::statements::Statements;
 use crate::query::batch::Batch;
-use crate::update::failure_rows::{self, Failure};
 
 /// Bytes of a key of which an index may not hold more: a third of a page, less what a row needs besides.
 pub const LONG: usize = 2000;
@@ -115,7 +115,7 @@ pub struct Untracked {
 impl Untracked {
     /// Whether a column of its key is NULL: rows without a key are left out where a target is compared with its query.
     pub fn has_no_key(&self) -> bool {
-        self.failure.sqlstate == failure_rows::NULL_KEY
+        self.failure.sqlstate == item_failure::NULL_KEY
     }
 }
 

@@ -3,16 +3,18 @@
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
 
+use crate::catalog::item_failure::{Failure, Stop};
 use crate::catalog::model::Source;
 use crate::catalog::relation_locks;
 use crate::memo;
+use crate::pg::clock::now_micros;
 use crate::pg::error::{Error, Result};
 use crate::pg::subtransaction::{Raised, subtransaction};
 use crate::query::batch::{Action, Batch, Item};
-use crate::update::apply_batch::{self, How, Order, Stop, Unowned};
 use crate::update::detect::Candidate;
-use crate::update::failure_rows::{self, Failure};
-use crate::update::{Run, interrupt, now_micros, untracked_items};
+use crate::update::run::{Run, interrupt};
+use crate::update::target_writer::{How, Order, Unowned};
+use crate::update::{apply_batch, failure_rows, untracked_items};
 use coco_core::backoff;
 use coco_core::counts::Counts;
 use coco_core::isolate::{Attempt, halve};

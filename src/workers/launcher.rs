@@ -12,10 +12,11 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::catalog::locks;
+use crate::workers::databases;
+use crate::workers::process::{attend, handle_signals, launch, wait};
 use crate::workers::shared_memory::{self, Ended};
 use crate::workers::transaction::{complain, transaction};
 use crate::workers::wait_event::Waiting;
-use crate::workers::{attend, databases, handle_signals, launch, wait};
 
 /// How often a database in which a worker found nothing to do is looked at.
 const PROBE: Duration = Duration::from_secs(60);

@@ -6,22 +6,27 @@ use pgrx::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use crate::catalog::installed::{self, Installed};
 use crate::catalog::{locks, run_history};
-use crate::memo::{self, resolve_misses};
-use crate::pg::{acting_role, invalidation};
+use crate::declare::live;
+use crate::flows::live_rows::{self, Left, Live};
+use crate::memo::settle;
+use crate::pg::{acting_role, clock, invalidation};
 use crate::update::backlog::Backlog;
-use crate::update::catch_up::{self, Installed, Left, Live};
+use crate::update::limits::{self, Limits};
+use crate::update::run::Turn;
 use crate::update::source_plan::Remembered;
-use crate::update::{self, Limits, Turn};
+use crate::update::{self};
 use crate::workers::delivery::dispatcher::Sender;
 use crate::workers::parallel_helper::Helpers;
+use crate::workers::process::{
+    MAX_SEATS, attach, attend, keep_rolled_back, launch, wait, wait_shortly, works_on,
+};
 use crate::workers::shared_memory::{self, Ended};
 use crate::workers::transaction::{Failed, complain, transaction};
 use crate::workers::upkeep::{self, Upkeep};
 use crate::workers::wait_event::Waiting;
-use crate::workers::{
-    MAX_SEATS, attach, attend, crash_notes, launch, progress, turn_limit, wait, wait_shortly,
-};
+use crate::workers::{crash_notes, progress, turn_limit};
 use coco_core::counts::Counts;
 use coco_core::decide::Mode;
 use coco_core::history::{By, Entry, Reason, Stretch};
@@ -62,7 +67,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     attach(database, c"coco worker");
     note(Ended::Looking);
     wait_shortly();
-    let begun = transaction(|| match catch_up::installed()? {
+    let begun = transaction(|| match installed::installed()? {
         Some(installed) if !installed.fits => Ok(Some(installed)),
         Some(installed) if locks::seat(seat)? => Ok(Some(installed)),
         _ => Ok(None),
@@ -82,7 +87,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     crash_notes::enter(database);
     upkeep::set_aside(database);
     progress::tell();
-    resolve_misses::watch();
+    settle::watch();
     let how = Worker {
         seat,
         installed,
@@ -222,7 +227,7 @@ impl Worker {
                 if self.seat == 1 {
                     self.upkeep.sweep_at_last();
                 }
-                match transaction(|| catch_up::leave(self.seat)) {
+                match transaction(|| live_rows::leave(self.seat)) {
                     Ok(Left::Yes) => return Ended::Idle,
                     Ok(Left::Restoring) => return Ended::Restoring,
                     // A flow is just being started.
@@ -299,7 +304,7 @@ impl Worker {
                 pause = pause.map(|p| p.min(wait));
                 continue;
             }
-            let (started, began) = (update::now_micros(), Instant::now());
+            let (started, began) = (clock::now_micros(), Instant::now());
             crash_notes::note(flow.id);
             let done = self.turn(flow, count == 1);
             crash_notes::note(0);
@@ -369,7 +374,7 @@ impl Worker {
             }
             Err(failed) => {
                 // It was dropped in the meantime.
-                if matches!(transaction(|| catch_up::name(flow.id)), Ok(None)) {
+                if matches!(transaction(|| live_rows::name(flow.id)), Ok(None)) {
                     return pause;
                 }
                 // Once, and not each time it looks.
@@ -399,12 +404,12 @@ impl Worker {
             transaction(|| {
                 let turn = update::turn(&flow.name, mode, limits, remembered, backlog, helpers)?;
                 if turn.is_some() && flow.attempts > 0 {
-                    catch_up::recovered(flow)?;
+                    live_rows::recovered(flow)?;
                 }
                 Ok(turn)
             })
         })
-        .inspect(|_| resolve_misses::committed())?;
+        .inspect(|_| settle::committed())?;
         let Some(done) = &mut turn else { return Ok(None) };
         remembered.keep(std::mem::take(&mut done.kept));
         *behind = if done.more { *behind + 1 } else { 0 };
@@ -416,7 +421,7 @@ impl Worker {
         if done.uncaptured && !mended {
             self.mended.insert(flow.id, Instant::now());
             // In a transaction of its own: it may hold off writers, though it never waits for them.
-            if let Err(failed) = transaction(|| catch_up::mend(&flow.name)) {
+            if let Err(failed) = transaction(|| live::mend(&flow.name)) {
                 complain(&format!("flow \"{}\": triggers are missing", flow.name), &failed);
             }
         }
@@ -480,10 +485,10 @@ impl Worker {
     /// Records what happened in a transaction that it cannot undo.
     fn troubled(&mut self, flow: &Live, failed: &Failed) {
         self.undone(flow.id);
-        match transaction(|| catch_up::troubled(flow, &failed.sqlstate, &failed.error)) {
+        match transaction(|| live_rows::troubled(flow, &failed.sqlstate, &failed.error)) {
             // What is locked for an hour is not said a thousand times.
-            Ok(true) if catch_up::is_for_a_lock(&failed.sqlstate) && !next_power(flow.attempts) => {
-            }
+            Ok(true)
+                if live_rows::is_for_a_lock(&failed.sqlstate) && !next_power(flow.attempts) => {}
             Ok(true) => complain(&format!("flow \"{}\" failed", flow.name), failed),
             // It was dropped or stopped in the meantime.
             Ok(false) => {}
@@ -495,7 +500,7 @@ impl Worker {
                 }
                 // Else it would be tried again at once.
                 let times = before.saturating_add(1);
-                self.put_off.insert(flow.id, (times, Instant::now() + catch_up::put_off(times)));
+                self.put_off.insert(flow.id, (times, Instant::now() + live_rows::put_off(times)));
             }
         }
     }
@@ -532,8 +537,8 @@ fn look(known: Installed) -> Result<Found, crate::pg::error::Error> {
     if locks::database_is_wanted(unsafe { pg_sys::MyDatabaseId }) {
         return Ok(Found::Leave);
     }
-    match catch_up::installed()? {
-        Some(now) if now == known => catch_up::flows().map(Found::Flows),
+    match installed::installed()? {
+        Some(now) if now == known => live_rows::flows().map(Found::Flows),
         Some(now) if now.extension == known.extension => Ok(Found::OtherVersion),
         _ => Ok(Found::Leave),
     }
@@ -542,7 +547,7 @@ fn look(known: Installed) -> Result<Found, crate::pg::error::Error> {
 /// A turn is a few batches long: then it is another flow's. For a flow that is alone and stays behind
 /// it grows: what changes again and again is looked at less often.
 fn limits(behind: u32) -> Limits {
-    let limits = update::configured();
+    let limits = limits::configured();
     let batches = 4usize << behind.min(5);
     Limits { changes: Some(limits.batch.saturating_mul(batches)), ..limits }
 }
@@ -571,15 +576,6 @@ fn end(turn: &Turn) {
     });
 }
 
-/// Has pg_stat_activity show what this process works on.
-pub fn works_on(what: &str) {
-    let text = std::ffi::CString::new(what).unwrap_or_default();
-    // SAFETY: the text outlives the call, which copies it.
-    unsafe {
-        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr());
-    }
-}
-
 /// Before the worker waits.
 fn rest() {
     // SAFETY: the process's own state.
@@ -592,11 +588,4 @@ fn rest() {
         // SAFETY: reads the clock.
         slot.since = unsafe { pg_sys::GetCurrentTimestamp() };
     });
-}
-
-/// Has what was paid for in a transaction that failed not be paid for again.
-pub fn keep_rolled_back() {
-    if let Err(failed) = transaction(memo::keep_rolled_back) {
-        complain("what was computed cannot be kept", &failed);
-    }
 }

@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::locks;
 use crate::pg::error::Result;
-use crate::update::parallel::{self, Done, Elsewhere};
-use crate::workers::live_worker::works_on;
+use crate::update::helper_pool::{self, Done, Elsewhere};
+use crate::update::parallel;
+use crate::workers::crash_notes;
+use crate::workers::process::{attach, pause, wait_shortly, works_on};
 use crate::workers::transaction::{complain, transaction};
 use crate::workers::wait_event::Waiting;
-use crate::workers::{attach, crash_notes, pause, wait_shortly};
 use coco_core::counts::Counts;
 
 /// Between two looks at a helper.
@@ -57,7 +58,7 @@ impl Helpers {
     }
 }
 
-impl parallel::Helpers for Helpers {
+impl helper_pool::Helpers for Helpers {
     fn count(&self) -> usize {
         match self.quarrelled.get() {
             Some(at) if at.elapsed() < PEACE => 0,

@@ -8,7 +8,7 @@ use crate::outbox::provider_access;
 use crate::pg::error::Error;
 use crate::pg::subtransaction;
 use crate::workers::async_runtime::{self, State};
-use crate::workers::pause;
+use crate::workers::process::pause;
 use crate::workers::wait_event::Waiting;
 use coco_connectors::providers;
 use coco_core::delivery::Trouble;

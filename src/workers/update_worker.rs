@@ -13,20 +13,22 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 use crate::catalog::{locks, run_history};
-use crate::flows::cache;
-use crate::memo::resolve_misses;
-use crate::outbox::delivery_state::{self, Outcome};
-use crate::outbox::queue;
+use crate::flows::{cache, live_rows};
+use crate::memo::settle;
+use crate::outbox::worker_result::{self, Outcome};
+use crate::outbox::{delivery_state, drain, queue};
 use crate::pg::error::Error;
-use crate::pg::subtransaction;
+use crate::pg::{clock, subtransaction};
+use crate::update;
 use crate::update::backlog::Backlog;
-use crate::update::{self, Limits, SourceCounts, catch_up};
+use crate::update::limits::Limits;
+use crate::update::run::SourceCounts;
 use crate::workers::delivery::dispatcher::Sender;
 use crate::workers::delivery::drop_flow;
-use crate::workers::live_worker::{keep_rolled_back, works_on};
+use crate::workers::process::{attach, attend, keep_rolled_back, pause, wait, works_on};
 use crate::workers::transaction::{Failed, complain, transaction};
 use crate::workers::wait_event::Waiting;
-use crate::workers::{attach, attend, crash_point, pause, progress, shared_memory, wait};
+use crate::workers::{crash_point, progress, shared_memory};
 use coco_core::counts::Counts;
 use coco_core::decide::Mode;
 use coco_core::history::{By, Entry, Reason};
@@ -137,14 +139,14 @@ impl Guard {
             progress::tell_of(pid);
             // It is woken when the result is there: the worker has something to tidy up then.
             if pause(LOOK, Waiting::Update)
-                && let Some(outcome) = delivery_state::outcome(run)?
+                && let Some(outcome) = worker_result::outcome(run)?
             {
                 self.0 = None;
                 return Ok(outcome);
             }
         }
         self.0 = None;
-        delivery_state::outcome(run)?.ok_or_else(|| {
+        worker_result::outcome(run)?.ok_or_else(|| {
             Error::new(
                 PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
                 format!("the worker for flow \"{flow}\" has ended without a result"),
@@ -179,10 +181,10 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     };
     shared_memory::enter(database, 0);
     progress::tell();
-    resolve_misses::watch();
+    settle::watch();
     let flow = number(1) as i32;
     shared_memory::report(|slot| slot.flow = flow);
-    let (started, began) = (update::now_micros(), Instant::now());
+    let (started, began) = (clock::now_micros(), Instant::now());
     let mut done = Done::default();
     let worked = work(flow, order, limits, &mut done);
     let elapsed = began.elapsed();
@@ -218,7 +220,7 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
             complain("a run cannot be noted", &failed);
         }
     }
-    if let Err(failed) = transaction(|| delivery_state::leave(number(0), &outcome)) {
+    if let Err(failed) = transaction(|| worker_result::leave(number(0), &outcome)) {
         complain("a result cannot be left", &failed);
     }
     // The session does not wait for what comes now.
@@ -243,7 +245,7 @@ fn wake_session() {
 
 /// Empties the outboxes of a flow, where they are large, and all is sent.
 fn empty_outboxes(flow: i32) -> Result<(), Error> {
-    let Some(name) = catch_up::name(flow)? else { return Ok(()) };
+    let Some(name) = live_rows::name(flow)? else { return Ok(()) };
     let ready = cache::ready(&name)?;
     ready.flow.targets.iter().try_for_each(|target| queue::empty(&ready.flow, target))
 }
@@ -256,7 +258,7 @@ struct Done {
 }
 
 fn work(flow: i32, order: Order, limits: Limits, done: &mut Done) -> Result<Value, Failed> {
-    let Some(flow) = transaction(|| catch_up::name(flow))? else {
+    let Some(flow) = transaction(|| live_rows::name(flow))? else {
         return Err(Failed::from(
             Error::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -325,7 +327,7 @@ fn evaluate(
             crash_point::point("evaluated");
             Ok(part)
         })
-        .inspect(|_| resolve_misses::committed())
+        .inspect(|_| settle::committed())
         .inspect_err(|_| keep_rolled_back())?;
         let Some(part) = part else {
             sender.take_back();
@@ -361,13 +363,13 @@ fn evaluate(
 
 /// Sends all that the flow has to send by now; returns how many rows were refused.
 fn send(flow: &str, sender: &mut Sender) -> Result<i64, Failed> {
-    let marks = transaction(|| delivery_state::marks(&cache::ready(flow)?.flow))?;
+    let marks = transaction(|| drain::marks(&cache::ready(flow)?.flow))?;
     let mut refused = 0;
     loop {
         let step = sender.step(flow)?;
         refused += step.refused;
         if !step.busy {
-            let left = transaction(|| delivery_state::left(&marks))?;
+            let left = transaction(|| drain::left(&marks))?;
             if !left {
                 return Ok(refused);
             }

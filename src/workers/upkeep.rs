@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use std::time::{Duration, Instant};
 
 use crate::capture::triggers;
-use crate::update::catch_up;
+use crate::flows::live_rows;
 use crate::workers::crash_notes;
 use crate::workers::transaction::{complain, transaction};
 
@@ -14,7 +14,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Counts the processes that died while they worked on a flow. One that goes on to kill them is left alone.
 pub fn set_aside(database: pg_sys::Oid) {
     for flow in crash_notes::died(database) {
-        match transaction(|| catch_up::died(flow)) {
+        match transaction(|| live_rows::died(flow)) {
             Ok(None) => {}
             Ok(Some(died)) => tracing::warn!(
                 hint = died.hint.as_deref(),

@@ -1,53 +1,26 @@
 //! What is to be known of a flow before it is trusted: what is evaluated and how, what is covered by
 //! fingerprints, which change leads to what. Nothing of the flow is executed.
 
+pub mod finding;
 pub mod plans;
 pub mod triggers_of_work;
 
-use crate::catalog::flow_rows;
-use crate::catalog::model::{Column, Flow, Source, Target};
+use crate::catalog::memo_function;
+use crate::catalog::model::{Flow, Source, Target};
 use crate::declare::check_query;
+use crate::flows::{load, paused};
+use crate::inspect::explain::finding::{Finding, between, finding, names};
 use crate::memo::called_functions;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg, ident};
 use crate::query::compose::{self, Items};
 use crate::query::logic_fingerprint;
-use crate::update::{self, Limits};
+use crate::update::limits::Limits;
 use coco_core::version::LogicId;
-
-/// One thing that is said of a flow.
-pub struct Finding {
-    pub section: &'static str,
-    pub name: String,
-    pub detail: String,
-    /// The detail is text to be read, and not a statement or a plan.
-    pub prose: bool,
-    pub hint: Option<String>,
-}
-
-pub fn finding(
-    section: &'static str,
-    name: impl Into<String>,
-    detail: impl Into<String>,
-) -> Finding {
-    Finding { section, name: name.into(), detail: detail.into(), prose: true, hint: None }
-}
-
-impl Finding {
-    pub fn verbatim(mut self) -> Finding {
-        self.prose = false;
-        self
-    }
-
-    pub fn hint(mut self, hint: impl Into<String>) -> Finding {
-        self.hint = Some(hint.into());
-        self
-    }
-}
 
 /// What is said of the caller's flow, for batches of this size, or of the flow's own.
 pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
-    let flow = flow_rows::load(name)?;
+    let flow = load::load(name)?;
     let limits = limits.of(&flow);
     let mut all = Vec::new();
     for source in &flow.sources {
@@ -63,8 +36,8 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
     all.extend(flow.memoised.iter().map(|f| {
         let fingerprint = f.fingerprint.to_string();
         let how = match f.kind {
-            called_functions::Kind::Plain => "computed by the query".to_owned(),
-            called_functions::Kind::Batch { size, .. } => {
+            memo_function::Kind::Plain => "computed by the query".to_owned(),
+            memo_function::Kind::Batch { size, .. } => {
                 format!("computed {size} inputs at a time")
             }
             _ => "asked of a server, many inputs at a time".to_owned(),
@@ -95,7 +68,7 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
     all.extend(plans::plans(&flow, limits)?);
     if flow.paused {
         all.push(
-            finding("warning", &flow.name, "the flow is paused").hint(update::unpause(&flow.name)),
+            finding("warning", &flow.name, "the flow is paused").hint(paused::unpause(&flow.name)),
         );
     }
     if flow.targets.is_empty() {
@@ -113,14 +86,6 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
         }
     }
     Ok(all)
-}
-
-pub fn between(from: &str, to: &str) -> String {
-    format!("{from} -> {to}")
-}
-
-pub fn names(columns: &[Column]) -> String {
-    columns.iter().map(Column::quoted).collect::<Vec<_>>().join(", ")
 }
 
 /// A source or lookup: its items, and how its changes are found.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::catalog::model::{Flow, Source, Target};
-use crate::inspect::explain::{Finding, between, finding};
+use crate::inspect::explain::finding::{Finding, between, finding};
 use crate::memo;
 use crate::pg::acting_role::ActingAs;
 use crate::pg::error::{Error, Result};
@@ -12,7 +12,8 @@ use crate::pg::spi::{self, arg, ident, qualified};
 use crate::pg::tuplestore::statements::Statements;
 use crate::query::batch::Batch;
 use crate::query::compose::{self, Items};
-use crate::update::{Limits, lookups};
+use crate::update::limits::Limits;
+use crate::update::lookups;
 use coco_core::plan;
 use coco_core::plan::{Again, WholeRead};
 

@@ -1,10 +1,11 @@
 //! Which change leads to what.
 
-use crate::capture::{self, Mode, cursor};
-use crate::catalog::model::{Column, Flow, Lookup, Source};
-use crate::inspect::explain::{Finding, finding, names};
+use crate::capture::{self, cursor};
+use crate::catalog::model::{Flow, Lookup, Mode, Source};
+use crate::inspect::explain::finding::{Finding, finding, names};
+use crate::pg::columns::Column;
 use crate::pg::error::Result;
-use crate::pg::tuplestore::OneSnapshot;
+use crate::pg::snapshot::OneSnapshot;
 use crate::pg::tuplestore::statements::Statements;
 
 pub fn changes(flow: &Flow) -> Result<Vec<Finding>> {

@@ -9,68 +9,11 @@ pub mod outputs;
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::catalog::internal_tables::SCHEMA;
-use crate::catalog::model::{Column, Source};
 use crate::pg::acting_role::ActingAs;
+use crate::pg::columns::Column;
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
-use crate::pg::spi::{self, arg, literal};
-
-/// Makes the indexes of a flow that is to have them, and lacks one.
-pub fn index_as_declared(flow: &str) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
-    let wanted =
-        spi::one::<bool>("select lineage_index from coco.flow where flow = $1", &[arg(flow)])?;
-    match wanted {
-        Some(true) => index(flow, true),
-        _ => Ok(()),
-    }
-}
-
-/// Makes or drops the indexes by which items are found from target keys that are listed. The caller
-/// acts as the extension's owner.
-pub fn index(flow: &str, wanted: bool) -> Result<()> {
-    let tracked = spi::select(
-        "select s.id, c.oid::regclass::text from coco.source s join pg_class c on c.oid = s.tracking
-          where s.flow = $1 and s.lookup_of is null",
-        &[arg(flow)],
-        |r| Ok((spi::required::<i32>(r, 1)?, spi::required::<String>(r, 2)?)),
-    )?;
-    for (id, table) in tracked {
-        index_one(id, &table, wanted)?;
-    }
-    Ok(())
-}
-
-/// The name of the index of a source's tracking table, in the table's schema.
-fn index_name(source: i32) -> String {
-    format!("lineage_{source}")
-}
-
-fn index_one(source: i32, table: &str, wanted: bool) -> Result<()> {
-    let name = index_name(source);
-    let statement = match wanted {
-        // What waits to be merged into the index is read by each look-up: little, then.
-        true => format!(
-            "create index if not exists {name} on {table} using gin (target_keys jsonb_path_ops)
-               with (gin_pending_list_limit = 256) where target_keys is not null"
-        ),
-        false => format!("drop index if exists {SCHEMA}.{name}"),
-    };
-    spi::execute(&statement, &[])?;
-    Ok(())
-}
-
-/// Whether the items of a source are found from listed keys by an index.
-pub fn is_indexed(source: &Source) -> Result<bool> {
-    let _as = ActingAs::extension_owner()?;
-    let found = spi::one::<bool>(
-        "select true from pg_class c join pg_namespace n on n.oid = c.relnamespace
-          where n.nspname = $1::text and c.relname = $2::text and c.relkind = 'i'",
-        &[arg(SCHEMA), arg(index_name(source.id))],
-    )?;
-    Ok(found == Some(true))
-}
+use crate::pg::spi::{self, literal};
 
 /// The columns of a key that somebody gives as an object: each of `columns`, and no other.
 pub fn check_key(argument: &str, given: &Json, whose: &str, columns: &[Column]) -> Result<()> {

@@ -5,17 +5,19 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-use crate::catalog::model::{Flow, Source, Target, all_equal};
+use crate::catalog::model::{Flow, Source, Target};
+use crate::declare::lineage_index::is_indexed;
 use crate::flows::cache;
-use crate::inspect::lineage::{by_indexes, check_key, is_indexed, object, of_typed, typed};
-use crate::inspect::verify;
+use crate::inspect::lineage::{by_indexes, check_key, object, of_typed, typed};
 use crate::pg::acting_role::{self, ActingAs};
+use crate::pg::columns::all_equal;
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
 use crate::pg::spi::{self, arg, ident, literal};
 use crate::query::compose::tracking_keys;
 use crate::query::logic_description::{self, Described};
-use crate::update::apply_batch::key_text;
+use crate::query::names::key_text;
+use crate::update::orphans;
 
 /// An item that a target row comes from, or that claims its key.
 pub struct Item {
@@ -69,7 +71,7 @@ pub fn lineage(target: &str, key: Json, flow: Option<&str>) -> Result<Vec<Item>>
     };
     let view = match (target.relation, target.query_view()) {
         (Some(_), Some(view)) => view,
-        _ => return Err(verify::dropped(flow, target)),
+        _ => return Err(orphans::dropped(flow, target)),
     };
     check_key("key", &key, &format!("target {}", target.shown()), &target.key)?;
     let row = read_row(flow, target, view, &key)?;

@@ -2,15 +2,16 @@
 
 use pgrx::PgSqlErrorCode;
 
-use crate::catalog::model::{Flow, Source, all_equal};
+use crate::catalog::model::{Flow, Source};
 use crate::flows::cache;
 use crate::inspect::lineage::{by_indexes, check_key, object, of_typed, typed};
 use crate::pg::acting_role::ActingAs;
+use crate::pg::columns::all_equal;
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
 use crate::pg::spi::{self, arg, ident};
 use crate::query::compose::tracking_keys;
-use crate::update::apply_batch::key_values;
+use crate::query::names::key_values;
 
 /// A target row of an item.
 pub struct Output {

@@ -3,8 +3,8 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::pg::bulk_insert::{Entries, Filling, Keeping};
-use crate::pg::tuplestore::rows::attribute;
+use crate::pg::bulk_insert::spec::{Entries, Filling, Keeping};
+use crate::pg::tuplestore::row_types::attribute;
 
 unsafe extern "C-unwind" {
     // executor/tuptable.h, access/htup_details.h; the same from 14 to 18. As they are: pgrx's bindings have a guard

@@ -3,63 +3,8 @@
 
 pub mod passed_rows;
 pub mod receiver;
+pub mod row;
 pub mod row_stream;
 pub mod row_types;
 pub mod rows;
 pub mod statements;
-
-use pgrx::pg_sys;
-use std::ffi::CString;
-
-use crate::pg::error::{Error, Result};
-
-/// One snapshot for all that is read with [`Statements::select_into`] until it is dropped: an item
-/// is evaluated as it was when it was found changed, whatever commits in between.
-pub struct OneSnapshot(());
-
-impl OneSnapshot {
-    pub fn take() -> OneSnapshot {
-        // SAFETY: popped in drop; an abort pops it by itself. The counter makes what this
-        // transaction has written visible.
-        unsafe {
-            pg_sys::CommandCounterIncrement();
-            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-            pg_sys::UpdateActiveSnapshotCommandId();
-        }
-        OneSnapshot(())
-    }
-
-    /// The one that is active, which also sees what this transaction has written since it was taken.
-    pub fn again() -> OneSnapshot {
-        // SAFETY: as above; a copy, so that who has taken it sees what it saw.
-        unsafe {
-            pg_sys::CommandCounterIncrement();
-            pg_sys::PushCopiedSnapshot(pg_sys::GetActiveSnapshot());
-            pg_sys::UpdateActiveSnapshotCommandId();
-        }
-        OneSnapshot(())
-    }
-
-    /// Of what is committed at this moment, also in a transaction that reads as of earlier.
-    pub fn latest() -> OneSnapshot {
-        // SAFETY: as above.
-        unsafe {
-            pg_sys::CommandCounterIncrement();
-            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-        }
-        OneSnapshot(())
-    }
-}
-
-impl Drop for OneSnapshot {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // SAFETY: the snapshot pushed in `take`; statements in between pop their own.
-            unsafe { pg_sys::PopActiveSnapshot() };
-        }
-    }
-}
-
-pub fn c_string(s: &str) -> Result<CString> {
-    CString::new(s).map_err(|_| Error::invalid("text with a NUL byte"))
-}

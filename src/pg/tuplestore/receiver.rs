@@ -3,8 +3,8 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use crate::pg::tuplestore::row_types;
 use crate::pg::tuplestore::rows::Rows;
-use crate::pg::tuplestore::{row_types, statements};
 
 unsafe extern "C-unwind" {
     // utils/tuplestore.h; the same from 15 to 18. As it is: pgrx's binding has a guard around each
@@ -65,7 +65,7 @@ unsafe extern "C-unwind" fn start(
     // SAFETY: the receiver was made in `new`; both shapes outlive the statement.
     let checked = unsafe { row_types::check_shape(rows, (*receiver.cast::<IntoRows>()).shape) };
     if let Err(error) = checked {
-        statements::does_not_fit();
+        row_types::does_not_fit();
         error.raise();
     }
 }

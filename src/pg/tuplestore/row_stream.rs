@@ -5,56 +5,9 @@ use pgrx::prelude::*;
 
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::Arg;
-use crate::pg::tuplestore::row_types::{check_types, is_same_type, wrong_type};
-use crate::pg::tuplestore::rows::attribute;
+use crate::pg::tuplestore::row::Row;
+use crate::pg::tuplestore::row_types::check_types;
 use crate::pg::tuplestore::statements::Statements;
-
-/// A row, until the next one comes.
-#[derive(Clone, Copy)]
-pub struct Row(pub *mut pg_sys::TupleTableSlot);
-
-impl Row {
-    /// # Safety
-    /// As long as it is used the slot is there, and holds a row.
-    pub unsafe fn of(slot: *mut pg_sys::TupleTableSlot) -> Row {
-        Row(slot)
-    }
-
-    /// A column, from 0.
-    pub fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
-        // SAFETY: the slot holds a row; slot_getsomeattrs fills the arrays up to the column.
-        unsafe {
-            let slot = &mut *self.0;
-            if column >= (*slot.tts_tupleDescriptor).natts.max(0) as usize {
-                Error::internal(format!("a row has no column {}", column + 1)).raise();
-            }
-            if (slot.tts_nvalid as usize) <= column {
-                pg_sys::slot_getsomeattrs_int(slot, column as i32 + 1);
-            }
-            match *slot.tts_isnull.add(column) {
-                true => None,
-                false => Some(*slot.tts_values.add(column)),
-            }
-        }
-    }
-
-    /// A column, from 0, as a value of Rust's. Raises 42804 where its type is another.
-    pub fn get<T: FromDatum + IntoDatum>(&self, column: usize) -> Option<T> {
-        let datum = self.datum(column)?;
-        // SAFETY: `datum` has checked that the shape has the column; its type is compared with that of `T`
-        // before the value is read.
-        unsafe {
-            let column = &*attribute((*self.0).tts_tupleDescriptor, column);
-            let fits = T::is_compatible_with(column.atttypid)
-                || is_same_type(column.atttypid, T::type_oid());
-            if !fits {
-                let name = pgrx::name_data_to_str(&column.attname);
-                wrong_type(name, column.atttypid, T::type_oid()).raise();
-            }
-            T::from_datum(datum, false)
-        }
-    }
-}
 
 type Look<'a> = &'a mut dyn FnMut(Row) -> Result<bool>;
 

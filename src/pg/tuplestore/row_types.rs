@@ -4,10 +4,11 @@
 //! executor announces with those that it was made for, before it reads the first value.
 
 use pgrx::{PgSqlErrorCode, pg_sys};
+use std::cell::Cell;
+use std::ffi::CString;
 
 use crate::pg::error::{Error, Result};
 use crate::pg::spi;
-use crate::pg::tuplestore::rows::attribute;
 
 /// Whether values of two types are stored alike: a domain counts as its base type.
 pub fn is_same_type(one: pg_sys::Oid, other: pg_sys::Oid) -> bool {
@@ -85,4 +86,38 @@ fn mismatch(message: String) -> Error {
     Error::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message)
         .detail("coco reads values only as the type that they were declared with.")
         .hint("If a table that coco has made was altered, undo that, or drop the flow and declare it again.")
+}
+
+pub fn c_string(s: &str) -> Result<CString> {
+    CString::new(s).map_err(|_| Error::invalid("text with a NUL byte"))
+}
+
+/// A column of a row's shape, by its place from 0.
+pub unsafe fn attribute(
+    shape: pg_sys::TupleDesc,
+    place: usize,
+) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: the caller gives a shape that is there, and a place below its number of attributes.
+    unsafe {
+        #[cfg(feature = "pg18")]
+        return pg_sys::TupleDescAttr(shape, place as i32);
+        #[cfg(not(feature = "pg18"))]
+        return (*shape).attrs.as_ptr().add(place);
+    }
+}
+
+thread_local! {
+    pub static PREPARING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the error being handled was raised while a statement was analysed: then it says that a
+/// name or a type does not fit, and no item's data is at fault. Clears the mark.
+pub fn was_preparing() -> bool {
+    PREPARING.replace(false)
+}
+
+/// Marks the error that is about to be raised as one of a statement whose rows have other types than those
+/// that are expected of it.
+pub fn does_not_fit() {
+    PREPARING.set(true);
 }

@@ -3,11 +3,10 @@
 use pgrx::pg_sys;
 use std::ffi::CString;
 
-use crate::catalog::model::{Column, numbered};
+use crate::pg::columns::{Column, numbered};
 use crate::pg::error::{Error, Result};
-use crate::pg::tuplestore::c_string;
-use crate::pg::tuplestore::row_stream::Row;
-use crate::pg::tuplestore::row_types::check_shape;
+use crate::pg::tuplestore::row::Row;
+use crate::pg::tuplestore::row_types::{attribute, c_string, check_shape};
 
 /// A column of a [`Rows`].
 #[derive(Clone, Debug)]
@@ -308,20 +307,6 @@ impl Drop for Rows {
                 pg_sys::MemoryContextDelete(self.context);
             }
         }
-    }
-}
-
-/// A column of a row's shape, by its place from 0.
-pub unsafe fn attribute(
-    shape: pg_sys::TupleDesc,
-    place: usize,
-) -> *const pg_sys::FormData_pg_attribute {
-    // SAFETY: the caller gives a shape that is there, and a place below its number of attributes.
-    unsafe {
-        #[cfg(feature = "pg18")]
-        return pg_sys::TupleDescAttr(shape, place as i32);
-        #[cfg(not(feature = "pg18"))]
-        return (*shape).attrs.as_ptr().add(place);
     }
 }
 

@@ -7,8 +7,8 @@ use std::ptr;
 use crate::pg::error::{Error, Result};
 use crate::pg::plan_cache;
 use crate::pg::spi::Arg;
-use crate::pg::tuplestore::c_string;
 use crate::pg::tuplestore::receiver::IntoRows;
+use crate::pg::tuplestore::row_types::{PREPARING, c_string};
 use crate::pg::tuplestore::rows::Rows;
 
 /// One SPI connection whose statements may read named [`Rows`].
@@ -213,22 +213,6 @@ impl Drop for Statements {
             unsafe { pg_sys::SPI_finish() };
         }
     }
-}
-
-thread_local! {
-    static PREPARING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether the error being handled was raised while a statement was analysed: then it says that a
-/// name or a type does not fit, and no item's data is at fault. Clears the mark.
-pub fn was_preparing() -> bool {
-    PREPARING.replace(false)
-}
-
-/// Marks the error that is about to be raised as one of a statement whose rows have other types than those
-/// that are expected of it.
-pub fn does_not_fit() {
-    PREPARING.set(true);
 }
 
 /// Analyses a statement. The mark stays where an error ends it.

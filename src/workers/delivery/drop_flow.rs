@@ -25,7 +25,7 @@ pub fn drop_flow(flow: &str) -> Result<(), Error> {
         let Some(external) = &target.external else { continue };
         made.push(reach(&ready.flow, target, external)?);
         while !locks::target(target.id)? {
-            crate::workers::wait(Duration::from_millis(100), Waiting::Delivery);
+            crate::workers::process::wait(Duration::from_millis(100), Waiting::Delivery);
         }
     }
     declare::drop_flow(flow, false, shared_memory::announce_cancel)?;
@@ -43,7 +43,9 @@ fn remove(made: Reached) -> Result<(), Error> {
         .map_err(|e| Error::internal(format!("no thread could be started: {e}")))?;
     let result = loop {
         match task.state() {
-            State::Running => crate::workers::wait(Duration::from_secs(1), Waiting::Delivery),
+            State::Running => {
+                crate::workers::process::wait(Duration::from_secs(1), Waiting::Delivery)
+            }
             State::Done(result) => break result,
             State::Lost => break Err(Trouble::target("XX000", "the connector has failed")),
         }

@@ -11,7 +11,7 @@ use crate::outbox::queue::{self, Wanted};
 use crate::outbox::{delivery_state, foreign_server};
 use crate::pg::error::Error;
 use crate::pg::subtransaction;
-use crate::update;
+use crate::update::run;
 use crate::workers::delivery::target_channel::Reached;
 use crate::workers::transaction::{Failed, transaction};
 use coco_connectors::targets;
@@ -86,7 +86,7 @@ pub fn due(
         // Of another shape it is not any more: the outbox has been made anew.
         Some((batch, read_for)) if *read_for == reached.shape => Some(batch),
         _ if held.as_ref().is_some_and(|held| !held.fits(&reached.shape)) => {
-            return Err(update::changed(&ready.flow));
+            return Err(run::changed(&ready.flow));
         }
         _ => {
             let (encoding, size) = (reached.connector.encoding, first_size(reached.connector));

@@ -1,0 +1,51 @@
+//! The state of capture on a table, cached until the catalog changes.
+
+use pgrx::pg_sys;
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use crate::capture::{Capture, cursor, find};
+use crate::pg::error::Result;
+use crate::pg::invalidation;
+use crate::pg::tuplestore::statements::Statements;
+
+/// A capture as the active snapshot sees it.
+#[derive(Clone)]
+pub struct State {
+    pub capture: Capture,
+    pub signature: [u8; 16],
+    /// Its triggers note every change there can be.
+    pub adequate: bool,
+}
+
+thread_local! {
+    static STATES: RefCell<HashMap<u32, (u64, State)>> = RefCell::new(HashMap::new());
+}
+
+/// The capture of a table, if it has one, and its signature. Kept while the generation of the system
+/// catalogs stays what it was before the active snapshot was taken: then nothing that this snapshot
+/// does not see can be in it, and nothing that it sees is missing for longer than one update.
+pub fn state(
+    statements: &Statements,
+    relation: pg_sys::Oid,
+    generation: u64,
+) -> Result<Option<State>> {
+    // SAFETY: reads the backend's own state.
+    let moves = unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32;
+    let unchanged = || moves && invalidation::now() == generation;
+    let known = STATES.with(|s| s.borrow().get(&relation.to_u32()).cloned());
+    if let Some((_, state)) = known.filter(|(g, _)| *g == generation && unchanged()) {
+        return Ok(Some(state));
+    }
+    let Some(capture) = find(relation)? else {
+        return Ok(None);
+    };
+    let (signature, adequate) = cursor::signature(statements, relation, &capture)?;
+    let state = State { capture, signature, adequate };
+    let settled = state.capture.is_whole() && state.capture.since.is_some() && !state.capture.ours;
+    if adequate && settled && unchanged() {
+        let kept = (generation, state.clone());
+        STATES.with(|s| s.borrow_mut().insert(relation.to_u32(), kept));
+    }
+    Ok(Some(state))
+}

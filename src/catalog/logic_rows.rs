@@ -1,0 +1,45 @@
+//! The rows of `coco.logic`: each logic that a flow has had, known by its fingerprint.
+
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::json::Json;
+use crate::pg::spi::{self, arg};
+
+/// The id under which this logic is kept, if it is.
+pub fn known_logic_id(flow: &str, fingerprint: pgrx::Uuid) -> Result<Option<i32>> {
+    let _as = ActingAs::extension_owner()?;
+    spi::one(
+        "select id from coco.logic where flow = $1 and fingerprint = $2",
+        &[arg(flow), arg(fingerprint)],
+    )
+}
+
+/// The id under which this logic was kept by a transaction that has ended.
+pub fn settled_logic_id(flow: &str, fingerprint: pgrx::Uuid) -> Result<Option<i32>> {
+    let _as = ActingAs::extension_owner()?;
+    let found = spi::select(
+        "select id, xmin::text from coco.logic where flow = $1 and fingerprint = $2",
+        &[arg(flow), arg(fingerprint)],
+        |r| Ok((spi::required::<i32>(r, 1)?, spi::required::<String>(r, 2)?)),
+    )?;
+    Ok(found.into_iter().find(|(_, xmin)| !spi::is_ours(xmin)).map(|(id, _)| id))
+}
+
+/// Records a logic; returns the id under which it is kept.
+pub fn record_logic(
+    flow: &str,
+    fingerprint: pgrx::Uuid,
+    parts: serde_json::Value,
+    described: serde_json::Value,
+) -> Result<i32> {
+    let _as = ActingAs::extension_owner()?;
+    spi::returning(
+        // Where one is there that this transaction cannot see yet, it says so: 40001.
+        "insert into coco.logic (flow, fingerprint, parts, described) values ($1, $2, $3, $4)
+         on conflict (flow, fingerprint) do nothing returning id",
+        &[arg(flow), arg(fingerprint), arg(Json::from(parts)), arg(Json::from(described))],
+        |r| spi::required(r, 1),
+    )?
+    .pop()
+    .ok_or_else(|| Error::internal("no id came back for a new logic"))
+}

@@ -1,0 +1,67 @@
+//! Making a flow live, and ending that.
+
+use crate::capture::triggers;
+use crate::catalog::model::{Flow, Mode as CaptureMode};
+use crate::catalog::{flow_rows, locks, restored};
+use crate::flows::{load, paused};
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::invalidation;
+use crate::pg::spi::{self, arg};
+
+/// Makes a flow live, and sees to it that its sources are captured.
+pub fn start(name: &str) -> Result<()> {
+    let flow = load::locked(name)?;
+    if flow.targets.is_empty() {
+        return Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("flow \"{name}\" has no target yet"),
+        )
+        .hint("Call coco.add_target first."));
+    }
+    put_triggers(&flow, true)?;
+    if flow.paused {
+        pgrx::ereport!(
+            pgrx::PgLogLevel::NOTICE,
+            pgrx::PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+            format!("flow \"{name}\" is paused: workers leave it alone until it is not"),
+            paused::unpause(name)
+        );
+    }
+    restored::complete()?;
+    let _as = ActingAs::extension_owner()?;
+    spi::execute("update coco.flow set live = true where id = $1 and not live", &[arg(flow.id)])?;
+    invalidation::changed()?;
+    spi::execute("delete from coco.trouble where flow = $1", &[arg(flow.id)])?;
+    Ok(())
+}
+
+/// Makes a flow that is not live any more; ends what a worker is doing for it just now, see [`locks::flow_ending_turn`].
+pub fn stop(name: &str, announce: fn()) -> Result<()> {
+    let id = flow_rows::number(name)?;
+    locks::flow_ending_turn(id, announce)?;
+    let _as = ActingAs::extension_owner()?;
+    spi::execute("update coco.flow set live = false where id = $1 and live", &[arg(id)])?;
+    invalidation::changed()?;
+    spi::execute("delete from coco.trouble where flow = $1", &[arg(id)])?;
+    Ok(())
+}
+
+/// Puts triggers back where they are missing, and the flow's owner may still put them there. Else the source is scanned.
+/// Without `wait`, which nobody has asked for, not where writers are in the way.
+fn put_triggers(flow: &Flow, wait: bool) -> Result<()> {
+    for source in flow.followed() {
+        if source.capture != CaptureMode::Scan
+            && triggers::may_be_put_back(source.relation, flow.owner, wait)?
+        {
+            let always = source.capture == CaptureMode::Always;
+            triggers::ensure(source.relation, &source.key, always, wait)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the triggers of a flow's sources back, if nobody needs to be waited for.
+pub fn mend(name: &str) -> Result<()> {
+    put_triggers(&load::load(name)?, false)
+}

@@ -1,0 +1,213 @@
+//! The rows of live flows: which there are, why one failed, and when it is tried again.
+
+use std::time::Duration;
+
+use crate::catalog::{locks, restored};
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::{Error, Result};
+use crate::pg::snapshot::OneSnapshot;
+use crate::pg::spi::{self, arg};
+use coco_core::backoff;
+
+/// A flow that workers are to keep up to date.
+pub struct Live {
+    pub name: String,
+    pub id: i32,
+    /// How long it is left alone after it failed.
+    pub wait: Duration,
+    /// How often in a row it has failed.
+    pub attempts: i32,
+    /// The transaction that changed it last.
+    changed_by: String,
+}
+
+/// The name of a flow.
+pub fn name(flow: i32) -> Result<Option<String>> {
+    let _as = ActingAs::extension_owner()?;
+    spi::one("select flow from coco.flow where id = $1", &[arg(flow)])
+}
+
+/// Whether a worker has given up its place.
+pub enum Left {
+    Yes,
+    /// It has, and a dump is being restored.
+    Restoring,
+    No,
+}
+
+/// Gives up a worker's place, if no flow is live and none is just being started: whoever starts one
+/// then finds the place free.
+pub fn leave(seat: u16) -> Result<Left> {
+    let is_complete = restored::is_complete()?;
+    // What a restore has locked it does not wait to see.
+    if is_complete && !locks::flows_if_free()? {
+        return Ok(Left::No);
+    }
+    let _now = OneSnapshot::take();
+    if !flows()?.is_empty() {
+        return Ok(Left::No);
+    }
+    locks::leave_seat(seat)?;
+    Ok(if is_complete { Left::Yes } else { Left::Restoring })
+}
+
+/// The live flows of this database; none while a dump is restored.
+pub fn flows() -> Result<Vec<Live>> {
+    if !restored::is_complete()? {
+        return Ok(vec![]);
+    }
+    let _as = ActingAs::extension_owner()?;
+    spi::select(
+        "select f.flow, f.id, coalesce(t.attempts, 0),
+                greatest(0, coalesce(extract(epoch from t.next_retry - clock_timestamp()), 0))::float8,
+                f.xmin::text
+           from coco.flow f left join coco.trouble t on t.flow = f.id
+          where f.live and not f.paused and coalesce(t.deaths, 0) < $1 order by f.id",
+        &[arg(DEATHS)],
+        |r| {
+            Ok(Live {
+                name: spi::required(r, 1)?,
+                id: spi::required(r, 2)?,
+                attempts: spi::required(r, 3)?,
+                wait: backoff::plausible(
+                    Duration::try_from_secs_f64(spi::required(r, 4)?).unwrap_or_default(),
+                    LONGEST,
+                ),
+                changed_by: spi::required(r, 5)?,
+            })
+        },
+    )
+}
+
+/// Records why a flow's run failed as a whole, and when it is tried again. `false` where the flow is
+/// not there any more.
+pub fn troubled(flow: &Live, sqlstate: &str, why: &Error) -> Result<bool> {
+    // coco.stop and coco.drop_flow cancel a turn to change the flow: that is no failure of it.
+    let canceled = sqlstate == CANCELED;
+    if canceled && !locks::flow_if_free(flow.id)? {
+        return Ok(false);
+    }
+    let unchanged = canceled.then_some(flow.changed_by.as_str());
+    let attempts = flow.attempts.saturating_add(1);
+    let for_a_lock = is_for_a_lock(sqlstate);
+    let longest = if for_a_lock { LONGEST_FOR_A_LOCK } else { LONGEST };
+    let delay = backoff::delay(attempts.max(1) as u32).min(longest);
+    let _as = ActingAs::extension_owner()?;
+    let hint = match (&why.hint, sqlstate) {
+        (None, "42501") => lacking(flow)?,
+        (None, _) if for_a_lock => Some(LOCKED.to_owned()),
+        (hint, _) => hint.clone(),
+    };
+    let recorded = spi::execute(
+        "with f as (
+           -- one that is just being dropped is left alone
+           select id from coco.flow
+            where id = $1 and live and ($8::text is null or xmin::text = $8) for key share skip locked
+         )
+         insert into coco.trouble as t
+                (flow, attempts, next_retry, sqlstate, message, detail, hint)
+         select f.id, $2, clock_timestamp() + make_interval(secs => $3), $4, $5, $6, $7
+           from f
+         on conflict (flow) do update
+            set attempts = excluded.attempts, failed_at = excluded.failed_at,
+                next_retry = excluded.next_retry, sqlstate = excluded.sqlstate,
+                message = excluded.message, detail = excluded.detail, hint = excluded.hint,
+                deaths = 0",
+        &[
+            arg(flow.id),
+            arg(attempts),
+            arg(delay.as_secs_f64()),
+            arg(sqlstate),
+            arg(why.message.as_str()),
+            arg(why.detail.clone()),
+            arg(hint),
+            arg(unchanged),
+        ],
+    )?;
+    Ok(recorded > 0)
+}
+
+/// What to do about a right that a flow's owner lacks.
+fn lacking(flow: &Live) -> Result<Option<String>> {
+    let owner = spi::one::<String>(
+        "select owner::regrole::text from coco.flow where id = $1",
+        &[arg(flow.id)],
+    )?;
+    Ok(owner.map(|owner| {
+        format!(
+            "Grant the right, or where row security is on a policy for all rows, to role {owner}, as \
+             which the flow runs; or give the flow to another role with coco.alter_flow."
+        )
+    }))
+}
+
+/// A flow that fails as a whole is tried again at least this often: what is mended by hand, like a
+/// right that was missing, is noticed soon.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How long a flow is put off that has failed as a whole so many times in a row.
+pub fn put_off(times: i32) -> Duration {
+    backoff::delay(times.max(1) as u32).min(LONGEST)
+}
+
+/// The same where it waits for a lock, or was ended so that others could go on.
+const LONGEST_FOR_A_LOCK: Duration = Duration::from_secs(4);
+
+const LOCKED: &str = "Another session holds a lock on a table of the flow, or on a row of a target: look for it in pg_locks. The flow is tried again every few seconds; other flows go on.";
+
+/// Whether a turn ended because of a lock of somebody else's: it is over soon, or a deadlock.
+pub fn is_for_a_lock(sqlstate: &str) -> bool {
+    matches!(sqlstate, "55P03" | "40P01")
+}
+
+/// A flow that so many processes in a row have died of is set aside.
+pub const DEATHS: i32 = 3;
+
+/// What became known of a flow whose process has died.
+pub struct Died {
+    pub flow: String,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+/// Records that a process died by a signal while it worked on a flow. `None` if the flow is not live any more.
+pub fn died(flow: i32) -> Result<Option<Died>> {
+    const ONCE: &str = "a process died while it worked on the flow";
+    let aside =
+        format!("the flow is set aside: {DEATHS} processes in a row died while they worked on it");
+    let hint =
+        "The server's log says how they died. Call coco.start to let workers try the flow again.";
+    let _as = ActingAs::extension_owner()?;
+    let found = spi::returning(
+        "with f as (select id, flow from coco.flow where id = $1 and live for key share skip locked)
+         insert into coco.trouble as t
+                (flow, attempts, deaths, next_retry, sqlstate, message, hint)
+         select f.id, 1, 1, clock_timestamp() + interval '1 s', '58000', $2, $4 from f
+         on conflict (flow) do update
+            set attempts = t.attempts + 1, deaths = t.deaths + 1, failed_at = excluded.failed_at,
+                next_retry = excluded.next_retry, sqlstate = excluded.sqlstate,
+                message = case when t.deaths + 1 >= $5 then $3 else excluded.message end,
+                detail = null, hint = excluded.hint
+         returning (select f.flow from f), t.message, t.hint",
+        &[arg(flow), arg(ONCE), arg(aside), arg(hint), arg(DEATHS)],
+        |r| Ok(Died { flow: spi::required(r, 1)?, message: spi::required(r, 2)?, hint: r.get(3)? }),
+    )?;
+    Ok(found.into_iter().next())
+}
+
+/// SQLSTATE of a statement that was canceled.
+const CANCELED: &str = "57014";
+
+/// Lets workers try a flow again that was set aside.
+pub fn lift(flow: i32) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    spi::execute("delete from coco.trouble where flow = $1 and deaths > 0", &[arg(flow)])?;
+    Ok(())
+}
+
+/// Forgets what hindered a flow.
+pub fn recovered(flow: &Live) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    spi::execute("delete from coco.trouble where flow = $1", &[arg(flow.id)])?;
+    Ok(())
+}

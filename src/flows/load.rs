@@ -1,0 +1,451 @@
+//! Loading a flow from the catalog: its sources, lookups and targets with their columns as these are now.
+
+use crate::catalog::flow_rows::{check_rights, missing};
+use crate::catalog::model::{self, BoundView, Expressions, External, Flow, Lookup, Source, Target};
+use crate::catalog::{internal_tables, locks, relation_locks, target_table};
+use crate::memo::{called_functions, rewrite_calls};
+use crate::pg::acting_role::{ActingAs, Settings};
+use crate::pg::columns::{self, Column};
+use crate::pg::error::{Error, Result};
+use crate::pg::json::Json;
+use crate::pg::snapshot::OneSnapshot;
+use crate::pg::spi::{self, arg};
+use crate::query::{bound_query, planner_hook, used_columns};
+
+/// Loads a flow for its owner, whole: with a query that reads what is there.
+pub fn load(name: &str) -> Result<Flow> {
+    let mut flow = load_to_change(name)?;
+    let broken = |what: String| {
+        Error::new(pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, what).hint(
+            "Give the target a query that fits with coco.set_query, or drop the flow with coco.drop_flow.",
+        )
+    };
+    for target in &flow.targets {
+        if target.bound.is_none() {
+            return Err(broken(format!(
+                "something that the query of target {} of flow \"{name}\" reads was dropped",
+                target.shown()
+            )));
+        }
+    }
+    let views: Vec<_> = flow.targets.iter().filter_map(Target::query_view).collect();
+    for source in &flow.sources {
+        let declared = source.ordinal.is_some() || source.fingerprint.is_some();
+        if declared && source.expressions.is_none() {
+            return Err(broken(format!(
+                "something that the ordinal or the fingerprint of source \"{}\" of flow \"{name}\" reads was dropped",
+                source.name
+            )));
+        }
+    }
+    used_columns::refresh(&mut flow)?;
+    for relation in flow.followed().filter(|s| !s.grouped && !s.promised) {
+        check_unique(&flow, relation)?;
+    }
+    for target in &flow.targets {
+        target_table::check_fits(&flow.name, target)?;
+    }
+    flow.memoised = called_functions::called(&views)?;
+    flow.reads = relation_locks::of(&flow)?;
+    internal_tables::grant_again(&flow.name, flow.owner)?;
+    if !flow.memoised.is_empty() {
+        planner_hook::install(rewrite_calls::recall);
+    }
+    Ok(flow)
+}
+
+/// Checks that a key which named one row when the source was declared still does.
+fn check_unique(flow: &Flow, source: &Source) -> Result<()> {
+    if target_table::has_unique_index(source.relation, &source.key)? {
+        return Ok(());
+    }
+    let key = source.key.iter().map(Column::quoted).collect::<Vec<_>>().join(", ");
+    let (why, mend) = match target_table::has_children(source.relation)? {
+        true => (
+            "Tables inherit from {} since the flow was declared, and no unique index spans them.",
+            "Detach them with ALTER TABLE … NO INHERIT.",
+        ),
+        false => (
+            "{} had a unique index on exactly these columns, and has none now.",
+            "Make a unique index on them again.",
+        ),
+    };
+    Err(Error::new(
+        pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "the key ({key}) of source \"{}\" of flow \"{}\" is not unique any more",
+            source.name, flow.name
+        ),
+    )
+    .detail(why.replace("{}", &source.relation_name))
+    .hint(format!("{mend} If several rows are to be one item, or rows have another key, drop the flow with coco.drop_flow, keeping its targets, and declare it again.")))
+}
+
+/// Loads a flow for its owner. Its query may be broken.
+pub fn load_to_change(name: &str) -> Result<Flow> {
+    let _as = ActingAs::extension_owner()?;
+    let found = spi::select(
+        "select id, owner::oid, settings,
+                exists (select from pg_catalog.pg_roles r where r.oid = owner), live,
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = memo),
+                paused, batch_size
+           from coco.flow where flow = $1",
+        &[arg(name)],
+        |r| {
+            let flow = Flow {
+                name: name.to_owned(),
+                id: spi::required(r, 1)?,
+                owner: spi::required(r, 2)?,
+                settings: Settings::from_json(&spi::required(r, 3)?)?,
+                live: spi::required(r, 5)?,
+                paused: spi::required(r, 7)?,
+                batch_size: r.get(8)?,
+                sources: vec![],
+                lookups: vec![],
+                reads: vec![],
+                targets: vec![],
+                memoised: vec![],
+                memo: r.get(6)?,
+            };
+            Ok((flow, spi::required::<bool>(r, 4)?))
+        },
+    )?;
+    let Some((mut flow, owner_exists)) = found.into_iter().next() else {
+        return Err(missing(name));
+    };
+    drop(_as);
+    check_owner(&flow)?;
+    if !owner_exists {
+        return Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("the role that owned flow \"{name}\" does not exist any more"),
+        )
+        .hint(
+            "Give it an owner as a superuser with coco.alter_flow, or drop it with coco.drop_flow.",
+        ));
+    }
+    let _as = ActingAs::extension_owner()?;
+    (flow.sources, flow.lookups) = sources(name)?;
+    flow.targets = targets(name)?;
+    Ok(flow)
+}
+
+/// Refuses whoever has not the rights of a flow's owner.
+pub fn check_owner(flow: &Flow) -> Result<()> {
+    check_rights(&flow.name, flow.owner)
+}
+
+/// What is known of a relation before its columns are looked up.
+struct Raw {
+    source: Source,
+    key: Vec<String>,
+    used: Vec<String>,
+    exists: bool,
+    shown: String,
+    of: Option<i32>,
+    /// Views, by their oids and names.
+    affects: Option<(pgrx::pg_sys::Oid, String)>,
+    expressions: Option<(pgrx::pg_sys::Oid, String)>,
+    /// It was declared with `affects`.
+    wants_affects: bool,
+    /// The types of the key in the tracking table.
+    tracked: Vec<pgrx::pg_sys::Oid>,
+}
+
+fn lost(flow: &str) -> Error {
+    Error::internal(format!("flow \"{flow}\" has lost its tracking table"))
+        .hint("Drop the flow and declare it again: rows that are the same will not be written.")
+}
+
+fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
+    let raw: Vec<Raw> = spi::select(
+        "select s.id, s.name, s.relation::oid, s.grouped, s.ordinal, s.fingerprint, s.key, s.used,
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = s.relation),
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = s.tracking),
+                s.relation::text, s.capture,
+                extract(epoch from s.refresh_interval)::float8,
+                s.ordinal is not null and not s.grouped and exists (
+                  select from pg_catalog.pg_class c
+                   where c.oid = s.relation
+                     and (c.relkind in ('v', 'm', 'f')
+                          or c.relkind = 'r' and exists (select from pg_catalog.pg_inherits h
+                                                          where h.inhparent = c.oid))),
+                s.lookup_of,
+                (select c.oid from pg_catalog.pg_class c where c.oid = s.affects_view),
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = s.affects_view),
+                (select c.oid from pg_catalog.pg_class c where c.oid = s.expressions),
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = s.expressions),
+                s.affects is not null,
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = s.tracking_view),
+                array(select a.atttypid from pg_catalog.pg_attribute a
+                       where a.attrelid = s.tracking and a.attnum between 1 and cardinality(s.key)
+                       order by a.attnum)
+           from coco.source s where s.flow = $1 order by s.id",
+        &[arg(flow)],
+        |r| {
+            let source = Source {
+                id: spi::required(r, 1)?,
+                name: spi::required(r, 2)?,
+                relation: spi::required(r, 3)?,
+                relation_name: r.get::<String>(9)?.unwrap_or_default(),
+                key: vec![],
+                grouped: spi::required(r, 4)?,
+                promised: spi::required(r, 14)?,
+                ordinal: r.get(5)?,
+                fingerprint: r.get(6)?,
+                expressions: None,
+                used: vec![],
+                capture: model::Mode::from_name(&spi::required::<String>(r, 12)?)
+                    .unwrap_or(model::Mode::Scan),
+                // An infinite one is never over.
+                refresh: r.get::<f64>(13)?.map(|s| {
+                    std::time::Duration::try_from_secs_f64(s)
+                        .unwrap_or(std::time::Duration::from_secs(u32::MAX.into()))
+                }),
+                tracking: r.get::<String>(10)?.ok_or_else(|| lost(flow))?,
+                tracking_view: r.get::<String>(21)?.ok_or_else(|| lost(flow))?,
+            };
+            Ok(Raw {
+                source,
+                key: spi::required(r, 7)?,
+                used: spi::required(r, 8)?,
+                exists: r.get::<String>(9)?.is_some(),
+                shown: spi::required(r, 11)?,
+                of: r.get(15)?,
+                affects: r.get::<pgrx::pg_sys::Oid>(16)?.zip(r.get::<String>(17)?),
+                expressions: r.get::<pgrx::pg_sys::Oid>(18)?.zip(r.get::<String>(19)?),
+                wants_affects: spi::required(r, 20)?,
+                tracked: spi::required(r, 22)?,
+            })
+        },
+    )?;
+    let (mut sources, mut lookups) = (vec![], vec![]);
+    for raw in raw {
+        let (of, affects, wants_affects) = (raw.of, raw.affects.clone(), raw.wants_affects);
+        let relation = with_columns(flow, raw)?;
+        let Some(of) = of else {
+            sources.push(relation);
+            continue;
+        };
+        if wants_affects && affects.is_none() {
+            return Err(Error::new(
+                pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "something that the argument \"affects\" of lookup \"{}\" of flow \"{flow}\" reads was dropped",
+                    relation.name
+                ),
+            )
+            .hint("Drop the flow with coco.drop_flow and declare it again."));
+        }
+        let affects = affects.map(|view| only_items(view, &relation)).transpose()?;
+        lookups.push(Lookup { relation, of, affects });
+    }
+    Ok((sources, lookups))
+}
+
+/// A bound query that reads a source, or a lookup, only as its item.
+fn only_items((view, name): (pgrx::pg_sys::Oid, String), source: &Source) -> Result<BoundView> {
+    // SAFETY: the tree was just read.
+    let count =
+        unsafe { bound_query::occurrences(bound_query::read(view)?, &[source.relation]).len() };
+    Ok(BoundView { view, name, places: vec![source.id; count].into() })
+}
+
+fn with_columns(flow: &str, raw: Raw) -> Result<Source> {
+    let Raw { mut source, key, used, exists, shown, of: raw_of, expressions, tracked, .. } = raw;
+    if !exists {
+        return Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+            format!("source \"{}\" of flow \"{flow}\" ({shown}) was dropped", source.name),
+        )
+        .hint("Drop the flow with coco.drop_flow and declare it over another source."));
+    }
+    let columns: Vec<Column> =
+        columns::of_relation(source.relation)?.into_iter().map(|a| a.column).collect();
+    let find = |name: &String| columns.iter().find(|c| c.name == *name).cloned();
+    source.used = used.iter().filter_map(find).collect();
+    if raw_of.is_some() && used.is_empty() {
+        source.used = columns.clone();
+    }
+    let key = key
+                .iter()
+                .map(|name| {
+                    find(name).ok_or_else(|| {
+                        Error::new(
+                            pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                            format!("key column \"{name}\" of source \"{}\" of flow \"{flow}\" does not exist any more", source.name),
+                        )
+                        .hint("Drop the flow with coco.drop_flow and declare it again.")
+                    })
+                })
+                .collect::<Result<Vec<_>>>()?;
+    source.key = columns::stored(&key);
+    check_key_types(flow, &source, &tracked)?;
+    if let Some(view) = expressions {
+        let bound = only_items(view, &source)?;
+        let shadows = [used_columns::shadow(&source)?];
+        let used =
+            used_columns::analysis(&bound, &shadows)?.used.pop().flatten().unwrap_or_default();
+        let used = columns.iter().filter(|c| used.contains(&c.name)).cloned().collect();
+        source.expressions = Some(Expressions { bound, used });
+    }
+    Ok(source)
+}
+
+/// Refuses a source of which a key column has another type than when the flow was declared.
+fn check_key_types(flow: &str, source: &Source, tracked: &[pgrx::pg_sys::Oid]) -> Result<()> {
+    let changed = source.key.iter().zip(tracked).find(|(k, tracked)| k.type_oid != **tracked);
+    if source.key.len() != tracked.len() {
+        return Err(lost(flow));
+    }
+    let Some((column, before)) = changed else { return Ok(()) };
+    let before = spi::one::<String>(
+        "select pg_catalog.format_type(oid, null) from pg_catalog.pg_type where oid = $1",
+        &[spi::arg(*before)],
+    )?;
+    Err(Error::new(
+        pgrx::PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+        format!(
+            "key column \"{}\" of source \"{}\" of flow \"{flow}\" has type {}, and had type {}",
+            column.name,
+            source.name,
+            column.type_name,
+            before.unwrap_or_else(|| "another".to_owned()),
+        ),
+    )
+    .hint("Drop the flow with coco.drop_flow and declare it again."))
+}
+
+fn targets(flow: &str) -> Result<Vec<Target>> {
+    let raw: Vec<Target> = spi::select(
+        "select t.id, t.schema, t.name,
+                (select c.oid from pg_catalog.pg_class c where c.oid = t.relation),
+                t.query, t.covered, t.made, t.incarnation,
+                (select c.oid from pg_catalog.pg_class c where c.oid = t.query_view), t.key,
+                (select n.nspname::text from pg_catalog.pg_class c
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = coalesce(t.ledger_view, t.relation)),
+                (select c.relname::text from pg_catalog.pg_class c
+                  where c.oid = coalesce(t.ledger_view, t.relation)),
+                t.server, t.external, t.options, t.columns,
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.outbox),
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.query_view),
+                t.places,
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.outbox_view),
+                exists (select from pg_catalog.pg_class c where c.oid = t.ledger_view)
+           from coco.target t where t.flow = $1 order by t.id",
+        &[arg(flow)],
+        |r| {
+            // A table that was renamed or moved is still the target.
+            let schema = r.get::<String>(11)?.map_or_else(|| spi::required(r, 2), Ok)?;
+            let name = r.get::<String>(12)?.map_or_else(|| spi::required(r, 3), Ok)?;
+            let external = match (r.get::<String>(13)?, r.get::<String>(14)?) {
+                (Some(server), Some(name)) => Some(External {
+                    name,
+                    server,
+                    options: match r.get::<Json>(15)?.map(|o| o.value("coco.target")).transpose()? {
+                        Some(serde_json::Value::Object(options)) => options,
+                        _ => Default::default(),
+                    },
+                    columns: r.get::<Vec<String>>(16)?.unwrap_or_default(),
+                    ledger: internal_tables::Table::Ledger.name(spi::required(r, 1)?),
+                    outbox: r.get::<String>(17)?.unwrap_or_default(),
+                    outbox_view: r.get::<String>(20)?.unwrap_or_default(),
+                }),
+                _ => None,
+            };
+            let has_ledger = spi::required::<bool>(r, 21)?;
+            let lost = external
+                .as_ref()
+                .is_some_and(|e| e.outbox.is_empty() || e.outbox_view.is_empty() || !has_ledger);
+            let target = Target {
+                external,
+                id: spi::required(r, 1)?,
+                schema,
+                name,
+                relation: r.get::<pgrx::pg_sys::Oid>(4)?.filter(|_| !lost),
+                query: spi::required(r, 5)?,
+                columns: vec![],
+                key: vec![],
+                key_names: spi::required(r, 10)?,
+                covered: r.get(6)?,
+                made: spi::required(r, 7)?,
+                incarnation: spi::required(r, 8)?,
+                bound: match (r.get::<pgrx::pg_sys::Oid>(9)?, r.get::<String>(18)?) {
+                    (Some(view), Some(name)) => {
+                        Some(BoundView { view, name, places: spi::required::<Vec<i32>>(r, 19)?.into() })
+                    }
+                    _ => None,
+                },
+            };
+            Ok(target)
+        },
+    )?;
+    raw.into_iter()
+        .map(|mut target| {
+            if let Some(view) = target.query_view() {
+                target.columns =
+                    columns::of_relation(view)?.into_iter().map(|a| a.column).collect();
+                target.key = key_columns(&target.columns, &target.key_names)?;
+            }
+            Ok(target)
+        })
+        .collect()
+}
+
+fn key_columns(columns: &[Column], key: &[String]) -> Result<Vec<Column>> {
+    key.iter()
+        .map(|k| {
+            let found = columns.iter().find(|c| c.name == *k).cloned();
+            found.ok_or_else(|| Error::internal(format!("key column \"{k}\" is not in the view")))
+        })
+        .collect()
+}
+
+/// Loads a flow as [`load`] does, and holds off other updates and changes of it.
+pub fn locked(name: &str) -> Result<Flow> {
+    locks::flow(load_to_change(name)?.id)?;
+    // Again: what was read before the lock may have changed while it was waited for. The snapshot of
+    // the caller's statement is as old as that.
+    let _now = OneSnapshot::take();
+    load(name)
+}
+
+/// Loads a flow as [`load`] does, and locks what it reads until the transaction ends.
+pub fn to_read(name: &str) -> Result<Flow> {
+    // The snapshot of the caller's statement is as old as its wait for a lock.
+    let load = || {
+        let _now = OneSnapshot::take();
+        load(name)
+    };
+    relation_locks::held(None, load, |flow| flow)
+}
+
+/// Loads a flow as [`load_to_change`] does, and holds off other updates and changes of it.
+pub fn locked_to_change(name: &str) -> Result<Flow> {
+    locks::flow(load_to_change(name)?.id)?;
+    let _now = OneSnapshot::take();
+    load_to_change(name)
+}

@@ -1,0 +1,22 @@
+//! Whether a flow is paused.
+
+use crate::catalog::model::Flow;
+use crate::pg::error::{Error, Result};
+use crate::pg::spi;
+
+/// What is to be done about a flow that is paused.
+pub fn unpause(flow: &str) -> String {
+    format!("SELECT coco.alter_flow({}, paused => false) has it go on.", spi::literal(flow))
+}
+
+/// Refuses a flow that is paused.
+pub fn check_not_paused(flow: &Flow) -> Result<()> {
+    match flow.paused {
+        false => Ok(()),
+        true => Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("flow \"{}\" is paused", flow.name),
+        )
+        .hint(unpause(&flow.name))),
+    }
+}

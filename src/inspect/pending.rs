@@ -1,0 +1,44 @@
+//! How many changes of a flow are pending, and since when.
+
+use crate::capture::{self, change_log, cursor};
+use crate::catalog::model::Mode as CaptureMode;
+use crate::inspect::views;
+use crate::pg::error::Result;
+use crate::pg::snapshot::OneSnapshot;
+use crate::pg::tuplestore::statements::Statements;
+use crate::update::catch_up::COUNTED;
+
+/// Changes of a source that its flow has not followed yet.
+pub struct Pending {
+    pub source: i32,
+    pub count: i64,
+    /// There are more: they were not all counted.
+    pub at_least: bool,
+}
+
+/// The captured changes that the caller's flows have not followed yet.
+pub fn pending() -> Result<Vec<Pending>> {
+    views::of_each(|flow| {
+        let mut all = Vec::new();
+        for source in flow.followed() {
+            let Some(stored) = cursor::load(source)? else { continue };
+            let Some(capture) = capture::find(source.relation)?.filter(|c| c.is_whole()) else {
+                continue;
+            };
+            let _now = OneSnapshot::latest();
+            let statements = Statements::connect()?;
+            let (signature, _) = cursor::signature(&statements, source.relation, &capture)?;
+            if source.capture == CaptureMode::Scan || signature != stored.cursor.signature {
+                continue;
+            }
+            let since = &stored.cursor.snapshot;
+            let Some(count) = change_log::pending(&statements, &capture, since, None, COUNTED)?
+            else {
+                continue;
+            };
+            let at_least = count >= COUNTED;
+            all.push(Pending { source: source.id, count: count.min(COUNTED), at_least });
+        }
+        Ok(all)
+    })
+}

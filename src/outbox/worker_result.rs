@@ -1,0 +1,57 @@
+//! The result that a worker leaves for the session that asked for an update.
+
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::Result;
+use crate::pg::json::Json;
+use crate::pg::spi::{self, arg};
+
+/// What a worker did for a session that asked for an update.
+pub struct Outcome {
+    pub counts: Option<serde_json::Value>,
+    pub sqlstate: Option<String>,
+    pub message: Option<String>,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+/// Leaves it for the session to read.
+pub fn leave(run: i64, outcome: &Outcome) -> Result<()> {
+    let _as = ActingAs::extension_owner()?;
+    spi::execute("delete from coco.run where ended < clock_timestamp() - interval '1 hour'", &[])?;
+    spi::execute(
+        "insert into coco.run (id, counts, sqlstate, message, detail, hint)
+         values ($1, $2, $3, $4, $5, $6)",
+        &[
+            arg(run),
+            arg(outcome.counts.clone().map(Json::from)),
+            arg(outcome.sqlstate.clone()),
+            arg(outcome.message.clone()),
+            arg(outcome.detail.clone()),
+            arg(outcome.hint.clone()),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Reads what a worker left.
+pub fn outcome(run: i64) -> Result<Option<Outcome>> {
+    let _as = ActingAs::extension_owner()?;
+    let _now = crate::pg::snapshot::OneSnapshot::latest();
+    let statements = crate::pg::tuplestore::statements::Statements::connect()?;
+    let text = statements.read_text(
+        "select pg_catalog.row_to_json(r)::text from coco.run as r where r.id = $1",
+        &[arg(run)],
+    )?;
+    let Some(text) = text else { return Ok(None) };
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| {
+        crate::pg::error::Error::internal(format!("the result of a worker cannot be read: {e}"))
+    })?;
+    let text = |name: &str| json[name].as_str().map(str::to_owned);
+    Ok(Some(Outcome {
+        counts: json.get("counts").filter(|c| !c.is_null()).cloned(),
+        sqlstate: text("sqlstate"),
+        message: text("message"),
+        detail: text("detail"),
+        hint: text("hint"),
+    }))
+}

@@ -1,0 +1,49 @@
+//! Comparing new output rows with the rows of a target, and updating the rows that differ.
+
+use crate::catalog::model::Target;
+use crate::outbox::ledger;
+use crate::pg::columns::{Column, all_equal, numbered};
+use crate::query::names::Names;
+use coco_core::decide::Mode;
+
+/// The UPDATE of target rows `x` that differ from those of `coco_output`.
+pub fn update_differing(target: &Target, names: &Names, mode: Mode) -> String {
+    let differs = match mode.carries_over() {
+        true => format!(" and {}", differs(target)),
+        false => String::new(),
+    };
+    let values = numbered("n.c", target.columns.len());
+    let sets: Vec<String> =
+        target.columns.iter().zip(&values).map(|(c, v)| format!("{} = {v}", c.quoted())).collect();
+    format!(
+        "update {} as x set {} from coco_output as n where {}{differs}",
+        target.relation_name(),
+        sets.join(", "),
+        all_equal(&target.key, &names.target_key, &names.new_key),
+    )
+}
+
+/// Whether `x` and `n` differ, byte for byte: also where a type has no equality (json), or where
+/// equal values look different (1.0 and 1.00).
+pub fn differs(target: &Target) -> String {
+    if target.external.is_some() {
+        return ledger::differs(&ledger::fingerprint(target, "n.c"));
+    }
+    differs_in(target, |_| true)
+}
+
+/// The same of some of the target's columns.
+pub fn differs_in(target: &Target, takes: impl Fn(&Column) -> bool) -> String {
+    let (old, new): (Vec<String>, Vec<String>) = target
+        .columns
+        .iter()
+        .zip(numbered("n.c", target.columns.len()))
+        .filter(|(column, _)| takes(column))
+        .map(|(column, new)| (format!("x.{}", column.quoted()), new))
+        .unzip();
+    format!(
+        "row({})::record operator(pg_catalog.*<>) row({})::record",
+        old.join(", "),
+        new.join(", ")
+    )
+}

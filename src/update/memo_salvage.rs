@@ -1,0 +1,43 @@
+//! Storing results of memoized functions whose transaction was rolled back.
+
+use std::collections::BTreeMap;
+
+use crate::flows::{cache, live_rows};
+use crate::memo::{end, of_update, settle, spending};
+use crate::pg::error::Result;
+use coco_core::memo::Entry;
+
+/// Stores what was computed in transactions that were rolled back, so that it is not computed, and
+/// paid for, again.
+pub fn keep_rolled_back() -> Result<()> {
+    let rolled_back = settle::rolled_back();
+    for (server, flow, usage) in rolled_back.spent {
+        spending::note(&server, Some(flow), &usage)?;
+    }
+    let mut by_flow: BTreeMap<i32, Vec<settle::Computed>> = BTreeMap::new();
+    for computed in rolled_back.computed {
+        by_flow.entry(computed.flow).or_default().push(computed);
+    }
+    for (flow, all) in by_flow {
+        let Some(name) = live_rows::name(flow)? else { continue };
+        let flow = cache::locked(&name)?;
+        let Some(recalling) = of_update(&flow.flow, None)? else { continue };
+        for computed in all {
+            let known = recalling.functions.get(&computed.function.oid);
+            let Some(known) =
+                known.filter(|k| k.function.fingerprint == computed.function.fingerprint)
+            else {
+                continue;
+            };
+            if let Some(function) = known.id {
+                recalling.recall.borrow_mut().load(Entry {
+                    function,
+                    stored: None,
+                    ..computed.entry
+                });
+            }
+        }
+        end(&recalling)?;
+    }
+    Ok(())
+}

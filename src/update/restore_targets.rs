@@ -1,0 +1,102 @@
+//! Creating targets again that were dropped, or that the restore of a dump has left out.
+
+use crate::catalog::model::Flow;
+use crate::catalog::{objects, target_table};
+use crate::outbox::tables;
+use crate::pg::acting_role::ActingAs;
+use crate::pg::error::Result;
+use crate::pg::notice::notice;
+use crate::pg::spi::{self, arg};
+use crate::pg::{invalidation, relations};
+
+/// Makes ledger and outbox again. What the target has is not known any more: all is sent again.
+fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
+    let (name, owner) = (flow.name.clone(), flow.owner);
+    let target = &mut flow.targets[at];
+    let acting = ActingAs::extension_owner()?;
+    tables::drop_all(&name, target)?;
+    tables::make(&name, owner, target)?;
+    target.incarnation += 1;
+    let external = target.external.as_ref();
+    spi::execute(
+        "update coco.target
+            set relation = $2::oid::regclass, outbox = $3::text::regclass, incarnation = $4,
+                columns = $5, ledger_view = $6::text::regclass, outbox_view = $7::text::regclass
+          where id = $1",
+        &[
+            arg(target.id),
+            arg(target.relation),
+            arg(external.map(|e| e.outbox.as_str())),
+            arg(target.incarnation),
+            arg(external.map(|e| e.columns.clone())),
+            arg(external.map(|_| target.relation_name())),
+            arg(external.map(|e| e.outbox_view.as_str())),
+        ],
+    )?;
+    // What is on its way has a position of the table that is gone: new ones are far beyond.
+    spi::execute(
+        "select setval(pg_get_serial_sequence($2, 'position'), sent + 4294967296)
+           from coco.delivery where target = $1",
+        &[arg(target.id), arg(target.external.as_ref().map(|e| e.outbox.as_str()))],
+    )?;
+    invalidation::changed()?;
+    let (id, shown) = (target.id, target.shown());
+    drop(acting);
+    for source in &flow.sources {
+        objects::forget_target_keys(source, id)?;
+    }
+    notice(format!(
+        "the ledger of target {shown} of flow \"{name}\" was dropped: all rows are sent again; rows that no item has any more stay there"
+    ));
+    Ok(())
+}
+
+/// Makes sure the flow's targets are there: one that somebody dropped is made again, or adopted
+/// where another table has taken its name, and its rows are written anew.
+pub fn restore_targets(flow: &mut Flow) -> Result<()> {
+    let owner = flow.owner;
+    let settings = flow.settings.clone();
+    for at in 0..flow.targets.len() {
+        let target = &mut flow.targets[at];
+        if target.relation.is_some() {
+            continue;
+        }
+        if target.external.is_some() {
+            restore_ledger(flow, at)?;
+            continue;
+        }
+        let acting = ActingAs::flow_owner(owner, &settings)?;
+        let relation = match relations::find(&target.schema, &target.name)? {
+            Some(relation) => {
+                target_table::check_adoptable(target, relation, owner)?;
+                // Somebody else's now: it is not coco's to alter or to drop.
+                target.made = false;
+                relation
+            }
+            None => {
+                target.made = true;
+                target_table::make(target)?
+            }
+        };
+        drop(acting);
+        target.relation = Some(relation);
+        target.incarnation += 1;
+        let acting = ActingAs::extension_owner()?;
+        spi::execute(
+            "update coco.target set relation = $2::oid::regclass, incarnation = $3, made = $4
+              where id = $1",
+            &[arg(target.id), arg(relation), arg(target.incarnation), arg(target.made)],
+        )?;
+        invalidation::changed()?;
+        let (id, name) = (target.id, target.relation_name());
+        drop(acting);
+        for source in &flow.sources {
+            objects::forget_target_keys(source, id)?;
+        }
+        notice(format!(
+            "target {name} of flow \"{}\" was dropped; it is made and filled again",
+            flow.name
+        ));
+    }
+    Ok(())
+}
