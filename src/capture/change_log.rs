@@ -6,14 +6,14 @@ use crate::capture::cursor::Cursor;
 use crate::capture::{Capture, segment_name};
 use crate::catalog::locks;
 use crate::catalog::model::Source;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::numbered;
 use crate::pg::error::{Error, Result};
-use crate::pg::snapshot::OneSnapshot;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, Arg, arg};
 use crate::pg::subtransaction::look;
-use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
 use coco_core::snapshot::Snapshot;
 
 /// Conditions on log rows `l`, each for an index, and never both true: not seen by the snapshot that
@@ -53,7 +53,7 @@ fn readable(capture: &Capture) -> Result<Vec<String>> {
     }
     // Somebody else has locked it: waited for as any lock is, so that the server finds a deadlock.
     for (n, segment) in &capture.segments {
-        if !locks::is_emptied(capture.id, *n)? {
+        if !locks::is_segment_truncated(capture.id, *n)? {
             // SAFETY: a heavyweight lock, kept until the transaction ends.
             unsafe { pg_sys::LockRelationOid(*segment, pg_sys::AccessShareLock as i32) };
         }
@@ -79,7 +79,7 @@ fn readable_now(capture: &Capture) -> Result<Option<Vec<String>>> {
         // SAFETY: a heavyweight lock, kept until the transaction ends.
         if unsafe { pg_sys::ConditionalLockRelationOid(*segment, lock) } {
             names.push(segment_name(capture.id, *n));
-        } else if !locks::is_emptied(capture.id, *n)? {
+        } else if !locks::is_segment_truncated(capture.id, *n)? {
             return Ok(None);
         }
     }
@@ -87,7 +87,7 @@ fn readable_now(capture: &Capture) -> Result<Option<Vec<String>>> {
 }
 
 /// What was read of a log.
-pub enum Read {
+pub enum LogRead {
     /// The keys are all there are. With an end, changes of transactions from it on are left.
     Keys(Option<u64>),
     /// An entry says that anything may have changed.
@@ -98,21 +98,21 @@ pub enum Read {
 /// its content: the cursor is behind). Sees what the active snapshot sees. With a `limit`, about so many entries are read, and always all of a
 /// transaction's.
 pub fn changed(
-    statements: &Statements,
+    statements: &SpiSession,
     capture: &Capture,
     source: &Source,
     columns: &[String],
     since: &Cursor,
     limit: Option<usize>,
-    keys: &mut Rows,
-) -> Result<Read> {
+    keys: &mut TupleStore,
+) -> Result<LogRead> {
     let segments = readable(capture)?;
     if segments.is_empty() {
-        return Ok(Read::Keys(None));
+        return Ok(LogRead::Keys(None));
     }
     let log = Log { segments, columns, since: &since.snapshot, forced: since.behind };
     let mut end = None;
-    let mut entries = Rows::new(&entry_columns(source))?;
+    let mut entries = TupleStore::new(&entry_columns(source))?;
     if let Some(limit) = limit {
         log.first(statements, limit + 1, &mut entries)?;
         if entries.len() > limit {
@@ -129,11 +129,11 @@ pub fn changed(
     keys.rewind();
     while keys.advance() {
         if (0..columns.len()).any(|n| keys.datum(n).is_none()) {
-            return Ok(Read::Anything);
+            return Ok(LogRead::Anything);
         }
     }
     keys.rewind();
-    Ok(Read::Keys(end))
+    Ok(LogRead::Keys(end))
 }
 
 /// Columns of a log's entries: the transaction, and the key `k1…`.
@@ -153,8 +153,8 @@ struct Log<'a> {
 
 impl Log<'_> {
     /// The first entries, in the order of their transactions.
-    fn first(&self, statements: &Statements, count: usize, entries: &mut Rows) -> Result<()> {
-        let acting = ActingAs::extension_owner()?;
+    fn first(&self, statements: &SpiSession, count: usize, entries: &mut TupleStore) -> Result<()> {
+        let acting = RoleGuard::extension_owner()?;
         // A log is never analysed; its index is the way to what is new, however much is old.
         acting.set("enable_seqscan", "off")?;
         let named = self.named().join(", ");
@@ -172,12 +172,12 @@ impl Log<'_> {
 
     /// The keys of entries that were read, each once, in order: what follows finds each by an index, and of
     /// tables that are larger than the cache a page is then read once, and not once a key.
-    fn keys_of(&self, entries: &Rows, keys: &mut Rows) -> Result<()> {
+    fn keys_of(&self, entries: &TupleStore, keys: &mut TupleStore) -> Result<()> {
         if entries.len() == 0 {
             return Ok(());
         }
-        let _as = ActingAs::extension_owner()?;
-        let inner = Statements::connect()?;
+        let _as = RoleGuard::extension_owner()?;
+        let inner = SpiSession::connect()?;
         inner.name("coco_log", entries)?;
         let names = numbered("k", self.columns.len()).join(", ");
         let forced = self.forced;
@@ -187,8 +187,8 @@ impl Log<'_> {
     }
 
     /// The keys of all entries of transactions before `end`, likewise.
-    fn keys(&self, statements: &Statements, end: Option<u64>, keys: &mut Rows) -> Result<()> {
-        let acting = ActingAs::extension_owner()?;
+    fn keys(&self, statements: &SpiSession, end: Option<u64>, keys: &mut TupleStore) -> Result<()> {
+        let acting = RoleGuard::extension_owner()?;
         acting.set("enable_seqscan", "off")?;
         let mut before = String::new();
         let mut args = of(self.since);
@@ -213,7 +213,7 @@ impl Log<'_> {
 /// How many entries are new since a snapshot; no more than `limit` are counted. With `until`, only
 /// those which that snapshot sees. `None` where that would mean to wait for a transaction that changes the log.
 pub fn pending(
-    statements: &Statements,
+    statements: &SpiSession,
     capture: &Capture,
     since: &Snapshot,
     until: Option<&Snapshot>,
@@ -223,13 +223,13 @@ pub fn pending(
 }
 
 fn count(
-    statements: &Statements,
+    statements: &SpiSession,
     capture: &Capture,
     since: &Snapshot,
     until: Option<&Snapshot>,
     limit: i64,
 ) -> Result<Option<i64>> {
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     acting.set("enable_seqscan", "off")?;
     let mut more = String::new();
     let mut args = of(since);
@@ -250,25 +250,25 @@ fn count(
 
 /// Keeps what is new since the active snapshot from being emptied until the transaction ends: then
 /// others see the cursor that it stores. `false` where it may have been emptied already.
-pub fn keep(statements: &Statements, capture: &Capture) -> Result<bool> {
+pub fn keep(statements: &SpiSession, capture: &Capture) -> Result<bool> {
     if readable(capture)?.len() < capture.segments.len() {
         return Ok(false);
     }
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     // TRUNCATE gives a relation another file.
     const FILES: &str =
         "select pg_catalog.string_agg(c.relfilenode::pg_catalog.text, ',' order by c.oid)
            from pg_catalog.pg_class c where c.oid = any ($1)";
     let segments = || arg(capture.segments.iter().map(|(_, oid)| *oid).collect::<Vec<_>>());
     let as_read = statements.read_text(FILES, &[segments()])?;
-    let _now = OneSnapshot::latest();
-    Ok(Statements::connect()?.read_text(FILES, &[segments()])? == as_read)
+    let _now = PinnedSnapshot::latest();
+    Ok(SpiSession::connect()?.read_text(FILES, &[segments()])? == as_read)
 }
 
 /// Moves writers on to an empty segment where the current one has grown past `size` bytes, and
 /// empties those that every cursor has passed. Waits for nobody: what is in use is left for later.
 pub fn rotate(capture: &Capture, size: i64) -> Result<()> {
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     // Whether a cursor needs a segment an index says, however large that is.
     acting.set("enable_seqscan", "off")?;
     for (n, segment) in &capture.segments {
@@ -298,8 +298,8 @@ fn empty(capture: &Capture, n: i32, segment: pg_sys::Oid) -> Result<bool> {
     {
         // As of now, also in a transaction that reads as of earlier: all there is in the segment is
         // visible, or was rolled back.
-        let _now = OneSnapshot::latest();
-        let statements = Statements::connect()?;
+        let _now = PinnedSnapshot::latest();
+        let statements = SpiSession::connect()?;
         let current = statements.read_text(
             "select segment::text from coco.capture where id = $1",
             &[arg(capture.id)],
@@ -312,7 +312,7 @@ fn empty(capture: &Capture, n: i32, segment: pg_sys::Oid) -> Result<bool> {
         return Ok(false);
     }
     spi::execute(&format!("truncate {}", segment_name(capture.id, n)), &[])?;
-    locks::emptied(capture.id, n)?;
+    locks::segment_truncated(capture.id, n)?;
     Ok(true)
 }
 
@@ -330,8 +330,11 @@ fn size_if_free(relation: pg_sys::Oid) -> Result<Option<i64>> {
 }
 
 fn relation_size(relation: pg_sys::Oid) -> Result<i64> {
-    Ok(spi::one::<i64>("select pg_catalog.pg_relation_size($1::oid::regclass)", &[arg(relation)])?
-        .unwrap_or(0))
+    Ok(spi::scalar::<i64>(
+        "select pg_catalog.pg_relation_size($1::oid::regclass)",
+        &[arg(relation)],
+    )?
+    .unwrap_or(0))
 }
 
 fn lock_to_empty(segment: pg_sys::Oid) -> bool {
@@ -364,9 +367,9 @@ fn move_on(capture: &Capture, current: pg_sys::Oid) -> Result<()> {
 
 /// Whether a cursor has not passed all of a segment, as of now.
 fn is_needed(capture: &Capture, n: i32) -> Result<bool> {
-    let _now = OneSnapshot::latest();
+    let _now = PinnedSnapshot::latest();
     let sql = needed(&segment_name(capture.id, n));
-    Ok(Statements::connect()?.read_text(&sql, &[arg(capture.id)])?.is_some())
+    Ok(SpiSession::connect()?.read_text(&sql, &[arg(capture.id)])?.is_some())
 }
 
 /// Returns a row where a cursor has not passed all of a segment.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::capture::Capture;
 use crate::catalog::model::Source;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::statements::SpiSession;
 use coco_core::snapshot::Snapshot;
 use coco_core::version::LogicId;
 
@@ -64,11 +64,11 @@ select concat_ws(' ',
 /// The signature of a captured table, as the active snapshot sees the catalog, and whether its
 /// triggers note every change there can be.
 pub fn signature(
-    statements: &Statements,
+    statements: &SpiSession,
     relation: pg_sys::Oid,
     capture: &Capture,
 ) -> Result<([u8; 16], bool)> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let segments: Vec<pg_sys::Oid> = capture.segments.iter().map(|(_, oid)| *oid).collect();
     let args = [arg(relation), arg(capture.id), arg(capture.always), arg(segments)];
     let text = statements.read_text(SIGNATURE, &args)?.unwrap_or_default();
@@ -81,7 +81,7 @@ pub fn signature(
 }
 
 /// What the active snapshot sees, but for this transaction itself: it may go on writing.
-pub fn here() -> Result<Snapshot> {
+pub fn current_position() -> Result<Snapshot> {
     // SAFETY: functions of the server's own, with the arguments they take.
     let text = unsafe {
         let snapshot = pgrx::direct_function_call_as_datum(pg_sys::pg_current_snapshot, &[]);
@@ -116,8 +116,8 @@ pub struct Stored {
     pub age: Duration,
 }
 
-pub fn load(source: &Source) -> Result<Option<Stored>> {
-    let _as = ActingAs::extension_owner()?;
+pub fn load_cursor(source: &Source) -> Result<Option<Stored>> {
+    let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
         "select snapshot::text, logic, signature, behind,
                 extract(epoch from clock_timestamp() - taken)::float8,
@@ -152,8 +152,8 @@ pub fn load(source: &Source) -> Result<Option<Stored>> {
 
 /// Stores a source's cursor. Where it is not all that there was, the source counts as followed no
 /// later than before.
-pub fn store(source: &Source, cursor: &Cursor, all: bool) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+pub fn store_cursor(source: &Source, cursor: &Cursor, all: bool) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
     spi::execute(
         "insert into coco.cursor as c (source, snapshot, logic, signature, behind, taken)
          values ($1, $2::text::pg_snapshot, $3, $4, $6, to_timestamp($7 / 1000000.0))

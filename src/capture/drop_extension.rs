@@ -22,7 +22,7 @@ pub unsafe fn before(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     if !unsafe { drops_coco(fcinfo) } {
         return Ok(());
     }
-    match installed::installed()? {
+    match installed::installed_extension()? {
         // SAFETY: a look-up in a transaction.
         Some(installed) if unsafe { owns(installed.extension) } => lock(&captured()?),
         _ => Ok(()),

@@ -15,7 +15,7 @@ use pgrx::pg_sys;
 
 use crate::catalog::internal_tables::SCHEMA;
 use crate::catalog::model::Source;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 
@@ -72,8 +72,8 @@ pub fn segment_name(id: i32, segment: i32) -> String {
 }
 
 /// The capture of a table, if it has one.
-pub fn find(relation: pg_sys::Oid) -> Result<Option<Capture>> {
-    let _as = ActingAs::extension_owner()?;
+pub fn find_capture(relation: pg_sys::Oid) -> Result<Option<Capture>> {
+    let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
         "select c.id, c.columns, c.always, c.segment, c.since::text,
                 l.numbers, l.oids, c.xmin::text,

@@ -4,14 +4,14 @@ use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use crate::capture::{Capture, cursor, find};
+use crate::capture::{Capture, cursor, find_capture};
 use crate::pg::error::Result;
 use crate::pg::invalidation;
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::statements::SpiSession;
 
 /// A capture as the active snapshot sees it.
 #[derive(Clone)]
-pub struct State {
+pub struct CaptureState {
     pub capture: Capture,
     pub signature: [u8; 16],
     /// Its triggers note every change there can be.
@@ -19,29 +19,29 @@ pub struct State {
 }
 
 thread_local! {
-    static STATES: RefCell<HashMap<u32, (u64, State)>> = RefCell::new(HashMap::new());
+    static STATES: RefCell<HashMap<u32, (u64, CaptureState)>> = RefCell::new(HashMap::new());
 }
 
 /// The capture of a table, if it has one, and its signature. Kept while the generation of the system
 /// catalogs stays what it was before the active snapshot was taken: then nothing that this snapshot
 /// does not see can be in it, and nothing that it sees is missing for longer than one update.
-pub fn state(
-    statements: &Statements,
+pub fn capture_state(
+    statements: &SpiSession,
     relation: pg_sys::Oid,
     generation: u64,
-) -> Result<Option<State>> {
+) -> Result<Option<CaptureState>> {
     // SAFETY: reads the backend's own state.
     let moves = unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32;
-    let unchanged = || moves && invalidation::now() == generation;
+    let unchanged = || moves && invalidation::invalidation_count() == generation;
     let known = STATES.with(|s| s.borrow().get(&relation.to_u32()).cloned());
     if let Some((_, state)) = known.filter(|(g, _)| *g == generation && unchanged()) {
         return Ok(Some(state));
     }
-    let Some(capture) = find(relation)? else {
+    let Some(capture) = find_capture(relation)? else {
         return Ok(None);
     };
     let (signature, adequate) = cursor::signature(statements, relation, &capture)?;
-    let state = State { capture, signature, adequate };
+    let state = CaptureState { capture, signature, adequate };
     let settled = state.capture.is_whole() && state.capture.since.is_some() && !state.capture.ours;
     if adequate && settled && unchanged() {
         let kept = (generation, state.clone());

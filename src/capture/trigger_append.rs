@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::rc::Rc;
 
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 use crate::pg::tuplestore::row_types::check_types;
@@ -202,7 +202,7 @@ unsafe fn look_up(
     shape: pg_sys::TupleDesc,
 ) -> Result<Option<Route>> {
     let heard = HEARD.get();
-    let Ok(_as) = ActingAs::writing_log() else {
+    let Ok(_as) = RoleGuard::writing_log() else {
         return Ok(None);
     };
     // The catalog as it is now, also in a transaction that reads as of earlier.

@@ -2,14 +2,14 @@
 
 use pgrx::pg_sys;
 
-use crate::capture::{Capture, SEGMENTS, find, segment_name};
+use crate::capture::{Capture, SEGMENTS, find_capture, segment_name};
 use crate::catalog::locks;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
-use crate::pg::snapshot::OneSnapshot;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg, literal};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::statements::SpiSession;
 
 /// Every table whose rows are in this one: itself, its partitions, its children.
 const MEMBERS: &str = "
@@ -32,14 +32,14 @@ fn members(relation: pg_sys::Oid) -> Result<Vec<(pg_sys::Oid, String)>> {
 /// of the table until the transaction ends, where anything is to be made: a change is either seen
 /// or noted. Without `wait`, returns `false` where that would mean to wait for writers.
 pub fn ensure(relation: pg_sys::Oid, key: &[Column], always: bool, wait: bool) -> Result<bool> {
-    if let Some(capture) = find(relation)?
-        && !locks::capture(capture.id, wait)?
+    if let Some(capture) = find_capture(relation)?
+        && !locks::lock_capture(capture.id, wait)?
     {
         return Ok(false);
     }
     // Again: it may have ended while that was waited for.
-    let _now = OneSnapshot::take();
-    if let Some(capture) = find(relation)? {
+    let _now = PinnedSnapshot::take();
+    if let Some(capture) = find_capture(relation)? {
         let known = key.iter().all(|k| capture.has(k));
         if known && capture.is_whole() && triggers_will_do(relation, &capture, always)? {
             return Ok(true);
@@ -49,7 +49,7 @@ pub fn ensure(relation: pg_sys::Oid, key: &[Column], always: bool, wait: bool) -
         // No trigger tells of changes made elsewhere.
         return Ok(true);
     }
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     // The parts too, which are written to by their own names, before anything else is locked.
     let parts = members(relation)?;
     for table in std::iter::once(relation).chain(parts.into_iter().map(|(oid, _)| oid)) {
@@ -58,11 +58,11 @@ pub fn ensure(relation: pg_sys::Oid, key: &[Column], always: bool, wait: bool) -
         }
     }
     // Dropping a trigger holds off readers as well: those that do are left as they are.
-    let will_do = match find(relation)? {
+    let will_do = match find_capture(relation)? {
         Some(capture) => triggers_will_do(relation, &capture, always)?,
         None => false,
     };
-    let (id, always) = match find(relation)? {
+    let (id, always) = match find_capture(relation)? {
         Some(capture) => (extend(&capture, key, always)?, always || capture.always),
         None => {
             let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
@@ -77,7 +77,8 @@ pub fn ensure(relation: pg_sys::Oid, key: &[Column], always: bool, wait: bool) -
             (id, always)
         }
     };
-    let capture = find(relation)?.ok_or_else(|| Error::internal("the capture was not stored"))?;
+    let capture =
+        find_capture(relation)?.ok_or_else(|| Error::internal("the capture was not stored"))?;
     make_segments(relation, &capture)?;
     if !will_do {
         make_triggers(relation, id, always)?;
@@ -89,7 +90,7 @@ pub fn ensure(relation: pg_sys::Oid, key: &[Column], always: bool, wait: bool) -
 }
 
 fn has_foreign_part(relation: pg_sys::Oid) -> Result<bool> {
-    let found = spi::one::<bool>(
+    let found = spi::scalar::<bool>(
         "with recursive tree as (
            select $1::oid as relid
             union
@@ -103,9 +104,9 @@ fn has_foreign_part(relation: pg_sys::Oid) -> Result<bool> {
 }
 
 fn triggers_will_do(relation: pg_sys::Oid, capture: &Capture, always: bool) -> Result<bool> {
-    let _now = OneSnapshot::latest();
+    let _now = PinnedSnapshot::latest();
     let (_, adequate) =
-        crate::capture::cursor::signature(&Statements::connect()?, relation, capture)?;
+        crate::capture::cursor::signature(&SpiSession::connect()?, relation, capture)?;
     Ok(adequate && (capture.always || !always))
 }
 
@@ -166,7 +167,7 @@ fn extend(capture: &Capture, key: &[Column], always: bool) -> Result<i32> {
 /// Makes the segments that are missing. They are members of the extension, and so in no dump: what
 /// they say means something in this cluster alone.
 pub fn make_segments(relation: pg_sys::Oid, capture: &Capture) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let attributes = columns::of_relation(relation)?;
     let mut keys = String::new();
     for (n, name) in capture.columns.iter().enumerate() {
@@ -205,12 +206,12 @@ pub fn make_segments(relation: pg_sys::Oid, capture: &Capture) -> Result<()> {
 fn make_triggers(relation: pg_sys::Oid, id: i32, always: bool) -> Result<()> {
     let name = spi::relation_name(relation)?
         .ok_or_else(|| Error::internal("a relation vanished while it was locked"))?;
-    let part = spi::one::<bool>(
+    let part = spi::scalar::<bool>(
         "select exists (select from pg_catalog.pg_inherits where inhrelid = $1)",
         &[arg(relation)],
     )?
     .unwrap_or(false);
-    let partitioned = spi::one::<String>(
+    let partitioned = spi::scalar::<String>(
         "select relkind::text from pg_catalog.pg_class where oid = $1",
         &[arg(relation)],
     )?
@@ -314,8 +315,8 @@ fn drop_left_behind(relation: pg_sys::Oid, table: &str) -> Result<()> {
 /// Whether triggers may be put back on a table for a role: it must have the right to, now. What is missing because the
 /// table's owner dropped it is put back when the flow's owner asks for it, and not by a worker.
 pub fn may_be_put_back(relation: pg_sys::Oid, role: pg_sys::Oid, asked: bool) -> Result<bool> {
-    let _as = ActingAs::extension_owner()?;
-    let may = spi::one::<bool>(
+    let _as = RoleGuard::extension_owner()?;
+    let may = spi::scalar::<bool>(
         "with recursive tree as (
            select $1::oid as relid
             union
@@ -333,7 +334,7 @@ pub fn may_be_put_back(relation: pg_sys::Oid, role: pg_sys::Oid, asked: bool) ->
 
 /// Tables with triggers of captures that have ended.
 pub fn left_behind() -> Result<Vec<pg_sys::Oid>> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     spi::select(
         "select distinct tgrelid from pg_catalog.pg_trigger
           where tgparentid = 0 and tgfoid = 'coco.capture()'::regprocedure
@@ -347,7 +348,7 @@ pub fn left_behind() -> Result<Vec<pg_sys::Oid>> {
 /// Drops the triggers of captures that have ended from a table, if nobody uses it. It is locked until the transaction
 /// ends, which must be short.
 pub fn drop_from(relation: pg_sys::Oid) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     match spi::relation_name(relation)? {
         Some(name) => drop_left_behind(relation, &name),
         None => Ok(()),
@@ -357,7 +358,7 @@ pub fn drop_from(relation: pg_sys::Oid) -> Result<()> {
 /// Whether all these tables are a role's own.
 fn are_owned(tables: &[(pg_sys::Oid, String)], role: pg_sys::Oid) -> Result<bool> {
     let oids: Vec<pg_sys::Oid> = tables.iter().map(|(oid, _)| *oid).collect();
-    let owned = spi::one::<bool>(
+    let owned = spi::scalar::<bool>(
         "select pg_catalog.bool_and(pg_catalog.pg_has_role($2::oid, relowner, 'usage'))
            from pg_catalog.pg_class where oid = any ($1)",
         &[arg(oids), arg(role)],
@@ -369,7 +370,7 @@ fn are_owned(tables: &[(pg_sys::Oid, String)], role: pg_sys::Oid) -> Result<bool
 /// nothing then, and the caller is told how to drop them. So does a table of another role's: to drop a trigger holds
 /// off its readers until the caller's transaction ends. A worker drops these, or the next capture of the table.
 pub fn end_unneeded(role: pg_sys::Oid) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     sweep()?;
     const UNNEEDED: &str = "not exists (select from coco.source s
                              where s.relation = c.relation and s.capture <> 'scan')";
@@ -379,7 +380,7 @@ pub fn end_unneeded(role: pg_sys::Oid) -> Result<()> {
         })?;
     // A flow that is being declared on the table may need it when it commits: that is waited for.
     for id in &ids {
-        locks::capture(*id, true)?;
+        locks::lock_capture(*id, true)?;
     }
     let found = spi::returning(
         &format!(

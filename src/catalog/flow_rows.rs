@@ -1,21 +1,21 @@
 //! Reading and writing declared flows.
 
-use crate::pg::acting_role::{self, ActingAs};
+use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
 
 /// A flow by its name: what of it is there even where a part of it is lost.
-pub struct Identity {
+pub struct FlowIdentity {
     pub id: i32,
     pub owner: pgrx::pg_sys::Oid,
 }
 
 /// Finds a flow for its owner.
-pub fn identify(name: &str) -> Result<Identity> {
-    let acting = ActingAs::extension_owner()?;
+pub fn identify_flow(name: &str) -> Result<FlowIdentity> {
+    let acting = RoleGuard::extension_owner()?;
     let found =
         spi::select("select id, owner::oid from coco.flow where flow = $1", &[arg(name)], |r| {
-            Ok(Identity { id: spi::required(r, 1)?, owner: spi::required(r, 2)? })
+            Ok(FlowIdentity { id: spi::required(r, 1)?, owner: spi::required(r, 2)? })
         })?;
     drop(acting);
     let identity = found.into_iter().next().ok_or_else(|| missing(name))?;
@@ -32,8 +32,8 @@ pub fn missing(name: &str) -> Error {
 }
 
 /// The number of a flow, for its owner. Everything that belongs to it may be gone.
-pub fn number(name: &str) -> Result<i32> {
-    let acting = ActingAs::extension_owner()?;
+pub fn flow_id(name: &str) -> Result<i32> {
+    let acting = RoleGuard::extension_owner()?;
     let found =
         spi::select("select id, owner::oid from coco.flow where flow = $1", &[arg(name)], |r| {
             Ok((spi::required::<i32>(r, 1)?, spi::required::<pgrx::pg_sys::Oid>(r, 2)?))
@@ -58,8 +58,8 @@ pub fn check_rights(flow: &str, owner: pgrx::pg_sys::Oid) -> Result<()> {
 
 /// Whether coco has made anything for a flow outside this database.
 pub fn has_made_external(flow: &str) -> Result<bool> {
-    let _as = ActingAs::extension_owner()?;
-    let made = spi::one::<bool>(
+    let _as = RoleGuard::extension_owner()?;
+    let made = spi::scalar::<bool>(
         "select true from coco.target where flow = $1 and server is not null and made limit 1",
         &[arg(flow)],
     )?;

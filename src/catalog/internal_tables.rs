@@ -9,13 +9,13 @@
 //!   such [`Rows`], and only columns whose type [`keep`] has chosen: comparing, copying or altering them runs no
 //!   user's code.
 //!
-//! [`Rows`]: crate::pg::tuplestore::rows::Rows
+//! [`Rows`]: crate::pg::tuplestore::rows::TupleStore
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::catalog::object_names::{object_name, owner_name};
-use crate::pg::acting_role::ActingAs;
-use crate::pg::columns::{Column, Kept};
+use crate::pg::acting_role::RoleGuard;
+use crate::pg::columns::{Column, StoredType};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg, ident, literal};
 
@@ -38,19 +38,19 @@ select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
 
 /// One of a flow's tables that its owner reads through a view.
 #[derive(Clone, Copy)]
-pub enum Table {
+pub enum InternalTable {
     Tracking,
     Ledger,
     Outbox,
 }
 
-impl Table {
+impl InternalTable {
     /// The table's name, quoted and schema-qualified. `id` is that of the source or the target.
     pub fn name(self, id: i32) -> String {
         let kind = match self {
-            Table::Tracking => "tracking",
-            Table::Ledger => "ledger",
-            Table::Outbox => "outbox",
+            InternalTable::Tracking => "tracking",
+            InternalTable::Ledger => "ledger",
+            InternalTable::Outbox => "outbox",
         };
         format!("{SCHEMA}.{kind}_{id}")
     }
@@ -58,9 +58,9 @@ impl Table {
     /// The name of the view in schema `coco`, unquoted.
     pub fn view(self, id: i32, flow: &str) -> String {
         let kind = match self {
-            Table::Tracking => "tracking",
-            Table::Ledger => "sent",
-            Table::Outbox => "outbox",
+            InternalTable::Tracking => "tracking",
+            InternalTable::Ledger => "sent",
+            InternalTable::Outbox => "outbox",
         };
         object_name(kind, id, flow)
     }
@@ -91,7 +91,7 @@ pub fn for_json(column: &Column, value: &str) -> String {
 
 /// Refuses columns of a source's key whose type would have to be kept as something else than its values.
 pub fn check_source_key(shown: &str, key: &[Column]) -> Result<()> {
-    match key.iter().find(|k| k.kept == Kept::Json) {
+    match key.iter().find(|k| k.kept == StoredType::Json) {
         None => Ok(()),
         Some(k) => Err(Error::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -105,7 +105,7 @@ pub fn check_source_key(shown: &str, key: &[Column]) -> Result<()> {
 /// Makes the view through which a flow's owner reads a table, and returns its name. The caller acts as the
 /// extension's owner.
 pub fn make_view(
-    table: Table,
+    table: InternalTable,
     id: i32,
     flow: &str,
     owner: pg_sys::Oid,
@@ -134,7 +134,7 @@ pub fn grant_again(flow: &str, owner: pg_sys::Oid) -> Result<()> {
     if spi::is_read_only() {
         return Ok(());
     }
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let lacking = spi::select(
         &format!(
             "select v.name from ({VIEWS}) as v (oid, name)
@@ -151,7 +151,7 @@ pub fn grant_again(flow: &str, owner: pg_sys::Oid) -> Result<()> {
 
 /// A table of coco's own by its name. The caller acts as the extension's owner.
 pub fn find(table: &str) -> Result<Option<pg_sys::Oid>> {
-    spi::one("select pg_catalog.to_regclass($1::pg_catalog.text)::pg_catalog.oid", &[arg(table)])
+    spi::scalar("select pg_catalog.to_regclass($1::pg_catalog.text)::pg_catalog.oid", &[arg(table)])
 }
 
 /// Whether a table can be read now: it is there, and no other transaction has it or one of its indexes locked. Then

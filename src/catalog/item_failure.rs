@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use crate::catalog::model::{Source, Target};
 use crate::pg::error::Error;
 use crate::pg::json::Json;
-use crate::pg::subtransaction::{Raised, is_conflict};
+use crate::pg::subtransaction::{DataError, is_conflict};
 
 /// Why a batch was not written: then nothing of it may be kept.
-pub enum Stop {
+pub enum BatchError {
     /// An item's data is at fault; which, is to be found.
-    Raised(Raised),
+    Raised(DataError),
     /// These items are refused a target key.
-    Refused(Vec<Refused>),
+    Refused(Vec<RejectedRow>),
     /// Rows of these items meet others under a constraint of a target, also where those that change are displaced.
     Conflicting(BTreeSet<usize>),
     /// It is to be written in parts.
@@ -22,15 +22,15 @@ pub enum Stop {
     Flow(Error),
 }
 
-impl From<Error> for Stop {
-    fn from(error: Error) -> Stop {
-        Stop::Flow(error)
+impl From<Error> for BatchError {
+    fn from(error: Error) -> BatchError {
+        BatchError::Flow(error)
     }
 }
 
 /// Why an item failed: an error that was raised, or a target key that it may not have.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct ItemFailure {
     pub sqlstate: String,
     pub message: String,
     pub detail: Option<String>,
@@ -41,9 +41,9 @@ pub struct Failure {
 
 /// An item of a batch, by its number, that is refused a target key.
 #[derive(Clone, Debug)]
-pub struct Refused {
+pub struct RejectedRow {
     pub item: usize,
-    pub failure: Failure,
+    pub failure: ItemFailure,
 }
 
 /// The SQLSTATE of a row whose key is NULL (null_value_not_allowed).
@@ -53,9 +53,9 @@ pub const NULL_KEY: &str = "22004";
 pub const NULL_KEY_HINT: &str =
     "Give such rows a key, or delete them. A view that is the source can leave them out.";
 
-impl From<Raised> for Failure {
-    fn from(r: Raised) -> Failure {
-        Failure {
+impl From<DataError> for ItemFailure {
+    fn from(r: DataError) -> ItemFailure {
+        ItemFailure {
             sqlstate: r.sqlstate,
             message: r.message,
             detail: r.detail,
@@ -65,10 +65,10 @@ impl From<Raised> for Failure {
     }
 }
 
-impl Failure {
+impl ItemFailure {
     /// Another item has the key (unique_violation).
-    pub fn claimed(target: &Target, key: String) -> Failure {
-        Failure {
+    pub fn claimed(target: &Target, key: String) -> ItemFailure {
+        ItemFailure {
             sqlstate: "23505".to_owned(),
             message: format!("target key of {} is already another item's", target.shown()),
             detail: Some(format!("Key {key}")),
@@ -80,8 +80,8 @@ impl Failure {
     }
 
     /// The item produces the key more than once (cardinality_violation).
-    pub fn twice(target: &Target, key: String) -> Failure {
-        Failure {
+    pub fn twice(target: &Target, key: String) -> ItemFailure {
+        ItemFailure {
             sqlstate: "21000".to_owned(),
             message: format!("target key of {} is produced twice", target.shown()),
             detail: Some(format!("Key {key}")),
@@ -91,8 +91,8 @@ impl Failure {
     }
 
     /// The item has no key (null_value_not_allowed): it can be told neither from others nor from none.
-    pub fn null_key(source: &Source) -> Failure {
-        Failure {
+    pub fn null_key(source: &Source) -> ItemFailure {
+        ItemFailure {
             sqlstate: NULL_KEY.to_owned(),
             message: format!("source \"{}\" has a row whose key is NULL", source.name),
             detail: None,
@@ -108,23 +108,23 @@ impl Failure {
 
     /// What a preview says of it.
     pub fn shown(&self) -> Json {
-        let Failure { sqlstate, message, detail, .. } = self;
+        let ItemFailure { sqlstate, message, detail, .. } = self;
         Json::from(
             serde_json::json!({ "sqlstate": sqlstate, "message": message, "detail": detail }),
         )
     }
 
-    /// What was raised, as JSON, for [`Failure::from_text`].
+    /// What was raised, as JSON, for [`ItemFailure::from_text`].
     pub fn to_text(&self) -> String {
-        let Failure { sqlstate, message, detail, hint, .. } = self;
+        let ItemFailure { sqlstate, message, detail, hint, .. } = self;
         serde_json::json!([sqlstate, message, detail, hint]).to_string()
     }
 
-    pub fn from_text(text: &str) -> Failure {
+    pub fn from_text(text: &str) -> ItemFailure {
         let parts: Vec<Option<String>> = serde_json::from_str(text).unwrap_or_default();
         let mut parts = parts.into_iter();
         let mut next = || parts.next().flatten();
-        Failure {
+        ItemFailure {
             sqlstate: next().unwrap_or_else(|| "XX000".to_owned()),
             message: next().unwrap_or_default(),
             detail: next(),

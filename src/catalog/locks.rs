@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use std::cell::RefCell;
 
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
 
@@ -14,7 +14,7 @@ const MODE: i32 = pg_sys::ShareUpdateExclusiveLock as i32;
 const HELPING: i32 = pg_sys::ShareLock as i32;
 
 fn class() -> Result<pg_sys::Oid> {
-    spi::one::<pg_sys::Oid>("select 'coco.flow'::pg_catalog.regclass::pg_catalog.oid", &[])?
+    spi::scalar::<pg_sys::Oid>("select 'coco.flow'::pg_catalog.regclass::pg_catalog.oid", &[])?
         .ok_or_else(|| Error::internal("table coco.flow does not exist"))
 }
 
@@ -29,14 +29,14 @@ fn object(database: pg_sys::Oid, class: pg_sys::Oid, object: u32, part: u16) -> 
     }
 }
 
-fn of_flow(flow: i32) -> Result<pg_sys::LOCKTAG> {
+fn flow_tag(flow: i32) -> Result<pg_sys::LOCKTAG> {
     // SAFETY: reads the backend's own state.
     Ok(object(unsafe { pg_sys::MyDatabaseId }, class()?, flow as u32, 0))
 }
 
 /// A place for a worker. Of the method of advisory locks: of the other, an error or the end of the
 /// process would release, or leave behind, what is held for longer than a transaction.
-fn of_seat(number: u16) -> Result<pg_sys::LOCKTAG> {
+fn worker_slot_tag(number: u16) -> Result<pg_sys::LOCKTAG> {
     // SAFETY: reads the backend's own state.
     let tag = object(unsafe { pg_sys::MyDatabaseId }, class()?, 0, number);
     Ok(pg_sys::LOCKTAG { locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8, ..tag })
@@ -54,9 +54,9 @@ fn acquire(tag: &pg_sys::LOCKTAG, mode: i32, session: bool, wait: bool) -> bool 
 }
 
 /// Holds off other updates and changes of a flow until the transaction ends.
-pub fn flow(flow: i32) -> Result<()> {
+pub fn lock_flow(flow: i32) -> Result<()> {
     not_during_recovery()?;
-    acquire(&of_flow(flow)?, MODE, false, true);
+    acquire(&flow_tag(flow)?, MODE, false, true);
     no_helpers(flow, true)?;
     Ok(())
 }
@@ -74,9 +74,9 @@ pub fn not_during_recovery() -> Result<()> {
     }
 }
 
-/// As [`flow()`], but does not wait: `false` where somebody else works on it.
-pub fn flow_if_free(flow: i32) -> Result<bool> {
-    let tag = of_flow(flow)?;
+/// As [`lock_flow()`], but does not wait: `false` where somebody else works on it.
+pub fn lock_flow_if_free(flow: i32) -> Result<bool> {
+    let tag = flow_tag(flow)?;
     if !acquire(&tag, MODE, false, false) {
         return Ok(false);
     }
@@ -88,15 +88,15 @@ pub fn flow_if_free(flow: i32) -> Result<bool> {
     Ok(true)
 }
 
-/// As [`flow()`], but a worker that works on the flow does not go on with it: its turn is canceled.
+/// As [`lock_flow()`], but a worker that works on the flow does not go on with it: its turn is canceled.
 ///
 /// A cancel can reach the worker when its turn is over, and end the next one, which may be another flow's. `announce` is
 /// called before each cancel, so that workers do not take it for a failure.
-pub fn flow_ending_turn(id: i32, announce: fn()) -> Result<()> {
+pub fn lock_flow_ending_transaction(id: i32, announce: fn()) -> Result<()> {
     not_during_recovery()?;
-    while !flow_if_free(id)? {
+    while !lock_flow_if_free(id)? {
         announce();
-        let _as = ActingAs::extension_owner()?;
+        let _as = RoleGuard::extension_owner()?;
         let canceled = spi::select(
             "select pg_catalog.pg_cancel_backend(l.pid)
                from pg_catalog.pg_locks as l join pg_catalog.pg_stat_activity as a on a.pid = l.pid
@@ -110,7 +110,7 @@ pub fn flow_ending_turn(id: i32, announce: fn()) -> Result<()> {
         )?;
         if canceled.is_empty() {
             // A session has it, or one of them has just ended.
-            return flow(id);
+            return lock_flow(id);
         }
         spi::select("select pg_catalog.pg_sleep(0.05)", &[], |_| Ok(()))?;
     }
@@ -118,33 +118,33 @@ pub fn flow_ending_turn(id: i32, announce: fn()) -> Result<()> {
 }
 
 /// Waits until no other session has asked a worker for an update of the flow, and holds off further ones until
-/// [`asked`], or the end of the transaction.
-pub fn asking(flow: i32) -> Result<()> {
-    acquire(&of_asking(flow)?, MODE, false, true);
+/// [`unlock_update_request`], or the end of the transaction.
+pub fn lock_update_request(flow: i32) -> Result<()> {
+    acquire(&update_request_tag(flow)?, MODE, false, true);
     Ok(())
 }
 
-pub fn asked(flow: i32) -> Result<()> {
+pub fn unlock_update_request(flow: i32) -> Result<()> {
     // SAFETY: the lock taken by `asking`.
-    unsafe { pg_sys::LockRelease(&of_asking(flow)?, MODE, false) };
+    unsafe { pg_sys::LockRelease(&update_request_tag(flow)?, MODE, false) };
     Ok(())
 }
 
-fn of_asking(flow: i32) -> Result<pg_sys::LOCKTAG> {
+fn update_request_tag(flow: i32) -> Result<pg_sys::LOCKTAG> {
     // SAFETY: reads the backend's own state.
     Ok(object(unsafe { pg_sys::MyDatabaseId }, class()?, flow as u32, 2))
 }
 
 /// Holds off, until the transaction ends, others who would take the flow's lock: for who has it and is helped,
 /// and for who helps, and may be at it for longer.
-pub fn helping(flow: i32) -> Result<()> {
-    acquire(&of_helpers(flow)?, HELPING, false, true);
+pub fn helper_lock(flow: i32) -> Result<()> {
+    acquire(&helpers_tag(flow)?, HELPING, false, true);
     Ok(())
 }
 
 /// Whether nobody helps any more whom somebody else has asked, that had the flow's lock before.
 fn no_helpers(flow: i32, wait: bool) -> Result<bool> {
-    let tag = of_helpers(flow)?;
+    let tag = helpers_tag(flow)?;
     if !acquire(&tag, MODE, false, wait) {
         return Ok(false);
     }
@@ -153,23 +153,23 @@ fn no_helpers(flow: i32, wait: bool) -> Result<bool> {
     Ok(true)
 }
 
-fn of_helpers(flow: i32) -> Result<pg_sys::LOCKTAG> {
+fn helpers_tag(flow: i32) -> Result<pg_sys::LOCKTAG> {
     // SAFETY: reads the backend's own state.
     Ok(object(unsafe { pg_sys::MyDatabaseId }, class()?, flow as u32, 1))
 }
 
 /// Holds off others who would begin or end the capture of a table, until the transaction ends.
 /// `false` where somebody else does, and it is not to be waited for.
-pub fn capture(id: i32, wait: bool) -> Result<bool> {
-    let class = spi::one::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
+pub fn lock_capture(id: i32, wait: bool) -> Result<bool> {
+    let class = spi::scalar::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
         .ok_or_else(|| Error::internal("table coco.capture does not exist"))?;
     // SAFETY: reads the backend's own state.
     let tag = object(unsafe { pg_sys::MyDatabaseId }, class, id as u32, 0);
     Ok(acquire(&tag, MODE, false, wait))
 }
 
-fn of_segment(capture: i32, segment: i32) -> Result<pg_sys::LOCKTAG> {
-    let class = spi::one::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
+fn segment_tag(capture: i32, segment: i32) -> Result<pg_sys::LOCKTAG> {
+    let class = spi::scalar::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
         .ok_or_else(|| Error::internal("table coco.capture does not exist"))?;
     // SAFETY: reads the backend's own state.
     let database = unsafe { pg_sys::MyDatabaseId };
@@ -178,14 +178,14 @@ fn of_segment(capture: i32, segment: i32) -> Result<pg_sys::LOCKTAG> {
 
 /// Tells others, until the transaction ends, that it has emptied a segment of a log: it is not only
 /// looking at it under its lock.
-pub fn emptied(capture: i32, segment: i32) -> Result<()> {
-    acquire(&of_segment(capture, segment)?, MODE, false, true);
+pub fn segment_truncated(capture: i32, segment: i32) -> Result<()> {
+    acquire(&segment_tag(capture, segment)?, MODE, false, true);
     Ok(())
 }
 
 /// Whether a transaction that is still open has emptied a segment.
-pub fn is_emptied(capture: i32, segment: i32) -> Result<bool> {
-    let tag = of_segment(capture, segment)?;
+pub fn is_segment_truncated(capture: i32, segment: i32) -> Result<bool> {
+    let tag = segment_tag(capture, segment)?;
     if !acquire(&tag, MODE, false, false) {
         return Ok(true);
     }
@@ -277,47 +277,47 @@ unsafe fn is_held_here(tag: &pg_sys::LOCKTAG) -> bool {
 
 /// Takes one of the places for workers in this database until the process ends; `false` where
 /// another has it.
-pub fn seat(number: u16) -> Result<bool> {
-    Ok(hold(of_seat(number)?))
+pub fn worker_slot(number: u16) -> Result<bool> {
+    Ok(hold(worker_slot_tag(number)?))
 }
 
 /// Gives a place up before the process ends.
-pub fn leave_seat(number: u16) -> Result<()> {
-    release(&of_seat(number)?);
+pub fn leave_worker_slot(number: u16) -> Result<()> {
+    release(&worker_slot_tag(number)?);
     Ok(())
 }
 
-fn of_target(target: i32) -> Result<pg_sys::LOCKTAG> {
-    let class = spi::one::<pg_sys::Oid>("select 'coco.target'::pg_catalog.regclass::oid", &[])?
+fn target_tag(target: i32) -> Result<pg_sys::LOCKTAG> {
+    let class = spi::scalar::<pg_sys::Oid>("select 'coco.target'::pg_catalog.regclass::oid", &[])?
         .ok_or_else(|| Error::internal("table coco.target does not exist"))?;
     // SAFETY: reads the backend's own state.
     let tag = object(unsafe { pg_sys::MyDatabaseId }, class, target as u32, 0);
     Ok(pg_sys::LOCKTAG { locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8, ..tag })
 }
 
-/// Holds off others who would send to a target, until [`leave_target`], or the end of the process:
+/// Holds off others who would send to a target, until [`unlock_target`], or the end of the process:
 /// for longer than a transaction. `false` where another does.
-pub fn target(target: i32) -> Result<bool> {
-    Ok(hold(of_target(target)?))
+pub fn lock_target(target: i32) -> Result<bool> {
+    Ok(hold(target_tag(target)?))
 }
 
 /// Lets others send to a target.
-pub fn leave_target(target: i32) -> Result<()> {
-    release(&of_target(target)?);
+pub fn unlock_target(target: i32) -> Result<()> {
+    release(&target_tag(target)?);
     Ok(())
 }
 
 /// Holds off changes of which flows there are, and which are live, until the transaction ends;
 /// `false` where one is under way.
-pub fn flows_if_free() -> Result<bool> {
+pub fn lock_flows_if_free() -> Result<bool> {
     let lock = pg_sys::ShareLock as i32;
     // SAFETY: a heavyweight lock of a relation.
     Ok(unsafe { pg_sys::ConditionalLockRelationOid(class()?, lock) })
 }
 
 /// Whether a process waits for a lock that this one has: itself, or behind others who wait for it.
-pub fn waits_for_us(pid: i32) -> Result<bool> {
-    let waits = spi::one::<bool>(
+pub fn is_blocked_by_us(pid: i32) -> Result<bool> {
+    let waits = spi::scalar::<bool>(
         "with recursive ahead(pid) as (
            select pg_catalog.unnest(pg_catalog.pg_blocking_pids($1))
            union
@@ -329,13 +329,13 @@ pub fn waits_for_us(pid: i32) -> Result<bool> {
 }
 
 /// Whether a worker has this place.
-pub fn seat_is_taken(number: u16) -> Result<bool> {
-    Ok(is_held(&of_seat(number)?))
+pub fn is_worker_slot_taken(number: u16) -> Result<bool> {
+    Ok(is_held(&worker_slot_tag(number)?))
 }
 
 /// Whether somebody wants a database for themselves: to drop it, to rename it, or to copy it.
 /// They wait some seconds for others to leave.
-pub fn database_is_wanted(database: pg_sys::Oid) -> bool {
+pub fn database_being_dropped(database: pg_sys::Oid) -> bool {
     // SAFETY: reads the backend's own state; releases what it takes.
     unsafe {
         let tag = object(pg_sys::InvalidOid, pg_sys::DatabaseRelationId, database.to_u32(), 0);

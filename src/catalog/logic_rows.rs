@@ -1,14 +1,14 @@
 //! The rows of `coco.logic`: each logic that a flow has had, known by its fingerprint.
 
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
 use crate::pg::spi::{self, arg};
 
 /// The id under which this logic is kept, if it is.
 pub fn known_logic_id(flow: &str, fingerprint: pgrx::Uuid) -> Result<Option<i32>> {
-    let _as = ActingAs::extension_owner()?;
-    spi::one(
+    let _as = RoleGuard::extension_owner()?;
+    spi::scalar(
         "select id from coco.logic where flow = $1 and fingerprint = $2",
         &[arg(flow), arg(fingerprint)],
     )
@@ -16,7 +16,7 @@ pub fn known_logic_id(flow: &str, fingerprint: pgrx::Uuid) -> Result<Option<i32>
 
 /// The id under which this logic was kept by a transaction that has ended.
 pub fn settled_logic_id(flow: &str, fingerprint: pgrx::Uuid) -> Result<Option<i32>> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
         "select id, xmin::text from coco.logic where flow = $1 and fingerprint = $2",
         &[arg(flow), arg(fingerprint)],
@@ -32,7 +32,7 @@ pub fn record_logic(
     parts: serde_json::Value,
     described: serde_json::Value,
 ) -> Result<i32> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     spi::returning(
         // Where one is there that this transaction cannot see yet, it says so: 40001.
         "insert into coco.logic (flow, fingerprint, parts, described) values ($1, $2, $3, $4)

@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 
 /// How what is missing is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MemoFunctionKind {
     /// By the function itself, in the query that calls it.
     Plain,
     /// Many inputs at a time, by a function over arrays.
@@ -21,19 +21,22 @@ pub enum Kind {
     Post,
 }
 
-impl Kind {
+impl MemoFunctionKind {
     pub fn is_provided(self) -> bool {
-        matches!(self, Kind::Embed | Kind::Generate | Kind::Post)
+        matches!(
+            self,
+            MemoFunctionKind::Embed | MemoFunctionKind::Generate | MemoFunctionKind::Post
+        )
     }
 }
 
 /// A memoised function.
 #[derive(Clone, Debug)]
-pub struct Function {
+pub struct MemoFunction {
     pub oid: pg_sys::Oid,
     /// With its schema and argument types, quoted.
     pub name: String,
-    pub kind: Kind,
+    pub kind: MemoFunctionKind,
     /// Of its code and its version: results of another are not taken.
     pub fingerprint: pgrx::Uuid,
 }

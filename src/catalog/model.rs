@@ -3,8 +3,8 @@
 use pgrx::pg_sys;
 use std::rc::Rc;
 
-use crate::catalog::memo_function::Function;
-use crate::pg::acting_role::Settings;
+use crate::catalog::memo_function::MemoFunction;
+use crate::pg::acting_role::SavedGucs;
 use crate::pg::columns::Column;
 use crate::pg::spi;
 
@@ -14,7 +14,7 @@ pub struct Flow {
     pub id: i32,
     pub owner: pg_sys::Oid,
     /// What it was declared under, and always runs under.
-    pub settings: Settings,
+    pub settings: SavedGucs,
     /// Workers keep its targets up to date.
     pub live: bool,
     /// Nothing is updated or sent.
@@ -27,7 +27,7 @@ pub struct Flow {
     /// All relations that it reads; known where the flow is loaded to be run.
     pub reads: Vec<pg_sys::Oid>,
     /// The memoised functions that its queries call; known where the flow is loaded to be run.
-    pub memoised: Vec<Rc<Function>>,
+    pub memoised: Vec<Rc<MemoFunction>>,
     /// The table of their results, quoted and schema-qualified, once there is one.
     pub memo: Option<String>,
 }
@@ -100,7 +100,7 @@ pub struct Source {
     pub expressions: Option<Expressions>,
     /// The columns the flow's queries read, in the relation's order.
     pub used: Vec<Column>,
-    pub capture: Mode,
+    pub capture: CaptureMode,
     /// How often a live flow reads a source that is not captured; `None`: the default.
     pub refresh: Option<std::time::Duration>,
     /// The tracking table, quoted and schema-qualified: for statements as the extension's owner.
@@ -185,7 +185,7 @@ pub type Places = Rc<[i32]>;
 
 /// How the changes of a source are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum CaptureMode {
     /// By comparing all of it with what is tracked.
     Scan,
     /// Triggers note each change.
@@ -195,21 +195,21 @@ pub enum Mode {
     Always,
 }
 
-impl Mode {
-    pub fn from_name(name: &str) -> Option<Mode> {
+impl CaptureMode {
+    pub fn from_name(name: &str) -> Option<CaptureMode> {
         match name {
-            "scan" => Some(Mode::Scan),
-            "trigger" => Some(Mode::Trigger),
-            "always" => Some(Mode::Always),
+            "scan" => Some(CaptureMode::Scan),
+            "trigger" => Some(CaptureMode::Trigger),
+            "always" => Some(CaptureMode::Always),
             _ => None,
         }
     }
 
     pub fn name(self) -> &'static str {
         match self {
-            Mode::Scan => "scan",
-            Mode::Trigger => "trigger",
-            Mode::Always => "always",
+            CaptureMode::Scan => "scan",
+            CaptureMode::Trigger => "trigger",
+            CaptureMode::Always => "always",
         }
     }
 }

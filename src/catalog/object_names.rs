@@ -15,7 +15,7 @@ pub fn object_name(prefix: &str, id: i32, flow: &str) -> String {
 }
 
 pub fn owner_name(owner: pg_sys::Oid) -> Result<String> {
-    spi::one(
+    spi::scalar(
         "select pg_catalog.quote_ident(rolname) from pg_catalog.pg_roles where oid = $1",
         &[arg(owner)],
     )?

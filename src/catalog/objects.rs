@@ -4,10 +4,10 @@
 use pgrx::{PgList, pg_sys};
 use std::ffi::CString;
 
-use crate::catalog::internal_tables::{self, Table};
+use crate::catalog::internal_tables::{self, InternalTable};
 use crate::catalog::model::{Flow, Source, Target};
 use crate::catalog::object_names::{object_name, owner_name};
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg, ident, literal};
@@ -24,15 +24,15 @@ pub struct Tracking {
 }
 
 /// Makes the tracking table of a source: a row per item, its key of the types that the source's key is kept as.
-pub fn make_tracking(
+pub fn create_tracking(
     flow: &str,
     owner: pg_sys::Oid,
     id: i32,
     source: &str,
     key: &[Column],
 ) -> Result<Tracking> {
-    let _as = ActingAs::extension_owner()?;
-    let table = Table::Tracking.name(id);
+    let _as = RoleGuard::extension_owner()?;
+    let table = InternalTable::Tracking.name(id);
     let mut columns = String::new();
     for (n, k) in key.iter().map(Column::stored).enumerate() {
         let collation = columns::collate(k.collation)?;
@@ -62,21 +62,21 @@ pub fn make_tracking(
         names.join(", ")
     );
     spi::execute(&format!("comment on table {table} is {}", literal(&comment)), &[])?;
-    let view = internal_tables::make_view(Table::Tracking, id, flow, owner, &comment)?;
+    let view = internal_tables::make_view(InternalTable::Tracking, id, flow, owner, &comment)?;
     Ok(Tracking { table, view })
 }
 
 /// Makes the view that keeps a bound query. Through it Postgres knows what the flow depends on. It belongs to the
 /// extension's owner, so that nobody changes what it keeps; who reads it does so with rights of their own, and only
 /// the flow's owner may.
-pub fn make_bound_view(
+pub fn create_bound_view(
     name: &str,
     owner: pg_sys::Oid,
     columns: &[Column],
     tree: *mut pg_sys::Query,
     comment: &str,
 ) -> Result<pg_sys::Oid> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let view = format!("coco.{}", ident(name));
     let named = columns;
     let columns: Vec<String> = columns
@@ -93,7 +93,7 @@ pub fn make_bound_view(
         ),
         &[],
     )?;
-    let made = crate::pg::relations::find("coco", name)?
+    let made = crate::pg::relations::find_relation("coco", name)?
         .ok_or_else(|| Error::internal("the flow's view was not made"))?;
     let names = named
         .iter()
@@ -119,20 +119,20 @@ pub fn make_bound_view(
 }
 
 /// Makes (again) the view that keeps a target's query.
-pub fn make_query_view(
+pub fn create_query_view(
     flow: &Flow,
     target: &Target,
     tree: *mut pg_sys::Query,
 ) -> Result<pg_sys::Oid> {
     let name = object_name("query", target.id, &flow.name);
-    if crate::pg::relations::find("coco", &name)?.is_some() {
-        let _as = ActingAs::extension_owner()?;
+    if crate::pg::relations::find_relation("coco", &name)?.is_some() {
+        let _as = RoleGuard::extension_owner()?;
         spi::execute(&format!("drop view coco.{}", ident(&name)), &[])?;
     }
     let comment = format!("The query of target {} of flow {}", target.shown(), flow.name);
-    let view = make_bound_view(&name, flow.owner, &target.columns, tree, &comment)?;
+    let view = create_bound_view(&name, flow.owner, &target.columns, tree, &comment)?;
     if let Some(external) = &target.external {
-        let _as = ActingAs::extension_owner()?;
+        let _as = RoleGuard::extension_owner()?;
         depend_on_server(view, &external.server)?;
     }
     Ok(view)
@@ -140,7 +140,7 @@ pub fn make_query_view(
 
 /// Has Postgres know that a view is for a target on a server: neither is dropped unnoticed.
 fn depend_on_server(view: pg_sys::Oid, server: &str) -> Result<()> {
-    let found = spi::one::<pg_sys::Oid>(
+    let found = spi::scalar::<pg_sys::Oid>(
         "select oid from pg_catalog.pg_foreign_server where srvname = $1::text",
         &[arg(server)],
     )?;
@@ -160,7 +160,7 @@ fn depend_on_server(view: pg_sys::Oid, server: &str) -> Result<()> {
 
 /// Drops a flow's tracking tables and views.
 pub fn drop_all(views: &[String], tracking: &[String]) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     for view in views {
         spi::execute(&format!("drop view if exists {view}"), &[])?;
     }
@@ -172,7 +172,7 @@ pub fn drop_all(views: &[String], tracking: &[String]) -> Result<()> {
 
 /// Forgets which keys the items of a source have at a target.
 pub fn forget_target_keys(source: &Source, target: i32) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     spi::execute(
         &format!(
             "update {} set target_keys = target_keys operator(pg_catalog.-) $1::text

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use crate::catalog::model::{Flow, Target};
 use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
-use crate::pg::snapshot::OneSnapshot;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::statements::SpiSession;
 
 /// How long a worker waits for a lock on what a flow reads.
 pub const PATIENCE: Duration = Duration::from_millis(250);
@@ -24,7 +24,7 @@ const MODE: i32 = pg_sys::AccessShareLock as i32;
 /// All relations that a flow's sources, lookups and queries are or read, with those below them: a view's, a
 /// partitioned table's. What the bodies of functions read is not known. Also its target tables: none is altered between
 /// the look at its columns and what is written.
-pub fn of(flow: &Flow) -> Result<Vec<pg_sys::Oid>> {
+pub fn relations_of(flow: &Flow) -> Result<Vec<pg_sys::Oid>> {
     let followed = flow.followed().map(|source| source.relation);
     let expressions =
         flow.sources.iter().filter_map(|s| s.expressions.as_ref()).map(|e| e.bound.view);
@@ -63,19 +63,19 @@ pub fn of(flow: &Flow) -> Result<Vec<pg_sys::Oid>> {
 
 /// Loads what a flow is to be read with, and locks all that it reads until the transaction ends. Waits as
 /// `lock_timeout` says, or no longer than `patience`.
-pub fn held<T>(
+pub fn hold_relations<T>(
     patience: Option<Duration>,
     load: impl Fn() -> Result<T>,
     flow: impl Fn(&T) -> &Flow,
 ) -> Result<T> {
     loop {
         let loaded = load()?;
-        let generation = invalidation::now();
+        let generation = invalidation::invalidation_count();
         for relation in &flow(&loaded).reads {
             lock(*relation, patience)?;
         }
         // What has changed while a lock was waited for is heard of with the lock.
-        if invalidation::now() == generation {
+        if invalidation::invalidation_count() == generation {
             return Ok(loaded);
         }
         pgrx::check_for_interrupts!();
@@ -122,7 +122,7 @@ pub fn check_not_rewritten(flow: &Flow) -> Result<()> {
     }
     let seen = files(&flow.reads)?;
     let now = {
-        let _now = OneSnapshot::latest();
+        let _now = PinnedSnapshot::latest();
         files(&flow.reads)?
     };
     let other = seen.iter().find(|(relation, file)| now.get(relation).is_some_and(|n| n != *file));
@@ -141,7 +141,7 @@ fn files(relations: &[pg_sys::Oid]) -> Result<BTreeMap<u32, u32>> {
     const FILES: &str = "
         select pg_catalog.string_agg(pg_catalog.concat_ws(':', c.oid, c.relfilenode), ',')
           from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) any ($1)";
-    let text = Statements::connect()?.read_text(FILES, &[arg(relations.to_vec())])?;
+    let text = SpiSession::connect()?.read_text(FILES, &[arg(relations.to_vec())])?;
     let pair = |text: &str| {
         let (relation, file) = text.split_once(':')?;
         Some((relation.parse().ok()?, file.parse().ok()?))

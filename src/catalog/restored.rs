@@ -11,29 +11,29 @@
 use pgrx::pg_sys;
 
 use crate::catalog::internal_tables;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
-use crate::pg::snapshot::OneSnapshot;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::statements::SpiSession;
 
 pub const VIEW: &str = "coco_internal.restored";
 
 /// Whether what a dump brings last is there.
 pub fn is_complete() -> Result<bool> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let Some(view) =
         internal_tables::find(VIEW)?.filter(|view| internal_tables::lock_to_read(*view))
     else {
         return Ok(false);
     };
     // Without rows it cannot be read.
-    let populated = spi::one::<bool>(
+    let populated = spi::scalar::<bool>(
         "select c.relispopulated from pg_catalog.pg_class c where c.oid = $1",
         &[arg(view)],
     )?;
     Ok(populated == Some(true)
-        && spi::one::<bool>(&format!("select complete from {VIEW}"), &[])? == Some(true))
+        && spi::scalar::<bool>(&format!("select complete from {VIEW}"), &[])? == Some(true))
 }
 
 /// Before a row is inserted into `coco.flow`: where that may be the first flow, holds off others who would add one.
@@ -45,7 +45,7 @@ pub fn prepare() -> Result<()> {
 }
 
 fn hold_off() -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     spi::execute("lock table coco.flow in share row exclusive mode", &[])?;
     Ok(())
 }
@@ -57,9 +57,9 @@ pub fn begin_with(flow: i32) -> Result<()> {
         return Ok(());
     }
     hold_off()?;
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     let alone = "select not exists (select from coco.flow where id <> $1)";
-    if spi::one::<bool>(alone, &[arg(flow)])? != Some(true) {
+    if spi::scalar::<bool>(alone, &[arg(flow)])? != Some(true) {
         return Ok(());
     }
     let left = spi::select(
@@ -94,7 +94,7 @@ pub fn complete() -> Result<()> {
 }
 
 fn make() -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     if internal_tables::find(VIEW)?.is_some() {
         spi::execute(&format!("drop materialized view {VIEW}"), &[])?;
     }
@@ -114,16 +114,16 @@ fn make() -> Result<()> {
 /// After a flow was dropped: with the last one the view goes. Where somebody adds a flow just now, or looks at the
 /// view, it stays.
 pub fn end_with_last() -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let (Some(view), Some(flows)) =
         (internal_tables::find(VIEW)?, internal_tables::find("coco.flow")?)
     else {
         return Ok(());
     };
     let is_last = || -> Result<bool> {
-        let _now = OneSnapshot::latest();
+        let _now = PinnedSnapshot::latest();
         let found =
-            Statements::connect()?.read_text("select 'flow' from coco.flow limit 1", &[])?;
+            SpiSession::connect()?.read_text("select 'flow' from coco.flow limit 1", &[])?;
         Ok(found.is_none())
     };
     let is_free = |relation, mode: u32| {

@@ -5,7 +5,7 @@ use pgrx::guc::GucSetting;
 use pgrx::pg_sys;
 
 use crate::catalog::{flow_rows, locks};
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 use coco_core::counts::Counts;
@@ -23,8 +23,8 @@ pub fn log(flow: i32, entry: &Entry) -> Result<()> {
     if least < 0 || entry.elapsed.as_millis() < least as u128 {
         return Ok(());
     }
-    let _as = ActingAs::extension_owner()?;
-    let flow = spi::one::<String>("select flow from coco.flow where id = $1", &[arg(flow)])?;
+    let _as = RoleGuard::extension_owner()?;
+    let flow = spi::scalar::<String>("select flow from coco.flow where id = $1", &[arg(flow)])?;
     let c = &entry.counts;
     tracing::info!(
         flow = flow.as_deref(),
@@ -46,10 +46,10 @@ pub fn log(flow: i32, entry: &Entry) -> Result<()> {
 
 /// Logs and notes runs of a flow, if it is still there, and drops the oldest ones that are too many: what
 /// they came to is kept as a total. The caller has the flow's lock.
-pub fn note(flow: i32, entries: &[Entry]) -> Result<()> {
+pub fn note_run(flow: i32, entries: &[Entry]) -> Result<()> {
     entries.iter().try_for_each(|entry| log(flow, entry))?;
     let size = SIZE.get();
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     for entry in entries {
         if size == 0 {
             insert(flow, entry, &into_total(NOT_KEPT))?;
@@ -136,12 +136,12 @@ fn insert(flow: i32, entry: &Entry, statement: &str) -> Result<()> {
     Ok(())
 }
 
-/// As [`note`], but for who has not the flow's lock: `false`, and nothing is noted, where another has it.
-pub fn note_if_free(flow: i32, entries: &[Entry]) -> Result<bool> {
-    if !locks::flow_if_free(flow)? {
+/// As [`note_run`], but for who has not the flow's lock: `false`, and nothing is noted, where another has it.
+pub fn note_run_if_free(flow: i32, entries: &[Entry]) -> Result<bool> {
+    if !locks::lock_flow_if_free(flow)? {
         return Ok(false);
     }
-    note(flow, entries)?;
+    note_run(flow, entries)?;
     Ok(true)
 }
 
@@ -159,8 +159,8 @@ pub struct Run {
 
 /// The runs of one of the caller's flows, the newest first.
 pub fn runs(name: &str) -> Result<Vec<Run>> {
-    let flow = flow_rows::identify(name)?.id;
-    let _as = ActingAs::extension_owner()?;
+    let flow = flow_rows::identify_flow(name)?.id;
+    let _as = RoleGuard::extension_owner()?;
     spi::select(
         "select run, started, elapsed, reason, by, seen, skipped, unchanged, evaluated, upserted,
                 deleted, failed, error, label

@@ -3,18 +3,18 @@
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::catalog::model::Target;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Attribute, Column};
 use crate::pg::error::{Error, Result};
-use crate::pg::relations::find;
+use crate::pg::relations::find_relation;
 use crate::pg::spi::{self, arg, ident};
 
 /// Makes the table for a target. The caller acts as the flow's owner.
-pub fn make(target: &Target) -> Result<pg_sys::Oid> {
+pub fn create_target_table(target: &Target) -> Result<pg_sys::Oid> {
     let columns: Vec<String> =
         target.columns.iter().map(|c| definition(c, is_key(target, c))).collect::<Result<_>>()?;
     let name = target.relation_name();
-    let schema = spi::one::<bool>(
+    let schema = spi::scalar::<bool>(
         "select true from pg_catalog.pg_namespace as n
           where n.nspname operator(pg_catalog.=) $1::pg_catalog.text",
         &[arg(target.schema.as_str())],
@@ -36,7 +36,7 @@ pub fn make(target: &Target) -> Result<pg_sys::Oid> {
         &format!("create table {name} ({}, primary key ({}))", columns.join(", "), key.join(", ")),
         &[],
     )?;
-    find(&target.schema, &target.name)?
+    find_relation(&target.schema, &target.name)?
         .ok_or_else(|| Error::internal(format!("table {name} was not made")))
 }
 
@@ -69,7 +69,7 @@ pub fn has_rules(target: &Target) -> bool {
 /// Checks that an existing table can hold the target: columns, key, rights.
 pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oid) -> Result<()> {
     let name = target.relation_name();
-    let kind = spi::one::<String>(
+    let kind = spi::scalar::<String>(
         "select relkind::text from pg_catalog.pg_class where oid = $1",
         &[arg(relation)],
     )?;
@@ -80,7 +80,7 @@ pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oi
         )
         .hint("Name a table, or one that does not exist yet: coco makes it."));
     }
-    let may: bool = spi::one(
+    let may: bool = spi::scalar(
         "select pg_catalog.has_table_privilege($1, $2, 'select')
             and pg_catalog.has_table_privilege($1, $2, 'insert')
             and pg_catalog.has_table_privilege($1, $2, 'update')
@@ -249,7 +249,7 @@ select pg_catalog.bool_or(true)
 
 /// Reports whether tables inherit from a table, whose rows are then read as its own. Partitions do not inherit.
 pub fn has_children(relation: pg_sys::Oid) -> Result<bool> {
-    let found = spi::one::<bool>(
+    let found = spi::scalar::<bool>(
         "select true from pg_catalog.pg_inherits h
            join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) h.inhparent
           where h.inhparent operator(pg_catalog.=) $1
@@ -262,16 +262,16 @@ pub fn has_children(relation: pg_sys::Oid) -> Result<bool> {
 /// Whether an immediate, complete unique index stands on exactly these columns, and holds all rows that are read
 /// of the table.
 pub fn has_unique_index(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {
-    let _as = ActingAs::qualifying_names()?;
+    let _as = RoleGuard::qualifying_names()?;
     let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
-    Ok(spi::one::<bool>(UNIQUE, &[arg(relation), arg(names)])?.unwrap_or(false))
+    Ok(spi::scalar::<bool>(UNIQUE, &[arg(relation), arg(names)])?.unwrap_or(false))
 }
 
 /// The columns of a target's unique indexes and exclusion constraints beside those on its key alone: also those that
 /// their expressions and predicates use.
 pub fn constrained_columns(target: &Target) -> Result<Vec<String>> {
     let (Some(relation), None) = (target.relation, &target.external) else { return Ok(vec![]) };
-    let _as = ActingAs::qualifying_names()?;
+    let _as = RoleGuard::qualifying_names()?;
     let names: Vec<String> = target.key.iter().map(|k| k.name.clone()).collect();
     spi::select(
         "with constrained as (
@@ -296,11 +296,11 @@ pub fn constrained_columns(target: &Target) -> Result<Vec<String>> {
 /// Whether the table itself would refuse a key twice, whatever its values: by an index that compares
 /// them as GROUP BY does, and has no NULL in them. It may have been altered since it was adopted or made.
 pub fn refuses_keys_twice(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {
-    let _as = ActingAs::qualifying_names()?;
+    let _as = RoleGuard::qualifying_names()?;
     let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
     // No collation would come out as NULL.
     let collations: Vec<i64> = key.iter().map(|k| k.collation.to_u32().into()).collect();
-    let found = spi::one::<bool>(
+    let found = spi::scalar::<bool>(
         "select exists (
            select from pg_catalog.pg_index i
             where i.indrelid = $1 and i.indisunique and i.indisvalid and i.indisready
@@ -371,7 +371,7 @@ fn same_type(a: &Column, b: &Column) -> bool {
 /// Whether a target holds no row.
 pub fn is_empty(target: &Target) -> Result<bool> {
     let any: Option<bool> =
-        spi::one(&format!("select true from {} limit 1", target.relation_name()), &[])?;
+        spi::scalar(&format!("select true from {} limit 1", target.relation_name()), &[])?;
     Ok(any.is_none())
 }
 
@@ -379,7 +379,7 @@ pub fn is_empty(target: &Target) -> Result<bool> {
 /// found on the search path, or else the one in which the owner would create it. The caller acts
 /// as the flow's owner.
 pub fn resolve_name(given: &str) -> Result<(String, String)> {
-    let parts: Vec<String> = spi::one("select pg_catalog.parse_ident($1)", &[arg(given)])?
+    let parts: Vec<String> = spi::scalar("select pg_catalog.parse_ident($1)", &[arg(given)])?
         .ok_or_else(|| Error::invalid("argument \"target\" is empty"))?;
     for part in &parts {
         if part.len() > 63 {
@@ -391,7 +391,7 @@ pub fn resolve_name(given: &str) -> Result<(String, String)> {
     }
     match parts.as_slice() {
         [name] => {
-            let schema = spi::one::<String>(
+            let schema = spi::scalar::<String>(
                 "select coalesce(
                    (select n.nspname from pg_catalog.pg_class c
                       join pg_catalog.pg_namespace n on n.oid = c.relnamespace

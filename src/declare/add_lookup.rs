@@ -8,8 +8,8 @@ use crate::catalog::{object_names, objects};
 use crate::declare::add_source::{capture_mode, check_interval, describe, source_key};
 use crate::declare::names::check_name;
 use crate::flows::load;
-use crate::pg::acting_role::ActingAs;
-use crate::pg::columns::{self, Column, Kept};
+use crate::pg::acting_role::RoleGuard;
+use crate::pg::columns::{self, Column, StoredType};
 use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
 use crate::pg::spi::{self, arg};
@@ -29,7 +29,7 @@ pub struct LookupOptions {
 }
 
 pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> Result<()> {
-    let flow = load::locked(flow)?;
+    let flow = load::lock_and_load(flow)?;
     let affected = affected(&flow, options.source.as_deref())?;
     let described = describe(relation, flow.owner, "lookup")?;
     let name = options.name.unwrap_or(described.name.clone());
@@ -67,7 +67,7 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
         flow.owner,
         options.capture.as_deref().unwrap_or("auto"),
     )?;
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     let id = spi::returning(
         "insert into coco.source (flow, name, relation, key, grouped, capture, refresh_interval, lookup_of, affects, tracking, tracking_view)
          values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, 0::oid::regclass, 0::oid::regclass) returning id",
@@ -86,14 +86,14 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
     )?
     .pop()
     .ok_or_else(|| Error::internal("no id came back for a new lookup"))?;
-    let tracking = objects::make_tracking(&flow.name, flow.owner, id, &name, &key)?;
+    let tracking = objects::create_tracking(&flow.name, flow.owner, id, &name, &key)?;
     spi::execute(
         "update coco.source
             set tracking = $2::text::regclass, tracking_view = $3::text::regclass where id = $1",
         &[arg(id), arg(tracking.table), arg(tracking.view)],
     )?;
     if let Some(Bound { tree, .. }) = bound {
-        let view = objects::make_bound_view(
+        let view = objects::create_bound_view(
             &object_names::object_name("affects", id, &flow.name),
             flow.owner,
             &numbered_names(&affected.key),
@@ -106,12 +106,12 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
         )?;
     }
     drop(acting);
-    if capture != model::Mode::Scan {
-        triggers::ensure(relation, &key, capture == model::Mode::Always, true)?;
+    if capture != model::CaptureMode::Scan {
+        triggers::ensure(relation, &key, capture == model::CaptureMode::Always, true)?;
     }
-    let flow = load::load_to_change(&flow.name)?;
+    let flow = load::load_for_update(&flow.name)?;
     store_used(&flow)?;
-    invalidation::changed()
+    invalidation::note_change()
 }
 
 /// The id of the lookup while it has none of its own.
@@ -125,10 +125,12 @@ fn numbered_names(key: &[Column]) -> Vec<Column> {
 
 /// Stores which columns of its lookups a flow's queries read.
 pub fn store_used(flow: &Flow) -> Result<()> {
-    let analyses = used_columns::analyses(flow, &used_columns::shadows(flow)?)?;
+    let analyses = used_columns::analyze_queries(flow, &used_columns::shadows(flow)?)?;
     let analyses: Vec<&analyze::Analysis> = analyses.iter().collect();
-    for (lookup, used) in flow.lookups.iter().zip(used_columns::of_lookups(flow, &analyses)?) {
-        let _as = ActingAs::extension_owner()?;
+    for (lookup, used) in
+        flow.lookups.iter().zip(used_columns::columns_of_lookups(flow, &analyses)?)
+    {
+        let _as = RoleGuard::extension_owner()?;
         spi::execute(
             "update coco.source set used = $2 where id = $1 and used is distinct from $2",
             &[arg(lookup.relation.id), arg(used)],
@@ -169,11 +171,12 @@ fn check_affects(
     let text = analyze::one_select(text).map_err(|e| renamed(e, "affects"))?;
     let name = shadow.named.name.clone();
     let key = shadow.key.clone();
-    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-    let bound = bound_query::bind("affects", &text, std::slice::from_ref(&shadow.named), None)
-        .map_err(|e| renamed(e, "affects"))?;
+    let acting = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
+    let bound =
+        bound_query::bind_query("affects", &text, std::slice::from_ref(&shadow.named), None)
+            .map_err(|e| renamed(e, "affects"))?;
     let analysis =
-        analyze::analyse("affects", &bound, &[shadow]).map_err(|e| renamed(e, "affects"))?;
+        analyze::analyze("affects", &bound, &[shadow]).map_err(|e| renamed(e, "affects"))?;
     drop(acting);
     let Some(used) = analysis.used.first().and_then(Option::as_ref) else {
         return Err(Error::invalid(format!("argument \"affects\" does not read \"{name}\""))
@@ -202,7 +205,7 @@ fn check_affects(
     let fits = analysis.columns.len() == source.key.len()
         && analysis.columns.iter().zip(&source.key).all(|(c, k)| {
             // A domain's values are kept as those of its base type.
-            let of_domain = matches!(k.kept, Kept::Base { .. });
+            let of_domain = matches!(k.kept, StoredType::Base { .. });
             c.type_oid == k.type_oid || of_domain && c.stored().type_oid == k.type_oid
         });
     if !fits {

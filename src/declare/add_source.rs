@@ -8,7 +8,7 @@ use crate::catalog::{internal_tables, model, object_names, objects, target_table
 use crate::declare::lineage_index;
 use crate::declare::names::check_name;
 use crate::flows::load;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg, ident};
@@ -29,7 +29,7 @@ pub struct SourceOptions {
 }
 
 pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> Result<()> {
-    let flow = load::locked(flow)?;
+    let flow = load::lock_and_load(flow)?;
     if !flow.targets.is_empty() {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -38,7 +38,7 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         .detail("A query is checked against the sources it reads.")
         .hint("Declare the sources first, then the targets."));
     }
-    let Described { kind, shown, name: table } = describe(relation, flow.owner, "source")?;
+    let SourceColumns { kind, shown, name: table } = describe(relation, flow.owner, "source")?;
     let name = options.name.unwrap_or(table);
     check_name("name", &name)?;
     if flow.followed().any(|s| s.name == name) {
@@ -68,13 +68,13 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
             .hint("Leave it out: groups are compared by their content."));
         }
         Some(text) => {
-            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
             Some(ordinal_sql(text, &name, &shown)?)
         }
     };
     if let Some(expression) = &options.fingerprint {
         analyze::one_expression("fingerprint", expression)?;
-        let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+        let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
         let (_, volatile) = analyze::expression_type("fingerprint", expression, &name, &shown)?;
         if volatile {
             return Err(Error::invalid("argument \"fingerprint\" calls a volatile function")
@@ -91,7 +91,7 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
     let expressions = [("ordinal", &ordinal), ("fingerprint", &options.fingerprint)];
     for (argument, expression) in expressions {
         if let Some(expression) = expression {
-            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
             bind_expressions(argument, &[(argument, expression)], shadow()?)?;
         }
     }
@@ -104,7 +104,7 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         flow.owner,
         options.capture.as_deref().unwrap_or("auto"),
     )?;
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let keys: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
     let id = spi::returning(
         "insert into coco.source (flow, name, relation, key, grouped, ordinal, fingerprint, capture, refresh_interval, tracking, tracking_view)
@@ -124,7 +124,7 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
     )?
     .pop()
     .ok_or_else(|| Error::internal("no id came back for a new source"))?;
-    let tracking = objects::make_tracking(&flow.name, flow.owner, id, &name, &key)?;
+    let tracking = objects::create_tracking(&flow.name, flow.owner, id, &name, &key)?;
     spi::execute(
         "update coco.source
             set tracking = $2::text::regclass, tracking_view = $3::text::regclass where id = $1",
@@ -133,10 +133,10 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
     let declared: Vec<(&str, &String)> =
         expressions.into_iter().filter_map(|(name, e)| Some((name, e.as_ref()?))).collect();
     if !declared.is_empty() {
-        let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+        let acting = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
         let (bound, columns) = bind_expressions("fingerprint", &declared, shadow()?)?;
         drop(acting);
-        let view = objects::make_bound_view(
+        let view = objects::create_bound_view(
             &object_names::object_name("source", id, &flow.name),
             flow.owner,
             &columns,
@@ -149,8 +149,8 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         )?;
     }
     lineage_index::index_as_declared(&flow.name)?;
-    if capture != model::Mode::Scan {
-        triggers::ensure(relation, &key, capture == model::Mode::Always, true)?;
+    if capture != model::CaptureMode::Scan {
+        triggers::ensure(relation, &key, capture == model::CaptureMode::Always, true)?;
     }
     Ok(())
 }
@@ -167,8 +167,9 @@ fn bind_expressions(
     let columns: Vec<String> =
         expressions.iter().map(|(name, text)| format!("(\n{text}\n) as {name}")).collect();
     let text = format!("select {} from {}", columns.join(", "), ident(&shadow.named.name));
-    let bound = bound_query::bind(argument, &text, std::slice::from_ref(&shadow.named), None)?;
-    let found = analyze::analyse(argument, &bound, &[shadow])?;
+    let bound =
+        bound_query::bind_query(argument, &text, std::slice::from_ref(&shadow.named), None)?;
+    let found = analyze::analyze(argument, &bound, &[shadow])?;
     if bound.places.len() != 1 {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -181,14 +182,18 @@ fn bind_expressions(
 }
 
 /// A relation to be followed, checked to be one that can be.
-pub struct Described {
+pub struct SourceColumns {
     pub kind: String,
     /// Quoted and schema-qualified.
     pub shown: String,
     pub name: String,
 }
 
-pub fn describe(relation: pg_sys::Oid, owner: pg_sys::Oid, argument: &str) -> Result<Described> {
+pub fn describe(
+    relation: pg_sys::Oid,
+    owner: pg_sys::Oid,
+    argument: &str,
+) -> Result<SourceColumns> {
     let described = spi::select(
         "select c.relkind::text, n.nspname::text, c.relname::text,
                 pg_catalog.has_table_privilege($2, c.oid, 'select')
@@ -235,7 +240,7 @@ pub fn describe(relation: pg_sys::Oid, owner: pg_sys::Oid, argument: &str) -> Re
         )
         .hint(format!("GRANT SELECT ON {shown} to the flow's owner.")));
     }
-    Ok(Described { kind, shown, name: table })
+    Ok(SourceColumns { kind, shown, name: table })
 }
 
 pub fn check_interval(interval: Option<Interval>) -> Result<()> {
@@ -253,19 +258,19 @@ pub fn capture_mode(
     key: &[Column],
     owner: pg_sys::Oid,
     given: &str,
-) -> Result<model::Mode> {
+) -> Result<model::CaptureMode> {
     let mode = match given {
         "auto" => None,
-        name => Some(model::Mode::from_name(name).ok_or_else(|| {
+        name => Some(model::CaptureMode::from_name(name).ok_or_else(|| {
             Error::invalid(format!("argument \"capture\": \"{name}\" is not a way to find changes"))
                 .hint("It is auto, trigger, always or scan.")
         })?),
     };
-    if mode == Some(model::Mode::Scan) {
-        return Ok(model::Mode::Scan);
+    if mode == Some(model::CaptureMode::Scan) {
+        return Ok(model::CaptureMode::Scan);
     }
     let refused = match why_not_captured(relation, kind, key, owner)? {
-        None => return Ok(mode.unwrap_or(model::Mode::Trigger)),
+        None => return Ok(mode.unwrap_or(model::CaptureMode::Trigger)),
         Some(why) => why,
     };
     if mode.is_some() {
@@ -282,7 +287,7 @@ pub fn capture_mode(
             refused.why
         ));
     }
-    Ok(model::Mode::Scan)
+    Ok(model::CaptureMode::Scan)
 }
 
 struct NotCaptured {
@@ -327,7 +332,7 @@ fn why_not_captured(
         return Ok(unsupported("A foreign table among its parts changes elsewhere."));
     }
     let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
-    let computed = spi::one::<bool>(
+    let computed = spi::scalar::<bool>(
         "select pg_catalog.bool_or(attgenerated::text = 'v') from pg_catalog.pg_attribute
           where attrelid = $1 and attname::text = any ($2)",
         &[arg(relation), arg(names)],
@@ -346,7 +351,7 @@ fn why_not_captured(
 
 pub fn temporary(relation: pg_sys::Oid) -> Result<bool> {
     let sql = "select relpersistence = 't' from pg_catalog.pg_class where oid = $1";
-    Ok(spi::one(sql, &[arg(relation)])?.unwrap_or(false))
+    Ok(spi::scalar(sql, &[arg(relation)])?.unwrap_or(false))
 }
 
 /// The key given, or the primary key; checked to be there, ordered and not null.
@@ -359,7 +364,7 @@ pub fn source_key(
     let attributes = columns::of_relation(relation)?;
     let names = match given {
         Some(names) if !names.is_empty() => names,
-        _ => spi::one::<Vec<String>>(
+        _ => spi::scalar::<Vec<String>>(
             "select pg_catalog.array_agg(a.attname::text order by k.n)
                from pg_catalog.pg_index i,
                     pg_catalog.unnest(i.indkey) with ordinality as k(attnum, n)

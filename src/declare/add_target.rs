@@ -10,7 +10,7 @@ use crate::declare::check_query::analyse_into;
 use crate::declare::key_ownership;
 use crate::flows::load;
 use crate::outbox::{foreign_server, tables};
-use crate::pg::acting_role::{self, ActingAs};
+use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
 use crate::pg::notice::notice;
@@ -21,13 +21,13 @@ use coco_core::delivery::{Encoding, Shape};
 
 /// Whether a connector takes a target (the name of its foreign data wrapper, and the target), and how values are
 /// written for it.
-pub type Check<'a> = &'a dyn Fn(&str, &Shape) -> Result<Encoding>;
+pub type QueryCheck<'a> = &'a dyn Fn(&str, &Shape) -> Result<Encoding>;
 
 /// Where a target is, if it is not in this database.
-pub struct Elsewhere<'a> {
+pub struct ExternalLocation<'a> {
     pub server: String,
     pub options: serde_json::Map<String, serde_json::Value>,
-    pub check: Check<'a>,
+    pub check: QueryCheck<'a>,
 }
 
 pub fn add_target(
@@ -36,9 +36,9 @@ pub fn add_target(
     query: &str,
     key: &[String],
     item: Option<&str>,
-    elsewhere: Option<Elsewhere>,
+    elsewhere: Option<ExternalLocation>,
 ) -> Result<()> {
-    let mut flow = load::locked(flow)?;
+    let mut flow = load::lock_and_load(flow)?;
     if flow.sources.is_empty() {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -49,7 +49,7 @@ pub fn add_target(
     if let Some(elsewhere) = elsewhere {
         return add_external(flow, target, query, key, item, elsewhere);
     }
-    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let acting = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     let (schema, name) = target_table::resolve_name(target)?;
     drop(acting);
     let mut new = Target {
@@ -70,14 +70,14 @@ pub fn add_target(
     check_not_taken(&new)?;
     let bound = analyse_into(&mut flow, &mut new, query, key, item)?;
 
-    let existing = relations::find(&new.schema, &new.name)?;
+    let existing = relations::find_relation(&new.schema, &new.name)?;
     if flow.sources.iter().any(|s| Some(s.relation) == existing) {
         return Err(Error::invalid(format!(
             "target {} is a source of the same flow",
             new.relation_name()
         )));
     }
-    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let acting = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     let relation = match existing {
         Some(relation) => {
             if temporary(relation)? {
@@ -99,7 +99,7 @@ pub fn add_target(
             }
             relation
         }
-        None => target_table::make(&new)?,
+        None => target_table::create_target_table(&new)?,
     };
     drop(acting);
     new.relation = Some(relation);
@@ -114,17 +114,19 @@ fn add_external(
     query: &str,
     key: &[String],
     item: Option<&str>,
-    elsewhere: Elsewhere,
+    elsewhere: ExternalLocation,
 ) -> Result<()> {
-    let Elsewhere { server, options, check } = elsewhere;
+    let ExternalLocation { server, options, check } = elsewhere;
     if name.trim().is_empty() {
         return Err(Error::invalid("argument \"target\" is empty"));
     }
     let connector = foreign_server::connector_for(&server, flow.owner)?;
-    let acting = ActingAs::extension_owner()?;
-    let id =
-        spi::one::<i32>("select nextval(pg_get_serial_sequence('coco.target', 'id'))::int", &[])?
-            .ok_or_else(|| Error::internal("no id came back for a new target"))?;
+    let acting = RoleGuard::extension_owner()?;
+    let id = spi::scalar::<i32>(
+        "select nextval(pg_get_serial_sequence('coco.target', 'id'))::int",
+        &[],
+    )?
+    .ok_or_else(|| Error::internal("no id came back for a new target"))?;
     let other = flow_of(
         "select f.flow, f.owner::oid from coco.target t join coco.flow f on f.flow = t.flow
           where t.server = $1 and t.external = $2",
@@ -160,26 +162,26 @@ fn add_external(
         .hint("Give the target another name. Several sources can fill one target within a flow: UNION ALL in its query."));
     }
     let bound = analyse_into(&mut flow, &mut new, query, key, item)?;
-    let encoding = check(&connector, &foreign_server::shape(&flow.name, &new)?)?;
+    let encoding = check(&connector, &foreign_server::target_schema(&flow.name, &new)?)?;
     tables::check_kept(&new, encoding)?;
-    tables::make(&flow.name, flow.owner, &mut new)?;
+    tables::create_tables(&flow.name, flow.owner, &mut new)?;
     store_target(&mut flow, new, bound)
 }
 
 /// The flow that a target belongs to.
-struct Other {
+struct OtherFlow {
     flow: String,
     owner: pgrx::pg_sys::Oid,
 }
 
-fn flow_of(query: &str, args: &[spi::Arg]) -> Result<Option<Other>> {
+fn flow_of(query: &str, args: &[spi::Arg]) -> Result<Option<OtherFlow>> {
     let found = spi::select(query, args, |r| {
-        Ok(Other { flow: spi::required(r, 1)?, owner: spi::required(r, 2)? })
+        Ok(OtherFlow { flow: spi::required(r, 1)?, owner: spi::required(r, 2)? })
     })?;
     Ok(found.into_iter().next())
 }
 
-impl Other {
+impl OtherFlow {
     /// The name of a flow is for those alone that have the rights of its owner.
     fn has(&self, target: &str) -> Error {
         let flow = match acting_role::has_rights_of(self.owner) {
@@ -192,7 +194,7 @@ impl Other {
 }
 
 fn check_not_taken(target: &Target) -> Result<()> {
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     let other = flow_of(
         "select f.flow, f.owner::oid from coco.target t join coco.flow f on f.flow = t.flow
           where t.relation = (select c.oid from pg_catalog.pg_class c
@@ -211,7 +213,7 @@ fn check_not_taken(target: &Target) -> Result<()> {
 }
 
 fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     let keys: Vec<String> = new.key.iter().map(|k| k.name.clone()).collect();
     let external = new.external.as_ref();
     new.id = spi::returning(
@@ -255,9 +257,9 @@ fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
 /// Keeps the bound query of one of a flow's targets, and stores what follows from it: the columns that the queries use
 /// of sources and lookups.
 fn settle(flow: &mut Flow, at: usize, bound: Bound) -> Result<()> {
-    invalidation::changed()?;
-    let view = objects::make_query_view(flow, &flow.targets[at], bound.tree)?;
-    let acting = ActingAs::extension_owner()?;
+    invalidation::note_change()?;
+    let view = objects::create_query_view(flow, &flow.targets[at], bound.tree)?;
+    let acting = RoleGuard::extension_owner()?;
     spi::execute(
         "update coco.target set query_view = $2::oid::regclass, places = $3 where id = $1",
         &[arg(flow.targets[at].id), arg(view), arg(bound.places.to_vec())],
@@ -266,7 +268,7 @@ fn settle(flow: &mut Flow, at: usize, bound: Bound) -> Result<()> {
     let name = spi::relation_name(view)?.unwrap_or_default();
     flow.targets[at].bound = Some(BoundView { view, name, places: bound.places });
     for source in &flow.sources {
-        let _as = ActingAs::extension_owner()?;
+        let _as = RoleGuard::extension_owner()?;
         let used: Vec<String> = source.used.iter().map(|c| c.name.clone()).collect();
         spi::execute(
             "update coco.source set used = $2 where id = $1 and used is distinct from $2",
@@ -289,7 +291,7 @@ fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
     if let Some(at) = flow.targets.iter().position(outside) {
         return Ok(at);
     }
-    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let acting = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     let (schema, name) = target_table::resolve_name(given)?;
     drop(acting);
     let found = flow.targets.iter().position(|t| t.name == name && t.schema == schema);
@@ -308,9 +310,9 @@ pub fn set_query(
     target: Option<&str>,
     query: &str,
     item: Option<&str>,
-    check: Check,
+    check: QueryCheck,
 ) -> Result<()> {
-    let mut flow = load::locked_to_change(flow)?;
+    let mut flow = load::lock_for_update(flow)?;
     let at = find_target(&flow, target)?;
     let mut changed = flow.targets[at].clone();
     let before = changed.clone();
@@ -320,15 +322,16 @@ pub fn set_query(
     let mut altered = Altered::Nothing;
     if let Some(external) = changed.external.clone() {
         let connector = foreign_server::connector_for(&external.server, flow.owner)?;
-        let encoding = check(&connector, &foreign_server::shape(&flow.name, &changed)?)?;
+        let encoding = check(&connector, &foreign_server::target_schema(&flow.name, &changed)?)?;
         tables::check_kept(&changed, encoding)?;
-        if changed.relation.is_some() && tables::refit(&flow.name, flow.owner, &changed, &external)?
+        if changed.relation.is_some()
+            && tables::refit_tables(&flow.name, flow.owner, &changed, &external)?
         {
             altered = Altered::Columns;
         }
     } else if let Some(relation) = changed.relation {
         if changed.made {
-            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
             altered = target_table::alter_to_fit(&changed, relation)?;
         } else {
             target_table::check_adoptable(&changed, relation, flow.owner)?;
@@ -341,7 +344,7 @@ pub fn set_query(
             }
         }
         _ if before.covered != changed.covered && changed.relation.is_some() => {
-            let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+            let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
             for source in &flow.sources {
                 key_ownership::carry_over(source, &before, &changed)?;
             }
@@ -351,7 +354,7 @@ pub fn set_query(
     // Part of the logic: a query that comes back finds another table than it left.
     let touched = altered != Altered::Nothing || before.covered != changed.covered;
     changed.incarnation += i32::from(touched);
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     spi::execute(
         "update coco.target set query = $2, covered = $3, incarnation = $4 where id = $1",
         &[
@@ -370,7 +373,7 @@ pub fn set_query(
         && definition.is_some()
         && definition != crate::declare::add_target::definition(after)?
     {
-        let _as = ActingAs::extension_owner()?;
+        let _as = RoleGuard::extension_owner()?;
         spi::execute(
             "update coco.target set incarnation = incarnation + 1 where id = $1",
             &[arg(after.id)],
@@ -382,6 +385,6 @@ pub fn set_query(
 /// The query that a target's view keeps, with all that it names in full.
 pub fn definition(target: &Target) -> Result<Option<String>> {
     let Some(view) = target.query_view() else { return Ok(None) };
-    let _names = ActingAs::qualifying_names()?;
-    spi::one("select pg_catalog.pg_get_viewdef($1)", &[arg(view)])
+    let _names = RoleGuard::qualifying_names()?;
+    spi::scalar("select pg_catalog.pg_get_viewdef($1)", &[arg(view)])
 }

@@ -5,9 +5,9 @@ use pgrx::prelude::*;
 use crate::catalog::object_names::owner_name;
 use crate::catalog::{flow_rows, internal_tables, locks};
 use crate::declare::lineage_index;
-use crate::pg::acting_role::{self, ActingAs};
+use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::{Error, Result};
-use crate::pg::snapshot::OneSnapshot;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
 use crate::pg::{clock, invalidation};
 use crate::update::limits;
@@ -25,14 +25,14 @@ pub struct Changes {
 }
 
 /// What a flow is, after it was changed.
-pub struct Altered {
+pub struct AlteredFlow {
     /// It is live, and paused no more: a worker is wanted.
     pub wants_worker: bool,
 }
 
 /// Changes a flow. It need not be whole.
-pub fn alter_flow(name: &str, changes: Changes) -> Result<Altered> {
-    let flow_rows::Identity { id, owner } = flow_rows::identify(name)?;
+pub fn alter_flow(name: &str, changes: Changes) -> Result<AlteredFlow> {
+    let flow_rows::FlowIdentity { id, owner } = flow_rows::identify_flow(name)?;
     if let Some(size) = changes.batch_size
         && !(0..=limits::LARGEST_BATCH).contains(&size)
     {
@@ -42,16 +42,16 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<Altered> {
         ))
         .hint("0 goes back to the setting coco.batch_size."));
     }
-    locks::flow(id)?;
+    locks::lock_flow(id)?;
     // Another may have changed it, or dropped it, while the lock was waited for.
-    let _now = OneSnapshot::take();
-    flow_rows::identify(name)?;
+    let _now = PinnedSnapshot::take();
+    flow_rows::identify_flow(name)?;
     if let Some(new) = changes.owner
         && new != owner
     {
         give_to(name, owner, new)?;
     }
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     if let Some(label) = &changes.label {
         let label = Some(label.as_str()).filter(|label| !label.is_empty());
         spi::execute("update coco.flow set label = $2 where id = $1", &[arg(id), arg(label)])?;
@@ -77,9 +77,9 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<Altered> {
         lineage_index::index(name, wanted)?;
     }
     let live =
-        spi::one::<bool>("select live and not paused from coco.flow where id = $1", &[arg(id)])?;
-    invalidation::changed()?;
-    Ok(Altered { wants_worker: changes.paused == Some(false) && live == Some(true) })
+        spi::scalar::<bool>("select live and not paused from coco.flow where id = $1", &[arg(id)])?;
+    invalidation::note_change()?;
+    Ok(AlteredFlow { wants_worker: changes.paused == Some(false) && live == Some(true) })
 }
 
 /// Gives a flow, and all that coco has made for it, to another role. What is in coco's own tables stays there: the new
@@ -94,11 +94,11 @@ fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
         pg_sys::check_can_set_role(acting_role::current(), new);
     }
     let owner = owner_name(new)?;
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     let names = |query: &str| spi::select(query, &[arg(flow)], |r| spi::required::<String>(r, 1));
     let views = internal_tables::views(flow)?;
     // A role that was dropped has no rights left.
-    let old = spi::one::<String>(
+    let old = spi::scalar::<String>(
         "select pg_catalog.quote_ident(rolname) from pg_catalog.pg_roles where oid = $1",
         &[arg(old)],
     )?;

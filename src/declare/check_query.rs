@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::catalog::model::{Flow, Target};
 use crate::memo::called_functions;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::Column;
 use crate::pg::error::{Error, Result};
 use crate::pg::notice::{notice, warning};
@@ -27,18 +27,18 @@ pub fn analyse_into(
     target.query = analyze::one_select(query)?;
     let shadows = used_columns::shadows(flow)?;
     let named: Vec<Named> = shadows.iter().map(|s| s.named.clone()).collect();
-    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-    let bound = bound_query::bind("query", &target.query, &named, item)?;
-    let analysis = analyze::analyse("query", &bound, &shadows)?;
+    let acting = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
+    let bound = bound_query::bind_query("query", &target.query, &named, item)?;
+    let analysis = analyze::analyze("query", &bound, &shadows)?;
     drop(acting);
     let mut others = Vec::new();
     for other in flow.targets.iter().filter(|t| t.id != target.id) {
         if let Some(bound) = &other.bound {
-            others.push(used_columns::analysis(bound, &shadows)?);
+            others.push(used_columns::analyze_view(bound, &shadows)?);
         }
     }
     let all: Vec<&Analysis> = others.iter().chain([&analysis]).collect();
-    let used = used_columns::of_sources(flow, &all)?;
+    let used = used_columns::columns_of_sources(flow, &all)?;
     let read: Vec<bool> = used.iter().map(Option::is_some).collect();
     check_columns(&analysis)?;
     check_sources_read(flow, &analysis, &read)?;
@@ -164,7 +164,7 @@ fn covered(flow: &Flow, analysis: &Analysis, key: &[Column]) -> Option<Vec<Strin
 }
 
 /// Something that is accepted and will not be followed, or may surprise, and what it leads to.
-pub struct Concern {
+pub struct QueryWarning {
     pub what: String,
     pub therefore: String,
 }
@@ -178,15 +178,15 @@ fn warn(flow: &Flow, analysis: &Analysis) -> Result<()> {
 }
 
 /// The concerns about the query of one of a flow's targets as it is now.
-pub fn concerns_of(flow: &Flow, target: &Target) -> Result<Vec<Concern>> {
+pub fn concerns_of(flow: &Flow, target: &Target) -> Result<Vec<QueryWarning>> {
     let Some(bound) = &target.bound else { return Ok(vec![]) };
-    concerns(flow, &used_columns::analysis(bound, &used_columns::shadows(flow)?)?)
+    concerns(flow, &used_columns::analyze_view(bound, &used_columns::shadows(flow)?)?)
 }
 
-fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<Concern>> {
+fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<QueryWarning>> {
     let mut found = Vec::new();
     let mut concern = |what: String, therefore: &str| {
-        found.push(Concern { what, therefore: therefore.to_owned() })
+        found.push(QueryWarning { what, therefore: therefore.to_owned() })
     };
     for relation in &analysis.relations {
         let relation = pg_sys::Oid::from(*relation);

@@ -8,13 +8,13 @@ use pgrx::pg_sys;
 
 use crate::catalog::model::{Source, Target};
 use crate::outbox::ledger;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::clock::now_micros;
 use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
 use crate::pg::spi::{self, ident};
-use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::compose::tracking_keys;
 use crate::query::names::key_text;
 
@@ -32,8 +32,8 @@ pub fn carry_over(source: &Source, before: &Target, after: &Target) -> Result<()
         let nobodys = format!("not exists (select from {tracking} as t where {})", owned(columns));
         match &after.external {
             Some(external) => {
-                let statements = Statements::connect()?;
-                ledger::delete(&statements, after, external, "", &nobodys, now_micros())?;
+                let statements = SpiSession::connect()?;
+                ledger::delete_ledger(&statements, after, external, "", &nobodys, now_micros())?;
             }
             None => {
                 spi::execute(&format!("delete from {relation} as x where {nobodys}"), &[])?;
@@ -48,13 +48,13 @@ pub fn carry_over(source: &Source, before: &Target, after: &Target) -> Result<()
 
 /// The keys of a target's rows that are the items', for items that have any: the item's key `i1…`, and `keys`. The
 /// caller acts as the flow's owner.
-fn listed_keys(source: &Source, target: &Target, owned: &str) -> Result<Rows> {
+fn listed_keys(source: &Source, target: &Target, owned: &str) -> Result<TupleStore> {
     let key: Vec<String> = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
     let item = tracking_keys(source, "t").join(", ");
     let mut columns = rows::typed("i", &source.key);
     columns.push(RowColumn::new("keys", pg_sys::JSONBOID));
-    let mut listed = Rows::new(&columns)?;
-    let statements = Statements::connect()?;
+    let mut listed = TupleStore::new(&columns)?;
+    let statements = SpiSession::connect()?;
     statements.reads_many();
     statements.query_into(
         &format!(
@@ -71,9 +71,9 @@ fn listed_keys(source: &Source, target: &Target, owned: &str) -> Result<Rows> {
 }
 
 /// Lists keys of a target in the tracking rows of their items.
-fn list(source: &Source, target: i32, listed: &Rows) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
-    let statements = Statements::connect()?;
+fn list(source: &Source, target: i32, listed: &TupleStore) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_listed", listed)?;
     let item = numbered("l.i", source.key.len());
     statements.execute(

@@ -2,15 +2,15 @@
 
 use crate::catalog::internal_tables::SCHEMA;
 use crate::catalog::model::Source;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 
 /// Makes the indexes of a flow that is to have them, and lacks one.
 pub fn index_as_declared(flow: &str) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let wanted =
-        spi::one::<bool>("select lineage_index from coco.flow where flow = $1", &[arg(flow)])?;
+        spi::scalar::<bool>("select lineage_index from coco.flow where flow = $1", &[arg(flow)])?;
     match wanted {
         Some(true) => index(flow, true),
         _ => Ok(()),
@@ -53,8 +53,8 @@ fn index_one(source: i32, table: &str, wanted: bool) -> Result<()> {
 
 /// Whether the items of a source are found from listed keys by an index.
 pub fn is_indexed(source: &Source) -> Result<bool> {
-    let _as = ActingAs::extension_owner()?;
-    let found = spi::one::<bool>(
+    let _as = RoleGuard::extension_owner()?;
+    let found = spi::scalar::<bool>(
         "select true from pg_class c join pg_namespace n on n.oid = c.relnamespace
           where n.nspname = $1::text and c.relname = $2::text and c.relkind = 'i'",
         &[arg(SCHEMA), arg(index_name(source.id))],

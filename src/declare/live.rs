@@ -1,17 +1,17 @@
 //! Making a flow live, and ending that.
 
 use crate::capture::triggers;
-use crate::catalog::model::{Flow, Mode as CaptureMode};
+use crate::catalog::model::{CaptureMode, Flow};
 use crate::catalog::{flow_rows, locks, restored};
 use crate::flows::{load, paused};
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
 use crate::pg::spi::{self, arg};
 
 /// Makes a flow live, and sees to it that its sources are captured.
-pub fn start(name: &str) -> Result<()> {
-    let flow = load::locked(name)?;
+pub fn start_flow(name: &str) -> Result<()> {
+    let flow = load::lock_and_load(name)?;
     if flow.targets.is_empty() {
         return Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -25,24 +25,24 @@ pub fn start(name: &str) -> Result<()> {
             pgrx::PgLogLevel::NOTICE,
             pgrx::PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
             format!("flow \"{name}\" is paused: workers leave it alone until it is not"),
-            paused::unpause(name)
+            paused::unpause_hint(name)
         );
     }
     restored::complete()?;
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     spi::execute("update coco.flow set live = true where id = $1 and not live", &[arg(flow.id)])?;
-    invalidation::changed()?;
+    invalidation::note_change()?;
     spi::execute("delete from coco.trouble where flow = $1", &[arg(flow.id)])?;
     Ok(())
 }
 
 /// Makes a flow that is not live any more; ends what a worker is doing for it just now, see [`locks::flow_ending_turn`].
-pub fn stop(name: &str, announce: fn()) -> Result<()> {
-    let id = flow_rows::number(name)?;
-    locks::flow_ending_turn(id, announce)?;
-    let _as = ActingAs::extension_owner()?;
+pub fn stop_flow(name: &str, announce: fn()) -> Result<()> {
+    let id = flow_rows::flow_id(name)?;
+    locks::lock_flow_ending_transaction(id, announce)?;
+    let _as = RoleGuard::extension_owner()?;
     spi::execute("update coco.flow set live = false where id = $1 and live", &[arg(id)])?;
-    invalidation::changed()?;
+    invalidation::note_change()?;
     spi::execute("delete from coco.trouble where flow = $1", &[arg(id)])?;
     Ok(())
 }
@@ -62,6 +62,6 @@ fn put_triggers(flow: &Flow, wait: bool) -> Result<()> {
 }
 
 /// Puts the triggers of a flow's sources back, if nobody needs to be waited for.
-pub fn mend(name: &str) -> Result<()> {
-    put_triggers(&load::load(name)?, false)
+pub fn restore_triggers(name: &str) -> Result<()> {
+    put_triggers(&load::load_flow(name)?, false)
 }

@@ -16,18 +16,18 @@ use pgrx::prelude::*;
 use crate::capture::triggers;
 use crate::catalog::{flow_rows, internal_tables, locks, objects, restored};
 use crate::declare::names::check_name;
-use crate::pg::acting_role::{self, ActingAs, Settings};
+use crate::pg::acting_role::{self, RoleGuard, SavedGucs};
 use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
-use crate::pg::snapshot::OneSnapshot;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
 
 pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
     check_name("flow", name)?;
     let owner = acting_role::current();
-    let settings = Settings::of_caller(search_path)?.to_json();
+    let settings = SavedGucs::of_caller(search_path)?.to_json();
     restored::prepare()?;
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let made = spi::returning(
         "insert into coco.flow (flow, owner, search_path, settings) values ($1, $2, $3, $4)
          on conflict do nothing returning id",
@@ -47,20 +47,20 @@ pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
 
 /// Drops a flow. It need not be whole: what is still there goes. For `announce` see [`locks::flow_ending_turn`].
 pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
-    let mut id = flow_rows::identify(name)?.id;
+    let mut id = flow_rows::identify_flow(name)?.id;
     let (owner, _now) = loop {
         // What a worker is doing for it ends, before any row of the catalog is locked.
-        locks::flow_ending_turn(id, announce)?;
+        locks::lock_flow_ending_transaction(id, announce)?;
         // What was read before the lock may have changed while it was waited for: another session may have dropped the
         // flow, and declared it again.
-        let now = OneSnapshot::take();
-        let found = flow_rows::identify(name)?;
+        let now = PinnedSnapshot::take();
+        let found = flow_rows::identify_flow(name)?;
         if found.id == id {
             break (found.owner, now);
         }
         id = found.id;
     };
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     let names = |query: &str| spi::select(query, &[arg(name)], |r| spi::required::<String>(r, 1));
     let views = internal_tables::views(name)?;
     let tracking = names(
@@ -82,12 +82,12 @@ pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
     )?;
     rows::delete_all(name, id)?;
     spi::execute("delete from coco.flow where flow = $1", &[arg(name)])?;
-    invalidation::changed()?;
+    invalidation::note_change()?;
     drop(acting);
     objects::drop_all(&views, &[tracking, kept_of_others, memo].concat())?;
     triggers::end_unneeded(owner)?;
     if !keep_targets {
-        let _as = ActingAs::flow_owner(owner, &Settings::qualifying())?;
+        let _as = RoleGuard::flow_owner(owner, &SavedGucs::qualifying())?;
         for table in made {
             spi::execute(&format!("drop table {table}"), &[])?;
         }

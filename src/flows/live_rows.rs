@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use crate::catalog::{locks, restored};
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
-use crate::pg::snapshot::OneSnapshot;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
 use coco_core::backoff;
 
 /// A flow that workers are to keep up to date.
-pub struct Live {
+pub struct LiveFlow {
     pub name: String,
     pub id: i32,
     /// How long it is left alone after it failed.
@@ -22,13 +22,13 @@ pub struct Live {
 }
 
 /// The name of a flow.
-pub fn name(flow: i32) -> Result<Option<String>> {
-    let _as = ActingAs::extension_owner()?;
-    spi::one("select flow from coco.flow where id = $1", &[arg(flow)])
+pub fn flow_name(flow: i32) -> Result<Option<String>> {
+    let _as = RoleGuard::extension_owner()?;
+    spi::scalar("select flow from coco.flow where id = $1", &[arg(flow)])
 }
 
 /// Whether a worker has given up its place.
-pub enum Left {
+pub enum LeaveOutcome {
     Yes,
     /// It has, and a dump is being restored.
     Restoring,
@@ -37,26 +37,26 @@ pub enum Left {
 
 /// Gives up a worker's place, if no flow is live and none is just being started: whoever starts one
 /// then finds the place free.
-pub fn leave(seat: u16) -> Result<Left> {
+pub fn leave_if_idle(seat: u16) -> Result<LeaveOutcome> {
     let is_complete = restored::is_complete()?;
     // What a restore has locked it does not wait to see.
-    if is_complete && !locks::flows_if_free()? {
-        return Ok(Left::No);
+    if is_complete && !locks::lock_flows_if_free()? {
+        return Ok(LeaveOutcome::No);
     }
-    let _now = OneSnapshot::take();
-    if !flows()?.is_empty() {
-        return Ok(Left::No);
+    let _now = PinnedSnapshot::take();
+    if !live_flows()?.is_empty() {
+        return Ok(LeaveOutcome::No);
     }
-    locks::leave_seat(seat)?;
-    Ok(if is_complete { Left::Yes } else { Left::Restoring })
+    locks::leave_worker_slot(seat)?;
+    Ok(if is_complete { LeaveOutcome::Yes } else { LeaveOutcome::Restoring })
 }
 
 /// The live flows of this database; none while a dump is restored.
-pub fn flows() -> Result<Vec<Live>> {
+pub fn live_flows() -> Result<Vec<LiveFlow>> {
     if !restored::is_complete()? {
         return Ok(vec![]);
     }
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     spi::select(
         "select f.flow, f.id, coalesce(t.attempts, 0),
                 greatest(0, coalesce(extract(epoch from t.next_retry - clock_timestamp()), 0))::float8,
@@ -65,7 +65,7 @@ pub fn flows() -> Result<Vec<Live>> {
           where f.live and not f.paused and coalesce(t.deaths, 0) < $1 order by f.id",
         &[arg(DEATHS)],
         |r| {
-            Ok(Live {
+            Ok(LiveFlow {
                 name: spi::required(r, 1)?,
                 id: spi::required(r, 2)?,
                 attempts: spi::required(r, 3)?,
@@ -81,20 +81,20 @@ pub fn flows() -> Result<Vec<Live>> {
 
 /// Records why a flow's run failed as a whole, and when it is tried again. `false` where the flow is
 /// not there any more.
-pub fn troubled(flow: &Live, sqlstate: &str, why: &Error) -> Result<bool> {
+pub fn record_flow_error(flow: &LiveFlow, sqlstate: &str, why: &Error) -> Result<bool> {
     // coco.stop and coco.drop_flow cancel a turn to change the flow: that is no failure of it.
     let canceled = sqlstate == CANCELED;
-    if canceled && !locks::flow_if_free(flow.id)? {
+    if canceled && !locks::lock_flow_if_free(flow.id)? {
         return Ok(false);
     }
     let unchanged = canceled.then_some(flow.changed_by.as_str());
     let attempts = flow.attempts.saturating_add(1);
-    let for_a_lock = is_for_a_lock(sqlstate);
+    let for_a_lock = is_lock_error(sqlstate);
     let longest = if for_a_lock { LONGEST_FOR_A_LOCK } else { LONGEST };
     let delay = backoff::delay(attempts.max(1) as u32).min(longest);
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let hint = match (&why.hint, sqlstate) {
-        (None, "42501") => lacking(flow)?,
+        (None, "42501") => missing_right_hint(flow)?,
         (None, _) if for_a_lock => Some(LOCKED.to_owned()),
         (hint, _) => hint.clone(),
     };
@@ -128,8 +128,8 @@ pub fn troubled(flow: &Live, sqlstate: &str, why: &Error) -> Result<bool> {
 }
 
 /// What to do about a right that a flow's owner lacks.
-fn lacking(flow: &Live) -> Result<Option<String>> {
-    let owner = spi::one::<String>(
+fn missing_right_hint(flow: &LiveFlow) -> Result<Option<String>> {
+    let owner = spi::scalar::<String>(
         "select owner::regrole::text from coco.flow where id = $1",
         &[arg(flow.id)],
     )?;
@@ -146,7 +146,7 @@ fn lacking(flow: &Live) -> Result<Option<String>> {
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long a flow is put off that has failed as a whole so many times in a row.
-pub fn put_off(times: i32) -> Duration {
+pub fn retry_delay(times: i32) -> Duration {
     backoff::delay(times.max(1) as u32).min(LONGEST)
 }
 
@@ -156,7 +156,7 @@ const LONGEST_FOR_A_LOCK: Duration = Duration::from_secs(4);
 const LOCKED: &str = "Another session holds a lock on a table of the flow, or on a row of a target: look for it in pg_locks. The flow is tried again every few seconds; other flows go on.";
 
 /// Whether a turn ended because of a lock of somebody else's: it is over soon, or a deadlock.
-pub fn is_for_a_lock(sqlstate: &str) -> bool {
+pub fn is_lock_error(sqlstate: &str) -> bool {
     matches!(sqlstate, "55P03" | "40P01")
 }
 
@@ -164,20 +164,20 @@ pub fn is_for_a_lock(sqlstate: &str) -> bool {
 pub const DEATHS: i32 = 3;
 
 /// What became known of a flow whose process has died.
-pub struct Died {
+pub struct ProcessDeath {
     pub flow: String,
     pub message: String,
     pub hint: Option<String>,
 }
 
 /// Records that a process died by a signal while it worked on a flow. `None` if the flow is not live any more.
-pub fn died(flow: i32) -> Result<Option<Died>> {
+pub fn record_process_death(flow: i32) -> Result<Option<ProcessDeath>> {
     const ONCE: &str = "a process died while it worked on the flow";
     let aside =
         format!("the flow is set aside: {DEATHS} processes in a row died while they worked on it");
     let hint =
         "The server's log says how they died. Call coco.start to let workers try the flow again.";
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let found = spi::returning(
         "with f as (select id, flow from coco.flow where id = $1 and live for key share skip locked)
          insert into coco.trouble as t
@@ -190,7 +190,7 @@ pub fn died(flow: i32) -> Result<Option<Died>> {
                 detail = null, hint = excluded.hint
          returning (select f.flow from f), t.message, t.hint",
         &[arg(flow), arg(ONCE), arg(aside), arg(hint), arg(DEATHS)],
-        |r| Ok(Died { flow: spi::required(r, 1)?, message: spi::required(r, 2)?, hint: r.get(3)? }),
+        |r| Ok(ProcessDeath { flow: spi::required(r, 1)?, message: spi::required(r, 2)?, hint: r.get(3)? }),
     )?;
     Ok(found.into_iter().next())
 }
@@ -199,15 +199,15 @@ pub fn died(flow: i32) -> Result<Option<Died>> {
 const CANCELED: &str = "57014";
 
 /// Lets workers try a flow again that was set aside.
-pub fn lift(flow: i32) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+pub fn lift_suspension(flow: i32) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
     spi::execute("delete from coco.trouble where flow = $1 and deaths > 0", &[arg(flow)])?;
     Ok(())
 }
 
 /// Forgets what hindered a flow.
-pub fn recovered(flow: &Live) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+pub fn clear_flow_error(flow: &LiveFlow) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
     spi::execute("delete from coco.trouble where flow = $1", &[arg(flow.id)])?;
     Ok(())
 }

@@ -4,17 +4,17 @@ use crate::catalog::flow_rows::{check_rights, missing};
 use crate::catalog::model::{self, BoundView, Expressions, External, Flow, Lookup, Source, Target};
 use crate::catalog::{internal_tables, locks, relation_locks, target_table};
 use crate::memo::{called_functions, rewrite_calls};
-use crate::pg::acting_role::{ActingAs, Settings};
+use crate::pg::acting_role::{RoleGuard, SavedGucs};
 use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
-use crate::pg::snapshot::OneSnapshot;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
 use crate::query::{bound_query, planner_hook, used_columns};
 
 /// Loads a flow for its owner, whole: with a query that reads what is there.
-pub fn load(name: &str) -> Result<Flow> {
-    let mut flow = load_to_change(name)?;
+pub fn load_flow(name: &str) -> Result<Flow> {
+    let mut flow = load_for_update(name)?;
     let broken = |what: String| {
         Error::new(pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, what).hint(
             "Give the target a query that fits with coco.set_query, or drop the flow with coco.drop_flow.",
@@ -38,15 +38,15 @@ pub fn load(name: &str) -> Result<Flow> {
             )));
         }
     }
-    used_columns::refresh(&mut flow)?;
+    used_columns::refresh_used_columns(&mut flow)?;
     for relation in flow.followed().filter(|s| !s.grouped && !s.promised) {
         check_unique(&flow, relation)?;
     }
     for target in &flow.targets {
         target_table::check_fits(&flow.name, target)?;
     }
-    flow.memoised = called_functions::called(&views)?;
-    flow.reads = relation_locks::of(&flow)?;
+    flow.memoised = called_functions::called_functions(&views)?;
+    flow.reads = relation_locks::relations_of(&flow)?;
     internal_tables::grant_again(&flow.name, flow.owner)?;
     if !flow.memoised.is_empty() {
         planner_hook::install(rewrite_calls::recall);
@@ -82,8 +82,8 @@ fn check_unique(flow: &Flow, source: &Source) -> Result<()> {
 }
 
 /// Loads a flow for its owner. Its query may be broken.
-pub fn load_to_change(name: &str) -> Result<Flow> {
-    let _as = ActingAs::extension_owner()?;
+pub fn load_for_update(name: &str) -> Result<Flow> {
+    let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
         "select id, owner::oid, settings,
                 exists (select from pg_catalog.pg_roles r where r.oid = owner), live,
@@ -99,7 +99,7 @@ pub fn load_to_change(name: &str) -> Result<Flow> {
                 name: name.to_owned(),
                 id: spi::required(r, 1)?,
                 owner: spi::required(r, 2)?,
-                settings: Settings::from_json(&spi::required(r, 3)?)?,
+                settings: SavedGucs::from_json(&spi::required(r, 3)?)?,
                 live: spi::required(r, 5)?,
                 paused: spi::required(r, 7)?,
                 batch_size: r.get(8)?,
@@ -127,7 +127,7 @@ pub fn load_to_change(name: &str) -> Result<Flow> {
             "Give it an owner as a superuser with coco.alter_flow, or drop it with coco.drop_flow.",
         ));
     }
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     (flow.sources, flow.lookups) = sources(name)?;
     flow.targets = targets(name)?;
     Ok(flow)
@@ -139,7 +139,7 @@ pub fn check_owner(flow: &Flow) -> Result<()> {
 }
 
 /// What is known of a relation before its columns are looked up.
-struct Raw {
+struct SourceRow {
     source: Source,
     key: Vec<String>,
     used: Vec<String>,
@@ -161,7 +161,7 @@ fn lost(flow: &str) -> Error {
 }
 
 fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
-    let raw: Vec<Raw> = spi::select(
+    let raw: Vec<SourceRow> = spi::select(
         "select s.id, s.name, s.relation::oid, s.grouped, s.ordinal, s.fingerprint, s.key, s.used,
                 (select pg_catalog.format('%I.%I', n.nspname, c.relname)
                    from pg_catalog.pg_class c
@@ -211,8 +211,8 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 fingerprint: r.get(6)?,
                 expressions: None,
                 used: vec![],
-                capture: model::Mode::from_name(&spi::required::<String>(r, 12)?)
-                    .unwrap_or(model::Mode::Scan),
+                capture: model::CaptureMode::from_name(&spi::required::<String>(r, 12)?)
+                    .unwrap_or(model::CaptureMode::Scan),
                 // An infinite one is never over.
                 refresh: r.get::<f64>(13)?.map(|s| {
                     std::time::Duration::try_from_secs_f64(s)
@@ -221,7 +221,7 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 tracking: r.get::<String>(10)?.ok_or_else(|| lost(flow))?,
                 tracking_view: r.get::<String>(21)?.ok_or_else(|| lost(flow))?,
             };
-            Ok(Raw {
+            Ok(SourceRow {
                 source,
                 key: spi::required(r, 7)?,
                 used: spi::required(r, 8)?,
@@ -262,13 +262,16 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
 /// A bound query that reads a source, or a lookup, only as its item.
 fn only_items((view, name): (pgrx::pg_sys::Oid, String), source: &Source) -> Result<BoundView> {
     // SAFETY: the tree was just read.
-    let count =
-        unsafe { bound_query::occurrences(bound_query::read(view)?, &[source.relation]).len() };
+    let count = unsafe {
+        bound_query::occurrences(bound_query::read_bound_query(view)?, &[source.relation]).len()
+    };
     Ok(BoundView { view, name, places: vec![source.id; count].into() })
 }
 
-fn with_columns(flow: &str, raw: Raw) -> Result<Source> {
-    let Raw { mut source, key, used, exists, shown, of: raw_of, expressions, tracked, .. } = raw;
+fn with_columns(flow: &str, raw: SourceRow) -> Result<Source> {
+    let SourceRow {
+        mut source, key, used, exists, shown, of: raw_of, expressions, tracked, ..
+    } = raw;
     if !exists {
         return Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
@@ -301,7 +304,7 @@ fn with_columns(flow: &str, raw: Raw) -> Result<Source> {
         let bound = only_items(view, &source)?;
         let shadows = [used_columns::shadow(&source)?];
         let used =
-            used_columns::analysis(&bound, &shadows)?.used.pop().flatten().unwrap_or_default();
+            used_columns::analyze_view(&bound, &shadows)?.used.pop().flatten().unwrap_or_default();
         let used = columns.iter().filter(|c| used.contains(&c.name)).cloned().collect();
         source.expressions = Some(Expressions { bound, used });
     }
@@ -315,7 +318,7 @@ fn check_key_types(flow: &str, source: &Source, tracked: &[pgrx::pg_sys::Oid]) -
         return Err(lost(flow));
     }
     let Some((column, before)) = changed else { return Ok(()) };
-    let before = spi::one::<String>(
+    let before = spi::scalar::<String>(
         "select pg_catalog.format_type(oid, null) from pg_catalog.pg_type where oid = $1",
         &[spi::arg(*before)],
     )?;
@@ -370,7 +373,7 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                         _ => Default::default(),
                     },
                     columns: r.get::<Vec<String>>(16)?.unwrap_or_default(),
-                    ledger: internal_tables::Table::Ledger.name(spi::required(r, 1)?),
+                    ledger: internal_tables::InternalTable::Ledger.name(spi::required(r, 1)?),
                     outbox: r.get::<String>(17)?.unwrap_or_default(),
                     outbox_view: r.get::<String>(20)?.unwrap_or_default(),
                 }),
@@ -424,28 +427,28 @@ fn key_columns(columns: &[Column], key: &[String]) -> Result<Vec<Column>> {
         .collect()
 }
 
-/// Loads a flow as [`load`] does, and holds off other updates and changes of it.
-pub fn locked(name: &str) -> Result<Flow> {
-    locks::flow(load_to_change(name)?.id)?;
+/// Loads a flow as [`load_flow`] does, and holds off other updates and changes of it.
+pub fn lock_and_load(name: &str) -> Result<Flow> {
+    locks::lock_flow(load_for_update(name)?.id)?;
     // Again: what was read before the lock may have changed while it was waited for. The snapshot of
     // the caller's statement is as old as that.
-    let _now = OneSnapshot::take();
-    load(name)
+    let _now = PinnedSnapshot::take();
+    load_flow(name)
 }
 
-/// Loads a flow as [`load`] does, and locks what it reads until the transaction ends.
-pub fn to_read(name: &str) -> Result<Flow> {
+/// Loads a flow as [`load_flow`] does, and locks what it reads until the transaction ends.
+pub fn load_to_read(name: &str) -> Result<Flow> {
     // The snapshot of the caller's statement is as old as its wait for a lock.
     let load = || {
-        let _now = OneSnapshot::take();
-        load(name)
+        let _now = PinnedSnapshot::take();
+        load_flow(name)
     };
-    relation_locks::held(None, load, |flow| flow)
+    relation_locks::hold_relations(None, load, |flow| flow)
 }
 
-/// Loads a flow as [`load_to_change`] does, and holds off other updates and changes of it.
-pub fn locked_to_change(name: &str) -> Result<Flow> {
-    locks::flow(load_to_change(name)?.id)?;
-    let _now = OneSnapshot::take();
-    load_to_change(name)
+/// Loads a flow as [`load_for_update`] does, and holds off other updates and changes of it.
+pub fn lock_for_update(name: &str) -> Result<Flow> {
+    locks::lock_flow(load_for_update(name)?.id)?;
+    let _now = PinnedSnapshot::take();
+    load_for_update(name)
 }

@@ -5,7 +5,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::spi;
 
 /// What is to be done about a flow that is paused.
-pub fn unpause(flow: &str) -> String {
+pub fn unpause_hint(flow: &str) -> String {
     format!("SELECT coco.alter_flow({}, paused => false) has it go on.", spi::literal(flow))
 }
 
@@ -17,6 +17,6 @@ pub fn check_not_paused(flow: &Flow) -> Result<()> {
             pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("flow \"{}\" is paused", flow.name),
         )
-        .hint(unpause(&flow.name))),
+        .hint(unpause_hint(&flow.name))),
     }
 }

@@ -16,7 +16,7 @@ use coco_report::report;
 pub fn graph(flow: Option<&str>, estimates: bool) -> Result<Graph> {
     if let Some(name) = flow {
         // It is there, and the caller's.
-        flow_rows::identify(name)?;
+        flow_rows::identify_flow(name)?;
     }
     let mut read = Reading { only: flow, graph: Graph::default(), tables: HashMap::new() };
     read.flows()?;
@@ -128,7 +128,7 @@ impl Reading<'_> {
             |r| Ok((spi::required::<String>(r, 1)?, spi::required::<Vec<pg_sys::Oid>>(r, 2)?)),
         )?;
         for (flow, views) in rows {
-            for function in called_functions::called(&views)? {
+            for function in called_functions::called_functions(&views)? {
                 let from = self.graph.node(Kind::Function, &function.name, None);
                 let to = self.flow_node(&flow);
                 self.graph.edge(from, to, Link::Call, None);

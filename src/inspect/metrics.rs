@@ -5,7 +5,7 @@ use pgrx::pg_sys;
 use pgrx::spi::SpiHeapTupleData;
 
 use crate::catalog::internal_tables;
-use crate::pg::acting_role::{self, ActingAs};
+use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi;
 use crate::pg::subtransaction::look;
@@ -224,7 +224,7 @@ pub fn metrics(scope: &str) -> Result<Vec<Metric>> {
             .hint(format!("The scopes are {}.", names.join(", "))));
     };
     let rows = look(|| {
-        let _as = ActingAs::extension_owner()?;
+        let _as = RoleGuard::extension_owner()?;
         let measured = match scope.name {
             "target" | "log" => free_tables()?,
             _ => vec![],

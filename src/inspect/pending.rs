@@ -1,15 +1,15 @@
 //! How many changes of a flow are pending, and since when.
 
 use crate::capture::{self, change_log, cursor};
-use crate::catalog::model::Mode as CaptureMode;
+use crate::catalog::model::CaptureMode;
 use crate::inspect::views;
 use crate::pg::error::Result;
-use crate::pg::snapshot::OneSnapshot;
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::snapshot::PinnedSnapshot;
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::update::catch_up::COUNTED;
 
 /// Changes of a source that its flow has not followed yet.
-pub struct Pending {
+pub struct PendingCounts {
     pub source: i32,
     pub count: i64,
     /// There are more: they were not all counted.
@@ -17,16 +17,17 @@ pub struct Pending {
 }
 
 /// The captured changes that the caller's flows have not followed yet.
-pub fn pending() -> Result<Vec<Pending>> {
+pub fn pending_counts() -> Result<Vec<PendingCounts>> {
     views::of_each(|flow| {
         let mut all = Vec::new();
         for source in flow.followed() {
-            let Some(stored) = cursor::load(source)? else { continue };
-            let Some(capture) = capture::find(source.relation)?.filter(|c| c.is_whole()) else {
+            let Some(stored) = cursor::load_cursor(source)? else { continue };
+            let Some(capture) = capture::find_capture(source.relation)?.filter(|c| c.is_whole())
+            else {
                 continue;
             };
-            let _now = OneSnapshot::latest();
-            let statements = Statements::connect()?;
+            let _now = PinnedSnapshot::latest();
+            let statements = SpiSession::connect()?;
             let (signature, _) = cursor::signature(&statements, source.relation, &capture)?;
             if source.capture == CaptureMode::Scan || signature != stored.cursor.signature {
                 continue;
@@ -37,7 +38,7 @@ pub fn pending() -> Result<Vec<Pending>> {
                 continue;
             };
             let at_least = count >= COUNTED;
-            all.push(Pending { source: source.id, count: count.min(COUNTED), at_least });
+            all.push(PendingCounts { source: source.id, count: count.min(COUNTED), at_least });
         }
         Ok(all)
     })

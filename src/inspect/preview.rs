@@ -1,23 +1,23 @@
 //! What an update would change, without changing anything.
 
-use crate::catalog::item_failure::Failure;
+use crate::catalog::item_failure::ItemFailure;
 use crate::catalog::model::{Flow, Source, Target};
 use crate::catalog::relation_locks;
 use crate::flows::load;
 use crate::memo;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::all_equal;
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
-use crate::pg::snapshot::OneSnapshot;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::literal;
-use crate::pg::subtransaction::{Raised, subtransaction};
-use crate::pg::tuplestore::rows::{RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::subtransaction::{DataError, subtransaction};
+use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::{Action, Batch, Item};
 use crate::query::compose::{self, Items};
 use crate::query::logic_fingerprint;
-use crate::query::names::{self, Names};
+use crate::query::names::{self, KeyExprs};
 use crate::update::detect::{self, Scan};
 use crate::update::limits::Limits;
 use crate::update::{apply_batch, differences, orphans};
@@ -36,17 +36,17 @@ pub struct Change {
 
 /// The changes an update in this mode would make, at most `limit` of them.
 pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<Vec<Change>> {
-    let flow = load::to_read(name)?;
+    let flow = load::load_to_read(name)?;
     if let Some(gone) = flow.targets.iter().find(|t| t.relation.is_none()) {
-        return Err(orphans::dropped(&flow, gone));
+        return Err(orphans::dropped_rows_sql(&flow, gone));
     }
-    let logic = logic_fingerprint::known(&flow)?;
-    let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let logic = logic_fingerprint::known_logic(&flow)?;
+    let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     let mut changes = Vec::new();
-    let _snapshot = OneSnapshot::take();
+    let _snapshot = PinnedSnapshot::take();
     relation_locks::check_not_rewritten(&flow)?;
     for source in &flow.sources {
-        let statements = Statements::connect()?;
+        let statements = SpiSession::connect()?;
         let mut candidates = detect::scan(&statements, source, Scan { mode, logic }, None)?;
         let mut batch = Batch::new(source, false)?;
         loop {
@@ -59,7 +59,7 @@ pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<V
                 };
                 let key = candidates.key();
                 if key.iter().any(Option::is_none) {
-                    changes.push(failing(&Failure::null_key(source)));
+                    changes.push(failing(&ItemFailure::null_key(source)));
                 } else if let (Some(_), Some(failure)) = (action, &item.unread) {
                     changes.push(failing(failure));
                 } else if let Some(action) = action {
@@ -100,9 +100,9 @@ fn preview_batch(
     mode: Mode,
     changes: &mut Vec<Change>,
 ) -> Result<()> {
-    let mut failed: Vec<Raised> = Vec::new();
+    let mut failed: Vec<DataError> = Vec::new();
     let whole = 0..batch.len();
-    let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
+    let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<DataError>> {
         pgrx::check_for_interrupts!();
         let part = batch.slice(range)?;
         let result =
@@ -120,12 +120,12 @@ fn preview_batch(
         failed.push(raised);
         Ok(())
     })?;
-    changes.extend(failed.into_iter().map(|raised| failing(&Failure::from(raised))));
+    changes.extend(failed.into_iter().map(|raised| failing(&ItemFailure::from(raised))));
     Ok(())
 }
 
 /// What is said of an item that fails.
-fn failing(failure: &Failure) -> Change {
+fn failing(failure: &ItemFailure) -> Change {
     Change {
         target: None,
         change: "fail".to_owned(),
@@ -136,27 +136,27 @@ fn failing(failure: &Failure) -> Change {
 }
 
 enum Stop {
-    Item(Raised),
+    Item(DataError),
     Flow(Error),
 }
 
 /// Evaluates a batch and compares it with the targets.
 fn compare(flow: &Flow, source: &Source, batch: &Batch, mode: Mode) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
-    let recalling = memo::of_look(flow)?;
+    let recalling = memo::session_of_look(flow)?;
     let _running = recalling.as_ref().map(|r| r.begin());
     for target in &flow.targets {
-        let statements = Statements::connect()?;
+        let statements = SpiSession::connect()?;
         statements.name("coco_batch", batch.rows())?;
-        let names = Names::new(source, target);
+        let names = KeyExprs::new(source, target);
         let mut columns = names::output_columns(source, target);
         if recalling.is_some() {
-            columns.push(RowColumn::new(compose::NUMBER, pgrx::pg_sys::INT4OID));
+            columns.push(RowColumn::new(compose::ITEM_NUMBER, pgrx::pg_sys::INT4OID));
         }
-        let mut output = Rows::new(&columns)?;
+        let mut output = TupleStore::new(&columns)?;
         let sql = compose::evaluate(flow, source, target, Items::Batch)?;
         statements.select_into(&sql, &[], &mut output)?;
-        let mut old = Rows::new(&names::old_columns(source, target))?;
+        let mut old = TupleStore::new(&names::old_columns(source, target))?;
         if target.covered.is_none() {
             statements.select_into(
                 &apply_batch::old_keys(source, target, &names),
@@ -164,11 +164,11 @@ fn compare(flow: &Flow, source: &Source, batch: &Batch, mode: Mode) -> Result<Ve
                 &mut old,
             )?;
         }
-        let compared = Statements::connect()?;
+        let compared = SpiSession::connect()?;
         compared.name("coco_batch", batch.rows())?;
         compared.name("coco_output", &output)?;
         compared.name("coco_old", &old)?;
-        let mut result = Rows::new(&change_columns())?;
+        let mut result = TupleStore::new(&change_columns())?;
         compared.select_into(&comparison(source, target, &names, mode), &[], &mut result)?;
         while result.advance() {
             changes.push(Change {
@@ -191,7 +191,7 @@ fn change_columns() -> Vec<crate::pg::tuplestore::rows::RowColumn> {
         .to_vec()
 }
 
-fn comparison(source: &Source, target: &Target, names: &Names, mode: Mode) -> String {
+fn comparison(source: &Source, target: &Target, names: &KeyExprs, mode: Mode) -> String {
     let object = |columns: Vec<(String, String)>| {
         let pairs: Vec<String> =
             columns.iter().map(|(name, value)| format!("{}, {value}", literal(name))).collect();
@@ -221,7 +221,7 @@ fn comparison(source: &Source, target: &Target, names: &Names, mode: Mode) -> St
         true => differences::differs(target),
         false => "true".to_owned(),
     };
-    let (using, obsolete) = apply_batch::obsolete(source, target, names);
+    let (using, obsolete) = apply_batch::stale_rows_sql(source, target, names);
     format!(
         "select 'delete'::pg_catalog.text, {old_key}, {old_row}, null::pg_catalog.jsonb
            from {relation} as x, {using} where {obsolete}

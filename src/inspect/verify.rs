@@ -8,16 +8,17 @@ use crate::flows::load;
 use crate::inspect::views;
 use crate::memo;
 use crate::outbox::tables;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::all_equal;
 use crate::pg::error::Result;
 use crate::pg::json::Json;
-use crate::pg::snapshot::OneSnapshot;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, literal};
-use crate::query::names::Names;
+use crate::query::names::KeyExprs;
 use crate::update::limits::Limits;
 use crate::update::orphans::{
-    delete_extra_of, dropped, expected, failing_sources, not_of_failing, refuses_copies,
+    delete_extra_of, dropped_rows_sql, expected_rows_sql, failing_sources, not_of_failing,
+    refuses_copies,
 };
 use crate::update::{self, differences};
 use coco_core::decide::Mode;
@@ -39,9 +40,9 @@ pub struct Difference {
 /// `repair`, what differs is mended, and the differences found are returned.
 pub fn verify(name: &str, repair: bool, limits: Limits) -> Result<Vec<Difference>> {
     if repair {
-        load::locked(name)?;
+        load::lock_and_load(name)?;
     }
-    let flow = load::to_read(name)?;
+    let flow = load::load_to_read(name)?;
     let mut found = differences(&flow)?;
     if repair && !found.is_empty() {
         mend(name, limits)?;
@@ -55,7 +56,7 @@ fn mend(name: &str, limits: Limits) -> Result<()> {
     // What differs only because it changed since the last update is mended by an update; what is
     // left was changed behind coco's back.
     update::update(name, Mode::Normal, limits)?;
-    let flow = load::load(name)?;
+    let flow = load::load_flow(name)?;
     let left = differences(&flow)?;
     if left.iter().any(|d| d.difference != "extra") {
         update::update(name, Mode::FullReprocess, limits)?;
@@ -79,16 +80,16 @@ fn failing_items(flow: &Flow) -> Result<Vec<Difference>> {
 }
 
 fn differences(flow: &Flow) -> Result<Vec<Difference>> {
-    let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-    let recalling = memo::of_look(flow)?;
+    let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
+    let recalling = memo::session_of_look(flow)?;
     let _running = recalling.as_ref().map(|r| r.begin());
-    let _now = OneSnapshot::take();
+    let _now = PinnedSnapshot::take();
     relation_locks::check_not_rewritten(flow)?;
     let mut found = Vec::new();
     let failing = failing_sources(flow)?;
     for target in &flow.targets {
         if target.relation.is_none() {
-            return Err(dropped(flow, target));
+            return Err(dropped_rows_sql(flow, target));
         }
         let sql = compared(flow, target, &failing)?;
         let shown = target.shown();
@@ -125,7 +126,7 @@ fn compared(flow: &Flow, target: &Target, failing: &[bool]) -> Result<String> {
         true => "1::pg_catalog.int8".to_owned(),
         false => format!("pg_catalog.row_number() over (partition by {keys})"),
     };
-    let at = Names::new(&flow.sources[0], target);
+    let at = KeyExprs::new(&flow.sources[0], target);
     let key: Vec<String> = target
         .key
         .iter()
@@ -141,7 +142,7 @@ fn compared(flow: &Flow, target: &Target, failing: &[bool]) -> Result<String> {
              on {on} and x.{copy} operator(pg_catalog.=) n.copy
           where n.copy is null or x.{copy} is null or {differs}",
         key = key.join(", "),
-        query = expected(flow, target, failing)?,
+        query = expected_rows_sql(flow, target, failing)?,
         names = names.join(", "),
         relation = target.relation_name(),
         healthy = not_of_failing(flow, target, failing),
@@ -152,8 +153,8 @@ fn compared(flow: &Flow, target: &Target, failing: &[bool]) -> Result<String> {
 
 /// Deletes rows that no item produces and that none which fails may still own.
 fn delete_extra(flow: &Flow) -> Result<()> {
-    let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-    let recalling = memo::of_look(flow)?;
+    let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
+    let recalling = memo::session_of_look(flow)?;
     let _running = recalling.as_ref().map(|r| r.begin());
     let failing = failing_sources(flow)?;
     for target in &flow.targets {

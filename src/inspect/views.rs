@@ -9,7 +9,7 @@ use crate::catalog::model::{Flow, Source, Target};
 use crate::flows::load;
 use crate::memo::called_functions;
 use crate::outbox::{delivery_state, queue};
-use crate::pg::acting_role::{self, ActingAs};
+use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::Result;
 use crate::pg::json::Json;
 use crate::pg::spi::{self, arg, literal};
@@ -19,7 +19,7 @@ use coco_core::memo::Stats;
 
 /// The names of the flows whose rights the caller has.
 fn names() -> Result<Vec<String>> {
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     let all = spi::select("select flow, owner::oid from coco.flow order by flow", &[], |r| {
         Ok((spi::required::<String>(r, 1)?, spi::required::<pgrx::pg_sys::Oid>(r, 2)?))
     })?;
@@ -33,7 +33,7 @@ fn names() -> Result<Vec<String>> {
 pub fn of_each<T>(look: impl Fn(&Flow) -> Result<Vec<T>>) -> Result<Vec<T>> {
     let mut all = Vec::new();
     for name in names()? {
-        let found = subtransaction::look(|| look(&load::load_to_change(&name)?));
+        let found = subtransaction::look(|| look(&load::load_for_update(&name)?));
         all.extend(found.into_iter().flatten());
     }
     Ok(all)
@@ -74,7 +74,7 @@ pub struct Tracked {
 pub fn tracking() -> Result<Vec<Tracked>> {
     of_each(|flow| {
         let mut rows = Vec::new();
-        let _as = ActingAs::extension_owner()?;
+        let _as = RoleGuard::extension_owner()?;
         let logic = spi::select(
             "select id, fingerprint from coco.logic where flow = $1",
             &[arg(flow.name.as_str())],
@@ -112,7 +112,7 @@ pub fn tracking() -> Result<Vec<Tracked>> {
     })
 }
 
-pub struct Failed {
+pub struct FailedItem {
     pub flow: String,
     /// `None` of a row that a target outside this database has refused.
     pub source: Option<String>,
@@ -138,7 +138,7 @@ pub struct Failing {
 
 /// The items of a flow whose last evaluation failed.
 pub fn failing(flow: &Flow) -> Result<Vec<Failing>> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let mut rows = Vec::new();
     for source in &flow.sources {
         let sql = format!(
@@ -172,7 +172,7 @@ pub struct Delivery {
     pub server: String,
     pub unsent: i64,
     pub refused: i64,
-    pub state: delivery_state::Known,
+    pub state: delivery_state::DeliveryState,
 }
 
 pub fn deliveries() -> Result<Vec<Delivery>> {
@@ -183,13 +183,13 @@ pub fn deliveries() -> Result<Vec<Delivery>> {
             else {
                 continue;
             };
-            let Some(state) = delivery_state::known(target.id)? else { continue };
-            let acting = ActingAs::extension_owner()?;
+            let Some(state) = delivery_state::delivery_state(target.id)? else { continue };
+            let acting = RoleGuard::extension_owner()?;
             if !is_readable(&external.outbox)? {
                 continue;
             }
             drop(acting);
-            let waiting = queue::waiting(external, state.sent)?;
+            let waiting = queue::pending_changes(external, state.sent)?;
             rows.push(Delivery {
                 flow: flow.name.clone(),
                 target: external.name.clone(),
@@ -211,10 +211,10 @@ const ROW_HINT: &str = "Mend the row in its source or by another query: it is se
 const UNTRACKED_HINT: &str = "Shorten the key in the source, or name the items by a digest of it: in a generated column, or a view.";
 
 /// Every item of the caller's flows whose last evaluation failed, and every row that was refused.
-pub fn errors() -> Result<Vec<Failed>> {
+pub fn errors() -> Result<Vec<FailedItem>> {
     of_each(|flow| {
         let mut rows = Vec::new();
-        let _as = ActingAs::extension_owner()?;
+        let _as = RoleGuard::extension_owner()?;
         for source in &flow.sources {
             if !is_readable(&source.tracking)? {
                 continue;
@@ -230,7 +230,7 @@ pub fn errors() -> Result<Vec<Failed>> {
                 crate::query::compose::tracking_keys(source, "t").join(", ")
             );
             rows.extend(spi::select(&sql, &[], |r| {
-                Ok(Failed {
+                Ok(FailedItem {
                     flow: flow.name.clone(),
                     source: Some(source.name.clone()),
                     source_key: r.get(1)?,
@@ -247,7 +247,7 @@ pub fn errors() -> Result<Vec<Failed>> {
             })?);
         }
         for source in &flow.sources {
-            rows.extend(untracked_items::of(source)?.into_iter().map(|item| Failed {
+            rows.extend(untracked_items::of(source)?.into_iter().map(|item| FailedItem {
                 flow: flow.name.clone(),
                 source: Some(source.name.clone()),
                 source_key: Some(item.source_key),
@@ -267,19 +267,21 @@ pub fn errors() -> Result<Vec<Failed>> {
             if !is_readable(&external.outbox)? {
                 continue;
             }
-            rows.extend(queue::refused(target, external)?.into_iter().map(|r| Failed {
-                flow: flow.name.clone(),
-                source: None,
-                source_key: None,
-                sqlstate: r.sqlstate,
-                message: r.message,
-                detail: None,
-                hint: Some(ROW_HINT.to_owned()),
-                attempts: r.attempts,
-                failed_at: r.failed_at,
-                next_retry: r.next_retry,
-                target: Some(external.name.clone()),
-                target_key: Some(r.key),
+            rows.extend(queue::rejected_entries(target, external)?.into_iter().map(|r| {
+                FailedItem {
+                    flow: flow.name.clone(),
+                    source: None,
+                    source_key: None,
+                    sqlstate: r.sqlstate,
+                    message: r.message,
+                    detail: None,
+                    hint: Some(ROW_HINT.to_owned()),
+                    attempts: r.attempts,
+                    failed_at: r.failed_at,
+                    next_retry: r.next_retry,
+                    target: Some(external.name.clone()),
+                    target_key: Some(r.key),
+                }
             }));
         }
         Ok(rows)
@@ -301,9 +303,9 @@ pub struct Memoised {
 /// The memoised functions of the caller's flows, with what their calls came to.
 pub fn functions() -> Result<Vec<Memoised>> {
     of_each(|flow| {
-        let acting = ActingAs::extension_owner()?;
+        let acting = RoleGuard::extension_owner()?;
         let views: Vec<_> = flow.targets.iter().filter_map(Target::query_view).collect();
-        let now = called_functions::called(&views)?;
+        let now = called_functions::called_functions(&views)?;
         let rows = spi::select(
             "select id, function, fingerprint, calls, misses, errors, requests, tokens_in, tokens_out,
                     cost, bytes, (extract(epoch from elapsed) * 1000000)::bigint
@@ -335,7 +337,7 @@ pub fn functions() -> Result<Vec<Memoised>> {
         drop(acting);
         let mut kept = HashMap::new();
         if let Some(table) = &flow.memo {
-            let _as = ActingAs::extension_owner()?;
+            let _as = RoleGuard::extension_owner()?;
             if !is_readable(table)? {
                 return Ok(Vec::new());
             }

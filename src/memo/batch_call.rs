@@ -5,9 +5,9 @@
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::catalog::memo_function::Function;
+use crate::catalog::memo_function::MemoFunction;
 use crate::memo::registration;
-use crate::memo::session::Arguments;
+use crate::memo::session::CallArguments;
 use crate::pg::error::{Error, Result};
 use crate::pg::fmgr;
 use crate::pg::value_codec::Codec;
@@ -23,7 +23,11 @@ pub struct BatchCall {
 
 impl BatchCall {
     /// Checks the batch function of a function, which is to be `owner`'s.
-    pub fn of(function: &Function, batch: pg_sys::Oid, owner: pg_sys::Oid) -> Result<BatchCall> {
+    pub fn of(
+        function: &MemoFunction,
+        batch: pg_sys::Oid,
+        owner: pg_sys::Oid,
+    ) -> Result<BatchCall> {
         if batch == pg_sys::InvalidOid {
             return Err(Error::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
@@ -51,10 +55,10 @@ impl BatchCall {
     /// Calls it with all inputs at once; returns a result for each.
     pub fn call(
         &self,
-        function: &Function,
-        asked: &[(Place, Arguments)],
+        function: &MemoFunction,
+        asked: &[(Place, CallArguments)],
     ) -> Result<Vec<ComputedResult>> {
-        let fits = |asked: &Arguments| {
+        let fits = |asked: &CallArguments| {
             asked.result == self.result
                 && *asked.types == *self.arguments
                 && asked.values.len() == self.arguments.len()
@@ -90,7 +94,7 @@ impl BatchCall {
     }
 }
 
-fn wrong(function: &Function, what: &str) -> Error {
+fn wrong(function: &MemoFunction, what: &str) -> Error {
     Error::new(
         PgSqlErrorCode::ERRCODE_E_R_I_E_SRF_PROTOCOL_VIOLATED,
         format!("the batch function of {} {what}", function.name),
@@ -123,7 +127,7 @@ unsafe fn make_array(element: pg_sys::Oid, values: &[Option<pg_sys::Datum>]) -> 
 
 /// The elements of an array, which has to be a list of values of this type.
 unsafe fn elements(
-    function: &Function,
+    function: &MemoFunction,
     element: pg_sys::Oid,
     array: pg_sys::Datum,
 ) -> Result<Vec<Option<pg_sys::Datum>>> {

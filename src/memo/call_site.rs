@@ -4,9 +4,9 @@
 use pgrx::{PgList, pg_sys};
 use std::rc::Rc;
 
-use crate::memo::session::{self, Arguments, Missing, Recalling};
+use crate::memo::session::{self, CallArguments, MemoSession, OnMiss};
 use crate::memo::store;
-use crate::pg::datum_bytes::{self, By};
+use crate::pg::datum_bytes::{self, DatumEncoding};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
 use crate::pg::value_codec::Codec;
@@ -21,7 +21,7 @@ const AT_HAND: usize = 64 * 1024 * 1024;
 const OWN: usize = 3;
 
 /// What is known of one call in a query; looked up once.
-struct Site {
+struct CallSite {
     function: pg_sys::Oid,
     strict: bool,
     arguments: Vec<Argument>,
@@ -37,7 +37,7 @@ struct Site {
 }
 
 struct Argument {
-    by: By,
+    by: DatumEncoding,
     by_value: bool,
     length: i16,
 }
@@ -54,11 +54,11 @@ pub unsafe fn recall(fcinfo: pg_sys::FunctionCallInfo) -> Result<Option<pg_sys::
         }
         let info = (*fcinfo).flinfo;
         if (*info).fn_extra.is_null() {
-            let site = Site::of(fcinfo)?;
+            let site = CallSite::of(fcinfo)?;
             (*info).fn_extra =
                 pgrx::PgMemoryContexts::For((*info).fn_mcxt).leak_and_drop_on_delete(site).cast();
         }
-        let site = &mut *(*info).fn_extra.cast::<Site>();
+        let site = &mut *(*info).fn_extra.cast::<CallSite>();
         let all = (*fcinfo).args.as_slice(count);
         let own: Vec<Option<pg_sys::Datum>> =
             all[OWN..].iter().map(|a| (!a.isnull).then_some(a.value)).collect();
@@ -88,8 +88,8 @@ pub unsafe fn recall(fcinfo: pg_sys::FunctionCallInfo) -> Result<Option<pg_sys::
     }
 }
 
-impl Site {
-    unsafe fn of(fcinfo: pg_sys::FunctionCallInfo) -> Result<Site> {
+impl CallSite {
+    unsafe fn of(fcinfo: pg_sys::FunctionCallInfo) -> Result<CallSite> {
         // SAFETY: `fcinfo` is that of a call in progress; it has as many arguments as it says, and its expression is
         // null or that of a function's call: `rewrite` makes no other.
         unsafe {
@@ -145,7 +145,7 @@ impl Site {
                     kind.extend(std::ffi::CStr::from_ptr(name).to_bytes_with_nul());
                 }
             }
-            Ok(Site {
+            Ok(CallSite {
                 function,
                 strict: own.fn_strict,
                 arguments,
@@ -160,7 +160,7 @@ impl Site {
 
     unsafe fn recalled(
         &mut self,
-        recalling: &Recalling,
+        recalling: &MemoSession,
         id: FunctionId,
         fcinfo: pg_sys::FunctionCallInfo,
         item: Option<usize>,
@@ -176,11 +176,11 @@ impl Site {
         let mut half = [0; 8];
         half.copy_from_slice(&hash[..8]);
         let fingerprint = i64::from_le_bytes(half);
-        if recalling.missing == Missing::Computes {
+        if recalling.missing == OnMiss::Computes {
             recalling.recall.borrow_mut().clear_over(AT_HAND);
         }
         let place = recalling.recall.borrow_mut().entry(id, fingerprint, &input);
-        if recalling.missing == Missing::Computes
+        if recalling.missing == OnMiss::Computes
             && recalling.recall.borrow().get(place).state == State::Asked
         {
             let found = store::find(recalling, &[(id, fingerprint)])?;
@@ -200,7 +200,7 @@ impl Site {
         }
         let state = match recalling.recall.borrow().get(place).state.clone() {
             // What was known was not to be believed.
-            State::Asked if recalling.missing == Missing::Computes => State::Absent,
+            State::Asked if recalling.missing == OnMiss::Computes => State::Absent,
             state => state,
         };
         match state {
@@ -244,7 +244,7 @@ impl Site {
     /// Notes what is missing.
     fn ask(
         &self,
-        recalling: &Recalling,
+        recalling: &MemoSession,
         place: Place,
         item: Option<usize>,
         number: i32,
@@ -261,7 +261,8 @@ impl Site {
             // SAFETY: the arguments are of the types that were looked up.
             .map(|(a, v)| v.map(|v| unsafe { recalling.copy(v, a.by_value, a.length) }))
             .collect();
-        let arguments = Arguments { values, types: Rc::clone(&self.types), result: self.result };
+        let arguments =
+            CallArguments { values, types: Rc::clone(&self.types), result: self.result };
         recalling.asked.borrow_mut().insert(place, arguments);
     }
 
@@ -278,7 +279,7 @@ impl Site {
 
 /// What executing it would check, were it not called by way of another.
 pub fn may_execute(function: pg_sys::Oid) -> Result<()> {
-    let denied = spi::one::<String>(
+    let denied = spi::scalar::<String>(
         "select $1::pg_catalog.oid::pg_catalog.regprocedure::pg_catalog.text
           where not pg_catalog.has_function_privilege($1, 'execute')",
         &[arg(function)],
@@ -307,7 +308,7 @@ unsafe fn is_polymorphic(function: pg_sys::Oid) -> bool {
 
 fn raised(fault: Fault) -> Error {
     Error {
-        code: subtransaction::code(&fault.sqlstate),
+        code: subtransaction::sqlstate_code(&fault.sqlstate),
         message: fault.message,
         detail: fault.detail,
         hint: fault.hint,

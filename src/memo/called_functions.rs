@@ -3,8 +3,8 @@
 use pgrx::pg_sys;
 use std::rc::Rc;
 
-use crate::catalog::memo_function::{Function, Kind};
-use crate::pg::acting_role::ActingAs;
+use crate::catalog::memo_function::{MemoFunction, MemoFunctionKind};
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 use crate::query::logic_fingerprint;
@@ -43,26 +43,26 @@ select p.oid, p.oid::regprocedure::text, m.version,
     or p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
  order by 2";
 
-struct Found {
+struct MemoFunctionRow {
     oid: pg_sys::Oid,
     name: String,
     version: Option<String>,
-    batch: Option<Kind>,
+    batch: Option<MemoFunctionKind>,
     provided: Option<String>,
 }
 
 /// The memoised functions that the queries behind these views call.
-pub fn called(views: &[pg_sys::Oid]) -> Result<Vec<Rc<Function>>> {
-    let _as = ActingAs::extension_owner()?;
+pub fn called_functions(views: &[pg_sys::Oid]) -> Result<Vec<Rc<MemoFunction>>> {
+    let _as = RoleGuard::extension_owner()?;
     let found = spi::select(&format!("{CALLED}{MEMOISED}"), &[arg(views.to_vec())], |r| {
         let batch = match (r.get::<pg_sys::Oid>(4)?, r.get::<i32>(6)?) {
             (Some(function), Some(size)) => {
                 let owner = r.get::<pg_sys::Oid>(5)?.unwrap_or(pg_sys::InvalidOid);
-                Some(Kind::Batch { function, owner, size })
+                Some(MemoFunctionKind::Batch { function, owner, size })
             }
             _ => None,
         };
-        Ok(Found {
+        Ok(MemoFunctionRow {
             oid: spi::required(r, 1)?,
             name: spi::required(r, 2)?,
             version: r.get(3)?,
@@ -70,13 +70,13 @@ pub fn called(views: &[pg_sys::Oid]) -> Result<Vec<Rc<Function>>> {
             provided: r.get(7)?,
         })
     })?;
-    found.into_iter().map(|found| function(found).map(Rc::new)).collect()
+    found.into_iter().map(|found| memo_function_of(found).map(Rc::new)).collect()
 }
 
 /// Functions that these views call and that were memoised while they belonged to another role: they are
 /// not memoised any more.
 pub fn of_another_owner(views: &[pg_sys::Oid]) -> Result<Vec<String>> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let another = "
 select m.function
   from called c
@@ -88,7 +88,7 @@ select m.function
 
 /// The names of those functions that are not memoised inside flows.
 pub fn not_memoised(all: Vec<pg_sys::Oid>) -> Result<Vec<String>> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     spi::select(
         "select distinct p.proname::text
            from pg_catalog.pg_proc p
@@ -101,22 +101,22 @@ pub fn not_memoised(all: Vec<pg_sys::Oid>) -> Result<Vec<String>> {
     )
 }
 
-fn function(found: Found) -> Result<Function> {
+fn memo_function_of(found: MemoFunctionRow) -> Result<MemoFunction> {
     let kind = match (found.provided.as_deref(), found.batch) {
-        (Some("embed"), _) => Kind::Embed,
-        (Some("generate"), _) => Kind::Generate,
-        (Some(_), _) => Kind::Post,
+        (Some("embed"), _) => MemoFunctionKind::Embed,
+        (Some("generate"), _) => MemoFunctionKind::Generate,
+        (Some(_), _) => MemoFunctionKind::Post,
         (None, Some(batch)) => batch,
-        (None, None) => Kind::Plain,
+        (None, None) => MemoFunctionKind::Plain,
     };
     // What a provider returns does not depend on coco's own version.
     let mut of = vec![];
     if !kind.is_provided() {
         of.push(found.oid);
-        if let Kind::Batch { function, .. } = kind {
+        if let MemoFunctionKind::Batch { function, .. } = kind {
             of.push(function);
         }
     }
     let fingerprint = logic_fingerprint::of_functions(&of, &found.name, found.version.as_deref())?;
-    Ok(Function { oid: found.oid, name: found.name, kind, fingerprint })
+    Ok(MemoFunction { oid: found.oid, name: found.name, kind, fingerprint })
 }

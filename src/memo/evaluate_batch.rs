@@ -8,13 +8,13 @@ use pgrx::PgSqlErrorCode;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use crate::catalog::item_failure::Stop;
+use crate::catalog::item_failure::BatchError;
 use crate::memo::resolve_misses;
-use crate::memo::session::Recalling;
+use crate::memo::session::MemoSession;
 use crate::pg::error::Error;
 use crate::pg::subtransaction::subtransaction;
-use crate::pg::tuplestore::rows::{RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::{Action, Batch};
 
 /// How often the items of a batch are evaluated, at most: how deep results may rest on each other.
@@ -25,20 +25,20 @@ const LARGE: usize = 64 * 1024 * 1024;
 
 /// Evaluates the items of a batch for one of its targets (`target` is its place among them) into rows
 /// of these columns, the last of which is the number of the item.
-pub fn evaluate(
-    recalling: &Rc<Recalling>,
+pub fn evaluate_batch(
+    recalling: &Rc<MemoSession>,
     sql: &str,
     columns: &[RowColumn],
     batch: &mut Batch,
     target: usize,
-) -> std::result::Result<Rows, Stop> {
-    let own: Vec<usize> = (0..batch.len()).map(|n| item(batch, target, n)).collect();
+) -> std::result::Result<TupleStore, BatchError> {
+    let own: Vec<usize> = (0..batch.len()).map(|n| item_of(batch, target, n)).collect();
     let due = batch.items.iter().enumerate().filter(|(_, i)| i.action == Action::Evaluate);
     let mut due: BTreeSet<usize> = due.map(|(n, _)| own[n]).collect();
-    let mut output = Rows::new(columns)?;
+    let mut output = TupleStore::new(columns)?;
     for pass in 0.. {
         if too_large(recalling, batch) {
-            return Err(Stop::TooLarge);
+            return Err(BatchError::TooLarge);
         }
         let some;
         let part = if pass == 0 {
@@ -51,8 +51,8 @@ pub fn evaluate(
             &some
         };
         recalling.recall.borrow_mut().begin(due.iter().copied());
-        let mut rows = Rows::new(columns)?;
-        let result = run(recalling, sql, part, &mut rows);
+        let mut rows = TupleStore::new(columns)?;
+        let result = run_statement(recalling, sql, part, &mut rows);
         let missing = recalling.recall.borrow_mut().take_missing();
         match result {
             Ok(()) if missing.is_empty() && pass == 0 => {
@@ -66,17 +66,17 @@ pub fn evaluate(
                     let number = row.get::<i32>(place).and_then(|n| usize::try_from(n).ok());
                     number.and_then(|n| numbers.get(n)).is_some_and(|item| !missing.contains(item))
                 });
-                appended.map_err(Stop::Flow)?;
+                appended.map_err(BatchError::Flow)?;
                 due = missing;
             }
-            Err(Stop::Raised(_)) if !missing.is_empty() => {}
+            Err(BatchError::Raised(_)) if !missing.is_empty() => {}
             Err(stop) => return Err(stop),
         }
         if due.is_empty() {
             break;
         }
         if pass == DEPTH {
-            return Err(Stop::Flow(
+            return Err(BatchError::Flow(
                 Error::new(
                     PgSqlErrorCode::ERRCODE_STATEMENT_TOO_COMPLEX,
                     format!("results of memoised functions rest on each other more than {DEPTH} deep"),
@@ -86,36 +86,36 @@ pub fn evaluate(
         }
         if too_large(recalling, batch) {
             recalling.answered();
-            return Err(Stop::TooLarge);
+            return Err(BatchError::TooLarge);
         }
-        resolve_misses::resolve(recalling)?;
+        resolve_misses::resolve_misses(recalling)?;
     }
     Ok(output)
 }
 
 /// What an item of a batch is known by while it is evaluated for one of the targets.
-pub fn item(batch: &Batch, target: usize, number: usize) -> usize {
+pub fn item_of(batch: &Batch, target: usize, number: usize) -> usize {
     target * batch.len() + number
 }
 
-fn too_large(recalling: &Recalling, batch: &Batch) -> bool {
+fn too_large(recalling: &MemoSession, batch: &Batch) -> bool {
     batch.len() > 1 && recalling.recall.borrow().bytes() > LARGE
 }
 
-fn run(
-    recalling: &Rc<Recalling>,
+fn run_statement(
+    recalling: &Rc<MemoSession>,
     sql: &str,
     part: &Batch,
-    rows: &mut Rows,
-) -> std::result::Result<(), Stop> {
+    rows: &mut TupleStore,
+) -> std::result::Result<(), BatchError> {
     let _running = recalling.begin();
     subtransaction(
         || {
-            let statements = Statements::connect()?;
+            let statements = SpiSession::connect()?;
             statements.name("coco_batch", part.rows())?;
             statements.select_into(sql, &[], rows)?;
             Ok(())
         },
-        Stop::Raised,
+        BatchError::Raised,
     )
 }

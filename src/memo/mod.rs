@@ -24,38 +24,38 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::catalog::model::{Flow, Source};
-use crate::memo::session::{Missing, Recalling};
+use crate::memo::session::{MemoSession, OnMiss};
 use crate::pg::error::Result;
 use crate::query::batch::{Action, Batch};
 use coco_core::memo::{FunctionId, Stats};
 
 /// What an update of a flow recalls from; None where its queries call no memoised function, and no
 /// results were ever kept. Results of before `since` (microseconds since 1970) are not taken.
-pub fn of_update(flow: &Flow, since: Option<i64>) -> Result<Option<Rc<Recalling>>> {
+pub fn session_of_update(flow: &Flow, since: Option<i64>) -> Result<Option<Rc<MemoSession>>> {
     if flow.memoised.is_empty() && flow.memo.is_none() {
         return Ok(None);
     }
     let table = result_table::make(flow)?;
     let known = store::known(flow, true)?;
     let recalling =
-        Recalling::new(flow, known, store::recall()?, Some(table), since, Missing::Suspends);
+        MemoSession::new(flow, known, store::recall()?, Some(table), since, OnMiss::Suspends);
     Ok(Some(Rc::new(recalling)))
 }
 
 /// What a look at a flow recalls from, which keeps nothing.
-pub fn of_look(flow: &Flow) -> Result<Option<Rc<Recalling>>> {
+pub fn session_of_look(flow: &Flow) -> Result<Option<Rc<MemoSession>>> {
     if flow.memoised.is_empty() {
         return Ok(None);
     }
     let known = store::known(flow, false)?;
     let table = flow.memo.clone();
-    let recalling = Recalling::new(flow, known, store::recall()?, table, None, Missing::Computes);
+    let recalling = MemoSession::new(flow, known, store::recall()?, table, None, OnMiss::Computes);
     Ok(Some(Rc::new(recalling)))
 }
 
 /// Begins a batch: what its items used when they were last evaluated is at hand.
-pub fn begin(recalling: &Recalling, source: &Source, batch: &Batch) -> Result<()> {
-    end(recalling)?;
+pub fn begin_batch(recalling: &MemoSession, source: &Source, batch: &Batch) -> Result<()> {
+    end_batch(recalling)?;
     let used = match batch.items.iter().any(|i| i.tracked && i.action == Action::Evaluate) {
         true => result_uses::used_by(recalling, source, batch)?,
         false => vec![],
@@ -66,14 +66,14 @@ pub fn begin(recalling: &Recalling, source: &Source, batch: &Batch) -> Result<()
 }
 
 /// Ends a batch: of what was computed for it nothing is lost.
-pub fn end(recalling: &Recalling) -> Result<()> {
+pub fn end_batch(recalling: &MemoSession) -> Result<()> {
     store::keep_unused(recalling)?;
     recalling.recall.borrow_mut().clear();
     Ok(())
 }
 
 /// What calls came to since this was asked before, by the functions' names; and notes it.
-pub fn counted(recalling: &Recalling) -> Result<BTreeMap<String, Stats>> {
+pub fn count_calls(recalling: &MemoSession) -> Result<BTreeMap<String, Stats>> {
     let stats = recalling.stats.take();
     store::count(&stats)?;
     let named =

@@ -7,9 +7,9 @@ use std::ffi::CString;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
-use crate::catalog::memo_function::{Function, Kind};
-use crate::memo::session::{Arguments, Recalling};
-use crate::memo::settle::{self, Asked, settle};
+use crate::catalog::memo_function::{MemoFunction, MemoFunctionKind};
+use crate::memo::session::{CallArguments, MemoSession};
+use crate::memo::settle::{self, MissedCalls, settle_results};
 use crate::memo::spending;
 use crate::pg::error::{Error, Result};
 use crate::pg::json::{self, Json};
@@ -25,16 +25,16 @@ type Reach = fn(&Task, Option<&str>, pg_sys::Oid) -> Result<(String, Access)>;
 
 /// Who asks providers: the layer that has threads.
 #[derive(Clone, Copy)]
-pub struct Asking {
+pub struct ProviderRequest {
     pub reach: Reach,
     /// Does jobs beside each other and waits for all of them.
     pub ask: fn(Vec<Job>) -> Result<Vec<Outcome>>,
 }
 
-static ASKING: OnceLock<Asking> = OnceLock::new();
+static ASKING: OnceLock<ProviderRequest> = OnceLock::new();
 
 /// Says who asks; once, when the library is loaded.
-pub fn asked_by(asking: Asking) {
+pub fn register_provider_client(asking: ProviderRequest) {
     ASKING.get_or_init(|| asking);
 }
 
@@ -48,7 +48,10 @@ struct Group {
 
 /// Has providers answer what was asked of these functions. What they answer is settled also where
 /// one of them then cannot be asked any more.
-pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -> Result<()> {
+pub fn ask_provider(
+    recalling: &MemoSession,
+    all: Vec<(FunctionId, Rc<MemoFunction>, MissedCalls)>,
+) -> Result<()> {
     let asking = ASKING.get().ok_or_else(|| Error::internal("nobody asks providers"))?;
     let mut groups: BTreeMap<(FunctionId, String), Group> = BTreeMap::new();
     for (id, function, asked) in &all {
@@ -56,7 +59,7 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
             let (server, task, input) = match request(function.kind, arguments) {
                 Ok(request) => request,
                 Err(fault) => {
-                    settle(recalling, *place, Err(fault));
+                    settle_results(recalling, *place, Err(fault));
                     continue;
                 }
             };
@@ -102,7 +105,7 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
                 Some(Ok(answer)) => kept(&mut group.codec, answer, is_json),
                 Some(Err(refusal)) => Err(fault(&refusal.sqlstate, refusal.message)),
             };
-            settle(recalling, *place, result);
+            settle_results(recalling, *place, result);
         }
         trouble = trouble.or(outcome.trouble);
     }
@@ -115,8 +118,8 @@ pub fn ask(recalling: &Recalling, all: Vec<(FunctionId, Rc<Function>, Asked)>) -
 /// The server that is asked, for what, and the input; or which argument cannot be, as where the
 /// function is called by itself.
 fn request(
-    kind: Kind,
-    arguments: &Arguments,
+    kind: MemoFunctionKind,
+    arguments: &CallArguments,
 ) -> std::result::Result<(Option<String>, Task, String), Fault> {
     let at = |n: usize| arguments.values.get(n).copied().flatten();
     // SAFETY: the arguments of coco's own functions are of the types that it declares.
@@ -127,7 +130,7 @@ fn request(
     // SAFETY: as above.
     let json = |n: usize| unsafe { Json::from_datum(at(n)?, false) };
     match kind {
-        Kind::Embed => {
+        MemoFunctionKind::Embed => {
             let dimensions = match at(3).map(|d| d.value() as i32) {
                 None => None,
                 Some(n) if n > 0 => Some(n as u32),
@@ -139,7 +142,7 @@ fn request(
             let (server, model) = (given(1, "server")?, given(2, "model")?);
             Ok((Some(server), Task::Embed { model, dimensions }, text(0).unwrap_or_default()))
         }
-        Kind::Generate => {
+        MemoFunctionKind::Generate => {
             let (server, model) = (given(1, "server")?, given(2, "model")?);
             let schema = json(3).map(|schema| schema.value("argument \"json_schema\""));
             let schema = schema.transpose().map_err(|e| fault("22023", e.message))?;
@@ -165,19 +168,19 @@ fn kept(
     is_json: bool,
 ) -> std::result::Result<ComputedResult, Fault> {
     match answer {
-        Answer::Embedding(numbers) => Ok(settle::kept(codec, numbers)),
+        Answer::Embedding(numbers) => Ok(settle::encoded_result(codec, numbers)),
         Answer::Text(text) if is_json => match CString::new(text) {
             // SAFETY: of the function's result type.
             Ok(text) => Ok(unsafe { codec.keep(Some(json::jsonb(&text))) }),
             Err(_) => Err(fault("22P05", "the answer has a NUL byte".to_owned())),
         },
-        Answer::Text(text) => Ok(settle::kept(codec, text)),
+        Answer::Text(text) => Ok(settle::encoded_result(codec, text)),
     }
 }
 
 fn error(trouble: Trouble) -> Error {
     Error {
-        code: subtransaction::code(&trouble.sqlstate),
+        code: subtransaction::sqlstate_code(&trouble.sqlstate),
         message: trouble.message,
         detail: trouble.detail,
         hint: Some(trouble.hint.unwrap_or_else(|| {

@@ -2,13 +2,13 @@
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::pg::acting_role::{self, ActingAs};
+use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
 use crate::pg::spi::{self, arg};
 
 /// A function over arrays that stands in for one over single values.
-pub struct Batch {
+pub struct BatchFunction {
     pub function: pg_sys::Oid,
     /// Inputs that it is given at once, at most.
     pub size: i32,
@@ -25,7 +25,7 @@ struct Shape {
 }
 
 fn shape(function: pg_sys::Oid) -> Result<Shape> {
-    let _as = ActingAs::qualifying_names()?;
+    let _as = RoleGuard::qualifying_names()?;
     spi::select(
         "select p.oid::regprocedure::text, p.proowner, p.prokind::text, p.proretset,
                 p.proargtypes::oid[], p.prorettype,
@@ -49,7 +49,11 @@ fn shape(function: pg_sys::Oid) -> Result<Shape> {
 }
 
 /// Has a function be memoised inside flows. Only its owner may, for all who use it.
-pub fn mark(function: pg_sys::Oid, version: Option<&str>, batch: Option<Batch>) -> Result<()> {
+pub fn memoize(
+    function: pg_sys::Oid,
+    version: Option<&str>,
+    batch: Option<BatchFunction>,
+) -> Result<()> {
     let own = shape(function)?;
     check_owner(&own)?;
     if own.provided {
@@ -78,7 +82,7 @@ pub fn mark(function: pg_sys::Oid, version: Option<&str>, batch: Option<Batch>) 
         Some(batch) => Some(check_batch(&own, batch)?),
         None => None,
     };
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     spi::execute(
         "insert into coco.memoised (function, owner, version, batch, batch_owner, batch_size)
          values ($1, $2, $3, $4, $5, $6)
@@ -94,7 +98,7 @@ pub fn mark(function: pg_sys::Oid, version: Option<&str>, batch: Option<Batch>) 
             arg(batch.as_ref().map(|b| b.size)),
         ],
     )?;
-    invalidation::changed()
+    invalidation::note_change()
 }
 
 fn check_owner(own: &Shape) -> Result<()> {
@@ -109,7 +113,7 @@ fn check_owner(own: &Shape) -> Result<()> {
 }
 
 /// Checks that one is a batch function of the other, and this user's; returns what it is.
-fn check_batch(own: &Shape, batch: &Batch) -> Result<Shape> {
+fn check_batch(own: &Shape, batch: &BatchFunction) -> Result<Shape> {
     let over = shape(batch.function)?;
     check_owner(&over)?;
     if batch.size < 1 {
@@ -156,10 +160,10 @@ fn check_fits(own: &Shape, over: &Shape) -> Result<()> {
 }
 
 /// Has a function be memoised no more. Its results go as the items that use them are evaluated.
-pub fn unmark(function: pg_sys::Oid) -> Result<()> {
+pub fn unmemoize(function: pg_sys::Oid) -> Result<()> {
     let own = shape(function)?;
     check_owner(&own)?;
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let gone =
         spi::execute("delete from coco.memoised where function = $1", &[arg(own.name.as_str())])?;
     if gone == 0 {
@@ -168,5 +172,5 @@ pub fn unmark(function: pg_sys::Oid) -> Result<()> {
             format!("function {} is not memoised", own.name),
         ));
     }
-    invalidation::changed()
+    invalidation::note_change()
 }

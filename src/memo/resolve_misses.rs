@@ -5,21 +5,21 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::catalog::memo_function::{Function, Kind};
+use crate::catalog::memo_function::{MemoFunction, MemoFunctionKind};
 use crate::memo::batch_call::BatchCall;
 use crate::memo::call_site::may_execute;
-use crate::memo::session::Recalling;
-use crate::memo::settle::{Asked, fault, settle};
+use crate::memo::session::MemoSession;
+use crate::memo::settle::{MissedCalls, call_error, settle_results};
 use crate::memo::{provider_resolve, store};
 use crate::pg::error::{Error, Result};
-use crate::pg::snapshot::OneSnapshot;
-use crate::pg::subtransaction::{Raised, subtransaction};
+use crate::pg::snapshot::PinnedSnapshot;
+use crate::pg::subtransaction::{DataError, subtransaction};
 use coco_core::isolate::{Attempt, isolate};
 use coco_core::memo::{Fault, FunctionId, State, Stats};
 
 /// Finds or computes all that was asked for. Of what the query itself computes it only makes sure
 /// that it is not in the store.
-pub fn resolve(recalling: &Recalling) -> Result<()> {
+pub fn resolve_misses(recalling: &MemoSession) -> Result<()> {
     let asked = std::mem::take(&mut *recalling.asked.borrow_mut());
     let keys: Vec<(FunctionId, i64)> = {
         let recall = recalling.recall.borrow();
@@ -27,10 +27,10 @@ pub fn resolve(recalling: &Recalling) -> Result<()> {
     };
     let found = {
         // What earlier batches have stored is there too.
-        let _now = OneSnapshot::take();
+        let _now = PinnedSnapshot::take();
         store::find(recalling, &keys)?
     };
-    let mut left: BTreeMap<FunctionId, Asked> = BTreeMap::new();
+    let mut left: BTreeMap<FunctionId, MissedCalls> = BTreeMap::new();
     {
         let mut recall = recalling.recall.borrow_mut();
         found.into_iter().for_each(|entry| recall.load(entry));
@@ -48,43 +48,47 @@ pub fn resolve(recalling: &Recalling) -> Result<()> {
             .cloned()
             .ok_or_else(|| Error::internal("a function that is not memoised was asked"))?;
         match function.kind {
-            Kind::Plain => {
+            MemoFunctionKind::Plain => {
                 let mut recall = recalling.recall.borrow_mut();
                 asked.iter().for_each(|(place, _)| recall.settle(*place, State::Absent));
             }
-            Kind::Batch { function: batch, owner, size } => {
-                let called = Called { batch, owner, size: size.max(1) as usize };
+            MemoFunctionKind::Batch { function: batch, owner, size } => {
+                let called = BatchCallResult { batch, owner, size: size.max(1) as usize };
                 in_batches(recalling, id, &function, &called, &asked)?;
             }
-            Kind::Embed | Kind::Generate | Kind::Post => provided.push((id, function, asked)),
+            MemoFunctionKind::Embed | MemoFunctionKind::Generate | MemoFunctionKind::Post => {
+                provided.push((id, function, asked))
+            }
         }
     }
     if !provided.is_empty() {
-        provider_resolve::ask(recalling, provided)?;
+        provider_resolve::ask_provider(recalling, provided)?;
     }
     recalling.answered();
     Ok(())
 }
 
 /// How a batch function is called.
-struct Called {
+struct BatchCallResult {
     batch: pg_sys::Oid,
     owner: pg_sys::Oid,
     size: usize,
 }
 
 fn in_batches(
-    recalling: &Recalling,
+    recalling: &MemoSession,
     id: FunctionId,
-    function: &Rc<Function>,
-    called: &Called,
-    asked: &Asked,
+    function: &Rc<MemoFunction>,
+    called: &BatchCallResult,
+    asked: &MissedCalls,
 ) -> Result<()> {
     let batch = match BatchCall::of(function, called.batch, called.owner) {
         Ok(batch) => batch,
         Err(error) => {
-            let fault = fault(error);
-            asked.iter().for_each(|(place, _)| settle(recalling, *place, Err(fault.clone())));
+            let fault = call_error(error);
+            asked
+                .iter()
+                .for_each(|(place, _)| settle_results(recalling, *place, Err(fault.clone())));
             return Ok(());
         }
     };
@@ -92,24 +96,24 @@ fn in_batches(
     for asked in asked.chunks(called.size) {
         let began = Instant::now();
         let mut requests = 0;
-        let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
+        let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<DataError>> {
             pgrx::check_for_interrupts!();
             requests += 1;
             let part = &asked[range];
-            let work = || batch.call(function, part).map_err(Stop::Returned);
-            match subtransaction(work, Stop::Raised) {
+            let work = || batch.call(function, part).map_err(CallError::Returned);
+            match subtransaction(work, CallError::Raised) {
                 Ok(results) => {
                     for ((place, _), result) in part.iter().zip(results) {
-                        settle(recalling, *place, Ok(result));
+                        settle_results(recalling, *place, Ok(result));
                     }
                     Ok(Attempt::Done)
                 }
-                Err(Stop::Raised(raised)) => Ok(Attempt::Failed(raised)),
+                Err(CallError::Raised(raised)) => Ok(Attempt::Failed(raised)),
                 // Whatever the inputs are: to call it for fewer of them is of no use.
-                Err(Stop::Returned(error)) => {
-                    let fault = fault(error);
+                Err(CallError::Returned(error)) => {
+                    let fault = call_error(error);
                     part.iter().for_each(|(place, _)| {
-                        settle(recalling, *place, Err(fault.clone()));
+                        settle_results(recalling, *place, Err(fault.clone()));
                     });
                     Ok(Attempt::Done)
                 }
@@ -122,7 +126,7 @@ fn in_batches(
                 detail: raised.detail,
                 hint: raised.hint,
             };
-            settle(recalling, asked[n].0, Err(fault));
+            settle_results(recalling, asked[n].0, Err(fault));
             Ok(())
         })?;
         let micros = began.elapsed().as_micros() as i64;
@@ -131,8 +135,8 @@ fn in_batches(
     Ok(())
 }
 
-enum Stop {
-    Raised(Raised),
+enum CallError {
+    Raised(DataError),
     /// What the function returned is not what it has to return.
     Returned(Error),
 }

@@ -5,7 +5,7 @@
 
 use crate::catalog::model::Flow;
 use crate::catalog::object_names::{object_name, owner_name};
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::invalidation;
 use crate::pg::spi::{self, arg, ident, literal};
@@ -15,7 +15,7 @@ pub fn make(flow: &Flow) -> Result<String> {
     if let Some(table) = &flow.memo {
         return Ok(table.clone());
     }
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let id = flow.id;
     let table = format!("coco_internal.memo_{id}");
     let view = format!("coco.{}", ident(&object_name("memo", id, &flow.name)));
@@ -41,6 +41,6 @@ pub fn make(flow: &Flow) -> Result<String> {
         "update coco.flow set memo = $2::text::regclass, memo_view = $3::text::regclass where id = $1",
         &[arg(id), arg(table.as_str()), arg(view.as_str())],
     )?;
-    invalidation::changed()?;
+    invalidation::note_change()?;
     Ok(table)
 }

@@ -7,26 +7,26 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::catalog::model::Source;
 use crate::memo::evaluate_batch;
-use crate::memo::session::Recalling;
+use crate::memo::session::MemoSession;
 use crate::memo::store::{self, New, Until};
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::arg;
-use crate::pg::tuplestore::rows::{RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::{Action, Batch};
 use crate::query::compose;
 use coco_core::memo::{Entry, FunctionId, Place, State};
 
 /// The entries that the items of a batch used when they were last evaluated: they are likely to be
 /// used again.
-pub fn used_by(recalling: &Recalling, source: &Source, batch: &Batch) -> Result<Vec<Entry>> {
+pub fn used_by(recalling: &MemoSession, source: &Source, batch: &Batch) -> Result<Vec<Entry>> {
     if recalling.table.is_none() {
         return Ok(vec![]);
     }
-    let mut numbers = Rows::new(&[RowColumn::new("entry", pg_sys::INT8OID)])?;
-    let statements = Statements::connect()?;
+    let mut numbers = TupleStore::new(&[RowColumn::new("entry", pg_sys::INT8OID)])?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_batch", batch.rows())?;
     statements.query_into(
         &format!(
@@ -56,9 +56,9 @@ fn tracked(source: &Source) -> String {
 }
 
 /// What a batch that is being written has done to the store.
-pub struct Used {
+pub struct ResultUses {
     /// `no`, and `refs`: the entries that an item uses.
-    pub refs: Rows,
+    pub refs: TupleStore,
     /// New entries and their numbers, if the batch is kept.
     pub stored: Vec<(Place, i64)>,
     /// Results that its items rest on.
@@ -68,11 +68,11 @@ pub struct Used {
 /// Stores the results that the items of a batch use, before their tracking rows are written: adds
 /// those that are new, and lets go of those that are used no more.
 pub fn note_uses(
-    recalling: &Recalling,
+    recalling: &MemoSession,
     source: &Source,
     batch: &Batch,
     targets: usize,
-) -> Result<Used> {
+) -> Result<ResultUses> {
     let table = recalling.table.as_deref().ok_or_else(|| Error::internal("no memo was made"))?;
     let recall = recalling.recall.borrow();
     let mut uses: Vec<(usize, BTreeSet<Place>)> = Vec::new();
@@ -82,7 +82,7 @@ pub fn note_uses(
         if item.action != Action::Evaluate {
             continue;
         }
-        let of = |target| recall.uses().get(&evaluate_batch::item(batch, target, n));
+        let of = |target| recall.uses().get(&evaluate_batch::item_of(batch, target, n));
         let places: BTreeSet<Place> = (0..targets).filter_map(of).flatten().copied().collect();
         for place in &places {
             *counts.entry(*place).or_default() += 1;
@@ -101,7 +101,7 @@ pub fn note_uses(
     let numbers: HashMap<Place, i64> = stored.iter().copied().collect();
     let number = |place: &Place| recall.get(*place).stored.or_else(|| numbers.get(place).copied());
 
-    let mut refs = Rows::new(&[
+    let mut refs = TupleStore::new(&[
         RowColumn::new("no", pg_sys::INT4OID),
         RowColumn::new("refs", pg_sys::INT8ARRAYOID),
     ])?;
@@ -115,17 +115,23 @@ pub fn note_uses(
         let first_new = stored.iter().map(|(_, id)| *id).min().unwrap_or(i64::MAX);
         balance(table, source, batch, &refs, first_new)?;
     }
-    Ok(Used { refs, stored, calls })
+    Ok(ResultUses { refs, stored, calls })
 }
 
 /// Counts the uses of entries that were there before (below `first_new`) up and down, and deletes
 /// those that are not used any more.
-fn balance(table: &str, source: &Source, batch: &Batch, refs: &Rows, first_new: i64) -> Result<()> {
-    let mut changes = Rows::new(&[
+fn balance(
+    table: &str,
+    source: &Source,
+    batch: &Batch,
+    refs: &TupleStore,
+    first_new: i64,
+) -> Result<()> {
+    let mut changes = TupleStore::new(&[
         RowColumn::new("entry", pg_sys::INT8OID),
         RowColumn::new("more", pg_sys::INT4OID),
     ])?;
-    let statements = Statements::connect()?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_batch", batch.rows())?;
     statements.name("coco_refs", refs)?;
     statements.query_into(
@@ -149,8 +155,8 @@ fn balance(table: &str, source: &Source, batch: &Batch, refs: &Rows, first_new: 
         return Ok(());
     }
     drop(statements);
-    let _as = ActingAs::extension_owner()?;
-    let writing = Statements::connect()?;
+    let _as = RoleGuard::extension_owner()?;
+    let writing = SpiSession::connect()?;
     writing.name("coco_changes", &changes)?;
     writing.execute(
         &format!(

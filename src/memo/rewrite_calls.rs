@@ -25,7 +25,7 @@ use crate::query::place_items;
 pub unsafe fn recall(query: *mut pg_sys::Query) -> bool {
     let Some((functions, recall)) = session::functions() else { return false };
     let mut walk =
-        Walk { functions, recall, item: None, depth: 0, results_of: None, sites: vec![] };
+        CallRewriter { functions, recall, item: None, depth: 0, results_of: None, sites: vec![] };
     // SAFETY: as above.
     unsafe {
         walk.query(query);
@@ -42,7 +42,7 @@ struct ItemColumn {
     depth: u32,
 }
 
-struct Walk {
+struct CallRewriter {
     /// Those that are memoised.
     functions: Rc<HashSet<pg_sys::Oid>>,
     /// `coco.recall`.
@@ -52,16 +52,16 @@ struct Walk {
     /// The query whose list of results is being walked.
     results_of: Option<*mut pg_sys::Query>,
     /// The calls that were found.
-    sites: Vec<Site>,
+    sites: Vec<RewrittenCall>,
 }
 
-struct Site {
+struct RewrittenCall {
     call: *mut pg_sys::FuncExpr,
     /// The query in whose list of results it stands, and not in the arguments of another.
     result_of: Option<*mut pg_sys::Query>,
 }
 
-impl Walk {
+impl CallRewriter {
     unsafe fn query(&mut self, query: *mut pg_sys::Query) {
         // SAFETY: the caller gives a query that the server has analyzed, and that is the planner's to change: its
         // lists hold what their names say, without null.
@@ -210,7 +210,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
     }
     // SAFETY: the context is the Walk that started this, which is not otherwise used meanwhile.
     unsafe {
-        let walk = &mut *context.cast::<Walk>();
+        let walk = &mut *context.cast::<CallRewriter>();
         if (*node).type_ == NodeTag::T_Query {
             walk.query(node.cast());
             return false;
@@ -227,7 +227,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
         if (*node).type_ == NodeTag::T_FuncExpr && walk.replace(node.cast()) {
             let nested = walk.sites.len() > before;
             let result_of = walk.results_of.filter(|_| !nested);
-            walk.sites.push(Site { call: node.cast(), result_of });
+            walk.sites.push(RewrittenCall { call: node.cast(), result_of });
         }
         false
     }

@@ -5,13 +5,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
-use crate::catalog::memo_function::Function;
+use crate::catalog::memo_function::MemoFunction;
 use crate::catalog::model::Flow;
 use coco_core::memo::{FunctionId, Place, Recall, Stats};
 
 /// What becomes of a call that has no result yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
+pub enum OnMiss {
     /// It is noted, and the item is evaluated again when there is one.
     Suspends,
     /// It is computed at once, and nothing is kept.
@@ -19,9 +19,9 @@ pub enum Missing {
 }
 
 /// The memo of one flow, during one update or one look at it.
-pub struct Recalling {
+pub struct MemoSession {
     /// Those that its queries call, by their oid.
-    pub functions: HashMap<pg_sys::Oid, Known>,
+    pub functions: HashMap<pg_sys::Oid, KnownFunction>,
     oids: Rc<HashSet<pg_sys::Oid>>,
     /// `coco.recall`.
     call: pg_sys::Oid,
@@ -32,10 +32,10 @@ pub struct Recalling {
     pub table: Option<String>,
     /// Results of before are not taken: microseconds since 1970.
     pub since: Option<i64>,
-    pub missing: Missing,
+    pub missing: OnMiss,
     pub recall: RefCell<Recall>,
     /// What was asked for, with the arguments.
-    pub asked: RefCell<BTreeMap<Place, Arguments>>,
+    pub asked: RefCell<BTreeMap<Place, CallArguments>>,
     /// The numbers, in the batch, of the items that are being evaluated.
     pub numbers: RefCell<Vec<usize>>,
     pub stats: RefCell<BTreeMap<FunctionId, Stats>>,
@@ -45,15 +45,15 @@ pub struct Recalling {
 
 /// A memoised function, and what its results are kept under.
 #[derive(Clone, Debug)]
-pub struct Known {
-    pub function: Rc<Function>,
+pub struct KnownFunction {
+    pub function: Rc<MemoFunction>,
     /// None where nothing was ever kept of it.
     pub id: Option<FunctionId>,
 }
 
 /// Arguments that outlive the statement, until they are forgotten.
 #[derive(Clone, Debug)]
-pub struct Arguments {
+pub struct CallArguments {
     pub values: Vec<Option<pg_sys::Datum>>,
     /// The types of the values, and that of the result.
     pub types: Rc<[pg_sys::Oid]>,
@@ -61,20 +61,20 @@ pub struct Arguments {
 }
 
 thread_local! {
-    static NOW: RefCell<Option<Rc<Recalling>>> = const { RefCell::new(None) };
+    static NOW: RefCell<Option<Rc<MemoSession>>> = const { RefCell::new(None) };
 }
 
-impl Recalling {
+impl MemoSession {
     pub fn new(
         flow: &Flow,
-        functions: HashMap<pg_sys::Oid, Known>,
+        functions: HashMap<pg_sys::Oid, KnownFunction>,
         call: pg_sys::Oid,
         table: Option<String>,
         since: Option<i64>,
-        missing: Missing,
-    ) -> Recalling {
+        missing: OnMiss,
+    ) -> MemoSession {
         let oids = Rc::new(functions.keys().copied().collect());
-        Recalling {
+        MemoSession {
             functions,
             oids,
             call,
@@ -93,12 +93,12 @@ impl Recalling {
 
     /// Makes the statements that are planned and run until it is dropped recall. The planner hook is there since the flow
     /// was loaded.
-    pub fn begin(self: &Rc<Recalling>) -> Running {
-        Running(NOW.replace(Some(self.clone())))
+    pub fn begin(self: &Rc<MemoSession>) -> MemoSessionGuard {
+        MemoSessionGuard(NOW.replace(Some(self.clone())))
     }
 
     /// The function that results of this number are of.
-    pub fn function(&self, id: FunctionId) -> Option<&Rc<Function>> {
+    pub fn function(&self, id: FunctionId) -> Option<&Rc<MemoFunction>> {
         self.functions.values().find(|k| k.id == Some(id)).map(|k| &k.function)
     }
 
@@ -150,7 +150,7 @@ impl Recalling {
     }
 }
 
-impl Drop for Recalling {
+impl Drop for MemoSession {
     fn drop(&mut self) {
         if !self.context.get().is_null() {
             // SAFETY: made in `copy`, below the context that is never reset.
@@ -160,16 +160,16 @@ impl Drop for Recalling {
 }
 
 /// While it is there, statements recall.
-pub struct Running(Option<Rc<Recalling>>);
+pub struct MemoSessionGuard(Option<Rc<MemoSession>>);
 
-impl Drop for Running {
+impl Drop for MemoSessionGuard {
     fn drop(&mut self) {
         NOW.replace(self.0.take());
     }
 }
 
 /// What statements recall from at this moment.
-pub fn now() -> Option<Rc<Recalling>> {
+pub fn now() -> Option<Rc<MemoSession>> {
     NOW.with(|now| now.borrow().clone())
 }
 

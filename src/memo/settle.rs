@@ -5,8 +5,8 @@ use pgrx::IntoDatum;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::catalog::memo_function::Function;
-use crate::memo::session::{Arguments, Recalling};
+use crate::catalog::memo_function::MemoFunction;
+use crate::memo::session::{CallArguments, MemoSession};
 use crate::pg::error::Error;
 use crate::pg::subtransaction;
 use crate::pg::value_codec::Codec;
@@ -14,31 +14,31 @@ use coco_core::memo::{ComputedResult, Entry, Fault, Place, State, Stats};
 use coco_core::provider::Usage;
 
 /// What a function was asked, and is not in the store.
-pub type Asked = Vec<(Place, Arguments)>;
+pub type MissedCalls = Vec<(Place, CallArguments)>;
 
 /// A result that was computed in this process, and is not committed yet.
-pub struct Computed {
+pub struct ResolvedMisses {
     pub flow: i32,
-    pub function: Rc<Function>,
+    pub function: Rc<MemoFunction>,
     pub entry: Entry,
 }
 
 /// What was done for a transaction, and cost something.
 #[derive(Default)]
-pub struct Done {
-    pub computed: Vec<Computed>,
+pub struct ResolvedSinceCommit {
+    pub computed: Vec<ResolvedMisses>,
     /// At which server, and for which flow.
     pub spent: Vec<(String, i32, Usage)>,
 }
 
 thread_local! {
-    static DONE: RefCell<Done> = RefCell::default();
+    static DONE: RefCell<ResolvedSinceCommit> = RefCell::default();
     static WATCHED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Notes a result, or why there is none.
-pub fn settle(
-    recalling: &Recalling,
+pub fn settle_results(
+    recalling: &MemoSession,
     place: Place,
     result: std::result::Result<ComputedResult, Fault>,
 ) {
@@ -59,13 +59,14 @@ pub fn settle(
     if let (true, State::Known(_), Some(function)) =
         (WATCHED.get(), &entry.state, recalling.function(function))
     {
-        let computed = Computed { flow: recalling.flow, function: Rc::clone(function), entry };
+        let computed =
+            ResolvedMisses { flow: recalling.flow, function: Rc::clone(function), entry };
         DONE.with(|done| done.borrow_mut().computed.push(computed));
     }
 }
 
 /// Notes what was spent at a server for a flow.
-pub fn spent(recalling: &Recalling, server: &str, usage: Usage) {
+pub fn spent(recalling: &MemoSession, server: &str, usage: Usage) {
     if WATCHED.get() {
         let spent = (server.to_owned(), recalling.flow, usage);
         DONE.with(|done| done.borrow_mut().spent.push(spent));
@@ -84,18 +85,18 @@ pub fn committed() {
 }
 
 /// The transaction was rolled back: what was done for it.
-pub fn rolled_back() -> Done {
+pub fn rolled_back() -> ResolvedSinceCommit {
     DONE.take()
 }
 
 /// A value of Rust's as a result.
-pub fn kept<T: IntoDatum>(codec: &mut Codec, value: T) -> ComputedResult {
+pub fn encoded_result<T: IntoDatum>(codec: &mut Codec, value: T) -> ComputedResult {
     // SAFETY: the caller's value is of the function's result type.
     unsafe { codec.keep(value.into_datum()) }
 }
 
 /// An error as what an input is to blame for.
-pub fn fault(error: Error) -> Fault {
+pub fn call_error(error: Error) -> Fault {
     Fault {
         sqlstate: subtransaction::sqlstate(error.code as i32),
         message: error.message,

@@ -1,6 +1,6 @@
 //! What was spent at the providers' servers, and what may be yet.
 
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 use coco_core::options::Access;
@@ -10,9 +10,11 @@ use coco_core::provider::Usage;
 pub fn left(server: &str, access: &Access) -> Result<Option<f64>> {
     let cap = access.server.get("spending_cap").and_then(|cap| cap.parse::<f64>().ok());
     let Some(cap) = cap else { return Ok(None) };
-    let _as = ActingAs::extension_owner()?;
-    let spent =
-        spi::one::<f64>("select sum(cost) from coco.spending where server = $1", &[arg(server)])?;
+    let _as = RoleGuard::extension_owner()?;
+    let spent = spi::scalar::<f64>(
+        "select sum(cost) from coco.spending where server = $1",
+        &[arg(server)],
+    )?;
     Ok(Some(cap - spent.unwrap_or(0.0)))
 }
 
@@ -21,7 +23,7 @@ pub fn note(server: &str, flow: Option<i32>, usage: &Usage) -> Result<()> {
     if usage.cost == 0.0 {
         return Ok(());
     }
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     spi::execute(
         "insert into coco.spending (server, flow, requests, tokens_in, tokens_out, cost)
          values ($1, $2, $3, $4, $5, $6)",

@@ -10,14 +10,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use crate::catalog::model::Flow;
-use crate::memo::session::{Known, Recalling};
-use crate::pg::acting_role::ActingAs;
+use crate::memo::session::{KnownFunction, MemoSession};
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::bulk_insert;
 use crate::pg::error::{Error, Result};
-use crate::pg::snapshot::OneSnapshot;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
-use crate::pg::tuplestore::rows::{RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
 use coco_core::memo::{Entry, FunctionId, Place, Seal, State, Stats};
 
 /// How long what no item uses yet is kept, as an interval.
@@ -28,13 +28,13 @@ const AT_ONCE: usize = 5_000;
 
 /// What results of a flow's functions are kept under, as far as any are; with `make` under what they
 /// will be.
-pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, Known>> {
-    let _as = ActingAs::extension_owner()?;
+pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, KnownFunction>> {
+    let _as = RoleGuard::extension_owner()?;
     let mut all = HashMap::new();
     for function in &flow.memoised {
         let args =
             [arg(flow.name.as_str()), arg(function.name.as_str()), arg(function.fingerprint)];
-        let mut id = spi::one::<i32>(
+        let mut id = spi::scalar::<i32>(
             "select id from coco.memo where flow = $1 and function = $2 and fingerprint = $3",
             &args,
         )?;
@@ -47,7 +47,7 @@ pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, Known>> {
             )?
             .pop();
         }
-        let known = Known { function: Rc::clone(function), id: id.map(FunctionId) };
+        let known = KnownFunction { function: Rc::clone(function), id: id.map(FunctionId) };
         all.insert(function.oid, known);
     }
     Ok(all)
@@ -55,13 +55,13 @@ pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, Known>> {
 
 /// `coco.recall`.
 pub fn recall() -> Result<pg_sys::Oid> {
-    spi::one::<pg_sys::Oid>("select 'coco.recall(internal)'::regprocedure::oid", &[])?
+    spi::scalar::<pg_sys::Oid>("select 'coco.recall(internal)'::regprocedure::oid", &[])?
         .ok_or_else(|| Error::internal("coco.recall does not exist"))
 }
 
 /// The entries that a statement has returned. Not by way of SPI's own results: what is read of those
 /// stays until the transaction ends.
-fn entries(rows: &mut Rows) -> Vec<Entry> {
+fn entries(rows: &mut TupleStore) -> Vec<Entry> {
     let mut all = Vec::with_capacity(rows.len());
     while rows.advance() {
         let bytes = |n: usize| rows.get::<&[u8]>(n).map(Rc::<[u8]>::from);
@@ -92,19 +92,19 @@ fn entry_columns() -> [RowColumn; 6] {
 }
 
 /// The entries of these functions and fingerprints: their inputs are still to be compared.
-pub fn find(recalling: &Recalling, keys: &[(FunctionId, i64)]) -> Result<Vec<Entry>> {
+pub fn find(recalling: &MemoSession, keys: &[(FunctionId, i64)]) -> Result<Vec<Entry>> {
     let Some(table) = &recalling.table else { return Ok(vec![]) };
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let mut all = Vec::new();
-    let some = spi::one::<bool>(&format!("select true from {table} limit 1"), &[])?;
+    let some = spi::scalar::<bool>(&format!("select true from {table} limit 1"), &[])?;
     if some.is_none() {
         return Ok(all);
     }
     for keys in keys.chunks(AT_ONCE) {
         let (functions, fingerprints): (Vec<i32>, Vec<i64>) =
             keys.iter().map(|(f, p)| (f.0, *p)).unzip();
-        let mut rows = Rows::new(&entry_columns())?;
-        let statements = Statements::connect()?;
+        let mut rows = TupleStore::new(&entry_columns())?;
+        let statements = SpiSession::connect()?;
         statements.select_into(
             &format!(
                 "select {ENTRY}
@@ -121,7 +121,7 @@ pub fn find(recalling: &Recalling, keys: &[(FunctionId, i64)]) -> Result<Vec<Ent
     Ok(all)
 }
 
-fn since(recalling: &Recalling) -> String {
+fn since(recalling: &MemoSession) -> String {
     match recalling.since {
         None => "'-infinity'::pg_catalog.timestamptz".to_owned(),
         Some(micros) => format!(
@@ -133,11 +133,11 @@ fn since(recalling: &Recalling) -> String {
 }
 
 /// These entries.
-pub fn read(recalling: &Recalling, numbers: &Rows) -> Result<Vec<Entry>> {
+pub fn read(recalling: &MemoSession, numbers: &TupleStore) -> Result<Vec<Entry>> {
     let Some(table) = &recalling.table else { return Ok(vec![]) };
-    let _as = ActingAs::extension_owner()?;
-    let mut rows = Rows::new(&entry_columns())?;
-    let statements = Statements::connect()?;
+    let _as = RoleGuard::extension_owner()?;
+    let mut rows = TupleStore::new(&entry_columns())?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_entries", numbers)?;
     statements.query_into(
         &format!(
@@ -167,10 +167,10 @@ pub enum Until {
     Over,
 }
 
-fn rows_of(new: &[New], ids: &[i64]) -> Result<Rows> {
+fn rows_of(new: &[New], ids: &[i64]) -> Result<TupleStore> {
     let mut columns = entry_columns().to_vec();
     columns.push(RowColumn::new("uses", pg_sys::INT4OID));
-    let mut rows = Rows::new(&columns)?;
+    let mut rows = TupleStore::new(&columns)?;
     let mut values = pgrx::PgMemoryContexts::new("coco memo rows");
     for (new, id) in new.iter().zip(ids) {
         let Some((result, seal)) = new.entry.sealed() else {
@@ -197,8 +197,8 @@ fn rows_of(new: &[New], ids: &[i64]) -> Result<Rows> {
 
 /// Adds entries; returns their numbers.
 pub fn add(table: &str, new: &[New], until: Until) -> Result<Vec<(Place, i64)>> {
-    let _as = ActingAs::extension_owner()?;
-    let _now = OneSnapshot::take();
+    let _as = RoleGuard::extension_owner()?;
+    let _now = PinnedSnapshot::take();
     let mut numbers = Vec::with_capacity(new.len());
     let until = match until {
         Until::Unused => "null::timestamptz".to_owned(),
@@ -206,8 +206,8 @@ pub fn add(table: &str, new: &[New], until: Until) -> Result<Vec<(Place, i64)>> 
     };
     for new in new.chunks(AT_ONCE) {
         // Never one that was used before: an item may still list it.
-        let statements = Statements::connect()?;
-        let mut taken = Rows::new(&[RowColumn::new("entry", pg_sys::INT8OID)])?;
+        let statements = SpiSession::connect()?;
+        let mut taken = TupleStore::new(&[RowColumn::new("entry", pg_sys::INT8OID)])?;
         statements.query_into(
             "select nextval(s.entries)
                from (select pg_get_serial_sequence($1, 'entry')::regclass as entries offset 0) as s,
@@ -237,7 +237,7 @@ pub fn add(table: &str, new: &[New], until: Until) -> Result<Vec<(Place, i64)>> 
 
 /// Keeps for a while what was computed and no item uses: an item failed for another reason, or what
 /// it was computed for was rolled back.
-pub fn keep_unused(recalling: &Recalling) -> Result<()> {
+pub fn keep_unused(recalling: &MemoSession) -> Result<()> {
     let Some(table) = recalling.table.as_deref() else { return Ok(()) };
     let stored = {
         let recall = recalling.recall.borrow();
@@ -257,9 +257,9 @@ pub fn keep_unused(recalling: &Recalling) -> Result<()> {
 }
 
 /// Deletes what was kept for long enough.
-pub fn expire(recalling: &Recalling) -> Result<()> {
+pub fn expire(recalling: &MemoSession) -> Result<()> {
     let Some(table) = &recalling.table else { return Ok(()) };
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     spi::execute(
         &format!("delete from {table} where kept_until < clock_timestamp() and uses = 0"),
         &[],
@@ -269,7 +269,7 @@ pub fn expire(recalling: &Recalling) -> Result<()> {
 
 /// Adds to what is known of the functions of a flow.
 pub fn count(stats: &BTreeMap<FunctionId, Stats>) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     for (function, s) in stats {
         spi::execute(
             "update coco.memo
@@ -301,19 +301,19 @@ pub fn forget(flow: &Flow, function: Option<pg_sys::Oid>) -> Result<i64> {
     let name = match function {
         None => None,
         Some(oid) => {
-            Some(spi::one::<String>("select $1::regprocedure::text", &[arg(oid)])?.ok_or_else(
+            Some(spi::scalar::<String>("select $1::regprocedure::text", &[arg(oid)])?.ok_or_else(
                 || Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, "no such function"),
             )?)
         }
     };
     let ids: Vec<i32> = {
-        let _as = ActingAs::extension_owner()?;
+        let _as = RoleGuard::extension_owner()?;
         spi::select(
             "select id from coco.memo where flow = $1 and ($2::text is null or function = $2)",
             &[arg(flow.name.as_str()), arg(name)],
             |r| spi::required(r, 1),
         )?
     };
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     spi::execute(&format!("delete from {table} where function = any ($1)"), &[arg(ids)])
 }

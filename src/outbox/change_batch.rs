@@ -13,12 +13,12 @@ use crate::pg::error::Result;
 use crate::pg::spi::Arg;
 use crate::pg::tuplestore::row::Row;
 use crate::pg::tuplestore::row_stream;
-use crate::pg::tuplestore::rows::Rows;
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::rows::TupleStore;
+use crate::pg::tuplestore::statements::SpiSession;
 use coco_core::delivery::{Change, Encoding, Values};
 
 /// What is sent at once.
-pub struct Batch {
+pub struct ChangeBatch {
     pub changes: Vec<Change>,
     /// The entry of each change.
     pub positions: Vec<i64>,
@@ -28,14 +28,14 @@ pub struct Batch {
     pub bytes: usize,
 }
 
-impl Batch {
+impl ChangeBatch {
     /// Of what is on its way already, up to a position.
-    pub fn sent(upto: i64) -> Batch {
-        Batch { changes: vec![], positions: vec![], upto, bytes: 0 }
+    pub fn sent(upto: i64) -> ChangeBatch {
+        ChangeBatch { changes: vec![], positions: vec![], upto, bytes: 0 }
     }
 
     /// Adds what comes right after it, and has none of its keys.
-    pub fn append(&mut self, mut more: Batch) {
+    pub fn append(&mut self, mut more: ChangeBatch) {
         self.changes.append(&mut more.changes);
         self.positions.append(&mut more.positions);
         self.upto = more.upto;
@@ -45,22 +45,22 @@ impl Batch {
 
 /// How much is read at once.
 #[derive(Clone, Copy, Debug)]
-pub struct Size {
+pub struct BatchSize {
     pub changes: usize,
     pub bytes: usize,
 }
 
-impl Size {
+impl BatchSize {
     /// What may be added to a batch; `None` where it is full.
-    pub fn less(self, batch: &Batch) -> Option<Size> {
+    pub fn less(self, batch: &ChangeBatch) -> Option<BatchSize> {
         let changes = self.changes.checked_sub(batch.positions.len())?;
         let bytes = self.bytes.checked_sub(batch.bytes)?;
-        (changes > 0 && bytes > 0).then_some(Size { changes, bytes })
+        (changes > 0 && bytes > 0).then_some(BatchSize { changes, bytes })
     }
 }
 
-/// A SELECT of entries, out of an outbox or what has its columns, for [`Reading::add`].
-pub fn select(target: &Target, encoding: Encoding, from: &str) -> String {
+/// A SELECT of entries, out of an outbox or what has its columns, for [`BatchReader::add`].
+pub fn select_sql(target: &Target, encoding: Encoding, from: &str) -> String {
     let (values, also) = match encoding {
         Encoding::Binary => (numbered("o.c", target.columns.len()).join(", "), String::new()),
         Encoding::Json => json(target),
@@ -74,7 +74,7 @@ pub fn select(target: &Target, encoding: Encoding, from: &str) -> String {
 pub fn encode_each(
     target: &Target,
     encoding: Encoding,
-    statements: &Statements,
+    statements: &SpiSession,
     select: &str,
     args: &[Arg],
 ) -> Result<()> {
@@ -87,9 +87,9 @@ pub fn encode_each(
 }
 
 /// A batch that is being read.
-pub struct Reading {
+pub struct BatchReader {
     encoder: Encoder,
-    batch: Batch,
+    batch: ChangeBatch,
     /// Where the change of a key is, by the key's hash.
     places: HashMap<u64, usize>,
     /// What may be added still.
@@ -97,12 +97,17 @@ pub struct Reading {
     bytes: usize,
 }
 
-impl Reading {
+impl BatchReader {
     /// Of what comes after a position.
-    pub fn new(target: &Target, encoding: Encoding, size: Size, after: i64) -> Result<Reading> {
-        Ok(Reading {
+    pub fn new(
+        target: &Target,
+        encoding: Encoding,
+        size: BatchSize,
+        after: i64,
+    ) -> Result<BatchReader> {
+        Ok(BatchReader {
             encoder: Encoder::new(target, encoding)?,
-            batch: Batch::sent(after),
+            batch: ChangeBatch::sent(after),
             places: HashMap::new(),
             entries: size.changes,
             bytes: size.bytes,
@@ -112,7 +117,7 @@ impl Reading {
     /// Adds what a SELECT returns, while there is room; counts what is `read`.
     pub fn add_all(
         &mut self,
-        statements: &Statements,
+        statements: &SpiSession,
         select: &str,
         args: &[Arg],
         read: &Cell<usize>,
@@ -130,9 +135,9 @@ impl Reading {
         }
     }
 
-    /// Adds the next ones of rows that have the columns of [`select`], none of which was refused, while there is
+    /// Adds the next ones of rows that have the columns of [`select_sql`], none of which was refused, while there is
     /// room. Returns how many were read: the last of them may not have been added.
-    pub fn add_rows(&mut self, rows: &mut Rows) -> Result<usize> {
+    pub fn add_rows(&mut self, rows: &mut TupleStore) -> Result<usize> {
         self.encoder.check(rows)?;
         let mut read = 0;
         let mut more = self.has_room();
@@ -144,7 +149,7 @@ impl Reading {
     }
 
     /// The batch; `None` where there is nothing.
-    pub fn done(self) -> Option<Batch> {
+    pub fn done(self) -> Option<ChangeBatch> {
         (!self.batch.changes.is_empty()).then_some(self.batch)
     }
 

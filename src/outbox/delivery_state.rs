@@ -3,7 +3,7 @@
 use pgrx::datum::TimestampWithTimeZone;
 use std::time::Duration;
 
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::invalidation;
 use crate::pg::spi::{self, arg};
@@ -12,7 +12,7 @@ use coco_core::delivery::{Trouble, Whose};
 
 /// The state of one target.
 #[derive(Clone, Copy, Debug)]
-pub struct State {
+pub struct DeliveryStatus {
     /// The position in the outbox up to which all is sent.
     pub sent: i64,
     /// How long it is to be left alone: after an error of its own, or of its server's.
@@ -22,8 +22,8 @@ pub struct State {
 }
 
 /// Reads a target's state. `None` where it is not there any more.
-pub fn state(target: i32) -> Result<Option<State>> {
-    let _as = ActingAs::extension_owner()?;
+pub fn delivery_status(target: i32) -> Result<Option<DeliveryStatus>> {
+    let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
         "select d.sent,
                 greatest(0, coalesce(extract(epoch from (
@@ -37,7 +37,7 @@ pub fn state(target: i32) -> Result<Option<State>> {
           where d.target = $1",
         &[arg(target)],
         |r| {
-            Ok(State {
+            Ok(DeliveryStatus {
                 sent: spi::required(r, 1)?,
                 wait: backoff::plausible(
                     Duration::try_from_secs_f64(spi::required(r, 2)?).unwrap_or_default(),
@@ -51,7 +51,7 @@ pub fn state(target: i32) -> Result<Option<State>> {
 }
 
 /// What users are told of a target.
-pub struct Known {
+pub struct DeliveryState {
     pub sent: i64,
     pub filling: Option<i64>,
     pub sent_at: Option<TimestampWithTimeZone>,
@@ -63,14 +63,14 @@ pub struct Known {
     pub hint: Option<String>,
 }
 
-pub fn known(target: i32) -> Result<Option<Known>> {
-    let _as = ActingAs::extension_owner()?;
+pub fn delivery_state(target: i32) -> Result<Option<DeliveryState>> {
+    let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
         "select sent, filling, sent_at, attempts, next_retry, sqlstate, message, detail, hint
            from coco.delivery where target = $1",
         &[arg(target)],
         |r| {
-            Ok(Known {
+            Ok(DeliveryState {
                 sent: spi::required(r, 1)?,
                 filling: r.get(2)?,
                 sent_at: r.get(3)?,
@@ -87,8 +87,8 @@ pub fn known(target: i32) -> Result<Option<Known>> {
 }
 
 /// All up to a position is sent; nothing hinders it.
-pub fn sent(target: i32, upto: i64) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+pub fn note_sent(target: i32, upto: i64) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
     spi::execute(
         "update coco.delivery
             set sent = greatest(sent, $2), sent_at = clock_timestamp(), attempts = 0, of_server = false,
@@ -102,8 +102,8 @@ pub fn sent(target: i32, upto: i64) -> Result<()> {
 
 /// This process keeps what has these positions, and sends it by itself: until that is done, or all of it is in
 /// the outbox, who finds nobody at it sends everything again.
-pub fn filling(target: i32, first: i64, last: i64) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+pub fn note_initial_load(target: i32, first: i64, last: i64) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
     spi::execute(
         "update coco.delivery set sent = greatest(sent, $2 - 1), filling = $3 where target = $1",
         &[arg(target), arg(first), arg(last)],
@@ -112,8 +112,8 @@ pub fn filling(target: i32, first: i64, last: i64) -> Result<()> {
 }
 
 /// What a target is to have is there, or in the outbox.
-pub fn filled(target: i32) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+pub fn note_initial_load_sent(target: i32) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
     spi::execute(
         "update coco.delivery set filling = null where target = $1 and filling is not null",
         &[arg(target)],
@@ -122,13 +122,13 @@ pub fn filled(target: i32) -> Result<()> {
 }
 
 /// Whether coco makes a target, or has made it: then it can be removed by coco.
-pub fn made(target: i32, made: bool) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+pub fn note_made(target: i32, made: bool) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
     spi::execute(
         "update coco.target set made = $2 where id = $1 and made <> $2",
         &[arg(target), arg(made)],
     )?;
-    invalidation::changed()
+    invalidation::note_change()
 }
 
 /// What hinders a target is looked at again at least this often.
@@ -138,9 +138,9 @@ const LONGEST: Duration = Duration::from_secs(300);
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
 /// What messages call a target.
-pub fn shown(target: i32) -> Result<String> {
-    let _as = ActingAs::extension_owner()?;
-    let shown = spi::one(
+pub fn delivery_error(target: i32) -> Result<String> {
+    let _as = RoleGuard::extension_owner()?;
+    let shown = spi::scalar(
         "select format('target %I on server %I', external, server) from coco.target where id = $1",
         &[arg(target)],
     )?;
@@ -148,10 +148,10 @@ pub fn shown(target: i32) -> Result<String> {
 }
 
 /// Records what hinders a target, and when it is tried again.
-pub fn troubled(target: i32, trouble: &Trouble) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+pub fn record_error(target: i32, trouble: &Trouble) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
     let attempts: i32 =
-        spi::one("select attempts + 1 from coco.delivery where target = $1", &[arg(target)])?
+        spi::scalar("select attempts + 1 from coco.delivery where target = $1", &[arg(target)])?
             .unwrap_or(1);
     let delay = backoff::delay(attempts.max(1) as u32).min(LONGEST);
     let delay = trouble
@@ -178,8 +178,8 @@ pub fn troubled(target: i32, trouble: &Trouble) -> Result<()> {
 }
 
 /// Forgets when a flow's targets are to be tried again.
-pub fn at_once(flow: &str) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+pub fn retry_at_once(flow: &str) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
     spi::execute(
         "update coco.delivery d set next_retry = null
            from coco.target t
@@ -192,8 +192,8 @@ pub fn at_once(flow: &str) -> Result<()> {
 }
 
 /// What hinders the targets of a flow: the first that was found.
-pub fn trouble(flow: &str) -> Result<Option<(String, Trouble)>> {
-    let _as = ActingAs::extension_owner()?;
+pub fn record_target_error(flow: &str) -> Result<Option<(String, Trouble)>> {
+    let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
         "select format('%I on server %I', t.external, t.server), d.of_server, d.sqlstate, d.message,
                 d.detail, d.hint

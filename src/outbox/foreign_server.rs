@@ -37,7 +37,7 @@ pub fn connector_for(server: &str, role: pg_sys::Oid) -> Result<String> {
 }
 
 /// What a role reaches a server with. Holds secrets.
-pub struct Given {
+pub struct ServerOptions {
     pub server: Vec<(String, String)>,
     /// Of the role's user mapping, or of PUBLIC's; none where there is no mapping.
     pub user: Vec<(String, String)>,
@@ -46,7 +46,7 @@ pub struct Given {
 }
 
 /// Reads the options of a server and of a role's user mapping for it.
-pub fn given(server: &str, role: pg_sys::Oid) -> Result<Given> {
+pub fn server_options(server: &str, role: pg_sys::Oid) -> Result<ServerOptions> {
     let name =
         CString::new(server).map_err(|_| Error::invalid("a server's name has a NUL byte"))?;
     // SAFETY: look-ups of the system catalogs in a transaction; what they return is palloc'd there.
@@ -58,7 +58,7 @@ pub fn given(server: &str, role: pg_sys::Oid) -> Result<Given> {
             true => pairs((*pg_sys::GetUserMapping(role, server)).options)?,
             false => vec![],
         };
-        Ok(Given { server: options, user, trusted: pg_sys::superuser_arg(role) })
+        Ok(ServerOptions { server: options, user, trusted: pg_sys::superuser_arg(role) })
     }
 }
 
@@ -95,7 +95,7 @@ unsafe fn pairs(options: *mut pg_sys::List) -> Result<Vec<(String, String)>> {
 }
 
 /// What a connector is told of a target.
-pub fn shape(flow: &str, target: &Target) -> Result<Shape> {
+pub fn target_schema(flow: &str, target: &Target) -> Result<Shape> {
     let Some(external) = &target.external else {
         return Err(Error::internal("a target in this database has no connector"));
     };

@@ -8,23 +8,23 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::catalog::model::{External, Flow, Target};
-use crate::outbox::change_batch::{Batch, Reading, Size, select};
-use crate::outbox::pre_commit_feed::Feed;
+use crate::outbox::change_batch::{BatchReader, BatchSize, ChangeBatch, select_sql};
+use crate::outbox::pre_commit_feed::PreCommitFeed;
 use crate::outbox::{delivery_state, foreign_server};
-use crate::pg::acting_role::ActingAs;
-use crate::pg::bulk_insert::spec::{Keeping, Then};
+use crate::pg::acting_role::RoleGuard;
+use crate::pg::bulk_insert::spec::{AfterRow, RowBuffer};
 use crate::pg::columns::{Column, numbered, stored};
 use crate::pg::error::{Error, Result};
-use crate::pg::snapshot::OneSnapshot;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::subtransaction::subtransaction;
-use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
 use coco_core::delivery::{Ahead, Encoding, Shape};
 
 /// For no longer than that: so much is sent once more where the process is lost.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// The columns of an outbox but for its values, as [`select`] has them.
+/// The columns of an outbox but for its values, as [`select_sql`] has them.
 const HEAD: [(&str, pg_sys::Oid); 4] = [
     ("position", pg_sys::INT8OID),
     ("version", pg_sys::INT8OID),
@@ -33,18 +33,18 @@ const HEAD: [(&str, pg_sys::Oid); 4] = [
 ];
 
 /// That a process keeps what is to be sent to a target.
-pub struct Hold {
+pub struct BufferedTarget {
     /// What takes rows at once.
     pub ahead: Option<Box<dyn Ahead>>,
 }
 
 /// Rows of one target, each as its entry in the outbox would be.
-pub struct Held {
+pub struct InitialLoadBuffer {
     pub flow: String,
     pub target: i32,
     /// What they were made for.
     shape: Shape,
-    rows: Rows,
+    rows: TupleStore,
     columns: Vec<RowColumn>,
     /// The columns of the target.
     stored: Vec<Column>,
@@ -53,23 +53,28 @@ pub struct Held {
     /// How many were read.
     read: usize,
     /// Those that are sent at once, until the transaction ends in which they are kept.
-    feed: Option<Feed>,
+    feed: Option<PreCommitFeed>,
     since: Instant,
 }
 
-impl Held {
+impl InitialLoadBuffer {
     /// None yet. To be filled in this transaction, with positions from `first`.
-    pub fn new(flow: &Flow, target: &Target, first: i64, hold: Hold) -> Result<Held> {
+    pub fn new(
+        flow: &Flow,
+        target: &Target,
+        first: i64,
+        hold: BufferedTarget,
+    ) -> Result<InitialLoadBuffer> {
         let head = HEAD.into_iter().map(|(name, oid)| RowColumn::new(name, oid));
         let columns: Vec<RowColumn> =
             head.chain(rows::typed("c", &stored(&target.columns))).collect();
         let since = Instant::now();
-        let feed = |ahead| Feed::new(target, ahead, since + LONGEST);
-        Ok(Held {
+        let feed = |ahead| PreCommitFeed::new(target, ahead, since + LONGEST);
+        Ok(InitialLoadBuffer {
             flow: flow.name.clone(),
             target: target.id,
-            shape: foreign_server::shape(&flow.name, target)?,
-            rows: Rows::held(&columns, rows::maintenance_work_mem())?,
+            shape: foreign_server::target_schema(&flow.name, target)?,
+            rows: TupleStore::held(&columns, rows::maintenance_work_mem())?,
             columns,
             stored: target.columns.clone(),
             first,
@@ -80,16 +85,16 @@ impl Held {
     }
 
     /// What is to be kept of rows `n`; `$1` is their version.
-    pub fn keeping(&mut self) -> Keeping<'_> {
+    pub fn keeping(&mut self) -> RowBuffer<'_> {
         let head = ["$1", "true", "null::pg_catalog.jsonb"].map(str::to_owned);
         let values = numbered("n.c", self.stored.len());
         let values = self.stored.iter().zip(values).map(|(c, n)| c.as_stored(&n));
         let expressions = head.into_iter().chain(values).collect();
         let then = self.feed.as_mut().map(|feed| {
-            let then: Then = Box::new(|rows| feed.go_on(rows));
+            let then: AfterRow = Box::new(|rows| feed.go_on(rows));
             then
         });
-        Keeping { rows: &mut self.rows, expressions, first: self.first, then }
+        RowBuffer { rows: &mut self.rows, expressions, first: self.first, then }
     }
 
     /// Sends ahead what there is room for by now.
@@ -146,8 +151,8 @@ impl Held {
         flow: &Flow,
         target: &Target,
         encoding: Encoding,
-        size: Size,
-    ) -> Result<Option<Batch>> {
+        size: BatchSize,
+    ) -> Result<Option<ChangeBatch>> {
         enum Stop {
             Unfit,
             Error(Error),
@@ -173,20 +178,20 @@ impl Held {
         flow: &Flow,
         target: &Target,
         encoding: Encoding,
-        size: Size,
-    ) -> Result<Option<Batch>> {
-        let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-        let _snapshot = OneSnapshot::take();
+        size: BatchSize,
+    ) -> Result<Option<ChangeBatch>> {
+        let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
+        let _snapshot = PinnedSnapshot::take();
         let after = self.first + self.read as i64 - 1;
-        let mut reading = Reading::new(target, encoding, size, after)?;
+        let mut reading = BatchReader::new(target, encoding, size, after)?;
         let taken = match encoding {
             // Written as they are read.
             Encoding::Binary => reading.add_rows(&mut self.rows)?,
             Encoding::Json => {
                 let some = self.rows.take_some(&self.columns, size.changes, size.bytes)?;
-                let statements = Statements::connect()?;
+                let statements = SpiSession::connect()?;
                 statements.name("coco_held", &some)?;
-                let from = select(target, encoding, "coco_held");
+                let from = select_sql(target, encoding, "coco_held");
                 reading.add_all(&statements, &from, &[], &Cell::new(0))?;
                 some.len()
             }
@@ -210,14 +215,14 @@ impl Held {
         after: Option<i64>,
     ) -> Result<()> {
         // Of another shape it stays marked.
-        if !self.fits(&foreign_server::shape(&flow.name, target)?) {
+        if !self.fits(&foreign_server::target_schema(&flow.name, target)?) {
             return Ok(());
         }
-        let acting = ActingAs::extension_owner()?;
+        let acting = RoleGuard::extension_owner()?;
         let arrived = after.map_or(0, |after| after + 1 - self.first);
         self.rows.seek(usize::try_from(arrived).unwrap_or(0));
         let rest = self.rows.take(&self.columns, usize::MAX)?;
-        let statements = Statements::connect()?;
+        let statements = SpiSession::connect()?;
         statements.name("coco_held", &rest)?;
         let columns: Vec<&str> = self.columns.iter().map(|c| c.name.as_str()).collect();
         let columns = columns.join(", ");
@@ -230,6 +235,6 @@ impl Held {
         )?;
         drop(statements);
         drop(acting);
-        delivery_state::filled(self.target)
+        delivery_state::note_initial_load_sent(self.target)
     }
 }

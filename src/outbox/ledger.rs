@@ -4,19 +4,19 @@
 use pgrx::pg_sys;
 
 use crate::catalog::model::{External, Flow, Target};
-use crate::outbox::initial_load_buffer::{Held, Hold};
+use crate::outbox::initial_load_buffer::{BufferedTarget, InitialLoadBuffer};
 use crate::outbox::tables::{self, FINGERPRINT};
 use crate::outbox::{delivery_state, queue};
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::bulk_insert;
-use crate::pg::bulk_insert::spec::{Filling, Rights};
+use crate::pg::bulk_insert::spec::{BulkTarget, InsertRights};
 use crate::pg::columns::{Column, all_equal, numbered, stored};
 use crate::pg::deferred_indexes::Written;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, Arg, arg, literal};
-use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
-use crate::query::names::Names;
+use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
+use crate::query::names::KeyExprs;
 use coco_core::decide::Mode;
 use coco_core::fingerprint::Hasher;
 
@@ -33,14 +33,14 @@ pub fn fingerprint(target: &Target, prefix: &str) -> String {
 }
 
 /// Whether the value of key `x` differs from the row whose fingerprint is this.
-pub fn differs(fingerprint: &str) -> String {
+pub fn ledger_differs(fingerprint: &str) -> String {
     format!("not coalesce(x.{FINGERPRINT} operator(pg_catalog.=) {fingerprint}, false)")
 }
 
 /// Takes keys `x` out of the ledger, and has them deleted there: `from … where …`. The caller acts as the flow's
 /// owner, who looks for them; the extension's owner takes them out.
-pub fn delete(
-    statements: &Statements,
+pub fn delete_ledger(
+    statements: &SpiSession,
     target: &Target,
     external: &External,
     using: &str,
@@ -52,16 +52,16 @@ pub fn delete(
     let keys = x.join(", ");
     let using = if using.is_empty() { String::new() } else { format!(", {using}") };
     let key = stored(&target.key);
-    let mut gone = Rows::new(&rows::typed("t", &key))?;
+    let mut gone = TupleStore::new(&rows::typed("t", &key))?;
     let sql =
         format!("select {keys} from {} as x{using} where {condition}", target.relation_name());
     statements.query_into(&sql, &[], &mut gone)?;
     if gone.len() == 0 {
         return Ok(0);
     }
-    let _as = ActingAs::extension_owner()?;
-    let _by_key = ActingAs::finding_by_key()?;
-    let writing = Statements::connect()?;
+    let _as = RoleGuard::extension_owner()?;
+    let _by_key = RoleGuard::finding_by_key()?;
+    let writing = SpiSession::connect()?;
     writing.name("coco_gone", &gone)?;
     writing.execute(
         &format!(
@@ -78,11 +78,11 @@ pub fn delete(
 
 /// Notes the rows of `coco_output` of which the target has not this value already, and has them
 /// sent. The caller acts as the flow's owner, who evaluates what is to be noted; the extension's owner writes it.
-pub fn upsert(
-    statements: &Statements,
+pub fn upsert_ledger(
+    statements: &SpiSession,
     target: &Target,
     external: &External,
-    names: &Names,
+    names: &KeyExprs,
     mode: Mode,
     version: i64,
 ) -> Result<i64> {
@@ -90,9 +90,9 @@ pub fn upsert(
     if outgoing.len() == 0 {
         return Ok(0);
     }
-    let _as = ActingAs::extension_owner()?;
-    let _by_key = ActingAs::finding_by_key()?;
-    let writing = Statements::connect()?;
+    let _as = RoleGuard::extension_owner()?;
+    let _by_key = RoleGuard::finding_by_key()?;
+    let writing = SpiSession::connect()?;
     writing.name("coco_outgoing", &outgoing)?;
     let ledger = &external.ledger;
     let same = all_equal(&stored(&target.key), &names.target_key, &names.new_key);
@@ -113,7 +113,7 @@ pub fn upsert(
         &format!(
             "update {ledger} as x set {FINGERPRINT} = n.fingerprint
                from coco_outgoing as n where n.known and not n.moved and {same} and {}",
-            differs("n.fingerprint")
+            ledger_differs("n.fingerprint")
         ),
         &[],
     )?;
@@ -139,17 +139,22 @@ pub fn upsert(
 
 /// What is to be noted: the rows as they are stored, `c1…`; their `fingerprint`; whether their key is `known`, and
 /// `moved`.
-fn outgoing(statements: &Statements, target: &Target, names: &Names, mode: Mode) -> Result<Rows> {
+fn outgoing(
+    statements: &SpiSession,
+    target: &Target,
+    names: &KeyExprs,
+    mode: Mode,
+) -> Result<TupleStore> {
     let fingerprint = fingerprint(target, "n.c");
     let mut columns = rows::typed("c", &stored(&target.columns));
     columns.push(RowColumn::new("fingerprint", pg_sys::UUIDOID));
     columns.push(RowColumn::new("known", pg_sys::BOOLOID));
     columns.push(RowColumn::new("moved", pg_sys::BOOLOID));
-    let mut outgoing = Rows::new(&columns)?;
+    let mut outgoing = TupleStore::new(&columns)?;
     let same = all_equal(&target.key, &names.target_key, &names.new_key);
     let there = format!("{} is not null", names.target_key[0]);
     let filter = match mode.carries_over() {
-        true => format!(" where not {there} or {}", differs("n.fingerprint")),
+        true => format!(" where not {there} or {}", ledger_differs("n.fingerprint")),
         false => String::new(),
     };
     // Equal here, and yet another key there: 1.0 and 1.00.
@@ -178,8 +183,8 @@ fn outgoing(statements: &Statements, target: &Target, names: &Names, mode: Mode)
 pub fn takes_all(target: &Target, external: &External) -> Result<bool> {
     let keys = in_ledger(target, "n.fingerprint", Column::as_stored);
     let rows = in_outbox(target, Column::as_stored);
-    Ok(bulk_insert::is_fit(&external.ledger, &keys, Rights::Extension)?
-        && bulk_insert::is_fit(&external.outbox, &rows, Rights::Extension)?
+    Ok(bulk_insert::supports_bulk_insert(&external.ledger, &keys, InsertRights::Extension)?
+        && bulk_insert::supports_bulk_insert(&external.outbox, &rows, InsertRights::Extension)?
         && queue::is_empty(external)?)
 }
 
@@ -189,35 +194,38 @@ pub struct Added {
     /// The tables that lack index entries.
     pub written: Vec<Written>,
     /// What is to be sent, where that is not in the outbox.
-    pub held: Option<Held>,
+    pub held: Option<InitialLoadBuffer>,
 }
 
 /// Notes all rows of a SELECT, and has them sent: by this process (`hold`), or out of the outbox. It is run once:
 /// what is sent is what was noted. Both tables are empty, and get no index entries; nor does one that takes columns of
 /// it `also`. `$1` is their version. `None` as of [`bulk::fill`].
 pub fn add_all(
-    statements: &Statements,
+    statements: &SpiSession,
     flow: &Flow,
     target: &Target,
     external: &External,
     (select, args): (&str, &[Arg]),
-    also: Option<Filling>,
-    hold: Option<Hold>,
+    also: Option<BulkTarget>,
+    hold: Option<BufferedTarget>,
 ) -> Result<Option<Added>> {
     let keys = in_ledger(target, "n.fingerprint", Column::as_stored);
     let mut rows = in_outbox(target, Column::as_stored);
     rows.push(("position".to_owned(), "null::pg_catalog.int8".to_owned()));
     let first = queue::next_position(external)?;
-    let mut held = hold.map(|hold| Held::new(flow, target, first, hold)).transpose()?;
-    let noted = Filling::of_own(&external.ledger, &keys);
+    let mut held =
+        hold.map(|hold| InitialLoadBuffer::new(flow, target, first, hold)).transpose()?;
+    let noted = BulkTarget::of_own(&external.ledger, &keys);
     let mut tables = vec![noted];
-    let sent =
-        Filling { counted: Some(("position", first)), ..Filling::of_own(&external.outbox, &rows) };
+    let sent = BulkTarget {
+        counted: Some(("position", first)),
+        ..BulkTarget::of_own(&external.outbox, &rows)
+    };
     if held.is_none() {
         tables.push(sent);
     }
     tables.extend(also);
-    let keeping = held.as_mut().map(Held::keeping);
+    let keeping = held.as_mut().map(InitialLoadBuffer::keeping);
     // Each column is computed once a row: what has a WITH clause is not pulled up.
     let from = format!(
         "(select n.*, {} as fingerprint from ({select}) as n) as n",
@@ -228,10 +236,12 @@ pub fn add_all(
     };
     let mut written = vec![Written::new(&noted, count)];
     if count > 0 {
-        queue::given_out(external, first + count - 1)?;
+        queue::last_given_position(external, first + count - 1)?;
     }
     match held {
-        Some(_) if count > 0 => delivery_state::filling(target.id, first, first + count - 1)?,
+        Some(_) if count > 0 => {
+            delivery_state::note_initial_load(target.id, first, first + count - 1)?
+        }
         Some(_) => held = None,
         None => written.push(Written::new(&sent, count)),
     }

@@ -6,14 +6,14 @@ use std::time::Instant;
 use crate::catalog::model::Target;
 use crate::outbox::row_encoder::Encoder;
 use crate::pg::error::Result;
-use crate::pg::tuplestore::rows::Rows;
+use crate::pg::tuplestore::rows::TupleStore;
 use coco_core::delivery::{Ahead, Encoding, Values};
 
 /// Bytes that are sent at once, about.
 const PIECE: usize = 64 << 10;
 
 /// What is on its way so, of rows that become more.
-pub struct Feed {
+pub struct PreCommitFeed {
     to: Box<dyn Ahead>,
     encoder: Encoder,
     /// What is put there next, and its bytes.
@@ -27,16 +27,25 @@ pub struct Feed {
     end: Instant,
 }
 
-impl Feed {
+impl PreCommitFeed {
     /// Until `end`, at most.
-    pub fn new(target: &Target, to: Box<dyn Ahead>, end: Instant) -> Result<Feed> {
+    pub fn new(target: &Target, to: Box<dyn Ahead>, end: Instant) -> Result<PreCommitFeed> {
         let encoder = Encoder::new(target, Encoding::Binary)?;
-        Ok(Feed { to, encoder, piece: vec![], bytes: 0, read: 0, sent: 0, over: false, end })
+        Ok(PreCommitFeed {
+            to,
+            encoder,
+            piece: vec![],
+            bytes: 0,
+            read: 0,
+            sent: 0,
+            over: false,
+            end,
+        })
     }
 
-    /// Sends what has been added, while there is room: rows as [`crate::outbox::change_batch::select`] has them, that nobody else
+    /// Sends what has been added, while there is room: rows as [`crate::outbox::change_batch::select_sql`] has them, that nobody else
     /// reads.
-    pub fn go_on(&mut self, rows: &mut Rows) {
+    pub fn go_on(&mut self, rows: &mut TupleStore) {
         // Who sends them later says why not.
         if self.read == 0 && !self.over && self.encoder.check(rows).is_err() {
             self.over = true;
@@ -63,7 +72,7 @@ impl Feed {
     }
 
     /// Whether all of these were read.
-    pub fn has_read(&self, rows: &Rows) -> bool {
+    pub fn has_read(&self, rows: &TupleStore) -> bool {
         self.read == rows.len()
     }
 

@@ -27,7 +27,7 @@ pub fn access(name: &str, role: pg_sys::Oid, wrapper: &str) -> Result<Access> {
         )
         .hint(format!("This function asks servers of {wrapper}.")));
     }
-    let given = foreign_server::given(name, role)?;
+    let given = foreign_server::server_options(name, role)?;
     let options = |pairs: Vec<(String, String)>| Options(pairs.into_iter().collect());
     Ok(Access { server: options(given.server), user: options(given.user), trusted: given.trusted })
 }

@@ -10,26 +10,26 @@ use std::ops::Range;
 
 use crate::catalog::model::{External, Flow, Target};
 use crate::catalog::{internal_tables, locks};
-use crate::outbox::change_batch::{self, Batch, Reading, Size, select};
+use crate::outbox::change_batch::{self, BatchReader, BatchSize, ChangeBatch, select_sql};
 use crate::outbox::tables::outbox_key;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::clock;
 use crate::pg::columns::{all_equal, stored};
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
-use crate::pg::snapshot::OneSnapshot;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, Arg, arg};
-use crate::pg::subtransaction::{Raised, subtransaction};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::subtransaction::{DataError, subtransaction};
+use crate::pg::tuplestore::statements::SpiSession;
 use coco_core::backoff;
 use coco_core::delivery::{Encoding, Refused};
 use coco_core::isolate::{Attempt, halve, isolate};
 
 /// What was read of an outbox.
 #[derive(Default)]
-pub struct Read {
+pub struct QueueRead {
     /// `None` where there is nothing.
-    pub batch: Option<Batch>,
+    pub batch: Option<ChangeBatch>,
     /// How many entries have no form in which they could be sent, as a row whose JSON text is over 1 GB: they are
     /// refused.
     pub refused: i64,
@@ -37,18 +37,23 @@ pub struct Read {
 
 /// What is read of an outbox.
 #[derive(Clone, Copy)]
-pub struct Wanted {
+pub struct ReadRequest {
     /// What comes after this position: of each key the newest entry.
     pub after: i64,
     /// First what was refused before and is due again: nothing is on its way.
     pub refused: bool,
     pub encoding: Encoding,
-    pub size: Size,
+    pub size: BatchSize,
 }
 
 /// Reads entries. One that cannot be encoded is marked as refused, and the others are read without it.
-pub fn read(flow: &Flow, target: &Target, external: &External, wanted: Wanted) -> Result<Read> {
-    let mut all = Read::default();
+pub fn read_next(
+    flow: &Flow,
+    target: &Target,
+    external: &External,
+    wanted: ReadRequest,
+) -> Result<QueueRead> {
+    let mut all = QueueRead::default();
     loop {
         let read = Cell::new(0);
         let batch = subtransaction(
@@ -79,7 +84,7 @@ pub fn read(flow: &Flow, target: &Target, external: &External, wanted: Wanted) -
 }
 
 enum Stop {
-    Raised(Raised),
+    Raised(DataError),
     Error(Error),
 }
 
@@ -88,14 +93,14 @@ fn read_batch(
     flow: &Flow,
     target: &Target,
     external: &External,
-    wanted: Wanted,
+    wanted: ReadRequest,
     read: &Cell<usize>,
-) -> Result<Option<Batch>> {
+) -> Result<Option<ChangeBatch>> {
     let _as = reading_in_order(flow)?;
-    let _snapshot = OneSnapshot::take();
-    let statements = Statements::connect()?;
-    let mut reading = Reading::new(target, wanted.encoding, wanted.size, wanted.after)?;
-    let from = select(target, wanted.encoding, &external.outbox_view);
+    let _snapshot = PinnedSnapshot::take();
+    let statements = SpiSession::connect()?;
+    let mut reading = BatchReader::new(target, wanted.encoding, wanted.size, wanted.after)?;
+    let from = select_sql(target, wanted.encoding, &external.outbox_view);
     for (condition, args) in conditions(wanted) {
         reading.add_all(&statements, &limited(&from, &condition, wanted.size), &args, read)?;
     }
@@ -104,8 +109,8 @@ fn read_batch(
 
 /// Acts as the flow's owner, to read in the order of the index, so that no more is read than is taken: an outbox is rarely
 /// analysed.
-fn reading_in_order(flow: &Flow) -> Result<ActingAs> {
-    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+fn reading_in_order(flow: &Flow) -> Result<RoleGuard> {
+    let acting = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     for way in ["enable_seqscan", "enable_bitmapscan", "enable_sort"] {
         acting.set(way, "off")?;
     }
@@ -113,15 +118,15 @@ fn reading_in_order(flow: &Flow) -> Result<ActingAs> {
 }
 
 /// The conditions on entries `o` that are read one after the other, each with its arguments.
-fn conditions<'a>(wanted: Wanted) -> Vec<(String, Vec<Arg<'a>>)> {
-    let is_due = clock::is_due("o.refused", "pg_catalog.clock_timestamp()");
+fn conditions<'a>(wanted: ReadRequest) -> Vec<(String, Vec<Arg<'a>>)> {
+    let is_due = clock::is_due_sql("o.refused", "pg_catalog.clock_timestamp()");
     let due = (format!("o.refused is not null and {is_due}"), vec![]);
     let fresh = "o.position operator(pg_catalog.>) $1 and o.refused is null".to_owned();
     let fresh = (fresh, vec![arg(wanted.after)]);
     if wanted.refused { vec![due, fresh] } else { vec![fresh] }
 }
 
-fn limited(from: &str, condition: &str, size: Size) -> String {
+fn limited(from: &str, condition: &str, size: BatchSize) -> String {
     format!("{from} where {condition} order by o.position limit {}", size.changes)
 }
 
@@ -131,10 +136,10 @@ fn unfit(
     flow: &Flow,
     target: &Target,
     external: &External,
-    wanted: Wanted,
+    wanted: ReadRequest,
     read: usize,
-    raised: Raised,
-) -> Result<Vec<(i64, Raised)>> {
+    raised: DataError,
+) -> Result<Vec<(i64, DataError)>> {
     let _as = reading_in_order(flow)?;
     let mut positions = Vec::new();
     for (condition, args) in conditions(wanted) {
@@ -143,14 +148,14 @@ fn unfit(
         positions.extend(spi::select(&sql, &args, |r| spi::required::<i64>(r, 1))?);
     }
     let mut unfit = Vec::new();
-    let from = select(target, wanted.encoding, &external.outbox_view);
+    let from = select_sql(target, wanted.encoding, &external.outbox_view);
     let sql = format!("{from} where o.position operator(pg_catalog.=) any ($1)");
-    let mut attempt = |range: Range<usize>| -> Result<Attempt<Raised>> {
+    let mut attempt = |range: Range<usize>| -> Result<Attempt<DataError>> {
         pgrx::check_for_interrupts!();
         let some = arg(positions.get(range).unwrap_or_default().to_vec());
         let encoded = subtransaction(
             || {
-                let statements = Statements::connect().map_err(Stop::Error)?;
+                let statements = SpiSession::connect().map_err(Stop::Error)?;
                 change_batch::encode_each(target, wanted.encoding, &statements, &sql, &[some])
                     .map_err(Stop::Error)
             },
@@ -162,7 +167,7 @@ fn unfit(
             Err(Stop::Error(error)) => Err(error),
         }
     };
-    let mut report = |n: usize, raised: Raised| {
+    let mut report = |n: usize, raised: DataError| {
         unfit.extend(positions.get(n).map(|position| (*position, raised)));
         Ok(())
     };
@@ -170,7 +175,7 @@ fn unfit(
         isolate(read..read + 1, &mut attempt, &mut report)?;
     }
     if unfit.is_empty() && !positions.is_empty() {
-        let mut report = |n: usize, raised: Raised| {
+        let mut report = |n: usize, raised: DataError| {
             unfit.extend(positions.get(n).map(|position| (*position, raised)));
             Ok(())
         };
@@ -181,9 +186,9 @@ fn unfit(
 
 /// Marks an entry as refused; how often and when it is tried again goes by how often it was.
 fn refuse(external: &External, position: i64, sqlstate: &str, message: &str) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let outbox = &external.outbox;
-    let attempts: i32 = spi::one(
+    let attempts: i32 = spi::scalar(
         &format!(
             "select coalesce((refused->>'attempts')::int, 0) + 1 from {outbox} where position = $1"
         ),
@@ -212,9 +217,9 @@ fn refuse(external: &External, position: i64, sqlstate: &str, message: &str) -> 
 
 /// Notes that all is sent up to the last refused entry: nothing else comes after what is sent, and nothing is on its way.
 fn pass_refused(target: &Target, external: &External, after: i64) -> Result<()> {
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     acting.set("enable_seqscan", "off")?;
-    let last = spi::one::<i64>(
+    let last = spi::scalar::<i64>(
         &format!(
             "select max(position) from {} where refused is not null and position > $1",
             external.outbox
@@ -222,7 +227,7 @@ fn pass_refused(target: &Target, external: &External, after: i64) -> Result<()> 
         &[arg(after)],
     )?;
     match last {
-        Some(last) => crate::outbox::delivery_state::sent(target.id, last),
+        Some(last) => crate::outbox::delivery_state::note_sent(target.id, last),
         None => Ok(()),
     }
 }
@@ -234,18 +239,18 @@ const LARGE: i64 = 1024 * 1024;
 const HUGE: i64 = 64 * LARGE;
 
 /// Notes that a batch has arrived, but for what was refused.
-pub fn settle(
+pub fn acknowledge(
     target: &Target,
     external: &External,
-    batch: &Batch,
+    batch: &ChangeBatch,
     refused: &[Refused],
 ) -> Result<()> {
     let outbox = &external.outbox;
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     // By their own index: an outbox is never analysed before it is large.
     acting.set("enable_seqscan", "off")?;
     let any_refused = format!("select true from {outbox} where refused is not null limit 1");
-    if spi::one::<bool>(&any_refused, &[])?.is_some() {
+    if spi::scalar::<bool>(&any_refused, &[])?.is_some() {
         let bad: Vec<i64> =
             refused.iter().filter_map(|r| batch.positions.get(r.change).copied()).collect();
         let key = outbox_key(target);
@@ -266,40 +271,40 @@ pub fn settle(
         refuse(external, *position, &r.sqlstate, &r.message)?;
     }
     drop(acting);
-    crate::outbox::delivery_state::sent(target.id, batch.upto)
+    crate::outbox::delivery_state::note_sent(target.id, batch.upto)
 }
 
 /// Empties the outbox of a target, if it has one, of which all is sent, where it is large, and nobody is in the way.
-pub fn empty(flow: &Flow, target: &Target) -> Result<()> {
+pub fn empty_outbox(flow: &Flow, target: &Target) -> Result<()> {
     let Some(external) = target.external.as_ref().filter(|_| target.relation.is_some()) else {
         return Ok(());
     };
-    let Some(crate::outbox::delivery_state::State { sent, .. }) =
-        crate::outbox::delivery_state::state(target.id)?
+    let Some(crate::outbox::delivery_state::DeliveryStatus { sent, .. }) =
+        crate::outbox::delivery_state::delivery_status(target.id)?
     else {
         return Ok(());
     };
     let outbox = &external.outbox;
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     acting.set("enable_seqscan", "off")?;
-    let large = spi::one::<bool>(
+    let large = spi::scalar::<bool>(
         "select pg_relation_size($1::text::regclass) > $2",
         &[arg(outbox.as_str()), arg(LARGE)],
     )?;
-    if large != Some(true) || !locks::flow_if_free(flow.id)? {
+    if large != Some(true) || !locks::lock_flow_if_free(flow.id)? {
         return Ok(());
     }
     // With the flow's lock nothing is added.
-    let _now = OneSnapshot::latest();
+    let _now = PinnedSnapshot::latest();
     let left = |condition: &str| {
-        spi::one::<bool>(
+        spi::scalar::<bool>(
             &format!("select true from {outbox} where {condition} limit 1"),
             &[arg(sent)],
         )
     };
     if left("position > $1")?.is_some() {
         // Behind all the time: then what is sent is deleted, and vacuumed.
-        let huge = spi::one::<bool>(
+        let huge = spi::scalar::<bool>(
             "select pg_relation_size($1::text::regclass) > $2",
             &[arg(outbox.as_str()), arg(HUGE)],
         )?;
@@ -318,7 +323,8 @@ pub fn empty(flow: &Flow, target: &Target) -> Result<()> {
         )?;
         return Ok(());
     }
-    let oid = spi::one::<pg_sys::Oid>("select $1::text::regclass::oid", &[arg(outbox.as_str())])?;
+    let oid =
+        spi::scalar::<pg_sys::Oid>("select $1::text::regclass::oid", &[arg(outbox.as_str())])?;
     let lock = pg_sys::AccessExclusiveLock as i32;
     if let Some(oid) = oid
         // SAFETY: a heavyweight lock, until the transaction ends.
@@ -331,8 +337,8 @@ pub fn empty(flow: &Flow, target: &Target) -> Result<()> {
 }
 
 /// Lets everything that was refused be tried again at once.
-pub fn retry(flow: &Flow) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+pub fn retry_rejected(flow: &Flow) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
     for external in flow.targets.iter().filter_map(|t| t.external.as_ref()) {
         spi::execute(
             &format!(
@@ -347,7 +353,7 @@ pub fn retry(flow: &Flow) -> Result<()> {
 }
 
 /// What waits in an outbox.
-pub struct Waiting {
+pub struct PendingChanges {
     /// Entries that are to be sent; counted up to [`COUNTED`].
     pub unsent: i64,
     /// Entries that the target has refused.
@@ -358,8 +364,8 @@ pub struct Waiting {
 pub const COUNTED: i64 = 100_000;
 
 /// The caller has seen to it that the outbox can be read.
-pub fn waiting(external: &External, sent: i64) -> Result<Waiting> {
-    let _as = ActingAs::extension_owner()?;
+pub fn pending_changes(external: &External, sent: i64) -> Result<PendingChanges> {
+    let _as = RoleGuard::extension_owner()?;
     let outbox = &external.outbox;
     let found = spi::select(
         &format!(
@@ -369,7 +375,7 @@ pub fn waiting(external: &External, sent: i64) -> Result<Waiting> {
         ),
         &[arg(sent)],
         |r| {
-            Ok(Waiting {
+            Ok(PendingChanges {
                 unsent: spi::required(r, 1)?,
                 refused: spi::required(r, 2)?,
             })
@@ -380,17 +386,17 @@ pub fn waiting(external: &External, sent: i64) -> Result<Waiting> {
 
 /// Whether nothing is in an outbox, sent or not.
 pub fn is_empty(external: &External) -> Result<bool> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let any: Option<bool> =
-        spi::one(&format!("select true from {} limit 1", external.outbox), &[])?;
+        spi::scalar(&format!("select true from {} limit 1", external.outbox), &[])?;
     Ok(any.is_none())
 }
 
 /// The position of the next entry, which is given out with that. Who holds the flow's lock may then give out those
 /// that follow.
 pub fn next_position(external: &External) -> Result<i64> {
-    let _as = ActingAs::extension_owner()?;
-    spi::one(
+    let _as = RoleGuard::extension_owner()?;
+    spi::scalar(
         "select nextval(pg_get_serial_sequence($1, 'position')::regclass)",
         &[arg(external.outbox.as_str())],
     )?
@@ -398,8 +404,8 @@ pub fn next_position(external: &External) -> Result<i64> {
 }
 
 /// All positions up to this one are given out.
-pub fn given_out(external: &External, last: i64) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+pub fn last_given_position(external: &External, last: i64) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
     spi::execute(
         "select setval(pg_get_serial_sequence($1, 'position')::regclass, $2)",
         &[arg(external.outbox.as_str()), arg(last)],
@@ -408,13 +414,13 @@ pub fn given_out(external: &External, last: i64) -> Result<()> {
 }
 
 /// The position of the last entry; 0 where there is none.
-pub fn last(external: &External) -> Result<i64> {
-    let _as = ActingAs::extension_owner()?;
-    Ok(spi::one(&format!("select max(position) from {}", external.outbox), &[])?.unwrap_or(0))
+pub fn last_position(external: &External) -> Result<i64> {
+    let _as = RoleGuard::extension_owner()?;
+    Ok(spi::scalar(&format!("select max(position) from {}", external.outbox), &[])?.unwrap_or(0))
 }
 
 /// A row that a target has refused.
-pub struct Failed {
+pub struct RejectedEntry {
     pub key: Json,
     pub sqlstate: String,
     pub message: String,
@@ -424,8 +430,8 @@ pub struct Failed {
 }
 
 /// The rows that a target has refused. The caller has seen to it that the outbox can be read.
-pub fn refused(target: &Target, external: &External) -> Result<Vec<Failed>> {
-    let _as = ActingAs::extension_owner()?;
+pub fn rejected_entries(target: &Target, external: &External) -> Result<Vec<RejectedEntry>> {
+    let _as = RoleGuard::extension_owner()?;
     let pairs: Vec<String> = target
         .key
         .iter()
@@ -446,7 +452,7 @@ pub fn refused(target: &Target, external: &External) -> Result<Vec<Failed>> {
         ),
         &[],
         |r| {
-            Ok(Failed {
+            Ok(RejectedEntry {
                 key: spi::required(r, 1)?,
                 sqlstate: r.get::<String>(2)?.unwrap_or_default(),
                 message: r.get::<String>(3)?.unwrap_or_default(),

@@ -7,7 +7,7 @@ use crate::pg::columns::{Column, stored};
 use crate::pg::error::{Error, Result};
 use crate::pg::tuplestore::row::Row;
 use crate::pg::tuplestore::row_types::check_types;
-use crate::pg::tuplestore::rows::Rows;
+use crate::pg::tuplestore::rows::TupleStore;
 use coco_core::delivery::{Encoding, Values};
 
 /// The types of an entry's columns before its values: position, version, whether it is an upsert, and
@@ -76,13 +76,13 @@ impl Encoder {
         Ok(Encoder { encoding, send, types, key, buffer: Vec::new(), functions, values })
     }
 
-    /// The types that the columns of an entry have to have: of what [`crate::outbox::change_batch::select`] returns.
+    /// The types that the columns of an entry have to have: of what [`crate::outbox::change_batch::select_sql`] returns.
     pub fn types(&self) -> &[pg_sys::Oid] {
         &self.types
     }
 
     /// Checks that rows that are kept have the types of entries.
-    pub fn check(&self, rows: &Rows) -> Result<()> {
+    pub fn check(&self, rows: &TupleStore) -> Result<()> {
         // SAFETY: the shape lives as long as the rows.
         unsafe {
             let _ = check_types(rows.shape(), 0, &self.types[..SAME_HEAD])?;
@@ -90,7 +90,7 @@ impl Encoder {
         }
     }
 
-    /// Key and row of an entry that has the columns of [`crate::outbox::change_batch::select`].
+    /// Key and row of an entry that has the columns of [`crate::outbox::change_batch::select_sql`].
     pub fn encode(&mut self, entry: Row, upsert: bool) -> Result<(Values, Option<Values>)> {
         if self.encoding == Encoding::Json {
             let text = |column| entry.get::<String>(column);

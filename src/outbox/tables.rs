@@ -2,10 +2,10 @@
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::catalog::internal_tables::{self, Table};
+use crate::catalog::internal_tables::{self, InternalTable};
 use crate::catalog::model::{External, Target};
-use crate::pg::acting_role::ActingAs;
-use crate::pg::columns::{self, Column, Kept, all_equal, numbered, stored};
+use crate::pg::acting_role::RoleGuard;
+use crate::pg::columns::{self, Column, StoredType, all_equal, numbered, stored};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg, literal};
 use coco_core::delivery::Encoding;
@@ -21,7 +21,7 @@ pub fn outbox_key(target: &Target) -> Vec<String> {
 
 /// Refuses a target with a column whose values cannot be kept for its connector.
 pub fn check_kept(target: &Target, encoding: Encoding) -> Result<()> {
-    for column in target.columns.iter().filter(|c| c.kept == Kept::Json) {
+    for column in target.columns.iter().filter(|c| c.kept == StoredType::Json) {
         let is_key = target.key.iter().any(|k| k.name == column.name);
         if is_key || encoding == Encoding::Binary {
             let what = if is_key { "key column" } else { "column" };
@@ -41,7 +41,7 @@ pub fn check_kept(target: &Target, encoding: Encoding) -> Result<()> {
 }
 
 /// Makes ledger and outbox, and their views; fills in what the target says of them.
-pub fn make(flow: &str, owner: pg_sys::Oid, target: &mut Target) -> Result<()> {
+pub fn create_tables(flow: &str, owner: pg_sys::Oid, target: &mut Target) -> Result<()> {
     if target.key.iter().any(|k| k.name == FINGERPRINT) {
         return Err(Error::invalid(format!(
             "key column \"{FINGERPRINT}\": the name is coco's own"
@@ -49,8 +49,8 @@ pub fn make(flow: &str, owner: pg_sys::Oid, target: &mut Target) -> Result<()> {
         .hint("Give the column another name: expression AS name."));
     }
     let shown = target.shown();
-    let ledger = Table::Ledger.name(target.id);
-    let _as = ActingAs::extension_owner()?;
+    let ledger = InternalTable::Ledger.name(target.id);
+    let _as = RoleGuard::extension_owner()?;
     let defined: Vec<String> = target.key.iter().map(definition).collect::<Result<_>>()?;
     // The columns that equal the source key come first in the index: an item's rows are found by it.
     let covered = target.covered.clone().unwrap_or_default();
@@ -68,15 +68,15 @@ pub fn make(flow: &str, owner: pg_sys::Oid, target: &mut Target) -> Result<()> {
     )?;
     let what = format!("Ledger: the keys in target {shown} of flow {flow}");
     spi::execute(&format!("comment on table {ledger} is {}", literal(&what)), &[])?;
-    internal_tables::make_view(Table::Ledger, target.id, flow, owner, &what)?;
+    internal_tables::make_view(InternalTable::Ledger, target.id, flow, owner, &what)?;
     let outbox_view = make_outbox(flow, owner, target)?;
     target.schema = "coco".to_owned();
-    target.name = Table::Ledger.view(target.id, flow);
+    target.name = InternalTable::Ledger.view(target.id, flow);
     if let Some(external) = &mut target.external {
-        external.outbox = Table::Outbox.name(target.id);
+        external.outbox = InternalTable::Outbox.name(target.id);
         external.outbox_view = outbox_view;
         external.columns = target.columns.iter().map(|c| c.name.clone()).collect();
-        target.relation = spi::one(
+        target.relation = spi::scalar(
             "select $1::pg_catalog.text::pg_catalog.regclass::pg_catalog.oid",
             &[arg(ledger.as_str())],
         )?;
@@ -94,7 +94,7 @@ fn definition(column: &Column) -> Result<String> {
 /// `position` orders the entries; of an entry that deletes only the key is there; `refused` is why the
 /// target did not take it, and when it is tried again. Returns the name of the view.
 fn make_outbox(flow: &str, owner: pg_sys::Oid, target: &Target) -> Result<String> {
-    let outbox = Table::Outbox.name(target.id);
+    let outbox = InternalTable::Outbox.name(target.id);
     let mut values = String::new();
     let columns = stored(&target.columns);
     for (column, name) in columns.iter().zip(numbered("c", columns.len())) {
@@ -115,22 +115,27 @@ fn make_outbox(flow: &str, owner: pg_sys::Oid, target: &Target) -> Result<String
     spi::execute(&format!("create index on {outbox} (position) where refused is not null"), &[])?;
     let what = format!("Outbox: what is to be sent to target {} of flow {flow}", target.shown());
     spi::execute(&format!("comment on table {outbox} is {}", literal(&what)), &[])?;
-    internal_tables::make_view(Table::Outbox, target.id, flow, owner, &what)
+    internal_tables::make_view(InternalTable::Outbox, target.id, flow, owner, &what)
 }
 
 /// Makes the outbox fit another query. What waits in it of the old shape is left out, and its keys
 /// are marked in the ledger, so that the next update sends them in the new one; deletions stay. Values are copied to
 /// columns of their own type alone.
-pub fn refit(flow: &str, owner: pg_sys::Oid, after: &Target, external: &External) -> Result<bool> {
+pub fn refit_tables(
+    flow: &str,
+    owner: pg_sys::Oid,
+    after: &Target,
+    external: &External,
+) -> Result<bool> {
     type Shape = Vec<(String, pg_sys::Oid, i32, pg_sys::Oid)>;
     let shape = |c: &Column| (c.name.clone(), c.type_oid, c.typmod, c.collation);
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     // As they are: the query of before may be broken.
     let of = |relation: Option<pg_sys::Oid>| -> Result<Vec<Column>> {
         let Some(relation) = relation else { return Ok(vec![]) };
         Ok(columns::of_relation(relation)?.into_iter().map(|a| a.column).collect())
     };
-    let outbox = spi::one("select $1::text::regclass::oid", &[arg(external.outbox.as_str())])?;
+    let outbox = spi::scalar("select $1::text::regclass::oid", &[arg(external.outbox.as_str())])?;
     let values = of(outbox)?.into_iter().filter(|c| c.name.starts_with('c'));
     let before: Shape = values
         .zip(&external.columns)
@@ -206,13 +211,13 @@ pub fn refit(flow: &str, owner: pg_sys::Oid, after: &Target, external: &External
 }
 
 fn sequence(table: &str) -> Result<String> {
-    spi::one("select pg_get_serial_sequence($1, 'position')", &[arg(table)])?
+    spi::scalar("select pg_get_serial_sequence($1, 'position')", &[arg(table)])?
         .ok_or_else(|| Error::internal(format!("{table} has lost its sequence")))
 }
 
 /// Drops what there is of both, with their views. The caller acts as the extension's owner.
 pub fn drop_all(flow: &str, target: &Target) -> Result<()> {
-    for table in [Table::Ledger, Table::Outbox] {
+    for table in [InternalTable::Ledger, InternalTable::Outbox] {
         spi::execute(&format!("drop view if exists {}", table.view_name(target.id, flow)), &[])?;
         spi::execute(&format!("drop table if exists {}", table.name(target.id)), &[])?;
     }

@@ -1,12 +1,12 @@
 //! The result that a worker leaves for the session that asked for an update.
 
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::json::Json;
 use crate::pg::spi::{self, arg};
 
 /// What a worker did for a session that asked for an update.
-pub struct Outcome {
+pub struct WorkerResult {
     pub counts: Option<serde_json::Value>,
     pub sqlstate: Option<String>,
     pub message: Option<String>,
@@ -15,8 +15,8 @@ pub struct Outcome {
 }
 
 /// Leaves it for the session to read.
-pub fn leave(run: i64, outcome: &Outcome) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+pub fn store_result(run: i64, outcome: &WorkerResult) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
     spi::execute("delete from coco.run where ended < clock_timestamp() - interval '1 hour'", &[])?;
     spi::execute(
         "insert into coco.run (id, counts, sqlstate, message, detail, hint)
@@ -34,10 +34,10 @@ pub fn leave(run: i64, outcome: &Outcome) -> Result<()> {
 }
 
 /// Reads what a worker left.
-pub fn outcome(run: i64) -> Result<Option<Outcome>> {
-    let _as = ActingAs::extension_owner()?;
-    let _now = crate::pg::snapshot::OneSnapshot::latest();
-    let statements = crate::pg::tuplestore::statements::Statements::connect()?;
+pub fn load_result(run: i64) -> Result<Option<WorkerResult>> {
+    let _as = RoleGuard::extension_owner()?;
+    let _now = crate::pg::snapshot::PinnedSnapshot::latest();
+    let statements = crate::pg::tuplestore::statements::SpiSession::connect()?;
     let text = statements.read_text(
         "select pg_catalog.row_to_json(r)::text from coco.run as r where r.id = $1",
         &[arg(run)],
@@ -47,7 +47,7 @@ pub fn outcome(run: i64) -> Result<Option<Outcome>> {
         crate::pg::error::Error::internal(format!("the result of a worker cannot be read: {e}"))
     })?;
     let text = |name: &str| json[name].as_str().map(str::to_owned);
-    Ok(Some(Outcome {
+    Ok(Some(WorkerResult {
         counts: json.get("counts").filter(|c| !c.is_null()).cloned(),
         sqlstate: text("sqlstate"),
         message: text("message"),

@@ -34,23 +34,23 @@ fn path() -> &'static str {
 
 /// The settings that a flow runs under.
 #[derive(Clone, Debug)]
-pub struct Settings(Vec<(String, String)>);
+pub struct SavedGucs(Vec<(String, String)>);
 
-impl Settings {
+impl SavedGucs {
     /// Those of the session now, with this search path.
-    pub fn of_caller(search_path: &str) -> Result<Settings> {
+    pub fn of_caller(search_path: &str) -> Result<SavedGucs> {
         let mut all = vec![("search_path".to_owned(), search_path.to_owned())];
         for name in DECLARED {
             let value =
-                spi::one::<String>("select pg_catalog.current_setting($1)", &[spi::arg(name)])?;
+                spi::scalar::<String>("select pg_catalog.current_setting($1)", &[spi::arg(name)])?;
             all.push((name.to_owned(), value.unwrap_or_default()));
         }
-        Ok(Settings(all))
+        Ok(SavedGucs(all))
     }
 
     /// Nothing but pg_catalog on the search path: for statements of coco's own alone.
-    pub fn qualifying() -> Settings {
-        Settings(vec![("search_path".to_owned(), path().to_owned())])
+    pub fn qualifying() -> SavedGucs {
+        SavedGucs(vec![("search_path".to_owned(), path().to_owned())])
     }
 
     pub fn to_json(&self) -> Json {
@@ -58,11 +58,11 @@ impl Settings {
         Json::from(serde_json::Value::Object(pairs.collect()))
     }
 
-    pub fn from_json(json: &Json) -> Result<Settings> {
+    pub fn from_json(json: &Json) -> Result<SavedGucs> {
         let json = json.value("coco.flow")?;
         let pairs = json.as_object().into_iter().flatten();
         let text = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_owned();
-        Ok(Settings(pairs.map(|(n, v)| (n.clone(), text(v))).collect()))
+        Ok(SavedGucs(pairs.map(|(n, v)| (n.clone(), text(v))).collect()))
     }
 }
 
@@ -83,7 +83,7 @@ thread_local! {
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn extension() -> Result<Extension> {
-    let generation = invalidation::now();
+    let generation = invalidation::invalidation_count();
     if let Some((_, known)) = EXTENSION.get().filter(|(g, _)| *g == generation) {
         return Ok(known);
     }
@@ -109,7 +109,7 @@ pub fn check_version() -> Result<()> {
     if extension()?.fits {
         return Ok(());
     }
-    let installed = spi::one::<String>(
+    let installed = spi::scalar::<String>(
         "select extversion from pg_catalog.pg_extension where extname operator(pg_catalog.=) 'coco'",
         &[],
     )?
@@ -137,17 +137,17 @@ fn parts(version: &str) -> Vec<u64> {
 }
 
 /// Another role's rights until it is dropped. A (sub)transaction that aborts restores them too.
-pub struct ActingAs {
+pub struct RoleGuard {
     user: pg_sys::Oid,
     security: i32,
     guc_level: i32,
 }
 
-impl ActingAs {
+impl RoleGuard {
     /// The flow's owner, as a security-restricted operation and with the settings the flow was
     /// declared under: how everything a user wrote is analysed, planned and run.
-    pub fn flow_owner(owner: pg_sys::Oid, settings: &Settings) -> Result<ActingAs> {
-        let acting = ActingAs::switch(owner, RESTRICTED);
+    pub fn flow_owner(owner: pg_sys::Oid, settings: &SavedGucs) -> Result<RoleGuard> {
+        let acting = RoleGuard::switch(owner, RESTRICTED);
         for (name, value) in &settings.0 {
             match name.as_str() {
                 "search_path" => acting.set(name, &temporary_last(value))?,
@@ -165,39 +165,39 @@ impl ActingAs {
     /// operator or a function of theirs must not run with these rights.
     ///
     /// Refuses where the catalog is another version's than the library: see [`check_version`].
-    pub fn extension_owner() -> Result<ActingAs> {
+    pub fn extension_owner() -> Result<RoleGuard> {
         if !extension()?.fits {
             check_version()?;
         }
-        ActingAs::writing_log()
+        RoleGuard::writing_log()
     }
 
     /// The same for writers to captured tables, whatever the versions: what they read and write is the same in all.
-    pub fn writing_log() -> Result<ActingAs> {
-        let acting = ActingAs::switch(extension()?.owner, RESTRICTED);
+    pub fn writing_log() -> Result<RoleGuard> {
+        let acting = RoleGuard::switch(extension()?.owner, RESTRICTED);
         acting.set("search_path", path())?;
         Ok(acting)
     }
 
     /// The same role with nothing but pg_catalog on its search path: names that Postgres writes
     /// (format_type, regclass) then carry their schema.
-    pub fn qualifying_names() -> Result<ActingAs> {
-        let acting = ActingAs::same();
+    pub fn qualifying_names() -> Result<RoleGuard> {
+        let acting = RoleGuard::same();
         acting.set("search_path", path())?;
         Ok(acting)
     }
 
     /// The same role, to set settings for a while.
-    pub fn same() -> ActingAs {
-        ActingAs::switch(current(), 0)
+    pub fn same() -> RoleGuard {
+        RoleGuard::switch(current(), 0)
     }
 
     /// The same role, for statements that find rows by their keys: they are planned as if a page elsewhere
     /// cost little more than the next one, as is so of what is cached or on a disk without an arm. With
     /// Postgres' own figure a table is read as a whole where a hundredth of its rows are wanted.
-    pub fn finding_by_key() -> Result<ActingAs> {
+    pub fn finding_by_key() -> Result<RoleGuard> {
         const ELSEWHERE: f64 = 1.1;
-        let acting = ActingAs::same();
+        let acting = RoleGuard::same();
         // SAFETY: reads the backend's own state.
         if unsafe { pg_sys::random_page_cost } > ELSEWHERE {
             acting.set("random_page_cost", &ELSEWHERE.to_string())?;
@@ -208,9 +208,9 @@ impl ActingAs {
     /// The same role, for statements that compute something of each row of a table: they are planned as if to hand
     /// a row from one process to another cost less than to compute a fingerprint of it, as is so. With Postgres'
     /// own figure a single process does it all. Nor are they compiled: functions take the time.
-    pub fn sharing_rows() -> Result<ActingAs> {
+    pub fn sharing_rows() -> Result<RoleGuard> {
         const HANDED_OVER: f64 = 0.01;
-        let acting = ActingAs::same();
+        let acting = RoleGuard::same();
         // SAFETY: reads the backend's own state.
         if unsafe { pg_sys::parallel_tuple_cost } > HANDED_OVER {
             acting.set("parallel_tuple_cost", &HANDED_OVER.to_string())?;
@@ -219,14 +219,14 @@ impl ActingAs {
         Ok(acting)
     }
 
-    fn switch(to: pg_sys::Oid, add: i32) -> ActingAs {
+    fn switch(to: pg_sys::Oid, add: i32) -> RoleGuard {
         let mut user = pg_sys::InvalidOid;
         let mut security = 0;
         // SAFETY: plain reads and writes of the backend's own state; undone in `drop`.
         unsafe {
             pg_sys::GetUserIdAndSecContext(&mut user, &mut security);
             pg_sys::SetUserIdAndSecContext(to, security | add);
-            ActingAs { user, security, guc_level: pg_sys::NewGUCNestLevel() }
+            RoleGuard { user, security, guc_level: pg_sys::NewGUCNestLevel() }
         }
     }
 
@@ -251,7 +251,7 @@ impl ActingAs {
     }
 }
 
-impl Drop for ActingAs {
+impl Drop for RoleGuard {
     fn drop(&mut self) {
         // SAFETY: restores what `switch` found; nest levels are closed in reverse order.
         unsafe {

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// An expression: whether what failed so (a jsonb) is to be tried again at a time. Nothing is put off by more than an
 /// hour: a time further off comes from a clock that was ahead.
-pub fn is_due(failure: &str, now: &str) -> String {
+pub fn is_due_sql(failure: &str, now: &str) -> String {
     let at = format!("({failure} operator(pg_catalog.->>) 'next_retry')::pg_catalog.timestamptz");
     format!(
         "({at} operator(pg_catalog.<=) {now}

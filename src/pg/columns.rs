@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 
@@ -29,7 +29,7 @@ select a.attname::text, a.atttypid, a.atttypmod, a.attcollation,
 
 /// The columns of a relation, in their order.
 pub fn of_relation(relation: pg_sys::Oid) -> Result<Vec<Attribute>> {
-    let _names = ActingAs::qualifying_names()?;
+    let _names = RoleGuard::qualifying_names()?;
     spi::select(ATTRIBUTES, &[arg(relation)], |r| {
         let type_oid = spi::required(r, 2)?;
         Ok(Attribute {
@@ -66,7 +66,7 @@ pub fn result_column(
     typmod: i32,
     collation: pg_sys::Oid,
 ) -> Result<Column> {
-    let _names = ActingAs::qualifying_names()?;
+    let _names = RoleGuard::qualifying_names()?;
     let type_name = spi::type_name(type_oid, typmod)?;
     Ok(Column {
         name,
@@ -91,7 +91,7 @@ fn equality_operator(type_oid: pg_sys::Oid) -> Result<Option<String>> {
     if operator.lt_opr == pg_sys::InvalidOid || operator.eq_opr == pg_sys::InvalidOid {
         return Ok(None);
     }
-    spi::one(
+    spi::scalar(
         "select pg_catalog.format('operator(%I.%s)', n.nspname, o.oprname)
            from pg_catalog.pg_operator o
            join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
@@ -102,7 +102,7 @@ fn equality_operator(type_oid: pg_sys::Oid) -> Result<Option<String>> {
 
 /// ` collate …` for a column definition; nothing where the type has no collation.
 pub fn collate(collation: pg_sys::Oid) -> Result<String> {
-    let clause: Option<String> = spi::one(
+    let clause: Option<String> = spi::scalar(
         "select pg_catalog.format(' collate %I.%I', n.nspname, c.collname)
            from pg_catalog.pg_collation c
            join pg_catalog.pg_namespace n on n.oid = c.collnamespace
@@ -114,17 +114,17 @@ pub fn collate(collation: pg_sys::Oid) -> Result<String> {
 
 /// What a value of a type is kept as in a table. A base type, which only a superuser can make, and an enum run no
 /// user's code, nor do their arrays, and the ranges that come with Postgres. A domain is kept as its base type.
-pub fn keep(type_oid: pg_sys::Oid) -> Result<Kept> {
+pub fn keep(type_oid: pg_sys::Oid) -> Result<StoredType> {
     // SAFETY: look-ups of the system catalogs in a transaction.
     let base = unsafe { pg_sys::getBaseType(type_oid) };
     if !is_harmless(base, true) {
-        return Ok(Kept::Json);
+        return Ok(StoredType::Json);
     }
     if base == type_oid {
-        return Ok(Kept::Same);
+        return Ok(StoredType::Same);
     }
-    let _names = ActingAs::qualifying_names()?;
-    Ok(Kept::Base { type_oid: base, type_name: spi::type_name(base, -1)? })
+    let _names = RoleGuard::qualifying_names()?;
+    Ok(StoredType::Base { type_oid: base, type_name: spi::type_name(base, -1)? })
 }
 
 /// Whether to write, compare and copy values of a type runs no user's code.
@@ -156,12 +156,12 @@ pub struct Column {
     /// The equality operator of the type's default btree operator class, as
     /// `operator(schema.=)`. `None` where the type has no such class.
     pub equals: Option<String>,
-    pub kept: Kept,
+    pub kept: StoredType,
 }
 
 /// What values of a column are kept as in coco's own tables.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Kept {
+pub enum StoredType {
     Same,
     /// The column's type is a domain: this is its base type, without modifiers.
     Base {
@@ -180,14 +180,14 @@ impl Column {
     /// The column that holds its values in a table of coco's own.
     pub fn stored(&self) -> Column {
         match &self.kept {
-            Kept::Same => self.clone(),
-            Kept::Base { type_oid, type_name } => Column {
+            StoredType::Same => self.clone(),
+            StoredType::Base { type_oid, type_name } => Column {
                 type_oid: *type_oid,
                 typmod: -1,
                 type_name: type_name.clone(),
                 ..self.clone()
             },
-            Kept::Json => Column {
+            StoredType::Json => Column {
                 type_oid: pg_sys::JSONOID,
                 typmod: -1,
                 collation: pg_sys::InvalidOid,
@@ -201,9 +201,9 @@ impl Column {
     /// A value of the column's as the value that is stored: evaluated as the flow's owner.
     pub fn as_stored(&self, value: &str) -> String {
         match &self.kept {
-            Kept::Same => value.to_owned(),
-            Kept::Base { type_name, .. } => format!("({value})::{type_name}"),
-            Kept::Json => format!("pg_catalog.to_json({value})"),
+            StoredType::Same => value.to_owned(),
+            StoredType::Base { type_name, .. } => format!("({value})::{type_name}"),
+            StoredType::Json => format!("pg_catalog.to_json({value})"),
         }
     }
 

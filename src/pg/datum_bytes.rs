@@ -6,14 +6,14 @@
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::tuplestore::row_types::attribute;
 use coco_core::fingerprint::Hasher;
 
 /// How values of one type are read.
 #[derive(Clone, Copy)]
-pub enum By {
+pub enum DatumEncoding {
     /// The bytes of a fixed-length value passed by value.
     Value(usize),
     /// The bytes of a fixed-length value passed by reference.
@@ -27,14 +27,14 @@ pub enum By {
 }
 
 /// What takes the bytes of values, in parts that cannot run into each other.
-pub trait Sink: Default {
+pub trait ByteSink: Default {
     fn part(&mut self, bytes: &[u8]);
     fn null(&mut self);
     /// Adds a composite value, whose parts another one has taken.
     fn record(&mut self, parts: Self);
 }
 
-impl Sink for Hasher {
+impl ByteSink for Hasher {
     fn part(&mut self, bytes: &[u8]) {
         Hasher::part(self, bytes);
     }
@@ -49,7 +49,7 @@ impl Sink for Hasher {
 }
 
 /// The parts themselves, each after its length.
-impl Sink for Vec<u8> {
+impl ByteSink for Vec<u8> {
     fn part(&mut self, bytes: &[u8]) {
         self.extend((bytes.len() as u64).to_le_bytes());
         self.extend(bytes);
@@ -65,17 +65,19 @@ impl Sink for Vec<u8> {
 }
 
 /// How the arguments of one call site are hashed; looked up once.
-pub struct Plan {
+pub struct EncodingPlan {
     /// Each after this text.
-    arguments: Vec<(By, Option<String>)>,
+    arguments: Vec<(DatumEncoding, Option<String>)>,
     /// Functions of types run, which may find, or write, something by name.
     by_name: bool,
 }
 
-impl Plan {
-    fn new(arguments: Vec<(By, Option<String>)>) -> Plan {
-        let by_name = arguments.iter().any(|(by, _)| matches!(by, By::Text(_) | By::Record));
-        Plan { arguments, by_name }
+impl EncodingPlan {
+    fn new(arguments: Vec<(DatumEncoding, Option<String>)>) -> EncodingPlan {
+        let by_name = arguments
+            .iter()
+            .any(|(by, _)| matches!(by, DatumEncoding::Text(_) | DatumEncoding::Record));
+        EncodingPlan { arguments, by_name }
     }
 }
 
@@ -128,20 +130,20 @@ unsafe fn hashed(
     unsafe {
         let info = (*fcinfo).flinfo;
         let count = (*fcinfo).nargs as usize;
-        let plan: &Plan = if (*info).fn_extra.is_null() {
+        let plan: &EncodingPlan = if (*info).fn_extra.is_null() {
             let plan = (0..count).map(|i| {
                 let type_oid = pg_sys::get_fn_expr_argtype(info, i as i32);
                 (by(type_oid), before(type_oid))
             });
-            let plan = Plan::new(plan.collect());
+            let plan = EncodingPlan::new(plan.collect());
             // Freed with the call site's memory.
             (*info).fn_extra =
                 pgrx::PgMemoryContexts::For((*info).fn_mcxt).leak_and_drop_on_delete(plan).cast();
-            &*(*info).fn_extra.cast::<Plan>()
+            &*(*info).fn_extra.cast::<EncodingPlan>()
         } else {
-            &*(*info).fn_extra.cast::<Plan>()
+            &*(*info).fn_extra.cast::<EncodingPlan>()
         };
-        let _pinned = if plan.by_name { Some(ActingAs::qualifying_names()?) } else { None };
+        let _pinned = if plan.by_name { Some(RoleGuard::qualifying_names()?) } else { None };
         let args = (*fcinfo).args.as_slice(count);
         let mut hasher = Hasher::new();
         for ((by, before), arg) in plan.arguments.iter().zip(args) {
@@ -158,13 +160,13 @@ unsafe fn hashed(
 ///
 /// # Safety
 /// In a transaction: it looks things up.
-pub unsafe fn by(type_oid: pg_sys::Oid) -> By {
+pub unsafe fn by(type_oid: pg_sys::Oid) -> DatumEncoding {
     // SAFETY: look-ups by number in the caches of the transaction that the caller is in.
     unsafe {
         let base = pg_sys::getBaseType(type_oid);
         let kind = pg_sys::get_typtype(base) as u8;
         if base == pg_sys::RECORDOID || kind == b'c' {
-            return By::Record;
+            return DatumEncoding::Record;
         }
         let own = |oid: pg_sys::Oid| {
             oid.to_u32() < pg_sys::FirstNormalObjectId
@@ -180,20 +182,20 @@ pub unsafe fn by(type_oid: pg_sys::Oid) -> By {
             let mut output = pg_sys::InvalidOid;
             let mut varlena = false;
             pg_sys::getTypeOutputInfo(base, &mut output, &mut varlena);
-            return By::Text(output);
+            return DatumEncoding::Text(output);
         }
         let mut length = 0i16;
         let mut by_value = false;
         pg_sys::get_typlenbyval(base, &mut length, &mut by_value);
         match (length, by_value) {
-            (-1, _) => By::Varlena,
-            (n, true) if n > 0 => By::Value(n as usize),
-            (n, false) if n > 0 => By::Reference(n as usize),
+            (-1, _) => DatumEncoding::Varlena,
+            (n, true) if n > 0 => DatumEncoding::Value(n as usize),
+            (n, false) if n > 0 => DatumEncoding::Reference(n as usize),
             _ => {
                 let mut output = pg_sys::InvalidOid;
                 let mut varlena = false;
                 pg_sys::getTypeOutputInfo(base, &mut output, &mut varlena);
-                By::Text(output)
+                DatumEncoding::Text(output)
             }
         }
     }
@@ -224,7 +226,7 @@ fn holds_oid(type_oid: pg_sys::Oid) -> bool {
 ///
 /// # Safety
 /// The datum is of that type.
-pub unsafe fn read<S: Sink>(sink: &mut S, by: By, datum: Option<pg_sys::Datum>) {
+pub unsafe fn read<S: ByteSink>(sink: &mut S, by: DatumEncoding, datum: Option<pg_sys::Datum>) {
     let Some(datum) = datum else {
         return sink.null();
     };
@@ -232,13 +234,13 @@ pub unsafe fn read<S: Sink>(sink: &mut S, by: By, datum: Option<pg_sys::Datum>) 
     // storage.
     unsafe {
         match by {
-            By::Value(length) => {
+            DatumEncoding::Value(length) => {
                 sink.part(&datum.value().to_le_bytes()[..length.min(8)]);
             }
-            By::Reference(length) => {
+            DatumEncoding::Reference(length) => {
                 sink.part(std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), length));
             }
-            By::Varlena => {
+            DatumEncoding::Varlena => {
                 let stored = datum.cast_mut_ptr::<pg_sys::varlena>();
                 let plain = pg_sys::pg_detoast_datum_packed(stored);
                 let bytes = std::slice::from_raw_parts(
@@ -250,18 +252,18 @@ pub unsafe fn read<S: Sink>(sink: &mut S, by: By, datum: Option<pg_sys::Datum>) 
                     pg_sys::pfree(plain.cast());
                 }
             }
-            By::Text(output) => {
+            DatumEncoding::Text(output) => {
                 let text = pg_sys::OidOutputFunctionCall(output, datum);
                 sink.part(CStr::from_ptr(text).to_bytes());
                 pg_sys::pfree(text.cast());
             }
-            By::Record => record(sink, datum),
+            DatumEncoding::Record => record(sink, datum),
         }
     }
 }
 
 /// Reads a composite value, column by column, as the server does: by the type that the value itself names.
-unsafe fn record<S: Sink>(sink: &mut S, datum: pg_sys::Datum) {
+unsafe fn record<S: ByteSink>(sink: &mut S, datum: pg_sys::Datum) {
     // SAFETY: the caller gives a datum of a composite type. It names its own row type, whose shape says how many
     // columns it has.
     unsafe {

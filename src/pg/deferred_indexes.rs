@@ -3,8 +3,8 @@
 
 use pgrx::{PgList, pg_sys};
 
-use crate::pg::acting_role::ActingAs;
-use crate::pg::bulk_insert::spec::{Filling, Rights};
+use crate::pg::acting_role::RoleGuard;
+use crate::pg::bulk_insert::spec::{BulkTarget, InsertRights};
 use crate::pg::bulk_insert::{self, dest_receiver};
 use crate::pg::error::{Error, Result};
 use crate::pg::tuplestore::row_types::attribute;
@@ -20,7 +20,7 @@ const NO_LOCK: i32 = pg_sys::NoLock as i32;
 
 /// Whether what is locked now is free when the statement ends. Asked before a subtransaction begins, which looks
 /// like a part of more.
-pub fn locks_pass() -> bool {
+pub fn in_autocommit() -> bool {
     // SAFETY: reads the backend's own state.
     !unsafe { pg_sys::IsTransactionBlock() }
 }
@@ -28,7 +28,7 @@ pub fn locks_pass() -> bool {
 /// A table that rows were written to.
 pub struct Written {
     table: String,
-    by: Rights,
+    by: InsertRights,
     pub rows: i64,
     /// Of all others they have no value.
     columns: Vec<String>,
@@ -36,7 +36,7 @@ pub struct Written {
 
 impl Written {
     /// So many rows, by way of a filling.
-    pub fn new(filling: &Filling, rows: i64) -> Written {
+    pub fn new(filling: &BulkTarget, rows: i64) -> Written {
         Written {
             table: filling.table.to_owned(),
             by: filling.by,
@@ -149,7 +149,7 @@ unsafe fn is_free(index: pg_sys::Oid) -> bool {
 /// Builds a locked index anew, as REINDEX does. A btree is sorted in `work_mem`, as all that an update keeps;
 /// what others take for it they are given by who made them.
 fn rebuild(index: pg_sys::Oid) -> Result<()> {
-    let acting = ActingAs::same();
+    let acting = RoleGuard::same();
     // SAFETY: the index is locked, as is its table; it is closed before it is built.
     unsafe {
         let relation = pg_sys::index_open(index, NO_LOCK);

@@ -30,7 +30,7 @@ const CACHES: [pg_sys::SysCacheIdentifier::Type; 13] = [
 
 /// A number that grows with each change this backend hears of. What was read while it stayed the
 /// same is as it was.
-pub fn now() -> u64 {
+pub fn invalidation_count() -> u64 {
     if GENERATION.get() == 0 {
         GENERATION.set(1);
         // SAFETY: registered once a backend.
@@ -50,8 +50,8 @@ pub fn now() -> u64 {
 
 /// Lets every backend know, when this transaction commits, that a flow has changed in a way that no
 /// system catalog shows.
-pub fn changed() -> Result<()> {
-    let flows = spi::one::<pg_sys::Oid>("select to_regclass('coco.flow')::oid", &[])?;
+pub fn note_change() -> Result<()> {
+    let flows = spi::scalar::<pg_sys::Oid>("select to_regclass('coco.flow')::oid", &[])?;
     if let Some(flows) = flows {
         // SAFETY: a relation's oid; takes effect for this transaction at the next command.
         unsafe { pg_sys::CacheInvalidateRelcacheByRelid(flows) };

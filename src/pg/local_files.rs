@@ -18,7 +18,7 @@ pub struct Listed {
 
 /// What could not be done, and with which file or directory.
 #[derive(Debug)]
-pub struct Failed {
+pub struct FileError {
     /// What was tried, for "could not …".
     pub action: &'static str,
     pub path: PathBuf,
@@ -72,7 +72,7 @@ impl Pattern {
 pub fn list(
     directory: &Path,
     pattern: Pattern,
-) -> impl Iterator<Item = Result<Listed, Failed>> + use<> {
+) -> impl Iterator<Item = Result<Listed, FileError>> + use<> {
     let root = directory.to_owned();
     let Pattern { matcher, within, depth } = pattern;
     let (matches, reaches) = (matcher.clone(), Pattern { matcher, within, depth });
@@ -87,7 +87,7 @@ fn listed(
     root: &Path,
     matches: &GlobMatcher,
     entry: walkdir::Result<DirEntry>,
-) -> Result<Option<Listed>, Failed> {
+) -> Result<Option<Listed>, FileError> {
     let entry = match entry {
         Ok(entry) => entry,
         Err(e) => {
@@ -96,7 +96,7 @@ fn listed(
             if depth > 0 && vanished(&error) {
                 return Ok(None);
             }
-            return Err(Failed { action: "open directory", path, error });
+            return Err(FileError { action: "open directory", path, error });
         }
     };
     let kind = entry.file_type();
@@ -105,7 +105,7 @@ fn listed(
         let is_directory = fs::metadata(root).is_ok_and(|m| m.is_dir());
         return match is_directory {
             true => Ok(None),
-            false => Err(Failed {
+            false => Err(FileError {
                 action: "open directory",
                 path: root.to_owned(),
                 error: io::ErrorKind::NotADirectory.into(),
@@ -119,7 +119,7 @@ fn listed(
     if !matches.is_match(path) {
         return Ok(None);
     }
-    let failed = |error| Failed { action: "stat file", path: entry.path().to_owned(), error };
+    let failed = |error| FileError { action: "stat file", path: entry.path().to_owned(), error };
     let metadata = match fs::metadata(entry.path()) {
         Ok(metadata) if metadata.is_file() => metadata,
         Ok(_) => return Ok(None),
@@ -135,8 +135,8 @@ fn listed(
 
 /// The content of a file, of at most `limit` bytes: `Err` inside `Ok` is the size of one that has
 /// more. `None` if there is no such file, or it is no ordinary one.
-pub fn read(path: &Path, limit: u64) -> Result<Option<Result<Vec<u8>, u64>>, Failed> {
-    let failed = |action| move |error| Failed { action, path: path.to_owned(), error };
+pub fn read(path: &Path, limit: u64) -> Result<Option<Result<Vec<u8>, u64>>, FileError> {
+    let failed = |action| move |error| FileError { action, path: path.to_owned(), error };
     // Asked before it is opened: to open a pipe waits for somebody to write.
     let metadata = match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata,

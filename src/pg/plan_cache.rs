@@ -14,28 +14,28 @@ const KEPT: usize = 500;
 /// now, long before they are analysed again.
 const FRESH: Duration = Duration::from_secs(1);
 
-struct Plan {
+struct CachedPlan {
     plan: pg_sys::SPIPlanPtr,
     made: Instant,
 }
 
 thread_local! {
-    static PLANS: RefCell<HashMap<String, Plan>> = RefCell::new(HashMap::new());
+    static PLANS: RefCell<HashMap<String, CachedPlan>> = RefCell::new(HashMap::new());
     /// Kept plans that are being run, one inside the other.
     static RUNNING: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Marks a plan as being run, until it is dropped.
-pub struct Running(());
+pub struct PlanInUse(());
 
-impl Running {
-    pub fn begin() -> Running {
+impl PlanInUse {
+    pub fn begin() -> PlanInUse {
         RUNNING.set(RUNNING.get() + 1);
-        Running(())
+        PlanInUse(())
     }
 }
 
-impl Drop for Running {
+impl Drop for PlanInUse {
     fn drop(&mut self) {
         RUNNING.set(RUNNING.get() - 1);
     }
@@ -67,7 +67,7 @@ pub unsafe fn plan(
     if RUNNING.get() == 0 {
         let old = PLANS.with(|p| {
             let mut plans = p.borrow_mut();
-            let mut old: Vec<Plan> = plans.remove(&name).into_iter().collect();
+            let mut old: Vec<CachedPlan> = plans.remove(&name).into_iter().collect();
             if plans.len() >= KEPT {
                 old.extend(plans.drain().map(|(_, plan)| plan));
             }
@@ -79,7 +79,9 @@ pub unsafe fn plan(
                 pg_sys::SPI_freeplan(plan.plan);
             }
             if pg_sys::SPI_keepplan(plan) == 0 {
-                PLANS.with(|p| p.borrow_mut().insert(name, Plan { plan, made: Instant::now() }));
+                PLANS.with(|p| {
+                    p.borrow_mut().insert(name, CachedPlan { plan, made: Instant::now() })
+                });
             }
         }
     }

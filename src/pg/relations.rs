@@ -6,8 +6,8 @@ use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 
 /// The relation of that name, if there is one.
-pub fn find(schema: &str, name: &str) -> Result<Option<pg_sys::Oid>> {
-    spi::one(
+pub fn find_relation(schema: &str, name: &str) -> Result<Option<pg_sys::Oid>> {
+    spi::scalar(
         "select c.oid from pg_catalog.pg_class c
            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
           where n.nspname = $1::text and c.relname = $2::text",

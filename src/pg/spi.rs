@@ -40,10 +40,10 @@ thread_local! {
     static CHANGES: RefCell<HashMap<String, Rc<OwnedPreparedStatement>>> = RefCell::default();
 }
 
-type Kept = LocalKey<RefCell<HashMap<String, Rc<OwnedPreparedStatement>>>>;
+type StatementCache = LocalKey<RefCell<HashMap<String, Rc<OwnedPreparedStatement>>>>;
 
 fn prepared(
-    kept: &'static Kept,
+    kept: &'static StatementCache,
     query: &str,
     prepare: impl FnOnce() -> Result<OwnedPreparedStatement>,
 ) -> Result<Rc<OwnedPreparedStatement>> {
@@ -113,7 +113,7 @@ fn collect<T>(
 }
 
 /// Reads the first column of the first row. `None` where there is no row, or NULL in it.
-pub fn one<T: FromDatum + IntoDatum>(query: &str, args: &[Arg]) -> Result<Option<T>> {
+pub fn scalar<T: FromDatum + IntoDatum>(query: &str, args: &[Arg]) -> Result<Option<T>> {
     Ok(select(query, args, |r| Ok(r.get::<T>(1)?))?.pop().flatten())
 }
 
@@ -195,7 +195,7 @@ pub fn required<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData, column: usize)
 
 /// The schema-qualified, quoted name of a relation; `None` where it is gone.
 pub fn relation_name(relation: pg_sys::Oid) -> Result<Option<String>> {
-    one(
+    scalar(
         "select pg_catalog.format('%I.%I', n.nspname, c.relname)
            from pg_catalog.pg_class c
            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -220,7 +220,7 @@ pub fn relation_parts(relation: pg_sys::Oid) -> Result<(String, String)> {
 
 /// A type's name as SQL, for casts and column definitions.
 pub fn type_name(type_oid: pg_sys::Oid, typmod: i32) -> Result<String> {
-    one("select pg_catalog.format_type($1, $2)", &[arg(type_oid), arg(typmod)])?
+    scalar("select pg_catalog.format_type($1, $2)", &[arg(type_oid), arg(typmod)])?
         .ok_or_else(|| Error::internal(format!("type {type_oid} does not exist")))
 }
 

@@ -9,7 +9,7 @@ use crate::pg::error::{Error, Result};
 
 /// An error that Postgres raised inside the subtransaction, which was rolled back.
 #[derive(Clone, Debug)]
-pub struct Raised {
+pub struct DataError {
     pub code: PgSqlErrorCode,
     pub sqlstate: String,
     pub message: String,
@@ -17,7 +17,7 @@ pub struct Raised {
     pub hint: Option<String>,
 }
 
-impl Raised {
+impl DataError {
     /// Whether it can come from two rows that may not be there together.
     pub fn is_conflict(&self) -> bool {
         is_conflict(&self.sqlstate)
@@ -36,7 +36,7 @@ pub fn is_conflict(sqlstate: &str) -> bool {
 /// goes on as it came, as does one that says that a statement does not fit its tables.
 pub fn subtransaction<T, E>(
     work: impl FnOnce() -> std::result::Result<T, E>,
-    raised: impl Fn(Raised) -> E + UnwindSafe + std::panic::RefUnwindSafe,
+    raised: impl Fn(DataError) -> E + UnwindSafe + std::panic::RefUnwindSafe,
 ) -> std::result::Result<T, E> {
     // SAFETY: as in PL/pgSQL's exec_stmt_block: context and owner are put back after each step. The
     // callback lives on this stack and is taken off it before this returns.
@@ -82,10 +82,10 @@ pub fn subtransaction<T, E>(
                 0 => sqlstate(report.sql_error_code() as i32),
                 packed => sqlstate(packed),
             };
-            if crate::pg::tuplestore::row_types::was_preparing() || !is_the_datas(&sqlstate) {
+            if crate::pg::tuplestore::row_types::failed_in_analysis() || !is_data_error(&sqlstate) {
                 error.rethrow()
             }
-            Err(raised(Raised {
+            Err(raised(DataError {
                 code: report.sql_error_code(),
                 sqlstate,
                 message: report.message().to_owned(),
@@ -124,7 +124,7 @@ unsafe extern "C-unwind" fn note_code(code: *mut std::ffi::c_void) {
 /// Whether an error of this SQLSTATE can be an item's fault. Not its fault: 25 transaction state,
 /// 40 rollback, 42501 rights, 53 resources, 54 limits of the server, 55 object state, 57
 /// intervention, 58 system, and corruption (XX001, XX002).
-fn is_the_datas(sqlstate: &str) -> bool {
+fn is_data_error(sqlstate: &str) -> bool {
     let class = &sqlstate[..2];
     !matches!(class, "25" | "40" | "53" | "55" | "57" | "58")
         && !matches!(sqlstate, "42501" | "54001" | "XX001" | "XX002")
@@ -136,7 +136,7 @@ pub fn sqlstate(packed: i32) -> String {
 }
 
 /// The code of an SQLSTATE's five characters. pgrx takes what it does not know for an internal error.
-pub fn code(sqlstate: &str) -> PgSqlErrorCode {
+pub fn sqlstate_code(sqlstate: &str) -> PgSqlErrorCode {
     let bits = |c: u8| isize::from(c.wrapping_sub(b'0') & 0x3F);
     let packed =
         sqlstate.bytes().take(5).enumerate().fold(0, |all, (n, c)| all + (bits(c) << (6 * n)));
@@ -152,13 +152,13 @@ mod tests {
         assert_eq!(sqlstate(PgSqlErrorCode::ERRCODE_DIVISION_BY_ZERO as i32), "22012");
         assert_eq!(sqlstate(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR as i32), "XX000");
         for one in ["22012", "08P01", "HV024", "XX000"] {
-            assert_eq!(sqlstate(code(one) as i32), one);
+            assert_eq!(sqlstate(sqlstate_code(one) as i32), one);
         }
     }
 
     #[test]
     fn cancel_deadlock_and_missing_rights_are_no_items_fault() {
-        assert!(["22012", "23505", "P0001", "XX000", "42883"].iter().all(|s| is_the_datas(s)));
-        assert!(!["57014", "40P01", "40001", "42501", "53100"].iter().any(|s| is_the_datas(s)));
+        assert!(["22012", "23505", "P0001", "XX000", "42883"].iter().all(|s| is_data_error(s)));
+        assert!(!["57014", "40P01", "40001", "42501", "53100"].iter().any(|s| is_data_error(s)));
     }
 }

@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
 use crate::pg::spi::{self, arg};
@@ -16,12 +16,12 @@ use coco_core::fingerprint::Hasher;
 
 /// A fingerprint of a type's definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Kind(pub [u8; 16]);
+pub struct TypeFingerprint(pub [u8; 16]);
 
 /// What is known of a type.
 #[derive(Clone, Copy, Debug)]
-pub struct Known {
-    pub kind: Kind,
+pub struct KnownType {
+    pub kind: TypeFingerprint,
     /// It, and each type that it is made of, has a send and a receive function. Those of tsquery are not used: what is
     /// sent of an empty query is not received.
     pub is_sent: bool,
@@ -32,7 +32,7 @@ const KEPT: usize = 1000;
 
 thread_local! {
     /// As of a generation of the system catalogs.
-    static KNOWN: RefCell<(u64, HashMap<pg_sys::Oid, Known>)> = RefCell::default();
+    static KNOWN: RefCell<(u64, HashMap<pg_sys::Oid, KnownType>)> = RefCell::default();
 }
 
 /// A type and all that it is made of: what a domain is over, elements of arrays and ranges, attributes.
@@ -74,8 +74,8 @@ select coalesce(bool_and(t.typsend <> 0 and t.typreceive <> 0 and t.oid <> 'pg_c
   from reached r join pg_catalog.pg_type t on t.oid = r.oid";
 
 /// What is known of a type at this moment.
-pub fn of(type_oid: pg_sys::Oid) -> Result<Known> {
-    let generation = invalidation::now();
+pub fn type_fingerprint(type_oid: pg_sys::Oid) -> Result<KnownType> {
+    let generation = invalidation::invalidation_count();
     let known = KNOWN.with(|known| {
         let known = known.borrow();
         known.1.get(&type_oid).filter(|_| known.0 == generation).copied()
@@ -98,7 +98,7 @@ pub fn of(type_oid: pg_sys::Oid) -> Result<Known> {
 }
 
 /// A type that PostgreSQL ships and that is made of nothing else, or an array of these.
-fn shipped(type_oid: pg_sys::Oid) -> Option<Known> {
+fn shipped(type_oid: pg_sys::Oid) -> Option<KnownType> {
     let is_shipped = |oid: pg_sys::Oid| {
         // SAFETY: a look-up of the system catalogs in a transaction.
         let kind = unsafe { pg_sys::get_typtype(oid) } as u8;
@@ -112,7 +112,7 @@ fn shipped(type_oid: pg_sys::Oid) -> Option<Known> {
     let is_sent = is_sent(type_oid) && (element == pg_sys::InvalidOid || is_sent(element));
     let mut hasher = Hasher::new();
     hasher.part(b"shipped").part(&type_oid.to_u32().to_le_bytes());
-    Some(Known { kind: Kind(hasher.finish().0), is_sent })
+    Some(KnownType { kind: TypeFingerprint(hasher.finish().0), is_sent })
 }
 
 fn is_sent(type_oid: pg_sys::Oid) -> bool {
@@ -136,8 +136,8 @@ fn is_sent(type_oid: pg_sys::Oid) -> bool {
     }
 }
 
-fn defined(type_oid: pg_sys::Oid) -> Result<Known> {
-    let _as = ActingAs::qualifying_names()?;
+fn defined(type_oid: pg_sys::Oid) -> Result<KnownType> {
+    let _as = RoleGuard::qualifying_names()?;
     let found = spi::select(DEFINITION, &[arg(type_oid)], |r| {
         Ok((spi::required::<bool>(r, 1)?, spi::required::<String>(r, 2)?))
     })?;
@@ -147,5 +147,5 @@ fn defined(type_oid: pg_sys::Oid) -> Result<Known> {
         .ok_or_else(|| Error::internal(format!("type {} does not exist", type_oid.to_u32())))?;
     let mut hasher = Hasher::new();
     hasher.part(b"defined").part(definition.as_bytes());
-    Ok(Known { kind: Kind(hasher.finish().0), is_sent })
+    Ok(KnownType { kind: TypeFingerprint(hasher.finish().0), is_sent })
 }

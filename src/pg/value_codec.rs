@@ -8,13 +8,13 @@
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::pg::error::{Error, Result};
-use crate::pg::type_definition::{self, Kind};
+use crate::pg::type_definition::{self, TypeFingerprint};
 use coco_core::memo::ComputedResult;
 
 /// How values of one type are written and read; made for one statement, or for one batch.
 pub struct Codec {
-    kind: Kind,
-    form: Form,
+    kind: TypeFingerprint,
+    form: WireForm,
     write: pg_sys::FmgrInfo,
     read: pg_sys::FmgrInfo,
     /// What the function that reads is told of the type.
@@ -22,16 +22,16 @@ pub struct Codec {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum WireForm {
     /// By the type's send and receive functions.
     Sent,
     /// By its output and input functions.
     Text,
-    /// As [`Form::Sent`], but a plain list of `real`s, as a model answers, in four bytes each.
+    /// As [`WireForm::Sent`], but a plain list of `real`s, as a model answers, in four bytes each.
     Reals,
 }
 
-/// What the bytes of [`Form::Reals`] begin with.
+/// What the bytes of [`WireForm::Reals`] begin with.
 const LIST: u8 = 0;
 
 const SENT: u8 = 1;
@@ -44,11 +44,11 @@ impl Codec {
     /// # Safety
     /// In a transaction. The context lives as long as the codec.
     pub unsafe fn of(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext) -> Result<Codec> {
-        let known = type_definition::of(type_oid)?;
+        let known = type_definition::type_fingerprint(type_oid)?;
         let form = match (known.is_sent, type_oid) {
-            (_, pg_sys::FLOAT4ARRAYOID) => Form::Reals,
-            (true, _) => Form::Sent,
-            (false, _) => Form::Text,
+            (_, pg_sys::FLOAT4ARRAYOID) => WireForm::Reals,
+            (true, _) => WireForm::Sent,
+            (false, _) => WireForm::Text,
         };
         let none = pg_sys::InvalidOid;
         let (mut out, mut into, mut parameter) = (none, none, none);
@@ -56,7 +56,7 @@ impl Codec {
         let (mut write, mut read) = (pg_sys::FmgrInfo::default(), pg_sys::FmgrInfo::default());
         // SAFETY: look-ups in the system catalogs, which raise an error where there is none.
         unsafe {
-            if form == Form::Text {
+            if form == WireForm::Text {
                 pg_sys::getTypeOutputInfo(type_oid, &mut out, &mut is_varlena);
                 pg_sys::getTypeInputInfo(type_oid, &mut into, &mut parameter);
             } else {
@@ -70,7 +70,7 @@ impl Codec {
     }
 
     /// What values of the type are kept as.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> TypeFingerprint {
         self.kind
     }
 
@@ -93,14 +93,14 @@ impl Codec {
         // SAFETY: the functions are those of the type; what they return is palloc'd.
         unsafe {
             match self.form {
-                Form::Text => {
+                WireForm::Text => {
                     let text = pg_sys::OutputFunctionCall(&mut self.write, datum);
                     let bytes = std::ffi::CStr::from_ptr(text).to_bytes().to_vec();
                     pg_sys::pfree(text.cast());
                     bytes
                 }
-                Form::Sent => self.sent(vec![], datum),
-                Form::Reals => match list_of_reals(datum) {
+                WireForm::Sent => self.sent(vec![], datum),
+                WireForm::Reals => match list_of_reals(datum) {
                     Some(list) => list,
                     None => self.sent(vec![SENT], datum),
                 },
@@ -126,7 +126,7 @@ impl Codec {
     pub unsafe fn read(&mut self, bytes: &[u8]) -> Result<pg_sys::Datum> {
         let _as_stored = DatabaseEncoding::begin();
         match self.form {
-            Form::Text => {
+            WireForm::Text => {
                 let mut text = bytes.to_vec();
                 text.push(0);
                 let text = std::ffi::CStr::from_bytes_with_nul(&text).map_err(|_| malformed())?;
@@ -140,8 +140,8 @@ impl Codec {
                     )
                 })
             }
-            Form::Sent => self.received(bytes),
-            Form::Reals => match bytes.split_first() {
+            WireForm::Sent => self.received(bytes),
+            WireForm::Reals => match bytes.split_first() {
                 Some((&LIST, reals)) if reals.len().is_multiple_of(REAL) => Ok(reals_of(reals)),
                 Some((&SENT, rest)) => self.received(rest),
                 _ => Err(malformed()),

@@ -11,7 +11,7 @@ use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::subtransaction::subtransaction;
 use crate::query::bound_query::{self, Bound, Named};
-use crate::query::parse_analysis::analysed;
+use crate::query::parse_analysis::parse_analyzed;
 
 /// A source as the query sees it.
 pub struct Shadow {
@@ -138,18 +138,18 @@ fn check(argument: &str, sql: &str) -> Result<()> {
 }
 
 /// The analysed tree of one statement without parameters.
-fn analysed_tree(sql: &str) -> Result<*mut pg_sys::Query> {
+fn analyzed_tree(sql: &str) -> Result<*mut pg_sys::Query> {
     let text = c_string(sql)?;
     // SAFETY: `sql` is one statement of coco's own composition around a checked expression.
     unsafe {
         let list = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text.as_ptr()));
         let raw = list.get_ptr(0).ok_or_else(|| Error::internal("nothing to analyse"))?;
-        Ok(analysed(raw, &text))
+        Ok(parse_analyzed(raw, &text))
     }
 }
 
 /// What a bound query is, whose items are those of these sources.
-pub fn analyse(argument: &str, bound: &Bound, shadows: &[Shadow]) -> Result<Analysis> {
+pub fn analyze(argument: &str, bound: &Bound, shadows: &[Shadow]) -> Result<Analysis> {
     let tree = bound.tree;
     let relations: Vec<pg_sys::Oid> = shadows.iter().map(|s| s.named.relation).collect();
     // SAFETY: the tree was just made, or copied, and nothing else holds it.
@@ -160,7 +160,7 @@ pub fn analyse(argument: &str, bound: &Bound, shadows: &[Shadow]) -> Result<Anal
     let source_of = |id: i32| shadows.iter().position(|s| s.named.id == id);
     let items = places.iter().zip(bound.places.iter());
     let items = items.filter_map(|(o, id)| Some((o.entry as usize, source_of(*id)?))).collect();
-    let mut walk = Walk {
+    let mut walk = DependencyWalk {
         shadows,
         items,
         system: None,
@@ -245,7 +245,7 @@ pub fn expression_type(
     let sql =
         format!("select (\n{text}\n) as x from {relation_name} as {}", crate::pg::spi::ident(name));
     check(argument, &sql)?;
-    let tree = analysed_tree(&sql)?;
+    let tree = analyzed_tree(&sql)?;
     // SAFETY: one target entry, as the statement says.
     unsafe {
         let entries = PgList::<pg_sys::TargetEntry>::from_pg((*tree).targetList);
@@ -261,7 +261,7 @@ pub fn expression_type(
     }
 }
 
-struct Walk<'a> {
+struct DependencyWalk<'a> {
     shadows: &'a [Shadow],
     /// The entries that are items, and of which source.
     items: HashMap<usize, usize>,
@@ -282,7 +282,7 @@ struct Walk<'a> {
     joins_sources: bool,
 }
 
-impl Walk<'_> {
+impl DependencyWalk<'_> {
     unsafe fn query(&mut self, query: *mut pg_sys::Query) {
         // SAFETY: the caller gives a query that the server has analyzed, and that nobody changes while it is walked:
         // its lists hold what their names say, without null.
@@ -488,7 +488,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
     }
     // SAFETY: the context is the Walk that started this, which is not otherwise used meanwhile.
     unsafe {
-        let walk = &mut *context.cast::<Walk>();
+        let walk = &mut *context.cast::<DependencyWalk>();
         match (*node).type_ {
             NodeTag::T_Query => {
                 walk.query(node.cast());

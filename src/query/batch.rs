@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::catalog::model::Source;
 use crate::pg::error::Result;
-use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
+use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
 use crate::query::compose;
 use coco_core::version::{Incoming, ProcessOrdinal};
 
@@ -67,7 +67,7 @@ pub struct Batch {
     head: usize,
     /// The items have with them what is used of them: [`compose::carried`].
     pub carries: bool,
-    rows: Rows,
+    rows: TupleStore,
     pub items: Vec<Item>,
 }
 
@@ -87,7 +87,7 @@ impl Batch {
         if carries {
             columns.extend(compose::carried(source).into_iter().map(|(column, _)| column));
         }
-        let rows = Rows::new(&columns)?;
+        let rows = TupleStore::new(&columns)?;
         Ok(Batch { columns, keys: source.key.len(), head, carries, rows, items: vec![] })
     }
 
@@ -95,7 +95,7 @@ impl Batch {
         self.items.len()
     }
 
-    pub fn rows(&self) -> &Rows {
+    pub fn rows(&self) -> &TupleStore {
         &self.rows
     }
 
@@ -173,7 +173,7 @@ impl Batch {
             keys: self.keys,
             head: self.head,
             carries: self.carries,
-            rows: Rows::new(&self.columns)?,
+            rows: TupleStore::new(&self.columns)?,
             items: vec![],
         };
         self.rows.rewind();

@@ -43,7 +43,12 @@ pub struct Bound {
 /// Analyses the one SELECT in `text`, and finds where it reads the items of `named`. `item`: the alias of the place
 /// that is meant where the relation is only read by its qualified name, in several places. The caller acts as the
 /// flow's owner, and has checked the text with [`one_select`](crate::query::analyze::one_select).
-pub fn bind(argument: &str, text: &str, named: &[Named], item: Option<&str>) -> Result<Bound> {
+pub fn bind_query(
+    argument: &str,
+    text: &str,
+    named: &[Named],
+    item: Option<&str>,
+) -> Result<Bound> {
     let mut naming = Naming::new(named, false);
     let tree = naming.analyse(argument, text)?;
     refuse_writes(argument, tree)?;
@@ -250,8 +255,8 @@ pub unsafe fn occurrences(tree: *mut pg_sys::Query, relations: &[pg_sys::Oid]) -
 
 /// The tree that a view keeps, to be looked at. It takes no lock, and waits for nobody: what it names may be another's
 /// to alter meanwhile.
-pub fn read(view: pg_sys::Oid) -> Result<*mut pg_sys::Query> {
-    let action = spi::one::<String>(
+pub fn read_bound_query(view: pg_sys::Oid) -> Result<*mut pg_sys::Query> {
+    let action = spi::scalar::<String>(
         "select ev_action::pg_catalog.text from pg_catalog.pg_rewrite
           where ev_class operator(pg_catalog.=) $1 and ev_type operator(pg_catalog.=) '1'",
         &[spi::arg(view)],
@@ -319,7 +324,7 @@ impl Naming<'_> {
                         list.get_ptr(0).ok_or_else(|| Error::internal("nothing to analyse"))?;
                     let context = std::ptr::from_mut(self).cast();
                     look_raw((*raw).stmt, context);
-                    Ok(crate::query::parse_analysis::analysed(raw, &text))
+                    Ok(crate::query::parse_analysis::parse_analyzed(raw, &text))
                 }
             },
             |raised| Error {

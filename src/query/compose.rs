@@ -28,10 +28,10 @@ use crate::query::row_local;
 pub const ITEM: &str = "coco_item";
 
 /// What it is called in the output.
-pub const NUMBER: &str = "no";
+pub const ITEM_NUMBER: &str = "no";
 
 /// Whether an item `b` of a batch is to be evaluated.
-pub const DUE: &str = "b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\"";
+pub const TO_EVALUATE: &str = "b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\"";
 
 /// Which items a composition covers.
 #[derive(Clone, Copy)]
@@ -90,7 +90,7 @@ pub fn evaluate_tracked(flow: &Flow, source: &Source, target: &Target) -> Result
         relation = source.relation_name,
         expressions = expressions(source),
     );
-    around(flow, source, target, &item, ", item.ordinal, item.content")
+    lateral_sql(flow, source, target, &item, ", item.ordinal, item.content")
 }
 
 fn composed(
@@ -110,12 +110,18 @@ fn composed(
         (_, true) => grouped_items(source, items, number),
         (_, false) => row_items(source, items, number),
     };
-    let more = number.map_or(String::new(), |_| format!(", item.{ITEM} as {NUMBER}"));
-    around(flow, source, target, &item, &more)
+    let more = number.map_or(String::new(), |_| format!(", item.{ITEM} as {ITEM_NUMBER}"));
+    lateral_sql(flow, source, target, &item, &more)
 }
 
 /// The query over items that a SELECT has, with columns of the items that are called for beside their keys.
-fn around(flow: &Flow, source: &Source, target: &Target, item: &str, more: &str) -> Result<String> {
+fn lateral_sql(
+    flow: &Flow,
+    source: &Source,
+    target: &Target,
+    item: &str,
+    more: &str,
+) -> Result<String> {
     let mut shadows = Vec::new();
     for s in &flow.sources {
         let items = if s.id == source.id { shadow(s)? } else { EMPTY.to_owned() };
@@ -153,13 +159,13 @@ fn view_of<'a>(flow: &Flow, target: &'a Target) -> Result<&'a BoundView> {
         Error::internal(format!("the query of target {} is not bound", target.shown()))
     })?;
     let relations = flow.sources.iter().map(|s| s.relation).collect();
-    place_items::know(bound.view, relations, bound.places.clone());
+    place_items::know_shadows(bound.view, relations, bound.places.clone());
     Ok(bound)
 }
 
 /// The query over all of a source at once, as `c1…`, where that has the same rows as over one item after the
 /// other: Postgres then plans it as a whole, for several processes, too.
-pub fn at_once(flow: &Flow, source: &Source, target: &Target) -> Result<Option<String>> {
+pub fn single_pass_sql(flow: &Flow, source: &Source, target: &Target) -> Result<Option<String>> {
     if source.grouped || !flow.memoised.is_empty() {
         return Ok(None);
     }
@@ -212,7 +218,9 @@ fn rows_of(source: &Source, items: Items) -> (String, String) {
                 numbered("k", source.key.len()).iter().map(|k| format!("b.{k}")).collect();
             let same = all_equal(&source.key, &keys, &batch);
             (
-                format!("coco_batch as b\n          join {relation} as s on {same} and {DUE}"),
+                format!(
+                    "coco_batch as b\n          join {relation} as s on {same} and {TO_EVALUATE}"
+                ),
                 String::new(),
             )
         }
@@ -230,7 +238,10 @@ fn carried_items(source: &Source, number: Option<&str>) -> String {
     columns.extend(used);
     columns.extend(number.map(|number| format!("{number} as {ITEM}")));
     // Chosen first, as below.
-    format!("select {}\n          from coco_batch as b where {DUE} offset 0", columns.join(", "))
+    format!(
+        "select {}\n          from coco_batch as b where {TO_EVALUATE} offset 0",
+        columns.join(", ")
+    )
 }
 
 fn row_items(source: &Source, items: Items, number: Option<&str>) -> String {
@@ -314,7 +325,7 @@ pub const EXPRESSIONS: &str = "coco_of";
 pub fn expressions(source: &Source) -> String {
     let Some(expressions) = &source.expressions else { return String::new() };
     let bound = &expressions.bound;
-    place_items::know(bound.view, vec![source.relation], bound.places.clone());
+    place_items::know_shadows(bound.view, vec![source.relation], bound.places.clone());
     let name = ident(&source.name);
     let columns: Vec<String> = expressions
         .used

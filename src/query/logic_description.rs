@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::catalog::model::Flow;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::json::Json;
 use crate::pg::spi::{self, arg};
@@ -18,7 +18,7 @@ pub fn describe(flow: &Flow, parts: &Value) -> Result<Value> {
     let queries: Map<String, Value> =
         flow.targets.iter().map(|t| (t.id.to_string(), json!(t.query))).collect();
     let names: Vec<String> = parts.as_object().into_iter().flatten().filter_map(name).collect();
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let functions = spi::select(
         "select n.name, obj_description(to_regprocedure(n.name), 'pg_proc'), m.version
            from unnest($1) as n(name) left join coco.memoised m on m.function = n.name",
@@ -47,7 +47,7 @@ pub struct Described {
 
 /// The logic of this id.
 pub fn logic(id: i32) -> Result<Option<Described>> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
         "select fingerprint, parts, described from coco.logic where id = $1",
         &[arg(id)],

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::catalog::logic_rows;
 use crate::catalog::model::{Flow, Target};
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 use crate::pg::type_definition;
@@ -163,7 +163,7 @@ select g.oid
  where a.attrelid = $1 and a.attgenerated::text = 'v' and a.attname::text = any ($2)";
 
 /// Computes a flow's logic as it is now and returns the id under which it is kept.
-pub fn current(flow: &Flow) -> Result<LogicId> {
+pub fn current_logic(flow: &Flow) -> Result<LogicId> {
     let (fingerprint, parts) = compute(flow)?;
     if let Some(id) = logic_rows::known_logic_id(&flow.name, fingerprint)? {
         return Ok(LogicId(id));
@@ -172,22 +172,22 @@ pub fn current(flow: &Flow) -> Result<LogicId> {
     logic_rows::record_logic(&flow.name, fingerprint, parts, described).map(LogicId)
 }
 
-/// As [`current`], where it is recorded already, and for good.
-pub fn kept(flow: &Flow) -> Result<Option<LogicId>> {
+/// As [`current_logic`], where it is recorded already, and for good.
+pub fn kept_logic(flow: &Flow) -> Result<Option<LogicId>> {
     let (fingerprint, _) = compute(flow)?;
     Ok(logic_rows::settled_logic_id(&flow.name, fingerprint)?.map(LogicId))
 }
 
-/// As [`current`], but records nothing: an id that no item can have where the logic is new.
-pub fn known(flow: &Flow) -> Result<LogicId> {
+/// As [`current_logic`], but records nothing: an id that no item can have where the logic is new.
+pub fn known_logic(flow: &Flow) -> Result<LogicId> {
     let (fingerprint, _) = compute(flow)?;
     Ok(LogicId(logic_rows::known_logic_id(&flow.name, fingerprint)?.unwrap_or(0)))
 }
 
 /// Whether a flow has run under one logic alone.
 pub fn is_first(flow: &Flow) -> Result<bool> {
-    let _as = ActingAs::extension_owner()?;
-    let several = spi::one::<bool>(
+    let _as = RoleGuard::extension_owner()?;
+    let several = spi::scalar::<bool>(
         "select true from coco.logic where flow = $1 offset 1 limit 1",
         &[arg(flow.name.as_str())],
     )?;
@@ -240,7 +240,7 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
         // Labels of enums and attributes of composites change what a row says, and no row is written.
         for column in &relation.used {
             if column.type_oid.to_u32() >= pg_sys::FirstNormalObjectId {
-                let kind = hex(&type_definition::of(column.type_oid)?.kind.0);
+                let kind = hex(&type_definition::type_fingerprint(column.type_oid)?.kind.0);
                 parts.insert(format!("values of type {}", column.type_name), kind);
             }
         }
@@ -288,7 +288,7 @@ fn reach(
     objects: &[pg_sys::Oid],
     parts: &mut BTreeMap<String, String>,
 ) -> Result<()> {
-    let class = spi::one::<pg_sys::Oid>(&format!("select '{catalog}'::regclass::oid"), &[])?;
+    let class = spi::scalar::<pg_sys::Oid>(&format!("select '{catalog}'::regclass::oid"), &[])?;
     let class = class.unwrap_or(pg_sys::InvalidOid);
     let mut frontier: Vec<(pg_sys::Oid, pg_sys::Oid)> =
         objects.iter().map(|o| (class, *o)).collect();

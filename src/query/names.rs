@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use crate::catalog::model::{Source, Target};
-use crate::pg::columns::{Column, Kept, numbered};
+use crate::pg::columns::{Column, StoredType, numbered};
 use crate::pg::spi::literal;
 use crate::pg::tuplestore::rows::{self, RowColumn};
 use crate::query::compose;
@@ -14,7 +14,7 @@ pub fn output_columns(source: &Source, target: &Target) -> Vec<RowColumn> {
 }
 
 /// The names that the composed statements use.
-pub struct Names {
+pub struct KeyExprs {
     /// Item key in the batch, in the output and in the tracking table.
     pub batch: Vec<String>,
     pub item: Vec<String>,
@@ -25,13 +25,13 @@ pub struct Names {
     pub old_key: Vec<String>,
 }
 
-impl Names {
-    pub fn new(source: &Source, target: &Target) -> Names {
+impl KeyExprs {
+    pub fn new(source: &Source, target: &Target) -> KeyExprs {
         let output = |c: &Column| {
             let at = target.columns.iter().position(|t| t.name == c.name).unwrap_or(0);
             format!("n.c{}", at + 1)
         };
-        Names {
+        KeyExprs {
             batch: numbered("b.k", source.key.len()),
             item: numbered("n.i", source.key.len()),
             tracking: compose::tracking_keys(source, "t"),
@@ -80,8 +80,8 @@ pub fn keys_are_valid(target: &Target, text: &str) -> String {
 /// The type that a text of a key is read as: what is there already need not fit what a domain demands now.
 fn key_type(column: &Column) -> (pg_sys::Oid, &str) {
     match &column.kept {
-        Kept::Base { type_oid, type_name } => (*type_oid, type_name),
-        Kept::Same | Kept::Json => (column.type_oid, &column.type_name),
+        StoredType::Base { type_oid, type_name } => (*type_oid, type_name),
+        StoredType::Same | StoredType::Json => (column.type_oid, &column.type_name),
     }
 }
 

@@ -16,7 +16,7 @@ pub fn of_each(query: &BoundView, source: &Source) -> Result<bool> {
         return Ok(false);
     }
     // SAFETY: a tree that was analysed: its entries are what their kinds say.
-    Ok(unsafe { keeps(bound_query::read(query.view)?, source) })
+    Ok(unsafe { keeps(bound_query::read_bound_query(query.view)?, source) })
 }
 
 /// Whether a query has a row for each row of the source.

@@ -7,7 +7,7 @@ use std::ffi::CStr;
 ///
 /// # Safety
 /// A raw statement, which is changed, and the text it was parsed from.
-pub unsafe fn analysed(raw: *mut pg_sys::RawStmt, text: &CStr) -> *mut pg_sys::Query {
+pub unsafe fn parse_analyzed(raw: *mut pg_sys::RawStmt, text: &CStr) -> *mut pg_sys::Query {
     // SAFETY: as above.
     unsafe {
         #[cfg(feature = "pg14")]

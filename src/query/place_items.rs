@@ -48,7 +48,7 @@ thread_local! {
 }
 
 /// Lets statements that follow have items in a view's tree: at these places of these relations.
-pub fn know(view: pg_sys::Oid, relations: Vec<pg_sys::Oid>, places: Places) {
+pub fn know_shadows(view: pg_sys::Oid, relations: Vec<pg_sys::Oid>, places: Places) {
     if NEXT.get().is_none() {
         // SAFETY: the hook is a variable of this process, which has one thread for Postgres.
         unsafe {
@@ -120,7 +120,7 @@ unsafe extern "C-unwind" fn look(node: *mut pg_sys::Node, context: *mut c_void) 
         if ended {
             return true;
         }
-        match place(query, above) {
+        match place_items(query, above) {
             Ok(()) => false,
             Err(error) => {
                 (*walk).failed = Some(error);
@@ -131,7 +131,7 @@ unsafe extern "C-unwind" fn look(node: *mut pg_sys::Node, context: *mut c_void) 
 }
 
 /// Puts the tree of a flow's query, with items, in the place of its view.
-unsafe fn place(query: *mut pg_sys::Query, above: *mut pg_sys::Query) -> Result<()> {
+unsafe fn place_items(query: *mut pg_sys::Query, above: *mut pg_sys::Query) -> Result<()> {
     // SAFETY: a query of the tree: its lists have what their names say.
     unsafe {
         if (*query).cteList.is_null() {

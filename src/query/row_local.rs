@@ -14,7 +14,7 @@ pub fn is_row_by_row(query: &BoundView, flow: &Flow, source: &Source) -> Result<
         return Ok(false);
     }
     // SAFETY: an analysed tree: its entries and nodes are what their tags say.
-    Ok(unsafe { goes_row_by_row(bound_query::read(query.view)?, source.relation) })
+    Ok(unsafe { goes_row_by_row(bound_query::read_bound_query(query.view)?, source.relation) })
 }
 
 /// The same of a query that reads the relation somewhere.

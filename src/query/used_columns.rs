@@ -32,18 +32,19 @@ pub fn shadows(flow: &Flow) -> Result<Vec<Shadow>> {
 }
 
 /// What the query that a view keeps is.
-pub fn analysis(view: &BoundView, shadows: &[Shadow]) -> Result<Analysis> {
-    let bound = Bound { tree: bound_query::read(view.view)?, places: view.places.clone() };
-    analyze::analyse("query", &bound, shadows)
+pub fn analyze_view(view: &BoundView, shadows: &[Shadow]) -> Result<Analysis> {
+    let bound =
+        Bound { tree: bound_query::read_bound_query(view.view)?, places: view.places.clone() };
+    analyze::analyze("query", &bound, shadows)
 }
 
 /// What all bound queries of a flow are; of a target whose query reads what is gone, nothing.
-pub fn analyses(flow: &Flow, shadows: &[Shadow]) -> Result<Vec<Analysis>> {
-    flow.targets.iter().filter_map(|t| t.bound.as_ref()).map(|b| analysis(b, shadows)).collect()
+pub fn analyze_queries(flow: &Flow, shadows: &[Shadow]) -> Result<Vec<Analysis>> {
+    flow.targets.iter().filter_map(|t| t.bound.as_ref()).map(|b| analyze_view(b, shadows)).collect()
 }
 
 /// The columns of each source that these queries use, in the relation's order; `None` where none reads it.
-pub fn of_sources(flow: &Flow, analyses: &[&Analysis]) -> Result<Vec<Option<Vec<Column>>>> {
+pub fn columns_of_sources(flow: &Flow, analyses: &[&Analysis]) -> Result<Vec<Option<Vec<Column>>>> {
     let of = |(n, source): (usize, &Source)| {
         let used: Vec<&Vec<String>> = analyses.iter().filter_map(|a| a.used[n].as_ref()).collect();
         if used.is_empty() {
@@ -57,7 +58,7 @@ pub fn of_sources(flow: &Flow, analyses: &[&Analysis]) -> Result<Vec<Option<Vec<
 
 /// The columns of each lookup that these queries read; none, which stands for all, where they do not name it or call
 /// functions of the user's own, which may read others.
-pub fn of_lookups(flow: &Flow, analyses: &[&Analysis]) -> Result<Vec<Vec<String>>> {
+pub fn columns_of_lookups(flow: &Flow, analyses: &[&Analysis]) -> Result<Vec<Vec<String>>> {
     let of = |relation: pg_sys::Oid| {
         let number = relation.to_u32();
         let mut read = BTreeSet::new();
@@ -76,17 +77,17 @@ pub fn of_lookups(flow: &Flow, analyses: &[&Analysis]) -> Result<Vec<Vec<String>
 }
 
 /// Puts into a flow what its bound queries use now.
-pub fn refresh(flow: &mut Flow) -> Result<()> {
+pub fn refresh_used_columns(flow: &mut Flow) -> Result<()> {
     let shadows = shadows(flow)?;
-    let analyses = analyses(flow, &shadows)?;
+    let analyses = analyze_queries(flow, &shadows)?;
     let analyses: Vec<&Analysis> = analyses.iter().collect();
-    let used = of_sources(flow, &analyses)?;
+    let used = columns_of_sources(flow, &analyses)?;
     for (source, used) in flow.sources.iter_mut().zip(used) {
         if let Some(used) = used {
             source.used = used;
         }
     }
-    let used = of_lookups(flow, &analyses)?;
+    let used = columns_of_lookups(flow, &analyses)?;
     for (lookup, used) in flow.lookups.iter_mut().zip(used) {
         let source = &mut lookup.relation;
         let all = columns::of_relation(source.relation)?.into_iter().map(|a| a.column);

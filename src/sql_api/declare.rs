@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use crate::catalog::flow_rows;
 use crate::declare::add_lookup::{self, LookupOptions};
 use crate::declare::add_source::{self, SourceOptions};
-use crate::declare::add_target::{self, Elsewhere};
+use crate::declare::add_target::{self, ExternalLocation};
 use crate::declare::alter_flow::{self, Changes};
 use crate::declare::{self};
 use crate::pg::error::Error;
@@ -15,7 +15,7 @@ use crate::sql_api::fdw_options;
 use crate::sql_api::live::serve;
 use crate::update::limits;
 use crate::workers::shared_memory;
-use crate::workers::update_worker::{self, Order};
+use crate::workers::update_worker::{self, WorkerCommand};
 
 /// A flow in one call: its source, query, target and key; or, with the name alone, an empty flow
 /// to which `add_source` and `add_target` add.
@@ -79,14 +79,14 @@ fn create_flow(
 fn elsewhere(
     server: Option<String>,
     options: Option<Json>,
-) -> Result<Option<Elsewhere<'static>>, Error> {
+) -> Result<Option<ExternalLocation<'static>>, Error> {
     match (server, options) {
         (None, None) => Ok(None),
         (None, Some(_)) => Err(Error::invalid("argument \"options\" without \"server\"")
             .hint("Options are a connector's: a target in this database has none.")),
         (Some(server), options) => {
             let options = fdw_options::options(options)?;
-            Ok(Some(Elsewhere { server, options, check: &fdw_options::check }))
+            Ok(Some(ExternalLocation { server, options, check: &fdw_options::check }))
         }
     }
 }
@@ -166,7 +166,7 @@ fn alter_flow(
 fn drop_flow(flow: &str, keep_targets: bool) -> Result<(), ErrorReport> {
     if !keep_targets && flow_rows::has_made_external(flow)? {
         // What is outside cannot come back: a worker drops all of it in a transaction of its own.
-        update_worker::run(flow, Order::Drop, limits::configured())?;
+        update_worker::run_in_worker(flow, WorkerCommand::Drop, limits::configured_limits())?;
         return Ok(());
     }
     Ok(declare::drop_flow(flow, keep_targets, shared_memory::announce_cancel)?)

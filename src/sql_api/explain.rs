@@ -27,7 +27,7 @@ fn explain(
     >,
     ErrorReport,
 > {
-    let found = explain::explain(flow, limits::configured())?;
+    let found = explain::explain(flow, limits::configured_limits())?;
     let rows = found.into_iter().map(|f| {
         let detail = if f.prose { wrapped(&f.detail, DETAIL) } else { f.detail };
         // A statement to be copied stays as it is.

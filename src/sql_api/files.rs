@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::pg::acting_role;
 use crate::pg::error::{Error, Result};
-use crate::pg::local_files::{self, Failed, Listed, Pattern};
+use crate::pg::local_files::{self, FileError, Listed, Pattern};
 
 /// What a bytea can hold: MaxAllocSize, less its header (utils/memutils.h).
 pub const MAX_CONTENT: u64 = 0x3fff_ffff - 4;
@@ -111,7 +111,7 @@ fn pattern_given(glob: Option<&[u8]>) -> Result<Pattern> {
 /// The files of a directory as they are walked. Names that are no text in the database's encoding
 /// are left out; a WARNING says so at the end.
 struct Listing {
-    files: Box<dyn Iterator<Item = std::result::Result<Listed, Failed>>>,
+    files: Box<dyn Iterator<Item = std::result::Result<Listed, FileError>>>,
     left_out: u64,
     example: String,
 }
@@ -185,7 +185,7 @@ fn timestamptz(at: SystemTime) -> i64 {
 }
 
 /// The SQLSTATEs are those of errcode_for_file_access (elog.c).
-fn unreadable_directory(failed: Failed) -> Error {
+fn unreadable_directory(failed: FileError) -> Error {
     let (code, hint) = match failed.error.kind() {
         std::io::ErrorKind::NotFound => (
             PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
@@ -206,7 +206,7 @@ fn unreadable_directory(failed: Failed) -> Error {
 
 /// A file that the server may not read is the fault of that item alone: 38000 rather than 42501,
 /// which would end an update.
-fn unreadable_file(failed: Failed) -> Error {
+fn unreadable_file(failed: FileError) -> Error {
     match failed.error.kind() {
         std::io::ErrorKind::PermissionDenied => could_not(
             failed,
@@ -220,8 +220,8 @@ fn unreadable_file(failed: Failed) -> Error {
     }
 }
 
-fn could_not(failed: Failed, code: PgSqlErrorCode, hint: &str) -> Error {
-    let Failed { action, path, error } = failed;
+fn could_not(failed: FileError, code: PgSqlErrorCode, hint: &str) -> Error {
+    let FileError { action, path, error } = failed;
     let said = error.to_string();
     // As Postgres says it, without the number.
     let why = said.split(" (os error").next().unwrap_or(&said);

@@ -28,7 +28,7 @@ fn verify(
     >,
     ErrorReport,
 > {
-    let found = verify::verify(flow, repair, limits::configured())?;
+    let found = verify::verify(flow, repair, limits::configured_limits())?;
     Ok(TableIterator::new(
         found.into_iter().map(|d| (d.target, d.difference, d.key, d.source, d.since)),
     ))
@@ -59,7 +59,7 @@ fn preview(
         .into());
     }
     let changes =
-        preview::preview(flow, parse_mode(mode)?, limits::configured(), max_rows as usize)?;
+        preview::preview(flow, parse_mode(mode)?, limits::configured_limits(), max_rows as usize)?;
     Ok(TableIterator::new(changes.into_iter().map(|c| (c.target, c.change, c.key, c.old, c.new))))
 }
 

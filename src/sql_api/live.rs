@@ -8,29 +8,29 @@ use crate::catalog::{locks, restored};
 use crate::declare::live;
 use crate::inspect::pending;
 use crate::update::catch_up;
-use crate::workers::process::{self, Served};
+use crate::workers::process::{self, ServeOutcome};
 use crate::workers::shared_memory;
-use crate::workers::wait_event::Waiting;
+use crate::workers::wait_event::WaitEvent;
 
 #[pg_extern(sql = false)]
 fn start(flow: &str) -> Result<(), ErrorReport> {
-    live::start(flow)?;
+    live::start_flow(flow)?;
     serve(flow);
     Ok(())
 }
 
 /// Sees to it that somebody keeps a live flow up to date.
 pub fn serve(flow: &str) {
-    let taken = |seat| locks::seat_is_taken(seat).unwrap_or(false);
-    match process::serve(taken) {
-        Served::Launcher => {}
-        Served::DynamicWorker => ereport!(
+    let taken = |seat| locks::is_worker_slot_taken(seat).unwrap_or(false);
+    match process::serve_database(taken) {
+        ServeOutcome::Launcher => {}
+        ServeOutcome::DynamicWorker => ereport!(
             PgLogLevel::NOTICE,
             PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
             format!("flow \"{flow}\" is live until the server restarts"),
             "coco is not in shared_preload_libraries: its worker looks for changes every 100 ms, and does not come back after a restart until coco.start is called again."
         ),
-        Served::Nobody => ereport!(
+        ServeOutcome::Nobody => ereport!(
             PgLogLevel::WARNING,
             PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
             format!("flow \"{flow}\" is live, but no worker could be started"),
@@ -41,26 +41,26 @@ pub fn serve(flow: &str) {
 
 #[pg_extern(sql = false)]
 fn stop(flow: &str) -> Result<(), ErrorReport> {
-    Ok(live::stop(flow, shared_memory::announce_cancel)?)
+    Ok(live::stop_flow(flow, shared_memory::announce_cancel)?)
 }
 
 /// Waits until what was committed before the call is in the targets: `false` where the time is over.
 #[pg_extern(sql = false)]
 fn wait(flow: &str, timeout: Interval) -> Result<bool, ErrorReport> {
-    let mark = catch_up::mark(flow)?;
+    let mark = catch_up::caught_up_mark(flow)?;
     let began = std::time::Instant::now();
     let timeout =
         std::time::Duration::from_micros(timeout.as_micros().clamp(0, i64::MAX.into()) as u64);
     let mut pause = std::time::Duration::from_millis(2);
     loop {
-        if catch_up::caught_up(flow, &mark)? {
+        if catch_up::has_caught_up(flow, &mark)? {
             return Ok(true);
         }
         let left = timeout.saturating_sub(began.elapsed());
         if left.is_zero() {
             return Ok(false);
         }
-        process::pause(pause.min(left), Waiting::CatchUp);
+        process::pause(pause.min(left), WaitEvent::CatchUp);
         // Not to be in the worker's way.
         pause = (pause * 3 / 2).min(std::time::Duration::from_millis(100));
     }
@@ -162,6 +162,6 @@ fn pending_rows() -> Result<
     TableIterator<'static, (name!(source, i32), name!(pending, i64), name!(at_least, bool))>,
     ErrorReport,
 > {
-    let rows = pending::pending()?.into_iter().map(|p| (p.source, p.count, p.at_least));
+    let rows = pending::pending_counts()?.into_iter().map(|p| (p.source, p.count, p.at_least));
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))
 }

@@ -19,12 +19,12 @@ fn memoize(
     let function = function.ok_or_else(|| null("function"))?;
     let batch = match batch {
         None => None,
-        Some(function) => Some(registration::Batch {
+        Some(function) => Some(registration::BatchFunction {
             function,
             size: batch_size.ok_or_else(|| null("batch_size"))?,
         }),
     };
-    Ok(registration::mark(function, version, batch)?)
+    Ok(registration::memoize(function, version, batch)?)
 }
 
 fn null(argument: &str) -> Error {
@@ -36,12 +36,12 @@ fn null(argument: &str) -> Error {
 
 #[pg_extern(sql = false)]
 fn unmemoize(function: pg_sys::Oid) -> Result<(), ErrorReport> {
-    Ok(registration::unmark(function)?)
+    Ok(registration::unmemoize(function)?)
 }
 
 #[pg_extern(sql = false)]
 fn forget(flow: Option<&str>, function: Option<pg_sys::Oid>) -> Result<i64, ErrorReport> {
-    let flow = load::locked_to_change(flow.ok_or_else(|| null("flow"))?)?;
+    let flow = load::lock_for_update(flow.ok_or_else(|| null("flow"))?)?;
     Ok(store::forget(&flow, function)?)
 }
 

@@ -91,7 +91,7 @@ fn ask(task: Task, server: Option<&str>, input: String) -> Result<Answer> {
     match (outcome.answers.pop().flatten(), outcome.trouble) {
         (Some(Ok(answer)), _) => Ok(answer),
         (Some(Err(Refusal { sqlstate, message })), _) => {
-            Err(Error::new(subtransaction::code(&sqlstate), message))
+            Err(Error::new(subtransaction::sqlstate_code(&sqlstate), message))
         }
         (None, Some(trouble)) => Err(provider_calls::error(trouble)),
         (None, None) => Err(Error::internal("an input has no answer")),

@@ -11,7 +11,7 @@ use crate::pg::json::Json;
 use crate::update::run::SourceCounts;
 use crate::update::{self, limits};
 use crate::workers::progress::Watched;
-use crate::workers::update_worker::{self, Order};
+use crate::workers::update_worker::{self, WorkerCommand};
 use coco_core::decide::Mode;
 use coco_core::memo::Stats;
 
@@ -68,22 +68,22 @@ fn retry(
 type Row = (String, i64, i64, i64, i64, i64, i64, i64, Interval, Option<Json>);
 
 fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
-    let limits = limits::configured();
+    let limits = limits::configured_limits();
     // What is sent elsewhere is sent once it is committed: a worker does that.
     // What asks providers has paid for their answers: they are kept whatever becomes of the caller's
     // transaction.
     let (id, reaches_out) = {
-        let ready = cache::ready(flow)?;
+        let ready = cache::runnable_flow(flow)?;
         paused::check_not_paused(&ready.flow)?;
         (ready.flow.id, ready.flow.is_external() || ready.flow.asks_providers())
     };
     let _watched = Watched::begin(id, flow, !reaches_out);
     let sources = match reaches_out {
-        true => update_worker::run(flow, Order::Update(mode), limits)?,
+        true => update_worker::run_in_worker(flow, WorkerCommand::Update(mode), limits)?,
         false => update::update(flow, mode, limits)?,
     };
     if mode == Mode::Retry {
-        live_rows::lift(id)?;
+        live_rows::lift_suspension(id)?;
     }
     let row = |r: SourceCounts| {
         let elapsed = Interval::from_micros(r.elapsed.as_micros() as i64);

@@ -8,31 +8,33 @@
 use pgrx::pg_sys;
 use std::rc::Rc;
 
-use crate::catalog::item_failure::Stop;
+use crate::catalog::item_failure::BatchError;
 use crate::catalog::model::{Flow, Source, Target};
 use crate::catalog::target_table;
-use crate::memo::session::Recalling;
+use crate::memo::session::MemoSession;
 use crate::memo::{evaluate_batch, result_uses};
 use crate::outbox::ledger;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::bulk_insert;
 use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
-use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::{Action, Batch};
 use crate::query::compose::{self, Items};
 use crate::query::names::{
-    Names, key_values, keys_are_valid, loses_keys, old_columns, output_columns,
+    KeyExprs, key_values, keys_are_valid, loses_keys, old_columns, output_columns,
 };
 use crate::update::differences::update_differing;
-use crate::update::target_writer::{How, Order, Writer, Writing, Written};
+use crate::update::target_writer::{
+    TargetWriter, WriteCounts, WriteMode, WriteOptions, WriteOrder,
+};
 use crate::update::{constraint_swaps, key_conflicts, tracking_rows};
 use coco_core::counts::Counts;
 use coco_core::decide::Mode;
 
 /// The target keys that the items of the batch have now, out of their tracking rows.
-pub fn old_keys(source: &Source, target: &Target, names: &Names) -> String {
+pub fn old_keys(source: &Source, target: &Target, names: &KeyExprs) -> String {
     let typed = key_values(target, "e.key");
     format!(
         "select {keys}, {typed}
@@ -48,11 +50,11 @@ pub fn old_keys(source: &Source, target: &Target, names: &Names) -> String {
 }
 
 /// `x` rows that belong to items of the batch and are no longer produced: `from … where …`.
-pub fn obsolete(source: &Source, target: &Target, names: &Names) -> (String, String) {
+pub fn stale_rows_sql(source: &Source, target: &Target, names: &KeyExprs) -> (String, String) {
     let kept = all_equal(&target.key, &names.new_key, &names.target_key);
     match &target.covered {
         Some(covered) => {
-            let (from, own) = owned(source, covered, names);
+            let (from, own) = owned_rows_sql(source, covered, names);
             let left = format!(
                 "{own} and b.action operator(pg_catalog.<>) 'a'::pg_catalog.\"char\"
                  and not exists (select from coco_output as n where {kept})"
@@ -71,63 +73,67 @@ pub fn obsolete(source: &Source, target: &Target, names: &Names) -> (String, Str
 }
 
 /// The same, where all rows of the items that were evaluated are still produced.
-fn removed(source: &Source, covered: &[String], names: &Names) -> (String, String) {
-    let (from, own) = owned(source, covered, names);
+fn removed_item_rows_sql(
+    source: &Source,
+    covered: &[String],
+    names: &KeyExprs,
+) -> (String, String) {
+    let (from, own) = owned_rows_sql(source, covered, names);
     (from, format!("{own} and b.action operator(pg_catalog.=) 'r'::pg_catalog.\"char\""))
 }
 
 /// `x` rows that belong to items of the batch, where rows are found by the source key.
-fn owned(source: &Source, covered: &[String], names: &Names) -> (String, String) {
+fn owned_rows_sql(source: &Source, covered: &[String], names: &KeyExprs) -> (String, String) {
     let columns: Vec<String> =
         covered.iter().map(|c| format!("x.{}", crate::pg::spi::ident(c))).collect();
     ("coco_batch as b".to_owned(), all_equal(&source.key, &columns, &names.batch))
 }
 
 /// Writes a batch.
-pub fn write(
+pub fn write_batch(
     flow: &Flow,
     source: &Source,
-    writers: &[Writer],
+    writers: &[TargetWriter],
     batch: &mut Batch,
-    writing: Writing,
-    how: How,
-    recalling: Option<&Rc<Recalling>>,
-) -> std::result::Result<Written, Stop> {
-    let statements = Statements::connect()?;
+    writing: WriteOptions,
+    how: WriteMode,
+    recalling: Option<&Rc<MemoSession>>,
+) -> std::result::Result<WriteCounts, BatchError> {
+    let statements = SpiSession::connect()?;
     statements.name("coco_batch", batch.rows())?;
     let mut counts = Counts::default();
-    let mut listed: Vec<(i32, Rows)> = Vec::new();
+    let mut listed: Vec<(i32, TupleStore)> = Vec::new();
     let any_evaluated = batch.items.iter().any(|i| i.action == Action::Evaluate);
     let any_tracked = batch.items.iter().any(|i| i.tracked);
     let version = batch.items.iter().map(|i| i.process_ordinal.0).max().unwrap_or(0);
     let items = if batch.carries { Items::Carried } else { Items::Batch };
     for (place, writer) in writers.iter().enumerate() {
         let target = writer.target;
-        let names = Names::new(source, target);
+        let names = KeyExprs::new(source, target);
         let mut columns = output_columns(source, target);
         let sql = compose::evaluate(flow, source, target, items)?;
         let output = match recalling {
             Some(recalling) if any_evaluated && !flow.memoised.is_empty() => {
-                columns.push(RowColumn::new(compose::NUMBER, pg_sys::INT4OID));
-                evaluate_batch::evaluate(recalling, &sql, &columns, batch, place)?
+                columns.push(RowColumn::new(compose::ITEM_NUMBER, pg_sys::INT4OID));
+                evaluate_batch::evaluate_batch(recalling, &sql, &columns, batch, place)?
             }
             _ => {
-                let mut output = Rows::new(&columns)?;
+                let mut output = TupleStore::new(&columns)?;
                 if any_evaluated {
                     statements.select_into(&sql, &[], &mut output)?;
                 }
                 output
             }
         };
-        let mut old = Rows::new(&old_columns(source, target))?;
+        let mut old = TupleStore::new(&old_columns(source, target))?;
         if target.covered.is_none() && any_tracked {
             statements.select_into(&old_keys(source, target, &names), &[], &mut old)?;
             if loses_keys(target) && has_nulls(&mut old, source.key.len(), target.key.len()) {
                 how.lost_keys.set(true);
             }
         }
-        let _by_key = ActingAs::finding_by_key()?;
-        let inner = Statements::connect()?;
+        let _by_key = RoleGuard::finding_by_key()?;
+        let inner = SpiSession::connect()?;
         inner.name("coco_batch", batch.rows())?;
         inner.name("coco_output", &output)?;
         if target.covered.is_none() {
@@ -142,12 +148,12 @@ pub fn write(
         let nothing_left = one_each && !batch.items.iter().any(|i| i.action == Action::Remove);
         if !first_time && !nothing_left {
             let (using, condition) = match (one_each, &target.covered) {
-                (true, Some(covered)) => removed(source, covered, &names),
-                _ => obsolete(source, target, &names),
+                (true, Some(covered)) => removed_item_rows_sql(source, covered, &names),
+                _ => stale_rows_sql(source, target, &names),
             };
             counts.deleted += match &target.external {
                 Some(external) => {
-                    ledger::delete(&inner, target, external, &using, &condition, version)?
+                    ledger::delete_ledger(&inner, target, external, &using, &condition, version)?
                 }
                 None => inner.execute(
                     &format!(
@@ -160,17 +166,17 @@ pub fn write(
         }
         if output.len() > 0 {
             let refused =
-                key_conflicts::refused(&inner, flow, source, target, &names, how.unowned)?;
+                key_conflicts::conflicting_rows(&inner, flow, source, target, &names, how.unowned)?;
             if !refused.is_empty() {
-                return Err(Stop::Refused(refused));
+                return Err(BatchError::Refused(refused));
             }
             counts.upserted += match &target.external {
                 Some(external) => {
                     let mode = writing.mode;
-                    ledger::upsert(&inner, target, external, &names, mode, version)?
+                    ledger::upsert_ledger(&inner, target, external, &names, mode, version)?
                 }
-                None if how.order == Order::Displacing => {
-                    let displaced = constraint_swaps::upsert(
+                None if how.order == WriteOrder::Displacing => {
+                    let displaced = constraint_swaps::upsert_displacing(
                         &inner,
                         source,
                         target,
@@ -179,7 +185,7 @@ pub fn write(
                         writing.mode,
                     )?;
                     if !displaced.conflicting.is_empty() {
-                        return Err(Stop::Conflicting(displaced.conflicting));
+                        return Err(BatchError::Conflicting(displaced.conflicting));
                     }
                     displaced.written
                 }
@@ -196,15 +202,15 @@ pub fn write(
         None => None,
     };
     drop(statements);
-    tracking_rows::track(source, writers, &listed, batch, writing, used.as_ref())?;
+    tracking_rows::write_tracking_rows(source, writers, &listed, batch, writing, used.as_ref())?;
     counts.evaluated = batch.items.iter().filter(|i| i.action == Action::Evaluate).count() as i64;
     counts.unchanged = batch.items.iter().filter(|i| i.action == Action::Advance).count() as i64;
     let (stored, calls) = used.map(|used| (used.stored, used.calls)).unwrap_or_default();
-    Ok(Written { counts, stored, calls })
+    Ok(WriteCounts { counts, stored, calls })
 }
 
 /// Whether any value of so many columns from one on is NULL.
-fn has_nulls(rows: &mut Rows, from: usize, many: usize) -> bool {
+fn has_nulls(rows: &mut TupleStore, from: usize, many: usize) -> bool {
     let mut found = false;
     while !found && rows.advance() {
         found = (from..from + many).any(|c| rows.datum(c).is_none());
@@ -216,10 +222,10 @@ fn has_nulls(rows: &mut Rows, from: usize, many: usize) -> bool {
 /// Writes the rows of `coco_output` that are not there, or not as they are: those that differ, then those
 /// that are missing, which are looked for only among those that the first step has not written.
 fn upsert(
-    statements: &Statements,
+    statements: &SpiSession,
     target: &Target,
-    names: &Names,
-    output: &Rows,
+    names: &KeyExprs,
+    output: &TupleStore,
     first_time: bool,
     mode: Mode,
 ) -> Result<i64> {
@@ -239,13 +245,13 @@ fn upsert(
         let from = format!("coco_output as n where {missing}");
         return Ok(written + bulk_insert::insert(statements, &relation, &insert, &from, &[])?);
     }
-    let mut updated = Rows::new(&rows::typed("t", &target.key))?;
+    let mut updated = TupleStore::new(&rows::typed("t", &target.key))?;
     let returning = format!("{update} returning {}", names.new_key.join(", "));
     let written = statements.query_into(&returning, &[], &mut updated)?;
     if updated.len() == output.len() {
         return Ok(written);
     }
-    let inner = Statements::connect()?;
+    let inner = SpiSession::connect()?;
     inner.name("coco_output", output)?;
     inner.name("coco_updated", &updated)?;
     let known = all_equal(&target.key, &numbered("w.t", target.key.len()), &names.new_key);
@@ -258,7 +264,7 @@ fn upsert(
 
 /// For each target whose keys are listed: which failed items of the source wait for a key that is
 /// free now, as the condition of a scan over their tracking rows `t`.
-pub fn free_claims(writers: &[Writer]) -> Option<String> {
+pub fn free_claims(writers: &[TargetWriter]) -> Option<String> {
     let conditions: Vec<String> = writers
         .iter()
         .filter(|w| w.target.covered.is_none())

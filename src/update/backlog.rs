@@ -12,9 +12,9 @@ use std::collections::{HashMap, HashSet};
 use crate::capture::cursor::{self, Cursor};
 use crate::catalog::model::Source;
 use crate::pg::error::Result;
-use crate::pg::tuplestore::rows::{self, Rows};
+use crate::pg::tuplestore::rows::{self, TupleStore};
 use crate::update::detect::Candidates;
-use crate::update::initial_load::Outlets;
+use crate::update::initial_load::RowSinks;
 use crate::update::source_plan::key_columns;
 use crate::update::tracking_rows;
 use coco_core::version::LogicId;
@@ -25,8 +25,8 @@ pub const UNFINISHED: LogicId = LogicId(0);
 /// What is set aside of the sources of a flow, between the transactions of one process. An error in
 /// one of them makes it worthless: it is to be dropped then.
 #[derive(Default)]
-pub struct Backlog {
-    sets: RefCell<HashMap<i32, Set>>,
+pub struct PendingKeys {
+    sets: RefCell<HashMap<i32, PendingSet>>,
     /// Sources that are not to be looked at again; `None`: each is, in each transaction.
     done: Option<RefCell<HashSet<i32>>>,
     /// Items that were worked off had target keys of which it cannot be told any more which rows they were.
@@ -34,23 +34,23 @@ pub struct Backlog {
     /// When it was begun: microseconds since 1970.
     pub began: i64,
     /// What is found is sent by this process, to targets outside this database.
-    pub sends: Option<Outlets>,
+    pub sends: Option<RowSinks>,
 }
 
-struct Set {
-    keys: Rows,
+struct PendingSet {
+    keys: TupleStore,
     left: usize,
     /// What is to be stored when nothing is left.
     cursor: Cursor,
     fresh: Vec<i32>,
-    part: Part,
+    part: ScanProgress,
     /// The source has lookups.
     lookups: bool,
 }
 
 /// What was set aside: items that are there, of these those that are new, and those that are gone.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SetAside {
+pub struct SavedKeys {
     pub present: i64,
     pub new: i64,
     pub gone: i64,
@@ -58,7 +58,7 @@ pub struct SetAside {
 
 /// How far a scan's findings are worked off.
 #[derive(Clone, Copy, Debug)]
-pub struct Part {
+pub struct ScanProgress {
     /// Items that are done, of all that it has found.
     pub done: i64,
     pub total: i64,
@@ -67,22 +67,22 @@ pub struct Part {
 }
 
 /// A part of what was set aside.
-pub struct Slice {
+pub struct KeySlice {
     /// How far it is without this one.
-    pub part: Part,
+    pub part: ScanProgress,
     /// `k1…`, and whether it is evaluated whatever its content.
-    pub keys: Rows,
+    pub keys: TupleStore,
     /// What is to be stored with it: it is the last one.
     pub last: Option<Cursor>,
     /// Targets that were empty when it was set aside, and that only updates of the flow write to.
     pub fresh: Vec<i32>,
 }
 
-impl Backlog {
+impl PendingKeys {
     /// For an update that takes several transactions, and looks at each source once.
-    pub fn once(sends: Option<Outlets>) -> Backlog {
+    pub fn once(sends: Option<RowSinks>) -> PendingKeys {
         let began = crate::pg::clock::now_micros();
-        Backlog { done: Some(RefCell::default()), began, sends, ..Backlog::default() }
+        PendingKeys { done: Some(RefCell::default()), began, sends, ..PendingKeys::default() }
     }
 
     /// Whether nothing is set aside.
@@ -110,12 +110,12 @@ impl Backlog {
         candidates: &mut Candidates,
         cursor: Cursor,
         fresh: Vec<i32>,
-        part: Part,
+        part: ScanProgress,
         (all, lookups): (bool, bool),
-    ) -> Result<SetAside> {
-        let mut keys = Rows::held(&key_columns(source), rows::work_mem())?;
-        let mut unsettled = Rows::new(&key_columns(source))?;
-        let mut found = SetAside::default();
+    ) -> Result<SavedKeys> {
+        let mut keys = TupleStore::held(&key_columns(source), rows::work_mem())?;
+        let mut unsettled = TupleStore::new(&key_columns(source))?;
+        let mut found = SavedKeys::default();
         while let Some(item) = candidates.next() {
             found.present += i64::from(item.incoming.is_some());
             found.new += i64::from(item.incoming.is_some() && item.stored.is_none());
@@ -128,9 +128,9 @@ impl Backlog {
                 unsettled.push(&values);
             }
         }
-        tracking_rows::unsettle(source, &unsettled)?;
+        tracking_rows::forget_content(source, &unsettled)?;
         let left = keys.len();
-        let set = Set { keys, left, cursor, fresh, part, lookups };
+        let set = PendingSet { keys, left, cursor, fresh, part, lookups };
         self.sets.borrow_mut().insert(source.id, set);
         Ok(found)
     }
@@ -154,7 +154,7 @@ impl Backlog {
     }
 
     /// Takes up the next keys of a source, if some were set aside under this logic.
-    pub fn take(&self, source: &Source, logic: LogicId, most: usize) -> Result<Option<Slice>> {
+    pub fn take(&self, source: &Source, logic: LogicId, most: usize) -> Result<Option<KeySlice>> {
         let mut sets = self.sets.borrow_mut();
         let Some(set) = sets.get_mut(&source.id).filter(|s| s.cursor.logic == logic) else {
             sets.remove(&source.id);
@@ -169,11 +169,11 @@ impl Backlog {
         if last.is_some() {
             sets.remove(&source.id);
         }
-        Ok(Some(Slice { part, keys, last, fresh }))
+        Ok(Some(KeySlice { part, keys, last, fresh }))
     }
 }
 
 /// Stores that a source was read under this cursor, and that what was found is not worked off yet.
 pub fn unfinished(source: &Source, cursor: &Cursor) -> Result<()> {
-    cursor::store(source, &Cursor { logic: UNFINISHED, ..cursor.clone() }, false)
+    cursor::store_cursor(source, &Cursor { logic: UNFINISHED, ..cursor.clone() }, false)
 }

@@ -1,24 +1,24 @@
 //! Live flows: which there are, what hinders them, and whether they have caught up.
 
 use crate::capture::{self, change_log, cursor};
-use crate::catalog::model::Mode as CaptureMode;
+use crate::catalog::model::CaptureMode;
 use crate::flows::{cache, paused};
 use crate::outbox::drain;
 use crate::pg::error::{Error, Result};
-use crate::pg::snapshot::OneSnapshot;
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::snapshot::PinnedSnapshot;
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::logic_fingerprint;
 use coco_core::snapshot::Snapshot;
 
 /// A moment to wait for: what was committed by then.
-pub struct Mark {
+pub struct CaughtUpMark {
     seen: Snapshot,
     at: std::time::Instant,
 }
 
 /// Now, for a live flow.
-pub fn mark(name: &str) -> Result<Mark> {
-    let ready = cache::ready(name)?;
+pub fn caught_up_mark(name: &str) -> Result<CaughtUpMark> {
+    let ready = cache::runnable_flow(name)?;
     if !ready.flow.live {
         return Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -27,33 +27,34 @@ pub fn mark(name: &str) -> Result<Mark> {
         .hint("coco.start makes it live; coco.update brings it up to date once."));
     }
     paused::check_not_paused(&ready.flow)?;
-    let _now = OneSnapshot::latest();
-    let seen = cursor::here()?;
-    Ok(Mark { seen, at: std::time::Instant::now() })
+    let _now = PinnedSnapshot::latest();
+    let seen = cursor::current_position()?;
+    Ok(CaughtUpMark { seen, at: std::time::Instant::now() })
 }
 
 /// Whether a live flow has followed everything that was committed at a mark.
-pub fn caught_up(name: &str, mark: &Mark) -> Result<bool> {
-    let _now = OneSnapshot::latest();
-    let ready = cache::ready(name)?;
+pub fn has_caught_up(name: &str, mark: &CaughtUpMark) -> Result<bool> {
+    let _now = PinnedSnapshot::latest();
+    let ready = cache::runnable_flow(name)?;
     let flow = &ready.flow;
     if flow.targets.iter().any(|t| t.relation.is_none()) {
         return Ok(false);
     }
     let logic = match ready.logic {
         Some(logic) => logic,
-        None => logic_fingerprint::known(flow)?,
+        None => logic_fingerprint::known_logic(flow)?,
     };
-    let statements = Statements::connect()?;
+    let statements = SpiSession::connect()?;
     for source in flow.followed() {
-        let Some(stored) = cursor::load(source)? else {
+        let Some(stored) = cursor::load_cursor(source)? else {
             return Ok(false);
         };
         if stored.cursor.logic != logic && flow.sources.iter().any(|s| s.id == source.id) {
             return Ok(false);
         }
         let captured = source.capture != CaptureMode::Scan;
-        if let Some(capture) = capture::find(source.relation)?.filter(|c| captured && c.is_whole())
+        if let Some(capture) =
+            capture::find_capture(source.relation)?.filter(|c| captured && c.is_whole())
         {
             let (signature, adequate) = cursor::signature(&statements, source.relation, &capture)?;
             if adequate {
@@ -74,7 +75,7 @@ pub fn caught_up(name: &str, mark: &Mark) -> Result<bool> {
         }
     }
     // What follows from it is in the outboxes: that it is sent, too, is waited for.
-    Ok(!flow.is_external() || !drain::left(&drain::marks(flow)?)?)
+    Ok(!flow.is_external() || !drain::undelivered(&drain::delivery_marks(flow)?)?)
 }
 
 /// Changes counted of a source, at most.

@@ -11,9 +11,9 @@ use crate::catalog::model::{Source, Target};
 use crate::catalog::target_table;
 use crate::pg::columns::{Column, all_equal, numbered};
 use crate::pg::error::Result;
-use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
-use crate::query::names::Names;
+use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
+use crate::query::names::KeyExprs;
 use crate::update::differences;
 use coco_core::decide::Mode;
 
@@ -26,12 +26,12 @@ pub struct Displaced {
 }
 
 /// Writes the rows of `coco_output`: those that change a constrained value are deleted first, and inserted last.
-pub fn upsert(
-    statements: &Statements,
+pub fn upsert_displacing(
+    statements: &SpiSession,
     source: &Source,
     target: &Target,
-    names: &Names,
-    output: &Rows,
+    names: &KeyExprs,
+    output: &TupleStore,
     mode: Mode,
 ) -> Result<Displaced> {
     let relation = target.relation_name();
@@ -45,7 +45,7 @@ pub fn upsert(
         );
         statements.execute(&delete, &[])?;
     }
-    let mut updated = Rows::new(&rows::typed("t", &target.key))?;
+    let mut updated = TupleStore::new(&rows::typed("t", &target.key))?;
     let update = differences::update_differing(target, names, mode);
     let returning = format!("{update} returning {}", names.new_key.join(", "));
     let mut written = statements.query_into(&returning, &[], &mut updated)?;
@@ -64,7 +64,7 @@ pub fn upsert(
         ),
         &[],
     )?;
-    let mut left = Rows::new(&[RowColumn::new("no", pg_sys::INT4OID)])?;
+    let mut left = TupleStore::new(&[RowColumn::new("no", pg_sys::INT4OID)])?;
     if output.len() > 0 {
         let item = all_equal(&source.key, &names.batch, &names.item);
         let sql = format!(

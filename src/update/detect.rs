@@ -11,14 +11,14 @@ use pgrx::pg_sys;
 
 use crate::catalog::item_failure;
 use crate::catalog::model::Source;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::clock;
 use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{Arg, arg, ident};
-use crate::pg::subtransaction::Raised;
-use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::subtransaction::DataError;
+use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::{compose, names};
 use crate::update::{source_plan, unreadable_items};
 use coco_core::decide::{Decision, Mode, decide};
@@ -35,7 +35,7 @@ pub struct Scan {
 
 /// Items to decide about, in the order the scan met them.
 pub struct Candidates {
-    rows: Rows,
+    rows: TupleStore,
     keys: usize,
     /// Where what they carry begins.
     head: usize,
@@ -59,7 +59,7 @@ pub struct Candidate {
     /// Something else that its result depends on changed.
     pub forced: bool,
     /// Why nothing could be read of it; all that is known is what is tracked.
-    pub unread: Option<item_failure::Failure>,
+    pub unread: Option<item_failure::ItemFailure>,
 }
 
 /// The columns of candidates, and what they `carry`.
@@ -103,7 +103,7 @@ fn keys_of(source: &Source) -> Vec<String> {
 }
 
 /// The same as `k1…`, and as it is called there.
-fn keys(source: &Source) -> (Vec<String>, Vec<String>) {
+fn key_numbers(source: &Source) -> (Vec<String>, Vec<String>) {
     let keys = keys_of(source);
     let named =
         keys.iter().zip(numbered("k", keys.len())).map(|(k, n)| format!("{k} as {n}")).collect();
@@ -111,10 +111,10 @@ fn keys(source: &Source) -> (Vec<String>, Vec<String>) {
 }
 
 /// The SELECT of a source's items as they are: `k1…`, `ordinal`, `fingerprint`, `present`, and how
-/// many `rows` have the key. With an ordinal the fingerprint is left for [`contents`]. The filter
+/// many `rows` have the key. With an ordinal the fingerprint is left for [`fingerprints_sql`]. The filter
 /// chooses rows before anything is computed of them. With what items are to `carry`.
-fn items(source: &Source, filter: &str, carry: bool) -> String {
-    let (named, keys) = keys(source);
+fn items_sql(source: &Source, filter: &str, carry: bool) -> String {
+    let (named, keys) = key_numbers(source);
     let (named, keys) = (named.join(", "), keys.join(", "));
     let carried = carried(source, carry);
     let expressions = compose::expressions(source);
@@ -149,11 +149,11 @@ fn items(source: &Source, filter: &str, carry: bool) -> String {
 
 /// The SELECT of all items of a source as they are, each with its fingerprint: `k1…`, `ordinal`,
 /// `fingerprint`.
-pub fn all(source: &Source) -> String {
+pub fn all_items_sql(source: &Source) -> String {
     let Some(ordinal) = compose::ordinal_of_row(source) else {
-        return items(source, "", false);
+        return items_sql(source, "", false);
     };
-    let (named, _) = keys(source);
+    let (named, _) = key_numbers(source);
     format!(
         "select {named}, {ordinal} as ordinal, {fingerprint} as fingerprint from {relation} as {name}{expressions}",
         named = named.join(", "),
@@ -167,8 +167,8 @@ pub fn all(source: &Source) -> String {
 /// The SELECT of the candidates in `coco_candidate` with their fingerprints. Under an outer join
 /// Postgres computes a column where it reads the source, for every row; here it joins first. A
 /// candidate of which the source has nothing (more), or whose key is NULL, stays as it is.
-fn contents(source: &Source) -> String {
-    let (named, _) = keys(source);
+fn fingerprints_sql(source: &Source) -> String {
+    let (named, _) = key_numbers(source);
     let (ours, theirs) = (numbered("c.k", named.len()), numbered("s.k", named.len()));
     let columns = |fingerprint: &str| {
         let columns = candidate_columns(source, false);
@@ -201,22 +201,24 @@ fn contents(source: &Source) -> String {
 /// Scans a source for what changed, and for the items that are forced (`k1…`). The caller acts as the
 /// flow's owner.
 pub fn scan(
-    statements: &Statements,
+    statements: &SpiSession,
     source: &Source,
     scan: Scan,
-    forced: Option<&Rows>,
+    forced: Option<&TupleStore>,
 ) -> Result<Candidates> {
     let forced = forced.filter(|keys| keys.len() > 0);
     let brought = is_brought(source, scan);
     let columns = candidate_columns(source, false);
     let rows = match unreadable_items::attempt(&columns, |rows| {
-        whole(statements, source, &brought, forced, rows)
+        scan_all(statements, source, &brought, forced, rows)
     })? {
         Ok(rows) => rows,
         Err(raised) => {
             let keys = every_key(source, forced)?;
             let changed = |forced: &str| format!("({brought} or {forced})");
-            let read = |keys: &Rows, rows: &mut Rows| by_key(source, keys, false, changed, rows);
+            let read = |keys: &TupleStore, rows: &mut TupleStore| {
+                candidates_by_key(source, keys, false, changed, rows)
+            };
             read_by_halves(source, &keys, &columns, raised, read)?
         }
     };
@@ -240,26 +242,26 @@ fn is_brought(source: &Source, scan: Scan) -> String {
 }
 
 /// Reads all of a source by one statement.
-fn whole(
-    statements: &Statements,
+fn scan_all(
+    statements: &SpiSession,
     source: &Source,
     condition: &str,
-    forced: Option<&Rows>,
-    rows: &mut Rows,
+    forced: Option<&TupleStore>,
+    rows: &mut TupleStore,
 ) -> Result<()> {
     let relations =
-        format!("({}) as s full join {} as t", items(source, "", false), source.tracking_view);
-    let _as = ActingAs::sharing_rows()?;
+        format!("({}) as s full join {} as t", items_sql(source, "", false), source.tracking_view);
+    let _as = RoleGuard::sharing_rows()?;
     let Some(keys) = forced else {
         statements.reads_many();
-        let from = From { relations, forced: "false", keyed: "s", carry: false };
+        let from = CandidateSource { relations, forced: "false", keyed: "s", carry: false };
         return candidates(statements, source, from, condition, rows);
     };
-    let statements = Statements::connect()?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_forced", keys)?;
     statements.reads_many();
     let forced = is_forced(source, "s");
-    let from = From { relations, forced: &forced, keyed: "s", carry: false };
+    let from = CandidateSource { relations, forced: &forced, keyed: "s", carry: false };
     candidates(&statements, source, from, &format!("({condition} or {forced})"), rows)
 }
 
@@ -272,14 +274,14 @@ fn is_forced(source: &Source, of: &str) -> String {
 
 /// The keys of all items of a source and of all that are tracked, and whether they are forced. Nothing else is read
 /// of them.
-fn every_key(source: &Source, forced: Option<&Rows>) -> Result<Rows> {
-    let _as = ActingAs::sharing_rows()?;
-    let statements = Statements::connect()?;
+fn every_key(source: &Source, forced: Option<&TupleStore>) -> Result<TupleStore> {
+    let _as = RoleGuard::sharing_rows()?;
+    let statements = SpiSession::connect()?;
     statements.reads_many();
     if let Some(keys) = forced {
         statements.name("coco_forced", keys)?;
     }
-    let (named, own) = keys(source);
+    let (named, own) = key_numbers(source);
     let grouped = match source.grouped || source.promised {
         true => format!(" group by {}", own.join(", ")),
         false => String::new(),
@@ -303,7 +305,7 @@ fn every_key(source: &Source, forced: Option<&Rows>) -> Result<Rows> {
         tracking = source.tracking_view,
         same = all_equal(&source.key, &ours, &tracked),
     );
-    let mut keys = Rows::new(&source_plan::key_columns(source))?;
+    let mut keys = TupleStore::new(&source_plan::key_columns(source))?;
     statements.select_into(&sql, &[], &mut keys)?;
     Ok(keys)
 }
@@ -313,11 +315,11 @@ const MANY: usize = 1000;
 
 /// What there is of the items of some keys (`k1…`, `forced`), in the source and tracked. With `carry`, also what is
 /// used of them, where it is read anyway.
-pub fn among(source: &Source, keys: &Rows, carry: bool) -> Result<Candidates> {
+pub fn lookup_candidates(source: &Source, keys: &TupleStore, carry: bool) -> Result<Candidates> {
     let carry = carry && compose::carries(source);
     let columns = candidate_columns(source, carry);
-    let read = |keys: &Rows, rows: &mut Rows| {
-        by_key(source, keys, carry, |_: &str| "true".to_owned(), rows)
+    let read = |keys: &TupleStore, rows: &mut TupleStore| {
+        candidates_by_key(source, keys, carry, |_: &str| "true".to_owned(), rows)
     };
     let rows = match unreadable_items::attempt(&columns, |rows| read(keys, rows))? {
         Ok(rows) => rows,
@@ -328,20 +330,23 @@ pub fn among(source: &Source, keys: &Rows, carry: bool) -> Result<Candidates> {
 
 /// Reads the items of some keys (`coco_changed`: `k1…`, `forced`) that meet a condition, which is told the name of
 /// `forced`.
-fn by_key(
+fn candidates_by_key(
     source: &Source,
-    keys: &Rows,
+    keys: &TupleStore,
     carry: bool,
     condition: impl Fn(&str) -> String,
-    rows: &mut Rows,
+    rows: &mut TupleStore,
 ) -> Result<()> {
-    let acting = ActingAs::finding_by_key()?;
-    let statements = Statements::connect()?;
+    let acting = RoleGuard::finding_by_key()?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_changed", keys)?;
     if !source.grouped && !source.promised && keys.len() > MANY {
-        let relations =
-            format!("({}) as s left join {} as t", many(source, carry), source.tracking_view);
-        let from = From { relations, forced: "s.forced", keyed: "s", carry };
+        let relations = format!(
+            "({}) as s left join {} as t",
+            bulk_items_sql(source, carry),
+            source.tracking_view
+        );
+        let from = CandidateSource { relations, forced: "s.forced", keyed: "s", carry };
         return candidates(&statements, source, from, &condition("s.forced"), rows);
     }
     let changed = numbered("c.k", source.key.len());
@@ -362,11 +367,11 @@ fn by_key(
     }
     let relations = format!(
         "coco_changed as c left join ({}) as s on {} left join {} as t",
-        items(source, &inside, carry),
+        items_sql(source, &inside, carry),
         all_equal(&source.key, &changed, &numbered("s.k", source.key.len())),
         source.tracking_view
     );
-    let from = From { relations, forced: "c.forced", keyed: "c", carry };
+    let from = CandidateSource { relations, forced: "c.forced", keyed: "c", carry };
     candidates(&statements, source, from, &condition("c.forced"), rows)?;
     drop(statements);
     drop(acting);
@@ -376,13 +381,13 @@ fn by_key(
 /// Reads by halves, after the items of all keys (`k1…`, `forced`) could not be read at once.
 fn read_by_halves(
     source: &Source,
-    keys: &Rows,
+    keys: &TupleStore,
     columns: &[RowColumn],
-    raised: Raised,
-    read: impl Fn(&Rows, &mut Rows) -> Result<()>,
-) -> Result<Rows> {
-    let unread = |key: &Rows, raised: Raised, rows: &mut Rows| {
-        unread_item(source, key, &item_failure::Failure::from(raised), columns.len(), rows)
+    raised: DataError,
+    read: impl Fn(&TupleStore, &mut TupleStore) -> Result<()>,
+) -> Result<TupleStore> {
+    let unread = |key: &TupleStore, raised: DataError, rows: &mut TupleStore| {
+        unread_item(source, key, &item_failure::ItemFailure::from(raised), columns.len(), rows)
     };
     let halves =
         unreadable_items::Halves { all: keys, of: &source_plan::key_columns(source), columns };
@@ -392,13 +397,13 @@ fn read_by_halves(
 /// Adds the item of one key of which nothing can be read, with what is tracked of it.
 fn unread_item(
     source: &Source,
-    key: &Rows,
-    failure: &item_failure::Failure,
+    key: &TupleStore,
+    failure: &item_failure::ItemFailure,
     width: usize,
-    rows: &mut Rows,
+    rows: &mut TupleStore,
 ) -> Result<()> {
-    let _as = ActingAs::finding_by_key()?;
-    let statements = Statements::connect()?;
+    let _as = RoleGuard::finding_by_key()?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_changed", key)?;
     let keys = numbered("c.k", source.key.len());
     let relations = format!(
@@ -408,11 +413,11 @@ fn unread_item(
         keys.join(", "),
         source.tracking_view
     );
-    let from = From { relations, forced: "s.forced", keyed: "s", carry: false };
+    let from = CandidateSource { relations, forced: "s.forced", keyed: "s", carry: false };
     let columns = candidate_columns(source, false);
-    let mut one = Rows::new(&columns)?;
+    let mut one = TupleStore::new(&columns)?;
     let why = failure.to_text();
-    select(&statements, source, from, "true", ("$1", &[arg(why.as_str())]), &mut one)?;
+    candidates_sql(&statements, source, from, "true", ("$1", &[arg(why.as_str())]), &mut one)?;
     while one.advance() {
         let known = (0..columns.len()).map(|c| one.datum(c));
         let values: Vec<_> = known.chain(std::iter::repeat(None)).take(width).collect();
@@ -423,7 +428,7 @@ fn unread_item(
 
 /// The SELECT of many items as they are. A plan may well read all of the source then: with an offset
 /// fingerprints are computed after the join, of these rows alone.
-fn many(source: &Source, carry: bool) -> String {
+fn bulk_items_sql(source: &Source, carry: bool) -> String {
     let (keys, own) = (numbered("c.k", source.key.len()), keys_of(source));
     let there = format!("{} is not null", own[0]);
     let when_there = |value: &str| format!("case when {there} then {value} end");
@@ -447,8 +452,8 @@ fn many(source: &Source, carry: bool) -> String {
 }
 
 /// Whether any failed item meets a condition on its tracking row `t`. Reads the failing rows alone,
-/// by their own index, where [`waiting`] may read the whole source.
-pub fn any_waiting(statements: &Statements, source: &Source, condition: &str) -> Result<bool> {
+/// by their own index, where [`waiting_candidates`] may read the whole source.
+pub fn has_waiting(statements: &SpiSession, source: &Source, condition: &str) -> Result<bool> {
     let sql = format!(
         "select true from {} as t where t.failure is not null and {condition} limit 1",
         source.tracking_view
@@ -457,19 +462,23 @@ pub fn any_waiting(statements: &Statements, source: &Source, condition: &str) ->
 }
 
 /// Failed items that meet a condition on their tracking rows `t`, with what the source has of them.
-pub fn waiting(statements: &Statements, source: &Source, condition: &str) -> Result<Candidates> {
-    let mut keys = Rows::new(&source_plan::key_columns(source))?;
+pub fn waiting_candidates(
+    statements: &SpiSession,
+    source: &Source,
+    condition: &str,
+) -> Result<Candidates> {
+    let mut keys = TupleStore::new(&source_plan::key_columns(source))?;
     let sql = format!(
         "select {}, false from {} as t where t.failure is not null and {condition}",
         compose::tracking_keys(source, "t").join(", "),
         source.tracking_view
     );
     statements.query_into(&sql, &[], &mut keys)?;
-    among(source, &keys, false)
+    lookup_candidates(source, &keys, false)
 }
 
 /// Where candidates come from: `s` (the items as they are) and `t` (tracked), to be joined by key.
-struct From<'a> {
+struct CandidateSource<'a> {
     relations: String,
     forced: &'a str,
     /// What has the keys that are looked for: `s`, or what it is joined to.
@@ -480,23 +489,23 @@ struct From<'a> {
 
 /// Adds the candidates that meet a condition to `rows`.
 fn candidates(
-    statements: &Statements,
+    statements: &SpiSession,
     source: &Source,
-    from: From,
+    from: CandidateSource,
     condition: &str,
-    rows: &mut Rows,
+    rows: &mut TupleStore,
 ) -> Result<()> {
-    select(statements, source, from, condition, ("null", &[]), rows)
+    candidates_sql(statements, source, from, condition, ("null", &[]), rows)
 }
 
 /// The same, with why they are `unread`.
-fn select(
-    statements: &Statements,
+fn candidates_sql(
+    statements: &SpiSession,
     source: &Source,
-    from: From,
+    from: CandidateSource,
     condition: &str,
     (unread, args): (&str, &[Arg]),
-    rows: &mut Rows,
+    rows: &mut TupleStore,
 ) -> Result<()> {
     let carried: String = match from.carry {
         true => compose::carried(source).iter().map(|(c, _)| format!(", s.{}", c.name)).collect(),
@@ -519,7 +528,7 @@ fn select(
            from {relations} on {on}
           where {condition}",
         keys = keys.join(", "),
-        due = clock::is_due("t.failure", "pg_catalog.clock_timestamp()"),
+        due = clock::is_due_sql("t.failure", "pg_catalog.clock_timestamp()"),
         forced = from.forced,
         relations = from.relations,
         on = all_equal(&source.key, &ours, &tracked),
@@ -529,7 +538,7 @@ fn select(
 }
 
 /// Candidates, with their fingerprints where they have an ordinal.
-fn with_contents(source: &Source, mut rows: Rows, carry: bool) -> Result<Candidates> {
+fn with_contents(source: &Source, mut rows: TupleStore, carry: bool) -> Result<Candidates> {
     if source.ordinal.is_some() && rows.len() > 0 {
         rows = read_contents(source, rows)?;
     }
@@ -541,15 +550,15 @@ fn with_contents(source: &Source, mut rows: Rows, carry: bool) -> Result<Candida
 
 /// The same candidates with their fingerprints. Those of which reading fails stay without: to be evaluated, where
 /// they fail.
-fn read_contents(source: &Source, candidates: Rows) -> Result<Rows> {
+fn read_contents(source: &Source, candidates: TupleStore) -> Result<TupleStore> {
     let columns = candidate_columns(source, false);
-    let read = |candidates: &Rows, rows: &mut Rows| -> Result<()> {
-        let statements = Statements::connect()?;
+    let read = |candidates: &TupleStore, rows: &mut TupleStore| -> Result<()> {
+        let statements = SpiSession::connect()?;
         statements.name("coco_candidate", candidates)?;
         if source.promised {
             one_row_each(&statements, source)?;
         }
-        statements.select_into(&contents(source), &[], rows)?;
+        statements.select_into(&fingerprints_sql(source), &[], rows)?;
         Ok(())
     };
     match unreadable_items::attempt(&columns, |rows| read(&candidates, rows))? {
@@ -563,7 +572,7 @@ fn read_contents(source: &Source, candidates: Rows) -> Result<Rows> {
 }
 
 /// Fails where the key of a candidate names several rows.
-fn one_row_each(statements: &Statements, source: &Source) -> Result<()> {
+fn one_row_each(statements: &SpiSession, source: &Source) -> Result<()> {
     let keys = numbered("c.k", source.key.len());
     let known: Vec<String> = keys.iter().map(|k| format!("{k} is not null")).collect();
     let sql = format!(
@@ -584,7 +593,7 @@ fn one_row_each(statements: &Statements, source: &Source) -> Result<()> {
 }
 
 /// How many items are tracked.
-pub fn tracked(statements: &Statements, source: &Source) -> Result<i64> {
+pub fn tracked(statements: &SpiSession, source: &Source) -> Result<i64> {
     let text = statements
         .first_text(&format!("select pg_catalog.count(*) from {}", source.tracking_view), &[])?;
     text.and_then(|t| t.parse().ok()).ok_or_else(|| Error::internal("no count came back"))
@@ -654,7 +663,7 @@ impl Candidates {
             attempts: r.get::<i32>(at(12)).unwrap_or(0),
             claims: r.get(at(13)),
             forced: flag(14),
-            unread: r.get::<String>(at(16)).map(|why| item_failure::Failure::from_text(&why)),
+            unread: r.get::<String>(at(16)).map(|why| item_failure::ItemFailure::from_text(&why)),
         })
     }
 

@@ -3,11 +3,11 @@
 use crate::catalog::model::Target;
 use crate::outbox::ledger;
 use crate::pg::columns::{Column, all_equal, numbered};
-use crate::query::names::Names;
+use crate::query::names::KeyExprs;
 use coco_core::decide::Mode;
 
 /// The UPDATE of target rows `x` that differ from those of `coco_output`.
-pub fn update_differing(target: &Target, names: &Names, mode: Mode) -> String {
+pub fn update_differing(target: &Target, names: &KeyExprs, mode: Mode) -> String {
     let differs = match mode.carries_over() {
         true => format!(" and {}", differs(target)),
         false => String::new(),
@@ -27,7 +27,7 @@ pub fn update_differing(target: &Target, names: &Names, mode: Mode) -> String {
 /// equal values look different (1.0 and 1.00).
 pub fn differs(target: &Target) -> String {
     if target.external.is_some() {
-        return ledger::differs(&ledger::fingerprint(target, "n.c"));
+        return ledger::ledger_differs(&ledger::fingerprint(target, "n.c"));
     }
     differs_in(target, |_| true)
 }

@@ -1,27 +1,27 @@
 //! What is recorded of an item that failed, and how.
 
-use crate::catalog::item_failure::Failure;
+use crate::catalog::item_failure::ItemFailure;
 use crate::catalog::model::Source;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::numbered;
 use crate::pg::error::Result;
 use crate::pg::spi::arg;
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::Batch;
 use coco_core::version::LogicId;
 
 /// Records that the one item of `batch` failed, and when it is tried again. What it has at the
 /// targets stays.
-pub fn record(
+pub fn record_failures(
     source: &Source,
     batch: &Batch,
-    failure: &Failure,
+    failure: &ItemFailure,
     logic: LogicId,
     attempts: i32,
     delay: std::time::Duration,
 ) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
-    let statements = Statements::connect()?;
+    let _as = RoleGuard::extension_owner()?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_batch", batch.rows())?;
     let columns = numbered("k", source.key.len()).join(", ");
     let keys = numbered("b.k", source.key.len()).join(", ");

@@ -9,80 +9,80 @@ use std::collections::HashMap;
 
 use crate::catalog::model::{Flow, Source, Target};
 use crate::catalog::{locks, target_table};
-use crate::outbox::initial_load_buffer::{Held, Hold};
+use crate::outbox::initial_load_buffer::{BufferedTarget, InitialLoadBuffer};
 use crate::outbox::ledger::{self, Added};
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::bulk_insert;
-use crate::pg::bulk_insert::spec::{Entries, Filling, Rights};
+use crate::pg::bulk_insert::spec::{BulkTarget, IndexMaintenance, InsertRights};
 use crate::pg::columns::numbered;
 use crate::pg::deferred_indexes::{self, Written};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
 use crate::pg::subtransaction::subtransaction;
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::compose::{self, Items};
 use crate::query::one_row_per_item;
 use crate::update::detect;
-use crate::update::target_writer::Writer;
+use crate::update::target_writer::TargetWriter;
 use coco_core::counts::Counts;
 use coco_core::delivery::Ahead;
 use coco_core::version::{LogicId, ProcessOrdinal};
 
 /// Of a source of more bytes than that what is to be sent goes into the outbox: it would not be kept for long
 /// enough.
-const HOLDS: i64 = 1 << 30;
+const MAX_BUFFERED_BYTES: i64 = 1 << 30;
 
 /// What takes rows of targets, by the targets' numbers, while others are evaluated.
-pub type Outlets = RefCell<HashMap<i32, Box<dyn Ahead>>>;
+pub type RowSinks = RefCell<HashMap<i32, Box<dyn Ahead>>>;
 
 /// What was filled.
-pub struct Filled {
+pub struct InitialLoadOutcome {
     pub counts: Counts,
     /// What this process is to send.
-    pub held: Vec<Held>,
+    pub held: Vec<InitialLoadBuffer>,
 }
 
 /// Why nothing was filled.
-enum Stop {
+enum LoadError {
     Flow(Error),
     /// The data is at fault, or a table wants more than rows and index entries.
     Undone,
 }
 
-impl From<Error> for Stop {
-    fn from(error: Error) -> Stop {
-        Stop::Flow(error)
+impl From<Error> for LoadError {
+    fn from(error: Error) -> LoadError {
+        LoadError::Flow(error)
     }
 }
 
 /// Fills the targets out of a source of which nothing is tracked; `None` where that is left to an update
 /// by batches. Under the snapshot that is active; the caller acts as the flow's owner. `sends`: where this
 /// process sends what is to be sent. `tell` hears of the items that are done, and how many there are.
-pub fn fill(
+pub fn initial_load(
     flow: &Flow,
     source: &Source,
-    writers: &[Writer],
+    writers: &[TargetWriter],
     logic: LogicId,
     at: ProcessOrdinal,
-    sends: Option<&Outlets>,
+    sends: Option<&RowSinks>,
     tell: impl Fn(i64, i64),
-) -> Result<Option<Filled>> {
+) -> Result<Option<InitialLoadOutcome>> {
     if !flow.memoised.is_empty() {
         return Ok(None);
     }
-    let Some(bytes) = stored(source)? else { return Ok(None) };
+    let Some(bytes) = stored_bytes(source)? else { return Ok(None) };
 
     for writer in writers {
-        if !writer.fresh || !fits(writer.target)? {
+        if !writer.fresh || !fits_initial_load(writer.target)? {
             return Ok(None);
         }
     }
-    let _as = ActingAs::sharing_rows()?;
-    let locks_pass = deferred_indexes::locks_pass();
+    let _as = RoleGuard::sharing_rows()?;
+    let locks_pass = deferred_indexes::in_autocommit();
     let locked = RefCell::new(vec![]);
     let filled = subtransaction(
         || {
-            let together = together(flow, source, writers)?;
+            let together = single_pass_target(flow, source, writers)?;
             let (mut to_index, mut held) = (vec![], vec![]);
             let mut items = None;
             let (mut done, steps) = (0, writers.len() as i64 + i64::from(together.is_none()));
@@ -93,7 +93,7 @@ pub fn fill(
                 }
             };
             if together.is_none() {
-                let tracked = track(source, logic, at)?;
+                let tracked = load_tracking(source, logic, at)?;
                 items = Some(tracked.rows);
                 tell(items);
                 to_index.push(tracked);
@@ -102,26 +102,27 @@ pub fn fill(
             for (n, writer) in writers.iter().enumerate() {
                 // The lock outlives the transaction, with what is kept.
                 let id = writer.target.id;
-                let outlets = sends.filter(|_| writer.target.external.is_some() && bytes <= HOLDS);
+                let outlets = sends
+                    .filter(|_| writer.target.external.is_some() && bytes <= MAX_BUFFERED_BYTES);
                 let hold = match outlets {
-                    Some(outlets) if locks::target(id)? => {
+                    Some(outlets) if locks::lock_target(id)? => {
                         locked.borrow_mut().push(id);
-                        Some(Hold { ahead: outlets.borrow_mut().remove(&id) })
+                        Some(BufferedTarget { ahead: outlets.borrow_mut().remove(&id) })
                     }
                     _ => None,
                 };
                 let tracked = together.as_ref().filter(|(first, _)| *first == n);
                 let writing = match tracked {
-                    Some((_, evaluated)) => Writing {
+                    Some((_, evaluated)) => LoadStatements {
                         evaluated: evaluated.clone(),
                         tracking: Some(tracking(source, "n.i", "n.ordinal", "n.content")),
                     },
-                    None => Writing {
-                        evaluated: evaluated(flow, source, writer.target)?,
+                    None => LoadStatements {
+                        evaluated: evaluated_sql(flow, source, writer.target)?,
                         tracking: None,
                     },
                 };
-                let added = write(flow, source, writer.target, writing, (at, logic), hold)?;
+                let added = load_target(flow, source, writer.target, writing, (at, logic), hold)?;
                 if tracked.is_some() {
                     items = Some(added.rows);
                 }
@@ -134,14 +135,15 @@ pub fn fill(
             (counts.seen, counts.evaluated) = (items, items);
             // Last of all: it can keep others from reading.
             for written in &to_index {
-                held.iter_mut().for_each(Held::feed);
+                held.iter_mut().for_each(InitialLoadBuffer::feed);
                 if !deferred_indexes::add_entries(written, locks_pass)? {
-                    return Err(Stop::Undone);
+                    return Err(LoadError::Undone);
                 }
             }
-            held.iter_mut().for_each(Held::end_feed);
+            held.iter_mut().for_each(InitialLoadBuffer::end_feed);
             // What took long is not to be lost with this process.
-            let (over, held): (Vec<Held>, _) = held.into_iter().partition(Held::is_over);
+            let (over, held): (Vec<InitialLoadBuffer>, _) =
+                held.into_iter().partition(InitialLoadBuffer::is_over);
             for held in over {
                 let target = flow.targets.iter().find(|target| target.id == held.target);
                 if let Some((target, external)) =
@@ -150,29 +152,29 @@ pub fn fill(
                     held.queue(flow, target, external, None)?;
                 }
             }
-            Ok(Filled { counts, held })
+            Ok(InitialLoadOutcome { counts, held })
         },
         // Whatever it is, it is found again, and recorded for the items that it is about.
-        |_| Stop::Undone,
+        |_| LoadError::Undone,
     );
     let kept = filled.as_ref().map_or(&[][..], |filled| &filled.held);
     for target in locked.into_inner() {
         if kept.iter().all(|held| held.target != target) {
-            locks::leave_target(target)?;
+            locks::unlock_target(target)?;
         }
     }
     match filled {
         Ok(filled) => Ok(Some(filled)),
-        Err(Stop::Undone) => Ok(None),
-        Err(Stop::Flow(error)) => Err(error),
+        Err(LoadError::Undone) => Ok(None),
+        Err(LoadError::Flow(error)) => Err(error),
     }
 }
 
 /// The size of a source in bytes, where all of it is read as of the snapshot, however often: a view may compute its
 /// rows, and a foreign table's are elsewhere. What is tracked would not be what was evaluated.
-fn stored(source: &Source) -> Result<Option<i64>> {
-    let _as = ActingAs::qualifying_names()?;
-    spi::one::<i64>(
+fn stored_bytes(source: &Source) -> Result<Option<i64>> {
+    let _as = RoleGuard::qualifying_names()?;
+    spi::scalar::<i64>(
         "with recursive part(relation) as (
            select $1::oid
            union all
@@ -186,7 +188,7 @@ fn stored(source: &Source) -> Result<Option<i64>> {
 
 /// Whether a target takes rows as they come: those of two items cannot meet there, and those of one not
 /// unnoticed.
-fn fits(target: &Target) -> Result<bool> {
+fn fits_initial_load(target: &Target) -> Result<bool> {
     let Some(relation) = target.relation.filter(|_| target.covered.is_some()) else {
         return Ok(false);
     };
@@ -202,7 +204,11 @@ pub fn takes_rows(target: &Target) -> Result<bool> {
     Ok(target.relation.is_some()
         && target.covered.is_some()
         && target.external.is_none()
-        && bulk_insert::is_fit(&target.relation_name(), &columns(target), Rights::Caller)?)
+        && bulk_insert::supports_bulk_insert(
+            &target.relation_name(),
+            &columns(target),
+            InsertRights::Caller,
+        )?)
 }
 
 /// A target's columns, and where their values are.
@@ -212,16 +218,20 @@ fn columns(target: &Target) -> Vec<(String, String)> {
 }
 
 /// What coco did not make is not to be locked.
-fn entries(target: &Target) -> Entries {
+fn index_maintenance(target: &Target) -> IndexMaintenance {
     match target.made {
-        true => Entries::Later,
-        false => Entries::AtOnce,
+        true => IndexMaintenance::Later,
+        false => IndexMaintenance::AtOnce,
     }
 }
 
 /// The first of the targets that gets a row for each item, with what is to be evaluated for that: it can be written
 /// together with what is tracked of the items, so that all is read once.
-fn together(flow: &Flow, source: &Source, writers: &[Writer]) -> Result<Option<(usize, String)>> {
+fn single_pass_target(
+    flow: &Flow,
+    source: &Source,
+    writers: &[TargetWriter],
+) -> Result<Option<(usize, String)>> {
     for (n, writer) in writers.iter().enumerate() {
         let Some(query) = &writer.target.bound else { continue };
         if one_row_per_item::of_each(query, source)? {
@@ -244,30 +254,30 @@ fn tracking(source: &Source, key: &str, ordinal: &str, content: &str) -> Vec<(St
 }
 
 /// Writes the tracking rows of all items.
-fn track(
+fn load_tracking(
     source: &Source,
     logic: LogicId,
     at: ProcessOrdinal,
-) -> std::result::Result<Written, Stop> {
+) -> std::result::Result<Written, LoadError> {
     let columns = tracking(source, "s.k", "s.ordinal", "s.fingerprint");
-    let from = format!("({}) as s", detect::all(source));
+    let from = format!("({}) as s", detect::all_items_sql(source));
     let args = [arg(at.0), arg(logic.0)];
-    let filling = Filling::of_own(&source.tracking, &columns);
-    let rows =
-        bulk_insert::fill(&statements()?, &[filling], None, &from, &args)?.ok_or(Stop::Undone)?;
+    let filling = BulkTarget::of_own(&source.tracking, &columns);
+    let rows = bulk_insert::fill(&statements()?, &[filling], None, &from, &args)?
+        .ok_or(LoadError::Undone)?;
     Ok(Written::new(&filling, rows))
 }
 
 /// The rows of a target of all items, as a SELECT.
-fn evaluated(flow: &Flow, source: &Source, target: &Target) -> Result<String> {
-    match compose::at_once(flow, source, target)? {
+fn evaluated_sql(flow: &Flow, source: &Source, target: &Target) -> Result<String> {
+    match compose::single_pass_sql(flow, source, target)? {
         Some(at_once) => Ok(at_once),
         None => compose::evaluate(flow, source, target, Items::All),
     }
 }
 
 /// What is written of all items at once.
-struct Writing {
+struct LoadStatements {
     /// The rows of a target, as a SELECT.
     evaluated: String,
     /// The columns of tracking rows, where it has them too.
@@ -275,18 +285,18 @@ struct Writing {
 }
 
 /// Evaluates all items, and writes the rows of a target, and what is tracked with them.
-fn write(
+fn load_target(
     flow: &Flow,
     source: &Source,
     target: &Target,
-    writing: Writing,
+    writing: LoadStatements,
     (at, logic): (ProcessOrdinal, LogicId),
-    hold: Option<Hold>,
-) -> std::result::Result<Added, Stop> {
-    let Writing { evaluated, tracking } = writing;
+    hold: Option<BufferedTarget>,
+) -> std::result::Result<Added, LoadError> {
+    let LoadStatements { evaluated, tracking } = writing;
     let statements = statements()?;
     let args = [arg(at.0), arg(logic.0)];
-    let also = tracking.as_ref().map(|columns| Filling::of_own(&source.tracking, columns));
+    let also = tracking.as_ref().map(|columns| BulkTarget::of_own(&source.tracking, columns));
     let mut added = match &target.external {
         Some(external) => {
             let from = (evaluated.as_str(), &args[..]);
@@ -294,24 +304,27 @@ fn write(
         }
         None => {
             let (table, columns) = (target.relation_name(), columns(target));
-            let filling = Filling { entries: entries(target), ..Filling::new(&table, &columns) };
-            let tables: Vec<Filling> = [Some(filling), also].into_iter().flatten().collect();
+            let filling = BulkTarget {
+                entries: index_maintenance(target),
+                ..BulkTarget::new(&table, &columns)
+            };
+            let tables: Vec<BulkTarget> = [Some(filling), also].into_iter().flatten().collect();
             let from = format!("({evaluated}) as n");
             bulk_insert::fill(&statements, &tables, None, &from, &args)?.map(|rows| {
-                let later = filling.entries == Entries::Later;
+                let later = filling.entries == IndexMaintenance::Later;
                 let written = later.then(|| Written::new(&filling, rows));
                 Added { rows, written: written.into_iter().collect(), held: None }
             })
         }
     }
-    .ok_or(Stop::Undone)?;
+    .ok_or(LoadError::Undone)?;
     let rows = added.rows;
     added.written.extend(also.map(|filling| Written::new(&filling, rows)));
     Ok(added)
 }
 
-fn statements() -> Result<Statements> {
-    let statements = Statements::connect()?;
+fn statements() -> Result<SpiSession> {
+    let statements = SpiSession::connect()?;
     statements.reads_many();
     Ok(statements)
 }

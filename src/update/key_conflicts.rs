@@ -6,26 +6,26 @@
 use pgrx::pg_sys;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::catalog::item_failure::{Failure, Refused};
+use crate::catalog::item_failure::{ItemFailure, RejectedRow};
 use crate::catalog::model::{Flow, Source, Target};
 use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
-use crate::pg::tuplestore::rows::{RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
-use crate::query::names::{Names, key_text};
-use crate::update::target_writer::Unowned;
+use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
+use crate::query::names::{KeyExprs, key_text};
+use crate::update::target_writer::UnownedRows;
 use coco_core::claims;
 use coco_core::claims::Claim;
 
 /// The items of the batch that are refused a key of this target.
-pub fn refused(
-    statements: &Statements,
+pub fn conflicting_rows(
+    statements: &SpiSession,
     flow: &Flow,
     source: &Source,
     target: &Target,
-    names: &Names,
-    unowned: Unowned,
-) -> Result<Vec<Refused>> {
+    names: &KeyExprs,
+    unowned: UnownedRows,
+) -> Result<Vec<RejectedRow>> {
     let twice = format!(
         "select true from coco_output as n group by {}
          having pg_catalog.count(*) operator(pg_catalog.>) 1 limit 1",
@@ -48,7 +48,7 @@ pub fn refused(
 }
 
 /// Whether the item had the key of output row `n` before.
-fn own(source: &Source, target: &Target, names: &Names) -> String {
+fn own(source: &Source, target: &Target, names: &KeyExprs) -> String {
     if target.covered.is_some() {
         return "true".to_owned();
     }
@@ -74,13 +74,13 @@ fn listed(flow: &Flow, target: &Target) -> String {
 /// Which items they are. Of several that produce a key it stays with the one that had it, or else
 /// with the first.
 fn find(
-    statements: &Statements,
+    statements: &SpiSession,
     flow: &Flow,
     source: &Source,
     target: &Target,
-    names: &Names,
-    unowned: Unowned,
-) -> Result<Vec<Refused>> {
+    names: &KeyExprs,
+    unowned: UnownedRows,
+) -> Result<Vec<RejectedRow>> {
     let columns = [
         ("item", pg_sys::INT4OID),
         ("holder", pg_sys::INT4OID),
@@ -88,7 +88,7 @@ fn find(
         ("twice", pg_sys::BOOLOID),
     ]
     .map(|(name, oid)| RowColumn::new(name, oid));
-    let mut rows = Rows::new(&columns)?;
+    let mut rows = TupleStore::new(&columns)?;
     let key = format!("{}::pg_catalog.text", key_text(&names.new_key));
     let item = all_equal(&source.key, &names.batch, &names.item);
     let by = names.new_key.join(", ");
@@ -105,8 +105,8 @@ fn find(
         let old_item = numbered("o.i", source.key.len());
         let had = all_equal(&target.key, &names.old_key, &names.new_key);
         let owned = match unowned {
-            Unowned::Refused => String::new(),
-            Unowned::TakenOver => {
+            UnownedRows::Refused => String::new(),
+            UnownedRows::TakenOver => {
                 format!(
                     " and exists (select from ({}) as l where l.key operator(pg_catalog.=) {key})",
                     listed(flow, target)
@@ -143,8 +143,8 @@ fn find(
             }
             None => {
                 let failure = match rows.get::<bool>(3).unwrap_or(false) {
-                    true => Failure::twice(target, key),
-                    false => Failure::claimed(target, key),
+                    true => ItemFailure::twice(target, key),
+                    false => ItemFailure::claimed(target, key),
                 };
                 own.entry(item).or_insert(failure);
             }
@@ -156,10 +156,10 @@ fn find(
         .into_iter()
         .filter_map(|(item, in_the_way)| {
             let failure = match in_the_way {
-                Some(claim) => Failure::claimed(target, keys[claim].clone()),
+                Some(claim) => ItemFailure::claimed(target, keys[claim].clone()),
                 None => own.remove(&item)?,
             };
-            Some(Refused { item, failure })
+            Some(RejectedRow { item, failure })
         })
         .collect())
 }

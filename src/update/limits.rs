@@ -35,7 +35,7 @@ pub static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 pub static SEGMENT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 
 /// What the settings say an update does at once.
-pub fn configured() -> Limits {
+pub fn configured_limits() -> Limits {
     Limits {
         batch: BATCH_SIZE.get().max(1) as usize,
         changes: None,

@@ -5,14 +5,14 @@ use pgrx::pg_sys;
 use crate::catalog::model::{BoundView, Flow, Lookup, Source};
 use crate::pg::columns::numbered;
 use crate::pg::error::Result;
-use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::{Action, Batch, Item};
 use crate::query::place_items;
 use crate::update::detect::{self, Scan};
 use crate::update::limits::Limits;
-use crate::update::source_plan::{self, Forced, How, Kept, Looking};
-use crate::update::target_writer::{self, Writing};
+use crate::update::source_plan::{self, CursorUpdate, LookupEffect, ReadMode, SourcePlan};
+use crate::update::target_writer::{self, WriteOptions};
 use crate::update::tracking_rows;
 use coco_core::decide::Mode;
 use coco_core::version::{LogicId, ProcessOrdinal};
@@ -21,11 +21,11 @@ use coco_core::version::{LogicId, ProcessOrdinal};
 const NO_LOGIC: LogicId = LogicId(0);
 
 /// What following the lookups of a source brought.
-pub struct Followed {
-    pub forced: Forced,
+pub struct LookupChanges {
+    pub forced: LookupEffect,
     /// Something changed in them, whether or not that affects an item now.
     pub changed: bool,
-    pub kept: Vec<Kept>,
+    pub kept: Vec<CursorUpdate>,
     pub more: bool,
     pub uncaptured: bool,
     pub again: Option<std::time::Duration>,
@@ -38,9 +38,14 @@ fn forced_columns(source: &Source) -> Vec<RowColumn> {
 
 /// Follows all lookups of a source, and finds the items that what changed in them affects; under the active
 /// snapshot, as the source. The caller acts as the flow's owner.
-pub fn follow_all(flow: &Flow, source: &Source, limits: Limits, how: How) -> Result<Followed> {
-    let mut followed = Followed {
-        forced: Forced::Keys(Rows::new(&forced_columns(source))?),
+pub fn follow_all(
+    flow: &Flow,
+    source: &Source,
+    limits: Limits,
+    how: ReadMode,
+) -> Result<LookupChanges> {
+    let mut followed = LookupChanges {
+        forced: LookupEffect::Keys(TupleStore::new(&forced_columns(source))?),
         changed: false,
         kept: vec![],
         more: false,
@@ -67,27 +72,27 @@ fn follow_one(
     lookup: &Lookup,
     source: &Source,
     limits: Limits,
-    how: How,
-    followed: &mut Followed,
+    how: ReadMode,
+    followed: &mut LookupChanges,
 ) -> Result<()> {
     let relation = &lookup.relation;
-    let statements = Statements::connect()?;
+    let statements = SpiSession::connect()?;
     let mode = Mode::Normal;
     let following =
-        source_plan::begin(&statements, relation, How { logic: NO_LOGIC, mode, ..how })?;
+        source_plan::plan_source(&statements, relation, ReadMode { logic: NO_LOGIC, mode, ..how })?;
     let mut changed = match &following.looking {
-        Looking::Nothing => None,
-        Looking::Keys(keys) if keys.len() == 0 => None,
-        Looking::Keys(keys) => Some(detect::among(relation, keys, false)?),
-        Looking::All => {
+        SourcePlan::Nothing => None,
+        SourcePlan::Keys(keys) if keys.len() == 0 => None,
+        SourcePlan::Keys(keys) => Some(detect::lookup_candidates(relation, keys, false)?),
+        SourcePlan::All => {
             Some(detect::scan(&statements, relation, Scan { mode, logic: NO_LOGIC }, None)?)
         }
     };
-    let nothing = matches!(&following.forced, Forced::Keys(keys) if keys.len() == 0);
-    if matches!(following.looking, Looking::All) && !nothing {
+    let nothing = matches!(&following.forced, LookupEffect::Keys(keys) if keys.len() == 0);
+    if matches!(following.looking, SourcePlan::All) && !nothing {
         // A row may have come and gone again, or be as it was.
         followed.changed = true;
-        followed.forced = Forced::All;
+        followed.forced = LookupEffect::All;
     }
     let mut batch = Batch::new(relation, false)?;
     while let Some(found) = changed.as_mut().and_then(|c| c.next().map(|item| (c.key(), item))) {
@@ -119,12 +124,12 @@ fn follow_one(
             },
         );
         if batch.len() >= limits.batch {
-            settle(lookup, source, &batch, followed)?;
+            store_lookup_items(lookup, source, &batch, followed)?;
             batch = Batch::new(relation, false)?;
         }
     }
     if batch.len() > 0 {
-        settle(lookup, source, &batch, followed)?;
+        store_lookup_items(lookup, source, &batch, followed)?;
     }
     followed.more |= following.more;
     followed.uncaptured |= following.uncaptured;
@@ -134,31 +139,36 @@ fn follow_one(
 }
 
 /// Finds the items that a batch of changed lookup rows affects, and tracks the rows as they are now.
-fn settle(lookup: &Lookup, source: &Source, batch: &Batch, followed: &mut Followed) -> Result<()> {
-    let statements = Statements::connect()?;
+fn store_lookup_items(
+    lookup: &Lookup,
+    source: &Source,
+    batch: &Batch,
+    followed: &mut LookupChanges,
+) -> Result<()> {
+    let statements = SpiSession::connect()?;
     statements.name("coco_batch", batch.rows())?;
     match (&lookup.affects, &mut followed.forced) {
-        (_, Forced::All) => {}
-        (None, forced) => *forced = Forced::All,
-        (Some(affects), Forced::Keys(keys)) => {
-            statements.select_into(&affected(lookup, source, affects), &[], keys)?;
+        (_, LookupEffect::All) => {}
+        (None, forced) => *forced = LookupEffect::All,
+        (Some(affects), LookupEffect::Keys(keys)) => {
+            statements.select_into(&affected_keys(lookup, source, affects), &[], keys)?;
         }
     }
-    let writing = Writing { mode: Mode::Normal, logic: NO_LOGIC };
+    let writing = WriteOptions { mode: Mode::Normal, logic: NO_LOGIC };
     drop(statements);
-    tracking_rows::track(&lookup.relation, &[], &[], batch, writing, None)
+    tracking_rows::write_tracking_rows(&lookup.relation, &[], &[], batch, writing, None)
 }
 
 /// The statement by which the source's keys are found that changed rows of a lookup affect; `None`
 /// where it is all of them.
-pub fn affected_by(lookup: &Lookup, source: &Source) -> Option<String> {
-    lookup.affects.as_ref().map(|affects| affected(lookup, source, affects))
+pub fn keys_affected_by(lookup: &Lookup, source: &Source) -> Option<String> {
+    lookup.affects.as_ref().map(|affects| affected_keys(lookup, source, affects))
 }
 
 /// The SELECT of the source's keys that changed rows of a lookup affect, each once. The user's query
 /// stands as in `compose`.
-fn affected(lookup: &Lookup, source: &Source, affects: &BoundView) -> String {
-    place_items::know(affects.view, vec![lookup.relation.relation], affects.places.clone());
+fn affected_keys(lookup: &Lookup, source: &Source, affects: &BoundView) -> String {
+    place_items::know_shadows(affects.view, vec![lookup.relation.relation], affects.places.clone());
     let keys: Vec<String> = lookup
         .relation
         .key
@@ -186,11 +196,15 @@ fn affected(lookup: &Lookup, source: &Source, affects: &BoundView) -> String {
 }
 
 /// Adds forced keys to those that are looked at: `k1…` and whether they are forced, each once.
-pub fn with_forced(source: &Source, keys: Option<&Rows>, forced: &Rows) -> Result<Rows> {
+pub fn with_forced_keys(
+    source: &Source,
+    keys: Option<&TupleStore>,
+    forced: &TupleStore,
+) -> Result<TupleStore> {
     let mut columns = forced_columns(source);
     columns.push(RowColumn::new("forced", pg_sys::BOOLOID));
-    let mut all = Rows::new(&columns)?;
-    let statements = Statements::connect()?;
+    let mut all = TupleStore::new(&columns)?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_forced", forced)?;
     let names = numbered("k", source.key.len()).join(", ");
     let mut sql = format!("select {names}, true as forced from coco_forced");

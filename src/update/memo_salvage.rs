@@ -3,25 +3,25 @@
 use std::collections::BTreeMap;
 
 use crate::flows::{cache, live_rows};
-use crate::memo::{end, of_update, settle, spending};
+use crate::memo::{end_batch, session_of_update, settle, spending};
 use crate::pg::error::Result;
 use coco_core::memo::Entry;
 
 /// Stores what was computed in transactions that were rolled back, so that it is not computed, and
 /// paid for, again.
-pub fn keep_rolled_back() -> Result<()> {
+pub fn salvage_rolled_back() -> Result<()> {
     let rolled_back = settle::rolled_back();
     for (server, flow, usage) in rolled_back.spent {
         spending::note(&server, Some(flow), &usage)?;
     }
-    let mut by_flow: BTreeMap<i32, Vec<settle::Computed>> = BTreeMap::new();
+    let mut by_flow: BTreeMap<i32, Vec<settle::ResolvedMisses>> = BTreeMap::new();
     for computed in rolled_back.computed {
         by_flow.entry(computed.flow).or_default().push(computed);
     }
     for (flow, all) in by_flow {
-        let Some(name) = live_rows::name(flow)? else { continue };
-        let flow = cache::locked(&name)?;
-        let Some(recalling) = of_update(&flow.flow, None)? else { continue };
+        let Some(name) = live_rows::flow_name(flow)? else { continue };
+        let flow = cache::lock_runnable_flow(&name)?;
+        let Some(recalling) = session_of_update(&flow.flow, None)? else { continue };
         for computed in all {
             let known = recalling.functions.get(&computed.function.oid);
             let Some(known) =
@@ -37,7 +37,7 @@ pub fn keep_rolled_back() -> Result<()> {
                 });
             }
         }
-        end(&recalling)?;
+        end_batch(&recalling)?;
     }
     Ok(())
 }

@@ -34,19 +34,19 @@ use crate::catalog::run_history;
 use crate::flows::cache;
 use crate::pg::clock::now_micros;
 use crate::pg::error::Result;
-use crate::update::backlog::Backlog;
-use crate::update::helper_pool::Helpers;
+use crate::update::backlog::PendingKeys;
+use crate::update::helper_pool::HelperPool;
 use crate::update::limits::Limits;
-use crate::update::run::{By, SourceCounts, Turn, run};
-use crate::update::source_plan::Remembered;
+use crate::update::run::{SourceCounts, UpdateContext, UpdateOutcome, run_update};
+use crate::update::source_plan::CursorCache;
 use coco_core::decide::Mode;
 use coco_core::history::{By as Asked, Entry};
 
 /// Brings all targets of a flow up to date; a row per source.
 pub fn update(name: &str, mode: Mode, limits: Limits) -> Result<Vec<SourceCounts>> {
     let (started, began) = (now_micros(), Instant::now());
-    let ready = cache::locked_to_read(name)?;
-    let turn = run(&ready, mode, limits, By::Caller)?;
+    let ready = cache::lock_runnable_to_read(name)?;
+    let turn = run_update(&ready, mode, limits, UpdateContext::Caller)?;
     let entry = Entry {
         started,
         elapsed: began.elapsed(),
@@ -55,39 +55,40 @@ pub fn update(name: &str, mode: Mode, limits: Limits) -> Result<Vec<SourceCounts
         counts: turn.counts(),
         error: None,
     };
-    run_history::note(ready.flow.id, &[entry])?;
+    run_history::note_run(ready.flow.id, &[entry])?;
     Ok(turn.sources)
 }
 
 /// Brings the targets of a flow a part of the way to up to date, in a transaction of its own: until
 /// there is no `more`. `None` where somebody else is at it, and that is not to be waited for.
-pub fn part(
+pub fn update_slice(
     name: &str,
     mode: Mode,
     limits: Limits,
-    backlog: &Backlog,
+    backlog: &PendingKeys,
     wait: bool,
-) -> Result<Option<Turn>> {
+) -> Result<Option<UpdateOutcome>> {
     let ready = match wait {
-        true => Some(cache::locked_to_read(name)?),
-        false => cache::to_read_if_free(name, None)?,
+        true => Some(cache::lock_runnable_to_read(name)?),
+        false => cache::runnable_to_read_if_free(name, None)?,
     };
-    ready.map(|ready| run(&ready, mode, limits, By::Parts(backlog))).transpose()
+    ready.map(|ready| run_update(&ready, mode, limits, UpdateContext::Parts(backlog))).transpose()
 }
 
 /// Follows a live flow for a while; `None` where somebody else is updating it,
 /// or it is not live any more.
-pub fn turn(
+pub fn update_live_flow(
     name: &str,
     mode: Mode,
     limits: Limits,
-    remembered: &Remembered,
-    backlog: &Backlog,
-    helpers: &dyn Helpers,
-) -> Result<Option<Turn>> {
-    match cache::to_read_if_free(name, Some(PATIENCE))? {
+    remembered: &CursorCache,
+    backlog: &PendingKeys,
+    helpers: &dyn HelperPool,
+) -> Result<Option<UpdateOutcome>> {
+    match cache::runnable_to_read_if_free(name, Some(PATIENCE))? {
         Some(ready) if ready.flow.live && !ready.flow.paused => {
-            run(&ready, mode, limits, By::Live(remembered, backlog, helpers)).map(Some)
+            run_update(&ready, mode, limits, UpdateContext::Live(remembered, backlog, helpers))
+                .map(Some)
         }
         _ => Ok(None),
     }

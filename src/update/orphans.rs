@@ -8,9 +8,9 @@ use crate::pg::clock;
 use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, ident, literal};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::compose::{self, Items};
-use crate::query::names::{self, Names};
+use crate::query::names::{self, KeyExprs};
 use crate::update::untracked_items;
 
 /// Whether a target cannot have two rows of one key.
@@ -21,7 +21,7 @@ pub fn refuses_copies(target: &Target) -> Result<bool> {
     }
 }
 
-pub fn dropped(flow: &Flow, target: &Target) -> Error {
+pub fn dropped_rows_sql(flow: &Flow, target: &Target) -> Error {
     Error::new(
         pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
         format!("target {} of flow \"{}\" was dropped", target.shown(), flow.name),
@@ -35,13 +35,13 @@ pub fn failing_sources(flow: &Flow) -> Result<Vec<bool>> {
         .map(|s| {
             let sql =
                 format!("select true from {} where failure is not null limit 1", s.tracking_view);
-            Ok(spi::one::<bool>(&sql, &[])?.is_some() || untracked_items::has_any(s)?)
+            Ok(spi::scalar::<bool>(&sql, &[])?.is_some() || untracked_items::has_any(s)?)
         })
         .collect()
 }
 
 /// The rows the target must hold, as `c1…`.
-pub fn expected(flow: &Flow, target: &Target, failing: &[bool]) -> Result<String> {
+pub fn expected_rows_sql(flow: &Flow, target: &Target, failing: &[bool]) -> Result<String> {
     let columns = numbered("e.c", target.columns.len()).join(", ");
     let each: Vec<String> = flow
         .sources
@@ -99,7 +99,7 @@ pub fn delete_orphans(flow: &Flow) -> Result<i64> {
     if failing.iter().any(|f| *f) {
         return Ok(0);
     }
-    let recalling = memo::of_look(flow)?;
+    let recalling = memo::session_of_look(flow)?;
     let _running = recalling.as_ref().map(|r| r.begin());
     let mut deleted = 0;
     for target in flow.targets.iter().filter(|t| t.made && names::loses_keys(t)) {
@@ -109,16 +109,23 @@ pub fn delete_orphans(flow: &Flow) -> Result<i64> {
 }
 
 pub fn delete_extra_of(flow: &Flow, target: &Target, failing: &[bool]) -> Result<i64> {
-    let names = Names::new(&flow.sources[0], target);
+    let names = KeyExprs::new(&flow.sources[0], target);
     let healthy = not_of_failing(flow, target, failing);
     let extra = format!(
         "{healthy} and not exists (select from ({}) as n where {})",
-        expected(flow, target, failing)?,
+        expected_rows_sql(flow, target, failing)?,
         all_equal(&target.key, &names.new_key, &names.target_key),
     );
     if let Some(external) = &target.external {
-        let statements = Statements::connect()?;
-        return ledger::delete(&statements, target, external, "", &extra, clock::now_micros());
+        let statements = SpiSession::connect()?;
+        return ledger::delete_ledger(
+            &statements,
+            target,
+            external,
+            "",
+            &extra,
+            clock::now_micros(),
+        );
     }
     let relation = target.relation_name();
     let mut extra = format!("({extra})");

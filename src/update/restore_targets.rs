@@ -3,7 +3,7 @@
 use crate::catalog::model::Flow;
 use crate::catalog::{objects, target_table};
 use crate::outbox::tables;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::notice::notice;
 use crate::pg::spi::{self, arg};
@@ -13,9 +13,9 @@ use crate::pg::{invalidation, relations};
 fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
     let (name, owner) = (flow.name.clone(), flow.owner);
     let target = &mut flow.targets[at];
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     tables::drop_all(&name, target)?;
-    tables::make(&name, owner, target)?;
+    tables::create_tables(&name, owner, target)?;
     target.incarnation += 1;
     let external = target.external.as_ref();
     spi::execute(
@@ -39,7 +39,7 @@ fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
            from coco.delivery where target = $1",
         &[arg(target.id), arg(target.external.as_ref().map(|e| e.outbox.as_str()))],
     )?;
-    invalidation::changed()?;
+    invalidation::note_change()?;
     let (id, shown) = (target.id, target.shown());
     drop(acting);
     for source in &flow.sources {
@@ -65,8 +65,8 @@ pub fn restore_targets(flow: &mut Flow) -> Result<()> {
             restore_ledger(flow, at)?;
             continue;
         }
-        let acting = ActingAs::flow_owner(owner, &settings)?;
-        let relation = match relations::find(&target.schema, &target.name)? {
+        let acting = RoleGuard::flow_owner(owner, &settings)?;
+        let relation = match relations::find_relation(&target.schema, &target.name)? {
             Some(relation) => {
                 target_table::check_adoptable(target, relation, owner)?;
                 // Somebody else's now: it is not coco's to alter or to drop.
@@ -75,19 +75,19 @@ pub fn restore_targets(flow: &mut Flow) -> Result<()> {
             }
             None => {
                 target.made = true;
-                target_table::make(target)?
+                target_table::create_target_table(target)?
             }
         };
         drop(acting);
         target.relation = Some(relation);
         target.incarnation += 1;
-        let acting = ActingAs::extension_owner()?;
+        let acting = RoleGuard::extension_owner()?;
         spi::execute(
             "update coco.target set relation = $2::oid::regclass, incarnation = $3, made = $4
               where id = $1",
             &[arg(target.id), arg(relation), arg(target.incarnation), arg(target.made)],
         )?;
-        invalidation::changed()?;
+        invalidation::note_change()?;
         let (id, name) = (target.id, target.relation_name());
         drop(acting);
         for source in &flow.sources {

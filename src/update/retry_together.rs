@@ -5,16 +5,16 @@
 //! So a batch that met such a conflict takes along those that failed for one, and all are written together.
 
 use crate::catalog::model::Source;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::clock::now_micros;
 use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
-use crate::pg::tuplestore::rows::Rows;
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::rows::TupleStore;
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::{Action, Batch, Item};
 use crate::query::compose;
 use crate::update::detect;
-use crate::update::run::Run;
+use crate::update::run::UpdateRun;
 use crate::update::source_plan::key_columns;
 use coco_core::counts::Counts;
 use coco_core::decide::{Decision, Mode};
@@ -24,7 +24,7 @@ use coco_core::version::ProcessOrdinal;
 /// settled with others for long is not likely to be.
 pub const MOST: usize = 1000;
 
-impl Run<'_> {
+impl UpdateRun<'_> {
     /// Writes the items that met a conflict with items outside their batches, when all batches are written.
     pub fn write_deferred(
         &self,
@@ -46,7 +46,7 @@ impl Run<'_> {
         if keys.len() == 0 {
             return Ok(0);
         }
-        let mut found = detect::among(source, &keys, deferred.carries)?;
+        let mut found = detect::lookup_candidates(source, &keys, deferred.carries)?;
         let mut along = 0;
         while let Some(item) = found.next() {
             if item.unread.is_some() {
@@ -73,12 +73,12 @@ impl Run<'_> {
 }
 
 /// The keys of items that failed for a conflict with others, but for those of the batch.
-fn conflicting(source: &Source, batch: &Batch) -> Result<Rows> {
-    let acting = ActingAs::qualifying_names()?;
+fn conflicting(source: &Source, batch: &Batch) -> Result<TupleStore> {
+    let acting = RoleGuard::qualifying_names()?;
     // By their own index, also before the table is first analysed.
     acting.set("enable_seqscan", "off")?;
-    let mut keys = Rows::new(&key_columns(source))?;
-    let statements = Statements::connect()?;
+    let mut keys = TupleStore::new(&key_columns(source))?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_batch", batch.rows())?;
     let tracked = compose::tracking_keys(source, "t");
     let there = all_equal(&source.key, &numbered("b.k", source.key.len()), &tracked);

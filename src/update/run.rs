@@ -7,27 +7,27 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::model::{Flow, Source};
 use crate::catalog::relation_locks;
-use crate::flows::cache::Ready;
+use crate::flows::cache::RunnableFlow;
 use crate::flows::paused::check_not_paused;
-use crate::memo::session::Recalling;
+use crate::memo::session::MemoSession;
 use crate::memo::{self, store};
 use crate::outbox::delivery_state;
-use crate::outbox::initial_load_buffer::Held;
-use crate::pg::acting_role::ActingAs;
+use crate::outbox::initial_load_buffer::InitialLoadBuffer;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::clock::now_micros;
 use crate::pg::error::{Error, Result};
-use crate::pg::snapshot::OneSnapshot;
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::snapshot::PinnedSnapshot;
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::pg::{invalidation, spi};
 use crate::query::batch::{Action, Batch, Item};
 use crate::query::logic_fingerprint;
-use crate::update::backlog::{Backlog, Part};
+use crate::update::backlog::{PendingKeys, ScanProgress};
 use crate::update::detect::{self, Candidate, Candidates};
-use crate::update::helper_pool::Helpers;
+use crate::update::helper_pool::HelperPool;
 use crate::update::limits::Limits;
-use crate::update::progress::tell;
-use crate::update::source_plan::{Kept, Remembered};
-use crate::update::target_writer::{Writer, Writing};
+use crate::update::progress::report_progress;
+use crate::update::source_plan::{CursorCache, CursorUpdate};
+use crate::update::target_writer::{TargetWriter, WriteOptions};
 use crate::update::{apply_batch, lookups, orphans, restore_targets, untracked_items};
 use coco_core::counts::Counts;
 use coco_core::decide::{Decision, Mode};
@@ -54,19 +54,19 @@ impl SourceCounts {
 
 /// For whom an update is.
 #[derive(Clone, Copy)]
-pub enum By<'a> {
+pub enum UpdateContext<'a> {
     /// For a caller: all at once.
     Caller,
     /// For a caller, in several transactions.
-    Parts(&'a Backlog),
+    Parts(&'a PendingKeys),
     /// For nobody: a live flow is followed.
-    Live(&'a Remembered, &'a Backlog, &'a dyn Helpers),
+    Live(&'a CursorCache, &'a PendingKeys, &'a dyn HelperPool),
 }
 
-impl<'a> By<'a> {
-    pub fn remembered(self) -> Option<&'a Remembered> {
+impl<'a> UpdateContext<'a> {
+    pub fn remembered(self) -> Option<&'a CursorCache> {
         match self {
-            By::Live(remembered, ..) => Some(remembered),
+            UpdateContext::Live(remembered, ..) => Some(remembered),
             _ => None,
         }
     }
@@ -76,23 +76,23 @@ impl<'a> By<'a> {
         self.backlog().map_or_else(now_micros, |backlog| backlog.began)
     }
 
-    pub fn backlog(self) -> Option<&'a Backlog> {
+    pub fn backlog(self) -> Option<&'a PendingKeys> {
         match self {
-            By::Live(_, backlog, _) | By::Parts(backlog) => Some(backlog),
-            By::Caller => None,
+            UpdateContext::Live(_, backlog, _) | UpdateContext::Parts(backlog) => Some(backlog),
+            UpdateContext::Caller => None,
         }
     }
 }
 
 /// What a worker has done for a live flow.
-pub struct Turn {
+pub struct UpdateOutcome {
     pub sources: Vec<SourceCounts>,
     /// Why it looked at what it looked at; `None` where it went on with what an earlier one had found.
     pub reason: Option<Reason>,
     /// Of the failed items, those that were left to wait for their next retry.
     pub waiting: i64,
     /// What is to be remembered, once this is committed.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<CursorUpdate>,
     /// Changes are left.
     pub more: bool,
     /// Changes of a source pass the triggers by.
@@ -102,10 +102,10 @@ pub struct Turn {
     /// The flow has targets outside this database, which are sent to afterwards.
     pub external: bool,
     /// What this process is to send, once this is committed.
-    pub held: Vec<Held>,
+    pub held: Vec<InitialLoadBuffer>,
 }
 
-impl Turn {
+impl UpdateOutcome {
     /// The counts of all sources.
     pub fn counts(&self) -> Counts {
         let mut all = Counts::default();
@@ -114,9 +114,14 @@ impl Turn {
     }
 }
 
-pub fn run(ready: &Ready, mode: Mode, limits: Limits, by: By) -> Result<Turn> {
+pub fn run_update(
+    ready: &RunnableFlow,
+    mode: Mode,
+    limits: Limits,
+    by: UpdateContext,
+) -> Result<UpdateOutcome> {
     // The snapshot of the caller's statement is as old as its wait for the flow's lock.
-    let _now = OneSnapshot::take();
+    let _now = PinnedSnapshot::take();
     let restored;
     let mut flow = &ready.flow;
     check_not_paused(flow)?;
@@ -136,28 +141,28 @@ pub fn run(ready: &Ready, mode: Mode, limits: Limits, by: By) -> Result<Turn> {
     }
     let logic = match ready.logic {
         Some(logic) => logic,
-        None => logic_fingerprint::current(flow)?,
+        None => logic_fingerprint::current_logic(flow)?,
     };
     if flow.is_external() {
         spi::commit_durably();
     }
-    let began = invalidation::now();
+    let began = invalidation::invalidation_count();
     let turn = follow_sources(flow, logic, mode, limits, by)?;
     if mode == Mode::Reexport && !turn.more && turn.held.is_empty() {
         // All that was kept by a process that is gone is in the outboxes now.
         for target in flow.targets.iter().filter(|t| t.external.is_some()) {
-            delivery_state::filled(target.id)?;
+            delivery_state::note_initial_load_sent(target.id)?;
         }
     }
     // What ran may not be what was fingerprinted: then nothing of it is to be kept as that.
-    if invalidation::now() != began && logic_is_another(flow, logic)? {
-        return Err(changed(flow));
+    if invalidation::invalidation_count() != began && logic_is_another(flow, logic)? {
+        return Err(check_flow_unchanged(flow));
     }
     Ok(turn)
 }
 
 /// An update that went by a query which is another now.
-pub fn changed(flow: &Flow) -> Error {
+pub fn check_flow_unchanged(flow: &Flow) -> Error {
     Error::new(
         pgrx::PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
         format!("the logic of flow \"{}\" changed while it was being updated", flow.name),
@@ -166,22 +171,28 @@ pub fn changed(flow: &Flow) -> Error {
 }
 
 pub fn logic_is_another(flow: &Flow, logic: LogicId) -> Result<bool> {
-    let _now = OneSnapshot::latest();
-    Ok(logic_fingerprint::known(flow)? != logic)
+    let _now = PinnedSnapshot::latest();
+    Ok(logic_fingerprint::known_logic(flow)? != logic)
 }
 
-fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: By) -> Result<Turn> {
-    let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
-    let writers = flow.targets.iter().map(|target| Writer { target, fresh: false }).collect();
+fn follow_sources(
+    flow: &Flow,
+    logic: LogicId,
+    mode: Mode,
+    limits: Limits,
+    by: UpdateContext,
+) -> Result<UpdateOutcome> {
+    let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
+    let writers = flow.targets.iter().map(|target| TargetWriter { target, fresh: false }).collect();
     // Who reprocesses everything wants nothing of before; what it has computed itself it takes.
     let since = (mode == Mode::FullReprocess).then(|| by.began());
-    let recalling = memo::of_update(flow, since)?;
-    let writing = Writing { mode, logic };
-    let generation = invalidation::now();
+    let recalling = memo::session_of_update(flow, since)?;
+    let writing = WriteOptions { mode, logic };
+    let generation = invalidation::invalidation_count();
     // All that is read is of one moment: what was followed of lookups is what items are evaluated with.
-    let _snapshot = OneSnapshot::take();
+    let _snapshot = PinnedSnapshot::take();
     relation_locks::check_not_rewritten(flow)?;
-    let mut run = Run {
+    let mut run = UpdateRun {
         flow,
         writers,
         writing,
@@ -193,7 +204,7 @@ fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: B
         takes_over: mode == Mode::Retry,
         lost_keys: Rc::default(),
     };
-    let mut turn = Turn {
+    let mut turn = UpdateOutcome {
         sources: vec![],
         reason: None,
         waiting: 0,
@@ -223,15 +234,15 @@ fn follow_sources(flow: &Flow, logic: LogicId, mode: Mode, limits: Limits, by: B
     Ok(turn)
 }
 
-pub struct Run<'a> {
+pub struct UpdateRun<'a> {
     pub flow: &'a Flow,
-    pub writers: Vec<Writer<'a>>,
-    pub writing: Writing,
+    pub writers: Vec<TargetWriter<'a>>,
+    pub writing: WriteOptions,
     pub limits: Limits,
-    pub by: By<'a>,
-    pub recalling: Option<Rc<Recalling>>,
+    pub by: UpdateContext<'a>,
+    pub recalling: Option<Rc<MemoSession>>,
     /// What is worked off is a part of that.
-    pub part: Option<Part>,
+    pub part: Option<ScanProgress>,
     /// The generation of the system catalogs before the snapshot was taken.
     pub generation: u64,
     /// Rows that no item has are taken over by those that produce them. So where all items are looked at, which reads
@@ -241,11 +252,11 @@ pub struct Run<'a> {
     pub lost_keys: Rc<Cell<bool>>,
 }
 
-impl Run<'_> {
+impl UpdateRun<'_> {
     /// What calls of memoised functions came to since this was asked before.
     pub fn recalled(&self) -> Result<BTreeMap<String, Stats>> {
         match &self.recalling {
-            Some(recalling) => memo::counted(recalling),
+            Some(recalling) => memo::count_calls(recalling),
             None => Ok(BTreeMap::new()),
         }
     }
@@ -277,9 +288,9 @@ impl Run<'_> {
         let mut batch = Batch::new(source, candidates.carry)?;
         let mut gone = Batch::new(source, false)?;
         let mut done = 0;
-        let whole = Part { done: 0, total: candidates.len() as i64, began: now_micros() };
+        let whole = ScanProgress { done: 0, total: candidates.len() as i64, began: now_micros() };
         let part = self.part.unwrap_or(whole);
-        tell(source, part, 0);
+        report_progress(source, part, 0);
         while let Some(item) = candidates.next() {
             done += 1;
             if !takes(&item) {
@@ -338,7 +349,7 @@ impl Run<'_> {
             if batch.len() >= self.limits.batch {
                 self.write(source, &mut batch, counts, Some(deferred))?;
                 batch = Batch::new(source, candidates.carry)?;
-                tell(source, part, done);
+                report_progress(source, part, done);
             }
         }
         if gone.len() > 0 {
@@ -387,22 +398,22 @@ impl Run<'_> {
             let mut found = false;
             for (source, result) in self.flow.sources.iter().zip(all.iter_mut()) {
                 let _snapshot = match lookups::has_any(self.flow, source) {
-                    true => OneSnapshot::again(),
-                    false => OneSnapshot::take(),
+                    true => PinnedSnapshot::again(),
+                    false => PinnedSnapshot::take(),
                 };
-                let statements = Statements::connect()?;
-                if !detect::any_waiting(&statements, source, &free)? {
+                let statements = SpiSession::connect()?;
+                if !detect::has_waiting(&statements, source, &free)? {
                     continue;
                 }
-                let mut candidates = detect::waiting(&statements, source, &free)?;
+                let mut candidates = detect::waiting_candidates(&statements, source, &free)?;
                 // Of several that claim one key the first is let in; the others go on waiting.
                 let mut let_in = BTreeSet::new();
                 let first = |c: &Candidate| let_in.insert(c.claims.clone());
                 let mut counts = Counts::default();
-                let writing = Writing { mode: Mode::Retry, ..self.writing };
+                let writing = WriteOptions { mode: Mode::Retry, ..self.writing };
                 let (writers, recalling) = (self.writers.clone(), self.recalling.clone());
                 let lost_keys = Rc::clone(&self.lost_keys);
-                let retry = Run { writing, writers, recalling, lost_keys, ..*self };
+                let retry = UpdateRun { writing, writers, recalling, lost_keys, ..*self };
                 retry.decide_and_write(source, &mut candidates, first, &mut counts, &mut 0)?;
                 let c = &mut result.counts;
                 c.evaluated += counts.evaluated;

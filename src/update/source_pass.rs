@@ -5,23 +5,25 @@ use pgrx::pg_sys;
 use crate::capture::cursor;
 use crate::catalog::model::Source;
 use crate::catalog::target_table;
-use crate::outbox::initial_load_buffer::Held;
+use crate::outbox::initial_load_buffer::InitialLoadBuffer;
 use crate::pg::clock::now_micros;
 use crate::pg::error::Result;
-use crate::pg::snapshot::OneSnapshot;
-use crate::pg::tuplestore::rows::Rows;
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::snapshot::PinnedSnapshot;
+use crate::pg::tuplestore::rows::TupleStore;
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::Batch;
 use crate::query::{compose, logic_fingerprint};
-use crate::update::backlog::{self, Backlog, Part, Slice};
+use crate::update::backlog::{self, KeySlice, PendingKeys, ScanProgress};
 use crate::update::detect::{self, Scan};
-use crate::update::helper_pool::Elsewhere;
-use crate::update::initial_load::{self, Filled};
-use crate::update::lookups::{self, Followed};
-use crate::update::progress::tell;
-use crate::update::run::{By, Run, Turn};
-use crate::update::source_plan::{self, Following, Forced, How, Kept, Looking};
-use crate::update::target_writer::Writing;
+use crate::update::helper_pool::HelperTask;
+use crate::update::initial_load::{self, InitialLoadOutcome};
+use crate::update::lookups::{self, LookupChanges};
+use crate::update::progress::report_progress;
+use crate::update::run::{UpdateContext, UpdateOutcome, UpdateRun};
+use crate::update::source_plan::{
+    self, CursorUpdate, LookupEffect, ReadMode, SourcePlan, SourceRead,
+};
+use crate::update::target_writer::WriteOptions;
 use crate::update::untracked_items;
 use coco_core::counts::Counts;
 use coco_core::history::Reason;
@@ -29,7 +31,7 @@ use coco_core::version::{LogicId, ProcessOrdinal};
 
 /// What became of a source.
 #[derive(Default)]
-struct Found {
+struct SourceOutcome {
     counts: Counts,
     /// Of the items seen, those that were looked at one by one.
     present: i64,
@@ -37,18 +39,18 @@ struct Found {
     /// The rest of what a scan has found is left to other transactions.
     set_aside: bool,
     /// What this process is to send.
-    held: Vec<Held>,
+    held: Vec<InitialLoadBuffer>,
 }
 
-impl Run<'_> {
-    pub fn source(&mut self, source: &Source, turn: &mut Turn) -> Result<Counts> {
+impl UpdateRun<'_> {
+    pub fn source(&mut self, source: &Source, turn: &mut UpdateOutcome) -> Result<Counts> {
         let backlog = self.by.backlog();
         if backlog.is_some_and(|backlog| backlog.is_done(source)) {
             return Ok(Counts::default());
         }
         let live = self.by.remembered();
-        let Writing { mode, logic } = self.writing;
-        let mut how = How {
+        let WriteOptions { mode, logic } = self.writing;
+        let mut how = ReadMode {
             logic,
             mode,
             limit: self.limits.changes,
@@ -58,11 +60,11 @@ impl Run<'_> {
             looked_up: false,
             when_due: live.is_some() || backlog.is_some_and(|backlog| backlog.has(source)),
         };
-        let _snapshot = OneSnapshot::again();
+        let _snapshot = PinnedSnapshot::again();
         let mut lookups = lookups::follow_all(self.flow, source, self.limits, how)?;
         if let Some(backlog) = backlog {
             let outdated = backlog.is_outdated(source, how.lookups, lookups.changed);
-            if outdated || matches!(lookups.forced, Forced::All) {
+            if outdated || matches!(lookups.forced, LookupEffect::All) {
                 backlog.forget(source);
             }
             let most = self.limits.changes.unwrap_or(usize::MAX);
@@ -72,37 +74,37 @@ impl Run<'_> {
         }
         how.looked_up = lookups.changed;
         how.when_due = live.is_some();
-        let statements = Statements::connect()?;
-        let mut following = source_plan::begin(&statements, source, how)?;
-        let scans = matches!(following.looking, Looking::All);
-        let all_affected = matches!(lookups.forced, Forced::All);
+        let statements = SpiSession::connect()?;
+        let mut following = source_plan::plan_source(&statements, source, how)?;
+        let scans = matches!(following.looking, SourcePlan::All);
+        let all_affected = matches!(lookups.forced, LookupEffect::All);
         match (&mut following.forced, &mut lookups.forced) {
-            (more, Forced::Keys(forced)) if scans => match more {
-                Forced::All => lookups.forced = Forced::All,
-                Forced::Keys(more) if more.len() > 0 => {
-                    *forced = lookups::with_forced(source, Some(more), forced)?;
+            (more, LookupEffect::Keys(forced)) if scans => match more {
+                LookupEffect::All => lookups.forced = LookupEffect::All,
+                LookupEffect::Keys(more) if more.len() > 0 => {
+                    *forced = lookups::with_forced_keys(source, Some(more), forced)?;
                 }
-                Forced::Keys(_) => {}
+                LookupEffect::Keys(_) => {}
             },
             _ => {}
         }
         let mut keys = match (&following.looking, &lookups.forced) {
-            (Looking::Keys(keys), Forced::Keys(forced)) if forced.len() > 0 => {
-                Some(lookups::with_forced(source, Some(keys), forced)?)
+            (SourcePlan::Keys(keys), LookupEffect::Keys(forced)) if forced.len() > 0 => {
+                Some(lookups::with_forced_keys(source, Some(keys), forced)?)
             }
             _ => None,
         };
-        let mut found = Found::default();
+        let mut found = SourceOutcome::default();
         let (keys, all) = match (&mut following.looking, &lookups.forced, &mut keys) {
-            (_, Forced::All, _) => (None, Some(Scan { mode: mode.evaluating_all(), logic })),
+            (_, LookupEffect::All, _) => (None, Some(Scan { mode: mode.evaluating_all(), logic })),
             (_, _, Some(keys)) => (Some(keys), None),
-            (Looking::Keys(keys), ..) => (Some(keys), None),
-            (Looking::Nothing, ..) => (None, None),
-            (Looking::All, ..) => (None, Some(Scan { mode, logic })),
+            (SourcePlan::Keys(keys), ..) => (Some(keys), None),
+            (SourcePlan::Nothing, ..) => (None, None),
+            (SourcePlan::All, ..) => (None, Some(Scan { mode, logic })),
         };
         if let Some(keys) = keys {
-            let Found { counts, present, .. } = &mut found;
-            let part = Part { done: 0, total: keys.len() as i64, began: now_micros() };
+            let SourceOutcome { counts, present, .. } = &mut found;
+            let part = ScanProgress { done: 0, total: keys.len() as i64, began: now_micros() };
             self.some(source, keys, part, counts, present)?;
             counts.seen = *present + following.waiting;
             counts.failed += following.waiting;
@@ -110,14 +112,14 @@ impl Run<'_> {
             turn.waiting += following.waiting;
         } else if let Some(scan) = all {
             let forced = match &lookups.forced {
-                Forced::Keys(forced) => Some(forced),
-                Forced::All => None,
+                LookupEffect::Keys(forced) => Some(forced),
+                LookupEffect::All => None,
             };
             // Who is affected as a whole by each change would never get beyond the first part.
             let at_once = all_affected;
             found = self.all(&statements, source, scan, forced, at_once, &following)?;
         }
-        let Found { mut counts, present, reason, set_aside, held } = found;
+        let SourceOutcome { mut counts, present, reason, set_aside, held } = found;
         turn.held.extend(held);
         turn.reason = turn.reason.max(Reason::asked(mode).or(Some(reason)));
         let left_out = counts.seen - present;
@@ -149,8 +151,8 @@ impl Run<'_> {
     pub fn some(
         &mut self,
         source: &Source,
-        keys: &mut Rows,
-        mut part: Part,
+        keys: &mut TupleStore,
+        mut part: ScanProgress,
         counts: &mut Counts,
         present: &mut i64,
     ) -> Result<()> {
@@ -167,7 +169,7 @@ impl Run<'_> {
             part.done += share.keys.len() as i64;
         }
         for mut share in others {
-            let done = share.elsewhere.map_or(Ok(None), Elsewhere::done)?;
+            let done = share.elsewhere.map_or(Ok(None), HelperTask::done)?;
             match done {
                 Some(done) => {
                     *counts += done.counts;
@@ -175,7 +177,7 @@ impl Run<'_> {
                 }
                 None => {
                     // As they are by now: the other may have written them.
-                    let _now = OneSnapshot::take();
+                    let _now = PinnedSnapshot::take();
                     self.alone(source, &mut share.keys, part, counts, present)?;
                 }
             }
@@ -189,8 +191,8 @@ impl Run<'_> {
     fn alone(
         &mut self,
         source: &Source,
-        keys: &mut Rows,
-        mut part: Part,
+        keys: &mut TupleStore,
+        mut part: ScanProgress,
         counts: &mut Counts,
         present: &mut i64,
     ) -> Result<()> {
@@ -202,7 +204,7 @@ impl Run<'_> {
             if some.len() == 0 {
                 break;
             }
-            let mut found = detect::among(source, &some, true)?;
+            let mut found = detect::lookup_candidates(source, &some, true)?;
             self.part = Some(part);
             self.work_off(source, &mut found, |_| true, counts, present, &mut deferred)?;
             part.done += some.len() as i64;
@@ -214,13 +216,13 @@ impl Run<'_> {
     /// Looks at all items of a source, and at all that are tracked.
     fn all(
         &mut self,
-        statements: &Statements,
+        statements: &SpiSession,
         source: &Source,
         scan: Scan,
-        forced: Option<&Rows>,
+        forced: Option<&TupleStore>,
         at_once: bool,
-        following: &Following,
-    ) -> Result<Found> {
+        following: &SourceRead,
+    ) -> Result<SourceOutcome> {
         self.takes_over = true;
         for writer in &mut self.writers {
             writer.fresh = target_table::is_empty(writer.target)?;
@@ -229,10 +231,10 @@ impl Run<'_> {
         let tracked = detect::tracked(statements, source)?;
         let reason = self.reason(following.logic_before(), tracked)?;
         if tracked == 0
-            && let Some(Filled { counts, held }) = self.fill(source)?
+            && let Some(InitialLoadOutcome { counts, held }) = self.fill(source)?
         {
             let present = counts.seen;
-            return Ok(Found { counts, present, reason, set_aside: false, held });
+            return Ok(SourceOutcome { counts, present, reason, set_aside: false, held });
         }
         let mut changed = detect::scan(statements, source, scan, forced)?;
         let writing = self.writing;
@@ -246,8 +248,11 @@ impl Run<'_> {
         {
             let fresh = self.writers.iter().filter(|w| w.fresh && w.target.external.is_some());
             let fresh = fresh.map(|w| w.target.id).collect();
-            let part =
-                Part { done: limit as i64, total: changed.len() as i64, began: now_micros() };
+            let part = ScanProgress {
+                done: limit as i64,
+                total: changed.len() as i64,
+                began: now_micros(),
+            };
             let first = changed.first(limit);
             self.writing.mode = scan.mode;
             self.decide_and_write(source, first, |_| true, &mut counts, &mut present)?;
@@ -268,20 +273,28 @@ impl Run<'_> {
             untracked_items::forget_before(source, began)?;
         }
         self.writing = writing;
-        Ok(Found { counts, present, reason, set_aside, held: vec![] })
+        Ok(SourceOutcome { counts, present, reason, set_aside, held: vec![] })
     }
 
     /// Fills the targets out of a source of which nothing is tracked yet. For a caller alone: who follows flows
     /// has others too, and takes up a part at a time.
-    fn fill(&self, source: &Source) -> Result<Option<Filled>> {
-        if matches!(self.by, By::Live(..)) || self.recalling.is_some() {
+    fn fill(&self, source: &Source) -> Result<Option<InitialLoadOutcome>> {
+        if matches!(self.by, UpdateContext::Live(..)) || self.recalling.is_some() {
             return Ok(None);
         }
         let began = now_micros();
         let at = ProcessOrdinal::next(None, began);
-        let tell = |done, total| tell(source, Part { done, total, began }, 0);
+        let tell = |done, total| report_progress(source, ScanProgress { done, total, began }, 0);
         let sends = self.by.backlog().and_then(|backlog| backlog.sends.as_ref());
-        initial_load::fill(self.flow, source, &self.writers, self.writing.logic, at, sends, tell)
+        initial_load::initial_load(
+            self.flow,
+            source,
+            &self.writers,
+            self.writing.logic,
+            at,
+            sends,
+            tell,
+        )
     }
 
     /// Why a scan looks at all items of a source, of which so many are tracked.
@@ -300,10 +313,10 @@ impl Run<'_> {
     fn slice(
         &mut self,
         source: &Source,
-        mut slice: Slice,
-        lookups: Followed,
-        backlog: &Backlog,
-        turn: &mut Turn,
+        mut slice: KeySlice,
+        lookups: LookupChanges,
+        backlog: &PendingKeys,
+        turn: &mut UpdateOutcome,
     ) -> Result<Counts> {
         let mut counts = Counts::default();
         let mut present = 0;
@@ -312,8 +325,8 @@ impl Run<'_> {
             writer.fresh = slice.fresh.contains(&writer.target.id);
         }
         let mut keys = match &lookups.forced {
-            Forced::Keys(forced) if forced.len() > 0 => {
-                lookups::with_forced(source, Some(&slice.keys), forced)?
+            LookupEffect::Keys(forced) if forced.len() > 0 => {
+                lookups::with_forced_keys(source, Some(&slice.keys), forced)?
             }
             _ => slice.keys,
         };
@@ -328,8 +341,8 @@ impl Run<'_> {
         counts.failed = counts.failed.max(0);
         match slice.last.take() {
             Some(cursor) => {
-                cursor::store(source, &cursor, true)?;
-                turn.kept.push(Kept::stored(source, cursor));
+                cursor::store_cursor(source, &cursor, true)?;
+                turn.kept.push(CursorUpdate::stored(source, cursor));
                 if !lookups_more {
                     backlog.done(source);
                 }

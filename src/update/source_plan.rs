@@ -9,15 +9,15 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::capture::cursor::{self, Cursor};
-use crate::capture::state::{self, State};
+use crate::capture::state::{self, CaptureState};
 use crate::capture::{self, Capture, change_log, triggers};
-use crate::catalog::model::{Mode as CaptureMode, Source};
-use crate::pg::acting_role::ActingAs;
+use crate::catalog::model::{CaptureMode, Source};
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
-use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::pg::{clock, invalidation};
 use crate::query::compose;
 use coco_core::decide::Mode;
@@ -31,31 +31,31 @@ const REFRESH: Duration = Duration::from_secs(60);
 const STORE_EVERY: Duration = Duration::from_millis(50);
 
 /// What an update looks at.
-pub enum Looking {
+pub enum SourcePlan {
     /// All items, in the source and tracked.
     All,
     /// The items of these keys: `k1…`, and whether they are evaluated whatever their content.
-    Keys(Rows),
+    Keys(TupleStore),
     /// Nothing yet: a live flow reads all of the source only now and then.
     Nothing,
 }
 
 /// Items of a source that are evaluated whatever their content.
-pub enum Forced {
+pub enum LookupEffect {
     /// `k1…` first.
-    Keys(Rows),
+    Keys(TupleStore),
     All,
 }
 
 /// How a source is followed.
 #[derive(Clone, Copy)]
-pub struct How<'a> {
+pub struct ReadMode<'a> {
     pub logic: LogicId,
     pub mode: Mode,
     /// About so many changes of the log are taken, and the rest is left.
     pub limit: Option<usize>,
     /// What a worker remembers.
-    pub live: Option<&'a Remembered>,
+    pub live: Option<&'a CursorCache>,
     /// The generation of the system catalogs before the active snapshot was taken.
     pub generation: u64,
     /// It has lookups, or is one.
@@ -69,38 +69,38 @@ pub struct How<'a> {
 /// Cursors that a worker has in mind, newer than those stored. One that was lost with its worker
 /// costs nothing but looking again.
 #[derive(Default)]
-pub struct Remembered(HashMap<i32, Memory>);
+pub struct CursorCache(HashMap<i32, CachedCursors>);
 
-struct Memory {
+struct CachedCursors {
     cursor: Cursor,
     stored_at: Instant,
     unsaved: bool,
 }
 
 /// What a turn leaves for a worker to remember of a source.
-pub struct Kept {
+pub struct CursorUpdate {
     pub source: i32,
     cursor: Cursor,
     stored: bool,
 }
 
-impl Kept {
+impl CursorUpdate {
     /// A cursor that was stored.
-    pub fn stored(source: &Source, cursor: Cursor) -> Kept {
-        Kept { source: source.id, cursor, stored: true }
+    pub fn stored(source: &Source, cursor: Cursor) -> CursorUpdate {
+        CursorUpdate { source: source.id, cursor, stored: true }
     }
 }
 
-impl Remembered {
+impl CursorCache {
     /// Takes over what a turn brought, once it is committed.
-    pub fn keep(&mut self, kept: Vec<Kept>) {
+    pub fn keep(&mut self, kept: Vec<CursorUpdate>) {
         for k in kept {
             let before = self.0.get(&k.source).map(|m| m.stored_at);
             let stored_at = match k.stored {
                 true => Instant::now(),
                 false => before.unwrap_or_else(Instant::now),
             };
-            let memory = Memory { cursor: k.cursor, stored_at, unsaved: !k.stored };
+            let memory = CachedCursors { cursor: k.cursor, stored_at, unsaved: !k.stored };
             self.0.insert(k.source, memory);
         }
     }
@@ -113,10 +113,10 @@ impl Remembered {
 }
 
 /// How far a source is followed by one update.
-pub struct Following {
-    pub looking: Looking,
+pub struct SourceRead {
+    pub looking: SourcePlan,
     /// If all is looked at: what counts as changed, since the cursor was behind.
-    pub forced: Forced,
+    pub forced: LookupEffect,
     capture: Option<Capture>,
     next: Cursor,
     before: Option<Cursor>,
@@ -131,16 +131,16 @@ pub struct Following {
 }
 
 /// Decides what to look at, under the active snapshot. The caller acts as the flow's owner.
-pub fn begin(statements: &Statements, source: &Source, how: How) -> Result<Following> {
-    let How { logic, mode, .. } = how;
-    let before = before(source, how)?;
+pub fn plan_source(statements: &SpiSession, source: &Source, how: ReadMode) -> Result<SourceRead> {
+    let ReadMode { logic, mode, .. } = how;
+    let before = cached_cursor(source, how)?;
     let behind = before.as_ref().is_some_and(|cursor| cursor.behind);
-    let snapshot = cursor::here()?;
-    let mut following = Following {
-        looking: Looking::All,
+    let snapshot = cursor::current_position()?;
+    let mut following = SourceRead {
+        looking: SourcePlan::All,
         forced: match behind {
-            true => Forced::All,
-            false => Forced::Keys(Rows::new(&key_columns(source))?),
+            true => LookupEffect::All,
+            false => LookupEffect::Keys(TupleStore::new(&key_columns(source))?),
         },
         capture: None,
         next: Cursor {
@@ -166,14 +166,14 @@ pub fn begin(statements: &Statements, source: &Source, how: How) -> Result<Follo
              coco.start puts triggers back."
         );
     }
-    if how.when_due && !mode.evaluates_all() && matches!(following.looking, Looking::All) {
+    if how.when_due && !mode.evaluates_all() && matches!(following.looking, SourcePlan::All) {
         let rest = source.refresh.unwrap_or(REFRESH);
-        let stored = cursor::load(source)?;
+        let stored = cursor::load_cursor(source)?;
         let since = stored.filter(|s| s.cursor.logic == logic).map(|s| s.age);
         // A log that can be followed from now on is worth a look at all.
         let wait = since.map_or(Duration::ZERO, |age| rest.saturating_sub(age));
         if following.next.signature == cursor::NOWHERE && !wait.is_zero() && !how.looked_up {
-            following.looking = Looking::Nothing;
+            following.looking = SourcePlan::Nothing;
             following.again = Some(wait);
         } else if following.next.signature == cursor::NOWHERE {
             following.again = Some(rest);
@@ -183,13 +183,13 @@ pub fn begin(statements: &Statements, source: &Source, how: How) -> Result<Follo
 }
 
 /// Up to where a source was followed before.
-fn before(source: &Source, how: How) -> Result<Option<Cursor>> {
+fn cached_cursor(source: &Source, how: ReadMode) -> Result<Option<Cursor>> {
     let remembered = how.live.and_then(|r| r.0.get(&source.id)).map(|m| m.cursor.clone());
     if remembered.is_some() && !how.lookups {
         return Ok(remembered);
     }
     // Another process may have left something undone since this one has followed the source.
-    let stored = cursor::load(source)?.map(|s| s.cursor);
+    let stored = cursor::load_cursor(source)?.map(|s| s.cursor);
     let undone = stored.as_ref().is_some_and(|s| s.behind || s.logic != how.logic);
     Ok(match undone {
         true => stored,
@@ -197,18 +197,18 @@ fn before(source: &Source, how: How) -> Result<Option<Cursor>> {
     })
 }
 
-impl Following {
+impl SourceRead {
     /// Takes the log where it can be followed.
-    fn by_log(&mut self, statements: &Statements, source: &Source, how: How) -> Result<()> {
+    fn by_log(&mut self, statements: &SpiSession, source: &Source, how: ReadMode) -> Result<()> {
         let mode = how.mode;
         if source.capture == CaptureMode::Scan {
             return Ok(());
         }
-        let Some(state) = state::state(statements, source.relation, how.generation)? else {
+        let Some(state) = state::capture_state(statements, source.relation, how.generation)? else {
             self.uncaptured = true;
             return Ok(());
         };
-        let State { capture, signature, adequate } = state;
+        let CaptureState { capture, signature, adequate } = state;
         let whole = capture.is_whole();
         let columns = capture.key_columns(source);
         if whole && columns.is_none() {
@@ -238,25 +238,25 @@ impl Following {
         let mut since = self.before.clone().filter(fits);
         if since.is_none() && self.before.is_some() {
             // What a worker remembers may be older than what another has stored.
-            since = cursor::load(source)?.map(|s| s.cursor).filter(fits);
+            since = cursor::load_cursor(source)?.map(|s| s.cursor).filter(fits);
         }
         let (Some(capture), Some(columns)) = (&self.capture, columns) else {
             return Ok(());
         };
-        let mut keys = Rows::new(&key_columns(source))?;
+        let mut keys = TupleStore::new(&key_columns(source))?;
         let Some(since) = since else {
             // All is looked at; of some it may show only here that it is to be evaluated.
             let behind = self.before.as_ref().filter(|c| c.behind && c.signature == signature);
             if let Some(since) = behind
-                && let change_log::Read::Keys(_) = change_log::changed(
+                && let change_log::LogRead::Keys(_) = change_log::changed(
                     statements, capture, source, &columns, since, None, &mut keys,
                 )?
             {
-                self.forced = Forced::Keys(keys);
+                self.forced = LookupEffect::Keys(keys);
             }
             return Ok(());
         };
-        if let change_log::Read::Keys(end) = change_log::changed(
+        if let change_log::LogRead::Keys(end) = change_log::changed(
             statements, capture, source, &columns, &since, how.limit, &mut keys,
         )? {
             if let Some(end) = end {
@@ -265,7 +265,7 @@ impl Following {
                 self.more = true;
             }
             self.waiting = add_failed(statements, source, mode, &mut keys)?;
-            self.looking = Looking::Keys(keys);
+            self.looking = SourcePlan::Keys(keys);
         }
         Ok(())
     }
@@ -290,19 +290,19 @@ impl Following {
     pub fn done(
         self,
         source: &Source,
-        remembered: Option<&Remembered>,
+        remembered: Option<&CursorCache>,
         segment_bytes: i64,
-    ) -> Result<Option<Kept>> {
-        let keep = |cursor, stored| Some(Kept { source: source.id, cursor, stored });
+    ) -> Result<Option<CursorUpdate>> {
+        let keep = |cursor, stored| Some(CursorUpdate { source: source.id, cursor, stored });
         if let Some(remembered) = remembered {
             let known = remembered.0.get(&source.id);
             let at_once = self.is_or_was_behind();
             let nothing = match &self.looking {
-                Looking::Nothing => true,
-                Looking::Keys(keys) => {
+                SourcePlan::Nothing => true,
+                SourcePlan::Keys(keys) => {
                     keys.len() == 0 && !at_once && !known.is_some_and(|m| m.unsaved)
                 }
-                Looking::All => false,
+                SourcePlan::All => false,
             };
             if nothing {
                 return Ok(None);
@@ -312,7 +312,7 @@ impl Following {
             }
         }
         // Also where nothing changed: a reader of an old snapshot must not get away with it.
-        cursor::store(source, &self.next, !self.more)?;
+        cursor::store_cursor(source, &self.next, !self.more)?;
         if let Some(capture) = self.capture.filter(Capture::is_whole) {
             change_log::rotate(&capture, segment_bytes)?;
         }
@@ -335,12 +335,12 @@ pub fn key_columns(source: &Source) -> Vec<RowColumn> {
 /// Adds the items that are to be tried again: no change in the source brings them. Returns how many
 /// others wait.
 fn add_failed(
-    statements: &Statements,
+    statements: &SpiSession,
     source: &Source,
     mode: Mode,
-    keys: &mut Rows,
+    keys: &mut TupleStore,
 ) -> Result<i64> {
-    let acting = ActingAs::qualifying_names()?;
+    let acting = RoleGuard::qualifying_names()?;
     // By their own index, also before the table is first analysed.
     acting.set("enable_seqscan", "off")?;
     let failed = format!("from {} as t where t.failure is not null", source.tracking_view);
@@ -353,12 +353,12 @@ fn add_failed(
         .unwrap_or_default();
     let due = match mode {
         Mode::Retry => "true".to_owned(),
-        _ => clock::is_due("t.failure", "$1::pg_catalog.text::pg_catalog.timestamptz"),
+        _ => clock::is_due_sql("t.failure", "$1::pg_catalog.text::pg_catalog.timestamptz"),
     };
     let waiting;
-    let mut more = Rows::new(&key_columns(source))?;
+    let mut more = TupleStore::new(&key_columns(source))?;
     {
-        let inner = Statements::connect()?;
+        let inner = SpiSession::connect()?;
         inner.name("coco_changed", keys)?;
         let tracked = compose::tracking_keys(source, "t");
         let known = numbered("c.k", source.key.len());
@@ -382,7 +382,7 @@ fn add_failed(
 /// Makes the log of a table again, as after a dump was restored; or, when all see it, notes and
 /// returns up to which transaction there may be some that knew nothing of it.
 fn restore(relation: pg_sys::Oid, capture: &Capture) -> Result<Option<u64>> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     if capture.is_whole() {
         if capture.ours {
             return Ok(None);
@@ -395,7 +395,7 @@ fn restore(relation: pg_sys::Oid, capture: &Capture) -> Result<Option<u64>> {
             "update coco.capture set since = $2::text::xid8 where id = $1 and since is null",
             &[arg(capture.id), arg(next.to_string())],
         )?;
-        invalidation::changed()?;
+        invalidation::note_change()?;
         return Ok(Some(next));
     }
     // Also holds off others who find it missing.
@@ -403,7 +403,7 @@ fn restore(relation: pg_sys::Oid, capture: &Capture) -> Result<Option<u64>> {
         "update coco.capture set since = null, segment = 0 where id = $1",
         &[arg(capture.id)],
     )?;
-    let Some(capture) = capture::find(relation)? else {
+    let Some(capture) = capture::find_capture(relation)? else {
         return Ok(None);
     };
     triggers::make_segments(relation, &capture)?;

@@ -11,14 +11,14 @@ use coco_core::version::LogicId;
 
 /// How a batch is written.
 #[derive(Clone, Copy)]
-pub struct Writing {
+pub struct WriteOptions {
     pub mode: Mode,
     pub logic: LogicId,
 }
 
 /// How rows that differ from those there come to be as they are produced.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum WriteOrder {
     /// They are updated where they are.
     InPlace,
     /// Those that change what another unique or exclusion constraint of the target tells apart are deleted first and
@@ -28,7 +28,7 @@ pub enum Order {
 
 /// What becomes of a row that no item has, and one produces.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Unowned {
+pub enum UnownedRows {
     /// The item is refused its key, as if it were another's.
     Refused,
     /// It is the item's from now on. To know that no item has it, all that is tracked is read.
@@ -37,16 +37,16 @@ pub enum Unowned {
 
 /// How a batch is attempted.
 #[derive(Clone, Copy)]
-pub struct How<'a> {
-    pub order: Order,
-    pub unowned: Unowned,
+pub struct WriteMode<'a> {
+    pub order: WriteOrder,
+    pub unowned: UnownedRows,
     /// Set where items have target keys of which it cannot be told any more which rows they were.
     pub lost_keys: &'a Cell<bool>,
 }
 
 /// A target as the statements of one update see it.
 #[derive(Clone, Copy)]
-pub struct Writer<'a> {
+pub struct TargetWriter<'a> {
     pub target: &'a Target,
     /// It was empty when the update began: nothing of an untracked item can be there, so that
     /// looking for it can be saved, where rows are found by the source key.
@@ -54,7 +54,7 @@ pub struct Writer<'a> {
 }
 
 /// What came of a batch.
-pub struct Written {
+pub struct WriteCounts {
     pub counts: Counts,
     /// What it added to the store of memoised results.
     pub stored: Vec<(Place, i64)>,

@@ -5,26 +5,26 @@ use pgrx::pg_sys;
 
 use crate::catalog::model::{Source, Target};
 use crate::memo::result_uses;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::bulk_insert;
 use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
 use crate::pg::spi::arg;
-use crate::pg::tuplestore::rows::{self, RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::{Action, Batch, Item};
 use crate::query::compose;
-use crate::query::names::{Names, key_text};
-use crate::update::target_writer::{Writer, Writing};
+use crate::query::names::{KeyExprs, key_text};
+use crate::update::target_writer::{TargetWriter, WriteOptions};
 
 /// Writes the tracking rows of a batch that has reached its targets.
-pub fn track(
+pub fn write_tracking_rows(
     source: &Source,
-    writers: &[Writer],
-    listed: &[(i32, Rows)],
+    writers: &[TargetWriter],
+    listed: &[(i32, TupleStore)],
     items: &Batch,
-    writing: Writing,
-    used: Option<&result_uses::Used>,
+    writing: WriteOptions,
+    used: Option<&result_uses::ResultUses>,
 ) -> Result<()> {
     // To write a target key as text can run a user's code.
     let mut lists = Vec::new();
@@ -33,9 +33,9 @@ pub fn track(
             lists.push((*id, listed_keys(source, writer.target, rows)?));
         }
     }
-    let _as = ActingAs::extension_owner()?;
-    let _by_key = ActingAs::finding_by_key()?;
-    let statements = Statements::connect()?;
+    let _as = RoleGuard::extension_owner()?;
+    let _by_key = RoleGuard::finding_by_key()?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_batch", items.rows())?;
     let tracking = &source.tracking;
     let batch = numbered("b.k", source.key.len());
@@ -114,13 +114,13 @@ pub fn track(
 }
 
 /// Has tracked items count as never committed: whoever looks at them next evaluates them, whatever their content.
-pub fn unsettle(source: &Source, keys: &Rows) -> Result<()> {
+pub fn forget_content(source: &Source, keys: &TupleStore) -> Result<()> {
     if keys.len() == 0 {
         return Ok(());
     }
-    let _as = ActingAs::extension_owner()?;
-    let _by_key = ActingAs::finding_by_key()?;
-    let statements = Statements::connect()?;
+    let _as = RoleGuard::extension_owner()?;
+    let _by_key = RoleGuard::finding_by_key()?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_unsettled", keys)?;
     let same = all_equal(
         &source.key,
@@ -136,12 +136,12 @@ pub fn unsettle(source: &Source, keys: &Rows) -> Result<()> {
 
 /// The target keys in the output of each item of a batch: the item's key `i1…`, and `keys`. The caller acts as the
 /// flow's owner.
-fn listed_keys(source: &Source, target: &Target, output: &Rows) -> Result<Rows> {
-    let names = Names::new(source, target);
+fn listed_keys(source: &Source, target: &Target, output: &TupleStore) -> Result<TupleStore> {
+    let names = KeyExprs::new(source, target);
     let mut columns = rows::typed("i", &source.key);
     columns.push(RowColumn::new("keys", pg_sys::JSONBOID));
-    let mut listed = Rows::new(&columns)?;
-    let statements = Statements::connect()?;
+    let mut listed = TupleStore::new(&columns)?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_output", output)?;
     statements.query_into(
         &format!(

@@ -5,22 +5,22 @@
 
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::arg;
-use crate::pg::subtransaction::{Raised, subtransaction};
-use crate::pg::tuplestore::rows::{RowColumn, Rows};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::subtransaction::{DataError, subtransaction};
+use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
+use crate::pg::tuplestore::statements::SpiSession;
 use coco_core::isolate::{Attempt, halve};
 
 /// Reads rows of these columns in a subtransaction; what Postgres raised where that fails by the data's fault.
 pub fn attempt(
     columns: &[RowColumn],
-    read: impl FnOnce(&mut Rows) -> Result<()>,
-) -> Result<std::result::Result<Rows, Raised>> {
+    read: impl FnOnce(&mut TupleStore) -> Result<()>,
+) -> Result<std::result::Result<TupleStore, DataError>> {
     enum Stop {
         Flow(Error),
-        Unread(Raised),
+        Unread(DataError),
     }
     // Made out here: what it spills to disk belongs to the transaction level it was made in.
-    let mut rows = Rows::new(columns)?;
+    let mut rows = TupleStore::new(columns)?;
     match subtransaction(|| read(&mut rows).map_err(Stop::Flow), Stop::Unread) {
         Ok(()) => Ok(Ok(rows)),
         Err(Stop::Unread(raised)) => Ok(Err(raised)),
@@ -30,7 +30,7 @@ pub fn attempt(
 
 /// What is read of rows that could not be read at once.
 pub struct Halves<'a> {
-    pub all: &'a Rows,
+    pub all: &'a TupleStore,
     /// The columns of these.
     pub of: &'a [RowColumn],
     /// The columns of what is read.
@@ -41,13 +41,13 @@ impl Halves<'_> {
     /// Reads what can be read; each one that cannot is given to `unread`, with what was raised.
     pub fn read(
         &self,
-        raised: Raised,
-        read: impl Fn(&Rows, &mut Rows) -> Result<()>,
-        unread: impl Fn(&Rows, Raised, &mut Rows) -> Result<()>,
-    ) -> Result<Rows> {
-        let mut found = Rows::new(self.columns)?;
-        let mut left = Rows::new(self.columns)?;
-        let mut some = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
+        raised: DataError,
+        read: impl Fn(&TupleStore, &mut TupleStore) -> Result<()>,
+        unread: impl Fn(&TupleStore, DataError, &mut TupleStore) -> Result<()>,
+    ) -> Result<TupleStore> {
+        let mut found = TupleStore::new(self.columns)?;
+        let mut left = TupleStore::new(self.columns)?;
+        let mut some = |range: std::ops::Range<usize>| -> Result<Attempt<DataError>> {
             pgrx::check_for_interrupts!();
             let some = self.slice(range)?;
             match attempt(self.columns, |rows| read(&some, rows))? {
@@ -55,7 +55,8 @@ impl Halves<'_> {
                 Err(raised) => Ok(Attempt::Failed(raised)),
             }
         };
-        let mut one = |n: usize, raised: Raised| unread(&self.slice(n..n + 1)?, raised, &mut left);
+        let mut one =
+            |n: usize, raised: DataError| unread(&self.slice(n..n + 1)?, raised, &mut left);
         if self.all.len() > 0 {
             halve(0..self.all.len(), raised, &mut some, &mut one)?;
         }
@@ -63,9 +64,9 @@ impl Halves<'_> {
         Ok(found)
     }
 
-    fn slice(&self, range: std::ops::Range<usize>) -> Result<Rows> {
-        let mut some = Rows::new(self.of)?;
-        let statements = Statements::connect()?;
+    fn slice(&self, range: std::ops::Range<usize>) -> Result<TupleStore> {
+        let mut some = TupleStore::new(self.of)?;
+        let statements = SpiSession::connect()?;
         statements.name("coco_all", self.all)?;
         let args = [arg(range.start as i64), arg(range.len() as i64)];
         statements.select_into("select * from coco_all offset $1 limit $2", &args, &mut some)?;
@@ -74,8 +75,8 @@ impl Halves<'_> {
 }
 
 /// Adds rows as they are.
-pub fn copy(some: &Rows, rows: &mut Rows) -> Result<()> {
-    let statements = Statements::connect()?;
+pub fn copy(some: &TupleStore, rows: &mut TupleStore) -> Result<()> {
+    let statements = SpiSession::connect()?;
     statements.name("coco_all", some)?;
     statements.select_into("select * from coco_all", &[], rows)?;
     Ok(())

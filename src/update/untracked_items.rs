@@ -6,13 +6,13 @@
 use pgrx::datum::TimestampWithTimeZone;
 
 use crate::catalog::internal_tables;
-use crate::catalog::item_failure::{self, Failure};
+use crate::catalog::item_failure::{self, ItemFailure};
 use crate::catalog::model::Source;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::json::Json;
 use crate::pg::spi::{self, arg, literal};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::Batch;
 
 /// Bytes of a key of which an index may not hold more: a third of a page, less what a row needs besides.
@@ -49,9 +49,9 @@ fn digest(source: &Source) -> String {
 }
 
 /// Records that the one item of a batch failed.
-pub fn record(source: &Source, batch: &Batch, failure: &Failure) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
-    let statements = Statements::connect()?;
+pub fn record(source: &Source, batch: &Batch, failure: &ItemFailure) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_batch", batch.rows())?;
     statements.execute(
         &format!(
@@ -72,8 +72,8 @@ pub fn forget(source: &Source, gone: &Batch) -> Result<()> {
     if !has_any(source)? {
         return Ok(());
     }
-    let _as = ActingAs::extension_owner()?;
-    let statements = Statements::connect()?;
+    let _as = RoleGuard::extension_owner()?;
+    let statements = SpiSession::connect()?;
     statements.name("coco_batch", gone.rows())?;
     statements.execute(
         &format!(
@@ -88,7 +88,7 @@ pub fn forget(source: &Source, gone: &Batch) -> Result<()> {
 
 /// Forgets the items of a source that did not fail again since: microseconds since 1970. All of it was looked at.
 pub fn forget_before(source: &Source, since: i64) -> Result<()> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     spi::execute(
         "delete from coco.untracked
           where source = $1 and failed_at < pg_catalog.to_timestamp($2 / 1000000.0)",
@@ -99,15 +99,15 @@ pub fn forget_before(source: &Source, since: i64) -> Result<()> {
 
 /// Whether any item of a source has failed and is not tracked.
 pub fn has_any(source: &Source) -> Result<bool> {
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let any = "select true from coco.untracked where source = $1 limit 1";
-    Ok(spi::one::<bool>(any, &[arg(source.id)])?.is_some())
+    Ok(spi::scalar::<bool>(any, &[arg(source.id)])?.is_some())
 }
 
 /// A failed item that is not tracked.
 pub struct Untracked {
     pub source_key: Json,
-    pub failure: Failure,
+    pub failure: ItemFailure,
     pub attempts: i32,
     pub failed_at: TimestampWithTimeZone,
 }
@@ -128,7 +128,7 @@ pub fn of(source: &Source) -> Result<Vec<Untracked>> {
         |r| {
             Ok(Untracked {
                 source_key: spi::required(r, 1)?,
-                failure: Failure::from_text(&spi::required::<String>(r, 2)?),
+                failure: ItemFailure::from_text(&spi::required::<String>(r, 2)?),
                 attempts: spi::required(r, 3)?,
                 failed_at: spi::required(r, 4)?,
             })

@@ -3,17 +3,17 @@
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
 
-use crate::catalog::item_failure::{Failure, Stop};
+use crate::catalog::item_failure::{BatchError, ItemFailure};
 use crate::catalog::model::Source;
 use crate::catalog::relation_locks;
 use crate::memo;
 use crate::pg::clock::now_micros;
 use crate::pg::error::{Error, Result};
-use crate::pg::subtransaction::{Raised, subtransaction};
+use crate::pg::subtransaction::{DataError, subtransaction};
 use crate::query::batch::{Action, Batch, Item};
 use crate::update::detect::Candidate;
-use crate::update::run::{Run, interrupt};
-use crate::update::target_writer::{How, Order, Unowned};
+use crate::update::run::{UpdateRun, interrupt};
+use crate::update::target_writer::{UnownedRows, WriteMode, WriteOrder};
 use crate::update::{apply_batch, failure_rows, untracked_items};
 use coco_core::backoff;
 use coco_core::counts::Counts;
@@ -33,7 +33,7 @@ enum Settled {
     Nothing,
 }
 
-impl Run<'_> {
+impl UpdateRun<'_> {
     /// Writes a batch, with what its items recall of memoised results.
     pub fn write(
         &self,
@@ -45,9 +45,9 @@ impl Run<'_> {
         let Some(recalling) = self.recalling.as_deref().filter(|_| batch.len() > 0) else {
             return self.write_parts(source, batch, counts, deferred);
         };
-        memo::begin(recalling, source, batch)?;
+        memo::begin_batch(recalling, source, batch)?;
         self.write_parts(source, batch, counts, deferred)?;
-        memo::end(recalling)
+        memo::end_batch(recalling)
     }
 
     /// Writes a batch; items whose data is at fault are found, recorded, and left as they were. A
@@ -69,28 +69,28 @@ impl Run<'_> {
         let last = deferred.is_none();
         while this.len() > 0 {
             let unowned = match last && (self.takes_over || self.lost_keys.get()) {
-                true => Unowned::TakenOver,
-                false => Unowned::Refused,
+                true => UnownedRows::TakenOver,
+                false => UnownedRows::Refused,
             };
-            let failed: Vec<(usize, Failure)> =
-                match self.attempt(source, this, true, Order::InPlace, unowned) {
+            let failed: Vec<(usize, ItemFailure)> =
+                match self.attempt(source, this, true, WriteOrder::InPlace, unowned) {
                     Ok(more) => {
                         *counts += more;
                         return Ok(());
                     }
-                    Err(Stop::Flow(error)) => return Err(error),
-                    Err(Stop::TooLarge) => return self.write_halves(source, this, counts),
-                    Err(Stop::Undone | Stop::Conflicting(_)) => {
+                    Err(BatchError::Flow(error)) => return Err(error),
+                    Err(BatchError::TooLarge) => return self.write_halves(source, this, counts),
+                    Err(BatchError::Undone | BatchError::Conflicting(_)) => {
                         return Err(Error::internal("a batch was not kept"));
                     }
-                    Err(Stop::Refused(refused)) => {
+                    Err(BatchError::Refused(refused)) => {
                         let waits = refused.iter().any(|r| r.failure.waits());
                         if let Some(deferred) = deferred.take().filter(|_| waits) {
                             return this.move_into(deferred);
                         }
                         refused.into_iter().map(|r| (r.item, r.failure)).collect()
                     }
-                    Err(Stop::Raised(raised)) if displaces && raised.is_conflict() => {
+                    Err(BatchError::Raised(raised)) if displaces && raised.is_conflict() => {
                         displaces = false;
                         match self.displace(
                             source,
@@ -108,7 +108,7 @@ impl Run<'_> {
                         }
                         continue;
                     }
-                    Err(Stop::Raised(raised)) => {
+                    Err(BatchError::Raised(raised)) => {
                         let along = this.along();
                         if !along.is_empty() {
                             rest = this.without(&along)?;
@@ -118,7 +118,7 @@ impl Run<'_> {
                         let failed = self.find_failing(source, this, raised, unowned)?;
                         // Those that fail for a conflict may go through once the others are left out.
                         let own = failed.iter().any(|(_, failure)| !failure.is_conflict());
-                        let is_sure = |f: &Failure| !(displaces && own && f.is_conflict());
+                        let is_sure = |f: &ItemFailure| !(displaces && own && f.is_conflict());
                         failed.into_iter().filter(|(_, failure)| is_sure(failure)).collect()
                     }
                 };
@@ -145,14 +145,14 @@ impl Run<'_> {
         batch: &mut Batch,
         counts: &mut Counts,
         deferred: Option<&mut Batch>,
-        unowned: Unowned,
+        unowned: UnownedRows,
     ) -> Result<Settled> {
         let mut deferred = deferred;
         let mut left_out = BTreeSet::new();
         for _ in 0..ROUNDS {
             let numbers: Vec<usize> = (0..batch.len()).filter(|n| !left_out.contains(n)).collect();
             let mut these = batch.without(&left_out)?;
-            match self.attempt(source, &mut these, true, Order::Displacing, unowned) {
+            match self.attempt(source, &mut these, true, WriteOrder::Displacing, unowned) {
                 Ok(more) => {
                     *counts += more;
                     // What was only taken along stays as it is.
@@ -162,8 +162,8 @@ impl Run<'_> {
                         false => Settled::But(left_out),
                     });
                 }
-                Err(Stop::Flow(error)) => return Err(error),
-                Err(Stop::Conflicting(conflicting)) => {
+                Err(BatchError::Flow(error)) => return Err(error),
+                Err(BatchError::Conflicting(conflicting)) => {
                     if let Some(deferred) = deferred.take() {
                         batch.move_into(deferred)?;
                         return Ok(Settled::All);
@@ -182,23 +182,32 @@ impl Run<'_> {
         &self,
         source: &Source,
         batch: &mut Batch,
-        raised: Raised,
-        unowned: Unowned,
-    ) -> Result<Vec<(usize, Failure)>> {
+        raised: DataError,
+        unowned: UnownedRows,
+    ) -> Result<Vec<(usize, ItemFailure)>> {
         let mut failed = Vec::new();
         let whole = 0..batch.len();
-        let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<Raised>> {
-            match self.attempt(source, &mut batch.slice(range)?, false, Order::InPlace, unowned) {
+        let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<DataError>> {
+            match self.attempt(
+                source,
+                &mut batch.slice(range)?,
+                false,
+                WriteOrder::InPlace,
+                unowned,
+            ) {
                 Ok(_)
-                | Err(Stop::Undone | Stop::Refused(_) | Stop::Conflicting(_) | Stop::TooLarge) => {
-                    Ok(Attempt::Done)
-                }
-                Err(Stop::Raised(raised)) => Ok(Attempt::Failed(raised)),
-                Err(Stop::Flow(error)) => Err(error),
+                | Err(
+                    BatchError::Undone
+                    | BatchError::Refused(_)
+                    | BatchError::Conflicting(_)
+                    | BatchError::TooLarge,
+                ) => Ok(Attempt::Done),
+                Err(BatchError::Raised(raised)) => Ok(Attempt::Failed(raised)),
+                Err(BatchError::Flow(error)) => Err(error),
             }
         };
         halve(whole, raised, &mut attempt, &mut |n, raised| {
-            failed.push((n, Failure::from(raised)));
+            failed.push((n, ItemFailure::from(raised)));
             Ok(())
         })?;
         Ok(failed)
@@ -218,7 +227,7 @@ impl Run<'_> {
         source: &Source,
         key: &[Option<pg_sys::Datum>],
         item: &Candidate,
-        failure: &Failure,
+        failure: &ItemFailure,
         counts: &mut Counts,
     ) -> Result<()> {
         let mut one = self.not_evaluated(source, key, item)?;
@@ -236,7 +245,7 @@ impl Run<'_> {
         untracked_items::record(
             source,
             &self.not_evaluated(source, key, item)?,
-            &Failure::null_key(source),
+            &ItemFailure::null_key(source),
         )?;
         counts.failed += 1;
         Ok(())
@@ -265,18 +274,18 @@ impl Run<'_> {
         &self,
         source: &Source,
         one: &mut Batch,
-        failure: &Failure,
+        failure: &ItemFailure,
         counts: &mut Counts,
     ) -> Result<()> {
         let attempts = one.items.first().map_or(0, |i| i.attempts) + 1;
         let delay = backoff::delay(attempts as u32);
         let logic = self.writing.logic;
         match one.key_bytes() > untracked_items::LONG {
-            false => failure_rows::record(source, one, failure, logic, attempts, delay)?,
+            false => failure_rows::record_failures(source, one, failure, logic, attempts, delay)?,
             true => {
                 let tracked = subtransaction(
                     || {
-                        failure_rows::record(source, one, failure, logic, attempts, delay)
+                        failure_rows::record_failures(source, one, failure, logic, attempts, delay)
                             .map_err(Some)
                     },
                     |_| None,
@@ -301,21 +310,22 @@ impl Run<'_> {
         source: &Source,
         batch: &mut Batch,
         keep: bool,
-        order: Order,
-        unowned: Unowned,
-    ) -> std::result::Result<Counts, Stop> {
+        order: WriteOrder,
+        unowned: UnownedRows,
+    ) -> std::result::Result<Counts, BatchError> {
         interrupt();
         relation_locks::hear_of_changes();
         let recalling = self.recalling.as_ref();
-        let how = How { order, unowned, lost_keys: &self.lost_keys };
+        let how = WriteMode { order, unowned, lost_keys: &self.lost_keys };
         let written = subtransaction(
             || {
-                let Run { flow, writers, writing, .. } = self;
-                let written =
-                    apply_batch::write(flow, source, writers, batch, *writing, how, recalling)?;
-                if keep { Ok(written) } else { Err(Stop::Undone) }
+                let UpdateRun { flow, writers, writing, .. } = self;
+                let written = apply_batch::write_batch(
+                    flow, source, writers, batch, *writing, how, recalling,
+                )?;
+                if keep { Ok(written) } else { Err(BatchError::Undone) }
             },
-            Stop::Raised,
+            BatchError::Raised,
         )?;
         if let Some(recalling) = recalling {
             recalling.recall.borrow_mut().stored(&written.stored);

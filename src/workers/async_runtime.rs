@@ -68,12 +68,12 @@ pub struct Task<T>(Receiver<T>);
 /// will be, and then that is told.
 struct Done<T> {
     result: SyncSender<T>,
-    _told: Tell,
+    _told: WakeHandle,
 }
 
-struct Tell(Arc<UnixStream>);
+struct WakeHandle(Arc<UnixStream>);
 
-impl Drop for Tell {
+impl Drop for WakeHandle {
     fn drop(&mut self) {
         // Where the socket is full it was told already.
         (&*self.0).write_all(&[1]).ok();
@@ -95,7 +95,7 @@ pub fn spawn<T: Send + 'static>(
             return Err(std::io::Error::other("there are no threads"));
         };
         let (result, receiver) = sync_channel(1);
-        let done = Done { result, _told: Tell(threads.tell.clone()) };
+        let done = Done { result, _told: WakeHandle(threads.tell.clone()) };
         // Threads that are begun later take no signals either.
         let before = block_signals();
         threads.runtime.spawn(async move {
@@ -109,7 +109,7 @@ pub fn spawn<T: Send + 'static>(
 }
 
 /// What became of a piece of work.
-pub enum State<T> {
+pub enum TaskState<T> {
     Running,
     Done(T),
     /// It has panicked.
@@ -117,11 +117,11 @@ pub enum State<T> {
 }
 
 impl<T> Task<T> {
-    pub fn state(&self) -> State<T> {
+    pub fn state(&self) -> TaskState<T> {
         match self.0.try_recv() {
-            Ok(result) => State::Done(result),
-            Err(TryRecvError::Empty) => State::Running,
-            Err(TryRecvError::Disconnected) => State::Lost,
+            Ok(result) => TaskState::Done(result),
+            Err(TryRecvError::Empty) => TaskState::Running,
+            Err(TryRecvError::Disconnected) => TaskState::Lost,
         }
     }
 }

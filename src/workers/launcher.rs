@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::locks;
 use crate::workers::databases;
-use crate::workers::process::{attend, handle_signals, launch, wait};
-use crate::workers::shared_memory::{self, Ended};
-use crate::workers::transaction::{complain, transaction};
-use crate::workers::wait_event::Waiting;
+use crate::workers::process::{handle_signals, launch_worker, process_interrupts, wait};
+use crate::workers::shared_memory::{self, WorkerEnd};
+use crate::workers::transaction::{log_failure, transaction};
+use crate::workers::wait_event::WaitEvent;
 
 /// How often a database in which a worker found nothing to do is looked at.
 const PROBE: Duration = Duration::from_secs(60);
@@ -84,41 +84,41 @@ impl Served {
     }
 
     /// Its worker has ended.
-    fn ended(&mut self, how: Option<Ended>, now: Instant) {
+    fn ended(&mut self, how: Option<WorkerEnd>, now: Instant) {
         self.worker = None;
         let failed = match how {
-            Some(Ended::Idle | Ended::Restoring | Ended::OtherVersion) => {
+            Some(WorkerEnd::Idle | WorkerEnd::Restoring | WorkerEnd::OtherVersion) => {
                 self.live = false;
                 self.is_idle = true;
                 self.short = 0;
                 false
             }
-            Some(Ended::GaveWay) => {
+            Some(WorkerEnd::GaveWay) => {
                 self.live = true;
                 self.is_idle = false;
                 self.short = 0;
                 false
             }
-            Some(Ended::Left) => {
+            Some(WorkerEnd::Left) => {
                 self.short = 0;
                 false
             }
             // Somebody has ended it.
-            Some(Ended::Looking | Ended::Following) => {
+            Some(WorkerEnd::Looking | WorkerEnd::Following) => {
                 let soon = now.duration_since(self.started) < SOON;
                 self.short = if soon { self.short.saturating_add(1) } else { 0 };
-                self.live |= how == Some(Ended::Following);
+                self.live |= how == Some(WorkerEnd::Following);
                 self.short > OFTEN
             }
-            Some(Ended::Failed) | None => true,
+            Some(WorkerEnd::Failed) | None => true,
         };
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         self.due = match how {
             _ if failed => now + AGAIN.saturating_mul(1 << (self.failures - 1).min(6)).min(PROBE),
-            Some(Ended::Idle | Ended::OtherVersion) => now + PROBE,
-            Some(Ended::Restoring) => now + RESTORING,
-            Some(Ended::GaveWay) => now,
-            Some(Ended::Left) => now + AGAIN,
+            Some(WorkerEnd::Idle | WorkerEnd::OtherVersion) => now + PROBE,
+            Some(WorkerEnd::Restoring) => now + RESTORING,
+            Some(WorkerEnd::GaveWay) => now,
+            Some(WorkerEnd::Left) => now + AGAIN,
             _ => now.max(self.started + AGAIN),
         };
     }
@@ -144,9 +144,9 @@ pub extern "C-unwind" fn coco_launcher_main(_arg: pg_sys::Datum) {
     shared_memory::enter_launcher();
     let mut launcher = Launcher::default();
     loop {
-        attend();
+        process_interrupts();
         let next = launcher.look();
-        wait(next, Waiting::Launcher);
+        wait(next, WaitEvent::Launcher);
     }
 }
 
@@ -163,7 +163,7 @@ impl Launcher {
         let found = match transaction(|| Ok(databases::all())) {
             Ok(found) => found,
             Err(failed) => {
-                complain("databases cannot be listed", &failed);
+                log_failure("databases cannot be listed", &failed);
                 // What was asked for is not forgotten.
                 for database in requested {
                     self.all.entry(database).or_insert_with(|| Served::new(Instant::now())).asked =
@@ -254,13 +254,13 @@ fn start(database: u32, served: &mut Served) -> Started {
     let oid = pg_sys::Oid::from(database);
     // Else the worker would be in the way, or wait for a database that is gone then.
     // And it may be gone since it was found.
-    let wanted = || Ok(locks::database_is_wanted(oid) || !databases::all().contains(&oid));
+    let wanted = || Ok(locks::database_being_dropped(oid) || !databases::all().contains(&oid));
     if transaction(wanted).unwrap_or(true) {
         return Started::Wanted;
     }
     // What one that was here before has left.
     shared_memory::take_ended(database);
-    match launch(oid, 1, None) {
+    match launch_worker(oid, 1, None) {
         None => Started::Crowded,
         Some(worker) => {
             served.worker = Some(worker);

@@ -6,26 +6,27 @@ use pgrx::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::catalog::installed::{self, Installed};
+use crate::catalog::installed::{self, InstalledExtension};
 use crate::catalog::{locks, run_history};
 use crate::declare::live;
-use crate::flows::live_rows::{self, Left, Live};
+use crate::flows::live_rows::{self, LeaveOutcome, LiveFlow};
 use crate::memo::settle;
 use crate::pg::{acting_role, clock, invalidation};
-use crate::update::backlog::Backlog;
+use crate::update::backlog::PendingKeys;
 use crate::update::limits::{self, Limits};
-use crate::update::run::Turn;
-use crate::update::source_plan::Remembered;
+use crate::update::run::UpdateOutcome;
+use crate::update::source_plan::CursorCache;
 use crate::update::{self};
-use crate::workers::delivery::dispatcher::Sender;
+use crate::workers::delivery::dispatcher::DeliveryDispatcher;
 use crate::workers::parallel_helper::Helpers;
 use crate::workers::process::{
-    MAX_SEATS, attach, attend, keep_rolled_back, launch, wait, wait_shortly, works_on,
+    MAX_SEATS, attach_to_database, launch_worker, process_interrupts, salvage_rolled_back_results,
+    set_activity, wait, wait_shortly,
 };
-use crate::workers::shared_memory::{self, Ended};
-use crate::workers::transaction::{Failed, complain, transaction};
+use crate::workers::shared_memory::{self, WorkerEnd};
+use crate::workers::transaction::{TransactionError, log_failure, transaction};
 use crate::workers::upkeep::{self, Upkeep};
-use crate::workers::wait_event::Waiting;
+use crate::workers::wait_event::WaitEvent;
 use crate::workers::{crash_notes, progress, turn_limit};
 use coco_core::counts::Counts;
 use coco_core::decide::Mode;
@@ -40,14 +41,14 @@ const POLL_WOKEN: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(100);
 
 /// How often triggers that are missing are put back, at most.
-const MEND: Duration = Duration::from_secs(10);
+const RESTORE_TRIGGERS_EVERY: Duration = Duration::from_secs(10);
 
 /// How often a worker looks which flows are live, if nothing tells it sooner.
-const LOOK: Duration = Duration::from_secs(1);
+const READ_CATALOG_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a worker stays after the last flow was stopped: another may be started. One that has never found a live
 /// flow leaves at once.
-const LINGER: Duration = Duration::from_secs(5);
+const EXIT_WHEN_IDLE_FOR: Duration = Duration::from_secs(5);
 
 /// How long a worker stays while other databases wait for its process: with nothing to do, and at most.
 const STAY: Duration = Duration::from_millis(500);
@@ -64,22 +65,22 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
             shared_memory::note_ended(database, how);
         }
     };
-    attach(database, c"coco worker");
-    note(Ended::Looking);
+    attach_to_database(database, c"coco worker");
+    note(WorkerEnd::Looking);
     wait_shortly();
-    let begun = transaction(|| match installed::installed()? {
+    let begun = transaction(|| match installed::installed_extension()? {
         Some(installed) if !installed.fits => Ok(Some(installed)),
-        Some(installed) if locks::seat(seat)? => Ok(Some(installed)),
+        Some(installed) if locks::worker_slot(seat)? => Ok(Some(installed)),
         _ => Ok(None),
     });
     let installed = match begun {
         Ok(Some(installed)) if !installed.fits => return note(leave_other_version(database)),
         Ok(Some(installed)) => installed,
         // Not here, or served by another.
-        Ok(None) => return note(Ended::Idle),
+        Ok(None) => return note(WorkerEnd::Idle),
         Err(failed) => {
-            complain("cannot begin", &failed);
-            return note(Ended::Failed);
+            log_failure("cannot begin", &failed);
+            return note(WorkerEnd::Failed);
         }
     };
     shared_memory::note_version(database, false);
@@ -88,7 +89,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     upkeep::set_aside(database);
     progress::tell();
     settle::watch();
-    let how = Worker {
+    let how = LiveWorker {
         seat,
         installed,
         began: Instant::now(),
@@ -99,7 +100,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         stretches: HashMap::new(),
         first: 0,
         others: HashMap::new(),
-        sender: Sender::new(),
+        sender: DeliveryDispatcher::new(),
         interrupted: HashSet::new(),
         helpers: Helpers::default(),
         local: HashSet::new(),
@@ -111,29 +112,29 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     }
     .work();
     note(match how {
-        Ended::OtherVersion => leave_other_version(database),
+        WorkerEnd::OtherVersion => leave_other_version(database),
         how => how,
     });
 }
 
 /// Says, once, that the extension is another version than the library.
-fn leave_other_version(database: pg_sys::Oid) -> Ended {
+fn leave_other_version(database: pg_sys::Oid) -> WorkerEnd {
     if !shared_memory::note_version(database, true)
         && let Err(failed) = transaction(acting_role::check_version)
     {
-        complain("cannot follow flows", &failed);
+        log_failure("cannot follow flows", &failed);
     }
-    Ended::OtherVersion
+    WorkerEnd::OtherVersion
 }
 
-struct Worker {
+struct LiveWorker {
     seat: u16,
     /// The extension that it works for: one that was made anew has places of its own.
-    installed: Installed,
+    installed: InstalledExtension,
     began: Instant,
-    remembered: HashMap<i32, Remembered>,
+    remembered: HashMap<i32, CursorCache>,
     /// What scans of a flow's sources have found and is not worked off yet.
-    backlogs: HashMap<i32, Backlog>,
+    backlogs: HashMap<i32, PendingKeys>,
     /// How many turns in a row have left changes of a flow.
     behind: HashMap<i32, u32>,
     /// When triggers of a flow's sources were last to be put back.
@@ -144,7 +145,7 @@ struct Worker {
     first: usize,
     /// Further workers, which the first one has started.
     others: HashMap<u16, DynamicBackgroundWorker>,
-    sender: Sender,
+    sender: DeliveryDispatcher,
     /// Flows that are to be sent as a whole once more.
     interrupted: HashSet<i32>,
     helpers: Helpers,
@@ -155,14 +156,14 @@ struct Worker {
     /// Flows of which no target is outside this database.
     local: HashSet<i32>,
     /// The flows found by the last look, and what the system catalogs were like.
-    known: Vec<Live>,
+    known: Vec<LiveFlow>,
     upkeep: Upkeep,
     looked: Option<(Instant, u64)>,
 }
 
 /// What a look at the database found.
-enum Found {
-    Flows(Vec<Live>),
+enum LiveFlows {
+    Flows(Vec<LiveFlow>),
     /// The extension is another version than the library by now.
     OtherVersion,
     /// The extension was dropped, or somebody wants the database for themselves.
@@ -173,22 +174,22 @@ enum Found {
 /// lock the flow.
 const YIELD: Duration = Duration::from_millis(500);
 
-impl Worker {
+impl LiveWorker {
     /// Works until the process is to end; returns why.
-    fn work(&mut self) -> Ended {
+    fn work(&mut self) -> WorkerEnd {
         let mut useful = None;
         loop {
-            attend();
+            process_interrupts();
             // Fewer are wanted now.
             if i32::from(self.seat) > MAX_WORKERS.get() {
-                return Ended::Idle;
+                return WorkerEnd::Idle;
             }
             if !self.knows() {
-                let generation = invalidation::now();
-                match transaction(|| look(self.installed)) {
-                    Ok(Found::Leave) => return Ended::Left,
-                    Ok(Found::OtherVersion) => return Ended::OtherVersion,
-                    Ok(Found::Flows(flows)) => {
+                let generation = invalidation::invalidation_count();
+                match transaction(|| find_live_flows(self.installed)) {
+                    Ok(LiveFlows::Leave) => return WorkerEnd::Left,
+                    Ok(LiveFlows::OtherVersion) => return WorkerEnd::OtherVersion,
+                    Ok(LiveFlows::Flows(flows)) => {
                         let live = |id: &i32| flows.iter().any(|f| f.id == *id);
                         self.remembered.retain(|id, _| live(id));
                         self.backlogs.retain(|id, _| live(id));
@@ -203,14 +204,14 @@ impl Worker {
                         self.put_off.retain(|id, _| live(id));
                         let names: HashSet<&str> = flows.iter().map(|f| f.name.as_str()).collect();
                         if let Err(failed) = self.sender.rest(|flow| names.contains(flow)) {
-                            complain("cannot leave a target", &failed);
+                            log_failure("cannot leave a target", &failed);
                         }
                         self.known = flows;
                         self.looked = Some((Instant::now(), generation));
                     }
                     Err(failed) => {
-                        complain("cannot read coco's catalog", &failed);
-                        wait(Duration::from_secs(5), Waiting::Changes);
+                        log_failure("cannot read coco's catalog", &failed);
+                        wait(Duration::from_secs(5), WaitEvent::Changes);
                         continue;
                     }
                 }
@@ -218,26 +219,29 @@ impl Worker {
             if !self.known.is_empty() {
                 if useful.is_none() && self.seat == 1 {
                     // SAFETY: reads the process's own state.
-                    shared_memory::note_ended(unsafe { pg_sys::MyDatabaseId }, Ended::Following);
+                    shared_memory::note_ended(
+                        unsafe { pg_sys::MyDatabaseId },
+                        WorkerEnd::Following,
+                    );
                 }
                 useful = Some(Instant::now());
-            } else if useful.is_none_or(|at: Instant| at.elapsed() > LINGER)
+            } else if useful.is_none_or(|at: Instant| at.elapsed() > EXIT_WHEN_IDLE_FOR)
                 || shared_memory::is_crowded()
             {
                 if self.seat == 1 {
                     self.upkeep.sweep_at_last();
                 }
-                match transaction(|| live_rows::leave(self.seat)) {
-                    Ok(Left::Yes) => return Ended::Idle,
-                    Ok(Left::Restoring) => return Ended::Restoring,
+                match transaction(|| live_rows::leave_if_idle(self.seat)) {
+                    Ok(LeaveOutcome::Yes) => return WorkerEnd::Idle,
+                    Ok(LeaveOutcome::Restoring) => return WorkerEnd::Restoring,
                     // A flow is just being started.
-                    Ok(Left::No) => {
-                        wait(POLL, Waiting::Changes);
+                    Ok(LeaveOutcome::No) => {
+                        wait(POLL, WaitEvent::Changes);
                         continue;
                     }
                     Err(failed) => {
-                        complain("cannot leave", &failed);
-                        return Ended::Failed;
+                        log_failure("cannot leave", &failed);
+                        return WorkerEnd::Failed;
                     }
                 }
             }
@@ -251,12 +255,12 @@ impl Worker {
             // SAFETY: outside of a transaction.
             unsafe { pg_sys::pgstat_report_stat(false) };
             if self.gives_way(pause.is_none()) {
-                return Ended::GaveWay;
+                return WorkerEnd::GaveWay;
             }
             if let Some(pause) = pause {
-                rest();
+                report_idle();
                 let delivery = self.sender.is_busy();
-                wait(pause, if delivery { Waiting::Delivery } else { Waiting::Changes });
+                wait(pause, if delivery { WaitEvent::Delivery } else { WaitEvent::Changes });
             }
         }
     }
@@ -268,7 +272,7 @@ impl Worker {
         self.began.elapsed() > stay
             && shared_memory::is_crowded()
             && !self.sender.is_busy()
-            && self.backlogs.values().all(Backlog::is_empty)
+            && self.backlogs.values().all(PendingKeys::is_empty)
             && self.remembered.values().all(|r| r.unsaved_for().is_none())
             && self.interrupted.is_empty()
     }
@@ -277,7 +281,9 @@ impl Worker {
     /// changes the generation, as soon as this process hears of it at its next transaction.
     fn knows(&self) -> bool {
         self.looked.is_some_and(|(at, generation)| {
-            at.elapsed() < LOOK && generation == invalidation::now() && !self.known.is_empty()
+            at.elapsed() < READ_CATALOG_EVERY
+                && generation == invalidation::invalidation_count()
+                && !self.known.is_empty()
         })
     }
 
@@ -292,7 +298,7 @@ impl Worker {
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };
         for n in 0..count {
             let flow = &flows[(self.first + n) % count];
-            attend();
+            process_interrupts();
             if !self.local.contains(&flow.id) {
                 pause = self.send(flow, pause);
             }
@@ -337,7 +343,7 @@ impl Worker {
                         pause = None;
                     }
                     let again = turn.again.into_iter();
-                    let unsaved = self.remembered.get(&flow.id).and_then(Remembered::unsaved_for);
+                    let unsaved = self.remembered.get(&flow.id).and_then(CursorCache::unsaved_for);
                     for d in again.chain(unsaved) {
                         pause = pause.map(|p| p.min(d));
                     }
@@ -357,7 +363,7 @@ impl Worker {
     }
 
     /// Sends on what the flow has for targets outside this database; returns how long to wait then.
-    fn send(&mut self, flow: &Live, pause: Option<Duration>) -> Option<Duration> {
+    fn send(&mut self, flow: &LiveFlow, pause: Option<Duration>) -> Option<Duration> {
         crash_notes::note(flow.id);
         let step = self.sender.step(&flow.name);
         crash_notes::note(0);
@@ -374,37 +380,43 @@ impl Worker {
             }
             Err(failed) => {
                 // It was dropped in the meantime.
-                if matches!(transaction(|| live_rows::name(flow.id)), Ok(None)) {
+                if matches!(transaction(|| live_rows::flow_name(flow.id)), Ok(None)) {
                     return pause;
                 }
                 // Once, and not each time it looks.
                 let before = self.complained.insert(flow.id, failed.error.message.clone());
                 if before.as_ref() != Some(&failed.error.message) {
                     let what = format!("flow \"{}\": what it has cannot be sent", flow.name);
-                    complain(&what, &failed);
+                    log_failure(&what, &failed);
                 }
                 pause
             }
         }
     }
 
-    fn turn(&mut self, flow: &Live, alone: bool) -> Result<Option<Turn>, Failed> {
-        begin(flow);
+    fn turn(
+        &mut self,
+        flow: &LiveFlow,
+        alone: bool,
+    ) -> Result<Option<UpdateOutcome>, TransactionError> {
+        report_flow(flow);
         let behind = self.behind.entry(flow.id).or_default();
-        let limits = limits(if alone { *behind } else { 0 });
+        let limits = turn_limits(if alone { *behind } else { 0 });
         let remembered = self.remembered.entry(flow.id).or_default();
         // What a process was to send that is gone, nobody knows: all is sent once more.
         let interrupted = self.interrupted.contains(&flow.id);
         let mode = if interrupted { Mode::Reexport } else { Mode::Normal };
-        let new = || if interrupted { Backlog::once(None) } else { Backlog::default() };
+        let new = || if interrupted { PendingKeys::once(None) } else { PendingKeys::default() };
         let backlog = self.backlogs.entry(flow.id).or_insert_with(new);
         let helpers = &self.helpers;
         helpers.work_on(flow.id);
         let mut turn = turn_limit::turn(|| {
             transaction(|| {
-                let turn = update::turn(&flow.name, mode, limits, remembered, backlog, helpers)?;
+                let turn = update::update_live_flow(
+                    &flow.name, mode, limits, remembered, backlog, helpers,
+                )?;
                 if turn.is_some() && flow.attempts > 0 {
-                    live_rows::recovered(flow)?;
+                    live_rows::clear_flow_error(flow)?;
                 }
                 Ok(turn)
             })
@@ -417,25 +429,26 @@ impl Worker {
             self.interrupted.remove(&flow.id);
             self.backlogs.remove(&flow.id);
         }
-        let mended = self.mended.get(&flow.id).is_some_and(|at| at.elapsed() < MEND);
+        let mended =
+            self.mended.get(&flow.id).is_some_and(|at| at.elapsed() < RESTORE_TRIGGERS_EVERY);
         if done.uncaptured && !mended {
             self.mended.insert(flow.id, Instant::now());
             // In a transaction of its own: it may hold off writers, though it never waits for them.
-            if let Err(failed) = transaction(|| live::mend(&flow.name)) {
-                complain(&format!("flow \"{}\": triggers are missing", flow.name), &failed);
+            if let Err(failed) = transaction(|| live::restore_triggers(&flow.name)) {
+                log_failure(&format!("flow \"{}\": triggers are missing", flow.name), &failed);
             }
         }
-        end(done);
+        report_outcome(done);
         Ok(turn)
     }
 
     /// Adds a turn to what is to be noted of a flow.
     fn took_turn(
         &mut self,
-        flow: &Live,
+        flow: &LiveFlow,
         started: i64,
         elapsed: Duration,
-        turn: &Result<Option<Turn>, Failed>,
+        turn: &Result<Option<UpdateOutcome>, TransactionError>,
     ) {
         let (mut counts, mut reason, mut error) = (Counts::default(), None, None);
         match turn {
@@ -461,12 +474,12 @@ impl Worker {
         self.stretches.retain(|id, stretch| {
             let due = stretch.due(now);
             if !due.is_empty() {
-                match transaction(|| run_history::note_if_free(*id, due)) {
+                match transaction(|| run_history::note_run_if_free(*id, due)) {
                     Ok(true) => stretch.noted(now),
                     // Somebody is working on it.
                     Ok(false) => {}
                     Err(failed) => {
-                        complain("what was done cannot be noted", &failed);
+                        log_failure("what was done cannot be noted", &failed);
                         stretch.noted(now);
                     }
                 }
@@ -479,28 +492,32 @@ impl Worker {
     fn undone(&mut self, flow: i32) {
         self.remembered.remove(&flow);
         self.backlogs.remove(&flow);
-        keep_rolled_back();
+        salvage_rolled_back_results();
     }
 
     /// Records what happened in a transaction that it cannot undo.
-    fn troubled(&mut self, flow: &Live, failed: &Failed) {
+    fn troubled(&mut self, flow: &LiveFlow, failed: &TransactionError) {
         self.undone(flow.id);
-        match transaction(|| live_rows::troubled(flow, &failed.sqlstate, &failed.error)) {
+        match transaction(|| live_rows::record_flow_error(flow, &failed.sqlstate, &failed.error)) {
             // What is locked for an hour is not said a thousand times.
             Ok(true)
-                if live_rows::is_for_a_lock(&failed.sqlstate) && !next_power(flow.attempts) => {}
-            Ok(true) => complain(&format!("flow \"{}\" failed", flow.name), failed),
+                if live_rows::is_lock_error(&failed.sqlstate) && !next_power(flow.attempts) => {}
+            Ok(true) => log_failure(&format!("flow \"{}\" failed", flow.name), failed),
             // It was dropped or stopped in the meantime.
             Ok(false) => {}
             Err(again) => {
                 let before = self.put_off.get(&flow.id).map_or(0, |(times, _)| *times);
                 if next_power(before) {
-                    complain(&format!("flow \"{}\" failed", flow.name), failed);
-                    complain(&format!("flow \"{}\": that cannot be recorded", flow.name), &again);
+                    log_failure(&format!("flow \"{}\" failed", flow.name), failed);
+                    log_failure(
+                        &format!("flow \"{}\": that cannot be recorded", flow.name),
+                        &again,
+                    );
                 }
                 // Else it would be tried again at once.
                 let times = before.saturating_add(1);
-                self.put_off.insert(flow.id, (times, Instant::now() + live_rows::put_off(times)));
+                self.put_off
+                    .insert(flow.id, (times, Instant::now() + live_rows::retry_delay(times)));
             }
         }
     }
@@ -514,11 +531,11 @@ impl Worker {
         self.others.retain(|_, worker| worker.pid().is_ok());
         for seat in 2..=wanted.min(MAX_SEATS) {
             // One that was there before this one came is not of its starting.
-            let free = || Ok(!locks::seat_is_taken(seat)?);
+            let free = || Ok(!locks::is_worker_slot_taken(seat)?);
             if !self.others.contains_key(&seat) && transaction(free).unwrap_or(false) {
                 // SAFETY: reads the process's own state.
                 let database = unsafe { pg_sys::MyDatabaseId };
-                if let Some(worker) = launch(database, seat, None) {
+                if let Some(worker) = launch_worker(database, seat, None) {
                     worker.wait_for_startup().ok();
                     self.others.insert(seat, worker);
                 }
@@ -532,28 +549,28 @@ fn next_power(attempts: i32) -> bool {
     attempts.saturating_add(1).unsigned_abs().is_power_of_two()
 }
 
-fn look(known: Installed) -> Result<Found, crate::pg::error::Error> {
+fn find_live_flows(known: InstalledExtension) -> Result<LiveFlows, crate::pg::error::Error> {
     // SAFETY: reads the process's own state.
-    if locks::database_is_wanted(unsafe { pg_sys::MyDatabaseId }) {
-        return Ok(Found::Leave);
+    if locks::database_being_dropped(unsafe { pg_sys::MyDatabaseId }) {
+        return Ok(LiveFlows::Leave);
     }
-    match installed::installed()? {
-        Some(now) if now == known => live_rows::flows().map(Found::Flows),
-        Some(now) if now.extension == known.extension => Ok(Found::OtherVersion),
-        _ => Ok(Found::Leave),
+    match installed::installed_extension()? {
+        Some(now) if now == known => live_rows::live_flows().map(LiveFlows::Flows),
+        Some(now) if now.extension == known.extension => Ok(LiveFlows::OtherVersion),
+        _ => Ok(LiveFlows::Leave),
     }
 }
 
 /// A turn is a few batches long: then it is another flow's. For a flow that is alone and stays behind
 /// it grows: what changes again and again is looked at less often.
-fn limits(behind: u32) -> Limits {
-    let limits = limits::configured();
+fn turn_limits(behind: u32) -> Limits {
+    let limits = limits::configured_limits();
     let batches = 4usize << behind.min(5);
     Limits { changes: Some(limits.batch.saturating_mul(batches)), ..limits }
 }
 
-fn begin(flow: &Live) {
-    works_on(&format!("coco: flow {}", flow.name));
+fn report_flow(flow: &LiveFlow) {
+    set_activity(&format!("coco: flow {}", flow.name));
     shared_memory::report(|slot| {
         slot.flow = flow.id;
         slot.source = 0;
@@ -564,7 +581,7 @@ fn begin(flow: &Live) {
     });
 }
 
-fn end(turn: &Turn) {
+fn report_outcome(turn: &UpdateOutcome) {
     shared_memory::report(|slot| {
         slot.turns += 1;
         for source in &turn.sources {
@@ -577,7 +594,7 @@ fn end(turn: &Turn) {
 }
 
 /// Before the worker waits.
-fn rest() {
+fn report_idle() {
     // SAFETY: the process's own state.
     unsafe {
         pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());

@@ -27,14 +27,17 @@ pub mod wait_event;
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::pg_sys;
 
-use crate::memo::provider_resolve::{self, Asking};
+use crate::memo::provider_resolve::{self, ProviderRequest};
 use crate::workers::process::RESTART;
 
 /// Called when the library is loaded: the log; who asks providers; shared memory and the launcher, where that
 /// can still be had.
 pub fn define() {
     server_log::define();
-    provider_resolve::asked_by(Asking { reach: provider_calls::reach, ask: provider_calls::ask });
+    provider_resolve::register_provider_client(ProviderRequest {
+        reach: provider_calls::reach,
+        ask: provider_calls::ask,
+    });
     // SAFETY: reads the postmaster's state.
     if !unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
         return;

@@ -17,22 +17,22 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::locks;
 use crate::pg::error::Result;
-use crate::update::helper_pool::{self, Done, Elsewhere};
+use crate::update::helper_pool::{self, HelperResult, HelperTask};
 use crate::update::parallel;
 use crate::workers::crash_notes;
-use crate::workers::process::{attach, pause, wait_shortly, works_on};
-use crate::workers::transaction::{complain, transaction};
-use crate::workers::wait_event::Waiting;
+use crate::workers::process::{attach_to_database, pause, set_activity, wait_shortly};
+use crate::workers::transaction::{log_failure, transaction};
+use crate::workers::wait_event::WaitEvent;
 use coco_core::counts::Counts;
 
 /// Between two looks at a helper.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Between two looks whether a helper waits for the worker that waits for it.
-const QUARREL: Duration = Duration::from_millis(100);
+const DEADLOCK_CHECK: Duration = Duration::from_millis(100);
 
 /// After such a quarrel no helper is asked for so long.
-const PEACE: Duration = Duration::from_secs(60);
+const HELPER_COOLDOWN: Duration = Duration::from_secs(60);
 
 /// The helpers that a worker can have.
 #[derive(Default)]
@@ -58,16 +58,16 @@ impl Helpers {
     }
 }
 
-impl helper_pool::Helpers for Helpers {
+impl helper_pool::HelperPool for Helpers {
     fn count(&self) -> usize {
         match self.quarrelled.get() {
-            Some(at) if at.elapsed() < PEACE => 0,
+            Some(at) if at.elapsed() < HELPER_COOLDOWN => 0,
             _ => self.spare.get(),
         }
     }
 
-    fn ask(&self, portion: &[u8]) -> Result<Option<Box<dyn Elsewhere>>> {
-        let Some(board) = Board::make(portion) else { return Ok(None) };
+    fn ask(&self, portion: &[u8]) -> Result<Option<Box<dyn HelperTask>>> {
+        let Some(board) = HelperSegment::make(portion) else { return Ok(None) };
         // SAFETY: reads the backend's own state.
         let (database, notify) = unsafe { (pg_sys::MyDatabaseId, pg_sys::MyProcPid) };
         let argument = (u64::from(board.handle()) << 32) | u64::from(database.to_u32());
@@ -91,13 +91,13 @@ impl helper_pool::Helpers for Helpers {
 
 /// A helper that was asked.
 struct Helper {
-    board: Board,
+    board: HelperSegment,
     process: Option<DynamicBackgroundWorker>,
     quarrelled: Rc<Cell<Option<Instant>>>,
 }
 
-impl Elsewhere for Helper {
-    fn done(mut self: Box<Self>) -> Result<Option<Done>> {
+impl HelperTask for Helper {
+    fn done(mut self: Box<Self>) -> Result<Option<HelperResult>> {
         let mut looked = Instant::now();
         while let Some(process) = &self.process {
             if self.board.is_done() {
@@ -113,9 +113,9 @@ impl Elsewhere for Helper {
                 }
             };
             // Nobody else would see it: what this worker waits for is no lock.
-            if pid != 0 && looked.elapsed() > QUARREL {
+            if pid != 0 && looked.elapsed() > DEADLOCK_CHECK {
                 looked = Instant::now();
-                if locks::waits_for_us(pid)? {
+                if locks::is_blocked_by_us(pid)? {
                     self.quarrelled.set(Some(looked));
                     if let Some(process) = self.process.take() {
                         process.terminate().wait_for_shutdown().ok();
@@ -123,7 +123,7 @@ impl Elsewhere for Helper {
                     break;
                 }
             }
-            pause(LOOK, Waiting::Helper);
+            pause(LOOK, WaitEvent::Helper);
         }
         Ok(self.board.done())
     }
@@ -139,13 +139,13 @@ impl Drop for Helper {
 }
 
 /// What a worker and its helper have in common: a piece of shared memory.
-struct Board {
+struct HelperSegment {
     segment: NonNull<pg_sys::dsm_segment>,
 }
 
 /// What it begins with; the portion follows.
 #[repr(C)]
-struct Face {
+struct SegmentHeader {
     length: usize,
     /// The portion is committed.
     committed: AtomicBool,
@@ -153,29 +153,29 @@ struct Face {
     counts: [AtomicI64; 8],
 }
 
-impl Board {
+impl HelperSegment {
     /// `None` where there is no room for it.
-    fn make(portion: &[u8]) -> Option<Board> {
+    fn make(portion: &[u8]) -> Option<HelperSegment> {
         // Not an error where all segments are taken.
         const NULL_IF_MAXSEGMENTS: i32 = 1;
         // SAFETY: the segment is as long as what is written to it.
         unsafe {
             let segment =
-                pg_sys::dsm_create(size_of::<Face>() + portion.len(), NULL_IF_MAXSEGMENTS);
-            let board = Board { segment: NonNull::new(segment)? };
+                pg_sys::dsm_create(size_of::<SegmentHeader>() + portion.len(), NULL_IF_MAXSEGMENTS);
+            let board = HelperSegment { segment: NonNull::new(segment)? };
             let face = board.face().cast_mut();
             let counts = Default::default();
             let committed = AtomicBool::new(false);
-            face.write(Face { length: portion.len(), committed, counts });
+            face.write(SegmentHeader { length: portion.len(), committed, counts });
             face.add(1).cast::<u8>().copy_from_nonoverlapping(portion.as_ptr(), portion.len());
             Some(board)
         }
     }
 
     /// `None` where who made it has let go of it.
-    fn find(handle: u32) -> Option<Board> {
+    fn find(handle: u32) -> Option<HelperSegment> {
         // SAFETY: outside of a transaction: it stays until the process ends.
-        Some(Board { segment: NonNull::new(unsafe { pg_sys::dsm_attach(handle) })? })
+        Some(HelperSegment { segment: NonNull::new(unsafe { pg_sys::dsm_attach(handle) })? })
     }
 
     fn handle(&self) -> u32 {
@@ -183,7 +183,7 @@ impl Board {
         unsafe { pg_sys::dsm_segment_handle(self.segment.as_ptr()) }
     }
 
-    fn face(&self) -> *const Face {
+    fn face(&self) -> *const SegmentHeader {
         // SAFETY: as above; segments are aligned to pages.
         unsafe { pg_sys::dsm_segment_address(self.segment.as_ptr()).cast() }
     }
@@ -196,7 +196,7 @@ impl Board {
         }
     }
 
-    fn commit(&self, done: &Done) {
+    fn commit(&self, done: &HelperResult) {
         let Counts { seen, skipped, unchanged, evaluated, upserted, deleted, failed } = done.counts;
         let all = [seen, skipped, unchanged, evaluated, upserted, deleted, failed, done.present];
         // SAFETY: as above; both processes use atomics alone.
@@ -212,7 +212,7 @@ impl Board {
         unsafe { (*self.face()).committed.load(Ordering::Acquire) }
     }
 
-    fn done(&self) -> Option<Done> {
+    fn done(&self) -> Option<HelperResult> {
         if !self.is_done() {
             return None;
         }
@@ -221,11 +221,11 @@ impl Board {
         let [seen, skipped, unchanged, evaluated, upserted, deleted, failed, present] =
             std::array::from_fn(|n| counts[n].load(Ordering::Relaxed));
         let counts = Counts { seen, skipped, unchanged, evaluated, upserted, deleted, failed };
-        Some(Done { counts, present })
+        Some(HelperResult { counts, present })
     }
 }
 
-impl Drop for Board {
+impl Drop for HelperSegment {
     fn drop(&mut self) {
         // A transaction that fails lets go of it by itself.
         if !std::thread::panicking() {
@@ -239,14 +239,14 @@ impl Drop for Board {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_helper_main(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(argument.value() as u32);
-    attach(database, c"coco helper");
+    attach_to_database(database, c"coco helper");
     wait_shortly();
-    let Some(board) = Board::find((argument.value() >> 32) as u32) else { return };
-    works_on("coco: portion of a turn");
+    let Some(board) = HelperSegment::find((argument.value() >> 32) as u32) else { return };
+    set_activity("coco: portion of a turn");
     crash_notes::enter(database);
     crash_notes::note(BackgroundWorker::get_extra().parse().unwrap_or(0));
-    match transaction(|| parallel::portion(board.portion())) {
+    match transaction(|| parallel::run_helper_task(board.portion())) {
         Ok(done) => board.commit(&done),
-        Err(failed) => complain("a portion of a turn is left to the worker", &failed),
+        Err(failed) => log_failure("a portion of a turn is left to the worker", &failed),
     }
 }

@@ -5,8 +5,8 @@ use pgrx::pg_sys;
 use std::time::Duration;
 
 use crate::update::memo_salvage;
-use crate::workers::transaction::{complain, transaction};
-use crate::workers::wait_event::{self, Waiting};
+use crate::workers::transaction::{log_failure, transaction};
+use crate::workers::wait_event::{self, WaitEvent};
 use crate::workers::{async_runtime, server_log, shared_memory, turn_limit};
 
 /// How long a worker that died by itself stays away.
@@ -16,7 +16,7 @@ pub const RESTART: Duration = Duration::from_secs(5);
 pub const MAX_SEATS: u16 = 32;
 
 /// Who will look after the database's live flows.
-pub enum Served {
+pub enum ServeOutcome {
     /// The launcher, also after a restart of the server.
     Launcher,
     /// A worker that a restart of the server ends.
@@ -26,21 +26,21 @@ pub enum Served {
 }
 
 /// Sees to it that somebody serves this database. `taken` says whether a place is taken already.
-pub fn serve(taken: impl Fn(u16) -> bool) -> Served {
+pub fn serve_database(taken: impl Fn(u16) -> bool) -> ServeOutcome {
     // SAFETY: reads the backend's own state.
     let database = unsafe { pg_sys::MyDatabaseId };
     if shared_memory::available() {
         shared_memory::request(database);
-        return Served::Launcher;
+        return ServeOutcome::Launcher;
     }
-    match taken(1) || launch(database, 1, Some(RESTART)).is_some() {
-        true => Served::DynamicWorker,
-        false => Served::Nobody,
+    match taken(1) || launch_worker(database, 1, Some(RESTART)).is_some() {
+        true => ServeOutcome::DynamicWorker,
+        false => ServeOutcome::Nobody,
     }
 }
 
 /// Starts a worker for a database. `restart`: whether it comes back after an error of its own.
-pub fn launch(
+pub fn launch_worker(
     database: pg_sys::Oid,
     seat: u16,
     restart: Option<Duration>,
@@ -110,7 +110,7 @@ const SETTINGS_17: [(&std::ffi::CStr, &std::ffi::CStr); 1] = [(c"transaction_tim
 const SETTINGS_17: [(&std::ffi::CStr, &std::ffi::CStr); 0] = [];
 
 /// Makes this process one of a database's, of this name.
-pub fn attach(database: pg_sys::Oid, name: &std::ffi::CStr) {
+pub fn attach_to_database(database: pg_sys::Oid, name: &std::ffi::CStr) {
     handle_signals();
     // SAFETY: once, at the start; as the bootstrap superuser, whose rights a flow never has.
     unsafe {
@@ -144,14 +144,14 @@ pub fn wait_shortly() {
 }
 
 /// Waits until the latch is set or the time is over; ends the process where that was asked for.
-pub fn wait(timeout: Duration, waiting: Waiting) {
+pub fn wait(timeout: Duration, waiting: WaitEvent) {
     pause(timeout, waiting);
-    attend();
+    process_interrupts();
 }
 
 /// The same for a session, whose settings do not change in the middle of a statement; returns whether the latch
 /// was set.
-pub fn pause(timeout: Duration, waiting: Waiting) -> bool {
+pub fn pause(timeout: Duration, waiting: WaitEvent) -> bool {
     let event = wait_event::event(waiting);
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     let socket = async_runtime::socket();
@@ -176,7 +176,7 @@ pub fn pause(timeout: Duration, waiting: Waiting) -> bool {
 }
 
 /// Does what signals have asked for.
-pub fn attend() {
+pub fn process_interrupts() {
     turn_limit::forget_cancel();
     pgrx::check_for_interrupts!();
     // SAFETY: reads and writes the process's own state, as PostgresMain does.
@@ -189,7 +189,7 @@ pub fn attend() {
 }
 
 /// Has pg_stat_activity show what this process works on.
-pub fn works_on(what: &str) {
+pub fn set_activity(what: &str) {
     let text = std::ffi::CString::new(what).unwrap_or_default();
     // SAFETY: the text outlives the call, which copies it.
     unsafe {
@@ -198,8 +198,8 @@ pub fn works_on(what: &str) {
 }
 
 /// Has what was paid for in a transaction that failed not be paid for again.
-pub fn keep_rolled_back() {
-    if let Err(failed) = transaction(memo_salvage::keep_rolled_back) {
-        complain("what was computed cannot be kept", &failed);
+pub fn salvage_rolled_back_results() {
+    if let Err(failed) = transaction(memo_salvage::salvage_rolled_back) {
+        log_failure("what was computed cannot be kept", &failed);
     }
 }

@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use crate::update::progress::{self, Progress};
+use crate::update::progress::{self, ProgressListener};
 use crate::workers::shared_memory;
 
 /// Between two notices, and before the first one.
@@ -17,7 +17,7 @@ thread_local! {
 
 /// Lets others see how far the updates of this process are.
 pub fn tell() {
-    progress::watch(|p: Progress| {
+    progress::set_progress_listener(|p: ProgressListener| {
         shared_memory::report(|slot| {
             slot.source = p.source;
             slot.done = p.done;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::outbox::provider_access;
 use crate::pg::error::Error;
 use crate::pg::subtransaction;
-use crate::workers::async_runtime::{self, State};
+use crate::workers::async_runtime::{self, TaskState};
 use crate::workers::process::pause;
-use crate::workers::wait_event::Waiting;
+use crate::workers::wait_event::WaitEvent;
 use coco_connectors::providers;
 use coco_core::delivery::Trouble;
 use coco_core::options::Access;
@@ -33,7 +33,7 @@ pub fn reach(
 
 /// A trouble as an error.
 pub fn error(trouble: Trouble) -> Error {
-    let mut error = Error::new(subtransaction::code(&trouble.sqlstate), trouble.message);
+    let mut error = Error::new(subtransaction::sqlstate_code(&trouble.sqlstate), trouble.message);
     error.detail = trouble.detail;
     error.hint = trouble.hint;
     error
@@ -54,11 +54,11 @@ pub fn ask(jobs: Vec<Job>) -> Result<Vec<Outcome>, Error> {
         .map_err(|e| Error::internal(format!("no thread could be started: {e}")))?;
     loop {
         match task.state() {
-            State::Running => {
-                pause(Duration::from_secs(1), Waiting::Provider);
+            TaskState::Running => {
+                pause(Duration::from_secs(1), WaitEvent::Provider);
             }
-            State::Done(outcomes) => return Ok(outcomes),
-            State::Lost => return Err(Error::internal("the provider has failed")),
+            TaskState::Done(outcomes) => return Ok(outcomes),
+            TaskState::Lost => return Err(Error::internal("the provider has failed")),
         }
     }
 }

@@ -122,7 +122,7 @@ impl Line {
             Level::TRACE => PgLogLevel::DEBUG2,
         };
         let code = match &self.sqlstate {
-            Some(sqlstate) => subtransaction::code(sqlstate),
+            Some(sqlstate) => subtransaction::sqlstate_code(sqlstate),
             None if level == PgLogLevel::WARNING => PgSqlErrorCode::ERRCODE_WARNING,
             None => PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
         };

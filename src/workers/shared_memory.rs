@@ -15,7 +15,7 @@ const SESSIONS: usize = 64;
 
 /// What a worker is doing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Slot {
+pub struct WorkerSlot {
     pub database: u32,
     pub pid: i32,
     pub seat: u16,
@@ -44,7 +44,7 @@ const CANCEL_ARRIVES: i64 = 10_000_000;
 
 /// What is known of the first worker of a database, for the launcher to learn when it has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum WorkerEnd {
     /// Not by itself: it was about to look what there is.
     Looking,
     /// Not by itself: it followed live flows.
@@ -64,16 +64,16 @@ pub enum Ended {
 }
 
 #[derive(Default)]
-struct Shared {
-    workers: heapless::Vec<Slot, WORKERS>,
+struct SharedState {
+    workers: heapless::Vec<WorkerSlot, WORKERS>,
     /// Sessions that make an update themselves.
-    sessions: heapless::Vec<Slot, SESSIONS>,
+    sessions: heapless::Vec<WorkerSlot, SESSIONS>,
     /// The launcher's place among the server's processes.
     launcher: Option<usize>,
     /// Databases that ask for a worker.
     requests: heapless::Vec<u32, WORKERS>,
     /// What became of the first workers of databases.
-    ended: heapless::Vec<(u32, Ended), WORKERS>,
+    ended: heapless::Vec<(u32, WorkerEnd), WORKERS>,
     /// Databases of which it was said that the extension there is another version than the library.
     other_version: heapless::Vec<u32, WORKERS>,
     /// A worker could not be started: all processes are taken.
@@ -81,10 +81,10 @@ struct Shared {
 }
 
 // SAFETY: plain values of fixed size, behind a lock.
-unsafe impl PGRXSharedMemory for Shared {}
+unsafe impl PGRXSharedMemory for SharedState {}
 
 // SAFETY: the name is coco's.
-static SHARED: PgLwLock<Shared> = unsafe { PgLwLock::new(c"coco") };
+static SHARED: PgLwLock<SharedState> = unsafe { PgLwLock::new(c"coco") };
 
 thread_local! {
     /// The end of this process is heard of.
@@ -166,7 +166,7 @@ pub fn requests() -> Vec<u32> {
 }
 
 /// Notes what the launcher is to know of a database's first worker when that has ended.
-pub fn note_ended(database: pg_sys::Oid, how: Ended) {
+pub fn note_ended(database: pg_sys::Oid, how: WorkerEnd) {
     if !available() {
         return;
     }
@@ -180,11 +180,11 @@ pub fn note_ended(database: pg_sys::Oid, how: Ended) {
 
 /// Whether a database's first worker has found live flows.
 pub fn is_following(database: u32) -> bool {
-    SHARED.share().ended.contains(&(database, Ended::Following))
+    SHARED.share().ended.contains(&(database, WorkerEnd::Following))
 }
 
 /// What became of a database's first worker; forgotten by that.
-pub fn take_ended(database: u32) -> Option<Ended> {
+pub fn take_ended(database: u32) -> Option<WorkerEnd> {
     let mut shared = SHARED.exclusive();
     let how = shared.ended.iter().find(|(d, _)| *d == database).map(|(_, how)| *how);
     shared.ended.retain(|(d, _)| *d != database);
@@ -225,7 +225,7 @@ pub fn enter(database: pg_sys::Oid, seat: u16) {
     // SAFETY: reads the process's own state; the callback is a plain function.
     let slot = unsafe {
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0usize));
-        Slot {
+        WorkerSlot {
             database: database.to_u32(),
             pid: pg_sys::MyProcPid,
             seat,
@@ -254,14 +254,14 @@ unsafe extern "C-unwind" fn leave(_code: i32, _arg: pg_sys::Datum) {
 }
 
 /// Changes what others see of this process.
-pub fn report(change: impl FnOnce(&mut Slot)) {
+pub fn report(change: impl FnOnce(&mut WorkerSlot)) {
     if !available() {
         return;
     }
     // SAFETY: reads the process's own state.
     let pid = unsafe { pg_sys::MyProcPid };
     let mut shared = SHARED.exclusive();
-    let Shared { workers, sessions, .. } = &mut *shared;
+    let SharedState { workers, sessions, .. } = &mut *shared;
     if let Some(slot) = workers.iter_mut().chain(sessions).find(|s| s.pid == pid) {
         change(slot);
     }
@@ -307,7 +307,7 @@ pub fn enter_session(flow: i32) {
     leave_session();
     // SAFETY: reads the process's own state.
     let slot = unsafe {
-        Slot {
+        WorkerSlot {
             database: pg_sys::MyDatabaseId.to_u32(),
             pid: pg_sys::MyProcPid,
             process: own_process(),
@@ -336,7 +336,7 @@ unsafe extern "C-unwind" fn leave_session_at_exit(_code: i32, _arg: pg_sys::Datu
 }
 
 /// All workers, of all databases.
-pub fn workers() -> Vec<Slot> {
+pub fn workers() -> Vec<WorkerSlot> {
     match available() {
         true => SHARED.share().workers.iter().copied().collect(),
         false => vec![],
@@ -344,7 +344,7 @@ pub fn workers() -> Vec<Slot> {
 }
 
 /// All sessions that make an update, of all databases.
-pub fn sessions() -> Vec<Slot> {
+pub fn sessions() -> Vec<WorkerSlot> {
     match available() {
         true => SHARED.share().sessions.iter().copied().collect(),
         false => vec![],

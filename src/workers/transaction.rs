@@ -9,19 +9,19 @@ use crate::pg::error::Error;
 use crate::pg::subtransaction::sqlstate;
 
 /// Why a transaction was rolled back.
-pub struct Failed {
+pub struct TransactionError {
     pub sqlstate: String,
     pub error: Error,
 }
 
-impl From<Error> for Failed {
-    fn from(error: Error) -> Failed {
-        Failed { sqlstate: sqlstate(error.code as i32), error }
+impl From<Error> for TransactionError {
+    fn from(error: Error) -> TransactionError {
+        TransactionError { sqlstate: sqlstate(error.code as i32), error }
     }
 }
 
 /// Runs `work` in a transaction. Whatever it ends with, no transaction is open afterwards.
-pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failed> {
+pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, TransactionError> {
     let done = committed_or_not(work);
     if !locks::regain_held() {
         // What it has under way another process may begin again.
@@ -34,7 +34,7 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Fail
     done
 }
 
-fn committed_or_not<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failed> {
+fn committed_or_not<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, TransactionError> {
     // SAFETY: as PostgresMain does around a statement; an error is caught with the error state
     // flushed, and rolls back what there is.
     unsafe {
@@ -52,11 +52,11 @@ fn committed_or_not<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Fai
                 }
                 Err(_) => pg_sys::AbortCurrentTransaction(),
             }
-            result.map_err(Failed::from)
+            result.map_err(TransactionError::from)
         }))
         .catch_others(|caught| {
             pg_sys::AbortCurrentTransaction();
-            Err(Failed::from(match &caught {
+            Err(TransactionError::from(match &caught {
                 CaughtError::PostgresError(r)
                 | CaughtError::ErrorReport(r)
                 | CaughtError::RustPanic { ereport: r, .. } => Error {
@@ -72,7 +72,7 @@ fn committed_or_not<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Fai
 }
 
 /// Says in the server's log what could not be done, and why.
-pub fn complain(what: &str, failed: &Failed) {
+pub fn log_failure(what: &str, failed: &TransactionError) {
     let error = &failed.error;
     tracing::warn!(
         sqlstate = failed.sqlstate,

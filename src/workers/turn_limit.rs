@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::pg::error::Error;
-use crate::workers::transaction::Failed;
+use crate::workers::transaction::TransactionError;
 
 /// Milliseconds that a turn may take; 0 for any number.
 pub static TURN_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(600_000);
@@ -52,7 +52,7 @@ pub fn is_beyond() -> bool {
 }
 
 /// Does the work of a turn, which ends with an error when its time is over.
-pub fn turn<T>(work: impl FnOnce() -> Result<T, Failed>) -> Result<T, Failed> {
+pub fn turn<T>(work: impl FnOnce() -> Result<T, TransactionError>) -> Result<T, TransactionError> {
     let limit = TURN_TIMEOUT.get();
     if limit <= 0 {
         return work();
@@ -76,7 +76,7 @@ pub fn turn<T>(work: impl FnOnce() -> Result<T, Failed>) -> Result<T, Failed> {
     match done {
         Err(failed) if is_canceled(&failed) && OVER.load(Ordering::Relaxed) > 0 => {
             let shown = Duration::from_millis(limit as u64);
-            Err(Failed::from(
+            Err(TransactionError::from(
                 Error::new(
                     PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
                     "canceling a turn due to coco.turn_timeout",
@@ -90,7 +90,7 @@ pub fn turn<T>(work: impl FnOnce() -> Result<T, Failed>) -> Result<T, Failed> {
 }
 
 /// Whether what a transaction ended with is that it was canceled.
-pub fn is_canceled(failed: &Failed) -> bool {
+pub fn is_canceled(failed: &TransactionError) -> bool {
     failed.sqlstate == "57014"
 }
 

@@ -15,19 +15,21 @@ use std::time::{Duration, Instant};
 use crate::catalog::{locks, run_history};
 use crate::flows::{cache, live_rows};
 use crate::memo::settle;
-use crate::outbox::worker_result::{self, Outcome};
+use crate::outbox::worker_result::{self, WorkerResult};
 use crate::outbox::{delivery_state, drain, queue};
 use crate::pg::error::Error;
 use crate::pg::{clock, subtransaction};
 use crate::update;
-use crate::update::backlog::Backlog;
+use crate::update::backlog::PendingKeys;
 use crate::update::limits::Limits;
 use crate::update::run::SourceCounts;
-use crate::workers::delivery::dispatcher::Sender;
+use crate::workers::delivery::dispatcher::DeliveryDispatcher;
 use crate::workers::delivery::drop_flow;
-use crate::workers::process::{attach, attend, keep_rolled_back, pause, wait, works_on};
-use crate::workers::transaction::{Failed, complain, transaction};
-use crate::workers::wait_event::Waiting;
+use crate::workers::process::{
+    attach_to_database, pause, process_interrupts, salvage_rolled_back_results, set_activity, wait,
+};
+use crate::workers::transaction::{TransactionError, log_failure, transaction};
+use crate::workers::wait_event::WaitEvent;
 use crate::workers::{crash_point, progress, shared_memory};
 use coco_core::counts::Counts;
 use coco_core::decide::Mode;
@@ -35,18 +37,18 @@ use coco_core::history::{By, Entry, Reason};
 
 /// What a worker is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum WorkerCommand {
     Update(Mode),
     /// To drop the flow with all that was made for it.
     Drop,
 }
 
-const ORDERS: [(&str, Order); 5] = [
-    ("normal", Order::Update(Mode::Normal)),
-    ("retry", Order::Update(Mode::Retry)),
-    ("full_reprocess", Order::Update(Mode::FullReprocess)),
-    ("reexport", Order::Update(Mode::Reexport)),
-    ("drop", Order::Drop),
+const ORDERS: [(&str, WorkerCommand); 5] = [
+    ("normal", WorkerCommand::Update(Mode::Normal)),
+    ("retry", WorkerCommand::Update(Mode::Retry)),
+    ("full_reprocess", WorkerCommand::Update(Mode::FullReprocess)),
+    ("reexport", WorkerCommand::Update(Mode::Reexport)),
+    ("drop", WorkerCommand::Drop),
 ];
 
 /// Between two looks of the session at its worker.
@@ -60,11 +62,15 @@ const OPENING: Duration = Duration::from_millis(250);
 const BATCHES: usize = 4;
 
 /// Has a worker do something for a flow, and waits for it.
-pub fn run(flow: &str, order: Order, limits: Limits) -> Result<Vec<SourceCounts>, Error> {
+pub fn run_in_worker(
+    flow: &str,
+    order: WorkerCommand,
+    limits: Limits,
+) -> Result<Vec<SourceCounts>, Error> {
     locks::not_during_recovery()?;
-    let id = cache::ready(flow)?.flow.id;
+    let id = cache::runnable_flow(flow)?.flow.id;
     // A process is asked for by one session at a time: others would only hold theirs while they wait.
-    locks::asking(id)?;
+    locks::lock_update_request(id)?;
     let name = ORDERS.iter().find(|(_, o)| *o == order).map_or("normal", |(name, _)| name);
     // SAFETY: fills the bytes it is given.
     let run = unsafe {
@@ -96,13 +102,13 @@ pub fn run(flow: &str, order: Order, limits: Limits) -> Result<Vec<SourceCounts>
             .detail("A flow that reaches outside this database (a target, a function over the network) is updated by a worker.")
             .hint("Raise max_worker_processes.")
         })?;
-    let mut guard = Guard(Some(worker));
+    let mut guard = UpdateWorkerGuard(Some(worker));
     let outcome = guard.wait(run, flow)?;
-    locks::asked(id)?;
+    locks::unlock_update_request(id)?;
     match outcome.message {
         None => Ok(counts(outcome.counts.unwrap_or_default())),
         Some(message) => Err(Error {
-            code: subtransaction::code(outcome.sqlstate.as_deref().unwrap_or_default()),
+            code: subtransaction::sqlstate_code(outcome.sqlstate.as_deref().unwrap_or_default()),
             message,
             detail: outcome.detail,
             hint: outcome.hint,
@@ -111,10 +117,10 @@ pub fn run(flow: &str, order: Order, limits: Limits) -> Result<Vec<SourceCounts>
 }
 
 /// Ends the worker with the session's statement, however that ends.
-struct Guard(Option<DynamicBackgroundWorker>);
+struct UpdateWorkerGuard(Option<DynamicBackgroundWorker>);
 
-impl Guard {
-    fn wait(&mut self, run: i64, flow: &str) -> Result<Outcome, Error> {
+impl UpdateWorkerGuard {
+    fn wait(&mut self, run: i64, flow: &str) -> Result<WorkerResult, Error> {
         let mut looked = Instant::now();
         loop {
             let Some(worker) = &self.0 else {
@@ -127,7 +133,7 @@ impl Guard {
             };
             if pid != 0 && looked.elapsed() > Duration::from_secs(1) {
                 looked = Instant::now();
-                if locks::waits_for_us(pid)? {
+                if locks::is_blocked_by_us(pid)? {
                     return Err(Error::new(
                         PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
                         format!("the worker for flow \"{flow}\" waits for this transaction"),
@@ -138,15 +144,15 @@ impl Guard {
             }
             progress::tell_of(pid);
             // It is woken when the result is there: the worker has something to tidy up then.
-            if pause(LOOK, Waiting::Update)
-                && let Some(outcome) = worker_result::outcome(run)?
+            if pause(LOOK, WaitEvent::Update)
+                && let Some(outcome) = worker_result::load_result(run)?
             {
                 self.0 = None;
                 return Ok(outcome);
             }
         }
         self.0 = None;
-        worker_result::outcome(run)?.ok_or_else(|| {
+        worker_result::load_result(run)?.ok_or_else(|| {
             Error::new(
                 PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
                 format!("the worker for flow \"{flow}\" has ended without a result"),
@@ -156,7 +162,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for UpdateWorkerGuard {
     fn drop(&mut self) {
         if let Some(worker) = self.0.take() {
             worker.terminate();
@@ -168,7 +174,7 @@ impl Drop for Guard {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(argument.value() as u32);
-    attach(database, c"coco update");
+    attach_to_database(database, c"coco update");
     let extra = BackgroundWorker::get_extra().to_owned();
     let parts: Vec<&str> = extra.split(' ').collect();
     let number = |n: usize| parts.get(n).and_then(|p| p.parse::<i64>().ok()).unwrap_or(0);
@@ -185,19 +191,19 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     let flow = number(1) as i32;
     shared_memory::report(|slot| slot.flow = flow);
     let (started, began) = (clock::now_micros(), Instant::now());
-    let mut done = Done::default();
-    let worked = work(flow, order, limits, &mut done);
+    let mut done = UpdateResult::default();
+    let worked = work_on_request(flow, order, limits, &mut done);
     let elapsed = began.elapsed();
     let error = worked.as_ref().err().map(|failed| failed.error.message.clone());
     let outcome = match worked {
-        Ok(counts) => Outcome {
+        Ok(counts) => WorkerResult {
             counts: Some(counts),
             sqlstate: None,
             message: None,
             detail: None,
             hint: None,
         },
-        Err(failed) => Outcome {
+        Err(failed) => WorkerResult {
             counts: None,
             sqlstate: Some(failed.sqlstate),
             message: Some(failed.error.message),
@@ -205,30 +211,31 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
             hint: failed.error.hint,
         },
     };
-    if let Order::Update(mode) = order {
+    if let WorkerCommand::Update(mode) = order {
         let mut counts = Counts::default();
         done.sources.iter().for_each(|source| counts += source.counts);
         let reason = done.reason.or(Reason::asked(mode)).unwrap_or_default();
         let entry = Entry { started, elapsed, reason, by: By::Session, counts, error };
         // Where another has the flow by now it is not waited for: the session waits for this one.
-        let noted =
-            transaction(|| match run_history::note_if_free(flow, std::slice::from_ref(&entry))? {
+        let noted = transaction(|| {
+            match run_history::note_run_if_free(flow, std::slice::from_ref(&entry))? {
                 true => Ok(()),
                 false => run_history::log(flow, &entry),
-            });
+            }
+        });
         if let Err(failed) = noted {
-            complain("a run cannot be noted", &failed);
+            log_failure("a run cannot be noted", &failed);
         }
     }
-    if let Err(failed) = transaction(|| worker_result::leave(number(0), &outcome)) {
-        complain("a result cannot be left", &failed);
+    if let Err(failed) = transaction(|| worker_result::store_result(number(0), &outcome)) {
+        log_failure("a result cannot be left", &failed);
     }
     // The session does not wait for what comes now.
     wake_session();
-    if let Order::Update(_) = order
+    if let WorkerCommand::Update(_) = order
         && let Err(failed) = transaction(|| empty_outboxes(flow))
     {
-        complain("an outbox cannot be emptied", &failed);
+        log_failure("an outbox cannot be emptied", &failed);
     }
 }
 
@@ -245,21 +252,26 @@ fn wake_session() {
 
 /// Empties the outboxes of a flow, where they are large, and all is sent.
 fn empty_outboxes(flow: i32) -> Result<(), Error> {
-    let Some(name) = live_rows::name(flow)? else { return Ok(()) };
-    let ready = cache::ready(&name)?;
-    ready.flow.targets.iter().try_for_each(|target| queue::empty(&ready.flow, target))
+    let Some(name) = live_rows::flow_name(flow)? else { return Ok(()) };
+    let ready = cache::runnable_flow(&name)?;
+    ready.flow.targets.iter().try_for_each(|target| queue::empty_outbox(&ready.flow, target))
 }
 
 /// What was done so far.
 #[derive(Default)]
-struct Done {
+struct UpdateResult {
     sources: Vec<SourceCounts>,
     reason: Option<Reason>,
 }
 
-fn work(flow: i32, order: Order, limits: Limits, done: &mut Done) -> Result<Value, Failed> {
-    let Some(flow) = transaction(|| live_rows::name(flow))? else {
-        return Err(Failed::from(
+fn work_on_request(
+    flow: i32,
+    order: WorkerCommand,
+    limits: Limits,
+    done: &mut UpdateResult,
+) -> Result<Value, TransactionError> {
+    let Some(flow) = transaction(|| live_rows::flow_name(flow))? else {
+        return Err(TransactionError::from(
             Error::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "the flow is not committed yet",
@@ -268,20 +280,20 @@ fn work(flow: i32, order: Order, limits: Limits, done: &mut Done) -> Result<Valu
             .hint("COMMIT, and try it again after that."),
         ));
     };
-    works_on(&format!("coco: update of flow {flow}"));
+    set_activity(&format!("coco: update of flow {flow}"));
     match order {
-        Order::Drop => transaction(|| drop_flow::drop_flow(&flow)).map(|()| json!([])),
-        Order::Update(mode) => {
+        WorkerCommand::Drop => transaction(|| drop_flow::drop_flow(&flow)).map(|()| json!([])),
+        WorkerCommand::Update(mode) => {
             transaction(|| {
-                delivery_state::at_once(&flow)?;
+                delivery_state::retry_at_once(&flow)?;
                 match mode {
-                    Mode::Retry => queue::retry(&cache::ready(&flow)?.flow),
+                    Mode::Retry => queue::retry_rejected(&cache::runnable_flow(&flow)?.flow),
                     _ => Ok(()),
                 }
             })?;
-            let mut sender = Sender::of_session();
-            let refused = evaluate(&flow, mode, limits, done, &mut sender)
-                .and_then(|refused| Ok(refused + send(&flow, &mut sender)?));
+            let mut sender = DeliveryDispatcher::of_session();
+            let refused = evaluate_flow(&flow, mode, limits, done, &mut sender)
+                .and_then(|refused| Ok(refused + send_flow(&flow, &mut sender)?));
             // The next one is not to wait until this process has ended.
             let closed = sender.close();
             let refused = refused?;
@@ -296,15 +308,15 @@ fn work(flow: i32, order: Order, limits: Limits, done: &mut Done) -> Result<Valu
 
 /// Brings ledgers and outboxes up to date, a part at a time: what a part has written is sent while the
 /// next is evaluated. Returns how many rows were refused.
-fn evaluate(
+fn evaluate_flow(
     flow: &str,
     mode: Mode,
     limits: Limits,
-    done: &mut Done,
-    sender: &mut Sender,
-) -> Result<i64, Failed> {
+    done: &mut UpdateResult,
+    sender: &mut DeliveryDispatcher,
+) -> Result<i64, TransactionError> {
     // What failed is tried once: in one transaction.
-    let asks = transaction(|| Ok(cache::ready(flow)?.flow.asks_providers()))?;
+    let asks = transaction(|| Ok(cache::runnable_flow(flow)?.flow.asks_providers()))?;
     // Nor is a transaction kept open for longer than it takes to ask for one.
     let part = limits.batch.saturating_mul(if asks { 1 } else { BATCHES });
     // What a process was to send that is gone, nobody knows: all is sent once more.
@@ -315,26 +327,26 @@ fn evaluate(
     // What was made there is to be noted before anything can go wrong here.
     let opened = Instant::now();
     while sender.is_opening() && opened.elapsed() < OPENING {
-        wait(OPENING, Waiting::Delivery);
+        wait(OPENING, WaitEvent::Delivery);
         refused += sender.step(flow)?.refused;
     }
-    let backlog = Backlog::once(Some(sender.send_ahead(flow)?));
+    let backlog = PendingKeys::once(Some(sender.send_ahead(flow)?));
     // Who drops the flow has its lock, and waits until nothing is sent any more: that would wait for us.
     let mut wait_for_flow = !sender.is_busy();
     loop {
         let part = transaction(|| {
-            let part = update::part(flow, mode, limits, &backlog, wait_for_flow)?;
+            let part = update::update_slice(flow, mode, limits, &backlog, wait_for_flow)?;
             crash_point::point("evaluated");
             Ok(part)
         })
         .inspect(|_| settle::committed())
-        .inspect_err(|_| keep_rolled_back())?;
+        .inspect_err(|_| salvage_rolled_back_results())?;
         let Some(part) = part else {
             sender.take_back();
             let step = sender.step(flow)?;
             refused += step.refused;
             wait_for_flow = !step.busy;
-            wait(LOOK, Waiting::Update);
+            wait(LOOK, WaitEvent::Update);
             continue;
         };
         wait_for_flow = false;
@@ -354,7 +366,7 @@ fn evaluate(
             }
         }
         refused += sender.step(flow)?.refused;
-        attend();
+        process_interrupts();
         if !part.more {
             return Ok(refused);
         }
@@ -362,14 +374,14 @@ fn evaluate(
 }
 
 /// Sends all that the flow has to send by now; returns how many rows were refused.
-fn send(flow: &str, sender: &mut Sender) -> Result<i64, Failed> {
-    let marks = transaction(|| drain::marks(&cache::ready(flow)?.flow))?;
+fn send_flow(flow: &str, sender: &mut DeliveryDispatcher) -> Result<i64, TransactionError> {
+    let marks = transaction(|| drain::delivery_marks(&cache::runnable_flow(flow)?.flow))?;
     let mut refused = 0;
     loop {
         let step = sender.step(flow)?;
         refused += step.refused;
         if !step.busy {
-            let left = transaction(|| drain::left(&marks))?;
+            let left = transaction(|| drain::undelivered(&marks))?;
             if !left {
                 return Ok(refused);
             }
@@ -378,14 +390,16 @@ fn send(flow: &str, sender: &mut Sender) -> Result<i64, Failed> {
             }
         }
         match step.reads {
-            true => attend(),
-            false => wait(if step.busy { Duration::from_secs(1) } else { LOOK }, Waiting::Delivery),
+            true => process_interrupts(),
+            false => {
+                wait(if step.busy { Duration::from_secs(1) } else { LOOK }, WaitEvent::Delivery)
+            }
         }
     }
-    let trouble = transaction(|| delivery_state::trouble(flow))?;
+    let trouble = transaction(|| delivery_state::record_target_error(flow))?;
     let Some((target, trouble)) = trouble else {
         let error = Error::internal("a target was not sent to, for no known reason");
-        return Err(Failed::from(error));
+        return Err(TransactionError::from(error));
     };
     let mut error = Error::new(
         PgSqlErrorCode::ERRCODE_CONNECTION_EXCEPTION,
@@ -395,7 +409,7 @@ fn send(flow: &str, sender: &mut Sender) -> Result<i64, Failed> {
         "Nothing is lost: what is to be sent waits, and is sent by the next coco.update, or by a worker if the flow is live.".to_owned()
     }));
     error.detail = trouble.detail;
-    Err(Failed { sqlstate: trouble.sqlstate, error })
+    Err(TransactionError { sqlstate: trouble.sqlstate, error })
 }
 
 fn count(source: &SourceCounts) -> Value {

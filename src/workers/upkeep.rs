@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::capture::triggers;
 use crate::flows::live_rows;
 use crate::workers::crash_notes;
-use crate::workers::transaction::{complain, transaction};
+use crate::workers::transaction::{log_failure, transaction};
 
 /// How often triggers that nobody needs are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -14,7 +14,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Counts the processes that died while they worked on a flow. One that goes on to kill them is left alone.
 pub fn set_aside(database: pg_sys::Oid) {
     for flow in crash_notes::died(database) {
-        match transaction(|| live_rows::died(flow)) {
+        match transaction(|| live_rows::record_process_death(flow)) {
             Ok(None) => {}
             Ok(Some(died)) => tracing::warn!(
                 hint = died.hint.as_deref(),
@@ -22,7 +22,7 @@ pub fn set_aside(database: pg_sys::Oid) {
                 died.flow,
                 died.message
             ),
-            Err(failed) => complain("that a process has died cannot be noted", &failed),
+            Err(failed) => log_failure("that a process has died cannot be noted", &failed),
         }
     }
 }
@@ -50,7 +50,7 @@ impl Upkeep {
             all.into_iter().try_for_each(|table| transaction(|| triggers::drop_from(table)))
         });
         if let Err(failed) = dropped {
-            complain("triggers that nobody needs cannot be dropped", &failed);
+            log_failure("triggers that nobody needs cannot be dropped", &failed);
         }
     }
 }

@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
+pub enum WaitEvent {
     /// A worker: for changes, or for the time of what it is to do next.
     Changes,
     /// A worker: for a target outside this database.
@@ -23,12 +23,12 @@ pub enum Waiting {
 
 /// Servers before 17 have one name for what all extensions wait for.
 #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
-pub fn event(_: Waiting) -> u32 {
+pub fn event(_: WaitEvent) -> u32 {
     pg_sys::PG_WAIT_EXTENSION
 }
 
 #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
-pub fn event(waiting: Waiting) -> u32 {
+pub fn event(waiting: WaitEvent) -> u32 {
     use std::cell::Cell;
 
     thread_local! {
@@ -38,13 +38,13 @@ pub fn event(waiting: Waiting) -> u32 {
     let place = waiting as usize;
     if known[place] == 0 {
         let name = match waiting {
-            Waiting::Changes => c"CocoChanges",
-            Waiting::Delivery => c"CocoDelivery",
-            Waiting::Provider => c"CocoProvider",
-            Waiting::Helper => c"CocoHelper",
-            Waiting::Update => c"CocoUpdate",
-            Waiting::CatchUp => c"CocoCatchUp",
-            Waiting::Launcher => c"CocoLauncher",
+            WaitEvent::Changes => c"CocoChanges",
+            WaitEvent::Delivery => c"CocoDelivery",
+            WaitEvent::Provider => c"CocoProvider",
+            WaitEvent::Helper => c"CocoHelper",
+            WaitEvent::Update => c"CocoUpdate",
+            WaitEvent::CatchUp => c"CocoCatchUp",
+            WaitEvent::Launcher => c"CocoLauncher",
         };
         // SAFETY: a name of the server's, which is made once and found again.
         known[place] = unsafe { pg_sys::WaitEventExtensionNew(name.as_ptr()) };

@@ -20,7 +20,7 @@ use coco_core::version::LogicId;
 
 /// What is said of the caller's flow, for batches of this size, or of the flow's own.
 pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
-    let flow = load::load(name)?;
+    let flow = load::load_flow(name)?;
     let limits = limits.of(&flow);
     let mut all = Vec::new();
     for source in &flow.sources {
@@ -36,8 +36,8 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
     all.extend(flow.memoised.iter().map(|f| {
         let fingerprint = f.fingerprint.to_string();
         let how = match f.kind {
-            memo_function::Kind::Plain => "computed by the query".to_owned(),
-            memo_function::Kind::Batch { size, .. } => {
+            memo_function::MemoFunctionKind::Plain => "computed by the query".to_owned(),
+            memo_function::MemoFunctionKind::Batch { size, .. } => {
                 format!("computed {size} inputs at a time")
             }
             _ => "asked of a server, many inputs at a time".to_owned(),
@@ -68,7 +68,8 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
     all.extend(plans::plans(&flow, limits)?);
     if flow.paused {
         all.push(
-            finding("warning", &flow.name, "the flow is paused").hint(paused::unpause(&flow.name)),
+            finding("warning", &flow.name, "the flow is paused")
+                .hint(paused::unpause_hint(&flow.name)),
         );
     }
     if flow.targets.is_empty() {
@@ -104,7 +105,7 @@ fn described(source: &Source) -> Result<Finding> {
         detail.push_str(&format!("; ordinal: {ordinal}"));
     }
     let found = finding("source", &source.name, detail);
-    let unknown = spi::one::<bool>(
+    let unknown = spi::scalar::<bool>(
         "select reltuples < 0 from pg_catalog.pg_class where oid = $1 and relkind in ('r', 'm', 'p')",
         &[arg(source.relation)],
     )?;
@@ -161,7 +162,7 @@ fn content(source: &Source) -> Finding {
 /// What the logic fingerprint covers.
 fn logic(flow: &Flow) -> Result<Vec<Finding>> {
     let (fingerprint, parts) = logic_fingerprint::covers(flow)?;
-    let committed = match logic_fingerprint::known(flow)? {
+    let committed = match logic_fingerprint::known_logic(flow)? {
         LogicId(0) => "; not run yet: the next update evaluates every item",
         _ => "",
     };

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use crate::catalog::model::{Flow, Source, Target};
 use crate::inspect::explain::finding::{Finding, between, finding};
 use crate::memo;
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg, ident, qualified};
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::Batch;
 use crate::query::compose::{self, Items};
 use crate::update::limits::Limits;
@@ -35,7 +35,7 @@ pub fn plans(flow: &Flow, limits: Limits) -> Result<Vec<Finding>> {
     }
     for affected in &flow.lookups {
         let Some(source) = flow.sources.iter().find(|s| s.id == affected.of) else { continue };
-        let Some(sql) = lookups::affected_by(affected, source) else { continue };
+        let Some(sql) = lookups::keys_affected_by(affected, source) else { continue };
         let name = between(&affected.relation.name, &source.name);
         all.extend(both(flow, &affected.relation, &name, &sql, limits, &mut indexes)?);
     }
@@ -76,11 +76,11 @@ fn planned(
     sql: &str,
     count: usize,
 ) -> Result<(String, Vec<WholeRead>)> {
-    let recalling = memo::of_look(flow)?;
-    let _as = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let recalling = memo::session_of_look(flow)?;
+    let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     let _running = recalling.as_ref().map(|r| r.begin());
     let batch = Batch::new(batched, false)?;
-    let statements = Statements::connect()?;
+    let statements = SpiSession::connect()?;
     statements.name_as_of("coco_batch", batch.rows(), count)?;
     // A plan that is explained is not kept.
     statements.reads_many();
@@ -146,7 +146,7 @@ impl Table {
 
 /// Whether an index that can always be used begins with these columns, in any order.
 fn indexed(relation: pgrx::pg_sys::Oid, columns: &[String]) -> Result<bool> {
-    let found = spi::one::<bool>(
+    let found = spi::scalar::<bool>(
         "select exists (
            select from pg_catalog.pg_index i
             where i.indrelid = $1 and i.indisvalid and i.indpred is null

@@ -1,12 +1,12 @@
 //! Which change leads to what.
 
 use crate::capture::{self, cursor};
-use crate::catalog::model::{Flow, Lookup, Mode, Source};
+use crate::catalog::model::{CaptureMode, Flow, Lookup, Source};
 use crate::inspect::explain::finding::{Finding, finding, names};
 use crate::pg::columns::Column;
 use crate::pg::error::Result;
-use crate::pg::snapshot::OneSnapshot;
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::snapshot::PinnedSnapshot;
+use crate::pg::tuplestore::statements::SpiSession;
 
 pub fn changes(flow: &Flow) -> Result<Vec<Finding>> {
     let change = |leads: String| finding("change", &flow.name, leads);
@@ -32,11 +32,11 @@ pub fn changes(flow: &Flow) -> Result<Vec<Finding>> {
 /// How soon a change is looked at.
 fn when(flow: &Flow, source: &Source) -> String {
     match (source.capture, flow.live) {
-        (Mode::Scan, true) => match source.refresh {
+        (CaptureMode::Scan, true) => match source.refresh {
             Some(every) => format!("when a worker reads all of it, every {} s", every.as_secs()),
             None => "when a worker reads all of it, once a minute".to_owned(),
         },
-        (Mode::Scan, false) => "by the next coco.update, which reads all of it".to_owned(),
+        (CaptureMode::Scan, false) => "by the next coco.update, which reads all of it".to_owned(),
         (_, true) => "at once".to_owned(),
         (_, false) => "by the next coco.update".to_owned(),
     }
@@ -66,15 +66,15 @@ fn of_source(flow: &Flow, source: &Source) -> Result<Vec<Finding>> {
         }),
     ];
     all.push(change(match source.capture {
-        Mode::Scan => format!(
+        CaptureMode::Scan => format!(
             "TRUNCATE, a partition comes or goes: found {when}; what is gone takes its target rows with it"
         ),
         _ => "TRUNCATE, a partition comes or goes, a trigger is disabled: the next update reads all of it; what is gone takes its target rows with it, and nothing is evaluated that did not change".to_owned(),
     }));
-    if source.capture != Mode::Scan {
+    if source.capture != CaptureMode::Scan {
         all.extend(watch(source)?);
     }
-    if source.capture == Mode::Trigger {
+    if source.capture == CaptureMode::Trigger {
         let passed = change(
             "rows are applied by logical replication, or written with session_replication_role = replica: not followed, triggers do not fire".to_owned(),
         );
@@ -106,7 +106,7 @@ fn of_lookup(flow: &Flow, lookup: &Lookup) -> Result<Vec<Finding>> {
             change.hint("With affects, coco.add_lookup has only those evaluated that it concerns.")
         }
     }];
-    if relation.capture != Mode::Scan {
+    if relation.capture != CaptureMode::Scan {
         all.extend(watch(relation)?);
     }
     Ok(all)
@@ -119,10 +119,10 @@ fn watch(source: &Source) -> Result<Option<Finding>> {
         let warning = finding("warning", &source.name, all);
         Some(warning.hint("coco.start, or a declaration over the table, puts that right."))
     };
-    let _now = OneSnapshot::latest();
-    let Some(found) = capture::find(source.relation)?.filter(|c| c.is_whole()) else {
+    let _now = PinnedSnapshot::latest();
+    let Some(found) = capture::find_capture(source.relation)?.filter(|c| c.is_whole()) else {
         return Ok(missing("the change log of the table is not there"));
     };
-    let (_, adequate) = cursor::signature(&Statements::connect()?, source.relation, &found)?;
+    let (_, adequate) = cursor::signature(&SpiSession::connect()?, source.relation, &found)?;
     Ok(if adequate { None } else { missing("not every change of the table is captured") })
 }

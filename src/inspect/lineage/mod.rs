@@ -9,7 +9,7 @@ pub mod outputs;
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::Column;
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
@@ -60,6 +60,6 @@ pub fn object(columns: &[Column], values: &[String]) -> String {
 }
 
 /// Has statements go by indexes, also on tables that were not analysed yet.
-pub fn by_indexes(acting: &ActingAs) -> Result<()> {
+pub fn by_indexes(acting: &RoleGuard) -> Result<()> {
     acting.set("enable_seqscan", "off")
 }

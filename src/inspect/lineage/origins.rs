@@ -9,7 +9,7 @@ use crate::catalog::model::{Flow, Source, Target};
 use crate::declare::lineage_index::is_indexed;
 use crate::flows::cache;
 use crate::inspect::lineage::{by_indexes, check_key, object, of_typed, typed};
-use crate::pg::acting_role::{self, ActingAs};
+use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::columns::all_equal;
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
@@ -20,7 +20,7 @@ use crate::query::names::key_text;
 use crate::update::orphans;
 
 /// An item that a target row comes from, or that claims its key.
-pub struct Item {
+pub struct OriginItem {
     pub flow: String,
     pub source: String,
     pub relation: pg_sys::Oid,
@@ -62,16 +62,16 @@ struct Row {
 }
 
 /// The items that the row of this key comes from, and those that claim the key.
-pub fn lineage(target: &str, key: Json, flow: Option<&str>) -> Result<Vec<Item>> {
+pub fn lineage(target: &str, key: Json, flow: Option<&str>) -> Result<Vec<OriginItem>> {
     let (flow, id) = find(target, flow)?;
-    let ready = cache::ready(&flow)?;
+    let ready = cache::runnable_flow(&flow)?;
     let flow = &ready.flow;
     let Some(target) = flow.targets.iter().find(|t| t.id == id) else {
         return Err(Error::internal("a target is gone"));
     };
     let view = match (target.relation, target.query_view()) {
         (Some(_), Some(view)) => view,
-        _ => return Err(orphans::dropped(flow, target)),
+        _ => return Err(orphans::dropped_rows_sql(flow, target)),
     };
     check_key("key", &key, &format!("target {}", target.shown()), &target.key)?;
     let row = read_row(flow, target, view, &key)?;
@@ -103,7 +103,7 @@ fn unindexed(flow: &str) {
 
 /// A target of the caller's by its name: the flow and the target's id.
 fn find(target: &str, flow: Option<&str>) -> Result<(String, i32)> {
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     let found = spi::select(
         "select t.id, t.flow, f.owner::oid, coalesce(t.external, format('%I.%I', t.schema, t.name)) = $1
            from coco.target t join coco.flow f using (flow)
@@ -166,7 +166,7 @@ fn read_row(flow: &Flow, target: &Target, view: pg_sys::Oid, key: &Json) -> Resu
         there = text(&there),
         relation = target.relation_name(),
     );
-    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let acting = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     by_indexes(&acting)?;
     let found = spi::select(&sql, &[arg(key.clone())], |r| {
         let there: Option<String> = r.get(2)?;
@@ -202,7 +202,7 @@ fn tracked(
     let tracking = &source.tracking_view;
     let id = target.id.to_string();
     let mut found = Vec::new();
-    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let acting = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     by_indexes(&acting)?;
     let mut read = |sql: &str, args: &[spi::Arg], claims: bool| -> Result<()> {
         found.extend(spi::select(sql, args, |r| {
@@ -252,7 +252,7 @@ fn item(
     source: &Source,
     tracked: Tracked,
     row: &Row,
-) -> Result<Item> {
+) -> Result<OriginItem> {
     let logic = match tracked.logic {
         Some(id) => logic_description::logic(id)?,
         None => None,
@@ -263,7 +263,7 @@ fn item(
         (false, Some(_)) => "failing",
         (false, None) => "produced",
     };
-    Ok(Item {
+    Ok(OriginItem {
         flow: flow.name.clone(),
         source: source.name.clone(),
         relation: source.relation,
@@ -287,8 +287,8 @@ fn item(
 
 /// The label that a flow had then.
 fn label(flow: &Flow, process_ordinal: i64) -> Result<Option<String>> {
-    let _as = ActingAs::extension_owner()?;
-    spi::one(
+    let _as = RoleGuard::extension_owner()?;
+    spi::scalar(
         "select label from coco.label where flow = $1 and since <= $2 order by since desc limit 1",
         &[arg(flow.id), arg(process_ordinal)],
     )
@@ -299,7 +299,7 @@ fn memo(flow: &Flow, entries: Vec<i64>) -> Result<Value> {
     let Some(table) = flow.memo.as_ref().filter(|_| !entries.is_empty()) else {
         return Ok(json!([]));
     };
-    let acting = ActingAs::extension_owner()?;
+    let acting = RoleGuard::extension_owner()?;
     by_indexes(&acting)?;
     let used = spi::select(
         &format!(
@@ -313,7 +313,7 @@ fn memo(flow: &Flow, entries: Vec<i64>) -> Result<Value> {
         },
     )?;
     drop(acting);
-    let _as = ActingAs::extension_owner()?;
+    let _as = RoleGuard::extension_owner()?;
     let functions: HashMap<i32, (String, String)> = spi::select(
         "select id, function, fingerprint::text from coco.memo where flow = $1",
         &[arg(flow.name.as_str())],

@@ -5,7 +5,7 @@ use pgrx::PgSqlErrorCode;
 use crate::catalog::model::{Flow, Source};
 use crate::flows::cache;
 use crate::inspect::lineage::{by_indexes, check_key, object, of_typed, typed};
-use crate::pg::acting_role::ActingAs;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::all_equal;
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
@@ -23,7 +23,7 @@ pub struct Output {
 
 /// The target rows of the item of this key; of all sources that have such a key, or of one.
 pub fn outputs(name: &str, key: Json, source: Option<&str>) -> Result<Vec<Output>> {
-    let ready = cache::ready(name)?;
+    let ready = cache::runnable_flow(name)?;
     let flow = &ready.flow;
     let mut found = Vec::new();
     for source in sources(flow, &key, source)? {
@@ -67,7 +67,7 @@ fn of_source(flow: &Flow, source: &Source, key: &Json, found: &mut Vec<Output>) 
         source.tracking_view,
         all_equal(&source.key, &tracking_keys(source, "t"), &given),
     );
-    let acting = ActingAs::flow_owner(flow.owner, &flow.settings)?;
+    let acting = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     by_indexes(&acting)?;
     for target in flow.targets.iter().filter(|t| t.relation.is_some()) {
         let sql = match &target.covered {

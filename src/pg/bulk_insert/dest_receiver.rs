@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::pg::bulk_insert::spec::{Entries, Filling, Keeping};
+use crate::pg::bulk_insert::spec::{BulkTarget, IndexMaintenance, RowBuffer};
 use crate::pg::tuplestore::row_types::attribute;
 
 unsafe extern "C-unwind" {
@@ -34,7 +34,7 @@ pub struct Receiver<'a> {
     /// The rows are of the tables' types, modifiers included: none is to be cast.
     pub fits: bool,
     tables: Vec<Table>,
-    keeping: Option<Keeping<'a>>,
+    keeping: Option<RowBuffer<'a>>,
 }
 
 /// One of the tables that they go to.
@@ -42,7 +42,7 @@ struct Table {
     relation: pg_sys::Relation,
     state: *mut pg_sys::EState,
     result: *mut pg_sys::ResultRelInfo,
-    entries: Entries,
+    entries: IndexMaintenance,
     /// Where its columns are among those of the SELECT.
     columns: std::ops::Range<usize>,
     /// Those of them that are not to be NULL; whether more is to be checked.
@@ -64,8 +64,8 @@ impl<'a> Receiver<'a> {
     /// The relations stay open until `end`.
     pub unsafe fn new(
         relations: &[pg_sys::Relation],
-        tables: &[Filling],
-        keeping: Option<Keeping<'a>>,
+        tables: &[BulkTarget],
+        keeping: Option<RowBuffer<'a>>,
     ) -> Receiver<'a> {
         let mut first = 0;
         // SAFETY: as above.
@@ -108,7 +108,7 @@ impl<'a> Receiver<'a> {
             });
             self.tables.iter_mut().for_each(|table| table.formed(nulls));
             let first = self.tables.last().map_or(0, |table| table.columns.end);
-            if let Some(Keeping { rows, first: number, then, .. }) = &mut self.keeping {
+            if let Some(RowBuffer { rows, first: number, then, .. }) = &mut self.keeping {
                 let (values, nulls) = (values.add(first), nulls.add(first));
                 *values = pg_sys::Datum::from(*number + rows.len() as i64);
                 *nulls = false;
@@ -133,12 +133,12 @@ impl<'a> Receiver<'a> {
 impl Table {
     /// # Safety
     /// The relation stays open until `end`.
-    unsafe fn new(relation: pg_sys::Relation, filling: &Filling, first: usize) -> Table {
+    unsafe fn new(relation: pg_sys::Relation, filling: &BulkTarget, first: usize) -> Table {
         // SAFETY: all of it is freed in `end`, or with the transaction.
         unsafe {
             let state = pg_sys::CreateExecutorState();
             let result = result_of(relation);
-            if filling.entries == Entries::AtOnce {
+            if filling.entries == IndexMaintenance::AtOnce {
                 pg_sys::ExecOpenIndices(result, false);
             }
             let context = pg_sys::AllocSetContextCreateExtended(
@@ -245,7 +245,7 @@ impl Table {
                 std::ptr::null_mut(),
             );
             let expressions = pg_sys::MakePerTupleExprContext(self.state);
-            if self.entries == Entries::AtOnce {
+            if self.entries == IndexMaintenance::AtOnce {
                 for slot in &self.slots[..self.rows] {
                     add_entries_of(self.result, *slot, self.state);
                 }

@@ -7,23 +7,28 @@ pub mod spec;
 use pgrx::pg_sys;
 
 use crate::pg::bulk_insert::dest_receiver::Receiver;
-use crate::pg::bulk_insert::spec::{Entries, Filling, Keeping, Rights};
+use crate::pg::bulk_insert::spec::{BulkTarget, IndexMaintenance, InsertRights, RowBuffer};
 use crate::pg::error::Result;
 use crate::pg::spi::{self, Arg, arg, ident, literal};
 use crate::pg::tuplestore::row_types::attribute;
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::statements::SpiSession;
 
 /// Writes `select <expressions> from …` into these columns of a table; returns how many rows. Few rows, or
 /// a table that is more than a plain one, are left to INSERT.
 pub fn insert(
-    statements: &Statements,
+    statements: &SpiSession,
     table: &str,
     columns: &[(String, String)],
     from: &str,
     args: &[Arg],
 ) -> Result<i64> {
-    let filling =
-        Filling { table, columns, entries: Entries::AtOnce, counted: None, by: Rights::Caller };
+    let filling = BulkTarget {
+        table,
+        columns,
+        entries: IndexMaintenance::AtOnce,
+        counted: None,
+        by: InsertRights::Caller,
+    };
     if statements.reads_many_rows()
         && let Some(written) = as_copy(statements, &[filling], None, from, args, false)?
     {
@@ -42,9 +47,9 @@ pub fn insert(
 /// As [`insert()`], of a SELECT under the snapshot that is active, whose rows go to several tables at once, and
 /// are kept. `None` where this is left to INSERT: then some of the rows may be written.
 pub fn fill(
-    statements: &Statements,
-    tables: &[Filling],
-    keeping: Option<Keeping>,
+    statements: &SpiSession,
+    tables: &[BulkTarget],
+    keeping: Option<RowBuffer>,
     from: &str,
     args: &[Arg],
 ) -> Result<Option<i64>> {
@@ -52,9 +57,9 @@ pub fn fill(
 }
 
 fn as_copy(
-    statements: &Statements,
-    tables: &[Filling],
-    keeping: Option<Keeping>,
+    statements: &SpiSession,
+    tables: &[BulkTarget],
+    keeping: Option<RowBuffer>,
     from: &str,
     args: &[Arg],
     as_active: bool,
@@ -106,16 +111,21 @@ fn as_copy(
 
 /// Whether functions of constraints or indexes run for each row that is written: they need not be fit to run
 /// while several processes read.
-unsafe fn runs_functions(relation: pg_sys::Relation, entries: Entries) -> bool {
+unsafe fn runs_functions(relation: pg_sys::Relation, entries: IndexMaintenance) -> bool {
     // SAFETY: an open relation.
     unsafe {
         let constraints = (*(*relation).rd_att).constr;
-        entries == Entries::AtOnce || !constraints.is_null() && (*constraints).num_check > 0
+        entries == IndexMaintenance::AtOnce
+            || !constraints.is_null() && (*constraints).num_check > 0
     }
 }
 
 /// Whether rows of these columns can be written so, as far as is known without them.
-pub fn is_fit(table: &str, columns: &[(String, String)], by: Rights) -> Result<bool> {
+pub fn supports_bulk_insert(
+    table: &str,
+    columns: &[(String, String)],
+    by: InsertRights,
+) -> Result<bool> {
     let _as = by.act()?;
     let Some(oid) = oid_of(table)? else {
         return Ok(false);
@@ -131,7 +141,7 @@ pub fn is_fit(table: &str, columns: &[(String, String)], by: Rights) -> Result<b
 
 /// A table by its quoted name.
 pub fn oid_of(table: &str) -> Result<Option<pg_sys::Oid>> {
-    spi::one("select $1::text::regclass::oid", &[arg(table)])
+    spi::scalar("select $1::text::regclass::oid", &[arg(table)])
 }
 
 /// What is selected for a table; `None` where its rows are left to INSERT.
@@ -202,7 +212,7 @@ unsafe fn expressions(
 
 /// The next value of an identity column, where this user may take it.
 fn next_of(table: &str, column: &str) -> Result<Option<String>> {
-    let sequence = spi::one::<String>(
+    let sequence = spi::scalar::<String>(
         "select s.name from pg_get_serial_sequence($1, $2) as s(name)
           where has_sequence_privilege(s.name, 'usage')",
         &[arg(table), arg(column)],

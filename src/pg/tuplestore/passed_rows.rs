@@ -7,14 +7,14 @@
 use pgrx::pg_sys;
 
 use crate::pg::error::{Error, Result};
-use crate::pg::tuplestore::rows::{RowColumn, Rows};
+use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
 use crate::pg::value_codec::Codec;
 
 /// The length of a NULL.
 const NULL: u32 = u32::MAX;
 
-impl Rows {
-    /// Writes all rows as bytes, for [`Rows::read_from`] in another process.
+impl TupleStore {
+    /// Writes all rows as bytes, for [`TupleStore::read_from`] in another process.
     pub fn write_to(&mut self, columns: &[RowColumn], bytes: &mut Vec<u8>) -> Result<()> {
         let mut context = pgrx::PgMemoryContexts::new("coco rows to pass");
         let mut codecs = codecs(columns)?;
@@ -43,7 +43,7 @@ impl Rows {
     }
 
     /// Rows of these columns that another process has written.
-    pub fn read_from(columns: &[RowColumn], bytes: &[u8]) -> Result<Rows> {
+    pub fn read_from(columns: &[RowColumn], bytes: &[u8]) -> Result<TupleStore> {
         let mut context = pgrx::PgMemoryContexts::new("coco rows that were passed");
         let mut codecs = codecs(columns)?;
         let head = head(&codecs);
@@ -52,7 +52,7 @@ impl Rows {
                 "rows of another process are of other types than those that are expected",
             )
         })?;
-        let mut rows = Rows::new(columns)?;
+        let mut rows = TupleStore::new(columns)?;
         let mut values = Vec::with_capacity(codecs.len());
         while !rest.is_empty() {
             pgrx::check_for_interrupts!();

@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::pg::tuplestore::row_types;
-use crate::pg::tuplestore::rows::Rows;
+use crate::pg::tuplestore::rows::TupleStore;
 
 unsafe extern "C-unwind" {
     // utils/tuplestore.h; the same from 15 to 18. As it is: pgrx's binding has a guard around each
@@ -26,7 +26,7 @@ pub struct IntoRows {
 
 impl IntoRows {
     /// A receiver for as long as `rows` exist and stay where they are.
-    pub fn new(rows: &Rows) -> IntoRows {
+    pub fn new(rows: &TupleStore) -> IntoRows {
         IntoRows {
             public: pg_sys::DestReceiver {
                 receiveSlot: Some(receive),
@@ -65,7 +65,7 @@ unsafe extern "C-unwind" fn start(
     // SAFETY: the receiver was made in `new`; both shapes outlive the statement.
     let checked = unsafe { row_types::check_shape(rows, (*receiver.cast::<IntoRows>()).shape) };
     if let Err(error) = checked {
-        row_types::does_not_fit();
+        row_types::type_mismatch();
         error.raise();
     }
 }

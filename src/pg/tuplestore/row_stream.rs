@@ -7,7 +7,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::spi::Arg;
 use crate::pg::tuplestore::row::Row;
 use crate::pg::tuplestore::row_types::check_types;
-use crate::pg::tuplestore::statements::Statements;
+use crate::pg::tuplestore::statements::SpiSession;
 
 type Look<'a> = &'a mut dyn FnMut(Row) -> Result<bool>;
 
@@ -23,7 +23,7 @@ struct Receiver<'a> {
 /// Looks at what a SELECT returns under the snapshot that is active, until it is said to be enough (`false`).
 /// Its columns have to be of these types.
 pub fn each(
-    statements: &Statements,
+    statements: &SpiSession,
     sql: &str,
     args: &[Arg],
     types: &[pg_sys::Oid],

@@ -112,12 +112,12 @@ thread_local! {
 
 /// Whether the error being handled was raised while a statement was analysed: then it says that a
 /// name or a type does not fit, and no item's data is at fault. Clears the mark.
-pub fn was_preparing() -> bool {
+pub fn failed_in_analysis() -> bool {
     PREPARING.replace(false)
 }
 
 /// Marks the error that is about to be raised as one of a statement whose rows have other types than those
 /// that are expected of it.
-pub fn does_not_fit() {
+pub fn type_mismatch() {
     PREPARING.set(true);
 }

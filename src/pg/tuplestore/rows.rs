@@ -8,7 +8,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::tuplestore::row::Row;
 use crate::pg::tuplestore::row_types::{attribute, c_string, check_shape};
 
-/// A column of a [`Rows`].
+/// A column of a [`TupleStore`].
 #[derive(Clone, Debug)]
 pub struct RowColumn {
     pub name: String,
@@ -37,7 +37,7 @@ pub fn typed(prefix: &str, columns: &[Column]) -> Vec<RowColumn> {
 }
 
 /// Rows of one shape, kept in a tuplestore of the (sub)transaction it was made in.
-pub struct Rows {
+pub struct TupleStore {
     pub store: *mut pg_sys::Tuplestorestate,
     pub shape: pg_sys::TupleDesc,
     slot: *mut pg_sys::TupleTableSlot,
@@ -52,22 +52,22 @@ pub struct Rows {
     held: bool,
 }
 
-impl Rows {
-    pub fn new(columns: &[RowColumn]) -> Result<Rows> {
-        Rows::make(columns, false, work_mem())
+impl TupleStore {
+    pub fn new(columns: &[RowColumn]) -> Result<TupleStore> {
+        TupleStore::make(columns, false, work_mem())
     }
 
     /// The same; it goes to disk only beyond so many kilobytes.
-    pub fn within(columns: &[RowColumn], kilobytes: i32) -> Result<Rows> {
-        Rows::make(columns, false, kilobytes)
+    pub fn within(columns: &[RowColumn], kilobytes: i32) -> Result<TupleStore> {
+        TupleStore::make(columns, false, kilobytes)
     }
 
     /// Rows that are kept for later transactions; to be filled in this one.
-    pub fn held(columns: &[RowColumn], kilobytes: i32) -> Result<Rows> {
-        Rows::make(columns, true, kilobytes)
+    pub fn held(columns: &[RowColumn], kilobytes: i32) -> Result<TupleStore> {
+        TupleStore::make(columns, true, kilobytes)
     }
 
-    fn make(columns: &[RowColumn], held: bool, kilobytes: i32) -> Result<Rows> {
+    fn make(columns: &[RowColumn], held: bool, kilobytes: i32) -> Result<TupleStore> {
         // SAFETY: everything is allocated below the (sub)transaction's context, not in that of an
         // SPI connection, which may end sooner; it is freed in `drop`, or by an abort.
         unsafe {
@@ -109,7 +109,7 @@ impl Rows {
             let types = types.join(",");
             let is_variable = |place: &usize| (*attribute(shape, *place)).attlen == -1;
             let variable = (0..columns.len()).filter(is_variable).collect();
-            Ok(Rows { store, shape, slot, context, len: 0, types, variable, held })
+            Ok(TupleStore { store, shape, slot, context, len: 0, types, variable, held })
         }
     }
 
@@ -122,7 +122,7 @@ impl Rows {
         self.shape
     }
 
-    /// Reads the next row; `false` at the end. Its columns are read with [`Rows::datum`].
+    /// Reads the next row; `false` at the end. Its columns are read with [`TupleStore::datum`].
     pub fn advance(&mut self) -> bool {
         // SAFETY: store and slot live as long as self; and so does the row, which the slot frees at the
         // next call: what is read from disk is allocated where we are.
@@ -172,7 +172,7 @@ impl Rows {
     }
 
     /// Adds the rows of another of the same shape.
-    pub fn append(&mut self, other: &mut Rows) -> Result<()> {
+    pub fn append(&mut self, other: &mut TupleStore) -> Result<()> {
         self.check_same(other)?;
         other.rewind();
         while other.advance() {
@@ -184,7 +184,11 @@ impl Rows {
     }
 
     /// Adds the rows of another of the same shape which `takes` takes.
-    pub fn append_where(&mut self, other: &mut Rows, takes: impl Fn(&Rows) -> bool) -> Result<()> {
+    pub fn append_where(
+        &mut self,
+        other: &mut TupleStore,
+        takes: impl Fn(&TupleStore) -> bool,
+    ) -> Result<()> {
         self.check_same(other)?;
         other.rewind();
         while other.advance() {
@@ -198,7 +202,7 @@ impl Rows {
     }
 
     /// Checks that others are of the same types.
-    fn check_same(&self, other: &Rows) -> Result<()> {
+    fn check_same(&self, other: &TupleStore) -> Result<()> {
         match self.types == other.types {
             true => Ok(()),
             // SAFETY: both shapes live as long as their rows.
@@ -207,24 +211,29 @@ impl Rows {
     }
 
     /// The rows that come next, `most` of them; the columns are those it was made with.
-    pub fn take(&mut self, columns: &[RowColumn], most: usize) -> Result<Rows> {
-        let mut some = Rows::new(columns)?;
+    pub fn take(&mut self, columns: &[RowColumn], most: usize) -> Result<TupleStore> {
+        let mut some = TupleStore::new(columns)?;
         some.check_same(self)?;
         self.move_into(&mut some, most, usize::MAX);
         Ok(some)
     }
 
     /// The same, but no more than have so many bytes together, and one; they stay in memory.
-    pub fn take_some(&mut self, columns: &[RowColumn], most: usize, bytes: usize) -> Result<Rows> {
+    pub fn take_some(
+        &mut self,
+        columns: &[RowColumn],
+        most: usize,
+        bytes: usize,
+    ) -> Result<TupleStore> {
         // What a row needs beside its bytes is less than these, but for the shortest.
         let kilobytes = i32::try_from(bytes / 1024).unwrap_or(i32::MAX).saturating_mul(2);
-        let mut some = Rows::within(columns, kilobytes.max(work_mem()))?;
+        let mut some = TupleStore::within(columns, kilobytes.max(work_mem()))?;
         some.check_same(self)?;
         self.move_into(&mut some, most, bytes);
         Ok(some)
     }
 
-    fn move_into(&mut self, some: &mut Rows, most: usize, bytes: usize) {
+    fn move_into(&mut self, some: &mut TupleStore, most: usize, bytes: usize) {
         let mut taken = 0;
         while some.len < most && taken < bytes && self.advance() {
             // SAFETY: both slots are of one shape. A slot for minimal tuples holds one that was read.
@@ -295,7 +304,7 @@ impl Rows {
     }
 }
 
-impl Drop for Rows {
+impl Drop for TupleStore {
     fn drop(&mut self) {
         // A panic is only passing when a transaction is about to abort, which frees all three; touching a store whose
         // temporary file is closed would not be safe.

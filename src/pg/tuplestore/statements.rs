@@ -9,10 +9,10 @@ use crate::pg::plan_cache;
 use crate::pg::spi::Arg;
 use crate::pg::tuplestore::receiver::IntoRows;
 use crate::pg::tuplestore::row_types::{PREPARING, c_string};
-use crate::pg::tuplestore::rows::Rows;
+use crate::pg::tuplestore::rows::TupleStore;
 
-/// One SPI connection whose statements may read named [`Rows`].
-pub struct Statements {
+/// One SPI connection whose statements may read named [`TupleStore`].
+pub struct SpiSession {
     /// The names, shapes and sizes of the rows that statements may read, which their plans are for.
     named: RefCell<String>,
     /// Rows that they read, at most; what reads many is planned each time.
@@ -25,26 +25,26 @@ pub struct Statements {
 /// for a table that has grown since may take time without end.
 const FEW: usize = 1000;
 
-impl Statements {
+impl SpiSession {
     /// Connects, and disconnects when dropped.
-    pub fn connect() -> Result<Statements> {
+    pub fn connect() -> Result<SpiSession> {
         // SAFETY: paired with SPI_finish in drop; an abort pops the connection by itself.
         match unsafe { pg_sys::SPI_connect() } {
             code if code == pg_sys::SPI_OK_CONNECT as i32 => {
                 let options = Cell::new(pg_sys::CURSOR_OPT_PARALLEL_OK);
-                Ok(Statements { named: RefCell::default(), most: Cell::new(0), options })
+                Ok(SpiSession { named: RefCell::default(), most: Cell::new(0), options })
             }
             code => Err(Error::internal(format!("SPI_connect returned {code}"))),
         }
     }
 
     /// Lets the statements that follow read `rows` under this name. `rows` must outlive self.
-    pub fn name(&self, name: &str, rows: &Rows) -> Result<()> {
+    pub fn name(&self, name: &str, rows: &TupleStore) -> Result<()> {
         self.name_as_of(name, rows, rows.len)
     }
 
-    /// As [`Statements::name`], and has them planned as if there were so many.
-    pub fn name_as_of(&self, name: &str, rows: &Rows, count: usize) -> Result<()> {
+    /// As [`SpiSession::name`], and has them planned as if there were so many.
+    pub fn name_as_of(&self, name: &str, rows: &TupleStore, count: usize) -> Result<()> {
         let c_name = c_string(name)?;
         self.most.set(self.most.get().max(count));
         // A plan for a few rows is no good for many: one for each power of ten.
@@ -102,16 +102,22 @@ impl Statements {
 
     /// Runs one SELECT under the snapshot that is active ([`OneSnapshot`]) and appends what it
     /// returns to `rows`.
-    pub fn select_into(&self, sql: &str, args: &[Arg], rows: &mut Rows) -> Result<i64> {
+    pub fn select_into(&self, sql: &str, args: &[Arg], rows: &mut TupleStore) -> Result<i64> {
         self.run_into(sql, args, rows, true)
     }
 
-    /// As [`Statements::select_into`], but sees what the batch has written.
-    pub fn query_into(&self, sql: &str, args: &[Arg], rows: &mut Rows) -> Result<i64> {
+    /// As [`SpiSession::select_into`], but sees what the batch has written.
+    pub fn query_into(&self, sql: &str, args: &[Arg], rows: &mut TupleStore) -> Result<i64> {
         self.run_into(sql, args, rows, false)
     }
 
-    fn run_into(&self, sql: &str, args: &[Arg], rows: &mut Rows, read_only: bool) -> Result<i64> {
+    fn run_into(
+        &self,
+        sql: &str,
+        args: &[Arg],
+        rows: &mut TupleStore,
+        read_only: bool,
+    ) -> Result<i64> {
         let mut receiver = IntoRows::new(rows);
         let count = self.run(sql, args, receiver.destination(), read_only)?;
         rows.len += count as usize;
@@ -141,7 +147,7 @@ impl Statements {
                     )
                 })
             })?;
-            let _running = plan_cache::Running::begin();
+            let _running = plan_cache::PlanInUse::begin();
             let params = pg_sys::makeParamList(args.len() as i32);
             for (i, a) in args.iter().enumerate() {
                 let param = (*params).params.as_mut_ptr().add(i);
@@ -168,7 +174,7 @@ impl Statements {
         self.text_of(sql, args, false)
     }
 
-    /// As [`Statements::first_text`], under the snapshot that is active ([`OneSnapshot`]).
+    /// As [`SpiSession::first_text`], under the snapshot that is active ([`OneSnapshot`]).
     pub fn read_text(&self, sql: &str, args: &[Arg]) -> Result<Option<String>> {
         self.text_of(sql, args, true)
     }
@@ -206,7 +212,7 @@ impl Statements {
     }
 }
 
-impl Drop for Statements {
+impl Drop for SpiSession {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // SAFETY: the connection opened in `connect`.

@@ -12,35 +12,37 @@ use std::time::Duration;
 
 use crate::catalog::locks;
 use crate::flows::cache;
-use crate::outbox::change_batch::Batch;
-use crate::outbox::initial_load_buffer::Held;
+use crate::outbox::change_batch::ChangeBatch;
+use crate::outbox::initial_load_buffer::InitialLoadBuffer;
 use crate::outbox::{delivery_state, queue};
 use crate::pg::error::Error;
 use crate::pg::spi;
-use crate::update::initial_load::Outlets;
+use crate::update::initial_load::RowSinks;
 use crate::workers::crash_point;
-use crate::workers::delivery::next_batch::{self, Due, externals, find};
-use crate::workers::delivery::target_channel::{Arrived, On, Reached, Sending};
-use crate::workers::transaction::{Failed, transaction};
+use crate::workers::delivery::next_batch::{self, NextAction, externals, find_external};
+use crate::workers::delivery::target_channel::{
+    ChannelEvent, DeliveredBatch, ResolvedTarget, TargetChannel,
+};
+use crate::workers::transaction::{TransactionError, transaction};
 use coco_core::delivery::{Refused, Trouble};
 
 /// A connection that nothing was sent over for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// The targets that this process sends to.
-pub struct Sender {
-    targets: HashMap<i32, Sending>,
+pub struct DeliveryDispatcher {
+    targets: HashMap<i32, TargetChannel>,
     /// Those that no other process sends to.
     ours: HashSet<i32>,
     /// What first fills have to send, and the outboxes do not have.
-    held: HashMap<i32, Held>,
+    held: HashMap<i32, InitialLoadBuffer>,
     /// Outboxes are emptied as soon as they can be.
     empties: bool,
 }
 
 /// How far the targets of a flow are.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Step {
+pub struct StepOutcome {
     /// Batches are on their way.
     pub busy: bool,
     /// Something waits that could not be sent now: when to look again.
@@ -57,9 +59,9 @@ pub struct Step {
     pub interrupted: bool,
 }
 
-impl Sender {
-    pub fn new() -> Sender {
-        Sender {
+impl DeliveryDispatcher {
+    pub fn new() -> DeliveryDispatcher {
+        DeliveryDispatcher {
             targets: HashMap::new(),
             ours: HashSet::new(),
             held: HashMap::new(),
@@ -68,17 +70,17 @@ impl Sender {
     }
 
     /// For a session that waits: it is not to wait for outboxes to be emptied.
-    pub fn of_session() -> Sender {
-        Sender { empties: false, ..Sender::new() }
+    pub fn of_session() -> DeliveryDispatcher {
+        DeliveryDispatcher { empties: false, ..DeliveryDispatcher::new() }
     }
 
     /// Whether who was to send to a target of a flow what its outbox does not have is gone.
-    pub fn is_interrupted(&mut self, flow: &str) -> Result<bool, Failed> {
+    pub fn is_interrupted(&mut self, flow: &str) -> Result<bool, TransactionError> {
         for target in externals(flow)? {
             if !self.reserve(target)? {
                 continue;
             }
-            let state = transaction(|| delivery_state::state(target))?;
+            let state = transaction(|| delivery_state::delivery_status(target))?;
             self.leave(target)?;
             if state.is_some_and(|state| state.filling.is_some()) {
                 return Ok(true);
@@ -88,16 +90,16 @@ impl Sender {
     }
 
     /// Sees to it that nobody else sends to a target; `false` where somebody does.
-    fn reserve(&mut self, target: i32) -> Result<bool, Failed> {
-        if !self.ours.contains(&target) && transaction(|| locks::target(target))? {
+    fn reserve(&mut self, target: i32) -> Result<bool, TransactionError> {
+        if !self.ours.contains(&target) && transaction(|| locks::lock_target(target))? {
             self.ours.insert(target);
         }
         Ok(self.ours.contains(&target))
     }
 
     /// Opens the targets of a flow to which nothing was sent yet, and has them made there. What is made is noted by
-    /// [`Sender::step`].
-    pub fn open_ahead(&mut self, flow: &str) -> Result<(), Failed> {
+    /// [`DeliveryDispatcher::step`].
+    pub fn open_ahead(&mut self, flow: &str) -> Result<(), TransactionError> {
         for target in externals(flow)? {
             if self.targets.contains_key(&target) || !self.reserve(target)? {
                 continue;
@@ -111,14 +113,14 @@ impl Sender {
     }
 
     /// Has the targets of a flow that are open take rows before they are committed here, where they can.
-    pub fn send_ahead(&mut self, flow: &str) -> Result<Outlets, Failed> {
-        let mut outlets = Outlets::default();
+    pub fn send_ahead(&mut self, flow: &str) -> Result<RowSinks, TransactionError> {
+        let mut outlets = RowSinks::default();
         for target in externals(flow)? {
-            let takes = self.targets.get(&target).is_some_and(Sending::takes_ahead);
+            let takes = self.targets.get(&target).is_some_and(TargetChannel::takes_ahead);
             if !takes || !self.reserve(target)? {
                 continue;
             }
-            let begun = self.targets.get_mut(&target).map(Sending::begin_ahead).transpose();
+            let begun = self.targets.get_mut(&target).map(TargetChannel::begin_ahead).transpose();
             match begun.map(Option::flatten) {
                 Ok(outlet) => outlets.get_mut().extend(outlet.map(|o| (target, Box::new(o) as _))),
                 Err(e) => return self.give_up(target, &e),
@@ -129,11 +131,11 @@ impl Sender {
 
     /// What was sent ahead, and is not held, was undone here.
     pub fn take_back(&mut self) {
-        self.targets.values_mut().for_each(Sending::take_back);
+        self.targets.values_mut().for_each(TargetChannel::take_back);
     }
 
     /// Takes over what a first fill has to send, and the lock on the target.
-    pub fn hold(&mut self, held: Held) -> Result<(), Failed> {
+    pub fn hold(&mut self, held: InitialLoadBuffer) -> Result<(), TransactionError> {
         let target = held.target;
         crash_point::point("held");
         if let (Some(sending), Some(upto)) = (self.targets.get_mut(&target), held.upto()) {
@@ -144,16 +146,16 @@ impl Sender {
         match self.ours.insert(target) {
             true => Ok(()),
             // It was ours already: it is held twice now.
-            false => transaction(|| locks::leave_target(target)),
+            false => transaction(|| locks::unlock_target(target)),
         }
     }
 
     /// Lets others send what is left, but to targets that something is on its way to: they wait until this process
     /// has ended.
-    pub fn close(&mut self) -> Result<(), Failed> {
+    pub fn close(&mut self) -> Result<(), TransactionError> {
         let ours: Vec<i32> = self.ours.iter().copied().collect();
         for target in ours {
-            match self.targets.get(&target).is_some_and(Sending::is_busy) {
+            match self.targets.get(&target).is_some_and(TargetChannel::is_busy) {
                 true => self.queue(target)?,
                 false => self.leave(target)?,
             }
@@ -163,19 +165,19 @@ impl Sender {
 
     /// Whether anything is on its way.
     pub fn is_busy(&self) -> bool {
-        self.targets.values().any(Sending::is_busy)
+        self.targets.values().any(TargetChannel::is_busy)
     }
 
     /// Whether any target is being opened.
     pub fn is_opening(&self) -> bool {
-        self.targets.values().any(Sending::is_opening)
+        self.targets.values().any(TargetChannel::is_opening)
     }
 
     /// Notes what has arrived at the targets of a flow, and sends on.
-    pub fn step(&mut self, flow: &str) -> Result<Step, Failed> {
-        let mut all = Step::default();
+    pub fn step(&mut self, flow: &str) -> Result<StepOutcome, TransactionError> {
+        let mut all = StepOutcome::default();
         for target in externals(flow)? {
-            let mut step = Step::default();
+            let mut step = StepOutcome::default();
             self.step_of(flow, target, &mut step)?;
             all.busy |= step.busy;
             all.reads |= step.reads;
@@ -190,7 +192,7 @@ impl Sender {
 
     /// Closes what is not used any more, also of flows that are not among these: of them, what is on
     /// its way is waited for, so that nothing is sent beside it, and will be sent again.
-    pub fn rest(&mut self, flows: impl Fn(&str) -> bool) -> Result<(), Failed> {
+    pub fn rest(&mut self, flows: impl Fn(&str) -> bool) -> Result<(), TransactionError> {
         let mut gone = Vec::new();
         self.targets.retain(|id, t| {
             let stays = match flows(&t.flow) {
@@ -205,14 +207,21 @@ impl Sender {
         gone.into_iter().try_for_each(|target| self.leave(target))
     }
 
-    fn step_of(&mut self, flow: &str, target: i32, step: &mut Step) -> Result<(), Failed> {
-        let on = self.targets.get_mut(&target).map_or(On::NoWay, Sending::arrived);
+    fn step_of(
+        &mut self,
+        flow: &str,
+        target: i32,
+        step: &mut StepOutcome,
+    ) -> Result<(), TransactionError> {
+        let on = self.targets.get_mut(&target).map_or(ChannelEvent::NoWay, TargetChannel::arrived);
         let done = match on {
-            On::NoWay => Ok(true),
-            On::TheWay => Ok(false),
-            On::Look(there, batch) => self.make(target, there, batch).map(|()| false),
-            On::Arrival(arrived) => self.arrived(flow, target, arrived, step).map(|()| true),
-            On::Return(why) => self.returned(flow, target, why).map(|()| true),
+            ChannelEvent::NoWay => Ok(true),
+            ChannelEvent::TheWay => Ok(false),
+            ChannelEvent::Look(there, batch) => self.make(target, there, batch).map(|()| false),
+            ChannelEvent::Arrival(arrived) => {
+                self.arrived(flow, target, arrived, step).map(|()| true)
+            }
+            ChannelEvent::Return(why) => self.returned(flow, target, why).map(|()| true),
         };
         match done {
             Ok(true) => self.send(flow, target, step)?,
@@ -228,7 +237,12 @@ impl Sender {
     }
 
     /// A target has nothing of what was sent ahead: all that is held is sent from the first.
-    fn returned(&mut self, flow: &str, target: i32, why: Option<Trouble>) -> Result<(), Failed> {
+    fn returned(
+        &mut self,
+        flow: &str,
+        target: i32,
+        why: Option<Trouble>,
+    ) -> Result<(), TransactionError> {
         if let Some(sending) = self.targets.get_mut(&target) {
             sending.next = None;
         }
@@ -236,18 +250,23 @@ impl Sender {
             held.restart();
         }
         if let Some(Trouble { message, .. }) = why {
-            let shown = transaction(|| delivery_state::shown(target))?;
+            let shown = transaction(|| delivery_state::delivery_error(target))?;
             tracing::info!("flow \"{flow}\": {shown} is sent rows once more: {message}");
         }
         Ok(())
     }
 
     /// Goes on where a target was looked for. That it is made is noted first, and stays so whatever happens.
-    fn make(&mut self, target: i32, there: bool, batch: Option<Batch>) -> Result<(), Failed> {
+    fn make(
+        &mut self,
+        target: i32,
+        there: bool,
+        batch: Option<ChangeBatch>,
+    ) -> Result<(), TransactionError> {
         if !there {
             transaction(|| {
                 spi::commit_durably();
-                delivery_state::made(target, true)
+                delivery_state::note_made(target, true)
             })?;
             crash_point::point("making");
         }
@@ -259,21 +278,31 @@ impl Sender {
     }
 
     /// Reads what is to be sent after what is on its way, or some more of that.
-    fn read_ahead(&mut self, flow: &str, target: i32, step: &mut Step) -> Result<(), Failed> {
+    fn read_ahead(
+        &mut self,
+        flow: &str,
+        target: i32,
+        step: &mut StepOutcome,
+    ) -> Result<(), TransactionError> {
         let Some(sending) = self.targets.get_mut(&target) else { return Ok(()) };
         if !sending.is_busy() {
             return Ok(());
         }
         let Some(held) = self.held.get_mut(&target) else {
             if let (None, Some(batch)) = (&sending.next, sending.batch()) {
-                sending.next =
-                    next_batch::after(flow, target, sending.connector, batch, &mut step.refused)?;
+                sending.next = next_batch::batch_after(
+                    flow,
+                    target,
+                    sending.connector,
+                    batch,
+                    &mut step.refused,
+                )?;
             }
             return Ok(());
         };
         // None of its rows has the key of another: the batch grows until it can be sent.
         if let Some(more) =
-            next_batch::more(flow, target, sending.connector, held, sending.next.as_ref())?
+            next_batch::grow_batch(flow, target, sending.connector, held, sending.next.as_ref())?
         {
             step.reads = true;
             match &mut sending.next {
@@ -289,14 +318,14 @@ impl Sender {
         &mut self,
         flow: &str,
         target: i32,
-        Arrived { batch, made, result }: Arrived,
-        step: &mut Step,
-    ) -> Result<(), Failed> {
+        DeliveredBatch { batch, made, result }: DeliveredBatch,
+        step: &mut StepOutcome,
+    ) -> Result<(), TransactionError> {
         if batch.is_none() {
             crash_point::point("opened");
         }
         if let Some(made) = made {
-            transaction(|| delivery_state::made(target, made))?;
+            transaction(|| delivery_state::note_made(target, made))?;
         }
         let refused = match result {
             Ok(refused) => refused,
@@ -318,12 +347,12 @@ impl Sender {
         } else {
             step.refused += refused.len() as i64;
             transaction(|| {
-                let ready = cache::ready(flow)?;
-                match find(&ready.flow, target) {
+                let ready = cache::runnable_flow(flow)?;
+                match find_external(&ready.flow, target) {
                     Some((declared, external)) => {
                         let flow = &ready.flow;
-                        queue::settle(declared, external, &batch, &refused)?;
-                        if self.empties { queue::empty(flow, declared) } else { Ok(()) }
+                        queue::acknowledge(declared, external, &batch, &refused)?;
+                        if self.empties { queue::empty_outbox(flow, declared) } else { Ok(()) }
                     }
                     None => Ok(()),
                 }
@@ -337,9 +366,9 @@ impl Sender {
     fn held_arrived(
         &mut self,
         target: i32,
-        batch: &Batch,
+        batch: &ChangeBatch,
         refused: &[Refused],
-    ) -> Result<(), Failed> {
+    ) -> Result<(), TransactionError> {
         let Some(held) = self.held.get(&target) else { return Ok(()) };
         if !refused.is_empty() {
             // The outbox knows how to go on about them.
@@ -347,8 +376,8 @@ impl Sender {
         }
         let (all, over) = (held.is_all(batch.upto), held.is_over());
         transaction(|| {
-            delivery_state::sent(target, batch.upto)?;
-            if all { delivery_state::filled(target) } else { Ok(()) }
+            delivery_state::note_sent(target, batch.upto)?;
+            if all { delivery_state::note_initial_load_sent(target) } else { Ok(()) }
         })?;
         if all {
             self.held.remove(&target);
@@ -359,16 +388,18 @@ impl Sender {
     }
 
     /// Puts what a first fill has to send still into the outbox.
-    fn queue(&mut self, target: i32) -> Result<(), Failed> {
+    fn queue(&mut self, target: i32) -> Result<(), TransactionError> {
         let Some(held) = self.held.remove(&target) else { return Ok(()) };
         if let Some(sending) = self.targets.get_mut(&target) {
             sending.next = None;
         }
         let flow = held.flow.clone();
         transaction(|| {
-            let ready = cache::ready(&flow)?;
-            let Some((declared, external)) = find(&ready.flow, target) else { return Ok(()) };
-            let Some(state) = delivery_state::state(target)? else { return Ok(()) };
+            let ready = cache::runnable_flow(&flow)?;
+            let Some((declared, external)) = find_external(&ready.flow, target) else {
+                return Ok(());
+            };
+            let Some(state) = delivery_state::delivery_status(target)? else { return Ok(()) };
             held.queue(&ready.flow, declared, external, Some(state.sent))
         })
     }
@@ -378,12 +409,12 @@ impl Sender {
         flow: &str,
         target: i32,
         trouble: &Trouble,
-        step: &mut Step,
-    ) -> Result<(), Failed> {
+        step: &mut StepOutcome,
+    ) -> Result<(), TransactionError> {
         step.troubled = true;
         let shown = transaction(|| {
-            delivery_state::troubled(target, trouble)?;
-            delivery_state::shown(target)
+            delivery_state::record_error(target, trouble)?;
+            delivery_state::delivery_error(target)
         })?;
         tracing::warn!(
             sqlstate = trouble.sqlstate,
@@ -396,7 +427,12 @@ impl Sender {
     }
 
     /// Sends the next batch, if there is one, and it may be.
-    fn send(&mut self, flow: &str, target: i32, step: &mut Step) -> Result<(), Failed> {
+    fn send(
+        &mut self,
+        flow: &str,
+        target: i32,
+        step: &mut StepOutcome,
+    ) -> Result<(), TransactionError> {
         if step.troubled && !self.targets.contains_key(&target) {
             return Ok(());
         }
@@ -409,7 +445,8 @@ impl Sender {
         }
         let held = self.held.get_mut(&target);
         let (interrupted, refused) = (&mut step.interrupted, &mut step.refused);
-        let due = transaction(|| next_batch::due(flow, target, next, held, interrupted, refused));
+        let due =
+            transaction(|| next_batch::next_action(flow, target, next, held, interrupted, refused));
         let due = match due {
             Ok(due) => due,
             Err(failed) => {
@@ -420,20 +457,20 @@ impl Sender {
         };
         let (batch, reached) = match due {
             // A row of what is held cannot be encoded: the outbox knows how to go on about it.
-            Due::Nothing if self.held.contains_key(&target) => {
+            NextAction::Nothing if self.held.contains_key(&target) => {
                 self.queue(target)?;
                 return self.send(flow, target, step);
             }
-            Due::Nothing => return self.leave(target),
-            Due::Wait(wait) => {
+            NextAction::Nothing => return self.leave(target),
+            NextAction::Wait(wait) => {
                 step.again = Some(step.again.map_or(wait, |a| a.min(wait)));
                 return self.leave(target);
             }
-            Due::Trouble(trouble) => {
+            NextAction::Trouble(trouble) => {
                 self.targets.remove(&target);
                 return self.troubled(flow, target, &trouble, step);
             }
-            Due::Batch(batch, reached) => (batch, reached),
+            NextAction::Batch(batch, reached) => (batch, reached),
         };
         crash_point::point("read");
         self.begin(flow, target, reached, Some(batch))?;
@@ -447,33 +484,33 @@ impl Sender {
         &mut self,
         flow: &str,
         target: i32,
-        reached: Reached,
-        batch: Option<Batch>,
-    ) -> Result<(), Failed> {
+        reached: ResolvedTarget,
+        batch: Option<ChangeBatch>,
+    ) -> Result<(), TransactionError> {
         let begun = match self.targets.entry(target) {
             Entry::Occupied(sending) => sending.into_mut().reach(reached),
-            Entry::Vacant(place) => place.insert(Sending::new(flow, reached)),
+            Entry::Vacant(place) => place.insert(TargetChannel::new(flow, reached)),
         }
         .begin(batch);
         begun.or_else(|e| self.give_up(target, &e))
     }
 
-    fn give_up<T>(&mut self, target: i32, e: &io::Error) -> Result<T, Failed> {
+    fn give_up<T>(&mut self, target: i32, e: &io::Error) -> Result<T, TransactionError> {
         self.targets.remove(&target);
         self.leave(target)?;
         Err(without_thread(e))
     }
 
     /// Lets others send to a target: what they are to send is in its outbox then.
-    fn leave(&mut self, target: i32) -> Result<(), Failed> {
+    fn leave(&mut self, target: i32) -> Result<(), TransactionError> {
         self.queue(target)?;
         match self.ours.remove(&target) {
-            true => transaction(|| locks::leave_target(target)),
+            true => transaction(|| locks::unlock_target(target)),
             false => Ok(()),
         }
     }
 }
 
-fn without_thread(e: &io::Error) -> Failed {
-    Failed::from(Error::internal(format!("no thread could be started: {e}")))
+fn without_thread(e: &io::Error) -> TransactionError {
+    TransactionError::from(Error::internal(format!("no thread could be started: {e}")))
 }

@@ -4,15 +4,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::outbox::change_batch::Batch;
-use crate::workers::async_runtime::{self, State, Task};
+use crate::outbox::change_batch::ChangeBatch;
+use crate::workers::async_runtime::{self, Task, TaskState};
 use coco_connectors::targets::ahead::{Arriving, Note, Outlet};
 use coco_connectors::targets::options::Access;
 use coco_connectors::targets::{Connector, Prepared, Target, ahead};
 use coco_core::delivery::{Change, Encoding, Refused, Shape, Trouble, Whose};
 
 /// What a target is to be, and what it is reached with.
-pub struct Reached {
+pub struct ResolvedTarget {
     pub shape: Shape,
     pub connector: &'static Connector,
     pub access: Access,
@@ -21,7 +21,7 @@ pub struct Reached {
 }
 
 /// A target, with one batch on its way at a time.
-pub struct Sending {
+pub struct TargetChannel {
     pub flow: String,
     pub shape: Arc<Shape>,
     pub connector: &'static Connector,
@@ -30,9 +30,9 @@ pub struct Sending {
     made: bool,
     /// While nothing is on its way over it.
     connection: Option<Connection>,
-    way: Option<Way>,
+    way: Option<InFlight>,
     /// What is sent after that, read meanwhile.
-    pub next: Option<Batch>,
+    pub next: Option<ChangeBatch>,
     used: Instant,
 }
 
@@ -43,14 +43,14 @@ enum Connection {
 }
 
 /// What the other threads are at.
-struct Way {
-    errand: Errand,
+struct InFlight {
+    errand: Job,
     /// `None`: the target is being opened, for what is to come; or rows are sent ahead that are not noted yet.
-    batch: Option<Batch>,
-    task: Task<Back>,
+    batch: Option<ChangeBatch>,
+    task: Task<JobResult>,
 }
 
-enum Errand {
+enum Job {
     /// To see whether the target is there.
     Look,
     /// To make it where it is not, and to bring the batch. `noted`: that it is made was noted just before.
@@ -60,7 +60,7 @@ enum Errand {
 }
 
 /// What is back from there.
-enum Back {
+enum JobResult {
     /// Whether the target is there.
     Look(Result<(Box<dyn Target>, bool), Trouble>),
     Delivery {
@@ -75,30 +75,30 @@ enum Back {
 }
 
 /// What became of what was sent.
-pub struct Arrived {
+pub struct DeliveredBatch {
     /// `None`: the target was opened only.
-    pub batch: Option<Batch>,
+    pub batch: Option<ChangeBatch>,
     /// That coco has made the target is to be noted, or not to be any more.
     pub made: Option<bool>,
     pub result: Result<Vec<Refused>, Trouble>,
 }
 
 /// Where what was begun is.
-pub enum On {
+pub enum ChannelEvent {
     /// Nothing was.
     NoWay,
     TheWay,
-    /// Before a target is made: whether it is there, as far as that can be known. [`Sending::make`] goes on with the
+    /// Before a target is made: whether it is there, as far as that can be known. [`TargetChannel::make`] goes on with the
     /// batch.
-    Look(bool, Option<Batch>),
-    Arrival(Arrived),
+    Look(bool, Option<ChangeBatch>),
+    Arrival(DeliveredBatch),
     /// The target has nothing of what was sent ahead; if there is a reason, why.
     Return(Option<Trouble>),
 }
 
-impl Sending {
-    pub fn new(flow: &str, to: Reached) -> Sending {
-        Sending {
+impl TargetChannel {
+    pub fn new(flow: &str, to: ResolvedTarget) -> TargetChannel {
+        TargetChannel {
             flow: flow.to_owned(),
             shape: Arc::new(to.shape),
             connector: to.connector,
@@ -112,7 +112,7 @@ impl Sending {
     }
 
     /// The same target; closed, where what it was opened with, or prepared for, is not what it is now.
-    pub fn reach(&mut self, to: Reached) -> &mut Sending {
+    pub fn reach(&mut self, to: ResolvedTarget) -> &mut TargetChannel {
         if *self.shape != to.shape || self.access != to.access {
             self.shape = Arc::new(to.shape);
             self.access = to.access;
@@ -124,21 +124,21 @@ impl Sending {
 
     /// Has a batch sent; without one, has the target opened. Nothing else is on its way. Before coco makes a target
     /// it looks.
-    pub fn begin(&mut self, batch: Option<Batch>) -> io::Result<()> {
+    pub fn begin(&mut self, batch: Option<ChangeBatch>) -> io::Result<()> {
         if self.connection.is_some() || self.made {
             return self.deliver(batch, false);
         }
         let work = look(self.connector, self.access.clone(), self.shape.clone());
-        self.go(Errand::Look, batch, work)
+        self.go(Job::Look, batch, work)
     }
 
     /// Goes on where the target was looked for, with what was to be sent. `noted`: that it is made.
-    pub fn make(&mut self, batch: Option<Batch>, noted: bool) -> io::Result<()> {
+    pub fn make(&mut self, batch: Option<ChangeBatch>, noted: bool) -> io::Result<()> {
         self.made |= noted;
         self.deliver(batch, noted)
     }
 
-    fn deliver(&mut self, mut batch: Option<Batch>, noted: bool) -> io::Result<()> {
+    fn deliver(&mut self, mut batch: Option<ChangeBatch>, noted: bool) -> io::Result<()> {
         let changes = batch.as_mut().map(|batch| std::mem::take(&mut batch.changes));
         let work = deliver(
             self.connection.take(),
@@ -147,7 +147,7 @@ impl Sending {
             self.shape.clone(),
             changes.unwrap_or_default(),
         );
-        self.go(Errand::Deliver { noted }, batch, work)
+        self.go(Job::Deliver { noted }, batch, work)
     }
 
     /// Whether rows can be sent to it before they are noted.
@@ -160,79 +160,85 @@ impl Sending {
     pub fn begin_ahead(&mut self) -> io::Result<Option<Outlet>> {
         let Some(Connection::Prepared(client)) = self.connection.take() else { return Ok(None) };
         let (outlet, note, arriving) = ahead::way();
-        self.go(Errand::Ahead(Some(note)), None, fill(client, self.shape.clone(), arriving))?;
+        self.go(Job::Ahead(Some(note)), None, fill(client, self.shape.clone(), arriving))?;
         Ok(Some(outlet))
     }
 
     fn go(
         &mut self,
-        errand: Errand,
-        batch: Option<Batch>,
-        work: impl Future<Output = Back> + Send + 'static,
+        errand: Job,
+        batch: Option<ChangeBatch>,
+        work: impl Future<Output = JobResult> + Send + 'static,
     ) -> io::Result<()> {
         self.used = Instant::now();
-        self.way = Some(Way { errand, batch, task: async_runtime::spawn(work)? });
+        self.way = Some(InFlight { errand, batch, task: async_runtime::spawn(work)? });
         Ok(())
     }
 
     /// What was sent ahead is noted, up to a position.
     pub fn noted(&mut self, upto: i64) {
         if let Some(way) = &mut self.way
-            && let Errand::Ahead(note) = &mut way.errand
+            && let Job::Ahead(note) = &mut way.errand
             && let Some(note) = note.take()
         {
-            way.batch = Some(Batch::sent(upto));
+            way.batch = Some(ChangeBatch::sent(upto));
             note.noted();
         }
     }
 
     /// Has taken back what was sent ahead, unless it is noted.
     pub fn take_back(&mut self) {
-        if let Some(Way { errand: Errand::Ahead(note), .. }) = &mut self.way {
+        if let Some(InFlight { errand: Job::Ahead(note), .. }) = &mut self.way {
             *note = None;
         }
     }
 
     /// Whether what was begun is back.
-    pub fn arrived(&mut self) -> On {
-        let Some(way) = self.way.take() else { return On::NoWay };
+    pub fn arrived(&mut self) -> ChannelEvent {
+        let Some(way) = self.way.take() else { return ChannelEvent::NoWay };
         let back = match way.task.state() {
-            State::Running => {
+            TaskState::Running => {
                 self.way = Some(way);
-                return On::TheWay;
+                return ChannelEvent::TheWay;
             }
-            State::Done(back) => back,
-            State::Lost => {
+            TaskState::Done(back) => back,
+            TaskState::Lost => {
                 let trouble = Trouble::target("XX000", "the connector has failed");
                 return match way.errand {
-                    Errand::Ahead(_) => On::Return(Some(trouble)),
-                    _ => {
-                        On::Arrival(Arrived { batch: way.batch, made: None, result: Err(trouble) })
-                    }
+                    Job::Ahead(_) => ChannelEvent::Return(Some(trouble)),
+                    _ => ChannelEvent::Arrival(DeliveredBatch {
+                        batch: way.batch,
+                        made: None,
+                        result: Err(trouble),
+                    }),
                 };
             }
         };
         self.used = Instant::now();
-        let noted = matches!(way.errand, Errand::Deliver { noted: true });
+        let noted = matches!(way.errand, Job::Deliver { noted: true });
         match back {
-            Back::Look(Ok((client, there))) => {
+            JobResult::Look(Ok((client, there))) => {
                 self.connection = Some(Connection::Open(client));
-                On::Look(there, way.batch)
+                ChannelEvent::Look(there, way.batch)
             }
-            Back::Look(Err(trouble)) => {
-                On::Arrival(Arrived { batch: way.batch, made: None, result: Err(trouble) })
-            }
-            Back::Ahead(Ok((client, taken))) => {
+            JobResult::Look(Err(trouble)) => ChannelEvent::Arrival(DeliveredBatch {
+                batch: way.batch,
+                made: None,
+                result: Err(trouble),
+            }),
+            JobResult::Ahead(Ok((client, taken))) => {
                 self.connection = Some(Connection::Prepared(client));
                 match taken {
-                    true => {
-                        On::Arrival(Arrived { batch: way.batch, made: None, result: Ok(vec![]) })
-                    }
-                    false => On::Return(None),
+                    true => ChannelEvent::Arrival(DeliveredBatch {
+                        batch: way.batch,
+                        made: None,
+                        result: Ok(vec![]),
+                    }),
+                    false => ChannelEvent::Return(None),
                 }
             }
-            Back::Ahead(Err(trouble)) => On::Return(Some(trouble)),
-            Back::Delivery { client, prepared, absent, result } => {
+            JobResult::Ahead(Err(trouble)) => ChannelEvent::Return(Some(trouble)),
+            JobResult::Delivery { client, prepared, absent, result } => {
                 self.connection = client.map(Connection::Prepared);
                 let made = match prepared {
                     Some(Prepared::Made) if !noted => Some(true),
@@ -241,7 +247,7 @@ impl Sending {
                     None if noted && absent => Some(false),
                     _ => None,
                 };
-                On::Arrival(Arrived { batch: way.batch, made, result })
+                ChannelEvent::Arrival(DeliveredBatch { batch: way.batch, made, result })
             }
         }
     }
@@ -255,21 +261,21 @@ impl Sending {
     /// or, where it takes rows ahead, until it does.
     pub fn is_opening(&self) -> bool {
         self.way.as_ref().is_some_and(|way| match way.errand {
-            Errand::Look => true,
-            Errand::Deliver { .. } => {
+            Job::Look => true,
+            Job::Deliver { .. } => {
                 way.batch.is_none() && self.connector.encoding == Encoding::Binary
             }
-            Errand::Ahead(_) => false,
+            Job::Ahead(_) => false,
         })
     }
 
     /// Whether the other threads are at it.
     pub fn is_running(&self) -> bool {
-        self.way.as_ref().is_some_and(|way| matches!(way.task.state(), State::Running))
+        self.way.as_ref().is_some_and(|way| matches!(way.task.state(), TaskState::Running))
     }
 
     /// The batch that is on its way; `None` where the target is opened, or nothing of it is noted.
-    pub fn batch(&self) -> Option<&Batch> {
+    pub fn batch(&self) -> Option<&ChangeBatch> {
         self.way.as_ref()?.batch.as_ref()
     }
 
@@ -287,20 +293,20 @@ impl Sending {
     }
 }
 
-impl Drop for Sending {
+impl Drop for TargetChannel {
     fn drop(&mut self) {
         self.close();
     }
 }
 
 /// What is done on the other threads: what is to be seen before a target is made.
-async fn look(connector: &'static Connector, access: Access, shape: Arc<Shape>) -> Back {
+async fn look(connector: &'static Connector, access: Access, shape: Arc<Shape>) -> JobResult {
     let looked = async {
         let mut client = connector.connect(access)?;
         let there = client.is_there(&shape).await?;
         Ok((client, there))
     };
-    Back::Look(looked.await)
+    JobResult::Look(looked.await)
 }
 
 /// What is sent, and before that the target prepared, if it is not yet.
@@ -310,7 +316,7 @@ async fn deliver(
     access: Access,
     shape: Arc<Shape>,
     changes: Vec<Change>,
-) -> Back {
+) -> JobResult {
     let prepare = async |mut client: Box<dyn Target>| match client.prepare(&shape).await {
         Ok(prepared) => (Ok(client), Some(prepared), false),
         Err(trouble) => {
@@ -336,10 +342,10 @@ async fn deliver(
         }
         Err(trouble) => (None, Err(trouble)),
     };
-    Back::Delivery { client, prepared, absent, result }
+    JobResult::Delivery { client, prepared, absent, result }
 }
 
 /// What is sent ahead.
-async fn fill(mut client: Box<dyn Target>, shape: Arc<Shape>, mut rows: Arriving) -> Back {
-    Back::Ahead(client.fill(&shape, &mut rows).await.map(|taken| (client, taken)))
+async fn fill(mut client: Box<dyn Target>, shape: Arc<Shape>, mut rows: Arriving) -> JobResult {
+    JobResult::Ahead(client.fill(&shape, &mut rows).await.map(|taken| (client, taken)))
 }
