@@ -29,10 +29,10 @@ series() {
     run bare
     last=$(sql "select coalesce(max(id), 0) from captured")
     worker=$(sql "select pid from coco.workers limit 1")
-    turns=$(sql "select sum(turns) from coco.workers") cpu=$(cpu_of "$worker")
+    turns=$(sql "select sum(transactions) from coco.workers") cpu=$(cpu_of "$worker")
     run captured
     sql "select coco.wait('f')" >/dev/null
-    cpu=$(($(cpu_of "$worker") - cpu)) turns=$(($(sql "select sum(turns) from coco.workers") - turns))
+    cpu=$(($(cpu_of "$worker") - cpu)) turns=$(($(sql "select sum(transactions) from coco.workers") - turns))
     sql "select extract(epoch from pg_xact_commit_timestamp(t.xmin) - pg_xact_commit_timestamp(s.xmin)) * 1e6
            from captured s join target t using (id) where s.id > $last" >"$work/follow.latency"
     [ $n = 0 ] && continue   # warms up

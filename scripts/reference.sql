@@ -12,18 +12,18 @@ INSERT INTO section VALUES
  '{create_flow,add_source,add_lookup,add_target,set_query,alter_flow,drop_flow}'),
 (2, 'Running flows', 'A call updates a flow once. If a flow is live, a worker keeps it up to date after each commit.',
  '{update,retry,start,stop,wait}'),
-(3, 'Inspecting flows', 'The functions show what an update would change, whether a target is correct, and where its rows come from. The views show the flows that you own, or whose owner is a role of which you are a member. `coco.tracking`, `coco.errors`, `coco.deliveries` and the failures in `coco.status` leave out a flow whose source, key column, tracking table or owner no longer exists.',
- '{preview,verify,lineage,outputs,history,explain,diagram,report,status,progress,errors,flows,sources,lookups,targets,deliveries,tracking,functions,workers,metrics}'),
+(3, 'Inspecting flows', 'The functions show what an update would change, whether a target is correct, and where its rows come from. The views show the flows that you own, or whose owner is a role of which you are a member. `coco.tracking`, `coco.errors`, `coco.delivery_status` and the failures in `coco.status` leave out a flow whose source, key column, tracking table or owner no longer exists.',
+ '{preview,verify,lineage,outputs,history,explain,diagram,report,status,progress,errors,flows,sources,lookups,targets,delivery_status,tracking,functions,workers,metrics}'),
 (4, 'Functions for queries', 'You can call these functions in flows and in any other query.',
  '{split_text,normalize_text,fingerprint,stable_uuid,local_files,list_files,read_file}'),
 (5, 'Functions over the network', 'These functions call other servers, so they are volatile and may be slow. Examples, limits and errors: [functions.md](functions.md).',
  '{embed,generate,http_post}'),
 (6, 'Memoized functions', 'coco stores the results of memoized functions: [functions.md](functions.md#memoized-functions).',
- '{memoize,unmemoize,forget}');
+ '{memoize,unmemoize,clear_memo}');
 
 -- Internal functions, which users do not call.
 CREATE TEMPORARY TABLE behind (name text PRIMARY KEY);
-INSERT INTO behind VALUES ('capture'), ('recall'), ('restore_is_complete');
+INSERT INTO behind VALUES ('capture'), ('before_drop'), ('memo_call'), ('restore_is_complete');
 INSERT INTO behind
 SELECT p.proname FROM pg_proc p
  WHERE p.pronamespace = 'coco'::regnamespace AND p.proname ~ '(_rows|_validator)$';
@@ -43,7 +43,7 @@ BEGIN
     FROM (SELECT proname AS name FROM pg_proc WHERE pronamespace = 'coco'::regnamespace
           UNION SELECT relname FROM pg_class WHERE relnamespace = 'coco'::regnamespace AND relkind = 'v') AS o
    WHERE NOT EXISTS (SELECT FROM section s WHERE o.name = ANY (s.names))
-     AND o.name NOT IN (SELECT b.name FROM behind b UNION VALUES ('wrapper_options'));
+     AND o.name NOT IN (SELECT b.name FROM behind b UNION VALUES ('connector_options'));
   IF missing IS NOT NULL THEN
     RAISE EXCEPTION 'scripts/reference.sql has no section for %', missing;
   END IF;
@@ -180,12 +180,12 @@ SELECT E'\n## ' || s.title || E'\n\n' || s.intro || E'\n\n'
   FROM section s ORDER BY s.position;
 
 SELECT E'\n## Foreign data wrappers\n\nTargets outside this database ([connectors.md](connectors.md)), and functions that call other servers\n([functions.md](functions.md)), use foreign servers of these wrappers. A function also returns the options of the wrappers:\n\n'
-       || pg_temp.function_text('coco.wrapper_options'::regproc);
+       || pg_temp.function_text('coco.connector_options'::regproc);
 SELECT format(E'\n### %s\n\n%s\n\n| option | of | |\n|---|---|---|\n%s', w.fdwname, obj_description(w.oid, 'pg_foreign_data_wrapper'),
-         (SELECT string_agg(format('| `%s` | %s%s | %s |', o.option, o.place,
+         (SELECT string_agg(format('| `%s` | %s%s | %s |', o.option, o.scope,
                    CASE WHEN o.required THEN ', required' ELSE '' END || CASE WHEN o.secret THEN ', secret' ELSE '' END
-                   || CASE WHEN o.superuser THEN ', set by superusers' ELSE '' END, pg_temp.cell(replace(o.about, '*', '\*'))), E'\n' ORDER BY o.n)
-            FROM coco.wrapper_options() WITH ORDINALITY AS o (wrapper, place, option, required, secret, superuser, about, n)
+                   || CASE WHEN o.superuser THEN ', set by superusers' ELSE '' END, pg_temp.cell(replace(o.description, '*', '\*'))), E'\n' ORDER BY o.n)
+            FROM coco.connector_options() WITH ORDINALITY AS o (wrapper, scope, option, required, secret, superuser, description, n)
            WHERE o.wrapper = w.fdwname))
   FROM pg_foreign_data_wrapper w WHERE w.fdwname LIKE 'coco\_%'
  ORDER BY array_position('{coco_postgres,coco_qdrant,coco_neo4j,coco_kafka,coco_http,coco_openai}', w.fdwname::text);

@@ -16,7 +16,7 @@ create table coco.flow (
   search_path text not null,
   settings    jsonb not null,
   live        boolean not null default false,
-  memo        regclass,
+  memo_table  regclass,
   memo_view   regclass,
   label       text,
   batch_size  int check (batch_size > 0),
@@ -32,7 +32,7 @@ create table coco.capture (
   columns  text[] not null,
   always   boolean not null,
   segment  int not null default 0,
-  since    xid8
+  complete_from_xid xid8
 );
 comment on table coco.capture is 'Captured tables, with the columns that coco_internal.log_<id>_<segment> keeps of each changed row. Only coco''s functions write to this table.';
 
@@ -69,7 +69,7 @@ create table coco.cursor (
   signature uuid not null,
   -- whether items were evaluated that saw later lookup changes than those followed by then
   behind    boolean not null default false,
-  taken     timestamptz not null default pg_catalog.clock_timestamp()
+  followed_at timestamptz not null default pg_catalog.clock_timestamp()
 ) with (fillfactor = 50);
 comment on table coco.cursor is 'Position up to which coco has followed each captured source, and signature of its capture at that position. Only coco''s functions write to this table.';
 
@@ -81,9 +81,9 @@ create table coco.target (
   relation    regclass not null,
   query       text not null,
   key         text[] not null,
-  covered     text[],
-  made        boolean not null,
-  incarnation int not null default 1,
+  item_key_columns text[],
+  managed     boolean not null,
+  epoch       int not null default 1,
   query_view  regclass,
   -- for each place where the query reads a source's relation, in order: the source whose item it stands for, or 0
   places      int[] not null default '{}',
@@ -102,13 +102,13 @@ create table coco.target (
 comment on table coco.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';
 
 -- One row for each target outside this database.
-create table coco.delivery (
+create table coco.delivery_state (
   target     int primary key,
   sent       bigint not null default 0,
-  filling    bigint,
+  initial_load_until bigint,
   sent_at    timestamptz,
   attempts   int not null default 0,
-  of_server  boolean not null default false,
+  server_wide boolean not null default false,
   failed_at  timestamptz,
   next_retry timestamptz,
   sqlstate   text,
@@ -116,10 +116,10 @@ create table coco.delivery (
   detail     text,
   hint       text
 ) with (fillfactor = 50);
-comment on table coco.delivery is 'Position up to which coco has sent the outbox of each target outside this database, and the current delivery error. Only coco''s functions write to this table.';
+comment on table coco.delivery_state is 'Position up to which coco has sent the outbox of each target outside this database, and the current delivery error. Only coco''s functions write to this table.';
 
 -- Results of updates that a worker ran for a session that called coco.update. A dump does not include this table.
-create table coco.run (
+create table coco.worker_result (
   id       bigint primary key,
   ended    timestamptz not null default pg_catalog.clock_timestamp(),
   counts   jsonb,
@@ -128,10 +128,10 @@ create table coco.run (
   detail   text,
   hint     text
 );
-comment on table coco.run is 'Results of updates that workers ran for a session, kept for an hour. Only coco''s workers write to this table.';
+comment on table coco.worker_result is 'Results of updates that workers ran for a session, kept for an hour. Only coco''s workers write to this table.';
 
 -- One row for each live flow whose last run failed as a whole. A dump does not include this table.
-create table coco.trouble (
+create table coco.flow_error (
   flow       int primary key,
   attempts   int not null,
   deaths     int not null default 0, -- consecutive processes that a signal terminated
@@ -142,7 +142,7 @@ create table coco.trouble (
   detail     text,
   hint       text
 );
-comment on table coco.trouble is 'Live flows whose last run failed as a whole. Only coco''s workers write to this table.';
+comment on table coco.flow_error is 'Live flows whose last run failed as a whole. Only coco''s workers write to this table.';
 
 -- Failed items whose keys are too long for an index, so that they have no tracking row. A dump does not include this
 -- table, because a scan finds these items again.
@@ -158,13 +158,13 @@ create table coco.untracked (
 comment on table coco.untracked is 'Failed items that are not tracked: their keys are too long for an index, or NULL. Only coco''s functions and workers write to this table.';
 
 -- One row for each run. For a live flow, a run is up to a minute of its worker's transactions.
-create table coco.history_entry (
-  run       bigint generated always as identity,
+create table coco.run_history (
+  run_id    bigint generated always as identity,
   flow      int not null,
   started   timestamptz not null,
   elapsed   interval not null,
   reason    text not null,
-  by        text not null check (by in ('session', 'worker')),
+  initiator text not null check (initiator in ('session', 'worker')),
   seen      bigint not null,
   skipped   bigint not null,
   unchanged bigint not null,
@@ -174,20 +174,20 @@ create table coco.history_entry (
   failed    bigint not null,
   error     text,
   label     text,
-  primary key (flow, run)
+  primary key (flow, run_id)
 );
-comment on table coco.history_entry is 'Runs of flows: the last coco.history_size of each flow. Only coco''s functions and workers write to this table.';
+comment on table coco.run_history is 'Runs of flows: the last coco.history_limit of each flow. Only coco''s functions and workers write to this table.';
 
 -- The label of a flow from a process ordinal on.
-create table coco.label (
+create table coco.flow_label (
   flow  int not null,
   since bigint not null,
   label text,
   primary key (flow, since)
 );
-comment on table coco.label is 'Labels of flows, each with the process ordinal from which it applied. Only coco''s functions write to this table.';
+comment on table coco.flow_label is 'Labels of flows, each with the process ordinal from which it applied. Only coco''s functions write to this table.';
 
--- Totals of a flow's runs that have been removed from coco.history_entry. Together with the remaining runs they give
+-- Totals of a flow's runs that have been removed from coco.run_history. Together with the remaining runs they give
 -- totals that only grow.
 create table coco.run_total (
   flow      int primary key,
@@ -207,7 +207,7 @@ comment on table coco.run_total is 'Totals of runs that have been removed from c
 
 -- The column function holds a name with schema and argument types, because pg_upgrade rejects tables with a column of type
 -- regprocedure. A function of that name counts only while the recorded role owns it.
-create table coco.memoised (
+create table coco.memo_function (
   function    text primary key,
   owner       regrole not null,
   version     text,
@@ -215,10 +215,10 @@ create table coco.memoised (
   batch_owner regrole,
   batch_size  int check (batch_size > 0)
 );
-comment on table coco.memoised is 'Functions that coco memoizes inside flows. Only coco''s functions write to this table.';
+comment on table coco.memo_function is 'Functions that coco memoizes inside flows. Only coco''s functions write to this table.';
 
 -- The function IDs under which a flow's table of results keeps its results, with the cost of the results.
-create table coco.memo (
+create table coco.memo_stats (
   id          int generated always as identity primary key,
   flow        text not null,
   function    text not null,
@@ -235,9 +235,9 @@ create table coco.memo (
   recorded    timestamptz not null default pg_catalog.now(),
   unique (flow, function, fingerprint)
 );
-comment on table coco.memo is 'Memoized functions of flows, one row for each fingerprint of their code, with statistics of their calls. Only coco''s functions write to this table.';
+comment on table coco.memo_stats is 'Memoized functions of flows, one row for each fingerprint of their code, with statistics of their calls. Only coco''s functions write to this table.';
 
-create table coco.spending (
+create table coco.provider_usage (
   id         bigint generated always as identity primary key,
   server     text not null,
   flow       int,
@@ -247,8 +247,8 @@ create table coco.spending (
   tokens_out bigint not null,
   cost       float8 not null
 );
-create index on coco.spending (server);
-comment on table coco.spending is 'Usage and cost of flows at the servers of providers, in the unit of the servers'' prices. Only coco''s functions write to this table.';
+create index on coco.provider_usage (server);
+comment on table coco.provider_usage is 'Usage and cost of flows at the servers of providers, in the unit of the servers'' prices. Only coco''s functions write to this table.';
 
 create table coco.logic (
   id          int generated always as identity primary key,
@@ -261,24 +261,24 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco.capture, coco.cursor, coco.trouble, coco.untracked, coco.delivery, coco.run, coco.history_entry, coco.run_total, coco.label, coco.flow, coco.source, coco.target, coco.logic, coco.memoised, coco.memo, coco.spending from public;
+revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.flow, coco.source, coco.target, coco.logic, coco.memo_function, coco.memo_stats, coco.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
 select pg_catalog.pg_extension_config_dump('coco.source', '');
 select pg_catalog.pg_extension_config_dump('coco.target', '');
-select pg_catalog.pg_extension_config_dump('coco.delivery', '');
+select pg_catalog.pg_extension_config_dump('coco.delivery_state', '');
 select pg_catalog.pg_extension_config_dump('coco.logic', '');
-select pg_catalog.pg_extension_config_dump('coco.history_entry', '');
+select pg_catalog.pg_extension_config_dump('coco.run_history', '');
 select pg_catalog.pg_extension_config_dump('coco.run_total', '');
-select pg_catalog.pg_extension_config_dump('coco.history_entry_run_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.label', '');
-select pg_catalog.pg_extension_config_dump('coco.memoised', '');
-select pg_catalog.pg_extension_config_dump('coco.memo', '');
-select pg_catalog.pg_extension_config_dump('coco.spending', '');
+select pg_catalog.pg_extension_config_dump('coco.run_history_run_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.flow_label', '');
+select pg_catalog.pg_extension_config_dump('coco.memo_function', '');
+select pg_catalog.pg_extension_config_dump('coco.memo_stats', '');
+select pg_catalog.pg_extension_config_dump('coco.provider_usage', '');
 select pg_catalog.pg_extension_config_dump('coco.capture_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.memo_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.spending_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.memo_stats_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.provider_usage_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.flow_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.source_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.target_id_seq', '');

@@ -138,7 +138,7 @@ create function coco.verify(
 
 create function coco.history(
   flow text,
-  out run bigint, out started timestamptz, out elapsed interval, out reason text, out by text,
+  out run_id bigint, out started timestamptz, out elapsed interval, out reason text, out initiator text,
   out seen bigint, out skipped bigint, out unchanged bigint, out evaluated bigint,
   out upserted bigint, out deleted bigint, out failed bigint, out error text, out label text
 ) returns setof record language c stable strict
@@ -155,7 +155,7 @@ create function coco.explain(
 create function coco.lineage(
   target text,
   key    jsonb,
-  of_flow text default null,
+  flow_name text default null,
   out flow text, out source text, out source_relation regclass, out source_key jsonb, out state text,
   out ordinal bigint, out content_fingerprint uuid, out logic_fingerprint uuid, out query text,
   out functions jsonb, out label text, out process_ordinal bigint, out process_time timestamptz,
@@ -168,8 +168,8 @@ create function coco.lineage(
 create function coco.outputs(
   flow       text,
   source_key jsonb,
-  of_source  text default null,
-  out source text, out target text, out key jsonb, out listed boolean
+  source_name  text default null,
+  out source text, out target text, out key jsonb, out owned_by_list boolean
 ) returns setof record language c stable
   rows 10
   set search_path = pg_catalog, pg_temp
@@ -288,13 +288,13 @@ create function coco.error_rows(
 comment on function coco.error_rows is 'Returns the rows of the view coco.errors.';
 
 create function coco.delivery_rows(
-  out flow text, out target text, out server text, out unsent bigint, out refused bigint,
+  out flow text, out target text, out server text, out queued bigint, out rejected bigint,
   out sent_at timestamptz, out attempts int, out next_retry timestamptz,
   out sqlstate text, out last_error text, out detail text, out hint text
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'delivery_rows_wrapper';
-comment on function coco.delivery_rows is 'Returns the rows of the view coco.deliveries.';
+comment on function coco.delivery_rows is 'Returns the rows of the view coco.delivery_status.';
 
 -- Has no SET clause: the clause would cost every writer more than the rest of the function. The function looks up no
 -- names, except once for each backend in coco's catalog; for this it acts as the extension's owner.
@@ -313,8 +313,8 @@ create event trigger coco_before_drop on ddl_command_start when tag in ('DROP EX
 comment on event trigger coco_before_drop is 'Keeps DROP EXTENSION coco out of deadlocks with writers.';
 
 create function coco.worker_rows(
-  out pid int, out database oid, out seat int, out flow int, out source int,
-  out done bigint, out total bigint, out since timestamptz, out turns bigint,
+  out pid int, out database oid, out worker_no int, out flow int, out source int,
+  out items_done bigint, out items_total bigint, out since timestamptz, out transactions bigint,
   out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
@@ -322,14 +322,14 @@ create function coco.worker_rows(
 comment on function coco.worker_rows is 'Returns the current work of the workers of all databases. Returns no row unless coco is in shared_preload_libraries.';
 
 create function coco.progress_rows(
-  out pid int, out database oid, out flow int, out source int, out done bigint, out total bigint,
-  out since timestamptz, out ends_at timestamptz
+  out pid int, out database oid, out flow int, out source int, out items_done bigint, out items_total bigint,
+  out since timestamptz, out estimated_end timestamptz
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'progress_rows_wrapper';
 comment on function coco.progress_rows is 'Returns the progress of current updates by workers and sessions of all databases. Returns no row unless coco is in shared_preload_libraries.';
 
-create function coco.pending_rows(out source int, out pending bigint, out at_least boolean)
+create function coco.pending_rows(out source int, out pending bigint, out is_lower_bound boolean)
   returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'pending_rows_wrapper';
@@ -364,18 +364,18 @@ create function coco.unmemoize(function regprocedure) returns void
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'unmemoize_wrapper';
 
-create function coco.forget(flow text, function regprocedure default null) returns bigint
+create function coco.clear_memo(flow text, function regprocedure default null) returns bigint
   language c volatile
   set search_path = pg_catalog, pg_temp
-  as 'MODULE_PATHNAME', 'forget_wrapper';
+  as 'MODULE_PATHNAME', 'clear_memo_wrapper';
 
 -- Takes internal, so that no query can call it. The planner replaces calls of memoized functions by calls of this one, and
 -- keeps their arguments and types. The function is stable: within a statement, equal arguments have equal results by
 -- definition. It sets no search_path, because the functions that it calls must run under the flow's search_path.
-create function coco.recall(internal) returns internal
+create function coco.memo_call(internal) returns internal
   language c stable parallel restricted cost 1000
   as 'MODULE_PATHNAME', 'coco_recall';
-comment on function coco.recall is 'Replaces the call of a memoized function in a flow''s query.';
+comment on function coco.memo_call is 'Replaces the call of a memoized function in a flow''s query.';
 
 create function coco.function_rows(
   out flow text, out function text, out fingerprint uuid, out current boolean,
@@ -387,12 +387,12 @@ create function coco.function_rows(
   as 'MODULE_PATHNAME', 'function_rows_wrapper';
 comment on function coco.function_rows is 'Returns the rows of the view coco.functions.';
 
-create function coco.wrapper_options(
-  out wrapper text, out place text, out option text, out required boolean,
-  out secret boolean, out superuser boolean, out about text
+create function coco.connector_options(
+  out wrapper text, out scope text, out option text, out required boolean,
+  out secret boolean, out superuser boolean, out description text
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
-  as 'MODULE_PATHNAME', 'wrapper_options_wrapper';
+  as 'MODULE_PATHNAME', 'connector_options_wrapper';
 
 -- Connectors are foreign data wrappers, because their servers and user mappings can hold options. The wrappers have no
 -- handler, because nobody reads through them.

@@ -25,7 +25,7 @@ select s.flow, s.name as lookup, s.relation, s.key, o.name as source, s.affects,
 create view coco.targets with (security_barrier) as
 select t.flow, coalesce(t.external, pg_catalog.format('%I.%I', t.schema, t.name)) as target,
        case when t.server is null then t.relation end as relation, t.key, t.query,
-       t.made as made_by_coco, t.query_view, t.server, t.options,
+       t.managed, t.query_view, t.server, t.options,
        case when t.server is not null then t.relation end as ledger, t.outbox, t.ledger_view, t.outbox_view
   from coco.target t join coco.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage');
@@ -38,8 +38,8 @@ create view coco.functions as select * from coco.function_rows();
 
 -- Every role may see the workers of this database, but the flow of a worker only if the role may see that flow.
 create view coco.workers as
-select w.pid, w.seat, f.flow, s.name as source,
-       case when w.flow is null then 'waiting' else 'working' end as state, w.since, w.turns,
+select w.pid, w.worker_no, f.flow, s.name as source,
+       case when w.flow is null then 'waiting' else 'working' end as state, w.since, w.transactions,
        w.evaluated, w.upserted, w.deleted, w.failed
   from coco.worker_rows() w
   left join coco.flow f on f.id = w.flow and pg_catalog.pg_has_role(f.owner, 'usage')
@@ -47,13 +47,13 @@ select w.pid, w.seat, f.flow, s.name as source,
  where w.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
 
 create view coco.progress as
-select f.flow, s.name as source, p.pid, p.done, p.total, p.since, p.ends_at
+select f.flow, s.name as source, p.pid, p.items_done, p.items_total, p.since, p.estimated_end
   from coco.progress_rows() p
   join coco.flow f on f.id = p.flow and pg_catalog.pg_has_role(f.owner, 'usage')
   join coco.source s on s.id = p.source and s.flow = f.flow
  where p.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
 
-create view coco.deliveries as select * from coco.delivery_rows();
+create view coco.delivery_status as select * from coco.delivery_rows();
 
 create view coco.status with (security_barrier) as
 select f.flow,
@@ -82,7 +82,7 @@ select f.flow,
               then 'query broken'
             when f.paused then 'paused'
             when x.deaths >= 3 then 'set aside'
-            when x.flow is not null or d.flow is not null then 'error'
+            when x.flow is not null or d.flow is not null then 'failed'
             when f.live and not r.complete then 'restoring'
             when f.live and not exists (select from pg_catalog.pg_locks l
                             where l.locktype = 'object' and l.classid = 'coco.flow'::pg_catalog.regclass
@@ -90,17 +90,17 @@ select f.flow,
                               and l.database = (select d.oid from pg_catalog.pg_database d
                                                  where d.datname = pg_catalog.current_database()))
               then 'no worker'
-            when e.failing > 0 then 'failing'
+            when e.failed_items > 0 then 'degraded'
             when f.live then 'live'
-            else 'ready' end as state,
+            else 'idle' end as state,
        p.pending,
-       case when p.pending > 0 then pg_catalog.clock_timestamp() - k.taken
+       case when p.pending > 0 then pg_catalog.clock_timestamp() - k.followed_at
             when p.pending = 0 then interval '0' end as lag,
-       k.taken as followed_at,
+       k.followed_at as followed_at,
        (select pg_catalog.sum(greatest(c.reltuples, 0))::bigint
           from coco.source s join pg_catalog.pg_class c on c.oid = s.tracking
          where s.flow = f.flow) as items_estimate,
-       coalesce(e.failing, 0) as failing,
+       coalesce(e.failed_items, 0) as failed_items,
        least(e.next_retry, case when x.deaths >= 3 then null else x.next_retry end, d.next_retry) as next_retry,
        coalesce(x.message, d.message, e.last_error) as last_error,
        coalesce(x.hint, d.hint,
@@ -108,15 +108,15 @@ select f.flow,
                      then 'Wait until the restore of the dump has ended. If it has, call coco.start: it lets workers begin.' end) as hint
   from coco.flow f
  cross join coco.restore_is_complete() as r (complete)
-  left join (select flow, pg_catalog.count(*) as failing, pg_catalog.min(next_retry) as next_retry,
+  left join (select flow, pg_catalog.count(*) as failed_items, pg_catalog.min(next_retry) as next_retry,
                     (pg_catalog.array_agg(message order by failed_at desc))[1] as last_error
                from coco.error_rows() group by flow) e on e.flow = f.flow
-  left join coco.trouble x on x.flow = f.id
+  left join coco.flow_error x on x.flow = f.id
   left join (select distinct on (t.flow) t.flow, d.next_retry, d.hint,
                     pg_catalog.format('target %I on server %I: %s', t.external, t.server, d.message) as message
-               from coco.delivery d join coco.target t on t.id = d.target
+               from coco.delivery_state d join coco.target t on t.id = d.target
               where d.message is not null order by t.flow, d.failed_at) d on d.flow = f.flow
-  left join (select s.flow, pg_catalog.min(k.taken) as taken
+  left join (select s.flow, pg_catalog.min(k.followed_at) as followed_at
                from coco.cursor k join coco.source s on s.id = k.source group by s.flow) k on k.flow = f.flow
   left join (select s.flow, pg_catalog.sum(r.pending)::bigint as pending
                from coco.pending_rows() r join coco.source s on s.id = r.source group by s.flow) p on p.flow = f.flow

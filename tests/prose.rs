@@ -75,7 +75,7 @@ fn details_and_hints_are_sentences() {
 #[test]
 fn what_is_wrong_is_found() {
     let long = "word ".repeat(41);
-    assert_eq!(long_sentences(&[long.clone()]).len(), 1);
+    assert_eq!(long_sentences(std::slice::from_ref(&long)).len(), 1);
     assert!(long_sentences(&[format!("Short. {}", &long[..150])]).is_empty());
     assert!(long_sentences(&[format!("{}. And {}.", &long[..150], &long[..150])]).is_empty());
     let parts =

@@ -113,7 +113,7 @@ query: one SELECT, written as if it were run once over the whole source. In it, 
 key: columns of the query that identify one row of the target.
 server: name of a foreign server of coco_postgres, coco_qdrant, coco_neo4j, coco_kafka or coco_http; NULL: the target is a
   table of this database.
-options: JSON object with the connector's options for the target; coco.wrapper_options() lists them.
+options: JSON object with the connector's options for the target; coco.connector_options() lists them.
 item: alias under which the query reads the item; needed if the query names the source in several places, each time with
   its schema. NULL: the places that name the source without its schema; if there are none, the only place that names it.
 

@@ -48,7 +48,7 @@ comment on function coco.lineage is $doc$Returns the origin of a target row: one
 
 target: name of the target as coco.targets shows it, or the name of a table without its schema.
 key: JSON object {"column": value} with each column of the target key.
-of_flow: name of the flow; needed if several flows have a target of that name.
+flow_name: name of the flow; needed if several flows have a target of that name.
 
 flow: name of the flow.
 source: name of the source in the flow.
@@ -86,12 +86,12 @@ comment on function coco.outputs is $doc$Returns the target rows of a source ite
 
 flow: name of the flow.
 source_key: JSON object {"column": value} with each column of the source key.
-of_source: name of the source, if several sources of the flow have such a key; NULL: all of them.
+source_name: name of the source, if several sources of the flow have such a key; NULL: all of them.
 
 source: name of the source in the flow.
 target: name of the target.
 key: target key of the row, as coco.lineage accepts it.
-listed: true if the item's tracking row lists the target key; false if the target key contains the source key.
+owned_by_list: true if the item's tracking row lists the target key; false if the target key contains the source key.
 
     SELECT * FROM coco.outputs('doc_chunks', '{"id": 1}');
 
@@ -99,7 +99,7 @@ The call reads the whole of an adopted target whose unique index does not begin 
 
 Errors: 42704: the flow or the source does not exist. Also the errors of coco.lineage about the key.$doc$;
 
-comment on function coco.history is $doc$Returns the last runs of a flow, newest first. The setting coco.history_size limits their number.
+comment on function coco.history is $doc$Returns the last runs of a flow, newest first. The setting coco.history_limit limits their number.
 
 Each coco.update adds one row and commits it with its other changes; if it fails in the caller's transaction, it leaves no
 row. For a live flow, one row covers up to a minute of a worker's transactions. Transactions that evaluated and wrote nothing
@@ -107,13 +107,13 @@ add no row. If a worker is lost, so is its work that is not recorded yet, up to 
 
 flow: name of the flow.
 
-run: number of the run, which grows with each run of any flow.
+run_id: number of the run, which grows with each run of any flow.
 started: time at which the run began.
 elapsed: time spent on the run.
-reason: first: coco tracked no item yet. logic: the query, or an object that it reaches, had changed, or a target was lost.
+reason: initial: coco tracked no item yet. logic_change: the query, or an object that it reaches, had changed, or a target was lost.
   change: coco looked for changes, and possibly found none. retry, full, reexport: the coco.update asked for this mode (full:
   full_reprocess).
-by: session: a coco.update, even if a worker ran it. worker: a worker that follows a live flow.
+initiator: session: a coco.update, even if a worker ran it. worker: a worker that follows a live flow.
 seen: number of items as in coco.update, summed over the flow's sources.
 skipped: number of items as in coco.update, summed over the flow's sources.
 unchanged: number of items as in coco.update, summed over the flow's sources.
@@ -124,7 +124,7 @@ failed: number of failed evaluations; for an update by a session, also of items 
 error: error that ended the whole run; NULL if there was none.
 label: label of the flow at the time of the run.
 
-    SELECT reason, by, evaluated, upserted, deleted, failed FROM coco.history('doc_chunks');
+    SELECT reason, initiator, evaluated, upserted, deleted, failed FROM coco.history('doc_chunks');
 
 Errors: 42704: the flow does not exist. 42501: the flow is not yours.$doc$;
 

@@ -140,23 +140,23 @@ function: function with its argument types.
 
 Errors: 42704: the function is not memoized. 42501: the function is not yours.$doc$;
 
-comment on function coco.forget is $doc$Deletes the results that a flow stores of a memoized function, for all its versions, or of all memoized functions. Returns the number of deleted results. The call does not evaluate anything: coco computes a result again when it next evaluates an item that needs it.
+comment on function coco.clear_memo is $doc$Deletes the results that a flow stores of a memoized function, for all its versions, or of all memoized functions. Returns the number of deleted results. The call does not evaluate anything: coco computes a result again when it next evaluates an item that needs it.
 
 flow: name of the flow.
 function: function with its argument types; NULL: all memoized functions.
 
-    SELECT coco.forget('doc_chunks');
+    SELECT coco.clear_memo('doc_chunks');
 
 Errors: 22004: flow is NULL. 42704: the flow does not exist. 42501: the flow is not yours.$doc$;
 
-comment on function coco.wrapper_options is $doc$Lists the options of coco's foreign data wrappers: those that CREATE SERVER, CREATE USER MAPPING and the argument options of coco.add_target accept. It does not list options of connectors that are not part of the build.
+comment on function coco.connector_options is $doc$Lists the options of coco's foreign data wrappers: those that CREATE SERVER, CREATE USER MAPPING and the argument options of coco.add_target accept. It does not list options of connectors that are not part of the build.
 
 wrapper: name of the foreign data wrapper.
-place: object that takes the option: server, user mapping or target.
+scope: object that takes the option: server, user mapping or target.
 option: name of the option.
 required: whether the option is required.
 secret: whether coco keeps the value out of all messages. Secrets belong in user mappings.
 superuser: whether only superusers may set the option.
-about: meaning of the option, with units and default.
+description: meaning of the option, with units and default.
 
-    SELECT option, about FROM coco.wrapper_options() WHERE wrapper = 'coco_kafka' AND place = 'target';$doc$;
+    SELECT option, description FROM coco.connector_options() WHERE wrapper = 'coco_kafka' AND scope = 'target';$doc$;

@@ -120,8 +120,8 @@ pub fn load_cursor(source: &Source) -> Result<Option<Stored>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
         "select snapshot::text, logic, signature, behind,
-                extract(epoch from clock_timestamp() - taken)::float8,
-                (extract(epoch from taken) * 1000000)::int8
+                extract(epoch from clock_timestamp() - followed_at)::float8,
+                (extract(epoch from followed_at) * 1000000)::int8
            from coco.cursor where source = $1",
         &[arg(source.id)],
         |r| {
@@ -155,12 +155,12 @@ pub fn load_cursor(source: &Source) -> Result<Option<Stored>> {
 pub fn store_cursor(source: &Source, cursor: &Cursor, all: bool) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "insert into coco.cursor as c (source, snapshot, logic, signature, behind, taken)
+        "insert into coco.cursor as c (source, snapshot, logic, signature, behind, followed_at)
          values ($1, $2::text::pg_snapshot, $3, $4, $6, to_timestamp($7 / 1000000.0))
          on conflict (source) do update
             set snapshot = excluded.snapshot, logic = excluded.logic,
                 signature = excluded.signature, behind = excluded.behind,
-                taken = case when $5 then excluded.taken else c.taken end",
+                followed_at = case when $5 then excluded.followed_at else c.followed_at end",
         &[
             arg(source.id),
             arg(cursor.snapshot.to_string()),

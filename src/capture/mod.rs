@@ -75,7 +75,7 @@ pub fn segment_name(id: i32, segment: i32) -> String {
 pub fn find_capture(relation: pg_sys::Oid) -> Result<Option<Capture>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
-        "select c.id, c.columns, c.always, c.segment, c.since::text,
+        "select c.id, c.columns, c.always, c.segment, c.complete_from_xid::text,
                 l.numbers, l.oids, c.xmin::text,
                 array(select case when min(a.atttypid) = max(a.atttypid) then min(a.atttypid) else 0 end
                         from pg_catalog.pg_attribute a

@@ -67,7 +67,7 @@ pub fn ensure(relation: pg_sys::Oid, key: &[Column], always: bool, wait: bool) -
         None => {
             let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
             let id = spi::returning(
-                "insert into coco.capture (relation, columns, always, since)
+                "insert into coco.capture (relation, columns, always, complete_from_xid)
                  values ($1::oid::regclass, $2, $3, '0') returning id",
                 &[arg(relation), arg(names), arg(always)],
                 |r| spi::required::<i32>(r, 1),
@@ -158,7 +158,7 @@ fn extend(capture: &Capture, key: &[Column], always: bool) -> Result<i32> {
         }
     }
     spi::execute(
-        "update coco.capture set columns = $2, always = always or $3, since = '0' where id = $1",
+        "update coco.capture set columns = $2, always = always or $3, complete_from_xid = '0' where id = $1",
         &[arg(capture.id), arg(names), arg(always)],
     )?;
     Ok(capture.id)

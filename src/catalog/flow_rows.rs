@@ -60,7 +60,7 @@ pub fn check_rights(flow: &str, owner: pgrx::pg_sys::Oid) -> Result<()> {
 pub fn has_made_external(flow: &str) -> Result<bool> {
     let _as = RoleGuard::extension_owner()?;
     let made = spi::scalar::<bool>(
-        "select true from coco.target where flow = $1 and server is not null and made limit 1",
+        "select true from coco.target where flow = $1 and server is not null and managed limit 1",
         &[arg(flow)],
     )?;
     Ok(made == Some(true))

@@ -59,7 +59,7 @@ impl InternalTable {
     pub fn view(self, id: i32, flow: &str) -> String {
         let kind = match self {
             InternalTable::Tracking => "tracking",
-            InternalTable::Ledger => "sent",
+            InternalTable::Ledger => "ledger",
             InternalTable::Outbox => "outbox",
         };
         object_name(kind, id, flow)

@@ -132,7 +132,7 @@ pub struct Target {
     pub covered: Option<Vec<String>>,
     /// Made by coco (and altered and dropped by it), not adopted.
     pub made: bool,
-    pub incarnation: i32,
+    pub epoch: i32,
     /// Its query as it was bound; `None` where something that it reads was dropped.
     pub bound: Option<BoundView>,
     /// Where it is outside this database: then relation is its ledger, and schema and name are those of the

@@ -98,7 +98,9 @@ fn lock(relation: pg_sys::Oid, patience: Option<Duration>) -> Result<()> {
                 format!("could not obtain lock on relation {name}"),
             )
             .detail("Another transaction has it locked, or waits to lock it, against reading.")
-            .hint("Wait for it to end: the flow is tried again soon."));
+            .hint(
+                "Look for it in pg_locks, or wait for it to end: the flow is tried again soon.",
+            ));
         }
         pgrx::check_for_interrupts!();
         std::thread::sleep(AGAIN);

@@ -11,7 +11,7 @@ use crate::pg::spi::{self, arg};
 use coco_core::counts::Counts;
 use coco_core::history::Entry;
 
-/// `coco.history_size`: runs kept of each flow; 0 notes none.
+/// `coco.history_limit`: runs kept of each flow; 0 notes none.
 pub static SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
 /// `coco.log_min_duration`, in milliseconds: runs that took at least so long are logged; -1: none.
@@ -29,7 +29,7 @@ pub fn log(flow: i32, entry: &Entry) -> Result<()> {
     tracing::info!(
         flow = flow.as_deref(),
         reason = entry.reason.name(),
-        by = entry.by.name(),
+        initiator = entry.by.name(),
         seen = c.seen,
         skipped = c.skipped,
         unchanged = c.unchanged,
@@ -65,10 +65,10 @@ pub fn note_run(flow: i32, entries: &[Entry]) -> Result<()> {
     }
     spi::execute(
         &into_total(
-            "delete from coco.history_entry
+            "delete from coco.run_history
               where flow = $1
-                and run <= (select run from coco.history_entry
-                             where flow = $1 order by run desc offset $2 limit 1)
+                and run_id <= (select run_id from coco.run_history
+                             where flow = $1 order by run_id desc offset $2 limit 1)
              returning *",
         ),
         &[arg(flow), arg(i64::from(size))],
@@ -78,8 +78,8 @@ pub fn note_run(flow: i32, entries: &[Entry]) -> Result<()> {
 
 /// The run that is given, as a row.
 const INSERT: &str = "
-insert into coco.history_entry
-       (flow, started, elapsed, reason, by, seen, skipped, unchanged, evaluated, upserted, deleted,
+insert into coco.run_history
+       (flow, started, elapsed, reason, initiator, seen, skipped, unchanged, evaluated, upserted, deleted,
         failed, error, label)
 select id, to_timestamp($2 / 1000000.0), $3 * interval '1 microsecond', $4, $5, $6, $7, $8, $9, $10,
        $11, $12, $13, label
@@ -162,9 +162,9 @@ pub fn runs(name: &str) -> Result<Vec<Run>> {
     let flow = flow_rows::identify_flow(name)?.id;
     let _as = RoleGuard::extension_owner()?;
     spi::select(
-        "select run, started, elapsed, reason, by, seen, skipped, unchanged, evaluated, upserted,
+        "select run_id, started, elapsed, reason, initiator, seen, skipped, unchanged, evaluated, upserted,
                 deleted, failed, error, label
-           from coco.history_entry where flow = $1 order by run desc",
+           from coco.run_history where flow = $1 order by run_id desc",
         &[arg(flow)],
         |r| {
             Ok(Run {

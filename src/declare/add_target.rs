@@ -64,7 +64,7 @@ pub fn add_target(
         key_names: key.to_vec(),
         covered: None,
         made: true,
-        incarnation: 1,
+        epoch: 1,
         bound: None,
     };
     check_not_taken(&new)?;
@@ -154,7 +154,7 @@ fn add_external(
         key_names: key.to_vec(),
         covered: None,
         made: false,
-        incarnation: 1,
+        epoch: 1,
         bound: None,
     };
     if let Some(other) = other {
@@ -217,7 +217,7 @@ fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
     let keys: Vec<String> = new.key.iter().map(|k| k.name.clone()).collect();
     let external = new.external.as_ref();
     new.id = spi::returning(
-        "insert into coco.target (flow, schema, name, relation, query, key, covered, made,
+        "insert into coco.target (flow, schema, name, relation, query, key, item_key_columns, managed,
                                   id, server, external, options, outbox, columns, ledger_view, outbox_view)
          overriding system value
          values ($1, $2, $3, $4::oid::regclass, $5, $6, $7, $8,
@@ -247,7 +247,7 @@ fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
     .pop()
     .ok_or_else(|| Error::internal("no id came back for a new target"))?;
     if external.is_some() {
-        spi::execute("insert into coco.delivery (target) values ($1)", &[arg(new.id)])?;
+        spi::execute("insert into coco.delivery_state (target) values ($1)", &[arg(new.id)])?;
     }
     drop(acting);
     flow.targets.push(new);
@@ -353,15 +353,15 @@ pub fn set_query(
     }
     // Part of the logic: a query that comes back finds another table than it left.
     let touched = altered != Altered::Nothing || before.covered != changed.covered;
-    changed.incarnation += i32::from(touched);
+    changed.epoch += i32::from(touched);
     let acting = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.target set query = $2, covered = $3, incarnation = $4 where id = $1",
+        "update coco.target set query = $2, item_key_columns = $3, epoch = $4 where id = $1",
         &[
             arg(changed.id),
             arg(changed.query.as_str()),
             arg(changed.covered.clone()),
-            arg(changed.incarnation),
+            arg(changed.epoch),
         ],
     )?;
     drop(acting);
@@ -374,10 +374,7 @@ pub fn set_query(
         && definition != crate::declare::add_target::definition(after)?
     {
         let _as = RoleGuard::extension_owner()?;
-        spi::execute(
-            "update coco.target set incarnation = incarnation + 1 where id = $1",
-            &[arg(after.id)],
-        )?;
+        spi::execute("update coco.target set epoch = epoch + 1 where id = $1", &[arg(after.id)])?;
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<AlteredFlow> {
         spi::execute("update coco.flow set label = $2 where id = $1", &[arg(id), arg(label)])?;
         // What is evaluated from now on is labelled so: evaluations hold the flow's lock.
         spi::execute(
-            "insert into coco.label (flow, since, label) values ($1, $2, $3)
+            "insert into coco.flow_label (flow, since, label) values ($1, $2, $3)
              on conflict (flow, since) do update set label = excluded.label",
             &[arg(id), arg(clock::now_micros()), arg(label)],
         )?;
@@ -110,7 +110,7 @@ fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
     }
     let made = names(
         "select c.oid::regclass::text from coco.target t join pg_class c on c.oid = t.relation
-          where t.flow = $1 and t.made and t.server is null",
+          where t.flow = $1 and t.managed and t.server is null",
     )?;
     spi::execute("update coco.flow set owner = $2 where flow = $1", &[arg(flow), arg(new)])?;
     drop(acting);

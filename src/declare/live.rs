@@ -32,7 +32,7 @@ pub fn start_flow(name: &str) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute("update coco.flow set live = true where id = $1 and not live", &[arg(flow.id)])?;
     invalidation::note_change()?;
-    spi::execute("delete from coco.trouble where flow = $1", &[arg(flow.id)])?;
+    spi::execute("delete from coco.flow_error where flow = $1", &[arg(flow.id)])?;
     Ok(())
 }
 
@@ -43,7 +43,7 @@ pub fn stop_flow(name: &str, announce: fn()) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute("update coco.flow set live = false where id = $1 and live", &[arg(id)])?;
     invalidation::note_change()?;
-    spi::execute("delete from coco.trouble where flow = $1", &[arg(id)])?;
+    spi::execute("delete from coco.flow_error where flow = $1", &[arg(id)])?;
     Ok(())
 }
 

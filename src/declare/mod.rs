@@ -69,7 +69,7 @@ pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
     )?;
     let made = names(
         "select c.oid::regclass::text from coco.target t join pg_class c on c.oid = t.relation
-          where t.flow = $1 and t.made and t.server is null",
+          where t.flow = $1 and t.managed and t.server is null",
     )?;
     let kept_of_others = names(
         "select c.oid::regclass::text from coco.target t
@@ -77,7 +77,7 @@ pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
           where t.flow = $1 and t.server is not null",
     )?;
     let memo = names(
-        "select c.oid::regclass::text from coco.flow f join pg_class c on c.oid = f.memo
+        "select c.oid::regclass::text from coco.flow f join pg_class c on c.oid = f.memo_table
           where f.flow = $1",
     )?;
     rows::delete_all(name, id)?;

@@ -8,17 +8,17 @@ use crate::pg::spi::{self, arg};
 pub fn delete_all(flow: &str, id: i32) -> Result<()> {
     const OF_NAME: [&str; 6] = [
         "delete from coco.cursor where source in (select id from coco.source where flow = $1)",
-        "delete from coco.delivery where target in (select id from coco.target where flow = $1)",
+        "delete from coco.delivery_state where target in (select id from coco.target where flow = $1)",
         "delete from coco.source where flow = $1",
         "delete from coco.target where flow = $1",
-        "delete from coco.memo where flow = $1",
+        "delete from coco.memo_stats where flow = $1",
         "delete from coco.logic where flow = $1",
     ];
     const OF_ID: [&str; 4] = [
-        "delete from coco.trouble where flow = $1",
-        "delete from coco.history_entry where flow = $1",
+        "delete from coco.flow_error where flow = $1",
+        "delete from coco.run_history where flow = $1",
         "delete from coco.run_total where flow = $1",
-        "delete from coco.label where flow = $1",
+        "delete from coco.flow_label where flow = $1",
     ];
     OF_NAME.iter().try_for_each(|query| spi::execute(query, &[arg(flow)]).map(drop))?;
     OF_ID.iter().try_for_each(|query| spi::execute(query, &[arg(id)]).map(drop))

@@ -61,7 +61,7 @@ pub fn live_flows() -> Result<Vec<LiveFlow>> {
         "select f.flow, f.id, coalesce(t.attempts, 0),
                 greatest(0, coalesce(extract(epoch from t.next_retry - clock_timestamp()), 0))::float8,
                 f.xmin::text
-           from coco.flow f left join coco.trouble t on t.flow = f.id
+           from coco.flow f left join coco.flow_error t on t.flow = f.id
           where f.live and not f.paused and coalesce(t.deaths, 0) < $1 order by f.id",
         &[arg(DEATHS)],
         |r| {
@@ -104,7 +104,7 @@ pub fn record_flow_error(flow: &LiveFlow, sqlstate: &str, why: &Error) -> Result
            select id from coco.flow
             where id = $1 and live and ($8::text is null or xmin::text = $8) for key share skip locked
          )
-         insert into coco.trouble as t
+         insert into coco.flow_error as t
                 (flow, attempts, next_retry, sqlstate, message, detail, hint)
          select f.id, $2, clock_timestamp() + make_interval(secs => $3), $4, $5, $6, $7
            from f
@@ -180,7 +180,7 @@ pub fn record_process_death(flow: i32) -> Result<Option<ProcessDeath>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::returning(
         "with f as (select id, flow from coco.flow where id = $1 and live for key share skip locked)
-         insert into coco.trouble as t
+         insert into coco.flow_error as t
                 (flow, attempts, deaths, next_retry, sqlstate, message, hint)
          select f.id, 1, 1, clock_timestamp() + interval '1 s', '58000', $2, $4 from f
          on conflict (flow) do update
@@ -201,13 +201,13 @@ const CANCELED: &str = "57014";
 /// Lets workers try a flow again that was set aside.
 pub fn lift_suspension(flow: i32) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
-    spi::execute("delete from coco.trouble where flow = $1 and deaths > 0", &[arg(flow)])?;
+    spi::execute("delete from coco.flow_error where flow = $1 and deaths > 0", &[arg(flow)])?;
     Ok(())
 }
 
 /// Forgets what hindered a flow.
 pub fn clear_flow_error(flow: &LiveFlow) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
-    spi::execute("delete from coco.trouble where flow = $1", &[arg(flow.id)])?;
+    spi::execute("delete from coco.flow_error where flow = $1", &[arg(flow.id)])?;
     Ok(())
 }

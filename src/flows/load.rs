@@ -90,7 +90,7 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
                 (select pg_catalog.format('%I.%I', n.nspname, c.relname)
                    from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-                  where c.oid = memo),
+                  where c.oid = memo_table),
                 paused, batch_size
            from coco.flow where flow = $1",
         &[arg(name)],
@@ -339,7 +339,7 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
     let raw: Vec<Target> = spi::select(
         "select t.id, t.schema, t.name,
                 (select c.oid from pg_catalog.pg_class c where c.oid = t.relation),
-                t.query, t.covered, t.made, t.incarnation,
+                t.query, t.item_key_columns, t.managed, t.epoch,
                 (select c.oid from pg_catalog.pg_class c where c.oid = t.query_view), t.key,
                 (select n.nspname::text from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -395,7 +395,7 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                 key_names: spi::required(r, 10)?,
                 covered: r.get(6)?,
                 made: spi::required(r, 7)?,
-                incarnation: spi::required(r, 8)?,
+                epoch: spi::required(r, 8)?,
                 bound: match (r.get::<pgrx::pg_sys::Oid>(9)?, r.get::<String>(18)?) {
                     (Some(view), Some(name)) => {
                         Some(BoundView { view, name, places: spi::required::<Vec<i32>>(r, 19)?.into() })

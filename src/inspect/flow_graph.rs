@@ -60,7 +60,7 @@ impl Reading<'_> {
 
     fn flows(&mut self) -> Result<()> {
         let rows = spi::select(
-            "select flow, state, pending, failing from coco.status
+            "select flow, state, pending, failed_items from coco.status
               where $1 is null or flow = $1 order by flow",
             &self.flow(),
             |r| {

@@ -46,7 +46,7 @@ select s.flow, array[f.owner::oid], s.state, null::text,
        (f.live and not f.paused)::int::float8,
        s.pending::float8,
        extract(epoch from s.lag)::float8,
-       s.failing::float8,
+       s.failed_items::float8,
        s.items_estimate::float8,
        extract(epoch from s.followed_at)::float8,
        extract(epoch from greatest(t.ended, h.ended))::float8,
@@ -68,7 +68,7 @@ select s.flow, array[f.owner::oid], s.state, null::text,
           coalesce(sum(e.evaluated), 0) as evaluated, coalesce(sum(e.failed), 0) as failed,
           coalesce(sum(e.upserted), 0) as upserted, coalesce(sum(e.deleted), 0) as deleted,
           max(e.started + e.elapsed) as ended
-     from coco.history_entry e where e.flow = f.id) as h
+     from coco.run_history e where e.flow = f.id) as h
  order by s.flow";
 
 const FLOW_METRICS: [(&str, &str); 17] = [
@@ -108,7 +108,7 @@ const FLOW_METRICS: [(&str, &str); 17] = [
 
 const SOURCES: &str = "
 select s.flow, array[f.owner::oid], s.name, null::text,
-       p.pending::float8, extract(epoch from k.taken)::float8
+       p.pending::float8, extract(epoch from k.followed_at)::float8
   from coco.source s
   join coco.flow f on f.flow = s.flow
   left join coco.cursor k on k.source = s.id
@@ -128,10 +128,10 @@ const SOURCE_METRICS: [(&str, &str); 2] = [
 
 const TARGETS: &str = "
 select d.flow, array[f.owner::oid], d.target, d.server,
-       d.unsent::float8, d.refused::float8, d.attempts::float8,
+       d.queued::float8, d.rejected::float8, d.attempts::float8,
        extract(epoch from d.sent_at)::float8,
        (select pg_total_relation_size(c.oid) from pg_class c where c.oid = t.outbox and c.oid = any ($1))::float8
-  from coco.deliveries d
+  from coco.delivery_status d
   join coco.flow f on f.flow = d.flow
   join coco.target t on t.flow = d.flow and t.server = d.server and t.external = d.target
  order by d.flow, d.server, d.target";
@@ -158,7 +158,7 @@ select m.flow, array[f.owner::oid], m.function, null::text,
        sum(m.calls)::float8, sum(m.misses)::float8, sum(m.errors)::float8,
        sum(m.requests)::float8, sum(m.tokens_in)::float8, sum(m.tokens_out)::float8,
        sum(m.cost)::float8, extract(epoch from sum(m.elapsed))::float8
-  from coco.memo m
+  from coco.memo_stats m
   join coco.flow f on f.flow = m.flow
  group by m.flow, f.owner, m.function
  order by m.flow, m.function";
@@ -200,7 +200,7 @@ select null::text, null::oid[], null::text, null::text,
                               where d.datname = current_database()))::float8,
        null::float8, null::float8, null::float8, null::float8, null::float8
 union all
-select null, null, w.seat::text, null, null, w.turns, w.evaluated, w.upserted, w.deleted, w.failed
+select null, null, w.worker_no::text, null, null, w.transactions, w.evaluated, w.upserted, w.deleted, w.failed
   from coco.worker_rows() w
  where w.database = (select d.oid from pg_database d where d.datname = current_database())";
 

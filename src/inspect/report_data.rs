@@ -47,7 +47,7 @@ fn head() -> Result<Report> {
 fn flows() -> Result<Vec<Flow>> {
     spi::select(
         "select s.flow, f.owner::text, s.state, f.live, s.pending, extract(epoch from s.lag)::float8,
-                to_char(s.followed_at, 'YYYY-MM-DD HH24:MI:SS'), s.items_estimate, s.failing,
+                to_char(s.followed_at, 'YYYY-MM-DD HH24:MI:SS'), s.items_estimate, s.failed_items,
                 to_char(s.next_retry, 'YYYY-MM-DD HH24:MI:SS'), s.last_error, s.hint
            from coco.status s join coco.flows f on f.flow = s.flow order by s.flow",
         &[],
@@ -72,11 +72,11 @@ fn flows() -> Result<Vec<Flow>> {
 
 fn targets() -> Result<Vec<Target>> {
     spi::select(
-        "select t.flow, t.target, t.server, array_to_string(t.key, ', '), d.unsent, d.refused,
+        "select t.flow, t.target, t.server, array_to_string(t.key, ', '), d.queued, d.rejected,
                 to_char(d.sent_at, 'YYYY-MM-DD HH24:MI:SS'),
                 to_char(d.next_retry, 'YYYY-MM-DD HH24:MI:SS'), d.last_error, d.hint
            from coco.targets t
-           left join coco.deliveries d
+           left join coco.delivery_status d
              on d.flow = t.flow and d.target = t.target and d.server = t.server
           order by t.flow, t.target",
         &[],
@@ -121,13 +121,13 @@ fn errors() -> Result<Vec<Failed>> {
 
 fn runs() -> Result<Vec<Run>> {
     spi::select(
-        "select f.flow, h.run, to_char(h.started, 'YYYY-MM-DD HH24:MI:SS'),
+        "select f.flow, h.run_id, to_char(h.started, 'YYYY-MM-DD HH24:MI:SS'),
                 extract(epoch from h.started)::float8, extract(epoch from h.elapsed)::float8,
-                h.reason, h.by, h.seen, h.unchanged, h.evaluated, h.upserted, h.deleted, h.failed,
+                h.reason, h.initiator, h.seen, h.unchanged, h.evaluated, h.upserted, h.deleted, h.failed,
                 h.error, h.label
            from coco.flows f
-          cross join lateral (select * from coco.history(f.flow) order by run desc limit $1) as h
-          order by f.flow, h.run desc",
+          cross join lateral (select * from coco.history(f.flow) order by run_id desc limit $1) as h
+          order by f.flow, h.run_id desc",
         &[spi::arg(RUNS)],
         |r| {
             Ok(Run {
@@ -153,9 +153,9 @@ fn runs() -> Result<Vec<Run>> {
 
 fn workers() -> Result<Vec<Worker>> {
     spi::select(
-        "select seat, pid, state, flow, to_char(since, 'YYYY-MM-DD HH24:MI:SS'), turns, evaluated,
+        "select worker_no, pid, state, flow, to_char(since, 'YYYY-MM-DD HH24:MI:SS'), transactions, evaluated,
                 upserted, deleted, failed
-           from coco.workers order by seat, pid",
+           from coco.workers order by worker_no, pid",
         &[],
         |r| {
             Ok(Worker {

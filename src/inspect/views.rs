@@ -309,7 +309,7 @@ pub fn functions() -> Result<Vec<Memoised>> {
         let rows = spi::select(
             "select id, function, fingerprint, calls, misses, errors, requests, tokens_in, tokens_out,
                     cost, bytes, (extract(epoch from elapsed) * 1000000)::bigint
-               from coco.memo where flow = $1 order by id",
+               from coco.memo_stats where flow = $1 order by id",
             &[arg(flow.name.as_str())],
             |r| {
                 let row = Memoised {

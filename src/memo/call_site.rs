@@ -1,4 +1,4 @@
-//! A call of a memoised function, as the planner was given it: `coco.recall(item, function, call,
+//! A call of a memoised function, as the planner was given it: `coco.memo_call(item, function, call,
 //! arguments…)`.
 
 use pgrx::{PgList, pg_sys};

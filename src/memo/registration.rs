@@ -84,7 +84,7 @@ pub fn memoize(
     };
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "insert into coco.memoised (function, owner, version, batch, batch_owner, batch_size)
+        "insert into coco.memo_function (function, owner, version, batch, batch_owner, batch_size)
          values ($1, $2, $3, $4, $5, $6)
          on conflict (function) do update
             set owner = excluded.owner, version = excluded.version, batch = excluded.batch,
@@ -164,8 +164,10 @@ pub fn unmemoize(function: pg_sys::Oid) -> Result<()> {
     let own = shape(function)?;
     check_owner(&own)?;
     let _as = RoleGuard::extension_owner()?;
-    let gone =
-        spi::execute("delete from coco.memoised where function = $1", &[arg(own.name.as_str())])?;
+    let gone = spi::execute(
+        "delete from coco.memo_function where function = $1",
+        &[arg(own.name.as_str())],
+    )?;
     if gone == 0 {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,

@@ -1,6 +1,6 @@
 //! Having a query's calls of memoised functions go by way of the memo.
 //!
-//! The planner is given a query in which each such call is one of `coco.recall`, with the item it is
+//! The planner is given a query in which each such call is one of `coco.memo_call`, with the item it is
 //! for, the function, and the function's own arguments. That is done to the query as the rewriter
 //! leaves it: also what a view calls is found. What the body of another function calls is not.
 //!
@@ -45,7 +45,7 @@ struct ItemColumn {
 struct CallRewriter {
     /// Those that are memoised.
     functions: Rc<HashSet<pg_sys::Oid>>,
-    /// `coco.recall`.
+    /// `coco.memo_call`.
     recall: pg_sys::Oid,
     item: Option<ItemColumn>,
     depth: u32,
@@ -98,7 +98,7 @@ impl CallRewriter {
         }
     }
 
-    /// Puts a call of `coco.recall` in the place of one of a memoised function; `false` where it is
+    /// Puts a call of `coco.memo_call` in the place of one of a memoised function; `false` where it is
     /// none.
     unsafe fn replace(&mut self, call: *mut pg_sys::FuncExpr) -> bool {
         let Some(item) = self.item else { return false };

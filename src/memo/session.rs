@@ -23,7 +23,7 @@ pub struct MemoSession {
     /// Those that its queries call, by their oid.
     pub functions: HashMap<pg_sys::Oid, KnownFunction>,
     oids: Rc<HashSet<pg_sys::Oid>>,
-    /// `coco.recall`.
+    /// `coco.memo_call`.
     call: pg_sys::Oid,
     /// The flow's id, and its owner.
     pub flow: i32,

@@ -35,12 +35,12 @@ pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, KnownFuncti
         let args =
             [arg(flow.name.as_str()), arg(function.name.as_str()), arg(function.fingerprint)];
         let mut id = spi::scalar::<i32>(
-            "select id from coco.memo where flow = $1 and function = $2 and fingerprint = $3",
+            "select id from coco.memo_stats where flow = $1 and function = $2 and fingerprint = $3",
             &args,
         )?;
         if id.is_none() && make {
             id = spi::returning(
-                "insert into coco.memo (flow, function, fingerprint) values ($1, $2, $3)
+                "insert into coco.memo_stats (flow, function, fingerprint) values ($1, $2, $3)
                  on conflict do nothing returning id",
                 &args,
                 |r| spi::required(r, 1),
@@ -53,10 +53,10 @@ pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, KnownFuncti
     Ok(all)
 }
 
-/// `coco.recall`.
+/// `coco.memo_call`.
 pub fn recall() -> Result<pg_sys::Oid> {
-    spi::scalar::<pg_sys::Oid>("select 'coco.recall(internal)'::regprocedure::oid", &[])?
-        .ok_or_else(|| Error::internal("coco.recall does not exist"))
+    spi::scalar::<pg_sys::Oid>("select 'coco.memo_call(internal)'::regprocedure::oid", &[])?
+        .ok_or_else(|| Error::internal("coco.memo_call does not exist"))
 }
 
 /// The entries that a statement has returned. Not by way of SPI's own results: what is read of those
@@ -272,7 +272,7 @@ pub fn count(stats: &BTreeMap<FunctionId, Stats>) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     for (function, s) in stats {
         spi::execute(
-            "update coco.memo
+            "update coco.memo_stats
                 set calls = calls + $2, misses = misses + $3, errors = errors + $4,
                     requests = requests + $5, tokens_in = tokens_in + $6, tokens_out = tokens_out + $7,
                     cost = cost + $8, bytes = bytes + $9,
@@ -309,7 +309,7 @@ pub fn forget(flow: &Flow, function: Option<pg_sys::Oid>) -> Result<i64> {
     let ids: Vec<i32> = {
         let _as = RoleGuard::extension_owner()?;
         spi::select(
-            "select id from coco.memo where flow = $1 and ($2::text is null or function = $2)",
+            "select id from coco.memo_stats where flow = $1 and ($2::text is null or function = $2)",
             &[arg(flow.name.as_str()), arg(name)],
             |r| spi::required(r, 1),
         )?

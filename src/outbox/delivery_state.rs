@@ -28,12 +28,12 @@ pub fn delivery_status(target: i32) -> Result<Option<DeliveryStatus>> {
         "select d.sent,
                 greatest(0, coalesce(extract(epoch from (
                   select max(o.next_retry)
-                    from coco.delivery o join coco.target u on u.id = o.target
+                    from coco.delivery_state o join coco.target u on u.id = o.target
                    where o.next_retry is not null
-                     and (o.target = d.target or o.of_server and u.server = t.server)
+                     and (o.target = d.target or o.server_wide and u.server = t.server)
                 ) - clock_timestamp()), 0))::float8,
-                d.filling
-           from coco.delivery d join coco.target t on t.id = d.target
+                d.initial_load_until
+           from coco.delivery_state d join coco.target t on t.id = d.target
           where d.target = $1",
         &[arg(target)],
         |r| {
@@ -66,8 +66,8 @@ pub struct DeliveryState {
 pub fn delivery_state(target: i32) -> Result<Option<DeliveryState>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
-        "select sent, filling, sent_at, attempts, next_retry, sqlstate, message, detail, hint
-           from coco.delivery where target = $1",
+        "select sent, initial_load_until, sent_at, attempts, next_retry, sqlstate, message, detail, hint
+           from coco.delivery_state where target = $1",
         &[arg(target)],
         |r| {
             Ok(DeliveryState {
@@ -90,8 +90,8 @@ pub fn delivery_state(target: i32) -> Result<Option<DeliveryState>> {
 pub fn note_sent(target: i32, upto: i64) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.delivery
-            set sent = greatest(sent, $2), sent_at = clock_timestamp(), attempts = 0, of_server = false,
+        "update coco.delivery_state
+            set sent = greatest(sent, $2), sent_at = clock_timestamp(), attempts = 0, server_wide = false,
                 failed_at = null, next_retry = null,
                 sqlstate = null, message = null, detail = null, hint = null
           where target = $1",
@@ -105,7 +105,7 @@ pub fn note_sent(target: i32, upto: i64) -> Result<()> {
 pub fn note_initial_load(target: i32, first: i64, last: i64) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.delivery set sent = greatest(sent, $2 - 1), filling = $3 where target = $1",
+        "update coco.delivery_state set sent = greatest(sent, $2 - 1), initial_load_until = $3 where target = $1",
         &[arg(target), arg(first), arg(last)],
     )?;
     Ok(())
@@ -115,7 +115,7 @@ pub fn note_initial_load(target: i32, first: i64, last: i64) -> Result<()> {
 pub fn note_initial_load_sent(target: i32) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.delivery set filling = null where target = $1 and filling is not null",
+        "update coco.delivery_state set initial_load_until = null where target = $1 and initial_load_until is not null",
         &[arg(target)],
     )?;
     Ok(())
@@ -125,7 +125,7 @@ pub fn note_initial_load_sent(target: i32) -> Result<()> {
 pub fn note_made(target: i32, made: bool) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.target set made = $2 where id = $1 and made <> $2",
+        "update coco.target set managed = $2 where id = $1 and managed <> $2",
         &[arg(target), arg(made)],
     )?;
     invalidation::note_change()
@@ -150,16 +150,18 @@ pub fn delivery_error(target: i32) -> Result<String> {
 /// Records what hinders a target, and when it is tried again.
 pub fn record_error(target: i32, trouble: &Trouble) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
-    let attempts: i32 =
-        spi::scalar("select attempts + 1 from coco.delivery where target = $1", &[arg(target)])?
-            .unwrap_or(1);
+    let attempts: i32 = spi::scalar(
+        "select attempts + 1 from coco.delivery_state where target = $1",
+        &[arg(target)],
+    )?
+    .unwrap_or(1);
     let delay = backoff::delay(attempts.max(1) as u32).min(LONGEST);
     let delay = trouble
         .retry_after
         .map_or(delay, |after| after.min(LONGEST_ASKED).max(Duration::from_millis(1)));
     spi::execute(
-        "update coco.delivery
-            set attempts = $2, of_server = $3, failed_at = clock_timestamp(),
+        "update coco.delivery_state
+            set attempts = $2, server_wide = $3, failed_at = clock_timestamp(),
                 next_retry = clock_timestamp() + make_interval(secs => $4 * (1 + random() / 5)),
                 sqlstate = $5, message = $6, detail = $7, hint = $8
           where target = $1",
@@ -181,10 +183,10 @@ pub fn record_error(target: i32, trouble: &Trouble) -> Result<()> {
 pub fn retry_at_once(flow: &str) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.delivery d set next_retry = null
+        "update coco.delivery_state d set next_retry = null
            from coco.target t
           where t.id = d.target and d.next_retry is not null
-            and (t.flow = $1 or d.of_server and t.server in (
+            and (t.flow = $1 or d.server_wide and t.server in (
                   select o.server from coco.target o where o.flow = $1 and o.server is not null))",
         &[arg(flow)],
     )?;
@@ -195,9 +197,9 @@ pub fn retry_at_once(flow: &str) -> Result<()> {
 pub fn record_target_error(flow: &str) -> Result<Option<(String, Trouble)>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
-        "select format('%I on server %I', t.external, t.server), d.of_server, d.sqlstate, d.message,
+        "select format('%I on server %I', t.external, t.server), d.server_wide, d.sqlstate, d.message,
                 d.detail, d.hint
-           from coco.delivery d join coco.target t on t.id = d.target
+           from coco.delivery_state d join coco.target t on t.id = d.target
           where t.flow = $1 and d.message is not null order by d.failed_at limit 1",
         &[arg(flow)],
         |r| {

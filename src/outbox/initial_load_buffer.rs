@@ -1,7 +1,7 @@
 //! What a first fill has to send, kept by the process that sends it, and not in the outbox.
 //!
 //! Whatever hinders that process, what has not arrived is put into the outbox then. Where it could not even do
-//! that, the target is found to be marked (`filling` in coco.delivery), and is sent all once more.
+//! that, the target is found to be marked (`initial_load_until` in coco.delivery_state), and is sent all once more.
 
 use pgrx::pg_sys;
 use std::cell::Cell;

@@ -17,9 +17,12 @@ pub struct WorkerResult {
 /// Leaves it for the session to read.
 pub fn store_result(run: i64, outcome: &WorkerResult) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
-    spi::execute("delete from coco.run where ended < clock_timestamp() - interval '1 hour'", &[])?;
     spi::execute(
-        "insert into coco.run (id, counts, sqlstate, message, detail, hint)
+        "delete from coco.worker_result where ended < clock_timestamp() - interval '1 hour'",
+        &[],
+    )?;
+    spi::execute(
+        "insert into coco.worker_result (id, counts, sqlstate, message, detail, hint)
          values ($1, $2, $3, $4, $5, $6)",
         &[
             arg(run),
@@ -39,7 +42,7 @@ pub fn load_result(run: i64) -> Result<Option<WorkerResult>> {
     let _now = crate::pg::snapshot::PinnedSnapshot::latest();
     let statements = crate::pg::tuplestore::statements::SpiSession::connect()?;
     let text = statements.read_text(
-        "select pg_catalog.row_to_json(r)::text from coco.run as r where r.id = $1",
+        "select pg_catalog.row_to_json(r)::text from coco.worker_result as r where r.id = $1",
         &[arg(run)],
     )?;
     let Some(text) = text else { return Ok(None) };

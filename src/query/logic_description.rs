@@ -21,7 +21,7 @@ pub fn describe(flow: &Flow, parts: &Value) -> Result<Value> {
     let _as = RoleGuard::extension_owner()?;
     let functions = spi::select(
         "select n.name, obj_description(to_regprocedure(n.name), 'pg_proc'), m.version
-           from unnest($1) as n(name) left join coco.memoised m on m.function = n.name",
+           from unnest($1) as n(name) left join coco.memo_function m on m.function = n.name",
         &[arg(names)],
         |r| {
             let about = json!({

@@ -207,13 +207,9 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
         let columns: Vec<String> =
             target.columns.iter().map(|c| format!("{} {}", c.quoted(), c.type_name)).collect();
         let key: Vec<String> = target.key.iter().map(|k| k.quoted()).collect();
-        // The incarnation makes a target that was lost and made again be filled again.
-        let text = [
-            target.query.clone(),
-            columns.join(", "),
-            key.join(", "),
-            target.incarnation.to_string(),
-        ];
+        // The epoch makes a target that was lost and made again be filled again.
+        let text =
+            [target.query.clone(), columns.join(", "), key.join(", "), target.epoch.to_string()];
         // By its id: a target that is renamed has not changed.
         parts.insert(format!("query of target {}", target.id), text.join("\u{1}"));
     }

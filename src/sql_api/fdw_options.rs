@@ -124,16 +124,16 @@ fn unknown(wrapper: &Wrapper, on: On, specs: &[&Spec], name: &str) -> Error {
 }
 
 #[pg_extern(sql = false)]
-fn wrapper_options() -> TableIterator<
+fn connector_options() -> TableIterator<
     'static,
     (
         name!(wrapper, &'static str),
-        name!(place, &'static str),
+        name!(scope, &'static str),
         name!(option, &'static str),
         name!(required, bool),
         name!(secret, bool),
         name!(superuser, bool),
-        name!(about, &'static str),
+        name!(description, &'static str),
     ),
 > {
     let connectors = targets::ALL.iter().map(|connector| Wrapper::of(connector));

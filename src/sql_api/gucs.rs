@@ -52,7 +52,7 @@ pub fn define() {
         GucFlags::UNIT_KB,
     );
     GucRegistry::define_int_guc(
-        c"coco.history_size",
+        c"coco.history_limit",
         c"Number of runs that coco.history keeps of each flow; 0 notes none.",
         c"The oldest ones go as new ones are noted.",
         &HISTORY_SIZE,
@@ -72,7 +72,7 @@ pub fn define() {
         GucFlags::UNIT_MS,
     );
     GucRegistry::define_string_guc(
-        c"coco.crash_point",
+        c"coco.failpoint",
         c"Where a worker kills itself, for tests of what happens then.",
         c"making, opened, evaluated, held, read, sending, sent or settled: steps of updates that send to targets outside this database. The server recovers as from any crash. Empty: nowhere.",
         &CRASH_POINT,

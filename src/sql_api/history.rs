@@ -13,11 +13,11 @@ fn history(
     TableIterator<
         'static,
         (
-            name!(run, i64),
+            name!(run_id, i64),
             name!(started, TimestampWithTimeZone),
             name!(elapsed, Interval),
             name!(reason, String),
-            name!(by, String),
+            name!(initiator, String),
             name!(seen, i64),
             name!(skipped, i64),
             name!(unchanged, i64),

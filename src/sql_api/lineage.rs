@@ -69,7 +69,12 @@ fn outputs(
 ) -> Result<
     TableIterator<
         'static,
-        (name!(source, String), name!(target, String), name!(key, Json), name!(listed, bool)),
+        (
+            name!(source, String),
+            name!(target, String),
+            name!(key, Json),
+            name!(owned_by_list, bool),
+        ),
     >,
     ErrorReport,
 > {

@@ -74,13 +74,13 @@ fn worker_rows() -> TableIterator<
     (
         name!(pid, i32),
         name!(database, pg_sys::Oid),
-        name!(seat, i32),
+        name!(worker_no, i32),
         name!(flow, Option<i32>),
         name!(source, Option<i32>),
-        name!(done, i64),
-        name!(total, i64),
+        name!(items_done, i64),
+        name!(items_total, i64),
         name!(since, TimestampWithTimeZone),
-        name!(turns, i64),
+        name!(transactions, i64),
         name!(evaluated, i64),
         name!(upserted, i64),
         name!(deleted, i64),
@@ -121,10 +121,10 @@ fn progress_rows() -> TableIterator<
         name!(database, pg_sys::Oid),
         name!(flow, i32),
         name!(source, i32),
-        name!(done, i64),
-        name!(total, i64),
+        name!(items_done, i64),
+        name!(items_total, i64),
         name!(since, TimestampWithTimeZone),
-        name!(ends_at, Option<TimestampWithTimeZone>),
+        name!(estimated_end, Option<TimestampWithTimeZone>),
     ),
 > {
     // SAFETY: reads the backend's own state, and the clock.
@@ -143,9 +143,9 @@ fn progress_rows() -> TableIterator<
             let each = (now - s.began).max(0) as f64 / s.done as f64;
             (each * (s.total - s.done).max(0) as f64) as i64
         });
-        let ends_at = left.map(|left| time(now.saturating_add(left)));
+        let estimated_end = left.map(|left| time(now.saturating_add(left)));
         let database = pg_sys::Oid::from(s.database);
-        (s.pid, database, s.flow, s.source, s.done, s.total, time(s.since), ends_at)
+        (s.pid, database, s.flow, s.source, s.done, s.total, time(s.since), estimated_end)
     });
     TableIterator::new(rows.collect::<Vec<_>>())
 }
@@ -159,7 +159,7 @@ fn restore_is_complete() -> Result<bool, ErrorReport> {
 /// The rows of `coco.pending_rows`.
 #[pg_extern(sql = false)]
 fn pending_rows() -> Result<
-    TableIterator<'static, (name!(source, i32), name!(pending, i64), name!(at_least, bool))>,
+    TableIterator<'static, (name!(source, i32), name!(pending, i64), name!(is_lower_bound, bool))>,
     ErrorReport,
 > {
     let rows = pending::pending_counts()?.into_iter().map(|p| (p.source, p.count, p.at_least));

@@ -40,7 +40,7 @@ fn unmemoize(function: pg_sys::Oid) -> Result<(), ErrorReport> {
 }
 
 #[pg_extern(sql = false)]
-fn forget(flow: Option<&str>, function: Option<pg_sys::Oid>) -> Result<i64, ErrorReport> {
+fn clear_memo(flow: Option<&str>, function: Option<pg_sys::Oid>) -> Result<i64, ErrorReport> {
     let flow = load::lock_for_update(flow.ok_or_else(|| null("flow"))?)?;
     Ok(store::forget(&flow, function)?)
 }
@@ -94,7 +94,7 @@ fn function_rows() -> Result<
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))
 }
 
-/// `coco.recall(item, function, call, …)`: takes the arguments of the function as they come.
+/// `coco.memo_call(item, function, call, …)`: takes the arguments of the function as they come.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_recall(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {

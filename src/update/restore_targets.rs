@@ -16,18 +16,18 @@ fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
     let acting = RoleGuard::extension_owner()?;
     tables::drop_all(&name, target)?;
     tables::create_tables(&name, owner, target)?;
-    target.incarnation += 1;
+    target.epoch += 1;
     let external = target.external.as_ref();
     spi::execute(
         "update coco.target
-            set relation = $2::oid::regclass, outbox = $3::text::regclass, incarnation = $4,
+            set relation = $2::oid::regclass, outbox = $3::text::regclass, epoch = $4,
                 columns = $5, ledger_view = $6::text::regclass, outbox_view = $7::text::regclass
           where id = $1",
         &[
             arg(target.id),
             arg(target.relation),
             arg(external.map(|e| e.outbox.as_str())),
-            arg(target.incarnation),
+            arg(target.epoch),
             arg(external.map(|e| e.columns.clone())),
             arg(external.map(|_| target.relation_name())),
             arg(external.map(|e| e.outbox_view.as_str())),
@@ -36,7 +36,7 @@ fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
     // What is on its way has a position of the table that is gone: new ones are far beyond.
     spi::execute(
         "select setval(pg_get_serial_sequence($2, 'position'), sent + 4294967296)
-           from coco.delivery where target = $1",
+           from coco.delivery_state where target = $1",
         &[arg(target.id), arg(target.external.as_ref().map(|e| e.outbox.as_str()))],
     )?;
     invalidation::note_change()?;
@@ -80,12 +80,12 @@ pub fn restore_targets(flow: &mut Flow) -> Result<()> {
         };
         drop(acting);
         target.relation = Some(relation);
-        target.incarnation += 1;
+        target.epoch += 1;
         let acting = RoleGuard::extension_owner()?;
         spi::execute(
-            "update coco.target set relation = $2::oid::regclass, incarnation = $3, made = $4
+            "update coco.target set relation = $2::oid::regclass, epoch = $3, managed = $4
               where id = $1",
-            &[arg(target.id), arg(relation), arg(target.incarnation), arg(target.made)],
+            &[arg(target.id), arg(relation), arg(target.epoch), arg(target.made)],
         )?;
         invalidation::note_change()?;
         let (id, name) = (target.id, target.relation_name());

@@ -392,7 +392,7 @@ fn restore(relation: pg_sys::Oid, capture: &Capture) -> Result<Option<u64>> {
         // SAFETY: reads shared state.
         let next = unsafe { pg_sys::ReadNextFullTransactionId() }.value;
         spi::execute(
-            "update coco.capture set since = $2::text::xid8 where id = $1 and since is null",
+            "update coco.capture set complete_from_xid = $2::text::xid8 where id = $1 and complete_from_xid is null",
             &[arg(capture.id), arg(next.to_string())],
         )?;
         invalidation::note_change()?;
@@ -400,7 +400,7 @@ fn restore(relation: pg_sys::Oid, capture: &Capture) -> Result<Option<u64>> {
     }
     // Also holds off others who find it missing.
     spi::execute(
-        "update coco.capture set since = null, segment = 0 where id = $1",
+        "update coco.capture set complete_from_xid = null, segment = 0 where id = $1",
         &[arg(capture.id)],
     )?;
     let Some(capture) = capture::find_capture(relation)? else {

@@ -1,6 +1,6 @@
 //! Places at which a worker can be made to die, to see what becomes of what it was doing.
 //!
-//! `coco.crash_point` names one; superusers alone can set it. The process kills itself there, as if by
+//! `coco.failpoint` names one; superusers alone can set it. The process kills itself there, as if by
 //! SIGKILL from outside, and the server recovers. Nothing is done where it is empty.
 
 use pgrx::guc::GucSetting;
@@ -17,7 +17,7 @@ pub static CRASH_POINT: GucSetting<Option<std::ffi::CString>> =
 pub fn point(name: &str) {
     let Some(wanted) = CRASH_POINT.get() else { return };
     if wanted.to_bytes() == name.as_bytes() {
-        tracing::info!("coco.crash_point: dying at \"{name}\"");
+        tracing::info!("coco.failpoint: dying at \"{name}\"");
         // SAFETY: the end.
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
     }

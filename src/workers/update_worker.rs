@@ -2,7 +2,7 @@
 //! database, or its drop with them, which cannot be in the session's transaction.
 //!
 //! The session starts a worker for it and waits; the worker ends with it, and leaves a result in a
-//! row of coco.run. A session that is cancelled ends its worker.
+//! row of coco.worker_result. A session that is cancelled ends its worker.
 
 use pgrx::bgworkers::{
     BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime,

@@ -58,7 +58,7 @@ select coco.start('late');
 select lab.settled('late');
 alter table late_1 inherit late;
 update late set v = v + 1;
-call lab.says('late', 'error; the key (id) of source "late" of flow "late" is not unique any more; Detach them%');
+call lab.says('late', 'failed; the key (id) of source "late" of flow "late" is not unique any more; Detach them%');
 select lab.is((select string_agg(t::text, ' ') from late_t t), '(1,1)');
 select coco.drop_flow('late', keep_targets => true);
 select coco.create_flow('late', 'late', 'select id, sum(v) as v from late group by id', 'late_sum', '{id}');

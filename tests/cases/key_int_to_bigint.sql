@@ -21,7 +21,7 @@ alter table t add primary key (id);
 alter table t alter id_old drop not null;
 commit;
 insert into t (id, v, n) values (3000000000, 3, 'c');
-call lab.says('f', 'error; key column "id" of source "t" of flow "f" has type bigint, and had type integer;%');
+call lab.says('f', 'failed; key column "id" of source "t" of flow "f" has type bigint, and had type integer;%');
 select lab.refused($$select coco.set_query('f', null, 'select id, v, n from t')$$, 'has type bigint, and had type integer');
 select coco.drop_flow('f');
 select lab.refused($$select coco.create_flow('f', 't', 'select id, v, n from t', 'tt', '{id}')$$, 'does not fit the query');

@@ -17,7 +17,7 @@ update page set hits = hits + 1;
 select coco.start('l');
 select coco.start('g');
 select lab.settled('l', 'g');
-select lab.is((select string_agg(state, ' ') from coco.status), 'failing failing');
+select lab.is((select string_agg(state, ' ') from coco.status), 'degraded degraded');
 select * from lab.check('l', 'l', 'select id || url as u, hits from page where id < 100');
 select lab.is((select count(*) from (select md5(url) as u, sum(hits) as hits from page where id < 100 group by url except table g) d)::text, '0');
 select lab.is((select string_agg(difference, ' ') from coco.verify('g')), 'missing');

@@ -31,7 +31,7 @@ select coco.start('nn');
 insert into n values (7, 3, 30), (8, null, 8);
 select lab.settled('nn');
 select * from lab.check('nn', 'nn', 'select coalesce(k, -1) as kk, sum(v) as s from n where k is not null group by k');
-select lab.is((select state from coco.status where flow = 'nn'), 'failing');
+select lab.is((select state from coco.status where flow = 'nn'), 'degraded');
 update n set k = 4 where k is null;
 select lab.settled('nn');
 select * from lab.check('nn', 'nn', 'select coalesce(k, -1) as kk, sum(v) as s from n group by k');

@@ -19,7 +19,7 @@ select lab.is((select owner::text from coco.flows), 'lab33_x');
 reassign owned by lab33_x to lab33_b;
 insert into t values (3, 3);
 -- the source is another's now: it is said, with what to do
-call lab.says('f', 'error; permission denied for table t;%coco.alter_flow%');
+call lab.says('f', 'failed; permission denied for table t;%coco.alter_flow%');
 select lab.is((select owner::text from coco.flows), 'lab33_x');
 select coco.alter_flow('f', owner => 'lab33_b');
 select coco.start('f');

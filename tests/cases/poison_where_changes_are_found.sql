@@ -22,7 +22,7 @@ select f, lab.update(f, 1, 'full_reprocess') from unnest('{fp,od,vg,gr}'::text[]
 select coco.start(f) from unnest('{fp,od,vg,gr}'::text[]) f;
 insert into t (id, j, n, x) values (100, '1', 100, 1);
 select lab.settled('fp', 'od', 'vg', 'gr');
-select lab.is((select string_agg(state, ' ') from coco.status), 'failing failing failing failing');
+select lab.is((select string_agg(state, ' ') from coco.status), 'degraded degraded degraded degraded');
 select * from lab.check('fp', 'fp', $$select id, case id when 7 then '{"a": 7}' else j end from t$$);
 select * from lab.check('vg', 'vg', 'select id, case id when 7 then 14 else inv end from t');
 select * from lab.check('gr', 'gr', $$select n, sum(inv) as s from t where n <> 'x' group by n$$);

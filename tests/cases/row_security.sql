@@ -47,7 +47,7 @@ alter table doct enable row level security;
 alter table doct force row level security;
 create policy d on doct using (id <> 2);
 update doc set v = v || '#';
-call lab.says('f', 'error; new row violates row-level security policy for table "doct";%policy%lab37_own%');
+call lab.says('f', 'failed; new row violates row-level security policy for table "doct";%policy%lab37_own%');
 select coco.stop('f');
 drop owned by lab37_own cascade;
 select coco.drop_flow('f');

@@ -14,7 +14,8 @@ select coco.create_flow('inv', 'inv', 'select id, k from inv', 'inv_t', '{id}', 
 select coco.create_flow('mv', 'mv', 'select id, v from mv', 'mv_t', '{id}', source_key => '{id}');
 select coco.create_flow('ord', 'dup', 'select id, k from dup', 'ord_t', '{id}', source_key => '{id}', ordinal => 'v');
 select lab.update('dup');
-select lab.refused($$select coco.update('nul')$$, 'A view that is the source can leave them out');
+select lab.update('nul', 1);
+select lab.is((select string_agg(concat_ws(' ', sqlstate, source_key, hint like '%A view that is the source can leave them out.'), '; ') from coco.errors where flow = 'nul'), '22004 {"id": null} t');
 select lab.update('bar');
 select lab.update('inv');
 select lab.update('mv');

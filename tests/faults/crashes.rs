@@ -1,6 +1,6 @@
 //! A worker that dies while it sends: at each step, to each kind of target, the target ends up right.
 //!
-//! The server is made to kill the worker at a named point (`coco.crash_point`), which ends all its
+//! The server is made to kill the worker at a named point (`coco.failpoint`), which ends all its
 //! sessions and has it recover. Meanwhile the source changes, or does not.
 #![cfg(all(feature = "http", feature = "postgres", feature = "kafka"))]
 
@@ -211,7 +211,7 @@ fn fills(side: &mut dyn Side) {
                 }
             };
             compare(side, &mut db, &format!("a fill that ends at {point}, live: {live}"));
-            let waits = db.text("select count(*)::text from coco.deliveries where unsent > 0");
+            let waits = db.text("select count(*)::text from coco.delivery_status where queued > 0");
             assert_eq!(waits, "0", "{point}, live: {live}");
             // Nothing of it is there for the next.
             if live {
@@ -253,20 +253,20 @@ fn removals(side: &dyn Side, exists: &mut dyn FnMut() -> bool, make: &mut dyn Fn
 fn dies_at_update(server: &Server, point: &str) {
     let deaths = || server.log().matches(&format!("dying at \"{point}\"")).count();
     let before = deaths();
-    server.reload(&[&format!("coco.crash_point = '{point}'")]);
+    server.reload(&[&format!("coco.failpoint = '{point}'")]);
     until("the worker dies", || {
         let dies = |mut c: postgres::Client| c.batch_execute("select * from coco.update('f')");
         server.try_connect("crashes").and_then(dies).ok();
         deaths() > before
     });
-    server.reload(&["coco.crash_point = ''"]);
+    server.reload(&["coco.failpoint = ''"]);
 }
 
 /// Makes a change, of which a worker dies at this point.
 fn dies_at(server: &Server, point: &str, sql: &str) {
     let deaths = || server.log().matches(&format!("dying at \"{point}\"")).count();
     let before = deaths();
-    server.reload(&[&format!("coco.crash_point = '{point}'")]);
+    server.reload(&[&format!("coco.failpoint = '{point}'")]);
     change(server, sql);
     until("the worker dies", || {
         // One that had not heard of the setting has sent the change already: here is another.
@@ -279,7 +279,7 @@ fn dies_at(server: &Server, point: &str, sql: &str) {
         }
         deaths() > before
     });
-    server.reload(&["coco.crash_point = ''"]);
+    server.reload(&["coco.failpoint = ''"]);
     // After three deaths in a row workers leave the flow alone until it is started again.
     change(server, "select coco.start('f')");
 }

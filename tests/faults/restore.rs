@@ -287,9 +287,9 @@ fn a_restored_flow_goes_on_and_evaluates_nothing_that_did_not_change() {
     assert_eq!(flows, "covered v7 5 f, fails t, listed f");
     other.run("select coco.alter_flow('fails', paused => false)");
     assert_eq!(other.update("fails", "normal")[0].failed, 1);
-    let runs = "select string_agg(concat_ws(' ', reason, label), ', ' order by run) from coco.history('covered')";
+    let runs = "select string_agg(concat_ws(' ', reason, label), ', ' order by run_id) from coco.history('covered')";
     let runs: String = other.client.query_one(runs, &[]).expect("runs").get(0);
-    assert_eq!(runs, "first v7, change v7");
+    assert_eq!(runs, "initial v7, data_change v7");
     other.run("update d set body = 'new' where id = 3; delete from d where id = 4");
     for flow in ["covered", "listed"] {
         let c = &other.update(flow, "normal")[0];

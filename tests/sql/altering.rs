@@ -120,7 +120,7 @@ fn the_label_of_the_time_is_in_the_history() {
     assert_eq!(
         text(
             &mut db.client,
-            "select string_agg(coalesce(label, '-'), ' ' order by run) from coco.history('f')"
+            "select string_agg(coalesce(label, '-'), ' ' order by run_id) from coco.history('f')"
         ),
         "- v1 v2 -"
     );

@@ -79,7 +79,7 @@ fn flows_that_feed_each_other_are_connected() {
     read.edge("third", "hook");
     assert_eq!(read.list("edges").len(), 8, "{:#}", read.0);
     assert_eq!(read.node("hook")["parent"], read.node("away")["id"]);
-    assert_eq!(read.node("first")["label"], "first<br>ready");
+    assert_eq!(read.node("first")["label"], "first<br>idle");
     assert_eq!(read.node("first")["shape"], "stadium");
 
     // One of them alone.
@@ -92,7 +92,7 @@ fn flows_that_feed_each_other_are_connected() {
     db.update("first", "normal");
     db.update("second", "normal");
     let read = Read::of(&mut db.client, None);
-    assert_eq!(read.node("second")["label"], "second<br>failing<br>1 failing");
+    assert_eq!(read.node("second")["label"], "second<br>degraded<br>1 failing");
     assert!(read.node("second")["classes"].as_str().is_some_and(|c| c.contains("failing")));
     db.run("drop table last");
     let read = Read::of(&mut db.client, Some("second"));

@@ -7,8 +7,8 @@ use crate::support;
 use support::TestDb;
 use support::server::Server;
 
-const SHOWN: &str = "select concat_ws(' ', reason, by, seen, skipped, unchanged, evaluated, upserted, deleted, failed)
-                       from coco.history('f') order by run";
+const SHOWN: &str = "select concat_ws(' ', reason, initiator, seen, skipped, unchanged, evaluated, upserted, deleted, failed)
+                       from coco.history('f') order by run_id";
 
 fn rows(db: &mut TestDb, sql: &str) -> Vec<String> {
     let rows = db.client.query(sql, &[]);
@@ -41,12 +41,12 @@ fn each_run_is_noted_with_its_reason_and_counts() {
     assert_eq!(
         rows(&mut db, SHOWN),
         [
-            "first session 10 0 0 10 10 0 0",
-            "change session 2 0 0 2 1 1 1",
-            "change session 1 0 0 0 0 0 1",
+            "initial session 10 0 0 10 10 0 0",
+            "data_change session 2 0 0 2 1 1 1",
+            "data_change session 1 0 0 0 0 0 1",
             "retry session 1 0 0 1 0 0 1",
-            "logic session 9 0 0 9 8 0 1",
-            "full session 9 0 0 9 0 0 1",
+            "logic_change session 9 0 0 9 8 0 1",
+            "full_reprocess session 9 0 0 9 0 0 1",
             "reexport session 9 0 0 9 8 0 1",
         ]
     );
@@ -54,7 +54,7 @@ fn each_run_is_noted_with_its_reason_and_counts() {
     assert_eq!(
         rows(
             &mut db,
-            "select (array_agg(run) = array_agg(run order by run desc)
+            "select (array_agg(run_id) = array_agg(run_id order by run_id desc)
                      and bool_and(started between now() - interval '1 hour' and clock_timestamp())
                      and bool_and(elapsed > '0' and started + elapsed <= clock_timestamp())
                      and bool_and(error is null and label is null))::text
@@ -75,8 +75,8 @@ fn a_run_that_is_rolled_back_is_in_no_history() {
     db.run("drop table t");
     db.update("f", "normal");
     assert_eq!(
-        rows(&mut db, "select reason from coco.history('f') order by run"),
-        ["first", "logic"]
+        rows(&mut db, "select reason from coco.history('f') order by run_id"),
+        ["initial", "logic_change"]
     );
 }
 
@@ -84,24 +84,24 @@ fn a_run_that_is_rolled_back_is_in_no_history() {
 fn as_many_runs_are_kept_as_the_setting_says() {
     let mut db = TestDb::new("history_size");
     declare(&mut db);
-    db.run("set coco.history_size = 3");
+    db.run("set coco.history_limit = 3");
     for _ in 0..6 {
         db.update("f", "normal");
     }
-    let newest = "select string_agg(run::text, ' ' order by run) from coco.history('f')";
+    let newest = "select string_agg(run_id::text, ' ' order by run_id) from coco.history('f')";
     assert_eq!(rows(&mut db, newest), ["4 5 6"]);
     // Another flow's are counted by themselves.
     db.run("select coco.create_flow('g', 'd', 'select id from d', 'u', '{id}'); select coco.update('g')");
     assert_eq!(rows(&mut db, newest), ["4 5 6"]);
-    db.run("set coco.history_size = 0");
+    db.run("set coco.history_limit = 0");
     db.update("f", "normal");
     assert_eq!(rows(&mut db, newest), ["4 5 6"]);
-    db.run("set coco.history_size = 1");
+    db.run("set coco.history_limit = 1");
     db.update("f", "normal");
     assert_eq!(rows(&mut db, newest), ["8"]);
     // It goes with the flow.
     db.run("select coco.drop_flow('f')");
-    assert_eq!(rows(&mut db, "select count(*)::text from coco.history_entry"), ["1"]);
+    assert_eq!(rows(&mut db, "select count(*)::text from coco.run_history"), ["1"]);
 }
 
 /// What another session drops of the history, while this one reads as of earlier, is no error.
@@ -111,10 +111,10 @@ fn runs_are_noted_in_every_isolation_level() {
     declare(&mut db);
     db.run("select coco.update('f'); select coco.update('f')");
     for level in ["repeatable read", "serializable"] {
-        db.run(&format!("begin isolation level {level}; set local coco.history_size = 1; select coco.update('f'); commit"));
+        db.run(&format!("begin isolation level {level}; set local coco.history_limit = 1; select coco.update('f'); commit"));
     }
     assert_eq!(rows(&mut db, "select count(*)::text from coco.history('f')"), ["4"]);
-    db.run("set coco.history_size = 1; select coco.update('f')");
+    db.run("set coco.history_limit = 1; select coco.update('f')");
     assert_eq!(rows(&mut db, "select count(*)::text from coco.history('f')"), ["1"]);
 }
 
@@ -131,7 +131,7 @@ fn history_is_the_owners() {
     for (sql, code) in [
         ("select * from coco.history('f')", "42501"),
         ("select * from coco.history('nowhere')", "42704"),
-        ("select * from coco.history_entry", "42501"),
+        ("select * from coco.run_history", "42501"),
     ] {
         let e = bob.query(sql, &[]).expect_err(sql);
         assert_eq!(e.code().map(|c| c.code()), Some(code), "{sql}: {}", support::explain(&e));
@@ -152,8 +152,10 @@ fn a_live_flows_turns_are_taken_together() {
     db.settle("f");
     db.until("select count(*) = 1 from coco.history('f')");
     assert_eq!(
-        db.text("select concat_ws(' ', reason, by, evaluated, upserted) from coco.history('f')"),
-        "first worker 10 10"
+        db.text(
+            "select concat_ws(' ', reason, initiator, evaluated, upserted) from coco.history('f')"
+        ),
+        "initial worker 10 10"
     );
     for n in 0..40 {
         db.run(&format!("update d set v = {n} where id = 1"));
@@ -162,10 +164,10 @@ fn a_live_flows_turns_are_taken_together() {
     // What is done is noted when the flow is stopped, at the latest.
     db.run("select coco.stop('f')");
     db.until(
-        "select coalesce(sum(evaluated), 0) = 40 from coco.history('f') where reason = 'change'",
+        "select coalesce(sum(evaluated), 0) = 40 from coco.history('f') where reason = 'data_change'",
     );
     // In less than a minute, or in a few on a slow machine.
-    let entries = db.number("select count(*) from coco.history('f') where reason = 'change'");
+    let entries = db.number("select count(*) from coco.history('f') where reason = 'data_change'");
     let minutes = db.number(
         "select ceil(extract(epoch from clock_timestamp() - min(started)) / 60)::int from coco.history('f')",
     );
@@ -173,7 +175,7 @@ fn a_live_flows_turns_are_taken_together() {
 
     // Why it fails as a whole is noted once, whatever the attempts.
     db.run("select coco.start('f'); alter table d rename id to other");
-    db.until("select coalesce(max(attempts), 0) >= 2 from coco.trouble");
+    db.until("select coalesce(max(attempts), 0) >= 2 from coco.flow_error");
     db.until("select count(*) = 1 from coco.history('f') where error is not null");
     db.run("alter table d rename other to id; select coco.stop('f'); select coco.start('f')");
     db.settle("f");
@@ -203,9 +205,9 @@ fn what_a_worker_does_for_a_session_is_noted_also_where_it_fails() {
     support::update(&mut db.client, "f", "normal").expect_err("nobody is there");
     let shown = rows(
         &mut db,
-        "select concat_ws(' ', reason, by, evaluated, upserted, error is not null) from coco.history('f') order by run",
+        "select concat_ws(' ', reason, initiator, evaluated, upserted, error is not null) from coco.history('f') order by run_id",
     );
-    assert_eq!(shown, ["first session 25 25 f", "change session 1 1 t"]);
+    assert_eq!(shown, ["initial session 25 25 f", "data_change session 1 1 t"]);
     let error = rows(&mut db, "select error from coco.history('f') where error is not null");
     assert!(error[0].contains("cannot be sent to"), "{error:?}");
 }

@@ -138,7 +138,7 @@ fn a_group_is_one_item() {
     assert_eq!(
         rows(
             &mut db,
-            "select concat_ws(' ', source, target, key, listed) from coco.outputs('sums', '{\"cust\": \"c3\"}')"
+            "select concat_ws(' ', source, target, key, owned_by_list) from coco.outputs('sums', '{\"cust\": \"c3\"}')"
         ),
         ["sales public.totals {\"cust\": \"c3\"} f"]
     );
@@ -174,7 +174,7 @@ fn failing_items_and_those_that_claim_a_key_are_told() {
         rows(&mut db, &of("by_email", "{\"email\": \"a@x\"}")),
         [
             "1 produced t",
-            "3 claims 23505 target key of public.by_email is already another item's t"
+            "3 waiting_for_key 23505 target key of public.by_email is already another item's t"
         ]
     );
     // With an index, and with the row of before.
@@ -184,11 +184,14 @@ fn failing_items_and_those_that_claim_a_key_are_told() {
         rows(&mut db, &of("by_email", "{\"email\": \"a@x\"}")),
         [
             "1 failing 22P02 invalid input syntax for type integer: \"x\" t",
-            "3 claims 23505 target key of public.by_email is already another item's t"
+            "3 waiting_for_key 23505 target key of public.by_email is already another item's t"
         ]
     );
     assert_eq!(
-        rows(&mut db, "select concat_ws(' ', key, listed) from coco.outputs('g', '{\"id\": 1}')"),
+        rows(
+            &mut db,
+            "select concat_ws(' ', key, owned_by_list) from coco.outputs('g', '{\"id\": 1}')"
+        ),
         ["{\"email\": \"a@x\"} t"]
     );
     assert!(rows(&mut db, "select key::text from coco.outputs('g', '{\"id\": 3}')").is_empty());
@@ -230,11 +233,11 @@ fn several_sources_and_targets() {
             "b public.t {\"v\": \"three\"}",
         ]
     );
-    assert_eq!(rows(&mut db, &out("{\"id\": 1}", ", of_source => 'b'")).len(), 2);
+    assert_eq!(rows(&mut db, &out("{\"id\": 1}", ", source_name => 'b'")).len(), 2);
     assert_eq!(rows(&mut db, &out("{\"x\": 1, \"y\": 1}", "")).len(), 2);
-    let e = fails(&mut db, &out("{\"id\": 1}", ", of_source => 'c'"), "42703");
+    let e = fails(&mut db, &out("{\"id\": 1}", ", source_name => 'c'"), "42703");
     assert!(e.contains("\"c\" has no column \"id\"") && e.contains("x, y"), "{e}");
-    fails(&mut db, &out("{\"id\": 1}", ", of_source => 'd'"), "42704");
+    fails(&mut db, &out("{\"id\": 1}", ", source_name => 'd'"), "42704");
     // Sources that are declared later have their index too.
     assert_eq!(
         rows(
@@ -283,7 +286,7 @@ fn keys_are_checked_and_names_that_are_several_targets() {
             rows(
                 &mut db,
                 &format!(
-                    "select source_key::text from coco.lineage('t', '{{\"at\": \"{at}\", \"tags\": [\"a\", \"b\"]}}', of_flow => 'f')"
+                    "select source_key::text from coco.lineage('t', '{{\"at\": \"{at}\", \"tags\": [\"a\", \"b\"]}}', flow_name => 'f')"
                 )
             ),
             ["{\"id\": 1}"],
@@ -373,7 +376,7 @@ fn lineage_is_the_owners() {
     for (sql, code) in [
         ("select * from coco.lineage('t', '{\"id\": 1}')", "42704"),
         ("select * from coco.outputs('f', '{\"id\": 1}')", "42501"),
-        ("select * from coco.label", "42501"),
+        ("select * from coco.flow_label", "42501"),
     ] {
         let e = bob.query(sql, &[]).expect_err(sql);
         assert_eq!(e.code().map(|c| c.code()), Some(code), "{sql}: {}", support::explain(&e));
@@ -460,7 +463,7 @@ fn targets_outside_this_database() {
     );
     let outputs = |flow: &str| {
         format!(
-            "select concat_ws(' ', target, key, listed) from coco.outputs('{flow}', '{{\"id\": 2}}') order by 1"
+            "select concat_ws(' ', target, key, owned_by_list) from coco.outputs('{flow}', '{{\"id\": 2}}') order by 1"
         )
     };
     assert_eq!(

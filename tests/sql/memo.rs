@@ -340,13 +340,13 @@ fn to_reprocess_in_full_computes_again_and_to_forget_does_when_evaluated() {
     calls(&mut db);
     db.update("f", "reexport");
     assert_eq!((calls(&mut db), inputs(&mut db)), (0, 0));
-    assert_eq!(number(&mut db, "select coco.forget('f', 'many(text)')"), 4);
+    assert_eq!(number(&mut db, "select coco.clear_memo('f', 'many(text)')"), 4);
     assert_eq!(entries(&mut db), 4);
     assert_eq!(db.update("f", "normal")[0].evaluated, 0);
     db.update("f", "reexport");
     assert_eq!(inputs(&mut db), 4);
     db.verify_clean("f");
-    assert_eq!(number(&mut db, "select coco.forget('f')"), 8);
+    assert_eq!(number(&mut db, "select coco.clear_memo('f')"), 8);
 }
 
 #[test]
@@ -569,8 +569,8 @@ fn who_may_memoise_what() {
         ),
         ("select coco.memoize(null)", "argument \"function\" is NULL"),
         ("select coco.unmemoize('upper(text)')", "is not memoised"),
-        ("select coco.recall(null::internal, 1)", "cannot cast"),
-        ("select coco.recall(null)", "does not exist"),
+        ("select coco.memo_call(null::internal, 1)", "cannot cast"),
+        ("select coco.memo_call(null)", "does not exist"),
     ] {
         let said = fails(&mut db, sql);
         assert!(said.contains(expected), "{sql}: {said}");

@@ -248,7 +248,7 @@ fn a_flow_pauses_at_the_spending_cap_and_goes_on_when_it_is_raised() {
     s.fill(20);
     let said = s.fails();
     assert!(said.contains("(53400)") && said.contains("spending cap"), "{said}");
-    let spent = s.number("select round(sum(cost)) from coco.spending");
+    let spent = s.number("select round(sum(cost)) from coco.provider_usage");
     // By no more than the request that was estimated to fit still.
     assert!((1..=150 + 100).contains(&spent), "{spent}");
     let kept = s.number("select sum(entries) from coco.functions");
@@ -323,7 +323,7 @@ fn a_live_flow_outlives_its_provider() {
     assert_eq!(db.number("select count(*) from t"), 3);
     provider.always(Some(Fault::status(500, "down")));
     db.run("insert into docs values (2, 'd|e'); insert into plain values (1)");
-    db.until("select exists (select from coco.status where flow = 'f' and state = 'error' and last_error like '%500%')");
+    db.until("select exists (select from coco.status where flow = 'f' and state = 'failed' and last_error like '%500%')");
     db.settle("other");
     assert_eq!(db.number("select count(*) from tp"), 1, "another flow goes on");
     // Nobody who writes is held up.

@@ -105,7 +105,7 @@ fn a_users_code_never_runs_as_the_extensions_owner() {
         run(&mut a, &format!("select coco.update('{flow}'); select coco.verify('{flow}', true)"));
     }
     // A superuser looks at all of it.
-    for view in ["tracking", "errors", "status", "deliveries", "metrics"] {
+    for view in ["tracking", "errors", "status", "delivery_status", "metrics"] {
         db.run(&format!("select * from coco.{view}"));
     }
     db.run("select coco.report()");
@@ -214,7 +214,7 @@ fn an_owner_that_changes_takes_the_views_along() {
     }
     // What belongs to a role is given away, its flow is not: the others' rows are there all the same.
     db.run("reassign owned by own_owner_a to own_owner_b");
-    for view in ["status", "errors", "tracking", "metrics", "deliveries"] {
+    for view in ["status", "errors", "tracking", "metrics", "delivery_status"] {
         db.run(&format!("select * from coco.{view}"));
         let mut b = db.connect_as("own_owner_b");
         run(&mut b, &format!("select * from coco.{view}"));
@@ -259,7 +259,7 @@ fn a_look_at_what_is_pending_keeps_no_lock_on_the_log() {
         ("select (value > 0)::text from coco.metrics where metric = 'coco_log_bytes'", "true"),
         ("select count(*)::text from coco.errors", "0"),
         ("select count(*)::text from coco.tracking", "0"),
-        ("select count(*)::text from coco.deliveries", "0"),
+        ("select count(*)::text from coco.delivery_status", "0"),
         ("select entries::text from coco.functions", "0"),
         ("select (count(*) > 0)::text from coco.metrics", "true"),
     ] {
@@ -305,7 +305,7 @@ fn the_views_wait_for_no_flow() {
             "status",
             "errors",
             "tracking",
-            "deliveries",
+            "delivery_status",
             "metrics",
             "progress",
             "workers",

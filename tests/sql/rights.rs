@@ -205,7 +205,7 @@ fn everything_of_coco_pins_its_search_path_and_says_what_it_is() {
     // The trigger function finds nothing by name: see tests/sql/capture.rs. What stands for calls of a memoised
     // function has it run as it would by itself: see tests/sql/memo.rs. The third pins it where it matters: below.
     let functions = "select string_agg(p.oid::regprocedure::text, ', ') from pg_proc p
-      where pronamespace = 'coco'::regnamespace and p.proname not in ('capture', 'recall', 'fingerprint') and (obj_description(p.oid, 'pg_proc') is null
+      where pronamespace = 'coco'::regnamespace and p.proname not in ('capture', 'memo_call', 'fingerprint') and (obj_description(p.oid, 'pg_proc') is null
         -- a body in SQL's standard form is bound when it is made, and looks nothing up
         or prosqlbody is null and (proconfig is null
           or not proconfig @> '{\"search_path=pg_catalog, pg_temp\"}'))";

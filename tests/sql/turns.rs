@@ -49,9 +49,9 @@ fn a_turn_that_never_ends_is_canceled_and_others_go_on() {
     let mut db = with_flow(&server, "select pg_sleep(100000)");
     db.until("select last_error = 'canceling a turn due to coco.turn_timeout' from coco.status where flow = 'f'");
     other_follows(&mut db);
-    assert_eq!(state(&mut db, "f"), "error");
+    assert_eq!(state(&mut db, "f"), "failed");
     db.run("select coco.stop('f')");
-    assert_eq!(state(&mut db, "f"), "ready");
+    assert_eq!(state(&mut db, "f"), "idle");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_lock_on_what_a_flow_has_holds_up_no_other_flow() {
         }
         other_follows(&mut db);
         if !lock.contains(" s ") {
-            db.until("select state = 'error' and hint like '%pg_locks%' from coco.status where flow = 'f'");
+            db.until("select state = 'failed' and hint like '%pg_locks%' from coco.status where flow = 'f'");
             other_follows(&mut db);
             let soon =
                 "select next_retry < now() + interval '5 s' from coco.status where flow = 'f'";
@@ -115,7 +115,7 @@ fn to_stop_or_drop_a_flow_ends_its_turn() {
     let mut db = with_flow(&server, "select pg_sleep(100000)");
     db.until(SLEEPS);
     db.run("select coco.stop('f')");
-    assert_eq!(state(&mut db, "f"), "ready");
+    assert_eq!(state(&mut db, "f"), "idle");
     db.run("select coco.start('f')");
     db.until(SLEEPS);
     db.run("select coco.drop_flow('f', keep_targets => false)");
@@ -172,7 +172,7 @@ fn a_flow_that_kills_three_workers_is_set_aside_until_it_is_started() {
     assert!(hint.contains("coco.start"), "{hint}");
     assert!(server.log().contains("flow \"f\": the flow is set aside"));
     // The others that the server ended with it have done no harm.
-    assert_eq!(db.number("select count(*) from coco.trouble"), 1);
+    assert_eq!(db.number("select count(*) from coco.flow_error"), 1);
     db.run("select coco.start('f')");
     db.until(IN_TURN);
     db.run("select coco.stop('f')");
@@ -331,7 +331,7 @@ fn a_failure_that_cannot_be_recorded_is_put_off() {
          select coco.start('f')",
     );
     db.settle("f");
-    db.run("alter table coco.trouble add constraint nothing check (false)");
+    db.run("alter table coco.flow_error add constraint nothing check (false)");
     let mut other = server.connect("turns");
     other.run("begin; lock table f_t in access exclusive mode");
     let said = || server.log().matches("that cannot be recorded").count();
@@ -351,6 +351,6 @@ fn a_failure_that_cannot_be_recorded_is_put_off() {
     }
     assert_eq!(said(), before, "the third time after two");
     other.run("rollback");
-    db.run("alter table coco.trouble drop constraint nothing");
+    db.run("alter table coco.flow_error drop constraint nothing");
     db.settle("f");
 }

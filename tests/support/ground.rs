@@ -15,7 +15,7 @@ pub const VIEWS: [&str; 12] = [
     "functions",
     "workers",
     "progress",
-    "deliveries",
+    "delivery_status",
     "status",
     "metrics",
 ];

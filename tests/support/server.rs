@@ -397,7 +397,7 @@ impl Session {
 
     /// What flows and workers say of themselves, for the reader of a failure.
     pub fn state(&mut self) -> String {
-        let status = "select row(flow, state, pending, failing, next_retry, last_error, hint)::text from coco.status";
+        let status = "select row(flow, state, pending, failed_items, next_retry, last_error, hint)::text from coco.status";
         let mut all = self.rows(status);
         all.extend(self.rows("select w::text from coco.workers w"));
         all.join("\n")

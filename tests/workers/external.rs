@@ -76,7 +76,7 @@ fn a_key_that_changes_several_times_before_it_is_sent_arrives_once_and_last() {
         let e = support::update(&mut db.client, "f", "normal").expect_err("nobody is there");
         assert_eq!(e.code().map(|c| c.code()), Some("08001"), "{}", explain(&e));
     }
-    assert_eq!(text(&mut db.client, "select unsent::text from coco.deliveries"), "7");
+    assert_eq!(text(&mut db.client, "select queued::text from coco.delivery_status"), "7");
     receiver.forget_requests();
     receiver.start_again();
     assert_eq!(counted(&mut db, "f"), (0, 0, 0, 0), "what was evaluated is not evaluated again");
@@ -188,7 +188,7 @@ fn a_row_that_has_no_json_text_is_refused_and_the_others_arrive() {
     assert_eq!(counted(&mut db, "f"), (20, 20, 0, 3));
     assert_eq!(receiver.rows("f", "out").len(), 17);
     assert_eq!(text(&mut db.client, errors), refused(1, &[1, 7, 8]));
-    let waits = "select unsent || ' ' || refused from coco.deliveries where flow = 'f'";
+    let waits = "select queued || ' ' || rejected from coco.delivery_status where flow = 'f'";
     assert_eq!(text(&mut db.client, waits), "0 3");
     assert_eq!(counted(&mut db, "f"), (0, 0, 0, 0), "it is not due");
     assert_eq!(db.update("f", "retry")[0].failed, 3);
@@ -306,16 +306,16 @@ fn an_update_that_is_cancelled_ends_its_worker_and_loses_nothing() {
     declare(&mut db, "f");
     // What a fill sends only its process has: it is evaluated and sent once more.
     is_cancelled(&mut db, &receiver);
-    assert_eq!(text(&mut db.client, "select unsent::text from coco.deliveries"), "10");
+    assert_eq!(text(&mut db.client, "select queued::text from coco.delivery_status"), "10");
     assert_eq!(counted(&mut db, "f"), (10, 10, 0, 0));
     assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
     // The rest waits in the outbox.
     db.run("update docs set body = 'c' || id where id < 5; delete from docs where id = 9");
     is_cancelled(&mut db, &receiver);
-    assert_eq!(text(&mut db.client, "select unsent::text from coco.deliveries"), "5");
+    assert_eq!(text(&mut db.client, "select queued::text from coco.delivery_status"), "5");
     assert_eq!(counted(&mut db, "f"), (0, 0, 0, 0));
     assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
-    assert_eq!(text(&mut db.client, "select unsent::text from coco.deliveries"), "0");
+    assert_eq!(text(&mut db.client, "select queued::text from coco.delivery_status"), "0");
 }
 
 /// An update that is cancelled while what it sends is on its way.
@@ -452,7 +452,7 @@ fn servers_are_for_those_who_may_use_them() {
         .expect("a mapping");
     let message = fails(&mut alice, "select * from coco.update('a')", "28P01");
     let views = "select concat((select string_agg(s::text, '') from coco.status s),
-                        (select string_agg(d::text, '') from coco.deliveries d),
+                        (select string_agg(d::text, '') from coco.delivery_status d),
                         (select string_agg(e::text, '') from coco.errors e),
                         (select string_agg(t::text, '') from coco.targets t),
                         (select string_agg(query, '') from pg_stat_activity where backend_type like 'coco%'))";
@@ -676,7 +676,7 @@ fn what_is_refused_while_that_cannot_be_noted_is_not_lost() {
              if exists (select from public.way) then raise 'it cannot be noted'; end if;
              return new;
            end $$;
-         create trigger in_the_way before update of sent on coco.delivery
+         create trigger in_the_way before update of sent on coco.delivery_state
            for each row execute function public.in_the_way()",
     );
     declare(&mut db, "f");
@@ -743,7 +743,10 @@ fn whatever_goes_wrong_the_target_ends_up_right() {
         "seed {seed}"
     );
     db.verify_clean("f");
-    assert_eq!(text(&mut db.client, "select unsent + refused || '' from coco.deliveries"), "0");
+    assert_eq!(
+        text(&mut db.client, "select queued + rejected || '' from coco.delivery_status"),
+        "0"
+    );
 }
 
 #[test]
@@ -760,7 +763,7 @@ fn a_table_that_could_not_be_made_is_not_coco_s_when_somebody_makes_it() {
          create table docs (id int primary key, body text); insert into docs values (1, 'a');
          select coco.create_flow('f', 'docs', 'select id, body from docs', 'out', '{id}', server => 'pg')",
     );
-    let made = "select made::text from coco.target where flow = 'f'";
+    let made = "select managed::text from coco.target where flow = 'f'";
     fails(&mut db.client, "select * from coco.update('f')", "42501");
     assert_eq!(text(&mut db.client, made), "false");
     other.run("create table out (id int primary key, body text); grant all on out to coco_guest");
@@ -784,7 +787,7 @@ fn a_table_that_somebody_else_makes_first_is_not_coco_s() {
     other.run("begin; create table out (id int primary key, body text)");
     let mut session = db.connect();
     let waiting = std::thread::spawn(move || support::update(&mut session, "f", "normal").is_ok());
-    let made = "select made::text from coco.target where flow = 'f'";
+    let made = "select managed::text from coco.target where flow = 'f'";
     until("that it is made is noted", || text(&mut db.client, made) == "true");
     let waits = "select count(*)::text from pg_stat_activity
                   where query like 'create table %' and wait_event_type = 'Lock' and application_name = 'coco'";

@@ -75,7 +75,7 @@ fn a_fill_of_a_target_that_is_down_waits_in_the_outbox() {
     declare(&mut db, "f");
     receiver.stop();
     fails(&mut db.client, "select * from coco.update('f')", "08001");
-    assert_eq!(text(&mut db.client, "select unsent::text from coco.deliveries"), "3000");
+    assert_eq!(text(&mut db.client, "select queued::text from coco.delivery_status"), "3000");
     // It changes meanwhile: what is newer comes after.
     db.run("update docs set body = 'new' where id = 7; delete from docs where id = 8");
     fails(&mut db.client, "select * from coco.update('f')", "08001");
@@ -269,8 +269,11 @@ fn of_a_fill_that_is_ended_nothing_is_sent() {
     assert!(waiting.join().expect("a session"), "its worker was ended");
     // The table was made ahead, and that is known.
     assert_eq!(text(&mut other.client, "select count(*)::text from out"), "0");
-    assert_eq!(text(&mut db.client, "select unsent::text from coco.deliveries"), "0");
-    assert_eq!(text(&mut db.client, "select made::text from coco.target where flow = 'f'"), "true");
+    assert_eq!(text(&mut db.client, "select queued::text from coco.delivery_status"), "0");
+    assert_eq!(
+        text(&mut db.client, "select managed::text from coco.target where flow = 'f'"),
+        "true"
+    );
     check_indexes(&mut db, "f");
     db.run("update gate set closed = false");
     assert_eq!(counted(&mut db, "f"), (MANY, MANY, 0, 0));
@@ -378,7 +381,7 @@ fn rows_that_are_lost_on_their_way_are_sent_once_more() {
     assert_eq!(waiting.join().expect("a session"), None);
     assert!(is_filled(&mut db, "f"));
     assert_eq!(content(&mut other.client, "out"), content(&mut db.client, GATED));
-    let waits = "select unsent || coalesce(last_error, '') from coco.deliveries";
+    let waits = "select queued || coalesce(last_error, '') from coco.delivery_status";
     assert_eq!(text(&mut db.client, waits), "0");
 }
 
@@ -391,7 +394,7 @@ fn who_evaluates_does_not_wait_for_the_server() {
     in_the_way.batch_execute("begin; lock table out in share mode").expect("a lock");
     let mut session = db.connect();
     let waiting = std::thread::spawn(move || support::update(&mut session, "f", "normal").is_ok());
-    let tracked = format!("select (unsent = {MANY})::text from coco.deliveries");
+    let tracked = format!("select (queued = {MANY})::text from coco.delivery_status");
     until("all is committed here", || text(&mut db.client, &tracked) == "true");
     in_the_way.batch_execute("commit").expect("a commit");
     assert!(waiting.join().expect("a session"));
@@ -399,7 +402,7 @@ fn who_evaluates_does_not_wait_for_the_server() {
         content(&mut other.client, "out"),
         content(&mut db.client, "(select id, body from src)")
     );
-    assert_eq!(text(&mut db.client, "select unsent::text from coco.deliveries"), "0");
+    assert_eq!(text(&mut db.client, "select queued::text from coco.delivery_status"), "0");
 }
 
 /// Has little of what is to be sent kept in memory.
@@ -450,7 +453,7 @@ fn what_was_kept_for_another_type_is_not_sent_as_this_one() {
         let result = session.batch_execute("select * from coco.update('f')");
         result.err().map(|e| explain(&e)).unwrap_or_default()
     });
-    let all = format!("select (unsent = {})::text from coco.deliveries", 40 * MANY);
+    let all = format!("select (queued = {})::text from coco.delivery_status", 40 * MANY);
     until("all is committed here", || text(&mut db.client, &all) == "true");
     db.run(&format!("select coco.set_query('f', null, $${}$$)", query("k::numeric(10,2)")));
     in_the_way.batch_execute("commit").expect("a commit");

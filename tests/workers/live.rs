@@ -70,7 +70,7 @@ fn a_live_flow_follows_each_commit_until_it_is_stopped() {
     let server = shared();
     let mut db = server.database("follows");
     declare(&mut db, "f");
-    assert_eq!(state(&mut db, "f"), "ready");
+    assert_eq!(state(&mut db, "f"), "idle");
     let e = db.fails("select coco.wait('f')");
     assert!(e.starts_with("55000 flow \"f\" is not live"), "{e}");
     db.run("select coco.start('f')");
@@ -88,7 +88,7 @@ fn a_live_flow_follows_each_commit_until_it_is_stopped() {
     assert_eq!(db.number("select count(*) from f_t"), 0);
 
     db.run("select coco.stop('f'); insert into f_s values (1, 1)");
-    assert_eq!(state(&mut db, "f"), "ready");
+    assert_eq!(state(&mut db, "f"), "idle");
     // Another flow is followed, while this one is left alone.
     started(&mut db, "g");
     assert_eq!(db.number("select count(*) from f_t"), 0);
@@ -105,12 +105,12 @@ fn writers_wake_the_worker() {
     let server = shared();
     let mut db = server.database("wakes");
     started(&mut db, "f");
-    let (turns, began) = (db.number("select turns from coco.workers"), Instant::now());
+    let (turns, began) = (db.number("select transactions from coco.workers"), Instant::now());
     for n in 0..50 {
         db.run(&format!("update f_s set v = {n} where id = 7"));
         db.until(&format!("select v = {n} * 2 from f_t where id = 7"));
     }
-    let turns = db.number("select turns from coco.workers") - turns;
+    let turns = db.number("select transactions from coco.workers") - turns;
     // By itself it looks once a second.
     let alone = began.elapsed().as_secs() as i64 + 1;
     assert!(turns >= 50 && turns > 2 * alone, "{turns} turns in {alone} s");
@@ -180,7 +180,7 @@ fn wait_says_when_its_time_is_over() {
     assert!(db.fails("select coco.stop('f')").starts_with("55P03 "));
     other.run("rollback");
     db.run("reset lock_timeout; select coco.stop('f')");
-    assert_eq!(state(&mut db, "f"), "ready");
+    assert_eq!(state(&mut db, "f"), "idle");
 }
 
 #[test]
@@ -305,14 +305,14 @@ fn a_flow_that_fails_as_a_whole_says_why_and_recovers() {
     // the rights that it has changed.
     db.run("revoke select on secret from fails_owner");
     db.run("update f_s set v = 2");
-    db.until("select state = 'error' from coco.status where flow = 'f'");
+    db.until("select state = 'failed' from coco.status where flow = 'f'");
     assert_eq!(
         db.text("select row(last_error, next_retry is not null) from coco.status where flow = 'f'"),
         "(\"permission denied for table secret\",t)"
     );
     // Again and again, less and less often, and nobody else is kept from anything.
-    db.until("select attempts >= 2 from coco.trouble where sqlstate = '42501'");
-    assert!(db.holds("select next_retry - failed_at > '1900 ms' from coco.trouble"));
+    db.until("select attempts >= 2 from coco.flow_error where sqlstate = '42501'");
+    assert!(db.holds("select next_retry - failed_at > '1900 ms' from coco.flow_error"));
     db.run("update healthy_s set v = 3");
     db.settle("healthy");
     assert!(!db.holds("select coco.wait('f', '10 ms')"), "it waits");
@@ -324,14 +324,14 @@ fn a_flow_that_fails_as_a_whole_says_why_and_recovers() {
     // To start it tries at once; to stop it forgets.
     db.run("revoke select on secret from fails_owner");
     db.run("update f_s set v = 3");
-    db.until("select coalesce((select attempts from coco.trouble), 0) >= 3");
+    db.until("select coalesce((select attempts from coco.flow_error), 0) >= 3");
     db.run("grant select on secret to fails_owner; select coco.start('f')");
     db.settle("f");
     db.run("revoke select on secret from fails_owner; update f_s set v = 4");
-    db.until("select state = 'error' from coco.status where flow = 'f'");
+    db.until("select state = 'failed' from coco.status where flow = 'f'");
     db.run("select coco.stop('f')");
-    assert_eq!(state(&mut db, "f"), "ready");
-    assert_eq!(db.number("select count(*) from coco.trouble"), 0);
+    assert_eq!(state(&mut db, "f"), "idle");
+    assert_eq!(db.number("select count(*) from coco.flow_error"), 0);
     db.run("drop owned by fails_owner cascade; drop role fails_owner");
 }
 
@@ -341,7 +341,7 @@ fn what_a_flow_needs_goes_and_comes_back() {
     let mut db = server.database("needs");
     started(&mut db, "f");
     started(&mut db, "healthy");
-    let trouble = "select coalesce((select hint is not null and message like '%was dropped%' from coco.trouble), false)";
+    let trouble = "select coalesce((select hint is not null and message like '%was dropped%' from coco.flow_error), false)";
     // A used column that has another name is the same column.
     db.run("alter table f_s rename v to other; update f_s set other = 0 where id = 1");
     db.settle("f");
@@ -361,7 +361,7 @@ fn what_a_flow_needs_goes_and_comes_back() {
     db.run("update healthy_s set v = 4");
     db.settle("healthy");
     db.run("select coco.drop_flow('f')");
-    assert_eq!(db.number("select count(*) from coco.trouble"), 0);
+    assert_eq!(db.number("select count(*) from coco.flow_error"), 0);
     assert_eq!(db.rows("select flow from coco.status"), ["healthy"]);
 }
 
@@ -396,8 +396,8 @@ fn lookups_live() {
     assert_eq!(db.number("select count(*) from t where body like '%-'"), 20);
     // The lookup goes.
     db.run("drop table a cascade");
-    db.until("select count(*) = 1 from coco.trouble where hint is not null");
-    assert!(["source dropped", "query broken", "error"].contains(&state(&mut db, "f").as_str()));
+    db.until("select count(*) = 1 from coco.flow_error where hint is not null");
+    assert!(["source dropped", "query broken", "failed"].contains(&state(&mut db, "f").as_str()));
 }
 
 /// A scan's snapshot is of its begin: what is committed while it goes on is in the next one.
@@ -461,7 +461,7 @@ fn a_clock_that_was_ahead_holds_nothing_up() {
     db.run("select coco.start('f')");
     db.caught_up("f");
     db.run(
-        "insert into coco.trouble (flow, attempts, next_retry, sqlstate, message)
+        "insert into coco.flow_error (flow, attempts, next_retry, sqlstate, message)
          select id, 1, now() + interval '1 year', 'XX000', 'x' from coco.flow where flow = 'f'",
     );
     db.run(&format!("select pg_terminate_backend(pid) from ({WORKERS}) as w"));
@@ -472,9 +472,11 @@ fn a_clock_that_was_ahead_holds_nothing_up() {
     db.settle("w");
     db.run(
         "select coco.stop('w');
-         update coco.cursor set taken = now() + interval '1 year'
+         update coco.cursor set followed_at = now() + interval '1 year'
           where source = (select id from coco.source where flow = 'w')",
     );
+    // A worker that has not heard of the stop would know by itself when it last read the source.
+    db.run(&format!("select pg_terminate_backend(pid) from ({WORKERS}) as w"));
     db.run("insert into d values (2, 2); select coco.start('w')");
     db.settle("w");
 }
@@ -487,7 +489,7 @@ fn failing_items_are_tried_again_when_due() {
             create table s (id int primary key); insert into s values (1), (2), (3);
             select coco.create_flow('f', 's', 'select id, case id when 2 then 1 / (select d from gate) else 1 end as q from s', 't', '{id}');
             select coco.start('f')");
-    db.until("select state = 'failing' and failing = 1 from coco.status");
+    db.until("select state = 'degraded' and failed_items = 1 from coco.status");
     db.until("select attempts >= 2 from coco.errors");
     db.caught_up("f");
     assert_eq!(db.number("select count(*) from t"), 2);
@@ -593,14 +595,14 @@ fn who_may_do_and_see_what() {
     for view in ["status", "progress", "flows", "errors", "tracking"] {
         assert_eq!(other.number(&format!("select count(*) from coco.{view}")), 0, "{view}");
     }
-    assert!(other.fails("table coco.trouble").starts_with("42501 "));
+    assert!(other.fails("table coco.flow_error").starts_with("42501 "));
     // What works on a flow is the owner's to see.
     owner.run("create function slow(int) returns int language plpgsql as 'begin perform pg_sleep(case $1 when 0 then 20 else 0 end); return $1; end'");
     owner.run("select coco.set_query('f', null, 'select id, slow(v) as v from f_s')");
     owner.settle("f");
     owner.run("update f_s set v = 0 where id = 1");
     owner.until("select count(*) = 1 from coco.workers where flow = 'f' and source = 'f_s' and state = 'working'");
-    owner.until("select total = 1 from coco.progress where flow = 'f'");
+    owner.until("select items_total = 1 from coco.progress where flow = 'f'");
     assert_eq!(other.rows("select row(flow, source, state) from coco.workers"), ["(,,working)"]);
     assert_eq!(other.number("select count(*) from coco.progress"), 0);
     assert_eq!(
@@ -610,7 +612,7 @@ fn who_may_do_and_see_what() {
     // A worker runs as the flow's owner: what it may not do it cannot have done by its query.
     let pid = worker(&mut db);
     db.run(&format!("select pg_cancel_backend({pid})"));
-    db.until("select state = 'error' from coco.status where flow = 'f'");
+    db.until("select state = 'failed' from coco.status where flow = 'f'");
     assert_eq!(
         owner.text("select last_error from coco.status"),
         "canceling statement due to user request"
@@ -638,7 +640,7 @@ fn the_owner_goes() {
     db.run(
         "reassign owned by goes to heir; drop owned by goes; drop role goes; update f_s set v = 9",
     );
-    db.until("select count(*) = 1 from coco.trouble where message like '%does not exist any more%' and hint is not null");
+    db.until("select count(*) = 1 from coco.flow_error where message like '%does not exist any more%' and hint is not null");
     db.run("update healthy_s set v = 4");
     db.settle("healthy");
     assert_eq!(state(&mut db, "healthy"), "live");
@@ -775,7 +777,7 @@ fn every_database_is_served_and_goes_on_after_a_restart() {
             for f in ["f", "g"] {
                 db.settle(f);
             }
-            db.until("select count(*) = 2 and count(distinct seat) = 2 from coco.workers");
+            db.until("select count(*) = 2 and count(distinct worker_no) = 2 from coco.workers");
         }
     }
     assert_eq!(noise_of_restarts(&server), Vec::<String>::new());
@@ -796,10 +798,10 @@ fn workers_and_the_launcher_come_back() {
     }
     db.until("select count(*) = 2 from coco.workers");
     for seat in [1, 2] {
-        let pid = db.number(&format!("select pid from coco.workers where seat = {seat}"));
+        let pid = db.number(&format!("select pid from coco.workers where worker_no = {seat}"));
         db.run(&format!("select pg_terminate_backend({pid})"));
         db.until(&format!(
-            "select count(*) = 1 from coco.workers where seat = {seat} and pid <> {pid}"
+            "select count(*) = 1 from coco.workers where worker_no = {seat} and pid <> {pid}"
         ));
         db.run("update f_s set v = v + 1; update g_s set v = v + 1");
         for f in ["f", "g"] {
@@ -905,7 +907,7 @@ fn settings_are_taken_from_a_reload() {
             .as_str(),
     );
     db.run("select coco.set_query('f', null, 'select id, slow(v) as v from f_s')");
-    db.until("select done % 3 = 0 and done > 0 and done < 100 from coco.progress union all select false limit 1");
+    db.until("select items_done % 3 = 0 and items_done > 0 and items_done < 100 from coco.progress union all select false limit 1");
     db.settle("f");
 }
 
@@ -1073,7 +1075,7 @@ fn a_cancel_that_was_meant_for_another_flow_is_no_failure() {
     let pid = worker(&mut db);
     db.run(&format!("select pg_cancel_backend({pid})"));
     db.settle("g");
-    let failures = "select (select count(*) from coco.trouble)
+    let failures = "select (select count(*) from coco.flow_error)
                          + (select count(*) from coco.history('g') where error is not null)";
     assert_eq!(db.number(failures), 0);
     assert_eq!(db.number("select v from g_t where id = 1"), 1);
@@ -1123,7 +1125,7 @@ fn a_worker_needs_no_more_memory_as_it_goes_on() {
     let pid = worker(&mut db);
     let mut turns = |until: i64| {
         let mut n = 0;
-        while db.number("select turns from coco.workers") < until {
+        while db.number("select transactions from coco.workers") < until {
             n += 1;
             db.run(&format!("update f_s set v = {n} where id = {n} % 100 + 1"));
             db.run(&format!("update g_s set v = {n} where id = {n} % 100 + 1"));

@@ -34,7 +34,7 @@ fn a_line_for_each_run_where_that_is_wanted() {
     );
     let lines = runs(&server);
     assert_eq!(lines.len(), 1, "{lines:?}");
-    let begin = r#"flow="f" reason="change" by="session" seen=1 skipped=0 unchanged=0 evaluated=1 upserted=0 deleted=0 failed=1 elapsed_ms="#;
+    let begin = r#"flow="f" reason="data_change" initiator="session" seen=1 skipped=0 unchanged=0 evaluated=1 upserted=0 deleted=0 failed=1 elapsed_ms="#;
     assert!(lines[0].starts_with(begin), "{lines:?}");
     assert!(server.log().contains("LOG:  coco: run flow=\"f\""));
 
@@ -44,7 +44,7 @@ fn a_line_for_each_run_where_that_is_wanted() {
     db.settle("f");
     db.run("update d set v = 7; select coco.stop('f')");
     until("the worker's run is logged", || {
-        runs(&server).iter().any(|l| l.contains(r#"by="worker""#))
+        runs(&server).iter().any(|l| l.contains(r#"initiator="worker""#))
     });
     db.run("select coco.start('f'); alter table d drop v cascade");
     until("the flow's failure is logged", || {

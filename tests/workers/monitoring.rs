@@ -53,7 +53,7 @@ fn counters_last_whatever_is_dropped_of_the_history() {
     let mut evaluated = 0;
     let mut failed = 0;
     for (n, size) in [1000, 2, 2, 0, 0, 1, 1000].iter().enumerate() {
-        db.run(&format!("set coco.history_size = {size}"));
+        db.run(&format!("set coco.history_limit = {size}"));
         db.run(&format!("update docs set body = 'x{n}' where id <= {}", n + 1));
         evaluated += db.update("one", "normal")[0].evaluated;
         failed += db.update("two", "normal")[0].failed;
@@ -69,7 +69,7 @@ fn counters_last_whatever_is_dropped_of_the_history() {
     let c = &mut db.client;
     assert_eq!(of_flow(c, "coco_flow_rows_upserted_total", "one"), Some(evaluated as f64));
     assert_eq!(of_flow(c, "coco_flow_failing_items", "two"), Some(1.0));
-    assert_eq!(metric(c, "coco_flow_state")[&("two".to_owned(), "failing".to_owned())], 1.0);
+    assert_eq!(metric(c, "coco_flow_state")[&("two".to_owned(), "degraded".to_owned())], 1.0);
     let dear = ("one".to_owned(), "public.dear(text)".to_owned());
     assert_eq!(metric(c, "coco_function_calls_total")[&dear], evaluated as f64);
     db.run("select coco.start('one')");

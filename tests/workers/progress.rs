@@ -23,7 +23,7 @@ fn declare(db: &mut Session, ms: i32, items: i32) {
 
 /// Is there a row that shows how far an update is, of all there is to do, and when it will end?
 const HALFWAY: &str = "select count(*) = 1 from coco.progress p
-  where flow = 'f' and source = 'd' and done > 0 and total = 100 and ends_at > clock_timestamp() and pid = ";
+  where flow = 'f' and source = 'd' and items_done > 0 and items_total = 100 and estimated_end > clock_timestamp() and pid = ";
 
 #[test]
 fn others_see_how_far_a_sessions_update_is() {
@@ -66,7 +66,7 @@ fn a_live_flows_fill_is_one_piece_of_work() {
     declare(&mut db, 50, 100);
     db.run("select coco.start('f')");
     let worker = "(select pid from coco.workers)";
-    db.until(&format!("{HALFWAY}{worker} and done > 10"));
+    db.until(&format!("{HALFWAY}{worker} and items_done > 10"));
     // While it works its activity says for which flow.
     db.until(
         "select count(*) = 1 from pg_stat_activity
@@ -151,7 +151,7 @@ fn an_update_by_a_worker_says_what_it_does() {
     let mut other = server.connect("external");
     let pid = other.number("select pg_backend_pid()");
     let update = std::thread::spawn(move || other.run("select coco.update('f')"));
-    db.until(&format!("{HALFWAY}(select pid from coco.workers where seat = 0)"));
+    db.until(&format!("{HALFWAY}(select pid from coco.workers where worker_no = 0)"));
     db.until(
         "select count(*) = 1 from pg_stat_activity
           where backend_type = 'coco update' and application_name = 'coco update' and query = 'coco: update of flow f'",

@@ -33,11 +33,11 @@ impl Reason {
 
     pub fn name(self) -> &'static str {
         match self {
-            Reason::Change => "change",
-            Reason::First => "first",
-            Reason::Logic => "logic",
+            Reason::Change => "data_change",
+            Reason::First => "initial",
+            Reason::Logic => "logic_change",
             Reason::Retry => "retry",
-            Reason::Full => "full",
+            Reason::Full => "full_reprocess",
             Reason::Reexport => "reexport",
         }
     }

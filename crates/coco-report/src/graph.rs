@@ -30,8 +30,8 @@ impl Health {
     pub fn of_state(state: &str) -> Health {
         match state {
             "live" => Health::Live,
-            "ready" | "incomplete" | "paused" => Health::Ready,
-            "failing" => Health::Failing,
+            "idle" | "incomplete" | "paused" => Health::Ready,
+            "degraded" => Health::Failing,
             _ => Health::Broken,
         }
     }

@@ -134,7 +134,7 @@ fn find(target: &str, flow: Option<&str>) -> Result<(String, i32)> {
             let flows: Vec<&str> = several.iter().map(|((flow, _), ..)| flow.as_str()).collect();
             Err(Error::invalid(format!("there are several targets \"{target}\""))
                 .detail(format!("They are of the flows {}.", flows.join(", ")))
-                .hint("Give the name as coco.targets shows it, or the flow: of_flow => '…'."))
+                .hint("Give the name as coco.targets shows it, or the flow: flow_name => '…'."))
         }
     }
 }
@@ -259,7 +259,7 @@ fn item(
     };
     let query = logic.as_ref().and_then(|l| l.queries.get(&target.id.to_string()));
     let state = match (tracked.claims, &tracked.failure) {
-        (true, _) => "claims",
+        (true, _) => "waiting_for_key",
         (false, Some(_)) => "failing",
         (false, None) => "produced",
     };
@@ -289,7 +289,7 @@ fn item(
 fn label(flow: &Flow, process_ordinal: i64) -> Result<Option<String>> {
     let _as = RoleGuard::extension_owner()?;
     spi::scalar(
-        "select label from coco.label where flow = $1 and since <= $2 order by since desc limit 1",
+        "select label from coco.flow_label where flow = $1 and since <= $2 order by since desc limit 1",
         &[arg(flow.id), arg(process_ordinal)],
     )
 }
@@ -315,7 +315,7 @@ fn memo(flow: &Flow, entries: Vec<i64>) -> Result<Value> {
     drop(acting);
     let _as = RoleGuard::extension_owner()?;
     let functions: HashMap<i32, (String, String)> = spi::select(
-        "select id, function, fingerprint::text from coco.memo where flow = $1",
+        "select id, function, fingerprint::text from coco.memo_stats where flow = $1",
         &[arg(flow.name.as_str())],
         |r| Ok((spi::required(r, 1)?, (spi::required(r, 2)?, spi::required(r, 3)?))),
     )?

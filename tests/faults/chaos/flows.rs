@@ -176,7 +176,7 @@ pub fn compare(server: &Server, receiver: &Receiver) {
     if !comes(std::time::Duration::from_secs(30), || db.rows(others).is_empty()) {
         panic!("every flow is live:\n{}", db.state());
     }
-    let late = "select d::text from coco.deliveries d where d.unsent > 0 or d.refused > 0";
+    let late = "select d::text from coco.delivery_status d where d.queued > 0 or d.rejected > 0";
     let late = db.rows(late);
     assert!(late.is_empty(), "nothing waits to be sent: {late:?}");
 }

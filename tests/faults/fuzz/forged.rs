@@ -97,7 +97,7 @@ pub fn round(ground: &mut Ground, run: &mut Run, number: usize) {
         "select * from coco.errors",
         "select * from coco.tracking",
         "select * from coco.metrics",
-        "select * from coco.deliveries",
+        "select * from coco.delivery_status",
         "select * from coco.functions",
         "select coco.report()",
         "select coco.diagram()",
@@ -116,7 +116,7 @@ pub fn round(ground: &mut Ground, run: &mut Run, number: usize) {
             "select * from coco.history('@')",
             "select * from coco.update('@', 'full_reprocess')",
             "select * from coco.verify('@', true)",
-            "select coco.forget('@')",
+            "select coco.clear_memo('@')",
         ] {
             if flow == "sent" && (call.contains("update") || call.contains("true")) {
                 continue;

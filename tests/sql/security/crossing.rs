@@ -81,7 +81,7 @@ fn exercise(s: &mut Sessions, flow: &str, key: &str, changes: &str) -> Vec<Strin
             "select * from coco.errors",
             "select * from coco.tracking",
             "select * from coco.metrics",
-            "select * from coco.deliveries",
+            "select * from coco.delivery_status",
             "select coco.report()",
             "select * from coco.history('@')",
         ]),

@@ -115,7 +115,7 @@ fn a_query_that_frees_advisory_locks_frees_none_of_coco_s() {
         mallory.run(&format!("insert into t values ({i})"));
         mallory.caught_up("free");
         // One worker at most has a seat of this database's first, and one alone has a flow's turn.
-        let twice = "select count(*) - count(distinct seat) from coco.workers";
+        let twice = "select count(*) - count(distinct worker_no) from coco.workers";
         assert_eq!(ground.admin.number(twice), 0);
     }
     mallory.run("select * from coco.update('free'); select coco.stop('free')");

@@ -159,7 +159,7 @@ fn nothing_of_a_flow_is_shown_to_other_roles() {
         "select * from coco.explain('hidden')",
         "select * from coco.preview('hidden')",
         "select * from coco.verify('hidden')",
-        "select coco.forget('hidden')",
+        "select coco.clear_memo('hidden')",
         "select coco.start('hidden')",
         "select coco.stop('hidden')",
         "select coco.wait('hidden')",
