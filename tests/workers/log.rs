@@ -86,3 +86,21 @@ fn what_other_threads_say_is_reported_by_the_process() {
     assert!(ours[0].starts_with("coco: a provider is asked again: "), "{ours:?}");
     assert!(ours[0].contains(" inputs=1 attempts=1"), "{ours:?}");
 }
+
+/// What a connector or a provider says, in a crate of its own, is in the server's log.
+#[cfg(feature = "functions")]
+#[test]
+fn what_connectors_and_providers_say_reaches_the_servers_log() {
+    use provider::{Fault, Provider};
+
+    let server = Server::preloaded(&["log_min_messages = debug1"]);
+    let mut db = server.database("connectors");
+    let provider = Provider::start();
+    db.run(&format!(
+        "create server models foreign data wrapper coco_openai options (url '{}')",
+        provider.url()
+    ));
+    provider.next(Fault::retry_after(429, "retry-after", "0"));
+    db.run("select coco.embed('hello', 'models', 'm')");
+    assert!(server.log().contains("DEBUG:  coco: a provider is asked again: "));
+}
