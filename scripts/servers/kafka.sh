@@ -25,14 +25,20 @@ setup() {
     apt_install "${missing[@]}" ||
       die "missing: ${missing[*]} - no apt-get with root or passwordless sudo here, please install them"
   fi
+  # One at a time: several tests may start at once.
+  mkdir -p "$ROOT/.tools"
+  exec 9>"$ROOT/.tools/kafka.lock"
+  flock 9
   # The copy of the description is written last, so that an interrupted download is done again.
-  cmp -s "$here/pom.xml" "$tools/pom.xml" && return
-  say "fetching Apache Kafka from Maven Central into $tools"
-  rm -rf "$tools"
-  mkdir -p "$tools"
-  mvn --quiet --batch-mode --file "$here/pom.xml" dependency:copy-dependencies \
-    "-DoutputDirectory=$tools/lib" >&2 || die "Maven could not fetch Apache Kafka"
-  cp "$here/pom.xml" "$tools/pom.xml"
+  if ! cmp -s "$here/pom.xml" "$tools/pom.xml"; then
+    say "fetching Apache Kafka from Maven Central into $tools"
+    rm -rf "$tools"
+    mkdir -p "$tools"
+    mvn --quiet --batch-mode --file "$here/pom.xml" dependency:copy-dependencies \
+      "-DoutputDirectory=$tools/lib" >&2 || die "Maven could not fetch Apache Kafka"
+    cp "$here/pom.xml" "$tools/pom.xml"
+  fi
+  exec 9>&-
 }
 
 # A small heap, and started quickly rather than made fast.

@@ -34,6 +34,10 @@ setup() {
     apt_install "${missing[@]}" ||
       die "missing: ${missing[*]} - no apt-get with root or passwordless sudo here, please install them"
   fi
+  # One at a time: several tests may start at once.
+  mkdir -p "$ROOT/.tools"
+  exec 9>"$ROOT/.tools/neo4j.lock"
+  flock 9
   if ! cmp -s "$files/pom.xml" "$tools/pom.xml"; then
     say "fetching Neo4j into $tools"
     rm -rf "$tools"
@@ -43,6 +47,7 @@ setup() {
       -DincludeScope=runtime "-DoutputDirectory=$tools/lib" >&2 || die "maven could not fetch Neo4j"
     cp "$files/pom.xml" "$tools/pom.xml"
   fi
+  exec 9>&-
 }
 
 free_port() {
