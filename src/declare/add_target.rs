@@ -369,9 +369,7 @@ pub fn set_query(
     settle(&mut flow, at, bound)?;
     // The same text may name something else by now: then its rows are others, too.
     let after = &flow.targets[at];
-    if after.query == before.query
-        && definition.is_some()
-        && definition != crate::declare::add_target::definition(after)?
+    if after.query == before.query && definition.is_some() && definition != self::definition(after)?
     {
         let _as = RoleGuard::extension_owner()?;
         spi::execute("update coco.target set epoch = epoch + 1 where id = $1", &[arg(after.id)])?;

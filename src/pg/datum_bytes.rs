@@ -290,11 +290,7 @@ unsafe fn record<S: ByteSink>(sink: &mut S, datum: pg_sys::Datum) {
             if (*attribute).attisdropped {
                 continue;
             }
-            read(
-                &mut inner,
-                crate::pg::datum_bytes::by((*attribute).atttypid),
-                (!nulls[i]).then_some(values[i]),
-            );
+            read(&mut inner, self::by((*attribute).atttypid), (!nulls[i]).then_some(values[i]));
         }
         sink.record(inner);
         if (*shape).tdrefcount >= 0 {

@@ -177,7 +177,7 @@ unsafe extern "C-unwind" fn add_hint(_arg: *mut std::ffi::c_void) {
         let path = pg_sys::namespace_search_path;
         if NAMES.iter().all(|name| *name as i32 != code)
             || path.is_null()
-            || std::ffi::CStr::from_ptr(path) != crate::pg::spi::PATH
+            || std::ffi::CStr::from_ptr(path) != PATH
         {
             return;
         }

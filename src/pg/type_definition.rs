@@ -1,5 +1,5 @@
-//! What a type is, for values of it that are kept: a fingerprint of its definition, and of the types that it
-//! is made of.
+//! Fingerprints of types: of a type's definition, and of the types that it consists of. Stored values carry the
+//! fingerprint of their type.
 //!
 //! Types go by their names, so that the fingerprint is the same after a dump was restored. What PostgreSQL
 //! ships goes by its OID, which never changes.

@@ -1,5 +1,5 @@
-//! What is to be known of a flow before it is trusted: what is evaluated and how, what is covered by
-//! fingerprints, which change leads to what. Nothing of the flow is executed.
+//! `coco.explain`: how coco evaluates a flow, what its fingerprints cover, and which change leads to which work. Nothing
+//! of the flow is executed.
 
 pub mod finding;
 pub mod plans;

@@ -1,4 +1,4 @@
-//! Where the rows of a statement go that are kept in [`Rows`].
+//! The DestReceiver that collects the rows of a statement in a [`TupleStore`].
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;

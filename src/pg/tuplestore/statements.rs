@@ -84,7 +84,7 @@ impl SpiSession {
     }
 
     /// Runs one SELECT whose rows go to a receiver; returns how many. It sees what the batch has written, or,
-    /// `as_active`, what the active snapshot ([`OneSnapshot`]) does.
+    /// `as_active`, what the active snapshot ([`PinnedSnapshot`](crate::pg::snapshot::PinnedSnapshot)) does.
     pub fn send(
         &self,
         sql: &str,
@@ -100,7 +100,7 @@ impl SpiSession {
         self.run(sql, args, ptr::null_mut(), false)
     }
 
-    /// Runs one SELECT under the snapshot that is active ([`OneSnapshot`]) and appends what it
+    /// Runs one SELECT under the snapshot that is active ([`PinnedSnapshot`](crate::pg::snapshot::PinnedSnapshot)) and appends what it
     /// returns to `rows`.
     pub fn select_into(&self, sql: &str, args: &[Arg], rows: &mut TupleStore) -> Result<i64> {
         self.run_into(sql, args, rows, true)
@@ -174,7 +174,7 @@ impl SpiSession {
         self.text_of(sql, args, false)
     }
 
-    /// As [`SpiSession::first_text`], under the snapshot that is active ([`OneSnapshot`]).
+    /// As [`SpiSession::first_text`], under the snapshot that is active ([`PinnedSnapshot`](crate::pg::snapshot::PinnedSnapshot)).
     pub fn read_text(&self, sql: &str, args: &[Arg]) -> Result<Option<String>> {
         self.text_of(sql, args, true)
     }

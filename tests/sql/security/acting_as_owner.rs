@@ -108,8 +108,8 @@ fn each_place_that_acts_as_the_extensions_owner_is_listed_with_a_reason() {
 
 #[test]
 fn a_place_is_found() {
-    let code = "impl X {\n    pub fn one(&self) {\n        let a = ActingAs::extension_owner()?;\n    }\n}\n// ActingAs::extension_owner()\n\
-                pub(super) unsafe fn two() { ActingAs::extension_owner()? }\npub fn extension_owner() -> ActingAs {}";
+    let code = "impl X {\n    pub fn one(&self) {\n        let a = RoleGuard::extension_owner()?;\n    }\n}\n// RoleGuard::extension_owner()\n\
+                pub(super) unsafe fn two() { RoleGuard::extension_owner()? }\npub fn extension_owner() -> RoleGuard {}";
     let found: Vec<(String, usize)> = places(code).into_iter().collect();
     assert_eq!(found, [("one".to_owned(), 1), ("two".to_owned(), 1)]);
 }
