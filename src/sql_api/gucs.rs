@@ -5,8 +5,8 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry};
 use crate::catalog::run_history::{LOG_MIN_DURATION, SIZE as HISTORY_SIZE};
 use crate::update::limits::{BATCH_SIZE, LARGEST_BATCH, SEGMENT_SIZE};
 use crate::workers::crash_point::CRASH_POINT;
-use crate::workers::live_worker::MAX_WORKERS;
 use crate::workers::process::MAX_SEATS;
+use crate::workers::stand_in::MAX_WORKERS;
 use crate::workers::turn_limit::TURN_TIMEOUT;
 
 /// Defines the settings; called once when the library is loaded.
@@ -24,7 +24,7 @@ pub fn define() {
     GucRegistry::define_int_guc(
         c"coco.max_workers",
         c"Number of processes that keep the live flows of one database up to date, at most.",
-        c"A worker works on one flow at a time; where there are fewer flows, others help it with many changes. They are taken from max_worker_processes.",
+        c"A worker works on one flow at a time; where there are fewer flows, others help it with many changes. A flow that waits (for a provider, a lock) has another worker stand in for the others meanwhile, beyond this limit. All are taken from max_worker_processes.",
         &MAX_WORKERS,
         1,
         i32::from(MAX_SEATS),

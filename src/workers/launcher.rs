@@ -15,6 +15,7 @@ use crate::catalog::locks;
 use crate::workers::databases;
 use crate::workers::process::{handle_signals, launch_worker, process_interrupts, wait};
 use crate::workers::shared_memory::{self, WorkerEnd};
+use crate::workers::stand_in;
 use crate::workers::transaction::{log_failure, transaction};
 use crate::workers::wait_event::WaitEvent;
 
@@ -153,6 +154,8 @@ pub extern "C-unwind" fn coco_launcher_main(_arg: pg_sys::Datum) {
 #[derive(Default)]
 struct Launcher {
     all: HashMap<u32, Served>,
+    /// Stand-ins that it has started, by database and number.
+    stand_ins: HashMap<(u32, u16), DynamicBackgroundWorker>,
     said: Option<Instant>,
 }
 
@@ -194,7 +197,31 @@ impl Launcher {
             }
             served.ask(now);
         }
-        self.start_due(now)
+        let next = self.start_due(now);
+        if !shared_memory::is_crowded() {
+            self.start_stand_ins();
+        }
+        next
+    }
+
+    /// Starts the workers that are to stand in for others whose turns take long, and wakes those that are there.
+    fn start_stand_ins(&mut self) {
+        self.stand_ins.retain(|_, worker| is_running(worker));
+        for (database, seat) in stand_in::missing() {
+            let oid = pg_sys::Oid::from(database);
+            if self.stand_ins.contains_key(&(database, seat)) || is_wanted_by_others(oid) {
+                continue;
+            }
+            match launch_worker(oid, seat, None) {
+                Some(worker) => drop(self.stand_ins.insert((database, seat), worker)),
+                // All processes are taken. It is woken again while the turn takes long.
+                None => return,
+            }
+        }
+        let mut databases: Vec<u32> =
+            self.stand_ins.keys().map(|(database, _)| *database).collect();
+        databases.dedup();
+        databases.into_iter().for_each(|database| shared_memory::wake(pg_sys::Oid::from(database)));
     }
 
     /// Those last where nothing was found to do, unless they have waited for long; then who has waited the longest.
@@ -252,10 +279,7 @@ enum Started {
 
 fn start(database: u32, served: &mut Served) -> Started {
     let oid = pg_sys::Oid::from(database);
-    // Else the worker would be in the way, or wait for a database that is gone then.
-    // And it may be gone since it was found.
-    let wanted = || Ok(locks::database_being_dropped(oid) || !databases::all().contains(&oid));
-    if transaction(wanted).unwrap_or(true) {
+    if is_wanted_by_others(oid) {
         return Started::Wanted;
     }
     // What one that was here before has left.
@@ -268,6 +292,14 @@ fn start(database: u32, served: &mut Served) -> Started {
             Started::Yes
         }
     }
+}
+
+/// Whether somebody wants a database for themselves, or it is gone since it was found: a worker would be in the way, or
+/// wait for a database that is gone then.
+fn is_wanted_by_others(database: pg_sys::Oid) -> bool {
+    let wanted =
+        || Ok(locks::database_being_dropped(database) || !databases::all().contains(&database));
+    transaction(wanted).unwrap_or(true)
 }
 
 fn is_running(worker: &DynamicBackgroundWorker) -> bool {

@@ -1,7 +1,6 @@
 //! A worker: follows the live flows of one database, in turns.
 
 use pgrx::bgworkers::DynamicBackgroundWorker;
-use pgrx::guc::GucSetting;
 use pgrx::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -27,13 +26,10 @@ use crate::workers::shared_memory::{self, WorkerEnd};
 use crate::workers::transaction::{TransactionError, log_failure, transaction};
 use crate::workers::upkeep::{self, Upkeep};
 use crate::workers::wait_event::WaitEvent;
-use crate::workers::{crash_notes, progress, turn_limit};
+use crate::workers::{crash_notes, progress, stand_in, turn_limit};
 use coco_core::counts::Counts;
 use coco_core::decide::Mode;
 use coco_core::history::{By, Entry, Reason, Stretch};
-
-/// Workers a database, at most.
-pub static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
 
 /// How often a worker looks by itself: where writers wake it, and where they cannot.
 const POLL_WOKEN: Duration = Duration::from_secs(1);
@@ -49,6 +45,9 @@ const READ_CATALOG_EVERY: Duration = Duration::from_secs(1);
 /// How long a worker stays after the last flow was stopped: another may be started. One that has never found a live
 /// flow leaves at once.
 const EXIT_WHEN_IDLE_FOR: Duration = Duration::from_secs(5);
+
+/// How long a stand-in stays that is not needed any more: it may be needed again.
+const EXIT_WHEN_NOT_NEEDED_FOR: Duration = Duration::from_secs(5);
 
 /// How long a worker stays while other databases wait for its process: with nothing to do, and at most.
 const STAY: Duration = Duration::from_millis(500);
@@ -92,7 +91,9 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     let how = LiveWorker {
         seat,
         installed,
+        database,
         began: Instant::now(),
+        needed: Instant::now(),
         remembered: HashMap::new(),
         backlogs: HashMap::new(),
         behind: HashMap::new(),
@@ -129,9 +130,12 @@ fn leave_other_version(database: pg_sys::Oid) -> WorkerEnd {
 
 struct LiveWorker {
     seat: u16,
+    database: pg_sys::Oid,
     /// The extension that it works for: one that was made anew has places of its own.
     installed: InstalledExtension,
     began: Instant,
+    /// When it last was to take turns: a stand-in is not always.
+    needed: Instant,
     remembered: HashMap<i32, CursorCache>,
     /// What scans of a flow's sources have found and is not worked off yet.
     backlogs: HashMap<i32, PendingKeys>,
@@ -180,8 +184,9 @@ impl LiveWorker {
         let mut useful = None;
         loop {
             process_interrupts();
-            // Fewer are wanted now.
-            if i32::from(self.seat) > MAX_WORKERS.get() {
+            let is_needed = self.seat <= stand_in::max_workers()
+                || self.needed.elapsed() < EXIT_WHEN_NOT_NEEDED_FOR;
+            if !is_needed && self.has_nothing_set_aside() {
                 return WorkerEnd::Idle;
             }
             if !self.knows() {
@@ -206,6 +211,7 @@ impl LiveWorker {
                         if let Err(failed) = self.sender.rest(|flow| names.contains(flow)) {
                             log_failure("cannot leave a target", &failed);
                         }
+                        shared_memory::report(|slot| slot.live_flows = flows.len() as u32);
                         self.known = flows;
                         self.looked = Some((Instant::now(), generation));
                     }
@@ -218,11 +224,7 @@ impl LiveWorker {
             }
             if !self.known.is_empty() {
                 if useful.is_none() && self.seat == 1 {
-                    // SAFETY: reads the process's own state.
-                    shared_memory::note_ended(
-                        unsafe { pg_sys::MyDatabaseId },
-                        WorkerEnd::Following,
-                    );
+                    shared_memory::note_ended(self.database, WorkerEnd::Following);
                 }
                 useful = Some(Instant::now());
             } else if useful.is_none_or(|at: Instant| at.elapsed() > EXIT_WHEN_IDLE_FOR)
@@ -269,9 +271,12 @@ impl LiveWorker {
     /// before.
     fn gives_way(&self, busy: bool) -> bool {
         let stay = if busy { STAY_BUSY } else { STAY };
-        self.began.elapsed() > stay
-            && shared_memory::is_crowded()
-            && !self.sender.is_busy()
+        self.began.elapsed() > stay && shared_memory::is_crowded() && self.has_nothing_set_aside()
+    }
+
+    /// Whether it can end without another having to do again what it has begun.
+    fn has_nothing_set_aside(&self) -> bool {
+        !self.sender.is_busy()
             && self.backlogs.values().all(PendingKeys::is_empty)
             && self.remembered.values().all(|r| r.unsaved_for().is_none())
             && self.interrupted.is_empty()
@@ -291,7 +296,13 @@ impl LiveWorker {
     fn round(&mut self) -> Option<Duration> {
         let flows = std::mem::take(&mut self.known);
         self.call_others(flows.len());
-        self.helpers.allow(MAX_WORKERS.get().max(1) as usize, flows.len());
+        self.helpers.allow(stand_in::max_workers().into(), flows.len());
+        let takes_turns = stand_in::takes_turns(self.database, self.seat);
+        if !takes_turns {
+            // Others go on with all flows: they find by themselves what is left to do.
+            self.remembered.clear();
+            self.backlogs.clear();
+        }
         let poll = if shared_memory::available() { POLL_WOKEN } else { POLL };
         let mut pause = Some(poll);
         let count = flows.len();
@@ -301,6 +312,9 @@ impl LiveWorker {
             process_interrupts();
             if !self.local.contains(&flow.id) {
                 pause = self.send(flow, pause);
+            }
+            if !takes_turns {
+                continue;
             }
             let put_off = self.put_off.get(&flow.id).map(|(_, until)| *until);
             let wait =
@@ -359,6 +373,9 @@ impl LiveWorker {
             }
         }
         self.known = flows;
+        if takes_turns {
+            self.needed = Instant::now();
+        }
         pause
     }
 
@@ -410,7 +427,7 @@ impl LiveWorker {
         let backlog = self.backlogs.entry(flow.id).or_insert_with(new);
         let helpers = &self.helpers;
         helpers.work_on(flow.id);
-        let mut turn = turn_limit::turn(|| {
+        let mut work = || {
             transaction(|| {
                 let turn = update::update_live_flow(
                     &flow.name, mode, limits, remembered, backlog, helpers,
@@ -420,6 +437,10 @@ impl LiveWorker {
                 }
                 Ok(turn)
             })
+        };
+        let mut turn = turn_limit::turn(|| match alone {
+            true => work(),
+            false => stand_in::turn_among_others(work),
         })
         .inspect(|_| settle::committed())?;
         let Some(done) = &mut turn else { return Ok(None) };
@@ -527,15 +548,13 @@ impl LiveWorker {
         if self.seat != 1 || shared_memory::is_crowded() {
             return;
         }
-        let wanted = flows.min(MAX_WORKERS.get().max(1) as usize) as u16;
+        let wanted = flows.min(stand_in::max_workers().into()) as u16;
         self.others.retain(|_, worker| worker.pid().is_ok());
         for seat in 2..=wanted.min(MAX_SEATS) {
             // One that was there before this one came is not of its starting.
             let free = || Ok(!locks::is_worker_slot_taken(seat)?);
             if !self.others.contains_key(&seat) && transaction(free).unwrap_or(false) {
-                // SAFETY: reads the process's own state.
-                let database = unsafe { pg_sys::MyDatabaseId };
-                if let Some(worker) = launch_worker(database, seat, None) {
+                if let Some(worker) = launch_worker(self.database, seat, None) {
                     worker.wait_for_startup().ok();
                     self.others.insert(seat, worker);
                 }

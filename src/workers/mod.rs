@@ -18,6 +18,8 @@ pub mod progress;
 pub mod provider_calls;
 pub mod server_log;
 pub mod shared_memory;
+pub mod stand_in;
+pub mod timer;
 pub mod transaction;
 pub mod turn_limit;
 pub mod update_worker;

@@ -35,8 +35,30 @@ pub struct WorkerSlot {
     pub upserted: i64,
     pub deleted: i64,
     pub failed: i64,
+    /// Live flows that it knows of.
+    pub live_flows: u32,
     /// When a turn in its database was last canceled to change the flow: microseconds since 2000-01-01.
     canceled_at: i64,
+}
+
+impl WorkerSlot {
+    /// Whether its process waits just now, for anything but the disk and what is over at once.
+    pub fn waits(&self) -> bool {
+        // SAFETY: an element of the array, by `own_process`; the value is one word, which its process alone writes.
+        let event = unsafe {
+            let proc = (*pg_sys::ProcGlobal).allProcs.add(self.process);
+            (&raw const (*proc).wait_event_info).read_volatile()
+        };
+        let class = event & 0xFF00_0000;
+        [
+            pg_sys::PG_WAIT_LOCK,
+            pg_sys::PG_WAIT_CLIENT,
+            pg_sys::PG_WAIT_EXTENSION,
+            pg_sys::PG_WAIT_IPC,
+            pg_sys::PG_WAIT_TIMEOUT,
+        ]
+        .contains(&class)
+    }
 }
 
 /// A cancel reaches the worker that it was sent to within this time, in microseconds.
@@ -113,12 +135,18 @@ fn own_process() -> usize {
     unsafe { pg_sys::MyProc.offset_from((*pg_sys::ProcGlobal).allProcs) as usize }
 }
 
-fn set_latch(process: usize) {
+unsafe extern "C-unwind" {
+    // As it is: through pgrx's bindings it would be guarded, which a signal handler must not be.
+    fn SetLatch(latch: *mut pg_sys::Latch);
+}
+
+/// Wakes a process. May be called in a signal handler.
+pub fn set_latch(process: usize) {
     // SAFETY: process numbers come from `own_process`; the latch of a process that is gone, or of
     // another that took its place, may be set without harm.
     unsafe {
         let proc = (*pg_sys::ProcGlobal).allProcs.add(process);
-        pg_sys::SetLatch(&raw mut (*proc).procLatch);
+        SetLatch(&raw mut (*proc).procLatch);
     }
 }
 
@@ -155,6 +183,11 @@ pub fn request(database: pg_sys::Oid) {
 /// This process is the launcher.
 pub fn enter_launcher() {
     SHARED.exclusive().launcher = Some(own_process());
+}
+
+/// The launcher's place among the server's processes.
+pub fn launcher() -> Option<usize> {
+    if available() { SHARED.share().launcher } else { None }
 }
 
 /// Databases that have asked for a worker since the last call.

@@ -22,3 +22,4 @@ mod log;
 mod memory;
 mod monitoring;
 mod progress;
+mod stand_ins;

@@ -20,5 +20,6 @@ pub mod options;
 pub mod plan;
 pub mod provider;
 pub mod snapshot;
+pub mod stand_in;
 pub mod text;
 pub mod version;

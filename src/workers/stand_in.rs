@@ -1,0 +1,81 @@
+//! How many workers a database has: `coco.max_workers`, and stand-ins beyond them, which follow the other flows of the
+//! database while a turn takes long.
+//!
+//! A worker whose turn takes long wakes the launcher, which starts a stand-in. That leaves when it has not been needed
+//! for some seconds. Without the library in shared_preload_libraries there is no launcher, and there are no stand-ins.
+
+use pgrx::guc::GucSetting;
+use pgrx::pg_sys;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::workers::process::MAX_SEATS;
+use crate::workers::shared_memory::{self, WorkerSlot};
+use crate::workers::timer::Timer;
+use coco_core::stand_in::{LONG_WAIT, Turn, allowed_workers};
+
+/// Workers a database, at most, but for stand-ins.
+pub static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
+
+/// How often the launcher is woken while a turn goes on to take long.
+const WAKE_AGAIN: Duration = Duration::from_millis(500);
+
+/// The launcher's place among the server's processes, for the signal handler: [`usize::MAX`] if there is none.
+static LAUNCHER: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+thread_local! {
+    static TIMER: Timer = const { Timer::new(wake_launcher) };
+}
+
+/// Runs in a signal handler.
+extern "C" fn wake_launcher() {
+    let process = LAUNCHER.load(Ordering::Relaxed);
+    if process != usize::MAX {
+        shared_memory::set_latch(process);
+    }
+}
+
+/// Does the work of a turn; the launcher looks whether a stand-in is needed while it takes long.
+pub fn turn_among_others<T>(work: impl FnOnce() -> T) -> T {
+    let Some(launcher) = shared_memory::launcher() else { return work() };
+    LAUNCHER.store(launcher, Ordering::Relaxed);
+    TIMER.with(|timer| timer.during(LONG_WAIT, WAKE_AGAIN, work))
+}
+
+/// `coco.max_workers`.
+pub fn max_workers() -> u16 {
+    u16::try_from(MAX_WORKERS.get()).unwrap_or(1).clamp(1, MAX_SEATS)
+}
+
+/// Whether the worker of this number is to take turns: it is none of the stand-ins, or one that is needed.
+pub fn takes_turns(database: pg_sys::Oid, seat: u16) -> bool {
+    seat <= max_workers() || seat <= allowed(database.to_u32(), &shared_memory::workers())
+}
+
+/// The workers that are missing, by database and number: stand-ins that are needed and are not there.
+pub fn missing() -> Vec<(u32, u16)> {
+    let workers = shared_memory::workers();
+    let mut databases: Vec<u32> = workers.iter().map(|w| w.database).collect();
+    databases.sort_unstable();
+    databases.dedup();
+    let there = |database, seat| workers.iter().any(|w| w.database == database && w.seat == seat);
+    let stand_ins = |database| {
+        (max_workers() + 1..=allowed(database, &workers)).map(move |seat| (database, seat))
+    };
+    databases.into_iter().flat_map(stand_ins).filter(|(d, seat)| !there(*d, *seat)).collect()
+}
+
+/// The number of workers that a database may have now.
+fn allowed(database: u32, workers: &[WorkerSlot]) -> u16 {
+    // SAFETY: reads the clock.
+    let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    let of_database = || workers.iter().filter(|w| w.database == database && w.seat > 0);
+    let turns: Vec<Turn> = of_database().filter(|w| w.flow != 0).map(|w| turn(w, now)).collect();
+    let live_flows = of_database().map(|w| w.live_flows).max().unwrap_or(0);
+    allowed_workers(max_workers(), live_flows, &turns).min(MAX_SEATS)
+}
+
+fn turn(worker: &WorkerSlot, now: pg_sys::TimestampTz) -> Turn {
+    let elapsed = u64::try_from(now.saturating_sub(worker.since)).unwrap_or(0);
+    Turn { elapsed: Duration::from_micros(elapsed), waits: worker.waits() }
+}
