@@ -1,4 +1,5 @@
-//! A batch of changes: read row by row, and written in the form that a connector wants.
+//! A batch of changes for an external target. coco reads it row by row, in the form that the
+//! connector requires.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -17,24 +18,25 @@ use crate::pg::tuplestore::rows::TupleStore;
 use crate::pg::tuplestore::statements::SpiSession;
 use coco_core::delivery::{Change, Encoding, Values};
 
-/// What is sent at once.
+/// The changes that a worker sends to a target together.
 pub struct ChangeBatch {
     pub changes: Vec<Change>,
-    /// The entry of each change.
+    /// The position of the outbox entry of each change.
     pub positions: Vec<i64>,
-    /// Up to where the outbox is sent with it.
+    /// The position up to which the outbox is delivered once the target has acknowledged the batch.
     pub upto: i64,
-    /// Of the values.
+    /// The size of the keys and rows.
     pub bytes: usize,
 }
 
 impl ChangeBatch {
-    /// Of what is on its way already, up to a position.
+    /// Returns an empty batch that ends at `upto`: the entries up to this position are already in
+    /// flight.
     pub fn sent(upto: i64) -> ChangeBatch {
         ChangeBatch { changes: vec![], positions: vec![], upto, bytes: 0 }
     }
 
-    /// Adds what comes right after it, and has none of its keys.
+    /// Appends the batch that follows directly. The two batches must not share a key.
     pub fn append(&mut self, mut more: ChangeBatch) {
         self.changes.append(&mut more.changes);
         self.positions.append(&mut more.positions);
@@ -43,7 +45,7 @@ impl ChangeBatch {
     }
 }
 
-/// How much is read at once.
+/// The limits on one read of an outbox.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchSize {
     pub changes: usize,
@@ -51,7 +53,7 @@ pub struct BatchSize {
 }
 
 impl BatchSize {
-    /// What may be added to a batch; `None` where it is full.
+    /// Returns how much fits into a batch in addition to its content; `None` if the batch is full.
     pub fn less(self, batch: &ChangeBatch) -> Option<BatchSize> {
         let changes = self.changes.checked_sub(batch.positions.len())?;
         let bytes = self.bytes.checked_sub(batch.bytes)?;
@@ -59,7 +61,8 @@ impl BatchSize {
     }
 }
 
-/// A SELECT of entries, out of an outbox or what has its columns, for [`BatchReader::add`].
+/// Returns a SELECT of entries for [`BatchReader::add_all`]. `from` is an outbox, or a relation
+/// with its columns.
 pub fn select_sql(target: &Target, encoding: Encoding, from: &str) -> String {
     let (values, also) = match encoding {
         Encoding::Binary => (numbered("o.c", target.columns.len()).join(", "), String::new()),
@@ -70,7 +73,8 @@ pub fn select_sql(target: &Target, encoding: Encoding, from: &str) -> String {
     )
 }
 
-/// Encodes each entry that such a SELECT returns, and keeps none: an error is raised where one cannot be.
+/// Encodes each entry that such a SELECT returns, and discards the result. Raises an error if an
+/// entry cannot be encoded.
 pub fn encode_each(
     target: &Target,
     encoding: Encoding,
@@ -90,15 +94,15 @@ pub fn encode_each(
 pub struct BatchReader {
     encoder: Encoder,
     batch: ChangeBatch,
-    /// Where the change of a key is, by the key's hash.
+    /// The index of each key's change in the batch, by the hash of the key.
     places: HashMap<u64, usize>,
-    /// What may be added still.
+    /// How many entries and bytes can still be added.
     entries: usize,
     bytes: usize,
 }
 
 impl BatchReader {
-    /// Of what comes after a position.
+    /// Returns a reader of the entries after the position `after`.
     pub fn new(
         target: &Target,
         encoding: Encoding,
@@ -114,7 +118,8 @@ impl BatchReader {
         })
     }
 
-    /// Adds what a SELECT returns, while there is room; counts what is `read`.
+    /// Adds the entries that a SELECT returns, until the batch is full. Adds the number of entries
+    /// that it reads to `read`.
     pub fn add_all(
         &mut self,
         statements: &SpiSession,
@@ -135,8 +140,9 @@ impl BatchReader {
         }
     }
 
-    /// Adds the next ones of rows that have the columns of [`select_sql`], none of which was refused, while there is
-    /// room. Returns how many were read: the last of them may not have been added.
+    /// Adds the next of these rows, until the batch is full. The rows must have the columns of
+    /// [`select_sql`], and none of them may be rejected. Returns how many rows it read; the last of
+    /// these may not have been added.
     pub fn add_rows(&mut self, rows: &mut TupleStore) -> Result<usize> {
         self.encoder.check(rows)?;
         let mut read = 0;
@@ -148,7 +154,7 @@ impl BatchReader {
         Ok(read)
     }
 
-    /// The batch; `None` where there is nothing.
+    /// Returns the batch; `None` if it has no changes.
     pub fn done(self) -> Option<ChangeBatch> {
         (!self.batch.changes.is_empty()).then_some(self.batch)
     }
@@ -157,7 +163,7 @@ impl BatchReader {
         self.entries > 0 && self.bytes > 0
     }
 
-    /// Adds an entry; returns whether there is room for another.
+    /// Adds an entry. Returns whether another entry fits.
     fn add(&mut self, entry: Row) -> Result<bool> {
         let position = entry.get::<i64>(0).unwrap_or(0);
         let version = entry.get::<i64>(1).unwrap_or(0);
@@ -176,7 +182,7 @@ impl BatchReader {
                 batch.changes[*place.get()] = change;
                 batch.positions[*place.get()] = position;
             }
-            // Of another key, by chance: it is in the next batch.
+            // Two keys have the same hash by chance. The second key belongs to the next batch.
             Slot::Occupied(_) => {
                 self.entries = 0;
                 return Ok(false);
@@ -198,7 +204,8 @@ fn hash(key: &Values) -> u64 {
     hasher.finish()
 }
 
-/// Key and row of entry `o` as JSON text, and the relations that they are taken from.
+/// Returns SQL expressions for the key and the row of entry `o` as JSON text, and the relations
+/// that the expressions read.
 fn json(target: &Target) -> (String, String) {
     let named = |names: Vec<String>, columns: &[Column]| {
         let pairs: Vec<String> =

@@ -1,4 +1,5 @@
-//! Up to where each target outside this database was sent what it is to have, and what hinders it.
+//! How far coco has delivered to each external target, and the delivery error that stops it, if
+//! any.
 
 use pgrx::datum::TimestampWithTimeZone;
 use std::time::Duration;
@@ -10,18 +11,19 @@ use crate::pg::spi::{self, arg};
 use coco_core::backoff;
 use coco_core::delivery::{Trouble, Whose};
 
-/// The state of one target.
+/// The delivery status of one target.
 #[derive(Clone, Copy, Debug)]
 pub struct DeliveryStatus {
-    /// The position in the outbox up to which all is sent.
+    /// The position up to which all outbox entries are delivered.
     pub sent: i64,
-    /// How long it is to be left alone: after an error of its own, or of its server's.
+    /// How long delivery pauses, after an error of this target or of its server.
     pub wait: Duration,
-    /// What a process keeps, and sends by itself, has positions up to this one.
+    /// Set during an initial load: the last position of the rows that a process keeps in its
+    /// initial-load buffer, and delivers itself.
     pub filling: Option<i64>,
 }
 
-/// Reads a target's state. `None` where it is not there any more.
+/// Reads the status of a target; `None` if the target no longer exists.
 pub fn delivery_status(target: i32) -> Result<Option<DeliveryStatus>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
@@ -50,7 +52,7 @@ pub fn delivery_status(target: i32) -> Result<Option<DeliveryStatus>> {
     Ok(found.into_iter().next())
 }
 
-/// What users are told of a target.
+/// The delivery state that coco shows to users.
 pub struct DeliveryState {
     pub sent: i64,
     pub filling: Option<i64>,
@@ -86,7 +88,7 @@ pub fn delivery_state(target: i32) -> Result<Option<DeliveryState>> {
     Ok(found.into_iter().next())
 }
 
-/// All up to a position is sent; nothing hinders it.
+/// Records that all entries up to a position are delivered. Clears the delivery error.
 pub fn note_sent(target: i32, upto: i64) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
@@ -100,8 +102,9 @@ pub fn note_sent(target: i32, upto: i64) -> Result<()> {
     Ok(())
 }
 
-/// This process keeps what has these positions, and sends it by itself: until that is done, or all of it is in
-/// the outbox, who finds nobody at it sends everything again.
+/// Records that this process keeps the rows at these positions in its initial-load buffer, and
+/// delivers them itself. The mark stays until all of them are delivered or in the outbox. A process
+/// that finds the mark without the process that set it exports all rows again.
 pub fn note_initial_load(target: i32, first: i64, last: i64) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
@@ -111,7 +114,7 @@ pub fn note_initial_load(target: i32, first: i64, last: i64) -> Result<()> {
     Ok(())
 }
 
-/// What a target is to have is there, or in the outbox.
+/// Records that all rows of the initial load are delivered or in the outbox.
 pub fn note_initial_load_sent(target: i32) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
@@ -121,7 +124,8 @@ pub fn note_initial_load_sent(target: i32) -> Result<()> {
     Ok(())
 }
 
-/// Whether coco makes a target, or has made it: then it can be removed by coco.
+/// Records whether coco manages a target: coco may remove only a target that it created. Set the
+/// mark before coco creates the target, so that a crash leaves no target that coco cannot remove.
 pub fn note_made(target: i32, made: bool) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
@@ -131,13 +135,14 @@ pub fn note_made(target: i32, made: bool) -> Result<()> {
     invalidation::note_change()
 }
 
-/// What hinders a target is looked at again at least this often.
+/// The longest delay before coco tries a target again after a delivery error, unless the server
+/// requests another delay.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// At most so long after what the server asks for, before an addition by chance of up to a fifth.
+/// The longest delay that a server can request. coco adds up to a fifth of it at random.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
-/// What messages call a target.
+/// Returns the name of a target for messages.
 pub fn delivery_error(target: i32) -> Result<String> {
     let _as = RoleGuard::extension_owner()?;
     let shown = spi::scalar(
@@ -147,7 +152,7 @@ pub fn delivery_error(target: i32) -> Result<String> {
     Ok(shown.unwrap_or_else(|| "a target that is gone".to_owned()))
 }
 
-/// Records what hinders a target, and when it is tried again.
+/// Records a delivery error, and when coco tries the target again.
 pub fn record_error(target: i32, trouble: &Trouble) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     let attempts: i32 = spi::scalar(
@@ -179,7 +184,7 @@ pub fn record_error(target: i32, trouble: &Trouble) -> Result<()> {
     Ok(())
 }
 
-/// Forgets when a flow's targets are to be tried again.
+/// Clears the retry times of a flow's targets, so that coco tries them at once.
 pub fn retry_at_once(flow: &str) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
@@ -193,7 +198,7 @@ pub fn retry_at_once(flow: &str) -> Result<()> {
     Ok(())
 }
 
-/// What hinders the targets of a flow: the first that was found.
+/// Returns the oldest delivery error of a flow's targets, with the name of its target.
 pub fn record_target_error(flow: &str) -> Result<Option<(String, Trouble)>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(

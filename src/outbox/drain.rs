@@ -1,17 +1,17 @@
-//! Whether everything up to a position was delivered.
+//! Whether all changes up to a position are delivered.
 
 use crate::catalog::model::Flow;
 use crate::outbox::delivery_state::delivery_status;
 use crate::outbox::queue;
 use crate::pg::error::Result;
 
-/// Up to where the outbox of a target is filled.
+/// The position of the last entry for a target at some moment.
 pub struct DeliveryMark {
     target: i32,
     last: i64,
 }
 
-/// Where the outboxes of a flow end now.
+/// Returns the current ends of a flow's outboxes, and of its initial-load buffers.
 pub fn delivery_marks(flow: &Flow) -> Result<Vec<DeliveryMark>> {
     flow.targets
         .iter()
@@ -23,7 +23,7 @@ pub fn delivery_marks(flow: &Flow) -> Result<Vec<DeliveryMark>> {
         .collect()
 }
 
-/// Whether anything up to these marks is not sent yet.
+/// Reports whether any entry up to these marks is undelivered.
 pub fn undelivered(marks: &[DeliveryMark]) -> Result<bool> {
     for mark in marks {
         if delivery_status(mark.target)?.is_some_and(|s| s.sent < mark.last) {

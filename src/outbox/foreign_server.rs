@@ -1,4 +1,4 @@
-//! Foreign servers: which connector one has, who may use it, and with what.
+//! Foreign servers: a server's connector, the rights on it, and its options.
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::{CStr, CString};
@@ -8,7 +8,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
 use coco_core::delivery::{Column, Shape};
 
-/// The foreign data wrapper of a server that a role may use.
+/// Returns the foreign data wrapper of a server. Fails if the role has no USAGE on the server.
 pub fn connector_for(server: &str, role: pg_sys::Oid) -> Result<String> {
     let found = spi::select(
         "select w.fdwname::text, has_server_privilege($2, s.oid, 'usage')
@@ -36,12 +36,12 @@ pub fn connector_for(server: &str, role: pg_sys::Oid) -> Result<String> {
     }
 }
 
-/// What a role reaches a server with. Holds secrets.
+/// The options with which a role connects to a server. They contain secrets.
 pub struct ServerOptions {
     pub server: Vec<(String, String)>,
-    /// Of the role's user mapping, or of PUBLIC's; none where there is no mapping.
+    /// The options of the role's user mapping, or of PUBLIC's; empty if there is no mapping.
     pub user: Vec<(String, String)>,
-    /// The role is a superuser.
+    /// Whether the role is a superuser.
     pub trusted: bool,
 }
 
@@ -49,7 +49,7 @@ pub struct ServerOptions {
 pub fn server_options(server: &str, role: pg_sys::Oid) -> Result<ServerOptions> {
     let name =
         CString::new(server).map_err(|_| Error::invalid("a server's name has a NUL byte"))?;
-    // SAFETY: look-ups of the system catalogs in a transaction; what they return is palloc'd there.
+    // SAFETY: catalog lookups in a transaction; the results are allocated in its memory context.
     unsafe {
         let found = pg_sys::GetForeignServerByName(name.as_ptr(), false);
         let options = pairs((*found).options)?;
@@ -62,21 +62,21 @@ pub fn server_options(server: &str, role: pg_sys::Oid) -> Result<ServerOptions> 
     }
 }
 
-/// Whether a role, or PUBLIC (no role), has a user mapping. Not every role may read the catalog that
-/// says so.
+/// Reports whether a role, or PUBLIC (`InvalidOid`), has a user mapping. Reads the syscache,
+/// because not every role may read the catalog.
 unsafe fn is_mapped(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {
     let none = pg_sys::Datum::null();
-    // SAFETY: a look-up of the system catalogs in a transaction.
+    // SAFETY: a catalog lookup in a transaction.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::USERMAPPINGUSERSERVER as i32;
         pg_sys::SearchSysCacheExists(cache, role.into(), server.into(), none, none)
     }
 }
 
-/// Options as the server's catalogs hold them: a list of DefElem with string values.
+/// Reads options as the catalogs store them: a list of DefElem with string values.
 unsafe fn pairs(options: *mut pg_sys::List) -> Result<Vec<(String, String)>> {
     let text = |c: *const std::ffi::c_char| {
-        // SAFETY: a string of the catalogs'.
+        // SAFETY: a string from the catalogs.
         let text = unsafe { CStr::from_ptr(c) };
         text.to_str().map(str::to_owned).map_err(|_| Error::invalid("an option is not UTF-8"))
     };
@@ -84,7 +84,7 @@ unsafe fn pairs(options: *mut pg_sys::List) -> Result<Vec<(String, String)>> {
     if options.is_null() {
         return Ok(all);
     }
-    // SAFETY: a list of DefElem.
+    // SAFETY: the caller passes a list of DefElem.
     unsafe {
         for n in 0..(*options).length as usize {
             let element = (*(*options).elements.add(n)).ptr_value.cast::<pg_sys::DefElem>();
@@ -94,7 +94,7 @@ unsafe fn pairs(options: *mut pg_sys::List) -> Result<Vec<(String, String)>> {
     Ok(all)
 }
 
-/// What a connector is told of a target.
+/// Returns the description of a target that coco passes to its connector.
 pub fn target_schema(flow: &str, target: &Target) -> Result<Shape> {
     let Some(external) = &target.external else {
         return Err(Error::internal("a target in this database has no connector"));

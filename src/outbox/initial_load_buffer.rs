@@ -1,7 +1,9 @@
-//! What a first fill has to send, kept by the process that sends it, and not in the outbox.
+//! The initial-load buffer: rows of an initial load that the process delivers from its own memory,
+//! instead of from the outbox.
 //!
-//! Whatever hinders that process, what has not arrived is put into the outbox then. Where it could not even do
-//! that, the target is found to be marked (`initial_load_until` in coco.delivery_state), and is sent all once more.
+//! If anything stops this process, it moves the undelivered rows to the outbox. If it cannot do
+//! that either, the mark `initial_load_until` in `coco.delivery_state` remains, and coco exports
+//! all rows of the target again.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -21,10 +23,11 @@ use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use coco_core::delivery::{Ahead, Encoding, Shape};
 
-/// For no longer than that: so much is sent once more where the process is lost.
+/// How long a process keeps rows in the buffer. The limit bounds the work that coco repeats if the
+/// process is lost.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// The columns of an outbox but for its values, as [`select_sql`] has them.
+/// The columns of an outbox entry before its values, as [`select_sql`] returns them.
 const HEAD: [(&str, pg_sys::Oid); 4] = [
     ("position", pg_sys::INT8OID),
     ("version", pg_sys::INT8OID),
@@ -32,33 +35,34 @@ const HEAD: [(&str, pg_sys::Oid); 4] = [
     ("refused", pg_sys::JSONBOID),
 ];
 
-/// That a process keeps what is to be sent to a target.
+/// A request to buffer the rows for a target.
 pub struct BufferedTarget {
-    /// What takes rows at once.
+    /// Takes rows before the commit, if the connector supports this.
     pub ahead: Option<Box<dyn Ahead>>,
 }
 
-/// Rows of one target, each as its entry in the outbox would be.
+/// The buffered rows of one target, each in the form of an outbox entry.
 pub struct InitialLoadBuffer {
     pub flow: String,
     pub target: i32,
-    /// What they were made for.
+    /// The schema for which the rows were made.
     shape: Shape,
     rows: TupleStore,
     columns: Vec<RowColumn>,
-    /// The columns of the target.
+    /// The target's columns.
     stored: Vec<Column>,
-    /// The position of the first.
+    /// The position of the first row.
     first: i64,
-    /// How many were read.
+    /// How many rows were read.
     read: usize,
-    /// Those that are sent at once, until the transaction ends in which they are kept.
+    /// Sends rows before the commit, until the transaction that fills the buffer ends.
     feed: Option<PreCommitFeed>,
     since: Instant,
 }
 
 impl InitialLoadBuffer {
-    /// None yet. To be filled in this transaction, with positions from `first`.
+    /// Returns an empty buffer whose positions begin at `first`. The caller fills it in this
+    /// transaction.
     pub fn new(
         flow: &Flow,
         target: &Target,
@@ -84,7 +88,7 @@ impl InitialLoadBuffer {
         })
     }
 
-    /// What is to be kept of rows `n`; `$1` is their version.
+    /// Returns the receiver of the rows `n` that the buffer keeps. `$1` is their version.
     pub fn keeping(&mut self) -> RowBuffer<'_> {
         let head = ["$1", "true", "null::pg_catalog.jsonb"].map(str::to_owned);
         let values = numbered("n.c", self.stored.len());
@@ -97,7 +101,7 @@ impl InitialLoadBuffer {
         RowBuffer { rows: &mut self.rows, expressions, first: self.first, then }
     }
 
-    /// Sends ahead what there is room for by now.
+    /// Sends as many rows before the commit as the target takes now.
     pub fn feed(&mut self) {
         let Some(feed) = &mut self.feed else { return };
         feed.go_on(&mut self.rows);
@@ -106,7 +110,7 @@ impl InitialLoadBuffer {
         }
     }
 
-    /// Sends nothing ahead any more: to be called in the transaction in which they are kept.
+    /// Stops sending rows before the commit. Call this in the transaction that fills the buffer.
     pub fn end_feed(&mut self) {
         if let Some(feed) = self.feed.take() {
             self.read = feed.end();
@@ -114,28 +118,29 @@ impl InitialLoadBuffer {
         }
     }
 
-    /// Up to where they were read, or sent ahead; `None`: none was.
+    /// Returns the position of the last row that was read or sent before the commit; `None` if
+    /// there is none.
     pub fn upto(&self) -> Option<i64> {
         (self.read > 0).then(|| self.first + self.read as i64 - 1)
     }
 
-    /// Has all read once more.
+    /// Starts over at the first row.
     pub fn restart(&mut self) {
         self.read = 0;
         self.rows.rewind();
     }
 
-    /// Whether that is what the target is to have now.
+    /// Reports whether the rows have the target's current schema.
     pub fn fits(&self, shape: &Shape) -> bool {
         self.shape == *shape
     }
 
-    /// Whether they were kept for long enough.
+    /// Reports whether the buffer has reached its time limit.
     pub fn is_over(&self) -> bool {
         self.since.elapsed() > LONGEST
     }
 
-    /// Whether all up to this position is all there is.
+    /// Reports whether the buffer has no row after this position.
     pub fn is_all(&self, upto: i64) -> bool {
         upto >= self.last()
     }
@@ -144,8 +149,9 @@ impl InitialLoadBuffer {
         self.first + self.rows.len() as i64 - 1
     }
 
-    /// Reads what comes next. `None` where nothing is left, or a row cannot be encoded: in the outbox it is found out
-    /// which one.
+    /// Reads the next batch. Returns `None` if no row is left or if a row cannot be encoded. When
+    /// the rows are in the outbox, the reader of the outbox determines the row that cannot be
+    /// encoded.
     pub fn read(
         &mut self,
         flow: &Flow,
@@ -185,7 +191,7 @@ impl InitialLoadBuffer {
         let after = self.first + self.read as i64 - 1;
         let mut reading = BatchReader::new(target, encoding, size, after)?;
         let taken = match encoding {
-            // Written as they are read.
+            // Encoded directly from the buffer.
             Encoding::Binary => reading.add_rows(&mut self.rows)?,
             Encoding::Json => {
                 let some = self.rows.take_some(&self.columns, size.changes, size.bytes)?;
@@ -205,8 +211,8 @@ impl InitialLoadBuffer {
         Ok(batch)
     }
 
-    /// Puts all, or what comes after a position, into the outbox: before all that is there, since its place was
-    /// kept.
+    /// Moves all rows, or those after a position, to the outbox. They precede all its entries,
+    /// because their positions were reserved.
     pub fn queue(
         mut self,
         flow: &Flow,
@@ -214,7 +220,7 @@ impl InitialLoadBuffer {
         external: &External,
         after: Option<i64>,
     ) -> Result<()> {
-        // Of another shape it stays marked.
+        // If the target has another schema now, the mark stays, and coco exports all rows again.
         if !self.fits(&foreign_server::target_schema(&flow.name, target)?) {
             return Ok(());
         }

@@ -1,5 +1,5 @@
-//! Writing a batch for a target outside this database: the keys it is to have, and what is to be
-//! sent for that.
+//! Writes a batch for an external target: the keys that the target should hold to the ledger, and
+//! the resulting changes to the outbox.
 
 use pgrx::pg_sys;
 
@@ -20,8 +20,8 @@ use crate::query::names::KeyExprs;
 use coco_core::decide::Mode;
 use coco_core::fingerprint::Hasher;
 
-/// The fingerprint of a row's value, over columns `prefix1…`. It covers the columns' names and
-/// types: rows of another shape are other rows.
+/// Returns an SQL expression for the fingerprint of a row's value, over the columns `prefix1…`. The
+/// fingerprint covers the columns' names and types: a row of another schema is another row.
 pub fn fingerprint(target: &Target, prefix: &str) -> String {
     let mut shape = Hasher::new();
     for column in &target.columns {
@@ -32,13 +32,14 @@ pub fn fingerprint(target: &Target, prefix: &str) -> String {
     format!("coco.fingerprint({}::pg_catalog.text, {values})", literal(&shape))
 }
 
-/// Whether the value of key `x` differs from the row whose fingerprint is this.
+/// Returns an SQL condition: the ledger has another value of key `x` than the one with this
+/// fingerprint.
 pub fn ledger_differs(fingerprint: &str) -> String {
     format!("not coalesce(x.{FINGERPRINT} operator(pg_catalog.=) {fingerprint}, false)")
 }
 
-/// Takes keys `x` out of the ledger, and has them deleted there: `from … where …`. The caller acts as the flow's
-/// owner, who looks for them; the extension's owner takes them out.
+/// Deletes the keys `x` that `from … where …` selects from the ledger, and queues their deletes.
+/// The caller acts as the flow's owner, who selects the keys; the extension's owner deletes them.
 pub fn delete_ledger(
     statements: &SpiSession,
     target: &Target,
@@ -76,8 +77,9 @@ pub fn delete_ledger(
     )
 }
 
-/// Notes the rows of `coco_output` of which the target has not this value already, and has them
-/// sent. The caller acts as the flow's owner, who evaluates what is to be noted; the extension's owner writes it.
+/// Writes the rows of `coco_output` whose value the ledger does not have yet, and queues their
+/// upserts. The caller acts as the flow's owner, who evaluates the rows; the extension's owner
+/// writes them.
 pub fn upsert_ledger(
     statements: &SpiSession,
     target: &Target,
@@ -137,8 +139,8 @@ pub fn upsert_ledger(
     bulk_insert::insert(&writing, &external.outbox, &columns, "coco_outgoing as n", &[arg(version)])
 }
 
-/// What is to be noted: the rows as they are stored, `c1…`; their `fingerprint`; whether their key is `known`, and
-/// `moved`.
+/// Returns the rows to write: their stored values `c1…`, their `fingerprint`, whether the ledger
+/// has their key (`known`), and whether it has an equal key with other bytes (`moved`).
 fn outgoing(
     statements: &SpiSession,
     target: &Target,
@@ -157,7 +159,7 @@ fn outgoing(
         true => format!(" where not {there} or {}", ledger_differs("n.fingerprint")),
         false => String::new(),
     };
-    // Equal here, and yet another key there: 1.0 and 1.00.
+    // Keys that are equal in Postgres can be different keys in the target: 1.0 and 1.00.
     let new_key: Vec<String> =
         target.key.iter().zip(&names.new_key).map(|(k, n)| k.as_stored(n)).collect();
     let moved = format!(
@@ -167,7 +169,8 @@ fn outgoing(
     );
     let values = target.columns.iter().zip(numbered("n.c", target.columns.len()));
     let values: Vec<String> = values.map(|(c, n)| c.as_stored(&n)).collect();
-    // Not pulled up: the fingerprint is computed once a row.
+    // The OFFSET keeps the planner from pulling up the subquery, so that Postgres computes the
+    // fingerprint once for each row.
     let sql = format!(
         "select {}, n.fingerprint, {there}, {moved}
            from (select n.*, {fingerprint} as fingerprint from coco_output as n offset 0) as n
@@ -179,7 +182,8 @@ fn outgoing(
     Ok(outgoing)
 }
 
-/// Whether [`add_all`] is possible: nothing is there, and both tables are as they were made.
+/// Reports whether [`add_all`] is possible: both tables are empty, and unaltered since coco created
+/// them.
 pub fn takes_all(target: &Target, external: &External) -> Result<bool> {
     let keys = in_ledger(target, "n.fingerprint", Column::as_stored);
     let rows = in_outbox(target, Column::as_stored);
@@ -188,18 +192,22 @@ pub fn takes_all(target: &Target, external: &External) -> Result<bool> {
         && queue::is_empty(external)?)
 }
 
-/// All rows of a target, as [`add_all`] has written them.
+/// The result of [`add_all`].
 pub struct Added {
     pub rows: i64,
     /// The tables that lack index entries.
     pub written: Vec<Written>,
-    /// What is to be sent, where that is not in the outbox.
+    /// The rows to deliver, if they are not in the outbox.
     pub held: Option<InitialLoadBuffer>,
 }
 
-/// Notes all rows of a SELECT, and has them sent: by this process (`hold`), or out of the outbox. It is run once:
-/// what is sent is what was noted. Both tables are empty, and get no index entries; nor does one that takes columns of
-/// it `also`. `$1` is their version. `None` as of [`bulk::fill`].
+/// Writes all rows of a SELECT to the ledger, and queues them: in a buffer of this process (`hold`)
+/// or in the outbox.
+///
+/// coco runs the SELECT once, so the ledger matches the queued rows. Both tables must be empty, and
+/// get no index entries. `also` is another table without index entries that takes columns of the
+/// SELECT. `$1` is the version of the rows. Returns `None` in the same case as
+/// [`bulk_insert::fill`].
 pub fn add_all(
     statements: &SpiSession,
     flow: &Flow,
@@ -226,7 +234,8 @@ pub fn add_all(
     }
     tables.extend(also);
     let keeping = held.as_mut().map(InitialLoadBuffer::keeping);
-    // Each column is computed once a row: what has a WITH clause is not pulled up.
+    // Postgres does not pull up a subquery with a WITH clause, so it computes each column once for
+    // each row.
     let from = format!(
         "(select n.*, {} as fingerprint from ({select}) as n) as n",
         fingerprint(target, "n.c")
@@ -248,15 +257,15 @@ pub fn add_all(
     Ok(Some(Added { rows: count, written, held }))
 }
 
-/// A value `n` of a column's as it is stored.
+/// Returns an SQL expression for the stored form of a column's value `n`.
 type Stored = fn(&Column, &str) -> String;
 
-/// Of rows whose values are as they are stored.
+/// For rows whose values have their stored form already.
 fn as_they_are(_column: &Column, value: &str) -> String {
     value.to_owned()
 }
 
-/// The columns of a ledger, and where their values are.
+/// Returns the columns of a ledger, and an expression for each value.
 fn in_ledger(target: &Target, fingerprint: &str, stored: Stored) -> Vec<(String, String)> {
     let values = tables::outbox_key(target).into_iter().map(|c| format!("n.{c}"));
     let value = |(k, value): (&Column, String)| (k.name.clone(), stored(k, &value));
@@ -265,7 +274,8 @@ fn in_ledger(target: &Target, fingerprint: &str, stored: Stored) -> Vec<(String,
     columns
 }
 
-/// The columns of an outbox but for the position, and where their values are; `$1` is the version.
+/// Returns the columns of an outbox except the position, and an expression for each value. `$1` is
+/// the version.
 fn in_outbox(target: &Target, stored: Stored) -> Vec<(String, String)> {
     let count = target.columns.len();
     let values = target.columns.iter().zip(numbered("n.c", count));

@@ -1,11 +1,16 @@
-//! Targets outside this database: what is kept of them here.
+//! External targets: the tables that coco keeps for them in this database.
 //!
-//! An update writes for such a target what it writes for one in this database, and in the same
-//! transaction as the tracking rows: but into two tables of coco's. The **ledger** has a row for
-//! each key that the target is to have, with the fingerprint of its value: so an item's rows are
-//! found, a key has one owner, and what did not change is not sent. The **outbox** has what is to be
-//! sent, in order. Workers send it, and nothing of it is forgotten before the target has it. What
-//! the first fill of a target has to send passes the outbox by, as long as nothing hinders it.
+//! For an external target, an update writes the same rows as for a local one, in the same
+//! transaction as the tracking rows, but into two tables of coco. Workers deliver from these
+//! tables.
+//!
+//! - The **ledger** has a row for each key that the target should hold, with the fingerprint of its
+//!   value. With it coco finds an item's rows, gives each key one owner, and does not send
+//!   unchanged rows.
+//! - The **outbox** has the undelivered changes, in order. An entry stays until the target has
+//!   acknowledged it.
+//!
+//! Rows of an initial load bypass the outbox, unless an error stops their delivery.
 
 pub mod change_batch;
 pub mod delivery_state;

@@ -1,5 +1,5 @@
-//! Rows of a first fill that are sent while others are still evaluated, as far as their target takes them at once.
-//! Nobody sees them there before they are committed here.
+//! Sends rows of an initial load while coco still evaluates others, as far as the target takes
+//! them. Nobody sees these rows in the target before coco has committed locally.
 
 use std::time::Instant;
 
@@ -9,26 +9,27 @@ use crate::pg::error::Result;
 use crate::pg::tuplestore::rows::TupleStore;
 use coco_core::delivery::{Ahead, Encoding, Values};
 
-/// Bytes that are sent at once, about.
+/// The approximate number of bytes that coco passes to the connector at a time.
 const PIECE: usize = 64 << 10;
 
-/// What is on its way so, of rows that become more.
+/// The state of sending rows from a growing buffer before the commit.
 pub struct PreCommitFeed {
     to: Box<dyn Ahead>,
     encoder: Encoder,
-    /// What is put there next, and its bytes.
+    /// The rows that coco sends next, and their bytes.
     piece: Vec<Values>,
     bytes: usize,
-    /// Rows that were read, and of these those that were put there.
+    /// How many rows were read, and how many of these were sent.
     read: usize,
     sent: usize,
-    /// No more are; from when on that is so in any case.
+    /// Whether no more rows are sent before the commit, and the time after which this is always the
+    /// case.
     over: bool,
     end: Instant,
 }
 
 impl PreCommitFeed {
-    /// Until `end`, at most.
+    /// Returns a feed that sends rows until `end` at the latest.
     pub fn new(target: &Target, to: Box<dyn Ahead>, end: Instant) -> Result<PreCommitFeed> {
         let encoder = Encoder::new(target, Encoding::Binary)?;
         Ok(PreCommitFeed {
@@ -43,15 +44,17 @@ impl PreCommitFeed {
         })
     }
 
-    /// Sends what has been added, while there is room: rows as [`crate::outbox::change_batch::select_sql`] has them, that nobody else
-    /// reads.
+    /// Sends the rows that were added, as far as the connector takes them. The rows have the
+    /// columns of [`crate::outbox::change_batch::select_sql`], and the feed must be their only
+    /// reader.
     pub fn go_on(&mut self, rows: &mut TupleStore) {
-        // Who sends them later says why not.
+        // The process that sends the rows after the commit reports the error.
         if self.read == 0 && !self.over && self.encoder.check(rows).is_err() {
             self.over = true;
         }
         while self.read < rows.len() && !self.over && (self.bytes > 0 || self.to.has_room()) {
-            // To read from disk between two that are written takes longer than to read all later.
+            // To read rows from disk alternately with writing them takes longer than to read all of
+            // them later.
             if !rows.is_in_memory() || !rows.advance() {
                 self.over = true;
                 return;
@@ -62,7 +65,7 @@ impl PreCommitFeed {
                     self.bytes += row.bytes();
                     self.piece.push(row);
                 }
-                // Who sends it later says why not.
+                // The process that sends the row after the commit reports the error.
                 Err(_) => self.over = true,
             }
             if self.bytes >= PIECE {
@@ -71,12 +74,12 @@ impl PreCommitFeed {
         }
     }
 
-    /// Whether all of these were read.
+    /// Reports whether the feed has read all of these rows.
     pub fn has_read(&self, rows: &TupleStore) -> bool {
         self.read == rows.len()
     }
 
-    /// Sends what was read, and no more than that; returns how many rows are on their way.
+    /// Sends the rows that were read, and reads no more. Returns how many rows were sent.
     pub fn end(mut self) -> usize {
         if !self.over && self.bytes > 0 {
             self.put();

@@ -1,4 +1,4 @@
-//! What a role reaches a provider of functions over the network with.
+//! The options with which a role calls a provider: the server of a function over the network.
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
@@ -7,8 +7,8 @@ use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
 use coco_core::options::{Access, Options};
 
-/// Reads the options of a server, which must be of this foreign data wrapper, and of the role's user
-/// mapping for it, or PUBLIC's. The role must have USAGE on it.
+/// Reads the options of a server, and of the user mapping of the role, or of PUBLIC. Fails if the
+/// server has another foreign data wrapper, or if the role has no USAGE on it.
 pub fn access(name: &str, role: pg_sys::Oid, wrapper: &str) -> Result<Access> {
     let found = foreign_server::connector_for(name, role).map_err(|error| match error.code {
         PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT => error.hint(format!(
@@ -32,13 +32,13 @@ pub fn access(name: &str, role: pg_sys::Oid, wrapper: &str) -> Result<Access> {
     Ok(Access { server: options(given.server), user: options(given.user), trusted: given.trusted })
 }
 
-/// A server, and the option `url` that it has.
+/// A server, and its option `url`.
 pub struct Base {
     pub server: String,
     pub url: String,
 }
 
-/// The servers of a foreign data wrapper that a role may use, by their names.
+/// Returns the servers of a foreign data wrapper that a role may use, ordered by name.
 pub fn bases(wrapper: &str, role: pg_sys::Oid) -> Result<Vec<Base>> {
     spi::select(
         "select s.srvname::text, o.option_value::text

@@ -1,8 +1,8 @@
-//! The outbox of a target outside this database: what is to be sent, and what became of it.
+//! The outbox of an external target: the undelivered changes, and the rejected ones.
 //!
-//! Entries are written in the order of the updates of one flow, each of which holds the flow's lock
-//! until it is committed: so an entry that becomes visible has a higher position than all that were
-//! visible before.
+//! Updates of one flow append entries one after the other, because each of them holds the flow's
+//! lock until it commits. An entry that becomes visible therefore has a higher position than all
+//! entries that were visible before.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -25,28 +25,30 @@ use coco_core::backoff;
 use coco_core::delivery::{Encoding, Refused};
 use coco_core::isolate::{Attempt, halve, isolate};
 
-/// What was read of an outbox.
+/// The result of reading an outbox.
 #[derive(Default)]
 pub struct QueueRead {
-    /// `None` where there is nothing.
+    /// `None` if there is no entry to send.
     pub batch: Option<ChangeBatch>,
-    /// How many entries have no form in which they could be sent, as a row whose JSON text is over 1 GB: they are
-    /// refused.
+    /// How many entries coco has marked as rejected because they have no form in which coco could
+    /// send them. An example is a row whose JSON text exceeds 1 GB.
     pub refused: i64,
 }
 
-/// What is read of an outbox.
+/// Which entries of an outbox to read.
 #[derive(Clone, Copy)]
 pub struct ReadRequest {
-    /// What comes after this position: of each key the newest entry.
+    /// Read the entries after this position: the newest entry of each key.
     pub after: i64,
-    /// First what was refused before and is due again: nothing is on its way.
+    /// Read first the rejected entries whose retry time has come. Set this only if no batch is in
+    /// flight.
     pub refused: bool,
     pub encoding: Encoding,
     pub size: BatchSize,
 }
 
-/// Reads entries. One that cannot be encoded is marked as refused, and the others are read without it.
+/// Reads entries. Marks an entry that cannot be encoded as rejected, and reads the others without
+/// it.
 pub fn read_next(
     flow: &Flow,
     target: &Target,
@@ -65,7 +67,7 @@ pub fn read_next(
             Err(Stop::Error(error)) => return Err(error),
             Err(Stop::Raised(raised)) => {
                 let unfit = unfit(flow, target, external, wanted, read.get(), raised.clone())?;
-                // Each alone can be read, and all together cannot.
+                // Each entry can be read by itself, but not all together.
                 if unfit.is_empty() {
                     return Err(Error::new(raised.code, raised.message));
                 }
@@ -88,7 +90,7 @@ enum Stop {
     Error(Error),
 }
 
-/// Reads a batch; counts the entries read.
+/// Reads a batch. Counts the entries that it reads in `read`.
 fn read_batch(
     flow: &Flow,
     target: &Target,
@@ -107,8 +109,9 @@ fn read_batch(
     Ok(reading.done())
 }
 
-/// Acts as the flow's owner, to read in the order of the index, so that no more is read than is taken: an outbox is rarely
-/// analysed.
+/// Acts as the flow's owner, and makes the planner read in the order of the index. coco then reads
+/// only the entries that it takes. The statistics do not lead to such a plan, because an outbox is
+/// rarely analyzed.
 fn reading_in_order(flow: &Flow) -> Result<RoleGuard> {
     let acting = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     for way in ["enable_seqscan", "enable_bitmapscan", "enable_sort"] {
@@ -117,7 +120,8 @@ fn reading_in_order(flow: &Flow) -> Result<RoleGuard> {
     Ok(acting)
 }
 
-/// The conditions on entries `o` that are read one after the other, each with its arguments.
+/// Returns the conditions on entries `o`, in the order in which coco reads them, each with its
+/// arguments.
 fn conditions<'a>(wanted: ReadRequest) -> Vec<(String, Vec<Arg<'a>>)> {
     let is_due = clock::is_due_sql("o.refused", "pg_catalog.clock_timestamp()");
     let due = (format!("o.refused is not null and {is_due}"), vec![]);
@@ -130,8 +134,9 @@ fn limited(from: &str, condition: &str, size: BatchSize) -> String {
     format!("{from} where {condition} order by o.position limit {}", size.changes)
 }
 
-/// The entries, by their positions, that cannot be encoded, and why. `read`: how many could be before an error was
-/// raised: the next one is looked at first.
+/// Returns the positions of the entries that cannot be encoded, with the reasons. `read` is how
+/// many entries were encoded before the error was raised, so coco tries the entry after these
+/// first.
 fn unfit(
     flow: &Flow,
     target: &Target,
@@ -184,7 +189,8 @@ fn unfit(
     Ok(unfit)
 }
 
-/// Marks an entry as refused; how often and when it is tried again goes by how often it was.
+/// Marks an entry as rejected. The delay before the next attempt depends on how often the entry was
+/// rejected.
 fn refuse(external: &External, position: i64, sqlstate: &str, message: &str) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     let outbox = &external.outbox;
@@ -215,7 +221,8 @@ fn refuse(external: &External, position: i64, sqlstate: &str, message: &str) -> 
     Ok(())
 }
 
-/// Notes that all is sent up to the last refused entry: nothing else comes after what is sent, and nothing is on its way.
+/// Records that all entries up to the last rejected one are delivered or rejected. Call this only
+/// if no other entry follows the delivered ones, and no batch is in flight.
 fn pass_refused(target: &Target, external: &External, after: i64) -> Result<()> {
     let acting = RoleGuard::extension_owner()?;
     acting.set("enable_seqscan", "off")?;
@@ -232,13 +239,14 @@ fn pass_refused(target: &Target, external: &External, after: i64) -> Result<()> 
     }
 }
 
-/// An outbox that is larger than that is emptied when all of it is sent: bytes.
+/// Bytes. coco truncates an outbox that is larger than this once all its entries are delivered.
 const LARGE: i64 = 1024 * 1024;
 
-/// Of one that is never sent all, what is sent is deleted then: bytes.
+/// Bytes. If an outbox is larger than this and never completely delivered, coco deletes the
+/// delivered entries.
 const HUGE: i64 = 64 * LARGE;
 
-/// Notes that a batch has arrived, but for what was refused.
+/// Records that the target has acknowledged a batch, except for the rejected changes.
 pub fn acknowledge(
     target: &Target,
     external: &External,
@@ -247,7 +255,7 @@ pub fn acknowledge(
 ) -> Result<()> {
     let outbox = &external.outbox;
     let acting = RoleGuard::extension_owner()?;
-    // By their own index: an outbox is never analysed before it is large.
+    // Use the index on rejected entries: an outbox is never analyzed before it is large.
     acting.set("enable_seqscan", "off")?;
     let any_refused = format!("select true from {outbox} where refused is not null limit 1");
     if spi::scalar::<bool>(&any_refused, &[])?.is_some() {
@@ -255,7 +263,7 @@ pub fn acknowledge(
             refused.iter().filter_map(|r| batch.positions.get(r.change).copied()).collect();
         let key = outbox_key(target);
         let of = |alias: &str| key.iter().map(|k| format!("{alias}.{k}")).collect::<Vec<_>>();
-        // Also what a newer change of the same key has overtaken.
+        // Also deletes rejected entries that a newer change of their key has replaced.
         spi::execute(
             &format!(
                 "delete from {outbox} as o using {outbox} as s
@@ -274,7 +282,8 @@ pub fn acknowledge(
     crate::outbox::delivery_state::note_sent(target.id, batch.upto)
 }
 
-/// Empties the outbox of a target, if it has one, of which all is sent, where it is large, and nobody is in the way.
+/// Empties the outbox of a target, if the outbox is large, all its entries are delivered, and no
+/// other session holds a lock on the flow or the table.
 pub fn empty_outbox(flow: &Flow, target: &Target) -> Result<()> {
     let Some(external) = target.external.as_ref().filter(|_| target.relation.is_some()) else {
         return Ok(());
@@ -294,7 +303,7 @@ pub fn empty_outbox(flow: &Flow, target: &Target) -> Result<()> {
     if large != Some(true) || !locks::lock_flow_if_free(flow.id)? {
         return Ok(());
     }
-    // With the flow's lock nothing is added.
+    // While this process holds the flow's lock, nobody adds an entry.
     let _now = PinnedSnapshot::latest();
     let left = |condition: &str| {
         spi::scalar::<bool>(
@@ -303,7 +312,8 @@ pub fn empty_outbox(flow: &Flow, target: &Target) -> Result<()> {
         )
     };
     if left("position > $1")?.is_some() {
-        // Behind all the time: then what is sent is deleted, and vacuumed.
+        // Some entries are always undelivered. Delete the delivered ones; vacuum then frees their
+        // space.
         let huge = spi::scalar::<bool>(
             "select pg_relation_size($1::text::regclass) > $2",
             &[arg(outbox.as_str()), arg(HUGE)],
@@ -327,7 +337,7 @@ pub fn empty_outbox(flow: &Flow, target: &Target) -> Result<()> {
         spi::scalar::<pg_sys::Oid>("select $1::text::regclass::oid", &[arg(outbox.as_str())])?;
     let lock = pg_sys::AccessExclusiveLock as i32;
     if let Some(oid) = oid
-        // SAFETY: a heavyweight lock, until the transaction ends.
+        // SAFETY: a heavyweight lock, which Postgres holds until the transaction ends.
         && unsafe { pg_sys::ConditionalLockRelationOid(oid, lock) }
     {
         spi::execute(&format!("truncate {outbox}"), &[])?;
@@ -336,7 +346,7 @@ pub fn empty_outbox(flow: &Flow, target: &Target) -> Result<()> {
     Ok(())
 }
 
-/// Lets everything that was refused be tried again at once.
+/// Makes all rejected entries of a flow due for a retry.
 pub fn retry_rejected(flow: &Flow) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     for external in flow.targets.iter().filter_map(|t| t.external.as_ref()) {
@@ -352,18 +362,18 @@ pub fn retry_rejected(flow: &Flow) -> Result<()> {
     Ok(())
 }
 
-/// What waits in an outbox.
+/// How many changes an outbox holds.
 pub struct PendingChanges {
-    /// Entries that are to be sent; counted up to [`COUNTED`].
+    /// Undelivered entries, counted up to [`COUNTED`].
     pub unsent: i64,
-    /// Entries that the target has refused.
+    /// Entries that the target has rejected.
     pub refused: i64,
 }
 
-/// Entries that are counted, at most.
+/// The largest number of undelivered entries that coco counts.
 pub const COUNTED: i64 = 100_000;
 
-/// The caller has seen to it that the outbox can be read.
+/// Counts the entries of an outbox. The caller must have checked that the outbox can be read.
 pub fn pending_changes(external: &External, sent: i64) -> Result<PendingChanges> {
     let _as = RoleGuard::extension_owner()?;
     let outbox = &external.outbox;
@@ -384,7 +394,7 @@ pub fn pending_changes(external: &External, sent: i64) -> Result<PendingChanges>
     found.into_iter().next().ok_or_else(|| Error::internal("a count returned no row"))
 }
 
-/// Whether nothing is in an outbox, sent or not.
+/// Reports whether an outbox has no entries at all, delivered or not.
 pub fn is_empty(external: &External) -> Result<bool> {
     let _as = RoleGuard::extension_owner()?;
     let any: Option<bool> =
@@ -392,8 +402,8 @@ pub fn is_empty(external: &External) -> Result<bool> {
     Ok(any.is_none())
 }
 
-/// The position of the next entry, which is given out with that. Who holds the flow's lock may then give out those
-/// that follow.
+/// Reserves the next position, and returns it. A caller that holds the flow's lock may then use the
+/// positions after it, too, and records that with [`last_given_position`].
 pub fn next_position(external: &External) -> Result<i64> {
     let _as = RoleGuard::extension_owner()?;
     spi::scalar(
@@ -403,7 +413,7 @@ pub fn next_position(external: &External) -> Result<i64> {
     .ok_or_else(|| Error::internal("an outbox has lost its sequence"))
 }
 
-/// All positions up to this one are given out.
+/// Records that all positions up to `last` are used.
 pub fn last_given_position(external: &External, last: i64) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
@@ -413,13 +423,13 @@ pub fn last_given_position(external: &External, last: i64) -> Result<()> {
     Ok(())
 }
 
-/// The position of the last entry; 0 where there is none.
+/// Returns the position of the last entry; 0 if there is none.
 pub fn last_position(external: &External) -> Result<i64> {
     let _as = RoleGuard::extension_owner()?;
     Ok(spi::scalar(&format!("select max(position) from {}", external.outbox), &[])?.unwrap_or(0))
 }
 
-/// A row that a target has refused.
+/// A row that a target has rejected.
 pub struct RejectedEntry {
     pub key: Json,
     pub sqlstate: String,
@@ -429,7 +439,8 @@ pub struct RejectedEntry {
     pub next_retry: Option<pgrx::datum::TimestampWithTimeZone>,
 }
 
-/// The rows that a target has refused. The caller has seen to it that the outbox can be read.
+/// Returns the rows that a target has rejected. The caller must have checked that the outbox can be
+/// read.
 pub fn rejected_entries(target: &Target, external: &External) -> Result<Vec<RejectedEntry>> {
     let _as = RoleGuard::extension_owner()?;
     let pairs: Vec<String> = target

@@ -1,4 +1,4 @@
-//! Rows of a target in the form that its connector wants.
+//! Encodes rows of a target in the form that its connector requires.
 
 use pgrx::pg_sys;
 
@@ -10,36 +10,37 @@ use crate::pg::tuplestore::row_types::check_types;
 use crate::pg::tuplestore::rows::TupleStore;
 use coco_core::delivery::{Encoding, Values};
 
-/// The types of an entry's columns before its values: position, version, whether it is an upsert, and
-/// whether it was refused.
+/// The types of an entry's columns before its values: position, version, whether it is an upsert,
+/// and whether it was rejected.
 const HEAD_TYPES: [pg_sys::Oid; 4] =
     [pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::BOOLOID, pg_sys::BOOLOID];
 
-/// Columns of an entry before its values.
+/// The number of an entry's columns before its values.
 const HEAD: usize = HEAD_TYPES.len();
 
-/// Of these, how many rows that are kept have in the same form.
+/// How many of these columns have the same type in a row of the initial-load buffer.
 const SAME_HEAD: usize = 3;
 
-/// Writes the rows of a target in its connector's form.
+/// An encoder of a target's rows in its connector's form.
 pub struct Encoder {
     encoding: Encoding,
-    /// Each column's function to its binary form.
+    /// The send function of each column's type.
     send: Vec<pg_sys::FmgrInfo>,
-    /// The types of an entry's columns, as they are read.
+    /// The types of an entry's columns, as the caller reads them.
     types: Vec<pg_sys::Oid>,
-    /// The places of the key columns.
+    /// The indexes of the key columns.
     key: Vec<usize>,
-    /// Where a value is put together, to be copied once its length is known.
+    /// A buffer in which a value is assembled, to be copied once its length is known.
     buffer: Vec<u8>,
-    /// What the functions keep between two values, and, below that, the values of a row.
+    /// The memory context of what the send functions keep between two values, and its child for the
+    /// values of one row.
     functions: pg_sys::MemoryContext,
     values: pg_sys::MemoryContext,
 }
 
 impl Encoder {
     pub fn new(target: &Target, encoding: Encoding) -> Result<Encoder> {
-        // SAFETY: children of the transaction's context, deleted in drop or with it.
+        // SAFETY: children of the transaction's context, deleted in `drop` or with that context.
         let (functions, values) = unsafe {
             let below = |above| {
                 pg_sys::AllocSetContextCreateExtended(
@@ -60,7 +61,8 @@ impl Encoder {
         } else {
             for column in stored(&target.columns) {
                 types.push(column.type_oid);
-                // SAFETY: look-ups of the type's functions; an error is raised where it has none.
+                // SAFETY: lookups of the type's functions. Postgres raises an error if the type has
+                // no send function.
                 unsafe {
                     let mut function = pg_sys::InvalidOid;
                     let mut variable = false;
@@ -76,21 +78,23 @@ impl Encoder {
         Ok(Encoder { encoding, send, types, key, buffer: Vec::new(), functions, values })
     }
 
-    /// The types that the columns of an entry have to have: of what [`crate::outbox::change_batch::select_sql`] returns.
+    /// Returns the types that an entry's columns must have, as
+    /// [`crate::outbox::change_batch::select_sql`] returns them.
     pub fn types(&self) -> &[pg_sys::Oid] {
         &self.types
     }
 
-    /// Checks that rows that are kept have the types of entries.
+    /// Checks that buffered rows have the types of entries.
     pub fn check(&self, rows: &TupleStore) -> Result<()> {
-        // SAFETY: the shape lives as long as the rows.
+        // SAFETY: the row descriptor lives as long as the rows.
         unsafe {
             let _ = check_types(rows.shape(), 0, &self.types[..SAME_HEAD])?;
             check_types(rows.shape(), HEAD, &self.types[HEAD..])?.check_count(self.types.len())
         }
     }
 
-    /// Key and row of an entry that has the columns of [`crate::outbox::change_batch::select_sql`].
+    /// Returns the key and the row of an entry with the columns of
+    /// [`crate::outbox::change_batch::select_sql`].
     pub fn encode(&mut self, entry: Row, upsert: bool) -> Result<(Values, Option<Values>)> {
         if self.encoding == Encoding::Json {
             let text = |column| entry.get::<String>(column);
@@ -105,7 +109,7 @@ impl Encoder {
         Ok((key, row))
     }
 
-    /// The whole row of an entry that has its values, in binary form.
+    /// Returns the whole row of an upsert in binary form.
     pub fn row(&mut self, entry: Row) -> Result<Values> {
         self.fields(entry, 0..self.send.len())
     }
@@ -116,7 +120,7 @@ impl Encoder {
         for place in places {
             self.field(&mut buffer, place, entry.datum(HEAD + place))?;
         }
-        // SAFETY: nothing of it is used any more.
+        // SAFETY: no value in the context is used any more.
         unsafe { pg_sys::MemoryContextReset(self.values) };
         let values = Values::Binary(buffer.clone());
         self.buffer = buffer;
@@ -133,9 +137,9 @@ impl Encoder {
             to.extend((-1i32).to_be_bytes());
             return Ok(());
         };
-        // SAFETY: the function is the one of the column's type, which was compared with the row's before the
-        // first row was read; its result is a bytea that is not
-        // toasted, and lives in the context until the row is done.
+        // SAFETY: the function is the send function of the column's type, which `check` or the
+        // reader compared with the type in the row before the first row was read. Its result is a
+        // bytea that is not toasted, and lives in the context until the row is encoded.
         unsafe {
             let before = pg_sys::MemoryContextSwitchTo(self.values);
             let bytes = pg_sys::SendFunctionCall(&mut self.send[place], datum);
@@ -153,7 +157,7 @@ impl Encoder {
 impl Drop for Encoder {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            // SAFETY: made in `new`.
+            // SAFETY: the context was created in `new`.
             unsafe { pg_sys::MemoryContextDelete(self.functions) };
         }
     }

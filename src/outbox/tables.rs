@@ -1,4 +1,4 @@
-//! The two tables of a target outside this database: made, and altered with its query.
+//! Creates the two tables of an external target, and alters them when the target's query changes.
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
@@ -10,16 +10,16 @@ use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg, literal};
 use coco_core::delivery::Encoding;
 
-/// The column of the ledger with the fingerprint of a row's value.
+/// The ledger's column for the fingerprint of a row's value.
 pub const FINGERPRINT: &str = "coco_fingerprint";
 
-/// The columns of the outbox that hold the target key.
+/// Returns the columns of the outbox that hold the target key.
 pub fn outbox_key(target: &Target) -> Vec<String> {
     let place = |k: &Column| target.columns.iter().position(|c| c.name == k.name).unwrap_or(0);
     target.key.iter().map(|k| format!("c{}", place(k) + 1)).collect()
 }
 
-/// Refuses a target with a column whose values cannot be kept for its connector.
+/// Fails if the target has a column whose values coco cannot store for its connector.
 pub fn check_kept(target: &Target, encoding: Encoding) -> Result<()> {
     for column in target.columns.iter().filter(|c| c.kept == StoredType::Json) {
         let is_key = target.key.iter().any(|k| k.name == column.name);
@@ -40,7 +40,7 @@ pub fn check_kept(target: &Target, encoding: Encoding) -> Result<()> {
     Ok(())
 }
 
-/// Makes ledger and outbox, and their views; fills in what the target says of them.
+/// Creates the ledger and the outbox with their views, and enters their names in `target`.
 pub fn create_tables(flow: &str, owner: pg_sys::Oid, target: &mut Target) -> Result<()> {
     if target.key.iter().any(|k| k.name == FINGERPRINT) {
         return Err(Error::invalid(format!(
@@ -52,12 +52,14 @@ pub fn create_tables(flow: &str, owner: pg_sys::Oid, target: &mut Target) -> Res
     let ledger = InternalTable::Ledger.name(target.id);
     let _as = RoleGuard::extension_owner()?;
     let defined: Vec<String> = target.key.iter().map(definition).collect::<Result<_>>()?;
-    // The columns that equal the source key come first in the index: an item's rows are found by it.
+    // The columns that equal the source key come first in the index, because coco finds an item's
+    // rows by them.
     let covered = target.covered.clone().unwrap_or_default();
     let mut key: Vec<&Column> = target.key.iter().collect();
     key.sort_by_key(|k| !covered.contains(&k.name));
     let key: Vec<String> = key.iter().map(|k| k.quoted()).collect();
-    // Room on each page lets a key's next version stay there, without touching the index.
+    // With free space on each page, a new version of a row stays on its page and needs no index
+    // entry.
     spi::execute(
         &format!(
             "create table {ledger} ({} not null, {FINGERPRINT} uuid, primary key ({})) with (fillfactor = 90)",
@@ -91,8 +93,9 @@ fn definition(column: &Column) -> Result<String> {
     Ok(format!("{} {}{collate}", column.quoted(), column.type_name))
 }
 
-/// `position` orders the entries; of an entry that deletes only the key is there; `refused` is why the
-/// target did not take it, and when it is tried again. Returns the name of the view.
+/// Creates the outbox, and returns the name of its view. `position` orders the entries. An entry
+/// for a delete has only the key. `refused` says why the target rejected the entry, and when coco
+/// tries it again.
 fn make_outbox(flow: &str, owner: pg_sys::Oid, target: &Target) -> Result<String> {
     let outbox = InternalTable::Outbox.name(target.id);
     let mut values = String::new();
@@ -118,9 +121,11 @@ fn make_outbox(flow: &str, owner: pg_sys::Oid, target: &Target) -> Result<String
     internal_tables::make_view(InternalTable::Outbox, target.id, flow, owner, &what)
 }
 
-/// Makes the outbox fit another query. What waits in it of the old shape is left out, and its keys
-/// are marked in the ledger, so that the next update sends them in the new one; deletions stay. Values are copied to
-/// columns of their own type alone.
+/// Adapts the outbox to another query. Returns whether it had to change.
+///
+/// coco drops queued upserts of the old schema, and sets the fingerprints of their keys in the
+/// ledger to NULL. The next update then sends these rows in the new schema. Deletes stay. coco
+/// copies values only to columns of the same type.
 pub fn refit_tables(
     flow: &str,
     owner: pg_sys::Oid,
@@ -130,7 +135,7 @@ pub fn refit_tables(
     type Shape = Vec<(String, pg_sys::Oid, i32, pg_sys::Oid)>;
     let shape = |c: &Column| (c.name.clone(), c.type_oid, c.typmod, c.collation);
     let acting = RoleGuard::extension_owner()?;
-    // As they are: the query of before may be broken.
+    // Read from the catalog, because the previous query may be broken.
     let of = |relation: Option<pg_sys::Oid>| -> Result<Vec<Column>> {
         let Some(relation) = relation else { return Ok(vec![]) };
         Ok(columns::of_relation(relation)?.into_iter().map(|a| a.column).collect())
@@ -215,7 +220,7 @@ fn sequence(table: &str) -> Result<String> {
         .ok_or_else(|| Error::internal(format!("{table} has lost its sequence")))
 }
 
-/// Drops what there is of both, with their views. The caller acts as the extension's owner.
+/// Drops both tables and their views, if they exist. The caller acts as the extension's owner.
 pub fn drop_all(flow: &str, target: &Target) -> Result<()> {
     for table in [InternalTable::Ledger, InternalTable::Outbox] {
         spi::execute(&format!("drop view if exists {}", table.view_name(target.id, flow)), &[])?;

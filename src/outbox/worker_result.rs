@@ -1,11 +1,11 @@
-//! The result that a worker leaves for the session that asked for an update.
+//! The result that a worker stores for the session that requested an update.
 
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::json::Json;
 use crate::pg::spi::{self, arg};
 
-/// What a worker did for a session that asked for an update.
+/// The result of an update that a worker ran for a session.
 pub struct WorkerResult {
     pub counts: Option<serde_json::Value>,
     pub sqlstate: Option<String>,
@@ -14,7 +14,7 @@ pub struct WorkerResult {
     pub hint: Option<String>,
 }
 
-/// Leaves it for the session to read.
+/// Stores a result for the session. Deletes results that are older than an hour.
 pub fn store_result(run: i64, outcome: &WorkerResult) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
@@ -36,7 +36,7 @@ pub fn store_result(run: i64, outcome: &WorkerResult) -> Result<()> {
     Ok(())
 }
 
-/// Reads what a worker left.
+/// Reads the result that a worker stored; `None` if there is none.
 pub fn load_result(run: i64) -> Result<Option<WorkerResult>> {
     let _as = RoleGuard::extension_owner()?;
     let _now = crate::pg::snapshot::PinnedSnapshot::latest();
