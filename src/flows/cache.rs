@@ -1,4 +1,5 @@
-//! Flows as they were loaded, with their logic, kept until something changes that they depend on.
+//! A backend's cache of loaded flows with their logic. An entry is valid until something that the
+//! flow depends on changes.
 
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -18,7 +19,7 @@ use coco_core::version::LogicId;
 /// A flow that can be run.
 pub struct RunnableFlow {
     pub flow: Flow,
-    /// The logic it has now; `None` where it is to be computed yet.
+    /// The flow's current logic; `None` if it must still be computed.
     pub logic: Option<LogicId>,
 }
 
@@ -26,7 +27,7 @@ thread_local! {
     static KEPT: RefCell<HashMap<String, (u64, Rc<RunnableFlow>)>> = RefCell::new(HashMap::new());
 }
 
-/// A flow for its owner, whole, as [`registry::load`] loads it.
+/// Returns a complete flow for its owner, from the cache or as [`load::load_flow`] loads it.
 pub fn runnable_flow(name: &str) -> Result<Rc<RunnableFlow>> {
     let generation = invalidation::invalidation_count();
     let kept = KEPT.with(|k| k.borrow().get(name).filter(|(g, _)| *g == generation).cloned());
@@ -34,41 +35,42 @@ pub fn runnable_flow(name: &str) -> Result<Rc<RunnableFlow>> {
         load::check_owner(&ready.flow)?;
         return Ok(ready);
     }
-    // The snapshot of the caller's statement is as old as its wait for a lock.
+    // The snapshot of the caller's statement may be as old as the start of a wait for a lock.
     let _now = PinnedSnapshot::take();
     let flow = load::load_flow(name)?;
     let complete = flow.targets.iter().all(|t| t.relation.is_some()) && !flow.targets.is_empty();
     let logic = if complete { logic_fingerprint::kept_logic(&flow)? } else { None };
     let ready = Rc::new(RunnableFlow { flow, logic });
-    // SAFETY: reads the backend's own state.
+    // SAFETY: reads a variable of this backend.
     let as_of_now = unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32;
-    // What changed while it was loaded may be in it by half.
+    // If the catalog changed during loading, the flow may be a mix of two states.
     if complete && as_of_now && invalidation::invalidation_count() == generation {
         KEPT.with(|k| k.borrow_mut().insert(name.to_owned(), (generation, ready.clone())));
     }
     Ok(ready)
 }
 
-/// As [`runnable_flow`], and locks what the flow reads, so that nobody rewrites it after the snapshot that is taken next.
-/// It is waited for, but no longer than `patience`.
+/// Returns a flow as [`runnable_flow`] does, and locks the relations that it reads, so that nobody
+/// rewrites them after the caller takes its snapshot. Waits for these locks at most for `patience`.
 pub fn runnable_to_read(name: &str, patience: Option<Duration>) -> Result<Rc<RunnableFlow>> {
     relation_locks::hold_relations(patience, || runnable_flow(name), |ready| &ready.flow)
 }
 
-/// As [`runnable_flow`], and holds off other updates and changes of the flow.
+/// Returns a flow as [`runnable_flow`] does, and locks it against other updates and changes.
 pub fn lock_runnable_flow(name: &str) -> Result<Rc<RunnableFlow>> {
     locks::lock_flow(runnable_flow(name)?.flow.id)?;
-    // Again: it may have changed while the lock was waited for.
+    // Read the flow again, because it may have changed during the wait for the lock.
     runnable_flow(name)
 }
 
-/// As [`lock_runnable_flow`] and [`runnable_to_read`].
+/// Returns a flow with the locks of both [`lock_runnable_flow`] and [`runnable_to_read`].
 pub fn lock_runnable_to_read(name: &str) -> Result<Rc<RunnableFlow>> {
     locks::lock_flow(runnable_flow(name)?.flow.id)?;
     runnable_to_read(name, None)
 }
 
-/// As [`lock_runnable_to_read`], but `None` where somebody else has the flow's lock.
+/// Returns a flow as [`lock_runnable_to_read`] does; `None` if another session holds the flow's
+/// lock.
 pub fn runnable_to_read_if_free(
     name: &str,
     patience: Option<Duration>,

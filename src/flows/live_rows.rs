@@ -1,4 +1,5 @@
-//! The rows of live flows: which there are, why one failed, and when it is tried again.
+//! The catalog rows of live flows: which flows are live, why one failed, and when a worker retries
+//! it.
 
 use std::time::Duration;
 
@@ -9,37 +10,37 @@ use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
 use coco_core::backoff;
 
-/// A flow that workers are to keep up to date.
+/// A flow that workers keep up to date.
 pub struct LiveFlow {
     pub name: String,
     pub id: i32,
-    /// How long it is left alone after it failed.
+    /// How long workers wait before they retry the flow after a failure.
     pub wait: Duration,
-    /// How often in a row it has failed.
+    /// How often in a row the flow has failed.
     pub attempts: i32,
-    /// The transaction that changed it last.
+    /// The transaction that last changed the flow's row.
     changed_by: String,
 }
 
-/// The name of a flow.
+/// Returns the name of a flow; `None` if the flow does not exist.
 pub fn flow_name(flow: i32) -> Result<Option<String>> {
     let _as = RoleGuard::extension_owner()?;
     spi::scalar("select flow from coco.flow where id = $1", &[arg(flow)])
 }
 
-/// Whether a worker has given up its place.
+/// Whether a worker has given up its worker number.
 pub enum LeaveOutcome {
     Yes,
-    /// It has, and a dump is being restored.
+    /// The worker has given it up, and a dump is being restored.
     Restoring,
     No,
 }
 
-/// Gives up a worker's place, if no flow is live and none is just being started: whoever starts one
-/// then finds the place free.
+/// Gives up a worker's number, if no flow is live and no session is starting one. A session that
+/// starts a flow afterwards finds the number free.
 pub fn leave_if_idle(seat: u16) -> Result<LeaveOutcome> {
     let is_complete = restored::is_complete()?;
-    // What a restore has locked it does not wait to see.
+    // A restore may hold this lock; do not require it then.
     if is_complete && !locks::lock_flows_if_free()? {
         return Ok(LeaveOutcome::No);
     }
@@ -51,7 +52,7 @@ pub fn leave_if_idle(seat: u16) -> Result<LeaveOutcome> {
     Ok(if is_complete { LeaveOutcome::Yes } else { LeaveOutcome::Restoring })
 }
 
-/// The live flows of this database; none while a dump is restored.
+/// Returns the live flows of this database; none while a dump is being restored.
 pub fn live_flows() -> Result<Vec<LiveFlow>> {
     if !restored::is_complete()? {
         return Ok(vec![]);
@@ -79,10 +80,11 @@ pub fn live_flows() -> Result<Vec<LiveFlow>> {
     )
 }
 
-/// Records why a flow's run failed as a whole, and when it is tried again. `false` where the flow is
-/// not there any more.
+/// Records why an update of a flow failed as a whole, and when a worker retries the flow. Returns
+/// `false` if the flow is no longer live.
 pub fn record_flow_error(flow: &LiveFlow, sqlstate: &str, why: &Error) -> Result<bool> {
-    // coco.stop and coco.drop_flow cancel a turn to change the flow: that is no failure of it.
+    // coco.stop and coco.drop_flow cancel an update in order to change the flow. The flow has not
+    // failed.
     let canceled = sqlstate == CANCELED;
     if canceled && !locks::lock_flow_if_free(flow.id)? {
         return Ok(false);
@@ -100,7 +102,7 @@ pub fn record_flow_error(flow: &LiveFlow, sqlstate: &str, why: &Error) -> Result
     };
     let recorded = spi::execute(
         "with f as (
-           -- one that is just being dropped is left alone
+           -- skip a flow that another session is dropping
            select id from coco.flow
             where id = $1 and live and ($8::text is null or xmin::text = $8) for key share skip locked
          )
@@ -127,7 +129,7 @@ pub fn record_flow_error(flow: &LiveFlow, sqlstate: &str, why: &Error) -> Result
     Ok(recorded > 0)
 }
 
-/// What to do about a right that a flow's owner lacks.
+/// Returns a hint for a privilege that the flow's owner lacks.
 fn missing_right_hint(flow: &LiveFlow) -> Result<Option<String>> {
     let owner = spi::scalar::<String>(
         "select owner::regrole::text from coco.flow where id = $1",
@@ -141,36 +143,39 @@ fn missing_right_hint(flow: &LiveFlow) -> Result<Option<String>> {
     }))
 }
 
-/// A flow that fails as a whole is tried again at least this often: what is mended by hand, like a
-/// right that was missing, is noticed soon.
+/// The longest delay before a worker retries a flow that failed as a whole. It is short, so that
+/// the worker soon notices a manual repair, such as a granted privilege.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// How long a flow is put off that has failed as a whole so many times in a row.
+/// Returns the delay before a worker retries a flow that failed this many times in a row.
 pub fn retry_delay(times: i32) -> Duration {
     backoff::delay(times.max(1) as u32).min(LONGEST)
 }
 
-/// The same where it waits for a lock, or was ended so that others could go on.
+/// The longest delay if the update waited for a lock, or was ended so that other flows could
+/// continue.
 const LONGEST_FOR_A_LOCK: Duration = Duration::from_secs(4);
 
 const LOCKED: &str = "Another session holds a lock on a table of the flow, or on a row of a target: look for it in pg_locks. The flow is tried again every few seconds; other flows go on.";
 
-/// Whether a turn ended because of a lock of somebody else's: it is over soon, or a deadlock.
+/// Reports whether an update ended because of another session's lock: it did not get the lock in
+/// time, or there was a deadlock.
 pub fn is_lock_error(sqlstate: &str) -> bool {
     matches!(sqlstate, "55P03" | "40P01")
 }
 
-/// A flow that so many processes in a row have died of is set aside.
+/// Workers set a flow aside after this many processes in a row have died while they worked on it.
 pub const DEATHS: i32 = 3;
 
-/// What became known of a flow whose process has died.
+/// What coco reports about a flow whose process has died.
 pub struct ProcessDeath {
     pub flow: String,
     pub message: String,
     pub hint: Option<String>,
 }
 
-/// Records that a process died by a signal while it worked on a flow. `None` if the flow is not live any more.
+/// Records that a signal killed a process while it worked on a flow. Returns `None` if the flow is
+/// no longer live.
 pub fn record_process_death(flow: i32) -> Result<Option<ProcessDeath>> {
     const ONCE: &str = "a process died while it worked on the flow";
     let aside =
@@ -195,17 +200,17 @@ pub fn record_process_death(flow: i32) -> Result<Option<ProcessDeath>> {
     Ok(found.into_iter().next())
 }
 
-/// SQLSTATE of a statement that was canceled.
+/// The SQLSTATE of a canceled statement.
 const CANCELED: &str = "57014";
 
-/// Lets workers try a flow again that was set aside.
+/// Lets workers retry a flow that was set aside.
 pub fn lift_suspension(flow: i32) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute("delete from coco.flow_error where flow = $1 and deaths > 0", &[arg(flow)])?;
     Ok(())
 }
 
-/// Forgets what hindered a flow.
+/// Deletes the recorded error of a flow.
 pub fn clear_flow_error(flow: &LiveFlow) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute("delete from coco.flow_error where flow = $1", &[arg(flow.id)])?;

@@ -1,4 +1,4 @@
-//! Loading a flow from the catalog: its sources, lookups and targets with their columns as these are now.
+//! Loads a flow from the catalog: its sources, lookups and targets, with their current columns.
 
 use crate::catalog::flow_rows::{check_rights, missing};
 use crate::catalog::model::{self, BoundView, Expressions, External, Flow, Lookup, Source, Target};
@@ -12,7 +12,8 @@ use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
 use crate::query::{bound_query, planner_hook, used_columns};
 
-/// Loads a flow for its owner, whole: with a query that reads what is there.
+/// Loads a flow for its owner, and checks that it can run. Fails if an object that its queries read
+/// was dropped.
 pub fn load_flow(name: &str) -> Result<Flow> {
     let mut flow = load_for_update(name)?;
     let broken = |what: String| {
@@ -54,7 +55,7 @@ pub fn load_flow(name: &str) -> Result<Flow> {
     Ok(flow)
 }
 
-/// Checks that a key which named one row when the source was declared still does.
+/// Checks that the key of a source or lookup is still unique, as it was when the flow was declared.
 fn check_unique(flow: &Flow, source: &Source) -> Result<()> {
     if target_table::has_unique_index(source.relation, &source.key)? {
         return Ok(());
@@ -81,7 +82,7 @@ fn check_unique(flow: &Flow, source: &Source) -> Result<()> {
     .hint(format!("{mend} If several rows are to be one item, or rows have another key, drop the flow with coco.drop_flow, keeping its targets, and declare it again.")))
 }
 
-/// Loads a flow for its owner. Its query may be broken.
+/// Loads a flow for its owner. The flow's query may be broken.
 pub fn load_for_update(name: &str) -> Result<Flow> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
@@ -133,12 +134,12 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
     Ok(flow)
 }
 
-/// Refuses whoever has not the rights of a flow's owner.
+/// Fails if the current role does not have the rights of the flow's owner.
 pub fn check_owner(flow: &Flow) -> Result<()> {
     check_rights(&flow.name, flow.owner)
 }
 
-/// What is known of a relation before its columns are looked up.
+/// The catalog row of a source or lookup, before its columns are looked up.
 struct SourceRow {
     source: Source,
     key: Vec<String>,
@@ -146,12 +147,12 @@ struct SourceRow {
     exists: bool,
     shown: String,
     of: Option<i32>,
-    /// Views, by their oids and names.
+    /// Views, each with its OID and name.
     affects: Option<(pgrx::pg_sys::Oid, String)>,
     expressions: Option<(pgrx::pg_sys::Oid, String)>,
-    /// It was declared with `affects`.
+    /// Whether the lookup was declared with `affects`.
     wants_affects: bool,
-    /// The types of the key in the tracking table.
+    /// The types of the key columns in the tracking table.
     tracked: Vec<pgrx::pg_sys::Oid>,
 }
 
@@ -213,7 +214,7 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 used: vec![],
                 capture: model::CaptureMode::from_name(&spi::required::<String>(r, 12)?)
                     .unwrap_or(model::CaptureMode::Scan),
-                // An infinite one is never over.
+                // An infinite interval never ends.
                 refresh: r.get::<f64>(13)?.map(|s| {
                     std::time::Duration::try_from_secs_f64(s)
                         .unwrap_or(std::time::Duration::from_secs(u32::MAX.into()))
@@ -259,9 +260,10 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
     Ok((sources, lookups))
 }
 
-/// A bound query that reads a source, or a lookup, only as its item.
+/// Returns a bound query in which every reference to the relation is a reference to the current
+/// item.
 fn only_items((view, name): (pgrx::pg_sys::Oid, String), source: &Source) -> Result<BoundView> {
-    // SAFETY: the tree was just read.
+    // SAFETY: the query tree was just read.
     let count = unsafe {
         bound_query::occurrences(bound_query::read_bound_query(view)?, &[source.relation]).len()
     };
@@ -311,7 +313,7 @@ fn with_columns(flow: &str, raw: SourceRow) -> Result<Source> {
     Ok(source)
 }
 
-/// Refuses a source of which a key column has another type than when the flow was declared.
+/// Fails if a key column has another type than when the flow was declared.
 fn check_key_types(flow: &str, source: &Source, tracked: &[pgrx::pg_sys::Oid]) -> Result<()> {
     let changed = source.key.iter().zip(tracked).find(|(k, tracked)| k.type_oid != **tracked);
     if source.key.len() != tracked.len() {
@@ -427,18 +429,19 @@ fn key_columns(columns: &[Column], key: &[String]) -> Result<Vec<Column>> {
         .collect()
 }
 
-/// Loads a flow as [`load_flow`] does, and holds off other updates and changes of it.
+/// Loads a flow as [`load_flow`] does, and locks it against other updates and changes.
 pub fn lock_and_load(name: &str) -> Result<Flow> {
     locks::lock_flow(load_for_update(name)?.id)?;
-    // Again: what was read before the lock may have changed while it was waited for. The snapshot of
-    // the caller's statement is as old as that.
+    // Load the flow again, because it may have changed during the wait for the lock. The snapshot
+    // of the caller's statement may be as old as the start of that wait.
     let _now = PinnedSnapshot::take();
     load_flow(name)
 }
 
-/// Loads a flow as [`load_flow`] does, and locks what it reads until the transaction ends.
+/// Loads a flow as [`load_flow`] does, and locks the relations that it reads until the transaction
+/// ends.
 pub fn load_to_read(name: &str) -> Result<Flow> {
-    // The snapshot of the caller's statement is as old as its wait for a lock.
+    // The snapshot of the caller's statement may be as old as the start of a wait for a lock.
     let load = || {
         let _now = PinnedSnapshot::take();
         load_flow(name)
@@ -446,7 +449,7 @@ pub fn load_to_read(name: &str) -> Result<Flow> {
     relation_locks::hold_relations(None, load, |flow| flow)
 }
 
-/// Loads a flow as [`load_for_update`] does, and holds off other updates and changes of it.
+/// Loads a flow as [`load_for_update`] does, and locks it against other updates and changes.
 pub fn lock_for_update(name: &str) -> Result<Flow> {
     locks::lock_flow(load_for_update(name)?.id)?;
     let _now = PinnedSnapshot::take();

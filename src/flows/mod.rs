@@ -1,6 +1,7 @@
-//! A flow as a backend holds it: loaded from the catalog, cached, able to run or not.
+//! Flows as a backend holds them: loaded from the catalog, cached, and checked whether they can
+//! run.
 //!
-//! Callers: `update`, `declare`, `inspect`, `workers`. The only room that resolves a flow by its name.
+//! Callers: `update`, `declare`, `inspect`, `workers`. Only this room finds a flow by its name.
 
 pub mod cache;
 pub mod live_rows;

@@ -1,15 +1,15 @@
-//! Whether a flow is paused.
+//! Checks whether a flow is paused.
 
 use crate::catalog::model::Flow;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi;
 
-/// What is to be done about a flow that is paused.
+/// Returns the hint for a paused flow.
 pub fn unpause_hint(flow: &str) -> String {
     format!("SELECT coco.alter_flow({}, paused => false) has it go on.", spi::literal(flow))
 }
 
-/// Refuses a flow that is paused.
+/// Fails if the flow is paused.
 pub fn check_not_paused(flow: &Flow) -> Result<()> {
     match flow.paused {
         false => Ok(()),
