@@ -1,7 +1,9 @@
-//! Calling a batch function: one over arrays that computes many results of a memoised function at once.
+//! Calls of a batch function: a function over arrays that computes many results of a memoized
+//! function at once.
 //!
-//! Whatever it was when `coco.memoize` was told of it, it is looked at before each use: whose it is, what it
-//! takes and returns. A function that does not fit is not called. What a call returns is looked at, too.
+//! coco checks the batch function before each use, because it may have changed since
+//! `coco.memoize`: its owner, its argument types and its result type. If it does not match, coco
+//! does not call it. coco checks the returned array, too.
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
@@ -13,16 +15,16 @@ use crate::pg::fmgr;
 use crate::pg::value_codec::Codec;
 use coco_core::memo::{ComputedResult, Place};
 
-/// A batch function that fits the function that it stands in for, at this moment.
+/// A batch function that currently matches its memoized function.
 pub struct BatchCall {
     oid: pg_sys::Oid,
-    /// The element types of the arrays that it takes, and that of the array that it returns.
+    /// The element types of the arrays that it takes, and of the array that it returns.
     arguments: Vec<pg_sys::Oid>,
     result: pg_sys::Oid,
 }
 
 impl BatchCall {
-    /// Checks the batch function of a function, which is to be `owner`'s.
+    /// Checks the batch function of a function. `owner` must own it.
     pub fn of(
         function: &MemoFunction,
         batch: pg_sys::Oid,
@@ -52,7 +54,7 @@ impl BatchCall {
         Ok(BatchCall { oid: batch, arguments: fitting.arguments, result: fitting.result })
     }
 
-    /// Calls it with all inputs at once; returns a result for each.
+    /// Calls the batch function with all inputs at once. Returns a result for each.
     pub fn call(
         &self,
         function: &MemoFunction,
@@ -66,8 +68,8 @@ impl BatchCall {
         if !asked.iter().all(|(_, asked)| fits(asked)) {
             return Err(wrong(function, "takes or returns other types than the call in the query"));
         }
-        // SAFETY: the function takes an array of each of the types that the values are of, as was checked
-        // here and by `of`; it returns an array, by its declaration.
+        // SAFETY: the function takes an array of each of the values' types, as checked above and by
+        // `of`. By its declaration it returns an array.
         unsafe {
             let mut codec = Codec::of(self.result, pg_sys::CurrentMemoryContext)?;
             let mut arrays = Vec::with_capacity(self.arguments.len());
@@ -103,7 +105,7 @@ fn wrong(function: &MemoFunction, what: &str) -> Error {
 }
 
 unsafe fn make_array(element: pg_sys::Oid, values: &[Option<pg_sys::Datum>]) -> pg_sys::Datum {
-    // SAFETY: the caller's values are of the element's type; the lists are as long as is said.
+    // SAFETY: the caller's values have the element type; both lists have the length that is passed.
     unsafe {
         let (mut length, mut by_value, mut align) = (0i16, false, 0);
         pg_sys::get_typlenbyvalalign(element, &mut length, &mut by_value, &mut align);
@@ -125,14 +127,14 @@ unsafe fn make_array(element: pg_sys::Oid, values: &[Option<pg_sys::Datum>]) -> 
     }
 }
 
-/// The elements of an array, which has to be a list of values of this type.
+/// Returns the elements of an array. Fails unless the array is a list of values of this type.
 unsafe fn elements(
     function: &MemoFunction,
     element: pg_sys::Oid,
     array: pg_sys::Datum,
 ) -> Result<Vec<Option<pg_sys::Datum>>> {
-    // SAFETY: the datum is an array, by the declaration of the function that returned it; its elements are
-    // read as of the type that its header names.
+    // SAFETY: by the declaration of the function that returned it, the datum is an array. Its
+    // elements are read as values of the type that its header names.
     unsafe {
         let plain = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
         if (*plain).elemtype != element {

@@ -1,5 +1,5 @@
-//! A call of a memoised function, as the planner was given it: `coco.memo_call(item, function, call,
-//! arguments…)`.
+//! A call of a memoized function as the planner sees it:
+//! `coco.memo_call(item, function, call, arguments…)`.
 
 use pgrx::{PgList, pg_sys};
 use std::rc::Rc;
@@ -14,25 +14,25 @@ use crate::pg::{fmgr, subtransaction};
 use coco_core::fingerprint::Hasher;
 use coco_core::memo::{Fault, FunctionId, Place, State, Stats};
 
-/// What a look at a flow holds of results, at most: bytes.
+/// Bytes. The size of the results that a session keeps in memory if it stores none.
 const AT_HAND: usize = 64 * 1024 * 1024;
 
-/// What stands before the function's own arguments.
+/// The number of arguments before the function's own ones.
 const OWN: usize = 3;
 
-/// What is known of one call in a query; looked up once.
+/// What coco looks up once about a call in a query.
 struct CallSite {
     function: pg_sys::Oid,
     strict: bool,
     arguments: Vec<Argument>,
-    /// Bytes that tell calls of one function apart which are not the same: of other types, or under
-    /// another collation.
+    /// Bytes that distinguish calls of one function that can have different results for the same
+    /// input: with other argument types or under another collation.
     kind: Vec<u8>,
-    /// The types of the arguments, and that of the result.
+    /// The types of the arguments, and of the result.
     types: Rc<[pg_sys::Oid]>,
     result: pg_sys::Oid,
     codec: Codec,
-    /// The function itself.
+    /// The memoized function itself.
     own: pg_sys::FmgrInfo,
 }
 
@@ -42,13 +42,16 @@ struct Argument {
     length: i16,
 }
 
+/// Returns the stored result of a call. If there is none, notes the call as missing and returns
+/// NULL, or computes the result, as the session says.
+///
 /// # Safety
-/// `fcinfo` is that of a call in progress.
+/// `fcinfo` belongs to a call in progress.
 pub unsafe fn recall(fcinfo: pg_sys::FunctionCallInfo) -> Result<Option<pg_sys::Datum>> {
-    // SAFETY: as Postgres calls functions of the C language.
+    // SAFETY: Postgres calls functions of language C in this way.
     unsafe {
         let count = (*fcinfo).nargs as usize;
-        // Nobody but the planner's hook can call it with more.
+        // Only the planner hook can call this function with more arguments.
         if count < OWN {
             return Ok(None);
         }
@@ -73,7 +76,7 @@ pub unsafe fn recall(fcinfo: pg_sys::FunctionCallInfo) -> Result<Option<pg_sys::
         let Some((recalling, id, provided)) = known else {
             return Ok(site.compute(fcinfo, &own));
         };
-        // Of nothing a provider is asked nothing.
+        // A NULL input needs no request to a provider.
         if provided && own.first().is_some_and(Option::is_none) {
             return Ok(None);
         }
@@ -90,8 +93,8 @@ pub unsafe fn recall(fcinfo: pg_sys::FunctionCallInfo) -> Result<Option<pg_sys::
 
 impl CallSite {
     unsafe fn of(fcinfo: pg_sys::FunctionCallInfo) -> Result<CallSite> {
-        // SAFETY: `fcinfo` is that of a call in progress; it has as many arguments as it says, and its expression is
-        // null or that of a function's call: `rewrite` makes no other.
+        // SAFETY: `fcinfo` belongs to a call in progress. It has as many arguments as it says. Its
+        // expression is null or a function call, because `rewrite_calls` makes no other node.
         unsafe {
             let info = (*fcinfo).flinfo;
             let count = (*fcinfo).nargs as usize;
@@ -169,7 +172,7 @@ impl CallSite {
     ) -> Result<Option<pg_sys::Datum>> {
         let mut input = self.kind.clone();
         for (argument, value) in self.arguments.iter().zip(own) {
-            // SAFETY: the call's arguments are of the types they are planned with.
+            // SAFETY: the call's arguments have the types with which it was planned.
             unsafe { datum_bytes::read(&mut input, argument.by, *value) };
         }
         let hash = Hasher::new().part(&input).finish().0;
@@ -199,7 +202,7 @@ impl CallSite {
             return result.map(|bytes| unsafe { self.codec.read(&bytes) }).transpose();
         }
         let state = match recalling.recall.borrow().get(place).state.clone() {
-            // What was known was not to be believed.
+            // The stored result had a wrong seal.
             State::Asked if recalling.missing == OnMiss::Computes => State::Absent,
             state => state,
         };
@@ -208,11 +211,11 @@ impl CallSite {
             State::Failed(fault) => Err(raised(fault)),
             State::Absent => {
                 let began = std::time::Instant::now();
-                // Until it has returned.
+                // Counts as an error until the function returns.
                 recalling.count(id, Stats { errors: 1, ..Stats::default() });
                 // SAFETY: the function's own arguments.
                 let value = unsafe { self.compute(fcinfo, own) };
-                // SAFETY: of the type that it returns.
+                // SAFETY: the value has the type that the function returns.
                 let kept = unsafe { self.codec.keep(value) };
                 recalling.count(
                     id,
@@ -241,7 +244,7 @@ impl CallSite {
         }
     }
 
-    /// Notes what is missing.
+    /// Notes a missing result, with a copy of the arguments.
     fn ask(
         &self,
         recalling: &MemoSession,
@@ -258,7 +261,7 @@ impl CallSite {
             .arguments
             .iter()
             .zip(own)
-            // SAFETY: the arguments are of the types that were looked up.
+            // SAFETY: the arguments have the types that were looked up.
             .map(|(a, v)| v.map(|v| unsafe { recalling.copy(v, a.by_value, a.length) }))
             .collect();
         let arguments =
@@ -266,18 +269,19 @@ impl CallSite {
         recalling.asked.borrow_mut().insert(place, arguments);
     }
 
-    /// Calls the function itself.
+    /// Calls the memoized function itself.
     unsafe fn compute(
         &mut self,
         fcinfo: pg_sys::FunctionCallInfo,
         own: &[Option<pg_sys::Datum>],
     ) -> Option<pg_sys::Datum> {
-        // SAFETY: it was looked up for these arguments.
+        // SAFETY: the function was looked up for these arguments.
         unsafe { fmgr::invoke(&mut self.own, (*fcinfo).fncollation, own) }
     }
 }
 
-/// What executing it would check, were it not called by way of another.
+/// Checks the right to execute a function. Postgres does not check it, because the query calls
+/// `coco.memo_call` instead.
 pub fn may_execute(function: pg_sys::Oid) -> Result<()> {
     let denied = spi::scalar::<String>(
         "select $1::pg_catalog.oid::pg_catalog.regprocedure::pg_catalog.text
@@ -295,7 +299,7 @@ pub fn may_execute(function: pg_sys::Oid) -> Result<()> {
 }
 
 unsafe fn is_polymorphic(function: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up in the system catalogs.
+    // SAFETY: a catalog lookup.
     unsafe {
         let mut types = std::ptr::null_mut();
         let mut count = 0;

@@ -1,4 +1,4 @@
-//! Which functions that a flow's queries call are memoised.
+//! Finds the memoized functions that a flow's queries call.
 
 use pgrx::pg_sys;
 use std::rc::Rc;
@@ -9,8 +9,8 @@ use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 use crate::query::logic_fingerprint;
 
-/// The functions that these views call by themselves or by views that they read. What is called
-/// from inside a function's body is no call of the query's.
+/// Selects the functions that these views, and the views that they read, call. Calls inside a
+/// function's body do not count.
 pub const CALLED: &str = "
 with recursive reached(oid) as (
   select v.oid from pg_catalog.unnest($1::oid[]) as v(oid)
@@ -29,8 +29,9 @@ with recursive reached(oid) as (
      and d.refclassid = 'pg_catalog.pg_proc'::regclass
 )";
 
-/// Of those, the ones that are memoised; a function counts while it belongs to the role that it belonged to.
-pub const MEMOISED: &str = "
+/// Selects the memoized functions among them. A function that has another owner than when it was
+/// memoized does not count.
+pub const MEMOIZED: &str = "
 select p.oid, p.oid::regprocedure::text, m.version,
        case when m.batch is not null then coalesce(to_regprocedure(m.batch)::oid, 0) end,
        m.batch_owner::oid, m.batch_size,
@@ -51,10 +52,10 @@ struct MemoFunctionRow {
     provided: Option<String>,
 }
 
-/// The memoised functions that the queries behind these views call.
+/// Returns the memoized functions that the queries of these views call.
 pub fn called_functions(views: &[pg_sys::Oid]) -> Result<Vec<Rc<MemoFunction>>> {
     let _as = RoleGuard::extension_owner()?;
-    let found = spi::select(&format!("{CALLED}{MEMOISED}"), &[arg(views.to_vec())], |r| {
+    let found = spi::select(&format!("{CALLED}{MEMOIZED}"), &[arg(views.to_vec())], |r| {
         let batch = match (r.get::<pg_sys::Oid>(4)?, r.get::<i32>(6)?) {
             (Some(function), Some(size)) => {
                 let owner = r.get::<pg_sys::Oid>(5)?.unwrap_or(pg_sys::InvalidOid);
@@ -73,8 +74,8 @@ pub fn called_functions(views: &[pg_sys::Oid]) -> Result<Vec<Rc<MemoFunction>>> 
     found.into_iter().map(|found| memo_function_of(found).map(Rc::new)).collect()
 }
 
-/// Functions that these views call and that were memoised while they belonged to another role: they are
-/// not memoised any more.
+/// Returns the functions that these views call and that had another owner when they were memoized.
+/// They no longer count as memoized.
 pub fn of_another_owner(views: &[pg_sys::Oid]) -> Result<Vec<String>> {
     let _as = RoleGuard::extension_owner()?;
     let another = "
@@ -86,7 +87,7 @@ select m.function
     spi::select(&format!("{CALLED}{another}"), &[arg(views.to_vec())], |r| spi::required(r, 1))
 }
 
-/// The names of those functions that are not memoised inside flows.
+/// Returns the names of the functions among `all` that are not memoized in flows.
 pub fn not_memoised(all: Vec<pg_sys::Oid>) -> Result<Vec<String>> {
     let _as = RoleGuard::extension_owner()?;
     spi::select(
@@ -109,7 +110,7 @@ fn memo_function_of(found: MemoFunctionRow) -> Result<MemoFunction> {
         (None, Some(batch)) => batch,
         (None, None) => MemoFunctionKind::Plain,
     };
-    // What a provider returns does not depend on coco's own version.
+    // The result of a provider does not depend on coco's version.
     let mut of = vec![];
     if !kind.is_provided() {
         of.push(found.oid);

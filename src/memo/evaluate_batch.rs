@@ -1,8 +1,9 @@
-//! Evaluating the items of a batch, of a query that calls memoised functions.
+//! Evaluates the items of a batch for a query that calls memoized functions.
 //!
-//! A call without a result gives NULL and notes what is missing. What the whole batch misses is
-//! computed together, and the items that missed it are evaluated again: until nothing is missing. An
-//! error that is raised while something is missing is none yet: the NULL may have caused it.
+//! A call without a result returns NULL, and the session notes it as missing. coco computes all
+//! missing results of the batch together, and evaluates the items that missed a result again, until
+//! no result is missing. An error that is raised while a result is missing does not count yet,
+//! because the NULL may have caused it.
 
 use pgrx::PgSqlErrorCode;
 use std::collections::BTreeSet;
@@ -17,14 +18,15 @@ use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::{Action, Batch};
 
-/// How often the items of a batch are evaluated, at most: how deep results may rest on each other.
+/// How often coco evaluates the items of a batch, at most. This limits how deep calls of memoized
+/// functions can be nested.
 pub const DEPTH: usize = 100;
 
-/// What a batch may hold of inputs and results before it is halved: bytes.
+/// Bytes. A batch whose inputs and results exceed this size is halved.
 const LARGE: usize = 64 * 1024 * 1024;
 
-/// Evaluates the items of a batch for one of its targets (`target` is its place among them) into rows
-/// of these columns, the last of which is the number of the item.
+/// Evaluates the items of a batch for one of its targets (`target` is the target's index). Returns
+/// rows of these columns; the last column is the item's number.
 pub fn evaluate_batch(
     recalling: &Rc<MemoSession>,
     sql: &str,
@@ -93,7 +95,7 @@ pub fn evaluate_batch(
     Ok(output)
 }
 
-/// What an item of a batch is known by while it is evaluated for one of the targets.
+/// Returns the number that identifies an item of a batch, and one of the targets, in the session.
 pub fn item_of(batch: &Batch, target: usize, number: usize) -> usize {
     target * batch.len() + number
 }

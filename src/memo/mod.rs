@@ -1,9 +1,16 @@
-//! Memoised functions: their results are kept per flow, by the content of their input, and what is
-//! missing of a batch is computed together.
+//! Memoized functions: coco stores their results per flow, by the content of the input, and
+//! computes the missing results of a batch together.
 //!
-//! `rewrite` has a query's calls go by way of `call`, which finds what `recalling` holds and notes what
-//! it does not; `evaluate` evaluates a batch until nothing is missing, `resolve` gets what is, and
-//! `store` keeps it, in the table that `table` makes; `uses` counts which items use it.
+//! - `registration` records which functions are memoized, and `called_functions` finds those that a
+//!   query calls.
+//! - `rewrite_calls` replaces the calls in a query by calls of `call_site`, which looks results up
+//!   in the `session` and notes the missing ones.
+//! - `evaluate_batch` evaluates a batch until no result is missing.
+//! - `resolve_misses` gets the missing results: from the `store`, from a batch function
+//!   (`batch_call`) or from a provider (`provider_resolve`).
+//! - `store` keeps results in the table that `result_table` creates. `result_uses` counts the items
+//!   that use them.
+//! - `settle` and `spending` record what results cost.
 
 pub mod batch_call;
 pub mod call_site;
@@ -29,8 +36,9 @@ use crate::pg::error::Result;
 use crate::query::batch::{Action, Batch};
 use coco_core::memo::{FunctionId, Stats};
 
-/// What an update of a flow recalls from; None where its queries call no memoised function, and no
-/// results were ever kept. Results of before `since` (microseconds since 1970) are not taken.
+/// Returns the memo session for an update of a flow. Returns `None` if the flow's queries call no
+/// memoized function, and no results were ever stored. The session ignores results from before
+/// `since` (microseconds since 1970).
 pub fn session_of_update(flow: &Flow, since: Option<i64>) -> Result<Option<Rc<MemoSession>>> {
     if flow.memoised.is_empty() && flow.memo.is_none() {
         return Ok(None);
@@ -42,7 +50,8 @@ pub fn session_of_update(flow: &Flow, since: Option<i64>) -> Result<Option<Rc<Me
     Ok(Some(Rc::new(recalling)))
 }
 
-/// What a look at a flow recalls from, which keeps nothing.
+/// Returns a memo session that stores no results: for `coco.verify`, `coco.preview`, `coco.explain`
+/// and the search for orphaned rows. Returns `None` if the flow's queries call no memoized function.
 pub fn session_of_look(flow: &Flow) -> Result<Option<Rc<MemoSession>>> {
     if flow.memoised.is_empty() {
         return Ok(None);
@@ -53,7 +62,7 @@ pub fn session_of_look(flow: &Flow) -> Result<Option<Rc<MemoSession>>> {
     Ok(Some(Rc::new(recalling)))
 }
 
-/// Begins a batch: what its items used when they were last evaluated is at hand.
+/// Begins a batch: loads the results that its items used when they were last evaluated.
 pub fn begin_batch(recalling: &MemoSession, source: &Source, batch: &Batch) -> Result<()> {
     end_batch(recalling)?;
     let used = match batch.items.iter().any(|i| i.tracked && i.action == Action::Evaluate) {
@@ -65,14 +74,15 @@ pub fn begin_batch(recalling: &MemoSession, source: &Source, batch: &Batch) -> R
     Ok(())
 }
 
-/// Ends a batch: of what was computed for it nothing is lost.
+/// Ends a batch. Results that were computed for it and that no item uses are stored for a while.
 pub fn end_batch(recalling: &MemoSession) -> Result<()> {
     store::keep_unused(recalling)?;
     recalling.recall.borrow_mut().clear();
     Ok(())
 }
 
-/// What calls came to since this was asked before, by the functions' names; and notes it.
+/// Stores the statistics of the calls since the last call of this function, and returns them by the
+/// functions' names.
 pub fn count_calls(recalling: &MemoSession) -> Result<BTreeMap<String, Stats>> {
     let stats = recalling.stats.take();
     store::count(&stats)?;

@@ -1,4 +1,4 @@
-//! Asking providers for what is missing: as few jobs as there are models, all at the same time.
+//! Requests missing results from providers: one job for each model, and all jobs at the same time.
 
 use pgrx::{FromDatum, pg_sys};
 use std::collections::BTreeMap;
@@ -20,25 +20,25 @@ use coco_core::memo::{ComputedResult, Fault, FunctionId, Place, Stats};
 use coco_core::options::Access;
 use coco_core::provider::{Answer, Job, Outcome, Task};
 
-/// Says what a role reaches the server of a task with: its name, and its options.
+/// Returns the server for a task and the role, and the options with which the role calls it.
 type Reach = fn(&Task, Option<&str>, pg_sys::Oid) -> Result<(String, Access)>;
 
-/// Who asks providers: the layer that has threads.
+/// The functions that call providers. The layer with threads registers them.
 #[derive(Clone, Copy)]
 pub struct ProviderRequest {
     pub reach: Reach,
-    /// Does jobs beside each other and waits for all of them.
+    /// Runs jobs concurrently, and waits for all of them.
     pub ask: fn(Vec<Job>) -> Result<Vec<Outcome>>,
 }
 
 static ASKING: OnceLock<ProviderRequest> = OnceLock::new();
 
-/// Says who asks; once, when the library is loaded.
+/// Registers the functions that call providers; once, when the library is loaded.
 pub fn register_provider_client(asking: ProviderRequest) {
     ASKING.get_or_init(|| asking);
 }
 
-/// What is asked of one model: the text of its job's kind, and for which entries each input is.
+/// The inputs of one job, and the entry to which each input belongs.
 struct Group {
     job: Job,
     function: FunctionId,
@@ -46,8 +46,8 @@ struct Group {
     codec: Codec,
 }
 
-/// Has providers answer what was asked of these functions. What they answer is settled also where
-/// one of them then cannot be asked any more.
+/// Requests missing results of these functions from their providers. If one job fails, the answers
+/// that were received before are settled nevertheless.
 pub fn ask_provider(
     recalling: &MemoSession,
     all: Vec<(FunctionId, Rc<MemoFunction>, MissedCalls)>,
@@ -115,14 +115,14 @@ pub fn ask_provider(
     }
 }
 
-/// The server that is asked, for what, and the input; or which argument cannot be, as where the
-/// function is called by itself.
+/// Returns the server, the task and the input of a call. Returns the error of an invalid argument,
+/// as the function raises it outside a flow.
 fn request(
     kind: MemoFunctionKind,
     arguments: &CallArguments,
 ) -> std::result::Result<(Option<String>, Task, String), Fault> {
     let at = |n: usize| arguments.values.get(n).copied().flatten();
-    // SAFETY: the arguments of coco's own functions are of the types that it declares.
+    // SAFETY: the arguments of coco's own functions have the types that coco declares.
     let text = |n: usize| unsafe { String::from_datum(at(n)?, false) };
     let given = |n: usize, name: &str| {
         text(n).ok_or_else(|| fault("22004", format!("argument \"{name}\" is NULL")))
@@ -170,7 +170,7 @@ fn kept(
     match answer {
         Answer::Embedding(numbers) => Ok(settle::encoded_result(codec, numbers)),
         Answer::Text(text) if is_json => match CString::new(text) {
-            // SAFETY: of the function's result type.
+            // SAFETY: the value has the function's result type.
             Ok(text) => Ok(unsafe { codec.keep(Some(json::jsonb(&text))) }),
             Err(_) => Err(fault("22P05", "the answer has a NUL byte".to_owned())),
         },

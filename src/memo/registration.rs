@@ -1,4 +1,4 @@
-//! Which functions are memoised: what `coco.memoize` notes.
+//! Records which functions are memoized: `coco.memoize` and `coco.unmemoize`.
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
@@ -7,10 +7,10 @@ use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
 use crate::pg::spi::{self, arg};
 
-/// A function over arrays that stands in for one over single values.
+/// A function over arrays that coco calls instead of a function over single values.
 pub struct BatchFunction {
     pub function: pg_sys::Oid,
-    /// Inputs that it is given at once, at most.
+    /// The largest number of inputs in one call.
     pub size: i32,
 }
 
@@ -48,7 +48,8 @@ fn shape(function: pg_sys::Oid) -> Result<Shape> {
     .ok_or_else(|| Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, "no such function"))
 }
 
-/// Has a function be memoised inside flows. Only its owner may, for all who use it.
+/// Memoizes a function in all flows. Only the function's owner may do this, because it affects
+/// everybody who uses the function.
 pub fn memoize(
     function: pg_sys::Oid,
     version: Option<&str>,
@@ -112,7 +113,8 @@ fn check_owner(own: &Shape) -> Result<()> {
     }
 }
 
-/// Checks that one is a batch function of the other, and this user's; returns what it is.
+/// Checks that `batch` is a batch function of the other function, and that the current role has its
+/// owner's rights. Returns its properties.
 fn check_batch(own: &Shape, batch: &BatchFunction) -> Result<Shape> {
     let over = shape(batch.function)?;
     check_owner(&over)?;
@@ -126,14 +128,15 @@ fn check_batch(own: &Shape, batch: &BatchFunction) -> Result<Shape> {
     Ok(over)
 }
 
-/// A batch function that fits: whose it is, and the types of which it takes arrays and returns one.
+/// A matching batch function: its owner, and the element types of the arrays that it takes and
+/// returns.
 pub struct Fitting {
     pub owner: pg_sys::Oid,
     pub arguments: Vec<pg_sys::Oid>,
     pub result: pg_sys::Oid,
 }
 
-/// Looks whether one function is, as both are now, a batch function of the other.
+/// Checks that `batch` is, at this moment, a batch function of `function`.
 pub fn fitting(function: pg_sys::Oid, batch: pg_sys::Oid) -> Result<Fitting> {
     let (own, over) = (shape(function)?, shape(batch)?);
     check_fits(&own, &over)?;
@@ -141,7 +144,7 @@ pub fn fitting(function: pg_sys::Oid, batch: pg_sys::Oid) -> Result<Fitting> {
 }
 
 fn check_fits(own: &Shape, over: &Shape) -> Result<()> {
-    // SAFETY: a look-up of the system catalogs in a transaction.
+    // SAFETY: a catalog lookup in a transaction.
     let array_of = |t: pg_sys::Oid| unsafe { pg_sys::get_array_type(t) };
     let arrays: Vec<pg_sys::Oid> = own.arguments.iter().map(|t| array_of(*t)).collect();
     let fits = over.arguments == arrays
@@ -159,7 +162,8 @@ fn check_fits(own: &Shape, over: &Shape) -> Result<()> {
     }
 }
 
-/// Has a function be memoised no more. Its results go as the items that use them are evaluated.
+/// Stops memoizing a function. coco deletes its stored results when it evaluates the items that use
+/// them.
 pub fn unmemoize(function: pg_sys::Oid) -> Result<()> {
     let own = shape(function)?;
     check_owner(&own)?;

@@ -1,4 +1,4 @@
-//! Getting what is missing: out of the store, or computed, many results at a time.
+//! Gets missing results, many at a time: from the store, or by computing them.
 
 use pgrx::pg_sys;
 use std::collections::BTreeMap;
@@ -17,8 +17,8 @@ use crate::pg::subtransaction::{DataError, subtransaction};
 use coco_core::isolate::{Attempt, isolate};
 use coco_core::memo::{Fault, FunctionId, State, Stats};
 
-/// Finds or computes all that was asked for. Of what the query itself computes it only makes sure
-/// that it is not in the store.
+/// Finds or computes all missing results. For a function that the query itself computes, only
+/// checks that the store has no result.
 pub fn resolve_misses(recalling: &MemoSession) -> Result<()> {
     let asked = std::mem::take(&mut *recalling.asked.borrow_mut());
     let keys: Vec<(FunctionId, i64)> = {
@@ -26,7 +26,7 @@ pub fn resolve_misses(recalling: &MemoSession) -> Result<()> {
         asked.keys().map(|p| recall.get(*p)).map(|e| (e.function, e.fingerprint)).collect()
     };
     let found = {
-        // What earlier batches have stored is there too.
+        // A new snapshot also sees results that earlier batches have stored.
         let _now = PinnedSnapshot::take();
         store::find(recalling, &keys)?
     };
@@ -68,7 +68,7 @@ pub fn resolve_misses(recalling: &MemoSession) -> Result<()> {
     Ok(())
 }
 
-/// How a batch function is called.
+/// How coco calls a batch function.
 struct BatchCallResult {
     batch: pg_sys::Oid,
     owner: pg_sys::Oid,
@@ -109,7 +109,8 @@ fn in_batches(
                     Ok(Attempt::Done)
                 }
                 Err(CallError::Raised(raised)) => Ok(Attempt::Failed(raised)),
-                // Whatever the inputs are: to call it for fewer of them is of no use.
+                // This error does not depend on the inputs, so a call with fewer inputs would not
+                // help.
                 Err(CallError::Returned(error)) => {
                     let fault = call_error(error);
                     part.iter().for_each(|(place, _)| {
@@ -137,6 +138,6 @@ fn in_batches(
 
 enum CallError {
     Raised(DataError),
-    /// What the function returned is not what it has to return.
+    /// The function returned an array that does not match its inputs.
     Returned(Error),
 }

@@ -1,7 +1,7 @@
 //! The table of a flow's results, and the view through which the flow's owner reads it.
 //!
-//! The table is the extension owner's, as are all statements that read or write it. Its columns are of types
-//! of PostgreSQL's own, and a statement on it contains nothing of a user's.
+//! The extension's owner owns the table, and runs all statements that read or write it. Its columns
+//! have only built-in types of PostgreSQL, and no statement on it contains SQL of a user.
 
 use crate::catalog::model::Flow;
 use crate::catalog::object_names::{object_name, owner_name};
@@ -10,7 +10,7 @@ use crate::pg::error::Result;
 use crate::pg::invalidation;
 use crate::pg::spi::{self, arg, ident, literal};
 
-/// Makes the table of a flow's results, if it is not there; returns its name.
+/// Creates the table of a flow's results, unless it exists. Returns its name.
 pub fn make(flow: &Flow) -> Result<String> {
     if let Some(table) = &flow.memo {
         return Ok(table.clone());

@@ -1,6 +1,8 @@
-//! Which items use which results: an entry of the store counts them, and they list it in their tracking rows.
+//! Tracks which items use which results: an entry of the store counts these items, and their
+//! tracking rows list the entry.
 //!
-//! What is read of tracking rows comes as rows of numbers; what writes the store then is a statement of its own.
+//! A statement as the flow's owner reads the tracking rows, and returns only numbers. A separate
+//! statement then writes the store.
 
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,8 +21,8 @@ use crate::query::batch::{Action, Batch};
 use crate::query::compose;
 use coco_core::memo::{Entry, FunctionId, Place, State};
 
-/// The entries that the items of a batch used when they were last evaluated: they are likely to be
-/// used again.
+/// Returns the entries that the items of a batch used when they were last evaluated. The items are
+/// likely to use them again.
 pub fn used_by(recalling: &MemoSession, source: &Source, batch: &Batch) -> Result<Vec<Entry>> {
     if recalling.table.is_none() {
         return Ok(vec![]);
@@ -44,7 +46,8 @@ pub fn used_by(recalling: &MemoSession, source: &Source, batch: &Batch) -> Resul
     }
 }
 
-/// The entries `u` that the tracking rows of items `b` of a batch list.
+/// Returns SQL that selects the entries `u` that the tracking rows of the items `b` of a batch
+/// list.
 fn tracked(source: &Source) -> String {
     let batch = numbered("b.k", source.key.len());
     let same = all_equal(&source.key, &compose::tracking_keys(source, "t"), &batch);
@@ -55,18 +58,18 @@ fn tracked(source: &Source) -> String {
     )
 }
 
-/// What a batch that is being written has done to the store.
+/// The changes in the store for a batch that is being written.
 pub struct ResultUses {
-    /// `no`, and `refs`: the entries that an item uses.
+    /// The entries that each item uses: the item's number `no`, and `refs`.
     pub refs: TupleStore,
-    /// New entries and their numbers, if the batch is kept.
+    /// New entries and their numbers. They are valid only if the batch is committed.
     pub stored: Vec<(Place, i64)>,
-    /// Results that its items rest on.
+    /// How many results of each function the items use.
     pub calls: BTreeMap<FunctionId, i64>,
 }
 
-/// Stores the results that the items of a batch use, before their tracking rows are written: adds
-/// those that are new, and lets go of those that are used no more.
+/// Stores the results that the items of a batch use, before coco writes the items' tracking rows.
+/// Adds new entries, and deletes entries that no item uses any more.
 pub fn note_uses(
     recalling: &MemoSession,
     source: &Source,
@@ -118,8 +121,8 @@ pub fn note_uses(
     Ok(ResultUses { refs, stored, calls })
 }
 
-/// Counts the uses of entries that were there before (below `first_new`) up and down, and deletes
-/// those that are not used any more.
+/// Adjusts the use counts of the entries that existed before this batch (below `first_new`).
+/// Deletes those that no item uses any more.
 fn balance(
     table: &str,
     source: &Source,

@@ -1,12 +1,13 @@
-//! Having a query's calls of memoised functions go by way of the memo.
+//! Rewrites the calls of memoized functions in a query, so that they use the memo.
 //!
-//! The planner is given a query in which each such call is one of `coco.memo_call`, with the item it is
-//! for, the function, and the function's own arguments. That is done to the query as the rewriter
-//! leaves it: also what a view calls is found. What the body of another function calls is not.
+//! In the query that the planner receives, each such call is a call of `coco.memo_call`, with the
+//! item, the function, and the function's own arguments. coco rewrites the query as the rewriter
+//! left it, so it also finds calls in views. It does not find calls in the body of another
+//! function.
 //!
-//! The item is a column of the relation `item` that is composed around the user's query
-//! ([`compose`](crate::query::compose)): that query is lateral to it, so that a variable of it may
-//! stand at any depth.
+//! The item is a column of the relation `item` that coco composes around the user's query
+//! ([`compose`](crate::query::compose)). That query is lateral to the relation, so a variable for
+//! the item is allowed at any depth.
 
 use pgrx::pg_sys::{self, NodeTag};
 use pgrx::{IntoDatum, PgList};
@@ -18,10 +19,10 @@ use crate::memo::session;
 use crate::query::compose::ITEM;
 use crate::query::place_items;
 
-/// Has the calls in a query recall, if there are to be any that do.
+/// Rewrites the calls in a query, if a memo session is active. Returns whether one is.
 ///
 /// # Safety
-/// An analysed query, which is the caller's to change.
+/// `query` is an analyzed query, and the caller may change it.
 pub unsafe fn recall(query: *mut pg_sys::Query) -> bool {
     let Some((functions, recall)) = session::functions() else { return false };
     let mut walk =
@@ -34,7 +35,7 @@ pub unsafe fn recall(query: *mut pg_sys::Query) -> bool {
     true
 }
 
-/// Where a query has the relation of the items.
+/// The position of the items' number in a query.
 #[derive(Clone, Copy)]
 struct ItemColumn {
     relation: usize,
@@ -43,28 +44,29 @@ struct ItemColumn {
 }
 
 struct CallRewriter {
-    /// Those that are memoised.
+    /// The memoized functions.
     functions: Rc<HashSet<pg_sys::Oid>>,
-    /// `coco.memo_call`.
+    /// The OID of `coco.memo_call`.
     recall: pg_sys::Oid,
     item: Option<ItemColumn>,
     depth: u32,
-    /// The query whose list of results is being walked.
+    /// The query whose target list is being walked.
     results_of: Option<*mut pg_sys::Query>,
-    /// The calls that were found.
+    /// The rewritten calls.
     sites: Vec<RewrittenCall>,
 }
 
 struct RewrittenCall {
     call: *mut pg_sys::FuncExpr,
-    /// The query in whose list of results it stands, and not in the arguments of another.
+    /// The query whose target list contains the call, if the call is not in the arguments of
+    /// another rewritten call.
     result_of: Option<*mut pg_sys::Query>,
 }
 
 impl CallRewriter {
     unsafe fn query(&mut self, query: *mut pg_sys::Query) {
-        // SAFETY: the caller gives a query that the server has analyzed, and that is the planner's to change: its
-        // lists hold what their names say, without null.
+        // SAFETY: the caller passes a query that the server has analyzed and that the planner may
+        // change. Its lists hold nodes of the types that their names say, and no null pointer.
         unsafe {
             let before = (self.item, self.results_of);
             let relations = PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable);
@@ -74,7 +76,7 @@ impl CallRewriter {
                     continue;
                 }
                 match items_column(relation) {
-                    // The items themselves are not for an item: they are not walked.
+                    // Calls in the relation of the items belong to no item, so it is not walked.
                     Some(column) => {
                         self.item = Some(ItemColumn { relation: n + 1, column, depth: self.depth });
                     }
@@ -98,11 +100,12 @@ impl CallRewriter {
         }
     }
 
-    /// Puts a call of `coco.memo_call` in the place of one of a memoised function; `false` where it is
-    /// none.
+    /// Replaces a call of a memoized function by a call of `coco.memo_call`. Returns `false` if the
+    /// function is not memoized.
     unsafe fn replace(&mut self, call: *mut pg_sys::FuncExpr) -> bool {
         let Some(item) = self.item else { return false };
-        // SAFETY: as in `query`: a call of the query that is walked; what is made belongs to the same memory.
+        // SAFETY: as in `query`: the call belongs to the query that is walked, and new nodes are
+        // allocated in the same memory context.
         unsafe {
             let function = (*call).funcid;
             if (*call).funcretset || !self.functions.contains(&function) {
@@ -131,7 +134,7 @@ impl CallRewriter {
             let mut arguments = PgList::<pg_sys::Node>::new();
             arguments.push(var.cast());
             arguments.push(constant(pg_sys::OIDOID, 4, function.into_datum()).cast());
-            // Which call of several: filled in when all are known.
+            // The number of the call. `number` sets it when all calls are known.
             arguments.push(constant(pg_sys::INT4OID, 4, 0i32.into_datum()).cast());
             for argument in PgList::<pg_sys::Node>::from_pg((*call).args).iter_ptr() {
                 arguments.push(argument);
@@ -142,11 +145,12 @@ impl CallRewriter {
         }
     }
 
-    /// What stands in FROM, where the type of a function's rows is taken from its declaration, and of
-    /// any other expression from its own: so the call is made one, by a label that is not dropped, for
-    /// the type modifier is another.
+    /// Wraps a rewritten call in FROM in a label. Postgres takes the row type of a bare function
+    /// call from the function's declaration, but that of any other expression from the expression.
+    /// The label has another type modifier, so Postgres does not remove it.
     unsafe fn as_expression(&self, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
-        // SAFETY: as in `query`: a node of the query that is walked, read as what its tag says it is.
+        // SAFETY: as in `query`: a node of the query that is walked, read as the type that its tag
+        // names.
         unsafe {
             let is_call = (*node).type_ == NodeTag::T_FuncExpr
                 && (*node.cast::<pg_sys::FuncExpr>()).funcid == self.recall;
@@ -160,16 +164,16 @@ impl CallRewriter {
         }
     }
 
-    /// Numbers the calls from 1 where one may rest on the result of another: while an item waits for
-    /// one of them, another's arguments may come from what is not there yet. Where all are results of
-    /// one query, none can.
+    /// Numbers the calls from 1 if one may depend on the result of another: the arguments of one
+    /// call may come from a missing result of another. An item then asks only for the results of
+    /// one of them in a pass. If all calls are in one target list, none depends on another.
     unsafe fn number(&self) {
         let first = self.sites.first().and_then(|s| s.result_of);
         if self.sites.iter().all(|s| s.result_of.is_some() && s.result_of == first) {
             return;
         }
         for (n, site) in self.sites.iter().enumerate() {
-            // SAFETY: the list was made in `replace`: its third is the number.
+            // SAFETY: `replace` made the list; its third element is the number.
             unsafe {
                 let arguments = PgList::<pg_sys::Node>::from_pg((*site.call).args);
                 if let Some(number) = arguments.get_ptr(2) {
@@ -180,13 +184,15 @@ impl CallRewriter {
     }
 }
 
-/// Subqueries are walked one by one: those of the items are not.
+/// Subqueries are walked one by one, because the subquery of the items is left out.
 const IGNORED: i32 = pg_sys::QTW_IGNORE_RT_SUBQUERIES as i32;
 
-/// The column of a subquery that numbers the items, if the subquery is that of the items: by the mark that
-/// [`placing`] has put there, and not by a name that a user's query can have as well.
+/// Returns the column of a subquery that numbers the items, if the subquery is the relation of the
+/// items. coco recognizes that relation by the mark that [`place_items`] has set, and not by its
+/// name, because a user's query can use the same name.
 unsafe fn items_column(relation: *mut pg_sys::RangeTblEntry) -> Option<pg_sys::AttrNumber> {
-    // SAFETY: an entry of an analysed query; the list of results of a subquery has entries alone.
+    // SAFETY: an entry of an analyzed query. The target list of a subquery contains only target
+    // entries.
     unsafe {
         if !place_items::is_items(relation) || (*relation).subquery.is_null() {
             return None;
@@ -202,13 +208,14 @@ unsafe fn items_column(relation: *mut pg_sys::RangeTblEntry) -> Option<pg_sys::A
     }
 }
 
-/// The walker Postgres calls for every node. `true` would end the walk; it never does.
+/// The walker that Postgres calls for each node. It never returns `true`, which would end the walk.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
     if node.is_null() {
         return false;
     }
-    // SAFETY: the context is the Walk that started this, which is not otherwise used meanwhile.
+    // SAFETY: the context is the `CallRewriter` that started the walk, and nothing else uses it
+    // during the walk.
     unsafe {
         let walk = &mut *context.cast::<CallRewriter>();
         if (*node).type_ == NodeTag::T_Query {

@@ -1,4 +1,5 @@
-//! What the calls of memoised functions find while a statement of a flow's runs.
+//! The memo session: the results that calls of memoized functions find while a statement of a flow
+//! runs.
 
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
@@ -9,53 +10,55 @@ use crate::catalog::memo_function::MemoFunction;
 use crate::catalog::model::Flow;
 use coco_core::memo::{FunctionId, Place, Recall, Stats};
 
-/// What becomes of a call that has no result yet.
+/// What a call does if its result is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnMiss {
-    /// It is noted, and the item is evaluated again when there is one.
+    /// It notes the missing result, and coco evaluates the item again when the result is known.
     Suspends,
-    /// It is computed at once, and nothing is kept.
+    /// It computes the result at once, and stores nothing.
     Computes,
 }
 
-/// The memo of one flow, during one update or one look at it.
+/// The memo of one flow during one update, or during one statement that stores no results, such as
+/// `coco.verify`.
 pub struct MemoSession {
-    /// Those that its queries call, by their oid.
+    /// The memoized functions that the flow's queries call, by OID.
     pub functions: HashMap<pg_sys::Oid, KnownFunction>,
     oids: Rc<HashSet<pg_sys::Oid>>,
-    /// `coco.memo_call`.
+    /// The OID of `coco.memo_call`.
     call: pg_sys::Oid,
     /// The flow's id, and its owner.
     pub flow: i32,
     pub owner: pg_sys::Oid,
-    /// Its table of results, quoted and schema-qualified; none where there is none yet.
+    /// The flow's table of results, quoted and qualified with its schema; `None` if there is none
+    /// yet.
     pub table: Option<String>,
-    /// Results of before are not taken: microseconds since 1970.
+    /// Results from before this time are ignored: microseconds since 1970.
     pub since: Option<i64>,
     pub missing: OnMiss,
     pub recall: RefCell<Recall>,
-    /// What was asked for, with the arguments.
+    /// The missing results, with the arguments of their calls.
     pub asked: RefCell<BTreeMap<Place, CallArguments>>,
     /// The numbers, in the batch, of the items that are being evaluated.
     pub numbers: RefCell<Vec<usize>>,
     pub stats: RefCell<BTreeMap<FunctionId, Stats>>,
-    /// Holds what was asked for.
+    /// The memory context of the arguments in `asked`.
     context: Cell<pg_sys::MemoryContext>,
 }
 
-/// A memoised function, and what its results are kept under.
+/// A memoized function, and the id of its results in the store.
 #[derive(Clone, Debug)]
 pub struct KnownFunction {
     pub function: Rc<MemoFunction>,
-    /// None where nothing was ever kept of it.
+    /// `None` if no result of the function was ever stored.
     pub id: Option<FunctionId>,
 }
 
-/// Arguments that outlive the statement, until they are forgotten.
+/// Arguments that outlive the statement, until [`MemoSession::answered`] discards them.
 #[derive(Clone, Debug)]
 pub struct CallArguments {
     pub values: Vec<Option<pg_sys::Datum>>,
-    /// The types of the values, and that of the result.
+    /// The types of the values, and of the result.
     pub types: Rc<[pg_sys::Oid]>,
     pub result: pg_sys::Oid,
 }
@@ -91,13 +94,13 @@ impl MemoSession {
         }
     }
 
-    /// Makes the statements that are planned and run until it is dropped recall. The planner hook is there since the flow
-    /// was loaded.
+    /// Makes the statements that are planned and run until the guard is dropped use this session.
+    /// The planner hook was installed when the flow was loaded.
     pub fn begin(self: &Rc<MemoSession>) -> MemoSessionGuard {
         MemoSessionGuard(NOW.replace(Some(self.clone())))
     }
 
-    /// The function that results of this number are of.
+    /// Returns the function whose results have this id.
     pub fn function(&self, id: FunctionId) -> Option<&Rc<MemoFunction>> {
         self.functions.values().find(|k| k.id == Some(id)).map(|k| &k.function)
     }
@@ -106,12 +109,12 @@ impl MemoSession {
         *self.stats.borrow_mut().entry(function).or_default() += more;
     }
 
-    /// Keeps a value for as long as what was asked for is.
+    /// Copies a value, which then lives as long as the missing results.
     ///
     /// # Safety
-    /// The datum is of a type of this length, passed by value or not.
+    /// The datum has a type of this length, passed by value or by reference as `by_value` says.
     pub unsafe fn copy(&self, datum: pg_sys::Datum, by_value: bool, length: i16) -> pg_sys::Datum {
-        // SAFETY: the context is made once, and lives until this is dropped.
+        // SAFETY: the context is created once, and lives until the session is dropped.
         unsafe {
             if self.context.get().is_null() {
                 self.context.set(pg_sys::AllocSetContextCreateExtended(
@@ -124,7 +127,8 @@ impl MemoSession {
             }
             let before = pg_sys::MemoryContextSwitchTo(self.context.get());
             let copy = match length {
-                // Whole: what it points at in a table may be gone when it is used.
+                // Copied with its TOAST data, because the table may no longer have that data when
+                // the copy is used.
                 -1 => pg_sys::Datum::from(pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr())),
                 _ if by_value => datum,
                 -2 => pg_sys::Datum::from(pg_sys::pstrdup(datum.cast_mut_ptr())),
@@ -140,11 +144,11 @@ impl MemoSession {
         }
     }
 
-    /// Forgets what was asked for, and its arguments.
+    /// Discards the missing results and their arguments.
     pub fn answered(&self) {
         self.asked.borrow_mut().clear();
         if !self.context.get().is_null() {
-            // SAFETY: made in `copy`; nothing points into it any more.
+            // SAFETY: created in `copy`; nothing points into the context any more.
             unsafe { pg_sys::MemoryContextReset(self.context.get()) };
         }
     }
@@ -153,13 +157,13 @@ impl MemoSession {
 impl Drop for MemoSession {
     fn drop(&mut self) {
         if !self.context.get().is_null() {
-            // SAFETY: made in `copy`, below the context that is never reset.
+            // SAFETY: created in `copy`, as a child of a context that is never reset.
             unsafe { pg_sys::MemoryContextDelete(self.context.get()) };
         }
     }
 }
 
-/// While it is there, statements recall.
+/// While this guard exists, statements use its session.
 pub struct MemoSessionGuard(Option<Rc<MemoSession>>);
 
 impl Drop for MemoSessionGuard {
@@ -168,12 +172,13 @@ impl Drop for MemoSessionGuard {
     }
 }
 
-/// What statements recall from at this moment.
+/// Returns the session that statements currently use.
 pub fn now() -> Option<Rc<MemoSession>> {
     NOW.with(|now| now.borrow().clone())
 }
 
-/// The functions that calls are put in the place of, and what is put there.
+/// Returns the memoized functions of the current session, and the OID of `coco.memo_call`, which
+/// replaces their calls.
 pub fn functions() -> Option<(Rc<HashSet<pg_sys::Oid>>, pg_sys::Oid)> {
     NOW.with(|now| now.borrow().as_ref().map(|r| (r.oids.clone(), r.call)))
 }

@@ -1,5 +1,5 @@
-//! Accounting for results that were computed for calls without a stored result: kept through a rollback, since they were
-//! paid for.
+//! Accounts for results that coco computes for missing calls. Results of a transaction that is
+//! rolled back are kept, because they were paid for.
 
 use pgrx::IntoDatum;
 use std::cell::{Cell, RefCell};
@@ -13,21 +13,21 @@ use crate::pg::value_codec::Codec;
 use coco_core::memo::{ComputedResult, Entry, Fault, Place, State, Stats};
 use coco_core::provider::Usage;
 
-/// What a function was asked, and is not in the store.
+/// The calls of a function whose results the store does not have.
 pub type MissedCalls = Vec<(Place, CallArguments)>;
 
-/// A result that was computed in this process, and is not committed yet.
+/// A result that was computed in this process and is not committed yet.
 pub struct ResolvedMisses {
     pub flow: i32,
     pub function: Rc<MemoFunction>,
     pub entry: Entry,
 }
 
-/// What was done for a transaction, and cost something.
+/// The results and expenses of the current transaction.
 #[derive(Default)]
 pub struct ResolvedSinceCommit {
     pub computed: Vec<ResolvedMisses>,
-    /// At which server, and for which flow.
+    /// Each expense, with its server and its flow.
     pub spent: Vec<(String, i32, Usage)>,
 }
 
@@ -36,7 +36,7 @@ thread_local! {
     static WATCHED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Notes a result, or why there is none.
+/// Records a result, or the error that prevents it.
 pub fn settle_results(
     recalling: &MemoSession,
     place: Place,
@@ -65,7 +65,7 @@ pub fn settle_results(
     }
 }
 
-/// Notes what was spent at a server for a flow.
+/// Records an expense at a server for a flow.
 pub fn spent(recalling: &MemoSession, server: &str, usage: Usage) {
     if WATCHED.get() {
         let spent = (server.to_owned(), recalling.flow, usage);
@@ -73,29 +73,29 @@ pub fn spent(recalling: &MemoSession, server: &str, usage: Usage) {
     }
 }
 
-/// Has what is computed be remembered in this process until [`committed`] or [`rolled_back`]: it is a
-/// worker, whose transactions are its own.
+/// Makes this process remember computed results until [`committed`] or [`rolled_back`]. Only a
+/// worker calls this, because it controls its own transactions.
 pub fn watch() {
     WATCHED.set(true);
 }
 
-/// The transaction is committed: what was done for it is kept.
+/// Discards the remembered results, after the transaction that stored them was committed.
 pub fn committed() {
     DONE.take();
 }
 
-/// The transaction was rolled back: what was done for it.
+/// Returns and discards the results and expenses of a transaction that was rolled back.
 pub fn rolled_back() -> ResolvedSinceCommit {
     DONE.take()
 }
 
-/// A value of Rust's as a result.
+/// Converts a Rust value to a result.
 pub fn encoded_result<T: IntoDatum>(codec: &mut Codec, value: T) -> ComputedResult {
-    // SAFETY: the caller's value is of the function's result type.
+    // SAFETY: the caller's value has the function's result type.
     unsafe { codec.keep(value.into_datum()) }
 }
 
-/// An error as what an input is to blame for.
+/// Converts an error to the error of an input.
 pub fn call_error(error: Error) -> Fault {
     Fault {
         sqlstate: subtransaction::sqlstate(error.code as i32),

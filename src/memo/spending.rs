@@ -1,4 +1,4 @@
-//! What was spent at the providers' servers, and what may be yet.
+//! What flows have spent at the servers of providers, and how much they may still spend.
 
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
@@ -6,7 +6,8 @@ use crate::pg::spi::{self, arg};
 use coco_core::options::Access;
 use coco_core::provider::Usage;
 
-/// What may still be spent at a server: `spending_cap`, less what was. None: there is no cap.
+/// Returns how much may still be spent at a server: `spending_cap` minus the amount spent. Returns
+/// `None` if the server has no cap.
 pub fn left(server: &str, access: &Access) -> Result<Option<f64>> {
     let cap = access.server.get("spending_cap").and_then(|cap| cap.parse::<f64>().ok());
     let Some(cap) = cap else { return Ok(None) };
@@ -18,7 +19,8 @@ pub fn left(server: &str, access: &Access) -> Result<Option<f64>> {
     Ok(Some(cap - spent.unwrap_or(0.0)))
 }
 
-/// Notes what was spent, if it was anything. A row each time: no two flows ever wait for each other here.
+/// Records an expense, unless it is zero. Adds a row each time, so that two flows never wait for
+/// each other.
 pub fn note(server: &str, flow: Option<i32>, usage: &Usage) -> Result<()> {
     if usage.cost == 0.0 {
         return Ok(());

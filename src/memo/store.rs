@@ -1,9 +1,9 @@
-//! The table of a flow's memoised results.
+//! Reads and writes the table of a flow's memoized results.
 //!
-//! An entry is found by its function and half of the fingerprint of its input, and holds the input
-//! itself. It counts the items that use it, which list it in their tracking rows: when the last lets go
-//! of it, it goes too. What was computed for an item that could not be written in the end is kept for
-//! [`KEPT`].
+//! coco finds an entry by its function and half of the fingerprint of its input, and compares the
+//! stored input. The entry counts the items that use it, and their tracking rows list it. When the
+//! last item stops using an entry, coco deletes it. A result that was computed for an item that
+//! could not be written is kept for [`KEPT`].
 
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
 use std::collections::{BTreeMap, HashMap};
@@ -20,14 +20,14 @@ use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use coco_core::memo::{Entry, FunctionId, Place, Seal, State, Stats};
 
-/// How long what no item uses yet is kept, as an interval.
+/// How long coco keeps a result that no item uses yet; an interval.
 pub const KEPT: &str = "7 days";
 
-/// Entries that are looked for, or added, by one statement.
+/// How many entries one statement reads or adds.
 const AT_ONCE: usize = 5_000;
 
-/// What results of a flow's functions are kept under, as far as any are; with `make` under what they
-/// will be.
+/// Returns the memoized functions of a flow, with the ids of their results in the store. With
+/// `make`, assigns missing ids.
 pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, KnownFunction>> {
     let _as = RoleGuard::extension_owner()?;
     let mut all = HashMap::new();
@@ -53,14 +53,14 @@ pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, KnownFuncti
     Ok(all)
 }
 
-/// `coco.memo_call`.
+/// Returns the OID of `coco.memo_call`.
 pub fn recall() -> Result<pg_sys::Oid> {
     spi::scalar::<pg_sys::Oid>("select 'coco.memo_call(internal)'::regprocedure::oid", &[])?
         .ok_or_else(|| Error::internal("coco.memo_call does not exist"))
 }
 
-/// The entries that a statement has returned. Not by way of SPI's own results: what is read of those
-/// stays until the transaction ends.
+/// Returns the entries that a statement has returned. They do not come from SPI's own results,
+/// because values read from those stay in memory until the transaction ends.
 fn entries(rows: &mut TupleStore) -> Vec<Entry> {
     let mut all = Vec::with_capacity(rows.len());
     while rows.advance() {
@@ -77,7 +77,7 @@ fn entries(rows: &mut TupleStore) -> Vec<Entry> {
     all
 }
 
-/// What is read of an entry `m`.
+/// The columns that coco reads of an entry `m`.
 pub const ENTRY: &str = "m.entry, m.function, m.fingerprint, m.input, m.result, m.seal";
 
 fn entry_columns() -> [RowColumn; 6] {
@@ -91,7 +91,7 @@ fn entry_columns() -> [RowColumn; 6] {
     ]
 }
 
-/// The entries of these functions and fingerprints: their inputs are still to be compared.
+/// Returns the entries with these functions and fingerprints. The caller must compare their inputs.
 pub fn find(recalling: &MemoSession, keys: &[(FunctionId, i64)]) -> Result<Vec<Entry>> {
     let Some(table) = &recalling.table else { return Ok(vec![]) };
     let _as = RoleGuard::extension_owner()?;
@@ -132,7 +132,7 @@ fn since(recalling: &MemoSession) -> String {
     }
 }
 
-/// These entries.
+/// Returns the entries with these numbers.
 pub fn read(recalling: &MemoSession, numbers: &TupleStore) -> Result<Vec<Entry>> {
     let Some(table) = &recalling.table else { return Ok(vec![]) };
     let _as = RoleGuard::extension_owner()?;
@@ -151,7 +151,7 @@ pub fn read(recalling: &MemoSession, numbers: &TupleStore) -> Result<Vec<Entry>>
     Ok(entries(&mut rows))
 }
 
-/// What is added to the store.
+/// A new entry of the store.
 pub struct New<'a> {
     pub place: Place,
     pub entry: &'a Entry,
@@ -163,7 +163,7 @@ pub struct New<'a> {
 pub enum Until {
     /// Until no item uses it any more.
     Unused,
-    /// For [`KEPT`]: no item uses it yet.
+    /// For [`KEPT`], because no item uses it yet.
     Over,
 }
 
@@ -176,7 +176,7 @@ fn rows_of(new: &[New], ids: &[i64]) -> Result<TupleStore> {
         let Some((result, seal)) = new.entry.sealed() else {
             return Err(Error::internal("a result that is not known was to be stored"));
         };
-        // SAFETY: the row is copied, before the context is reset.
+        // SAFETY: the row is copied before the context is reset.
         unsafe {
             values.switch_to(|_| {
                 rows.push(&[
@@ -195,7 +195,7 @@ fn rows_of(new: &[New], ids: &[i64]) -> Result<TupleStore> {
     Ok(rows)
 }
 
-/// Adds entries; returns their numbers.
+/// Adds entries. Returns their numbers.
 pub fn add(table: &str, new: &[New], until: Until) -> Result<Vec<(Place, i64)>> {
     let _as = RoleGuard::extension_owner()?;
     let _now = PinnedSnapshot::take();
@@ -205,7 +205,7 @@ pub fn add(table: &str, new: &[New], until: Until) -> Result<Vec<(Place, i64)>> 
         Until::Over => format!("clock_timestamp() + interval '{KEPT}'"),
     };
     for new in new.chunks(AT_ONCE) {
-        // Never one that was used before: an item may still list it.
+        // The sequence never reuses a number, because an item may still list an old one.
         let statements = SpiSession::connect()?;
         let mut taken = TupleStore::new(&[RowColumn::new("entry", pg_sys::INT8OID)])?;
         statements.query_into(
@@ -235,8 +235,8 @@ pub fn add(table: &str, new: &[New], until: Until) -> Result<Vec<(Place, i64)>> 
     Ok(numbers)
 }
 
-/// Keeps for a while what was computed and no item uses: an item failed for another reason, or what
-/// it was computed for was rolled back.
+/// Stores results that no item uses, for a while. The item failed for another reason, or its
+/// transaction was rolled back.
 pub fn keep_unused(recalling: &MemoSession) -> Result<()> {
     let Some(table) = recalling.table.as_deref() else { return Ok(()) };
     let stored = {
@@ -256,7 +256,7 @@ pub fn keep_unused(recalling: &MemoSession) -> Result<()> {
     Ok(())
 }
 
-/// Deletes what was kept for long enough.
+/// Deletes unused results whose time is over.
 pub fn expire(recalling: &MemoSession) -> Result<()> {
     let Some(table) = &recalling.table else { return Ok(()) };
     let _as = RoleGuard::extension_owner()?;
@@ -267,7 +267,7 @@ pub fn expire(recalling: &MemoSession) -> Result<()> {
     Ok(())
 }
 
-/// Adds to what is known of the functions of a flow.
+/// Adds to the statistics of a flow's functions.
 pub fn count(stats: &BTreeMap<FunctionId, Stats>) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     for (function, s) in stats {
@@ -295,7 +295,7 @@ pub fn count(stats: &BTreeMap<FunctionId, Stats>) -> Result<()> {
     Ok(())
 }
 
-/// Forgets results of a flow: of one function, or of all. Returns how many.
+/// Deletes stored results of a flow: of one function, or of all. Returns how many it deleted.
 pub fn forget(flow: &Flow, function: Option<pg_sys::Oid>) -> Result<i64> {
     let Some(table) = &flow.memo else { return Ok(0) };
     let name = match function {
