@@ -1,9 +1,11 @@
-//! What a scan has found, where that is more than one transaction is to take on: the keys are set aside,
-//! and taken up a slice at a time.
+//! Pending keys: the keys that a scan found and that one transaction is too short for. coco
+//! processes them in slices.
 //!
-//! Until all are, the source's cursor is stored with a logic that none has: it keeps the change log from
-//! being emptied, and whoever comes with nothing set aside scans again. What such a scan would not find again, since
-//! something else was the reason, or has passed, is marked in the tracking rows ([`track::unsettle`]).
+//! While a source has pending keys, its stored cursor has a logic that no flow has. The cursor
+//! therefore prevents coco from emptying the change log, and a process without the pending keys
+//! scans again. Such a scan would not find an item that was due for a reason that has passed, or
+//! that the scan does not see. coco marks these items in the tracking rows
+//! ([`tracking_rows::forget_content`]).
 
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
@@ -19,36 +21,38 @@ use crate::update::source_plan::key_columns;
 use crate::update::tracking_rows;
 use coco_core::version::LogicId;
 
-/// The logic of a cursor whose scan is not worked off yet.
+/// The logic of a cursor whose pending keys are not processed yet.
 pub const UNFINISHED: LogicId = LogicId(0);
 
-/// What is set aside of the sources of a flow, between the transactions of one process. An error in
-/// one of them makes it worthless: it is to be dropped then.
+/// The pending keys of a flow's sources, which a process keeps between its transactions. If one of
+/// these transactions fails, the caller must discard the value.
 #[derive(Default)]
 pub struct PendingKeys {
     sets: RefCell<HashMap<i32, PendingSet>>,
-    /// Sources that are not to be looked at again; `None`: each is, in each transaction.
+    /// The sources that this update has finished; `None` if every transaction looks at all sources.
     done: Option<RefCell<HashSet<i32>>>,
-    /// Items that were worked off had target keys of which it cannot be told any more which rows they were.
+    /// Whether a processed item listed target keys whose text no longer names a value, so that coco
+    /// does not know which rows the item had.
     pub lost_keys: Cell<bool>,
-    /// When it was begun: microseconds since 1970.
+    /// When the update began: microseconds since 1970.
     pub began: i64,
-    /// What is found is sent by this process, to targets outside this database.
+    /// Set if this process delivers the rows of an initial load to external targets itself.
     pub sends: Option<RowSinks>,
 }
 
 struct PendingSet {
     keys: TupleStore,
     left: usize,
-    /// What is to be stored when nothing is left.
+    /// The cursor to store when no key is left.
     cursor: Cursor,
     fresh: Vec<i32>,
     part: ScanProgress,
-    /// The source has lookups.
+    /// Whether the source has lookups.
     lookups: bool,
 }
 
-/// What was set aside: items that are there, of these those that are new, and those that are gone.
+/// What the pending keys contain: existing items, how many of these are new, and items that no
+/// longer exist.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SavedKeys {
     pub present: i64,
@@ -56,36 +60,37 @@ pub struct SavedKeys {
     pub gone: i64,
 }
 
-/// How far a scan's findings are worked off.
+/// How far the items that a scan found are processed.
 #[derive(Clone, Copy, Debug)]
 pub struct ScanProgress {
-    /// Items that are done, of all that it has found.
+    /// The number of processed items, and of all items that the scan found.
     pub done: i64,
     pub total: i64,
-    /// When the first was: microseconds since 1970.
+    /// When the first item was processed: microseconds since 1970.
     pub began: i64,
 }
 
-/// A part of what was set aside.
+/// A slice of the pending keys.
 pub struct KeySlice {
-    /// How far it is without this one.
+    /// The progress before this slice.
     pub part: ScanProgress,
-    /// `k1…`, and whether it is evaluated whatever its content.
+    /// The keys `k1…`, and whether coco forces their items.
     pub keys: TupleStore,
-    /// What is to be stored with it: it is the last one.
+    /// The cursor to store with this slice, if it is the last one.
     pub last: Option<Cursor>,
-    /// Targets that were empty when it was set aside, and that only updates of the flow write to.
+    /// Targets that were empty when the scan began, and that only updates of the flow write to.
     pub fresh: Vec<i32>,
 }
 
 impl PendingKeys {
-    /// For an update that takes several transactions, and looks at each source once.
+    /// Returns pending keys for an update that consists of several transactions and looks at each
+    /// source once.
     pub fn once(sends: Option<RowSinks>) -> PendingKeys {
         let began = crate::pg::clock::now_micros();
         PendingKeys { done: Some(RefCell::default()), began, sends, ..PendingKeys::default() }
     }
 
-    /// Whether nothing is set aside.
+    /// Reports whether there are no pending keys.
     pub fn is_empty(&self) -> bool {
         self.sets.borrow().is_empty()
     }
@@ -94,16 +99,16 @@ impl PendingKeys {
         self.done.as_ref().is_some_and(|done| done.borrow().contains(&source.id))
     }
 
-    /// Nothing of the source is left.
+    /// Records that no key of the source is left.
     pub fn done(&self, source: &Source) {
         if let Some(done) = &self.done {
             done.borrow_mut().insert(source.id);
         }
     }
 
-    /// Sets the candidates aside that are left of those that a scan under this cursor has found: to be evaluated
-    /// whatever their content, where that is so of `all`. Of a source with `lookups`, which count as followed from
-    /// now on, it is noted on disk, too.
+    /// Stores the remaining candidates of a scan under this cursor as pending keys. `all` forces all
+    /// of them. If the source has `lookups`, coco counts these as followed from now on. It therefore
+    /// also records on disk which tracked items it must evaluate.
     pub fn set(
         &self,
         source: &Source,
@@ -135,25 +140,28 @@ impl PendingKeys {
         Ok(found)
     }
 
-    /// Whether what is set aside of a source is to be found again: its lookups have `changed`, and it has no log
-    /// that tells which other items are not as they were committed; or it had none when that was set aside.
+    /// Reports whether coco must scan the source again instead of using its pending keys. This is
+    /// the case if its lookups have `changed` and there is no log that tells which other items
+    /// differ from their committed version. It is also the case if the source has gained or lost
+    /// its lookups since the scan.
     pub fn is_outdated(&self, source: &Source, lookups: bool, changed: bool) -> bool {
         self.sets.borrow().get(&source.id).is_some_and(|set| {
             set.lookups != lookups || changed && set.cursor.signature == cursor::NOWHERE
         })
     }
 
-    /// Whether something of a source is set aside.
+    /// Reports whether a source has pending keys.
     pub fn has(&self, source: &Source) -> bool {
         self.sets.borrow().contains_key(&source.id)
     }
 
-    /// Forgets what was set aside of a source: it is found again.
+    /// Discards the pending keys of a source, which makes coco scan it again.
     pub fn forget(&self, source: &Source) {
         self.sets.borrow_mut().remove(&source.id);
     }
 
-    /// Takes up the next keys of a source, if some were set aside under this logic.
+    /// Takes the next slice of a source's pending keys. Returns `None`, and discards the keys, if
+    /// they were found under another logic.
     pub fn take(&self, source: &Source, logic: LogicId, most: usize) -> Result<Option<KeySlice>> {
         let mut sets = self.sets.borrow_mut();
         let Some(set) = sets.get_mut(&source.id).filter(|s| s.cursor.logic == logic) else {
@@ -173,7 +181,7 @@ impl PendingKeys {
     }
 }
 
-/// Stores that a source was read under this cursor, and that what was found is not worked off yet.
+/// Stores that a source was read under this cursor, and that pending keys are left.
 pub fn unfinished(source: &Source, cursor: &Cursor) -> Result<()> {
     cursor::store_cursor(source, &Cursor { logic: UNFINISHED, ..cursor.clone() }, false)
 }

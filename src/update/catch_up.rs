@@ -1,4 +1,4 @@
-//! Live flows: which there are, what hinders them, and whether they have caught up.
+//! Waiting for a live flow: whether it has followed everything that was committed before a moment.
 
 use crate::capture::{self, change_log, cursor};
 use crate::catalog::model::CaptureMode;
@@ -10,13 +10,13 @@ use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::logic_fingerprint;
 use coco_core::snapshot::Snapshot;
 
-/// A moment to wait for: what was committed by then.
+/// A moment, and what was committed before it.
 pub struct CaughtUpMark {
     seen: Snapshot,
     at: std::time::Instant,
 }
 
-/// Now, for a live flow.
+/// Returns the current moment. Fails if the flow is not live, or is paused.
 pub fn caught_up_mark(name: &str) -> Result<CaughtUpMark> {
     let ready = cache::runnable_flow(name)?;
     if !ready.flow.live {
@@ -32,7 +32,7 @@ pub fn caught_up_mark(name: &str) -> Result<CaughtUpMark> {
     Ok(CaughtUpMark { seen, at: std::time::Instant::now() })
 }
 
-/// Whether a live flow has followed everything that was committed at a mark.
+/// Reports whether a live flow has followed everything that was committed before a mark.
 pub fn has_caught_up(name: &str, mark: &CaughtUpMark) -> Result<bool> {
     let _now = PinnedSnapshot::latest();
     let ready = cache::runnable_flow(name)?;
@@ -69,14 +69,14 @@ pub fn has_caught_up(name: &str, mark: &CaughtUpMark) -> Result<bool> {
                 continue;
             }
         }
-        // Read as a whole: since then.
+        // The relation was scanned. The scan must have begun after the mark.
         if stored.age > mark.at.elapsed() {
             return Ok(false);
         }
     }
-    // What follows from it is in the outboxes: that it is sent, too, is waited for.
+    // The resulting changes are in the outboxes; wait until they are delivered, too.
     Ok(!flow.is_external() || !drain::undelivered(&drain::delivery_marks(flow)?)?)
 }
 
-/// Changes counted of a source, at most.
+/// The largest number of a source's pending changes that coco counts.
 pub const COUNTED: i64 = 100_000;

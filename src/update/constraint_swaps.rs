@@ -1,8 +1,10 @@
-//! Writing rows that swap a value under another unique or exclusion constraint of their target.
+//! Writes rows that swap a value of a unique or exclusion constraint of their target, other than
+//! the target key.
 //!
-//! Postgres checks such a constraint row by row: an UPDATE of two rows that swap a value fails at the first, whatever
-//! becomes of the second. So rows that change a value of such a constraint are deleted before any row is written, and
-//! are inserted after all others. Only a batch that met a conflict is written in this way.
+//! Postgres checks such a constraint row by row: an UPDATE of two rows that swap a value fails at
+//! the first row. coco therefore deletes rows that change a value of such a constraint before it
+//! writes any row, and inserts them after all others. It writes a batch in this way only after the
+//! batch met a conflict.
 
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
@@ -17,15 +19,17 @@ use crate::query::names::KeyExprs;
 use crate::update::differences;
 use coco_core::decide::Mode;
 
-/// What came of it.
+/// The result of writing a batch in this way.
 #[derive(Default)]
 pub struct Displaced {
     pub written: i64,
-    /// Items, by their number in the batch, of which a row could not be inserted: then nothing may be kept.
+    /// The numbers of the items, in the batch, of which a row could not be inserted. If there are
+    /// any, the caller must roll the batch back.
     pub conflicting: BTreeSet<usize>,
 }
 
-/// Writes the rows of `coco_output`: those that change a constrained value are deleted first, and inserted last.
+/// Writes the rows of `coco_output`. Deletes rows that change a constrained value first, and
+/// inserts them last.
 pub fn upsert_displacing(
     statements: &SpiSession,
     source: &Source,
@@ -52,7 +56,8 @@ pub fn upsert_displacing(
     let columns: Vec<String> = target.columns.iter().map(Column::quoted).collect();
     let missing = format!("not exists (select from {relation} as x where {same})");
     let values = numbered("n.c", columns.len()).join(", ");
-    // A table with rules takes no ON CONFLICT: there an error says that rows conflict.
+    // A table with rules does not support ON CONFLICT. If rows conflict in it, Postgres raises an
+    // error.
     let on_conflict = match target_table::has_rules(target) {
         true => "",
         false => "on conflict do nothing",

@@ -1,11 +1,13 @@
-//! Finding what changed by scanning: a source beside its tracking table, under one snapshot.
+//! Finds changed items by a scan: compares a source with its tracking table, under one snapshot.
 //!
-//! One statement leaves out items of which ordinal or content, and logic, are as committed; for
-//! every other it brings what `engine::decide` wants to know. With an ordinal it does not look at
-//! content at all: a second statement reads it, for those that the first has left over.
+//! One statement leaves out each item whose logic, and whose ordinal or content, equal the
+//! committed ones. For every other item, it returns what `coco_core::decide` needs. If the source
+//! has an ordinal, this statement does not read content; a second statement reads it for the
+//! remaining items.
 //!
-//! Where a statement fails by the data of an item (an expression of the user's, a column that is computed as it is
-//! read, a group that is too large), the items that cannot be read are found by halves ([`unread`]).
+//! A statement can fail because of the data of an item: in a user's expression, in a virtual
+//! column, or because a group is too large. coco then halves the keys repeatedly until it knows the
+//! unreadable items ([`unreadable_items`]).
 
 use pgrx::pg_sys;
 
@@ -26,43 +28,44 @@ use coco_core::version::{
     Failure, Fingerprint, Incoming, LogicId, Ordinal, ProcessOrdinal, Stored,
 };
 
-/// Which items a scan brings besides those that changed.
+/// Which items a scan returns.
 #[derive(Clone, Copy)]
 pub struct Scan {
     pub mode: Mode,
     pub logic: LogicId,
 }
 
-/// Items to decide about, in the order the scan met them.
+/// The candidates that a scan or a lookup by key found, in the order in which it found them.
 pub struct Candidates {
     rows: TupleStore,
     keys: usize,
-    /// Where what they carry begins.
+    /// The number of columns before the carried ones.
     head: usize,
     columns: usize,
-    /// They have with them what is used of their items: [`compose::carried`].
+    /// Whether the candidates carry the columns that the query uses of their items:
+    /// [`compose::carried`].
     pub carry: bool,
     read: usize,
-    /// How many are read before it is said that there are no more.
+    /// The number of candidates after which [`Candidates::next`] pauses.
     until: usize,
 }
 
-/// What a scan knows of one item.
+/// What coco knows about one candidate.
 pub struct Candidate {
     pub incoming: Option<Incoming>,
     pub stored: Option<Stored>,
     pub failure: Option<Failure>,
     pub process_ordinal: Option<ProcessOrdinal>,
     pub attempts: i32,
-    /// The target key it was refused.
+    /// The target key that the item claims.
     pub claims: Option<String>,
-    /// Something else that its result depends on changed.
+    /// Whether a lookup changed that the item's result depends on.
     pub forced: bool,
-    /// Why nothing could be read of it; all that is known is what is tracked.
+    /// Why coco could not read the item. Only its tracking row is known then.
     pub unread: Option<item_failure::ItemFailure>,
 }
 
-/// The columns of candidates, and what they `carry`.
+/// Returns the columns of candidates, with `carry` also the carried ones.
 fn candidate_columns(source: &Source, carry: bool) -> Vec<RowColumn> {
     let mut columns = rows::typed("k", &source.key);
     let rest = [
@@ -91,18 +94,18 @@ fn candidate_columns(source: &Source, carry: bool) -> Vec<RowColumn> {
     columns
 }
 
-/// What is carried of the items, to be added to a SELECT over the source.
+/// Returns the carried columns of the items, for the target list of a SELECT over the source.
 fn carried(source: &Source, carry: bool) -> String {
     let columns = compose::carried(source).into_iter().filter(|_| carry);
     columns.map(|(column, value)| format!(", {value} as {}", column.name)).collect()
 }
 
-/// The key of a row of the source, as it is called there.
+/// Returns the key columns of a row of the source, qualified with the source's name.
 fn keys_of(source: &Source) -> Vec<String> {
     source.key_of(&ident(&source.name))
 }
 
-/// The same as `k1…`, and as it is called there.
+/// Returns the key columns with the aliases `k1…`, and without aliases.
 fn key_numbers(source: &Source) -> (Vec<String>, Vec<String>) {
     let keys = keys_of(source);
     let named =
@@ -110,9 +113,10 @@ fn key_numbers(source: &Source) -> (Vec<String>, Vec<String>) {
     (named, keys)
 }
 
-/// The SELECT of a source's items as they are: `k1…`, `ordinal`, `fingerprint`, `present`, and how
-/// many `rows` have the key. With an ordinal the fingerprint is left for [`fingerprints_sql`]. The filter
-/// chooses rows before anything is computed of them. With what items are to `carry`.
+/// Returns a SELECT of a source's items: `k1…`, `ordinal`, `fingerprint`, `present`, and the number
+/// of `rows` with the key. With `carry`, also the carried columns. If the source has an ordinal, it
+/// leaves the fingerprint to [`fingerprints_sql`]. `filter` selects rows before Postgres computes
+/// anything for them.
 fn items_sql(source: &Source, filter: &str, carry: bool) -> String {
     let (named, keys) = key_numbers(source);
     let (named, keys) = (named.join(", "), keys.join(", "));
@@ -121,7 +125,7 @@ fn items_sql(source: &Source, filter: &str, carry: bool) -> String {
     let from = format!("{} as {}{expressions}", source.relation_name, ident(&source.name));
     let fingerprint = compose::fingerprint_of_row(source);
     match compose::ordinal_of_row(source) {
-        // Rows have no order within their group: their fingerprints are put in one.
+        // Rows have no order within their group, so their fingerprints are sorted.
         None if source.grouped => format!(
             "select {named}, null::pg_catalog.int8 as ordinal,
                     coco.fingerprint(pg_catalog.array_agg({fingerprint} order by {fingerprint})) as fingerprint,
@@ -147,7 +151,7 @@ fn items_sql(source: &Source, filter: &str, carry: bool) -> String {
     }
 }
 
-/// The SELECT of all items of a source as they are, each with its fingerprint: `k1…`, `ordinal`,
+/// Returns a SELECT of all items of a source, each with its fingerprint: `k1…`, `ordinal`,
 /// `fingerprint`.
 pub fn all_items_sql(source: &Source) -> String {
     let Some(ordinal) = compose::ordinal_of_row(source) else {
@@ -164,9 +168,10 @@ pub fn all_items_sql(source: &Source) -> String {
     )
 }
 
-/// The SELECT of the candidates in `coco_candidate` with their fingerprints. Under an outer join
-/// Postgres computes a column where it reads the source, for every row; here it joins first. A
-/// candidate of which the source has nothing (more), or whose key is NULL, stays as it is.
+/// Returns a SELECT of the candidates in `coco_candidate` with their fingerprints. Under an outer
+/// join, Postgres would compute a fingerprint where it reads the source, for every row. This
+/// statement uses an inner join. A candidate stays as it is if the source has no such item (any
+/// more), or if its key is NULL.
 fn fingerprints_sql(source: &Source) -> String {
     let (named, _) = key_numbers(source);
     let (ours, theirs) = (numbered("c.k", named.len()), numbered("s.k", named.len()));
@@ -198,8 +203,8 @@ fn fingerprints_sql(source: &Source) -> String {
     )
 }
 
-/// Scans a source for what changed, and for the items that are forced (`k1…`). The caller acts as the
-/// flow's owner.
+/// Scans a source for changed items, and for forced ones (`k1…`). The caller acts as the flow's
+/// owner.
 pub fn scan(
     statements: &SpiSession,
     source: &Source,
@@ -225,8 +230,9 @@ pub fn scan(
     with_contents(source, rows, false)
 }
 
-/// Whether a scan brings an item (`s`, `t`) that is not forced. With an ordinal, an item whose version is committed is
-/// left out unread. A key that several rows have never is.
+/// Returns an SQL condition: a scan returns an item (`s`, `t`) that is not forced. If the source
+/// has an ordinal, an item whose version is committed is left out unread. A key with several rows
+/// never is.
 fn is_brought(source: &Source, scan: Scan) -> String {
     let same_logic = format!("t.logic_id operator(pg_catalog.=) {}", scan.logic.0);
     let same_content = "t.content_fingerprint operator(pg_catalog.=) s.fingerprint";
@@ -241,7 +247,7 @@ fn is_brought(source: &Source, scan: Scan) -> String {
     format!("not coalesce({settled}, false)")
 }
 
-/// Reads all of a source by one statement.
+/// Reads a whole source with one statement.
 fn scan_all(
     statements: &SpiSession,
     source: &Source,
@@ -265,15 +271,15 @@ fn scan_all(
     candidates(&statements, source, from, &format!("({condition} or {forced})"), rows)
 }
 
-/// Whether the key of `of` is among those in `coco_forced`.
+/// Returns an SQL condition: `coco_forced` has the key of `of`.
 fn is_forced(source: &Source, of: &str) -> String {
     let keys = source.key.len();
     let same = all_equal(&source.key, &numbered(&format!("{of}.k"), keys), &numbered("f.k", keys));
     format!("exists (select from coco_forced as f where {same})")
 }
 
-/// The keys of all items of a source and of all that are tracked, and whether they are forced. Nothing else is read
-/// of them.
+/// Returns the keys of all items of a source and of all tracked items, and whether they are forced.
+/// Reads nothing else of the items.
 fn every_key(source: &Source, forced: Option<&TupleStore>) -> Result<TupleStore> {
     let _as = RoleGuard::sharing_rows()?;
     let statements = SpiSession::connect()?;
@@ -310,11 +316,11 @@ fn every_key(source: &Source, forced: Option<&TupleStore>) -> Result<TupleStore>
     Ok(keys)
 }
 
-/// So many keys are not looked up one by one.
+/// From this number of keys on, one join replaces a lookup of each key.
 const MANY: usize = 1000;
 
-/// What there is of the items of some keys (`k1…`, `forced`), in the source and tracked. With `carry`, also what is
-/// used of them, where it is read anyway.
+/// Returns the items of some keys (`k1…`, `forced`), from the source and the tracking table. With
+/// `carry`, also returns the columns that the query uses, if the statement reads them anyway.
 pub fn lookup_candidates(source: &Source, keys: &TupleStore, carry: bool) -> Result<Candidates> {
     let carry = carry && compose::carries(source);
     let columns = candidate_columns(source, carry);
@@ -328,8 +334,8 @@ pub fn lookup_candidates(source: &Source, keys: &TupleStore, carry: bool) -> Res
     with_contents(source, rows, carry)
 }
 
-/// Reads the items of some keys (`coco_changed`: `k1…`, `forced`) that meet a condition, which is told the name of
-/// `forced`.
+/// Reads the items of some keys (`coco_changed`: `k1…`, `forced`) that meet a condition.
+/// `condition` receives the name of the column `forced`.
 fn candidates_by_key(
     source: &Source,
     keys: &TupleStore,
@@ -351,7 +357,8 @@ fn candidates_by_key(
     }
     let changed = numbered("c.k", source.key.len());
     let own = keys_of(source);
-    // Groups are chosen before their rows are put together: else all groups would be made.
+    // Groups are selected before their rows are aggregated; otherwise Postgres would aggregate all
+    // groups.
     let inside = match source.grouped || source.promised {
         true => {
             let same = all_equal(&source.key, &changed, &own);
@@ -359,8 +366,8 @@ fn candidates_by_key(
         }
         false => String::new(),
     };
-    // A group's rows in the order they are read in, as when it is evaluated by itself: sums of
-    // floating-point numbers depend on it.
+    // Reads a group's rows in the order in which an evaluation of that group alone reads them,
+    // because sums of floating-point numbers depend on the order.
     #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
     if source.grouped {
         acting.set("enable_presorted_aggregate", "off")?;
@@ -378,7 +385,8 @@ fn candidates_by_key(
     Ok(())
 }
 
-/// Reads by halves, after the items of all keys (`k1…`, `forced`) could not be read at once.
+/// Reads the items of some keys (`k1…`, `forced`) by halving, after a statement over all of them
+/// failed.
 fn read_by_halves(
     source: &Source,
     keys: &TupleStore,
@@ -394,7 +402,7 @@ fn read_by_halves(
     halves.read(raised, read, unread)
 }
 
-/// Adds the item of one key of which nothing can be read, with what is tracked of it.
+/// Adds an item that cannot be read, with its tracking row.
 fn unread_item(
     source: &Source,
     key: &TupleStore,
@@ -426,8 +434,8 @@ fn unread_item(
     Ok(())
 }
 
-/// The SELECT of many items as they are. A plan may well read all of the source then: with an offset
-/// fingerprints are computed after the join, of these rows alone.
+/// Returns a SELECT of many items. Its plan may read the whole source. Because of the OFFSET,
+/// Postgres computes fingerprints after the join, only for the selected rows.
 fn bulk_items_sql(source: &Source, carry: bool) -> String {
     let (keys, own) = (numbered("c.k", source.key.len()), keys_of(source));
     let there = format!("{} is not null", own[0]);
@@ -451,8 +459,8 @@ fn bulk_items_sql(source: &Source, carry: bool) -> String {
     )
 }
 
-/// Whether any failed item meets a condition on its tracking row `t`. Reads the failing rows alone,
-/// by their own index, where [`waiting_candidates`] may read the whole source.
+/// Reports whether any failed item meets a condition on its tracking row `t`. Reads only failed
+/// rows, by their own index, while [`waiting_candidates`] may read the whole source.
 pub fn has_waiting(statements: &SpiSession, source: &Source, condition: &str) -> Result<bool> {
     let sql = format!(
         "select true from {} as t where t.failure is not null and {condition} limit 1",
@@ -461,7 +469,8 @@ pub fn has_waiting(statements: &SpiSession, source: &Source, condition: &str) ->
     Ok(statements.first_text(&sql, &[])?.is_some())
 }
 
-/// Failed items that meet a condition on their tracking rows `t`, with what the source has of them.
+/// Returns the failed items that meet a condition on their tracking rows `t`, with their current
+/// state in the source.
 pub fn waiting_candidates(
     statements: &SpiSession,
     source: &Source,
@@ -477,13 +486,14 @@ pub fn waiting_candidates(
     lookup_candidates(source, &keys, false)
 }
 
-/// Where candidates come from: `s` (the items as they are) and `t` (tracked), to be joined by key.
+/// The relations that candidates come from: `s` (the current items) and `t` (the tracking rows), to
+/// be joined by key.
 struct CandidateSource<'a> {
     relations: String,
     forced: &'a str,
-    /// What has the keys that are looked for: `s`, or what it is joined to.
+    /// The relation that has the requested keys: `s`, or a relation that `s` is joined to.
     keyed: &'a str,
-    /// `s` has what is used of the items.
+    /// Whether `s` has the carried columns.
     carry: bool,
 }
 
@@ -498,7 +508,7 @@ fn candidates(
     candidates_sql(statements, source, from, condition, ("null", &[]), rows)
 }
 
-/// The same, with why they are `unread`.
+/// Adds candidates as [`candidates`] does, with the reason why they are `unread`.
 fn candidates_sql(
     statements: &SpiSession,
     source: &Source,
@@ -537,7 +547,7 @@ fn candidates_sql(
     Ok(())
 }
 
-/// Candidates, with their fingerprints where they have an ordinal.
+/// Returns the rows as candidates. If the source has an ordinal, computes their fingerprints.
 fn with_contents(source: &Source, mut rows: TupleStore, carry: bool) -> Result<Candidates> {
     if source.ordinal.is_some() && rows.len() > 0 {
         rows = read_contents(source, rows)?;
@@ -548,8 +558,8 @@ fn with_contents(source: &Source, mut rows: TupleStore, carry: bool) -> Result<C
     Ok(Candidates { rows, keys, head, columns, carry, read: 0, until: usize::MAX })
 }
 
-/// The same candidates with their fingerprints. Those of which reading fails stay without: to be evaluated, where
-/// they fail.
+/// Returns the candidates with their fingerprints. A candidate whose content cannot be read stays
+/// without a fingerprint: coco evaluates it, and it fails there.
 fn read_contents(source: &Source, candidates: TupleStore) -> Result<TupleStore> {
     let columns = candidate_columns(source, false);
     let read = |candidates: &TupleStore, rows: &mut TupleStore| -> Result<()> {
@@ -571,7 +581,7 @@ fn read_contents(source: &Source, candidates: TupleStore) -> Result<TupleStore> 
     }
 }
 
-/// Fails where the key of a candidate names several rows.
+/// Fails if several rows have the key of a candidate.
 fn one_row_each(statements: &SpiSession, source: &Source) -> Result<()> {
     let keys = numbered("c.k", source.key.len());
     let known: Vec<String> = keys.iter().map(|k| format!("{k} is not null")).collect();
@@ -592,7 +602,7 @@ fn one_row_each(statements: &SpiSession, source: &Source) -> Result<()> {
     }
 }
 
-/// How many items are tracked.
+/// Returns the number of tracked items.
 pub fn tracked(statements: &SpiSession, source: &Source) -> Result<i64> {
     let text = statements
         .first_text(&format!("select pg_catalog.count(*) from {}", source.tracking_view), &[])?;
@@ -600,7 +610,7 @@ pub fn tracked(statements: &SpiSession, source: &Source) -> Result<i64> {
 }
 
 impl Candidate {
-    /// Whether it is there, with the content that was committed.
+    /// Reports whether the item exists, with its committed content.
     pub fn is_as_committed(&self) -> bool {
         let contents = self.stored.zip(self.incoming).map(|(s, i)| (s.content, i.content));
         contents.is_some_and(|(before, now)| before.is_some() && before == now)
@@ -610,7 +620,7 @@ impl Candidate {
         if self.forced && self.incoming.is_some() {
             return Decision::Evaluate;
         }
-        // An item that was never committed has only its failure in its tracking row.
+        // The tracking row of an item that was never committed contains only its failure.
         let gone = self.incoming.is_none();
         let committed = self.stored.as_ref().filter(|s| s.logic.is_some() || gone);
         decide(committed, self.incoming.as_ref(), self.failure.as_ref(), logic, mode)
@@ -622,7 +632,7 @@ impl Candidates {
         self.rows.len()
     }
 
-    /// Ends after so many of them; [`Candidates::rest`] goes on.
+    /// Pauses after this many candidates; [`Candidates::rest`] continues.
     pub fn first(&mut self, many: usize) -> &mut Candidates {
         self.until = many;
         self
@@ -667,12 +677,12 @@ impl Candidates {
         })
     }
 
-    /// The key of the item just read.
+    /// Returns the key of the item that was just read.
     pub fn key(&self) -> Vec<Option<pg_sys::Datum>> {
         (0..self.keys).map(|k| self.rows.datum(k)).collect()
     }
 
-    /// What the item just read carries.
+    /// Returns the carried columns of the item that was just read.
     pub fn carried(&self) -> Vec<Option<pg_sys::Datum>> {
         (self.head..self.columns).map(|c| self.rows.datum(c)).collect()
     }

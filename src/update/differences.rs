@@ -1,4 +1,4 @@
-//! Comparing new output rows with the rows of a target, and updating the rows that differ.
+//! Compares new output rows with the rows of a target, and updates the rows that differ.
 
 use crate::catalog::model::Target;
 use crate::outbox::ledger;
@@ -6,7 +6,7 @@ use crate::pg::columns::{Column, all_equal, numbered};
 use crate::query::names::KeyExprs;
 use coco_core::decide::Mode;
 
-/// The UPDATE of target rows `x` that differ from those of `coco_output`.
+/// Returns an UPDATE of the target rows `x` that differ from the rows of `coco_output`.
 pub fn update_differing(target: &Target, names: &KeyExprs, mode: Mode) -> String {
     let differs = match mode.carries_over() {
         true => format!(" and {}", differs(target)),
@@ -23,8 +23,8 @@ pub fn update_differing(target: &Target, names: &KeyExprs, mode: Mode) -> String
     )
 }
 
-/// Whether `x` and `n` differ, byte for byte: also where a type has no equality (json), or where
-/// equal values look different (1.0 and 1.00).
+/// Returns an SQL condition: `x` and `n` differ, byte for byte. This works for a type without
+/// equality (json), and it distinguishes equal values with different text (1.0 and 1.00).
 pub fn differs(target: &Target) -> String {
     if target.external.is_some() {
         return ledger::ledger_differs(&ledger::fingerprint(target, "n.c"));
@@ -32,7 +32,7 @@ pub fn differs(target: &Target) -> String {
     differs_in(target, |_| true)
 }
 
-/// The same of some of the target's columns.
+/// Returns the same condition for some of the target's columns.
 pub fn differs_in(target: &Target, takes: impl Fn(&Column) -> bool) -> String {
     let (old, new): (Vec<String>, Vec<String>) = target
         .columns

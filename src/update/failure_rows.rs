@@ -1,4 +1,4 @@
-//! What is recorded of an item that failed, and how.
+//! Records the failure of an item in its tracking row.
 
 use crate::catalog::item_failure::ItemFailure;
 use crate::catalog::model::Source;
@@ -10,8 +10,8 @@ use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::Batch;
 use coco_core::version::LogicId;
 
-/// Records that the one item of `batch` failed, and when it is tried again. What it has at the
-/// targets stays.
+/// Records that the only item of `batch` failed, and when coco retries it. The item's target rows
+/// stay.
 pub fn record_failures(
     source: &Source,
     batch: &Batch,

@@ -1,26 +1,27 @@
-//! The interface to processes that do a part of an update: implemented by the workers.
+//! The interface to helpers: processes that do a part of an update. The workers implement it.
 
 use crate::pg::error::Result;
 use coco_core::counts::Counts;
 
-/// Other processes that take care of portions.
+/// Processes that can run helper tasks.
 pub trait HelperPool {
-    /// How many there can be.
+    /// Returns how many helpers there can be.
     fn count(&self) -> usize;
-    /// Has one begin; `None` where none is to be had.
+    /// Starts a helper with this partition; `None` if no helper is available.
     fn ask(&self, portion: &[u8]) -> Result<Option<Box<dyn HelperTask>>>;
 }
 
-/// A portion that another process takes care of.
+/// A task that a helper runs.
 pub trait HelperTask {
-    /// Waits until it is done. `None`: the other process has ended, and may have committed it or not.
+    /// Waits until the helper has finished. Returns `None` if the helper's process has ended
+    /// without a result: it may have committed the task or not.
     fn done(self: Box<Self>) -> Result<Option<HelperResult>>;
 }
 
-/// What came of a portion.
+/// The result of a helper task.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HelperResult {
     pub counts: Counts,
-    /// Items that are there.
+    /// Items that exist.
     pub present: i64,
 }

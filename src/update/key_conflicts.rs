@@ -1,7 +1,8 @@
-//! Target keys that an item of a batch produces twice, or that are another item's.
+//! Finds target keys that an item of a batch produces twice, or that belong to another item.
 //!
-//! Looked for after the deletions of the batch, so that what an item lets go of is free. The common
-//! case, that there is none, costs one grouping and, where keys are listed, one join.
+//! coco looks for them after the deletions of the batch, so that a key that an item gave up is
+//! free. In the common case there is no conflict. The check then costs one grouping and, if the
+//! target is owned by list, one join.
 
 use pgrx::pg_sys;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use crate::update::target_writer::UnownedRows;
 use coco_core::claims;
 use coco_core::claims::Claim;
 
-/// The items of the batch that are refused a key of this target.
+/// Returns the items of the batch that cannot get a key of this target.
 pub fn conflicting_rows(
     statements: &SpiSession,
     flow: &Flow,
@@ -47,7 +48,7 @@ pub fn conflicting_rows(
     Ok(vec![])
 }
 
-/// Whether the item had the key of output row `n` before.
+/// Returns an SQL condition: the item of output row `n` already had the row's key.
 fn own(source: &Source, target: &Target, names: &KeyExprs) -> String {
     if target.covered.is_some() {
         return "true".to_owned();
@@ -59,7 +60,7 @@ fn own(source: &Source, target: &Target, names: &KeyExprs) -> String {
     )
 }
 
-/// The SELECT of all keys of a target, as texts, that items have.
+/// Returns a SELECT of the target keys, as texts, that items list for a target.
 fn listed(flow: &Flow, target: &Target) -> String {
     let each = flow.sources.iter().map(|source| {
         format!(
@@ -71,8 +72,8 @@ fn listed(flow: &Flow, target: &Target) -> String {
     each.collect::<Vec<_>>().join(" union all ")
 }
 
-/// Which items they are. Of several that produce a key it stays with the one that had it, or else
-/// with the first.
+/// Determines the conflicting items. If several items produce a key, the one that had the key keeps
+/// it; otherwise the first item gets it.
 fn find(
     statements: &SpiSession,
     flow: &Flow,

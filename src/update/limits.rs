@@ -1,25 +1,25 @@
-//! How much an update does in one transaction, from the settings and the flow.
+//! How much an update does in one transaction, as the settings and the flow determine.
 
 use pgrx::guc::GucSetting;
 
 use crate::catalog::model::Flow;
 
-/// How much is done at once.
+/// The limits of one transaction.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Items evaluated and written by the same statements.
+    /// The number of items that coco evaluates and writes with the same statements.
     pub batch: usize,
-    /// Changes taken from a log, where the rest is left for another update; `None`: all.
+    /// The number of changes to take from a log, if another update can take the rest; `None`: all.
     pub changes: Option<usize>,
-    /// Bytes of a log's segment, after which the next is begun.
+    /// The size in bytes after which a change log continues in its next segment.
     pub segment_bytes: i64,
 }
 
-/// Items of a batch, at most.
+/// The largest allowed number of items in a batch.
 pub const LARGEST_BATCH: i32 = 1_000_000;
 
 impl Limits {
-    /// The same for a flow that has a batch size of its own.
+    /// Returns the limits for a flow, which may have a batch size of its own.
     pub fn of(self, flow: &Flow) -> Limits {
         let Some(own) = flow.batch_size.and_then(|size| usize::try_from(size).ok()) else {
             return self;
@@ -34,7 +34,7 @@ pub static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 
 pub static SEGMENT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 
-/// What the settings say an update does at once.
+/// Returns the limits that the settings determine.
 pub fn configured_limits() -> Limits {
     Limits {
         batch: BATCH_SIZE.get().max(1) as usize,

@@ -1,4 +1,5 @@
-//! Lookups: which items are evaluated again because something else that the query reads changed.
+//! Lookups: determines the items that coco must evaluate again because a relation that the query
+//! reads in addition to its source has changed.
 
 use pgrx::pg_sys;
 
@@ -17,13 +18,13 @@ use crate::update::tracking_rows;
 use coco_core::decide::Mode;
 use coco_core::version::{LogicId, ProcessOrdinal};
 
-/// Lookups know no logic: what is tracked of them is their content.
+/// A lookup has no logic: coco tracks only its content.
 const NO_LOGIC: LogicId = LogicId(0);
 
-/// What following the lookups of a source brought.
+/// The result of following the lookups of a source.
 pub struct LookupChanges {
     pub forced: LookupEffect,
-    /// Something changed in them, whether or not that affects an item now.
+    /// Whether a lookup has changed, even if the change does not affect an item now.
     pub changed: bool,
     pub kept: Vec<CursorUpdate>,
     pub more: bool,
@@ -31,13 +32,13 @@ pub struct LookupChanges {
     pub again: Option<std::time::Duration>,
 }
 
-/// Columns of forced keys: `k1…`.
+/// Returns the columns of forced keys: `k1…`.
 fn forced_columns(source: &Source) -> Vec<RowColumn> {
     rows::typed("k", &source.key)
 }
 
-/// Follows all lookups of a source, and finds the items that what changed in them affects; under the active
-/// snapshot, as the source. The caller acts as the flow's owner.
+/// Follows all lookups of a source, and finds the items that their changes affect. Uses the active
+/// snapshot, under which the caller also reads the source. The caller acts as the flow's owner.
 pub fn follow_all(
     flow: &Flow,
     source: &Source,
@@ -63,7 +64,7 @@ fn of_source<'a>(flow: &'a Flow, source: &Source) -> impl Iterator<Item = &'a Lo
     flow.lookups.iter().filter(move |lookup| lookup.of == id)
 }
 
-/// Whether a source has lookups.
+/// Reports whether a source has lookups.
 pub fn has_any(flow: &Flow, source: &Source) -> bool {
     of_source(flow, source).next().is_some()
 }
@@ -90,7 +91,7 @@ fn follow_one(
     };
     let nothing = matches!(&following.forced, LookupEffect::Keys(keys) if keys.len() == 0);
     if matches!(following.looking, SourcePlan::All) && !nothing {
-        // A row may have come and gone again, or be as it was.
+        // A row may have appeared and disappeared, or have changed and changed back.
         followed.changed = true;
         followed.forced = LookupEffect::All;
     }
@@ -101,7 +102,7 @@ fn follow_one(
             return Err(target_writer::null_key(relation));
         }
         let same = match (&item.incoming, &item.stored) {
-            // Of a row that cannot be read no content is known.
+            // The content of a row that cannot be read is unknown.
             (Some(now), Some(before)) => now.content.is_some() && now.content == before.content,
             (None, None) => true,
             _ => false,
@@ -138,7 +139,8 @@ fn follow_one(
     Ok(())
 }
 
-/// Finds the items that a batch of changed lookup rows affects, and tracks the rows as they are now.
+/// Finds the items that a batch of changed lookup rows affects, and writes the tracking rows of the
+/// lookup.
 fn store_lookup_items(
     lookup: &Lookup,
     source: &Source,
@@ -159,14 +161,14 @@ fn store_lookup_items(
     tracking_rows::write_tracking_rows(&lookup.relation, &[], &[], batch, writing, None)
 }
 
-/// The statement by which the source's keys are found that changed rows of a lookup affect; `None`
-/// where it is all of them.
+/// Returns the SELECT of the source keys that changed rows of a lookup affect; `None` if they
+/// affect all items.
 pub fn keys_affected_by(lookup: &Lookup, source: &Source) -> Option<String> {
     lookup.affects.as_ref().map(|affects| affected_keys(lookup, source, affects))
 }
 
-/// The SELECT of the source's keys that changed rows of a lookup affect, each once. The user's query
-/// stands as in `compose`.
+/// Returns the SELECT of the source keys that changed rows of a lookup affect, each key once. It
+/// contains the user's query as the statements of `compose` do.
 fn affected_keys(lookup: &Lookup, source: &Source, affects: &BoundView) -> String {
     place_items::know_shadows(affects.view, vec![lookup.relation.relation], affects.places.clone());
     let keys: Vec<String> = lookup
@@ -195,7 +197,8 @@ fn affected_keys(lookup: &Lookup, source: &Source, affects: &BoundView) -> Strin
     )
 }
 
-/// Adds forced keys to those that are looked at: `k1…` and whether they are forced, each once.
+/// Merges forced keys into the keys of the candidates. Returns `k1…` and whether the item is
+/// forced, each key once.
 pub fn with_forced_keys(
     source: &Source,
     keys: Option<&TupleStore>,

@@ -1,4 +1,4 @@
-//! Storing results of memoized functions whose transaction was rolled back.
+//! Stores results of memoized functions whose transaction was rolled back.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use crate::memo::{end_batch, session_of_update, settle, spending};
 use crate::pg::error::Result;
 use coco_core::memo::Entry;
 
-/// Stores what was computed in transactions that were rolled back, so that it is not computed, and
-/// paid for, again.
+/// Stores the results that were computed in transactions that were rolled back, and their cost.
+/// coco then does not compute them, and pay for them, again.
 pub fn salvage_rolled_back() -> Result<()> {
     let rolled_back = settle::rolled_back();
     for (server, flow, usage) in rolled_back.spent {

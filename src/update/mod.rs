@@ -1,4 +1,4 @@
-//! Updating a flow: in the caller's transaction, or a part at a time in those of a worker.
+//! Updates a flow: in the caller's transaction, or step by step in transactions of a worker.
 
 pub mod apply_batch;
 pub mod backlog;
@@ -42,7 +42,7 @@ use crate::update::source_plan::CursorCache;
 use coco_core::decide::Mode;
 use coco_core::history::{By as Asked, Entry};
 
-/// Brings all targets of a flow up to date; a row per source.
+/// Brings all targets of a flow up to date. Returns the counts for each source.
 pub fn update(name: &str, mode: Mode, limits: Limits) -> Result<Vec<SourceCounts>> {
     let (started, began) = (now_micros(), Instant::now());
     let ready = cache::lock_runnable_to_read(name)?;
@@ -59,8 +59,8 @@ pub fn update(name: &str, mode: Mode, limits: Limits) -> Result<Vec<SourceCounts
     Ok(turn.sources)
 }
 
-/// Brings the targets of a flow a part of the way to up to date, in a transaction of its own: until
-/// there is no `more`. `None` where somebody else is at it, and that is not to be waited for.
+/// Runs a part of an update, in a transaction of its own. The caller repeats it until the outcome
+/// has no `more`. Returns `None` if another process has locked the flow and `wait` is `false`.
 pub fn update_slice(
     name: &str,
     mode: Mode,
@@ -75,8 +75,8 @@ pub fn update_slice(
     ready.map(|ready| run_update(&ready, mode, limits, UpdateContext::Parts(backlog))).transpose()
 }
 
-/// Follows a live flow for a while; `None` where somebody else is updating it,
-/// or it is not live any more.
+/// Runs one transaction of a live flow's worker. Returns `None` if another process has locked the
+/// flow, or if the flow is no longer live.
 pub fn update_live_flow(
     name: &str,
     mode: Mode,

@@ -1,4 +1,5 @@
-//! Rows of a target that no item has: found by the flow's query, and deleted.
+//! Orphans: target rows that no item produces. coco finds them by running the flow's query, and
+//! deletes them.
 
 use crate::catalog::model::{Flow, Source, Target};
 use crate::catalog::target_table;
@@ -13,7 +14,7 @@ use crate::query::compose::{self, Items};
 use crate::query::names::{self, KeyExprs};
 use crate::update::untracked_items;
 
-/// Whether a target cannot have two rows of one key.
+/// Reports whether a target cannot have two rows with one key.
 pub fn refuses_copies(target: &Target) -> Result<bool> {
     match (target.relation, &target.external) {
         (Some(relation), None) => target_table::has_unique_index(relation, &target.key),
@@ -40,7 +41,7 @@ pub fn failing_sources(flow: &Flow) -> Result<Vec<bool>> {
         .collect()
 }
 
-/// The rows the target must hold, as `c1…`.
+/// Returns a SELECT of the rows that the target should hold, as `c1…`.
 pub fn expected_rows_sql(flow: &Flow, target: &Target, failing: &[bool]) -> Result<String> {
     let columns = numbered("e.c", target.columns.len()).join(", ");
     let each: Vec<String> = flow
@@ -56,7 +57,7 @@ pub fn expected_rows_sql(flow: &Flow, target: &Target, failing: &[bool]) -> Resu
     Ok(each.join(" union all "))
 }
 
-/// A condition on target rows `x`: no failing item has them.
+/// Returns an SQL condition on target rows `x`: no failed item owns the row.
 pub fn not_of_failing(flow: &Flow, target: &Target, failing: &[bool]) -> String {
     let conditions: Vec<String> = flow
         .sources
@@ -91,11 +92,12 @@ fn rows_of_failing(source: &Source, target: &Target) -> String {
     }
 }
 
-/// Deletes rows of which it is not known any more whose they were, and which no item produces: of targets that coco made
-/// and whose keys can be lost. The caller acts as the flow's owner.
+/// Deletes rows that no item produces and whose former item coco does not know any more. It does so
+/// only in managed targets whose listed keys can lose their values. The caller acts as the flow's
+/// owner.
 pub fn delete_orphans(flow: &Flow) -> Result<i64> {
     let failing = failing_sources(flow)?;
-    // Rows of an item that fails cannot be told from those of nobody.
+    // coco cannot distinguish rows of a failed item from rows without an item.
     if failing.iter().any(|f| *f) {
         return Ok(0);
     }

@@ -1,9 +1,10 @@
-//! A portion of a turn: some of the items that were found, of which another process takes care.
+//! Helper tasks: another process evaluates and writes a partition of the keys that an update found.
 //!
-//! It does so in a transaction of its own, which may be committed where that of the turn is not: an item and
-//! its tracking row are written together in either, and the cursor is stored by the turn, after all portions.
-//! It is done where target keys are covered and writing does no more than to write rows: then the items of
-//! two processes have nothing to do with each other.
+//! The helper does this in a transaction of its own, which may commit even if the worker's
+//! transaction does not. This is safe: either transaction writes an item and its tracking row
+//! together, and the worker stores the cursor after all helpers have finished. coco uses helpers
+//! only if all targets are owned by key and writing a row has no further effect. Items of different
+//! processes are then independent of each other.
 
 use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
@@ -29,26 +30,27 @@ use crate::update::{initial_load, lookups};
 use coco_core::decide::Mode;
 use coco_core::version::LogicId;
 
-/// What the other process is told; the keys follow.
+/// The header of a helper task, before its keys.
 #[derive(Serialize, Deserialize)]
 struct HelperTaskHeader {
     flow: i32,
     source: i32,
     logic: i32,
-    /// The transaction of the turn.
+    /// The worker's transaction.
     asker: u32,
-    /// Items of a batch.
+    /// The number of items in a batch.
     batch: usize,
 }
 
-/// Some keys, and who takes care of them; `None`: this process.
+/// Some keys, and the helper that processes them; `None`: this process.
 pub struct KeyPartition {
     pub keys: TupleStore,
     pub elsewhere: Option<Box<dyn HelperTask>>,
 }
 
 impl UpdateRun<'_> {
-    /// Parts keys among this process and others, at least a batch for each; `None` where this one keeps them all.
+    /// Divides keys among this process and helpers, at least a batch for each. Returns `None` if
+    /// this process keeps all keys.
     pub fn shares(
         &self,
         source: &Source,
@@ -56,7 +58,8 @@ impl UpdateRun<'_> {
     ) -> Result<Option<Vec<KeyPartition>>> {
         let most = self.limits.batch.max(1);
         let UpdateContext::Live(_, _, helpers) = self.by else { return Ok(None) };
-        // What another process looks up it sees as of later: up to there nobody has followed the lookups.
+        // A helper would read the lookups under a later snapshot, up to which nobody has followed
+        // them.
         if keys.len() < 2 * most || lookups::has_any(self.flow, source) {
             return Ok(None);
         }
@@ -68,7 +71,7 @@ impl UpdateRun<'_> {
         let each = keys.len().div_ceil(count);
         keys.rewind();
         let mut shares = vec![KeyPartition { keys: keys.take(&columns, each)?, elsewhere: None }];
-        // Whoever has the flow's lock next waits until those have ended that were asked.
+        // The next process that locks the flow waits until these helpers have ended.
         locks::helper_lock(self.flow.id)?;
         loop {
             let mut keys = keys.take(&columns, each)?;
@@ -80,7 +83,7 @@ impl UpdateRun<'_> {
         }
     }
 
-    /// Whether items have nothing to do with each other, whoever writes them.
+    /// Reports whether items are independent of each other, whichever process writes them.
     fn is_divisible(&self) -> Result<bool> {
         if self.recalling.is_some() || !self.flow.memoised.is_empty() {
             return Ok(false);
@@ -96,7 +99,7 @@ impl UpdateRun<'_> {
     }
 
     fn portion(&self, source: &Source, keys: &mut TupleStore) -> Result<Vec<u8>> {
-        // SAFETY: in a transaction; it gets an id, if it has none.
+        // SAFETY: in a transaction; assigns an id to it if it has none.
         let asker = unsafe { pg_sys::GetCurrentTransactionId() };
         let head = HelperTaskHeader {
             flow: self.flow.id,
@@ -113,8 +116,8 @@ impl UpdateRun<'_> {
     }
 }
 
-/// Takes care of a portion, in the current transaction. Under a snapshot that is newer than that of the turn:
-/// what changed in between, the next turn will find to be as it is.
+/// Runs a helper task in the current transaction. Its snapshot is newer than the worker's. If an
+/// item changed in between, the worker's next transaction finds it up to date.
 pub fn run_helper_task(bytes: &[u8]) -> Result<HelperResult> {
     let unreadable = || Error::internal("a portion of a turn cannot be read");
     let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(unreadable)?;
@@ -123,7 +126,8 @@ pub fn run_helper_task(bytes: &[u8]) -> Result<HelperResult> {
     let head: HelperTaskHeader = serde_json::from_slice(head).map_err(|_| unreadable())?;
     let gone = || Error::internal("the turn that this was a portion of has ended");
     locks::helper_lock(head.flow)?;
-    // From here on nobody else begins with the flow, if the turn has not ended yet.
+    // If the worker's transaction is still in progress, no other process can start to work on the
+    // flow from here on.
     // SAFETY: reads shared state.
     if !unsafe { pg_sys::TransactionIdIsInProgress(head.asker.into()) } {
         return Err(gone());

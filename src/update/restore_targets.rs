@@ -1,4 +1,4 @@
-//! Creating targets again that were dropped, or that the restore of a dump has left out.
+//! Recreates targets that were dropped, or that the restore of a dump has left out.
 
 use crate::catalog::model::Flow;
 use crate::catalog::{objects, target_table};
@@ -9,7 +9,8 @@ use crate::pg::notice::notice;
 use crate::pg::spi::{self, arg};
 use crate::pg::{invalidation, relations};
 
-/// Makes ledger and outbox again. What the target has is not known any more: all is sent again.
+/// Recreates the ledger and the outbox of an external target. coco no longer knows which rows the
+/// target has, so it sends all rows again.
 fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
     let (name, owner) = (flow.name.clone(), flow.owner);
     let target = &mut flow.targets[at];
@@ -33,7 +34,7 @@ fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
             arg(external.map(|e| e.outbox_view.as_str())),
         ],
     )?;
-    // What is on its way has a position of the table that is gone: new ones are far beyond.
+    // Changes in flight have positions of the lost table. The new positions start far above them.
     spi::execute(
         "select setval(pg_get_serial_sequence($2, 'position'), sent + 4294967296)
            from coco.delivery_state where target = $1",
@@ -51,8 +52,8 @@ fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
     Ok(())
 }
 
-/// Makes sure the flow's targets are there: one that somebody dropped is made again, or adopted
-/// where another table has taken its name, and its rows are written anew.
+/// Recreates each target table that was dropped, or adopts a table that has taken its name. coco
+/// then writes all rows of that target again.
 pub fn restore_targets(flow: &mut Flow) -> Result<()> {
     let owner = flow.owner;
     let settings = flow.settings.clone();
@@ -69,7 +70,7 @@ pub fn restore_targets(flow: &mut Flow) -> Result<()> {
         let relation = match relations::find_relation(&target.schema, &target.name)? {
             Some(relation) => {
                 target_table::check_adoptable(target, relation, owner)?;
-                // Somebody else's now: it is not coco's to alter or to drop.
+                // The table belongs to somebody else, so coco must neither alter nor drop it.
                 target.made = false;
                 relation
             }

@@ -1,8 +1,11 @@
-//! Items that failed before, and are attempted together with others which meet them.
+//! Attempts items that failed because of a conflict together with the items that they conflict
+//! with.
 //!
-//! Items can hand target keys round, or values of another unique constraint, and a turn may see only some of them: these
-//! fail, and the others would fail after them, since what failed keeps what it has. Each by itself would fail for ever.
-//! So a batch that met such a conflict takes along those that failed for one, and all are written together.
+//! Items can exchange target keys, or values of another unique constraint, while a transaction of a
+//! worker sees only some of them. These items fail. The others would fail after them, because a
+//! failed item keeps its rows; attempted alone, each item would fail forever. A batch that met such
+//! a conflict therefore takes along items that failed because of one, and coco writes all of them
+//! together.
 
 use crate::catalog::model::Source;
 use crate::pg::acting_role::RoleGuard;
@@ -20,12 +23,13 @@ use coco_core::counts::Counts;
 use coco_core::decide::{Decision, Mode};
 use coco_core::version::ProcessOrdinal;
 
-/// How many items a batch takes along: those with the fewest attempts, and of these the latest to fail. What was not
-/// settled with others for long is not likely to be.
+/// The largest number of items that a batch takes along: those with the fewest attempts first, and
+/// of these the latest to fail. Items that have failed many times are unlikely to succeed now.
 pub const MOST: usize = 1000;
 
 impl UpdateRun<'_> {
-    /// Writes the items that met a conflict with items outside their batches, when all batches are written.
+    /// Writes the items that conflicted with items outside their batches, after all batches are
+    /// written.
     pub fn write_deferred(
         &self,
         source: &Source,
@@ -34,13 +38,15 @@ impl UpdateRun<'_> {
     ) -> Result<()> {
         if deferred.len() > 0 {
             let along = self.take_along(source, deferred)?;
-            // They count as failed, as items that wait for their retry do. Those that fail again are counted once more.
+            // Items taken along are already counted as failed, like all items that wait for their
+            // retry. Items that fail again are counted once more.
             counts.failed -= along;
         }
         self.write(source, deferred, counts, None)
     }
 
-    /// Adds items that failed since another has what they claim, or is in their way. Returns how many.
+    /// Adds items that failed because of a conflict over a target key or a unique value. Returns
+    /// how many.
     fn take_along(&self, source: &Source, deferred: &mut Batch) -> Result<i64> {
         let keys = conflicting(source, deferred)?;
         if keys.len() == 0 {
@@ -72,10 +78,10 @@ impl UpdateRun<'_> {
     }
 }
 
-/// The keys of items that failed for a conflict with others, but for those of the batch.
+/// Returns the keys of the items that failed because of a conflict, except those in the batch.
 fn conflicting(source: &Source, batch: &Batch) -> Result<TupleStore> {
     let acting = RoleGuard::qualifying_names()?;
-    // By their own index, also before the table is first analysed.
+    // Use the index on failed items even before the table is analyzed for the first time.
     acting.set("enable_seqscan", "off")?;
     let mut keys = TupleStore::new(&key_columns(source))?;
     let statements = SpiSession::connect()?;

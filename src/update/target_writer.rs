@@ -1,4 +1,4 @@
-//! How rows are written to a target: what a writer needs, and what it reports.
+//! The inputs and the result of writing rows to a target.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -9,60 +9,63 @@ use coco_core::decide::Mode;
 use coco_core::memo::{FunctionId, Place};
 use coco_core::version::LogicId;
 
-/// How a batch is written.
+/// The mode and the logic of a write.
 #[derive(Clone, Copy)]
 pub struct WriteOptions {
     pub mode: Mode,
     pub logic: LogicId,
 }
 
-/// How rows that differ from those there come to be as they are produced.
+/// How coco changes target rows that differ from the output rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum WriteOrder {
-    /// They are updated where they are.
+    /// It updates them in place.
     InPlace,
-    /// Those that change what another unique or exclusion constraint of the target tells apart are deleted first and
-    /// inserted last: so rows can swap such a value.
+    /// It deletes rows that change a value of another unique or exclusion constraint first, and
+    /// inserts them last. Rows can then swap such a value.
     Displacing,
 }
 
-/// What becomes of a row that no item has, and one produces.
+/// What happens to an existing target row that no item owns, if an item produces it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum UnownedRows {
-    /// The item is refused its key, as if it were another's.
+    /// The item fails, as if the row belonged to another item.
     Refused,
-    /// It is the item's from now on. To know that no item has it, all that is tracked is read.
+    /// The row belongs to the item from now on. To be sure that no item owns the row, coco reads
+    /// all tracking rows.
     TakenOver,
 }
 
-/// How a batch is attempted.
+/// How coco attempts a batch.
 #[derive(Clone, Copy)]
 pub struct WriteMode<'a> {
     pub order: WriteOrder,
     pub unowned: UnownedRows,
-    /// Set where items have target keys of which it cannot be told any more which rows they were.
+    /// Set to true if an item lists target keys whose text no longer names a value, so that coco
+    /// does not know which rows the item had.
     pub lost_keys: &'a Cell<bool>,
 }
 
-/// A target as the statements of one update see it.
+/// A target as the statements of one update use it.
 #[derive(Clone, Copy)]
 pub struct TargetWriter<'a> {
     pub target: &'a Target,
-    /// It was empty when the update began: nothing of an untracked item can be there, so that
-    /// looking for it can be saved, where rows are found by the source key.
+    /// Whether the target was empty when the update began. An untracked item then has no rows in
+    /// it. If coco finds rows by the source key, it need not look for them.
     pub fresh: bool,
 }
 
-/// What came of a batch.
+/// The result of writing a batch.
 pub struct WriteCounts {
     pub counts: Counts,
-    /// What it added to the store of memoised results.
+    /// New entries of the store of memoized results.
     pub stored: Vec<(Place, i64)>,
-    /// Memoised results that its items rest on.
+    /// How many memoized results of each function the items use.
     pub calls: BTreeMap<FunctionId, i64>,
 }
 
-/// What a NULL in the key of a lookup leads to: which items it affects is not known.
+/// Returns the error for a lookup row with a NULL in its key. coco cannot determine which items
+/// such a row affects.
 pub fn null_key(lookup: &Source) -> crate::pg::error::Error {
     crate::pg::error::Error::new(
         pgrx::PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,

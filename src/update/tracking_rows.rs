@@ -1,5 +1,5 @@
-//! Writing the tracking rows of a batch: the flow's owner says which target keys its items have, and the extension's owner
-//! writes the rows.
+//! Writes the tracking rows of a batch. The flow's owner computes the items' target keys, and the
+//! extension's owner writes the rows.
 
 use pgrx::pg_sys;
 
@@ -17,7 +17,7 @@ use crate::query::compose;
 use crate::query::names::{KeyExprs, key_text};
 use crate::update::target_writer::{TargetWriter, WriteOptions};
 
-/// Writes the tracking rows of a batch that has reached its targets.
+/// Writes the tracking rows of a batch whose target rows are written.
 pub fn write_tracking_rows(
     source: &Source,
     writers: &[TargetWriter],
@@ -26,7 +26,7 @@ pub fn write_tracking_rows(
     writing: WriteOptions,
     used: Option<&result_uses::ResultUses>,
 ) -> Result<()> {
-    // To write a target key as text can run a user's code.
+    // Run as the flow's owner, because converting a target key to text can run a user's code.
     let mut lists = Vec::new();
     for (id, rows) in listed {
         if let Some(writer) = writers.iter().find(|w| w.target.id == *id) {
@@ -113,7 +113,8 @@ pub fn write_tracking_rows(
     Ok(())
 }
 
-/// Has tracked items count as never committed: whoever looks at them next evaluates them, whatever their content.
+/// Makes tracked items count as never committed. The next update that looks at them evaluates them,
+/// whatever their content.
 pub fn forget_content(source: &Source, keys: &TupleStore) -> Result<()> {
     if keys.len() == 0 {
         return Ok(());
@@ -134,8 +135,8 @@ pub fn forget_content(source: &Source, keys: &TupleStore) -> Result<()> {
     Ok(())
 }
 
-/// The target keys in the output of each item of a batch: the item's key `i1…`, and `keys`. The caller acts as the
-/// flow's owner.
+/// Returns the target keys in the output of each item of a batch: the item's key `i1…`, and `keys`.
+/// The caller acts as the flow's owner.
 fn listed_keys(source: &Source, target: &Target, output: &TupleStore) -> Result<TupleStore> {
     let names = KeyExprs::new(source, target);
     let mut columns = rows::typed("i", &source.key);

@@ -1,7 +1,8 @@
-//! Reading items of which some cannot be read: those are found by halves, and all others are read.
+//! Reads items of which some may be unreadable. Halving determines the unreadable ones, and all
+//! others are read.
 //!
-//! What fails at once costs nothing more than a subtransaction where it does not fail, and about
-//! `2 f log2 n` statements where `f` of `n` items do.
+//! If every item can be read, this costs only a subtransaction. If `f` of `n` items cannot be read,
+//! it costs about `2 f log2 n` statements.
 
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::arg;
@@ -10,7 +11,8 @@ use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use coco_core::isolate::{Attempt, halve};
 
-/// Reads rows of these columns in a subtransaction; what Postgres raised where that fails by the data's fault.
+/// Reads rows of these columns in a subtransaction. Returns the error that Postgres raised if the
+/// data caused it.
 pub fn attempt(
     columns: &[RowColumn],
     read: impl FnOnce(&mut TupleStore) -> Result<()>,
@@ -19,7 +21,8 @@ pub fn attempt(
         Flow(Error),
         Unread(DataError),
     }
-    // Made out here: what it spills to disk belongs to the transaction level it was made in.
+    // Created outside the subtransaction, because its files on disk belong to the transaction level
+    // that creates it.
     let mut rows = TupleStore::new(columns)?;
     match subtransaction(|| read(&mut rows).map_err(Stop::Flow), Stop::Unread) {
         Ok(()) => Ok(Ok(rows)),
@@ -28,17 +31,17 @@ pub fn attempt(
     }
 }
 
-/// What is read of rows that could not be read at once.
+/// A read of rows that could not be read with one statement.
 pub struct Halves<'a> {
     pub all: &'a TupleStore,
-    /// The columns of these.
+    /// The columns of `all`.
     pub of: &'a [RowColumn],
-    /// The columns of what is read.
+    /// The columns of the result.
     pub columns: &'a [RowColumn],
 }
 
 impl Halves<'_> {
-    /// Reads what can be read; each one that cannot is given to `unread`, with what was raised.
+    /// Reads all readable rows. Passes each unreadable one to `unread`, with its error.
     pub fn read(
         &self,
         raised: DataError,
@@ -74,7 +77,7 @@ impl Halves<'_> {
     }
 }
 
-/// Adds rows as they are.
+/// Adds the rows unchanged.
 pub fn copy(some: &TupleStore, rows: &mut TupleStore) -> Result<()> {
     let statements = SpiSession::connect()?;
     statements.name("coco_all", some)?;

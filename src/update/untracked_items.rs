@@ -1,7 +1,8 @@
-//! Failed items that cannot be tracked: no index holds their keys, or these are NULL. They are known by a digest of the
-//! key.
+//! Failed items without a tracking row, because their key is too long for an index or contains
+//! NULL. coco identifies them by a digest of the key.
 //!
-//! Such an item is never evaluated into a target. It is looked at again when its row changes, and by each scan.
+//! coco never writes target rows for such an item. It looks at the item again when its row changes,
+//! and at each scan.
 
 use pgrx::datum::TimestampWithTimeZone;
 
@@ -15,13 +16,15 @@ use crate::pg::spi::{self, arg, literal};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::Batch;
 
-/// Bytes of a key of which an index may not hold more: a third of a page, less what a row needs besides.
+/// Bytes. An index may not be able to hold a longer key: the limit is a third of a page, minus the
+/// overhead of a row.
 pub const LONG: usize = 2000;
 
-/// The characters of a long key that are shown.
+/// How many characters of a long key coco shows.
 const SHOWN: usize = 200;
 
-/// An expression for the key of a row of `coco_batch` as JSON. A long text is shown in part.
+/// Returns an SQL expression for the key of a row of `coco_batch` as JSON. Texts longer than `most`
+/// are cut.
 fn key(source: &Source, most: Option<usize>) -> String {
     let pairs: Vec<String> = source
         .key
@@ -43,12 +46,12 @@ fn key(source: &Source, most: Option<usize>) -> String {
     format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
 }
 
-/// An expression for the digest of the same.
+/// Returns an SQL expression for the digest of the complete key.
 fn digest(source: &Source) -> String {
     format!("pg_catalog.md5(({})::text)::uuid", key(source, None))
 }
 
-/// Records that the one item of a batch failed.
+/// Records that the only item of a batch failed.
 pub fn record(source: &Source, batch: &Batch, failure: &ItemFailure) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     let statements = SpiSession::connect()?;
@@ -67,7 +70,7 @@ pub fn record(source: &Source, batch: &Batch, failure: &ItemFailure) -> Result<(
     Ok(())
 }
 
-/// Forgets the items of a batch, which are gone.
+/// Deletes the records of a batch's items, which no longer exist.
 pub fn forget(source: &Source, gone: &Batch) -> Result<()> {
     if !has_any(source)? {
         return Ok(());
@@ -86,7 +89,8 @@ pub fn forget(source: &Source, gone: &Batch) -> Result<()> {
     Ok(())
 }
 
-/// Forgets the items of a source that did not fail again since: microseconds since 1970. All of it was looked at.
+/// Deletes the records of a source's items that have not failed since a time, in microseconds since
+/// 1970. Call this after a complete scan.
 pub fn forget_before(source: &Source, since: i64) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
@@ -97,14 +101,14 @@ pub fn forget_before(source: &Source, since: i64) -> Result<()> {
     Ok(())
 }
 
-/// Whether any item of a source has failed and is not tracked.
+/// Reports whether a source has failed items without a tracking row.
 pub fn has_any(source: &Source) -> Result<bool> {
     let _as = RoleGuard::extension_owner()?;
     let any = "select true from coco.untracked where source = $1 limit 1";
     Ok(spi::scalar::<bool>(any, &[arg(source.id)])?.is_some())
 }
 
-/// A failed item that is not tracked.
+/// A failed item without a tracking row.
 pub struct Untracked {
     pub source_key: Json,
     pub failure: ItemFailure,
@@ -113,13 +117,14 @@ pub struct Untracked {
 }
 
 impl Untracked {
-    /// Whether a column of its key is NULL: rows without a key are left out where a target is compared with its query.
+    /// Reports whether a column of the key is NULL. The comparison of a target with its query
+    /// leaves out rows without a key.
     pub fn has_no_key(&self) -> bool {
         self.failure.sqlstate == item_failure::NULL_KEY
     }
 }
 
-/// Those of a source. The caller acts as the extension's owner.
+/// Returns the untracked items of a source. The caller acts as the extension's owner.
 pub fn of(source: &Source) -> Result<Vec<Untracked>> {
     spi::select(
         "select source_key, failure::text, attempts, failed_at
