@@ -149,7 +149,7 @@ pub fn delivery_error(target: i32) -> Result<String> {
         "select format('target %I on server %I', external, server) from coco.target where id = $1",
         &[arg(target)],
     )?;
-    Ok(shown.unwrap_or_else(|| "a target that is gone".to_owned()))
+    Ok(shown.unwrap_or_else(|| "a target that no longer exists".to_owned()))
 }
 
 /// Records a delivery error, and when coco tries the target again.

@@ -23,7 +23,7 @@ pub fn connector_for(server: &str, role: pg_sys::Oid) -> Result<String> {
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("server \"{server}\" does not exist"),
         )
-        .hint("CREATE SERVER … FOREIGN DATA WRAPPER coco_postgres OPTIONS (…) makes one. One that was renamed is found again under its old name.")),
+        .hint("Create the server with CREATE SERVER … FOREIGN DATA WRAPPER coco_postgres OPTIONS (…). If it was renamed, give it its old name again.")),
         Some((_, false)) => Err(Error::new(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("permission denied for foreign server {server}"),
@@ -48,7 +48,7 @@ pub struct ServerOptions {
 /// Reads the options of a server and of a role's user mapping for it.
 pub fn server_options(server: &str, role: pg_sys::Oid) -> Result<ServerOptions> {
     let name =
-        CString::new(server).map_err(|_| Error::invalid("a server's name has a NUL byte"))?;
+        CString::new(server).map_err(|_| Error::invalid("server name contains a NUL byte"))?;
     // SAFETY: catalog lookups in a transaction; the results are allocated in its memory context.
     unsafe {
         let found = pg_sys::GetForeignServerByName(name.as_ptr(), false);
@@ -78,7 +78,7 @@ unsafe fn pairs(options: *mut pg_sys::List) -> Result<Vec<(String, String)>> {
     let text = |c: *const std::ffi::c_char| {
         // SAFETY: a string from the catalogs.
         let text = unsafe { CStr::from_ptr(c) };
-        text.to_str().map(str::to_owned).map_err(|_| Error::invalid("an option is not UTF-8"))
+        text.to_str().map(str::to_owned).map_err(|_| Error::invalid("option is not valid UTF-8"))
     };
     let mut all = Vec::new();
     if options.is_null() {
@@ -97,7 +97,7 @@ unsafe fn pairs(options: *mut pg_sys::List) -> Result<Vec<(String, String)>> {
 /// Returns the description of a target that coco passes to its connector.
 pub fn target_schema(flow: &str, target: &Target) -> Result<Shape> {
     let Some(external) = &target.external else {
-        return Err(Error::internal("a target in this database has no connector"));
+        return Err(Error::internal("local target has no connector"));
     };
     let mut columns = Vec::new();
     for column in &target.columns {
@@ -110,7 +110,7 @@ pub fn target_schema(flow: &str, target: &Target) -> Result<Shape> {
             |r| Ok((spi::required::<String>(r, 1)?, spi::required::<String>(r, 2)?)),
         )?
         .pop()
-        .ok_or_else(|| Error::internal("a column's type does not exist"))?;
+        .ok_or_else(|| Error::internal("type of a column does not exist"))?;
         columns.push(Column { name: column.name.clone(), type_schema: schema, type_name: name });
     }
     let place = |k: &String| target.columns.iter().position(|c| c.name == *k);

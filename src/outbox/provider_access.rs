@@ -12,7 +12,7 @@ use coco_core::options::{Access, Options};
 pub fn access(name: &str, role: pg_sys::Oid, wrapper: &str) -> Result<Access> {
     let found = foreign_server::connector_for(name, role).map_err(|error| match error.code {
         PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT => error.hint(format!(
-            "CREATE SERVER … FOREIGN DATA WRAPPER {wrapper} OPTIONS (url '…') makes one."
+            "Create the server with CREATE SERVER … FOREIGN DATA WRAPPER {wrapper} OPTIONS (url '…')."
         )),
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE => error.hint(format!(
             "GRANT USAGE ON FOREIGN SERVER {} TO the calling role.",
@@ -23,9 +23,9 @@ pub fn access(name: &str, role: pg_sys::Oid, wrapper: &str) -> Result<Access> {
     if found != wrapper {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-            format!("server \"{name}\" is one of {found}"),
+            format!("server \"{name}\" has foreign data wrapper \"{found}\""),
         )
-        .hint(format!("This function asks servers of {wrapper}.")));
+        .hint(format!("Name a server whose foreign data wrapper is \"{wrapper}\".")));
     }
     let given = foreign_server::server_options(name, role)?;
     let options = |pairs: Vec<(String, String)>| Options(pairs.into_iter().collect());

@@ -391,7 +391,7 @@ pub fn pending_changes(external: &External, sent: i64) -> Result<PendingChanges>
             })
         },
     )?;
-    found.into_iter().next().ok_or_else(|| Error::internal("a count returned no row"))
+    found.into_iter().next().ok_or_else(|| Error::internal("count returned no row"))
 }
 
 /// Reports whether an outbox has no entries at all, delivered or not.
@@ -410,7 +410,7 @@ pub fn next_position(external: &External) -> Result<i64> {
         "select nextval(pg_get_serial_sequence($1, 'position')::regclass)",
         &[arg(external.outbox.as_str())],
     )?
-    .ok_or_else(|| Error::internal("an outbox has lost its sequence"))
+    .ok_or_else(|| Error::internal("outbox has no sequence for its positions"))
 }
 
 /// Records that all positions up to `last` are used.

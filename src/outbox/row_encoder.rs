@@ -98,7 +98,7 @@ impl Encoder {
     pub fn encode(&mut self, entry: Row, upsert: bool) -> Result<(Values, Option<Values>)> {
         if self.encoding == Encoding::Json {
             let text = |column| entry.get::<String>(column);
-            let key = text(HEAD).ok_or_else(|| Error::internal("an entry has no key"))?;
+            let key = text(HEAD).ok_or_else(|| Error::internal("outbox entry has no key"))?;
             return Ok((Values::Json(key), text(HEAD + 1).map(Values::Json)));
         }
         let key = self.fields(entry, self.key.clone())?;
@@ -146,7 +146,7 @@ impl Encoder {
             pg_sys::MemoryContextSwitchTo(before);
             let value = pgrx::varlena::varlena_to_byte_slice(bytes.cast());
             let length = i32::try_from(value.len())
-                .map_err(|_| Error::internal("a value is larger than Postgres can hold"))?;
+                .map_err(|_| Error::internal("value is larger than PostgreSQL can store"))?;
             to.extend(length.to_be_bytes());
             to.extend(value);
         }

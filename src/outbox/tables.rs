@@ -43,10 +43,8 @@ pub fn check_kept(target: &Target, encoding: Encoding) -> Result<()> {
 /// Creates the ledger and the outbox with their views, and enters their names in `target`.
 pub fn create_tables(flow: &str, owner: pg_sys::Oid, target: &mut Target) -> Result<()> {
     if target.key.iter().any(|k| k.name == FINGERPRINT) {
-        return Err(Error::invalid(format!(
-            "key column \"{FINGERPRINT}\": the name is coco's own"
-        ))
-        .hint("Give the column another name: expression AS name."));
+        return Err(Error::invalid(format!("key column name \"{FINGERPRINT}\" is reserved"))
+            .hint("Give the column another name: expression AS name."));
     }
     let shown = target.shown();
     let ledger = InternalTable::Ledger.name(target.id);
@@ -68,7 +66,7 @@ pub fn create_tables(flow: &str, owner: pg_sys::Oid, target: &mut Target) -> Res
         ),
         &[],
     )?;
-    let what = format!("Ledger: the keys in target {shown} of flow {flow}");
+    let what = format!("Ledger: the keys that target {shown} of flow {flow} should hold");
     spi::execute(&format!("comment on table {ledger} is {}", literal(&what)), &[])?;
     internal_tables::make_view(InternalTable::Ledger, target.id, flow, owner, &what)?;
     let outbox_view = make_outbox(flow, owner, target)?;
@@ -116,7 +114,7 @@ fn make_outbox(flow: &str, owner: pg_sys::Oid, target: &Target) -> Result<String
         &[],
     )?;
     spi::execute(&format!("create index on {outbox} (position) where refused is not null"), &[])?;
-    let what = format!("Outbox: what is to be sent to target {} of flow {flow}", target.shown());
+    let what = format!("Outbox: queued changes for target {} of flow {flow}", target.shown());
     spi::execute(&format!("comment on table {outbox} is {}", literal(&what)), &[])?;
     internal_tables::make_view(InternalTable::Outbox, target.id, flow, owner, &what)
 }
@@ -157,10 +155,12 @@ pub fn refit_tables(
     if !key.iter().all(there) {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("the key of target {} cannot change its type", after.shown()),
+            format!("cannot change the type of the key of target {}", after.shown()),
         )
-        .detail("coco could not tell any more which rows there are which item's.")
-        .hint("Cast the key to what it was; or drop the flow and declare it again."));
+        .detail("coco could no longer match the target's existing rows to items.")
+        .hint(
+            "Cast the key columns to their previous types, or drop the flow and declare it again.",
+        ));
     }
     spi::commit_durably();
     let outbox = &external.outbox;
@@ -217,7 +217,7 @@ pub fn refit_tables(
 
 fn sequence(table: &str) -> Result<String> {
     spi::scalar("select pg_get_serial_sequence($1, 'position')", &[arg(table)])?
-        .ok_or_else(|| Error::internal(format!("{table} has lost its sequence")))
+        .ok_or_else(|| Error::internal(format!("{table} has no sequence for its positions")))
 }
 
 /// Drops both tables and their views, if they exist. The caller acts as the extension's owner.

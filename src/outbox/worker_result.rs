@@ -47,7 +47,7 @@ pub fn load_result(run: i64) -> Result<Option<WorkerResult>> {
     )?;
     let Some(text) = text else { return Ok(None) };
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| {
-        crate::pg::error::Error::internal(format!("the result of a worker cannot be read: {e}"))
+        crate::pg::error::Error::internal(format!("could not read the result of a worker: {e}"))
     })?;
     let text = |name: &str| json[name].as_str().map(str::to_owned);
     Ok(Some(WorkerResult {

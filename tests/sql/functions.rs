@@ -192,7 +192,7 @@ c')"
         ("select coco.embed('x', 'models', 'm', 0)", "22023 argument \"dimensions\" (0)"),
         (
             "select coco.embed('x', 'nowhere', 'm')",
-            "42704 server \"nowhere\" does not exist | - | CREATE SERVER … FOREIGN DATA WRAPPER coco_openai",
+            "42704 server \"nowhere\" does not exist | - | Create the server with CREATE SERVER … FOREIGN DATA WRAPPER coco_openai",
         ),
         ("select coco.embed('x', 'models', 'unknown')", "HV00R"),
     ] {
@@ -201,7 +201,10 @@ c')"
     }
     asking.db.run("create server hook foreign data wrapper coco_http options (url 'http://h')");
     let error = asking.fails("select coco.embed('x', 'hook', 'm')");
-    assert!(error.starts_with("42809 server \"hook\" is one of coco_http"), "{error}");
+    assert!(
+        error.starts_with("42809 server \"hook\" has foreign data wrapper \"coco_http\""),
+        "{error}"
+    );
 }
 
 #[test]
