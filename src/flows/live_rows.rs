@@ -137,8 +137,9 @@ fn missing_right_hint(flow: &LiveFlow) -> Result<Option<String>> {
     )?;
     Ok(owner.map(|owner| {
         format!(
-            "Grant the right, or where row security is on a policy for all rows, to role {owner}, as \
-             which the flow runs; or give the flow to another role with coco.alter_flow."
+            "Grant the missing privilege to role {owner}, as which the flow runs. If the table has \
+             row-level security, create a policy that admits all rows for this role. Or give the \
+             flow to another role with coco.alter_flow."
         )
     }))
 }
@@ -156,7 +157,7 @@ pub fn retry_delay(times: i32) -> Duration {
 /// continue.
 const LONGEST_FOR_A_LOCK: Duration = Duration::from_secs(4);
 
-const LOCKED: &str = "Another session holds a lock on a table of the flow, or on a row of a target: look for it in pg_locks. The flow is tried again every few seconds; other flows go on.";
+const LOCKED: &str = "Find the blocking session in pg_locks: it holds a lock on a table of the flow, or on a row of a target. A worker retries the flow every few seconds; other flows continue.";
 
 /// Reports whether an update ended because of another session's lock: it did not get the lock in
 /// time, or there was a deadlock.
@@ -177,11 +178,13 @@ pub struct ProcessDeath {
 /// Records that a signal killed a process while it worked on a flow. Returns `None` if the flow is
 /// no longer live.
 pub fn record_process_death(flow: i32) -> Result<Option<ProcessDeath>> {
-    const ONCE: &str = "a process died while it worked on the flow";
-    let aside =
-        format!("the flow is set aside: {DEATHS} processes in a row died while they worked on it");
+    const ONCE: &str = "a process was terminated by a signal while it worked on the flow";
+    let aside = format!(
+        "the flow is set aside: {DEATHS} processes in a row were terminated by a signal while they \
+         worked on it"
+    );
     let hint =
-        "The server's log says how they died. Call coco.start to let workers try the flow again.";
+        "Find the cause in the server's log. Then call coco.start to let workers retry the flow.";
     let _as = RoleGuard::extension_owner()?;
     let found = spi::returning(
         "with f as (select id, flow from coco.flow where id = $1 and live for key share skip locked)

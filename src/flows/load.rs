@@ -18,13 +18,13 @@ pub fn load_flow(name: &str) -> Result<Flow> {
     let mut flow = load_for_update(name)?;
     let broken = |what: String| {
         Error::new(pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, what).hint(
-            "Give the target a query that fits with coco.set_query, or drop the flow with coco.drop_flow.",
+            "Give the target a matching query with coco.set_query, or drop the flow with coco.drop_flow.",
         )
     };
     for target in &flow.targets {
         if target.bound.is_none() {
             return Err(broken(format!(
-                "something that the query of target {} of flow \"{name}\" reads was dropped",
+                "the query of target {} of flow \"{name}\" reads an object that was dropped",
                 target.shown()
             )));
         }
@@ -34,7 +34,7 @@ pub fn load_flow(name: &str) -> Result<Flow> {
         let declared = source.ordinal.is_some() || source.fingerprint.is_some();
         if declared && source.expressions.is_none() {
             return Err(broken(format!(
-                "something that the ordinal or the fingerprint of source \"{}\" of flow \"{name}\" reads was dropped",
+                "the ordinal or fingerprint of source \"{}\" of flow \"{name}\" reads an object that was dropped",
                 source.name
             )));
         }
@@ -63,23 +63,23 @@ fn check_unique(flow: &Flow, source: &Source) -> Result<()> {
     let key = source.key.iter().map(Column::quoted).collect::<Vec<_>>().join(", ");
     let (why, mend) = match target_table::has_children(source.relation)? {
         true => (
-            "Tables inherit from {} since the flow was declared, and no unique index spans them.",
-            "Detach them with ALTER TABLE … NO INHERIT.",
+            "{} has gained child tables since the flow was declared, and no unique index spans them.",
+            "Detach the child tables with ALTER TABLE … NO INHERIT.",
         ),
         false => (
-            "{} had a unique index on exactly these columns, and has none now.",
-            "Make a unique index on them again.",
+            "{} no longer has a unique index on exactly these columns.",
+            "Create a unique index on these columns again.",
         ),
     };
     Err(Error::new(
         pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!(
-            "the key ({key}) of source \"{}\" of flow \"{}\" is not unique any more",
+            "the key ({key}) of source \"{}\" of flow \"{}\" is no longer unique",
             source.name, flow.name
         ),
     )
     .detail(why.replace("{}", &source.relation_name))
-    .hint(format!("{mend} If several rows are to be one item, or rows have another key, drop the flow with coco.drop_flow, keeping its targets, and declare it again.")))
+    .hint(format!("{mend} If several rows form one item, or the rows have another key, drop the flow with coco.drop_flow, keeping its targets, and declare it again.")))
 }
 
 /// Loads a flow for its owner. The flow's query may be broken.
@@ -122,10 +122,10 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
     if !owner_exists {
         return Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("the role that owned flow \"{name}\" does not exist any more"),
+            format!("the owner of flow \"{name}\" no longer exists"),
         )
         .hint(
-            "Give it an owner as a superuser with coco.alter_flow, or drop it with coco.drop_flow.",
+            "As a superuser, give the flow an owner with coco.alter_flow, or drop it with coco.drop_flow.",
         ));
     }
     let _as = RoleGuard::extension_owner()?;
@@ -157,8 +157,8 @@ struct SourceRow {
 }
 
 fn lost(flow: &str) -> Error {
-    Error::internal(format!("flow \"{flow}\" has lost its tracking table"))
-        .hint("Drop the flow and declare it again: rows that are the same will not be written.")
+    Error::internal(format!("tracking table of flow \"{flow}\" is missing or damaged"))
+        .hint("Drop the flow and declare it again. coco will not write unchanged rows.")
 }
 
 fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
@@ -248,7 +248,7 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
             return Err(Error::new(
                 pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!(
-                    "something that the argument \"affects\" of lookup \"{}\" of flow \"{flow}\" reads was dropped",
+                    "argument \"affects\" of lookup \"{}\" of flow \"{flow}\" reads an object that was dropped",
                     relation.name
                 ),
             )
@@ -294,7 +294,7 @@ fn with_columns(flow: &str, raw: SourceRow) -> Result<Source> {
                     find(name).ok_or_else(|| {
                         Error::new(
                             pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                            format!("key column \"{name}\" of source \"{}\" of flow \"{flow}\" does not exist any more", source.name),
+                            format!("key column \"{name}\" of source \"{}\" of flow \"{flow}\" no longer exists", source.name),
                         )
                         .hint("Drop the flow with coco.drop_flow and declare it again.")
                     })
@@ -327,11 +327,11 @@ fn check_key_types(flow: &str, source: &Source, tracked: &[pgrx::pg_sys::Oid]) -
     Err(Error::new(
         pgrx::PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
         format!(
-            "key column \"{}\" of source \"{}\" of flow \"{flow}\" has type {}, and had type {}",
+            "key column \"{}\" of source \"{}\" of flow \"{flow}\" has type {}, but had type {} before",
             column.name,
             source.name,
             column.type_name,
-            before.unwrap_or_else(|| "another".to_owned()),
+            before.unwrap_or_else(|| "???".to_owned()),
         ),
     )
     .hint("Drop the flow with coco.drop_flow and declare it again."))
@@ -424,7 +424,7 @@ fn key_columns(columns: &[Column], key: &[String]) -> Result<Vec<Column>> {
     key.iter()
         .map(|k| {
             let found = columns.iter().find(|c| c.name == *k).cloned();
-            found.ok_or_else(|| Error::internal(format!("key column \"{k}\" is not in the view")))
+            found.ok_or_else(|| Error::internal(format!("query view has no key column \"{k}\"")))
         })
         .collect()
 }

@@ -6,7 +6,10 @@ use crate::pg::spi;
 
 /// Returns the hint for a paused flow.
 pub fn unpause_hint(flow: &str) -> String {
-    format!("SELECT coco.alter_flow({}, paused => false) has it go on.", spi::literal(flow))
+    format!(
+        "Run SELECT coco.alter_flow({}, paused => false) to resume the flow.",
+        spi::literal(flow)
+    )
 }
 
 /// Fails if the flow is paused.

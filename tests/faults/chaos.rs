@@ -120,7 +120,7 @@ fn complain(server: &Server) {
     // of a writer's is not waited for: the flow is tried again soon.
     let expected = [
         "Failed process was running",
-        "a process died while it worked on the flow",
+        "a process was terminated by a signal while it worked on the flow",
         "could not obtain lock on relation",
         "canceling statement due to lock timeout",
         // A worker whose statement is canceled by hand.

@@ -289,7 +289,7 @@ fn a_key_that_is_or_becomes_no_key_is_refused() {
     let error = db.client.batch_execute("select coco.update('f')").expect_err("no key");
     let said = support::explain(&error);
     assert!(
-        said.contains("the key (id) of source \"d\" of flow \"f\" is not unique any more (55000)"),
+        said.contains("the key (id) of source \"d\" of flow \"f\" is no longer unique (55000)"),
         "{said}"
     );
     db.run("delete from d where n = 1; create unique index on d (id); select coco.update('f')");

@@ -188,7 +188,7 @@ fn a_key_whose_type_has_changed_is_said_so() {
             alter table d rename id to old; alter table d rename id2 to id; alter table d alter old drop not null;
             alter table d add primary key (id)");
     let said = fails(&mut db.client, "select coco.update('f')", "42804");
-    assert!(said.contains("has type bigint, and had type integer"), "{said}");
+    assert!(said.contains("has type bigint, but had type integer before"), "{said}");
     // Another flow on the table has the log follow the new type.
     db.run("select coco.create_flow('g', 'd', 'select id, v from d', 'u', '{id}', capture => 'trigger')");
     db.update("g", "normal");

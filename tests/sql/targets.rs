@@ -152,7 +152,8 @@ fn a_query_that_lost_what_it_reads_says_so_and_can_be_given_another() {
     assert_eq!(text(&mut db, "select state from coco.status"), "query broken");
     let e = support::update(&mut db.client, "f", "normal").expect_err("the function is gone");
     assert!(
-        explain(&e).contains("reads was dropped (55000)") && explain(&e).contains("coco.set_query"),
+        explain(&e).contains("reads an object that was dropped (55000)")
+            && explain(&e).contains("coco.set_query"),
         "{}",
         explain(&e)
     );

@@ -70,7 +70,7 @@ fn a_turn_that_catches_its_cancel_ends_with_the_process_and_is_set_aside() {
          insert into s values (1);
          select coco.start('f')",
     );
-    db.until("select last_error like 'a process died%' from coco.status where flow = 'f'");
+    db.until("select last_error like 'a process was terminated by a signal%' from coco.status where flow = 'f'");
     db.run("select coco.stop('f')");
     other_follows(&mut db);
 }

@@ -640,7 +640,7 @@ fn the_owner_goes() {
     db.run(
         "reassign owned by goes to heir; drop owned by goes; drop role goes; update f_s set v = 9",
     );
-    db.until("select count(*) = 1 from coco.flow_error where message like '%does not exist any more%' and hint is not null");
+    db.until("select count(*) = 1 from coco.flow_error where message like '%no longer exists%' and hint is not null");
     db.run("update healthy_s set v = 4");
     db.settle("healthy");
     assert_eq!(state(&mut db, "healthy"), "live");

@@ -49,10 +49,10 @@ fn a_line_for_each_run_where_that_is_wanted() {
     db.run("select coco.start('f'); alter table d drop v cascade");
     until("the flow's failure is logged", || {
         server.log().contains(
-            "WARNING:  coco: flow \"f\" failed: something that the query of target public.t of flow \"f\" reads was dropped",
+            "WARNING:  coco: flow \"f\" failed: the query of target public.t of flow \"f\" reads an object that was dropped",
         )
     });
-    assert!(server.log().contains("HINT:  Give the target a query that fits with coco.set_query"));
+    assert!(server.log().contains("HINT:  Give the target a matching query with coco.set_query"));
 }
 
 /// What is said on a thread that is not Postgres' is reported by the process.
