@@ -33,13 +33,13 @@ impl BatchCall {
         if batch == pg_sys::InvalidOid {
             return Err(Error::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
-                format!("the batch function of {} does not exist any more", function.name),
+                format!("the batch function of {} no longer exists", function.name),
             )
-            .hint("Make it again, or memoize the function without it."));
+            .hint("Create the batch function again, or memoize the function without it."));
         }
         let fitting = registration::fitting(function.oid, batch).map_err(|error| Error {
             message: format!(
-                "the batch function of {} is not called: {}",
+                "could not use the batch function of {}: {}",
                 function.name, error.message
             ),
             ..error
@@ -47,9 +47,12 @@ impl BatchCall {
         if fitting.owner != owner {
             return Err(Error::new(
                 PgSqlErrorCode::ERRCODE_INVALID_FUNCTION_DEFINITION,
-                format!("the batch function of {} belongs to another role now", function.name),
+                format!(
+                    "the batch function of {} has another owner than when it was registered",
+                    function.name
+                ),
             )
-            .hint("Memoize the function again if that is right."));
+            .hint("If this is intended, memoize the function again."));
         }
         Ok(BatchCall { oid: batch, arguments: fitting.arguments, result: fitting.result })
     }
@@ -101,7 +104,7 @@ fn wrong(function: &MemoFunction, what: &str) -> Error {
         PgSqlErrorCode::ERRCODE_E_R_I_E_SRF_PROTOCOL_VIOLATED,
         format!("the batch function of {} {what}", function.name),
     )
-    .hint("It has to return an array with one result for each input, in their order.")
+    .hint("Return an array with one result for each input, in the same order.")
 }
 
 unsafe fn make_array(element: pg_sys::Oid, values: &[Option<pg_sys::Datum>]) -> pg_sys::Datum {

@@ -101,7 +101,9 @@ impl CallSite {
             let args = (*fcinfo).args.as_slice(count);
             let call = (*info).fn_expr.cast::<pg_sys::FuncExpr>();
             if call.is_null() || args[1].isnull {
-                return Err(Error::internal("a call of a memoised function is not planned"));
+                return Err(Error::internal(
+                    "call of a memoized function was not rewritten by the planner hook",
+                ));
             }
             let function = pg_sys::Oid::from(args[1].value.value() as u32);
             may_execute(function)?;
@@ -207,7 +209,7 @@ impl CallSite {
             state => state,
         };
         match state {
-            State::Known(_) => Err(Error::internal("a result is there and was not taken")),
+            State::Known(_) => Err(Error::internal("stored result was not used")),
             State::Failed(fault) => Err(raised(fault)),
             State::Absent => {
                 let began = std::time::Instant::now();

@@ -81,9 +81,9 @@ pub fn evaluate_batch(
             return Err(BatchError::Flow(
                 Error::new(
                     PgSqlErrorCode::ERRCODE_STATEMENT_TOO_COMPLEX,
-                    format!("results of memoised functions rest on each other more than {DEPTH} deep"),
+                    format!("memoized functions are nested more than {DEPTH} levels deep"),
                 )
-                .hint("A query that calls a memoised function with its own result has to end somewhere."),
+                .hint("Check the query for a memoized function that is called, directly or indirectly, with its own result."),
             ));
         }
         if too_large(recalling, batch) {

@@ -52,7 +52,8 @@ pub fn ask_provider(
     recalling: &MemoSession,
     all: Vec<(FunctionId, Rc<MemoFunction>, MissedCalls)>,
 ) -> Result<()> {
-    let asking = ASKING.get().ok_or_else(|| Error::internal("nobody asks providers"))?;
+    let asking =
+        ASKING.get().ok_or_else(|| Error::internal("no client of providers is registered"))?;
     let mut groups: BTreeMap<(FunctionId, String), Group> = BTreeMap::new();
     for (id, function, asked) in &all {
         for (place, arguments) in asked {
@@ -135,7 +136,7 @@ fn request(
                 None => None,
                 Some(n) if n > 0 => Some(n as u32),
                 Some(n) => {
-                    let what = format!("argument \"dimensions\" ({n}) is not above 0");
+                    let what = format!("argument \"dimensions\" ({n}) must be greater than 0");
                     return Err(fault("22023", what));
                 }
             };
@@ -172,7 +173,7 @@ fn kept(
         Answer::Text(text) if is_json => match CString::new(text) {
             // SAFETY: the value has the function's result type.
             Ok(text) => Ok(unsafe { codec.keep(Some(json::jsonb(&text))) }),
-            Err(_) => Err(fault("22P05", "the answer has a NUL byte".to_owned())),
+            Err(_) => Err(fault("22P05", "response contains a NUL byte".to_owned())),
         },
         Answer::Text(text) => Ok(settle::encoded_result(codec, text)),
     }
@@ -184,7 +185,7 @@ fn error(trouble: Trouble) -> Error {
         message: trouble.message,
         detail: trouble.detail,
         hint: Some(trouble.hint.unwrap_or_else(|| {
-            "Nothing is lost: what was answered is kept, and the next coco.update, or the worker of a live flow, goes on from there.".to_owned()
+            "Run coco.update again, or wait if the flow is live. coco keeps the responses that it received, and continues from there.".to_owned()
         })),
     }
 }

@@ -45,7 +45,12 @@ fn shape(function: pg_sys::Oid) -> Result<Shape> {
         },
     )?
     .pop()
-    .ok_or_else(|| Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, "no such function"))
+    .ok_or_else(|| {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+            format!("function with OID {} does not exist", function.to_u32()),
+        )
+    })
 }
 
 /// Memoizes a function in all flows. Only the function's owner may do this, because it affects
@@ -58,26 +63,30 @@ pub fn memoize(
     let own = shape(function)?;
     check_owner(&own)?;
     if own.provided {
-        return Err(Error::invalid(format!(
-            "function {} is always memoised inside flows",
-            own.name
-        )));
+        return Err(Error::invalid(format!("function {} is always memoized in flows", own.name)));
     }
     let refused = match (own.kind.as_str(), own.set) {
-        ("f", false) if [pg_sys::RECORDOID, pg_sys::RECORDARRAYOID].contains(&own.result) => {
-            Some("It returns a record: have it return a composite type or jsonb.")
-        }
-        ("f", true) => Some("It returns a set: have it return an array or jsonb, and unnest that."),
+        ("f", false) if [pg_sys::RECORDOID, pg_sys::RECORDARRAYOID].contains(&own.result) => Some(
+            ("The function returns a record.", Some("Return a composite type or jsonb instead.")),
+        ),
+        ("f", true) => Some((
+            "The function returns a set.",
+            Some("Return an array or jsonb instead, and unnest the result in the query."),
+        )),
         ("f", false) => None,
-        ("p", _) => Some("It is a procedure."),
-        _ => Some("It is an aggregate or a window function."),
+        ("p", _) => Some(("It is a procedure.", None)),
+        _ => Some(("It is an aggregate or a window function.", None)),
     };
-    if let Some(why) = refused {
-        return Err(Error::new(
+    if let Some((why, hint)) = refused {
+        let error = Error::new(
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-            format!("function {} cannot be memoised", own.name),
+            format!("function {} cannot be memoized", own.name),
         )
-        .detail(why));
+        .detail(why);
+        return Err(match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        });
     }
     let over = match &batch {
         Some(batch) => Some(check_batch(&own, batch)?),
@@ -109,7 +118,7 @@ fn check_owner(own: &Shape) -> Result<()> {
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("must be owner of function {}", own.name),
         )
-        .hint("Write a function of your own that calls it, and memoize that.")),
+        .hint("Write a function of your own that calls it, and memoize your function.")),
     }
 }
 
@@ -120,7 +129,7 @@ fn check_batch(own: &Shape, batch: &BatchFunction) -> Result<Shape> {
     check_owner(&over)?;
     if batch.size < 1 {
         return Err(Error::invalid(format!(
-            "argument \"batch_size\" ({}) is not above 0",
+            "argument \"batch_size\" ({}) must be greater than 0",
             batch.size
         )));
     }
@@ -156,9 +165,12 @@ fn check_fits(own: &Shape, over: &Shape) -> Result<()> {
         true => Ok(()),
         false => Err(Error::new(
             PgSqlErrorCode::ERRCODE_INVALID_FUNCTION_DEFINITION,
-            format!("function {} is no batch function of {}", over.name, own.name),
+            format!("function {} is not a batch function of {}", over.name, own.name),
         )
-        .hint("It has to take an array for each argument, and to return an array of the results.")),
+        .hint(
+            "Write a function that takes an array for each argument and returns an array of the \
+             results.",
+        )),
     }
 }
 
@@ -175,7 +187,7 @@ pub fn unmemoize(function: pg_sys::Oid) -> Result<()> {
     if gone == 0 {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("function {} is not memoised", own.name),
+            format!("function {} is not memoized", own.name),
         ));
     }
     invalidation::note_change()

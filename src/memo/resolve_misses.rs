@@ -46,7 +46,7 @@ pub fn resolve_misses(recalling: &MemoSession) -> Result<()> {
         let function = recalling
             .function(id)
             .cloned()
-            .ok_or_else(|| Error::internal("a function that is not memoised was asked"))?;
+            .ok_or_else(|| Error::internal("function is not memoized"))?;
         match function.kind {
             MemoFunctionKind::Plain => {
                 let mut recall = recalling.recall.borrow_mut();

@@ -19,7 +19,7 @@ pub fn make(flow: &Flow) -> Result<String> {
     let id = flow.id;
     let table = format!("coco_internal.memo_{id}");
     let view = format!("coco.{}", ident(&object_name("memo", id, &flow.name)));
-    let what = literal(&format!("Results of the memoised functions of flow {}", flow.name));
+    let what = literal(&format!("Results of the memoized functions of flow {}", flow.name));
     for statement in [
         format!(
             "create table {table} (

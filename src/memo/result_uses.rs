@@ -76,7 +76,10 @@ pub fn note_uses(
     batch: &Batch,
     targets: usize,
 ) -> Result<ResultUses> {
-    let table = recalling.table.as_deref().ok_or_else(|| Error::internal("no memo was made"))?;
+    let table = recalling
+        .table
+        .as_deref()
+        .ok_or_else(|| Error::internal("flow has no table of results"))?;
     let recall = recalling.recall.borrow();
     let mut uses: Vec<(usize, BTreeSet<Place>)> = Vec::new();
     let mut counts: BTreeMap<Place, i32> = BTreeMap::new();

@@ -174,7 +174,7 @@ fn rows_of(new: &[New], ids: &[i64]) -> Result<TupleStore> {
     let mut values = pgrx::PgMemoryContexts::new("coco memo rows");
     for (new, id) in new.iter().zip(ids) {
         let Some((result, seal)) = new.entry.sealed() else {
-            return Err(Error::internal("a result that is not known was to be stored"));
+            return Err(Error::internal("cannot store an unknown result"));
         };
         // SAFETY: the row is copied before the context is reset.
         unsafe {
@@ -302,7 +302,12 @@ pub fn forget(flow: &Flow, function: Option<pg_sys::Oid>) -> Result<i64> {
         None => None,
         Some(oid) => {
             Some(spi::scalar::<String>("select $1::regprocedure::text", &[arg(oid)])?.ok_or_else(
-                || Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION, "no such function"),
+                || {
+                    Error::new(
+                        PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+                        format!("function with OID {} does not exist", oid.to_u32()),
+                    )
+                },
             )?)
         }
     };

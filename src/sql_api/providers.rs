@@ -25,7 +25,7 @@ fn embed(
     let (server, model) = (given(server, "server")?, given(model, "model")?);
     let dimensions = dimensions.map(|n| match u32::try_from(n) {
         Ok(n) if n > 0 => Ok(n),
-        _ => Err(Error::invalid(format!("argument \"dimensions\" ({n}) is not above 0"))),
+        _ => Err(Error::invalid(format!("argument \"dimensions\" ({n}) must be greater than 0"))),
     });
     let task = Task::Embed { model, dimensions: dimensions.transpose()? };
     match ask(task, Some(server), input)? {

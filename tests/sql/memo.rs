@@ -320,7 +320,7 @@ fn a_query_that_never_ends_is_told_so() {
                        select max(x) from r where n = 300) as u from d $$, 't', '{id}')",
     );
     let said = fails(&mut db, "select * from coco.update('f')");
-    assert!(said.contains("rest on each other more than"), "{said}");
+    assert!(said.contains("memoized functions are nested more than"), "{said}");
 }
 
 #[test]
@@ -559,16 +559,19 @@ fn who_may_memoise_what() {
          insert into d values (1, 'x'); grant select, trigger on d to memo_user",
     );
     for (sql, expected) in [
-        ("select coco.memoize('rows_of(int)')", "cannot be memoised (42809)"),
-        ("select coco.memoize('proc()')", "cannot be memoised (42809)"),
-        ("select coco.memoize('max(int)')", "cannot be memoised (42809)"),
-        ("select coco.memoize('plain(text)', batch => 'odd_batch(text)')", "is no batch function"),
+        ("select coco.memoize('rows_of(int)')", "cannot be memoized (42809)"),
+        ("select coco.memoize('proc()')", "cannot be memoized (42809)"),
+        ("select coco.memoize('max(int)')", "cannot be memoized (42809)"),
+        (
+            "select coco.memoize('plain(text)', batch => 'odd_batch(text)')",
+            "is not a batch function",
+        ),
         (
             "select coco.memoize('plain(text)', batch => 'many_of(text[])', batch_size => 0)",
-            "is not above 0",
+            "must be greater than 0",
         ),
         ("select coco.memoize(null)", "argument \"function\" is NULL"),
-        ("select coco.unmemoize('upper(text)')", "is not memoised"),
+        ("select coco.unmemoize('upper(text)')", "is not memoized"),
         ("select coco.memo_call(null::internal, 1)", "cannot cast"),
         ("select coco.memo_call(null)", "does not exist"),
     ] {

@@ -220,12 +220,12 @@ fn a_batch_function_that_became_another_is_not_called() {
     let again = "drop function g(text[]); create function g(text[]) returns";
     for (n, (made, said)) in [
         (format!("{again} bigint[] language sql immutable as 'select array_agg(5000::bigint << 2) from unnest($1)'"),
-         "is no batch function"),
-        (format!("{again} text language sql immutable as 'select $1[1]'"), "is no batch function"),
-        (format!("{again} setof text[] language sql immutable as 'select $1'"), "is no batch function"),
-        ("drop function g(text[])".to_owned(), "does not exist any more"),
+         "is not a batch function"),
+        (format!("{again} text language sql immutable as 'select $1[1]'"), "is not a batch function"),
+        (format!("{again} setof text[] language sql immutable as 'select $1'"), "is not a batch function"),
+        ("drop function g(text[])".to_owned(), "no longer exists"),
         ("drop function g(text[]); create procedure g(text[]) language sql as 'select 1'".to_owned(),
-         "is no batch function"),
+         "is not a batch function"),
         (format!("{again} text[] language sql immutable as 'select array[$1, $1]'"), "2 dimensions"),
         (format!("{again} text[] language sql immutable as 'select $1 || array[''x'']'"),
          "returned 3 results for 2 inputs"),
@@ -251,7 +251,7 @@ fn a_function_is_memoised_only_as_the_one_that_was_noted() {
                 create function g(text[]) returns text[] language sql as
                   $$ select array_agg(current_user || x) from unnest($1) x $$;
                 reset role";
-    refuses_the_batch_function(&mut db, 2, made, "belongs to another role");
+    refuses_the_batch_function(&mut db, 2, made, "has another owner");
     // Somebody else's function of the same name, where the flow's query is bound to it anew.
     db.run(
         "select coco.drop_flow('x'); drop function f(text); drop table t; set role forged_user;

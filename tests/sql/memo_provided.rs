@@ -203,7 +203,7 @@ fn what_was_answered_before_a_provider_went_down_is_not_asked_again() {
         s.provider.next(Fault::status(503, "down"));
     }
     let said = s.fails();
-    assert!(said.contains("503") && said.contains("Nothing is lost"), "{said}");
+    assert!(said.contains("503") && said.contains("coco keeps the responses"), "{said}");
     assert_eq!(s.number("select count(*) from t"), 0);
     let kept = s.number("select sum(entries) from coco.functions");
     assert_eq!(kept, 7 * 16, "{said}");
