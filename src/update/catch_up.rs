@@ -24,7 +24,9 @@ pub fn caught_up_mark(name: &str) -> Result<CaughtUpMark> {
             pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("flow \"{name}\" is not live"),
         )
-        .hint("coco.start makes it live; coco.update brings it up to date once."));
+        .hint(
+            "Call coco.start to make the flow live, or coco.update to bring it up to date once.",
+        ));
     }
     paused::check_not_paused(&ready.flow)?;
     let _now = PinnedSnapshot::latest();

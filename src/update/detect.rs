@@ -597,8 +597,8 @@ fn one_row_each(statements: &SpiSession, source: &Source) -> Result<()> {
             pgrx::PgSqlErrorCode::ERRCODE_CARDINALITY_VIOLATION,
             format!("source \"{}\" has several rows with one key", source.name),
         )
-        .detail(format!("Key {key}. A source with an ordinal has a row for each key."))
-        .hint("Leave the other rows out in the view, or declare the source with a key that tells them apart. Without an ordinal, the rows that share a key are one item.")),
+        .detail(format!("Key {key} is not unique. A source with an ordinal must have one row for each key."))
+        .hint("Leave the other rows out in the view, or declare the source with a key that distinguishes them. Without an ordinal, the rows that share a key form one item.")),
     }
 }
 
@@ -606,7 +606,7 @@ fn one_row_each(statements: &SpiSession, source: &Source) -> Result<()> {
 pub fn tracked(statements: &SpiSession, source: &Source) -> Result<i64> {
     let text = statements
         .first_text(&format!("select pg_catalog.count(*) from {}", source.tracking_view), &[])?;
-    text.and_then(|t| t.parse().ok()).ok_or_else(|| Error::internal("no count came back"))
+    text.and_then(|t| t.parse().ok()).ok_or_else(|| Error::internal("count returned no row"))
 }
 
 impl Candidate {

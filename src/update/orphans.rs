@@ -27,7 +27,10 @@ pub fn dropped_rows_sql(flow: &Flow, target: &Target) -> Error {
         pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
         format!("target {} of flow \"{}\" was dropped", target.shown(), flow.name),
     )
-    .hint(format!("SELECT * FROM coco.update({}) makes and fills it again.", literal(&flow.name)))
+    .hint(format!(
+        "Run SELECT * FROM coco.update({}) to create and fill the target again.",
+        literal(&flow.name)
+    ))
 }
 
 pub fn failing_sources(flow: &Flow) -> Result<Vec<bool>> {

@@ -119,12 +119,12 @@ impl UpdateRun<'_> {
 /// Runs a helper task in the current transaction. Its snapshot is newer than the worker's. If an
 /// item changed in between, the worker's next transaction finds it up to date.
 pub fn run_helper_task(bytes: &[u8]) -> Result<HelperResult> {
-    let unreadable = || Error::internal("a portion of a turn cannot be read");
+    let unreadable = || Error::internal("could not read a helper task");
     let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(unreadable)?;
     let (head, keys) =
         rest.split_at_checked(u32::from_ne_bytes(*length) as usize).ok_or_else(unreadable)?;
     let head: HelperTaskHeader = serde_json::from_slice(head).map_err(|_| unreadable())?;
-    let gone = || Error::internal("the turn that this was a portion of has ended");
+    let gone = || Error::internal("transaction that requested the helper task has ended");
     locks::helper_lock(head.flow)?;
     // If the worker's transaction is still in progress, no other process can start to work on the
     // flow from here on.

@@ -47,7 +47,7 @@ fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
         objects::forget_target_keys(source, id)?;
     }
     notice(format!(
-        "the ledger of target {shown} of flow \"{name}\" was dropped: all rows are sent again; rows that no item has any more stay there"
+        "ledger of target {shown} of flow \"{name}\" was dropped; coco sends all rows again, and rows that no item produces any more stay in the target"
     ));
     Ok(())
 }
@@ -95,7 +95,7 @@ pub fn restore_targets(flow: &mut Flow) -> Result<()> {
             objects::forget_target_keys(source, id)?;
         }
         notice(format!(
-            "target {name} of flow \"{}\" was dropped; it is made and filled again",
+            "target {name} of flow \"{}\" was dropped; coco creates and fills it again",
             flow.name
         ));
     }
