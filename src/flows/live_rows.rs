@@ -144,8 +144,8 @@ fn missing_right_hint(flow: &LiveFlow) -> Result<Option<String>> {
     }))
 }
 
-/// The longest delay before a worker retries a flow that failed as a whole. It is short, so that
-/// the worker soon notices a manual repair, such as a granted privilege.
+/// The longest delay before a worker retries a flow that failed as a whole. With a short delay, the
+/// worker soon notices a manual repair, such as a granted privilege.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Returns the delay before a worker retries a flow that failed this many times in a row.
@@ -165,10 +165,11 @@ pub fn is_lock_error(sqlstate: &str) -> bool {
     matches!(sqlstate, "55P03" | "40P01")
 }
 
-/// Workers set a flow aside after this many processes in a row have died while they worked on it.
+/// Workers set a flow aside after signals have terminated this many processes in a row that worked
+/// on it.
 pub const DEATHS: i32 = 3;
 
-/// What coco reports about a flow whose process has died.
+/// What coco reports about a flow whose process was terminated by a signal.
 pub struct ProcessDeath {
     pub flow: String,
     pub message: String,

@@ -136,8 +136,8 @@ unsafe fn elements(
     element: pg_sys::Oid,
     array: pg_sys::Datum,
 ) -> Result<Vec<Option<pg_sys::Datum>>> {
-    // SAFETY: by the declaration of the function that returned it, the datum is an array. Its
-    // elements are read as values of the type that its header names.
+    // SAFETY: by the declaration of the function that returned it, the datum is an array. The
+    // elements are read as values of the type that the array's header names.
     unsafe {
         let plain = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
         if (*plain).elemtype != element {

@@ -93,8 +93,9 @@ pub unsafe fn recall(fcinfo: pg_sys::FunctionCallInfo) -> Result<Option<pg_sys::
 
 impl CallSite {
     unsafe fn of(fcinfo: pg_sys::FunctionCallInfo) -> Result<CallSite> {
-        // SAFETY: `fcinfo` belongs to a call in progress. It has as many arguments as it says. Its
-        // expression is null or a function call, because `rewrite_calls` makes no other node.
+        // SAFETY: `fcinfo` belongs to a call in progress, and has as many arguments as it says. The
+        // call's expression is null or a function call, because `rewrite_calls` makes no other
+        // node.
         unsafe {
             let info = (*fcinfo).flinfo;
             let count = (*fcinfo).nargs as usize;

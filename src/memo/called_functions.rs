@@ -75,7 +75,7 @@ pub fn called_functions(views: &[pg_sys::Oid]) -> Result<Vec<Rc<MemoFunction>>> 
 }
 
 /// Returns the functions that these views call and that had another owner when they were memoized.
-/// They no longer count as memoized.
+/// Such functions no longer count as memoized.
 pub fn of_another_owner(views: &[pg_sys::Oid]) -> Result<Vec<String>> {
     let _as = RoleGuard::extension_owner()?;
     let another = "

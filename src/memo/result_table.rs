@@ -1,7 +1,7 @@
 //! The table of a flow's results, and the view through which the flow's owner reads it.
 //!
-//! The extension's owner owns the table, and runs all statements that read or write it. Its columns
-//! have only built-in types of PostgreSQL, and no statement on it contains SQL of a user.
+//! The extension's owner owns the table, and runs all statements that read or write it. The table
+//! has only columns of built-in types, and no statement on the table contains SQL of a user.
 
 use crate::catalog::model::Flow;
 use crate::catalog::object_names::{object_name, owner_name};

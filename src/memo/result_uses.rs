@@ -62,7 +62,7 @@ fn tracked(source: &Source) -> String {
 pub struct ResultUses {
     /// The entries that each item uses: the item's number `no`, and `refs`.
     pub refs: TupleStore,
-    /// New entries and their numbers. They are valid only if the batch is committed.
+    /// New entries and their numbers, which are valid only if the batch is committed.
     pub stored: Vec<(Place, i64)>,
     /// How many results of each function the items use.
     pub calls: BTreeMap<FunctionId, i64>,

@@ -2,7 +2,7 @@
 //!
 //! In the query that the planner receives, each such call is a call of `coco.memo_call`, with the
 //! item, the function, and the function's own arguments. coco rewrites the query as the rewriter
-//! left it, so it also finds calls in views. It does not find calls in the body of another
+//! left it, so it also finds calls in views. coco does not find calls in the body of another
 //! function.
 //!
 //! The item is a column of the relation `item` that coco composes around the user's query
@@ -66,7 +66,8 @@ struct RewrittenCall {
 impl CallRewriter {
     unsafe fn query(&mut self, query: *mut pg_sys::Query) {
         // SAFETY: the caller passes a query that the server has analyzed and that the planner may
-        // change. Its lists hold nodes of the types that their names say, and no null pointer.
+        // change. The query's lists hold nodes of the types that their names say, and no null
+        // pointer.
         unsafe {
             let before = (self.item, self.results_of);
             let relations = PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable);
@@ -208,7 +209,8 @@ unsafe fn items_column(relation: *mut pg_sys::RangeTblEntry) -> Option<pg_sys::A
     }
 }
 
-/// The walker that Postgres calls for each node. It never returns `true`, which would end the walk.
+/// The walker that Postgres calls for each node. The walker never returns `true`, which would end
+/// the walk.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
     if node.is_null() {

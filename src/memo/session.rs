@@ -13,9 +13,9 @@ use coco_core::memo::{FunctionId, Place, Recall, Stats};
 /// What a call does if its result is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnMiss {
-    /// It notes the missing result, and coco evaluates the item again when the result is known.
+    /// The call notes the missing result. coco evaluates the item again when the result is known.
     Suspends,
-    /// It computes the result at once, and stores nothing.
+    /// The call computes the result at once, and coco does not store it.
     Computes,
 }
 

@@ -59,8 +59,8 @@ pub fn recall() -> Result<pg_sys::Oid> {
         .ok_or_else(|| Error::internal("coco.memo_call does not exist"))
 }
 
-/// Returns the entries that a statement has returned. They do not come from SPI's own results,
-/// because values read from those stay in memory until the transaction ends.
+/// Returns the entries that a statement has returned. The statement must have written them to a
+/// tuplestore: values read from SPI's own results stay in memory until the transaction ends.
 fn entries(rows: &mut TupleStore) -> Vec<Entry> {
     let mut all = Vec::with_capacity(rows.len());
     while rows.advance() {

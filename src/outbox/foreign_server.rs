@@ -36,7 +36,7 @@ pub fn connector_for(server: &str, role: pg_sys::Oid) -> Result<String> {
     }
 }
 
-/// The options with which a role connects to a server. They contain secrets.
+/// The options, including secrets, with which a role connects to a server.
 pub struct ServerOptions {
     pub server: Vec<(String, String)>,
     /// The options of the role's user mapping, or of PUBLIC's; empty if there is no mapping.

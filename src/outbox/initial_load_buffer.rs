@@ -211,8 +211,8 @@ impl InitialLoadBuffer {
         Ok(batch)
     }
 
-    /// Moves all rows, or those after a position, to the outbox. They precede all its entries,
-    /// because their positions were reserved.
+    /// Moves all rows, or those after a position, to the outbox. The rows precede all entries of
+    /// the outbox, because their positions were reserved.
     pub fn queue(
         mut self,
         flow: &Flow,

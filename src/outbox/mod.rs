@@ -1,8 +1,8 @@
 //! External targets: the tables that coco keeps for them in this database.
 //!
-//! For an external target, an update writes the same rows as for a local one, in the same
-//! transaction as the tracking rows, but into two tables of coco. Workers deliver from these
-//! tables.
+//! For an external target, an update writes the same rows as for a local one, but into two tables
+//! of coco. The update writes these tables and the tracking rows in one transaction. Workers
+//! deliver from the tables.
 //!
 //! - The **ledger** has a row for each key that the target should hold, with the fingerprint of its
 //!   value. With it coco finds an item's rows, gives each key one owner, and does not send

@@ -282,8 +282,8 @@ pub fn acknowledge(
     crate::outbox::delivery_state::note_sent(target.id, batch.upto)
 }
 
-/// Empties the outbox of a target, if the outbox is large, all its entries are delivered, and no
-/// other session holds a lock on the flow or the table.
+/// Empties the outbox of a target if the outbox is large and all its entries are delivered. Does
+/// nothing if another session holds a lock on the flow or on the table.
 pub fn empty_outbox(flow: &Flow, target: &Target) -> Result<()> {
     let Some(external) = target.external.as_ref().filter(|_| target.relation.is_some()) else {
         return Ok(());

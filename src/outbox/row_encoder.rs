@@ -137,9 +137,9 @@ impl Encoder {
             to.extend((-1i32).to_be_bytes());
             return Ok(());
         };
-        // SAFETY: the function is the send function of the column's type, which `check` or the
-        // reader compared with the type in the row before the first row was read. Its result is a
-        // bytea that is not toasted, and lives in the context until the row is encoded.
+        // SAFETY: the function is the send function of the column's type. `check` or the reader
+        // compared this type with the row's before the first row was read. The function's result is
+        // a bytea that is not toasted, and lives in the context until the row is encoded.
         unsafe {
             let before = pg_sys::MemoryContextSwitchTo(self.values);
             let bytes = pg_sys::SendFunctionCall(&mut self.send[place], datum);

@@ -140,10 +140,10 @@ impl PendingKeys {
         Ok(found)
     }
 
-    /// Reports whether coco must scan the source again instead of using its pending keys. This is
-    /// the case if its lookups have `changed` and there is no log that tells which other items
-    /// differ from their committed version. It is also the case if the source has gained or lost
-    /// its lookups since the scan.
+    /// Reports whether coco must scan the source again instead of using its pending keys. The first
+    /// case: its lookups have `changed`, and no log tells which other items differ from their
+    /// committed version. The second case: the source has gained or lost its lookups since the
+    /// scan.
     pub fn is_outdated(&self, source: &Source, lookups: bool, changed: bool) -> bool {
         self.sets.borrow().get(&source.id).is_some_and(|set| {
             set.lookups != lookups || changed && set.cursor.signature == cursor::NOWHERE

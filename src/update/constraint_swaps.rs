@@ -3,8 +3,8 @@
 //!
 //! Postgres checks such a constraint row by row: an UPDATE of two rows that swap a value fails at
 //! the first row. coco therefore deletes rows that change a value of such a constraint before it
-//! writes any row, and inserts them after all others. It writes a batch in this way only after the
-//! batch met a conflict.
+//! writes any row, and inserts them after all others. coco writes a batch in this way only after
+//! the batch met a conflict.
 
 use pgrx::pg_sys;
 use std::collections::BTreeSet;

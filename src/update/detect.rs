@@ -366,8 +366,8 @@ fn candidates_by_key(
         }
         false => String::new(),
     };
-    // Reads a group's rows in the order in which an evaluation of that group alone reads them,
-    // because sums of floating-point numbers depend on the order.
+    // Reads a group's rows in the same order as an evaluation of that group alone, because sums of
+    // floating-point numbers depend on the order.
     #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
     if source.grouped {
         acting.set("enable_presorted_aggregate", "off")?;
@@ -434,8 +434,8 @@ fn unread_item(
     Ok(())
 }
 
-/// Returns a SELECT of many items. Its plan may read the whole source. Because of the OFFSET,
-/// Postgres computes fingerprints after the join, only for the selected rows.
+/// Returns a SELECT of many items. The plan of the SELECT may read the whole source. Because of the
+/// OFFSET, Postgres computes fingerprints after the join, only for the selected rows.
 fn bulk_items_sql(source: &Source, carry: bool) -> String {
     let (keys, own) = (numbered("c.k", source.key.len()), keys_of(source));
     let there = format!("{} is not null", own[0]);

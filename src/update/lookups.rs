@@ -167,8 +167,8 @@ pub fn keys_affected_by(lookup: &Lookup, source: &Source) -> Option<String> {
     lookup.affects.as_ref().map(|affects| affected_keys(lookup, source, affects))
 }
 
-/// Returns the SELECT of the source keys that changed rows of a lookup affect, each key once. It
-/// contains the user's query as the statements of `compose` do.
+/// Returns the SELECT of the source keys that changed rows of a lookup affect, each key once. The
+/// SELECT contains the user's query as the statements of `compose` do.
 fn affected_keys(lookup: &Lookup, source: &Source, affects: &BoundView) -> String {
     place_items::know_shadows(affects.view, vec![lookup.relation.relation], affects.places.clone());
     let keys: Vec<String> = lookup

@@ -95,9 +95,9 @@ fn rows_of_failing(source: &Source, target: &Target) -> String {
     }
 }
 
-/// Deletes rows that no item produces and whose former item coco does not know any more. It does so
-/// only in managed targets whose listed keys can lose their values. The caller acts as the flow's
-/// owner.
+/// Deletes rows that no item produces and whose former item coco no longer knows. Only managed
+/// targets whose listed keys can lose their values can have such rows. The caller acts as the
+/// flow's owner.
 pub fn delete_orphans(flow: &Flow) -> Result<i64> {
     let failing = failing_sources(flow)?;
     // coco cannot distinguish rows of a failed item from rows without an item.

@@ -116,8 +116,8 @@ impl UpdateRun<'_> {
     }
 }
 
-/// Runs a helper task in the current transaction. Its snapshot is newer than the worker's. If an
-/// item changed in between, the worker's next transaction finds it up to date.
+/// Runs a helper task in the current transaction. The helper's snapshot is newer than the worker's.
+/// If an item changed in between, the worker's next transaction finds the item up to date.
 pub fn run_helper_task(bytes: &[u8]) -> Result<HelperResult> {
     let unreadable = || Error::internal("could not read a helper task");
     let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(unreadable)?;

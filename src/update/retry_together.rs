@@ -2,10 +2,10 @@
 //! with.
 //!
 //! Items can exchange target keys, or values of another unique constraint, while a transaction of a
-//! worker sees only some of them. These items fail. The others would fail after them, because a
-//! failed item keeps its rows; attempted alone, each item would fail forever. A batch that met such
-//! a conflict therefore takes along items that failed because of one, and coco writes all of them
-//! together.
+//! worker sees only some of them. The items that the transaction sees fail. The others would fail
+//! after them, because a failed item keeps its rows; attempted alone, each item would fail forever.
+//! A batch that met such a conflict therefore takes along items that failed because of one, and
+//! coco writes all of them together.
 
 use crate::catalog::model::Source;
 use crate::pg::acting_role::RoleGuard;

@@ -19,9 +19,9 @@ pub struct WriteOptions {
 /// How coco changes target rows that differ from the output rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum WriteOrder {
-    /// It updates them in place.
+    /// coco updates them in place.
     InPlace,
-    /// It deletes rows that change a value of another unique or exclusion constraint first, and
+    /// coco deletes rows that change a value of another unique or exclusion constraint first, and
     /// inserts them last. Rows can then swap such a value.
     Displacing,
 }
@@ -41,7 +41,7 @@ pub enum UnownedRows {
 pub struct WriteMode<'a> {
     pub order: WriteOrder,
     pub unowned: UnownedRows,
-    /// Set to true if an item lists target keys whose text no longer names a value, so that coco
+    /// Set to true if the text of an item's listed target keys no longer names a value. coco then
     /// does not know which rows the item had.
     pub lost_keys: &'a Cell<bool>,
 }

@@ -1,8 +1,8 @@
 //! Failed items without a tracking row, because their key is too long for an index or contains
 //! NULL. coco identifies them by a digest of the key.
 //!
-//! coco never writes target rows for such an item. It looks at the item again when its row changes,
-//! and at each scan.
+//! coco never writes target rows for such an item. coco looks at the item again when its row
+//! changes, and at each scan.
 
 use pgrx::datum::TimestampWithTimeZone;
 
