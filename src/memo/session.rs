@@ -105,6 +105,7 @@ impl MemoSession {
         self.functions.values().find(|k| k.id == Some(id)).map(|k| &k.function)
     }
 
+    /// Adds to the statistics of a function's calls.
     pub fn count(&self, function: FunctionId, more: Stats) {
         *self.stats.borrow_mut().entry(function).or_default() += more;
     }

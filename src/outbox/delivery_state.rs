@@ -65,6 +65,7 @@ pub struct DeliveryState {
     pub hint: Option<String>,
 }
 
+/// Reads the delivery state of a target; `None` if the target no longer exists.
 pub fn delivery_state(target: i32) -> Result<Option<DeliveryState>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(

@@ -95,6 +95,7 @@ impl PendingKeys {
         self.sets.borrow().is_empty()
     }
 
+    /// Reports whether this update has finished a source.
     pub fn is_done(&self, source: &Source) -> bool {
         self.done.as_ref().is_some_and(|done| done.borrow().contains(&source.id))
     }

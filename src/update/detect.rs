@@ -616,6 +616,7 @@ impl Candidate {
         contents.is_some_and(|(before, now)| before.is_some() && before == now)
     }
 
+    /// Decides what to do with the item. A forced item that exists is always evaluated.
     pub fn decide(&self, logic: LogicId, mode: Mode) -> Decision {
         if self.forced && self.incoming.is_some() {
             return Decision::Evaluate;
@@ -638,6 +639,7 @@ impl Candidates {
         self
     }
 
+    /// Continues after the pause of [`Candidates::first`], up to the end.
     pub fn rest(&mut self) -> &mut Candidates {
         self.until = usize::MAX;
         self

@@ -29,9 +29,10 @@ impl Limits {
     }
 }
 
-/// `coco.batch_size`, in items, and `coco.log_segment_size`, in kB.
+/// The setting `coco.batch_size`, in items.
 pub static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 
+/// The setting `coco.log_segment_size`, in kB.
 pub static SEGMENT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 
 /// Returns the limits that the settings determine.

@@ -22,6 +22,7 @@ pub fn refuses_copies(target: &Target) -> Result<bool> {
     }
 }
 
+/// Returns the error for a target whose table was dropped.
 pub fn dropped_rows_sql(flow: &Flow, target: &Target) -> Error {
     Error::new(
         pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
@@ -33,6 +34,7 @@ pub fn dropped_rows_sql(flow: &Flow, target: &Target) -> Error {
     ))
 }
 
+/// Reports for each source of a flow whether it has failed items.
 pub fn failing_sources(flow: &Flow) -> Result<Vec<bool>> {
     flow.sources
         .iter()
@@ -113,6 +115,8 @@ pub fn delete_orphans(flow: &Flow) -> Result<i64> {
     Ok(deleted)
 }
 
+/// Deletes the rows of a target that no item produces, and further rows with the same key. Keeps the
+/// rows of failed items. Returns how many rows it deleted.
 pub fn delete_extra_of(flow: &Flow, target: &Target, failing: &[bool]) -> Result<i64> {
     let names = KeyExprs::new(&flow.sources[0], target);
     let healthy = not_of_failing(flow, target, failing);
