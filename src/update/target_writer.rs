@@ -19,7 +19,7 @@ pub struct WriteOptions {
 /// How coco changes target rows that differ from the output rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum WriteOrder {
-    /// coco updates them in place.
+    /// coco updates differing rows in place.
     InPlace,
     /// coco deletes rows that change a value of another unique or exclusion constraint first, and
     /// inserts them last. Rows can then swap such a value.
