@@ -1,5 +1,8 @@
-//! What a query is, as Postgres' own analysis sees it: its columns, what it reads of each source,
-//! what else it reads, and where its result over one item could differ from that over all.
+//! Analyzes a query with PostgreSQL's parse analysis.
+//!
+//! The analysis finds the query's columns, the columns that the query uses of each source, and the
+//! other relations and functions that the query reads. It also finds constructs whose result for
+//! one item can differ from the result for all items. Callers: `used_columns`, `declare`, `flows`.
 
 use pgrx::pg_sys::{self, NodeTag};
 use pgrx::prelude::*;
@@ -13,10 +16,10 @@ use crate::pg::subtransaction::subtransaction;
 use crate::query::bound_query::{self, Bound, Named};
 use crate::query::parse_analysis::parse_analyzed;
 
-/// A source as the query sees it.
+/// A source, as the query refers to it.
 pub struct Shadow {
     pub named: Named,
-    /// Numbers and names of all columns, in their order.
+    /// Numbers and names of all columns, in the relation's order.
     pub columns: Vec<(i16, String)>,
     pub key: Vec<String>,
 }
@@ -29,25 +32,28 @@ impl Shadow {
 
 pub struct Analysis {
     pub columns: Vec<Column>,
-    /// For each column: the source and its column that it always equals, where that is known.
+    /// For each output column: the source, and the source column that the output column always
+    /// equals, if known.
     pub origins: Vec<Option<(usize, String)>>,
-    /// For each source: the columns used, in their order; `None` where it is not read.
+    /// For each source: the used columns, in the relation's order; `None` if the query does not
+    /// read the source.
     pub used: Vec<Option<Vec<String>>>,
-    /// Oids of the relations read besides the sources.
+    /// OIDs of the relations that the query reads in addition to the sources.
     pub relations: BTreeSet<u32>,
-    /// The columns used of each of them, by number; 0 is the whole row.
+    /// The columns used of each of these relations, by number; 0 stands for the whole row.
     pub read_columns: BTreeMap<u32, BTreeSet<i16>>,
-    /// Functions of the user's own are called: they may read anything.
+    /// Whether the query calls user-defined functions, which may read any relation.
     pub calls_own: bool,
-    /// Oids of the volatile functions called.
+    /// OIDs of the volatile functions that the query calls.
     pub volatile: BTreeSet<u32>,
-    /// Constructs whose result over one item could differ from that over all.
+    /// Constructs whose result for one item can differ from the result for all items.
     pub not_item_local: BTreeSet<&'static str>,
-    /// Two sources are read together.
+    /// Whether one query level joins two sources.
     pub joins_sources: bool,
 }
 
-/// The text of the one SELECT in `query`, without what follows it. What it names is not looked at.
+/// Returns the text of the only SELECT in `query`, without what follows it. Does not look up any
+/// name.
 pub fn one_select(query: &str) -> Result<String> {
     let not_one = |why: &str| {
         Error::new(
@@ -58,7 +64,7 @@ pub fn one_select(query: &str) -> Result<String> {
         .hint("Write the query as you would run it once over everything, for example: SELECT id, body FROM documents")
     };
     let text = c_string(query)?;
-    // SAFETY: raw parsing only; the trees live in the current context.
+    // SAFETY: only raw parsing; the trees live in the current memory context.
     let statements = subtransaction(
         || Ok(unsafe { PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text.as_ptr())) }),
         |raised| not_one(&format!("It cannot be parsed: {}.", raised.message)),
@@ -69,7 +75,7 @@ pub fn one_select(query: &str) -> Result<String> {
     if statements.len() > 1 {
         return Err(not_one(&format!("There are {} statements.", statements.len())));
     }
-    // SAFETY: a RawStmt's stmt is a node.
+    // SAFETY: the `stmt` of a RawStmt is a valid node.
     unsafe {
         if !is_a((*first).stmt, NodeTag::T_SelectStmt) {
             return Err(not_one("It is not a SELECT."));
@@ -90,7 +96,7 @@ pub fn one_select(query: &str) -> Result<String> {
     }
 }
 
-/// Checks that `text` is one expression, and nothing that could end the parenthesis it is put in.
+/// Checks that `text` is a single expression, and cannot close the parentheses that surround it.
 pub fn one_expression(argument: &str, text: &str) -> Result<()> {
     let bad = |why: String| {
         Error::new(
@@ -101,12 +107,13 @@ pub fn one_expression(argument: &str, text: &str) -> Result<()> {
         .hint("Write, for example, modified or coco.normalize_text(body).")
     };
     let sql = c_string(&format!("select (\n{text}\n)"))?;
-    // SAFETY: raw parsing only.
+    // SAFETY: only raw parsing.
     let list = subtransaction(
         || Ok(unsafe { PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(sql.as_ptr())) }),
         |raised| bad(format!("It cannot be parsed: {}.", raised.message)),
     )?;
-    // SAFETY: raw parsing gave these nodes, and they stay while `list` does: each is read as what its tag says it is.
+    // SAFETY: raw parsing returned these nodes, and they are valid as long as `list`. The code
+    // reads each node as the type that its tag names.
     let simple = list.len() == 1
         && list.get_ptr(0).is_some_and(|raw| unsafe {
             let s = (*raw).stmt.cast::<pg_sys::SelectStmt>();
@@ -124,7 +131,7 @@ pub fn one_expression(argument: &str, text: &str) -> Result<()> {
     if simple { Ok(()) } else { Err(bad(format!("\"{text}\" is more than that."))) }
 }
 
-/// Refuses a statement that Postgres cannot analyse, in the name of the argument it came from.
+/// Reports an error, with the name of the argument, if PostgreSQL cannot analyze `sql`.
 fn check(argument: &str, sql: &str) -> Result<()> {
     subtransaction(
         || Ok(Spi::connect(|client| client.prepare(sql, &[]).map(|_| ()))?),
@@ -137,10 +144,10 @@ fn check(argument: &str, sql: &str) -> Result<()> {
     )
 }
 
-/// The analysed tree of one statement without parameters.
+/// Returns the analyzed tree of one statement without parameters.
 fn analyzed_tree(sql: &str) -> Result<*mut pg_sys::Query> {
     let text = c_string(sql)?;
-    // SAFETY: `sql` is one statement of coco's own composition around a checked expression.
+    // SAFETY: `sql` is one statement that coco composed around a checked expression.
     unsafe {
         let list = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text.as_ptr()));
         let raw = list.get_ptr(0).ok_or_else(|| Error::internal("nothing to analyse"))?;
@@ -148,11 +155,11 @@ fn analyzed_tree(sql: &str) -> Result<*mut pg_sys::Query> {
     }
 }
 
-/// What a bound query is, whose items are those of these sources.
+/// Analyzes a bound query whose items come from the sources in `shadows`.
 pub fn analyze(argument: &str, bound: &Bound, shadows: &[Shadow]) -> Result<Analysis> {
     let tree = bound.tree;
     let relations: Vec<pg_sys::Oid> = shadows.iter().map(|s| s.named.relation).collect();
-    // SAFETY: the tree was just made, or copied, and nothing else holds it.
+    // SAFETY: the tree was just created or copied, and no other code refers to it.
     let places = unsafe { bound_query::occurrences(tree, &relations) };
     if places.len() != bound.places.len() {
         return Err(Error::internal("a query is not the one that was bound"));
@@ -221,7 +228,7 @@ pub fn analyze(argument: &str, bound: &Bound, shadows: &[Shadow]) -> Result<Anal
 }
 
 fn system_column(argument: &str, source: &str, number: i16) -> Error {
-    // SAFETY: a system column's number; its description is static.
+    // SAFETY: `number` is a system column's number; PostgreSQL describes it in static memory.
     let name = unsafe {
         let attribute = pg_sys::SystemAttributeDefinition(number);
         CStr::from_ptr((*attribute).attname.data.as_ptr()).to_string_lossy()
@@ -234,8 +241,8 @@ fn system_column(argument: &str, source: &str, number: i16) -> Error {
     .hint(format!("Declare the flow over a view that gives {name} as a column."))
 }
 
-/// The type of a checked expression over a relation's columns, and whether it is volatile. The
-/// caller acts as the flow's owner.
+/// Returns the type of a checked expression over a relation's columns, and whether the expression
+/// is volatile. The caller acts as the flow's owner.
 pub fn expression_type(
     argument: &str,
     text: &str,
@@ -246,7 +253,7 @@ pub fn expression_type(
         format!("select (\n{text}\n) as x from {relation_name} as {}", crate::pg::spi::ident(name));
     check(argument, &sql)?;
     let tree = analyzed_tree(&sql)?;
-    // SAFETY: one target entry, as the statement says.
+    // SAFETY: the composed statement has one target entry.
     unsafe {
         let entries = PgList::<pg_sys::TargetEntry>::from_pg((*tree).targetList);
         let entry = entries.get_ptr(0).ok_or_else(|| Error::internal("no target entry"))?;
@@ -263,15 +270,16 @@ pub fn expression_type(
 
 struct DependencyWalk<'a> {
     shadows: &'a [Shadow],
-    /// The entries that are items, and of which source.
+    /// The entries that are items, each with the number of its source.
     items: HashMap<usize, usize>,
-    /// A system column of an item that is read.
+    /// A system column of an item that the query reads.
     system: Option<(usize, i16)>,
-    /// The queries we are inside of, outermost first.
+    /// The queries around the current node, outermost first.
     stack: Vec<*mut pg_sys::Query>,
-    /// For each of them (and one around them): the sources that each of its parts reads.
+    /// For each query of `stack`, and for one level above: the sources that each of its parts
+    /// reads.
     children: Vec<Vec<BTreeSet<usize>>>,
-    /// Column numbers used of each source; 0 is the whole row.
+    /// Column numbers used of each source; 0 stands for the whole row.
     used: Vec<BTreeSet<i16>>,
     read: BTreeSet<usize>,
     relations: BTreeSet<u32>,
@@ -284,8 +292,9 @@ struct DependencyWalk<'a> {
 
 impl DependencyWalk<'_> {
     unsafe fn query(&mut self, query: *mut pg_sys::Query) {
-        // SAFETY: the caller gives a query that the server has analyzed, and that nobody changes while it is walked:
-        // its lists hold what their names say, without null.
+        // SAFETY: the caller passes a query that the server has analyzed and that nobody changes
+        // during the walk. Its lists contain the node types that their names say, and no null
+        // pointers.
         unsafe {
             self.stack.push(query);
             self.children.push(vec![]);
@@ -331,14 +340,14 @@ impl DependencyWalk<'_> {
         }
     }
 
-    /// The source whose item an entry is.
+    /// Returns the source whose item the entry is.
     fn item(&self, entry: *mut pg_sys::RangeTblEntry) -> Option<usize> {
         self.items.get(&(entry as usize)).copied()
     }
 
     unsafe fn var(&mut self, var: *mut pg_sys::Var) {
-        // SAFETY: as in `query`; the number and the level of a Var lead to an entry of a query on the stack, or
-        // nothing is read.
+        // SAFETY: as in `query`. The number and level of a Var lead to an entry of a query on the
+        // stack; otherwise nothing is read.
         unsafe {
             let Some(level) = self.stack.len().checked_sub(1 + (*var).varlevelsup as usize) else {
                 return;
@@ -375,13 +384,15 @@ impl DependencyWalk<'_> {
         }
     }
 
-    /// The source column that an expression of the innermost query of `stack` always equals.
+    /// Returns the source column that an expression of the innermost query of `stack` always
+    /// equals.
     unsafe fn trace(
         &self,
         expr: *mut pg_sys::Node,
         stack: &[*mut pg_sys::Query],
     ) -> Option<(usize, i16)> {
-        // SAFETY: as in `query`: each node is read as what its tag says it is, and `stack` has the queries around it.
+        // SAFETY: as in `query`: the code reads each node as the type that its tag names, and
+        // `stack` contains the queries around the node.
         unsafe {
             if expr.is_null() || !is_a(expr, NodeTag::T_Var) {
                 return None;
@@ -419,7 +430,7 @@ impl DependencyWalk<'_> {
         }
     }
 
-    /// Notes what in this query level puts rows of several items together.
+    /// Records the constructs of this query level that combine rows of several items.
     unsafe fn look_for_not_item_local(
         &mut self,
         query: *mut pg_sys::Query,
@@ -451,14 +462,15 @@ impl DependencyWalk<'_> {
         }
     }
 
-    /// Whether a grouping clause holds the whole source key: its groups then never span two items.
+    /// Reports whether a grouping clause contains the whole source key. A group then never spans
+    /// two items.
     unsafe fn within_item(
         &self,
         query: *mut pg_sys::Query,
         clause: *mut pg_sys::List,
         sources: &BTreeSet<usize>,
     ) -> bool {
-        // SAFETY: as in `query`: entries and clauses are of the query that is walked.
+        // SAFETY: as in `query`: the entries and clauses belong to the query being walked.
         unsafe {
             let entries = PgList::<pg_sys::TargetEntry>::from_pg((*query).targetList);
             let mut by = BTreeSet::new();
@@ -480,13 +492,15 @@ impl DependencyWalk<'_> {
     }
 }
 
-/// The walker Postgres calls for every node. `true` would end the walk; it never does.
+/// Visits a node of the tree: the callback of PostgreSQL's tree walkers. Returning `true` would end
+/// the walk; it never does.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
     if node.is_null() {
         return false;
     }
-    // SAFETY: the context is the Walk that started this, which is not otherwise used meanwhile.
+    // SAFETY: the context is the `DependencyWalk` that started this walk; no other code uses it
+    // during the walk.
     unsafe {
         let walk = &mut *context.cast::<DependencyWalk>();
         match (*node).type_ {
@@ -513,19 +527,21 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
     }
 }
 
-/// The range table entry a Var names; its number is unsigned in PostgreSQL 14, signed since.
+/// Returns the range table entry that a Var refers to. The number is unsigned in PostgreSQL 14 and
+/// signed in later versions.
 unsafe fn range_entry(
     query: *mut pg_sys::Query,
     number: impl TryInto<usize>,
 ) -> Option<*mut pg_sys::RangeTblEntry> {
     let place = number.try_into().ok()?.checked_sub(1)?;
-    // SAFETY: the caller gives a query that the server has analyzed; an entry that is not there is not read.
+    // SAFETY: the caller passes a query that the server has analyzed; an entry that does not exist
+    // is not read.
     unsafe { PgList::from_pg((*query).rtable).get_ptr(place) }
 }
 
 unsafe fn only_union_all(node: *mut pg_sys::Node) -> bool {
-    // SAFETY: the caller gives a node of a query that the server has analyzed, or null; it is read as what its tag
-    // says.
+    // SAFETY: the caller passes a node of a query that the server has analyzed, or null; the code
+    // reads it as the type that its tag names.
     unsafe {
         if node.is_null() || !is_a(node, NodeTag::T_SetOperationStmt) {
             return true;

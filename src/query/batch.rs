@@ -1,4 +1,5 @@
-//! A batch of items on its way to its targets: the relation `coco_batch`.
+//! A batch of items that `update` evaluates and writes together, visible to SQL as the relation
+//! `coco_batch`.
 
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::BTreeSet;
@@ -12,7 +13,7 @@ use coco_core::version::{Incoming, ProcessOrdinal};
 /// A value, or NULL.
 type Value = Option<pg_sys::Datum>;
 
-/// What is done with an item of a batch; in SQL the letter it stands for.
+/// What coco does with an item of a batch. `coco_batch.action` contains the corresponding letter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     Evaluate,
@@ -30,23 +31,23 @@ impl Action {
     }
 }
 
-/// What a batch knows of an item besides its key.
+/// What a batch records about an item in addition to its key.
 #[derive(Clone, Copy)]
 pub struct Item {
     pub action: Action,
-    /// It has a tracking row.
+    /// Whether the item has a tracking row.
     pub tracked: bool,
     pub incoming: Option<Incoming>,
     pub process_ordinal: ProcessOrdinal,
-    /// How often it has failed before.
+    /// The number of earlier failures.
     pub attempts: i32,
-    /// It failed before, and is in the batch since others may need what it has: it stays as it is where it does not
-    /// go through.
+    /// Whether the item failed before and is in the batch only because other items may need a
+    /// target key that it owns. If the item fails again, coco leaves its state unchanged.
     pub along: bool,
 }
 
 impl Item {
-    /// An item that the source has no more, and that is not tracked.
+    /// Returns an untracked item that no longer exists in the source.
     pub fn gone() -> Item {
         Item {
             action: Action::Remove,
@@ -59,13 +60,14 @@ impl Item {
     }
 }
 
-/// The items of a batch, numbered from 0, with their keys and, for SQL, as `coco_batch`.
+/// The items of a batch, numbered from 0, with their keys, and the same as the relation
+/// `coco_batch` for SQL.
 pub struct Batch {
     columns: Vec<RowColumn>,
     keys: usize,
-    /// Where what the items carry begins.
+    /// The position of the first carried column.
     head: usize,
-    /// The items have with them what is used of them: [`compose::carried`].
+    /// Whether each item carries the columns that the query uses: [`compose::carried`].
     pub carries: bool,
     rows: TupleStore,
     pub items: Vec<Item>,
@@ -99,12 +101,12 @@ impl Batch {
         &self.rows
     }
 
-    /// Adds an item, with what it carries.
+    /// Adds an item, with the values that it carries.
     pub fn push(&mut self, key: &[Value], carried: &[Value], item: Item) {
         let mut values = key.to_vec();
         let incoming = item.incoming;
-        // A uuid is its 16 bytes, and is copied from where they are: an allocation an item would
-        // stay until the update ends.
+        // A uuid is a pointer to 16 bytes, which the tuplestore copies. An allocation per item
+        // would stay until the update ends.
         let content = incoming.and_then(|i| i.content);
         let content = content.as_ref().map(|c| pg_sys::Datum::from(c.0.as_ptr()));
         values.extend([
@@ -120,13 +122,13 @@ impl Batch {
         self.items.push(item);
     }
 
-    /// The key of the row just read, and what it carries.
+    /// Returns the key of the current row, and the values that it carries.
     fn read(&self) -> (Vec<Value>, Vec<Value>) {
         let datums = |range: std::ops::Range<usize>| range.map(|c| self.rows.datum(c)).collect();
         (datums(0..self.keys), datums(self.head..self.columns.len()))
     }
 
-    /// How many bytes the key of the first item has, of columns whose length varies.
+    /// Returns the size in bytes of the first item's key, counting only columns of variable length.
     pub fn key_bytes(&mut self) -> usize {
         self.rows.rewind();
         match self.rows.advance() {
@@ -135,7 +137,7 @@ impl Batch {
         }
     }
 
-    /// Adds its items to another batch of the same source.
+    /// Moves the items into another batch of the same source.
     pub fn move_into(&mut self, other: &mut Batch) -> Result<()> {
         self.rows.rewind();
         for item in std::mem::take(&mut self.items) {
@@ -146,23 +148,23 @@ impl Batch {
         Ok(())
     }
 
-    /// The items that were only taken along.
+    /// Returns the numbers of the items that are in the batch only for other items' sake.
     pub fn along(&self) -> BTreeSet<usize> {
         let numbers = self.items.iter().enumerate();
         numbers.filter(|(_, item)| item.along).map(|(n, _)| n).collect()
     }
 
-    /// A batch of its own of the items but for these.
+    /// Returns a new batch of all items except these.
     pub fn without(&mut self, numbers: &BTreeSet<usize>) -> Result<Batch> {
         self.pick(|n| !numbers.contains(&n))
     }
 
-    /// A batch of its own of a range of items.
+    /// Returns a new batch of a range of items.
     pub fn slice(&mut self, range: std::ops::Range<usize>) -> Result<Batch> {
         self.pick(|n| range.contains(&n))
     }
 
-    /// A batch of its own of these items.
+    /// Returns a new batch of these items.
     pub fn only(&mut self, numbers: &BTreeSet<usize>) -> Result<Batch> {
         self.pick(|n| numbers.contains(&n))
     }

@@ -1,11 +1,13 @@
-//! A query that a user wrote, bound to what it names when it was declared.
+//! A query that a user wrote, bound to the objects that it named when it was declared.
 //!
-//! The text is analysed once. Its tree is kept as a view's: by OID. So nothing is resolved by name again, whatever
-//! is created, renamed or put on a search path later. Within the text a source's name, written without a schema,
-//! stands for the source's relation, unless a CTE of that name hides it.
+//! coco analyzes the text once, and a view keeps the analyzed tree, which refers to objects by OID.
+//! coco therefore never resolves a name again, whatever is later created, renamed or added to a
+//! search path. In the text, a source's name without a schema stands for the source's relation,
+//! unless a CTE hides the name.
 //!
-//! An evaluation puts items in the place of the source ([`placing`](crate::query::place_items)). Which of the places that read
-//! the source's relation are meant is decided here, and noted as [`Places`]: the other places read all of it.
+//! An evaluation replaces the source by items ([`place_items`](crate::query::place_items)). This
+//! module decides which places that read the source's relation are the item, and records them as
+//! [`Places`]. The other places read the whole relation.
 
 use pgrx::PgList;
 use pgrx::pg_sys::{self, NodeTag};
@@ -15,34 +17,36 @@ use crate::catalog::model::Places;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi;
 
-/// A relation that has a name of its own in a text.
+/// A relation that has its own name in a text.
 #[derive(Clone)]
 pub struct Named {
     pub name: String,
     pub relation: pg_sys::Oid,
-    /// The source's id; what [`Places`] has for it.
+    /// The source's id, as recorded in [`Places`].
     pub id: i32,
     pub schema: String,
     pub table: String,
 }
 
-/// A place of a tree that reads a relation.
+/// A place in a tree that reads a relation.
 #[derive(Clone, Copy)]
 pub struct Occurrence {
     pub entry: *mut pg_sys::RangeTblEntry,
-    /// How far the query that has the entry is below the tree's own.
+    /// The number of query levels between the tree's root and the query that contains the entry.
     pub depth: i32,
 }
 
-/// A text that was analysed.
+/// A text after analysis.
 pub struct Bound {
     pub tree: *mut pg_sys::Query,
     pub places: Places,
 }
 
-/// Analyses the one SELECT in `text`, and finds where it reads the items of `named`. `item`: the alias of the place
-/// that is meant where the relation is only read by its qualified name, in several places. The caller acts as the
-/// flow's owner, and has checked the text with [`one_select`](crate::query::analyze::one_select).
+/// Analyzes the only SELECT in `text`, and finds where it reads the items of `named`.
+///
+/// If the text reads the relation in several places, and only by its qualified name, `item` is the
+/// alias of the place that is the item. The caller acts as the flow's owner, and has checked the
+/// text with [`one_select`](crate::query::analyze::one_select).
 pub fn bind_query(
     argument: &str,
     text: &str,
@@ -70,18 +74,19 @@ pub fn bind_query(
         let places = chosen(argument, tree, named, item)?;
         return checked(argument, Bound { tree, places }, named);
     }
-    // Some places are meant and others are not: those that are get an alias that tells them apart.
+    // Some places are the item and others are not: give the former an alias that identifies them.
     let mut naming = Naming::new(named, true);
     let tree = naming.analyse(argument, text)?;
     let all = found(tree, named);
     let of = |o: &Occurrence| {
-        // SAFETY: an entry of the tree. The parser gives an entry the very alias that its name has.
+        // SAFETY: an entry of the tree. The parser gives an entry the same alias node that its name
+        // has.
         let alias = unsafe { (*o.entry).alias };
         naming.marks.iter().find(|(mark, _)| *mark == alias).map_or(0, |(_, id)| *id)
     };
     let places: Places = all.iter().map(of).collect();
     let meant = places.iter().filter(|id| **id != 0).count();
-    // An expression that the parser copies has copies of the names in it.
+    // If the parser copies an expression, the copy contains copies of the names.
     if meant != naming.marks.len() || all.len() != meant + naming.qualified {
         return Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -92,8 +97,8 @@ pub fn bind_query(
     checked(argument, Bound { tree, places }, named)
 }
 
-/// The places that are meant where no name without a schema is one of `named`: the only one, or the one that `item`
-/// names.
+/// Finds the item if no name without a schema is one of `named`: the only place that reads the
+/// relation, or the place whose alias is `item`.
 fn chosen(
     argument: &str,
     tree: *mut pg_sys::Query,
@@ -138,22 +143,22 @@ fn chosen(
 }
 
 fn alias_of(occurrence: &Occurrence) -> String {
-    // SAFETY: every entry of an analysed tree has a name.
+    // SAFETY: every entry of an analyzed tree has an `eref` with a name.
     unsafe { CStr::from_ptr((*(*occurrence.entry).eref).aliasname) }.to_string_lossy().into_owned()
 }
 
 fn reads(occurrence: &Occurrence, relation: pg_sys::Oid) -> bool {
-    // SAFETY: an entry of a tree.
+    // SAFETY: an entry of an analyzed tree.
     unsafe { (*occurrence.entry).relid == relation }
 }
 
 fn found(tree: *mut pg_sys::Query, named: &[Named]) -> Vec<Occurrence> {
     let relations: Vec<pg_sys::Oid> = named.iter().map(|n| n.relation).collect();
-    // SAFETY: a tree that was just made.
+    // SAFETY: the tree was just created.
     unsafe { occurrences(tree, &relations) }
 }
 
-/// Refuses places that items cannot stand in for.
+/// Rejects places that items cannot replace.
 fn checked(argument: &str, bound: Bound, named: &[Named]) -> Result<Bound> {
     for (place, id) in found(bound.tree, named).iter().zip(bound.places.iter()) {
         if *id == 0 {
@@ -176,9 +181,9 @@ fn checked(argument: &str, bound: Bound, named: &[Named]) -> Result<Bound> {
     Ok(bound)
 }
 
-/// Refuses what a SELECT may do besides reading.
+/// Rejects a SELECT that writes or locks rows.
 fn refuse_writes(argument: &str, tree: *mut pg_sys::Query) -> Result<()> {
-    // SAFETY: a tree that was just made.
+    // SAFETY: the tree was just created.
     let (modifies, locks) = unsafe { ((*tree).hasModifyingCTE, locks_rows(tree)) };
     let message = match (modifies, locks) {
         (true, _) => format!("argument \"{argument}\" writes in a WITH clause"),
@@ -195,7 +200,7 @@ unsafe fn locks_rows(tree: *mut pg_sys::Query) -> bool {
         if node.is_null() {
             return false;
         }
-        // SAFETY: a node of an analysed tree.
+        // SAFETY: a node of an analyzed tree.
         unsafe {
             if (*node).type_ != NodeTag::T_Query {
                 return walk_expression(node, Some(look), context);
@@ -208,10 +213,11 @@ unsafe fn locks_rows(tree: *mut pg_sys::Query) -> bool {
     unsafe { look(tree.cast(), std::ptr::null_mut()) }
 }
 
-/// The places of a tree that read one of these relations themselves, always in the same order.
+/// Returns the places of a tree that directly read one of these relations, always in the same
+/// order.
 ///
 /// # Safety
-/// An analysed tree; the places are valid as long as it is.
+/// `tree` is an analyzed tree. The places are valid as long as the tree.
 pub unsafe fn occurrences(tree: *mut pg_sys::Query, relations: &[pg_sys::Oid]) -> Vec<Occurrence> {
     struct Walk<'a> {
         relations: &'a [pg_sys::Oid],
@@ -223,7 +229,8 @@ pub unsafe fn occurrences(tree: *mut pg_sys::Query, relations: &[pg_sys::Oid]) -
         if node.is_null() {
             return false;
         }
-        // SAFETY: a node of the tree; the context is the Walk below, which is not otherwise used meanwhile.
+        // SAFETY: a node of the tree; the context is the `Walk` below, and no other code uses it
+        // during the walk.
         unsafe {
             match (*node).type_ {
                 NodeTag::T_Query => {
@@ -253,8 +260,10 @@ pub unsafe fn occurrences(tree: *mut pg_sys::Query, relations: &[pg_sys::Oid]) -
     walk.found
 }
 
-/// The tree that a view keeps, to be looked at. It takes no lock, and waits for nobody: what it names may be another's
-/// to alter meanwhile.
+/// Returns the tree that a view keeps, for inspection only.
+///
+/// Takes no lock and waits for nobody, so another session may alter the objects that the tree
+/// refers to.
 pub fn read_bound_query(view: pg_sys::Oid) -> Result<*mut pg_sys::Query> {
     let action = spi::scalar::<String>(
         "select ev_action::pg_catalog.text from pg_catalog.pg_rewrite
@@ -263,7 +272,8 @@ pub fn read_bound_query(view: pg_sys::Oid) -> Result<*mut pg_sys::Query> {
     )?;
     let gone = || Error::internal("the view of a flow's query is not one");
     let action = c_string(&action.ok_or_else(gone)?)?;
-    // SAFETY: what the catalog has for a rule is a list of queries, in the form that this reads.
+    // SAFETY: the catalog stores a rule as a list of queries, in the format that `stringToNode`
+    // reads.
     unsafe {
         let list = pg_sys::stringToNode(action.as_ptr()).cast::<pg_sys::List>();
         let queries = PgList::<pg_sys::Query>::from_pg(list);
@@ -271,10 +281,11 @@ pub fn read_bound_query(view: pg_sys::Oid) -> Result<*mut pg_sys::Query> {
     }
 }
 
-/// A copy of the tree that a view keeps, to be run: with the locks that this needs.
+/// Returns a copy of the tree that a view keeps, for execution: takes the locks that execution
+/// needs.
 pub fn of_view(view: pg_sys::Oid) -> Result<*mut pg_sys::Query> {
-    // SAFETY: the view is locked while it is open, and the lock stays until the transaction ends. Its tree is
-    // copied; locks of what it reads are taken as the rewriter does.
+    // SAFETY: the view is locked while it is open, and the lock stays until the transaction ends.
+    // The tree is copied. Locks on the relations in the tree are taken as the rewriter takes them.
     unsafe {
         let relation = pg_sys::relation_open(view, pg_sys::AccessShareLock as i32);
         let is_view = (*(*relation).rd_rel).relkind as u8 == pg_sys::RELKIND_VIEW;
@@ -292,16 +303,16 @@ pub fn of_view(view: pg_sys::Oid) -> Result<*mut pg_sys::Query> {
     }
 }
 
-/// Names of a text that stand for relations of their own.
+/// The names in a text that stand for relations of their own.
 struct Naming<'a> {
     named: &'a [Named],
-    /// Names that a CTE hides where we are.
+    /// Names that a CTE hides at the current place.
     hidden: Vec<String>,
     /// Whether each name gets an alias.
     mark: bool,
-    /// The aliases of the names that were found (null where there is none), and the ids of what they stand for.
+    /// The aliases of the names found (null if a name has none), each with the id of its source.
     marks: Vec<(*mut pg_sys::Alias, i32)>,
-    /// How often one of the relations is read by another name.
+    /// How often the text reads one of the relations by another name.
     qualified: usize,
 }
 
@@ -310,13 +321,13 @@ impl Naming<'_> {
         Naming { named, hidden: vec![], mark, marks: vec![], qualified: 0 }
     }
 
-    /// Parses a text, gives the names in it what they stand for, and analyses it.
+    /// Parses a text, replaces the names in it by their relations, and analyzes it.
     fn analyse(&mut self, argument: &str, text: &str) -> Result<*mut pg_sys::Query> {
         let text = c_string(text)?;
         crate::pg::subtransaction::subtransaction(
             || {
-                // SAFETY: the text is one SELECT, which the caller has checked; the trees live in the context that
-                // the caller is in.
+                // SAFETY: the text is one SELECT, which the caller has checked; the trees live in
+                // the caller's memory context.
                 unsafe {
                     let list =
                         PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text.as_ptr()));
@@ -336,9 +347,9 @@ impl Naming<'_> {
         )
     }
 
-    /// A relation's name in a raw tree.
+    /// Handles a relation's name in a raw tree.
     unsafe fn name(&mut self, name: *mut pg_sys::RangeVar) {
-        // SAFETY: the parser has made the node, and its strings.
+        // SAFETY: the parser created the node and its strings.
         unsafe {
             let var = &mut *name;
             let relname = CStr::from_ptr(var.relname).to_string_lossy().into_owned();
@@ -374,10 +385,11 @@ impl Naming<'_> {
         }
     }
 
-    /// A SELECT with a WITH clause, whose names hide others where they are visible.
+    /// Walks a SELECT with a WITH clause. The names of its CTEs hide others only where they are
+    /// visible.
     unsafe fn with(&mut self, select: *mut pg_sys::SelectStmt) {
         let before = self.hidden.len();
-        // SAFETY: the parser has made the nodes. The clause is walked by itself, and put back.
+        // SAFETY: the parser created the nodes. The clause is walked separately, and then restored.
         unsafe {
             let clause = (*select).withClause;
             let ctes = PgList::<pg_sys::CommonTableExpr>::from_pg((*clause).ctes);
@@ -399,13 +411,14 @@ impl Naming<'_> {
     }
 }
 
-/// The walker that Postgres calls for every node of a raw tree. `true` would end the walk; it never does.
+/// Visits a node of a raw tree: the callback of PostgreSQL's tree walkers. Returning `true` would
+/// end the walk; it never does.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn look_raw(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
     if node.is_null() {
         return false;
     }
-    // SAFETY: a node of a raw tree; the context is the Naming that started this.
+    // SAFETY: a node of a raw tree; the context is the `Naming` that started this walk.
     unsafe {
         pg_sys::check_stack_depth();
         let naming = &mut *context.cast::<Naming>();
@@ -414,7 +427,7 @@ unsafe extern "C-unwind" fn look_raw(node: *mut pg_sys::Node, context: *mut c_vo
             NodeTag::T_SelectStmt if !(*node.cast::<pg_sys::SelectStmt>()).withClause.is_null() => {
                 naming.with(node.cast());
             }
-            // It names aliases, not relations.
+            // A locking clause names aliases, not relations.
             NodeTag::T_LockingClause => {}
             _ => {
                 walk_raw(node, Some(look_raw), context);
@@ -427,7 +440,7 @@ unsafe extern "C-unwind" fn look_raw(node: *mut pg_sys::Node, context: *mut c_vo
 type Visit = Option<unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool>;
 
 unsafe fn walk_raw(node: *mut pg_sys::Node, visit: Visit, context: *mut c_void) -> bool {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller passes a node of a raw tree, and the context that the callback expects.
     unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15"))]
         return pg_sys::raw_expression_tree_walker(node, visit, context);
@@ -436,12 +449,12 @@ unsafe fn walk_raw(node: *mut pg_sys::Node, visit: Visit, context: *mut c_void) 
     }
 }
 
-/// As Postgres' `expression_tree_walker`.
+/// Calls PostgreSQL's `expression_tree_walker`.
 ///
 /// # Safety
-/// A node of an analysed tree, and what the callback takes.
+/// `node` belongs to an analyzed tree, and `context` is what the callback expects.
 pub unsafe fn walk_expression(node: *mut pg_sys::Node, visit: Visit, context: *mut c_void) -> bool {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller upholds the same contract.
     unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15"))]
         return pg_sys::expression_tree_walker(node, visit, context);
@@ -450,17 +463,17 @@ pub unsafe fn walk_expression(node: *mut pg_sys::Node, visit: Visit, context: *m
     }
 }
 
-/// As Postgres' `query_tree_walker`.
+/// Calls PostgreSQL's `query_tree_walker`.
 ///
 /// # Safety
-/// An analysed tree, and what the callback takes.
+/// `query` is an analyzed tree, and `context` is what the callback expects.
 pub unsafe fn walk_query(
     query: *mut pg_sys::Query,
     visit: Visit,
     context: *mut c_void,
     flags: i32,
 ) -> bool {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller upholds the same contract.
     unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15"))]
         return pg_sys::query_tree_walker(query, visit, context, flags);
@@ -469,9 +482,9 @@ pub unsafe fn walk_query(
     }
 }
 
-/// A string of Postgres' own. Names of relations have no NUL byte.
+/// Copies a string into PostgreSQL's memory. Names of relations contain no NUL byte.
 unsafe fn copied(text: &str) -> *mut std::ffi::c_char {
-    // SAFETY: room for the text and its end; palloc0 leaves a zero there.
+    // SAFETY: the allocation has space for the text and the final zero, which `palloc0` sets.
     unsafe {
         let copy = pg_sys::palloc0(text.len() + 1).cast::<u8>();
         std::ptr::copy_nonoverlapping(text.as_ptr(), copy, text.len());

@@ -1,6 +1,6 @@
-//! Composing a flow's query over many items at once.
+//! Composes a flow's query over many items at once.
 //!
-//! The query is evaluated once per item, and Postgres plans it as one join:
+//! PostgreSQL evaluates the query once per item, and plans the whole statement as one join:
 //!
 //! ```sql
 //! select item.i1, t.*
@@ -10,9 +10,11 @@
 //!     select q.* from coco.query_3_docs as q) as t (c1, c2)
 //! ```
 //!
-//! The view keeps the query as it was bound when it was declared ([`bound`](crate::query::bound_query)). When the statement is
-//! analysed, its tree comes in the place of the view, and what the CTE has in the place of the source
-//! ([`placing`](crate::query::place_items)). Nothing here is a user's text; all of it is schema-qualified.
+//! The view keeps the query as it was bound at declaration
+//! ([`bound_query`](crate::query::bound_query)). When the statement is analyzed, the view's tree
+//! replaces the view, and the CTE's contents replace the source
+//! ([`place_items`](crate::query::place_items)). No text here comes from a user; all names are
+//! schema-qualified.
 
 use pgrx::pg_sys;
 
@@ -24,36 +26,38 @@ use crate::pg::tuplestore::rows::{self, RowColumn};
 use crate::query::place_items::{self, shadow_name};
 use crate::query::row_local;
 
-/// The column of the items that tells their number in the batch, for calls of memoised functions.
+/// The item column that contains the item's number in the batch, for calls of memoized functions.
 pub const ITEM: &str = "coco_item";
 
-/// What it is called in the output.
+/// The name of that column in the output.
 pub const ITEM_NUMBER: &str = "no";
 
-/// Whether an item `b` of a batch is to be evaluated.
+/// The condition that coco evaluates an item `b` of a batch.
 pub const TO_EVALUATE: &str = "b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\"";
 
-/// Which items a composition covers.
+/// The set of items that a composed statement covers.
 #[derive(Clone, Copy)]
 pub enum Items {
-    /// All of the source.
+    /// All items of the source.
     All,
-    /// All but those whose last evaluation failed.
+    /// All items except those whose last evaluation failed.
     Healthy,
-    /// Those in the relation `coco_batch` whose action is to evaluate.
+    /// The items in the relation `coco_batch` whose action is to evaluate.
     Batch,
-    /// The same, where the batch has all that the query uses of them: [`carried`].
+    /// As `Batch`, if the batch contains all columns that the query uses: [`carried`].
     Carried,
 }
 
-/// Whether what the query uses of a source's items is read with their fingerprints: these are of the very
-/// same columns. (What an ordinal or another expression stands for is read only of items that changed.)
+/// Reports whether coco reads the used columns of a source's items together with their
+/// fingerprints, because the fingerprints cover exactly these columns. (With a declared ordinal or
+/// fingerprint expression, coco reads the used columns only of changed items.)
 pub fn carries(source: &Source) -> bool {
     source.ordinal.is_none() && source.fingerprint.is_none()
 }
 
-/// What a batch then has with its items, so that the source is not read again for them: the used columns, or
-/// the rows of a group; each with the expression over the source that it is read by.
+/// Returns the columns that a batch then carries for its items, so that coco does not read the
+/// source again: the used columns, or the rows of a group. Each comes with the expression over the
+/// source that reads it.
 pub fn carried(source: &Source) -> Vec<(RowColumn, String)> {
     let name = ident(&source.name);
     let value = |c: &Column| format!("{name}.{}", c.quoted());
@@ -66,14 +70,15 @@ pub fn carried(source: &Source) -> Vec<(RowColumn, String)> {
     columns.into_iter().zip(source.used.iter().map(value)).collect()
 }
 
-/// The SELECT of all items of `source` in `items`, with their keys as `i1…`, each with the rows
-/// `query` makes of it as `c1…`. Where the flow's queries call memoised functions, then the item's
-/// number in the batch follows.
+/// Composes the SELECT of the items of `source` in `items`: their keys as `i1…`, each with the rows
+/// that the query returns for the item as `c1…`. If the flow's queries call memoized functions, the
+/// item's number in the batch follows.
 pub fn evaluate(flow: &Flow, source: &Source, target: &Target, items: Items) -> Result<String> {
     composed(flow, source, target, items, !flow.memoised.is_empty())
 }
 
-/// As [`evaluate`], of all items; with what is tracked of each: `ordinal`, and `content`, its fingerprint.
+/// Composes [`evaluate`] for all items, with the tracked values of each: `ordinal`, and `content`,
+/// its fingerprint.
 pub fn evaluate_tracked(flow: &Flow, source: &Source, target: &Target) -> Result<String> {
     let name = ident(&source.name);
     let of_row =
@@ -114,7 +119,8 @@ fn composed(
     lateral_sql(flow, source, target, &item, &more)
 }
 
-/// The query over items that a SELECT has, with columns of the items that are called for beside their keys.
+/// Composes the query over the items that the SELECT `item` returns. `more` adds columns of the
+/// items after the query's columns.
 fn lateral_sql(
     flow: &Flow,
     source: &Source,
@@ -128,7 +134,8 @@ fn lateral_sql(
         shadows.push(format!("{} as ({items})", shadow_name(s.id)));
     }
     if !flow.memoised.is_empty() {
-        // Where calls recall, each is for the item that it stands beside: nothing is merged with it.
+        // Each memoized call belongs to the item beside it: PostgreSQL must not merge the query
+        // with others.
         shadows.push(format!("{} as (select)", place_items::APART));
     }
     let item_keys: Vec<String> =
@@ -145,15 +152,15 @@ fn lateral_sql(
     ))
 }
 
-/// Tells statements apart that differ in what they are bound to: a plan in which calls go by way of the memo is
-/// another.
+/// Returns a comment that distinguishes statements with different bindings: a plan whose calls use
+/// the memo differs from one whose calls do not.
 fn mark(flow: &Flow, target: &Target) -> String {
     let view = target.query_view().map_or(0, |view| view.to_u32());
     let memoised: Vec<String> = flow.memoised.iter().map(|f| f.oid.to_u32().to_string()).collect();
     format!("/* coco flow {} {view} {} */\n", flow.id, memoised.join(" "))
 }
 
-/// The view that keeps a target's query, of which statements may be composed from now on.
+/// Returns the view that keeps a target's query, after allowing composed statements to use it.
 fn view_of<'a>(flow: &Flow, target: &'a Target) -> Result<&'a BoundView> {
     let bound = target.bound.as_ref().ok_or_else(|| {
         Error::internal(format!("the query of target {} is not bound", target.shown()))
@@ -163,8 +170,8 @@ fn view_of<'a>(flow: &Flow, target: &'a Target) -> Result<&'a BoundView> {
     Ok(bound)
 }
 
-/// The query over all of a source at once, as `c1…`, where that has the same rows as over one item after the
-/// other: Postgres then plans it as a whole, for several processes, too.
+/// Composes the query over the whole source at once, as `c1…`, if this returns the same rows as an
+/// evaluation item by item. PostgreSQL can then plan it as a whole, with parallel processes too.
 pub fn single_pass_sql(flow: &Flow, source: &Source, target: &Target) -> Result<Option<String>> {
     if source.grouped || !flow.memoised.is_empty() {
         return Ok(None);
@@ -194,7 +201,8 @@ pub fn single_pass_sql(flow: &Flow, source: &Source, target: &Target) -> Result<
     )))
 }
 
-/// The source's rows with key and used columns; the join with the batch is on the key.
+/// Returns the FROM item and the WHERE clause for the source's rows. The join with the batch
+/// compares keys.
 fn rows_of(source: &Source, items: Items) -> (String, String) {
     let keys = source.key_of("s");
     let relation = &source.relation_name;
@@ -227,7 +235,7 @@ fn rows_of(source: &Source, items: Items) -> (String, String) {
     }
 }
 
-/// Items that the batch has with all that is used of them.
+/// Selects items from the batch, which carries all used columns.
 fn carried_items(source: &Source, number: Option<&str>) -> String {
     let keys = numbered("b.k", source.key.len()).into_iter().zip(numbered("i", source.key.len()));
     let mut columns: Vec<String> = keys.map(|(k, i)| format!("{k} as {i}")).collect();
@@ -237,7 +245,7 @@ fn carried_items(source: &Source, number: Option<&str>) -> String {
     };
     columns.extend(used);
     columns.extend(number.map(|number| format!("{number} as {ITEM}")));
-    // Chosen first, as below.
+    // `offset 0` selects the items first, as in `row_items`.
     format!(
         "select {}\n          from coco_batch as b where {TO_EVALUATE} offset 0",
         columns.join(", ")
@@ -251,13 +259,14 @@ fn row_items(source: &Source, items: Items, number: Option<&str>) -> String {
     let used = source.used.iter().zip(numbered("u", source.used.len()));
     columns.extend(used.map(|(c, u)| format!("s.{} as {u}", c.quoted())));
     columns.extend(number.map(|number| format!("{number} as {ITEM}")));
-    // With an offset items are chosen first: nothing of the query is evaluated of others, of which it may fail. And
-    // the columns of a view, which may be dear (files are read), are computed once, however often it names them.
+    // With `offset 0`, PostgreSQL selects the items first. It then evaluates no part of the query
+    // for other items, which could raise errors. It also computes the columns of a view, which may
+    // be expensive (reading a file), only once, however often the query names them.
     let first = if matches!(items, Items::All) { "" } else { " offset 0" };
     format!("select {}\n          from {from}{filter}{first}", columns.join(", "))
 }
 
-/// Groups carry their rows as an array of records: no index on the key is needed.
+/// Selects groups, whose rows form an array of records: no index on the key is needed.
 fn grouped_items(source: &Source, items: Items, number: Option<&str>) -> String {
     let (from, filter) = rows_of(source, items);
     let keys = source.key_of("s");
@@ -274,13 +283,13 @@ fn grouped_items(source: &Source, items: Items, number: Option<&str>) -> String 
     )
 }
 
-/// What a group's rows carry: the used columns, or the key where none is used, so that the rows
-/// can still be counted.
+/// Returns the columns in the records of a group: the used columns, or the key if no column is
+/// used, so that the rows can still be counted.
 fn group_columns(source: &Source) -> &[Column] {
     if source.used.is_empty() { &source.key } else { &source.used }
 }
 
-/// The same, of a row of the relation of this alias.
+/// Returns expressions for these columns, over a row of the relation with this alias.
 fn group_values(source: &Source, alias: &str) -> Vec<String> {
     match source.used.is_empty() {
         true => source.key_of(alias),
@@ -288,10 +297,11 @@ fn group_values(source: &Source, alias: &str) -> Vec<String> {
     }
 }
 
-/// Of a source that is not the item's: no item. The columns are added where it is put.
+/// The contents of the CTE of a source that is not the item's: no rows. `place_items` adds the
+/// columns.
 const EMPTY: &str = "select where false";
 
-/// The item, as the rows of the source that it is.
+/// Selects the item, as the rows of the source that the item stands for.
 fn shadow(source: &Source) -> Result<String> {
     if source.grouped {
         let mut shape = Vec::new();
@@ -318,10 +328,11 @@ fn shadow(source: &Source) -> Result<String> {
     Ok(format!("select {}", columns.join(", ")))
 }
 
-/// What the expressions that were declared with a source are called in a statement that reads it.
+/// The alias of a source's declared expressions in a statement that reads the source.
 pub const EXPRESSIONS: &str = "coco_of";
 
-/// The same, evaluated for each row: to be put at the end of a FROM clause that has the source under its name.
+/// Returns a join that evaluates these expressions for each row. The caller appends it to a FROM
+/// clause that contains the source under its name.
 pub fn expressions(source: &Source) -> String {
     let Some(expressions) = &source.expressions else { return String::new() };
     let bound = &expressions.bound;
@@ -340,15 +351,16 @@ pub fn expressions(source: &Source) -> String {
     )
 }
 
-/// The ordinal of a row of the source, where one was declared, in a statement with [`expressions`].
+/// Returns the ordinal of a source row, if an ordinal is declared, in a statement with
+/// [`expressions`].
 pub fn ordinal_of_row(source: &Source) -> Option<&'static str> {
     source.ordinal.as_ref().map(|_| "coco_of.ordinal")
 }
 
-/// Arguments that a function takes, at most.
+/// The largest number of arguments that a function takes.
 const MOST: usize = 100;
 
-/// The content fingerprint of a row of the source, in a statement with [`expressions`].
+/// Returns the content fingerprint of a source row, in a statement with [`expressions`].
 pub fn fingerprint_of_row(source: &Source) -> String {
     if source.fingerprint.is_some() {
         return format!("coco.fingerprint({EXPRESSIONS}.fingerprint)");
@@ -365,7 +377,7 @@ pub fn fingerprint_of_row(source: &Source) -> String {
     format!("coco.fingerprint({})", parts.join(", "))
 }
 
-/// The tracking columns that hold a source key.
+/// Returns the tracking columns that contain a source key.
 pub fn tracking_keys(source: &Source, alias: &str) -> Vec<String> {
     numbered("k", source.key.len()).iter().map(|k| format!("{alias}.{k}")).collect()
 }

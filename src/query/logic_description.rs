@@ -1,4 +1,4 @@
-//! What a logic was made of, in words: noted with it when it is recorded.
+//! A description of what a logic consists of. coco records it together with the logic.
 
 use serde_json::{Map, Value, json};
 
@@ -8,12 +8,13 @@ use crate::pg::error::Result;
 use crate::pg::json::Json;
 use crate::pg::spi::{self, arg};
 
-/// How a part that is a function is called in `coco.logic`.
+/// The prefix of a function's name among the parts in `coco.logic`.
 const FUNCTION: &str = "function ";
 
 const MEMOISED: &str = "memoised function ";
 
-/// The queries of a flow by target, and of the functions that these reach the comments and versions.
+/// Returns the flow's queries by target, and the comments and versions of the functions that these
+/// queries reach.
 pub fn describe(flow: &Flow, parts: &Value) -> Result<Value> {
     let queries: Map<String, Value> =
         flow.targets.iter().map(|t| (t.id.to_string(), json!(t.query))).collect();
@@ -38,14 +39,14 @@ fn name((part, _): (&String, &Value)) -> Option<String> {
     part.strip_prefix(FUNCTION).or_else(|| part.strip_prefix(MEMOISED)).map(str::to_owned)
 }
 
-/// A logic that items were evaluated with.
+/// The logic that coco evaluated items with.
 pub struct Described {
     pub fingerprint: pgrx::Uuid,
     pub queries: Map<String, Value>,
     pub functions: Json,
 }
 
-/// The logic of this id.
+/// Returns the logic with this id.
 pub fn logic(id: i32) -> Result<Option<Described>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
@@ -65,7 +66,7 @@ pub fn logic(id: i32) -> Result<Option<Described>> {
     Ok(found.into_iter().next())
 }
 
-/// A list of the functions among the parts of a logic.
+/// Returns a list of the functions among the parts of a logic.
 fn functions(parts: &Value, described: &Value) -> Value {
     let mut all: Map<String, Value> = Map::new();
     for (part, fingerprint) in parts.as_object().into_iter().flatten() {

@@ -1,9 +1,9 @@
-//! The logic fingerprint: a flow's queries and everything they reach, transitively.
+//! The logic fingerprint of a flow's queries and everything they reach, transitively.
 //!
-//! What a view or an SQL-standard function body reaches, Postgres itself has recorded in
-//! pg_depend. A body that is text (SQL, PL/pgSQL, any language) is searched for the names it calls
-//! and reads; every object of such a name counts, so that too much is covered rather than too
-//! little. What belongs to Postgres itself (pg_catalog) does not change and is left out.
+//! PostgreSQL records in pg_depend what a view or an SQL-standard function body reaches. A body
+//! that is text (SQL, PL/pgSQL or any other language) is searched for the names that it calls and
+//! reads. Every object with such a name counts, so that the fingerprint covers too much rather than
+//! too little. Objects in pg_catalog do not change and are left out.
 
 use pgrx::pg_sys;
 use serde_json::json;
@@ -19,7 +19,7 @@ use crate::query::logic_description;
 use coco_core::fingerprint::Hasher;
 use coco_core::version::{Fingerprint, LogicId};
 
-/// One step of the search: from objects to what defines them and what they reach.
+/// One step of the search: from objects to their definitions and to the objects that these reach.
 const STEP: &str = r#"
 with here as (
   select a.classid, a.objid
@@ -40,11 +40,11 @@ with here as (
     from texts t, regexp_matches(t.body, '([-+*/<>=~!@#%^&|`?]+)', 'g') as m
    group by 1, 2
 ), reached as (
-  -- itself, where a search begins with it
+  -- the object itself, if a search starts with it
   select h.classid, h.objid from here h
    where h.classid in ('pg_proc'::regclass, 'pg_attrdef'::regclass)
   union
-  -- recorded dependencies: of a view's rule, of a function's parsed body
+  -- recorded dependencies of a view's rule and of a function's parsed body
   select d.refclassid as classid, d.refobjid as objid
     from here h
     join pg_rewrite r on h.classid = 'pg_class'::regclass and r.ev_class = h.objid
@@ -56,7 +56,7 @@ with here as (
    where h.classid in ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_cast'::regclass,
                        'pg_attrdef'::regclass, 'pg_ts_config'::regclass)
   union
-  -- what columns are that are generated when they are read: by a view's rule
+  -- virtual generated columns that a view's rule reads
   select 'pg_attrdef'::regclass, g.oid
     from here h
     join pg_rewrite r on h.classid = 'pg_class'::regclass and r.ev_class = h.objid
@@ -87,7 +87,7 @@ with here as (
     from here h join pg_aggregate a on h.classid = 'pg_proc'::regclass and a.aggfnoid = h.objid
     join pg_proc f on f.oid in (a.aggtransfn, a.aggfinalfn, a.aggcombinefn)
   union
-  -- casts between types of one's own, which text bodies use without naming them
+  -- casts from and to user-defined types, which text bodies use without naming them
   select 'pg_proc'::regclass, c.castfunc
     from here h join pg_type t on h.classid = 'pg_type'::regclass and t.oid = h.objid
     join pg_cast c on t.oid in (c.castsource, c.casttarget)
@@ -134,7 +134,7 @@ select 'pg_type'::regclass::oid, t.oid, format('type %s', t.oid::regtype),
             from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped))
   from reached r join pg_type t on r.classid = 'pg_type'::regclass and t.oid = r.objid
  where t.typnamespace <> 'pg_catalog'::regnamespace
-   -- the row of a table has more columns once the table has
+   -- the row type of a table gets more columns whenever the table does
    and (t.typrelid = 0 or exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c'))
 union all
 select 'pg_attrdef'::regclass::oid, g.oid, format('generated column %I of %s', a.attname, g.adrelid::regclass),
@@ -155,14 +155,14 @@ select 'pg_ts_dict'::regclass::oid, d.oid, format('text search dictionary %s', d
  where d.dictnamespace <> 'pg_catalog'::regnamespace
 "#;
 
-/// Columns of a relation that are generated when they are read.
+/// The virtual generated columns of a relation.
 const GENERATED: &str = "
 select g.oid
   from pg_catalog.pg_attribute a
   join pg_catalog.pg_attrdef g on g.adrelid = a.attrelid and g.adnum = a.attnum
  where a.attrelid = $1 and a.attgenerated::text = 'v' and a.attname::text = any ($2)";
 
-/// Computes a flow's logic as it is now and returns the id under which it is kept.
+/// Computes a flow's current logic, records it if it is new, and returns its id.
 pub fn current_logic(flow: &Flow) -> Result<LogicId> {
     let (fingerprint, parts) = compute(flow)?;
     if let Some(id) = logic_rows::known_logic_id(&flow.name, fingerprint)? {
@@ -172,19 +172,20 @@ pub fn current_logic(flow: &Flow) -> Result<LogicId> {
     logic_rows::record_logic(&flow.name, fingerprint, parts, described).map(LogicId)
 }
 
-/// As [`current_logic`], where it is recorded already, and for good.
+/// Returns the id of the current logic if it is already recorded permanently.
 pub fn kept_logic(flow: &Flow) -> Result<Option<LogicId>> {
     let (fingerprint, _) = compute(flow)?;
     Ok(logic_rows::settled_logic_id(&flow.name, fingerprint)?.map(LogicId))
 }
 
-/// As [`current_logic`], but records nothing: an id that no item can have where the logic is new.
+/// Returns the id of the current logic but records nothing. If the logic is new, the id is one that
+/// no item can have.
 pub fn known_logic(flow: &Flow) -> Result<LogicId> {
     let (fingerprint, _) = compute(flow)?;
     Ok(LogicId(logic_rows::known_logic_id(&flow.name, fingerprint)?.unwrap_or(0)))
 }
 
-/// Whether a flow has run under one logic alone.
+/// Reports whether a flow has run under at most one logic.
 pub fn is_first(flow: &Flow) -> Result<bool> {
     let _as = RoleGuard::extension_owner()?;
     let several = spi::scalar::<bool>(
@@ -194,7 +195,7 @@ pub fn is_first(flow: &Flow) -> Result<bool> {
     Ok(several.is_none())
 }
 
-/// The logic as it is now: its fingerprint, and the names of the parts that it is made from.
+/// Returns the fingerprint of the current logic, and the names of its parts.
 pub fn covers(flow: &Flow) -> Result<(pgrx::Uuid, Vec<String>)> {
     let (fingerprint, parts) = compute(flow)?;
     let names = parts.as_object().into_iter().flatten().map(|(name, _)| name.clone());
@@ -207,17 +208,18 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
         let columns: Vec<String> =
             target.columns.iter().map(|c| format!("{} {}", c.quoted(), c.type_name)).collect();
         let key: Vec<String> = target.key.iter().map(|k| k.quoted()).collect();
-        // The epoch makes a target that was lost and made again be filled again.
+        // The epoch is part of the logic, so that coco fills a lost target again after recreating
+        // it.
         let text =
             [target.query.clone(), columns.join(", "), key.join(", "), target.epoch.to_string()];
-        // By its id: a target that is renamed has not changed.
+        // Named by id: renaming a target does not change the logic.
         parts.insert(format!("query of target {}", target.id), text.join("\u{1}"));
     }
     for source in &flow.sources {
         let text = [
             source.fingerprint.clone().unwrap_or_default(),
             source.key.iter().map(|k| k.quoted()).collect::<Vec<_>>().join(", "),
-            // A row that is read as a whole has more columns once its table has.
+            // A row that is read as a whole gets more columns whenever its table does.
             source.used.len().to_string(),
         ];
         parts.insert(format!("source {}", source.name), text.join("\u{1}"));
@@ -233,7 +235,8 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
         if !generated.is_empty() {
             reach("pg_attrdef", &generated, &mut parts)?;
         }
-        // Labels of enums and attributes of composites change what a row says, and no row is written.
+        // A change of an enum's labels or a composite's attributes changes the text of a row
+        // although no row is written.
         for column in &relation.used {
             if column.type_oid.to_u32() >= pg_sys::FirstNormalObjectId {
                 let kind = hex(&type_definition::type_fingerprint(column.type_oid)?.kind.0);
@@ -242,7 +245,7 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
         }
     }
     for function in &flow.memoised {
-        // What a provider returns does not depend on coco's own version.
+        // The result of a provided function does not depend on coco's version.
         if function.kind.is_provided() {
             parts.remove(&format!("function {}", function.name));
         }
@@ -253,7 +256,8 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
     Ok((pgrx::Uuid::from_bytes(fingerprint.0), serde_json::Value::Object(recorded)))
 }
 
-/// The fingerprint of functions, and of all that they reach, for one of that name and version.
+/// Returns the fingerprint of functions and everything they reach, for a memoized function of this
+/// name and version.
 pub fn of_functions(
     functions: &[pg_sys::Oid],
     name: &str,
@@ -278,7 +282,8 @@ fn whole(
     (whole.finish(), recorded)
 }
 
-/// Adds what objects of a catalog reach to `parts`, until nothing new comes; functions themselves too.
+/// Adds everything that objects of a catalog reach to `parts`, repeating until a step finds nothing
+/// new. Functions are added themselves, too.
 fn reach(
     catalog: &str,
     objects: &[pg_sys::Oid],

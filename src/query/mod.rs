@@ -1,4 +1,5 @@
-//! A user's query, as a tree and as text: bound when it is declared, analyzed, composed with items, planned, fingerprinted.
+//! A user's query as a tree and as text: bound at declaration, analyzed, composed with items,
+//! planned and fingerprinted.
 //!
 //! Callers: `memo`, `outbox`, `flows`, `update`, `declare`, `inspect`.
 

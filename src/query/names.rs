@@ -1,4 +1,4 @@
-//! SQL expressions over keys and output columns, as all composed statements name them.
+//! SQL expressions for keys and output columns, as all composed statements name them.
 
 use pgrx::pg_sys;
 
@@ -8,18 +8,19 @@ use crate::pg::spi::literal;
 use crate::pg::tuplestore::rows::{self, RowColumn};
 use crate::query::compose;
 
-/// Columns of `coco_output`: the item's key `i1…` and the query's `c1…`.
+/// Returns the columns of `coco_output`: the item's key as `i1…` and the query's columns as `c1…`.
 pub fn output_columns(source: &Source, target: &Target) -> Vec<RowColumn> {
     [rows::typed("i", &source.key), rows::typed("c", &target.columns)].concat()
 }
 
-/// The names that the composed statements use.
+/// The key expressions that composed statements use.
 pub struct KeyExprs {
-    /// Item key in the batch, in the output and in the tracking table.
+    /// The item's key in the batch, in the output and in the tracking table.
     pub batch: Vec<String>,
     pub item: Vec<String>,
     pub tracking: Vec<String>,
-    /// Target key in the output (`n.c2`), in the target (`x.id`) and among the old keys (`o.t1`).
+    /// The target key in the output (`n.c2`), in the target (`x.id`) and among the old keys
+    /// (`o.t1`).
     pub new_key: Vec<String>,
     pub target_key: Vec<String>,
     pub old_key: Vec<String>,
@@ -42,14 +43,15 @@ impl KeyExprs {
     }
 }
 
-/// A key as a list of texts: how target keys are kept in a tracking row.
+/// Returns a key as a list of texts: the form of target keys in a tracking row.
 pub fn key_text(names: &[String]) -> String {
     let texts: Vec<String> = names.iter().map(|n| format!("{n}::pg_catalog.text")).collect();
     format!("pg_catalog.jsonb_build_array({})", texts.join(", "))
 }
 
-/// The columns of a target's key, out of such a text. NULL where a value of that text there is none any more: labels of
-/// enums, attributes of composites and names of objects may have changed since.
+/// Returns the columns of a target's key, read from such a text. A column is NULL if its type no
+/// longer accepts the text: labels of enums, attributes of composites and names of objects may have
+/// changed.
 pub fn key_values(target: &Target, text: &str) -> Vec<String> {
     let value = |(n, k): (usize, &Column)| {
         let value = format!("(({text})::pg_catalog.jsonb operator(pg_catalog.->>) {n})");
@@ -65,7 +67,7 @@ pub fn key_values(target: &Target, text: &str) -> Vec<String> {
     target.key.iter().enumerate().map(value).collect()
 }
 
-/// A condition on such a text: all of its values are some still.
+/// Returns a condition on such a text: the key's types still accept all of its values.
 pub fn keys_are_valid(target: &Target, text: &str) -> String {
     let each = target.key.iter().enumerate().filter_map(|(n, k)| {
         let (type_oid, type_name) = key_type(k);
@@ -77,7 +79,8 @@ pub fn keys_are_valid(target: &Target, text: &str) -> String {
     each.collect()
 }
 
-/// The type that a text of a key is read as: what is there already need not fit what a domain demands now.
+/// Returns the type that a key's text is read as. For a domain it is the base type, because an
+/// existing value need not satisfy the domain's current constraints.
 fn key_type(column: &Column) -> (pg_sys::Oid, &str) {
     match &column.kept {
         StoredType::Base { type_oid, type_name } => (*type_oid, type_name),
@@ -85,9 +88,10 @@ fn key_type(column: &Column) -> (pg_sys::Oid, &str) {
     }
 }
 
-/// Whether a text of the type stays one, whatever changes in the catalogs.
+/// Reports whether the type will always accept a text that it once accepted, whatever changes in
+/// the catalogs.
 fn is_lasting(type_oid: pg_sys::Oid) -> bool {
-    // PostgreSQL 15 cannot tell: there, such a text is an error.
+    // PostgreSQL 15 has no pg_input_is_valid: such a text raises an error.
     if cfg!(feature = "pg15") {
         return true;
     }
@@ -104,18 +108,18 @@ fn is_lasting(type_oid: pg_sys::Oid) -> bool {
         pg_sys::REGCONFIGOID,
         pg_sys::REGDICTIONARYOID,
     ];
-    // SAFETY: a look-up of the system catalogs in a transaction.
+    // SAFETY: a lookup in the system catalogs, within a transaction.
     let element = unsafe { pg_sys::get_base_element_type(type_oid) };
     let parts = [type_oid, element];
     !parts.iter().any(|t| t.to_u32() >= pg_sys::FirstNormalObjectId || names_objects.contains(t))
 }
 
-/// Whether texts of a target's keys may have lost their values.
+/// Reports whether the key types may no longer accept texts of the target's keys.
 pub fn loses_keys(target: &Target) -> bool {
     target.covered.is_none() && target.key.iter().any(|k| !is_lasting(key_type(k).0))
 }
 
-/// Columns of `coco_old`: the item's key and the target keys it has there.
+/// Returns the columns of `coco_old`: the item's key and the item's target keys.
 pub fn old_columns(source: &Source, target: &Target) -> Vec<RowColumn> {
     [rows::typed("i", &source.key), rows::typed("t", &target.key)].concat()
 }

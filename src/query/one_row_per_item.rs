@@ -1,4 +1,4 @@
-//! Whether a query makes exactly one row of each item, and soon.
+//! Decides whether a query quickly returns exactly one row for each item.
 
 use pgrx::PgList;
 use pgrx::pg_sys::{self, NodeTag};
@@ -8,20 +8,23 @@ use crate::catalog::model::{BoundView, Source};
 use crate::pg::error::Result;
 use crate::query::bound_query;
 
-/// Whether it does so whatever the items are: it computes something of the source's own columns, by functions that
-/// Postgres comes with, and nothing else. (What functions of others take may be worth to be told how far it is: then
-/// it is to be known first how many items there are.) `false` where that is not known.
+/// Reports whether the query returns one row for each item, whatever the items are. Such a query
+/// computes only expressions of the source's own columns, with PostgreSQL's built-in functions.
+/// Returns `false` if this is not known.
+///
+/// (Other functions can take so long that the update's progress is worth reporting. In that case
+/// the caller must first know the number of items.)
 pub fn of_each(query: &BoundView, source: &Source) -> Result<bool> {
     if source.grouped || query.places.as_ref() != [source.id] {
         return Ok(false);
     }
-    // SAFETY: a tree that was analysed: its entries are what their kinds say.
+    // SAFETY: an analyzed tree, whose entries match their kinds.
     Ok(unsafe { keeps(bound_query::read_bound_query(query.view)?, source) })
 }
 
-/// Whether a query has a row for each row of the source.
+/// Reports whether a query returns one row for each row of the source.
 unsafe fn keeps(query: *mut pg_sys::Query, source: &Source) -> bool {
-    // SAFETY: as above.
+    // SAFETY: `query` is an analyzed tree, or a subquery of one.
     unsafe {
         let q = &*query;
         let lists = [q.groupClause, q.groupingSets, q.distinctClause, q.cteList, q.rowMarks];
@@ -44,13 +47,13 @@ unsafe fn keeps(query: *mut pg_sys::Query, source: &Source) -> bool {
     }
 }
 
-/// Whether an expression calls a function that Postgres does not come with, or whose result is another each time.
+/// Reports whether an expression calls a function that is not built in, or that is volatile.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn calls_others(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
     if node.is_null() {
         return false;
     }
-    // SAFETY: an analysed expression.
+    // SAFETY: an analyzed expression.
     unsafe {
         if pg_sys::check_functions_in_node(node, Some(is_others), context) {
             return true;
@@ -65,13 +68,13 @@ unsafe extern "C-unwind" fn calls_others(node: *mut pg_sys::Node, context: *mut 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn is_others(function: pg_sys::Oid, _context: *mut c_void) -> bool {
     function.to_u32() >= pg_sys::FirstNormalObjectId
-        // SAFETY: a look-up of a function that is there.
+        // SAFETY: a lookup of an existing function.
         || unsafe { pg_sys::func_volatile(function) } as u8 == pg_sys::PROVOLATILE_VOLATILE
 }
 
-/// The one relation that a query reads in FROM.
+/// Returns the only relation that a query reads in FROM.
 unsafe fn only(query: &pg_sys::Query) -> Option<*mut pg_sys::RangeTblEntry> {
-    // SAFETY: as above.
+    // SAFETY: the caller passes a query of an analyzed tree.
     unsafe {
         let from = PgList::<pg_sys::Node>::from_pg((*query.jointree).fromlist);
         let node = from.get_ptr(0).filter(|_| from.len() == 1)?;

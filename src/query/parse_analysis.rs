@@ -1,14 +1,15 @@
-//! Parse analysis of a user's text by the server.
+//! Parse analysis of a user's text by the server. Callers: `analyze`, `bound_query`.
 
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// The analysed tree of a parsed statement without parameters.
+/// Returns the analyzed tree of a parsed statement without parameters.
 ///
 /// # Safety
-/// A raw statement, which is changed, and the text it was parsed from.
+/// `raw` is a raw statement, which this function modifies, and `text` is the text it was parsed
+/// from.
 pub unsafe fn parse_analyzed(raw: *mut pg_sys::RawStmt, text: &CStr) -> *mut pg_sys::Query {
-    // SAFETY: as above.
+    // SAFETY: the caller upholds the same contract.
     unsafe {
         #[cfg(feature = "pg14")]
         return pg_sys::parse_analyze(

@@ -1,15 +1,17 @@
-//! Putting items in the place of the source in a query that was bound.
+//! Replaces the source in a bound query by items.
 //!
-//! A composed statement ([`compose`](crate::query::compose)) reads a flow's query as the view that keeps its tree, beside
-//! CTEs that have the items: `with coco_source_7 as (…) select … from coco.query_3_f as q`. As soon as such a
-//! statement is analysed, the view's tree is put there in its place, and in that tree each place of the source becomes
-//! a subquery: what the CTE reads. So Postgres plans it as if it had been written over the items, and merges it with
-//! what is around it; a CTE it would not merge.
+//! A composed statement ([`compose`](crate::query::compose)) reads a flow's query as the view that
+//! keeps its tree, beside CTEs that contain the items: `with coco_source_7 as (…) select … from
+//! coco.query_3_f as q`. When PostgreSQL has analyzed such a statement, this module replaces the
+//! view by the view's tree. In that tree, it replaces each place of the source by a subquery with
+//! the CTE's contents. PostgreSQL then plans the statement as if it had been written over the
+//! items, and merges the subquery with the outer query; it would not merge a CTE.
 //!
-//! This stands in Postgres' hook after analysis, so that views are expanded, rows are secured and plans are
-//! invalidated as in any other statement. A statement is recognised by what it reads, a view that this process knows
-//! as a flow's next to CTEs of these names, not by its text; and an item is only put where its columns have the types
-//! of the relation's.
+//! The code runs in PostgreSQL's hook after analysis, so that PostgreSQL expands views, applies row
+//! security and invalidates plans as in any other statement. The hook recognizes a statement by the
+//! relations it reads, not by its text: a view that this process knows as a flow's, next to CTEs
+//! with these names. The hook places an item only if the types of the item's columns match the
+//! relation's.
 
 use pgrx::PgList;
 use pgrx::pg_sys::{self, NodeTag};
@@ -22,35 +24,37 @@ use crate::catalog::model::Places;
 use crate::pg::error::{Error, Result};
 use crate::query::bound_query;
 
-/// What CTEs that have the items of a source are called, before its id.
+/// The prefix of the name of a CTE that contains the items of a source, before the source's id.
 pub const SHADOW: &str = "coco_source_";
 
-/// A CTE of this name keeps the query apart from what is around it.
+/// The name of a CTE that prevents PostgreSQL from merging the query with the outer query.
 pub const APART: &str = "coco_apart";
 
-/// What the relation of the items is called in a composed statement.
+/// The alias of the relation of the items in a composed statement.
 pub const ITEMS: &str = "item";
 
-/// In the entry of that relation, a field that no SQL sets on a subquery: tells it from a user's.
+/// The value of a field in the entry of that relation that SQL never sets on a subquery. It
+/// distinguishes the relation from a user's.
 pub const ITEMS_MARK: &CStr = c"coco items";
 
-/// How a bound query is evaluated.
+/// The places of a bound query at which an evaluation puts items.
 struct Placing {
     relations: Vec<pg_sys::Oid>,
     places: Places,
 }
 
 thread_local! {
-    /// The queries that this process has composed statements over, by their views.
+    /// The queries that this process has composed statements over, by their views' OIDs.
     static KNOWN: RefCell<HashMap<u32, Placing>> = RefCell::default();
-    /// The hook that was there before, once this stands before it.
+    /// The hook that was installed before this one; `None` until this one is installed.
     static NEXT: Cell<Option<pg_sys::post_parse_analyze_hook_type>> = const { Cell::new(None) };
 }
 
-/// Lets statements that follow have items in a view's tree: at these places of these relations.
+/// Allows statements that follow to place items in a view's tree, at these places of these
+/// relations.
 pub fn know_shadows(view: pg_sys::Oid, relations: Vec<pg_sys::Oid>, places: Places) {
     if NEXT.get().is_none() {
-        // SAFETY: the hook is a variable of this process, which has one thread for Postgres.
+        // SAFETY: the hook is a variable of this process, which runs PostgreSQL in one thread.
         unsafe {
             NEXT.set(Some(pg_sys::post_parse_analyze_hook));
             pg_sys::post_parse_analyze_hook = Some(analysed);
@@ -65,7 +69,8 @@ unsafe extern "C-unwind" fn analysed(
     query: *mut pg_sys::Query,
     jumble: *mut pg_sys::JumbleState,
 ) {
-    // SAFETY: as the hook is called. The query was just made, and is the caller's to change.
+    // SAFETY: PostgreSQL calls the hook with valid arguments. The query was just created, and the
+    // hook may change it.
     unsafe {
         let mut walk = Walk { above: std::ptr::null_mut(), failed: None };
         look(explained(query).cast(), (&raw mut walk).cast());
@@ -78,9 +83,10 @@ unsafe extern "C-unwind" fn analysed(
     }
 }
 
-/// The query that an EXPLAIN is of, or the query itself.
+/// Returns the query that an EXPLAIN explains, or the query itself.
 unsafe fn explained(query: *mut pg_sys::Query) -> *mut pg_sys::Query {
-    // SAFETY: the statement of a utility command is a node; that of EXPLAIN has been analysed.
+    // SAFETY: the statement of a utility command is a node, and PostgreSQL has analyzed the
+    // statement of an EXPLAIN.
     unsafe {
         let statement = (*query).utilityStmt;
         if statement.is_null() || (*statement).type_ != NodeTag::T_ExplainStmt {
@@ -95,18 +101,18 @@ unsafe fn explained(query: *mut pg_sys::Query) -> *mut pg_sys::Query {
 }
 
 struct Walk {
-    /// The query around the one that is looked at.
+    /// The query around the query being visited.
     above: *mut pg_sys::Query,
     failed: Option<Error>,
 }
 
-/// The walker that Postgres calls for every node. `true` ends the walk.
+/// Visits a node: the callback of PostgreSQL's tree walkers. Returning `true` ends the walk.
 #[pg_guard]
 unsafe extern "C-unwind" fn look(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
     if node.is_null() {
         return false;
     }
-    // SAFETY: a node of an analysed tree; the context is the Walk that started this.
+    // SAFETY: a node of an analyzed tree; the context is the `Walk` that started this walk.
     unsafe {
         if (*node).type_ != NodeTag::T_Query {
             return bound_query::walk_expression(node, Some(look), context);
@@ -114,7 +120,8 @@ unsafe extern "C-unwind" fn look(node: *mut pg_sys::Node, context: *mut c_void) 
         let query = node.cast::<pg_sys::Query>();
         let walk = context.cast::<Walk>();
         let above = std::mem::replace(&mut (*walk).above, query);
-        // What is put into it is a user's, and is not walked.
+        // The tree that `place_items` inserts is a user's and must not be walked, so the walk comes
+        // first.
         let ended = bound_query::walk_query(query, Some(look), context, 0);
         (*walk).above = above;
         if ended {
@@ -130,9 +137,9 @@ unsafe extern "C-unwind" fn look(node: *mut pg_sys::Node, context: *mut c_void) 
     }
 }
 
-/// Puts the tree of a flow's query, with items, in the place of its view.
+/// Replaces the view of a flow's query by the view's tree, with items in it.
 unsafe fn place_items(query: *mut pg_sys::Query, above: *mut pg_sys::Query) -> Result<()> {
-    // SAFETY: a query of the tree: its lists have what their names say.
+    // SAFETY: a query of the tree, whose lists contain the node types that their names say.
     unsafe {
         if (*query).cteList.is_null() {
             return Ok(());
@@ -165,7 +172,8 @@ unsafe fn place_items(query: *mut pg_sys::Query, above: *mut pg_sys::Query) -> R
                     .ok_or_else(|| Error::internal("a source has no items in a statement"))?;
                 let copy = pg_sys::copyObjectImpl((*shadow).cast()).cast::<pg_sys::Query>();
                 complete(copy, (*occurrence.entry).relid)?;
-                // The CTE is one level below the query that has it, and the place one below its own query.
+                // The CTE is one level below the query that contains it, and the place is one level
+                // below its own query.
                 pg_sys::IncrementVarSublevelsUp(copy.cast(), occurrence.depth + 1, 1);
                 becomes_subquery(occurrence.entry, copy);
             }
@@ -181,23 +189,24 @@ unsafe fn place_items(query: *mut pg_sys::Query, above: *mut pg_sys::Query) -> R
 }
 
 unsafe fn name_of<'a>(cte: *mut pg_sys::CommonTableExpr) -> &'a CStr {
-    // SAFETY: a CTE has a name.
+    // SAFETY: every CTE has a name.
     unsafe { CStr::from_ptr((*cte).ctename) }
 }
 
-/// The id of the source whose items a CTE has, if its name says that it has some.
+/// Returns the id of the source whose items a CTE contains, if its name says so.
 unsafe fn shadow_of(cte: *mut pg_sys::CommonTableExpr) -> Option<i32> {
-    // SAFETY: a CTE of an analysed tree.
+    // SAFETY: a CTE of an analyzed tree.
     let (name, query) = unsafe { (name_of(cte), (*cte).ctequery) };
-    // SAFETY: as above.
+    // SAFETY: as above; the pointer is not null.
     let is_query = !query.is_null() && unsafe { (*query).type_ } == NodeTag::T_Query;
     name.to_str().ok()?.strip_prefix(SHADOW)?.parse().ok().filter(|_| is_query)
 }
 
-/// Makes an entry that reads a relation one of a subquery, as the rewriter does with a view.
+/// Turns an entry that reads a relation into an entry of a subquery, as the rewriter does with a
+/// view.
 unsafe fn becomes_subquery(entry: *mut pg_sys::RangeTblEntry, query: *mut pg_sys::Query) {
-    // SAFETY: the entry is the tree's own, and so is the subquery. Rights on the relation are still asked for where
-    // the server keeps them apart from the entry, as it does for a view.
+    // SAFETY: the entry and the subquery belong to the tree. The server still checks privileges on
+    // the relation if it keeps them outside the entry, as it does for a view.
     unsafe {
         let entry = &mut *entry;
         entry.rtekind = pg_sys::RTEKind::RTE_SUBQUERY;
@@ -212,7 +221,7 @@ unsafe fn becomes_subquery(entry: *mut pg_sys::RangeTblEntry, query: *mut pg_sys
             entry.rellockmode = 0;
             entry.requiredPerms = 0;
         }
-        // A relation may have got columns since the tree was made.
+        // A relation may have gained columns since the tree was created.
         let has = PgList::<pg_sys::Node>::from_pg((*entry.eref).colnames).len();
         let mut names = PgList::<pg_sys::Node>::from_pg((*entry.eref).colnames);
         let entries = PgList::<pg_sys::TargetEntry>::from_pg((*query).targetList);
@@ -227,11 +236,12 @@ unsafe fn becomes_subquery(entry: *mut pg_sys::RangeTblEntry, query: *mut pg_sys
     }
 }
 
-/// Gives items the columns of a relation: those that they have, by their names, and NULL for the others. What the
-/// tree takes out of them is believed to be of the relation's types: so that is checked here.
+/// Gives items the columns of a relation: the columns that the items have, matched by name, and
+/// NULL for the others. The tree relies on the relation's types, so this function checks the types
+/// of the items.
 unsafe fn complete(items: *mut pg_sys::Query, relation: pg_sys::Oid) -> Result<()> {
-    // SAFETY: the relation is locked already, with the tree that reads it, and its shape is only looked at. The
-    // items are a copy, whose columns nothing refers to by their numbers.
+    // SAFETY: the relation is already locked, together with the tree that reads it, and its
+    // descriptor is only read. The items are a copy, and nothing refers to its columns by number.
     unsafe {
         let open = pg_sys::relation_open(relation, pg_sys::NoLock as i32);
         let shape = (*open).rd_att;
@@ -274,19 +284,19 @@ unsafe fn complete(items: *mut pg_sys::Query, relation: pg_sys::Oid) -> Result<(
     }
 }
 
-/// A NULL of a type.
+/// Returns a NULL of a type.
 unsafe fn nothing(type_oid: pg_sys::Oid, typmod: i32, collation: pg_sys::Oid) -> *mut pg_sys::Expr {
-    // SAFETY: a type that is there.
+    // SAFETY: the type exists.
     unsafe { pg_sys::makeNullConst(type_oid, typmod, collation).cast() }
 }
 
-/// An expression as one of a column's type, and whether it is: the values of a domain are those of the type that it is
-/// of.
+/// Returns an expression relabeled as a column's type, and whether the types match. A value of a
+/// domain is also a value of the domain's base type.
 unsafe fn of_type(
     value: *mut pg_sys::Expr,
     column: &pg_sys::FormData_pg_attribute,
 ) -> (*mut pg_sys::Expr, bool) {
-    // SAFETY: an analysed expression.
+    // SAFETY: an analyzed expression.
     unsafe {
         let has = pg_sys::exprType(value.cast());
         if has == column.atttypid {
@@ -304,7 +314,7 @@ unsafe fn of_type(
     }
 }
 
-/// Marks the relation of the items, which the query is lateral to.
+/// Marks the relation of the items, which the query refers to laterally.
 unsafe fn mark_items(above: *mut pg_sys::Query) {
     if above.is_null() {
         return;
@@ -321,12 +331,12 @@ unsafe fn mark_items(above: *mut pg_sys::Query) {
     }
 }
 
-/// Whether an entry is the relation of the items of a composed statement.
+/// Reports whether an entry is the relation of the items of a composed statement.
 ///
 /// # Safety
-/// An entry of an analysed tree.
+/// `entry` belongs to an analyzed tree.
 pub unsafe fn is_items(entry: *mut pg_sys::RangeTblEntry) -> bool {
-    // SAFETY: as above.
+    // SAFETY: the caller upholds the same contract.
     unsafe {
         (*entry).rtekind == pg_sys::RTEKind::RTE_SUBQUERY
             && !(*entry).enrname.is_null()
@@ -334,7 +344,7 @@ pub unsafe fn is_items(entry: *mut pg_sys::RangeTblEntry) -> bool {
     }
 }
 
-/// The name of a CTE that has the items of a source.
+/// Returns the name of the CTE that contains the items of a source.
 pub fn shadow_name(source: i32) -> String {
     format!("{SHADOW}{source}")
 }

@@ -1,24 +1,25 @@
-//! The planner hook: what changes a statement before the server plans it.
+//! The planner hook, which changes a statement before the server plans it. Caller: `memo`.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::c_char;
 
 thread_local! {
-    /// The planner that was there before, once this stands before it.
+    /// The planner hook that was installed before this one; `None` until this one is installed.
     static NEXT: Cell<Option<pg_sys::planner_hook_type>> = const { Cell::new(None) };
-    /// What changes a query before it is planned.
+    /// The function that changes a query before the server plans it.
     static REWRITE: Cell<Option<Rewrite>> = const { Cell::new(None) };
 }
 
-/// Changes an analyzed query, which is the function's to change.
+/// A function that changes an analyzed query in place.
 pub type Rewrite = unsafe fn(*mut pg_sys::Query) -> bool;
 
-/// Installs the hook in this process, unless it is installed: only processes that evaluate queries of flows need it.
+/// Installs the hook in this process, unless it is already installed. Only processes that evaluate
+/// flows' queries need it.
 pub fn install(rewrite: Rewrite) {
     REWRITE.set(Some(rewrite));
     if NEXT.get().is_none() {
-        // SAFETY: the hook is a variable of this process, which has one thread for Postgres.
+        // SAFETY: the hook is a variable of this process, which runs PostgreSQL in one thread.
         unsafe {
             NEXT.set(Some(pg_sys::planner_hook));
             pg_sys::planner_hook = Some(plan);
@@ -33,7 +34,8 @@ unsafe extern "C-unwind" fn plan(
     options: i32,
     parameters: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannedStmt {
-    // SAFETY: as the planner is called. The query is the caller's to change, as it is the planner's.
+    // SAFETY: PostgreSQL calls the hook with valid arguments. The planner may change the query, and
+    // so may the hook.
     unsafe {
         if let Some(rewrite) = REWRITE.get() {
             rewrite(query);
@@ -42,7 +44,7 @@ unsafe extern "C-unwind" fn plan(
             Some(next) => {
                 pg_sys::ffi::pg_guard_ffi_boundary(|| next(query, text, options, parameters))
             }
-            // Guarded by itself: nothing may be raised through two guards.
+            // `standard_planner` has a guard of its own: an error must not pass two guards.
             None => pg_sys::standard_planner(query, text, options, parameters),
         }
     }

@@ -1,4 +1,5 @@
-//! Whether a query takes each row of its source by itself: then it may be run over all of them at once.
+//! Decides whether a query processes each source row independently. If so, coco can run it over all
+//! rows at once.
 
 use pgrx::PgList;
 use pgrx::pg_sys::{self, NodeTag};
@@ -7,19 +8,20 @@ use crate::catalog::model::{BoundView, Flow, Source};
 use crate::pg::error::Result;
 use crate::query::bound_query;
 
-/// Whether each row of a query comes from one row of its source, whatever others there are: it reads it once, and
-/// joins it with nothing that it must be left out for. `false` where that is not known.
+/// Reports whether each row of a query's result comes from one row of its source, whatever other
+/// rows exist. Such a query reads the source once, and never on the nullable side of an outer join.
+/// Returns `false` if this is not known.
 pub fn is_row_by_row(query: &BoundView, flow: &Flow, source: &Source) -> Result<bool> {
     if query.places.as_ref() != [source.id] || flow.sources.len() > 1 {
         return Ok(false);
     }
-    // SAFETY: an analysed tree: its entries and nodes are what their tags say.
+    // SAFETY: an analyzed tree, whose entries and nodes match their tags.
     Ok(unsafe { goes_row_by_row(bound_query::read_bound_query(query.view)?, source.relation) })
 }
 
-/// The same of a query that reads the relation somewhere.
+/// Reports the same of a query, or subquery, that reads the relation.
 unsafe fn goes_row_by_row(query: *mut pg_sys::Query, relation: pg_sys::Oid) -> bool {
-    // SAFETY: as above.
+    // SAFETY: `query` is an analyzed tree, or a subquery of one.
     unsafe {
         let q = &*query;
         let puts_together = q.hasAggs || q.hasWindowFuncs || q.hasSubLinks;
@@ -51,10 +53,11 @@ unsafe fn goes_row_by_row(query: *mut pg_sys::Query, relation: pg_sys::Oid) -> b
     }
 }
 
-/// Whether joins take a relation's rows one by one, and never leave one out that another has no match among them
-/// for; `None` where it is not in this part.
+/// Reports whether the joins process a relation's rows one by one: the relation is never on the
+/// nullable side of an outer join, where a row of the other side without a match depends on all
+/// rows. Returns `None` if this part of the tree does not contain the relation.
 unsafe fn keeps_rows(node: *mut pg_sys::Node, at: i32) -> Option<bool> {
-    // SAFETY: a node of a join tree is one of these.
+    // SAFETY: the nodes of a join tree have one of these types.
     unsafe {
         match (*node).type_ {
             NodeTag::T_RangeTblRef => {

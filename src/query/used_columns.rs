@@ -1,5 +1,5 @@
-//! What a flow's bound queries use of its sources and lookups, as these are now: columns are found by their numbers,
-//! so that one which was renamed is the same.
+//! The columns of sources and lookups that a flow's bound queries use now. Columns are identified
+//! by number, so a renamed column stays the same column.
 
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use crate::pg::spi;
 use crate::query::analyze::{self, Analysis, Shadow};
 use crate::query::bound_query::{self, Bound, Named};
 
-/// A source, as the queries of its flow see it.
+/// Returns a source as its flow's queries refer to it.
 pub fn shadow(source: &Source) -> Result<Shadow> {
     Ok(Shadow {
         named: named(source.id, &source.name, source.relation)?,
@@ -20,30 +20,32 @@ pub fn shadow(source: &Source) -> Result<Shadow> {
     })
 }
 
-/// What a name stands for in a text.
+/// Returns the relation that a name in a text stands for.
 pub fn named(id: i32, name: &str, relation: pg_sys::Oid) -> Result<Named> {
     let (schema, table) = spi::relation_parts(relation)?;
     Ok(Named { name: name.to_owned(), relation, id, schema, table })
 }
 
-/// The sources of a flow, as its queries see them.
+/// Returns the sources of a flow as its queries refer to them.
 pub fn shadows(flow: &Flow) -> Result<Vec<Shadow>> {
     flow.sources.iter().map(shadow).collect()
 }
 
-/// What the query that a view keeps is.
+/// Analyzes the query that a view keeps.
 pub fn analyze_view(view: &BoundView, shadows: &[Shadow]) -> Result<Analysis> {
     let bound =
         Bound { tree: bound_query::read_bound_query(view.view)?, places: view.places.clone() };
     analyze::analyze("query", &bound, shadows)
 }
 
-/// What all bound queries of a flow are; of a target whose query reads what is gone, nothing.
+/// Analyzes all bound queries of a flow, except those of targets whose query reads a dropped
+/// object.
 pub fn analyze_queries(flow: &Flow, shadows: &[Shadow]) -> Result<Vec<Analysis>> {
     flow.targets.iter().filter_map(|t| t.bound.as_ref()).map(|b| analyze_view(b, shadows)).collect()
 }
 
-/// The columns of each source that these queries use, in the relation's order; `None` where none reads it.
+/// Returns the columns of each source that these queries use, in the relation's order; `None` if no
+/// query reads the source.
 pub fn columns_of_sources(flow: &Flow, analyses: &[&Analysis]) -> Result<Vec<Option<Vec<Column>>>> {
     let of = |(n, source): (usize, &Source)| {
         let used: Vec<&Vec<String>> = analyses.iter().filter_map(|a| a.used[n].as_ref()).collect();
@@ -56,8 +58,9 @@ pub fn columns_of_sources(flow: &Flow, analyses: &[&Analysis]) -> Result<Vec<Opt
     flow.sources.iter().enumerate().map(of).collect()
 }
 
-/// The columns of each lookup that these queries read; none, which stands for all, where they do not name it or call
-/// functions of the user's own, which may read others.
+/// Returns the columns of each lookup that these queries read. An empty list stands for all
+/// columns: no query names the lookup, or a query calls user-defined functions, which may read
+/// other columns.
 pub fn columns_of_lookups(flow: &Flow, analyses: &[&Analysis]) -> Result<Vec<Vec<String>>> {
     let of = |relation: pg_sys::Oid| {
         let number = relation.to_u32();
@@ -76,7 +79,7 @@ pub fn columns_of_lookups(flow: &Flow, analyses: &[&Analysis]) -> Result<Vec<Vec
     flow.lookups.iter().map(|l| of(l.relation.relation)).collect()
 }
 
-/// Puts into a flow what its bound queries use now.
+/// Updates the used columns of a flow to those that its bound queries use now.
 pub fn refresh_used_columns(flow: &mut Flow) -> Result<()> {
     let shadows = shadows(flow)?;
     let analyses = analyze_queries(flow, &shadows)?;
