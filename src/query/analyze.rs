@@ -61,31 +61,31 @@ pub fn one_select(query: &str) -> Result<String> {
             "argument \"query\" must be exactly one SELECT",
         )
         .detail(why.to_owned())
-        .hint("Write the query as you would run it once over everything, for example: SELECT id, body FROM documents")
+        .hint("Write the query as you would run it once over all rows, for example: SELECT id, body FROM documents")
     };
     let text = c_string(query)?;
     // SAFETY: only raw parsing; the trees live in the current memory context.
     let statements = subtransaction(
         || Ok(unsafe { PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text.as_ptr())) }),
-        |raised| not_one(&format!("It cannot be parsed: {}.", raised.message)),
+        |raised| not_one(&format!("The query cannot be parsed: {}.", raised.message)),
     )?;
     let Some(first) = statements.get_ptr(0) else {
-        return Err(not_one("It is empty."));
+        return Err(not_one("The query is empty."));
     };
     if statements.len() > 1 {
-        return Err(not_one(&format!("There are {} statements.", statements.len())));
+        return Err(not_one(&format!("The query contains {} statements.", statements.len())));
     }
     // SAFETY: the `stmt` of a RawStmt is a valid node.
     unsafe {
         if !is_a((*first).stmt, NodeTag::T_SelectStmt) {
-            return Err(not_one("It is not a SELECT."));
+            return Err(not_one("The statement is not a SELECT."));
         }
         let select = (*first).stmt.cast::<pg_sys::SelectStmt>();
         if !(*select).intoClause.is_null() {
-            return Err(not_one("It has an INTO clause."));
+            return Err(not_one("The SELECT has an INTO clause."));
         }
         if !(*select).lockingClause.is_null() {
-            return Err(not_one("It locks rows (FOR UPDATE, FOR SHARE)."));
+            return Err(not_one("The SELECT locks rows (FOR UPDATE, FOR SHARE)."));
         }
         let start = (*first).stmt_location.max(0) as usize;
         let length = (*first).stmt_len.max(0) as usize;
@@ -110,7 +110,7 @@ pub fn one_expression(argument: &str, text: &str) -> Result<()> {
     // SAFETY: only raw parsing.
     let list = subtransaction(
         || Ok(unsafe { PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(sql.as_ptr())) }),
-        |raised| bad(format!("It cannot be parsed: {}.", raised.message)),
+        |raised| bad(format!("The expression cannot be parsed: {}.", raised.message)),
     )?;
     // SAFETY: raw parsing returned these nodes, and they are valid as long as `list`. The code
     // reads each node as the type that its tag names.
@@ -128,7 +128,7 @@ pub fn one_expression(argument: &str, text: &str) -> Result<()> {
                 && (*s).limitCount.is_null()
                 && (*s).limitOffset.is_null()
         });
-    if simple { Ok(()) } else { Err(bad(format!("\"{text}\" is more than that."))) }
+    if simple { Ok(()) } else { Err(bad(format!("\"{text}\" is not a single expression."))) }
 }
 
 /// Reports an error, with the name of the argument, if PostgreSQL cannot analyze `sql`.
@@ -150,7 +150,7 @@ fn analyzed_tree(sql: &str) -> Result<*mut pg_sys::Query> {
     // SAFETY: `sql` is one statement that coco composed around a checked expression.
     unsafe {
         let list = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text.as_ptr()));
-        let raw = list.get_ptr(0).ok_or_else(|| Error::internal("nothing to analyse"))?;
+        let raw = list.get_ptr(0).ok_or_else(|| Error::internal("nothing to analyze"))?;
         Ok(parse_analyzed(raw, &text))
     }
 }
@@ -162,7 +162,7 @@ pub fn analyze(argument: &str, bound: &Bound, shadows: &[Shadow]) -> Result<Anal
     // SAFETY: the tree was just created or copied, and no other code refers to it.
     let places = unsafe { bound_query::occurrences(tree, &relations) };
     if places.len() != bound.places.len() {
-        return Err(Error::internal("a query is not the one that was bound"));
+        return Err(Error::internal("query tree does not match its recorded places"));
     }
     let source_of = |id: i32| shadows.iter().position(|s| s.named.id == id);
     let items = places.iter().zip(bound.places.iter());
@@ -237,8 +237,8 @@ fn system_column(argument: &str, source: &str, number: i16) -> Error {
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
         format!("argument \"{argument}\" reads the system column {name} of source \"{source}\""),
     )
-    .detail("An item has the columns of the table alone: it may be evaluated long after the row was read.")
-    .hint(format!("Declare the flow over a view that gives {name} as a column."))
+    .detail("An item has only the columns of the table, because coco may evaluate it long after reading the row.")
+    .hint(format!("Declare the flow over a view that returns {name} as a column."))
 }
 
 /// Returns the type of a checked expression over a relation's columns, and whether the expression
@@ -555,5 +555,5 @@ unsafe fn only_union_all(node: *mut pg_sys::Node) -> bool {
 }
 
 fn c_string(s: &str) -> Result<CString> {
-    CString::new(s).map_err(|_| Error::invalid("text with a NUL byte"))
+    CString::new(s).map_err(|_| Error::invalid("text contains a NUL byte"))
 }

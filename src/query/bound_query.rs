@@ -54,7 +54,7 @@ pub fn bind_query(
     item: Option<&str>,
 ) -> Result<Bound> {
     let mut naming = Naming::new(named, false);
-    let tree = naming.analyse(argument, text)?;
+    let tree = naming.analyze(argument, text)?;
     refuse_writes(argument, tree)?;
     let shared =
         named.iter().enumerate().any(|(n, a)| named[..n].iter().any(|b| a.relation == b.relation));
@@ -62,8 +62,8 @@ pub fn bind_query(
         return Err(Error::invalid(format!(
             "argument \"item\" (\"{alias}\") is not needed: argument \"{argument}\" names the source without its schema"
         ))
-        .detail("These places are the item.")
-        .hint("Leave it out, or write the source with its schema everywhere."));
+        .detail("The places that name the source without its schema are the item.")
+        .hint("Omit \"item\", or write the source with its schema everywhere."));
     }
     if naming.qualified == 0 && !shared {
         let of = |o: &Occurrence| named.iter().find(|n| reads(o, n.relation)).map_or(0, |n| n.id);
@@ -76,7 +76,7 @@ pub fn bind_query(
     }
     // Some places are the item and others are not: give the former an alias that identifies them.
     let mut naming = Naming::new(named, true);
-    let tree = naming.analyse(argument, text)?;
+    let tree = naming.analyze(argument, text)?;
     let all = found(tree, named);
     let of = |o: &Occurrence| {
         // SAFETY: an entry of the tree. The parser gives an entry the same alias node that its name
@@ -124,16 +124,16 @@ fn chosen(
                     source.name,
                     item.unwrap_or_default()
                 ))
-                .detail(format!("It is read as: {}.", has.join(", "))));
+                .detail(format!("The query reads the source as: {}.", has.join(", "))));
             }
             _ => {
                 return Err(Error::new(
                     pgrx::PgSqlErrorCode::ERRCODE_AMBIGUOUS_ALIAS,
                     format!("argument \"{argument}\" reads source \"{}\" in several places", source.name),
                 )
-                .detail("One of them is the item; the others read the whole table.")
+                .detail("One of these places is the item; the others read the whole table.")
                 .hint(format!(
-                    "Write the name without its schema where the item is meant ({}), or name the alias of that place with the argument \"item\".",
+                    "Write the item's name without its schema ({}), or pass the alias of its place as the argument \"item\".",
                     spi::ident(&source.name)
                 )));
             }
@@ -175,8 +175,8 @@ fn checked(argument: &str, bound: Bound, named: &[Named]) -> Result<Bound> {
             pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("argument \"{argument}\" reads the source {} with {construct}", alias_of(place)),
         )
-        .detail("There the query reads one item at a time, not the table.")
-        .hint("Declare the flow over a view that reads the table so, or over the one partition or table that is meant."));
+        .detail("At this place the query reads one item at a time, not the table.")
+        .hint(format!("Declare the flow over a view that reads the table with {construct}, or over a single table or partition.")));
     }
     Ok(bound)
 }
@@ -191,7 +191,7 @@ fn refuse_writes(argument: &str, tree: *mut pg_sys::Query) -> Result<()> {
         _ => return Ok(()),
     };
     Err(Error::new(pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
-        .hint("Leave that out: a flow's query only reads."))
+        .hint("Remove this clause: a flow's query only reads."))
 }
 
 unsafe fn locks_rows(tree: *mut pg_sys::Query) -> bool {
@@ -270,7 +270,7 @@ pub fn read_bound_query(view: pg_sys::Oid) -> Result<*mut pg_sys::Query> {
           where ev_class operator(pg_catalog.=) $1 and ev_type operator(pg_catalog.=) '1'",
         &[spi::arg(view)],
     )?;
-    let gone = || Error::internal("the view of a flow's query is not one");
+    let gone = || Error::internal("relation of a flow's query is not a view");
     let action = c_string(&action.ok_or_else(gone)?)?;
     // SAFETY: the catalog stores a rule as a list of queries, in the format that `stringToNode`
     // reads.
@@ -295,7 +295,7 @@ pub fn of_view(view: pg_sys::Oid) -> Result<*mut pg_sys::Query> {
         };
         pg_sys::relation_close(relation, pg_sys::NoLock as i32);
         if tree.is_null() {
-            return Err(Error::internal("the view of a flow's query is not one"));
+            return Err(Error::internal("relation of a flow's query is not a view"));
         }
         let tree = tree.cast::<pg_sys::Query>();
         pg_sys::AcquireRewriteLocks(tree, true, false);
@@ -322,7 +322,7 @@ impl Naming<'_> {
     }
 
     /// Parses a text, replaces the names in it by their relations, and analyzes it.
-    fn analyse(&mut self, argument: &str, text: &str) -> Result<*mut pg_sys::Query> {
+    fn analyze(&mut self, argument: &str, text: &str) -> Result<*mut pg_sys::Query> {
         let text = c_string(text)?;
         crate::pg::subtransaction::subtransaction(
             || {
@@ -332,7 +332,7 @@ impl Naming<'_> {
                     let list =
                         PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text.as_ptr()));
                     let raw =
-                        list.get_ptr(0).ok_or_else(|| Error::internal("nothing to analyse"))?;
+                        list.get_ptr(0).ok_or_else(|| Error::internal("nothing to analyze"))?;
                     let context = std::ptr::from_mut(self).cast();
                     look_raw((*raw).stmt, context);
                     Ok(crate::query::parse_analysis::parse_analyzed(raw, &text))
@@ -493,5 +493,5 @@ unsafe fn copied(text: &str) -> *mut std::ffi::c_char {
 }
 
 fn c_string(s: &str) -> Result<CString> {
-    CString::new(s).map_err(|_| Error::invalid("text with a NUL byte"))
+    CString::new(s).map_err(|_| Error::invalid("text contains a NUL byte"))
 }

@@ -11,7 +11,7 @@ use crate::pg::spi::{self, arg};
 /// The prefix of a function's name among the parts in `coco.logic`.
 const FUNCTION: &str = "function ";
 
-const MEMOISED: &str = "memoised function ";
+const MEMOIZED: &str = "memoised function ";
 
 /// Returns the flow's queries by target, and the comments and versions of the functions that these
 /// queries reach.
@@ -36,7 +36,7 @@ pub fn describe(flow: &Flow, parts: &Value) -> Result<Value> {
 }
 
 fn name((part, _): (&String, &Value)) -> Option<String> {
-    part.strip_prefix(FUNCTION).or_else(|| part.strip_prefix(MEMOISED)).map(str::to_owned)
+    part.strip_prefix(FUNCTION).or_else(|| part.strip_prefix(MEMOIZED)).map(str::to_owned)
 }
 
 /// The logic that coco evaluated items with.
@@ -70,7 +70,7 @@ pub fn logic(id: i32) -> Result<Option<Described>> {
 fn functions(parts: &Value, described: &Value) -> Value {
     let mut all: Map<String, Value> = Map::new();
     for (part, fingerprint) in parts.as_object().into_iter().flatten() {
-        let (name, what) = match (part.strip_prefix(FUNCTION), part.strip_prefix(MEMOISED)) {
+        let (name, what) = match (part.strip_prefix(FUNCTION), part.strip_prefix(MEMOIZED)) {
             (Some(name), _) => (name, "fingerprint"),
             (_, Some(name)) => (name, "memoised"),
             _ => continue,

@@ -57,14 +57,14 @@ pub fn know_shadows(view: pg_sys::Oid, relations: Vec<pg_sys::Oid>, places: Plac
         // SAFETY: the hook is a variable of this process, which runs PostgreSQL in one thread.
         unsafe {
             NEXT.set(Some(pg_sys::post_parse_analyze_hook));
-            pg_sys::post_parse_analyze_hook = Some(analysed);
+            pg_sys::post_parse_analyze_hook = Some(analyzed);
         }
     }
     KNOWN.with(|known| known.borrow_mut().insert(view.to_u32(), Placing { relations, places }));
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn analysed(
+unsafe extern "C-unwind" fn analyzed(
     state: *mut pg_sys::ParseState,
     query: *mut pg_sys::Query,
     jumble: *mut pg_sys::JumbleState,
@@ -164,12 +164,13 @@ unsafe fn place_items(query: *mut pg_sys::Query, above: *mut pg_sys::Query) -> R
             let tree = bound_query::of_view((*entry).relid)?;
             let all = bound_query::occurrences(tree, &relations);
             if all.len() != places.len() {
-                return Err(Error::internal("a flow's query is not the one that was declared"));
+                return Err(Error::internal("stored query does not match its recorded places"));
             }
             for (occurrence, id) in all.iter().zip(places.iter()).filter(|(_, id)| **id != 0) {
                 let shadow = shadows.iter().find(|(of, _)| of == id);
-                let (_, shadow) = shadow
-                    .ok_or_else(|| Error::internal("a source has no items in a statement"))?;
+                let (_, shadow) = shadow.ok_or_else(|| {
+                    Error::internal("composed statement contains no items for a source")
+                })?;
                 let copy = pg_sys::copyObjectImpl((*shadow).cast()).cast::<pg_sys::Query>();
                 complete(copy, (*occurrence.entry).relid)?;
                 // The CTE is one level below the query that contains it, and the place is one level
@@ -275,7 +276,7 @@ unsafe fn complete(items: *mut pg_sys::Query, relation: pg_sys::Oid) -> Result<(
         if !fits || taken != has.len() {
             return Err(Error::new(
                 PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                "a source was altered while a statement over it was made",
+                "a source was altered while coco composed a statement over it",
             )
             .hint("Try again."));
         }

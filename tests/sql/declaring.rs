@@ -60,7 +60,7 @@ fn what_cannot_be_kept_is_refused_with_the_reason_and_the_mend() {
         (flow("select 1 as id", "'t', '{id}'"), "22023", "does not read source \"d\"", "Read it as d"),
         (flow("select a.id from public.d a, public.d b", "'t', '{id}'"), "42P09", "reads source \"d\" in several places", "the argument \"item\""),
         (flow("select id from d", "'t', '{id}', item => 'b'"), "22023", "is not needed", "Leave it out"),
-        (flow("select a.id from public.d a", "'t', '{id}', item => 'b'"), "22023", "under the alias \"b\"", "It is read as: a."),
+        (flow("select a.id from public.d a", "'t', '{id}', item => 'b'"), "22023", "under the alias \"b\"", "The query reads the source as: a."),
         (flow("select id from only d", "'t', '{id}'"), "0A000", "reads the source d with ONLY", "over a view"),
         (flow("select id from d tablesample system (10)", "'t', '{id}'"), "0A000", "with TABLESAMPLE", "over a view"),
         (flow("select id, xmin::text as v from d", "'t', '{id}'"), "0A000", "the system column xmin", "over a view"),

@@ -89,7 +89,7 @@ fn mismatch(message: String) -> Error {
 }
 
 pub fn c_string(s: &str) -> Result<CString> {
-    CString::new(s).map_err(|_| Error::invalid("text with a NUL byte"))
+    CString::new(s).map_err(|_| Error::invalid("text contains a NUL byte"))
 }
 
 /// A column of a row's shape, by its place from 0.
