@@ -1,4 +1,6 @@
-//! Reading a change log, and emptying the segments that every cursor has passed.
+//! Reads a change log, and empties the segments that every cursor has passed.
+//!
+//! Callers: `update`, `inspect`.
 
 use pgrx::pg_sys;
 
@@ -16,14 +18,14 @@ use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use coco_core::snapshot::Snapshot;
 
-/// Conditions on log rows `l`, each for an index, and never both true: not seen by the snapshot that
-/// [`of`] makes `$1` and `$2` of.
+/// Conditions on log rows `l` that the snapshot does not see. The arguments `$1` and `$2` come from
+/// [`of`]. Each condition matches an index, and no row satisfies both.
 const NEW: [&str; 2] = [
     "l.xid operator(pg_catalog.>=) $1::pg_catalog.text::pg_catalog.xid8",
     "l.xid operator(pg_catalog.=) any ($2::pg_catalog.text[]::pg_catalog.xid8[])",
 ];
 
-/// A SELECT of the new rows of each segment, all together.
+/// Returns one SELECT of the new rows of all segments.
 fn each(segments: &[String], select: &str, more: &str) -> String {
     let each: Vec<String> = segments
         .iter()
@@ -34,15 +36,17 @@ fn each(segments: &[String], select: &str, more: &str) -> String {
     each.join(" union all ")
 }
 
-/// A snapshot's end, and what was running, as arguments.
+/// Returns a snapshot as arguments: its end, and the transactions that were running.
 fn of<'a>(snapshot: &Snapshot) -> Vec<Arg<'a>> {
     let running: Vec<String> = snapshot.running.iter().map(u64::to_string).collect();
     vec![arg(snapshot.xmax.to_string()), arg(running)]
 }
 
-/// The segments, locked for reading. One that a transaction has emptied, which is still open, is left
-/// out: every stored cursor has passed it. One that is only looked at for that may be needed still, and
-/// is free in a moment.
+/// Returns the segments after locking them for reading.
+///
+/// Leaves out a segment that a transaction has emptied and that is still locked, because every
+/// stored cursor has passed it. A transaction may also lock a segment only to examine whether to
+/// empty it. Such a segment may still be needed, and is soon free.
 fn readable(capture: &Capture) -> Result<Vec<String>> {
     for _ in 0..LOOKS {
         if let Some(names) = readable_now(capture)? {
@@ -51,10 +55,10 @@ fn readable(capture: &Capture) -> Result<Vec<String>> {
         pgrx::check_for_interrupts!();
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    // Somebody else has locked it: waited for as any lock is, so that the server finds a deadlock.
+    // Another session holds the lock: wait as for any lock, so that the server detects a deadlock.
     for (n, segment) in &capture.segments {
         if !locks::is_segment_truncated(capture.id, *n)? {
-            // SAFETY: a heavyweight lock, kept until the transaction ends.
+            // SAFETY: takes a heavyweight lock, which the transaction's end releases.
             unsafe { pg_sys::LockRelationOid(*segment, pg_sys::AccessShareLock as i32) };
         }
     }
@@ -68,15 +72,16 @@ fn readable(capture: &Capture) -> Result<Vec<String>> {
     }
 }
 
-/// Milliseconds that a segment is looked at again and again: somebody looks whether to empty it.
+/// The time in milliseconds during which coco retries to lock a segment, because another session
+/// may only be examining whether to empty it.
 const LOOKS: u32 = 100;
 
-/// The same; `None` where one is locked that may be needed.
+/// Does the same without waiting; `None` if a segment is locked that may still be needed.
 fn readable_now(capture: &Capture) -> Result<Option<Vec<String>>> {
     let lock = pg_sys::AccessShareLock as i32;
     let mut names = Vec::new();
     for (n, segment) in &capture.segments {
-        // SAFETY: a heavyweight lock, kept until the transaction ends.
+        // SAFETY: takes a heavyweight lock, which the transaction's end releases.
         if unsafe { pg_sys::ConditionalLockRelationOid(*segment, lock) } {
             names.push(segment_name(capture.id, *n));
         } else if !locks::is_segment_truncated(capture.id, *n)? {
@@ -86,17 +91,20 @@ fn readable_now(capture: &Capture) -> Result<Option<Vec<String>>> {
     Ok(Some(names))
 }
 
-/// What was read of a log.
+/// The result of reading a log.
 pub enum LogRead {
-    /// The keys are all there are. With an end, changes of transactions from it on are left.
+    /// The keys are complete up to the given transaction id; `None` if they are complete without a
+    /// limit.
     Keys(Option<u64>),
-    /// An entry says that anything may have changed.
+    /// An entry says that any row may have changed.
     Anything,
 }
 
-/// Reads each key that changed since a cursor, once, into `keys` (`k1…`, and whether it counts as changed whatever
-/// its content: the cursor is behind). Sees what the active snapshot sees. With a `limit`, about so many entries are read, and always all of a
-/// transaction's.
+/// Reads each key that changed since a cursor, once, into `keys`: as `k1…`, and whether the key
+/// counts as changed whatever its content, because the cursor is behind.
+///
+/// Sees what the active snapshot sees. With a `limit`, reads approximately that many entries, and
+/// always all entries of a transaction.
 pub fn changed(
     statements: &SpiSession,
     capture: &Capture,
@@ -116,7 +124,7 @@ pub fn changed(
     if let Some(limit) = limit {
         log.first(statements, limit + 1, &mut entries)?;
         if entries.len() > limit {
-            // The last transaction's are not all there.
+            // The entries of the last transaction are incomplete.
             while entries.advance() {
                 end = entries.get::<i64>(0).map(|xid| xid as u64 + 1).or(end);
             }
@@ -136,14 +144,14 @@ pub fn changed(
     Ok(LogRead::Keys(end))
 }
 
-/// Columns of a log's entries: the transaction, and the key `k1…`.
+/// Returns the columns of a log's entries: the transaction, and the key as `k1…`.
 fn entry_columns(source: &Source) -> Vec<RowColumn> {
     let mut columns = vec![RowColumn::new("xid", pg_sys::INT8OID)];
     columns.extend(rows::typed("k", &source.key));
     columns
 }
 
-/// What is new in a log since a snapshot.
+/// The entries of a log that are new since a snapshot.
 struct Log<'a> {
     segments: Vec<String>,
     columns: &'a [String],
@@ -152,10 +160,10 @@ struct Log<'a> {
 }
 
 impl Log<'_> {
-    /// The first entries, in the order of their transactions.
+    /// Reads the first entries, in the order of their transactions.
     fn first(&self, statements: &SpiSession, count: usize, entries: &mut TupleStore) -> Result<()> {
         let acting = RoleGuard::extension_owner()?;
-        // A log is never analysed; its index is the way to what is new, however much is old.
+        // A log is never analyzed. Its index finds the new entries, however many old ones exist.
         acting.set("enable_seqscan", "off")?;
         let named = self.named().join(", ");
         let limit = format!(" order by l.xid limit {count}");
@@ -170,8 +178,9 @@ impl Log<'_> {
         Ok(())
     }
 
-    /// The keys of entries that were read, each once, in order: what follows finds each by an index, and of
-    /// tables that are larger than the cache a page is then read once, and not once a key.
+    /// Reads the keys of these entries, each once, sorted. The next step finds each key by an
+    /// index: if a table is larger than the cache, sorted keys read each page once and not once per
+    /// key.
     fn keys_of(&self, entries: &TupleStore, keys: &mut TupleStore) -> Result<()> {
         if entries.len() == 0 {
             return Ok(());
@@ -186,7 +195,7 @@ impl Log<'_> {
         Ok(())
     }
 
-    /// The keys of all entries of transactions before `end`, likewise.
+    /// Reads the keys of all entries of transactions before `end`, each once, sorted.
     fn keys(&self, statements: &SpiSession, end: Option<u64>, keys: &mut TupleStore) -> Result<()> {
         let acting = RoleGuard::extension_owner()?;
         acting.set("enable_seqscan", "off")?;
@@ -210,8 +219,9 @@ impl Log<'_> {
     }
 }
 
-/// How many entries are new since a snapshot; no more than `limit` are counted. With `until`, only
-/// those which that snapshot sees. `None` where that would mean to wait for a transaction that changes the log.
+/// Returns the number of entries that are new since a snapshot, counting at most `limit`. With
+/// `until`, counts only entries that this snapshot sees. Returns `None` if a count would have to
+/// wait for a transaction that changes the log.
 pub fn pending(
     statements: &SpiSession,
     capture: &Capture,
@@ -248,8 +258,9 @@ fn count(
     Ok(Some(count.and_then(|c| c.parse().ok()).unwrap_or(0)))
 }
 
-/// Keeps what is new since the active snapshot from being emptied until the transaction ends: then
-/// others see the cursor that it stores. `false` where it may have been emptied already.
+/// Locks the entries that are new since the active snapshot against being emptied, until the
+/// transaction ends. Other sessions then see the cursor that it stores. Returns `false` if a
+/// segment may already have been emptied.
 pub fn keep(statements: &SpiSession, capture: &Capture) -> Result<bool> {
     if readable(capture)?.len() < capture.segments.len() {
         return Ok(false);
@@ -265,11 +276,12 @@ pub fn keep(statements: &SpiSession, capture: &Capture) -> Result<bool> {
     Ok(SpiSession::connect()?.read_text(FILES, &[segments()])? == as_read)
 }
 
-/// Moves writers on to an empty segment where the current one has grown past `size` bytes, and
-/// empties those that every cursor has passed. Waits for nobody: what is in use is left for later.
+/// Moves writers to an empty segment if the current one has grown past `size` bytes, and empties
+/// the segments that every cursor has passed. Never waits: a segment in use is left for a later
+/// call.
 pub fn rotate(capture: &Capture, size: i64) -> Result<()> {
     let acting = RoleGuard::extension_owner()?;
-    // Whether a cursor needs a segment an index says, however large that is.
+    // Use the index to check whether a cursor needs a segment, however large the segment is.
     acting.set("enable_seqscan", "off")?;
     for (n, segment) in &capture.segments {
         let Some(bytes) = size_if_free(*segment)? else {
@@ -284,20 +296,21 @@ pub fn rotate(capture: &Capture, size: i64) -> Result<()> {
             && lock_to_empty(*segment)
             && !empty(capture, *n, *segment)?
         {
-            // Not to be held until the transaction ends: it may be, or become, the current one.
-            // SAFETY: the lock just taken.
+            // Do not keep the lock until the transaction ends: the segment may be, or become, the
+            // current one.
+            // SAFETY: releases the lock that `lock_to_empty` took.
             unsafe { pg_sys::UnlockRelationOid(*segment, pg_sys::AccessExclusiveLock as i32) };
         }
     }
     Ok(())
 }
 
-/// Empties a segment that nobody writes to or reads: the caller holds them off. `false` where it is
-/// still needed.
+/// Empties a segment that the caller has locked against writers and readers. Returns `false` if the
+/// segment is still needed.
 fn empty(capture: &Capture, n: i32, segment: pg_sys::Oid) -> Result<bool> {
     {
-        // As of now, also in a transaction that reads as of earlier: all there is in the segment is
-        // visible, or was rolled back.
+        // Use the latest snapshot, also in a transaction that reads an older state: every entry of
+        // the segment is visible, or was rolled back.
         let _now = PinnedSnapshot::latest();
         let statements = SpiSession::connect()?;
         let current = statements.read_text(
@@ -316,15 +329,17 @@ fn empty(capture: &Capture, n: i32, segment: pg_sys::Oid) -> Result<bool> {
     Ok(true)
 }
 
-/// `None` where somebody is emptying it: they may take their time to commit.
+/// Returns the size of a relation in bytes; `None` if another session is emptying it, because that
+/// session may take long to commit.
 fn size_if_free(relation: pg_sys::Oid) -> Result<Option<i64>> {
     let lock = pg_sys::AccessShareLock as i32;
-    // SAFETY: a heavyweight lock, given back below, or kept by an error until its transaction ends.
+    // SAFETY: takes a heavyweight lock, which is released below; after an error, the transaction's
+    // end releases it.
     if !unsafe { pg_sys::ConditionalLockRelationOid(relation, lock) } {
         return Ok(None);
     }
     let size = relation_size(relation)?;
-    // SAFETY: as above.
+    // SAFETY: releases the lock just taken.
     unsafe { pg_sys::UnlockRelationOid(relation, lock) };
     Ok(Some(size))
 }
@@ -339,7 +354,7 @@ fn relation_size(relation: pg_sys::Oid) -> Result<i64> {
 
 fn lock_to_empty(segment: pg_sys::Oid) -> bool {
     let lock = pg_sys::AccessExclusiveLock as i32;
-    // SAFETY: a heavyweight lock, kept until the transaction ends.
+    // SAFETY: takes a heavyweight lock, which the transaction's end releases.
     unsafe { pg_sys::ConditionalLockRelationOid(segment, lock) }
 }
 
@@ -357,7 +372,8 @@ fn move_on(capture: &Capture, current: pg_sys::Oid) -> Result<()> {
             |r| spi::required::<i32>(r, 1),
         )?;
         if !moved.is_empty() {
-            // SAFETY: tells every writer, when this commits, to look again where to write.
+            // SAFETY: registers an invalidation. When it commits, every writer looks up the current
+            // segment again.
             unsafe { pg_sys::CacheInvalidateRelcacheByRelid(current) };
         }
         return Ok(());
@@ -365,14 +381,14 @@ fn move_on(capture: &Capture, current: pg_sys::Oid) -> Result<()> {
     Ok(())
 }
 
-/// Whether a cursor has not passed all of a segment, as of now.
+/// Reports whether a cursor has not passed all entries of a segment, as of now.
 fn is_needed(capture: &Capture, n: i32) -> Result<bool> {
     let _now = PinnedSnapshot::latest();
     let sql = needed(&segment_name(capture.id, n));
     Ok(SpiSession::connect()?.read_text(&sql, &[arg(capture.id)])?.is_some())
 }
 
-/// Returns a row where a cursor has not passed all of a segment.
+/// Returns a SELECT that finds a row if a cursor has not passed all entries of a segment.
 fn needed(segment: &str) -> String {
     format!(
         "select 'needed'

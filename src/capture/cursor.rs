@@ -1,4 +1,7 @@
-//! Cursors: up to where a source's changes have been followed, and whether that still means anything.
+//! Cursors: up to which snapshot coco has followed a source's changes, and whether the cursor is
+//! still valid.
+//!
+//! Callers: `update`, `inspect`.
 
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -13,23 +16,25 @@ use crate::pg::tuplestore::statements::SpiSession;
 use coco_core::snapshot::Snapshot;
 use coco_core::version::LogicId;
 
-/// What was read, and as what: everything the snapshot sees was followed, with this logic, while the
-/// table and its triggers were as the signature says.
+/// The state up to which an update has followed a source: everything that the snapshot sees, with
+/// this logic, while the table and its triggers had this signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     pub snapshot: Snapshot,
     pub logic: LogicId,
     pub signature: [u8; 16],
-    /// Lookups were followed, or items evaluated, as of later than the snapshot: what the log has noted since
-    /// then counts as changed, also where its content came out as it was.
+    /// Whether coco followed lookups, or evaluated items, as of a later time than the snapshot.
+    /// Entries that the log recorded since then count as changed, even if their content is the
+    /// same.
     pub behind: bool,
-    /// A time before the snapshot was taken: microseconds since 1970.
+    /// A time before the snapshot was taken, in microseconds since 1970.
     pub read_at: i64,
 }
 
-/// What a table and its capture look like. Another signature means that changes may have passed the
-/// triggers by: a partition was attached, detached or truncated, a trigger disabled for a while, a
-/// segment of the log lost. Rewriting a table changes it too, and costs a scan.
+/// The state of a table and its capture. If the signature differs, changes may have bypassed the
+/// triggers: a partition was attached, detached or truncated, a trigger was disabled for some time,
+/// or a segment of the log was lost. Rewriting a table also changes the signature, and costs a
+/// scan.
 const SIGNATURE: &str = "
 with recursive tree as (
   select $1::oid as relid
@@ -61,8 +66,8 @@ select concat_ws(' ',
          string_agg(version::text, ' ') filter (where oid <> $1))
   from members";
 
-/// The signature of a captured table, as the active snapshot sees the catalog, and whether its
-/// triggers note every change there can be.
+/// Returns the signature of a captured table, as the active snapshot sees the catalog, and whether
+/// the table's triggers record every possible change.
 pub fn signature(
     statements: &SpiSession,
     relation: pg_sys::Oid,
@@ -75,14 +80,16 @@ pub fn signature(
     let mut words = text.split(' ');
     let signature = words.next().and_then(|hex| u128::from_str_radix(hex, 16).ok());
     let adequate = words.next() == Some("t");
-    // A part that this transaction has truncated may be truncated again without a sign.
+    // If this transaction has truncated a part, it can truncate the part again without a change of
+    // the file.
     let ours = words.any(spi::is_ours);
     Ok((signature.unwrap_or(0).to_be_bytes(), adequate && !ours))
 }
 
-/// What the active snapshot sees, but for this transaction itself: it may go on writing.
+/// Returns the active snapshot, with this transaction counted as running, because it may continue
+/// to write.
 pub fn current_position() -> Result<Snapshot> {
-    // SAFETY: functions of the server's own, with the arguments they take.
+    // SAFETY: calls functions of the server with the arguments that they expect.
     let text = unsafe {
         let snapshot = pgrx::direct_function_call_as_datum(pg_sys::pg_current_snapshot, &[]);
         pgrx::direct_function_call::<&CStr>(pg_sys::pg_snapshot_out, &[snapshot])
@@ -90,7 +97,7 @@ pub fn current_position() -> Result<Snapshot> {
     let text = text.map(|t| t.to_string_lossy().into_owned()).unwrap_or_default();
     let mut snapshot = Snapshot::parse(&text)
         .ok_or_else(|| Error::internal("pg_current_snapshot returned something else"))?;
-    // SAFETY: reads the backend's own state; assigns nothing.
+    // SAFETY: reads the backend's own state; assigns no transaction id.
     let own = unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value;
     if own != 0 {
         snapshot.put_back(own);
@@ -98,19 +105,19 @@ pub fn current_position() -> Result<Snapshot> {
     Ok(snapshot)
 }
 
-/// The signature of a source that cannot be followed: all of it is looked at.
+/// The signature of a source that coco cannot follow: the next update scans it.
 pub const NOWHERE: [u8; 16] = [0; 16];
 
-/// A time before any snapshot of this transaction: microseconds since 1970.
+/// Returns a time before any snapshot of this transaction, in microseconds since 1970.
 pub fn before_now() -> i64 {
-    /// From 1970 to the epoch of the server's times, 2000.
+    /// The difference between 1970 and PostgreSQL's epoch, 2000.
     const EPOCH: i64 = 946_684_800 * 1_000_000;
     // SAFETY: reads the backend's own state.
     let began = unsafe { pg_sys::GetCurrentTransactionStartTimestamp() };
     began.saturating_add(EPOCH)
 }
 
-/// The stored cursor of a source, and how long ago the source was read.
+/// A source's stored cursor, and the time since coco read the source.
 pub struct Stored {
     pub cursor: Cursor,
     pub age: Duration,
@@ -129,7 +136,7 @@ pub fn load_cursor(source: &Source) -> Result<Option<Stored>> {
             let signature: pgrx::Uuid = spi::required(r, 3)?;
             let logic = LogicId(spi::required(r, 2)?);
             let behind = spi::required(r, 4)?;
-            // One that is of the future was stored while a clock was ahead: nobody knows when.
+            // A time in the future was stored while a clock was ahead: the age is unknown.
             let age = match spi::required::<f64>(r, 5)? {
                 seconds if seconds < -1.0 => Duration::MAX,
                 seconds => Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX),
@@ -150,8 +157,8 @@ pub fn load_cursor(source: &Source) -> Result<Option<Stored>> {
     Ok(found.into_iter().next().flatten())
 }
 
-/// Stores a source's cursor. Where it is not all that there was, the source counts as followed no
-/// later than before.
+/// Stores a source's cursor. If the update did not follow all changes (`all` is false), the time of
+/// the last complete update stays the same.
 pub fn store_cursor(source: &Source, cursor: &Cursor, all: bool) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(

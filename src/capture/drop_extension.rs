@@ -1,7 +1,8 @@
-//! Before DROP EXTENSION coco: captured tables are locked before change logs are.
+//! Locks captured tables before DROP EXTENSION coco locks the change logs.
 //!
-//! Postgres locks the members of an extension first, the change logs among them, and a table when it comes to drop the
-//! triggers on it. A writer locks its table first, and the log then: it could be the victim of their deadlock.
+//! PostgreSQL locks the members of an extension first, including the change logs. It locks a table
+//! only when it drops the table's triggers. A writer locks its table first, and then the log. The
+//! two orders can deadlock, and the writer could be the victim.
 
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
@@ -12,26 +13,26 @@ use crate::pg::spi;
 
 const MODE: i32 = pg_sys::AccessExclusiveLock as i32;
 
-/// Locks all captured tables until the transaction ends, if the command that is about to begin drops coco, and the
-/// caller may.
+/// Locks all captured tables until the transaction ends, if the command that is about to start
+/// drops coco and the caller may drop it.
 ///
 /// # Safety
-/// `fcinfo` is that of a call in progress.
+/// `fcinfo` belongs to a call in progress.
 pub unsafe fn before(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
-    // SAFETY: as above.
+    // SAFETY: the caller passes the `fcinfo` of a call in progress.
     if !unsafe { drops_coco(fcinfo) } {
         return Ok(());
     }
     match installed::installed_extension()? {
-        // SAFETY: a look-up in a transaction.
+        // SAFETY: a lookup within a transaction.
         Some(installed) if unsafe { owns(installed.extension) } => lock(&captured()?),
         _ => Ok(()),
     }
 }
 
-/// Whether the command that an event trigger fires for names coco among the extensions that it drops.
+/// Reports whether the command that fires an event trigger names coco among the extensions to drop.
 unsafe fn drops_coco(fcinfo: pg_sys::FunctionCallInfo) -> bool {
-    // SAFETY: nodes are what their tags say.
+    // SAFETY: the code reads each node as the type that its tag names.
     unsafe {
         let context = (*fcinfo).context;
         if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
@@ -48,7 +49,7 @@ unsafe fn drops_coco(fcinfo: pg_sys::FunctionCallInfo) -> bool {
 }
 
 unsafe fn is_coco(name: *mut pg_sys::Node) -> bool {
-    // SAFETY: as above.
+    // SAFETY: the code reads the node as the type that its tag names.
     unsafe {
         if name.is_null() || (*name).type_ != pg_sys::NodeTag::T_String {
             return false;
@@ -62,7 +63,7 @@ unsafe fn is_coco(name: *mut pg_sys::Node) -> bool {
 }
 
 unsafe fn owns(extension: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up in a transaction.
+    // SAFETY: a lookup within a transaction.
     unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15"))]
         return pg_sys::pg_extension_ownercheck(extension, pg_sys::GetUserId());
@@ -75,7 +76,7 @@ unsafe fn owns(extension: pg_sys::Oid) -> bool {
     }
 }
 
-/// The tables with capture triggers.
+/// Returns the tables with capture triggers.
 fn captured() -> Result<Vec<pg_sys::Oid>> {
     spi::select(
         "select distinct t.tgrelid from pg_catalog.pg_trigger t
@@ -85,20 +86,21 @@ fn captured() -> Result<Vec<pg_sys::Oid>> {
     )
 }
 
-/// Locks all tables. Waits for one at a time, and holds none of the others meanwhile: so it is in no deadlock.
+/// Locks all tables. While it waits for one table, it holds no lock on the others, so it takes part
+/// in no deadlock.
 fn lock(tables: &[pg_sys::Oid]) -> Result<()> {
     let mut busy = None;
     loop {
         let mut locked = vec![];
         if let Some(table) = busy {
-            // SAFETY: a heavyweight lock.
+            // SAFETY: takes a heavyweight lock.
             unsafe { pg_sys::LockRelationOid(table, MODE) };
             locked.push(table);
         }
         let others = tables.iter().copied().filter(|table| Some(*table) != busy);
         let mut next = None;
         for table in others {
-            // SAFETY: as above.
+            // SAFETY: takes a heavyweight lock if it is free.
             if !unsafe { pg_sys::ConditionalLockRelationOid(table, MODE) } {
                 next = Some(table);
                 break;
@@ -109,7 +111,7 @@ fn lock(tables: &[pg_sys::Oid]) -> Result<()> {
             return Ok(());
         }
         for table in locked {
-            // SAFETY: the locks just taken.
+            // SAFETY: releases the locks just taken.
             unsafe { pg_sys::UnlockRelationOid(table, MODE) };
         }
         busy = next;

@@ -1,8 +1,11 @@
 //! Capture: change logs, the triggers that fill them, and the cursors that read them.
 //!
-//! A captured table has one change log, which all flows on it share: tables
-//! `coco_internal.log_<id>_<n>`, to one of which, the current segment, triggers append the keys of changed rows. Nothing in a log is
-//! ever updated or deleted; a segment that every cursor has passed is emptied as a whole.
+//! A captured table has one change log, which all flows on the table share: the tables
+//! `coco_internal.log_<id>_<n>`, its segments. Triggers append the keys of changed rows to the
+//! current segment. coco never updates or deletes an entry; it empties a segment as a whole when
+//! every cursor has passed it.
+//!
+//! Callers: `update`, `declare`, `inspect`, `workers` and `sql_api`.
 
 pub mod change_log;
 pub mod cursor;
@@ -19,33 +22,35 @@ use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 
-/// Segments of a log: one is current, one is being emptied, and one is to spare for while a long
-/// transaction holds another.
+/// The number of segments of a log: one is current, one is being emptied, and one is spare while a
+/// long transaction holds another.
 pub const SEGMENTS: i32 = 3;
 
 /// The change log of a captured table.
 #[derive(Clone, Debug)]
 pub struct Capture {
     pub id: i32,
-    /// The table's columns that the log keeps, as `k1`, `k2`, …
+    /// The table's columns that the log stores, as `k1`, `k2`, …
     pub columns: Vec<String>,
     pub always: bool,
     /// The number of the current segment.
     pub segment: i32,
-    /// Changes of transactions from this one on are all in the log. `None` until a log that was made
-    /// without holding off writers has outlived those that knew nothing of it.
+    /// The log contains all changes of transactions from this id on. For a log that was created
+    /// without blocking writers, it is `None` until all transactions that did not know the log have
+    /// ended.
     pub since: Option<u64>,
-    /// The segments that are there: their number and relation.
+    /// The existing segments: number and relation.
     pub segments: Vec<(i32, pg_sys::Oid)>,
     /// The types of the log's columns `k1…`.
     pub types: Vec<pg_sys::Oid>,
-    /// Changed by this transaction: nobody else knows yet what it says.
+    /// Whether this transaction has changed the capture, so that other sessions do not see the
+    /// change yet.
     pub ours: bool,
 }
 
 impl Capture {
-    /// The log's columns that hold a source's key, in the key's order; `None` where one is missing, or has another
-    /// type.
+    /// Returns the log's columns that contain a source's key, in the key's order; `None` if a
+    /// column is missing or has another type.
     pub fn key_columns(&self, source: &Source) -> Option<Vec<String>> {
         let place = |k: &crate::pg::columns::Column| {
             let at = self.columns.iter().position(|c| *c == k.name)?;
@@ -55,13 +60,14 @@ impl Capture {
         source.key.iter().map(place).collect()
     }
 
-    /// Whether the log keeps values of this column, as its values are stored.
+    /// Reports whether the log stores values of this column, with the type that coco stores them
+    /// as.
     pub fn has(&self, column: &crate::pg::columns::Column) -> bool {
         let at = self.columns.iter().position(|c| *c == column.name);
         at.and_then(|at| self.types.get(at)) == Some(&column.stored().type_oid)
     }
 
-    /// Whether every segment is there.
+    /// Reports whether every segment exists.
     pub fn is_whole(&self) -> bool {
         self.segments.len() == SEGMENTS as usize
     }
@@ -71,7 +77,7 @@ pub fn segment_name(id: i32, segment: i32) -> String {
     format!("{SCHEMA}.log_{id}_{segment}")
 }
 
-/// The capture of a table, if it has one.
+/// Returns the capture of a table, if it has one.
 pub fn find_capture(relation: pg_sys::Oid) -> Result<Option<Capture>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
@@ -82,8 +88,8 @@ pub fn find_capture(relation: pg_sys::Oid) -> Result<Option<Capture>> {
                        where a.attrelid = any (l.oids) and a.attnum > 1
                        group by a.attnum order by a.attnum)
            from coco.capture c
-          -- Under the snapshot that reads the rest: what it says of a log that was made again since
-          -- is not held for true of the new one.
+          -- Found under the snapshot that reads the rest: if another session has recreated the log,
+          -- the old state must not count as the new log's.
           cross join lateral (
             select coalesce(pg_catalog.array_agg(n.n order by n.n), '{}') as numbers,
                    coalesce(pg_catalog.array_agg(s.oid order by n.n), '{}') as oids

@@ -1,4 +1,4 @@
-//! The state of capture on a table, cached until the catalog changes.
+//! The state of a table's capture, cached until the catalog changes. Caller: `update`.
 
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -9,12 +9,12 @@ use crate::pg::error::Result;
 use crate::pg::invalidation;
 use crate::pg::tuplestore::statements::SpiSession;
 
-/// A capture as the active snapshot sees it.
+/// A capture, as the active snapshot sees it.
 #[derive(Clone)]
 pub struct CaptureState {
     pub capture: Capture,
     pub signature: [u8; 16],
-    /// Its triggers note every change there can be.
+    /// Whether the table's triggers record every possible change.
     pub adequate: bool,
 }
 
@@ -22,9 +22,11 @@ thread_local! {
     static STATES: RefCell<HashMap<u32, (u64, CaptureState)>> = RefCell::new(HashMap::new());
 }
 
-/// The capture of a table, if it has one, and its signature. Kept while the generation of the system
-/// catalogs stays what it was before the active snapshot was taken: then nothing that this snapshot
-/// does not see can be in it, and nothing that it sees is missing for longer than one update.
+/// Returns the capture of a table, if it has one, and its signature.
+///
+/// The cache is valid while the invalidation count (`generation`) is the same as before the active
+/// snapshot was taken. The cached state then contains nothing that this snapshot does not see. What
+/// this snapshot sees is missing for at most one update.
 pub fn capture_state(
     statements: &SpiSession,
     relation: pg_sys::Oid,

@@ -1,8 +1,9 @@
-//! Writing a statement's keys to a table's change log: what the capture triggers do.
+//! Appends a statement's keys to a table's change log: the work of the capture triggers.
 //!
-//! This runs inside every writer, so it does one thing: append the keys, with the transaction's id,
-//! to the log's current segment, past SPI, names and rights. What it needs to know is looked up once
-//! a backend and kept until an invalidation message says that it may have changed.
+//! This code runs in every writer, so it does only one job: it appends the keys, with the
+//! transaction's id, to the log's current segment. It uses no SPI, looks up no names and checks no
+//! privileges for that. A backend looks up what it needs once, and caches it until an invalidation
+//! message says that it may have changed.
 
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
@@ -16,7 +17,7 @@ use crate::pg::spi::{self, arg};
 use crate::pg::tuplestore::row_types::check_types;
 
 unsafe extern "C-unwind" {
-    // utils/datum.h; the same from 14 to 18, and not among pgrx's bindings.
+    // Declared in utils/datum.h, the same from 14 to 18, and missing from pgrx's bindings.
     fn datumIsEqual(
         a: pg_sys::Datum,
         b: pg_sys::Datum,
@@ -25,40 +26,40 @@ unsafe extern "C-unwind" {
     ) -> bool;
 }
 
-/// Keys written by one heap operation.
+/// The number of keys that one heap operation writes.
 const AT_ONCE: usize = 500;
 
-/// Bytes of a tuple that is stored as it is, whatever the size of a page.
+/// The largest size in bytes of a tuple that PostgreSQL stores inline, whatever the page size.
 const LONG: u32 = 200;
 
-/// Where the changes of one table go.
+/// The destination of the changes of one table.
 struct Route {
     relation: pg_sys::Oid,
     /// The log's current segment.
     segment: pg_sys::Oid,
-    /// The table's columns that the log keeps, in the log's order; `None` where the two do not fit
-    /// together any more, so that a change can only be noted as such.
+    /// The table's columns that the log stores, in the log's order. `None` if table and log no
+    /// longer match: triggers then record only that any row may have changed.
     columns: Option<Vec<i16>>,
-    /// No invalidation message has come since it was looked up.
+    /// Whether no invalidation message has arrived since the lookup.
     valid: Cell<bool>,
 }
 
 thread_local! {
-    /// By table and capture: a partition may be captured with its table and by itself.
+    /// Routes by table and capture: a partition may be captured with its parent and by itself.
     static ROUTES: RefCell<HashMap<(u32, i32), Rc<Route>>> = RefCell::new(HashMap::new());
     static WATCHING: Cell<bool> = const { Cell::new(false) };
-    /// Invalidation messages heard.
+    /// The number of invalidation messages received.
     static HEARD: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Appends to the log what the trigger that is firing tells of. Returns whether anything was written.
+/// Appends the changes that fire the current trigger to the log. Returns whether it wrote an entry.
 ///
 /// # Safety
-/// `fcinfo` is that of a call in progress.
+/// `fcinfo` belongs to a call in progress.
 pub unsafe fn capture(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool> {
-    // SAFETY: the server calls a trigger with what it says: slots and tables that are there until it returns, of the
-    // shape that `locked_route` has compared with the log's. What is opened here is closed here, or by the
-    // transaction's end.
+    // SAFETY: the server passes valid trigger data. Its slots and tables exist until the call
+    // returns, and have the row type that `locked_route` has compared with the log's. This block
+    // closes what it opens; after an error, the transaction's end does.
     unsafe {
         let Some(trigger) = trigger_data(fcinfo) else {
             return Err(crate::pg::error::Error::new(
@@ -97,7 +98,7 @@ pub unsafe fn capture(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool> {
                             log.push(old.slot, columns);
                         }
                     }
-                    // Both hold the statement's rows in one order.
+                    // Both tables contain the statement's rows in the same order.
                     _ => {
                         let old = Transition::open(trigger.tg_oldtable, shape);
                         let new = Transition::open(trigger.tg_newtable, shape);
@@ -117,8 +118,8 @@ pub unsafe fn capture(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool> {
 }
 
 unsafe fn trigger_data<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<&'a pg_sys::TriggerData> {
-    // SAFETY: `fcinfo` is that of a call in progress; its context is what its tag says, and stays until the call
-    // returns.
+    // SAFETY: `fcinfo` belongs to a call in progress; its context matches its tag, and exists until
+    // the call returns.
     unsafe {
         let context = (*fcinfo).context;
         if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
@@ -132,19 +133,20 @@ fn event(trigger: &pg_sys::TriggerData) -> u32 {
     trigger.tg_event & pg_sys::TRIGGER_EVENT_OPMASK
 }
 
-/// The route of the firing trigger's table, its segment locked against TRUNCATE. `None` where there
-/// is no log: a trigger that was left behind, or a log that was not restored with its database.
+/// Returns the route of the firing trigger's table, after locking its segment against TRUNCATE.
+/// `None` if no log exists: the trigger was left behind, or the log was not restored with its
+/// database.
 unsafe fn locked_route(trigger: &pg_sys::TriggerData) -> Result<Option<Rc<Route>>> {
     let lock = pg_sys::RowExclusiveLock as i32;
     loop {
-        // SAFETY: the trigger is that of a call in progress, as the caller says.
+        // SAFETY: the caller passes the trigger of a call in progress.
         let Some(route) = (unsafe { route(trigger)? }) else {
             return Ok(None);
         };
-        // SAFETY: plain calls of the lock manager; the lock stays until the transaction ends.
+        // SAFETY: calls the lock manager; the transaction's end releases the lock.
         unsafe {
-            // Only a segment that is not current is ever locked for long: whoever finds it locked
-            // has missed a rotation.
+            // Only a segment that is not current is ever locked for long. A writer that finds its
+            // segment locked has missed a rotation.
             if !pg_sys::ConditionalLockRelationOid(route.segment, lock) {
                 pg_sys::AcceptInvalidationMessages();
                 if route.valid.get() {
@@ -154,16 +156,16 @@ unsafe fn locked_route(trigger: &pg_sys::TriggerData) -> Result<Option<Rc<Route>
             if route.valid.get() {
                 return Ok(Some(route));
             }
-            // It may be the current one all the same; an unneeded lock does no harm to a writer.
+            // The segment may still be the current one; an unneeded lock does not harm a writer.
         }
     }
 }
 
 unsafe fn route(trigger: &pg_sys::TriggerData) -> Result<Option<Rc<Route>>> {
-    // SAFETY: the trigger's relation is open while it fires.
+    // SAFETY: the trigger's relation is open while the trigger fires.
     let (relation, shape) =
         unsafe { ((*trigger.tg_relation).rd_id, (*trigger.tg_relation).rd_att) };
-    // SAFETY: as above; the argument is text that the trigger's definition holds.
+    // SAFETY: as above; the argument is a string in the trigger's definition.
     let capture = unsafe {
         let definition = &*trigger.tg_trigger;
         if definition.tgnargs < 1 {
@@ -180,7 +182,7 @@ unsafe fn route(trigger: &pg_sys::TriggerData) -> Result<Option<Rc<Route>>> {
         return Ok(Some(route));
     }
     watch();
-    // SAFETY: as above.
+    // SAFETY: as above: `shape` belongs to the open relation.
     let found = unsafe {
         pg_sys::AcceptInvalidationMessages();
         look_up(capture, relation, shape)?
@@ -205,8 +207,8 @@ unsafe fn look_up(
     let Ok(_as) = RoleGuard::writing_log() else {
         return Ok(None);
     };
-    // The catalog as it is now, also in a transaction that reads as of earlier.
-    // SAFETY: popped below; an error pops it with the transaction.
+    // Use the latest snapshot of the catalog, also in a transaction that reads an older state.
+    // SAFETY: the snapshot is popped below; after an error, the end of the transaction pops it.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
     let found = spi::select(
         "select c.columns, s.oid
@@ -219,34 +221,36 @@ unsafe fn look_up(
         &[arg(capture)],
         |r| Ok((spi::required::<Vec<String>>(r, 1)?, spi::required::<pg_sys::Oid>(r, 2)?)),
     )?;
-    // SAFETY: the snapshot pushed above.
+    // SAFETY: pops the snapshot pushed above.
     unsafe { pg_sys::PopActiveSnapshot() };
     let Some((names, segment)) = found.into_iter().next() else {
         return Ok(None);
     };
-    // SAFETY: opened and closed here; the lock on the segment is taken by the caller, and what is
-    // read of its shape is checked again when an invalidation message says that it changed.
+    // SAFETY: this block opens and closes the log. The caller takes the lock on the segment. After
+    // an invalidation message the code compares the row types again.
     let columns = unsafe {
         let log = pg_sys::table_open(segment, pg_sys::AccessShareLock as i32);
-        // The first column is written whatever the others are.
+        // The code writes the first column whatever the others are.
         let checked = check_types((*log).rd_att, 0, &[pg_sys::XID8OID]).map(|_| ());
         let columns = matching(shape, (*log).rd_att, &names);
         pg_sys::table_close(log, pg_sys::AccessShareLock as i32);
         checked?;
         columns
     };
-    // What changed while it was read makes it stale.
+    // An invalidation during the lookup makes the route stale.
     let valid = Cell::new(HEARD.get() == heard);
     Ok(Some(Route { relation, segment, columns, valid }))
 }
 
-/// The numbers of the named columns in the table's shape, if each has its log column's type, or is of a domain over it.
+/// Returns the numbers of the named columns in the table's row type, if each has its log column's
+/// type or a domain over it.
 unsafe fn matching(
     table: pg_sys::TupleDesc,
     log: pg_sys::TupleDesc,
     names: &[String],
 ) -> Option<Vec<i16>> {
-    // SAFETY: the caller gives the shapes of two open relations; places stay below the number of attributes.
+    // SAFETY: the caller passes the row types of two open relations; places stay below the number
+    // of attributes.
     unsafe {
         if (*log).natts as usize != names.len() + 1 {
             return None;
@@ -267,22 +271,23 @@ unsafe fn matching(
     }
 }
 
-/// Hears of tables that changed, from the first look-up on.
+/// Registers for messages about changed tables, at the first lookup.
 fn watch() {
     if WATCHING.replace(true) {
         return;
     }
-    // SAFETY: registered once a backend.
+    // SAFETY: registered once per backend.
     unsafe {
         pg_sys::CacheRegisterRelcacheCallback(Some(forget), pg_sys::Datum::from(0usize));
     }
 }
 
-/// Marks routes over a table or a segment that changed; all of them for `InvalidOid`.
+/// Marks the routes over a table or segment that changed as invalid; all of them for `InvalidOid`.
 unsafe extern "C-unwind" fn forget(_arg: pg_sys::Datum, changed: pg_sys::Oid) {
     HEARD.set(HEARD.get() + 1);
     ROUTES.with(|r| {
-        // Never while it is borrowed for writing: nothing of Postgres is called then.
+        // The map is never borrowed for writing here: no call of PostgreSQL occurs during such a
+        // borrow.
         if let Ok(routes) = r.try_borrow() {
             for route in routes.values() {
                 if changed == pg_sys::InvalidOid
@@ -296,7 +301,7 @@ unsafe extern "C-unwind" fn forget(_arg: pg_sys::Datum, changed: pg_sys::Oid) {
     });
 }
 
-/// A transition table being read.
+/// A transition table that is being read.
 struct Transition {
     store: *mut pg_sys::Tuplestorestate,
     pointer: i32,
@@ -305,9 +310,11 @@ struct Transition {
 
 impl Transition {
     unsafe fn open(store: *mut pg_sys::Tuplestorestate, shape: pg_sys::TupleDesc) -> Transition {
-        // SAFETY: the caller gives the store of a transition table of the firing trigger, and the shape of its rows.
+        // SAFETY: the caller passes the store of a transition table of the firing trigger, and the
+        // type of its rows.
         unsafe {
-            // A read pointer of our own: other triggers read the same store. It goes with the store.
+            // Use a separate read pointer, because other triggers read the same store. The store
+            // frees it.
             let pointer =
                 pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
             pg_sys::tuplestore_select_read_pointer(store, pointer);
@@ -318,8 +325,8 @@ impl Transition {
     }
 
     unsafe fn advance(&self) -> bool {
-        // SAFETY: the store is there until the trigger has fired, which outlives this; pointer and slot are of
-        // `open`.
+        // SAFETY: the store exists until the trigger has fired, which is longer than `self`;
+        // pointer and slot come from `open`.
         unsafe {
             pg_sys::tuplestore_select_read_pointer(self.store, self.pointer);
             pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot)
@@ -330,7 +337,7 @@ impl Transition {
 impl Drop for Transition {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            // SAFETY: made in `open`; an error frees it with its memory context.
+            // SAFETY: `open` created the slot; after an error, the memory context frees it.
             unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) };
         }
     }
@@ -348,10 +355,10 @@ struct Log {
 
 impl Log {
     unsafe fn open(route: &Route) -> Log {
-        // SAFETY: the segment is there and locked: the route came from `locked_route`, and the lock stays until the
-        // transaction ends.
+        // SAFETY: the segment exists and is locked: the route came from `locked_route`, and the
+        // lock stays until the transaction ends.
         unsafe {
-            // Locked by `locked_route`.
+            // `locked_route` has locked the segment.
             let relation = pg_sys::table_open(route.segment, pg_sys::NoLock as i32);
             Log {
                 relation,
@@ -364,10 +371,10 @@ impl Log {
         }
     }
 
-    /// Notes the key of a row.
+    /// Appends the key of a row.
     unsafe fn push(&mut self, row: *mut pg_sys::TupleTableSlot, columns: &[i16]) {
-        // SAFETY: the caller gives a row of the trigger's table, and the columns of its route, which are in its
-        // shape; `add` has room for each of them and the transaction.
+        // SAFETY: the caller passes a row of the trigger's table and the columns of its route,
+        // which exist in its row type; `add` has space for each of them and the transaction.
         unsafe {
             self.add(|values, nulls| {
                 for (n, column) in columns.iter().enumerate() {
@@ -377,7 +384,7 @@ impl Log {
         }
     }
 
-    /// Notes the key of a row that was updated; both, if it changed.
+    /// Appends the key of an updated row, or both keys if the key changed.
     unsafe fn push_pair(
         &mut self,
         old: *mut pg_sys::TupleTableSlot,
@@ -399,7 +406,8 @@ impl Log {
         new: *mut pg_sys::TupleTableSlot,
         columns: &[i16],
     ) -> bool {
-        // SAFETY: as in `push`; the log's columns have the types of the key's: `matching` has compared them.
+        // SAFETY: as in `push`; `matching` has checked that the log's columns have the types of the
+        // key's.
         unsafe {
             columns.iter().enumerate().all(|(n, column)| {
                 let (mut old_null, mut new_null) = (false, false);
@@ -414,15 +422,15 @@ impl Log {
         }
     }
 
-    /// Notes that anything may have changed: a key of NULLs.
+    /// Appends a key of NULLs, which means that any row may have changed.
     unsafe fn push_unknown(&mut self) {
-        // SAFETY: nothing is filled in.
+        // SAFETY: the closure writes to no column.
         unsafe { self.add(|_, _| ()) }
     }
 
     unsafe fn add(&mut self, fill: impl FnOnce(*mut pg_sys::Datum, *mut bool)) {
-        // SAFETY: the slots are of the log's shape, made here and dropped by `close`; `fill` writes to columns of
-        // that shape alone.
+        // SAFETY: the slots have the log's row type; this function creates them, and `close` drops
+        // them. `fill` writes only to columns of that type.
         unsafe {
             if self.filled == self.slots.len() {
                 self.slots
@@ -438,15 +446,15 @@ impl Log {
             }
             fill(values, nulls);
             pg_sys::ExecStoreVirtualTuple(slot);
-            // A copy of its own: the values are the row's, which moves on.
+            // Copy the values: they belong to the row, and the caller moves on to the next row.
             pg_sys::ExecMaterializeSlot(slot);
             let mut to_free = false;
             let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, &mut to_free);
             if (*tuple).t_len > LONG
                 || u32::from((*(*tuple).t_data).t_infomask) & pg_sys::HEAP_HASEXTERNAL != 0
             {
-                // To be stored out of line: another tuple is then stored in its place, which
-                // inserting many at once does not tell their index.
+                // The tuple must be stored out of line. PostgreSQL then stores another tuple in its
+                // place, and a multi-insert does not pass that one to the index.
                 pg_sys::CatalogTupleInsertWithInfo(self.relation, tuple, self.indexes);
                 return;
             }
@@ -459,7 +467,7 @@ impl Log {
 
     unsafe fn flush(&mut self) {
         if self.filled > 0 {
-            // SAFETY: a heap with one plain index, and as many filled slots as are said.
+            // SAFETY: the log is a heap with one plain index, and `filled` slots are filled.
             unsafe {
                 pg_sys::CatalogTuplesMultiInsertWithInfo(
                     self.relation,
@@ -473,8 +481,8 @@ impl Log {
     }
 
     unsafe fn close(mut self) {
-        // SAFETY: relation, indexes and slots are those that `open` and `add` made, and are not used afterwards: this
-        // takes the log.
+        // SAFETY: `open` and `add` created the relation, indexes and slots; nothing uses them
+        // afterwards, because this function consumes the log.
         unsafe {
             self.flush();
             for slot in &self.slots {
@@ -486,13 +494,14 @@ impl Log {
     }
 }
 
-/// A column of a row, by its number from 1.
+/// Returns a column of a row, by its number from 1.
 unsafe fn attribute_of(
     row: *mut pg_sys::TupleTableSlot,
     column: i16,
     null: &mut bool,
 ) -> pg_sys::Datum {
-    // SAFETY: the caller gives a row and a column of its shape; what is not taken apart yet is taken apart first.
+    // SAFETY: the caller passes a row and a column of its row type; attributes that are not
+    // deformed yet are deformed first.
     unsafe {
         if (*row).tts_nvalid < column {
             pg_sys::slot_getsomeattrs_int(row, column as i32);

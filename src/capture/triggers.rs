@@ -1,4 +1,6 @@
-//! Starting and ending the capture of a table: its triggers and its change log.
+//! Starts and ends the capture of a table: its triggers and its change log.
+//!
+//! Callers: `declare`, `update`, `workers`.
 
 use pgrx::pg_sys;
 
@@ -11,7 +13,8 @@ use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg, literal};
 use crate::pg::tuplestore::statements::SpiSession;
 
-/// Every table whose rows are in this one: itself, its partitions, its children.
+/// Selects every table whose rows belong to this one: its partitions and its children, at all
+/// levels.
 const MEMBERS: &str = "
 with recursive tree as (
   select $1::oid as relid
@@ -28,16 +31,18 @@ fn members(relation: pg_sys::Oid) -> Result<Vec<(pg_sys::Oid, String)>> {
     spi::select(MEMBERS, &[arg(relation)], |r| Ok((spi::required(r, 1)?, spi::required(r, 2)?)))
 }
 
-/// Makes sure that changes of a table are noted, with these columns of each row. Holds off writers
-/// of the table until the transaction ends, where anything is to be made: a change is either seen
-/// or noted. Without `wait`, returns `false` where that would mean to wait for writers.
+/// Ensures that triggers record changes of a table, with these columns of each row.
+///
+/// If an object must be created, blocks writers of the table until the transaction ends, so that
+/// every change is either visible or recorded. Without `wait`, returns `false` if that would have
+/// to wait for writers.
 pub fn ensure(relation: pg_sys::Oid, key: &[Column], always: bool, wait: bool) -> Result<bool> {
     if let Some(capture) = find_capture(relation)?
         && !locks::lock_capture(capture.id, wait)?
     {
         return Ok(false);
     }
-    // Again: it may have ended while that was waited for.
+    // Look again: the capture may have ended during the wait.
     let _now = PinnedSnapshot::take();
     if let Some(capture) = find_capture(relation)? {
         let known = key.iter().all(|k| capture.has(k));
@@ -46,18 +51,19 @@ pub fn ensure(relation: pg_sys::Oid, key: &[Column], always: bool, wait: bool) -
         }
     }
     if has_foreign_part(relation)? {
-        // No trigger tells of changes made elsewhere.
+        // No trigger records changes on another server.
         return Ok(true);
     }
     let _as = RoleGuard::extension_owner()?;
-    // The parts too, which are written to by their own names, before anything else is locked.
+    // Lock the parts before anything else, because statements may also write to them by their own
+    // names.
     let parts = members(relation)?;
     for table in std::iter::once(relation).chain(parts.into_iter().map(|(oid, _)| oid)) {
         if !lock_out_writers(table, wait) {
             return Ok(false);
         }
     }
-    // Dropping a trigger holds off readers as well: those that do are left as they are.
+    // DROP TRIGGER also blocks readers, so adequate triggers stay as they are.
     let will_do = match find_capture(relation)? {
         Some(capture) => triggers_will_do(relation, &capture, always)?,
         None => false,
@@ -83,7 +89,7 @@ pub fn ensure(relation: pg_sys::Oid, key: &[Column], always: bool, wait: bool) -
     if !will_do {
         make_triggers(relation, id, always)?;
     }
-    // Routes that were found before know nothing of this.
+    // Cached routes do not know the new log.
     // SAFETY: the table is locked.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
     Ok(true)
@@ -110,10 +116,11 @@ fn triggers_will_do(relation: pg_sys::Oid, capture: &Capture, always: bool) -> R
     Ok(adequate && (capture.always || !always))
 }
 
-/// `false` where that would mean to wait, and is not to.
+/// Locks a table against writers; `false` if the lock is not free and the caller does not want to
+/// wait.
 fn lock_out_writers(relation: pg_sys::Oid, wait: bool) -> bool {
     let lock = pg_sys::ShareRowExclusiveLock as i32;
-    // SAFETY: a heavyweight lock, kept until the transaction ends.
+    // SAFETY: takes a heavyweight lock, which the transaction's end releases.
     unsafe {
         if wait {
             pg_sys::LockRelationOid(relation, lock);
@@ -122,16 +129,16 @@ fn lock_out_writers(relation: pg_sys::Oid, wait: bool) -> bool {
     }
 }
 
-/// The definition of the column of a log that holds values of a column: no code of a user's runs where rows are given
-/// a column of it, or are compared.
+/// Returns the definition of the log column that stores values of a column. Its type runs no user's
+/// code when rows get the column or are compared.
 fn in_log(column: &Column, number: usize) -> Result<String> {
     let column = column.stored();
-    // Without modifiers: a column may be made wider.
+    // Without type modifiers: the column may be made wider.
     let type_name = spi::type_name(column.type_oid, -1)?;
     Ok(format!("k{number} {type_name}{}", columns::collate(column.collation)?))
 }
 
-/// Adds columns to a log. Nobody writes to it: its table is locked.
+/// Adds columns to a log. No session writes to the log, because its table is locked.
 fn extend(capture: &Capture, key: &[Column], always: bool) -> Result<i32> {
     let mut names = capture.columns.clone();
     for k in key {
@@ -142,7 +149,8 @@ fn extend(capture: &Capture, key: &[Column], always: bool) -> Result<i32> {
         let place = known.unwrap_or(names.len());
         let column = in_log(k, place + 1)?;
         let change = match known {
-            // The table's column has another type by now. Of what was noted before, anything may have changed.
+            // The table's column has got another type. NULL in earlier entries means that any row
+            // may have changed.
             Some(_) => {
                 let named = format!("k{}", place + 1);
                 let (_, definition) = column.split_once(' ').unwrap_or_default();
@@ -164,15 +172,16 @@ fn extend(capture: &Capture, key: &[Column], always: bool) -> Result<i32> {
     Ok(capture.id)
 }
 
-/// Makes the segments that are missing. They are members of the extension, and so in no dump: what
-/// they say means something in this cluster alone.
+/// Creates the missing segments. They are members of the extension, so that no dump contains them:
+/// their entries are only valid in this cluster.
 pub fn make_segments(relation: pg_sys::Oid, capture: &Capture) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     let attributes = columns::of_relation(relation)?;
     let mut keys = String::new();
     for (n, name) in capture.columns.iter().enumerate() {
         let Some(a) = attributes.iter().find(|a| a.column.name == *name) else {
-            // Renamed or dropped: the log keeps its place, and changes are noted without a key.
+            // The column was renamed or dropped. The log keeps its place, and triggers record
+            // changes without a key.
             keys.push_str(&format!(", k{} int", n + 1));
             continue;
         };
@@ -183,7 +192,7 @@ pub fn make_segments(relation: pg_sys::Oid, capture: &Capture) -> Result<()> {
             continue;
         }
         let name = segment_name(capture.id, n);
-        // Emptied as a whole, never vacuumed for space.
+        // coco empties a segment as a whole, so vacuum has no space to reclaim.
         spi::execute(
             &format!(
                 "create table {name} (xid xid8 not null{keys}) using heap
@@ -201,8 +210,10 @@ pub fn make_segments(relation: pg_sys::Oid, capture: &Capture) -> Result<()> {
     Ok(())
 }
 
-/// For each statement, once, where a table stands alone. A table with partitions or children, or one
-/// that is itself a part, is also changed by statements that name another: there, for each row.
+/// Creates the triggers of a capture.
+///
+/// A standalone table has statement triggers. If a table has partitions or children, or is itself a
+/// part, statements that name another table also change it. Such a table has row triggers.
 fn make_triggers(relation: pg_sys::Oid, id: i32, always: bool) -> Result<()> {
     let name = spi::relation_name(relation)?
         .ok_or_else(|| Error::internal("a relation vanished while it was locked"))?;
@@ -217,7 +228,7 @@ fn make_triggers(relation: pg_sys::Oid, id: i32, always: bool) -> Result<()> {
     )?
     .is_some_and(|kind| kind == "p");
     let members = members(relation)?;
-    // The apply worker of logical replication fires row triggers alone.
+    // The apply worker of logical replication fires only row triggers.
     let for_rows = part || partitioned || always || !members.is_empty();
     for (table, name) in std::iter::once(&(relation, name.clone())).chain(&members) {
         drop_left_behind(*table, name)?;
@@ -236,7 +247,7 @@ fn make_triggers(relation: pg_sys::Oid, id: i32, always: bool) -> Result<()> {
             )
         };
         make(row(&name))?;
-        // Partitions have theirs from Postgres.
+        // PostgreSQL creates the triggers of partitions.
         for (_, child) in members.iter().filter(|_| !partitioned) {
             drop_triggers(child, id)?;
             make(row(child))?;
@@ -265,7 +276,8 @@ fn make_triggers(relation: pg_sys::Oid, id: i32, always: bool) -> Result<()> {
     Ok(())
 }
 
-/// The capture's triggers on a table, but for those that it has from the table it is a partition of.
+/// Returns the capture's triggers on a table, except those that it inherits from the table it is a
+/// partition of.
 fn own_triggers(table: &str, id: i32) -> Result<Vec<String>> {
     triggers(table, id, "and tgparentid = 0")
 }
@@ -293,7 +305,7 @@ fn drop_triggers(table: &str, id: i32) -> Result<()> {
     Ok(())
 }
 
-/// Drops triggers of captures that have ended, which were left behind because the table was in use.
+/// Drops triggers of ended captures, which were left behind because the table was in use.
 fn drop_left_behind(relation: pg_sys::Oid, table: &str) -> Result<()> {
     let left = spi::select(
         "select pg_catalog.quote_ident(tgname) from pg_catalog.pg_trigger
@@ -312,8 +324,9 @@ fn drop_left_behind(relation: pg_sys::Oid, table: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether triggers may be put back on a table for a role: it must have the right to, now. What is missing because the
-/// table's owner dropped it is put back when the flow's owner asks for it, and not by a worker.
+/// Reports whether coco may restore triggers on a table for a role. The role must have the
+/// privilege now. If the table's owner has dropped all triggers, only an explicit request of the
+/// flow's owner (`asked`) restores them, not a worker.
 pub fn may_be_put_back(relation: pg_sys::Oid, role: pg_sys::Oid, asked: bool) -> Result<bool> {
     let _as = RoleGuard::extension_owner()?;
     let may = spi::scalar::<bool>(
@@ -332,7 +345,7 @@ pub fn may_be_put_back(relation: pg_sys::Oid, role: pg_sys::Oid, asked: bool) ->
     Ok(may == Some(true))
 }
 
-/// Tables with triggers of captures that have ended.
+/// Returns the tables with triggers of ended captures.
 pub fn left_behind() -> Result<Vec<pg_sys::Oid>> {
     let _as = RoleGuard::extension_owner()?;
     spi::select(
@@ -345,8 +358,8 @@ pub fn left_behind() -> Result<Vec<pg_sys::Oid>> {
     )
 }
 
-/// Drops the triggers of captures that have ended from a table, if nobody uses it. It is locked until the transaction
-/// ends, which must be short.
+/// Drops the triggers of ended captures from a table, if nobody uses the table. The table stays
+/// locked until the transaction ends, which must be short.
 pub fn drop_from(relation: pg_sys::Oid) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     match spi::relation_name(relation)? {
@@ -355,7 +368,7 @@ pub fn drop_from(relation: pg_sys::Oid) -> Result<()> {
     }
 }
 
-/// Whether all these tables are a role's own.
+/// Reports whether a role owns all these tables.
 fn are_owned(tables: &[(pg_sys::Oid, String)], role: pg_sys::Oid) -> Result<bool> {
     let oids: Vec<pg_sys::Oid> = tables.iter().map(|(oid, _)| *oid).collect();
     let owned = spi::scalar::<bool>(
@@ -366,9 +379,12 @@ fn are_owned(tables: &[(pg_sys::Oid, String)], role: pg_sys::Oid) -> Result<bool
     Ok(owned == Some(true))
 }
 
-/// Ends captures that no source needs any more. A table that is in use keeps its triggers, which do
-/// nothing then, and the caller is told how to drop them. So does a table of another role's: to drop a trigger holds
-/// off its readers until the caller's transaction ends. A worker drops these, or the next capture of the table.
+/// Ends captures that no source needs any longer.
+///
+/// If a table is in use, it keeps its triggers, which then do nothing, and a warning tells the
+/// caller how to drop them. A table of another role keeps them too, because DROP TRIGGER would
+/// block its readers until the caller's transaction ends. A worker, or the next capture of the
+/// table, drops these triggers.
 pub fn end_unneeded(role: pg_sys::Oid) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     sweep()?;
@@ -378,7 +394,7 @@ pub fn end_unneeded(role: pg_sys::Oid) -> Result<()> {
         spi::select(&format!("select c.id from coco.capture c where {UNNEEDED}"), &[], |r| {
             spi::required::<i32>(r, 1)
         })?;
-    // A flow that is being declared on the table may need it when it commits: that is waited for.
+    // A flow that is being declared on the table may need the capture when it commits: wait for it.
     for id in &ids {
         locks::lock_capture(*id, true)?;
     }
@@ -395,7 +411,8 @@ pub fn end_unneeded(role: pg_sys::Oid) -> Result<()> {
             sweep()?;
             continue;
         };
-        // DROP TRIGGER holds off readers too, and whoever queues behind it: it is not waited for.
+        // DROP TRIGGER also blocks readers, and every session that queues behind it, so do not wait
+        // for the lock.
         let mut tables = vec![(relation, name)];
         tables.extend(members(relation)?);
         if !are_owned(&tables, role)? {
@@ -426,14 +443,14 @@ pub fn end_unneeded(role: pg_sys::Oid) -> Result<()> {
     Ok(())
 }
 
-/// Locks all of them or none. A statement that names a part locks that part alone.
+/// Locks all tables or none. A statement that names a part locks only that part.
 fn lock_all_if_free(tables: &[(pg_sys::Oid, String)]) -> bool {
     for (n, (table, _)) in tables.iter().enumerate() {
         if lock_if_free(*table) {
             continue;
         }
         for (locked, _) in &tables[..n] {
-            // SAFETY: the locks just taken.
+            // SAFETY: releases the locks just taken.
             unsafe { pg_sys::UnlockRelationOid(*locked, pg_sys::AccessExclusiveLock as i32) };
         }
         return false;
@@ -443,11 +460,11 @@ fn lock_all_if_free(tables: &[(pg_sys::Oid, String)]) -> bool {
 
 fn lock_if_free(relation: pg_sys::Oid) -> bool {
     let lock = pg_sys::AccessExclusiveLock as i32;
-    // SAFETY: a heavyweight lock, kept until the transaction ends.
+    // SAFETY: takes a heavyweight lock, which the transaction's end releases.
     unsafe { pg_sys::ConditionalLockRelationOid(relation, lock) }
 }
 
-/// Drops segments of captures that have ended. One that is in use is left for the next time.
+/// Drops segments of ended captures. Leaves a segment in use for the next call.
 fn sweep() -> Result<()> {
     let left = spi::select(
         "select c.oid, pg_catalog.format('coco_internal.%I', c.relname)

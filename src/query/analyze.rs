@@ -2,7 +2,9 @@
 //!
 //! The analysis finds the query's columns, the columns that the query uses of each source, and the
 //! other relations and functions that the query reads. It also finds constructs whose result for
-//! one item can differ from the result for all items. Callers: `used_columns`, `declare`, `flows`.
+//! one item can differ from the result for all items.
+//!
+//! Callers: `used_columns`, `declare`.
 
 use pgrx::pg_sys::{self, NodeTag};
 use pgrx::prelude::*;

@@ -1,4 +1,4 @@
-//! The planner hook, which changes a statement before the server plans it. Caller: `memo`.
+//! The planner hook, which changes a statement before the server plans it. Caller: `flows`.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
