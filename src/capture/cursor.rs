@@ -96,7 +96,7 @@ pub fn current_position() -> Result<Snapshot> {
     };
     let text = text.map(|t| t.to_string_lossy().into_owned()).unwrap_or_default();
     let mut snapshot = Snapshot::parse(&text)
-        .ok_or_else(|| Error::internal("pg_current_snapshot returned something else"))?;
+        .ok_or_else(|| Error::internal("could not parse the result of pg_current_snapshot"))?;
     // SAFETY: reads the backend's own state; assigns no transaction id.
     let own = unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value;
     if own != 0 {

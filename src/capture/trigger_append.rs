@@ -64,9 +64,9 @@ pub unsafe fn capture(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool> {
         let Some(trigger) = trigger_data(fcinfo) else {
             return Err(crate::pg::error::Error::new(
                 pgrx::PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
-                "coco.capture is a trigger function",
+                "function coco.capture was not called by trigger manager",
             )
-            .hint("coco creates its triggers itself: see the argument \"capture\" of coco.add_source."));
+            .hint("Do not create triggers with this function. coco creates them: see the argument \"capture\" of coco.add_source."));
         };
         let Some(route) = locked_route(trigger)? else {
             return Ok(false);

@@ -79,12 +79,12 @@ pub fn ensure(relation: pg_sys::Oid, key: &[Column], always: bool, wait: bool) -
                 |r| spi::required::<i32>(r, 1),
             )?
             .pop()
-            .ok_or_else(|| Error::internal("no id came back for a new capture"))?;
+            .ok_or_else(|| Error::internal("INSERT INTO coco.capture returned no id"))?;
             (id, always)
         }
     };
     let capture =
-        find_capture(relation)?.ok_or_else(|| Error::internal("the capture was not stored"))?;
+        find_capture(relation)?.ok_or_else(|| Error::internal("could not find the new capture"))?;
     make_segments(relation, &capture)?;
     if !will_do {
         make_triggers(relation, id, always)?;
@@ -216,7 +216,7 @@ pub fn make_segments(relation: pg_sys::Oid, capture: &Capture) -> Result<()> {
 /// part, statements that name another table also change it. Such a table has row triggers.
 fn make_triggers(relation: pg_sys::Oid, id: i32, always: bool) -> Result<()> {
     let name = spi::relation_name(relation)?
-        .ok_or_else(|| Error::internal("a relation vanished while it was locked"))?;
+        .ok_or_else(|| Error::internal("locked relation does not exist"))?;
     let part = spi::scalar::<bool>(
         "select exists (select from pg_catalog.pg_inherits where inhrelid = $1)",
         &[arg(relation)],
@@ -433,9 +433,11 @@ pub fn end_unneeded(role: pg_sys::Oid) -> Result<()> {
                     pgrx::PgLogLevel::WARNING,
                     pgrx::PgSqlErrorCode::ERRCODE_WARNING,
                     format!(
-                        "trigger {trigger} on table {table} is left behind: the table is in use"
+                        "could not drop trigger {trigger} on table {table}: the table is in use"
                     ),
-                    format!("It does nothing any more. DROP TRIGGER {trigger} ON {table};")
+                    format!(
+                        "The trigger no longer has any effect. To remove it, run DROP TRIGGER {trigger} ON {table}."
+                    )
                 );
             }
         }
