@@ -1,16 +1,18 @@
-//! Reading and writing declared flows.
+//! Reads the rows of declared flows, and checks who may use a flow.
+//!
+//! Callers: `flows`, `declare`, `inspect`, `sql_api`.
 
 use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
 
-/// A flow by its name: what of it is there even where a part of it is lost.
+/// The identity of a flow, which exists even if other parts of the flow are lost.
 pub struct FlowIdentity {
     pub id: i32,
     pub owner: pgrx::pg_sys::Oid,
 }
 
-/// Finds a flow for its owner.
+/// Finds a flow by its name, for its owner.
 pub fn identify_flow(name: &str) -> Result<FlowIdentity> {
     let acting = RoleGuard::extension_owner()?;
     let found =
@@ -31,7 +33,7 @@ pub fn missing(name: &str) -> Error {
     .hint("The view coco.flows lists your flows.")
 }
 
-/// The number of a flow, for its owner. Everything that belongs to it may be gone.
+/// Returns the id of a flow, for its owner. Other parts of the flow may no longer exist.
 pub fn flow_id(name: &str) -> Result<i32> {
     let acting = RoleGuard::extension_owner()?;
     let found =
@@ -56,7 +58,7 @@ pub fn check_rights(flow: &str, owner: pgrx::pg_sys::Oid) -> Result<()> {
     }
 }
 
-/// Whether coco has made anything for a flow outside this database.
+/// Reports whether coco has created an object for a flow outside this database.
 pub fn has_made_external(flow: &str) -> Result<bool> {
     let _as = RoleGuard::extension_owner()?;
     let made = spi::scalar::<bool>(

@@ -1,15 +1,18 @@
-//! coco's own tables of a flow: where they live, which types their columns have, and how owners of flows read them.
+//! coco's own tables of a flow: their schema, the types of their columns, and the views through
+//! which owners of flows read them.
 //!
-//! Here two worlds meet. The tables (tracking, change logs, ledgers, outboxes, results of memoized functions) are in
-//! schema `coco_internal`, which nobody but the extension's owner may use, and belong to the extension's owner.
+//! The tables (tracking tables, change logs, ledgers, outboxes, results of memoized functions) are
+//! in schema `coco_internal`. They belong to the extension's owner, and only that role may use the
+//! schema. This module separates two kinds of statements:
 //!
-//! - What a user wrote (a query, an expression, a cast, a domain's check, the output of a type) runs as the flow's
-//!   owner. It reads the tables through views in schema `coco`, and hands its results over as [`Rows`].
-//! - What writes the tables runs as the extension's owner. Its statements read nothing but the tables themselves and
-//!   such [`Rows`], and only columns whose type [`keep`] has chosen: comparing, copying or altering them runs no
-//!   user's code.
+//! - Code that a user wrote (a query, an expression, a cast, a domain's check, a type's output
+//!   function) runs as the flow's owner. It reads the tables through views in schema `coco`, and
+//!   passes its results on as [`TupleStore`]s.
+//! - Statements that write the tables run as the extension's owner. They read only the tables
+//!   themselves and such [`TupleStore`]s, and only columns whose type [`Column::stored`] has chosen.
+//!   Comparing, copying or altering these columns runs no user's code.
 //!
-//! [`Rows`]: crate::pg::tuplestore::rows::TupleStore
+//! [`TupleStore`]: crate::pg::tuplestore::rows::TupleStore
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
@@ -22,8 +25,9 @@ use crate::pg::spi::{self, arg, ident, literal};
 /// The schema of the tables.
 pub const SCHEMA: &str = "coco_internal";
 
-/// The views of a flow, `$1`, that its owner may read, as a SELECT of their OIDs and names. They belong to the
-/// extension's owner: those of coco's own tables, and those that keep what was bound.
+/// A SELECT of the OIDs and names of the views of a flow, `$1`, that its owner may read. The views
+/// belong to the extension's owner. They are the views of coco's own tables, and the views that
+/// keep bound queries.
 pub const VIEWS: &str = "
 select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
   from (select pg_catalog.unnest(array[query_view, ledger_view, outbox_view]) as view
@@ -36,7 +40,7 @@ select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
   join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) v.view
   join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace";
 
-/// One of a flow's tables that its owner reads through a view.
+/// A table of a flow that its owner reads through a view.
 #[derive(Clone, Copy)]
 pub enum InternalTable {
     Tracking,
@@ -45,7 +49,8 @@ pub enum InternalTable {
 }
 
 impl InternalTable {
-    /// The table's name, quoted and schema-qualified. `id` is that of the source or the target.
+    /// Returns the table's name, quoted and schema-qualified. `id` is the id of the source or
+    /// target.
     pub fn name(self, id: i32) -> String {
         let kind = match self {
             InternalTable::Tracking => "tracking",
@@ -55,7 +60,7 @@ impl InternalTable {
         format!("{SCHEMA}.{kind}_{id}")
     }
 
-    /// The name of the view in schema `coco`, unquoted.
+    /// Returns the name of the view in schema `coco`, unquoted.
     pub fn view(self, id: i32, flow: &str) -> String {
         let kind = match self {
             InternalTable::Tracking => "tracking",
@@ -65,31 +70,33 @@ impl InternalTable {
         object_name(kind, id, flow)
     }
 
-    /// The same, quoted and schema-qualified.
+    /// Returns the same name, quoted and schema-qualified.
     pub fn view_name(self, id: i32, flow: &str) -> String {
         format!("coco.{}", ident(&self.view(id, flow)))
     }
 }
 
-/// An expression for a column of a table in JSON that runs no cast of a user's: an enum's owner may have made one to
-/// json, which a JSON function would call.
+/// Returns an expression that converts a table's column for use in JSON without running a user's
+/// cast. The owner of an enum type may have created a cast to json, which a JSON function would
+/// call.
 pub fn for_json(column: &Column, value: &str) -> String {
     let column = column.stored();
-    // SAFETY: look-ups of the system catalogs in a transaction.
+    // SAFETY: lookups in the system catalogs, within a transaction.
     let (is_enum, of_enums) = unsafe {
         (pg_sys::type_is_enum(column.type_oid), pg_sys::get_element_type(column.type_oid))
     };
     if is_enum {
         return format!("pg_catalog.textin(pg_catalog.enum_out({value}))");
     }
-    // SAFETY: as above; no type has the OID 0.
+    // SAFETY: as above; the OID of a type is never 0.
     if of_enums != pg_sys::InvalidOid && unsafe { pg_sys::type_is_enum(of_enums) } {
         return format!("pg_catalog.textin(pg_catalog.array_out({value}))::pg_catalog.text[]");
     }
     value.to_owned()
 }
 
-/// Refuses columns of a source's key whose type would have to be kept as something else than its values.
+/// Rejects a source key with a column whose type coco would have to store in another form than its
+/// values.
 pub fn check_source_key(shown: &str, key: &[Column]) -> Result<()> {
     match key.iter().find(|k| k.kept == StoredType::Json) {
         None => Ok(()),
@@ -102,8 +109,8 @@ pub fn check_source_key(shown: &str, key: &[Column]) -> Result<()> {
     }
 }
 
-/// Makes the view through which a flow's owner reads a table, and returns its name. The caller acts as the
-/// extension's owner.
+/// Creates the view through which a flow's owner reads a table, and returns its name. The caller
+/// acts as the extension's owner.
 pub fn make_view(
     table: InternalTable,
     id: i32,
@@ -118,18 +125,20 @@ pub fn make_view(
     Ok(view)
 }
 
-/// Lets a flow's owner read through a view. The caller acts as the extension's owner.
+/// Grants a flow's owner SELECT on a view. The caller acts as the extension's owner.
 pub fn grant(view: &str, owner: pg_sys::Oid) -> Result<()> {
     spi::execute(&format!("grant select on {view} to {}", owner_name(owner)?), &[])?;
     Ok(())
 }
 
-/// The names of the views that the owner of a flow may read. The caller acts as the extension's owner.
+/// Returns the names of the views that the owner of a flow may read. The caller acts as the
+/// extension's owner.
 pub fn views(flow: &str) -> Result<Vec<String>> {
     spi::select(VIEWS, &[arg(flow)], |r| spi::required::<String>(r, 2))
 }
 
-/// Lets the owner of a flow read through its views again, where a restore or somebody's REVOKE has taken that away.
+/// Grants the owner of a flow SELECT on its views again, if a restore or a REVOKE has removed the
+/// privilege.
 pub fn grant_again(flow: &str, owner: pg_sys::Oid) -> Result<()> {
     if spi::is_read_only() {
         return Ok(());
@@ -149,16 +158,18 @@ pub fn grant_again(flow: &str, owner: pg_sys::Oid) -> Result<()> {
     Ok(())
 }
 
-/// A table of coco's own by its name. The caller acts as the extension's owner.
+/// Finds one of coco's own tables by name. The caller acts as the extension's owner.
 pub fn find(table: &str) -> Result<Option<pg_sys::Oid>> {
     spi::scalar("select pg_catalog.to_regclass($1::pg_catalog.text)::pg_catalog.oid", &[arg(table)])
 }
 
-/// Whether a table can be read now: it is there, and no other transaction has it or one of its indexes locked. Then
-/// it stays readable until the transaction ends. The views of all flows never wait for one of them.
+/// Reports whether a table can be read now: it exists, and no other transaction has locked it or
+/// one of its indexes. If so, the table stays readable until the transaction ends. The views over
+/// all flows therefore never wait for a table.
 pub fn lock_to_read(table: pg_sys::Oid) -> bool {
     let lock = pg_sys::AccessShareLock as i32;
-    // SAFETY: heavyweight locks, kept until the transaction ends; the table is looked at while it is locked.
+    // SAFETY: takes heavyweight locks, which the transaction's end releases; the table is only
+    // opened while it is locked.
     unsafe {
         if !pg_sys::ConditionalLockRelationOid(table, lock) {
             return false;

@@ -1,4 +1,6 @@
-//! Why an item, or a batch of items, could not be written: what is recorded of it, and what is done next.
+//! The reasons why coco could not write an item or a batch of items, as recorded and shown.
+//!
+//! Callers: `update`, `memo`, `inspect`.
 
 use std::collections::BTreeSet;
 
@@ -7,17 +9,18 @@ use crate::pg::error::Error;
 use crate::pg::json::Json;
 use crate::pg::subtransaction::{DataError, is_conflict};
 
-/// Why a batch was not written: then nothing of it may be kept.
+/// The reason why coco did not write a batch. Nothing of such a batch may be kept.
 pub enum BatchError {
-    /// An item's data is at fault; which, is to be found.
+    /// The data of an item caused an error; the caller must find the item.
     Raised(DataError),
-    /// These items are refused a target key.
+    /// The target rejects a key for these items.
     Refused(Vec<RejectedRow>),
-    /// Rows of these items meet others under a constraint of a target, also where those that change are displaced.
+    /// Rows of these items conflict with other rows under a constraint of the target, even after
+    /// displacing the rows that change.
     Conflicting(BTreeSet<usize>),
-    /// It is to be written in parts.
+    /// The batch must be written in parts.
     TooLarge,
-    /// All went well, and was not to be kept.
+    /// The batch was written, but its changes were only a trial.
     Undone,
     Flow(Error),
 }
@@ -28,28 +31,28 @@ impl From<Error> for BatchError {
     }
 }
 
-/// Why an item failed: an error that was raised, or a target key that it may not have.
+/// The reason why an item failed: an error, or a target key that the item must not have.
 #[derive(Clone, Debug)]
 pub struct ItemFailure {
     pub sqlstate: String,
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
-    /// The target and the key, as a JSON list of texts, that the item waits for.
+    /// The target, and the key as a JSON list of texts, that the item waits for.
     pub claims: Option<(i32, String)>,
 }
 
-/// An item of a batch, by its number, that is refused a target key.
+/// An item of a batch, by its number, that must not have a target key.
 #[derive(Clone, Debug)]
 pub struct RejectedRow {
     pub item: usize,
     pub failure: ItemFailure,
 }
 
-/// The SQLSTATE of a row whose key is NULL (null_value_not_allowed).
+/// The SQLSTATE for a row whose key is NULL (null_value_not_allowed).
 pub const NULL_KEY: &str = "22004";
 
-/// What is to be done about a row whose key is NULL.
+/// The hint for a row whose key is NULL.
 pub const NULL_KEY_HINT: &str =
     "Give such rows a key, or delete them. A view that is the source can leave them out.";
 
@@ -66,7 +69,7 @@ impl From<DataError> for ItemFailure {
 }
 
 impl ItemFailure {
-    /// Another item has the key (unique_violation).
+    /// Returns the failure of an item whose key another item owns (unique_violation).
     pub fn claimed(target: &Target, key: String) -> ItemFailure {
         ItemFailure {
             sqlstate: "23505".to_owned(),
@@ -79,7 +82,7 @@ impl ItemFailure {
         }
     }
 
-    /// The item produces the key more than once (cardinality_violation).
+    /// Returns the failure of an item that produces a key more than once (cardinality_violation).
     pub fn twice(target: &Target, key: String) -> ItemFailure {
         ItemFailure {
             sqlstate: "21000".to_owned(),
@@ -90,7 +93,8 @@ impl ItemFailure {
         }
     }
 
-    /// The item has no key (null_value_not_allowed): it can be told neither from others nor from none.
+    /// Returns the failure of an item without a key (null_value_not_allowed): coco cannot identify
+    /// it.
     pub fn null_key(source: &Source) -> ItemFailure {
         ItemFailure {
             sqlstate: NULL_KEY.to_owned(),
@@ -101,12 +105,12 @@ impl ItemFailure {
         }
     }
 
-    /// Whether rows of others may be in the way of the item's.
+    /// Reports whether rows of other items may block the item's rows.
     pub fn is_conflict(&self) -> bool {
         is_conflict(&self.sqlstate)
     }
 
-    /// What a preview says of it.
+    /// Returns the failure as a preview shows it.
     pub fn shown(&self) -> Json {
         let ItemFailure { sqlstate, message, detail, .. } = self;
         Json::from(
@@ -114,7 +118,7 @@ impl ItemFailure {
         )
     }
 
-    /// What was raised, as JSON, for [`ItemFailure::from_text`].
+    /// Returns the error as JSON, for [`ItemFailure::from_text`].
     pub fn to_text(&self) -> String {
         let ItemFailure { sqlstate, message, detail, hint, .. } = self;
         serde_json::json!([sqlstate, message, detail, hint]).to_string()
@@ -133,7 +137,7 @@ impl ItemFailure {
         }
     }
 
-    /// Whether the item waits for a key that another has.
+    /// Reports whether the item waits for a key that another item owns.
     pub fn waits(&self) -> bool {
         self.claims.is_some()
     }

@@ -1,4 +1,5 @@
-//! Heavyweight locks: who may work on a flow. In pg_locks they are objects of class coco.flow.
+//! Heavyweight locks that decide which session may work on a flow. In pg_locks they are objects of
+//! class coco.flow.
 
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -7,10 +8,10 @@ use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
 
-/// As for VACUUM: against others of its kind, and against nothing else.
+/// The lock mode of VACUUM: it conflicts with itself, and with no mode that queries take.
 const MODE: i32 = pg_sys::ShareUpdateExclusiveLock as i32;
 
-/// Against [`MODE`], and not against others of its kind.
+/// The lock mode of helpers: it conflicts with [`MODE`], and not with itself.
 const HELPING: i32 = pg_sys::ShareLock as i32;
 
 fn class() -> Result<pg_sys::Oid> {
@@ -34,8 +35,9 @@ fn flow_tag(flow: i32) -> Result<pg_sys::LOCKTAG> {
     Ok(object(unsafe { pg_sys::MyDatabaseId }, class()?, flow as u32, 0))
 }
 
-/// A place for a worker. Of the method of advisory locks: of the other, an error or the end of the
-/// process would release, or leave behind, what is held for longer than a transaction.
+/// Returns the tag of a worker number. It uses the lock method of advisory locks. A lock of the
+/// default method that outlives a transaction would be released by an error, or left behind by the
+/// end of the process.
 fn worker_slot_tag(number: u16) -> Result<pg_sys::LOCKTAG> {
     // SAFETY: reads the backend's own state.
     let tag = object(unsafe { pg_sys::MyDatabaseId }, class()?, 0, number);
@@ -46,14 +48,14 @@ fn acquire(tag: &pg_sys::LOCKTAG, mode: i32, session: bool, wait: bool) -> bool 
     // SAFETY: the lock manager copies the tag.
     let got = unsafe {
         let got = pg_sys::LockAcquire(tag, mode, session, !wait);
-        // What others have changed while they had it is heard of.
+        // Receive the changes that other sessions made while they held the lock.
         pg_sys::AcceptInvalidationMessages();
         got
     };
     got != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
-/// Holds off other updates and changes of a flow until the transaction ends.
+/// Locks a flow against other updates and changes until the transaction ends.
 pub fn lock_flow(flow: i32) -> Result<()> {
     not_during_recovery()?;
     acquire(&flow_tag(flow)?, MODE, false, true);
@@ -61,7 +63,7 @@ pub fn lock_flow(flow: i32) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what changes anything on a standby.
+/// Raises an error on a standby, where nothing can be changed.
 pub fn not_during_recovery() -> Result<()> {
     // SAFETY: reads shared state.
     match unsafe { pg_sys::RecoveryInProgress() } {
@@ -74,24 +76,27 @@ pub fn not_during_recovery() -> Result<()> {
     }
 }
 
-/// As [`lock_flow()`], but does not wait: `false` where somebody else works on it.
+/// Locks a flow as [`lock_flow()`] does, but does not wait: `false` if another session works on the
+/// flow.
 pub fn lock_flow_if_free(flow: i32) -> Result<bool> {
     let tag = flow_tag(flow)?;
     if !acquire(&tag, MODE, false, false) {
         return Ok(false);
     }
     if !no_helpers(flow, false)? {
-        // SAFETY: the lock just taken.
+        // SAFETY: releases the lock just taken.
         unsafe { pg_sys::LockRelease(&tag, MODE, false) };
         return Ok(false);
     }
     Ok(true)
 }
 
-/// As [`lock_flow()`], but a worker that works on the flow does not go on with it: its turn is canceled.
+/// Locks a flow as [`lock_flow()`] does, but cancels the transaction of a worker that works on the
+/// flow.
 ///
-/// A cancel can reach the worker when its turn is over, and end the next one, which may be another flow's. `announce` is
-/// called before each cancel, so that workers do not take it for a failure.
+/// The cancel can reach the worker after that transaction, and then ends its next one, perhaps for
+/// another flow. `announce` is called before each cancel, so that workers do not regard it as a
+/// failure.
 pub fn lock_flow_ending_transaction(id: i32, announce: fn()) -> Result<()> {
     not_during_recovery()?;
     while !lock_flow_if_free(id)? {
@@ -109,7 +114,7 @@ pub fn lock_flow_ending_transaction(id: i32, announce: fn()) -> Result<()> {
             |_| Ok(()),
         )?;
         if canceled.is_empty() {
-            // A session has it, or one of them has just ended.
+            // A session holds the lock, or one of these processes has just ended.
             return lock_flow(id);
         }
         spi::select("select pg_catalog.pg_sleep(0.05)", &[], |_| Ok(()))?;
@@ -117,15 +122,15 @@ pub fn lock_flow_ending_transaction(id: i32, announce: fn()) -> Result<()> {
     Ok(())
 }
 
-/// Waits until no other session has asked a worker for an update of the flow, and holds off further ones until
-/// [`unlock_update_request`], or the end of the transaction.
+/// Waits until no other session is requesting an update of the flow from a worker. Blocks further
+/// requests until [`unlock_update_request`], or until the transaction ends.
 pub fn lock_update_request(flow: i32) -> Result<()> {
     acquire(&update_request_tag(flow)?, MODE, false, true);
     Ok(())
 }
 
 pub fn unlock_update_request(flow: i32) -> Result<()> {
-    // SAFETY: the lock taken by `asking`.
+    // SAFETY: releases the lock that `lock_update_request` took.
     unsafe { pg_sys::LockRelease(&update_request_tag(flow)?, MODE, false) };
     Ok(())
 }
@@ -135,20 +140,20 @@ fn update_request_tag(flow: i32) -> Result<pg_sys::LOCKTAG> {
     Ok(object(unsafe { pg_sys::MyDatabaseId }, class()?, flow as u32, 2))
 }
 
-/// Holds off, until the transaction ends, others who would take the flow's lock: for who has it and is helped,
-/// and for who helps, and may be at it for longer.
+/// Blocks other sessions that want the flow's lock, until the transaction ends. Both the holder of
+/// the flow's lock and its helpers take this lock, because a helper may run longer than the holder.
 pub fn helper_lock(flow: i32) -> Result<()> {
     acquire(&helpers_tag(flow)?, HELPING, false, true);
     Ok(())
 }
 
-/// Whether nobody helps any more whom somebody else has asked, that had the flow's lock before.
+/// Reports whether no helper of an earlier holder of the flow's lock is still working.
 fn no_helpers(flow: i32, wait: bool) -> Result<bool> {
     let tag = helpers_tag(flow)?;
     if !acquire(&tag, MODE, false, wait) {
         return Ok(false);
     }
-    // SAFETY: the lock just taken.
+    // SAFETY: releases the lock just taken.
     unsafe { pg_sys::LockRelease(&tag, MODE, false) };
     Ok(true)
 }
@@ -158,8 +163,8 @@ fn helpers_tag(flow: i32) -> Result<pg_sys::LOCKTAG> {
     Ok(object(unsafe { pg_sys::MyDatabaseId }, class()?, flow as u32, 1))
 }
 
-/// Holds off others who would begin or end the capture of a table, until the transaction ends.
-/// `false` where somebody else does, and it is not to be waited for.
+/// Blocks other sessions that want to start or end the capture of a table, until the transaction
+/// ends. Without `wait`, returns `false` if another session does so.
 pub fn lock_capture(id: i32, wait: bool) -> Result<bool> {
     let class = spi::scalar::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
         .ok_or_else(|| Error::internal("table coco.capture does not exist"))?;
@@ -176,31 +181,31 @@ fn segment_tag(capture: i32, segment: i32) -> Result<pg_sys::LOCKTAG> {
     Ok(object(database, class, capture as u32, segment as u16 + 1))
 }
 
-/// Tells others, until the transaction ends, that it has emptied a segment of a log: it is not only
-/// looking at it under its lock.
+/// Marks a segment of a log as emptied by this transaction, until it ends. Other sessions can then
+/// distinguish it from a segment that a transaction has only locked to examine it.
 pub fn segment_truncated(capture: i32, segment: i32) -> Result<()> {
     acquire(&segment_tag(capture, segment)?, MODE, false, true);
     Ok(())
 }
 
-/// Whether a transaction that is still open has emptied a segment.
+/// Reports whether a transaction that is still open has emptied a segment.
 pub fn is_segment_truncated(capture: i32, segment: i32) -> Result<bool> {
     let tag = segment_tag(capture, segment)?;
     if !acquire(&tag, MODE, false, false) {
         return Ok(true);
     }
-    // SAFETY: the lock just taken.
+    // SAFETY: releases the lock just taken.
     unsafe { pg_sys::LockRelease(&tag, MODE, false) };
     Ok(false)
 }
 
 thread_local! {
-    /// What this process holds for longer than a transaction.
+    /// The locks that this process holds for longer than a transaction.
     static HELD: RefCell<Vec<pg_sys::LOCKTAG>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The same object for the time of a transaction. A query of a user's can release all advisory locks of its process;
-/// this one it cannot.
+/// Returns a lock on the same object that lasts for one transaction. A user's query can release all
+/// advisory locks of its process, but not this lock.
 fn guard_of(tag: &pg_sys::LOCKTAG) -> pg_sys::LOCKTAG {
     pg_sys::LOCKTAG { locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8, ..*tag }
 }
@@ -212,7 +217,7 @@ fn is_same(a: &pg_sys::LOCKTAG, b: &pg_sys::LOCKTAG) -> bool {
     fields(a) == fields(b)
 }
 
-/// Takes a lock for longer than the transaction; `false` where another process has it.
+/// Takes a lock for longer than the transaction; `false` if another process holds it.
 fn hold(tag: pg_sys::LOCKTAG) -> bool {
     if !acquire(&guard_of(&tag), MODE, false, false) || !acquire(&tag, MODE, true, false) {
         return false;
@@ -223,38 +228,39 @@ fn hold(tag: pg_sys::LOCKTAG) -> bool {
 
 fn release(tag: &pg_sys::LOCKTAG) {
     HELD.with_borrow_mut(|held| held.retain(|other| !is_same(tag, other)));
-    // SAFETY: the lock taken by `hold`.
+    // SAFETY: releases the lock that `hold` took.
     unsafe { pg_sys::LockRelease(tag, MODE, true) };
 }
 
-/// Whether another process has a lock for longer than a transaction.
+/// Reports whether another process holds a lock for longer than a transaction.
 fn is_held(tag: &pg_sys::LOCKTAG) -> bool {
     for tag in [guard_of(tag), *tag] {
         if !acquire(&tag, MODE, false, false) {
             return true;
         }
-        // SAFETY: the lock just taken.
+        // SAFETY: releases the lock just taken.
         unsafe { pg_sys::LockRelease(&tag, MODE, false) };
     }
     false
 }
 
-/// At the begin of a transaction: sees to it that no other process takes what this one holds, whatever the transaction
-/// does.
+/// Protects the locks of this process for one transaction: no other process can take them, whatever
+/// the transaction does. Call it when a transaction begins.
 pub fn guard_held() {
     let held = HELD.with_borrow(Vec::clone);
     for tag in &held {
-        // Another process may be looking at it.
+        // The lock may be busy: another process may be checking it.
         // SAFETY: the lock manager copies the tag.
         unsafe { pg_sys::LockAcquire(&guard_of(tag), MODE, false, true) };
     }
 }
 
-/// Takes back what a query has released of what this process holds. `false` where another process has it by now.
+/// Takes again the locks of this process that a query has released. `false` if another process
+/// holds one of them now.
 pub fn regain_held() -> bool {
     let held = HELD.with_borrow(Vec::clone);
     held.iter().all(|tag| {
-        // SAFETY: reads the process's own table of locks; the lock manager copies the tag.
+        // SAFETY: reads the process's own lock table; the lock manager copies the tag.
         unsafe {
             is_held_here(tag)
                 || pg_sys::LockAcquire(tag, MODE, true, true)
@@ -265,23 +271,23 @@ pub fn regain_held() -> bool {
 
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 unsafe fn is_held_here(tag: &pg_sys::LOCKTAG) -> bool {
-    // SAFETY: reads the process's own table of locks.
+    // SAFETY: reads the process's own lock table.
     unsafe { pg_sys::LockHeldByMe(tag, MODE, false) }
 }
 
 #[cfg(not(any(feature = "pg17", feature = "pg18")))]
 unsafe fn is_held_here(tag: &pg_sys::LOCKTAG) -> bool {
-    // SAFETY: as above.
+    // SAFETY: reads the process's own lock table.
     unsafe { pg_sys::LockHeldByMe(tag, MODE) }
 }
 
-/// Takes one of the places for workers in this database until the process ends; `false` where
-/// another has it.
+/// Takes a worker number of this database until the process ends; `false` if another process has
+/// it.
 pub fn worker_slot(number: u16) -> Result<bool> {
     Ok(hold(worker_slot_tag(number)?))
 }
 
-/// Gives a place up before the process ends.
+/// Releases a worker number before the process ends.
 pub fn leave_worker_slot(number: u16) -> Result<()> {
     release(&worker_slot_tag(number)?);
     Ok(())
@@ -295,27 +301,28 @@ fn target_tag(target: i32) -> Result<pg_sys::LOCKTAG> {
     Ok(pg_sys::LOCKTAG { locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8, ..tag })
 }
 
-/// Holds off others who would send to a target, until [`unlock_target`], or the end of the process:
-/// for longer than a transaction. `false` where another does.
+/// Locks a target against other processes that want to deliver to it, until [`unlock_target`] or
+/// the end of the process. The lock outlasts the transaction. `false` if another process holds it.
 pub fn lock_target(target: i32) -> Result<bool> {
     Ok(hold(target_tag(target)?))
 }
 
-/// Lets others send to a target.
+/// Allows other processes to deliver to a target.
 pub fn unlock_target(target: i32) -> Result<()> {
     release(&target_tag(target)?);
     Ok(())
 }
 
-/// Holds off changes of which flows there are, and which are live, until the transaction ends;
-/// `false` where one is under way.
+/// Blocks changes to the set of flows, and to which flows are live, until the transaction ends;
+/// `false` if such a change is in progress.
 pub fn lock_flows_if_free() -> Result<bool> {
     let lock = pg_sys::ShareLock as i32;
-    // SAFETY: a heavyweight lock of a relation.
+    // SAFETY: takes a heavyweight lock on a relation.
     Ok(unsafe { pg_sys::ConditionalLockRelationOid(class()?, lock) })
 }
 
-/// Whether a process waits for a lock that this one has: itself, or behind others who wait for it.
+/// Reports whether a process waits for a lock of this process, directly or behind other waiting
+/// processes.
 pub fn is_blocked_by_us(pid: i32) -> Result<bool> {
     let waits = spi::scalar::<bool>(
         "with recursive ahead(pid) as (
@@ -328,15 +335,15 @@ pub fn is_blocked_by_us(pid: i32) -> Result<bool> {
     Ok(waits == Some(true))
 }
 
-/// Whether a worker has this place.
+/// Reports whether a worker has this number.
 pub fn is_worker_slot_taken(number: u16) -> Result<bool> {
     Ok(is_held(&worker_slot_tag(number)?))
 }
 
-/// Whether somebody wants a database for themselves: to drop it, to rename it, or to copy it.
-/// They wait some seconds for others to leave.
+/// Reports whether a session wants exclusive use of a database, to drop, rename or copy it. Such a
+/// session waits some seconds for others to leave.
 pub fn database_being_dropped(database: pg_sys::Oid) -> bool {
-    // SAFETY: reads the backend's own state; releases what it takes.
+    // SAFETY: reads the backend's own state, and releases the lock that it takes.
     unsafe {
         let tag = object(pg_sys::InvalidOid, pg_sys::DatabaseRelationId, database.to_u32(), 0);
         let mode = pg_sys::RowExclusiveLock as i32;

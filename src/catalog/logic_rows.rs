@@ -1,11 +1,11 @@
-//! The rows of `coco.logic`: each logic that a flow has had, known by its fingerprint.
+//! The rows of `coco.logic`: each logic that a flow has had, identified by its fingerprint.
 
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
 use crate::pg::spi::{self, arg};
 
-/// The id under which this logic is kept, if it is.
+/// Returns the id of this logic, if it is recorded.
 pub fn known_logic_id(flow: &str, fingerprint: pgrx::Uuid) -> Result<Option<i32>> {
     let _as = RoleGuard::extension_owner()?;
     spi::scalar(
@@ -14,7 +14,7 @@ pub fn known_logic_id(flow: &str, fingerprint: pgrx::Uuid) -> Result<Option<i32>
     )
 }
 
-/// The id under which this logic was kept by a transaction that has ended.
+/// Returns the id of this logic, if a transaction that has ended recorded it.
 pub fn settled_logic_id(flow: &str, fingerprint: pgrx::Uuid) -> Result<Option<i32>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
@@ -25,7 +25,7 @@ pub fn settled_logic_id(flow: &str, fingerprint: pgrx::Uuid) -> Result<Option<i3
     Ok(found.into_iter().find(|(_, xmin)| !spi::is_ours(xmin)).map(|(id, _)| id))
 }
 
-/// Records a logic; returns the id under which it is kept.
+/// Records a logic, and returns its id.
 pub fn record_logic(
     flow: &str,
     fingerprint: pgrx::Uuid,
@@ -34,7 +34,7 @@ pub fn record_logic(
 ) -> Result<i32> {
     let _as = RoleGuard::extension_owner()?;
     spi::returning(
-        // Where one is there that this transaction cannot see yet, it says so: 40001.
+        // If a row exists that this transaction cannot see yet, the statement ends with 40001.
         "insert into coco.logic (flow, fingerprint, parts, described) values ($1, $2, $3, $4)
          on conflict (flow, fingerprint) do nothing returning id",
         &[arg(flow), arg(fingerprint), arg(Json::from(parts)), arg(Json::from(described))],

@@ -1,21 +1,21 @@
-//! A function whose results are memoized, as the catalog describes it.
+//! A memoized function, as the catalog describes it.
 
 use pgrx::pg_sys;
 
-/// How what is missing is computed.
+/// The way to compute a missing result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoFunctionKind {
-    /// By the function itself, in the query that calls it.
+    /// The function itself computes it, in the query that calls it.
     Plain,
-    /// Many inputs at a time, by a function over arrays.
+    /// A function over arrays computes many inputs at a time.
     Batch {
-        /// The function; none where it does not exist any more.
+        /// The function; invalid if it no longer exists.
         function: pg_sys::Oid,
-        /// Whose it was when it was noted.
+        /// The function's owner when coco recorded it.
         owner: pg_sys::Oid,
         size: i32,
     },
-    /// Many inputs at a time, by a provider over the network.
+    /// A provider computes many inputs at a time, over the network.
     Embed,
     Generate,
     Post,
@@ -30,13 +30,14 @@ impl MemoFunctionKind {
     }
 }
 
-/// A memoised function.
+/// A memoized function.
 #[derive(Clone, Debug)]
 pub struct MemoFunction {
     pub oid: pg_sys::Oid,
-    /// With its schema and argument types, quoted.
+    /// The name with schema and argument types, quoted.
     pub name: String,
     pub kind: MemoFunctionKind,
-    /// Of its code and its version: results of another are not taken.
+    /// The fingerprint of the function's code and version. Results with another fingerprint are not
+    /// used.
     pub fingerprint: pgrx::Uuid,
 }

@@ -1,6 +1,6 @@
-//! Rows of coco's own tables, the objects that coco creates, and locks on them.
+//! The rows of coco's own tables, the objects that coco creates, and the locks on them.
 //!
-//! Nothing here evaluates a user's query. Callers: every room but `pg`.
+//! Nothing in this module evaluates a user's query. Callers: every room except `pg`.
 
 pub mod flow_rows;
 pub mod installed;

@@ -1,4 +1,4 @@
-//! A declared flow, as the catalog holds it.
+//! A declared flow, as loaded from the catalog. `flows` loads it; all rooms above read it.
 
 use pgrx::pg_sys;
 use std::rc::Rc;
@@ -13,104 +13,109 @@ pub struct Flow {
     pub name: String,
     pub id: i32,
     pub owner: pg_sys::Oid,
-    /// What it was declared under, and always runs under.
+    /// The settings of its declaration, under which it always runs.
     pub settings: SavedGucs,
-    /// Workers keep its targets up to date.
+    /// Whether workers keep its targets up to date.
     pub live: bool,
-    /// Nothing is updated or sent.
+    /// Whether coco neither updates nor delivers it.
     pub paused: bool,
-    /// Items evaluated and written as one batch; `None`: what the setting says.
+    /// The number of items that one batch evaluates and writes; `None` means the setting's value.
     pub batch_size: Option<i32>,
     pub sources: Vec<Source>,
     pub lookups: Vec<Lookup>,
     pub targets: Vec<Target>,
-    /// All relations that it reads; known where the flow is loaded to be run.
+    /// All relations that it reads; only set when the flow is loaded for execution.
     pub reads: Vec<pg_sys::Oid>,
-    /// The memoised functions that its queries call; known where the flow is loaded to be run.
+    /// The memoized functions that its queries call; only set when the flow is loaded for
+    /// execution.
     pub memoised: Vec<Rc<MemoFunction>>,
-    /// The table of their results, quoted and schema-qualified, once there is one.
+    /// The table of the functions' results, quoted and schema-qualified, if it exists.
     pub memo: Option<String>,
 }
 
 impl Flow {
-    /// Whether any of its targets is outside this database.
+    /// Reports whether a target is outside this database.
     pub fn is_external(&self) -> bool {
         self.targets.iter().any(|t| t.external.is_some())
     }
 
-    /// Whether its queries call functions that ask a provider over the network.
+    /// Reports whether its queries call functions whose results come from a provider.
     pub fn asks_providers(&self) -> bool {
         self.memoised.iter().any(|f| f.kind.is_provided())
     }
 
-    /// All relations that are followed: sources and lookups.
+    /// Returns all relations whose changes coco follows: sources and lookups.
     pub fn followed(&self) -> impl Iterator<Item = &Source> {
         self.sources.iter().chain(self.lookups.iter().map(|l| &l.relation))
     }
 }
 
-/// A relation that the query reads besides its sources, and whose changes are followed.
+/// A relation that the query reads in addition to its sources, and whose changes coco follows.
 #[derive(Clone, Debug)]
 pub struct Lookup {
-    /// How it is read: as a source is, with a tracking table of what was seen.
+    /// The relation, read like a source, with a tracking table of the keys seen.
     pub relation: Source,
-    /// The id of the source whose items its changes affect.
+    /// The id of the source whose items the lookup's changes affect.
     pub of: i32,
-    /// The query from its changed keys to keys of the source; `None`: every item is affected.
+    /// The query from the lookup's changed keys to keys of the source; `None` if a change affects
+    /// every item.
     pub affects: Option<BoundView>,
 }
 
-/// A query that was bound when it was declared: the view that keeps its tree.
+/// A query bound at declaration: the view that keeps its tree.
 #[derive(Clone, Debug)]
 pub struct BoundView {
     pub view: pg_sys::Oid,
-    /// Quoted and schema-qualified.
+    /// The view's name, quoted and schema-qualified.
     pub name: String,
-    /// Where it reads items.
+    /// The places at which the query reads items.
     pub places: Places,
 }
 
-/// The expressions over a source's columns that were declared with it, bound.
+/// The bound expressions over a source's columns that were declared with the source.
 #[derive(Clone, Debug)]
 pub struct Expressions {
-    /// Its columns are `ordinal` and `fingerprint`.
+    /// The bound view, with the columns `ordinal` and `fingerprint`.
     pub bound: BoundView,
-    /// The columns that they use.
+    /// The columns that the expressions use.
     pub used: Vec<Column>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Source {
     pub id: i32,
-    /// What the query calls it.
+    /// The name that the query uses.
     pub name: String,
     pub relation: pg_sys::Oid,
-    /// Quoted and schema-qualified.
+    /// The relation's name, quoted and schema-qualified.
     pub relation_name: String,
     pub key: Vec<Column>,
-    /// Whether an item is the group of the rows that share the key.
+    /// Whether an item is the group of rows that share the key.
     pub grouped: bool,
-    /// Items are rows because an ordinal was declared. No index holds the key unique: scans check it.
+    /// Whether items are rows because an ordinal is declared. No index guarantees a unique key, so
+    /// each scan checks it.
     pub promised: bool,
-    /// What grows with each version of an item, as it was declared.
+    /// The declared expression that grows with each version of an item.
     pub ordinal: Option<String>,
-    /// What replaces the used columns in the content fingerprint, as it was declared.
+    /// The declared expression that replaces the used columns in the content fingerprint.
     pub fingerprint: Option<String>,
-    /// Both, as they are evaluated.
+    /// Both expressions, bound for evaluation.
     pub expressions: Option<Expressions>,
-    /// The columns the flow's queries read, in the relation's order.
+    /// The columns that the flow's queries read, in the relation's order.
     pub used: Vec<Column>,
     pub capture: CaptureMode,
-    /// How often a live flow reads a source that is not captured; `None`: the default.
+    /// How often a live flow reads a source that is not captured; `None` means the default.
     pub refresh: Option<std::time::Duration>,
-    /// The tracking table, quoted and schema-qualified: for statements as the extension's owner.
+    /// The tracking table, quoted and schema-qualified, for statements that run as the extension's
+    /// owner.
     pub tracking: String,
-    /// The view of it, for statements as the flow's owner.
+    /// The view of the tracking table, for statements that run as the flow's owner.
     pub tracking_view: String,
 }
 
 impl Source {
-    /// The columns of its key in a relation of this alias, of the types of the tracking table.
+    /// Returns the columns of the key in a relation with this alias, converted to the types of the
+    /// tracking table.
     pub fn key_of(&self, alias: &str) -> Vec<String> {
         self.key.iter().map(|k| k.as_stored(&format!("{alias}.{}", k.quoted()))).collect()
     }
@@ -121,56 +126,57 @@ pub struct Target {
     pub id: i32,
     pub schema: String,
     pub name: String,
-    /// `None` where somebody dropped the table.
+    /// The table; `None` if it was dropped.
     pub relation: Option<pg_sys::Oid>,
     pub query: String,
     pub columns: Vec<Column>,
     pub key: Vec<Column>,
     pub key_names: Vec<String>,
-    /// For each column of the source key, the target key column that always equals it; where this
-    /// is known, the rows of an item are those with its key, and no list of them is kept.
+    /// For each column of the source key, the target key column that always equals it. If these
+    /// columns are known, the rows of an item are those with its key, and coco stores no list of
+    /// them.
     pub covered: Option<Vec<String>>,
-    /// Made by coco (and altered and dropped by it), not adopted.
+    /// Whether coco created the table, and therefore alters and drops it, or adopted it.
     pub made: bool,
     pub epoch: i32,
-    /// Its query as it was bound; `None` where something that it reads was dropped.
+    /// The bound query; `None` if an object that the query reads was dropped.
     pub bound: Option<BoundView>,
-    /// Where it is outside this database: then relation is its ledger, and schema and name are those of the
-    /// ledger's view.
+    /// The external target, if this target is outside this database. `relation` is then the
+    /// target's ledger, and `schema` and `name` identify the ledger's view.
     pub external: Option<External>,
 }
 
 /// A target outside this database.
 #[derive(Clone, Debug)]
 pub struct External {
-    /// What it is called there.
+    /// The name of the object on the server.
     pub name: String,
-    /// A foreign server, by its name.
+    /// The name of the foreign server.
     pub server: String,
     pub options: serde_json::Map<String, serde_json::Value>,
-    /// The tables of its keys and of what is to be sent, quoted and schema-qualified: for statements as the
-    /// extension's owner.
+    /// The tables of the target's keys and of its undelivered changes, quoted and schema-qualified,
+    /// for statements that run as the extension's owner.
     pub ledger: String,
     pub outbox: String,
-    /// The view of the outbox, for statements as the flow's owner.
+    /// The view of the outbox, for statements that run as the flow's owner.
     pub outbox_view: String,
-    /// What its columns `c1…` are of the target's.
+    /// The names of the target's columns for the outbox columns `c1…`.
     pub columns: Vec<String>,
 }
 
 impl Target {
-    /// The view that keeps its query.
+    /// Returns the view that keeps the target's query.
     pub fn query_view(&self) -> Option<pg_sys::Oid> {
         self.bound.as_ref().map(|bound| bound.view)
     }
 
-    /// The table that its statements write, quoted and schema-qualified; of a target outside this database the view
-    /// of its ledger.
+    /// Returns the table that the target's statements write, quoted and schema-qualified. For an
+    /// external target, this is the view of its ledger.
     pub fn relation_name(&self) -> String {
         spi::qualified(&self.schema, &self.name)
     }
 
-    /// What users know it by.
+    /// Returns the name that users know the target by.
     pub fn shown(&self) -> String {
         match &self.external {
             Some(external) => format!("\"{}\" on server {}", external.name, external.server),
@@ -179,19 +185,21 @@ impl Target {
     }
 }
 
-/// For each place in which a query reads the relation of a source, in the order of [`occurrences`]: the id of the
-/// source whose item it is, or 0 where it reads the whole relation.
+/// For each place at which a query reads the relation of a source, in the order of [`occurrences`]:
+/// the id of the source whose item it is, or 0 if the place reads the whole relation.
+///
+/// [`occurrences`]: crate::query::bound_query::occurrences
 pub type Places = Rc<[i32]>;
 
-/// How the changes of a source are found.
+/// The way in which coco finds changes of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CaptureMode {
-    /// By comparing all of it with what is tracked.
+    /// A scan compares the whole source with the tracking table.
     Scan,
-    /// Triggers note each change.
+    /// Triggers record each change.
     Trigger,
-    /// The same, also for changes applied by logical replication or with session_replication_role
-    /// set to replica.
+    /// As `Trigger`, also for changes that logical replication applies, or that are made with
+    /// session_replication_role set to replica.
     Always,
 }
 

@@ -5,7 +5,7 @@ use pgrx::pg_sys;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
 
-/// `prefix_id_flow`, cut to what a name may hold.
+/// Returns `prefix_id_flow`, cut to the longest name that PostgreSQL allows.
 pub fn object_name(prefix: &str, id: i32, flow: &str) -> String {
     let mut name = format!("{prefix}_{id}_{flow}");
     while name.len() > 63 {

@@ -1,5 +1,8 @@
-//! What coco makes for a flow besides its target: tracking tables, and the views of its queries. The tables are
-//! [`internal`]; the views live in schema `coco`, belong to the flow's owner, and are named after the flow.
+//! The objects that coco creates for a flow in addition to its targets: tracking tables, and the
+//! views of its queries. The tables are [internal](internal_tables). The views are in schema
+//! `coco`, belong to the extension's owner, and contain the flow's name.
+//!
+//! Callers: `declare`, `update`.
 
 use pgrx::{PgList, pg_sys};
 use std::ffi::CString;
@@ -13,17 +16,18 @@ use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg, ident, literal};
 
 unsafe extern "C-unwind" {
-    // commands/view.h; the same from 14 to 18, and not among pgrx's bindings.
+    // Declared in commands/view.h, the same from 14 to 18, and missing from pgrx's bindings.
     fn StoreViewQuery(view: pg_sys::Oid, query: *mut pg_sys::Query, replace: bool);
 }
 
-/// The tracking table of a source, and the view of it.
+/// The tracking table of a source, and the view of the table.
 pub struct Tracking {
     pub table: String,
     pub view: String,
 }
 
-/// Makes the tracking table of a source: a row per item, its key of the types that the source's key is kept as.
+/// Creates the tracking table of a source: one row per item, with key columns of the types that
+/// coco stores the source key as.
 pub fn create_tracking(
     flow: &str,
     owner: pg_sys::Oid,
@@ -36,12 +40,13 @@ pub fn create_tracking(
     let mut columns = String::new();
     for (n, k) in key.iter().map(Column::stored).enumerate() {
         let collation = columns::collate(k.collation)?;
-        // Without modifiers: a column may be made wider.
+        // Without type modifiers: the column may be made wider.
         let type_name = spi::type_name(k.type_oid, -1)?;
         columns.push_str(&format!("k{} {type_name}{collation} not null, ", n + 1));
     }
     let keys = crate::pg::columns::numbered("k", key.len()).join(", ");
-    // Room on each page lets an item's next version stay there, without touching the index.
+    // Free space on each page allows an item's next row version to stay on the page, without an
+    // index update.
     spi::execute(
         &format!(
             "create table {table} ({columns}
@@ -66,9 +71,11 @@ pub fn create_tracking(
     Ok(Tracking { table, view })
 }
 
-/// Makes the view that keeps a bound query. Through it Postgres knows what the flow depends on. It belongs to the
-/// extension's owner, so that nobody changes what it keeps; who reads it does so with rights of their own, and only
-/// the flow's owner may.
+/// Creates the view that keeps a bound query. PostgreSQL records the flow's dependencies on the
+/// view.
+///
+/// The view belongs to the extension's owner, so that nobody else can change it. A reader needs
+/// privileges on the relations in the query, and only the flow's owner may read the view.
 pub fn create_bound_view(
     name: &str,
     owner: pg_sys::Oid,
@@ -101,8 +108,8 @@ pub fn create_bound_view(
             CString::new(c.name.as_str()).map_err(|_| Error::internal("a name with a NUL byte"))
         })
         .collect::<Result<Vec<CString>>>()?;
-    // SAFETY: the view has just been made with the tree's columns; it stores a copy of the tree, in which they have the
-    // view's names.
+    // SAFETY: the view was just created with the tree's columns. The view stores a copy of the
+    // tree, in which the columns have the view's names.
     unsafe {
         let entries = PgList::<pg_sys::TargetEntry>::from_pg((*tree).targetList);
         for (entry, name) in entries.iter_ptr().filter(|e| !(**e).resjunk).zip(&names) {
@@ -118,7 +125,7 @@ pub fn create_bound_view(
     Ok(made)
 }
 
-/// Makes (again) the view that keeps a target's query.
+/// Creates the view that keeps a target's query, after dropping an existing one.
 pub fn create_query_view(
     flow: &Flow,
     target: &Target,
@@ -138,7 +145,8 @@ pub fn create_query_view(
     Ok(view)
 }
 
-/// Has Postgres know that a view is for a target on a server: neither is dropped unnoticed.
+/// Records a dependency of a view on the server of its target, so that PostgreSQL drops neither
+/// without notice.
 fn depend_on_server(view: pg_sys::Oid, server: &str) -> Result<()> {
     let found = spi::scalar::<pg_sys::Oid>(
         "select oid from pg_catalog.pg_foreign_server where srvname = $1::text",
@@ -151,7 +159,7 @@ fn depend_on_server(view: pg_sys::Oid, server: &str) -> Result<()> {
         address(pg_sys::RelationRelationId, view),
         address(pg_sys::ForeignServerRelationId, server),
     );
-    // SAFETY: both exist; what is recorded is plain.
+    // SAFETY: both objects exist, and the recorded addresses are plain values.
     unsafe {
         pg_sys::recordDependencyOn(&view, &server, pg_sys::DependencyType::DEPENDENCY_NORMAL)
     };
@@ -170,7 +178,7 @@ pub fn drop_all(views: &[String], tracking: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Forgets which keys the items of a source have at a target.
+/// Deletes the list of the target keys of all items of a source at a target.
 pub fn forget_target_keys(source: &Source, target: i32) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(

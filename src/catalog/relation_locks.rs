@@ -1,6 +1,8 @@
-//! The relations that a flow reads: locked before a snapshot is taken, so that none is rewritten after it.
+//! Locks the relations that a flow reads before it takes a snapshot, so that no relation is
+//! rewritten afterwards.
 //!
-//! To a snapshot of before, a table that ALTER TABLE or TRUNCATE has given another file since is empty.
+//! If ALTER TABLE or TRUNCATE gives a table another file, an older snapshot sees the table as
+//! empty.
 
 use pgrx::pg_sys;
 use std::collections::BTreeMap;
@@ -13,17 +15,18 @@ use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
 use crate::pg::tuplestore::statements::SpiSession;
 
-/// How long a worker waits for a lock on what a flow reads.
+/// How long a worker waits for a lock on a relation that a flow reads.
 pub const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Between two attempts.
+/// The time between two attempts.
 const AGAIN: Duration = Duration::from_millis(5);
 
 const MODE: i32 = pg_sys::AccessShareLock as i32;
 
-/// All relations that a flow's sources, lookups and queries are or read, with those below them: a view's, a
-/// partitioned table's. What the bodies of functions read is not known. Also its target tables: none is altered between
-/// the look at its columns and what is written.
+/// Returns all relations that a flow's sources, lookups and queries read, with the relations below
+/// them: those of a view, and the partitions or children of a table. Relations that are read only
+/// in the bodies of functions are not known. The result includes the flow's target tables, so that
+/// no target is altered between the check of its columns and the writes.
 pub fn relations_of(flow: &Flow) -> Result<Vec<pg_sys::Oid>> {
     let followed = flow.followed().map(|source| source.relation);
     let expressions =
@@ -61,7 +64,7 @@ pub fn relations_of(flow: &Flow) -> Result<Vec<pg_sys::Oid>> {
     )
 }
 
-/// Loads what a flow is to be read with, and locks all that it reads until the transaction ends. Waits as
+/// Loads a flow, and locks all relations that it reads until the transaction ends. Waits as
 /// `lock_timeout` says, or no longer than `patience`.
 pub fn hold_relations<T>(
     patience: Option<Duration>,
@@ -74,7 +77,8 @@ pub fn hold_relations<T>(
         for relation in &flow(&loaded).reads {
             lock(*relation, patience)?;
         }
-        // What has changed while a lock was waited for is heard of with the lock.
+        // A lock that had to wait also delivers the invalidation messages of changes made
+        // meanwhile.
         if invalidation::invalidation_count() == generation {
             return Ok(loaded);
         }
@@ -84,12 +88,13 @@ pub fn hold_relations<T>(
 
 fn lock(relation: pg_sys::Oid, patience: Option<Duration>) -> Result<()> {
     let Some(patience) = patience else {
-        // SAFETY: a heavyweight lock, kept until the transaction ends.
+        // SAFETY: takes a heavyweight lock, which the transaction's end releases.
         unsafe { pg_sys::LockRelationOid(relation, MODE) };
         return Ok(());
     };
     let began = Instant::now();
-    // SAFETY: as above. Not queued for: nobody waits behind a worker that waits.
+    // SAFETY: as above. The worker does not queue for the lock, so nobody waits behind a waiting
+    // worker.
     while !unsafe { pg_sys::ConditionalLockRelationOid(relation, MODE) } {
         if began.elapsed() > patience {
             let name = spi::relation_name(relation)?.unwrap_or_default();
@@ -108,15 +113,15 @@ fn lock(relation: pg_sys::Oid, patience: Option<Duration>) -> Result<()> {
     Ok(())
 }
 
-/// Hears of rights that were taken away meanwhile. Locks do so that are taken for a statement: here they are taken
-/// before.
+/// Receives the messages about revoked privileges. A lock that a statement takes does this, but
+/// here the locks were taken before the statement.
 pub fn hear_of_changes() {
-    // SAFETY: in a transaction.
+    // SAFETY: called within a transaction.
     unsafe { pg_sys::AcceptInvalidationMessages() };
 }
 
-/// Refuses to read what has been rewritten since the active snapshot was taken, where that was before the locks:
-/// in a transaction whose snapshots do not move.
+/// Raises an error if a relation was rewritten after the active snapshot was taken and before it
+/// was locked. This can only happen in a transaction whose snapshot is fixed.
 pub fn check_not_rewritten(flow: &Flow) -> Result<()> {
     // SAFETY: reads the backend's own state.
     if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32 {
@@ -138,7 +143,7 @@ pub fn check_not_rewritten(flow: &Flow) -> Result<()> {
     .hint("Try again in a new transaction."))
 }
 
-/// The file of each relation, as the active snapshot sees the catalog.
+/// Returns the file of each relation, as the active snapshot sees the catalog.
 fn files(relations: &[pg_sys::Oid]) -> Result<BTreeMap<u32, u32>> {
     const FILES: &str = "
         select pg_catalog.string_agg(pg_catalog.concat_ws(':', c.oid, c.relfilenode), ',')

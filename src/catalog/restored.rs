@@ -1,12 +1,15 @@
-//! Whether workers may begin: whether the restore of a dump, if there was one, has come to its end.
+//! Decides whether workers may start: whether the restore of a dump, if there was one, is complete.
 //!
-//! A dump has the rows of `coco.flow` before the rows, indexes and triggers of most tables. A flow that is live by then
-//! would find its source empty, and write to a target that the restore still fills. So the first flow of a database
-//! makes a materialized view. A dump makes it without rows, and fills it by what is last in every dump, after
-//! data, indexes, constraints, triggers and rights: REFRESH MATERIALIZED VIEW. What it then says is whether there were
-//! flows: not, where the schema alone was restored, and data come later.
+//! A dump contains the rows of `coco.flow` before the rows, indexes and triggers of most tables. A
+//! flow that is live at that point would find its source empty, and write to a target that the
+//! restore still fills. The first flow of a database therefore creates a materialized view. A dump
+//! creates the view without rows, and fills it with REFRESH MATERIALIZED VIEW. This is the last
+//! command of every dump, after data, indexes, constraints, triggers and privileges.
 //!
-//! `coco.start` makes it anew: whoever calls it knows that the database is whole.
+//! The view then records whether flows exist. If only the schema was restored and the data come
+//! later, no flow exists.
+//!
+//! `coco.start` creates the view again: its caller knows that the database is complete.
 
 use pgrx::pg_sys;
 
@@ -19,7 +22,7 @@ use crate::pg::tuplestore::statements::SpiSession;
 
 pub const VIEW: &str = "coco_internal.restored";
 
-/// Whether what a dump brings last is there.
+/// Reports whether the last command of a dump has run.
 pub fn is_complete() -> Result<bool> {
     let _as = RoleGuard::extension_owner()?;
     let Some(view) =
@@ -27,7 +30,7 @@ pub fn is_complete() -> Result<bool> {
     else {
         return Ok(false);
     };
-    // Without rows it cannot be read.
+    // A materialized view without rows cannot be read.
     let populated = spi::scalar::<bool>(
         "select c.relispopulated from pg_catalog.pg_class c where c.oid = $1",
         &[arg(view)],
@@ -36,7 +39,8 @@ pub fn is_complete() -> Result<bool> {
         && spi::scalar::<bool>(&format!("select complete from {VIEW}"), &[])? == Some(true))
 }
 
-/// Before a row is inserted into `coco.flow`: where that may be the first flow, holds off others who would add one.
+/// Prepares the insertion of a row into `coco.flow`. If the row may be the first flow, blocks other
+/// sessions that want to add a flow.
 pub fn prepare() -> Result<()> {
     match is_complete()? {
         true => Ok(()),
@@ -50,8 +54,8 @@ fn hold_off() -> Result<()> {
     Ok(())
 }
 
-/// The first flow of a database is not one of a dump. What the restore of a schema alone has left goes: there is no
-/// flow whose it is.
+/// Creates the view for the first flow of a database, which does not come from a dump. First drops
+/// the objects that the restore of a schema alone has left, because no flow owns them.
 pub fn begin_with(flow: i32) -> Result<()> {
     if is_complete()? {
         return Ok(());
@@ -81,7 +85,7 @@ pub fn begin_with(flow: i32) -> Result<()> {
     make()
 }
 
-/// Lets workers begin.
+/// Allows workers to start.
 pub fn complete() -> Result<()> {
     if is_complete()? {
         return Ok(());
@@ -111,8 +115,8 @@ fn make() -> Result<()> {
     Ok(())
 }
 
-/// After a flow was dropped: with the last one the view goes. Where somebody adds a flow just now, or looks at the
-/// view, it stays.
+/// Drops the view with the last flow, after a flow was dropped. The view stays if another session
+/// is adding a flow or reading the view.
 pub fn end_with_last() -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     let (Some(view), Some(flows)) =
@@ -127,7 +131,7 @@ pub fn end_with_last() -> Result<()> {
         Ok(found.is_none())
     };
     let is_free = |relation, mode: u32| {
-        // SAFETY: a heavyweight lock, kept until the transaction ends.
+        // SAFETY: takes a heavyweight lock, which the transaction's end releases.
         unsafe { pg_sys::ConditionalLockRelationOid(relation, mode as i32) }
     };
     if is_last()?

@@ -1,4 +1,4 @@
-//! The runs of flows that are kept for `coco.history`.
+//! The runs of flows that coco keeps for `coco.history`.
 
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::guc::GucSetting;
@@ -11,13 +11,14 @@ use crate::pg::spi::{self, arg};
 use coco_core::counts::Counts;
 use coco_core::history::Entry;
 
-/// `coco.history_limit`: runs kept of each flow; 0 notes none.
+/// `coco.history_limit`: the number of runs kept of each flow; 0 keeps none.
 pub static SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
-/// `coco.log_min_duration`, in milliseconds: runs that took at least so long are logged; -1: none.
+/// `coco.log_min_duration`, in milliseconds: runs that took at least this long are logged; -1 logs
+/// none.
 pub static LOG_MIN_DURATION: GucSetting<i32> = GucSetting::<i32>::new(-1);
 
-/// Says in the server's log what a run came to, if it took as long as the setting says.
+/// Logs the result of a run, if the run took as long as the setting says.
 pub fn log(flow: i32, entry: &Entry) -> Result<()> {
     let least = LOG_MIN_DURATION.get();
     if least < 0 || entry.elapsed.as_millis() < least as u128 {
@@ -44,8 +45,8 @@ pub fn log(flow: i32, entry: &Entry) -> Result<()> {
     Ok(())
 }
 
-/// Logs and notes runs of a flow, if it is still there, and drops the oldest ones that are too many: what
-/// they came to is kept as a total. The caller has the flow's lock.
+/// Logs and records runs of a flow, if the flow still exists, and deletes the oldest runs beyond
+/// the limit. A total keeps the counts of deleted runs. The caller holds the flow's lock.
 pub fn note_run(flow: i32, entries: &[Entry]) -> Result<()> {
     entries.iter().try_for_each(|entry| log(flow, entry))?;
     let size = SIZE.get();
@@ -57,7 +58,8 @@ pub fn note_run(flow: i32, entries: &[Entry]) -> Result<()> {
             insert(flow, entry, INSERT)?;
         }
     }
-    // Where statements read as of earlier, what another has dropped since would be an error.
+    // With a fixed snapshot, deleting a run that another transaction has deleted since would be an
+    // error.
     // SAFETY: reads the backend's own state.
     let old = unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32;
     if size == 0 || entries.is_empty() || old {
@@ -76,7 +78,7 @@ pub fn note_run(flow: i32, entries: &[Entry]) -> Result<()> {
     Ok(())
 }
 
-/// The run that is given, as a row.
+/// Inserts a given run as a row.
 const INSERT: &str = "
 insert into coco.run_history
        (flow, started, elapsed, reason, initiator, seen, skipped, unchanged, evaluated, upserted, deleted,
@@ -85,7 +87,7 @@ select id, to_timestamp($2 / 1000000.0), $3 * interval '1 microsecond', $4, $5, 
        $11, $12, $13, label
   from coco.flow where id = $1";
 
-/// The same where none is kept.
+/// Selects a given run, if no runs are kept.
 const NOT_KEPT: &str = "
 select id as flow, to_timestamp($2 / 1000000.0) as started, $3 * interval '1 microsecond' as elapsed,
        $6 as seen, $7 as skipped, $8 as unchanged, $9 as evaluated, $10 as upserted, $11 as deleted,
@@ -136,7 +138,8 @@ fn insert(flow: i32, entry: &Entry, statement: &str) -> Result<()> {
     Ok(())
 }
 
-/// As [`note_run`], but for who has not the flow's lock: `false`, and nothing is noted, where another has it.
+/// Records runs as [`note_run`] does, for a caller without the flow's lock. Returns `false`, and
+/// records nothing, if another session holds the lock.
 pub fn note_run_if_free(flow: i32, entries: &[Entry]) -> Result<bool> {
     if !locks::lock_flow_if_free(flow)? {
         return Ok(false);
@@ -145,7 +148,7 @@ pub fn note_run_if_free(flow: i32, entries: &[Entry]) -> Result<bool> {
     Ok(true)
 }
 
-/// A run as it is shown.
+/// A run as `coco.history` shows it.
 pub struct Run {
     pub run: i64,
     pub started: TimestampWithTimeZone,
@@ -157,7 +160,7 @@ pub struct Run {
     pub label: Option<String>,
 }
 
-/// The runs of one of the caller's flows, the newest first.
+/// Returns the runs of one of the caller's flows, newest first.
 pub fn runs(name: &str) -> Result<Vec<Run>> {
     let flow = flow_rows::identify_flow(name)?.id;
     let _as = RoleGuard::extension_owner()?;

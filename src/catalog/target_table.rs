@@ -1,4 +1,6 @@
-//! Target tables in this database: made, adopted, altered to fit, dropped.
+//! Target tables in this database: creates, adopts, alters and checks them.
+//!
+//! Callers: `declare`, `update`, `flows`.
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
@@ -9,7 +11,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::relations::find_relation;
 use crate::pg::spi::{self, arg, ident};
 
-/// Makes the table for a target. The caller acts as the flow's owner.
+/// Creates the table of a target. The caller acts as the flow's owner.
 pub fn create_target_table(target: &Target) -> Result<pg_sys::Oid> {
     let columns: Vec<String> =
         target.columns.iter().map(|c| definition(c, is_key(target, c))).collect::<Result<_>>()?;
@@ -27,7 +29,8 @@ pub fn create_target_table(target: &Target) -> Result<pg_sys::Oid> {
         .detail(format!("Target {} is made there.", target.shown()))
         .hint("Make the schema with CREATE SCHEMA: the next update makes the target."));
     }
-    // The columns that equal the source key come first in the index: an item's rows are found by it.
+    // The columns that equal the source key come first in the index, which then finds an item's
+    // rows.
     let covered = target.covered.clone().unwrap_or_default();
     let mut key: Vec<&Column> = target.key.iter().collect();
     key.sort_by_key(|k| !covered.contains(&k.name));
@@ -54,10 +57,11 @@ fn is_key(target: &Target, column: &Column) -> bool {
     target.key.iter().any(|k| k.name == column.name)
 }
 
-/// Whether statements over a target may be rewritten to others. Of one that is not there, nothing is.
+/// Reports whether rules may rewrite statements on a target; `false` if the table does not exist.
 pub fn has_rules(target: &Target) -> bool {
     let Some(relation) = target.relation else { return false };
-    // SAFETY: closed at once; the lock stays, as after any statement that writes to it.
+    // SAFETY: the relation is closed at once; the lock stays, as after any statement that writes to
+    // the table.
     unsafe {
         let relation = pg_sys::table_open(relation, pg_sys::RowExclusiveLock as i32);
         let rules = (*(*relation).rd_rel).relhasrules;
@@ -66,7 +70,7 @@ pub fn has_rules(target: &Target) -> bool {
     }
 }
 
-/// Checks that an existing table can hold the target: columns, key, rights.
+/// Checks that an existing table can hold the target: columns, key and privileges.
 pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oid) -> Result<()> {
     let name = target.relation_name();
     let kind = spi::scalar::<String>(
@@ -125,7 +129,8 @@ pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oi
     Ok(())
 }
 
-/// Checks that a target still has the columns that its query's rows go to, and that these keep values as they are.
+/// Checks that a target still has the columns for its query's rows, and that these columns store
+/// values unchanged.
 pub fn check_fits(flow: &str, target: &Target) -> Result<()> {
     let (Some(relation), None) = (target.relation, &target.external) else { return Ok(()) };
     let attributes = columns::of_relation(relation)?;
@@ -166,17 +171,18 @@ pub fn check_fits(flow: &str, target: &Target) -> Result<()> {
         .hint("Alter the table back, or give the target a query that fits with coco.set_query: a table that coco made is altered to fit it."))
 }
 
-/// Whether a column of a table keeps values of a query's column of the same type as they are, or refuses them.
+/// Reports whether a table's column stores values of a query's column of the same type unchanged,
+/// or rejects them.
 fn keeps_values(query: &Column, table: &Column) -> bool {
     let (from, to) = (query.typmod, table.typmod);
     if to < 0 || from == to {
         return true;
     }
-    // The typmod of numeric is precision and scale, after the length of a header.
+    // The typmod of numeric contains precision and scale, plus the size of a header.
     let scale = |typmod: i32| (typmod - pg_sys::VARHDRSZ as i32) & 0x7ff;
     match query.type_oid {
         pg_sys::NUMERICOID => from >= 0 && scale(from) == scale(to),
-        // Six digits are all that there are.
+        // Six digits are the maximum.
         pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::TIMEOID | pg_sys::TIMETZOID => {
             to == 6 || (0..=to).contains(&from)
         }
@@ -185,7 +191,7 @@ fn keeps_values(query: &Column, table: &Column) -> bool {
     }
 }
 
-/// What keeps a table from holding the target's rows.
+/// Returns the differences that prevent a table from holding the target's rows.
 fn misfits(target: &Target, attributes: &[Attribute]) -> Vec<String> {
     let mut lacks = Vec::new();
     for column in &target.columns {
@@ -232,10 +238,10 @@ select pg_catalog.bool_or(true)
   from pg_catalog.pg_index i
  where i.indrelid = $1 and i.indisunique and i.indisvalid and i.indimmediate
    and i.indpred is null and i.indexprs is null
-   -- an index does not span the tables that inherit from its own
+   -- an index does not span the tables that inherit from its own table
    and not exists (select from pg_catalog.pg_inherits h join pg_catalog.pg_class c on c.oid = h.inhparent
                     where h.inhparent = $1 and c.relkind = 'r')
-   -- it tells apart what the column tells apart, and no more
+   -- the index distinguishes the same values as the column
    and not exists (
      select from pg_catalog.generate_series(0, i.indnkeyatts - 1) as n
        join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[n]
@@ -247,7 +253,8 @@ select pg_catalog.bool_or(true)
            and a.attnum = any (i.indkey[0:i.indnkeyatts - 1])) operator(pg_catalog.=)
        (select pg_catalog.array_agg(k order by k) from pg_catalog.unnest($2::text[]) k)";
 
-/// Reports whether tables inherit from a table, whose rows are then read as its own. Partitions do not inherit.
+/// Reports whether tables inherit from a table. Their rows are then read as rows of the table.
+/// Partitions do not count.
 pub fn has_children(relation: pg_sys::Oid) -> Result<bool> {
     let found = spi::scalar::<bool>(
         "select true from pg_catalog.pg_inherits h
@@ -259,16 +266,16 @@ pub fn has_children(relation: pg_sys::Oid) -> Result<bool> {
     Ok(found == Some(true))
 }
 
-/// Whether an immediate, complete unique index stands on exactly these columns, and holds all rows that are read
-/// of the table.
+/// Reports whether an immediate, complete unique index covers exactly these columns, and contains
+/// all rows that a query of the table returns.
 pub fn has_unique_index(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {
     let _as = RoleGuard::qualifying_names()?;
     let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
     Ok(spi::scalar::<bool>(UNIQUE, &[arg(relation), arg(names)])?.unwrap_or(false))
 }
 
-/// The columns of a target's unique indexes and exclusion constraints beside those on its key alone: also those that
-/// their expressions and predicates use.
+/// Returns the columns of a target's unique indexes and exclusion constraints, except indexes on
+/// its key alone. Includes the columns that their expressions and predicates use.
 pub fn constrained_columns(target: &Target) -> Result<Vec<String>> {
     let (Some(relation), None) = (target.relation, &target.external) else { return Ok(vec![]) };
     let _as = RoleGuard::qualifying_names()?;
@@ -293,12 +300,13 @@ pub fn constrained_columns(target: &Target) -> Result<Vec<String>> {
     )
 }
 
-/// Whether the table itself would refuse a key twice, whatever its values: by an index that compares
-/// them as GROUP BY does, and has no NULL in them. It may have been altered since it was adopted or made.
+/// Reports whether the table itself rejects duplicate keys, whatever their values: it has an index
+/// that compares keys as GROUP BY does, and whose columns are not nullable. The table may have been
+/// altered since coco created or adopted it.
 pub fn refuses_keys_twice(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {
     let _as = RoleGuard::qualifying_names()?;
     let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
-    // No collation would come out as NULL.
+    // As an OID, "no collation" would be passed as NULL.
     let collations: Vec<i64> = key.iter().map(|k| k.collation.to_u32().into()).collect();
     let found = spi::scalar::<bool>(
         "select exists (
@@ -317,18 +325,18 @@ pub fn refuses_keys_twice(relation: pg_sys::Oid, key: &[Column]) -> Result<bool>
     Ok(found == Some(true))
 }
 
-/// What became of a table's rows when it was altered.
+/// The effect of altering a table on its rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Altered {
     Nothing,
-    /// Columns were added, dropped, or emptied: every row is to be written again.
+    /// Columns were added, dropped or emptied: coco must write every row again.
     Columns,
-    /// The key changed its type: the table was emptied.
+    /// The type of a key column changed: the table was emptied.
     Key,
 }
 
-/// Alters a table that coco made so that it fits the target's new columns. Columns whose type
-/// changes lose their values, until the next update. The caller acts as the flow's owner.
+/// Alters a table that coco created so that it matches the target's new columns. Columns whose type
+/// changes lose their values until the next update. The caller acts as the flow's owner.
 pub fn alter_to_fit(target: &Target, relation: pg_sys::Oid) -> Result<Altered> {
     let attributes = columns::of_relation(relation)?;
     let name = target.relation_name();
@@ -368,16 +376,16 @@ fn same_type(a: &Column, b: &Column) -> bool {
     a.type_oid == b.type_oid && a.typmod == b.typmod && a.collation == b.collation
 }
 
-/// Whether a target holds no row.
+/// Reports whether a target has no rows.
 pub fn is_empty(target: &Target) -> Result<bool> {
     let any: Option<bool> =
         spi::scalar(&format!("select true from {} limit 1", target.relation_name()), &[])?;
     Ok(any.is_none())
 }
 
-/// Splits a target's name as given into schema and name; without a schema it is that of the table
-/// found on the search path, or else the one in which the owner would create it. The caller acts
-/// as the flow's owner.
+/// Splits a target's name into schema and name. Without a schema, uses the schema of the table
+/// found on the search path, or the schema in which the owner would create the table. The caller
+/// acts as the flow's owner.
 pub fn resolve_name(given: &str) -> Result<(String, String)> {
     let parts: Vec<String> = spi::scalar("select pg_catalog.parse_ident($1)", &[arg(given)])?
         .ok_or_else(|| Error::invalid("argument \"target\" is empty"))?;
