@@ -30,7 +30,7 @@ pub fn missing(name: &str) -> Error {
         pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
         format!("flow \"{name}\" does not exist"),
     )
-    .hint("The view coco.flows lists your flows.")
+    .hint("See the view coco.flows for a list of your flows.")
 }
 
 /// Returns the id of a flow, for its owner. Other parts of the flow may no longer exist.

@@ -102,10 +102,10 @@ pub fn check_source_key(shown: &str, key: &[Column]) -> Result<()> {
         None => Ok(()),
         Some(k) => Err(Error::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("key column \"{}\" of source {shown} has type {}", k.name, k.type_name),
+            format!("key column \"{}\" of source {shown} has unsupported type {}", k.name, k.type_name),
         )
-        .detail("A key is kept in coco's own tables, and to compare values of a composite type, of a range type that does not come with Postgres, or of an array of such, can run code of the type's owner.")
-        .hint("Name the key by columns of other types: with a view or a generated column that has the fields of the value.")),
+        .detail("coco stores keys in its own tables. Comparing values of a composite type, of a user-defined range type, or of an array of these can run code of the type's owner.")
+        .hint("Use key columns of other types: a view or a generated column can contain the fields of the value.")),
     }
 }
 

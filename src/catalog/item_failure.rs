@@ -54,7 +54,7 @@ pub const NULL_KEY: &str = "22004";
 
 /// The hint for a row whose key is NULL.
 pub const NULL_KEY_HINT: &str =
-    "Give such rows a key, or delete them. A view that is the source can leave them out.";
+    "Give such rows a key, or delete them. If the source is a view, the view can exclude them.";
 
 impl From<DataError> for ItemFailure {
     fn from(r: DataError) -> ItemFailure {
@@ -73,10 +73,10 @@ impl ItemFailure {
     pub fn claimed(target: &Target, key: String) -> ItemFailure {
         ItemFailure {
             sqlstate: "23505".to_owned(),
-            message: format!("target key of {} is already another item's", target.shown()),
-            detail: Some(format!("Key {key}")),
+            message: format!("target key of {} already belongs to another item", target.shown()),
+            detail: Some(format!("The key is {key}.")),
             hint: Some(
-                "As soon as the other item lets go of the key, this one takes it over.".to_owned(),
+                "coco writes the row when the other item no longer produces the key.".to_owned(),
             ),
             claims: Some((target.id, key)),
         }
@@ -86,9 +86,9 @@ impl ItemFailure {
     pub fn twice(target: &Target, key: String) -> ItemFailure {
         ItemFailure {
             sqlstate: "21000".to_owned(),
-            message: format!("target key of {} is produced twice", target.shown()),
-            detail: Some(format!("Key {key}")),
-            hint: Some("Choose a key that tells the rows of an item apart.".to_owned()),
+            message: format!("item has several rows with one key for target {}", target.shown()),
+            detail: Some(format!("The key is {key}.")),
+            hint: Some("Choose a key that distinguishes the rows of an item.".to_owned()),
             claims: None,
         }
     }

@@ -70,9 +70,9 @@ pub fn not_during_recovery() -> Result<()> {
         false => Ok(()),
         true => Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
-            "a flow cannot be updated during recovery",
+            "cannot update a flow during recovery",
         )
-        .hint("Call this on the primary server.")),
+        .hint("Call the function on the primary server.")),
     }
 }
 

@@ -41,5 +41,5 @@ pub fn record_logic(
         |r| spi::required(r, 1),
     )?
     .pop()
-    .ok_or_else(|| Error::internal("no id came back for a new logic"))
+    .ok_or_else(|| Error::internal("INSERT INTO coco.logic returned no id"))
 }

@@ -101,11 +101,11 @@ pub fn create_bound_view(
         &[],
     )?;
     let made = crate::pg::relations::find_relation("coco", name)?
-        .ok_or_else(|| Error::internal("the flow's view was not made"))?;
+        .ok_or_else(|| Error::internal("view of a flow's query was not created"))?;
     let names = named
         .iter()
         .map(|c| {
-            CString::new(c.name.as_str()).map_err(|_| Error::internal("a name with a NUL byte"))
+            CString::new(c.name.as_str()).map_err(|_| Error::internal("name contains a NUL byte"))
         })
         .collect::<Result<Vec<CString>>>()?;
     // SAFETY: the view was just created with the tree's columns. The view stores a copy of the

@@ -102,9 +102,9 @@ fn lock(relation: pg_sys::Oid, patience: Option<Duration>) -> Result<()> {
                 pgrx::PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
                 format!("could not obtain lock on relation {name}"),
             )
-            .detail("Another transaction has it locked, or waits to lock it, against reading.")
+            .detail("Another transaction has locked the relation against reading, or waits for such a lock.")
             .hint(
-                "Look for it in pg_locks, or wait for it to end: the flow is tried again soon.",
+                "Look for the transaction in pg_locks, or wait for it to end: coco soon retries the flow.",
             ));
         }
         pgrx::check_for_interrupts!();
@@ -139,7 +139,7 @@ pub fn check_not_rewritten(flow: &Flow) -> Result<()> {
         pgrx::PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
         format!("could not serialize access due to concurrent rewrite of relation {name}"),
     )
-    .detail("To this transaction's snapshot, which is older, it would be empty.")
+    .detail("The relation would look empty to this transaction's snapshot, which is older than the rewrite.")
     .hint("Try again in a new transaction."))
 }
 

@@ -107,7 +107,7 @@ fn make() -> Result<()> {
             "create materialized view {VIEW} as select exists (select from coco.flow) as complete"
         ),
         &format!(
-            "comment on materialized view {VIEW} is 'Whether what a dump has last is restored: workers begin then.'"
+            "comment on materialized view {VIEW} is 'Whether the last command of a dump has run. Workers start only then.'"
         ),
     ] {
         spi::execute(statement, &[])?;

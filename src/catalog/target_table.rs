@@ -26,8 +26,8 @@ pub fn create_target_table(target: &Target) -> Result<pg_sys::Oid> {
             pgrx::PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME,
             format!("schema \"{}\" does not exist", target.schema),
         )
-        .detail(format!("Target {} is made there.", target.shown()))
-        .hint("Make the schema with CREATE SCHEMA: the next update makes the target."));
+        .detail(format!("coco creates target {} in this schema.", target.shown()))
+        .hint("Create the schema with CREATE SCHEMA: the next update then creates the target."));
     }
     // The columns that equal the source key come first in the index, which then finds an item's
     // rows.
@@ -40,7 +40,7 @@ pub fn create_target_table(target: &Target) -> Result<pg_sys::Oid> {
         &[],
     )?;
     find_relation(&target.schema, &target.name)?
-        .ok_or_else(|| Error::internal(format!("table {name} was not made")))
+        .ok_or_else(|| Error::internal(format!("table {name} was not created")))
 }
 
 fn definition(column: &Column, not_null: bool) -> Result<String> {
@@ -82,7 +82,7 @@ pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oi
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
             format!("target {name} is not a table"),
         )
-        .hint("Name a table, or one that does not exist yet: coco makes it."));
+        .hint("Name a table, or a table that does not exist yet: coco then creates it."));
     }
     let may: bool = spi::scalar(
         "select pg_catalog.has_table_privilege($1, $2, 'select')
@@ -95,9 +95,9 @@ pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oi
     if !may {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("the flow's owner may not read and write target {name}"),
+            format!("permission denied for target {name}"),
         )
-        .hint(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {name} to the flow's owner.")));
+        .hint(format!("Run GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO the flow's owner.")));
     }
     let attributes = columns::of_relation(relation)?;
     let lacks = misfits(target, &attributes);
@@ -107,14 +107,14 @@ pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oi
             format!("target {name} does not fit the query's columns"),
         )
         .detail(format!("{}.", lacks.join("; ")))
-        .hint("Alter the table, or cast in the query to the table's types, or name a table that does not exist yet. A table that coco did not make is never altered."));
+        .hint("Alter the table, cast in the query to the table's types, or name a table that does not exist yet. coco never alters a table that it did not create."));
     }
     if has_children(relation)? {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
             format!("tables inherit from target {name}"),
         )
-        .detail("No unique index spans a table and those that inherit from it.")
+        .detail("No unique index spans a table and its inheritance children.")
         .hint("Name a table without children, or a partitioned one."));
     }
     if !has_unique_index(relation, &target.key)? {
@@ -141,25 +141,25 @@ pub fn check_fits(flow: &str, target: &Target) -> Result<()> {
             None => lacks.push((
                 PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
                 format!("has no column {name}"),
-                format!("The query gives {name} as {wanted}"),
+                format!("The query returns {name} as {wanted}"),
             )),
             Some(a) if a.column.type_oid != column.type_oid => lacks.push((
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
                 format!("has another type for column {name}"),
-                format!("Column {name} is {}, the query gives {wanted}", a.column.type_name),
+                format!("Column {name} is {}, the query returns {wanted}", a.column.type_name),
             )),
             Some(a) if !keeps_values(column, &a.column) => lacks.push((
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
                 format!("has another type for column {name}"),
                 format!(
-                    "Column {name} is {}, the query gives {wanted}: values would be changed as they are written",
+                    "Column {name} is {}, the query returns {wanted}: writing would change values",
                     a.column.type_name
                 ),
             )),
             Some(a) if a.generated => lacks.push((
                 PgSqlErrorCode::ERRCODE_GENERATED_ALWAYS,
                 format!("generates column {name}"),
-                format!("The query gives {name}, and a generated column takes no values"),
+                format!("Column {name} is a generated column, which accepts no values"),
             )),
             Some(_) => {}
         }
@@ -168,7 +168,7 @@ pub fn check_fits(flow: &str, target: &Target) -> Result<()> {
     let details: Vec<&str> = lacks.iter().map(|(_, _, detail)| detail.as_str()).collect();
     Err(Error::new(*code, format!("target {} of flow \"{flow}\" {first}", target.relation_name()))
         .detail(format!("{}.", details.join("; ")))
-        .hint("Alter the table back, or give the target a query that fits with coco.set_query: a table that coco made is altered to fit it."))
+        .hint("Alter the table back, or call coco.set_query with a query that fits: coco alters a table that it created."))
 }
 
 /// Reports whether a table's column stores values of a query's column of the same type unchanged,
@@ -197,17 +197,19 @@ fn misfits(target: &Target, attributes: &[Attribute]) -> Vec<String> {
     for column in &target.columns {
         let found = attributes.iter().find(|a| a.column.name == column.name);
         match found {
-            None => {
-                lacks.push(format!("It has no column {} {}", column.quoted(), column.type_name))
-            }
+            None => lacks.push(format!(
+                "The table has no column {} {}",
+                column.quoted(),
+                column.type_name
+            )),
             Some(a) if a.column.type_oid != column.type_oid => lacks.push(format!(
-                "Column {} is {}, the query gives {}",
+                "Column {} is {}, the query returns {}",
                 column.quoted(),
                 a.column.type_name,
                 column.type_name
             )),
             Some(a) if !keeps_values(column, &a.column) => lacks.push(format!(
-                "Column {} is {}, the query gives {}: values would be changed as they are written",
+                "Column {} is {}, the query returns {}: writing would change values",
                 column.quoted(),
                 a.column.type_name,
                 column.type_name
@@ -410,14 +412,14 @@ pub fn resolve_name(given: &str) -> Result<(String, String)> {
             let schema = schema.ok_or_else(|| {
                 Error::new(
                     PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME,
-                    format!("no schema to make target {} in", ident(name)),
+                    format!("no schema has been selected to create target {} in", ident(name)),
                 )
                 .hint("Qualify the target's name, or set search_path to a schema that exists.")
             })?;
             Ok((schema, name.clone()))
         }
         [schema, name] => Ok((schema.clone(), name.clone())),
-        _ => Err(Error::invalid(format!("argument \"target\": {given} is not a table's name"))
+        _ => Err(Error::invalid(format!("argument \"target\": {given} is not a table name"))
             .hint("Write table or schema.table.")),
     }
 }

@@ -13,7 +13,7 @@ select * from lab.check('i2', 'i2', 'select id, a, b from t');
 create table g1 (id int primary key, a numeric, b text generated always as ('z') stored);
 select lab.refused($_$select coco.create_flow('g1', 't', 'select id, a, b from t', 'g1', '{id}')$_$, 'Column b is generated');
 create table n1 (id int primary key, a numeric(6,1), b varchar(3));
-select lab.refused($_$select coco.create_flow('n1', 't', 'select id, a, b from t', 'n1', '{id}')$_$, 'Column b is character varying(3), the query gives text');
+select lab.refused($_$select coco.create_flow('n1', 't', 'select id, a, b from t', 'n1', '{id}')$_$, 'Column b is character varying(3), the query returns text');
 create table s1 (id int primary key, a numeric, b text, stamp timestamptz not null default now());
 create function st() returns trigger language plpgsql as $$ begin new.stamp := clock_timestamp(); return new; end $$;
 create trigger s before insert or update on s1 for each row execute function st();
@@ -40,7 +40,7 @@ update t set id = id + 100 where b = 'x';
 select lab.update('f1', 1);
 -- the row passes to another item and stays: so do its children
 select lab.is((select count(*) from child)::text, '2');
-select lab.is((select string_agg(sqlstate || ' ' || message, '; ') from coco.errors where flow = 'f1'), '23505 target key of public.f1 is already another item''s');
+select lab.is((select string_agg(sqlstate || ' ' || message, '; ') from coco.errors where flow = 'f1'), '23505 target key of public.f1 already belongs to another item');
 create table r1 (k text primary key, id int);
 create table child2 (k text references r1, n int);
 select coco.create_flow('r1', 't', 'select b as k, id from t where b <> ''skip''', 'r1', '{k}');

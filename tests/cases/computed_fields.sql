@@ -15,4 +15,4 @@ select lab.update('f4');
 select coco.create_flow('f5', 'people', 'select public.people.id, first from people', 'f5', '{id}');
 select lab.update('f5');
 select coco.create_flow('f6', 'people', 'select id, first from public.people', 'f6', '{id}');
-select lab.refused($_$select coco.create_flow('f7', 'people', 'select id, first from people tablesample system (100)', 'f7', '{id}')$_$, 'view that reads the table so');
+select lab.refused($_$select coco.create_flow('f7', 'people', 'select id, first from people tablesample system (100)', 'f7', '{id}')$_$, 'view that reads the table with TABLESAMPLE');

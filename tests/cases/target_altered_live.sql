@@ -35,7 +35,7 @@ call step('alter table app2.tgt2 alter column w type varchar(100)', null, 'faile
 call step('alter table app2.tgt2 alter column w type text', '(select id, v, w from app2.tgt2)');
 alter table app2.tgt2 drop column g;
 call step('alter table app2.tgt2 alter column v type bigint', null, 'failed; target app2.tgt2 of flow "f" has another type for column "v"; Alter the table back, %');
-select lab.refused($$select coco.verify('f')$$, 'Column "v" is bigint, the query gives integer.');
+select lab.refused($$select coco.verify('f')$$, 'Column "v" is bigint, the query returns integer.');
 call step('alter table app2.tgt2 alter column v type int', '(select id, v, w from app2.tgt2)');
 call step('alter table app2.tgt2 rename column w to ww', null, 'failed; target app2.tgt2 of flow "f" has no column "w"%; %');
 call step('alter table app2.tgt2 rename column ww to w', '(select id, v, w from app2.tgt2)');
@@ -49,7 +49,7 @@ delete from app2.tgt2 where id < 3;
 alter table app2.tgt2 add primary key (id);
 select lab.is((select string_agg(difference || key, ' ' order by key) from coco.verify('f', repair => true)), 'missing{"id": 1} missing{"id": 2}');
 call step('select 1', '(select id, v, w from app2.tgt2)');
-call step('alter table app2.tgt2 drop column v', null, 'failed; target app2.tgt2 of flow "f" has no column "v"; Alter the table back, or give the target a query that fits with coco.set_query%');
+call step('alter table app2.tgt2 drop column v', null, 'failed; target app2.tgt2 of flow "f" has no column "v"; Alter the table back, or call coco.set_query with a query that fits%');
 select coco.set_query('f', null, 'select id, v, w from t');
 select coco.start('f');
 call step('select 1', '(select id, v, w from app2.tgt2)');

@@ -15,7 +15,7 @@ select coco.create_flow('mv', 'mv', 'select id, v from mv', 'mv_t', '{id}', sour
 select coco.create_flow('ord', 'dup', 'select id, k from dup', 'ord_t', '{id}', source_key => '{id}', ordinal => 'v');
 select lab.update('dup');
 select lab.update('nul', 1);
-select lab.is((select string_agg(concat_ws(' ', sqlstate, source_key, hint like '%A view that is the source can leave them out.'), '; ') from coco.errors where flow = 'nul'), '22004 {"id": null} t');
+select lab.is((select string_agg(concat_ws(' ', sqlstate, source_key, hint like '%If the source is a view, the view can exclude them.'), '; ') from coco.errors where flow = 'nul'), '22004 {"id": null} t');
 select lab.update('bar');
 select lab.update('inv');
 select lab.update('mv');

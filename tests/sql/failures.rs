@@ -136,7 +136,7 @@ fn an_item_that_produces_a_key_twice_is_at_fault_itself() {
     assert_eq!(db.update("t", "normal")[0].failed, 1);
     assert_eq!(
         errors(&mut db, "t"),
-        ["{\"id\": 3} 21000 target key of public.t is produced twice 1"]
+        ["{\"id\": 3} 21000 item has several rows with one key for target public.t 1"]
     );
     db.verify_clean("t");
 }
@@ -153,8 +153,9 @@ fn a_key_two_items_claim_stays_with_the_first_until_it_lets_go() {
     assert_eq!(db.update("e", "normal")[0].failed, 2);
     assert_eq!(target(&mut db), ["a1", "b2"]);
     assert!(
-        errors(&mut db, "e")[0]
-            .starts_with("{\"id\": 3} 23505 target key of public.e is already another item's")
+        errors(&mut db, "e")[0].starts_with(
+            "{\"id\": 3} 23505 target key of public.e already belongs to another item"
+        )
     );
 
     // The first lets go: one of the others takes the key over in the same update, without waiting.

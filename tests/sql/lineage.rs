@@ -174,7 +174,7 @@ fn failing_items_and_those_that_claim_a_key_are_told() {
         rows(&mut db, &of("by_email", "{\"email\": \"a@x\"}")),
         [
             "1 produced t",
-            "3 waiting_for_key 23505 target key of public.by_email is already another item's t"
+            "3 waiting_for_key 23505 target key of public.by_email already belongs to another item t"
         ]
     );
     // With an index, and with the row of before.
@@ -184,7 +184,7 @@ fn failing_items_and_those_that_claim_a_key_are_told() {
         rows(&mut db, &of("by_email", "{\"email\": \"a@x\"}")),
         [
             "1 failing 22P02 invalid input syntax for type integer: \"x\" t",
-            "3 waiting_for_key 23505 target key of public.by_email is already another item's t"
+            "3 waiting_for_key 23505 target key of public.by_email already belongs to another item t"
         ]
     );
     assert_eq!(

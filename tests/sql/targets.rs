@@ -122,7 +122,7 @@ fn an_adopted_table_is_never_altered() {
         .client
         .batch_execute("select coco.set_query('f', null, 'select id, a, 1 as c from d')")
         .expect_err("it lacks c");
-    assert!(explain(&e).contains("It has no column c integer"), "{}", explain(&e));
+    assert!(explain(&e).contains("The table has no column c integer"), "{}", explain(&e));
     assert_eq!(text(&mut db, COLUMNS), before);
     db.run("select coco.drop_flow('f', keep_targets => false)");
     assert_eq!(text(&mut db, "select count(*)::text from t"), "2");
