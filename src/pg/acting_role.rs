@@ -1,4 +1,7 @@
-//! Whose rights a piece of work has: the caller's, a flow owner's, or the extension owner's.
+//! Switches the role and settings of a piece of work: to the caller, a flow's owner, or the
+//! extension's owner.
+//!
+//! Callers: every room.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -9,11 +12,11 @@ use crate::pg::invalidation;
 use crate::pg::json::Json;
 use crate::pg::spi::{self, PATH};
 
-/// Settings that reach into what a query returns, kept as they were when the flow was declared: a
-/// result never depends on whose session computed it.
+/// Settings that affect the result of a query. coco stores their values at the declaration of a
+/// flow, so that a result never depends on the session that computes it.
 const DECLARED: [&str; 4] = ["TimeZone", "default_text_search_config", "lc_time", "lc_monetary"];
 
-/// Settings that reach into how values are written as text, and which coco itself relies on.
+/// Settings that affect the text form of values, and on which coco itself relies.
 const PINNED: [(&str, &str); 7] = [
     ("array_nulls", "on"),
     ("standard_conforming_strings", "on"),
@@ -24,7 +27,8 @@ const PINNED: [(&str, &str); 7] = [
     ("extra_float_digits", "1"),
 ];
 
-/// A role's rights for a while, in which nothing that outlives them can be left behind.
+/// The security context for a temporary role: no object or setting can be left behind that outlives
+/// the role.
 const RESTRICTED: i32 =
     (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as i32;
 
@@ -37,7 +41,7 @@ fn path() -> &'static str {
 pub struct SavedGucs(Vec<(String, String)>);
 
 impl SavedGucs {
-    /// Those of the session now, with this search path.
+    /// Returns the current settings of the session, with this search path.
     pub fn of_caller(search_path: &str) -> Result<SavedGucs> {
         let mut all = vec![("search_path".to_owned(), search_path.to_owned())];
         for name in DECLARED {
@@ -48,7 +52,7 @@ impl SavedGucs {
         Ok(SavedGucs(all))
     }
 
-    /// Nothing but pg_catalog on the search path: for statements of coco's own alone.
+    /// Returns settings with only pg_catalog on the search path, for coco's own statements.
     pub fn qualifying() -> SavedGucs {
         SavedGucs(vec![("search_path".to_owned(), path().to_owned())])
     }
@@ -70,12 +74,12 @@ impl SavedGucs {
 #[derive(Clone, Copy)]
 struct Extension {
     owner: pg_sys::Oid,
-    /// Its version is the library's.
+    /// Whether its version is the library's.
     fits: bool,
 }
 
 thread_local! {
-    /// The extension, as of a generation of the system catalogs.
+    /// The extension, as of an invalidation count.
     static EXTENSION: Cell<Option<(u64, Extension)>> = const { Cell::new(None) };
 }
 
@@ -101,10 +105,9 @@ fn extension() -> Result<Extension> {
     Ok(found)
 }
 
-/// Refuses to work with a catalog that was made for another version of the library. Returns an error that says which
-/// two versions there are.
+/// Raises an error, with both versions, if the catalog belongs to another version than the library.
 pub fn check_version() -> Result<()> {
-    // No invalidation message says that the version changed alone.
+    // A changed version alone causes no invalidation message.
     EXTENSION.set(None);
     if extension()?.fits {
         return Ok(());
@@ -131,12 +134,12 @@ pub fn check_version() -> Result<()> {
     .hint(hint))
 }
 
-/// The numbers of a version, to be compared.
+/// Returns the numbers of a version, for comparison.
 fn parts(version: &str) -> Vec<u64> {
     version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 
-/// Another role's rights until it is dropped. A (sub)transaction that aborts restores them too.
+/// Acts as another role until dropped. A (sub)transaction that aborts also restores the role.
 pub struct RoleGuard {
     user: pg_sys::Oid,
     security: i32,
@@ -144,8 +147,8 @@ pub struct RoleGuard {
 }
 
 impl RoleGuard {
-    /// The flow's owner, as a security-restricted operation and with the settings the flow was
-    /// declared under: how everything a user wrote is analysed, planned and run.
+    /// Acts as the flow's owner, in a security-restricted operation and with the settings of the
+    /// flow's declaration. coco analyzes, plans and runs everything that a user wrote in this way.
     pub fn flow_owner(owner: pg_sys::Oid, settings: &SavedGucs) -> Result<RoleGuard> {
         let acting = RoleGuard::switch(owner, RESTRICTED);
         for (name, value) in &settings.0 {
@@ -160,11 +163,13 @@ impl RoleGuard {
         Ok(acting)
     }
 
-    /// The extension's owner, as a security-restricted operation: for coco's catalog and its own tables, which no
-    /// one else may write. Nothing but pg_catalog is on the search path, also inside a flow's or a writer's own: an
-    /// operator or a function of theirs must not run with these rights.
+    /// Acts as the extension's owner, in a security-restricted operation, for coco's catalog and
+    /// its own tables, which nobody else may write. Only pg_catalog is on the search path, also
+    /// within the work of a flow or a writer, because their operators and functions must not run
+    /// with these rights.
     ///
-    /// Refuses where the catalog is another version's than the library: see [`check_version`].
+    /// Returns an error if the catalog belongs to another version than the library: see
+    /// [`check_version`].
     pub fn extension_owner() -> Result<RoleGuard> {
         if !extension()?.fits {
             check_version()?;
@@ -172,29 +177,31 @@ impl RoleGuard {
         RoleGuard::writing_log()
     }
 
-    /// The same for writers to captured tables, whatever the versions: what they read and write is the same in all.
+    /// Acts as the extension's owner for writers to captured tables, whatever the versions: they
+    /// read and write the same in all versions.
     pub fn writing_log() -> Result<RoleGuard> {
         let acting = RoleGuard::switch(extension()?.owner, RESTRICTED);
         acting.set("search_path", path())?;
         Ok(acting)
     }
 
-    /// The same role with nothing but pg_catalog on its search path: names that Postgres writes
-    /// (format_type, regclass) then carry their schema.
+    /// Keeps the role, with only pg_catalog on the search path. Names that PostgreSQL prints
+    /// (format_type, regclass) then contain their schema.
     pub fn qualifying_names() -> Result<RoleGuard> {
         let acting = RoleGuard::same();
         acting.set("search_path", path())?;
         Ok(acting)
     }
 
-    /// The same role, to set settings for a while.
+    /// Keeps the role, so that the caller can set settings temporarily.
     pub fn same() -> RoleGuard {
         RoleGuard::switch(current(), 0)
     }
 
-    /// The same role, for statements that find rows by their keys: they are planned as if a page elsewhere
-    /// cost little more than the next one, as is so of what is cached or on a disk without an arm. With
-    /// Postgres' own figure a table is read as a whole where a hundredth of its rows are wanted.
+    /// Keeps the role, for statements that find rows by their keys. Plans then assume that a random
+    /// page costs little more than the next page, as is true for cached pages and solid-state
+    /// disks. With PostgreSQL's default, a plan reads a whole table if it needs one row in a
+    /// hundred.
     pub fn finding_by_key() -> Result<RoleGuard> {
         const ELSEWHERE: f64 = 1.1;
         let acting = RoleGuard::same();
@@ -205,9 +212,10 @@ impl RoleGuard {
         Ok(acting)
     }
 
-    /// The same role, for statements that compute something of each row of a table: they are planned as if to hand
-    /// a row from one process to another cost less than to compute a fingerprint of it, as is so. With Postgres'
-    /// own figure a single process does it all. Nor are they compiled: functions take the time.
+    /// Keeps the role, for statements that compute a value for each row of a table. Plans then
+    /// assume that passing a row between processes costs less than computing its fingerprint, which
+    /// is true. With PostgreSQL's default, a single process does all the work. JIT compilation is
+    /// off, because functions take most of the time.
     pub fn sharing_rows() -> Result<RoleGuard> {
         const HANDED_OVER: f64 = 0.01;
         let acting = RoleGuard::same();
@@ -222,7 +230,7 @@ impl RoleGuard {
     fn switch(to: pg_sys::Oid, add: i32) -> RoleGuard {
         let mut user = pg_sys::InvalidOid;
         let mut security = 0;
-        // SAFETY: plain reads and writes of the backend's own state; undone in `drop`.
+        // SAFETY: reads and writes the backend's own state; `drop` restores it.
         unsafe {
             pg_sys::GetUserIdAndSecContext(&mut user, &mut security);
             pg_sys::SetUserIdAndSecContext(to, security | add);
@@ -230,7 +238,7 @@ impl RoleGuard {
         }
     }
 
-    /// Sets a setting until it is dropped.
+    /// Sets a setting until the guard is dropped.
     pub fn set(&self, name: &str, value: &str) -> Result<()> {
         let c = |s: &str| CString::new(s).map_err(|_| Error::invalid("a setting with a NUL byte"));
         let (name, value) = (c(name)?, c(value)?);
@@ -253,7 +261,7 @@ impl RoleGuard {
 
 impl Drop for RoleGuard {
     fn drop(&mut self) {
-        // SAFETY: restores what `switch` found; nest levels are closed in reverse order.
+        // SAFETY: restores what `switch` saved; nest levels are closed in reverse order.
         unsafe {
             pg_sys::AtEOXact_GUC(false, self.guc_level);
             pg_sys::SetUserIdAndSecContext(self.user, self.security);
@@ -261,7 +269,8 @@ impl Drop for RoleGuard {
     }
 }
 
-/// A search path on which nothing temporary comes before what was there when a flow was declared.
+/// Returns a search path on which temporary objects come last, so that they cannot hide objects
+/// that existed at a flow's declaration.
 fn temporary_last(path: &str) -> String {
     let named = path.split(',').any(|part| part.trim().trim_matches('"') == "pg_temp");
     match (named, path.trim().is_empty()) {
@@ -271,20 +280,20 @@ fn temporary_last(path: &str) -> String {
     }
 }
 
-/// The role whose rights the caller has now.
+/// Returns the role whose rights the caller currently has.
 pub fn current() -> pg_sys::Oid {
     // SAFETY: reads the backend's own state.
     unsafe { pg_sys::GetUserId() }
 }
 
-/// Whether the caller is a superuser.
+/// Reports whether the caller is a superuser.
 pub fn is_superuser() -> bool {
     // SAFETY: reads the backend's own state.
     unsafe { pg_sys::superuser() }
 }
 
-/// Whether the caller is that role, a member of it, or a superuser.
+/// Reports whether the caller is that role, a member of it, or a superuser.
 pub fn has_rights_of(role: pg_sys::Oid) -> bool {
-    // SAFETY: a syscache look-up inside a transaction.
+    // SAFETY: a syscache lookup within a transaction.
     unsafe { pg_sys::has_privs_of_role(current(), role) }
 }

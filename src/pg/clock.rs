@@ -1,9 +1,9 @@
-//! The time: of this process, and in SQL conditions on a time of retry.
+//! The time of this process, and SQL conditions on the time of a retry.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// An expression: whether what failed so (a jsonb) is to be tried again at a time. Nothing is put off by more than an
-/// hour: a time further off comes from a clock that was ahead.
+/// Returns an SQL condition that the failure in a jsonb is due for a retry at a time. No retry is
+/// more than an hour away: a later time comes from a clock that was ahead.
 pub fn is_due_sql(failure: &str, now: &str) -> String {
     let at = format!("({failure} operator(pg_catalog.->>) 'next_retry')::pg_catalog.timestamptz");
     format!(
@@ -12,7 +12,7 @@ pub fn is_due_sql(failure: &str, now: &str) -> String {
     )
 }
 
-/// The clock, as process ordinals have it.
+/// Returns the time in microseconds since 1970, the unit of process ordinals.
 pub fn now_micros() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_micros() as i64

@@ -1,4 +1,4 @@
-//! The columns of relations and of results, typed.
+//! The columns of relations and of results, with their types.
 
 use pgrx::pg_sys;
 
@@ -17,7 +17,7 @@ pub struct Attribute {
 const ATTRIBUTES: &str = "
 select a.attname::text, a.atttypid, a.atttypmod, a.attcollation,
        pg_catalog.format_type(a.atttypid, a.atttypmod),
-       -- what was there before may be NULL, if it was never looked at
+       -- a constraint that is not validated does not cover existing rows
        a.attnotnull and not exists (
          select from pg_catalog.pg_constraint c
           where c.conrelid = a.attrelid and c.contype = 'n' and not c.convalidated
@@ -27,7 +27,7 @@ select a.attname::text, a.atttypid, a.atttypmod, a.attcollation,
  where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
  order by a.attnum";
 
-/// The columns of a relation, in their order.
+/// Returns the columns of a relation, in their order.
 pub fn of_relation(relation: pg_sys::Oid) -> Result<Vec<Attribute>> {
     let _names = RoleGuard::qualifying_names()?;
     spi::select(ATTRIBUTES, &[arg(relation)], |r| {
@@ -49,7 +49,7 @@ pub fn of_relation(relation: pg_sys::Oid) -> Result<Vec<Attribute>> {
     })
 }
 
-/// The numbers and names of a relation's columns, in their order.
+/// Returns the numbers and names of a relation's columns, in their order.
 pub fn numbers(relation: pg_sys::Oid) -> Result<Vec<(i16, String)>> {
     spi::select(
         "select attnum, attname::text from pg_catalog.pg_attribute
@@ -59,7 +59,7 @@ pub fn numbers(relation: pg_sys::Oid) -> Result<Vec<(i16, String)>> {
     )
 }
 
-/// A column of a query's result.
+/// Returns a column of a query's result.
 pub fn result_column(
     name: String,
     type_oid: pg_sys::Oid,
@@ -79,9 +79,9 @@ pub fn result_column(
     })
 }
 
-/// The equality operator of a type's default btree operator class, schema-qualified.
+/// Returns the equality operator of a type's default btree operator class, schema-qualified.
 fn equality_operator(type_oid: pg_sys::Oid) -> Result<Option<String>> {
-    // SAFETY: type cache look-ups in a transaction; the entry lives as long as the backend.
+    // SAFETY: type cache lookups within a transaction; the entry lives as long as the backend.
     let operator = unsafe {
         *pg_sys::lookup_type_cache(
             type_oid,
@@ -100,7 +100,7 @@ fn equality_operator(type_oid: pg_sys::Oid) -> Result<Option<String>> {
     )
 }
 
-/// ` collate …` for a column definition; nothing where the type has no collation.
+/// Returns ` collate …` for a column definition, or an empty string if the type has no collation.
 pub fn collate(collation: pg_sys::Oid) -> Result<String> {
     let clause: Option<String> = spi::scalar(
         "select pg_catalog.format(' collate %I.%I', n.nspname, c.collname)
@@ -112,10 +112,11 @@ pub fn collate(collation: pg_sys::Oid) -> Result<String> {
     Ok(clause.unwrap_or_default())
 }
 
-/// What a value of a type is kept as in a table. A base type, which only a superuser can make, and an enum run no
-/// user's code, nor do their arrays, and the ranges that come with Postgres. A domain is kept as its base type.
+/// Returns the form in which a table stores values of a type. Base types, which only a superuser
+/// can create, and enums run no user's code. Neither do their arrays and PostgreSQL's built-in
+/// ranges. A domain is stored as its base type.
 pub fn keep(type_oid: pg_sys::Oid) -> Result<StoredType> {
-    // SAFETY: look-ups of the system catalogs in a transaction.
+    // SAFETY: lookups in the system catalogs, within a transaction.
     let base = unsafe { pg_sys::getBaseType(type_oid) };
     if !is_harmless(base, true) {
         return Ok(StoredType::Json);
@@ -127,9 +128,9 @@ pub fn keep(type_oid: pg_sys::Oid) -> Result<StoredType> {
     Ok(StoredType::Base { type_oid: base, type_name: spi::type_name(base, -1)? })
 }
 
-/// Whether to write, compare and copy values of a type runs no user's code.
+/// Reports whether writing, comparing and copying values of a type runs no user's code.
 fn is_harmless(type_oid: pg_sys::Oid, may_be_array: bool) -> bool {
-    // SAFETY: look-ups of the system catalogs in a transaction.
+    // SAFETY: lookups in the system catalogs, within a transaction.
     let (kind, element) =
         unsafe { (pg_sys::get_typtype(type_oid) as u8, pg_sys::get_element_type(type_oid)) };
     match kind {
@@ -144,31 +145,31 @@ fn is_harmless(type_oid: pg_sys::Oid, may_be_array: bool) -> bool {
     }
 }
 
-/// A column with what is needed to declare and compare it.
+/// A column, with everything needed to declare and compare it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
     pub name: String,
     pub type_oid: pg_sys::Oid,
     pub typmod: i32,
     pub collation: pg_sys::Oid,
-    /// As SQL, with its modifiers.
+    /// The type's name in SQL, with its modifiers.
     pub type_name: String,
-    /// The equality operator of the type's default btree operator class, as
-    /// `operator(schema.=)`. `None` where the type has no such class.
+    /// The equality operator of the type's default btree operator class, as `operator(schema.=)`;
+    /// `None` if the type has no such class.
     pub equals: Option<String>,
     pub kept: StoredType,
 }
 
-/// What values of a column are kept as in coco's own tables.
+/// The form in which coco's own tables store values of a column.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoredType {
     Same,
-    /// The column's type is a domain: this is its base type, without modifiers.
+    /// The base type, without modifiers, of a column whose type is a domain.
     Base {
         type_oid: pg_sys::Oid,
         type_name: String,
     },
-    /// To handle values of the type can run a user's code: they are kept as text in JSON.
+    /// Text in JSON, because handling values of the type can run a user's code.
     Json,
 }
 
@@ -177,7 +178,7 @@ impl Column {
         spi::ident(&self.name)
     }
 
-    /// The column that holds its values in a table of coco's own.
+    /// Returns the column that stores its values in coco's own tables.
     pub fn stored(&self) -> Column {
         match &self.kept {
             StoredType::Same => self.clone(),
@@ -198,7 +199,8 @@ impl Column {
         }
     }
 
-    /// A value of the column's as the value that is stored: evaluated as the flow's owner.
+    /// Returns an expression that converts a value of the column to its stored form. The flow's
+    /// owner evaluates it.
     pub fn as_stored(&self, value: &str) -> String {
         match &self.kept {
             StoredType::Same => value.to_owned(),
@@ -207,25 +209,25 @@ impl Column {
         }
     }
 
-    /// `a = b`, with the operator spelled out, so that no search path decides it.
+    /// Returns `a = b` with a qualified operator, so that no search path affects it.
     pub fn equality(&self, a: &str, b: &str) -> String {
-        // Keys are checked to have one when they are declared.
+        // Declarations check that key types have an equality operator.
         let equals = self.equals.as_deref().unwrap_or("operator(pg_catalog.=)");
         format!("{a} {equals} {b}")
     }
 }
 
-/// The columns that hold the values of these in coco's own tables.
+/// Returns the columns that store the values of these columns in coco's own tables.
 pub fn stored(columns: &[Column]) -> Vec<Column> {
     columns.iter().map(Column::stored).collect()
 }
 
-/// `prefix1, prefix2, …` for as many as there are.
+/// Returns `prefix1, prefix2, …`, `count` names.
 pub fn numbered(prefix: &str, count: usize) -> Vec<String> {
     (1..=count).map(|i| format!("{prefix}{i}")).collect()
 }
 
-/// Equality of two lists of expressions under the columns' own operators.
+/// Returns a condition that two lists of expressions are equal under the columns' operators.
 pub fn all_equal(columns: &[Column], a: &[String], b: &[String]) -> String {
     let each: Vec<String> =
         columns.iter().zip(a.iter().zip(b)).map(|(c, (a, b))| c.equality(a, b)).collect();

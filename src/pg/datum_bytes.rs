@@ -1,7 +1,8 @@
 //! Fingerprints of values of any type.
 //!
-//! Bytes as they are stored where they mean the same in every database: types of Postgres itself.
-//! Enums, types of extensions and whatever holds an oid go by their text.
+//! For types of PostgreSQL itself, whose stored bytes mean the same in every database, the
+//! fingerprint covers these bytes. For enums, types of extensions and values that contain an OID,
+//! it covers the text form.
 
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -11,7 +12,7 @@ use crate::pg::error::Result;
 use crate::pg::tuplestore::row_types::attribute;
 use coco_core::fingerprint::Hasher;
 
-/// How values of one type are read.
+/// The way to read values of one type.
 #[derive(Clone, Copy)]
 pub enum DatumEncoding {
     /// The bytes of a fixed-length value passed by value.
@@ -22,15 +23,15 @@ pub enum DatumEncoding {
     Varlena,
     /// A composite value, column by column.
     Record,
-    /// What the type's output function says.
+    /// The text that the type's output function returns.
     Text(pg_sys::Oid),
 }
 
-/// What takes the bytes of values, in parts that cannot run into each other.
+/// A consumer of the bytes of values, in parts whose boundaries are unambiguous.
 pub trait ByteSink: Default {
     fn part(&mut self, bytes: &[u8]);
     fn null(&mut self);
-    /// Adds a composite value, whose parts another one has taken.
+    /// Adds a composite value, whose parts another sink has taken.
     fn record(&mut self, parts: Self);
 }
 
@@ -48,7 +49,7 @@ impl ByteSink for Hasher {
     }
 }
 
-/// The parts themselves, each after its length.
+/// Stores the parts themselves, each after its length.
 impl ByteSink for Vec<u8> {
     fn part(&mut self, bytes: &[u8]) {
         self.extend((bytes.len() as u64).to_le_bytes());
@@ -64,11 +65,11 @@ impl ByteSink for Vec<u8> {
     }
 }
 
-/// How the arguments of one call site are hashed; looked up once.
+/// The way to hash the arguments of one call site, looked up once.
 pub struct EncodingPlan {
-    /// Each after this text.
+    /// The encoding of each argument, and a text to hash before it.
     arguments: Vec<(DatumEncoding, Option<String>)>,
-    /// Functions of types run, which may find, or write, something by name.
+    /// Whether functions of types run, which may look up names or write.
     by_name: bool,
 }
 
@@ -81,13 +82,15 @@ impl EncodingPlan {
     }
 }
 
-/// Hashes the arguments of a call to `coco.fingerprint(VARIADIC "any")`. The search path is pinned here, where that
-/// matters: to have it set for each call, as functions do, costs a sixth of a scan, and few types need it.
+/// Hashes the arguments of a call to `coco.fingerprint(VARIADIC "any")`.
+///
+/// This function sets the search path itself if the types need it, because few types do. A
+/// function's SET clause would set it for each call, at a sixth of the cost of a scan.
 ///
 /// # Safety
-/// `fcinfo` is that of a call in progress.
+/// `fcinfo` belongs to a call in progress.
 pub unsafe fn fingerprint(fcinfo: pg_sys::FunctionCallInfo) -> Result<[u8; 16]> {
-    // SAFETY: as above.
+    // SAFETY: the caller upholds the same contract.
     unsafe { hashed(fcinfo, |_| None) }
 }
 
@@ -95,19 +98,19 @@ pub unsafe fn fingerprint(fcinfo: pg_sys::FunctionCallInfo) -> Result<[u8; 16]> 
 /// types, to a UUID of version 8 (RFC 9562).
 ///
 /// # Safety
-/// `fcinfo` is that of a call in progress.
+/// `fcinfo` belongs to a call in progress.
 pub unsafe fn stable_uuid(fcinfo: pg_sys::FunctionCallInfo) -> Result<[u8; 16]> {
-    // SAFETY: as above.
+    // SAFETY: the caller upholds the same contract.
     let mut bytes = unsafe { hashed(fcinfo, |type_oid| Some(type_name(type_oid)))? };
     bytes[6] = (bytes[6] & 0x0F) | 0x80;
     bytes[8] = (bytes[8] & 0x3F) | 0x80;
     Ok(bytes)
 }
 
-/// What a type is called, with its schema; a domain as the type it is of. A literal of which nobody
-/// has said what it is, is a text.
+/// Returns the name of a type, with its schema. For a domain it is the name of its base type. For
+/// an untyped literal it is `text`.
 unsafe fn type_name(type_oid: pg_sys::Oid) -> String {
-    // SAFETY: look-ups of the system catalogs in a transaction; what they return is palloc'd there.
+    // SAFETY: lookups in the system catalogs, within a transaction; their results are palloc'd.
     unsafe {
         let type_oid = match pg_sys::getBaseType(type_oid) {
             pg_sys::UNKNOWNOID => pg_sys::TEXTOID,
@@ -120,13 +123,13 @@ unsafe fn type_name(type_oid: pg_sys::Oid) -> String {
     }
 }
 
-/// `before`: what is hashed before a value of a type.
+/// Hashes the arguments of a call. `before` returns a text to hash before each value of a type.
 unsafe fn hashed(
     fcinfo: pg_sys::FunctionCallInfo,
     before: unsafe fn(pg_sys::Oid) -> Option<String>,
 ) -> Result<[u8; 16]> {
-    // SAFETY: the server calls with `fcinfo` of a call in progress. `fn_extra` is null or what this function has left
-    // there; it decides alone what that is.
+    // SAFETY: the server passes the `fcinfo` of a call in progress. `fn_extra` is null or the plan
+    // that this function stored; no other code sets it.
     unsafe {
         let info = (*fcinfo).flinfo;
         let count = (*fcinfo).nargs as usize;
@@ -156,12 +159,12 @@ unsafe fn hashed(
     }
 }
 
-/// How values of a type are read.
+/// Returns the way to read values of a type.
 ///
 /// # Safety
-/// In a transaction: it looks things up.
+/// Called within a transaction, because it looks up the system catalogs.
 pub unsafe fn by(type_oid: pg_sys::Oid) -> DatumEncoding {
-    // SAFETY: look-ups by number in the caches of the transaction that the caller is in.
+    // SAFETY: lookups by OID in the caches of the caller's transaction.
     unsafe {
         let base = pg_sys::getBaseType(type_oid);
         let kind = pg_sys::get_typtype(base) as u8;
@@ -201,7 +204,8 @@ pub unsafe fn by(type_oid: pg_sys::Oid) -> DatumEncoding {
     }
 }
 
-/// Types whose value is an oid, or holds one: it means something else after a restore.
+/// Reports whether a type's values are, or contain, OIDs, which have another meaning after a
+/// restore.
 fn holds_oid(type_oid: pg_sys::Oid) -> bool {
     const OIDS: [pg_sys::Oid; 14] = [
         pg_sys::OIDOID,
@@ -222,7 +226,7 @@ fn holds_oid(type_oid: pg_sys::Oid) -> bool {
     OIDS.contains(&type_oid)
 }
 
-/// Reads a value, of the type that `by` is for.
+/// Reads a value of the type that `by` belongs to.
 ///
 /// # Safety
 /// The datum is of that type.
@@ -230,8 +234,8 @@ pub unsafe fn read<S: ByteSink>(sink: &mut S, by: DatumEncoding, datum: Option<p
     let Some(datum) = datum else {
         return sink.null();
     };
-    // SAFETY: the datum is of the type that `by` is for, as the caller says: it is read by that type's length and
-    // storage.
+    // SAFETY: the caller passes a datum of the type that `by` belongs to, so the type's length and
+    // storage apply.
     unsafe {
         match by {
             DatumEncoding::Value(length) => {
@@ -262,12 +266,13 @@ pub unsafe fn read<S: ByteSink>(sink: &mut S, by: DatumEncoding, datum: Option<p
     }
 }
 
-/// Reads a composite value, column by column, as the server does: by the type that the value itself names.
+/// Reads a composite value, column by column. Like the server, uses the type that the value itself
+/// names.
 unsafe fn record<S: ByteSink>(sink: &mut S, datum: pg_sys::Datum) {
-    // SAFETY: the caller gives a datum of a composite type. It names its own row type, whose shape says how many
-    // columns it has.
+    // SAFETY: the caller passes a datum of a composite type. It names its own row type, which gives
+    // the number of columns.
     unsafe {
-        // A user decides how deep values are nested.
+        // A user decides how deeply values are nested.
         pg_sys::check_stack_depth();
         let header = pg_sys::pg_detoast_datum(datum.cast_mut_ptr::<pg_sys::varlena>())
             .cast::<pg_sys::HeapTupleHeaderData>();

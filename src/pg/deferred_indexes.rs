@@ -1,5 +1,7 @@
-//! The index entries of rows that were written to a table without any: all at once, by building its indexes
-//! anew, where that holds up nobody for long; else row by row.
+//! Adds the index entries of rows that were written without any. If this blocks nobody for long,
+//! coco rebuilds the table's indexes; otherwise it adds the entries row by row.
+//!
+//! Caller: `update`, for initial loads.
 
 use pgrx::{PgList, pg_sys};
 
@@ -9,7 +11,8 @@ use crate::pg::bulk_insert::{self, dest_receiver};
 use crate::pg::error::{Error, Result};
 use crate::pg::tuplestore::row_types::attribute;
 
-/// For no more rows than this an index is not built anew: a new file costs more.
+/// The largest number of rows for which coco does not rebuild an index, because a new file would
+/// cost more.
 const FEW: i64 = 1000;
 
 const SHARE: i32 = pg_sys::ShareLock as i32;
@@ -18,8 +21,8 @@ const EXCLUSIVE: i32 = pg_sys::AccessExclusiveLock as i32;
 
 const NO_LOCK: i32 = pg_sys::NoLock as i32;
 
-/// Whether what is locked now is free when the statement ends. Asked before a subtransaction begins, which looks
-/// like a part of more.
+/// Reports whether locks that are taken now are released when the current statement ends. Call it
+/// before starting a subtransaction: within one, the answer is always `false`.
 pub fn in_autocommit() -> bool {
     // SAFETY: reads the backend's own state.
     !unsafe { pg_sys::IsTransactionBlock() }
@@ -30,12 +33,12 @@ pub struct Written {
     table: String,
     by: InsertRights,
     pub rows: i64,
-    /// Of all others they have no value.
+    /// The columns with values. In all other columns, the rows have none.
     columns: Vec<String>,
 }
 
 impl Written {
-    /// So many rows, by way of a filling.
+    /// Describes rows that a bulk insert has written.
     pub fn new(filling: &BulkTarget, rows: i64) -> Written {
         Written {
             table: filling.table.to_owned(),
@@ -46,16 +49,19 @@ impl Written {
     }
 }
 
-/// Writes the entries of all rows of this subtransaction's in a table, which has none of any of them.
-/// `false` where they are not as many as that: then some have entries. Where locks do not pass they are taken
-/// on a table alone that nobody else sees yet.
+/// Adds the index entries of all rows that this subtransaction wrote to a table, none of which has
+/// an entry.
+///
+/// Returns `false` if the number of rows found differs from `written.rows`, because some rows then
+/// have entries already. If `locks_pass` is false, locks only a table that nobody else can see yet.
 pub fn add_entries(written: &Written, locks_pass: bool) -> Result<bool> {
     let Written { table, by, rows, columns } = written;
     let rows = *rows;
     let _as = by.act()?;
     let oid = bulk_insert::oid_of(table)?
         .ok_or_else(|| Error::internal(format!("table {table} does not exist")))?;
-    // SAFETY: closed below; an error closes it with the transaction. What was written is to be seen.
+    // SAFETY: the table is closed below; after an error, the transaction's end closes it. The
+    // command counter makes the written rows visible.
     unsafe {
         pg_sys::CommandCounterIncrement();
         let relation = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as i32);
@@ -74,10 +80,10 @@ pub fn add_entries(written: &Written, locks_pass: bool) -> Result<bool> {
     }
 }
 
-/// Whether an index has entries of rows that have values in these columns alone: not if it is of those that have
-/// one in another.
+/// Reports whether an index contains rows that have values only in these columns. A partial index
+/// on rows with a value in another column does not.
 unsafe fn takes_rows(table: pg_sys::Relation, index: pg_sys::Oid, columns: &[String]) -> bool {
-    // SAFETY: an index of an open table; a NullTest and a Var are what their tags say.
+    // SAFETY: an index of an open table; a NullTest and a Var match their tags.
     unsafe {
         let relation = pg_sys::index_open(index, pg_sys::AccessShareLock as i32);
         let condition =
@@ -100,8 +106,8 @@ unsafe fn takes_rows(table: pg_sys::Relation, index: pg_sys::Oid, columns: &[Str
     }
 }
 
-/// Whether this user may lock a table, and would keep nobody from it for long: who reads it waits, since a plan is
-/// made with all indexes in view.
+/// Reports whether the current user may lock a table, and would not block other sessions for long.
+/// Readers would wait, because the planner opens all indexes.
 unsafe fn may_lock(relation: pg_sys::Relation, locks_pass: bool) -> bool {
     // SAFETY: an open relation; the rest reads the backend's own state.
     unsafe {
@@ -111,10 +117,10 @@ unsafe fn may_lock(relation: pg_sys::Relation, locks_pass: bool) -> bool {
     }
 }
 
-/// Locks a table and its indexes, without waiting; `false` where another has them in use, or this session
-/// itself, or where one of them is not whole.
+/// Locks a table and its indexes without waiting. Returns `false` if another session, or this
+/// session itself, uses one of them, or if an index is not complete.
 unsafe fn lock(table: pg_sys::Oid, indexes: &[pg_sys::Oid]) -> bool {
-    // SAFETY: relations that exist: the table is open.
+    // SAFETY: the relations exist: the table is open.
     unsafe {
         if !pg_sys::ConditionalLockRelationOid(table, SHARE) {
             return false;
@@ -133,9 +139,9 @@ unsafe fn lock(table: pg_sys::Oid, indexes: &[pg_sys::Oid]) -> bool {
     true
 }
 
-/// Whether an index is whole, and not in use by an open cursor of this session.
+/// Reports whether an index is complete, and not in use by an open cursor of this session.
 unsafe fn is_free(index: pg_sys::Oid) -> bool {
-    // SAFETY: it is locked.
+    // SAFETY: the index is locked.
     unsafe {
         let relation = pg_sys::index_open(index, NO_LOCK);
         let state = &*(*relation).rd_index;
@@ -146,11 +152,11 @@ unsafe fn is_free(index: pg_sys::Oid) -> bool {
     }
 }
 
-/// Builds a locked index anew, as REINDEX does. A btree is sorted in `work_mem`, as all that an update keeps;
-/// what others take for it they are given by who made them.
+/// Rebuilds a locked index, as REINDEX does. A btree build sorts within `work_mem`, which limits
+/// all memory of an update. Other index types use the settings that their users have chosen.
 fn rebuild(index: pg_sys::Oid) -> Result<()> {
     let acting = RoleGuard::same();
-    // SAFETY: the index is locked, as is its table; it is closed before it is built.
+    // SAFETY: the index and its table are locked; the index is closed before the build.
     unsafe {
         let relation = pg_sys::index_open(index, NO_LOCK);
         let class = &*(*relation).rd_rel;
@@ -169,11 +175,12 @@ fn rebuild(index: pg_sys::Oid) -> Result<()> {
     Ok(())
 }
 
-/// Writes the entries of the rows of this subtransaction's; returns how many rows there are.
+/// Adds the index entries of the rows of this subtransaction one by one. Returns the number of
+/// rows.
 unsafe fn row_by_row(relation: pg_sys::Relation) -> i64 {
     let mut rows = 0;
-    // SAFETY: all of it is closed and freed below, or with the transaction. The scan sees whatever is there,
-    // and holds the page of the row that the slot has.
+    // SAFETY: everything is closed and freed below, or with the transaction. The scan sees every
+    // row version, and holds the page of the row in the slot.
     unsafe {
         let ours = pg_sys::GetCurrentTransactionId();
         let state = pg_sys::CreateExecutorState();

@@ -1,4 +1,4 @@
-//! The errors coco raises itself: SQLSTATE, what, why, and how to mend it.
+//! The errors that coco raises: SQLSTATE, message, detail and hint.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::{PgLogLevel, PgSqlErrorCode};
@@ -6,8 +6,8 @@ use pgrx::spi::SpiError;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An error with the four parts Postgres shows. Errors that Postgres itself raises (inside a
-/// statement coco runs) are not converted: they pass through with all their fields.
+/// An error with the four parts that PostgreSQL shows. Errors that PostgreSQL raises within a
+/// statement of coco's are not converted: they pass through with all their fields.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
@@ -22,12 +22,13 @@ impl Error {
         Error { code, message: message.into(), detail: None, hint: None }
     }
 
-    /// An argument that cannot be accepted (22023).
+    /// Returns an error for an argument that cannot be accepted (22023).
     pub fn invalid(message: impl Into<String>) -> Error {
         Error::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)
     }
 
-    /// A broken assumption of coco's own (XX000): a bug, or a catalog that was edited by hand.
+    /// Returns an error for a broken assumption of coco's own (XX000): a bug, or a catalog that was
+    /// edited by hand.
     pub fn internal(message: impl Into<String>) -> Error {
         Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message)
     }
@@ -42,7 +43,7 @@ impl Error {
         self
     }
 
-    /// Raises the error where a function that Postgres calls cannot return it.
+    /// Raises the error in a function that PostgreSQL calls and that cannot return it.
     pub fn raise(self) -> ! {
         ErrorReport::from(self).report(PgLogLevel::ERROR);
         unreachable!("an error was reported and did not end its statement")

@@ -1,17 +1,17 @@
-//! Calling a function of which the oid is known.
+//! Calls a function by its OID.
 
 use pgrx::pg_sys;
 
 /// Calls a function with these arguments, under a collation.
 ///
 /// # Safety
-/// The arguments are of the types that the function was looked up for.
+/// The arguments have the types that the function was looked up for.
 pub unsafe fn invoke(
     function: &mut pg_sys::FmgrInfo,
     collation: pg_sys::Oid,
     arguments: &[Option<pg_sys::Datum>],
 ) -> Option<pg_sys::Datum> {
-    // SAFETY: the call is laid out as FunctionCallInfoBaseData says, with room for its arguments.
+    // SAFETY: the call has the layout of FunctionCallInfoBaseData, with space for its arguments.
     unsafe {
         let own = function.fn_addr?;
         let size = std::mem::offset_of!(pg_sys::FunctionCallInfoBaseData, args)

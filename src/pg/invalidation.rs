@@ -1,4 +1,4 @@
-//! Whether anything of the system catalogs has changed that a flow may depend on.
+//! Detects changes of the system catalogs that a flow may depend on.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -10,8 +10,8 @@ thread_local! {
     static GENERATION: Cell<u64> = const { Cell::new(0) };
 }
 
-/// What functions, operators, types, casts, aggregates, constraints, roles, schemas, and configurations of text search are
-/// kept in.
+/// The caches of functions, operators, types, casts, aggregates, constraints, roles, schemas and
+/// text search configurations.
 const CACHES: [pg_sys::SysCacheIdentifier::Type; 13] = [
     pg_sys::SysCacheIdentifier::NAMESPACEOID,
     pg_sys::SysCacheIdentifier::PROCOID,
@@ -28,12 +28,12 @@ const CACHES: [pg_sys::SysCacheIdentifier::Type; 13] = [
     pg_sys::SysCacheIdentifier::TSDICTOID,
 ];
 
-/// A number that grows with each change this backend hears of. What was read while it stayed the
-/// same is as it was.
+/// Returns the invalidation count, which grows with each relevant message that this backend
+/// receives. Whatever was read while the count stayed the same is still current.
 pub fn invalidation_count() -> u64 {
     if GENERATION.get() == 0 {
         GENERATION.set(1);
-        // SAFETY: registered once a backend.
+        // SAFETY: registered once per backend.
         unsafe {
             pg_sys::CacheRegisterRelcacheCallback(Some(relation), pg_sys::Datum::from(0usize));
             for cache in CACHES {
@@ -48,12 +48,13 @@ pub fn invalidation_count() -> u64 {
     GENERATION.get()
 }
 
-/// Lets every backend know, when this transaction commits, that a flow has changed in a way that no
+/// Informs every backend, when this transaction commits, that a flow has changed in a way that no
 /// system catalog shows.
 pub fn note_change() -> Result<()> {
     let flows = spi::scalar::<pg_sys::Oid>("select to_regclass('coco.flow')::oid", &[])?;
     if let Some(flows) = flows {
-        // SAFETY: a relation's oid; takes effect for this transaction at the next command.
+        // SAFETY: a relation's OID. In this transaction, the message takes effect at the next
+        // command.
         unsafe { pg_sys::CacheInvalidateRelcacheByRelid(flows) };
     }
     Ok(())

@@ -1,9 +1,9 @@
-//! A jsonb as the text that Postgres gives of it.
+//! A jsonb as the text that PostgreSQL returns for it.
 //!
-//! pgrx's own `JsonB` becomes a tree of `serde_json` as soon as there is a datum, and panics on what Postgres
-//! allows there: a number that no `f64` holds (`1e400`), and more than 128 levels. A tree also loses the digits
-//! of a numeric, so that a key would be another one. Here it stays a text, which is parsed where somebody looks
-//! into it, and what cannot be parsed is an error.
+//! pgrx's `JsonB` parses a datum into a `serde_json` tree at once, and panics on values that
+//! PostgreSQL allows: a number beyond `f64` (`1e400`), and more than 128 levels. A tree also loses
+//! digits of a numeric, which would change a key. [`Json`] keeps the text, and parses it only on
+//! access. If the text cannot be parsed, the access returns an error.
 
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::pgrx_sql_entity_graph::metadata::{
@@ -21,10 +21,10 @@ use crate::pg::error::{Error, Result};
 pub struct Json(String);
 
 impl Json {
-    /// The tree of it. `what` names it in the error.
+    /// Returns the parsed tree. `what` names the value in the error.
     ///
     /// # Errors
-    /// 22023 where it holds a number beyond double precision or more than 128 levels.
+    /// 22023 if the value contains a number beyond double precision, or more than 128 levels.
     pub fn value(&self, what: &str) -> Result<Value> {
         serde_json::from_str(&self.0).map_err(|e| {
             Error::invalid(format!("{what} holds JSON that coco cannot read"))
@@ -33,7 +33,8 @@ impl Json {
         })
     }
 
-    /// Its members' names, and which of them are not null; `None` where it is no object.
+    /// Returns the names of the object's members, each with whether its value is not null; `None`
+    /// if the value is not an object.
     pub fn members(&self) -> Option<BTreeMap<String, bool>> {
         let members: BTreeMap<String, Option<IgnoredAny>> = serde_json::from_str(&self.0).ok()?;
         Some(members.into_iter().map(|(name, value)| (name, value.is_some())).collect())
@@ -52,14 +53,14 @@ impl FromDatum for Json {
         is_null: bool,
         _: pg_sys::Oid,
     ) -> Option<Json> {
-        // SAFETY: the caller says that it is a jsonb.
+        // SAFETY: the caller passes a jsonb.
         (!is_null).then(|| Json(unsafe { jsonb_text(datum) }))
     }
 }
 
 impl IntoDatum for Json {
     fn into_datum(self) -> Option<pg_sys::Datum> {
-        // JSON writes a NUL as an escape, which jsonb refuses with an error of its own.
+        // JSON writes a NUL as an escape, which jsonb rejects with its own error.
         let text = CString::new(self.0).ok()?;
         Some(jsonb(&text))
     }
@@ -69,15 +70,15 @@ impl IntoDatum for Json {
     }
 }
 
-// SAFETY: it is read by FromDatum, from an argument that is declared as a jsonb (see below).
+// SAFETY: FromDatum reads the value from an argument that is declared as jsonb (see below).
 unsafe impl<'fcx> ArgAbi<'fcx> for Json {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
-        // SAFETY: as above. Postgres does not call a strict function with a NULL.
+        // SAFETY: as above. PostgreSQL does not call a strict function with a NULL.
         unsafe { arg.unbox_arg_using_from_datum() }.unwrap_or_else(|| Json("null".to_owned()))
     }
 }
 
-// SAFETY: what is returned is a jsonb, as it is declared.
+// SAFETY: the returned datum is a jsonb, as declared.
 unsafe impl BoxRet for Json {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
         match self.into_datum() {
@@ -88,7 +89,7 @@ unsafe impl BoxRet for Json {
     }
 }
 
-// SAFETY: the SQL type is the one that FromDatum and IntoDatum are of.
+// SAFETY: the SQL type is the type of FromDatum and IntoDatum.
 unsafe impl SqlTranslatable for Json {
     const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!(Json);
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
@@ -98,7 +99,7 @@ unsafe impl SqlTranslatable for Json {
         Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
 }
 
-/// A jsonb as text, with all digits of its numbers.
+/// Returns a jsonb as text, with all digits of its numbers.
 ///
 /// # Safety
 /// `datum` is a jsonb.
@@ -110,9 +111,9 @@ pub unsafe fn jsonb_text(datum: pg_sys::Datum) -> String {
     }
 }
 
-/// A jsonb of a text. Postgres raises an error where it is none.
+/// Returns the jsonb of a text. PostgreSQL raises an error if the text is not valid JSON.
 pub fn jsonb(text: &CStr) -> pg_sys::Datum {
-    // SAFETY: the function of that type, which takes a text that ends with a NUL.
+    // SAFETY: calls the type's input function with a text that ends with a NUL.
     unsafe {
         let input = pg_sys::Oid::from(pg_sys::F_JSONB_IN);
         pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), pg_sys::JSONBOID, -1)

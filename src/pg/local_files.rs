@@ -1,4 +1,5 @@
-//! Files of the server: which of a directory a glob names, and their content. Knows no Postgres.
+//! Files of the server: finds those that match a glob below a directory, and reads their content.
+//! Uses no PostgreSQL.
 
 use globset::{GlobBuilder, GlobMatcher};
 use std::fs::{self, File};
@@ -8,34 +9,34 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use walkdir::{DirEntry, WalkDir};
 
-/// A file as a listing shows it.
+/// A file in a listing.
 pub struct Listed {
-    /// Below the directory that is listed, without a slash before it.
+    /// The path relative to the listed directory, without a leading slash.
     pub path: Vec<u8>,
     pub modified: SystemTime,
     pub size: u64,
 }
 
-/// What could not be done, and with which file or directory.
+/// The action that failed, and its file or directory.
 #[derive(Debug)]
 pub struct FileError {
-    /// What was tried, for "could not …".
+    /// The failed action, for "could not …".
     pub action: &'static str,
     pub path: PathBuf,
     pub error: io::Error,
 }
 
-/// A glob, read: what it matches, and what saves looking where it cannot match.
+/// A parsed glob: its matcher, and limits that avoid reading directories without matches.
 pub struct Pattern {
     matcher: GlobMatcher,
-    /// The directories it begins with, as far as they are plain names.
+    /// The leading directories of the glob, as far as they are plain names.
     within: Vec<String>,
-    /// How deep it can match.
+    /// The greatest depth at which the glob can match.
     depth: usize,
 }
 
 impl Pattern {
-    /// Reads a glob; `Err` says what is wrong with it.
+    /// Parses a glob. `Err` describes the syntax error.
     pub fn new(glob: &str) -> Result<Pattern, String> {
         let matcher = GlobBuilder::new(glob)
             .literal_separator(true)
@@ -47,7 +48,7 @@ impl Pattern {
         let plain = |part: &&str| !part.contains(['*', '?', '[', ']', '{', '}', '\\']);
         let directories = &parts[..parts.len() - 1];
         let within = match glob.contains('{') {
-            // A brace may hold slashes.
+            // A brace may contain slashes.
             true => vec![],
             false => directories.iter().copied().take_while(plain).map(str::to_owned).collect(),
         };
@@ -58,17 +59,19 @@ impl Pattern {
         Ok(Pattern { matcher, within, depth })
     }
 
-    /// Whether there can be anything for it at or below this entry.
+    /// Reports whether the glob can match at or below this entry.
     fn reaches(&self, entry: &DirEntry) -> bool {
         let at = entry.depth().checked_sub(1).and_then(|n| self.within.get(n));
         at.is_none_or(|name| entry.file_name().as_bytes() == name.as_bytes())
     }
 }
 
-/// The files below `directory` that a pattern matches, in no order. A symbolic link to a file
-/// stands for the file; one to a directory is not followed, so that nothing is listed twice and a
-/// loop does no harm. What vanishes meanwhile, or leads nowhere, is left out. Anything else that
-/// cannot be read is an error: to leave it out would look as if its files had been deleted.
+/// Returns the files below `directory` that a pattern matches, in no order.
+///
+/// A symbolic link to a file counts as the file. A link to a directory is not followed, so that no
+/// file is listed twice and a loop does no harm. Skips files that vanish meanwhile and links
+/// without a target. Any other unreadable file or directory is an error: skipping it would look as
+/// if its files had been deleted.
 pub fn list(
     directory: &Path,
     pattern: Pattern,
@@ -101,7 +104,7 @@ fn listed(
     };
     let kind = entry.file_type();
     if entry.depth() == 0 {
-        // Walking a file gives that file; a directory is listed by what follows.
+        // Walking a file returns the file itself; the walk continues into a directory.
         let is_directory = fs::metadata(root).is_ok_and(|m| m.is_dir());
         return match is_directory {
             true => Ok(None),
@@ -133,11 +136,11 @@ fn listed(
     }))
 }
 
-/// The content of a file, of at most `limit` bytes: `Err` inside `Ok` is the size of one that has
-/// more. `None` if there is no such file, or it is no ordinary one.
+/// Returns the content of a file of at most `limit` bytes. `Err` inside `Ok` is the size of a
+/// larger file. `None` if the file does not exist, or is not a regular file.
 pub fn read(path: &Path, limit: u64) -> Result<Option<Result<Vec<u8>, u64>>, FileError> {
     let failed = |action| move |error| FileError { action, path: path.to_owned(), error };
-    // Asked before it is opened: to open a pipe waits for somebody to write.
+    // Check before opening: opening a pipe would wait for a writer.
     let metadata = match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata,
         Ok(_) => return Ok(None),
@@ -153,11 +156,11 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Result<Vec<u8>, u64>>, Fil
         return Ok(Some(Err(metadata.len())));
     }
     let mut content = Vec::new();
-    // Memory that is not there is an error, not the end of the process.
+    // If memory is not available, return an error instead of ending the process.
     content
         .try_reserve_exact(metadata.len() as usize)
         .map_err(|_| failed("read file")(io::ErrorKind::OutOfMemory.into()))?;
-    // It may have grown since it was asked.
+    // The file may have grown since the check.
     file.take(limit + 1).read_to_end(&mut content).map_err(failed("read file"))?;
     match content.len() as u64 > limit {
         true => Ok(Some(Err(content.len() as u64))),
@@ -165,7 +168,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Result<Vec<u8>, u64>>, Fil
     }
 }
 
-/// It is not there, or not any more.
+/// Reports whether a file does not exist, or no longer exists.
 fn vanished(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

@@ -1,6 +1,8 @@
-//! Safe wrappers over the server: errors, SPI, roles, snapshots, tuplestores, bulk insert, plans, encodings of values.
+//! Safe wrappers over the server: errors, SPI, roles, snapshots, tuplestores, bulk insert, plans,
+//! encodings of values.
 //!
-//! Nothing here knows what a flow is. Most of the extension's `unsafe` code is here.
+//! Nothing in this module knows flows. It contains most of the extension's `unsafe` code. Callers:
+//! every room.
 
 pub mod acting_role;
 pub mod bulk_insert;

@@ -1,4 +1,5 @@
-//! Statements that are planned once and run again: a live flow runs the same few many times a second.
+//! Caches plans of statements, because a live flow runs the same few statements many times a
+//! second.
 
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
@@ -7,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::pg::error::{Error, Result};
 
-/// Statements kept, at most.
+/// The largest number of cached plans.
 const KEPT: usize = 500;
 
-/// After this a statement is planned again: the tables it was planned for may be of another size by
-/// now, long before they are analysed again.
+/// The age after which a statement is planned again, because its tables may have another size long
+/// before they are analyzed again.
 const FRESH: Duration = Duration::from_secs(1);
 
 struct CachedPlan {
@@ -21,11 +22,11 @@ struct CachedPlan {
 
 thread_local! {
     static PLANS: RefCell<HashMap<String, CachedPlan>> = RefCell::new(HashMap::new());
-    /// Kept plans that are being run, one inside the other.
+    /// The number of cached plans in use, nested in each other.
     static RUNNING: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Marks a plan as being run, until it is dropped.
+/// Marks a plan as in use until dropped.
 pub struct PlanInUse(());
 
 impl PlanInUse {
@@ -41,8 +42,8 @@ impl Drop for PlanInUse {
     }
 }
 
-/// The plan of a statement: one that was kept under this name, or a new one. Without a name none is
-/// kept.
+/// Returns the plan of a statement: the one cached under this name, or a new one. Without a name,
+/// the plan is not cached.
 ///
 /// # Safety
 /// Called while connected to SPI; the plan is valid until the connection ends.
@@ -63,7 +64,7 @@ pub unsafe fn plan(
     let Some(name) = name else {
         return Ok(plan);
     };
-    // One that is being run cannot be freed: nothing is, meanwhile.
+    // A plan in use cannot be freed, so nothing is freed while any plan is in use.
     if RUNNING.get() == 0 {
         let old = PLANS.with(|p| {
             let mut plans = p.borrow_mut();
@@ -73,7 +74,7 @@ pub unsafe fn plan(
             }
             old
         });
-        // SAFETY: plans that were kept, and that nobody runs.
+        // SAFETY: the plans were cached, and none of them is in use.
         unsafe {
             for plan in old {
                 pg_sys::SPI_freeplan(plan.plan);

@@ -1,11 +1,11 @@
-//! Looking up relations by name.
+//! Looks up relations by name.
 
 use pgrx::pg_sys;
 
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 
-/// The relation of that name, if there is one.
+/// Returns the relation with this name, if it exists.
 pub fn find_relation(schema: &str, name: &str) -> Result<Option<pg_sys::Oid>> {
     spi::scalar(
         "select c.oid from pg_catalog.pg_class c

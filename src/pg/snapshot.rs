@@ -2,14 +2,16 @@
 
 use pgrx::pg_sys;
 
-/// One snapshot for all that is read with [`SpiSession::select_into`] until it is dropped: an item
-/// is evaluated as it was when it was found changed, whatever commits in between.
+/// The snapshot for everything that [`SpiSession::select_into`] reads until it is dropped. An item
+/// is evaluated in the state in which it was found changed, whatever commits in between.
+///
+/// [`SpiSession::select_into`]: crate::pg::tuplestore::statements::SpiSession::select_into
 pub struct PinnedSnapshot(());
 
 impl PinnedSnapshot {
     pub fn take() -> PinnedSnapshot {
-        // SAFETY: popped in drop; an abort pops it by itself. The counter makes what this
-        // transaction has written visible.
+        // SAFETY: `drop` pops the snapshot; an abort also pops it. The command counter makes this
+        // transaction's writes visible.
         unsafe {
             pg_sys::CommandCounterIncrement();
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
@@ -18,9 +20,10 @@ impl PinnedSnapshot {
         PinnedSnapshot(())
     }
 
-    /// The one that is active, which also sees what this transaction has written since it was taken.
+    /// Pushes the active snapshot again, which then also sees what this transaction has written
+    /// since.
     pub fn again() -> PinnedSnapshot {
-        // SAFETY: as above; a copy, so that who has taken it sees what it saw.
+        // SAFETY: as above. A copy is pushed, so that the previous snapshot still sees what it saw.
         unsafe {
             pg_sys::CommandCounterIncrement();
             pg_sys::PushCopiedSnapshot(pg_sys::GetActiveSnapshot());
@@ -29,7 +32,7 @@ impl PinnedSnapshot {
         PinnedSnapshot(())
     }
 
-    /// Of what is committed at this moment, also in a transaction that reads as of earlier.
+    /// Pushes a snapshot of what is committed now, also in a transaction that reads an older state.
     pub fn latest() -> PinnedSnapshot {
         // SAFETY: as above.
         unsafe {
@@ -43,7 +46,8 @@ impl PinnedSnapshot {
 impl Drop for PinnedSnapshot {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            // SAFETY: the snapshot pushed in `take`; statements in between pop their own.
+            // SAFETY: pops the snapshot that the constructor pushed; statements in between pop
+            // their own.
             unsafe { pg_sys::PopActiveSnapshot() };
         }
     }

@@ -1,4 +1,4 @@
-//! Running coco's own statements and quoting the names in them.
+//! Runs coco's own statements, and quotes names in them.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
@@ -32,7 +32,7 @@ pub fn literal(text: &str) -> String {
     pgrx::spi::quote_literal(text)
 }
 
-/// Statements of coco's own that are prepared once a backend.
+/// The largest number of statements of coco's own that a backend keeps prepared.
 const KEPT: usize = 300;
 
 thread_local! {
@@ -68,14 +68,15 @@ fn types(args: &[Arg]) -> Vec<PgOid> {
     args.iter().map(|a| PgOid::from(a.oid())).collect()
 }
 
-/// Whether a statement is one to be prepared, and not one that defines something, once.
+/// Reports whether a statement is worth preparing. A statement that defines an object runs only
+/// once.
 fn reads_or_writes(query: &str) -> bool {
     ["select", "insert", "update", "delete", "with"]
         .iter()
         .any(|verb| query.trim_start().starts_with(verb))
 }
 
-/// Reads rows, without taking a transaction id.
+/// Reads rows, without assigning a transaction id.
 pub fn select<T>(
     query: &str,
     args: &[Arg],
@@ -88,7 +89,7 @@ pub fn select<T>(
     })
 }
 
-/// Writes, and reads the rows the statement returns.
+/// Runs a statement that writes, and reads the rows that it returns.
 pub fn returning<T>(
     query: &str,
     args: &[Arg],
@@ -112,12 +113,12 @@ fn collect<T>(
     Ok(rows)
 }
 
-/// Reads the first column of the first row. `None` where there is no row, or NULL in it.
+/// Reads the first column of the first row; `None` if no row exists or the value is NULL.
 pub fn scalar<T: FromDatum + IntoDatum>(query: &str, args: &[Arg]) -> Result<Option<T>> {
     Ok(select(query, args, |r| Ok(r.get::<T>(1)?))?.pop().flatten())
 }
 
-/// Writes; returns the number of rows.
+/// Runs a statement that writes, and returns the number of rows.
 pub fn execute(query: &str, args: &[Arg]) -> Result<i64> {
     Spi::connect_mut(|client| {
         if !reads_or_writes(query) {
@@ -130,15 +131,16 @@ pub fn execute(query: &str, args: &[Arg]) -> Result<i64> {
 }
 
 unsafe extern "C-unwind" {
-    // utils/elog.h; variadic, and so not among pgrx's bindings.
+    // Declared in utils/elog.h; variadic, and therefore missing from pgrx's bindings.
     fn errhint(format: *const std::ffi::c_char, ...) -> std::ffi::c_int;
 }
 
-/// Runs a statement that defines something. An event trigger fires inside it, and finds what it names without a schema on
-/// coco's search path: an error about a missing name gets a hint that says so.
+/// Runs a statement that defines an object. An event trigger that fires inside it resolves
+/// unqualified names on coco's search path. An error about a missing name therefore gets a hint
+/// about this.
 fn with_hint<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    // SAFETY: the callback lives on this stack. The guard takes it off before this returns, and before an error that was
-    // raised unwinds past this.
+    // SAFETY: the callback lives on this stack. The guard removes it before this function returns,
+    // and before a raised error unwinds past this function.
     unsafe {
         let _off = CallbacksGuard(pg_sys::error_context_stack);
         let mut hint = pg_sys::ErrorContextCallback {
@@ -151,17 +153,18 @@ fn with_hint<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Puts the error context callbacks back.
+/// Restores the error context callbacks.
 struct CallbacksGuard(*mut pg_sys::ErrorContextCallback);
 
 impl Drop for CallbacksGuard {
     fn drop(&mut self) {
-        // SAFETY: those found before, which outlive the guard.
+        // SAFETY: restores the callbacks found before, which outlive the guard.
         unsafe { pg_sys::error_context_stack = self.0 };
     }
 }
 
-/// Adds the hint to a report in progress, if it is an error about a name that coco itself never leaves unqualified.
+/// Adds the hint to a report in progress, if it is an error about a kind of name that coco itself
+/// always qualifies.
 unsafe extern "C-unwind" fn add_hint(_arg: *mut std::ffi::c_void) {
     use pgrx::PgSqlErrorCode as Code;
     const NAMES: [Code; 5] = [
@@ -171,7 +174,8 @@ unsafe extern "C-unwind" fn add_hint(_arg: *mut std::ffi::c_void) {
         Code::ERRCODE_INVALID_SCHEMA_NAME,
         Code::ERRCODE_UNDEFINED_COLUMN,
     ];
-    // SAFETY: called by errfinish, whose report geterrcode and errhint look at and complete. The setting is a string.
+    // SAFETY: errfinish calls this function; geterrcode and errhint work on its report. The setting
+    // is a string.
     unsafe {
         let code = pg_sys::geterrcode();
         let path = pg_sys::namespace_search_path;
@@ -187,13 +191,13 @@ unsafe extern "C-unwind" fn add_hint(_arg: *mut std::ffi::c_void) {
     }
 }
 
-/// A column that the catalog declares not null.
+/// Returns the value of a column that the catalog declares as not null.
 pub fn required<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData, column: usize) -> Result<T> {
     row.get::<T>(column)?
         .ok_or_else(|| Error::internal(format!("NULL in column {column} of coco's catalog")))
 }
 
-/// The schema-qualified, quoted name of a relation; `None` where it is gone.
+/// Returns the schema-qualified, quoted name of a relation; `None` if the relation does not exist.
 pub fn relation_name(relation: pg_sys::Oid) -> Result<Option<String>> {
     scalar(
         "select pg_catalog.format('%I.%I', n.nspname, c.relname)
@@ -204,7 +208,7 @@ pub fn relation_name(relation: pg_sys::Oid) -> Result<Option<String>> {
     )
 }
 
-/// The schema and the name of a relation, not quoted.
+/// Returns the schema and the name of a relation, unquoted.
 pub fn relation_parts(relation: pg_sys::Oid) -> Result<(String, String)> {
     select(
         "select n.nspname::pg_catalog.text, c.relname::pg_catalog.text
@@ -218,30 +222,31 @@ pub fn relation_parts(relation: pg_sys::Oid) -> Result<(String, String)> {
     .ok_or_else(|| Error::internal(format!("relation {} does not exist", relation.to_u32())))
 }
 
-/// A type's name as SQL, for casts and column definitions.
+/// Returns a type's name in SQL, for casts and column definitions.
 pub fn type_name(type_oid: pg_sys::Oid, typmod: i32) -> Result<String> {
     scalar("select pg_catalog.format_type($1, $2)", &[arg(type_oid), arg(typmod)])?
         .ok_or_else(|| Error::internal(format!("type {type_oid} does not exist")))
 }
 
-/// Whether a row version of this `xmin`, as text, is this transaction's own.
+/// Reports whether this transaction wrote the row version with this `xmin`, given as text.
 pub fn is_ours(xmin: &str) -> bool {
     let Ok(xid) = xmin.parse::<u32>() else { return false };
     // SAFETY: reads the backend's own state.
     unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from_inner(xid)) }
 }
 
-/// Whether this transaction may not write.
+/// Reports whether this transaction may not write.
 pub fn is_read_only() -> bool {
     // SAFETY: reads the backend's own state.
     unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() }
 }
 
-/// Has this transaction be on disk, and with synchronous standbys, when its commit returns, whatever
-/// `synchronous_commit` is: something outside will be done that cannot be undone with it.
+/// Ensures that this transaction is on disk, and on synchronous standbys, when its commit returns,
+/// whatever `synchronous_commit` is. An external action will follow that cannot be undone together
+/// with the transaction.
 pub fn commit_durably() {
-    // SAFETY: sets what holds until the transaction ends; the strings are static. Inside a function that
-    // sets anything itself the setting ends with the function: what is forced stays.
+    // SAFETY: sets a setting until the transaction ends; the strings are static. In a function with
+    // a SET clause the setting ends with the function, but the forced sync commit stays.
     unsafe {
         pg_sys::set_config_option(
             c"synchronous_commit".as_ptr(),

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, UnwindSafe};
 
 use crate::pg::error::{Error, Result};
 
-/// An error that Postgres raised inside the subtransaction, which was rolled back.
+/// An error that PostgreSQL raised inside a subtransaction, which was rolled back.
 #[derive(Clone, Debug)]
 pub struct DataError {
     pub code: PgSqlErrorCode,
@@ -18,28 +18,31 @@ pub struct DataError {
 }
 
 impl DataError {
-    /// Whether it can come from two rows that may not be there together.
+    /// Reports whether two conflicting rows can cause the error.
     pub fn is_conflict(&self) -> bool {
         is_conflict(&self.sqlstate)
     }
 }
 
-/// Whether an error of this SQLSTATE (unique_violation, exclusion_violation) can come from two rows that may not be
-/// there together.
+/// Reports whether two conflicting rows can cause an error of this SQLSTATE (unique_violation,
+/// exclusion_violation).
 pub fn is_conflict(sqlstate: &str) -> bool {
     matches!(sqlstate, "23505" | "23P01")
 }
 
-/// Runs `work` in a subtransaction. Commits it where `work` returns `Ok`; rolls it back where it
-/// returns `Err`, or where Postgres raises an error that is the data's: that comes back as
-/// `raised(…)`. An error that is not (cancel, shutdown, out of memory, deadlock, missing rights)
-/// goes on as it came, as does one that says that a statement does not fit its tables.
+/// Runs `work` in a subtransaction.
+///
+/// Commits the subtransaction if `work` returns `Ok`, and rolls it back if `work` returns `Err`. If
+/// PostgreSQL raises an error that the data can cause, rolls back and returns `raised(…)`. Any
+/// other error (cancel, shutdown, out of memory, deadlock, missing privileges) is raised again
+/// unchanged. So is an error that means that a statement does not match its tables.
 pub fn subtransaction<T, E>(
     work: impl FnOnce() -> std::result::Result<T, E>,
     raised: impl Fn(DataError) -> E + UnwindSafe + std::panic::RefUnwindSafe,
 ) -> std::result::Result<T, E> {
-    // SAFETY: as in PL/pgSQL's exec_stmt_block: context and owner are put back after each step. The
-    // callback lives on this stack and is taken off it before this returns.
+    // SAFETY: as in PL/pgSQL's exec_stmt_block, memory context and resource owner are restored
+    // after each step. The callback lives on this stack, and is removed before this function
+    // returns.
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         let owner = pg_sys::CurrentResourceOwner;
@@ -69,7 +72,8 @@ pub fn subtransaction<T, E>(
             result
         }))
         .catch_others(move |error: CaughtError| {
-            // Also where the error goes on: it must find the transaction as the caller left it.
+            // Restore them also if the error continues: its handler must find the transaction as
+            // the caller left it.
             pg_sys::MemoryContextSwitchTo(context);
             pg_sys::error_context_stack = callbacks;
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
@@ -97,8 +101,9 @@ pub fn subtransaction<T, E>(
     }
 }
 
-/// Runs `work`, which only looks at something, and rolls back what it did. That gives its locks back: a session that
-/// looks again and again, or that stays in its transaction, would keep change logs and outboxes from being emptied.
+/// Runs `work`, which only reads, and rolls back its effects, so that its locks are released.
+/// Otherwise a session that reads repeatedly, or stays in its transaction, would prevent change
+/// logs and outboxes from being emptied.
 pub fn look<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let looked = subtransaction(
         || Err::<Infallible, _>(work()),
@@ -114,28 +119,31 @@ pub fn look<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Notes the SQLSTATE of each report as it is raised; the last one is the error's. pgrx knows the
-/// SQLSTATEs of Postgres alone: one that a user's function raises would be lost.
+/// Records the SQLSTATE of each report when it is raised; the last one is the error's. pgrx knows
+/// only PostgreSQL's SQLSTATEs, and would lose one that a user's function raises.
 unsafe extern "C-unwind" fn note_code(code: *mut std::ffi::c_void) {
-    // SAFETY: called by errfinish while `subtransaction` waits below; geterrcode reads its data.
+    // SAFETY: errfinish calls this function while `subtransaction` waits below; geterrcode reads
+    // its data.
     unsafe { *code.cast::<i32>() = pg_sys::geterrcode() };
 }
 
-/// Whether an error of this SQLSTATE can be an item's fault. Not its fault: 25 transaction state,
-/// 40 rollback, 42501 rights, 53 resources, 54 limits of the server, 55 object state, 57
-/// intervention, 58 system, and corruption (XX001, XX002).
+/// Reports whether an item can cause an error of this SQLSTATE. It cannot cause: 25 transaction
+/// state, 40 rollback, 42501 privileges, 53 resources, 54001 stack depth, 55 object state, 57
+/// operator intervention, 58 system errors, and corruption (XX001, XX002).
 fn is_data_error(sqlstate: &str) -> bool {
     let class = &sqlstate[..2];
     !matches!(class, "25" | "40" | "53" | "55" | "57" | "58")
         && !matches!(sqlstate, "42501" | "54001" | "XX001" | "XX002")
 }
 
-/// The five characters of an SQLSTATE, from Postgres' packed form (MAKE_SQLSTATE in elog.h).
+/// Returns the five characters of an SQLSTATE, from PostgreSQL's packed form (MAKE_SQLSTATE in
+/// elog.h).
 pub fn sqlstate(packed: i32) -> String {
     (0..5).map(|i| (((packed >> (6 * i)) & 0x3F) as u8 + b'0') as char).collect()
 }
 
-/// The code of an SQLSTATE's five characters. pgrx takes what it does not know for an internal error.
+/// Returns the code of an SQLSTATE's five characters. pgrx maps an unknown code to an internal
+/// error.
 pub fn sqlstate_code(sqlstate: &str) -> PgSqlErrorCode {
     let bits = |c: u8| isize::from(c.wrapping_sub(b'0') & 0x3F);
     let packed =

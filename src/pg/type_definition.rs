@@ -1,8 +1,8 @@
-//! Fingerprints of types: of a type's definition, and of the types that it consists of. Stored values carry the
-//! fingerprint of their type.
+//! Fingerprints of a type's definition, and of the types that it consists of. coco stores a value
+//! together with the fingerprint of its type.
 //!
-//! Types go by their names, so that the fingerprint is the same after a dump was restored. What PostgreSQL
-//! ships goes by its OID, which never changes.
+//! The fingerprint uses the names of types, so that it is the same after the restore of a dump. For
+//! types that PostgreSQL ships, it uses the OID, which never changes.
 
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -18,24 +18,26 @@ use coco_core::fingerprint::Hasher;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TypeFingerprint(pub [u8; 16]);
 
-/// What is known of a type.
+/// The properties of a type.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownType {
     pub kind: TypeFingerprint,
-    /// It, and each type that it is made of, has a send and a receive function. Those of tsquery are not used: what is
-    /// sent of an empty query is not received.
+    /// Whether the type, and each type that it consists of, has a send and a receive function.
+    /// tsquery counts as without: its receive function rejects what its send function writes for an
+    /// empty query.
     pub is_sent: bool,
 }
 
-/// Types known at a time.
+/// The largest number of types in the cache.
 const KEPT: usize = 1000;
 
 thread_local! {
-    /// As of a generation of the system catalogs.
+    /// The cached types, as of an invalidation count.
     static KNOWN: RefCell<(u64, HashMap<pg_sys::Oid, KnownType>)> = RefCell::default();
 }
 
-/// A type and all that it is made of: what a domain is over, elements of arrays and ranges, attributes.
+/// Selects a type and all types that it consists of: a domain's base type, elements of arrays and
+/// ranges, attributes.
 const DEFINITION: &str = "
 with recursive reached(oid) as (
   select $1::oid
@@ -73,7 +75,7 @@ select coalesce(bool_and(t.typsend <> 0 and t.typreceive <> 0 and t.oid <> 'pg_c
          E'\\x02' order by t.oid::regtype::text), '')
   from reached r join pg_catalog.pg_type t on t.oid = r.oid";
 
-/// What is known of a type at this moment.
+/// Returns the current properties of a type.
 pub fn type_fingerprint(type_oid: pg_sys::Oid) -> Result<KnownType> {
     let generation = invalidation::invalidation_count();
     let known = KNOWN.with(|known| {
@@ -97,10 +99,10 @@ pub fn type_fingerprint(type_oid: pg_sys::Oid) -> Result<KnownType> {
     Ok(found)
 }
 
-/// A type that PostgreSQL ships and that is made of nothing else, or an array of these.
+/// Returns the properties of a base type that PostgreSQL ships, or of an array of one.
 fn shipped(type_oid: pg_sys::Oid) -> Option<KnownType> {
     let is_shipped = |oid: pg_sys::Oid| {
-        // SAFETY: a look-up of the system catalogs in a transaction.
+        // SAFETY: a lookup in the system catalogs, within a transaction.
         let kind = unsafe { pg_sys::get_typtype(oid) } as u8;
         oid.to_u32() < pg_sys::FirstNormalObjectId && kind == b'b'
     };
@@ -119,7 +121,7 @@ fn is_sent(type_oid: pg_sys::Oid) -> bool {
     if type_oid == pg_sys::TSQUERYOID {
         return false;
     }
-    // SAFETY: a row of pg_type, released when it was read.
+    // SAFETY: reads a row of pg_type, and releases it afterwards.
     unsafe {
         let row = pg_sys::SearchSysCache1(
             pg_sys::SysCacheIdentifier::TYPEOID as i32,

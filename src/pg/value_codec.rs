@@ -1,9 +1,9 @@
-//! Values as bytes that outlive their statement: as the send function of their type writes them, and its
-//! receive function reads them. A type without these goes by its output and input functions.
+//! Converts values to bytes that outlive their statement. The send function of a type writes them,
+//! and its receive function reads them. A type without these uses its output and input functions.
 //!
-//! Nothing here takes bytes for a value unseen: whatever they are, the type's own function makes a value
-//! of them or raises an error. The functions of a type that a user has made (a domain's constraints) run
-//! with the rights of the role that is current: never call this as the extension's owner for a user's type.
+//! No bytes become a value unchecked: the type's own function either makes a value of them or
+//! raises an error. The functions of a user's type (a domain's constraints) run with the rights of
+//! the current role. Never call this module as the extension's owner for a user's type.
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
@@ -11,27 +11,28 @@ use crate::pg::error::{Error, Result};
 use crate::pg::type_definition::{self, TypeFingerprint};
 use coco_core::memo::ComputedResult;
 
-/// How values of one type are written and read; made for one statement, or for one batch.
+/// The way to write and read values of one type, created for one statement or one batch.
 pub struct Codec {
     kind: TypeFingerprint,
     form: WireForm,
     write: pg_sys::FmgrInfo,
     read: pg_sys::FmgrInfo,
-    /// What the function that reads is told of the type.
+    /// The type parameter of the reading function.
     parameter: pg_sys::Oid,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WireForm {
-    /// By the type's send and receive functions.
+    /// The type's send and receive functions.
     Sent,
-    /// By its output and input functions.
+    /// The type's output and input functions.
     Text,
-    /// As [`WireForm::Sent`], but a plain list of `real`s, as a model answers, in four bytes each.
+    /// As [`WireForm::Sent`], except that a plain list of `real`s, as a model returns it, uses four
+    /// bytes per element.
     Reals,
 }
 
-/// What the bytes of [`WireForm::Reals`] begin with.
+/// The first byte of [`WireForm::Reals`].
 const LIST: u8 = 0;
 
 const SENT: u8 = 1;
@@ -39,10 +40,10 @@ const SENT: u8 = 1;
 const REAL: usize = size_of::<f32>();
 
 impl Codec {
-    /// What is known of the type's functions is kept in `context`.
+    /// Creates a codec, which caches the lookups of the type's functions in `context`.
     ///
     /// # Safety
-    /// In a transaction. The context lives as long as the codec.
+    /// Called within a transaction. The context lives as long as the codec.
     pub unsafe fn of(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext) -> Result<Codec> {
         let known = type_definition::type_fingerprint(type_oid)?;
         let form = match (known.is_sent, type_oid) {
@@ -54,7 +55,8 @@ impl Codec {
         let (mut out, mut into, mut parameter) = (none, none, none);
         let mut is_varlena = false;
         let (mut write, mut read) = (pg_sys::FmgrInfo::default(), pg_sys::FmgrInfo::default());
-        // SAFETY: look-ups in the system catalogs, which raise an error where there is none.
+        // SAFETY: lookups in the system catalogs, which raise an error if the object does not
+        // exist.
         unsafe {
             if form == WireForm::Text {
                 pg_sys::getTypeOutputInfo(type_oid, &mut out, &mut is_varlena);
@@ -69,28 +71,28 @@ impl Codec {
         Ok(Codec { kind: known.kind, form, write, read, parameter })
     }
 
-    /// What values of the type are kept as.
+    /// Returns the fingerprint of the type, which is stored with its values.
     pub fn kind(&self) -> TypeFingerprint {
         self.kind
     }
 
-    /// A value as a result that is kept.
+    /// Converts a value to a result that can be stored.
     ///
     /// # Safety
-    /// The datum is of the type.
+    /// The datum is of the codec's type.
     pub unsafe fn keep(&mut self, datum: Option<pg_sys::Datum>) -> ComputedResult {
-        // SAFETY: as above.
+        // SAFETY: the caller upholds the same contract.
         let result = datum.map(|datum| unsafe { self.write(datum) }.into());
         ComputedResult { result, of: self.kind.0 }
     }
 
-    /// The bytes of a value.
+    /// Returns the bytes of a value.
     ///
     /// # Safety
-    /// The datum is of the type.
+    /// The datum is of the codec's type.
     pub unsafe fn write(&mut self, datum: pg_sys::Datum) -> Vec<u8> {
         let _as_stored = DatabaseEncoding::begin();
-        // SAFETY: the functions are those of the type; what they return is palloc'd.
+        // SAFETY: the functions belong to the type; their results are palloc'd.
         unsafe {
             match self.form {
                 WireForm::Text => {
@@ -118,11 +120,11 @@ impl Codec {
         to
     }
 
-    /// The value that bytes stand for, in the memory context that is current. Raises an error, or returns
-    /// one, where they stand for none.
+    /// Returns the value of these bytes, in the current memory context. Raises or returns an error
+    /// if the bytes are not a value of the type.
     ///
     /// # Safety
-    /// In a transaction.
+    /// Called within a transaction.
     pub unsafe fn read(&mut self, bytes: &[u8]) -> Result<pg_sys::Datum> {
         let _as_stored = DatabaseEncoding::begin();
         match self.form {
@@ -130,7 +132,7 @@ impl Codec {
                 let mut text = bytes.to_vec();
                 text.push(0);
                 let text = std::ffi::CStr::from_bytes_with_nul(&text).map_err(|_| malformed())?;
-                // SAFETY: the input function of the type, which is given a text that ends with a NUL.
+                // SAFETY: calls the type's input function with a text that ends with a NUL.
                 Ok(unsafe {
                     pg_sys::InputFunctionCall(
                         &mut self.read,
@@ -151,8 +153,8 @@ impl Codec {
 
     fn received(&mut self, bytes: &[u8]) -> Result<pg_sys::Datum> {
         let length = i32::try_from(bytes.len()).map_err(|_| malformed())?;
-        // SAFETY: the receive function of the type, which is given a copy of its own that ends with a NUL, as
-        // those of a message from a client do.
+        // SAFETY: calls the type's receive function with a private copy that ends with a NUL, as a
+        // message from a client does.
         unsafe {
             let data = pg_sys::palloc(bytes.len() + 1).cast::<u8>();
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
@@ -181,9 +183,10 @@ fn malformed() -> Error {
     )
 }
 
-/// The bytes of an array that is a plain list without NULLs; `None` of any other.
+/// Returns the bytes of an array that is a plain list without NULLs; `None` for any other array.
 unsafe fn list_of_reals(datum: pg_sys::Datum) -> Option<Vec<u8>> {
-    // SAFETY: the datum is a real[]: its header says how many elements without NULLs follow.
+    // SAFETY: the datum is a real[], whose header gives the number of elements, all of them not
+    // NULL.
     unsafe {
         let given = datum.cast_mut_ptr::<pg_sys::varlena>();
         let array = pg_sys::pg_detoast_datum(given).cast::<pg_sys::ArrayType>();
@@ -207,7 +210,7 @@ unsafe fn list_of_reals(datum: pg_sys::Datum) -> Option<Vec<u8>> {
     }
 }
 
-/// A list of reals: any bytes are some.
+/// Returns the array of a list of reals. Any bytes of suitable length are valid.
 fn reals_of(bytes: &[u8]) -> pg_sys::Datum {
     let mut reals: Vec<pg_sys::Datum> = bytes
         .chunks_exact(REAL)
@@ -216,7 +219,7 @@ fn reals_of(bytes: &[u8]) -> pg_sys::Datum {
             pg_sys::Datum::from(u32::from_le_bytes(real))
         })
         .collect();
-    // SAFETY: as many values of the element's type as are said.
+    // SAFETY: the array of values has the given length, and the values have the element's type.
     unsafe {
         pg_sys::Datum::from(pg_sys::construct_array(
             reals.as_mut_ptr(),
@@ -229,15 +232,16 @@ fn reals_of(bytes: &[u8]) -> pg_sys::Datum {
     }
 }
 
-/// While it exists texts are sent and received in the encoding of the database, whatever the client's is.
+/// While it exists, texts are sent and received in the database's encoding, whatever the client's
+/// encoding is.
 struct DatabaseEncoding {
     client: Option<i32>,
 }
 
 impl DatabaseEncoding {
     fn begin() -> DatabaseEncoding {
-        // SAFETY: reads and sets the backend's own state; to change to the database's own encoding takes no
-        // conversion, and can neither fail nor raise an error.
+        // SAFETY: reads and sets the backend's own state. Changing to the database's own encoding
+        // needs no conversion, so it cannot fail or raise an error.
         unsafe {
             let (client, database) =
                 (pg_sys::pg_get_client_encoding(), pg_sys::GetDatabaseEncoding());
@@ -253,7 +257,7 @@ impl DatabaseEncoding {
 impl Drop for DatabaseEncoding {
     fn drop(&mut self) {
         if let Some(client) = self.client {
-            // SAFETY: the encoding was in use before: its conversions are at hand.
+            // SAFETY: the encoding was in use before, so its conversions are loaded.
             unsafe { pg_sys::SetClientEncoding(client) };
         }
     }

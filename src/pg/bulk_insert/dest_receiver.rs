@@ -1,4 +1,4 @@
-//! Where the rows of a SELECT go: collected, and handed to the heap a page at a time.
+//! Receives the rows of a SELECT, collects them, and passes them to the heap a page at a time.
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -7,8 +7,9 @@ use crate::pg::bulk_insert::spec::{BulkTarget, IndexMaintenance, RowBuffer};
 use crate::pg::tuplestore::row_types::attribute;
 
 unsafe extern "C-unwind" {
-    // executor/tuptable.h, access/htup_details.h; the same from 14 to 18. As they are: pgrx's bindings have a guard
-    // around each call, which takes as long as the call does. Here there is one around all of a row's.
+    // Declared in executor/tuptable.h and access/htup_details.h, the same from 14 to 18. pgrx's
+    // bindings would put a guard around each call, which costs as much as the call. Here one guard
+    // covers all calls for a row.
     fn ExecStoreHeapTuple(
         row: pg_sys::HeapTuple,
         slot: *mut pg_sys::TupleTableSlot,
@@ -21,38 +22,40 @@ unsafe extern "C-unwind" {
     ) -> pg_sys::HeapTuple;
 }
 
-/// Rows, and about so many bytes of them, that are written at once: as COPY has it.
+/// The largest number of rows, and approximately of bytes, written at once. These are COPY's
+/// limits.
 const ROWS: usize = 1000;
 
 const BYTES: usize = 65535;
 
-/// Where the rows of a SELECT go.
+/// The destination of the rows of a SELECT.
 #[repr(C)]
 pub struct Receiver<'a> {
-    /// What Postgres knows of it; the first field.
+    /// The part that PostgreSQL uses; must be the first field.
     public: pg_sys::DestReceiver,
-    /// The rows are of the tables' types, modifiers included: none is to be cast.
+    /// Whether the rows have the tables' types including modifiers, so that no cast is needed.
     pub fits: bool,
     tables: Vec<Table>,
     keeping: Option<RowBuffer<'a>>,
 }
 
-/// One of the tables that they go to.
+/// A table that receives rows.
 struct Table {
     relation: pg_sys::Relation,
     state: *mut pg_sys::EState,
     result: *mut pg_sys::ResultRelInfo,
     entries: IndexMaintenance,
-    /// Where its columns are among those of the SELECT.
+    /// The positions of its columns among the SELECT's columns.
     columns: std::ops::Range<usize>,
-    /// Those of them that are not to be NULL; whether more is to be checked.
+    /// The positions of its not-null columns. `checks` says whether the table has check
+    /// constraints.
     required: Vec<usize>,
     checks: bool,
-    /// The place of the column that counts, and the next number.
+    /// The position of the column that counts, and the next number.
     counted: Option<(usize, i64)>,
-    /// That column is there, of type bigint.
+    /// Whether that column exists with type bigint.
     counts: bool,
-    /// Holds the rows that are not written yet.
+    /// The memory of the rows that are not written yet.
     context: pg_sys::MemoryContext,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
     rows: usize,
@@ -60,6 +63,8 @@ struct Table {
 }
 
 impl<'a> Receiver<'a> {
+    /// Creates a receiver.
+    ///
     /// # Safety
     /// The relations stay open until `end`.
     pub unsafe fn new(
@@ -68,7 +73,7 @@ impl<'a> Receiver<'a> {
         keeping: Option<RowBuffer<'a>>,
     ) -> Receiver<'a> {
         let mut first = 0;
-        // SAFETY: as above.
+        // SAFETY: the caller upholds the same contract.
         let table = |(relation, filling): (&_, &_)| unsafe {
             let table = Table::new(*relation, filling, first);
             first = table.columns.end;
@@ -88,21 +93,24 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Valid as long as it stays where it is.
+    /// Returns a pointer that is valid as long as the receiver does not move.
     pub fn destination(&mut self) -> *mut pg_sys::DestReceiver {
         std::ptr::from_mut(self).cast()
     }
 
+    /// Adds a row.
+    ///
     /// # Safety
-    /// The row has the columns of all tables, one after the other, and of what is kept.
+    /// The row has the columns of all tables, one after the other, and then those of the row
+    /// buffer.
     unsafe fn add(&mut self, row: *mut pg_sys::TupleTableSlot) {
-        // SAFETY: as above.
+        // SAFETY: the caller upholds the same contract.
         unsafe {
             pg_sys::slot_getallattrs(row);
             let (values, nulls) = ((*row).tts_values, (*row).tts_isnull);
             self.tables.iter_mut().for_each(|table| table.prepare(values, nulls));
             let tables = &self.tables;
-            // Where an error is raised nothing is dropped that is made in there.
+            // An error that is raised in this closure skips no destructor.
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
                 tables.iter().for_each(|table| table.form(values, nulls));
             });
@@ -120,21 +128,23 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Writes what is left.
+    /// Writes the remaining rows.
     ///
     /// # Safety
     /// The relations are open.
     pub unsafe fn end(self) {
-        // SAFETY: made in `new`.
+        // SAFETY: `new` created the tables.
         self.tables.into_iter().for_each(|table| unsafe { table.end() });
     }
 }
 
 impl Table {
+    /// Prepares writing to a table.
+    ///
     /// # Safety
     /// The relation stays open until `end`.
     unsafe fn new(relation: pg_sys::Relation, filling: &BulkTarget, first: usize) -> Table {
-        // SAFETY: all of it is freed in `end`, or with the transaction.
+        // SAFETY: `end`, or the end of the transaction, frees everything.
         unsafe {
             let state = pg_sys::CreateExecutorState();
             let result = result_of(relation);
@@ -180,9 +190,9 @@ impl Table {
         }
     }
 
-    /// Makes room for a row, whose values are these.
+    /// Makes space for a row with these values, and sets its counted column.
     unsafe fn prepare(&mut self, values: *mut pg_sys::Datum, nulls: *mut bool) {
-        // SAFETY: the values are those of a row of all tables.
+        // SAFETY: the values belong to a row of all tables.
         unsafe {
             if let Some((place, number)) = &mut self.counted {
                 *values.add(self.columns.start + *place) = pg_sys::Datum::from(*number);
@@ -190,7 +200,8 @@ impl Table {
                 *number += 1;
             }
             if self.rows == self.slots.len() {
-                // Where we are is freed with the SELECT, before the last rows are written.
+                // The current memory context is freed with the SELECT, before the last rows are
+                // written.
                 let before = pg_sys::MemoryContextSwitchTo((*self.state).es_query_cxt);
                 let kind = &raw const pg_sys::TTSOpsHeapTuple;
                 let shape = (*self.relation).rd_att;
@@ -200,9 +211,9 @@ impl Table {
         }
     }
 
-    /// Copies it. Without a guard.
+    /// Copies the row. Runs without a guard.
     unsafe fn form(&self, values: *mut pg_sys::Datum, nulls: *mut bool) {
-        // SAFETY: as above; there is a slot.
+        // SAFETY: as in `prepare`, which has made a slot.
         unsafe {
             let (shape, first) = ((*self.relation).rd_att, self.columns.start);
             let before = pg_sys::CurrentMemoryContext;
@@ -213,9 +224,9 @@ impl Table {
         }
     }
 
-    /// Checks it, and writes those that there are by now, if they are many.
+    /// Checks the row, and writes the collected rows if enough are there.
     unsafe fn formed(&mut self, nulls: *mut bool) {
-        // SAFETY: the slot holds the row.
+        // SAFETY: the slot contains the row.
         unsafe {
             let slot = self.slots[self.rows];
             if self.checks || self.required.iter().any(|place| *nulls.add(*place)) {
@@ -233,7 +244,7 @@ impl Table {
         if self.rows == 0 {
             return;
         }
-        // SAFETY: the slots hold rows of the table.
+        // SAFETY: the slots contain rows of the table.
         unsafe {
             let before = pg_sys::MemoryContextSwitchTo(self.context);
             pg_sys::heap_multi_insert(
@@ -262,7 +273,7 @@ impl Table {
     }
 
     unsafe fn end(mut self) {
-        // SAFETY: made in `new` and `add`.
+        // SAFETY: `new` and `prepare` created these objects.
         unsafe {
             self.flush();
             for slot in &self.slots {
@@ -275,12 +286,12 @@ impl Table {
     }
 }
 
-/// A table as the executor knows one that it writes to, without its indexes.
+/// Returns a table in the form in which the executor writes to it, without open indexes.
 ///
 /// # Safety
-/// The relation stays open as long as it is used.
+/// The relation stays open as long as the result is used.
 pub unsafe fn result_of(relation: pg_sys::Relation) -> *mut pg_sys::ResultRelInfo {
-    // SAFETY: as above.
+    // SAFETY: the caller upholds the same contract.
     unsafe {
         let result =
             pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
@@ -292,13 +303,13 @@ pub unsafe fn result_of(relation: pg_sys::Relation) -> *mut pg_sys::ResultRelInf
 /// Writes the index entries of a row.
 ///
 /// # Safety
-/// The row was written: the slot knows where. The indexes are open.
+/// The row was written, so that the slot contains its position. The indexes are open.
 pub unsafe fn add_entries_of(
     result: *mut pg_sys::ResultRelInfo,
     slot: *mut pg_sys::TupleTableSlot,
     state: *mut pg_sys::EState,
 ) {
-    // SAFETY: as above.
+    // SAFETY: the caller upholds the same contract.
     unsafe {
         pg_sys::ExecInsertIndexTuples(
             result,
@@ -319,7 +330,8 @@ unsafe extern "C-unwind" fn receive(
     row: *mut pg_sys::TupleTableSlot,
     receiver: *mut pg_sys::DestReceiver,
 ) -> bool {
-    // SAFETY: the receiver was made in `as_copy`, and is of this type; the row was looked at in `start`.
+    // SAFETY: `as_copy` created the receiver, which has this type; `start` has checked the row
+    // type.
     unsafe {
         let receiver = &mut *receiver.cast::<Receiver>();
         if receiver.fits {
@@ -335,7 +347,7 @@ unsafe extern "C-unwind" fn start(
     _operation: i32,
     rows: pg_sys::TupleDesc,
 ) {
-    // SAFETY: as above; all shapes have as many attributes as they say.
+    // SAFETY: as above; attribute numbers stay below each descriptor's count.
     unsafe {
         let receiver = &mut *receiver.cast::<Receiver>();
         let kept = receiver.keeping.as_ref().map(|keeping| keeping.rows.shape());

@@ -1,5 +1,5 @@
-//! Inserting many rows as COPY does: a page at a time, with one WAL record a page, where INSERT writes
-//! one a row. Indexes and constraints are those of the table, and so are the errors.
+//! Inserts many rows as COPY does: a page at a time, with one WAL record per page, where INSERT
+//! writes one per row. Indexes, constraints and errors are those of the table.
 
 pub mod dest_receiver;
 pub mod spec;
@@ -13,8 +13,8 @@ use crate::pg::spi::{self, Arg, arg, ident, literal};
 use crate::pg::tuplestore::row_types::attribute;
 use crate::pg::tuplestore::statements::SpiSession;
 
-/// Writes `select <expressions> from …` into these columns of a table; returns how many rows. Few rows, or
-/// a table that is more than a plain one, are left to INSERT.
+/// Writes `select <expressions> from …` into these columns of a table, and returns the number of
+/// rows. Uses INSERT for few rows, and for a table that is not plain.
 pub fn insert(
     statements: &SpiSession,
     table: &str,
@@ -44,8 +44,9 @@ pub fn insert(
     statements.execute(&insert, args)
 }
 
-/// As [`insert()`], of a SELECT under the snapshot that is active, whose rows go to several tables at once, and
-/// are kept. `None` where this is left to INSERT: then some of the rows may be written.
+/// Writes a SELECT to several tables at once, under the active snapshot, and can also collect the
+/// rows. Returns `None` if the caller must use INSERT instead; some rows may then already be
+/// written.
 pub fn fill(
     statements: &SpiSession,
     tables: &[BulkTarget],
@@ -74,7 +75,8 @@ fn as_copy(
             None => return Ok(None),
         }
     }
-    // SAFETY: closed below; an error closes them with the transaction. The locks stay, as after INSERT.
+    // SAFETY: the tables are closed below; after an error, the transaction's end closes them. The
+    // locks stay, as after INSERT.
     unsafe {
         let open = |oid: &pg_sys::Oid| pg_sys::table_open(*oid, pg_sys::RowExclusiveLock as i32);
         let relations: Vec<pg_sys::Relation> = oids.iter().map(open).collect();
@@ -94,7 +96,7 @@ fn as_copy(
                 list.push("null::pg_catalog.int8".to_owned());
                 list.extend_from_slice(&keeping.expressions);
             }
-            // Once several processes are at work none is given out.
+            // Assign a transaction id now: it cannot be assigned while parallel workers run.
             pg_sys::GetCurrentTransactionId();
             let select = format!("select {} from {from}", list.join(", "));
             let mut receiver = Receiver::new(&relations, tables, keeping);
@@ -109,8 +111,8 @@ fn as_copy(
     }
 }
 
-/// Whether functions of constraints or indexes run for each row that is written: they need not be fit to run
-/// while several processes read.
+/// Reports whether functions of constraints or indexes run for each written row. Such functions
+/// need not be parallel-safe.
 unsafe fn runs_functions(relation: pg_sys::Relation, entries: IndexMaintenance) -> bool {
     // SAFETY: an open relation.
     unsafe {
@@ -120,7 +122,8 @@ unsafe fn runs_functions(relation: pg_sys::Relation, entries: IndexMaintenance) 
     }
 }
 
-/// Whether rows of these columns can be written so, as far as is known without them.
+/// Reports whether rows of these columns can be written in bulk, as far as this is known without
+/// the rows.
 pub fn supports_bulk_insert(
     table: &str,
     columns: &[(String, String)],
@@ -130,7 +133,7 @@ pub fn supports_bulk_insert(
     let Some(oid) = oid_of(table)? else {
         return Ok(false);
     };
-    // SAFETY: as above.
+    // SAFETY: the relation is closed below; after an error, the transaction's end closes it.
     unsafe {
         let relation = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as i32);
         let list = selected(relation, table, columns)?;
@@ -139,12 +142,12 @@ pub fn supports_bulk_insert(
     }
 }
 
-/// A table by its quoted name.
+/// Returns the OID of a table, by its quoted name.
 pub fn oid_of(table: &str) -> Result<Option<pg_sys::Oid>> {
     spi::scalar("select $1::text::regclass::oid", &[arg(table)])
 }
 
-/// What is selected for a table; `None` where its rows are left to INSERT.
+/// Returns the select list for a table; `None` if the caller must use INSERT.
 unsafe fn selected(
     relation: pg_sys::Relation,
     table: &str,
@@ -159,7 +162,7 @@ unsafe fn selected(
     }
 }
 
-/// Whether an INSERT of this user's would do no more than to check constraints, and to write heap and
+/// Reports whether an INSERT by the current user would only check constraints and write heap and
 /// indexes.
 unsafe fn is_plain(relation: pg_sys::Relation) -> bool {
     // SAFETY: an open relation.
@@ -180,17 +183,18 @@ unsafe fn is_plain(relation: pg_sys::Relation) -> bool {
     }
 }
 
-/// An expression for each of the table's columns. `None` where one has a default that is not to be had here.
+/// Returns an expression for each of the table's columns; `None` if a column has a default that is
+/// not available here.
 unsafe fn expressions(
     relation: pg_sys::Relation,
     table: &str,
     columns: &[(String, String)],
 ) -> Result<Option<Vec<String>>> {
     let mut list = Vec::new();
-    // SAFETY: the caller gives an open relation, which has a shape.
+    // SAFETY: the caller passes an open relation, which has a tuple descriptor.
     let (shape, count) = unsafe { ((*relation).rd_att, (*(*relation).rd_att).natts as usize) };
     for place in 0..count {
-        // SAFETY: it has as many attributes as it says.
+        // SAFETY: `place` stays below the descriptor's number of attributes.
         let attribute = unsafe { &*attribute(shape, place) };
         let name = pgrx::name_data_to_str(&attribute.attname);
         if attribute.attisdropped || attribute.attgenerated != 0 {
@@ -210,7 +214,7 @@ unsafe fn expressions(
     Ok(Some(list))
 }
 
-/// The next value of an identity column, where this user may take it.
+/// Returns the next value of an identity column, if the current user may use its sequence.
 fn next_of(table: &str, column: &str) -> Result<Option<String>> {
     let sequence = spi::scalar::<String>(
         "select s.name from pg_get_serial_sequence($1, $2) as s(name)

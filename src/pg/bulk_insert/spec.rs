@@ -1,41 +1,41 @@
-//! What a bulk insert writes, where to, with which rights, and when index entries are made.
+//! The parameters of a bulk insert: rows, destination, rights, and the time of index maintenance.
 
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::tuplestore::rows::TupleStore;
 
-/// When the entries of the table's indexes are written.
+/// The time at which index entries are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum IndexMaintenance {
     AtOnce,
-    /// By [`crate::pg::deferred_indexes::add_entries`].
+    /// Later, by [`crate::pg::deferred_indexes::add_entries`].
     Later,
 }
 
-/// Rows that are kept, and which columns of a SELECT they are made of.
+/// Rows that a bulk insert also collects, and the columns of the SELECT that they consist of.
 pub struct RowBuffer<'a> {
     pub rows: &'a mut TupleStore,
-    /// An expression for each column but the first, which counts.
+    /// An expression for each column except the first, which counts.
     pub expressions: Vec<String>,
     /// The number of the first row.
     pub first: i64,
-    /// What is done after each of them.
+    /// The action after each row.
     pub then: Option<AfterRow<'a>>,
 }
 
 pub type AfterRow<'a> = Box<dyn FnMut(&mut TupleStore) + 'a>;
 
-/// Whose right to write a table counts.
+/// The role whose privileges on the table count.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum InsertRights {
     Caller,
-    /// The table is one of coco's own: the caller evaluates the SELECT, and its rows are written as the extension's
-    /// owner.
+    /// The extension's owner, for one of coco's own tables. The caller evaluates the SELECT, and
+    /// the extension's owner writes the rows.
     Extension,
 }
 
 impl InsertRights {
-    /// Acts as the role whose right it is.
+    /// Acts as that role.
     pub fn act(self) -> Result<RoleGuard> {
         match self {
             InsertRights::Caller => Ok(RoleGuard::same()),
@@ -44,20 +44,20 @@ impl InsertRights {
     }
 }
 
-/// A table, and which columns of a SELECT go there.
+/// A table, and the columns of a SELECT that it receives.
 #[derive(Clone, Copy)]
 pub struct BulkTarget<'a> {
     pub table: &'a str,
-    /// Names, and expressions.
+    /// Names of columns, each with an expression.
     pub columns: &'a [(String, String)],
     pub entries: IndexMaintenance,
-    /// A column of type bigint that counts the rows, and the number of the first.
+    /// A column of type bigint that counts the rows, and the number of the first row.
     pub counted: Option<(&'a str, i64)>,
     pub by: InsertRights,
 }
 
 impl<'a> BulkTarget<'a> {
-    /// A table that gets its index entries later.
+    /// Returns a target whose index entries are written later.
     pub fn new(table: &'a str, columns: &'a [(String, String)]) -> BulkTarget<'a> {
         BulkTarget {
             table,
@@ -68,7 +68,7 @@ impl<'a> BulkTarget<'a> {
         }
     }
 
-    /// The same, of one of coco's own tables.
+    /// Returns such a target for one of coco's own tables.
     pub fn of_own(table: &'a str, columns: &'a [(String, String)]) -> BulkTarget<'a> {
         BulkTarget { by: InsertRights::Extension, ..BulkTarget::new(table, columns) }
     }

@@ -1,5 +1,5 @@
-//! Rows that pass between two statements without leaving Postgres: tuplestores, which spill to
-//! disk at `work_mem`, and which a statement reads by name like a trigger's transition table.
+//! Passes rows between two statements without leaving PostgreSQL. Tuplestores spill to disk at
+//! `work_mem`, and a statement reads them by name, like a trigger's transition table.
 
 pub mod passed_rows;
 pub mod receiver;

@@ -1,8 +1,8 @@
-//! Rows that pass from one process of the server to another, as bytes: each value as its type sends it, after
-//! what tells the types.
+//! Passes rows from one process of the server to another, as bytes: first a header that identifies
+//! the types, then each value as its type's send function writes it.
 //!
-//! The process that reads them compares the types with those that it expects, and takes no value but from its
-//! type's receive function. Both act as the role whose types these are.
+//! The reading process compares the types with those it expects, and accepts values only through
+//! their type's receive function. Both processes act as the role that owns the types.
 
 use pgrx::pg_sys;
 
@@ -10,7 +10,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
 use crate::pg::value_codec::Codec;
 
-/// The length of a NULL.
+/// The length that marks a NULL.
 const NULL: u32 = u32::MAX;
 
 impl TupleStore {
@@ -27,8 +27,8 @@ impl TupleStore {
                     bytes.extend(NULL.to_ne_bytes());
                     continue;
                 };
-                // SAFETY: the columns are those that the rows were made with; what the type's function
-                // leaves behind goes with the context.
+                // SAFETY: the rows were created with these columns; the context frees what the
+                // type's function leaves behind.
                 let value = unsafe { context.switch_to(|_| codec.write(datum)) };
                 let length = u32::try_from(value.len()).ok().filter(|length| *length != NULL);
                 let length = length
@@ -36,13 +36,13 @@ impl TupleStore {
                 bytes.extend(length.to_ne_bytes());
                 bytes.extend(value);
             }
-            // SAFETY: nothing in it is used any more.
+            // SAFETY: nothing in the context is used any longer.
             unsafe { context.reset() };
         }
         Ok(())
     }
 
-    /// Rows of these columns that another process has written.
+    /// Reads rows of these columns that another process has written.
     pub fn read_from(columns: &[RowColumn], bytes: &[u8]) -> Result<TupleStore> {
         let mut context = pgrx::PgMemoryContexts::new("coco rows that were passed");
         let mut codecs = codecs(columns)?;
@@ -59,7 +59,8 @@ impl TupleStore {
             values.clear();
             for codec in &mut codecs {
                 let bytes = field(&mut rest)?;
-                // SAFETY: in a transaction; the value is copied before the context is reset.
+                // SAFETY: called within a transaction; the value is copied before the context is
+                // reset.
                 let read = |bytes| unsafe { context.switch_to(|_| codec.read(bytes)) };
                 values.push(bytes.map(read).transpose()?);
             }
@@ -71,7 +72,7 @@ impl TupleStore {
     }
 }
 
-/// The bytes of the value that comes next; `None` for NULL.
+/// Returns the bytes of the next value; `None` for NULL.
 fn field<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>> {
     let cut = || Error::internal("rows of another process end within one");
     let (length, after) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
@@ -86,12 +87,12 @@ fn field<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>> {
 }
 
 fn codecs(columns: &[RowColumn]) -> Result<Vec<Codec>> {
-    // SAFETY: in a transaction; the codecs do not outlive the call that made them.
+    // SAFETY: called within a transaction; the codecs do not outlive the call that created them.
     let codec = |c: &RowColumn| unsafe { Codec::of(c.type_oid, pg_sys::CurrentMemoryContext) };
     columns.iter().map(codec).collect()
 }
 
-/// What tells the types.
+/// Returns the header that identifies the types.
 fn head(codecs: &[Codec]) -> Vec<u8> {
     let mut head = (codecs.len() as u32).to_ne_bytes().to_vec();
     codecs.iter().for_each(|codec| head.extend(codec.kind().0));

@@ -7,25 +7,25 @@ use crate::pg::tuplestore::row_types;
 use crate::pg::tuplestore::rows::TupleStore;
 
 unsafe extern "C-unwind" {
-    // utils/tuplestore.h; the same from 15 to 18. As it is: pgrx's binding has a guard around each
-    // call, which takes as long as the call does.
+    // Declared in utils/tuplestore.h, the same from 15 to 18. pgrx's binding would put a guard
+    // around each call, which costs as much as the call.
     fn tuplestore_puttupleslot(
         store: *mut pg_sys::Tuplestorestate,
         row: *mut pg_sys::TupleTableSlot,
     );
 }
 
-/// Puts the rows of a statement into a tuplestore, if they have its shape.
+/// Puts the rows of a statement into a tuplestore, if they have its row type.
 #[repr(C)]
 pub struct IntoRows {
-    /// What Postgres knows of the receiver; the first field.
+    /// The part that PostgreSQL uses; must be the first field.
     public: pg_sys::DestReceiver,
     store: *mut pg_sys::Tuplestorestate,
     shape: pg_sys::TupleDesc,
 }
 
 impl IntoRows {
-    /// A receiver for as long as `rows` exist and stay where they are.
+    /// Returns a receiver that is valid as long as `rows` exist and do not move.
     pub fn new(rows: &TupleStore) -> IntoRows {
         IntoRows {
             public: pg_sys::DestReceiver {
@@ -40,18 +40,19 @@ impl IntoRows {
         }
     }
 
-    /// Valid as long as the receiver stays where it is.
+    /// Returns a pointer that is valid as long as the receiver does not move.
     pub fn destination(&mut self) -> *mut pg_sys::DestReceiver {
         std::ptr::from_mut(self).cast()
     }
 }
 
-/// Without a guard: there is nothing to drop here when an error passes through.
+/// Receives a row. Has no guard, because an error that passes through skips no destructor.
 unsafe extern "C-unwind" fn receive(
     row: *mut pg_sys::TupleTableSlot,
     receiver: *mut pg_sys::DestReceiver,
 ) -> bool {
-    // SAFETY: the receiver was made in `new`; `start` has compared the shapes; the store copies the row.
+    // SAFETY: `new` created the receiver; `start` has compared the row types; the store copies the
+    // row.
     unsafe { tuplestore_puttupleslot((*receiver.cast::<IntoRows>()).store, row) };
     true
 }
@@ -62,7 +63,7 @@ unsafe extern "C-unwind" fn start(
     _operation: i32,
     rows: pg_sys::TupleDesc,
 ) {
-    // SAFETY: the receiver was made in `new`; both shapes outlive the statement.
+    // SAFETY: `new` created the receiver; both descriptors outlive the statement.
     let checked = unsafe { row_types::check_shape(rows, (*receiver.cast::<IntoRows>()).shape) };
     if let Err(error) = checked {
         row_types::type_mismatch();

@@ -1,4 +1,5 @@
-//! One row that the executor hands over: its columns are read by number, and checked against their types.
+//! One row that the executor passes on, whose columns are read by number and checked against their
+//! types.
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -6,20 +7,22 @@ use pgrx::prelude::*;
 use crate::pg::error::Error;
 use crate::pg::tuplestore::row_types::{attribute, is_same_type, wrong_type};
 
-/// A row, until the next one comes.
+/// A row, valid until the next row is read.
 #[derive(Clone, Copy)]
 pub struct Row(pub *mut pg_sys::TupleTableSlot);
 
 impl Row {
+    /// Wraps a slot.
+    ///
     /// # Safety
-    /// As long as it is used the slot is there, and holds a row.
+    /// The slot exists, and contains a row, as long as the value is used.
     pub unsafe fn of(slot: *mut pg_sys::TupleTableSlot) -> Row {
         Row(slot)
     }
 
-    /// A column, from 0.
+    /// Returns a column, counted from 0.
     pub fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
-        // SAFETY: the slot holds a row; slot_getsomeattrs fills the arrays up to the column.
+        // SAFETY: the slot contains a row; slot_getsomeattrs fills the arrays up to the column.
         unsafe {
             let slot = &mut *self.0;
             if column >= (*slot.tts_tupleDescriptor).natts.max(0) as usize {
@@ -35,11 +38,11 @@ impl Row {
         }
     }
 
-    /// A column, from 0, as a value of Rust's. Raises 42804 where its type is another.
+    /// Returns a column, counted from 0, as a Rust value. Raises 42804 if its type differs.
     pub fn get<T: FromDatum + IntoDatum>(&self, column: usize) -> Option<T> {
         let datum = self.datum(column)?;
-        // SAFETY: `datum` has checked that the shape has the column; its type is compared with that of `T`
-        // before the value is read.
+        // SAFETY: `datum` has checked that the descriptor has the column; its type is compared with
+        // that of `T` before the value is read.
         unsafe {
             let column = &*attribute((*self.0).tts_tupleDescriptor, column);
             let fits = T::is_compatible_with(column.atttypid)

@@ -1,4 +1,4 @@
-//! Rows of a SELECT that are looked at one by one as they come, and kept nowhere.
+//! Processes the rows of a SELECT one by one, without storing them.
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -13,15 +13,15 @@ type Look<'a> = &'a mut dyn FnMut(Row) -> Result<bool>;
 
 #[repr(C)]
 struct Receiver<'a> {
-    /// What Postgres knows of it; the first field.
+    /// The part that PostgreSQL uses; must be the first field.
     public: pg_sys::DestReceiver,
     types: &'a [pg_sys::Oid],
     look: Look<'a>,
     failed: Option<Error>,
 }
 
-/// Looks at what a SELECT returns under the snapshot that is active, until it is said to be enough (`false`).
-/// Its columns have to be of these types.
+/// Calls `look` for each row of a SELECT under the active snapshot, until `look` returns `false`.
+/// The columns must have these types.
 pub fn each(
     statements: &SpiSession,
     sql: &str,
@@ -50,7 +50,7 @@ unsafe extern "C-unwind" fn receive(
     row: *mut pg_sys::TupleTableSlot,
     receiver: *mut pg_sys::DestReceiver,
 ) -> bool {
-    // SAFETY: the receiver was made in `each`, and is of this type.
+    // SAFETY: `each` created the receiver, which has this type.
     let receiver = unsafe { &mut *receiver.cast::<Receiver>() };
     match (receiver.look)(Row(row)) {
         Ok(more) => more,
@@ -67,7 +67,8 @@ unsafe extern "C-unwind" fn start(
     _operation: i32,
     rows: pg_sys::TupleDesc,
 ) {
-    // SAFETY: the receiver was made in `each`, and is of this type; the shape outlives the statement.
+    // SAFETY: `each` created the receiver, which has this type; the descriptor outlives the
+    // statement.
     let checked = unsafe {
         let types = (*receiver.cast::<Receiver>()).types;
         check_types(rows, 0, types).and_then(|found| found.check_count(types.len()))

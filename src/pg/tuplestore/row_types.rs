@@ -1,7 +1,8 @@
-//! Whether rows have the types that their reader expects.
+//! Checks that rows have the types that their reader expects.
 //!
-//! A value is bytes whose meaning is its type. Every receiver of rows compares the types that the
-//! executor announces with those that it was made for, before it reads the first value.
+//! The type of a value gives its bytes their meaning. Every receiver of rows therefore compares the
+//! types that the executor announces with those it was created for, before it reads the first
+//! value.
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::Cell;
@@ -10,41 +11,42 @@ use std::ffi::CString;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi;
 
-/// Whether values of two types are stored alike: a domain counts as its base type.
+/// Reports whether values of two types are stored alike: a domain counts as its base type.
 pub fn is_same_type(one: pg_sys::Oid, other: pg_sys::Oid) -> bool {
-    // SAFETY: look-ups of the system catalogs in a transaction.
+    // SAFETY: lookups in the system catalogs, within a transaction.
     one == other || unsafe { pg_sys::getBaseType(one) == pg_sys::getBaseType(other) }
 }
 
-/// Checks that rows of the shape `found` have columns of the types of `expected`, and no others.
+/// Checks that rows with the descriptor `found` have columns of the types of `expected`, and no
+/// others.
 ///
 /// # Safety
-/// Both shapes exist, and a transaction is in progress.
+/// Both descriptors exist, and a transaction is in progress.
 pub unsafe fn check_shape(found: pg_sys::TupleDesc, expected: pg_sys::TupleDesc) -> Result<()> {
-    // SAFETY: a shape has as many attributes as it says.
+    // SAFETY: attribute numbers stay below the descriptor's count.
     let types: Vec<pg_sys::Oid> = unsafe {
         (0..(*expected).natts.max(0) as usize).map(|n| (*attribute(expected, n)).atttypid).collect()
     };
-    // SAFETY: as above.
+    // SAFETY: the caller upholds the same contract.
     unsafe { check_types(found, 0, &types)?.check_count(types.len()) }
 }
 
-/// Checks that the columns of a shape from `first` on are of these types.
+/// Checks that the columns of a descriptor, from `first` on, have these types.
 ///
 /// # Safety
-/// The shape exists, and a transaction is in progress.
+/// The descriptor exists, and a transaction is in progress.
 pub unsafe fn check_types(
     found: pg_sys::TupleDesc,
     first: usize,
     types: &[pg_sys::Oid],
 ) -> Result<Checked> {
-    // SAFETY: a shape has as many attributes as it says.
+    // SAFETY: the caller passes an existing descriptor.
     let count = unsafe { (*found).natts.max(0) as usize };
     for (place, expected) in types.iter().enumerate().map(|(n, t)| (first + n, *t)) {
         if place >= count {
             return Err(wrong_count(count, first + types.len()));
         }
-        // SAFETY: the place is below the number of attributes.
+        // SAFETY: `place` is below the number of attributes.
         let column = unsafe { &*attribute(found, place) };
         if column.attisdropped || !is_same_type(column.atttypid, expected) {
             let name = pgrx::name_data_to_str(&column.attname);
@@ -54,12 +56,12 @@ pub unsafe fn check_types(
     Ok(Checked(count))
 }
 
-/// Columns whose types were checked; there may be more of them than were asked for.
+/// Columns whose types were checked. The descriptor may have more columns.
 #[must_use]
 pub struct Checked(usize);
 
 impl Checked {
-    /// Checks that there are no others.
+    /// Checks that the descriptor has no other columns.
     pub fn check_count(self, expected: usize) -> Result<()> {
         match self.0 == expected {
             true => Ok(()),
@@ -68,7 +70,7 @@ impl Checked {
     }
 }
 
-/// The error for a column whose values are of another type than its reader expects.
+/// Returns the error for a column whose type differs from the one that its reader expects.
 pub fn wrong_type(column: &str, found: pg_sys::Oid, expected: pg_sys::Oid) -> Error {
     let name = |oid| spi::type_name(oid, -1).unwrap_or_else(|_| oid.to_u32().to_string());
     mismatch(format!(
@@ -92,12 +94,13 @@ pub fn c_string(s: &str) -> Result<CString> {
     CString::new(s).map_err(|_| Error::invalid("text contains a NUL byte"))
 }
 
-/// A column of a row's shape, by its place from 0.
+/// Returns a column of a descriptor, by its position from 0.
 pub unsafe fn attribute(
     shape: pg_sys::TupleDesc,
     place: usize,
 ) -> *const pg_sys::FormData_pg_attribute {
-    // SAFETY: the caller gives a shape that is there, and a place below its number of attributes.
+    // SAFETY: the caller passes an existing descriptor, and a position below its number of
+    // attributes.
     unsafe {
         #[cfg(feature = "pg18")]
         return pg_sys::TupleDescAttr(shape, place as i32);
@@ -110,14 +113,14 @@ thread_local! {
     pub static PREPARING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the error being handled was raised while a statement was analysed: then it says that a
-/// name or a type does not fit, and no item's data is at fault. Clears the mark.
+/// Reports whether the error being handled was raised while a statement was analyzed, and clears
+/// the mark. Such an error means that a name or a type does not match, and no item's data caused
+/// it.
 pub fn failed_in_analysis() -> bool {
     PREPARING.replace(false)
 }
 
-/// Marks the error that is about to be raised as one of a statement whose rows have other types than those
-/// that are expected of it.
+/// Marks the error about to be raised as caused by a statement whose rows have unexpected types.
 pub fn type_mismatch() {
     PREPARING.set(true);
 }

@@ -1,4 +1,4 @@
-//! Rows of one shape, in a tuplestore.
+//! Rows of one row type, in a tuplestore.
 
 use pgrx::pg_sys;
 use std::ffi::CString;
@@ -19,12 +19,12 @@ pub struct RowColumn {
 
 impl RowColumn {
     pub fn new(name: impl Into<String>, type_oid: pg_sys::Oid) -> RowColumn {
-        // The type's own collation: what TupleDescInitEntry puts in.
+        // TupleDescInitEntry sets the type's own collation.
         RowColumn { name: name.into(), type_oid, typmod: -1, collation: pg_sys::InvalidOid }
     }
 }
 
-/// Columns of these types, named `prefix1`, `prefix2`, …
+/// Returns columns of these types, named `prefix1`, `prefix2`, …
 pub fn typed(prefix: &str, columns: &[Column]) -> Vec<RowColumn> {
     let names = numbered(prefix, columns.len());
     let typed = |(c, name): (&Column, String)| RowColumn {
@@ -36,19 +36,20 @@ pub fn typed(prefix: &str, columns: &[Column]) -> Vec<RowColumn> {
     columns.iter().zip(names).map(typed).collect()
 }
 
-/// Rows of one shape, kept in a tuplestore of the (sub)transaction it was made in.
+/// Rows of one row type, kept in a tuplestore of the (sub)transaction that created it.
 pub struct TupleStore {
     pub store: *mut pg_sys::Tuplestorestate,
     pub shape: pg_sys::TupleDesc,
     slot: *mut pg_sys::TupleTableSlot,
-    /// Holds all of it, below the (sub)transaction's own, which stays empty and goes at its end.
+    /// The memory of all parts, below the (sub)transaction's own context, which stays empty and is
+    /// freed at its end.
     context: pg_sys::MemoryContext,
     pub len: usize,
-    /// The types of its columns.
+    /// The types of the columns.
     pub types: String,
-    /// The places of columns whose values may be elsewhere.
+    /// The positions of columns whose values may be stored out of line.
     variable: Vec<usize>,
-    /// It outlives the transaction that it was made in, and is filled there.
+    /// Whether the rows outlive the transaction that created and filled them.
     held: bool,
 }
 
@@ -57,19 +58,19 @@ impl TupleStore {
         TupleStore::make(columns, false, work_mem())
     }
 
-    /// The same; it goes to disk only beyond so many kilobytes.
+    /// Creates rows that spill to disk only beyond this number of kilobytes.
     pub fn within(columns: &[RowColumn], kilobytes: i32) -> Result<TupleStore> {
         TupleStore::make(columns, false, kilobytes)
     }
 
-    /// Rows that are kept for later transactions; to be filled in this one.
+    /// Creates rows that later transactions can read; only the current transaction may fill them.
     pub fn held(columns: &[RowColumn], kilobytes: i32) -> Result<TupleStore> {
         TupleStore::make(columns, true, kilobytes)
     }
 
     fn make(columns: &[RowColumn], held: bool, kilobytes: i32) -> Result<TupleStore> {
         // SAFETY: everything is allocated below the (sub)transaction's context, not in that of an
-        // SPI connection, which may end sooner; it is freed in `drop`, or by an abort.
+        // SPI connection, which may end sooner; `drop` or an abort frees it.
         unsafe {
             let names: Vec<CString> =
                 columns.iter().map(|c| c_string(&c.name)).collect::<Result<_>>()?;
@@ -117,15 +118,15 @@ impl TupleStore {
         self.len
     }
 
-    /// The types of its columns, as Postgres has them.
+    /// Returns the descriptor of the columns.
     pub fn shape(&self) -> pg_sys::TupleDesc {
         self.shape
     }
 
-    /// Reads the next row; `false` at the end. Its columns are read with [`TupleStore::datum`].
+    /// Reads the next row; `false` at the end. [`TupleStore::datum`] returns its columns.
     pub fn advance(&mut self) -> bool {
-        // SAFETY: store and slot live as long as self; and so does the row, which the slot frees at the
-        // next call: what is read from disk is allocated where we are.
+        // SAFETY: store and slot live as long as `self`. So does the row, which the slot frees at
+        // the next call: a row read from disk is allocated in the current context.
         unsafe {
             let before = pg_sys::MemoryContextSwitchTo(self.context);
             let there = pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot);
@@ -134,30 +135,31 @@ impl TupleStore {
         }
     }
 
-    /// Whether none of them is on disk.
+    /// Reports whether no row is on disk.
     pub fn is_in_memory(&self) -> bool {
-        // SAFETY: the store lives as long as self.
+        // SAFETY: the store lives as long as `self`.
         unsafe { pg_sys::tuplestore_in_memory(self.store) }
     }
 
-    /// Goes back to before the first row.
+    /// Rewinds to before the first row.
     pub fn rewind(&mut self) {
         // SAFETY: as above.
         unsafe { pg_sys::tuplestore_rescan(self.store) }
     }
 
-    /// The row just read, valid until the next is read.
+    /// Returns the row just read, valid until the next row is read.
     pub fn row(&self) -> Row {
-        // SAFETY: the slot holds the row just read.
+        // SAFETY: the slot contains the row just read.
         unsafe { Row::of(self.slot) }
     }
 
-    /// A column (from 0) of it.
+    /// Returns a column of the row just read, counted from 0.
     pub fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
         self.row().datum(column)
     }
 
-    /// How many bytes a column of it has, uncompressed, if its length varies; else none.
+    /// Returns the uncompressed size in bytes of a column of the row just read if its length
+    /// varies; otherwise 0.
     pub fn varying_bytes(&self, column: usize) -> usize {
         match self.datum(column).filter(|_| self.variable.contains(&column)) {
             // SAFETY: a value of a type of varying length, in the row just read.
@@ -166,24 +168,24 @@ impl TupleStore {
         }
     }
 
-    /// The same, as a value of Rust's. Raises 42804 where its type is another.
+    /// Returns a column of the row just read as a Rust value. Raises 42804 if its type differs.
     pub fn get<T: pgrx::FromDatum + pgrx::IntoDatum>(&self, column: usize) -> Option<T> {
         self.row().get(column)
     }
 
-    /// Adds the rows of another of the same shape.
+    /// Appends the rows of another store of the same row type.
     pub fn append(&mut self, other: &mut TupleStore) -> Result<()> {
         self.check_same(other)?;
         other.rewind();
         while other.advance() {
-            // SAFETY: both slots are of the shape the store was made with.
+            // SAFETY: both slots have the row type of the store.
             unsafe { pg_sys::tuplestore_puttupleslot(self.store, other.slot) };
             self.len += 1;
         }
         Ok(())
     }
 
-    /// Adds the rows of another of the same shape which `takes` takes.
+    /// Appends those rows of another store of the same row type for which `takes` returns true.
     pub fn append_where(
         &mut self,
         other: &mut TupleStore,
@@ -201,16 +203,16 @@ impl TupleStore {
         Ok(())
     }
 
-    /// Checks that others are of the same types.
+    /// Checks that another store has the same types.
     fn check_same(&self, other: &TupleStore) -> Result<()> {
         match self.types == other.types {
             true => Ok(()),
-            // SAFETY: both shapes live as long as their rows.
+            // SAFETY: both descriptors live as long as their rows.
             false => unsafe { check_shape(other.shape, self.shape) },
         }
     }
 
-    /// The rows that come next, `most` of them; the columns are those it was made with.
+    /// Returns the next rows, at most `most`. `columns` are those that the store was created with.
     pub fn take(&mut self, columns: &[RowColumn], most: usize) -> Result<TupleStore> {
         let mut some = TupleStore::new(columns)?;
         some.check_same(self)?;
@@ -218,14 +220,15 @@ impl TupleStore {
         Ok(some)
     }
 
-    /// The same, but no more than have so many bytes together, and one; they stay in memory.
+    /// Returns the next rows, at most `most` and at most this number of bytes, but at least one
+    /// row. The rows stay in memory.
     pub fn take_some(
         &mut self,
         columns: &[RowColumn],
         most: usize,
         bytes: usize,
     ) -> Result<TupleStore> {
-        // What a row needs beside its bytes is less than these, but for the shortest.
+        // The overhead of a row is smaller than its bytes, except for the shortest rows.
         let kilobytes = i32::try_from(bytes / 1024).unwrap_or(i32::MAX).saturating_mul(2);
         let mut some = TupleStore::within(columns, kilobytes.max(work_mem()))?;
         some.check_same(self)?;
@@ -236,7 +239,8 @@ impl TupleStore {
     fn move_into(&mut self, some: &mut TupleStore, most: usize, bytes: usize) {
         let mut taken = 0;
         while some.len < most && taken < bytes && self.advance() {
-            // SAFETY: both slots are of one shape. A slot for minimal tuples holds one that was read.
+            // SAFETY: both slots have the same row type. A slot for minimal tuples contains the one
+            // that was read.
             unsafe {
                 pg_sys::tuplestore_puttupleslot(some.store, self.slot);
                 let slot = &*self.slot.cast::<pg_sys::MinimalTupleTableSlot>();
@@ -246,20 +250,20 @@ impl TupleStore {
         }
     }
 
-    /// Goes to where the first `read` rows were read.
+    /// Moves to the position after the first `read` rows.
     pub fn seek(&mut self, read: usize) {
         self.rewind();
-        // SAFETY: the store lives as long as self.
+        // SAFETY: the store lives as long as `self`.
         unsafe { pg_sys::tuplestore_skiptuples(self.store, read as i64, true) };
     }
 
-    /// Adds a row of values of a statement's; what they refer to elsewhere is fetched, so that nothing of it is
-    /// needed later.
+    /// Adds a row of values of a statement. Fetches values that are stored out of line, so that the
+    /// row stays readable later.
     ///
     /// # Safety
-    /// There are as many values as columns, of their types.
+    /// The number of values equals the number of columns, and each value has its column's type.
     pub unsafe fn push_whole(&mut self, values: *mut pg_sys::Datum, nulls: *mut bool) {
-        // SAFETY: as above; the store copies the row.
+        // SAFETY: the caller upholds the same contract; the store copies the row.
         unsafe {
             let mut fetched = Vec::new();
             for place in &self.variable {
@@ -285,8 +289,7 @@ impl TupleStore {
         let mut datums: Vec<_> =
             values.iter().map(|v| v.unwrap_or(pg_sys::Datum::from(0usize))).collect();
         let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
-        // SAFETY: as many values as the shape has columns, as is checked; of their types, by construction
-        // of the callers.
+        // SAFETY: the number of values is checked; the callers pass values of the columns' types.
         unsafe {
             let count = (*self.shape).natts.max(0) as usize;
             if values.len() != count {
@@ -306,10 +309,10 @@ impl TupleStore {
 
 impl Drop for TupleStore {
     fn drop(&mut self) {
-        // A panic is only passing when a transaction is about to abort, which frees all three; touching a store whose
-        // temporary file is closed would not be safe.
+        // During a panic the transaction is about to abort, which frees all three. Touching a store
+        // whose temporary file is closed would not be safe.
         if self.held || !std::thread::panicking() {
-            // SAFETY: made with this, used by nothing else, and freed once: here.
+            // SAFETY: created with this store, used by nothing else, and freed only here.
             unsafe {
                 pg_sys::ExecDropSingleTupleTableSlot(self.slot);
                 pg_sys::tuplestore_end(self.store);
@@ -319,14 +322,14 @@ impl Drop for TupleStore {
     }
 }
 
-/// `work_mem`, in kilobytes.
+/// Returns `work_mem`, in kilobytes.
 pub fn work_mem() -> i32 {
     // SAFETY: reads the backend's own state.
     unsafe { pg_sys::work_mem }
 }
 
-/// `maintenance_work_mem`, in kilobytes: for what is done once, and by one process.
+/// Returns `maintenance_work_mem`, in kilobytes, for work that one process does once.
 pub fn maintenance_work_mem() -> i32 {
-    // SAFETY: as above.
+    // SAFETY: reads the backend's own state.
     unsafe { pg_sys::maintenance_work_mem }
 }

@@ -1,4 +1,4 @@
-//! Statements that read rows by name, or write theirs into them.
+//! Statements that read rows by name, or write their results into rows.
 
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
@@ -11,24 +11,26 @@ use crate::pg::tuplestore::receiver::IntoRows;
 use crate::pg::tuplestore::row_types::{PREPARING, c_string};
 use crate::pg::tuplestore::rows::TupleStore;
 
-/// One SPI connection whose statements may read named [`TupleStore`].
+/// One SPI connection whose statements may read named [`TupleStore`]s.
 pub struct SpiSession {
-    /// The names, shapes and sizes of the rows that statements may read, which their plans are for.
+    /// The names, types and sizes of the rows that statements may read. Cached plans depend on
+    /// them.
     named: RefCell<String>,
-    /// Rows that they read, at most; what reads many is planned each time.
+    /// The largest number of rows that the statements read. Statements that read many rows are
+    /// planned each time.
     most: Cell<usize>,
-    /// How they are planned: `CURSOR_OPT_…`.
+    /// The options for planning: `CURSOR_OPT_…`.
     options: Cell<u32>,
 }
 
-/// Up to so many rows a plan is kept. To plan costs less than to read more; and a plan that was made
-/// for a table that has grown since may take time without end.
+/// The largest number of rows for which a plan is cached. Beyond it, planning costs less than
+/// reading. A plan for a table that has grown since could also take very long.
 const FEW: usize = 1000;
 
 impl SpiSession {
     /// Connects, and disconnects when dropped.
     pub fn connect() -> Result<SpiSession> {
-        // SAFETY: paired with SPI_finish in drop; an abort pops the connection by itself.
+        // SAFETY: paired with SPI_finish in `drop`; an abort also ends the connection.
         match unsafe { pg_sys::SPI_connect() } {
             code if code == pg_sys::SPI_OK_CONNECT as i32 => {
                 let options = Cell::new(pg_sys::CURSOR_OPT_PARALLEL_OK);
@@ -38,19 +40,21 @@ impl SpiSession {
         }
     }
 
-    /// Lets the statements that follow read `rows` under this name. `rows` must outlive self.
+    /// Allows the statements that follow to read `rows` under this name. `rows` must outlive
+    /// `self`.
     pub fn name(&self, name: &str, rows: &TupleStore) -> Result<()> {
         self.name_as_of(name, rows, rows.len)
     }
 
-    /// As [`SpiSession::name`], and has them planned as if there were so many.
+    /// Names rows as [`SpiSession::name`] does, and plans statements as if the store had `count`
+    /// rows.
     pub fn name_as_of(&self, name: &str, rows: &TupleStore, count: usize) -> Result<()> {
         let c_name = c_string(name)?;
         self.most.set(self.most.get().max(count));
-        // A plan for a few rows is no good for many: one for each power of ten.
+        // A plan for a few rows is unsuitable for many: use one plan per power of ten.
         let size = count.checked_ilog10().map_or(0, |n| n + 1);
         self.named.borrow_mut().push_str(&format!("{name}:{size}:{};", rows.types));
-        // SAFETY: palloc'd in SPI's procedure context, which lives until SPI_finish.
+        // SAFETY: palloc'd in SPI's procedure context, which exists until SPI_finish.
         let code = unsafe {
             let relation = pg_sys::palloc0(size_of::<pg_sys::EphemeralNamedRelationData>())
                 .cast::<pg_sys::EphemeralNamedRelationData>();
@@ -68,23 +72,24 @@ impl SpiSession {
         }
     }
 
-    /// The statements that follow read whole tables.
+    /// Declares that the statements that follow read whole tables.
     pub fn reads_many(&self) {
         self.most.set(usize::MAX);
     }
 
-    /// The statements that follow are run by this process alone.
+    /// Runs the statements that follow without parallel workers.
     pub fn by_one_process(&self) {
         self.options.set(0);
     }
 
-    /// What they read by name is many rows.
+    /// Reports whether the named rows are many.
     pub fn reads_many_rows(&self) -> bool {
         self.most.get() > FEW
     }
 
-    /// Runs one SELECT whose rows go to a receiver; returns how many. It sees what the batch has written, or,
-    /// `as_active`, what the active snapshot ([`PinnedSnapshot`](crate::pg::snapshot::PinnedSnapshot)) does.
+    /// Runs one SELECT whose rows go to a receiver, and returns their number. The SELECT sees what
+    /// the batch has written, or, with `as_active`, what the active snapshot
+    /// ([`PinnedSnapshot`](crate::pg::snapshot::PinnedSnapshot)) sees.
     pub fn send(
         &self,
         sql: &str,
@@ -95,18 +100,18 @@ impl SpiSession {
         self.run(sql, args, receiver, as_active)
     }
 
-    /// Runs one statement; returns how many rows it wrote or returned.
+    /// Runs one statement, and returns the number of rows that it wrote or returned.
     pub fn execute(&self, sql: &str, args: &[Arg]) -> Result<i64> {
         self.run(sql, args, ptr::null_mut(), false)
     }
 
-    /// Runs one SELECT under the snapshot that is active ([`PinnedSnapshot`](crate::pg::snapshot::PinnedSnapshot)) and appends what it
-    /// returns to `rows`.
+    /// Runs one SELECT under the active snapshot
+    /// ([`PinnedSnapshot`](crate::pg::snapshot::PinnedSnapshot)), and appends its result to `rows`.
     pub fn select_into(&self, sql: &str, args: &[Arg], rows: &mut TupleStore) -> Result<i64> {
         self.run_into(sql, args, rows, true)
     }
 
-    /// As [`SpiSession::select_into`], but sees what the batch has written.
+    /// Does the same, but sees what the batch has written.
     pub fn query_into(&self, sql: &str, args: &[Arg], rows: &mut TupleStore) -> Result<i64> {
         self.run_into(sql, args, rows, false)
     }
@@ -135,7 +140,7 @@ impl SpiSession {
         let mut types: Vec<pg_sys::Oid> = args.iter().map(|a| a.oid()).collect();
         let name = (self.most.get() <= FEW)
             .then(|| format!("{}{}", self.named.borrow(), sql.to_string_lossy()));
-        // SAFETY: the parameter list has room for `args`, whose data the caller keeps alive.
+        // SAFETY: the parameter list has space for `args`, whose data the caller keeps alive.
         let code = unsafe {
             let plan = plan_cache::plan(name, || {
                 preparing(|| {
@@ -153,7 +158,7 @@ impl SpiSession {
                 let param = (*params).params.as_mut_ptr().add(i);
                 (*param).ptype = a.oid();
                 (*param).pflags = pg_sys::PARAM_FLAG_CONST as u16;
-                // makeParamList leaves these as they are: both are always set.
+                // makeParamList does not initialize these fields.
                 (*param).isnull = a.datum().is_none();
                 (*param).value =
                     a.datum().map_or(pg_sys::Datum::from(0usize), |d| d.sans_lifetime());
@@ -165,23 +170,24 @@ impl SpiSession {
         if code < 0 {
             return Err(Error::internal(format!("SPI_execute_plan_extended returned {code}")));
         }
-        // SAFETY: set by the call above.
+        // SAFETY: the call above has set the variable.
         Ok(unsafe { pg_sys::SPI_processed } as i64)
     }
 
-    /// The first column of the row a statement returned, as text.
+    /// Returns the first column of the first row that a statement returns, as text.
     pub fn first_text(&self, sql: &str, args: &[Arg]) -> Result<Option<String>> {
         self.text_of(sql, args, false)
     }
 
-    /// As [`SpiSession::first_text`], under the snapshot that is active ([`PinnedSnapshot`](crate::pg::snapshot::PinnedSnapshot)).
+    /// Does the same under the active snapshot
+    /// ([`PinnedSnapshot`](crate::pg::snapshot::PinnedSnapshot)).
     pub fn read_text(&self, sql: &str, args: &[Arg]) -> Result<Option<String>> {
         self.text_of(sql, args, true)
     }
 
     fn text_of(&self, sql: &str, args: &[Arg], read_only: bool) -> Result<Option<String>> {
         self.run(sql, args, ptr::null_mut(), read_only)?;
-        // SAFETY: SPI_tuptable is the statement's result, or null where it has none.
+        // SAFETY: SPI_tuptable is the statement's result, or null if it has none.
         unsafe {
             let table = pg_sys::SPI_tuptable;
             if table.is_null() || pg_sys::SPI_processed == 0 {
@@ -195,7 +201,7 @@ impl SpiSession {
         }
     }
 
-    /// The first column of all rows that a statement returned, as text.
+    /// Returns the first column of all rows that a statement returns, as text.
     pub fn texts(&self, sql: &str) -> Result<Vec<String>> {
         self.run(sql, &[], ptr::null_mut(), false)?;
         // SAFETY: as above.
@@ -215,13 +221,13 @@ impl SpiSession {
 impl Drop for SpiSession {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            // SAFETY: the connection opened in `connect`.
+            // SAFETY: ends the connection that `connect` opened.
             unsafe { pg_sys::SPI_finish() };
         }
     }
 }
 
-/// Analyses a statement. The mark stays where an error ends it.
+/// Runs `work`, which analyzes a statement. If an error ends it, the mark stays set.
 fn preparing<T>(work: impl FnOnce() -> T) -> T {
     PREPARING.set(true);
     let result = work();
