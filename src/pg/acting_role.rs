@@ -119,10 +119,10 @@ pub fn check_version() -> Result<()> {
     .unwrap_or_default();
     let hint = match parts(&installed) < parts(VERSION) {
         true => {
-            "ALTER EXTENSION coco UPDATE brings it to the library's version. Writers go on meanwhile."
+            "Run ALTER EXTENSION coco UPDATE. Until then, captured tables can still be written."
         }
         false => {
-            "Install the library of that version, and restart the server if coco is in shared_preload_libraries. Writers go on meanwhile."
+            "Install the library of that version, and restart the server if coco is in shared_preload_libraries. Until then, captured tables can still be written."
         }
     };
     Err(Error::new(
@@ -240,7 +240,8 @@ impl RoleGuard {
 
     /// Sets a setting until the guard is dropped.
     pub fn set(&self, name: &str, value: &str) -> Result<()> {
-        let c = |s: &str| CString::new(s).map_err(|_| Error::invalid("a setting with a NUL byte"));
+        let c =
+            |s: &str| CString::new(s).map_err(|_| Error::invalid("setting contains a NUL byte"));
         let (name, value) = (c(name)?, c(value)?);
         // SAFETY: both strings outlive the call, which copies them.
         unsafe {

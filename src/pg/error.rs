@@ -52,7 +52,7 @@ impl Error {
 
 impl From<SpiError> for Error {
     fn from(e: SpiError) -> Error {
-        Error::internal(format!("a statement of coco's catalog failed: {e}"))
+        Error::internal(format!("statement on coco's catalog failed: {e}"))
     }
 }
 

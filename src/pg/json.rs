@@ -27,9 +27,9 @@ impl Json {
     /// 22023 if the value contains a number beyond double precision, or more than 128 levels.
     pub fn value(&self, what: &str) -> Result<Value> {
         serde_json::from_str(&self.0).map_err(|e| {
-            Error::invalid(format!("{what} holds JSON that coco cannot read"))
-                .detail(format!("It says: {e}."))
-                .hint("Keep its numbers within double precision, and its values within 127 levels.")
+            Error::invalid(format!("{what} contains JSON that coco cannot read"))
+                .detail(format!("The parser reports: {e}."))
+                .hint("Keep numbers within double precision, and nested values within 127 levels.")
         })
     }
 

@@ -59,7 +59,7 @@ pub unsafe fn plan(
     }
     let plan = prepare();
     if plan.is_null() {
-        return Err(Error::internal("a statement could not be prepared"));
+        return Err(Error::internal("could not prepare a statement"));
     }
     let Some(name) = name else {
         return Ok(plan);

@@ -186,7 +186,7 @@ unsafe extern "C-unwind" fn add_hint(_arg: *mut std::ffi::c_void) {
             return;
         }
         errhint(
-            c"If the CONTEXT names a function of an event trigger: coco's own DDL runs with search_path pg_catalog, pg_temp. Name what the function uses with its schema, or set the function's path with ALTER FUNCTION ... SET search_path.".as_ptr(),
+            c"If the CONTEXT names a function of an event trigger, qualify the names in that function, or run ALTER FUNCTION ... SET search_path. coco's own DDL runs with search_path pg_catalog, pg_temp.".as_ptr(),
         );
     }
 }

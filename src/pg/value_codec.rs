@@ -179,7 +179,7 @@ impl Codec {
 fn malformed() -> Error {
     Error::new(
         PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION,
-        "incorrect binary format of a value that was kept",
+        "incorrect binary format of a stored value",
     )
 }
 

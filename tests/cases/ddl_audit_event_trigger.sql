@@ -7,7 +7,7 @@ create event trigger audit on ddl_command_end execute function audit();
 create event trigger audit_drop on sql_drop execute function audit_drop();
 create table t (id int primary key, v text);
 insert into t values (1, 'a');
-select lab.refused($$select coco.create_flow('f', 't', 'select id, v from t', 'tt', '{id}')$$, 'relation "ddl_log" does not exist%HINT: If the CONTEXT names a function of an event trigger: coco''s own DDL runs with search_path pg_catalog, pg_temp.');
+select lab.refused($$select coco.create_flow('f', 't', 'select id, v from t', 'tt', '{id}')$$, 'relation "ddl_log" does not exist%HINT: If the CONTEXT names a function of an event trigger, qualify the names in that function, or run ALTER FUNCTION');
 alter function audit() set search_path = public;
 alter function audit_drop() set search_path = public;
 select coco.create_flow('f', 't', 'select id, v from t', 'tt', '{id}');

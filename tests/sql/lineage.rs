@@ -360,7 +360,7 @@ fn options_that_cannot_be_read_are_refused() {
             "select coco.create_flow('f', 'd', 'select id from d', 't', '{{id}}', server => 's', options => {options})"
         );
         let e = fails(&mut db, &call, "22023");
-        assert!(e.contains("argument \"options\" holds JSON that coco cannot read"), "{e}");
+        assert!(e.contains("argument \"options\" contains JSON that coco cannot read"), "{e}");
     }
 }
 

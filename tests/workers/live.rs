@@ -1171,7 +1171,7 @@ fn a_library_of_another_version_says_so_and_writers_go_on() {
     let version = db.text("select extversion from pg_extension where extname = 'coco'");
     let left = format!("select count(*) = 0 from ({WORKERS}) as w");
     for (other, hint) in [
-        ("0.0.9", "ALTER EXTENSION coco UPDATE brings it to the library's version."),
+        ("0.0.9", "Run ALTER EXTENSION coco UPDATE."),
         ("99.0.0", "Install the library of that version, and restart the server"),
     ] {
         set_version(&mut db, other);

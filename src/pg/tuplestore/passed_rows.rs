@@ -47,11 +47,9 @@ impl TupleStore {
         let mut context = pgrx::PgMemoryContexts::new("coco rows that were passed");
         let mut codecs = codecs(columns)?;
         let head = head(&codecs);
-        let mut rest = bytes.strip_prefix(head.as_slice()).ok_or_else(|| {
-            Error::internal(
-                "rows of another process are of other types than those that are expected",
-            )
-        })?;
+        let mut rest = bytes
+            .strip_prefix(head.as_slice())
+            .ok_or_else(|| Error::internal("rows of another process have unexpected types"))?;
         let mut rows = TupleStore::new(columns)?;
         let mut values = Vec::with_capacity(codecs.len());
         while !rest.is_empty() {
@@ -74,7 +72,7 @@ impl TupleStore {
 
 /// Returns the bytes of the next value; `None` for NULL.
 fn field<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>> {
-    let cut = || Error::internal("rows of another process end within one");
+    let cut = || Error::internal("rows of another process are truncated");
     let (length, after) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
     let length = u32::from_ne_bytes(*length);
     if length == NULL {

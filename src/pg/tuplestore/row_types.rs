@@ -86,8 +86,8 @@ fn wrong_count(found: usize, expected: usize) -> Error {
 
 fn mismatch(message: String) -> Error {
     Error::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, message)
-        .detail("coco reads values only as the type that they were declared with.")
-        .hint("If a table that coco has made was altered, undo that, or drop the flow and declare it again.")
+        .detail("coco reads a value only as its declared type.")
+        .hint("If one of coco's tables was altered, undo the change, or drop the flow and declare it again.")
 }
 
 pub fn c_string(s: &str) -> Result<CString> {
