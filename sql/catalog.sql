@@ -60,14 +60,14 @@ create table coco.source (
 );
 comment on table coco.source is 'Sources and lookups of flows, with their tracking tables. Only coco''s functions write to this table.';
 
--- The position up to which coco has followed a source's changes. A dump does not include this table, because positions
+-- The snapshot up to which coco has followed a source's changes. A dump does not include this table, because snapshots
 -- have no meaning in another cluster.
 create table coco.cursor (
   source    int primary key,
   snapshot  pg_snapshot not null,
   logic     int not null,
   signature uuid not null,
-  -- whether items were evaluated that saw later lookup changes than those followed by then
+  -- whether coco followed lookups, or evaluated items, as of a later time than the snapshot
   behind    boolean not null default false,
   followed_at timestamptz not null default pg_catalog.clock_timestamp()
 ) with (fillfactor = 50);
