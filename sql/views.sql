@@ -105,7 +105,7 @@ select f.flow,
        coalesce(x.message, d.message, e.last_error) as last_error,
        coalesce(x.hint, d.hint,
                 case when f.live and not r.complete
-                     then 'Wait until the restore of the dump has ended. If it has, call coco.start: it lets workers begin.' end) as hint
+                     then 'Wait until the restore of the dump has ended. If it has ended, call coco.start, which allows workers to start.' end) as hint
   from coco.flow f
  cross join coco.restore_is_complete() as r (complete)
   left join (select flow, pg_catalog.count(*) as failed_items, pg_catalog.min(next_retry) as next_retry,
