@@ -55,7 +55,7 @@ source: name of the source in the flow.
 source_relation: relation that is the source.
 source_key: source key of the item, which is a row, or the group of rows that share the key.
 state: produced: the item's last evaluation produced the row. failing: the item's last evaluation failed; if the row exists,
-  it comes from an earlier evaluation. claims: another item owns the key, and this item waits for it.
+  it comes from an earlier evaluation. waiting_for_key: another item owns the key, and this item waits for it.
 ordinal: ordinal of the last version evaluated successfully; NULL if there is none, or the source has no ordinal.
 content_fingerprint: fingerprint of the last content evaluated successfully; NULL if there is none.
 logic_fingerprint: fingerprint of the logic used for that evaluation; if no evaluation has succeeded, of the logic that
@@ -110,9 +110,9 @@ flow: name of the flow.
 run_id: number of the run, which grows with each run of any flow.
 started: time at which the run began.
 elapsed: time spent on the run.
-reason: initial: coco tracked no item yet. logic_change: the query, or an object that it reaches, had changed, or a target was lost.
-  change: coco looked for changes, and possibly found none. retry, full, reexport: the coco.update asked for this mode (full:
-  full_reprocess).
+reason: initial: coco tracked no item yet. logic_change: the query, or an object that it reaches, had changed, or a target was
+  lost. data_change: coco looked for changes, and possibly found none. retry, full_reprocess, reexport: the coco.update asked
+  for this mode.
 initiator: session: a coco.update, even if a worker ran it. worker: a worker that follows a live flow.
 seen: number of items as in coco.update, summed over the flow's sources.
 skipped: number of items as in coco.update, summed over the flow's sources.
