@@ -13,7 +13,7 @@ use crate::pg::subtransaction::{DataError, is_conflict};
 pub enum BatchError {
     /// The data of an item caused an error; the caller must find the item.
     Raised(DataError),
-    /// The target rejects a key for these items.
+    /// These items must not have a target key that they produce.
     Refused(Vec<RejectedRow>),
     /// Rows of these items conflict with other rows under a constraint of the target, even after
     /// displacing the rows that change.

@@ -156,8 +156,8 @@ fn lateral_sql(
 /// the memo differs from one whose calls do not.
 fn mark(flow: &Flow, target: &Target) -> String {
     let view = target.query_view().map_or(0, |view| view.to_u32());
-    let memoised: Vec<String> = flow.memoised.iter().map(|f| f.oid.to_u32().to_string()).collect();
-    format!("/* coco flow {} {view} {} */\n", flow.id, memoised.join(" "))
+    let memoized: Vec<String> = flow.memoised.iter().map(|f| f.oid.to_u32().to_string()).collect();
+    format!("/* coco flow {} {view} {} */\n", flow.id, memoized.join(" "))
 }
 
 /// Returns the view that keeps a target's query, after allowing composed statements to use it.

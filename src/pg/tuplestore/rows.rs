@@ -220,8 +220,8 @@ impl TupleStore {
         Ok(some)
     }
 
-    /// Returns the next rows, at most `most` and at most this number of bytes, but at least one
-    /// row. The rows stay in memory.
+    /// Returns the next rows, at most `most`, up to the row that reaches this number of bytes. The
+    /// rows stay in memory.
     pub fn take_some(
         &mut self,
         columns: &[RowColumn],
