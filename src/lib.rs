@@ -1,27 +1,34 @@
 //! coco: React, for data in Postgres.
 //!
-//! A flow is a query evaluated once per source item. coco keeps its result materialized in a target and touches only what
-//! a change touches. The code is in rooms. A room imports only from rooms further down this list; `tests/rooms.rs` holds
-//! it.
+//! A flow is a query that coco evaluates once per source item. coco keeps the result materialized
+//! in a target, and touches only the rows that a change affects.
 //!
-//! - [`sql_api`]: converts SQL arguments to types, and results to rows. No logic, and no SQL text.
-//! - [`workers`]: the processes: who runs an update, and when, and delivery to external targets. No SQL text.
-//! - [`inspect`]: what a user sees of flows. It changes no flow's state, but for a repair.
-//! - [`declare`]: changes what a flow is.
-//! - [`update`]: brings a flow's targets up to date, in one transaction or in a series.
-//! - [`flows`]: a flow as the backend holds it: loaded, cached, runnable or not.
+//! The code is divided into rooms, the modules below. A room imports only from rooms further down
+//! this list; `tests/rooms.rs` checks this rule.
+//!
+//! - [`sql_api`]: converts SQL arguments to types, and results to rows. It has no logic and no SQL
+//!   text.
+//! - [`workers`]: the background processes: when and in which process an update runs, and delivery
+//!   to external targets. No SQL text.
+//! - [`inspect`]: what a user sees of flows. Except for a repair, it does not change a flow's
+//!   state.
+//! - [`declare`]: creates, alters and drops flows.
+//! - [`update`]: brings a flow's targets up to date, in one transaction or in several.
+//! - [`flows`]: a flow in a backend's memory: loaded, cached, and checked before it runs.
 //! - [`memo`]: results of memoized functions.
-//! - [`outbox`]: what external targets hold, and what is still to be delivered.
+//! - [`outbox`]: the rows that external targets hold, and the changes that coco has not delivered
+//!   yet.
 //! - [`query`]: the user's query, as a tree and as text.
 //! - [`capture`]: which keys of a table changed since a snapshot.
 //! - [`catalog`]: rows of coco's own tables, and locks on them.
 //! - [`pg`]: safe wrappers over the server.
 //!
-//! Three crates need no Postgres: `coco-core` (what to do with an item), `coco-connectors` (targets and providers
-//! outside this database) and `coco-report` (diagrams, and the page of `coco.report()`).
+//! Three crates do not depend on Postgres: `coco-core` (the decision about each item),
+//! `coco-connectors` (external targets and providers) and `coco-report` (diagrams, and the page of
+//! `coco.report()`).
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
-// The extension alone: it is called by the server, and calls it.
+// Only the extension itself needs `unsafe`, because it calls the server and the server calls it.
 #![allow(unsafe_code)]
 
 mod capture;
@@ -74,14 +81,14 @@ pgrx::extension_sql_file!(
 );
 pgrx::extension_sql_file!("../sql/rights.sql", name = "rights", finalize);
 
-/// Called by Postgres when the library is loaded.
+/// Initializes the library. Postgres calls it when it loads the library.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     sql_api::gucs::define();
     workers::define();
 }
 
-/// Required by `cargo pgrx test` at the crate root.
+/// `cargo pgrx test` requires this module at the crate root.
 #[cfg(test)]
 pub mod pg_test {
     pub fn setup(_options: Vec<&str>) {}

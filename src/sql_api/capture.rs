@@ -1,5 +1,5 @@
-//! `coco.capture`, the function of the triggers that fill change logs, and `coco.before_drop`, that of the event trigger
-//! before DROP EXTENSION.
+//! `coco.capture`, the trigger function that fills change logs, and `coco.before_drop`, the event
+//! trigger function that runs before DROP EXTENSION.
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -11,7 +11,7 @@ use crate::workers::commit_wakeup;
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_capture(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: called by the trigger manager with a call in progress.
+    // SAFETY: the trigger manager calls this function with a valid call in progress.
     match unsafe { trigger_append::capture(fcinfo) } {
         Ok(wrote) => {
             if wrote {
@@ -35,7 +35,7 @@ pub extern "C" fn pg_finfo_coco_capture() -> &'static pg_sys::Pg_finfo_record {
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_before_drop(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: called with a call in progress.
+    // SAFETY: the event trigger manager calls this function with a valid call in progress.
     if let Err(error) = unsafe { drop_extension::before(fcinfo) } {
         ErrorReport::from(error).report(PgLogLevel::ERROR);
     }

@@ -1,4 +1,5 @@
-//! Declaring flows in SQL. Signatures, defaults and comments: `sql/functions.sql`.
+//! The SQL functions that declare, alter and drop flows. Their signatures, defaults and comments
+//! are in `sql/functions.sql` and `sql/comments/`.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -17,8 +18,8 @@ use crate::update::limits;
 use crate::workers::shared_memory;
 use crate::workers::update_worker::{self, WorkerCommand};
 
-/// A flow in one call: its source, query, target and key; or, with the name alone, an empty flow
-/// to which `add_source` and `add_target` add.
+/// Declares a flow in one call with its source, query, target and key. With only the name, creates
+/// an empty flow; `add_source` and `add_target` then complete it.
 #[pg_extern(sql = false)]
 #[allow(clippy::too_many_arguments)]
 fn create_flow(
@@ -75,7 +76,7 @@ fn create_flow(
     Ok(add_target::add_target(flow, target, query, &key, item.as_deref(), elsewhere)?)
 }
 
-/// Where a target is, if `server` names a foreign server.
+/// Returns the location of an external target, or `None` for a target in this database.
 fn elsewhere(
     server: Option<String>,
     options: Option<Json>,
@@ -165,7 +166,8 @@ fn alter_flow(
 #[pg_extern(sql = false)]
 fn drop_flow(flow: &str, keep_targets: bool) -> Result<(), ErrorReport> {
     if !keep_targets && flow_rows::has_made_external(flow)? {
-        // What is outside cannot come back: a worker drops all of it in a transaction of its own.
+        // Deletions on another server cannot be rolled back with this transaction, so a worker
+        // drops the flow and its external objects in a transaction of its own.
         update_worker::run_in_worker(flow, WorkerCommand::Drop, limits::configured_limits())?;
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Explaining flows in SQL.
+//! The SQL function `coco.explain`.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -7,9 +7,10 @@ use crate::inspect::explain;
 use crate::update::limits;
 use coco_core::text::wrapped;
 
-/// Characters of a line, so that the columns stand beside each other in psql.
+/// Width of the column `detail` in characters, so that all columns fit side by side in psql.
 const DETAIL: usize = 80;
 
+/// Width of the column `hint` in characters.
 const HINT: usize = 50;
 
 #[pg_extern(sql = false)]
@@ -30,7 +31,7 @@ fn explain(
     let found = explain::explain(flow, limits::configured_limits())?;
     let rows = found.into_iter().map(|f| {
         let detail = if f.prose { wrapped(&f.detail, DETAIL) } else { f.detail };
-        // A statement to be copied stays as it is.
+        // The user copies this statement, so it keeps its line breaks.
         let hint = match f.section {
             "index" => f.hint,
             _ => f.hint.map(|hint| wrapped(&hint, HINT)),

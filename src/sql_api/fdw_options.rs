@@ -1,4 +1,5 @@
-//! What is outside this database, in SQL: the options of servers, user mappings and targets.
+//! The options of foreign servers, user mappings and external targets: checks, validators and the
+//! list `coco.connector_options`.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -12,7 +13,8 @@ use coco_connectors::{providers, targets};
 use coco_core::delivery::{Encoding, Shape};
 use coco_core::options::{On, Spec};
 
-/// Whether a connector takes a target with these options and columns, and how it has values written.
+/// Checks that a connector accepts a target with these options and columns. Returns how coco
+/// encodes values for the connector.
 pub fn check(connector: &str, shape: &Shape) -> Result<Encoding> {
     let connector = connector_of(connector)?;
     let text = |value: &Value| match value {
@@ -27,7 +29,7 @@ pub fn check(connector: &str, shape: &Shape) -> Result<Encoding> {
     Ok(connector.encoding)
 }
 
-/// The options of a target, as an object.
+/// Parses the options of a target, which must be a JSON object or NULL.
 pub fn options(given: Option<Json>) -> Result<Map<String, Value>> {
     match given.map(|json| json.value("argument \"options\"")).transpose()? {
         None | Some(Value::Null) => Ok(Map::new()),
@@ -48,7 +50,7 @@ fn connector_of(name: &str) -> Result<&'static Connector> {
     })
 }
 
-/// A foreign data wrapper, as far as its options go.
+/// The name and the options of a foreign data wrapper.
 struct Wrapper {
     name: &'static str,
     options: &'static [Spec],
@@ -59,7 +61,7 @@ impl Wrapper {
         Wrapper { name: connector.name, options: connector.options }
     }
 
-    /// Of a connector, or of a provider.
+    /// Returns the wrapper of a connector or of a provider.
     fn named(name: &'static str) -> Result<Wrapper> {
         match providers::options(name) {
             Some(options) => Ok(Wrapper { name, options }),
@@ -68,7 +70,7 @@ impl Wrapper {
     }
 }
 
-/// Which of a server's, a user mapping's or a target's options are wrong.
+/// Checks the options of a server, a user mapping or a target.
 fn check_options(wrapper: &Wrapper, on: On, given: &[(String, String)]) -> Result<()> {
     let specs: Vec<&Spec> = wrapper.options.iter().filter(|s| s.on == on).collect();
     for (name, value) in given {
@@ -152,7 +154,7 @@ fn connector_options() -> TableIterator<
     TableIterator::new(rows)
 }
 
-/// What CREATE and ALTER of a server or a user mapping ask.
+/// Checks the options given to CREATE or ALTER SERVER and CREATE or ALTER USER MAPPING.
 fn validate(
     wrapper: &'static str,
     options: Vec<Option<String>>,
@@ -161,7 +163,7 @@ fn validate(
     let on = match catalog {
         pg_sys::ForeignServerRelationId => On::Server,
         pg_sys::UserMappingRelationId => On::UserMapping,
-        // Of the wrapper itself there are none.
+        // The wrapper itself has no options.
         _ => {
             return match options.first() {
                 None => Ok(()),

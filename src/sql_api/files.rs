@@ -1,4 +1,5 @@
-//! The server's files as rows: `coco.list_files`, and `coco.read_file` for the content of one.
+//! The files of the server as rows: `coco.list_files` returns their names, `coco.read_file` the
+//! content of one file.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -11,11 +12,10 @@ use crate::pg::acting_role;
 use crate::pg::error::{Error, Result};
 use crate::pg::local_files::{self, FileError, Listed, Pattern};
 
-/// What a bytea can hold: MaxAllocSize, less its header (utils/memutils.h).
+/// Largest size of a bytea in bytes: MaxAllocSize minus the header (utils/memutils.h).
 pub const MAX_CONTENT: u64 = 0x3fff_ffff - 4;
 
-// A text comes and goes as its bytes here: a file's name is in the database's encoding, whichever
-// that is.
+// File names are passed as bytes, because they may be in any encoding that the database uses.
 
 #[pg_extern(sql = false)]
 fn list_files(
@@ -58,8 +58,8 @@ fn read_file(
     }
 }
 
-/// As for Postgres' own functions that read files (genericfile.c), but asked of the role that acts
-/// when they run: in a flow, its owner.
+/// Checks the same right as Postgres' own functions that read files (genericfile.c), but for the
+/// role that acts when the function runs. In a flow, that role is the flow's owner.
 fn may_read_files(function: &str) -> Result<()> {
     if acting_role::has_rights_of(pg_sys::Oid::from(pg_sys::ROLE_PG_READ_SERVER_FILES)) {
         return Ok(());
@@ -73,7 +73,7 @@ fn may_read_files(function: &str) -> Result<()> {
 }
 
 fn directory_given(directory: Option<&[u8]>) -> Result<PathBuf> {
-    // No rows would mean that every file was deleted.
+    // Returning no rows would tell the flow that every file was deleted.
     let directory = directory.ok_or_else(|| {
         Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "argument \"directory\" is NULL")
     })?;
@@ -108,8 +108,8 @@ fn pattern_given(glob: Option<&[u8]>) -> Result<Pattern> {
     Pattern::new(text).map_err(wrong)
 }
 
-/// The files of a directory as they are walked. Names that are no text in the database's encoding
-/// are left out; a WARNING says so at the end.
+/// The files of a directory, listed while the caller reads them. Omits names that are not valid in
+/// the database's encoding, and raises one WARNING about them at the end.
 struct Listing {
     files: Box<dyn Iterator<Item = std::result::Result<Listed, FileError>>>,
     left_out: u64,
@@ -157,7 +157,7 @@ impl Listing {
 }
 
 fn is_text(name: &[u8]) -> bool {
-    // SAFETY: reads as many bytes as it is told; with noError it raises nothing.
+    // SAFETY: the function reads `name.len()` bytes; with noError it raises no error.
     unsafe {
         pg_sys::pg_verify_mbstr(
             pg_sys::GetDatabaseEncoding(),
@@ -168,7 +168,8 @@ fn is_text(name: &[u8]) -> bool {
     }
 }
 
-/// A timestamptz is microseconds since 2000 (datatype/timestamp.h); beyond what it holds, infinite.
+/// Converts a time to a timestamptz: microseconds since 2000 (datatype/timestamp.h), or infinity
+/// for a time outside its range.
 fn timestamptz(at: SystemTime) -> i64 {
     const FROM_1970_TO_2000: i128 = 946_684_800_000_000;
     const FIRST: i128 = -211_813_488_000_000_000;
@@ -184,7 +185,7 @@ fn timestamptz(at: SystemTime) -> i64 {
     }
 }
 
-/// The SQLSTATEs are those of errcode_for_file_access (elog.c).
+/// Uses the SQLSTATEs of errcode_for_file_access (elog.c).
 fn unreadable_directory(failed: FileError) -> Error {
     let (code, hint) = match failed.error.kind() {
         std::io::ErrorKind::NotFound => (
@@ -204,8 +205,8 @@ fn unreadable_directory(failed: FileError) -> Error {
     could_not(failed, code, hint)
 }
 
-/// A file that the server may not read is the fault of that item alone: 38000 rather than 42501,
-/// which would end an update.
+/// Reports a file that the server may not read as 38000, not 42501: 42501 would end the whole
+/// update, but only this item is affected.
 fn unreadable_file(failed: FileError) -> Error {
     match failed.error.kind() {
         std::io::ErrorKind::PermissionDenied => could_not(
@@ -223,7 +224,7 @@ fn unreadable_file(failed: FileError) -> Error {
 fn could_not(failed: FileError, code: PgSqlErrorCode, hint: &str) -> Error {
     let FileError { action, path, error } = failed;
     let said = error.to_string();
-    // As Postgres says it, without the number.
+    // Postgres' messages omit the error number.
     let why = said.split(" (os error").next().unwrap_or(&said);
     let error = Error::new(code, format!("could not {action} \"{}\": {why}", path.display()));
     if hint.is_empty() { error } else { error.hint(hint) }

@@ -9,7 +9,7 @@ use crate::workers::process::MAX_SEATS;
 use crate::workers::stand_in::MAX_WORKERS;
 use crate::workers::turn_limit::TURN_TIMEOUT;
 
-/// Defines the settings; called once when the library is loaded.
+/// Defines the settings. Called once, when the library is loaded.
 pub fn define() {
     GucRegistry::define_int_guc(
         c"coco.batch_size",

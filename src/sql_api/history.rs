@@ -1,4 +1,4 @@
-//! The runs of a flow in SQL.
+//! The SQL function `coco.history`, which lists the runs of a flow.
 
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;

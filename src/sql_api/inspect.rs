@@ -1,4 +1,5 @@
-//! Looking at flows in SQL.
+//! The SQL functions `coco.verify` and `coco.preview`, and the functions behind the views of
+//! tracking rows, errors and deliveries.
 
 use pgrx::Uuid;
 use pgrx::datum::TimestampWithTimeZone;

@@ -1,4 +1,5 @@
-//! Lineage in SQL: where rows come from, and what comes of items.
+//! The SQL functions `coco.lineage` (the items that a target row comes from) and `coco.outputs`
+//! (the target rows of an item).
 
 use pgrx::Uuid;
 use pgrx::datum::{Range, TimestampWithTimeZone};

@@ -1,4 +1,5 @@
-//! Live flows in SQL: `start`, `stop`, `wait`, and what workers are doing.
+//! Live flows in SQL: `start`, `stop`, `wait`, and the functions behind the views of workers,
+//! progress and pending changes.
 
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -19,7 +20,8 @@ fn start(flow: &str) -> Result<(), ErrorReport> {
     Ok(())
 }
 
-/// Sees to it that somebody keeps a live flow up to date.
+/// Ensures that a worker keeps a live flow up to date. Raises a NOTICE or a WARNING if the worker
+/// will not survive a restart or cannot start.
 pub fn serve(flow: &str) {
     let taken = |seat| locks::is_worker_slot_taken(seat).unwrap_or(false);
     match process::serve_database(taken) {
@@ -44,7 +46,8 @@ fn stop(flow: &str) -> Result<(), ErrorReport> {
     Ok(live::stop_flow(flow, shared_memory::announce_cancel)?)
 }
 
-/// Waits until what was committed before the call is in the targets: `false` where the time is over.
+/// Waits until the targets contain all changes committed before the call. Returns `false` if the
+/// timeout expires first.
 #[pg_extern(sql = false)]
 fn wait(flow: &str, timeout: Interval) -> Result<bool, ErrorReport> {
     let mark = catch_up::caught_up_mark(flow)?;
@@ -61,13 +64,13 @@ fn wait(flow: &str, timeout: Interval) -> Result<bool, ErrorReport> {
             return Ok(false);
         }
         process::pause(pause.min(left), WaitEvent::CatchUp);
-        // Not to be in the worker's way.
+        // Grows, because each check costs the worker time.
         pause = (pause * 3 / 2).min(std::time::Duration::from_millis(100));
     }
 }
 
-/// The rows of `coco.worker_rows`: numbers alone, which the views put names to for whoever may see
-/// them.
+/// Returns the rows of `coco.worker_rows`. They contain only numbers; the views add names for roles
+/// that may see them.
 #[pg_extern(sql = false)]
 fn worker_rows() -> TableIterator<
     'static,
@@ -112,7 +115,7 @@ fn worker_rows() -> TableIterator<
     TableIterator::new(rows.collect::<Vec<_>>())
 }
 
-/// The rows of `coco.progress_rows`: numbers alone, too.
+/// Returns the rows of `coco.progress_rows`. They, too, contain only numbers.
 #[pg_extern(sql = false)]
 fn progress_rows() -> TableIterator<
     'static,
@@ -138,7 +141,7 @@ fn progress_rows() -> TableIterator<
     let slots = shared_memory::workers().into_iter().chain(shared_memory::sessions());
     let working = slots.filter(|s| (all || s.database == here) && s.flow != 0 && s.source != 0);
     let rows = working.map(|s| {
-        // As fast as so far.
+        // The estimate assumes that the remaining items take as long as the items so far.
         let left = (s.done > 0).then(|| {
             let each = (now - s.began).max(0) as f64 / s.done as f64;
             (each * (s.total - s.done).max(0) as f64) as i64
@@ -150,13 +153,13 @@ fn progress_rows() -> TableIterator<
     TableIterator::new(rows.collect::<Vec<_>>())
 }
 
-/// What `coco.status` knows from it whether a dump is being restored.
+/// Reports whether the restore of a dump is complete, for `coco.status`.
 #[pg_extern(sql = false)]
 fn restore_is_complete() -> Result<bool, ErrorReport> {
     Ok(restored::is_complete()?)
 }
 
-/// The rows of `coco.pending_rows`.
+/// Returns the rows of `coco.pending_rows`.
 #[pg_extern(sql = false)]
 fn pending_rows() -> Result<
     TableIterator<'static, (name!(source, i32), name!(pending, i64), name!(is_lower_bound, bool))>,

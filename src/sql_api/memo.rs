@@ -1,4 +1,5 @@
-//! Memoised functions in SQL.
+//! Memoized functions in SQL: `memoize`, `unmemoize`, `clear_memo`, and the functions behind the
+//! view `coco.functions`.
 
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -94,11 +95,12 @@ fn function_rows() -> Result<
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))
 }
 
-/// `coco.memo_call(item, function, call, …)`: takes the arguments of the function as they come.
+/// Implements `coco.memo_call(item, function, call, …)`, which receives the arguments of the
+/// memoized function unchanged.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_recall(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: called by the function manager with a call in progress.
+    // SAFETY: the function manager calls this function with a valid call in progress.
     match unsafe { call_site::recall(fcinfo) } {
         Ok(Some(value)) => value,
         Ok(None) => {

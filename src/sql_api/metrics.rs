@@ -1,4 +1,4 @@
-//! The function behind the view of metrics.
+//! The function behind the view `coco.metrics`.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;

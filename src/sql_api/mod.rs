@@ -1,6 +1,7 @@
-//! The SQL functions: they parse arguments and call down.
+//! The SQL functions. They parse arguments, call the modules below, and convert results to rows.
+//! They contain no logic and no SQL text.
 
-// pgrx wants errors as its ErrorReport, and result tables spelled out in the signature.
+// pgrx requires ErrorReport as the error type, and the columns of a result in the signature.
 #![allow(clippy::result_large_err, clippy::type_complexity)]
 
 pub mod capture;

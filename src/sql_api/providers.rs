@@ -1,6 +1,7 @@
-//! Functions over the network: embeddings, generated text, and services of one's own.
+//! Functions that call providers over the network: `coco.embed`, `coco.generate` and
+//! `coco.http_post`.
 //!
-//! Called by themselves they ask at once, and wait for the answer.
+//! Outside a flow they send a request at once and wait for the answer.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -55,20 +56,20 @@ fn generate(
 
 #[pg_extern(sql = false)]
 fn http_post(url: &str, body: AnyElement) -> std::result::Result<Option<AnyElement>, ErrorReport> {
-    // SAFETY: declared so.
+    // SAFETY: the SQL declaration gives the argument this type.
     let body = unsafe { json::jsonb_text(body.datum()) };
     match ask(Task::Post { url: url.to_owned() }, None, body)? {
         Answer::Text(text) => {
             let text = CString::new(text).map_err(|_| unasked())?;
             let json = json::jsonb(&text);
-            // SAFETY: it is one.
+            // SAFETY: the datum is a jsonb.
             Ok(unsafe { AnyElement::from_polymorphic_datum(json, false, pg_sys::JSONBOID) })
         }
         Answer::Embedding(_) => Err(unasked().into()),
     }
 }
 
-/// An argument that may not be NULL.
+/// Returns an argument, or an error if it is NULL.
 fn given<T>(argument: Option<T>, name: &str) -> Result<T> {
     argument.ok_or_else(|| {
         Error::new(
@@ -78,7 +79,7 @@ fn given<T>(argument: Option<T>, name: &str) -> Result<T> {
     })
 }
 
-/// The answer to one input, with the rights of the current role.
+/// Returns the answer to one input, using the server with the rights of the current role.
 fn ask(task: Task, server: Option<&str>, input: String) -> Result<Answer> {
     let (server, access) = provider_calls::reach(&task, server, acting_role::current())?;
     let (name, budget) = (server.clone(), spending::left(&server, &access)?);
@@ -98,7 +99,7 @@ fn ask(task: Task, server: Option<&str>, input: String) -> Result<Answer> {
     }
 }
 
-/// A broken assumption.
+/// The error for an answer of another kind than requested, which providers rule out.
 fn unasked() -> Error {
     Error::internal("the answer is not of the kind that was asked for")
 }

@@ -1,4 +1,4 @@
-//! Flows as a picture, in SQL.
+//! The SQL functions `coco.diagram` and `coco.report`.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;

@@ -1,4 +1,4 @@
-//! Functions for use in queries: text splitting and normalising, fingerprints.
+//! Functions for use in queries: splitting and normalizing text, fingerprints, stable UUIDs.
 
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::prelude::*;
@@ -43,7 +43,8 @@ fn split_text(
     };
     let text = text.to_owned();
     let mut splitter = Splitter::new(&text, size as usize, overlap as usize, language);
-    // One by one: with a large overlap all of them can be much larger than the text.
+    // Chunks are produced one at a time: with a large overlap, together they can be much larger
+    // than the text.
     let next = move || {
         let place = splitter.next(&text, || {
             pgrx::check_for_interrupts!();
@@ -59,15 +60,15 @@ fn normalize_text(text: &str) -> String {
     text::normalize(text)
 }
 
-/// `coco.fingerprint(VARIADIC "any")`: takes its arguments as they come, of any type.
+/// Implements `coco.fingerprint(VARIADIC "any")`, whose arguments may have any type.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_fingerprint(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: called by the function manager with a call in progress.
+    // SAFETY: the function manager calls this function with a valid call in progress.
     unsafe { uuid(datum_bytes::fingerprint(fcinfo)) }
 }
 
-/// `coco.stable_uuid(VARIADIC "any")`: the same.
+/// Implements `coco.stable_uuid(VARIADIC "any")`, whose arguments may have any type.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_stable_uuid(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
@@ -75,10 +76,10 @@ pub extern "C-unwind" fn coco_stable_uuid(fcinfo: pg_sys::FunctionCallInfo) -> p
     unsafe { uuid(datum_bytes::stable_uuid(fcinfo)) }
 }
 
-/// A uuid is its 16 bytes (utils/uuid.h).
+/// Returns a uuid, which is its 16 bytes (utils/uuid.h).
 fn uuid(hashed: Result<[u8; 16], Error>) -> pg_sys::Datum {
     let bytes = hashed.map_err(ErrorReport::from).unwrap_or_report();
-    // SAFETY: palloc gives as much as is asked for, or raises an error.
+    // SAFETY: palloc allocates the requested size, or raises an error.
     unsafe {
         let uuid = pg_sys::palloc(bytes.len()).cast::<[u8; 16]>();
         *uuid = bytes;

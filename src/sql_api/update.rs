@@ -1,4 +1,4 @@
-//! Running flows in SQL.
+//! The SQL functions `coco.update` and `coco.retry`.
 
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -64,14 +64,14 @@ fn retry(
     Ok(TableIterator::new(run(flow, Mode::Retry)?))
 }
 
-/// What is returned of one source.
+/// One row of the result: the counts of one source.
 type Row = (String, i64, i64, i64, i64, i64, i64, i64, Interval, Option<Json>);
 
 fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
     let limits = limits::configured_limits();
-    // What is sent elsewhere is sent once it is committed: a worker does that.
-    // What asks providers has paid for their answers: they are kept whatever becomes of the caller's
-    // transaction.
+    // A worker runs the update if the flow has external targets, because coco delivers rows only
+    // after commit. A worker also runs it if the flow calls providers, because coco must keep
+    // answers that were paid for even if the caller's transaction is rolled back.
     let (id, reaches_out) = {
         let ready = cache::runnable_flow(flow)?;
         paused::check_not_paused(&ready.flow)?;
@@ -104,7 +104,8 @@ fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
     Ok(sources.into_iter().map(row).collect())
 }
 
-/// What calls of memoised functions came to, as an object; None where there are none.
+/// Returns the statistics of memoized functions as an object, or `None` if no memoized function was
+/// called.
 fn memo(stats: BTreeMap<String, Stats>) -> Option<Json> {
     let of = |s: &Stats| {
         serde_json::json!({
