@@ -1,4 +1,5 @@
-//! Declaring a lookup: a relation the query also reads, whose changes evaluate items again.
+//! Declares a lookup: a relation that the query reads in addition to its source, and whose changes
+//! cause coco to evaluate items again.
 
 use pgrx::prelude::*;
 
@@ -17,7 +18,7 @@ use crate::query::analyze::{self, Shadow};
 use crate::query::bound_query::{self, Bound};
 use crate::query::used_columns;
 
-/// What `add_lookup` takes.
+/// The optional arguments of `add_lookup`.
 #[derive(Default)]
 pub struct LookupOptions {
     pub name: Option<String>,
@@ -28,6 +29,7 @@ pub struct LookupOptions {
     pub refresh_interval: Option<Interval>,
 }
 
+/// Declares a lookup of a flow that has a source.
 pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> Result<()> {
     let flow = load::lock_and_load(flow)?;
     let affected = affected(&flow, options.source.as_deref())?;
@@ -114,10 +116,10 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
     invalidation::note_change()
 }
 
-/// The id of the lookup while it has none of its own.
+/// Stands for the id of the lookup until the catalog assigns one.
 const LOOKUP: i32 = -1;
 
-/// The same columns, named `k1…`: those of a query may have one name, or none.
+/// Returns the same columns, named `k1…`: the columns of a query may have equal names, or none.
 fn numbered_names(key: &[Column]) -> Vec<Column> {
     let named = |(n, c): (usize, &Column)| Column { name: format!("k{}", n + 1), ..c.clone() };
     key.iter().enumerate().map(named).collect()
@@ -139,6 +141,7 @@ pub fn store_used(flow: &Flow) -> Result<()> {
     Ok(())
 }
 
+/// Returns the source whose items a lookup affects: the named one, or the flow's only one.
 fn affected<'a>(flow: &'a Flow, name: Option<&str>) -> Result<&'a Source> {
     let has = || flow.sources.iter().map(|s| s.name.clone()).collect::<Vec<_>>().join(", ");
     match (flow.sources.as_slice(), name) {
@@ -161,7 +164,8 @@ fn affected<'a>(flow: &'a Flow, name: Option<&str>) -> Result<&'a Source> {
     }
 }
 
-/// The text of `affects`, checked to read the lookup's keys and to return the source's, and bound.
+/// Checks and binds the query `affects`: it must read only the lookup's key and return the source's
+/// key.
 fn check_affects(
     flow: &Flow,
     source: &Source,
@@ -204,7 +208,7 @@ fn check_affects(
         source.key.iter().map(|k| format!("{} {}", k.name, k.type_name)).collect();
     let fits = analysis.columns.len() == source.key.len()
         && analysis.columns.iter().zip(&source.key).all(|(c, k)| {
-            // A domain's values are kept as those of its base type.
+            // coco stores a domain's values as values of its base type.
             let of_domain = matches!(k.kept, StoredType::Base { .. });
             c.type_oid == k.type_oid || of_domain && c.stored().type_oid == k.type_oid
         });
@@ -224,6 +228,7 @@ fn check_affects(
     Ok((text, bound))
 }
 
+/// Replaces the argument's name in an error that was raised about a query.
 fn renamed(mut error: Error, argument: &str) -> Error {
     let named = format!("argument \"{argument}\"");
     error.message = error.message.replace("argument \"query\"", &named);

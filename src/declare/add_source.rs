@@ -1,4 +1,4 @@
-//! Declaring a source: its key, its ordinal, its fingerprint, and its tracking table.
+//! Declares a source: its key, ordinal, fingerprint and capture mode, and its tracking table.
 
 use pgrx::prelude::*;
 use std::collections::BTreeSet;
@@ -16,18 +16,19 @@ use crate::query::analyze::{self, Shadow};
 use crate::query::bound_query::{self, Bound};
 use crate::query::used_columns;
 
-/// What `add_source` takes.
+/// The optional arguments of `add_source`.
 #[derive(Default)]
 pub struct SourceOptions {
     pub name: Option<String>,
     pub key: Option<Vec<String>>,
     pub ordinal: Option<String>,
     pub fingerprint: Option<String>,
-    /// `auto`, or how changes are found: see [`capture::Mode`].
+    /// `auto`, or the name of a [`model::CaptureMode`].
     pub capture: Option<String>,
     pub refresh_interval: Option<Interval>,
 }
 
+/// Declares a source of a flow that has no target yet.
 pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> Result<()> {
     let flow = load::lock_and_load(flow)?;
     if !flow.targets.is_empty() {
@@ -51,8 +52,9 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         ));
     }
     let key = source_key(relation, &shown, &kind, options.key)?;
-    // Views and foreign tables cannot have the index, materialized views seldom do, and none spans a table and those
-    // that inherit from it: there an ordinal says that each key names one row, and updates check it.
+    // Views and foreign tables cannot have a unique index, materialized views rarely have one, and
+    // no unique index spans a table and its inheritance children. For these relations, an ordinal
+    // declares that each key identifies one row; updates check it.
     let promised = options.ordinal.is_some()
         && (matches!(kind.as_str(), "v" | "m" | "f") || target_table::has_children(relation)?);
     let grouped = !promised && !target_table::has_unique_index(relation, &key)?;
@@ -155,10 +157,11 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
     Ok(())
 }
 
-/// The id of the source while it has none of its own.
+/// Stands for the id of the source until the catalog assigns one.
 const SOURCE: i32 = -1;
 
-/// Binds expressions over the columns of one row of a source. The caller acts as the flow's owner.
+/// Binds expressions over the columns of one row of a source. The caller must act as the flow's
+/// owner.
 fn bind_expressions(
     argument: &str,
     expressions: &[(&str, &String)],
@@ -181,7 +184,7 @@ fn bind_expressions(
     Ok((bound, found.columns))
 }
 
-/// A relation to be followed, checked to be one that can be.
+/// A relation that coco can follow, with its kind and names.
 pub struct SourceColumns {
     pub kind: String,
     /// Quoted and schema-qualified.
@@ -189,6 +192,7 @@ pub struct SourceColumns {
     pub name: String,
 }
 
+/// Checks that coco can follow a relation and that the owner may read it.
 pub fn describe(
     relation: pg_sys::Oid,
     owner: pg_sys::Oid,
@@ -250,7 +254,8 @@ pub fn check_interval(interval: Option<Interval>) -> Result<()> {
     }
 }
 
-/// How the changes of a source are to be found: by triggers where that can be.
+/// Returns how coco finds the changes of a source: `given`, or for `auto` by triggers if the
+/// relation allows it, otherwise by scans.
 pub fn capture_mode(
     relation: pg_sys::Oid,
     shown: &str,
@@ -290,6 +295,7 @@ pub fn capture_mode(
     Ok(model::CaptureMode::Scan)
 }
 
+/// Why coco cannot capture the changes of a relation.
 struct NotCaptured {
     code: PgSqlErrorCode,
     why: &'static str,
@@ -354,7 +360,8 @@ pub fn temporary(relation: pg_sys::Oid) -> Result<bool> {
     Ok(spi::scalar(sql, &[arg(relation)])?.unwrap_or(false))
 }
 
-/// The key given, or the primary key; checked to be there, ordered and not null.
+/// Returns the given key, or the primary key. Checks that its columns exist, have an order and are
+/// not null.
 pub fn source_key(
     relation: pg_sys::Oid,
     shown: &str,
@@ -402,7 +409,8 @@ pub fn source_key(
                 )
                 .detail("A key's type needs a default btree operator class."));
             }
-            // Views, materialized views and foreign tables cannot promise; an update checks.
+            // Views, materialized views and foreign tables cannot declare NOT NULL; updates check
+            // their keys.
             if matches!(kind, "r" | "p") && !a.not_null {
                 return Err(Error::new(
                     PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
@@ -417,8 +425,8 @@ pub fn source_key(
     Ok(columns::stored(&key))
 }
 
-/// SQL for a bigint out of the ordinal given: a number as it is, a time in microseconds, with
-/// infinity beyond them all.
+/// Returns SQL that converts the given ordinal to a bigint: a number unchanged, a time in
+/// microseconds. Infinite times become values outside the range of all other times.
 fn ordinal_sql(text: &str, name: &str, relation: &str) -> Result<String> {
     analyze::one_expression("ordinal", text)?;
     let (column, volatile) = analyze::expression_type("ordinal", text, name, relation)?;

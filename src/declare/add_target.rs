@@ -1,4 +1,4 @@
-//! Declaring a target, changing its query, and making it again where it was lost.
+//! Declares a target, and changes a target's query.
 
 use pgrx::prelude::*;
 
@@ -19,17 +19,18 @@ use crate::pg::{invalidation, relations};
 use crate::query::bound_query::Bound;
 use coco_core::delivery::{Encoding, Shape};
 
-/// Whether a connector takes a target (the name of its foreign data wrapper, and the target), and how values are
-/// written for it.
+/// Checks that a connector accepts a target, and returns how coco encodes values for it. The
+/// arguments are the name of the connector's foreign data wrapper, and the target.
 pub type QueryCheck<'a> = &'a dyn Fn(&str, &Shape) -> Result<Encoding>;
 
-/// Where a target is, if it is not in this database.
+/// The location of an external target.
 pub struct ExternalLocation<'a> {
     pub server: String,
     pub options: serde_json::Map<String, serde_json::Value>,
     pub check: QueryCheck<'a>,
 }
 
+/// Declares a target of a flow: a table in this database, or an external target at `elsewhere`.
 pub fn add_target(
     flow: &str,
     target: &str,
@@ -106,8 +107,8 @@ pub fn add_target(
     store_target(&mut flow, new, bound)
 }
 
-/// A target outside this database. Nothing is connected to yet: what is there is seen when the first
-/// rows are sent.
+/// Declares an external target. Nothing connects to the server yet; coco checks the remote object
+/// when it delivers the first rows.
 fn add_external(
     mut flow: Flow,
     name: &str,
@@ -168,7 +169,7 @@ fn add_external(
     store_target(&mut flow, new, bound)
 }
 
-/// The flow that a target belongs to.
+/// A flow that already has the target.
 struct OtherFlow {
     flow: String,
     owner: pgrx::pg_sys::Oid,
@@ -182,7 +183,8 @@ fn flow_of(query: &str, args: &[spi::Arg]) -> Result<Option<OtherFlow>> {
 }
 
 impl OtherFlow {
-    /// The name of a flow is for those alone that have the rights of its owner.
+    /// The error that a target belongs to this flow. It contains the flow's name only if the
+    /// current role has the rights of the flow's owner.
     fn has(&self, target: &str) -> Error {
         let flow = match acting_role::has_rights_of(self.owner) {
             true => format!("flow \"{}\"", self.flow),
@@ -254,8 +256,8 @@ fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
     settle(flow, flow.targets.len() - 1, bound)
 }
 
-/// Keeps the bound query of one of a flow's targets, and stores what follows from it: the columns that the queries use
-/// of sources and lookups.
+/// Stores the bound query of one of a flow's targets, and the columns of sources and lookups that
+/// the flow's queries use.
 fn settle(flow: &mut Flow, at: usize, bound: Bound) -> Result<()> {
     invalidation::note_change()?;
     let view = objects::create_query_view(flow, &flow.targets[at], bound.tree)?;
@@ -278,7 +280,7 @@ fn settle(flow: &mut Flow, at: usize, bound: Bound) -> Result<()> {
     crate::declare::add_lookup::store_used(flow)
 }
 
-/// Finds a flow's target by its name as given; the only one where none is given.
+/// Finds a flow's target by the given name, or its only target if no name is given.
 fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
     let Some(given) = given else {
         return match flow.targets.len() {
@@ -305,6 +307,7 @@ fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
     })
 }
 
+/// Changes the query of a flow's target, and adapts the target to it.
 pub fn set_query(
     flow: &str,
     target: Option<&str>,
@@ -351,7 +354,8 @@ pub fn set_query(
         }
         _ => {}
     }
-    // Part of the logic: a query that comes back finds another table than it left.
+    // The epoch is part of the logic: if the old query is set again, the table is no longer the one
+    // that it wrote to.
     let touched = altered != Altered::Nothing || before.covered != changed.covered;
     changed.epoch += i32::from(touched);
     let acting = RoleGuard::extension_owner()?;
@@ -367,7 +371,7 @@ pub fn set_query(
     drop(acting);
     flow.targets[at] = changed;
     settle(&mut flow, at, bound)?;
-    // The same text may name something else by now: then its rows are others, too.
+    // The same text may refer to other objects by now, so its rows may differ, too.
     let after = &flow.targets[at];
     if after.query == before.query && definition.is_some() && definition != self::definition(after)?
     {
@@ -377,7 +381,7 @@ pub fn set_query(
     Ok(())
 }
 
-/// The query that a target's view keeps, with all that it names in full.
+/// Returns the query that a target's view stores, with all names qualified.
 pub fn definition(target: &Target) -> Result<Option<String>> {
     let Some(view) = target.query_view() else { return Ok(None) };
     let _names = RoleGuard::qualifying_names()?;

@@ -1,4 +1,4 @@
-//! Changing what a flow is run as, and whether: `coco.alter_flow`.
+//! `coco.alter_flow`: changes a flow's owner, label, batch size, pause and lineage index.
 
 use pgrx::prelude::*;
 
@@ -12,25 +12,25 @@ use crate::pg::spi::{self, arg};
 use crate::pg::{clock, invalidation};
 use crate::update::limits;
 
-/// What is to be changed; `None` stays as it is.
+/// The settings to change; `None` leaves a setting unchanged.
 pub struct Changes {
     pub owner: Option<pg_sys::Oid>,
-    /// Empty: none.
+    /// An empty text removes the label.
     pub label: Option<String>,
-    /// Items; 0: what the setting says.
+    /// Number of items; 0 restores the setting `coco.batch_size`.
     pub batch_size: Option<i32>,
     pub paused: Option<bool>,
-    /// Whether listed target keys are found by an index.
+    /// Whether an index finds listed target keys.
     pub lineage_index: Option<bool>,
 }
 
-/// What a flow is, after it was changed.
+/// The result of `alter_flow`.
 pub struct AlteredFlow {
-    /// It is live, and paused no more: a worker is wanted.
+    /// The flow is live and was just unpaused, so it needs a worker.
     pub wants_worker: bool,
 }
 
-/// Changes a flow. It need not be whole.
+/// Changes a flow. The flow may be incomplete.
 pub fn alter_flow(name: &str, changes: Changes) -> Result<AlteredFlow> {
     let flow_rows::FlowIdentity { id, owner } = flow_rows::identify_flow(name)?;
     if let Some(size) = changes.batch_size
@@ -43,7 +43,7 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<AlteredFlow> {
         .hint("0 goes back to the setting coco.batch_size."));
     }
     locks::lock_flow(id)?;
-    // Another may have changed it, or dropped it, while the lock was waited for.
+    // Another session may have changed or dropped the flow while this session waited for the lock.
     let _now = PinnedSnapshot::take();
     flow_rows::identify_flow(name)?;
     if let Some(new) = changes.owner
@@ -55,7 +55,7 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<AlteredFlow> {
     if let Some(label) = &changes.label {
         let label = Some(label.as_str()).filter(|label| !label.is_empty());
         spi::execute("update coco.flow set label = $2 where id = $1", &[arg(id), arg(label)])?;
-        // What is evaluated from now on is labelled so: evaluations hold the flow's lock.
+        // Every later evaluation gets this label, because evaluations hold the flow's lock.
         spi::execute(
             "insert into coco.flow_label (flow, since, label) values ($1, $2, $3)
              on conflict (flow, since) do update set label = excluded.label",
@@ -82,11 +82,13 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<AlteredFlow> {
     Ok(AlteredFlow { wants_worker: changes.paused == Some(false) && live == Some(true) })
 }
 
-/// Gives a flow, and all that coco has made for it, to another role. What is in coco's own tables stays there: the new
-/// owner may read it, and the old one may not.
+/// Transfers a flow, and everything that coco created for it, to another role. The rows in coco's
+/// own tables stay where they are: afterwards the new owner may read them, and the old owner may
+/// not.
 fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
-    // As ALTER … OWNER TO asks.
-    // SAFETY: syscache look-ups inside a transaction; raises where the caller may not.
+    // Requires the same membership as ALTER … OWNER TO.
+    // SAFETY: syscache lookups inside a transaction; they raise an error if the caller lacks the
+    // right.
     unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15"))]
         pg_sys::check_is_member_of_role(acting_role::current(), new);
@@ -97,7 +99,7 @@ fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
     let acting = RoleGuard::extension_owner()?;
     let names = |query: &str| spi::select(query, &[arg(flow)], |r| spi::required::<String>(r, 1));
     let views = internal_tables::views(flow)?;
-    // A role that was dropped has no rights left.
+    // A role that was dropped has no rights to revoke.
     let old = spi::scalar::<String>(
         "select pg_catalog.quote_ident(rolname) from pg_catalog.pg_roles where oid = $1",
         &[arg(old)],
@@ -114,7 +116,7 @@ fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
     )?;
     spi::execute("update coco.flow set owner = $2 where flow = $1", &[arg(flow), arg(new)])?;
     drop(acting);
-    // The caller's own doing: the server asks for the rights that it asks for.
+    // The caller acts as itself here, so the server checks the rights that ALTER TABLE requires.
     for table in made {
         spi::execute(&format!("alter table {table} owner to {owner}"), &[])?;
     }

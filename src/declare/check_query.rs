@@ -1,4 +1,5 @@
-//! Checking a query: what the target and the sources need of it, and what is to be said of it.
+//! Checks of a query: what the target and the sources require, and warnings about what coco does
+//! not follow.
 
 use pgrx::prelude::*;
 use std::collections::BTreeSet;
@@ -14,9 +15,9 @@ use crate::query::analyze::{self, Analysis};
 use crate::query::bound_query::{self, Bound, Named};
 use crate::query::used_columns;
 
-/// Checks a query, binds it, and takes from it what the target and the sources need: columns, key, used columns (over
-/// all targets of the flow). `item`: the alias under which it reads the item. Warns of what is accepted and will not be
-/// followed.
+/// Checks and binds a query. Stores in the target and the sources what they need from it: columns,
+/// key, and the columns that all queries of the flow use. `item` is the alias under which the query
+/// reads the item. Warns about constructs that coco accepts but does not follow.
 pub fn analyse_into(
     flow: &mut Flow,
     target: &mut Target,
@@ -69,7 +70,7 @@ fn check_columns(analysis: &Analysis) -> Result<()> {
             )
             .hint("Give one of them another name: expression AS name."));
         }
-        // SAFETY: a syscache look-up in a transaction.
+        // SAFETY: a syscache lookup in a transaction.
         let pseudo = unsafe { pg_sys::get_typtype(column.type_oid) } == b'p' as std::ffi::c_char;
         if pseudo {
             return Err(Error::new(
@@ -143,7 +144,8 @@ fn target_key(columns: &[Column], key: &[String]) -> Result<Vec<Column>> {
         .collect()
 }
 
-/// The target key columns that always equal the source key, if the target key holds all of it.
+/// Returns the target key columns that always equal the source key, or `None` if the target key
+/// does not contain the whole source key.
 fn covered(flow: &Flow, analysis: &Analysis, key: &[Column]) -> Option<Vec<String>> {
     let [source] = flow.sources.as_slice() else {
         return None;
@@ -163,13 +165,13 @@ fn covered(flow: &Flow, analysis: &Analysis, key: &[Column]) -> Option<Vec<Strin
         .collect()
 }
 
-/// Something that is accepted and will not be followed, or may surprise, and what it leads to.
+/// A construct that coco accepts but does not follow, or that may surprise, and its consequence.
 pub struct QueryWarning {
     pub what: String,
     pub therefore: String,
 }
 
-/// Says what is accepted and will not be followed.
+/// Raises the warnings about a query.
 fn warn(flow: &Flow, analysis: &Analysis) -> Result<()> {
     for concern in concerns(flow, analysis)? {
         warning(concern.what, &concern.therefore);
@@ -177,7 +179,7 @@ fn warn(flow: &Flow, analysis: &Analysis) -> Result<()> {
     Ok(())
 }
 
-/// The concerns about the query of one of a flow's targets as it is now.
+/// Returns the warnings about the current query of a flow's target.
 pub fn concerns_of(flow: &Flow, target: &Target) -> Result<Vec<QueryWarning>> {
     let Some(bound) = &target.bound else { return Ok(vec![]) };
     concerns(flow, &used_columns::analyze_view(bound, &used_columns::shadows(flow)?)?)
@@ -190,7 +192,7 @@ fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<QueryWarning>> {
     };
     for relation in &analysis.relations {
         let relation = pg_sys::Oid::from(*relation);
-        // Before PostgreSQL 16 a view's tree has entries for the view itself.
+        // Before PostgreSQL 16, a view's tree contains entries for the view itself.
         if flow.targets.iter().any(|t| t.query_view() == Some(relation)) {
             continue;
         }

@@ -1,8 +1,9 @@
-//! Which item owns which target rows, when a query changes how that is known.
+//! Keeps track of which item owns which target rows when a query changes how coco finds them.
 //!
-//! Rows are found by the source key where the target key holds it ("covered"), and by a list in the
-//! tracking row elsewhere. The next update evaluates every item; what it needs is that each row is
-//! found by the item that had it, or is gone.
+//! If the target key contains the source key ("owned by key"), coco finds an item's rows by the
+//! source key. Otherwise a list in the tracking row contains their keys ("owned by list"). The next
+//! update evaluates every item. For it, each existing row must be found by the item that produced
+//! it, or be deleted.
 
 use pgrx::pg_sys;
 
@@ -18,7 +19,7 @@ use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::compose::tracking_keys;
 use crate::query::names::key_text;
 
-/// Goes from the way `before` finds its rows to that of `after`. The caller acts as the flow's
+/// Changes from how `before` finds its rows to how `after` does. The caller must act as the flow's
 /// owner.
 pub fn carry_over(source: &Source, before: &Target, after: &Target) -> Result<()> {
     let relation = after.relation_name();
@@ -28,7 +29,8 @@ pub fn carry_over(source: &Source, before: &Target, after: &Target) -> Result<()
         all_equal(&source.key, &tracking_keys(source, "t"), &columns)
     };
     if let Some(columns) = &after.covered {
-        // Rows whose key is no item's would never be found again; the others are their item's now.
+        // Deletes the rows whose key belongs to no item, because coco would never find them again.
+        // All other rows now belong to the item with their key.
         let nobodys = format!("not exists (select from {tracking} as t where {})", owned(columns));
         match &after.external {
             Some(external) => {
@@ -46,8 +48,8 @@ pub fn carry_over(source: &Source, before: &Target, after: &Target) -> Result<()
     Ok(())
 }
 
-/// The keys of a target's rows that are the items', for items that have any: the item's key `i1…`, and `keys`. The
-/// caller acts as the flow's owner.
+/// Returns, for each item that has rows in the target, the item's key as `i1…` and its rows' keys
+/// as `keys`. The caller must act as the flow's owner.
 fn listed_keys(source: &Source, target: &Target, owned: &str) -> Result<TupleStore> {
     let key: Vec<String> = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
     let item = tracking_keys(source, "t").join(", ");
@@ -70,7 +72,7 @@ fn listed_keys(source: &Source, target: &Target, owned: &str) -> Result<TupleSto
     Ok(listed)
 }
 
-/// Lists keys of a target in the tracking rows of their items.
+/// Adds keys of a target to the lists in their items' tracking rows.
 fn list(source: &Source, target: i32, listed: &TupleStore) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     let statements = SpiSession::connect()?;

@@ -1,4 +1,5 @@
-//! Indexes over the target keys in tracking tables, by which a target row finds its items.
+//! Indexes on the target keys in tracking tables. With them, coco finds the items of a target row
+//! without reading all tracking rows.
 
 use crate::catalog::internal_tables::SCHEMA;
 use crate::catalog::model::Source;
@@ -6,7 +7,7 @@ use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 
-/// Makes the indexes of a flow that is to have them, and lacks one.
+/// Creates the missing indexes of a flow that is declared with `lineage_index`.
 pub fn index_as_declared(flow: &str) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     let wanted =
@@ -17,8 +18,8 @@ pub fn index_as_declared(flow: &str) -> Result<()> {
     }
 }
 
-/// Makes or drops the indexes by which items are found from target keys that are listed. The caller
-/// acts as the extension's owner.
+/// Creates or drops the indexes that find items by listed target keys. The caller must act as the
+/// extension's owner.
 pub fn index(flow: &str, wanted: bool) -> Result<()> {
     let tracked = spi::select(
         "select s.id, c.oid::regclass::text from coco.source s join pg_class c on c.oid = s.tracking
@@ -32,7 +33,7 @@ pub fn index(flow: &str, wanted: bool) -> Result<()> {
     Ok(())
 }
 
-/// The name of the index of a source's tracking table, in the table's schema.
+/// Returns the name of the index on a source's tracking table, without its schema.
 fn index_name(source: i32) -> String {
     format!("lineage_{source}")
 }
@@ -40,7 +41,7 @@ fn index_name(source: i32) -> String {
 fn index_one(source: i32, table: &str, wanted: bool) -> Result<()> {
     let name = index_name(source);
     let statement = match wanted {
-        // What waits to be merged into the index is read by each look-up: little, then.
+        // Each lookup reads the whole pending list of the index, so the list is kept small.
         true => format!(
             "create index if not exists {name} on {table} using gin (target_keys jsonb_path_ops)
                with (gin_pending_list_limit = 256) where target_keys is not null"
@@ -51,7 +52,7 @@ fn index_one(source: i32, table: &str, wanted: bool) -> Result<()> {
     Ok(())
 }
 
-/// Whether the items of a source are found from listed keys by an index.
+/// Reports whether an index finds the items of a source by listed target keys.
 pub fn is_indexed(source: &Source) -> Result<bool> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::scalar::<bool>(

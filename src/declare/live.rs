@@ -1,4 +1,4 @@
-//! Making a flow live, and ending that.
+//! Starting and stopping live flows, and restoring triggers that are missing.
 
 use crate::capture::triggers;
 use crate::catalog::model::{CaptureMode, Flow};
@@ -9,7 +9,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
 use crate::pg::spi::{self, arg};
 
-/// Makes a flow live, and sees to it that its sources are captured.
+/// Makes a flow live, and ensures that triggers capture its sources and lookups.
 pub fn start_flow(name: &str) -> Result<()> {
     let flow = load::lock_and_load(name)?;
     if flow.targets.is_empty() {
@@ -36,7 +36,8 @@ pub fn start_flow(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes a flow that is not live any more; ends what a worker is doing for it just now, see [`locks::flow_ending_turn`].
+/// Stops a live flow. Cancels a worker's current transaction for it, see
+/// [`locks::lock_flow_ending_transaction`].
 pub fn stop_flow(name: &str, announce: fn()) -> Result<()> {
     let id = flow_rows::flow_id(name)?;
     locks::lock_flow_ending_transaction(id, announce)?;
@@ -47,8 +48,9 @@ pub fn stop_flow(name: &str, announce: fn()) -> Result<()> {
     Ok(())
 }
 
-/// Puts triggers back where they are missing, and the flow's owner may still put them there. Else the source is scanned.
-/// Without `wait`, which nobody has asked for, not where writers are in the way.
+/// Restores missing triggers if the flow's owner still has the right to create them; otherwise coco
+/// scans the source. `wait` is true if a user requested it. Without `wait`, skips tables on which
+/// writers hold locks.
 fn put_triggers(flow: &Flow, wait: bool) -> Result<()> {
     for source in flow.followed() {
         if source.capture != CaptureMode::Scan
@@ -61,7 +63,7 @@ fn put_triggers(flow: &Flow, wait: bool) -> Result<()> {
     Ok(())
 }
 
-/// Puts the triggers of a flow's sources back, if nobody needs to be waited for.
+/// Restores the triggers of a flow's sources and lookups, without waiting for locks.
 pub fn restore_triggers(name: &str) -> Result<()> {
     put_triggers(&load::load_flow(name)?, false)
 }

@@ -1,4 +1,5 @@
-//! Declaring flows: everything is checked here, before anything runs.
+//! Declaring, altering and dropping flows. Every check of a declaration is here, before anything
+//! runs. Callers: `sql_api`; `workers` for drops and missing triggers; `inspect` for warnings.
 
 pub mod add_lookup;
 pub mod add_source;
@@ -22,6 +23,7 @@ use crate::pg::invalidation;
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
 
+/// Creates an empty flow, owned by the current role.
 pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
     check_name("flow", name)?;
     let owner = acting_role::current();
@@ -45,14 +47,15 @@ pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
     restored::begin_with(*id)
 }
 
-/// Drops a flow. It need not be whole: what is still there goes. For `announce` see [`locks::flow_ending_turn`].
+/// Drops a flow, even an incomplete one: whatever still exists is dropped. For `announce`, see
+/// [`locks::lock_flow_ending_transaction`].
 pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
     let mut id = flow_rows::identify_flow(name)?.id;
     let (owner, _now) = loop {
-        // What a worker is doing for it ends, before any row of the catalog is locked.
+        // Cancels a worker's transaction for the flow before any row of the catalog is locked.
         locks::lock_flow_ending_transaction(id, announce)?;
-        // What was read before the lock may have changed while it was waited for: another session may have dropped the
-        // flow, and declared it again.
+        // The flow may have changed while this session waited for the lock: another session may
+        // have dropped it and declared it again.
         let now = PinnedSnapshot::take();
         let found = flow_rows::identify_flow(name)?;
         if found.id == id {

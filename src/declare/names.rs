@@ -1,9 +1,10 @@
-//! Checking the names that a user gives.
+//! Checks of the names that users choose.
 
 use pgrx::prelude::*;
 
 use crate::pg::error::{Error, Result};
 
+/// Checks that a name is not empty and has at most 63 bytes.
 pub fn check_name(argument: &str, name: &str) -> Result<()> {
     if name.trim().is_empty() {
         return Err(Error::invalid(format!("argument \"{argument}\" is empty")));

@@ -1,10 +1,11 @@
-//! The rows of a flow in coco's catalog. No foreign keys hold them together: see sql/catalog.sql.
+//! A flow's rows in coco's catalog. No foreign keys connect them: see sql/catalog.sql.
 
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 
-/// Deletes what the catalog has of a flow, but for its row in `coco.flow`. The caller acts as the extension's owner, and
-/// has the flow's lock, or has just inserted that row: under its name an incomplete restore can have left others.
+/// Deletes all of a flow's catalog rows except its row in `coco.flow`. The caller must act as the
+/// extension's owner. It must also hold the flow's lock, or have just inserted the row in
+/// `coco.flow`: an incomplete restore can leave other rows under the same name.
 pub fn delete_all(flow: &str, id: i32) -> Result<()> {
     const OF_NAME: [&str; 6] = [
         "delete from coco.cursor where source in (select id from coco.source where flow = $1)",
