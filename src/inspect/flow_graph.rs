@@ -1,5 +1,5 @@
-//! The caller's flows as a graph: relations that are the target of one and the source of another are
-//! one node.
+//! The caller's flows as a graph. A relation that is the target of one flow and the source of
+//! another is a single node.
 
 use pgrx::pg_sys;
 use std::collections::HashMap;
@@ -11,11 +11,11 @@ use crate::pg::spi::{self, Arg, arg};
 use coco_report::graph::{Graph, Health, Kind, Link};
 use coco_report::report;
 
-/// The graph of one flow, or of all that the caller may see; with how much there is of each, as of the last
-/// ANALYZE, where that is wanted.
+/// Returns the graph of one flow, or of all flows that the caller may see. With `estimates`, adds
+/// each relation's row count as of the last ANALYZE.
 pub fn graph(flow: Option<&str>, estimates: bool) -> Result<Graph> {
     if let Some(name) = flow {
-        // It is there, and the caller's.
+        // Raises an error if the flow does not exist or the caller may not see it.
         flow_rows::identify_flow(name)?;
     }
     let mut read = Reading { only: flow, graph: Graph::default(), tables: HashMap::new() };
@@ -30,10 +30,11 @@ pub fn graph(flow: Option<&str>, estimates: bool) -> Result<Graph> {
     Ok(read.graph)
 }
 
+/// A graph under construction.
 struct Reading<'a> {
     only: Option<&'a str>,
     graph: Graph,
-    /// Nodes of relations.
+    /// Nodes of relations, by the relations' OIDs.
     tables: HashMap<u32, usize>,
 }
 
@@ -46,7 +47,8 @@ impl Reading<'_> {
         self.graph.node(Kind::Flow, name, None)
     }
 
-    /// Its name is what `regclass` writes: its number, where it is gone.
+    /// Returns the node of a relation. `name` is the output of `regclass`, which is the OID if the
+    /// relation was dropped.
     fn table(&mut self, relation: pg_sys::Oid, name: &str) -> usize {
         match self.tables.get(&relation.to_u32()) {
             Some(node) => *node,
@@ -95,7 +97,7 @@ impl Reading<'_> {
         )?;
         for ((flow, source), (relation, shown), relname) in rows {
             let (from, to) = (self.table(relation, &shown), self.flow_node(&flow));
-            // What the query calls it, where that is not its own name.
+            // The name in the query, if it differs from the relation's own name.
             let label = Some(source).filter(|s| relname.as_ref() != Some(s));
             self.graph.edge(from, to, Link::Source, label);
         }

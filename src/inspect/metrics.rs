@@ -1,5 +1,6 @@
-//! What is measured of flows, for those who watch: numbers and names, no contents. Whoever may read all
-//! statistics of the server (`pg_read_all_stats`) sees those of all flows.
+//! Metrics of flows for monitoring systems. They consist of numbers and names, without data of
+//! users. A role that may read all statistics of the server (`pg_read_all_stats`) sees the metrics
+//! of all flows.
 
 use pgrx::pg_sys;
 use pgrx::spi::SpiHeapTupleData;
@@ -10,23 +11,23 @@ use crate::pg::error::{Error, Result};
 use crate::pg::spi;
 use crate::pg::subtransaction::look;
 
-/// One value.
+/// One value of a metric.
 pub struct Metric {
     pub metric: &'static str,
     pub help: &'static str,
     pub flow: Option<String>,
-    /// What of the flow (source, target, function), or else, it is of.
+    /// The source, target, function or worker, or the flow's state, that the value belongs to.
     pub name: Option<String>,
     pub server: Option<String>,
     pub value: f64,
 }
 
-/// What the metrics of one statement are of. Its columns: flow, whose it is (NULL: everybody's), name,
-/// server; then one for each metric.
+/// The metrics that one statement returns. Its columns: flow, owners (NULL: visible to everybody),
+/// name, server, then one column per metric.
 struct Scope {
     name: &'static str,
     statement: &'static str,
-    /// Each with what it says.
+    /// Each metric with its help text.
     metrics: &'static [(&'static str, &'static str)],
 }
 
@@ -39,7 +40,8 @@ const SCOPES: [Scope; 6] = [
     Scope { name: "worker", statement: WORKERS, metrics: &WORKER_METRICS },
 ];
 
-// Of a flow the name is its state. What has run is in the history, or in the total of what was dropped of it.
+// The column `name` is the flow's state. Totals add up the stored history and the totals of runs
+// that were removed from it.
 const FLOWS: &str = "
 select s.flow, array[f.owner::oid], s.state, null::text,
        1::float8,
@@ -174,7 +176,7 @@ const FUNCTION_METRICS: [(&str, &str); 8] = [
     ("coco_function_seconds_total", "Time spent computing."),
 ];
 
-// A log is seen by those who see a flow that follows it.
+// A change log is visible to the owners of flows that follow it.
 const LOGS: &str = "
 select null::text,
        array(select f.owner::oid from coco.source s join coco.flow f on f.flow = s.flow
@@ -216,7 +218,7 @@ const WORKER_METRICS: [(&str, &str); 6] = [
     ("coco_worker_items_failed_total", "Failures of items that a worker met since it began."),
 ];
 
-/// The metrics of a scope that the caller may see. What has no value now is left out.
+/// Returns the metrics of a scope that the caller may see. Omits metrics that have no value.
 pub fn metrics(scope: &str) -> Result<Vec<Metric>> {
     let Some(scope) = SCOPES.iter().find(|s| s.name == scope) else {
         let names: Vec<&str> = SCOPES.iter().map(|s| s.name).collect();
@@ -242,7 +244,8 @@ pub fn metrics(scope: &str) -> Result<Vec<Metric>> {
     Ok(metrics)
 }
 
-/// Outboxes and change logs whose size is to be had without a wait. The caller acts as the extension's owner.
+/// Returns the outboxes and change logs whose size can be read without waiting for a lock. The
+/// caller must act as the extension's owner.
 fn free_tables() -> Result<Vec<pg_sys::Oid>> {
     let all = spi::select(
         "select c.oid from pg_class c
@@ -254,14 +257,14 @@ fn free_tables() -> Result<Vec<pg_sys::Oid>> {
     Ok(all.into_iter().filter(|table| internal_tables::lock_to_read(*table)).collect())
 }
 
-/// The metrics in a row, and whose they are; `None`: everybody's.
+/// Returns a row's metrics, and the owners of its flows; `None` if everybody may see them.
 fn read(scope: &Scope, row: &SpiHeapTupleData) -> Result<(Option<Vec<pg_sys::Oid>>, Vec<Metric>)> {
     let (flow, owners) = (row.get::<String>(1)?, row.get::<Vec<pg_sys::Oid>>(2)?);
     let (name, server) = (row.get::<String>(3)?, row.get::<String>(4)?);
     let mut metrics = Vec::new();
     for (place, (metric, help)) in scope.metrics.iter().enumerate() {
         if let Some(value) = row.get::<f64>(5 + place)? {
-            // Only the state of a flow has a name besides the flow's.
+            // Only the metric of the state has a name in addition to the flow's.
             let is_states = scope.name == "flow" && *metric != "coco_flow_state";
             let name = name.clone().filter(|_| !is_states);
             let (flow, server) = (flow.clone(), server.clone());

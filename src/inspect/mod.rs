@@ -1,6 +1,7 @@
 //! What a user sees of flows: status, errors, lineage, explain, preview, verify, metrics, report.
 //!
-//! Nothing here changes the state of a flow, except `verify` where it is told to repair. Caller: `sql_api`.
+//! Nothing in this module changes the state of a flow, except `verify` when it repairs. Caller:
+//! `sql_api`.
 
 pub mod explain;
 pub mod flow_graph;

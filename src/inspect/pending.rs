@@ -1,4 +1,4 @@
-//! How many changes of a flow are pending, and since when.
+//! The number of a flow's pending changes.
 
 use crate::capture::{self, change_log, cursor};
 use crate::catalog::model::CaptureMode;
@@ -8,15 +8,16 @@ use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::update::catch_up::COUNTED;
 
-/// Changes of a source that its flow has not followed yet.
+/// The number of changes of a source that its flow has not followed yet.
 pub struct PendingCounts {
     pub source: i32,
     pub count: i64,
-    /// There are more: they were not all counted.
+    /// The number is a lower bound, because counting stops at a limit.
     pub at_least: bool,
 }
 
-/// The captured changes that the caller's flows have not followed yet.
+/// Returns the number of captured changes that the caller's flows have not followed yet, for each
+/// source and lookup.
 pub fn pending_counts() -> Result<Vec<PendingCounts>> {
     views::of_each(|flow| {
         let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! What an update would change, without changing anything.
+//! `coco.preview`: the changes that an update would make, without making them.
 
 use crate::catalog::item_failure::ItemFailure;
 use crate::catalog::model::{Flow, Source, Target};
@@ -25,16 +25,17 @@ use coco_core::decide::{Decision, Mode};
 use coco_core::isolate::{Attempt, isolate};
 use coco_core::version::ProcessOrdinal;
 
+/// A change that an update would make to a target row, or an item that would fail.
 pub struct Change {
     pub target: Option<String>,
-    /// `insert`, `update`, `delete`, or `fail` for an item that could not be evaluated.
+    /// `insert`, `update`, `delete`, or `fail` for an item whose evaluation fails.
     pub change: String,
     pub key: Option<Json>,
     pub old: Option<Json>,
     pub new: Option<Json>,
 }
 
-/// The changes an update in this mode would make, at most `limit` of them.
+/// Returns the changes that an update in this mode would make, at most `limit` of them.
 pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<Vec<Change>> {
     let flow = load::load_to_read(name)?;
     if let Some(gone) = flow.targets.iter().find(|t| t.relation.is_none()) {
@@ -93,6 +94,7 @@ pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<V
     Ok(changes)
 }
 
+/// Adds the changes of a batch. Isolates the items that fail, as an update does.
 fn preview_batch(
     flow: &Flow,
     source: &Source,
@@ -124,7 +126,7 @@ fn preview_batch(
     Ok(())
 }
 
-/// What is said of an item that fails.
+/// The change reported for an item that fails.
 fn failing(failure: &ItemFailure) -> Change {
     Change {
         target: None,
@@ -135,12 +137,13 @@ fn failing(failure: &ItemFailure) -> Change {
     }
 }
 
+/// Why the evaluation of a batch stopped: an error of an item, or an error of the flow.
 enum Stop {
     Item(DataError),
     Flow(Error),
 }
 
-/// Evaluates a batch and compares it with the targets.
+/// Evaluates a batch and compares the output with the targets.
 fn compare(flow: &Flow, source: &Source, batch: &Batch, mode: Mode) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     let recalling = memo::session_of_look(flow)?;
@@ -200,7 +203,7 @@ fn comparison(source: &Source, target: &Target, names: &KeyExprs, mode: Mode) ->
     let key = |values: &[String]| {
         object(target.key.iter().map(|k| k.name.clone()).zip(values.iter().cloned()).collect())
     };
-    // Of a row outside this database only the key is known here.
+    // For a row of an external target, this database stores only the key.
     let old_row = match target.external {
         Some(_) => "null::pg_catalog.jsonb".to_owned(),
         None => object(

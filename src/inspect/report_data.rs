@@ -1,16 +1,17 @@
-//! What the report says, out of the views that the caller may read.
+//! Reads the data of `coco.report()` from the views that the caller may read.
 
 use crate::inspect::{flow_graph, metrics};
 use crate::pg::error::Result;
 use crate::pg::spi;
 use coco_report::report::{Failed, Flow, Function, Report, Run, Target, Worker};
 
-/// Runs of each flow that are shown.
+/// Number of runs shown for each flow.
 const RUNS: i32 = 60;
 
-/// Errors that are shown.
+/// Number of errors shown.
 const ERRORS: i32 = 100;
 
+/// Returns the data of the report.
 pub fn report() -> Result<Report> {
     let mut report = head()?;
     report.graph = flow_graph::graph(None, true)?;
@@ -174,12 +175,12 @@ fn workers() -> Result<Vec<Worker>> {
     )
 }
 
-/// What calls of memoised functions came to, of these flows.
+/// Returns the statistics of memoized functions for these flows.
 fn functions(flows: &[Flow]) -> Result<Vec<Function>> {
     let mut all: Vec<Function> = Vec::new();
     for m in metrics::metrics("function")? {
         let (Some(flow), Some(name)) = (m.flow, m.name) else { continue };
-        // Whoever may read all statistics is given others' too.
+        // A role that may read all statistics also receives those of other roles' flows.
         if !flows.iter().any(|f| f.name == flow) {
             continue;
         }

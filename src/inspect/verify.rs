@@ -1,4 +1,4 @@
-//! Comparing a target with its query, and mending what differs.
+//! `coco.verify`: compares a target with its query, and repairs differences.
 
 use pgrx::datum::TimestampWithTimeZone;
 
@@ -23,21 +23,23 @@ use crate::update::orphans::{
 use crate::update::{self, differences};
 use coco_core::decide::Mode;
 
+/// A target row that differs from the query's result, or an item that fails.
 pub struct Difference {
-    /// `None` of an item that is left out of all targets.
+    /// `None` for a failed item: none of the targets is compared for it.
     pub target: Option<String>,
     /// `missing`, `extra`, `different` or `failing`.
     pub difference: String,
-    /// Of an item that fails: its source key.
+    /// The target key. For a failed item: its source key.
     pub key: Json,
-    /// Of an item that fails: its source, and since when it does.
+    /// For a failed item: its source, and the time since which it fails.
     pub source: Option<String>,
     pub since: Option<TimestampWithTimeZone>,
 }
 
-/// Compares every target of a flow with its query over everything, row by row and byte by byte.
-/// Items whose last evaluation failed are left out with their rows, and are returned after the differences. With
-/// `repair`, what differs is mended, and the differences found are returned.
+/// Compares every target of a flow with the query's result over all items, row by row and byte by
+/// byte. Excludes items whose last evaluation failed, with their rows, and returns them after the
+/// differences. With `repair`, coco also repairs the differences; it returns those found before the
+/// repair.
 pub fn verify(name: &str, repair: bool, limits: Limits) -> Result<Vec<Difference>> {
     if repair {
         load::lock_and_load(name)?;
@@ -51,10 +53,10 @@ pub fn verify(name: &str, repair: bool, limits: Limits) -> Result<Vec<Difference
     Ok(found)
 }
 
-/// Brings the targets of a flow to what its query says.
+/// Repairs the targets of a flow, so that they match its query.
 fn mend(name: &str, limits: Limits) -> Result<()> {
-    // What differs only because it changed since the last update is mended by an update; what is
-    // left was changed behind coco's back.
+    // An update repairs rows that differ only because the source changed since the last update.
+    // Differences that remain were not made by coco.
     update::update(name, Mode::Normal, limits)?;
     let flow = load::load_flow(name)?;
     let left = differences(&flow)?;
@@ -106,7 +108,7 @@ fn differences(flow: &Flow) -> Result<Vec<Difference>> {
     Ok(found)
 }
 
-/// The SELECT of the differences of a target, and their keys.
+/// Returns the SELECT of a target's differences and their keys.
 fn compared(flow: &Flow, target: &Target, failing: &[bool]) -> Result<String> {
     let mut names: Vec<String> =
         target.columns.iter().map(|c| format!("x.{}", c.quoted())).collect();
@@ -114,14 +116,14 @@ fn compared(flow: &Flow, target: &Target, failing: &[bool]) -> Result<String> {
         names = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
         names.push(format!("x.{}", tables::FINGERPRINT));
     }
-    // No column of the target has the name.
+    // Chosen so that no column of the target has this name.
     let mut copy = "coco_copy".to_owned();
     while target.columns.iter().any(|c| c.name == copy) {
         copy.push('_');
     }
     let keys =
         target.key.iter().map(|k| format!("x.{}", k.quoted())).collect::<Vec<_>>().join(", ");
-    // Where nothing refuses it, a row may be there more than once.
+    // If no unique index prevents it, a row may exist more than once.
     let copies = match refuses_copies(target)? {
         true => "1::pg_catalog.int8".to_owned(),
         false => format!("pg_catalog.row_number() over (partition by {keys})"),
@@ -151,7 +153,7 @@ fn compared(flow: &Flow, target: &Target, failing: &[bool]) -> Result<String> {
     ))
 }
 
-/// Deletes rows that no item produces and that none which fails may still own.
+/// Deletes rows that no item produces, except rows that a failed item may still own.
 fn delete_extra(flow: &Flow) -> Result<()> {
     let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     let recalling = memo::session_of_look(flow)?;

@@ -1,5 +1,6 @@
-//! Reading tracking tables and outboxes of all of the caller's flows, for the views. They are read as the extension's
-//! owner, and none is waited for: what happens to one flow keeps nobody from seeing the others.
+//! Reads the tracking tables and outboxes of all of the caller's flows, for the views. The
+//! functions act as the extension's owner and wait for no lock: a locked flow does not prevent a
+//! user from seeing the others.
 
 use pgrx::datum::TimestampWithTimeZone;
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ use crate::pg::subtransaction;
 use crate::update::untracked_items;
 use coco_core::memo::Stats;
 
-/// The names of the flows whose rights the caller has.
+/// Returns the names of the flows whose owners' rights the caller has.
 fn names() -> Result<Vec<String>> {
     let acting = RoleGuard::extension_owner()?;
     let all = spi::select("select flow, owner::oid from coco.flow order by flow", &[], |r| {
@@ -28,8 +29,9 @@ fn names() -> Result<Vec<String>> {
     Ok(mine.map(|(flow, _)| flow).collect())
 }
 
-/// What is found of each flow whose rights the caller has. A flow that has lost a part (its source, its owner, a
-/// column) says so in coco.status: here it is left out. No lock of the look is left.
+/// Returns the results of `look` for each flow whose owner's rights the caller has. Skips a flow
+/// that has lost a part (its source, its owner, a column); coco.status reports it. Releases the
+/// locks that `look` took.
 pub fn of_each<T>(look: impl Fn(&Flow) -> Result<Vec<T>>) -> Result<Vec<T>> {
     let mut all = Vec::new();
     for name in names()? {
@@ -39,8 +41,8 @@ pub fn of_each<T>(look: impl Fn(&Flow) -> Result<Vec<T>>) -> Result<Vec<T>> {
     Ok(all)
 }
 
-/// Whether one of coco's own tables can be read without a wait. What a transaction has locked that drops or changes
-/// a flow is left out.
+/// Reports whether one of coco's own tables can be read without waiting. Tables that a transaction
+/// has locked to drop or change a flow are skipped.
 fn is_readable(table: &str) -> Result<bool> {
     Ok(internal_tables::find(table)?.is_some_and(internal_tables::lock_to_read))
 }
@@ -58,6 +60,7 @@ fn key_object(source: &Source) -> String {
     format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
 }
 
+/// One tracking row.
 pub struct Tracked {
     pub flow: String,
     pub source: String,
@@ -70,7 +73,7 @@ pub struct Tracked {
     pub target_keys: Option<Json>,
 }
 
-/// Every tracking row of the caller's flows.
+/// Returns every tracking row of the caller's flows.
 pub fn tracking() -> Result<Vec<Tracked>> {
     of_each(|flow| {
         let mut rows = Vec::new();
@@ -112,9 +115,10 @@ pub fn tracking() -> Result<Vec<Tracked>> {
     })
 }
 
+/// A failed item, or a row that an external target has rejected.
 pub struct FailedItem {
     pub flow: String,
-    /// `None` of a row that a target outside this database has refused.
+    /// `None` for a row that an external target has rejected.
     pub source: Option<String>,
     pub source_key: Option<Json>,
     pub sqlstate: String,
@@ -128,15 +132,15 @@ pub struct FailedItem {
     pub target_key: Option<Json>,
 }
 
-/// An item whose last evaluation failed.
+/// An item whose last evaluation failed, without the error.
 pub struct Failing {
     pub source: String,
     pub source_key: Json,
-    /// When it first failed, and has since.
+    /// Time of the first of its failures in a row.
     pub since: Option<TimestampWithTimeZone>,
 }
 
-/// The items of a flow whose last evaluation failed.
+/// Returns the items of a flow whose last evaluation failed.
 pub fn failing(flow: &Flow) -> Result<Vec<Failing>> {
     let _as = RoleGuard::extension_owner()?;
     let mut rows = Vec::new();
@@ -165,7 +169,8 @@ pub fn failing(flow: &Flow) -> Result<Vec<Failing>> {
     Ok(rows)
 }
 
-/// What of the caller's targets outside this database is to be sent, and what hinders it.
+/// The delivery state of an external target: its number of undelivered changes, and its error, if
+/// any.
 pub struct Delivery {
     pub flow: String,
     pub target: String,
@@ -175,6 +180,7 @@ pub struct Delivery {
     pub state: delivery_state::DeliveryState,
 }
 
+/// Returns the delivery state of each external target of the caller's flows.
 pub fn deliveries() -> Result<Vec<Delivery>> {
     of_each(|flow| {
         let mut rows = Vec::new();
@@ -203,14 +209,14 @@ pub fn deliveries() -> Result<Vec<Delivery>> {
     })
 }
 
-/// What to do where the error itself does not say so: of an item, of a row that was refused.
+/// Hints for errors that have none: for a failed item, a rejected row, and an untracked item.
 const ITEM_HINT: &str = "Mend the item in its source, or give the target another query with coco.set_query: it is evaluated again then. coco.retry tries it at once as it is.";
 
 const ROW_HINT: &str = "Mend the row in its source or by another query: it is sent again then. coco.retry sends it at once as it is.";
 
 const UNTRACKED_HINT: &str = "Shorten the key in the source, or name the items by a digest of it: in a generated column, or a view.";
 
-/// Every item of the caller's flows whose last evaluation failed, and every row that was refused.
+/// Returns every failed item of the caller's flows, and every rejected row.
 pub fn errors() -> Result<Vec<FailedItem>> {
     of_each(|flow| {
         let mut rows = Vec::new();
@@ -288,19 +294,19 @@ pub fn errors() -> Result<Vec<FailedItem>> {
     })
 }
 
-/// A memoised function of one of the caller's flows.
+/// A memoized function of one of the caller's flows.
 pub struct Memoised {
     pub flow: String,
     pub function: String,
     pub fingerprint: pgrx::Uuid,
-    /// The flow's queries call it, and its code is that of this fingerprint.
+    /// Whether the flow's queries call the function, and its current code has this fingerprint.
     pub current: bool,
     pub stats: Stats,
     pub entries: i64,
     pub entry_bytes: i64,
 }
 
-/// The memoised functions of the caller's flows, with what their calls came to.
+/// Returns the memoized functions of the caller's flows, with the statistics of their calls.
 pub fn functions() -> Result<Vec<Memoised>> {
     of_each(|flow| {
         let acting = RoleGuard::extension_owner()?;

@@ -1,13 +1,13 @@
-//! One line of `coco.explain`.
+//! One row of `coco.explain`.
 
 use crate::pg::columns::Column;
 
-/// One thing that is said of a flow.
+/// A statement about a flow.
 pub struct Finding {
     pub section: &'static str,
     pub name: String,
     pub detail: String,
-    /// The detail is text to be read, and not a statement or a plan.
+    /// Whether the detail is text to read, not a statement or a plan.
     pub prose: bool,
     pub hint: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! `coco.explain`: how coco evaluates a flow, what its fingerprints cover, and which change leads to which work. Nothing
-//! of the flow is executed.
+//! `coco.explain`: how coco evaluates a flow, what its fingerprints cover, and which change causes
+//! which work. It executes no part of the flow.
 
 pub mod finding;
 pub mod plans;
@@ -18,7 +18,7 @@ use crate::query::logic_fingerprint;
 use crate::update::limits::Limits;
 use coco_core::version::LogicId;
 
-/// What is said of the caller's flow, for batches of this size, or of the flow's own.
+/// Describes one of the caller's flows, for batches of this size unless the flow has its own.
 pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
     let flow = load::load_flow(name)?;
     let limits = limits.of(&flow);
@@ -89,7 +89,7 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
     Ok(all)
 }
 
-/// A source or lookup: its items, and how its changes are found.
+/// Describes a source or lookup: its items, and how coco finds its changes.
 fn described(source: &Source) -> Result<Finding> {
     let item = match source.grouped {
         true => "an item is the group of the rows with the same",
@@ -118,7 +118,7 @@ fn described(source: &Source) -> Result<Finding> {
     })
 }
 
-/// A target: which of its rows are an item's.
+/// Describes a target, and how coco finds the rows of an item.
 fn rows_of(flow: &Flow, target: &Target) -> Finding {
     let key = names(&target.key);
     let known = match &target.covered {
@@ -137,7 +137,7 @@ fn rows_of(flow: &Flow, target: &Target) -> Finding {
     finding("target", target.shown(), format!("key ({key}); {known}; {made}"))
 }
 
-/// What the content fingerprint of a source covers, and what it does not.
+/// Describes what the content fingerprint of a source covers, and what it does not.
 fn content(source: &Source) -> Finding {
     let of = if source.grouped { " of all rows of the group" } else { "" };
     let detail = match (&source.fingerprint, source.used.as_slice()) {
@@ -159,7 +159,7 @@ fn content(source: &Source) -> Finding {
     }
 }
 
-/// What the logic fingerprint covers.
+/// Describes what the logic fingerprint covers.
 fn logic(flow: &Flow) -> Result<Vec<Finding>> {
     let (fingerprint, parts) = logic_fingerprint::covers(flow)?;
     let committed = match logic_fingerprint::known_logic(flow)? {

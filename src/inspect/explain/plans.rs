@@ -1,5 +1,5 @@
-//! The plans of a flow's statements, as the server makes them for a batch: whether they are set-based,
-//! and which indexes they would want.
+//! The server's plans for a flow's statements over a batch: whether they are set-based, and which
+//! indexes are missing.
 
 use std::collections::BTreeSet;
 
@@ -17,12 +17,13 @@ use crate::update::lookups;
 use coco_core::plan;
 use coco_core::plan::{Again, WholeRead};
 
-/// To read a table of so many bytes again for each item is nothing to speak of.
+/// Up to this size in bytes, reading a table again for each item costs little.
 const SMALL: i64 = 8 * 8192;
 
-/// A table of so many bytes should not be read as a whole for one item.
+/// From this size in bytes, a plan for one item should not read the whole table.
 const LARGE: i64 = 1024 * 1024;
 
+/// Returns the plans of all statements of a flow, and the missing indexes.
 pub fn plans(flow: &Flow, limits: Limits) -> Result<Vec<Finding>> {
     let mut all = Vec::new();
     let mut indexes = Indexes::default();
@@ -46,7 +47,7 @@ pub fn plans(flow: &Flow, limits: Limits) -> Result<Vec<Finding>> {
     Ok(all)
 }
 
-/// The plans of a statement over `coco_batch` for one item and for many.
+/// Plans a statement over `coco_batch` for one item and for a full batch.
 fn both(
     flow: &Flow,
     batched: &Source,
@@ -68,8 +69,8 @@ fn both(
     Ok(all)
 }
 
-/// The plan of a statement over a batch of so many items, as text, and the tables that it reads as a
-/// whole.
+/// Plans a statement over a batch of `count` items. Returns the plan as text, and the tables that
+/// it reads as a whole.
 fn planned(
     flow: &Flow,
     batched: &Source,
@@ -82,7 +83,7 @@ fn planned(
     let batch = Batch::new(batched, false)?;
     let statements = SpiSession::connect()?;
     statements.name_as_of("coco_batch", batch.rows(), count)?;
-    // A plan that is explained is not kept.
+    // EXPLAIN runs once, so its plan is not cached.
     statements.reads_many();
     let text = statements.texts(&format!("explain {sql}"))?.join("\n");
     let json = statements.texts(&format!("explain (verbose, format json) {sql}"))?.concat();
@@ -91,7 +92,7 @@ fn planned(
     Ok((text, plan::whole_reads(&json)))
 }
 
-/// A plan is set-based if no table but a small one is read again for each item.
+/// Reports whether a plan is set-based: it reads only small tables again for each item.
 fn set_based(name: &str, reads: &[WholeRead]) -> Result<Finding> {
     let mut again = Vec::new();
     let mut small = BTreeSet::new();
@@ -138,13 +139,13 @@ impl Table {
             &[arg(read.schema.as_str()), arg(read.name.as_str())],
             |r| Ok((spi::required(r, 1)?, spi::required::<i64>(r, 2)?)),
         )?;
-        // What is not there any more is of no size.
+        // A table that was dropped in the meantime counts as empty.
         let (oid, bytes) = found.into_iter().next().unwrap_or((pgrx::pg_sys::InvalidOid, 0));
         Ok(Table { oid, shown, bytes })
     }
 }
 
-/// Whether an index that can always be used begins with these columns, in any order.
+/// Reports whether an index that is always usable begins with these columns, in any order.
 fn indexed(relation: pgrx::pg_sys::Oid, columns: &[String]) -> Result<bool> {
     let found = spi::scalar::<bool>(
         "select exists (
@@ -162,7 +163,7 @@ fn indexed(relation: pgrx::pg_sys::Oid, columns: &[String]) -> Result<bool> {
     Ok(found == Some(true))
 }
 
-/// The indexes that are wanted, each once.
+/// The missing indexes, without duplicates.
 #[derive(Default)]
 struct Indexes(Vec<Finding>);
 
@@ -175,7 +176,7 @@ impl Indexes {
         }
     }
 
-    /// Of large tables that the plan for one item reads as a whole.
+    /// Adds indexes for large tables that the plan for one item reads as a whole.
     fn look_at(&mut self, reads: &[WholeRead]) -> Result<()> {
         for read in reads {
             let table = Table::of(read)?;
@@ -203,7 +204,7 @@ impl Indexes {
         Ok(())
     }
 
-    /// By which an update finds the target rows of an item.
+    /// Adds the index with which an update finds the target rows of an item.
     fn for_deletes(&mut self, target: &Target) -> Result<()> {
         let (Some(covered), Some(relation)) = (&target.covered, target.relation) else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Which change leads to what.
+//! The section `change` of `coco.explain`: which change causes which work.
 
 use crate::capture::{self, cursor};
 use crate::catalog::model::{CaptureMode, Flow, Lookup, Source};
@@ -8,6 +8,7 @@ use crate::pg::error::Result;
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::tuplestore::statements::SpiSession;
 
+/// Describes the changes that lead to work for a flow.
 pub fn changes(flow: &Flow) -> Result<Vec<Finding>> {
     let change = |leads: String| finding("change", &flow.name, leads);
     let mut all = Vec::new();
@@ -29,7 +30,7 @@ pub fn changes(flow: &Flow) -> Result<Vec<Finding>> {
     Ok(all)
 }
 
-/// How soon a change is looked at.
+/// Describes when coco notices a change of a source or lookup.
 fn when(flow: &Flow, source: &Source) -> String {
     match (source.capture, flow.live) {
         (CaptureMode::Scan, true) => match source.refresh {
@@ -112,7 +113,7 @@ fn of_lookup(flow: &Flow, lookup: &Lookup) -> Result<Vec<Finding>> {
     Ok(all)
 }
 
-/// Whether triggers note every change of a captured table.
+/// Returns a warning if triggers do not record every change of a captured table.
 fn watch(source: &Source) -> Result<Option<Finding>> {
     let missing = |why: &str| {
         let all = format!("{why}: each update reads all of it");

@@ -1,8 +1,9 @@
-//! Where a target row comes from, and what comes of a source item.
+//! Lineage: the items that a target row comes from, and the target rows of an item.
 //!
-//! Where the target key covers the source key, the item's key is taken from the row's, and both are
-//! found by primary keys. Where keys are listed, the item is found by an index on the lists, if
-//! `coco.alter_flow` was asked for one; without, all tracking rows are read.
+//! If the target key contains the source key, coco takes the item's key from the row's key, and
+//! finds both rows by primary keys. If an item's target keys are listed, an index on the lists
+//! finds the item, provided that `coco.alter_flow` has created one. Otherwise coco reads all
+//! tracking rows.
 
 pub mod origins;
 pub mod outputs;
@@ -15,7 +16,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
 use crate::pg::spi::{self, literal};
 
-/// The columns of a key that somebody gives as an object: each of `columns`, and no other.
+/// Checks that a key given as a JSON object has a value for each of `columns`, and nothing else.
 pub fn check_key(argument: &str, given: &Json, whose: &str, columns: &[Column]) -> Result<()> {
     let named: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
     let hint = format!("The key of {whose} is {}.", named.join(", "));
@@ -39,27 +40,27 @@ pub fn check_key(argument: &str, given: &Json, whose: &str, columns: &[Column]) 
     }
 }
 
-/// A relation `q` with one row, whose column `r` is `$1` as a row of a relation.
+/// Returns a FROM item `q` with one row, whose column `r` is `$1` as a row of a relation.
 pub fn typed(relation: pg_sys::Oid) -> Result<String> {
     let name = spi::relation_name(relation)?
         .ok_or_else(|| Error::internal(format!("relation {relation} is gone")))?;
-    // Once, and not for each use.
+    // OFFSET 0 prevents the planner from inlining the call, so that it runs once, not once per use.
     Ok(format!("(select pg_catalog.jsonb_populate_record(null::{name}, $1) as r offset 0) as q"))
 }
 
-/// A column of that row.
+/// Returns SQL for a column of the row that `typed` yields.
 pub fn of_typed(column: &Column) -> String {
     format!("(q.r).{}", column.quoted())
 }
 
-/// `jsonb_build_object` of columns and their values.
+/// Returns a call of `jsonb_build_object` with columns and their values.
 pub fn object(columns: &[Column], values: &[String]) -> String {
     let pairs: Vec<String> =
         columns.iter().zip(values).map(|(c, v)| format!("{}, {v}", literal(&c.name))).collect();
     format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
 }
 
-/// Has statements go by indexes, also on tables that were not analysed yet.
+/// Makes the planner prefer indexes, even on tables that were never analyzed.
 pub fn by_indexes(acting: &RoleGuard) -> Result<()> {
     acting.set("enable_seqscan", "off")
 }

@@ -1,4 +1,4 @@
-//! The items that a target row comes from.
+//! `coco.lineage`: the items that a target row comes from.
 
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -19,7 +19,7 @@ use crate::query::logic_description::{self, Described};
 use crate::query::names::key_text;
 use crate::update::orphans;
 
-/// An item that a target row comes from, or that claims its key.
+/// An item that a target row comes from, or that claims the row's key.
 pub struct OriginItem {
     pub flow: String,
     pub source: String,
@@ -34,17 +34,17 @@ pub struct OriginItem {
     pub process_ordinal: Option<i64>,
     pub process_time: Option<TimestampWithTimeZone>,
     pub memo: Json,
-    /// Of the source's text, in bytes: from the first to before the second.
+    /// The byte range in the source's text: the first byte, and the byte after the last.
     pub bytes: Option<(i64, i64)>,
     pub failure: Option<Json>,
 }
 
-/// What is found of an item in its tracking row.
+/// The tracking row of an item.
 struct Tracked {
     source_key: Json,
     ordinal: Option<i64>,
     content: Option<pgrx::Uuid>,
-    /// Of one that was never evaluated to the end: what it failed with.
+    /// For an item that was never evaluated successfully: the logic of its failed evaluation.
     logic: Option<i32>,
     process_ordinal: Option<i64>,
     process_time: Option<TimestampWithTimeZone>,
@@ -53,15 +53,15 @@ struct Tracked {
     claims: bool,
 }
 
-/// A target row, as far as it is there.
+/// A target row, which may not exist.
 struct Row {
-    /// Its key as a list of texts; where it is not there, that of the key that was asked for.
+    /// The row's key as a list of texts. If the row does not exist, the requested key.
     key: String,
     present: bool,
     bytes: Option<(i64, i64)>,
 }
 
-/// The items that the row of this key comes from, and those that claim the key.
+/// Returns the items that the row with this key comes from, and the items that claim the key.
 pub fn lineage(target: &str, key: Json, flow: Option<&str>) -> Result<Vec<OriginItem>> {
     let (flow, id) = find(target, flow)?;
     let ready = cache::runnable_flow(&flow)?;
@@ -81,7 +81,7 @@ pub fn lineage(target: &str, key: Json, flow: Option<&str>) -> Result<Vec<Origin
             unindexed(&flow.name);
         }
         for tracked in tracked(flow, target, source, view, &key, &row)? {
-            // Of a covered key the item is known whether or not it has produced the row.
+            // With a covered key, the item is known even if it has not produced the row.
             if row.present || tracked.failure.is_some() || target.covered.is_none() {
                 items.push(item(flow, target, source, tracked, &row)?);
             }
@@ -90,6 +90,7 @@ pub fn lineage(target: &str, key: Json, flow: Option<&str>) -> Result<Vec<Origin
     Ok(items)
 }
 
+/// Raises a NOTICE that no index finds the flow's listed target keys.
 fn unindexed(flow: &str) {
     pgrx::ereport!(
         pgrx::PgLogLevel::NOTICE,
@@ -101,7 +102,7 @@ fn unindexed(flow: &str) {
     );
 }
 
-/// A target of the caller's by its name: the flow and the target's id.
+/// Finds a target of the caller's flows by name. Returns the flow and the target's id.
 fn find(target: &str, flow: Option<&str>) -> Result<(String, i32)> {
     let acting = RoleGuard::extension_owner()?;
     let found = spi::select(
@@ -139,7 +140,7 @@ fn find(target: &str, flow: Option<&str>) -> Result<(String, i32)> {
     }
 }
 
-/// The row of a key, or of an external target what the ledger has of it.
+/// Reads the row with a key from the target, or from the ledger of an external target.
 fn read_row(flow: &Flow, target: &Target, view: pg_sys::Oid, key: &Json) -> Result<Row> {
     let given: Vec<String> = target.key.iter().map(of_typed).collect();
     let there: Vec<String> = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
@@ -151,7 +152,7 @@ fn read_row(flow: &Flow, target: &Target, view: pg_sys::Oid, key: &Json) -> Resu
         (is_there && types.contains(&column.type_oid))
             .then(|| format!("x.{}::pg_catalog.int8", column.quoted()))
     };
-    // As split_text calls them.
+    // The column names that split_text returns.
     let (start, end) = match (whole("byte_start"), whole("byte_end")) {
         (Some(start), Some(end)) => (start, end),
         _ => ("null::pg_catalog.int8".to_owned(), "null::pg_catalog.int8".to_owned()),
@@ -179,7 +180,7 @@ fn read_row(flow: &Flow, target: &Target, view: pg_sys::Oid, key: &Json) -> Resu
     found.into_iter().next().ok_or_else(|| Error::internal("a key has no row"))
 }
 
-/// The tracking rows of a source's items that have a target key, or claim it.
+/// Returns the tracking rows of a source's items that own a target key, or claim it.
 fn tracked(
     flow: &Flow,
     target: &Target,
@@ -285,7 +286,7 @@ fn item(
     })
 }
 
-/// The label that a flow had then.
+/// Returns the label that a flow had at that time.
 fn label(flow: &Flow, process_ordinal: i64) -> Result<Option<String>> {
     let _as = RoleGuard::extension_owner()?;
     spi::scalar(
@@ -294,7 +295,7 @@ fn label(flow: &Flow, process_ordinal: i64) -> Result<Option<String>> {
     )
 }
 
-/// The memoised results that an item rests on, as a list of objects.
+/// Returns the memoized results that an item depends on, as a list of objects.
 fn memo(flow: &Flow, entries: Vec<i64>) -> Result<Value> {
     let Some(table) = flow.memo.as_ref().filter(|_| !entries.is_empty()) else {
         return Ok(json!([]));

@@ -1,4 +1,4 @@
-//! The target rows that come of a source item.
+//! `coco.outputs`: the target rows of a source item.
 
 use pgrx::PgSqlErrorCode;
 
@@ -21,7 +21,8 @@ pub struct Output {
     pub listed: bool,
 }
 
-/// The target rows of the item of this key; of all sources that have such a key, or of one.
+/// Returns the target rows of the item with this key, for one source or for all sources with such a
+/// key.
 pub fn outputs(name: &str, key: Json, source: Option<&str>) -> Result<Vec<Output>> {
     let ready = cache::runnable_flow(name)?;
     let flow = &ready.flow;
@@ -32,7 +33,7 @@ pub fn outputs(name: &str, key: Json, source: Option<&str>) -> Result<Vec<Output
     Ok(found)
 }
 
-/// The sources of which this can be a key.
+/// Returns the sources whose key columns match the given key.
 fn sources<'a>(flow: &'a Flow, key: &Json, named: Option<&str>) -> Result<Vec<&'a Source>> {
     let asked: Vec<&Source> =
         flow.sources.iter().filter(|s| named.is_none_or(|n| n == s.name)).collect();
