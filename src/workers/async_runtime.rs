@@ -1,7 +1,9 @@
-//! The threads on which connectors run, beside the one thread of the process that is Postgres'.
+//! The threads on which connectors and providers run, in addition to the thread on which Postgres
+//! runs.
 //!
-//! Nothing of Postgres is called there. They take no signals: those are the process's. What is done
-//! there is told through a pair of sockets, which the process waits for together with its latch.
+//! These threads must not call Postgres. They block all signals, which the main thread handles.
+//! They report results through a pair of sockets; the process waits for the socket together with
+//! its latch.
 
 use pgrx::prelude::*;
 use std::cell::RefCell;
@@ -14,7 +16,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// How long the end of the process waits for what is being sent.
+/// How long an ending process waits for deliveries in flight.
 const END: Duration = Duration::from_secs(2);
 
 thread_local! {
@@ -23,7 +25,7 @@ thread_local! {
 
 struct Threads {
     runtime: Runtime,
-    /// Told here that something is done.
+    /// Readable when a task is done.
     told: UnixStream,
     tell: Arc<UnixStream>,
 }
@@ -44,7 +46,8 @@ impl Threads {
     }
 }
 
-/// Signals are the business of the process's first thread: threads inherit that they are blocked.
+/// Blocks all signals on this thread, so that threads started meanwhile inherit the mask. Signals
+/// belong to the process's main thread. Returns the previous mask.
 fn block_signals() -> libc::sigset_t {
     // SAFETY: plain system calls on this thread's own mask.
     unsafe {
@@ -61,11 +64,11 @@ fn restore_signals(before: &libc::sigset_t) {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
 }
 
-/// A piece of work that is done elsewhere.
+/// A task that runs on the other threads.
 pub struct Task<T>(Receiver<T>);
 
-/// Where a result goes. Dropped with the work, also where that panics: first it is there, or never
-/// will be, and then that is told.
+/// Sends a result, and then wakes the process. It is dropped with the task, even if the task
+/// panics: either the result is available or it never will be, and then the process is woken.
 struct Done<T> {
     result: SyncSender<T>,
     _told: WakeHandle,
@@ -75,12 +78,12 @@ struct WakeHandle(Arc<UnixStream>);
 
 impl Drop for WakeHandle {
     fn drop(&mut self) {
-        // Where the socket is full it was told already.
+        // If the socket is full, the process has already been woken.
         (&*self.0).write_all(&[1]).ok();
     }
 }
 
-/// Begins a piece of work.
+/// Starts a task.
 pub fn spawn<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> std::io::Result<Task<T>> {
@@ -88,7 +91,7 @@ pub fn spawn<T: Send + 'static>(
         let mut threads = threads.borrow_mut();
         if threads.is_none() {
             *threads = Some(Threads::begin()?);
-            // SAFETY: a plain function. Threads must not run while the process is taken apart.
+            // SAFETY: a plain function. Threads must not run while the process shuts down.
             unsafe { pg_sys::before_shmem_exit(Some(end), pg_sys::Datum::from(0usize)) };
         }
         let Some(threads) = threads.as_ref() else {
@@ -96,7 +99,7 @@ pub fn spawn<T: Send + 'static>(
         };
         let (result, receiver) = sync_channel(1);
         let done = Done { result, _told: WakeHandle(threads.tell.clone()) };
-        // Threads that are begun later take no signals either.
+        // The runtime may start more threads here; they must block signals, too.
         let before = block_signals();
         threads.runtime.spawn(async move {
             let result = work.await;
@@ -108,11 +111,11 @@ pub fn spawn<T: Send + 'static>(
     })
 }
 
-/// What became of a piece of work.
+/// The state of a task.
 pub enum TaskState<T> {
     Running,
     Done(T),
-    /// It has panicked.
+    /// The task panicked.
     Lost,
 }
 
@@ -126,7 +129,7 @@ impl<T> Task<T> {
     }
 }
 
-/// Drops what belongs on the other threads.
+/// Drops a value on the other threads, to which it belongs.
 pub fn discard<T: Send + 'static>(value: T) {
     THREADS.with(|threads| {
         if let Ok(threads) = threads.try_borrow()
@@ -137,12 +140,12 @@ pub fn discard<T: Send + 'static>(value: T) {
     });
 }
 
-/// What to wait for besides the latch: a socket that can be read when a task is done.
+/// Returns the socket to wait for in addition to the latch; it is readable when a task is done.
 pub fn socket() -> Option<i32> {
     THREADS.with(|threads| threads.borrow().as_ref().map(|t| t.told.as_raw_fd()))
 }
 
-/// Takes note of what was told.
+/// Empties the socket.
 pub fn listen() {
     THREADS.with(|threads| {
         if let Some(threads) = threads.borrow().as_ref() {
@@ -152,7 +155,7 @@ pub fn listen() {
     });
 }
 
-/// What is being sent ends with the process: it is sent again.
+/// Ends deliveries in flight with the process; coco sends their rows again.
 #[pg_guard]
 unsafe extern "C-unwind" fn end(_code: i32, _argument: pg_sys::Datum) {
     let threads = THREADS.with(|threads| threads.try_borrow_mut().ok().and_then(|mut t| t.take()));

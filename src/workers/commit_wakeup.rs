@@ -1,4 +1,4 @@
-//! Waking workers as a writer commits.
+//! Wakes workers when a writer commits.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -10,19 +10,19 @@ thread_local! {
     static LISTENING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// This transaction has written to a change log: workers are woken when it commits.
+/// Records that this transaction has written to a change log, so that its commit wakes the workers.
 pub fn at_commit() {
     if WROTE.replace(true) || !shared_memory::available() {
         return;
     }
     if !LISTENING.replace(true) {
-        // SAFETY: registered once a backend.
+        // SAFETY: registered once per backend.
         unsafe { pg_sys::RegisterXactCallback(Some(ended), std::ptr::null_mut()) };
     }
 }
 
-/// After the commit is visible to others. A prepared transaction is committed by another session,
-/// which knows nothing of it: workers find it as they look by themselves.
+/// Wakes the workers once other sessions see the commit. If another session commits a prepared
+/// transaction, it does not know about the changes; workers find them by polling.
 unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
     match event {
         pg_sys::XactEvent::XACT_EVENT_COMMIT if WROTE.replace(false) => {

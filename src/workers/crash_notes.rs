@@ -1,10 +1,11 @@
-//! What a process works on, noted where a crash does not reach.
+//! Files that record which flow a process works on, and that survive a crash.
 //!
-//! A process that dies by a signal makes the server begin anew, with new shared memory. If what it worked on is tried
-//! again at once, and kills the next process, nobody can use the server any more. So each process of a live flow has a
-//! file in `pg_stat`, named by its database and its own number, with the number of the flow. A process removes its
-//! file when it ends in order, also when the server ends it because another one has died: what is left behind names
-//! the flows whose processes died. The next worker of the database reads it.
+//! If a process dies by a signal, the server restarts with new shared memory. If the next process
+//! worked on the same flow at once and died again, nobody could use the server any more. Therefore
+//! each process of a live flow has a file in `pg_stat`, which is named by its database and its
+//! process id, and contains the flow's id. A process removes its file when it ends normally, and
+//! also when the server ends it because another process died. The remaining files therefore name
+//! the flows whose processes died. The next worker of the database reads these files.
 
 use pgrx::prelude::*;
 use std::ffi::{CString, c_int};
@@ -17,14 +18,16 @@ use crate::workers::turn_limit;
 /// The file of this process, and its path for the signal handler.
 static NOTE: OnceLock<(File, CString)> = OnceLock::new();
 
-/// The server's own directory for what is to outlive it; relative to that of its data, where its processes are.
+/// The server's directory for files that survive a restart. The path is relative to the data
+/// directory, the working directory of all server processes.
 pub const DIRECTORY: &str = "pg_stat";
 
 fn prefix(database: pg_sys::Oid) -> String {
     format!("coco.{}.", database.to_u32())
 }
 
-/// Makes the file of this process. Without one (the disk is full) the process works all the same.
+/// Creates the file of this process. If that fails (the disk is full), the process works without
+/// it.
 pub fn enter(database: pg_sys::Oid) {
     let path = format!("{DIRECTORY}/{}{}", prefix(database), std::process::id());
     let (Ok(name), Ok(file)) = (CString::new(path.as_str()), File::create(&path)) else {
@@ -33,7 +36,7 @@ pub fn enter(database: pg_sys::Oid) {
     if NOTE.set((file, name)).is_err() {
         return;
     }
-    // SAFETY: plain functions; the handler only makes calls that a signal handler may make.
+    // SAFETY: plain functions; the handler makes only calls that are safe in a signal handler.
     unsafe {
         #[cfg(not(feature = "pg18"))]
         use pg_sys::pqsignal;
@@ -44,9 +47,11 @@ pub fn enter(database: pg_sys::Oid) {
     }
 }
 
-/// The server ends its processes since one has died: this one has done no harm.
+/// Removes the file: the server ends this process because another process died, so this flow is not
+/// the cause.
 unsafe extern "C-unwind" fn killed_with_others(_signal: c_int) {
-    // SAFETY: what is read was written before the handler was set; both calls may be made in a signal handler.
+    // SAFETY: the data was written before the handler was installed; both calls are safe in a
+    // signal handler.
     unsafe {
         if let Some((_, path)) = NOTE.get() {
             libc::unlink(path.as_ptr());
@@ -57,7 +62,7 @@ unsafe extern "C-unwind" fn killed_with_others(_signal: c_int) {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn leave(_code: c_int, _arg: pg_sys::Datum) {
-    // One that had to end itself, because a turn did not end, counts as dead.
+    // A process that ended itself because it could not cancel its transaction counts as crashed.
     if let Some((_, path)) = NOTE.get()
         && !turn_limit::is_beyond()
     {
@@ -66,8 +71,8 @@ unsafe extern "C-unwind" fn leave(_code: c_int, _arg: pg_sys::Datum) {
     }
 }
 
-/// Notes that this process works on a flow from now on, or with 0 on none. It is not waited for the disk: what is
-/// written outlives the process.
+/// Records that this process works on a flow from now on, or on none if `flow` is 0. It does not
+/// sync the file: the operating system keeps what was written when the process dies.
 pub fn note(flow: i32) {
     if let Some((file, _)) = NOTE.get()
         && let Err(error) = file.write_all_at(&flow.to_ne_bytes(), 0)
@@ -76,7 +81,8 @@ pub fn note(flow: i32) {
     }
 }
 
-/// The flows that processes of a database worked on when they died, each once for each death. Removes their files.
+/// Returns the flows that processes of a database worked on when they died, once per dead process.
+/// Removes their files.
 pub fn died(database: pg_sys::Oid) -> Vec<i32> {
     let prefix = prefix(database);
     let mut flows = Vec::new();
@@ -89,7 +95,7 @@ pub fn died(database: pg_sys::Oid) -> Vec<i32> {
             continue;
         }
         let noted = fs::read(entry.path()).unwrap_or_default();
-        // Another worker may be reading them too.
+        // Another worker may be reading the files, too.
         if fs::remove_file(entry.path()).is_err() {
             continue;
         }

@@ -1,24 +1,32 @@
-//! Places at which a worker can be made to die, to see what becomes of what it was doing.
+//! Points at which a worker can be made to crash, to test recovery.
 //!
-//! `coco.failpoint` names one; superusers alone can set it. The process kills itself there, as if by
-//! SIGKILL from outside, and the server recovers. Nothing is done where it is empty.
+//! `coco.failpoint` names a point; only superusers can set it. At that point the process sends
+//! itself SIGKILL, and the server recovers. If the setting is empty, nothing happens.
 
 use pgrx::guc::GucSetting;
 
-/// Where the process is to die: `read` (a batch was read from an outbox), `sending` (it is on its way),
-/// `sent` (it has arrived, which nobody knows yet), `settled` (that is noted). Before that `making` (it is noted that a
-/// target is made, which it is not yet) and `opened` (it is, and nothing was sent yet); and in an update that sends what
-/// it finds `evaluated` (nothing of it is committed) and `held` (it is, and what is to be sent is with this process
-/// alone).
+/// The crash point. A delivery passes through these points, in this order:
+///
+/// - `making`: the catalog records that coco creates a target, which does not exist yet.
+/// - `opened`: the target exists, and coco has sent nothing to it.
+/// - `read`: the process has read a batch from the outbox.
+/// - `sending`: the batch is in flight.
+/// - `sent`: the batch has arrived, but nothing records it yet.
+/// - `settled`: the delivery is recorded.
+///
+/// An update that sends its rows from memory also passes through these points:
+///
+/// - `evaluated`: nothing is committed.
+/// - `held`: the update is committed, and only this process has the rows to send.
 pub static CRASH_POINT: GucSetting<Option<std::ffi::CString>> =
     GucSetting::<Option<std::ffi::CString>>::new(None);
 
-/// Dies here, if this is the place.
+/// Kills the process if `name` is the configured crash point.
 pub fn point(name: &str) {
     let Some(wanted) = CRASH_POINT.get() else { return };
     if wanted.to_bytes() == name.as_bytes() {
         tracing::info!("coco.failpoint: dying at \"{name}\"");
-        // SAFETY: the end.
+        // SAFETY: a system call on the own process.
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
     }
 }

@@ -1,11 +1,12 @@
-//! The databases of this server, for a process that is connected to none.
+//! The databases of this server, for a process that is connected to none of them.
 
 use pgrx::pg_sys;
 
-/// Databases one can connect to. In a transaction.
+/// Returns the databases that accept connections, without templates. Must be called in a
+/// transaction.
 pub fn all() -> Vec<pg_sys::Oid> {
     let mut found = Vec::new();
-    // SAFETY: a scan of a shared catalog, opened and closed here, as the autovacuum launcher does.
+    // SAFETY: scans a shared catalog, opened and closed here, as the autovacuum launcher does.
     unsafe {
         let relation =
             pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);

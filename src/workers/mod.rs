@@ -1,8 +1,9 @@
-//! Workers: the processes that keep live flows up to date.
+//! Background processes: the workers that keep live flows up to date, their launcher and helpers,
+//! updates on behalf of sessions, and delivery.
 //!
-//! With the library in shared_preload_libraries a launcher looks after all databases: it starts a
-//! worker where there are live flows, and writers wake the worker as they commit. Without it,
-//! `coco.start` starts a worker for its database, which looks for changes by itself.
+//! With the library in shared_preload_libraries, a launcher serves all databases: it starts a
+//! worker in each database with live flows, and writers wake the worker when they commit. Without
+//! it, `coco.start` starts a worker for its database, which polls for changes.
 
 pub mod async_runtime;
 pub mod commit_wakeup;
@@ -32,8 +33,8 @@ use pgrx::pg_sys;
 use crate::memo::provider_resolve::{self, ProviderRequest};
 use crate::workers::process::RESTART;
 
-/// Called when the library is loaded: the log; who asks providers; shared memory and the launcher, where that
-/// can still be had.
+/// Called when the library is loaded. Installs the log and the client of providers. While the
+/// server starts, also reserves shared memory and registers the launcher.
 pub fn define() {
     server_log::define();
     provider_resolve::register_provider_client(ProviderRequest {

@@ -1,8 +1,8 @@
-//! Helpers: processes that take care of portions of a worker's turn.
+//! Helpers: processes that take over partitions of a worker's transaction.
 //!
-//! A worker that has found many items, and for which there are processes to spare (`coco.max_workers`), starts
-//! one for each portion, tells it in a piece of shared memory what to do, and waits for it when its own
-//! portion is done.
+//! If a worker has found many items, and `coco.max_workers` allows further processes, it starts a
+//! helper for each partition. It passes the partition in a segment of dynamic shared memory,
+//! processes its own partition, and then waits for the helpers.
 
 use pgrx::bgworkers::{
     BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime,
@@ -25,26 +25,27 @@ use crate::workers::transaction::{log_failure, transaction};
 use crate::workers::wait_event::WaitEvent;
 use coco_core::counts::Counts;
 
-/// Between two looks at a helper.
+/// Interval at which a worker checks its helper.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Between two looks whether a helper waits for the worker that waits for it.
+/// Interval at which a worker checks whether a helper waits for the worker that waits for it.
 const DEADLOCK_CHECK: Duration = Duration::from_millis(100);
 
-/// After such a quarrel no helper is asked for so long.
+/// For this time after such a deadlock, the worker uses no helpers.
 const HELPER_COOLDOWN: Duration = Duration::from_secs(60);
 
-/// The helpers that a worker can have.
+/// The helpers available to a worker.
 #[derive(Default)]
 pub struct Helpers {
     spare: Cell<usize>,
-    /// The flow whose turn it is.
+    /// The flow that the worker works on.
     flow: Cell<i32>,
     quarrelled: Rc<Cell<Option<Instant>>>,
 }
 
 impl Helpers {
-    /// How many of the processes that a database may have are not needed by flows of their own.
+    /// Sets how many of a database's processes are not needed for flows of their own, and divides
+    /// them among the flows.
     pub fn allow(&self, processes: usize, flows: usize) {
         let flows = flows.max(1);
         self.spare.set(processes.saturating_sub(flows) / flows);
@@ -52,7 +53,7 @@ impl Helpers {
 }
 
 impl Helpers {
-    /// Tells which flow is worked on from now on.
+    /// Sets the flow that the worker works on from now on.
     pub fn work_on(&self, flow: i32) {
         self.flow.set(flow);
     }
@@ -82,14 +83,14 @@ impl helper_pool::HelperPool for Helpers {
             .set_extra(&self.flow.get().to_string())
             .set_notify_pid(notify)
             .load_dynamic();
-        // All of max_worker_processes are taken.
+        // All of max_worker_processes are in use.
         let Ok(process) = started else { return Ok(None) };
         let quarrelled = self.quarrelled.clone();
         Ok(Some(Box::new(Helper { board, process: Some(process), quarrelled })))
     }
 }
 
-/// A helper that was asked.
+/// A helper that was started.
 struct Helper {
     board: HelperSegment,
     process: Option<DynamicBackgroundWorker>,
@@ -112,7 +113,8 @@ impl HelperTask for Helper {
                     break;
                 }
             };
-            // Nobody else would see it: what this worker waits for is no lock.
+            // Postgres' deadlock detection does not find this deadlock, because this worker waits
+            // for no lock.
             if pid != 0 && looked.elapsed() > DEADLOCK_CHECK {
                 looked = Instant::now();
                 if locks::is_blocked_by_us(pid)? {
@@ -131,34 +133,35 @@ impl HelperTask for Helper {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // What it would do, the next turn does: this one has failed. Who takes the flow's lock waits for it.
+        // The transaction has failed; the next one does this work. A process that takes the flow's
+        // lock waits for the helper to end.
         if let Some(process) = self.process.take() {
             process.terminate();
         }
     }
 }
 
-/// What a worker and its helper have in common: a piece of shared memory.
+/// The segment of dynamic shared memory that a worker and its helper share.
 struct HelperSegment {
     segment: NonNull<pg_sys::dsm_segment>,
 }
 
-/// What it begins with; the portion follows.
+/// The beginning of the segment; the partition follows.
 #[repr(C)]
 struct SegmentHeader {
     length: usize,
-    /// The portion is committed.
+    /// The helper has committed the partition.
     committed: AtomicBool,
-    /// [`Counts`] in the order of their declaration, and the items that are there.
+    /// The [`Counts`] in the order of their declaration, and the number of present items.
     counts: [AtomicI64; 8],
 }
 
 impl HelperSegment {
-    /// `None` where there is no room for it.
+    /// Creates the segment. `None` if no memory or segment is available.
     fn make(portion: &[u8]) -> Option<HelperSegment> {
-        // Not an error where all segments are taken.
+        // Makes dsm_create return NULL instead of an error if all segments are in use.
         const NULL_IF_MAXSEGMENTS: i32 = 1;
-        // SAFETY: the segment is as long as what is written to it.
+        // SAFETY: the segment is as long as the data written to it.
         unsafe {
             let segment =
                 pg_sys::dsm_create(size_of::<SegmentHeader>() + portion.len(), NULL_IF_MAXSEGMENTS);
@@ -172,14 +175,15 @@ impl HelperSegment {
         }
     }
 
-    /// `None` where who made it has let go of it.
+    /// Attaches to a segment. `None` if the worker has detached from it.
     fn find(handle: u32) -> Option<HelperSegment> {
-        // SAFETY: outside of a transaction: it stays until the process ends.
+        // SAFETY: called outside a transaction, so the segment stays attached until the process
+        // ends.
         Some(HelperSegment { segment: NonNull::new(unsafe { pg_sys::dsm_attach(handle) })? })
     }
 
     fn handle(&self) -> u32 {
-        // SAFETY: attached as long as self.
+        // SAFETY: the segment is attached as long as self lives.
         unsafe { pg_sys::dsm_segment_handle(self.segment.as_ptr()) }
     }
 
@@ -189,7 +193,7 @@ impl HelperSegment {
     }
 
     fn portion(&self) -> &[u8] {
-        // SAFETY: written by `make`, and not changed since.
+        // SAFETY: `make` wrote these bytes, and nothing changes them.
         unsafe {
             let face = self.face();
             std::slice::from_raw_parts(face.add(1).cast::<u8>(), (*face).length)
@@ -199,7 +203,7 @@ impl HelperSegment {
     fn commit(&self, done: &HelperResult) {
         let Counts { seen, skipped, unchanged, evaluated, upserted, deleted, failed } = done.counts;
         let all = [seen, skipped, unchanged, evaluated, upserted, deleted, failed, done.present];
-        // SAFETY: as above; both processes use atomics alone.
+        // SAFETY: as above; both processes access the fields only through atomics.
         let face = unsafe { &*self.face() };
         for (place, count) in face.counts.iter().zip(all) {
             place.store(count, Ordering::Relaxed);
@@ -227,9 +231,9 @@ impl HelperSegment {
 
 impl Drop for HelperSegment {
     fn drop(&mut self) {
-        // A transaction that fails lets go of it by itself.
+        // A failed transaction detaches from the segment by itself.
         if !std::thread::panicking() {
-            // SAFETY: attached by `make` or `find`.
+            // SAFETY: `make` or `find` attached the segment.
             unsafe { pg_sys::dsm_detach(self.segment.as_ptr()) };
         }
     }

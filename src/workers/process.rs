@@ -1,4 +1,5 @@
-//! What every background process of coco does: starting, attaching to a database, waiting, ending.
+//! Common parts of all background processes: starting, signals, settings, attaching to a database,
+//! and waiting.
 
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::pg_sys;
@@ -9,23 +10,23 @@ use crate::workers::transaction::{log_failure, transaction};
 use crate::workers::wait_event::{self, WaitEvent};
 use crate::workers::{async_runtime, server_log, shared_memory, turn_limit};
 
-/// How long a worker that died by itself stays away.
+/// Delay before the server restarts a process that ended by an error of its own.
 pub const RESTART: Duration = Duration::from_secs(5);
 
-/// Places for workers in a database, at most.
+/// Largest number of workers in a database.
 pub const MAX_SEATS: u16 = 32;
 
-/// Who will look after the database's live flows.
+/// The process that will serve the database's live flows.
 pub enum ServeOutcome {
-    /// The launcher, also after a restart of the server.
+    /// The launcher starts a worker, also after a restart of the server.
     Launcher,
-    /// A worker that a restart of the server ends.
+    /// A worker that does not survive a restart of the server.
     DynamicWorker,
-    /// Nobody: all of max_worker_processes are taken.
+    /// No process: all of max_worker_processes are in use.
     Nobody,
 }
 
-/// Sees to it that somebody serves this database. `taken` says whether a place is taken already.
+/// Ensures that a worker serves this database. `taken` reports whether a worker number is in use.
 pub fn serve_database(taken: impl Fn(u16) -> bool) -> ServeOutcome {
     // SAFETY: reads the backend's own state.
     let database = unsafe { pg_sys::MyDatabaseId };
@@ -39,7 +40,8 @@ pub fn serve_database(taken: impl Fn(u16) -> bool) -> ServeOutcome {
     }
 }
 
-/// Starts a worker for a database. `restart`: whether it comes back after an error of its own.
+/// Starts a worker for a database. `restart`: the delay before the server restarts it after an
+/// error, or `None` for no restart.
 pub fn launch_worker(
     database: pg_sys::Oid,
     seat: u16,
@@ -62,14 +64,16 @@ pub fn launch_worker(
 }
 
 unsafe extern "C-unwind" {
-    // As they are: through pgrx's bindings they would be guarded, which a signal handler must not be.
+    // Declared here, because pgrx's bindings would wrap them in a guard, which a signal handler
+    // must not have.
     fn die(signal: std::ffi::c_int);
     fn SignalHandlerForConfigReload(signal: std::ffi::c_int);
 }
 
-/// Signals as every background process of a database takes them: SIGTERM ends also a running query.
+/// Installs the signal handlers that all background processes of a database use. SIGTERM also
+/// ends a running query.
 pub fn handle_signals() {
-    // SAFETY: at the start of the process, before signals are let in.
+    // SAFETY: called at the start of the process, while signals are still blocked.
     unsafe {
         #[cfg(not(feature = "pg18"))]
         use pg_sys::pqsignal;
@@ -77,42 +81,44 @@ pub fn handle_signals() {
         use pg_sys::pqsignal_be as pqsignal;
         pqsignal(pg_sys::SIGHUP as i32, Some(SignalHandlerForConfigReload));
         pqsignal(pg_sys::SIGTERM as i32, Some(die));
-        // Until here SIGHUP was ignored: a reload since the process was forked has not been heard.
+        // SIGHUP was ignored until here, so a reload since the fork has gone unnoticed.
         (&raw mut pg_sys::ConfigReloadPending).write_volatile(1);
         pg_sys::BackgroundWorkerUnblockSignals();
     }
 }
 
-/// What the worker runs under, whatever the server's or the database's defaults. A commit that is
-/// lost in a crash is done again, since its cursor is lost with it: so none is waited for.
+/// The settings of all background processes, regardless of the defaults of the server and the
+/// database. Commits are asynchronous: a crash that loses a commit also loses its cursor, so coco
+/// does the work again.
 const SETTINGS: [(&std::ffi::CStr, &std::ffi::CStr); 10] = [
-    // As coco's functions have it: what Postgres shows of views and functions depends on it, and is
-    // part of a flow's logic.
+    // The same value as in coco's functions: Postgres' output about views and functions depends on
+    // it, and that output is part of a flow's logic.
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"synchronous_commit", c"off"),
     (c"default_transaction_isolation", c"read committed"),
     (c"default_transaction_read_only", c"off"),
     (c"statement_timeout", c"0"),
-    // Who follows live flows waits for a moment: see `wait_shortly`.
+    // Processes that follow live flows set a short timeout: see `wait_shortly`.
     (c"lock_timeout", c"0"),
-    // Of a deadlock with a session the worker is to be the one that is ended: it tries again.
+    // In a deadlock with a session, Postgres should cancel the worker, which tries again.
     (c"deadlock_timeout", c"100ms"),
     (c"idle_in_transaction_session_timeout", c"0"),
     (c"idle_session_timeout", c"0"),
     (c"row_security", c"on"),
 ];
 
-/// What servers have since 17.
+/// Settings that exist since PostgreSQL 17.
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 const SETTINGS_17: [(&std::ffi::CStr, &std::ffi::CStr); 1] = [(c"transaction_timeout", c"0")];
 
 #[cfg(not(any(feature = "pg17", feature = "pg18")))]
 const SETTINGS_17: [(&std::ffi::CStr, &std::ffi::CStr); 0] = [];
 
-/// Makes this process one of a database's, of this name.
+/// Connects this process to a database, under this application name.
 pub fn attach_to_database(database: pg_sys::Oid, name: &std::ffi::CStr) {
     handle_signals();
-    // SAFETY: once, at the start; as the bootstrap superuser, whose rights a flow never has.
+    // SAFETY: called once, at the start, as the bootstrap superuser; flows never run with its
+    // rights.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
         for (name, value) in
@@ -128,11 +134,11 @@ pub fn attach_to_database(database: pg_sys::Oid, name: &std::ffi::CStr) {
     }
 }
 
-/// Lets this process wait for no lock for longer than a moment: what is locked is one flow's, and others wait for
-/// the process.
+/// Limits every lock wait of this process to a moment: the lock concerns one flow, and other flows
+/// wait for the process.
 pub fn wait_shortly() {
     const LONGEST: &std::ffi::CStr = c"300ms";
-    // SAFETY: a setting of the process's own, outside of a transaction.
+    // SAFETY: changes a setting of this process, outside a transaction.
     unsafe {
         pg_sys::SetConfigOption(
             c"lock_timeout".as_ptr(),
@@ -143,20 +149,20 @@ pub fn wait_shortly() {
     }
 }
 
-/// Waits until the latch is set or the time is over; ends the process where that was asked for.
+/// Waits until the latch is set or the timeout expires. Ends the process if SIGTERM has arrived.
 pub fn wait(timeout: Duration, waiting: WaitEvent) {
     pause(timeout, waiting);
     process_interrupts();
 }
 
-/// The same for a session, whose settings do not change in the middle of a statement; returns whether the latch
-/// was set.
+/// Waits like [`wait`], but does not reload the configuration, because a session's settings must
+/// not change within a statement. Returns whether the latch was set.
 pub fn pause(timeout: Duration, waiting: WaitEvent) -> bool {
     let event = wait_event::event(waiting);
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     let socket = async_runtime::socket();
     let events = events | socket.map_or(0, |_| pg_sys::WL_SOCKET_READABLE);
-    // SAFETY: the process's own latch, and a socket of its own.
+    // SAFETY: the latch and the socket belong to this process.
     let woken = unsafe {
         let woken = pg_sys::WaitLatchOrSocket(
             pg_sys::MyLatch,
@@ -175,7 +181,7 @@ pub fn pause(timeout: Duration, waiting: WaitEvent) -> bool {
     woken & pg_sys::WL_LATCH_SET as i32 != 0
 }
 
-/// Does what signals have asked for.
+/// Handles pending signals: cancels, termination and configuration reloads.
 pub fn process_interrupts() {
     turn_limit::forget_cancel();
     pgrx::check_for_interrupts!();
@@ -188,7 +194,7 @@ pub fn process_interrupts() {
     }
 }
 
-/// Has pg_stat_activity show what this process works on.
+/// Shows a text in pg_stat_activity as the current activity of this process.
 pub fn set_activity(what: &str) {
     let text = std::ffi::CString::new(what).unwrap_or_default();
     // SAFETY: the text outlives the call, which copies it.
@@ -197,7 +203,7 @@ pub fn set_activity(what: &str) {
     }
 }
 
-/// Has what was paid for in a transaction that failed not be paid for again.
+/// Stores results computed in a failed transaction, so that they are not paid for again.
 pub fn salvage_rolled_back_results() {
     if let Err(failed) = transaction(memo_salvage::salvage_rolled_back) {
         log_failure("what was computed cannot be kept", &failed);

@@ -1,4 +1,5 @@
-//! How far updates are: shown to others by shared memory, and to who waits for one by notices.
+//! Progress of updates: shared memory shows it to other sessions, and notices show it to the
+//! session that waits for an update.
 
 use pgrx::prelude::*;
 use std::cell::RefCell;
@@ -7,15 +8,15 @@ use std::time::{Duration, Instant};
 use crate::update::progress::{self, ProgressListener};
 use crate::workers::shared_memory;
 
-/// Between two notices, and before the first one.
+/// Time between two notices, and before the first one.
 const NOTICE: Duration = Duration::from_secs(5);
 
 thread_local! {
-    /// Whom this session tells how far its update is.
+    /// The notices about the update that this session runs or waits for.
     static TOLD: RefCell<Option<Notices>> = const { RefCell::new(None) };
 }
 
-/// Lets others see how far the updates of this process are.
+/// Publishes the progress of this process's updates in shared memory.
 pub fn tell() {
     progress::set_progress_listener(|p: ProgressListener| {
         shared_memory::report(|slot| {
@@ -28,15 +29,15 @@ pub fn tell() {
     });
 }
 
-/// Times of Postgres are counted from 2000-01-01 on: so many microseconds after 1970-01-01.
+/// Microseconds from 1970-01-01 to 2000-01-01, the epoch of Postgres' timestamps.
 const EPOCH: i64 = 946_684_800_000_000;
 
-/// An update that a session makes or waits for. Others see it, and the client is told how far it is,
-/// until this is dropped.
+/// An update that a session runs or waits for. Until it is dropped, other sessions see the update,
+/// and the client receives notices about its progress.
 pub struct Watched;
 
 impl Watched {
-    /// `here`: the session makes it itself.
+    /// Begins to report an update. `here` is true if the session runs the update itself.
     pub fn begin(flow: i32, name: &str, here: bool) -> Watched {
         TOLD.set(is_top_level().then(|| Notices::new(name)));
         if here {
@@ -54,7 +55,8 @@ impl Drop for Watched {
     }
 }
 
-/// Tells the client how far the process is that it waits for, as far as that can be seen.
+/// Sends the client a notice about the progress of the worker that the session waits for, if shared
+/// memory shows it.
 pub fn tell_of(pid: i32) {
     let due = TOLD.with_borrow(|told| told.as_ref().is_some_and(Notices::is_due));
     if !due {
@@ -67,9 +69,9 @@ pub fn tell_of(pid: i32) {
     }
 }
 
-/// Whether nothing stands between the client's statement and this call: within a function, or a
-/// statement of one, whoever called that may not want to hear. Nor is it so in the extended protocol,
-/// which programs use.
+/// Reports whether the client's own statement made this call. A function, or a statement inside
+/// one, may have a caller that does not expect notices. The result is also `false` in the extended
+/// protocol, which programs use.
 fn is_top_level() -> bool {
     // SAFETY: reads the backend's own state.
     unsafe {
@@ -78,7 +80,7 @@ fn is_top_level() -> bool {
     }
 }
 
-/// What a client is told of one update.
+/// The notices about one update.
 struct Notices {
     flow: String,
     began: Instant,

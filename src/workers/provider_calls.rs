@@ -1,5 +1,4 @@
-//! Asking providers of functions over the network, and waiting for their answers: in any process of
-//! Postgres'.
+//! Calls of providers, and waiting for their answers, in any Postgres process.
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::time::Duration;
@@ -15,8 +14,9 @@ use coco_core::delivery::Trouble;
 use coco_core::options::Access;
 use coco_core::provider::{Job, Outcome, Task};
 
-/// What a role reaches the server with that a task is asked of: its name, and the options. Checks
-/// that the role may use it. Of a task that posts, the server is that whose URL the task's lies under.
+/// Returns the name of the server for a task, and the options with which a role accesses it. Checks
+/// that the role may use the server. For a POST, the server is the one whose URL contains the
+/// task's URL.
 pub fn reach(
     task: &Task,
     server: Option<&str>,
@@ -31,7 +31,7 @@ pub fn reach(
     Ok((name, access))
 }
 
-/// A trouble as an error.
+/// Converts a delivery error to an error.
 pub fn error(trouble: Trouble) -> Error {
     let mut error = Error::new(subtransaction::sqlstate_code(&trouble.sqlstate), trouble.message);
     error.detail = trouble.detail;
@@ -39,10 +39,10 @@ pub fn error(trouble: Trouble) -> Error {
     error
 }
 
-/// Does jobs beside each other, and waits for all of them: an outcome for each. A statement that is
-/// cancelled meanwhile drops its requests.
+/// Runs jobs concurrently and waits for all of them. Returns an outcome for each. Canceling the
+/// statement drops its requests.
 pub fn ask(jobs: Vec<Job>) -> Result<Vec<Outcome>, Error> {
-    // Dropped with this call, however that ends.
+    // Dropped when this call ends, for any reason, which stops the task.
     let (_asking, mut left) = tokio::sync::oneshot::channel::<()>();
     let work = async move {
         tokio::select! {
@@ -63,8 +63,8 @@ pub fn ask(jobs: Vec<Job>) -> Result<Vec<Outcome>, Error> {
     }
 }
 
-/// The server of a URL that is posted to: of those that a role may use, the one whose URL it lies
-/// under.
+/// Returns the server for a URL: of the servers that the role may use, the one whose URL contains
+/// it.
 fn server_of(url: &str, role: pg_sys::Oid) -> Result<String, Error> {
     let bases = provider_access::bases(providers::SERVICES, role)?;
     let found = providers::longest(bases.iter().map(|base| base.url.as_str()), url)

@@ -1,7 +1,7 @@
-//! What coco says in the server's log: events of `tracing`, of any layer.
+//! Writes coco's `tracing` events to the server's log.
 //!
-//! The process's own thread reports them at once. Another thread must call nothing of Postgres: what is
-//! said there waits, and is reported when the process next looks what its threads have done.
+//! The process's main thread reports an event at once. Other threads must not call Postgres, so
+//! their events wait in a queue until the main thread next looks at the results of these threads.
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -17,10 +17,10 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::pg::subtransaction;
 
-/// Events of other threads that wait, at most: what more is said is counted alone.
+/// Number of events from other threads that can wait; further ones are only counted.
 const WAITING: usize = 100;
 
-/// The thread that is Postgres' own.
+/// The thread on which Postgres runs.
 static OWN: OnceLock<ThreadId> = OnceLock::new();
 
 static QUEUE: Mutex<Queue> = Mutex::new(Queue { lines: vec![], lost: 0 });
@@ -30,14 +30,14 @@ struct Queue {
     lost: usize,
 }
 
-/// Has events be reported from now on. On Postgres' own thread, when the library is loaded.
+/// Installs the log. Called on Postgres' own thread when the library is loaded.
 pub fn define() {
     OWN.get_or_init(|| thread::current().id());
-    // Where it was loaded before, it is there.
+    // Fails if the library was loaded before, and the log is already installed.
     tracing::subscriber::set_global_default(ServerLog).ok();
 }
 
-/// Reports what was said on other threads.
+/// Reports the queued events of other threads.
 pub fn report_waiting() {
     let (lines, lost) = {
         let Ok(mut queue) = QUEUE.try_lock() else { return };
@@ -49,7 +49,8 @@ pub fn report_waiting() {
     }
 }
 
-/// Whether an event comes from the extension, or from a crate of its workspace. A target begins with the crate's name.
+/// Reports whether an event comes from the extension, or from a crate of its workspace. A target
+/// begins with the crate's name.
 pub fn is_ours(target: &str) -> bool {
     let name = target.split("::").next().unwrap_or_default();
     name == env!("CARGO_PKG_NAME") || name.starts_with(concat!(env!("CARGO_PKG_NAME"), "_"))
@@ -58,7 +59,7 @@ pub fn is_ours(target: &str) -> bool {
 struct ServerLog;
 
 impl Subscriber for ServerLog {
-    /// What libraries say of themselves is not coco's.
+    /// Events of other libraries do not belong in the log.
     fn enabled(&self, metadata: &Metadata) -> bool {
         metadata.is_event() && is_ours(metadata.target()) && *metadata.level() <= Level::DEBUG
     }
@@ -87,7 +88,7 @@ impl Subscriber for ServerLog {
         }
     }
 
-    // Spans are not used.
+    // coco uses no spans.
     fn new_span(&self, _: &Attributes) -> Id {
         Id::from_u64(1)
     }
@@ -97,7 +98,7 @@ impl Subscriber for ServerLog {
     fn exit(&self, _: &Id) {}
 }
 
-/// An event, as the server reports it.
+/// An event in the form in which the server reports it.
 struct Line {
     level: Level,
     message: String,
@@ -116,7 +117,7 @@ impl Line {
     fn report(self) {
         let level = match self.level {
             Level::ERROR | Level::WARN => PgLogLevel::WARNING,
-            // For who runs the server, and not for a session's client.
+            // For the server's administrator, not for a session's client.
             Level::INFO => PgLogLevel::LOG_SERVER_ONLY,
             Level::DEBUG => PgLogLevel::DEBUG1,
             Level::TRACE => PgLogLevel::DEBUG2,

@@ -1,4 +1,4 @@
-//! One transaction of a background process: committed, or rolled back and told why.
+//! Runs one transaction of a background process: it commits, or rolls back and returns the error.
 
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
@@ -8,7 +8,7 @@ use crate::catalog::locks;
 use crate::pg::error::Error;
 use crate::pg::subtransaction::sqlstate;
 
-/// Why a transaction was rolled back.
+/// The error that rolled a transaction back.
 pub struct TransactionError {
     pub sqlstate: String,
     pub error: Error,
@@ -20,11 +20,11 @@ impl From<Error> for TransactionError {
     }
 }
 
-/// Runs `work` in a transaction. Whatever it ends with, no transaction is open afterwards.
+/// Runs `work` in a transaction. No transaction is open afterwards, whatever the outcome.
 pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, TransactionError> {
     let done = committed_or_not(work);
     if !locks::regain_held() {
-        // What it has under way another process may begin again.
+        // Another process may start the same work again.
         ereport!(
             PgLogLevel::FATAL,
             PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
@@ -35,8 +35,8 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Tran
 }
 
 fn committed_or_not<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, TransactionError> {
-    // SAFETY: as PostgresMain does around a statement; an error is caught with the error state
-    // flushed, and rolls back what there is.
+    // SAFETY: follows PostgresMain, which does the same around a statement. An error is caught, the
+    // error state flushed, and the transaction rolled back.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
@@ -71,7 +71,7 @@ fn committed_or_not<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Tra
     }
 }
 
-/// Says in the server's log what could not be done, and why.
+/// Logs an operation that failed, with its error.
 pub fn log_failure(what: &str, failed: &TransactionError) {
     let error = &failed.error;
     tracing::warn!(

@@ -1,8 +1,9 @@
-//! Work that a session asks for and a worker does: an update of a flow with targets outside this
-//! database, or its drop with them, which cannot be in the session's transaction.
+//! Work that a session requests and a worker does: an update of a flow that has external targets or
+//! calls providers, or the drop of a flow with its external targets. Neither can run inside the
+//! session's transaction.
 //!
-//! The session starts a worker for it and waits; the worker ends with it, and leaves a result in a
-//! row of coco.worker_result. A session that is cancelled ends its worker.
+//! The session starts the worker and waits for it. The worker leaves its result in a row of
+//! coco.worker_result and ends. If the session's statement is canceled, the worker is terminated.
 
 use pgrx::bgworkers::{
     BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime,
@@ -35,11 +36,11 @@ use coco_core::counts::Counts;
 use coco_core::decide::Mode;
 use coco_core::history::{By, Entry, Reason};
 
-/// What a worker is asked for.
+/// The work requested from a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerCommand {
     Update(Mode),
-    /// To drop the flow with all that was made for it.
+    /// Drop the flow with everything that coco created for it.
     Drop,
 }
 
@@ -51,17 +52,18 @@ const ORDERS: [(&str, WorkerCommand); 5] = [
     ("drop", WorkerCommand::Drop),
 ];
 
-/// Between two looks of the session at its worker.
+/// Interval at which the session checks its worker.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long it is waited for that a target is opened, before anything is evaluated.
+/// How long the worker waits for targets to open before it evaluates anything.
 const OPENING: Duration = Duration::from_millis(250);
 
-/// Batches that are evaluated in one transaction, before they are sent. More cost less: each transaction
-/// finds its items in the source again, and waits for the disk. But all of it is sent later.
+/// Batches that are evaluated in one transaction before the worker sends them. More batches cost
+/// less, because each transaction looks up its items in the source again and waits for the disk.
+/// But then all rows are sent later.
 const BATCHES: usize = 4;
 
-/// Has a worker do something for a flow, and waits for it.
+/// Starts a worker that executes a command for a flow, and waits for its result.
 pub fn run_in_worker(
     flow: &str,
     order: WorkerCommand,
@@ -69,10 +71,11 @@ pub fn run_in_worker(
 ) -> Result<Vec<SourceCounts>, Error> {
     locks::not_during_recovery()?;
     let id = cache::runnable_flow(flow)?.flow.id;
-    // A process is asked for by one session at a time: others would only hold theirs while they wait.
+    // Only one session at a time requests a worker: the workers of other sessions would occupy
+    // processes while they wait.
     locks::lock_update_request(id)?;
     let name = ORDERS.iter().find(|(_, o)| *o == order).map_or("normal", |(name, _)| name);
-    // SAFETY: fills the bytes it is given.
+    // SAFETY: the call fills the given bytes.
     let run = unsafe {
         let mut bytes = [0u8; 8];
         if !pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) {
@@ -116,7 +119,7 @@ pub fn run_in_worker(
     }
 }
 
-/// Ends the worker with the session's statement, however that ends.
+/// Terminates the worker when the session's statement ends, for any reason.
 struct UpdateWorkerGuard(Option<DynamicBackgroundWorker>);
 
 impl UpdateWorkerGuard {
@@ -143,7 +146,7 @@ impl UpdateWorkerGuard {
                 }
             }
             progress::tell_of(pid);
-            // It is woken when the result is there: the worker has something to tidy up then.
+            // The worker wakes this session when the result is stored, and cleans up afterwards.
             if pause(LOOK, WaitEvent::Update)
                 && let Some(outcome) = worker_result::load_result(run)?
             {
@@ -216,7 +219,8 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
         done.sources.iter().for_each(|source| counts += source.counts);
         let reason = done.reason.or(Reason::asked(mode)).unwrap_or_default();
         let entry = Entry { started, elapsed, reason, by: By::Session, counts, error };
-        // Where another has the flow by now it is not waited for: the session waits for this one.
+        // If another process holds the flow's lock, the worker only logs the run and does not wait:
+        // the session is waiting for this worker.
         let noted = transaction(|| {
             match run_history::note_run_if_free(flow, std::slice::from_ref(&entry))? {
                 true => Ok(()),
@@ -230,7 +234,7 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     if let Err(failed) = transaction(|| worker_result::store_result(number(0), &outcome)) {
         log_failure("a result cannot be left", &failed);
     }
-    // The session does not wait for what comes now.
+    // The session does not wait for the rest.
     wake_session();
     if let WorkerCommand::Update(_) = order
         && let Err(failed) = transaction(|| empty_outboxes(flow))
@@ -239,9 +243,10 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     }
 }
 
-/// Has the session that started this worker look for its result.
+/// Wakes the session that started this worker, so that it reads the result.
 fn wake_session() {
-    // SAFETY: a process that was there may be gone, or another by now: to be woken does nobody harm.
+    // SAFETY: the process may have ended, or its slot may belong to another process, which an
+    // unexpected wakeup does not harm.
     unsafe {
         let session = pg_sys::BackendPidGetProc((*pg_sys::MyBgworkerEntry).bgw_notify_pid);
         if !session.is_null() {
@@ -250,14 +255,14 @@ fn wake_session() {
     }
 }
 
-/// Empties the outboxes of a flow, where they are large, and all is sent.
+/// Empties a flow's outboxes that are large and completely delivered.
 fn empty_outboxes(flow: i32) -> Result<(), Error> {
     let Some(name) = live_rows::flow_name(flow)? else { return Ok(()) };
     let ready = cache::runnable_flow(&name)?;
     ready.flow.targets.iter().try_for_each(|target| queue::empty_outbox(&ready.flow, target))
 }
 
-/// What was done so far.
+/// The progress of an update so far.
 #[derive(Default)]
 struct UpdateResult {
     sources: Vec<SourceCounts>,
@@ -294,7 +299,8 @@ fn work_on_request(
             let mut sender = DeliveryDispatcher::of_session();
             let refused = evaluate_flow(&flow, mode, limits, done, &mut sender)
                 .and_then(|refused| Ok(refused + send_flow(&flow, &mut sender)?));
-            // The next one is not to wait until this process has ended.
+            // Releases the targets now, so that the next process need not wait until this one has
+            // ended.
             let closed = sender.close();
             let refused = refused?;
             closed?;
@@ -306,8 +312,8 @@ fn work_on_request(
     }
 }
 
-/// Brings ledgers and outboxes up to date, a part at a time: what a part has written is sent while the
-/// next is evaluated. Returns how many rows were refused.
+/// Brings ledgers and outboxes up to date in several transactions. The worker sends the rows of one
+/// while it evaluates the next. Returns the number of rejected rows.
 fn evaluate_flow(
     flow: &str,
     mode: Mode,
@@ -315,23 +321,26 @@ fn evaluate_flow(
     done: &mut UpdateResult,
     sender: &mut DeliveryDispatcher,
 ) -> Result<i64, TransactionError> {
-    // What failed is tried once: in one transaction.
+    // A retry tries each failed item once, so it runs in one transaction.
     let asks = transaction(|| Ok(cache::runnable_flow(flow)?.flow.asks_providers()))?;
-    // Nor is a transaction kept open for longer than it takes to ask for one.
+    // With providers, a transaction handles a single batch, so that it stays open only as long as
+    // one batch of requests takes.
     let part = limits.batch.saturating_mul(if asks { 1 } else { BATCHES });
-    // What a process was to send that is gone, nobody knows: all is sent once more.
+    // If a process ended before it sent its rows, nobody knows which rows are missing, so coco
+    // sends all of them again.
     let mode = if sender.is_interrupted(flow)? { Mode::Reexport } else { mode };
     let limits = Limits { changes: (mode != Mode::Retry).then_some(part), ..limits };
     let mut refused = 0;
     sender.open_ahead(flow)?;
-    // What was made there is to be noted before anything can go wrong here.
+    // Records the targets that were created on the server before anything can fail here.
     let opened = Instant::now();
     while sender.is_opening() && opened.elapsed() < OPENING {
         wait(OPENING, WaitEvent::Delivery);
         refused += sender.step(flow)?.refused;
     }
     let backlog = PendingKeys::once(Some(sender.send_ahead(flow)?));
-    // Who drops the flow has its lock, and waits until nothing is sent any more: that would wait for us.
+    // A session that drops the flow holds the flow's lock and waits until nothing is in flight;
+    // waiting for the lock with changes in flight would be a deadlock.
     let mut wait_for_flow = !sender.is_busy();
     loop {
         let part = transaction(|| {
@@ -373,7 +382,7 @@ fn evaluate_flow(
     }
 }
 
-/// Sends all that the flow has to send by now; returns how many rows were refused.
+/// Sends everything that the flow's outboxes contain by now. Returns the number of rejected rows.
 fn send_flow(flow: &str, sender: &mut DeliveryDispatcher) -> Result<i64, TransactionError> {
     let marks = transaction(|| drain::delivery_marks(&cache::runnable_flow(flow)?.flow))?;
     let mut refused = 0;

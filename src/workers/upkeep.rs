@@ -1,4 +1,4 @@
-//! What a worker does for its database beside the turns of flows.
+//! Work of a worker for its database in addition to updating flows.
 
 use pgrx::pg_sys;
 use std::time::{Duration, Instant};
@@ -8,10 +8,11 @@ use crate::flows::live_rows;
 use crate::workers::crash_notes;
 use crate::workers::transaction::{log_failure, transaction};
 
-/// How often triggers that nobody needs are looked for.
+/// Interval at which a worker looks for triggers that no flow needs.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Counts the processes that died while they worked on a flow. One that goes on to kill them is left alone.
+/// Records the processes that died while they worked on a flow. A flow whose processes keep dying
+/// is set aside.
 pub fn set_aside(database: pg_sys::Oid) {
     for flow in crash_notes::died(database) {
         match transaction(|| live_rows::record_process_death(flow)) {
@@ -27,20 +28,20 @@ pub fn set_aside(database: pg_sys::Oid) {
     }
 }
 
-/// Work that is done from time to time.
+/// Work that a worker does from time to time.
 #[derive(Default)]
 pub struct Upkeep {
     swept: Option<Instant>,
 }
 
 impl Upkeep {
-    /// Before the process ends: nobody may be there for a while.
+    /// Sweeps once more before the process ends: the database may have no worker for a while.
     pub fn sweep_at_last(&mut self) {
         self.swept = None;
         self.sweep();
     }
 
-    /// Drops triggers that flows which were dropped have left on tables, each table in a transaction of its own.
+    /// Drops triggers that dropped flows have left on tables, in one transaction per table.
     pub fn sweep(&mut self) {
         if self.swept.is_some_and(|at| at.elapsed() < SWEEP) {
             return;

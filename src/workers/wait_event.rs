@@ -1,27 +1,27 @@
-//! What a process of coco's waits for, as pg_stat_activity names it.
+//! The wait events that pg_stat_activity shows for coco's processes.
 
 use pgrx::pg_sys;
 
-/// What is waited for.
+/// The event that a process waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitEvent {
-    /// A worker: for changes, or for the time of what it is to do next.
+    /// A worker waits for changes, or until its next work is due.
     Changes,
-    /// A worker: for a target outside this database.
+    /// A worker waits for an external target.
     Delivery,
-    /// A worker or a session: for a provider.
+    /// A worker or a session waits for a provider.
     Provider,
-    /// A worker: for the process that does a portion of its turn.
+    /// A worker waits for a helper, which processes a part of the worker's transaction.
     Helper,
-    /// A session: for the worker that does what it has asked for.
+    /// A session waits for the worker that it started.
     Update,
-    /// A session, in coco.wait: for a live flow to catch up.
+    /// A session waits in coco.wait for a live flow to catch up.
     CatchUp,
-    /// The launcher: for a database that wants a worker.
+    /// The launcher waits for a database that needs a worker.
     Launcher,
 }
 
-/// Servers before 17 have one name for what all extensions wait for.
+/// Servers before 17 have a single wait event for all extensions.
 #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
 pub fn event(_: WaitEvent) -> u32 {
     pg_sys::PG_WAIT_EXTENSION
@@ -46,7 +46,7 @@ pub fn event(waiting: WaitEvent) -> u32 {
             WaitEvent::CatchUp => c"CocoCatchUp",
             WaitEvent::Launcher => c"CocoLauncher",
         };
-        // SAFETY: a name of the server's, which is made once and found again.
+        // SAFETY: the server creates an event of this name once, and returns the same number later.
         known[place] = unsafe { pg_sys::WaitEventExtensionNew(name.as_ptr()) };
         KNOWN.set(known);
     }
