@@ -1,10 +1,11 @@
 //! The launcher: finds the databases that have live flows and keeps a worker running in each.
 //!
-//! It is connected to no database. Whether there is anything to do in one, its worker finds out: it
-//! ends at once where coco is not installed or no flow is live, and says so in shared memory. The launcher tries again
-//! when a session there asks for it, and from time to time; so a database without live flows has no process for longer
-//! than a look takes. Where max_worker_processes are fewer than the databases that have live flows, these take turns:
-//! a worker that has nothing to do gives way, and the one comes next that has waited the longest.
+//! The launcher is connected to no database. A database's worker finds out whether there is work:
+//! it ends at once if coco is not installed or no flow is live, and reports this in shared memory.
+//! The launcher starts a worker again when a session requests one, and from time to time. A
+//! database without live flows therefore occupies a process only briefly. If max_worker_processes
+//! is smaller than the number of databases with live flows, the databases take turns: an idle
+//! worker exits, and the database that has waited longest comes next.
 
 use pgrx::bgworkers::DynamicBackgroundWorker;
 use pgrx::prelude::*;
@@ -19,49 +20,51 @@ use crate::workers::stand_in;
 use crate::workers::transaction::{log_failure, transaction};
 use crate::workers::wait_event::WaitEvent;
 
-/// How often a database in which a worker found nothing to do is looked at.
+/// Interval at which a database is examined again after its worker found nothing to do.
 const PROBE: Duration = Duration::from_secs(60);
 
-/// How often it is looked which databases there are.
+/// Interval at which the launcher lists the databases.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// The same while a dump is restored there.
+/// Interval at which a database is examined while a dump is restored.
 const RESTORING: Duration = Duration::from_secs(5);
 
-/// Databases that are looked at by chance, at a time.
+/// Number of databases that the launcher examines at a time without a request.
 const PROBES: usize = 4;
 
-/// Between two starts of a worker in one database: if the first one ended for no reason of its own, and if it did.
+/// Shortest time between two starts of a worker in one database: after a request, and otherwise.
 const BETWEEN: Duration = Duration::from_millis(100);
 
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// A worker that ends so soon after its start, so often in a row, fails by itself, whatever ends it.
+/// A worker that ends within this time after its start, more often in a row than `OFTEN`, counts as
+/// failing, whatever ends it.
 const SOON: Duration = Duration::from_secs(2);
 
 const OFTEN: u32 = 12;
 
-/// How soon a database is looked at again that somebody wanted for themselves.
+/// Time after which a database is tried again that another session needed exclusively.
 const WANTED: Duration = Duration::from_millis(100);
 
-/// How soon a start is tried again that failed because all processes are taken, if none is heard to end.
+/// Time after which a failed start is tried again if all processes are in use, unless a process
+/// ends sooner.
 const CROWDED: Duration = Duration::from_millis(250);
 
-/// How often it is said that processes are too few.
+/// Interval at which the log repeats that there are too few processes.
 const SAID: Duration = Duration::from_secs(60);
 
 struct Served {
     worker: Option<DynamicBackgroundWorker>,
     started: Instant,
-    /// When a worker is to be started.
+    /// When to start the next worker.
     due: Instant,
-    /// The last worker found live flows, or a session has asked for one.
+    /// The last worker found live flows, or a session requested a worker.
     live: bool,
-    /// The last worker found none.
+    /// The last worker found no live flow.
     is_idle: bool,
-    /// A session asked for a worker since it was started: the one that runs may be about to end.
+    /// A session requested a worker since the last start: the running worker may be about to end.
     asked: bool,
-    /// How often in a row a worker failed by itself, or ended soon after its start.
+    /// How often in a row the worker failed by itself, and how often it ended soon after its start.
     failures: u32,
     short: u32,
 }
@@ -84,7 +87,7 @@ impl Served {
         self.worker.as_ref().is_some_and(is_running)
     }
 
-    /// Its worker has ended.
+    /// Records that the database's worker has ended.
     fn ended(&mut self, how: Option<WorkerEnd>, now: Instant) {
         self.worker = None;
         let failed = match how {
@@ -104,7 +107,7 @@ impl Served {
                 self.short = 0;
                 false
             }
-            // Somebody has ended it.
+            // Another process ended the worker.
             Some(WorkerEnd::Looking | WorkerEnd::Following) => {
                 let soon = now.duration_since(self.started) < SOON;
                 self.short = if soon { self.short.saturating_add(1) } else { 0 };
@@ -124,7 +127,7 @@ impl Served {
         };
     }
 
-    /// A session has asked for a worker.
+    /// Brings the next start forward if a session requested a worker.
     fn ask(&mut self, now: Instant) {
         if std::mem::take(&mut self.asked) {
             self.live = true;
@@ -138,7 +141,7 @@ impl Served {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_launcher_main(_arg: pg_sys::Datum) {
     handle_signals();
-    // SAFETY: once, at the start; only shared catalogs can be read.
+    // SAFETY: called once, at the start; only shared catalogs can be read.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
     }
@@ -160,14 +163,14 @@ struct Launcher {
 }
 
 impl Launcher {
-    /// Starts workers where there are none and it is time; returns when to look again.
+    /// Starts the workers that are due. Returns the time until the next call.
     fn look(&mut self) -> Duration {
         let requested = shared_memory::requests();
         let found = match transaction(|| Ok(databases::all())) {
             Ok(found) => found,
             Err(failed) => {
                 log_failure("databases cannot be listed", &failed);
-                // What was asked for is not forgotten.
+                // Keeps the requests for the next call.
                 for database in requested {
                     self.all.entry(database).or_insert_with(|| Served::new(Instant::now())).asked =
                         true;
@@ -190,7 +193,8 @@ impl Launcher {
             if served.worker.is_some() {
                 served.ended(shared_memory::take_ended(database), now);
             } else if others.contains(&database) {
-                // One that a launcher has started that is gone: it tells this one as it ends.
+                // A previous launcher started this worker; the worker wakes this launcher when it
+                // ends.
                 served.live = true;
                 served.due = now + AGAIN;
                 continue;
@@ -224,7 +228,8 @@ impl Launcher {
         databases.into_iter().for_each(|database| shared_memory::wake(pg_sys::Oid::from(database)));
     }
 
-    /// Those last where nothing was found to do, unless they have waited for long; then who has waited the longest.
+    /// Starts due workers. Databases without work come last, unless they have waited long;
+    /// otherwise the database that has waited longest comes first.
     fn start_due(&mut self, now: Instant) -> Duration {
         let waits = |s: &Served| s.worker.is_none();
         let mut due: Vec<(bool, Instant, u32)> = self
@@ -238,7 +243,7 @@ impl Launcher {
         let (mut crowded, mut next) = (false, LOOK);
         for (_, _, database) in due {
             let Some(served) = self.all.get_mut(&database) else { continue };
-            // A worker that stays has found something to do.
+            // A worker that keeps running has found work, so it does not count as a probe.
             if served.live || probes < PROBES {
                 match start(database, served) {
                     Started::Yes => probes += usize::from(!served.live),
@@ -271,9 +276,9 @@ impl Launcher {
 
 enum Started {
     Yes,
-    /// Somebody wants the database for themselves.
+    /// Another session needs the database exclusively.
     Wanted,
-    /// All processes are taken.
+    /// All processes are in use.
     Crowded,
 }
 
@@ -282,7 +287,7 @@ fn start(database: u32, served: &mut Served) -> Started {
     if is_wanted_by_others(oid) {
         return Started::Wanted;
     }
-    // What one that was here before has left.
+    // Discards the report of a previous worker.
     shared_memory::take_ended(database);
     match launch_worker(oid, 1, None) {
         None => Started::Crowded,

@@ -1,4 +1,4 @@
-//! A worker: follows the live flows of one database, in turns.
+//! A worker: keeps the live flows of one database up to date, one flow after the other.
 
 use pgrx::bgworkers::DynamicBackgroundWorker;
 use pgrx::prelude::*;
@@ -31,25 +31,26 @@ use coco_core::counts::Counts;
 use coco_core::decide::Mode;
 use coco_core::history::{By, Entry, Reason, Stretch};
 
-/// How often a worker looks by itself: where writers wake it, and where they cannot.
+/// Polling interval with shared memory, where writers wake the worker, and without.
 const POLL_WOKEN: Duration = Duration::from_secs(1);
 
 const POLL: Duration = Duration::from_millis(100);
 
-/// How often triggers that are missing are put back, at most.
+/// Shortest time between two attempts to restore missing triggers.
 const RESTORE_TRIGGERS_EVERY: Duration = Duration::from_secs(10);
 
-/// How often a worker looks which flows are live, if nothing tells it sooner.
+/// Interval at which a worker reads which flows are live, unless an invalidation tells it sooner.
 const READ_CATALOG_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a worker stays after the last flow was stopped: another may be started. One that has never found a live
-/// flow leaves at once.
+/// How long a worker stays after the last flow was stopped, because another flow may be started. A
+/// worker that has never found a live flow exits at once.
 const EXIT_WHEN_IDLE_FOR: Duration = Duration::from_secs(5);
 
-/// How long a stand-in stays that is not needed any more: it may be needed again.
+/// How long a stand-in stays after it was last needed, because it may be needed again.
 const EXIT_WHEN_NOT_NEEDED_FOR: Duration = Duration::from_secs(5);
 
-/// How long a worker stays while other databases wait for its process: with nothing to do, and at most.
+/// How long a worker stays while other databases wait for its process: if it has nothing to do, and
+/// in any case.
 const STAY: Duration = Duration::from_millis(500);
 
 const STAY_BUSY: Duration = Duration::from_secs(5);
@@ -75,7 +76,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     let installed = match begun {
         Ok(Some(installed)) if !installed.fits => return note(leave_other_version(database)),
         Ok(Some(installed)) => installed,
-        // Not here, or served by another.
+        // coco is not installed, or another process is this worker.
         Ok(None) => return note(WorkerEnd::Idle),
         Err(failed) => {
             log_failure("cannot begin", &failed);
@@ -118,7 +119,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     });
 }
 
-/// Says, once, that the extension is another version than the library.
+/// Logs once that the extension has another version than the library.
 fn leave_other_version(database: pg_sys::Oid) -> WorkerEnd {
     if !shared_memory::note_version(database, true)
         && let Err(failed) = transaction(acting_role::check_version)
@@ -131,55 +132,57 @@ fn leave_other_version(database: pg_sys::Oid) -> WorkerEnd {
 struct LiveWorker {
     seat: u16,
     database: pg_sys::Oid,
-    /// The extension that it works for: one that was made anew has places of its own.
+    /// The extension that the worker serves. An extension that was created again has other worker
+    /// slots.
     installed: InstalledExtension,
     began: Instant,
     /// When it last was to take turns: a stand-in is not always.
     needed: Instant,
     remembered: HashMap<i32, CursorCache>,
-    /// What scans of a flow's sources have found and is not worked off yet.
+    /// Keys that scans of a flow's sources found and that are not processed yet.
     backlogs: HashMap<i32, PendingKeys>,
-    /// How many turns in a row have left changes of a flow.
+    /// Number of transactions in a row that left changes of a flow over.
     behind: HashMap<i32, u32>,
-    /// When triggers of a flow's sources were last to be put back.
+    /// When the worker last restored triggers of a flow's sources.
     mended: HashMap<i32, Instant>,
-    /// What was done for a flow and is not noted yet.
+    /// Work on a flow that the history does not contain yet.
     stretches: HashMap<i32, Stretch>,
-    /// Where in the list of flows the next round begins.
+    /// Index of the flow with which the next round begins.
     first: usize,
-    /// Further workers, which the first one has started.
+    /// Other workers, started by the first one.
     others: HashMap<u16, DynamicBackgroundWorker>,
     sender: DeliveryDispatcher,
-    /// Flows that are to be sent as a whole once more.
+    /// Flows whose rows must all be sent again.
     interrupted: HashSet<i32>,
     helpers: Helpers,
-    /// Flows that cannot be sent, and what was said of it.
+    /// Flows whose delivery failed, with the last message logged.
     complained: HashMap<i32, String>,
-    /// Flows whose failure could not be recorded, as on a full disk: how often in a row, and until when they wait.
+    /// Flows whose failure could not be recorded, for example on a full disk: the number of
+    /// attempts in a row, and when to try next.
     put_off: HashMap<i32, (i32, Instant)>,
-    /// Flows of which no target is outside this database.
+    /// Flows without external targets.
     local: HashSet<i32>,
-    /// The flows found by the last look, and what the system catalogs were like.
+    /// The flows found by the last look; `looked` has its time and the invalidation count.
     known: Vec<LiveFlow>,
     upkeep: Upkeep,
     looked: Option<(Instant, u64)>,
 }
 
-/// What a look at the database found.
+/// The result of reading which flows are live.
 enum LiveFlows {
     Flows(Vec<LiveFlow>),
-    /// The extension is another version than the library by now.
+    /// The extension has another version than the library by now.
     OtherVersion,
-    /// The extension was dropped, or somebody wants the database for themselves.
+    /// The extension was dropped, or another session needs the database exclusively.
     Leave,
 }
 
-/// How long a flow is left to the session that canceled its turn: longer than that session waits between two attempts to
-/// lock the flow.
+/// How long a worker leaves a flow to the session that canceled its transaction: longer than that
+/// session waits between two attempts to lock the flow.
 const YIELD: Duration = Duration::from_millis(500);
 
 impl LiveWorker {
-    /// Works until the process is to end; returns why.
+    /// Works until the process should end. Returns the reason.
     fn work(&mut self) -> WorkerEnd {
         let mut useful = None;
         loop {
@@ -203,7 +206,7 @@ impl LiveWorker {
                         self.mended.retain(|id, _| live(id));
                         let stopped = self.stretches.iter_mut().filter(|(id, _)| !live(id));
                         stopped.for_each(|(_, stretch)| stretch.close());
-                        // What a flow is, it is until the generation changes.
+                        // Facts about a flow are valid until the invalidation count changes.
                         self.local.clear();
                         self.complained.retain(|id, _| live(id));
                         self.put_off.retain(|id, _| live(id));
@@ -236,7 +239,7 @@ impl LiveWorker {
                 match transaction(|| live_rows::leave_if_idle(self.seat)) {
                     Ok(LeaveOutcome::Yes) => return WorkerEnd::Idle,
                     Ok(LeaveOutcome::Restoring) => return WorkerEnd::Restoring,
-                    // A flow is just being started.
+                    // A session is just starting a flow.
                     Ok(LeaveOutcome::No) => {
                         wait(POLL, WaitEvent::Changes);
                         continue;
@@ -252,9 +255,9 @@ impl LiveWorker {
             if self.seat == 1 {
                 self.upkeep.sweep();
             }
-            // What it did becomes visible in the statistics, from which autovacuum knows what to do;
-            // the server sees to it that this is not too often.
-            // SAFETY: outside of a transaction.
+            // Publishes the worker's statistics, which tell autovacuum what to do. The server
+            // limits how often it really does so.
+            // SAFETY: called outside a transaction.
             unsafe { pg_sys::pgstat_report_stat(false) };
             if self.gives_way(pause.is_none()) {
                 return WorkerEnd::GaveWay;
@@ -267,8 +270,8 @@ impl LiveWorker {
         }
     }
 
-    /// Whether to leave the process to a database that waits for one. What is set aside in memory alone is worked off
-    /// before.
+    /// Reports whether to leave the process to a database that waits for one. The worker first
+    /// finishes work that exists only in its memory.
     fn gives_way(&self, busy: bool) -> bool {
         let stay = if busy { STAY_BUSY } else { STAY };
         self.began.elapsed() > stay && shared_memory::is_crowded() && self.has_nothing_set_aside()
@@ -282,8 +285,8 @@ impl LiveWorker {
             && self.interrupted.is_empty()
     }
 
-    /// Whether what the last look found can still be gone by: a flow that is started or stopped
-    /// changes the generation, as soon as this process hears of it at its next transaction.
+    /// Reports whether the last look at the catalog is still valid. Starting or stopping a flow
+    /// changes the invalidation count, which this process notices at its next transaction.
     fn knows(&self) -> bool {
         self.looked.is_some_and(|(at, generation)| {
             at.elapsed() < READ_CATALOG_EVERY
@@ -292,7 +295,8 @@ impl LiveWorker {
         })
     }
 
-    /// A turn for each flow; returns how long to wait then, `None` where more is to be done.
+    /// Runs one transaction for each flow. Returns how long to wait afterwards, `None` if there is
+    /// more to do.
     fn round(&mut self) -> Option<Duration> {
         let flows = std::mem::take(&mut self.known);
         self.call_others(flows.len());
@@ -328,7 +332,8 @@ impl LiveWorker {
             crash_notes::note(flow.id);
             let done = self.turn(flow, count == 1);
             crash_notes::note(0);
-            // It is no failure of this flow that this one, or another, is being changed.
+            // A session canceled the transaction to change this flow or another one; this is no
+            // failure of the flow.
             if done.as_ref().is_err_and(turn_limit::is_canceled)
                 && shared_memory::cancel_was_announced()
             {
@@ -350,7 +355,7 @@ impl LiveWorker {
                         false => {
                             self.local.insert(flow.id);
                         }
-                        // What it has written is sent while the next turn goes on.
+                        // Delivers the changes while the next transaction runs.
                         true => pause = self.send(flow, pause),
                     }
                     if turn.more {
@@ -367,7 +372,7 @@ impl LiveWorker {
                     self.looked = None;
                 }
             }
-            // A failure is over.
+            // The flow's error is over; reads the catalog again.
             if flow.attempts > 0 {
                 self.looked = None;
             }
@@ -379,7 +384,7 @@ impl LiveWorker {
         pause
     }
 
-    /// Sends on what the flow has for targets outside this database; returns how long to wait then.
+    /// Delivers the flow's changes to external targets. Returns how long to wait afterwards.
     fn send(&mut self, flow: &LiveFlow, pause: Option<Duration>) -> Option<Duration> {
         crash_notes::note(flow.id);
         let step = self.sender.step(&flow.name);
@@ -396,11 +401,11 @@ impl LiveWorker {
                 }
             }
             Err(failed) => {
-                // It was dropped in the meantime.
+                // The flow was dropped in the meantime.
                 if matches!(transaction(|| live_rows::flow_name(flow.id)), Ok(None)) {
                     return pause;
                 }
-                // Once, and not each time it looks.
+                // Logs each message once, not with every attempt.
                 let before = self.complained.insert(flow.id, failed.error.message.clone());
                 if before.as_ref() != Some(&failed.error.message) {
                     let what = format!("flow \"{}\": what it has cannot be sent", flow.name);
@@ -420,7 +425,8 @@ impl LiveWorker {
         let behind = self.behind.entry(flow.id).or_default();
         let limits = turn_limits(if alone { *behind } else { 0 });
         let remembered = self.remembered.entry(flow.id).or_default();
-        // What a process was to send that is gone, nobody knows: all is sent once more.
+        // If a process ended before it sent its rows, nobody knows which rows are missing, so coco
+        // sends all of them again.
         let interrupted = self.interrupted.contains(&flow.id);
         let mode = if interrupted { Mode::Reexport } else { Mode::Normal };
         let new = || if interrupted { PendingKeys::once(None) } else { PendingKeys::default() };
@@ -454,7 +460,8 @@ impl LiveWorker {
             self.mended.get(&flow.id).is_some_and(|at| at.elapsed() < RESTORE_TRIGGERS_EVERY);
         if done.uncaptured && !mended {
             self.mended.insert(flow.id, Instant::now());
-            // In a transaction of its own: it may hold off writers, though it never waits for them.
+            // In a separate transaction, because it may block writers, although it never waits for
+            // them.
             if let Err(failed) = transaction(|| live::restore_triggers(&flow.name)) {
                 log_failure(&format!("flow \"{}\": triggers are missing", flow.name), &failed);
             }
@@ -463,7 +470,7 @@ impl LiveWorker {
         Ok(turn)
     }
 
-    /// Adds a turn to what is to be noted of a flow.
+    /// Adds a transaction to the history that is not stored yet.
     fn took_turn(
         &mut self,
         flow: &LiveFlow,
@@ -477,7 +484,8 @@ impl LiveWorker {
             Ok(Some(turn)) => {
                 reason = turn.reason;
                 counts = turn.counts();
-                // What waits for its next retry is counted by each turn.
+                // Every transaction counts the items that wait for their next retry, so they are
+                // subtracted.
                 counts.seen -= turn.waiting;
                 counts.failed -= turn.waiting;
             }
@@ -488,7 +496,7 @@ impl LiveWorker {
         self.stretches.entry(flow.id).or_default().add(entry, reason, Instant::now());
     }
 
-    /// Notes what was done for flows, where it is time.
+    /// Stores the history of flows when it is due.
     fn note(&mut self) {
         let now = Instant::now();
         let known: HashSet<i32> = self.known.iter().map(|f| f.id).collect();
@@ -497,7 +505,7 @@ impl LiveWorker {
             if !due.is_empty() {
                 match transaction(|| run_history::note_run_if_free(*id, due)) {
                     Ok(true) => stretch.noted(now),
-                    // Somebody is working on it.
+                    // Another process holds the flow's lock.
                     Ok(false) => {}
                     Err(failed) => {
                         log_failure("what was done cannot be noted", &failed);
@@ -509,22 +517,22 @@ impl LiveWorker {
         });
     }
 
-    /// Forgets what a turn that was rolled back had found.
+    /// Discards state that came from a transaction that was rolled back.
     fn undone(&mut self, flow: i32) {
         self.remembered.remove(&flow);
         self.backlogs.remove(&flow);
         salvage_rolled_back_results();
     }
 
-    /// Records what happened in a transaction that it cannot undo.
+    /// Records the error of a failed transaction.
     fn troubled(&mut self, flow: &LiveFlow, failed: &TransactionError) {
         self.undone(flow.id);
         match transaction(|| live_rows::record_flow_error(flow, &failed.sqlstate, &failed.error)) {
-            // What is locked for an hour is not said a thousand times.
+            // Logs errors of locked tables less and less often, because a lock may last an hour.
             Ok(true)
                 if live_rows::is_lock_error(&failed.sqlstate) && !next_power(flow.attempts) => {}
             Ok(true) => log_failure(&format!("flow \"{}\" failed", flow.name), failed),
-            // It was dropped or stopped in the meantime.
+            // The flow was dropped or stopped in the meantime.
             Ok(false) => {}
             Err(again) => {
                 let before = self.put_off.get(&flow.id).map_or(0, |(times, _)| *times);
@@ -535,7 +543,7 @@ impl LiveWorker {
                         &again,
                     );
                 }
-                // Else it would be tried again at once.
+                // Without this, the worker would try again at once.
                 let times = before.saturating_add(1);
                 self.put_off
                     .insert(flow.id, (times, Instant::now() + live_rows::retry_delay(times)));
@@ -543,7 +551,8 @@ impl LiveWorker {
         }
     }
 
-    /// The first worker starts others, as many as there are flows for.
+    /// Starts other workers if this is the first one: one per live flow, at most
+    /// `coco.max_workers`.
     fn call_others(&mut self, flows: usize) {
         if self.seat != 1 || shared_memory::is_crowded() {
             return;
@@ -551,7 +560,7 @@ impl LiveWorker {
         let wanted = flows.min(stand_in::max_workers().into()) as u16;
         self.others.retain(|_, worker| worker.pid().is_ok());
         for seat in 2..=wanted.min(MAX_SEATS) {
-            // One that was there before this one came is not of its starting.
+            // A worker that existed before this one is not in `others`.
             let free = || Ok(!locks::is_worker_slot_taken(seat)?);
             if !self.others.contains_key(&seat) && transaction(free).unwrap_or(false) {
                 if let Some(worker) = launch_worker(self.database, seat, None) {
@@ -563,7 +572,7 @@ impl LiveWorker {
     }
 }
 
-/// Whether the next attempt is the first, second, fourth, eighth, …
+/// Reports whether the next attempt is the first, second, fourth, eighth, …
 fn next_power(attempts: i32) -> bool {
     attempts.saturating_add(1).unsigned_abs().is_power_of_two()
 }
@@ -580,8 +589,8 @@ fn find_live_flows(known: InstalledExtension) -> Result<LiveFlows, crate::pg::er
     }
 }
 
-/// A turn is a few batches long: then it is another flow's. For a flow that is alone and stays behind
-/// it grows: what changes again and again is looked at less often.
+/// Limits a transaction to a few batches, so that other flows get their share. For a single flow
+/// that stays behind, the limit grows: items that change repeatedly are then evaluated less often.
 fn turn_limits(behind: u32) -> Limits {
     let limits = limits::configured_limits();
     let batches = 4usize << behind.min(5);
@@ -612,9 +621,9 @@ fn report_outcome(turn: &UpdateOutcome) {
     });
 }
 
-/// Before the worker waits.
+/// Shows that the worker is idle; called before it waits.
 fn report_idle() {
-    // SAFETY: the process's own state.
+    // SAFETY: changes the process's own state.
     unsafe {
         pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
     }

@@ -1,50 +1,53 @@
-//! Shared memory: who works on what, whom to wake, and which databases ask for a worker.
+//! Shared memory: the activity of workers and sessions, the processes to wake, and the databases
+//! that request a worker.
 //!
-//! It is there only with the library in shared_preload_libraries; all of fixed size.
+//! It exists only if the library is in shared_preload_libraries. Its size is fixed.
 
 use pgrx::prelude::*;
 use pgrx::{PGRXSharedMemory, PgLwLock, pg_shmem_init, pg_sys};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Workers of all databases that can be seen, and woken, at a time.
+/// Number of workers, of all databases, that can be visible and woken at a time.
 const WORKERS: usize = 64;
 
-/// Sessions that can be seen updating at a time.
+/// Number of sessions running an update that can be visible at a time.
 const SESSIONS: usize = 64;
 
-/// What a worker is doing.
+/// The activity of a worker, or of a session that runs an update.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WorkerSlot {
     pub database: u32,
     pub pid: i32,
     pub seat: u16,
     process: usize,
-    /// The flow and the source it works on; 0 while it waits.
+    /// The flow and the source that it works on; 0 while it waits.
     pub flow: i32,
     pub source: i32,
-    /// Items looked at, and how many there are to look at in this turn.
+    /// Number of items processed, and their total number in this transaction.
     pub done: i64,
     pub total: i64,
-    /// When the first of them was: microseconds since 2000-01-01.
+    /// When it processed the first of them: microseconds since 2000-01-01.
     pub began: i64,
-    /// When it turned to this flow, or began to wait: microseconds since 2000-01-01.
+    /// When it began with this flow, or began to wait: microseconds since 2000-01-01.
     pub since: i64,
     pub turns: i64,
     pub evaluated: i64,
     pub upserted: i64,
     pub deleted: i64,
     pub failed: i64,
-    /// Live flows that it knows of.
+    /// Number of live flows that the worker knows.
     pub live_flows: u32,
-    /// When a turn in its database was last canceled to change the flow: microseconds since 2000-01-01.
+    /// When a transaction in its database was last canceled to change a flow: microseconds since
+    /// 2000-01-01.
     canceled_at: i64,
 }
 
 impl WorkerSlot {
-    /// Whether its process waits just now, for anything but the disk and what is over at once.
+    /// Reports whether the process waits at this moment, except for the disk and for locks that are
+    /// held only briefly.
     pub fn waits(&self) -> bool {
-        // SAFETY: an element of the array, by `own_process`; the value is one word, which its process alone writes.
+        // SAFETY: `own_process` gave the index; the value is one word, which only its process writes.
         let event = unsafe {
             let proc = (*pg_sys::ProcGlobal).allProcs.add(self.process);
             (&raw const (*proc).wait_event_info).read_volatile()
@@ -61,44 +64,44 @@ impl WorkerSlot {
     }
 }
 
-/// A cancel reaches the worker that it was sent to within this time, in microseconds.
+/// A cancel reaches its worker within this time, in microseconds.
 const CANCEL_ARRIVES: i64 = 10_000_000;
 
-/// What is known of the first worker of a database, for the launcher to learn when it has ended.
+/// The last report of a database's first worker. The launcher reads it when the worker has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerEnd {
-    /// Not by itself: it was about to look what there is.
+    /// Ended by others, before it knew whether there are live flows.
     Looking,
-    /// Not by itself: it followed live flows.
+    /// Ended by others, while it followed live flows.
     Following,
-    /// It has found nothing to do.
+    /// Found nothing to do.
     Idle,
-    /// It has found that a dump is being restored.
+    /// Found that a dump is being restored.
     Restoring,
-    /// It had nothing to do just then, and others waited for its process.
+    /// Had nothing to do, and other databases waited for its process.
     GaveWay,
-    /// Somebody wants the database for themselves, or the extension was dropped.
+    /// Another session needs exclusive use of the database, or the extension was dropped.
     Left,
-    /// The extension in the database is another version than the library.
+    /// The extension in the database has another version than the library.
     OtherVersion,
-    /// It could not begin.
+    /// Could not begin.
     Failed,
 }
 
 #[derive(Default)]
 struct SharedState {
     workers: heapless::Vec<WorkerSlot, WORKERS>,
-    /// Sessions that make an update themselves.
+    /// Sessions that run an update themselves.
     sessions: heapless::Vec<WorkerSlot, SESSIONS>,
-    /// The launcher's place among the server's processes.
+    /// The launcher's index among the server's processes.
     launcher: Option<usize>,
-    /// Databases that ask for a worker.
+    /// Databases that request a worker.
     requests: heapless::Vec<u32, WORKERS>,
-    /// What became of the first workers of databases.
+    /// The last reports of the first workers of databases.
     ended: heapless::Vec<(u32, WorkerEnd), WORKERS>,
-    /// Databases of which it was said that the extension there is another version than the library.
+    /// Databases for which the log already contains that extension and library differ in version.
     other_version: heapless::Vec<u32, WORKERS>,
-    /// A worker could not be started: all processes are taken.
+    /// A worker could not be started, because all processes are in use.
     crowded: bool,
 }
 
@@ -109,15 +112,15 @@ unsafe impl PGRXSharedMemory for SharedState {}
 static SHARED: PgLwLock<SharedState> = unsafe { PgLwLock::new(c"coco") };
 
 thread_local! {
-    /// The end of this process is heard of.
+    /// The exit callback of this process is registered.
     static LISTENING: Cell<bool> = const { Cell::new(false) };
 }
 
 static AVAILABLE: AtomicBool = AtomicBool::new(false);
 
-/// Reserves the memory; in the postmaster alone.
+/// Reserves the memory. Called only in the postmaster.
 pub fn define() {
-    // The macro asks for features of older servers.
+    // The macro tests for features of older servers.
     #[allow(unexpected_cfgs)]
     {
         pg_shmem_init!(SHARED);
@@ -129,21 +132,21 @@ pub fn available() -> bool {
     AVAILABLE.load(Ordering::Relaxed)
 }
 
-/// This process's place among the server's.
+/// Returns this process's index among the server's processes.
 fn own_process() -> usize {
     // SAFETY: MyProc is an element of the array.
     unsafe { pg_sys::MyProc.offset_from((*pg_sys::ProcGlobal).allProcs) as usize }
 }
 
 unsafe extern "C-unwind" {
-    // As it is: through pgrx's bindings it would be guarded, which a signal handler must not be.
+    // Declared here because pgrx's binding has a guard, which must not run in a signal handler.
     fn SetLatch(latch: *mut pg_sys::Latch);
 }
 
-/// Wakes a process. May be called in a signal handler.
+/// Wakes a process. A signal handler may call this.
 pub fn set_latch(process: usize) {
-    // SAFETY: process numbers come from `own_process`; the latch of a process that is gone, or of
-    // another that took its place, may be set without harm.
+    // SAFETY: process numbers come from `own_process`. If the process has ended, or another process
+    // has its slot, setting the latch does no harm.
     unsafe {
         let proc = (*pg_sys::ProcGlobal).allProcs.add(process);
         SetLatch(&raw mut (*proc).procLatch);
@@ -161,7 +164,7 @@ pub fn wake(database: pg_sys::Oid) {
     }
 }
 
-/// Asks the launcher for a worker, and wakes the one there is.
+/// Requests a worker from the launcher, and wakes the database's current workers.
 pub fn request(database: pg_sys::Oid) {
     if !available() {
         return;
@@ -169,7 +172,8 @@ pub fn request(database: pg_sys::Oid) {
     let launcher = {
         let mut shared = SHARED.exclusive();
         if !shared.requests.contains(&database.to_u32()) {
-            // Where it is full the launcher looks at all databases soon anyway.
+            // If the list is full, the launcher still finds the database soon, because it looks at
+            // all databases.
             shared.requests.push(database.to_u32()).ok();
         }
         shared.launcher
@@ -180,17 +184,17 @@ pub fn request(database: pg_sys::Oid) {
     wake(database);
 }
 
-/// This process is the launcher.
+/// Registers this process as the launcher.
 pub fn enter_launcher() {
     SHARED.exclusive().launcher = Some(own_process());
 }
 
-/// The launcher's place among the server's processes.
+/// Returns the launcher's place among the server's processes.
 pub fn launcher() -> Option<usize> {
     if available() { SHARED.share().launcher } else { None }
 }
 
-/// Databases that have asked for a worker since the last call.
+/// Returns the databases that requested a worker since the last call.
 pub fn requests() -> Vec<u32> {
     let mut shared = SHARED.exclusive();
     let all = shared.requests.iter().copied().collect();
@@ -198,7 +202,8 @@ pub fn requests() -> Vec<u32> {
     all
 }
 
-/// Notes what the launcher is to know of a database's first worker when that has ended.
+/// Stores the report of a database's first worker, for the launcher to read when the worker has
+/// ended.
 pub fn note_ended(database: pg_sys::Oid, how: WorkerEnd) {
     if !available() {
         return;
@@ -206,17 +211,17 @@ pub fn note_ended(database: pg_sys::Oid, how: WorkerEnd) {
     let mut shared = SHARED.exclusive();
     match shared.ended.iter_mut().find(|(d, _)| *d == database.to_u32()) {
         Some((_, known)) => *known = how,
-        // Where it is full the launcher tries it again a little later.
+        // If the list is full, the launcher starts a worker for the database again a little later.
         None => drop(shared.ended.push((database.to_u32(), how))),
     }
 }
 
-/// Whether a database's first worker has found live flows.
+/// Reports whether a database's first worker has found live flows.
 pub fn is_following(database: u32) -> bool {
     SHARED.share().ended.contains(&(database, WorkerEnd::Following))
 }
 
-/// What became of a database's first worker; forgotten by that.
+/// Returns and removes the report of a database's first worker.
 pub fn take_ended(database: u32) -> Option<WorkerEnd> {
     let mut shared = SHARED.exclusive();
     let how = shared.ended.iter().find(|(d, _)| *d == database).map(|(_, how)| *how);
@@ -224,7 +229,8 @@ pub fn take_ended(database: u32) -> Option<WorkerEnd> {
     how
 }
 
-/// Notes whether the extension in a database is another version than the library. Returns whether that is known already.
+/// Records whether the extension in a database has another version than the library. Returns
+/// whether it was already recorded as another version.
 pub fn note_version(database: pg_sys::Oid, is_other: bool) -> bool {
     if !available() {
         return false;
@@ -240,17 +246,17 @@ pub fn note_version(database: pg_sys::Oid, is_other: bool) -> bool {
     known
 }
 
-/// Says whether databases wait for a process.
+/// Records whether databases wait for a process.
 pub fn set_crowded(crowded: bool) {
     SHARED.exclusive().crowded = crowded;
 }
 
-/// Whether databases wait for a process.
+/// Reports whether databases wait for a process.
 pub fn is_crowded() -> bool {
     available() && SHARED.share().crowded
 }
 
-/// This process is a worker, until it ends.
+/// Registers this process as a worker until it ends.
 pub fn enter(database: pg_sys::Oid, seat: u16) {
     if !available() {
         return;
@@ -267,7 +273,7 @@ pub fn enter(database: pg_sys::Oid, seat: u16) {
             ..Default::default()
         }
     };
-    // Where there is no room the worker works unseen, and looks for changes by itself.
+    // If no slot is free, the worker is invisible and finds changes only by polling.
     SHARED.exclusive().workers.push(slot).ok();
 }
 
@@ -280,13 +286,14 @@ unsafe extern "C-unwind" fn leave(_code: i32, _arg: pg_sys::Datum) {
         shared.workers.retain(|s| s.pid != pid);
         shared.launcher
     };
-    // One that has not started this process is not told of its end by the server.
+    // The server notifies only the launcher that started this process, and that launcher may have
+    // ended.
     if let Some(process) = launcher {
         set_latch(process);
     }
 }
 
-/// Changes what others see of this process.
+/// Changes the activity that other processes see of this process.
 pub fn report(change: impl FnOnce(&mut WorkerSlot)) {
     if !available() {
         return;
@@ -300,7 +307,8 @@ pub fn report(change: impl FnOnce(&mut WorkerSlot)) {
     }
 }
 
-/// Tells the workers of this database that a turn will be canceled in order to change its flow.
+/// Announces to the workers of this database that a transaction will be canceled in order to change
+/// its flow.
 pub fn announce_cancel() {
     if !available() {
         return;
@@ -313,8 +321,9 @@ pub fn announce_cancel() {
     }
 }
 
-/// Whether a cancel that ended this worker's turn may have been sent in order to change a flow, by
-/// [`announce_cancel`]. That may be another flow than that of the turn: its own turn was over before the cancel came.
+/// Reports whether the cancel that ended this worker's transaction may have come from a session
+/// that changes a flow, see [`announce_cancel`]. That flow may be another one: the cancel may have
+/// arrived after the transaction it was meant for.
 pub fn cancel_was_announced() -> bool {
     if !available() {
         return false;
@@ -326,13 +335,13 @@ pub fn cancel_was_announced() -> bool {
     own.is_some_and(|s| (0..CANCEL_ARRIVES).contains(&now.saturating_sub(s.canceled_at)))
 }
 
-/// This session makes an update, until [`leave_session`], or its end.
+/// Registers that this session runs an update, until [`leave_session`] or the session's end.
 pub fn enter_session(flow: i32) {
     if !available() {
         return;
     }
     if !LISTENING.replace(true) {
-        // SAFETY: a plain function, registered once a backend.
+        // SAFETY: a plain function, registered once per backend.
         unsafe {
             pg_sys::before_shmem_exit(Some(leave_session_at_exit), pg_sys::Datum::from(0usize));
         }
@@ -349,11 +358,11 @@ pub fn enter_session(flow: i32) {
             ..Default::default()
         }
     };
-    // Where there is no room it goes unseen.
+    // If no slot is free, the update is invisible.
     SHARED.exclusive().sessions.push(slot).ok();
 }
 
-/// What this session was doing it does no more.
+/// Removes this session's registration.
 pub fn leave_session() {
     if !available() {
         return;
@@ -368,7 +377,7 @@ unsafe extern "C-unwind" fn leave_session_at_exit(_code: i32, _arg: pg_sys::Datu
     leave_session();
 }
 
-/// All workers, of all databases.
+/// Returns all workers, of all databases.
 pub fn workers() -> Vec<WorkerSlot> {
     match available() {
         true => SHARED.share().workers.iter().copied().collect(),
@@ -376,7 +385,7 @@ pub fn workers() -> Vec<WorkerSlot> {
     }
 }
 
-/// All sessions that make an update, of all databases.
+/// Returns all sessions that run an update, of all databases.
 pub fn sessions() -> Vec<WorkerSlot> {
     match available() {
         true => SHARED.share().sessions.iter().copied().collect(),

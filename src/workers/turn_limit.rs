@@ -1,7 +1,8 @@
-//! A limit in time for a turn: what a flow's owner has written may run for ever.
+//! A time limit for a live worker's transaction of one flow ("turn"), because code that a flow's
+//! owner has written may run forever.
 //!
-//! When the time is over the turn is canceled. A query can catch that and go on: then it is canceled again, and after
-//! some seconds the process ends itself.
+//! When the time is over, the transaction is canceled. A query can catch the cancel and continue;
+//! then it is canceled again, and after a few seconds the process ends itself.
 
 use pgrx::guc::GucSetting;
 use pgrx::pg_sys;
@@ -13,16 +14,16 @@ use crate::pg::error::Error;
 use crate::workers::timer::Timer;
 use crate::workers::transaction::TransactionError;
 
-/// Milliseconds that a turn may take; 0 for any number.
+/// Milliseconds that a transaction may take; 0 sets no limit.
 pub static TURN_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(600_000);
 
-/// Between two attempts to cancel a turn.
+/// Time between two attempts to cancel a transaction.
 const CANCEL_AGAIN: Duration = Duration::from_secs(1);
 
-/// How often a turn is canceled before the process ends.
+/// Number of cancels before the process ends.
 const CANCELS: u32 = 5;
 
-/// How often the time of this turn was found to be over.
+/// How often the timer of this transaction has fired.
 static OVER: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
@@ -37,12 +38,12 @@ extern "C" fn over() {
     unsafe { libc::kill(libc::getpid(), signal) };
 }
 
-/// Whether the process was told to end because a turn could not be canceled.
+/// Reports whether the process is ending because it could not cancel a transaction.
 pub fn is_beyond() -> bool {
     OVER.load(Ordering::Relaxed) > CANCELS
 }
 
-/// Does the work of a turn, which ends with an error when its time is over.
+/// Runs `work` with the time limit. Returns an error if the limit ended it.
 pub fn turn<T>(work: impl FnOnce() -> Result<T, TransactionError>) -> Result<T, TransactionError> {
     let limit = TURN_TIMEOUT.get();
     if limit <= 0 {
@@ -67,12 +68,12 @@ pub fn turn<T>(work: impl FnOnce() -> Result<T, TransactionError>) -> Result<T, 
     }
 }
 
-/// Whether what a transaction ended with is that it was canceled.
+/// Reports whether a transaction ended because it was canceled.
 pub fn is_canceled(failed: &TransactionError) -> bool {
     failed.sqlstate == "57014"
 }
 
-/// Forgets a cancel that came too late for the transaction that it was for: it would end the process.
+/// Discards a cancel that arrived after its transaction: it would end the process.
 pub fn forget_cancel() {
     // SAFETY: reads and writes the process's own state.
     unsafe {
