@@ -32,12 +32,12 @@ mod tests {
         );
     }
 
-    #[pg_test(error = "arguments \"size\" (10) and \"overlap\" (10) do not fit together")]
+    #[pg_test(error = "invalid values for arguments \"size\" (10) and \"overlap\" (10)")]
     fn an_overlap_as_long_as_the_chunk_is_refused() {
         Spi::run("select coco.split_text('a', 10, 10)").unwrap();
     }
 
-    #[pg_test(error = "argument \"language\": \"klingon\" is not known")]
+    #[pg_test(error = "unrecognized value for argument \"language\": \"klingon\"")]
     fn an_unknown_language_is_refused() {
         Spi::run("select coco.split_text('a', 10, 0, 'klingon')").unwrap();
     }

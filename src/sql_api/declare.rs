@@ -56,7 +56,7 @@ fn create_flow(
         return match more {
             false => Ok(()),
             true => Err(Error::invalid("argument \"source\" is missing")
-                .hint("Give source, query, target and key; or the name alone, then coco.add_source and coco.add_target.")
+                .hint("Specify source, query, target and key; or specify only the name, and then call coco.add_source and coco.add_target.")
                 .into()),
         };
     };
@@ -67,7 +67,7 @@ fn create_flow(
     )?;
     let missing = |argument: &str| {
         Error::invalid(format!("argument \"{argument}\" is missing"))
-            .hint("Give source, query, target and key; or the name alone, then coco.add_source and coco.add_target.")
+            .hint("Specify source, query, target and key; or specify only the name, and then call coco.add_source and coco.add_target.")
     };
     let query = query.ok_or_else(|| missing("query"))?;
     let target = target.ok_or_else(|| missing("target"))?;
@@ -83,8 +83,8 @@ fn elsewhere(
 ) -> Result<Option<ExternalLocation<'static>>, Error> {
     match (server, options) {
         (None, None) => Ok(None),
-        (None, Some(_)) => Err(Error::invalid("argument \"options\" without \"server\"")
-            .hint("Options are a connector's: a target in this database has none.")),
+        (None, Some(_)) => Err(Error::invalid("argument \"options\" requires argument \"server\"")
+            .hint("Omit \"options\": only external targets have options.")),
         (Some(server), options) => {
             let options = fdw_options::options(options)?;
             Ok(Some(ExternalLocation { server, options, check: &fdw_options::check }))

@@ -35,7 +35,7 @@ pub fn options(given: Option<Json>) -> Result<Map<String, Value>> {
         None | Some(Value::Null) => Ok(Map::new()),
         Some(Value::Object(options)) => Ok(options),
         Some(_) => Err(Error::invalid("argument \"options\" is not a JSON object")
-            .hint("For example options => '{\"name\": \"value\"}'.")),
+            .hint("Use, for example, options => '{\"name\": \"value\"}'.")),
     }
 }
 
@@ -44,9 +44,9 @@ fn connector_of(name: &str) -> Result<&'static Connector> {
         let known: Vec<&str> = targets::ALL.iter().map(|c| c.name).collect();
         Error::new(
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-            format!("foreign data wrapper {name} is no connector of coco's"),
+            format!("foreign data wrapper \"{name}\" is not a connector of coco"),
         )
-        .hint(format!("Its connectors are {}.", known.join(", ")))
+        .hint(format!("Use a server of one of these wrappers: {}.", known.join(", ")))
     })
 }
 
@@ -80,8 +80,9 @@ fn check_options(wrapper: &Wrapper, on: On, given: &[(String, String)]) -> Resul
         if spec.superuser && !acting_role::is_superuser() {
             return Err(Error::new(
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                format!("option \"{name}\" can be set by superusers alone"),
-            ));
+                format!("permission denied to set option \"{name}\""),
+            )
+            .detail("Only superusers may set this option."));
         }
         if let Err(why) = (spec.check)(value) {
             let shown = if spec.secret { String::new() } else { format!(" (\"{value}\")") };
@@ -115,13 +116,13 @@ fn unknown(wrapper: &Wrapper, on: On, specs: &[&Spec], name: &str) -> Error {
     );
     if wrapper.options.iter().any(|s| s.name == name && s.on == On::UserMapping) {
         return error.hint(
-            "It belongs in the user mapping: CREATE USER MAPPING FOR … SERVER … OPTIONS (…).",
+            "Set this option in the user mapping: CREATE USER MAPPING FOR … SERVER … OPTIONS (…).",
         );
     }
     let names: Vec<&str> = specs.iter().map(|s| s.name).collect();
     match names.is_empty() {
-        true => error.hint("There are no options in this context."),
-        false => error.hint(format!("Valid options: {}.", names.join(", "))),
+        true => error.hint("There are no valid options in this context."),
+        false => error.hint(format!("Valid options in this context are: {}.", names.join(", "))),
     }
 }
 
@@ -169,7 +170,7 @@ fn validate(
                 None => Ok(()),
                 Some(_) => Err(Error::new(
                     PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME,
-                    format!("foreign data wrapper {wrapper} has no options"),
+                    format!("foreign data wrapper \"{wrapper}\" has no options"),
                 )),
             };
         }

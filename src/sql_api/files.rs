@@ -50,10 +50,10 @@ fn read_file(
         Some(Ok(content)) => Ok(Some(content)),
         Some(Err(size)) => Err(Error::new(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-            format!("file \"{}\" has {size} bytes", path.display()),
+            format!("file \"{}\" is too large", path.display()),
         )
-        .detail(format!("A bytea holds at most {MAX_CONTENT}."))
-        .hint("Leave it out: WHERE size < 1000000000.")
+        .detail(format!("The file has {size} bytes, and a bytea can have at most {MAX_CONTENT}."))
+        .hint("Exclude the file: WHERE size < 1000000000.")
         .into()),
     }
 }
@@ -68,8 +68,8 @@ fn may_read_files(function: &str) -> Result<()> {
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
         format!("permission denied for function {function}"),
     )
-    .detail("Only members of pg_read_server_files and superusers may read files of the server.")
-    .hint("A flow reads them as its owner: GRANT pg_read_server_files TO the owner."))
+    .detail("Only superusers and roles with privileges of the \"pg_read_server_files\" role may read files of the server.")
+    .hint("Run GRANT pg_read_server_files TO the role. A flow reads files as its owner."))
 }
 
 fn directory_given(directory: Option<&[u8]>) -> Result<PathBuf> {
@@ -85,7 +85,7 @@ fn directory_given(directory: Option<&[u8]>) -> Result<PathBuf> {
         "argument \"directory\": \"{}\" is not an absolute path",
         directory.display()
     ))
-    .hint("Write it from the root of the server's file system on, for example /srv/docs."))
+    .hint("Specify the path from the root of the server's file system, for example /srv/docs."))
 }
 
 fn pattern_given(glob: Option<&[u8]>) -> Result<Pattern> {
@@ -96,12 +96,12 @@ fn pattern_given(glob: Option<&[u8]>) -> Result<Pattern> {
     let wrong = |why: String| {
         Error::invalid(format!("argument \"glob\": \"{shown}\" is not a glob"))
             .detail(why)
-            .hint("For example: **/*.md, docs/*.{txt,html}, or [0-9]?.csv")
+            .hint("Use, for example, **/*.md, docs/*.{txt,html}, or [0-9]?.csv.")
     };
     let text = std::str::from_utf8(glob).map_err(|e| wrong(e.to_string()))?;
     if text.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(wrong(
-            "It is matched against paths below the directory: these have no empty part, \".\" or \"..\"."
+            "The pattern is matched against paths below the directory, which contain no empty part, \".\" or \"..\"."
                 .to_owned(),
         ));
     }
@@ -144,13 +144,13 @@ impl Listing {
     fn warn(&mut self) {
         let files = match std::mem::take(&mut self.left_out) {
             0 => return,
-            1 => "1 file is".to_owned(),
-            n => format!("{n} files are"),
+            1 => "1 file whose name is".to_owned(),
+            n => format!("{n} files whose names are"),
         };
         ereport!(
             PgLogLevel::WARNING,
             PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
-            format!("{files} left out: the name is no text in the database's encoding"),
+            format!("skipped {files} not valid in the database's encoding"),
             format!("For example \"{}\".", self.example)
         );
     }
@@ -190,15 +190,15 @@ fn unreadable_directory(failed: FileError) -> Error {
     let (code, hint) = match failed.error.kind() {
         std::io::ErrorKind::NotFound => (
             PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
-            "Name a directory of the server's machine, as the server's user sees it.",
+            "Specify a directory of the server's machine that the server's operating system user can see.",
         ),
         std::io::ErrorKind::NotADirectory => (
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-            "Name the directory that the file is in, and the file in \"glob\".",
+            "Specify the directory of the file, and the file in \"glob\".",
         ),
         std::io::ErrorKind::PermissionDenied => (
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            "Let the operating system user of the server read it (chmod, setfacl), or name in \"directory\" or at the beginning of \"glob\" directories that it can read.",
+            "Allow the server's operating system user to read the directory (chmod, setfacl), or limit \"directory\" or the beginning of \"glob\" to directories that it can read.",
         ),
         _ => (PgSqlErrorCode::ERRCODE_IO_ERROR, ""),
     };
@@ -212,7 +212,7 @@ fn unreadable_file(failed: FileError) -> Error {
         std::io::ErrorKind::PermissionDenied => could_not(
             failed,
             PgSqlErrorCode::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
-            "Let the operating system user of the server read it (chmod, setfacl).",
+            "Allow the server's operating system user to read the file (chmod, setfacl).",
         ),
         std::io::ErrorKind::OutOfMemory => {
             could_not(failed, PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "")

@@ -13,8 +13,8 @@ use crate::workers::turn_limit::TURN_TIMEOUT;
 pub fn define() {
     GucRegistry::define_int_guc(
         c"coco.batch_size",
-        c"Number of source items evaluated and written as one batch.",
-        c"A batch is held in work_mem and spills to disk beyond it. One that fails is halved until the failing items are found.",
+        c"Number of source items that coco evaluates and writes as one batch.",
+        c"coco keeps a batch in work_mem, and spills larger batches to disk. If a batch fails, coco halves it until it finds the failing items.",
         &BATCH_SIZE,
         1,
         LARGEST_BATCH,
@@ -33,8 +33,8 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"coco.turn_timeout",
-        c"Time that a worker spends on a turn of one flow, at most; 0 sets no limit.",
-        c"A turn that takes longer is canceled, and the flow is tried again later. A turn that looks at all rows of a source is one statement.",
+        c"Maximum time that a worker spends on one transaction of a flow; 0 disables the limit.",
+        c"If a transaction takes longer, coco cancels it and tries the flow again later. A scan of a whole source is a single statement, so the limit must allow for it.",
         &TURN_TIMEOUT,
         0,
         i32::MAX,
@@ -43,8 +43,8 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"coco.log_segment_size",
-        c"Size at which a change log goes on in its next segment.",
-        c"A segment is emptied when every flow on the table has followed it to its end.",
+        c"Size at which a change log continues in its next segment.",
+        c"coco empties a segment when every flow on the table has followed it to its end.",
         &SEGMENT_SIZE,
         64,
         1024 * 1024,
@@ -53,8 +53,8 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"coco.history_limit",
-        c"Number of runs that coco.history keeps of each flow; 0 notes none.",
-        c"The oldest ones go as new ones are noted.",
+        c"Number of runs that coco.history keeps for each flow; 0 disables the history.",
+        c"When coco records a new run, it removes the oldest ones above this number.",
         &HISTORY_SIZE,
         0,
         100_000,
@@ -63,8 +63,8 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"coco.log_min_duration",
-        c"Time from which on a run of a flow is logged; 0 logs each, -1 none.",
-        c"Of a live flow a run is what its worker did in up to a minute.",
+        c"Minimum duration of a flow's run above which coco logs the run; 0 logs all runs, -1 none.",
+        c"For a live flow, a run is the work of its worker in up to a minute.",
         &LOG_MIN_DURATION,
         -1,
         i32::MAX,
@@ -73,8 +73,8 @@ pub fn define() {
     );
     GucRegistry::define_string_guc(
         c"coco.failpoint",
-        c"Where a worker kills itself, for tests of what happens then.",
-        c"making, opened, evaluated, held, read, sending, sent or settled: steps of updates that send to targets outside this database. The server recovers as from any crash. Empty: nowhere.",
+        c"Point at which a worker kills itself, to test crash recovery.",
+        c"One of making, opened, evaluated, held, read, sending, sent and settled, which are steps of updates that deliver to external targets. The server then recovers as from any crash. Empty: none.",
         &CRASH_POINT,
         GucContext::Suset,
         GucFlags::NO_SHOW_ALL,

@@ -30,13 +30,13 @@ pub fn serve(flow: &str) {
             PgLogLevel::NOTICE,
             PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
             format!("flow \"{flow}\" is live until the server restarts"),
-            "coco is not in shared_preload_libraries: its worker looks for changes every 100 ms, and does not come back after a restart until coco.start is called again."
+            "coco is not in shared_preload_libraries. Its worker looks for changes every 100 ms, and after a restart of the server it does not run until coco.start is called again."
         ),
         ServeOutcome::Nobody => ereport!(
             PgLogLevel::WARNING,
             PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-            format!("flow \"{flow}\" is live, but no worker could be started"),
-            "All of max_worker_processes are taken. Raise it, and call coco.start again."
+            format!("could not start a worker for flow \"{flow}\""),
+            "The flow is live, but all worker processes are in use. Increase max_worker_processes, and call coco.start again."
         ),
     }
 }

@@ -101,5 +101,5 @@ fn ask(task: Task, server: Option<&str>, input: String) -> Result<Answer> {
 
 /// The error for an answer of another kind than requested, which providers rule out.
 fn unasked() -> Error {
-    Error::internal("the answer is not of the kind that was asked for")
+    Error::internal("the answer is not of the requested kind")
 }

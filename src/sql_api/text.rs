@@ -27,18 +27,20 @@ fn split_text(
     };
     if size < 1 || overlap < 0 || overlap >= size {
         return Err(Error::invalid(format!(
-            "arguments \"size\" ({size}) and \"overlap\" ({overlap}) do not fit together"
+            "invalid values for arguments \"size\" ({size}) and \"overlap\" ({overlap})"
         ))
-        .hint("Both are characters: size at least 1, overlap at least 0 and less than size.")
+        .hint("Specify both in characters: \"size\" at least 1, and \"overlap\" at least 0 and less than \"size\".")
         .into());
     }
     let language = match language {
         None | Some("plain") => Language::Plain,
         Some("markdown") => Language::Markdown,
         Some(other) => {
-            return Err(Error::invalid(format!("argument \"language\": \"{other}\" is not known"))
-                .hint("The languages are plain (the default) and markdown.")
-                .into());
+            return Err(Error::invalid(format!(
+                "unrecognized value for argument \"language\": \"{other}\""
+            ))
+            .hint("Valid values are plain (the default) and markdown.")
+            .into());
         }
     };
     let text = text.to_owned();

@@ -125,7 +125,7 @@ pub fn parse_mode(mode: &str) -> Result<Mode, Error> {
         "retry" => Ok(Mode::Retry),
         "full_reprocess" => Ok(Mode::FullReprocess),
         "reexport" => Ok(Mode::Reexport),
-        _ => Err(Error::invalid(format!("argument \"mode\": \"{mode}\" is not a mode"))
-            .hint("The modes are normal, retry, full_reprocess and reexport.")),
+        _ => Err(Error::invalid(format!("unrecognized value for argument \"mode\": \"{mode}\""))
+            .hint("Valid values are normal, retry, full_reprocess and reexport.")),
     }
 }

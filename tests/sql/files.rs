@@ -273,7 +273,7 @@ fn a_glob_names_files() {
             &mut db.client,
             &sql,
             "22023",
-            &["argument \"glob\"", "is not a glob", "For example"],
+            &["argument \"glob\"", "is not a glob", "for example"],
         );
     }
 }
@@ -352,7 +352,7 @@ fn odd_names_links_and_times() {
     assert_eq!(text(&mut client, &sql), "link sub/file");
     assert_eq!(
         *said.lock().unwrap(),
-        ["1 file is left out: the name is no text in the database's encoding"]
+        ["skipped 1 file whose name is not valid in the database's encoding"]
     );
 }
 
@@ -367,19 +367,19 @@ fn what_cannot_be_listed_is_an_error() {
         &mut db.client,
         &below("/nosuch"),
         "58P01",
-        &["nosuch\": No such file or directory (58P01)", "hint: Name a directory"],
+        &["nosuch\": No such file or directory (58P01)", "hint: Specify a directory"],
     );
     fails(
         &mut db.client,
         &below("/a.md"),
         "42809",
-        &["a.md\": not a directory", "hint: Name the directory"],
+        &["a.md\": not a directory", "hint: Specify the directory"],
     );
     fails(
         &mut db.client,
         "select * from coco.local_files('docs')",
         "22023",
-        &["\"docs\" is not an absolute path", "hint: Write it from the root"],
+        &["\"docs\" is not an absolute path", "hint: Specify the path from the root"],
     );
     fails(
         &mut db.client,
@@ -406,7 +406,7 @@ fn what_cannot_be_listed_is_an_error() {
         &mut db.client,
         &below(""),
         "42501",
-        &["closed\": Permission denied", "hint: Let the operating system user"],
+        &["closed\": Permission denied", "hint: Allow the server's operating system user"],
     );
     assert_eq!(files.list(&mut db, "*"), "a.md", "what cannot match is not looked at");
     mode(&closed, 0o755);
@@ -422,7 +422,7 @@ fn what_cannot_be_listed_is_an_error() {
         &mut db.client,
         &sql,
         "54000",
-        &["large\" has 1073741823 bytes", "at most 1073741819", "WHERE size <"],
+        &["large\" is too large", "has 1073741823 bytes", "at most 1073741819", "WHERE size <"],
     );
     // In the end, the same backend goes on.
     assert_eq!(files.list(&mut db, "*"), "a.md large");
