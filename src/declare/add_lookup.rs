@@ -42,7 +42,7 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
             format!("flow \"{}\" already has a source or a lookup named \"{name}\"", flow.name),
         )
         .hint(
-            "Give it another name with the argument \"name\"; affects reads it under that name.",
+            "Specify another name with the argument \"name\", and use that name in \"affects\".",
         ));
     }
     let key = source_key(relation, &described.shown, &described.kind, options.key)?;
@@ -87,7 +87,7 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
         |r| spi::required::<i32>(r, 1),
     )?
     .pop()
-    .ok_or_else(|| Error::internal("no id came back for a new lookup"))?;
+    .ok_or_else(|| Error::internal("INSERT returned no id for a new lookup"))?;
     let tracking = objects::create_tracking(&flow.name, flow.owner, id, &name, &key)?;
     spi::execute(
         "update coco.source
@@ -100,7 +100,7 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
             flow.owner,
             &numbered_names(&affected.key),
             tree,
-            &format!("Which items of flow {} changes of {name} affect", flow.name),
+            &format!("The items of flow {} that changes of {name} affect", flow.name),
         )?;
         spi::execute(
             "update coco.source set affects_view = $2::oid::regclass where id = $1",
@@ -153,13 +153,13 @@ fn affected<'a>(flow: &'a Flow, name: Option<&str>) -> Result<&'a Source> {
         ([one], None) => Ok(one),
         (_, None) => Err(Error::invalid("argument \"source\" is missing")
             .detail(format!("The flow has several sources: {}.", has()))
-            .hint("Name the one whose items changes of the lookup affect.")),
+            .hint("Specify the source whose items a change of the lookup affects.")),
         (all, Some(name)) => all.iter().find(|s| s.name == name).ok_or_else(|| {
             Error::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
                 format!("flow \"{}\" has no source named \"{name}\"", flow.name),
             )
-            .detail(format!("Its sources: {}.", has()))
+            .detail(format!("The flow's sources are {}.", has()))
         }),
     }
 }
@@ -184,25 +184,24 @@ fn check_affects(
     drop(acting);
     let Some(used) = analysis.used.first().and_then(Option::as_ref) else {
         return Err(Error::invalid(format!("argument \"affects\" does not read \"{name}\""))
-            .detail("In it the lookup's name is a relation that holds the changed keys."));
+            .detail("In \"affects\", the lookup's name is a relation of the changed keys."));
     };
-    let has_keys_alone =
-        "In it the lookup is a relation of its changed keys: a row that is gone has nothing else.";
+    let has_keys_alone = "In \"affects\", the lookup is a relation of its changed keys, because only the key of a deleted row is known.";
     if let Some(column) = used.iter().find(|c| !key.contains(c)) {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
             format!("argument \"affects\" reads column \"{column}\" of \"{name}\", which is not in its key"),
         )
         .detail(has_keys_alone)
-        .hint("Read the column from the source, or give the lookup a key that has it, with the argument \"key\"."));
+        .hint("Read the column from the source, or declare the lookup with a key that contains it (argument \"key\")."));
     }
     if bound.places.contains(&0) {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("argument \"affects\" reads \"{name}\" as a whole, too"),
+            format!("argument \"affects\" also reads \"{name}\" as a whole"),
         )
         .detail(has_keys_alone)
-        .hint("Read it in one place alone."));
+        .hint("Read the lookup in only one place."));
     }
     let wants: Vec<String> =
         source.key.iter().map(|k| format!("{} {}", k.name, k.type_name)).collect();
@@ -220,7 +219,7 @@ fn check_affects(
             format!("argument \"affects\" must return the key of source \"{}\"", source.name),
         )
         .detail(format!(
-            "The key is ({}); the query gives ({}).",
+            "The key is ({}); the query returns ({}).",
             wants.join(", "),
             gives.join(", ")
         )));
@@ -233,7 +232,8 @@ fn renamed(mut error: Error, argument: &str) -> Error {
     let named = format!("argument \"{argument}\"");
     error.message = error.message.replace("argument \"query\"", &named);
     error.hint = error.hint.and(Some(
-        "For example: SELECT d.id FROM documents d JOIN authors a ON a.id = d.author".to_owned(),
+        "Use, for example, SELECT d.id FROM documents d JOIN authors a ON a.id = d.author."
+            .to_owned(),
     ));
     error
 }

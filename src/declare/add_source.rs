@@ -36,7 +36,7 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("flow \"{}\" already has a target", flow.name),
         )
-        .detail("A query is checked against the sources it reads.")
+        .detail("coco checks a query against the sources that it reads.")
         .hint("Declare the sources first, then the targets."));
     }
     let SourceColumns { kind, shown, name: table } = describe(relation, flow.owner, "source")?;
@@ -47,9 +47,7 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
             PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
             format!("flow \"{}\" already has a source or a lookup named \"{name}\"", flow.name),
         )
-        .hint(
-            "Give it another name with the argument \"name\"; the query reads it under that name.",
-        ));
+        .hint("Specify another name with the argument \"name\", and use that name in the query."));
     }
     let key = source_key(relation, &shown, &kind, options.key)?;
     // Views and foreign tables cannot have a unique index, materialized views rarely have one, and
@@ -64,10 +62,10 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         Some(_) if grouped => {
             return Err(Error::new(
                 PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                "argument \"ordinal\" is for items that are rows",
+                "argument \"ordinal\" is not supported for groups",
             )
-            .detail("Several rows share the source key. A row that leaves its group does not show in the ordinals of those that stay.")
-            .hint("Leave it out: groups are compared by their content."));
+            .detail("Several rows share the source key. When a row leaves its group, the ordinals of the remaining rows do not change, so coco would miss the change.")
+            .hint("Omit \"ordinal\": coco compares groups by their content."));
         }
         Some(text) => {
             let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
@@ -80,7 +78,7 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         let (_, volatile) = analyze::expression_type("fingerprint", expression, &name, &shown)?;
         if volatile {
             return Err(Error::invalid("argument \"fingerprint\" calls a volatile function")
-                .detail("The same content would never have the same fingerprint."));
+                .detail("The fingerprint of unchanged content could change."));
         }
     }
     let shadow = || -> Result<Shadow> {
@@ -125,7 +123,7 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         |r| spi::required::<i32>(r, 1),
     )?
     .pop()
-    .ok_or_else(|| Error::internal("no id came back for a new source"))?;
+    .ok_or_else(|| Error::internal("INSERT returned no id for a new source"))?;
     let tracking = objects::create_tracking(&flow.name, flow.owner, id, &name, &key)?;
     spi::execute(
         "update coco.source
@@ -178,8 +176,8 @@ fn bind_expressions(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("argument \"{argument}\" reads the source in a subquery"),
         )
-        .detail("It is evaluated over the columns of one row.")
-        .hint("Declare the flow over a view that computes it."));
+        .detail("coco evaluates the expression over the columns of one row.")
+        .hint("Declare the flow over a view that computes the value."));
     }
     Ok((bound, found.columns))
 }
@@ -227,7 +225,9 @@ pub fn describe(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("argument \"{argument}\": {shown} is temporary"),
         )
-        .hint("A flow outlives the session; a temporary table does not. Use a permanent one."));
+        .hint(
+            "Use a permanent table: a flow outlives the session, and a temporary table does not.",
+        ));
     }
     if !matches!(kind.as_str(), "r" | "p" | "v" | "m" | "f") {
         return Err(Error::new(
@@ -242,7 +242,7 @@ pub fn describe(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("permission denied for {argument} {shown}"),
         )
-        .hint(format!("GRANT SELECT ON {shown} to the flow's owner.")));
+        .hint(format!("Run GRANT SELECT ON {shown} TO the flow's owner.")));
     }
     Ok(SourceColumns { kind, shown, name: table })
 }
@@ -267,8 +267,8 @@ pub fn capture_mode(
     let mode = match given {
         "auto" => None,
         name => Some(model::CaptureMode::from_name(name).ok_or_else(|| {
-            Error::invalid(format!("argument \"capture\": \"{name}\" is not a way to find changes"))
-                .hint("It is auto, trigger, always or scan.")
+            Error::invalid(format!("unrecognized value for argument \"capture\": \"{name}\""))
+                .hint("Valid values are auto, trigger, always and scan.")
         })?),
     };
     if mode == Some(model::CaptureMode::Scan) {
@@ -279,16 +279,13 @@ pub fn capture_mode(
         Some(why) => why,
     };
     if mode.is_some() {
-        return Err(Error::new(
-            refused.code,
-            format!("argument \"capture\": changes of {shown} cannot be captured"),
-        )
-        .detail(refused.why)
-        .hint("Use capture => 'scan': each update then reads all of it."));
+        return Err(Error::new(refused.code, format!("cannot capture changes of {shown}"))
+            .detail(refused.why)
+            .hint("Use capture => 'scan'; each update then reads the whole relation."));
     }
     if matches!(kind, "r" | "p") {
         crate::pg::notice::notice(format!(
-            "changes of {shown} are not captured, each update reads all of it: {}",
+            "changes of {shown} are not captured, and each update reads the whole table: {}",
             refused.why
         ));
     }
@@ -310,7 +307,7 @@ fn why_not_captured(
     let unsupported =
         |why| Some(NotCaptured { code: PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, why });
     if !matches!(kind, "r" | "p") {
-        return Ok(unsupported("Only tables have triggers that note each change."));
+        return Ok(unsupported("Only tables can have triggers that record each change."));
     }
     let (unlogged, allowed, foreign) = spi::select(
         "with recursive tree as (
@@ -332,10 +329,12 @@ fn why_not_captured(
     .pop()
     .ok_or_else(|| Error::internal("a relation vanished"))?;
     if unlogged {
-        return Ok(unsupported("An unlogged table is emptied by a crash without a sign."));
+        return Ok(unsupported("A crash empties an unlogged table without firing triggers."));
     }
     if foreign {
-        return Ok(unsupported("A foreign table among its parts changes elsewhere."));
+        return Ok(unsupported(
+            "One of its partitions or children is a foreign table, whose changes on the other server fire no triggers.",
+        ));
     }
     let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
     let computed = spi::scalar::<bool>(
@@ -344,12 +343,12 @@ fn why_not_captured(
         &[arg(relation), arg(names)],
     )?;
     if computed == Some(true) {
-        return Ok(unsupported("Its key is generated when it is read."));
+        return Ok(unsupported("Its key contains a virtual generated column."));
     }
     if !allowed {
         return Ok(Some(NotCaptured {
             code: PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            why: "The flow's owner has no right to put triggers on it (GRANT TRIGGER).",
+            why: "The flow's owner lacks the TRIGGER privilege on it.",
         }));
     }
     Ok(None)
@@ -383,9 +382,9 @@ pub fn source_key(
         .ok_or_else(|| {
             Error::new(
                 PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
-                format!("source {shown} has no primary key, and no key is given"),
+                format!("source {shown} has no primary key, and no key was specified"),
             )
-            .hint("Give the columns that name an item, for example source_key => '{id}' (or key => '{id}' of coco.add_source). Rows that share the key are one item.")
+            .hint("Specify the columns that identify an item, for example source_key => '{id}' (in coco.add_source: key => '{id}'). Rows with the same key form one item.")
         })?,
     };
     let distinct: BTreeSet<&String> = names.iter().collect();
@@ -416,7 +415,7 @@ pub fn source_key(
                     PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
                     format!("key column \"{name}\" of source {shown} is nullable"),
                 )
-                .hint(format!("ALTER TABLE {shown} ALTER COLUMN {} SET NOT NULL; or take as source a view that leaves such rows out.", ident(&name))));
+                .hint(format!("Run ALTER TABLE {shown} ALTER COLUMN {} SET NOT NULL; or use a view that excludes such rows as the source.", ident(&name))));
             }
             Ok(a.column.clone())
         })
@@ -442,8 +441,8 @@ fn ordinal_sql(text: &str, name: &str, relation: &str) -> Result<String> {
         )),
         _ => Err(Error::new(
             PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-            format!("argument \"ordinal\" has type {}", column.type_name),
+            format!("argument \"ordinal\" has unsupported type {}", column.type_name),
         )
-        .hint("An ordinal is a smallint, integer, bigint, date, timestamp or timestamptz that grows with each version.")),
+        .hint("Use a smallint, integer, bigint, date, timestamp or timestamptz that grows with each version.")),
     }
 }

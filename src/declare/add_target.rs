@@ -87,14 +87,14 @@ pub fn add_target(
                     format!("target {} is temporary", new.relation_name()),
                 )
                 .hint(
-                    "A flow outlives the session; a temporary table does not. Use a permanent one.",
+                    "Use a permanent table: a flow outlives the session, and a temporary table does not.",
                 ));
             }
             target_table::check_adoptable(&new, relation, flow.owner)?;
             new.made = false;
             if !target_table::is_empty(&new)? {
                 notice(format!(
-                    "table {} has rows already; those that the query does not return stay, until coco.verify(flow, repair => true)",
+                    "table {} already contains rows; rows that the query does not return remain until coco.verify(flow, repair => true)",
                     new.relation_name()
                 ));
             }
@@ -127,7 +127,7 @@ fn add_external(
         "select nextval(pg_get_serial_sequence('coco.target', 'id'))::int",
         &[],
     )?
-    .ok_or_else(|| Error::internal("no id came back for a new target"))?;
+    .ok_or_else(|| Error::internal("nextval returned no id for a new target"))?;
     let other = flow_of(
         "select f.flow, f.owner::oid from coco.target t join coco.flow f on f.flow = t.flow
           where t.server = $1 and t.external = $2",
@@ -160,7 +160,7 @@ fn add_external(
     };
     if let Some(other) = other {
         return Err(other.has(&new.shown())
-        .hint("Give the target another name. Several sources can fill one target within a flow: UNION ALL in its query."));
+        .hint("Choose another name for the target. To fill one target from several sources, combine them with UNION ALL in the query of one flow."));
     }
     let bound = analyse_into(&mut flow, &mut new, query, key, item)?;
     let encoding = check(&connector, &foreign_server::target_schema(&flow.name, &new)?)?;
@@ -210,7 +210,7 @@ fn check_not_taken(target: &Target) -> Result<()> {
         None => Ok(()),
         Some(other) => Err(other.has(&target.relation_name())
         .detail("Each target table belongs to one flow.")
-        .hint("Name another table. Several sources can fill one target within a flow: UNION ALL in its query.")),
+        .hint("Choose another table. To fill one target from several sources, combine them with UNION ALL in the query of one flow.")),
     }
 }
 
@@ -247,7 +247,7 @@ fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
         |r| spi::required(r, 1),
     )?
     .pop()
-    .ok_or_else(|| Error::internal("no id came back for a new target"))?;
+    .ok_or_else(|| Error::internal("INSERT returned no id for a new target"))?;
     if external.is_some() {
         spi::execute("insert into coco.delivery_state (target) values ($1)", &[arg(new.id)])?;
     }
@@ -286,7 +286,7 @@ fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
         return match flow.targets.len() {
             1 => Ok(0),
             n => Err(Error::invalid(format!("flow \"{}\" has {n} targets", flow.name))
-                .hint("Name one with the argument \"target\".")),
+                .hint("Specify one of them with the argument \"target\".")),
         };
     };
     let outside = |t: &Target| t.external.as_ref().is_some_and(|e| e.name == given);
@@ -303,7 +303,7 @@ fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("flow \"{}\" has no target {given}", flow.name),
         )
-        .detail(format!("Its targets: {}.", has.join(", ")))
+        .detail(format!("The flow's targets are {}.", has.join(", ")))
     })
 }
 

@@ -37,10 +37,10 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<AlteredFlow> {
         && !(0..=limits::LARGEST_BATCH).contains(&size)
     {
         return Err(Error::invalid(format!(
-            "argument \"batch_size\" ({size}) is not between 0 and {}",
+            "argument \"batch_size\" ({size}) must be between 0 and {}",
             limits::LARGEST_BATCH
         ))
-        .hint("0 goes back to the setting coco.batch_size."));
+        .hint("Use 0 to restore the setting coco.batch_size."));
     }
     locks::lock_flow(id)?;
     // Another session may have changed or dropped the flow while this session waited for the lock.

@@ -61,14 +61,14 @@ fn check_columns(analysis: &Analysis) -> Result<()> {
                 PgSqlErrorCode::ERRCODE_INVALID_COLUMN_DEFINITION,
                 "argument \"query\" has a column without a name",
             )
-            .hint("Give it one: expression AS name."));
+            .hint("Name the column: expression AS name."));
         }
         if !names.insert(&column.name) {
             return Err(Error::new(
                 PgSqlErrorCode::ERRCODE_DUPLICATE_COLUMN,
                 format!("argument \"query\" has two columns named \"{}\"", column.name),
             )
-            .hint("Give one of them another name: expression AS name."));
+            .hint("Rename one of them: expression AS name."));
         }
         // SAFETY: a syscache lookup in a transaction.
         let pseudo = unsafe { pg_sys::get_typtype(column.type_oid) } == b'p' as std::ffi::c_char;
@@ -76,15 +76,15 @@ fn check_columns(analysis: &Analysis) -> Result<()> {
             return Err(Error::new(
                 PgSqlErrorCode::ERRCODE_INVALID_COLUMN_DEFINITION,
                 format!(
-                    "column \"{}\" of the query has the pseudo-type {}",
+                    "column \"{}\" of the query has pseudo-type {}",
                     column.name, column.type_name
                 ),
             )
-            .hint("Cast it to a type that a table's column can have."));
+            .hint("Cast it to a type that a column of a table can have."));
         }
     }
     match analysis.columns.is_empty() {
-        true => Err(Error::invalid("argument \"query\" returns no column")),
+        true => Err(Error::invalid("argument \"query\" returns no columns")),
         false => Ok(()),
     }
 }
@@ -95,7 +95,7 @@ fn check_sources_read(flow: &Flow, analysis: &Analysis, read: &[bool]) -> Result
     if none_read || (flow.sources.len() == 1 && unread.is_some()) {
         let name = &flow.sources[0].name;
         return Err(Error::invalid(format!("argument \"query\" does not read source \"{name}\""))
-            .detail("Inside the query a source's name is a relation that holds just the item.")
+            .detail("Inside the query, a source's name is a relation that contains only the item.")
             .hint(format!("Read it as {}.", ident(name))));
     }
     if let Some((source, _)) = unread {
@@ -106,8 +106,8 @@ fn check_sources_read(flow: &Flow, analysis: &Analysis, read: &[bool]) -> Result
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             "argument \"query\" joins two sources",
         )
-        .detail("For an item of one source the other sources are empty, so that a join of two never gives a row.")
-        .hint("Make one of them the source; the query may read the other table in full by its schema-qualified name. Several sources are collected with UNION ALL."));
+        .detail("For an item of one source, the other sources are empty, so a join of two sources never returns a row.")
+        .hint("Declare only one of them as a source, and read the other table in full by its schema-qualified name. To collect rows from several sources, use UNION ALL."));
     }
     Ok(())
 }
@@ -115,7 +115,7 @@ fn check_sources_read(flow: &Flow, analysis: &Analysis, read: &[bool]) -> Result
 fn target_key(columns: &[Column], key: &[String]) -> Result<Vec<Column>> {
     if key.is_empty() {
         return Err(Error::invalid("argument \"key\" is empty")
-            .hint("Name the columns of the query that name one row of the target, for example key => '{id}'."));
+            .hint("Specify the columns of the query that identify one row of the target, for example key => '{id}'."));
     }
     let distinct: BTreeSet<&String> = key.iter().collect();
     if distinct.len() != key.len() {
@@ -129,7 +129,7 @@ fn target_key(columns: &[Column], key: &[String]) -> Result<Vec<Column>> {
                     PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
                     format!("key column \"{k}\" is not in the query's output"),
                 )
-                .detail(format!("The query gives: {}.", has.join(", ")))
+                .detail(format!("The query returns: {}.", has.join(", ")))
                 .hint("Add the column to the query, or choose another key."));
             };
             if column.equals.is_none() {
@@ -199,15 +199,15 @@ fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<QueryWarning>> {
         let name = spi::relation_name(relation)?.unwrap_or_default();
         if flow.sources.iter().any(|s| s.relation == relation) {
             concern(
-                format!("the query reads {name} in full besides the item"),
-                "Changes of other rows will not evaluate an item again.",
+                format!("the query reads {name} in full in addition to the item"),
+                "Changes of other rows do not cause a new evaluation of an item.",
             );
         } else if flow.lookups.iter().any(|l| l.relation.relation == relation) {
             continue;
         } else if !name.starts_with("pg_catalog.") {
             concern(
                 format!("the query reads {name}, which is not a source of flow \"{}\"", flow.name),
-                "Its changes will not be followed: they show when an item is evaluated for another reason, or with coco.update(flow, 'full_reprocess'). coco.add_lookup has them followed.",
+                "coco does not follow its changes: they take effect when an item is evaluated for another reason, or with coco.update(flow, 'full_reprocess'). Declare it with coco.add_lookup to follow them.",
             );
         }
     }
@@ -215,7 +215,7 @@ fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<QueryWarning>> {
     for function in called_functions::not_memoised(volatile)? {
         concern(
             format!("the query calls the volatile function {function}"),
-            "An item gets a new result only when it or the logic changes; coco.verify may show differences.",
+            "An item gets a new result only when the item or the logic changes, so coco.verify may report differences.",
         );
     }
     if !analysis.not_item_local.is_empty() {
@@ -223,15 +223,15 @@ fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<QueryWarning>> {
         let hint = match flow.sources.iter().any(|s| s.grouped) {
             true => "Group by, or partition by, the whole source key.",
             false => {
-                "To aggregate over several rows, make the group the item: source_key => '{column}' (key of coco.add_source) with the columns that the query groups by."
+                "To aggregate over several rows, make the group the item: source_key => '{column}' (in coco.add_source: key) with the columns that the query groups by."
             }
         };
         concern(
             format!(
-                "the query's result for one item may differ from its result over all: {}",
+                "the query's result for one item may differ from its result over all items: {}",
                 what.join(", ")
             ),
-            &format!("The query is evaluated once per source item. {hint}"),
+            &format!("coco evaluates the query once per source item. {hint}"),
         );
     }
     Ok(found)

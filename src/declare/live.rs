@@ -24,7 +24,7 @@ pub fn start_flow(name: &str) -> Result<()> {
         pgrx::ereport!(
             pgrx::PgLogLevel::NOTICE,
             pgrx::PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
-            format!("flow \"{name}\" is paused: workers leave it alone until it is not"),
+            format!("flow \"{name}\" is paused, so workers do not update it"),
             paused::unpause_hint(name)
         );
     }

@@ -41,7 +41,7 @@ pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
             PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
             format!("flow \"{name}\" already exists"),
         )
-        .hint("Choose another name, change the flow with coco.set_query, or drop it with coco.drop_flow."));
+        .hint("Choose another name, change the existing flow with coco.set_query, or drop it with coco.drop_flow."));
     };
     rows::delete_all(name, *id)?;
     restored::begin_with(*id)

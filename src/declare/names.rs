@@ -12,11 +12,9 @@ pub fn check_name(argument: &str, name: &str) -> Result<()> {
     if name.len() > 63 {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_NAME_TOO_LONG,
-            format!(
-                "argument \"{argument}\": \"{name}\" is {} bytes, at most 63 can be",
-                name.len()
-            ),
-        ));
+            format!("argument \"{argument}\": name \"{name}\" is too long"),
+        )
+        .detail(format!("The name has {} bytes, and a name can have at most 63.", name.len())));
     }
     Ok(())
 }
