@@ -74,35 +74,38 @@ select s.flow, array[f.owner::oid], s.state, null::text,
  order by s.flow";
 
 const FLOW_METRICS: [(&str, &str); 17] = [
-    ("coco_flow_state", "1, with the state that the flow is in, as in coco.status."),
-    ("coco_flow_live", "Whether workers are to keep the flow up to date."),
+    ("coco_flow_state", "Always 1; the name is the flow's state, as in coco.status."),
+    ("coco_flow_live", "1 if the flow is live and not paused, else 0."),
     (
         "coco_flow_pending_changes",
-        "Captured changes that the flow has not followed yet, counted up to 100,000 a source.",
+        "Captured changes that the flow has not followed yet, counted up to 100,000 per source.",
     ),
     (
         "coco_flow_lag_seconds",
-        "How long ago the flow had followed all; 0 where nothing is pending.",
+        "Time since the flow had followed all changes; 0 if none is pending.",
     ),
     (
         "coco_flow_failing_items",
-        "Items whose last evaluation failed, and rows that a target has refused.",
+        "Items whose last evaluation failed, and rows that a target rejected.",
     ),
-    ("coco_flow_items_estimate", "Items that are tracked, as of the last ANALYZE."),
+    ("coco_flow_items_estimate", "Tracked items, as of the last ANALYZE."),
     (
         "coco_flow_followed_timestamp_seconds",
-        "When the flow last stored how far it has followed its sources.",
+        "Time at which the flow last stored how far it has followed its sources.",
     ),
-    ("coco_flow_last_run_timestamp_seconds", "When the last run that was noted ended."),
-    ("coco_flow_runs_total", "Runs; of a live flow, what its worker did in up to a minute is one."),
+    ("coco_flow_last_run_timestamp_seconds", "End of the last recorded run."),
+    (
+        "coco_flow_runs_total",
+        "Runs; for a live flow, a run is the work of its worker in up to a minute.",
+    ),
     ("coco_flow_run_errors_total", "Runs that failed as a whole."),
     ("coco_flow_run_seconds_total", "Time spent in runs."),
-    ("coco_flow_items_seen_total", "Items looked at."),
-    ("coco_flow_items_unchanged_total", "Items whose content was the same."),
+    ("coco_flow_items_seen_total", "Items checked."),
+    ("coco_flow_items_unchanged_total", "Items whose content was unchanged."),
     ("coco_flow_items_evaluated_total", "Items evaluated."),
     (
         "coco_flow_items_failed_total",
-        "Failures of items; one that waits for its next retry counts in each run.",
+        "Failures of items; an item that waits for its next retry counts in each run.",
     ),
     ("coco_flow_rows_upserted_total", "Target rows inserted or updated."),
     ("coco_flow_rows_deleted_total", "Target rows deleted."),
@@ -124,7 +127,7 @@ const SOURCE_METRICS: [(&str, &str); 2] = [
     ),
     (
         "coco_source_followed_timestamp_seconds",
-        "When it was last stored how far the source was followed.",
+        "Time at which the flow last stored how far it has followed the source.",
     ),
 ];
 
@@ -143,15 +146,12 @@ const TARGET_METRICS: [(&str, &str); 5] = [
         "coco_target_unsent_changes",
         "Changes in the outbox of an external target, counted up to 100,000.",
     ),
-    ("coco_target_refused_rows", "Rows that the target has refused."),
-    (
-        "coco_target_failed_attempts",
-        "Attempts in a row that something hindered; 0 where nothing does.",
-    ),
-    ("coco_target_sent_timestamp_seconds", "When something was last sent."),
+    ("coco_target_refused_rows", "Rows that the target rejected."),
+    ("coco_target_failed_attempts", "Failed attempts in a row; 0 after a success."),
+    ("coco_target_sent_timestamp_seconds", "Time of the last successful delivery."),
     (
         "coco_target_outbox_bytes",
-        "Size of the outbox, with what was sent since it was last emptied.",
+        "Size of the outbox, including entries delivered since it was last emptied.",
     ),
 ];
 
@@ -166,14 +166,17 @@ select m.flow, array[f.owner::oid], m.function, null::text,
  order by m.flow, m.function";
 
 const FUNCTION_METRICS: [(&str, &str); 8] = [
-    ("coco_function_calls_total", "Results of a memoised function that items have asked for."),
-    ("coco_function_misses_total", "Those of them that were computed."),
+    ("coco_function_calls_total", "Results of a memoized function that items requested."),
+    (
+        "coco_function_misses_total",
+        "Requested results that were computed, because none was stored.",
+    ),
     ("coco_function_errors_total", "Inputs without a result."),
-    ("coco_function_requests_total", "Requests to a provider, or calls."),
+    ("coco_function_requests_total", "Requests to a provider, or calls of the function."),
     ("coco_function_tokens_in_total", "Tokens of inputs, as the provider counts them."),
     ("coco_function_tokens_out_total", "Tokens of outputs, as the provider counts them."),
-    ("coco_function_cost_total", "What that has cost, in the unit of the server's prices."),
-    ("coco_function_seconds_total", "Time spent computing."),
+    ("coco_function_cost_total", "Cost of the requests, in the unit of the server's prices."),
+    ("coco_function_seconds_total", "Time spent computing results."),
 ];
 
 // A change log is visible to the owners of flows that follow it.
@@ -208,22 +211,27 @@ select null, null, w.worker_no::text, null, null, w.transactions, w.evaluated, w
 
 const WORKER_METRICS: [(&str, &str); 6] = [
     ("coco_running_workers", "Workers of this database."),
-    ("coco_worker_turns_total", "Turns of a worker since it began; name is its seat."),
-    ("coco_worker_items_evaluated_total", "Items evaluated by a worker since it began."),
+    ("coco_worker_turns_total", "Transactions of a worker since it started; name is its number."),
+    ("coco_worker_items_evaluated_total", "Items evaluated by a worker since it started."),
     (
         "coco_worker_rows_upserted_total",
-        "Target rows inserted or updated by a worker since it began.",
+        "Target rows inserted or updated by a worker since it started.",
     ),
-    ("coco_worker_rows_deleted_total", "Target rows deleted by a worker since it began."),
-    ("coco_worker_items_failed_total", "Failures of items that a worker met since it began."),
+    ("coco_worker_rows_deleted_total", "Target rows deleted by a worker since it started."),
+    (
+        "coco_worker_items_failed_total",
+        "Failures of items in a worker's transactions since it started.",
+    ),
 ];
 
 /// Returns the metrics of a scope that the caller may see. Omits metrics that have no value.
 pub fn metrics(scope: &str) -> Result<Vec<Metric>> {
     let Some(scope) = SCOPES.iter().find(|s| s.name == scope) else {
         let names: Vec<&str> = SCOPES.iter().map(|s| s.name).collect();
-        return Err(Error::invalid(format!("argument \"scope\": \"{scope}\" is none"))
-            .hint(format!("The scopes are {}.", names.join(", "))));
+        return Err(Error::invalid(format!(
+            "unrecognized value for argument \"scope\": \"{scope}\""
+        ))
+        .hint(format!("Valid values are {}.", names.join(", "))));
     };
     let rows = look(|| {
         let _as = RoleGuard::extension_owner()?;

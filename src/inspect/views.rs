@@ -210,11 +210,11 @@ pub fn deliveries() -> Result<Vec<Delivery>> {
 }
 
 /// Hints for errors that have none: for a failed item, a rejected row, and an untracked item.
-const ITEM_HINT: &str = "Mend the item in its source, or give the target another query with coco.set_query: it is evaluated again then. coco.retry tries it at once as it is.";
+const ITEM_HINT: &str = "Correct the item in its source, or the query with coco.set_query; coco then evaluates the item again. To retry it unchanged, call coco.retry.";
 
-const ROW_HINT: &str = "Mend the row in its source or by another query: it is sent again then. coco.retry sends it at once as it is.";
+const ROW_HINT: &str = "Correct the row in its source, or the query with coco.set_query; coco then sends the row again. To send it again unchanged, call coco.retry.";
 
-const UNTRACKED_HINT: &str = "Shorten the key in the source, or name the items by a digest of it: in a generated column, or a view.";
+const UNTRACKED_HINT: &str = "Shorten the key in the source, or identify the items by a digest of the key in a generated column or a view.";
 
 /// Returns every failed item of the caller's flows, and every rejected row.
 pub fn errors() -> Result<Vec<FailedItem>> {

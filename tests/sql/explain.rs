@@ -60,12 +60,12 @@ fn it_says_what_is_covered_and_what_leads_to_what() {
          select coco.add_target('f', 't', 'select o.id, tax(o.amount) as total, c.name from orders o join cust c on c.id = o.cust', '{id}')",
     );
     let all = findings(&mut db, "f");
-    has(&all, "source", "public.orders: an item is a row, named by (id); capture: trigger");
+    has(&all, "source", "public.orders: an item is a row, identified by (id); capture: trigger");
     has(&all, "lookup", "public.cust");
     has(
         &all,
         "target",
-        "covered: its rows of an item are those with the item's key in (id); made by coco",
+        "owned by key: an item's rows are those with the item's key in (id); managed",
     );
     has(&all, "content fingerprint", "the value of amount || note, and nothing else");
     has(&all, "logic fingerprint", "function public.tax(numeric)");
@@ -74,7 +74,7 @@ fn it_says_what_is_covered_and_what_leads_to_what() {
     has(
         &all,
         "change",
-        "a row comes, goes or changes in id, region, name: the items of orders that its query affects names",
+        "a row is inserted, deleted or changed in id, region, name: the items of orders that the query \"affects\" returns",
     );
     has(&all, "change", "triggers do not fire");
     assert!(!all.iter().any(|f| f[0] == "warning"), "{all:#?}");
@@ -94,10 +94,10 @@ fn it_says_what_is_covered_and_what_leads_to_what() {
     has(&all, "source", "an item is the group of the rows with the same (g)");
     has(&all, "content fingerprint", "of all rows of the group: g, v;");
     let all = findings(&mut db, "l");
-    has(&all, "target", "listed: the keys of an item's rows are kept in coco.tracking_");
+    has(&all, "target", "owned by list: the keys of an item's rows are stored in coco.tracking_");
     has(&all, "content fingerprint", "the columns that the queries use: id, v;");
-    has(&all, "source", "was never analysed");
-    has(&all, "change", "by the next coco.update, which reads all of it");
+    has(&all, "source", "was never analyzed");
+    has(&all, "change", "by the next coco.update, which reads the whole relation");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn the_plan_for_a_batch_is_that_of_many_items() {
     let rows = |db: &mut TestDb, size: i32| {
         db.run(&format!("set coco.batch_size = {size}"));
         let all = findings(db, "f");
-        has(&all, "plan for a batch", &format!("Of {size} items"));
+        has(&all, "plan for a batch", &format!("For {size} items"));
         let plan = of(&all, "plan for a batch")[0][2].clone();
         let scan = plan.split("Named Tuplestore Scan").nth(1).unwrap_or_default();
         let cost =
@@ -164,7 +164,7 @@ fn the_plan_for_a_batch_is_that_of_many_items() {
     let (few, many) = (rows(&mut db, 10), rows(&mut db, 100_000));
     assert!(many > 1000.0 * few, "{few} {many}");
     db.run("select coco.alter_flow('f', batch_size => 77)");
-    has(&findings(&mut db, "f"), "plan for a batch", "Of 77 items: the flow's batch_size.");
+    has(&findings(&mut db, "f"), "plan for a batch", "For 77 items, the flow's batch_size.");
 }
 
 #[test]
@@ -210,8 +210,8 @@ fn nothing_of_the_flow_is_executed() {
          select coco.create_flow('f', 'd', 'select id, call(v) as v, dear(v) as w from d where call(id) > 0', 't', '{id}')",
     );
     let all = findings(&mut db, "f");
-    has(&all, "memoised function", "public.dear(integer)");
-    has(&all, "memoised function", "computed by the query");
+    has(&all, "memoized function", "public.dear(integer)");
+    has(&all, "memoized function", "computed by the query");
     has(&all, "warning", "the query calls the volatile function call");
     // Also where it may not write.
     db.run("begin read only; select * from coco.explain('f'); rollback");
@@ -239,7 +239,7 @@ fn what_is_wrong_is_said() {
     has(
         &findings(&mut db, "f"),
         "warning",
-        "not every change of the table is captured: each update reads all of it",
+        "not every change of the table is captured: each update reads the whole table",
     );
     db.run("alter table d enable trigger all; drop table t");
     let all = findings(&mut db, "f");

@@ -266,7 +266,7 @@ fn a_function_is_memoised_only_as_the_one_that_was_noted() {
     );
     assert_eq!(number(&mut db, "select count(*) from coco.functions where current"), 0);
     let warned = "select count(*) from coco.explain('y') where section = 'warning'
-                   and detail like '%belongs to another role%'";
+                   and detail like '%owner has changed%'";
     assert_eq!(number(&mut db, warned), 1);
     db.run("select coco.memoize('f(text)')");
     db.update("y", "reexport");

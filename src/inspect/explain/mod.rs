@@ -40,17 +40,17 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
             memo_function::MemoFunctionKind::Batch { size, .. } => {
                 format!("computed {size} inputs at a time")
             }
-            _ => "asked of a server, many inputs at a time".to_owned(),
+            _ => "requested from a server, many inputs at a time".to_owned(),
         };
         finding(
-            "memoised function",
+            "memoized function",
             &f.name,
-            format!("{how}; results are kept under {fingerprint}"),
+            format!("{how}; results are stored under {fingerprint}"),
         )
     }));
     let views: Vec<_> = flow.targets.iter().filter_map(|t| t.query_view()).collect();
     for name in called_functions::of_another_owner(&views)? {
-        let what = "the function is not memoised: it belongs to another role than when coco.memoize was called";
+        let what = "the function is not memoized, because its owner has changed since coco.memoize was called";
         let therefore = format!("Memoize it again as its owner: SELECT coco.memoize('{name}').");
         all.push(finding("warning", &name, what).hint(therefore));
     }
@@ -79,7 +79,7 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
     for target in &flow.targets {
         if target.relation.is_none() {
             let warning = finding("warning", target.shown(), "the target was dropped");
-            all.push(warning.hint("The next update makes it again, and fills it."));
+            all.push(warning.hint("The next update creates and fills it again."));
         }
         for concern in check_query::concerns_of(&flow, target)? {
             let warning = finding("warning", target.shown(), concern.what);
@@ -93,7 +93,7 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
 fn described(source: &Source) -> Result<Finding> {
     let item = match source.grouped {
         true => "an item is the group of the rows with the same",
-        false => "an item is a row, named by",
+        false => "an item is a row, identified by",
     };
     let mut detail = format!(
         "{}: {item} ({}); capture: {}",
@@ -111,7 +111,7 @@ fn described(source: &Source) -> Result<Finding> {
     )?;
     Ok(match unknown {
         Some(true) => found.hint(format!(
-            "It was never analysed, plans are made without statistics: ANALYZE {}.",
+            "Run ANALYZE {}: the relation was never analyzed, so plans are made without statistics.",
             source.relation_name
         )),
         _ => found,
@@ -125,15 +125,15 @@ fn rows_of(flow: &Flow, target: &Target) -> Finding {
         Some(covered) => {
             let columns: Vec<String> = covered.iter().map(|c| ident(c)).collect();
             let columns = columns.join(", ");
-            format!("covered: its rows of an item are those with the item's key in ({columns})")
+            format!("owned by key: an item's rows are those with the item's key in ({columns})")
         }
         None => {
             let tables: Vec<&str> = flow.sources.iter().map(|s| s.tracking_view.as_str()).collect();
             let tables = tables.join(", ");
-            format!("listed: the keys of an item's rows are kept in {tables}")
+            format!("owned by list: the keys of an item's rows are stored in {tables}")
         }
     };
-    let made = if target.made { "made by coco" } else { "adopted" };
+    let made = if target.made { "managed" } else { "adopted" };
     finding("target", target.shown(), format!("key ({key}); {known}; {made}"))
 }
 
@@ -142,11 +142,11 @@ fn content(source: &Source) -> Finding {
     let of = if source.grouped { " of all rows of the group" } else { "" };
     let detail = match (&source.fingerprint, source.used.as_slice()) {
         (Some(expression), _) => format!(
-            "the value of {expression}{of}, and nothing else: what leaves it as it is evaluates nothing"
+            "the value of {expression}{of}, and nothing else: a change that leaves it unchanged evaluates nothing"
         ),
-        (None, []) => format!("the key alone{of}: the queries use no other column"),
+        (None, []) => format!("only the key{of}: the queries use no other column"),
         (None, used) => format!(
-            "the columns that the queries use{of}: {}; any other column may change, come and go",
+            "the columns that the queries use{of}: {}; any other column may be changed, added or dropped",
             names(used)
         ),
     };
@@ -154,7 +154,7 @@ fn content(source: &Source) -> Finding {
     match &source.ordinal {
         None => found,
         Some(ordinal) => found.hint(format!(
-            "Read only where the ordinal ({ordinal}) has grown: a change that leaves it as it was is not seen."
+            "coco reads the content only if the ordinal ({ordinal}) has increased, and does not notice a change that leaves it unchanged."
         )),
     }
 }
@@ -175,6 +175,6 @@ fn logic(flow: &Flow) -> Result<Vec<Finding>> {
     let detail = format!("{fingerprint}, of: {}{committed}", named.join("; "));
     Ok(vec![
         finding("logic fingerprint", &flow.name, detail)
-            .hint("Not covered: the rows of tables, settings, what belongs to Postgres itself, and what a text builds and executes."),
+            .hint("It does not cover rows of tables, settings, objects that belong to Postgres itself, and dynamic SQL."),
     ])
 }

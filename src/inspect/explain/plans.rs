@@ -61,8 +61,8 @@ fn both(
     let mut all = vec![finding("plan for one item", name, text).verbatim()];
     let (text, reads) = planned(flow, batched, sql, limits.batch)?;
     let size = match flow.batch_size {
-        Some(own) => format!("Of {own} items: the flow's batch_size."),
-        None => format!("Of {} items: coco.batch_size.", limits.batch),
+        Some(own) => format!("For {own} items, the flow's batch_size."),
+        None => format!("For {} items, the setting coco.batch_size.", limits.batch),
     };
     all.push(finding("plan for a batch", name, text).verbatim().hint(size));
     all.push(set_based(name, &reads)?);
@@ -88,7 +88,7 @@ fn planned(
     let text = statements.texts(&format!("explain {sql}"))?.join("\n");
     let json = statements.texts(&format!("explain (verbose, format json) {sql}"))?.concat();
     let json: serde_json::Value = serde_json::from_str(&json)
-        .map_err(|e| Error::internal(format!("EXPLAIN returned what is no JSON: {e}")))?;
+        .map_err(|e| Error::internal(format!("EXPLAIN returned invalid JSON: {e}")))?;
     Ok((text, plan::whole_reads(&json)))
 }
 
@@ -111,15 +111,15 @@ fn set_based(name: &str, reads: &[WholeRead]) -> Result<Finding> {
     if !again.is_empty() {
         let detail = format!("no: read as a whole for each item: {}", again.join(", "));
         return Ok(finding("set-based", name, detail).hint(
-            "An index for its condition makes that a look-up; a join or an aggregate in place of the subquery reads it once.",
+            "Create an index for the condition, or replace the subquery by a join or an aggregate, which reads the table once.",
         ));
     }
-    let mut detail = "yes: no table is read again for each item, but by an index".to_owned();
+    let mut detail = "yes: no table is read again for each item, except by an index".to_owned();
     if !small.is_empty() {
         let small: Vec<String> = small.into_iter().collect();
         detail.push_str(&format!(" or because it is small: {}", small.join(", ")));
     }
-    Ok(finding("set-based", name, detail).hint("What functions do inside stands in no plan."))
+    Ok(finding("set-based", name, detail).hint("Plans do not show what happens inside functions."))
 }
 
 /// A table in a plan.
@@ -183,19 +183,20 @@ impl Indexes {
             if table.bytes < LARGE {
                 continue;
             }
-            let size = format!("for one item all of it is read ({} MB)", table.bytes / LARGE);
+            let size =
+                format!("for one item, the whole table is read ({} MB)", table.bytes / LARGE);
             let columns = read.by.as_slice();
             if columns.is_empty() {
                 let found = finding(
                     "index",
                     &table.shown,
-                    format!("{size}, by no condition that an index could serve"),
+                    format!("{size}, without a condition that an index could serve"),
                 );
                 self.0.push(found);
             } else if indexed(table.oid, &columns[..1])? {
-                let why = format!("{size}, though it has an index on {}", ident(&columns[0]));
+                let why = format!("{size}, although it has an index on {}", ident(&columns[0]));
                 let found = finding("index", &table.shown, why);
-                let hint = "ANALYZE it; if that does not help, compare the types on both sides of the condition.";
+                let hint = "Run ANALYZE on it. If that does not help, compare the types on both sides of the condition.";
                 self.0.push(found.hint(hint));
             } else {
                 self.want(&table.shown, columns, size);
@@ -210,7 +211,8 @@ impl Indexes {
             return Ok(());
         };
         if !indexed(relation, covered)? {
-            let why = "the rows of an item are looked for by its key, and no index begins with it";
+            let why =
+                "coco finds the rows of an item by its key, and no index begins with these columns";
             self.want(&target.relation_name(), covered, why.to_owned());
         }
         Ok(())

@@ -19,11 +19,11 @@ pub fn changes(flow: &Flow) -> Result<Vec<Finding>> {
         all.extend(of_lookup(flow, lookup)?);
     }
     all.push(change(
-        "a function that the queries reach is replaced, or coco.set_query: the logic fingerprint is another; the next update evaluates every item, and writes the rows that come out different".to_owned(),
+        "a function that the queries call, directly or indirectly, is replaced, or coco.set_query is called: the logic fingerprint changes; the next update evaluates every item, and writes the rows that differ".to_owned(),
     ));
     for function in &flow.memoised {
         all.push(change(format!(
-            "code or version of the memoised function {}: every item is evaluated, and its results are computed again",
+            "the code or version of the memoized function {} changes: every item is evaluated, and the results of the function are computed again",
             function.name
         )));
     }
@@ -34,10 +34,14 @@ pub fn changes(flow: &Flow) -> Result<Vec<Finding>> {
 fn when(flow: &Flow, source: &Source) -> String {
     match (source.capture, flow.live) {
         (CaptureMode::Scan, true) => match source.refresh {
-            Some(every) => format!("when a worker reads all of it, every {} s", every.as_secs()),
-            None => "when a worker reads all of it, once a minute".to_owned(),
+            Some(every) => {
+                format!("when a worker reads the whole relation, every {} s", every.as_secs())
+            }
+            None => "when a worker reads the whole relation, once a minute".to_owned(),
         },
-        (CaptureMode::Scan, false) => "by the next coco.update, which reads all of it".to_owned(),
+        (CaptureMode::Scan, false) => {
+            "by the next coco.update, which reads the whole relation".to_owned()
+        }
         (_, true) => "at once".to_owned(),
         (_, false) => "by the next coco.update".to_owned(),
     }
@@ -50,34 +54,36 @@ fn of_source(flow: &Flow, source: &Source) -> Result<Vec<Finding>> {
     let other: Vec<Column> =
         source.used.iter().filter(|u| !source.key.contains(u)).cloned().collect();
     let decides = match &source.fingerprint {
-        Some(expression) => format!("it is new or the value of {expression} is another"),
-        None if source.grouped => "its rows, as far as the queries use them, are others".to_owned(),
+        Some(expression) => format!("it is new or the value of {expression} has changed"),
+        None if source.grouped => {
+            "its rows have changed in columns that the queries use".to_owned()
+        }
         None if other.is_empty() => "it is new".to_owned(),
-        None => format!("it is new or one of {} is another", names(&other)),
+        None => format!("it is new or one of {} has changed", names(&other)),
     };
     let mut all = vec![
         change(format!(
-            "a row is inserted or updated: its {item} is looked at {when}, and is evaluated if {decides}"
+            "a row is inserted or updated: its {item} is checked {when}, and evaluated if {decides}"
         )),
         change(match source.grouped {
             true => format!(
-                "a row is deleted: its group is evaluated without it {when}; the last row of a group takes the group's target rows with it"
+                "a row is deleted: its group is evaluated without it {when}; with the last row of a group, the group's target rows are deleted"
             ),
             false => format!("a row is deleted: its target rows are deleted {when}"),
         }),
     ];
     all.push(change(match source.capture {
         CaptureMode::Scan => format!(
-            "TRUNCATE, a partition comes or goes: found {when}; what is gone takes its target rows with it"
+            "TRUNCATE, or a partition is added or removed: noticed {when}; the target rows of items that no longer exist are deleted"
         ),
-        _ => "TRUNCATE, a partition comes or goes, a trigger is disabled: the next update reads all of it; what is gone takes its target rows with it, and nothing is evaluated that did not change".to_owned(),
+        _ => "TRUNCATE, a partition is added or removed, or a trigger is disabled: the next update reads the whole table, deletes the target rows of items that no longer exist, and evaluates only items that changed".to_owned(),
     }));
     if source.capture != CaptureMode::Scan {
         all.extend(watch(source)?);
     }
     if source.capture == CaptureMode::Trigger {
         let passed = change(
-            "rows are applied by logical replication, or written with session_replication_role = replica: not followed, triggers do not fire".to_owned(),
+            "rows are applied by logical replication, or written with session_replication_role = replica: not followed, because triggers do not fire".to_owned(),
         );
         all.push(passed.hint("Use capture => 'always' to follow them."));
     }
@@ -90,21 +96,23 @@ fn of_lookup(flow: &Flow, lookup: &Lookup) -> Result<Vec<Finding>> {
     let relation = &lookup.relation;
     let when = when(flow, relation);
     let affected = match &lookup.affects {
-        Some(_) => format!("the items of {source} that its query affects names are evaluated"),
+        Some(_) => {
+            format!("the items of {source} that the query \"affects\" returns are evaluated")
+        }
         None => format!("every item of {source} is evaluated"),
     };
     let change = finding(
         "change",
         &relation.name,
         format!(
-            "a row comes, goes or changes in {}: {affected} {when}; a change of another column evaluates nothing",
+            "a row is inserted, deleted or changed in {}: {affected} {when}; changes of other columns evaluate nothing",
             names(&relation.used)
         ),
     );
     let mut all = vec![match lookup.affects {
         Some(_) => change,
         None => {
-            change.hint("With affects, coco.add_lookup has only those evaluated that it concerns.")
+            change.hint("Pass \"affects\" to coco.add_lookup to evaluate only the affected items.")
         }
     }];
     if relation.capture != CaptureMode::Scan {
@@ -116,13 +124,13 @@ fn of_lookup(flow: &Flow, lookup: &Lookup) -> Result<Vec<Finding>> {
 /// Returns a warning if triggers do not record every change of a captured table.
 fn watch(source: &Source) -> Result<Option<Finding>> {
     let missing = |why: &str| {
-        let all = format!("{why}: each update reads all of it");
+        let all = format!("{why}: each update reads the whole table");
         let warning = finding("warning", &source.name, all);
-        Some(warning.hint("coco.start, or a declaration over the table, puts that right."))
+        Some(warning.hint("Call coco.start, or declare a source or lookup over the table, to restore the triggers."))
     };
     let _now = PinnedSnapshot::latest();
     let Some(found) = capture::find_capture(source.relation)?.filter(|c| c.is_whole()) else {
-        return Ok(missing("the change log of the table is not there"));
+        return Ok(missing("the change log of the table is missing"));
     };
     let (_, adequate) = cursor::signature(&SpiSession::connect()?, source.relation, &found)?;
     Ok(if adequate { None } else { missing("not every change of the table is captured") })

@@ -21,7 +21,7 @@ pub fn check_key(argument: &str, given: &Json, whose: &str, columns: &[Column]) 
     let named: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
     let hint = format!("The key of {whose} is {}.", named.join(", "));
     let Some(given) = given.members() else {
-        let what = format!("argument \"{argument}\" is no JSON object");
+        let what = format!("argument \"{argument}\" is not a JSON object");
         return Err(Error::invalid(what).hint(hint));
     };
     if let Some(unknown) = given.keys().find(|name| !named.contains(&name.as_str())) {
@@ -33,7 +33,7 @@ pub fn check_key(argument: &str, given: &Json, whose: &str, columns: &[Column]) 
     }
     match named.iter().find(|name| given.get(**name) != Some(&true)) {
         Some(missing) => Err(Error::invalid(format!(
-            "argument \"{argument}\": there is no value for key column \"{missing}\" of {whose}"
+            "argument \"{argument}\" has no value for key column \"{missing}\" of {whose}"
         ))
         .hint(hint)),
         None => Ok(()),

@@ -96,9 +96,12 @@ fn unindexed(flow: &str) {
         pgrx::PgLogLevel::NOTICE,
         PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
         format!(
-            "target keys of flow \"{flow}\" are listed, and no index finds them: all tracking rows are read"
+            "flow \"{flow}\" has no index on its listed target keys, so all tracking rows are read"
         ),
-        format!("SELECT coco.alter_flow({}, lineage_index => true) makes one.", literal(flow))
+        format!(
+            "To create one, run SELECT coco.alter_flow({}, lineage_index => true).",
+            literal(flow)
+        )
     );
 }
 
@@ -129,13 +132,13 @@ fn find(target: &str, flow: Option<&str>) -> Result<(String, i32)> {
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("target \"{target}\" does not exist"),
         )
-        .hint("The view coco.targets lists your targets.")),
+        .hint("See the view coco.targets for your targets.")),
         [((flow, id), ..)] => Ok((flow.clone(), *id)),
         several => {
             let flows: Vec<&str> = several.iter().map(|((flow, _), ..)| flow.as_str()).collect();
-            Err(Error::invalid(format!("there are several targets \"{target}\""))
-                .detail(format!("They are of the flows {}.", flows.join(", ")))
-                .hint("Give the name as coco.targets shows it, or the flow: flow_name => '…'."))
+            Err(Error::invalid(format!("target name \"{target}\" is ambiguous"))
+                .detail(format!("These flows have such a target: {}.", flows.join(", ")))
+                .hint("Specify the name as coco.targets shows it, or specify the flow: flow_name => '…'."))
         }
     }
 }

@@ -43,7 +43,7 @@ fn sources<'a>(flow: &'a Flow, key: &Json, named: Option<&str>) -> Result<Vec<&'
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("flow \"{}\" has no source \"{named}\"", flow.name),
         )
-        .hint("The view coco.sources lists them."));
+        .hint("See the view coco.sources for the flow's sources."));
     }
     let mut fitting = Vec::new();
     let mut wrong = None;
