@@ -95,7 +95,7 @@ pub fn spawn<T: Send + 'static>(
             unsafe { pg_sys::before_shmem_exit(Some(end), pg_sys::Datum::from(0usize)) };
         }
         let Some(threads) = threads.as_ref() else {
-            return Err(std::io::Error::other("there are no threads"));
+            return Err(std::io::Error::other("the threads were not started"));
         };
         let (result, receiver) = sync_channel(1);
         let done = Done { result, _told: WakeHandle(threads.tell.clone()) };

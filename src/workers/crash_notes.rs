@@ -31,7 +31,7 @@ fn prefix(database: pg_sys::Oid) -> String {
 pub fn enter(database: pg_sys::Oid) {
     let path = format!("{DIRECTORY}/{}{}", prefix(database), std::process::id());
     let (Ok(name), Ok(file)) = (CString::new(path.as_str()), File::create(&path)) else {
-        return tracing::warn!("file \"{path}\" could not be made");
+        return tracing::warn!("could not create file \"{path}\"");
     };
     if NOTE.set((file, name)).is_err() {
         return;
@@ -77,7 +77,7 @@ pub fn note(flow: i32) {
     if let Some((file, _)) = NOTE.get()
         && let Err(error) = file.write_all_at(&flow.to_ne_bytes(), 0)
     {
-        tracing::warn!("the flow that is worked on could not be noted: {error}");
+        tracing::warn!("could not record the current flow: {error}");
     }
 }
 

@@ -25,7 +25,7 @@ pub static CRASH_POINT: GucSetting<Option<std::ffi::CString>> =
 pub fn point(name: &str) {
     let Some(wanted) = CRASH_POINT.get() else { return };
     if wanted.to_bytes() == name.as_bytes() {
-        tracing::info!("coco.failpoint: dying at \"{name}\"");
+        tracing::info!("coco.failpoint: killing the process at \"{name}\"");
         // SAFETY: a system call on the own process.
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
     }

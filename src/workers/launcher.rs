@@ -169,7 +169,7 @@ impl Launcher {
         let found = match transaction(|| Ok(databases::all())) {
             Ok(found) => found,
             Err(failed) => {
-                log_failure("databases cannot be listed", &failed);
+                log_failure("could not list databases", &failed);
                 // Keeps the requests for the next call.
                 for database in requested {
                     self.all.entry(database).or_insert_with(|| Served::new(Instant::now())).asked =
@@ -263,9 +263,10 @@ impl Launcher {
             if self.said.is_none_or(|at| at.elapsed() > SAID) {
                 self.said = Some(now);
                 tracing::warn!(
-                    detail = "Databases with live flows take turns.",
-                    hint = "Raise max_worker_processes.",
-                    "no worker could be started"
+                    detail =
+                        "All worker processes are in use. Databases with live flows take turns.",
+                    hint = "Increase max_worker_processes.",
+                    "could not start a worker"
                 );
             }
         }

@@ -79,7 +79,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         // coco is not installed, or another process is this worker.
         Ok(None) => return note(WorkerEnd::Idle),
         Err(failed) => {
-            log_failure("cannot begin", &failed);
+            log_failure("could not start the worker", &failed);
             return note(WorkerEnd::Failed);
         }
     };
@@ -212,14 +212,14 @@ impl LiveWorker {
                         self.put_off.retain(|id, _| live(id));
                         let names: HashSet<&str> = flows.iter().map(|f| f.name.as_str()).collect();
                         if let Err(failed) = self.sender.rest(|flow| names.contains(flow)) {
-                            log_failure("cannot leave a target", &failed);
+                            log_failure("could not close targets", &failed);
                         }
                         shared_memory::report(|slot| slot.live_flows = flows.len() as u32);
                         self.known = flows;
                         self.looked = Some((Instant::now(), generation));
                     }
                     Err(failed) => {
-                        log_failure("cannot read coco's catalog", &failed);
+                        log_failure("could not read coco's catalog", &failed);
                         wait(Duration::from_secs(5), WaitEvent::Changes);
                         continue;
                     }
@@ -245,7 +245,7 @@ impl LiveWorker {
                         continue;
                     }
                     Err(failed) => {
-                        log_failure("cannot leave", &failed);
+                        log_failure("could not end the idle worker", &failed);
                         return WorkerEnd::Failed;
                     }
                 }
@@ -408,7 +408,7 @@ impl LiveWorker {
                 // Logs each message once, not with every attempt.
                 let before = self.complained.insert(flow.id, failed.error.message.clone());
                 if before.as_ref() != Some(&failed.error.message) {
-                    let what = format!("flow \"{}\": what it has cannot be sent", flow.name);
+                    let what = format!("flow \"{}\": could not deliver changes", flow.name);
                     log_failure(&what, &failed);
                 }
                 pause
@@ -463,7 +463,10 @@ impl LiveWorker {
             // In a separate transaction, because it may block writers, although it never waits for
             // them.
             if let Err(failed) = transaction(|| live::restore_triggers(&flow.name)) {
-                log_failure(&format!("flow \"{}\": triggers are missing", flow.name), &failed);
+                log_failure(
+                    &format!("flow \"{}\": could not restore triggers", flow.name),
+                    &failed,
+                );
             }
         }
         report_outcome(done);
@@ -508,7 +511,7 @@ impl LiveWorker {
                     // Another process holds the flow's lock.
                     Ok(false) => {}
                     Err(failed) => {
-                        log_failure("what was done cannot be noted", &failed);
+                        log_failure("could not record runs", &failed);
                         stretch.noted(now);
                     }
                 }
@@ -539,7 +542,7 @@ impl LiveWorker {
                 if next_power(before) {
                     log_failure(&format!("flow \"{}\" failed", flow.name), failed);
                     log_failure(
-                        &format!("flow \"{}\": that cannot be recorded", flow.name),
+                        &format!("flow \"{}\": could not record the failure", flow.name),
                         &again,
                     );
                 }

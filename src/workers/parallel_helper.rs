@@ -246,11 +246,11 @@ pub extern "C-unwind" fn coco_helper_main(argument: pg_sys::Datum) {
     attach_to_database(database, c"coco helper");
     wait_shortly();
     let Some(board) = HelperSegment::find((argument.value() >> 32) as u32) else { return };
-    set_activity("coco: portion of a turn");
+    set_activity("coco: part of a transaction");
     crash_notes::enter(database);
     crash_notes::note(BackgroundWorker::get_extra().parse().unwrap_or(0));
     match transaction(|| parallel::run_helper_task(board.portion())) {
         Ok(done) => board.commit(&done),
-        Err(failed) => log_failure("a portion of a turn is left to the worker", &failed),
+        Err(failed) => log_failure("helper failed and left its work to the worker", &failed),
     }
 }

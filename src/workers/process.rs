@@ -206,6 +206,6 @@ pub fn set_activity(what: &str) {
 /// Stores results computed in a failed transaction, so that they are not paid for again.
 pub fn salvage_rolled_back_results() {
     if let Err(failed) = transaction(memo_salvage::salvage_rolled_back) {
-        log_failure("what was computed cannot be kept", &failed);
+        log_failure("could not store computed results", &failed);
     }
 }

@@ -51,14 +51,14 @@ pub fn ask(jobs: Vec<Job>) -> Result<Vec<Outcome>, Error> {
         }
     };
     let task = async_runtime::spawn(work)
-        .map_err(|e| Error::internal(format!("no thread could be started: {e}")))?;
+        .map_err(|e| Error::internal(format!("could not start a thread: {e}")))?;
     loop {
         match task.state() {
             TaskState::Running => {
                 pause(Duration::from_secs(1), WaitEvent::Provider);
             }
             TaskState::Done(outcomes) => return Ok(outcomes),
-            TaskState::Lost => return Err(Error::internal("the provider has failed")),
+            TaskState::Lost => return Err(Error::internal("the task of the provider panicked")),
         }
     }
 }
@@ -70,14 +70,12 @@ fn server_of(url: &str, role: pg_sys::Oid) -> Result<String, Error> {
     let found = providers::longest(bases.iter().map(|base| base.url.as_str()), url)
         .map_err(|why| Error::invalid(format!("the URL {why}")))?;
     let base = found.and_then(|place| bases.into_iter().nth(place)).ok_or_else(|| {
-        Error::new(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            "the URL lies under that of no server which may be used",
-        )
-        .hint(
-            "A superuser can let it: CREATE SERVER … FOREIGN DATA WRAPPER coco_http OPTIONS \
-             (url '…'); GRANT USAGE ON FOREIGN SERVER … TO ….",
-        )
+        Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied for URL")
+            .detail("The URL is not below that of a coco_http server that the role may use.")
+            .hint(
+                "Ask a superuser to run CREATE SERVER … FOREIGN DATA WRAPPER coco_http OPTIONS \
+             (url '…') and GRANT USAGE ON FOREIGN SERVER … TO ….",
+            )
     })?;
     Ok(base.server)
 }

@@ -45,7 +45,7 @@ pub fn report_waiting() {
     };
     lines.into_iter().for_each(Line::report);
     if lost > 0 {
-        tracing::warn!(lost, "more was said than could be kept");
+        tracing::warn!(lost, "log messages of other threads were dropped");
     }
 }
 

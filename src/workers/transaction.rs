@@ -28,7 +28,7 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Tran
         ereport!(
             PgLogLevel::FATAL,
             PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
-            "terminating the process because a query released its locks, and another process has them"
+            "terminating coco process because a query released its locks, and another process now holds them"
         );
     }
     done

@@ -58,10 +58,13 @@ pub fn turn<T>(work: impl FnOnce() -> Result<T, TransactionError>) -> Result<T, 
             Err(TransactionError::from(
                 Error::new(
                     PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
-                    "canceling a turn due to coco.turn_timeout",
+                    "canceling transaction due to coco.turn_timeout",
                 )
-                .detail(format!("A turn of the flow took longer than {} s.", limit.as_secs_f64()))
-                .hint("Look for what takes so long with coco.explain, or raise coco.turn_timeout."),
+                .detail(format!(
+                    "A transaction of the flow took longer than {} s.",
+                    limit.as_secs_f64()
+                ))
+                .hint("Look for the cause with coco.explain, or increase coco.turn_timeout."),
             ))
         }
         done => done,

@@ -79,7 +79,7 @@ pub fn run_in_worker(
     let run = unsafe {
         let mut bytes = [0u8; 8];
         if !pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) {
-            return Err(Error::internal("there are no random numbers"));
+            return Err(Error::internal("could not generate random values"));
         }
         i64::from_ne_bytes(bytes)
     };
@@ -100,10 +100,10 @@ pub fn run_in_worker(
         .map_err(|_| {
             Error::new(
                 PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                "no worker could be started",
+                "could not start a worker",
             )
-            .detail("A flow that reaches outside this database (a target, a function over the network) is updated by a worker.")
-            .hint("Raise max_worker_processes.")
+            .detail("A worker updates flows that have external targets or call functions over the network. All worker processes are in use.")
+            .hint("Increase max_worker_processes.")
         })?;
     let mut guard = UpdateWorkerGuard(Some(worker));
     let outcome = guard.wait(run, flow)?;
@@ -127,7 +127,7 @@ impl UpdateWorkerGuard {
         let mut looked = Instant::now();
         loop {
             let Some(worker) = &self.0 else {
-                return Err(Error::internal("the worker is lost"));
+                return Err(Error::internal("the worker was lost"));
             };
             let pid = match worker.pid() {
                 Ok(pid) => pid,
@@ -139,10 +139,10 @@ impl UpdateWorkerGuard {
                 if locks::is_blocked_by_us(pid)? {
                     return Err(Error::new(
                         PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
-                        format!("the worker for flow \"{flow}\" waits for this transaction"),
+                        format!("worker for flow \"{flow}\" is blocked by this transaction"),
                     )
-                    .detail("A flow that reaches outside this database (a target, a function over the network) is updated, and dropped with its targets, by a worker, in transactions of its own.")
-                    .hint("COMMIT what this transaction has changed, and try it again after that."));
+                    .detail("A worker updates flows that have external targets or call functions over the network, and drops flows with external targets. It does so in transactions of its own.")
+                    .hint("COMMIT this transaction, and try again."));
                 }
             }
             progress::tell_of(pid);
@@ -158,9 +158,9 @@ impl UpdateWorkerGuard {
         worker_result::load_result(run)?.ok_or_else(|| {
             Error::new(
                 PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
-                format!("the worker for flow \"{flow}\" has ended without a result"),
+                format!("worker for flow \"{flow}\" ended without a result"),
             )
-            .hint("The server's log says why. What it had sent is sent again by the next coco.update.")
+            .hint("Look for the reason in the server's log. The next coco.update sends the worker's rows again.")
         })
     }
 }
@@ -228,18 +228,18 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
             }
         });
         if let Err(failed) = noted {
-            log_failure("a run cannot be noted", &failed);
+            log_failure("could not record a run", &failed);
         }
     }
     if let Err(failed) = transaction(|| worker_result::store_result(number(0), &outcome)) {
-        log_failure("a result cannot be left", &failed);
+        log_failure("could not store the result", &failed);
     }
     // The session does not wait for the rest.
     wake_session();
     if let WorkerCommand::Update(_) = order
         && let Err(failed) = transaction(|| empty_outboxes(flow))
     {
-        log_failure("an outbox cannot be emptied", &failed);
+        log_failure("could not empty outboxes", &failed);
     }
 }
 
@@ -281,8 +281,8 @@ fn work_on_request(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "the flow is not committed yet",
             )
-            .detail("A flow that reaches outside this database (a target, a function over the network) is updated, and dropped with its targets, by a worker, which sees what is committed.")
-            .hint("COMMIT, and try it again after that."),
+            .detail("A worker updates flows that have external targets or call functions over the network, and drops flows with external targets. It sees only committed flows.")
+            .hint("COMMIT, and try again."),
         ));
     };
     set_activity(&format!("coco: update of flow {flow}"));
@@ -407,15 +407,15 @@ fn send_flow(flow: &str, sender: &mut DeliveryDispatcher) -> Result<i64, Transac
     }
     let trouble = transaction(|| delivery_state::record_target_error(flow))?;
     let Some((target, trouble)) = trouble else {
-        let error = Error::internal("a target was not sent to, for no known reason");
+        let error = Error::internal("delivery to a target stopped for an unknown reason");
         return Err(TransactionError::from(error));
     };
     let mut error = Error::new(
         PgSqlErrorCode::ERRCODE_CONNECTION_EXCEPTION,
-        format!("target {target} cannot be sent to: {}", trouble.message),
+        format!("could not deliver to target {target}: {}", trouble.message),
     )
     .hint(trouble.hint.unwrap_or_else(|| {
-        "Nothing is lost: what is to be sent waits, and is sent by the next coco.update, or by a worker if the flow is live.".to_owned()
+        "Correct the cause. No change is lost: the next coco.update delivers the waiting changes, or a worker does if the flow is live.".to_owned()
     }));
     error.detail = trouble.detail;
     Err(TransactionError { sqlstate: trouble.sqlstate, error })

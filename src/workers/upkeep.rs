@@ -23,7 +23,7 @@ pub fn set_aside(database: pg_sys::Oid) {
                 died.flow,
                 died.message
             ),
-            Err(failed) => log_failure("that a process has died cannot be noted", &failed),
+            Err(failed) => log_failure("could not record the crash of a process", &failed),
         }
     }
 }
@@ -51,7 +51,7 @@ impl Upkeep {
             all.into_iter().try_for_each(|table| transaction(|| triggers::drop_from(table)))
         });
         if let Err(failed) = dropped {
-            log_failure("triggers that nobody needs cannot be dropped", &failed);
+            log_failure("could not drop unneeded triggers", &failed);
         }
     }
 }

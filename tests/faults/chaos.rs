@@ -127,6 +127,7 @@ fn complain(server: &Server) {
         "canceling statement due to user request",
         // The other database goes with the server.
         "cannot be sent to",
+        "could not deliver to target",
     ];
     let trouble = |l: &&str| l.contains("coco: ") && !expected.iter().any(|e| l.contains(e));
     let failed: Vec<String> = server.log().lines().filter(trouble).map(str::to_owned).collect();

@@ -251,7 +251,7 @@ fn removals(side: &dyn Side, exists: &mut dyn FnMut() -> bool, make: &mut dyn Fn
 
 /// An update of which the worker dies at this point.
 fn dies_at_update(server: &Server, point: &str) {
-    let deaths = || server.log().matches(&format!("dying at \"{point}\"")).count();
+    let deaths = || server.log().matches(&format!("killing the process at \"{point}\"")).count();
     let before = deaths();
     server.reload(&[&format!("coco.failpoint = '{point}'")]);
     until("the worker dies", || {
@@ -264,7 +264,7 @@ fn dies_at_update(server: &Server, point: &str) {
 
 /// Makes a change, of which a worker dies at this point.
 fn dies_at(server: &Server, point: &str, sql: &str) {
-    let deaths = || server.log().matches(&format!("dying at \"{point}\"")).count();
+    let deaths = || server.log().matches(&format!("killing the process at \"{point}\"")).count();
     let before = deaths();
     server.reload(&[&format!("coco.failpoint = '{point}'")]);
     change(server, sql);

@@ -209,5 +209,5 @@ fn what_a_worker_does_for_a_session_is_noted_also_where_it_fails() {
     );
     assert_eq!(shown, ["initial session 25 25 f", "data_change session 1 1 t"]);
     let error = rows(&mut db, "select error from coco.history('f') where error is not null");
-    assert!(error[0].contains("cannot be sent to"), "{error:?}");
+    assert!(error[0].contains("could not deliver to target"), "{error:?}");
 }

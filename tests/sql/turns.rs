@@ -47,7 +47,7 @@ const SLEEPS: &str = "select exists (select from pg_stat_activity where backend_
 fn a_turn_that_never_ends_is_canceled_and_others_go_on() {
     let server = Server::preloaded(&["coco.turn_timeout = '300ms'"]);
     let mut db = with_flow(&server, "select pg_sleep(100000)");
-    db.until("select last_error = 'canceling a turn due to coco.turn_timeout' from coco.status where flow = 'f'");
+    db.until("select last_error = 'canceling transaction due to coco.turn_timeout' from coco.status where flow = 'f'");
     other_follows(&mut db);
     assert_eq!(state(&mut db, "f"), "failed");
     db.run("select coco.stop('f')");
@@ -334,7 +334,7 @@ fn a_failure_that_cannot_be_recorded_is_put_off() {
     db.run("alter table coco.flow_error add constraint nothing check (false)");
     let mut other = server.connect("turns");
     other.run("begin; lock table f_t in access exclusive mode");
-    let said = || server.log().matches("that cannot be recorded").count();
+    let said = || server.log().matches("could not record the failure").count();
     let began = std::time::Instant::now();
     // Each insert wakes the worker.
     for i in 0.. {

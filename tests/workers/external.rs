@@ -291,7 +291,7 @@ fn what_a_transaction_has_not_committed_is_not_sent() {
     db.run("insert into docs values (3, 'c')");
     let message =
         fails(&mut db.client, "begin; lock table docs; select * from coco.update('f')", "55006");
-    assert!(message.contains("waits for this transaction"), "{message}");
+    assert!(message.contains("is blocked by this transaction"), "{message}");
     db.run("rollback");
     // The worker may have got the lock before it heard that it is not wanted any more.
     db.update("f", "normal");

@@ -296,7 +296,7 @@ fn a_target_that_cannot_be_opened_is_in_trouble_when_there_is_something_to_send(
     db.run("insert into later values (1)");
     let e = support::update(&mut db.client, "f", "normal").expect_err("nobody is there");
     let message = explain(&e);
-    assert!(message.contains("cannot be sent to"), "{message}");
+    assert!(message.contains("could not deliver to target"), "{message}");
     let shown = text(&mut db.client, trouble);
     assert!(shown.starts_with("target \"out\" on server pg: database"), "{shown}");
 }
