@@ -247,6 +247,7 @@ pub fn describe(
     Ok(SourceColumns { kind, shown, name: table })
 }
 
+/// Checks that a refresh interval is not negative.
 pub fn check_interval(interval: Option<Interval>) -> Result<()> {
     match interval.is_some_and(|i| i.as_micros() < 0) {
         true => Err(Error::invalid("argument \"refresh_interval\" is negative")),
@@ -354,6 +355,7 @@ fn why_not_captured(
     Ok(None)
 }
 
+/// Reports whether a relation is temporary.
 pub fn temporary(relation: pg_sys::Oid) -> Result<bool> {
     let sql = "select relpersistence = 't' from pg_catalog.pg_class where oid = $1";
     Ok(spi::scalar(sql, &[arg(relation)])?.unwrap_or(false))

@@ -119,6 +119,7 @@ fn memo(stats: BTreeMap<String, Stats>) -> Option<Json> {
     (!all.is_empty()).then(|| Json::from(serde_json::Value::Object(all)))
 }
 
+/// Converts the argument `mode` of `coco.update` and `coco.preview`.
 pub fn parse_mode(mode: &str) -> Result<Mode, Error> {
     match mode {
         "normal" => Ok(Mode::Normal),

@@ -120,6 +120,7 @@ pub enum TaskState<T> {
 }
 
 impl<T> Task<T> {
+    /// Returns the state of the task, with its result if it is done.
     pub fn state(&self) -> TaskState<T> {
         match self.0.try_recv() {
             Ok(result) => TaskState::Done(result),

@@ -1,11 +1,12 @@
 //! Files that record which flow a process works on, and that survive a crash.
 //!
-//! If a process dies by a signal, the server restarts with new shared memory. If the next process
-//! worked on the same flow at once and died again, nobody could use the server any more. Therefore
-//! each process of a live flow has a file in `pg_stat`, which is named by its database and its
-//! process id, and contains the flow's id. A process removes its file when it ends normally, and
-//! also when the server ends it because another process died. The remaining files therefore name
-//! the flows whose processes died. The next worker of the database reads these files.
+//! If a process is killed by a signal, the server restarts with new shared memory. If the next
+//! process worked on the same flow at once and was killed again, nobody could use the server any
+//! more. Therefore each process of a live flow has a file in `pg_stat`, which is named by its
+//! database and its process id, and contains the flow's id. A process removes its file when it ends
+//! normally, and also when the server ends it because another process crashed. The remaining files
+//! therefore name the flows whose processes crashed. The next worker of the database reads these
+//! files.
 
 use pgrx::prelude::*;
 use std::ffi::{CString, c_int};
@@ -47,8 +48,8 @@ pub fn enter(database: pg_sys::Oid) {
     }
 }
 
-/// Removes the file: the server ends this process because another process died, so this flow is not
-/// the cause.
+/// Removes the file: the server ends this process because another process crashed, so this flow is
+/// not the cause.
 unsafe extern "C-unwind" fn killed_with_others(_signal: c_int) {
     // SAFETY: the data was written before the handler was installed; both calls are safe in a
     // signal handler.
@@ -72,7 +73,7 @@ unsafe extern "C-unwind" fn leave(_code: c_int, _arg: pg_sys::Datum) {
 }
 
 /// Records that this process works on a flow from now on, or on none if `flow` is 0. It does not
-/// sync the file: the operating system keeps what was written when the process dies.
+/// sync the file: a crash of the process loses nothing that it has written.
 pub fn note(flow: i32) {
     if let Some((file, _)) = NOTE.get()
         && let Err(error) = file.write_all_at(&flow.to_ne_bytes(), 0)
@@ -81,7 +82,7 @@ pub fn note(flow: i32) {
     }
 }
 
-/// Returns the flows that processes of a database worked on when they died, once per dead process.
+/// Returns the flows that processes of a database worked on when they crashed, once per process.
 /// Removes their files.
 pub fn died(database: pg_sys::Oid) -> Vec<i32> {
     let prefix = prefix(database);

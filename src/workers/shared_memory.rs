@@ -128,6 +128,7 @@ pub fn define() {
     AVAILABLE.store(true, Ordering::Relaxed);
 }
 
+/// Reports whether coco's shared memory exists.
 pub fn available() -> bool {
     AVAILABLE.load(Ordering::Relaxed)
 }

@@ -11,8 +11,8 @@ use crate::workers::transaction::{log_failure, transaction};
 /// Interval at which a worker looks for triggers that no flow needs.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Records the processes that died while they worked on a flow. A flow whose processes keep dying
-/// is set aside.
+/// Records the processes that crashed while they worked on a flow. coco sets a flow aside if its
+/// processes keep crashing.
 pub fn set_aside(database: pg_sys::Oid) {
     for flow in crash_notes::died(database) {
         match transaction(|| live_rows::record_process_death(flow)) {
