@@ -12,6 +12,7 @@ use crate::pg::acting_role::RoleGuard;
 use crate::pg::clock::now_micros;
 use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::tuplestore::rows::TupleStore;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::{Action, Batch, Item};
@@ -36,6 +37,9 @@ impl UpdateRun<'_> {
         deferred: &mut Batch,
         counts: &mut Counts,
     ) -> Result<()> {
+        // Of the tracking rows, the state that the batches have left: an item that one of them has
+        // written, or removed, owns other keys now. All else is read as of the same snapshot.
+        let _snapshot = PinnedSnapshot::again();
         if deferred.len() > 0 {
             let along = self.take_along(source, deferred)?;
             // Items taken along are already counted as failed, like all items that wait for their
