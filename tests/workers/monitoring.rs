@@ -47,6 +47,25 @@ fn flows(db: &mut TestDb) {
 }
 
 #[test]
+fn alerts_and_the_dashboard_name_states_that_a_flow_can_have() {
+    let db = TestDb::new("metrics_states");
+    let view = db.connect().query_one("select pg_get_viewdef('coco.status'::regclass)", &[]);
+    let view: String = view.unwrap_or_else(|e| panic!("{}", explain(&e))).get(0);
+    for name in ["alerts.yml", "grafana-dashboard.json"] {
+        let text = file(name);
+        let conditions: Vec<&str> = text.split("state!~").skip(1).collect();
+        assert!(!conditions.is_empty(), "{name}");
+        for condition in conditions {
+            let states = condition.trim_start_matches(['\\', '"']);
+            let states = states.split(['\\', '"']).next().unwrap_or_default();
+            for state in states.split('|') {
+                assert!(view.contains(&format!("'{state}'::text")), "{name}: {state}");
+            }
+        }
+    }
+}
+
+#[test]
 fn counters_last_whatever_is_dropped_of_the_history() {
     let mut db = TestDb::new("metrics_totals");
     flows(&mut db);
