@@ -11,9 +11,10 @@ use crate::pg::json::Json;
 use crate::update::run::SourceCounts;
 use crate::update::{self, limits};
 use crate::workers::progress::Watched;
-use crate::workers::update_worker::{self, WorkerCommand};
+use crate::workers::update_client;
 use coco_core::decide::Mode;
 use coco_core::memo::Stats;
+use coco_core::worker_request::WorkerCommand;
 
 #[pg_extern(sql = false)]
 fn update(
@@ -79,9 +80,10 @@ fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
     };
     let _watched = Watched::begin(id, flow, !reaches_out);
     let sources = match reaches_out {
-        true => update_worker::run_in_worker(flow, WorkerCommand::Update(mode), limits)?,
-        false => update::update(flow, mode, limits)?,
-    };
+        true => update_client::run_in_worker(flow, WorkerCommand::Update(mode), limits),
+        false => update::update(flow, mode, limits),
+    }
+    .map_err(with_privilege_hint)?;
     if mode == Mode::Retry {
         live_rows::lift_suspension(id)?;
     }
@@ -104,6 +106,14 @@ fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
     Ok(sources.into_iter().map(row).collect())
 }
 
+/// Adds a hint to the server's own error for a privilege that the flow's owner lacks.
+fn with_privilege_hint(mut error: Error) -> Error {
+    if error.code == PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE && error.hint.is_none() {
+        error.hint = Some(live_rows::missing_privilege_hint("the flow's owner"));
+    }
+    error
+}
+
 /// Returns the statistics of memoized functions as an object, or `None` if no memoized function was
 /// called.
 fn memo(stats: BTreeMap<String, Stats>) -> Option<Json> {
@@ -121,12 +131,8 @@ fn memo(stats: BTreeMap<String, Stats>) -> Option<Json> {
 
 /// Converts the argument `mode` of `coco.update` and `coco.preview`.
 pub fn parse_mode(mode: &str) -> Result<Mode, Error> {
-    match mode {
-        "normal" => Ok(Mode::Normal),
-        "retry" => Ok(Mode::Retry),
-        "full_reprocess" => Ok(Mode::FullReprocess),
-        "reexport" => Ok(Mode::Reexport),
-        _ => Err(Error::invalid(format!("unrecognized value for argument \"mode\": \"{mode}\""))
-            .hint("Valid values are normal, retry, full_reprocess and reexport.")),
-    }
+    Mode::from_name(mode).ok_or_else(|| {
+        Error::invalid(format!("unrecognized value for argument \"mode\": \"{mode}\""))
+            .hint("Valid values are normal, retry, full_reprocess and reexport.")
+    })
 }
