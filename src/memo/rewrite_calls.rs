@@ -18,6 +18,7 @@ use std::rc::Rc;
 use crate::memo::session;
 use crate::query::compose::ITEM;
 use crate::query::place_items;
+use crate::query::walker;
 
 /// Rewrites the calls in a query, if a memo session is active. Returns whether one is.
 ///
@@ -89,10 +90,7 @@ impl CallRewriter {
             self.results_of = Some(query);
             visit((*query).targetList.cast(), context);
             self.results_of = None;
-            #[cfg(any(feature = "pg14", feature = "pg15"))]
-            pg_sys::query_tree_walker(query, Some(visit), context, IGNORED);
-            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-            pg_sys::query_tree_walker_impl(query, Some(visit), context, IGNORED);
+            walker::walk_query(query, Some(visit), context, IGNORED);
             for subquery in subqueries.into_iter().filter(|subquery| !subquery.is_null()) {
                 self.query(subquery);
             }
@@ -186,7 +184,7 @@ impl CallRewriter {
 }
 
 /// Subqueries are walked one by one, because the subquery of the items is left out.
-const IGNORED: i32 = pg_sys::QTW_IGNORE_RT_SUBQUERIES as i32;
+const IGNORED: u32 = pg_sys::QTW_IGNORE_RT_SUBQUERIES;
 
 /// Returns the column of a subquery that numbers the items, if the subquery is the relation of the
 /// items. coco recognizes that relation by the mark that [`place_items`] has set, and not by its
@@ -225,10 +223,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
             return false;
         }
         let before = walk.sites.len();
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        pg_sys::expression_tree_walker(node, Some(visit), context);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        pg_sys::expression_tree_walker_impl(node, Some(visit), context);
+        walker::walk_expression(node, Some(visit), context);
         if (*node).type_ == NodeTag::T_RangeTblFunction {
             let function = node.cast::<pg_sys::RangeTblFunction>();
             (*function).funcexpr = walk.as_expression((*function).funcexpr);

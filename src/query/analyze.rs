@@ -17,6 +17,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::subtransaction::subtransaction;
 use crate::query::bound_query::{self, Bound, Named};
 use crate::query::parse_analysis::parse_analyzed;
+use crate::query::walker;
 
 /// A source, as the query refers to it.
 pub struct Shadow {
@@ -315,12 +316,9 @@ impl DependencyWalk<'_> {
             for cte in PgList::<pg_sys::CommonTableExpr>::from_pg((*query).cteList).iter_ptr() {
                 self.query((*cte).ctequery.cast());
             }
-            let flags = (pg_sys::QTW_IGNORE_CTE_SUBQUERIES | pg_sys::QTW_IGNORE_JOINALIASES) as i32;
+            let flags = pg_sys::QTW_IGNORE_CTE_SUBQUERIES | pg_sys::QTW_IGNORE_JOINALIASES;
             let context = (self as *mut Self).cast::<c_void>();
-            #[cfg(any(feature = "pg14", feature = "pg15"))]
-            pg_sys::query_tree_walker(query, Some(visit), context, flags);
-            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-            pg_sys::query_tree_walker_impl(query, Some(visit), context, flags);
+            walker::walk_query(query, Some(visit), context, flags);
 
             let parts = self.children.pop().unwrap_or_default();
             let all: BTreeSet<usize> = parts.iter().flatten().copied().collect();
@@ -522,10 +520,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
             }
             _ => {}
         }
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        return pg_sys::expression_tree_walker(node, Some(visit), context);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        return pg_sys::expression_tree_walker_impl(node, Some(visit), context);
+        walker::walk_expression(node, Some(visit), context)
     }
 }
 

@@ -16,6 +16,7 @@ use std::ffi::{CStr, CString, c_void};
 use crate::catalog::model::Places;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi;
+use crate::query::walker;
 
 /// A relation that has its own name in a text.
 #[derive(Clone)]
@@ -203,10 +204,10 @@ unsafe fn locks_rows(tree: *mut pg_sys::Query) -> bool {
         // SAFETY: a node of an analyzed tree.
         unsafe {
             if (*node).type_ != NodeTag::T_Query {
-                return walk_expression(node, Some(look), context);
+                return walker::walk_expression(node, Some(look), context);
             }
             let query = node.cast::<pg_sys::Query>();
-            !(*query).rowMarks.is_null() || walk_query(query, Some(look), context, 0)
+            !(*query).rowMarks.is_null() || walker::walk_query(query, Some(look), context, 0)
         }
     }
     // SAFETY: as above.
@@ -235,8 +236,8 @@ pub unsafe fn occurrences(tree: *mut pg_sys::Query, relations: &[pg_sys::Oid]) -
             match (*node).type_ {
                 NodeTag::T_Query => {
                     (*context.cast::<Walk>()).depth += 1;
-                    let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as i32;
-                    walk_query(node.cast(), Some(look), context, flags);
+                    let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE;
+                    walker::walk_query(node.cast(), Some(look), context, flags);
                     (*context.cast::<Walk>()).depth -= 1;
                     false
                 }
@@ -250,7 +251,7 @@ pub unsafe fn occurrences(tree: *mut pg_sys::Query, relations: &[pg_sys::Oid]) -
                     }
                     false
                 }
-                _ => walk_expression(node, Some(look), context),
+                _ => walker::walk_expression(node, Some(look), context),
             }
         }
     }
@@ -404,7 +405,7 @@ impl Naming<'_> {
                 self.hidden.push(name(cte));
             }
             (*select).withClause = std::ptr::null_mut();
-            walk_raw(select.cast(), Some(look_raw), std::ptr::from_mut(self).cast());
+            walker::walk_raw(select.cast(), Some(look_raw), std::ptr::from_mut(self).cast());
             (*select).withClause = clause;
         }
         self.hidden.truncate(before);
@@ -430,55 +431,10 @@ unsafe extern "C-unwind" fn look_raw(node: *mut pg_sys::Node, context: *mut c_vo
             // A locking clause names aliases, not relations.
             NodeTag::T_LockingClause => {}
             _ => {
-                walk_raw(node, Some(look_raw), context);
+                walker::walk_raw(node, Some(look_raw), context);
             }
         }
         false
-    }
-}
-
-type Visit = Option<unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool>;
-
-unsafe fn walk_raw(node: *mut pg_sys::Node, visit: Visit, context: *mut c_void) -> bool {
-    // SAFETY: the caller passes a node of a raw tree, and the context that the callback expects.
-    unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        return pg_sys::raw_expression_tree_walker(node, visit, context);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        return pg_sys::raw_expression_tree_walker_impl(node, visit, context);
-    }
-}
-
-/// Calls PostgreSQL's `expression_tree_walker`.
-///
-/// # Safety
-/// `node` belongs to an analyzed tree, and `context` is what the callback expects.
-pub unsafe fn walk_expression(node: *mut pg_sys::Node, visit: Visit, context: *mut c_void) -> bool {
-    // SAFETY: the caller upholds the same contract.
-    unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        return pg_sys::expression_tree_walker(node, visit, context);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        return pg_sys::expression_tree_walker_impl(node, visit, context);
-    }
-}
-
-/// Calls PostgreSQL's `query_tree_walker`.
-///
-/// # Safety
-/// `query` is an analyzed tree, and `context` is what the callback expects.
-pub unsafe fn walk_query(
-    query: *mut pg_sys::Query,
-    visit: Visit,
-    context: *mut c_void,
-    flags: i32,
-) -> bool {
-    // SAFETY: the caller upholds the same contract.
-    unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        return pg_sys::query_tree_walker(query, visit, context, flags);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        return pg_sys::query_tree_walker_impl(query, visit, context, flags);
     }
 }
 

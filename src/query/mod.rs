@@ -16,3 +16,4 @@ pub mod place_items;
 pub mod planner_hook;
 pub mod row_local;
 pub mod used_columns;
+pub mod walker;

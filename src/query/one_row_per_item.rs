@@ -7,6 +7,7 @@ use std::ffi::c_void;
 use crate::catalog::model::{BoundView, Source};
 use crate::pg::error::Result;
 use crate::query::bound_query;
+use crate::query::walker;
 
 /// Reports whether the query returns one row for each item, whatever the items are. Such a query
 /// computes only expressions of the source's own columns, with PostgreSQL's built-in functions.
@@ -58,10 +59,7 @@ unsafe extern "C-unwind" fn calls_others(node: *mut pg_sys::Node, context: *mut 
         if pg_sys::check_functions_in_node(node, Some(is_others), context) {
             return true;
         }
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        return pg_sys::expression_tree_walker(node, Some(calls_others), context);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        return pg_sys::expression_tree_walker_impl(node, Some(calls_others), context);
+        walker::walk_expression(node, Some(calls_others), context)
     }
 }
 

@@ -22,7 +22,7 @@ use std::ffi::{CStr, c_void};
 
 use crate::catalog::model::Places;
 use crate::pg::error::{Error, Result};
-use crate::query::bound_query;
+use crate::query::{bound_query, walker};
 
 /// The prefix of the name of a CTE that contains the items of a source, before the source's id.
 pub const SHADOW: &str = "coco_source_";
@@ -115,14 +115,14 @@ unsafe extern "C-unwind" fn look(node: *mut pg_sys::Node, context: *mut c_void) 
     // SAFETY: a node of an analyzed tree; the context is the `Walk` that started this walk.
     unsafe {
         if (*node).type_ != NodeTag::T_Query {
-            return bound_query::walk_expression(node, Some(look), context);
+            return walker::walk_expression(node, Some(look), context);
         }
         let query = node.cast::<pg_sys::Query>();
         let walk = context.cast::<Walk>();
         let above = std::mem::replace(&mut (*walk).above, query);
         // The tree that `place_items` inserts is a user's and must not be walked, so the walk comes
         // first.
-        let ended = bound_query::walk_query(query, Some(look), context, 0);
+        let ended = walker::walk_query(query, Some(look), context, 0);
         (*walk).above = above;
         if ended {
             return true;

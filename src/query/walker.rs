@@ -1,0 +1,65 @@
+//! PostgreSQL's walkers of query trees, under one name in all server versions.
+//!
+//! A callback returns `true` to end the walk, and calls a walker itself to descend into a node.
+
+use std::ffi::c_void;
+
+use pgrx::pg_sys;
+
+/// Visits one node, which may be null. The second argument is the context of the walk.
+pub type NodeVisitor = Option<unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool>;
+
+/// Calls PostgreSQL's `raw_expression_tree_walker`: visits the children of a node that the parser
+/// created. Returns whether the callback ended the walk.
+///
+/// # Safety
+/// `node` belongs to a raw tree, and `context` is what the callback expects.
+pub unsafe fn walk_raw(node: *mut pg_sys::Node, visit: NodeVisitor, context: *mut c_void) -> bool {
+    // SAFETY: the caller upholds the same contract.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        return pg_sys::raw_expression_tree_walker(node, visit, context);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        return pg_sys::raw_expression_tree_walker_impl(node, visit, context);
+    }
+}
+
+/// Calls PostgreSQL's `expression_tree_walker`: visits the children of a node. Does not descend into
+/// a query. Returns whether the callback ended the walk.
+///
+/// # Safety
+/// `node` belongs to an analyzed tree, and `context` is what the callback expects.
+pub unsafe fn walk_expression(
+    node: *mut pg_sys::Node,
+    visit: NodeVisitor,
+    context: *mut c_void,
+) -> bool {
+    // SAFETY: the caller upholds the same contract.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        return pg_sys::expression_tree_walker(node, visit, context);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        return pg_sys::expression_tree_walker_impl(node, visit, context);
+    }
+}
+
+/// Calls PostgreSQL's `query_tree_walker`: visits the parts of a query, except those that `flags`
+/// (`QTW_…`) exclude. Returns whether the callback ended the walk.
+///
+/// # Safety
+/// `query` is an analyzed tree, and `context` is what the callback expects.
+pub unsafe fn walk_query(
+    query: *mut pg_sys::Query,
+    visit: NodeVisitor,
+    context: *mut c_void,
+    flags: u32,
+) -> bool {
+    let flags = flags as i32;
+    // SAFETY: the caller upholds the same contract.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        return pg_sys::query_tree_walker(query, visit, context, flags);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        return pg_sys::query_tree_walker_impl(query, visit, context, flags);
+    }
+}
