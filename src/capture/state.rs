@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use crate::capture::{Capture, cursor, find_capture};
+use crate::pg::backend;
 use crate::pg::error::Result;
 use crate::pg::invalidation;
 use crate::pg::tuplestore::statements::SpiSession;
@@ -32,8 +33,7 @@ pub fn capture_state(
     relation: pg_sys::Oid,
     generation: u64,
 ) -> Result<Option<CaptureState>> {
-    // SAFETY: reads the backend's own state.
-    let moves = unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32;
+    let moves = !backend::keeps_its_snapshot();
     let unchanged = || moves && invalidation::invalidation_count() == generation;
     let known = STATES.with(|s| s.borrow().get(&relation.to_u32()).cloned());
     if let Some((_, state)) = known.filter(|(g, _)| *g == generation && unchanged()) {

@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use std::cell::RefCell;
 
 use crate::pg::acting_role::RoleGuard;
+use crate::pg::backend;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
 
@@ -31,16 +32,14 @@ fn object(database: pg_sys::Oid, class: pg_sys::Oid, object: u32, part: u16) -> 
 }
 
 fn flow_tag(flow: i32) -> Result<pg_sys::LOCKTAG> {
-    // SAFETY: reads the backend's own state.
-    Ok(object(unsafe { pg_sys::MyDatabaseId }, class()?, flow as u32, 0))
+    Ok(object(backend::database(), class()?, flow as u32, 0))
 }
 
 /// Returns the tag of a worker number. It uses the lock method of advisory locks. A lock of the
 /// default method that outlives a transaction would be released by an error, or left behind by the
 /// end of the process.
 fn worker_slot_tag(number: u16) -> Result<pg_sys::LOCKTAG> {
-    // SAFETY: reads the backend's own state.
-    let tag = object(unsafe { pg_sys::MyDatabaseId }, class()?, 0, number);
+    let tag = object(backend::database(), class()?, 0, number);
     Ok(pg_sys::LOCKTAG { locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8, ..tag })
 }
 
@@ -136,8 +135,7 @@ pub fn unlock_update_request(flow: i32) -> Result<()> {
 }
 
 fn update_request_tag(flow: i32) -> Result<pg_sys::LOCKTAG> {
-    // SAFETY: reads the backend's own state.
-    Ok(object(unsafe { pg_sys::MyDatabaseId }, class()?, flow as u32, 2))
+    Ok(object(backend::database(), class()?, flow as u32, 2))
 }
 
 /// Blocks other sessions that want the flow's lock, until the transaction ends. Both the holder of
@@ -159,8 +157,7 @@ fn no_helpers(flow: i32, wait: bool) -> Result<bool> {
 }
 
 fn helpers_tag(flow: i32) -> Result<pg_sys::LOCKTAG> {
-    // SAFETY: reads the backend's own state.
-    Ok(object(unsafe { pg_sys::MyDatabaseId }, class()?, flow as u32, 1))
+    Ok(object(backend::database(), class()?, flow as u32, 1))
 }
 
 /// Blocks other sessions that want to start or end the capture of a table, until the transaction
@@ -168,17 +165,14 @@ fn helpers_tag(flow: i32) -> Result<pg_sys::LOCKTAG> {
 pub fn lock_capture(id: i32, wait: bool) -> Result<bool> {
     let class = spi::scalar::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
         .ok_or_else(|| Error::internal("table coco.capture does not exist"))?;
-    // SAFETY: reads the backend's own state.
-    let tag = object(unsafe { pg_sys::MyDatabaseId }, class, id as u32, 0);
+    let tag = object(backend::database(), class, id as u32, 0);
     Ok(acquire(&tag, MODE, false, wait))
 }
 
 fn segment_tag(capture: i32, segment: i32) -> Result<pg_sys::LOCKTAG> {
     let class = spi::scalar::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
         .ok_or_else(|| Error::internal("table coco.capture does not exist"))?;
-    // SAFETY: reads the backend's own state.
-    let database = unsafe { pg_sys::MyDatabaseId };
-    Ok(object(database, class, capture as u32, segment as u16 + 1))
+    Ok(object(backend::database(), class, capture as u32, segment as u16 + 1))
 }
 
 /// Marks a segment of a log as emptied by this transaction, until it ends. Other sessions can then
@@ -296,8 +290,7 @@ pub fn leave_worker_slot(number: u16) -> Result<()> {
 fn target_tag(target: i32) -> Result<pg_sys::LOCKTAG> {
     let class = spi::scalar::<pg_sys::Oid>("select 'coco.target'::pg_catalog.regclass::oid", &[])?
         .ok_or_else(|| Error::internal("table coco.target does not exist"))?;
-    // SAFETY: reads the backend's own state.
-    let tag = object(unsafe { pg_sys::MyDatabaseId }, class, target as u32, 0);
+    let tag = object(backend::database(), class, target as u32, 0);
     Ok(pg_sys::LOCKTAG { locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8, ..tag })
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::catalog::model::{Flow, Target};
+use crate::pg::backend;
 use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
 use crate::pg::snapshot::PinnedSnapshot;
@@ -123,8 +124,7 @@ pub fn hear_of_changes() {
 /// Raises an error if a relation was rewritten after the active snapshot was taken and before it
 /// was locked. This can only happen in a transaction whose snapshot is fixed.
 pub fn check_not_rewritten(flow: &Flow) -> Result<()> {
-    // SAFETY: reads the backend's own state.
-    if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32 {
+    if !backend::keeps_its_snapshot() {
         return Ok(());
     }
     let seen = files(&flow.reads)?;

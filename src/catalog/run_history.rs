@@ -2,10 +2,10 @@
 
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::guc::GucSetting;
-use pgrx::pg_sys;
 
 use crate::catalog::{flow_rows, locks};
 use crate::pg::acting_role::RoleGuard;
+use crate::pg::backend;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 use coco_core::counts::Counts;
@@ -60,9 +60,7 @@ pub fn note_run(flow: i32, entries: &[Entry]) -> Result<()> {
     }
     // With a fixed snapshot, deleting a run that another transaction has deleted since would be an
     // error.
-    // SAFETY: reads the backend's own state.
-    let old = unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32;
-    if size == 0 || entries.is_empty() || old {
+    if size == 0 || entries.is_empty() || backend::keeps_its_snapshot() {
         return Ok(());
     }
     spi::execute(

@@ -1,7 +1,6 @@
 //! A backend's cache of loaded flows with their logic. An entry is valid until something that the
 //! flow depends on changes.
 
-use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use crate::catalog::model::Flow;
 use crate::catalog::{locks, relation_locks};
 use crate::flows::load;
+use crate::pg::backend;
 use crate::pg::error::Result;
 use crate::pg::invalidation;
 use crate::pg::snapshot::PinnedSnapshot;
@@ -41,10 +41,11 @@ pub fn runnable_flow(name: &str) -> Result<Rc<RunnableFlow>> {
     let complete = flow.targets.iter().all(|t| t.relation.is_some()) && !flow.targets.is_empty();
     let logic = if complete { logic_fingerprint::kept_logic(&flow)? } else { None };
     let ready = Rc::new(RunnableFlow { flow, logic });
-    // SAFETY: reads a variable of this backend.
-    let as_of_now = unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32;
     // If the catalog changed during loading, the flow may be a mix of two states.
-    if complete && as_of_now && invalidation::invalidation_count() == generation {
+    if complete
+        && !backend::keeps_its_snapshot()
+        && invalidation::invalidation_count() == generation
+    {
         KEPT.with(|k| k.borrow_mut().insert(name.to_owned(), (generation, ready.clone())));
     }
     Ok(ready)

@@ -17,3 +17,9 @@ pub fn now_micros() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_micros() as i64
 }
+
+/// Returns the time in Postgres' own form: microseconds since 2000-01-01.
+pub fn timestamp_micros() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pgrx::pg_sys::GetCurrentTimestamp() }
+}

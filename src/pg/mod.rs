@@ -5,6 +5,7 @@
 //! every room.
 
 pub mod acting_role;
+pub mod backend;
 pub mod bulk_insert;
 pub mod clock;
 pub mod columns;

@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 use crate::catalog::{locks, restored};
 use crate::declare::live;
 use crate::inspect::pending;
+use crate::pg::{backend, clock};
 use crate::update::catch_up;
 use crate::workers::process::{self, ServeOutcome};
 use crate::workers::shared_memory;
@@ -90,8 +91,7 @@ fn worker_rows() -> TableIterator<
         name!(failed, i64),
     ),
 > {
-    // SAFETY: reads the backend's own state.
-    let (here, all) = unsafe { (pg_sys::MyDatabaseId.to_u32(), pg_sys::superuser()) };
+    let (here, all) = (backend::database().to_u32(), backend::is_superuser());
     let workers = shared_memory::workers().into_iter().filter(|s| all || s.database == here);
     let rows = workers.map(|s| {
         let since = TimestampWithTimeZone::try_from(s.since)
@@ -130,10 +130,8 @@ fn progress_rows() -> TableIterator<
         name!(estimated_end, Option<TimestampWithTimeZone>),
     ),
 > {
-    // SAFETY: reads the backend's own state, and the clock.
-    let (here, all, now) = unsafe {
-        (pg_sys::MyDatabaseId.to_u32(), pg_sys::superuser(), pg_sys::GetCurrentTimestamp())
-    };
+    let (here, all) = (backend::database().to_u32(), backend::is_superuser());
+    let now = clock::timestamp_micros();
     let time = |at: i64| {
         TimestampWithTimeZone::try_from(at)
             .unwrap_or_else(|_| TimestampWithTimeZone::negative_infinity())

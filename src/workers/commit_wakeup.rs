@@ -3,6 +3,7 @@
 use pgrx::pg_sys;
 use std::cell::Cell;
 
+use crate::pg::backend;
 use crate::workers::shared_memory;
 
 thread_local! {
@@ -26,8 +27,7 @@ pub fn at_commit() {
 unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
     match event {
         pg_sys::XactEvent::XACT_EVENT_COMMIT if WROTE.replace(false) => {
-            // SAFETY: reads the backend's own state.
-            shared_memory::wake(unsafe { pg_sys::MyDatabaseId });
+            shared_memory::wake(backend::database());
         }
         pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
             WROTE.set(false);

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::catalog::locks;
+use crate::pg::backend;
 use crate::pg::error::Result;
 use crate::update::helper_pool::{self, HelperResult, HelperTask};
 use crate::update::parallel;
@@ -69,8 +70,7 @@ impl helper_pool::HelperPool for Helpers {
 
     fn ask(&self, portion: &[u8]) -> Result<Option<Box<dyn HelperTask>>> {
         let Some(board) = HelperSegment::make(portion) else { return Ok(None) };
-        // SAFETY: reads the backend's own state.
-        let (database, notify) = unsafe { (pg_sys::MyDatabaseId, pg_sys::MyProcPid) };
+        let (database, notify) = (backend::database(), backend::process_id());
         let argument = (u64::from(board.handle()) << 32) | u64::from(database.to_u32());
         let started = BackgroundWorkerBuilder::new("coco helper")
             .set_type("coco helper")

@@ -5,6 +5,7 @@ use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::pg_sys;
 use std::time::Duration;
 
+use crate::pg::backend;
 use crate::update::memo_salvage;
 use crate::workers::transaction::{log_failure, transaction};
 use crate::workers::wait_event::{self, WaitEvent};
@@ -28,8 +29,7 @@ pub enum ServeOutcome {
 
 /// Ensures that a worker serves this database. `taken` reports whether a worker number is in use.
 pub fn serve_database(taken: impl Fn(u16) -> bool) -> ServeOutcome {
-    // SAFETY: reads the backend's own state.
-    let database = unsafe { pg_sys::MyDatabaseId };
+    let database = backend::database();
     if shared_memory::available() {
         shared_memory::request(database);
         return ServeOutcome::Launcher;
@@ -48,8 +48,6 @@ pub fn launch_worker(
     restart: Option<Duration>,
 ) -> Option<pgrx::bgworkers::DynamicBackgroundWorker> {
     let argument = (u64::from(seat) << 32) | u64::from(database.to_u32());
-    // SAFETY: reads the backend's own state.
-    let notify = unsafe { pg_sys::MyProcPid };
     BackgroundWorkerBuilder::new("coco worker")
         .set_type("coco worker")
         .set_library("coco")
@@ -58,7 +56,7 @@ pub fn launch_worker(
         .set_start_time(BgWorkerStartTime::RecoveryFinished)
         .set_restart_time(restart)
         .set_argument(Some(pg_sys::Datum::from(argument)))
-        .set_notify_pid(if restart.is_none() { notify } else { 0 })
+        .set_notify_pid(if restart.is_none() { backend::process_id() } else { 0 })
         .load_dynamic()
         .ok()
 }

@@ -3,6 +3,7 @@
 //!
 //! It exists only if the library is in shared_preload_libraries. Its size is fixed.
 
+use crate::pg::{backend, clock};
 use pgrx::prelude::*;
 use pgrx::{PGRXSharedMemory, PgLwLock, pg_shmem_init, pg_sys};
 use std::cell::Cell;
@@ -262,17 +263,15 @@ pub fn enter(database: pg_sys::Oid, seat: u16) {
     if !available() {
         return;
     }
-    // SAFETY: reads the process's own state; the callback is a plain function.
-    let slot = unsafe {
-        pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0usize));
-        WorkerSlot {
-            database: database.to_u32(),
-            pid: pg_sys::MyProcPid,
-            seat,
-            process: own_process(),
-            since: pg_sys::GetCurrentTimestamp(),
-            ..Default::default()
-        }
+    // SAFETY: the callback is a plain function.
+    unsafe { pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0usize)) };
+    let slot = WorkerSlot {
+        database: database.to_u32(),
+        pid: backend::process_id(),
+        seat,
+        process: own_process(),
+        since: clock::timestamp_micros(),
+        ..Default::default()
     };
     // If no slot is free, the worker is invisible and finds changes only by polling.
     SHARED.exclusive().workers.push(slot).ok();
@@ -280,8 +279,7 @@ pub fn enter(database: pg_sys::Oid, seat: u16) {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _arg: pg_sys::Datum) {
-    // SAFETY: reads the process's own state.
-    let pid = unsafe { pg_sys::MyProcPid };
+    let pid = backend::process_id();
     let launcher = {
         let mut shared = SHARED.exclusive();
         shared.workers.retain(|s| s.pid != pid);
@@ -299,8 +297,7 @@ pub fn report(change: impl FnOnce(&mut WorkerSlot)) {
     if !available() {
         return;
     }
-    // SAFETY: reads the process's own state.
-    let pid = unsafe { pg_sys::MyProcPid };
+    let pid = backend::process_id();
     let mut shared = SHARED.exclusive();
     let SharedState { workers, sessions, .. } = &mut *shared;
     if let Some(slot) = workers.iter_mut().chain(sessions).find(|s| s.pid == pid) {
@@ -314,8 +311,7 @@ pub fn announce_cancel() {
     if !available() {
         return;
     }
-    // SAFETY: reads the process's own state, and the clock.
-    let (database, now) = unsafe { (pg_sys::MyDatabaseId, pg_sys::GetCurrentTimestamp()) };
+    let (database, now) = (backend::database(), clock::timestamp_micros());
     let mut shared = SHARED.exclusive();
     for slot in shared.workers.iter_mut().filter(|s| s.database == database.to_u32()) {
         slot.canceled_at = now;
@@ -329,8 +325,7 @@ pub fn cancel_was_announced() -> bool {
     if !available() {
         return false;
     }
-    // SAFETY: reads the process's own state, and the clock.
-    let (pid, now) = unsafe { (pg_sys::MyProcPid, pg_sys::GetCurrentTimestamp()) };
+    let (pid, now) = (backend::process_id(), clock::timestamp_micros());
     let shared = SHARED.share();
     let own = shared.workers.iter().find(|s| s.pid == pid);
     own.is_some_and(|s| (0..CANCEL_ARRIVES).contains(&now.saturating_sub(s.canceled_at)))
@@ -348,16 +343,13 @@ pub fn enter_session(flow: i32) {
         }
     }
     leave_session();
-    // SAFETY: reads the process's own state.
-    let slot = unsafe {
-        WorkerSlot {
-            database: pg_sys::MyDatabaseId.to_u32(),
-            pid: pg_sys::MyProcPid,
-            process: own_process(),
-            flow,
-            since: pg_sys::GetCurrentTimestamp(),
-            ..Default::default()
-        }
+    let slot = WorkerSlot {
+        database: backend::database().to_u32(),
+        pid: backend::process_id(),
+        process: own_process(),
+        flow,
+        since: clock::timestamp_micros(),
+        ..Default::default()
     };
     // If no slot is free, the update is invisible.
     SHARED.exclusive().sessions.push(slot).ok();
@@ -368,8 +360,7 @@ pub fn leave_session() {
     if !available() {
         return;
     }
-    // SAFETY: reads the process's own state.
-    let pid = unsafe { pg_sys::MyProcPid };
+    let pid = backend::process_id();
     SHARED.exclusive().sessions.retain(|s| s.pid != pid);
 }
 

@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::pg::clock;
 use crate::workers::process::MAX_SEATS;
 use crate::workers::shared_memory::{self, WorkerSlot};
 use crate::workers::timer::Timer;
@@ -67,15 +68,14 @@ pub fn missing() -> Vec<(u32, u16)> {
 
 /// The number of workers that a database may have now.
 fn allowed(database: u32, workers: &[WorkerSlot]) -> u16 {
-    // SAFETY: reads the clock.
-    let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    let now = clock::timestamp_micros();
     let of_database = || workers.iter().filter(|w| w.database == database && w.seat > 0);
     let turns: Vec<Turn> = of_database().filter(|w| w.flow != 0).map(|w| turn(w, now)).collect();
     let live_flows = of_database().map(|w| w.live_flows).max().unwrap_or(0);
     allowed_workers(max_workers(), live_flows, &turns).min(MAX_SEATS)
 }
 
-fn turn(worker: &WorkerSlot, now: pg_sys::TimestampTz) -> Turn {
+fn turn(worker: &WorkerSlot, now: i64) -> Turn {
     let elapsed = u64::try_from(now.saturating_sub(worker.since)).unwrap_or(0);
     Turn { elapsed: Duration::from_micros(elapsed), waits: worker.waits() }
 }

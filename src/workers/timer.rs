@@ -1,5 +1,6 @@
 //! A timer of Postgres' that signals this process again and again while it does one thing.
 
+use crate::pg::clock;
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::time::Duration;
@@ -37,10 +38,9 @@ impl Timer {
         });
         let first = i64::try_from(first.as_micros()).unwrap_or(i64::MAX);
         let again = c_int::try_from(again.as_millis()).unwrap_or(c_int::MAX);
-        // SAFETY: reads the clock; the id is one that was registered.
-        unsafe {
-            enable_timeout_every(id, pg_sys::GetCurrentTimestamp().saturating_add(first), again);
-        }
+        let at = clock::timestamp_micros().saturating_add(first);
+        // SAFETY: the id was registered.
+        unsafe { enable_timeout_every(id, at, again) };
         let done = work();
         // SAFETY: as above.
         unsafe { disable_timeout(id, false) };
