@@ -16,7 +16,8 @@ use crate::sql_api::fdw_options;
 use crate::sql_api::live::serve;
 use crate::update::limits;
 use crate::workers::shared_memory;
-use crate::workers::update_worker::{self, WorkerCommand};
+use crate::workers::update_client;
+use coco_core::worker_request::WorkerCommand;
 
 /// Declares a flow in one call with its source, query, target and key. With only the name, creates
 /// an empty flow; `add_source` and `add_target` then complete it.
@@ -168,7 +169,7 @@ fn drop_flow(flow: &str, keep_targets: bool) -> Result<(), ErrorReport> {
     if !keep_targets && flow_rows::has_made_external(flow)? {
         // Deletions on another server cannot be rolled back with this transaction, so a worker
         // drops the flow and its external objects in a transaction of its own.
-        update_worker::run_in_worker(flow, WorkerCommand::Drop, limits::configured_limits())?;
+        update_client::run_in_worker(flow, WorkerCommand::Drop, limits::configured_limits())?;
         return Ok(());
     }
     Ok(declare::drop_flow(flow, keep_targets, shared_memory::announce_cancel)?)

@@ -1,25 +1,21 @@
-//! Work that a session requests and a worker does: an update of a flow that has external targets or
-//! calls providers, or the drop of a flow with its external targets. Neither can run inside the
-//! session's transaction.
+//! The worker that a session starts for an update of a flow that has external targets or calls
+//! providers, or for the drop of a flow with its external targets. The session's side is in
+//! `update_client.rs`.
 //!
-//! The session starts the worker and waits for it. The worker leaves its result in a row of
-//! coco.worker_result and ends. If the session's statement is canceled, the worker is terminated.
+//! The worker leaves its result in a row of coco.worker_result and ends.
 
-use pgrx::bgworkers::{
-    BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime,
-    DynamicBackgroundWorker,
-};
+use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-use crate::catalog::{locks, run_history};
+use crate::catalog::run_history;
 use crate::flows::{cache, live_rows};
 use crate::memo::settle;
 use crate::outbox::worker_result::{self, WorkerResult};
 use crate::outbox::{delivery_state, drain, queue};
+use crate::pg::clock;
 use crate::pg::error::Error;
-use crate::pg::{clock, subtransaction};
 use crate::update;
 use crate::update::backlog::PendingKeys;
 use crate::update::limits::Limits;
@@ -27,32 +23,17 @@ use crate::update::run::SourceCounts;
 use crate::workers::delivery::dispatcher::DeliveryDispatcher;
 use crate::workers::delivery::drop_flow;
 use crate::workers::process::{
-    attach_to_database, pause, process_interrupts, salvage_rolled_back_results, set_activity, wait,
+    attach_to_database, process_interrupts, salvage_rolled_back_results, set_activity, wait,
 };
 use crate::workers::transaction::{TransactionError, log_failure, transaction};
 use crate::workers::wait_event::WaitEvent;
-use crate::workers::{crash_point, progress, shared_memory};
+use crate::workers::{crash_point, progress, shared_memory, update_result};
 use coco_core::counts::Counts;
 use coco_core::decide::Mode;
 use coco_core::history::{By, Entry, Reason};
+use coco_core::worker_request::{WorkerCommand, WorkerRequest};
 
-/// The work requested from a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WorkerCommand {
-    Update(Mode),
-    /// Drop the flow with everything that coco created for it.
-    Drop,
-}
-
-const ORDERS: [(&str, WorkerCommand); 5] = [
-    ("normal", WorkerCommand::Update(Mode::Normal)),
-    ("retry", WorkerCommand::Update(Mode::Retry)),
-    ("full_reprocess", WorkerCommand::Update(Mode::FullReprocess)),
-    ("reexport", WorkerCommand::Update(Mode::Reexport)),
-    ("drop", WorkerCommand::Drop),
-];
-
-/// Interval at which the session checks its worker.
+/// Interval at which the worker checks whether another process has delivered a row.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// How long the worker waits for targets to open before it evaluates anything.
@@ -63,139 +44,24 @@ const OPENING: Duration = Duration::from_millis(250);
 /// But then all rows are sent later.
 const BATCHES: usize = 4;
 
-/// Starts a worker that executes a command for a flow, and waits for its result.
-pub fn run_in_worker(
-    flow: &str,
-    order: WorkerCommand,
-    limits: Limits,
-) -> Result<Vec<SourceCounts>, Error> {
-    locks::not_during_recovery()?;
-    let id = cache::runnable_flow(flow)?.flow.id;
-    // Only one session at a time requests a worker: the workers of other sessions would occupy
-    // processes while they wait.
-    locks::lock_update_request(id)?;
-    let name = ORDERS.iter().find(|(_, o)| *o == order).map_or("normal", |(name, _)| name);
-    // SAFETY: the call fills the given bytes.
-    let run = unsafe {
-        let mut bytes = [0u8; 8];
-        if !pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) {
-            return Err(Error::internal("could not generate random values"));
-        }
-        i64::from_ne_bytes(bytes)
-    };
-    let extra = format!("{run} {id} {name} {} {}", limits.batch, limits.segment_bytes);
-    // SAFETY: reads the backend's own state.
-    let (database, notify) = unsafe { (pg_sys::MyDatabaseId, pg_sys::MyProcPid) };
-    let worker = BackgroundWorkerBuilder::new("coco update")
-        .set_type("coco update")
-        .set_library("coco")
-        .set_function("coco_update_main")
-        .enable_spi_access()
-        .set_start_time(BgWorkerStartTime::RecoveryFinished)
-        .set_restart_time(None)
-        .set_argument(Some(pg_sys::Datum::from(database.to_u32() as usize)))
-        .set_extra(&extra)
-        .set_notify_pid(notify)
-        .load_dynamic()
-        .map_err(|_| {
-            Error::new(
-                PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                "could not start a worker",
-            )
-            .detail("A worker updates flows that have external targets or call functions over the network. All worker processes are in use.")
-            .hint("Increase max_worker_processes.")
-        })?;
-    let mut guard = UpdateWorkerGuard(Some(worker));
-    let outcome = guard.wait(run, flow)?;
-    locks::unlock_update_request(id)?;
-    match outcome.message {
-        None => Ok(counts(outcome.counts.unwrap_or_default())),
-        Some(message) => Err(Error {
-            code: subtransaction::sqlstate_code(outcome.sqlstate.as_deref().unwrap_or_default()),
-            message,
-            detail: outcome.detail,
-            hint: outcome.hint,
-        }),
-    }
-}
-
-/// Terminates the worker when the session's statement ends, for any reason.
-struct UpdateWorkerGuard(Option<DynamicBackgroundWorker>);
-
-impl UpdateWorkerGuard {
-    fn wait(&mut self, run: i64, flow: &str) -> Result<WorkerResult, Error> {
-        let mut looked = Instant::now();
-        loop {
-            let Some(worker) = &self.0 else {
-                return Err(Error::internal("the worker was lost"));
-            };
-            let pid = match worker.pid() {
-                Ok(pid) => pid,
-                Err(BackgroundWorkerStatus::NotYetStarted) => 0,
-                Err(_) => break,
-            };
-            if pid != 0 && looked.elapsed() > Duration::from_secs(1) {
-                looked = Instant::now();
-                if locks::is_blocked_by_us(pid)? {
-                    return Err(Error::new(
-                        PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
-                        format!("worker for flow \"{flow}\" is blocked by this transaction"),
-                    )
-                    .detail("A worker updates flows that have external targets or call functions over the network, and drops flows with external targets. It does so in transactions of its own.")
-                    .hint("COMMIT this transaction, and try again."));
-                }
-            }
-            progress::tell_of(pid);
-            // The worker wakes this session when the result is stored, and cleans up afterwards.
-            if pause(LOOK, WaitEvent::Update)
-                && let Some(outcome) = worker_result::load_result(run)?
-            {
-                self.0 = None;
-                return Ok(outcome);
-            }
-        }
-        self.0 = None;
-        worker_result::load_result(run)?.ok_or_else(|| {
-            Error::new(
-                PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
-                format!("worker for flow \"{flow}\" ended without a result"),
-            )
-            .hint("Look for the reason in the server's log. The next coco.update sends the worker's rows again.")
-        })
-    }
-}
-
-impl Drop for UpdateWorkerGuard {
-    fn drop(&mut self) {
-        if let Some(worker) = self.0.take() {
-            worker.terminate();
-        }
-    }
-}
-
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(argument.value() as u32);
     attach_to_database(database, c"coco update");
     let extra = BackgroundWorker::get_extra().to_owned();
-    let parts: Vec<&str> = extra.split(' ').collect();
-    let number = |n: usize| parts.get(n).and_then(|p| p.parse::<i64>().ok()).unwrap_or(0);
-    let order = ORDERS.iter().find(|(name, _)| parts.get(2) == Some(name)).map(|(_, o)| *o);
-    let Some(order) = order else { return };
-    let limits = Limits {
-        batch: usize::try_from(number(3)).unwrap_or(1).max(1),
-        changes: None,
-        segment_bytes: number(4),
+    let Some(request) = WorkerRequest::from_text(&extra) else {
+        return tracing::warn!("worker ends: \"{extra}\" is not a request");
     };
+    let WorkerRequest { run_id, flow_id: flow, command, batch_size, segment_bytes } = request;
+    let limits = Limits { batch: batch_size, changes: None, segment_bytes };
     shared_memory::enter(database, 0);
     progress::tell();
     settle::watch();
-    let flow = number(1) as i32;
     shared_memory::report(|slot| slot.flow = flow);
     let (started, began) = (clock::now_micros(), Instant::now());
     let mut done = UpdateResult::default();
-    let worked = work_on_request(flow, order, limits, &mut done);
+    let worked = work_on_request(flow, command, limits, &mut done);
     let elapsed = began.elapsed();
     let error = worked.as_ref().err().map(|failed| failed.error.message.clone());
     let outcome = match worked {
@@ -214,7 +80,7 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
             hint: failed.error.hint,
         },
     };
-    if let WorkerCommand::Update(mode) = order {
+    if let WorkerCommand::Update(mode) = command {
         let mut counts = Counts::default();
         done.sources.iter().for_each(|source| counts += source.counts);
         let reason = done.reason.or(Reason::asked(mode)).unwrap_or_default();
@@ -231,12 +97,12 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
             log_failure("could not record a run", &failed);
         }
     }
-    if let Err(failed) = transaction(|| worker_result::store_result(number(0), &outcome)) {
+    if let Err(failed) = transaction(|| worker_result::store_result(run_id, &outcome)) {
         log_failure("could not store the result", &failed);
     }
     // The session does not wait for the rest.
     wake_session();
-    if let WorkerCommand::Update(_) = order
+    if let WorkerCommand::Update(_) = command
         && let Err(failed) = transaction(|| empty_outboxes(flow))
     {
         log_failure("could not empty outboxes", &failed);
@@ -271,7 +137,7 @@ struct UpdateResult {
 
 fn work_on_request(
     flow: i32,
-    order: WorkerCommand,
+    command: WorkerCommand,
     limits: Limits,
     done: &mut UpdateResult,
 ) -> Result<Value, TransactionError> {
@@ -286,7 +152,7 @@ fn work_on_request(
         ));
     };
     set_activity(&format!("coco: update of flow {flow}"));
-    match order {
+    match command {
         WorkerCommand::Drop => transaction(|| drop_flow::drop_flow(&flow)).map(|()| json!([])),
         WorkerCommand::Update(mode) => {
             transaction(|| {
@@ -307,7 +173,7 @@ fn work_on_request(
             if let Some(first) = done.sources.first_mut() {
                 first.counts.failed += refused;
             }
-            Ok(done.sources.iter().map(count).collect())
+            Ok(update_result::to_json(&done.sources))
         }
     }
 }
@@ -419,34 +285,4 @@ fn send_flow(flow: &str, sender: &mut DeliveryDispatcher) -> Result<i64, Transac
     }));
     error.detail = trouble.detail;
     Err(TransactionError { sqlstate: trouble.sqlstate, error })
-}
-
-fn count(source: &SourceCounts) -> Value {
-    let c = source.counts;
-    json!({
-        "source": source.source, "seen": c.seen, "skipped": c.skipped, "unchanged": c.unchanged,
-        "evaluated": c.evaluated, "upserted": c.upserted, "deleted": c.deleted, "failed": c.failed,
-        "elapsed": source.elapsed.as_micros() as i64, "memo": source.memo,
-    })
-}
-
-fn counts(all: Value) -> Vec<SourceCounts> {
-    let one = |v: &Value| {
-        let n = |name: &str| v[name].as_i64().unwrap_or(0);
-        SourceCounts {
-            source: v["source"].as_str().unwrap_or_default().to_owned(),
-            counts: Counts {
-                seen: n("seen"),
-                skipped: n("skipped"),
-                unchanged: n("unchanged"),
-                evaluated: n("evaluated"),
-                upserted: n("upserted"),
-                deleted: n("deleted"),
-                failed: n("failed"),
-            },
-            elapsed: Duration::from_micros(n("elapsed").max(0) as u64),
-            memo: serde_json::from_value(v["memo"].clone()).unwrap_or_default(),
-        }
-    };
-    all.as_array().into_iter().flatten().map(one).collect()
 }

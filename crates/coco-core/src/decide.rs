@@ -16,6 +16,23 @@ pub enum Mode {
 }
 
 impl Mode {
+    pub const ALL: [Mode; 4] = [Mode::Normal, Mode::Retry, Mode::FullReprocess, Mode::Reexport];
+
+    /// Returns the name that a user writes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Normal => "normal",
+            Mode::Retry => "retry",
+            Mode::FullReprocess => "full_reprocess",
+            Mode::Reexport => "reexport",
+        }
+    }
+
+    /// Returns the mode of this name, or `None` if there is none.
+    pub fn from_name(name: &str) -> Option<Mode> {
+        Mode::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+
     /// Whether every item is evaluated, whatever is stored.
     pub fn evaluates_all(self) -> bool {
         matches!(self, Mode::FullReprocess | Mode::Reexport)

@@ -23,3 +23,4 @@ pub mod snapshot;
 pub mod stand_in;
 pub mod text;
 pub mod version;
+pub mod worker_request;

@@ -1,0 +1,105 @@
+//! What a session asks a worker for, as a text that fits into the argument of a background worker.
+
+use crate::decide::Mode;
+
+/// The longest text that Postgres passes to a background worker, in bytes: BGW_EXTRALEN without the
+/// terminating NUL byte.
+pub const LONGEST: usize = 127;
+
+/// The work requested from a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerCommand {
+    Update(Mode),
+    /// Drop the flow with everything that coco created for it.
+    Drop,
+}
+
+impl WorkerCommand {
+    fn name(self) -> &'static str {
+        match self {
+            WorkerCommand::Update(mode) => mode.name(),
+            WorkerCommand::Drop => "drop",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<WorkerCommand> {
+        match name {
+            "drop" => Some(WorkerCommand::Drop),
+            _ => Mode::from_name(name).map(WorkerCommand::Update),
+        }
+    }
+}
+
+/// A request of a session to a worker that it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerRequest {
+    /// The key under which the worker stores its result.
+    pub run_id: i64,
+    pub flow_id: i32,
+    pub command: WorkerCommand,
+    /// Number of items per batch; at least 1.
+    pub batch_size: usize,
+    /// Size of a segment of a change log, in bytes.
+    pub segment_bytes: i64,
+}
+
+impl WorkerRequest {
+    /// Returns the request as a text of at most [`LONGEST`] bytes.
+    pub fn to_text(&self) -> String {
+        let WorkerRequest { run_id, flow_id, command, batch_size, segment_bytes } = self;
+        format!("{run_id} {flow_id} {} {batch_size} {segment_bytes}", command.name())
+    }
+
+    /// Returns the request that a text holds, or `None` if it holds none.
+    pub fn from_text(text: &str) -> Option<WorkerRequest> {
+        let mut parts = text.split(' ');
+        let request = WorkerRequest {
+            run_id: parts.next()?.parse().ok()?,
+            flow_id: parts.next()?.parse().ok()?,
+            command: WorkerCommand::from_name(parts.next()?)?,
+            batch_size: parts.next()?.parse().ok().filter(|size| *size > 0)?,
+            segment_bytes: parts.next()?.parse().ok()?,
+        };
+        parts.next().is_none().then_some(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_fits_and_comes_back_as_it_was() {
+        let commands = Mode::ALL.into_iter().map(WorkerCommand::Update);
+        for command in commands.chain([WorkerCommand::Drop]) {
+            for (run_id, flow_id, batch_size, segment_bytes) in [
+                (0, 1, 1, 0),
+                (i64::MIN, i32::MIN, usize::MAX, i64::MIN),
+                (i64::MAX, i32::MAX, 10_000, i64::MAX),
+            ] {
+                let request = WorkerRequest { run_id, flow_id, command, batch_size, segment_bytes };
+                let text = request.to_text();
+                assert!(text.len() <= LONGEST, "{text}");
+                assert_eq!(WorkerRequest::from_text(&text), Some(request), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_request_is_refused() {
+        let texts = [
+            "",
+            "1",
+            "1 2 normal 3",
+            "1 2 normal 0 4",
+            "1 2 normal -3 4",
+            "1 2 other 3 4",
+            "1 2 normal 3 4 5",
+            "1  2 normal 3 4",
+            "9223372036854775808 2 normal 3 4",
+        ];
+        for text in texts {
+            assert_eq!(WorkerRequest::from_text(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! What a worker remembers of one live flow between two transactions, and one such transaction.
+//!
+//! `live_worker` decides which flow comes next. Everything here can be lost without harm: another
+//! process finds out from the catalog what is left to do.
+
+use std::time::{Duration, Instant};
+
+use crate::catalog::run_history;
+use crate::declare::live;
+use crate::flows::live_rows::{self, LiveFlow};
+use crate::memo::settle;
+use crate::pg::clock;
+use crate::update;
+use crate::update::backlog::PendingKeys;
+use crate::update::limits::{self, Limits};
+use crate::update::run::UpdateOutcome;
+use crate::update::source_plan::CursorCache;
+use crate::workers::delivery::dispatcher::DeliveryDispatcher;
+use crate::workers::parallel_helper::Helpers;
+use crate::workers::process::{salvage_rolled_back_results, set_activity};
+use crate::workers::transaction::{TransactionError, log_failure, transaction};
+use crate::workers::{crash_notes, shared_memory, stand_in, turn_limit};
+use coco_core::counts::Counts;
+use coco_core::decide::Mode;
+use coco_core::history::{By, Entry, Reason, Stretch};
+
+/// Shortest time between two attempts to restore missing triggers.
+const RESTORE_TRIGGERS_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a worker leaves a flow to the session that canceled its transaction: longer than that
+/// session waits between two attempts to lock the flow.
+pub const YIELD: Duration = Duration::from_millis(500);
+
+/// The state of one live flow in a worker's memory.
+#[derive(Default)]
+pub struct FollowedFlow {
+    cursors: CursorCache,
+    /// Keys that scans of the flow's sources found and that are not processed yet.
+    pending: Option<PendingKeys>,
+    /// Number of transactions in a row that left changes over.
+    behind: u32,
+    /// When the worker last restored triggers of the flow's sources.
+    triggers_restored: Option<Instant>,
+    /// Work that the history does not contain yet.
+    unstored: Stretch,
+    /// Whether all rows must be sent to external targets again.
+    resends_all: bool,
+    /// The last delivery error that was logged.
+    delivery_error: Option<String>,
+    /// Number of failures in a row that could not be recorded, for example on a full disk.
+    unrecorded_failures: i32,
+    /// When the worker may try the flow again.
+    postponed_until: Option<Instant>,
+    /// Whether the flow is known to have no external targets.
+    is_local: bool,
+}
+
+/// The result of a flow's turn.
+pub enum Turn {
+    /// Another process has locked the flow, or the flow no longer exists.
+    NotTaken,
+    /// A session canceled the transaction in order to change a flow.
+    Yielded,
+    /// The transaction failed, and the failure was recorded.
+    Failed,
+    Done(FinishedTurn),
+}
+
+pub struct FinishedTurn {
+    pub is_external: bool,
+    /// Whether the transaction left changes over.
+    pub has_more: bool,
+    /// When the flow needs its next turn, if it has no changes until then.
+    pub next: Option<Duration>,
+}
+
+impl FollowedFlow {
+    /// Forgets facts that are valid only until the catalog changes.
+    pub fn catalog_changed(&mut self) {
+        self.is_local = false;
+    }
+
+    /// Forgets a flow that is no longer live, except its history.
+    pub fn stopped(&mut self) {
+        let mut unstored = std::mem::take(&mut self.unstored);
+        unstored.close();
+        *self = FollowedFlow { unstored, ..FollowedFlow::default() };
+    }
+
+    /// Discards work that exists only in this process's memory. Another process repeats it.
+    pub fn discard_unfinished(&mut self) {
+        self.cursors = CursorCache::default();
+        self.pending = None;
+    }
+
+    /// Reports whether work exists only in this process's memory.
+    pub fn has_unfinished(&self) -> bool {
+        self.resends_all
+            || self.cursors.unsaved_for().is_some()
+            || self.pending.as_ref().is_some_and(|pending| !pending.is_empty())
+    }
+
+    pub fn may_be_external(&self) -> bool {
+        !self.is_local
+    }
+
+    /// Returns how long the worker must leave the flow alone after a failure.
+    pub fn postponed_for(&self, flow: &LiveFlow) -> Duration {
+        let until = self.postponed_until.map(|u| u.saturating_duration_since(Instant::now()));
+        until.unwrap_or_default().max(flow.wait)
+    }
+
+    /// Delivers the flow's changes to external targets. Returns when the flow needs its next
+    /// delivery, if that is known.
+    pub fn deliver(
+        &mut self,
+        flow: &LiveFlow,
+        dispatcher: &mut DeliveryDispatcher,
+    ) -> Option<Duration> {
+        crash_notes::note(flow.id);
+        let step = dispatcher.step(&flow.name);
+        crash_notes::note(0);
+        match step {
+            Ok(step) => {
+                self.delivery_error = None;
+                if step.interrupted && !self.resends_all {
+                    self.resends_all = true;
+                    self.pending = None;
+                }
+                step.again
+            }
+            Err(failed) => {
+                let is_dropped = matches!(transaction(|| live_rows::flow_name(flow.id)), Ok(None));
+                // Logs each message once, not with every attempt.
+                if !is_dropped && self.delivery_error.as_ref() != Some(&failed.error.message) {
+                    self.delivery_error = Some(failed.error.message.clone());
+                    log_failure(
+                        &format!("flow \"{}\": could not deliver changes", flow.name),
+                        &failed,
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    /// Runs one transaction of the flow. `is_alone` says that no other flow is live.
+    pub fn take_turn(&mut self, flow: &LiveFlow, is_alone: bool, helpers: &Helpers) -> Turn {
+        let (started, began) = (clock::now_micros(), Instant::now());
+        crash_notes::note(flow.id);
+        let result = self.update(flow, is_alone, helpers);
+        crash_notes::note(0);
+        if result.as_ref().is_err_and(turn_limit::is_canceled)
+            && shared_memory::cancel_was_announced()
+        {
+            self.roll_back();
+            self.postponed_until = Some(Instant::now() + YIELD);
+            return Turn::Yielded;
+        }
+        self.add_to_history(started, began.elapsed(), &result);
+        match result {
+            Ok(outcome) => {
+                self.unrecorded_failures = 0;
+                self.postponed_until = None;
+                outcome.map_or(Turn::NotTaken, |outcome| Turn::Done(self.finished(&outcome)))
+            }
+            Err(failed) => {
+                self.record_failure(flow, &failed);
+                Turn::Failed
+            }
+        }
+    }
+
+    fn finished(&mut self, outcome: &UpdateOutcome) -> FinishedTurn {
+        self.is_local = !outcome.external;
+        let times = outcome.again.into_iter().chain(self.cursors.unsaved_for());
+        FinishedTurn { is_external: outcome.external, has_more: outcome.more, next: times.min() }
+    }
+
+    fn update(
+        &mut self,
+        flow: &LiveFlow,
+        is_alone: bool,
+        helpers: &Helpers,
+    ) -> Result<Option<UpdateOutcome>, TransactionError> {
+        report_flow(flow);
+        let limits = turn_limits(if is_alone { self.behind } else { 0 });
+        // If a process ended before it sent its rows, nobody knows which rows are missing, so coco
+        // sends all of them again.
+        let resends_all = self.resends_all;
+        let mode = if resends_all { Mode::Reexport } else { Mode::Normal };
+        let new = || if resends_all { PendingKeys::once(None) } else { PendingKeys::default() };
+        let pending = self.pending.get_or_insert_with(new);
+        let cursors = &mut self.cursors;
+        helpers.work_on(flow.id);
+        let work = || {
+            transaction(|| {
+                let outcome =
+                    update::update_live_flow(&flow.name, mode, limits, cursors, pending, helpers)?;
+                if outcome.is_some() && flow.attempts > 0 {
+                    live_rows::clear_flow_error(flow)?;
+                }
+                Ok(outcome)
+            })
+        };
+        let mut outcome = turn_limit::turn(|| match is_alone {
+            true => work(),
+            false => stand_in::turn_among_others(work),
+        })
+        .inspect(|_| settle::committed())?;
+        let Some(done) = &mut outcome else { return Ok(None) };
+        self.cursors.keep(std::mem::take(&mut done.kept));
+        self.behind = if done.more { self.behind + 1 } else { 0 };
+        if resends_all && !done.more {
+            self.resends_all = false;
+            self.pending = None;
+        }
+        if done.uncaptured {
+            self.restore_triggers(flow);
+        }
+        report_outcome(done);
+        Ok(outcome)
+    }
+
+    /// Restores missing triggers in a separate transaction, because this may block writers,
+    /// although it never waits for them.
+    fn restore_triggers(&mut self, flow: &LiveFlow) {
+        if self.triggers_restored.is_some_and(|at| at.elapsed() < RESTORE_TRIGGERS_EVERY) {
+            return;
+        }
+        self.triggers_restored = Some(Instant::now());
+        if let Err(failed) = transaction(|| live::restore_triggers(&flow.name)) {
+            let what = format!("flow \"{}\": could not restore triggers", flow.name);
+            log_failure(&what, &failed);
+        }
+    }
+
+    fn add_to_history(
+        &mut self,
+        started: i64,
+        elapsed: Duration,
+        result: &Result<Option<UpdateOutcome>, TransactionError>,
+    ) {
+        let (mut counts, mut reason, mut error) = (Counts::default(), None, None);
+        match result {
+            Ok(None) => return,
+            Ok(Some(outcome)) => {
+                reason = outcome.reason;
+                counts = outcome.counts();
+                // Every transaction counts the items that wait for their next retry, so they are
+                // subtracted.
+                counts.seen -= outcome.waiting;
+                counts.failed -= outcome.waiting;
+            }
+            Err(failed) => error = Some(failed.error.message.clone()),
+        }
+        let by = By::Worker;
+        let entry = Entry { started, elapsed, reason: Reason::default(), by, counts, error };
+        self.unstored.add(entry, reason, Instant::now());
+    }
+
+    /// Stores the flow's history when it is due. Returns whether something is left to store now.
+    pub fn store_history(&mut self, flow: i32, now: Instant) -> bool {
+        let due = self.unstored.due(now);
+        if !due.is_empty() {
+            match transaction(|| run_history::note_run_if_free(flow, due)) {
+                Ok(true) => self.unstored.noted(now),
+                // Another process holds the flow's lock.
+                Ok(false) => {}
+                Err(failed) => {
+                    log_failure("could not record runs", &failed);
+                    self.unstored.noted(now);
+                }
+            }
+        }
+        !self.unstored.due(now).is_empty()
+    }
+
+    /// Discards state that came from a transaction that was rolled back.
+    fn roll_back(&mut self) {
+        self.discard_unfinished();
+        salvage_rolled_back_results();
+    }
+
+    /// Records the error of a failed transaction.
+    fn record_failure(&mut self, flow: &LiveFlow, failed: &TransactionError) {
+        self.roll_back();
+        match transaction(|| live_rows::record_flow_error(flow, &failed.sqlstate, &failed.error)) {
+            // Logs errors of locked tables less and less often, because a lock may last an hour.
+            Ok(true)
+                if live_rows::is_lock_error(&failed.sqlstate) && !next_power(flow.attempts) => {}
+            Ok(true) => log_failure(&format!("flow \"{}\" failed", flow.name), failed),
+            // The flow was dropped or stopped in the meantime.
+            Ok(false) => {}
+            Err(again) => {
+                if next_power(self.unrecorded_failures) {
+                    log_failure(&format!("flow \"{}\" failed", flow.name), failed);
+                    let what = format!("flow \"{}\": could not record the failure", flow.name);
+                    log_failure(&what, &again);
+                }
+                // Without this, the worker would try again at once.
+                self.unrecorded_failures = self.unrecorded_failures.saturating_add(1);
+                let delay = live_rows::retry_delay(self.unrecorded_failures);
+                self.postponed_until = Some(Instant::now() + delay);
+            }
+        }
+    }
+}
+
+/// Reports whether the next attempt is the first, second, fourth, eighth, …
+fn next_power(attempts: i32) -> bool {
+    attempts.saturating_add(1).unsigned_abs().is_power_of_two()
+}
+
+/// Limits a transaction to a few batches, so that other flows get their share. For a single flow
+/// that stays behind, the limit grows: items that change repeatedly are then evaluated less often.
+fn turn_limits(behind: u32) -> Limits {
+    let limits = limits::configured_limits();
+    let batches = 4usize << behind.min(5);
+    Limits { changes: Some(limits.batch.saturating_mul(batches)), ..limits }
+}
+
+fn report_flow(flow: &LiveFlow) {
+    set_activity(&format!("coco: flow {}", flow.name));
+    shared_memory::report(|slot| {
+        slot.flow = flow.id;
+        slot.source = 0;
+        slot.done = 0;
+        slot.total = 0;
+        slot.since = clock::timestamp_micros();
+    });
+}
+
+fn report_outcome(outcome: &UpdateOutcome) {
+    shared_memory::report(|slot| {
+        slot.turns += 1;
+        for source in &outcome.sources {
+            slot.evaluated += source.counts.evaluated;
+            slot.upserted += source.counts.upserted;
+            slot.deleted += source.counts.deleted;
+            slot.failed += source.counts.failed;
+        }
+    });
+}
