@@ -15,7 +15,7 @@ use crate::capture::cursor::{self, Cursor};
 use crate::catalog::model::Source;
 use crate::pg::error::Result;
 use crate::pg::tuplestore::rows::{self, TupleStore};
-use crate::update::detect::Candidates;
+use crate::update::candidate_rows::Candidates;
 use crate::update::initial_load::RowSinks;
 use crate::update::source_plan::key_columns;
 use crate::update::tracking_rows;

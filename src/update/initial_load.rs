@@ -22,7 +22,7 @@ use crate::pg::subtransaction::subtransaction;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::compose::{self, Items};
 use crate::query::one_row_per_item;
-use crate::update::detect;
+use crate::update::candidate_sql;
 use crate::update::target_writer::TargetWriter;
 use coco_core::counts::Counts;
 use coco_core::delivery::Ahead;
@@ -260,7 +260,7 @@ fn load_tracking(
     at: ProcessOrdinal,
 ) -> std::result::Result<Written, LoadError> {
     let columns = tracking(source, "s.k", "s.ordinal", "s.fingerprint");
-    let from = format!("({}) as s", detect::all_items_sql(source));
+    let from = format!("({}) as s", candidate_sql::all_items_sql(source));
     let args = [arg(at.0), arg(logic.0)];
     let filling = BulkTarget::of_own(&source.tracking, &columns);
     let rows = bulk_insert::fill(&statements()?, &[filling], None, &from, &args)?

@@ -2,6 +2,8 @@
 
 pub mod apply_batch;
 pub mod backlog;
+pub mod candidate_rows;
+pub mod candidate_sql;
 pub mod catch_up;
 pub mod constraint_swaps;
 pub mod detect;

@@ -228,7 +228,7 @@ impl UpdateRun<'_> {
             writer.fresh = target_table::is_empty(writer.target)?;
         }
         let began = now_micros();
-        let tracked = detect::tracked(statements, source)?;
+        let tracked = detect::count_tracked(statements, source)?;
         let reason = self.reason(following.logic_before(), tracked)?;
         if tracked == 0
             && let Some(InitialLoadOutcome { counts, held }) = self.fill(source)?

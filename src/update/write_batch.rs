@@ -11,7 +11,7 @@ use crate::pg::clock::now_micros;
 use crate::pg::error::{Error, Result};
 use crate::pg::subtransaction::{DataError, subtransaction};
 use crate::query::batch::{Action, Batch, Item};
-use crate::update::detect::Candidate;
+use crate::update::candidate_rows::Candidate;
 use crate::update::run::{UpdateRun, interrupt};
 use crate::update::target_writer::{UnownedRows, WriteMode, WriteOrder};
 use crate::update::{apply_batch, failure_rows, untracked_items};
