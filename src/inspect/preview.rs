@@ -20,7 +20,8 @@ use crate::query::logic_fingerprint;
 use crate::query::names::{self, KeyExprs};
 use crate::update::detect::{self, Scan};
 use crate::update::limits::Limits;
-use crate::update::{apply_batch, differences, orphans};
+use crate::update::stale_rows::{self, StaleRows};
+use crate::update::{differences, orphans};
 use coco_core::decide::{Decision, Mode};
 use coco_core::isolate::{Attempt, isolate};
 use coco_core::version::ProcessOrdinal;
@@ -162,7 +163,7 @@ fn compare(flow: &Flow, source: &Source, batch: &Batch, mode: Mode) -> Result<Ve
         let mut old = TupleStore::new(&names::old_columns(source, target))?;
         if target.covered.is_none() {
             statements.select_into(
-                &apply_batch::old_keys(source, target, &names),
+                &stale_rows::old_keys_sql(source, target, &names),
                 &[],
                 &mut old,
             )?;
@@ -224,10 +225,10 @@ fn comparison(source: &Source, target: &Target, names: &KeyExprs, mode: Mode) ->
         true => differences::differs(target),
         false => "true".to_owned(),
     };
-    let (using, obsolete) = apply_batch::stale_rows_sql(source, target, names);
+    let StaleRows { from, condition } = stale_rows::stale_rows_sql(source, target, names);
     format!(
         "select 'delete'::pg_catalog.text, {old_key}, {old_row}, null::pg_catalog.jsonb
-           from {relation} as x, {using} where {obsolete}
+           from {relation} as x, {from} where {condition}
          union all
          select 'update', {new_key}, {old_row}, {new_row}
            from coco_output as n join {relation} as x on {same} where {differs}

@@ -29,6 +29,21 @@ impl Action {
             Action::Remove => b'r',
         }) as i8
     }
+
+    /// Returns an SQL condition: coco does this with the item of batch row `b`.
+    pub fn is_sql(self) -> String {
+        self.compare_sql("=")
+    }
+
+    /// Returns an SQL condition: coco does something else with the item of batch row `b`.
+    pub fn is_not_sql(self) -> String {
+        self.compare_sql("<>")
+    }
+
+    fn compare_sql(self, operator: &str) -> String {
+        let letter = char::from(self.letter() as u8);
+        format!("b.action operator(pg_catalog.{operator}) '{letter}'::pg_catalog.\"char\"")
+    }
 }
 
 /// What a batch records about an item in addition to its key.

@@ -29,7 +29,7 @@ use crate::update::limits::Limits;
 use crate::update::progress::report_progress;
 use crate::update::source_plan::{CursorCache, CursorUpdate};
 use crate::update::target_writer::{TargetWriter, WriteOptions};
-use crate::update::{apply_batch, lookups, orphans, restore_targets, untracked_items};
+use crate::update::{handover, lookups, orphans, restore_targets, untracked_items};
 use coco_core::counts::Counts;
 use coco_core::decide::{Decision, Mode};
 use coco_core::history::Reason;
@@ -392,7 +392,7 @@ impl UpdateRun<'_> {
 
     /// Evaluates again the items that wait for a target key which is free now, until none is.
     pub fn take_over(&self, all: &mut [SourceCounts]) -> Result<()> {
-        let Some(free) = apply_batch::free_claims(&self.writers) else {
+        let Some(free) = handover::has_free_claim_sql(&self.writers) else {
             return Ok(());
         };
         loop {

@@ -2,8 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use crate::catalog::model::{Source, Target};
+use crate::catalog::model::{Flow, Source, Target};
+use crate::memo::session::MemoSession;
 use coco_core::counts::Counts;
 use coco_core::decide::Mode;
 use coco_core::memo::{FunctionId, Place};
@@ -53,6 +55,19 @@ pub struct TargetWriter<'a> {
     /// Whether the target was empty when the update began. An untracked item then has no rows in
     /// it. If coco finds rows by the source key, it need not look for them.
     pub fresh: bool,
+}
+
+/// What all steps of writing a batch share.
+#[derive(Clone, Copy)]
+pub struct BatchContext<'a> {
+    pub flow: &'a Flow,
+    pub source: &'a Source,
+    /// The targets, in the order of the flow.
+    pub writers: &'a [TargetWriter<'a>],
+    pub writing: WriteOptions,
+    pub how: WriteMode<'a>,
+    /// The memoized results of the update, if the flow has memoized functions.
+    pub recalling: Option<&'a Rc<MemoSession>>,
 }
 
 /// The result of writing a batch.

@@ -65,6 +65,7 @@ pub fn write_tracking_rows(
         }
         None => "null::pg_catalog.int8[]",
     };
+    let (is_advance, is_removed) = (Action::Advance.is_sql(), Action::Remove.is_sql());
     let any = |takes: fn(&Item) -> bool| items.items.iter().any(takes);
     if any(|i| i.tracked && i.action != Action::Remove) {
         statements.execute(
@@ -72,13 +73,14 @@ pub fn write_tracking_rows(
                 "update {tracking} as t
                     set source_ordinal = b.ordinal, content_fingerprint = b.fingerprint,
                         logic_id = $1, process_ordinal = b.process_ordinal,
-                        target_keys = case when b.action operator(pg_catalog.=) 'a'::pg_catalog.\"char\"
+                        target_keys = case when {is_advance}
                                            then t.target_keys else {keys} end,
-                        memo_refs = case when b.action operator(pg_catalog.=) 'a'::pg_catalog.\"char\"
+                        memo_refs = case when {is_advance}
                                          then t.memo_refs else {refs} end,
                         failure = null
                    from coco_batch as b{joined}
-                  where {own} and b.tracked and b.action operator(pg_catalog.<>) 'r'::pg_catalog.\"char\""
+                  where {own} and b.tracked and {is_not_removed}",
+                is_not_removed = Action::Remove.is_not_sql(),
             ),
             &[arg(writing.logic.0)],
         )?;
@@ -97,7 +99,8 @@ pub fn write_tracking_rows(
         columns.extend(rest.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let from = format!(
             "coco_batch as b{joined}
-              where not b.tracked and b.action operator(pg_catalog.=) 'e'::pg_catalog.\"char\""
+              where not b.tracked and {}",
+            Action::Evaluate.is_sql()
         );
         bulk_insert::insert(&statements, tracking, &columns, &from, &[arg(writing.logic.0)])?;
     }
@@ -105,7 +108,7 @@ pub fn write_tracking_rows(
         statements.execute(
             &format!(
                 "delete from {tracking} as t using coco_batch as b
-                  where {own} and b.action operator(pg_catalog.=) 'r'::pg_catalog.\"char\""
+                  where {own} and {is_removed}"
             ),
             &[],
         )?;

@@ -13,7 +13,7 @@ use crate::pg::subtransaction::{DataError, subtransaction};
 use crate::query::batch::{Action, Batch, Item};
 use crate::update::candidate_rows::Candidate;
 use crate::update::run::{UpdateRun, interrupt};
-use crate::update::target_writer::{UnownedRows, WriteMode, WriteOrder};
+use crate::update::target_writer::{BatchContext, UnownedRows, WriteMode, WriteOrder};
 use crate::update::{apply_batch, failure_rows, untracked_items};
 use coco_core::backoff;
 use coco_core::counts::Counts;
@@ -316,13 +316,17 @@ impl UpdateRun<'_> {
         interrupt();
         relation_locks::hear_of_changes();
         let recalling = self.recalling.as_ref();
-        let how = WriteMode { order, unowned, lost_keys: &self.lost_keys };
+        let context = BatchContext {
+            flow: self.flow,
+            source,
+            writers: &self.writers,
+            writing: self.writing,
+            how: WriteMode { order, unowned, lost_keys: &self.lost_keys },
+            recalling,
+        };
         let written = subtransaction(
             || {
-                let UpdateRun { flow, writers, writing, .. } = self;
-                let written = apply_batch::write_batch(
-                    flow, source, writers, batch, *writing, how, recalling,
-                )?;
+                let written = apply_batch::write_batch(&context, batch)?;
                 if keep { Ok(written) } else { Err(BatchError::Undone) }
             },
             BatchError::Raised,

@@ -24,3 +24,4 @@ pub mod stand_in;
 pub mod text;
 pub mod version;
 pub mod worker_request;
+pub mod write_plan;
