@@ -1,5 +1,5 @@
-//! Writes a batch to the targets, and its tracking rows. All of it happens in the transaction of the
-//! caller, `write_batch`, which attempts it in a subtransaction.
+//! Writes a batch to the targets, and its tracking rows. All of it happens in the transaction of
+//! the caller, `write_batch`, which attempts it in a subtransaction.
 //!
 //! For each target, one statement over the whole batch does each step: evaluate the items into
 //! `coco_output`, delete the rows that no item produces any more, find key conflicts, and upsert

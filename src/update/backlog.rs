@@ -15,9 +15,8 @@ use crate::capture::cursor::{self, Cursor};
 use crate::catalog::model::Source;
 use crate::pg::error::Result;
 use crate::pg::tuplestore::rows::{self, TupleStore};
-use crate::update::candidate_rows::Candidates;
+use crate::update::candidate_rows::{Candidates, key_columns};
 use crate::update::initial_load::RowSinks;
-use crate::update::source_plan::key_columns;
 use crate::update::tracking_rows;
 use coco_core::version::LogicId;
 
@@ -107,9 +106,9 @@ impl PendingKeys {
         }
     }
 
-    /// Stores the remaining candidates of a scan under this cursor as pending keys. `all` forces all
-    /// of them. If the source has `lookups`, coco counts these as followed from now on. It therefore
-    /// also records on disk which tracked items it must evaluate.
+    /// Stores the remaining candidates of a scan under this cursor as pending keys. `all` forces
+    /// all of them. If the source has `lookups`, coco counts these as followed from now on. It
+    /// therefore also records on disk which tracked items it must evaluate.
     pub fn set(
         &self,
         source: &Source,

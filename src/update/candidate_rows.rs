@@ -41,6 +41,13 @@ named_row! {
     }
 }
 
+/// Returns the columns of the keys to look at: `k1…`, and whether coco forces the item.
+pub fn key_columns(source: &Source) -> Vec<RowColumn> {
+    let mut columns = rows::typed("k", &source.key);
+    columns.push(RowColumn::new("forced", pg_sys::BOOLOID));
+    columns
+}
+
 /// Returns the columns of candidates: `k1…`, those of [`CandidateRow`], and with `carry` the
 /// columns that the query uses.
 pub fn candidate_columns(source: &Source, carry: bool) -> Vec<RowColumn> {

@@ -118,8 +118,8 @@ pub fn fingerprints_sql(source: &Source) -> String {
     )
 }
 
-/// Returns an SQL condition: a scan returns an item (`s`, `t`) that is not forced. If the source has
-/// an ordinal, the scan leaves out an item whose version is committed, and does not read its
+/// Returns an SQL condition: a scan returns an item (`s`, `t`) that is not forced. If the source
+/// has an ordinal, the scan leaves out an item whose version is committed, and does not read its
 /// content. It never leaves out a key with several rows.
 pub fn is_changed_sql(source: &Source, mode: Mode, logic: LogicId) -> String {
     let same_logic = format!("t.logic_id operator(pg_catalog.=) {}", logic.0);
@@ -195,7 +195,8 @@ pub fn looked_up_relations(source: &Source, carry: bool) -> String {
     )
 }
 
-/// Returns the relations of a lookup of the keys in `coco_changed`, which joins all of them at once.
+/// Returns the relations of a lookup of the keys in `coco_changed`, which joins all of them at
+/// once.
 pub fn joined_relations(source: &Source, carry: bool) -> String {
     format!("({}) as s left join {} as t", bulk_items_sql(source, carry), source.tracking_view)
 }

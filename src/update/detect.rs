@@ -22,9 +22,9 @@ use crate::pg::subtransaction::DataError;
 use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::compose;
-use crate::update::candidate_rows::{Candidates, candidate_columns};
+use crate::update::candidate_rows::{Candidates, candidate_columns, key_columns};
 use crate::update::candidate_sql::{self, CandidateSource, candidates_sql};
-use crate::update::{source_plan, unreadable_items};
+use crate::update::unreadable_items;
 use coco_core::decide::Mode;
 use coco_core::version::LogicId;
 
@@ -99,7 +99,7 @@ fn every_key(source: &Source, forced: Option<&TupleStore>) -> Result<TupleStore>
     }
     let forced =
         forced.map_or_else(|| "false".to_owned(), |_| candidate_sql::is_forced_sql(source, "c"));
-    let mut keys = TupleStore::new(&source_plan::key_columns(source))?;
+    let mut keys = TupleStore::new(&key_columns(source))?;
     statements.select_into(&candidate_sql::every_key_sql(source, &forced), &[], &mut keys)?;
     Ok(keys)
 }
@@ -164,8 +164,7 @@ fn read_by_halves(
     let unread = |key: &TupleStore, raised: DataError, rows: &mut TupleStore| {
         add_unread_item(source, key, &ItemFailure::from(raised), columns.len(), rows)
     };
-    let halves =
-        unreadable_items::Halves { all: keys, of: &source_plan::key_columns(source), columns };
+    let halves = unreadable_items::Halves { all: keys, of: &key_columns(source), columns };
     halves.read(raised, read, unread)
 }
 
@@ -216,7 +215,7 @@ pub fn waiting_candidates(
     source: &Source,
     condition: &str,
 ) -> Result<Candidates> {
-    let mut keys = TupleStore::new(&source_plan::key_columns(source))?;
+    let mut keys = TupleStore::new(&key_columns(source))?;
     let sql = format!(
         "select {}, false from {} as t where t.failure is not null and {condition}",
         compose::tracking_keys(source, "t").join(", "),

@@ -1,8 +1,9 @@
-//! The first fill: the targets of a flow out of all items of a source, where nothing is there yet.
+//! The initial load: fills the empty targets of a flow from all items of a source.
 //!
-//! Nothing is to be found, compared, or decided about then. Each table is written by one statement over
-//! the whole source, ledger and outbox of a target together, and its indexes are built afterwards. What fails is
-//! undone, and left to an update that goes batch by batch: that finds out which items are at fault.
+//! coco need not find changes, compare or decide. One statement over the whole source writes each
+//! table, or the ledger and the outbox of a target together, and coco builds the indexes
+//! afterwards. If the load fails, coco undoes it and leaves it to an update by batches, which finds
+//! the items that cause the error.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ use crate::pg::bulk_insert::spec::{BulkTarget, IndexMaintenance, InsertRights};
 use crate::pg::columns::numbered;
 use crate::pg::deferred_indexes::{self, Written};
 use crate::pg::error::{Error, Result};
-use crate::pg::spi::{self, arg};
+use crate::pg::spi::{self, Arg, arg};
 use crate::pg::subtransaction::subtransaction;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::compose::{self, Items};
@@ -28,24 +29,24 @@ use coco_core::counts::Counts;
 use coco_core::delivery::Ahead;
 use coco_core::version::{LogicId, ProcessOrdinal};
 
-/// Of a source of more bytes than that what is to be sent goes into the outbox: it would not be kept for long
-/// enough.
+/// The largest source, in bytes, of which this process delivers the rows itself. A larger load
+/// takes too long to keep its rows only in memory, so they go into the outbox.
 const MAX_BUFFERED_BYTES: i64 = 1 << 30;
 
-/// What takes rows of targets, by the targets' numbers, while others are evaluated.
+/// Sinks that take the rows of external targets, by the targets' ids, while coco evaluates others.
 pub type RowSinks = RefCell<HashMap<i32, Box<dyn Ahead>>>;
 
-/// What was filled.
+/// The result of an initial load.
 pub struct InitialLoadOutcome {
     pub counts: Counts,
-    /// What this process is to send.
+    /// The rows that this process delivers.
     pub held: Vec<InitialLoadBuffer>,
 }
 
-/// Why nothing was filled.
+/// Why an initial load has written nothing.
 enum LoadError {
     Flow(Error),
-    /// The data is at fault, or a table wants more than rows and index entries.
+    /// The data caused an error, or writing to a table does more than write rows and index entries.
     Undone,
 }
 
@@ -55,123 +56,240 @@ impl From<Error> for LoadError {
     }
 }
 
-/// Fills the targets out of a source of which nothing is tracked; `None` where that is left to an update
-/// by batches. Under the snapshot that is active; the caller acts as the flow's owner. `sends`: where this
-/// process sends what is to be sent. `tell` hears of the items that are done, and how many there are.
-pub fn initial_load(
-    flow: &Flow,
-    source: &Source,
-    writers: &[TargetWriter],
-    logic: LogicId,
-    at: ProcessOrdinal,
-    sends: Option<&RowSinks>,
-    tell: impl Fn(i64, i64),
-) -> Result<Option<InitialLoadOutcome>> {
-    if !flow.memoised.is_empty() {
-        return Ok(None);
-    }
-    let Some(bytes) = stored_bytes(source)? else { return Ok(None) };
+type LoadResult<T> = std::result::Result<T, LoadError>;
 
-    for writer in writers {
-        if !writer.fresh || !fits_initial_load(writer.target)? {
-            return Ok(None);
+/// An initial load of all targets of a flow from one source, of which coco tracks no item.
+pub struct InitialLoad<'a> {
+    pub flow: &'a Flow,
+    pub source: &'a Source,
+    pub writers: &'a [TargetWriter<'a>],
+    pub logic: LogicId,
+    pub at: ProcessOrdinal,
+    /// The sinks of targets to which this process delivers rows itself.
+    pub sends: Option<&'a RowSinks>,
+}
+
+/// Reports progress after each statement of an initial load.
+struct LoadProgress<'a> {
+    report: &'a dyn Fn(i64, i64),
+    done: i64,
+    steps: i64,
+}
+
+impl LoadProgress<'_> {
+    /// Reports that one more statement is done. The number of items is not known at first.
+    fn step(&mut self, items: Option<i64>) {
+        self.done += 1;
+        if let Some(items) = items {
+            (self.report)(items * self.done / self.steps, items);
         }
-    }
-    let _as = RoleGuard::sharing_rows()?;
-    let locks_pass = deferred_indexes::in_autocommit();
-    let locked = RefCell::new(vec![]);
-    let filled = subtransaction(
-        || {
-            let together = single_pass_target(flow, source, writers)?;
-            let (mut to_index, mut held) = (vec![], vec![]);
-            let mut items = None;
-            let (mut done, steps) = (0, writers.len() as i64 + i64::from(together.is_none()));
-            let mut tell = |items: Option<i64>| {
-                done += 1;
-                if let Some(items) = items {
-                    tell(items * done / steps, items);
-                }
-            };
-            if together.is_none() {
-                let tracked = load_tracking(source, logic, at)?;
-                items = Some(tracked.rows);
-                tell(items);
-                to_index.push(tracked);
-            }
-            let mut counts = Counts::default();
-            for (n, writer) in writers.iter().enumerate() {
-                // The lock outlives the transaction, with what is kept.
-                let id = writer.target.id;
-                let outlets = sends
-                    .filter(|_| writer.target.external.is_some() && bytes <= MAX_BUFFERED_BYTES);
-                let hold = match outlets {
-                    Some(outlets) if locks::lock_target(id)? => {
-                        locked.borrow_mut().push(id);
-                        Some(BufferedTarget { ahead: outlets.borrow_mut().remove(&id) })
-                    }
-                    _ => None,
-                };
-                let tracked = together.as_ref().filter(|(first, _)| *first == n);
-                let writing = match tracked {
-                    Some((_, evaluated)) => LoadStatements {
-                        evaluated: evaluated.clone(),
-                        tracking: Some(tracking(source, "n.i", "n.ordinal", "n.content")),
-                    },
-                    None => LoadStatements {
-                        evaluated: evaluated_sql(flow, source, writer.target)?,
-                        tracking: None,
-                    },
-                };
-                let added = load_target(flow, source, writer.target, writing, (at, logic), hold)?;
-                if tracked.is_some() {
-                    items = Some(added.rows);
-                }
-                tell(items);
-                counts.upserted += added.rows;
-                to_index.extend(added.written);
-                held.extend(added.held);
-            }
-            let items = items.unwrap_or(0);
-            (counts.seen, counts.evaluated) = (items, items);
-            // Last of all: it can keep others from reading.
-            for written in &to_index {
-                held.iter_mut().for_each(InitialLoadBuffer::feed);
-                if !deferred_indexes::add_entries(written, locks_pass)? {
-                    return Err(LoadError::Undone);
-                }
-            }
-            held.iter_mut().for_each(InitialLoadBuffer::end_feed);
-            // What took long is not to be lost with this process.
-            let (over, held): (Vec<InitialLoadBuffer>, _) =
-                held.into_iter().partition(InitialLoadBuffer::is_over);
-            for held in over {
-                let target = flow.targets.iter().find(|target| target.id == held.target);
-                if let Some((target, external)) =
-                    target.and_then(|t| Some((t, t.external.as_ref()?)))
-                {
-                    held.queue(flow, target, external, None)?;
-                }
-            }
-            Ok(InitialLoadOutcome { counts, held })
-        },
-        // Whatever it is, it is found again, and recorded for the items that it is about.
-        |_| LoadError::Undone,
-    );
-    let kept = filled.as_ref().map_or(&[][..], |filled| &filled.held);
-    for target in locked.into_inner() {
-        if kept.iter().all(|held| held.target != target) {
-            locks::unlock_target(target)?;
-        }
-    }
-    match filled {
-        Ok(filled) => Ok(Some(filled)),
-        Err(LoadError::Undone) => Ok(None),
-        Err(LoadError::Flow(error)) => Err(error),
     }
 }
 
-/// The size of a source in bytes, where all of it is read as of the snapshot, however often: a view may compute its
-/// rows, and a foreign table's are elsewhere. What is tracked would not be what was evaluated.
+impl InitialLoad<'_> {
+    /// Fills the targets. Returns `None` if the load is left to an update by batches. Reads under
+    /// the active snapshot; the caller acts as the flow's owner. `report` receives the number of
+    /// processed items, and of all items.
+    pub fn run(&self, report: impl Fn(i64, i64)) -> Result<Option<InitialLoadOutcome>> {
+        if !self.flow.memoised.is_empty() {
+            return Ok(None);
+        }
+        let Some(bytes) = stored_bytes(self.source)? else { return Ok(None) };
+        for writer in self.writers {
+            if !writer.fresh || !fits_initial_load(writer.target)? {
+                return Ok(None);
+            }
+        }
+        let _as = RoleGuard::sharing_rows()?;
+        let locks_pass = deferred_indexes::in_autocommit();
+        let locked = RefCell::new(vec![]);
+        let loaded = subtransaction(
+            || self.load_all(bytes, locks_pass, &locked, &report),
+            // The update by batches raises the error again, and records it for its items.
+            |_| LoadError::Undone,
+        );
+        let kept = loaded.as_ref().map_or(&[][..], |loaded| &loaded.held);
+        for target in locked.into_inner() {
+            if kept.iter().all(|held| held.target != target) {
+                locks::unlock_target(target)?;
+            }
+        }
+        match loaded {
+            Ok(loaded) => Ok(Some(loaded)),
+            Err(LoadError::Undone) => Ok(None),
+            Err(LoadError::Flow(error)) => Err(error),
+        }
+    }
+
+    /// Writes all rows, then all index entries. Adds the targets that it locks to `locked`.
+    fn load_all(
+        &self,
+        bytes: i64,
+        locks_pass: bool,
+        locked: &RefCell<Vec<i32>>,
+        report: &dyn Fn(i64, i64),
+    ) -> LoadResult<InitialLoadOutcome> {
+        let single_pass = self.single_pass_target()?;
+        let steps = self.writers.len() as i64 + i64::from(single_pass.is_none());
+        let mut progress = LoadProgress { report, done: 0, steps };
+        let (mut to_index, mut held) = (vec![], vec![]);
+        let mut counts = Counts::default();
+        let mut items = None;
+        if single_pass.is_none() {
+            let tracked = self.load_tracking()?;
+            items = Some(tracked.rows);
+            progress.step(items);
+            to_index.push(tracked);
+        }
+        for (n, writer) in self.writers.iter().enumerate() {
+            let target = writer.target;
+            let buffer = self.buffer_of(target, bytes, locked)?;
+            let with_tracking = single_pass.as_ref().filter(|first| first.place == n);
+            let writing = match with_tracking {
+                Some(first) => LoadStatements {
+                    evaluated: first.evaluated.clone(),
+                    tracking: Some(tracking(self.source, "n.i", "n.ordinal", "n.content")),
+                },
+                None => LoadStatements {
+                    evaluated: evaluated_sql(self.flow, self.source, target)?,
+                    tracking: None,
+                },
+            };
+            let added = self.load_target(target, writing, buffer)?;
+            if with_tracking.is_some() {
+                items = Some(added.rows);
+            }
+            progress.step(items);
+            counts.upserted += added.rows;
+            to_index.extend(added.written);
+            held.extend(added.held);
+        }
+        counts.seen = items.unwrap_or(0);
+        counts.evaluated = counts.seen;
+        add_index_entries(&to_index, &mut held, locks_pass)?;
+        let held = self.queue_finished(held)?;
+        Ok(InitialLoadOutcome { counts, held })
+    }
+
+    /// Returns the buffer of a target to which this process delivers rows itself. Locks such a
+    /// target; with the buffer, the lock outlives the transaction.
+    fn buffer_of(
+        &self,
+        target: &Target,
+        bytes: i64,
+        locked: &RefCell<Vec<i32>>,
+    ) -> Result<Option<BufferedTarget>> {
+        let fits = target.external.is_some() && bytes <= MAX_BUFFERED_BYTES;
+        let Some(sends) = self.sends.filter(|_| fits) else { return Ok(None) };
+        if !locks::lock_target(target.id)? {
+            return Ok(None);
+        }
+        locked.borrow_mut().push(target.id);
+        Ok(Some(BufferedTarget { ahead: sends.borrow_mut().remove(&target.id) }))
+    }
+
+    /// Puts the rows of buffers that took too long into the outbox, so that they are not lost with
+    /// this process. Returns the other buffers.
+    fn queue_finished(&self, held: Vec<InitialLoadBuffer>) -> Result<Vec<InitialLoadBuffer>> {
+        let (over, held): (Vec<InitialLoadBuffer>, _) =
+            held.into_iter().partition(InitialLoadBuffer::is_over);
+        for buffer in over {
+            let target = self.flow.targets.iter().find(|target| target.id == buffer.target);
+            if let Some((target, external)) = target.and_then(|t| Some((t, t.external.as_ref()?))) {
+                buffer.queue(self.flow, target, external, None)?;
+            }
+        }
+        Ok(held)
+    }
+
+    /// Returns the first target that gets one row for each item. One statement can write this
+    /// target and the tracking rows, so that coco reads the source once.
+    fn single_pass_target(&self) -> Result<Option<SinglePassTarget>> {
+        for (place, writer) in self.writers.iter().enumerate() {
+            let Some(query) = &writer.target.bound else { continue };
+            if one_row_per_item::of_each(query, self.source)? {
+                let evaluated = compose::evaluate_tracked(self.flow, self.source, writer.target)?;
+                return Ok(Some(SinglePassTarget { place, evaluated }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the values of `$1` and `$2` in the statements: the process ordinal and the logic.
+    fn args(&self) -> [Arg<'static>; 2] {
+        [arg(self.at.0), arg(self.logic.0)]
+    }
+
+    /// Writes the tracking rows of all items.
+    fn load_tracking(&self) -> LoadResult<Written> {
+        let columns = tracking(self.source, "s.k", "s.ordinal", "s.fingerprint");
+        let from = format!("({}) as s", candidate_sql::all_items_sql(self.source));
+        let filling = BulkTarget::of_own(&self.source.tracking, &columns);
+        let rows = bulk_insert::fill(&statements()?, &[filling], None, &from, &self.args())?
+            .ok_or(LoadError::Undone)?;
+        Ok(Written::new(&filling, rows))
+    }
+
+    /// Evaluates all items, and writes the rows of a target, and the tracking rows with them.
+    fn load_target(
+        &self,
+        target: &Target,
+        writing: LoadStatements,
+        buffer: Option<BufferedTarget>,
+    ) -> LoadResult<Added> {
+        let LoadStatements { evaluated, tracking } = writing;
+        let statements = statements()?;
+        let args = self.args();
+        let tracking =
+            tracking.as_ref().map(|columns| BulkTarget::of_own(&self.source.tracking, columns));
+        let mut added = match &target.external {
+            Some(external) => {
+                let from = (evaluated.as_str(), &args[..]);
+                ledger::add_all(&statements, self.flow, target, external, from, tracking, buffer)?
+            }
+            None => {
+                let (table, columns) = (target.relation_name(), columns(target));
+                let filling = BulkTarget {
+                    entries: index_maintenance(target),
+                    ..BulkTarget::new(&table, &columns)
+                };
+                let tables: Vec<BulkTarget> =
+                    [Some(filling), tracking].into_iter().flatten().collect();
+                let from = format!("({evaluated}) as n");
+                bulk_insert::fill(&statements, &tables, None, &from, &args)?.map(|rows| {
+                    let later = filling.entries == IndexMaintenance::Later;
+                    let written = later.then(|| Written::new(&filling, rows));
+                    Added { rows, written: written.into_iter().collect(), held: None }
+                })
+            }
+        }
+        .ok_or(LoadError::Undone)?;
+        let rows = added.rows;
+        added.written.extend(tracking.map(|filling| Written::new(&filling, rows)));
+        Ok(added)
+    }
+}
+
+/// Makes the index entries of the rows written. This is the last step, because it can keep other
+/// transactions from reading.
+fn add_index_entries(
+    written: &[Written],
+    held: &mut [InitialLoadBuffer],
+    locks_pass: bool,
+) -> LoadResult<()> {
+    for written in written {
+        held.iter_mut().for_each(InitialLoadBuffer::feed);
+        if !deferred_indexes::add_entries(written, locks_pass)? {
+            return Err(LoadError::Undone);
+        }
+    }
+    held.iter_mut().for_each(InitialLoadBuffer::end_feed);
+    Ok(())
+}
+
+/// Returns the size of a source in bytes. Returns `None` if two statements under one snapshot may
+/// read different rows: a view may compute its rows, and a foreign table stores them elsewhere. The
+/// tracking rows would then not describe the evaluated items.
 fn stored_bytes(source: &Source) -> Result<Option<i64>> {
     let _as = RoleGuard::qualifying_names()?;
     spi::scalar::<i64>(
@@ -186,8 +304,8 @@ fn stored_bytes(source: &Source) -> Result<Option<i64>> {
     )
 }
 
-/// Whether a target takes rows as they come: those of two items cannot meet there, and those of one not
-/// unnoticed.
+/// Reports whether coco can write all rows to a target without comparing them: rows of two items
+/// cannot have one key, and an item that produces a key twice causes an error.
 fn fits_initial_load(target: &Target) -> Result<bool> {
     let Some(relation) = target.relation.filter(|_| target.covered.is_some()) else {
         return Ok(false);
@@ -199,7 +317,8 @@ fn fits_initial_load(target: &Target) -> Result<bool> {
     Ok(takes_all && target_table::refuses_keys_twice(relation, &target.key)?)
 }
 
-/// Whether to write to a target is to write rows and index entries, and each row is one item's from the start.
+/// Reports whether writing to a target only writes rows and index entries, and each row belongs to
+/// one item from the start.
 pub fn takes_rows(target: &Target) -> Result<bool> {
     Ok(target.relation.is_some()
         && target.covered.is_some()
@@ -211,13 +330,14 @@ pub fn takes_rows(target: &Target) -> Result<bool> {
         )?)
 }
 
-/// A target's columns, and where their values are.
+/// Returns the columns of a target, with the expressions of their values.
 fn columns(target: &Target) -> Vec<(String, String)> {
     let values = numbered("n.c", target.columns.len());
     target.columns.iter().map(|c| c.name.clone()).zip(values).collect()
 }
 
-/// What coco did not make is not to be locked.
+/// Returns when coco makes the index entries of a target's table. It locks only a table that it
+/// created.
 fn index_maintenance(target: &Target) -> IndexMaintenance {
     match target.made {
         true => IndexMaintenance::Later,
@@ -225,23 +345,8 @@ fn index_maintenance(target: &Target) -> IndexMaintenance {
     }
 }
 
-/// The first of the targets that gets a row for each item, with what is to be evaluated for that: it can be written
-/// together with what is tracked of the items, so that all is read once.
-fn single_pass_target(
-    flow: &Flow,
-    source: &Source,
-    writers: &[TargetWriter],
-) -> Result<Option<(usize, String)>> {
-    for (n, writer) in writers.iter().enumerate() {
-        let Some(query) = &writer.target.bound else { continue };
-        if one_row_per_item::of_each(query, source)? {
-            return Ok(Some((n, compose::evaluate_tracked(flow, source, writer.target)?)));
-        }
-    }
-    Ok(None)
-}
-
-/// The columns of tracking rows, and where their values are; `$1` and `$2` are the process ordinal and the logic.
+/// Returns the columns of tracking rows, with the expressions of their values. `$1` and `$2` are
+/// the process ordinal and the logic.
 fn tracking(source: &Source, key: &str, ordinal: &str, content: &str) -> Vec<(String, String)> {
     let keys = numbered("k", source.key.len()).into_iter().zip(numbered(key, source.key.len()));
     let rest = [
@@ -253,22 +358,7 @@ fn tracking(source: &Source, key: &str, ordinal: &str, content: &str) -> Vec<(St
     keys.chain(rest.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
 }
 
-/// Writes the tracking rows of all items.
-fn load_tracking(
-    source: &Source,
-    logic: LogicId,
-    at: ProcessOrdinal,
-) -> std::result::Result<Written, LoadError> {
-    let columns = tracking(source, "s.k", "s.ordinal", "s.fingerprint");
-    let from = format!("({}) as s", candidate_sql::all_items_sql(source));
-    let args = [arg(at.0), arg(logic.0)];
-    let filling = BulkTarget::of_own(&source.tracking, &columns);
-    let rows = bulk_insert::fill(&statements()?, &[filling], None, &from, &args)?
-        .ok_or(LoadError::Undone)?;
-    Ok(Written::new(&filling, rows))
-}
-
-/// The rows of a target of all items, as a SELECT.
+/// Returns a SELECT of the target's rows of all items.
 fn evaluated_sql(flow: &Flow, source: &Source, target: &Target) -> Result<String> {
     match compose::single_pass_sql(flow, source, target)? {
         Some(at_once) => Ok(at_once),
@@ -276,53 +366,23 @@ fn evaluated_sql(flow: &Flow, source: &Source, target: &Target) -> Result<String
     }
 }
 
-/// What is written of all items at once.
-struct LoadStatements {
-    /// The rows of a target, as a SELECT.
+/// A target that one statement can write together with the tracking rows.
+struct SinglePassTarget {
+    /// The target's position in the flow.
+    place: usize,
+    /// A SELECT of the target's rows, with the columns of the tracking rows.
     evaluated: String,
-    /// The columns of tracking rows, where it has them too.
+}
+
+/// What to write for one target.
+struct LoadStatements {
+    /// A SELECT of the target's rows.
+    evaluated: String,
+    /// The columns of tracking rows, if the SELECT has them, too.
     tracking: Option<Vec<(String, String)>>,
 }
 
-/// Evaluates all items, and writes the rows of a target, and what is tracked with them.
-fn load_target(
-    flow: &Flow,
-    source: &Source,
-    target: &Target,
-    writing: LoadStatements,
-    (at, logic): (ProcessOrdinal, LogicId),
-    hold: Option<BufferedTarget>,
-) -> std::result::Result<Added, LoadError> {
-    let LoadStatements { evaluated, tracking } = writing;
-    let statements = statements()?;
-    let args = [arg(at.0), arg(logic.0)];
-    let also = tracking.as_ref().map(|columns| BulkTarget::of_own(&source.tracking, columns));
-    let mut added = match &target.external {
-        Some(external) => {
-            let from = (evaluated.as_str(), &args[..]);
-            ledger::add_all(&statements, flow, target, external, from, also, hold)?
-        }
-        None => {
-            let (table, columns) = (target.relation_name(), columns(target));
-            let filling = BulkTarget {
-                entries: index_maintenance(target),
-                ..BulkTarget::new(&table, &columns)
-            };
-            let tables: Vec<BulkTarget> = [Some(filling), also].into_iter().flatten().collect();
-            let from = format!("({evaluated}) as n");
-            bulk_insert::fill(&statements, &tables, None, &from, &args)?.map(|rows| {
-                let later = filling.entries == IndexMaintenance::Later;
-                let written = later.then(|| Written::new(&filling, rows));
-                Added { rows, written: written.into_iter().collect(), held: None }
-            })
-        }
-    }
-    .ok_or(LoadError::Undone)?;
-    let rows = added.rows;
-    added.written.extend(also.map(|filling| Written::new(&filling, rows)));
-    Ok(added)
-}
-
+/// Connects for statements that read whole relations.
 fn statements() -> Result<SpiSession> {
     let statements = SpiSession::connect()?;
     statements.reads_many();

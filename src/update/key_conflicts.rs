@@ -4,14 +4,14 @@
 //! free. In the common case there is no conflict. The check then costs one grouping and, if the
 //! target is owned by list, one join.
 
-use pgrx::pg_sys;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::item_failure::{ItemFailure, RejectedRow};
 use crate::catalog::model::{Flow, Source, Target};
 use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
-use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
+use crate::pg::tuplestore::named_row::named_row;
+use crate::pg::tuplestore::rows::TupleStore;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::names::{KeyExprs, key_text};
 use crate::update::target_writer::UnownedRows;
@@ -72,6 +72,18 @@ fn listed(flow: &Flow, target: &Target) -> String {
     each.collect::<Vec<_>>().join(" union all ")
 }
 
+named_row! {
+    /// An item of the batch that conflicts over a target key.
+    struct ConflictRow, ConflictExprs {
+        item: i32,
+        /// The item of the batch that has the key; NULL if it is not in the batch.
+        holder: i32,
+        key: String,
+        /// Whether the item itself produces the key twice.
+        twice: bool,
+    }
+}
+
 /// Determines the conflicting items. If several items produce a key, the one that had the key keeps
 /// it; otherwise the first item gets it.
 fn find(
@@ -82,24 +94,24 @@ fn find(
     names: &KeyExprs,
     unowned: UnownedRows,
 ) -> Result<Vec<RejectedRow>> {
-    let columns = [
-        ("item", pg_sys::INT4OID),
-        ("holder", pg_sys::INT4OID),
-        ("key", pg_sys::TEXTOID),
-        ("twice", pg_sys::BOOLOID),
-    ]
-    .map(|(name, oid)| RowColumn::new(name, oid));
-    let mut rows = TupleStore::new(&columns)?;
+    let mut rows = TupleStore::new(&ConflictRow::columns())?;
     let key = format!("{}::pg_catalog.text", key_text(&names.new_key));
     let item = all_equal(&source.key, &names.batch, &names.item);
     let by = names.new_key.join(", ");
     let mut sql = format!(
-        "select s.no, null::pg_catalog.int4, s.key, s.twice
+        "select {conflict}
            from (select b.no, {key} as key,
                         pg_catalog.row_number() over (partition by {by} order by {own} desc, b.no) as place,
                         pg_catalog.count(*) over (partition by {by}, b.no) operator(pg_catalog.>) 1 as twice
                    from coco_output as n join coco_batch as b on {item}) as s
           where s.place operator(pg_catalog.>) 1",
+        conflict = ConflictExprs {
+            item: "s.no",
+            holder: "null::pg_catalog.int4",
+            key: "s.key",
+            twice: "s.twice",
+        }
+        .select_list(),
         own = own(source, target, names),
     );
     if target.covered.is_none() {
@@ -116,14 +128,19 @@ fn find(
         };
         sql.push_str(&format!(
             " union all
-             select b.no, null, {key}, false
+             select {unowned}
                from coco_output as n join coco_batch as b on {item} join {relation} as x on {same}
               where not exists (select from coco_old as o where {had}){owned}
              union all
-             select b.no, h.no, {key}, false
+             select {owned_by_other}
                from coco_output as n join coco_batch as b on {item} join coco_old as o on {had}
                join coco_batch as h on {holder}
               where h.no operator(pg_catalog.<>) b.no",
+            unowned = ConflictExprs { item: "b.no", holder: "null", key: &key, twice: "false" }
+                .select_list(),
+            owned_by_other =
+                ConflictExprs { item: "b.no", holder: "h.no", key: &key, twice: "false" }
+                    .select_list(),
             relation = target.relation_name(),
             same = all_equal(&target.key, &names.target_key, &names.new_key),
             holder = all_equal(&source.key, &numbered("h.k", source.key.len()), &old_item),
@@ -135,15 +152,16 @@ fn find(
     let mut claims = Vec::new();
     let mut keys = Vec::new();
     while rows.advance() {
-        let item = rows.get::<i32>(0).unwrap_or(0) as usize;
-        let key = rows.get::<String>(2).unwrap_or_default();
-        match rows.get::<i32>(1) {
+        let row = ConflictRow::read(rows.row(), 0);
+        let item = row.item.unwrap_or(0) as usize;
+        let key = row.key.unwrap_or_default();
+        match row.holder {
             Some(holder) => {
                 claims.push(Claim { claimant: item, holder: holder as usize });
                 keys.push(key);
             }
             None => {
-                let failure = match rows.get::<bool>(3).unwrap_or(false) {
+                let failure = match row.twice.unwrap_or(false) {
                     true => ItemFailure::twice(target, key),
                     false => ItemFailure::claimed(target, key),
                 };

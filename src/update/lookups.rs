@@ -10,12 +10,14 @@ use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::{Action, Batch, Item};
 use crate::query::place_items;
+use crate::update::cursor_cache::CursorUpdate;
 use crate::update::detect::{self, Scan};
 use crate::update::limits::Limits;
-use crate::update::source_plan::{self, CursorUpdate, LookupEffect, ReadMode, SourcePlan};
+use crate::update::source_plan::{self, ForcedKeys, PlannedSource, ReadMode, SourcePlan};
 use crate::update::target_writer::{self, WriteOptions};
 use crate::update::tracking_rows;
 use coco_core::decide::Mode;
+use coco_core::source_work::ForcedItems;
 use coco_core::version::{LogicId, ProcessOrdinal};
 
 /// A lookup has no logic: coco tracks only its content.
@@ -23,7 +25,14 @@ const NO_LOGIC: LogicId = LogicId(0);
 
 /// The result of following the lookups of a source.
 pub struct LookupChanges {
-    pub forced: LookupEffect,
+    /// The items of the source that the changes affect.
+    pub forced: ForcedKeys,
+    pub followed: FollowedLookups,
+}
+
+/// What following the lookups leaves to the rest of the update, and to later updates.
+#[derive(Default)]
+pub struct FollowedLookups {
     /// Whether a lookup has changed, even if the change does not affect an item now.
     pub changed: bool,
     pub kept: Vec<CursorUpdate>,
@@ -45,18 +54,14 @@ pub fn follow_all(
     limits: Limits,
     how: ReadMode,
 ) -> Result<LookupChanges> {
-    let mut followed = LookupChanges {
-        forced: LookupEffect::Keys(TupleStore::new(&forced_columns(source))?),
-        changed: false,
-        kept: vec![],
-        more: false,
-        uncaptured: false,
-        again: None,
+    let mut changes = LookupChanges {
+        forced: ForcedKeys::Keys(TupleStore::new(&forced_columns(source))?),
+        followed: FollowedLookups::default(),
     };
     for lookup in of_source(flow, source) {
-        follow_one(lookup, source, limits, how, &mut followed)?;
+        follow_one(lookup, source, limits, how, &mut changes)?;
     }
-    Ok(followed)
+    Ok(changes)
 }
 
 fn of_source<'a>(flow: &'a Flow, source: &Source) -> impl Iterator<Item = &'a Lookup> {
@@ -74,26 +79,27 @@ fn follow_one(
     source: &Source,
     limits: Limits,
     how: ReadMode,
-    followed: &mut LookupChanges,
+    changes: &mut LookupChanges,
 ) -> Result<()> {
     let relation = &lookup.relation;
     let statements = SpiSession::connect()?;
     let mode = Mode::Normal;
-    let following =
+    let PlannedSource { looking, cursor } =
         source_plan::plan_source(&statements, relation, ReadMode { logic: NO_LOGIC, mode, ..how })?;
-    let mut changed = match &following.looking {
+    let mut changed = match &looking {
         SourcePlan::Nothing => None,
         SourcePlan::Keys(keys) if keys.len() == 0 => None,
         SourcePlan::Keys(keys) => Some(detect::lookup_candidates(relation, keys, false)?),
-        SourcePlan::All => {
+        SourcePlan::All { .. } => {
             Some(detect::scan(&statements, relation, Scan { mode, logic: NO_LOGIC }, None)?)
         }
     };
-    let nothing = matches!(&following.forced, LookupEffect::Keys(keys) if keys.len() == 0);
-    if matches!(following.looking, SourcePlan::All) && !nothing {
+    if let SourcePlan::All { forced } = &looking
+        && forced.kind() != ForcedItems::None
+    {
         // A row may have appeared and disappeared, or have changed and changed back.
-        followed.changed = true;
-        followed.forced = LookupEffect::All;
+        changes.followed.changed = true;
+        changes.forced = ForcedKeys::All;
     }
     let mut batch = Batch::new(relation, false)?;
     while let Some(found) = changed.as_mut().and_then(|c| c.next().map(|item| (c.key(), item))) {
@@ -110,7 +116,7 @@ fn follow_one(
         if same && !item.forced {
             continue;
         }
-        followed.changed = true;
+        changes.followed.changed = true;
         let action = if item.incoming.is_some() { Action::Evaluate } else { Action::Remove };
         batch.push(
             &key,
@@ -125,17 +131,18 @@ fn follow_one(
             },
         );
         if batch.len() >= limits.batch {
-            store_lookup_items(lookup, source, &batch, followed)?;
+            store_lookup_items(lookup, source, &batch, &mut changes.forced)?;
             batch = Batch::new(relation, false)?;
         }
     }
     if batch.len() > 0 {
-        store_lookup_items(lookup, source, &batch, followed)?;
+        store_lookup_items(lookup, source, &batch, &mut changes.forced)?;
     }
-    followed.more |= following.more;
-    followed.uncaptured |= following.uncaptured;
-    followed.again = [followed.again, following.again].into_iter().flatten().min();
-    followed.kept.extend(following.done(relation, how.live, limits.segment_bytes)?);
+    let followed = &mut changes.followed;
+    followed.more |= cursor.more;
+    followed.uncaptured |= cursor.uncaptured;
+    followed.again = [followed.again, cursor.again].into_iter().flatten().min();
+    followed.kept.extend(cursor.store(relation, how.live, limits.segment_bytes)?);
     Ok(())
 }
 
@@ -145,14 +152,14 @@ fn store_lookup_items(
     lookup: &Lookup,
     source: &Source,
     batch: &Batch,
-    followed: &mut LookupChanges,
+    forced: &mut ForcedKeys,
 ) -> Result<()> {
     let statements = SpiSession::connect()?;
     statements.name("coco_batch", batch.rows())?;
-    match (&lookup.affects, &mut followed.forced) {
-        (_, LookupEffect::All) => {}
-        (None, forced) => *forced = LookupEffect::All,
-        (Some(affects), LookupEffect::Keys(keys)) => {
+    match (&lookup.affects, forced) {
+        (_, ForcedKeys::All) => {}
+        (None, forced) => *forced = ForcedKeys::All,
+        (Some(affects), ForcedKeys::Keys(keys)) => {
             statements.select_into(&affected_keys(lookup, source, affects), &[], keys)?;
         }
     }

@@ -6,9 +6,13 @@ pub mod candidate_rows;
 pub mod candidate_sql;
 pub mod catch_up;
 pub mod constraint_swaps;
+pub mod context;
+pub mod cursor_cache;
+pub mod decide_items;
 pub mod detect;
 pub mod differences;
 pub mod failure_rows;
+pub mod full_scan;
 pub mod handover;
 pub mod helper_pool;
 pub mod initial_load;
@@ -18,8 +22,11 @@ pub mod lookups;
 pub mod memo_salvage;
 pub mod orphans;
 pub mod parallel;
+pub mod process_keys;
 pub mod progress;
+pub mod record_failure;
 pub mod restore_targets;
+pub mod retry_due;
 pub mod retry_together;
 pub mod run;
 pub mod source_pass;
@@ -40,10 +47,9 @@ use crate::flows::cache;
 use crate::pg::clock::now_micros;
 use crate::pg::error::Result;
 use crate::update::backlog::PendingKeys;
-use crate::update::helper_pool::HelperPool;
+use crate::update::context::{ChunkedUpdate, LiveUpdate, UpdateContext};
 use crate::update::limits::Limits;
-use crate::update::run::{SourceCounts, UpdateContext, UpdateOutcome, run_update};
-use crate::update::source_plan::CursorCache;
+use crate::update::run::{SourceCounts, UpdateOutcome, run_update};
 use coco_core::decide::Mode;
 use coco_core::history::{By as Asked, Entry};
 
@@ -51,7 +57,7 @@ use coco_core::history::{By as Asked, Entry};
 pub fn update(name: &str, mode: Mode, limits: Limits) -> Result<Vec<SourceCounts>> {
     let (started, began) = (now_micros(), Instant::now());
     let ready = cache::lock_runnable_to_read(name)?;
-    let turn = run_update(&ready, mode, limits, UpdateContext::Caller)?;
+    let turn = run_update(&ready, mode, limits, UpdateContext::Session)?;
     let entry = Entry {
         started,
         elapsed: began.elapsed(),
@@ -70,14 +76,15 @@ pub fn update_slice(
     name: &str,
     mode: Mode,
     limits: Limits,
-    backlog: &PendingKeys,
+    pending: &PendingKeys,
     wait: bool,
 ) -> Result<Option<UpdateOutcome>> {
     let ready = match wait {
         true => Some(cache::lock_runnable_to_read(name)?),
         false => cache::runnable_to_read_if_free(name, None)?,
     };
-    ready.map(|ready| run_update(&ready, mode, limits, UpdateContext::Parts(backlog))).transpose()
+    let context = UpdateContext::Chunked(ChunkedUpdate { pending });
+    ready.map(|ready| run_update(&ready, mode, limits, context)).transpose()
 }
 
 /// Runs one transaction of a live flow's worker. Returns `None` if another process has locked the
@@ -86,14 +93,11 @@ pub fn update_live_flow(
     name: &str,
     mode: Mode,
     limits: Limits,
-    remembered: &CursorCache,
-    backlog: &PendingKeys,
-    helpers: &dyn HelperPool,
+    live: LiveUpdate,
 ) -> Result<Option<UpdateOutcome>> {
     match cache::runnable_to_read_if_free(name, Some(PATIENCE))? {
         Some(ready) if ready.flow.live && !ready.flow.paused => {
-            run_update(&ready, mode, limits, UpdateContext::Live(remembered, backlog, helpers))
-                .map(Some)
+            run_update(&ready, mode, limits, UpdateContext::Live(live)).map(Some)
         }
         _ => Ok(None),
     }

@@ -21,10 +21,12 @@ use crate::pg::invalidation;
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::tuplestore::rows::TupleStore;
 use crate::update::backlog::ScanProgress;
+use crate::update::candidate_rows::key_columns;
+use crate::update::context::UpdateContext;
+use crate::update::decide_items::PassCounts;
 use crate::update::helper_pool::{HelperResult, HelperTask};
 use crate::update::limits::Limits;
-use crate::update::run::{UpdateContext, UpdateRun, logic_is_another};
-use crate::update::source_plan::key_columns;
+use crate::update::run::{UpdateRun, logic_changed_error, logic_is_another};
 use crate::update::target_writer::{TargetWriter, WriteOptions};
 use crate::update::{initial_load, lookups};
 use coco_core::decide::Mode;
@@ -57,7 +59,7 @@ impl UpdateRun<'_> {
         keys: &mut TupleStore,
     ) -> Result<Option<Vec<KeyPartition>>> {
         let most = self.limits.batch.max(1);
-        let UpdateContext::Live(_, _, helpers) = self.by else { return Ok(None) };
+        let Some(helpers) = self.context.helpers() else { return Ok(None) };
         // A helper would read the lookups under a later snapshot, up to which nobody has followed
         // them.
         if keys.len() < 2 * most || lookups::has_any(self.flow, source) {
@@ -140,7 +142,7 @@ pub fn run_helper_task(bytes: &[u8]) -> Result<HelperResult> {
     let source = flow.sources.iter().find(|s| s.id == head.source).ok_or_else(gone)?;
     let (logic, generation) = (LogicId(head.logic), invalidation::invalidation_count());
     let same = ready.logic == Some(logic) || !logic_is_another(flow, logic)?;
-    let mut done = HelperResult::default();
+    let mut pass = PassCounts::default();
     if same {
         let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
         let _snapshot = PinnedSnapshot::take();
@@ -150,23 +152,22 @@ pub fn run_helper_task(bytes: &[u8]) -> Result<HelperResult> {
             flow.targets.iter().map(|target| TargetWriter { target, fresh: false }).collect();
         let writing = WriteOptions { mode: Mode::Normal, logic };
         let limits = Limits { batch: head.batch, changes: None, segment_bytes: 0 };
-        let by = UpdateContext::Caller;
         let mut run = UpdateRun {
             flow,
             writers,
             writing,
             limits,
-            by,
+            context: UpdateContext::Session,
             recalling: None,
             part: None,
             generation,
-            takes_over: false,
+            takes_unowned_rows: false,
             lost_keys: Rc::default(),
         };
-        run.some(source, &mut keys, part, &mut done.counts, &mut done.present)?;
+        run.process_keys(source, &mut keys, part, &mut pass)?;
     }
     if !same || invalidation::invalidation_count() != generation && logic_is_another(flow, logic)? {
-        return Err(crate::update::run::check_flow_unchanged(flow));
+        return Err(logic_changed_error(flow));
     }
-    Ok(done)
+    Ok(HelperResult { counts: pass.counts, present: pass.present })
 }

@@ -1,11 +1,12 @@
-//! One update of one flow: each source, in the order of declaration, under one snapshot each.
+//! One update of one flow: prepares the run, brings each source up to date in the order of
+//! declaration, and finishes. The steps for one source are in [`crate::update::source_pass`].
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::catalog::model::{Flow, Source};
+use crate::catalog::model::Flow;
 use crate::catalog::relation_locks;
 use crate::flows::cache::RunnableFlow;
 use crate::flows::paused::check_not_paused;
@@ -14,38 +15,33 @@ use crate::memo::{self, store};
 use crate::outbox::delivery_state;
 use crate::outbox::initial_load_buffer::InitialLoadBuffer;
 use crate::pg::acting_role::RoleGuard;
-use crate::pg::clock::now_micros;
 use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
-use crate::pg::tuplestore::statements::SpiSession;
 use crate::pg::{invalidation, spi};
-use crate::query::batch::{Action, Batch, Item};
 use crate::query::logic_fingerprint;
-use crate::update::backlog::{PendingKeys, ScanProgress};
-use crate::update::candidate_rows::{Candidate, Candidates};
-use crate::update::detect;
-use crate::update::helper_pool::HelperPool;
+use crate::update::backlog::ScanProgress;
+use crate::update::context::UpdateContext;
+use crate::update::cursor_cache::CursorUpdate;
 use crate::update::limits::Limits;
-use crate::update::progress::report_progress;
-use crate::update::source_plan::{CursorCache, CursorUpdate};
 use crate::update::target_writer::{TargetWriter, WriteOptions};
-use crate::update::{handover, lookups, orphans, restore_targets, untracked_items};
+use crate::update::{orphans, restore_targets};
 use coco_core::counts::Counts;
-use coco_core::decide::{Decision, Mode};
+use coco_core::decide::Mode;
 use coco_core::history::Reason;
 use coco_core::memo::Stats;
-use coco_core::version::{LogicId, ProcessOrdinal};
+use coco_core::version::LogicId;
 
 /// The counts of one source.
 pub struct SourceCounts {
     pub source: String,
     pub counts: Counts,
     pub elapsed: Duration,
-    /// What the calls of memoised functions came to, by the functions' names.
+    /// The calls of memoized functions, by the names of the functions.
     pub memo: BTreeMap<String, Stats>,
 }
 
 impl SourceCounts {
+    /// Adds calls of memoized functions.
     pub fn add_memo(&mut self, more: BTreeMap<String, Stats>) {
         for (function, stats) in more {
             *self.memo.entry(function).or_default() += stats;
@@ -53,61 +49,29 @@ impl SourceCounts {
     }
 }
 
-/// For whom an update is.
-#[derive(Clone, Copy)]
-pub enum UpdateContext<'a> {
-    /// For a caller: all at once.
-    Caller,
-    /// For a caller, in several transactions.
-    Parts(&'a PendingKeys),
-    /// For nobody: a live flow is followed.
-    Live(&'a CursorCache, &'a PendingKeys, &'a dyn HelperPool),
-}
-
-impl<'a> UpdateContext<'a> {
-    pub fn remembered(self) -> Option<&'a CursorCache> {
-        match self {
-            UpdateContext::Live(remembered, ..) => Some(remembered),
-            _ => None,
-        }
-    }
-
-    /// When the update began: microseconds since 1970.
-    pub fn began(self) -> i64 {
-        self.backlog().map_or_else(now_micros, |backlog| backlog.began)
-    }
-
-    pub fn backlog(self) -> Option<&'a PendingKeys> {
-        match self {
-            UpdateContext::Live(_, backlog, _) | UpdateContext::Parts(backlog) => Some(backlog),
-            UpdateContext::Caller => None,
-        }
-    }
-}
-
-/// What a worker has done for a live flow.
+/// The result of one transaction of an update.
 pub struct UpdateOutcome {
     pub sources: Vec<SourceCounts>,
-    /// Why it looked at what it looked at; `None` where it went on with what an earlier one had found.
+    /// Why the update looked at its items; `None` if it only processed pending keys.
     pub reason: Option<Reason>,
-    /// Of the failed items, those that were left to wait for their next retry.
+    /// The number of failed items that the update left out, because they wait for a retry.
     pub waiting: i64,
-    /// What is to be remembered, once this is committed.
+    /// Cursors that a live flow's worker keeps once the transaction has committed.
     pub kept: Vec<CursorUpdate>,
-    /// Changes are left.
+    /// Whether changes are left for another transaction.
     pub more: bool,
-    /// Changes of a source pass the triggers by.
+    /// Whether changes of a source or a lookup pass the triggers by.
     pub uncaptured: bool,
-    /// When to look again, if nothing else happens.
+    /// The time until a live flow's worker must scan again, if nothing else happens.
     pub again: Option<Duration>,
-    /// The flow has targets outside this database, which are sent to afterwards.
+    /// Whether the flow has external targets, to which a worker delivers afterwards.
     pub external: bool,
-    /// What this process is to send, once this is committed.
+    /// Initial-load buffers that this process delivers once the transaction has committed.
     pub held: Vec<InitialLoadBuffer>,
 }
 
 impl UpdateOutcome {
-    /// The counts of all sources.
+    /// Returns the sum of the counts of all sources.
     pub fn counts(&self) -> Counts {
         let mut all = Counts::default();
         self.sources.iter().for_each(|source| all += source.counts);
@@ -115,13 +79,14 @@ impl UpdateOutcome {
     }
 }
 
+/// Updates a flow that the caller has locked, in the current transaction.
 pub fn run_update(
     ready: &RunnableFlow,
     mode: Mode,
     limits: Limits,
-    by: UpdateContext,
+    context: UpdateContext,
 ) -> Result<UpdateOutcome> {
-    // The snapshot of the caller's statement is as old as its wait for the flow's lock.
+    // The caller's statement took its snapshot before it waited for the flow's lock.
     let _now = PinnedSnapshot::take();
     let restored;
     let mut flow = &ready.flow;
@@ -148,22 +113,23 @@ pub fn run_update(
         spi::commit_durably();
     }
     let began = invalidation::invalidation_count();
-    let turn = follow_sources(flow, logic, mode, limits, by)?;
-    if mode == Mode::Reexport && !turn.more && turn.held.is_empty() {
-        // All that was kept by a process that is gone is in the outboxes now.
+    let outcome = update_sources(flow, WriteOptions { mode, logic }, limits, context)?;
+    if mode == Mode::Reexport && !outcome.more && outcome.held.is_empty() {
+        // The outboxes now have all rows that a process which has ended kept in memory.
         for target in flow.targets.iter().filter(|t| t.external.is_some()) {
             delivery_state::note_initial_load_sent(target.id)?;
         }
     }
-    // What ran may not be what was fingerprinted: then nothing of it is to be kept as that.
+    // If the query changed after coco computed its fingerprint, the results belong to another
+    // logic.
     if invalidation::invalidation_count() != began && logic_is_another(flow, logic)? {
-        return Err(check_flow_unchanged(flow));
+        return Err(logic_changed_error(flow));
     }
-    Ok(turn)
+    Ok(outcome)
 }
 
-/// An update that went by a query which is another now.
-pub fn check_flow_unchanged(flow: &Flow) -> Error {
+/// Returns the error of an update during which the logic of its flow changed.
+pub fn logic_changed_error(flow: &Flow) -> Error {
     Error::new(
         pgrx::PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
         format!("the logic of flow \"{}\" changed while it was being updated", flow.name),
@@ -171,26 +137,27 @@ pub fn check_flow_unchanged(flow: &Flow) -> Error {
     .hint("Try again.")
 }
 
+/// Reports whether the flow now has another logic, as committed now.
 pub fn logic_is_another(flow: &Flow, logic: LogicId) -> Result<bool> {
     let _now = PinnedSnapshot::latest();
     Ok(logic_fingerprint::known_logic(flow)? != logic)
 }
 
-fn follow_sources(
+/// Brings each source up to date, then hands keys over and deletes orphans.
+fn update_sources(
     flow: &Flow,
-    logic: LogicId,
-    mode: Mode,
+    writing: WriteOptions,
     limits: Limits,
-    by: UpdateContext,
+    context: UpdateContext,
 ) -> Result<UpdateOutcome> {
     let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     let writers = flow.targets.iter().map(|target| TargetWriter { target, fresh: false }).collect();
-    // Who reprocesses everything wants nothing of before; what it has computed itself it takes.
-    let since = (mode == Mode::FullReprocess).then(|| by.began());
+    // A full reprocess uses only memoized results that it has computed itself.
+    let since = (writing.mode == Mode::FullReprocess).then(|| context.began());
     let recalling = memo::session_of_update(flow, since)?;
-    let writing = WriteOptions { mode, logic };
     let generation = invalidation::invalidation_count();
-    // All that is read is of one moment: what was followed of lookups is what items are evaluated with.
+    // The update reads lookups and sources under one snapshot, so that it evaluates items with the
+    // state of the lookups that it has followed.
     let _snapshot = PinnedSnapshot::take();
     relation_locks::check_not_rewritten(flow)?;
     let mut run = UpdateRun {
@@ -198,14 +165,14 @@ fn follow_sources(
         writers,
         writing,
         limits,
-        by,
+        context,
         recalling,
         part: None,
         generation,
-        takes_over: mode == Mode::Retry,
+        takes_unowned_rows: writing.mode == Mode::Retry,
         lost_keys: Rc::default(),
     };
-    let mut turn = UpdateOutcome {
+    let mut outcome = UpdateOutcome {
         sources: vec![],
         reason: None,
         waiting: 0,
@@ -218,154 +185,62 @@ fn follow_sources(
     };
     for source in &flow.sources {
         let began = Instant::now();
-        let counts = run.source(source, &mut turn)?;
+        let counts = run.update_source(source, &mut outcome)?;
         let elapsed = began.elapsed();
-        let memo = run.recalled()?;
-        turn.sources.push(SourceCounts { source: source.name.clone(), counts, elapsed, memo });
+        let memo = run.count_memo_calls()?;
+        outcome.sources.push(SourceCounts { source: source.name.clone(), counts, elapsed, memo });
     }
-    run.take_over(&mut turn.sources)?;
-    run.delete_orphans(turn.more, &mut turn.sources)?;
-    let memo = run.recalled()?;
-    if let Some(first) = turn.sources.first_mut() {
+    run.hand_over_keys(&mut outcome.sources)?;
+    run.delete_orphans(outcome.more, &mut outcome.sources)?;
+    let memo = run.count_memo_calls()?;
+    if let Some(first) = outcome.sources.first_mut() {
         first.add_memo(memo);
     }
-    if let (Some(recalling), false) = (&run.recalling, turn.more) {
+    if let (Some(recalling), false) = (&run.recalling, outcome.more) {
         store::expire(recalling)?;
     }
-    Ok(turn)
+    Ok(outcome)
 }
 
+/// The state of one update of one flow. Its steps are methods in several files, in this order:
+/// `source_pass` (one source), `process_keys` or `full_scan`, `decide_items`, `write_batch`,
+/// `retry_together` (deferred items), `record_failure`, `handover`.
 pub struct UpdateRun<'a> {
     pub flow: &'a Flow,
     pub writers: Vec<TargetWriter<'a>>,
     pub writing: WriteOptions,
     pub limits: Limits,
-    pub by: UpdateContext<'a>,
+    pub context: UpdateContext<'a>,
+    /// The memoized results of the update, if the flow has memoized functions.
     pub recalling: Option<Rc<MemoSession>>,
-    /// What is worked off is a part of that.
+    /// The progress of the scan or slice whose items the update processes in parts.
     pub part: Option<ScanProgress>,
-    /// The generation of the system catalogs before the snapshot was taken.
+    /// The invalidation count from before the snapshot was taken.
     pub generation: u64,
-    /// Rows that no item has are taken over by those that produce them. So where all items are looked at, which reads
-    /// all that is tracked anyway: an update by keys leaves them to it.
-    pub takes_over: bool,
-    /// Items had target keys of which it cannot be told any more which rows they were.
+    /// Whether an item takes over a target row that no item owns, if it produces the row. This
+    /// reads all tracking rows, so an update by keys leaves such rows to an update of all items.
+    pub takes_unowned_rows: bool,
+    /// Whether an item listed target keys whose text no longer names a value, so that coco does not
+    /// know which rows the item had.
     pub lost_keys: Rc<Cell<bool>>,
 }
 
 impl UpdateRun<'_> {
-    /// What calls of memoised functions came to since this was asked before.
-    pub fn recalled(&self) -> Result<BTreeMap<String, Stats>> {
+    /// Returns the calls of memoized functions since the previous call of this method.
+    pub fn count_memo_calls(&self) -> Result<BTreeMap<String, Stats>> {
         match &self.recalling {
             Some(recalling) => memo::count_calls(recalling),
             None => Ok(BTreeMap::new()),
         }
     }
 
-    /// Decides about candidates, and writes what comes of it.
-    pub fn decide_and_write(
-        &self,
-        source: &Source,
-        candidates: &mut Candidates,
-        takes: impl FnMut(&Candidate) -> bool,
-        counts: &mut Counts,
-        present: &mut i64,
-    ) -> Result<()> {
-        let mut deferred = Batch::new(source, candidates.carry)?;
-        self.work_off(source, candidates, takes, counts, present, &mut deferred)?;
-        self.write_deferred(source, &mut deferred, counts)
-    }
-
-    /// The same, but for what is deferred until all others are written.
-    pub fn work_off(
-        &self,
-        source: &Source,
-        candidates: &mut Candidates,
-        mut takes: impl FnMut(&Candidate) -> bool,
-        counts: &mut Counts,
-        present: &mut i64,
-        deferred: &mut Batch,
-    ) -> Result<()> {
-        let mut batch = Batch::new(source, candidates.carry)?;
-        let mut gone = Batch::new(source, false)?;
-        let mut done = 0;
-        let whole = ScanProgress { done: 0, total: candidates.len() as i64, began: now_micros() };
-        let part = self.part.unwrap_or(whole);
-        report_progress(source, part, 0);
-        while let Some(item) = candidates.next() {
-            done += 1;
-            if !takes(&item) {
-                continue;
-            }
-            let key = candidates.key();
-            if key.iter().any(Option::is_none) {
-                // Not even whether the row is still there, where it was found before: the next scan tells.
-                counts.seen += 1;
-                *present += 1;
-                self.record_without_key(source, &key, &item, counts)?;
-                continue;
-            }
-            match (&item.incoming, &item.stored) {
-                (Some(_), None) => counts.seen += 1,
-                (None, Some(_)) => counts.seen -= 1,
-                _ => {}
-            }
-            *present += i64::from(item.incoming.is_some());
-            let action = match item.decide(self.writing.logic, self.writing.mode) {
-                Decision::Skip => {
-                    if item.incoming.is_none() {
-                        gone.push(&key, &[], Item::gone());
-                    }
-                    let there = i64::from(item.incoming.is_some());
-                    match source.ordinal {
-                        Some(_) => counts.skipped += there,
-                        None => counts.unchanged += there,
-                    }
-                    continue;
-                }
-                Decision::Wait => {
-                    counts.failed += 1;
-                    continue;
-                }
-                Decision::Advance => Action::Advance,
-                Decision::Evaluate => Action::Evaluate,
-                Decision::Remove => Action::Remove,
-            };
-            if let Some(failure) = &item.unread {
-                self.record_unread(source, &key, &item, failure, counts)?;
-                continue;
-            }
-            batch.push(
-                &key,
-                &candidates.carried(),
-                Item {
-                    action,
-                    tracked: item.stored.is_some(),
-                    incoming: item.incoming,
-                    process_ordinal: ProcessOrdinal::next(item.process_ordinal, now_micros()),
-                    attempts: self.attempts(&item),
-                    along: false,
-                },
-            );
-            if batch.len() >= self.limits.batch {
-                self.write(source, &mut batch, counts, Some(deferred))?;
-                batch = Batch::new(source, candidates.carry)?;
-                report_progress(source, part, done);
-            }
-        }
-        if gone.len() > 0 {
-            untracked_items::forget(source, &gone)?;
-        }
-        self.write(source, &mut batch, counts, Some(deferred))
-    }
-
-    /// Deletes the rows of items whose target keys have lost their values, when nothing is left to look at. Those that are
-    /// produced have been taken over by then.
+    /// Deletes the rows of items whose listed target keys no longer name a value, when no change is
+    /// left (`more` is false). By then, items that produce such rows have taken them over.
     pub fn delete_orphans(&self, more: bool, all: &mut [SourceCounts]) -> Result<()> {
-        let backlog = self.by.backlog();
-        let lost = self.lost_keys.get() || backlog.is_some_and(|b| b.lost_keys.get());
-        if let Some(backlog) = backlog {
-            backlog.lost_keys.set(lost && more);
+        let pending = self.context.pending();
+        let lost = self.lost_keys.get() || pending.is_some_and(|p| p.lost_keys.get());
+        if let Some(pending) = pending {
+            pending.lost_keys.set(lost && more);
         }
         if !lost || more {
             return Ok(());
@@ -376,60 +251,9 @@ impl UpdateRun<'_> {
         }
         Ok(())
     }
-
-    /// How often an item has failed as it is: another content or another logic is another attempt.
-    pub fn attempts(&self, item: &Candidate) -> i32 {
-        match item.failure {
-            Some(f)
-                if f.content == item.incoming.and_then(|i| i.content)
-                    && f.logic == Some(self.writing.logic) =>
-            {
-                item.attempts
-            }
-            _ => 0,
-        }
-    }
-
-    /// Evaluates again the items that wait for a target key which is free now, until none is.
-    pub fn take_over(&self, all: &mut [SourceCounts]) -> Result<()> {
-        let Some(free) = handover::has_free_claim_sql(&self.writers) else {
-            return Ok(());
-        };
-        loop {
-            let mut found = false;
-            for (source, result) in self.flow.sources.iter().zip(all.iter_mut()) {
-                let _snapshot = match lookups::has_any(self.flow, source) {
-                    true => PinnedSnapshot::again(),
-                    false => PinnedSnapshot::take(),
-                };
-                let statements = SpiSession::connect()?;
-                if !detect::has_waiting(&statements, source, &free)? {
-                    continue;
-                }
-                let mut candidates = detect::waiting_candidates(&statements, source, &free)?;
-                // Of several that claim one key the first is let in; the others go on waiting.
-                let mut let_in = BTreeSet::new();
-                let first = |c: &Candidate| let_in.insert(c.claims.clone());
-                let mut counts = Counts::default();
-                let writing = WriteOptions { mode: Mode::Retry, ..self.writing };
-                let (writers, recalling) = (self.writers.clone(), self.recalling.clone());
-                let lost_keys = Rc::clone(&self.lost_keys);
-                let retry = UpdateRun { writing, writers, recalling, lost_keys, ..*self };
-                retry.decide_and_write(source, &mut candidates, first, &mut counts, &mut 0)?;
-                let c = &mut result.counts;
-                c.evaluated += counts.evaluated;
-                c.upserted += counts.upserted;
-                c.deleted += counts.deleted;
-                c.failed += counts.failed + counts.skipped - let_in.len() as i64;
-                found |= counts.evaluated > 0;
-            }
-            if !found {
-                return Ok(());
-            }
-        }
-    }
 }
 
+/// Ends the update if its statement was canceled.
 pub fn interrupt() {
     pgrx::check_for_interrupts!();
 }

@@ -1,364 +1,272 @@
-//! One source of an update: what there is to look at of it, and what becomes of that.
-
-use pgrx::pg_sys;
+//! The pass of an update over one source: what there is to do, and what remains for later updates.
+//! [`UpdateRun::update_source`] is the path; the steps follow it in order.
 
 use crate::capture::cursor;
 use crate::catalog::model::Source;
-use crate::catalog::target_table;
 use crate::outbox::initial_load_buffer::InitialLoadBuffer;
 use crate::pg::clock::now_micros;
-use crate::pg::error::Result;
+use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::tuplestore::rows::TupleStore;
 use crate::pg::tuplestore::statements::SpiSession;
-use crate::query::batch::Batch;
-use crate::query::{compose, logic_fingerprint};
-use crate::update::backlog::{self, KeySlice, PendingKeys, ScanProgress};
-use crate::update::detect::{self, Scan};
-use crate::update::helper_pool::HelperTask;
-use crate::update::initial_load::{self, InitialLoadOutcome};
-use crate::update::lookups::{self, LookupChanges};
-use crate::update::progress::report_progress;
-use crate::update::run::{UpdateContext, UpdateOutcome, UpdateRun};
+use crate::update::backlog::{KeySlice, ScanProgress};
+use crate::update::cursor_cache::CursorUpdate;
+use crate::update::decide_items::PassCounts;
+use crate::update::detect::Scan;
+use crate::update::full_scan::{FullScan, FullScanOutcome};
+use crate::update::lookups::{self, FollowedLookups, LookupChanges};
+use crate::update::run::{UpdateOutcome, UpdateRun};
 use crate::update::source_plan::{
-    self, CursorUpdate, LookupEffect, ReadMode, SourcePlan, SourceRead,
+    self, ForcedKeys, PlannedCursor, PlannedSource, ReadMode, SourcePlan,
 };
 use crate::update::target_writer::WriteOptions;
-use crate::update::untracked_items;
 use coco_core::counts::Counts;
 use coco_core::history::Reason;
-use coco_core::version::{LogicId, ProcessOrdinal};
+use coco_core::source_work::{ScanForce, WorkChoice, choose_work};
 
-/// What became of a source.
+/// What an update does with one source.
+enum SourceWork {
+    Nothing,
+    Keys(TupleStore),
+    FullScan(FullScan),
+}
+
+/// The result of the work on one source.
 #[derive(Default)]
-struct SourceOutcome {
-    counts: Counts,
-    /// Of the items seen, those that were looked at one by one.
-    present: i64,
+struct PassResult {
+    pass: PassCounts,
     reason: Reason,
-    /// The rest of what a scan has found is left to other transactions.
-    set_aside: bool,
-    /// What this process is to send.
+    /// The number of failed items that an update by keys left out, because they wait for a retry.
+    waiting: i64,
+    /// Whether items are pending for later transactions.
+    has_pending: bool,
+    /// The rows of an initial load that this process delivers.
     held: Vec<InitialLoadBuffer>,
 }
 
 impl UpdateRun<'_> {
-    pub fn source(&mut self, source: &Source, turn: &mut UpdateOutcome) -> Result<Counts> {
-        let backlog = self.by.backlog();
-        if backlog.is_some_and(|backlog| backlog.is_done(source)) {
+    /// Brings the items of one source up to date, as far as the limits allow.
+    pub fn update_source(
+        &mut self,
+        source: &Source,
+        outcome: &mut UpdateOutcome,
+    ) -> Result<Counts> {
+        if self.context.has_finished(source) {
             return Ok(Counts::default());
         }
-        let live = self.by.remembered();
-        let WriteOptions { mode, logic } = self.writing;
-        let mut how = ReadMode {
-            logic,
-            mode,
-            limit: self.limits.changes,
-            live,
-            generation: self.generation,
-            lookups: lookups::has_any(self.flow, source),
-            looked_up: false,
-            when_due: live.is_some() || backlog.is_some_and(|backlog| backlog.has(source)),
-        };
         let _snapshot = PinnedSnapshot::again();
-        let mut lookups = lookups::follow_all(self.flow, source, self.limits, how)?;
-        if let Some(backlog) = backlog {
-            let outdated = backlog.is_outdated(source, how.lookups, lookups.changed);
-            if outdated || matches!(lookups.forced, LookupEffect::All) {
-                backlog.forget(source);
-            }
-            let most = self.limits.changes.unwrap_or(usize::MAX);
-            if let Some(slice) = backlog.take(source, logic, most)? {
-                return self.slice(source, slice, lookups, backlog, turn);
-            }
+        let reading = self.read_mode(source);
+        let LookupChanges { forced, followed } =
+            lookups::follow_all(self.flow, source, self.limits, reading)?;
+        if let Some(slice) = self.take_pending_slice(source, &forced, &followed)? {
+            return self.process_slice(source, slice, &forced, followed, outcome);
         }
-        how.looked_up = lookups.changed;
-        how.when_due = live.is_some();
+        let reading =
+            ReadMode { looked_up: followed.changed, when_due: self.context.is_live(), ..reading };
         let statements = SpiSession::connect()?;
-        let mut following = source_plan::plan_source(&statements, source, how)?;
-        let scans = matches!(following.looking, SourcePlan::All);
-        let all_affected = matches!(lookups.forced, LookupEffect::All);
-        match (&mut following.forced, &mut lookups.forced) {
-            (more, LookupEffect::Keys(forced)) if scans => match more {
-                LookupEffect::All => lookups.forced = LookupEffect::All,
-                LookupEffect::Keys(more) if more.len() > 0 => {
-                    *forced = lookups::with_forced_keys(source, Some(more), forced)?;
-                }
-                LookupEffect::Keys(_) => {}
-            },
-            _ => {}
-        }
-        let mut keys = match (&following.looking, &lookups.forced) {
-            (SourcePlan::Keys(keys), LookupEffect::Keys(forced)) if forced.len() > 0 => {
-                Some(lookups::with_forced_keys(source, Some(keys), forced)?)
+        let PlannedSource { looking, cursor } =
+            source_plan::plan_source(&statements, source, reading)?;
+        let result = match self.choose_source_work(source, looking, forced)? {
+            SourceWork::Nothing => PassResult::default(),
+            SourceWork::Keys(keys) => self.process_planned_keys(source, keys, &cursor)?,
+            SourceWork::FullScan(full) => {
+                self.process_full_scan(&statements, source, full, &cursor)?.into()
             }
-            _ => None,
         };
-        let mut found = SourceOutcome::default();
-        let (keys, all) = match (&mut following.looking, &lookups.forced, &mut keys) {
-            (_, LookupEffect::All, _) => (None, Some(Scan { mode: mode.evaluating_all(), logic })),
-            (_, _, Some(keys)) => (Some(keys), None),
-            (SourcePlan::Keys(keys), ..) => (Some(keys), None),
-            (SourcePlan::Nothing, ..) => (None, None),
-            (SourcePlan::All, ..) => (None, Some(Scan { mode, logic })),
-        };
-        if let Some(keys) = keys {
-            let SourceOutcome { counts, present, .. } = &mut found;
-            let part = ScanProgress { done: 0, total: keys.len() as i64, began: now_micros() };
-            self.some(source, keys, part, counts, present)?;
-            counts.seen = *present + following.waiting;
-            counts.failed += following.waiting;
-            *present += following.waiting;
-            turn.waiting += following.waiting;
-        } else if let Some(scan) = all {
-            let forced = match &lookups.forced {
-                LookupEffect::Keys(forced) => Some(forced),
-                LookupEffect::All => None,
-            };
-            // Who is affected as a whole by each change would never get beyond the first part.
-            let at_once = all_affected;
-            found = self.all(&statements, source, scan, forced, at_once, &following)?;
-        }
-        let SourceOutcome { mut counts, present, reason, set_aside, held } = found;
-        turn.held.extend(held);
-        turn.reason = turn.reason.max(Reason::asked(mode).or(Some(reason)));
-        let left_out = counts.seen - present;
-        match source.ordinal {
-            Some(_) => counts.skipped += left_out,
-            None => counts.unchanged += left_out,
-        }
-        // Of a lookup nothing is missed by who evaluates every item.
-        let lookups_more = lookups.more && !mode.evaluates_all();
-        turn.more |= following.more || lookups_more;
-        turn.uncaptured |= following.uncaptured || lookups.uncaptured;
-        turn.again = [turn.again, following.again, lookups.again].into_iter().flatten().min();
-        turn.kept.extend(lookups.kept);
-        if set_aside {
-            turn.more = true;
-            return Ok(counts);
-        }
-        if let Some(backlog) = self.by.backlog()
-            && !following.more
-            && !lookups_more
-        {
-            backlog.done(source);
-        }
-        turn.kept.extend(following.done(source, live, self.limits.segment_bytes)?);
+        let has_pending = result.has_pending;
+        let counts = self.account(source, result, outcome);
+        self.advance_cursor(source, cursor, followed, has_pending, outcome)?;
         Ok(counts)
     }
 
-    /// Looks at the items of some keys, with the help of other processes where there are many.
-    pub fn some(
-        &mut self,
+    /// Returns how to read the lookups of a source.
+    fn read_mode(&self, source: &Source) -> ReadMode<'_> {
+        ReadMode {
+            logic: self.writing.logic,
+            mode: self.writing.mode,
+            limit: self.limits.changes,
+            live: self.context.cursors(),
+            generation: self.generation,
+            lookups: lookups::has_any(self.flow, source),
+            looked_up: false,
+            when_due: self.context.is_live() || self.context.has_pending(source),
+        }
+    }
+
+    /// Takes a slice of the source's pending keys. Discards keys that a change of a lookup made
+    /// outdated.
+    fn take_pending_slice(
+        &self,
         source: &Source,
-        keys: &mut TupleStore,
-        mut part: ScanProgress,
-        counts: &mut Counts,
-        present: &mut i64,
-    ) -> Result<()> {
-        if keys.len() == 0 {
-            return Ok(());
+        forced: &ForcedKeys,
+        followed: &FollowedLookups,
+    ) -> Result<Option<KeySlice>> {
+        let Some(pending) = self.context.pending() else { return Ok(None) };
+        let has_lookups = lookups::has_any(self.flow, source);
+        let outdated = pending.is_outdated(source, has_lookups, followed.changed);
+        if outdated || matches!(forced, ForcedKeys::All) {
+            pending.forget(source);
         }
-        let Some(shares) = self.shares(source, keys)? else {
-            return self.alone(source, keys, part, counts, present);
-        };
-        let (others, own): (Vec<_>, Vec<_>) =
-            shares.into_iter().partition(|share| share.elsewhere.is_some());
-        for mut share in own {
-            self.alone(source, &mut share.keys, part, counts, present)?;
-            part.done += share.keys.len() as i64;
-        }
-        for mut share in others {
-            let done = share.elsewhere.map_or(Ok(None), HelperTask::done)?;
-            match done {
-                Some(done) => {
-                    *counts += done.counts;
-                    *present += done.present;
-                }
-                None => {
-                    // As they are by now: the other may have written them.
-                    let _now = PinnedSnapshot::take();
-                    self.alone(source, &mut share.keys, part, counts, present)?;
-                }
-            }
-            part.done += share.keys.len() as i64;
-        }
-        Ok(())
+        pending.take(source, self.writing.logic, self.limits.changes.unwrap_or(usize::MAX))
     }
 
-    /// The same without help, a batch at a time: what is read of the items is held until they are written, and
-    /// what it was read from is still cached then.
-    fn alone(
-        &mut self,
-        source: &Source,
-        keys: &mut TupleStore,
-        mut part: ScanProgress,
-        counts: &mut Counts,
-        present: &mut i64,
-    ) -> Result<()> {
-        let mut deferred = Batch::new(source, compose::carries(source))?;
-        keys.rewind();
-        loop {
-            let some = keys
-                .take(&source_plan::key_columns(source), at_once(keys.len(), self.limits.batch))?;
-            if some.len() == 0 {
-                break;
-            }
-            let mut found = detect::lookup_candidates(source, &some, true)?;
-            self.part = Some(part);
-            self.work_off(source, &mut found, |_| true, counts, present, &mut deferred)?;
-            part.done += some.len() as i64;
-        }
-        self.part = None;
-        self.write_deferred(source, &mut deferred, counts)
-    }
-
-    /// Looks at all items of a source, and at all that are tracked.
-    fn all(
-        &mut self,
-        statements: &SpiSession,
-        source: &Source,
-        scan: Scan,
-        forced: Option<&TupleStore>,
-        at_once: bool,
-        following: &SourceRead,
-    ) -> Result<SourceOutcome> {
-        self.takes_over = true;
-        for writer in &mut self.writers {
-            writer.fresh = target_table::is_empty(writer.target)?;
-        }
-        let began = now_micros();
-        let tracked = detect::count_tracked(statements, source)?;
-        let reason = self.reason(following.logic_before(), tracked)?;
-        if tracked == 0
-            && let Some(InitialLoadOutcome { counts, held }) = self.fill(source)?
-        {
-            let present = counts.seen;
-            return Ok(SourceOutcome { counts, present, reason, set_aside: false, held });
-        }
-        let mut changed = detect::scan(statements, source, scan, forced)?;
-        let writing = self.writing;
-        // Items in the source are those tracked, less the gone, and the new.
-        let mut counts = Counts { seen: tracked, ..Counts::default() };
-        let mut present = 0;
-        let mut set_aside = false;
-        if let (Some(backlog), Some(limit)) = (self.by.backlog(), self.limits.changes)
-            && changed.len() > limit
-            && !at_once
-        {
-            let fresh = self.writers.iter().filter(|w| w.fresh && w.target.external.is_some());
-            let fresh = fresh.map(|w| w.target.id).collect();
-            let part = ScanProgress {
-                done: limit as i64,
-                total: changed.len() as i64,
-                began: now_micros(),
-            };
-            let first = changed.first(limit);
-            self.writing.mode = scan.mode;
-            self.decide_and_write(source, first, |_| true, &mut counts, &mut present)?;
-            let lookups = lookups::has_any(self.flow, source);
-            let mut cursor = following.next().clone();
-            // Meanwhile lookups are followed, and the log is not.
-            cursor.behind = lookups && cursor.signature != cursor::NOWHERE;
-            backlog::unfinished(source, &cursor)?;
-            let all = forced.is_none();
-            let rest = changed.rest();
-            let set = backlog.set(source, rest, cursor, fresh, part, (all, lookups))?;
-            counts.seen += set.new - set.gone;
-            present += set.present;
-            set_aside = true;
-        } else {
-            self.writing.mode = scan.mode;
-            self.decide_and_write(source, &mut changed, |_| true, &mut counts, &mut present)?;
-            untracked_items::forget_before(source, began)?;
-        }
-        self.writing = writing;
-        Ok(SourceOutcome { counts, present, reason, set_aside, held: vec![] })
-    }
-
-    /// Fills the targets out of a source of which nothing is tracked yet. For a caller alone: who follows flows
-    /// has others too, and takes up a part at a time.
-    fn fill(&self, source: &Source) -> Result<Option<InitialLoadOutcome>> {
-        if matches!(self.by, UpdateContext::Live(..)) || self.recalling.is_some() {
-            return Ok(None);
-        }
-        let began = now_micros();
-        let at = ProcessOrdinal::next(None, began);
-        let tell = |done, total| report_progress(source, ScanProgress { done, total, began }, 0);
-        let sends = self.by.backlog().and_then(|backlog| backlog.sends.as_ref());
-        initial_load::initial_load(
-            self.flow,
-            source,
-            &self.writers,
-            self.writing.logic,
-            at,
-            sends,
-            tell,
-        )
-    }
-
-    /// Why a scan looks at all items of a source, of which so many are tracked.
-    fn reason(&self, before: Option<LogicId>, tracked: i64) -> Result<Reason> {
-        Ok(match before {
-            None if tracked == 0 => Reason::First,
-            None => Reason::Change,
-            Some(logic) if logic == self.writing.logic => Reason::Change,
-            // Somebody has not finished: with the first logic that there was, or with another.
-            Some(backlog::UNFINISHED) if logic_fingerprint::is_first(self.flow)? => Reason::First,
-            Some(_) => Reason::Logic,
-        })
-    }
-
-    /// Works off a part of what a scan has set aside.
-    fn slice(
+    /// Processes a slice of the pending keys.
+    fn process_slice(
         &mut self,
         source: &Source,
         mut slice: KeySlice,
-        lookups: LookupChanges,
-        backlog: &PendingKeys,
-        turn: &mut UpdateOutcome,
+        forced: &ForcedKeys,
+        followed: FollowedLookups,
+        outcome: &mut UpdateOutcome,
     ) -> Result<Counts> {
-        let mut counts = Counts::default();
-        let mut present = 0;
-        self.takes_over = true;
+        self.takes_unowned_rows = true;
         for writer in &mut self.writers {
             writer.fresh = slice.fresh.contains(&writer.target.id);
         }
-        let mut keys = match &lookups.forced {
-            LookupEffect::Keys(forced) if forced.len() > 0 => {
+        let mut keys = match forced {
+            ForcedKeys::Keys(forced) if forced.len() > 0 => {
                 lookups::with_forced_keys(source, Some(&slice.keys), forced)?
             }
             _ => slice.keys,
         };
-        self.some(source, &mut keys, slice.part, &mut counts, &mut present)?;
-        turn.kept.extend(lookups.kept);
-        let lookups_more = lookups.more && !self.writing.mode.evaluates_all();
-        turn.more |= lookups_more;
-        turn.uncaptured |= lookups.uncaptured;
-        turn.again = [turn.again, lookups.again].into_iter().flatten().min();
-        // They were counted when they were found; items that wait for their retry are not counted here.
-        counts.seen = 0;
-        counts.failed = counts.failed.max(0);
+        let mut pass = PassCounts::default();
+        self.process_keys(source, &mut keys, slice.part, &mut pass)?;
+        let lookups_more = self.account_lookups(followed, outcome);
         match slice.last.take() {
             Some(cursor) => {
                 cursor::store_cursor(source, &cursor, true)?;
-                turn.kept.push(CursorUpdate::stored(source, cursor));
+                outcome.kept.push(CursorUpdate::stored(source, cursor));
                 if !lookups_more {
-                    backlog.done(source);
+                    self.finish(source);
                 }
             }
-            None => turn.more = true,
+            None => outcome.more = true,
         }
-        Ok(counts)
+        // The scan has counted the items as seen. The slice does not count items that wait for
+        // their retry.
+        let Counts { failed, .. } = pass.counts;
+        Ok(Counts { seen: 0, failed: failed.max(0), ..pass.counts })
+    }
+
+    /// Determines the work from the plan of the source and from the changes of its lookups.
+    fn choose_source_work(
+        &self,
+        source: &Source,
+        looking: SourcePlan,
+        by_lookups: ForcedKeys,
+    ) -> Result<SourceWork> {
+        let WriteOptions { mode, logic } = self.writing;
+        let choice = choose_work(looking.kind(), by_lookups.kind());
+        let everything = |at_once| FullScan {
+            scan: Scan { mode: mode.evaluating_all(), logic },
+            forced: None,
+            at_once,
+        };
+        let changes =
+            |forced| FullScan { scan: Scan { mode, logic }, forced: Some(forced), at_once: false };
+        Ok(match (choice, looking, by_lookups) {
+            (WorkChoice::ScanEverything { at_once }, ..) => {
+                SourceWork::FullScan(everything(at_once))
+            }
+            (WorkChoice::PlannedKeys, SourcePlan::Keys(keys), _) => SourceWork::Keys(keys),
+            (
+                WorkChoice::PlannedAndForcedKeys,
+                SourcePlan::Keys(keys),
+                ForcedKeys::Keys(forced),
+            ) => SourceWork::Keys(lookups::with_forced_keys(source, Some(&keys), &forced)?),
+            (WorkChoice::ScanForChanges(ScanForce::Lookups), _, ForcedKeys::Keys(forced)) => {
+                SourceWork::FullScan(changes(forced))
+            }
+            (
+                WorkChoice::ScanForChanges(ScanForce::LogAndLookups),
+                SourcePlan::All { forced: ForcedKeys::Keys(by_log) },
+                ForcedKeys::Keys(forced),
+            ) => SourceWork::FullScan(changes(lookups::with_forced_keys(
+                source,
+                Some(&by_log),
+                &forced,
+            )?)),
+            (WorkChoice::Nothing, ..) => SourceWork::Nothing,
+            _ => return Err(Error::internal("the work on a source does not fit its plan")),
+        })
+    }
+
+    /// Processes the keys of the plan.
+    fn process_planned_keys(
+        &mut self,
+        source: &Source,
+        mut keys: TupleStore,
+        cursor: &PlannedCursor,
+    ) -> Result<PassResult> {
+        let mut pass = PassCounts::default();
+        let part = ScanProgress { done: 0, total: keys.len() as i64, began: now_micros() };
+        self.process_keys(source, &mut keys, part, &mut pass)?;
+        let waiting = cursor.waiting;
+        pass.counts.seen = pass.present + waiting;
+        pass.counts.failed += waiting;
+        pass.present += waiting;
+        Ok(PassResult { pass, waiting, ..PassResult::default() })
+    }
+
+    /// Adds the result of the work on a source to the outcome. Returns the counts of the source.
+    fn account(&self, source: &Source, result: PassResult, outcome: &mut UpdateOutcome) -> Counts {
+        let PassResult { pass, reason, waiting, held, .. } = result;
+        outcome.held.extend(held);
+        outcome.waiting += waiting;
+        outcome.reason = outcome.reason.max(Reason::asked(self.writing.mode).or(Some(reason)));
+        // A scan does not return the items that are up to date.
+        let mut counts = pass.counts;
+        counts.count_left_out(source.ordinal.is_some(), counts.seen - pass.present);
+        counts
+    }
+
+    /// Adds what following the lookups has left to the outcome. Returns whether changes of lookups
+    /// are left.
+    fn account_lookups(&self, followed: FollowedLookups, outcome: &mut UpdateOutcome) -> bool {
+        // An update that evaluates every item misses no change of a lookup.
+        let more = followed.more && !self.writing.mode.evaluates_all();
+        outcome.more |= more;
+        outcome.uncaptured |= followed.uncaptured;
+        outcome.again = [outcome.again, followed.again].into_iter().flatten().min();
+        outcome.kept.extend(followed.kept);
+        more
+    }
+
+    /// Stores the cursor of a source, unless items of a scan are pending.
+    fn advance_cursor(
+        &self,
+        source: &Source,
+        cursor: PlannedCursor,
+        followed: FollowedLookups,
+        has_pending: bool,
+        outcome: &mut UpdateOutcome,
+    ) -> Result<()> {
+        let lookups_more = self.account_lookups(followed, outcome);
+        outcome.more |= cursor.more || has_pending;
+        outcome.uncaptured |= cursor.uncaptured;
+        outcome.again = [outcome.again, cursor.again].into_iter().flatten().min();
+        if has_pending {
+            return Ok(());
+        }
+        if !cursor.more && !lookups_more {
+            self.finish(source);
+        }
+        let cached = self.context.cursors();
+        outcome.kept.extend(cursor.store(source, cached, self.limits.segment_bytes)?);
+        Ok(())
+    }
+
+    /// Records that the later transactions of this update need not look at a source.
+    fn finish(&self, source: &Source) {
+        if let Some(pending) = self.context.pending() {
+            pending.done(source);
+        }
     }
 }
 
-/// How many of so many keys are looked up and written at a time. Their rows lie on pages of their own, in source, target
-/// and tracking table: so many that those are still cached when they are written. But each time is a
-/// subtransaction, and a transaction with more than 64 of these costs others time.
-fn at_once(keys: usize, batch: usize) -> usize {
-    const SUBTRANSACTIONS: usize = 60;
-    // SAFETY: reads a variable that is set when the server starts.
-    let buffers = usize::try_from(unsafe { pg_sys::NBuffers }).unwrap_or(0);
-    (buffers / 8).max(keys.div_ceil(SUBTRANSACTIONS)).clamp(1, batch)
+impl From<FullScanOutcome> for PassResult {
+    fn from(outcome: FullScanOutcome) -> PassResult {
+        let FullScanOutcome { pass, reason, has_pending, held } = outcome;
+        PassResult { pass, reason, waiting: 0, has_pending, held }
+    }
 }

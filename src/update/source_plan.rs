@@ -1,163 +1,148 @@
-//! Following a source: which of its items an update looks at, and up to where it has looked then.
+//! The plan of a source: the items that an update looks at, and the cursor that it stores
+//! afterwards. The same plan follows a lookup.
 //!
-//! A captured source is followed by its change log: an update looks at the keys noted since the
-//! cursor. Where the cursor means nothing (there is none yet, the logic changed, changes may have
-//! passed the triggers by), and for every other source, it looks at all.
+//! A captured source is followed by its change log: an update looks at the keys recorded since the
+//! cursor. An update looks at all items if the source is not captured, or if its cursor is not
+//! usable: no cursor exists yet, the logic has changed, or changes may have passed the triggers by.
 
 use pgrx::pg_sys;
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::capture::cursor::{self, Cursor};
 use crate::capture::state::{self, CaptureState};
 use crate::capture::{self, Capture, change_log, triggers};
 use crate::catalog::model::{CaptureMode, Source};
 use crate::pg::acting_role::RoleGuard;
-use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
+use crate::pg::invalidation;
 use crate::pg::spi::{self, arg};
-use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
+use crate::pg::tuplestore::rows::TupleStore;
 use crate::pg::tuplestore::statements::SpiSession;
-use crate::pg::{clock, invalidation};
-use crate::query::compose;
+use crate::update::candidate_rows::key_columns;
+use crate::update::cursor_cache::{CursorCache, CursorUpdate};
+use crate::update::retry_due;
 use coco_core::decide::Mode;
+use coco_core::source_work::{ForcedItems, PlannedRead};
 use coco_core::version::LogicId;
 
-/// How often a live flow reads all of a source, where nothing else is declared.
+/// How often the worker of a live flow scans a source for which no refresh interval is declared.
 const REFRESH: Duration = Duration::from_secs(60);
 
-/// A live flow's cursor is stored no more often than this: each time leaves a row version behind,
-/// which a long transaction keeps from being cleaned up.
-const STORE_EVERY: Duration = Duration::from_millis(50);
+/// Items that coco evaluates whatever their content.
+pub enum ForcedKeys {
+    /// The items of these keys: `k1…` first.
+    Keys(TupleStore),
+    All,
+}
+
+impl ForcedKeys {
+    /// Summarizes the keys for a decision.
+    pub fn kind(&self) -> ForcedItems {
+        match self {
+            ForcedKeys::Keys(keys) if keys.len() == 0 => ForcedItems::None,
+            ForcedKeys::Keys(_) => ForcedItems::Some,
+            ForcedKeys::All => ForcedItems::All,
+        }
+    }
+}
 
 /// What an update looks at.
 pub enum SourcePlan {
-    /// All items, in the source and tracked.
-    All,
-    /// The items of these keys: `k1…`, and whether they are evaluated whatever their content.
+    /// All items, in the source and tracked. `forced` are those that count as changed because the
+    /// cursor was behind.
+    All { forced: ForcedKeys },
+    /// The items of these keys: `k1…`, and whether coco forces them.
     Keys(TupleStore),
-    /// Nothing yet: a live flow reads all of the source only now and then.
+    /// Nothing: a live flow's worker scans a source only when its refresh interval has passed.
     Nothing,
 }
 
-/// Items of a source that are evaluated whatever their content.
-pub enum LookupEffect {
-    /// `k1…` first.
-    Keys(TupleStore),
-    All,
+impl SourcePlan {
+    /// Summarizes the plan for a decision.
+    pub fn kind(&self) -> PlannedRead {
+        match self {
+            SourcePlan::All { forced } => PlannedRead::All { forced: forced.kind() },
+            SourcePlan::Keys(_) => PlannedRead::Keys,
+            SourcePlan::Nothing => PlannedRead::Nothing,
+        }
+    }
 }
 
-/// How a source is followed.
+/// How an update reads a source or a lookup.
 #[derive(Clone, Copy)]
 pub struct ReadMode<'a> {
     pub logic: LogicId,
     pub mode: Mode,
-    /// About so many changes of the log are taken, and the rest is left.
+    /// About how many changes to take from the log; `None`: all.
     pub limit: Option<usize>,
-    /// What a worker remembers.
+    /// The cursors that the worker of a live flow keeps in memory.
     pub live: Option<&'a CursorCache>,
-    /// The generation of the system catalogs before the active snapshot was taken.
+    /// The invalidation count from before the active snapshot was taken.
     pub generation: u64,
-    /// It has lookups, or is one.
+    /// Whether the source has lookups, or is one.
     pub lookups: bool,
-    /// Something of its lookups has changed: they are followed together.
+    /// Whether a lookup of the source has changed. coco then reads the source under the same
+    /// snapshot.
     pub looked_up: bool,
-    /// If it is to be read as a whole, that is done only when it is due.
+    /// Whether to scan the source only when its refresh interval has passed.
     pub when_due: bool,
 }
 
-/// Cursors that a worker has in mind, newer than those stored. One that was lost with its worker
-/// costs nothing but looking again.
-#[derive(Default)]
-pub struct CursorCache(HashMap<i32, CachedCursors>);
-
-struct CachedCursors {
-    cursor: Cursor,
-    stored_at: Instant,
-    unsaved: bool,
-}
-
-/// What a turn leaves for a worker to remember of a source.
-pub struct CursorUpdate {
-    pub source: i32,
-    cursor: Cursor,
-    stored: bool,
-}
-
-impl CursorUpdate {
-    /// A cursor that was stored.
-    pub fn stored(source: &Source, cursor: Cursor) -> CursorUpdate {
-        CursorUpdate { source: source.id, cursor, stored: true }
-    }
-}
-
-impl CursorCache {
-    /// Takes over what a turn brought, once it is committed.
-    pub fn keep(&mut self, kept: Vec<CursorUpdate>) {
-        for k in kept {
-            let before = self.0.get(&k.source).map(|m| m.stored_at);
-            let stored_at = match k.stored {
-                true => Instant::now(),
-                false => before.unwrap_or_else(Instant::now),
-            };
-            let memory = CachedCursors { cursor: k.cursor, stored_at, unsaved: !k.stored };
-            self.0.insert(k.source, memory);
-        }
-    }
-
-    /// How long until what is not stored yet should be; `None` where all is.
-    pub fn unsaved_for(&self) -> Option<Duration> {
-        let unsaved = self.0.values().filter(|m| m.unsaved);
-        unsaved.map(|m| STORE_EVERY.saturating_sub(m.stored_at.elapsed())).min()
-    }
-}
-
-/// How far a source is followed by one update.
-pub struct SourceRead {
+/// The plan of a source, and its cursor.
+pub struct PlannedSource {
     pub looking: SourcePlan,
-    /// If all is looked at: what counts as changed, since the cursor was behind.
-    pub forced: LookupEffect,
+    pub cursor: PlannedCursor,
+}
+
+/// The cursor of a source during an update, and what the plan leaves to later updates.
+pub struct PlannedCursor {
     capture: Option<Capture>,
     next: Cursor,
     before: Option<Cursor>,
-    /// Some changes are left for the next update.
+    found: Found,
+    /// Whether changes are left for the next update.
     pub more: bool,
-    /// Triggers are missing: changes pass the log by.
+    /// Whether triggers are missing, so that changes pass the log by.
     pub uncaptured: bool,
-    /// When a live flow is to look at all of the source again.
+    /// The time until a live flow's worker must scan the source again.
     pub again: Option<Duration>,
-    /// Failed items that are not looked at, since their next retry is not due.
+    /// The number of failed items that the plan leaves out because their retry time has not come.
     pub waiting: i64,
 }
 
-/// Decides what to look at, under the active snapshot. The caller acts as the flow's owner.
-pub fn plan_source(statements: &SpiSession, source: &Source, how: ReadMode) -> Result<SourceRead> {
-    let ReadMode { logic, mode, .. } = how;
+/// What the plan found, as far as the cursor depends on it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    NotRead,
+    NoKeys,
+    Items,
+}
+
+/// Decides which items to look at, under the active snapshot. The caller acts as the flow's owner.
+pub fn plan_source(
+    statements: &SpiSession,
+    source: &Source,
+    how: ReadMode,
+) -> Result<PlannedSource> {
     let before = cached_cursor(source, how)?;
-    let behind = before.as_ref().is_some_and(|cursor| cursor.behind);
-    let snapshot = cursor::current_position()?;
-    let mut following = SourceRead {
-        looking: SourcePlan::All,
-        forced: match behind {
-            true => LookupEffect::All,
-            false => LookupEffect::Keys(TupleStore::new(&key_columns(source))?),
-        },
+    let mut cursor = PlannedCursor {
         capture: None,
         next: Cursor {
-            snapshot,
-            logic,
+            snapshot: cursor::current_position()?,
+            logic: how.logic,
             signature: cursor::NOWHERE,
             behind: false,
             read_at: cursor::before_now(),
         },
         before,
+        found: Found::Items,
         more: false,
         uncaptured: false,
         again: None,
         waiting: 0,
     };
-    following.by_log(statements, source, how)?;
-    if following.uncaptured {
+    let mut looking = cursor.follow_log(statements, source, how)?;
+    if cursor.uncaptured {
         pgrx::ereport!(
             pgrx::PgLogLevel::NOTICE,
             pgrx::PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
@@ -166,230 +151,252 @@ pub fn plan_source(statements: &SpiSession, source: &Source, how: ReadMode) -> R
              coco.start puts triggers back."
         );
     }
-    if how.when_due && !mode.evaluates_all() && matches!(following.looking, SourcePlan::All) {
-        let rest = source.refresh.unwrap_or(REFRESH);
-        let stored = cursor::load_cursor(source)?;
-        let since = stored.filter(|s| s.cursor.logic == logic).map(|s| s.age);
-        // A log that can be followed from now on is worth a look at all.
-        let wait = since.map_or(Duration::ZERO, |age| rest.saturating_sub(age));
-        if following.next.signature == cursor::NOWHERE && !wait.is_zero() && !how.looked_up {
-            following.looking = SourcePlan::Nothing;
-            following.again = Some(wait);
-        } else if following.next.signature == cursor::NOWHERE {
-            following.again = Some(rest);
-        }
+    let scans = matches!(looking, SourcePlan::All { .. });
+    if scans && how.when_due && !how.mode.evaluates_all() && !cursor.is_scan_due(source, how)? {
+        looking = SourcePlan::Nothing;
     }
-    Ok(following)
+    cursor.found = match &looking {
+        SourcePlan::Nothing => Found::NotRead,
+        SourcePlan::Keys(keys) if keys.len() == 0 => Found::NoKeys,
+        SourcePlan::Keys(_) | SourcePlan::All { .. } => Found::Items,
+    };
+    Ok(PlannedSource { looking, cursor })
 }
 
-/// Up to where a source was followed before.
+/// Returns the cursor up to which coco has followed a source.
 fn cached_cursor(source: &Source, how: ReadMode) -> Result<Option<Cursor>> {
-    let remembered = how.live.and_then(|r| r.0.get(&source.id)).map(|m| m.cursor.clone());
-    if remembered.is_some() && !how.lookups {
-        return Ok(remembered);
+    let cached = how.live.and_then(|cursors| cursors.get(source)).cloned();
+    if cached.is_some() && !how.lookups {
+        return Ok(cached);
     }
-    // Another process may have left something undone since this one has followed the source.
+    // Another process may have left keys unprocessed since this process followed the source.
     let stored = cursor::load_cursor(source)?.map(|s| s.cursor);
-    let undone = stored.as_ref().is_some_and(|s| s.behind || s.logic != how.logic);
-    Ok(match undone {
+    let unfinished = stored.as_ref().is_some_and(|s| s.behind || s.logic != how.logic);
+    Ok(match unfinished {
         true => stored,
-        false => remembered.or(stored),
+        false => cached.or(stored),
     })
 }
 
-impl SourceRead {
-    /// Takes the log where it can be followed.
-    fn by_log(&mut self, statements: &SpiSession, source: &Source, how: ReadMode) -> Result<()> {
-        let mode = how.mode;
+/// A change log that can be followed from now on.
+struct OpenLog {
+    signature: [u8; 16],
+    /// The log's columns for the key of the source.
+    columns: Vec<String>,
+}
+
+impl PlannedCursor {
+    /// Takes the changed keys from the change log, if coco can follow it. Otherwise plans to look
+    /// at all items.
+    fn follow_log(
+        &mut self,
+        statements: &SpiSession,
+        source: &Source,
+        how: ReadMode,
+    ) -> Result<SourcePlan> {
+        let forced = match self.before.as_ref().is_some_and(|cursor| cursor.behind) {
+            true => ForcedKeys::All,
+            false => ForcedKeys::Keys(TupleStore::new(&key_columns(source))?),
+        };
+        let Some(log) = self.open_log(statements, source, how)? else {
+            return Ok(SourcePlan::All { forced });
+        };
+        if let Some(since) = self.usable_cursor(source, how, &log)? {
+            let keys = self.read_changed_keys(statements, source, how, &log, &since)?;
+            return Ok(keys.map_or(SourcePlan::All { forced }, SourcePlan::Keys));
+        }
+        let keys = self.read_forced_keys(statements, source, &log)?;
+        Ok(SourcePlan::All { forced: keys.map_or(forced, ForcedKeys::Keys) })
+    }
+
+    /// Returns the change log if it has all changes from now on. Repairs a log that a restored dump
+    /// has left incomplete.
+    fn open_log(
+        &mut self,
+        statements: &SpiSession,
+        source: &Source,
+        how: ReadMode,
+    ) -> Result<Option<OpenLog>> {
         if source.capture == CaptureMode::Scan {
-            return Ok(());
+            return Ok(None);
         }
         let Some(state) = state::capture_state(statements, source.relation, how.generation)? else {
             self.uncaptured = true;
-            return Ok(());
+            return Ok(None);
         };
         let CaptureState { capture, signature, adequate } = state;
         let whole = capture.is_whole();
         let columns = capture.key_columns(source);
         if whole && columns.is_none() {
             self.uncaptured = true;
-            return Ok(());
+            return Ok(None);
         }
         let mut since = capture.since;
         if !whole || since.is_none() {
             since = restore(source.relation, &capture)?;
         }
-        // A log that was made without holding off writers: all that began before must have ended.
-        // And what a transaction reads that began before it made the log itself is older than that.
+        // If coco created the log without locking out writers, all transactions that began before
+        // must have ended. A transaction that created the log itself may read an older state.
         let complete = since.is_some_and(|since| self.next.snapshot.xmin >= since)
             && !(capture.ours && reads_as_of_earlier());
-        self.capture = Some(capture.clone());
         self.uncaptured = !adequate;
-        if !adequate || !complete || !whole {
-            return Ok(());
-        }
-        // Nothing but a cursor that others see keeps the log from being emptied.
-        if self.before.is_some() || change_log::keep(statements, &capture)? {
+        let usable = adequate && complete && whole;
+        // Only a stored cursor that others see keeps the log from being emptied.
+        if usable && (self.before.is_some() || change_log::keep(statements, &capture)?) {
             self.next.signature = signature;
         }
-        let fits = |c: &Cursor| {
-            c.signature == signature && c.logic == self.next.logic && !mode.evaluates_all()
-        };
-        let mut since = self.before.clone().filter(fits);
-        if since.is_none() && self.before.is_some() {
-            // What a worker remembers may be older than what another has stored.
-            since = cursor::load_cursor(source)?.map(|s| s.cursor).filter(fits);
-        }
-        let (Some(capture), Some(columns)) = (&self.capture, columns) else {
-            return Ok(());
-        };
-        let mut keys = TupleStore::new(&key_columns(source))?;
-        let Some(since) = since else {
-            // All is looked at; of some it may show only here that it is to be evaluated.
-            let behind = self.before.as_ref().filter(|c| c.behind && c.signature == signature);
-            if let Some(since) = behind
-                && let change_log::LogRead::Keys(_) = change_log::changed(
-                    statements, capture, source, &columns, since, None, &mut keys,
-                )?
-            {
-                self.forced = LookupEffect::Keys(keys);
-            }
-            return Ok(());
-        };
-        if let change_log::LogRead::Keys(end) = change_log::changed(
-            statements, capture, source, &columns, &since, how.limit, &mut keys,
-        )? {
-            if let Some(end) = end {
-                self.next.snapshot.cut(end);
-                self.next.behind = how.lookups;
-                self.more = true;
-            }
-            self.waiting = add_failed(statements, source, mode, &mut keys)?;
-            self.looking = SourcePlan::Keys(keys);
-        }
-        Ok(())
+        self.capture = Some(capture);
+        Ok(columns.filter(|_| usable).map(|columns| OpenLog { signature, columns }))
     }
 
-    /// Whether the cursor says, or said, that it is behind. That is stored at once.
+    /// Returns the cursor from which the log can be read, if there is one.
+    fn usable_cursor(
+        &self,
+        source: &Source,
+        how: ReadMode,
+        log: &OpenLog,
+    ) -> Result<Option<Cursor>> {
+        let fits = |c: &Cursor| {
+            c.signature == log.signature && c.logic == self.next.logic && !how.mode.evaluates_all()
+        };
+        let since = self.before.clone().filter(fits);
+        if since.is_none() && self.before.is_some() {
+            // The cached cursor may be older than one that another process has stored.
+            return Ok(cursor::load_cursor(source)?.map(|s| s.cursor).filter(fits));
+        }
+        Ok(since)
+    }
+
+    /// Returns the keys in the log since a cursor, and the failed items whose retry time has come.
+    /// Returns `None` if the log does not have the keys.
+    fn read_changed_keys(
+        &mut self,
+        statements: &SpiSession,
+        source: &Source,
+        how: ReadMode,
+        log: &OpenLog,
+        since: &Cursor,
+    ) -> Result<Option<TupleStore>> {
+        let Some(capture) = &self.capture else { return Ok(None) };
+        let mut keys = TupleStore::new(&key_columns(source))?;
+        let change_log::LogRead::Keys(end) = change_log::changed(
+            statements,
+            capture,
+            source,
+            &log.columns,
+            since,
+            how.limit,
+            &mut keys,
+        )?
+        else {
+            return Ok(None);
+        };
+        if let Some(end) = end {
+            self.next.snapshot.cut(end);
+            self.next.behind = how.lookups;
+            self.more = true;
+        }
+        self.waiting = retry_due::add_due_failures(statements, source, how.mode, &mut keys)?;
+        Ok(Some(keys))
+    }
+
+    /// Returns the keys in the log since a cursor that is behind. An update that looks at all items
+    /// must evaluate these: their content may not show that they have changed.
+    fn read_forced_keys(
+        &self,
+        statements: &SpiSession,
+        source: &Source,
+        log: &OpenLog,
+    ) -> Result<Option<TupleStore>> {
+        let mut keys = TupleStore::new(&key_columns(source))?;
+        let behind = self.before.as_ref().filter(|c| c.behind && c.signature == log.signature);
+        let (Some(since), Some(capture)) = (behind, &self.capture) else { return Ok(None) };
+        let read =
+            change_log::changed(statements, capture, source, &log.columns, since, None, &mut keys)?;
+        Ok(matches!(read, change_log::LogRead::Keys(_)).then_some(keys))
+    }
+
+    /// Reports whether to scan a source that is scanned only now and then. Determines when to scan
+    /// it again.
+    fn is_scan_due(&mut self, source: &Source, how: ReadMode) -> Result<bool> {
+        let interval = source.refresh.unwrap_or(REFRESH);
+        let stored = cursor::load_cursor(source)?;
+        let since = stored.filter(|s| s.cursor.logic == how.logic).map(|s| s.age);
+        let wait = since.map_or(Duration::ZERO, |age| interval.saturating_sub(age));
+        // A log that can be followed from now on is worth a scan.
+        if self.next.signature != cursor::NOWHERE {
+            return Ok(true);
+        }
+        let due = wait.is_zero() || how.looked_up;
+        self.again = Some(if due { interval } else { wait });
+        Ok(due)
+    }
+
+    /// Reports whether the cursor is behind, or was. coco stores such a cursor at once.
     fn is_or_was_behind(&self) -> bool {
         self.next.behind || self.before.as_ref().is_some_and(|cursor| cursor.behind)
     }
 
-    /// The logic with which the source was followed before.
+    /// Returns the logic with which the source was followed before.
     pub fn logic_before(&self) -> Option<LogicId> {
         self.before.as_ref().map(|cursor| cursor.logic)
     }
 
-    /// The cursor that is stored when what was found is written.
+    /// Returns the cursor to store when everything that was found is written.
     pub fn next(&self) -> &Cursor {
         &self.next
     }
 
-    /// Stores up to where the source was followed, when what was found is written. For a live flow
-    /// what is to be remembered comes back.
-    pub fn done(
+    /// Stores the cursor when everything that was found is written, and rotates the log. For a live
+    /// flow, returns the cursor that the worker keeps.
+    pub fn store(
         self,
         source: &Source,
-        remembered: Option<&CursorCache>,
+        cached: Option<&CursorCache>,
         segment_bytes: i64,
     ) -> Result<Option<CursorUpdate>> {
-        let keep = |cursor, stored| Some(CursorUpdate { source: source.id, cursor, stored });
-        if let Some(remembered) = remembered {
-            let known = remembered.0.get(&source.id);
+        if let Some(cached) = cached {
             let at_once = self.is_or_was_behind();
-            let nothing = match &self.looking {
-                SourcePlan::Nothing => true,
-                SourcePlan::Keys(keys) => {
-                    keys.len() == 0 && !at_once && !known.is_some_and(|m| m.unsaved)
-                }
-                SourcePlan::All => false,
+            let nothing_new = match self.found {
+                Found::NotRead => true,
+                Found::NoKeys => !at_once && !cached.is_unsaved(source),
+                Found::Items => false,
             };
-            if nothing {
+            if nothing_new {
                 return Ok(None);
             }
-            if !at_once && known.is_some_and(|m| m.stored_at.elapsed() < STORE_EVERY) {
-                return Ok(keep(self.next, false));
+            if !at_once && cached.is_stored_recently(source) {
+                return Ok(Some(CursorUpdate::unsaved(source, self.next)));
             }
         }
-        // Also where nothing changed: a reader of an old snapshot must not get away with it.
+        // Also if nothing has changed: an update in an old snapshot must conflict with the newer
+        // cursor that another update has stored.
         cursor::store_cursor(source, &self.next, !self.more)?;
         if let Some(capture) = self.capture.filter(Capture::is_whole) {
             change_log::rotate(&capture, segment_bytes)?;
         }
-        Ok(keep(self.next, true))
+        Ok(Some(CursorUpdate::stored(source, self.next)))
     }
 }
 
-/// Whether each statement of this transaction reads as of its first one.
+/// Reports whether each statement of this transaction reads the state of its first one.
 fn reads_as_of_earlier() -> bool {
     // SAFETY: reads the backend's own state.
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
-pub fn key_columns(source: &Source) -> Vec<RowColumn> {
-    let mut columns = rows::typed("k", &source.key);
-    columns.push(RowColumn::new("forced", pg_sys::BOOLOID));
-    columns
-}
-
-/// Adds the items that are to be tried again: no change in the source brings them. Returns how many
-/// others wait.
-fn add_failed(
-    statements: &SpiSession,
-    source: &Source,
-    mode: Mode,
-    keys: &mut TupleStore,
-) -> Result<i64> {
-    let acting = RoleGuard::qualifying_names()?;
-    // By their own index, also before the table is first analysed.
-    acting.set("enable_seqscan", "off")?;
-    let failed = format!("from {} as t where t.failure is not null", source.tracking_view);
-    if statements.read_text(&format!("select true {failed} limit 1"), &[])?.is_none() {
-        return Ok(0);
-    }
-    // One moment for both: an item is tried again, or it waits.
-    let now = statements
-        .read_text("select pg_catalog.clock_timestamp()::pg_catalog.text", &[])?
-        .unwrap_or_default();
-    let due = match mode {
-        Mode::Retry => "true".to_owned(),
-        _ => clock::is_due_sql("t.failure", "$1::pg_catalog.text::pg_catalog.timestamptz"),
-    };
-    let waiting;
-    let mut more = TupleStore::new(&key_columns(source))?;
-    {
-        let inner = SpiSession::connect()?;
-        inner.name("coco_changed", keys)?;
-        let tracked = compose::tracking_keys(source, "t");
-        let known = numbered("c.k", source.key.len());
-        let failed = format!(
-            "{failed} and not exists (select from coco_changed as c where {})",
-            all_equal(&source.key, &known, &tracked),
-        );
-        inner.select_into(
-            &format!("select {}, false {failed} and {due}", tracked.join(", ")),
-            &[arg(now.as_str())],
-            &mut more,
-        )?;
-        let others = format!("select pg_catalog.count(*) {failed} and not coalesce({due}, false)");
-        let count = inner.read_text(&others, &[arg(now.as_str())])?;
-        waiting = count.and_then(|n| n.parse().ok()).unwrap_or(0);
-    }
-    keys.append(&mut more)?;
-    Ok(waiting)
-}
-
-/// Makes the log of a table again, as after a dump was restored; or, when all see it, notes and
-/// returns up to which transaction there may be some that knew nothing of it.
+/// Creates the change log of a table again, for example after a dump was restored. If all
+/// transactions see the log, records and returns the first transaction id from which on the log is
+/// complete.
 fn restore(relation: pg_sys::Oid, capture: &Capture) -> Result<Option<u64>> {
     let _as = RoleGuard::extension_owner()?;
     if capture.is_whole() {
         if capture.ours {
             return Ok(None);
         }
-        // Whoever wrote before has its id by now. It may be beyond the end of every snapshot: that is
-        // the last transaction that has ended.
-        // SAFETY: reads shared state.
+        // Each transaction that wrote before now has an id below this one. It may be above the end
+        // of every snapshot, because that is the last transaction that has ended. SAFETY: reads
+        // shared state.
         let next = unsafe { pg_sys::ReadNextFullTransactionId() }.value;
         spi::execute(
             "update coco.capture set complete_from_xid = $2::text::xid8 where id = $1 and complete_from_xid is null",
@@ -398,7 +405,7 @@ fn restore(relation: pg_sys::Oid, capture: &Capture) -> Result<Option<u64>> {
         invalidation::note_change()?;
         return Ok(Some(next));
     }
-    // Also holds off others who find it missing.
+    // Also blocks other processes that find the log missing.
     spi::execute(
         "update coco.capture set complete_from_xid = null, segment = 0 where id = $1",
         &[arg(capture.id)],
@@ -407,7 +414,7 @@ fn restore(relation: pg_sys::Oid, capture: &Capture) -> Result<Option<u64>> {
         return Ok(None);
     };
     triggers::make_segments(relation, &capture)?;
-    // SAFETY: tells writers, when this commits, to look for the log again.
+    // SAFETY: an invalidation message; when this commits, it makes writers look for the log again.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
     Ok(None)
 }

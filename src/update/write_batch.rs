@@ -1,40 +1,48 @@
-//! Writing a batch, and what is done about one that does not go through.
+//! Attempts a batch, and decides what to do if the attempt fails: defer the batch, displace rows,
+//! leave failing items out, or halve it. [`apply_batch`] does one attempt.
 
-use pgrx::pg_sys;
 use std::collections::BTreeSet;
 
 use crate::catalog::item_failure::{BatchError, ItemFailure};
 use crate::catalog::model::Source;
 use crate::catalog::relation_locks;
 use crate::memo;
-use crate::pg::clock::now_micros;
 use crate::pg::error::{Error, Result};
 use crate::pg::subtransaction::{DataError, subtransaction};
-use crate::query::batch::{Action, Batch, Item};
-use crate::update::candidate_rows::Candidate;
+use crate::query::batch::Batch;
+use crate::update::apply_batch;
 use crate::update::run::{UpdateRun, interrupt};
 use crate::update::target_writer::{BatchContext, UnownedRows, WriteMode, WriteOrder};
-use crate::update::{apply_batch, failure_rows, untracked_items};
-use coco_core::backoff;
 use coco_core::counts::Counts;
 use coco_core::isolate::{Attempt, halve};
 use coco_core::memo::Stats;
-use coco_core::version::ProcessOrdinal;
 
-/// How often items are left out of a batch for a conflict with those left out before.
+/// How often coco leaves further items out of a batch because they conflict with the rows that the
+/// items left out before keep.
 const ROUNDS: usize = 8;
 
-/// What became of a batch with rows that conflict.
+/// The result of writing a batch with displaced rows.
 enum Settled {
-    /// It is written, or put aside.
+    /// The batch is written, or deferred.
     All,
-    /// It is written but for these items.
+    /// The batch is written without these items.
     But(BTreeSet<usize>),
     Nothing,
 }
 
+/// What becomes of the changes of a successful attempt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Keep,
+    /// The attempt only tells whether the batch fails.
+    Undo,
+}
+
+/// An item that fails, by its number in the batch, and the reason.
+type FailedItem = (usize, ItemFailure);
+
 impl UpdateRun<'_> {
-    /// Writes a batch, with what its items recall of memoised results.
+    /// Writes a batch. Loads the memoized results of its items before, and stores new ones after.
     pub fn write(
         &self,
         source: &Source,
@@ -50,10 +58,11 @@ impl UpdateRun<'_> {
         memo::end_batch(recalling)
     }
 
-    /// Writes a batch; items whose data is at fault are found, recorded, and left as they were. A
-    /// batch that wants a target key of an item outside, or meets its row under another constraint,
-    /// goes to `deferred`, to be written when all others have let go of what they no longer produce:
-    /// what merely changes hands meets there.
+    /// Writes a batch. Finds and records the items whose data causes an error, and leaves them as
+    /// they were. If the batch conflicts with items outside it, over a target key or under another
+    /// constraint, moves it to `deferred`. The caller writes `deferred` after all other batches
+    /// have deleted what their items no longer produce, so that items which exchange keys meet in
+    /// it.
     fn write_parts(
         &self,
         source: &Source,
@@ -64,16 +73,17 @@ impl UpdateRun<'_> {
         let mut rest;
         let mut this = batch;
         let mut deferred = deferred;
-        let mut displaces = true;
-        // A batch that may be put aside is asked again when all others are written.
-        let last = deferred.is_none();
+        let mut may_displace = true;
+        // A batch that can be deferred is attempted once more after all others.
+        let is_last_attempt = deferred.is_none();
         while this.len() > 0 {
-            let unowned = match last && (self.takes_over || self.lost_keys.get()) {
+            let takes_over = self.takes_unowned_rows || self.lost_keys.get();
+            let unowned = match is_last_attempt && takes_over {
                 true => UnownedRows::TakenOver,
                 false => UnownedRows::Refused,
             };
-            let failed: Vec<(usize, ItemFailure)> =
-                match self.attempt(source, this, true, WriteOrder::InPlace, unowned) {
+            let failed: Vec<FailedItem> =
+                match self.attempt(source, this, Outcome::Keep, WriteOrder::InPlace, unowned) {
                     Ok(more) => {
                         *counts += more;
                         return Ok(());
@@ -90,8 +100,8 @@ impl UpdateRun<'_> {
                         }
                         refused.into_iter().map(|r| (r.item, r.failure)).collect()
                     }
-                    Err(BatchError::Raised(raised)) if displaces && raised.is_conflict() => {
-                        displaces = false;
+                    Err(BatchError::Raised(raised)) if may_displace && raised.is_conflict() => {
+                        may_displace = false;
                         match self.displace(
                             source,
                             this,
@@ -116,9 +126,10 @@ impl UpdateRun<'_> {
                             continue;
                         }
                         let failed = self.find_failing(source, this, raised, unowned)?;
-                        // Those that fail for a conflict may go through once the others are left out.
-                        let own = failed.iter().any(|(_, failure)| !failure.is_conflict());
-                        let is_sure = |f: &ItemFailure| !(displaces && own && f.is_conflict());
+                        // Items that fail because of a conflict may succeed without the others.
+                        let others = failed.iter().any(|(_, failure)| !failure.is_conflict());
+                        let is_sure =
+                            |f: &ItemFailure| !(may_displace && others && f.is_conflict());
                         failed.into_iter().filter(|(_, failure)| is_sure(failure)).collect()
                     }
                 };
@@ -128,7 +139,7 @@ impl UpdateRun<'_> {
             let numbers = failed.iter().map(|(n, _)| *n).collect();
             for (n, failure) in failed {
                 if !this.items.get(n).is_some_and(|item| item.along) {
-                    self.record(source, &mut this.slice(n..n + 1)?, &failure, counts)?;
+                    self.record_failure(source, &mut this.slice(n..n + 1)?, &failure, counts)?;
                 }
             }
             rest = this.without(&numbers)?;
@@ -137,8 +148,9 @@ impl UpdateRun<'_> {
         Ok(())
     }
 
-    /// Writes a batch whose rows conflict under a constraint of a target beside its key, with rows that change such a
-    /// value displaced. Items that still conflict are left out, then those that conflict with what these keep.
+    /// Writes a batch whose rows conflict under another constraint of a target than its key, and
+    /// displaces the rows that change such a value. Leaves out the items that still conflict, then
+    /// the items that conflict with the rows that these keep.
     fn displace(
         &self,
         source: &Source,
@@ -152,10 +164,10 @@ impl UpdateRun<'_> {
         for _ in 0..ROUNDS {
             let numbers: Vec<usize> = (0..batch.len()).filter(|n| !left_out.contains(n)).collect();
             let mut these = batch.without(&left_out)?;
-            match self.attempt(source, &mut these, true, WriteOrder::Displacing, unowned) {
+            match self.attempt(source, &mut these, Outcome::Keep, WriteOrder::Displacing, unowned) {
                 Ok(more) => {
                     *counts += more;
-                    // What was only taken along stays as it is.
+                    // Items that were only taken along stay as they are.
                     left_out.retain(|n| batch.items.get(*n).is_some_and(|item| !item.along));
                     return Ok(match left_out.is_empty() {
                         true => Settled::All,
@@ -176,22 +188,22 @@ impl UpdateRun<'_> {
         Ok(Settled::Nothing)
     }
 
-    /// The items that fail on their own. Nothing of these attempts is kept: the others are to be
-    /// written together, since they may hand keys to each other.
+    /// Returns the items that fail alone. Undoes all of these attempts: coco must write the other
+    /// items together, because they may hand keys to each other.
     fn find_failing(
         &self,
         source: &Source,
         batch: &mut Batch,
         raised: DataError,
         unowned: UnownedRows,
-    ) -> Result<Vec<(usize, ItemFailure)>> {
+    ) -> Result<Vec<FailedItem>> {
         let mut failed = Vec::new();
         let whole = 0..batch.len();
         let mut attempt = |range: std::ops::Range<usize>| -> Result<Attempt<DataError>> {
             match self.attempt(
                 source,
                 &mut batch.slice(range)?,
-                false,
+                Outcome::Undo,
                 WriteOrder::InPlace,
                 unowned,
             ) {
@@ -213,103 +225,20 @@ impl UpdateRun<'_> {
         Ok(failed)
     }
 
-    /// Writes in two parts a batch that fails as a whole and of which no item fails alone: two of
-    /// its items together break a constraint of the target.
+    /// Writes a batch in two halves if it fails as a whole but no item fails alone. Two of its
+    /// items together then break a constraint of the target.
     fn write_halves(&self, source: &Source, batch: &mut Batch, counts: &mut Counts) -> Result<()> {
         let middle = batch.len() / 2;
         self.write(source, &mut batch.slice(0..middle)?, counts, None)?;
         self.write(source, &mut batch.slice(middle..batch.len())?, counts, None)
     }
 
-    /// Records that nothing could be read of an item.
-    pub fn record_unread(
-        &self,
-        source: &Source,
-        key: &[Option<pg_sys::Datum>],
-        item: &Candidate,
-        failure: &ItemFailure,
-        counts: &mut Counts,
-    ) -> Result<()> {
-        let mut one = self.not_evaluated(source, key, item)?;
-        self.record(source, &mut one, failure, counts)
-    }
-
-    /// Records an item whose key is NULL, which can be neither tracked nor told from others.
-    pub fn record_without_key(
-        &self,
-        source: &Source,
-        key: &[Option<pg_sys::Datum>],
-        item: &Candidate,
-        counts: &mut Counts,
-    ) -> Result<()> {
-        untracked_items::record(
-            source,
-            &self.not_evaluated(source, key, item)?,
-            &ItemFailure::null_key(source),
-        )?;
-        counts.failed += 1;
-        Ok(())
-    }
-
-    fn not_evaluated(
-        &self,
-        source: &Source,
-        key: &[Option<pg_sys::Datum>],
-        item: &Candidate,
-    ) -> Result<Batch> {
-        let mut one = Batch::new(source, false)?;
-        let item = Item {
-            action: Action::Advance,
-            tracked: item.stored.is_some(),
-            incoming: item.incoming,
-            process_ordinal: ProcessOrdinal::next(item.process_ordinal, now_micros()),
-            attempts: self.attempts(item),
-            along: false,
-        };
-        one.push(key, &[], item);
-        Ok(one)
-    }
-
-    fn record(
-        &self,
-        source: &Source,
-        one: &mut Batch,
-        failure: &ItemFailure,
-        counts: &mut Counts,
-    ) -> Result<()> {
-        let attempts = one.items.first().map_or(0, |i| i.attempts) + 1;
-        let delay = backoff::delay(attempts as u32);
-        let logic = self.writing.logic;
-        match one.key_bytes() > untracked_items::LONG {
-            false => failure_rows::record_failures(source, one, failure, logic, attempts, delay)?,
-            true => {
-                let tracked = subtransaction(
-                    || {
-                        failure_rows::record_failures(source, one, failure, logic, attempts, delay)
-                            .map_err(Some)
-                    },
-                    |_| None,
-                );
-                match tracked {
-                    Ok(()) => {}
-                    Err(Some(error)) => return Err(error),
-                    // No index holds its key.
-                    Err(None) => untracked_items::record(source, one, failure)?,
-                }
-            }
-        }
-        counts.failed += 1;
-        let evaluated = one.items.iter().any(|i| i.action == Action::Evaluate);
-        counts.evaluated += i64::from(evaluated);
-        Ok(())
-    }
-
-    /// Writes a batch in a subtransaction, which without `keep` is undone.
+    /// Writes a batch in a subtransaction.
     fn attempt(
         &self,
         source: &Source,
         batch: &mut Batch,
-        keep: bool,
+        outcome: Outcome,
         order: WriteOrder,
         unowned: UnownedRows,
     ) -> std::result::Result<Counts, BatchError> {
@@ -327,7 +256,10 @@ impl UpdateRun<'_> {
         let written = subtransaction(
             || {
                 let written = apply_batch::write_batch(&context, batch)?;
-                if keep { Ok(written) } else { Err(BatchError::Undone) }
+                match outcome {
+                    Outcome::Keep => Ok(written),
+                    Outcome::Undo => Err(BatchError::Undone),
+                }
             },
             BatchError::Raised,
         )?;

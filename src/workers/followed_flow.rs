@@ -12,9 +12,10 @@ use crate::memo::settle;
 use crate::pg::clock;
 use crate::update;
 use crate::update::backlog::PendingKeys;
+use crate::update::context::LiveUpdate;
+use crate::update::cursor_cache::CursorCache;
 use crate::update::limits::{self, Limits};
 use crate::update::run::UpdateOutcome;
-use crate::update::source_plan::CursorCache;
 use crate::workers::delivery::dispatcher::DeliveryDispatcher;
 use crate::workers::parallel_helper::Helpers;
 use crate::workers::process::{salvage_rolled_back_results, set_activity};
@@ -191,12 +192,11 @@ impl FollowedFlow {
         let mode = if resends_all { Mode::Reexport } else { Mode::Normal };
         let new = || if resends_all { PendingKeys::once(None) } else { PendingKeys::default() };
         let pending = self.pending.get_or_insert_with(new);
-        let cursors = &mut self.cursors;
         helpers.work_on(flow.id);
+        let live = LiveUpdate { cursors: &self.cursors, pending, helpers };
         let work = || {
             transaction(|| {
-                let outcome =
-                    update::update_live_flow(&flow.name, mode, limits, cursors, pending, helpers)?;
+                let outcome = update::update_live_flow(&flow.name, mode, limits, live)?;
                 if outcome.is_some() && flow.attempts > 0 {
                     live_rows::clear_flow_error(flow)?;
                 }

@@ -14,6 +14,17 @@ pub struct Counts {
     pub failed: i64,
 }
 
+impl Counts {
+    /// Counts items that coco did not evaluate. If the source has an ordinal, coco skipped them by
+    /// version; otherwise it found their content unchanged.
+    pub fn count_left_out(&mut self, has_ordinal: bool, items: i64) {
+        match has_ordinal {
+            true => self.skipped += items,
+            false => self.unchanged += items,
+        }
+    }
+}
+
 impl AddAssign for Counts {
     fn add_assign(&mut self, o: Counts) {
         self.seen += o.seen;

@@ -20,6 +20,7 @@ pub mod options;
 pub mod plan;
 pub mod provider;
 pub mod snapshot;
+pub mod source_work;
 pub mod stand_in;
 pub mod text;
 pub mod version;

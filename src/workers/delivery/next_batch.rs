@@ -90,7 +90,7 @@ pub fn next_action(
         // Of another shape it is not any more: the outbox has been made anew.
         Some((batch, read_for)) if *read_for == reached.shape => Some(batch),
         _ if held.as_ref().is_some_and(|held| !held.fits(&reached.shape)) => {
-            return Err(run::check_flow_unchanged(&ready.flow));
+            return Err(run::logic_changed_error(&ready.flow));
         }
         _ => {
             let (encoding, size) = (reached.connector.encoding, first_size(reached.connector));

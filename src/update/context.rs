@@ -1,0 +1,88 @@
+//! The context of an update: who runs it, and what remains between its transactions. Only this file
+//! distinguishes the contexts; an update asks for what it needs.
+
+use crate::catalog::model::Source;
+use crate::pg::clock::now_micros;
+use crate::update::backlog::PendingKeys;
+use crate::update::cursor_cache::CursorCache;
+use crate::update::helper_pool::HelperPool;
+
+/// An update that a worker runs for a session, in several transactions.
+#[derive(Clone, Copy)]
+pub struct ChunkedUpdate<'a> {
+    pub pending: &'a PendingKeys,
+}
+
+/// A transaction of a worker that follows a live flow.
+#[derive(Clone, Copy)]
+pub struct LiveUpdate<'a> {
+    pub cursors: &'a CursorCache,
+    pub pending: &'a PendingKeys,
+    pub helpers: &'a dyn HelperPool,
+}
+
+/// The context of an update.
+#[derive(Clone, Copy)]
+pub enum UpdateContext<'a> {
+    /// The transaction of a session does all of the update.
+    Session,
+    Chunked(ChunkedUpdate<'a>),
+    Live(LiveUpdate<'a>),
+}
+
+/// What a context offers.
+#[derive(Clone, Copy, Default)]
+struct Offered<'a> {
+    cursors: Option<&'a CursorCache>,
+    pending: Option<&'a PendingKeys>,
+    helpers: Option<&'a dyn HelperPool>,
+}
+
+impl<'a> UpdateContext<'a> {
+    fn offered(self) -> Offered<'a> {
+        match self {
+            UpdateContext::Session => Offered::default(),
+            UpdateContext::Chunked(ChunkedUpdate { pending }) => {
+                Offered { pending: Some(pending), ..Offered::default() }
+            }
+            UpdateContext::Live(LiveUpdate { cursors, pending, helpers }) => {
+                Offered { cursors: Some(cursors), pending: Some(pending), helpers: Some(helpers) }
+            }
+        }
+    }
+
+    /// Returns the cursors that the worker of a live flow keeps in memory.
+    pub fn cursors(self) -> Option<&'a CursorCache> {
+        self.offered().cursors
+    }
+
+    /// Returns the pending keys, if the update can leave keys to a later transaction.
+    pub fn pending(self) -> Option<&'a PendingKeys> {
+        self.offered().pending
+    }
+
+    /// Returns the helpers of a live flow's worker.
+    pub fn helpers(self) -> Option<&'a dyn HelperPool> {
+        self.offered().helpers
+    }
+
+    /// Reports whether a worker follows a live flow.
+    pub fn is_live(self) -> bool {
+        self.cursors().is_some()
+    }
+
+    /// Reports whether an earlier transaction of the update has finished a source.
+    pub fn has_finished(self, source: &Source) -> bool {
+        self.pending().is_some_and(|pending| pending.is_done(source))
+    }
+
+    /// Reports whether a source has pending keys.
+    pub fn has_pending(self, source: &Source) -> bool {
+        self.pending().is_some_and(|pending| pending.has(source))
+    }
+
+    /// Returns when the update began: microseconds since 1970.
+    pub fn began(self) -> i64 {
+        self.pending().map_or_else(now_micros, |pending| pending.began)
+    }
+}
