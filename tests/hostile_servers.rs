@@ -17,7 +17,7 @@ mod qdrant;
 
 use coco_connectors::{providers, targets};
 use coco_core as engine;
-use engine::delivery::{Column, Refused, Shape, Trouble};
+use engine::change::{Column, DeliveryError, RejectedChange, TargetSchema};
 use engine::options::{Access, Options};
 use targets::Prepared;
 
@@ -37,16 +37,16 @@ fn forms() -> Vec<String> {
 }
 
 /// Fails where a part of the secret is shown that shows what it is.
-fn shows_no_secret(trouble: &Trouble) {
-    let all = format!("{} {:?} {:?}", trouble.message, trouble.detail, trouble.hint);
+fn shows_no_secret(error: &DeliveryError) {
+    let all = format!("{} {:?} {:?}", error.message, error.detail, error.hint);
     for part in ["p4ss", "NHNzL3clcm", "rd%22", "rd&quot"] {
         assert!(!all.contains(part), "{part} in {all}");
     }
-    for text in [Some(&trouble.message), trouble.detail.as_ref(), trouble.hint.as_ref()] {
+    for text in [Some(&error.message), error.detail.as_ref(), error.hint.as_ref()] {
         assert!(text.is_none_or(|text| text.len() < 2100), "{all}");
         assert!(text.is_none_or(|text| !text.contains('\0')), "{all}");
     }
-    assert_eq!(trouble.sqlstate.len(), 5, "{}", trouble.sqlstate);
+    assert_eq!(error.sqlstate.len(), 5, "{}", error.sqlstate);
 }
 
 fn options(pairs: &[(&str, &str)]) -> Options {
@@ -57,13 +57,13 @@ fn access(server: &[(&str, &str)], user: &[(&str, &str)]) -> Access {
     Access { server: options(server), user: options(user), trusted: true }
 }
 
-fn shape() -> Shape {
+fn schema() -> TargetSchema {
     let column = |name: &str, type_name: &str| Column {
         name: name.to_owned(),
         type_schema: "pg_catalog".to_owned(),
         type_name: type_name.to_owned(),
     };
-    Shape {
+    TargetSchema {
         flow: "f".to_owned(),
         target: "docs".to_owned(),
         columns: vec![column("id", "integer"), column("body", "text")],
@@ -81,18 +81,22 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// Prepares a target, as the first thing that is asked of a server.
-fn prepare(connector: &str, access: Access, shape: &Shape) -> Result<Prepared, Trouble> {
+fn prepare(
+    connector: &str,
+    access: Access,
+    schema: &TargetSchema,
+) -> Result<Prepared, DeliveryError> {
     let connector = targets::connector(connector).expect("in this build");
-    runtime().block_on(async { connector.connect(access)?.prepare(shape).await })
+    runtime().block_on(async { connector.connect(access)?.prepare(schema).await })
 }
 
 /// Applies changes to a target that was not prepared.
 fn apply(
     connector: &str,
     access: Access,
-    shape: &Shape,
-    changes: &[engine::delivery::Change],
-) -> Result<Vec<Refused>, Trouble> {
+    schema: &TargetSchema,
+    changes: &[engine::change::Change],
+) -> Result<Vec<RejectedChange>, DeliveryError> {
     let connector = targets::connector(connector).expect("in this build");
-    runtime().block_on(async { connector.connect(access)?.apply(shape, changes).await })
+    runtime().block_on(async { connector.connect(access)?.apply(schema, changes).await })
 }

@@ -100,7 +100,7 @@ pub fn current_position() -> Result<Snapshot> {
     // SAFETY: reads the backend's own state; assigns no transaction id.
     let own = unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value;
     if own != 0 {
-        snapshot.put_back(own);
+        snapshot.mark_in_progress(own);
     }
     Ok(snapshot)
 }

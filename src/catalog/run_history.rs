@@ -9,7 +9,7 @@ use crate::pg::backend;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 use coco_core::counts::Counts;
-use coco_core::history::Entry;
+use coco_core::run_history::RunEntry;
 
 /// `coco.history_limit`: the number of runs kept of each flow; 0 keeps none.
 pub static SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
@@ -19,7 +19,7 @@ pub static SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
 pub static LOG_MIN_DURATION: GucSetting<i32> = GucSetting::<i32>::new(-1);
 
 /// Logs the result of a run, if the run took as long as the setting says.
-pub fn log(flow: i32, entry: &Entry) -> Result<()> {
+pub fn log(flow: i32, entry: &RunEntry) -> Result<()> {
     let least = LOG_MIN_DURATION.get();
     if least < 0 || entry.elapsed.as_millis() < least as u128 {
         return Ok(());
@@ -30,7 +30,7 @@ pub fn log(flow: i32, entry: &Entry) -> Result<()> {
     tracing::info!(
         flow = flow.as_deref(),
         reason = entry.reason.name(),
-        initiator = entry.by.name(),
+        initiator = entry.initiator.name(),
         seen = c.seen,
         skipped = c.skipped,
         unchanged = c.unchanged,
@@ -47,7 +47,7 @@ pub fn log(flow: i32, entry: &Entry) -> Result<()> {
 
 /// Logs and records runs of a flow, if the flow still exists, and deletes the oldest runs beyond
 /// the limit. A total keeps the counts of deleted runs. The caller holds the flow's lock.
-pub fn note_run(flow: i32, entries: &[Entry]) -> Result<()> {
+pub fn note_run(flow: i32, entries: &[RunEntry]) -> Result<()> {
     entries.iter().try_for_each(|entry| log(flow, entry))?;
     let size = SIZE.get();
     let _as = RoleGuard::extension_owner()?;
@@ -113,7 +113,7 @@ fn into_total(runs: &str) -> String {
     )
 }
 
-fn insert(flow: i32, entry: &Entry, statement: &str) -> Result<()> {
+fn insert(flow: i32, entry: &RunEntry, statement: &str) -> Result<()> {
     let c = &entry.counts;
     spi::execute(
         statement,
@@ -122,7 +122,7 @@ fn insert(flow: i32, entry: &Entry, statement: &str) -> Result<()> {
             arg(entry.started),
             arg(entry.elapsed.as_micros() as f64),
             arg(entry.reason.name()),
-            arg(entry.by.name()),
+            arg(entry.initiator.name()),
             arg(c.seen),
             arg(c.skipped),
             arg(c.unchanged),
@@ -138,7 +138,7 @@ fn insert(flow: i32, entry: &Entry, statement: &str) -> Result<()> {
 
 /// Records runs as [`note_run`] does, for a caller without the flow's lock. Returns `false`, and
 /// records nothing, if another session holds the lock.
-pub fn note_run_if_free(flow: i32, entries: &[Entry]) -> Result<bool> {
+pub fn note_run_if_free(flow: i32, entries: &[RunEntry]) -> Result<bool> {
     if !locks::lock_flow_if_free(flow)? {
         return Ok(false);
     }

@@ -17,11 +17,11 @@ use crate::pg::notice::notice;
 use crate::pg::spi::{self, arg};
 use crate::pg::{invalidation, relations};
 use crate::query::bound_query::Bound;
-use coco_core::delivery::{Encoding, Shape};
+use coco_core::change::{Encoding, TargetSchema};
 
 /// Checks that a connector accepts a target, and returns how coco encodes values for it. The
 /// arguments are the name of the connector's foreign data wrapper, and the target.
-pub type QueryCheck<'a> = &'a dyn Fn(&str, &Shape) -> Result<Encoding>;
+pub type QueryCheck<'a> = &'a dyn Fn(&str, &TargetSchema) -> Result<Encoding>;
 
 /// The location of an external target.
 pub struct ExternalLocation<'a> {

@@ -70,7 +70,7 @@ pub fn live_flows() -> Result<Vec<LiveFlow>> {
                 name: spi::required(r, 1)?,
                 id: spi::required(r, 2)?,
                 attempts: spi::required(r, 3)?,
-                wait: backoff::plausible(
+                wait: backoff::plausible_wait(
                     Duration::try_from_secs_f64(spi::required(r, 4)?).unwrap_or_default(),
                     LONGEST,
                 ),
@@ -93,7 +93,7 @@ pub fn record_flow_error(flow: &LiveFlow, sqlstate: &str, why: &Error) -> Result
     let attempts = flow.attempts.saturating_add(1);
     let for_a_lock = is_lock_error(sqlstate);
     let longest = if for_a_lock { LONGEST_FOR_A_LOCK } else { LONGEST };
-    let delay = backoff::delay(attempts.max(1) as u32).min(longest);
+    let delay = backoff::retry_delay(attempts.max(1) as u32).min(longest);
     let _as = RoleGuard::extension_owner()?;
     let hint = match (&why.hint, sqlstate) {
         (None, "42501") => {
@@ -150,7 +150,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// Returns the delay before a worker retries a flow that failed this many times in a row.
 pub fn retry_delay(times: i32) -> Duration {
-    backoff::delay(times.max(1) as u32).min(LONGEST)
+    backoff::retry_delay(times.max(1) as u32).min(LONGEST)
 }
 
 /// The longest delay if the update waited for a lock, or was ended so that other flows could

@@ -8,8 +8,7 @@ use crate::catalog::flow_rows;
 use crate::memo::called_functions;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, Arg, arg};
-use coco_report::graph::{Graph, Health, Kind, Link};
-use coco_report::report;
+use coco_report::graph::{EdgeKind, Graph, Health, NodeKind};
 
 /// Returns the graph of one flow, or of all flows that the caller may see. With `estimates`, adds
 /// each relation's row count as of the last ANALYZE.
@@ -44,7 +43,7 @@ impl Reading<'_> {
     }
 
     fn flow_node(&mut self, name: &str) -> usize {
-        self.graph.node(Kind::Flow, name, None)
+        self.graph.node_index(NodeKind::Flow, name, None)
     }
 
     /// Returns the node of a relation. `name` is the output of `regclass`, which is the OID if the
@@ -53,7 +52,7 @@ impl Reading<'_> {
         match self.tables.get(&relation.to_u32()) {
             Some(node) => *node,
             None => {
-                let node = self.graph.node(Kind::Table, name, None);
+                let node = self.graph.node_index(NodeKind::Table, name, None);
                 self.tables.insert(relation.to_u32(), node);
                 node
             }
@@ -99,7 +98,7 @@ impl Reading<'_> {
             let (from, to) = (self.table(relation, &shown), self.flow_node(&flow));
             // The name in the query, if it differs from the relation's own name.
             let label = Some(source).filter(|s| relname.as_ref() != Some(s));
-            self.graph.edge(from, to, Link::Source, label);
+            self.graph.add_edge(from, to, EdgeKind::Source, label);
         }
         Ok(())
     }
@@ -116,7 +115,7 @@ impl Reading<'_> {
         )?;
         for (flow, (relation, shown)) in rows {
             let (from, to) = (self.table(relation, &shown), self.flow_node(&flow));
-            self.graph.edge(from, to, Link::Lookup, Some("lookup".to_owned()));
+            self.graph.add_edge(from, to, EdgeKind::Lookup, Some("lookup".to_owned()));
         }
         Ok(())
     }
@@ -131,9 +130,9 @@ impl Reading<'_> {
         )?;
         for (flow, views) in rows {
             for function in called_functions::called_functions(&views)? {
-                let from = self.graph.node(Kind::Function, &function.name, None);
+                let from = self.graph.node_index(NodeKind::Function, &function.name, None);
                 let to = self.flow_node(&flow);
-                self.graph.edge(from, to, Link::Call, None);
+                self.graph.add_edge(from, to, EdgeKind::Call, None);
             }
         }
         Ok(())
@@ -154,9 +153,9 @@ impl Reading<'_> {
             let from = self.flow_node(&flow);
             let to = match relation {
                 Some((relation, shown)) => self.table(relation, &shown),
-                None => self.graph.node(Kind::External, &target, server.as_deref()),
+                None => self.graph.node_index(NodeKind::External, &target, server.as_deref()),
             };
-            self.graph.edge(from, to, Link::Target, None);
+            self.graph.add_edge(from, to, EdgeKind::Target, None);
         }
         Ok(())
     }
@@ -172,7 +171,9 @@ impl Reading<'_> {
         )?;
         for (oid, count) in rows {
             if let Some(node) = self.tables.get(&oid.to_u32()) {
-                self.graph.nodes[*node].notes.push(format!("about {} rows", report::count(count)));
+                self.graph.nodes[*node]
+                    .notes
+                    .push(format!("about {} rows", coco_report::format_count(count)));
             }
         }
         Ok(())

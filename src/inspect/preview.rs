@@ -22,8 +22,8 @@ use crate::update::detect::{self, Scan};
 use crate::update::limits::Limits;
 use crate::update::stale_rows::{self, StaleRows};
 use crate::update::{differences, orphans};
-use coco_core::decide::{Decision, Mode};
-use coco_core::isolate::{Attempt, isolate};
+use coco_core::bisect::{Attempt, bisect};
+use coco_core::decision::{Decision, Mode};
 use coco_core::version::ProcessOrdinal;
 
 /// A change that an update would make to a target row, or an item that would fail.
@@ -119,7 +119,7 @@ fn preview_batch(
             Err(Stop::Flow(error)) => Err(error),
         }
     };
-    isolate(whole, &mut attempt, &mut |_, raised| {
+    bisect(whole, &mut attempt, &mut |_, raised| {
         failed.push(raised);
         Ok(())
     })?;

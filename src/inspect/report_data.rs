@@ -3,7 +3,7 @@
 use crate::inspect::{flow_graph, metrics};
 use crate::pg::error::Result;
 use crate::pg::spi;
-use coco_report::report::{Failed, Flow, Function, Report, Run, Target, Worker};
+use coco_report::{FailedRow, Flow, Function, Report, Run, Target, Worker};
 
 /// Number of runs shown for each flow.
 const RUNS: i32 = 60;
@@ -62,7 +62,7 @@ fn flows() -> Result<Vec<Flow>> {
                 lag: r.get(6)?,
                 followed: r.get(7)?,
                 items: r.get(8)?,
-                failing: spi::required(r, 9)?,
+                failed_items: spi::required(r, 9)?,
                 next_retry: r.get(10)?,
                 error: r.get(11)?,
                 hint: r.get(12)?,
@@ -87,8 +87,8 @@ fn targets() -> Result<Vec<Target>> {
                 name: spi::required(r, 2)?,
                 server: r.get(3)?,
                 key: spi::required(r, 4)?,
-                unsent: r.get(5)?,
-                refused: r.get(6)?,
+                queued: r.get(5)?,
+                rejected: r.get(6)?,
                 sent: r.get(7)?,
                 next_retry: r.get(8)?,
                 error: r.get(9)?,
@@ -98,16 +98,16 @@ fn targets() -> Result<Vec<Target>> {
     )
 }
 
-fn errors() -> Result<Vec<Failed>> {
+fn errors() -> Result<Vec<FailedRow>> {
     spi::select(
         "select flow, coalesce(source, target, ''), coalesce(source_key, target_key)::text, sqlstate,
                 message, detail, hint, attempts, to_char(next_retry, 'YYYY-MM-DD HH24:MI:SS')
            from coco.errors order by failed_at desc limit $1",
         &[spi::arg(ERRORS)],
         |r| {
-            Ok(Failed {
+            Ok(FailedRow {
                 flow: spi::required(r, 1)?,
-                of: spi::required(r, 2)?,
+                object: spi::required(r, 2)?,
                 key: r.get::<String>(3)?.unwrap_or_default(),
                 sqlstate: spi::required(r, 4)?,
                 message: spi::required(r, 5)?,
@@ -138,7 +138,7 @@ fn runs() -> Result<Vec<Run>> {
                 at: spi::required(r, 4)?,
                 elapsed: spi::required(r, 5)?,
                 reason: spi::required(r, 6)?,
-                by: spi::required(r, 7)?,
+                initiator: spi::required(r, 7)?,
                 seen: spi::required(r, 8)?,
                 unchanged: spi::required(r, 9)?,
                 evaluated: spi::required(r, 10)?,
@@ -160,12 +160,12 @@ fn workers() -> Result<Vec<Worker>> {
         &[],
         |r| {
             Ok(Worker {
-                seat: spi::required(r, 1)?,
+                worker_no: spi::required(r, 1)?,
                 pid: spi::required(r, 2)?,
                 state: spi::required(r, 3)?,
                 flow: r.get(4)?,
                 since: r.get::<String>(5)?.unwrap_or_default(),
-                turns: spi::required(r, 6)?,
+                transactions: spi::required(r, 6)?,
                 evaluated: spi::required(r, 7)?,
                 upserted: spi::required(r, 8)?,
                 deleted: spi::required(r, 9)?,

@@ -21,7 +21,7 @@ use crate::update::orphans::{
     refuses_copies,
 };
 use crate::update::{self, differences};
-use coco_core::decide::Mode;
+use coco_core::decision::Mode;
 
 /// A target row that differs from the query's result, or an item that fails.
 pub struct Difference {

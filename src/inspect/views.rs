@@ -16,7 +16,7 @@ use crate::pg::json::Json;
 use crate::pg::spi::{self, arg, literal};
 use crate::pg::subtransaction;
 use crate::update::untracked_items;
-use coco_core::memo::Stats;
+use coco_core::memo_batch::Stats;
 
 /// Returns the names of the flows whose owners' rights the caller has.
 fn names() -> Result<Vec<String>> {

@@ -13,7 +13,7 @@ use crate::memo::session::CallArguments;
 use crate::pg::error::{Error, Result};
 use crate::pg::fmgr;
 use crate::pg::value_codec::Codec;
-use coco_core::memo::{ComputedResult, Place};
+use coco_core::memo_batch::{ComputedResult, EntryIndex};
 
 /// A batch function that currently matches its memoized function.
 pub struct BatchCall {
@@ -61,7 +61,7 @@ impl BatchCall {
     pub fn call(
         &self,
         function: &MemoFunction,
-        asked: &[(Place, CallArguments)],
+        asked: &[(EntryIndex, CallArguments)],
     ) -> Result<Vec<ComputedResult>> {
         let fits = |asked: &CallArguments| {
             asked.result == self.result

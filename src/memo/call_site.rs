@@ -12,7 +12,7 @@ use crate::pg::spi::{self, arg};
 use crate::pg::value_codec::Codec;
 use crate::pg::{fmgr, subtransaction};
 use coco_core::fingerprint::Hasher;
-use coco_core::memo::{Fault, FunctionId, Place, State, Stats};
+use coco_core::memo_batch::{EntryIndex, FunctionId, MemoError, State, Stats};
 
 /// Bytes. The size of the results that a session keeps in memory if it stores none.
 const AT_HAND: usize = 64 * 1024 * 1024;
@@ -183,7 +183,7 @@ impl CallSite {
         half.copy_from_slice(&hash[..8]);
         let fingerprint = i64::from_le_bytes(half);
         if recalling.missing == OnMiss::Computes {
-            recalling.recall.borrow_mut().clear_over(AT_HAND);
+            recalling.recall.borrow_mut().clear_if_larger_than(AT_HAND);
         }
         let place = recalling.recall.borrow_mut().entry(id, fingerprint, &input);
         if recalling.missing == OnMiss::Computes
@@ -193,13 +193,13 @@ impl CallSite {
             let mut recall = recalling.recall.borrow_mut();
             found.into_iter().for_each(|entry| recall.load(entry));
             if recall.get(place).state == State::Asked {
-                recall.settle(place, State::Absent);
+                recall.set_state(place, State::Absent);
             }
         }
         let known = recalling.recall.borrow_mut().result(place, &self.codec.kind().0);
         if let Some(result) = known {
             if let Some(item) = item {
-                recalling.recall.borrow_mut().used(item, place);
+                recalling.recall.borrow_mut().record_use(item, place);
             }
             // SAFETY: in the transaction of the call.
             return result.map(|bytes| unsafe { self.codec.read(&bytes) }).transpose();
@@ -232,9 +232,9 @@ impl CallSite {
                     },
                 );
                 let mut recall = recalling.recall.borrow_mut();
-                recall.computed(place, kept);
+                recall.set_computed(place, kept);
                 if let Some(item) = item {
-                    recall.used(item, place);
+                    recall.record_use(item, place);
                 }
                 Ok(value)
             }
@@ -251,12 +251,12 @@ impl CallSite {
     fn ask(
         &self,
         recalling: &MemoSession,
-        place: Place,
+        place: EntryIndex,
         item: Option<usize>,
         number: i32,
         own: &[Option<pg_sys::Datum>],
     ) {
-        let asks = item.is_some_and(|item| recalling.recall.borrow_mut().misses(item, number));
+        let asks = item.is_some_and(|item| recalling.recall.borrow_mut().record_miss(item, number));
         if !asks || recalling.asked.borrow().contains_key(&place) {
             return;
         }
@@ -313,7 +313,7 @@ unsafe fn is_polymorphic(function: pg_sys::Oid) -> bool {
     }
 }
 
-fn raised(fault: Fault) -> Error {
+fn raised(fault: MemoError) -> Error {
     Error {
         code: subtransaction::sqlstate_code(&fault.sqlstate),
         message: fault.message,

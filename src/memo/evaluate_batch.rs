@@ -52,7 +52,7 @@ pub fn evaluate_batch(
             recalling.numbers.replace(due.iter().copied().collect());
             &some
         };
-        recalling.recall.borrow_mut().begin(due.iter().copied());
+        recalling.recall.borrow_mut().begin_evaluation(due.iter().copied());
         let mut rows = TupleStore::new(columns)?;
         let result = run_statement(recalling, sql, part, &mut rows);
         let missing = recalling.recall.borrow_mut().take_missing();

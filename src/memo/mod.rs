@@ -34,7 +34,7 @@ use crate::catalog::model::{Flow, Source};
 use crate::memo::session::{MemoSession, OnMiss};
 use crate::pg::error::Result;
 use crate::query::batch::{Action, Batch};
-use coco_core::memo::{FunctionId, Stats};
+use coco_core::memo_batch::{FunctionId, Stats};
 
 /// Returns the memo session for an update of a flow. Returns `None` if the flow's queries call no
 /// memoized function, and no results were ever stored. The session ignores results from before

@@ -15,10 +15,10 @@ use crate::pg::error::{Error, Result};
 use crate::pg::json::{self, Json};
 use crate::pg::subtransaction;
 use crate::pg::value_codec::Codec;
-use coco_core::delivery::Trouble;
-use coco_core::memo::{ComputedResult, Fault, FunctionId, Place, Stats};
+use coco_core::change::DeliveryError;
+use coco_core::memo_batch::{ComputedResult, EntryIndex, FunctionId, MemoError, Stats};
 use coco_core::options::Access;
-use coco_core::provider::{Answer, Job, Outcome, Task};
+use coco_core::provider::{Answer, Job, JobOutcome, Task};
 
 /// Returns the server for a task and the role, and the options with which the role calls it.
 type Reach = fn(&Task, Option<&str>, pg_sys::Oid) -> Result<(String, Access)>;
@@ -28,7 +28,7 @@ type Reach = fn(&Task, Option<&str>, pg_sys::Oid) -> Result<(String, Access)>;
 pub struct ProviderRequest {
     pub reach: Reach,
     /// Runs jobs concurrently, and waits for all of them.
-    pub ask: fn(Vec<Job>) -> Result<Vec<Outcome>>,
+    pub ask: fn(Vec<Job>) -> Result<Vec<JobOutcome>>,
 }
 
 static ASKING: OnceLock<ProviderRequest> = OnceLock::new();
@@ -42,7 +42,7 @@ pub fn register_provider_client(asking: ProviderRequest) {
 struct Group {
     job: Job,
     function: FunctionId,
-    places: Vec<Place>,
+    places: Vec<EntryIndex>,
     codec: Codec,
 }
 
@@ -108,7 +108,7 @@ pub fn ask_provider(
             };
             settle_results(recalling, *place, result);
         }
-        trouble = trouble.or(outcome.trouble);
+        trouble = trouble.or(outcome.error);
     }
     match trouble {
         None => Ok(()),
@@ -121,7 +121,7 @@ pub fn ask_provider(
 fn request(
     kind: MemoFunctionKind,
     arguments: &CallArguments,
-) -> std::result::Result<(Option<String>, Task, String), Fault> {
+) -> std::result::Result<(Option<String>, Task, String), MemoError> {
     let at = |n: usize| arguments.values.get(n).copied().flatten();
     // SAFETY: the arguments of coco's own functions have the types that coco declares.
     let text = |n: usize| unsafe { String::from_datum(at(n)?, false) };
@@ -159,15 +159,15 @@ fn request(
     }
 }
 
-fn fault(sqlstate: &str, message: String) -> Fault {
-    Fault { sqlstate: sqlstate.to_owned(), message, detail: None, hint: None }
+fn fault(sqlstate: &str, message: String) -> MemoError {
+    MemoError { sqlstate: sqlstate.to_owned(), message, detail: None, hint: None }
 }
 
 fn kept(
     codec: &mut Codec,
     answer: Answer,
     is_json: bool,
-) -> std::result::Result<ComputedResult, Fault> {
+) -> std::result::Result<ComputedResult, MemoError> {
     match answer {
         Answer::Embedding(numbers) => Ok(settle::encoded_result(codec, numbers)),
         Answer::Text(text) if is_json => match CString::new(text) {
@@ -179,7 +179,7 @@ fn kept(
     }
 }
 
-fn error(trouble: Trouble) -> Error {
+fn error(trouble: DeliveryError) -> Error {
     Error {
         code: subtransaction::sqlstate_code(&trouble.sqlstate),
         message: trouble.message,

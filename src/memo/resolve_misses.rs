@@ -14,8 +14,8 @@ use crate::memo::{provider_resolve, store};
 use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::subtransaction::{DataError, subtransaction};
-use coco_core::isolate::{Attempt, isolate};
-use coco_core::memo::{Fault, FunctionId, State, Stats};
+use coco_core::bisect::{Attempt, bisect};
+use coco_core::memo_batch::{FunctionId, MemoError, State, Stats};
 
 /// Finds or computes all missing results. For a function that the query itself computes, only
 /// checks that the store has no result.
@@ -50,7 +50,7 @@ pub fn resolve_misses(recalling: &MemoSession) -> Result<()> {
         match function.kind {
             MemoFunctionKind::Plain => {
                 let mut recall = recalling.recall.borrow_mut();
-                asked.iter().for_each(|(place, _)| recall.settle(*place, State::Absent));
+                asked.iter().for_each(|(place, _)| recall.set_state(*place, State::Absent));
             }
             MemoFunctionKind::Batch { function: batch, owner, size } => {
                 let called = BatchCallResult { batch, owner, size: size.max(1) as usize };
@@ -120,8 +120,8 @@ fn in_batches(
                 }
             }
         };
-        isolate(0..asked.len(), &mut attempt, &mut |n, raised| {
-            let fault = Fault {
+        bisect(0..asked.len(), &mut attempt, &mut |n, raised| {
+            let fault = MemoError {
                 sqlstate: raised.sqlstate,
                 message: raised.message,
                 detail: raised.detail,

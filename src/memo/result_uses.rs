@@ -19,11 +19,11 @@ use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::{Action, Batch};
 use crate::query::compose;
-use coco_core::memo::{Entry, FunctionId, Place, State};
+use coco_core::memo_batch::{EntryIndex, FunctionId, MemoEntry, State};
 
 /// Returns the entries that the items of a batch used when they were last evaluated. The items are
 /// likely to use them again.
-pub fn used_by(recalling: &MemoSession, source: &Source, batch: &Batch) -> Result<Vec<Entry>> {
+pub fn used_by(recalling: &MemoSession, source: &Source, batch: &Batch) -> Result<Vec<MemoEntry>> {
     if recalling.table.is_none() {
         return Ok(vec![]);
     }
@@ -63,7 +63,7 @@ pub struct ResultUses {
     /// The entries that each item uses: the item's number `no`, and `refs`.
     pub refs: TupleStore,
     /// New entries and their numbers, which are valid only if the batch is committed.
-    pub stored: Vec<(Place, i64)>,
+    pub stored: Vec<(EntryIndex, i64)>,
     /// How many results of each function the items use.
     pub calls: BTreeMap<FunctionId, i64>,
 }
@@ -81,15 +81,15 @@ pub fn note_uses(
         .as_deref()
         .ok_or_else(|| Error::internal("flow has no table of results"))?;
     let recall = recalling.recall.borrow();
-    let mut uses: Vec<(usize, BTreeSet<Place>)> = Vec::new();
-    let mut counts: BTreeMap<Place, i32> = BTreeMap::new();
+    let mut uses: Vec<(usize, BTreeSet<EntryIndex>)> = Vec::new();
+    let mut counts: BTreeMap<EntryIndex, i32> = BTreeMap::new();
     let mut calls: BTreeMap<FunctionId, i64> = BTreeMap::new();
     for (n, item) in batch.items.iter().enumerate() {
         if item.action != Action::Evaluate {
             continue;
         }
         let of = |target| recall.uses().get(&evaluate_batch::item_of(batch, target, n));
-        let places: BTreeSet<Place> = (0..targets).filter_map(of).flatten().copied().collect();
+        let places: BTreeSet<EntryIndex> = (0..targets).filter_map(of).flatten().copied().collect();
         for place in &places {
             *counts.entry(*place).or_default() += 1;
             *calls.entry(recall.get(*place).function).or_default() += 1;
@@ -104,8 +104,9 @@ pub fn note_uses(
         }
     }
     let stored = store::add(table, &new, Until::Unused)?;
-    let numbers: HashMap<Place, i64> = stored.iter().copied().collect();
-    let number = |place: &Place| recall.get(*place).stored.or_else(|| numbers.get(place).copied());
+    let numbers: HashMap<EntryIndex, i64> = stored.iter().copied().collect();
+    let number =
+        |place: &EntryIndex| recall.get(*place).stored.or_else(|| numbers.get(place).copied());
 
     let mut refs = TupleStore::new(&[
         RowColumn::new("no", pg_sys::INT4OID),

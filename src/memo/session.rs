@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use crate::catalog::memo_function::MemoFunction;
 use crate::catalog::model::Flow;
-use coco_core::memo::{FunctionId, Place, Recall, Stats};
+use coco_core::memo_batch::{EntryIndex, FunctionId, MemoBatch, Stats};
 
 /// What a call does if its result is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +36,9 @@ pub struct MemoSession {
     /// Results from before this time are ignored: microseconds since 1970.
     pub since: Option<i64>,
     pub missing: OnMiss,
-    pub recall: RefCell<Recall>,
+    pub recall: RefCell<MemoBatch>,
     /// The missing results, with the arguments of their calls.
-    pub asked: RefCell<BTreeMap<Place, CallArguments>>,
+    pub asked: RefCell<BTreeMap<EntryIndex, CallArguments>>,
     /// The numbers, in the batch, of the items that are being evaluated.
     pub numbers: RefCell<Vec<usize>>,
     pub stats: RefCell<BTreeMap<FunctionId, Stats>>,

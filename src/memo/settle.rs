@@ -10,17 +10,17 @@ use crate::memo::session::{CallArguments, MemoSession};
 use crate::pg::error::Error;
 use crate::pg::subtransaction;
 use crate::pg::value_codec::Codec;
-use coco_core::memo::{ComputedResult, Entry, Fault, Place, State, Stats};
+use coco_core::memo_batch::{ComputedResult, EntryIndex, MemoEntry, MemoError, State, Stats};
 use coco_core::provider::Usage;
 
 /// The calls of a function whose results the store does not have.
-pub type MissedCalls = Vec<(Place, CallArguments)>;
+pub type MissedCalls = Vec<(EntryIndex, CallArguments)>;
 
 /// A result that was computed in this process and is not committed yet.
 pub struct ResolvedMisses {
     pub flow: i32,
     pub function: Rc<MemoFunction>,
-    pub entry: Entry,
+    pub entry: MemoEntry,
 }
 
 /// The results and expenses of the current transaction.
@@ -39,8 +39,8 @@ thread_local! {
 /// Records a result, or the error that prevents it.
 pub fn settle_results(
     recalling: &MemoSession,
-    place: Place,
-    result: std::result::Result<ComputedResult, Fault>,
+    place: EntryIndex,
+    result: std::result::Result<ComputedResult, MemoError>,
 ) {
     let mut recall = recalling.recall.borrow_mut();
     let function = recall.get(place).function;
@@ -48,11 +48,11 @@ pub fn settle_results(
         Ok(kept) => {
             let length = kept.result.as_ref().map_or(0, |b| b.len() as i64);
             recalling.count(function, Stats { misses: 1, bytes: length, ..Stats::default() });
-            recall.computed(place, kept);
+            recall.set_computed(place, kept);
         }
         Err(fault) => {
             recalling.count(function, Stats { errors: 1, ..Stats::default() });
-            recall.settle(place, State::Failed(fault));
+            recall.set_state(place, State::Failed(fault));
         }
     }
     let entry = recall.get(place).clone();
@@ -96,8 +96,8 @@ pub fn encoded_result<T: IntoDatum>(codec: &mut Codec, value: T) -> ComputedResu
 }
 
 /// Converts an error to the error of an input.
-pub fn call_error(error: Error) -> Fault {
-    Fault {
+pub fn call_error(error: Error) -> MemoError {
+    MemoError {
         sqlstate: subtransaction::sqlstate(error.code as i32),
         message: error.message,
         detail: error.detail,

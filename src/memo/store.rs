@@ -18,7 +18,7 @@ use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
 use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
-use coco_core::memo::{Entry, FunctionId, Place, Seal, State, Stats};
+use coco_core::memo_batch::{EntryIndex, FunctionId, MemoEntry, Seal, State, Stats};
 
 /// How long coco keeps a result that no item uses yet; an interval.
 pub const KEPT: &str = "7 days";
@@ -61,7 +61,7 @@ pub fn recall() -> Result<pg_sys::Oid> {
 
 /// Returns the entries that a statement has returned. The statement must have written them to a
 /// tuplestore: values read from SPI's own results stay in memory until the transaction ends.
-fn entries(rows: &mut TupleStore) -> Vec<Entry> {
+fn entries(rows: &mut TupleStore) -> Vec<MemoEntry> {
     let mut all = Vec::with_capacity(rows.len());
     while rows.advance() {
         let bytes = |n: usize| rows.get::<&[u8]>(n).map(Rc::<[u8]>::from);
@@ -72,7 +72,7 @@ fn entries(rows: &mut TupleStore) -> Vec<Entry> {
         };
         let seal = rows.get(5).map_or(Seal::Open, Seal::Stored);
         let (function, state) = (FunctionId(function), State::Known(bytes(4)));
-        all.push(Entry { function, fingerprint, input, state, seal, stored: Some(stored) });
+        all.push(MemoEntry { function, fingerprint, input, state, seal, stored: Some(stored) });
     }
     all
 }
@@ -92,7 +92,7 @@ fn entry_columns() -> [RowColumn; 6] {
 }
 
 /// Returns the entries with these functions and fingerprints. The caller must compare their inputs.
-pub fn find(recalling: &MemoSession, keys: &[(FunctionId, i64)]) -> Result<Vec<Entry>> {
+pub fn find(recalling: &MemoSession, keys: &[(FunctionId, i64)]) -> Result<Vec<MemoEntry>> {
     let Some(table) = &recalling.table else { return Ok(vec![]) };
     let _as = RoleGuard::extension_owner()?;
     let mut all = Vec::new();
@@ -133,7 +133,7 @@ fn since(recalling: &MemoSession) -> String {
 }
 
 /// Returns the entries with these numbers.
-pub fn read(recalling: &MemoSession, numbers: &TupleStore) -> Result<Vec<Entry>> {
+pub fn read(recalling: &MemoSession, numbers: &TupleStore) -> Result<Vec<MemoEntry>> {
     let Some(table) = &recalling.table else { return Ok(vec![]) };
     let _as = RoleGuard::extension_owner()?;
     let mut rows = TupleStore::new(&entry_columns())?;
@@ -153,8 +153,8 @@ pub fn read(recalling: &MemoSession, numbers: &TupleStore) -> Result<Vec<Entry>>
 
 /// A new entry of the store.
 pub struct New<'a> {
-    pub place: Place,
-    pub entry: &'a Entry,
+    pub place: EntryIndex,
+    pub entry: &'a MemoEntry,
     pub uses: i32,
 }
 
@@ -196,7 +196,7 @@ fn rows_of(new: &[New], ids: &[i64]) -> Result<TupleStore> {
 }
 
 /// Adds entries. Returns their numbers.
-pub fn add(table: &str, new: &[New], until: Until) -> Result<Vec<(Place, i64)>> {
+pub fn add(table: &str, new: &[New], until: Until) -> Result<Vec<(EntryIndex, i64)>> {
     let _as = RoleGuard::extension_owner()?;
     let _now = PinnedSnapshot::take();
     let mut numbers = Vec::with_capacity(new.len());
@@ -241,7 +241,7 @@ pub fn keep_unused(recalling: &MemoSession) -> Result<()> {
     let Some(table) = recalling.table.as_deref() else { return Ok(()) };
     let stored = {
         let recall = recalling.recall.borrow();
-        let unstored = recall.unstored();
+        let unstored = recall.unstored_entries();
         let mut new = Vec::new();
         for place in &unstored {
             let entry = recall.get(*place);
@@ -252,7 +252,7 @@ pub fn keep_unused(recalling: &MemoSession) -> Result<()> {
         }
         add(table, &new, Until::Over)?
     };
-    recalling.recall.borrow_mut().stored(&stored);
+    recalling.recall.borrow_mut().mark_stored(&stored);
     Ok(())
 }
 

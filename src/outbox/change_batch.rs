@@ -16,7 +16,7 @@ use crate::pg::tuplestore::row::Row;
 use crate::pg::tuplestore::row_stream;
 use crate::pg::tuplestore::rows::TupleStore;
 use crate::pg::tuplestore::statements::SpiSession;
-use coco_core::delivery::{Change, Encoding, Values};
+use coco_core::change::{Change, Encoding, Values};
 
 /// The changes that a worker sends to a target together.
 pub struct ChangeBatch {

@@ -9,7 +9,7 @@ use crate::pg::error::Result;
 use crate::pg::invalidation;
 use crate::pg::spi::{self, arg};
 use coco_core::backoff;
-use coco_core::delivery::{Trouble, Whose};
+use coco_core::change::{DeliveryError, ErrorScope};
 
 /// The delivery status of one target.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ pub fn delivery_status(target: i32) -> Result<Option<DeliveryStatus>> {
         |r| {
             Ok(DeliveryStatus {
                 sent: spi::required(r, 1)?,
-                wait: backoff::plausible(
+                wait: backoff::plausible_wait(
                     Duration::try_from_secs_f64(spi::required(r, 2)?).unwrap_or_default(),
                     LONGEST_ASKED.mul_f64(1.2),
                 ),
@@ -154,14 +154,14 @@ pub fn delivery_error(target: i32) -> Result<String> {
 }
 
 /// Records a delivery error, and when coco tries the target again.
-pub fn record_error(target: i32, trouble: &Trouble) -> Result<()> {
+pub fn record_error(target: i32, trouble: &DeliveryError) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     let attempts: i32 = spi::scalar(
         "select attempts + 1 from coco.delivery_state where target = $1",
         &[arg(target)],
     )?
     .unwrap_or(1);
-    let delay = backoff::delay(attempts.max(1) as u32).min(LONGEST);
+    let delay = backoff::retry_delay(attempts.max(1) as u32).min(LONGEST);
     let delay = trouble
         .retry_after
         .map_or(delay, |after| after.min(LONGEST_ASKED).max(Duration::from_millis(1)));
@@ -174,7 +174,7 @@ pub fn record_error(target: i32, trouble: &Trouble) -> Result<()> {
         &[
             arg(target),
             arg(attempts),
-            arg(trouble.whose == Whose::Server),
+            arg(trouble.scope == ErrorScope::Server),
             arg(delay.as_secs_f64()),
             arg(trouble.sqlstate.as_str()),
             arg(trouble.message.as_str()),
@@ -200,7 +200,7 @@ pub fn retry_at_once(flow: &str) -> Result<()> {
 }
 
 /// Returns the oldest delivery error of a flow's targets, with the name of its target.
-pub fn record_target_error(flow: &str) -> Result<Option<(String, Trouble)>> {
+pub fn record_target_error(flow: &str) -> Result<Option<(String, DeliveryError)>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
         "select format('%I on server %I', t.external, t.server), d.server_wide, d.sqlstate, d.message,
@@ -212,8 +212,8 @@ pub fn record_target_error(flow: &str) -> Result<Option<(String, Trouble)>> {
             let sqlstate: String = spi::required(r, 3)?;
             let message: String = spi::required(r, 4)?;
             let mut trouble = match spi::required::<bool>(r, 2)? {
-                true => Trouble::server(&sqlstate, message),
-                false => Trouble::target(&sqlstate, message),
+                true => DeliveryError::server(&sqlstate, message),
+                false => DeliveryError::target(&sqlstate, message),
             };
             trouble.detail = r.get(5)?;
             trouble.hint = r.get(6)?;

@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString};
 use crate::catalog::model::Target;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
-use coco_core::delivery::{Column, Shape};
+use coco_core::change::{Column, TargetSchema};
 
 /// Returns the foreign data wrapper of a server. Fails if the role has no USAGE on the server.
 pub fn connector_for(server: &str, role: pg_sys::Oid) -> Result<String> {
@@ -95,7 +95,7 @@ unsafe fn pairs(options: *mut pg_sys::List) -> Result<Vec<(String, String)>> {
 }
 
 /// Returns the description of a target that coco passes to its connector.
-pub fn target_schema(flow: &str, target: &Target) -> Result<Shape> {
+pub fn target_schema(flow: &str, target: &Target) -> Result<TargetSchema> {
     let Some(external) = &target.external else {
         return Err(Error::internal("local target has no connector"));
     };
@@ -114,7 +114,7 @@ pub fn target_schema(flow: &str, target: &Target) -> Result<Shape> {
         columns.push(Column { name: column.name.clone(), type_schema: schema, type_name: name });
     }
     let place = |k: &String| target.columns.iter().position(|c| c.name == *k);
-    Ok(Shape {
+    Ok(TargetSchema {
         flow: flow.to_owned(),
         target: external.name.clone(),
         key: target.key_names.iter().filter_map(place).collect(),

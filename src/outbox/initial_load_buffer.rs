@@ -21,7 +21,7 @@ use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::subtransaction::subtransaction;
 use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
-use coco_core::delivery::{Ahead, Encoding, Shape};
+use coco_core::change::{Encoding, RowSink, TargetSchema};
 
 /// How long a process keeps rows in the buffer. The limit bounds the work that coco repeats if the
 /// process is lost.
@@ -38,7 +38,7 @@ const HEAD: [(&str, pg_sys::Oid); 4] = [
 /// A request to buffer the rows for a target.
 pub struct BufferedTarget {
     /// Takes rows before the commit, if the connector supports this.
-    pub ahead: Option<Box<dyn Ahead>>,
+    pub ahead: Option<Box<dyn RowSink>>,
 }
 
 /// The buffered rows of one target, each in the form of an outbox entry.
@@ -46,7 +46,7 @@ pub struct InitialLoadBuffer {
     pub flow: String,
     pub target: i32,
     /// The schema for which the rows were made.
-    shape: Shape,
+    shape: TargetSchema,
     rows: TupleStore,
     columns: Vec<RowColumn>,
     /// The target's columns.
@@ -131,7 +131,7 @@ impl InitialLoadBuffer {
     }
 
     /// Reports whether the rows have the target's current schema.
-    pub fn fits(&self, shape: &Shape) -> bool {
+    pub fn fits(&self, shape: &TargetSchema) -> bool {
         self.shape == *shape
     }
 

@@ -17,7 +17,7 @@ use crate::pg::spi::{self, Arg, arg, literal};
 use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::names::KeyExprs;
-use coco_core::decide::Mode;
+use coco_core::decision::Mode;
 use coco_core::fingerprint::Hasher;
 
 /// Returns an SQL expression for the fingerprint of a row's value, over the columns `prefix1…`. The

@@ -7,14 +7,14 @@ use crate::catalog::model::Target;
 use crate::outbox::row_encoder::Encoder;
 use crate::pg::error::Result;
 use crate::pg::tuplestore::rows::TupleStore;
-use coco_core::delivery::{Ahead, Encoding, Values};
+use coco_core::change::{Encoding, RowSink, Values};
 
 /// The approximate number of bytes that coco passes to the connector at a time.
 const PIECE: usize = 64 << 10;
 
 /// The state of sending rows from a growing buffer before the commit.
 pub struct PreCommitFeed {
-    to: Box<dyn Ahead>,
+    to: Box<dyn RowSink>,
     encoder: Encoder,
     /// The rows that coco sends next, and their bytes.
     piece: Vec<Values>,
@@ -30,7 +30,7 @@ pub struct PreCommitFeed {
 
 impl PreCommitFeed {
     /// Returns a feed that sends rows until `end` at the latest.
-    pub fn new(target: &Target, to: Box<dyn Ahead>, end: Instant) -> Result<PreCommitFeed> {
+    pub fn new(target: &Target, to: Box<dyn RowSink>, end: Instant) -> Result<PreCommitFeed> {
         let encoder = Encoder::new(target, Encoding::Binary)?;
         Ok(PreCommitFeed {
             to,
@@ -52,7 +52,7 @@ impl PreCommitFeed {
         if self.read == 0 && !self.over && self.encoder.check(rows).is_err() {
             self.over = true;
         }
-        while self.read < rows.len() && !self.over && (self.bytes > 0 || self.to.has_room()) {
+        while self.read < rows.len() && !self.over && (self.bytes > 0 || self.to.has_capacity()) {
             // To read rows from disk alternately with writing them takes longer than to read all of
             // them later.
             if !rows.is_in_memory() || !rows.advance() {
@@ -91,7 +91,7 @@ impl PreCommitFeed {
         let rows = std::mem::take(&mut self.piece);
         self.bytes = 0;
         let count = rows.len();
-        match self.to.put(rows) {
+        match self.to.try_push(rows) {
             true => self.sent += count,
             false => self.over = true,
         }

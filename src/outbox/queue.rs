@@ -22,8 +22,8 @@ use crate::pg::spi::{self, Arg, arg};
 use crate::pg::subtransaction::{DataError, subtransaction};
 use crate::pg::tuplestore::statements::SpiSession;
 use coco_core::backoff;
-use coco_core::delivery::{Encoding, Refused};
-use coco_core::isolate::{Attempt, halve, isolate};
+use coco_core::bisect::{Attempt, bisect, bisect_failed};
+use coco_core::change::{Encoding, RejectedChange};
 
 /// The result of reading an outbox.
 #[derive(Default)]
@@ -177,14 +177,14 @@ fn unfit(
         Ok(())
     };
     if read < positions.len() {
-        isolate(read..read + 1, &mut attempt, &mut report)?;
+        bisect(read..read + 1, &mut attempt, &mut report)?;
     }
     if unfit.is_empty() && !positions.is_empty() {
         let mut report = |n: usize, raised: DataError| {
             unfit.extend(positions.get(n).map(|position| (*position, raised)));
             Ok(())
         };
-        halve(0..positions.len(), raised, &mut attempt, &mut report)?;
+        bisect_failed(0..positions.len(), raised, &mut attempt, &mut report)?;
     }
     Ok(unfit)
 }
@@ -215,7 +215,7 @@ fn refuse(external: &External, position: i64, sqlstate: &str, message: &str) -> 
             arg(sqlstate),
             arg(message),
             arg(attempts),
-            arg(backoff::delay(attempts.max(1) as u32).as_secs_f64()),
+            arg(backoff::retry_delay(attempts.max(1) as u32).as_secs_f64()),
         ],
     )?;
     Ok(())
@@ -251,7 +251,7 @@ pub fn acknowledge(
     target: &Target,
     external: &External,
     batch: &ChangeBatch,
-    refused: &[Refused],
+    refused: &[RejectedChange],
 ) -> Result<()> {
     let outbox = &external.outbox;
     let acting = RoleGuard::extension_owner()?;

@@ -8,7 +8,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::tuplestore::row::Row;
 use crate::pg::tuplestore::row_types::check_types;
 use crate::pg::tuplestore::rows::TupleStore;
-use coco_core::delivery::{Encoding, Values};
+use coco_core::change::{Encoding, Values};
 
 /// The types of an entry's columns before its values: position, version, whether it is an upsert,
 /// and whether it was rejected.

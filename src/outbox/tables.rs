@@ -8,7 +8,7 @@ use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column, StoredType, all_equal, numbered, stored};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg, literal};
-use coco_core::delivery::Encoding;
+use coco_core::change::Encoding;
 
 /// The ledger's column for the fingerprint of a row's value.
 pub const FINGERPRINT: &str = "coco_fingerprint";

@@ -9,7 +9,7 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::pg::error::{Error, Result};
 use crate::pg::type_definition::{self, TypeFingerprint};
-use coco_core::memo::ComputedResult;
+use coco_core::memo_batch::ComputedResult;
 
 /// The way to write and read values of one type, created for one statement or one batch.
 pub struct Codec {

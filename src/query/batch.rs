@@ -8,7 +8,7 @@ use crate::catalog::model::Source;
 use crate::pg::error::Result;
 use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
 use crate::query::compose;
-use coco_core::version::{Incoming, ProcessOrdinal};
+use coco_core::version::{ProcessOrdinal, SourceVersion};
 
 /// A value, or NULL.
 type Value = Option<pg_sys::Datum>;
@@ -52,7 +52,7 @@ pub struct Item {
     pub action: Action,
     /// Whether the item has a tracking row.
     pub tracked: bool,
-    pub incoming: Option<Incoming>,
+    pub incoming: Option<SourceVersion>,
     pub process_ordinal: ProcessOrdinal,
     /// The number of earlier failures.
     pub attempts: i32,

@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use crate::inspect::explain;
 use crate::update::limits;
-use coco_core::text::wrapped;
+use coco_core::text::wrap_lines;
 
 /// Width of the column `detail` in characters, so that all columns fit side by side in psql.
 const DETAIL: usize = 80;
@@ -30,11 +30,11 @@ fn explain(
 > {
     let found = explain::explain(flow, limits::configured_limits())?;
     let rows = found.into_iter().map(|f| {
-        let detail = if f.prose { wrapped(&f.detail, DETAIL) } else { f.detail };
+        let detail = if f.prose { wrap_lines(&f.detail, DETAIL) } else { f.detail };
         // The user copies this statement, so it keeps its line breaks.
         let hint = match f.section {
             "index" => f.hint,
-            _ => f.hint.map(|hint| wrapped(&hint, HINT)),
+            _ => f.hint.map(|hint| wrap_lines(&hint, HINT)),
         };
         (f.section.to_owned(), f.name, detail, hint)
     });

@@ -10,12 +10,12 @@ use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
 use coco_connectors::targets::Connector;
 use coco_connectors::{providers, targets};
-use coco_core::delivery::{Encoding, Shape};
-use coco_core::options::{On, Spec};
+use coco_core::change::{Encoding, TargetSchema};
+use coco_core::options::{OptionScope, OptionSpec};
 
 /// Checks that a connector accepts a target with these options and columns. Returns how coco
 /// encodes values for the connector.
-pub fn check(connector: &str, shape: &Shape) -> Result<Encoding> {
+pub fn check(connector: &str, shape: &TargetSchema) -> Result<Encoding> {
     let connector = connector_of(connector)?;
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
@@ -23,7 +23,7 @@ pub fn check(connector: &str, shape: &Shape) -> Result<Encoding> {
     };
     let given: Vec<(String, String)> =
         shape.options.iter().map(|(name, value)| (name.clone(), text(value))).collect();
-    check_options(&Wrapper::of(connector), On::Target, &given)?;
+    check_options(&Wrapper::of(connector), OptionScope::Target, &given)?;
     (connector.check)(shape)
         .map_err(|why| Error::invalid(format!("target \"{}\": {why}", shape.target)))?;
     Ok(connector.encoding)
@@ -53,7 +53,7 @@ fn connector_of(name: &str) -> Result<&'static Connector> {
 /// The name and the options of a foreign data wrapper.
 struct Wrapper {
     name: &'static str,
-    options: &'static [Spec],
+    options: &'static [OptionSpec],
 }
 
 impl Wrapper {
@@ -71,8 +71,8 @@ impl Wrapper {
 }
 
 /// Checks the options of a server, a user mapping or a target.
-fn check_options(wrapper: &Wrapper, on: On, given: &[(String, String)]) -> Result<()> {
-    let specs: Vec<&Spec> = wrapper.options.iter().filter(|s| s.on == on).collect();
+fn check_options(wrapper: &Wrapper, on: OptionScope, given: &[(String, String)]) -> Result<()> {
+    let specs: Vec<&OptionSpec> = wrapper.options.iter().filter(|s| s.scope == on).collect();
     for (name, value) in given {
         let Some(spec) = specs.iter().find(|s| s.name == name) else {
             return Err(unknown(wrapper, on, &specs, name));
@@ -90,7 +90,7 @@ fn check_options(wrapper: &Wrapper, on: On, given: &[(String, String)]) -> Resul
                 PgSqlErrorCode::ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE,
                 format!("option \"{name}\"{shown} {why}"),
             )
-            .hint(format!("{name}: {}.", spec.about.trim_end_matches('.'))));
+            .hint(format!("{name}: {}.", spec.description.trim_end_matches('.'))));
         }
     }
     let missing = specs.iter().find(|s| s.required && !given.iter().any(|(n, _)| n == s.name));
@@ -100,21 +100,21 @@ fn check_options(wrapper: &Wrapper, on: On, given: &[(String, String)]) -> Resul
             PgSqlErrorCode::ERRCODE_FDW_OPTION_NAME_NOT_FOUND,
             format!("option \"{}\" is missing", spec.name),
         )
-        .hint(format!("{}: {}.", spec.name, spec.about.trim_end_matches('.')))),
+        .hint(format!("{}: {}.", spec.name, spec.description.trim_end_matches('.')))),
     }
 }
 
-fn unknown(wrapper: &Wrapper, on: On, specs: &[&Spec], name: &str) -> Error {
+fn unknown(wrapper: &Wrapper, on: OptionScope, specs: &[&OptionSpec], name: &str) -> Error {
     let what = match on {
-        On::Server => "a server",
-        On::UserMapping => "a user mapping",
-        On::Target => "a target",
+        OptionScope::Server => "a server",
+        OptionScope::UserMapping => "a user mapping",
+        OptionScope::Target => "a target",
     };
     let error = Error::new(
         PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME,
         format!("invalid option \"{name}\" of {what} of {}", wrapper.name),
     );
-    if wrapper.options.iter().any(|s| s.name == name && s.on == On::UserMapping) {
+    if wrapper.options.iter().any(|s| s.name == name && s.scope == OptionScope::UserMapping) {
         return error.hint(
             "Set this option in the user mapping: CREATE USER MAPPING FOR … SERVER … OPTIONS (…).",
         );
@@ -144,12 +144,12 @@ fn connector_options() -> TableIterator<
         .chain(Wrapper::named(providers::MODELS).ok())
         .flat_map(|wrapper| wrapper.options.iter().map(move |spec| (wrapper.name, spec)))
         .map(|(wrapper, s)| {
-            let place = match s.on {
-                On::Server => "server",
-                On::UserMapping => "user mapping",
-                On::Target => "target",
+            let place = match s.scope {
+                OptionScope::Server => "server",
+                OptionScope::UserMapping => "user mapping",
+                OptionScope::Target => "target",
             };
-            (wrapper, place, s.name, s.required, s.secret, s.superuser, s.about)
+            (wrapper, place, s.name, s.required, s.secret, s.superuser, s.description)
         })
         .collect();
     TableIterator::new(rows)
@@ -162,8 +162,8 @@ fn validate(
     catalog: pg_sys::Oid,
 ) -> Result<()> {
     let on = match catalog {
-        pg_sys::ForeignServerRelationId => On::Server,
-        pg_sys::UserMappingRelationId => On::UserMapping,
+        pg_sys::ForeignServerRelationId => OptionScope::Server,
+        pg_sys::UserMappingRelationId => OptionScope::UserMapping,
         // The wrapper itself has no options.
         _ => {
             return match options.first() {

@@ -13,7 +13,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::json::{self, Json};
 use crate::pg::{acting_role, spi, subtransaction};
 use crate::workers::provider_calls;
-use coco_core::provider::{Answer, Job, Refusal, Task};
+use coco_core::provider::{Answer, Job, RejectedInput, Task};
 
 #[pg_extern(sql = false)]
 fn embed(
@@ -89,9 +89,9 @@ fn ask(task: Task, server: Option<&str>, input: String) -> Result<Answer> {
     if !spi::is_read_only() {
         spending::note(&name, None, &outcome.usage)?;
     }
-    match (outcome.answers.pop().flatten(), outcome.trouble) {
+    match (outcome.answers.pop().flatten(), outcome.error) {
         (Some(Ok(answer)), _) => Ok(answer),
-        (Some(Err(Refusal { sqlstate, message })), _) => {
+        (Some(Err(RejectedInput { sqlstate, message })), _) => {
             Err(Error::new(subtransaction::sqlstate_code(&sqlstate), message))
         }
         (None, Some(trouble)) => Err(provider_calls::error(trouble)),

@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use crate::inspect::{flow_graph, report_data};
 use coco_report::mermaid;
-use coco_report::report::page;
+use coco_report::page;
 
 #[pg_extern(sql = false)]
 fn diagram(flow: Option<&str>) -> Result<String, ErrorReport> {
@@ -14,5 +14,5 @@ fn diagram(flow: Option<&str>) -> Result<String, ErrorReport> {
 
 #[pg_extern(sql = false)]
 fn report() -> Result<String, ErrorReport> {
-    Ok(page::page(&report_data::report()?))
+    Ok(page::render_page(&report_data::report()?))
 }

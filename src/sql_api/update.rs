@@ -12,8 +12,8 @@ use crate::update::run::SourceCounts;
 use crate::update::{self, limits};
 use crate::workers::progress::Watched;
 use crate::workers::update_client;
-use coco_core::decide::Mode;
-use coco_core::memo::Stats;
+use coco_core::decision::Mode;
+use coco_core::memo_batch::Stats;
 use coco_core::worker_request::WorkerCommand;
 
 #[pg_extern(sql = false)]

@@ -17,7 +17,7 @@ use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::names::KeyExprs;
 use crate::update::differences;
-use coco_core::decide::Mode;
+use coco_core::decision::Mode;
 
 /// The result of writing a batch in this way.
 #[derive(Default)]

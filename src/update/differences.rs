@@ -4,7 +4,7 @@ use crate::catalog::model::Target;
 use crate::outbox::ledger;
 use crate::pg::columns::{Column, all_equal, numbered};
 use crate::query::names::KeyExprs;
-use coco_core::decide::Mode;
+use coco_core::decision::Mode;
 
 /// Returns an UPDATE of the target rows `x` that differ from the rows of `coco_output`.
 pub fn update_differing(target: &Target, names: &KeyExprs, mode: Mode) -> String {

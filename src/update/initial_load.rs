@@ -25,8 +25,8 @@ use crate::query::compose::{self, Items};
 use crate::query::one_row_per_item;
 use crate::update::candidate_sql;
 use crate::update::target_writer::TargetWriter;
+use coco_core::change::RowSink;
 use coco_core::counts::Counts;
-use coco_core::delivery::Ahead;
 use coco_core::version::{LogicId, ProcessOrdinal};
 
 /// The largest source, in bytes, of which this process delivers the rows itself. A larger load
@@ -34,7 +34,7 @@ use coco_core::version::{LogicId, ProcessOrdinal};
 const MAX_BUFFERED_BYTES: i64 = 1 << 30;
 
 /// Sinks that take the rows of external targets, by the targets' ids, while coco evaluates others.
-pub type RowSinks = RefCell<HashMap<i32, Box<dyn Ahead>>>;
+pub type RowSinks = RefCell<HashMap<i32, Box<dyn RowSink>>>;
 
 /// The result of an initial load.
 pub struct InitialLoadOutcome {

@@ -15,8 +15,8 @@ use crate::pg::tuplestore::rows::TupleStore;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::names::{KeyExprs, key_text};
 use crate::update::target_writer::UnownedRows;
-use coco_core::claims;
-use coco_core::claims::Claim;
+use coco_core::key_handover;
+use coco_core::key_handover::Claim;
 
 /// Returns the items of the batch that cannot get a key of this target.
 pub fn conflicting_rows(
@@ -170,7 +170,7 @@ fn find(
         }
     }
     let direct: BTreeSet<usize> = own.keys().copied().collect();
-    let all = claims::refused(&direct, &claims);
+    let all = key_handover::find_rejected(&direct, &claims);
     Ok(all
         .into_iter()
         .filter_map(|(item, in_the_way)| {

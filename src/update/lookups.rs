@@ -16,7 +16,7 @@ use crate::update::limits::Limits;
 use crate::update::source_plan::{self, ForcedKeys, PlannedSource, ReadMode, SourcePlan};
 use crate::update::target_writer::{self, WriteOptions};
 use crate::update::tracking_rows;
-use coco_core::decide::Mode;
+use coco_core::decision::Mode;
 use coco_core::source_work::ForcedItems;
 use coco_core::version::{LogicId, ProcessOrdinal};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::flows::{cache, live_rows};
 use crate::memo::{end_batch, session_of_update, settle, spending};
 use crate::pg::error::Result;
-use coco_core::memo::Entry;
+use coco_core::memo_batch::MemoEntry;
 
 /// Stores the results that were computed in transactions that were rolled back, and their cost.
 /// coco then does not compute them, and pay for them, again.
@@ -30,7 +30,7 @@ pub fn salvage_rolled_back() -> Result<()> {
                 continue;
             };
             if let Some(function) = known.id {
-                recalling.recall.borrow_mut().load(Entry {
+                recalling.recall.borrow_mut().load(MemoEntry {
                     function,
                     stored: None,
                     ..computed.entry

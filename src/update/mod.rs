@@ -50,19 +50,19 @@ use crate::update::backlog::PendingKeys;
 use crate::update::context::{ChunkedUpdate, LiveUpdate, UpdateContext};
 use crate::update::limits::Limits;
 use crate::update::run::{SourceCounts, UpdateOutcome, run_update};
-use coco_core::decide::Mode;
-use coco_core::history::{By as Asked, Entry};
+use coco_core::decision::Mode;
+use coco_core::run_history::{Initiator, RunEntry};
 
 /// Brings all targets of a flow up to date. Returns the counts for each source.
 pub fn update(name: &str, mode: Mode, limits: Limits) -> Result<Vec<SourceCounts>> {
     let (started, began) = (now_micros(), Instant::now());
     let ready = cache::lock_runnable_to_read(name)?;
     let turn = run_update(&ready, mode, limits, UpdateContext::Session)?;
-    let entry = Entry {
+    let entry = RunEntry {
         started,
         elapsed: began.elapsed(),
         reason: turn.reason.unwrap_or_default(),
-        by: Asked::Session,
+        initiator: Initiator::Session,
         counts: turn.counts(),
         error: None,
     };

@@ -29,7 +29,7 @@ use crate::update::limits::Limits;
 use crate::update::run::{UpdateRun, logic_changed_error, logic_is_another};
 use crate::update::target_writer::{TargetWriter, WriteOptions};
 use crate::update::{initial_load, lookups};
-use coco_core::decide::Mode;
+use coco_core::decision::Mode;
 use coco_core::version::LogicId;
 
 /// The header of a helper task, before its keys.

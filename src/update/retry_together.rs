@@ -21,7 +21,7 @@ use crate::update::candidate_rows::key_columns;
 use crate::update::detect;
 use crate::update::run::UpdateRun;
 use coco_core::counts::Counts;
-use coco_core::decide::{Decision, Mode};
+use coco_core::decision::{Decision, Mode};
 use coco_core::version::ProcessOrdinal;
 
 /// The largest number of items that a batch takes along: those with the fewest attempts first, and

@@ -26,9 +26,9 @@ use crate::update::limits::Limits;
 use crate::update::target_writer::{TargetWriter, WriteOptions};
 use crate::update::{orphans, restore_targets};
 use coco_core::counts::Counts;
-use coco_core::decide::Mode;
-use coco_core::history::Reason;
-use coco_core::memo::Stats;
+use coco_core::decision::Mode;
+use coco_core::memo_batch::Stats;
+use coco_core::run_history::Reason;
 use coco_core::version::LogicId;
 
 /// The counts of one source.

@@ -21,7 +21,7 @@ use crate::pg::tuplestore::statements::SpiSession;
 use crate::update::candidate_rows::key_columns;
 use crate::update::cursor_cache::{CursorCache, CursorUpdate};
 use crate::update::retry_due;
-use coco_core::decide::Mode;
+use coco_core::decision::Mode;
 use coco_core::source_work::{ForcedItems, PlannedRead};
 use coco_core::version::LogicId;
 
@@ -292,7 +292,7 @@ impl PlannedCursor {
             return Ok(None);
         };
         if let Some(end) = end {
-            self.next.snapshot.cut(end);
+            self.next.snapshot.truncate_at(end);
             self.next.behind = how.lookups;
             self.more = true;
         }

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use crate::catalog::model::{Flow, Source, Target};
 use crate::memo::session::MemoSession;
 use coco_core::counts::Counts;
-use coco_core::decide::Mode;
-use coco_core::memo::{FunctionId, Place};
+use coco_core::decision::Mode;
+use coco_core::memo_batch::{EntryIndex, FunctionId};
 use coco_core::version::LogicId;
 
 /// The mode and the logic of a write.
@@ -74,7 +74,7 @@ pub struct BatchContext<'a> {
 pub struct WriteCounts {
     pub counts: Counts,
     /// New entries of the store of memoized results.
-    pub stored: Vec<(Place, i64)>,
+    pub stored: Vec<(EntryIndex, i64)>,
     /// How many memoized results of each function the items use.
     pub calls: BTreeMap<FunctionId, i64>,
 }

@@ -9,7 +9,7 @@ use crate::pg::spi::arg;
 use crate::pg::subtransaction::{DataError, subtransaction};
 use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
-use coco_core::isolate::{Attempt, halve};
+use coco_core::bisect::{Attempt, bisect_failed};
 
 /// Reads rows of these columns in a subtransaction. Returns the error that Postgres raised if the
 /// data caused it.
@@ -61,7 +61,7 @@ impl Halves<'_> {
         let mut one =
             |n: usize, raised: DataError| unread(&self.slice(n..n + 1)?, raised, &mut left);
         if self.all.len() > 0 {
-            halve(0..self.all.len(), raised, &mut some, &mut one)?;
+            bisect_failed(0..self.all.len(), raised, &mut some, &mut one)?;
         }
         found.append(&mut left)?;
         Ok(found)

@@ -218,7 +218,7 @@ impl UpdateRun<'_> {
                 Err(BatchError::Flow(error)) => Err(error),
             }
         };
-        halve(whole, raised, &mut attempt, &mut |n, raised| {
+        bisect_failed(whole, raised, &mut attempt, &mut |n, raised| {
             failed.push((n, ItemFailure::from(raised)));
             Ok(())
         })?;
@@ -264,7 +264,7 @@ impl UpdateRun<'_> {
             BatchError::Raised,
         )?;
         if let Some(recalling) = recalling {
-            recalling.recall.borrow_mut().stored(&written.stored);
+            recalling.recall.borrow_mut().mark_stored(&written.stored);
             for (function, calls) in written.calls {
                 recalling.count(function, Stats { calls, ..Stats::default() });
             }

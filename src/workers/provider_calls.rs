@@ -10,9 +10,9 @@ use crate::workers::async_runtime::{self, TaskState};
 use crate::workers::process::pause;
 use crate::workers::wait_event::WaitEvent;
 use coco_connectors::providers;
-use coco_core::delivery::Trouble;
+use coco_core::change::DeliveryError;
 use coco_core::options::Access;
-use coco_core::provider::{Job, Outcome, Task};
+use coco_core::provider::{Job, JobOutcome, Task};
 
 /// Returns the name of the server for a task, and the options with which a role accesses it. Checks
 /// that the role may use the server. For a POST, the server is the one whose URL contains the
@@ -32,7 +32,7 @@ pub fn reach(
 }
 
 /// Converts a delivery error to an error.
-pub fn error(trouble: Trouble) -> Error {
+pub fn error(trouble: DeliveryError) -> Error {
     let mut error = Error::new(subtransaction::sqlstate_code(&trouble.sqlstate), trouble.message);
     error.detail = trouble.detail;
     error.hint = trouble.hint;
@@ -41,7 +41,7 @@ pub fn error(trouble: Trouble) -> Error {
 
 /// Runs jobs concurrently and waits for all of them. Returns an outcome for each. Canceling the
 /// statement drops its requests.
-pub fn ask(jobs: Vec<Job>) -> Result<Vec<Outcome>, Error> {
+pub fn ask(jobs: Vec<Job>) -> Result<Vec<JobOutcome>, Error> {
     // Dropped when this call ends, for any reason, which stops the task.
     let (_asking, mut left) = tokio::sync::oneshot::channel::<()>();
     let work = async move {
@@ -67,7 +67,7 @@ pub fn ask(jobs: Vec<Job>) -> Result<Vec<Outcome>, Error> {
 /// it.
 fn server_of(url: &str, role: pg_sys::Oid) -> Result<String, Error> {
     let bases = provider_access::bases(providers::SERVICES, role)?;
-    let found = providers::longest(bases.iter().map(|base| base.url.as_str()), url)
+    let found = providers::longest_matching_prefix(bases.iter().map(|base| base.url.as_str()), url)
         .map_err(|why| Error::invalid(format!("the URL {why}")))?;
     let base = found.and_then(|place| bases.into_iter().nth(place)).ok_or_else(|| {
         Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied for URL")

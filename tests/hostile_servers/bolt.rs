@@ -11,13 +11,13 @@ use super::*;
 
 type Script = fn(&mut TcpStream) -> std::io::Result<()>;
 
-fn fails(server: &Hostile) -> Trouble {
+fn fails(server: &Hostile) -> DeliveryError {
     let url = format!("bolt://127.0.0.1:{}", server.port);
     let server = [("url", url.as_str()), ("connect_timeout", "20"), ("request_timeout", "20")];
     let user = [("user", "user"), ("password", SECRET)];
-    let trouble = prepare("coco_neo4j", access(&server, &user), &shape()).expect_err("trouble");
-    shows_no_secret(&trouble);
-    trouble
+    let error = prepare("coco_neo4j", access(&server, &user), &schema()).expect_err("trouble");
+    shows_no_secret(&error);
+    error
 }
 
 #[test]
@@ -88,9 +88,9 @@ fn what_a_server_sends_is_bounded() {
             "no Bolt server",
         ),
     ] {
-        let trouble = fails(&Hostile::start(script));
-        assert!(trouble.message.contains(why), "{why}: {trouble:?}");
-        assert_eq!(trouble.sqlstate, "08P01", "{why}");
+        let error = fails(&Hostile::start(script));
+        assert!(error.message.contains(why), "{why}: {error:?}");
+        assert_eq!(error.sqlstate, "08P01", "{why}");
     }
 }
 
@@ -109,9 +109,9 @@ fn what_a_server_says_shows_no_secret() {
             stream.write_all(&success())?;
             wait_for_end(stream)
         });
-        let trouble = fails(&server);
-        assert_eq!(trouble.sqlstate, "28P01", "{trouble:?}");
-        assert!(trouble.message.contains("***"), "{trouble:?}");
+        let error = fails(&server);
+        assert_eq!(error.sqlstate, "28P01", "{error:?}");
+        assert!(error.message.contains("***"), "{error:?}");
     }
 }
 
@@ -129,8 +129,8 @@ fn a_failure_need_not_say_what_it_is() {
             stream.write_all(&message(0x7F, &said))?;
             wait_for_end(stream)
         });
-        let trouble = fails(&server);
-        assert!(["08P01", "XX000"].contains(&trouble.sqlstate.as_str()), "{trouble:?}");
+        let error = fails(&server);
+        assert!(["08P01", "XX000"].contains(&error.sqlstate.as_str()), "{error:?}");
     }
 }
 
@@ -147,7 +147,7 @@ fn a_server_that_says_nothing_is_not_waited_for_long() {
         let url = format!("bolt://127.0.0.1:{}", server.port);
         let options = [("url", url.as_str()), ("connect_timeout", "1"), ("request_timeout", "1")];
         let user = [("user", "user"), ("password", SECRET)];
-        let trouble = prepare("coco_neo4j", access(&options, &user), &shape());
-        assert!(trouble.expect_err("trouble").sqlstate.starts_with("08"));
+        let error = prepare("coco_neo4j", access(&options, &user), &schema());
+        assert!(error.expect_err("trouble").sqlstate.starts_with("08"));
     }
 }

@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
-use super::engine::delivery::{Change, Values};
-use super::engine::provider::{Answer, Job, Outcome, Task};
+use super::engine::change::{Change, Values};
+use super::engine::provider::{Answer, Job, JobOutcome, Task};
 use super::hostile::{Hostile, send_for_ever, wait_for_end};
 use super::*;
 
@@ -56,16 +56,16 @@ fn url(server: &Hostile) -> String {
     format!("http://127.0.0.1:{}/v1", server.port)
 }
 
-fn post(server: &Hostile, also: &[(&str, &str)]) -> Result<Vec<Refused>, Trouble> {
+fn post(server: &Hostile, also: &[(&str, &str)]) -> Result<Vec<RejectedChange>, DeliveryError> {
     let url = url(server);
     let options = [&[("url", url.as_str())], also].concat();
     let user = [("user", "user"), ("password", SECRET)];
     let json = |text: &str| Values::Json(text.to_owned());
     let change = Change { key: json("{\"id\":1}"), row: Some(json("{\"id\":1}")), version: 1 };
-    apply("coco_http", access(&options, &user), &shape(), &[change])
+    apply("coco_http", access(&options, &user), &schema(), &[change])
 }
 
-fn ask(server: &Hostile, task: Task, inputs: &[&str], also: &[(&str, &str)]) -> Outcome {
+fn ask(server: &Hostile, task: Task, inputs: &[&str], also: &[(&str, &str)]) -> JobOutcome {
     let url = url(server);
     let options = [&[("url", url.as_str()), ("max_retries", "0")], also].concat();
     let key = match task {
@@ -94,15 +94,15 @@ fn an_answer_of_a_model_is_bounded() {
     for piece in ["[", "{\"data\":", "1,", " ", "{\"message\":{}},", "\\u0000"] {
         let server = flooding(HEAD, piece.as_bytes().to_vec());
         for task in [embed(None), embed(Some(8)), generate(), service(&server)] {
-            let trouble = ask(&server, task, &["a", "b"], &[]).trouble.expect("trouble");
-            assert_eq!(trouble.sqlstate, "08P01", "{trouble:?}");
-            assert!(trouble.message.contains("is longer than"), "{trouble:?}");
+            let error = ask(&server, task, &["a", "b"], &[]).error.expect("trouble");
+            assert_eq!(error.sqlstate, "08P01", "{error:?}");
+            assert!(error.message.contains("is longer than"), "{error:?}");
         }
     }
     // Why there is no answer is shorter still, and what is longer says nothing.
     let server = flooding("HTTP/1.1 401 No\r\n\r\n", b"{\"message\":\"x\"".to_vec());
-    let trouble = ask(&server, embed(None), &["a"], &[]).trouble.expect("trouble");
-    assert_eq!((trouble.sqlstate.as_str(), trouble.detail), ("28P01", None));
+    let error = ask(&server, embed(None), &["a"], &[]).error.expect("trouble");
+    assert_eq!((error.sqlstate.as_str(), error.detail), ("28P01", None));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn vectors_are_those_that_were_asked_for() {
         let outcome = ask(&server, embed(dimensions), &["a"], &[]);
         let short: String = body.chars().take(80).collect();
         let is_refused = matches!(outcome.answers.as_slice(), [Some(Err(_))]);
-        assert!(outcome.trouble.is_some() || is_refused, "{short}: {:?}", outcome.answers);
+        assert!(outcome.error.is_some() || is_refused, "{short}: {:?}", outcome.answers);
     }
 }
 
@@ -143,7 +143,7 @@ fn counts_of_tokens_that_cannot_be_are_not_believed() {
         let server = answering(answer("200 OK", "", body.as_bytes()));
         let limits = [("price_per_million_output_tokens", "1"), ("concurrency", "1")];
         let outcome = ask(&server, generate(), &["a", "b"], &limits);
-        assert_eq!(outcome.trouble, None);
+        assert_eq!(outcome.error, None);
         assert_eq!(
             outcome.answers,
             [const { None }; 2].map(|_: Option<()>| { Some(Ok(Answer::Text("x".to_owned()))) })
@@ -159,8 +159,8 @@ fn an_answer_of_a_service_is_json_that_can_be_kept() {
     for body in [deep.as_bytes(), b"\"\xff\"", b"", b"{\"a\":", b"\0"] {
         let server = answering(answer("200 OK", "", body));
         let task = Task::Post { url: format!("{}/x", url(&server)) };
-        let trouble = ask(&server, task, &["1"], &[]).trouble.expect("trouble");
-        assert_eq!(trouble.sqlstate, "08P01", "{trouble:?}");
+        let error = ask(&server, task, &["1"], &[]).error.expect("trouble");
+        assert_eq!(error.sqlstate, "08P01", "{error:?}");
     }
 }
 
@@ -170,8 +170,8 @@ fn a_compressed_answer_stays_as_it_is() {
     for coding in ["gzip", "br", "deflate", "zstd"] {
         let header = format!("content-encoding: {coding}\r\n");
         let server = answering(answer("200 OK", &header, b"\x1f\x8b\x08\0\0\0\0\0"));
-        let trouble = ask(&server, embed(None), &["a"], &[]).trouble.expect("trouble");
-        assert_eq!(trouble.sqlstate, "08P01", "{trouble:?}");
+        let error = ask(&server, embed(None), &["a"], &[]).error.expect("trouble");
+        assert_eq!(error.sqlstate, "08P01", "{error:?}");
     }
 }
 
@@ -183,20 +183,23 @@ fn what_a_server_says_shows_no_secret() {
             let body = serde_json::json!({ "error": { "message": text }, "message": text });
             let server = answering(answer(status, "", body.to_string().as_bytes()));
             match post(&server, &[]) {
-                Err(trouble) => shows_no_secret(&trouble),
-                Ok(refused) => {
-                    let [refused] = refused.as_slice() else { panic!("{refused:?}") };
-                    assert!(refused.message.contains("***"), "{refused:?}");
-                    shows_no_secret(&Trouble::server(&refused.sqlstate, refused.message.as_str()));
+                Err(error) => shows_no_secret(&error),
+                Ok(rejected) => {
+                    let [rejected] = rejected.as_slice() else { panic!("{rejected:?}") };
+                    assert!(rejected.message.contains("***"), "{rejected:?}");
+                    shows_no_secret(&DeliveryError::server(
+                        &rejected.sqlstate,
+                        rejected.message.as_str(),
+                    ));
                 }
             }
             let task = Task::Post { url: format!("{}/x", url(&server)) };
             let outcome = ask(&server, task, &["1"], &[]);
-            if let Some(trouble) = &outcome.trouble {
-                shows_no_secret(trouble);
+            if let Some(error) = &outcome.error {
+                shows_no_secret(error);
             }
             for refusal in outcome.answers.into_iter().flatten().filter_map(Result::err) {
-                shows_no_secret(&Trouble::server(&refusal.sqlstate, refusal.message));
+                shows_no_secret(&DeliveryError::server(&refusal.sqlstate, refusal.message));
             }
         }
     }
@@ -210,9 +213,9 @@ fn a_redirect_is_not_followed() {
         let server = answering(answer(status, &header, b""));
         assert_eq!(post(&server, &[]).expect_err("trouble").sqlstate, "08P01");
         let outcome = ask(&server, embed(None), &["a"], &[]);
-        assert_eq!(outcome.trouble.expect("trouble").sqlstate, "08P01");
+        assert_eq!(outcome.error.expect("trouble").sqlstate, "08P01");
         let task = Task::Post { url: format!("{}/x", url(&server)) };
-        assert!(ask(&server, task, &["1"], &[]).trouble.is_some());
+        assert!(ask(&server, task, &["1"], &[]).error.is_some());
     }
     assert_eq!(other.connections(), 0);
 }
@@ -223,8 +226,8 @@ fn a_server_cannot_ask_for_years_of_patience() {
     {
         let header = format!("retry-after: {wait}\r\n");
         let server = answering(answer("503 Busy", &header, b""));
-        let trouble = post(&server, &[]).expect_err("trouble");
-        assert_eq!(trouble.retry_after.map(|wait| wait.as_secs()), Some(3600), "{wait}");
+        let error = post(&server, &[]).expect_err("trouble");
+        assert_eq!(error.retry_after.map(|wait| wait.as_secs()), Some(3600), "{wait}");
     }
 }
 
@@ -258,8 +261,8 @@ fn a_server_that_does_not_come_to_an_end_is_not_waited_for_long() {
     ];
     for script in scripts {
         let server = Hostile::start(script);
-        let trouble = post(&server, &[("request_timeout", "1")]).expect_err("trouble");
-        assert_eq!(trouble.sqlstate, "08006", "{trouble:?}");
+        let error = post(&server, &[("request_timeout", "1")]).expect_err("trouble");
+        assert_eq!(error.sqlstate, "08006", "{error:?}");
     }
 }
 
@@ -290,9 +293,12 @@ fn a_path_does_not_lead_out() {
         "a%0d%0aHost: x",
     ] {
         for url in [format!("{base}/{path}"), format!("{base}/a/{path}?b=c#d")] {
-            let found = providers::longest([base].into_iter(), &url);
+            let found = providers::longest_matching_prefix([base].into_iter(), &url);
             assert!(matches!(found, Err(_) | Ok(None)), "{url}: {found:?}");
         }
     }
-    assert_eq!(providers::longest([base].into_iter(), &format!("{base}/a.b/c..d")), Ok(Some(0)));
+    assert_eq!(
+        providers::longest_matching_prefix([base].into_iter(), &format!("{base}/a.b/c..d")),
+        Ok(Some(0))
+    );
 }

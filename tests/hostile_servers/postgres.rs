@@ -9,14 +9,14 @@ use super::*;
 
 type Script = fn(&mut TcpStream) -> std::io::Result<()>;
 
-fn fails(server: &Hostile, also: &[(&str, &str)]) -> Trouble {
+fn fails(server: &Hostile, also: &[(&str, &str)]) -> DeliveryError {
     let port = server.port.to_string();
     let here = [("host", "127.0.0.1"), ("port", port.as_str()), ("statement_timeout", "20")];
     let user = [("user", "ada"), ("password", SECRET)];
-    let trouble = prepare("coco_postgres", access(&[&here[..], also].concat(), &user), &shape());
-    let trouble = trouble.expect_err("trouble");
-    shows_no_secret(&trouble);
-    trouble
+    let error = prepare("coco_postgres", access(&[&here[..], also].concat(), &user), &schema());
+    let error = error.expect_err("trouble");
+    shows_no_secret(&error);
+    error
 }
 
 /// Lets in, and announces a message of 2 GB as the answer to a statement.
@@ -92,9 +92,9 @@ fn what_a_server_sends_is_bounded() {
         (describes_types_for_ever, "types without end"),
         (asks_for_many_hashes, "hashed more than"),
     ] {
-        let trouble = fails(&Hostile::start(script), &[]);
-        assert!(trouble.message.contains(why), "{why}: {trouble:?}");
-        assert_eq!(trouble.sqlstate, "08P01", "{why}");
+        let error = fails(&Hostile::start(script), &[]);
+        assert!(error.message.contains(why), "{why}: {error:?}");
+        assert_eq!(error.sqlstate, "08P01", "{why}");
     }
 }
 
@@ -119,10 +119,10 @@ fn what_a_server_says_shows_no_secret() {
                 stream.write_all(&ready())?;
                 wait_for_end(stream)
             });
-            let trouble = fails(&server, &[]);
-            assert_eq!(trouble.sqlstate, "28P01");
-            assert!(trouble.message.starts_with("no "), "{trouble:?}");
-            assert!(trouble.message.contains("***"), "{trouble:?}");
+            let error = fails(&server, &[]);
+            assert_eq!(error.sqlstate, "28P01");
+            assert!(error.message.starts_with("no "), "{error:?}");
+            assert!(error.message.contains("***"), "{error:?}");
         }
     }
 }
@@ -143,8 +143,8 @@ fn what_is_no_error_is_one_all_the_same() {
             startup(stream)?;
             stream.write_all(&said)
         });
-        let trouble = fails(&server, &[]);
-        assert!(!trouble.sqlstate.starts_with("00"), "{trouble:?}");
+        let error = fails(&server, &[]);
+        assert!(!error.sqlstate.starts_with("00"), "{error:?}");
     }
 }
 
@@ -162,7 +162,7 @@ fn a_server_that_says_nothing_is_not_waited_for_long() {
     ];
     for script in scripts {
         let limits = [("connect_timeout", "1"), ("statement_timeout", "1")];
-        let trouble = fails(&Hostile::start(script), &limits);
-        assert!(trouble.sqlstate.starts_with("08"), "{trouble:?}");
+        let error = fails(&Hostile::start(script), &limits);
+        assert!(error.sqlstate.starts_with("08"), "{error:?}");
     }
 }

@@ -74,16 +74,16 @@ fn refusing(headers: Vec<(&'static str, String)>) -> Hostile {
     })
 }
 
-fn fails(server: &Hostile, also: &[(&str, &str)]) -> Trouble {
+fn fails(server: &Hostile, also: &[(&str, &str)]) -> DeliveryError {
     let url = format!("http://127.0.0.1:{}", server.port);
     let options = [&[("url", url.as_str())], also].concat();
-    let mut shape = shape();
-    shape.columns[1].type_schema = "public".to_owned();
-    shape.columns[1].type_name = "vector(3)".to_owned();
+    let mut schema = schema();
+    schema.columns[1].type_schema = "public".to_owned();
+    schema.columns[1].type_name = "vector(3)".to_owned();
     let access = access(&options, &[("api_key", KEY)]);
-    let trouble = prepare("coco_qdrant", access, &shape).expect_err("trouble");
-    shows_no_secret(&trouble);
-    trouble
+    let error = prepare("coco_qdrant", access, &schema).expect_err("trouble");
+    shows_no_secret(&error);
+    error
 }
 
 #[test]
@@ -96,11 +96,11 @@ fn what_a_server_says_shows_no_secret() {
             ("grpc-message", said),
             ("retry-after", u64::MAX.to_string()),
         ]);
-        let trouble = fails(&server, &[]);
-        let all = format!("{trouble:?}");
+        let error = fails(&server, &[]);
+        let all = format!("{error:?}");
         assert!(!all.contains(form) && !all.contains("NHNzLXcwcmQt"), "{all}");
-        assert!(trouble.message.contains("***"), "{all}");
-        assert_eq!(trouble.retry_after.map(|wait| wait.as_secs()), Some(3600));
+        assert!(error.message.contains("***"), "{all}");
+        assert_eq!(error.retry_after.map(|wait| wait.as_secs()), Some(3600));
     }
 }
 
@@ -118,8 +118,8 @@ fn what_a_server_sends_is_bounded() {
         stream.write_all(&frame(DATA, 0, 1, &[0, 0x7F, 0xFF, 0xFF, 0xFF]))?;
         send_for_ever(stream, &frame(DATA, 0, 1, &[0; 1000]))
     });
-    let trouble = fails(&server, &[("request_timeout", "20")]);
-    assert!(trouble.message.contains("too large"), "{trouble:?}");
+    let error = fails(&server, &[("request_timeout", "20")]);
+    assert!(error.message.contains("too large"), "{error:?}");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::provider::{Counts, Fault, Provider, vector};
-use coco_core::delivery::{Trouble, Whose};
+use coco_core::change::{DeliveryError, ErrorScope};
 use coco_core::options::{Access, Options};
-use coco_core::provider::{Answer, Job, Outcome, Task};
+use coco_core::provider::{Answer, Job, JobOutcome, Task};
 use serde_json::json;
 
 /// A server of this test's, under its name: what a process knows of a server goes by that.
@@ -29,14 +29,14 @@ impl Server {
         Job { server: self.name.clone(), task, access, inputs: inputs.to_vec(), budget: None }
     }
 
-    fn embed(&self, inputs: &[String]) -> Outcome {
+    fn embed(&self, inputs: &[String]) -> JobOutcome {
         ask(vec![self.job(embedding("m"), inputs)]).pop().expect("an outcome")
     }
 
     /// All inputs are embedded as they should be.
-    fn embeds(&self, inputs: &[String]) -> Outcome {
+    fn embeds(&self, inputs: &[String]) -> JobOutcome {
         let outcome = self.embed(inputs);
-        assert_eq!(outcome.trouble, None);
+        assert_eq!(outcome.error, None);
         for (input, answer) in inputs.iter().zip(&outcome.answers) {
             let expected = Some(Ok(Answer::Embedding(vector(input, 8))));
             assert_eq!(*answer, expected, "{input}");
@@ -46,14 +46,14 @@ impl Server {
     }
 
     /// Nothing is answered.
-    fn fails(&self, inputs: &[String]) -> Trouble {
+    fn fails(&self, inputs: &[String]) -> DeliveryError {
         let outcome = self.embed(inputs);
         assert!(outcome.answers.iter().all(Option::is_none), "{:?}", outcome.answers);
-        outcome.trouble.expect("trouble")
+        outcome.error.expect("trouble")
     }
 }
 
-fn ask(jobs: Vec<Job>) -> Vec<Outcome> {
+fn ask(jobs: Vec<Job>) -> Vec<JobOutcome> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -71,8 +71,8 @@ fn texts(n: usize) -> Vec<String> {
 }
 
 fn places(
-    outcome: &Outcome,
-    of: impl Fn(&Option<Result<Answer, coco_core::provider::Refusal>>) -> bool,
+    outcome: &JobOutcome,
+    of: impl Fn(&Option<Result<Answer, coco_core::provider::RejectedInput>>) -> bool,
 ) -> Vec<usize> {
     let found = outcome.answers.iter().enumerate().filter(|(_, answer)| of(answer));
     found.map(|(place, _)| place).collect()
@@ -96,7 +96,7 @@ fn no_more_requests_are_made_at_once_than_may_be() {
     server.provider.delay(Duration::from_millis(50));
     let jobs = vec![server.job(embedding("m"), &texts(8)), server.job(embedding("n"), &texts(8))];
     for outcome in ask(jobs) {
-        assert_eq!(outcome.trouble, None);
+        assert_eq!(outcome.error, None);
     }
     assert_eq!((server.provider.counts().requests, server.provider.busiest()), (16, 3));
 }
@@ -109,7 +109,7 @@ fn a_refused_batch_is_halved_to_the_input_that_is_to_blame() {
     inputs[5] = "bad".to_owned();
     inputs[40] = "bad too".to_owned();
     let outcome = server.embed(&inputs);
-    assert_eq!(outcome.trouble, None);
+    assert_eq!(outcome.error, None);
     assert_eq!(places(&outcome, |a| matches!(a, Some(Err(_)))), [5, 40]);
     assert_eq!(places(&outcome, |a| matches!(a, Some(Ok(_)))).len(), 62);
     let Some(Some(Err(refusal))) = outcome.answers.get(5) else { panic!("no refusal") };
@@ -159,9 +159,13 @@ fn what_goes_on_is_reported() {
     ] {
         let server = Server::new(&format!("on {name}"), &[("max_retries", "1")]);
         server.provider.always(Some(fault));
-        let trouble = server.fails(&texts(20));
-        assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (Whose::Server, sqlstate), "{name}");
-        assert!(trouble.message.contains(said), "{name}: {}", trouble.message);
+        let error = server.fails(&texts(20));
+        assert_eq!(
+            (error.scope, error.sqlstate.as_str()),
+            (ErrorScope::Server, sqlstate),
+            "{name}"
+        );
+        assert!(error.message.contains(said), "{name}: {}", error.message);
         assert_eq!(server.provider.counts().requests, 2, "{name}");
     }
 }
@@ -171,7 +175,7 @@ fn what_is_no_number_is_that_inputs_refusal_in_the_end() {
     let server = Server::new("null", &[("max_retries", "1")]);
     server.provider.always(Some(Fault::Null));
     let outcome = server.embed(&texts(3));
-    assert_eq!(outcome.trouble, None);
+    assert_eq!(outcome.error, None);
     assert_eq!(places(&outcome, |a| matches!(a, Some(Err(_)))), [2]);
     assert_eq!(server.provider.counts(), Counts { requests: 2, inputs: 4, distinct: 3 });
 }
@@ -185,13 +189,13 @@ fn vectors_of_another_length_are_not_taken() {
     // Of the first it cannot be told: all that do not fit together are given up.
     server.provider.next(Fault::WrongDimension);
     let outcome = server.embed(&texts(2));
-    assert!(outcome.trouble.is_some() && outcome.answers.iter().all(Option::is_none));
+    assert!(outcome.error.is_some() && outcome.answers.iter().all(Option::is_none));
 
     let server = Server::new("length said", &options);
     server.provider.next(Fault::WrongDimension);
     let task = Task::Embed { model: "m".to_owned(), dimensions: Some(8) };
     let outcome = ask(vec![server.job(task, &texts(2))]).pop().expect("an outcome");
-    assert_eq!((outcome.trouble, outcome.usage.retries), (None, 1));
+    assert_eq!((outcome.error, outcome.usage.retries), (None, 1));
 }
 
 #[test]
@@ -225,9 +229,9 @@ fn some_troubles_are_final() {
         let server =
             Server::new(&format!("final {name}"), &[("concurrency", "1"), ("batch_size", "1")]);
         server.provider.always(Some(Fault::status(status, body)));
-        let trouble = server.fails(&texts(20));
-        assert_eq!(trouble.sqlstate, sqlstate, "{name}");
-        assert!(trouble.hint.as_ref().is_some_and(|h| h.contains(hint)), "{name}: {trouble:?}");
+        let error = server.fails(&texts(20));
+        assert_eq!(error.sqlstate, sqlstate, "{name}");
+        assert!(error.hint.as_ref().is_some_and(|h| h.contains(hint)), "{name}: {error:?}");
         assert_eq!(server.provider.counts().requests, 1, "{name}");
     }
 }
@@ -238,7 +242,7 @@ fn what_was_answered_before_a_trouble_is_kept() {
     let server = Server::new("kept", &options);
     server.provider.after(2, Fault::status(500, ""));
     let outcome = server.embed(&texts(5));
-    assert_eq!(outcome.trouble.as_ref().map(|t| t.sqlstate.as_str()), Some("HV000"));
+    assert_eq!(outcome.error.as_ref().map(|t| t.sqlstate.as_str()), Some("HV000"));
     assert_eq!(places(&outcome, Option::is_some), [0, 1]);
     assert_eq!(server.provider.counts().requests, 3);
 }
@@ -254,10 +258,10 @@ fn no_request_is_begun_that_may_cost_too_much() {
     let server = Server::new("dear", &options);
     // Of 6 bytes each: two tokens before, six after.
     let outcome = server.embed(&texts(5));
-    let trouble = outcome.trouble.clone().expect("trouble");
-    assert_eq!(trouble.sqlstate, "53400");
-    assert_eq!(trouble.message, "spending cap of server \"dear\" is reached");
-    assert!(trouble.hint.is_some());
+    let error = outcome.error.clone().expect("trouble");
+    assert_eq!(error.sqlstate, "53400");
+    assert_eq!(error.message, "spending cap of server \"dear\" is reached");
+    assert!(error.hint.is_some());
     assert_eq!(places(&outcome, Option::is_some), [0, 1]);
     assert!((outcome.usage.cost - 12e-6).abs() < 1e-12, "{:?}", outcome.usage);
     // The process remembers what it has spent.
@@ -305,8 +309,8 @@ fn a_429_slows_down_all_requests() {
 fn a_server_that_wants_to_be_left_alone_for_long_is() {
     let server = Server::new("alone", &[]);
     server.provider.always(Some(Fault::retry_after(429, "retry-after", "600")));
-    let trouble = server.fails(&texts(1));
-    assert_eq!(trouble.retry_after, Some(Duration::from_secs(600)));
+    let error = server.fails(&texts(1));
+    assert_eq!(error.retry_after, Some(Duration::from_secs(600)));
     assert_eq!(server.provider.counts().requests, 1);
 }
 
@@ -316,7 +320,7 @@ fn chats_are_answered_one_by_one() {
     let schema = json!({ "type": "object", "properties": { "said": { "type": "string" }, "n": { "type": "integer" } } });
     let task = Task::Generate { model: "m".to_owned(), schema: Some(schema) };
     let outcome = ask(vec![server.job(task, &texts(3))]).pop().expect("an outcome");
-    assert_eq!(outcome.trouble, None);
+    assert_eq!(outcome.error, None);
     for (answer, input) in outcome.answers.iter().zip(texts(3)) {
         let Some(Ok(Answer::Text(text))) = answer else { panic!("{answer:?}") };
         let json: serde_json::Value = serde_json::from_str(text).expect("JSON");
@@ -345,7 +349,7 @@ fn a_service_is_asked_again_under_the_same_name() {
     let bodies: Vec<String> = (0..3).map(|n| format!(r#"{{"n": {n}.10}}"#)).collect();
     server.provider.next(Fault::status(502, ""));
     let outcome = post(&bodies);
-    assert_eq!((outcome.trouble, outcome.usage.retries, outcome.usage.cost), (None, 1, 0.0));
+    assert_eq!((outcome.error, outcome.usage.retries, outcome.usage.cost), (None, 1, 0.0));
     for (body, answer) in bodies.iter().zip(&outcome.answers) {
         let expected = format!(r#"{{"path":"/v1/classify","got":{body}}}"#);
         assert_eq!(*answer, Some(Ok(Answer::Text(expected))));
@@ -359,16 +363,16 @@ fn a_service_is_asked_again_under_the_same_name() {
     let outcome = post(&bodies);
     assert_eq!(places(&outcome, |a| matches!(a, Some(Err(_)))), [1]);
     server.provider.always(Some(Fault::InvalidJson));
-    let trouble = post(&bodies).trouble.expect("trouble");
-    assert!(trouble.message.contains("its answer is no JSON"), "{}", trouble.message);
+    let error = post(&bodies).error.expect("trouble");
+    assert!(error.message.contains("its answer is no JSON"), "{}", error.message);
     server.provider.always(Some(Fault::status(404, "")));
-    let trouble = post(&bodies).trouble.expect("trouble");
-    assert!(trouble.hint.is_some_and(|hint| hint.contains("path of the URL")));
+    let error = post(&bodies).error.expect("trouble");
+    assert!(error.hint.is_some_and(|hint| hint.contains("path of the URL")));
 
     // No other server gets what is this one's.
     let task = Task::Post { url: "http://127.0.0.1:1/v1".to_owned() };
     let outcome = ask(vec![server.job(task, &bodies)]).pop().expect("an outcome");
-    assert_eq!(outcome.trouble.expect("trouble").sqlstate, "42501");
+    assert_eq!(outcome.error.expect("trouble").sqlstate, "42501");
 }
 
 #[test]
@@ -389,15 +393,15 @@ fn a_models_refusal_is_the_inputs() {
         let outcome = ask(vec![server.job(task, &texts(1))]).pop().expect("an outcome");
         let Some(Err(refusal)) = &outcome.answers[0] else { panic!("{name}: {outcome:?}") };
         assert!(refusal.message.contains(said), "{}", refusal.message);
-        assert_eq!(outcome.trouble, None, "{name}");
+        assert_eq!(outcome.error, None, "{name}");
     }
 }
 
 #[test]
 fn options_that_do_not_fit_are_trouble() {
     let server = Server::new("unfit", &[("sslrootcert", "x")]);
-    let trouble = server.fails(&texts(1));
-    assert_eq!(trouble.sqlstate, "HV024");
+    let error = server.fails(&texts(1));
+    assert_eq!(error.sqlstate, "HV024");
     let server = Server::new("unfit too", &[("batch_size", "none")]);
     assert_eq!(server.fails(&texts(2)).sqlstate, "HV024");
 }

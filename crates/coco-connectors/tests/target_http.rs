@@ -7,16 +7,18 @@ use std::time::{Duration, SystemTime};
 
 use crate::http::{Fault, Receiver, Request};
 use coco_connectors::targets;
-use coco_connectors::targets::options::{Access, On, Options};
+use coco_connectors::targets::options::{Access, OptionScope, Options};
 use coco_connectors::targets::{Connector, Prepared, Target};
-use coco_core::delivery::{Change, Column, Refused, Shape, Trouble, Values, Whose};
+use coco_core::change::{
+    Change, Column, DeliveryError, ErrorScope, RejectedChange, TargetSchema, Values,
+};
 use tokio::runtime::Runtime;
 
 /// A target that is open, and what drives it.
 struct Webhook {
     runtime: Runtime,
     target: Box<dyn Target>,
-    shape: Shape,
+    schema: TargetSchema,
 }
 
 impl Webhook {
@@ -28,17 +30,17 @@ impl Webhook {
     fn with(receiver: &Receiver, server: &[(&str, &str)], user: &[(&str, &str)]) -> Webhook {
         let url = receiver.url();
         let server = [&[("url", url.as_str())], server].concat();
-        let target = open(&server, user).unwrap_or_else(|trouble| panic!("{trouble:?}"));
+        let target = open(&server, user).unwrap_or_else(|error| panic!("{error:?}"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime");
-        Webhook { runtime, target, shape: shape("flow", "docs") }
+        Webhook { runtime, target, schema: schema("flow", "docs") }
     }
 
-    fn apply(&mut self, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
-        self.runtime.block_on(self.target.apply(&self.shape, changes))
+    fn apply(&mut self, changes: &[Change]) -> Result<Vec<RejectedChange>, DeliveryError> {
+        self.runtime.block_on(self.target.apply(&self.schema, changes))
     }
 
     /// Fails unless every change arrives.
@@ -46,7 +48,7 @@ impl Webhook {
         assert_eq!(self.apply(changes), Ok(vec![]));
     }
 
-    fn fails(&mut self, changes: &[Change]) -> Trouble {
+    fn fails(&mut self, changes: &[Change]) -> DeliveryError {
         self.apply(changes).expect_err("trouble")
     }
 }
@@ -55,7 +57,7 @@ fn connector() -> &'static Connector {
     targets::connector("coco_http").expect("this build has it")
 }
 
-fn open(server: &[(&str, &str)], user: &[(&str, &str)]) -> Result<Box<dyn Target>, Trouble> {
+fn open(server: &[(&str, &str)], user: &[(&str, &str)]) -> Result<Box<dyn Target>, DeliveryError> {
     let access = Access { server: options(server), user: options(user), trusted: false };
     connector().connect(access)
 }
@@ -64,13 +66,13 @@ fn options(pairs: &[(&str, &str)]) -> Options {
     Options(pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect())
 }
 
-fn shape(flow: &str, target: &str) -> Shape {
+fn schema(flow: &str, target: &str) -> TargetSchema {
     let column = |name: &str, type_name: &str| Column {
         name: name.to_owned(),
         type_schema: "pg_catalog".to_owned(),
         type_name: type_name.to_owned(),
     };
-    Shape {
+    TargetSchema {
         flow: flow.to_owned(),
         target: target.to_owned(),
         columns: vec![column("id", "integer"), column("body", "text")],
@@ -105,8 +107,8 @@ fn rows(receiver: &Receiver) -> Vec<String> {
     receiver.rows("flow", "docs").into_values().collect()
 }
 
-fn places(refused: &[Refused]) -> Vec<usize> {
-    let mut places: Vec<usize> = refused.iter().map(|r| r.change).collect();
+fn places(rejected: &[RejectedChange]) -> Vec<usize> {
+    let mut places: Vec<usize> = rejected.iter().map(|r| r.change).collect();
     places.sort_unstable();
     places
 }
@@ -116,8 +118,8 @@ fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
 }
 
 /// Everything that a trouble shows.
-fn text(trouble: &Trouble) -> String {
-    format!("{trouble:?}")
+fn text(error: &DeliveryError) -> String {
+    format!("{error:?}")
 }
 
 #[test]
@@ -176,9 +178,9 @@ fn the_same_again_comes_to_the_same_and_has_the_same_name() {
 fn preparing_and_removing_and_nothing_to_do_send_nothing() {
     let receiver = Receiver::start();
     let mut webhook = Webhook::open(&receiver);
-    let Webhook { runtime, target, shape } = &mut webhook;
-    assert_eq!(runtime.block_on(target.prepare(shape)), Ok(Prepared::Found));
-    assert_eq!(runtime.block_on(target.remove(shape)), Ok(()));
+    let Webhook { runtime, target, schema } = &mut webhook;
+    assert_eq!(runtime.block_on(target.prepare(schema)), Ok(Prepared::Found));
+    assert_eq!(runtime.block_on(target.remove(schema)), Ok(()));
     webhook.deliver(&[]);
     assert_eq!(receiver.requests().len(), 0);
 }
@@ -189,7 +191,7 @@ fn values_arrive_as_they_were_written() {
     let key = r#"{"né\"\\ \u0007":"a/b '日本' 🦀","n":12345678901234567890.123456789012345678901234567890}"#;
     let row = r#"{"big":9223372036854775807,"exact":0.10,"none":null,"nan":"NaN", "list":[1,null,{"a":"\u2028\t"}],"bytes":"\\x00ff"}"#;
     let mut webhook = Webhook::open(&receiver);
-    webhook.shape = shape("my \"flow\"\n日本", "it's {\\} a/../target?#");
+    webhook.schema = schema("my \"flow\"\n日本", "it's {\\} a/../target?#");
     webhook.deliver(&[Change { key: json(key), row: Some(json(row)), version: i64::MAX }]);
     let expected = BTreeMap::from([(key.to_owned(), row.to_owned())]);
     assert_eq!(receiver.rows("my \"flow\"\n日本", "it's {\\} a/../target?#"), expected);
@@ -240,9 +242,9 @@ fn rows_that_are_refused_by_name_are_reported_at_their_places() {
         changes[place] = upsert(place, "bad", 1);
     }
     let mut webhook = Webhook::with(&receiver, &[("batch_size", "4")], &[]);
-    let refused = webhook.apply(&changes).expect("the others arrive");
-    assert_eq!(places(&refused), [0, 4, 9]);
-    assert!(refused.iter().all(|r| r.message == "not that one"), "{refused:?}");
+    let rejected = webhook.apply(&changes).expect("the others arrive");
+    assert_eq!(places(&rejected), [0, 4, 9]);
+    assert!(rejected.iter().all(|r| r.message == "not that one"), "{rejected:?}");
     assert_eq!((rows(&receiver).len(), receiver.requests().len()), (7, 3));
     receiver.refuse_nothing();
     webhook.deliver(&changes);
@@ -260,9 +262,9 @@ fn rows_that_are_refused_with_all_others_are_found() {
             changes[place] = upsert(place, "bad", 1);
         }
         changes.push(delete(1000, 1));
-        let refused = Webhook::open(&receiver).apply(&changes).expect("the others arrive");
-        assert_eq!(places(&refused), [0, 50, 51, 99]);
-        for row in &refused {
+        let rejected = Webhook::open(&receiver).apply(&changes).expect("the others arrive");
+        assert_eq!(places(&rejected), [0, 50, 51, 99]);
+        for row in &rejected {
             assert_eq!(row.sqlstate, sqlstate);
             assert!(row.message.contains(&status.to_string()), "{}", row.message);
             assert!(row.message.ends_with("one of them is bad"), "{}", row.message);
@@ -277,8 +279,8 @@ fn rows_that_are_refused_with_all_others_are_found() {
 fn all_rows_can_be_refused() {
     let receiver = Receiver::start();
     receiver.refuse(422, "id");
-    let refused = Webhook::open(&receiver).apply(&upserts(7)).expect("no trouble");
-    assert_eq!(places(&refused), [0, 1, 2, 3, 4, 5, 6]);
+    let rejected = Webhook::open(&receiver).apply(&upserts(7)).expect("no trouble");
+    assert_eq!(places(&rejected), [0, 1, 2, 3, 4, 5, 6]);
     assert_eq!(rows(&receiver).len(), 0);
 }
 
@@ -288,8 +290,8 @@ fn what_is_too_large_for_one_request_comes_in_several() {
     receiver.largest(2000);
     let mut changes = upserts(100);
     changes[42] = upsert(42, &"x".repeat(2000), 1);
-    let refused = Webhook::open(&receiver).apply(&changes).expect("the others arrive");
-    assert_eq!((places(&refused), refused[0].sqlstate.as_str()), (vec![42], "54000"));
+    let rejected = Webhook::open(&receiver).apply(&changes).expect("the others arrive");
+    assert_eq!((places(&rejected), rejected[0].sqlstate.as_str()), (vec![42], "54000"));
     assert_eq!(rows(&receiver).len(), 99);
 }
 
@@ -332,11 +334,11 @@ fn credentials_are_sent_and_wrong_ones_are_the_servers_trouble() {
         Webhook::with(&receiver, &[], user).deliver(&[upsert(1, "one", 1)]);
         let wrong = [("user", "Aladdin"), ("password", "wr0ng"), ("api_key", "wr0ng")];
         for user in [wrong.as_slice(), &[]] {
-            let trouble = Webhook::with(&receiver, &[], user).fails(&[upsert(2, "two", 1)]);
-            assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (Whose::Server, "28P01"));
-            assert!(trouble.hint.as_ref().is_some_and(|h| h.contains("user mapping")));
-            assert_eq!(trouble.detail.as_deref(), Some("It says: who are you?"));
-            assert!(!text(&trouble).contains("wr0ng"), "{trouble:?}");
+            let error = Webhook::with(&receiver, &[], user).fails(&[upsert(2, "two", 1)]);
+            assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Server, "28P01"));
+            assert!(error.hint.as_ref().is_some_and(|h| h.contains("user mapping")));
+            assert_eq!(error.detail.as_deref(), Some("It says: who are you?"));
+            assert!(!text(&error).contains("wr0ng"), "{error:?}");
         }
         assert_eq!(rows(&receiver).len(), 1);
     }
@@ -357,10 +359,10 @@ fn requests_are_signed() {
     let changes = [upsert(1, "naïve", 1)];
     Webhook::with(&receiver, &[], &[("hmac_secret", "ключ")]).deliver(&changes);
     for user in [[("hmac_secret", "other")].as_slice(), &[]] {
-        let trouble = Webhook::with(&receiver, &[], user).fails(&changes);
-        assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (Whose::Target, "42501"));
-        assert!(trouble.hint.as_ref().is_some_and(|h| h.contains("hmac_secret")));
-        assert!(!text(&trouble).contains("other"), "{trouble:?}");
+        let error = Webhook::with(&receiver, &[], user).fails(&changes);
+        assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Target, "42501"));
+        assert!(error.hint.as_ref().is_some_and(|h| h.contains("hmac_secret")));
+        assert!(!text(&error).contains("other"), "{error:?}");
     }
 }
 
@@ -374,13 +376,13 @@ fn secrets_are_not_shown_also_where_the_server_repeats_them() {
     let user = [("user", "u"), ("password", "\"p4ss"), ("api_key", "k3y"), ("hmac_secret", "s1gn")];
     let mut webhook = Webhook::with(&receiver, &[], &user);
     receiver.always(Some(echo(422)));
-    let refused = webhook.apply(&upserts(1)).expect("no trouble");
-    assert!(refused[0].message.ends_with("got ***, ***, *** and ***"), "{refused:?}");
+    let rejected = webhook.apply(&upserts(1)).expect("no trouble");
+    assert!(rejected[0].message.ends_with("got ***, ***, *** and ***"), "{rejected:?}");
     for status in [401, 403, 404, 429, 500] {
         receiver.always(Some(echo(status)));
-        let trouble = webhook.fails(&upserts(1));
-        assert_eq!(trouble.detail.as_deref(), Some("It says: got ***, ***, *** and ***"));
-        assert!(!text(&trouble).contains("coco?in"), "the path may be one: {trouble:?}");
+        let error = webhook.fails(&upserts(1));
+        assert_eq!(error.detail.as_deref(), Some("It says: got ***, ***, *** and ***"));
+        assert!(!text(&error).contains("coco?in"), "the path may be one: {error:?}");
     }
     let access = Access { server: options(&[]), user: options(&user), trusted: true };
     assert!(!format!("{access:?}").contains("k3y"));
@@ -390,24 +392,24 @@ fn secrets_are_not_shown_also_where_the_server_repeats_them() {
 fn statuses_that_are_no_rows_end_it() {
     let receiver = Receiver::start();
     let mut webhook = Webhook::open(&receiver);
-    for (status, whose, sqlstate) in [
-        (403, Whose::Target, "42501"),
-        (404, Whose::Target, "HV00R"),
-        (405, Whose::Server, "08P01"),
-        (407, Whose::Server, "28000"),
-        (408, Whose::Server, "08006"),
-        (410, Whose::Target, "HV00R"),
-        (425, Whose::Server, "57P03"),
-        (429, Whose::Server, "53400"),
-        (500, Whose::Server, "HV000"),
-        (503, Whose::Server, "57P03"),
+    for (status, scope, sqlstate) in [
+        (403, ErrorScope::Target, "42501"),
+        (404, ErrorScope::Target, "HV00R"),
+        (405, ErrorScope::Server, "08P01"),
+        (407, ErrorScope::Server, "28000"),
+        (408, ErrorScope::Server, "08006"),
+        (410, ErrorScope::Target, "HV00R"),
+        (425, ErrorScope::Server, "57P03"),
+        (429, ErrorScope::Server, "53400"),
+        (500, ErrorScope::Server, "HV000"),
+        (503, ErrorScope::Server, "57P03"),
     ] {
         receiver.next(Fault::status(status));
         receiver.forget_requests();
-        let trouble = webhook.fails(&upserts(4));
-        assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (whose, sqlstate), "{status}");
-        assert!(trouble.message.contains(&status.to_string()), "{trouble:?}");
-        assert_eq!((trouble.retry_after, receiver.requests().len()), (None, 1));
+        let error = webhook.fails(&upserts(4));
+        assert_eq!((error.scope, error.sqlstate.as_str()), (scope, sqlstate), "{status}");
+        assert!(error.message.contains(&status.to_string()), "{error:?}");
+        assert_eq!((error.retry_after, receiver.requests().len()), (None, 1));
         webhook.deliver(&upserts(4));
     }
 }
@@ -434,10 +436,10 @@ fn redirects_are_not_followed() {
     let mut webhook = Webhook::with(&receiver, &[], &[("bearer_token", "t0ken")]);
     for status in [301, 302, 303, 307, 308] {
         receiver.next(Fault::answer(status, ("Location", &elsewhere.url()), ""));
-        let trouble = webhook.fails(&upserts(1));
-        assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (Whose::Server, "08P01"));
-        assert!(trouble.hint.as_ref().is_some_and(|h| h.contains("Redirects")), "{trouble:?}");
-        assert!(!text(&trouble).contains(&elsewhere.url()), "{trouble:?}");
+        let error = webhook.fails(&upserts(1));
+        assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Server, "08P01"));
+        assert!(error.hint.as_ref().is_some_and(|h| h.contains("Redirects")), "{error:?}");
+        assert!(!text(&error).contains(&elsewhere.url()), "{error:?}");
     }
     assert_eq!(elsewhere.requests().len(), 0);
 }
@@ -449,10 +451,10 @@ fn a_server_that_was_down_gets_its_rows_when_it_is_up() {
     webhook.deliver(&upserts(1));
     receiver.stop();
     for mut webhook in [webhook, Webhook::open(&receiver)] {
-        let trouble = webhook.fails(&upserts(3));
-        assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (Whose::Server, "08001"));
-        assert!(trouble.detail.as_ref().is_some_and(|d| d.contains("refused")), "{trouble:?}");
-        assert!(!text(&trouble).contains("/coco"), "{trouble:?}");
+        let error = webhook.fails(&upserts(3));
+        assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Server, "08001"));
+        assert!(error.detail.as_ref().is_some_and(|d| d.contains("refused")), "{error:?}");
+        assert!(!text(&error).contains("/coco"), "{error:?}");
     }
     receiver.start_again();
     Webhook::open(&receiver).deliver(&upserts(3));
@@ -475,10 +477,10 @@ fn an_answer_that_does_not_come_in_time_is_the_servers_trouble() {
     let receiver = Receiver::start();
     receiver.next(Fault::Hold);
     let mut webhook = Webhook::with(&receiver, &[("request_timeout", "1")], &[]);
-    let trouble = webhook.fails(&upserts(3));
-    assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (Whose::Server, "08006"));
-    assert!(trouble.message.ends_with("has not answered within 1 s"), "{trouble:?}");
-    assert!(trouble.hint.as_ref().is_some_and(|h| h.contains("request_timeout")));
+    let error = webhook.fails(&upserts(3));
+    assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Server, "08006"));
+    assert!(error.message.ends_with("has not answered within 1 s"), "{error:?}");
+    assert!(error.hint.as_ref().is_some_and(|h| h.contains("request_timeout")));
     receiver.release();
     Webhook::open(&receiver).deliver(&upserts(3));
     assert_eq!(rows(&receiver).len(), 3);
@@ -499,9 +501,9 @@ fn a_server_that_never_speaks_is_given_up() {
     let receiver = Receiver::start_tls(&["127.0.0.1"]);
     let url = format!("https://{}/", silent.local_addr().expect("an address"));
     let options = [("url", url.as_str()), ("connect_timeout", "1")];
-    let trouble = Webhook::with(&receiver, &options, &[]).fails(&upserts(1));
-    assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (Whose::Server, "08001"));
-    assert!(trouble.message.ends_with("within 1 s"), "{trouble:?}");
+    let error = Webhook::with(&receiver, &options, &[]).fails(&upserts(1));
+    assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Server, "08001"));
+    assert!(error.message.ends_with("within 1 s"), "{error:?}");
 }
 
 #[test]
@@ -510,8 +512,8 @@ fn what_arrived_in_part_arrives_in_whole_when_sent_again() {
         let receiver = Receiver::start();
         receiver.next(fault.clone());
         let changes = upserts(10);
-        let trouble = Webhook::open(&receiver).fails(&changes);
-        assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (Whose::Server, "08006"));
+        let error = Webhook::open(&receiver).fails(&changes);
+        assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Server, "08006"));
         assert_eq!(rows(&receiver).len(), kept, "{fault:?}");
         Webhook::open(&receiver).deliver(&changes);
         assert_eq!(rows(&receiver).len(), 10);
@@ -583,15 +585,14 @@ fn tls_wants_a_certificate_that_it_can_trust() {
         (&named, Some(named.certificate())),
     ] {
         let server: Vec<_> = certificate.map(|pem| ("sslrootcert", pem)).into_iter().collect();
-        let trouble = match open(&[&[("url", receiver.url().as_str())], &server[..]].concat(), &[])
-        {
+        let error = match open(&[&[("url", receiver.url().as_str())], &server[..]].concat(), &[]) {
             // A system without any certificates says so at once.
-            Err(trouble) => trouble,
+            Err(error) => error,
             Ok(_) => Webhook::with(receiver, &server, &[]).fails(&upserts(1)),
         };
-        assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (Whose::Server, "08001"));
-        assert!(trouble.hint.as_ref().is_some_and(|h| h.contains("sslrootcert")), "{trouble:?}");
-        assert!(certificate.is_none() || text(&trouble).contains("certificate"), "{trouble:?}");
+        assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Server, "08001"));
+        assert!(error.hint.as_ref().is_some_and(|h| h.contains("sslrootcert")), "{error:?}");
+        assert!(certificate.is_none() || text(&error).contains("certificate"), "{error:?}");
     }
     assert_eq!((receiver.requests().len(), named.requests().len()), (2, 0));
 }
@@ -601,44 +602,49 @@ fn a_server_without_tls_is_not_taken_for_one_with_it() {
     let (plain, secure) = (Receiver::start(), Receiver::start_tls(&["127.0.0.1"]));
     let url = plain.url().replace("http:", "https:");
     let options = [("url", url.as_str()), ("sslrootcert", secure.certificate())];
-    let trouble = Webhook::with(&plain, &options, &[]).fails(&upserts(1));
-    assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (Whose::Server, "08001"));
+    let error = Webhook::with(&plain, &options, &[]).fails(&upserts(1));
+    assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Server, "08001"));
     assert_eq!(plain.requests().len(), 0);
 }
 
 #[test]
 fn options_that_are_wrong_are_refused_with_the_reason() {
     for (on, name, value, why) in [
-        (On::Server, "url", "hooks.example", "must be a URL"),
-        (On::Server, "url", "ftp://hooks.example", "must start with http"),
-        (On::Server, "url", "file:///etc/passwd", "must start with http"),
-        (On::Server, "url", "unix:/run/docker.sock", "must start with http"),
-        (On::Server, "url", "https://me:s3cret@hooks.example", "belong in the user mapping"),
-        (On::Server, "url", "https://s3cret@hooks.example", "belong in the user mapping"),
-        (On::Server, "url", "https://me:s3cret@hooks.example:x", "must be a URL"),
-        (On::Server, "url", "https://hooks.example/#s3cret", "fragment"),
-        (On::Server, "connect_timeout", "0", "from 1 to 3600"),
-        (On::Server, "request_timeout", "3601", "from 1 to 3600"),
-        (On::Server, "request_timeout", "1.5", "from 1 to 3600"),
-        (On::Server, "batch_size", "0", "above 0"),
-        (On::Server, "headers", "X-A: b", "JSON object"),
-        (On::Server, "headers", r#"{"Authorization": "s3cret"}"#, "user mapping"),
-        (On::Server, "headers", r#"{"Content-Type": "text/plain"}"#, "content-type"),
-        (On::Server, "api_key_header", "Host", "must not name the header host"),
-        (On::Server, "api_key_header", "a:b", "cannot be"),
-        (On::Server, "sslrootcert", "/etc/passwd", "not a path"),
-        (On::Server, "sslrootcert", "-----BEGIN CERTIFICATE-----\ns3cret", "no valid PEM"),
+        (OptionScope::Server, "url", "hooks.example", "must be a URL"),
+        (OptionScope::Server, "url", "ftp://hooks.example", "must start with http"),
+        (OptionScope::Server, "url", "file:///etc/passwd", "must start with http"),
+        (OptionScope::Server, "url", "unix:/run/docker.sock", "must start with http"),
         (
-            On::Server,
+            OptionScope::Server,
+            "url",
+            "https://me:s3cret@hooks.example",
+            "belong in the user mapping",
+        ),
+        (OptionScope::Server, "url", "https://s3cret@hooks.example", "belong in the user mapping"),
+        (OptionScope::Server, "url", "https://me:s3cret@hooks.example:x", "must be a URL"),
+        (OptionScope::Server, "url", "https://hooks.example/#s3cret", "fragment"),
+        (OptionScope::Server, "connect_timeout", "0", "from 1 to 3600"),
+        (OptionScope::Server, "request_timeout", "3601", "from 1 to 3600"),
+        (OptionScope::Server, "request_timeout", "1.5", "from 1 to 3600"),
+        (OptionScope::Server, "batch_size", "0", "above 0"),
+        (OptionScope::Server, "headers", "X-A: b", "JSON object"),
+        (OptionScope::Server, "headers", r#"{"Authorization": "s3cret"}"#, "user mapping"),
+        (OptionScope::Server, "headers", r#"{"Content-Type": "text/plain"}"#, "content-type"),
+        (OptionScope::Server, "api_key_header", "Host", "must not name the header host"),
+        (OptionScope::Server, "api_key_header", "a:b", "cannot be"),
+        (OptionScope::Server, "sslrootcert", "/etc/passwd", "not a path"),
+        (OptionScope::Server, "sslrootcert", "-----BEGIN CERTIFICATE-----\ns3cret", "no valid PEM"),
+        (
+            OptionScope::Server,
             "sslrootcert",
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
             "cannot be used",
         ),
-        (On::UserMapping, "bearer_token", "s3cret\r\nX-Evil: 1", "printable ASCII"),
-        (On::UserMapping, "bearer_token", "", "must not be empty"),
-        (On::UserMapping, "api_key", "s3cret\u{e9}", "printable ASCII"),
-        (On::UserMapping, "user", "me:s3cret", "no colon"),
-        (On::UserMapping, "hmac_secret", "", "must not be empty"),
+        (OptionScope::UserMapping, "bearer_token", "s3cret\r\nX-Evil: 1", "printable ASCII"),
+        (OptionScope::UserMapping, "bearer_token", "", "must not be empty"),
+        (OptionScope::UserMapping, "api_key", "s3cret\u{e9}", "printable ASCII"),
+        (OptionScope::UserMapping, "user", "me:s3cret", "no colon"),
+        (OptionScope::UserMapping, "hmac_secret", "", "must not be empty"),
     ] {
         let error = (spec(on, name).check)(value).expect_err(value);
         assert!(error.contains(why), "{name} {value:?}: {error}");
@@ -650,31 +656,31 @@ fn options_that_are_wrong_are_refused_with_the_reason() {
 fn options_that_are_right_are_taken() {
     let secure = Receiver::start_tls(&["127.0.0.1"]);
     for (on, name, value) in [
-        (On::Server, "url", "http://[::1]:8080/a/b?c=d"),
-        (On::Server, "url", "https://hooks.example"),
-        (On::Server, "connect_timeout", "1"),
-        (On::Server, "request_timeout", "3600"),
-        (On::Server, "batch_size", "100"),
-        (On::Server, "headers", r#"{"X-Env": "test"}"#),
-        (On::Server, "api_key_header", "Authorization"),
-        (On::Server, "sslrootcert", secure.certificate()),
-        (On::UserMapping, "bearer_token", "abc.DEF-123_~+/="),
-        (On::UserMapping, "user", "me@example.org"),
-        (On::UserMapping, "password", "any: thing é"),
-        (On::UserMapping, "api_key", "Token token=\"x\""),
-        (On::UserMapping, "hmac_secret", "any: thing é"),
+        (OptionScope::Server, "url", "http://[::1]:8080/a/b?c=d"),
+        (OptionScope::Server, "url", "https://hooks.example"),
+        (OptionScope::Server, "connect_timeout", "1"),
+        (OptionScope::Server, "request_timeout", "3600"),
+        (OptionScope::Server, "batch_size", "100"),
+        (OptionScope::Server, "headers", r#"{"X-Env": "test"}"#),
+        (OptionScope::Server, "api_key_header", "Authorization"),
+        (OptionScope::Server, "sslrootcert", secure.certificate()),
+        (OptionScope::UserMapping, "bearer_token", "abc.DEF-123_~+/="),
+        (OptionScope::UserMapping, "user", "me@example.org"),
+        (OptionScope::UserMapping, "password", "any: thing é"),
+        (OptionScope::UserMapping, "api_key", "Token token=\"x\""),
+        (OptionScope::UserMapping, "hmac_secret", "any: thing é"),
     ] {
         assert_eq!((spec(on, name).check)(value), Ok(()), "{name} {value:?}");
     }
-    assert!(spec(On::Server, "url").required);
+    assert!(spec(OptionScope::Server, "url").required);
     for secret in ["bearer_token", "password", "api_key", "hmac_secret"] {
-        assert!(spec(On::UserMapping, secret).secret, "{secret}");
+        assert!(spec(OptionScope::UserMapping, secret).secret, "{secret}");
     }
 }
 
-fn spec(on: On, name: &str) -> &'static targets::options::Spec {
+fn spec(on: OptionScope, name: &str) -> &'static targets::options::OptionSpec {
     let mut specs = connector().options.iter();
-    specs.find(|s| s.on == on && s.name == name).unwrap_or_else(|| panic!("no option {name}"))
+    specs.find(|s| s.scope == on && s.name == name).unwrap_or_else(|| panic!("no option {name}"))
 }
 
 #[test]
@@ -696,9 +702,9 @@ fn options_that_do_not_go_together_are_refused() {
         (&[url, ("batch_size", "0")], &[], "above 0"),
     ];
     for (server, user, why) in cases {
-        let trouble = open(server, user).err().unwrap_or_else(|| panic!("{why}: not refused"));
-        assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (Whose::Server, "HV024"));
-        assert!(trouble.message.contains(why), "{}", trouble.message);
-        assert!(!text(&trouble).contains("s3cret"), "{trouble:?}");
+        let error = open(server, user).err().unwrap_or_else(|| panic!("{why}: not refused"));
+        assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Server, "HV024"));
+        assert!(error.message.contains(why), "{}", error.message);
+        assert!(!text(&error).contains("s3cret"), "{error:?}");
     }
 }

@@ -8,7 +8,9 @@ use crate::topic::{self, contents, exists, records, setting};
 use coco_connectors::targets;
 use coco_connectors::targets::options::{Access, Options};
 use coco_connectors::targets::{Prepared, Target};
-use coco_core::delivery::{Change, Column, Refused, Shape, Trouble, Values, Whose};
+use coco_core::change::{
+    Change, Column, DeliveryError, ErrorScope, RejectedChange, TargetSchema, Values,
+};
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "writer-secret";
@@ -27,7 +29,7 @@ fn options(of: &[(&str, &str)]) -> Options {
 }
 
 /// Opens a target as SQL would: every option is known and checked.
-fn open(server: &[(&str, &str)], user: &[(&str, &str)]) -> Result<Box<dyn Target>, Trouble> {
+fn open(server: &[(&str, &str)], user: &[(&str, &str)]) -> Result<Box<dyn Target>, DeliveryError> {
     let connector = targets::connector("coco_kafka").expect("the connector");
     for (name, value) in server.iter().chain(user) {
         let spec = connector.options.iter().find(|s| s.name == *name).expect(name);
@@ -43,13 +45,13 @@ fn plain(kafka: &Kafka, more: &[(&str, &str)]) -> Box<dyn Target> {
     open(&server, &[]).expect("a target")
 }
 
-fn shape_with(topic: &str, options: Value) -> Shape {
+fn shape_with(topic: &str, options: Value) -> TargetSchema {
     let column = |name: &str, type_name: &str| Column {
         name: name.to_owned(),
         type_schema: "pg_catalog".to_owned(),
         type_name: type_name.to_owned(),
     };
-    let shape = Shape {
+    let schema = TargetSchema {
         flow: "the \"flow\" ä".to_owned(),
         target: topic.to_owned(),
         columns: vec![column("id", "integer"), column("body", "text")],
@@ -57,11 +59,11 @@ fn shape_with(topic: &str, options: Value) -> Shape {
         options: options.as_object().cloned().unwrap_or_default(),
     };
     let connector = targets::connector("coco_kafka").expect("the connector");
-    assert_eq!((connector.check)(&shape), Ok(()));
-    shape
+    assert_eq!((connector.check)(&schema), Ok(()));
+    schema
 }
 
-fn shape(topic: &str) -> Shape {
+fn schema(topic: &str) -> TargetSchema {
     shape_with(topic, json!({"partitions": 3}))
 }
 
@@ -90,28 +92,32 @@ fn values(of: &[Change]) -> BTreeMap<String, String> {
     of.iter().filter_map(pair).collect()
 }
 
-async fn apply(target: &mut dyn Target, shape: &Shape, changes: &[Change]) -> Vec<Refused> {
-    target.apply(shape, changes).await.unwrap_or_else(|t| panic!("{t:?}"))
+async fn apply(
+    target: &mut dyn Target,
+    schema: &TargetSchema,
+    changes: &[Change],
+) -> Vec<RejectedChange> {
+    target.apply(schema, changes).await.unwrap_or_else(|t| panic!("{t:?}"))
 }
 
-fn trouble<T: std::fmt::Debug>(result: Result<T, Trouble>) -> Trouble {
-    let trouble = result.expect_err("an error");
-    let text = format!("{trouble:?}");
+fn delivery_error<T: std::fmt::Debug>(result: Result<T, DeliveryError>) -> DeliveryError {
+    let error = result.expect_err("an error");
+    let text = format!("{error:?}");
     assert!(!text.contains(PASSWORD) && !text.contains("wrong-secret"), "{text}");
-    trouble
+    error
 }
 
 #[test]
 fn rows_come_change_and_go() {
     let kafka = kafka();
-    let shape = shape("rows");
+    let schema = schema("rows");
     run(async {
         let mut target = plain(&kafka, &[]);
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
         let first = [upsert(1, "a", 10), upsert(2, "b", 10), upsert(3, "c", 10)];
-        assert_eq!(apply(&mut *target, &shape, &first).await, []);
+        assert_eq!(apply(&mut *target, &schema, &first).await, []);
         let second = [upsert(2, "changed", 11), delete(3, 11), delete(4, 11), upsert(5, "new", 11)];
-        assert_eq!(apply(&mut *target, &shape, &second).await, []);
+        assert_eq!(apply(&mut *target, &schema, &second).await, []);
     });
     let now = [upsert(1, "a", 10), upsert(2, "changed", 11), upsert(5, "new", 11)];
     assert_eq!(contents(&kafka, "rows"), values(&now));
@@ -134,16 +140,16 @@ fn rows_come_change_and_go() {
 #[test]
 fn the_same_again_comes_to_the_same() {
     let kafka = kafka();
-    let shape = shape("again");
+    let schema = schema("again");
     let changes = [upsert(1, "a", 1), upsert(2, "b", 1), delete(3, 1)];
     for (opened, expected) in [(1, Prepared::Made), (2, Prepared::Found)] {
         run(async {
             let mut target = plain(&kafka, &[]);
-            assert_eq!(target.prepare(&shape).await, Ok(expected));
+            assert_eq!(target.prepare(&schema).await, Ok(expected));
             for _ in 0..2 {
-                assert_eq!(apply(&mut *target, &shape, &changes).await, []);
+                assert_eq!(apply(&mut *target, &schema, &changes).await, []);
             }
-            assert_eq!(apply(&mut *target, &shape, &[]).await, []);
+            assert_eq!(apply(&mut *target, &schema, &[]).await, []);
         });
         assert_eq!(records(&kafka, "again").len(), opened * 6);
         assert_eq!(contents(&kafka, "again"), values(&changes));
@@ -157,11 +163,11 @@ fn a_topic_is_made_as_it_is_declared() {
         let declared = json!({"partitions": 4, "replication_factor": 1,
             "cleanup_policy": "compact,delete",
             "config": {"retention.ms": 86_400_000, "segment.ms": "3600000"}});
-        let shape = shape_with("declared", declared);
-        assert_eq!(plain(&kafka, &[]).prepare(&shape).await, Ok(Prepared::Made));
+        let schema = shape_with("declared", declared);
+        assert_eq!(plain(&kafka, &[]).prepare(&schema).await, Ok(Prepared::Made));
         // As the brokers do by default, but compacted.
-        let shape = shape_with("by-default", json!({}));
-        assert_eq!(plain(&kafka, &[]).prepare(&shape).await, Ok(Prepared::Made));
+        let schema = shape_with("by-default", json!({}));
+        assert_eq!(plain(&kafka, &[]).prepare(&schema).await, Ok(Prepared::Made));
 
         assert_eq!(setting(&kafka, "declared", "cleanup.policy").await, "compact,delete");
         assert_eq!(setting(&kafka, "declared", "retention.ms").await, "86400000");
@@ -187,9 +193,9 @@ fn a_topic_that_is_found_must_be_as_it_is_declared() {
             (json!({"cleanup_policy": "delete"}), "Its cleanup_policy is compact, and delete in"),
         ] {
             let found = plain(&kafka, &[]).prepare(&shape_with("found", differs)).await;
-            let trouble = trouble(found);
-            assert_eq!(trouble.whose, Whose::Target);
-            assert!(trouble.detail.is_some_and(|d| d.contains(detail)));
+            let error = delivery_error(found);
+            assert_eq!(error.scope, ErrorScope::Target);
+            assert!(error.detail.is_some_and(|d| d.contains(detail)));
         }
     });
 }
@@ -204,15 +210,16 @@ fn a_topic_that_cannot_be_made_is_the_targets_trouble() {
             (json!({"config": {"retention.ms": "soon"}}), "22023"),
         ] {
             let prepared = plain(&kafka, &[]).prepare(&shape_with("never", options)).await;
-            let trouble = trouble(prepared);
-            assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (Whose::Target, sqlstate));
-            assert!(trouble.hint.is_some());
+            let error = delivery_error(prepared);
+            assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Target, sqlstate));
+            assert!(error.hint.is_some());
         }
         let made = shape_with("clash.of.names", json!({}));
         assert_eq!(plain(&kafka, &[]).prepare(&made).await, Ok(Prepared::Made));
-        let clash =
-            trouble(plain(&kafka, &[]).prepare(&shape_with("clash_of_names", json!({}))).await);
-        assert_eq!((clash.whose, clash.sqlstate.as_str()), (Whose::Target, "42602"));
+        let clash = delivery_error(
+            plain(&kafka, &[]).prepare(&shape_with("clash_of_names", json!({}))).await,
+        );
+        assert_eq!((clash.scope, clash.sqlstate.as_str()), (ErrorScope::Target, "42602"));
     });
     assert!(!exists(&kafka, "never"));
 }
@@ -220,22 +227,22 @@ fn a_topic_that_cannot_be_made_is_the_targets_trouble() {
 #[test]
 fn a_topic_is_removed_with_all_that_is_in_it() {
     let kafka = kafka();
-    let shape = shape("removed");
+    let schema = schema("removed");
     run(async {
         let mut target = plain(&kafka, &[]);
         // This server would make a topic that it is asked of.
-        assert_eq!(target.is_there(&shape).await, Ok(false));
+        assert_eq!(target.exists(&schema).await, Ok(false));
         assert!(!exists(&kafka, "removed"));
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
-        assert_eq!(target.is_there(&shape).await, Ok(true));
-        assert_eq!(apply(&mut *target, &shape, &many(0..10, "a", 1)).await, []);
-        assert_eq!(target.remove(&shape).await, Ok(()));
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
+        assert_eq!(target.exists(&schema).await, Ok(true));
+        assert_eq!(apply(&mut *target, &schema, &many(0..10, "a", 1)).await, []);
+        assert_eq!(target.remove(&schema).await, Ok(()));
         assert!(!exists(&kafka, "removed"));
-        assert_eq!(plain(&kafka, &[]).is_there(&shape).await, Ok(false));
+        assert_eq!(plain(&kafka, &[]).exists(&schema).await, Ok(false));
         // Nothing there is no error, and another life begins empty.
-        assert_eq!(target.remove(&shape).await, Ok(()));
-        assert_eq!(plain(&kafka, &[]).remove(&shape).await, Ok(()));
-        assert_eq!(plain(&kafka, &[]).prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(target.remove(&schema).await, Ok(()));
+        assert_eq!(plain(&kafka, &[]).remove(&schema).await, Ok(()));
+        assert_eq!(plain(&kafka, &[]).prepare(&schema).await, Ok(Prepared::Made));
     });
     assert_eq!(contents(&kafka, "removed"), BTreeMap::new());
 }
@@ -244,17 +251,17 @@ fn a_topic_is_removed_with_all_that_is_in_it() {
 #[test]
 fn a_topic_that_was_lost_is_not_made_by_sending() {
     let kafka = kafka();
-    let shape = shape("lost");
+    let schema = schema("lost");
     run(async {
         let mut target = plain(&kafka, &[("delivery_timeout", "10")]);
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
-        assert_eq!(apply(&mut *target, &shape, &[upsert(1, "a", 1)]).await, []);
-        assert_eq!(plain(&kafka, &[]).remove(&shape).await, Ok(()));
-        let lost = trouble(target.apply(&shape, &[upsert(2, "b", 2)]).await);
-        assert_eq!((lost.whose, lost.sqlstate.as_str()), (Whose::Target, "HV00R"), "{lost:?}");
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
+        assert_eq!(apply(&mut *target, &schema, &[upsert(1, "a", 1)]).await, []);
+        assert_eq!(plain(&kafka, &[]).remove(&schema).await, Ok(()));
+        let lost = delivery_error(target.apply(&schema, &[upsert(2, "b", 2)]).await);
+        assert_eq!((lost.scope, lost.sqlstate.as_str()), (ErrorScope::Target, "HV00R"), "{lost:?}");
         assert!(!exists(&kafka, "lost"));
         // The next try finds that it is missing.
-        assert_eq!(plain(&kafka, &[]).prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(plain(&kafka, &[]).prepare(&schema).await, Ok(Prepared::Made));
     });
 }
 
@@ -262,7 +269,7 @@ fn a_topic_that_was_lost_is_not_made_by_sending() {
 fn odd_names_and_values_arrive_as_they_are() {
     let kafka = kafka();
     let name = "Odd.Name_-..1";
-    let shape = shape(name);
+    let schema = schema(name);
     let odd = [
         (
             "{\"a b\":\"it's \\\"quoted\\\"\",\"ä\":null}",
@@ -280,8 +287,8 @@ fn odd_names_and_values_arrive_as_they_are() {
     let changes: Vec<Change> = odd.iter().map(change).collect();
     run(async {
         let mut target = plain(&kafka, &[]);
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
-        assert_eq!(apply(&mut *target, &shape, &changes).await, []);
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
+        assert_eq!(apply(&mut *target, &schema, &changes).await, []);
     });
     assert_eq!(contents(&kafka, name), values(&changes));
     assert_eq!(contents(&kafka, name).get("{\"a b\":\"\"}").map(String::as_str), Some(""));
@@ -290,22 +297,22 @@ fn odd_names_and_values_arrive_as_they_are() {
 #[test]
 fn rows_that_are_too_large_are_refused_alone() {
     let kafka = kafka();
-    let shape = shape("large-rows");
+    let schema = schema("large-rows");
     let mut changes = many(0..500, "a", 1);
     changes[17] = upsert(17, &"x".repeat(1_100_000), 1);
     changes[301] = upsert(301, &"y".repeat(2_000_000), 1);
     run(async {
         let mut target = plain(&kafka, &[]);
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
-        let refused = apply(&mut *target, &shape, &changes).await;
-        assert_eq!(places(&refused), [17, 301]);
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
+        let rejected = apply(&mut *target, &schema, &changes).await;
+        assert_eq!(places(&rejected), [17, 301]);
         assert!(
-            refused
+            rejected
                 .iter()
                 .all(|r| r.sqlstate == "54000" && r.message.contains("max_message_bytes"))
         );
         // It is of use afterwards.
-        assert_eq!(apply(&mut *target, &shape, &[upsert(17, "small", 2)]).await, []);
+        assert_eq!(apply(&mut *target, &schema, &[upsert(17, "small", 2)]).await, []);
         changes[17] = upsert(17, "small", 2);
     });
     changes.remove(301);
@@ -317,7 +324,7 @@ fn rows_that_are_too_large_are_refused_alone() {
 fn rows_that_a_broker_refuses_are_found_among_good_ones() {
     let kafka = kafka();
     let options = json!({"partitions": 2, "config": {"max.message.bytes": 4000}});
-    let shape = shape_with("small-limit", options);
+    let schema = shape_with("small-limit", options);
     let mut random = fastrand::Rng::with_seed(7);
     // Not to be compressed.
     let mut noise = |n: usize| (0..n).map(|_| random.alphanumeric()).collect::<String>();
@@ -328,12 +335,12 @@ fn rows_that_a_broker_refuses_are_found_among_good_ones() {
     changes[5] = delete(5, 1);
     run(async {
         let mut target = plain(&kafka, &[]);
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
-        let refused = apply(&mut *target, &shape, &changes).await;
-        assert_eq!(places(&refused), [0, 77, 199]);
-        assert!(refused.iter().all(|r| r.sqlstate == "54000"), "{refused:?}");
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
+        let rejected = apply(&mut *target, &schema, &changes).await;
+        assert_eq!(places(&rejected), [0, 77, 199]);
+        assert!(rejected.iter().all(|r| r.sqlstate == "54000"), "{rejected:?}");
         // The same again: the same are refused, and nothing else changes.
-        assert_eq!(places(&apply(&mut *target, &shape, &changes).await), [0, 77, 199]);
+        assert_eq!(places(&apply(&mut *target, &schema, &changes).await), [0, 77, 199]);
     });
     let good: Vec<Change> = changes
         .into_iter()
@@ -344,8 +351,8 @@ fn rows_that_a_broker_refuses_are_found_among_good_ones() {
     assert_eq!(contents(&kafka, "small-limit"), values(&good));
 }
 
-fn places(refused: &[Refused]) -> Vec<usize> {
-    let mut places: Vec<usize> = refused.iter().map(|r| r.change).collect();
+fn places(rejected: &[RejectedChange]) -> Vec<usize> {
+    let mut places: Vec<usize> = rejected.iter().map(|r| r.change).collect();
     places.sort_unstable();
     places
 }
@@ -354,12 +361,12 @@ fn places(refused: &[Refused]) -> Vec<usize> {
 #[test]
 fn a_large_batch_arrives() {
     let kafka = kafka();
-    let shape = shape("large-batch");
+    let schema = schema("large-batch");
     let changes = many(0..150_000, "something of about fifty bytes, so that it is a row", 1);
     run(async {
         let mut target = plain(&kafka, &[]);
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
-        assert_eq!(apply(&mut *target, &shape, &changes).await, []);
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
+        assert_eq!(apply(&mut *target, &schema, &changes).await, []);
     });
     assert_eq!(records(&kafka, "large-batch").len(), changes.len());
     assert_eq!(contents(&kafka, "large-batch"), values(&changes));
@@ -373,46 +380,48 @@ fn a_password_is_asked_for_and_told_to_nobody() {
         ("security_protocol", "sasl_plaintext"),
         ("sasl_mechanism", "PLAIN"),
     ];
-    let shape = shape("sasl");
+    let schema = schema("sasl");
     run(async {
         for user in [
             [("user", "writer"), ("password", "wrong-secret")],
             [("user", "no one"), ("password", PASSWORD)],
         ] {
-            let wrong = trouble(open(&server, &user).expect("a target").prepare(&shape).await);
+            let wrong =
+                delivery_error(open(&server, &user).expect("a target").prepare(&schema).await);
             assert_eq!(
-                (wrong.whose, wrong.sqlstate.as_str()),
-                (Whose::Server, "28P01"),
+                (wrong.scope, wrong.sqlstate.as_str()),
+                (ErrorScope::Server, "28P01"),
                 "{wrong:?}"
             );
             assert!(wrong.hint.is_some_and(|h| h.contains("user mapping")));
             // Also without preparing.
-            let wrong = trouble(
-                open(&server, &user).expect("a target").apply(&shape, &[upsert(1, "a", 1)]).await,
+            let wrong = delivery_error(
+                open(&server, &user).expect("a target").apply(&schema, &[upsert(1, "a", 1)]).await,
             );
             assert_eq!(
-                (wrong.whose, wrong.sqlstate.as_str()),
-                (Whose::Server, "28P01"),
+                (wrong.scope, wrong.sqlstate.as_str()),
+                (ErrorScope::Server, "28P01"),
                 "{wrong:?}"
             );
-            let wrong = trouble(open(&server, &user).expect("a target").remove(&shape).await);
+            let wrong =
+                delivery_error(open(&server, &user).expect("a target").remove(&schema).await);
             assert_eq!(
-                (wrong.whose, wrong.sqlstate.as_str()),
-                (Whose::Server, "28P01"),
+                (wrong.scope, wrong.sqlstate.as_str()),
+                (ErrorScope::Server, "28P01"),
                 "{wrong:?}"
             );
         }
         assert!(!exists(&kafka, "sasl"));
         let mut target =
             open(&server, &[("user", "writer"), ("password", PASSWORD)]).expect("a target");
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
-        assert_eq!(apply(&mut *target, &shape, &[upsert(1, "a", 1)]).await, []);
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
+        assert_eq!(apply(&mut *target, &schema, &[upsert(1, "a", 1)]).await, []);
 
         // A mechanism that this listener does not have.
         let scram = [server[0], server[1], ("sasl_mechanism", "SCRAM-SHA-512")];
         let user = [("user", "writer"), ("password", PASSWORD)];
-        let wrong = trouble(open(&scram, &user).expect("a target").prepare(&shape).await);
-        assert_eq!(wrong.whose, Whose::Server);
+        let wrong = delivery_error(open(&scram, &user).expect("a target").prepare(&schema).await);
+        assert_eq!(wrong.scope, ErrorScope::Server);
         assert!(wrong.sqlstate.starts_with("28"), "{wrong:?}");
     });
     assert_eq!(contents(&kafka, "sasl"), values(&[upsert(1, "a", 1)]));
@@ -421,7 +430,7 @@ fn a_password_is_asked_for_and_told_to_nobody() {
 #[test]
 fn tls_is_checked_and_scram_goes_through_it() {
     let kafka = kafka();
-    let shape = shape("tls");
+    let schema = schema("tls");
     let server = [
         ("bootstrap_servers", kafka.sasl_ssl.as_str()),
         ("security_protocol", "sasl_ssl"),
@@ -431,18 +440,19 @@ fn tls_is_checked_and_scram_goes_through_it() {
     let user = [("user", "writer"), ("password", PASSWORD)];
     run(async {
         let mut target = open(&server, &user).expect("a target");
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
-        assert_eq!(apply(&mut *target, &shape, &[upsert(1, "a", 1)]).await, []);
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
+        assert_eq!(apply(&mut *target, &schema, &[upsert(1, "a", 1)]).await, []);
 
         let user = [("user", "writer"), ("password", "wrong-secret")];
-        let wrong = trouble(open(&server, &user).expect("a target").prepare(&shape).await);
+        let wrong = delivery_error(open(&server, &user).expect("a target").prepare(&schema).await);
         assert_eq!(wrong.sqlstate, "28P01", "{wrong:?}");
 
         // The system does not know who has signed the broker's certificate.
-        let unknown = trouble(open(&server[..3], &user).expect("a target").prepare(&shape).await);
+        let unknown =
+            delivery_error(open(&server[..3], &user).expect("a target").prepare(&schema).await);
         assert_eq!(
-            (unknown.whose, unknown.sqlstate.as_str()),
-            (Whose::Server, "08001"),
+            (unknown.scope, unknown.sqlstate.as_str()),
+            (ErrorScope::Server, "08001"),
             "{unknown:?}"
         );
         assert!(unknown.hint.is_some_and(|h| h.contains("sslrootcert")));
@@ -454,10 +464,11 @@ fn tls_is_checked_and_scram_goes_through_it() {
                 ("security_protocol", protocol),
                 ("request_timeout", "2"),
             ];
-            let wrong = trouble(open(&server, &[]).expect("a target").prepare(&shape).await);
+            let wrong =
+                delivery_error(open(&server, &[]).expect("a target").prepare(&schema).await);
             assert_eq!(
-                (wrong.whose, wrong.sqlstate.as_str()),
-                (Whose::Server, "08006"),
+                (wrong.scope, wrong.sqlstate.as_str()),
+                (ErrorScope::Server, "08006"),
                 "{wrong:?}"
             );
             assert!(
@@ -477,8 +488,8 @@ fn certificates_and_keys_that_are_none_are_told_without_their_text() {
     let (certificate, key) = (pem("CERTIFICATE"), pem("PRIVATE KEY"));
     let user = [("sslcert", certificate.as_str()), ("sslkey", key.as_str())];
     let mut target = open(&server, &user).expect("a target");
-    let wrong = trouble(run(target.prepare(&shape("pem"))));
-    assert_eq!((wrong.whose, wrong.sqlstate.as_str()), (Whose::Server, "HV024"), "{wrong:?}");
+    let wrong = delivery_error(run(target.prepare(&schema("pem"))));
+    assert_eq!((wrong.scope, wrong.sqlstate.as_str()), (ErrorScope::Server, "HV024"), "{wrong:?}");
 }
 
 #[test]
@@ -490,29 +501,31 @@ fn what_a_user_may_not_do_is_the_targets_trouble() {
         ("sasl_mechanism", "PLAIN"),
     ];
     let reader = [("user", "reader"), ("password", "reader-secret")];
-    let there = shape("not-for-readers");
+    let there = schema("not-for-readers");
     run(async {
         assert_eq!(plain(&kafka, &[]).prepare(&there).await, Ok(Prepared::Made));
-        for shape in [&there, &shape("not-there-for-readers")] {
-            let may_not = trouble(open(&server, &reader).expect("a target").prepare(shape).await);
+        for schema in [&there, &schema("not-there-for-readers")] {
+            let may_not =
+                delivery_error(open(&server, &reader).expect("a target").prepare(schema).await);
             assert_eq!(
-                (may_not.whose, may_not.sqlstate.as_str()),
-                (Whose::Target, "42501"),
+                (may_not.scope, may_not.sqlstate.as_str()),
+                (ErrorScope::Target, "42501"),
                 "{may_not:?}"
             );
             assert!(may_not.hint.is_some());
         }
-        let may_not = trouble(
+        let may_not = delivery_error(
             open(&server, &reader).expect("a target").apply(&there, &[upsert(1, "a", 1)]).await,
         );
         // Who may write no topic at all is told so of the cluster, or of this topic: what is asked
         // first.
         assert_eq!(may_not.sqlstate, "42501", "{may_not:?}");
         assert!(may_not.hint.is_some_and(|h| h.contains("Let the user")));
-        let may_not = trouble(open(&server, &reader).expect("a target").remove(&there).await);
+        let may_not =
+            delivery_error(open(&server, &reader).expect("a target").remove(&there).await);
         assert_eq!(
-            (may_not.whose, may_not.sqlstate.as_str()),
-            (Whose::Target, "42501"),
+            (may_not.scope, may_not.sqlstate.as_str()),
+            (ErrorScope::Target, "42501"),
             "{may_not:?}"
         );
     });
@@ -559,7 +572,7 @@ fn options_are_checked() {
 #[test]
 fn a_server_that_is_not_there_is_the_servers_trouble() {
     let dead = server::free_address();
-    let shape = shape("nowhere");
+    let schema = schema("nowhere");
     run(async {
         for address in [dead.as_str(), "no-such-host.invalid:9092"] {
             let server = [
@@ -567,18 +580,19 @@ fn a_server_that_is_not_there_is_the_servers_trouble() {
                 ("request_timeout", "2"),
                 ("delivery_timeout", "2"),
             ];
-            let prepared = trouble(open(&server, &[]).expect("a target").prepare(&shape).await);
-            let applied = trouble(
-                open(&server, &[]).expect("a target").apply(&shape, &[upsert(1, "a", 1)]).await,
+            let prepared =
+                delivery_error(open(&server, &[]).expect("a target").prepare(&schema).await);
+            let applied = delivery_error(
+                open(&server, &[]).expect("a target").apply(&schema, &[upsert(1, "a", 1)]).await,
             );
-            for trouble in [prepared, applied] {
+            for error in [prepared, applied] {
                 assert_eq!(
-                    (trouble.whose, trouble.sqlstate.as_str()),
-                    (Whose::Server, "08006"),
-                    "{trouble:?}"
+                    (error.scope, error.sqlstate.as_str()),
+                    (ErrorScope::Server, "08006"),
+                    "{error:?}"
                 );
                 // Of a name there may be no word yet: the system looks it up as slowly as it likes.
-                let detail = trouble.detail.unwrap_or_else(|| address.to_owned());
+                let detail = error.detail.unwrap_or_else(|| address.to_owned());
                 assert!(detail.contains(address), "{detail}");
                 assert!(address != dead || detail.contains("refused"), "{detail}");
             }
@@ -589,25 +603,25 @@ fn a_server_that_is_not_there_is_the_servers_trouble() {
 #[test]
 fn a_server_that_was_down_goes_on_where_it_was() {
     let kafka = exclusively();
-    let shape = shape("down");
+    let schema = schema("down");
     let before = many(0..100, "before", 1);
     let after = many(50..150, "after", 2);
     run(async {
         let mut target = plain(&kafka, &[("delivery_timeout", "5")]);
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
-        assert_eq!(apply(&mut *target, &shape, &before).await, []);
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
+        assert_eq!(apply(&mut *target, &schema, &before).await, []);
         kafka.stop();
-        let down = trouble(target.apply(&shape, &after).await);
-        assert_eq!((down.whose, down.sqlstate.as_str()), (Whose::Server, "08006"), "{down:?}");
+        let down = delivery_error(target.apply(&schema, &after).await);
+        assert_eq!((down.scope, down.sqlstate.as_str()), (ErrorScope::Server, "08006"), "{down:?}");
         kafka.start();
 
         let mut target = plain(&kafka, &[]);
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Found));
-        assert_eq!(apply(&mut *target, &shape, &after).await, []);
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Found));
+        assert_eq!(apply(&mut *target, &schema, &after).await, []);
         // Down for a while, and up before the time is over: nothing is noticed.
         kafka.stop();
         let changes = [delete(0, 3)];
-        let applying = async { apply(&mut *target, &shape, &changes).await };
+        let applying = async { apply(&mut *target, &schema, &changes).await };
         let starting = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             kafka.start();
@@ -623,19 +637,20 @@ fn a_server_that_was_down_goes_on_where_it_was() {
 #[test]
 fn a_slow_server_is_waited_for_as_long_as_was_said() {
     let kafka = exclusively();
-    let shape = shape("slow");
+    let schema = schema("slow");
     run(async {
         let mut target = plain(&kafka, &[("delivery_timeout", "5"), ("request_timeout", "5")]);
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
-        assert_eq!(apply(&mut *target, &shape, &[upsert(1, "first", 1)]).await, []);
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
+        assert_eq!(apply(&mut *target, &schema, &[upsert(1, "first", 1)]).await, []);
         // The records reach the machine of the server, which takes them up when it goes on.
         kafka.freeze();
-        let late = trouble(target.apply(&shape, &many(0..1000, "late", 2)).await);
-        assert_eq!((late.whose, late.sqlstate.as_str()), (Whose::Server, "08006"), "{late:?}");
-        let prepared = trouble(plain(&kafka, &[("request_timeout", "1")]).prepare(&shape).await);
+        let late = delivery_error(target.apply(&schema, &many(0..1000, "late", 2)).await);
+        assert_eq!((late.scope, late.sqlstate.as_str()), (ErrorScope::Server, "08006"), "{late:?}");
+        let prepared =
+            delivery_error(plain(&kafka, &[("request_timeout", "1")]).prepare(&schema).await);
         assert_eq!(
-            (prepared.whose, prepared.sqlstate.as_str()),
-            (Whose::Server, "08006"),
+            (prepared.scope, prepared.sqlstate.as_str()),
+            (ErrorScope::Server, "08006"),
             "{prepared:?}"
         );
 
@@ -643,8 +658,8 @@ fn a_slow_server_is_waited_for_as_long_as_was_said() {
         let mut target = plain(&kafka, &[]);
         let newer = many(0..1000, "newer", 3);
         let applying = async {
-            assert_eq!(target.prepare(&shape).await, Ok(Prepared::Found));
-            apply(&mut *target, &shape, &newer).await
+            assert_eq!(target.prepare(&schema).await, Ok(Prepared::Found));
+            apply(&mut *target, &schema, &newer).await
         };
         let thawing = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -660,7 +675,7 @@ fn a_slow_server_is_waited_for_as_long_as_was_said() {
             tokio::time::sleep(Duration::from_secs(3)).await;
             kafka.thaw();
         };
-        assert_eq!(tokio::join!(apply(&mut *target, &shape, &newest), thawing).0, []);
+        assert_eq!(tokio::join!(apply(&mut *target, &schema, &newest), thawing).0, []);
         assert_eq!(contents(&kafka, "slow"), values(&newest));
     });
 }
@@ -668,11 +683,11 @@ fn a_slow_server_is_waited_for_as_long_as_was_said() {
 #[test]
 fn a_batch_that_was_half_applied_is_applied_again() {
     let kafka = exclusively();
-    let shape = shape("half");
+    let schema = schema("half");
     let changes = many(0..60_000, "a row of a batch that is cut off in the middle", 1);
     run(async {
         let mut target = plain(&kafka, &[("delivery_timeout", "5")]);
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
         // Killed in the middle.
         let killing = async {
             while records(&kafka, "half").is_empty() {
@@ -680,7 +695,7 @@ fn a_batch_that_was_half_applied_is_applied_again() {
             }
         };
         let killed = tokio::select! {
-            applied = target.apply(&shape, &changes) => Some(applied),
+            applied = target.apply(&schema, &changes) => Some(applied),
             () = killing => None,
         };
         // Either way what is next is the same: given up in the middle, or done before that.
@@ -689,8 +704,8 @@ fn a_batch_that_was_half_applied_is_applied_again() {
         kafka.start();
 
         let mut target = plain(&kafka, &[]);
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Found));
-        assert_eq!(apply(&mut *target, &shape, &changes).await, []);
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Found));
+        assert_eq!(apply(&mut *target, &schema, &changes).await, []);
         assert_eq!(contents(&kafka, "half"), values(&changes));
     });
 }
@@ -699,18 +714,18 @@ fn a_batch_that_was_half_applied_is_applied_again() {
 #[test]
 fn a_batch_that_was_given_up_is_not_sent_later() {
     let kafka = exclusively();
-    let shape = shape("given-up");
+    let schema = schema("given-up");
     run(async {
         let mut target = plain(&kafka, &[]);
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
         kafka.stop();
         let waited = Duration::from_millis(500);
         let given_up =
-            tokio::time::timeout(waited, target.apply(&shape, &[upsert(1, "old", 1)])).await;
+            tokio::time::timeout(waited, target.apply(&schema, &[upsert(1, "old", 1)])).await;
         assert!(given_up.is_err());
         kafka.start();
         assert_eq!(
-            apply(&mut *target, &shape, &[upsert(1, "new", 2), upsert(2, "new", 2)]).await,
+            apply(&mut *target, &schema, &[upsert(1, "new", 2), upsert(2, "new", 2)]).await,
             []
         );
     });
@@ -740,11 +755,11 @@ fn a_client_is_quiet_takes_no_signals_and_ends_with_its_target() {
 fn alone(addresses: &str) {
     let (plaintext, sasl) = addresses.split_once(' ').expect("two addresses");
     let dead = server::free_address();
-    let shape = shape("alone");
+    let schema = schema("alone");
     run(async {
         let mut target = open(&[("bootstrap_servers", plaintext)], &[]).expect("a target");
-        target.prepare(&shape).await.expect("a topic");
-        apply(&mut *target, &shape, &[upsert(1, "a", 1)]).await;
+        target.prepare(&schema).await.expect("a topic");
+        apply(&mut *target, &schema, &[upsert(1, "a", 1)]).await;
         let blocked = server::blocked_signals("rdk:");
         assert!(blocked.len() >= 2, "{blocked:?}");
         // All but the two that cannot be blocked, and the two that are the C library's own.
@@ -759,10 +774,10 @@ fn alone(addresses: &str) {
             ("sasl_mechanism", "PLAIN"),
         ];
         let user = [("user", "writer"), ("password", "wrong-secret")];
-        trouble(open(&server, &user).expect("a target").prepare(&shape).await);
+        delivery_error(open(&server, &user).expect("a target").prepare(&schema).await);
         let server = [("bootstrap_servers", dead.as_str()), ("request_timeout", "1")];
         let mut target = open(&server, &[]).expect("a target");
-        trouble(target.prepare(&shape).await);
+        delivery_error(target.prepare(&schema).await);
         none_is_left().await;
     });
 }

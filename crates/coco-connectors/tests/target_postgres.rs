@@ -1,7 +1,7 @@
 //! The connector to another Postgres.
 
-mod fronts;
-mod there;
+mod proxy;
+mod remote_db;
 
 use std::fs;
 use std::net::TcpListener;
@@ -11,99 +11,99 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::support::server::{Server, Stop, comes};
 use coco_connectors::targets::Prepared;
 use coco_connectors::targets::options::Access;
-use coco_core::delivery::{Change, Shape, Trouble, Values, Whose};
-use there::{Driven, There, access, connector, shape};
+use coco_core::change::{Change, DeliveryError, ErrorScope, TargetSchema, Values};
+use remote_db::{DrivenTarget, RemoteDb, access, connector, schema};
 
 const DOCS: [(&str, &str); 3] = [("id", "bigint"), ("title", "text"), ("price", "numeric(10,2)")];
 
-fn docs() -> Shape {
-    shape("docs", &DOCS, &["id"])
+fn docs() -> TargetSchema {
+    schema("docs", &DOCS, &["id"])
 }
 
 const ALL_DOCS: &str = "select d::text from docs d order by id";
 
-fn trouble<T>(result: Result<T, Trouble>) -> Trouble {
+fn delivery_error<T>(result: Result<T, DeliveryError>) -> DeliveryError {
     match result {
         Ok(_) => panic!("no trouble"),
-        Err(trouble) => trouble,
+        Err(error) => error,
     }
 }
 
 /// What an error says, all of it.
-fn said(trouble: &Trouble) -> String {
-    format!("{trouble:?}")
+fn said(error: &DeliveryError) -> String {
+    format!("{error:?}")
 }
 
 #[test]
 fn rows_come_change_and_go() {
-    let mut there = There::new("rows_come");
-    let mut docs = there.open(&docs());
-    assert_eq!(docs.is_there(), Ok(false));
-    assert_eq!(docs.is_there(), Ok(false), "to look makes nothing");
+    let mut remote = RemoteDb::new("rows_come");
+    let mut docs = remote.open(&docs());
+    assert_eq!(docs.exists(), Ok(false));
+    assert_eq!(docs.exists(), Ok(false), "to look makes nothing");
     assert_eq!(docs.prepare(), Ok(Prepared::Made));
-    assert_eq!(docs.is_there(), Ok(true));
-    let two = there.rows(&docs.shape, "values (1, 'one', 1.5), (2, 'two', null)");
+    assert_eq!(docs.exists(), Ok(true));
+    let two = remote.rows(&docs.schema, "values (1, 'one', 1.5), (2, 'two', null)");
     docs.applied(&two);
-    assert_eq!(there.sql.rows(ALL_DOCS), ["(1,one,1.50)", "(2,two,)"]);
+    assert_eq!(remote.sql.rows(ALL_DOCS), ["(1,one,1.50)", "(2,two,)"]);
 
     // Again, and again as another session that finds the table.
     docs.applied(&two);
-    let mut again = there.open(&docs.shape);
+    let mut again = remote.open(&docs.schema);
     assert_eq!(again.prepare(), Ok(Prepared::Found));
     again.applied(&two);
-    assert_eq!(there.sql.rows(ALL_DOCS), ["(1,one,1.50)", "(2,two,)"]);
+    assert_eq!(remote.sql.rows(ALL_DOCS), ["(1,one,1.50)", "(2,two,)"]);
 
-    let mut mixed = there.rows(&docs.shape, "values (2, 'zwei', 2.25), (3, null, 3)");
-    mixed.extend(there.deletions(&docs.shape, "values (1), (99)"));
+    let mut mixed = remote.rows(&docs.schema, "values (2, 'zwei', 2.25), (3, null, 3)");
+    mixed.extend(remote.deletions(&docs.schema, "values (1), (99)"));
     docs.applied(&mixed);
-    assert_eq!(there.sql.rows(ALL_DOCS), ["(2,zwei,2.25)", "(3,,3.00)"]);
+    assert_eq!(remote.sql.rows(ALL_DOCS), ["(2,zwei,2.25)", "(3,,3.00)"]);
     docs.applied(&mixed);
     again.applied(&mixed);
-    assert_eq!(there.sql.rows(ALL_DOCS), ["(2,zwei,2.25)", "(3,,3.00)"]);
+    assert_eq!(remote.sql.rows(ALL_DOCS), ["(2,zwei,2.25)", "(3,,3.00)"]);
 
-    docs.applied(&there.deletions(&docs.shape, "values (2), (3)"));
+    docs.applied(&remote.deletions(&docs.schema, "values (2), (3)"));
     docs.applied(&[]);
-    assert_eq!(there.sql.number("select count(*) from docs"), 0);
+    assert_eq!(remote.sql.number("select count(*) from docs"), 0);
 
     docs.remove().expect("it goes");
     docs.remove().expect("nothing there is no error");
-    assert!(there.sql.holds("select to_regclass('docs') is null"));
-    let mut made = there.open(&docs.shape);
+    assert!(remote.sql.holds("select to_regclass('docs') is null"));
+    let mut made = remote.open(&docs.schema);
     assert_eq!(made.prepare(), Ok(Prepared::Made));
 }
 
 #[test]
 fn rows_that_come_before_they_are_noted_are_seen_after() {
-    let mut there = There::new("filled");
-    let mut docs = there.ready(&docs());
-    let rows = there.rows(&docs.shape, "select n, 'row ' || n, n from generate_series(1, 500) n");
-    let mut reader = there.server.connect(&there.name);
+    let mut remote = RemoteDb::new("filled");
+    let mut docs = remote.ready(&docs());
+    let rows = remote.rows(&docs.schema, "select n, 'row ' || n, n from generate_series(1, 500) n");
+    let mut reader = remote.server.connect(&remote.name);
     let mut is_seen = |rows| assert_eq!(reader.number("select count(*) from docs"), rows);
-    assert_eq!(docs.fill(&rows, false, || is_seen(0)), Ok(false));
+    assert_eq!(docs.load_stream(&rows, false, || is_seen(0)), Ok(false));
     is_seen(0);
-    assert_eq!(docs.fill(&rows, true, || is_seen(0)), Ok(true));
+    assert_eq!(docs.load_stream(&rows, true, || is_seen(0)), Ok(true));
     is_seen(500);
     // What is there already is for apply.
-    assert_eq!(docs.fill(&rows[..1], true, || is_seen(500)), Ok(false));
+    assert_eq!(docs.load_stream(&rows[..1], true, || is_seen(500)), Ok(false));
     docs.applied(&rows);
     is_seen(500);
     // So is what is refused.
-    there.sql.run("truncate docs; alter table docs add check (id <> 7)");
-    let mut again = there.ready(&docs.shape);
-    assert_eq!(again.fill(&rows, true, || is_seen(0)), Ok(false));
+    remote.sql.run("truncate docs; alter table docs add check (id <> 7)");
+    let mut again = remote.ready(&docs.schema);
+    assert_eq!(again.load_stream(&rows, true, || is_seen(0)), Ok(false));
     is_seen(0);
-    let refused = again.apply(&rows).expect("an answer");
+    let rejected = again.apply(&rows).expect("an answer");
     assert_eq!(
-        refused.iter().map(|r| (r.change, r.sqlstate.as_str())).collect::<Vec<_>>(),
+        rejected.iter().map(|r| (r.change, r.sqlstate.as_str())).collect::<Vec<_>>(),
         [(6, "23514")]
     );
     is_seen(499);
     // What has no form of the columns' is not taken for one.
-    there.sql.run("truncate docs");
-    let mut again = there.ready(&docs.shape);
+    remote.sql.run("truncate docs");
+    let mut again = remote.ready(&docs.schema);
     let mut malformed = rows[..3].to_vec();
     malformed[1].row = Some(Values::Binary(vec![0, 0, 0, 9, 1]));
-    assert_eq!(again.fill(&malformed, true, || is_seen(0)), Ok(false));
+    assert_eq!(again.load_stream(&malformed, true, || is_seen(0)), Ok(false));
     is_seen(0);
     assert_eq!(again.apply(&malformed).expect("an answer").len(), 1);
     is_seen(2);
@@ -111,30 +111,30 @@ fn rows_that_come_before_they_are_noted_are_seen_after() {
 
 #[test]
 fn what_is_the_same_is_not_written() {
-    let mut there = There::new("same_not_written");
-    let mut docs = there.ready(&docs());
+    let mut remote = RemoteDb::new("same_not_written");
+    let mut docs = remote.ready(&docs());
     let query = "select n, 'row ' || n, n * 1.5 from generate_series(1, 100) n";
-    docs.applied(&there.rows(&docs.shape, query));
-    there.sql.run("create table before as select xmin::text as x, id from docs");
+    docs.applied(&remote.rows(&docs.schema, query));
+    remote.sql.run("create table before as select xmin::text as x, id from docs");
     let query = "select n, case n % 10 when 0 then 'new' else 'row ' || n end, n * 1.5
                    from generate_series(1, 100) n";
-    docs.applied(&there.rows(&docs.shape, query));
+    docs.applied(&remote.rows(&docs.schema, query));
     let written = "select count(*) from docs join before using (id) where docs.xmin::text <> x";
-    assert_eq!(there.sql.number(written), 10);
-    assert_eq!(there.sql.number("select count(*) from docs where title = 'new'"), 10);
+    assert_eq!(remote.sql.number(written), 10);
+    assert_eq!(remote.sql.number("select count(*) from docs where title = 'new'"), 10);
 }
 
 #[test]
 fn what_is_equal_and_not_the_same_is_written() {
-    let mut there = There::new("equal_not_same");
+    let mut remote = RemoteDb::new("equal_not_same");
     let numbers =
-        shape("n", &[("k", "numeric"), ("v", "numeric"), ("f", "double precision")], &["k"]);
-    let mut numbers = there.ready(&numbers);
-    numbers.applied(&there.rows(&numbers.shape, "values (1.0, 2.0, '0'::float8)"));
-    numbers.applied(&there.rows(&numbers.shape, "values (1.00, 2.00, '-0'::float8)"));
-    assert_eq!(there.sql.rows("select n::text from n"), ["(1.00,2.00,-0)"]);
-    numbers.applied(&there.deletions(&numbers.shape, "values (1.000)"));
-    assert_eq!(there.sql.number("select count(*) from n"), 0);
+        schema("n", &[("k", "numeric"), ("v", "numeric"), ("f", "double precision")], &["k"]);
+    let mut numbers = remote.ready(&numbers);
+    numbers.applied(&remote.rows(&numbers.schema, "values (1.0, 2.0, '0'::float8)"));
+    numbers.applied(&remote.rows(&numbers.schema, "values (1.00, 2.00, '-0'::float8)"));
+    assert_eq!(remote.sql.rows("select n::text from n"), ["(1.00,2.00,-0)"]);
+    numbers.applied(&remote.deletions(&numbers.schema, "values (1.000)"));
+    assert_eq!(remote.sql.number("select count(*) from n"), 0);
 }
 
 /// A value of each type that comes with Postgres and that a column can have.
@@ -180,12 +180,12 @@ const VALUES: [(&str, &str); 37] = [
 
 #[test]
 fn every_type_comes_as_it_was() {
-    let mut there = There::new("every_type");
+    let mut remote = RemoteDb::new("every_type");
     let mut columns = vec![("id".to_owned(), "bigint")];
     columns.extend(VALUES.iter().enumerate().map(|(n, (t, _))| (format!("v{n}"), *t)));
     let columns: Vec<(&str, &str)> = columns.iter().map(|(n, t)| (n.as_str(), *t)).collect();
-    let shape = shape("types", &columns, &["id"]);
-    assert_eq!((connector().check)(&shape), Ok(()));
+    let schema = schema("types", &columns, &["id"]);
+    assert_eq!((connector().check)(&schema), Ok(()));
     let casts: Vec<String> =
         VALUES.iter().map(|(t, v)| format!("'{}'::{t}", v.replace('\'', "''"))).collect();
     let nulls: Vec<String> = VALUES.iter().map(|(t, _)| format!("null::{t}")).collect();
@@ -196,83 +196,84 @@ fn every_type_comes_as_it_was() {
         format!("select 1, {nulls} union all select 2, {casts}"),
         format!("select 1, {casts} union all select 2, {casts}"),
     ] {
-        let mut types = there.open(&shape);
+        let mut types = remote.open(&schema);
         types.prepare().unwrap_or_else(|t| panic!("{t:?}"));
-        let rows = there.rows(&shape, &query);
+        let rows = remote.rows(&schema, &query);
         types.applied(&rows);
-        let found = there.rows(&shape, "select * from types order by id");
+        let found = remote.rows(&schema, "select * from types order by id");
         assert_eq!(found, rows);
         types.applied(&rows);
     }
-    assert_eq!(there.sql.number("select count(*) from types"), 2);
+    assert_eq!(remote.sql.number("select count(*) from types"), 2);
 }
 
 /// Whether the server has an extension to create.
-fn has(there: &mut There, extension: &str) -> bool {
+fn has(remote: &mut RemoteDb, extension: &str) -> bool {
     let sql =
         format!("select exists (select from pg_available_extensions where name = '{extension}')");
-    there.sql.holds(&sql)
+    remote.sql.holds(&sql)
 }
 
 #[test]
 fn vectors_come_with_their_extension_if_the_server_has_it() {
-    let mut there = There::new("vectors");
-    let three = shape("v", &[("id", "integer"), ("embedding", "public.vector(3)")], &["id"]);
-    let mut vectors = there.open(&three);
-    if !has(&mut there, "vector") {
-        let lacks = trouble(vectors.prepare());
-        assert_eq!((lacks.whose, lacks.sqlstate.as_str()), (Whose::Target, "42704"));
+    let mut remote = RemoteDb::new("vectors");
+    let three = schema("v", &[("id", "integer"), ("embedding", "public.vector(3)")], &["id"]);
+    let mut vectors = remote.open(&three);
+    if !has(&mut remote, "vector") {
+        let lacks = delivery_error(vectors.prepare());
+        assert_eq!((lacks.scope, lacks.sqlstate.as_str()), (ErrorScope::Target, "42704"));
         assert!(lacks.hint.is_some_and(|h| h.contains("pgvector")));
         return;
     }
     assert_eq!(vectors.prepare(), Ok(Prepared::Made));
     let query = "values (1, '[1,2.5,-3]'::vector), (2, null)";
-    vectors.applied(&there.rows(&three, query));
-    vectors.applied(&there.rows(&three, "values (1, '[1,2,3]'::vector), (3, '[0,0,0]')"));
+    vectors.applied(&remote.rows(&three, query));
+    vectors.applied(&remote.rows(&three, "values (1, '[1,2,3]'::vector), (3, '[0,0,0]')"));
     assert_eq!(
-        there.sql.rows("select v::text from v order by id"),
+        remote.sql.rows("select v::text from v order by id"),
         ["(1,\"[1,2,3]\")", "(2,)", "(3,\"[0,0,0]\")"]
     );
 
     // Another dimension fits no row.
-    let four = shape("v", &[("id", "integer"), ("embedding", "public.vector(4)")], &["id"]);
-    let other = trouble(there.open(&four).prepare());
-    assert_eq!((other.whose, other.sqlstate.as_str()), (Whose::Target, "42804"));
+    let four = schema("v", &[("id", "integer"), ("embedding", "public.vector(4)")], &["id"]);
+    let other = delivery_error(remote.open(&four).prepare());
+    assert_eq!((other.scope, other.sqlstate.as_str()), (ErrorScope::Target, "42804"));
     assert_eq!(
         other.detail.as_deref(),
         Some("Column \"embedding\" is vector(3), the query gives vector(4).")
     );
     // One that takes any is fine, and so is another schema; a row can be refused all the same.
-    there.sql.run("create schema elsewhere; alter extension vector set schema elsewhere;
+    remote.sql.run("create schema elsewhere; alter extension vector set schema elsewhere;
                    create table w (id int primary key, embedding elsewhere.vector check (elsewhere.vector_dims(embedding) = 3))");
-    let any = shape("w", &[("id", "integer"), ("embedding", "public.vector(4)")], &["id"]);
-    let mut any = there.ready(&any);
-    let rows = there.rows(&any.shape, "values (1, '[1,2,3,4]'::elsewhere.vector), (2, '[1,2,3]')");
-    let refused = any.apply(&rows).expect("the others arrive");
+    let any = schema("w", &[("id", "integer"), ("embedding", "public.vector(4)")], &["id"]);
+    let mut any = remote.ready(&any);
+    let rows =
+        remote.rows(&any.schema, "values (1, '[1,2,3,4]'::elsewhere.vector), (2, '[1,2,3]')");
+    let rejected = any.apply(&rows).expect("the others arrive");
     assert_eq!(
-        refused.iter().map(|r| (r.change, r.sqlstate.as_str())).collect::<Vec<_>>(),
+        rejected.iter().map(|r| (r.change, r.sqlstate.as_str())).collect::<Vec<_>>(),
         [(0, "23514")]
     );
-    assert_eq!(there.sql.rows("select id from w"), ["2"]);
+    assert_eq!(remote.sql.rows("select id from w"), ["2"]);
 }
 
 #[test]
 fn types_of_users_are_found_by_name() {
-    let mut there = There::new("user_types");
-    there.sql.run(
+    let mut remote = RemoteDb::new("user_types");
+    remote.sql.run(
         "create schema kinds;
          create type kinds.\"Odd mood\" as enum ('sad', 'it''s ok');
          create domain kinds.percent as integer check (value between 0 and 100)",
     );
     let columns = [("id", "integer"), ("m", "public.\"Odd mood\""), ("p", "public.percent")];
-    let moods = shape("moods", &columns, &["id"]);
-    let mut moods = there.ready(&moods);
+    let moods = schema("moods", &columns, &["id"]);
+    let mut moods = remote.ready(&moods);
     let query = "values (1, 'sad'::kinds.\"Odd mood\", 5::kinds.percent), (2, 'it''s ok', null)";
-    moods.applied(&there.rows(&moods.shape, query));
-    assert_eq!(there.sql.rows("select m::text from moods order by id"), ["sad", "it's ok"]);
+    moods.applied(&remote.rows(&moods.schema, query));
+    assert_eq!(remote.sql.rows("select m::text from moods order by id"), ["sad", "it's ok"]);
 
     // Labels and values that exist here alone are refused as they are staged, others arrive.
-    there.sql.run(
+    remote.sql.run(
         "create schema here;
          create type here.\"Odd mood\" as enum ('sad', 'new');
          create domain here.percent as integer",
@@ -280,38 +281,38 @@ fn types_of_users_are_found_by_name() {
     let query = "select n, case when n in (4, 8) then 'new' else 'sad' end::here.\"Odd mood\",
                         case n when 6 then 101 else n end::here.percent
                    from generate_series(1, 10) n";
-    let mut rows = there.rows(&moods.shape, query);
-    rows.extend(there.deletions(&moods.shape, "values (77)"));
-    let refused = moods.apply(&rows).expect("the others arrive");
-    let refused: Vec<_> = refused.iter().map(|r| (r.change, &r.sqlstate[..2])).collect();
-    assert_eq!(refused, [(3, "22"), (5, "23"), (7, "22")]);
-    let there_now = there.sql.rows("select id from moods order by id");
+    let mut rows = remote.rows(&moods.schema, query);
+    rows.extend(remote.deletions(&moods.schema, "values (77)"));
+    let rejected = moods.apply(&rows).expect("the others arrive");
+    let rejected: Vec<_> = rejected.iter().map(|r| (r.change, &r.sqlstate[..2])).collect();
+    assert_eq!(rejected, [(3, "22"), (5, "23"), (7, "22")]);
+    let there_now = remote.sql.rows("select id from moods order by id");
     assert_eq!(there_now, ["1", "2", "3", "5", "7", "9", "10"]);
 }
 
 #[test]
 fn types_that_mean_something_else_there_are_refused() {
-    let mut there = There::new("refused_types");
-    let of = |type_name| shape("t", &[("id", "integer"), ("v", type_name)], &["id"]);
+    let mut remote = RemoteDb::new("refused_types");
+    let of = |type_name| schema("t", &[("id", "integer"), ("v", type_name)], &["id"]);
     for early in ["public.mood[]", "public.pair[]", "regclass", "regtype[]"] {
         let message = (connector().check)(&of(early)).expect_err(early);
         assert!(message.contains("cast it"), "{message}");
     }
-    there.sql.run(
+    remote.sql.run(
         "create type pair as (a integer, b text);
          create type mood as enum ('sad');
          create domain moods as mood[];
          create table t (id integer primary key, v pair)",
     );
     for (target, late) in [("t", "public.pair"), ("new", "public.pair"), ("new", "public.moods")] {
-        let mut shape = of(late);
-        shape.target = target.to_owned();
-        let found = trouble(there.open(&shape).prepare());
-        assert_eq!((found.whose, found.sqlstate.as_str()), (Whose::Target, "0A000"), "{late}");
+        let mut schema = of(late);
+        schema.target = target.to_owned();
+        let found = delivery_error(remote.open(&schema).prepare());
+        assert_eq!((found.scope, found.sqlstate.as_str()), (ErrorScope::Target, "0A000"), "{late}");
     }
-    assert!(there.sql.holds("select to_regclass('new') is null"));
-    let missing = trouble(
-        there
+    assert!(remote.sql.holds("select to_regclass('new') is null"));
+    let missing = delivery_error(
+        remote
             .open(&{
                 let mut s = of("public.nowhere");
                 s.target = "new".to_owned();
@@ -319,14 +320,14 @@ fn types_that_mean_something_else_there_are_refused() {
             })
             .prepare(),
     );
-    assert_eq!((missing.whose, missing.sqlstate.as_str()), (Whose::Target, "42704"));
+    assert_eq!((missing.scope, missing.sqlstate.as_str()), (ErrorScope::Target, "42704"));
     assert!(missing.hint.is_some());
 }
 
 #[test]
 fn names_are_read_as_in_sql() {
-    let mut there = There::new("names");
-    let mut odd = shape(
+    let mut remote = RemoteDb::new("names");
+    let mut odd = schema(
         "\"My \"\"schema\"\" ünï\".\"a.b; drop table x\"",
         &[
             ("n", "integer"),
@@ -337,29 +338,30 @@ fn names_are_read_as_in_sql() {
         ],
         &["t", "Ünï \"c1\" %s"],
     );
-    let lacks = trouble(there.open(&odd).prepare());
-    assert_eq!((lacks.whose, lacks.sqlstate.as_str()), (Whose::Target, "3F000"));
+    let lacks = delivery_error(remote.open(&odd).prepare());
+    assert_eq!((lacks.scope, lacks.sqlstate.as_str()), (ErrorScope::Target, "3F000"));
     assert!(lacks.hint.is_some_and(|h| h.contains("CREATE SCHEMA")));
-    there.sql.run("create schema \"My \"\"schema\"\" ünï\"");
+    remote.sql.run("create schema \"My \"\"schema\"\" ünï\"");
     for round in 0..2 {
-        let mut target = there.ready(&odd);
+        let mut target = remote.ready(&odd);
         let query =
             format!("values (1, 'a', '1', {round}, '{{}}'::json), (null, 'b', '2', 7, null)");
-        target.applied(&there.rows(&odd, &query));
-        target.applied(&there.deletions(&odd, "values ('b', '2')"));
-        let found =
-            there.sql.rows("select x::text from \"My \"\"schema\"\" ünï\".\"a.b; drop table x\" x");
+        target.applied(&remote.rows(&odd, &query));
+        target.applied(&remote.deletions(&odd, "values ('b', '2')"));
+        let found = remote
+            .sql
+            .rows("select x::text from \"My \"\"schema\"\" ünï\".\"a.b; drop table x\" x");
         assert_eq!(found, [format!("(1,a,1,{round},{{}})")]);
     }
 
     // Unquoted names are folded; without a schema the role's own search path counts.
     odd.target = "MyTable".to_owned();
-    there.sql.run(
+    remote.sql.run(
         "create schema mine; alter role postgres in database names set search_path = nowhere, mine",
     );
-    there.ready(&odd);
-    assert!(there.sql.holds("select to_regclass('mine.mytable') is not null"));
-    assert_eq!(there.open(&odd).prepare(), Ok(Prepared::Found));
+    remote.ready(&odd);
+    assert!(remote.sql.holds("select to_regclass('mine.mytable') is not null"));
+    assert_eq!(remote.open(&odd).prepare(), Ok(Prepared::Found));
     for wrong in ["", "a.b.c", "a b", "\"", "1x"] {
         odd.target = wrong.to_owned();
         assert!((connector().check)(&odd).is_err(), "{wrong}");
@@ -368,13 +370,13 @@ fn names_are_read_as_in_sql() {
 
 #[test]
 fn a_table_that_does_not_fit_is_told_apart() {
-    let mut there = There::new("not_fit");
+    let mut remote = RemoteDb::new("not_fit");
     let mut refuses = |definition: &str, sqlstate: &str, says: &str| {
-        there.sql.run(&format!("drop table if exists docs cascade; {definition}"));
-        let found = trouble(there.open(&docs()).prepare());
+        remote.sql.run(&format!("drop table if exists docs cascade; {definition}"));
+        let found = delivery_error(remote.open(&docs()).prepare());
         assert_eq!(
-            (found.whose, found.sqlstate.as_str()),
-            (Whose::Target, sqlstate),
+            (found.scope, found.sqlstate.as_str()),
+            (ErrorScope::Target, sqlstate),
             "{definition}"
         );
         assert!(said(&found).contains(says), "{definition}: {}", said(&found));
@@ -435,87 +437,88 @@ fn a_table_that_does_not_fit_is_told_apart() {
 
 #[test]
 fn a_table_that_fits_is_taken_as_it_is() {
-    let mut there = There::new("adopted");
-    there.sql.run(
+    let mut remote = RemoteDb::new("adopted");
+    remote.sql.run(
         "create table docs (extra text default 'x', price numeric, title text,
                             n integer generated always as identity, id bigint not null);
          create unique index on docs (id) include (title);
          insert into docs (id, title) values (1, 'theirs'), (7, 'stays')",
     );
-    let mut docs = there.open(&docs());
+    let mut docs = remote.open(&docs());
     assert_eq!(docs.prepare(), Ok(Prepared::Found));
-    docs.applied(&there.rows(&docs.shape, "values (1, 'ours', 1.25), (2, 'two', 2)"));
+    docs.applied(&remote.rows(&docs.schema, "values (1, 'ours', 1.25), (2, 'two', 2)"));
     assert_eq!(
-        there.sql.rows("select row(id, title, price, extra)::text from docs order by id"),
+        remote.sql.rows("select row(id, title, price, extra)::text from docs order by id"),
         ["(1,ours,1.25,x)", "(2,two,2.00,x)", "(7,stays,,x)"]
     );
 }
 
 #[test]
 fn a_partitioned_table_takes_rows() {
-    let mut there = There::new("partitioned");
-    there.sql.run(
+    let mut remote = RemoteDb::new("partitioned");
+    remote.sql.run(
         "create table docs (price numeric(10,2), title text, id bigint primary key) partition by range (id);
          create table low partition of docs for values from (0) to (10);
          create table high (id bigint not null, price numeric(10,2), title text);
          alter table docs attach partition high for values from (10) to (20)",
     );
-    let mut docs = there.ready(&docs());
+    let mut docs = remote.ready(&docs());
     let query = "select n, 'a', n from generate_series(8, 12) n";
-    docs.applied(&there.rows(&docs.shape, query));
-    docs.applied(&there.rows(&docs.shape, &query.replace("'a'", "'b'")));
-    docs.applied(&there.deletions(&docs.shape, "values (9), (11)"));
-    let rows = there.rows(&docs.shape, "values (5, 'c', 1), (99, 'nowhere', 1), (15, 'c', 1)");
-    let refused = docs.apply(&rows).expect("the others arrive");
-    assert_eq!(refused.iter().map(|r| r.change).collect::<Vec<_>>(), [1]);
+    docs.applied(&remote.rows(&docs.schema, query));
+    docs.applied(&remote.rows(&docs.schema, &query.replace("'a'", "'b'")));
+    docs.applied(&remote.deletions(&docs.schema, "values (9), (11)"));
+    let rows = remote.rows(&docs.schema, "values (5, 'c', 1), (99, 'nowhere', 1), (15, 'c', 1)");
+    let rejected = docs.apply(&rows).expect("the others arrive");
+    assert_eq!(rejected.iter().map(|r| r.change).collect::<Vec<_>>(), [1]);
     assert_eq!(
-        there.sql.rows("select id || title from docs order by id"),
+        remote.sql.rows("select id || title from docs order by id"),
         ["5c", "8b", "10b", "12b", "15c"]
     );
 }
 
 #[test]
 fn keys_of_several_columns_and_of_other_operators() {
-    let mut there = There::new("keys");
-    if has(&mut there, "citext") {
-        there.sql.run("create schema ext; create extension citext schema ext");
-        let words = shape("words", &[("n", "integer"), ("word", "public.citext")], &["word"]);
-        let mut words = there.ready(&words);
-        words.applied(&there.rows(&words.shape, "values (1, 'One'::ext.citext), (2, 'two')"));
-        words.applied(&there.rows(&words.shape, "values (3, 'ONE'::ext.citext)"));
-        words.applied(&there.deletions(&words.shape, "values ('TWO'::ext.citext)"));
-        assert_eq!(there.sql.rows("select words::text from words"), ["(3,ONE)"]);
+    let mut remote = RemoteDb::new("keys");
+    if has(&mut remote, "citext") {
+        remote.sql.run("create schema ext; create extension citext schema ext");
+        let words = schema("words", &[("n", "integer"), ("word", "public.citext")], &["word"]);
+        let mut words = remote.ready(&words);
+        words.applied(&remote.rows(&words.schema, "values (1, 'One'::ext.citext), (2, 'two')"));
+        words.applied(&remote.rows(&words.schema, "values (3, 'ONE'::ext.citext)"));
+        words.applied(&remote.deletions(&words.schema, "values ('TWO'::ext.citext)"));
+        assert_eq!(remote.sql.rows("select words::text from words"), ["(3,ONE)"]);
         // What is one key there and two here is nobody's to mend but the declaration's.
-        let twice = there.rows(&words.shape, "values (4, 'x'::ext.citext), (5, 'X')");
-        let found = trouble(words.apply(&twice));
-        assert_eq!((found.whose, found.sqlstate.as_str()), (Whose::Target, "21000"));
+        let twice = remote.rows(&words.schema, "values (4, 'x'::ext.citext), (5, 'X')");
+        let found = delivery_error(words.apply(&twice));
+        assert_eq!((found.scope, found.sqlstate.as_str()), (ErrorScope::Target, "21000"));
     }
-    let parts = shape("parts", &[("v", "text"), ("b", "text"), ("a", "integer[]")], &["a", "b"]);
-    there
+    let parts = schema("parts", &[("v", "text"), ("b", "text"), ("a", "integer[]")], &["a", "b"]);
+    remote
         .sql
         .run("create table parts (v text, b text collate \"C\", a integer[], primary key (b, a))");
-    let mut parts = there.ready(&parts);
-    parts.applied(&there.rows(&parts.shape, "values ('x', 'b', '{1}'::int[]), ('y', 'b', '{2}')"));
-    parts.applied(&there.rows(&parts.shape, "values ('z', 'b', '{1}'::int[])"));
-    parts.applied(&there.deletions(&parts.shape, "values ('{2}'::int[], 'b')"));
-    assert_eq!(there.sql.rows("select parts::text from parts"), ["(z,b,{1})"]);
-    let all_key = shape("tags", &[("a", "integer"), ("b", "text")], &["a", "b"]);
-    let mut tags = there.ready(&all_key);
+    let mut parts = remote.ready(&parts);
+    parts
+        .applied(&remote.rows(&parts.schema, "values ('x', 'b', '{1}'::int[]), ('y', 'b', '{2}')"));
+    parts.applied(&remote.rows(&parts.schema, "values ('z', 'b', '{1}'::int[])"));
+    parts.applied(&remote.deletions(&parts.schema, "values ('{2}'::int[], 'b')"));
+    assert_eq!(remote.sql.rows("select parts::text from parts"), ["(z,b,{1})"]);
+    let all_key = schema("tags", &[("a", "integer"), ("b", "text")], &["a", "b"]);
+    let mut tags = remote.ready(&all_key);
     for _ in 0..2 {
-        tags.applied(&there.rows(&all_key, "values (1, 'x'), (1, 'y')"));
+        tags.applied(&remote.rows(&all_key, "values (1, 'x'), (1, 'y')"));
     }
-    assert_eq!(there.sql.number("select count(*) from tags"), 2);
+    assert_eq!(remote.sql.number("select count(*) from tags"), 2);
 }
 
-fn refused_places(docs: &mut Driven, changes: &[Change]) -> Vec<(usize, String)> {
-    let refused = docs.apply(changes).unwrap_or_else(|t| panic!("{t:?}"));
-    refused.into_iter().map(|r| (r.change, r.sqlstate)).collect()
+fn refused_places(docs: &mut DrivenTarget, changes: &[Change]) -> Vec<(usize, String)> {
+    let rejected = docs.apply(changes).unwrap_or_else(|t| panic!("{t:?}"));
+    rejected.into_iter().map(|r| (r.change, r.sqlstate)).collect()
 }
 
 #[test]
 fn rows_that_are_refused_keep_no_other_from_arriving() {
-    let mut there = There::new("refused");
-    there.sql.run(
+    let mut remote = RemoteDb::new("refused");
+    remote.sql.run(
         "create table docs (id bigint primary key, title text unique, price numeric(10,2) check (price < 1000));
          create table notes (doc bigint references docs deferrable initially deferred);
          create function picky() returns trigger language plpgsql as $$
@@ -525,7 +528,7 @@ fn rows_that_are_refused_keep_no_other_from_arriving() {
            end $$;
          create trigger picky before insert or update on docs for each row execute function picky()",
     );
-    let mut docs = there.ready(&docs());
+    let mut docs = remote.ready(&docs());
     let some = "select n, case n when 20 then 'raise' when 30 then repeat(md5('x') || md5('y'), 900) else 't' || n end,
                        case n when 10 then 1000 else n end
                   from generate_series(0, 99) n";
@@ -533,136 +536,136 @@ fn rows_that_are_refused_keep_no_other_from_arriving() {
         "repeat(md5('x') || md5('y'), 900)",
         "(select string_agg(md5(i::text), '') from generate_series(1, 900) i)",
     );
-    let rows = there.rows(&docs.shape, &long);
+    let rows = remote.rows(&docs.schema, &long);
     let expected = [(10, "23514"), (20, "P0001"), (30, "54000")].map(|(n, s)| (n, s.to_owned()));
     // As a copy right into it, then as rows that are there already.
     assert_eq!(refused_places(&mut docs, &rows), expected);
-    assert_eq!(there.sql.number("select count(*) from docs"), 97);
+    assert_eq!(remote.sql.number("select count(*) from docs"), 97);
     assert_eq!(refused_places(&mut docs, &rows), expected);
-    assert_eq!(there.sql.number("select count(*) from docs"), 97);
+    assert_eq!(remote.sql.number("select count(*) from docs"), 97);
 
     // Deletions that a deferred constraint forbids, among others; a unique column beside the key is
     // free for another row once its row is gone.
-    there.sql.run("insert into notes values (5), (7)");
-    let mut mixed = there.deletions(&docs.shape, "select n from generate_series(4, 8) n");
-    mixed.extend(there.rows(&docs.shape, "values (200, 't4', 1), (201, 't5', 1)"));
+    remote.sql.run("insert into notes values (5), (7)");
+    let mut mixed = remote.deletions(&docs.schema, "select n from generate_series(4, 8) n");
+    mixed.extend(remote.rows(&docs.schema, "values (200, 't4', 1), (201, 't5', 1)"));
     let expected = [(1, "23503"), (3, "23503"), (6, "23505")].map(|(n, s)| (n, s.to_owned()));
     assert_eq!(refused_places(&mut docs, &mixed), expected);
     let left =
-        there.sql.rows("select id from docs where id between 4 and 8 or id >= 200 order by id");
+        remote.sql.rows("select id from docs where id between 4 and 8 or id >= 200 order by id");
     assert_eq!(left, ["5", "7", "200"]);
     assert_eq!(refused_places(&mut docs, &mixed), expected);
 
     // All of them.
-    let rows = there.rows(&docs.shape, "select n, 'raise', 1 from generate_series(300, 364) n");
-    let refused = docs.apply(&rows).expect("no trouble");
-    assert_eq!(refused.iter().map(|r| r.change).collect::<Vec<_>>(), (0..65).collect::<Vec<_>>());
-    assert!(refused.iter().all(|r| r.message == "not this one"));
-    docs.applied(&there.rows(&docs.shape, "values (300, 'fine', 1)"));
+    let rows = remote.rows(&docs.schema, "select n, 'raise', 1 from generate_series(300, 364) n");
+    let rejected = docs.apply(&rows).expect("no trouble");
+    assert_eq!(rejected.iter().map(|r| r.change).collect::<Vec<_>>(), (0..65).collect::<Vec<_>>());
+    assert!(rejected.iter().all(|r| r.message == "not this one"));
+    docs.applied(&remote.rows(&docs.schema, "values (300, 'fine', 1)"));
 }
 
 #[test]
 fn rows_swap_a_value_that_is_unique_beside_the_key() {
-    let mut there = There::new("swaps");
-    there.sql.run(
+    let mut remote = RemoteDb::new("swaps");
+    remote.sql.run(
         "create table docs (id bigint primary key, title text unique, price numeric(10,2) check (price < 1000));
          create table children (doc bigint references docs on delete cascade)",
     );
-    let mut docs = there.ready(&docs());
-    docs.applied(&there.rows(&docs.shape, "select n, 't' || n, 1 from generate_series(0, 99) n"));
-    there.sql.run("insert into children values (50)");
+    let mut docs = remote.ready(&docs());
+    docs.applied(&remote.rows(&docs.schema, "select n, 't' || n, 1 from generate_series(0, 99) n"));
+    remote.sql.run("insert into children values (50)");
     let swap =
         "select n, case n when 1 then 't2' when 2 then 't3' when 3 then 't1' else 't' || n end, 2
                   from generate_series(0, 99) n";
-    docs.applied(&there.rows(&docs.shape, swap));
+    docs.applied(&remote.rows(&docs.schema, swap));
     let title = "select string_agg(title, ' ' order by id) from docs where id between 1 and 3";
-    assert_eq!(there.sql.rows(title), ["t2 t3 t1"]);
+    assert_eq!(remote.sql.rows(title), ["t2 t3 t1"]);
     // A row that does not change the value is updated.
-    assert_eq!(there.sql.number("select count(*) from children"), 1);
+    assert_eq!(remote.sql.number("select count(*) from children"), 1);
     docs.applied(
-        &there.rows(&docs.shape, "select n, 't' || n + 1, 2 from generate_series(1, 99) n"),
+        &remote.rows(&docs.schema, "select n, 't' || n + 1, 2 from generate_series(1, 99) n"),
     );
-    assert_eq!(there.sql.rows(title), ["t2 t3 t4"]);
+    assert_eq!(remote.sql.rows(title), ["t2 t3 t4"]);
 
     // Beside rows that are refused: for a value, for what a row of nobody's has, and for what those keep.
     let rows = "values (1, 't4', 1), (3, 't2', 1), (5, 't7', 1000), (10, 't6', 1), (20, 't0', 1), (30, 't21', 1), (40, 't31', 1)";
     let expected = [(2, "23514"), (3, "23505"), (4, "23505"), (5, "23505"), (6, "23505")];
     let expected = expected.map(|(n, s)| (n, s.to_owned()));
-    let rows = there.rows(&docs.shape, rows);
+    let rows = remote.rows(&docs.schema, rows);
     assert_eq!(refused_places(&mut docs, &rows), expected);
-    assert_eq!(there.sql.rows(title), ["t4 t3 t2"]);
-    assert_eq!(there.sql.number("select count(*) from docs"), 100);
+    assert_eq!(remote.sql.rows(title), ["t4 t3 t2"]);
+    assert_eq!(remote.sql.number("select count(*) from docs"), 100);
 }
 
 #[test]
 fn rows_out_of_form_are_refused_alone() {
-    let mut there = There::new("malformed");
-    let mut docs = there.ready(&docs());
-    let mut rows = there.rows(&docs.shape, "select n, 'x', 1 from generate_series(0, 4) n");
+    let mut remote = RemoteDb::new("malformed");
+    let mut docs = remote.ready(&docs());
+    let mut rows = remote.rows(&docs.schema, "select n, 'x', 1 from generate_series(0, 4) n");
     let Some(Values::Binary(bytes)) = rows[1].row.as_mut() else { panic!("no bytes") };
     bytes.truncate(9);
     rows[3].row = Some(Values::Json("{}".to_owned()));
     let expected = [(1, "22P03"), (3, "22P03")].map(|(n, s)| (n, s.to_owned()));
     assert_eq!(refused_places(&mut docs, &rows), expected);
     // Of the right form, and no value of its type.
-    let mut rows = there.rows(&docs.shape, "select n, 'xx', 1 from generate_series(0, 4) n");
+    let mut rows = remote.rows(&docs.schema, "select n, 'xx', 1 from generate_series(0, 4) n");
     let Some(Values::Binary(bytes)) = rows[2].row.as_mut() else { panic!("no bytes") };
     bytes[16] = 0xff;
     assert_eq!(refused_places(&mut docs, &rows), [(2, "22021".to_owned())]);
     assert_eq!(
-        there.sql.rows("select id || title from docs order by id"),
+        remote.sql.rows("select id || title from docs order by id"),
         ["0xx", "1xx", "2x", "3xx", "4xx"]
     );
 }
 
 #[test]
 fn whole_batches_of_all_kinds() {
-    let mut there = There::new("large");
-    let mut docs = there.ready(&docs());
+    let mut remote = RemoteDb::new("large");
+    let mut docs = remote.ready(&docs());
     let most = connector().batch.changes as i64;
     for n in 0..3 {
         let (from, to) = (n * most, (n + 1) * most - 1);
         let query =
             format!("select n, repeat('x', 200), n % 100 from generate_series({from}, {to}) n");
-        docs.applied(&there.rows(&docs.shape, &query));
+        docs.applied(&remote.rows(&docs.schema, &query));
     }
-    assert_eq!(there.sql.number("select count(*) from docs"), 3 * most);
+    assert_eq!(remote.sql.number("select count(*) from docs"), 3 * most);
     // Some new, some changed, some as they are, some gone, one refused.
-    there.sql.run("alter table docs add check (price <> 666)");
+    remote.sql.run("alter table docs add check (price <> 666)");
     let query = format!(
         "select n, case when n % 2 = 0 then 'y' else repeat('x', 200) end,
                 case n when {most} + 17 then 666 else n % 100 end
            from generate_series({most} * 5 / 2, {most} * 7 / 2 - 1001) n
          union all select {most} + 17, 'y', 666"
     );
-    let mut rows = there.rows(&docs.shape, &query);
-    rows.extend(there.deletions(&docs.shape, "select n from generate_series(0, 998) n"));
+    let mut rows = remote.rows(&docs.schema, &query);
+    rows.extend(remote.deletions(&docs.schema, "select n from generate_series(0, 998) n"));
     assert_eq!(rows.len(), most as usize);
     let expected = vec![(most as usize - 1000, "23514".to_owned())];
     assert_eq!(refused_places(&mut docs, &rows), expected);
-    assert_eq!(there.sql.number("select count(*) from docs"), most * 7 / 2 - 1000 - 999);
-    assert_eq!(there.sql.number("select count(*) from docs where title = 'y'"), (most - 1000) / 2);
+    assert_eq!(remote.sql.number("select count(*) from docs"), most * 7 / 2 - 1000 - 999);
+    assert_eq!(remote.sql.number("select count(*) from docs where title = 'y'"), (most - 1000) / 2);
     assert_eq!(refused_places(&mut docs, &rows), expected);
 }
 
 #[test]
 fn new_rows_are_copied_also_after_others() {
-    let mut there = There::new("new_again");
+    let mut remote = RemoteDb::new("new_again");
     // What is copied right in has no command before it in its transaction but the lock; what goes
     // through the temporary table has. A statement trigger tells them apart.
-    there.sql.run(
+    remote.sql.run(
         "create table docs (id bigint primary key, title text, price numeric(10,2));
          create table how (query text);
          create function note() returns trigger language plpgsql as $$
            begin insert into public.how values (left(current_query(), 4)); return null; end $$;
          create trigger note before insert on docs execute function note()",
     );
-    let mut docs = there.ready(&docs());
+    let mut docs = remote.ready(&docs());
     let mut write = |from: i64, to: i64| {
         let query = format!("select n, 'x', 1 from generate_series({from}, {to}) n");
-        docs.applied(&there.rows(&docs.shape, &query));
-        let how = there.sql.rows("select query from how");
-        there.sql.run("truncate how");
+        docs.applied(&remote.rows(&docs.schema, &query));
+        let how = remote.sql.rows("select query from how");
+        remote.sql.run("truncate how");
         how
     };
     // The first into an empty table; then new ones; then some that are there; then new ones, of
@@ -672,61 +675,61 @@ fn new_rows_are_copied_also_after_others() {
     assert_eq!(write(15, 25), ["with"]);
     assert_eq!(write(30, 35), ["with"]);
     assert_eq!(write(40, 45), ["copy"]);
-    assert_eq!(there.sql.number("select count(*) from docs"), 37);
+    assert_eq!(remote.sql.number("select count(*) from docs"), 37);
 }
 
 #[test]
 fn row_level_security_is_obeyed() {
-    let mut there = There::new("security");
-    there.sql.run(
+    let mut remote = RemoteDb::new("security");
+    remote.sql.run(
         "create role guarded login;
          create table docs (id bigint primary key, title text, price numeric(10,2));
          alter table docs enable row level security;
          create policy mine on docs to guarded using (id < 100) with check (id < 100);
          grant all on docs to guarded",
     );
-    let mut access = there.access();
+    let mut access = remote.access();
     access.user.0.insert("user".to_owned(), "guarded".to_owned());
-    let mut docs = there.open_with(access, &docs()).expect("it opens");
+    let mut docs = remote.open_with(access, &docs()).expect("it opens");
     docs.prepare().unwrap_or_else(|t| panic!("{t:?}"));
-    docs.applied(&there.rows(&docs.shape, "values (1, 'x', 1)"));
-    docs.applied(&there.rows(&docs.shape, "values (1, 'y', 1), (2, 'z', 2)"));
-    assert_eq!(there.sql.rows("select title from docs order by id"), ["y", "z"]);
-    let outside = trouble(docs.apply(&there.rows(&docs.shape, "values (100, 'x', 1)")));
-    assert_eq!((outside.whose, outside.sqlstate.as_str()), (Whose::Target, "42501"));
+    docs.applied(&remote.rows(&docs.schema, "values (1, 'x', 1)"));
+    docs.applied(&remote.rows(&docs.schema, "values (1, 'y', 1), (2, 'z', 2)"));
+    assert_eq!(remote.sql.rows("select title from docs order by id"), ["y", "z"]);
+    let outside = delivery_error(docs.apply(&remote.rows(&docs.schema, "values (100, 'x', 1)")));
+    assert_eq!((outside.scope, outside.sqlstate.as_str()), (ErrorScope::Target, "42501"));
     drop(docs);
-    there.sql.run("drop owned by guarded; drop role guarded");
+    remote.sql.run("drop owned by guarded; drop role guarded");
 }
 
 #[test]
 fn rights_that_are_missing_are_named() {
-    let mut there = There::new("rights_there");
-    there.sql.run(
+    let mut remote = RemoteDb::new("rights_there");
+    remote.sql.run(
         "create role \"Poor one\" login;
          revoke all on schema public from public;
          revoke temporary on database rights_there from public",
     );
-    let mut access = there.access();
+    let mut access = remote.access();
     access.user.0.insert("user".to_owned(), "Poor one".to_owned());
-    let prepare = || there.open_with(access.clone(), &docs()).and_then(|mut docs| docs.prepare());
-    let mut sql = there.server.connect(&there.name);
-    let mut lacks = |grant: &str, whose: Whose, sqlstate: &str, says: &str| {
+    let prepare = || remote.open_with(access.clone(), &docs()).and_then(|mut docs| docs.prepare());
+    let mut sql = remote.server.connect(&remote.name);
+    let mut lacks = |grant: &str, scope: ErrorScope, sqlstate: &str, says: &str| {
         sql.run(grant);
-        let found = trouble(prepare());
-        assert_eq!((found.whose, found.sqlstate.as_str()), (whose, sqlstate), "{found:?}");
+        let found = delivery_error(prepare());
+        assert_eq!((found.scope, found.sqlstate.as_str()), (scope, sqlstate), "{found:?}");
         assert!(said(&found).contains(says), "{found:?}");
     };
-    lacks("select", Whose::Target, "3F000", "no schema");
-    lacks("grant usage on schema public to \"Poor one\"", Whose::Target, "42501", "GRANT");
+    lacks("select", ErrorScope::Target, "3F000", "no schema");
+    lacks("grant usage on schema public to \"Poor one\"", ErrorScope::Target, "42501", "GRANT");
     lacks(
         "create table docs (id bigint primary key, title text, price numeric(10,2))",
-        Whose::Target,
+        ErrorScope::Target,
         "42501",
         "GRANT SELECT, INSERT, UPDATE, DELETE",
     );
     lacks(
         "grant all on docs to \"Poor one\"",
-        Whose::Server,
+        ErrorScope::Server,
         "42501",
         "GRANT TEMPORARY ON DATABASE rights_there TO \\\"Poor one\\\"",
     );
@@ -738,41 +741,45 @@ fn rights_that_are_missing_are_named() {
 const SECRET: &str = "s3cret pass/word'@";
 
 /// A server that asks all roles but `postgres` and `open_door` for a password.
-fn asking(settings: &[&str]) -> (Arc<Server>, There) {
+fn asking(settings: &[&str]) -> (Arc<Server>, RemoteDb) {
     let server = Arc::new(Server::start(settings));
     let rules =
         "local all postgres trust\nlocal all open_door trust\nlocal all all scram-sha-256\n";
     fs::write(server.directory().join("data/pg_hba.conf"), rules).expect("pg_hba.conf is written");
     server.reload(&[]);
-    let mut there = There::on(server.clone(), "asking");
-    there.sql.run(&format!(
+    let mut remote = RemoteDb::on(server.clone(), "asking");
+    remote.sql.run(&format!(
         "create role ada login password '{}'; create role open_door login;
          grant all on schema public to ada, open_door",
         SECRET.replace('\'', "''")
     ));
-    (server, there)
+    (server, remote)
 }
 
-fn as_user(there: &There, user: &[(&str, &str)], trusted: bool) -> Result<Driven, Trouble> {
-    let server = there.access().server;
+fn as_user(
+    remote: &RemoteDb,
+    user: &[(&str, &str)],
+    trusted: bool,
+) -> Result<DrivenTarget, DeliveryError> {
+    let server = remote.access().server;
     let Access { user, .. } = access(&[], user, trusted);
-    there.open_with(Access { server, user, trusted }, &docs())
+    remote.open_with(Access { server, user, trusted }, &docs())
 }
 
 #[test]
 fn who_is_no_superuser_must_prove_who_they_are() {
-    let (_server, there) = asking(&[]);
-    let prepared = |user: &[(&str, &str)], trusted| as_user(&there, user, trusted)?.prepare();
+    let (_server, remote) = asking(&[]);
+    let prepared = |user: &[(&str, &str)], trusted| as_user(&remote, user, trusted)?.prepare();
     // Known by the password.
     let ada = [("user", "ada"), ("password", SECRET)];
     assert_eq!(prepared(&ada, false), Ok(Prepared::Made));
     assert_eq!(prepared(&ada, true), Ok(Prepared::Found));
     // Without one, not even tried; with one that nobody asks for, not let in.
-    let without = trouble(as_user(&there, &[("user", "open_door")], false));
-    assert_eq!((without.whose, without.sqlstate.as_str()), (Whose::Server, "2F003"));
+    let without = delivery_error(as_user(&remote, &[("user", "open_door")], false));
+    assert_eq!((without.scope, without.sqlstate.as_str()), (ErrorScope::Server, "2F003"));
     for user in ["open_door", "postgres"] {
-        let unasked = trouble(prepared(&[("user", user), ("password", SECRET)], false));
-        assert_eq!((unasked.whose, unasked.sqlstate.as_str()), (Whose::Server, "2F003"));
+        let unasked = delivery_error(prepared(&[("user", user), ("password", SECRET)], false));
+        assert_eq!((unasked.scope, unasked.sqlstate.as_str()), (ErrorScope::Server, "2F003"));
         assert!(unasked.hint.as_ref().is_some_and(|h| h.contains("password_required")));
         assert!(!said(&unasked).contains(SECRET));
     }
@@ -788,57 +795,61 @@ fn who_is_no_superuser_must_prove_who_they_are() {
 
 #[test]
 fn who_is_not_let_in_is_told_why() {
-    let (server, mut there) = asking(&[]);
-    let prepared = |user: &[(&str, &str)]| as_user(&there, user, true)?.prepare();
+    let (server, mut remote) = asking(&[]);
+    let prepared = |user: &[(&str, &str)]| as_user(&remote, user, true)?.prepare();
     for (user, sqlstate) in [
         (&[("user", "ada"), ("password", "wr0ng secret")][..], "28P01"),
         (&[("user", "nobody there"), ("password", "wr0ng secret")], "28P01"),
         (&[("user", "ada")], "28000"),
     ] {
-        let found = trouble(prepared(user));
-        assert_eq!((found.whose, found.sqlstate.as_str()), (Whose::Server, sqlstate));
+        let found = delivery_error(prepared(user));
+        assert_eq!((found.scope, found.sqlstate.as_str()), (ErrorScope::Server, sqlstate));
         assert!(found.hint.is_some() && !said(&found).contains("wr0ng"), "{found:?}");
-        let untrusted = trouble(as_user(&there, user, false).and_then(|mut t| t.prepare()));
+        let untrusted = delivery_error(as_user(&remote, user, false).and_then(|mut t| t.prepare()));
         assert!(!said(&untrusted).contains("wr0ng"), "{untrusted:?}");
     }
-    let mut elsewhere = there.access();
+    let mut elsewhere = remote.access();
     elsewhere.server.0.insert("dbname".to_owned(), "no such database".to_owned());
-    let found = trouble(there.open_with(elsewhere, &docs()).and_then(|mut t| t.prepare()));
-    assert_eq!((found.whose, found.sqlstate.as_str()), (Whose::Server, "3D000"));
-    let full = as_user(&there, &[("user", "ada"), ("password", SECRET)], true);
-    there.sql.run("alter role ada connection limit 0");
-    let full = trouble(full.and_then(|mut t| t.prepare()));
-    assert_eq!((full.whose, full.sqlstate.as_str()), (Whose::Server, "53300"));
+    let found = delivery_error(remote.open_with(elsewhere, &docs()).and_then(|mut t| t.prepare()));
+    assert_eq!((found.scope, found.sqlstate.as_str()), (ErrorScope::Server, "3D000"));
+    let full = as_user(&remote, &[("user", "ada"), ("password", SECRET)], true);
+    remote.sql.run("alter role ada connection limit 0");
+    let full = delivery_error(full.and_then(|mut t| t.prepare()));
+    assert_eq!((full.scope, full.sqlstate.as_str()), (ErrorScope::Server, "53300"));
     // Nothing of it has ever been in that server's log either, as far as we have a say.
     assert!(!server.log().contains(SECRET) || server.log().matches(SECRET).count() == 0);
 }
 
-fn over(there: &There, address: std::net::SocketAddr, more: &[(&str, &str)]) -> Access {
+fn over(remote: &RemoteDb, address: std::net::SocketAddr, more: &[(&str, &str)]) -> Access {
     let (host, port) = (address.ip().to_string(), address.port().to_string());
-    let mut all = vec![("host", host.as_str()), ("port", &port), ("dbname", &there.name)];
+    let mut all = vec![("host", host.as_str()), ("port", &port), ("dbname", &remote.name)];
     all.extend(more);
     access(&all, &[("user", "postgres"), ("password", SECRET)], true)
 }
 
 #[test]
 fn who_cannot_be_reached_is_the_servers_trouble() {
-    let there = There::new("unreached");
-    let prepared = |access: Access| there.open_with(access, &docs()).and_then(|mut t| t.prepare());
+    let remote = RemoteDb::new("unreached");
+    let prepared = |access: Access| remote.open_with(access, &docs()).and_then(|mut t| t.prepare());
     // A port that was free a moment ago; a host that is none; one that says nothing.
     let free = TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("it");
-    let silent = fronts::silent(&there);
+    let silent = proxy::silent(&remote);
     let unknown =
         access(&[("host", "no-such-host.invalid")], &[("user", "x"), ("password", SECRET)], true);
     let no_socket =
         access(&[("host", "/nowhere at all")], &[("user", "x"), ("password", SECRET)], true);
     for access in [
-        over(&there, free, &[]),
-        over(&there, silent, &[("connect_timeout", "1")]),
+        over(&remote, free, &[]),
+        over(&remote, silent, &[("connect_timeout", "1")]),
         unknown,
         no_socket,
     ] {
-        let found = trouble(prepared(access));
-        assert_eq!((found.whose, found.sqlstate.as_str()), (Whose::Server, "08001"), "{found:?}");
+        let found = delivery_error(prepared(access));
+        assert_eq!(
+            (found.scope, found.sqlstate.as_str()),
+            (ErrorScope::Server, "08001"),
+            "{found:?}"
+        );
         assert!(found.hint.is_some() && !said(&found).contains(SECRET), "{found:?}");
     }
 }
@@ -846,19 +857,19 @@ fn who_cannot_be_reached_is_the_servers_trouble() {
 #[test]
 fn a_server_that_goes_and_comes_back() {
     let server = Arc::new(Server::start(&[]));
-    let there = There::on(server.clone(), "comes_back");
-    let mut docs = there.ready(&docs());
-    let one = there.rows(&docs.shape, "values (1, 'one', 1)");
-    let two = there.rows(&docs.shape, "values (1, 'eins', 1), (2, 'two', 2)");
+    let remote = RemoteDb::on(server.clone(), "comes_back");
+    let mut docs = remote.ready(&docs());
+    let one = remote.rows(&docs.schema, "values (1, 'one', 1)");
+    let two = remote.rows(&docs.schema, "values (1, 'eins', 1), (2, 'two', 2)");
     docs.applied(&one);
     server.stop(Stop::Immediate);
-    let lost = trouble(docs.apply(&two));
-    assert_eq!(lost.whose, Whose::Server);
+    let lost = delivery_error(docs.apply(&two));
+    assert_eq!(lost.scope, ErrorScope::Server);
     assert!(["08006", "57P01", "57P02"].contains(&lost.sqlstate.as_str()), "{lost:?}");
-    let gone = trouble(there.open(&docs.shape).prepare());
-    assert_eq!((gone.whose, gone.sqlstate.as_str()), (Whose::Server, "08001"));
+    let gone = delivery_error(remote.open(&docs.schema).prepare());
+    assert_eq!((gone.scope, gone.sqlstate.as_str()), (ErrorScope::Server, "08001"));
     server.start_again();
-    let mut docs = there.ready(&docs.shape);
+    let mut docs = remote.ready(&docs.schema);
     docs.applied(&two);
     assert_eq!(server.connect("comes_back").rows(ALL_DOCS), ["(1,eins,1.00)", "(2,two,2.00)"]);
 }
@@ -866,74 +877,74 @@ fn a_server_that_goes_and_comes_back() {
 #[test]
 fn a_standby_takes_nothing() {
     let server = Arc::new(Server::start(&["max_wal_senders = 4", "wal_level = replica"]));
-    let mut there = There::on(server.clone(), "standby_there");
-    there.sql.run("create table docs (id bigint primary key, title text, price numeric(10,2))");
+    let mut remote = RemoteDb::on(server.clone(), "standby_there");
+    remote.sql.run("create table docs (id bigint primary key, title text, price numeric(10,2))");
     let standby = server.standby();
-    let mut access = there.access();
+    let mut access = remote.access();
     access.server.0.insert("host".to_owned(), standby.directory().display().to_string());
-    let mut docs = there.open_with(access, &docs()).expect("it opens");
+    let mut docs = remote.open_with(access, &docs()).expect("it opens");
     docs.prepare().unwrap_or_else(|t| panic!("{t:?}"));
-    let found = trouble(docs.apply(&there.rows(&docs.shape, "values (1, 'x', 1)")));
-    assert_eq!((found.whose, found.sqlstate.as_str()), (Whose::Server, "25006"), "{found:?}");
+    let found = delivery_error(docs.apply(&remote.rows(&docs.schema, "values (1, 'x', 1)")));
+    assert_eq!((found.scope, found.sqlstate.as_str()), (ErrorScope::Server, "25006"), "{found:?}");
     assert!(found.hint.is_some_and(|h| h.contains("primary")));
 }
 
 #[test]
 fn a_slow_server_is_waited_for_and_a_silent_one_not_for_ever() {
-    let mut there = There::new("slow");
+    let mut remote = RemoteDb::new("slow");
     let delay = Arc::new(AtomicU64::new(150));
-    let address = fronts::slow(&there, delay.clone());
-    let access = over(&there, address, &[("statement_timeout", "1"), ("connect_timeout", "30")]);
-    let mut docs = there.open_with(access.clone(), &docs()).expect("it opens");
+    let address = proxy::slow(&remote, delay.clone());
+    let access = over(&remote, address, &[("statement_timeout", "1"), ("connect_timeout", "30")]);
+    let mut docs = remote.open_with(access.clone(), &docs()).expect("it opens");
     docs.prepare().unwrap_or_else(|t| panic!("{t:?}"));
-    let rows = there.rows(&docs.shape, "values (1, 'one', 1)");
+    let rows = remote.rows(&docs.schema, "values (1, 'one', 1)");
     docs.applied(&rows);
     docs.applied(&rows);
     delay.store(3_600_000, Ordering::Relaxed);
-    let newer = there.rows(&docs.shape, "values (1, 'newer', 1)");
-    let found = trouble(docs.apply(&newer));
-    assert_eq!((found.whose, found.sqlstate.as_str()), (Whose::Server, "08006"), "{found:?}");
+    let newer = remote.rows(&docs.schema, "values (1, 'newer', 1)");
+    let found = delivery_error(docs.apply(&newer));
+    assert_eq!((found.scope, found.sqlstate.as_str()), (ErrorScope::Server, "08006"), "{found:?}");
     assert!(found.hint.is_some_and(|h| h.contains("statement_timeout")));
     drop(docs);
     // Another session gets through as soon as the first has no lock any more.
-    there.ready(&self::docs()).applied(&newer);
-    assert_eq!(there.sql.rows(ALL_DOCS), ["(1,newer,1.00)"]);
+    remote.ready(&self::docs()).applied(&newer);
+    assert_eq!(remote.sql.rows(ALL_DOCS), ["(1,newer,1.00)"]);
 }
 
 #[test]
 fn a_lock_is_waited_for_until_the_statements_time_is_over() {
-    let mut there = There::new("locked");
-    let mut access = there.access();
+    let mut remote = RemoteDb::new("locked");
+    let mut access = remote.access();
     access.server.0.insert("statement_timeout".to_owned(), "1".to_owned());
-    let mut docs = there.open_with(access.clone(), &docs()).expect("it opens");
+    let mut docs = remote.open_with(access.clone(), &docs()).expect("it opens");
     docs.prepare().unwrap_or_else(|t| panic!("{t:?}"));
-    let rows = there.rows(&docs.shape, "values (1, 'one', 1)");
-    there.sql.run("begin; lock table docs in exclusive mode");
-    let found = trouble(docs.apply(&rows));
-    assert_eq!((found.whose, found.sqlstate.as_str()), (Whose::Target, "57014"), "{found:?}");
+    let rows = remote.rows(&docs.schema, "values (1, 'one', 1)");
+    remote.sql.run("begin; lock table docs in exclusive mode");
+    let found = delivery_error(docs.apply(&rows));
+    assert_eq!((found.scope, found.sqlstate.as_str()), (ErrorScope::Target, "57014"), "{found:?}");
     assert!(found.hint.is_some_and(|h| h.contains("pg_locks")));
     // Let go of in time.
-    let mut docs = there.open(&docs.shape);
+    let mut docs = remote.open(&docs.schema);
     std::thread::scope(|scope| {
-        there.sql.run("commit");
+        remote.sql.run("commit");
         docs.prepare().unwrap_or_else(|t| panic!("{t:?}"));
-        there.sql.run("begin; lock table docs in exclusive mode");
+        remote.sql.run("begin; lock table docs in exclusive mode");
         let applied = scope.spawn(|| docs.applied(&rows));
-        let mut watch = there.server.connect(&there.name);
+        let mut watch = remote.server.connect(&remote.name);
         watch.until("select exists (select from pg_locks where not granted and relation = 'docs'::regclass)");
-        there.sql.run("commit");
+        remote.sql.run("commit");
         applied.join().expect("it arrives");
     });
-    assert_eq!(there.sql.number("select count(*) from docs"), 1);
+    assert_eq!(remote.sql.number("select count(*) from docs"), 1);
 }
 
 #[test]
 fn a_batch_that_is_cut_off_in_the_middle_is_applied_again() {
-    let mut there = There::new("cut_off");
-    let mut docs = there.ready(&docs());
-    docs.applied(&there.rows(&docs.shape, "values (1, 'old', 1), (2, 'old', 1)"));
+    let mut remote = RemoteDb::new("cut_off");
+    let mut docs = remote.ready(&docs());
+    docs.applied(&remote.rows(&docs.schema, "values (1, 'old', 1), (2, 'old', 1)"));
     // The third row ends the session; so many of the others were there by then.
-    there.sql.run(
+    remote.sql.run(
         "create function cut() returns trigger language plpgsql as $$
            begin
              if new.id = 3 then perform pg_terminate_backend(pg_backend_pid()); end if;
@@ -941,27 +952,27 @@ fn a_batch_that_is_cut_off_in_the_middle_is_applied_again() {
            end $$;
          create trigger cut before insert on docs for each row execute function cut()",
     );
-    let mut all = there.rows(&docs.shape, "select n, 'new', n from generate_series(2, 50) n");
-    all.extend(there.deletions(&docs.shape, "values (1)"));
-    let fresh = there.rows(&docs.shape, "select n, 'new', n from generate_series(3, 50) n");
+    let mut all = remote.rows(&docs.schema, "select n, 'new', n from generate_series(2, 50) n");
+    all.extend(remote.deletions(&docs.schema, "values (1)"));
+    let fresh = remote.rows(&docs.schema, "select n, 'new', n from generate_series(3, 50) n");
     for changes in [&all, &fresh] {
-        let mut docs = there.ready(&docs.shape);
-        let cut = trouble(docs.apply(changes));
-        assert_eq!((cut.whose, cut.sqlstate.as_str()), (Whose::Server, "57P01"), "{cut:?}");
-        assert_eq!(there.sql.rows(ALL_DOCS), ["(1,old,1.00)", "(2,old,1.00)"]);
+        let mut docs = remote.ready(&docs.schema);
+        let cut = delivery_error(docs.apply(changes));
+        assert_eq!((cut.scope, cut.sqlstate.as_str()), (ErrorScope::Server, "57P01"), "{cut:?}");
+        assert_eq!(remote.sql.rows(ALL_DOCS), ["(1,old,1.00)", "(2,old,1.00)"]);
     }
-    there.sql.run("drop trigger cut on docs");
-    let mut docs = there.ready(&docs.shape);
+    remote.sql.run("drop trigger cut on docs");
+    let mut docs = remote.ready(&docs.schema);
     docs.applied(&all);
-    assert_eq!(there.sql.number("select count(*) from docs where title = 'new'"), 49);
-    assert_eq!(there.sql.number("select count(*) from docs"), 49);
+    assert_eq!(remote.sql.number("select count(*) from docs where title = 'new'"), 49);
+    assert_eq!(remote.sql.number("select count(*) from docs"), 49);
 }
 
 #[test]
 fn what_others_are_in_the_way_of_is_tried_again() {
-    let mut there = There::new("contended");
+    let mut remote = RemoteDb::new("contended");
     // A sequence counts what is rolled back too.
-    there.sql.run(
+    remote.sql.run(
         "create table docs (id bigint primary key, title text, price numeric(10,2));
          create sequence attempt;
          create function contend() returns trigger language plpgsql as $$
@@ -973,60 +984,60 @@ fn what_others_are_in_the_way_of_is_tried_again() {
            end $$;
          create trigger contend after insert on docs for each row execute function contend()",
     );
-    let mut docs = there.ready(&docs());
-    docs.applied(&there.rows(&docs.shape, "values (1, 'x', 2)"));
-    assert_eq!(there.sql.number("select last_value from attempt"), 3);
-    let found = trouble(docs.apply(&there.rows(&docs.shape, "values (2, 'x', 99)")));
-    assert_eq!((found.whose, found.sqlstate.as_str()), (Whose::Target, "40001"));
-    assert_eq!(there.sql.rows("select id from docs"), ["1"]);
+    let mut docs = remote.ready(&docs());
+    docs.applied(&remote.rows(&docs.schema, "values (1, 'x', 2)"));
+    assert_eq!(remote.sql.number("select last_value from attempt"), 3);
+    let found = delivery_error(docs.apply(&remote.rows(&docs.schema, "values (2, 'x', 99)")));
+    assert_eq!((found.scope, found.sqlstate.as_str()), (ErrorScope::Target, "40001"));
+    assert_eq!(remote.sql.rows("select id from docs"), ["1"]);
 }
 
 #[test]
 fn a_table_that_changes_meanwhile_is_looked_at_again() {
-    let mut there = There::new("changes");
-    let times = shape("times", &[("id", "bigint"), ("at", "bigint")], &["id"]);
-    let mut target = there.ready(&times);
-    target.applied(&there.rows(&times, "values (1, 1)"));
+    let mut remote = RemoteDb::new("changes");
+    let times = schema("times", &[("id", "bigint"), ("at", "bigint")], &["id"]);
+    let mut target = remote.ready(&times);
+    target.applied(&remote.rows(&times, "values (1, 1)"));
     // As long as a bigint: a copy would take the one for the other.
-    there.sql.run("alter table times alter at type timestamptz using to_timestamp(at)");
-    let rows = there.rows(&times, "values (2, 2)");
-    let altered = trouble(target.apply(&rows));
-    assert_eq!((altered.whose, altered.sqlstate.as_str()), (Whose::Target, "55000"));
-    assert_eq!(trouble(there.open(&times).prepare()).sqlstate, "42804");
+    remote.sql.run("alter table times alter at type timestamptz using to_timestamp(at)");
+    let rows = remote.rows(&times, "values (2, 2)");
+    let altered = delivery_error(target.apply(&rows));
+    assert_eq!((altered.scope, altered.sqlstate.as_str()), (ErrorScope::Target, "55000"));
+    assert_eq!(delivery_error(remote.open(&times).prepare()).sqlstate, "42804");
 
-    there.sql.run("drop table times");
-    let mut target = there.ready(&times);
+    remote.sql.run("drop table times");
+    let mut target = remote.ready(&times);
     target.applied(&rows);
-    there.sql.run("drop table times");
-    let dropped = trouble(target.apply(&rows));
-    assert_eq!((dropped.whose, dropped.sqlstate.as_str()), (Whose::Target, "42P01"));
-    let mut target = there.open(&times);
+    remote.sql.run("drop table times");
+    let dropped = delivery_error(target.apply(&rows));
+    assert_eq!((dropped.scope, dropped.sqlstate.as_str()), (ErrorScope::Target, "42P01"));
+    let mut target = remote.open(&times);
     assert_eq!(target.prepare(), Ok(Prepared::Made));
     target.applied(&rows);
-    there.sql.run("alter table times rename to old; create table times (like old including all)");
-    assert_eq!(trouble(target.apply(&rows)).sqlstate, "55000");
-    assert_eq!(there.sql.number("select count(*) from times"), 0);
+    remote.sql.run("alter table times rename to old; create table times (like old including all)");
+    assert_eq!(delivery_error(target.apply(&rows)).sqlstate, "55000");
+    assert_eq!(remote.sql.number("select count(*) from times"), 0);
 }
 
 #[test]
 fn what_others_need_is_not_removed() {
-    let mut there = There::new("needed");
-    let mut docs = there.ready(&docs());
-    there.sql.run("create view titles as select title from docs");
-    let needed = trouble(docs.remove());
-    assert_eq!((needed.whose, needed.sqlstate.as_str()), (Whose::Target, "2BP01"));
+    let mut remote = RemoteDb::new("needed");
+    let mut docs = remote.ready(&docs());
+    remote.sql.run("create view titles as select title from docs");
+    let needed = delivery_error(docs.remove());
+    assert_eq!((needed.scope, needed.sqlstate.as_str()), (ErrorScope::Target, "2BP01"));
     assert!(needed.detail.is_some_and(|d| d.contains("titles")));
-    there.sql.run("drop view titles");
+    remote.sql.run("drop view titles");
     // By a session that has prepared nothing; and where there is not even the schema.
-    there.open(&docs.shape).remove().expect("it goes");
-    there.open(&shape("nowhere.docs", &DOCS, &["id"])).remove().expect("nothing there");
-    assert!(there.sql.holds("select to_regclass('docs') is null"));
+    remote.open(&docs.schema).remove().expect("it goes");
+    remote.open(&schema("nowhere.docs", &DOCS, &["id"])).remove().expect("nothing there");
+    assert!(remote.sql.holds("select to_regclass('docs') is null"));
 }
 
 #[test]
 fn a_session_says_who_it_is_and_leaves_durability_alone() {
-    let mut there = There::new("sessions");
-    there.sql.run(
+    let mut remote = RemoteDb::new("sessions");
+    remote.sql.run(
         "alter database sessions set synchronous_commit = remote_write;
          alter database sessions set default_transaction_read_only = on;
          alter database sessions set standard_conforming_strings = off;
@@ -1041,30 +1052,30 @@ fn a_session_says_who_it_is_and_leaves_durability_alone() {
            end $$;
          create trigger note before insert on docs for each row execute function note()",
     );
-    let mut docs = there.ready(&docs());
-    docs.applied(&there.rows(&docs.shape, "values (1, 'x', 1)"));
+    let mut docs = remote.ready(&docs());
+    docs.applied(&remote.rows(&docs.schema, "values (1, 'x', 1)"));
     assert_eq!(
-        there.sql.rows("select title from docs"),
+        remote.sql.rows("select title from docs"),
         ["coco|pg_catalog, pg_temp|20s|20s|remote_write"]
     );
     // A target that is dropped leaves no session behind.
     let sessions = "select count(*) from pg_stat_activity where application_name = 'coco' and datname = 'sessions'";
-    assert_eq!(there.sql.number(sessions), 1);
+    assert_eq!(remote.sql.number(sessions), 1);
     drop(docs);
-    there.sql.until(&format!("select ({sessions}) = 0"));
+    remote.sql.until(&format!("select ({sessions}) = 0"));
 }
 
 #[test]
 fn tls_is_as_sslmode_says() {
-    let there = There::new("tls");
-    let authority = fronts::Authority::new();
-    let (pem, other) = (authority.pem(), fronts::Authority::new().pem());
-    let here = fronts::tls(&there, &authority, "127.0.0.1");
-    let elsewhere = fronts::tls(&there, &authority, "db.example.com");
-    let plain = fronts::slow(&there, Arc::new(AtomicU64::new(0)));
+    let remote = RemoteDb::new("tls");
+    let authority = proxy::Authority::new();
+    let (pem, other) = (authority.pem(), proxy::Authority::new().pem());
+    let here = proxy::tls(&remote, &authority, "127.0.0.1");
+    let elsewhere = proxy::tls(&remote, &authority, "db.example.com");
+    let plain = proxy::slow(&remote, Arc::new(AtomicU64::new(0)));
     let prepared = |address, options: &[(&str, &str)]| {
-        there
-            .open_with(over(&there, address, options), &docs())
+        remote
+            .open_with(over(&remote, address, options), &docs())
             .and_then(|mut t| t.prepare())
             .map(|_| ())
     };
@@ -1091,11 +1102,15 @@ fn tls_is_as_sslmode_says() {
         (plain, &[("sslmode", "require")], "does not support TLS"),
         (plain, &[("sslmode", "verify-full"), ("sslrootcert", pem)], "does not support TLS"),
     ] {
-        let found = trouble(prepared(address, options));
-        assert_eq!((found.whose, found.sqlstate.as_str()), (Whose::Server, "08001"), "{found:?}");
+        let found = delivery_error(prepared(address, options));
+        assert_eq!(
+            (found.scope, found.sqlstate.as_str()),
+            (ErrorScope::Server, "08001"),
+            "{found:?}"
+        );
         assert!(said(&found).contains(says) && !said(&found).contains(SECRET), "{found:?}");
     }
-    let useless = trouble(prepared(here, &[("sslmode", "prefer"), ("sslrootcert", pem)]));
+    let useless = delivery_error(prepared(here, &[("sslmode", "prefer"), ("sslrootcert", pem)]));
     assert_eq!(useless.sqlstate, "HV024");
 }
 
@@ -1107,7 +1122,7 @@ fn options_show_no_secrets() {
     let access = access(&[("host", "db")], &[("user", "ada"), ("password", SECRET)], false);
     assert!(!format!("{access:?}").contains(SECRET));
     for spec in connector().options {
-        assert!(spec.about.ends_with('.'), "{}", spec.name);
+        assert!(spec.description.ends_with('.'), "{}", spec.name);
         // The check's words name no value.
         if let Err(said) = (spec.check)("x\0@SECRET") {
             assert!(!said.contains("SECRET"), "{}", spec.name);
@@ -1117,8 +1132,8 @@ fn options_show_no_secrets() {
 
 #[test]
 fn changes_come_only_after_it_is_prepared() {
-    let there = There::new("unprepared");
-    let early = trouble(there.open(&docs()).apply(&[]));
-    assert_eq!((early.whose, early.sqlstate.as_str()), (Whose::Target, "55000"));
+    let remote = RemoteDb::new("unprepared");
+    let early = delivery_error(remote.open(&docs()).apply(&[]));
+    assert_eq!((early.scope, early.sqlstate.as_str()), (ErrorScope::Target, "55000"));
     assert!(comes(std::time::Duration::ZERO, || true));
 }

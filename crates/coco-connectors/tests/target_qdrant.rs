@@ -8,9 +8,11 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use crate::scripted::Scripted;
-use coco_connectors::targets::options::{Access, On, Options};
+use coco_connectors::targets::options::{Access, OptionScope, Options};
 use coco_connectors::targets::{Connector, Prepared, Target, connector};
-use coco_core::delivery::{Change, Column, Refused, Shape, Trouble, Values, Whose};
+use coco_core::change::{
+    Change, Column, DeliveryError, ErrorScope, RejectedChange, TargetSchema, Values,
+};
 use qdrant_client::Qdrant;
 use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::vectors_output::VectorsOptions;
@@ -76,13 +78,17 @@ impl Server {
         self.runtime.block_on(future)
     }
 
-    fn prepare(&self, shape: &Shape) -> Prepared {
-        self.block_on(self.target().prepare(shape)).expect("a collection")
+    fn prepare(&self, schema: &TargetSchema) -> Prepared {
+        self.block_on(self.target().prepare(schema)).expect("a collection")
     }
 
     /// Applies over a connection of its own.
-    fn apply(&self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
-        self.block_on(self.target().apply(shape, changes))
+    fn apply(
+        &self,
+        schema: &TargetSchema,
+        changes: &[Change],
+    ) -> Result<Vec<RejectedChange>, DeliveryError> {
+        self.block_on(self.target().apply(schema, changes))
     }
 
     fn client(&self) -> Qdrant {
@@ -120,12 +126,12 @@ fn access(server: &[(&str, &str)], user: &[(&str, &str)]) -> Access {
     Access { server: options(server), user: options(user), trusted: true }
 }
 
-fn open(access: Access) -> Result<Box<dyn Target>, Trouble> {
+fn open(access: Access) -> Result<Box<dyn Target>, DeliveryError> {
     qdrant().connect(access)
 }
 
 /// A shape whose key are the first `key` columns.
-fn shape(target: &str, key: usize, columns: &[(&str, &str)], vectors: Value) -> Shape {
+fn schema(target: &str, key: usize, columns: &[(&str, &str)], vectors: Value) -> TargetSchema {
     let columns = columns.iter().map(|(name, type_name)| Column {
         name: (*name).to_owned(),
         type_schema: match type_name.contains("vec") {
@@ -138,7 +144,7 @@ fn shape(target: &str, key: usize, columns: &[(&str, &str)], vectors: Value) -> 
     if !vectors.is_null() {
         options.insert("vectors".to_owned(), vectors);
     }
-    Shape {
+    TargetSchema {
         flow: "flow".to_owned(),
         target: target.to_owned(),
         columns: columns.collect(),
@@ -148,18 +154,18 @@ fn shape(target: &str, key: usize, columns: &[(&str, &str)], vectors: Value) -> 
 }
 
 /// `id`, `title` and an embedding of three dimensions.
-fn docs() -> Shape {
-    shape("docs", 1, &[("id", "bigint"), ("title", "text"), ("e", "vector(3)")], Value::Null)
+fn docs() -> TargetSchema {
+    schema("docs", 1, &[("id", "bigint"), ("title", "text"), ("e", "vector(3)")], Value::Null)
 }
 
 /// What the row with these columns is to become.
-fn upsert(shape: &Shape, row: &Value) -> Change {
-    Change { row: Some(Values::Json(row.to_string())), ..delete(shape, row) }
+fn upsert(schema: &TargetSchema, row: &Value) -> Change {
+    Change { row: Some(Values::Json(row.to_string())), ..delete(schema, row) }
 }
 
-fn delete(shape: &Shape, row: &Value) -> Change {
+fn delete(schema: &TargetSchema, row: &Value) -> Change {
     let key: serde_json::Map<String, Value> =
-        shape.key_columns().map(|c| (c.name.clone(), row[&c.name].clone())).collect();
+        schema.key_columns().map(|c| (c.name.clone(), row[&c.name].clone())).collect();
     Change { key: Values::Json(Value::Object(key).to_string()), row: None, version: 1 }
 }
 
@@ -200,21 +206,21 @@ fn vectors(point: &RetrievedPoint) -> BTreeMap<String, Vec<f32>> {
     }
 }
 
-fn assert_trouble(trouble: &Trouble, whose: Whose, sqlstate: &str) {
-    assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (whose, sqlstate), "{trouble:?}");
+fn assert_trouble(error: &DeliveryError, scope: ErrorScope, sqlstate: &str) {
+    assert_eq!((error.scope, error.sqlstate.as_str()), (scope, sqlstate), "{error:?}");
 }
 
 #[test]
 fn points_are_made_updated_and_deleted_and_it_can_all_be_done_again() {
     let server = Server::start(&[]);
-    let shape = docs();
+    let schema = docs();
     let mut target = server.target();
     server.block_on(async {
-        assert_eq!(target.prepare(&shape).await, Ok(Prepared::Made));
+        assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
         let both = [doc(1, "one"), doc(2, "two")];
-        assert_eq!(target.apply(&shape, &both).await, Ok(vec![]));
+        assert_eq!(target.apply(&schema, &both).await, Ok(vec![]));
         // The same again.
-        assert_eq!(target.apply(&shape, &both).await, Ok(vec![]));
+        assert_eq!(target.apply(&schema, &both).await, Ok(vec![]));
     });
     let points = server.points("docs");
     assert_eq!(points.len(), 2);
@@ -223,19 +229,19 @@ fn points_are_made_updated_and_deleted_and_it_can_all_be_done_again() {
     assert_eq!(vectors(&points["1"])[""], [0.6, 0.0, 0.8]);
 
     let changes = [
-        upsert(&shape, &json!({"id": 1, "title": null, "e": "[0,1,0]"})),
-        delete(&shape, &json!({"id": 2})),
+        upsert(&schema, &json!({"id": 1, "title": null, "e": "[0,1,0]"})),
+        delete(&schema, &json!({"id": 2})),
         doc(3, "three"),
         // What is not there.
-        delete(&shape, &json!({"id": 4})),
+        delete(&schema, &json!({"id": 4})),
     ];
     for _ in 0..2 {
         server.block_on(async {
             // Another connection finds what the first has made.
             let mut target = server.target();
-            assert_eq!(target.prepare(&shape).await, Ok(Prepared::Found));
-            assert_eq!(target.apply(&shape, &changes).await, Ok(vec![]));
-            assert_eq!(target.apply(&shape, &[]).await, Ok(vec![]));
+            assert_eq!(target.prepare(&schema).await, Ok(Prepared::Found));
+            assert_eq!(target.apply(&schema, &changes).await, Ok(vec![]));
+            assert_eq!(target.apply(&schema, &[]).await, Ok(vec![]));
         });
         let points = server.points("docs");
         assert_eq!(points.keys().collect::<Vec<_>>(), ["1", "3"]);
@@ -247,11 +253,11 @@ fn points_are_made_updated_and_deleted_and_it_can_all_be_done_again() {
 #[test]
 fn what_has_arrived_is_found_by_similarity() {
     let server = Server::start(&[]);
-    let shape = docs();
-    server.prepare(&shape);
+    let schema = docs();
+    server.prepare(&schema);
     let rows = [(1, "[1,0,0]"), (2, "[0,1,0]"), (3, "[0.8,0.6,0]")];
-    let rows = rows.map(|(id, e)| upsert(&shape, &json!({"id": id, "title": "t", "e": e})));
-    assert_eq!(server.apply(&shape, &rows), Ok(vec![]));
+    let rows = rows.map(|(id, e)| upsert(&schema, &json!({"id": id, "title": "t", "e": e})));
+    assert_eq!(server.apply(&schema, &rows), Ok(vec![]));
     let query = QueryPointsBuilder::new("docs")
         .query(Query::new_nearest(vec![1.0, 0.1, 0.0]))
         .limit(2)
@@ -274,8 +280,8 @@ fn values_of_all_kinds_are_payload() {
         ("t", "timestamp with time zone"),
         ("e", "vector(3)"),
     ];
-    let shape = shape("kinds", 1, &columns, Value::Null);
-    server.prepare(&shape);
+    let schema = schema("kinds", 1, &columns, Value::Null);
+    server.prepare(&schema);
     // As deep as it may be, and as deep as protocol buffers can be.
     let deep = (0..29).fold(json!(1), |inner, _| json!({ "in": inner }));
     let row = json!({
@@ -283,7 +289,7 @@ fn values_of_all_kinds_are_payload() {
         "j": {"deep": deep, "null": null, "": i64::MIN}, "a": ["x", null],
         "t": "2024-02-29T12:00:00+00:00", "e": "[0,0,1]",
     });
-    assert_eq!(server.apply(&shape, &[upsert(&shape, &row)]), Ok(vec![]));
+    assert_eq!(server.apply(&schema, &[upsert(&schema, &row)]), Ok(vec![]));
     let points = server.points("kinds");
     let mut expected = row;
     expected.as_object_mut().expect("an object").remove("e");
@@ -298,15 +304,15 @@ fn several_vectors_have_names_and_can_be_missing() {
         "f": {"size": 3, "distance": "euclid", "name": "l'été 数"},
         "e": {"distance": "dot"},
     });
-    let shape = shape("named", 1, &columns, named);
-    assert_eq!((qdrant().check)(&shape), Ok(()));
-    server.prepare(&shape);
+    let schema = schema("named", 1, &columns, named);
+    assert_eq!((qdrant().check)(&schema), Ok(()));
+    server.prepare(&schema);
     let first = [
-        upsert(&shape, &json!({"id": 1, "e": "[1,2]", "f": [1, 2, 3], "g": [1, 2]})),
-        upsert(&shape, &json!({"id": 2, "e": null, "f": [1.5, 2, 3], "g": null})),
-        upsert(&shape, &json!({"id": 3, "e": null, "f": null, "g": null})),
+        upsert(&schema, &json!({"id": 1, "e": "[1,2]", "f": [1, 2, 3], "g": [1, 2]})),
+        upsert(&schema, &json!({"id": 2, "e": null, "f": [1.5, 2, 3], "g": null})),
+        upsert(&schema, &json!({"id": 3, "e": null, "f": null, "g": null})),
     ];
-    assert_eq!(server.apply(&shape, &first), Ok(vec![]));
+    assert_eq!(server.apply(&schema, &first), Ok(vec![]));
     let points = server.points("named");
     let both = [("e".to_owned(), vec![1.0, 2.0]), ("l'été 数".to_owned(), vec![1.0, 2.0, 3.0])];
     assert_eq!(vectors(&points["1"]), BTreeMap::from(both));
@@ -319,8 +325,8 @@ fn several_vectors_have_names_and_can_be_missing() {
     assert_eq!(payload(&points["1"]), json!({"id": 1, "g": [1, 2]}));
 
     // A vector that becomes NULL goes.
-    let second = upsert(&shape, &json!({"id": 1, "e": "[3,4]", "f": null, "g": null}));
-    assert_eq!(server.apply(&shape, &[second]), Ok(vec![]));
+    let second = upsert(&schema, &json!({"id": 1, "e": "[3,4]", "f": null, "g": null}));
+    assert_eq!(server.apply(&schema, &[second]), Ok(vec![]));
     let points = server.points("named");
     assert_eq!(vectors(&points["1"]), BTreeMap::from([("e".to_owned(), vec![3.0, 4.0])]));
 }
@@ -329,17 +335,17 @@ fn several_vectors_have_names_and_can_be_missing() {
 fn a_key_of_several_columns_names_its_point() {
     let server = Server::start(&[]);
     let columns = [("id", "text"), ("n", "bigint"), ("e", "vector(1)")];
-    let shape = shape("pairs", 2, &columns, Value::Null);
-    server.prepare(&shape);
+    let schema = schema("pairs", 2, &columns, Value::Null);
+    server.prepare(&schema);
     let row = |n| json!({"id": "Köln", "n": n, "e": "[1]"});
-    let rows = [upsert(&shape, &row(7)), upsert(&shape, &row(-8))];
-    assert_eq!(server.apply(&shape, &rows), Ok(vec![]));
+    let rows = [upsert(&schema, &row(7)), upsert(&schema, &row(-8))];
+    assert_eq!(server.apply(&schema, &rows), Ok(vec![]));
     // uuid.uuid5(uuid.UUID("aede6d9d-0fd9-4091-b8e4-e949801c3db2"), '["Köln",7]') in Python
     let id = PointId::from("31248dba-72ed-5f68-b230-2b4af1030467");
     let get = || GetPointsBuilder::new("pairs", vec![id.clone()]).with_payload(true);
     let found = server.block_on(server.client().get_points(get())).expect("points").result;
     assert_eq!(payload(&found[0]), json!({"id": "Köln", "n": 7}));
-    assert_eq!(server.apply(&shape, &[delete(&shape, &row(7))]), Ok(vec![]));
+    assert_eq!(server.apply(&schema, &[delete(&schema, &row(7))]), Ok(vec![]));
     assert!(server.block_on(server.client().get_points(get())).expect("none").result.is_empty());
     assert_eq!(server.points("pairs").len(), 1);
 }
@@ -349,35 +355,39 @@ fn odd_names_are_names() {
     let server = Server::start(&[]);
     let columns = [("id", "uuid"), (" 'x\"; -- ", "text"), ("ñ.[0]", "text"), ("数", "vector(1)")];
     let name = "it's a 'données' collection 数 %20";
-    let shape = shape(name, 1, &columns, Value::Null);
-    assert_eq!(server.prepare(&shape), Prepared::Made);
-    assert_eq!(server.prepare(&shape), Prepared::Found);
+    let schema = schema(name, 1, &columns, Value::Null);
+    assert_eq!(server.prepare(&schema), Prepared::Made);
+    assert_eq!(server.prepare(&schema), Prepared::Found);
     let id = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
     let row = json!({"id": id, " 'x\"; -- ": "a", "ñ.[0]": "b", "数": "[1]"});
-    assert_eq!(server.apply(&shape, &[upsert(&shape, &row)]), Ok(vec![]));
+    assert_eq!(server.apply(&schema, &[upsert(&schema, &row)]), Ok(vec![]));
     let points = server.points(name);
     let point = points.values().next().expect("a point");
     assert_eq!(point.id, Some(PointId::from(id)));
     assert_eq!(payload(point), json!({"id": id, " 'x\"; -- ": "a", "ñ.[0]": "b"}));
-    assert_eq!(server.block_on(server.target().remove(&shape)), Ok(()));
-    assert_eq!(server.prepare(&shape), Prepared::Made);
+    assert_eq!(server.block_on(server.target().remove(&schema)), Ok(()));
+    assert_eq!(server.prepare(&schema), Prepared::Made);
 }
 
 #[test]
 fn what_was_made_is_removed_and_nothing_is_no_error() {
     let server = Server::start(&[]);
-    let shape = docs();
-    let is_there = || server.block_on(server.target().is_there(&shape));
+    let schema = docs();
+    let is_there = || server.block_on(server.target().exists(&schema));
     assert_eq!((is_there(), is_there()), (Ok(false), Ok(false)));
-    server.prepare(&shape);
+    server.prepare(&schema);
     assert_eq!(is_there(), Ok(true));
-    assert_eq!(server.block_on(server.target().remove(&shape)), Ok(()));
+    assert_eq!(server.block_on(server.target().remove(&schema)), Ok(()));
     let exists = server.block_on(server.client().collection_exists("docs"));
     assert!(!exists.expect("an answer"));
-    assert_eq!(server.block_on(server.target().remove(&shape)), Ok(()));
+    assert_eq!(server.block_on(server.target().remove(&schema)), Ok(()));
     // Changes have nowhere to go, which is no fault of the server.
-    for change in [doc(1, "one"), delete(&shape, &json!({"id": 1}))] {
-        assert_trouble(&server.apply(&shape, &[change]).expect_err("lost"), Whose::Target, "HV00R");
+    for change in [doc(1, "one"), delete(&schema, &json!({"id": 1}))] {
+        assert_trouble(
+            &server.apply(&schema, &[change]).expect_err("lost"),
+            ErrorScope::Target,
+            "HV00R",
+        );
     }
 }
 
@@ -395,17 +405,17 @@ fn a_collection_that_does_not_fit_is_left_alone() {
     make("fits", 3, Distance::Cosine);
     let prepare = |name: &str, options: Value| {
         let columns = [("id", "bigint"), ("e", "vector(3)")];
-        server.block_on(server.target().prepare(&shape(name, 1, &columns, options)))
+        server.block_on(server.target().prepare(&schema(name, 1, &columns, options)))
     };
     for (name, options, says) in [
         ("larger", Value::Null, "has 4 dimensions, the column has 3"),
         ("dot", Value::Null, "is Dot, not Cosine"),
         ("fits", json!({"e": {"name": "n"}}), "has no vector \"n\", but unnamed vector"),
     ] {
-        let trouble = prepare(name, options).expect_err(name);
-        assert_trouble(&trouble, Whose::Target, "42804");
-        assert!(trouble.detail.as_deref().is_some_and(|d| d.contains(says)), "{trouble:?}");
-        assert!(trouble.hint.is_some());
+        let error = prepare(name, options).expect_err(name);
+        assert_trouble(&error, ErrorScope::Target, "42804");
+        assert!(error.detail.as_deref().is_some_and(|d| d.contains(says)), "{error:?}");
+        assert!(error.hint.is_some());
     }
     assert_eq!(prepare("dot", json!({"e": {"distance": "dot"}})), Ok(Prepared::Found));
     assert_eq!(prepare("fits", Value::Null), Ok(Prepared::Found));
@@ -414,25 +424,25 @@ fn a_collection_that_does_not_fit_is_left_alone() {
 #[test]
 fn a_collection_that_was_made_anew_otherwise_refuses_no_rows() {
     let server = Server::start(&[]);
-    let shape = docs();
+    let schema = docs();
     let mut target = server.target();
-    server.block_on(target.prepare(&shape)).expect("a collection");
+    server.block_on(target.prepare(&schema)).expect("a collection");
     let client = server.client();
     server.block_on(client.delete_collection("docs")).expect("deleted");
     let vectors = VectorParamsBuilder::new(4, Distance::Cosine);
     let request = CreateCollectionBuilder::new("docs").vectors_config(vectors);
     server.block_on(client.create_collection(request)).expect("a collection");
-    let applied = server.block_on(target.apply(&shape, &[doc(1, "one"), doc(2, "two")]));
-    assert_trouble(&applied.expect_err("it does not fit"), Whose::Target, "42804");
+    let applied = server.block_on(target.apply(&schema, &[doc(1, "one"), doc(2, "two")]));
+    assert_trouble(&applied.expect_err("it does not fit"), ErrorScope::Target, "42804");
 }
 
 #[test]
 fn rows_that_cannot_be_points_do_not_keep_others_back() {
     let server = Server::start(&[]);
     let columns = [("id", "bigint"), ("n", "jsonb"), ("e", "vector(3)")];
-    let shape = shape("docs", 1, &columns, Value::Null);
-    server.prepare(&shape);
-    let row = |id: i64, n: Value, e: Value| upsert(&shape, &json!({"id": id, "n": n, "e": e}));
+    let schema = schema("docs", 1, &columns, Value::Null);
+    server.prepare(&schema);
+    let row = |id: i64, n: Value, e: Value| upsert(&schema, &json!({"id": id, "n": n, "e": e}));
     let good = "[1,0,0]";
     let too_deep = (0..31).fold(json!(1), |inner, _| json!([inner]));
     let raw = |text: &str| Values::Json(text.to_owned());
@@ -448,32 +458,32 @@ fn rows_that_cannot_be_points_do_not_keep_others_back() {
         Change { row: Some(raw("{")), ..row(5, json!(5), json!(good)) },
         row(6, json!("poison"), json!(good)),
         row(7, json!(7), json!(good)),
-        delete(&shape, &json!({"id": 8})),
+        delete(&schema, &json!({"id": 8})),
     ];
     server.faults(json!({"Upsert": {"poison": "poison"}}));
-    let refused = server.apply(&shape, &changes).expect("the others arrive");
-    let refused: Vec<(usize, &str)> =
-        refused.iter().map(|r| (r.change, r.sqlstate.as_str())).collect();
+    let rejected = server.apply(&schema, &changes).expect("the others arrive");
+    let rejected: Vec<(usize, &str)> =
+        rejected.iter().map(|r| (r.change, r.sqlstate.as_str())).collect();
     let expected =
         [(1, "22000"), (2, "23502"), (3, "54000"), (4, "22003"), (5, "22030"), (6, "22023")];
-    assert_eq!(refused, expected);
+    assert_eq!(rejected, expected);
     assert_eq!(server.ids("docs"), ["0", "7"]);
 }
 
 #[test]
 fn points_that_the_server_refuses_are_found_by_halving() {
     let server = Server::start(&[]);
-    let shape = docs();
-    server.prepare(&shape);
+    let schema = docs();
+    server.prepare(&schema);
     let changes: Vec<Change> = (0..64)
         .map(|id| doc(id, if [0, 40, 41].contains(&id) { "poison" } else { "good" }))
         .collect();
     server.faults(json!({"Upsert": {"poison": "poison"}}));
-    let refused = server.apply(&shape, &changes).expect("the others arrive");
-    let mut places: Vec<usize> = refused.iter().map(|r| r.change).collect();
+    let rejected = server.apply(&schema, &changes).expect("the others arrive");
+    let mut places: Vec<usize> = rejected.iter().map(|r| r.change).collect();
     places.sort_unstable();
     assert_eq!(places, [0, 40, 41]);
-    assert!(refused.iter().all(|r| r.message.contains("poisoned")), "{refused:?}");
+    assert!(rejected.iter().all(|r| r.message.contains("poisoned")), "{rejected:?}");
     let arrived = server.done("Upsert");
     assert_eq!(arrived.iter().sum::<usize>(), 61);
     assert!(arrived.len() < 20, "{arrived:?}");
@@ -483,39 +493,39 @@ fn points_that_the_server_refuses_are_found_by_halving() {
 fn a_large_batch_is_one_request() {
     let server = Server::start(&[]);
     let columns = [("id", "bigint"), ("body", "text"), ("e", "vector(384)")];
-    let shape = shape("large", 1, &columns, Value::Null);
-    server.prepare(&shape);
+    let schema = schema("large", 1, &columns, Value::Null);
+    server.prepare(&schema);
     let component = |id: i64, n: i64| ((id * 7 + n * 13) % 1000) as f64 / 1000.0 - 0.5;
     let changes: Vec<Change> = (0..1000)
         .map(|id| {
             let e: Vec<String> = (0..384).map(|n| component(id, n).to_string()).collect();
             let e = format!("[{}]", e.join(","));
-            upsert(&shape, &json!({"id": id, "body": "word ".repeat(800), "e": e}))
+            upsert(&schema, &json!({"id": id, "body": "word ".repeat(800), "e": e}))
         })
         .collect();
     let bytes: usize = changes.iter().filter_map(|c| Some(c.row.as_ref()?.bytes())).sum();
     assert!(bytes > 5 << 20, "more than gRPC takes by default");
-    assert_eq!(server.apply(&shape, &changes), Ok(vec![]));
+    assert_eq!(server.apply(&schema, &changes), Ok(vec![]));
     assert_eq!(server.done("Upsert"), [1000]);
     assert_eq!(server.points("large").len(), 1000);
-    let keys: Vec<Change> = (0..1000).map(|id| delete(&shape, &json!({"id": id}))).collect();
-    assert_eq!(server.apply(&shape, &keys), Ok(vec![]));
+    let keys: Vec<Change> = (0..1000).map(|id| delete(&schema, &json!({"id": id}))).collect();
+    assert_eq!(server.apply(&schema, &keys), Ok(vec![]));
     assert_eq!(server.points("large").len(), 0);
 }
 
 #[test]
 fn who_has_no_key_or_a_wrong_one_is_not_let_in_and_no_message_has_it() {
     let server = Server::start(&["--api-key", KEY]);
-    let shape = docs();
+    let schema = docs();
     let prepare = |user: &[(&str, &str)]| {
         let mut target = open(access(&[("url", &server.url)], user)).expect("a target");
-        server.block_on(target.prepare(&shape))
+        server.block_on(target.prepare(&schema))
     };
     let none = prepare(&[]).expect_err("no key");
-    assert_trouble(&none, Whose::Server, "28000");
+    assert_trouble(&none, ErrorScope::Server, "28000");
     // The server repeats it.
     let wrong = prepare(&[("api_key", "wr0ng-secret")]).expect_err("a wrong key");
-    assert_trouble(&wrong, Whose::Server, "28000");
+    assert_trouble(&wrong, ErrorScope::Server, "28000");
     assert!(wrong.message.contains("Invalid API key ***"), "{wrong:?}");
     assert!(wrong.hint.as_deref().is_some_and(|h| h.contains("USER MAPPING")));
     assert!(!format!("{wrong:?}").contains("wr0ng-secret"));
@@ -529,46 +539,46 @@ fn who_is_no_superuser_must_have_a_key() {
         open(Access { trusted: false, ..access })
     };
     let Err(none) = untrusted(&[]) else { panic!("let in") };
-    assert_trouble(&none, Whose::Server, "28000");
+    assert_trouble(&none, ErrorScope::Server, "28000");
     assert!(untrusted(&[("api_key", KEY)]).is_ok());
 }
 
 #[test]
 fn a_server_that_was_down_has_what_it_had_and_gets_what_it_missed() {
     let mut server = Server::start(&[]);
-    let shape = docs();
-    server.prepare(&shape);
+    let schema = docs();
+    server.prepare(&schema);
     let mut target = server.target();
-    assert_eq!(server.block_on(target.apply(&shape, &[doc(1, "one")])), Ok(vec![]));
+    assert_eq!(server.block_on(target.apply(&schema, &[doc(1, "one")])), Ok(vec![]));
     server.down();
     let two = [doc(2, "two")];
     // Over the connection that there was, and over a new one.
-    let over_old = server.block_on(target.apply(&shape, &two)).expect_err("it is down");
-    assert_eq!(over_old.whose, Whose::Server, "{over_old:?}");
-    let over_new = server.apply(&shape, &two).expect_err("it is down");
-    assert_trouble(&over_new, Whose::Server, "08001");
+    let over_old = server.block_on(target.apply(&schema, &two)).expect_err("it is down");
+    assert_eq!(over_old.scope, ErrorScope::Server, "{over_old:?}");
+    let over_new = server.apply(&schema, &two).expect_err("it is down");
+    assert_trouble(&over_new, ErrorScope::Server, "08001");
     let detail = over_new.detail.as_deref().unwrap_or_default();
     assert!(detail.contains("Connection refused"), "{over_new:?}");
     server.up(&[]);
-    assert_eq!(server.prepare(&shape), Prepared::Found);
-    assert_eq!(server.apply(&shape, &two), Ok(vec![]));
+    assert_eq!(server.prepare(&schema), Prepared::Found);
+    assert_eq!(server.apply(&schema, &two), Ok(vec![]));
     assert_eq!(server.ids("docs"), ["1", "2"]);
 }
 
 #[test]
 fn a_slow_server_is_waited_for_as_long_as_is_said() {
     let server = Server::start(&[]);
-    let shape = docs();
-    server.prepare(&shape);
+    let schema = docs();
+    server.prepare(&schema);
     let apply = |timeout: &str| {
         let access = access(&[("url", &server.url), ("request_timeout", timeout)], &[]);
         let mut target = open(access).expect("a target");
-        server.block_on(target.apply(&shape, &[doc(1, "one")]))
+        server.block_on(target.apply(&schema, &[doc(1, "one")]))
     };
     server.faults(json!({"Upsert": {"delay": 3}}));
-    let trouble = apply("1").expect_err("it answers later");
-    assert_trouble(&trouble, Whose::Server, "57014");
-    assert!(trouble.hint.as_deref().is_some_and(|h| h.contains("request_timeout")));
+    let error = apply("1").expect_err("it answers later");
+    assert_trouble(&error, ErrorScope::Server, "57014");
+    assert!(error.hint.as_deref().is_some_and(|h| h.contains("request_timeout")));
     assert_eq!(apply("60"), Ok(vec![]));
     assert_eq!(server.ids("docs"), ["1"]);
     // Both were sent once: what timed out was carried out, or not, but is not sent again by itself.
@@ -578,28 +588,28 @@ fn a_slow_server_is_waited_for_as_long_as_is_said() {
 #[test]
 fn what_was_applied_in_part_is_applied_again() {
     let mut server = Server::start(&[]);
-    let shape = docs();
-    server.prepare(&shape);
-    assert_eq!(server.apply(&shape, &[doc(9, "nine")]), Ok(vec![]));
+    let schema = docs();
+    server.prepare(&schema);
+    assert_eq!(server.apply(&schema, &[doc(9, "nine")]), Ok(vec![]));
     let mut changes: Vec<Change> = (1..=8).map(|id| doc(id, "new")).collect();
-    changes.push(delete(&shape, &json!({"id": 9})));
+    changes.push(delete(&schema, &json!({"id": 9})));
     // The points arrive, and the one that is to go stays.
     server.faults(json!({"Delete": {"code": "INTERNAL", "message": "disk on fire"}}));
-    let trouble = server.apply(&shape, &changes).expect_err("in part");
-    assert_trouble(&trouble, Whose::Server, "HV000");
-    assert!(trouble.message.contains("disk on fire"));
+    let error = server.apply(&schema, &changes).expect_err("in part");
+    assert_trouble(&error, ErrorScope::Server, "HV000");
+    assert!(error.message.contains("disk on fire"));
     assert_eq!(server.ids("docs").len(), 9);
     // The server dies with three of the points in.
     let changed: Vec<Change> = (1..=8).map(|id| doc(id, "newer")).collect();
-    let changes = [changed, vec![delete(&shape, &json!({"id": 9}))]].concat();
+    let changes = [changed, vec![delete(&schema, &json!({"id": 9}))]].concat();
     server.faults(json!({"Upsert": {"die_after": 3}}));
-    let trouble = server.apply(&shape, &changes).expect_err("it died");
-    assert_eq!(trouble.whose, Whose::Server, "{trouble:?}");
+    let error = server.apply(&schema, &changes).expect_err("it died");
+    assert_eq!(error.scope, ErrorScope::Server, "{error:?}");
     server.faults(json!({}));
     server.up(&[]);
     let newer = |point: &&RetrievedPoint| payload(point)["title"] == "newer";
     assert_eq!(server.points("docs").values().filter(newer).count(), 3);
-    assert_eq!(server.apply(&shape, &changes), Ok(vec![]));
+    assert_eq!(server.apply(&schema, &changes), Ok(vec![]));
     let points = server.points("docs");
     assert_eq!(points.values().filter(newer).count(), 8);
     assert_eq!(points.len(), 8);
@@ -608,30 +618,30 @@ fn what_was_applied_in_part_is_applied_again() {
 #[test]
 fn what_the_server_says_of_itself_is_told_apart() {
     let server = Server::start(&[]);
-    let shape = docs();
-    server.prepare(&shape);
+    let schema = docs();
+    server.prepare(&schema);
     let apply = |faults: Value| {
         server.faults(json!({ "Upsert": faults }));
-        server.apply(&shape, &[doc(1, "one")]).expect_err("a fault")
+        server.apply(&schema, &[doc(1, "one")]).expect_err("a fault")
     };
     let limited = apply(json!({
         "code": "RESOURCE_EXHAUSTED", "message": "rate limit", "metadata": {"retry-after": "7"},
     }));
-    assert_trouble(&limited, Whose::Server, "53400");
+    assert_trouble(&limited, ErrorScope::Server, "53400");
     assert_eq!(limited.retry_after, Some(Duration::from_secs(7)));
     let busy = apply(json!({"code": "UNAVAILABLE", "message": "starting"}));
-    assert_trouble(&busy, Whose::Server, "57P03");
+    assert_trouble(&busy, ErrorScope::Server, "57P03");
     let late = apply(json!({"code": "DEADLINE_EXCEEDED", "message": "late"}));
-    assert_trouble(&late, Whose::Server, "57014");
+    assert_trouble(&late, ErrorScope::Server, "57014");
     let locked = apply(json!({"code": "FAILED_PRECONDITION", "message": "locked for writes"}));
-    assert_trouble(&locked, Whose::Server, "55000");
+    assert_trouble(&locked, ErrorScope::Server, "55000");
     // Without an error, but also without an effect that could be relied on.
     let waits = apply(json!({"status": "WaitTimeout"}));
-    assert_trouble(&waits, Whose::Server, "57P03");
+    assert_trouble(&waits, ErrorScope::Server, "57P03");
     assert!(waits.message.contains("WaitTimeout"));
     // A limit of the collection on how many points a request has.
     server.faults(json!({"Upsert": {"code": "INVALID_ARGUMENT", "message": "batch", "times": 1}}));
-    assert_eq!(server.apply(&shape, &[doc(1, "one"), doc(2, "two")]), Ok(vec![]));
+    assert_eq!(server.apply(&schema, &[doc(1, "one"), doc(2, "two")]), Ok(vec![]));
     assert_eq!(server.ids("docs"), ["1", "2"]);
 }
 
@@ -639,10 +649,10 @@ fn what_the_server_says_of_itself_is_told_apart() {
 fn over_tls_the_certificate_is_checked() {
     let server = Server::start(&["--tls", "--api-key", KEY]);
     assert!(server.url.starts_with("https://"));
-    let shape = docs();
+    let schema = docs();
     let prepare = |options: &[(&str, &str)]| {
         let mut target = open(access(options, &[("api_key", KEY)])).expect("a target");
-        server.block_on(target.prepare(&shape))
+        server.block_on(target.prepare(&schema))
     };
     let authority =
         std::fs::read_to_string(server.script.dir.join("ca.pem")).expect("a certificate");
@@ -650,12 +660,12 @@ fn over_tls_the_certificate_is_checked() {
     assert_eq!(prepare(&[("url", url), ("sslrootcert", &authority)]), Ok(Prepared::Made));
     // The certificate is another server's.
     let address = url.replace("localhost", "127.0.0.1");
-    let trouble = prepare(&[("url", &address), ("sslrootcert", &authority)]).expect_err("a name");
-    assert_trouble(&trouble, Whose::Server, "08001");
+    let error = prepare(&[("url", &address), ("sslrootcert", &authority)]).expect_err("a name");
+    assert_trouble(&error, ErrorScope::Server, "08001");
     // Nobody whom the system trusts has signed it.
     let unknown = open(access(&[("url", url)], &[("api_key", KEY)]))
-        .and_then(|mut target| server.block_on(target.prepare(&shape)));
-    assert_eq!(unknown.expect_err("not trusted").whose, Whose::Server);
+        .and_then(|mut target| server.block_on(target.prepare(&schema)));
+    assert_eq!(unknown.expect_err("not trusted").scope, ErrorScope::Server);
 }
 
 #[test]
@@ -672,11 +682,11 @@ fn what_is_no_qdrant_is_the_servers_trouble() {
     });
     let runtime = Runtime::new().expect("a runtime");
     let mut target = open(access(&[("url", &url)], &[])).expect("a target");
-    let trouble = runtime.block_on(target.prepare(&docs())).expect_err("no Qdrant");
+    let error = runtime.block_on(target.prepare(&docs())).expect_err("no Qdrant");
     // How far it gets before the connection is closed is a matter of luck.
-    let sqlstate = if trouble.sqlstate == "08001" { "08001" } else { "08006" };
-    assert_trouble(&trouble, Whose::Server, sqlstate);
-    assert!(trouble.hint.as_deref().is_some_and(|h| h.contains("6334")), "{trouble:?}");
+    let sqlstate = if error.sqlstate == "08001" { "08001" } else { "08006" };
+    assert_trouble(&error, ErrorScope::Server, sqlstate);
+    assert!(error.hint.as_deref().is_some_and(|h| h.contains("6334")), "{error:?}");
 }
 
 #[test]
@@ -701,11 +711,13 @@ fn options_are_checked_one_by_one() {
     let secrets: Vec<&str> =
         qdrant().options.iter().filter(|spec| spec.secret).map(|spec| spec.name).collect();
     assert_eq!(secrets, ["api_key"]);
-    assert!(qdrant().options.iter().all(|spec| !spec.secret || spec.on == On::UserMapping));
+    assert!(
+        qdrant().options.iter().all(|spec| !spec.secret || spec.scope == OptionScope::UserMapping)
+    );
 
     let plain = [("url", "http://localhost"), ("sslrootcert", "x")];
-    let Err(trouble) = open(access(&plain, &[])) else { panic!("no TLS to use it for") };
-    assert_trouble(&trouble, Whose::Server, "HV024");
-    let check = (qdrant().check)(&shape("t", 1, &[("id", "text"), ("b", "text")], Value::Null));
+    let Err(error) = open(access(&plain, &[])) else { panic!("no TLS to use it for") };
+    assert_trouble(&error, ErrorScope::Server, "HV024");
+    let check = (qdrant().check)(&schema("t", 1, &[("id", "text"), ("b", "text")], Value::Null));
     assert!(check.expect_err("no vector").contains("no column is a vector"));
 }

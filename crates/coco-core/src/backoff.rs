@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(3600);
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+const MAX_DELAY: Duration = Duration::from_secs(3600);
 
 /// How long to wait after the given number of attempts (1 is the first): doubling from a second
 /// to an hour.
-pub fn delay(attempts: u32) -> Duration {
+pub fn retry_delay(attempts: u32) -> Duration {
     let doublings = attempts.saturating_sub(1).min(31);
-    FIRST.saturating_mul(1 << doublings).min(LONGEST)
+    FIRST_DELAY.saturating_mul(1 << doublings).min(MAX_DELAY)
 }
 
 /// A wait that was computed from a time of day, if it can be one: a clock that was ahead for a while has left times that
 /// are further off than anything is put off. That is over.
-pub fn plausible(wait: Duration, longest: Duration) -> Duration {
+pub fn plausible_wait(wait: Duration, longest: Duration) -> Duration {
     if wait > longest { Duration::ZERO } else { wait }
 }
 
@@ -24,14 +24,14 @@ mod tests {
 
     #[test]
     fn the_delay_doubles_from_a_second_to_an_hour() {
-        let seconds: Vec<u64> = [1, 2, 3, 12, 13, 4000].map(|n| delay(n).as_secs()).to_vec();
+        let seconds: Vec<u64> = [1, 2, 3, 12, 13, 4000].map(|n| retry_delay(n).as_secs()).to_vec();
         assert_eq!(seconds, [1, 2, 4, 2048, 3600, 3600]);
     }
 
     #[test]
     fn a_wait_that_nobody_would_have_set_is_over() {
         let minute = Duration::from_secs(60);
-        assert_eq!(plausible(minute, minute), minute);
-        assert_eq!(plausible(Duration::from_secs(61), minute), Duration::ZERO);
+        assert_eq!(plausible_wait(minute, minute), minute);
+        assert_eq!(plausible_wait(Duration::from_secs(61), minute), Duration::ZERO);
     }
 }

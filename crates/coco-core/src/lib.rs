@@ -5,20 +5,20 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod backoff;
-pub mod claims;
+pub mod bisect;
+pub mod change;
 pub mod counts;
-pub mod decide;
-pub mod delivery;
+pub mod decision;
 pub mod fingerprint;
+pub mod key_handover;
 #[cfg(test)]
-mod following;
-pub mod history;
-pub mod isolate;
+mod lookup_model;
 pub mod masking;
-pub mod memo;
+pub mod memo_batch;
 pub mod options;
-pub mod plan;
+pub mod plan_reader;
 pub mod provider;
+pub mod run_history;
 pub mod snapshot;
 pub mod source_work;
 pub mod stand_in;

@@ -11,9 +11,9 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::delivery::{Refused, Trouble};
-use super::options::{Access, Spec};
-use super::provider::Refusal;
+use super::change::{DeliveryError, RejectedChange};
+use super::options::{Access, OptionSpec};
+use super::provider::RejectedInput;
 
 /// The most bytes of a message, a detail or a hint.
 const LONGEST_TEXT: usize = 2000;
@@ -64,46 +64,49 @@ impl Masker {
     }
 
     /// Masks the values of the secret options.
-    pub fn of(access: &Access, specs: &[Spec]) -> Masker {
+    pub fn for_access(access: &Access, specs: &[OptionSpec]) -> Masker {
         let secret = specs.iter().filter(|spec| spec.secret);
         Masker::new(secret.filter_map(|spec| access.user.get(spec.name)))
     }
 
     /// Returns a text of at most 2,000 bytes, without secrets and without control characters other
     /// than the ends of lines.
-    pub fn text(&self, text: &str) -> String {
+    pub fn mask_text(&self, text: &str) -> String {
         self.cut(text, LONGEST_TEXT, Lines::Many)
     }
 
     /// Returns a text of one line and at most so many bytes, without secrets.
-    pub fn line(&self, text: &str, longest: usize) -> String {
+    pub fn mask_line(&self, text: &str, longest: usize) -> String {
         self.cut(text.trim(), longest, Lines::One)
     }
 
     /// Returns what may be known of a trouble.
-    pub fn trouble(&self, trouble: Trouble) -> Trouble {
-        Trouble {
-            whose: trouble.whose,
-            sqlstate: sqlstate(trouble.sqlstate),
-            message: self.text(&trouble.message),
-            detail: trouble.detail.map(|text| self.text(&text)),
-            hint: trouble.hint.map(|text| self.text(&text)),
-            retry_after: trouble.retry_after.map(|wait| wait.min(LONGEST_WAIT)),
+    pub fn mask_error(&self, error: DeliveryError) -> DeliveryError {
+        DeliveryError {
+            scope: error.scope,
+            sqlstate: sqlstate(error.sqlstate),
+            message: self.mask_text(&error.message),
+            detail: error.detail.map(|text| self.mask_text(&text)),
+            hint: error.hint.map(|text| self.mask_text(&text)),
+            retry_after: error.retry_after.map(|wait| wait.min(LONGEST_WAIT)),
         }
     }
 
     /// Returns what may be known of a change that was refused.
-    pub fn refused(&self, refused: Refused) -> Refused {
-        Refused {
-            change: refused.change,
-            sqlstate: sqlstate(refused.sqlstate),
-            message: self.text(&refused.message),
+    pub fn mask_rejected_change(&self, rejected: RejectedChange) -> RejectedChange {
+        RejectedChange {
+            change: rejected.change,
+            sqlstate: sqlstate(rejected.sqlstate),
+            message: self.mask_text(&rejected.message),
         }
     }
 
     /// Returns what may be known of an input that was refused.
-    pub fn refusal(&self, refusal: Refusal) -> Refusal {
-        Refusal { sqlstate: sqlstate(refusal.sqlstate), message: self.text(&refusal.message) }
+    pub fn mask_rejected_input(&self, rejected: RejectedInput) -> RejectedInput {
+        RejectedInput {
+            sqlstate: sqlstate(rejected.sqlstate),
+            message: self.mask_text(&rejected.message),
+        }
     }
 
     fn cut(&self, text: &str, longest: usize, lines: Lines) -> String {
@@ -116,7 +119,7 @@ impl Masker {
         };
         let mut shown = String::new();
         let mut at = 0;
-        for (start, end) in self.found(looked_at) {
+        for (start, end) in self.secret_ranges(looked_at) {
             if start >= shown_to {
                 break;
             }
@@ -137,7 +140,7 @@ impl Masker {
     }
 
     /// The ranges of a text that hold secrets, in order and apart from each other.
-    fn found(&self, text: &str) -> Vec<(usize, usize)> {
+    fn secret_ranges(&self, text: &str) -> Vec<(usize, usize)> {
         let lower = text.to_ascii_lowercase();
         let mut ranges = Vec::new();
         for form in &self.forms {
@@ -290,7 +293,7 @@ fn base64(secret: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::Whose;
+    use crate::change::ErrorScope;
 
     const SECRET: &str = "s3cr?t/\"wörd'&\\1";
 
@@ -313,7 +316,7 @@ mod tests {
             STANDARD.encode(format!("adam:{SECRET}!")),
             STANDARD.encode(format!("coco:{SECRET}")),
         ] {
-            let shown = masker.text(&format!("before {written} after"));
+            let shown = masker.mask_text(&format!("before {written} after"));
             assert!(shown.contains(MASK), "{written}: {shown}");
             // What is left of base64 is what the secret has no part in, or half of.
             let left = shown.replace(MASK, "").replace("before", "").replace("after", "");
@@ -324,14 +327,14 @@ mod tests {
     #[test]
     fn secrets_may_overlap_and_contain_each_other() {
         let masker = Masker::new(["abcdef", "defghi", "abcd", ""]);
-        assert_eq!(masker.text("xabcdefghix abcd"), "x***x ***");
-        assert_eq!(Masker::new(["aaaa"]).text("aaaaaaab"), "***b");
+        assert_eq!(masker.mask_text("xabcdefghix abcd"), "x***x ***");
+        assert_eq!(Masker::new(["aaaa"]).mask_text("aaaaaaab"), "***b");
     }
 
     #[test]
     fn a_short_secret_is_masked_as_a_word() {
         let masker = Masker::new(["abc", "x"]);
-        assert_eq!(masker.text("abc, xabcx; (ABC) x"), "***, xabcx; (***) ***");
+        assert_eq!(masker.mask_text("abc, xabcx; (ABC) x"), "***, xabcx; (***) ***");
     }
 
     #[test]
@@ -340,19 +343,22 @@ mod tests {
         let pem =
             format!("-----BEGIN PRIVATE KEY-----\n{line}\nshort=\n-----END PRIVATE KEY-----\n");
         let masker = Masker::new([pem.as_str()]);
-        assert_eq!(masker.text(&format!("got {line}!")), "got ***!");
-        assert_eq!(masker.text(pem.trim()), MASK);
+        assert_eq!(masker.mask_text(&format!("got {line}!")), "got ***!");
+        assert_eq!(masker.mask_text(pem.trim()), MASK);
     }
 
     #[test]
     fn texts_are_cut_between_characters() {
         let none = Masker::default();
-        assert_eq!(none.text(&"é".repeat(1000)), "é".repeat(1000));
-        assert_eq!(none.text(&"é".repeat(1001)), format!("{}…", "é".repeat(1000)));
-        assert_eq!(none.text(&format!("x{}", "é".repeat(1000))), format!("x{}…", "é".repeat(999)));
-        assert_eq!(none.line(" a\nb\0 ", 10), "a b ");
-        assert_eq!(none.text("a\nb\0\u{1b}[31m"), "a\nb  [31m");
-        assert_eq!(none.text(&"x".repeat(50 << 20)).len(), LONGEST_TEXT + "…".len());
+        assert_eq!(none.mask_text(&"é".repeat(1000)), "é".repeat(1000));
+        assert_eq!(none.mask_text(&"é".repeat(1001)), format!("{}…", "é".repeat(1000)));
+        assert_eq!(
+            none.mask_text(&format!("x{}", "é".repeat(1000))),
+            format!("x{}…", "é".repeat(999))
+        );
+        assert_eq!(none.mask_line(" a\nb\0 ", 10), "a b ");
+        assert_eq!(none.mask_text("a\nb\0\u{1b}[31m"), "a\nb  [31m");
+        assert_eq!(none.mask_text(&"x".repeat(50 << 20)).len(), LONGEST_TEXT + "…".len());
     }
 
     /// Masks shorten a text, so that what is beyond the first bytes could move into sight.
@@ -362,7 +368,7 @@ mod tests {
         let masker = Masker::new([secret.as_str()]);
         for shift in 0..secret.len() {
             let text = format!("{}{}", "x".repeat(shift), secret.repeat(100));
-            let shown = masker.text(&text);
+            let shown = masker.mask_text(&text);
             assert!(!shown.contains("01234"), "{shift}: {shown}");
         }
     }
@@ -379,13 +385,13 @@ mod tests {
 
     #[test]
     fn a_trouble_is_masked_in_all_its_parts() {
-        let trouble = Trouble::server("no code", "m s3cret")
+        let error = DeliveryError::server("no code", "m s3cret")
             .detail("d s3cret")
             .hint("h s3cret")
             .retry_after(Duration::from_secs(u64::MAX));
-        let shown = Masker::new(["s3cret"]).trouble(trouble);
-        let expected = Trouble {
-            whose: Whose::Server,
+        let shown = Masker::new(["s3cret"]).mask_error(error);
+        let expected = DeliveryError {
+            scope: ErrorScope::Server,
             sqlstate: "HV000".to_owned(),
             message: "m ***".to_owned(),
             detail: Some("d ***".to_owned()),

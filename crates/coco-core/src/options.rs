@@ -5,7 +5,7 @@ use std::fmt;
 
 /// Where an option is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum On {
+pub enum OptionScope {
     /// `CREATE SERVER … OPTIONS (…)`
     Server,
     /// `CREATE USER MAPPING … OPTIONS (…)`: where secrets belong.
@@ -15,9 +15,9 @@ pub enum On {
 }
 
 /// An option.
-pub struct Spec {
+pub struct OptionSpec {
     pub name: &'static str,
-    pub on: On,
+    pub scope: OptionScope,
     pub required: bool,
     /// Never shown in a message.
     pub secret: bool,
@@ -27,41 +27,53 @@ pub struct Spec {
     /// such as "must be a URL". A target option that is no JSON string is given as JSON text.
     pub check: fn(&str) -> Result<(), String>,
     /// What it is for, in a sentence.
-    pub about: &'static str,
+    pub description: &'static str,
 }
 
-impl Spec {
-    pub const fn new(name: &'static str, on: On, about: &'static str) -> Spec {
-        Spec { name, on, required: false, secret: false, superuser: false, check: anything, about }
+impl OptionSpec {
+    pub const fn new(
+        name: &'static str,
+        scope: OptionScope,
+        description: &'static str,
+    ) -> OptionSpec {
+        OptionSpec {
+            name,
+            scope,
+            required: false,
+            secret: false,
+            superuser: false,
+            check: accept_any,
+            description,
+        }
     }
 
-    pub const fn required(mut self) -> Spec {
+    pub const fn required(mut self) -> OptionSpec {
         self.required = true;
         self
     }
 
-    pub const fn secret(mut self) -> Spec {
+    pub const fn secret(mut self) -> OptionSpec {
         self.secret = true;
         self
     }
 
-    pub const fn superuser(mut self) -> Spec {
+    pub const fn superuser(mut self) -> OptionSpec {
         self.superuser = true;
         self
     }
 
-    pub const fn check(mut self, check: fn(&str) -> Result<(), String>) -> Spec {
+    pub const fn check(mut self, check: fn(&str) -> Result<(), String>) -> OptionSpec {
         self.check = check;
         self
     }
 }
 
-fn anything(_: &str) -> Result<(), String> {
+fn accept_any(_: &str) -> Result<(), String> {
     Ok(())
 }
 
 /// `true` or `false`.
-pub fn boolean(value: &str) -> Result<(), String> {
+pub fn check_boolean(value: &str) -> Result<(), String> {
     match value {
         "true" | "false" => Ok(()),
         _ => Err("must be true or false".to_owned()),
@@ -69,7 +81,7 @@ pub fn boolean(value: &str) -> Result<(), String> {
 }
 
 /// A whole number that is at least 1.
-pub fn positive(value: &str) -> Result<(), String> {
+pub fn check_positive(value: &str) -> Result<(), String> {
     match value.parse::<u32>() {
         Ok(n) if n > 0 => Ok(()),
         _ => Err("must be a whole number above 0".to_owned()),
@@ -77,7 +89,7 @@ pub fn positive(value: &str) -> Result<(), String> {
 }
 
 /// A whole number up to 100.
-pub fn hundred(value: &str) -> Result<(), String> {
+pub fn check_at_most_100(value: &str) -> Result<(), String> {
     match value.parse::<u32>() {
         Ok(n) if n <= 100 => Ok(()),
         _ => Err("must be a whole number from 0 to 100".to_owned()),

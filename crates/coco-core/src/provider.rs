@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::delivery::Trouble;
+use super::change::DeliveryError;
 use super::options::Access;
 
 /// What is asked for: one kind a job.
@@ -43,7 +43,7 @@ pub enum Answer {
 
 /// Why an input is not answered: a reason of the input's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RejectedInput {
     pub sqlstate: String,
     pub message: String,
 }
@@ -64,10 +64,10 @@ pub struct Usage {
 
 /// What became of a job.
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Of each input. None: there is no answer, for a reason that `trouble` names.
-    pub answers: Vec<Option<Result<Answer, Refusal>>>,
+pub struct JobOutcome {
+    /// Of each input. None: there is no answer, for a reason that `error` names.
+    pub answers: Vec<Option<Result<Answer, RejectedInput>>>,
     pub usage: Usage,
     /// Why not all inputs have an answer.
-    pub trouble: Option<Trouble>,
+    pub error: Option<DeliveryError>,
 }

@@ -26,7 +26,7 @@ impl Snapshot {
 
     /// Counts a transaction as not seen yet. A snapshot counts the reader's own as done; it may go
     /// on writing after it has read.
-    pub fn put_back(&mut self, xid: u64) {
+    pub fn mark_in_progress(&mut self, xid: u64) {
         if xid >= self.xmax {
             return;
         }
@@ -37,7 +37,7 @@ impl Snapshot {
     }
 
     /// Leaves out transactions from `end` on, so that what is new is read in two parts.
-    pub fn cut(&mut self, end: u64) {
+    pub fn truncate_at(&mut self, end: u64) {
         if end < self.xmax {
             self.xmax = end;
             self.running.retain(|x| *x < end);
@@ -71,7 +71,7 @@ mod tests {
     fn the_own_transaction_is_put_back_among_the_running() {
         let put = |text: &str, xid| {
             let mut s = Snapshot::parse(text).expect(text);
-            s.put_back(xid);
+            s.mark_in_progress(xid);
             s.to_string()
         };
         assert_eq!(put("10:20:10,14", 12), "10:20:10,12,14");
@@ -86,7 +86,7 @@ mod tests {
     fn a_cut_snapshot_sees_nothing_from_its_end_on() {
         let cut = |text: &str, end| {
             let mut s = Snapshot::parse(text).expect(text);
-            s.cut(end);
+            s.truncate_at(end);
             s.to_string()
         };
         assert_eq!(cut("10:20:10,14", 12), "10:12:10");

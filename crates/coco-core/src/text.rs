@@ -58,7 +58,7 @@ pub fn normalize(text: &str) -> String {
 }
 
 /// A text in lines of at most `width` characters, broken at spaces; a longer word has a line of its own.
-pub fn wrapped(text: &str, width: usize) -> String {
+pub fn wrap_lines(text: &str, width: usize) -> String {
     let mut out = String::with_capacity(text.len());
     let mut length = 0;
     for (n, word) in text.split(' ').enumerate() {
@@ -93,9 +93,9 @@ mod tests {
 
     #[test]
     fn lines_are_broken_at_spaces() {
-        assert_eq!(wrapped("one two three", 7), "one two\nthree");
-        assert_eq!(wrapped("one  two", 20), "one  two");
-        assert_eq!(wrapped("größer-als-alles und", 4), "größer-als-alles\nund");
-        assert_eq!(wrapped("", 4), "");
+        assert_eq!(wrap_lines("one two three", 7), "one two\nthree");
+        assert_eq!(wrap_lines("one  two", 20), "one  two");
+        assert_eq!(wrap_lines("größer-als-alles und", 4), "größer-als-alles\nund");
+        assert_eq!(wrap_lines("", 4), "");
     }
 }

@@ -27,7 +27,7 @@ impl ProcessOrdinal {
 
 /// An item as its source shows it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Incoming {
+pub struct SourceVersion {
     /// `None` where the source has no ordinal: then nothing is skipped by version.
     pub ordinal: Option<Ordinal>,
     pub content: Option<Fingerprint>,
@@ -35,7 +35,7 @@ pub struct Incoming {
 
 /// An item as it was last committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct CommittedVersion {
     pub ordinal: Option<Ordinal>,
     pub content: Option<Fingerprint>,
     /// `None` where no evaluation was ever committed.
@@ -49,7 +49,7 @@ pub struct Failure {
     pub content: Option<Fingerprint>,
     pub logic: Option<LogicId>,
     /// Its next retry has come.
-    pub due: bool,
+    pub is_due: bool,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 /// What a node stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum NodeKind {
     /// A relation of this database: a source, a lookup, a target, or several of these.
     Table,
     Flow,
@@ -48,7 +48,7 @@ impl Health {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    pub kind: Kind,
+    pub kind: NodeKind,
     pub name: String,
     /// Lines below its name.
     pub notes: Vec<String>,
@@ -60,7 +60,7 @@ pub struct Node {
 
 /// What an edge stands for. All lead from what is read to what reads or is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
+pub enum EdgeKind {
     Source,
     Lookup,
     Call,
@@ -72,7 +72,7 @@ pub struct Edge {
     /// Places in [`Graph::nodes`].
     pub from: usize,
     pub to: usize,
-    pub link: Link,
+    pub link: EdgeKind,
     pub label: Option<String>,
 }
 
@@ -84,7 +84,7 @@ pub struct Graph {
 
 impl Graph {
     /// The node of this kind and name on this server, which is made where there is none.
-    pub fn node(&mut self, kind: Kind, name: &str, server: Option<&str>) -> usize {
+    pub fn node_index(&mut self, kind: NodeKind, name: &str, server: Option<&str>) -> usize {
         let same = |n: &Node| n.kind == kind && n.name == name && n.server.as_deref() == server;
         self.nodes.iter().position(same).unwrap_or_else(|| {
             self.nodes.push(Node {
@@ -98,7 +98,7 @@ impl Graph {
         })
     }
 
-    pub fn edge(&mut self, from: usize, to: usize, link: Link, label: Option<String>) {
+    pub fn add_edge(&mut self, from: usize, to: usize, link: EdgeKind, label: Option<String>) {
         self.edges.push(Edge { from, to, link, label });
     }
 }

@@ -15,7 +15,7 @@ pub struct Place {
 const SWEEPS: usize = 8;
 
 /// A place for each node: every edge leads to a column further on, but for those that close a circle.
-pub fn places(graph: &Graph) -> Vec<Place> {
+pub fn place_nodes(graph: &Graph) -> Vec<Place> {
     let count = graph.nodes.len();
     let edges = acyclic(graph);
     let column = columns(count, &edges);
@@ -49,13 +49,13 @@ pub fn places(graph: &Graph) -> Vec<Place> {
             order[at] = column.into_iter().map(|(_, node)| node).collect();
         }
     }
-    let mut places = vec![Place { column: 0, row: 0 }; count];
+    let mut place_nodes = vec![Place { column: 0, row: 0 }; count];
     for (column, nodes) in order.iter().enumerate() {
         for (row, node) in nodes.iter().enumerate() {
-            places[*node] = Place { column, row };
+            place_nodes[*node] = Place { column, row };
         }
     }
-    places
+    place_nodes
 }
 
 /// How far down each node stands, as a part of its column.
@@ -142,25 +142,25 @@ fn columns(count: usize, edges: &[(usize, usize)]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{Kind, Link};
+    use crate::graph::{EdgeKind, NodeKind};
 
     fn graph(nodes: usize, edges: &[(usize, usize)]) -> Graph {
         let mut graph = Graph::default();
         for n in 0..nodes {
-            graph.node(Kind::Table, &n.to_string(), None);
+            graph.node_index(NodeKind::Table, &n.to_string(), None);
         }
         for (from, to) in edges {
-            graph.edge(*from, *to, Link::Source, None);
+            graph.add_edge(*from, *to, EdgeKind::Source, None);
         }
         graph
     }
 
     fn column_of(graph: &Graph) -> Vec<usize> {
-        places(graph).iter().map(|p| p.column).collect()
+        place_nodes(graph).iter().map(|p| p.column).collect()
     }
 
     fn crossings(graph: &Graph) -> usize {
-        let at = places(graph);
+        let at = place_nodes(graph);
         let edges: Vec<(Place, Place)> =
             graph.edges.iter().map(|e| (at[e.from], at[e.to])).collect();
         let cross = |a: &(Place, Place), b: &(Place, Place)| {
@@ -175,24 +175,24 @@ mod tests {
         // A lookup of the last flow stands before that flow.
         assert_eq!(column_of(&graph(4, &[(0, 1), (1, 2), (3, 2)])), [0, 1, 2, 1]);
         assert_eq!(column_of(&graph(2, &[])), [0, 0]);
-        assert!(places(&graph(0, &[])).is_empty());
+        assert!(place_nodes(&graph(0, &[])).is_empty());
     }
 
     #[test]
     fn circles_and_loops_end() {
-        let places = places(&graph(3, &[(0, 1), (1, 2), (2, 0), (1, 1)]));
-        assert_eq!(places.len(), 3);
-        assert!(places.iter().all(|p| p.column < 3));
+        let place_nodes = place_nodes(&graph(3, &[(0, 1), (1, 2), (2, 0), (1, 1)]));
+        assert_eq!(place_nodes.len(), 3);
+        assert!(place_nodes.iter().all(|p| p.column < 3));
     }
 
     #[test]
     fn every_place_is_taken_once() {
         let edges: Vec<(usize, usize)> =
             (0..40).flat_map(|n| [(n, (n * 7 + 3) % 40), (n, (n * 3 + 1) % 40)]).collect();
-        let mut places = places(&graph(40, &edges));
-        places.sort_by_key(|p| (p.column, p.row));
-        places.dedup();
-        assert_eq!(places.len(), 40);
+        let mut place_nodes = place_nodes(&graph(40, &edges));
+        place_nodes.sort_by_key(|p| (p.column, p.row));
+        place_nodes.dedup();
+        assert_eq!(place_nodes.len(), 40);
     }
 
     #[test]

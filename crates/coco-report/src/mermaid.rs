@@ -1,6 +1,6 @@
 //! A graph as Mermaid text, the flowchart that documents and code hosts show.
 
-use super::graph::{Graph, Health, Kind, Link, Node};
+use super::graph::{EdgeKind, Graph, Health, Node, NodeKind};
 
 /// The flowchart of a graph. Whatever names are in it, it is one that Mermaid reads.
 pub fn flowchart(graph: &Graph) -> String {
@@ -21,9 +21,9 @@ pub fn flowchart(graph: &Graph) -> String {
     }
     for edge in &graph.edges {
         let arrow = match edge.link {
-            Link::Source | Link::Target => "-->",
-            Link::Lookup => "-.->",
-            Link::Call => "-.-",
+            EdgeKind::Source | EdgeKind::Target => "-->",
+            EdgeKind::Lookup => "-.->",
+            EdgeKind::Call => "-.-",
         };
         let text = edge.label.as_ref().map_or(String::new(), |l| format!("|\"{}\"|", label(l)));
         out.push_str(&format!("  n{} {arrow}{text} n{}\n", edge.from, edge.to));
@@ -49,20 +49,20 @@ const CLASSES: [(&str, &str); 7] = [
 
 fn class_of(node: &Node) -> &'static str {
     match (node.kind, node.health) {
-        (Kind::Flow, health) => health.unwrap_or(Health::Ready).name(),
-        (Kind::Table, _) => "table",
-        (Kind::External, _) => "external",
-        (Kind::Function, _) => "function",
+        (NodeKind::Flow, health) => health.unwrap_or(Health::Ready).name(),
+        (NodeKind::Table, _) => "table",
+        (NodeKind::External, _) => "external",
+        (NodeKind::Function, _) => "function",
     }
 }
 
 /// A node with its shape, label and class.
 fn declared(id: usize, node: &Node) -> String {
     let (open, close) = match node.kind {
-        Kind::Table => ("[(", ")]"),
-        Kind::Flow => ("([", "])"),
-        Kind::Function => ("{{", "}}"),
-        Kind::External => ("[/", "/]"),
+        NodeKind::Table => ("[(", ")]"),
+        NodeKind::Flow => ("([", "])"),
+        NodeKind::Function => ("{{", "}}"),
+        NodeKind::External => ("[/", "/]"),
     };
     let lines: Vec<String> =
         std::iter::once(&node.name).chain(&node.notes).map(|line| label(line)).collect();
@@ -92,10 +92,10 @@ mod tests {
     #[test]
     fn no_name_ends_its_quotes() {
         let mut graph = Graph::default();
-        let table = graph.node(Kind::Table, "a\"] --> x\nend `b` <i>&#1;ü", None);
-        let flow = graph.node(Kind::Flow, "end", None);
+        let table = graph.node_index(NodeKind::Table, "a\"] --> x\nend `b` <i>&#1;ü", None);
+        let flow = graph.node_index(NodeKind::Flow, "end", None);
         graph.nodes[flow].health = Some(Health::Live);
-        graph.edge(table, flow, Link::Source, Some("|".to_owned()));
+        graph.add_edge(table, flow, EdgeKind::Source, Some("|".to_owned()));
         let text = flowchart(&graph);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
@@ -110,12 +110,12 @@ mod tests {
     #[test]
     fn targets_on_a_server_stand_together() {
         let mut graph = Graph::default();
-        let flow = graph.node(Kind::Flow, "f", None);
+        let flow = graph.node_index(NodeKind::Flow, "f", None);
         for name in ["a", "b"] {
-            let target = graph.node(Kind::External, name, Some("away"));
-            graph.edge(flow, target, Link::Target, None);
+            let target = graph.node_index(NodeKind::External, name, Some("away"));
+            graph.add_edge(flow, target, EdgeKind::Target, None);
         }
-        let again = graph.node(Kind::External, "a", Some("away"));
+        let again = graph.node_index(NodeKind::External, "a", Some("away"));
         assert_eq!(again, 1);
         let text = flowchart(&graph);
         let inside =

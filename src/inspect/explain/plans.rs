@@ -14,8 +14,8 @@ use crate::query::batch::Batch;
 use crate::query::compose::{self, Items};
 use crate::update::limits::Limits;
 use crate::update::lookups;
-use coco_core::plan;
-use coco_core::plan::{Again, WholeRead};
+use coco_core::plan_reader;
+use coco_core::plan_reader::{FullRead, Rescan};
 
 /// Up to this size in bytes, reading a table again for each item costs little.
 const SMALL: i64 = 8 * 8192;
@@ -76,7 +76,7 @@ fn planned(
     batched: &Source,
     sql: &str,
     count: usize,
-) -> Result<(String, Vec<WholeRead>)> {
+) -> Result<(String, Vec<FullRead>)> {
     let recalling = memo::session_of_look(flow)?;
     let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     let _running = recalling.as_ref().map(|r| r.begin());
@@ -89,19 +89,19 @@ fn planned(
     let json = statements.texts(&format!("explain (verbose, format json) {sql}"))?.concat();
     let json: serde_json::Value = serde_json::from_str(&json)
         .map_err(|e| Error::internal(format!("EXPLAIN returned invalid JSON: {e}")))?;
-    Ok((text, plan::whole_reads(&json)))
+    Ok((text, plan_reader::find_full_reads(&json)))
 }
 
 /// Reports whether a plan is set-based: it reads only small tables again for each item.
-fn set_based(name: &str, reads: &[WholeRead]) -> Result<Finding> {
+fn set_based(name: &str, reads: &[FullRead]) -> Result<Finding> {
     let mut again = Vec::new();
     let mut small = BTreeSet::new();
     for read in reads {
-        let Some(why) = &read.again else { continue };
+        let Some(why) = &read.rescan else { continue };
         let table = Table::of(read)?;
         let why = match why {
-            Again::SubPlan(subplan) => subplan.clone(),
-            Again::NestedLoop => "inner side of a nested loop".to_owned(),
+            Rescan::SubPlan(subplan) => subplan.clone(),
+            Rescan::NestedLoop => "inner side of a nested loop".to_owned(),
         };
         match table.bytes > SMALL {
             true => again.push(format!("{} ({why})", table.shown)),
@@ -130,7 +130,7 @@ struct Table {
 }
 
 impl Table {
-    fn of(read: &WholeRead) -> Result<Table> {
+    fn of(read: &FullRead) -> Result<Table> {
         let shown = qualified(&read.schema, &read.name);
         let found = spi::select(
             "select c.oid, coalesce(pg_catalog.pg_relation_size(c.oid), 0)
@@ -177,7 +177,7 @@ impl Indexes {
     }
 
     /// Adds indexes for large tables that the plan for one item reads as a whole.
-    fn look_at(&mut self, reads: &[WholeRead]) -> Result<()> {
+    fn look_at(&mut self, reads: &[FullRead]) -> Result<()> {
         for read in reads {
             let table = Table::of(read)?;
             if table.bytes < LARGE {
@@ -185,7 +185,7 @@ impl Indexes {
             }
             let size =
                 format!("for one item, the whole table is read ({} MB)", table.bytes / LARGE);
-            let columns = read.by.as_slice();
+            let columns = read.compared_columns.as_slice();
             if columns.is_empty() {
                 let found = finding(
                     "index",

@@ -24,7 +24,7 @@ use crate::workers::delivery::target_channel::{
     ChannelEvent, DeliveredBatch, ResolvedTarget, TargetChannel,
 };
 use crate::workers::transaction::{TransactionError, transaction};
-use coco_core::delivery::{Refused, Trouble};
+use coco_core::change::{DeliveryError, RejectedChange};
 
 /// A connection that nothing was sent over for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
@@ -241,7 +241,7 @@ impl DeliveryDispatcher {
         &mut self,
         flow: &str,
         target: i32,
-        why: Option<Trouble>,
+        why: Option<DeliveryError>,
     ) -> Result<(), TransactionError> {
         if let Some(sending) = self.targets.get_mut(&target) {
             sending.next = None;
@@ -249,7 +249,7 @@ impl DeliveryDispatcher {
         if let Some(held) = self.held.get_mut(&target) {
             held.restart();
         }
-        if let Some(Trouble { message, .. }) = why {
+        if let Some(DeliveryError { message, .. }) = why {
             let shown = transaction(|| delivery_state::delivery_error(target))?;
             tracing::info!("flow \"{flow}\": {shown} is sent rows once more: {message}");
         }
@@ -367,7 +367,7 @@ impl DeliveryDispatcher {
         &mut self,
         target: i32,
         batch: &ChangeBatch,
-        refused: &[Refused],
+        refused: &[RejectedChange],
     ) -> Result<(), TransactionError> {
         let Some(held) = self.held.get(&target) else { return Ok(()) };
         if !refused.is_empty() {
@@ -408,7 +408,7 @@ impl DeliveryDispatcher {
         &mut self,
         flow: &str,
         target: i32,
-        trouble: &Trouble,
+        trouble: &DeliveryError,
         step: &mut StepOutcome,
     ) -> Result<(), TransactionError> {
         step.troubled = true;
@@ -466,7 +466,7 @@ impl DeliveryDispatcher {
                 step.again = Some(step.again.map_or(wait, |a| a.min(wait)));
                 return self.leave(target);
             }
-            NextAction::Trouble(trouble) => {
+            NextAction::DeliveryError(trouble) => {
                 self.targets.remove(&target);
                 return self.troubled(flow, target, &trouble, step);
             }

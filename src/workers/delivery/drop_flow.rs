@@ -12,7 +12,7 @@ use crate::workers::delivery::next_batch::resolve_target;
 use crate::workers::delivery::target_channel::ResolvedTarget;
 use crate::workers::shared_memory;
 use crate::workers::wait_event::WaitEvent;
-use coco_core::delivery::Trouble;
+use coco_core::change::DeliveryError;
 
 /// Drops a flow with all that was made for it: here and outside, or neither. In one transaction of the
 /// caller's, and with what keeps others from sending, until the process ends.
@@ -50,7 +50,9 @@ fn remove(made: ResolvedTarget) -> Result<(), Error> {
                 crate::workers::process::wait(Duration::from_secs(1), WaitEvent::Delivery)
             }
             TaskState::Done(result) => break result,
-            TaskState::Lost => break Err(Trouble::target("XX000", "the connector has failed")),
+            TaskState::Lost => {
+                break Err(DeliveryError::target("XX000", "the connector has failed"));
+            }
         }
     };
     result.map_err(|trouble| {

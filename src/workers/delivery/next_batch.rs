@@ -17,7 +17,7 @@ use crate::workers::transaction::{TransactionError, transaction};
 use coco_connectors::targets;
 use coco_connectors::targets::Connector;
 use coco_connectors::targets::options::{Access, Options};
-use coco_core::delivery::{Shape, Trouble};
+use coco_core::change::{DeliveryError, TargetSchema};
 
 /// Changes of a first batch, at most: the connection has nothing to do while it is read.
 const FIRST: usize = 5000;
@@ -29,7 +29,7 @@ const PIECE: usize = 5000;
 pub enum NextAction {
     Nothing,
     Wait(Duration),
-    Trouble(Trouble),
+    DeliveryError(DeliveryError),
     Batch(ChangeBatch, ResolvedTarget),
 }
 
@@ -66,7 +66,7 @@ pub fn never_sent(flow: &str, target: i32) -> Result<Option<ResolvedTarget>, Err
 pub fn next_action(
     flow: &str,
     target: i32,
-    next: Option<(ChangeBatch, Arc<Shape>)>,
+    next: Option<(ChangeBatch, Arc<TargetSchema>)>,
     held: Option<&mut InitialLoadBuffer>,
     interrupted: &mut bool,
     refused: &mut i64,
@@ -84,7 +84,7 @@ pub fn next_action(
     }
     let reached = match resolve_target(&ready.flow, declared, external) {
         Ok(reached) => reached,
-        Err(error) => return Ok(NextAction::Trouble(delivery_error(error))),
+        Err(error) => return Ok(NextAction::DeliveryError(delivery_error(error))),
     };
     let batch = match next {
         // Of another shape it is not any more: the outbox has been made anew.
@@ -108,9 +108,9 @@ pub fn next_action(
     Ok(batch.map_or(NextAction::Nothing, |batch| NextAction::Batch(batch, reached)))
 }
 
-fn delivery_error(error: Error) -> Trouble {
+fn delivery_error(error: Error) -> DeliveryError {
     let sqlstate = subtransaction::sqlstate(error.code as i32);
-    let mut trouble = Trouble::target(&sqlstate, error.message);
+    let mut trouble = DeliveryError::target(&sqlstate, error.message);
     trouble.detail = error.detail;
     trouble.hint = error.hint;
     trouble

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use crate::outbox::change_batch::ChangeBatch;
 use crate::workers::async_runtime::{self, Task, TaskState};
-use coco_connectors::targets::ahead::{Arriving, Note, Outlet};
 use coco_connectors::targets::options::Access;
-use coco_connectors::targets::{Connector, Prepared, Target, ahead};
-use coco_core::delivery::{Change, Encoding, Refused, Shape, Trouble, Whose};
+use coco_connectors::targets::pre_commit_stream::{CommitSignal, RowSender, RowStream};
+use coco_connectors::targets::{Connector, Prepared, Target, pre_commit_stream};
+use coco_core::change::{
+    Change, DeliveryError, Encoding, ErrorScope, RejectedChange, TargetSchema,
+};
 
 /// What a target is to be, and what it is reached with.
 pub struct ResolvedTarget {
-    pub shape: Shape,
+    pub shape: TargetSchema,
     pub connector: &'static Connector,
     pub access: Access,
     /// Whether it is noted that coco makes it.
@@ -23,7 +25,7 @@ pub struct ResolvedTarget {
 /// A target, with one batch on its way at a time.
 pub struct TargetChannel {
     pub flow: String,
-    pub shape: Arc<Shape>,
+    pub shape: Arc<TargetSchema>,
     pub connector: &'static Connector,
     /// What the connection was opened with.
     access: Access,
@@ -56,22 +58,22 @@ enum Job {
     /// To make it where it is not, and to bring the batch. `noted`: that it is made was noted just before.
     Deliver { noted: bool },
     /// To bring rows that are not noted yet; what says that they are.
-    Ahead(Option<Note>),
+    Ahead(Option<CommitSignal>),
 }
 
 /// What is back from there.
 enum JobResult {
     /// Whether the target is there.
-    Look(Result<(Box<dyn Target>, bool), Trouble>),
+    Look(Result<(Box<dyn Target>, bool), DeliveryError>),
     Delivery {
         client: Option<Box<dyn Target>>,
         prepared: Option<Prepared>,
         /// It could not be prepared, and is not there.
         absent: bool,
-        result: Result<Vec<Refused>, Trouble>,
+        result: Result<Vec<RejectedChange>, DeliveryError>,
     },
     /// Whether it has the rows.
-    Ahead(Result<(Box<dyn Target>, bool), Trouble>),
+    Ahead(Result<(Box<dyn Target>, bool), DeliveryError>),
 }
 
 /// What became of what was sent.
@@ -80,7 +82,7 @@ pub struct DeliveredBatch {
     pub batch: Option<ChangeBatch>,
     /// That coco has made the target is to be noted, or not to be any more.
     pub made: Option<bool>,
-    pub result: Result<Vec<Refused>, Trouble>,
+    pub result: Result<Vec<RejectedChange>, DeliveryError>,
 }
 
 /// Where what was begun is.
@@ -93,7 +95,7 @@ pub enum ChannelEvent {
     Look(bool, Option<ChangeBatch>),
     Arrival(DeliveredBatch),
     /// The target has nothing of what was sent ahead; if there is a reason, why.
-    Return(Option<Trouble>),
+    Return(Option<DeliveryError>),
 }
 
 impl TargetChannel {
@@ -157,9 +159,9 @@ impl TargetChannel {
     }
 
     /// Begins to send rows so, where it takes them.
-    pub fn begin_ahead(&mut self) -> io::Result<Option<Outlet>> {
+    pub fn begin_ahead(&mut self) -> io::Result<Option<RowSender>> {
         let Some(Connection::Prepared(client)) = self.connection.take() else { return Ok(None) };
-        let (outlet, note, arriving) = ahead::way();
+        let (outlet, note, arriving) = pre_commit_stream::channel();
         self.go(Job::Ahead(Some(note)), None, fill(client, self.shape.clone(), arriving))?;
         Ok(Some(outlet))
     }
@@ -182,7 +184,7 @@ impl TargetChannel {
             && let Some(note) = note.take()
         {
             way.batch = Some(ChangeBatch::sent(upto));
-            note.noted();
+            note.confirm();
         }
     }
 
@@ -203,7 +205,7 @@ impl TargetChannel {
             }
             TaskState::Done(back) => back,
             TaskState::Lost => {
-                let trouble = Trouble::target("XX000", "the connector has failed");
+                let trouble = DeliveryError::target("XX000", "the connector has failed");
                 return match way.errand {
                     Job::Ahead(_) => ChannelEvent::Return(Some(trouble)),
                     _ => ChannelEvent::Arrival(DeliveredBatch {
@@ -300,10 +302,14 @@ impl Drop for TargetChannel {
 }
 
 /// What is done on the other threads: what is to be seen before a target is made.
-async fn look(connector: &'static Connector, access: Access, shape: Arc<Shape>) -> JobResult {
+async fn look(
+    connector: &'static Connector,
+    access: Access,
+    shape: Arc<TargetSchema>,
+) -> JobResult {
     let looked = async {
         let mut client = connector.connect(access)?;
-        let there = client.is_there(&shape).await?;
+        let there = client.exists(&shape).await?;
         Ok((client, there))
     };
     JobResult::Look(looked.await)
@@ -314,7 +320,7 @@ async fn deliver(
     connection: Option<Connection>,
     connector: &'static Connector,
     access: Access,
-    shape: Arc<Shape>,
+    shape: Arc<TargetSchema>,
     changes: Vec<Change>,
 ) -> JobResult {
     let prepare = async |mut client: Box<dyn Target>| match client.prepare(&shape).await {
@@ -322,7 +328,7 @@ async fn deliver(
         Err(trouble) => {
             // Not of a server that does not answer.
             let absent =
-                trouble.whose == Whose::Target && client.is_there(&shape).await == Ok(false);
+                trouble.scope == ErrorScope::Target && client.exists(&shape).await == Ok(false);
             (Err(trouble), None, absent)
         }
     };
@@ -346,6 +352,10 @@ async fn deliver(
 }
 
 /// What is sent ahead.
-async fn fill(mut client: Box<dyn Target>, shape: Arc<Shape>, mut rows: Arriving) -> JobResult {
-    JobResult::Ahead(client.fill(&shape, &mut rows).await.map(|taken| (client, taken)))
+async fn fill(
+    mut client: Box<dyn Target>,
+    shape: Arc<TargetSchema>,
+    mut rows: RowStream,
+) -> JobResult {
+    JobResult::Ahead(client.load_stream(&shape, &mut rows).await.map(|taken| (client, taken)))
 }

@@ -8,11 +8,11 @@ use reqwest::Response;
 
 /// The most bytes that the answers of this process hold at once: a server's option `concurrency` is
 /// no bound on memory.
-const MOST_HELD: usize = 256 * 1024 * 1024;
+const MAX_TOTAL_BYTES: usize = 256 * 1024 * 1024;
 /// How deep objects and arrays of an answer may be nested, as with `serde_json` itself.
-const DEEPEST_JSON: usize = 128;
+const MAX_JSON_DEPTH: usize = 128;
 
-static HELD: AtomicUsize = AtomicUsize::new(0);
+static TOTAL_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// What was read. Its bytes are counted as long as it lives.
 #[derive(Default)]
@@ -20,39 +20,39 @@ pub struct Body(Vec<u8>);
 
 /// Why an answer is not read to its end. Goes on after "its answer".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Excess {
-    Longer(usize),
-    MoreThanHeld,
+pub enum LimitError {
+    TooLong(usize),
+    TotalTooLong,
 }
 
-impl fmt::Display for Excess {
+impl fmt::Display for LimitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Excess::Longer(bytes) => write!(f, "is longer than {bytes} bytes"),
-            Excess::MoreThanHeld => write!(
+            LimitError::TooLong(bytes) => write!(f, "is longer than {bytes} bytes"),
+            LimitError::TotalTooLong => write!(
                 f,
                 "is not read to its end, since the answers of this process together are longer than \
-                 {MOST_HELD} bytes"
+                 {MAX_TOTAL_BYTES} bytes"
             ),
         }
     }
 }
 
 impl Body {
-    fn add(&mut self, chunk: &[u8], longest: usize) -> Result<(), Excess> {
-        if chunk.len() > longest.saturating_sub(self.0.len()) {
-            return Err(Excess::Longer(longest));
+    fn add(&mut self, chunk: &[u8], max_bytes: usize) -> Result<(), LimitError> {
+        if chunk.len() > max_bytes.saturating_sub(self.0.len()) {
+            return Err(LimitError::TooLong(max_bytes));
         }
-        let held = HELD.fetch_add(chunk.len(), Ordering::Relaxed);
+        let total = TOTAL_BYTES.fetch_add(chunk.len(), Ordering::Relaxed);
         // Counted with this body, whatever becomes of it.
         self.0.extend_from_slice(chunk);
-        if held + chunk.len() > MOST_HELD { Err(Excess::MoreThanHeld) } else { Ok(()) }
+        if total + chunk.len() > MAX_TOTAL_BYTES { Err(LimitError::TotalTooLong) } else { Ok(()) }
     }
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
-        HELD.fetch_sub(self.0.len(), Ordering::Relaxed);
+        TOTAL_BYTES.fetch_sub(self.0.len(), Ordering::Relaxed);
     }
 }
 
@@ -67,12 +67,12 @@ impl Deref for Body {
 /// Reads the body of an answer as it comes, and stops where it has more than so many bytes.
 pub async fn read(
     response: &mut Response,
-    longest: usize,
-) -> Result<Result<Body, Excess>, reqwest::Error> {
+    max_bytes: usize,
+) -> Result<Result<Body, LimitError>, reqwest::Error> {
     let mut body = Body::default();
     while let Some(chunk) = response.chunk().await? {
-        if let Err(excess) = body.add(&chunk, longest) {
-            return Ok(Err(excess));
+        if let Err(error) = body.add(&chunk, max_bytes) {
+            return Ok(Err(error));
         }
     }
     Ok(Ok(body))
@@ -90,8 +90,8 @@ pub fn check_depth(json: &str) -> Result<(), String> {
             b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth > DEEPEST_JSON {
-            return Err(format!("is JSON that is nested more than {DEEPEST_JSON} deep"));
+        if depth > MAX_JSON_DEPTH {
+            return Err(format!("is JSON that is nested more than {MAX_JSON_DEPTH} deep"));
         }
     }
     Ok(())
@@ -106,15 +106,15 @@ mod tests {
         let mut body = Body::default();
         assert_eq!(body.add(b"abc", 5), Ok(()));
         assert_eq!(body.add(b"de", 5), Ok(()));
-        assert_eq!(body.add(b"f", 5), Err(Excess::Longer(5)));
+        assert_eq!(body.add(b"f", 5), Err(LimitError::TooLong(5)));
         assert_eq!(&*body, b"abcde");
     }
 
     #[test]
     fn depth_is_counted_outside_of_strings() {
         let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
-        assert_eq!(check_depth(&nested(DEEPEST_JSON)), Ok(()));
-        assert!(check_depth(&nested(DEEPEST_JSON + 1)).is_err());
+        assert_eq!(check_depth(&nested(MAX_JSON_DEPTH)), Ok(()));
+        assert!(check_depth(&nested(MAX_JSON_DEPTH + 1)).is_err());
         assert!(check_depth(&"{\"a\":".repeat(1_000_000)).is_err());
         let string = format!("[\"{}\\\"{}\"]", "[".repeat(500), "{".repeat(500));
         assert_eq!(check_depth(&string), Ok(()));

@@ -7,7 +7,7 @@ use reqwest::{Client, RequestBuilder, Url, redirect};
 
 use super::endpoint::Endpoint;
 use super::tls;
-use coco_core::delivery::Trouble;
+use coco_core::change::DeliveryError;
 
 const USER_AGENT: &str = concat!("coco/", env!("CARGO_PKG_VERSION"));
 /// Many servers close a connection that was idle for 5 seconds or more. One that is given up
@@ -15,7 +15,7 @@ const USER_AGENT: &str = concat!("coco/", env!("CARGO_PKG_VERSION"));
 const IDLE: Duration = Duration::from_secs(3);
 
 /// A client that keeps so many connections open for a while. Nothing has to be connected to yet.
-pub fn new(endpoint: &Endpoint, connections: usize) -> Result<Client, Trouble> {
+pub fn new(endpoint: &Endpoint, connections: usize) -> Result<Client, DeliveryError> {
     Client::builder()
         .tls_backend_preconfigured(tls::client(endpoint)?)
         .user_agent(USER_AGENT)
@@ -31,7 +31,7 @@ pub fn new(endpoint: &Endpoint, connections: usize) -> Result<Client, Trouble> {
         .build()
         .map_err(|e| {
             let detail = endpoint.peer.quote(&e.without_url().to_string());
-            Trouble::server("HV000", "the HTTP client cannot be set up").detail(detail)
+            DeliveryError::server("HV000", "the HTTP client cannot be set up").detail(detail)
         })
 }
 

@@ -8,23 +8,23 @@ use reqwest::header::HeaderMap;
 use super::headers;
 use super::peer::Peer;
 use super::sign::Signer;
-use coco_core::delivery::Trouble;
-use coco_core::options::{Access, On, Spec};
+use coco_core::change::DeliveryError;
+use coco_core::options::{Access, OptionScope, OptionSpec};
 
 const CONNECT_TIMEOUT: u64 = 10;
 const REQUEST_TIMEOUT: u64 = 60;
 const LONGEST_TIMEOUT: u64 = 3600;
 
 /// The options of a server that say how long it is waited for.
-pub const CONNECT: Spec = Spec::new(
+pub const CONNECT: OptionSpec = OptionSpec::new(
     "connect_timeout",
-    On::Server,
+    OptionScope::Server,
     "Seconds for connecting, TLS included; 10 by default.",
 )
 .check(|text| seconds(text).map(drop));
-pub const REQUEST: Spec = Spec::new(
+pub const REQUEST: OptionSpec = OptionSpec::new(
     "request_timeout",
-    On::Server,
+    OptionScope::Server,
     "Seconds from the start of a request to the end of its answer; 60 by default.",
 )
 .check(|text| seconds(text).map(drop));
@@ -48,7 +48,7 @@ impl Endpoint {
     /// [`Access::trusted`] makes no difference. A server of Postgres says whether it has asked for
     /// the password; of one that speaks HTTP one cannot know. Who may post to a URL, USAGE on its
     /// server says.
-    pub fn new(access: &Access) -> Result<Endpoint, Trouble> {
+    pub fn new(access: &Access) -> Result<Endpoint, DeliveryError> {
         let (server, user) = (&access.server, &access.user);
         let url = server.get("url").map_or(Err("is missing".to_owned()), url);
         let url = url.map_err(|why| wrong("url", &why))?;
@@ -58,10 +58,10 @@ impl Endpoint {
             return Err(wrong("sslrootcert", "is given, but the url does not start with https"));
         }
 
-        let headers = server.get("headers").map_or(Ok(HeaderMap::new()), headers::given);
+        let headers = server.get("headers").map_or(Ok(HeaderMap::new()), headers::parse);
         let mut headers = headers.map_err(|why| wrong("headers", &why))?;
         let mut secrets = headers::add_credentials(&mut headers, server, user).map_err(|why| {
-            Trouble::server("HV024", format!("the options of the user mapping {why}"))
+            DeliveryError::server("HV024", format!("the options of the user mapping {why}"))
                 .hint("Give one of bearer_token, user with password, and api_key.")
         })?;
         secrets.extend(
@@ -89,8 +89,8 @@ impl Endpoint {
 }
 
 /// An option that cannot be used, in a trouble's form: `why` goes on after its name.
-pub fn wrong(option: &str, why: &str) -> Trouble {
-    Trouble::server("HV024", format!("option \"{option}\" {why}"))
+pub fn wrong(option: &str, why: &str) -> DeliveryError {
+    DeliveryError::server("HV024", format!("option \"{option}\" {why}"))
 }
 
 /// No error repeats the text: it may be one with a password.

@@ -4,36 +4,36 @@ use std::error::Error;
 use std::io;
 
 use super::endpoint::Endpoint;
-use coco_core::delivery::Trouble;
+use coco_core::change::DeliveryError;
 
 /// All of these are the server's: the next request may find it well again. What was asked may have been
 /// done all the same, and will be asked again.
-pub fn no_answer(error: &reqwest::Error, endpoint: &Endpoint) -> Trouble {
+pub fn no_answer(error: &reqwest::Error, endpoint: &Endpoint) -> DeliveryError {
     let peer = &endpoint.peer;
-    let trouble = if is_tls(error) {
-        Trouble::server("08001", format!("TLS cannot be agreed on with {peer}")).hint(
+    let delivery_error = if is_tls(error) {
+        DeliveryError::server("08001", format!("TLS cannot be agreed on with {peer}")).hint(
             "If its certificate comes from an authority of your own, give that one's certificate in \
              the server's option sslrootcert.",
         )
     } else if error.is_connect() && error.is_timeout() {
         let seconds = endpoint.connect_timeout.as_secs();
-        Trouble::server("08001", format!("cannot connect to {peer} within {seconds} s"))
+        DeliveryError::server("08001", format!("cannot connect to {peer} within {seconds} s"))
             .hint("The server's option connect_timeout says how long to try.")
     } else if error.is_connect() {
-        Trouble::server("08001", format!("cannot connect to {peer}"))
+        DeliveryError::server("08001", format!("cannot connect to {peer}"))
             .hint("Check that it is up, and the server's option url.")
     } else if error.is_timeout() {
         let seconds = endpoint.request_timeout.as_secs();
-        Trouble::server("08006", format!("{peer} has not answered within {seconds} s")).hint(
+        DeliveryError::server("08006", format!("{peer} has not answered within {seconds} s")).hint(
             "Raise the server's option request_timeout, or lower batch_size so that a request is \
              less work.",
         )
     } else {
-        Trouble::server("08006", format!("{peer} has ended the connection without an answer"))
+        DeliveryError::server("08006", format!("{peer} has ended the connection without an answer"))
     };
     match causes(error).last() {
-        Some(cause) => trouble.detail(peer.quote(&cause.to_string())),
-        None => trouble,
+        Some(cause) => delivery_error.detail(peer.quote(&cause.to_string())),
+        None => delivery_error,
     }
 }
 

@@ -12,7 +12,7 @@ const API_KEY_HEADER: &str = "x-api-key";
 
 /// Names that are HTTP's or coco's to set, or that hold secrets; so are all that begin
 /// with `content-`.
-const TAKEN: [&str; 14] = [
+const RESERVED: [&str; 14] = [
     "connection",
     "cookie",
     "expect",
@@ -30,18 +30,18 @@ const TAKEN: [&str; 14] = [
 ];
 
 /// The option `headers`: a JSON object of names and values.
-pub fn given(text: &str) -> Result<HeaderMap, String> {
+pub fn parse(text: &str) -> Result<HeaderMap, String> {
     let parsed: BTreeMap<String, String> = serde_json::from_str(text)
         .map_err(|_| "must be a JSON object of texts, such as {\"X-Env\": \"test\"}".to_owned())?;
     let mut map = HeaderMap::new();
     for (name, value) in parsed {
-        let header = self::name(&name)?;
+        let header = parse_name(&name)?;
         if header == AUTHORIZATION {
             return Err(
                 "must not have Authorization: secrets belong in the user mapping".to_owned()
             );
         }
-        let value = HeaderValue::from_str(&value).ok().filter(|_| printable(&value));
+        let value = HeaderValue::from_str(&value).ok().filter(|_| is_printable(&value));
         let value =
             value.ok_or_else(|| format!("has a value of {name} that is not printable ASCII"))?;
         if map.insert(header, value).is_some() {
@@ -53,27 +53,27 @@ pub fn given(text: &str) -> Result<HeaderMap, String> {
 
 /// The option `api_key_header`. The server's owner names it: a user who could name headers could
 /// steer the request, as `X-Original-URL` does with some servers.
-pub fn name(text: &str) -> Result<HeaderName, String> {
+pub fn parse_name(text: &str) -> Result<HeaderName, String> {
     let name = HeaderName::from_bytes(text.as_bytes())
         .map_err(|_| format!("names a header \"{}\", which cannot be", text.escape_debug()))?;
-    if TAKEN.contains(&name.as_str()) || name.as_str().starts_with("content-") {
+    if RESERVED.contains(&name.as_str()) || name.as_str().starts_with("content-") {
         return Err(format!("must not name the header {name}"));
     }
     Ok(name)
 }
 
 /// A secret that is sent as it is.
-pub fn secret(text: &str) -> Result<(), String> {
-    not_empty(text)?;
-    if !printable(text) || text.trim() != text {
+pub fn check_secret(text: &str) -> Result<(), String> {
+    check_not_empty(text)?;
+    if !is_printable(text) || text.trim() != text {
         return Err("must be printable ASCII, without spaces around it".to_owned());
     }
     Ok(())
 }
 
 /// A user's name, which a colon ends when it is sent.
-pub fn user(text: &str) -> Result<(), String> {
-    not_empty(text)?;
+pub fn check_user(text: &str) -> Result<(), String> {
+    check_not_empty(text)?;
     if text.contains(|c: char| c == ':' || c.is_control()) {
         return Err("must have no colon and no control character".to_owned());
     }
@@ -81,11 +81,11 @@ pub fn user(text: &str) -> Result<(), String> {
 }
 
 /// What all servers read alike: of other bytes in a header HTTP does not say what they mean.
-fn printable(text: &str) -> bool {
+fn is_printable(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
-pub fn not_empty(text: &str) -> Result<(), String> {
+pub fn check_not_empty(text: &str) -> Result<(), String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(()) }
 }
 
@@ -109,7 +109,7 @@ pub fn add_credentials(
         (None, _) => return Err("have a password, but no user".to_owned()),
     }
     if let Some(key) = user.get("api_key") {
-        let header = name(server.get("api_key_header").unwrap_or(API_KEY_HEADER))?;
+        let header = parse_name(server.get("api_key_header").unwrap_or(API_KEY_HEADER))?;
         found.push((header, "", key.to_owned()));
     }
     let mut secrets = Vec::new();
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn headers_that_are_not_the_users_to_set_are_refused() {
-        let map = given(r#"{"X-Env": "test", "X-Two": "a b"}"#).expect("fine");
+        let map = parse(r#"{"X-Env": "test", "X-Two": "a b"}"#).expect("fine");
         assert_eq!(map.len(), 2);
         for (text, why) in [
             ("[]", "JSON object of texts"),
@@ -152,7 +152,7 @@ mod tests {
             (r#"{"X-A": "é"}"#, "not printable"),
             (r#"{"X-A": "a", "x-a": "b"}"#, "twice"),
         ] {
-            let error = given(text).expect_err(text);
+            let error = parse(text).expect_err(text);
             assert!(error.contains(why), "{text}: {error}");
         }
     }
@@ -182,12 +182,12 @@ mod tests {
 
     #[test]
     fn secrets_are_what_a_header_can_have() {
-        assert_eq!((secret("tok-en_1."), user("me@x")), (Ok(()), Ok(())));
+        assert_eq!((check_secret("tok-en_1."), check_user("me@x")), (Ok(()), Ok(())));
         for text in ["", "a\nb", " a", "é"] {
-            assert!(secret(text).is_err(), "{text:?}");
+            assert!(check_secret(text).is_err(), "{text:?}");
         }
         for text in ["", "a:b", "a\u{7}"] {
-            assert!(user(text).is_err(), "{text:?}");
+            assert!(check_user(text).is_err(), "{text:?}");
         }
     }
 }

@@ -5,11 +5,11 @@
 //! readings has a segment of dots, or a separator that another reading does not see.
 
 /// How often a path is decoded: servers behind proxies have been seen to do it three times.
-const MOST_DECODINGS: usize = 5;
+const MAX_DECODINGS: usize = 5;
 
 /// Checks a URL as it is written, before a parser removes its dots. An error goes on after
 /// "the URL", and does not repeat it.
-pub fn check(url: &str) -> Result<(), String> {
+pub fn check_path(url: &str) -> Result<(), String> {
     if url.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err("must have no spaces and no control characters".to_owned());
     }
@@ -22,13 +22,13 @@ pub fn check(url: &str) -> Result<(), String> {
     let Some((_, path)) = written.split_once('/') else { return Ok(()) };
     let separators = path.matches('/').count();
     let mut path = path.to_owned();
-    for _ in 0..MOST_DECODINGS {
+    for _ in 0..MAX_DECODINGS {
         check_segments(&path)?;
         let decoded = decode(&path)?;
         if decoded.chars().any(char::is_control) {
             return Err("must have no control characters in its path".to_owned());
         }
-        let read: String = decoded.chars().map(look_alike).collect();
+        let read: String = decoded.chars().map(replace_look_alike).collect();
         if read.contains('\\') || read.matches('/').count() != separators {
             return Err("must have no %2F and no %5C in its path".to_owned());
         }
@@ -75,7 +75,7 @@ fn decode(path: &str) -> Result<String, String> {
 }
 
 /// What some servers take a character for.
-fn look_alike(c: char) -> char {
+fn replace_look_alike(c: char) -> char {
     match c {
         '\u{ff0e}' | '\u{2024}' | '\u{fe52}' | '\u{2025}' | '\u{2026}' => '.',
         '\u{ff0f}' | '\u{2215}' | '\u{2044}' => '/',
@@ -127,7 +127,7 @@ mod tests {
                 format!("http://h/v1/{form}"),
                 format!("http://h/{form}/v1?a=b"),
             ] {
-                let error = check(&url).expect_err(&url);
+                let error = check_path(&url).expect_err(&url);
                 assert!(!error.contains(&url), "{error}");
             }
         }
@@ -154,7 +154,7 @@ mod tests {
             "http://h/%2525252525252e",
             "http://h/v1/%ff",
         ] {
-            check(url).expect_err(url);
+            check_path(url).expect_err(url);
         }
     }
 
@@ -173,7 +173,7 @@ mod tests {
             "http://h/a%3Fb%23c",
             "HTTP://H/v1",
         ] {
-            assert_eq!(check(url), Ok(()), "{url}");
+            assert_eq!(check_path(url), Ok(()), "{url}");
         }
     }
 }

@@ -24,7 +24,7 @@ impl Peer {
     /// A text of the other side's, fit to be shown: without our secrets (it may repeat what it was
     /// sent), on one line, and not long.
     pub fn quote(&self, text: &str) -> String {
-        self.masker.line(text, LONGEST_QUOTE)
+        self.masker.mask_line(text, LONGEST_QUOTE)
     }
 }
 

@@ -8,27 +8,27 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 /// No server makes us wait longer, whatever it asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// What some send beside Retry-After, or instead of it.
-const MILLISECONDS: &str = "retry-after-ms";
+const MILLISECONDS_HEADER: &str = "retry-after-ms";
 
 /// What an answer says of it, if it does.
-pub fn asked(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+pub fn requested_wait(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     // With a redirect, Retry-After is about the redirect.
     if status.is_redirection() {
         return None;
     }
     let text = |name: &str| headers.get(name)?.to_str().ok();
-    text(MILLISECONDS)
-        .and_then(milliseconds)
-        .or_else(|| wait(text(RETRY_AFTER.as_str())?, SystemTime::now()))
+    text(MILLISECONDS_HEADER)
+        .and_then(parse_milliseconds)
+        .or_else(|| parse_wait(text(RETRY_AFTER.as_str())?, SystemTime::now()))
 }
 
-fn milliseconds(text: &str) -> Option<Duration> {
+fn parse_milliseconds(text: &str) -> Option<Duration> {
     let wait = text.trim().parse::<f64>().ok().filter(|ms| *ms > 0.0)?;
     Some(Duration::try_from_secs_f64(wait / 1000.0).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT))
 }
 
 /// Seconds, or a date.
-fn wait(text: &str, now: SystemTime) -> Option<Duration> {
+fn parse_wait(text: &str, now: SystemTime) -> Option<Duration> {
     let text = text.trim();
     let wait = if text.starts_with(|c: char| c.is_ascii_digit()) {
         // More digits than a u64 has are still a long time.
@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn the_server_says_when_within_bounds() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let seconds = |text: &str| wait(text, now).map(|wait| wait.as_secs());
+        let seconds = |text: &str| parse_wait(text, now).map(|wait| wait.as_secs());
         assert_eq!(seconds("7"), Some(7));
         assert_eq!(seconds(" 120 "), Some(120));
         assert_eq!(seconds("Sun, 06 Nov 1994 08:49:47 GMT"), Some(10));
@@ -61,23 +61,24 @@ mod tests {
 
     #[test]
     fn milliseconds_are_finer_and_come_first() {
-        let asked = |pairs: &[(&'static str, &'static str)], status: u16| {
+        let requested_wait = |pairs: &[(&'static str, &'static str)], status: u16| {
             let mut map = HeaderMap::new();
             for (name, value) in pairs {
                 map.insert(*name, value.parse().expect("a value"));
             }
-            asked(StatusCode::from_u16(status).expect("a status"), &map)
+            requested_wait(StatusCode::from_u16(status).expect("a status"), &map)
         };
         let both = [("retry-after", "2"), ("retry-after-ms", "1500")];
-        assert_eq!(asked(&both, 429), Some(Duration::from_millis(1500)));
+        assert_eq!(requested_wait(&both, 429), Some(Duration::from_millis(1500)));
         assert_eq!(
-            asked(&[("retry-after-ms", "soon"), ("retry-after", "2")], 429).map(|w| w.as_secs()),
+            requested_wait(&[("retry-after-ms", "soon"), ("retry-after", "2")], 429)
+                .map(|w| w.as_secs()),
             Some(2)
         );
-        assert_eq!(asked(&[("retry-after-ms", "1e300")], 503), Some(LONGEST_WAIT));
+        assert_eq!(requested_wait(&[("retry-after-ms", "1e300")], 503), Some(LONGEST_WAIT));
         for none in ["0", "-1", "NaN", ""] {
-            assert_eq!(asked(&[("retry-after-ms", none)], 429), None, "{none}");
+            assert_eq!(requested_wait(&[("retry-after-ms", none)], 429), None, "{none}");
         }
-        assert_eq!(asked(&both, 302), None);
+        assert_eq!(requested_wait(&both, 302), None);
     }
 }

@@ -4,85 +4,111 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::spending::Prices;
+use super::budget::Prices;
 use crate::net::endpoint::{self, Endpoint, wrong};
 use crate::net::{headers, tls};
-use coco_core::delivery::Trouble;
-use coco_core::options::{Access, On, Options, Spec, hundred, positive};
+use coco_core::change::DeliveryError;
+use coco_core::options::{
+    Access, OptionScope, OptionSpec, Options, check_at_most_100, check_positive,
+};
 use coco_core::provider::Task;
 
 const BATCH_SIZE: usize = 64;
 const CONCURRENCY: usize = 16;
 const MAX_RETRIES: u32 = 5;
 
-pub const OPTIONS: &[Spec] = &[
-    Spec::new(
+pub const OPTIONS: &[OptionSpec] = &[
+    OptionSpec::new(
         "url",
-        On::Server,
+        OptionScope::Server,
         "What paths such as /embeddings are added to, such as https://api.openai.com/v1.",
     )
     .required()
-    .check(base),
+    .check(check_base_url),
     endpoint::CONNECT,
     endpoint::REQUEST,
-    Spec::new("batch_size", On::Server, "How many texts a request embeds at most; 64 by default.")
-        .check(positive),
-    Spec::new("concurrency", On::Server, "How many requests are made at once; 16 by default.")
-        .check(positive),
-    Spec::new(
+    OptionSpec::new(
+        "batch_size",
+        OptionScope::Server,
+        "How many texts a request embeds at most; 64 by default.",
+    )
+    .check(check_positive),
+    OptionSpec::new(
+        "concurrency",
+        OptionScope::Server,
+        "How many requests are made at once; 16 by default.",
+    )
+    .check(check_positive),
+    OptionSpec::new(
         "max_retries",
-        On::Server,
+        OptionScope::Server,
         "How often a request is made again that was not answered, or not as it should be; 5 by \
          default.",
     )
-    .check(hundred),
-    Spec::new("requests_per_minute", On::Server, "How many requests a process makes in a minute.")
-        .check(positive),
-    Spec::new(
+    .check(check_at_most_100),
+    OptionSpec::new(
+        "requests_per_minute",
+        OptionScope::Server,
+        "How many requests a process makes in a minute.",
+    )
+    .check(check_positive),
+    OptionSpec::new(
         "tokens_per_minute",
-        On::Server,
+        OptionScope::Server,
         "For how many tokens a process asks in a minute, those of answers included.",
     )
-    .check(positive),
-    Spec::new(
+    .check(check_positive),
+    OptionSpec::new(
         "price_per_million_input_tokens",
-        On::Server,
+        OptionScope::Server,
         "What a million tokens of input cost, in any currency; 0 by default.",
     )
-    .check(|text| amount(text).map(drop)),
-    Spec::new(
+    .check(|text| read_amount(text).map(drop)),
+    OptionSpec::new(
         "price_per_million_output_tokens",
-        On::Server,
+        OptionScope::Server,
         "What a million tokens of output cost; 0 by default.",
     )
-    .check(|text| amount(text).map(drop)),
-    Spec::new("spending_cap", On::Server, "What may be spent, in the currency of the prices.")
-        .check(|text| amount(text).map(drop)),
-    Spec::new(
+    .check(|text| read_amount(text).map(drop)),
+    OptionSpec::new(
+        "spending_cap",
+        OptionScope::Server,
+        "What may be spent, in the currency of the prices.",
+    )
+    .check(|text| read_amount(text).map(drop)),
+    OptionSpec::new(
         "parameters",
-        On::Server,
+        OptionScope::Server,
         "Fields of each request that generates, as a JSON object such as {\"max_tokens\": 500}; \
          null leaves one out that coco gives.",
     )
-    .check(|text| parameters(text).map(drop)),
-    Spec::new(
+    .check(|text| parse_parameters(text).map(drop)),
+    OptionSpec::new(
         "headers",
-        On::Server,
+        OptionScope::Server,
         "Headers of each request, as a JSON object of names and values. No secrets: every role can \
          read the options of a server.",
     )
-    .check(|text| headers::given(text).map(drop)),
-    Spec::new(
+    .check(|text| headers::parse(text).map(drop)),
+    OptionSpec::new(
         "api_key_header",
-        On::Server,
+        OptionScope::Server,
         "The header of api_key, as it is; without it that is sent as Authorization: Bearer.",
     )
-    .check(|text| headers::name(text).map(drop)),
-    Spec::new("sslrootcert", On::Server, "Certificates, as PEM, to trust instead of the system's.")
-        .check(|text| tls::given(text).map(drop)),
-    Spec::new("api_key", On::UserMapping, "The key that the provider knows the user by.")
-        .secret()
-        .check(headers::secret),
+    .check(|text| headers::parse_name(text).map(drop)),
+    OptionSpec::new(
+        "sslrootcert",
+        OptionScope::Server,
+        "Certificates, as PEM, to trust instead of the system's.",
+    )
+    .check(|text| tls::parse(text).map(drop)),
+    OptionSpec::new(
+        "api_key",
+        OptionScope::UserMapping,
+        "The key that the provider knows the user by.",
+    )
+    .secret()
+    .check(headers::check_secret),
 ];
 
 /// How a server is asked.
@@ -102,31 +128,33 @@ pub struct Config {
 
 impl Config {
     /// Each option has been checked by itself. Of a service's there are no prices.
-    pub fn new(task: &Task, server: &Options) -> Result<Config, Trouble> {
+    pub fn new(task: &Task, server: &Options) -> Result<Config, DeliveryError> {
         let batch_size = match task {
             // A webhook's batches are of changes.
             Task::Post { .. } | Task::Generate { .. } => 1,
-            Task::Embed { .. } => given(server, "batch_size", count)?.unwrap_or(BATCH_SIZE),
+            Task::Embed { .. } => {
+                read_option(server, "batch_size", read_count)?.unwrap_or(BATCH_SIZE)
+            }
         };
-        let price = |name| given(server, name, amount).map(Option::unwrap_or_default);
+        let price = |name| read_option(server, name, read_amount).map(Option::unwrap_or_default);
         Ok(Config {
             batch_size,
-            concurrency: given(server, "concurrency", count)?.unwrap_or(CONCURRENCY),
-            max_retries: given(server, "max_retries", retries)?.unwrap_or(MAX_RETRIES),
-            requests_per_minute: given(server, "requests_per_minute", rate)?,
-            tokens_per_minute: given(server, "tokens_per_minute", rate)?,
+            concurrency: read_option(server, "concurrency", read_count)?.unwrap_or(CONCURRENCY),
+            max_retries: read_option(server, "max_retries", read_retries)?.unwrap_or(MAX_RETRIES),
+            requests_per_minute: read_option(server, "requests_per_minute", read_rate)?,
+            tokens_per_minute: read_option(server, "tokens_per_minute", read_rate)?,
             prices: Prices {
                 tokens_in: price("price_per_million_input_tokens")?,
                 tokens_out: price("price_per_million_output_tokens")?,
             },
-            spending_cap: given(server, "spending_cap", amount)?,
-            parameters: given(server, "parameters", parameters)?.unwrap_or_default(),
+            spending_cap: read_option(server, "spending_cap", read_amount)?,
+            parameters: read_option(server, "parameters", parse_parameters)?.unwrap_or_default(),
         })
     }
 }
 
 /// Whom requests for a task go to, and with what.
-pub fn endpoint(task: &Task, access: &Access) -> Result<Endpoint, Trouble> {
+pub fn endpoint(task: &Task, access: &Access) -> Result<Endpoint, DeliveryError> {
     match (task, access.user.get("api_key")) {
         // As a webhook has it.
         (Task::Post { .. }, _) | (_, None) => Endpoint::new(access),
@@ -138,36 +166,36 @@ pub fn endpoint(task: &Task, access: &Access) -> Result<Endpoint, Trouble> {
     }
 }
 
-fn given<T>(
+fn read_option<T>(
     options: &Options,
     name: &str,
     read: impl Fn(&str) -> Result<T, String>,
-) -> Result<Option<T>, Trouble> {
+) -> Result<Option<T>, DeliveryError> {
     options.get(name).map(read).transpose().map_err(|why| wrong(name, &why))
 }
 
-fn base(text: &str) -> Result<(), String> {
+fn check_base_url(text: &str) -> Result<(), String> {
     match endpoint::url(text)?.query() {
         Some(_) => Err("must have no query (?…): paths are added to it".to_owned()),
         None => Ok(()),
     }
 }
 
-fn count(text: &str) -> Result<usize, String> {
-    positive(text)?;
+fn read_count(text: &str) -> Result<usize, String> {
+    check_positive(text)?;
     text.parse().map_err(|_| "must be a whole number above 0".to_owned())
 }
 
-fn rate(text: &str) -> Result<f64, String> {
-    count(text).map(|n| n as f64)
+fn read_rate(text: &str) -> Result<f64, String> {
+    read_count(text).map(|n| n as f64)
 }
 
-fn retries(text: &str) -> Result<u32, String> {
-    hundred(text)?;
+fn read_retries(text: &str) -> Result<u32, String> {
+    check_at_most_100(text)?;
     text.parse().map_err(|_| "must be a whole number from 0 to 100".to_owned())
 }
 
-fn amount(text: &str) -> Result<f64, String> {
+fn read_amount(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(n) if n.is_finite() && n >= 0.0 => Ok(n),
         _ => Err("must be a number, and not below 0".to_owned()),
@@ -175,12 +203,12 @@ fn amount(text: &str) -> Result<f64, String> {
 }
 
 /// Fields that make a request what it is: the others mean something to the model alone.
-const TAKEN: [&str; 6] = ["model", "messages", "response_format", "stream", "n", "tools"];
+const RESERVED: [&str; 6] = ["model", "messages", "response_format", "stream", "n", "tools"];
 
-fn parameters(text: &str) -> Result<Map<String, Value>, String> {
+fn parse_parameters(text: &str) -> Result<Map<String, Value>, String> {
     let parsed: Map<String, Value> = serde_json::from_str(text)
         .map_err(|_| "must be a JSON object, such as {\"max_tokens\": 500}".to_owned())?;
-    match TAKEN.iter().find(|name| parsed.contains_key(**name)) {
+    match RESERVED.iter().find(|name| parsed.contains_key(**name)) {
         Some(name) => Err(format!("must not have {name}")),
         None => Ok(parsed),
     }
@@ -251,10 +279,10 @@ mod tests {
     fn what_is_not_given_has_its_default() {
         let config = Config::new(&embed(), &options(&[])).expect("defaults");
         assert_eq!((config.batch_size, config.concurrency, config.max_retries), (64, 16, 5));
-        let given = options(&[("batch_size", "3"), ("spending_cap", "1.5")]);
-        let config = Config::new(&embed(), &given).expect("options");
+        let read_option = options(&[("batch_size", "3"), ("spending_cap", "1.5")]);
+        let config = Config::new(&embed(), &read_option).expect("options");
         assert_eq!((config.batch_size, config.spending_cap), (3, Some(1.5)));
         let generate = Task::Generate { model: "m".to_owned(), schema: None };
-        assert_eq!(Config::new(&generate, &given).expect("options").batch_size, 1);
+        assert_eq!(Config::new(&generate, &read_option).expect("options").batch_size, 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::request::{Doubt, Reading};
+use super::request::{InputError, ParsedResponse};
 use coco_core::provider::Answer;
 
 #[derive(Serialize)]
@@ -52,7 +52,11 @@ struct Usage {
 }
 
 /// Reads an answer to so many inputs. An error says what is wrong with it, after "its answer".
-pub fn read(answer: &[u8], inputs: usize, dimensions: Option<u32>) -> Result<Reading, String> {
+pub fn read(
+    answer: &[u8],
+    inputs: usize,
+    dimensions: Option<u32>,
+) -> Result<ParsedResponse, String> {
     let answer: Embeddings = serde_json::from_slice(answer)
         .map_err(|e| format!("is not what one to /embeddings should be: {e}"))?;
     if answer.data.len() != inputs {
@@ -73,9 +77,9 @@ pub fn read(answer: &[u8], inputs: usize, dimensions: Option<u32>) -> Result<Rea
     }
     let answers = vectors.into_iter().map(|vector| match vector.flatten() {
         Some(vector) => Ok(Answer::Embedding(vector)),
-        None => Err(Doubt::retry("the server answers with a vector of what is no number")),
+        None => Err(InputError::retryable("the server answers with a vector of what is no number")),
     });
-    Ok(Reading {
+    Ok(ParsedResponse {
         answers: answers.collect(),
         tokens_in: answer.usage.and_then(|u| u.prompt_tokens),
         tokens_out: Some(0),

@@ -6,20 +6,20 @@ use serde_json::Value;
 
 use crate::net::peer::Peer;
 use crate::net::retry_after;
-use coco_core::delivery::Trouble;
-use coco_core::provider::{Refusal, Task};
+use coco_core::change::DeliveryError;
+use coco_core::provider::{RejectedInput, Task};
 
 /// Why a request has no answer.
 #[derive(Debug, PartialEq)]
 pub enum Failure {
     /// The reason is in one or several of its inputs.
-    Inputs(Refusal),
+    Inputs(RejectedInput),
     /// It may be answered if it is made again.
-    Again(Trouble),
+    Retry(DeliveryError),
     /// The same, and the server wants fewer requests.
-    Slower(Trouble),
+    SlowDown(DeliveryError),
     /// It will not be answered, nor will others.
-    Trouble(Trouble),
+    Fatal(DeliveryError),
 }
 
 /// Reads an answer whose status says that it is none.
@@ -31,22 +31,22 @@ pub fn read(
     server: &str,
     peer: &Peer,
 ) -> Failure {
-    let said = Said::read(body);
+    let said = ErrorBody::read(body);
     let message = format!("{peer} answers {status}");
-    let detail = |trouble: Trouble| match &said.message {
-        Some(text) => trouble.detail(format!("It says: {}", peer.quote(text))),
-        None => trouble,
+    let detail = |error: DeliveryError| match &said.message {
+        Some(text) => error.detail(format!("It says: {}", peer.quote(text))),
+        None => error,
     };
-    let wait = |trouble: Trouble| match retry_after::asked(status, headers) {
-        Some(after) => trouble.retry_after(after),
-        None => trouble,
+    let wait = |error: DeliveryError| match retry_after::requested_wait(status, headers) {
+        Some(after) => error.retry_after(after),
+        None => error,
     };
-    let at_once = |trouble: Trouble| Failure::Trouble(detail(trouble));
+    let at_once = |error: DeliveryError| Failure::Fatal(detail(error));
     let of_a_service = matches!(task, Task::Post { .. });
     match status.as_u16() {
         // What cannot be is the request, whatever its inputs are.
-        400 | 422 if !of_a_service && said.is_of_the_request() => at_once(
-            Trouble::target("22023", message)
+        400 | 422 if !of_a_service && said.concerns_all_inputs() => at_once(
+            DeliveryError::target("22023", message)
                 .hint("Check what is asked of the model: dimensions, a schema, parameters."),
         ),
         400 | 409 | 413 | 422 => {
@@ -59,31 +59,33 @@ pub fn read(
                 Some(text) => format!("{message}: {}", peer.quote(text)),
                 None => message,
             };
-            Failure::Inputs(Refusal { sqlstate: sqlstate.to_owned(), message })
+            Failure::Inputs(RejectedInput { sqlstate: sqlstate.to_owned(), message })
         }
-        401 => at_once(Trouble::server("28P01", message).hint(credentials(task, server))),
-        403 => at_once(Trouble::server("42501", message).hint(credentials(task, server))),
+        401 => at_once(DeliveryError::server("28P01", message).hint(credentials(task, server))),
+        403 => at_once(DeliveryError::server("42501", message).hint(credentials(task, server))),
         404 | 410 => at_once(not_found(task, message)),
-        408 | 425 => Failure::Again(wait(detail(Trouble::server("08006", message)))),
+        408 | 425 => Failure::Retry(wait(detail(DeliveryError::server("08006", message)))),
         // Waiting does not help.
         429 if said.code.as_deref() == Some("insufficient_quota") => at_once(
-            Trouble::server("53400", message)
+            DeliveryError::server("53400", message)
                 .hint("The account with the provider has nothing left to spend."),
         ),
         429 => {
-            let trouble = Trouble::server("53400", message).hint(
+            let error = DeliveryError::server("53400", message).hint(
                 "It gets more requests than it wants: see the server's options concurrency and \
                  requests_per_minute.",
             );
-            Failure::Slower(wait(detail(trouble)))
+            Failure::SlowDown(wait(detail(error)))
         }
-        502..=504 | 529 => Failure::Again(wait(detail(Trouble::server("57P03", message)))),
-        500..=599 => Failure::Again(wait(detail(Trouble::server("HV000", message)))),
-        300..=399 => at_once(Trouble::server("08P01", message).hint(
+        502..=504 | 529 => Failure::Retry(wait(detail(DeliveryError::server("57P03", message)))),
+        500..=599 => Failure::Retry(wait(detail(DeliveryError::server("HV000", message)))),
+        300..=399 => at_once(DeliveryError::server("08P01", message).hint(
             "Redirects are not followed. Give the server's option url the address that answers \
              itself.",
         )),
-        _ => at_once(Trouble::server("08P01", message).hint("Check the server's option url.")),
+        _ => {
+            at_once(DeliveryError::server("08P01", message).hint("Check the server's option url."))
+        }
     }
 }
 
@@ -101,37 +103,36 @@ fn credentials(task: &Task, server: &str) -> String {
     }
 }
 
-fn not_found(task: &Task, message: String) -> Trouble {
+fn not_found(task: &Task, message: String) -> DeliveryError {
     match task {
         Task::Embed { model, .. } | Task::Generate { model, .. } => {
             let message = format!("{message} when asked for the model \"{model}\"");
-            Trouble::target("HV00R", message).hint(
+            DeliveryError::target("HV00R", message).hint(
                 "Check the name of the model, and the server's option url: it most often ends \
                  with /v1.",
             )
         }
-        Task::Post { .. } => {
-            Trouble::target("HV00R", message).hint("Check the path of the URL that is posted to.")
-        }
+        Task::Post { .. } => DeliveryError::target("HV00R", message)
+            .hint("Check the path of the URL that is posted to."),
     }
 }
 
 /// What an error says of itself: `{"error": {"message": …, "param": …, "code": …}}`, or what servers
 /// have made of that.
-struct Said {
+struct ErrorBody {
     message: Option<String>,
     param: Option<String>,
     code: Option<String>,
 }
 
-impl Said {
-    fn read(body: &[u8]) -> Said {
+impl ErrorBody {
+    fn read(body: &[u8]) -> ErrorBody {
         let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
         let error = body.get("error").filter(|error| error.is_object()).unwrap_or(&body);
         let text = |names: &[&str]| {
             names.iter().find_map(|name| error.get(*name)?.as_str()).map(str::to_owned)
         };
-        Said {
+        ErrorBody {
             message: text(&["message", "error", "detail"]),
             param: text(&["param"]),
             code: text(&["code"]).or_else(|| text(&["type"])),
@@ -139,7 +140,7 @@ impl Said {
     }
 
     /// Whether it names what all requests of a job have in common.
-    fn is_of_the_request(&self) -> bool {
+    fn concerns_all_inputs(&self) -> bool {
         const COMMON: [&str; 6] =
             ["model", "dimensions", "encoding_format", "response_format", "temperature", "max_"];
         self.code.as_deref() == Some("model_not_found")
@@ -152,7 +153,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use coco_core::delivery::Whose;
+    use coco_core::change::ErrorScope;
 
     fn failure(status: u16, headers: &[(&'static str, &str)], body: &str) -> Failure {
         let url = reqwest::Url::parse("http://model:81/v1/path").expect("a URL");
@@ -170,9 +171,9 @@ mod tests {
     fn some_statuses_are_the_inputs() {
         for (status, sqlstate) in [(400, "22000"), (413, "54000"), (422, "22000"), (409, "23000")] {
             match failure(status, &[], r#"{"error":{"message":"not s3cret","param":"input"}}"#) {
-                Failure::Inputs(refusal) => {
-                    assert_eq!(refusal.sqlstate, sqlstate);
-                    assert!(refusal.message.ends_with(": not ***"), "{}", refusal.message);
+                Failure::Inputs(rejection) => {
+                    assert_eq!(rejection.sqlstate, sqlstate);
+                    assert!(rejection.message.ends_with(": not ***"), "{}", rejection.message);
                 }
                 other => panic!("{status}: {other:?}"),
             }
@@ -181,27 +182,32 @@ mod tests {
 
     #[test]
     fn others_are_the_requests_the_models_or_the_servers() {
-        for (status, body, whose, sqlstate) in [
-            (400, r#"{"error":{"message":"x","param":"dimensions"}}"#, Whose::Target, "22023"),
-            (400, r#"{"error":{"message":"x","code":"model_not_found"}}"#, Whose::Target, "22023"),
-            (401, r#"{"error":"x"}"#, Whose::Server, "28P01"),
-            (403, r#"{"message":"x"}"#, Whose::Server, "42501"),
-            (404, r#"{"error":{"message":"x"}}"#, Whose::Target, "HV00R"),
+        for (status, body, scope, sqlstate) in [
+            (400, r#"{"error":{"message":"x","param":"dimensions"}}"#, ErrorScope::Target, "22023"),
+            (
+                400,
+                r#"{"error":{"message":"x","code":"model_not_found"}}"#,
+                ErrorScope::Target,
+                "22023",
+            ),
+            (401, r#"{"error":"x"}"#, ErrorScope::Server, "28P01"),
+            (403, r#"{"message":"x"}"#, ErrorScope::Server, "42501"),
+            (404, r#"{"error":{"message":"x"}}"#, ErrorScope::Target, "HV00R"),
             (
                 429,
                 r#"{"error":{"message":"x","code":"insufficient_quota"}}"#,
-                Whose::Server,
+                ErrorScope::Server,
                 "53400",
             ),
-            (301, r#"{"detail":"x"}"#, Whose::Server, "08P01"),
-            (418, r#"{"detail":"x"}"#, Whose::Server, "08P01"),
+            (301, r#"{"detail":"x"}"#, ErrorScope::Server, "08P01"),
+            (418, r#"{"detail":"x"}"#, ErrorScope::Server, "08P01"),
         ] {
-            let Failure::Trouble(trouble) = failure(status, &[], body) else {
+            let Failure::Fatal(error) = failure(status, &[], body) else {
                 panic!("{status}");
             };
-            assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (whose, sqlstate), "{status}");
-            assert_eq!(trouble.detail.as_deref(), Some("It says: x"), "{status}");
-            assert!(trouble.hint.is_some() && !trouble.message.contains("path"), "{status}");
+            assert_eq!((error.scope, error.sqlstate.as_str()), (scope, sqlstate), "{status}");
+            assert_eq!(error.detail.as_deref(), Some("It says: x"), "{status}");
+            assert!(error.hint.is_some() && !error.message.contains("path"), "{status}");
         }
     }
 
@@ -209,16 +215,16 @@ mod tests {
     fn some_are_asked_again() {
         for (status, sqlstate) in [(408, "08006"), (500, "HV000"), (503, "57P03"), (529, "57P03")] {
             match failure(status, &[("retry-after", "7")], "") {
-                Failure::Again(trouble) => {
-                    assert_eq!(trouble.sqlstate, sqlstate);
-                    assert_eq!(trouble.retry_after, Some(Duration::from_secs(7)));
+                Failure::Retry(error) => {
+                    assert_eq!(error.sqlstate, sqlstate);
+                    assert_eq!(error.retry_after, Some(Duration::from_secs(7)));
                 }
                 other => panic!("{status}: {other:?}"),
             }
         }
         match failure(429, &[("retry-after-ms", "250")], "") {
-            Failure::Slower(trouble) => {
-                assert_eq!(trouble.retry_after, Some(Duration::from_millis(250)));
+            Failure::SlowDown(error) => {
+                assert_eq!(error.retry_after, Some(Duration::from_millis(250)));
             }
             other => panic!("{other:?}"),
         }

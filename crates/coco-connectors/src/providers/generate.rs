@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::request::{Doubt, Reading};
+use super::request::{InputError, ParsedResponse};
 use crate::net::body::check_depth;
 use coco_core::provider::Answer;
 
@@ -35,7 +35,7 @@ pub fn body(
 }
 
 /// How many tokens an answer has at most, where the parameters say so.
-pub fn longest(parameters: &Map<String, Value>) -> Option<u64> {
+pub fn max_answer_tokens(parameters: &Map<String, Value>) -> Option<u64> {
     ["max_completion_tokens", "max_tokens"].iter().find_map(|name| parameters.get(*name)?.as_u64())
 }
 
@@ -69,12 +69,12 @@ pub fn read(
     answer: &[u8],
     has_schema: bool,
     quote: impl Fn(&str) -> String,
-) -> Result<Reading, String> {
+) -> Result<ParsedResponse, String> {
     let answer: Completion = serde_json::from_slice(answer)
         .map_err(|e| format!("is not what one to /chat/completions should be: {e}"))?;
     let choice = answer.choices.into_iter().next().ok_or("has no choices")?;
     let usage = answer.usage.as_ref();
-    let reading = Reading {
+    let reading = ParsedResponse {
         tokens_in: usage.and_then(|u| u.prompt_tokens),
         tokens_out: usage.and_then(|u| u.completion_tokens),
         answers: vec![text(choice, has_schema, quote)],
@@ -82,33 +82,42 @@ pub fn read(
     Ok(reading)
 }
 
-fn text(choice: Choice, json: bool, quote: impl Fn(&str) -> String) -> Result<Answer, Doubt> {
+fn text(choice: Choice, json: bool, quote: impl Fn(&str) -> String) -> Result<Answer, InputError> {
     if let Some(refusal) = choice.message.refusal.filter(|text| !text.is_empty()) {
-        return Err(Doubt::refuse(format!("the model refuses to answer: {}", quote(&refusal))));
+        return Err(InputError::permanent(format!(
+            "the model refuses to answer: {}",
+            quote(&refusal)
+        )));
     }
     match choice.finish_reason.as_deref() {
         Some("length") => {
-            return Err(Doubt::refuse(
+            return Err(InputError::permanent(
                 "the model's answer is cut off, since it is longer than it may be: see max_tokens \
                  in the server's option parameters",
             ));
         }
         Some("content_filter") => {
-            return Err(Doubt::refuse("the server's content filter holds back the model's answer"));
+            return Err(InputError::permanent(
+                "the server's content filter holds back the model's answer",
+            ));
         }
         _ => {}
     }
     let Some(content) = choice.message.content else {
-        return Err(Doubt::retry("the model's answer has no text"));
+        return Err(InputError::retryable("the model's answer has no text"));
     };
     if content.contains('\0') {
-        return Err(Doubt::retry("the model's answer has a NUL character, which no text can have"));
+        return Err(InputError::retryable(
+            "the model's answer has a NUL character, which no text can have",
+        ));
     }
     if json && serde_json::from_str::<serde::de::IgnoredAny>(&content).is_err() {
-        return Err(Doubt::retry("the model's answer is no JSON, which the schema asks for"));
+        return Err(InputError::retryable(
+            "the model's answer is no JSON, which the schema asks for",
+        ));
     }
     match json.then(|| check_depth(&content)) {
-        Some(Err(why)) => Err(Doubt::retry(format!("the model's answer {why}"))),
+        Some(Err(why)) => Err(InputError::retryable(format!("the model's answer {why}"))),
         _ => Ok(Answer::Text(content)),
     }
 }
@@ -117,7 +126,7 @@ fn text(choice: Choice, json: bool, quote: impl Fn(&str) -> String) -> Result<An
 mod tests {
     use super::*;
 
-    fn answer(choice: &str, json: bool) -> Result<Answer, Doubt> {
+    fn answer(choice: &str, json: bool) -> Result<Answer, InputError> {
         let answer = format!(
             r#"{{"choices":[{choice}],"usage":{{"prompt_tokens":3,"completion_tokens":5}}}}"#
         );
@@ -135,7 +144,10 @@ mod tests {
         let expected = json!({ "model": "m", "max_tokens": 9, "seed": 1,
                                "messages": [{ "role": "user", "content": "hi \"you\"" }] });
         assert_eq!(body, expected);
-        assert_eq!((longest(parameters), longest(&Map::new())), (Some(9), None));
+        assert_eq!(
+            (max_answer_tokens(parameters), max_answer_tokens(&Map::new())),
+            (Some(9), None)
+        );
     }
 
     #[test]
@@ -171,9 +183,9 @@ mod tests {
                 "refuses to answer: no",
             ),
         ] {
-            let doubt = answer(choice, json).expect_err(choice);
-            assert_eq!(doubt.again, again, "{choice}");
-            assert!(doubt.refusal.message.contains(why), "{}", doubt.refusal.message);
+            let error = answer(choice, json).expect_err(choice);
+            assert_eq!(error.is_retryable, again, "{choice}");
+            assert!(error.rejection.message.contains(why), "{}", error.rejection.message);
         }
         for wrong in ["", "{}", r#"{"choices":[]}"#] {
             assert!(read(wrong.as_bytes(), false, |text| text.to_owned()).is_err(), "{wrong}");

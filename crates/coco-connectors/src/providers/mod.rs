@@ -6,47 +6,47 @@
 //!
 //! - `config`: the options of a server, and what is made of them
 //! - `server`: what this process knows of a server: limits, pauses, clients
-//! - `bucket`: how often, and how much, may be asked for in a minute
-//! - `spending`: what requests cost, and may cost
-//! - `run`: a job, from its inputs to its answers
+//! - `rate_limit`: how often, and how much, may be asked for in a minute
+//! - `budget`: what requests cost, and may cost
+//! - `job_runner`: a job, from its inputs to its answers
 //! - `request`: one request, until it is answered or has failed
 //! - `failure`: what an answer means that is none
 //! - `embed`, `generate`, `post`: what each kind of task sends, and gets
-//! - `under`: whether a URL lies under another
+//! - `url_prefix`: whether a URL lies under another
 
 #[cfg(feature = "functions")]
-mod bucket;
+mod budget;
 #[cfg(feature = "functions")]
 mod config;
+#[cfg(not(feature = "functions"))]
+mod disabled;
 #[cfg(feature = "functions")]
 mod embed;
 #[cfg(feature = "functions")]
 mod failure;
 #[cfg(feature = "functions")]
 mod generate;
-#[cfg(not(feature = "functions"))]
-mod missing;
+#[cfg(feature = "functions")]
+mod job_runner;
 #[cfg(feature = "functions")]
 mod post;
 #[cfg(feature = "functions")]
-mod request;
+mod rate_limit;
 #[cfg(feature = "functions")]
-mod run;
+mod request;
 #[cfg(feature = "functions")]
 mod server;
 #[cfg(feature = "functions")]
-mod spending;
-#[cfg(feature = "functions")]
-mod under;
+mod url_prefix;
 
 #[cfg(not(feature = "functions"))]
-pub use missing::{ask, longest};
+pub use disabled::{ask, longest_matching_prefix};
 #[cfg(feature = "functions")]
-pub use run::ask;
+pub use job_runner::ask;
 #[cfg(feature = "functions")]
-pub use under::longest;
+pub use url_prefix::longest_matching_prefix;
 
-use coco_core::options::Spec;
+use coco_core::options::OptionSpec;
 
 /// The foreign data wrapper of servers that embed and generate.
 pub const MODELS: &str = "coco_openai";
@@ -54,7 +54,7 @@ pub const MODELS: &str = "coco_openai";
 pub const SERVICES: &str = "coco_http";
 
 /// The options of servers and user mappings of a foreign data wrapper that is a provider's alone.
-pub fn options(wrapper: &str) -> Option<&'static [Spec]> {
+pub fn options(wrapper: &str) -> Option<&'static [OptionSpec]> {
     #[cfg(feature = "functions")]
     if wrapper == MODELS {
         return Some(config::OPTIONS);

@@ -1,6 +1,6 @@
 //! A service of one's own: a JSON text is posted, and answered by another.
 
-use super::request::Reading;
+use super::request::ParsedResponse;
 use crate::net::body::check_depth;
 use coco_core::fingerprint::Hasher;
 use coco_core::provider::Answer;
@@ -13,13 +13,13 @@ pub fn idempotency_key(url: &str, body: &str) -> String {
 }
 
 /// Reads an answer. An error says what is wrong with it, after "its answer".
-pub fn read(answer: &[u8]) -> Result<Reading, String> {
+pub fn read(answer: &[u8]) -> Result<ParsedResponse, String> {
     let text = str::from_utf8(answer).map_err(|_| "is no JSON: it is not UTF-8")?;
     // It stays the text that it is: a number read and written again could lose digits.
     serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|e| format!("is no JSON: {e}"))?;
     check_depth(text)?;
     let answers = vec![Ok(Answer::Text(text.to_owned()))];
-    Ok(Reading { answers, tokens_in: Some(0), tokens_out: Some(0) })
+    Ok(ParsedResponse { answers, tokens_in: Some(0), tokens_out: Some(0) })
 }
 
 #[cfg(test)]

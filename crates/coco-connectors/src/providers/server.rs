@@ -7,28 +7,28 @@ use std::time::{Duration, Instant};
 
 use reqwest::Client;
 
-use super::bucket::Bucket;
 use super::config::{self, Config};
+use super::rate_limit::TokenBucket;
 use crate::net::client;
 use crate::net::endpoint::Endpoint;
-use coco_core::delivery::Trouble;
+use coco_core::change::DeliveryError;
 use coco_core::options::Access;
 use coco_core::provider::Task;
 
 static SERVERS: LazyLock<Mutex<HashMap<String, Arc<Server>>>> = LazyLock::new(Mutex::default);
 
-type Line = (Arc<Endpoint>, Client);
-type Lines = HashMap<(Access, bool), Line>;
+type Connection = (Arc<Endpoint>, Client);
+type Connections = HashMap<(Access, bool), Connection>;
 
-static LINES: LazyLock<Mutex<Lines>> = LazyLock::new(Mutex::default);
+static CONNECTIONS: LazyLock<Mutex<Connections>> = LazyLock::new(Mutex::default);
 /// Options and keys change: what is not used any more is not kept for ever.
-const MANY_LINES: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 
 pub struct Server(Mutex<State>);
 
 struct State {
-    requests: Bucket,
-    tokens: Bucket,
+    requests: TokenBucket,
+    tokens: TokenBucket,
     paused_until: Option<Instant>,
     spent: f64,
 }
@@ -40,7 +40,7 @@ pub fn server(name: &str) -> Arc<Server> {
         return known.clone();
     }
     let now = Instant::now();
-    let (requests, tokens) = (Bucket::new(now), Bucket::new(now));
+    let (requests, tokens) = (TokenBucket::new(now), TokenBucket::new(now));
     let state = State { requests, tokens, paused_until: None, spent: 0.0 };
     let new = Arc::new(Server(Mutex::new(state)));
     servers.insert(name.to_owned(), new.clone());
@@ -48,19 +48,23 @@ pub fn server(name: &str) -> Arc<Server> {
 }
 
 /// What a task's requests are made with.
-pub fn line(task: &Task, access: &Access, config: &Config) -> Result<Line, Trouble> {
+pub fn connection(
+    task: &Task,
+    access: &Access,
+    config: &Config,
+) -> Result<Connection, DeliveryError> {
     // An api_key is not sent alike by both kinds of servers.
     let key = (access.clone(), matches!(task, Task::Post { .. }));
-    if let Some(known) = lock(&LINES).get(&key) {
+    if let Some(known) = lock(&CONNECTIONS).get(&key) {
         return Ok(known.clone());
     }
     let endpoint = Arc::new(config::endpoint(task, access)?);
     let client = client::new(&endpoint, config.concurrency)?;
-    let mut lines = lock(&LINES);
-    if lines.len() >= MANY_LINES {
-        lines.clear();
+    let mut connections = lock(&CONNECTIONS);
+    if connections.len() >= MAX_CONNECTIONS {
+        connections.clear();
     }
-    lines.insert(key, (endpoint.clone(), client.clone()));
+    connections.insert(key, (endpoint.clone(), client.clone()));
     Ok((endpoint, client))
 }
 
@@ -91,7 +95,7 @@ impl Server {
     }
 
     /// What is left of a pause.
-    pub fn paused(&self) -> Duration {
+    pub fn remaining_pause(&self) -> Duration {
         let until = lock(&self.0).paused_until;
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
@@ -101,7 +105,7 @@ impl Server {
         lock(&self.0).spent
     }
 
-    pub fn spend(&self, cost: f64) {
+    pub fn add_spent(&self, cost: f64) {
         lock(&self.0).spent += cost;
     }
 }

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::ahead::Arriving;
+use super::pre_commit_stream::RowStream;
 use super::{Prepared, Target};
-use coco_core::delivery::{Change, Refused, Shape, Trouble};
+use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
 use coco_core::masking::Masker;
 
 /// A target with the secrets of its user mapping, which it is opened with.
@@ -15,25 +15,33 @@ pub struct Guarded {
 
 #[async_trait]
 impl Target for Guarded {
-    async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble> {
-        self.target.is_there(shape).await.map_err(|t| self.masker.trouble(t))
+    async fn exists(&mut self, schema: &TargetSchema) -> Result<bool, DeliveryError> {
+        self.target.exists(schema).await.map_err(|t| self.masker.mask_error(t))
     }
 
-    async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
-        self.target.prepare(shape).await.map_err(|t| self.masker.trouble(t))
+    async fn prepare(&mut self, schema: &TargetSchema) -> Result<Prepared, DeliveryError> {
+        self.target.prepare(schema).await.map_err(|t| self.masker.mask_error(t))
     }
 
-    async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
-        let refused = self.target.apply(shape, changes).await;
-        let refused = refused.map_err(|t| self.masker.trouble(t))?;
-        Ok(refused.into_iter().map(|r| self.masker.refused(r)).collect())
+    async fn apply(
+        &mut self,
+        schema: &TargetSchema,
+        changes: &[Change],
+    ) -> Result<Vec<RejectedChange>, DeliveryError> {
+        let rejected = self.target.apply(schema, changes).await;
+        let rejected = rejected.map_err(|t| self.masker.mask_error(t))?;
+        Ok(rejected.into_iter().map(|r| self.masker.mask_rejected_change(r)).collect())
     }
 
-    async fn fill(&mut self, shape: &Shape, rows: &mut Arriving) -> Result<bool, Trouble> {
-        self.target.fill(shape, rows).await.map_err(|t| self.masker.trouble(t))
+    async fn load_stream(
+        &mut self,
+        schema: &TargetSchema,
+        rows: &mut RowStream,
+    ) -> Result<bool, DeliveryError> {
+        self.target.load_stream(schema, rows).await.map_err(|t| self.masker.mask_error(t))
     }
 
-    async fn remove(&mut self, shape: &Shape) -> Result<(), Trouble> {
-        self.target.remove(shape).await.map_err(|t| self.masker.trouble(t))
+    async fn remove(&mut self, schema: &TargetSchema) -> Result<(), DeliveryError> {
+        self.target.remove(schema).await.map_err(|t| self.masker.mask_error(t))
     }
 }

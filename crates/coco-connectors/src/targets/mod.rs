@@ -3,7 +3,6 @@
 //! A connector knows nothing of Postgres' inside: no pgrx, no SPI. It is async, and runs on threads
 //! that have no part in the backend it serves.
 
-pub mod ahead;
 mod guard;
 #[cfg(feature = "http")]
 pub mod http;
@@ -13,46 +12,47 @@ pub mod kafka;
 pub mod neo4j;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod pre_commit_stream;
 #[cfg(feature = "qdrant")]
 pub mod qdrant;
 
 use async_trait::async_trait;
 
-use ahead::Arriving;
 use guard::Guarded;
+use pre_commit_stream::RowStream;
 
 // Providers have options too.
-use coco_core::delivery::{Change, Encoding, Refused, Shape, Trouble};
+use coco_core::change::{Change, DeliveryError, Encoding, RejectedChange, TargetSchema};
 use coco_core::masking::Masker;
 pub use coco_core::options;
-use options::{Access, Spec};
+use options::{Access, OptionSpec};
 
 /// A kind of target. What SQL calls a foreign data wrapper.
 pub struct Connector {
     /// The name of its foreign data wrapper.
     pub name: &'static str,
     /// The options of its servers, user mappings and targets.
-    pub options: &'static [Spec],
+    pub options: &'static [OptionSpec],
     /// Checks what is between several target options, or between them and the columns: when a
     /// target is declared, before anything is connected to. The message says what is wrong and how
     /// to mend it.
-    pub check: fn(&Shape) -> Result<(), String>,
+    pub check: fn(&TargetSchema) -> Result<(), String>,
     /// How it wants its rows.
     pub encoding: Encoding,
     /// How many changes, and bytes of them, it is given at once.
     pub batch: Limits,
     /// Makes what talks to a server. Nothing has to be connected to yet. [`Connector::connect`]
     /// calls it, and nothing else does.
-    open: fn(Access) -> Result<Box<dyn Target>, Trouble>,
+    open: fn(Access) -> Result<Box<dyn Target>, DeliveryError>,
 }
 
 impl Connector {
     /// Returns a target of a server, which shows no secret of the user mapping in its errors.
-    pub fn connect(&self, access: Access) -> Result<Box<dyn Target>, Trouble> {
-        let masker = Masker::of(&access, self.options);
+    pub fn connect(&self, access: Access) -> Result<Box<dyn Target>, DeliveryError> {
+        let masker = Masker::for_access(&access, self.options);
         match (self.open)(access) {
             Ok(target) => Ok(Box::new(Guarded { target, masker })),
-            Err(trouble) => Err(masker.trouble(trouble)),
+            Err(error) => Err(masker.mask_error(error)),
         }
     }
 }
@@ -79,28 +79,36 @@ pub struct Limits {
 pub trait Target: Send {
     /// Whether the target is there, as far as that can be known. What is not is noted here as made by coco, before
     /// [`Target::prepare`] makes it: whatever happens then, [`Target::remove`] is asked for it.
-    async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble>;
+    async fn exists(&mut self, schema: &TargetSchema) -> Result<bool, DeliveryError>;
 
     /// Makes on the other side what is missing (a table, a collection, a constraint, a topic), and
     /// checks what is there. Called once after it was opened, before any changes. Returns whether it
     /// made the target itself: what it found is not to be removed later.
-    async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble>;
+    async fn prepare(&mut self, schema: &TargetSchema) -> Result<Prepared, DeliveryError>;
 
     /// Brings changes to the target, each key at most once among them. Can be asked for the same
     /// changes again, and must then come to the same. Returns those that are refused for a reason of
     /// the row's; all others have arrived, and last, when this returns.
-    async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble>;
+    async fn apply(
+        &mut self,
+        schema: &TargetSchema,
+        changes: &[Change],
+    ) -> Result<Vec<RejectedChange>, DeliveryError>;
 
     /// Brings rows to the target as they come, where none of their keys is, and has them seen there once they are
     /// noted: not before, and never if they are not. `false`: nothing has arrived, and [`Target::apply`] is to bring
     /// them.
-    async fn fill(&mut self, _shape: &Shape, _rows: &mut Arriving) -> Result<bool, Trouble> {
+    async fn load_stream(
+        &mut self,
+        _shape: &TargetSchema,
+        _rows: &mut RowStream,
+    ) -> Result<bool, DeliveryError> {
         Ok(false)
     }
 
     /// Removes what [`Target::prepare`] said it made, with all that is in it. Nothing there is no
     /// error.
-    async fn remove(&mut self, shape: &Shape) -> Result<(), Trouble>;
+    async fn remove(&mut self, schema: &TargetSchema) -> Result<(), DeliveryError>;
 }
 
 /// All connectors that this build has.

@@ -12,7 +12,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::scripted::{Scripted, said_of};
 use coco_connectors::targets::options::{Access, Options};
 use coco_connectors::targets::{self, Target};
-use coco_core::delivery::{Change, Column, Shape, Trouble, Values};
+use coco_core::change::{Change, Column, DeliveryError, TargetSchema, Values};
 
 pub const USER: &str = "neo4j";
 
@@ -102,7 +102,7 @@ impl Server {
         self.try_open_as(server, user, password).unwrap_or_else(|t| panic!("{t:?}"))
     }
 
-    pub fn try_open(&self, server: &[(&str, &str)]) -> Result<Box<dyn Target>, Trouble> {
+    pub fn try_open(&self, server: &[(&str, &str)]) -> Result<Box<dyn Target>, DeliveryError> {
         self.try_open_as(server, USER, &self.password)
     }
 
@@ -111,7 +111,7 @@ impl Server {
         server: &[(&str, &str)],
         user: &str,
         password: &str,
-    ) -> Result<Box<dyn Target>, Trouble> {
+    ) -> Result<Box<dyn Target>, DeliveryError> {
         let options = |given: &[(&str, &str)]| {
             Options(given.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
         };
@@ -201,13 +201,13 @@ fn url(listener: &TcpListener) -> String {
 }
 
 /// A target of nodes, of columns with their types.
-pub fn nodes(label: &str, columns: &[(&str, &str)], key: &[usize]) -> Shape {
+pub fn nodes(label: &str, columns: &[(&str, &str)], key: &[usize]) -> TargetSchema {
     let column = |(name, type_name): &(&str, &str)| Column {
         name: (*name).to_owned(),
         type_schema: "pg_catalog".to_owned(),
         type_name: (*type_name).to_owned(),
     };
-    Shape {
+    TargetSchema {
         flow: "flow".to_owned(),
         target: label.to_owned(),
         columns: columns.iter().map(column).collect(),
@@ -218,21 +218,21 @@ pub fn nodes(label: &str, columns: &[(&str, &str)], key: &[usize]) -> Shape {
 
 /// A target of relationships from `{ends}From {name: a}` to `{ends}To {name: b}`; its key is the
 /// first column.
-pub fn edges(kind: &str, ends: &str, columns: &[(&str, &str)]) -> Shape {
-    let mut shape = nodes(kind, columns, &[0]);
+pub fn edges(kind: &str, ends: &str, columns: &[(&str, &str)]) -> TargetSchema {
+    let mut schema = nodes(kind, columns, &[0]);
     let options = json!({
         "kind": "relationship",
         "from": {"label": format!("{ends}From"), "key": {"a": "name"}},
         "to": {"label": format!("{ends}To"), "key": {"b": "name"}},
     });
-    shape.options = options.as_object().expect("an object").clone();
-    shape
+    schema.options = options.as_object().expect("an object").clone();
+    schema
 }
 
 /// A row that is to be there.
-pub fn put(shape: &Shape, row: Value) -> Change {
+pub fn put(schema: &TargetSchema, row: Value) -> Change {
     let key: serde_json::Map<_, _> =
-        shape.key_columns().map(|c| (c.name.clone(), row[&c.name].clone())).collect();
+        schema.key_columns().map(|c| (c.name.clone(), row[&c.name].clone())).collect();
     raw(&Value::from(key).to_string(), &row.to_string())
 }
 

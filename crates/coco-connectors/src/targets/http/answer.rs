@@ -8,30 +8,30 @@ use serde_json::Value;
 
 use crate::net::peer::Peer;
 use crate::net::retry_after;
-use coco_core::delivery::{Refused, Trouble};
+use coco_core::change::{DeliveryError, RejectedChange};
 
-const REFUSED: &str = "22000";
+const DATA_EXCEPTION: &str = "22000";
 
 /// An answer that is not the server's or the target's trouble.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
     /// All rows have arrived, but for these: their places in the request, and why.
-    Arrived(BTreeMap<usize, Refusal>),
+    Delivered(BTreeMap<usize, Rejection>),
     /// None has arrived, and the reason is in one or several of them.
-    Refused(Refusal),
+    Rejected(Rejection),
 }
 
 /// Why a row is not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Rejection {
     pub sqlstate: &'static str,
     pub message: String,
 }
 
-impl Refusal {
+impl Rejection {
     /// Said of the change at this place of all that are applied.
-    pub fn of(self, change: usize) -> Refused {
-        Refused { change, sqlstate: self.sqlstate.to_owned(), message: self.message }
+    pub fn of(self, change: usize) -> RejectedChange {
+        RejectedChange { change, sqlstate: self.sqlstate.to_owned(), message: self.message }
     }
 }
 
@@ -42,17 +42,19 @@ pub fn read(
     body: &[u8],
     changes: usize,
     peer: &Peer,
-) -> Result<Answer, Trouble> {
+) -> Result<Answer, DeliveryError> {
     // What is no JSON, or not of this form, says nothing.
     let body = serde_json::from_slice(body).unwrap_or(Value::Null);
     let said = ["message", "error", "detail"].iter().find_map(|name| body.get(name)?.as_str());
     let said = said.map(|text| peer.quote(text));
     match status.as_u16() {
-        200..=299 => Ok(Answer::Arrived(named(&body, changes, peer))),
+        200..=299 => Ok(Answer::Delivered(rejected_rows(&body, changes, peer))),
         // About how requests are made, whatever is in them.
-        405 | 406 | 411 | 414 | 415 | 417 | 421 | 426 | 431 => Err(trouble(status, said, peer)),
+        405 | 406 | 411 | 414 | 415 | 417 | 421 | 426 | 431 => {
+            Err(status_error(status, said, peer))
+        }
         401 | 403 | 404 | 407 | 408 | 410 | 425 | 429 => {
-            Err(asked_to_wait(trouble(status, said, peer), status, headers))
+            Err(with_retry_after(status_error(status, said, peer), status, headers))
         }
         400..=499 => {
             let message = match said {
@@ -62,69 +64,73 @@ pub fn read(
             let sqlstate = match status {
                 StatusCode::CONFLICT => "23000",
                 StatusCode::PAYLOAD_TOO_LARGE => "54000",
-                _ => REFUSED,
+                _ => DATA_EXCEPTION,
             };
-            Ok(Answer::Refused(Refusal { sqlstate, message }))
+            Ok(Answer::Rejected(Rejection { sqlstate, message }))
         }
-        _ => Err(asked_to_wait(trouble(status, said, peer), status, headers)),
+        _ => Err(with_retry_after(status_error(status, said, peer), status, headers)),
     }
 }
 
-/// The rows that a 2xx refuses by name: `{"refused": [{"change": 3, "message": "…"}]}`.
-fn named(body: &Value, changes: usize, peer: &Peer) -> BTreeMap<usize, Refusal> {
+/// The rows that a 2xx refuses by name: `{"rejected": [{"change": 3, "message": "…"}]}`.
+fn rejected_rows(body: &Value, changes: usize, peer: &Peer) -> BTreeMap<usize, Rejection> {
     let entries = body.get("refused").and_then(Value::as_array).into_iter().flatten();
     let places = entries.filter_map(|entry| {
         let place = usize::try_from(entry.get("change")?.as_u64()?).ok()?;
         let said = entry.get("message").and_then(Value::as_str).map(|text| peer.quote(text));
         let message = said.unwrap_or_else(|| format!("{peer} refuses it, and does not say why"));
-        (place < changes).then_some((place, Refusal { sqlstate: REFUSED, message }))
+        (place < changes).then_some((place, Rejection { sqlstate: DATA_EXCEPTION, message }))
     });
     places.collect()
 }
 
 /// What keeps all rows, with what to do about it.
-fn trouble(status: StatusCode, said: Option<String>, peer: &Peer) -> Trouble {
+fn status_error(status: StatusCode, said: Option<String>, peer: &Peer) -> DeliveryError {
     let message = format!("{peer} answers {status}");
-    let trouble = match status.as_u16() {
-        300..=399 => Trouble::server("08P01", message).hint(
+    let error = match status.as_u16() {
+        300..=399 => DeliveryError::server("08P01", message).hint(
             "Redirects are not followed. Give the server's option url the address that answers \
              itself.",
         ),
-        401 => Trouble::server("28P01", message)
+        401 => DeliveryError::server("28P01", message)
             .hint("Check the credentials in the user mapping of the flow's owner."),
-        407 => Trouble::server("28000", message)
+        407 => DeliveryError::server("28000", message)
             .hint("A proxy wants credentials. Proxies are not supported: let the url name the webhook itself."),
-        403 => Trouble::target("42501", message).hint(
+        403 => DeliveryError::target("42501", message).hint(
             "Let the user of these credentials post there; or check hmac_secret, and the clocks, if \
              signatures are checked.",
         ),
-        404 | 410 => Trouble::target("HV00R", message).hint(
+        404 | 410 => DeliveryError::target("HV00R", message).hint(
             "Check the path in the server's option url, and that the webhook knows this flow and \
              target.",
         ),
-        408 => Trouble::server("08006", message)
+        408 => DeliveryError::server("08006", message)
             .hint("Requests come in too slowly for it. A lower batch_size makes them smaller."),
-        429 => Trouble::server("53400", message).hint("It gets more requests than it wants."),
-        425 | 502..=504 => Trouble::server("57P03", message),
-        507 => Trouble::server("53100", message),
-        500..=599 => Trouble::server("HV000", message).hint(
+        429 => DeliveryError::server("53400", message).hint("It gets more requests than it wants."),
+        425 | 502..=504 => DeliveryError::server("57P03", message),
+        507 => DeliveryError::server("53100", message),
+        500..=599 => DeliveryError::server("HV000", message).hint(
             "Look into its log. For a row that it cannot take it should answer 422, so that others \
              arrive.",
         ),
-        _ => Trouble::server("08P01", message)
+        _ => DeliveryError::server("08P01", message)
             .hint("It must take a POST of application/json: check the server's options url and headers."),
     };
     match said {
-        Some(said) => trouble.detail(format!("It says: {said}")),
-        None => trouble,
+        Some(said) => error.detail(format!("It says: {said}")),
+        None => error,
     }
 }
 
 /// With the time that the server wants to be left alone for, where it has said so.
-fn asked_to_wait(trouble: Trouble, status: StatusCode, headers: &HeaderMap) -> Trouble {
-    match retry_after::asked(status, headers) {
-        Some(after) => trouble.retry_after(after),
-        None => trouble,
+fn with_retry_after(
+    error: DeliveryError,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> DeliveryError {
+    match retry_after::requested_wait(status, headers) {
+        Some(after) => error.retry_after(after),
+        None => error,
     }
 }
 
@@ -133,9 +139,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use coco_core::delivery::Whose;
+    use coco_core::change::ErrorScope;
 
-    fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Result<Answer, Trouble> {
+    fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Result<Answer, DeliveryError> {
         let url = reqwest::Url::parse("http://hook:81/path").expect("a URL");
         let peer = Peer::new(&url, &["s3cret".to_owned()]);
         let mut map = HeaderMap::new();
@@ -147,10 +153,10 @@ mod tests {
         read(status, &map, body.as_bytes(), 3, &peer)
     }
 
-    fn refused(body: &str) -> Vec<(usize, String)> {
+    fn rejected(body: &str) -> Vec<(usize, String)> {
         match answer(200, &[], body) {
-            Ok(Answer::Arrived(refused)) => {
-                refused.into_iter().map(|(place, why)| (place, why.message)).collect()
+            Ok(Answer::Delivered(rejected)) => {
+                rejected.into_iter().map(|(place, why)| (place, why.message)).collect()
             }
             other => panic!("{other:?}"),
         }
@@ -163,7 +169,7 @@ mod tests {
             (0, "http://hook:81 refuses it, and does not say why".to_owned()),
             (2, "no ***".to_owned()),
         ];
-        assert_eq!(refused(body), expected);
+        assert_eq!(rejected(body), expected);
     }
 
     #[test]
@@ -177,7 +183,7 @@ mod tests {
             "{\"refused\": [{\"change\": 3}, {\"change\": -1}, {\"change\": 1.5}, {\"change\": \"1\"}]}",
             "{\"refused\": [{\"change\": 1}",
         ] {
-            assert_eq!(refused(body), [], "{body}");
+            assert_eq!(rejected(body), [], "{body}");
         }
     }
 
@@ -187,7 +193,7 @@ mod tests {
             [(400, "22000"), (409, "23000"), (413, "54000"), (418, "22000"), (422, "22000")]
         {
             match answer(status, &[], r#"{"error":"not s3cret"}"#) {
-                Ok(Answer::Refused(why)) => {
+                Ok(Answer::Rejected(why)) => {
                     assert_eq!(why.sqlstate, sqlstate);
                     assert!(why.message.contains(&status.to_string()), "{}", why.message);
                     assert!(why.message.ends_with(": not ***"), "{}", why.message);
@@ -199,43 +205,43 @@ mod tests {
 
     #[test]
     fn others_are_the_servers_or_the_targets() {
-        for (status, whose, sqlstate) in [
-            (100, Whose::Server, "08P01"),
-            (302, Whose::Server, "08P01"),
-            (401, Whose::Server, "28P01"),
-            (403, Whose::Target, "42501"),
-            (404, Whose::Target, "HV00R"),
-            (405, Whose::Server, "08P01"),
-            (407, Whose::Server, "28000"),
-            (408, Whose::Server, "08006"),
-            (410, Whose::Target, "HV00R"),
-            (415, Whose::Server, "08P01"),
-            (425, Whose::Server, "57P03"),
-            (429, Whose::Server, "53400"),
-            (500, Whose::Server, "HV000"),
-            (503, Whose::Server, "57P03"),
-            (507, Whose::Server, "53100"),
-            (600, Whose::Server, "08P01"),
+        for (status, scope, sqlstate) in [
+            (100, ErrorScope::Server, "08P01"),
+            (302, ErrorScope::Server, "08P01"),
+            (401, ErrorScope::Server, "28P01"),
+            (403, ErrorScope::Target, "42501"),
+            (404, ErrorScope::Target, "HV00R"),
+            (405, ErrorScope::Server, "08P01"),
+            (407, ErrorScope::Server, "28000"),
+            (408, ErrorScope::Server, "08006"),
+            (410, ErrorScope::Target, "HV00R"),
+            (415, ErrorScope::Server, "08P01"),
+            (425, ErrorScope::Server, "57P03"),
+            (429, ErrorScope::Server, "53400"),
+            (500, ErrorScope::Server, "HV000"),
+            (503, ErrorScope::Server, "57P03"),
+            (507, ErrorScope::Server, "53100"),
+            (600, ErrorScope::Server, "08P01"),
         ] {
-            let trouble = answer(status, &[], r#"{"detail":"x"}"#).expect_err("trouble");
-            assert_eq!((trouble.whose, trouble.sqlstate.as_str()), (whose, sqlstate), "{status}");
-            assert!(trouble.message.contains(&status.to_string()), "{}", trouble.message);
-            assert!(!trouble.message.contains("path"), "{}", trouble.message);
-            assert_eq!(trouble.detail.as_deref(), Some("It says: x"));
+            let error = answer(status, &[], r#"{"detail":"x"}"#).expect_err("trouble");
+            assert_eq!((error.scope, error.sqlstate.as_str()), (scope, sqlstate), "{status}");
+            assert!(error.message.contains(&status.to_string()), "{}", error.message);
+            assert!(!error.message.contains("path"), "{}", error.message);
+            assert_eq!(error.detail.as_deref(), Some("It says: x"));
         }
     }
 
     #[test]
     fn a_redirect_does_not_say_where_to() {
         let location = [("location", "http://elsewhere/?token=1"), ("retry-after", "5")];
-        let trouble = answer(307, &location, "").expect_err("trouble");
-        assert!(!format!("{trouble:?}").contains("elsewhere"), "{trouble:?}");
-        assert_eq!(trouble.retry_after, None);
+        let error = answer(307, &location, "").expect_err("trouble");
+        assert!(!format!("{error:?}").contains("elsewhere"), "{error:?}");
+        assert_eq!(error.retry_after, None);
     }
 
     #[test]
     fn the_server_says_when() {
-        let trouble = answer(429, &[("retry-after", "9")], "").expect_err("trouble");
-        assert_eq!(trouble.retry_after, Some(Duration::from_secs(9)));
+        let error = answer(429, &[("retry-after", "9")], "").expect_err("trouble");
+        assert_eq!(error.retry_after, Some(Duration::from_secs(9)));
     }
 }

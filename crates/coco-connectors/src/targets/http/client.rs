@@ -9,7 +9,7 @@ use super::encode;
 use crate::net::error::no_answer;
 use crate::net::{body, client};
 use crate::targets::{Prepared, Target};
-use coco_core::delivery::{Change, Refused, Shape, Trouble};
+use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
 use coco_core::options::Access;
 
 /// How many bytes of an answer are read. What is longer is treated as if it said nothing.
@@ -20,7 +20,7 @@ struct Webhook {
     client: Client,
 }
 
-pub fn open(access: Access) -> Result<Box<dyn Target>, Trouble> {
+pub fn open(access: Access) -> Result<Box<dyn Target>, DeliveryError> {
     let config = Config::new(&access)?;
     let client = client::new(&config.endpoint, 1)?;
     Ok(Box::new(Webhook { config, client }))
@@ -29,28 +29,32 @@ pub fn open(access: Access) -> Result<Box<dyn Target>, Trouble> {
 #[async_trait]
 impl Target for Webhook {
     /// A webhook has nothing to make, and no way to ask what is there.
-    async fn is_there(&mut self, _shape: &Shape) -> Result<bool, Trouble> {
+    async fn exists(&mut self, _shape: &TargetSchema) -> Result<bool, DeliveryError> {
         Ok(true)
     }
 
-    async fn prepare(&mut self, _shape: &Shape) -> Result<Prepared, Trouble> {
+    async fn prepare(&mut self, _shape: &TargetSchema) -> Result<Prepared, DeliveryError> {
         Ok(Prepared::Found)
     }
 
     /// A part that is refused as a whole is halved until the rows that are to blame stand alone.
-    async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
-        let mut refused = Vec::new();
+    async fn apply(
+        &mut self,
+        schema: &TargetSchema,
+        changes: &[Change],
+    ) -> Result<Vec<RejectedChange>, DeliveryError> {
+        let mut rejected = Vec::new();
         // Parts with the place of their first change; the last is sent next.
         let size = self.config.batch_size;
         let parts = changes.chunks(size).enumerate().map(|(n, part)| (n * size, part));
         let mut waiting: Vec<(usize, &[Change])> = parts.rev().collect();
         while let Some((first, part)) = waiting.pop() {
-            match self.send(shape, part).await? {
-                Answer::Arrived(but) => {
-                    refused.extend(but.into_iter().map(|(place, why)| why.of(first + place)));
+            match self.send(schema, part).await? {
+                Answer::Delivered(but) => {
+                    rejected.extend(but.into_iter().map(|(place, why)| why.of(first + place)));
                 }
-                Answer::Refused(why) if part.len() == 1 => refused.push(why.of(first)),
-                Answer::Refused(_) => {
+                Answer::Rejected(why) if part.len() == 1 => rejected.push(why.of(first)),
+                Answer::Rejected(_) => {
                     let middle = part.len() / 2;
                     let (left, right) = part.split_at(middle);
                     waiting.push((first + middle, right));
@@ -58,18 +62,22 @@ impl Target for Webhook {
                 }
             }
         }
-        Ok(refused)
+        Ok(rejected)
     }
 
-    async fn remove(&mut self, _shape: &Shape) -> Result<(), Trouble> {
+    async fn remove(&mut self, _shape: &TargetSchema) -> Result<(), DeliveryError> {
         Ok(())
     }
 }
 
 impl Webhook {
     /// Posts one request, and reads its answer.
-    async fn send(&self, shape: &Shape, changes: &[Change]) -> Result<Answer, Trouble> {
-        let encode::Request { idempotency_key, body } = encode::request(shape, changes)?;
+    async fn send(
+        &self,
+        schema: &TargetSchema,
+        changes: &[Change],
+    ) -> Result<Answer, DeliveryError> {
+        let encode::Request { idempotency_key, body } = encode::request(schema, changes)?;
         let endpoint = &self.config.endpoint;
         let request = client::post(&self.client, endpoint, endpoint.url.clone(), body)
             .header("idempotency-key", idempotency_key);

@@ -2,57 +2,78 @@
 
 use crate::net::endpoint::{self, Endpoint, wrong};
 use crate::net::{headers, tls};
-use coco_core::delivery::Trouble;
-use coco_core::options::{Access, On, Spec, hundred, positive};
+use coco_core::change::DeliveryError;
+use coco_core::options::{Access, OptionScope, OptionSpec, check_at_most_100, check_positive};
 
-pub const OPTIONS: &[Spec] = &[
-    Spec::new("url", On::Server, "Where changes are posted to.")
+pub const OPTIONS: &[OptionSpec] = &[
+    OptionSpec::new("url", OptionScope::Server, "Where changes are posted to.")
         .required()
         .check(|text| endpoint::url(text).map(drop)),
     endpoint::CONNECT,
     endpoint::REQUEST,
-    Spec::new("batch_size", On::Server, "How many changes a request has at most.").check(positive),
-    Spec::new(
+    OptionSpec::new("batch_size", OptionScope::Server, "How many changes a request has at most.")
+        .check(check_positive),
+    OptionSpec::new(
         "concurrency",
-        On::Server,
+        OptionScope::Server,
         "How many requests coco.http_post makes at once; 16 by default.",
     )
-    .check(positive),
-    Spec::new(
+    .check(check_positive),
+    OptionSpec::new(
         "requests_per_minute",
-        On::Server,
+        OptionScope::Server,
         "How many requests a process makes in a minute with coco.http_post.",
     )
-    .check(positive),
-    Spec::new(
+    .check(check_positive),
+    OptionSpec::new(
         "max_retries",
-        On::Server,
+        OptionScope::Server,
         "How often coco.http_post makes a request again that was not answered; 5 by default.",
     )
-    .check(hundred),
-    Spec::new(
+    .check(check_at_most_100),
+    OptionSpec::new(
         "headers",
-        On::Server,
+        OptionScope::Server,
         "Headers of each request, as a JSON object of names and values. No secrets: every role can \
          read the options of a server.",
     )
-    .check(|text| headers::given(text).map(drop)),
-    Spec::new("api_key_header", On::Server, "The header of api_key; X-API-Key by default.")
-        .check(|text| headers::name(text).map(drop)),
-    Spec::new("sslrootcert", On::Server, "Certificates, as PEM, to trust instead of the system's.")
-        .check(|text| tls::given(text).map(drop)),
-    Spec::new("bearer_token", On::UserMapping, "Sent as Authorization: Bearer.")
+    .check(|text| headers::parse(text).map(drop)),
+    OptionSpec::new(
+        "api_key_header",
+        OptionScope::Server,
+        "The header of api_key; X-API-Key by default.",
+    )
+    .check(|text| headers::parse_name(text).map(drop)),
+    OptionSpec::new(
+        "sslrootcert",
+        OptionScope::Server,
+        "Certificates, as PEM, to trust instead of the system's.",
+    )
+    .check(|text| tls::parse(text).map(drop)),
+    OptionSpec::new("bearer_token", OptionScope::UserMapping, "Sent as Authorization: Bearer.")
         .secret()
-        .check(headers::secret),
-    Spec::new("user", On::UserMapping, "Sent, with password, as Authorization: Basic.")
-        .check(headers::user),
-    Spec::new("password", On::UserMapping, "The password of user.").secret(),
-    Spec::new("api_key", On::UserMapping, "Sent in the header that api_key_header names.")
-        .secret()
-        .check(headers::secret),
-    Spec::new("hmac_secret", On::UserMapping, "Requests are signed with it in X-Coco-Signature.")
-        .secret()
-        .check(headers::not_empty),
+        .check(headers::check_secret),
+    OptionSpec::new(
+        "user",
+        OptionScope::UserMapping,
+        "Sent, with password, as Authorization: Basic.",
+    )
+    .check(headers::check_user),
+    OptionSpec::new("password", OptionScope::UserMapping, "The password of user.").secret(),
+    OptionSpec::new(
+        "api_key",
+        OptionScope::UserMapping,
+        "Sent in the header that api_key_header names.",
+    )
+    .secret()
+    .check(headers::check_secret),
+    OptionSpec::new(
+        "hmac_secret",
+        OptionScope::UserMapping,
+        "Requests are signed with it in X-Coco-Signature.",
+    )
+    .secret()
+    .check(headers::check_not_empty),
 ];
 
 /// How to reach a webhook.
@@ -63,7 +84,7 @@ pub struct Config {
 }
 
 impl Config {
-    pub fn new(access: &Access) -> Result<Config, Trouble> {
+    pub fn new(access: &Access) -> Result<Config, DeliveryError> {
         let endpoint = Endpoint::new(access)?;
         let batch_size = match access.server.get("batch_size").map(str::parse) {
             None => usize::MAX,

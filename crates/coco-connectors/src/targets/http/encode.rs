@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use coco_core::delivery::{Change, Shape, Trouble, Values};
+use coco_core::change::{Change, DeliveryError, TargetSchema, Values};
 use coco_core::fingerprint::Hasher;
 
 /// A request's body, and what is the same for the same changes.
@@ -29,12 +29,12 @@ enum Entry<'a> {
     Delete { key: &'a RawValue, version: i64 },
 }
 
-pub fn request(shape: &Shape, changes: &[Change]) -> Result<Request, Trouble> {
-    let idempotency_key = idempotency_key(shape, changes)?;
-    let entries: Result<Vec<_>, Trouble> = changes.iter().map(entry).collect();
+pub fn request(schema: &TargetSchema, changes: &[Change]) -> Result<Request, DeliveryError> {
+    let idempotency_key = idempotency_key(schema, changes)?;
+    let entries: Result<Vec<_>, DeliveryError> = changes.iter().map(entry).collect();
     let body = Body {
-        flow: &shape.flow,
-        target: &shape.target,
+        flow: &schema.flow,
+        target: &schema.target,
         batch: &idempotency_key,
         changes: entries?,
     };
@@ -42,7 +42,7 @@ pub fn request(shape: &Shape, changes: &[Change]) -> Result<Request, Trouble> {
     Ok(Request { idempotency_key, body })
 }
 
-fn entry(change: &Change) -> Result<Entry<'_>, Trouble> {
+fn entry(change: &Change) -> Result<Entry<'_>, DeliveryError> {
     let (key, version) = (raw(&change.key)?, change.version);
     Ok(match &change.row {
         Some(row) => Entry::Upsert { key, row: raw(row)?, version },
@@ -52,9 +52,9 @@ fn entry(change: &Change) -> Result<Entry<'_>, Trouble> {
 
 /// The versions are part of it. A row can become what it was before: to the receiver that is
 /// another change, and not the first one sent again.
-fn idempotency_key(shape: &Shape, changes: &[Change]) -> Result<String, Trouble> {
+fn idempotency_key(schema: &TargetSchema, changes: &[Change]) -> Result<String, DeliveryError> {
     let mut hasher = Hasher::new();
-    hasher.part(shape.flow.as_bytes()).part(shape.target.as_bytes());
+    hasher.part(schema.flow.as_bytes()).part(schema.target.as_bytes());
     for change in changes {
         hasher.part(text(&change.key)?.as_bytes());
         match &change.row {
@@ -66,25 +66,25 @@ fn idempotency_key(shape: &Shape, changes: &[Change]) -> Result<String, Trouble>
     Ok(hasher.finish().0.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn raw(values: &Values) -> Result<&RawValue, Trouble> {
+fn raw(values: &Values) -> Result<&RawValue, DeliveryError> {
     serde_json::from_str(text(values)?).map_err(not_json)
 }
 
-fn text(values: &Values) -> Result<&str, Trouble> {
-    values.json().ok_or_else(|| Trouble::target("XX000", "a row was not given as JSON"))
+fn text(values: &Values) -> Result<&str, DeliveryError> {
+    values.json().ok_or_else(|| DeliveryError::target("XX000", "a row was not given as JSON"))
 }
 
 /// Postgres has written the rows, and so this does not happen.
-fn not_json(error: serde_json::Error) -> Trouble {
-    Trouble::target("XX000", "a row is not JSON").detail(error.to_string())
+fn not_json(error: serde_json::Error) -> DeliveryError {
+    DeliveryError::target("XX000", "a row is not JSON").detail(error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shape(flow: &str) -> Shape {
-        Shape {
+    fn schema(flow: &str) -> TargetSchema {
+        TargetSchema {
             flow: flow.to_owned(),
             target: "t".to_owned(),
             columns: vec![],
@@ -102,7 +102,7 @@ mod tests {
     fn rows_are_written_as_they_are() {
         let row = r#"{"id":1,"n":0.10000000000000000000000001, "s":"a\u0000\"é"}"#;
         let changes = [change(r#"{"id":1}"#, Some(row), 7), change(r#"{"id":2}"#, None, 8)];
-        let Request { body, idempotency_key } = request(&shape("a\"b"), &changes).expect("JSON");
+        let Request { body, idempotency_key } = request(&schema("a\"b"), &changes).expect("JSON");
         let expected = format!(
             r#"{{"flow":"a\"b","target":"t","batch":"{idempotency_key}","changes":[{{"op":"upsert","key":{{"id":1}},"row":{row},"version":7}},{{"op":"delete","key":{{"id":2}},"version":8}}]}}"#
         );
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn the_same_changes_and_no_others_have_the_same_key() {
         let key = |flow: &str, changes: &[Change]| {
-            request(&shape(flow), changes).expect("JSON").idempotency_key
+            request(&schema(flow), changes).expect("JSON").idempotency_key
         };
         let one = change("1", Some("2"), 7);
         let first = key("f", std::slice::from_ref(&one));
@@ -131,8 +131,8 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_not_sent() {
-        assert!(request(&shape("f"), &[change("{", None, 1)]).is_err());
+        assert!(request(&schema("f"), &[change("{", None, 1)]).is_err());
         let binary = Change { key: Values::Binary(vec![]), row: None, version: 1 };
-        assert!(request(&shape("f"), &[binary]).is_err());
+        assert!(request(&schema("f"), &[binary]).is_err());
     }
 }

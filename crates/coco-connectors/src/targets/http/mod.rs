@@ -13,7 +13,7 @@ mod config;
 mod encode;
 
 use super::{Connector, Limits};
-use coco_core::delivery::Encoding;
+use coco_core::change::Encoding;
 
 pub static CONNECTOR: Connector = Connector {
     name: "coco_http",

@@ -24,12 +24,12 @@ use crate::targets::kafka::producer::Producer;
 use crate::targets::kafka::topic::{self, Admin, Client, Topic};
 use crate::targets::options::Access;
 use crate::targets::{Prepared, Target};
-use coco_core::delivery::{Change, Refused, Shape, Trouble};
+use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
 
 /// [`crate::targets::Connector::open`]
-pub fn open(access: Access) -> Result<Box<dyn Target>, Trouble> {
+pub fn open(access: Access) -> Result<Box<dyn Target>, DeliveryError> {
     let config = Config::new(&access)?;
-    Ok(Box::new(Kafka { config, producer: None, admin: None, led: None }))
+    Ok(Box::new(Kafka { config, producer: None, admin: None, leaders: None }))
 }
 
 struct Kafka {
@@ -39,22 +39,22 @@ struct Kafka {
     /// What asks for the topic, until it is known to be there.
     admin: Option<Client>,
     /// Ends when it is known who leads a topic that was just made.
-    led: Option<JoinHandle<()>>,
+    leaders: Option<JoinHandle<()>>,
 }
 
 impl Drop for Kafka {
     fn drop(&mut self) {
-        if let Some(led) = self.led.take() {
-            led.abort();
+        if let Some(leaders) = self.leaders.take() {
+            leaders.abort();
         }
         if let Some(admin) = self.admin.take() {
-            topic::leave(admin);
+            topic::drop_in_background(admin);
         }
     }
 }
 
 impl Kafka {
-    fn producer(&mut self) -> Result<Producer, Trouble> {
+    fn producer(&mut self) -> Result<Producer, DeliveryError> {
         match self.producer.take() {
             Some(producer) => Ok(producer),
             None => Producer::open(&self.config),
@@ -64,73 +64,77 @@ impl Kafka {
 
 #[async_trait]
 impl Target for Kafka {
-    async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble> {
-        let topic = topic(shape)?;
+    async fn exists(&mut self, schema: &TargetSchema) -> Result<bool, DeliveryError> {
+        let topic = topic(schema)?;
         let producer = self.producer()?;
         let admin = Admin::new(self.admin.take(), &self.config, &producer)?;
-        let found = topic.is_there(&admin).await;
+        let found = topic.exists(&admin).await;
         self.admin = Some(admin.client);
         self.producer = Some(producer);
         found
     }
 
-    async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
-        let topic = topic(shape)?;
+    async fn prepare(&mut self, schema: &TargetSchema) -> Result<Prepared, DeliveryError> {
+        let topic = topic(schema)?;
         let producer = self.producer()?;
         let admin = Admin::new(self.admin.take(), &self.config, &producer)?;
         let prepared = topic.prepare(&admin).await;
-        topic::leave(admin.client);
+        topic::drop_in_background(admin.client);
         let prepared = prepared?;
         if prepared == Prepared::Made {
             // Meanwhile others have something else to do: a target is opened before there is anything to send.
-            let (producer, name) = (producer.clone(), shape.target.clone());
-            self.led = Some(tokio::spawn(async move { producer.await_leaders(&name).await }));
+            let (producer, name) = (producer.clone(), schema.target.clone());
+            self.leaders = Some(tokio::spawn(async move { producer.await_leaders(&name).await }));
         }
         self.producer = Some(producer);
         Ok(prepared)
     }
 
-    async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
+    async fn apply(
+        &mut self,
+        schema: &TargetSchema,
+        changes: &[Change],
+    ) -> Result<Vec<RejectedChange>, DeliveryError> {
         let producer = self.producer()?;
-        if let Some(led) = &mut self.led {
-            led.await.ok();
-            self.led = None;
+        if let Some(leaders) = &mut self.leaders {
+            leaders.await.ok();
+            self.leaders = None;
         }
-        let refused = deliver(&producer, shape, changes).await?;
+        let rejected = deliver(&producer, schema, changes).await?;
         self.producer = Some(producer);
-        Ok(refused)
+        Ok(rejected)
     }
 
-    async fn remove(&mut self, shape: &Shape) -> Result<(), Trouble> {
-        let topic = topic(shape)?;
+    async fn remove(&mut self, schema: &TargetSchema) -> Result<(), DeliveryError> {
+        let topic = topic(schema)?;
         let producer = self.producer()?;
         let admin = Admin::new(self.admin.take(), &self.config, &producer)?;
         let deleted = topic.delete(&admin).await;
-        topic::leave(admin.client);
+        topic::drop_in_background(admin.client);
         deleted
     }
 }
 
-fn topic(shape: &Shape) -> Result<Topic<'_>, Trouble> {
-    Topic::new(shape).map_err(|why| Trouble::target("HV024", why))
+fn topic(schema: &TargetSchema) -> Result<Topic<'_>, DeliveryError> {
+    Topic::new(schema).map_err(|why| DeliveryError::target("HV024", why))
 }
 
 /// Sends all, and finds the rows that are refused. A broker refuses all that it was sent together:
 /// so the refused are sent again by halves, until those that are at fault are alone.
 async fn deliver(
     producer: &Producer,
-    shape: &Shape,
+    schema: &TargetSchema,
     changes: &[Change],
-) -> Result<Vec<Refused>, Trouble> {
-    let mut refused = Vec::new();
+) -> Result<Vec<RejectedChange>, DeliveryError> {
+    let mut rejected = Vec::new();
     let mut groups = vec![(0..changes.len()).collect::<Vec<usize>>()];
     while let Some(group) = groups.pop() {
-        let failed = producer.send(shape, changes, &group).await?;
+        let failed = producer.send(schema, changes, &group).await?;
         let mut again = Vec::new();
         for failed in failed {
-            match error::row(failed.code) {
+            match error::row_sqlstate(failed.code) {
                 Some(sqlstate) if failed.alone || group.len() == 1 => {
-                    refused.push(error::refused(failed.place, failed.code, sqlstate));
+                    rejected.push(error::rejected_change(failed.place, failed.code, sqlstate));
                 }
                 _ => again.push(failed.place),
             }
@@ -138,5 +142,5 @@ async fn deliver(
         let rest = again.split_off(again.len().div_ceil(2));
         groups.extend([rest, again].into_iter().filter(|group| !group.is_empty()));
     }
-    Ok(refused)
+    Ok(rejected)
 }

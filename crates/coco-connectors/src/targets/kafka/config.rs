@@ -9,80 +9,86 @@ use std::time::Duration;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
 use crate::targets::kafka::topic;
-use crate::targets::options::{Access, On, Options, Spec, boolean};
-use coco_core::delivery::Trouble;
+use crate::targets::options::{Access, OptionScope, OptionSpec, Options, check_boolean};
+use coco_core::change::DeliveryError;
 
-pub static OPTIONS: &[Spec] = &[
-    Spec::new(
+pub static OPTIONS: &[OptionSpec] = &[
+    OptionSpec::new(
         "bootstrap_servers",
-        On::Server,
+        OptionScope::Server,
         "Some of the brokers, as host:port, with commas between them.",
     )
     .required()
     .check(brokers),
-    Spec::new(
+    OptionSpec::new(
         "security_protocol",
-        On::Server,
+        OptionScope::Server,
         "plaintext (the default), ssl, sasl_plaintext or sasl_ssl.",
     )
     .check(|v| one_of(v, &SECURITY_PROTOCOLS)),
-    Spec::new(
+    OptionSpec::new(
         "sasl_mechanism",
-        On::Server,
+        OptionScope::Server,
         "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512: how user and password are proven.",
     )
     .check(|v| one_of(v, &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])),
-    Spec::new("sslrootcert", On::Server, "Certificates (PEM) to trust instead of the system's.")
-        .check(certificates),
-    Spec::new(
+    OptionSpec::new(
+        "sslrootcert",
+        OptionScope::Server,
+        "Certificates (PEM) to trust instead of the system's.",
+    )
+    .check(certificates),
+    OptionSpec::new(
         "connect_timeout",
-        On::Server,
+        OptionScope::Server,
         "Seconds for connecting to a broker, TLS and SASL included; 10 by default.",
     )
     .check(|v| seconds(v, 300)),
-    Spec::new(
+    OptionSpec::new(
         "request_timeout",
-        On::Server,
+        OptionScope::Server,
         "Seconds until a broker must have answered a request; 30 by default.",
     )
     .check(|v| seconds(v, 300)),
-    Spec::new(
+    OptionSpec::new(
         "delivery_timeout",
-        On::Server,
+        OptionScope::Server,
         "Seconds until all records of a batch must be acknowledged, with all retries; 60 by \
          default.",
     )
     .check(|v| seconds(v, 900)),
-    Spec::new("compression", On::Server, "none, gzip, snappy or lz4 (the default).")
+    OptionSpec::new("compression", OptionScope::Server, "none, gzip, snappy or lz4 (the default).")
         .check(|v| one_of(v, &["none", "gzip", "snappy", "lz4"])),
-    Spec::new(
+    OptionSpec::new(
         "linger",
-        On::Server,
+        OptionScope::Server,
         "Milliseconds to wait for more records before those of a partition are sent; 5 by default.",
     )
     .check(|v| within(v, 0, 10_000)),
-    Spec::new(
+    OptionSpec::new(
         "max_message_bytes",
-        On::Server,
+        OptionScope::Server,
         "How large a record may be before it is compressed; 1000000 by default.",
     )
     .check(|v| within(v, 1000, 100_000_000)),
-    Spec::new("user", On::UserMapping, "The user of SASL."),
-    Spec::new("password", On::UserMapping, "The password of user.").secret(),
-    Spec::new(
+    OptionSpec::new("user", OptionScope::UserMapping, "The user of SASL."),
+    OptionSpec::new("password", OptionScope::UserMapping, "The password of user.").secret(),
+    OptionSpec::new(
         "sslcert",
-        On::UserMapping,
+        OptionScope::UserMapping,
         "A client certificate (PEM), with those that vouch for it.",
     )
     .check(certificates),
-    Spec::new("sslkey", On::UserMapping, "The private key (PEM) of sslcert.").secret().check(key),
-    Spec::new(
+    OptionSpec::new("sslkey", OptionScope::UserMapping, "The private key (PEM) of sslcert.")
+        .secret()
+        .check(key),
+    OptionSpec::new(
         "password_required",
-        On::UserMapping,
+        OptionScope::UserMapping,
         "false: a role that is no superuser may use brokers that do not ask who is there.",
     )
     .superuser()
-    .check(boolean),
+    .check(check_boolean),
     topic::PARTITIONS,
     topic::REPLICATION_FACTOR,
     topic::CLEANUP_POLICY,
@@ -153,14 +159,14 @@ pub struct Config {
 
 impl Config {
     /// What the options say. All have been checked one by one; here is what is between them.
-    pub fn new(access: &Access) -> Result<Config, Trouble> {
+    pub fn new(access: &Access) -> Result<Config, DeliveryError> {
         let Access { server, user, trusted } = access;
         let protocol = server.get("security_protocol").unwrap_or("plaintext");
         let (tls, sasl) = (protocol.ends_with("ssl"), protocol.starts_with("sasl"));
 
         let mut connection = ClientConfig::new();
         connection
-            .set("bootstrap.servers", given(server, "bootstrap_servers")?)
+            .set("bootstrap.servers", required(server, "bootstrap_servers")?)
             .set("security.protocol", protocol)
             .set("client.id", "coco")
             // The end of a batch would wait until the broker has acknowledged what came before, on the level of TCP.
@@ -182,11 +188,11 @@ impl Config {
 
         if sasl {
             connection
-                .set("sasl.mechanisms", given(server, "sasl_mechanism")?)
-                .set("sasl.username", given(user, "user")?)
-                .set("sasl.password", given(user, "password")?);
+                .set("sasl.mechanisms", required(server, "sasl_mechanism")?)
+                .set("sasl.username", required(user, "user")?)
+                .set("sasl.password", required(user, "password")?);
         } else if user.get("user").or(user.get("password")).is_some() {
-            return Err(between(
+            return Err(invalid_options(
                 "options \"user\" and \"password\" need a security_protocol with sasl",
             ));
         }
@@ -197,7 +203,7 @@ impl Config {
         ] {
             let Some(pem) = user.get(option).or(server.get(option)) else { continue };
             if !tls {
-                return Err(between(format!(
+                return Err(invalid_options(format!(
                     "option \"{option}\" needs a security_protocol with ssl"
                 )));
             }
@@ -208,18 +214,21 @@ impl Config {
         }
         let certified = user.get("sslcert").is_some() && user.get("sslkey").is_some();
         if user.get("sslcert").is_some() != user.get("sslkey").is_some() {
-            return Err(between("options \"sslcert\" and \"sslkey\" need each other"));
+            return Err(invalid_options("options \"sslcert\" and \"sslkey\" need each other"));
         }
         if !(*trusted || sasl || certified || user.get("password_required") == Some("false")) {
-            return Err(Trouble::server("2F003", "the broker would not be told who is there")
-                .detail(
-                    "Only a superuser's flow may use brokers that ask for no password or \
+            return Err(DeliveryError::server(
+                "2F003",
+                "the broker would not be told who is there",
+            )
+            .detail(
+                "Only a superuser's flow may use brokers that ask for no password or \
                      certificate.",
-                )
-                .hint(
-                    "Use a security_protocol with sasl, or sslcert and sslkey; or let a \
+            )
+            .hint(
+                "Use a security_protocol with sasl, or sslcert and sslkey; or let a \
                      superuser set password_required to false in the user mapping.",
-                ));
+            ));
         }
 
         let delivery_timeout = number(server, "delivery_timeout", 60)?;
@@ -263,17 +272,17 @@ impl Config {
     }
 }
 
-fn between(message: impl Into<String>) -> Trouble {
-    Trouble::server("HV024", message)
+fn invalid_options(message: impl Into<String>) -> DeliveryError {
+    DeliveryError::server("HV024", message)
 }
 
-fn given<'a>(options: &'a Options, name: &str) -> Result<&'a str, Trouble> {
-    options.get(name).ok_or_else(|| between(format!("option \"{name}\" is missing")))
+fn required<'a>(options: &'a Options, name: &str) -> Result<&'a str, DeliveryError> {
+    options.get(name).ok_or_else(|| invalid_options(format!("option \"{name}\" is missing")))
 }
 
-fn number(options: &Options, name: &str, otherwise: u64) -> Result<u64, Trouble> {
-    let Some(text) = options.get(name) else { return Ok(otherwise) };
-    text.parse().map_err(|_| between(format!("option \"{name}\" must be a whole number")))
+fn number(options: &Options, name: &str, default: u64) -> Result<u64, DeliveryError> {
+    let Some(text) = options.get(name) else { return Ok(default) };
+    text.parse().map_err(|_| invalid_options(format!("option \"{name}\" must be a whole number")))
 }
 
 #[cfg(test)]
@@ -288,13 +297,13 @@ mod tests {
         server: &[(&str, &str)],
         user: &[(&str, &str)],
         trusted: bool,
-    ) -> Result<Config, Trouble> {
+    ) -> Result<Config, DeliveryError> {
         let mut server = options(server);
         server.0.insert("bootstrap_servers".to_owned(), "localhost:9092".to_owned());
         Config::new(&Access { server, user: options(user), trusted })
     }
 
-    fn refused(server: &[(&str, &str)], user: &[(&str, &str)], trusted: bool) -> String {
+    fn rejected(server: &[(&str, &str)], user: &[(&str, &str)], trusted: bool) -> String {
         config(server, user, trusted).err().map(|t| t.message).unwrap_or_default()
     }
 
@@ -327,13 +336,13 @@ mod tests {
         let plain = ("sasl_mechanism", "PLAIN");
         let (name, word) = (("user", "u"), ("password", "hush"));
         assert!(config(&[sasl, plain], &[name, word], false).is_ok());
-        assert!(refused(&[sasl], &[name, word], true).contains("sasl_mechanism"));
-        assert!(refused(&[sasl, plain], &[word], true).contains("\"user\""));
-        assert!(refused(&[sasl, plain], &[name], true).contains("\"password\""));
-        assert!(refused(&[], &[name, word], true).contains("sasl"));
-        assert!(refused(&[("sslrootcert", "x")], &[], true).contains("sslrootcert"));
+        assert!(rejected(&[sasl], &[name, word], true).contains("sasl_mechanism"));
+        assert!(rejected(&[sasl, plain], &[word], true).contains("\"user\""));
+        assert!(rejected(&[sasl, plain], &[name], true).contains("\"password\""));
+        assert!(rejected(&[], &[name, word], true).contains("sasl"));
+        assert!(rejected(&[("sslrootcert", "x")], &[], true).contains("sslrootcert"));
         assert!(
-            refused(&[("security_protocol", "ssl")], &[("sslcert", "x")], true).contains("sslkey")
+            rejected(&[("security_protocol", "ssl")], &[("sslcert", "x")], true).contains("sslkey")
         );
     }
 

@@ -3,7 +3,7 @@
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
-use coco_core::delivery::{Change, Shape, Values};
+use coco_core::change::{Change, TargetSchema, Values};
 
 /// Which flow a record is of.
 pub const FLOW: &str = "coco.flow";
@@ -15,13 +15,17 @@ pub type Record<'a> = BaseRecord<'a, str, str, usize>;
 
 /// The record of a change. Its texts are sent as they come: the same key is the same text for ever,
 /// which is what its partition, and compaction, go by. `None` unless the values are JSON.
-pub fn record<'a>(shape: &'a Shape, change: &'a Change, place: usize) -> Option<Record<'a>> {
+pub fn record<'a>(
+    schema: &'a TargetSchema,
+    change: &'a Change,
+    place: usize,
+) -> Option<Record<'a>> {
     let ordinal = change.version.to_string();
     let headers = OwnedHeaders::new_with_capacity(2)
-        .insert(Header { key: FLOW, value: Some(shape.flow.as_str()) })
+        .insert(Header { key: FLOW, value: Some(schema.flow.as_str()) })
         .insert(Header { key: PROCESS_ORDINAL, value: Some(ordinal.as_str()) });
     let record =
-        BaseRecord::with_opaque_to(&shape.target, place).key(change.key.json()?).headers(headers);
+        BaseRecord::with_opaque_to(&schema.target, place).key(change.key.json()?).headers(headers);
     match change.row.as_ref().map(Values::json) {
         Some(value) => Some(record.payload(value?)),
         None => Some(record),
@@ -37,13 +41,18 @@ mod tests {
     #[test]
     fn texts_are_sent_as_they_come() {
         let (flow, target) = ("the \"flow\"".to_owned(), "t".to_owned());
-        let shape =
-            Shape { flow, target, columns: Vec::new(), key: Vec::new(), options: Map::new() };
+        let schema = TargetSchema {
+            flow,
+            target,
+            columns: Vec::new(),
+            key: Vec::new(),
+            options: Map::new(),
+        };
         let key = Values::Json("{\"id\" : 1.0}".to_owned());
         let row = Some(Values::Json("{\"id\" : 1.0,  \"a\":null}".to_owned()));
         let mut change = Change { key, row, version: i64::MAX };
 
-        let made = record(&shape, &change, 7).unwrap_or_else(|| panic!("no record"));
+        let made = record(&schema, &change, 7).unwrap_or_else(|| panic!("no record"));
         assert_eq!((made.topic, made.delivery_opaque), ("t", 7));
         assert_eq!(
             (made.key, made.payload),
@@ -55,8 +64,8 @@ mod tests {
         assert_eq!(header(1), Some("9223372036854775807"));
 
         change.row = None;
-        assert!(record(&shape, &change, 0).is_some_and(|r| r.payload.is_none()));
+        assert!(record(&schema, &change, 0).is_some_and(|r| r.payload.is_none()));
         change.key = Values::Binary(Vec::new());
-        assert!(record(&shape, &change, 0).is_none());
+        assert!(record(&schema, &change, 0).is_none());
     }
 }

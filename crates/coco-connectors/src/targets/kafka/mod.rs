@@ -8,7 +8,7 @@ mod producer;
 mod topic;
 
 use crate::targets::{Connector, Limits};
-use coco_core::delivery::Encoding;
+use coco_core::change::Encoding;
 
 /// A record a row: its key is the target key, its value the row, no value a row that is gone. All
 /// records of a key go to one partition, in the order in which the row changed.

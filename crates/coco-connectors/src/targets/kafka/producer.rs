@@ -16,24 +16,24 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use crate::targets::kafka::config::Config;
 use crate::targets::kafka::encode;
-use crate::targets::kafka::error::{self, Doing, Heard};
-use coco_core::delivery::{Change, Shape, Trouble};
+use crate::targets::kafka::error::{self, LastError, Operation};
+use coco_core::change::{Change, DeliveryError, TargetSchema};
 
 /// How long to wait between two looks at what has arrived.
 const TICK: Duration = Duration::from_millis(1);
 
 /// How many events are served at a look.
-const EVENTS: usize = 16;
+const MAX_EVENTS: usize = 16;
 
 /// After how many records there is a look at what has arrived meanwhile.
-const LOOK: usize = 1000;
+const POLL_EVERY: usize = 1000;
 
 /// Above `delivery_timeout`: librdkafka reports a record that has run out of it some time later.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// A record that has not arrived, and why.
 #[derive(Clone, Copy, Debug)]
-pub struct Failed {
+pub struct FailedRecord {
     /// Which of the changes it is of.
     pub place: usize,
     pub code: Code,
@@ -43,33 +43,33 @@ pub struct Failed {
 
 /// Hears what a client has to say.
 #[derive(Default)]
-pub struct Ear {
-    heard: Mutex<Option<Heard>>,
+pub struct ClientEvents {
+    last_error: Mutex<Option<LastError>>,
     deliveries: Mutex<Deliveries>,
 }
 
 #[derive(Default)]
 struct Deliveries {
     arrived: usize,
-    failed: Vec<Failed>,
+    failed: Vec<FailedRecord>,
 }
 
-impl ClientContext for Ear {
+impl ClientContext for ClientEvents {
     /// Nothing: what matters comes as an error, and this would go to the stderr of the database
     /// server.
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
-        let mut heard = lock(&self.heard);
+        let mut last_error = lock(&self.last_error);
         // That all brokers are down says less than why one of them is, which was said before.
-        if code != Code::AllBrokersDown || heard.is_none() {
-            *heard = Some(Heard { code, reason: reason.to_owned() });
+        if code != Code::AllBrokersDown || last_error.is_none() {
+            *last_error = Some(LastError { code, reason: reason.to_owned() });
         }
     }
 }
 
-impl ProducerContext for Ear {
+impl ProducerContext for ClientEvents {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, place: usize) {
@@ -78,7 +78,7 @@ impl ProducerContext for Ear {
             Ok(_) => deliveries.arrived += 1,
             Err((error, _)) => {
                 let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
-                deliveries.failed.push(Failed { place, code, alone: false });
+                deliveries.failed.push(FailedRecord { place, code, alone: false });
             }
         }
     }
@@ -90,39 +90,40 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// How often it is asked who leads a topic, and how long an answer is waited for.
-const ASKED: u32 = 100;
-const ANSWER: Duration = Duration::from_secs(1);
+const LEADER_ATTEMPTS: u32 = 100;
+const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sends records. When the last clone is dropped, what was not sent yet never will be: it purges its queues,
 /// ends its threads and closes its connections. That takes no answer from a broker, and some
 /// milliseconds; a name that is being looked up by then is waited for.
 #[derive(Clone)]
 pub struct Producer {
-    client: Arc<BaseProducer<Ear>>,
+    client: Arc<BaseProducer<ClientEvents>>,
     delivery_timeout: Duration,
 }
 
 impl Producer {
     /// Connects by itself, soon: an idempotent producer has to ask the brokers for its id.
-    pub fn open(config: &Config) -> Result<Producer, Trouble> {
-        let client = config.producer().create_with_context(Ear::default());
-        let client = Arc::new(client.map_err(|e| error::of(&Doing::Open, &e, None))?);
+    pub fn open(config: &Config) -> Result<Producer, DeliveryError> {
+        let client = config.producer().create_with_context(ClientEvents::default());
+        let client =
+            Arc::new(client.map_err(|e| error::of_kafka_error(&Operation::Open, &e, None))?);
         Ok(Producer { client, delivery_timeout: config.delivery_timeout })
     }
 
-    fn ear(&self) -> &Ear {
+    fn events(&self) -> &ClientEvents {
         self.client.context()
     }
 
     /// What it has last said of its connections.
-    pub fn heard(&self) -> Option<Heard> {
-        lock(&self.ear().heard).clone()
+    pub fn last_error(&self) -> Option<LastError> {
+        lock(&self.events().last_error).clone()
     }
 
     /// Runs callbacks for what has happened, without waiting.
     fn serve(&self) {
         // A call serves one event, if there is one: the reports of a request, an error.
-        for _ in 0..EVENTS {
+        for _ in 0..MAX_EVENTS {
             self.client.poll(Duration::ZERO);
         }
     }
@@ -131,8 +132,8 @@ impl Producer {
     pub async fn rejected(&self) -> Code {
         loop {
             self.serve();
-            match self.heard() {
-                Some(heard) if error::is_rejection(heard.code) => return heard.code,
+            match self.last_error() {
+                Some(last_error) if error::is_rejection(last_error.code) => return last_error.code,
                 _ => tokio::time::sleep(10 * TICK).await,
             }
         }
@@ -148,8 +149,8 @@ impl Producer {
     /// Waits until the brokers know who leads each partition of a topic that was just made: a producer that sends before
     /// looks again a tenth of a second later. Where that takes too long, or fails, it is left to who sends.
     pub async fn await_leaders(&self, topic: &str) {
-        for _ in 0..ASKED {
-            let Ok(found) = self.metadata(topic, ANSWER).await else { return };
+        for _ in 0..LEADER_ATTEMPTS {
+            let Ok(found) = self.metadata(topic, METADATA_TIMEOUT).await else { return };
             let found = found.topics().iter().find(|t| t.name() == topic && t.error().is_none());
             let partitions = found.map_or(&[][..], |topic| topic.partitions());
             if !partitions.is_empty() && partitions.iter().all(|p| p.leader() >= 0) {
@@ -163,30 +164,30 @@ impl Producer {
     /// arrived or failed. Returns those that failed for a reason that is a row's, if not their own.
     pub async fn send(
         &self,
-        shape: &Shape,
+        schema: &TargetSchema,
         changes: &[Change],
         places: &[usize],
-    ) -> Result<Vec<Failed>, Trouble> {
-        *lock(&self.ear().deliveries) = Deliveries::default();
+    ) -> Result<Vec<FailedRecord>, DeliveryError> {
+        *lock(&self.events().deliveries) = Deliveries::default();
         let mut unsent = Vec::new();
         for (n, place) in places.iter().copied().enumerate() {
             let Some(change) = changes.get(place) else { continue };
-            if let Err(code) = self.enqueue(shape, change, place).await? {
-                unsent.push(Failed { place, code, alone: true });
+            if let Err(code) = self.enqueue(schema, change, place).await? {
+                unsent.push(FailedRecord { place, code, alone: true });
             }
-            if n % LOOK == LOOK - 1 {
-                self.look(shape)?;
+            if n % POLL_EVERY == POLL_EVERY - 1 {
+                self.poll_deliveries(schema)?;
                 tokio::task::yield_now().await;
             }
         }
         let waited = Instant::now();
-        while self.look(shape)? + unsent.len() < places.len() {
+        while self.poll_deliveries(schema)? + unsent.len() < places.len() {
             if waited.elapsed() > self.delivery_timeout + GRACE {
-                return Err(self.trouble(shape, Code::MessageTimedOut));
+                return Err(self.send_error(schema, Code::MessageTimedOut));
             }
             tokio::time::sleep(TICK).await;
         }
-        unsent.append(&mut lock(&self.ear().deliveries).failed);
+        unsent.append(&mut lock(&self.events().deliveries).failed);
         Ok(unsent)
     }
 
@@ -194,51 +195,53 @@ impl Producer {
     /// without being sent.
     async fn enqueue(
         &self,
-        shape: &Shape,
+        schema: &TargetSchema,
         change: &Change,
         place: usize,
-    ) -> Result<Result<(), Code>, Trouble> {
+    ) -> Result<Result<(), Code>, DeliveryError> {
         loop {
-            let Some(record) = encode::record(shape, change, place) else {
-                return Err(Trouble::target("XX000", "rows for Kafka must be JSON"));
+            let Some(record) = encode::record(schema, change, place) else {
+                return Err(DeliveryError::target("XX000", "rows for Kafka must be JSON"));
             };
             let code = match self.client.send(record) {
                 Ok(()) => return Ok(Ok(())),
                 Err((error, _)) => error.rdkafka_error_code().unwrap_or(Code::Fail),
             };
             if code == Code::QueueFull {
-                self.look(shape)?;
+                self.poll_deliveries(schema)?;
                 tokio::time::sleep(TICK).await;
-            } else if error::row(code).is_some() {
+            } else if error::row_sqlstate(code).is_some() {
                 return Ok(Err(code));
             } else {
-                return Err(self.trouble(shape, code));
+                return Err(self.send_error(schema, code));
             }
         }
     }
 
     /// How many records have arrived or failed by now. An error if one failed for a reason that is
     /// no row's: then nothing is to be waited for.
-    fn look(&self, shape: &Shape) -> Result<usize, Trouble> {
+    fn poll_deliveries(&self, schema: &TargetSchema) -> Result<usize, DeliveryError> {
         self.serve();
         let (done, failed) = {
-            let deliveries = lock(&self.ear().deliveries);
-            let failed = deliveries.failed.iter().find(|f| error::row(f.code).is_none());
+            let deliveries = lock(&self.events().deliveries);
+            let failed = deliveries.failed.iter().find(|f| error::row_sqlstate(f.code).is_none());
             (deliveries.arrived + deliveries.failed.len(), failed.copied())
         };
-        let rejected = self.heard().map(|h| h.code).filter(|code| error::is_rejection(*code));
+        let rejected = self.last_error().map(|h| h.code).filter(|code| error::is_rejection(*code));
         match failed.map(|f| f.code).or(rejected) {
-            Some(code) => Err(self.trouble(shape, code)),
+            Some(code) => Err(self.send_error(schema, code)),
             None => Ok(done),
         }
     }
 
-    fn trouble(&self, shape: &Shape, code: Code) -> Trouble {
-        let doing = Doing::Send(&shape.target);
+    fn send_error(&self, schema: &TargetSchema, code: Code) -> DeliveryError {
+        let operation = Operation::Send(&schema.target);
         match self.client.client().fatal_error() {
             // What ended the producer, which all its records fail of then.
-            Some((code, reason)) => error::trouble(&doing, code, Some(Heard { code, reason })),
-            None => error::trouble(&doing, code, self.heard()),
+            Some((code, reason)) => {
+                error::of_code(&operation, code, Some(LastError { code, reason }))
+            }
+            None => error::of_code(&operation, code, self.last_error()),
         }
     }
 }

@@ -9,32 +9,32 @@ use serde_json::Value;
 
 use crate::targets::Prepared;
 use crate::targets::kafka::config::Config;
-use crate::targets::kafka::error::{self, Doing};
-use crate::targets::kafka::producer::{Ear, Producer};
-use crate::targets::options::{On, Spec};
-use coco_core::delivery::{Shape, Trouble};
+use crate::targets::kafka::error::{self, Operation};
+use crate::targets::kafka::producer::{ClientEvents, Producer};
+use crate::targets::options::{OptionScope, OptionSpec};
+use coco_core::change::{DeliveryError, TargetSchema};
 
-pub const PARTITIONS: Spec = Spec::new(
+pub const PARTITIONS: OptionSpec = OptionSpec::new(
     "partitions",
-    On::Target,
+    OptionScope::Target,
     "How many partitions the topic has; what the brokers make by default.",
 )
 .check(|v| count(v, i32::MAX));
-pub const REPLICATION_FACTOR: Spec = Spec::new(
+pub const REPLICATION_FACTOR: OptionSpec = OptionSpec::new(
     "replication_factor",
-    On::Target,
+    OptionScope::Target,
     "On how many brokers the topic is kept, where coco makes it; what the brokers do by default.",
 )
 .check(|v| count(v, i16::MAX.into()));
-pub const CLEANUP_POLICY: Spec = Spec::new(
+pub const CLEANUP_POLICY: OptionSpec = OptionSpec::new(
     "cleanup_policy",
-    On::Target,
+    OptionScope::Target,
     "compact, delete, or compact,delete; a topic that coco makes is compacted by default.",
 )
 .check(cleanup_policy);
-pub const CONFIG: Spec = Spec::new(
+pub const CONFIG: OptionSpec = OptionSpec::new(
     "config",
-    On::Target,
+    OptionScope::Target,
     "Other settings of the topic, where coco makes it: a JSON object of Kafka's names and values.",
 )
 .check(|v| settings(serde_json::from_str(v).ok().as_ref()).map(drop));
@@ -84,8 +84,8 @@ fn text(value: &Value) -> Option<String> {
 }
 
 /// [`crate::targets::Connector::check`]
-pub fn check(shape: &Shape) -> Result<(), String> {
-    Topic::new(shape).map(drop)
+pub fn check(schema: &TargetSchema) -> Result<(), String> {
+    Topic::new(schema).map(drop)
 }
 
 /// The topic of a target.
@@ -99,8 +99,8 @@ pub struct Topic<'a> {
 
 impl<'a> Topic<'a> {
     /// What is declared, or why no topic can be like that.
-    pub fn new(shape: &'a Shape) -> Result<Topic<'a>, String> {
-        let name = shape.target.as_str();
+    pub fn new(schema: &'a TargetSchema) -> Result<Topic<'a>, String> {
+        let name = schema.target.as_str();
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.is_empty()
             || name.len() > 249
@@ -117,17 +117,17 @@ impl<'a> Topic<'a> {
                 "topic \"{name}\" cannot be a target: names that begin with \"__\" are Kafka's own"
             ));
         }
-        let option = |spec: &Spec| {
-            let Some(value) = shape.options.get(spec.name) else { return Ok(None) };
+        let option = |spec: &OptionSpec| {
+            let Some(value) = schema.options.get(spec.name) else { return Ok(None) };
             let wrong = |why: String| format!("option \"{}\" {why}", spec.name);
             let text = text(value).unwrap_or_else(|| value.to_string());
             (spec.check)(&text).map(|()| Some(text)).map_err(wrong)
         };
         // The checks have seen that these are numbers.
         let number =
-            |spec: &Spec| Ok::<_, String>(option(spec)?.and_then(|text| text.parse().ok()));
+            |spec: &OptionSpec| Ok::<_, String>(option(spec)?.and_then(|text| text.parse().ok()));
         option(&CONFIG)?;
-        let settings = match shape.options.get(CONFIG.name) {
+        let settings = match schema.options.get(CONFIG.name) {
             Some(Value::String(text)) => settings(serde_json::from_str(text).ok().as_ref())?,
             Some(config) => settings(Some(config))?,
             None => Vec::new(),
@@ -143,7 +143,7 @@ impl<'a> Topic<'a> {
 
     /// Whether the topic cannot be made since it is there, or for another reason, which [`Topic::prepare`] meets then.
     /// (To ask for its metadata may have brokers make it.)
-    pub async fn is_there(&self, admin: &Admin<'_>) -> Result<bool, Trouble> {
+    pub async fn exists(&self, admin: &Admin<'_>) -> Result<bool, DeliveryError> {
         let answer = self.create(admin, true).await?;
         Ok(answer.is_none_or(|could_be_made| could_be_made.is_err()))
     }
@@ -153,7 +153,7 @@ impl<'a> Topic<'a> {
         &self,
         admin: &Admin<'_>,
         validate_only: bool,
-    ) -> Result<Option<TopicResult>, Trouble> {
+    ) -> Result<Option<TopicResult>, DeliveryError> {
         let cleanup_policy = self.cleanup_policy.as_deref().unwrap_or("compact");
         let mut config = vec![("cleanup.policy", cleanup_policy)];
         config.extend(self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -166,12 +166,12 @@ impl<'a> Topic<'a> {
         };
         let options = admin.options().validate_only(validate_only);
         let made = admin.client.create_topics([&topic], &options);
-        Ok(admin.wait(&Doing::Make(self.name), made).await?.into_iter().next())
+        Ok(admin.wait(&Operation::Create(self.name), made).await?.into_iter().next())
     }
 
     /// Makes the topic unless it is there; then it must be what is declared.
-    pub async fn prepare(&self, admin: &Admin<'_>) -> Result<Prepared, Trouble> {
-        let doing = Doing::Make(self.name);
+    pub async fn prepare(&self, admin: &Admin<'_>) -> Result<Prepared, DeliveryError> {
+        let operation = Operation::Create(self.name);
         match self.create(admin, false).await? {
             Some(Ok(_)) => Ok(Prepared::Made),
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
@@ -183,16 +183,16 @@ impl<'a> Topic<'a> {
             | Some(Err((_, code @ RDKafkaErrorCode::ClusterAuthorizationFailed))) => {
                 match self.found_partitions(admin).await? {
                     Some(_) => self.check_found(admin).await.map(|()| Prepared::Found),
-                    None => Err(error::trouble(&doing, code, None)),
+                    None => Err(error::of_code(&operation, code, None)),
                 }
             }
-            Some(Err((_, code))) => Err(error::trouble(&doing, code, None)),
-            None => Err(error::trouble(&doing, RDKafkaErrorCode::Unknown, None)),
+            Some(Err((_, code))) => Err(error::of_code(&operation, code, None)),
+            None => Err(error::of_code(&operation, RDKafkaErrorCode::Unknown, None)),
         }
     }
 
     /// That a topic that was there is as the declaration says. Where it says nothing, any will do.
-    async fn check_found(&self, admin: &Admin<'_>) -> Result<(), Trouble> {
+    async fn check_found(&self, admin: &Admin<'_>) -> Result<(), DeliveryError> {
         if let (Some(wanted), Some(found)) = (self.partitions, self.found_partitions(admin).await?)
             && usize::try_from(wanted) != Ok(found)
         {
@@ -201,11 +201,14 @@ impl<'a> Topic<'a> {
         let Some(wanted) = &self.cleanup_policy else { return Ok(()) };
         let topic = [ResourceSpecifier::Topic(self.name)];
         let described = admin.client.describe_configs(&topic, &admin.options());
-        let found = match admin.wait(&Doing::Look(self.name), described).await?.into_iter().next() {
-            Some(Ok(found)) => policy(&found),
-            Some(Err(code)) => return Err(error::trouble(&Doing::Look(self.name), code, None)),
-            None => None,
-        };
+        let found =
+            match admin.wait(&Operation::Inspect(self.name), described).await?.into_iter().next() {
+                Some(Ok(found)) => policy(&found),
+                Some(Err(code)) => {
+                    return Err(error::of_code(&Operation::Inspect(self.name), code, None));
+                }
+                None => None,
+            };
         let sorted = |policy: &str| {
             let mut parts: Vec<&str> = policy.split(',').collect();
             parts.sort_unstable();
@@ -219,29 +222,30 @@ impl<'a> Topic<'a> {
         }
     }
 
-    fn differs(&self, option: &str, found: &str, wanted: &str) -> Trouble {
-        Trouble::target("HV000", format!("topic \"{}\" is not as it is declared", self.name))
+    fn differs(&self, option: &str, found: &str, wanted: &str) -> DeliveryError {
+        DeliveryError::target("HV000", format!("topic \"{}\" is not as it is declared", self.name))
             .detail(format!("Its {option} is {found}, and {wanted} in the options of the target."))
             .hint(format!("Change the topic, or the option {option}, or leave the option away."))
     }
 
     /// How many partitions the topic has; `None`: there is none, or it may not be seen.
-    async fn found_partitions(&self, admin: &Admin<'_>) -> Result<Option<usize>, Trouble> {
-        let doing = Doing::Look(self.name);
+    async fn found_partitions(&self, admin: &Admin<'_>) -> Result<Option<usize>, DeliveryError> {
+        let operation = Operation::Inspect(self.name);
         let found = admin.producer.metadata(self.name, admin.config.request_timeout).await;
-        let found = found.map_err(|e| error::of(&doing, &e, admin.producer.heard()))?;
+        let found = found
+            .map_err(|e| error::of_kafka_error(&operation, &e, admin.producer.last_error()))?;
         let topic = found.topics().iter().find(|t| t.name() == self.name && t.error().is_none());
         Ok(topic.map(|t| t.partitions().len()))
     }
 
     /// Deletes the topic, if it is there.
-    pub async fn delete(&self, admin: &Admin<'_>) -> Result<(), Trouble> {
-        let doing = Doing::Delete(self.name);
+    pub async fn delete(&self, admin: &Admin<'_>) -> Result<(), DeliveryError> {
+        let operation = Operation::Delete(self.name);
         let deleted = admin.client.delete_topics(&[self.name], &admin.options());
-        match admin.wait(&doing, deleted).await?.into_iter().next() {
+        match admin.wait(&operation, deleted).await?.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))) | Some(Ok(_)) => Ok(()),
-            Some(Err((_, code))) => Err(error::trouble(&doing, code, None)),
-            None => Err(error::trouble(&doing, RDKafkaErrorCode::Unknown, None)),
+            Some(Err((_, code))) => Err(error::of_code(&operation, code, None)),
+            None => Err(error::of_code(&operation, RDKafkaErrorCode::Unknown, None)),
         }
     }
 }
@@ -251,10 +255,10 @@ fn policy(found: &ConfigResource) -> Option<String> {
 }
 
 /// A connection of its own, for such questions.
-pub type Client = AdminClient<Ear>;
+pub type Client = AdminClient<ClientEvents>;
 
 /// Ends one elsewhere: its thread looks but ten times a second whether it is to end, and is waited for.
-pub fn leave(client: Client) {
+pub fn drop_in_background(client: Client) {
     match tokio::runtime::Handle::try_current() {
         Ok(threads) => drop(threads.spawn_blocking(move || drop(client))),
         Err(_) => drop(client),
@@ -278,12 +282,12 @@ impl<'a> Admin<'a> {
         client: Option<Client>,
         config: &'a Config,
         producer: &'a Producer,
-    ) -> Result<Admin<'a>, Trouble> {
+    ) -> Result<Admin<'a>, DeliveryError> {
         let client = match client {
             Some(client) => client,
             None => {
-                let client = config.admin().create_with_context(Ear::default());
-                client.map_err(|e| error::of(&Doing::Open, &e, None))?
+                let client = config.admin().create_with_context(ClientEvents::default());
+                client.map_err(|e| error::of_kafka_error(&Operation::Open, &e, None))?
             }
         };
         Ok(Admin { client, config, producer })
@@ -297,14 +301,15 @@ impl<'a> Admin<'a> {
     /// The answer, unless the brokers do not let us in: then it would be waited for in vain.
     async fn wait<T>(
         &self,
-        doing: &Doing<'_>,
+        operation: &Operation<'_>,
         answer: impl Future<Output = KafkaResult<T>>,
-    ) -> Result<T, Trouble> {
-        let failed = |e: KafkaError| error::of(doing, &e, self.producer.heard());
+    ) -> Result<T, DeliveryError> {
+        let failed =
+            |e: KafkaError| error::of_kafka_error(operation, &e, self.producer.last_error());
         tokio::select! {
             answer = answer => answer.map_err(failed),
             code = self.producer.rejected() => {
-                Err(error::trouble(doing, code, self.producer.heard()))
+                Err(error::of_code(operation, code, self.producer.last_error()))
             }
         }
     }
@@ -315,21 +320,21 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn shape(target: &str, options: Value) -> Shape {
+    fn schema(target: &str, options: Value) -> TargetSchema {
         let options = options.as_object().cloned().unwrap_or_default();
         let (flow, target) = ("f".to_owned(), target.to_owned());
-        Shape { flow, target, columns: Vec::new(), key: Vec::new(), options }
+        TargetSchema { flow, target, columns: Vec::new(), key: Vec::new(), options }
     }
 
     #[test]
     fn names_are_those_that_kafka_allows() {
         for good in ["t", "T.1_a-b", "a".repeat(249).as_str(), "_x", "..."] {
-            assert_eq!(check(&shape(good, json!({}))), Ok(()), "{good}");
+            assert_eq!(check(&schema(good, json!({}))), Ok(()), "{good}");
         }
         for bad in
             ["", ".", "..", "a b", "\"x\"", "ä", "a/b", "a".repeat(250).as_str(), "__offsets"]
         {
-            assert!(check(&shape(bad, json!({}))).is_err(), "{bad}");
+            assert!(check(&schema(bad, json!({}))).is_err(), "{bad}");
         }
     }
 
@@ -338,7 +343,7 @@ mod tests {
         let all = json!({"partitions": 3, "replication_factor": "2",
             "cleanup_policy": "compact,delete",
             "config": {"retention.ms": -1, "min.insync.replicas": "2", "preallocate": true}});
-        let all = shape("t", all);
+        let all = schema("t", all);
         let topic = Topic::new(&all).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!((topic.partitions, topic.replication_factor), (Some(3), Some(2)));
         assert_eq!(topic.cleanup_policy.as_deref(), Some("compact,delete"));
@@ -365,7 +370,7 @@ mod tests {
             json!({"config": {"a": null}}),
             json!({"config": {"cleanup.policy": "delete"}}),
         ] {
-            let why = check(&shape("t", bad.clone())).err().unwrap_or_default();
+            let why = check(&schema("t", bad.clone())).err().unwrap_or_default();
             assert!(why.starts_with("option \""), "{bad}: {why}");
         }
     }

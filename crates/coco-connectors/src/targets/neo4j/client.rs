@@ -5,14 +5,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{sleep, timeout};
 
-use super::bolt::{Connection, Fault, Value};
+use super::bolt::{BoltError, Connection, Value};
 use super::config::Settings;
-use super::error::{Failure, is_constrained, is_no_database, judge, no_answer};
+use super::error::{Failure, classify, is_constrained, is_no_database, no_answer};
 use super::mapping::Mapping;
 use super::{cypher, encode};
 use crate::targets::options::Access;
 use crate::targets::{Prepared, Target};
-use coco_core::delivery::{Change, Refused, Shape, Trouble};
+use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
 
 /// How often a transaction is tried that Neo4j says is worth trying again, and the first and the longest pause between;
 /// each is twice the one before.
@@ -29,7 +29,7 @@ struct Neo4j {
 }
 
 /// Connects to nothing yet.
-pub fn open(access: Access) -> Result<Box<dyn Target>, Trouble> {
+pub fn open(access: Access) -> Result<Box<dyn Target>, DeliveryError> {
     Ok(Box::new(Neo4j { settings: Settings::new(&access)?, connection: None }))
 }
 
@@ -46,71 +46,75 @@ fn query(text: impl Into<String>) -> Query<'static> {
 #[async_trait]
 impl Target for Neo4j {
     /// Nodes or relationships of the target, by which it is told whose they are.
-    async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble> {
-        self.count(&cypher::any(&mapping(shape)?)).await
+    async fn exists(&mut self, schema: &TargetSchema) -> Result<bool, DeliveryError> {
+        self.count(&cypher::any(&mapping(schema)?)).await
     }
 
-    async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
-        let mapping = mapping(shape)?;
+    async fn prepare(&mut self, schema: &TargetSchema) -> Result<Prepared, DeliveryError> {
+        let mapping = mapping(schema)?;
         let found = self.count(&cypher::any(&mapping)).await?;
         for constraint in cypher::constraints(&mapping) {
             match self.persist(&[query(constraint.create.as_str())]).await {
                 // One of another kind that makes the key unique as well: a NODE KEY.
-                Err(trouble) if is_constrained(&trouble) => {}
+                Err(error) if is_constrained(&error) => {}
                 ended => drop(ended?),
             }
         }
         Ok(if found { Prepared::Found } else { Prepared::Made })
     }
 
-    async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
-        let mapping = mapping(shape)?;
-        let mut refused = Vec::new();
+    async fn apply(
+        &mut self,
+        schema: &TargetSchema,
+        changes: &[Change],
+    ) -> Result<Vec<RejectedChange>, DeliveryError> {
+        let mapping = mapping(schema)?;
+        let mut rejected = Vec::new();
         let mut steps = Vec::new();
         for (change, what) in changes.iter().enumerate() {
-            match Step::new(shape, &mapping, change, what) {
+            match EncodedChange::new(schema, &mapping, change, what) {
                 Ok(step) => steps.extend(step),
-                Err(unfit) => refused.push(Refused {
+                Err(encode_error) => rejected.push(RejectedChange {
                     change,
-                    sqlstate: unfit.sqlstate.to_owned(),
-                    message: unfit.message,
+                    sqlstate: encode_error.sqlstate.to_owned(),
+                    message: encode_error.message,
                 }),
             }
         }
         // Halves what fails for a row's reason until the row stands alone.
-        let mut parts: Vec<&[Step]> = if steps.is_empty() { vec![] } else { vec![&steps] };
+        let mut parts: Vec<&[EncodedChange]> = if steps.is_empty() { vec![] } else { vec![&steps] };
         while let Some(part) = parts.pop() {
             let (keys, rows) = (values_of(part, true), values_of(part, false));
             match (self.transact(&statements(&mapping, &keys, &rows)).await, part) {
                 (Ok(_), _) => {}
                 (Err(Failure::Row { sqlstate, message }), [step]) => {
                     let sqlstate = sqlstate.to_owned();
-                    refused.push(Refused { change: step.change, sqlstate, message });
+                    rejected.push(RejectedChange { change: step.change, sqlstate, message });
                 }
                 (Err(Failure::Row { .. }), _) => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
                 }
-                (Err(Failure::Transient(trouble) | Failure::Trouble(trouble)), _) => {
-                    return Err(trouble);
+                (Err(Failure::Transient(error) | Failure::Fatal(error)), _) => {
+                    return Err(error);
                 }
             }
         }
-        refused.sort_by_key(|r| r.change);
-        Ok(refused)
+        rejected.sort_by_key(|r| r.change);
+        Ok(rejected)
     }
 
-    async fn remove(&mut self, shape: &Shape) -> Result<(), Trouble> {
-        let mapping = mapping(shape)?;
+    async fn remove(&mut self, schema: &TargetSchema) -> Result<(), DeliveryError> {
+        let mapping = mapping(schema)?;
         match self.remove_all(&mapping).await {
-            Err(trouble) if is_no_database(&trouble) => Ok(()),
+            Err(error) if is_no_database(&error) => Ok(()),
             ended => ended,
         }
     }
 }
 
 impl Neo4j {
-    async fn remove_all(&mut self, mapping: &Mapping) -> Result<(), Trouble> {
+    async fn remove_all(&mut self, mapping: &Mapping) -> Result<(), DeliveryError> {
         while self.count(&cypher::clear(mapping)).await? {}
         for constraint in cypher::constraints(mapping) {
             // Other targets may have nodes of this label.
@@ -126,15 +130,15 @@ impl Neo4j {
     }
 
     /// Whether the number that a statement returns is above 0.
-    async fn count(&mut self, statement: &str) -> Result<bool, Trouble> {
+    async fn count(&mut self, statement: &str) -> Result<bool, DeliveryError> {
         Ok(self.persist(&[query(statement)]).await?.is_some_and(|n| n > 0))
     }
 
     /// As [`Neo4j::transact`], for statements that no row has a part in.
-    async fn persist(&mut self, statements: &[Query<'_>]) -> Result<Option<i64>, Trouble> {
+    async fn persist(&mut self, statements: &[Query<'_>]) -> Result<Option<i64>, DeliveryError> {
         self.transact(statements).await.map_err(|failure| match failure {
-            Failure::Row { sqlstate, message } => Trouble::target(sqlstate, message),
-            Failure::Transient(trouble) | Failure::Trouble(trouble) => trouble,
+            Failure::Row { sqlstate, message } => DeliveryError::target(sqlstate, message),
+            Failure::Transient(error) | Failure::Fatal(error) => error,
         })
     }
 
@@ -172,7 +176,7 @@ impl Neo4j {
         &self,
         connection: &mut Connection,
         statements: &[Query<'_>],
-    ) -> Result<Option<i64>, Unanswered> {
+    ) -> Result<Option<i64>, RequestError> {
         let mut number = None;
         for Query { text, parameter } in statements {
             number = self.in_time(connection.run(text, parameter.as_slice())).await?;
@@ -202,21 +206,21 @@ impl Neo4j {
         let after = self.settings.connect_timeout;
         match timeout(after, begun).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(fault)) => Err(match judge(fault) {
+            Ok(Err(fault)) => Err(match classify(fault) {
                 // The connection has not failed: there was none.
-                Failure::Trouble(trouble) if trouble.sqlstate == "08006" => {
-                    Failure::Trouble(Trouble { sqlstate: "08001".to_owned(), ..trouble })
+                Failure::Fatal(error) if error.sqlstate == "08006" => {
+                    Failure::Fatal(DeliveryError { sqlstate: "08001".to_owned(), ..error })
                 }
                 failure => failure,
             }),
-            Err(_) => Err(Failure::Trouble(no_answer("no connection", after, "connect_timeout"))),
+            Err(_) => Err(Failure::Fatal(no_answer("no connection", after, "connect_timeout"))),
         }
     }
 
     /// Keeps a connection for the next transaction, where the server has merely said that this one
     /// failed.
-    async fn keep(&mut self, mut connection: Connection, fault: &Unanswered) {
-        if let Unanswered::Fault(Fault::Failure { .. }) = fault
+    async fn keep(&mut self, mut connection: Connection, fault: &RequestError) {
+        if let RequestError::BoltError(BoltError::Failure { .. }) = fault
             && self.in_time(connection.reset()).await.is_ok()
         {
             self.connection = Some(connection);
@@ -225,39 +229,39 @@ impl Neo4j {
 
     async fn in_time<T>(
         &self,
-        request: impl Future<Output = Result<T, Fault>>,
-    ) -> Result<T, Unanswered> {
+        request: impl Future<Output = Result<T, BoltError>>,
+    ) -> Result<T, RequestError> {
         let after = self.settings.request_timeout;
         match timeout(after, request).await {
-            Ok(answer) => answer.map_err(Unanswered::Fault),
-            Err(_) => Err(Unanswered::Late(after)),
+            Ok(answer) => answer.map_err(RequestError::BoltError),
+            Err(_) => Err(RequestError::Late(after)),
         }
     }
 }
 
 /// Why a request has no answer that is of use.
-enum Unanswered {
-    Fault(Fault),
+enum RequestError {
+    BoltError(BoltError),
     Late(Duration),
 }
 
-impl Unanswered {
+impl RequestError {
     fn failure(self) -> Failure {
         match self {
-            Unanswered::Fault(fault) => judge(fault),
-            Unanswered::Late(after) => {
-                Failure::Trouble(no_answer("no answer", after, "request_timeout"))
+            RequestError::BoltError(fault) => classify(fault),
+            RequestError::Late(after) => {
+                Failure::Fatal(no_answer("no answer", after, "request_timeout"))
             }
         }
     }
 }
 
-fn mapping(shape: &Shape) -> Result<Mapping, Trouble> {
-    Mapping::new(shape).map_err(|wrong| Trouble::target("HV024", wrong))
+fn mapping(schema: &TargetSchema) -> Result<Mapping, DeliveryError> {
+    Mapping::new(schema).map_err(|wrong| DeliveryError::target("HV024", wrong))
 }
 
 /// A change as it is sent.
-struct Step {
+struct EncodedChange {
     /// Its place among the changes.
     change: usize,
     /// A row to write, or the key of one to take away.
@@ -265,21 +269,21 @@ struct Step {
     deletes: bool,
 }
 
-impl Step {
+impl EncodedChange {
     /// `None`: there is nothing to do.
     fn new(
-        shape: &Shape,
+        schema: &TargetSchema,
         mapping: &Mapping,
         change: usize,
         what: &Change,
-    ) -> Result<Option<Step>, encode::Unfit> {
+    ) -> Result<Option<EncodedChange>, encode::EncodeError> {
         match &what.row {
             Some(row) => {
-                let values = encode::row(shape, mapping, row)?;
-                Ok(Some(Step { change, values, deletes: false }))
+                let values = encode::row(schema, mapping, row)?;
+                Ok(Some(EncodedChange { change, values, deletes: false }))
             }
             // What cannot be written is not there.
-            None => Ok(encode::key(shape, mapping, &what.key).ok().map(|values| Step {
+            None => Ok(encode::key(schema, mapping, &what.key).ok().map(|values| EncodedChange {
                 change,
                 values,
                 deletes: true,
@@ -289,7 +293,7 @@ impl Step {
 }
 
 /// The rows of steps, or the keys of those that delete.
-fn values_of(steps: &[Step], deletes: bool) -> Value {
+fn values_of(steps: &[EncodedChange], deletes: bool) -> Value {
     let chosen = steps.iter().filter(|s| s.deletes == deletes).map(|s| s.values.clone());
     Value::List(chosen.collect())
 }

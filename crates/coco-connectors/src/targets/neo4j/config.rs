@@ -6,51 +6,89 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::mapping;
-use crate::targets::options::{Access, On, Options, Spec, boolean, positive};
-use coco_core::delivery::Trouble;
+use crate::targets::options::{
+    Access, OptionScope, OptionSpec, Options, check_boolean, check_positive,
+};
+use coco_core::change::DeliveryError;
 
 const CONNECT_TIMEOUT: u64 = 10;
 const REQUEST_TIMEOUT: u64 = 60;
 const PORT: u16 = 7687;
 
-pub static OPTIONS: &[Spec] = &[
-    Spec::new("url", On::Server, "Where the server is: bolt://host:7687, or bolt+s:// for TLS.")
-        .required()
-        .check(url),
-    Spec::new("database", On::Server, "The database there; the user's home database by default.")
-        .check(not_empty),
-    Spec::new("connect_timeout", On::Server, "Seconds to wait for a connection; 10 by default.")
-        .check(positive),
-    Spec::new("request_timeout", On::Server, "Seconds to wait for an answer; 60 by default.")
-        .check(positive),
-    Spec::new(
+pub static OPTIONS: &[OptionSpec] = &[
+    OptionSpec::new(
+        "url",
+        OptionScope::Server,
+        "Where the server is: bolt://host:7687, or bolt+s:// for TLS.",
+    )
+    .required()
+    .check(url),
+    OptionSpec::new(
+        "database",
+        OptionScope::Server,
+        "The database there; the user's home database by default.",
+    )
+    .check(not_empty),
+    OptionSpec::new(
+        "connect_timeout",
+        OptionScope::Server,
+        "Seconds to wait for a connection; 10 by default.",
+    )
+    .check(check_positive),
+    OptionSpec::new(
+        "request_timeout",
+        OptionScope::Server,
+        "Seconds to wait for an answer; 60 by default.",
+    )
+    .check(check_positive),
+    OptionSpec::new(
         "sslrootcert",
-        On::Server,
+        OptionScope::Server,
         "Certificates to trust instead of the system's, as PEM text, for bolt+s:// and neo4j+s://.",
     )
     .check(certificates),
-    Spec::new("user", On::UserMapping, "The user of Neo4j's.").required().check(not_empty),
-    Spec::new("password", On::UserMapping, "The user's password.").required().secret(),
-    Spec::new("kind", On::Target, "What a row becomes: node (the default) or relationship.")
-        .check(mapping::kind),
-    Spec::new("label", On::Target, "The nodes' label; the target's name by default.")
-        .check(mapping::name),
-    Spec::new("type", On::Target, "The relationships' type; the target's name by default.")
-        .check(mapping::name),
-    Spec::new(
+    OptionSpec::new("user", OptionScope::UserMapping, "The user of Neo4j's.")
+        .required()
+        .check(not_empty),
+    OptionSpec::new("password", OptionScope::UserMapping, "The user's password.")
+        .required()
+        .secret(),
+    OptionSpec::new(
+        "kind",
+        OptionScope::Target,
+        "What a row becomes: node (the default) or relationship.",
+    )
+    .check(mapping::check_kind),
+    OptionSpec::new(
+        "label",
+        OptionScope::Target,
+        "The nodes' label; the target's name by default.",
+    )
+    .check(mapping::check_name),
+    OptionSpec::new(
+        "type",
+        OptionScope::Target,
+        "The relationships' type; the target's name by default.",
+    )
+    .check(mapping::check_name),
+    OptionSpec::new(
         "from",
-        On::Target,
+        OptionScope::Target,
         "The nodes that relationships start at: {\"label\": …, \"key\": {column: property, …}}.",
     )
-    .check(mapping::end),
-    Spec::new("to", On::Target, "The nodes that relationships end at, written as in from.")
-        .check(mapping::end),
-    Spec::new(
+    .check(mapping::check_endpoint),
+    OptionSpec::new(
+        "to",
+        OptionScope::Target,
+        "The nodes that relationships end at, written as in from.",
+    )
+    .check(mapping::check_endpoint),
+    OptionSpec::new(
         "temporal",
-        On::Target,
+        OptionScope::Target,
         "true: dates and times become Neo4j's own; else they are text.",
     )
-    .check(boolean),
+    .check(check_boolean),
 ];
 
 /// What a connection is made from. It holds the password, and so has no `Debug`.
@@ -67,7 +105,7 @@ pub struct Settings {
 
 impl Settings {
     /// From options that were checked one by one; checked again where a connection depends on it.
-    pub fn new(access: &Access) -> Result<Settings, Trouble> {
+    pub fn new(access: &Access) -> Result<Settings, DeliveryError> {
         let server = |name: &str| access.server.get(name).map(str::to_owned);
         let settings = Settings {
             url: required(&access.server, "url", "the server")?,
@@ -113,7 +151,7 @@ impl Settings {
     }
 }
 
-fn required(options: &Options, name: &str, of: &str) -> Result<String, Trouble> {
+fn required(options: &Options, name: &str, of: &str) -> Result<String, DeliveryError> {
     let value = options.get(name).map(str::to_owned);
     value.ok_or_else(|| invalid(format!("option \"{name}\" of {of} is missing")))
 }
@@ -123,8 +161,8 @@ fn seconds(options: &Options, name: &str, default: u64) -> Duration {
 }
 
 /// fdw_invalid_attribute_value.
-fn invalid(message: impl Into<String>) -> Trouble {
-    Trouble::server("HV024", message)
+fn invalid(message: impl Into<String>) -> DeliveryError {
+    DeliveryError::server("HV024", message)
 }
 
 fn not_empty(value: &str) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! The statements, and names in them. Values are always parameters: `$rows` is a list of rows, each
 //! a list of the values of all columns; `$keys` one of keys, each a list of the key columns' values.
 
-use super::mapping::{Becomes, ENDPOINT, End, Field, Mapping};
+use super::mapping::{ENDPOINT, Endpoint, Field, GraphElement, Mapping};
 
 /// How many nodes or relationships are removed at once when a target goes.
 const REMOVED_AT_ONCE: usize = 1000;
@@ -24,13 +24,13 @@ pub fn quote(name: &str) -> String {
 /// Writes `$rows`, in this order: where that is more than one statement, in one transaction.
 pub fn upsert(mapping: &Mapping) -> Vec<String> {
     let marker = quote(ENDPOINT);
-    match &mapping.becomes {
-        Becomes::Node { label } => vec![format!(
+    match &mapping.element {
+        GraphElement::Node { label } => vec![format!(
             "UNWIND $rows AS row\nMERGE {}\nREMOVE n:{marker}{}",
             node("n", label, &mapping.key),
             set("n", &mapping.others),
         )],
-        Becomes::Relationship { kind, from, to } => {
+        GraphElement::Relationship { kind, from, to } => {
             // A relationship cannot change its ends: the one that has others now goes first.
             let moved = format!(
                 "UNWIND $rows AS row\nMATCH (x)-{}->(y)\nWHERE NOT coalesce({} AND {}, false)\n{}",
@@ -58,9 +58,11 @@ pub fn delete(mapping: &Mapping) -> String {
     // In a key the columns stand in the key's own order.
     let by_key = |(place, field): (usize, &Field)| Field { column: place, ..field.clone() };
     let key: Vec<Field> = mapping.key.iter().enumerate().map(by_key).collect();
-    let found = match &mapping.becomes {
-        Becomes::Node { label } => format!("MATCH {}\n{}", node("n", label, &key), take_nodes("")),
-        Becomes::Relationship { kind, .. } => format!(
+    let found = match &mapping.element {
+        GraphElement::Node { label } => {
+            format!("MATCH {}\n{}", node("n", label, &key), take_nodes(""))
+        }
+        GraphElement::Relationship { kind, .. } => format!(
             "MATCH (x)-{}->(y)\n{}",
             relationship(kind, &key),
             take("r", "collect(x) + collect(y)")
@@ -71,13 +73,13 @@ pub fn delete(mapping: &Mapping) -> String {
 
 /// Takes away some of all that is in the target, and returns how many as `number`.
 pub fn clear(mapping: &Mapping) -> String {
-    match &mapping.becomes {
-        Becomes::Node { label } => format!(
+    match &mapping.element {
+        GraphElement::Node { label } => format!(
             "MATCH (n:{})\n{}",
             quote(label),
             take_nodes(&format!("WITH n LIMIT {REMOVED_AT_ONCE}\n"))
         ),
-        Becomes::Relationship { .. } => format!(
+        GraphElement::Relationship { .. } => format!(
             "{}\nWITH x, r, y LIMIT {REMOVED_AT_ONCE}\n{}",
             all_relationships(mapping),
             take("r", "collect(x) + collect(y)")
@@ -87,13 +89,13 @@ pub fn clear(mapping: &Mapping) -> String {
 
 /// Returns as `number` whether anything is in the target: 0 or 1.
 pub fn any(mapping: &Mapping) -> String {
-    match &mapping.becomes {
-        Becomes::Node { label } => format!(
+    match &mapping.element {
+        GraphElement::Node { label } => format!(
             "MATCH (n:{}) WHERE NOT n:{} WITH n LIMIT 1 RETURN count(n) AS number",
             quote(label),
             quote(ENDPOINT)
         ),
-        Becomes::Relationship { .. } => {
+        GraphElement::Relationship { .. } => {
             format!("{} WITH r LIMIT 1 RETURN count(r) AS number", all_relationships(mapping))
         }
     }
@@ -106,9 +108,9 @@ pub fn any_labelled(label: &str) -> String {
 
 /// What makes keys unique, and finds rows by them.
 pub fn constraints(mapping: &Mapping) -> Vec<Constraint> {
-    match &mapping.becomes {
-        Becomes::Node { label } => vec![of_nodes(label, &mapping.key)],
-        Becomes::Relationship { kind, from, to } => {
+    match &mapping.element {
+        GraphElement::Node { label } => vec![of_nodes(label, &mapping.key)],
+        GraphElement::Relationship { kind, from, to } => {
             let pattern = format!("()-[e:{}]-()", quote(kind));
             let mut all = vec![constraint(&format!("-{kind}-"), &pattern, &mapping.key, None)];
             for end in [from, to] {
@@ -168,7 +170,7 @@ fn set(variable: &str, fields: &[Field]) -> String {
     }
 }
 
-fn is_end(variable: &str, end: &End) -> String {
+fn is_end(variable: &str, end: &Endpoint) -> String {
     let mut all = vec![format!("{variable}:{}", quote(&end.label))];
     let each = |f: &Field| format!("{variable}.{} = row[{}]", quote(&f.property), f.column);
     all.extend(end.key.iter().map(each));
@@ -177,7 +179,9 @@ fn is_end(variable: &str, end: &End) -> String {
 
 /// Those that have the target's key: others of the type and between such nodes are not its own.
 fn all_relationships(mapping: &Mapping) -> String {
-    let Becomes::Relationship { kind, from, to } = &mapping.becomes else { return String::new() };
+    let GraphElement::Relationship { kind, from, to } = &mapping.element else {
+        return String::new();
+    };
     let keyed: Vec<String> =
         mapping.key.iter().map(|f| format!("r.{} IS NOT NULL", quote(&f.property))).collect();
     format!(

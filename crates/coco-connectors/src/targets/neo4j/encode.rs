@@ -8,11 +8,11 @@ use serde_json::value::RawValue;
 use super::bolt::Value;
 use super::decimal;
 use super::mapping::Mapping;
-use coco_core::delivery::{Column, Shape, Values};
+use coco_core::change::{Column, TargetSchema, Values};
 
 /// Why a row cannot be there.
 #[derive(Debug, PartialEq)]
-pub struct Unfit {
+pub struct EncodeError {
     pub sqlstate: &'static str,
     pub message: String,
 }
@@ -36,35 +36,38 @@ enum Form {
 }
 
 /// The columns' values in their order, for `$rows`.
-pub fn row(shape: &Shape, mapping: &Mapping, row: &Values) -> Result<Value, Unfit> {
-    let places = 0..shape.columns.len();
-    values(shape, mapping, row, places)
+pub fn row(schema: &TargetSchema, mapping: &Mapping, row: &Values) -> Result<Value, EncodeError> {
+    let places = 0..schema.columns.len();
+    values(schema, mapping, row, places)
 }
 
 /// The key columns' values in the key's order, for `$keys`.
-pub fn key(shape: &Shape, mapping: &Mapping, key: &Values) -> Result<Value, Unfit> {
-    values(shape, mapping, key, shape.key.iter().copied())
+pub fn key(schema: &TargetSchema, mapping: &Mapping, key: &Values) -> Result<Value, EncodeError> {
+    values(schema, mapping, key, schema.key.iter().copied())
 }
 
 fn values(
-    shape: &Shape,
+    schema: &TargetSchema,
     mapping: &Mapping,
     values: &Values,
     places: impl Iterator<Item = usize>,
-) -> Result<Value, Unfit> {
-    let unreadable = || unfit("22000", "the row is not the JSON object that it should be");
+) -> Result<Value, EncodeError> {
+    let unreadable = || encode_error("22000", "the row is not the JSON object that it should be");
     let json = values.json().ok_or_else(unreadable)?;
     let fields: HashMap<String, &RawValue> =
         serde_json::from_str(json).map_err(|_| unreadable())?;
     let mut list = Vec::new();
     for place in places {
-        let column = &shape.columns[place];
-        let about =
-            |u: Unfit| Unfit { message: format!("column \"{}\" {}", column.name, u.message), ..u };
-        let raw = fields.get(&column.name).ok_or_else(|| about(unfit("22000", "is missing")))?;
+        let column = &schema.columns[place];
+        let about = |u: EncodeError| EncodeError {
+            message: format!("column \"{}\" {}", column.name, u.message),
+            ..u
+        };
+        let raw =
+            fields.get(&column.name).ok_or_else(|| about(encode_error("22000", "is missing")))?;
         let value = value(raw.get(), &Form::of(column, mapping.temporal)).map_err(about)?;
-        if mapping.needs(place) {
-            can_name(&value).map_err(about)?;
+        if mapping.requires(place) {
+            check_identifies(&value).map_err(about)?;
         }
         list.push(value);
     }
@@ -72,11 +75,11 @@ fn values(
 }
 
 /// Nothing is found by null or by NaN, which equal nothing.
-fn can_name(value: &Value) -> Result<(), Unfit> {
+fn check_identifies(value: &Value) -> Result<(), EncodeError> {
     match value {
-        Value::Null => Err(unfit("23502", "is null, and names a node or a relationship")),
+        Value::Null => Err(encode_error("23502", "is null, and names a node or a relationship")),
         Value::Float(f) if f.is_nan() => {
-            Err(unfit("22023", "is NaN, and names a node or a relationship"))
+            Err(encode_error("22023", "is NaN, and names a node or a relationship"))
         }
         _ => Ok(()),
     }
@@ -112,14 +115,17 @@ impl Form {
 }
 
 /// One value, from its JSON.
-fn value(json: &str, form: &Form) -> Result<Value, Unfit> {
+fn value(json: &str, form: &Form) -> Result<Value, EncodeError> {
     match json.as_bytes().first() {
         Some(b'n') => Ok(Value::Null),
         Some(b't') => Ok(true.into()),
         Some(b'f') => Ok(false.into()),
         Some(b'"') => {
             let text: String = serde_json::from_str(json).map_err(|_| {
-                unfit("22P05", "holds half of a surrogate pair, which is no text outside of JSON")
+                encode_error(
+                    "22P05",
+                    "holds half of a surrogate pair, which is no text outside of JSON",
+                )
             })?;
             of_text(text, form)
         }
@@ -130,7 +136,7 @@ fn value(json: &str, form: &Form) -> Result<Value, Unfit> {
     }
 }
 
-fn number(json: &str, form: &Form) -> Result<Value, Unfit> {
+fn number(json: &str, form: &Form) -> Result<Value, EncodeError> {
     if *form == Form::Float {
         return float(json);
     }
@@ -142,20 +148,22 @@ fn number(json: &str, form: &Form) -> Result<Value, Unfit> {
             "is {}, which Neo4j's numbers do not hold exactly: cast it to text or to double precision",
             shortened(json)
         );
-        unfit("22003", message)
+        encode_error("22003", message)
     })
 }
 
-fn float(text: &str) -> Result<Value, Unfit> {
+fn float(text: &str) -> Result<Value, EncodeError> {
     // Postgres and Rust write what is no number alike: NaN, Infinity, -Infinity.
     let float = text.trim().parse::<f64>();
-    float.map(Value::from).map_err(|_| unfit("22P02", format!("is no number: {}", shortened(text))))
+    float
+        .map(Value::from)
+        .map_err(|_| encode_error("22P02", format!("is no number: {}", shortened(text))))
 }
 
-fn of_text(text: String, form: &Form) -> Result<Value, Unfit> {
-    let unfit = |what: &str| {
+fn of_text(text: String, form: &Form) -> Result<Value, EncodeError> {
+    let encode_error = |what: &str| {
         let text = shortened(&text);
-        unfit(
+        encode_error(
             "22008",
             format!(
                 "is {text}, which is no {what} of Neo4j's: leave out \"temporal\", or cast it to text"
@@ -173,28 +181,28 @@ fn of_text(text: String, form: &Form) -> Result<Value, Unfit> {
         }
         Form::TimestampTz => DateTime::parse_from_rfc3339(&text)
             .map(Value::from)
-            .map_err(|_| unfit("date and time with a zone")),
+            .map_err(|_| encode_error("date and time with a zone")),
         Form::Timestamp => NaiveDateTime::parse_from_str(&text, iso)
             .map(Value::from)
-            .map_err(|_| unfit("date and time")),
-        Form::Date => {
-            NaiveDate::parse_from_str(&text, "%Y-%m-%d").map(Value::from).map_err(|_| unfit("date"))
-        }
+            .map_err(|_| encode_error("date and time")),
+        Form::Date => NaiveDate::parse_from_str(&text, "%Y-%m-%d")
+            .map(Value::from)
+            .map_err(|_| encode_error("date")),
         Form::Time => NaiveTime::parse_from_str(&text, "%H:%M:%S%.f")
             .map(Value::from)
-            .map_err(|_| unfit("time")),
+            .map_err(|_| encode_error("time")),
     }
 }
 
 /// A list of values of one type, or the JSON of any other.
-fn list(json: &str, form: &Form) -> Result<Value, Unfit> {
-    let elements: Vec<&RawValue> =
-        serde_json::from_str(json).map_err(|_| unfit("22000", "is not the JSON it should be"))?;
+fn list(json: &str, form: &Form) -> Result<Value, EncodeError> {
+    let elements: Vec<&RawValue> = serde_json::from_str(json)
+        .map_err(|_| encode_error("22000", "is not the JSON it should be"))?;
     let element_form = match form {
         Form::Array(element) => {
             // An array is a list in every row. JSON may be this or that.
             if elements.iter().any(|e| e.get() == "null") {
-                return Err(unfit(
+                return Err(encode_error(
                     "22004",
                     "is an array with a null in it, which Neo4j's lists cannot hold: take it out with array_remove",
                 ));
@@ -222,7 +230,7 @@ fn list(json: &str, form: &Form) -> Result<Value, Unfit> {
 }
 
 /// Makes all numbers floats where one is.
-fn of_one_type(values: Vec<Value>) -> Result<Vec<Value>, Unfit> {
+fn of_one_type(values: Vec<Value>) -> Result<Vec<Value>, EncodeError> {
     if !values.iter().any(|v| matches!(v, Value::Float(_))) {
         return Ok(values);
     }
@@ -233,8 +241,8 @@ fn of_one_type(values: Vec<Value>) -> Result<Vec<Value>, Unfit> {
     values.into_iter().map(float).collect()
 }
 
-fn unfit(sqlstate: &'static str, message: impl Into<String>) -> Unfit {
-    Unfit { sqlstate, message: message.into() }
+fn encode_error(sqlstate: &'static str, message: impl Into<String>) -> EncodeError {
+    EncodeError { sqlstate, message: message.into() }
 }
 
 fn shortened(text: &str) -> String {
@@ -248,7 +256,7 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn of(type_name: &str, json: &str) -> Result<Value, Unfit> {
+    fn of(type_name: &str, json: &str) -> Result<Value, EncodeError> {
         value(json, &Form::named(type_name, true, true))
     }
 

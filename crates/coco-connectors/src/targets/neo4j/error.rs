@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::bolt::Fault;
-use coco_core::delivery::Trouble;
+use super::bolt::BoltError;
+use coco_core::change::DeliveryError;
 
 /// How something ended that was not done.
 #[derive(Debug, PartialEq)]
@@ -14,42 +14,45 @@ pub enum Failure {
         message: String,
     },
     /// It may well go through when tried again; this is what to say if it never does.
-    Transient(Trouble),
-    Trouble(Trouble),
+    Transient(DeliveryError),
+    Fatal(DeliveryError),
 }
 
 /// What a Neo4j server gives those who have failed to log in too often.
 const LOCKED_OUT: Duration = Duration::from_secs(5);
 
 /// How long there was no answer, and which option says how long to wait.
-pub fn no_answer(what: &str, after: Duration, option: &str) -> Trouble {
+pub fn no_answer(what: &str, after: Duration, option: &str) -> DeliveryError {
     let sqlstate = if option == "connect_timeout" { "08001" } else { "08006" };
-    Trouble::server(sqlstate, format!("{what} within {} s", after.as_secs()))
+    DeliveryError::server(sqlstate, format!("{what} within {} s", after.as_secs()))
         .hint(format!("If the server is slow, give the server a larger \"{option}\"."))
 }
 
 /// What it means that something was not done.
-pub fn judge(fault: Fault) -> Failure {
+pub fn classify(fault: BoltError) -> Failure {
     match fault {
-        Fault::Failure { code, message } => judge_code(&code, &message),
-        Fault::Lost(error) => Failure::Trouble(connection(&error)),
-        Fault::Version(version) => Failure::Trouble(
-            Trouble::server("08P01", format!("no Bolt server that can be spoken to: {version:?}"))
-                .hint("The url is to name the Bolt port (7687), of Neo4j 4.4 or newer."),
+        BoltError::Failure { code, message } => classify_code(&code, &message),
+        BoltError::Lost(error) => Failure::Fatal(connection(&error)),
+        BoltError::Version(version) => Failure::Fatal(
+            DeliveryError::server(
+                "08P01",
+                format!("no Bolt server that can be spoken to: {version:?}"),
+            )
+            .hint("The url is to name the Bolt port (7687), of Neo4j 4.4 or newer."),
         ),
-        Fault::Protocol(what) => {
-            Failure::Trouble(Trouble::server("08P01", format!("the server {what}")))
+        BoltError::Protocol(what) => {
+            Failure::Fatal(DeliveryError::server("08P01", format!("the server {what}")))
         }
     }
 }
 
-fn judge_code(code: &str, message: &str) -> Failure {
-    let server = |sqlstate: &str| Trouble::server(sqlstate, message).detail(code);
-    let target = |sqlstate: &str| Trouble::target(sqlstate, message).detail(code);
+fn classify_code(code: &str, message: &str) -> Failure {
+    let server = |sqlstate: &str| DeliveryError::server(sqlstate, message).detail(code);
+    let target = |sqlstate: &str| DeliveryError::target(sqlstate, message).detail(code);
     let row =
         |sqlstate: &'static str| Failure::Row { sqlstate, message: format!("{message} ({code})") };
     let Some(rest) = code.strip_prefix("Neo.") else {
-        return Failure::Trouble(server("08P01"));
+        return Failure::Fatal(server("08P01"));
     };
     // Neo4j 4 calls transient what it has been asked to end.
     let rest = match rest {
@@ -59,7 +62,7 @@ fn judge_code(code: &str, message: &str) -> Failure {
         }
         rest => rest,
     };
-    Failure::Trouble(match rest {
+    Failure::Fatal(match rest {
         "ClientError.Schema.ConstraintValidationFailed" => return row("23505"),
         "ClientError.Statement.TypeError"
         | "ClientError.Statement.ArgumentError"
@@ -104,51 +107,55 @@ fn judge_code(code: &str, message: &str) -> Failure {
 }
 
 /// Whether this says that there is no such database.
-pub fn is_no_database(trouble: &Trouble) -> bool {
-    trouble.sqlstate == "3D000"
+pub fn is_no_database(error: &DeliveryError) -> bool {
+    error.sqlstate == "3D000"
 }
 
 /// Whether this says that there is a constraint on the key already.
-pub fn is_constrained(trouble: &Trouble) -> bool {
-    trouble.sqlstate == "42710"
+pub fn is_constrained(error: &DeliveryError) -> bool {
+    error.sqlstate == "42710"
 }
 
-fn login(message: &str) -> Trouble {
-    Trouble::server("28P01", message).hint("See the user mapping's \"user\" and \"password\".")
+fn login(message: &str) -> DeliveryError {
+    DeliveryError::server("28P01", message)
+        .hint("See the user mapping's \"user\" and \"password\".")
 }
 
-fn locked_out(message: &str) -> Trouble {
-    Trouble::server("28000", message)
+fn locked_out(message: &str) -> DeliveryError {
+    DeliveryError::server("28000", message)
         .hint("Neo4j lets nobody in for a while after failed logins: see the user mapping's \"user\" and \"password\".")
         .retry_after(LOCKED_OUT)
 }
 
-fn connection(error: &std::io::Error) -> Trouble {
-    let trouble = Trouble::server("08006", format!("the connection failed: {error}"));
+fn connection(error: &std::io::Error) -> DeliveryError {
+    let delivery_error = DeliveryError::server("08006", format!("the connection failed: {error}"));
     match error.kind() {
         // What a TLS handshake fails with.
-        std::io::ErrorKind::InvalidData => trouble.hint(
+        std::io::ErrorKind::InvalidData => delivery_error.hint(
             "If the server's certificate is not signed by an authority that this system trusts, give \
              the authority's as \"sslrootcert\".",
         ),
-        _ => trouble.hint("Is the server up, and does the url name its Bolt port?"),
+        _ => delivery_error.hint("Is the server up, and does the url name its Bolt port?"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coco_core::delivery::Whose;
+    use coco_core::change::ErrorScope;
 
     #[test]
     fn a_login_that_fails_is_the_servers() {
         let failed = |code: &str| {
             let code = format!("Neo.ClientError.Security.{code}");
-            judge(Fault::Failure { code, message: "why".to_owned() })
+            classify(BoltError::Failure { code, message: "why".to_owned() })
         };
-        let Failure::Trouble(t) = failed("Unauthorized") else { panic!("trouble") };
-        assert_eq!((t.whose, t.sqlstate.as_str(), t.retry_after), (Whose::Server, "28P01", None));
-        let Failure::Trouble(t) = failed("AuthenticationRateLimit") else { panic!("trouble") };
+        let Failure::Fatal(t) = failed("Unauthorized") else { panic!("trouble") };
+        assert_eq!(
+            (t.scope, t.sqlstate.as_str(), t.retry_after),
+            (ErrorScope::Server, "28P01", None)
+        );
+        let Failure::Fatal(t) = failed("AuthenticationRateLimit") else { panic!("trouble") };
         assert_eq!((t.sqlstate.as_str(), t.retry_after), ("28000", Some(LOCKED_OUT)));
     }
 
@@ -159,7 +166,7 @@ mod tests {
             ("Neo.ClientError.Statement.TypeError", "22000"),
             ("Neo.ClientError.Statement.ArgumentError", "22000"),
         ] {
-            let Failure::Row { sqlstate: s, message } = judge_code(code, "why") else {
+            let Failure::Row { sqlstate: s, message } = classify_code(code, "why") else {
                 panic!("{code} is a row's")
             };
             assert_eq!(s, sqlstate);
@@ -170,25 +177,27 @@ mod tests {
             ("Neo.TransientError.General.MemoryPoolOutOfMemoryError", "53200"),
             ("Neo.TransientError.General.DatabaseUnavailable", "57P03"),
         ] {
-            let Failure::Transient(t) = judge_code(code, "why") else { panic!("{code} passes") };
-            assert_eq!((t.whose, t.sqlstate.as_str()), (Whose::Server, sqlstate));
+            let Failure::Transient(t) = classify_code(code, "why") else { panic!("{code} passes") };
+            assert_eq!((t.scope, t.sqlstate.as_str()), (ErrorScope::Server, sqlstate));
         }
-        for (code, whose, sqlstate) in [
-            ("Neo.ClientError.Security.Unauthorized", Whose::Server, "28P01"),
-            ("Neo.ClientError.Security.TokenExpired", Whose::Server, "28000"),
-            ("Neo.ClientError.Security.Forbidden", Whose::Target, "42501"),
-            ("Neo.ClientError.Database.DatabaseNotFound", Whose::Target, "3D000"),
-            ("Neo.ClientError.Schema.ConstraintAlreadyExists", Whose::Target, "42710"),
-            ("Neo.ClientError.Cluster.NotALeader", Whose::Server, "25006"),
-            ("Neo.ClientError.Transaction.TransactionTimedOut", Whose::Server, "57014"),
-            ("Neo.DatabaseError.Statement.ExecutionFailed", Whose::Server, "XX000"),
-            ("Neo.ClientError.Statement.SyntaxError", Whose::Target, "0A000"),
-            ("", Whose::Server, "08P01"),
+        for (code, scope, sqlstate) in [
+            ("Neo.ClientError.Security.Unauthorized", ErrorScope::Server, "28P01"),
+            ("Neo.ClientError.Security.TokenExpired", ErrorScope::Server, "28000"),
+            ("Neo.ClientError.Security.Forbidden", ErrorScope::Target, "42501"),
+            ("Neo.ClientError.Database.DatabaseNotFound", ErrorScope::Target, "3D000"),
+            ("Neo.ClientError.Schema.ConstraintAlreadyExists", ErrorScope::Target, "42710"),
+            ("Neo.ClientError.Cluster.NotALeader", ErrorScope::Server, "25006"),
+            ("Neo.ClientError.Transaction.TransactionTimedOut", ErrorScope::Server, "57014"),
+            ("Neo.DatabaseError.Statement.ExecutionFailed", ErrorScope::Server, "XX000"),
+            ("Neo.ClientError.Statement.SyntaxError", ErrorScope::Target, "0A000"),
+            ("", ErrorScope::Server, "08P01"),
         ] {
-            let Failure::Trouble(t) = judge_code(code, "why") else { panic!("{code} is no row's") };
+            let Failure::Fatal(t) = classify_code(code, "why") else {
+                panic!("{code} is no row's")
+            };
             assert_eq!(
-                (t.whose, t.sqlstate.as_str(), t.message.as_str()),
-                (whose, sqlstate, "why")
+                (t.scope, t.sqlstate.as_str(), t.message.as_str()),
+                (scope, sqlstate, "why")
             );
         }
     }
@@ -196,7 +205,7 @@ mod tests {
     #[test]
     fn a_connection_that_ends_is_the_servers() {
         let gone = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-        let Failure::Trouble(t) = judge(Fault::Lost(gone)) else { panic!("trouble") };
-        assert_eq!((t.whose, t.sqlstate.as_str()), (Whose::Server, "08006"));
+        let Failure::Fatal(t) = classify(BoltError::Lost(gone)) else { panic!("trouble") };
+        assert_eq!((t.scope, t.sqlstate.as_str()), (ErrorScope::Server, "08006"));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use coco_core::delivery::Shape;
+use coco_core::change::TargetSchema;
 
 /// On a node that relationships alone have brought: it goes with the last of them.
 pub const ENDPOINT: &str = "_CocoEndpoint";
@@ -12,8 +12,8 @@ pub const ENDPOINT: &str = "_CocoEndpoint";
 /// What a target's rows become.
 #[derive(Debug, PartialEq)]
 pub struct Mapping {
-    pub becomes: Becomes,
-    /// The places of the key columns, in the order of [`Shape::key`], and the properties they fill.
+    pub element: GraphElement,
+    /// The places of the key columns, in the order of [`TargetSchema::key`], and the properties they fill.
     pub key: Vec<Field>,
     /// The columns that only fill a property.
     pub others: Vec<Field>,
@@ -22,19 +22,19 @@ pub struct Mapping {
 }
 
 #[derive(Debug, PartialEq)]
-pub enum Becomes {
+pub enum GraphElement {
     Node { label: String },
-    Relationship { kind: String, from: End, to: End },
+    Relationship { kind: String, from: Endpoint, to: Endpoint },
 }
 
 /// The node at one end of a relationship.
 #[derive(Debug, PartialEq)]
-pub struct End {
+pub struct Endpoint {
     pub label: String,
     pub key: Vec<Field>,
 }
 
-/// A column, as its place in [`Shape::columns`], and the property that it fills.
+/// A column, as its place in [`TargetSchema::columns`], and the property that it fills.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {
     pub column: usize,
@@ -43,80 +43,80 @@ pub struct Field {
 
 impl Mapping {
     /// What a target's name, options and columns amount to, or what is wrong with them.
-    pub fn new(shape: &Shape) -> Result<Mapping, String> {
-        let field = |column: usize| Field { column, property: shape.columns[column].name.clone() };
+    pub fn new(schema: &TargetSchema) -> Result<Mapping, String> {
+        let field = |column: usize| Field { column, property: schema.columns[column].name.clone() };
         let named = |option: &str| -> Result<String, String> {
-            let given = match shape.options.get(option) {
-                None => &shape.target,
+            let given = match schema.options.get(option) {
+                None => &schema.target,
                 Some(Value::String(given)) => given,
                 Some(_) => return Err(format!("option \"{option}\" must be a string")),
             };
-            name(given).map_err(|wrong| format!("the {option} {wrong}"))?;
+            check_name(given).map_err(|wrong| format!("the {option} {wrong}"))?;
             Ok(given.to_owned())
         };
-        let kind = shape.options.get("kind").map(|kind| kind.as_str().unwrap_or_default());
-        let becomes = match kind {
+        let kind = schema.options.get("kind").map(|kind| kind.as_str().unwrap_or_default());
+        let element = match kind {
             None | Some("node") => {
-                unwanted(&shape.options, &["type", "from", "to"], "relationship")?;
-                Becomes::Node { label: named("label")? }
+                check_absent(&schema.options, &["type", "from", "to"], "relationship")?;
+                GraphElement::Node { label: named("label")? }
             }
             Some("relationship") => {
-                unwanted(&shape.options, &["label"], "node")?;
-                let from = End::new(shape, "from")?;
-                let to = End::new(shape, "to")?;
-                Becomes::Relationship { kind: named("type")?, from, to }
+                check_absent(&schema.options, &["label"], "node")?;
+                let from = Endpoint::new(schema, "from")?;
+                let to = Endpoint::new(schema, "to")?;
+                GraphElement::Relationship { kind: named("type")?, from, to }
             }
             Some(_) => return Err("option \"kind\" must be node or relationship".to_owned()),
         };
-        for column in &shape.columns {
-            name(&column.name).map_err(|wrong| format!("the name of a column {wrong}"))?;
+        for column in &schema.columns {
+            check_name(&column.name).map_err(|wrong| format!("the name of a column {wrong}"))?;
         }
-        if shape.key.is_empty() {
+        if schema.key.is_empty() {
             return Err("a target in Neo4j needs a key".to_owned());
         }
         // What names an end is a property of the end's, unless it is part of the key as well.
-        let of_an_end = |column: usize| match &becomes {
-            Becomes::Node { .. } => false,
-            Becomes::Relationship { from, to, .. } => {
+        let of_an_end = |column: usize| match &element {
+            GraphElement::Node { .. } => false,
+            GraphElement::Relationship { from, to, .. } => {
                 from.key.iter().chain(&to.key).any(|f| f.column == column)
             }
         };
-        let others = (0..shape.columns.len())
-            .filter(|&column| !shape.is_key(column) && !of_an_end(column))
+        let others = (0..schema.columns.len())
+            .filter(|&column| !schema.is_key(column) && !of_an_end(column))
             .map(field)
             .collect();
-        let key = shape.key.iter().map(|&column| field(column)).collect();
-        let temporal = shape.options.get("temporal").is_some_and(|v| v == true || v == "true");
-        Ok(Mapping { becomes, key, others, temporal })
+        let key = schema.key.iter().map(|&column| field(column)).collect();
+        let temporal = schema.options.get("temporal").is_some_and(|v| v == true || v == "true");
+        Ok(Mapping { element, key, others, temporal })
     }
 
     /// Whether a row cannot do without this column: it names the row, or an end.
-    pub fn needs(&self, column: usize) -> bool {
-        let ends: &[&End] = match &self.becomes {
-            Becomes::Node { .. } => &[],
-            Becomes::Relationship { from, to, .. } => &[from, to],
+    pub fn requires(&self, column: usize) -> bool {
+        let ends: &[&Endpoint] = match &self.element {
+            GraphElement::Node { .. } => &[],
+            GraphElement::Relationship { from, to, .. } => &[from, to],
         };
         self.key.iter().chain(ends.iter().flat_map(|end| &end.key)).any(|f| f.column == column)
     }
 }
 
-impl End {
-    fn new(shape: &Shape, option: &str) -> Result<End, String> {
-        let given = shape.options.get(option);
+impl Endpoint {
+    fn new(schema: &TargetSchema, option: &str) -> Result<Endpoint, String> {
+        let given = schema.options.get(option);
         let given = given.ok_or(format!("a relationship needs the option \"{option}\""))?;
         let (label, key) = parse(given).map_err(|wrong| format!("option \"{option}\" {wrong}"))?;
         let key = key.into_iter().map(|(column, property)| {
-            let place = shape.columns.iter().position(|c| c.name == column);
+            let place = schema.columns.iter().position(|c| c.name == column);
             let column = place.ok_or(format!(
                 "option \"{option}\" names the column \"{column}\", which the query does not give"
             ))?;
             Ok(Field { column, property })
         });
-        Ok(End { label, key: key.collect::<Result<_, String>>()? })
+        Ok(Endpoint { label, key: key.collect::<Result<_, String>>()? })
     }
 }
 
-fn unwanted(options: &Map<String, Value>, names: &[&str], other: &str) -> Result<(), String> {
+fn check_absent(options: &Map<String, Value>, names: &[&str], other: &str) -> Result<(), String> {
     match names.iter().find(|name| options.contains_key(**name)) {
         Some(name) => Err(format!(
             "option \"{name}\" is for targets of the kind {other}: give \"kind\": \"{other}\" too, or drop it"
@@ -133,11 +133,11 @@ fn parse(end: &Value) -> Result<(String, BTreeMap<String, String>), String> {
         return Err(FORM.to_owned());
     }
     let label = end.get("label").and_then(Value::as_str).ok_or(FORM)?;
-    name(label).map_err(|wrong| format!("has a label that {wrong}"))?;
+    check_name(label).map_err(|wrong| format!("has a label that {wrong}"))?;
     let mut key = BTreeMap::new();
     for (column, property) in end.get("key").and_then(Value::as_object).ok_or(FORM)? {
         let property = property.as_str().ok_or(FORM)?;
-        name(property).map_err(|wrong| format!("has a property that {wrong}"))?;
+        check_name(property).map_err(|wrong| format!("has a property that {wrong}"))?;
         if key.values().any(|p| p == property) {
             return Err(format!("fills the property \"{property}\" twice"));
         }
@@ -147,7 +147,7 @@ fn parse(end: &Value) -> Result<(String, BTreeMap<String, String>), String> {
 }
 
 /// Checks the option `kind`.
-pub fn kind(value: &str) -> Result<(), String> {
+pub fn check_kind(value: &str) -> Result<(), String> {
     match value {
         "node" | "relationship" => Ok(()),
         _ => Err("must be node or relationship".to_owned()),
@@ -155,13 +155,13 @@ pub fn kind(value: &str) -> Result<(), String> {
 }
 
 /// Checks the options `from` and `to`, which come as JSON text.
-pub fn end(value: &str) -> Result<(), String> {
+pub fn check_endpoint(value: &str) -> Result<(), String> {
     let value: Value = serde_json::from_str(value).map_err(|_| "must be a JSON object")?;
     parse(&value).map(drop)
 }
 
 /// Checks a name of Neo4j's: of a label, a type or a property.
-pub fn name(value: &str) -> Result<(), String> {
+pub fn check_name(value: &str) -> Result<(), String> {
     if value.is_empty() {
         Err("must not be empty".to_owned())
     } else if value.contains('\0') {
@@ -178,15 +178,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use coco_core::delivery::Column;
+    use coco_core::change::Column;
 
-    fn shape(columns: &[&str], key: &[usize], options: Value) -> Shape {
+    fn schema(columns: &[&str], key: &[usize], options: Value) -> TargetSchema {
         let column = |name: &&str| Column {
             name: (*name).to_owned(),
             type_schema: "pg_catalog".to_owned(),
             type_name: "text".to_owned(),
         };
-        Shape {
+        TargetSchema {
             flow: "f".to_owned(),
             target: "Thing".to_owned(),
             columns: columns.iter().map(column).collect(),
@@ -203,28 +203,28 @@ mod tests {
 
     #[test]
     fn a_target_is_nodes_labelled_as_it_is_named() {
-        let m = Mapping::new(&shape(&["a", "id"], &[1], json!({}))).expect("fits");
-        assert_eq!(m.becomes, Becomes::Node { label: "Thing".to_owned() });
+        let m = Mapping::new(&schema(&["a", "id"], &[1], json!({}))).expect("fits");
+        assert_eq!(m.element, GraphElement::Node { label: "Thing".to_owned() });
         assert_eq!(m.key, [Field { column: 1, property: "id".to_owned() }]);
         assert_eq!(m.others, [Field { column: 0, property: "a".to_owned() }]);
-        assert!(!m.temporal && m.needs(1) && !m.needs(0));
+        assert!(!m.temporal && m.requires(1) && !m.requires(0));
     }
 
     #[test]
     fn columns_that_name_ends_are_no_properties_of_a_relationship() {
         let m =
-            Mapping::new(&shape(&["id", "doc", "entity", "n"], &[0], mentions())).expect("fits");
+            Mapping::new(&schema(&["id", "doc", "entity", "n"], &[0], mentions())).expect("fits");
         let others: Vec<_> = m.others.iter().map(|f| f.property.as_str()).collect();
         assert_eq!(others, ["n"]);
-        assert!(m.needs(0) && m.needs(1) && m.needs(2) && !m.needs(3));
-        let m = Mapping::new(&shape(&["doc", "entity"], &[0, 1], mentions())).expect("fits");
+        assert!(m.requires(0) && m.requires(1) && m.requires(2) && !m.requires(3));
+        let m = Mapping::new(&schema(&["doc", "entity"], &[0, 1], mentions())).expect("fits");
         assert_eq!(m.key.len(), 2);
     }
 
     #[test]
     fn what_does_not_fit_is_told() {
         let wrong = |columns: &[&str], options: Value| {
-            Mapping::new(&shape(columns, &[0], options)).expect_err("does not fit")
+            Mapping::new(&schema(columns, &[0], options)).expect_err("does not fit")
         };
         assert!(wrong(&["doc", "x"], mentions()).contains("\"entity\""));
         assert!(wrong(&["a"], json!({"kind": "relationship"})).contains("\"from\""));
@@ -243,7 +243,7 @@ mod tests {
             r#"{"label":"A","key":{"a":"x","b":"x"}}"#,
             r#"{"label":"A","key":{"a":"x"},"more":1}"#,
         ] {
-            assert!(end(bad).is_err(), "{bad}");
+            assert!(check_endpoint(bad).is_err(), "{bad}");
         }
     }
 }

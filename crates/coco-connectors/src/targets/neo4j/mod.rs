@@ -11,7 +11,7 @@ mod mapping;
 mod tls;
 
 use crate::targets::{Connector, Limits};
-use coco_core::delivery::{Encoding, Shape};
+use coco_core::change::{Encoding, TargetSchema};
 
 pub static CONNECTOR: Connector = Connector {
     name: "coco_neo4j",
@@ -23,6 +23,6 @@ pub static CONNECTOR: Connector = Connector {
     open: client::open,
 };
 
-fn check(shape: &Shape) -> Result<(), String> {
-    mapping::Mapping::new(shape).map(drop)
+fn check(schema: &TargetSchema) -> Result<(), String> {
+    mapping::Mapping::new(schema).map(drop)
 }

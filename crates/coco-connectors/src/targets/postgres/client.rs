@@ -9,32 +9,32 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio_postgres::Statement;
 
+use super::bisect::Bisection;
 use super::config::Config;
+use super::copy_stream::CopyStream;
 use super::encode::{self, Tuples};
-use super::error::{Fault, RowFault};
-use super::halving::Halving;
-use super::incoming::Incoming;
+use super::error::{RowError, StatementError};
 use super::names::quoted;
 use super::session::Session;
 use super::statements::{self, Staged};
 use super::table::{self, Table};
-use crate::targets::ahead::Arriving;
+use crate::targets::pre_commit_stream::RowStream;
 use crate::targets::{Prepared, Target};
-use coco_core::delivery::{Change, Refused, Shape, Trouble};
+use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
 
 /// How often a transaction is tried that fails for others at the same time.
 const ATTEMPTS: u32 = 4;
 /// Before the second attempt; twice as long before each that follows.
 const PAUSE: Duration = Duration::from_millis(20);
 
-pub struct Remote {
+pub struct PostgresTarget {
     config: Config,
     session: Option<Session>,
-    prepared: Option<Ready>,
+    prepared: Option<PreparedTable>,
 }
 
 /// What is known of a table that was prepared, and kept for the next batch.
-struct Ready {
+struct PreparedTable {
     table: Table,
     /// Rows may well be new to it: then they are copied right into it.
     likely_new: bool,
@@ -43,12 +43,12 @@ struct Ready {
     staging: Vec<(Staged, Statement)>,
 }
 
-impl Remote {
-    pub fn new(config: Config) -> Remote {
-        Remote { config, session: None, prepared: None }
+impl PostgresTarget {
+    pub fn new(config: Config) -> PostgresTarget {
+        PostgresTarget { config, session: None, prepared: None }
     }
 
-    async fn connect(&mut self) -> Result<&Session, Trouble> {
+    async fn connect(&mut self) -> Result<&Session, DeliveryError> {
         let session = match self.session.take() {
             Some(session) => session,
             None => Session::open(&self.config).await?,
@@ -58,66 +58,75 @@ impl Remote {
 }
 
 #[async_trait]
-impl Target for Remote {
-    async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble> {
-        table::is_there(self.connect().await?, shape).await
+impl Target for PostgresTarget {
+    async fn exists(&mut self, schema: &TargetSchema) -> Result<bool, DeliveryError> {
+        table::exists(self.connect().await?, schema).await
     }
 
-    async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
+    async fn prepare(&mut self, schema: &TargetSchema) -> Result<Prepared, DeliveryError> {
         let session = self.connect().await?;
-        let (table, prepared) = table::prepare(session, shape).await?;
+        let (table, prepared) = table::prepare(session, schema).await?;
         let likely_new = table.is_new && table.takes_copy;
-        self.prepared = Some(Ready { table, likely_new, direct: None, staging: Vec::new() });
+        self.prepared =
+            Some(PreparedTable { table, likely_new, direct: None, staging: Vec::new() });
         Ok(prepared)
     }
 
-    async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
+    async fn apply(
+        &mut self,
+        schema: &TargetSchema,
+        changes: &[Change],
+    ) -> Result<Vec<RejectedChange>, DeliveryError> {
         let (Some(session), Some(ready)) = (&self.session, &mut self.prepared) else {
             return Err(unprepared());
         };
-        let batch = Batch::new(shape, changes);
+        let batch = Batch::new(schema, changes);
         let mut pause = PAUSE;
         for _ in 1..ATTEMPTS {
             match ready.write(session, &batch).await {
-                Err(Fault::Again(_)) => {
-                    session.run("rollback").await.map_err(Fault::trouble)?;
+                Err(StatementError::Retry(_)) => {
+                    session.run("rollback").await.map_err(StatementError::into_delivery_error)?;
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                 }
-                done => return done.map_err(Fault::trouble),
+                done => return done.map_err(StatementError::into_delivery_error),
             }
         }
-        ready.write(session, &batch).await.map_err(Fault::trouble)
+        ready.write(session, &batch).await.map_err(StatementError::into_delivery_error)
     }
 
-    async fn fill(&mut self, _shape: &Shape, rows: &mut Arriving) -> Result<bool, Trouble> {
+    async fn load_stream(
+        &mut self,
+        _shape: &TargetSchema,
+        rows: &mut RowStream,
+    ) -> Result<bool, DeliveryError> {
         let (Some(session), Some(ready)) = (&self.session, &mut self.prepared) else {
             return Err(unprepared());
         };
         if !ready.likely_new {
             return Ok(false);
         }
-        match ready.fill(session, rows).await {
+        match ready.copy_stream(session, rows).await {
             // A row that is there already, or that is refused.
-            Err(Fault::Row(_)) => {
+            Err(StatementError::Row(_)) => {
                 ready.likely_new = false;
-                session.run("rollback").await.map_err(Fault::trouble)?;
+                session.run("rollback").await.map_err(StatementError::into_delivery_error)?;
                 Ok(false)
             }
-            done => done.map_err(Fault::trouble),
+            done => done.map_err(StatementError::into_delivery_error),
         }
     }
 
-    async fn remove(&mut self, shape: &Shape) -> Result<(), Trouble> {
+    async fn remove(&mut self, schema: &TargetSchema) -> Result<(), DeliveryError> {
         let session = self.connect().await?;
-        table::remove(session, shape).await?;
+        table::remove(session, schema).await?;
         self.prepared = None;
         Ok(())
     }
 }
 
-fn unprepared() -> Trouble {
-    Trouble::target("55000", "the target is written to before it is prepared")
+fn unprepared() -> DeliveryError {
+    DeliveryError::target("55000", "the target is written to before it is prepared")
 }
 
 /// Changes as they are sent, each with its place.
@@ -126,21 +135,21 @@ struct Batch<'a> {
     rows: Vec<(usize, &'a [u8])>,
     gone: Vec<(usize, &'a [u8])>,
     /// Those that cannot be sent.
-    malformed: Vec<Refused>,
+    malformed: Vec<RejectedChange>,
 }
 
 impl<'a> Batch<'a> {
-    fn new(shape: &Shape, changes: &'a [Change]) -> Batch<'a> {
+    fn new(schema: &TargetSchema, changes: &'a [Change]) -> Batch<'a> {
         let mut batch =
             Batch { len: changes.len(), rows: Vec::new(), gone: Vec::new(), malformed: Vec::new() };
         for (place, change) in changes.iter().enumerate() {
             let (of, fields) = match &change.row {
-                Some(row) => (&mut batch.rows, encode::fields(row, shape.columns.len())),
-                None => (&mut batch.gone, encode::fields(&change.key, shape.key.len())),
+                Some(row) => (&mut batch.rows, encode::fields(row, schema.columns.len())),
+                None => (&mut batch.gone, encode::fields(&change.key, schema.key.len())),
             };
             match fields {
                 Some(fields) => of.push((place, fields)),
-                None => batch.malformed.push(Refused {
+                None => batch.malformed.push(RejectedChange {
                     change: place,
                     sqlstate: "22P03".to_owned(),
                     message: "its values are not in the form of the target's columns".to_owned(),
@@ -163,7 +172,7 @@ const ROUNDS: usize = 8;
 
 /// What is done about rows that may conflict.
 #[derive(Default)]
-struct Pass {
+struct ConflictPass {
     /// Rows that change one of these columns are deleted before others are written.
     displaced: Vec<String>,
     /// Changes that are not written.
@@ -171,31 +180,35 @@ struct Pass {
 }
 
 /// Whether a row can be refused for another row.
-fn is_conflict(refused: &Refused) -> bool {
-    matches!(refused.sqlstate.as_str(), "23505" | "23P01")
+fn is_conflict(rejected: &RejectedChange) -> bool {
+    matches!(rejected.sqlstate.as_str(), "23505" | "23P01")
 }
 
 /// How a batch is written that may hold rows that are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Care {
+enum WriteStrategy {
     /// As a whole, or not at all: what almost all batches take.
-    Whole,
+    AtOnce,
     /// Each statement on its own, and in halves where it fails.
-    Halving,
+    Bisect,
 }
 
-impl Ready {
+impl PreparedTable {
     /// Writes a batch, in a transaction. After an error there may still be one.
-    async fn write(&mut self, session: &Session, batch: &Batch<'_>) -> Result<Vec<Refused>, Fault> {
-        let mut refused = batch.malformed.clone();
+    async fn write(
+        &mut self,
+        session: &Session,
+        batch: &Batch<'_>,
+    ) -> Result<Vec<RejectedChange>, StatementError> {
+        let mut rejected = batch.malformed.clone();
         if batch.rows.is_empty() && batch.gone.is_empty() {
-            return Ok(refused);
+            return Ok(rejected);
         }
         if self.likely_new && batch.gone.is_empty() {
             match self.copy_directly(session, batch).await {
-                Ok(()) => return Ok(refused),
+                Ok(()) => return Ok(rejected),
                 // A row that is there already, or that is refused.
-                Err(Fault::Row(_)) => {
+                Err(StatementError::Row(_)) => {
                     self.likely_new = false;
                     session.run("rollback").await?;
                 }
@@ -205,22 +218,29 @@ impl Ready {
         for (staged, _) in batch.staged() {
             self.make_staging(session, staged).await?;
         }
-        match self.write_staged(session, batch, Care::Whole, &Pass::default()).await {
-            Err(Fault::Row(_)) => {
+        match self
+            .write_staged(session, batch, WriteStrategy::AtOnce, &ConflictPass::default())
+            .await
+        {
+            Err(StatementError::Row(_)) => {
                 session.run("rollback").await?;
-                refused.extend(self.write_carefully(session, batch).await?);
+                rejected.extend(self.write_carefully(session, batch).await?);
             }
             done => {
-                refused.extend(done?);
+                rejected.extend(done?);
                 session.run("commit").await?;
             }
         }
-        refused.sort_by_key(|r| r.change);
-        Ok(refused)
+        rejected.sort_by_key(|r| r.change);
+        Ok(rejected)
     }
 
     /// What a plain COPY costs. Fails where a row is there already.
-    async fn copy_directly(&mut self, session: &Session, batch: &Batch<'_>) -> Result<(), Fault> {
+    async fn copy_directly(
+        &mut self,
+        session: &Session,
+        batch: &Batch<'_>,
+    ) -> Result<(), StatementError> {
         let statement = self.direct(session).await?;
         self.begin(session).await?;
         let tuples = Tuples::new(self.table.columns.len());
@@ -230,17 +250,21 @@ impl Ready {
     }
 
     /// The same with rows that are to come, and are not to be seen before they are noted.
-    async fn fill(&mut self, session: &Session, rows: &mut Arriving) -> Result<bool, Fault> {
+    async fn copy_stream(
+        &mut self,
+        session: &Session,
+        rows: &mut RowStream,
+    ) -> Result<bool, StatementError> {
         let statement = self.direct(session).await?;
         self.begin(session).await?;
-        let mut incoming = Incoming::new(rows, self.table.columns.len());
-        session.copy_in(&statement, incoming.pieces()).await?;
-        let seen = incoming.fit() && rows.noted().await;
+        let mut stream = CopyStream::new(rows, self.table.columns.len());
+        session.copy_in(&statement, stream.pieces()).await?;
+        let seen = stream.is_well_formed() && rows.wait_committed().await;
         session.run(if seen { "commit" } else { "rollback" }).await?;
         Ok(seen)
     }
 
-    async fn direct(&mut self, session: &Session) -> Result<Statement, Fault> {
+    async fn direct(&mut self, session: &Session) -> Result<Statement, StatementError> {
         let statement = match self.direct.take() {
             Some(statement) => statement,
             None => session.prepare(&statements::copy_directly(&self.table)).await?,
@@ -248,18 +272,22 @@ impl Ready {
         Ok(self.direct.insert(statement).clone())
     }
 
-    async fn begin(&self, session: &Session) -> Result<(), Fault> {
+    async fn begin(&self, session: &Session) -> Result<(), StatementError> {
         let found = session.value(&statements::begin(&self.table)).await?;
         if found.as_deref() == Some(&self.table.signature) {
             return Ok(());
         }
         let message = format!("table {} there was altered or made anew", self.table.name);
-        Err(Fault::Trouble(
-            Trouble::target("55000", message).hint("The next attempt looks at it again."),
+        Err(StatementError::Fatal(
+            DeliveryError::target("55000", message).hint("The next attempt looks at it again."),
         ))
     }
 
-    async fn make_staging(&mut self, session: &Session, staged: Staged) -> Result<(), Fault> {
+    async fn make_staging(
+        &mut self,
+        session: &Session,
+        staged: Staged,
+    ) -> Result<(), StatementError> {
         if self.staging.iter().all(|(made, _)| *made != staged) {
             session.run(&statements::make(staged, &self.table)).await?;
             let statement = session.prepare(&statements::copy(staged)).await?;
@@ -276,28 +304,29 @@ impl Ready {
         &mut self,
         session: &Session,
         batch: &Batch<'_>,
-    ) -> Result<Vec<Refused>, Fault> {
-        let mut refused =
-            self.write_staged(session, batch, Care::Halving, &Pass::default()).await?;
+    ) -> Result<Vec<RejectedChange>, StatementError> {
+        let mut rejected = self
+            .write_staged(session, batch, WriteStrategy::Bisect, &ConflictPass::default())
+            .await?;
         let key: Vec<&str> = self.table.key.iter().map(|k| k.name.as_str()).collect();
-        if refused.iter().any(is_conflict) {
+        if rejected.iter().any(is_conflict) {
             let columns = session.query(statements::CONSTRAINED, &[&self.table.oid, &key]).await?;
             let columns = columns.iter().map(|row| Ok(quoted(&row.try_get::<_, String>(0)?)));
-            let mut columns = columns.collect::<Result<Vec<String>, Fault>>()?;
+            let mut columns = columns.collect::<Result<Vec<String>, StatementError>>()?;
             columns.retain(|column| self.table.columns.contains(column));
             // Those that no room can be made for.
-            let mut left: Vec<Refused> =
-                refused.iter().filter(|r| !is_conflict(r)).cloned().collect();
+            let mut left: Vec<RejectedChange> =
+                rejected.iter().filter(|r| !is_conflict(r)).cloned().collect();
             for _ in 0..ROUNDS {
                 if columns.is_empty() {
                     break;
                 }
                 session.run("rollback").await?;
                 let left_out = left.iter().map(|r| r.change).collect();
-                let pass = Pass { displaced: columns.clone(), left_out };
-                let more = self.write_staged(session, batch, Care::Halving, &pass).await?;
-                let known = |r: &Refused| left.iter().any(|l| l.change == r.change);
-                let more: Vec<Refused> = more.into_iter().filter(|r| !known(r)).collect();
+                let pass = ConflictPass { displaced: columns.clone(), left_out };
+                let more = self.write_staged(session, batch, WriteStrategy::Bisect, &pass).await?;
+                let known = |r: &RejectedChange| left.iter().any(|l| l.change == r.change);
+                let more: Vec<RejectedChange> = more.into_iter().filter(|r| !known(r)).collect();
                 let settled = more.is_empty();
                 left.extend(more);
                 if settled {
@@ -307,10 +336,12 @@ impl Ready {
                 }
             }
             session.run("rollback").await?;
-            refused = self.write_staged(session, batch, Care::Halving, &Pass::default()).await?;
+            rejected = self
+                .write_staged(session, batch, WriteStrategy::Bisect, &ConflictPass::default())
+                .await?;
         }
         session.run("commit").await?;
-        Ok(refused)
+        Ok(rejected)
     }
 
     /// Writes only the rows that differ from those there, and leaves it to be committed.
@@ -318,34 +349,34 @@ impl Ready {
         &mut self,
         session: &Session,
         batch: &Batch<'_>,
-        care: Care,
-        pass: &Pass,
-    ) -> Result<Vec<Refused>, Fault> {
+        strategy: WriteStrategy,
+        pass: &ConflictPass,
+    ) -> Result<Vec<RejectedChange>, StatementError> {
         self.begin(session).await?;
-        let mut refused = Vec::new();
+        let mut rejected = Vec::new();
         for (staged, changes) in batch.staged() {
             let statement = self.staging.iter().find(|(made, _)| *made == staged);
             let Some((_, statement)) = statement else { continue };
-            refused.extend(self.stage(session, staged, statement, changes, care).await?);
+            rejected.extend(self.stage(session, staged, statement, changes, strategy).await?);
         }
         let staged: Vec<Staged> = batch.staged().map(|(staged, _)| staged).collect();
         if !pass.displaced.is_empty() && staged.contains(&Staged::Rows) {
             let displace = statements::displace(&self.table, &pass.displaced, &pass.left_out);
             // Where rows there refer to them, they stay.
-            let _ = attempt(session, care, session.run(&displace)).await?;
+            let _ = attempt(session, strategy, session.run(&displace)).await?;
         }
         let mut new = 0;
-        let mut halving = Halving::new(0..batch.len);
-        while let Some(range) = halving.next() {
+        let mut bisection = Bisection::new(0..batch.len);
+        while let Some(range) = bisection.next() {
             let write = statements::write(&self.table, &staged, &range, &pass.left_out);
-            match attempt(session, care, session.value(&write)).await? {
+            match attempt(session, strategy, session.value(&write)).await? {
                 Ok(count) => new += count.and_then(|n| n.parse::<usize>().ok()).unwrap_or(0),
-                Err(row) => refused.extend(halving.failed(range).map(|change| row.of(change))),
+                Err(row) => rejected.extend(bisection.failed(range).map(|change| row.of(change))),
             }
         }
         // The next ones are likely to be new as well: a flow that fills a table, or appends to it.
         self.likely_new = self.table.takes_copy && new > 0 && new == batch.rows.len();
-        Ok(refused)
+        Ok(rejected)
     }
 
     /// Takes changes into their temporary table. Refused are those that no such row can have, such
@@ -356,37 +387,37 @@ impl Ready {
         staged: Staged,
         statement: &Statement,
         changes: &[(usize, &[u8])],
-        care: Care,
-    ) -> Result<Vec<Refused>, Fault> {
+        strategy: WriteStrategy,
+    ) -> Result<Vec<RejectedChange>, StatementError> {
         let fields = staged.columns(&self.table).len();
-        let mut refused = Vec::new();
-        let mut halving = Halving::new(0..changes.len());
-        while let Some(range) = halving.next() {
+        let mut rejected = Vec::new();
+        let mut bisection = Bisection::new(0..changes.len());
+        while let Some(range) = bisection.next() {
             let part = changes.get(range.clone()).unwrap_or_default();
             let pieces = pieces(Tuples::new(fields), part, |tuples, (place, fields)| {
                 tuples.push_numbered(*place, fields)
             });
             if let Err(row) =
-                attempt(session, care, session.copy_in(statement, stream::iter(pieces))).await?
+                attempt(session, strategy, session.copy_in(statement, stream::iter(pieces))).await?
             {
-                let at = halving.failed(range).and_then(|at| changes.get(at));
-                refused.extend(at.map(|(change, _)| row.of(*change)));
+                let at = bisection.failed(range).and_then(|at| changes.get(at));
+                rejected.extend(at.map(|(change, _)| row.of(*change)));
             }
         }
-        if care == Care::Halving {
+        if strategy == WriteStrategy::Bisect {
             session.run(&statements::index(staged)).await?;
         }
-        Ok(refused)
+        Ok(rejected)
     }
 }
 
 /// What of a transaction goes through, or which error of a row's keeps it from that.
 async fn attempt<T>(
     session: &Session,
-    care: Care,
-    work: impl Future<Output = Result<T, Fault>>,
-) -> Result<Result<T, RowFault>, Fault> {
-    if care == Care::Whole {
+    strategy: WriteStrategy,
+    work: impl Future<Output = Result<T, StatementError>>,
+) -> Result<Result<T, RowError>, StatementError> {
+    if strategy == WriteStrategy::AtOnce {
         return work.await.map(Ok);
     }
     session.run("savepoint coco").await?;
@@ -395,7 +426,7 @@ async fn attempt<T>(
             session.run("release savepoint coco").await?;
             Ok(Ok(done))
         }
-        Err(Fault::Row(row)) => {
+        Err(StatementError::Row(row)) => {
             session.run("rollback to savepoint coco; release savepoint coco").await?;
             Ok(Err(row))
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::targets::options::{Access, On, Spec, boolean};
-use coco_core::delivery::Trouble;
+use crate::targets::options::{Access, OptionScope, OptionSpec, check_boolean};
+use coco_core::change::DeliveryError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -14,41 +14,50 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Timeouts there are 32-bit integers, in milliseconds.
 const LONGEST_TIMEOUT: u32 = i32::MAX as u32 / 1000;
 
-pub static OPTIONS: &[Spec] = &[
-    Spec::new("host", On::Server, "Host name or address; or the directory of a unix socket.")
-        .required()
-        .check(host),
-    Spec::new("port", On::Server, "Port; 5432 by default.").check(port),
-    Spec::new("dbname", On::Server, "Database; named like the user by default.").check(name),
-    Spec::new(
+pub static OPTIONS: &[OptionSpec] = &[
+    OptionSpec::new(
+        "host",
+        OptionScope::Server,
+        "Host name or address; or the directory of a unix socket.",
+    )
+    .required()
+    .check(host),
+    OptionSpec::new("port", OptionScope::Server, "Port; 5432 by default.").check(port),
+    OptionSpec::new("dbname", OptionScope::Server, "Database; named like the user by default.")
+        .check(name),
+    OptionSpec::new(
         "sslmode",
-        On::Server,
+        OptionScope::Server,
         "disable, prefer (the default), require, verify-ca or verify-full.",
     )
     .check(sslmode),
-    Spec::new(
+    OptionSpec::new(
         "sslrootcert",
-        On::Server,
+        OptionScope::Server,
         "The certificates, as PEM, that vouch for the server's; by default the system's.",
     )
     .check(certificates),
-    Spec::new("connect_timeout", On::Server, "Seconds that connecting may take; 10 by default.")
-        .check(seconds),
-    Spec::new(
+    OptionSpec::new(
+        "connect_timeout",
+        OptionScope::Server,
+        "Seconds that connecting may take; 10 by default.",
+    )
+    .check(seconds),
+    OptionSpec::new(
         "statement_timeout",
-        On::Server,
+        OptionScope::Server,
         "Seconds that one statement there may take; 60 by default.",
     )
     .check(seconds),
-    Spec::new("user", On::UserMapping, "Role to connect as.").required().check(name),
-    Spec::new("password", On::UserMapping, "Its password.").secret().check(name),
-    Spec::new(
+    OptionSpec::new("user", OptionScope::UserMapping, "Role to connect as.").required().check(name),
+    OptionSpec::new("password", OptionScope::UserMapping, "Its password.").secret().check(name),
+    OptionSpec::new(
         "password_required",
-        On::UserMapping,
+        OptionScope::UserMapping,
         "false: owners who are no superusers may connect without a password too.",
     )
     .superuser()
-    .check(boolean),
+    .check(check_boolean),
 ];
 
 /// How much TLS protects a connection: as libpq has it.
@@ -91,13 +100,16 @@ pub struct Config {
 }
 
 impl Config {
-    pub fn new(access: &Access) -> Result<Config, Trouble> {
+    pub fn new(access: &Access) -> Result<Config, DeliveryError> {
         let Access { server, user: mapping, trusted } = access;
         let missing = |option: &str, of: &str| {
-            Trouble::server("HV00B", format!("{of} has no option \"{option}\""))
+            DeliveryError::server("HV00B", format!("{of} has no option \"{option}\""))
         };
         let wrong = |option: &str| {
-            Trouble::server("HV024", format!("invalid value for the server's option \"{option}\""))
+            DeliveryError::server(
+                "HV024",
+                format!("invalid value for the server's option \"{option}\""),
+            )
         };
         let timeout = |option: &str, default: Duration| match server.get(option) {
             None => Ok(default),
@@ -124,17 +136,17 @@ impl Config {
         config.checked()
     }
 
-    fn checked(self) -> Result<Config, Trouble> {
+    fn checked(self) -> Result<Config, DeliveryError> {
         if self.roots.is_some() && matches!(self.sslmode, SslMode::Disable | SslMode::Prefer) {
             // They would say what to trust, and be asked by nobody.
-            return Err(Trouble::server(
+            return Err(DeliveryError::server(
                 "HV024",
                 "the server's option \"sslrootcert\" has no effect with this sslmode",
             )
             .hint("Set sslmode to verify-full, or drop sslrootcert."));
         }
         if self.must_authenticate && self.password.is_none() {
-            return Err(Trouble::server("2F003", "password is required")
+            return Err(DeliveryError::server("2F003", "password is required")
                 .detail("Owners of flows who are no superusers must give a password in the user mapping.")
                 .hint("ALTER USER MAPPING … OPTIONS (ADD password '…'), or let a superuser set password_required to false there."));
         }
@@ -211,7 +223,7 @@ mod tests {
         server: &[(&str, &str)],
         user: &[(&str, &str)],
         trusted: bool,
-    ) -> Result<Config, Trouble> {
+    ) -> Result<Config, DeliveryError> {
         Config::new(&Access { server: options(server), user: options(user), trusted })
     }
 

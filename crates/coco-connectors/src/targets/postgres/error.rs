@@ -7,56 +7,60 @@ use tokio_postgres::Error;
 use tokio_postgres::error::DbError;
 
 use super::wire::Excess;
-use coco_core::delivery::{Refused, Trouble};
+use coco_core::change::{DeliveryError, RejectedChange};
 
 /// What keeps a statement from being carried out.
-pub enum Fault {
-    Row(RowFault),
+pub enum StatementError {
+    Row(RowError),
     /// Other transactions at the same time: it may well go through next time.
-    Again(Trouble),
-    Trouble(Trouble),
+    Retry(DeliveryError),
+    Fatal(DeliveryError),
 }
 
 /// An error of some row among those that a statement writes.
-pub struct RowFault {
+pub struct RowError {
     sqlstate: String,
     message: String,
 }
 
-impl RowFault {
+impl RowError {
     /// As the error of a change, by its place among those that were to be applied.
-    pub fn of(self, change: usize) -> Refused {
-        Refused { change, sqlstate: self.sqlstate, message: self.message }
+    pub fn of(self, change: usize) -> RejectedChange {
+        RejectedChange { change, sqlstate: self.sqlstate, message: self.message }
     }
 }
 
-impl Fault {
+impl StatementError {
     /// As an error of a statement that has no rows.
-    pub fn trouble(self) -> Trouble {
+    pub fn into_delivery_error(self) -> DeliveryError {
         match self {
-            Fault::Row(row) => Trouble::target(&row.sqlstate, row.message),
-            Fault::Again(trouble) | Fault::Trouble(trouble) => trouble,
+            StatementError::Row(row) => DeliveryError::target(&row.sqlstate, row.message),
+            StatementError::Retry(delivery_error) | StatementError::Fatal(delivery_error) => {
+                delivery_error
+            }
         }
     }
 
     pub fn is(&self, code: &str) -> bool {
         match self {
-            Fault::Row(row) => row.sqlstate == code,
-            Fault::Again(trouble) | Fault::Trouble(trouble) => trouble.sqlstate == code,
+            StatementError::Row(row) => row.sqlstate == code,
+            StatementError::Retry(delivery_error) | StatementError::Fatal(delivery_error) => {
+                delivery_error.sqlstate == code
+            }
         }
     }
 }
 
-impl From<Error> for Fault {
-    fn from(error: Error) -> Fault {
+impl From<Error> for StatementError {
+    fn from(error: Error) -> StatementError {
         match error.as_db_error() {
             Some(error) => of_server(error),
-            None if is_lost(&error) => Fault::Trouble(
-                Trouble::server("08006", format!("lost the connection: {}", chain(&error))).hint(
+            None if is_lost(&error) => StatementError::Fatal(
+                DeliveryError::server("08006", format!("lost the connection: {}", chain(&error))).hint(
                     "Whether the last transaction was committed is not known; it is written again.",
                 ),
             ),
-            None => Fault::Trouble(Trouble::server("08P01", chain(&error))),
+            None => StatementError::Fatal(DeliveryError::server("08P01", chain(&error))),
         }
     }
 }
@@ -66,55 +70,62 @@ fn is_lost(error: &Error) -> bool {
 }
 
 /// Whom an SQLSTATE blames.
-enum Blame {
+enum ErrorClass {
     Row,
-    Again,
+    Retry,
     Server,
     Target,
 }
 
-fn blame(sqlstate: &str) -> Blame {
+fn classify(sqlstate: &str) -> ErrorClass {
     match sqlstate {
         // Cancelled, by statement_timeout most often: a lock on this table is the usual reason, and
         // others need not wait for it.
-        "57014" => Blame::Target,
+        "57014" => ErrorClass::Target,
         // Read-only: a standby, or a server that is being moved.
-        "25006" => Blame::Server,
+        "25006" => ErrorClass::Server,
         // What reads a type's binary form says this of bytes that are none, as it says 22P03.
-        "08P01" => Blame::Row,
+        "08P01" => ErrorClass::Row,
         // RAISE EXCEPTION and its kin, in a trigger there.
-        code if code.starts_with("P0") => Blame::Row,
+        code if code.starts_with("P0") => ErrorClass::Row,
         code => match code.get(..2) {
             // A value, a constraint, a view's check option; and a key too long for its index.
-            Some("22" | "23" | "44" | "54") => Blame::Row,
-            Some("40") => Blame::Again,
-            Some("08" | "28" | "3D" | "53" | "57" | "58") => Blame::Server,
-            _ => Blame::Target,
+            Some("22" | "23" | "44" | "54") => ErrorClass::Row,
+            Some("40") => ErrorClass::Retry,
+            Some("08" | "28" | "3D" | "53" | "57" | "58") => ErrorClass::Server,
+            _ => ErrorClass::Target,
         },
     }
 }
 
-fn of_server(error: &DbError) -> Fault {
+fn of_server(error: &DbError) -> StatementError {
     let sqlstate = error.code().code();
     let message = error.message();
-    match blame(sqlstate) {
-        Blame::Row => {
+    match classify(sqlstate) {
+        ErrorClass::Row => {
             let message = match error.detail() {
                 Some(detail) => format!("{message} ({detail})"),
                 None => message.to_owned(),
             };
-            Fault::Row(RowFault { sqlstate: sqlstate.to_owned(), message })
+            StatementError::Row(RowError { sqlstate: sqlstate.to_owned(), message })
         }
-        Blame::Again => Fault::Again(described(Trouble::target(sqlstate, message), error)),
-        Blame::Server => Fault::Trouble(described(Trouble::server(sqlstate, message), error)),
-        Blame::Target => Fault::Trouble(described(Trouble::target(sqlstate, message), error)),
+        ErrorClass::Retry => {
+            StatementError::Retry(described(DeliveryError::target(sqlstate, message), error))
+        }
+        ErrorClass::Server => {
+            StatementError::Fatal(described(DeliveryError::server(sqlstate, message), error))
+        }
+        ErrorClass::Target => {
+            StatementError::Fatal(described(DeliveryError::target(sqlstate, message), error))
+        }
     }
 }
 
-fn described(mut trouble: Trouble, error: &DbError) -> Trouble {
-    trouble.detail = error.detail().map(str::to_owned);
-    trouble.hint = error.hint().or_else(|| hint(&trouble.sqlstate)).map(str::to_owned);
-    trouble
+fn described(mut delivery_error: DeliveryError, error: &DbError) -> DeliveryError {
+    delivery_error.detail = error.detail().map(str::to_owned);
+    delivery_error.hint =
+        error.hint().or_else(|| hint(&delivery_error.sqlstate)).map(str::to_owned);
+    delivery_error
 }
 
 fn hint(sqlstate: &str) -> Option<&'static str> {
@@ -137,24 +148,25 @@ fn hint(sqlstate: &str) -> Option<&'static str> {
 }
 
 /// An error of connecting: whatever it is, it keeps all targets of the server from getting rows.
-pub fn connecting(error: &Error) -> Trouble {
+pub fn connect_error(error: &Error) -> DeliveryError {
     match error.as_db_error() {
-        Some(said) => described(Trouble::server(said.code().code(), said.message()), said),
-        None => Trouble::server("08001", format!("could not connect: {}", chain(error))).hint(
-            "Check the server's options host, port and sslmode, and whether that server runs.",
-        ),
+        Some(said) => described(DeliveryError::server(said.code().code(), said.message()), said),
+        None => DeliveryError::server("08001", format!("could not connect: {}", chain(error)))
+            .hint(
+                "Check the server's options host, port and sslmode, and whether that server runs.",
+            ),
     }
 }
 
 /// The server could not be connected to.
-pub fn unreachable(error: &io::Error) -> Trouble {
-    Trouble::server("08001", format!("could not connect: {error}"))
+pub fn unreachable(error: &io::Error) -> DeliveryError {
+    DeliveryError::server("08001", format!("could not connect: {error}"))
         .hint("Check the server's options host and port, and whether that server runs.")
 }
 
 /// The server sends more than is taken from it.
-pub fn excess(excess: Excess) -> Trouble {
-    Trouble::server("08P01", excess.to_string()).hint(
+pub fn excess(excess: Excess) -> DeliveryError {
+    DeliveryError::server("08P01", excess.to_string()).hint(
         "Check the server's options host and port: what answers there is not as PostgreSQL is.",
     )
 }
@@ -177,11 +189,11 @@ mod tests {
 
     #[test]
     fn sqlstates_are_told_apart() {
-        let kind = |sqlstate: &str| match blame(sqlstate) {
-            Blame::Row => "row",
-            Blame::Again => "again",
-            Blame::Server => "server",
-            Blame::Target => "target",
+        let kind = |sqlstate: &str| match classify(sqlstate) {
+            ErrorClass::Row => "row",
+            ErrorClass::Retry => "again",
+            ErrorClass::Server => "server",
+            ErrorClass::Target => "target",
         };
         for (expected, states) in [
             ("row", &["08P01", "22001", "22P02", "23505", "23514", "44000", "54000", "P0001"][..]),

@@ -1,11 +1,11 @@
 //! Rows to a table of another Postgres, 14 to 18. Its documentation: README.md beside this file.
 
+mod bisect;
 mod client;
 mod config;
+mod copy_stream;
 mod encode;
 mod error;
-mod halving;
-mod incoming;
 mod names;
 mod session;
 mod statements;
@@ -16,7 +16,7 @@ mod wire;
 
 use super::options::Access;
 use super::{Connector, Limits, Target};
-use coco_core::delivery::{Encoding, Shape, Trouble};
+use coco_core::change::{DeliveryError, Encoding, TargetSchema};
 
 /// `coco_postgres`.
 pub static CONNECTOR: Connector = Connector {
@@ -29,11 +29,11 @@ pub static CONNECTOR: Connector = Connector {
     open,
 };
 
-fn check(shape: &Shape) -> Result<(), String> {
-    names::target(&shape.target)?;
-    shape.columns.iter().try_for_each(types::check)
+fn check(schema: &TargetSchema) -> Result<(), String> {
+    names::target(&schema.target)?;
+    schema.columns.iter().try_for_each(types::check)
 }
 
-fn open(access: Access) -> Result<Box<dyn Target>, Trouble> {
-    Ok(Box::new(client::Remote::new(config::Config::new(&access)?)))
+fn open(access: Access) -> Result<Box<dyn Target>, DeliveryError> {
+    Ok(Box::new(client::PostgresTarget::new(config::Config::new(&access)?)))
 }

@@ -20,10 +20,10 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, SimpleQueryMessage, Statement};
 
 use super::config::{Config, SslMode};
-use super::error::{self, Fault};
+use super::error::{self, StatementError};
 use super::tls;
 use super::wire::{AnySocket, Bounded, BoundedTls, Meter};
-use coco_core::delivery::Trouble;
+use coco_core::change::DeliveryError;
 
 /// How much longer than the server's own limit an answer is waited for, before the server counts as
 /// gone.
@@ -58,11 +58,11 @@ impl Drop for Connection {
 
 impl Session {
     /// Connects, within the server's `connect_timeout`.
-    pub async fn open(config: &Config) -> Result<Session, Trouble> {
+    pub async fn open(config: &Config) -> Result<Session, DeliveryError> {
         let limit = config.connect_timeout;
         let (client, connection) = timeout(limit, connect(config)).await.unwrap_or_else(|_| {
             let seconds = limit.as_secs();
-            Err(Trouble::server("08001", format!("could not connect within {seconds} s")).hint(
+            Err(DeliveryError::server("08001", format!("could not connect within {seconds} s")).hint(
                 "Check the server's options host and port, or raise its option connect_timeout.",
             ))
         })?;
@@ -73,11 +73,11 @@ impl Session {
             statement_timeout: config.statement_timeout,
             connection,
         };
-        session.set_up().await.map_err(Fault::trouble)?;
+        session.set_up().await.map_err(StatementError::into_delivery_error)?;
         Ok(session)
     }
 
-    async fn set_up(&mut self) -> Result<(), Fault> {
+    async fn set_up(&mut self) -> Result<(), StatementError> {
         let rows = self.query("select pg_catalog.current_schemas(false)", &[]).await?;
         if let Some(row) = rows.first() {
             self.search_path = row.try_get(0)?;
@@ -97,12 +97,12 @@ impl Session {
     }
 
     /// Carries out statements whose results do not matter.
-    pub async fn run(&self, sql: &str) -> Result<(), Fault> {
+    pub async fn run(&self, sql: &str) -> Result<(), StatementError> {
         self.within(self.client.batch_execute(sql)).await
     }
 
     /// The first value of the last row that statements return.
-    pub async fn value(&self, sql: &str) -> Result<Option<String>, Fault> {
+    pub async fn value(&self, sql: &str) -> Result<Option<String>, StatementError> {
         let messages = self.within(self.client.simple_query(sql)).await?;
         let value = |message: &SimpleQueryMessage| match message {
             SimpleQueryMessage::Row(row) => Some(row.get(0).map(str::to_owned)),
@@ -115,11 +115,11 @@ impl Session {
         &self,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Fault> {
+    ) -> Result<Vec<Row>, StatementError> {
         self.within(self.client.query(sql, parameters)).await
     }
 
-    pub async fn prepare(&self, sql: &str) -> Result<Statement, Fault> {
+    pub async fn prepare(&self, sql: &str) -> Result<Statement, StatementError> {
         self.within(self.client.prepare(sql)).await
     }
 
@@ -129,7 +129,7 @@ impl Session {
         &self,
         statement: &Statement,
         pieces: impl Stream<Item = Bytes>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StatementError> {
         let mut pieces = pin!(pieces);
         let mut sink = pin!(self.within(self.client.copy_in::<_, Bytes>(statement)).await?);
         while let Some(piece) = pieces.next().await {
@@ -139,18 +139,21 @@ impl Session {
         self.within(sink.finish()).await.map(|_| ())
     }
 
-    async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Fault> {
+    async fn within<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, StatementError> {
         let meter = &self.connection.meter;
         meter.begin();
         match timeout(self.patience, work).await {
             Ok(done) => done.map_err(|error| match meter.excess() {
-                Some(excess) => Fault::Trouble(error::excess(excess)),
-                None => Fault::from(error),
+                Some(excess) => StatementError::Fatal(error::excess(excess)),
+                None => StatementError::from(error),
             }),
             Err(_) => {
                 let seconds = self.patience.as_secs();
                 let message = format!("the server has said nothing for {seconds} s");
-                Err(Fault::Trouble(Trouble::server("08006", message).hint(
+                Err(StatementError::Fatal(DeliveryError::server("08006", message).hint(
                     "Check the network and that server, or raise the server's option statement_timeout.",
                 )))
             }
@@ -158,30 +161,32 @@ impl Session {
     }
 }
 
-async fn connect(config: &Config) -> Result<(Client, Connection), Trouble> {
+async fn connect(config: &Config) -> Result<(Client, Connection), DeliveryError> {
     let addresses = resolve(config).await?;
     let each = config.connect_timeout / u32::try_from(addresses.len()).unwrap_or(1).max(1);
     let mut failed = None;
     for address in addresses {
         match connect_to(config, address, each).await {
             // Only where nobody answers it is worth asking at the next address.
-            Err(trouble) if trouble.sqlstate == "08001" => failed = Some(trouble),
+            Err(delivery_error) if delivery_error.sqlstate == "08001" => {
+                failed = Some(delivery_error)
+            }
             done => return done,
         }
     }
     Err(failed.unwrap_or_else(|| {
-        Trouble::server("08001", format!("host \"{}\" has no address", config.host))
+        DeliveryError::server("08001", format!("host \"{}\" has no address", config.host))
     }))
 }
 
 /// The addresses of the host; `None` stands for a unix socket.
-async fn resolve(config: &Config) -> Result<Vec<Option<IpAddr>>, Trouble> {
+async fn resolve(config: &Config) -> Result<Vec<Option<IpAddr>>, DeliveryError> {
     if config.is_local() {
         return Ok(vec![None]);
     }
     let found = tokio::net::lookup_host((config.host.as_str(), config.port)).await;
     let found = found.map_err(|e| {
-        Trouble::server("08001", format!("host \"{}\" cannot be found: {e}", config.host))
+        DeliveryError::server("08001", format!("host \"{}\" cannot be found: {e}", config.host))
             .hint("Check the server's option host.")
     })?;
     Ok(found.map(|address| Some(address.ip())).collect())
@@ -191,7 +196,7 @@ async fn connect_to(
     config: &Config,
     address: Option<IpAddr>,
     limit: Duration,
-) -> Result<(Client, Connection), Trouble> {
+) -> Result<(Client, Connection), DeliveryError> {
     let mut parameters = tokio_postgres::Config::new();
     parameters.dbname(&config.dbname).user(&config.user).application_name("coco").ssl_mode(
         match config.sslmode {
@@ -212,8 +217,8 @@ async fn connect_to(
         // server the second time.
         match log_in(place, &parameters).await? {
             Err(error) if asks_for_password(&error) => {}
-            Err(error) => return Err(error::connecting(&error)),
-            Ok(_) => return Err(Trouble::server("2F003", "the server did not ask for a password")
+            Err(error) => return Err(error::connect_error(&error)),
+            Ok(_) => return Err(DeliveryError::server("2F003", "the server did not ask for a password")
                 .detail("Owners of flows who are no superusers must be known there by their password, not by where they connect from.")
                 .hint("Have pg_hba.conf of that server ask this role for a password (scram-sha-256), or let a superuser set password_required to false in the user mapping.")),
         }
@@ -222,12 +227,12 @@ async fn connect_to(
         parameters.password(password);
     }
     log_in(place, &parameters).await?.map_err(|error| match asks_for_password(&error) {
-        true => Trouble::server(
+        true => DeliveryError::server(
             "28000",
             "the server asks for a password, and the user mapping has none",
         )
         .hint("ALTER USER MAPPING … OPTIONS (ADD password '…')."),
-        false => error::connecting(&error),
+        false => error::connect_error(&error),
     })
 }
 
@@ -235,7 +240,7 @@ async fn connect_to(
 async fn log_in(
     (config, address, limit): (&Config, Option<IpAddr>, Duration),
     parameters: &tokio_postgres::Config,
-) -> Result<Result<(Client, Connection), Error>, Trouble> {
+) -> Result<Result<(Client, Connection), Error>, DeliveryError> {
     let socket = timeout(limit, socket(config, address))
         .await
         .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "connection timed out")));

@@ -1,11 +1,11 @@
 //! The target's table: found and checked, made, dropped.
 
-use super::error::Fault;
+use super::error::StatementError;
 use super::names::{self, quoted};
 use super::session::Session;
-use super::types::{self, There};
+use super::types::{self, RemoteType};
 use crate::targets::Prepared;
-use coco_core::delivery::{Column, Shape, Trouble};
+use coco_core::change::{Column, DeliveryError, TargetSchema};
 
 /// A table that fits its target.
 pub struct Table {
@@ -24,7 +24,7 @@ pub struct Table {
     pub takes_copy: bool,
 }
 
-/// In the order of [`Shape::key`].
+/// In the order of [`TargetSchema::key`].
 pub struct KeyColumn {
     pub name: String,
     /// By which its unique index tells keys apart, qualified: `operator(pg_catalog.=)`.
@@ -51,37 +51,49 @@ impl Place {
 }
 
 /// Whether there is something of the table's name.
-pub async fn is_there(session: &Session, shape: &Shape) -> Result<bool, Trouble> {
-    locate(session, shape).await.map(|place| place.found.is_some()).map_err(Fault::trouble)
+pub async fn exists(
+    session: &Session,
+    target_schema: &TargetSchema,
+) -> Result<bool, DeliveryError> {
+    locate(session, target_schema)
+        .await
+        .map(|place| place.found.is_some())
+        .map_err(StatementError::into_delivery_error)
 }
 
 /// Finds the table or makes it, and checks that it fits.
-pub async fn prepare(session: &Session, shape: &Shape) -> Result<(Table, Prepared), Trouble> {
-    prepare_or_fault(session, shape).await.map_err(Fault::trouble)
+pub async fn prepare(
+    session: &Session,
+    target_schema: &TargetSchema,
+) -> Result<(Table, Prepared), DeliveryError> {
+    prepare_or_fault(session, target_schema).await.map_err(StatementError::into_delivery_error)
 }
 
-async fn prepare_or_fault(session: &Session, shape: &Shape) -> Result<(Table, Prepared), Fault> {
-    let place = locate(session, shape).await?;
+async fn prepare_or_fault(
+    session: &Session,
+    target_schema: &TargetSchema,
+) -> Result<(Table, Prepared), StatementError> {
+    let place = locate(session, target_schema).await?;
     if let Some(found) = &place.found {
-        return Ok((examine(session, shape, &place, found).await?, Prepared::Found));
+        return Ok((examine(session, target_schema, &place, found).await?, Prepared::Found));
     }
-    let prepared = match make(session, shape, &place).await {
+    let prepared = match make(session, target_schema, &place).await {
         Ok(()) => Prepared::Made,
         // Somebody else was quicker.
         Err(fault) if fault.is("42P07") || fault.is("23505") => Prepared::Found,
         Err(fault) => return Err(fault),
     };
-    let place = locate(session, shape).await?;
+    let place = locate(session, target_schema).await?;
     let Some(found) = &place.found else {
         return Err(target("42P01", format!("table {} was dropped right away", place.name())));
     };
-    Ok((examine(session, shape, &place, found).await?, prepared))
+    Ok((examine(session, target_schema, &place, found).await?, prepared))
 }
 
 /// Drops the table, if it is there.
-pub async fn remove(session: &Session, shape: &Shape) -> Result<(), Trouble> {
+pub async fn remove(session: &Session, target_schema: &TargetSchema) -> Result<(), DeliveryError> {
     let drop = async {
-        match locate(session, shape).await {
+        match locate(session, target_schema).await {
             Ok(Place { found: None, .. }) => Ok(()),
             Ok(place) => session.run(&format!("drop table if exists {}", place.name())).await,
             // No schema, no table.
@@ -89,11 +101,11 @@ pub async fn remove(session: &Session, shape: &Shape) -> Result<(), Trouble> {
             Err(fault) => Err(fault),
         }
     };
-    drop.await.map_err(Fault::trouble)
+    drop.await.map_err(StatementError::into_delivery_error)
 }
 
-fn target(sqlstate: &str, message: String) -> Fault {
-    Fault::Trouble(Trouble::target(sqlstate, message))
+fn target(sqlstate: &str, message: String) -> StatementError {
+    StatementError::Fatal(DeliveryError::target(sqlstate, message))
 }
 
 /// Every schema that the table can be in, in the order in which they are searched.
@@ -104,8 +116,8 @@ select n.nspname::text, c.oid, c.relkind::text, c.relkind = 'r' and pg_relation_
  where n.nspname = any ($1::text[])
  order by array_position($1, n.nspname::text)";
 
-async fn locate(session: &Session, shape: &Shape) -> Result<Place, Fault> {
-    let name = names::target(&shape.target).map_err(|message| target("42602", message))?;
+async fn locate(session: &Session, target_schema: &TargetSchema) -> Result<Place, StatementError> {
+    let name = names::target(&target_schema.target).map_err(|message| target("42602", message))?;
     let schemas = match &name.schema {
         Some(schema) => vec![schema.clone()],
         None => session.search_path.clone(),
@@ -127,28 +139,34 @@ async fn locate(session: &Session, shape: &Shape) -> Result<Place, Fault> {
     if at < places.len() {
         return Ok(places.swap_remove(at));
     }
-    let trouble = match &name.schema {
+    let error = match &name.schema {
         Some(schema) => {
-            Trouble::target("3F000", format!("there is no schema {} there", quoted(schema))).hint(
-                format!("CREATE SCHEMA {}; coco makes tables, but no schemas.", quoted(schema)),
-            )
+            DeliveryError::target("3F000", format!("there is no schema {} there", quoted(schema)))
+                .hint(format!(
+                    "CREATE SCHEMA {}; coco makes tables, but no schemas.",
+                    quoted(schema)
+                ))
         }
-        None => Trouble::target("3F000", "the role has no schema there to make tables in")
+        None => DeliveryError::target("3F000", "the role has no schema there to make tables in")
             .hint("Write the target as schema.table, or set the role's search_path there."),
     };
-    Err(Fault::Trouble(trouble))
+    Err(StatementError::Fatal(error))
 }
 
-async fn make(session: &Session, shape: &Shape, place: &Place) -> Result<(), Fault> {
+async fn make(
+    session: &Session,
+    target_schema: &TargetSchema,
+    place: &Place,
+) -> Result<(), StatementError> {
     let mut definitions = Vec::new();
-    for column in &shape.columns {
+    for column in &target_schema.columns {
         definitions.push(format!(
             "{} {}",
             quoted(&column.name),
-            type_there(session, column).await?
+            remote_type_sql(session, column).await?
         ));
     }
-    let key: Vec<String> = shape.key_columns().map(|c| quoted(&c.name)).collect();
+    let key: Vec<String> = target_schema.key_columns().map(|c| quoted(&c.name)).collect();
     definitions.push(format!("primary key ({})", key.join(", ")));
     session.run(&format!("create table {} ({})", place.name(), definitions.join(", "))).await
 }
@@ -169,7 +187,7 @@ select schema, bool_or(typtype = 'c' or typcategory = 'A' and typelem >= 16384)
  order by schema = $2::text desc, schema";
 
 /// A column's type as SQL there.
-async fn type_there(session: &Session, column: &Column) -> Result<String, Fault> {
+async fn remote_type_sql(session: &Session, column: &Column) -> Result<String, StatementError> {
     if types::is_built_in(column) {
         return Ok(column.type_name.clone());
     }
@@ -180,14 +198,14 @@ async fn type_there(session: &Session, column: &Column) -> Result<String, Fault>
         found = session.query(TYPES, &[&bare, &column.type_schema]).await?;
     }
     let Some(first) = found.first() else {
-        return Err(Fault::Trouble(
+        return Err(StatementError::Fatal(
             no_such_type(column).hint("Create it there, or cast the column in the query."),
         ));
     };
     let schema: String = first.try_get(0)?;
     if found.len() > 1 && schema != column.type_schema {
-        return Err(Fault::Trouble(
-            Trouble::target(
+        return Err(StatementError::Fatal(
+            DeliveryError::target(
                 "42725",
                 format!("several schemas there have a type {}", quoted(&bare)),
             )
@@ -200,14 +218,16 @@ async fn type_there(session: &Session, column: &Column) -> Result<String, Fault>
     Ok(format!("{}.{}", quoted(&schema), column.type_name))
 }
 
-async fn install_pgvector(session: &Session, column: &Column) -> Result<(), Fault> {
+async fn install_pgvector(session: &Session, column: &Column) -> Result<(), StatementError> {
     match session.run("create extension if not exists vector with schema public").await {
         // Another session has just done so.
         Err(fault) if fault.is("42710") || fault.is("23505") => Ok(()),
-        Err(Fault::Trouble(trouble)) if trouble.whose == coco_core::delivery::Whose::Target => {
-            Err(Fault::Trouble(
+        Err(StatementError::Fatal(error))
+            if error.scope == coco_core::change::ErrorScope::Target =>
+        {
+            Err(StatementError::Fatal(
                 no_such_type(column)
-                    .detail(format!("CREATE EXTENSION vector says: {}.", trouble.message))
+                    .detail(format!("CREATE EXTENSION vector says: {}.", error.message))
                     .hint(
                         "Install pgvector there, and CREATE EXTENSION vector as a role that may.",
                     ),
@@ -217,15 +237,15 @@ async fn install_pgvector(session: &Session, column: &Column) -> Result<(), Faul
     }
 }
 
-fn no_such_type(column: &Column) -> Trouble {
+fn no_such_type(column: &Column) -> DeliveryError {
     let (name, of) = (&column.type_name, quoted(&column.name));
-    Trouble::target("42704", format!("there is no type {name} there, for column {of}"))
+    DeliveryError::target("42704", format!("there is no type {name} there, for column {of}"))
 }
 
-fn holds_oids(column: &Column) -> Fault {
+fn holds_oids(column: &Column) -> StatementError {
     let (name, of) = (&column.type_name, quoted(&column.name));
-    Fault::Trouble(
-        Trouble::target(
+    StatementError::Fatal(
+        DeliveryError::target(
             "0A000",
             format!("column {of} has type {name}, whose values no other server understands"),
         )
@@ -236,25 +256,25 @@ fn holds_oids(column: &Column) -> Fault {
 
 async fn examine(
     session: &Session,
-    shape: &Shape,
+    target_schema: &TargetSchema,
     place: &Place,
     found: &Found,
-) -> Result<Table, Fault> {
+) -> Result<Table, StatementError> {
     if !matches!(found.kind.as_str(), "r" | "p") {
-        return Err(Fault::Trouble(
-            Trouble::target("42809", format!("{} there is not a table", place.name()))
+        return Err(StatementError::Fatal(
+            DeliveryError::target("42809", format!("{} there is not a table", place.name()))
                 .hint("Name a table, or one that does not exist yet: coco makes it."),
         ));
     }
     let takes_copy = check_rights(session, place, found).await?;
     // Before its columns are looked at: what changes later shows.
     let signature = session.value(&signature(found.oid)).await?;
-    check_columns(session, shape, place, found).await?;
+    check_columns(session, target_schema, place, found).await?;
     Ok(Table {
         name: place.name(),
         oid: found.oid,
-        columns: shape.columns.iter().map(|c| quoted(&c.name)).collect(),
-        key: key(session, shape, place, found).await?,
+        columns: target_schema.columns.iter().map(|c| quoted(&c.name)).collect(),
+        key: key(session, target_schema, place, found).await?,
         signature: signature.unwrap_or_default(),
         is_new: found.empty,
         is_partitioned: found.kind == "p",
@@ -285,15 +305,19 @@ select has_table_privilege($1::oid, 'select') and has_table_privilege($1, 'inser
        row_security_active($1)";
 
 /// Returns whether the table takes a COPY from the role.
-async fn check_rights(session: &Session, place: &Place, found: &Found) -> Result<bool, Fault> {
+async fn check_rights(
+    session: &Session,
+    place: &Place,
+    found: &Found,
+) -> Result<bool, StatementError> {
     let rows = session.query(RIGHTS, &[&found.oid, &place.schema]).await?;
     let Some(row) = rows.first() else { return Ok(false) };
     let (role, database): (String, String) = (row.try_get(3)?, row.try_get(4)?);
     let name = place.name();
     // NULL where the table was dropped at this moment.
     if row.try_get::<_, Option<bool>>(0)? != Some(true) {
-        return Err(Fault::Trouble(
-            Trouble::target(
+        return Err(StatementError::Fatal(
+            DeliveryError::target(
                 "42501",
                 format!("role {role} may not read and write table {name} there"),
             )
@@ -302,14 +326,17 @@ async fn check_rights(session: &Session, place: &Place, found: &Found) -> Result
     }
     if !row.try_get(1)? {
         let schema = quoted(&place.schema);
-        return Err(Fault::Trouble(
-            Trouble::target("42501", format!("role {role} may not use schema {schema} there"))
-                .hint(format!("GRANT USAGE ON SCHEMA {schema} TO {role};")),
+        return Err(StatementError::Fatal(
+            DeliveryError::target(
+                "42501",
+                format!("role {role} may not use schema {schema} there"),
+            )
+            .hint(format!("GRANT USAGE ON SCHEMA {schema} TO {role};")),
         ));
     }
     if !row.try_get(2)? {
-        return Err(Fault::Trouble(
-            Trouble::server(
+        return Err(StatementError::Fatal(
+            DeliveryError::server(
                 "42501",
                 format!("role {role} may not make temporary tables in database {database}"),
             )
@@ -340,7 +367,7 @@ select a.attname::text, n.nspname::text, quote_ident(n.nspname),
 
 struct Attribute {
     name: String,
-    there: There,
+    remote_type: RemoteType,
     not_null: bool,
     generated: bool,
     has_default: bool,
@@ -349,60 +376,65 @@ struct Attribute {
 
 async fn check_columns(
     session: &Session,
-    shape: &Shape,
+    target_schema: &TargetSchema,
     place: &Place,
     found: &Found,
-) -> Result<(), Fault> {
+) -> Result<(), StatementError> {
     let mut attributes = Vec::new();
     for row in session.query(COLUMNS, &[&found.oid]).await? {
         let (prefix, name): (String, String) = (row.try_get(2)?, row.try_get(3)?);
         let bare = name.strip_prefix(&format!("{prefix}.")).unwrap_or(&name).to_owned();
         attributes.push(Attribute {
             name: row.try_get(0)?,
-            there: There { schema: row.try_get(1)?, name: bare },
+            remote_type: RemoteType { schema: row.try_get(1)?, name: bare },
             not_null: row.try_get(4)?,
             generated: row.try_get(5)?,
             has_default: row.try_get(6)?,
             holds_oids: row.try_get(7)?,
         });
     }
-    for column in &shape.columns {
-        if attributes.iter().any(|a| a.name == column.name && a.there.fits(column) && a.holds_oids)
+    for column in &target_schema.columns {
+        if attributes
+            .iter()
+            .any(|a| a.name == column.name && a.remote_type.fits(column) && a.holds_oids)
         {
             return Err(holds_oids(column));
         }
     }
-    let lacks = misfits(shape, &attributes);
+    let lacks = misfits(target_schema, &attributes);
     if lacks.is_empty() {
         return Ok(());
     }
-    Err(Fault::Trouble(
-        Trouble::target("42804", format!("table {} there does not fit the query's columns", place.name()))
+    Err(StatementError::Fatal(
+        DeliveryError::target("42804", format!("table {} there does not fit the query's columns", place.name()))
             .detail(format!("{}.", lacks.join("; ")))
             .hint("Alter the table, cast the columns in the query, or name a table that does not exist yet."),
     ))
 }
 
 /// What keeps a table from holding the target's rows.
-fn misfits(shape: &Shape, attributes: &[Attribute]) -> Vec<String> {
+fn misfits(target_schema: &TargetSchema, attributes: &[Attribute]) -> Vec<String> {
     let mut lacks = Vec::new();
-    for (place, column) in shape.columns.iter().enumerate() {
+    for (place, column) in target_schema.columns.iter().enumerate() {
         let name = quoted(&column.name);
         let wanted = &column.type_name;
         match attributes.iter().find(|a| a.name == column.name) {
             None => lacks.push(format!("It has no column {name} {wanted}")),
-            Some(a) if !a.there.fits(column) => {
-                lacks.push(format!("Column {name} is {}, the query gives {wanted}", a.there.name));
+            Some(a) if !a.remote_type.fits(column) => {
+                lacks.push(format!(
+                    "Column {name} is {}, the query gives {wanted}",
+                    a.remote_type.name
+                ));
             }
             Some(a) if a.generated => lacks.push(format!("Column {name} is generated")),
-            Some(a) if shape.is_key(place) && !a.not_null => {
+            Some(a) if target_schema.is_key(place) && !a.not_null => {
                 lacks.push(format!("Key column {name} is nullable"));
             }
             Some(_) => {}
         }
     }
     for a in attributes {
-        let ours = shape.columns.iter().any(|c| c.name == a.name);
+        let ours = target_schema.columns.iter().any(|c| c.name == a.name);
         if !ours && a.not_null && !a.has_default && !a.generated {
             let name = quoted(&a.name);
             lacks
@@ -439,11 +471,11 @@ select a.attname::text, format('operator(%I.%s)', n.nspname, o.oprname)
 
 async fn key(
     session: &Session,
-    shape: &Shape,
+    target_schema: &TargetSchema,
     place: &Place,
     found: &Found,
-) -> Result<Vec<KeyColumn>, Fault> {
-    let wanted: Vec<&str> = shape.key_columns().map(|c| c.name.as_str()).collect();
+) -> Result<Vec<KeyColumn>, StatementError> {
+    let wanted: Vec<&str> = target_schema.key_columns().map(|c| c.name.as_str()).collect();
     let mut operators = Vec::new();
     for row in session.query(KEY, &[&found.oid, &wanted]).await? {
         operators.push((row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
@@ -459,8 +491,8 @@ async fn key(
         let name = place.name();
         let columns: Vec<String> = wanted.iter().map(|c| quoted(c)).collect();
         let columns = columns.join(", ");
-        Fault::Trouble(
-            Trouble::target(
+        StatementError::Fatal(
+            DeliveryError::target(
                 "42P16",
                 format!("table {name} there has no unique index on its key ({columns})"),
             )

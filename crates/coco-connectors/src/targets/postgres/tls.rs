@@ -11,14 +11,14 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::config::{Config, SslMode};
-use coco_core::delivery::Trouble;
+use coco_core::change::DeliveryError;
 
 /// What makes the TLS sessions of a server.
-pub fn connector(config: &Config) -> Result<MakeRustlsConnect, Trouble> {
+pub fn connector(config: &Config) -> Result<MakeRustlsConnect, DeliveryError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|e| Trouble::server("HV000", format!("TLS cannot be set up: {e}")))?;
+        .map_err(|e| DeliveryError::server("HV000", format!("TLS cannot be set up: {e}")))?;
     let lenient = |roots: Option<RootCertStore>| Arc::new(Lenient { provider, roots });
     let client = match config.sslmode {
         SslMode::VerifyFull => builder.with_root_certificates(roots(config)?),
@@ -34,13 +34,13 @@ pub fn connector(config: &Config) -> Result<MakeRustlsConnect, Trouble> {
     Ok(MakeRustlsConnect::new(client.with_no_client_auth()))
 }
 
-fn roots(config: &Config) -> Result<RootCertStore, Trouble> {
+fn roots(config: &Config) -> Result<RootCertStore, DeliveryError> {
     let mut store = RootCertStore::empty();
     match &config.roots {
         Some(given) => {
             for certificate in given {
                 store.add(certificate.clone()).map_err(|e| {
-                    Trouble::server(
+                    DeliveryError::server(
                         "HV024",
                         format!("a certificate in sslrootcert is of no use: {e}"),
                     )
@@ -51,7 +51,7 @@ fn roots(config: &Config) -> Result<RootCertStore, Trouble> {
         None => {
             store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if store.is_empty() {
-                return Err(Trouble::server("08001", "this system has no root certificates")
+                return Err(DeliveryError::server("08001", "this system has no root certificates")
                     .hint("Give the server's root certificate with the option sslrootcert."));
             }
         }

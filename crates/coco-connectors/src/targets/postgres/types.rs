@@ -1,6 +1,6 @@
 //! Which types' values mean the same on another server, and which types are the same.
 
-use coco_core::delivery::Column;
+use coco_core::change::Column;
 
 use super::names;
 
@@ -64,13 +64,13 @@ pub fn is_vector(column: &Column) -> bool {
 }
 
 /// A type as the other server has it.
-pub struct There {
+pub struct RemoteType {
     pub schema: String,
     /// As Postgres writes it, without the schema.
     pub name: String,
 }
 
-impl There {
+impl RemoteType {
     /// Whether it holds every value of a column just as it is: it is of the same name (in whatever
     /// schema, if it does not come with Postgres), and has the same modifiers or none. Others would
     /// round numbers and times in silence.
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_type_fits_with_its_own_modifiers_or_none() {
         let fits = |schema: &str, there: &str, column: &Column| {
-            There { schema: schema.to_owned(), name: there.to_owned() }.fits(column)
+            RemoteType { schema: schema.to_owned(), name: there.to_owned() }.fits(column)
         };
         let money = column("pg_catalog", "numeric(10,2)");
         assert!(fits("pg_catalog", "numeric(10,2)", &money));

@@ -14,7 +14,7 @@ use super::layout::Layout;
 use super::{collection, encode};
 use crate::targets::options::Access;
 use crate::targets::{Prepared, Target};
-use coco_core::delivery::{Change, Refused, Shape, Trouble};
+use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
 
 /// A server, and how to reach it.
 pub struct Client {
@@ -23,7 +23,7 @@ pub struct Client {
 
 impl Client {
     /// Checks the options. Nothing is connected to yet.
-    pub fn new(access: &Access) -> Result<Client, Trouble> {
+    pub fn new(access: &Access) -> Result<Client, DeliveryError> {
         Ok(Client { connection: Connection::new(Config::of(access)?) })
     }
 
@@ -39,16 +39,20 @@ impl Client {
     }
 
     /// Whether the collection is there. One that does not fit is an error.
-    async fn fits(&mut self, shape: &Shape, layout: &Layout) -> Result<bool, Trouble> {
-        let info = self.info(&shape.target).await.map_err(|e| error::trouble(&e))?;
+    async fn fits(
+        &mut self,
+        schema: &TargetSchema,
+        layout: &Layout,
+    ) -> Result<bool, DeliveryError> {
+        let info = self.info(&schema.target).await.map_err(|e| error::of_status(&e))?;
         let Some(info) = info else { return Ok(false) };
         let params = info.config.and_then(|config| config.params);
         let vectors = params.and_then(|params| params.vectors_config);
         match collection::difference(layout, vectors.as_ref()) {
             None => Ok(true),
             Some(difference) => {
-                let name = &shape.target;
-                Err(Trouble::target("42804", format!("collection \"{name}\" does not fit"))
+                let name = &schema.target;
+                Err(DeliveryError::target("42804", format!("collection \"{name}\" does not fit"))
                     .detail(difference)
                     .hint(
                         "Give the target another name, make its columns and option \"vectors\" \
@@ -62,11 +66,11 @@ impl Client {
     /// request, halves it until each point that is to blame stands alone.
     async fn upsert(
         &mut self,
-        shape: &Shape,
+        schema: &TargetSchema,
         layout: &Layout,
         points: &[(usize, PointStruct)],
-        refused: &mut Vec<Refused>,
-    ) -> Result<(), Trouble> {
+        rejected: &mut Vec<RejectedChange>,
+    ) -> Result<(), DeliveryError> {
         let mut waiting = vec![points];
         let mut checked = false;
         while let Some(points) = waiting.pop() {
@@ -74,20 +78,20 @@ impl Client {
                 continue;
             }
             let batch: Vec<PointStruct> = points.iter().map(|(_, point)| point.clone()).collect();
-            let request = UpsertPointsBuilder::new(&shape.target, batch).wait(true).build();
+            let request = UpsertPointsBuilder::new(&schema.target, batch).wait(true).build();
             let mut service = self.connection.points();
             let answer = self.connection.answer(service.upsert(request)).await;
             let Err(status) = applied(answer) else { continue };
-            if !error::is_of_rows(&status) {
-                return Err(error::trouble(&status));
+            if !error::is_row_error(&status) {
+                return Err(error::of_status(&status));
             }
             // A collection that has been made anew meanwhile, and otherwise, refuses every point.
-            if !checked && !self.fits(shape, layout).await? {
-                return Err(error::trouble(&Status::not_found(&shape.target)));
+            if !checked && !self.fits(schema, layout).await? {
+                return Err(error::of_status(&Status::not_found(&schema.target)));
             }
             checked = true;
             if let [(change, _)] = points {
-                refused.push(error::row(&status).refuses(*change));
+                rejected.push(error::row_error(&status).into_rejected(*change));
             } else {
                 let (first, second) = points.split_at(points.len() / 2);
                 waiting.extend([second, first]);
@@ -96,77 +100,84 @@ impl Client {
         Ok(())
     }
 
-    async fn delete(&mut self, shape: &Shape, ids: Vec<PointId>) -> Result<(), Trouble> {
+    async fn delete(
+        &mut self,
+        schema: &TargetSchema,
+        ids: Vec<PointId>,
+    ) -> Result<(), DeliveryError> {
         if ids.is_empty() {
             return Ok(());
         }
-        let request = DeletePointsBuilder::new(&shape.target).points(ids).wait(true).build();
+        let request = DeletePointsBuilder::new(&schema.target).points(ids).wait(true).build();
         let mut service = self.connection.points();
         let answer = self.connection.answer(service.delete(request)).await;
-        applied(answer).map_err(|status| error::trouble(&status))
+        applied(answer).map_err(|status| error::of_status(&status))
     }
 }
 
 #[async_trait]
 impl Target for Client {
-    async fn is_there(&mut self, shape: &Shape) -> Result<bool, Trouble> {
-        let info = self.info(&shape.target).await.map_err(|e| error::trouble(&e))?;
+    async fn exists(&mut self, schema: &TargetSchema) -> Result<bool, DeliveryError> {
+        let info = self.info(&schema.target).await.map_err(|e| error::of_status(&e))?;
         Ok(info.is_some())
     }
 
-    async fn prepare(&mut self, shape: &Shape) -> Result<Prepared, Trouble> {
-        let layout = layout(shape)?;
-        if self.fits(shape, &layout).await? {
+    async fn prepare(&mut self, schema: &TargetSchema) -> Result<Prepared, DeliveryError> {
+        let layout = layout(schema)?;
+        if self.fits(schema, &layout).await? {
             return Ok(Prepared::Found);
         }
-        let request = collection::create(&shape.target, &layout);
+        let request = collection::create(&schema.target, &layout);
         let mut collections = self.connection.collections();
         let Err(status) = self.connection.answer(collections.create(request)).await else {
             return Ok(Prepared::Made);
         };
         // Somebody else may have made it in between. Which code that has differs by version.
-        let refused = matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument);
-        if refused && self.fits(shape, &layout).await? {
+        let rejected = matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument);
+        if rejected && self.fits(schema, &layout).await? {
             return Ok(Prepared::Found);
         }
-        Err(error::trouble(&status))
+        Err(error::of_status(&status))
     }
 
-    async fn apply(&mut self, shape: &Shape, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
-        let layout = layout(shape)?;
-        let (mut points, mut gone, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    async fn apply(
+        &mut self,
+        schema: &TargetSchema,
+        changes: &[Change],
+    ) -> Result<Vec<RejectedChange>, DeliveryError> {
+        let layout = layout(schema)?;
+        let (mut points, mut gone, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
         for (place, change) in changes.iter().enumerate() {
             let done = match (change.key.json(), change.row.as_ref().map(|row| row.json())) {
-                (Some(key), None) => layout.naming.point_id(shape, key).map(|id| gone.push(id)),
-                (Some(key), Some(Some(row))) => {
-                    encode::point(shape, &layout, key, row).map(|point| points.push((place, point)))
-                }
+                (Some(key), None) => layout.naming.point_id(schema, key).map(|id| gone.push(id)),
+                (Some(key), Some(Some(row))) => encode::point(schema, &layout, key, row)
+                    .map(|point| points.push((place, point))),
                 _ => Err(RowError::new("HV004", "the change is not written as JSON")),
             };
             if let Err(why) = done {
-                refused.push(why.refuses(place));
+                rejected.push(why.into_rejected(place));
             }
         }
         // Upserts first: who reads meanwhile does not miss a row whose key alone has changed.
-        self.upsert(shape, &layout, &points, &mut refused).await?;
-        self.delete(shape, gone).await?;
-        Ok(refused)
+        self.upsert(schema, &layout, &points, &mut rejected).await?;
+        self.delete(schema, gone).await?;
+        Ok(rejected)
     }
 
-    async fn remove(&mut self, shape: &Shape) -> Result<(), Trouble> {
+    async fn remove(&mut self, schema: &TargetSchema) -> Result<(), DeliveryError> {
         let request =
-            DeleteCollection { collection_name: shape.target.clone(), ..Default::default() };
+            DeleteCollection { collection_name: schema.target.clone(), ..Default::default() };
         let mut collections = self.connection.collections();
         match self.connection.answer(collections.delete(request)).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::NotFound => Ok(()),
-            Err(status) => Err(error::trouble(&status)),
+            Err(status) => Err(error::of_status(&status)),
         }
     }
 }
 
-fn layout(shape: &Shape) -> Result<Layout, Trouble> {
-    Layout::of(shape).map_err(|wrong| Trouble::target("HV024", wrong))
+fn layout(schema: &TargetSchema) -> Result<Layout, DeliveryError> {
+    Layout::of(schema).map_err(|wrong| DeliveryError::target("HV024", wrong))
 }
 
 /// Whether an update has arrived to stay. The server also answers without an error when it has

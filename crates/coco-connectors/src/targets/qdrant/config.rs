@@ -11,8 +11,8 @@ use serde::Deserialize;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Uri};
 
-use crate::targets::options::{Access, On, Spec, positive};
-use coco_core::delivery::Trouble;
+use crate::targets::options::{Access, OptionScope, OptionSpec, check_positive};
+use coco_core::change::DeliveryError;
 
 /// Where Qdrant listens for gRPC unless it is told otherwise.
 const PORT: u16 = 6334;
@@ -22,31 +22,39 @@ const REQUEST_TIMEOUT: u32 = 60;
 const LONGEST_HEADERS: u32 = 64 * 1024;
 
 /// All options; their values are checked one by one.
-pub const OPTIONS: &[Spec] = &[
-    Spec::new(
+pub const OPTIONS: &[OptionSpec] = &[
+    OptionSpec::new(
         "url",
-        On::Server,
+        OptionScope::Server,
         "Where Qdrant listens for gRPC: http://host:6334, or https:// for TLS. The port is 6334 \
          unless it is given.",
     )
     .required()
     .check(|value| uri(value).map(drop)),
-    Spec::new("connect_timeout", On::Server, "Seconds for connecting; 10 by default.")
-        .check(positive),
-    Spec::new(
+    OptionSpec::new(
+        "connect_timeout",
+        OptionScope::Server,
+        "Seconds for connecting; 10 by default.",
+    )
+    .check(check_positive),
+    OptionSpec::new(
         "request_timeout",
-        On::Server,
+        OptionScope::Server,
         "Seconds from the start of a request to the end of its answer; 60 by default.",
     )
-    .check(positive),
-    Spec::new("sslrootcert", On::Server, "Certificates (PEM) to trust instead of the system's.")
-        .check(certificates),
-    Spec::new("api_key", On::UserMapping, "Qdrant's API key, or a JSON Web Token.")
+    .check(check_positive),
+    OptionSpec::new(
+        "sslrootcert",
+        OptionScope::Server,
+        "Certificates (PEM) to trust instead of the system's.",
+    )
+    .check(certificates),
+    OptionSpec::new("api_key", OptionScope::UserMapping, "Qdrant's API key, or a JSON Web Token.")
         .secret()
         .check(|value| api_key(value).map(drop)),
-    Spec::new(
+    OptionSpec::new(
         "vectors",
-        On::Target,
+        OptionScope::Target,
         "A JSON object: of columns that are vectors their distance (cosine, dot, euclid or \
          manhattan), size and name.",
     )
@@ -64,9 +72,9 @@ pub struct Config {
 
 impl Config {
     /// Reads what has been checked option by option, and checks what is between them.
-    pub fn of(access: &Access) -> Result<Config, Trouble> {
+    pub fn of(access: &Access) -> Result<Config, DeliveryError> {
         let wrong = |name: &str, what: String| {
-            Trouble::server("HV024", format!("option \"{name}\" {what}"))
+            DeliveryError::server("HV024", format!("option \"{name}\" {what}"))
         };
         let url = access.server.get("url").unwrap_or_default();
         let uri = uri(url).map_err(|what| wrong("url", what))?;
@@ -90,17 +98,23 @@ impl Config {
                 None => ClientTlsConfig::new().with_native_roots(),
             };
             endpoint = endpoint.tls_config(trust).map_err(|e| {
-                Trouble::server("HV000", "there are no certificates to check the server's with")
-                    .detail(e.to_string())
-                    .hint("Install the system's (Debian: ca-certificates), or give sslrootcert.")
+                DeliveryError::server(
+                    "HV000",
+                    "there are no certificates to check the server's with",
+                )
+                .detail(e.to_string())
+                .hint("Install the system's (Debian: ca-certificates), or give sslrootcert.")
             })?;
         }
         let api_key = access.user.get("api_key").map(api_key).transpose();
         let api_key = api_key.map_err(|what| wrong("api_key", what))?;
         // Not everybody may use that Qdrant trusts whoever comes from the database's machine.
         if api_key.is_none() && !access.trusted {
-            return Err(Trouble::server("28000", "an API key is required of who is no superuser")
-                .hint("CREATE USER MAPPING … OPTIONS (api_key '…')"));
+            return Err(DeliveryError::server(
+                "28000",
+                "an API key is required of who is no superuser",
+            )
+            .hint("CREATE USER MAPPING … OPTIONS (api_key '…')"));
         }
         Ok(Config { endpoint, request_timeout, api_key })
     }

@@ -8,22 +8,22 @@ use serde_json::value::RawValue;
 use super::error::RowError;
 use super::layout::Layout;
 use super::{payload, vector};
-use coco_core::delivery::Shape;
+use coco_core::change::TargetSchema;
 
 /// The point of a row. `key` and `row` are JSON objects from column names to values.
 pub fn point(
-    shape: &Shape,
+    schema: &TargetSchema,
     layout: &Layout,
     key: &str,
     row: &str,
 ) -> Result<PointStruct, RowError> {
-    let id = layout.naming.point_id(shape, key)?;
+    let id = layout.naming.point_id(schema, key)?;
     let fields: HashMap<String, &RawValue> = serde_json::from_str(row)
         .map_err(|e| RowError::new("22030", format!("the row is no JSON object: {e}")))?;
     let mut unnamed = None;
     let mut named = HashMap::new();
-    let mut rest = HashMap::with_capacity(shape.columns.len());
-    for (place, column) in shape.columns.iter().enumerate() {
+    let mut rest = HashMap::with_capacity(schema.columns.len());
+    for (place, column) in schema.columns.iter().enumerate() {
         let name = &column.name;
         let json = fields
             .get(name)

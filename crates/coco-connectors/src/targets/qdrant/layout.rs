@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::config::{self, VectorOption};
 use super::point_id::Naming;
-use coco_core::delivery::{Column, Shape};
+use coco_core::change::{Column, TargetSchema};
 
 /// What Qdrant calls the one vector that has no name.
 pub const UNNAMED: &str = "";
@@ -21,7 +21,7 @@ const NOT_IN_NAMES: &[char] = &['<', '>', ':', '"', '/', '\\', '|', '?', '*', '\
 #[derive(Debug)]
 pub struct Layout {
     pub naming: Naming,
-    /// At least one; by their place in [`Shape::columns`].
+    /// At least one; by their place in [`TargetSchema::columns`].
     pub vectors: BTreeMap<usize, Vector>,
 }
 
@@ -43,20 +43,20 @@ impl Vector {
 
 impl Layout {
     /// The layout that columns, key and options ask for, or what is wrong with them.
-    pub fn of(shape: &Shape) -> Result<Layout, String> {
-        check_name("the collection", &shape.target, LONGEST_COLLECTION_NAME)?;
-        let mut options = match shape.options.get("vectors") {
+    pub fn of(schema: &TargetSchema) -> Result<Layout, String> {
+        check_name("the collection", &schema.target, LONGEST_COLLECTION_NAME)?;
+        let mut options = match schema.options.get("vectors") {
             None => BTreeMap::new(),
             Some(Value::String(json)) => config::vectors(json)?,
             Some(json) => config::vectors(&json.to_string())?,
         };
         let mut vectors = BTreeMap::new();
-        for (place, column) in shape.columns.iter().enumerate() {
+        for (place, column) in schema.columns.iter().enumerate() {
             let option = options.remove(&column.name);
             if option.is_none() && !is_pgvector(column) {
                 continue;
             }
-            if shape.is_key(place) {
+            if schema.is_key(place) {
                 return Err(format!("column \"{}\" is of the key: no vector can be", column.name));
             }
             vectors.insert(place, vector(column, option.unwrap_or_default())?);
@@ -64,8 +64,8 @@ impl Layout {
         if let Some(name) = options.keys().next() {
             return Err(format!("option \"vectors\" names \"{name}\", which is no column"));
         }
-        name_vectors(shape, &mut vectors)?;
-        Ok(Layout { naming: Naming::of(shape), vectors })
+        name_vectors(schema, &mut vectors)?;
+        Ok(Layout { naming: Naming::of(schema), vectors })
     }
 }
 
@@ -102,7 +102,10 @@ fn vector(column: &Column, option: VectorOption) -> Result<Vector, String> {
 }
 
 /// One vector may do without a name, of several each has one: its column's, if none is given.
-fn name_vectors(shape: &Shape, vectors: &mut BTreeMap<usize, Vector>) -> Result<(), String> {
+fn name_vectors(
+    schema: &TargetSchema,
+    vectors: &mut BTreeMap<usize, Vector>,
+) -> Result<(), String> {
     let alone = match vectors.len() {
         0 => {
             return Err("no column is a vector: cast one to vector(n), or name one of real[] in \
@@ -114,7 +117,7 @@ fn name_vectors(shape: &Shape, vectors: &mut BTreeMap<usize, Vector>) -> Result<
     let mut names = BTreeSet::new();
     for (place, vector) in vectors {
         if vector.is_unnamed() && !alone {
-            let column = shape.columns.get(*place).map(|c| c.name.clone());
+            let column = schema.columns.get(*place).map(|c| c.name.clone());
             vector.name = column.unwrap_or_default();
         }
         if !vector.is_unnamed() {
@@ -153,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    fn shape(columns: &[(&str, &str)], vectors: Value) -> Shape {
+    fn schema(columns: &[(&str, &str)], vectors: Value) -> TargetSchema {
         let columns = columns.iter().map(|(name, type_name)| Column {
             name: (*name).to_owned(),
             type_schema: match type_name.contains("vec") {
@@ -167,16 +170,16 @@ mod tests {
             options.insert("vectors".to_owned(), vectors);
         }
         let (flow, target) = ("f".to_owned(), "docs".to_owned());
-        Shape { flow, target, columns: columns.collect(), key: vec![0], options }
+        TargetSchema { flow, target, columns: columns.collect(), key: vec![0], options }
     }
 
     fn wrong(columns: &[(&str, &str)], vectors: Value) -> String {
-        Layout::of(&shape(columns, vectors)).expect_err("a wrong layout")
+        Layout::of(&schema(columns, vectors)).expect_err("a wrong layout")
     }
 
     #[test]
     fn one_vector_is_unnamed_and_several_have_their_columns_names() {
-        let one = shape(&[("id", "integer"), ("e", "vector(3)")], Value::Null);
+        let one = schema(&[("id", "integer"), ("e", "vector(3)")], Value::Null);
         let one = Layout::of(&one).expect("a layout");
         let e = Vector { name: String::new(), size: 3, distance: Distance::Cosine };
         assert_eq!(one.vectors, BTreeMap::from([(1, e)]));
@@ -185,7 +188,7 @@ mod tests {
         let options = json!({"f": {"size": 2, "distance": "euclid", "name": "title"}});
         // The option is the same where it is given as text.
         for options in [options.clone(), Value::String(options.to_string())] {
-            let two = Layout::of(&shape(&columns, options)).expect("a layout");
+            let two = Layout::of(&schema(&columns, options)).expect("a layout");
             let names: Vec<&str> = two.vectors.values().map(|v| v.name.as_str()).collect();
             assert_eq!(names, ["e", "title"]);
             assert_eq!(two.vectors[&2].distance, Distance::Euclid);
@@ -213,9 +216,9 @@ mod tests {
     #[test]
     fn names_that_qdrant_does_not_take_are_refused() {
         for name in ["", ".", "..", "a/b", "a:b", "\"a\"", &"ü".repeat(128)] {
-            let mut shape = shape(&[("id", "integer"), ("e", "vector(3)")], Value::Null);
-            shape.target = (*name).to_owned();
-            assert!(Layout::of(&shape).is_err(), "{name}");
+            let mut schema = schema(&[("id", "integer"), ("e", "vector(3)")], Value::Null);
+            schema.target = (*name).to_owned();
+            assert!(Layout::of(&schema).is_err(), "{name}");
         }
     }
 }

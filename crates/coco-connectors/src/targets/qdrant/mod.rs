@@ -16,13 +16,13 @@ mod point_id;
 mod vector;
 
 use super::{Connector, Limits};
-use coco_core::delivery::Encoding;
+use coco_core::change::Encoding;
 
 /// `CREATE SERVER … FOREIGN DATA WRAPPER coco_qdrant`
 pub static CONNECTOR: Connector = Connector {
     name: "coco_qdrant",
     options: config::OPTIONS,
-    check: |shape| layout::Layout::of(shape).map(drop),
+    check: |schema| layout::Layout::of(schema).map(drop),
     encoding: Encoding::Json,
     // A vector of 1536 dimensions is about 18 kB of JSON, and 6 kB on the wire.
     batch: Limits { changes: 1000, bytes: 8 << 20 },

@@ -153,9 +153,9 @@ mod tests {
             "1e400",
             "1e-400",
         ] {
-            let refused = read(text).expect_err(text);
-            assert_eq!(refused.sqlstate, "22003");
-            assert!(refused.message.contains(text), "{}", refused.message);
+            let rejected = read(text).expect_err(text);
+            assert_eq!(rejected.sqlstate, "22003");
+            assert!(rejected.message.contains(text), "{}", rejected.message);
         }
         // As long as numeric can be.
         let long = format!("{}.{}", "9".repeat(131_072), "1".repeat(16_383));

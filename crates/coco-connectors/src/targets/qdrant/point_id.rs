@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use uuid::{Uuid, uuid};
 
 use super::error::RowError;
-use coco_core::delivery::Shape;
+use coco_core::change::TargetSchema;
 
 /// Of the UUIDs (RFC 9562, version 5) that stand for keys. Never to change.
 const NAMESPACE: Uuid = uuid!("aede6d9d-0fd9-4091-b8e4-e949801c3db2");
@@ -29,8 +29,8 @@ pub enum Naming {
 
 impl Naming {
     /// How the types of the key columns have it.
-    pub fn of(shape: &Shape) -> Naming {
-        let mut columns = shape.key_columns();
+    pub fn of(schema: &TargetSchema) -> Naming {
+        let mut columns = schema.key_columns();
         match (columns.next(), columns.next()) {
             (Some(only), None) if only.type_schema == "pg_catalog" => {
                 match only.type_name.as_str() {
@@ -44,11 +44,11 @@ impl Naming {
     }
 
     /// The id of a row's point. `key` is a JSON object of the key columns.
-    pub fn point_id(self, shape: &Shape, key: &str) -> Result<PointId, RowError> {
+    pub fn point_id(self, schema: &TargetSchema, key: &str) -> Result<PointId, RowError> {
         let fields: HashMap<String, &RawValue> = serde_json::from_str(key)
             .map_err(|e| RowError::new("22030", format!("the key is no JSON object: {e}")))?;
-        let mut values = Vec::with_capacity(shape.key.len());
-        for column in shape.key_columns() {
+        let mut values = Vec::with_capacity(schema.key.len());
+        for column in schema.key_columns() {
             let value = fields.get(&column.name).ok_or_else(|| {
                 RowError::new("22030", format!("the key has no column \"{}\"", column.name))
             })?;
@@ -75,15 +75,15 @@ impl Naming {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coco_core::delivery::Column;
+    use coco_core::change::Column;
 
-    fn shape(key: &[(&str, &str)]) -> Shape {
+    fn schema(key: &[(&str, &str)]) -> TargetSchema {
         let columns = key.iter().map(|(name, type_name)| Column {
             name: (*name).to_owned(),
             type_schema: "pg_catalog".to_owned(),
             type_name: (*type_name).to_owned(),
         });
-        Shape {
+        TargetSchema {
             flow: "f".to_owned(),
             target: "t".to_owned(),
             columns: columns.collect(),
@@ -93,8 +93,8 @@ mod tests {
     }
 
     fn id(key: &[(&str, &str)], json: &str) -> PointId {
-        let shape = shape(key);
-        Naming::of(&shape).point_id(&shape, json).expect("an id")
+        let schema = schema(key);
+        Naming::of(&schema).point_id(&schema, json).expect("an id")
     }
 
     #[test]
@@ -129,9 +129,9 @@ mod tests {
 
     #[test]
     fn a_key_that_is_none_is_the_rows_fault() {
-        let shape = shape(&[("u", "uuid")]);
+        let schema = schema(&[("u", "uuid")]);
         for key in [r#"{"u":null}"#, r#"{"v":"x"}"#, "no json"] {
-            assert!(Naming::of(&shape).point_id(&shape, key).is_err(), "{key}");
+            assert!(Naming::of(&schema).point_id(&schema, key).is_err(), "{key}");
         }
     }
 }

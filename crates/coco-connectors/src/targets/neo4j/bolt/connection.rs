@@ -34,7 +34,7 @@ const LONGEST_CHUNK: usize = u16::MAX as usize;
 
 /// Why the server did not do what it was asked for.
 #[derive(Debug)]
-pub enum Fault {
+pub enum BoltError {
     /// The server says so. The connection can be used again.
     Failure { code: String, message: String },
     /// The connection has failed.
@@ -45,9 +45,9 @@ pub enum Fault {
     Protocol(String),
 }
 
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Fault {
-        Fault::Lost(error)
+impl From<io::Error> for BoltError {
+    fn from(error: io::Error) -> BoltError {
+        BoltError::Lost(error)
     }
 }
 
@@ -63,7 +63,7 @@ pub struct Connection {
 
 impl Connection {
     /// Connects, and logs in.
-    pub async fn open(settings: &Settings) -> Result<Connection, Fault> {
+    pub async fn open(settings: &Settings) -> Result<Connection, BoltError> {
         let (host, port) = settings.host_and_port();
         let socket = TcpStream::connect((host.as_str(), port)).await?;
         socket.set_nodelay(true)?;
@@ -81,13 +81,13 @@ impl Connection {
         let mut version = [0; 4];
         connection.stream.read_exact(&mut version).await?;
         if !matches!(version, [0, 0, 0 | 1 | 3 | 4, 4]) {
-            return Err(Fault::Version(version));
+            return Err(BoltError::Version(version));
         }
         connection.hello(settings).await?;
         Ok(connection)
     }
 
-    async fn hello(&mut self, settings: &Settings) -> Result<(), Fault> {
+    async fn hello(&mut self, settings: &Settings) -> Result<(), BoltError> {
         let text = |name: &str, value: &str| (name.to_owned(), Value::from(value));
         let mut extra = vec![
             text("user_agent", concat!("coco/", env!("CARGO_PKG_VERSION"))),
@@ -102,17 +102,17 @@ impl Connection {
     }
 
     /// Begins a transaction.
-    pub async fn begin(&mut self, database: Option<&str>) -> Result<(), Fault> {
+    pub async fn begin(&mut self, database: Option<&str>) -> Result<(), BoltError> {
         let database = database.map(|name| ("db".to_owned(), Value::from(name)));
         self.ask(BEGIN, &[Value::Map(database.into_iter().collect())]).await.map(drop)
     }
 
-    pub async fn commit(&mut self) -> Result<(), Fault> {
+    pub async fn commit(&mut self) -> Result<(), BoltError> {
         self.ask(COMMIT, &[]).await.map(drop)
     }
 
     /// Makes a connection of use again whose server has said that something failed.
-    pub async fn reset(&mut self) -> Result<(), Fault> {
+    pub async fn reset(&mut self) -> Result<(), BoltError> {
         self.ask(RESET, &[]).await.map(drop)
     }
 
@@ -122,7 +122,7 @@ impl Connection {
         &mut self,
         statement: &str,
         parameters: &[(&str, &Value)],
-    ) -> Result<Option<i64>, Fault> {
+    ) -> Result<Option<i64>, BoltError> {
         let mut run = Vec::new();
         write_structure(RUN, 3, &mut run);
         write_string(statement, &mut run);
@@ -143,7 +143,7 @@ impl Connection {
         let fields = match self.answer().await {
             Ok(fields) => fields,
             Err(fault) => {
-                if let Fault::Failure { .. } = fault {
+                if let BoltError::Failure { .. } = fault {
                     // What became of the second request.
                     self.receive().await?;
                 }
@@ -158,7 +158,7 @@ impl Connection {
     }
 
     /// Takes the rows of a statement, to their end.
-    async fn records(&mut self, place: Option<usize>) -> Result<Option<i64>, Fault> {
+    async fn records(&mut self, place: Option<usize>) -> Result<Option<i64>, BoltError> {
         let mut number = None;
         for _ in 0..=MOST_RECORDS {
             let message = self.receive().await?;
@@ -171,11 +171,11 @@ impl Connection {
                 number = Some(*value);
             }
         }
-        Err(Fault::Protocol(format!("returns more than {MOST_RECORDS} rows")))
+        Err(BoltError::Protocol(format!("returns more than {MOST_RECORDS} rows")))
     }
 
     /// Sends a request, and waits for its answer.
-    async fn ask(&mut self, tag: u8, fields: &[Value]) -> Result<Value, Fault> {
+    async fn ask(&mut self, tag: u8, fields: &[Value]) -> Result<Value, BoltError> {
         let mut message = Vec::new();
         write_structure(tag, fields.len(), &mut message);
         fields.iter().for_each(|field| field.write(&mut message));
@@ -184,11 +184,11 @@ impl Connection {
         self.answer().await
     }
 
-    async fn answer(&mut self) -> Result<Value, Fault> {
+    async fn answer(&mut self) -> Result<Value, BoltError> {
         success(self.receive().await?)
     }
 
-    async fn send(&mut self, message: &[u8]) -> Result<(), Fault> {
+    async fn send(&mut self, message: &[u8]) -> Result<(), BoltError> {
         for chunk in message.chunks(LONGEST_CHUNK) {
             let size = u16::try_from(chunk.len()).unwrap_or(u16::MAX);
             self.stream.write_u16(size).await?;
@@ -198,7 +198,7 @@ impl Connection {
         Ok(())
     }
 
-    async fn receive(&mut self) -> Result<Message, Fault> {
+    async fn receive(&mut self) -> Result<Message, BoltError> {
         let mut bytes = Vec::new();
         loop {
             match usize::from(self.stream.read_u16().await?) {
@@ -207,7 +207,7 @@ impl Connection {
                 0 => break,
                 size if bytes.len() + size > LONGEST_MESSAGE => {
                     let message = format!("sends a message of more than {LONGEST_MESSAGE} bytes");
-                    return Err(Fault::Protocol(message));
+                    return Err(BoltError::Protocol(message));
                 }
                 size => {
                     let start = bytes.len();
@@ -216,18 +216,19 @@ impl Connection {
                 }
             }
         }
-        read::message(&bytes).map_err(|why| Fault::Protocol(format!("sends a message that {why}")))
+        read::message(&bytes)
+            .map_err(|why| BoltError::Protocol(format!("sends a message that {why}")))
     }
 }
 
 /// What the server says of something that it has done.
-fn success(message: Message) -> Result<Value, Fault> {
+fn success(message: Message) -> Result<Value, BoltError> {
     let said = message.fields.into_iter().next().unwrap_or(Value::Null);
     let text = |name: &str| said.get(name).and_then(Value::text).unwrap_or_default().to_owned();
     match message.tag {
         SUCCESS => Ok(said),
-        FAILURE => Err(Fault::Failure { code: text("code"), message: text("message") }),
-        IGNORED => Err(Fault::Protocol("ignores a request".to_owned())),
-        tag => Err(Fault::Protocol(format!("answers with a message of tag {tag}"))),
+        FAILURE => Err(BoltError::Failure { code: text("code"), message: text("message") }),
+        IGNORED => Err(BoltError::Protocol("ignores a request".to_owned())),
+        tag => Err(BoltError::Protocol(format!("answers with a message of tag {tag}"))),
     }
 }

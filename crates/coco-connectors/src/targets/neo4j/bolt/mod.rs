@@ -11,5 +11,5 @@ mod connection;
 mod read;
 mod value;
 
-pub use connection::{Connection, Fault};
+pub use connection::{BoltError, Connection};
 pub use value::Value;

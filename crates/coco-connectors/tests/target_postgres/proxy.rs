@@ -14,23 +14,23 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 
-use super::there::There;
+use super::remote_db::RemoteDb;
 
-fn socket(there: &There) -> PathBuf {
-    there.server.directory().join(".s.PGSQL.5432")
+fn socket(remote: &RemoteDb) -> PathBuf {
+    remote.server.directory().join(".s.PGSQL.5432")
 }
 
-fn listen(there: &There) -> (TcpListener, SocketAddr) {
-    let listener = there.runtime.block_on(TcpListener::bind(("127.0.0.1", 0)));
+fn listen(remote: &RemoteDb) -> (TcpListener, SocketAddr) {
+    let listener = remote.runtime.block_on(TcpListener::bind(("127.0.0.1", 0)));
     let listener = listener.expect("a free port");
     let address = listener.local_addr().expect("its address");
     (listener, address)
 }
 
 /// Takes connections and never says a word.
-pub fn silent(there: &There) -> SocketAddr {
-    let (listener, address) = listen(there);
-    there.runtime.spawn(async move {
+pub fn silent(remote: &RemoteDb) -> SocketAddr {
+    let (listener, address) = listen(remote);
+    remote.runtime.spawn(async move {
         let mut kept = Vec::new();
         while let Ok((stream, _)) = listener.accept().await {
             kept.push(stream);
@@ -40,10 +40,10 @@ pub fn silent(there: &There) -> SocketAddr {
 }
 
 /// Passes all on, what comes from the server with a delay of so many milliseconds.
-pub fn slow(there: &There, delay: Arc<AtomicU64>) -> SocketAddr {
-    let (listener, address) = listen(there);
-    let socket = socket(there);
-    there.runtime.spawn(async move {
+pub fn slow(remote: &RemoteDb, delay: Arc<AtomicU64>) -> SocketAddr {
+    let (listener, address) = listen(remote);
+    let socket = socket(remote);
+    remote.runtime.spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let Ok(server) = UnixStream::connect(&socket).await else { continue };
             let (mut from_client, mut to_client) = split(client);
@@ -85,7 +85,7 @@ impl Authority {
 }
 
 /// Speaks TLS with a certificate for a host, and passes all on in clear.
-pub fn tls(there: &There, authority: &Authority, host: &str) -> SocketAddr {
+pub fn tls(remote: &RemoteDb, authority: &Authority, host: &str) -> SocketAddr {
     let key = KeyPair::generate().expect("a key");
     let parameters = CertificateParams::new(vec![host.to_owned()]).expect("parameters");
     let certificate = parameters.signed_by(&key, &authority.issuer).expect("a certificate");
@@ -97,9 +97,9 @@ pub fn tls(there: &There, authority: &Authority, host: &str) -> SocketAddr {
         .with_single_cert(vec![certificate.der().clone()], key)
         .expect("a certificate and its key");
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let (listener, address) = listen(there);
-    let socket = socket(there);
-    there.runtime.spawn(async move {
+    let (listener, address) = listen(remote);
+    let socket = socket(remote);
+    remote.runtime.spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             tokio::spawn(encrypted(client, acceptor.clone(), socket.clone()));
         }

@@ -6,24 +6,24 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 
 use super::encode::{self, Tuples};
-use crate::targets::ahead::Arriving;
-use coco_core::delivery::Values;
+use crate::targets::pre_commit_stream::RowStream;
+use coco_core::change::Values;
 
-pub struct Incoming<'a> {
-    rows: &'a mut Arriving,
+pub struct CopyStream<'a> {
+    rows: &'a mut RowStream,
     /// Those that are here.
     piece: IntoIter<Values>,
     /// `None` after the last.
     tuples: Option<Tuples>,
     columns: usize,
-    fit: bool,
+    is_well_formed: bool,
 }
 
-impl Incoming<'_> {
+impl CopyStream<'_> {
     /// Of rows of so many columns.
-    pub fn new(rows: &mut Arriving, columns: usize) -> Incoming<'_> {
+    pub fn new(rows: &mut RowStream, columns: usize) -> CopyStream<'_> {
         let tuples = Some(Tuples::new(columns));
-        Incoming { rows, piece: vec![].into_iter(), tuples, columns, fit: true }
+        CopyStream { rows, piece: vec![].into_iter(), tuples, columns, is_well_formed: true }
     }
 
     pub fn pieces(&mut self) -> impl Stream<Item = Bytes> {
@@ -31,8 +31,8 @@ impl Incoming<'_> {
     }
 
     /// Whether all were in the form of the columns: those that were not are left out.
-    pub fn fit(&self) -> bool {
-        self.fit
+    pub fn is_well_formed(&self) -> bool {
+        self.is_well_formed
     }
 
     async fn next(&mut self) -> Option<Bytes> {
@@ -40,7 +40,7 @@ impl Incoming<'_> {
         loop {
             for row in self.piece.by_ref() {
                 let Some(fields) = encode::fields(&row, self.columns) else {
-                    self.fit = false;
+                    self.is_well_formed = false;
                     continue;
                 };
                 if let Some(piece) = tuples.push(fields) {

@@ -6,22 +6,22 @@ use crate::net::{endpoint, path};
 
 /// Which of these URLs is the longest that another lies under; its place. An error goes on after
 /// "the URL", and does not repeat it.
-pub fn longest<'a>(
+pub fn longest_matching_prefix<'a>(
     bases: impl Iterator<Item = &'a str>,
     url: &str,
 ) -> Result<Option<usize>, String> {
-    path::check(url)?;
+    path::check_path(url)?;
     let url = endpoint::url(url)?;
-    let under = bases.enumerate().filter_map(|(place, base)| {
+    let matching = bases.enumerate().filter_map(|(place, base)| {
         let base = endpoint::url(base).ok()?;
-        is_under(&base, &url).then(|| (base.path().len(), place))
+        is_prefix(&base, &url).then(|| (base.path().len(), place))
     });
     // Of equal ones the first.
-    Ok(under.max_by_key(|(length, place)| (*length, std::cmp::Reverse(*place))).map(|(_, p)| p))
+    Ok(matching.max_by_key(|(length, place)| (*length, std::cmp::Reverse(*place))).map(|(_, p)| p))
 }
 
 /// Both are as the parser has normalised them: without `..`, and with the port that the scheme has.
-fn is_under(base: &Url, url: &Url) -> bool {
+fn is_prefix(base: &Url, url: &Url) -> bool {
     let path = base.path().strip_suffix('/').unwrap_or(base.path());
     let rest = url.path().strip_prefix(path);
     base.origin() == url.origin()
@@ -33,8 +33,8 @@ fn is_under(base: &Url, url: &Url) -> bool {
 mod tests {
     use super::*;
 
-    fn under(base: &str, url: &str) -> bool {
-        longest([base].into_iter(), url).expect("a URL").is_some()
+    fn matching(base: &str, url: &str) -> bool {
+        longest_matching_prefix([base].into_iter(), url).expect("a URL").is_some()
     }
 
     #[test]
@@ -47,7 +47,7 @@ mod tests {
             ("http://h:80/v1", "HTTP://H/v1/x/y"),
             ("http://h/v1?k=1", "http://h/v1/a?k=1"),
         ] {
-            assert!(under(base, url), "{base} {url}");
+            assert!(matching(base, url), "{base} {url}");
         }
         for (base, url) in [
             ("http://h/v1", "http://h/v1x"),
@@ -57,14 +57,14 @@ mod tests {
             ("http://h/v1", "http://h.evil/v1"),
             ("http://h/v1?k=1", "http://h/v1/a"),
         ] {
-            assert!(!under(base, url), "{base} {url}");
+            assert!(!matching(base, url), "{base} {url}");
         }
     }
 
     #[test]
     fn the_longest_counts() {
         let bases = ["http://h/", "http://h/a/b", "http://h/a", "nonsense", "http://h/a/b/"];
-        let place = |url| longest(bases.into_iter(), url).expect("a URL");
+        let place = |url| longest_matching_prefix(bases.into_iter(), url).expect("a URL");
         assert_eq!(place("http://h/a/b/c"), Some(4));
         assert_eq!(place("http://h/a/c"), Some(2));
         assert_eq!(place("http://h/c"), Some(0));
@@ -85,7 +85,7 @@ mod tests {
             "ftp://h/",
             "x",
         ] {
-            let error = longest(["http://h"].into_iter(), url).expect_err(url);
+            let error = longest_matching_prefix(["http://h"].into_iter(), url).expect_err(url);
             assert!(!error.contains(url), "{error}");
         }
     }

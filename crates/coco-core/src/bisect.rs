@@ -13,7 +13,7 @@ pub enum Attempt<F> {
 /// Attempts `items` as one; where that fails, halves the range until each failing item stands
 /// alone, and reports it. A healthy batch costs one attempt; `f` failing items among `n` cost
 /// about `2 f log2 n` attempts. An `Err` (the flow's or the server's fault, no item's) ends it.
-pub fn isolate<F, E>(
+pub fn bisect<F, E>(
     items: Range<usize>,
     attempt: &mut impl FnMut(Range<usize>) -> Result<Attempt<F>, E>,
     report: &mut impl FnMut(usize, F) -> Result<(), E>,
@@ -23,12 +23,12 @@ pub fn isolate<F, E>(
     }
     match attempt(items.clone())? {
         Attempt::Done => Ok(()),
-        Attempt::Failed(failure) => halve(items, failure, attempt, report),
+        Attempt::Failed(failure) => bisect_failed(items, failure, attempt, report),
     }
 }
 
-/// As [`isolate`], of a range that has been attempted, and has failed.
-pub fn halve<F, E>(
+/// As [`bisect`], of a range that has been attempted, and has failed.
+pub fn bisect_failed<F, E>(
     items: Range<usize>,
     failure: F,
     attempt: &mut impl FnMut(Range<usize>) -> Result<Attempt<F>, E>,
@@ -38,8 +38,8 @@ pub fn halve<F, E>(
         return report(items.start, failure);
     }
     let middle = items.start + items.len() / 2;
-    isolate(items.start..middle, attempt, report)?;
-    isolate(middle..items.end, attempt, report)
+    bisect(items.start..middle, attempt, report)?;
+    bisect(middle..items.end, attempt, report)
 }
 
 #[cfg(test)]
@@ -48,7 +48,7 @@ mod tests {
 
     fn run(n: usize, bad: &[usize]) -> (Vec<usize>, Vec<usize>, usize) {
         let (mut done, mut failed, mut attempts) = (vec![], vec![], 0);
-        isolate(
+        bisect(
             0..n,
             &mut |r| {
                 attempts += 1;
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn an_error_that_is_no_items_fault_ends_it() {
         let mut attempts = 0;
-        let r = isolate(
+        let r = bisect(
             0..10,
             &mut |_| {
                 attempts += 1;

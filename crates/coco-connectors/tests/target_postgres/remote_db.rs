@@ -9,10 +9,12 @@ use serde_json::Map;
 use tokio::runtime::Runtime;
 
 use crate::support::server::{Server, Session};
-use coco_connectors::targets::ahead;
 use coco_connectors::targets::options::{Access, Options};
+use coco_connectors::targets::pre_commit_stream;
 use coco_connectors::targets::{Connector, Prepared, Target};
-use coco_core::delivery::{Ahead, Change, Column, Refused, Shape, Trouble, Values};
+use coco_core::change::{
+    Change, Column, DeliveryError, RejectedChange, RowSink, TargetSchema, Values,
+};
 
 pub fn connector() -> &'static Connector {
     coco_connectors::targets::connector("coco_postgres").expect("the connector is there")
@@ -31,19 +33,19 @@ pub fn shared() -> Arc<Server> {
 }
 
 /// A database of a test's own on the other server, and a superuser's session in it.
-pub struct There {
+pub struct RemoteDb {
     pub server: Arc<Server>,
     pub name: String,
     pub sql: Session,
     pub runtime: Arc<Runtime>,
 }
 
-impl There {
-    pub fn new(name: &str) -> There {
-        There::on(shared(), name)
+impl RemoteDb {
+    pub fn new(name: &str) -> RemoteDb {
+        RemoteDb::on(shared(), name)
     }
 
-    pub fn on(server: Arc<Server>, name: &str) -> There {
+    pub fn on(server: Arc<Server>, name: &str) -> RemoteDb {
         server.connect("postgres").run(&format!("create database {name} template template0"));
         let sql = server.connect(name);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -51,7 +53,7 @@ impl There {
             .enable_all()
             .build()
             .expect("a runtime");
-        There { server, name: name.to_owned(), sql, runtime: Arc::new(runtime) }
+        RemoteDb { server, name: name.to_owned(), sql, runtime: Arc::new(runtime) }
     }
 
     /// How a superuser's flow gets there, as the role `postgres`.
@@ -64,33 +66,37 @@ impl There {
         )
     }
 
-    pub fn open(&self, shape: &Shape) -> Driven {
-        self.open_with(self.access(), shape).unwrap_or_else(|t| panic!("{t:?}"))
+    pub fn open(&self, schema: &TargetSchema) -> DrivenTarget {
+        self.open_with(self.access(), schema).unwrap_or_else(|t| panic!("{t:?}"))
     }
 
-    pub fn open_with(&self, access: Access, shape: &Shape) -> Result<Driven, Trouble> {
+    pub fn open_with(
+        &self,
+        access: Access,
+        schema: &TargetSchema,
+    ) -> Result<DrivenTarget, DeliveryError> {
         let target = connector().connect(access)?;
-        Ok(Driven { target, shape: shape.clone(), runtime: self.runtime.clone() })
+        Ok(DrivenTarget { target, schema: schema.clone(), runtime: self.runtime.clone() })
     }
 
     /// A target that is prepared.
-    pub fn ready(&self, shape: &Shape) -> Driven {
-        let mut driven = self.open(shape);
+    pub fn ready(&self, schema: &TargetSchema) -> DrivenTarget {
+        let mut driven = self.open(schema);
         driven.prepare().unwrap_or_else(|t| panic!("{t:?}"));
         driven
     }
 
     /// Changes that write the rows of a query, cast to the types of the shape's columns that come
     /// with Postgres.
-    pub fn rows(&self, shape: &Shape, query: &str) -> Vec<Change> {
+    pub fn rows(&self, schema: &TargetSchema, query: &str) -> Vec<Change> {
         let session = self.server.config(&self.name).connect(NoTls);
         let mut session = session.unwrap_or_else(|e| panic!("no connection: {e}"));
-        let names: Vec<String> = (1..=shape.columns.len()).map(|n| format!("c{n}")).collect();
+        let names: Vec<String> = (1..=schema.columns.len()).map(|n| format!("c{n}")).collect();
         let cast = |(column, name): (&Column, &String)| match column.type_schema.as_str() {
             "pg_catalog" => format!("q.{name}::{}", column.type_name),
             _ => format!("q.{name}"),
         };
-        let casts: Vec<String> = shape.columns.iter().zip(&names).map(cast).collect();
+        let casts: Vec<String> = schema.columns.iter().zip(&names).map(cast).collect();
         let (casts, names) = (casts.join(", "), names.join(", "));
         let query = format!("select {casts} from ({query}) as q ({names})");
         let copy = format!("copy ({query}) to stdout (format binary)");
@@ -100,7 +106,7 @@ impl There {
         let mut rest = &data[19..];
         let mut changes = Vec::new();
         while let Some(fields) = tuple(&mut rest) {
-            let key: Vec<u8> = shape.key.iter().flat_map(|k| fields[*k].iter().copied()).collect();
+            let key: Vec<u8> = schema.key.iter().flat_map(|k| fields[*k].iter().copied()).collect();
             let row = Some(Values::Binary(fields.concat()));
             changes.push(Change { key: Values::Binary(key), row, version: 1 });
         }
@@ -108,9 +114,9 @@ impl There {
     }
 
     /// Changes that delete the rows whose keys a query returns.
-    pub fn deletions(&self, shape: &Shape, query: &str) -> Vec<Change> {
-        let mut keys = shape.clone();
-        keys.columns = shape.key_columns().cloned().collect();
+    pub fn deletions(&self, schema: &TargetSchema, query: &str) -> Vec<Change> {
+        let mut keys = schema.clone();
+        keys.columns = schema.key_columns().cloned().collect();
         keys.key = (0..keys.columns.len()).collect();
         let mut changes = self.rows(&keys, query);
         changes.iter_mut().for_each(|change| change.row = None);
@@ -118,7 +124,7 @@ impl There {
     }
 }
 
-impl Drop for There {
+impl Drop for RemoteDb {
     fn drop(&mut self) {
         if let Ok(mut server) = self.server.try_connect("postgres") {
             server.batch_execute(&format!("drop database {} with (force)", self.name)).ok();
@@ -159,18 +165,18 @@ fn options(pairs: &[(&str, &str)]) -> Options {
 
 /// A target with these columns: `id bigint`, `"Odd name" text`, `v public.vector(3)`. What is not
 /// qualified comes with Postgres.
-pub fn shape(target: &str, columns: &[(&str, &str)], key: &[&str]) -> Shape {
+pub fn schema(target: &str, columns: &[(&str, &str)], key: &[&str]) -> TargetSchema {
     let column = |(name, type_name): &(&str, &str)| {
-        let (schema, bare) = type_name.split_once('.').unwrap_or(("pg_catalog", type_name));
+        let (type_schema, bare) = type_name.split_once('.').unwrap_or(("pg_catalog", type_name));
         Column {
             name: name.to_string(),
-            type_schema: schema.to_owned(),
+            type_schema: type_schema.to_owned(),
             type_name: bare.to_owned(),
         }
     };
     let columns: Vec<Column> = columns.iter().map(column).collect();
     let place = |k: &&str| columns.iter().position(|c| c.name == *k).expect("a key column");
-    Shape {
+    TargetSchema {
         flow: "flow".to_owned(),
         target: target.to_owned(),
         key: key.iter().map(place).collect(),
@@ -180,65 +186,65 @@ pub fn shape(target: &str, columns: &[(&str, &str)], key: &[&str]) -> Shape {
 }
 
 /// A target as coco drives it.
-pub struct Driven {
+pub struct DrivenTarget {
     pub target: Box<dyn Target>,
-    pub shape: Shape,
+    pub schema: TargetSchema,
     runtime: Arc<Runtime>,
 }
 
-impl Driven {
-    pub fn prepare(&mut self) -> Result<Prepared, Trouble> {
-        self.runtime.block_on(self.target.prepare(&self.shape))
+impl DrivenTarget {
+    pub fn prepare(&mut self) -> Result<Prepared, DeliveryError> {
+        self.runtime.block_on(self.target.prepare(&self.schema))
     }
 
-    pub fn is_there(&mut self) -> Result<bool, Trouble> {
-        self.runtime.block_on(self.target.is_there(&self.shape))
+    pub fn exists(&mut self) -> Result<bool, DeliveryError> {
+        self.runtime.block_on(self.target.exists(&self.schema))
     }
 
     /// Fills with rows in pieces of one, which are noted then, or not. Meanwhile, when all were put there, somebody
     /// may look.
-    pub fn fill(
+    pub fn load_stream(
         &mut self,
         changes: &[Change],
         noted: bool,
         look: impl FnOnce(),
-    ) -> Result<bool, Trouble> {
-        let (outlet, note, mut arriving) = ahead::way();
-        let filling = self.target.fill(&self.shape, &mut arriving);
+    ) -> Result<bool, DeliveryError> {
+        let (outlet, note, mut arriving) = pre_commit_stream::channel();
+        let filling = self.target.load_stream(&self.schema, &mut arriving);
         let giving = async {
             for change in changes {
                 let row = change.row.clone().expect("a row");
-                while !outlet.has_room() {
+                while !outlet.has_capacity() {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
-                assert!(outlet.put(vec![row]));
+                assert!(outlet.try_push(vec![row]));
             }
             tokio::task::block_in_place(look);
             drop(outlet);
             match noted {
-                true => note.noted(),
+                true => note.confirm(),
                 false => drop(note),
             }
         };
         self.runtime.block_on(async { tokio::join!(filling, giving).0 })
     }
 
-    pub fn apply(&mut self, changes: &[Change]) -> Result<Vec<Refused>, Trouble> {
-        self.runtime.block_on(self.target.apply(&self.shape, changes))
+    pub fn apply(&mut self, changes: &[Change]) -> Result<Vec<RejectedChange>, DeliveryError> {
+        self.runtime.block_on(self.target.apply(&self.schema, changes))
     }
 
     /// Applies what nothing is wrong with.
     pub fn applied(&mut self, changes: &[Change]) {
-        let refused = self.apply(changes).unwrap_or_else(|t| panic!("{t:?}"));
-        assert_eq!(refused, []);
+        let rejected = self.apply(changes).unwrap_or_else(|t| panic!("{t:?}"));
+        assert_eq!(rejected, []);
     }
 
-    pub fn remove(&mut self) -> Result<(), Trouble> {
-        self.runtime.block_on(self.target.remove(&self.shape))
+    pub fn remove(&mut self) -> Result<(), DeliveryError> {
+        self.runtime.block_on(self.target.remove(&self.schema))
     }
 }
 
-impl Drop for Driven {
+impl Drop for DrivenTarget {
     fn drop(&mut self) {
         // The connection ends on the runtime, which may go right after.
         let _in_runtime = self.runtime.enter();

@@ -7,8 +7,8 @@
 
 use std::collections::HashSet;
 
-use super::decide::{Decision, Mode, decide};
-use super::version::{Fingerprint, Incoming, LogicId, Stored};
+use super::decision::{Decision, Mode, decide};
+use super::version::{CommittedVersion, Fingerprint, LogicId, SourceVersion};
 
 /// What keeps a lookup's change from being lost.
 #[derive(Clone, Copy, Debug)]
@@ -365,9 +365,9 @@ fn decision(disk: &Disk, rows: Rows, forced: bool) -> Decision {
     if forced && there {
         return Decision::Evaluate;
     }
-    let incoming = there.then(|| Incoming { ordinal: None, content: content(rows.item) });
+    let incoming = there.then(|| SourceVersion { ordinal: None, content: content(rows.item) });
     let stored = disk.tracked.filter(|(_, marked)| !marked || !there);
-    let stored = stored.map(|(item, _)| Stored {
+    let stored = stored.map(|(item, _)| CommittedVersion {
         ordinal: None,
         content: content(item),
         logic: Some(LOGIC),

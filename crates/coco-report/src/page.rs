@@ -2,10 +2,12 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::picture::picture;
-use super::timeline::timeline;
-use super::{Failed, Flow, Function, Report, Run, Target, Worker, count, span};
 use crate::graph::Health;
+use crate::picture::draw_graph;
+use crate::timeline::draw_timeline;
+use crate::{
+    FailedRow, Flow, Function, Report, Run, Target, Worker, format_count, format_duration,
+};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -13,7 +15,7 @@ const STYLE: &str = include_str!("style.css");
 const RUNS: usize = 20;
 
 /// The report as one page. It loads nothing, and may not: its policy forbids all but its own style.
-pub fn page(report: &Report) -> String {
+pub fn render_page(report: &Report) -> String {
     let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
     html! {
         (DOCTYPE)
@@ -55,7 +57,7 @@ pub fn page(report: &Report) -> String {
 
 fn tiles(report: &Report) -> Markup {
     let flows = &report.flows;
-    let failing: i64 = flows.iter().map(|f| f.failing).sum();
+    let failed_items: i64 = flows.iter().map(|f| f.failed_items).sum();
     let broken = flows.iter().filter(|f| f.health() == Health::Broken).count();
     let pending: i64 = flows.iter().filter_map(|f| f.pending).sum();
     let lag = flows.iter().filter_map(|f| f.lag).fold(0.0, f64::max);
@@ -64,9 +66,9 @@ fn tiles(report: &Report) -> Markup {
             div { dt { "Flows" } dd { (flows.len()) } }
             div { dt { "Live" } dd { (flows.iter().filter(|f| f.live).count()) } }
             div { dt { "Broken" } dd.broken[broken > 0] { (broken) } }
-            div { dt { "Failing items" } dd.failing[failing > 0] { (count(failing)) } }
-            div { dt { "Pending" } dd { (count(pending)) } }
-            div { dt { "Longest lag" } dd { (span(lag)) } }
+            div { dt { "Failing items" } dd.failing[failed_items > 0] { (format_count(failed_items)) } }
+            div { dt { "Pending" } dd { (format_count(pending)) } }
+            div { dt { "Longest lag" } dd { (format_duration(lag)) } }
             div { dt { "Workers" } dd { (report.workers.len()) } }
         }
     }
@@ -76,7 +78,7 @@ fn drawing(report: &Report) -> Markup {
     html! {
         h2 { "What feeds what" }
         div.card.drawing tabindex="0" role="region" aria-label="The graph of flows" {
-            (picture(&report.graph))
+            (draw_graph(&report.graph))
         }
         (legend(&[
             ("live", "live"), ("ready", "ready"), ("failing", "failing"), ("broken", "broken"),
@@ -102,15 +104,15 @@ fn table(caption: &str, heads: &[(&str, &str)], rows: &[Markup]) -> Markup {
     }
 }
 
-fn optional(text: Option<&String>) -> Markup {
+fn optional_text(text: Option<&String>) -> Markup {
     html! { @match text { Some(text) => (text), None => span.soft { "–" } } }
 }
 
-fn number(n: Option<i64>) -> Markup {
-    html! { td.number { @match n { Some(n) => (count(n)), None => span.soft { "–" } } } }
+fn count_cell(n: Option<i64>) -> Markup {
+    html! { td.number { @match n { Some(n) => (format_count(n)), None => span.soft { "–" } } } }
 }
 
-fn said(error: Option<&String>, hint: Option<&String>, retry: Option<&String>) -> Markup {
+fn error_cell(error: Option<&String>, hint: Option<&String>, retry: Option<&String>) -> Markup {
     html! {
         td.message {
             @if let Some(error) = error { (error) }
@@ -137,19 +139,19 @@ fn flows(flows: &[Flow]) -> Markup {
             html! {
                 th scope="row" { (f.name) br; span.soft { (f.owner) } }
                 td { span class={ "state " (f.health().name()) } { (f.state) } }
-                (number(f.pending))
-                td.number { @match f.lag { Some(lag) => (span(lag)), None => span.soft { "–" } } }
-                (number(f.items))
-                (number(Some(f.failing)))
-                td.time { (optional(f.followed.as_ref())) }
-                (said(f.error.as_ref(), f.hint.as_ref(), f.next_retry.as_ref()))
+                (count_cell(f.pending))
+                td.number { @match f.lag { Some(lag) => (format_duration(lag)), None => span.soft { "–" } } }
+                (count_cell(f.items))
+                (count_cell(Some(f.failed_items)))
+                td.time { (optional_text(f.followed.as_ref())) }
+                (error_cell(f.error.as_ref(), f.hint.as_ref(), f.next_retry.as_ref()))
             }
         })
         .collect();
     html! { h2 { "Flows" } (table("Each flow with its state", &heads, &rows)) }
 }
 
-fn errors(errors: &[Failed]) -> Markup {
+fn errors(errors: &[FailedRow]) -> Markup {
     let heads = [
         ("", "Flow"),
         ("", "Source or target"),
@@ -163,7 +165,7 @@ fn errors(errors: &[Failed]) -> Markup {
         .map(|e| {
             html! {
                 th scope="row" { (e.flow) }
-                td { (e.of) }
+                td { (e.object) }
                 td { code { (e.key) } }
                 td.message {
                     code { (e.sqlstate) } " " (e.message)
@@ -171,7 +173,7 @@ fn errors(errors: &[Failed]) -> Markup {
                     @if let Some(hint) = &e.hint { p.hint { (hint) } }
                 }
                 td.number { (e.attempts) }
-                td.time { (optional(e.next_retry.as_ref())) }
+                td.time { (optional_text(e.next_retry.as_ref())) }
             }
         })
         .collect();
@@ -182,7 +184,7 @@ fn errors(errors: &[Failed]) -> Markup {
 }
 
 fn runs(report: &Report) -> Markup {
-    let Some(drawing) = timeline(report) else {
+    let Some(drawing) = draw_timeline(report) else {
         return html! { h2 { "Runs" } p.soft { "No run was noted yet." } };
     };
     html! {
@@ -221,9 +223,9 @@ fn runs_of(flow: &str, runs: &[&Run]) -> Markup {
         .map(|r| {
             html! {
                 td.time { (r.started) }
-                td.number { (span(r.elapsed)) }
-                td { (r.reason) " " span.soft { (r.by) } }
-                @for n in [r.seen, r.unchanged, r.evaluated, r.upserted, r.deleted, r.failed] { (number(Some(n))) }
+                td.number { (format_duration(r.elapsed)) }
+                td { (r.reason) " " span.soft { (r.initiator) } }
+                @for n in [r.seen, r.unchanged, r.evaluated, r.upserted, r.deleted, r.failed] { (count_cell(Some(n))) }
                 td {
                     @if let Some(label) = &r.label { span.soft { (label) } " " }
                     @if let Some(error) = &r.error { (error) }
@@ -253,10 +255,10 @@ fn targets(targets: &[Target]) -> Markup {
                 td { (t.flow) }
                 td { code { (t.key) } }
                 td { @match &t.server { Some(server) => (server), None => span.soft { "this database" } } }
-                (number(t.unsent))
-                (number(t.refused))
-                td.time { (optional(t.sent.as_ref())) }
-                (said(t.error.as_ref(), t.hint.as_ref(), t.next_retry.as_ref()))
+                (count_cell(t.queued))
+                (count_cell(t.rejected))
+                td.time { (optional_text(t.sent.as_ref())) }
+                (error_cell(t.error.as_ref(), t.hint.as_ref(), t.next_retry.as_ref()))
             }
         })
         .collect();
@@ -285,9 +287,9 @@ fn functions(functions: &[Function]) -> Markup {
                 th scope="row" { code { (f.name) } }
                 td { (f.flow) }
                 td.time { meter min="0" max="1" value=(format!("{rate:.3}")) { (percent) } " " (percent) }
-                @for n in [f.calls, f.misses, f.errors, f.requests, f.tokens] { (number(Some(n as i64))) }
+                @for n in [f.calls, f.misses, f.errors, f.requests, f.tokens] { (count_cell(Some(n as i64))) }
                 td.number { (format!("{:.4}", f.cost).trim_end_matches('0').trim_end_matches('.')) }
-                td.number { (span(f.seconds)) }
+                td.number { (format_duration(f.seconds)) }
             }
         })
         .collect();
@@ -314,12 +316,12 @@ fn workers(workers: &[Worker]) -> Markup {
         .iter()
         .map(|w| {
             html! {
-                th.number scope="row" { (w.seat) }
+                th.number scope="row" { (w.worker_no) }
                 td.number { (w.pid) }
                 td { (w.state) }
-                td { (optional(w.flow.as_ref())) }
+                td { (optional_text(w.flow.as_ref())) }
                 td.time { (w.since) }
-                @for n in [w.turns, w.evaluated, w.upserted, w.deleted, w.failed] { (number(Some(n))) }
+                @for n in [w.transactions, w.evaluated, w.upserted, w.deleted, w.failed] { (count_cell(Some(n))) }
             }
         })
         .collect();
@@ -350,8 +352,8 @@ mod tests {
             now: 100.0,
             ..Report::default()
         };
-        let flow = report.graph.node(crate::graph::Kind::Flow, BAD, None);
-        report.graph.edge(flow, flow, crate::graph::Link::Source, Some(bad()));
+        let flow = report.graph.node_index(crate::graph::NodeKind::Flow, BAD, None);
+        report.graph.add_edge(flow, flow, crate::graph::EdgeKind::Source, Some(bad()));
         report.flows.push(Flow {
             name: bad(),
             owner: bad(),
@@ -361,7 +363,7 @@ mod tests {
             lag: Some(1.0),
             followed: Some(bad()),
             items: None,
-            failing: 1,
+            failed_items: 1,
             next_retry: Some(bad()),
             error: Some(bad()),
             hint: Some(bad()),
@@ -371,16 +373,16 @@ mod tests {
             name: bad(),
             server: Some(bad()),
             key: bad(),
-            unsent: None,
-            refused: None,
+            queued: None,
+            rejected: None,
             sent: None,
             next_retry: None,
             error: Some(bad()),
             hint: Some(bad()),
         });
-        report.errors.push(Failed {
+        report.errors.push(FailedRow {
             flow: bad(),
-            of: bad(),
+            object: bad(),
             key: bad(),
             sqlstate: bad(),
             message: bad(),
@@ -396,7 +398,7 @@ mod tests {
             at: 1.0,
             elapsed: 3.0,
             reason: bad(),
-            by: bad(),
+            initiator: bad(),
             seen: 1,
             unchanged: 1,
             evaluated: 1,
@@ -407,12 +409,12 @@ mod tests {
             label: Some(bad()),
         });
         report.workers.push(Worker {
-            seat: 1,
+            worker_no: 1,
             pid: 1,
             state: bad(),
             flow: Some(bad()),
             since: bad(),
-            turns: 1,
+            transactions: 1,
             evaluated: 1,
             upserted: 1,
             deleted: 1,
@@ -430,7 +432,7 @@ mod tests {
 
     #[test]
     fn no_text_becomes_markup() {
-        let page = page(&full());
+        let page = render_page(&full());
         assert!(!page.contains("<script") && page.matches("</style>").count() == 1, "{page}");
         assert!(page.matches("&lt;script&gt;").count() > 20);
         assert!(
@@ -441,12 +443,12 @@ mod tests {
 
     #[test]
     fn a_page_without_flows_says_so() {
-        assert!(page(&Report::default()).contains("There is no flow that you may see."));
+        assert!(render_page(&Report::default()).contains("There is no flow that you may see."));
     }
 
     #[test]
     fn rates_and_costs() {
-        let page = page(&full());
+        let page = render_page(&full());
         assert!(page.contains("> 67%</td>"), "{page}");
     }
 }

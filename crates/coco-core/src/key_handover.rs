@@ -10,10 +10,10 @@ pub struct Claim {
     pub holder: usize,
 }
 
-/// The items that are refused: those that are `refused` for a reason of their own, and every item
+/// The items that are refused: those that are `find_rejected` for a reason of their own, and every item
 /// that claims a key of one that is, for what is refused keeps what it has. Returned with the
 /// number of the claim that was in the way, where it was one.
-pub fn refused(own: &BTreeSet<usize>, claims: &[Claim]) -> BTreeMap<usize, Option<usize>> {
+pub fn find_rejected(own: &BTreeSet<usize>, claims: &[Claim]) -> BTreeMap<usize, Option<usize>> {
     let mut waiting: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (n, claim) in claims.iter().enumerate() {
         waiting.entry(claim.holder).or_default().push(n);
@@ -41,7 +41,7 @@ mod tests {
             .iter()
             .map(|(claimant, holder)| Claim { claimant: *claimant, holder: *holder })
             .collect();
-        refused(&own.iter().copied().collect(), &claims).into_keys().collect()
+        find_rejected(&own.iter().copied().collect(), &claims).into_keys().collect()
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::graph::{Graph, Health, Kind, Link, Node};
+use crate::graph::{EdgeKind, Graph, Health, Node, NodeKind};
 use crate::layout::{self, Place};
 
 /// Pixels.
@@ -25,17 +25,17 @@ struct Box {
 }
 
 /// The drawing of a graph, from what is read on its left to what is written on its right.
-pub fn picture(graph: &Graph) -> Markup {
-    let places = layout::places(graph);
-    let (boxes, width, height) = boxes(graph, &places);
-    let flows = graph.nodes.iter().filter(|n| n.kind == Kind::Flow).count();
+pub fn draw_graph(graph: &Graph) -> Markup {
+    let places = layout::place_nodes(graph);
+    let (boxes, width, height) = place_boxes(graph, &places);
+    let flows = graph.nodes.iter().filter(|n| n.kind == NodeKind::Flow).count();
     html! {
         svg.flows role="img" aria-labelledby="flows-title flows-desc" xmlns="http://www.w3.org/2000/svg"
             width=(px(width)) height=(px(height)) viewBox={ "0 0 " (px(width)) " " (px(height)) } {
             title id="flows-title" { "Flows, what they read and what they write" }
             desc id="flows-desc" { (description(graph, flows)) }
             @for edge in &graph.edges {
-                path.edge.lookup[edge.link == Link::Lookup].call[edge.link == Link::Call]
+                path.edge.lookup[edge.link == EdgeKind::Lookup].call[edge.link == EdgeKind::Call]
                     d=(curve(&boxes[edge.from], &boxes[edge.to])) {
                     title {
                         (graph.nodes[edge.from].name) " → " (graph.nodes[edge.to].name)
@@ -43,7 +43,7 @@ pub fn picture(graph: &Graph) -> Markup {
                     }
                 }
             }
-            @for (node, at) in graph.nodes.iter().zip(&boxes) { (drawn(node, at)) }
+            @for (node, at) in graph.nodes.iter().zip(&boxes) { (draw_node(node, at)) }
         }
     }
 }
@@ -64,10 +64,10 @@ fn px(n: f64) -> String {
 fn lines(node: &Node) -> Vec<String> {
     let server = node.server.as_ref().map(|s| format!("on {s}"));
     let all = std::iter::once(&node.name).chain(&node.notes).chain(&server);
-    all.map(|line| shortened(line)).collect()
+    all.map(|line| shorten(line)).collect()
 }
 
-fn shortened(line: &str) -> String {
+fn shorten(line: &str) -> String {
     match line.chars().count() > LETTERS {
         true => line.chars().take(LETTERS - 1).chain(['…']).collect(),
         false => line.to_owned(),
@@ -75,16 +75,16 @@ fn shortened(line: &str) -> String {
 }
 
 /// Letters of other scripts are twice as wide.
-fn letters(line: &str) -> f64 {
+fn count_letters(line: &str) -> f64 {
     line.chars().map(|c| if u32::from(c) >= 0x1100 { 2.0 } else { 1.0 }).sum()
 }
 
-fn boxes(graph: &Graph, places: &[Place]) -> (Vec<Box>, f64, f64) {
+fn place_boxes(graph: &Graph, places: &[Place]) -> (Vec<Box>, f64, f64) {
     let columns = places.iter().map(|p| p.column + 1).max().unwrap_or(0);
     let mut sizes = Vec::new();
     for node in &graph.nodes {
         let lines = lines(node);
-        let widest = lines.iter().map(|l| letters(l)).fold(6.0, f64::max);
+        let widest = lines.iter().map(|l| count_letters(l)).fold(6.0, f64::max);
         sizes.push((widest * LETTER + 4.0 * PADDING, lines.len() as f64 * LINE + 2.0 * PADDING));
     }
     let in_column = |column: usize| {
@@ -127,15 +127,15 @@ fn curve(from: &Box, to: &Box) -> String {
     )
 }
 
-fn drawn(node: &Node, at: &Box) -> Markup {
+fn draw_node(node: &Node, at: &Box) -> Markup {
     let class = match node.kind {
-        Kind::Table => "table",
-        Kind::Flow => "flow",
-        Kind::Function => "function",
-        Kind::External => "external",
+        NodeKind::Table => "table",
+        NodeKind::Flow => "flow",
+        NodeKind::Function => "function",
+        NodeKind::External => "external",
     };
     let health = node.health.map_or("", Health::name);
-    let round = if node.kind == Kind::Flow { 14.0 } else { 4.0 };
+    let round = if node.kind == NodeKind::Flow { 14.0 } else { 4.0 };
     html! {
         g class={ "node " (class) " " (health) } {
             title { (node.name) @for note in &node.notes { ", " (note) } }
@@ -156,10 +156,10 @@ mod tests {
     fn boxes_do_not_overlap_and_lie_inside() {
         let mut graph = Graph::default();
         for n in 0..30 {
-            graph.node(Kind::Table, &"x".repeat(n + 1), None);
-            graph.edge(n, (n * 5 + 1) % 30, Link::Source, None);
+            graph.node_index(NodeKind::Table, &"x".repeat(n + 1), None);
+            graph.add_edge(n, (n * 5 + 1) % 30, EdgeKind::Source, None);
         }
-        let (boxes, width, height) = boxes(&graph, &layout::places(&graph));
+        let (boxes, width, height) = place_boxes(&graph, &layout::place_nodes(&graph));
         for (n, a) in boxes.iter().enumerate() {
             assert!(a.x >= 0.0 && a.y >= 0.0 && a.x + a.width <= width && a.y + a.height <= height);
             for b in &boxes[n + 1..] {
@@ -175,9 +175,9 @@ mod tests {
     #[test]
     fn names_are_escaped_and_long_ones_shortened() {
         let mut graph = Graph::default();
-        graph.node(Kind::Flow, "<b>&\"'", None);
-        graph.node(Kind::Table, &"é".repeat(90), None);
-        let text = picture(&graph).into_string();
+        graph.node_index(NodeKind::Flow, "<b>&\"'", None);
+        graph.node_index(NodeKind::Table, &"é".repeat(90), None);
+        let text = draw_graph(&graph).into_string();
         assert!(text.contains("&lt;b&gt;&amp;&quot;'") && !text.contains("<b>"), "{text}");
         assert!(text.contains(&format!("{}…", "é".repeat(LETTERS - 1))));
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 /// What a target looks like.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Shape {
+pub struct TargetSchema {
     pub flow: String,
     /// What the declaration calls the target. What that names is the connector's to say: a table,
     /// a collection, a label, a topic.
@@ -18,13 +18,13 @@ pub struct Shape {
     pub options: Map<String, Value>,
 }
 
-impl Shape {
-    pub fn is_key(&self, place: usize) -> bool {
-        self.key.contains(&place)
+impl TargetSchema {
+    pub fn is_key(&self, index: usize) -> bool {
+        self.key.contains(&index)
     }
 
     pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
-        self.key.iter().map(|place| &self.columns[*place])
+        self.key.iter().map(|index| &self.columns[*index])
     }
 }
 
@@ -85,25 +85,25 @@ impl Values {
 /// What one row of a target is to become.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The key columns, in the order of [`Shape::key`].
+    /// The key columns, in the order of [`TargetSchema::key`].
     pub key: Values,
-    /// All columns, in the order of [`Shape::columns`]; `None`: the row is to go.
+    /// All columns, in the order of [`TargetSchema::columns`]; `None`: the row is to go.
     pub row: Option<Values>,
     /// The process ordinal of the attempt that asks for it: which of two changes of a row is newer.
     pub version: i64,
 }
 
 /// What takes rows of one target while others are evaluated. It never waits.
-pub trait Ahead {
+pub trait RowSink {
     /// Whether it takes some now.
-    fn has_room(&self) -> bool;
+    fn has_capacity(&self) -> bool;
     /// Takes some, in binary form; `false` where there is no room, or nobody takes them any more.
-    fn put(&self, rows: Vec<Values>) -> bool;
+    fn try_push(&self, rows: Vec<Values>) -> bool;
 }
 
 /// A change that a target does not take, for a reason of the row's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct RejectedChange {
     /// Its place in what was to be applied, from 0.
     pub change: usize,
     pub sqlstate: String,
@@ -112,7 +112,7 @@ pub struct Refused {
 
 /// Whom an error keeps from getting changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub enum ErrorScope {
     /// All targets of the server: it cannot be reached, is overloaded, does not let us in.
     Server,
     /// This target: it does not fit what is to be in it, or cannot be made.
@@ -122,8 +122,8 @@ pub enum Whose {
 /// Why nothing could be done: an error of no row's. What was to be applied may have been, in whole
 /// or in part, and is to be applied again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    pub whose: Whose,
+pub struct DeliveryError {
+    pub scope: ErrorScope,
     pub sqlstate: String,
     pub message: String,
     pub detail: Option<String>,
@@ -132,33 +132,33 @@ pub struct Trouble {
     pub retry_after: Option<Duration>,
 }
 
-impl Trouble {
+impl DeliveryError {
     /// The server cannot be reached, or does not answer as it should.
-    pub fn server(sqlstate: &str, message: impl Into<String>) -> Trouble {
-        Trouble::new(Whose::Server, sqlstate, message.into())
+    pub fn server(sqlstate: &str, message: impl Into<String>) -> DeliveryError {
+        DeliveryError::new(ErrorScope::Server, sqlstate, message.into())
     }
 
     /// The target is not as it must be.
-    pub fn target(sqlstate: &str, message: impl Into<String>) -> Trouble {
-        Trouble::new(Whose::Target, sqlstate, message.into())
+    pub fn target(sqlstate: &str, message: impl Into<String>) -> DeliveryError {
+        DeliveryError::new(ErrorScope::Target, sqlstate, message.into())
     }
 
-    fn new(whose: Whose, sqlstate: &str, message: String) -> Trouble {
+    fn new(scope: ErrorScope, sqlstate: &str, message: String) -> DeliveryError {
         let sqlstate = sqlstate.to_owned();
-        Trouble { whose, sqlstate, message, detail: None, hint: None, retry_after: None }
+        DeliveryError { scope, sqlstate, message, detail: None, hint: None, retry_after: None }
     }
 
-    pub fn detail(mut self, detail: impl Into<String>) -> Trouble {
+    pub fn detail(mut self, detail: impl Into<String>) -> DeliveryError {
         self.detail = Some(detail.into());
         self
     }
 
-    pub fn hint(mut self, hint: impl Into<String>) -> Trouble {
+    pub fn hint(mut self, hint: impl Into<String>) -> DeliveryError {
         self.hint = Some(hint.into());
         self
     }
 
-    pub fn retry_after(mut self, after: Duration) -> Trouble {
+    pub fn retry_after(mut self, after: Duration) -> DeliveryError {
         self.retry_after = Some(after);
         self
     }

@@ -6,13 +6,13 @@ use std::ops::Range;
 /// the change that fails stands alone: `f` of `n` cost about `2 f log2 n` attempts.
 ///
 /// `engine::isolate` is the same for attempts that are not async.
-pub struct Halving {
+pub struct Bisection {
     open: Vec<Range<usize>>,
 }
 
-impl Halving {
-    pub fn new(changes: Range<usize>) -> Halving {
-        Halving { open: vec![changes] }
+impl Bisection {
+    pub fn new(changes: Range<usize>) -> Bisection {
+        Bisection { open: vec![changes] }
     }
 
     /// The next range to attempt; never an empty one.
@@ -44,11 +44,11 @@ mod tests {
 
     fn run(n: usize, bad: &[usize]) -> (Vec<usize>, Vec<usize>, usize) {
         let (mut done, mut failed, mut attempts) = (Vec::new(), Vec::new(), 0);
-        let mut halving = Halving::new(0..n);
-        while let Some(range) = halving.next() {
+        let mut bisection = Bisection::new(0..n);
+        while let Some(range) = bisection.next() {
             attempts += 1;
             match bad.iter().any(|b| range.contains(b)) {
-                true => failed.extend(halving.failed(range)),
+                true => failed.extend(bisection.failed(range)),
                 false => done.extend(range),
             }
         }

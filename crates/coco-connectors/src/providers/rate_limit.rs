@@ -4,15 +4,15 @@ use std::time::{Duration, Instant};
 
 /// A token bucket. It holds what one second gives, so that a minute's worth is never asked for at
 /// once; what is taken beyond that is a debt, which the next one waits for too.
-pub struct Bucket {
+pub struct TokenBucket {
     level: f64,
     at: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// A full one.
-    pub fn new(now: Instant) -> Bucket {
-        Bucket { level: f64::INFINITY, at: now }
+    pub fn new(now: Instant) -> TokenBucket {
+        TokenBucket { level: f64::INFINITY, at: now }
     }
 
     /// Takes so much, at this rate. Returns how long to wait before it is used.
@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn what_is_beyond_a_second_is_waited_for() {
         let start = Instant::now();
-        let mut bucket = Bucket::new(start);
+        let mut bucket = TokenBucket::new(start);
         let mut take = |amount, at: u64| {
             bucket.take(amount, 120.0, start + Duration::from_secs(at)).as_millis()
         };
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn a_slow_rate_still_lets_one_pass() {
         let start = Instant::now();
-        let mut bucket = Bucket::new(start);
+        let mut bucket = TokenBucket::new(start);
         assert_eq!(bucket.take(1.0, 1.0, start), Duration::ZERO);
         assert_eq!(bucket.take(1.0, 1.0, start), Duration::from_secs(60));
     }
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn corrections_count() {
         let start = Instant::now();
-        let mut bucket = Bucket::new(start);
+        let mut bucket = TokenBucket::new(start);
         bucket.take(60.0, 3600.0, start);
         bucket.correct(-30.0);
         assert_eq!(bucket.take(60.0, 3600.0, start), Duration::from_millis(500));

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{Report, Run, count, span};
+use crate::{Report, Run, format_count, format_duration};
 
 /// Pixels.
 const WIDTH: f64 = 960.0;
@@ -16,7 +16,7 @@ const THINNEST: f64 = 3.0;
 const LETTERS: usize = 20;
 
 /// The drawing of all runs; nothing where there are none.
-pub fn timeline(report: &Report) -> Option<Markup> {
+pub fn draw_timeline(report: &Report) -> Option<Markup> {
     let begin = report.runs.iter().map(|r| r.at).min_by(f64::total_cmp)?;
     let ended = report.runs.iter().map(|r| r.at + r.elapsed).fold(report.now, f64::max);
     let length = (ended - begin).max(1.0);
@@ -30,7 +30,7 @@ pub fn timeline(report: &Report) -> Option<Markup> {
     Some(html! {
         svg.runs role="img" aria-labelledby="runs-title runs-desc" xmlns="http://www.w3.org/2000/svg"
             width=(WIDTH) height=(height) viewBox={ "0 0 " (WIDTH) " " (height) } {
-            title id="runs-title" { "Runs of each flow over the last " (span(length)) }
+            title id="runs-title" { "Runs of each flow over the last " (format_duration(length)) }
             desc id="runs-desc" { "The tables below have the same runs as text." }
             @for step in 0..=4 {
                 @let at = f64::from(step) / 4.0;
@@ -38,13 +38,13 @@ pub fn timeline(report: &Report) -> Option<Markup> {
                 line.grid x1=(px(left)) x2=(px(left)) y1=(HEAD - 4.0) y2=(height) {}
                 text.axis x=(px(left)) y="12"
                     text-anchor=(match step { 0 => "start", 4 => "end", _ => "middle" }) {
-                    @if step == 4 { "now" } @else { (span(length * (1.0 - at))) " ago" }
+                    @if step == 4 { "now" } @else { (format_duration(length * (1.0 - at))) " ago" }
                 }
             }
             @for (n, flow) in flows.iter().enumerate() {
                 text.lane x="0" y=(px(lane(n) + LANE / 2.0 + 4.0)) {
                     title { (flow) }
-                    (shortened(flow))
+                    (shorten(flow))
                 }
                 // Older ones first: what went wrong last is on top.
                 @for run in report.runs.iter().rev().filter(|r| r.flow == *flow) {
@@ -52,7 +52,7 @@ pub fn timeline(report: &Report) -> Option<Markup> {
                     @let wide = (run.elapsed / length * (WIDTH - NAMES - 4.0)).max(THINNEST);
                     rect class={ "run " (run.outcome()) } x=(px(left.min(WIDTH - wide)))
                         y=(px(lane(n) + (LANE - BAR) / 2.0)) width=(px(wide)) height=(BAR) rx="1.5" {
-                        title { (said(run)) }
+                        title { (describe_run(run)) }
                     }
                 }
             }
@@ -60,26 +60,26 @@ pub fn timeline(report: &Report) -> Option<Markup> {
     })
 }
 
-fn said(run: &Run) -> String {
-    let mut said = format!(
+fn describe_run(run: &Run) -> String {
+    let mut text = format!(
         "run {} at {}: {} ({}), {}; {} evaluated, {} upserted, {} deleted, {} failed",
         run.run,
         run.started,
         run.reason,
-        run.by,
-        span(run.elapsed),
-        count(run.evaluated),
-        count(run.upserted),
-        count(run.deleted),
-        count(run.failed),
+        run.initiator,
+        format_duration(run.elapsed),
+        format_count(run.evaluated),
+        format_count(run.upserted),
+        format_count(run.deleted),
+        format_count(run.failed),
     );
     if let Some(error) = &run.error {
-        said.push_str(&format!("; {error}"));
+        text.push_str(&format!("; {error}"));
     }
-    said
+    text
 }
 
-fn shortened(name: &str) -> String {
+fn shorten(name: &str) -> String {
     match name.chars().count() > LETTERS {
         true => name.chars().take(LETTERS - 1).chain(['…']).collect(),
         false => name.to_owned(),

@@ -14,9 +14,9 @@ use super::fingerprint::Hasher;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionId(pub i32);
 
-/// Where an entry is in [`Recall`].
+/// Where an entry is in [`MemoBatch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place(usize);
+pub struct EntryIndex(usize);
 
 /// Bytes of a value, `None` for NULL.
 pub type Bytes = Option<Rc<[u8]>>;
@@ -58,7 +58,7 @@ pub struct ComputedResult {
 
 /// Why there is no result: the input's fault, which ends the evaluation of the items that asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct MemoError {
     pub sqlstate: String,
     pub message: String,
     pub detail: Option<String>,
@@ -72,11 +72,11 @@ pub enum State {
     /// Looked for in the store, and not there.
     Absent,
     Known(Bytes),
-    Failed(Fault),
+    Failed(MemoError),
 }
 
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct MemoEntry {
     pub function: FunctionId,
     pub fingerprint: i64,
     pub input: Rc<[u8]>,
@@ -86,7 +86,7 @@ pub struct Entry {
     pub stored: Option<i64>,
 }
 
-impl Entry {
+impl MemoEntry {
     /// The result that is to be stored, with its seal; `None` where there is none that is believed.
     pub fn sealed(&self) -> Option<(&Bytes, i64)> {
         match (&self.state, &self.seal) {
@@ -100,26 +100,26 @@ impl Entry {
 
 /// The entries that the items of a batch have asked for.
 #[derive(Default)]
-pub struct Recall {
-    entries: Vec<Entry>,
-    places: HashMap<(FunctionId, i64), Vec<Place>>,
+pub struct MemoBatch {
+    entries: Vec<MemoEntry>,
+    indexes: HashMap<(FunctionId, i64), Vec<EntryIndex>>,
     bytes: usize,
-    uses: BTreeMap<usize, BTreeSet<Place>>,
+    uses: BTreeMap<usize, BTreeSet<EntryIndex>>,
     /// Items that cannot be evaluated yet, and which call in the query has kept them from it.
     missing: BTreeMap<usize, i32>,
     /// Entries of the store whose seal was not that of their result: they are not taken again.
-    refused: HashSet<i64>,
+    rejected: HashSet<i64>,
 }
 
-impl Recall {
+impl MemoBatch {
     /// The entry of an input; a new one is only asked for yet.
-    pub fn entry(&mut self, function: FunctionId, fingerprint: i64, input: &[u8]) -> Place {
-        let known = self.places.get(&(function, fingerprint)).and_then(|places| {
-            places.iter().find(|place| *self.entries[place.0].input == *input).copied()
+    pub fn entry(&mut self, function: FunctionId, fingerprint: i64, input: &[u8]) -> EntryIndex {
+        let known = self.indexes.get(&(function, fingerprint)).and_then(|indexes| {
+            indexes.iter().find(|index| *self.entries[index.0].input == *input).copied()
         });
         known.unwrap_or_else(|| {
             let input = Rc::from(input);
-            self.add(Entry {
+            self.add(MemoEntry {
                 function,
                 fingerprint,
                 input,
@@ -130,48 +130,48 @@ impl Recall {
         })
     }
 
-    fn add(&mut self, entry: Entry) -> Place {
-        let place = Place(self.entries.len());
-        self.bytes += entry.input.len() + size_of::<Entry>();
+    fn add(&mut self, entry: MemoEntry) -> EntryIndex {
+        let index = EntryIndex(self.entries.len());
+        self.bytes += entry.input.len() + size_of::<MemoEntry>();
         if let State::Known(Some(result)) = &entry.state {
             self.bytes += result.len();
         }
-        self.places.entry((entry.function, entry.fingerprint)).or_default().push(place);
+        self.indexes.entry((entry.function, entry.fingerprint)).or_default().push(index);
         self.entries.push(entry);
-        place
+        index
     }
 
     /// Adds an entry of the store, or lets one that was asked for know its result. Whether its seal fits
     /// shows when the result is used.
-    pub fn load(&mut self, entry: Entry) {
-        if entry.stored.is_some_and(|id| self.refused.contains(&id)) {
+    pub fn load(&mut self, entry: MemoEntry) {
+        if entry.stored.is_some_and(|id| self.rejected.contains(&id)) {
             return;
         }
-        let place = self.entry(entry.function, entry.fingerprint, &entry.input);
+        let index = self.entry(entry.function, entry.fingerprint, &entry.input);
         if let Some(id) = entry.stored {
-            self.entries[place.0].stored = Some(id);
+            self.entries[index.0].stored = Some(id);
         }
-        self.settle(place, entry.state);
-        self.entries[place.0].seal = entry.seal;
+        self.set_state(index, entry.state);
+        self.entries[index.0].seal = entry.seal;
     }
 
     /// Settles an entry with a result that was computed.
-    pub fn computed(&mut self, place: Place, kept: ComputedResult) {
-        self.settle(place, State::Known(kept.result));
-        self.entries[place.0].seal = Seal::Checked(kept.of);
+    pub fn set_computed(&mut self, index: EntryIndex, kept: ComputedResult) {
+        self.set_state(index, State::Known(kept.result));
+        self.entries[index.0].seal = Seal::Checked(kept.of);
     }
 
-    pub fn settle(&mut self, place: Place, state: State) {
+    pub fn set_state(&mut self, index: EntryIndex, state: State) {
         if let State::Known(Some(result)) = &state {
             self.bytes += result.len();
         }
-        self.entries[place.0].state = state;
+        self.entries[index.0].state = state;
     }
 
     /// The result of an entry, for a reader that takes it as of this type. A result whose seal does not fit
     /// is forgotten: the entry is then one that is asked for, and has no result.
-    pub fn result(&mut self, place: Place, of: &ResultType) -> Option<Bytes> {
-        let entry = &mut self.entries[place.0];
+    pub fn result(&mut self, index: EntryIndex, of: &ResultType) -> Option<Bytes> {
+        let entry = &mut self.entries[index.0];
         let State::Known(result) = &entry.state else { return None };
         let fits = match entry.seal {
             Seal::Checked(known) => known == *of,
@@ -182,30 +182,30 @@ impl Recall {
             entry.seal = Seal::Checked(*of);
             return Some(result.clone());
         }
-        self.refused.extend(entry.stored.take());
+        self.rejected.extend(entry.stored.take());
         entry.seal = Seal::Open;
         entry.state = State::Asked;
         None
     }
 
-    pub fn get(&self, place: Place) -> &Entry {
-        &self.entries[place.0]
+    pub fn get(&self, index: EntryIndex) -> &MemoEntry {
+        &self.entries[index.0]
     }
 
     /// An item's result rests on this entry.
-    pub fn used(&mut self, item: usize, place: Place) {
-        self.uses.entry(item).or_default().insert(place);
+    pub fn record_use(&mut self, item: usize, index: EntryIndex) {
+        self.uses.entry(item).or_default().insert(index);
     }
 
     /// An item cannot be evaluated yet, for want of the result of a call of this number. `false`: what
     /// the call was given may come from another that has no result yet, so that nothing is to be
     /// asked for. Calls of number 0 rest on no other.
-    pub fn misses(&mut self, item: usize, call: i32) -> bool {
+    pub fn record_miss(&mut self, item: usize, call: i32) -> bool {
         *self.missing.entry(item).or_insert(call) == call
     }
 
     /// Items are evaluated (again): what they use is to be seen.
-    pub fn begin(&mut self, items: impl Iterator<Item = usize>) {
+    pub fn begin_evaluation(&mut self, items: impl Iterator<Item = usize>) {
         self.missing.clear();
         for item in items {
             self.uses.remove(&item);
@@ -218,23 +218,23 @@ impl Recall {
     }
 
     /// What is known, and not in the store.
-    pub fn unstored(&self) -> Vec<Place> {
-        let known = |e: &Entry| {
+    pub fn unstored_entries(&self) -> Vec<EntryIndex> {
+        let known = |e: &MemoEntry| {
             e.stored.is_none() && matches!((&e.state, e.seal), (State::Known(_), Seal::Checked(_)))
         };
-        let places = self.entries.iter().enumerate().filter(|(_, e)| known(e));
-        places.map(|(n, _)| Place(n)).collect()
+        let indexes = self.entries.iter().enumerate().filter(|(_, e)| known(e));
+        indexes.map(|(n, _)| EntryIndex(n)).collect()
     }
 
     /// What the items use, by item.
-    pub fn uses(&self) -> &BTreeMap<usize, BTreeSet<Place>> {
+    pub fn uses(&self) -> &BTreeMap<usize, BTreeSet<EntryIndex>> {
         &self.uses
     }
 
     /// These are in the store now.
-    pub fn stored(&mut self, numbers: &[(Place, i64)]) {
-        for (place, number) in numbers {
-            self.entries[place.0].stored = Some(*number);
+    pub fn mark_stored(&mut self, numbers: &[(EntryIndex, i64)]) {
+        for (index, number) in numbers {
+            self.entries[index.0].stored = Some(*number);
         }
     }
 
@@ -244,14 +244,14 @@ impl Recall {
     }
 
     /// Forgets everything, if it is more than that.
-    pub fn clear_over(&mut self, bytes: usize) {
+    pub fn clear_if_larger_than(&mut self, bytes: usize) {
         if self.bytes > bytes {
             self.clear();
         }
     }
 
     pub fn clear(&mut self) {
-        *self = Recall { refused: std::mem::take(&mut self.refused), ..Recall::default() };
+        *self = MemoBatch { rejected: std::mem::take(&mut self.rejected), ..MemoBatch::default() };
     }
 }
 
@@ -311,56 +311,56 @@ mod tests {
         State::Known(bytes(text))
     }
 
-    fn stored(id: i64, input: &str, result: Bytes, seal: i64) -> Entry {
+    fn stored(id: i64, input: &str, result: Bytes, seal: i64) -> MemoEntry {
         let (state, seal) = (State::Known(result), Seal::Stored(seal));
         let input = Rc::from(input.as_bytes());
-        Entry { function: F, fingerprint: 1, input, state, seal, stored: Some(id) }
+        MemoEntry { function: F, fingerprint: 1, input, state, seal, stored: Some(id) }
     }
 
     #[test]
     fn inputs_of_one_fingerprint_do_not_share_a_result() {
-        let mut recall = Recall::default();
-        let a = recall.entry(F, 7, b"a");
-        let b = recall.entry(F, 7, b"b");
+        let mut batch = MemoBatch::default();
+        let a = batch.entry(F, 7, b"a");
+        let b = batch.entry(F, 7, b"b");
         assert_ne!(a, b);
-        recall.settle(a, known("A"));
-        assert_eq!(recall.entry(F, 7, b"a"), a);
-        assert_eq!(recall.get(a).state, known("A"));
-        assert_eq!(recall.get(b).state, State::Asked);
+        batch.set_state(a, known("A"));
+        assert_eq!(batch.entry(F, 7, b"a"), a);
+        assert_eq!(batch.get(a).state, known("A"));
+        assert_eq!(batch.get(b).state, State::Asked);
     }
 
     #[test]
     fn functions_do_not_share_results() {
-        let mut recall = Recall::default();
-        assert_ne!(recall.entry(F, 7, b"a"), recall.entry(FunctionId(2), 7, b"a"));
+        let mut batch = MemoBatch::default();
+        assert_ne!(batch.entry(F, 7, b"a"), batch.entry(FunctionId(2), 7, b"a"));
     }
 
     #[test]
     fn an_item_that_is_evaluated_again_uses_what_it_uses_then() {
-        let mut recall = Recall::default();
-        let (a, b) = (recall.entry(F, 1, b"a"), recall.entry(F, 2, b"b"));
-        recall.used(0, a);
-        recall.used(1, a);
-        assert!(recall.misses(1, 2) && recall.misses(1, 2));
-        assert!(!recall.misses(1, 1));
-        assert_eq!(recall.take_missing(), BTreeSet::from([1]));
-        recall.begin([1].into_iter());
-        recall.used(1, b);
-        assert_eq!(recall.uses()[&0], BTreeSet::from([a]));
-        assert_eq!(recall.uses()[&1], BTreeSet::from([b]));
+        let mut batch = MemoBatch::default();
+        let (a, b) = (batch.entry(F, 1, b"a"), batch.entry(F, 2, b"b"));
+        batch.record_use(0, a);
+        batch.record_use(1, a);
+        assert!(batch.record_miss(1, 2) && batch.record_miss(1, 2));
+        assert!(!batch.record_miss(1, 1));
+        assert_eq!(batch.take_missing(), BTreeSet::from([1]));
+        batch.begin_evaluation([1].into_iter());
+        batch.record_use(1, b);
+        assert_eq!(batch.uses()[&0], BTreeSet::from([a]));
+        assert_eq!(batch.uses()[&1], BTreeSet::from([b]));
     }
 
     #[test]
     fn what_is_stored_is_not_stored_again() {
-        let mut recall = Recall::default();
-        let a = recall.entry(F, 1, b"a");
-        assert!(recall.unstored().is_empty());
-        recall.computed(a, computed("A", TEXT));
-        assert_eq!(recall.unstored(), [a]);
-        recall.stored(&[(a, 12)]);
-        assert!(recall.unstored().is_empty());
-        recall.load(stored(3, "b", bytes("B"), 0));
-        assert!(recall.unstored().is_empty() && recall.bytes() > 0);
+        let mut batch = MemoBatch::default();
+        let a = batch.entry(F, 1, b"a");
+        assert!(batch.unstored_entries().is_empty());
+        batch.set_computed(a, computed("A", TEXT));
+        assert_eq!(batch.unstored_entries(), [a]);
+        batch.mark_stored(&[(a, 12)]);
+        assert!(batch.unstored_entries().is_empty());
+        batch.load(stored(3, "b", bytes("B"), 0));
+        assert!(batch.unstored_entries().is_empty() && batch.bytes() > 0);
     }
 
     #[test]
@@ -377,31 +377,31 @@ mod tests {
             (bytes("A"), seal(&TEXT, F, b"b", &bytes("A")), TEXT, false),
             (bytes("A"), seal(&TEXT, FunctionId(2), b"a", &bytes("A")), TEXT, false),
         ] {
-            let mut recall = Recall::default();
-            recall.load(stored(7, "a", result.clone(), sealed));
-            let place = recall.entry(F, 1, b"a");
-            let found = recall.result(place, &of);
+            let mut batch = MemoBatch::default();
+            batch.load(stored(7, "a", result.clone(), sealed));
+            let index = batch.entry(F, 1, b"a");
+            let found = batch.result(index, &of);
             assert_eq!(found, taken.then_some(result.clone()));
             if taken {
-                assert_eq!(recall.result(place, &TEXT), Some(result));
+                assert_eq!(batch.result(index, &TEXT), Some(result));
                 continue;
             }
             // It is asked for anew, is not taken again, and what is computed is stored as a new one.
-            assert_eq!(recall.get(place).state, State::Asked);
-            recall.load(stored(7, "a", result, sealed));
-            assert_eq!(recall.get(place).state, State::Asked);
-            recall.computed(place, computed("A", of));
-            assert_eq!(recall.unstored(), [place]);
-            assert_eq!(recall.result(place, &of), Some(bytes("A")));
+            assert_eq!(batch.get(index).state, State::Asked);
+            batch.load(stored(7, "a", result, sealed));
+            assert_eq!(batch.get(index).state, State::Asked);
+            batch.set_computed(index, computed("A", of));
+            assert_eq!(batch.unstored_entries(), [index]);
+            assert_eq!(batch.result(index, &of), Some(bytes("A")));
         }
     }
 
     #[test]
     fn a_result_is_not_read_as_of_another_type_than_it_was_computed_as() {
-        let mut recall = Recall::default();
-        let a = recall.entry(F, 1, b"a");
-        recall.computed(a, computed("A", TEXT));
-        assert_eq!(recall.result(a, &OTHER), None);
-        assert_eq!(recall.get(a).state, State::Asked);
+        let mut batch = MemoBatch::default();
+        let a = batch.entry(F, 1, b"a");
+        batch.set_computed(a, computed("A", TEXT));
+        assert_eq!(batch.result(a, &OTHER), None);
+        assert_eq!(batch.get(a).state, State::Asked);
     }
 }

@@ -10,7 +10,7 @@ const FEW_ROWS: f64 = 1000.0;
 
 /// Why a part of a plan is done more than once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Again {
+pub enum Rescan {
     /// It is a subplan of an expression; its name.
     SubPlan(String),
     /// It is the inner side of a nested loop.
@@ -19,17 +19,17 @@ pub enum Again {
 
 /// A table that a plan reads as a whole, by no condition that an index serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WholeRead {
+pub struct FullRead {
     pub schema: String,
     pub name: String,
     /// Columns of it that are compared with something that is not constant: what an index could be on.
-    pub by: Vec<String>,
+    pub compared_columns: Vec<String>,
     /// It is read, or gone through, once for each row of something else.
-    pub again: Option<Again>,
+    pub rescan: Option<Rescan>,
 }
 
 /// The tables that a plan reads as a whole, out of what `EXPLAIN (VERBOSE, FORMAT JSON)` returned.
-pub fn whole_reads(explained: &Value) -> Vec<WholeRead> {
+pub fn find_full_reads(explained: &Value) -> Vec<FullRead> {
     let plan = explained.get(0).unwrap_or(explained).get("Plan");
     let mut reads = Vec::new();
     if let Some(plan) = plan {
@@ -54,8 +54,8 @@ impl Walk<'_> {
         &self,
         node: &Value,
         conditions: &[String],
-        again: Option<&Again>,
-        reads: &mut Vec<WholeRead>,
+        rescan: Option<&Rescan>,
+        reads: &mut Vec<FullRead>,
     ) {
         let of = |name: &str| node.get(name).and_then(Value::as_str).unwrap_or_default();
         let mut conditions = conditions.to_vec();
@@ -69,11 +69,11 @@ impl Walk<'_> {
             _ => false,
         };
         if whole && !of("Relation Name").is_empty() {
-            reads.push(WholeRead {
+            reads.push(FullRead {
                 schema: of("Schema").to_owned(),
                 name: of("Relation Name").to_owned(),
-                by: compared(&conditions, of("Alias")),
-                again: again.cloned(),
+                compared_columns: columns_compared(&conditions, of("Alias")),
+                rescan: rescan.cloned(),
             });
         }
         let children = node.get("Plans").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
@@ -85,19 +85,19 @@ impl Walk<'_> {
         for child in children {
             let name = child.get("Subplan Name").and_then(Value::as_str).unwrap_or_default();
             let inner = match relation(child).as_str() {
-                "SubPlan" if !self.is_hashed(name) => Some(Again::SubPlan(name.to_owned())),
+                "SubPlan" if !self.is_hashed(name) => Some(Rescan::SubPlan(name.to_owned())),
                 // Done once, and kept; unless it is about the row of something else.
                 "SubPlan" => None,
-                "InitPlan" => again.filter(|_| self.is_correlated(child)).cloned(),
+                "InitPlan" => rescan.filter(|_| self.is_correlated(child)).cloned(),
                 "Inner" if kind == "Nested Loop" && outer > 1.0 => {
                     let kept =
                         child.get("Node Type").and_then(Value::as_str) == Some("Materialize");
                     match kept && rows(child) <= FEW_ROWS {
-                        true => again.cloned(),
-                        false => Some(Again::NestedLoop),
+                        true => rescan.cloned(),
+                        false => Some(Rescan::NestedLoop),
                     }
                 }
-                _ => again.cloned(),
+                _ => rescan.cloned(),
             };
             self.node(child, &conditions, inner.as_ref(), reads);
         }
@@ -156,7 +156,7 @@ fn aliases_in<'a>(node: &'a Value, aliases: &mut BTreeSet<&'a str>) {
 }
 
 /// The columns of an alias that conditions hold equal to something else's.
-fn compared(conditions: &[String], alias: &str) -> Vec<String> {
+fn columns_compared(conditions: &[String], alias: &str) -> Vec<String> {
     let mut columns = Vec::new();
     for clause in conditions.iter().flat_map(|c| c.split(" AND ")) {
         let Some((left, right)) = clause.split_once(" = ") else { continue };
@@ -220,10 +220,10 @@ mod tests {
 
     #[test]
     fn the_inner_side_of_a_nested_loop_is_read_again() {
-        let found = whole_reads(&nested(1000, scan("big", "Inner")));
-        assert_eq!(found[0].again, Some(Again::NestedLoop));
-        assert_eq!(found[0].by, ["code"]);
-        assert_eq!(whole_reads(&nested(1, scan("big", "Inner")))[0].again, None);
+        let found = find_full_reads(&nested(1000, scan("big", "Inner")));
+        assert_eq!(found[0].rescan, Some(Rescan::NestedLoop));
+        assert_eq!(found[0].compared_columns, ["code"]);
+        assert_eq!(find_full_reads(&nested(1, scan("big", "Inner")))[0].rescan, None);
     }
 
     #[test]
@@ -232,9 +232,9 @@ mod tests {
             json!({"Node Type": "Materialize", "Parent Relationship": "Inner", "Plan Rows": rows,
                    "Plans": [scan("big", "Outer")]})
         };
-        assert_eq!(whole_reads(&nested(1000, materialized(10)))[0].again, None);
-        let again = Some(Again::NestedLoop);
-        assert_eq!(whole_reads(&nested(1000, materialized(10_000)))[0].again, again);
+        assert_eq!(find_full_reads(&nested(1000, materialized(10)))[0].rescan, None);
+        let rescan = Some(Rescan::NestedLoop);
+        assert_eq!(find_full_reads(&nested(1000, materialized(10_000)))[0].rescan, rescan);
     }
 
     #[test]
@@ -245,17 +245,17 @@ mod tests {
             json!([{"Plan": {"Node Type": "Seq Scan", "Schema": "s", "Relation Name": "d", "Alias": "d",
                              "Filter": filter, "Plans": [subplan]}}])
         };
-        let again = |plan: &Value| whole_reads(plan)[1].again.clone();
-        assert_eq!(again(&of("(SubPlan 1)")), Some(Again::SubPlan("SubPlan 1".into())));
-        assert_eq!(again(&of("(NOT (hashed SubPlan 1))")), None);
-        assert_eq!(again(&of("(hashed SubPlan 12)")), Some(Again::SubPlan("SubPlan 1".into())));
+        let rescan = |plan: &Value| find_full_reads(plan)[1].rescan.clone();
+        assert_eq!(rescan(&of("(SubPlan 1)")), Some(Rescan::SubPlan("SubPlan 1".into())));
+        assert_eq!(rescan(&of("(NOT (hashed SubPlan 1))")), None);
+        assert_eq!(rescan(&of("(hashed SubPlan 12)")), Some(Rescan::SubPlan("SubPlan 1".into())));
     }
 
     #[test]
     fn what_is_inside_a_repeated_part_is_repeated() {
         let inner = json!({"Node Type": "Aggregate", "Parent Relationship": "Inner", "Plan Rows": 1,
                            "Plans": [scan("big", "Outer")]});
-        assert_eq!(whole_reads(&nested(5, inner))[0].again, Some(Again::NestedLoop));
+        assert_eq!(find_full_reads(&nested(5, inner))[0].rescan, Some(Rescan::NestedLoop));
     }
 
     #[test]
@@ -267,12 +267,12 @@ mod tests {
             let inner = json!({"Node Type": "Index Scan", "Parent Relationship": "Inner", "Alias": "s",
                                "Relation Name": "s", "Schema": "public", "Index Cond": "(s.id = 1)",
                                "Plan Rows": 1, "Plans": [initplan]});
-            whole_reads(&nested(9, inner))[0].again.clone()
+            find_full_reads(&nested(9, inner))[0].rescan.clone()
         };
-        assert_eq!(of("(big.code = s.code)"), Some(Again::NestedLoop));
+        assert_eq!(of("(big.code = s.code)"), Some(Rescan::NestedLoop));
         assert_eq!(of("(big.code = 's'::text)"), None);
         // Before PostgreSQL 17 such a row is a parameter, as what InitPlans return is.
-        assert_eq!(of("(big.code = $0)"), Some(Again::NestedLoop));
+        assert_eq!(of("(big.code = $0)"), Some(Rescan::NestedLoop));
         assert_eq!(of("(big.code = $1)"), None);
     }
 
@@ -284,7 +284,7 @@ mod tests {
             if let Some(cond) = cond {
                 node["Index Cond"] = json!(cond);
             }
-            whole_reads(&nested(9, node)).len()
+            find_full_reads(&nested(9, node)).len()
         };
         assert_eq!(index(Some("(big.code = item.code)")), 0);
         assert_eq!(index(None), 1);
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn columns_that_an_index_could_be_on() {
-        let of = |c: &str, alias: &str| compared(&[c.to_owned()], alias);
+        let of = |c: &str, alias: &str| columns_compared(&[c.to_owned()], alias);
         assert_eq!(of("((l.a = s.b) AND (s.c = l.d))", "l"), ["a", "d"]);
         assert_eq!(of("((l.a)::text = s.b)", "l"), ["a"]);
         assert_eq!(of("(l.\"or\"\"der\" = s.b)", "l"), ["or\"der"]);

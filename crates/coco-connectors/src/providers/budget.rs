@@ -39,7 +39,7 @@ impl Budget {
 }
 
 /// About how many tokens a text has: of English four bytes are one.
-pub fn tokens(text: &str) -> u64 {
+pub fn estimate_tokens(text: &str) -> u64 {
     (text.len() as u64).div_ceil(4)
 }
 
@@ -69,6 +69,14 @@ mod tests {
 
     #[test]
     fn tokens_are_a_quarter_of_the_bytes() {
-        assert_eq!([tokens(""), tokens("a"), tokens("abcd"), tokens("日本")], [0, 1, 1, 2]);
+        assert_eq!(
+            [
+                estimate_tokens(""),
+                estimate_tokens("a"),
+                estimate_tokens("abcd"),
+                estimate_tokens("日本")
+            ],
+            [0, 1, 1, 2]
+        );
     }
 }

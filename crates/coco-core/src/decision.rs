@@ -1,6 +1,6 @@
 //! What an update does with one item: skip, advance, evaluate, remove, or wait.
 
-use super::version::{Failure, Incoming, LogicId, Stored};
+use super::version::{CommittedVersion, Failure, LogicId, SourceVersion};
 
 /// How much of what was done before an update trusts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +68,8 @@ pub enum Decision {
 /// Decides for one item. `incoming` is `None` where the source no longer has it, `stored` where
 /// it was never seen.
 pub fn decide(
-    stored: Option<&Stored>,
-    incoming: Option<&Incoming>,
+    stored: Option<&CommittedVersion>,
+    incoming: Option<&SourceVersion>,
     failure: Option<&Failure>,
     logic: LogicId,
     mode: Mode,
@@ -90,7 +90,7 @@ pub fn decide(
     }
     if let Some(failure) = failure {
         let same = failure.content == incoming.content && failure.logic == Some(logic);
-        return match same && !failure.due && mode == Mode::Normal {
+        return match same && !failure.is_due && mode == Mode::Normal {
             true => Decision::Wait,
             false => Decision::Evaluate,
         };
@@ -119,13 +119,13 @@ mod tests {
     fn content(n: u8) -> Option<Fingerprint> {
         Some(Fingerprint([n; 16]))
     }
-    fn stored(ordinal: Option<i64>, c: u8, logic: LogicId) -> Stored {
-        Stored { ordinal: ordinal.map(Ordinal), content: content(c), logic: Some(logic) }
+    fn stored(ordinal: Option<i64>, c: u8, logic: LogicId) -> CommittedVersion {
+        CommittedVersion { ordinal: ordinal.map(Ordinal), content: content(c), logic: Some(logic) }
     }
-    fn incoming(ordinal: Option<i64>, c: u8) -> Incoming {
-        Incoming { ordinal: ordinal.map(Ordinal), content: content(c) }
+    fn incoming(ordinal: Option<i64>, c: u8) -> SourceVersion {
+        SourceVersion { ordinal: ordinal.map(Ordinal), content: content(c) }
     }
-    fn normal(s: Option<Stored>, i: Option<Incoming>) -> Decision {
+    fn normal(s: Option<CommittedVersion>, i: Option<SourceVersion>) -> Decision {
         decide(s.as_ref(), i.as_ref(), None, NOW, Mode::Normal)
     }
 
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn a_failed_item_waits_for_its_retry_unless_it_or_the_logic_changed() {
         let i = incoming(None, 1);
-        let failed = |c, logic, due| Failure { content: content(c), logic: Some(logic), due };
+        let failed = |c, logic, is_due| Failure { content: content(c), logic: Some(logic), is_due };
         let with = |f: Failure, mode| decide(None, Some(&i), Some(&f), NOW, mode);
         assert_eq!(with(failed(1, NOW, false), Mode::Normal), Decision::Wait);
         assert_eq!(with(failed(1, NOW, true), Mode::Normal), Decision::Evaluate);

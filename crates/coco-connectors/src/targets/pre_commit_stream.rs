@@ -1,0 +1,126 @@
+//! Rows that a target takes while others are still evaluated, in a transaction of its own that is committed only
+//! once they are noted on this side: nobody sees what may still be undone here.
+
+use tokio::sync::{mpsc, oneshot};
+
+use coco_core::change::{RowSink, Values};
+
+/// Pieces of rows that may wait to be taken. A sender is never made to wait for room.
+const MAX_QUEUED: usize = 64;
+
+/// Where the rows are put. Dropped after the last of them.
+pub struct RowSender(mpsc::Sender<Vec<Values>>);
+
+/// Says that all rows are noted. Dropped instead, it has them taken back.
+pub struct CommitSignal(oneshot::Sender<()>);
+
+/// Rows on their way to [`super::Target::fill`].
+pub struct RowStream {
+    rows: mpsc::Receiver<Vec<Values>>,
+    signal: oneshot::Receiver<()>,
+    /// Whether they were noted, once that is known.
+    committed: Option<bool>,
+}
+
+/// Both ends of such a way.
+pub fn channel() -> (RowSender, CommitSignal, RowStream) {
+    let ((queue, rows), (confirm, signal)) = (mpsc::channel(MAX_QUEUED), oneshot::channel());
+    (RowSender(queue), CommitSignal(confirm), RowStream { rows, signal, committed: None })
+}
+
+impl RowSink for RowSender {
+    fn has_capacity(&self) -> bool {
+        self.0.capacity() > 0 && !self.0.is_closed()
+    }
+
+    fn try_push(&self, rows: Vec<Values>) -> bool {
+        self.0.try_send(rows).is_ok()
+    }
+}
+
+impl CommitSignal {
+    pub fn confirm(self) {
+        // Where nobody takes the rows any more that shows in what becomes of them.
+        self.0.send(()).ok();
+    }
+}
+
+impl RowStream {
+    /// The next rows; `None` after the last, or where they are to be taken back.
+    pub async fn next(&mut self) -> Option<Vec<Values>> {
+        if self.committed.is_some() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            rows = self.rows.recv() => rows,
+            signal = &mut self.signal => {
+                self.committed = Some(signal.is_ok());
+                None
+            }
+        }
+    }
+
+    /// Whether all that came are noted; waits until that is known.
+    pub async fn wait_committed(&mut self) -> bool {
+        match self.committed {
+            Some(committed) => committed,
+            None => {
+                let committed = (&mut self.signal).await.is_ok();
+                self.committed = Some(committed);
+                committed
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.expect("a runtime").block_on(work)
+    }
+
+    fn piece(byte: u8) -> Vec<Values> {
+        vec![Values::Binary(vec![byte])]
+    }
+
+    #[test]
+    fn rows_come_before_they_are_noted() {
+        let (sender, signal, mut stream) = channel();
+        assert!(sender.try_push(piece(1)) && sender.try_push(piece(2)));
+        drop(sender);
+        signal.confirm();
+        run(async {
+            assert_eq!(stream.next().await, Some(piece(1)));
+            assert_eq!(stream.next().await, Some(piece(2)));
+            assert_eq!(stream.next().await, None);
+            assert!(stream.wait_committed().await);
+        });
+    }
+
+    #[test]
+    fn they_are_taken_back_also_while_more_may_come() {
+        let (sender, signal, mut stream) = channel();
+        assert!(sender.try_push(piece(1)));
+        drop(signal);
+        run(async {
+            assert_eq!(stream.next().await, Some(piece(1)));
+            assert_eq!(stream.next().await, None);
+            assert!(!stream.wait_committed().await);
+        });
+    }
+
+    #[test]
+    fn nobody_waits_for_room() {
+        let (sender, _note, stream) = channel();
+        for _ in 0..MAX_QUEUED {
+            assert!(sender.has_capacity() && sender.try_push(piece(0)));
+        }
+        assert!(!sender.has_capacity() && !sender.try_push(piece(0)));
+        drop(stream);
+        assert!(!sender.has_capacity());
+    }
+}
