@@ -1,8 +1,8 @@
-//! What coco talks to outside its database. Async, and without anything of Postgres' inside.
+//! Clients of systems outside the database. The code is async, and uses no PostgreSQL server code.
 //!
-//! - [`targets`]: connectors to the systems that rows are brought to.
-//! - [`providers`]: beside them, the functions over the network that a flow's query can call.
-//! - `net`: below both, HTTP.
+//! - [`targets`]: connectors to external targets.
+//! - [`providers`]: functions over the network that a flow's query can call.
+//! - `net`: HTTP, for connectors and providers.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 #[cfg(feature = "http")]

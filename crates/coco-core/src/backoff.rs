@@ -1,19 +1,19 @@
-//! When a failed item is tried again.
+//! Retry delays of failed items, flows and targets.
 
 use std::time::Duration;
 
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(3600);
 
-/// How long to wait after the given number of attempts (1 is the first): doubling from a second
-/// to an hour.
+/// Returns the delay after this number of attempts (1 is the first). The delay doubles from a
+/// second up to an hour.
 pub fn retry_delay(attempts: u32) -> Duration {
     let doublings = attempts.saturating_sub(1).min(31);
     FIRST_DELAY.saturating_mul(1 << doublings).min(MAX_DELAY)
 }
 
-/// A wait that was computed from a time of day, if it can be one: a clock that was ahead for a while has left times that
-/// are further off than anything is put off. That is over.
+/// Returns a wait that was computed from a wall-clock time, or zero if it is longer than any wait
+/// that coco sets. A clock that was ahead for a while leaves such times.
 pub fn plausible_wait(wait: Duration, longest: Duration) -> Duration {
     if wait > longest { Duration::ZERO } else { wait }
 }

@@ -1,18 +1,19 @@
-//! Finding the items that fail without making the healthy ones slow.
+//! Finds the items that fail, by bisecting a failed batch.
 
 use std::ops::Range;
 
-/// How an attempt at a range of items ended.
+/// The outcome of an attempt at a range of items.
 pub enum Attempt<F> {
-    /// All of them went through.
+    /// All items succeeded.
     Done,
-    /// Some item failed and nothing of the range was kept.
+    /// At least one item failed, and nothing of the range was kept.
     Failed(F),
 }
 
-/// Attempts `items` as one; where that fails, halves the range until each failing item stands
-/// alone, and reports it. A healthy batch costs one attempt; `f` failing items among `n` cost
-/// about `2 f log2 n` attempts. An `Err` (the flow's or the server's fault, no item's) ends it.
+/// Attempts `items` as one range. If the attempt fails, halves the range until each failing item is
+/// alone, and reports it. A batch without failures costs one attempt; `f` failing items among `n`
+/// cost about `2 f log2 n` attempts. An `Err`, which is an error of the flow or the server and not
+/// of an item, ends the search.
 pub fn bisect<F, E>(
     items: Range<usize>,
     attempt: &mut impl FnMut(Range<usize>) -> Result<Attempt<F>, E>,
@@ -27,7 +28,7 @@ pub fn bisect<F, E>(
     }
 }
 
-/// As [`bisect`], of a range that has been attempted, and has failed.
+/// Like [`bisect`], for a range whose attempt has already failed.
 pub fn bisect_failed<F, E>(
     items: Range<usize>,
     failure: F,

@@ -1,20 +1,21 @@
-//! What is sent to a target outside this database, and what can become of it.
+//! The values that pass between the extension and a connector: the schema of a target, changes,
+//! rejected changes and delivery errors.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-/// What a target looks like.
+/// The name, columns, key and options of an external target.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TargetSchema {
     pub flow: String,
-    /// What the declaration calls the target. What that names is the connector's to say: a table,
-    /// a collection, a label, a topic.
+    /// The name in the declaration. The connector decides what it names: a table, a collection, a
+    /// label, a topic.
     pub target: String,
     pub columns: Vec<Column>,
-    /// The columns that name a row, as places in `columns`.
+    /// The key columns, as indexes in `columns`.
     pub key: Vec<usize>,
-    /// The options of the declaration, as the connector has checked them.
+    /// The options of the declaration. The connector has checked them.
     pub options: Map<String, Value>,
 }
 
@@ -32,24 +33,25 @@ impl TargetSchema {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
     pub name: String,
-    /// The schema of its type: `pg_catalog` for what Postgres comes with.
+    /// The schema of the column's type: `pg_catalog` for built-in types.
     pub type_schema: String,
-    /// As Postgres writes it, without the schema: `integer`, `numeric(10,2)`, `text[]`,
+    /// The type as Postgres writes it, without the schema: `integer`, `numeric(10,2)`, `text[]`,
     /// `vector(384)`.
     pub type_name: String,
 }
 
-/// How the values of a row are written.
+/// The encoding of a row's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// As the fields of a tuple in `COPY … (format binary)`, without their count: for each column
-    /// its length as a big-endian i32 (-1: NULL), and so many bytes of its type's binary form.
+    /// The fields of a tuple in `COPY … (format binary)`, without their count. Each column has its
+    /// length as a big-endian i32 (-1 is NULL), followed by that many bytes of the type's binary
+    /// form.
     Binary,
-    /// As a JSON object from column names to values, as `row_to_json` writes it.
+    /// A JSON object from column names to values, as `row_to_json` writes it.
     Json,
 }
 
-/// Values of several columns, in one of the encodings.
+/// The values of several columns, in one of the encodings.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Values {
     Binary(Vec<u8>),
@@ -57,7 +59,7 @@ pub enum Values {
 }
 
 impl Values {
-    /// Bytes.
+    /// Returns the length in bytes.
     pub fn bytes(&self) -> usize {
         match self {
             Values::Binary(bytes) => bytes.len(),
@@ -65,7 +67,7 @@ impl Values {
         }
     }
 
-    /// The fields, where they are binary.
+    /// Returns the fields if the encoding is binary.
     pub fn binary(&self) -> Option<&[u8]> {
         match self {
             Values::Binary(bytes) => Some(bytes),
@@ -73,7 +75,7 @@ impl Values {
         }
     }
 
-    /// The object, where they are JSON.
+    /// Returns the object if the encoding is JSON.
     pub fn json(&self) -> Option<&str> {
         match self {
             Values::Json(text) => Some(text),
@@ -82,45 +84,47 @@ impl Values {
     }
 }
 
-/// What one row of a target is to become.
+/// An upsert or a delete of one target row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The key columns, in the order of [`TargetSchema::key`].
+    /// The values of the key columns, in the order of [`TargetSchema::key`].
     pub key: Values,
-    /// All columns, in the order of [`TargetSchema::columns`]; `None`: the row is to go.
+    /// The values of all columns, in the order of [`TargetSchema::columns`]. `None` deletes the
+    /// row.
     pub row: Option<Values>,
-    /// The process ordinal of the attempt that asks for it: which of two changes of a row is newer.
+    /// The process ordinal of the attempt that made the change. Of two changes of a row, the one
+    /// with the larger ordinal is newer.
     pub version: i64,
 }
 
-/// What takes rows of one target while others are evaluated. It never waits.
+/// A receiver of one target's rows during an initial load. Its methods never wait.
 pub trait RowSink {
-    /// Whether it takes some now.
+    /// Reports whether the receiver accepts rows now.
     fn has_capacity(&self) -> bool;
-    /// Takes some, in binary form; `false` where there is no room, or nobody takes them any more.
+    /// Sends rows in binary form. Returns `false` if the receiver is full or closed.
     fn try_push(&self, rows: Vec<Values>) -> bool;
 }
 
-/// A change that a target does not take, for a reason of the row's.
+/// A change that the target does not accept, for a reason in the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedChange {
-    /// Its place in what was to be applied, from 0.
+    /// The index of the change in the batch, from 0.
     pub change: usize,
     pub sqlstate: String,
     pub message: String,
 }
 
-/// Whom an error keeps from getting changes.
+/// The targets that an error stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorScope {
-    /// All targets of the server: it cannot be reached, is overloaded, does not let us in.
+    /// All targets of the server: the server is unreachable, overloaded, or refuses the login.
     Server,
-    /// This target: it does not fit what is to be in it, or cannot be made.
+    /// One target: it does not match the query, or cannot be created.
     Target,
 }
 
-/// Why nothing could be done: an error of no row's. What was to be applied may have been, in whole
-/// or in part, and is to be applied again.
+/// An error that stops delivery, and that no row causes. The batch may have been applied in whole
+/// or in part, and must be applied again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryError {
     pub scope: ErrorScope,
@@ -128,17 +132,17 @@ pub struct DeliveryError {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
-    /// When the server wants to be asked again, if it has said so.
+    /// How long the server asks to wait before the next request, if it says so.
     pub retry_after: Option<Duration>,
 }
 
 impl DeliveryError {
-    /// The server cannot be reached, or does not answer as it should.
+    /// Creates an error of the whole server.
     pub fn server(sqlstate: &str, message: impl Into<String>) -> DeliveryError {
         DeliveryError::new(ErrorScope::Server, sqlstate, message.into())
     }
 
-    /// The target is not as it must be.
+    /// Creates an error of one target.
     pub fn target(sqlstate: &str, message: impl Into<String>) -> DeliveryError {
         DeliveryError::new(ErrorScope::Target, sqlstate, message.into())
     }

@@ -1,8 +1,9 @@
-//! What an update counted.
+//! Counts of an update.
 
 use std::ops::AddAssign;
 
-/// The counts of one update of one source. Items, except `upserted` and `deleted`: target rows.
+/// The counts of one update of one source. They count items, except `upserted` and `deleted`, which
+/// count target rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub seen: i64,

@@ -1,17 +1,17 @@
-//! What an update does with one item: skip, advance, evaluate, remove, or wait.
+//! Decides what an update does with one item: skip, advance, evaluate, remove, or wait.
 
 use super::version::{CommittedVersion, Failure, LogicId, SourceVersion};
 
-/// How much of what was done before an update trusts.
+/// How far an update trusts the results of earlier updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Skip by ordinal and logic, shortcut by content fingerprint, carry over unchanged rows.
+    /// Skips items by ordinal and logic, or by content fingerprint. Carries unchanged rows over.
     Normal,
-    /// As normal, but a failed item does not wait for its next retry.
+    /// Like `Normal`, but failed items do not wait for their next retry.
     Retry,
-    /// Evaluate every item; write the rows that came out different.
+    /// Evaluates every item, and writes the rows that differ.
     FullReprocess,
-    /// Evaluate every item; write every row.
+    /// Evaluates every item, and writes every row.
     Reexport,
 }
 
@@ -33,12 +33,12 @@ impl Mode {
         Mode::ALL.into_iter().find(|mode| mode.name() == name)
     }
 
-    /// Whether every item is evaluated, whatever is stored.
+    /// Reports whether the update evaluates every item, whatever is stored.
     pub fn evaluates_all(self) -> bool {
         matches!(self, Mode::FullReprocess | Mode::Reexport)
     }
 
-    /// The same, but every item is evaluated.
+    /// Returns the mode that evaluates every item, and writes at least what this mode writes.
     pub fn evaluating_all(self) -> Mode {
         match self {
             Mode::Reexport => Mode::Reexport,
@@ -46,7 +46,7 @@ impl Mode {
         }
     }
 
-    /// Whether unchanged target rows are carried over, unwritten.
+    /// Reports whether the update leaves unchanged target rows unwritten.
     pub fn carries_over(self) -> bool {
         self != Mode::Reexport
     }
@@ -54,19 +54,19 @@ impl Mode {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// This version, or a newer one, is committed with the current logic.
+    /// This version or a newer one is committed with the current logic.
     Skip,
-    /// Same content, same logic: only the stored ordinal advances.
+    /// The content and the logic are the same. Only the stored ordinal advances.
     Advance,
     Evaluate,
-    /// The item is gone: its target rows go, and its tracking row.
+    /// The source no longer contains the item. coco deletes its target rows and its tracking row.
     Remove,
-    /// It failed as it is, and its next retry is not due.
+    /// This version failed before, and its next retry is not due.
     Wait,
 }
 
-/// Decides for one item. `incoming` is `None` where the source no longer has it, `stored` where
-/// it was never seen.
+/// Decides what to do with one item. `incoming` is `None` if the source no longer contains the
+/// item. `stored` is `None` if no version of the item was ever committed.
 pub fn decide(
     stored: Option<&CommittedVersion>,
     incoming: Option<&SourceVersion>,
@@ -141,7 +141,7 @@ mod tests {
             normal(Some(stored(Some(5), 1, NOW)), Some(incoming(Some(4), 2))),
             Decision::Skip
         );
-        // also where the logic is another: never go back to an older version
+        // Also if the logic differs: coco never goes back to an older version.
         assert_eq!(
             normal(Some(stored(Some(5), 1, BEFORE)), Some(incoming(Some(4), 2))),
             Decision::Skip
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(with(failed(2, NOW, false), Mode::Normal), Decision::Evaluate);
         assert_eq!(with(failed(1, BEFORE, false), Mode::Normal), Decision::Evaluate);
         assert_eq!(with(failed(1, NOW, false), Mode::Retry), Decision::Evaluate);
-        // What was committed before it failed is not replaced by something older.
+        // An older version does not replace the version that was committed before the failure.
         let (s, f) = (stored(Some(5), 1, NOW), failed(2, NOW, true));
         let comes = |ordinal| {
             decide(Some(&s), Some(&incoming(Some(ordinal), 3)), Some(&f), NOW, Mode::Normal)

@@ -1,9 +1,9 @@
-//! Fingerprints: BLAKE3 over parts that cannot run into each other, cut to 128 bits.
+//! Computes fingerprints: BLAKE3 over separated parts, cut to 128 bits.
 
 use super::version::Fingerprint;
 
-/// Collects the parts of a value. Each part is preceded by its length, and NULL is no part of
-/// any length, so `('a', 'bc')`, `('ab', 'c')` and `('a', NULL, 'bc')` differ.
+/// Hashes the parts of a value. The length of each part precedes it, and NULL differs from a part
+/// of any length, so `('a', 'bc')`, `('ab', 'c')` and `('a', NULL, 'bc')` differ.
 pub struct Hasher(blake3::Hasher);
 
 const NULL: u64 = u64::MAX;
@@ -14,7 +14,7 @@ impl Hasher {
     }
 
     pub fn part(&mut self, bytes: &[u8]) -> &mut Hasher {
-        // Short parts in one call: most columns are short, and a call has its price.
+        // Hashes a short part in one call: most columns are short, and each call has a cost.
         let mut short = [0u8; 64];
         let length = (bytes.len() as u64).to_le_bytes();
         if bytes.len() <= short.len() - length.len() {

@@ -1,18 +1,18 @@
-//! Target keys that change hands within a batch, and those that cannot.
+//! Target keys that pass from one item to another within a batch, and the claims that are rejected.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A target key that one item claims and another has had so far.
+/// A claim of one item to a target key that another item has owned so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub claimant: usize,
     pub holder: usize,
 }
 
-/// The items that are refused: those that are `find_rejected` for a reason of their own, and every item
-/// that claims a key of one that is, for what is refused keeps what it has. Returned with the
-/// number of the claim that was in the way, where it was one.
+/// Returns the rejected items: those in `own`, which are rejected for another reason, and each item
+/// that claims a key of a rejected item. A rejected item keeps its keys, so nobody else can have
+/// them. The value is the index of the blocking claim, or `None` for the items in `own`.
 pub fn find_rejected(own: &BTreeSet<usize>, claims: &[Claim]) -> BTreeMap<usize, Option<usize>> {
     let mut waiting: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (n, claim) in claims.iter().enumerate() {

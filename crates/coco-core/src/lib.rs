@@ -1,7 +1,7 @@
-//! Pure Rust: what to do with an item, a key, a failure. No Postgres, no I/O.
+//! The rules of coco in pure Rust: what to do with an item, a key or a failure. No Postgres, and no
+//! I/O.
 //!
-//! The rules are those an update follows; the catalog carries them out as statements over whole
-//! batches.
+//! The extension applies these rules with SQL statements over whole batches.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod backoff;

@@ -1,8 +1,8 @@
-//! Texts that a server sends, made fit to be shown and kept.
+//! Removes secrets from texts that a server sends, and bounds their length.
 //!
-//! A server may repeat what it was sent, a password among it, and may say as much as it likes. Every
-//! text of a server passes a [`Masker`] before it reaches a message, a log line or a table:
-//! `targets::guard` applies one to all connectors, `providers::run` to all providers.
+//! A server may repeat what it received, including a password, and may send texts of any length.
+//! Every text of a server passes a [`Masker`] before it reaches a message, a log line or a table.
+//! `targets::guard` applies a masker to all connectors, `providers::job_runner` to all providers.
 
 use std::cmp::Reverse;
 use std::fmt::Write;
@@ -15,25 +15,26 @@ use super::change::{DeliveryError, RejectedChange};
 use super::options::{Access, OptionSpec};
 use super::provider::RejectedInput;
 
-/// The most bytes of a message, a detail or a hint.
+/// Maximum bytes of a message, a detail or a hint.
 const LONGEST_TEXT: usize = 2000;
-/// The most bytes of a server's text that are looked at.
+/// Maximum bytes of a server's text that are searched for secrets.
 const LONGEST_LOOK: usize = 16 * 1024;
-/// A shorter secret is masked only where it stands as a word of its own: to mask every `a` of a
-/// message would show what the secret is.
+/// A shorter secret is masked only as a separate word: masking every `a` of a message would reveal
+/// the secret.
 const SHORTEST_SECRET: usize = 4;
-/// A shorter part of a base64 text could be a part of any other.
+/// A shorter part of a base64 text could belong to any other text.
 const SHORTEST_BASE64: usize = 6;
-/// A shorter line of a key in PEM is padding.
+/// A shorter line of a PEM key is padding.
 const SHORTEST_LINE: usize = 16;
-/// No server makes coco wait longer, whatever it asks for.
+/// coco does not wait longer, whatever a server asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 const MASK: &str = "***";
 
-/// Takes secrets out of texts, and bounds their length.
+/// Masks secrets in texts, and bounds their length.
 #[derive(Clone, Default)]
 pub struct Masker {
-    /// In lower case. Those that contain others come first.
+    /// The forms of the secrets in lower case, longest first, so that a form comes before those
+    /// that it contains.
     forms: Vec<Form>,
 }
 
@@ -52,8 +53,8 @@ enum Lines {
 }
 
 impl Masker {
-    /// Masks these secrets, also as they are written in JSON, URLs, HTML, SQL, base64 and hexadecimal
-    /// digits.
+    /// Creates a masker for these secrets, and for their forms in JSON, URLs, HTML, SQL, base64 and
+    /// hexadecimal digits.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Masker {
         let mut forms: Vec<Form> = secrets.into_iter().flat_map(forms).collect();
         forms.sort_by(|a, b| {
@@ -63,24 +64,24 @@ impl Masker {
         Masker { forms }
     }
 
-    /// Masks the values of the secret options.
+    /// Creates a masker for the secret options of a user mapping.
     pub fn for_access(access: &Access, specs: &[OptionSpec]) -> Masker {
         let secret = specs.iter().filter(|spec| spec.secret);
         Masker::new(secret.filter_map(|spec| access.user.get(spec.name)))
     }
 
-    /// Returns a text of at most 2,000 bytes, without secrets and without control characters other
-    /// than the ends of lines.
+    /// Returns the text without secrets, in at most 2,000 bytes. Of the control characters, only
+    /// line ends and tabs remain.
     pub fn mask_text(&self, text: &str) -> String {
         self.cut(text, LONGEST_TEXT, Lines::Many)
     }
 
-    /// Returns a text of one line and at most so many bytes, without secrets.
+    /// Returns the text without secrets, as one line of at most `longest` bytes.
     pub fn mask_line(&self, text: &str, longest: usize) -> String {
         self.cut(text.trim(), longest, Lines::One)
     }
 
-    /// Returns what may be known of a trouble.
+    /// Returns the error with all its texts masked and its wait bounded.
     pub fn mask_error(&self, error: DeliveryError) -> DeliveryError {
         DeliveryError {
             scope: error.scope,
@@ -92,7 +93,7 @@ impl Masker {
         }
     }
 
-    /// Returns what may be known of a change that was refused.
+    /// Returns the rejected change with its message masked.
     pub fn mask_rejected_change(&self, rejected: RejectedChange) -> RejectedChange {
         RejectedChange {
             change: rejected.change,
@@ -101,7 +102,7 @@ impl Masker {
         }
     }
 
-    /// Returns what may be known of an input that was refused.
+    /// Returns the rejected input with its message masked.
     pub fn mask_rejected_input(&self, rejected: RejectedInput) -> RejectedInput {
         RejectedInput {
             sqlstate: sqlstate(rejected.sqlstate),
@@ -139,7 +140,7 @@ impl Masker {
         shown
     }
 
-    /// The ranges of a text that hold secrets, in order and apart from each other.
+    /// Returns the ranges of a text that contain secrets, in order and without overlaps.
     fn secret_ranges(&self, text: &str) -> Vec<(usize, usize)> {
         let lower = text.to_ascii_lowercase();
         let mut ranges = Vec::new();
@@ -150,7 +151,7 @@ impl Masker {
                 if !form.is_word || is_word(&lower, start, end) {
                     ranges.push((start, end));
                 }
-                // The next may begin within this one.
+                // The next occurrence may begin within this one.
                 from = start + lower[start..].chars().next().map_or(1, char::len_utf8);
             }
         }
@@ -166,7 +167,7 @@ impl Masker {
     }
 }
 
-/// The longest beginning of a text that has at most so many bytes.
+/// Returns the longest prefix of a text that has at most this many bytes.
 fn at_most(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }
@@ -177,16 +178,16 @@ fn is_word(text: &str, start: usize, end: usize) -> bool {
     !before.into_iter().chain(after).any(char::is_alphanumeric)
 }
 
-/// An SQLSTATE that says that something failed, or fdw_error in place of what is none.
+/// Returns the SQLSTATE if it is a valid error code, or else fdw_error.
 fn sqlstate(code: String) -> String {
     let is_code =
         code.len() == 5 && code.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase());
-    // Success, a warning, and no data.
+    // The classes of success, warnings and no data.
     let has_failed = !["00", "01", "02"].iter().any(|class| code.starts_with(class));
     if is_code && has_failed { code } else { "HV000".to_owned() }
 }
 
-/// How a secret may be written.
+/// Returns the forms in which a secret may be written.
 fn forms(secret: &str) -> Vec<Form> {
     let secret = secret.trim();
     if secret.len() < SHORTEST_SECRET {
@@ -209,7 +210,7 @@ fn forms(secret: &str) -> Vec<Form> {
     texts.extend(percent(secret));
     texts.extend(html(secret));
     texts.extend(base64(secret));
-    // A key in PEM: a server may repeat a line of it.
+    // A server may repeat a single line of a PEM key.
     if secret.contains("-----BEGIN") {
         let lines = secret.lines().map(str::trim).filter(|line| !line.starts_with("-----"));
         texts.extend(lines.filter(|line| line.len() >= SHORTEST_LINE).map(str::to_owned));
@@ -218,11 +219,11 @@ fn forms(secret: &str) -> Vec<Form> {
     lower.map(|text| Form { text, is_word: false }).collect()
 }
 
-/// As JSON has it: with `/`, with what is not ASCII, and with what HTML has a use for, each as it is
-/// and escaped.
+/// Returns the JSON forms of a secret: with `/`, non-ASCII characters and characters special in
+/// HTML each plain or escaped.
 fn json(secret: &str) -> Vec<String> {
     let Ok(quoted) = serde_json::to_string(secret) else { return vec![] };
-    // Between the quotation marks.
+    // The text between the quotation marks.
     let inner = quoted.get(1..quoted.len() - 1).unwrap_or(&quoted);
     let escape = |escaped: fn(char) -> bool| {
         inner.chars().fold(String::new(), |mut text, c| {
@@ -244,7 +245,8 @@ fn json(secret: &str) -> Vec<String> {
     texts.into_iter().flat_map(|text| [text.replace('/', "\\/"), text]).collect()
 }
 
-/// As URLs have it: as strictly as can be, as JavaScript does it, and as forms do it.
+/// Returns the percent-encoded forms of a secret: the strictest form, that of JavaScript, and that
+/// of HTML forms.
 fn percent(secret: &str) -> Vec<String> {
     let encode = |kept: &str, space: &str| {
         secret.bytes().fold(String::new(), |mut text, byte| {
@@ -275,8 +277,9 @@ fn html(secret: &str) -> Vec<String> {
     vec![apostrophe("&#39;"), apostrophe("&#x27;"), apostrophe("&apos;"), quoted.clone(), text]
 }
 
-/// What is certain of the base64 form of any text that the secret is a part of, such as
-/// `user:password`: by the place where the secret begins in a group of three bytes.
+/// Returns the base64 characters that are certain to appear in the encoding of any text that
+/// contains the secret, such as `user:password`. They depend on the secret's offset in a group of
+/// three bytes.
 fn base64(secret: &str) -> Vec<String> {
     let mut texts = Vec::new();
     for before in 0..3 {
@@ -318,7 +321,7 @@ mod tests {
         ] {
             let shown = masker.mask_text(&format!("before {written} after"));
             assert!(shown.contains(MASK), "{written}: {shown}");
-            // What is left of base64 is what the secret has no part in, or half of.
+            // The rest of a base64 text depends only partly on the secret, or not at all.
             let left = shown.replace(MASK, "").replace("before", "").replace("after", "");
             assert!(left.trim().len() <= 12, "{written}: {shown}");
         }
@@ -361,7 +364,7 @@ mod tests {
         assert_eq!(none.mask_text(&"x".repeat(50 << 20)).len(), LONGEST_TEXT + "…".len());
     }
 
-    /// Masks shorten a text, so that what is beyond the first bytes could move into sight.
+    /// Masks shorten a text, so text beyond the limit could become visible.
     #[test]
     fn no_part_of_a_secret_is_left_by_the_cut() {
         let secret = "0123456789".repeat(50);

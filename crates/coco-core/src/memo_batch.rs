@@ -1,7 +1,7 @@
-//! What a batch of items recalls of the results of memoised functions, and what it misses.
+//! The memo entries that a batch of items uses, and the calls whose results are missing.
 //!
-//! A result is addressed by its function and by the fingerprint of its input; the input itself is then
-//! compared, so that two inputs of one fingerprint never share a result.
+//! An entry is found by its function and the fingerprint of its input. The input itself is then
+//! compared, so two inputs with the same fingerprint never share a result.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
@@ -10,33 +10,33 @@ use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Hasher;
 
-/// A memoised function of a flow, as it is now: another after it was changed.
+/// The id of a memoized function in one version. It changes when the function changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionId(pub i32);
 
-/// Where an entry is in [`MemoBatch`].
+/// The position of an entry in [`MemoBatch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryIndex(usize);
 
-/// Bytes of a value, `None` for NULL.
+/// Bytes of a value. `None` is NULL.
 pub type Bytes = Option<Rc<[u8]>>;
 
-/// The type of a result, by a fingerprint of its definition.
+/// The type of a result, as a fingerprint of the type's definition.
 pub type ResultType = [u8; 16];
 
-/// What shows that a result is that of its input, and of which type its bytes are.
+/// The proof that a result belongs to its input, and the type of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seal {
-    /// There is no result yet.
+    /// The entry has no result yet.
     Open,
-    /// As the store has it; not compared with the result yet.
+    /// The stored seal. It has not been compared with the result yet.
     Stored(i64),
-    /// The result is known to be of this type: it was computed here, or its seal was compared.
+    /// The result has this type: it was computed in this process, or its seal was compared.
     Checked(ResultType),
 }
 
-/// A hash over a result, its type, and what it is the result of. A stored result whose seal is another
-/// is none: its type was defined anew, or the store was written to by another hand.
+/// Returns a hash over a result, its type, its function and its input. A stored result with another
+/// seal is not used: its type was redefined, or someone else wrote to the store.
 pub fn seal(of: &ResultType, function: FunctionId, input: &[u8], result: &Bytes) -> i64 {
     let mut hasher = Hasher::new();
     hasher.part(of).part(&function.0.to_le_bytes()).part(input);
@@ -49,14 +49,15 @@ pub fn seal(of: &ResultType, function: FunctionId, input: &[u8], result: &Bytes)
     i64::from_le_bytes(half)
 }
 
-/// A result that was computed, as of its type.
+/// A computed result, with its type.
 #[derive(Clone, Debug)]
 pub struct ComputedResult {
     pub result: Bytes,
     pub of: ResultType,
 }
 
-/// Why there is no result: the input's fault, which ends the evaluation of the items that asked.
+/// The error of a call whose input has no result. It ends the evaluation of the items that made the
+/// call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoError {
     pub sqlstate: String,
@@ -67,9 +68,9 @@ pub struct MemoError {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Asked for in this pass.
+    /// Requested in this pass.
     Asked,
-    /// Looked for in the store, and not there.
+    /// Not found in the store.
     Absent,
     Known(Bytes),
     Failed(MemoError),
@@ -82,12 +83,13 @@ pub struct MemoEntry {
     pub input: Rc<[u8]>,
     pub state: State,
     pub seal: Seal,
-    /// Its number in the store, once it is there.
+    /// The number of the entry in the store, once it is stored.
     pub stored: Option<i64>,
 }
 
 impl MemoEntry {
-    /// The result that is to be stored, with its seal; `None` where there is none that is believed.
+    /// Returns the result and its seal, for the store. Returns `None` if there is no checked
+    /// result.
     pub fn sealed(&self) -> Option<(&Bytes, i64)> {
         match (&self.state, &self.seal) {
             (State::Known(result), Seal::Checked(of)) => {
@@ -98,21 +100,22 @@ impl MemoEntry {
     }
 }
 
-/// The entries that the items of a batch have asked for.
+/// The entries that the items of a batch have requested.
 #[derive(Default)]
 pub struct MemoBatch {
     entries: Vec<MemoEntry>,
     indexes: HashMap<(FunctionId, i64), Vec<EntryIndex>>,
     bytes: usize,
     uses: BTreeMap<usize, BTreeSet<EntryIndex>>,
-    /// Items that cannot be evaluated yet, and which call in the query has kept them from it.
+    /// Items that cannot be evaluated yet, each with the number of the call whose result is
+    /// missing.
     missing: BTreeMap<usize, i32>,
-    /// Entries of the store whose seal was not that of their result: they are not taken again.
+    /// Stored entries whose seal did not match their result. They are not loaded again.
     rejected: HashSet<i64>,
 }
 
 impl MemoBatch {
-    /// The entry of an input; a new one is only asked for yet.
+    /// Returns the entry of an input. If there is none, adds one in the state `Asked`.
     pub fn entry(&mut self, function: FunctionId, fingerprint: i64, input: &[u8]) -> EntryIndex {
         let known = self.indexes.get(&(function, fingerprint)).and_then(|indexes| {
             indexes.iter().find(|index| *self.entries[index.0].input == *input).copied()
@@ -141,8 +144,8 @@ impl MemoBatch {
         index
     }
 
-    /// Adds an entry of the store, or lets one that was asked for know its result. Whether its seal fits
-    /// shows when the result is used.
+    /// Adds a stored entry, or completes a requested one. The seal is compared when the result is
+    /// used.
     pub fn load(&mut self, entry: MemoEntry) {
         if entry.stored.is_some_and(|id| self.rejected.contains(&id)) {
             return;
@@ -155,7 +158,7 @@ impl MemoBatch {
         self.entries[index.0].seal = entry.seal;
     }
 
-    /// Settles an entry with a result that was computed.
+    /// Stores a computed result in an entry.
     pub fn set_computed(&mut self, index: EntryIndex, kept: ComputedResult) {
         self.set_state(index, State::Known(kept.result));
         self.entries[index.0].seal = Seal::Checked(kept.of);
@@ -168,8 +171,8 @@ impl MemoBatch {
         self.entries[index.0].state = state;
     }
 
-    /// The result of an entry, for a reader that takes it as of this type. A result whose seal does not fit
-    /// is forgotten: the entry is then one that is asked for, and has no result.
+    /// Returns the result of an entry, read as this type. If the seal does not match, drops the
+    /// result, sets the entry back to `Asked`, and returns `None`.
     pub fn result(&mut self, index: EntryIndex, of: &ResultType) -> Option<Bytes> {
         let entry = &mut self.entries[index.0];
         let State::Known(result) = &entry.state else { return None };
@@ -192,19 +195,20 @@ impl MemoBatch {
         &self.entries[index.0]
     }
 
-    /// An item's result rests on this entry.
+    /// Records that an item uses an entry.
     pub fn record_use(&mut self, item: usize, index: EntryIndex) {
         self.uses.entry(item).or_default().insert(index);
     }
 
-    /// An item cannot be evaluated yet, for want of the result of a call of this number. `false`: what
-    /// the call was given may come from another that has no result yet, so that nothing is to be
-    /// asked for. Calls of number 0 rest on no other.
+    /// Records that an item lacks the result of the call with this number. Returns whether the
+    /// result may be requested. It may not be if another call of the item already lacks its result:
+    /// this call's arguments may depend on that result. Calls with number 0 depend on no other
+    /// call.
     pub fn record_miss(&mut self, item: usize, call: i32) -> bool {
         *self.missing.entry(item).or_insert(call) == call
     }
 
-    /// Items are evaluated (again): what they use is to be seen.
+    /// Starts an evaluation of these items. Forgets the entries that they used before.
     pub fn begin_evaluation(&mut self, items: impl Iterator<Item = usize>) {
         self.missing.clear();
         for item in items {
@@ -212,12 +216,12 @@ impl MemoBatch {
         }
     }
 
-    /// The items that could not be evaluated.
+    /// Returns the items that could not be evaluated, and forgets them.
     pub fn take_missing(&mut self) -> BTreeSet<usize> {
         std::mem::take(&mut self.missing).into_keys().collect()
     }
 
-    /// What is known, and not in the store.
+    /// Returns the entries with a checked result that are not in the store.
     pub fn unstored_entries(&self) -> Vec<EntryIndex> {
         let known = |e: &MemoEntry| {
             e.stored.is_none() && matches!((&e.state, e.seal), (State::Known(_), Seal::Checked(_)))
@@ -226,24 +230,24 @@ impl MemoBatch {
         indexes.map(|(n, _)| EntryIndex(n)).collect()
     }
 
-    /// What the items use, by item.
+    /// Returns the entries that each item uses.
     pub fn uses(&self) -> &BTreeMap<usize, BTreeSet<EntryIndex>> {
         &self.uses
     }
 
-    /// These are in the store now.
+    /// Records the store numbers of entries that were just stored.
     pub fn mark_stored(&mut self, numbers: &[(EntryIndex, i64)]) {
         for (index, number) in numbers {
             self.entries[index.0].stored = Some(*number);
         }
     }
 
-    /// About how much memory all of it takes.
+    /// Returns the approximate memory in bytes that the entries use.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Forgets everything, if it is more than that.
+    /// Forgets all entries if they use more than this many bytes.
     pub fn clear_if_larger_than(&mut self, bytes: usize) {
         if self.bytes > bytes {
             self.clear();
@@ -255,24 +259,24 @@ impl MemoBatch {
     }
 }
 
-/// What the calls of one function came to.
+/// Counts of the calls of one function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Results that items rest on, a result once an item: hits and misses.
+    /// Results that items use, counted once per item: hits and misses.
     pub calls: i64,
-    /// Of these, how many had to be computed.
+    /// Results that had to be computed.
     pub misses: i64,
-    /// Inputs for which there was no result, through their own fault.
+    /// Inputs for which the call failed because of the input.
     pub errors: i64,
     /// Requests to a provider, or calls of a batch function.
     pub requests: i64,
     pub tokens_in: i64,
     pub tokens_out: i64,
-    /// What it cost, in the unit of the server's prices.
+    /// Cost, in the unit of the server's prices.
     pub cost: f64,
-    /// Bytes of the results that were computed.
+    /// Bytes of the computed results.
     pub bytes: i64,
-    /// Time it took to compute them, in microseconds.
+    /// Time spent on computing, in microseconds.
     pub micros: i64,
 }
 
@@ -369,7 +373,7 @@ mod tests {
         for (result, sealed, of, taken) in [
             (bytes("A"), right(&bytes("A")), TEXT, true),
             (None, right(&None), TEXT, true),
-            // Of another type, of another result, of none, of another input, of another function.
+            // With another type, another result, no result, another input, another function.
             (bytes("A"), right(&bytes("A")), OTHER, false),
             (bytes("A"), right(&bytes("B")), TEXT, false),
             (None, right(&bytes("A")), TEXT, false),
@@ -386,7 +390,8 @@ mod tests {
                 assert_eq!(batch.result(index, &TEXT), Some(result));
                 continue;
             }
-            // It is asked for anew, is not taken again, and what is computed is stored as a new one.
+            // The entry is requested again, the stored one is not loaded again, and a new result is
+            // stored.
             assert_eq!(batch.get(index).state, State::Asked);
             batch.load(stored(7, "a", result, sealed));
             assert_eq!(batch.get(index).state, State::Asked);

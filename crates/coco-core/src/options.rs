@@ -1,32 +1,32 @@
-//! Options of servers, user mappings and targets: which there are, and what they must look like.
+//! Options of servers, user mappings and targets, with their checks.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Where an option is given.
+/// The object that an option belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OptionScope {
     /// `CREATE SERVER … OPTIONS (…)`
     Server,
-    /// `CREATE USER MAPPING … OPTIONS (…)`: where secrets belong.
+    /// `CREATE USER MAPPING … OPTIONS (…)`: the place for secrets.
     UserMapping,
     /// `coco.add_target(…, options => '{…}')`
     Target,
 }
 
-/// An option.
+/// The specification of an option.
 pub struct OptionSpec {
     pub name: &'static str,
     pub scope: OptionScope,
     pub required: bool,
-    /// Never shown in a message.
+    /// The value never appears in a message.
     pub secret: bool,
-    /// Can be given by a superuser alone.
+    /// Only a superuser may set the option.
     pub superuser: bool,
-    /// What is wrong with a value, if anything is: a part of a sentence after the option's name,
-    /// such as "must be a URL". A target option that is no JSON string is given as JSON text.
+    /// Checks a value. The error continues the sentence after the option's name, such as "must be a
+    /// URL". If a target option is not a JSON string, the value is its JSON text.
     pub check: fn(&str) -> Result<(), String>,
-    /// What it is for, in a sentence.
+    /// The purpose of the option, in one sentence.
     pub description: &'static str,
 }
 
@@ -72,7 +72,7 @@ fn accept_any(_: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// `true` or `false`.
+/// Checks for `true` or `false`.
 pub fn check_boolean(value: &str) -> Result<(), String> {
     match value {
         "true" | "false" => Ok(()),
@@ -80,7 +80,7 @@ pub fn check_boolean(value: &str) -> Result<(), String> {
     }
 }
 
-/// A whole number that is at least 1.
+/// Checks for a whole number of at least 1.
 pub fn check_positive(value: &str) -> Result<(), String> {
     match value.parse::<u32>() {
         Ok(n) if n > 0 => Ok(()),
@@ -88,7 +88,7 @@ pub fn check_positive(value: &str) -> Result<(), String> {
     }
 }
 
-/// A whole number up to 100.
+/// Checks for a whole number from 0 to 100.
 pub fn check_at_most_100(value: &str) -> Result<(), String> {
     match value.parse::<u32>() {
         Ok(n) if n <= 100 => Ok(()),
@@ -96,7 +96,7 @@ pub fn check_at_most_100(value: &str) -> Result<(), String> {
     }
 }
 
-/// Values of options, by name.
+/// The values of options, by name.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Options(pub BTreeMap<String, String>);
 
@@ -106,19 +106,20 @@ impl Options {
     }
 }
 
-/// Values may be secrets: the names alone are shown.
+/// Shows only the names: values may be secrets.
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
-/// What a role may reach a server with.
+/// The options and credentials that a role uses for a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Access {
     pub server: Options,
     pub user: Options,
-    /// The role is a superuser. Of others a connector asks that they prove who they are to the
-    /// server: they must not be let in for where the connection comes from.
+    /// Whether the role is a superuser. For other roles, a connector requires that the server
+    /// authenticates them. The server must not accept a role because of where the connection comes
+    /// from.
     pub trusted: bool,
 }

@@ -1,34 +1,36 @@
-//! Reading a plan as the server explains it: which tables it reads as a whole, and whether again and
-//! again.
+//! Reads plans in the form of EXPLAIN: which tables a plan reads completely, and whether it repeats
+//! that.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// A materialised inner side of so many rows may be gone through again for each outer row.
+/// A plan may scan a materialized inner side with at most this many rows again for each outer row.
 const FEW_ROWS: f64 = 1000.0;
 
-/// Why a part of a plan is done more than once.
+/// The reason why a plan repeats one of its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rescan {
-    /// It is a subplan of an expression; its name.
+    /// The part is a subplan of an expression; the name of the subplan.
     SubPlan(String),
-    /// It is the inner side of a nested loop.
+    /// The part is the inner side of a nested loop.
     NestedLoop,
 }
 
-/// A table that a plan reads as a whole, by no condition that an index serves.
+/// A table that a plan reads completely, without a condition that an index serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FullRead {
     pub schema: String,
     pub name: String,
-    /// Columns of it that are compared with something that is not constant: what an index could be on.
+    /// Columns of the table that are compared with a value that is not constant: an index on them
+    /// could help.
     pub compared_columns: Vec<String>,
-    /// It is read, or gone through, once for each row of something else.
+    /// The reason if the plan reads the table once per row of another part.
     pub rescan: Option<Rescan>,
 }
 
-/// The tables that a plan reads as a whole, out of what `EXPLAIN (VERBOSE, FORMAT JSON)` returned.
+/// Returns the tables that a plan reads completely. `explained` is the result of `EXPLAIN (VERBOSE,
+/// FORMAT JSON)`.
 pub fn find_full_reads(explained: &Value) -> Vec<FullRead> {
     let plan = explained.get(0).unwrap_or(explained).get("Plan");
     let mut reads = Vec::new();
@@ -43,9 +45,9 @@ pub fn find_full_reads(explained: &Value) -> Vec<FullRead> {
 }
 
 struct Walk<'a> {
-    /// All of the plan: expressions in it tell which subplans are hashed.
+    /// The text of the whole plan. Expressions in it show which subplans are hashed.
     whole: &'a str,
-    /// Of all its relations.
+    /// The aliases of all relations of the plan.
     aliases: BTreeSet<&'a str>,
 }
 
@@ -86,7 +88,8 @@ impl Walk<'_> {
             let name = child.get("Subplan Name").and_then(Value::as_str).unwrap_or_default();
             let inner = match relation(child).as_str() {
                 "SubPlan" if !self.is_hashed(name) => Some(Rescan::SubPlan(name.to_owned())),
-                // Done once, and kept; unless it is about the row of something else.
+                // A hashed subplan runs once. An InitPlan also runs once, unless it depends on a
+                // row of another part.
                 "SubPlan" => None,
                 "InitPlan" => rescan.filter(|_| self.is_correlated(child)).cloned(),
                 "Inner" if kind == "Nested Loop" && outer > 1.0 => {
@@ -103,7 +106,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether a part of the plan mentions a relation outside of it; servers before 17 show a parameter.
+    /// Reports whether a part of the plan refers to a relation outside of it. Servers before 17
+    /// show such a reference as a parameter.
     fn is_correlated(&self, node: &Value) -> bool {
         let mut own = BTreeSet::new();
         aliases_in(node, &mut own);
@@ -118,7 +122,7 @@ impl Walk<'_> {
         })
     }
 
-    /// Whether a parameter is what an InitPlan of its own returns.
+    /// Reports whether an InitPlan of this plan returns the parameter.
     fn is_returned(&self, parameter: &str) -> bool {
         let returned = self.whole.split("(returns ").skip(1);
         returned
@@ -131,7 +135,7 @@ impl Walk<'_> {
         let mut rest = self.whole;
         while let Some(at) = rest.find(&name) {
             rest = &rest[at + name.len()..];
-            // SubPlan 1 is not SubPlan 12.
+            // "SubPlan 1" must not match "SubPlan 12".
             if !rest.starts_with(|c: char| c.is_ascii_digit()) {
                 return true;
             }
@@ -140,7 +144,7 @@ impl Walk<'_> {
     }
 }
 
-/// The parameters in a text: `$0`.
+/// Returns the parameters in a text, such as `$0`.
 fn parameters(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices('$').filter_map(|(at, _)| {
         let digits = text[at + 1..].bytes().take_while(u8::is_ascii_digit).count();
@@ -155,7 +159,8 @@ fn aliases_in<'a>(node: &'a Value, aliases: &mut BTreeSet<&'a str>) {
     }
 }
 
-/// The columns of an alias that conditions hold equal to something else's.
+/// Returns the columns of an alias that conditions compare for equality with another relation's
+/// value.
 fn columns_compared(conditions: &[String], alias: &str) -> Vec<String> {
     let mut columns = Vec::new();
     for clause in conditions.iter().flat_map(|c| c.split(" AND ")) {
@@ -170,8 +175,8 @@ fn columns_compared(conditions: &[String], alias: &str) -> Vec<String> {
     columns
 }
 
-/// The column that a side of a comparison is, if it is one of the alias and nothing else; a cast
-/// around it does not matter.
+/// Returns the column if a side of a comparison is exactly one column of the alias. A cast around
+/// it does not matter.
 fn column_of(side: &str, alias: &str) -> Option<String> {
     let side = side.trim().trim_start_matches('(');
     let quoted = format!("\"{}\"", alias.replace('"', "\"\""));
@@ -179,7 +184,7 @@ fn column_of(side: &str, alias: &str) -> Option<String> {
         [alias, &quoted].into_iter().find_map(|a| side.strip_prefix(a)?.strip_prefix('.'))?;
     let (column, rest) = match rest.strip_prefix('"') {
         Some(quoted) => {
-            // Up to a quote that is not doubled.
+            // The name ends at a quote that is not doubled.
             let mut end = 0;
             while let Some(at) = quoted[end..].find('"') {
                 end += at + 1;
@@ -271,7 +276,7 @@ mod tests {
         };
         assert_eq!(of("(big.code = s.code)"), Some(Rescan::NestedLoop));
         assert_eq!(of("(big.code = 's'::text)"), None);
-        // Before PostgreSQL 17 such a row is a parameter, as what InitPlans return is.
+        // Before PostgreSQL 17, such a row is a parameter, like the result of an InitPlan.
         assert_eq!(of("(big.code = $0)"), Some(Rescan::NestedLoop));
         assert_eq!(of("(big.code = $1)"), None);
     }

@@ -1,5 +1,5 @@
-//! What is asked of a provider of functions over the network (a server that embeds texts, generates
-//! them, or answers a request), and what can become of it.
+//! Jobs for providers of functions over the network, and their outcomes. A provider is a server
+//! that embeds texts, generates texts, or answers a request.
 
 use std::time::Duration;
 
@@ -8,53 +8,54 @@ use serde_json::Value;
 use super::change::DeliveryError;
 use super::options::Access;
 
-/// What is asked for: one kind a job.
+/// The task of a job. All inputs of a job have the same task.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Task {
-    /// The embedding of each input, by a model.
+    /// Embeds each input with a model.
     Embed { model: String, dimensions: Option<u32> },
-    /// What a model answers to each input; with a JSON Schema, a JSON text.
+    /// Generates an answer to each input with a model. With a JSON Schema, each answer is a JSON
+    /// text.
     Generate { model: String, schema: Option<Value> },
-    /// What a service answers to each input, which is a JSON text, at a URL that lies under the
-    /// server's.
+    /// Posts each input, a JSON text, to a service. The URL must lie under the URL of the server.
     Post { url: String },
 }
 
 /// Inputs for one task of one server.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// The name of the foreign server: jobs of one share its limits.
+    /// Name of the foreign server. Jobs of one server share its limits.
     pub server: String,
     pub task: Task,
     pub access: Access,
     pub inputs: Vec<String>,
-    /// What may still be spent, in the unit of the server's prices. None: as much as the server's
-    /// `spending_cap` leaves of what this process has spent. Jobs of one server that are asked
-    /// together share the lowest.
+    /// Amount that the job may still spend, in the unit of the server's prices. If it is `None`,
+    /// the limit is the server's `spending_cap` minus what this process has spent. Jobs of one
+    /// server that are passed together share the lowest budget.
     pub budget: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     Embedding(Vec<f32>),
-    /// What was generated; with a schema, and of a service, a JSON text.
+    /// The generated text. It is a JSON text if the task has a schema, or if a service answered.
     Text(String),
 }
 
-/// Why an input is not answered: a reason of the input's.
+/// The reason why the provider rejected one input.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RejectedInput {
     pub sqlstate: String,
     pub message: String,
 }
 
-/// What it has cost.
+/// Requests, tokens and cost of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// Requests, each retry among them.
+    /// Number of requests, including retries.
     pub requests: u64,
     pub retries: u64,
-    /// As the server has counted, or else a quarter of the bytes.
+    /// Tokens as the server has counted them. If the server reports no count, the number is a
+    /// quarter of the bytes.
     pub tokens_in: u64,
     pub tokens_out: u64,
     /// In the unit of the server's prices.
@@ -62,12 +63,12 @@ pub struct Usage {
     pub elapsed: Duration,
 }
 
-/// What became of a job.
+/// The outcome of a job.
 #[derive(Clone, Debug)]
 pub struct JobOutcome {
-    /// Of each input. None: there is no answer, for a reason that `error` names.
+    /// The answer to each input, in order. `None`: the provider gave no answer; `error` says why.
     pub answers: Vec<Option<Result<Answer, RejectedInput>>>,
     pub usage: Usage,
-    /// Why not all inputs have an answer.
+    /// The reason why some inputs have no answer.
     pub error: Option<DeliveryError>,
 }

@@ -1,19 +1,19 @@
-//! What is noted of the runs of a flow.
+//! Records of the runs of flows, and the rule that merges a live flow's transactions into runs.
 
 use std::time::{Duration, Instant};
 
 use super::counts::Counts;
 use super::decision::Mode;
 
-/// Why a run looked at what it looked at.
+/// The reason for a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// Sources or lookups may have changed.
     #[default]
     Change,
-    /// Nothing was tracked yet.
+    /// No item was tracked before.
     First,
-    /// The query, or what it reaches, is another.
+    /// The query, or an object that it depends on, has changed.
     Logic,
     Retry,
     Full,
@@ -21,7 +21,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The reason that the caller has given; `None`: it is found out.
+    /// Returns the reason that a mode implies. `None`: the update determines the reason.
     pub fn of_mode(mode: Mode) -> Option<Reason> {
         match mode {
             Mode::Normal => None,
@@ -43,12 +43,12 @@ impl Reason {
     }
 }
 
-/// Who asked for a run.
+/// The process that started a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Initiator {
-    /// A session, by coco.update.
+    /// A session that called coco.update.
     Session,
-    /// Nobody: a worker follows a live flow.
+    /// A worker that follows a live flow.
     Worker,
 }
 
@@ -61,51 +61,54 @@ impl Initiator {
     }
 }
 
-/// A run; of a live flow, the turns that are taken together as one.
+/// A run. For a live flow, a run consists of several transactions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunEntry {
     /// Microseconds since 1970.
     pub started: i64,
-    /// Time that was spent on it.
+    /// Time spent on the run.
     pub elapsed: Duration,
     pub reason: Reason,
     pub initiator: Initiator,
     pub counts: Counts,
-    /// Why it failed as a whole.
+    /// The error that ended the run as a whole.
     pub error: Option<String>,
 }
 
 impl RunEntry {
-    /// Whether anything was evaluated or written, or went wrong.
+    /// Reports whether the run evaluated, wrote or failed anything.
     fn has_effect(&self) -> bool {
         let c = &self.counts;
         c.evaluated + c.upserted + c.deleted + c.failed > 0 || self.error.is_some()
     }
 }
 
-/// A live flow's turns are taken together for so long, at most.
+/// A run of a live flow takes at most this long.
 const MAX_RUN: Duration = Duration::from_secs(60);
 
-/// After so much time without anything done they are one, if none was noted for as long as above.
+/// A run of a live flow also ends after this time without an effect, if no run was recorded during
+/// the last [`MAX_RUN`].
 const IDLE_GAP: Duration = Duration::from_secs(5);
 
-/// What a worker has done for a live flow and has not noted yet.
+/// Merges the transactions of a live flow into runs, and holds the runs that are not recorded yet.
 #[derive(Default)]
 pub struct RunAccumulator {
-    /// What is to be noted now.
+    /// Ended runs, which are to be recorded.
     ended: Vec<RunEntry>,
     open: Option<(RunEntry, Instant)>,
-    /// When a turn last did something, and when something was last noted.
+    /// When a transaction last had an effect, and when a run was last recorded.
     last_effect: Option<Instant>,
     recorded: Option<Instant>,
-    /// Why the last turn failed: it is noted once, however often it is tried.
+    /// The error of the last transaction. It is recorded once, however often the transaction is
+    /// retried.
     last_error: Option<String>,
-    /// Of a scan whose findings are worked off turn by turn.
+    /// The reason of a scan whose pending keys several transactions process.
     reason: Reason,
 }
 
 impl RunAccumulator {
-    /// Adds a turn. `reason`: `None` where it goes on with what an earlier one has found.
+    /// Adds a transaction. `reason` is `None` if the transaction continues the scan of an earlier
+    /// one.
     pub fn add_transaction(&mut self, transaction: RunEntry, reason: Option<Reason>, now: Instant) {
         self.reason = reason.unwrap_or(self.reason);
         if transaction.error.is_some() {
@@ -136,12 +139,12 @@ impl RunAccumulator {
         }
     }
 
-    /// Takes what was done so far for one run.
+    /// Ends the current run.
     pub fn close_run(&mut self) {
         self.ended.extend(self.open.take().map(|(open, _)| open));
     }
 
-    /// What is to be noted now.
+    /// Returns the runs that are to be recorded now.
     pub fn due_entries(&mut self, now: Instant) -> &[RunEntry] {
         let since = |then: Option<Instant>| then.map_or(MAX_RUN, |then| now.duration_since(then));
         let quiet = since(self.last_effect) >= IDLE_GAP && since(self.recorded) >= MAX_RUN;
@@ -151,7 +154,7 @@ impl RunAccumulator {
         &self.ended
     }
 
-    /// What was due is noted.
+    /// Forgets the returned runs after they were recorded.
     pub fn mark_recorded(&mut self, now: Instant) {
         self.ended.clear();
         self.recorded = Some(now);

@@ -1,7 +1,7 @@
-//! Which transactions a reader has seen: the cursor of a change log.
+//! Snapshots: the transactions that a reader of a change log has seen.
 
-/// A snapshot as PostgreSQL's `pg_snapshot` has it: transactions below `xmax` are seen, but for
-/// those in `running`.
+/// A snapshot, as PostgreSQL's `pg_snapshot`. It sees the transactions below `xmax`, except those
+/// in `running`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     pub xmin: u64,
@@ -11,7 +11,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads `xmin:xmax:xip,…`; `None` where the text is none.
+    /// Parses `xmin:xmax:xip,…`. Returns `None` if the text is not a snapshot.
     pub fn parse(text: &str) -> Option<Snapshot> {
         let mut parts = text.split(':');
         let xmin = parts.next()?.parse().ok()?;
@@ -24,8 +24,9 @@ impl Snapshot {
         parts.next().is_none().then_some(Snapshot { xmin, xmax, running })
     }
 
-    /// Counts a transaction as not seen yet. A snapshot counts the reader's own as done; it may go
-    /// on writing after it has read.
+    /// Marks a transaction as in progress, so that the snapshot does not see it. A snapshot sees
+    /// the reader's own transaction as complete, but that transaction may still write after it has
+    /// read.
     pub fn mark_in_progress(&mut self, xid: u64) {
         if xid >= self.xmax {
             return;
@@ -36,7 +37,7 @@ impl Snapshot {
         }
     }
 
-    /// Leaves out transactions from `end` on, so that what is new is read in two parts.
+    /// Excludes the transactions from `end` on. The reader then reads the new entries in two parts.
     pub fn truncate_at(&mut self, end: u64) {
         if end < self.xmax {
             self.xmax = end;
@@ -78,7 +79,7 @@ mod tests {
         assert_eq!(put("15:20:15", 12), "12:20:12,15");
         assert_eq!(put("20:20:", 12), "12:20:12");
         assert_eq!(put("10:20:10,14", 14), "10:20:10,14");
-        // one that began after the snapshot is not seen anyway
+        // A transaction that began after the snapshot is not seen anyway.
         assert_eq!(put("10:20:10", 20), "10:20:10");
     }
 

@@ -1,19 +1,19 @@
-//! Splitting text into chunks, and normalising it.
+//! Splits text into chunks, and normalizes it.
 
 use std::ops::Range;
 
 pub mod marks;
 pub mod split;
 
-/// What a text is, which decides where it is best cut.
+/// The format of a text. It determines where the text is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
     Plain,
     Markdown,
 }
 
-/// Returns a part of a text without the blanks around it. Of Markdown of several lines, the first one keeps what it is
-/// indented by.
+/// Returns a part of a text without the surrounding whitespace. If the part is Markdown of several
+/// lines, the first line keeps its indentation.
 fn trim(text: &str, part: Range<usize>, language: Language) -> Range<usize> {
     const BREAKS: [char; 2] = ['\n', '\r'];
     let piece = &text[part.clone()];
@@ -26,8 +26,8 @@ fn trim(text: &str, part: Range<usize>, language: Language) -> Range<usize> {
     start..start + rest.trim_end().len()
 }
 
-/// Takes away what is no change of content: line endings become `\n`, runs of blanks one space,
-/// blanks at line ends and blank lines at the end go.
+/// Removes differences that do not change the content. Line endings become `\n`, and runs of blanks
+/// become one space. Blanks at the ends of lines and blank lines at the end are removed.
 pub fn normalize(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut blank = false;
@@ -57,7 +57,8 @@ pub fn normalize(text: &str) -> String {
     out
 }
 
-/// A text in lines of at most `width` characters, broken at spaces; a longer word has a line of its own.
+/// Returns the text in lines of at most `width` characters, broken at spaces. A longer word gets
+/// its own line.
 pub fn wrap_lines(text: &str, width: usize) -> String {
     let mut out = String::with_capacity(text.len());
     let mut length = 0;

@@ -1,6 +1,7 @@
-//! Which version of an item: ordinals, fingerprints, logic.
+//! Versions of items: ordinals, fingerprints and logic.
 
-/// Which version of an item a source reported: larger is newer. Its unit is the source's own.
+/// The version of an item that a source reports. A larger ordinal is newer. The source defines the
+/// unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ordinal(pub i64);
 
@@ -8,47 +9,49 @@ pub struct Ordinal(pub i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
 
-/// A recorded logic: the id under which the catalog keeps a logic fingerprint.
+/// The id under which the catalog stores a logic fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogicId(pub i32);
 
-/// Which attempt at an item: grows with every attempt, and orders concurrent or crashed ones.
+/// The number of an attempt at an item. It grows with each attempt, so it orders concurrent and
+/// interrupted attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProcessOrdinal(pub i64);
 
 impl ProcessOrdinal {
-    /// The next attempt's ordinal: the clock in microseconds since the Unix epoch, and always
-    /// past the stored one, so that a clock that goes back cannot make an attempt look old.
+    /// Returns the ordinal of the next attempt: the clock in microseconds since the Unix epoch, but
+    /// always larger than the stored ordinal. A clock that goes back therefore cannot make an
+    /// attempt look old.
     pub fn next(stored: Option<ProcessOrdinal>, now_micros: i64) -> ProcessOrdinal {
         let after_stored = stored.map_or(i64::MIN, |p| p.0.saturating_add(1));
         ProcessOrdinal(after_stored.max(now_micros))
     }
 }
 
-/// An item as its source shows it now.
+/// The version of an item that its source shows now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceVersion {
-    /// `None` where the source has no ordinal: then nothing is skipped by version.
+    /// `None` if the source has no ordinal. coco then skips no item by its version.
     pub ordinal: Option<Ordinal>,
     pub content: Option<Fingerprint>,
 }
 
-/// An item as it was last committed.
+/// The version of an item that was committed last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommittedVersion {
     pub ordinal: Option<Ordinal>,
     pub content: Option<Fingerprint>,
-    /// `None` where no evaluation was ever committed.
+    /// `None` if no evaluation was ever committed.
     pub logic: Option<LogicId>,
 }
 
-/// An attempt that failed and was recorded.
+/// A recorded failed attempt at an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What was evaluated when it failed.
+    /// Fingerprint of the content whose evaluation failed.
     pub content: Option<Fingerprint>,
     pub logic: Option<LogicId>,
-    /// Its next retry has come.
+    /// Whether the time of the next retry has come.
     pub is_due: bool,
 }
 

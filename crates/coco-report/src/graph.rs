@@ -1,32 +1,32 @@
-//! Flows as a graph: what feeds them, what they write to.
+//! Flows as a graph: their inputs and their targets.
 
-/// What a node stands for.
+/// The kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodeKind {
     /// A relation of this database: a source, a lookup, a target, or several of these.
     Table,
     Flow,
-    /// A memoised function.
+    /// A memoized function.
     Function,
-    /// A target outside this database.
+    /// An external target.
     External,
 }
 
-/// How a flow is, for the eye.
+/// The health of a flow, as the diagrams show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// Kept up to date by workers.
+    /// Workers keep the flow up to date.
     Live,
-    /// Brought up to date when it is asked for.
+    /// The flow is updated on request.
     Ready,
-    /// Something of it fails; the rest goes on.
+    /// Some items or targets fail; the rest continues.
     Failing,
-    /// Nothing goes on until something is mended.
+    /// The flow is stopped until a user fixes the problem.
     Broken,
 }
 
 impl Health {
-    /// That of a state of `coco.status`.
+    /// Returns the health for a state in `coco.status`.
     pub fn of_state(state: &str) -> Health {
         match state {
             "live" => Health::Live,
@@ -50,15 +50,16 @@ impl Health {
 pub struct Node {
     pub kind: NodeKind,
     pub name: String,
-    /// Lines below its name.
+    /// Lines below the name.
     pub notes: Vec<String>,
-    /// Of a flow.
+    /// The health of a flow.
     pub health: Option<Health>,
-    /// The server, of a target outside this database.
+    /// The server of an external target.
     pub server: Option<String>,
 }
 
-/// What an edge stands for. All lead from what is read to what reads or is written.
+/// The kind of an edge. An edge leads from the object that is read to the one that reads it, or
+/// from a flow to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EdgeKind {
     Source,
@@ -69,7 +70,7 @@ pub enum EdgeKind {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edge {
-    /// Places in [`Graph::nodes`].
+    /// Indexes in [`Graph::nodes`].
     pub from: usize,
     pub to: usize,
     pub link: EdgeKind,
@@ -83,7 +84,8 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// The node of this kind and name on this server, which is made where there is none.
+    /// Returns the index of the node with this kind, name and server. Adds the node if it is
+    /// missing.
     pub fn node_index(&mut self, kind: NodeKind, name: &str, server: Option<&str>) -> usize {
         let same = |n: &Node| n.kind == kind && n.name == name && n.server.as_deref() == server;
         self.nodes.iter().position(same).unwrap_or_else(|| {

@@ -1,20 +1,21 @@
-//! Where the nodes of a graph stand on a plane: in columns, from what is read to what is written.
+//! Places the nodes of a graph in columns, from inputs to targets.
 
 use std::collections::BTreeSet;
 
 use super::graph::Graph;
 
-/// The column of each node, and its row there, from 0.
+/// The column of a node, and its row in the column, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     pub column: usize,
     pub row: usize,
 }
 
-/// Sweeps through the columns, there and back, to have few edges cross.
+/// Number of sweeps through the columns, in alternating directions, to reduce crossings of edges.
 const SWEEPS: usize = 8;
 
-/// A place for each node: every edge leads to a column further on, but for those that close a circle.
+/// Returns a place for each node. Every edge leads to a later column, except edges that close a
+/// cycle.
 pub fn place_nodes(graph: &Graph) -> Vec<Place> {
     let count = graph.nodes.len();
     let edges = acyclic(graph);
@@ -24,7 +25,8 @@ pub fn place_nodes(graph: &Graph) -> Vec<Place> {
     for (node, column) in column.iter().enumerate() {
         order[*column].push(node);
     }
-    // A node stands at the middle of those that it has edges with, in the columns before; then after.
+    // A node is placed at the mean height of its neighbors, in the columns before it and then after
+    // it.
     for sweep in 0..SWEEPS {
         let forth = sweep % 2 == 0;
         for step in 1..=last {
@@ -58,7 +60,7 @@ pub fn place_nodes(graph: &Graph) -> Vec<Place> {
     place_nodes
 }
 
-/// How far down each node stands, as a part of its column.
+/// Returns the vertical position of each node, as a fraction of its column.
 fn heights(order: &[Vec<usize>], count: usize) -> Vec<f64> {
     let mut heights = vec![0.0; count];
     for column in order {
@@ -69,7 +71,7 @@ fn heights(order: &[Vec<usize>], count: usize) -> Vec<f64> {
     heights
 }
 
-/// The edges without those that close a circle, and without a node's to itself.
+/// Returns the edges except self-loops and edges that close a cycle.
 fn acyclic(graph: &Graph) -> Vec<(usize, usize)> {
     let count = graph.nodes.len();
     let mut after: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); count];
@@ -89,7 +91,7 @@ fn acyclic(graph: &Graph) -> Vec<(usize, usize)> {
             continue;
         }
         seen[start] = Seen::Open;
-        // Each node with those that are still to be gone to from there.
+        // Each node with its unvisited successors.
         let mut path = vec![(start, after[start].iter())];
         while let Some((node, rest)) = path.last_mut() {
             let node = *node;
@@ -112,11 +114,11 @@ fn acyclic(graph: &Graph) -> Vec<(usize, usize)> {
     kept
 }
 
-/// The column of each node: one further than the furthest of those before it. What nothing leads to
-/// stands right before what it leads to.
+/// Returns the column of each node: the one after its last predecessor. A node without predecessors
+/// is placed directly before its first successor.
 fn columns(count: usize, edges: &[(usize, usize)]) -> Vec<usize> {
     let mut column = vec![0; count];
-    // Without circles the longest way has fewer edges than there are nodes.
+    // Without cycles, the longest path has fewer edges than there are nodes.
     for _ in 0..count {
         let mut moved = false;
         for (from, to) in edges {
@@ -172,7 +174,7 @@ mod tests {
     #[test]
     fn edges_lead_onwards() {
         assert_eq!(column_of(&graph(4, &[(0, 1), (1, 2), (0, 2), (2, 3)])), [0, 1, 2, 3]);
-        // A lookup of the last flow stands before that flow.
+        // A lookup of the last flow is placed before that flow.
         assert_eq!(column_of(&graph(4, &[(0, 1), (1, 2), (3, 2)])), [0, 1, 2, 1]);
         assert_eq!(column_of(&graph(2, &[])), [0, 0]);
         assert!(place_nodes(&graph(0, &[])).is_empty());

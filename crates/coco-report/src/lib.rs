@@ -1,4 +1,4 @@
-//! Flows as people look at them: diagrams, and the page of `coco.report()`. Pure Rust: no Postgres, no I/O.
+//! Diagrams of flows, and the page of `coco.report()`. Pure Rust: no Postgres, and no I/O.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod graph;
@@ -10,19 +10,19 @@ mod timeline;
 
 use graph::{Graph, Health};
 
-/// What a report says. Texts of times are written as they are to be read.
+/// The content of a report. Times are formatted texts.
 #[derive(Default)]
 pub struct Report {
     pub database: String,
     pub made: String,
-    /// Of coco and of the server.
+    /// Versions of coco and of the server.
     pub versions: String,
     /// Seconds since 1970.
     pub now: f64,
     pub graph: Graph,
     pub flows: Vec<Flow>,
     pub targets: Vec<Target>,
-    /// The newest ones.
+    /// The newest errors.
     pub errors: Vec<FailedRow>,
     pub runs: Vec<Run>,
     pub workers: Vec<Worker>,
@@ -56,7 +56,7 @@ pub struct Target {
     pub name: String,
     pub server: Option<String>,
     pub key: String,
-    /// Of an external one.
+    /// Queued changes of an external target.
     pub queued: Option<i64>,
     pub rejected: Option<i64>,
     pub sent: Option<String>,
@@ -65,10 +65,10 @@ pub struct Target {
     pub hint: Option<String>,
 }
 
-/// An item whose evaluation failed, or a row that a target has refused.
+/// A failed item, or a row that a target rejected.
 pub struct FailedRow {
     pub flow: String,
-    /// The source, or the target.
+    /// Name of the source or the target.
     pub object: String,
     pub key: String,
     pub sqlstate: String,
@@ -100,7 +100,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// As the eye is to see it.
+    /// Returns the CSS class of the run.
     pub fn outcome(&self) -> &'static str {
         match () {
             () if self.error.is_some() => "broken",
@@ -137,7 +137,7 @@ pub struct Function {
     pub seconds: f64,
 }
 
-/// A count with its thousands apart.
+/// Returns a count with separated thousands.
 pub fn format_count(n: i64) -> String {
     let digits = n.unsigned_abs().to_string();
     let mut out = String::new();
@@ -150,7 +150,7 @@ pub fn format_count(n: i64) -> String {
     if n < 0 { format!("-{out}") } else { out }
 }
 
-/// A span of time, roughly.
+/// Returns a rounded duration.
 fn format_duration(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     let two = |big: u64, unit: &str, small: u64, part: &str| match small {

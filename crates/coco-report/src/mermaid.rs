@@ -1,8 +1,8 @@
-//! A graph as Mermaid text, the flowchart that documents and code hosts show.
+//! Writes a graph as Mermaid text, a flowchart format that documents and code hosts display.
 
 use super::graph::{EdgeKind, Graph, Health, Node, NodeKind};
 
-/// The flowchart of a graph. Whatever names are in it, it is one that Mermaid reads.
+/// Returns the flowchart of a graph. It is valid Mermaid for any names.
 pub fn flowchart(graph: &Graph) -> String {
     let mut out = String::from("flowchart LR\n");
     let mut servers: Vec<&str> = graph.nodes.iter().filter_map(|n| n.server.as_deref()).collect();
@@ -56,7 +56,7 @@ fn class_of(node: &Node) -> &'static str {
     }
 }
 
-/// A node with its shape, label and class.
+/// Returns a node with its form, label and class.
 fn declared(id: usize, node: &Node) -> String {
     let (open, close) = match node.kind {
         NodeKind::Table => ("[(", ")]"),
@@ -69,8 +69,8 @@ fn declared(id: usize, node: &Node) -> String {
     format!("n{id}{open}\"{}\"{close}:::{}", lines.join("<br/>"), class_of(node))
 }
 
-/// A text as part of a quoted label: what is not plainly a letter, a digit or harmless stands as an
-/// entity, so that no name can end the quotes, or be taken for markup or a key word.
+/// Returns a text for a quoted label. Characters other than letters, digits and a few harmless ones
+/// become entities. So a name can neither end the quotes, nor be read as markup or a keyword.
 fn label(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -81,7 +81,7 @@ fn label(text: &str) -> String {
             c => out.push_str(&format!("#{};", u32::from(c))),
         }
     }
-    // Mermaid needs a label.
+    // Mermaid requires a label.
     if out.trim().is_empty() { "#160;".to_owned() } else { out }
 }
 

@@ -1,4 +1,4 @@
-//! The page itself.
+//! The HTML page of the report.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -11,10 +11,11 @@ use crate::{
 
 const STYLE: &str = include_str!("style.css");
 
-/// Runs of a flow that are in its table.
+/// Runs per flow in its table.
 const RUNS: usize = 20;
 
-/// The report as one page. It loads nothing, and may not: its policy forbids all but its own style.
+/// Returns the report as one HTML page. The page loads nothing: its policy forbids everything but
+/// its own style.
 pub fn render_page(report: &Report) -> String {
     let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
     html! {
@@ -24,7 +25,7 @@ pub fn render_page(report: &Report) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta http-equiv="Content-Security-Policy" content=(policy);
-                // A browser would ask for one otherwise.
+                // Otherwise a browser would request an icon.
                 link rel="icon" href="data:,";
                 title { "coco: " (report.database) }
                 style { (PreEscaped(STYLE)) }
@@ -91,7 +92,7 @@ fn legend(entries: &[(&str, &str)]) -> Markup {
     html! { ul.legend aria-label="Legend" { @for (class, what) in entries { li { i class=(class) {} (what) } } } }
 }
 
-/// A table in a card of its own, which can be moved where it is wider than the page.
+/// Returns a table in a card that scrolls if it is wider than the page.
 fn table(caption: &str, heads: &[(&str, &str)], rows: &[Markup]) -> Markup {
     html! {
         div.card tabindex="0" role="region" aria-label=(caption) {

@@ -1,4 +1,4 @@
-//! The graph of flows, drawn.
+//! Draws the graph of flows as SVG.
 
 use maud::{Markup, html};
 
@@ -11,10 +11,10 @@ const PADDING: f64 = 9.0;
 const GAP: f64 = 18.0;
 const BETWEEN: f64 = 56.0;
 const MARGIN: f64 = 8.0;
-/// Of a letter, about.
+/// Approximate width of a letter.
 const LETTER: f64 = 7.1;
 
-/// Letters of a line, at most.
+/// Maximum letters of a line.
 const LETTERS: usize = 30;
 
 struct Box {
@@ -24,7 +24,7 @@ struct Box {
     height: f64,
 }
 
-/// The drawing of a graph, from what is read on its left to what is written on its right.
+/// Returns the drawing of a graph, with inputs on the left and targets on the right.
 pub fn draw_graph(graph: &Graph) -> Markup {
     let places = layout::place_nodes(graph);
     let (boxes, width, height) = place_boxes(graph, &places);
@@ -48,7 +48,7 @@ pub fn draw_graph(graph: &Graph) -> Markup {
     }
 }
 
-/// What the drawing shows, for those who do not see it.
+/// Returns a description of the drawing for screen readers.
 fn description(graph: &Graph, flows: usize) -> String {
     let name = |place: usize| graph.nodes[place].name.as_str();
     let edges: Vec<String> =
@@ -60,7 +60,7 @@ fn px(n: f64) -> String {
     format!("{}", (n * 10.0).round() / 10.0)
 }
 
-/// The lines of a node: its name, its notes, its server.
+/// Returns the lines of a node: its name, its notes, its server.
 fn lines(node: &Node) -> Vec<String> {
     let server = node.server.as_ref().map(|s| format!("on {s}"));
     let all = std::iter::once(&node.name).chain(&node.notes).chain(&server);
@@ -74,7 +74,7 @@ fn shorten(line: &str) -> String {
     }
 }
 
-/// Letters of other scripts are twice as wide.
+/// Returns the width of a line in letters. Letters of some scripts count as two.
 fn count_letters(line: &str) -> f64 {
     line.chars().map(|c| if u32::from(c) >= 0x1100 { 2.0 } else { 1.0 }).sum()
 }
@@ -115,7 +115,7 @@ fn place_boxes(graph: &Graph, places: &[Place]) -> (Vec<Box>, f64, f64) {
     (boxes, (x - BETWEEN + MARGIN).max(2.0 * MARGIN), height + 2.0 * MARGIN)
 }
 
-/// From the right side of one box to the left side of another.
+/// Returns a curve from the right side of one box to the left side of another.
 fn curve(from: &Box, to: &Box) -> String {
     let (x1, y1) = (from.x + from.width, from.y + from.height / 2.0);
     let (x2, y2) = (to.x, to.y + to.height / 2.0);

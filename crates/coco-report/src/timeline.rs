@@ -1,4 +1,4 @@
-//! The runs of flows on a line of time.
+//! Draws the runs of flows on a timeline.
 
 use maud::{Markup, html};
 
@@ -12,10 +12,10 @@ const HEAD: f64 = 22.0;
 const BAR: f64 = 16.0;
 const THINNEST: f64 = 3.0;
 
-/// Letters of a flow's name, at most.
+/// Maximum letters of a flow's name.
 const LETTERS: usize = 20;
 
-/// The drawing of all runs; nothing where there are none.
+/// Returns the drawing of all runs, or `None` if there are none.
 pub fn draw_timeline(report: &Report) -> Option<Markup> {
     let begin = report.runs.iter().map(|r| r.at).min_by(f64::total_cmp)?;
     let ended = report.runs.iter().map(|r| r.at + r.elapsed).fold(report.now, f64::max);
@@ -46,7 +46,7 @@ pub fn draw_timeline(report: &Report) -> Option<Markup> {
                     title { (flow) }
                     (shorten(flow))
                 }
-                // Older ones first: what went wrong last is on top.
+                // Older runs come first, so that newer errors are on top.
                 @for run in report.runs.iter().rev().filter(|r| r.flow == *flow) {
                     @let left = x(run.at);
                     @let wide = (run.elapsed / length * (WIDTH - NAMES - 4.0)).max(THINNEST);

@@ -1,4 +1,4 @@
-//! The body of an answer: how much of it is read, and how much all answers hold together.
+//! The body of a response, with limits per response and for all responses of the process.
 
 use std::fmt;
 use std::ops::Deref;
@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use reqwest::Response;
 
-/// The most bytes that the answers of this process hold at once: a server's option `concurrency` is
-/// no bound on memory.
+/// Maximum bytes that the responses of this process hold together. A server's option `concurrency`
+/// does not bound memory.
 const MAX_TOTAL_BYTES: usize = 256 * 1024 * 1024;
-/// How deep objects and arrays of an answer may be nested, as with `serde_json` itself.
+/// Maximum depth of nested objects and arrays in a response, as in `serde_json` itself.
 const MAX_JSON_DEPTH: usize = 128;
 
 static TOTAL_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// What was read. Its bytes are counted as long as it lives.
+/// The bytes of a response. They count against the limit of the process until the body is dropped.
 #[derive(Default)]
 pub struct Body(Vec<u8>);
 
-/// Why an answer is not read to its end. Goes on after "its answer".
+/// The limit that stopped reading. The text continues "its answer".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitError {
     TooLong(usize),
@@ -44,7 +44,7 @@ impl Body {
             return Err(LimitError::TooLong(max_bytes));
         }
         let total = TOTAL_BYTES.fetch_add(chunk.len(), Ordering::Relaxed);
-        // Counted with this body, whatever becomes of it.
+        // The bytes count with this body, even if the limit is exceeded.
         self.0.extend_from_slice(chunk);
         if total + chunk.len() > MAX_TOTAL_BYTES { Err(LimitError::TotalTooLong) } else { Ok(()) }
     }
@@ -64,7 +64,7 @@ impl Deref for Body {
     }
 }
 
-/// Reads the body of an answer as it comes, and stops where it has more than so many bytes.
+/// Reads the body of a response in chunks, and stops when it exceeds the limit.
 pub async fn read(
     response: &mut Response,
     max_bytes: usize,
@@ -78,7 +78,7 @@ pub async fn read(
     Ok(Ok(body))
 }
 
-/// Checks that a JSON text is not nested deeper than may be. An error goes on after "its answer".
+/// Checks that a JSON text is not nested too deeply. The error continues "its answer".
 pub fn check_depth(json: &str) -> Result<(), String> {
     let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
     for byte in json.bytes() {

@@ -1,4 +1,4 @@
-//! What requests are made with.
+//! Creates HTTP clients and requests.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,11 +10,11 @@ use super::tls;
 use coco_core::change::DeliveryError;
 
 const USER_AGENT: &str = concat!("coco/", env!("CARGO_PKG_VERSION"));
-/// Many servers close a connection that was idle for 5 seconds or more. One that is given up
-/// sooner is not closed by the other side just when a request is on its way.
+/// Many servers close a connection after 5 seconds without requests. coco gives a connection up
+/// earlier, so that the server does not close it just as a request is sent.
 const IDLE: Duration = Duration::from_secs(3);
 
-/// A client that keeps so many connections open for a while. Nothing has to be connected to yet.
+/// Creates a client that keeps this many idle connections. It does not connect yet.
 pub fn new(endpoint: &Endpoint, connections: usize) -> Result<Client, DeliveryError> {
     Client::builder()
         .tls_backend_preconfigured(tls::client(endpoint)?)
@@ -22,7 +22,7 @@ pub fn new(endpoint: &Endpoint, connections: usize) -> Result<Client, DeliveryEr
         .default_headers(endpoint.headers.clone())
         .connect_timeout(endpoint.connect_timeout)
         .timeout(endpoint.request_timeout)
-        // The request goes where the server's owner has said, and nowhere else.
+        // A request goes only to the URL that the owner of the server has set.
         .redirect(redirect::Policy::none())
         .no_proxy()
         .http1_only()
@@ -35,7 +35,8 @@ pub fn new(endpoint: &Endpoint, connections: usize) -> Result<Client, DeliveryEr
         })
 }
 
-/// A POST of JSON, signed where the endpoint's options say so.
+/// Creates a POST request with a JSON body. Signs it if the options contain a secret for
+/// signatures.
 pub fn post(client: &Client, endpoint: &Endpoint, url: Url, body: String) -> RequestBuilder {
     let mut request = client.post(url).header(CONTENT_TYPE, "application/json");
     if let Some(signer) = &endpoint.signer {

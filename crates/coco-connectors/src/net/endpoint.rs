@@ -1,4 +1,4 @@
-//! The options of a server that speaks HTTP, and what is made of them.
+//! The options of an HTTP server, and the endpoint that they describe.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const CONNECT_TIMEOUT: u64 = 10;
 const REQUEST_TIMEOUT: u64 = 60;
 const LONGEST_TIMEOUT: u64 = 3600;
 
-/// The options of a server that say how long it is waited for.
+/// The timeout options of a server.
 pub const CONNECT: OptionSpec = OptionSpec::new(
     "connect_timeout",
     OptionScope::Server,
@@ -29,13 +29,13 @@ pub const REQUEST: OptionSpec = OptionSpec::new(
 )
 .check(|text| seconds(text).map(drop));
 
-/// Whom requests go to, and with what. It has secrets, and so no Debug.
+/// The URL and credentials for requests. It contains secrets, so it has no Debug.
 pub struct Endpoint {
     pub url: Url,
-    /// Of each request.
+    /// Headers of each request.
     pub headers: HeaderMap,
     pub signer: Option<Signer>,
-    /// PEM.
+    /// Root certificates as PEM.
     pub root_certificates: Option<String>,
     pub connect_timeout: Duration,
     pub request_timeout: Duration,
@@ -43,11 +43,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Each option has been checked by itself; here is also what is between them.
+    /// Reads the options. Each option was checked separately before; this function also checks
+    /// combinations.
     ///
-    /// [`Access::trusted`] makes no difference. A server of Postgres says whether it has asked for
-    /// the password; of one that speaks HTTP one cannot know. Who may post to a URL, USAGE on its
-    /// server says.
+    /// [`Access::trusted`] has no effect. A PostgreSQL server shows whether it has asked for the
+    /// password; an HTTP server does not. USAGE on the server decides who may post to its URL.
     pub fn new(access: &Access) -> Result<Endpoint, DeliveryError> {
         let (server, user) = (&access.server, &access.user);
         let url = server.get("url").map_or(Err("is missing".to_owned()), url);
@@ -88,12 +88,12 @@ impl Endpoint {
     }
 }
 
-/// An option that cannot be used, in a trouble's form: `why` goes on after its name.
+/// Returns the error for an invalid option. `why` continues the sentence after the option's name.
 pub fn wrong(option: &str, why: &str) -> DeliveryError {
     DeliveryError::server("HV024", format!("option \"{option}\" {why}"))
 }
 
-/// No error repeats the text: it may be one with a password.
+/// Parses a URL. No error repeats the text: it may contain a password.
 pub fn url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|e| format!("must be a URL: {e}"))?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -108,7 +108,7 @@ pub fn url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// The value of a timeout.
+/// Parses a timeout.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(n) if (1..=LONGEST_TIMEOUT).contains(&n) => Ok(Duration::from_secs(n)),

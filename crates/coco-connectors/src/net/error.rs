@@ -1,4 +1,4 @@
-//! What it means that a request got no answer.
+//! Classifies requests without a response.
 
 use std::error::Error;
 use std::io;
@@ -6,8 +6,8 @@ use std::io;
 use super::endpoint::Endpoint;
 use coco_core::change::DeliveryError;
 
-/// All of these are the server's: the next request may find it well again. What was asked may have been
-/// done all the same, and will be asked again.
+/// Returns the error for a request without a response. It concerns the whole server: the next
+/// request may succeed. The server may have processed the request, and coco will repeat it.
 pub fn no_answer(error: &reqwest::Error, endpoint: &Endpoint) -> DeliveryError {
     let peer = &endpoint.peer;
     let delivery_error = if is_tls(error) {
@@ -37,15 +37,17 @@ pub fn no_answer(error: &reqwest::Error, endpoint: &Endpoint) -> DeliveryError {
     }
 }
 
-/// Whether TLS was not agreed on, which it will not be the next time either.
+/// Reports whether the TLS handshake failed. A retry fails in the same way.
 pub fn is_tls(error: &reqwest::Error) -> bool {
     error.is_connect() && causes(error).any(|cause| cause.is::<rustls::Error>())
 }
 
-/// What lies below an error, the first cause last. Not the error itself: it names the URL.
+/// Returns the causes of an error, the first cause last. The error itself is omitted because it
+/// contains the URL.
 fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
     std::iter::successors(error.source(), |&cause| match cause.downcast_ref::<io::Error>() {
-        // Its own source is that of the error in it, which would be passed by.
+        // `io::Error::source` returns the source of the inner error, and would skip the inner
+        // error.
         Some(io) => io.get_ref().map(|inner| inner as &(dyn Error + 'static)),
         None => cause.source(),
     })

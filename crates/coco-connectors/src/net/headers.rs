@@ -1,4 +1,4 @@
-//! The headers of a request: those that the server's options give, and those that say who we are.
+//! The headers of a request: those from the server's options, and the credentials.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use coco_core::options::Options;
 
 const API_KEY_HEADER: &str = "x-api-key";
 
-/// Names that are HTTP's or coco's to set, or that hold secrets; so are all that begin
-/// with `content-`.
+/// Header names that HTTP or coco sets, or that contain secrets. All names that begin with
+/// `content-` are reserved, too.
 const RESERVED: [&str; 14] = [
     "connection",
     "cookie",
@@ -29,7 +29,7 @@ const RESERVED: [&str; 14] = [
     "x-coco-signature",
 ];
 
-/// The option `headers`: a JSON object of names and values.
+/// Parses the option `headers`: a JSON object of names and values.
 pub fn parse(text: &str) -> Result<HeaderMap, String> {
     let parsed: BTreeMap<String, String> = serde_json::from_str(text)
         .map_err(|_| "must be a JSON object of texts, such as {\"X-Env\": \"test\"}".to_owned())?;
@@ -51,8 +51,9 @@ pub fn parse(text: &str) -> Result<HeaderMap, String> {
     Ok(map)
 }
 
-/// The option `api_key_header`. The server's owner names it: a user who could name headers could
-/// steer the request, as `X-Original-URL` does with some servers.
+/// Parses the option `api_key_header`. It is an option of the server, which its owner sets. A user
+/// who could choose header names could redirect the request, as `X-Original-URL` does on some
+/// servers.
 pub fn parse_name(text: &str) -> Result<HeaderName, String> {
     let name = HeaderName::from_bytes(text.as_bytes())
         .map_err(|_| format!("names a header \"{}\", which cannot be", text.escape_debug()))?;
@@ -62,7 +63,7 @@ pub fn parse_name(text: &str) -> Result<HeaderName, String> {
     Ok(name)
 }
 
-/// A secret that is sent as it is.
+/// Checks a secret that is sent unchanged.
 pub fn check_secret(text: &str) -> Result<(), String> {
     check_not_empty(text)?;
     if !is_printable(text) || text.trim() != text {
@@ -71,7 +72,7 @@ pub fn check_secret(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A user's name, which a colon ends when it is sent.
+/// Checks a user name. A colon ends the name in the header.
 pub fn check_user(text: &str) -> Result<(), String> {
     check_not_empty(text)?;
     if text.contains(|c: char| c == ':' || c.is_control()) {
@@ -80,7 +81,8 @@ pub fn check_user(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What all servers read alike: of other bytes in a header HTTP does not say what they mean.
+/// Reports whether a text is printable ASCII. HTTP does not define the meaning of other bytes in a
+/// header.
 fn is_printable(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
@@ -89,8 +91,8 @@ pub fn check_not_empty(text: &str) -> Result<(), String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(()) }
 }
 
-/// Adds the headers that say who we are. Returns what is secret of them as it is sent. An error
-/// goes on after "the options of the user mapping".
+/// Adds the credentials to the headers. Returns the secrets as they are sent. The error continues
+/// "the options of the user mapping".
 pub fn add_credentials(
     headers: &mut HeaderMap,
     server: &Options,
@@ -116,12 +118,12 @@ pub fn add_credentials(
     for (name, scheme, secret) in found {
         let mut value = HeaderValue::from_str(&format!("{scheme}{secret}"))
             .map_err(|_| format!("have a value that the header {name} cannot have"))?;
-        // Not shown when headers are printed.
+        // Hides the value in debug output.
         value.set_sensitive(true);
         if headers.insert(&name, value).is_some() {
             return Err(format!("give the header {name}, which is there already"));
         }
-        // What stands after the name of a scheme is a secret by itself.
+        // The part after the name of a scheme is a secret by itself.
         secrets.extend(secret.rsplit_once(' ').map(|(_, last)| last.to_owned()));
         secrets.push(secret);
     }

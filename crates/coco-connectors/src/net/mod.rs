@@ -1,15 +1,15 @@
-//! HTTP, as connectors and providers both have it: whom a request goes to, and with what.
+//! HTTP for connectors and providers.
 //!
-//! - `endpoint`: the options of a server that speaks HTTP, and what is made of them
-//! - `path`: whether a URL that a row gives could lead out of where it seems to be
-//! - `headers`: those of a request, credentials among them
-//! - `tls`: whom an `https` server must be certified by
+//! - `endpoint`: the options of an HTTP server
+//! - `path`: checks that the URL in a row cannot leave its apparent path
+//! - `headers`: request headers, including credentials
+//! - `tls`: the trusted root certificates
 //! - `sign`: the signature of a request
-//! - `peer`: the other side, as far as messages may speak of it
-//! - `client`: what requests are made with
-//! - `body`: how much of an answer is read
-//! - `retry_after`: when the other side wants to be asked again
-//! - `error`: what the lack of an answer means
+//! - `peer`: the server, as messages may describe it
+//! - `client`: clients and requests
+//! - `body`: reads responses, with limits
+//! - `retry_after`: the wait that a server asks for
+//! - `error`: classifies requests without a response
 
 pub mod body;
 pub mod client;

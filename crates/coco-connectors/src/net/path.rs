@@ -1,14 +1,16 @@
-//! Whether the path of a URL that a row gives could lead out of where it seems to be.
+//! Checks that the path of a URL in a row cannot leave its apparent folder.
 //!
-//! Servers, and proxies before them, differ in what they make of a path: some decode it twice, some
-//! drop what follows a `;`, some take a backslash for a slash. A path is refused where any of these
-//! readings has a segment of dots, or a separator that another reading does not see.
+//! Servers and proxies interpret paths differently: some decode a path twice, some drop the text
+//! after a `;`, some treat a backslash as a slash. A path is rejected if any of these
+//! interpretations contains a segment of dots, or a separator that another interpretation does not
+//! contain.
 
-/// How often a path is decoded: servers behind proxies have been seen to do it three times.
+/// Maximum number of times a path is decoded. Servers behind proxies decode a path up to three
+/// times.
 const MAX_DECODINGS: usize = 5;
 
-/// Checks a URL as it is written, before a parser removes its dots. An error goes on after
-/// "the URL", and does not repeat it.
+/// Checks a URL as it is written, before a parser removes its dots. The error continues "the URL",
+/// and does not repeat the URL.
 pub fn check_path(url: &str) -> Result<(), String> {
     if url.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err("must have no spaces and no control characters".to_owned());
@@ -43,7 +45,7 @@ pub fn check_path(url: &str) -> Result<(), String> {
 
 fn check_segments(path: &str) -> Result<(), String> {
     let is_dots = |segment: &str| {
-        // What follows a semicolon is a parameter to some servers, and dropped.
+        // Some servers treat the text after a semicolon as a parameter, and drop it.
         let name = segment.split(';').next().unwrap_or_default();
         name.contains('.') && name.chars().all(|c| c == '.' || c.is_whitespace())
     };
@@ -53,7 +55,7 @@ fn check_segments(path: &str) -> Result<(), String> {
     }
 }
 
-/// Decodes `%xx` once. What is no such form stays as it is.
+/// Decodes `%xx` once. Other text stays unchanged.
 fn decode(path: &str) -> Result<String, String> {
     let bytes = path.as_bytes();
     let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
@@ -70,11 +72,11 @@ fn decode(path: &str) -> Result<String, String> {
         decoded.push(code.unwrap_or(*byte));
         at += if code.is_some() { 3 } else { 1 };
     }
-    // Some decoders take two bytes for a dot that are none in UTF-8.
+    // Some decoders accept two bytes that are not valid UTF-8 as a dot.
     String::from_utf8(decoded).map_err(|_| "must be UTF-8 where its path is encoded".to_owned())
 }
 
-/// What some servers take a character for.
+/// Returns the ASCII character that some servers treat a similar character as.
 fn replace_look_alike(c: char) -> char {
     match c {
         '\u{ff0e}' | '\u{2024}' | '\u{fe52}' | '\u{2025}' | '\u{2026}' => '.',

@@ -1,4 +1,4 @@
-//! The other side, as far as messages may speak of it.
+//! The server, as messages may describe it.
 
 use std::fmt;
 
@@ -6,10 +6,11 @@ use reqwest::Url;
 
 use coco_core::masking::Masker;
 
-/// The most bytes of a text of the other side's in a message.
+/// Maximum bytes of a quoted text of the server.
 const LONGEST_QUOTE: usize = 500;
 
-/// Shown as scheme, host and port. The path is left out: of many a webhook it is a secret.
+/// The server, displayed as scheme, host and port. The path is omitted: it is a secret of many
+/// webhooks.
 pub struct Peer {
     origin: String,
     masker: Masker,
@@ -21,8 +22,8 @@ impl Peer {
         Peer { origin: url.origin().ascii_serialization(), masker }
     }
 
-    /// A text of the other side's, fit to be shown: without our secrets (it may repeat what it was
-    /// sent), on one line, and not long.
+    /// Returns a text of the server for a message: on one short line, and without our secrets,
+    /// which the server may repeat.
     pub fn quote(&self, text: &str) -> String {
         self.masker.mask_line(text, LONGEST_QUOTE)
     }

@@ -1,18 +1,18 @@
-//! When the other side wants to be asked again.
+//! Reads how long a server asks to wait.
 
 use std::time::{Duration, SystemTime};
 
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-/// No server makes us wait longer, whatever it asks for.
+/// coco does not wait longer, whatever a server asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-/// What some send beside Retry-After, or instead of it.
+/// A header that some servers send in addition to Retry-After, or instead of it.
 const MILLISECONDS_HEADER: &str = "retry-after-ms";
 
-/// What an answer says of it, if it does.
+/// Returns the wait that a response asks for.
 pub fn requested_wait(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
-    // With a redirect, Retry-After is about the redirect.
+    // In a redirect, Retry-After concerns the redirect.
     if status.is_redirection() {
         return None;
     }
@@ -27,11 +27,11 @@ fn parse_milliseconds(text: &str) -> Option<Duration> {
     Some(Duration::try_from_secs_f64(wait / 1000.0).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT))
 }
 
-/// Seconds, or a date.
+/// Parses a number of seconds, or a date.
 fn parse_wait(text: &str, now: SystemTime) -> Option<Duration> {
     let text = text.trim();
     let wait = if text.starts_with(|c: char| c.is_ascii_digit()) {
-        // More digits than a u64 has are still a long time.
+        // A number with more digits than a u64 is a long wait, too.
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         digits.then(|| Duration::from_secs(text.parse().unwrap_or(u64::MAX)))?
     } else {

@@ -1,4 +1,4 @@
-//! The signature of a request: who has the secret can tell that coco sent it, and when.
+//! Signs requests. A receiver that has the secret can verify that coco sent the request, and when.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -7,15 +7,15 @@ use sha2::Sha256;
 pub struct Signer(Hmac<Sha256>);
 
 impl Signer {
-    /// The secret is used as it is written, as UTF-8. None: the secret cannot be a key, which
-    /// HMAC says of none.
+    /// Creates a signer. The key is the UTF-8 text of the secret. Returns `None` if the secret
+    /// cannot be a key; HMAC accepts any key.
     pub fn new(secret: &str) -> Option<Signer> {
         Hmac::new_from_slice(secret.as_bytes()).ok().map(Signer)
     }
 
-    /// The value of `X-Coco-Signature`: `t=<seconds since 1970>,v1=<HMAC-SHA256 of "<t>.<body>", in
-    /// hexadecimal digits>`. The time is signed too, so that nobody can send an old request again
-    /// as a new one.
+    /// Returns the value of `X-Coco-Signature`: `t=<seconds since 1970>,v1=<HMAC-SHA256 of
+    /// "<t>.<body>", in hexadecimal digits>`. The signature covers the time, so that nobody can
+    /// send an old request as a new one.
     pub fn sign(&self, seconds: u64, body: &[u8]) -> String {
         let mut mac = self.0.clone();
         mac.update(format!("{seconds}.").as_bytes());

@@ -1,4 +1,4 @@
-//! TLS: whom the certificate of an `https` server must come from.
+//! TLS: the certificates that coco trusts for an `https` server.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use super::endpoint::{Endpoint, wrong};
 use super::peer::Peer;
 use coco_core::change::DeliveryError;
 
-/// With the certificates that were given, or else the system's.
+/// Creates the TLS configuration. It trusts the certificates in the options, or else those of the
+/// system.
 pub fn client(endpoint: &Endpoint) -> Result<ClientConfig, DeliveryError> {
     let mut roots = RootCertStore::empty();
     if let Some(pem) = &endpoint.root_certificates {
@@ -18,7 +19,7 @@ pub fn client(endpoint: &Endpoint) -> Result<ClientConfig, DeliveryError> {
     } else if endpoint.url.scheme() == "https" {
         roots = system_roots(&endpoint.peer)?;
     }
-    // Named here: a process may have several, and none as its default.
+    // Passed explicitly: a process may have several crypto providers, and no default.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -26,7 +27,7 @@ pub fn client(endpoint: &Endpoint) -> Result<ClientConfig, DeliveryError> {
         .map_err(|e| DeliveryError::server("08001", "TLS cannot be set up").detail(e.to_string()))
 }
 
-/// The certificates of a PEM text, at least one.
+/// Parses the certificates of a PEM text, which must contain at least one.
 pub fn parse(pem: &str) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
@@ -45,7 +46,7 @@ pub fn parse(pem: &str) -> Result<RootCertStore, String> {
 
 fn system_roots(peer: &Peer) -> Result<RootCertStore, DeliveryError> {
     let mut roots = RootCertStore::empty();
-    // Some of a system's may be of old forms: the others will do.
+    // Some certificates of the system may be in obsolete formats. The others are enough.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         let message = format!("cannot tell who may certify {peer}: the system has no certificates");

@@ -1,6 +1,6 @@
-//! What requests cost, and may cost.
+//! The cost of requests, and the limit on it.
 
-/// Prices of a server, for a million tokens.
+/// Prices of a server per million tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Prices {
     pub tokens_in: f64,
@@ -13,17 +13,18 @@ impl Prices {
     }
 }
 
-/// What may still be spent.
+/// The amount that may still be spent.
 #[derive(Debug)]
 pub struct Budget(f64);
 
 impl Budget {
-    /// None: without bounds.
+    /// Creates a budget. `None` means no limit.
     pub fn new(left: Option<f64>) -> Budget {
         Budget(left.unwrap_or(f64::INFINITY))
     }
 
-    /// Sets so much aside, if there is so much. What costs nothing is never too much.
+    /// Reserves an amount, and returns whether the budget allows it. A request that costs nothing
+    /// is always allowed.
     pub fn reserve(&mut self, cost: f64) -> bool {
         let fits = cost <= 0.0 || cost <= self.0;
         if fits {
@@ -32,13 +33,13 @@ impl Budget {
         fits
     }
 
-    /// What was set aside came to this.
+    /// Replaces a reserved amount by the actual cost.
     pub fn settle(&mut self, reserved: f64, cost: f64) {
         self.0 += reserved - cost;
     }
 }
 
-/// About how many tokens a text has: of English four bytes are one.
+/// Estimates the tokens of a text: in English, a token has about four bytes.
 pub fn estimate_tokens(text: &str) -> u64 {
     (text.len() as u64).div_ceil(4)
 }

@@ -1,4 +1,4 @@
-//! The options of a server that embeds and generates, and what is made of them.
+//! The options of a server that embeds and generates.
 
 use std::collections::BTreeMap;
 
@@ -111,12 +111,12 @@ pub const OPTIONS: &[OptionSpec] = &[
     .check(headers::check_secret),
 ];
 
-/// How a server is asked.
+/// The limits, prices and parameters of a server's requests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Inputs in a request, at least 1.
+    /// Inputs per request, at least 1.
     pub batch_size: usize,
-    /// Requests at once, at least 1.
+    /// Concurrent requests, at least 1.
     pub concurrency: usize,
     pub max_retries: u32,
     pub requests_per_minute: Option<f64>,
@@ -127,10 +127,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Each option has been checked by itself. Of a service's there are no prices.
+    /// Reads the options. Each option was checked separately before. A service has no prices.
     pub fn new(task: &Task, server: &Options) -> Result<Config, DeliveryError> {
         let batch_size = match task {
-            // A webhook's batches are of changes.
+            // A webhook's option `batch_size` counts changes.
             Task::Post { .. } | Task::Generate { .. } => 1,
             Task::Embed { .. } => {
                 read_option(server, "batch_size", read_count)?.unwrap_or(BATCH_SIZE)
@@ -153,10 +153,10 @@ impl Config {
     }
 }
 
-/// Whom requests for a task go to, and with what.
+/// Returns the endpoint for a task's requests.
 pub fn endpoint(task: &Task, access: &Access) -> Result<Endpoint, DeliveryError> {
     match (task, access.user.get("api_key")) {
-        // As a webhook has it.
+        // Like a webhook.
         (Task::Post { .. }, _) | (_, None) => Endpoint::new(access),
         (_, Some(_)) if access.server.get("api_key_header").is_some() => Endpoint::new(access),
         (_, Some(key)) => {
@@ -202,7 +202,7 @@ fn read_amount(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Fields that make a request what it is: the others mean something to the model alone.
+/// Fields that determine the form of a request. All other fields concern only the model.
 const RESERVED: [&str; 6] = ["model", "messages", "response_format", "stream", "n", "tools"];
 
 fn parse_parameters(text: &str) -> Result<Map<String, Value>, String> {

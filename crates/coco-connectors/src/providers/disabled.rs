@@ -1,9 +1,9 @@
-//! In place of providers, in a build without them.
+//! The replacement of providers in a build without them.
 
 use coco_core::change::DeliveryError;
 use coco_core::provider::{Job, JobOutcome, Usage};
 
-/// Asks nobody.
+/// Returns an error for each job.
 pub async fn ask(jobs: Vec<Job>) -> Vec<JobOutcome> {
     let outcome = |job: Job| JobOutcome {
         answers: vec![None; job.inputs.len()],

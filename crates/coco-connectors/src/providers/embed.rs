@@ -34,13 +34,13 @@ struct Item {
     embedding: Option<Vec<Number>>,
 }
 
-/// Four bytes: a vector takes no more memory than twice what it is written with.
+/// A number in four bytes: a vector needs at most twice the memory of its text.
 #[derive(Deserialize)]
 #[serde(from = "Option<f32>")]
 struct Number(f32);
 
 impl From<Option<f32>> for Number {
-    /// Servers have been seen to write null for a number that is none.
+    /// Some servers write null for a value that is not a number.
     fn from(number: Option<f32>) -> Number {
         Number(number.unwrap_or(f32::NAN))
     }
@@ -51,7 +51,7 @@ struct Usage {
     prompt_tokens: Option<u64>,
 }
 
-/// Reads an answer to so many inputs. An error says what is wrong with it, after "its answer".
+/// Parses the response to `inputs` inputs. The error continues "its answer".
 pub fn read(
     answer: &[u8],
     inputs: usize,
@@ -86,7 +86,7 @@ pub fn read(
     })
 }
 
-/// The numbers of a vector, if that is what they are.
+/// Returns the numbers of a vector if all are finite.
 fn numbers(vector: Vec<Number>) -> Option<Vec<f32>> {
     vector.into_iter().map(|Number(number)| number.is_finite().then_some(number)).collect()
 }

@@ -1,4 +1,4 @@
-//! What an answer means that is none: for its inputs, for the model, or for the server.
+//! Classifies error responses: as errors of the inputs, the model or the server.
 
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
@@ -9,20 +9,20 @@ use crate::net::retry_after;
 use coco_core::change::DeliveryError;
 use coco_core::provider::{RejectedInput, Task};
 
-/// Why a request has no answer.
+/// The reason why a request has no result.
 #[derive(Debug, PartialEq)]
 pub enum Failure {
-    /// The reason is in one or several of its inputs.
+    /// One or several of the inputs cause the error.
     Inputs(RejectedInput),
-    /// It may be answered if it is made again.
+    /// A retry may succeed.
     Retry(DeliveryError),
-    /// The same, and the server wants fewer requests.
+    /// A retry may succeed, and the server asks for fewer requests.
     SlowDown(DeliveryError),
-    /// It will not be answered, nor will others.
+    /// Neither this request nor others will succeed.
     Fatal(DeliveryError),
 }
 
-/// Reads an answer whose status says that it is none.
+/// Classifies a response with an error status.
 pub fn read(
     status: StatusCode,
     headers: &HeaderMap,
@@ -44,7 +44,7 @@ pub fn read(
     let at_once = |error: DeliveryError| Failure::Fatal(detail(error));
     let of_a_service = matches!(task, Task::Post { .. });
     match status.as_u16() {
-        // What cannot be is the request, whatever its inputs are.
+        // The request itself is invalid, whatever its inputs are.
         400 | 422 if !of_a_service && said.concerns_all_inputs() => at_once(
             DeliveryError::target("22023", message)
                 .hint("Check what is asked of the model: dimensions, a schema, parameters."),
@@ -65,7 +65,7 @@ pub fn read(
         403 => at_once(DeliveryError::server("42501", message).hint(credentials(task, server))),
         404 | 410 => at_once(not_found(task, message)),
         408 | 425 => Failure::Retry(wait(detail(DeliveryError::server("08006", message)))),
-        // Waiting does not help.
+        // A retry does not help.
         429 if said.code.as_deref() == Some("insufficient_quota") => at_once(
             DeliveryError::server("53400", message)
                 .hint("The account with the provider has nothing left to spend."),
@@ -117,8 +117,8 @@ fn not_found(task: &Task, message: String) -> DeliveryError {
     }
 }
 
-/// What an error says of itself: `{"error": {"message": …, "param": …, "code": …}}`, or what servers
-/// have made of that.
+/// The body of an error response: `{"error": {"message": …, "param": …, "code": …}}`, or a variant
+/// of it.
 struct ErrorBody {
     message: Option<String>,
     param: Option<String>,
@@ -139,7 +139,7 @@ impl ErrorBody {
         }
     }
 
-    /// Whether it names what all requests of a job have in common.
+    /// Reports whether the error concerns a parameter that all requests of a job share.
     fn concerns_all_inputs(&self) -> bool {
         const COMMON: [&str; 6] =
             ["model", "dimensions", "encoding_format", "response_format", "temperature", "max_"];

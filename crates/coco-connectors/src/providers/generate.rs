@@ -7,8 +7,8 @@ use super::request::{InputError, ParsedResponse};
 use crate::net::body::check_depth;
 use coco_core::provider::Answer;
 
-/// The body of a request. `parameters` are the server's option: they go over what is here, and null
-/// removes.
+/// Returns the body of a request. `parameters` is the server's option: its fields replace the
+/// fields set here, and null removes a field.
 pub fn body(
     model: &str,
     schema: Option<&Value>,
@@ -18,7 +18,7 @@ pub fn body(
     let mut body = Map::new();
     body.insert("model".to_owned(), json!(model));
     body.insert("messages".to_owned(), json!([{ "role": "user", "content": prompt }]));
-    // The same prompt is to have the same answer, as far as a model can do that.
+    // The same prompt must have the same answer, as far as the model allows.
     body.insert("temperature".to_owned(), json!(0));
     if let Some(schema) = schema {
         let named = json!({ "name": "answer", "strict": true, "schema": schema });
@@ -34,7 +34,7 @@ pub fn body(
     Value::Object(body).to_string()
 }
 
-/// How many tokens an answer has at most, where the parameters say so.
+/// Returns the maximum number of tokens of an answer, if the parameters set it.
 pub fn max_answer_tokens(parameters: &Map<String, Value>) -> Option<u64> {
     ["max_completion_tokens", "max_tokens"].iter().find_map(|name| parameters.get(*name)?.as_u64())
 }
@@ -63,8 +63,8 @@ struct Usage {
     completion_tokens: Option<u64>,
 }
 
-/// Reads an answer. An error says what is wrong with it, after "its answer". `quote` makes what the
-/// model says fit to be shown.
+/// Parses a response. The error continues "its answer". `quote` prepares a text of the model for a
+/// message.
 pub fn read(
     answer: &[u8],
     has_schema: bool,

@@ -1,5 +1,4 @@
-//! A job, from its inputs to its answers: what is asked together, how many requests are made at
-//! once, and which are made again.
+//! Runs jobs: groups inputs into requests, limits concurrent requests, and retries.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -19,21 +18,21 @@ use coco_core::change::DeliveryError;
 use coco_core::masking::Masker;
 use coco_core::provider::{Answer, Job, JobOutcome, RejectedInput, Task, Usage};
 
-/// How many bytes of inputs a request has, but for a single one that is longer.
+/// Maximum bytes of inputs per request, except for a single longer input.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// The first wait before a request is made again, which doubles up to the longest.
+/// The first wait before a retry. It doubles up to the longest wait.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// A server that wants to be left alone for longer is: a statement does not wait for that.
+/// If a server asks for a longer pause, the job ends: a statement does not wait that long.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Does jobs beside each other: an outcome for each. Dropped, it makes no more requests, and gives up
-/// those that are on their way.
+/// Runs jobs concurrently, and returns an outcome for each. If the future is dropped, it sends no
+/// more requests and cancels those in flight.
 pub async fn ask(jobs: Vec<Job>) -> Vec<JobOutcome> {
     let mut limits_by_server: HashMap<String, Arc<ServerLimits>> = HashMap::new();
     let mut beside = JoinSet::new();
-    // Until a job says otherwise.
+    // The outcome of a job whose task panics.
     let lost = |job: &Job| {
         failed_outcome(job.inputs.len(), DeliveryError::server("XX000", "a job has failed"))
     };
@@ -87,14 +86,13 @@ pub async fn ask(jobs: Vec<Job>) -> Vec<JobOutcome> {
     outcomes
 }
 
-/// Masks all options of a job's user mapping but the user's name.
+/// Creates a masker for all options of a job's user mapping except the user's name.
 fn masker(job: &Job) -> Masker {
     let options = job.access.user.0.iter().filter(|(name, _)| *name != "user");
     Masker::new(options.map(|(_, value)| value.as_str()))
 }
 
-/// What a request came to, without secrets in what the server says of a failure. An answer is data,
-/// and stays as it is.
+/// Masks secrets in the errors of a request's result. An answer is data, and stays unchanged.
 fn mask_secrets(
     result: Result<ParsedResponse, Failure>,
     masker: &Masker,
@@ -118,10 +116,10 @@ fn failed_outcome(inputs: usize, error: DeliveryError) -> JobOutcome {
     JobOutcome { answers: vec![None; inputs], usage: Usage::default(), error: Some(error) }
 }
 
-/// What the jobs of one server have in common.
+/// The limits that the jobs of one server share.
 struct ServerLimits {
     budget: Mutex<Budget>,
-    /// A permit for each request that may be on its way.
+    /// A permit for each concurrent request.
     requests: Semaphore,
 }
 
@@ -136,7 +134,7 @@ impl ServerLimits {
 }
 
 struct JobRun {
-    /// The server's.
+    /// The name of the server.
     name: String,
     task: Task,
     inputs: Vec<String>,
@@ -146,23 +144,23 @@ struct JobRun {
     server: Arc<Server>,
     limits: Arc<ServerLimits>,
     masker: Masker,
-    /// Nothing more is to be asked: something has gone wrong.
+    /// Becomes true when the job must send no more requests, after an error.
     stopped: watch::Receiver<bool>,
 }
 
-/// Inputs that are asked for together.
+/// The inputs of one request.
 #[derive(Clone, Debug, PartialEq)]
 struct InputBatch {
-    /// Their places.
+    /// Indexes of the inputs in the job.
     inputs: Vec<usize>,
-    /// How often it was asked for in vain.
+    /// Number of failed attempts.
     attempts: u32,
 }
 
-/// What became of a part.
+/// The result of one request of a job.
 struct JobReply {
     batch: InputBatch,
-    /// None: it was not asked for any more.
+    /// `None`: the request was not sent, because the job had stopped.
     result: Option<Result<ParsedResponse, Failure>>,
     usage: Usage,
 }
@@ -199,7 +197,7 @@ impl JobRun {
                 state.record(reply.batch, result);
             }
             if state.error.is_some() {
-                // What is on its way is paid for, and so it is waited for.
+                // Requests in flight are charged for, so the job waits for them.
                 stop.send_replace(true);
             }
         }
@@ -207,7 +205,7 @@ impl JobRun {
         JobOutcome { answers: state.answers, usage, error: state.error }
     }
 
-    /// Asks for a part, once.
+    /// Sends one request.
     async fn send(self: Arc<Self>, batch: InputBatch) -> JobReply {
         let mut usage = Usage::default();
         let result = self.try_send(&batch, &mut usage).await;
@@ -229,7 +227,7 @@ impl JobRun {
         let estimate = config.prices.cost(tokens_in, tokens_out);
         let _permit = self.limits.requests.acquire().await.ok()?;
         self.wait(server.take(tokens_in + tokens_out, config)).await?;
-        // Others may have been told to slow down meanwhile, and again after that.
+        // Meanwhile, the server may have asked other requests to slow down, repeatedly.
         loop {
             match server.remaining_pause() {
                 Duration::ZERO => break,
@@ -255,7 +253,7 @@ impl JobRun {
                 reading.tokens_in.unwrap_or(tokens_in),
                 reading.tokens_out.unwrap_or_else(|| estimate_generated(reading)),
             ),
-            // Nobody has said what it was: it may well be charged for.
+            // The server did not report the usage, and may charge for the request.
             (Err(_), false) => (tokens_in, tokens_out),
         };
         let cost = config.prices.cost(used.0, used.1);
@@ -263,7 +261,7 @@ impl JobRun {
         server.add_spent(cost);
         server.correct(tokens_in + tokens_out, used.0 + used.1);
         (usage.tokens_in, usage.tokens_out, usage.cost) = (used.0, used.1, cost);
-        // A server that says when it wants to be asked again means all requests.
+        // If a server asks for a wait, that concerns all requests.
         let pause = match &result {
             Err(Failure::SlowDown(error)) => {
                 let of_ours = retry_wait(batch.attempts + 1, fastrand::f64());
@@ -278,7 +276,7 @@ impl JobRun {
         Some(result)
     }
 
-    /// Waits, unless nothing more is to be asked.
+    /// Waits. Returns `None` if the job stops meanwhile.
     async fn wait(&self, time: Duration) -> Option<()> {
         let mut stopped = self.stopped.clone();
         tokio::select! {
@@ -296,21 +294,21 @@ impl JobRun {
     }
 }
 
-/// How far a job is.
+/// The state of a job.
 struct JobProgress {
     answers: Vec<Option<Result<Answer, RejectedInput>>>,
     waiting: VecDeque<InputBatch>,
     error: Option<DeliveryError>,
-    /// Of the vectors that were answered, or of most of them.
+    /// Dimensions of the vectors received, or of most of them.
     dimensions: Option<usize>,
-    /// How many answers had vectors of a length.
+    /// Number of responses by the length of their vectors.
     votes: HashMap<usize, usize>,
     batch_size: usize,
     max_retries: u32,
 }
 
 impl JobProgress {
-    /// Takes what became of a part.
+    /// Records the result of a request.
     fn record(&mut self, batch: InputBatch, result: Result<ParsedResponse, Failure>) {
         match result {
             Ok(reading) => self.accept(batch, reading),
@@ -365,12 +363,12 @@ impl JobProgress {
                 );
                 self.retry_or_stop(batch, DeliveryError::server("08P01", message));
                 if self.error.is_some() {
-                    // Nobody knows which of them are right.
+                    // Neither length is known to be right.
                     self.answers.fill(None);
                 }
                 return;
             }
-            // Most answers say so: those of before are asked for again.
+            // Most responses have this length, so the earlier inputs are requested again.
             self.ask_again_for_length(expected, batch.attempts + 1);
             self.dimensions = Some(length);
         }
@@ -389,7 +387,7 @@ impl JobProgress {
         }
     }
 
-    /// Forgets the vectors of this length, and has them asked for again.
+    /// Discards the vectors of this length, and requests their inputs again.
     fn ask_again_for_length(&mut self, length: usize, attempts: u32) {
         let mut places = Vec::new();
         for (place, answer) in self.answers.iter_mut().enumerate() {
@@ -409,13 +407,13 @@ impl JobProgress {
         }
     }
 
-    /// The first trouble counts.
+    /// Stops the job. Only the first error counts.
     fn stop(&mut self, error: DeliveryError) {
         self.error.get_or_insert(error);
     }
 }
 
-/// Inputs as they are asked for together.
+/// Groups the inputs into requests.
 fn split_inputs(inputs: &[String], batch_size: usize) -> VecDeque<InputBatch> {
     let mut split_inputs: VecDeque<InputBatch> = VecDeque::new();
     let mut bytes = 0;
@@ -434,14 +432,14 @@ fn split_inputs(inputs: &[String], batch_size: usize) -> VecDeque<InputBatch> {
     split_inputs
 }
 
-/// How long to wait after so many attempts. `random`: from 0 to 1, so that requests which failed
-/// together are not made again together.
+/// Returns the wait after this many attempts. `random` is between 0 and 1, so that requests that
+/// failed together are not repeated together.
 fn retry_wait(attempts: u32, random: f64) -> Duration {
     let doublings = attempts.saturating_sub(1).min(16);
     FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT).mul_f64(0.5 + random / 2.0)
 }
 
-/// About how many tokens were generated, where the server does not say so.
+/// Estimates the generated tokens if the server does not report them.
 fn estimate_generated(reading: &ParsedResponse) -> u64 {
     let tokens = |answer: &Answer| match answer {
         Answer::Text(text) => budget::estimate_tokens(text),

@@ -1,18 +1,18 @@
-//! Providers of functions over the network: servers that embed texts, generate them, or answer a
+//! Providers of functions over the network: servers that embed texts, generate texts, or answer a
 //! request.
 //!
-//! As a connector, a provider knows nothing of Postgres' inside: no pgrx, no SPI. It is async, and
-//! runs on threads that have no part in the backend it serves.
+//! Like a connector, a provider uses no PostgreSQL server code: no pgrx, and no SPI. It is async,
+//! and runs on threads that are separate from the backend it serves.
 //!
-//! - `config`: the options of a server, and what is made of them
-//! - `server`: what this process knows of a server: limits, pauses, clients
-//! - `rate_limit`: how often, and how much, may be asked for in a minute
-//! - `budget`: what requests cost, and may cost
-//! - `job_runner`: a job, from its inputs to its answers
-//! - `request`: one request, until it is answered or has failed
-//! - `failure`: what an answer means that is none
-//! - `embed`, `generate`, `post`: what each kind of task sends, and gets
-//! - `url_prefix`: whether a URL lies under another
+//! - `config`: the options of a server
+//! - `server`: the state of a server in this process: limits, pauses, clients
+//! - `rate_limit`: limits of requests and tokens per minute
+//! - `budget`: the cost of requests, and its limit
+//! - `job_runner`: runs jobs, from their inputs to their answers
+//! - `request`: one request, and its result
+//! - `failure`: classifies error responses
+//! - `embed`, `generate`, `post`: the requests and responses of each kind of task
+//! - `url_prefix`: finds the server whose URL is a prefix of another URL
 
 #[cfg(feature = "functions")]
 mod budget;
@@ -50,10 +50,11 @@ use coco_core::options::OptionSpec;
 
 /// The foreign data wrapper of servers that embed and generate.
 pub const MODELS: &str = "coco_openai";
-/// The foreign data wrapper of services that are posted to, which are webhooks' as well.
+/// The foreign data wrapper of services that receive posts. Webhooks use the same wrapper.
 pub const SERVICES: &str = "coco_http";
 
-/// The options of servers and user mappings of a foreign data wrapper that is a provider's alone.
+/// Returns the options of servers and user mappings if the foreign data wrapper belongs only to
+/// providers.
 pub fn options(wrapper: &str) -> Option<&'static [OptionSpec]> {
     #[cfg(feature = "functions")]
     if wrapper == MODELS {

@@ -1,21 +1,22 @@
-//! A service of one's own: a JSON text is posted, and answered by another.
+//! A custom service: coco posts a JSON text, and the service answers with another.
 
 use super::request::ParsedResponse;
 use crate::net::body::check_depth;
 use coco_core::fingerprint::Hasher;
 use coco_core::provider::Answer;
 
-/// The same for the same request: a service can tell one that comes again.
+/// Returns a key that is equal for equal requests, so that a service can recognize a repeated
+/// request.
 pub fn idempotency_key(url: &str, body: &str) -> String {
     let mut hasher = Hasher::new();
     hasher.part(url.as_bytes()).part(body.as_bytes());
     hasher.finish().0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads an answer. An error says what is wrong with it, after "its answer".
+/// Parses a response. The error continues "its answer".
 pub fn read(answer: &[u8]) -> Result<ParsedResponse, String> {
     let text = str::from_utf8(answer).map_err(|_| "is no JSON: it is not UTF-8")?;
-    // It stays the text that it is: a number read and written again could lose digits.
+    // The text stays unchanged: parsing and rewriting a number could lose digits.
     serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|e| format!("is no JSON: {e}"))?;
     check_depth(text)?;
     let answers = vec![Ok(Answer::Text(text.to_owned()))];

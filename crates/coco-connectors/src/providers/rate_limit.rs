@@ -1,21 +1,21 @@
-//! How often, and how much, may be asked for in a minute.
+//! Limits the number of requests and tokens per minute.
 
 use std::time::{Duration, Instant};
 
-/// A token bucket. It holds what one second gives, so that a minute's worth is never asked for at
-/// once; what is taken beyond that is a debt, which the next one waits for too.
+/// A token bucket. It holds one second's worth, so that a process never uses a minute's worth at
+/// once. A request that takes more causes a debt, and the next request waits for it, too.
 pub struct TokenBucket {
     level: f64,
     at: Instant,
 }
 
 impl TokenBucket {
-    /// A full one.
+    /// Creates a full bucket.
     pub fn new(now: Instant) -> TokenBucket {
         TokenBucket { level: f64::INFINITY, at: now }
     }
 
-    /// Takes so much, at this rate. Returns how long to wait before it is used.
+    /// Takes an amount at a rate per minute. Returns how long to wait before using it.
     pub fn take(&mut self, amount: f64, per_minute: f64, now: Instant) -> Duration {
         let per_second = per_minute / 60.0;
         let since = now.saturating_duration_since(self.at).as_secs_f64();
@@ -24,7 +24,7 @@ impl TokenBucket {
         Duration::try_from_secs_f64(-self.level / per_second).unwrap_or(Duration::ZERO)
     }
 
-    /// What was taken turns out to be more than it was taken for, or less.
+    /// Corrects an amount that was taken by an estimate: `more` is the difference.
     pub fn correct(&mut self, more: f64) {
         self.level -= more;
     }
@@ -41,7 +41,7 @@ mod tests {
         let mut take = |amount, at: u64| {
             bucket.take(amount, 120.0, start + Duration::from_secs(at)).as_millis()
         };
-        // Two a second.
+        // Two per second.
         assert_eq!([take(1.0, 0), take(1.0, 0), take(1.0, 0), take(1.0, 0)], [0, 0, 500, 1000]);
         assert_eq!(take(1.0, 2), 0);
         assert_eq!(take(1.0, 60), 0, "it does not fill up further than a second's worth");

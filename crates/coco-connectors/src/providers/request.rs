@@ -1,4 +1,4 @@
-//! One request: what is sent, and what comes of it.
+//! One request, and its result.
 
 use reqwest::Client;
 
@@ -11,21 +11,21 @@ use crate::net::{body, client};
 use coco_core::change::DeliveryError;
 use coco_core::provider::{Answer, RejectedInput, Task};
 
-/// The most bytes of an answer that is a text.
+/// Maximum bytes of a response with a text.
 const MAX_TEXT_BYTES: usize = 16 * 1024 * 1024;
-/// The most bytes of an answer that says why there is none.
+/// Maximum bytes of an error response.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
-/// The most bytes of an answer that is vectors.
+/// Maximum bytes of a response with vectors.
 const MAX_VECTORS_BYTES: usize = 64 * 1024 * 1024;
-/// The most numbers of a vector, where the request does not say how many.
+/// Maximum dimensions of a vector, if the request does not set them.
 const MAX_DIMENSIONS: u32 = 16_384;
-/// The most bytes that a number of a vector is written with, a line and its indentation for each.
+/// Maximum bytes of one number of a vector, including a line break and indentation.
 const MAX_NUMBER_BYTES: usize = 40;
-/// The most tokens that a server may count beyond the bytes of a request's inputs: what a model has
-/// thought is no part of its answer.
+/// Maximum number of tokens that a server may count beyond the bytes of the inputs: the answer does
+/// not include the reasoning of a model.
 const MAX_EXTRA_TOKENS: u64 = 1_000_000;
 
-/// What an answer says of each input, and of what it has cost.
+/// The parsed response: the answer to each input, and the tokens used.
 #[derive(Debug, PartialEq)]
 pub struct ParsedResponse {
     pub answers: Vec<Result<Answer, InputError>>,
@@ -33,11 +33,11 @@ pub struct ParsedResponse {
     pub tokens_out: Option<u64>,
 }
 
-/// Why an input of a request that was answered is not.
+/// The reason why a response has no answer to an input.
 #[derive(Debug, PartialEq)]
 pub struct InputError {
     pub rejection: RejectedInput,
-    /// It may be another time.
+    /// Whether a retry may succeed.
     pub is_retryable: bool,
 }
 
@@ -53,14 +53,14 @@ impl InputError {
     }
 }
 
-/// What became of a request.
+/// The outcome of a request.
 pub struct RequestOutcome {
     pub result: Result<ParsedResponse, Failure>,
-    /// Nobody has worked on it, and so it has cost nothing.
+    /// The server has not processed the request, so the request costs nothing.
     pub is_free: bool,
 }
 
-/// About how many tokens a request takes, of its inputs and its answer.
+/// Estimates the tokens of a request: those of its inputs, and those of its answer.
 pub fn estimate(task: &Task, config: &Config, inputs: &[&str]) -> (u64, u64) {
     let tokens_in = inputs.iter().map(|input| budget::estimate_tokens(input)).sum();
     match task {
@@ -71,7 +71,7 @@ pub fn estimate(task: &Task, config: &Config, inputs: &[&str]) -> (u64, u64) {
     }
 }
 
-/// Makes a request.
+/// Sends a request, and reads the response.
 pub async fn send(
     task: &Task,
     config: &Config,
@@ -125,7 +125,7 @@ pub async fn send(
     RequestOutcome { result, is_free: false }
 }
 
-/// The most bytes of an answer to so many inputs.
+/// Returns the maximum bytes of a response to this many inputs.
 fn max_response_bytes(task: &Task, inputs: usize) -> usize {
     match task {
         Task::Embed { dimensions, .. } => {
@@ -137,8 +137,8 @@ fn max_response_bytes(task: &Task, inputs: usize) -> usize {
     }
 }
 
-/// A reading without counts of tokens that cannot be: they are what others wait for, and what is
-/// charged for.
+/// Bounds the token counts of a response. Other requests wait for these tokens, and they determine
+/// the cost.
 fn bound_token_counts(reading: ParsedResponse, inputs: &[&str]) -> ParsedResponse {
     let bytes: u64 = inputs.iter().map(|input| input.len() as u64).sum();
     let most = |tokens: u64| tokens.min(bytes.saturating_add(MAX_EXTRA_TOKENS));
@@ -176,7 +176,7 @@ fn prepare(
             (parsed, first.to_owned(), Some(post::idempotency_key(url, first)))
         }
     };
-    // What a server's credentials are sent to is the server's.
+    // The credentials of a server are sent only to that server.
     if url.origin() != endpoint.url.origin() {
         return Err(DeliveryError::target("42501", "the URL is not one of the server's"));
     }
@@ -187,7 +187,7 @@ fn prepare(
     Ok(request)
 }
 
-/// A path below the server's.
+/// Returns the URL of a path below the server's URL.
 fn join_path(endpoint: &Endpoint, path: &str) -> reqwest::Url {
     let mut url = endpoint.url.clone();
     let base = url.path().trim_end_matches('/').to_owned();

@@ -1,5 +1,5 @@
-//! What this process knows of a server, for as long as it lives: how much it was asked for, whether
-//! it wants a pause, what it has cost, and the connections to it.
+//! The state of each server in this process: the requests sent, the requested pause, the amount
+//! spent, and the connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ type Connection = (Arc<Endpoint>, Client);
 type Connections = HashMap<(Access, bool), Connection>;
 
 static CONNECTIONS: LazyLock<Mutex<Connections>> = LazyLock::new(Mutex::default);
-/// Options and keys change: what is not used any more is not kept for ever.
+/// Options and keys change, so unused connections must not stay forever.
 const MAX_CONNECTIONS: usize = 64;
 
 pub struct Server(Mutex<State>);
@@ -33,7 +33,7 @@ struct State {
     spent: f64,
 }
 
-/// The server of this name.
+/// Returns the state of the server with this name.
 pub fn server(name: &str) -> Arc<Server> {
     let mut servers = lock(&SERVERS);
     if let Some(known) = servers.get(name) {
@@ -47,13 +47,13 @@ pub fn server(name: &str) -> Arc<Server> {
     new
 }
 
-/// What a task's requests are made with.
+/// Returns the endpoint and the client for a task's requests.
 pub fn connection(
     task: &Task,
     access: &Access,
     config: &Config,
 ) -> Result<Connection, DeliveryError> {
-    // An api_key is not sent alike by both kinds of servers.
+    // The two kinds of servers send an api_key differently.
     let key = (access.clone(), matches!(task, Task::Post { .. }));
     if let Some(known) = lock(&CONNECTIONS).get(&key) {
         return Ok(known.clone());
@@ -69,7 +69,7 @@ pub fn connection(
 }
 
 impl Server {
-    /// Takes what a request needs of the server's limits. Returns how long to wait before it is made.
+    /// Takes a request's share of the server's limits. Returns how long to wait before sending it.
     pub fn take(&self, tokens: u64, config: &Config) -> Duration {
         let mut state = lock(&self.0);
         let now = Instant::now();
@@ -83,24 +83,24 @@ impl Server {
         wait
     }
 
-    /// The tokens that were taken were others.
+    /// Corrects the estimated tokens of a request.
     pub fn correct(&self, taken: u64, used: u64) {
         lock(&self.0).tokens.correct(used as f64 - taken as f64);
     }
 
-    /// Nothing is asked for so long.
+    /// Pauses all requests to the server for this time.
     pub fn pause(&self, time: Duration) {
         let mut state = lock(&self.0);
         state.paused_until = state.paused_until.max(Instant::now().checked_add(time));
     }
 
-    /// What is left of a pause.
+    /// Returns the remaining time of a pause.
     pub fn remaining_pause(&self) -> Duration {
         let until = lock(&self.0).paused_until;
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
-    /// What this process has spent.
+    /// Returns the amount that this process has spent.
     pub fn spent(&self) -> f64 {
         lock(&self.0).spent
     }
@@ -110,7 +110,8 @@ impl Server {
     }
 }
 
-/// What a thread that panics leaves is whole: nothing is done in steps while it is locked.
+/// Locks a mutex. The state stays consistent even if a thread panics: no change under the lock
+/// takes several steps.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,11 @@
-//! Whether a URL lies under another.
+//! Finds the server URL that is a prefix of another URL.
 
 use reqwest::Url;
 
 use crate::net::{endpoint, path};
 
-/// Which of these URLs is the longest that another lies under; its place. An error goes on after
-/// "the URL", and does not repeat it.
+/// Returns the index of the longest of these URLs that is a prefix of `url`. The error continues
+/// "the URL", and does not repeat the URL.
 pub fn longest_matching_prefix<'a>(
     bases: impl Iterator<Item = &'a str>,
     url: &str,
@@ -16,11 +16,12 @@ pub fn longest_matching_prefix<'a>(
         let base = endpoint::url(base).ok()?;
         is_prefix(&base, &url).then(|| (base.path().len(), place))
     });
-    // Of equal ones the first.
+    // Of equally long URLs, the first one counts.
     Ok(matching.max_by_key(|(length, place)| (*length, std::cmp::Reverse(*place))).map(|(_, p)| p))
 }
 
-/// Both are as the parser has normalised them: without `..`, and with the port that the scheme has.
+/// Reports whether `base` is a prefix of `url`. The parser has normalized both: they contain no
+/// `..`, and have the default port of their scheme.
 fn is_prefix(base: &Url, url: &Url) -> bool {
     let path = base.path().strip_suffix('/').unwrap_or(base.path());
     let rest = url.path().strip_prefix(path);

@@ -1,4 +1,5 @@
-//! What stands before each connector: no text of a server passes that shows a secret, or is long.
+//! A wrapper around each connector that masks secrets in texts of the server, and bounds their
+//! length.
 
 use async_trait::async_trait;
 
@@ -7,7 +8,7 @@ use super::{Prepared, Target};
 use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
 use coco_core::masking::Masker;
 
-/// A target with the secrets of its user mapping, which it is opened with.
+/// A target with a masker for the secrets of its user mapping.
 pub struct Guarded {
     pub target: Box<dyn Target>,
     pub masker: Masker,

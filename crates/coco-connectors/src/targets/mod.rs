@@ -1,7 +1,7 @@
-//! Connectors: how rows get to systems outside this database. A folder each.
+//! Connectors: each folder writes rows to one kind of external target.
 //!
-//! A connector knows nothing of Postgres' inside: no pgrx, no SPI. It is async, and runs on threads
-//! that have no part in the backend it serves.
+//! A connector uses no PostgreSQL server code: no pgrx, and no SPI. It is async, and runs on
+//! threads that are separate from the backend it serves.
 
 mod guard;
 #[cfg(feature = "http")]
@@ -21,33 +21,31 @@ use async_trait::async_trait;
 use guard::Guarded;
 use pre_commit_stream::RowStream;
 
-// Providers have options too.
+// Re-exported here for the connectors; providers have options, too.
 use coco_core::change::{Change, DeliveryError, Encoding, RejectedChange, TargetSchema};
 use coco_core::masking::Masker;
 pub use coco_core::options;
 use options::{Access, OptionSpec};
 
-/// A kind of target. What SQL calls a foreign data wrapper.
+/// A kind of external target. In SQL, it is a foreign data wrapper.
 pub struct Connector {
     /// The name of its foreign data wrapper.
     pub name: &'static str,
     /// The options of its servers, user mappings and targets.
     pub options: &'static [OptionSpec],
-    /// Checks what is between several target options, or between them and the columns: when a
-    /// target is declared, before anything is connected to. The message says what is wrong and how
-    /// to mend it.
+    /// Checks combinations of target options and columns when a target is declared, before any
+    /// connection. The message says what is wrong and how to fix it.
     pub check: fn(&TargetSchema) -> Result<(), String>,
-    /// How it wants its rows.
+    /// The encoding of rows.
     pub encoding: Encoding,
-    /// How many changes, and bytes of them, it is given at once.
+    /// The limits of one batch.
     pub batch: Limits,
-    /// Makes what talks to a server. Nothing has to be connected to yet. [`Connector::connect`]
-    /// calls it, and nothing else does.
+    /// Creates a target without connecting. Only [`Connector::connect`] calls it.
     open: fn(Access) -> Result<Box<dyn Target>, DeliveryError>,
 }
 
 impl Connector {
-    /// Returns a target of a server, which shows no secret of the user mapping in its errors.
+    /// Returns a target of a server. Its errors contain no secret of the user mapping.
     pub fn connect(&self, access: Access) -> Result<Box<dyn Target>, DeliveryError> {
         let masker = Masker::for_access(&access, self.options);
         match (self.open)(access) {
@@ -57,47 +55,48 @@ impl Connector {
     }
 }
 
-/// What [`Target::prepare`] has found.
+/// The result of [`Target::prepare`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prepared {
-    /// Nothing: the target was made.
+    /// The target did not exist, and was created.
     Made,
-    /// The target, and it fits.
+    /// The target existed, and fits.
     Found,
 }
 
-/// How much is sent at once.
+/// The limits of one batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub changes: usize,
     pub bytes: usize,
 }
 
-/// One target of a server, and the connection to it. After an error it is dropped, and another is
-/// opened for the next try.
+/// One target of a server, and the connection to it. After an error, coco drops it and opens
+/// another for the next attempt.
 #[async_trait]
 pub trait Target: Send {
-    /// Whether the target is there, as far as that can be known. What is not is noted here as made by coco, before
-    /// [`Target::prepare`] makes it: whatever happens then, [`Target::remove`] is asked for it.
+    /// Reports whether the target exists, as far as that can be known. If it does not, coco records
+    /// that it creates the target, and then calls [`Target::prepare`]. Whatever happens after that,
+    /// coco will call [`Target::remove`] for it.
     async fn exists(&mut self, schema: &TargetSchema) -> Result<bool, DeliveryError>;
 
-    /// Makes on the other side what is missing (a table, a collection, a constraint, a topic), and
-    /// checks what is there. Called once after it was opened, before any changes. Returns whether it
-    /// made the target itself: what it found is not to be removed later.
+    /// Creates missing objects on the server (a table, a collection, a constraint, a topic), and
+    /// checks existing ones. Called once per connection, before any changes. Returns whether it
+    /// created the target itself: coco must not remove a target that it found.
     async fn prepare(&mut self, schema: &TargetSchema) -> Result<Prepared, DeliveryError>;
 
-    /// Brings changes to the target, each key at most once among them. Can be asked for the same
-    /// changes again, and must then come to the same. Returns those that are refused for a reason of
-    /// the row's; all others have arrived, and last, when this returns.
+    /// Applies a batch of changes. Each key occurs at most once. coco may pass the same changes
+    /// again, and the result must then be the same. Returns the changes that are rejected for a
+    /// reason in the row. When this returns, all other changes are delivered and durable.
     async fn apply(
         &mut self,
         schema: &TargetSchema,
         changes: &[Change],
     ) -> Result<Vec<RejectedChange>, DeliveryError>;
 
-    /// Brings rows to the target as they come, where none of their keys is, and has them seen there once they are
-    /// noted: not before, and never if they are not. `false`: nothing has arrived, and [`Target::apply`] is to bring
-    /// them.
+    /// Writes rows to the target as they arrive, if none of their keys exists there. The rows
+    /// become visible after the local commit; if there is none, they never do. Returns `false` if
+    /// nothing was written: coco then passes the rows to [`Target::apply`].
     async fn load_stream(
         &mut self,
         _shape: &TargetSchema,
@@ -106,12 +105,12 @@ pub trait Target: Send {
         Ok(false)
     }
 
-    /// Removes what [`Target::prepare`] said it made, with all that is in it. Nothing there is no
-    /// error.
+    /// Removes the objects that [`Target::prepare`] reported as created, with their content. It is
+    /// not an error if they do not exist.
     async fn remove(&mut self, schema: &TargetSchema) -> Result<(), DeliveryError>;
 }
 
-/// All connectors that this build has.
+/// All connectors of this build.
 pub static ALL: &[&Connector] = &[
     #[cfg(feature = "http")]
     &http::CONNECTOR,
@@ -125,7 +124,7 @@ pub static ALL: &[&Connector] = &[
     &qdrant::CONNECTOR,
 ];
 
-/// The connector of a foreign data wrapper.
+/// Returns the connector of a foreign data wrapper.
 pub fn connector(name: &str) -> Option<&'static Connector> {
     ALL.iter().copied().find(|c| c.name == name)
 }

@@ -1,28 +1,29 @@
-//! Rows that a target takes while others are still evaluated, in a transaction of its own that is committed only
-//! once they are noted on this side: nobody sees what may still be undone here.
+//! A stream of rows to a target before the local commit. The target receives the rows in a
+//! transaction of its own. It commits that transaction only after the local commit, so nobody sees
+//! rows that may still be rolled back.
 
 use tokio::sync::{mpsc, oneshot};
 
 use coco_core::change::{RowSink, Values};
 
-/// Pieces of rows that may wait to be taken. A sender is never made to wait for room.
+/// Number of pieces that the stream buffers. A sender never waits for space.
 const MAX_QUEUED: usize = 64;
 
-/// Where the rows are put. Dropped after the last of them.
+/// The sending end of the stream. It is dropped after the last rows.
 pub struct RowSender(mpsc::Sender<Vec<Values>>);
 
-/// Says that all rows are noted. Dropped instead, it has them taken back.
+/// Confirms the local commit. If it is dropped instead, the target discards the rows.
 pub struct CommitSignal(oneshot::Sender<()>);
 
-/// Rows on their way to [`super::Target::fill`].
+/// The receiving end of the stream, for [`super::Target::load_stream`].
 pub struct RowStream {
     rows: mpsc::Receiver<Vec<Values>>,
     signal: oneshot::Receiver<()>,
-    /// Whether they were noted, once that is known.
+    /// Whether the local transaction was committed, once that is known.
     committed: Option<bool>,
 }
 
-/// Both ends of such a way.
+/// Creates a stream.
 pub fn channel() -> (RowSender, CommitSignal, RowStream) {
     let ((queue, rows), (confirm, signal)) = (mpsc::channel(MAX_QUEUED), oneshot::channel());
     (RowSender(queue), CommitSignal(confirm), RowStream { rows, signal, committed: None })
@@ -40,13 +41,14 @@ impl RowSink for RowSender {
 
 impl CommitSignal {
     pub fn confirm(self) {
-        // Where nobody takes the rows any more that shows in what becomes of them.
+        // If the receiver is gone, the result of the delivery shows it.
         self.0.send(()).ok();
     }
 }
 
 impl RowStream {
-    /// The next rows; `None` after the last, or where they are to be taken back.
+    /// Returns the next rows. Returns `None` after the last rows, or if the signal came or was
+    /// dropped.
     pub async fn next(&mut self) -> Option<Vec<Values>> {
         if self.committed.is_some() {
             return None;
@@ -61,7 +63,7 @@ impl RowStream {
         }
     }
 
-    /// Whether all that came are noted; waits until that is known.
+    /// Waits for the end of the local transaction, and returns whether it was committed.
     pub async fn wait_committed(&mut self) -> bool {
         match self.committed {
             Some(committed) => committed,

@@ -1,11 +1,11 @@
-//! What a text has above its sentences: line breaks, or the elements of Markdown. Marks of a higher level cut it
-//! first.
+//! The structure of a text above its sentences: line breaks, or the elements of Markdown. The
+//! splitter splits at marks of a higher level first.
 
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag};
 
 use super::Language;
 
-/// A line break or an element, and where it stands.
+/// A line break or an element, with its level and its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     pub level: u32,
@@ -13,20 +13,21 @@ pub struct Mark {
     pub end: usize,
 }
 
-/// Levels of Markdown.
+/// Levels of Markdown elements.
 const SOFT_BREAK: u32 = 1;
 const INLINE: u32 = 2;
 const BLOCK: u32 = 3;
 const RULE: u32 = 4;
-/// Above these a heading, by its own level.
+/// Headings have this level and above, according to their own level.
 const HEADING: u32 = 5;
 
 /// The marks of a text.
 #[derive(Debug)]
 pub enum Marks {
-    /// Of plain text they are looked for where they are needed.
+    /// Plain text: line breaks are searched for when they are needed.
     LineBreaks,
-    /// In the order of their starts, the larger first; and how many of them have been passed.
+    /// Markdown: the elements in the order of their starts, larger ones first, and the number of
+    /// elements already passed.
     Elements(Vec<Mark>, usize),
 }
 
@@ -38,8 +39,9 @@ impl Marks {
         }
     }
 
-    /// Those that begin in a part of a text: from `from`, which never goes back, to the end of `text`. Their places
-    /// are relative to `from`, and end where the text ends.
+    /// Returns the marks that begin between `from` and the end of `text`. `from` must never
+    /// decrease between calls. Positions are relative to `from`, and ranges end where the text
+    /// ends.
     pub fn within(&mut self, text: &str, from: usize) -> Vec<Mark> {
         match self {
             Marks::LineBreaks => line_breaks(text, from),
@@ -56,24 +58,24 @@ impl Marks {
         }
     }
 
-    /// Whether what a mark of this level stands for begins the part after it.
+    /// Reports whether an element of this level begins the part after it.
     pub fn belongs_to_next(&self, level: u32) -> bool {
         matches!(self, Marks::Elements(..)) && level >= HEADING
     }
 
-    /// Whether blanks before a mark of this level belong to it.
+    /// Reports whether whitespace before a mark of this level belongs to the mark.
     pub fn takes_blanks_before(&self, level: u32) -> bool {
         matches!(self, Marks::Elements(..)) && level == BLOCK
     }
 }
 
-/// Runs of line breaks, each by how many there are: `\r\n` is one.
+/// Returns the runs of line breaks, with their number as level. `\r\n` counts as one.
 fn line_breaks(text: &str, from: usize) -> Vec<Mark> {
     let bytes = text.as_bytes();
     let is_break = |at: usize| matches!(bytes[at], b'\n' | b'\r');
     let mut found = Vec::new();
     let mut at = from;
-    // Of a run that began before there is no mark.
+    // A run that began before `from` has no mark.
     while from > 0 && at < bytes.len() && is_break(from - 1) && is_break(at) {
         at += 1;
     }

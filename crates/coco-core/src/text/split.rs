@@ -1,10 +1,12 @@
-//! Cuts a text into chunks, one at a time.
+//! Splits a text into chunks, one at a time.
 //!
-//! A chunk is made of whole pieces of the largest kind of which the next one fits: characters, what is
-//! read as one character, words, sentences, and above these what [`marks`](super::marks) finds.
+//! A chunk consists of whole pieces. A piece is of the largest kind of which the next one fits:
+//! characters, grapheme clusters, words, sentences, and above these the marks that
+//! [`marks`](super::marks) finds.
 //!
-//! Whoever can write a row decides what is cut. So a chunk takes time and memory that depend on its size, and not on
-//! the text: no more is looked at than a chunk can have, and a little beyond.
+//! Anyone who can write a row controls the text. The time and memory per chunk must therefore
+//! depend on the chunk's size, not on the text. The splitter looks at no more text than a chunk can
+//! have, plus a small margin.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -18,10 +20,11 @@ use icu_segmenter::{
 use super::marks::{Mark, Marks};
 use super::{Language, trim};
 
-/// Characters beyond a chunk that are looked at, at most: where a word or a sentence ends can depend on what follows.
+/// Maximum number of characters after a chunk that the splitter looks at: the end of a word or a
+/// sentence can depend on the following text.
 const BEYOND: usize = 64;
 
-/// Chunks of few characters end in the middle of words: there fewer do.
+/// Small chunks end within words, so a smaller margin is enough.
 const BEYOND_SMALL: usize = 8;
 
 thread_local! {
@@ -31,13 +34,13 @@ thread_local! {
         SentenceSegmenter::new(SentenceBreakInvariantOptions::default());
 }
 
-/// Pieces smaller than a line, the smallest kind first.
+/// Kinds of pieces smaller than a line, the smallest first.
 const SMALL: [Small; 4] = [Small::Character, Small::Cluster, Small::Word, Small::Sentence];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Small {
     Character,
-    /// What is read as one character (UAX 29).
+    /// A grapheme cluster (UAX 29).
     Cluster,
     Word,
     Sentence,
@@ -67,24 +70,25 @@ impl Small {
     }
 }
 
-/// The chunks of one text, which the caller keeps.
+/// An iterator over the chunks of one text. The caller keeps the text.
 #[derive(Debug)]
 pub struct Splitter {
     language: Language,
     size: usize,
     overlap: usize,
     marks: Marks,
-    /// Where the next chunk begins.
+    /// Start of the next chunk.
     cursor: usize,
-    /// Where the last chunk ended.
+    /// End of the last chunk.
     ended: usize,
-    /// Bytes that were looked at.
+    /// Number of bytes looked at.
     #[cfg(test)]
     looked_at: usize,
 }
 
 impl Splitter {
-    /// Chunks of at most `size` characters, each of which repeats at most `overlap` of the one before.
+    /// Creates a splitter for chunks of at most `size` characters. Each chunk repeats at most
+    /// `overlap` characters of the previous one.
     pub fn new(text: &str, size: usize, overlap: usize, language: Language) -> Splitter {
         let (size, marks) = (size.max(1), Marks::new(text, language));
         let overlap = overlap.min(size - 1);
@@ -100,7 +104,8 @@ impl Splitter {
         }
     }
 
-    /// Returns where the next chunk of the text stands. Calls `check` again and again: it may panic to end this.
+    /// Returns the range of the next chunk. Calls `check` repeatedly; `check` may panic to
+    /// interrupt.
     pub fn next(&mut self, text: &str, mut check: impl FnMut()) -> Option<Range<usize>> {
         loop {
             check();
@@ -119,7 +124,7 @@ impl Splitter {
             let end = ends.get(last).copied()?;
             let chunk = trim(text, self.cursor..end, self.language);
             self.cursor = self.after(text, &ends[..=last]);
-            // All of it stands in the one before.
+            // Otherwise the previous chunk already contains it.
             if !chunk.is_empty() && chunk.end > self.ended {
                 self.ended = chunk.end;
                 return Some(chunk);
@@ -127,14 +132,14 @@ impl Splitter {
         }
     }
 
-    /// Skips blanks of which there are more than a chunk can have.
+    /// Skips whitespace that is longer than a chunk.
     fn skip_blanks(&mut self, text: &str) {
         let rest = &text[self.cursor..];
         let blanks = &rest[..rest.len() - rest.trim_start().len()];
         if blanks.len() <= self.size {
             return;
         }
-        // What a line of Markdown is indented by belongs to it.
+        // The indentation of a Markdown line belongs to the line.
         let indented = match self.language {
             Language::Plain => blanks.len(),
             Language::Markdown => blanks.rfind(['\n', '\r']).map_or(0, |at| at + 1),
@@ -143,7 +148,7 @@ impl Splitter {
         self.cursor += if too_far { blanks.len() } else { indented };
     }
 
-    /// Up to where the text is looked at for a chunk.
+    /// Returns the end of the text that is looked at for the next chunk.
     fn window_end(&self, text: &str) -> usize {
         let rest = &text[self.cursor..];
         let begin = text.len() - rest.trim_start().len();
@@ -152,7 +157,7 @@ impl Splitter {
         characters.nth(self.size.saturating_add(beyond)).map_or(text.len(), |(at, _)| begin + at)
     }
 
-    /// The ends of the pieces that the next chunk is made of.
+    /// Returns the ends of the pieces for the next chunk.
     fn pieces(&mut self, window: &str) -> Vec<usize> {
         let text = &window[self.cursor..];
         let marks = self.marks.within(window, self.cursor);
@@ -182,8 +187,8 @@ impl Splitter {
         ends
     }
 
-    /// Of kinds of pieces, each with the end of its first one, the largest that fits; and the end of the first one
-    /// that does not.
+    /// Returns the largest kind whose first piece fits, and the end of the first piece that does
+    /// not fit. `kinds` yields each kind with the end of its first piece.
     fn largest<K: Copy>(
         &self,
         text: &str,
@@ -191,7 +196,7 @@ impl Splitter {
     ) -> (Option<K>, usize) {
         let mut candidates: Vec<(K, usize)> = Vec::new();
         for (kind, end) in kinds {
-            // A smaller kind whose piece is not smaller is of no use.
+            // A smaller kind is of no use if its piece is not smaller.
             candidates.pop_if(|(_, smaller)| *smaller >= end);
             candidates.push((kind, end));
         }
@@ -205,8 +210,8 @@ impl Splitter {
         (largest, usize::MAX)
     }
 
-    /// Calls `found` with the end of each part that marks of a level and above cut a text into, until it returns
-    /// `false`. Marks are relative to the text.
+    /// Calls `found` with the end of each part between marks of this level and above, until it
+    /// returns `false`. Mark positions are relative to the text.
     fn sections(
         &self,
         text: &str,
@@ -214,7 +219,7 @@ impl Splitter {
         level: u32,
         mut found: impl FnMut(usize) -> bool,
     ) {
-        // Else a larger mark around the first one of this level would hide it.
+        // Otherwise a larger mark around the first mark of this level would hide it.
         let first = first_of(marks, level);
         let around = |mark: &Mark| {
             (mark.level > level && mark.start <= first.start && first.start < mark.end)
@@ -245,7 +250,8 @@ impl Splitter {
         }
     }
 
-    /// Where the chunk after this one begins: with the pieces at its end that may be repeated.
+    /// Returns the start of the next chunk: the start of the pieces at the end of this chunk that
+    /// may be repeated.
     fn after(&self, text: &str, ends: &[usize]) -> usize {
         let Some((&end, before)) = ends.split_last() else { return text.len() };
         if self.overlap == 0 {
@@ -269,7 +275,7 @@ impl Splitter {
         next
     }
 
-    /// How many characters a piece has as a chunk.
+    /// Returns the number of characters that a piece has as a chunk.
     fn count(&self, piece: &str) -> usize {
         piece[trim(piece, 0..piece.len(), self.language)].chars().count()
     }
@@ -280,7 +286,7 @@ impl Splitter {
     }
 }
 
-/// Notes an end; returns whether the next one is wanted.
+/// Adds an end. Returns whether the next end is needed.
 fn within(end: usize, limit: usize, ends: &mut Vec<usize>) -> bool {
     if ends.last().is_some_and(|start| *start > limit) {
         return false;
@@ -289,7 +295,8 @@ fn within(end: usize, limit: usize, ends: &mut Vec<usize>) -> bool {
     true
 }
 
-/// The first mark of a level; of several that begin the text with it, the smallest.
+/// Returns the first mark of a level. If several marks begin the text at the same position, returns
+/// the smallest.
 fn first_of(marks: &[Mark], level: u32) -> Mark {
     let Some(at) = marks.iter().position(|mark| mark.level == level) else {
         return Mark { level, start: usize::MAX, end: usize::MAX };
@@ -312,7 +319,8 @@ mod tests {
         std::iter::from_fn(|| splitter.next(text, || {})).collect()
     }
 
-    /// What the rule is: text-splitter's chunks, however long these take.
+    /// Returns the chunks of the text-splitter crate, which define the expected result. They may
+    /// take any time.
     fn expected(text: &str, size: usize, overlap: usize, language: Language) -> Vec<Range<usize>> {
         let config = ChunkConfig::new(size).with_overlap(overlap).expect("sizes fit");
         let place = |(start, chunk): (usize, &str)| start..start + chunk.len();
@@ -400,7 +408,7 @@ mod tests {
         }
     }
 
-    /// Also of no text that somebody makes for it.
+    /// Also for texts that an attacker makes.
     #[test]
     fn a_chunk_never_takes_longer_the_longer_the_text_is() {
         let mut random = fastrand::Rng::with_seed(7);

@@ -1,4 +1,4 @@
-//! What an answer means: for all rows of a request, for some of them, or for the server.
+//! Classifies responses: as an error of some rows, of the target, or of the server.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,16 @@ use coco_core::change::{DeliveryError, RejectedChange};
 
 const DATA_EXCEPTION: &str = "22000";
 
-/// An answer that is not the server's or the target's trouble.
+/// A response that reports no error of the server or the target.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// All rows have arrived, but for these: their places in the request, and why.
+    /// The webhook accepted all rows except these: their indexes in the request, and why.
     Delivered(BTreeMap<usize, Rejection>),
-    /// None has arrived, and the reason is in one or several of them.
+    /// The webhook accepted no row, because of one or several of them.
     Rejected(Rejection),
 }
 
-/// Why a row is not taken.
+/// The reason why the webhook rejected a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     pub sqlstate: &'static str,
@@ -29,13 +29,13 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// Said of the change at this place of all that are applied.
+    /// Converts the rejection into a rejected change with this index.
     pub fn of(self, change: usize) -> RejectedChange {
         RejectedChange { change, sqlstate: self.sqlstate.to_owned(), message: self.message }
     }
 }
 
-/// Reads an answer to a request of so many changes.
+/// Classifies the response to a request of this many changes.
 pub fn read(
     status: StatusCode,
     headers: &HeaderMap,
@@ -43,13 +43,13 @@ pub fn read(
     changes: usize,
     peer: &Peer,
 ) -> Result<Answer, DeliveryError> {
-    // What is no JSON, or not of this form, says nothing.
+    // A body in another form contains no information.
     let body = serde_json::from_slice(body).unwrap_or(Value::Null);
     let said = ["message", "error", "detail"].iter().find_map(|name| body.get(name)?.as_str());
     let said = said.map(|text| peer.quote(text));
     match status.as_u16() {
         200..=299 => Ok(Answer::Delivered(rejected_rows(&body, changes, peer))),
-        // About how requests are made, whatever is in them.
+        // These statuses concern the form of requests, whatever they contain.
         405 | 406 | 411 | 414 | 415 | 417 | 421 | 426 | 431 => {
             Err(status_error(status, said, peer))
         }
@@ -72,7 +72,7 @@ pub fn read(
     }
 }
 
-/// The rows that a 2xx refuses by name: `{"rejected": [{"change": 3, "message": "…"}]}`.
+/// Returns the rows that a 2xx response rejects: `{"refused": [{"change": 3, "message": "…"}]}`.
 fn rejected_rows(body: &Value, changes: usize, peer: &Peer) -> BTreeMap<usize, Rejection> {
     let entries = body.get("refused").and_then(Value::as_array).into_iter().flatten();
     let places = entries.filter_map(|entry| {
@@ -84,7 +84,7 @@ fn rejected_rows(body: &Value, changes: usize, peer: &Peer) -> BTreeMap<usize, R
     places.collect()
 }
 
-/// What keeps all rows, with what to do about it.
+/// Returns the error for a status that concerns all rows, with a hint.
 fn status_error(status: StatusCode, said: Option<String>, peer: &Peer) -> DeliveryError {
     let message = format!("{peer} answers {status}");
     let error = match status.as_u16() {
@@ -122,7 +122,7 @@ fn status_error(status: StatusCode, said: Option<String>, peer: &Peer) -> Delive
     }
 }
 
-/// With the time that the server wants to be left alone for, where it has said so.
+/// Adds the wait that the server asks for, if any.
 fn with_retry_after(
     error: DeliveryError,
     status: StatusCode,

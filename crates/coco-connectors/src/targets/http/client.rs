@@ -1,4 +1,4 @@
-//! Sends changes to a webhook, and finds the rows that it refuses.
+//! Sends changes to a webhook, and finds the rejected rows.
 
 use async_trait::async_trait;
 use reqwest::Client;
@@ -12,7 +12,7 @@ use crate::targets::{Prepared, Target};
 use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
 use coco_core::options::Access;
 
-/// How many bytes of an answer are read. What is longer is treated as if it said nothing.
+/// Maximum bytes of a response that are read. A longer response counts as empty.
 const LONGEST_ANSWER: usize = 1024 * 1024;
 
 struct Webhook {
@@ -28,7 +28,7 @@ pub fn open(access: Access) -> Result<Box<dyn Target>, DeliveryError> {
 
 #[async_trait]
 impl Target for Webhook {
-    /// A webhook has nothing to make, and no way to ask what is there.
+    /// A webhook needs no objects, and offers no way to check for any.
     async fn exists(&mut self, _shape: &TargetSchema) -> Result<bool, DeliveryError> {
         Ok(true)
     }
@@ -37,14 +37,14 @@ impl Target for Webhook {
         Ok(Prepared::Found)
     }
 
-    /// A part that is refused as a whole is halved until the rows that are to blame stand alone.
+    /// Bisects a request that is rejected as a whole, until the failing rows are alone.
     async fn apply(
         &mut self,
         schema: &TargetSchema,
         changes: &[Change],
     ) -> Result<Vec<RejectedChange>, DeliveryError> {
         let mut rejected = Vec::new();
-        // Parts with the place of their first change; the last is sent next.
+        // Parts of the batch with the index of their first change. The last one is sent next.
         let size = self.config.batch_size;
         let parts = changes.chunks(size).enumerate().map(|(n, part)| (n * size, part));
         let mut waiting: Vec<(usize, &[Change])> = parts.rev().collect();
@@ -71,7 +71,7 @@ impl Target for Webhook {
 }
 
 impl Webhook {
-    /// Posts one request, and reads its answer.
+    /// Sends one request, and classifies its response.
     async fn send(
         &self,
         schema: &TargetSchema,
@@ -85,7 +85,7 @@ impl Webhook {
         let status = response.status();
         let body = match body::read(&mut response, LONGEST_ANSWER).await {
             Ok(body) => body.unwrap_or_default(),
-            // Rows that it refuses would be named in what is missing.
+            // The missing part could name rejected rows.
             Err(e) if status.is_success() => return Err(no_answer(&e, endpoint)),
             Err(_) => body::Body::default(),
         };

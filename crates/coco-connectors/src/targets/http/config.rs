@@ -1,4 +1,4 @@
-//! The options of a webhook, and what is made of them.
+//! The options of a webhook.
 
 use crate::net::endpoint::{self, Endpoint, wrong};
 use crate::net::{headers, tls};
@@ -76,10 +76,10 @@ pub const OPTIONS: &[OptionSpec] = &[
     .check(headers::check_not_empty),
 ];
 
-/// How to reach a webhook.
+/// The endpoint and batch size of a webhook.
 pub struct Config {
     pub endpoint: Endpoint,
-    /// Changes in a request, at least 1.
+    /// Changes per request, at least 1.
     pub batch_size: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Changes as the body of a request, and the key that names it.
+//! Encodes changes as the body of a request, with an idempotency key.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use coco_core::change::{Change, DeliveryError, TargetSchema, Values};
 use coco_core::fingerprint::Hasher;
 
-/// A request's body, and what is the same for the same changes.
+/// The body of a request, and a key that is equal for equal changes.
 pub struct Request {
     /// 32 hexadecimal digits.
     pub idempotency_key: String,
@@ -21,7 +21,7 @@ struct Body<'a> {
     changes: Vec<Entry<'a>>,
 }
 
-/// Keys and rows stay the text that they are: a number read and written again could lose digits.
+/// Keys and rows stay unchanged text: parsing and rewriting a number could lose digits.
 #[derive(Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 enum Entry<'a> {
@@ -50,8 +50,8 @@ fn entry(change: &Change) -> Result<Entry<'_>, DeliveryError> {
     })
 }
 
-/// The versions are part of it. A row can become what it was before: to the receiver that is
-/// another change, and not the first one sent again.
+/// Returns the key of a request. It covers the versions: if a row returns to an earlier value, that
+/// is another change to the receiver, not the first one repeated.
 fn idempotency_key(schema: &TargetSchema, changes: &[Change]) -> Result<String, DeliveryError> {
     let mut hasher = Hasher::new();
     hasher.part(schema.flow.as_bytes()).part(schema.target.as_bytes());
@@ -74,7 +74,7 @@ fn text(values: &Values) -> Result<&str, DeliveryError> {
     values.json().ok_or_else(|| DeliveryError::target("XX000", "a row was not given as JSON"))
 }
 
-/// Postgres has written the rows, and so this does not happen.
+/// Returns an error that does not occur, because Postgres has written the JSON.
 fn not_json(error: serde_json::Error) -> DeliveryError {
     DeliveryError::target("XX000", "a row is not JSON").detail(error.to_string())
 }

@@ -1,11 +1,11 @@
-//! Webhooks: changes are posted as JSON to a URL.
+//! A connector that posts changes as JSON to a URL.
 //!
-//! - `config`: the options, and what is made of them
-//! - `encode`: changes as the body of a request, and the key that names it
-//! - `client`: sends, and finds the rows that are refused
-//! - `answer`: what an answer means
+//! - `config`: the options
+//! - `encode`: the body of a request, and its idempotency key
+//! - `client`: sends requests, and finds the rejected rows
+//! - `answer`: classifies responses
 //!
-//! What of HTTP is not a webhook's alone is in `net`.
+//! Code that other HTTP clients need as well is in `net`.
 
 mod answer;
 mod client;
@@ -18,11 +18,11 @@ use coco_core::change::Encoding;
 pub static CONNECTOR: Connector = Connector {
     name: "coco_http",
     options: config::OPTIONS,
-    // There are no target options, and any columns will do.
+    // There are no target options, and any columns are accepted.
     check: |_| Ok(()),
     encoding: Encoding::Json,
-    // With what is written around the changes a body stays below 1 MiB, which is what a common
-    // reverse proxy lets through.
+    // Including the text around the changes, a body stays below 1 MiB, a common limit of reverse
+    // proxies.
     batch: Limits { changes: 1000, bytes: 768 * 1024 },
     open: client::open,
 };

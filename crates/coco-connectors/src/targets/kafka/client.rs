@@ -1,19 +1,19 @@
 //! A target: its topic, and the producer that sends to it.
 //!
-//! What holds for the order of a key's records:
+//! The order of a key's records:
 //!
-//! - While a producer lives, each batch is acknowledged as a whole before the next is sent, and an
-//!   idempotent producer neither doubles nor reorders what it tries again within a batch.
-//! - After an error, or when a caller gives up waiting, the producer is dropped before anything
-//!   else is sent: what it still had queued is purged, its connections are closed, its threads are
-//!   gone. So nothing of an older batch is sent after a newer one.
-//! - What it had already handed to the network may still be written. A broker takes it up as soon
-//!   as it reads that connection, while a new producer has to connect, get an id and look up the
-//!   topic before it may send: three answers of the brokers. So the old comes first, unless the
-//!   network keeps the end of a closed connection back for longer than that. Nothing in Kafka but
-//!   transactions would rule this out, and they take a transactional id that nobody else uses. A
-//!   reader that has to be sure compares `coco.process_ordinal`, by which such a record is older
-//!   than the one before it.
+//! - A producer sends a batch only after the previous batch was acknowledged as a whole. Within a
+//!   batch, an idempotent producer neither duplicates nor reorders the records that it retries.
+//! - After an error, or if the caller stops waiting, coco drops the producer before it sends
+//!   anything else. This purges its queue, closes its connections and ends its threads. So no
+//!   record of an older batch is sent after a newer one.
+//! - Records that were already passed to the network may still be written. A broker reads them as
+//!   soon as it reads that connection. A new producer must first connect, get an id and look up the
+//!   topic: three responses of the brokers. So the older records come first, unless the network
+//!   delays the end of the closed connection for longer than that. In Kafka, only transactions
+//!   would exclude this, and they need a transactional id that nobody else uses. A reader that
+//!   needs certainty compares `coco.process_ordinal`: such a record has a smaller ordinal than the
+//!   record before it.
 
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
@@ -34,11 +34,11 @@ pub fn open(access: Access) -> Result<Box<dyn Target>, DeliveryError> {
 
 struct Kafka {
     config: Config,
-    /// Not there while it is in use: what ends early, drops it.
+    /// `None` while in use, so that a call that ends early drops it.
     producer: Option<Producer>,
-    /// What asks for the topic, until it is known to be there.
+    /// The admin client, until the topic is known to exist.
     admin: Option<Client>,
-    /// Ends when it is known who leads a topic that was just made.
+    /// Waits until the brokers know the leaders of a topic that was just created.
     leaders: Option<JoinHandle<()>>,
 }
 
@@ -82,7 +82,7 @@ impl Target for Kafka {
         topic::drop_in_background(admin.client);
         let prepared = prepared?;
         if prepared == Prepared::Made {
-            // Meanwhile others have something else to do: a target is opened before there is anything to send.
+            // The wait runs in the background: a target is opened before there is anything to send.
             let (producer, name) = (producer.clone(), schema.target.clone());
             self.leaders = Some(tokio::spawn(async move { producer.await_leaders(&name).await }));
         }
@@ -119,8 +119,8 @@ fn topic(schema: &TargetSchema) -> Result<Topic<'_>, DeliveryError> {
     Topic::new(schema).map_err(|why| DeliveryError::target("HV024", why))
 }
 
-/// Sends all, and finds the rows that are refused. A broker refuses all that it was sent together:
-/// so the refused are sent again by halves, until those that are at fault are alone.
+/// Sends all changes, and finds the rejected rows. A broker rejects all records that were sent
+/// together. So rejected records are sent again in halves, until the failing ones are alone.
 async fn deliver(
     producer: &Producer,
     schema: &TargetSchema,

@@ -1,8 +1,8 @@
-//! Options of servers and user mappings, and the client that they make.
+//! The options of servers and user mappings, and the client settings that they determine.
 //!
-//! librdkafka has settings that load libraries, run commands and read files
-//! (`plugin.library.paths`, `sasl.kerberos.kinit.cmd`, `ssl.key.location`). So there is an option
-//! for each setting a user may choose, and none that is passed on by the name it has there.
+//! Some settings of librdkafka load libraries, run commands and read files (`plugin.library.paths`,
+//! `sasl.kerberos.kinit.cmd`, `ssl.key.location`). So each setting that a user may choose has an
+//! option of its own, and no setting is passed on by its librdkafka name.
 
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     topic::CONFIG,
 ];
 
-/// The most bytes of a broker's answer; librdkafka's default is six times that.
+/// Maximum bytes of a broker's response. librdkafka's default is six times that.
 const LONGEST_ANSWER: &str = "16777216";
 
 const SECURITY_PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
@@ -149,7 +149,7 @@ fn key(value: &str) -> Result<(), String> {
     }
 }
 
-/// How to reach the brokers. Has secrets, and so no Debug.
+/// The settings of clients. They contain secrets, so there is no Debug.
 pub struct Config {
     connection: ClientConfig,
     producing: Vec<(&'static str, String)>,
@@ -158,7 +158,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// What the options say. All have been checked one by one; here is what is between them.
+    /// Reads the options, which were checked one by one, and checks combinations.
     pub fn new(access: &Access) -> Result<Config, DeliveryError> {
         let Access { server, user, trusted } = access;
         let protocol = server.get("security_protocol").unwrap_or("plaintext");
@@ -169,15 +169,16 @@ impl Config {
             .set("bootstrap.servers", required(server, "bootstrap_servers")?)
             .set("security.protocol", protocol)
             .set("client.id", "coco")
-            // The end of a batch would wait until the broker has acknowledged what came before, on the level of TCP.
+            // With Nagle's algorithm, the end of a batch would wait until the broker has
+            // acknowledged the previous packets in TCP.
             .set("socket.nagle.disable", "true")
-            // What is asked of brokers is about one topic: its answers are far shorter.
+            // coco asks brokers about one topic. The responses are far shorter.
             .set("receive.message.max.bytes", LONGEST_ANSWER)
-            // A topic is made by `prepare`, as it is declared, or not at all.
+            // Only `prepare` creates a topic, as it is declared.
             .set("allow.auto.create.topics", "false")
-            // What a broker wants to know of its clients would be sent, and waited for at the end.
+            // Brokers may request client metrics. Sending them would delay the end of a client.
             .set("enable.metrics.push", "false")
-            // Errors come as events. Lines of a log would go to the stderr of the database server.
+            // Errors arrive as events. Log lines would go to the stderr of the database server.
             .set("log_level", "0")
             .set_log_level(RDKafkaLogLevel::Emerg);
         let connect_timeout = number(server, "connect_timeout", 10)?;
@@ -234,22 +235,22 @@ impl Config {
         let delivery_timeout = number(server, "delivery_timeout", 60)?;
         let max_message = number(server, "max_message_bytes", 1_000_000)?;
         let producing = vec![
-            // With it retries neither double records nor change their order, and all replicas that
-            // are in sync acknowledge.
+            // Retries neither duplicate records nor change their order, and all in-sync replicas
+            // acknowledge.
             ("enable.idempotence", "true".to_owned()),
             ("acks", "all".to_owned()),
-            // A key's partition by the hash that the clients for Java use, so that theirs agree.
+            // The partition of a key is determined by the hash of the Java clients, so both agree.
             ("partitioner", "murmur2_random".to_owned()),
             ("compression.type", server.get("compression").unwrap_or("lz4").to_owned()),
             ("linger.ms", number(server, "linger", 5)?.to_string()),
             ("message.timeout.ms", (delivery_timeout * 1000).to_string()),
-            // How long a topic may be missing, which one that was just made is for a moment. Less
-            // than the above, so that what is told of one that was deleted is not that time ran
-            // out.
+            // How long a topic may be missing, as one that was just created is for a moment. It is
+            // less than `message.timeout.ms`, so that the error for a deleted topic is not a
+            // timeout.
             ("topic.metadata.propagation.max.ms", (delivery_timeout * 500).min(30_000).to_string()),
             ("request.timeout.ms", (request_timeout * 1000).to_string()),
             ("message.max.bytes", max_message.to_string()),
-            // A bound on memory: what does not fit waits until something was acknowledged.
+            // Bounds memory: further records wait until earlier ones are acknowledged.
             ("queue.buffering.max.kbytes", (2 * max_message / 1024).max(64 << 10).to_string()),
         ];
         let (request_timeout, delivery_timeout) =
@@ -257,12 +258,12 @@ impl Config {
         Ok(Config { connection, producing, request_timeout, delivery_timeout })
     }
 
-    /// The settings of a client that makes and removes topics.
+    /// Returns the settings of a client that creates and deletes topics.
     pub fn admin(&self) -> &ClientConfig {
         &self.connection
     }
 
-    /// The settings of a client that sends records.
+    /// Returns the settings of a client that sends records.
     pub fn producer(&self) -> ClientConfig {
         let mut config = self.connection.clone();
         for (setting, value) in &self.producing {

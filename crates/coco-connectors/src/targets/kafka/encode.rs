@@ -1,20 +1,21 @@
-//! Changes as records.
+//! Encodes changes as records.
 
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
 use coco_core::change::{Change, TargetSchema, Values};
 
-/// Which flow a record is of.
+/// The header with the flow of a record.
 pub const FLOW: &str = "coco.flow";
-/// Which of two records of a row is newer: a whole number in decimal digits, larger is newer.
+/// The header with the process ordinal, a whole number in decimal digits. Of two records of a row,
+/// the one with the larger ordinal is newer.
 pub const PROCESS_ORDINAL: &str = "coco.process_ordinal";
 
-/// A record that carries its place among the changes along, to be known by when it was delivered.
+/// A record with the index of its change, to identify it in delivery reports.
 pub type Record<'a> = BaseRecord<'a, str, str, usize>;
 
-/// The record of a change. Its texts are sent as they come: the same key is the same text for ever,
-/// which is what its partition, and compaction, go by. `None` unless the values are JSON.
+/// Returns the record of a change. Its texts are sent unchanged: the same key always has the same
+/// text, on which partitioning and compaction depend. Returns `None` unless the values are JSON.
 pub fn record<'a>(
     schema: &'a TargetSchema,
     change: &'a Change,

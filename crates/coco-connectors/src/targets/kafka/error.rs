@@ -1,4 +1,4 @@
-//! Errors of librdkafka and of brokers: whose they are, and how to mend them.
+//! Classifies errors of librdkafka and of brokers, with hints.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use coco_core::change::{DeliveryError, ErrorScope, RejectedChange};
 
-/// What an error came of. Named with the topic.
+/// The operation that failed, with the name of the topic.
 pub enum Operation<'a> {
     Open,
     Inspect(&'a str),
@@ -27,14 +27,15 @@ impl fmt::Display for Operation<'_> {
     }
 }
 
-/// What a client has last said of its connections: which broker, and why. Without secrets.
+/// The last error that a client reported of its connections: which broker, and why. It contains no
+/// secrets.
 #[derive(Clone, Debug)]
 pub struct LastError {
     pub code: Code,
     pub reason: String,
 }
 
-/// Whether the brokers do not let us in. Trying longer would not change that.
+/// Reports whether the brokers refuse the login. A longer wait would not help.
 pub fn is_rejection(code: Code) -> bool {
     matches!(
         code,
@@ -46,8 +47,8 @@ pub fn is_rejection(code: Code) -> bool {
     )
 }
 
-/// The SQLSTATE of an error that records can have of themselves. A broker gives it to all records
-/// that were sent together, the good ones among them too.
+/// Returns the SQLSTATE of an error that a record can cause. A broker returns it for all records
+/// that were sent together, including valid ones.
 pub fn row_sqlstate(code: Code) -> Option<&'static str> {
     match code {
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
@@ -58,7 +59,7 @@ pub fn row_sqlstate(code: Code) -> Option<&'static str> {
     }
 }
 
-/// A row that is refused alone.
+/// Returns the rejected change of a record that failed alone.
 pub fn rejected_change(change: usize, code: Code, sqlstate: &str) -> RejectedChange {
     let message = match sqlstate {
         "54000" => format!(
@@ -71,7 +72,7 @@ pub fn rejected_change(change: usize, code: Code, sqlstate: &str) -> RejectedCha
     RejectedChange { change, sqlstate: sqlstate.to_owned(), message }
 }
 
-/// The trouble that an error of the library is.
+/// Converts an error of the library.
 pub fn of_kafka_error(
     operation: &Operation<'_>,
     error: &KafkaError,
@@ -79,7 +80,7 @@ pub fn of_kafka_error(
 ) -> DeliveryError {
     match error {
         KafkaError::AdminOp(code) => of_code(operation, *code, last_error),
-        // Its display has the setting's value, which may be a secret.
+        // The error's text contains the value of the setting, which may be a secret.
         KafkaError::ClientConfig(_, why, setting, _) => {
             DeliveryError::server("HV024", format!("{operation}: {setting}")).detail(why.clone())
         }
@@ -95,13 +96,13 @@ pub fn of_kafka_error(
     }
 }
 
-/// The trouble that a code stands for, and what was heard of why.
+/// Converts an error code, with the last error as its detail.
 pub fn of_code(
     operation: &Operation<'_>,
     code: Code,
     last_error: Option<LastError>,
 ) -> DeliveryError {
-    // That the time is over says less than why it was waited.
+    // The last error says more than the timeout.
     let code = match &last_error {
         Some(last_error) if is_late(code) && is_rejection(last_error.code) => last_error.code,
         _ => code,
@@ -119,7 +120,7 @@ pub fn of_code(
     }
 }
 
-/// Whose an error is, its SQLSTATE, and how to mend it.
+/// Returns the scope, the SQLSTATE and the hint of an error code.
 fn classify(code: Code) -> (ErrorScope, &'static str, &'static str) {
     match code {
         code if is_late(code) => (
@@ -155,7 +156,8 @@ fn classify(code: Code) -> (ErrorScope, &'static str, &'static str) {
             "Let the user Describe and Write the topic; and Create it, or make it beforehand. To \
              delete a topic it takes Delete, to check its cleanup_policy DescribeConfigs.",
         ),
-        // While a client lives, records fail of `BrokerDestroy` when their partition goes away.
+        // A record fails with `BrokerDestroy` when its partition is removed while the client is
+        // open.
         Code::BrokerDestroy
         | Code::UnknownTopic
         | Code::UnknownTopicOrPartition
@@ -189,7 +191,7 @@ fn classify(code: Code) -> (ErrorScope, &'static str, &'static str) {
             "57P03",
             "Fewer replicas are in sync than min.insync.replicas of the topic asks for.",
         ),
-        // The producer can no longer say what has arrived. A new one begins anew.
+        // The producer no longer knows which records were delivered. A new producer starts again.
         Code::Fatal
         | Code::OutOfOrderSequenceNumber
         | Code::UnknownProducerId
@@ -210,7 +212,7 @@ fn classify(code: Code) -> (ErrorScope, &'static str, &'static str) {
     }
 }
 
-/// Whether a broker was not there, or has not answered in time.
+/// Reports whether a broker was unreachable, or did not respond in time.
 fn is_late(code: Code) -> bool {
     matches!(
         code,
@@ -228,7 +230,7 @@ fn is_late(code: Code) -> bool {
     )
 }
 
-/// What Kafka says of a code, such as "Broker: Topic authorization failed".
+/// Returns Kafka's description of a code, such as "Broker: Topic authorization failed".
 fn description(code: Code) -> String {
     let description = code.to_string();
     let words = description.split_once(" (").and_then(|(_, words)| words.strip_suffix(')'));

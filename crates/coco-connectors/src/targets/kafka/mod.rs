@@ -1,4 +1,4 @@
-//! Rows to the topics of Apache Kafka, and of what speaks its protocol.
+//! A connector that writes rows to topics of Apache Kafka, or of a server with the same protocol.
 
 mod client;
 mod config;
@@ -10,14 +10,14 @@ mod topic;
 use crate::targets::{Connector, Limits};
 use coco_core::change::Encoding;
 
-/// A record a row: its key is the target key, its value the row, no value a row that is gone. All
-/// records of a key go to one partition, in the order in which the row changed.
+/// Each change becomes a record: its key is the target key, its value the row. A deleted row has no
+/// value. All records of a key go to one partition, in the order of the changes.
 pub static CONNECTOR: Connector = Connector {
     name: "coco_kafka",
     options: config::OPTIONS,
     check: topic::check,
     encoding: Encoding::Json,
-    // What is in flight at once keeps the brokers busy; more would only be waited for longer.
+    // Such a batch keeps the brokers busy. A larger one would only take longer.
     batch: Limits { changes: 40_000, bytes: 16 << 20 },
     open: client::open,
 };

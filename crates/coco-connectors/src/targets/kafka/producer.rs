@@ -1,8 +1,8 @@
-//! A producer: sends records, and knows which have arrived.
+//! A producer that sends records, and tracks their delivery.
 //!
-//! Threads: librdkafka has one for each broker and one of its own. It blocks all signals in them
-//! (`rd_kafka_new`, `rd_kafka_broker_add`), so they take none that are for the backend. All
-//! callbacks come from [`BaseProducer::poll`], on the thread that calls it.
+//! Threads: librdkafka has one thread per broker and one of its own. It blocks all signals in them
+//! (`rd_kafka_new`, `rd_kafka_broker_add`), so they receive no signals for the backend. All
+//! callbacks run in [`BaseProducer::poll`], on the thread that calls it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,29 +19,29 @@ use crate::targets::kafka::encode;
 use crate::targets::kafka::error::{self, LastError, Operation};
 use coco_core::change::{Change, DeliveryError, TargetSchema};
 
-/// How long to wait between two looks at what has arrived.
+/// Pause between two checks of the delivery reports.
 const TICK: Duration = Duration::from_millis(1);
 
-/// How many events are served at a look.
+/// Number of events processed per check.
 const MAX_EVENTS: usize = 16;
 
-/// After how many records there is a look at what has arrived meanwhile.
+/// Number of records after which delivery reports are checked.
 const POLL_EVERY: usize = 1000;
 
-/// Above `delivery_timeout`: librdkafka reports a record that has run out of it some time later.
+/// Added to `delivery_timeout`: librdkafka reports a timed-out record some time later.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// A record that has not arrived, and why.
+/// A record that was not delivered, and why.
 #[derive(Clone, Copy, Debug)]
 pub struct FailedRecord {
-    /// Which of the changes it is of.
+    /// Index of its change.
     pub place: usize,
     pub code: Code,
-    /// Whether the reason is its own for sure, and not that of others that were sent with it.
+    /// Whether the record itself certainly caused the error, not another one that was sent with it.
     pub alone: bool,
 }
 
-/// Hears what a client has to say.
+/// The callbacks of a client: they record errors and deliveries.
 #[derive(Default)]
 pub struct ClientEvents {
     last_error: Mutex<Option<LastError>>,
@@ -55,14 +55,14 @@ struct Deliveries {
 }
 
 impl ClientContext for ClientEvents {
-    /// Nothing: what matters comes as an error, and this would go to the stderr of the database
-    /// server.
+    /// Ignores log lines: relevant ones also arrive as errors, and the default would write to the
+    /// stderr of the database server.
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
         let mut last_error = lock(&self.last_error);
-        // That all brokers are down says less than why one of them is, which was said before.
+        // "All brokers are down" says less than the earlier error of one of them.
         if code != Code::AllBrokersDown || last_error.is_none() {
             *last_error = Some(LastError { code, reason: reason.to_owned() });
         }
@@ -84,18 +84,18 @@ impl ProducerContext for ClientEvents {
     }
 }
 
-/// What it guards is whole at any time, even if a thread has panicked.
+/// Locks a mutex. Its content is consistent even if a thread has panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How often it is asked who leads a topic, and how long an answer is waited for.
+/// Attempts to find the leaders of a topic, and the timeout of each.
 const LEADER_ATTEMPTS: u32 = 100;
 const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Sends records. When the last clone is dropped, what was not sent yet never will be: it purges its queues,
-/// ends its threads and closes its connections. That takes no answer from a broker, and some
-/// milliseconds; a name that is being looked up by then is waited for.
+/// Sends records. When the last clone is dropped, unsent records are never sent: the client purges
+/// its queues, ends its threads and closes its connections. That needs no response from a broker,
+/// and takes some milliseconds; a name lookup in progress is waited for.
 #[derive(Clone)]
 pub struct Producer {
     client: Arc<BaseProducer<ClientEvents>>,
@@ -103,7 +103,8 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Connects by itself, soon: an idempotent producer has to ask the brokers for its id.
+    /// Opens a producer. It connects by itself soon: an idempotent producer must ask the brokers
+    /// for its id.
     pub fn open(config: &Config) -> Result<Producer, DeliveryError> {
         let client = config.producer().create_with_context(ClientEvents::default());
         let client =
@@ -115,20 +116,20 @@ impl Producer {
         self.client.context()
     }
 
-    /// What it has last said of its connections.
+    /// Returns the last error that the client reported of its connections.
     pub fn last_error(&self) -> Option<LastError> {
         lock(&self.events().last_error).clone()
     }
 
-    /// Runs callbacks for what has happened, without waiting.
+    /// Runs the callbacks of past events, without waiting.
     fn serve(&self) {
-        // A call serves one event, if there is one: the reports of a request, an error.
+        // Each call processes at most one event: the delivery reports of a request, or an error.
         for _ in 0..MAX_EVENTS {
             self.client.poll(Duration::ZERO);
         }
     }
 
-    /// Returns when, and if ever, the brokers do not let us in.
+    /// Waits until the brokers refuse the login, possibly forever.
     pub async fn rejected(&self) -> Code {
         loop {
             self.serve();
@@ -139,15 +140,16 @@ impl Producer {
         }
     }
 
-    /// What the brokers say of a topic.
+    /// Asks the brokers for the metadata of a topic.
     pub async fn metadata(&self, topic: &str, timeout: Duration) -> KafkaResult<Metadata> {
         let (client, topic) = (Arc::clone(&self.client), topic.to_owned());
         let asked = move || client.client().fetch_metadata(Some(&topic), timeout);
         tokio::task::spawn_blocking(asked).await.unwrap_or(Err(KafkaError::Canceled))
     }
 
-    /// Waits until the brokers know who leads each partition of a topic that was just made: a producer that sends before
-    /// looks again a tenth of a second later. Where that takes too long, or fails, it is left to who sends.
+    /// Waits until the brokers know the leader of each partition of a topic that was just created.
+    /// A producer that sends earlier retries after a tenth of a second. If the wait takes too long
+    /// or fails, the next send handles it.
     pub async fn await_leaders(&self, topic: &str) {
         for _ in 0..LEADER_ATTEMPTS {
             let Ok(found) = self.metadata(topic, METADATA_TIMEOUT).await else { return };
@@ -160,8 +162,9 @@ impl Producer {
         }
     }
 
-    /// Sends the records of some of the changes, given by their places, and waits until all have
-    /// arrived or failed. Returns those that failed for a reason that is a row's, if not their own.
+    /// Sends the records of some changes, given by their indexes, and waits until all are delivered
+    /// or have failed. Returns the records that failed because of a row, which need not be their
+    /// own.
     pub async fn send(
         &self,
         schema: &TargetSchema,
@@ -191,8 +194,8 @@ impl Producer {
         Ok(unsent)
     }
 
-    /// Hands a record over to be sent, as soon as there is room for it. `Err` inside: it is refused
-    /// without being sent.
+    /// Queues a record as soon as there is space. The inner `Err` rejects the record without
+    /// sending it.
     async fn enqueue(
         &self,
         schema: &TargetSchema,
@@ -218,8 +221,8 @@ impl Producer {
         }
     }
 
-    /// How many records have arrived or failed by now. An error if one failed for a reason that is
-    /// no row's: then nothing is to be waited for.
+    /// Returns how many records are delivered or have failed. Returns an error if a record failed
+    /// for a reason that no row causes: further waiting is useless.
     fn poll_deliveries(&self, schema: &TargetSchema) -> Result<usize, DeliveryError> {
         self.serve();
         let (done, failed) = {
@@ -237,7 +240,7 @@ impl Producer {
     fn send_error(&self, schema: &TargetSchema, code: Code) -> DeliveryError {
         let operation = Operation::Send(&schema.target);
         match self.client.client().fatal_error() {
-            // What ended the producer, which all its records fail of then.
+            // The error that ended the producer; all its records then fail with it.
             Some((code, reason)) => {
                 error::of_code(&operation, code, Some(LastError { code, reason }))
             }

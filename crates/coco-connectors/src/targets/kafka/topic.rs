@@ -1,4 +1,4 @@
-//! What a declaration says of its topic, and topics made, found and deleted.
+//! The topic of a target: its options, and how it is created, found and deleted.
 
 use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
@@ -53,7 +53,7 @@ fn cleanup_policy(value: &str) -> Result<(), String> {
     }
 }
 
-/// The names and values of `config`. What they mean the brokers know.
+/// Parses the names and values of `config`. The brokers check their meaning.
 fn settings(config: Option<&Value>) -> Result<Vec<(String, String)>, String> {
     let wrong = || "must be a JSON object of names and values".to_owned();
     let named = |name: &str| {
@@ -74,7 +74,7 @@ fn settings(config: Option<&Value>) -> Result<Vec<(String, String)>, String> {
     Ok(settings)
 }
 
-/// A setting, whether it was written as a string or not.
+/// Returns a setting as text, whether it is a JSON string or not.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -98,7 +98,7 @@ pub struct Topic<'a> {
 }
 
 impl<'a> Topic<'a> {
-    /// What is declared, or why no topic can be like that.
+    /// Reads the declaration, or returns why no such topic can exist.
     pub fn new(schema: &'a TargetSchema) -> Result<Topic<'a>, String> {
         let name = schema.target.as_str();
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -123,7 +123,7 @@ impl<'a> Topic<'a> {
             let text = text(value).unwrap_or_else(|| value.to_string());
             (spec.check)(&text).map(|()| Some(text)).map_err(wrong)
         };
-        // The checks have seen that these are numbers.
+        // The checks have verified that these are numbers.
         let number =
             |spec: &OptionSpec| Ok::<_, String>(option(spec)?.and_then(|text| text.parse().ok()));
         option(&CONFIG)?;
@@ -141,14 +141,15 @@ impl<'a> Topic<'a> {
         })
     }
 
-    /// Whether the topic cannot be made since it is there, or for another reason, which [`Topic::prepare`] meets then.
-    /// (To ask for its metadata may have brokers make it.)
+    /// Reports whether the topic exists, by validating its creation. Another reason why it cannot
+    /// be created also counts as existing; [`Topic::prepare`] then returns that error. (A request
+    /// for its metadata could cause brokers to create it.)
     pub async fn exists(&self, admin: &Admin<'_>) -> Result<bool, DeliveryError> {
         let answer = self.create(admin, true).await?;
         Ok(answer.is_none_or(|could_be_made| could_be_made.is_err()))
     }
 
-    /// Has it made, or has the brokers say what would become of that.
+    /// Creates the topic, or only validates its creation.
     async fn create(
         &self,
         admin: &Admin<'_>,
@@ -159,7 +160,7 @@ impl<'a> Topic<'a> {
         config.extend(self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let topic = NewTopic {
             name: self.name,
-            // -1: as the brokers do by default.
+            // -1 is the brokers' default.
             num_partitions: self.partitions.unwrap_or(-1),
             replication: TopicReplication::Fixed(self.replication_factor.unwrap_or(-1)),
             config,
@@ -169,7 +170,7 @@ impl<'a> Topic<'a> {
         Ok(admin.wait(&Operation::Create(self.name), made).await?.into_iter().next())
     }
 
-    /// Makes the topic unless it is there; then it must be what is declared.
+    /// Creates the topic if it is missing. An existing topic must match the declaration.
     pub async fn prepare(&self, admin: &Admin<'_>) -> Result<Prepared, DeliveryError> {
         let operation = Operation::Create(self.name);
         match self.create(admin, false).await? {
@@ -178,7 +179,7 @@ impl<'a> Topic<'a> {
                 self.check_found(admin).await?;
                 Ok(Prepared::Found)
             }
-            // Of a topic that is there brokers say so only to those who may make it.
+            // Brokers report an existing topic only to users who may create it.
             Some(Err((_, code @ RDKafkaErrorCode::TopicAuthorizationFailed)))
             | Some(Err((_, code @ RDKafkaErrorCode::ClusterAuthorizationFailed))) => {
                 match self.found_partitions(admin).await? {
@@ -191,7 +192,8 @@ impl<'a> Topic<'a> {
         }
     }
 
-    /// That a topic that was there is as the declaration says. Where it says nothing, any will do.
+    /// Checks that an existing topic matches the declaration. Options that are not declared may
+    /// have any value.
     async fn check_found(&self, admin: &Admin<'_>) -> Result<(), DeliveryError> {
         if let (Some(wanted), Some(found)) = (self.partitions, self.found_partitions(admin).await?)
             && usize::try_from(wanted) != Ok(found)
@@ -228,7 +230,7 @@ impl<'a> Topic<'a> {
             .hint(format!("Change the topic, or the option {option}, or leave the option away."))
     }
 
-    /// How many partitions the topic has; `None`: there is none, or it may not be seen.
+    /// Returns the number of partitions. `None`: the topic does not exist, or is not visible.
     async fn found_partitions(&self, admin: &Admin<'_>) -> Result<Option<usize>, DeliveryError> {
         let operation = Operation::Inspect(self.name);
         let found = admin.producer.metadata(self.name, admin.config.request_timeout).await;
@@ -238,7 +240,7 @@ impl<'a> Topic<'a> {
         Ok(topic.map(|t| t.partitions().len()))
     }
 
-    /// Deletes the topic, if it is there.
+    /// Deletes the topic if it exists.
     pub async fn delete(&self, admin: &Admin<'_>) -> Result<(), DeliveryError> {
         let operation = Operation::Delete(self.name);
         let deleted = admin.client.delete_topics(&[self.name], &admin.options());
@@ -254,10 +256,11 @@ fn policy(found: &ConfigResource) -> Option<String> {
     found.get("cleanup.policy").and_then(|entry| entry.value.clone())
 }
 
-/// A connection of its own, for such questions.
+/// An admin client, with its own connection.
 pub type Client = AdminClient<ClientEvents>;
 
-/// Ends one elsewhere: its thread looks but ten times a second whether it is to end, and is waited for.
+/// Drops a client on another thread: its thread checks only ten times a second whether it must end,
+/// and the drop waits for it.
 pub fn drop_in_background(client: Client) {
     match tokio::runtime::Handle::try_current() {
         Ok(threads) => drop(threads.spawn_blocking(move || drop(client))),
@@ -265,15 +268,15 @@ pub fn drop_in_background(client: Client) {
     }
 }
 
-/// What asks for topics to be made and deleted.
+/// Creates, describes and deletes topics.
 ///
-/// It has a thread that is Rust's own, and so blocks the signals that the thread blocks that makes
-/// it.
+/// The admin client has a Rust thread, which inherits the blocked signals of the thread that
+/// creates it.
 pub struct Admin<'a> {
     pub client: Client,
     config: &'a Config,
-    /// An admin client does not say why it cannot connect. The producer does, and connects with the
-    /// same settings.
+    /// An admin client does not report why it cannot connect. The producer does, and connects with
+    /// the same settings.
     producer: &'a Producer,
 }
 
@@ -298,7 +301,8 @@ impl<'a> Admin<'a> {
         AdminOptions::new().request_timeout(timeout).operation_timeout(timeout)
     }
 
-    /// The answer, unless the brokers do not let us in: then it would be waited for in vain.
+    /// Waits for a response. Returns an error if the brokers refuse the login: the response would
+    /// never come.
     async fn wait<T>(
         &self,
         operation: &Operation<'_>,

@@ -1,4 +1,4 @@
-//! The target: transactions that bring changes there, and what a connection is.
+//! A target: transactions that write changes, and the connection.
 
 use std::time::Duration;
 
@@ -14,21 +14,21 @@ use crate::targets::options::Access;
 use crate::targets::{Prepared, Target};
 use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
 
-/// How often a transaction is tried that Neo4j says is worth trying again, and the first and the longest pause between;
-/// each is twice the one before.
+/// Attempts at a transaction that Neo4j reports as worth a retry, and the first and longest pause
+/// between them. Each pause is twice the one before.
 const TRIES: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A server of Neo4j's.
+/// A Neo4j server.
 struct Neo4j {
     settings: Settings,
-    /// Not there while it is in use: a call that is given up drops it, and the server takes back what
-    /// was not committed.
+    /// `None` while in use: a call that is canceled drops the connection, and the server rolls back
+    /// the open transaction.
     connection: Option<Connection>,
 }
 
-/// Connects to nothing yet.
+/// Creates a target without connecting.
 pub fn open(access: Access) -> Result<Box<dyn Target>, DeliveryError> {
     Ok(Box::new(Neo4j { settings: Settings::new(&access)?, connection: None }))
 }
@@ -45,7 +45,7 @@ fn query(text: impl Into<String>) -> Query<'static> {
 
 #[async_trait]
 impl Target for Neo4j {
-    /// Nodes or relationships of the target, by which it is told whose they are.
+    /// The target exists if any of its nodes or relationships exists.
     async fn exists(&mut self, schema: &TargetSchema) -> Result<bool, DeliveryError> {
         self.count(&cypher::any(&mapping(schema)?)).await
     }
@@ -55,7 +55,7 @@ impl Target for Neo4j {
         let found = self.count(&cypher::any(&mapping)).await?;
         for constraint in cypher::constraints(&mapping) {
             match self.persist(&[query(constraint.create.as_str())]).await {
-                // One of another kind that makes the key unique as well: a NODE KEY.
+                // A constraint of another kind, a NODE KEY, makes the key unique as well.
                 Err(error) if is_constrained(&error) => {}
                 ended => drop(ended?),
             }
@@ -81,7 +81,7 @@ impl Target for Neo4j {
                 }),
             }
         }
-        // Halves what fails for a row's reason until the row stands alone.
+        // Bisects a part that fails because of a row, until the row is alone.
         let mut parts: Vec<&[EncodedChange]> = if steps.is_empty() { vec![] } else { vec![&steps] };
         while let Some(part) = parts.pop() {
             let (keys, rows) = (values_of(part, true), values_of(part, false));
@@ -117,7 +117,7 @@ impl Neo4j {
     async fn remove_all(&mut self, mapping: &Mapping) -> Result<(), DeliveryError> {
         while self.count(&cypher::clear(mapping)).await? {}
         for constraint in cypher::constraints(mapping) {
-            // Other targets may have nodes of this label.
+            // Other targets may have nodes with this label.
             let used = match &constraint.label {
                 Some(label) => self.count(&cypher::any_labelled(label)).await?,
                 None => false,
@@ -129,12 +129,12 @@ impl Neo4j {
         Ok(())
     }
 
-    /// Whether the number that a statement returns is above 0.
+    /// Reports whether the number that a statement returns is above 0.
     async fn count(&mut self, statement: &str) -> Result<bool, DeliveryError> {
         Ok(self.persist(&[query(statement)]).await?.is_some_and(|n| n > 0))
     }
 
-    /// As [`Neo4j::transact`], for statements that no row has a part in.
+    /// Like [`Neo4j::transact`], for statements that concern no row.
     async fn persist(&mut self, statements: &[Query<'_>]) -> Result<Option<i64>, DeliveryError> {
         self.transact(statements).await.map_err(|failure| match failure {
             Failure::Row { sqlstate, message } => DeliveryError::target(sqlstate, message),
@@ -142,8 +142,8 @@ impl Neo4j {
         })
     }
 
-    /// Runs statements in one transaction, again where Neo4j says that this may help. Returns the
-    /// number that the last of them returned, if it did.
+    /// Runs statements in one transaction, and retries it if Neo4j reports that this may help.
+    /// Returns the number that the last statement returned, if any.
     async fn transact(&mut self, statements: &[Query<'_>]) -> Result<Option<i64>, Failure> {
         let mut pause = FIRST_PAUSE;
         for _ in 1..TRIES {
@@ -151,7 +151,7 @@ impl Neo4j {
                 Err(Failure::Transient(_)) => {}
                 ended => return ended,
             }
-            // Not as long as others that met in a deadlock: they would meet again.
+            // A random pause: transactions that met in a deadlock would otherwise meet again.
             sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -185,7 +185,7 @@ impl Neo4j {
         Ok(number)
     }
 
-    /// A connection with a transaction on it: the one that there is, or a new one.
+    /// Returns a connection with an open transaction: the existing connection, or a new one.
     async fn begin(&mut self) -> Result<Connection, Failure> {
         let database = self.settings.database.clone();
         if let Some(mut connection) = self.connection.take() {
@@ -207,7 +207,7 @@ impl Neo4j {
         match timeout(after, begun).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(fault)) => Err(match classify(fault) {
-                // The connection has not failed: there was none.
+                // The connection did not fail: it was never established.
                 Failure::Fatal(error) if error.sqlstate == "08006" => {
                     Failure::Fatal(DeliveryError { sqlstate: "08001".to_owned(), ..error })
                 }
@@ -217,8 +217,7 @@ impl Neo4j {
         }
     }
 
-    /// Keeps a connection for the next transaction, where the server has merely said that this one
-    /// failed.
+    /// Keeps a connection for the next transaction if the server has only reported a failure.
     async fn keep(&mut self, mut connection: Connection, fault: &RequestError) {
         if let RequestError::BoltError(BoltError::Failure { .. }) = fault
             && self.in_time(connection.reset()).await.is_ok()
@@ -239,7 +238,7 @@ impl Neo4j {
     }
 }
 
-/// Why a request has no answer that is of use.
+/// The error of a request.
 enum RequestError {
     BoltError(BoltError),
     Late(Duration),
@@ -260,17 +259,17 @@ fn mapping(schema: &TargetSchema) -> Result<Mapping, DeliveryError> {
     Mapping::new(schema).map_err(|wrong| DeliveryError::target("HV024", wrong))
 }
 
-/// A change as it is sent.
+/// An encoded change.
 struct EncodedChange {
-    /// Its place among the changes.
+    /// Index of the change.
     change: usize,
-    /// A row to write, or the key of one to take away.
+    /// The row to write, or the key of the row to delete.
     values: Value,
     deletes: bool,
 }
 
 impl EncodedChange {
-    /// `None`: there is nothing to do.
+    /// Encodes a change. Returns `None` if there is nothing to do.
     fn new(
         schema: &TargetSchema,
         mapping: &Mapping,
@@ -282,7 +281,7 @@ impl EncodedChange {
                 let values = encode::row(schema, mapping, row)?;
                 Ok(Some(EncodedChange { change, values, deletes: false }))
             }
-            // What cannot be written is not there.
+            // A key that cannot be encoded does not exist on the server.
             None => Ok(encode::key(schema, mapping, &what.key).ok().map(|values| EncodedChange {
                 change,
                 values,
@@ -292,13 +291,13 @@ impl EncodedChange {
     }
 }
 
-/// The rows of steps, or the keys of those that delete.
+/// Returns the rows of the changes, or the keys of those that delete.
 fn values_of(steps: &[EncodedChange], deletes: bool) -> Value {
     let chosen = steps.iter().filter(|s| s.deletes == deletes).map(|s| s.values.clone());
     Value::List(chosen.collect())
 }
 
-/// What brings these changes there, together in one transaction: deletes first.
+/// Returns the statements that apply these changes in one transaction: deletes first.
 fn statements<'a>(mapping: &Mapping, keys: &'a Value, rows: &'a Value) -> Vec<Query<'a>> {
     let some = |values: &Value| matches!(values, Value::List(list) if !list.is_empty());
     let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! The options of servers, user mappings and targets, and what a connection is made from.
+//! The options of servers, user mappings and targets.
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     .check(check_boolean),
 ];
 
-/// What a connection is made from. It holds the password, and so has no `Debug`.
+/// The settings of a connection. They contain the password, so there is no `Debug`.
 pub struct Settings {
     pub url: String,
     pub user: String,
@@ -99,12 +99,13 @@ pub struct Settings {
     pub database: Option<String>,
     pub connect_timeout: Duration,
     pub request_timeout: Duration,
-    /// Certificates as PEM text: what to trust instead of the system's.
+    /// Certificates as PEM text to trust instead of the system's.
     pub roots: Option<String>,
 }
 
 impl Settings {
-    /// From options that were checked one by one; checked again where a connection depends on it.
+    /// Reads the options, which were checked one by one. Checks the URL again, because a connection
+    /// depends on it.
     pub fn new(access: &Access) -> Result<Settings, DeliveryError> {
         let server = |name: &str| access.server.get(name).map(str::to_owned);
         let settings = Settings {
@@ -124,11 +125,11 @@ impl Settings {
         Ok(settings)
     }
 
-    /// What the URL names. The port is 7687 by default.
+    /// Returns the host and port of the URL. The port is 7687 by default.
     pub fn host_and_port(&self) -> (String, u16) {
         let address = self.address();
         let (host, port) = match address.rsplit_once(':') {
-            // The colon of an address such as [::1] is no port's.
+            // The last colon of an address such as [::1] does not precede a port.
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
             _ => (address, None),
         };
@@ -136,7 +137,8 @@ impl Settings {
         (host.to_owned(), port.unwrap_or(PORT))
     }
 
-    /// The address as the server is told it, where it may pass requests on to another of its cluster.
+    /// Returns the address to send to the server if it may route requests to another member of its
+    /// cluster.
     pub fn routed_address(&self) -> Option<&str> {
         self.url.starts_with("neo4j").then(|| self.address())
     }
@@ -145,7 +147,7 @@ impl Settings {
         self.url.split_once("://").map_or(self.url.as_str(), |(_, address)| address)
     }
 
-    /// Whether the connection is encrypted, and the server's certificate verified.
+    /// Reports whether the connection is encrypted, and the server's certificate verified.
     pub fn encrypted(&self) -> bool {
         self.url.split_once("://").is_some_and(|(scheme, _)| scheme.ends_with("+s"))
     }
@@ -160,7 +162,7 @@ fn seconds(options: &Options, name: &str, default: u64) -> Duration {
     Duration::from_secs(options.get(name).and_then(|s| s.parse().ok()).unwrap_or(default))
 }
 
-/// fdw_invalid_attribute_value.
+/// Returns an fdw_invalid_attribute_value error.
 fn invalid(message: impl Into<String>) -> DeliveryError {
     DeliveryError::server("HV024", message)
 }
@@ -171,7 +173,7 @@ fn not_empty(value: &str) -> Result<(), String> {
 
 fn url(value: &str) -> Result<(), String> {
     let (scheme, rest) = value.split_once("://").unwrap_or(("", value));
-    // The client would take a user from here to be none, without a word.
+    // The client would silently ignore a user in the URL.
     if rest.contains('@') {
         return Err("must not hold a user or a password: these belong to the user mapping".into());
     }

@@ -1,27 +1,28 @@
-//! The statements, and names in them. Values are always parameters: `$rows` is a list of rows, each
-//! a list of the values of all columns; `$keys` one of keys, each a list of the key columns' values.
+//! The Cypher statements, and the quoting of names. Values are always parameters: `$rows` is a list
+//! of rows, each a list of the values of all columns. `$keys` is a list of keys, each a list of the
+//! key columns' values.
 
 use super::mapping::{ENDPOINT, Endpoint, Field, GraphElement, Mapping};
 
-/// How many nodes or relationships are removed at once when a target goes.
+/// Number of nodes or relationships that one transaction removes when a target is removed.
 const REMOVED_AT_ONCE: usize = 1000;
 
-/// A constraint, and the statement that makes it where it is missing.
+/// A constraint, and the statement that creates it if it is missing.
 #[derive(Debug, PartialEq)]
 pub struct Constraint {
     pub name: String,
     pub create: String,
-    /// The label of nodes that it is of.
+    /// The label of its nodes.
     pub label: Option<String>,
 }
 
-/// A name in backticks. Cypher reads `\uXXXX` as a character wherever it stands, so that a name
-/// could end its own quotes: a backslash is written as such an escape itself.
+/// Returns a name in backticks. Cypher reads `\uXXXX` as a character everywhere, so a name could
+/// end its own quotes. A backslash is therefore written as such an escape.
 pub fn quote(name: &str) -> String {
     format!("`{}`", name.replace('\\', "\\u005C").replace('`', "``"))
 }
 
-/// Writes `$rows`, in this order: where that is more than one statement, in one transaction.
+/// Returns the statements that write `$rows`. They must run in this order, in one transaction.
 pub fn upsert(mapping: &Mapping) -> Vec<String> {
     let marker = quote(ENDPOINT);
     match &mapping.element {
@@ -31,7 +32,8 @@ pub fn upsert(mapping: &Mapping) -> Vec<String> {
             set("n", &mapping.others),
         )],
         GraphElement::Relationship { kind, from, to } => {
-            // A relationship cannot change its ends: the one that has others now goes first.
+            // A relationship cannot change its endpoints, so a relationship with other endpoints is
+            // deleted first.
             let moved = format!(
                 "UNWIND $rows AS row\nMATCH (x)-{}->(y)\nWHERE NOT coalesce({} AND {}, false)\n{}",
                 relationship(kind, &mapping.key),
@@ -53,9 +55,9 @@ pub fn upsert(mapping: &Mapping) -> Vec<String> {
     }
 }
 
-/// Takes away what `$keys` name.
+/// Returns the statement that deletes the rows of `$keys`.
 pub fn delete(mapping: &Mapping) -> String {
-    // In a key the columns stand in the key's own order.
+    // In a key, the columns have the key's own order.
     let by_key = |(place, field): (usize, &Field)| Field { column: place, ..field.clone() };
     let key: Vec<Field> = mapping.key.iter().enumerate().map(by_key).collect();
     let found = match &mapping.element {
@@ -71,7 +73,8 @@ pub fn delete(mapping: &Mapping) -> String {
     format!("UNWIND $keys AS row\n{found}")
 }
 
-/// Takes away some of all that is in the target, and returns how many as `number`.
+/// Returns a statement that deletes a part of the target's content, and returns its size as
+/// `number`.
 pub fn clear(mapping: &Mapping) -> String {
     match &mapping.element {
         GraphElement::Node { label } => format!(
@@ -87,7 +90,7 @@ pub fn clear(mapping: &Mapping) -> String {
     }
 }
 
-/// Returns as `number` whether anything is in the target: 0 or 1.
+/// Returns a statement whose `number` is 1 if the target has any content, or else 0.
 pub fn any(mapping: &Mapping) -> String {
     match &mapping.element {
         GraphElement::Node { label } => format!(
@@ -101,12 +104,13 @@ pub fn any(mapping: &Mapping) -> String {
     }
 }
 
-/// Returns as `number` whether any node has this label, if only as an end: 0 or 1.
+/// Returns a statement whose `number` is 1 if any node has this label, including endpoints, or else
+/// 0.
 pub fn any_labelled(label: &str) -> String {
     format!("MATCH (n:{}) WITH n LIMIT 1 RETURN count(n) AS number", quote(label))
 }
 
-/// What makes keys unique, and finds rows by them.
+/// Returns the constraints that make keys unique. Their indexes find rows by key.
 pub fn constraints(mapping: &Mapping) -> Vec<Constraint> {
     match &mapping.element {
         GraphElement::Node { label } => vec![of_nodes(label, &mapping.key)],
@@ -132,7 +136,8 @@ fn of_nodes(label: &str, key: &[Field]) -> Constraint {
     constraint(label, &format!("(e:{})", quote(label)), key, Some(label.to_owned()))
 }
 
-/// The same for the same properties in whatever order: nodes and relationships share them.
+/// Returns a constraint. It is equal for equal properties in any order: nodes and relationships
+/// share it.
 fn constraint(of: &str, pattern: &str, key: &[Field], label: Option<String>) -> Constraint {
     let mut names: Vec<&str> = key.iter().map(|f| f.property.as_str()).collect();
     names.sort_unstable();
@@ -161,7 +166,7 @@ fn properties(fields: &[Field]) -> String {
     format!("{{{}}}", fields.iter().map(each).collect::<Vec<_>>().join(", "))
 }
 
-/// A value that is null takes the property away.
+/// Returns a SET clause. A null value removes the property.
 fn set(variable: &str, fields: &[Field]) -> String {
     let each = |f: &Field| format!("{variable}.{} = row[{}]", quote(&f.property), f.column);
     match fields {
@@ -177,7 +182,8 @@ fn is_end(variable: &str, end: &Endpoint) -> String {
     all.join(" AND ")
 }
 
-/// Those that have the target's key: others of the type and between such nodes are not its own.
+/// Matches the relationships with the target's key. Others of the type between such nodes do not
+/// belong to the target.
 fn all_relationships(mapping: &Mapping) -> String {
     let GraphElement::Relationship { kind, from, to } = &mapping.element else {
         return String::new();
@@ -193,7 +199,7 @@ fn all_relationships(mapping: &Mapping) -> String {
     )
 }
 
-/// Deletes nodes `n` with their relationships. A node that is an end alone is no row's.
+/// Deletes nodes `n` with their relationships. A node that is only an endpoint is not a row.
 fn take_nodes(limit: &str) -> String {
     let marker = quote(ENDPOINT);
     format!(
@@ -202,8 +208,8 @@ fn take_nodes(limit: &str) -> String {
     )
 }
 
-/// Deletes what is matched, and of the nodes it touched those that are ends of nothing any more.
-/// All is collected first: a node is looked at when the last of its relationships has gone.
+/// Deletes the matched elements, and those of the touched endpoint nodes that have no relationship
+/// left. All are collected first: a node is checked after the last of its relationships is deleted.
 fn take(what: &str, touched: &str) -> String {
     format!(
         "WITH collect({what}) AS gone, {touched} AS touched\n\

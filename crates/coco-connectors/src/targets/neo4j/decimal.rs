@@ -1,14 +1,14 @@
-//! Whether a float holds a decimal number as it is written.
+//! Converts decimal numbers to floats without loss.
 
-/// The float that is written as this number is, in its shortest form: `None` if there is none, so
-/// that the number would come back as another.
+/// Returns the float whose shortest form is this number. Returns `None` if there is none: the
+/// number would be read back as another one.
 pub fn float(text: &str) -> Option<f64> {
     let float: f64 = text.parse().ok()?;
     (parts(text)? == parts(&format!("{float:e}"))?).then_some(float)
 }
 
-/// Sign, digits without zeros around them, and the power of ten of the last: 1200 is (+, 12, 2).
-/// Zero has no digits, and its sign and power mean nothing.
+/// Returns the sign, the digits without leading and trailing zeros, and the power of ten of the
+/// last digit: 1200 is (+, 12, 2). Zero has no digits; its sign and power have no meaning.
 fn parts(text: &str) -> Option<(bool, String, i64)> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),

@@ -1,4 +1,4 @@
-//! Rows to Bolt values: what Neo4j can keep in a property, or an error of the row's.
+//! Encodes rows as Bolt values that Neo4j can store in a property, or returns an error of the row.
 
 use std::collections::HashMap;
 
@@ -10,21 +10,21 @@ use super::decimal;
 use super::mapping::Mapping;
 use coco_core::change::{Column, TargetSchema, Values};
 
-/// Why a row cannot be there.
+/// The reason why a row cannot be encoded.
 #[derive(Debug, PartialEq)]
 pub struct EncodeError {
     pub sqlstate: &'static str,
     pub message: String,
 }
 
-/// What a column's type says about its values, where their JSON does not say it.
+/// The form of a column's values, as far as their JSON does not show it.
 #[derive(Clone, Debug, PartialEq)]
 enum Form {
-    /// What the JSON is.
+    /// The type of the JSON value.
     Plain,
-    /// Always a float, though the JSON may be an integer, or the text `NaN`.
+    /// Always a float, even if the JSON is an integer or the text `NaN`.
     Float,
-    /// As the JSON is, or the text `NaN`.
+    /// The type of the JSON number, or the text `NaN`.
     Numeric,
     /// pgvector's text: a list of floats.
     Vector,
@@ -35,13 +35,13 @@ enum Form {
     Array(Box<Form>),
 }
 
-/// The columns' values in their order, for `$rows`.
+/// Returns the values of all columns in their order, for `$rows`.
 pub fn row(schema: &TargetSchema, mapping: &Mapping, row: &Values) -> Result<Value, EncodeError> {
     let places = 0..schema.columns.len();
     values(schema, mapping, row, places)
 }
 
-/// The key columns' values in the key's order, for `$keys`.
+/// Returns the values of the key columns in the key's order, for `$keys`.
 pub fn key(schema: &TargetSchema, mapping: &Mapping, key: &Values) -> Result<Value, EncodeError> {
     values(schema, mapping, key, schema.key.iter().copied())
 }
@@ -74,7 +74,7 @@ fn values(
     Ok(Value::List(list))
 }
 
-/// Nothing is found by null or by NaN, which equal nothing.
+/// Checks that a value can identify a node or a relationship: null and NaN equal nothing.
 fn check_identifies(value: &Value) -> Result<(), EncodeError> {
     match value {
         Value::Null => Err(encode_error("23502", "is null, and names a node or a relationship")),
@@ -94,13 +94,14 @@ impl Form {
         if let Some(element) = type_name.strip_suffix("[]") {
             return Form::Array(Box::new(Form::named(element, of_postgres, temporal)));
         }
-        // Without what may stand in the midst of it: `vector(3)`, `timestamp(3) with time zone`.
+        // Without modifiers, which may be in the middle: `vector(3)`, `timestamp(3) with time
+        // zone`.
         let name = match (type_name.split_once('('), type_name.split_once(')')) {
             (Some((before, _)), Some((_, after))) => format!("{before}{after}"),
             _ => type_name.to_owned(),
         };
         match name.as_str() {
-            // pgvector's, in whatever schema it is installed.
+            // The types of pgvector, in any schema.
             "vector" | "halfvec" => Form::Vector,
             _ if !of_postgres => Form::Plain,
             "real" | "double precision" => Form::Float,
@@ -114,7 +115,7 @@ impl Form {
     }
 }
 
-/// One value, from its JSON.
+/// Encodes one value from its JSON.
 fn value(json: &str, form: &Form) -> Result<Value, EncodeError> {
     match json.as_bytes().first() {
         Some(b'n') => Ok(Value::Null),
@@ -130,7 +131,7 @@ fn value(json: &str, form: &Form) -> Result<Value, EncodeError> {
             of_text(text, form)
         }
         Some(b'[') => list(json, form),
-        // Neo4j keeps no maps in properties.
+        // Neo4j stores no maps in properties.
         Some(b'{') => Ok(json.into()),
         _ => number(json, form),
     }
@@ -153,7 +154,7 @@ fn number(json: &str, form: &Form) -> Result<Value, EncodeError> {
 }
 
 fn float(text: &str) -> Result<Value, EncodeError> {
-    // Postgres and Rust write what is no number alike: NaN, Infinity, -Infinity.
+    // Postgres and Rust use the same text for NaN, Infinity and -Infinity.
     let float = text.trim().parse::<f64>();
     float
         .map(Value::from)
@@ -194,13 +195,13 @@ fn of_text(text: String, form: &Form) -> Result<Value, EncodeError> {
     }
 }
 
-/// A list of values of one type, or the JSON of any other.
+/// Returns a list if all values have one type, or else the JSON text.
 fn list(json: &str, form: &Form) -> Result<Value, EncodeError> {
     let elements: Vec<&RawValue> = serde_json::from_str(json)
         .map_err(|_| encode_error("22000", "is not the JSON it should be"))?;
     let element_form = match form {
         Form::Array(element) => {
-            // An array is a list in every row. JSON may be this or that.
+            // An array must be a list in every row. JSON may vary.
             if elements.iter().any(|e| e.get() == "null") {
                 return Err(encode_error(
                     "22004",
@@ -219,7 +220,7 @@ fn list(json: &str, form: &Form) -> Result<Value, EncodeError> {
     };
     let first = elements.first().map(|e| class(e.get()));
     let alike = elements.iter().all(|e| class(e.get()).is_some() && Some(class(e.get())) == first);
-    // Text among numbers is NaN, in an array of them.
+    // A text in an array of numbers is NaN.
     let numbers = matches!(element_form, Form::Float | Form::Numeric)
         && elements.iter().all(|e| class(e.get()).is_some());
     if !(alike || numbers) || *element_form == Form::Vector {
@@ -229,7 +230,7 @@ fn list(json: &str, form: &Form) -> Result<Value, EncodeError> {
     Ok(Value::List(of_one_type(values?)?))
 }
 
-/// Makes all numbers floats where one is.
+/// Converts all numbers to floats if one is a float.
 fn of_one_type(values: Vec<Value>) -> Result<Vec<Value>, EncodeError> {
     if !values.iter().any(|v| matches!(v, Value::Float(_))) {
         return Ok(values);

@@ -1,34 +1,34 @@
-//! Errors told apart by the codes of Neo4j's: a row's, one to try again, the target's, the server's.
+//! Classifies errors by Neo4j's codes: of a row, transient, of the target, or of the server.
 
 use std::time::Duration;
 
 use super::bolt::BoltError;
 use coco_core::change::DeliveryError;
 
-/// How something ended that was not done.
+/// The classified error of a transaction.
 #[derive(Debug, PartialEq)]
 pub enum Failure {
-    /// Some row's fault.
+    /// One of the rows causes the error.
     Row {
         sqlstate: &'static str,
         message: String,
     },
-    /// It may well go through when tried again; this is what to say if it never does.
+    /// A retry may succeed. The error to report if it never does.
     Transient(DeliveryError),
     Fatal(DeliveryError),
 }
 
-/// What a Neo4j server gives those who have failed to log in too often.
+/// Time for which Neo4j locks a user out after too many failed logins.
 const LOCKED_OUT: Duration = Duration::from_secs(5);
 
-/// How long there was no answer, and which option says how long to wait.
+/// Returns the error for a timeout, with the option that sets it.
 pub fn no_answer(what: &str, after: Duration, option: &str) -> DeliveryError {
     let sqlstate = if option == "connect_timeout" { "08001" } else { "08006" };
     DeliveryError::server(sqlstate, format!("{what} within {} s", after.as_secs()))
         .hint(format!("If the server is slow, give the server a larger \"{option}\"."))
 }
 
-/// What it means that something was not done.
+/// Classifies an error of the connection.
 pub fn classify(fault: BoltError) -> Failure {
     match fault {
         BoltError::Failure { code, message } => classify_code(&code, &message),
@@ -54,7 +54,7 @@ fn classify_code(code: &str, message: &str) -> Failure {
     let Some(rest) = code.strip_prefix("Neo.") else {
         return Failure::Fatal(server("08P01"));
     };
-    // Neo4j 4 calls transient what it has been asked to end.
+    // Neo4j 4 reports a transaction that was terminated on request as transient.
     let rest = match rest {
         "TransientError.Transaction.Terminated" => "ClientError.Transaction.Terminated",
         "TransientError.Transaction.LockClientStopped" => {
@@ -68,7 +68,7 @@ fn classify_code(code: &str, message: &str) -> Failure {
         | "ClientError.Statement.ArgumentError"
         | "ClientError.Statement.SemanticError"
         | "ClientError.Statement.ArithmeticError" => return row("22000"),
-        // The code says that the database failed. The message says at what.
+        // The code only says that the database failed; the message says why.
         "DatabaseError.Statement.ExecutionFailed" if message.contains("too large to index") => {
             return row("54000");
         }
@@ -93,7 +93,7 @@ fn classify_code(code: &str, message: &str) -> Failure {
         "ClientError.Cluster.NotALeader" | "ClientError.General.ForbiddenOnReadOnlyDatabase" => {
             server("25006").hint("The url is to name the server that takes writes.")
         }
-        // Ended on the other side, by an administrator or for the time it took.
+        // Ended on the server, by an administrator or because of its duration.
         rest if rest.starts_with("ClientError.Transaction.") => server("57014"),
         "TransientError.Transaction.DeadlockDetected" => return Failure::Transient(server("40P01")),
         "TransientError.General.OutOfMemoryError"
@@ -106,12 +106,12 @@ fn classify_code(code: &str, message: &str) -> Failure {
     })
 }
 
-/// Whether this says that there is no such database.
+/// Reports whether the database does not exist.
 pub fn is_no_database(error: &DeliveryError) -> bool {
     error.sqlstate == "3D000"
 }
 
-/// Whether this says that there is a constraint on the key already.
+/// Reports whether a constraint on the key already exists.
 pub fn is_constrained(error: &DeliveryError) -> bool {
     error.sqlstate == "42710"
 }
@@ -130,7 +130,7 @@ fn locked_out(message: &str) -> DeliveryError {
 fn connection(error: &std::io::Error) -> DeliveryError {
     let delivery_error = DeliveryError::server("08006", format!("the connection failed: {error}"));
     match error.kind() {
-        // What a TLS handshake fails with.
+        // The error of a failed TLS handshake.
         std::io::ErrorKind::InvalidData => delivery_error.hint(
             "If the server's certificate is not signed by an authority that this system trusts, give \
              the authority's as \"sslrootcert\".",

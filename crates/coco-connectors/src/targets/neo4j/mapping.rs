@@ -1,4 +1,4 @@
-//! What a target's rows become there: nodes or relationships, and from which columns.
+//! Determines whether rows become nodes or relationships, and from which columns.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,19 @@ use serde_json::{Map, Value};
 
 use coco_core::change::TargetSchema;
 
-/// On a node that relationships alone have brought: it goes with the last of them.
+/// The label of nodes that only relationships have created. Such a node is deleted with its last
+/// relationship.
 pub const ENDPOINT: &str = "_CocoEndpoint";
 
-/// What a target's rows become.
+/// The mapping of a target's rows to graph elements.
 #[derive(Debug, PartialEq)]
 pub struct Mapping {
     pub element: GraphElement,
-    /// The places of the key columns, in the order of [`TargetSchema::key`], and the properties they fill.
+    /// The key columns, in the order of [`TargetSchema::key`], and their properties.
     pub key: Vec<Field>,
     /// The columns that only fill a property.
     pub others: Vec<Field>,
-    /// Dates and times become values of Neo4j's own types.
+    /// Whether dates and times become values of Neo4j's own types.
     pub temporal: bool,
 }
 
@@ -34,7 +35,7 @@ pub struct Endpoint {
     pub key: Vec<Field>,
 }
 
-/// A column, as its place in [`TargetSchema::columns`], and the property that it fills.
+/// A column, as its index in [`TargetSchema::columns`], and its property.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {
     pub column: usize,
@@ -42,7 +43,7 @@ pub struct Field {
 }
 
 impl Mapping {
-    /// What a target's name, options and columns amount to, or what is wrong with them.
+    /// Reads a target's name, options and columns, or returns what is wrong with them.
     pub fn new(schema: &TargetSchema) -> Result<Mapping, String> {
         let field = |column: usize| Field { column, property: schema.columns[column].name.clone() };
         let named = |option: &str| -> Result<String, String> {
@@ -74,7 +75,8 @@ impl Mapping {
         if schema.key.is_empty() {
             return Err("a target in Neo4j needs a key".to_owned());
         }
-        // What names an end is a property of the end's, unless it is part of the key as well.
+        // A column that identifies an endpoint is a property of the endpoint, and of the
+        // relationship only if it is part of the key.
         let of_an_end = |column: usize| match &element {
             GraphElement::Node { .. } => false,
             GraphElement::Relationship { from, to, .. } => {
@@ -90,7 +92,7 @@ impl Mapping {
         Ok(Mapping { element, key, others, temporal })
     }
 
-    /// Whether a row cannot do without this column: it names the row, or an end.
+    /// Reports whether this column must have a value: it identifies the row or an endpoint.
     pub fn requires(&self, column: usize) -> bool {
         let ends: &[&Endpoint] = match &self.element {
             GraphElement::Node { .. } => &[],
@@ -125,7 +127,7 @@ fn check_absent(options: &Map<String, Value>, names: &[&str], other: &str) -> Re
     }
 }
 
-/// The label, and the columns that name the node with their properties.
+/// Parses the label of an endpoint, and its key columns with their properties.
 fn parse(end: &Value) -> Result<(String, BTreeMap<String, String>), String> {
     const FORM: &str = "must be written {\"label\": …, \"key\": {column: property, …}}";
     let end = end.as_object().ok_or(FORM)?;
@@ -154,13 +156,13 @@ pub fn check_kind(value: &str) -> Result<(), String> {
     }
 }
 
-/// Checks the options `from` and `to`, which come as JSON text.
+/// Checks the options `from` and `to`, which are JSON texts.
 pub fn check_endpoint(value: &str) -> Result<(), String> {
     let value: Value = serde_json::from_str(value).map_err(|_| "must be a JSON object")?;
     parse(&value).map(drop)
 }
 
-/// Checks a name of Neo4j's: of a label, a type or a property.
+/// Checks the name of a label, a type or a property.
 pub fn check_name(value: &str) -> Result<(), String> {
     if value.is_empty() {
         Err("must not be empty".to_owned())

@@ -1,4 +1,4 @@
-//! Neo4j: rows become nodes, or relationships between nodes.
+//! A connector that writes rows as nodes or relationships of Neo4j.
 
 mod bolt;
 mod client;
@@ -18,7 +18,7 @@ pub static CONNECTOR: Connector = Connector {
     options: config::OPTIONS,
     check,
     encoding: Encoding::Json,
-    // What one transaction of Neo4j's takes well: it holds all that it changes in memory.
+    // A good size for one transaction of Neo4j, which holds all its changes in memory.
     batch: Limits { changes: 1000, bytes: 4 << 20 },
     open: client::open,
 };

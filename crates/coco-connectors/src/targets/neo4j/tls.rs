@@ -1,4 +1,4 @@
-//! TLS: whom the server's certificate must come from.
+//! TLS: the certificates that coco trusts for the server.
 
 use std::sync::Arc;
 
@@ -6,7 +6,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-/// Trusts the certificates of a PEM text, or else the system's.
+/// Creates the TLS configuration. It trusts the certificates of a PEM text, or else those of the
+/// system.
 pub fn client(pem: Option<&str>) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     match pem {
@@ -16,7 +17,7 @@ pub fn client(pem: Option<&str>) -> Result<Arc<ClientConfig>, String> {
                 roots.add(certificate).map_err(|e| format!("sslrootcert: {e}"))?;
             }
         }
-        // Some of a system's may be of old forms: the others will do.
+        // Some certificates of the system may be in obsolete formats. The others are enough.
         None => {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
@@ -24,7 +25,7 @@ pub fn client(pem: Option<&str>) -> Result<Arc<ClientConfig>, String> {
     if roots.is_empty() {
         return Err("there are no certificates to check the server's with".to_owned());
     }
-    // Named here: a process may have several, and none as its default.
+    // Passed explicitly: a process may have several crypto providers, and no default.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

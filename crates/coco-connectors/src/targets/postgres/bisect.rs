@@ -1,11 +1,11 @@
-//! Finding the changes that a server refuses, where a statement takes all of its rows or none.
+//! Finds the changes that a server rejects, if a statement accepts all of its rows or none.
 
 use std::ops::Range;
 
-/// The ranges of changes that are still to be attempted, in order. One that fails is halved until
-/// the change that fails stands alone: `f` of `n` cost about `2 f log2 n` attempts.
+/// The ranges of changes that are still to be attempted, in order. A range that fails is halved
+/// until the failing change is alone: `f` of `n` changes cost about `2 f log2 n` attempts.
 ///
-/// `engine::isolate` is the same for attempts that are not async.
+/// `coco_core::bisect` does the same for attempts that are not async.
 pub struct Bisection {
     open: Vec<Range<usize>>,
 }
@@ -15,7 +15,7 @@ impl Bisection {
         Bisection { open: vec![changes] }
     }
 
-    /// The next range to attempt; never an empty one.
+    /// Returns the next range to attempt, which is never empty.
     pub fn next(&mut self) -> Option<Range<usize>> {
         loop {
             let range = self.open.pop()?;
@@ -25,8 +25,8 @@ impl Bisection {
         }
     }
 
-    /// Takes back a range whose attempt has failed. Returns the change that is at fault if it is
-    /// known by that.
+    /// Records that the attempt at a range failed. Returns the failing change if the range contains
+    /// only one.
     pub fn failed(&mut self, range: Range<usize>) -> Option<usize> {
         if range.len() <= 1 {
             return range.into_iter().next();

@@ -22,9 +22,9 @@ use crate::targets::pre_commit_stream::RowStream;
 use crate::targets::{Prepared, Target};
 use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
 
-/// How often a transaction is tried that fails for others at the same time.
+/// Number of attempts at a transaction that fails because of concurrent transactions.
 const ATTEMPTS: u32 = 4;
-/// Before the second attempt; twice as long before each that follows.
+/// The pause before the second attempt. It doubles before each further attempt.
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub struct PostgresTarget {
@@ -33,13 +33,13 @@ pub struct PostgresTarget {
     prepared: Option<PreparedTable>,
 }
 
-/// What is known of a table that was prepared, and kept for the next batch.
+/// The state of a prepared table, kept for the next batch.
 struct PreparedTable {
     table: Table,
-    /// Rows may well be new to it: then they are copied right into it.
+    /// Whether rows are probably new to the table. They are then copied directly into it.
     likely_new: bool,
     direct: Option<Statement>,
-    /// Temporary tables that are there, with the statement that fills them.
+    /// Existing temporary tables, with the statement that fills each.
     staging: Vec<(Staged, Statement)>,
 }
 
@@ -107,7 +107,7 @@ impl Target for PostgresTarget {
             return Ok(false);
         }
         match ready.copy_stream(session, rows).await {
-            // A row that is there already, or that is refused.
+            // A row exists already, or is rejected.
             Err(StatementError::Row(_)) => {
                 ready.likely_new = false;
                 session.run("rollback").await.map_err(StatementError::into_delivery_error)?;
@@ -129,12 +129,12 @@ fn unprepared() -> DeliveryError {
     DeliveryError::target("55000", "the target is written to before it is prepared")
 }
 
-/// Changes as they are sent, each with its place.
+/// The changes of a batch, each with its index.
 struct Batch<'a> {
     len: usize,
     rows: Vec<(usize, &'a [u8])>,
     gone: Vec<(usize, &'a [u8])>,
-    /// Those that cannot be sent.
+    /// Changes that cannot be sent.
     malformed: Vec<RejectedChange>,
 }
 
@@ -159,7 +159,7 @@ impl<'a> Batch<'a> {
         batch
     }
 
-    /// Which temporary tables it goes through, with what goes there.
+    /// Returns the temporary tables that the batch needs, with the changes for each.
     fn staged(&self) -> impl Iterator<Item = (Staged, &[(usize, &'a [u8])])> {
         [(Staged::Rows, &self.rows[..]), (Staged::Gone, &self.gone[..])]
             .into_iter()
@@ -167,34 +167,34 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// How often a batch is written anew without rows that conflict.
+/// Maximum number of times that a batch is written again without conflicting rows.
 const ROUNDS: usize = 8;
 
-/// What is done about rows that may conflict.
+/// The treatment of rows that may conflict.
 #[derive(Default)]
 struct ConflictPass {
-    /// Rows that change one of these columns are deleted before others are written.
+    /// Existing rows that change one of these columns are deleted before the others are written.
     displaced: Vec<String>,
     /// Changes that are not written.
     left_out: BTreeSet<usize>,
 }
 
-/// Whether a row can be refused for another row.
+/// Reports whether a row may be rejected because of another row.
 fn is_conflict(rejected: &RejectedChange) -> bool {
     matches!(rejected.sqlstate.as_str(), "23505" | "23P01")
 }
 
-/// How a batch is written that may hold rows that are refused.
+/// How to write a batch that may contain rejected rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WriteStrategy {
-    /// As a whole, or not at all: what almost all batches take.
+    /// As a whole, or not at all. Almost all batches take this path.
     AtOnce,
-    /// Each statement on its own, and in halves where it fails.
+    /// Each statement in a savepoint, bisected if it fails.
     Bisect,
 }
 
 impl PreparedTable {
-    /// Writes a batch, in a transaction. After an error there may still be one.
+    /// Writes a batch in a transaction. After an error, the transaction may still be open.
     async fn write(
         &mut self,
         session: &Session,
@@ -235,7 +235,8 @@ impl PreparedTable {
         Ok(rejected)
     }
 
-    /// What a plain COPY costs. Fails where a row is there already.
+    /// Copies rows directly into the table, at the cost of a plain COPY. Fails if a row exists
+    /// already.
     async fn copy_directly(
         &mut self,
         session: &Session,
@@ -249,7 +250,8 @@ impl PreparedTable {
         session.run("commit").await
     }
 
-    /// The same with rows that are to come, and are not to be seen before they are noted.
+    /// Copies rows directly as they arrive, and commits after the local commit. Returns whether it
+    /// committed.
     async fn copy_stream(
         &mut self,
         session: &Session,
@@ -296,10 +298,11 @@ impl PreparedTable {
         Ok(())
     }
 
-    /// Writes a batch that was not taken as a whole. If rows conflict under a unique or exclusion constraint beside the
-    /// key, they may be healthy together, and Postgres checks them one by one: then those that change such a value are
-    /// deleted first. One that is refused all the same keeps its row there, which can be in the way of others: so all is
-    /// written anew without it, until no other is refused.
+    /// Writes a batch that failed as a whole. Rows that conflict under a unique or exclusion
+    /// constraint other than the key may be valid together, but Postgres checks them one by one. So
+    /// existing rows that change such a value are deleted first. A row that is still rejected keeps
+    /// its old row, which can conflict with others. So the batch is written again without that row,
+    /// until no further row is rejected.
     async fn write_carefully(
         &mut self,
         session: &Session,
@@ -314,7 +317,7 @@ impl PreparedTable {
             let columns = columns.iter().map(|row| Ok(quoted(&row.try_get::<_, String>(0)?)));
             let mut columns = columns.collect::<Result<Vec<String>, StatementError>>()?;
             columns.retain(|column| self.table.columns.contains(column));
-            // Those that no room can be made for.
+            // Rejected changes for which deleting other rows does not help.
             let mut left: Vec<RejectedChange> =
                 rejected.iter().filter(|r| !is_conflict(r)).cloned().collect();
             for _ in 0..ROUNDS {
@@ -344,7 +347,7 @@ impl PreparedTable {
         Ok(rejected)
     }
 
-    /// Writes only the rows that differ from those there, and leaves it to be committed.
+    /// Writes the rows that differ from the existing ones, and leaves the transaction open.
     async fn write_staged(
         &mut self,
         session: &Session,
@@ -362,7 +365,7 @@ impl PreparedTable {
         let staged: Vec<Staged> = batch.staged().map(|(staged, _)| staged).collect();
         if !pass.displaced.is_empty() && staged.contains(&Staged::Rows) {
             let displace = statements::displace(&self.table, &pass.displaced, &pass.left_out);
-            // Where rows there refer to them, they stay.
+            // If other rows on the server refer to them, they stay.
             let _ = attempt(session, strategy, session.run(&displace)).await?;
         }
         let mut new = 0;
@@ -374,13 +377,13 @@ impl PreparedTable {
                 Err(row) => rejected.extend(bisection.failed(range).map(|change| row.of(change))),
             }
         }
-        // The next ones are likely to be new as well: a flow that fills a table, or appends to it.
+        // The next rows are probably new as well: the flow fills the table, or appends to it.
         self.likely_new = self.table.takes_copy && new > 0 && new == batch.rows.len();
         Ok(rejected)
     }
 
-    /// Takes changes into their temporary table. Refused are those that no such row can have, such
-    /// as labels that an enum there does not know.
+    /// Copies changes into their temporary table. A change is rejected if no such row can exist
+    /// there, for example if an enum does not have its label.
     async fn stage(
         &self,
         session: &Session,
@@ -411,7 +414,7 @@ impl PreparedTable {
     }
 }
 
-/// What of a transaction goes through, or which error of a row's keeps it from that.
+/// Runs a part of a transaction, and returns its result or the error of a row.
 async fn attempt<T>(
     session: &Session,
     strategy: WriteStrategy,
@@ -434,7 +437,7 @@ async fn attempt<T>(
     }
 }
 
-/// The data of a COPY, made as it is sent.
+/// Returns the data of a COPY, in pieces created as they are sent.
 fn pieces<'a, T>(
     tuples: Tuples,
     rows: &'a [T],

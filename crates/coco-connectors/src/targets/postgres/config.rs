@@ -1,4 +1,4 @@
-//! The options of a server and its user mappings, and what they come to.
+//! The options of a server and its user mappings.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use coco_core::change::DeliveryError;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Timeouts there are 32-bit integers, in milliseconds.
+/// The server's timeouts are 32-bit integers, in milliseconds.
 const LONGEST_TIMEOUT: u32 = i32::MAX as u32 / 1000;
 
 pub static OPTIONS: &[OptionSpec] = &[
@@ -60,7 +60,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     .check(check_boolean),
 ];
 
-/// How much TLS protects a connection: as libpq has it.
+/// The TLS mode of a connection, as in libpq.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SslMode {
     Disable,
@@ -83,19 +83,19 @@ impl SslMode {
     }
 }
 
-/// Where to connect to, and as whom. Holds a password, so there is no `Debug`.
+/// The address, database and role of a connection. It contains a password, so it has no `Debug`.
 pub struct Config {
     pub host: String,
     pub port: u16,
     pub dbname: String,
     pub sslmode: SslMode,
-    /// In place of the system's.
+    /// Root certificates to trust instead of the system's.
     pub roots: Option<Vec<CertificateDer<'static>>>,
     pub connect_timeout: Duration,
     pub statement_timeout: Duration,
     pub user: String,
     pub password: Option<String>,
-    /// Whether the server must have asked for the password.
+    /// Whether the server must ask for the password.
     pub must_authenticate: bool,
 }
 
@@ -138,7 +138,7 @@ impl Config {
 
     fn checked(self) -> Result<Config, DeliveryError> {
         if self.roots.is_some() && matches!(self.sslmode, SslMode::Disable | SslMode::Prefer) {
-            // They would say what to trust, and be asked by nobody.
+            // These modes do not check the certificate, so the option would have no effect.
             return Err(DeliveryError::server(
                 "HV024",
                 "the server's option \"sslrootcert\" has no effect with this sslmode",
@@ -153,7 +153,7 @@ impl Config {
         Ok(self)
     }
 
-    /// Whether `host` is a unix socket's directory.
+    /// Reports whether `host` is the directory of a Unix socket.
     pub fn is_local(&self) -> bool {
         self.host.starts_with('/')
     }
@@ -162,7 +162,7 @@ impl Config {
 fn host(value: &str) -> Result<(), String> {
     let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '@' | ',');
     match value {
-        // A directory may be named anything.
+        // A directory may have any name.
         path if path.starts_with('/') && !path.contains('\0') => Ok(()),
         name if name.is_empty() || name.contains(odd) || name.contains('/') => {
             Err("must be one host name, address, or directory, and no URL".to_owned())

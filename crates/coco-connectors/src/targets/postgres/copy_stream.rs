@@ -1,4 +1,4 @@
-//! Rows that come while they are sent, as the data of a COPY.
+//! Encodes rows as the data of a COPY while they arrive.
 
 use std::vec::IntoIter;
 
@@ -11,16 +11,16 @@ use coco_core::change::Values;
 
 pub struct CopyStream<'a> {
     rows: &'a mut RowStream,
-    /// Those that are here.
+    /// Rows that have arrived and are not encoded yet.
     piece: IntoIter<Values>,
-    /// `None` after the last.
+    /// `None` after the last piece.
     tuples: Option<Tuples>,
     columns: usize,
     is_well_formed: bool,
 }
 
 impl CopyStream<'_> {
-    /// Of rows of so many columns.
+    /// Creates a stream of rows with this many columns.
     pub fn new(rows: &mut RowStream, columns: usize) -> CopyStream<'_> {
         let tuples = Some(Tuples::new(columns));
         CopyStream { rows, piece: vec![].into_iter(), tuples, columns, is_well_formed: true }
@@ -30,7 +30,7 @@ impl CopyStream<'_> {
         stream::unfold(self, async |this| Some((this.next().await?, this)))
     }
 
-    /// Whether all were in the form of the columns: those that were not are left out.
+    /// Reports whether all rows had the form of the columns. Malformed rows are left out.
     pub fn is_well_formed(&self) -> bool {
         self.is_well_formed
     }

@@ -1,41 +1,42 @@
-//! Changes as the tuples of `COPY … FROM STDIN (FORMAT binary)`.
+//! Encodes changes as tuples of `COPY … FROM STDIN (FORMAT binary)`.
 //!
-//! A row comes in that form already, but for the count of its fields: it is checked, and copied.
+//! A row already has this form except for the count of its fields. It is checked and copied.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use coco_core::change::Values;
 
-/// The signature, no flags, and no extension of the header.
+/// The signature, no flags, and no header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// In place of a tuple's count of fields: the end.
+/// The value in the place of a tuple's field count that marks the end.
 const TRAILER: i16 = -1;
-/// Sent at once. Smaller pieces cost time, larger ones memory alone.
+/// Size of a piece. Smaller pieces cost time; larger ones only cost memory.
 const PIECE: usize = 64 << 10;
 
-/// A copy's data, in pieces.
+/// The data of a COPY, in pieces.
 pub struct Tuples {
     fields: i16,
     buffer: BytesMut,
 }
 
 impl Tuples {
-    /// Of rows of so many fields each; those that are numbered have one more.
+    /// Creates the data for rows with this many fields. Numbered rows have one more field.
     pub fn new(fields: usize) -> Tuples {
         let mut buffer = BytesMut::with_capacity(PIECE + PIECE / 4);
         buffer.put_slice(HEADER);
-        // Postgres has tables of up to 1600 columns.
+        // A table has at most 1600 columns.
         Tuples { fields: i16::try_from(fields).unwrap_or(i16::MAX), buffer }
     }
 
-    /// Adds a row. Returns a piece that is to be sent, if there is one.
+    /// Adds a row. Returns a piece if one is complete.
     pub fn push(&mut self, fields: &[u8]) -> Option<Bytes> {
         self.buffer.put_i16(self.fields);
         self.buffer.put_slice(fields);
         self.piece()
     }
 
-    /// Adds a row with an `integer` before its own fields. No batch has more rows than that counts.
+    /// Adds a row with an `integer` before its own fields. A batch never has more rows than an
+    /// `integer` can count.
     pub fn push_numbered(&mut self, number: usize, fields: &[u8]) -> Option<Bytes> {
         self.buffer.put_i16(self.fields.saturating_add(1));
         self.buffer.put_i32(4);
@@ -44,7 +45,7 @@ impl Tuples {
         self.piece()
     }
 
-    /// The last piece.
+    /// Returns the last piece.
     pub fn finish(mut self) -> Bytes {
         self.buffer.put_i16(TRAILER);
         self.buffer.freeze()
@@ -60,8 +61,8 @@ impl Tuples {
     }
 }
 
-/// The fields of binary values, if they are so many and nothing else: what is not would make the
-/// server read the rows after it wrongly.
+/// Returns the fields of binary values if they are exactly `count` fields. Otherwise the server
+/// would misread the following rows.
 pub fn fields(values: &Values, count: usize) -> Option<&[u8]> {
     let bytes = values.binary()?;
     let mut rest = bytes;

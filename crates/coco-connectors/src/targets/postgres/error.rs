@@ -1,4 +1,4 @@
-//! Errors told apart: a row's, the server's, the target's.
+//! Classifies errors: of a row, of the server, or of the target.
 
 use std::error::Error as _;
 use std::io;
@@ -9,29 +9,29 @@ use tokio_postgres::error::DbError;
 use super::wire::Excess;
 use coco_core::change::{DeliveryError, RejectedChange};
 
-/// What keeps a statement from being carried out.
+/// The error of a statement.
 pub enum StatementError {
     Row(RowError),
-    /// Other transactions at the same time: it may well go through next time.
+    /// Concurrent transactions caused the error. A retry may succeed.
     Retry(DeliveryError),
     Fatal(DeliveryError),
 }
 
-/// An error of some row among those that a statement writes.
+/// An error of one of the rows that a statement writes.
 pub struct RowError {
     sqlstate: String,
     message: String,
 }
 
 impl RowError {
-    /// As the error of a change, by its place among those that were to be applied.
+    /// Converts the error into a rejected change with this index.
     pub fn of(self, change: usize) -> RejectedChange {
         RejectedChange { change, sqlstate: self.sqlstate, message: self.message }
     }
 }
 
 impl StatementError {
-    /// As an error of a statement that has no rows.
+    /// Converts the error of a statement that writes no rows.
     pub fn into_delivery_error(self) -> DeliveryError {
         match self {
             StatementError::Row(row) => DeliveryError::target(&row.sqlstate, row.message),
@@ -69,7 +69,7 @@ fn is_lost(error: &Error) -> bool {
     error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>())
 }
 
-/// Whom an SQLSTATE blames.
+/// The object that an SQLSTATE concerns.
 enum ErrorClass {
     Row,
     Retry,
@@ -79,17 +79,18 @@ enum ErrorClass {
 
 fn classify(sqlstate: &str) -> ErrorClass {
     match sqlstate {
-        // Cancelled, by statement_timeout most often: a lock on this table is the usual reason, and
-        // others need not wait for it.
+        // Canceled, usually by statement_timeout. The usual reason is a lock on this table, so
+        // other targets need not wait.
         "57014" => ErrorClass::Target,
-        // Read-only: a standby, or a server that is being moved.
+        // Read-only: a standby, or a server during a switchover.
         "25006" => ErrorClass::Server,
-        // What reads a type's binary form says this of bytes that are none, as it says 22P03.
+        // The receive function of a type raises this code or 22P03 for invalid bytes.
         "08P01" => ErrorClass::Row,
-        // RAISE EXCEPTION and its kin, in a trigger there.
+        // RAISE EXCEPTION and similar statements, in a trigger on the server.
         code if code.starts_with("P0") => ErrorClass::Row,
         code => match code.get(..2) {
-            // A value, a constraint, a view's check option; and a key too long for its index.
+            // A value, a constraint, a view's check option, or a key that is too long for its
+            // index.
             Some("22" | "23" | "44" | "54") => ErrorClass::Row,
             Some("40") => ErrorClass::Retry,
             Some("08" | "28" | "3D" | "53" | "57" | "58") => ErrorClass::Server,
@@ -147,7 +148,7 @@ fn hint(sqlstate: &str) -> Option<&'static str> {
     })
 }
 
-/// An error of connecting: whatever it is, it keeps all targets of the server from getting rows.
+/// Returns the error of a failed connection attempt. It concerns all targets of the server.
 pub fn connect_error(error: &Error) -> DeliveryError {
     match error.as_db_error() {
         Some(said) => described(DeliveryError::server(said.code().code(), said.message()), said),
@@ -158,20 +159,20 @@ pub fn connect_error(error: &Error) -> DeliveryError {
     }
 }
 
-/// The server could not be connected to.
+/// Returns the error of an unreachable server.
 pub fn unreachable(error: &io::Error) -> DeliveryError {
     DeliveryError::server("08001", format!("could not connect: {error}"))
         .hint("Check the server's options host and port, and whether that server runs.")
 }
 
-/// The server sends more than is taken from it.
+/// Returns the error of a server that sends more than the limits allow.
 pub fn excess(excess: Excess) -> DeliveryError {
     DeliveryError::server("08P01", excess.to_string()).hint(
         "Check the server's options host and port: what answers there is not as PostgreSQL is.",
     )
 }
 
-/// An error with its causes. None of them shows what was sent.
+/// Returns an error with its causes. None of them contains data that was sent.
 fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,5 @@
-//! Rows to a table of another Postgres, 14 to 18. Its documentation: README.md beside this file.
+//! A connector that writes rows to a table of another PostgreSQL server, 14 to 18. README.md in
+//! this folder is its user documentation.
 
 mod bisect;
 mod client;
@@ -24,7 +25,8 @@ pub static CONNECTOR: Connector = Connector {
     options: config::OPTIONS,
     check,
     encoding: Encoding::Binary,
-    // Enough that round trips do not count, and little enough that no statement there takes long.
+    // Large enough that round trips do not matter, and small enough that no statement on the server
+    // takes long.
     batch: Limits { changes: 40_000, bytes: 8 << 20 },
     open,
 };

@@ -1,16 +1,16 @@
-//! Names in SQL: read as Postgres reads them, and quoted.
+//! Parses names as Postgres does, and quotes them.
 
-/// Bytes of a name, at most. Postgres cuts off what is longer, without an error.
+/// Maximum bytes of a name. Postgres truncates longer names without an error.
 const LONGEST: usize = 63;
 
-/// A target's name: of a table, and of its schema if that is given.
+/// A target's name: a table, and its schema if given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     pub schema: Option<String>,
     pub table: String,
 }
 
-/// Reads `table` or `schema.table`. Names that are not quoted are folded to lower case.
+/// Parses `table` or `schema.table`. Unquoted names are folded to lower case.
 pub fn target(given: &str) -> Result<Name, String> {
     let wrong = || {
         format!(
@@ -37,7 +37,7 @@ pub fn target(given: &str) -> Result<Name, String> {
     Ok(name)
 }
 
-/// The identifier that a text begins with, and what follows it.
+/// Returns the identifier at the beginning of a text, and the text after it.
 pub fn identifier(text: &str) -> Option<(String, &str)> {
     match text.strip_prefix('"') {
         Some(text) => quoted_identifier(text),
@@ -50,7 +50,7 @@ pub fn identifier(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// The rest of an identifier whose first quote was taken off.
+/// Parses the rest of an identifier after its opening quote.
 fn quoted_identifier(mut text: &str) -> Option<(String, &str)> {
     let mut name = String::new();
     loop {
@@ -66,7 +66,7 @@ fn quoted_identifier(mut text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// An identifier in double quotes.
+/// Returns an identifier in double quotes.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

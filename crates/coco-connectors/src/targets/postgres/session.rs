@@ -1,4 +1,4 @@
-//! A connection: made, set up, and never waited for without end.
+//! Opens and configures connections. Every wait has a limit.
 
 use std::error::Error as _;
 use std::future::Future;
@@ -25,28 +25,28 @@ use super::tls;
 use super::wire::{AnySocket, Bounded, BoundedTls, Meter};
 use coco_core::change::DeliveryError;
 
-/// How much longer than the server's own limit an answer is waited for, before the server counts as
-/// gone.
+/// How much longer than the server's own limit coco waits for an answer, before it gives the server
+/// up.
 const GRACE: Duration = Duration::from_secs(5);
-/// After how long of silence the network is asked whether the server is still there.
+/// Idle time after which TCP checks whether the server is still reachable.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// A session of that server.
+/// A session on the server.
 pub struct Session {
     client: Client,
-    /// The schemas that the role finds tables in when they are not qualified, as its own settings
-    /// there have it; the first is where it makes them.
+    /// The schemas in which the role finds unqualified tables, according to its settings on the
+    /// server. It creates tables in the first one.
     pub search_path: Vec<String>,
     patience: Duration,
     statement_timeout: Duration,
     connection: Connection,
 }
 
-/// What carries a session's messages. Ends with the session, also where the server says nothing any
-/// more.
+/// The task that transfers a session's messages. It ends with the session, even if the server has
+/// stopped answering.
 struct Connection {
     running: JoinHandle<()>,
-    /// What the server sends.
+    /// Counts what the server sends.
     meter: Arc<Meter>,
 }
 
@@ -57,7 +57,7 @@ impl Drop for Connection {
 }
 
 impl Session {
-    /// Connects, within the server's `connect_timeout`.
+    /// Connects within the server's `connect_timeout`.
     pub async fn open(config: &Config) -> Result<Session, DeliveryError> {
         let limit = config.connect_timeout;
         let (client, connection) = timeout(limit, connect(config)).await.unwrap_or_else(|_| {
@@ -82,8 +82,8 @@ impl Session {
         if let Some(row) = rows.first() {
             self.search_path = row.try_get(0)?;
         }
-        // synchronous_commit is the server's own to say. A session that stands still in a
-        // transaction would keep its locks: from the writers there, and from the next session.
+        // synchronous_commit is left to the server. A session that hangs in a transaction would
+        // keep its locks, and block writers on the server and the next session.
         let limit = self.statement_timeout.as_millis();
         self.run(&format!(
             "set search_path = pg_catalog, pg_temp;
@@ -96,12 +96,12 @@ impl Session {
         .await
     }
 
-    /// Carries out statements whose results do not matter.
+    /// Runs statements, and ignores their results.
     pub async fn run(&self, sql: &str) -> Result<(), StatementError> {
         self.within(self.client.batch_execute(sql)).await
     }
 
-    /// The first value of the last row that statements return.
+    /// Returns the first value of the last row that the statements return.
     pub async fn value(&self, sql: &str) -> Result<Option<String>, StatementError> {
         let messages = self.within(self.client.simple_query(sql)).await?;
         let value = |message: &SimpleQueryMessage| match message {
@@ -123,8 +123,9 @@ impl Session {
         self.within(self.client.prepare(sql)).await
     }
 
-    /// Streams data to a `COPY … FROM STDIN`, as the pieces come. Where the server does not even
-    /// begin with it, the session is of no use any more: the client then counts an answer too many.
+    /// Streams data to a `COPY … FROM STDIN`, as the pieces arrive. If the server rejects the
+    /// statement before it starts, the session must not be used again: the client then expects one
+    /// answer too many.
     pub async fn copy_in(
         &self,
         statement: &Statement,
@@ -135,7 +136,7 @@ impl Session {
         while let Some(piece) = pieces.next().await {
             self.within(sink.feed(piece)).await?;
         }
-        // What is wrong with a row is said here: the server takes the rest, and drops it.
+        // The server reports an invalid row here: it reads and drops the remaining data.
         self.within(sink.finish()).await.map(|_| ())
     }
 
@@ -167,7 +168,7 @@ async fn connect(config: &Config) -> Result<(Client, Connection), DeliveryError>
     let mut failed = None;
     for address in addresses {
         match connect_to(config, address, each).await {
-            // Only where nobody answers it is worth asking at the next address.
+            // coco tries the next address only if nothing answers at this one.
             Err(delivery_error) if delivery_error.sqlstate == "08001" => {
                 failed = Some(delivery_error)
             }
@@ -179,7 +180,7 @@ async fn connect(config: &Config) -> Result<(Client, Connection), DeliveryError>
     }))
 }
 
-/// The addresses of the host; `None` stands for a unix socket.
+/// Returns the addresses of the host. `None` stands for a Unix socket.
 async fn resolve(config: &Config) -> Result<Vec<Option<IpAddr>>, DeliveryError> {
     if config.is_local() {
         return Ok(vec![None]);
@@ -200,7 +201,7 @@ async fn connect_to(
     let mut parameters = tokio_postgres::Config::new();
     parameters.dbname(&config.dbname).user(&config.user).application_name("coco").ssl_mode(
         match config.sslmode {
-            // libpq's rule: a unix socket has no TLS, whatever the mode.
+            // As in libpq, a Unix socket never uses TLS, whatever the mode.
             _ if config.is_local() => Tls::Disable,
             SslMode::Disable => Tls::Disable,
             SslMode::Prefer => Tls::Prefer,
@@ -209,11 +210,12 @@ async fn connect_to(
     );
     let place = (config, address, limit);
     if config.must_authenticate {
-        // The server may let in whoever connects from here (`trust`, `peer`, `ident` in its
-        // pg_hba.conf): that is this database's operating system user, not the flow's owner. Only a
-        // password that the server has asked for shows that the owner may be who the user mapping
-        // says. So it must not let us in without: that is tried first. (A client learns no other way
-        // whether its password was looked at.) At this very address: the name could lead to another
+        // The server may accept anyone who connects from here (`trust`, `peer` or `ident` in its
+        // pg_hba.conf). That authenticates the operating system user of this database, not the
+        // owner of the flow. Only a password that the server asks for shows that the owner may act
+        // as the role in the user mapping. So coco first connects without the password, and the
+        // server must refuse. (A client has no other way to learn whether its password was
+        // checked.) Both attempts use the same address, because the host name could lead to another
         // server the second time.
         match log_in(place, &parameters).await? {
             Err(error) if asks_for_password(&error) => {}
@@ -236,7 +238,7 @@ async fn connect_to(
     })
 }
 
-/// Connects, and logs in. The error inside is the client's.
+/// Connects and logs in. The inner error is the client's.
 async fn log_in(
     (config, address, limit): (&Config, Option<IpAddr>, Duration),
     parameters: &tokio_postgres::Config,
@@ -250,7 +252,7 @@ async fn log_in(
     let tls = BoundedTls { maker: tls::connector(config)?, host: config.host.clone() };
     match parameters.connect_raw(bounded, tls).await {
         Ok((client, connection)) => {
-            // What ends it comes back as the error of whatever is asked next.
+            // The error that ends the connection is returned by the next request.
             let running = tokio::spawn(async move {
                 connection.await.ok();
             });
@@ -274,8 +276,8 @@ async fn socket(config: &Config, address: Option<IpAddr>) -> io::Result<AnySocke
     Ok(AnySocket::Tcp(stream))
 }
 
-/// Whether connecting has ended with the server's asking for a password that we did not have. The
-/// client's error has no other mark; a test holds it.
+/// Reports whether the server asked for a password that was not given. The client's error has no
+/// other mark; a test checks this text.
 fn asks_for_password(error: &Error) -> bool {
     error.as_db_error().is_none()
         && error.source().is_some_and(|cause| cause.to_string() == "password missing")

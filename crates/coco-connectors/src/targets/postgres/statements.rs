@@ -1,19 +1,19 @@
-//! The statements that write a batch of changes.
+//! The SQL statements that write a batch of changes.
 //!
-//! Rows and the keys of rows that go are copied into temporary tables, numbered by their changes'
-//! places in the batch; two statements bring them to the target, for any range of changes.
+//! Rows, and the keys of rows to delete, are copied into temporary tables, with their indexes in
+//! the batch. Two statements then write any range of the changes to the target.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::table::{self, Table};
 
-/// Which changes a temporary table takes.
+/// The changes that a temporary table receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Staged {
-    /// Rows as they are to be: all columns.
+    /// New rows, with all columns.
     Rows,
-    /// Keys of rows that are to go.
+    /// Keys of rows to delete.
     Gone,
 }
 
@@ -25,7 +25,7 @@ impl Staged {
         }
     }
 
-    /// The columns of the target that it has, after its own `n`.
+    /// Returns the target columns that the temporary table has after its own column `n`.
     pub fn columns(self, table: &Table) -> Vec<&str> {
         match self {
             Staged::Rows => table.columns.iter().map(String::as_str).collect(),
@@ -34,7 +34,7 @@ impl Staged {
     }
 }
 
-/// `c1`, `c2`, …: no name of a user's gets in the way of `n`.
+/// Returns `c1`, `c2`, …: these names cannot clash with `n`.
 fn numbered(count: usize) -> impl Iterator<Item = String> {
     (1..=count).map(|n| format!("c{n}"))
 }
@@ -43,10 +43,10 @@ fn list(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(", ")
 }
 
-/// Begins a transaction in which the table stays as it is. Returns what it is, to be held against
-/// [`Table::signature`].
+/// Begins a transaction and locks the definition of the table. Returns the current signature, to
+/// compare with [`Table::signature`].
 pub fn begin(table: &Table) -> String {
-    // Constraints that are checked at the end alone would refuse all changes, with none to blame.
+    // A constraint that is only checked at commit would reject all changes, and name none.
     format!(
         "begin isolation level read committed;
          lock table only {} in row exclusive mode;
@@ -57,12 +57,12 @@ pub fn begin(table: &Table) -> String {
     )
 }
 
-/// Takes rows right into the table.
+/// Copies rows directly into the table.
 pub fn copy_directly(table: &Table) -> String {
     format!("copy {} ({}) from stdin (format binary)", table.name, table.columns.join(", "))
 }
 
-/// Makes a temporary table, with the target's types and collations. It is empty after each
+/// Creates a temporary table with the target's types and collations. It is empty after each
 /// transaction.
 pub fn make(staged: Staged, table: &Table) -> String {
     let columns = staged.columns(table);
@@ -77,19 +77,19 @@ pub fn make(staged: Staged, table: &Table) -> String {
     )
 }
 
-/// Takes numbered rows into a temporary table.
+/// Copies numbered rows into a temporary table.
 pub fn copy(staged: Staged) -> String {
     format!("copy pg_temp.{} from stdin (format binary)", staged.table())
 }
 
-/// Has ranges of a temporary table found without reading all of it.
+/// Creates an index, so that a range of a temporary table is found without reading all of it.
 pub fn index(staged: Staged) -> String {
     let temporary = staged.table();
     format!("create index if not exists {temporary}_n on pg_temp.{temporary} (n)")
 }
 
-/// Writes a range of the staged changes, but for some. What goes makes room before the rest comes, for
-/// unique columns beside the key.
+/// Writes a range of the staged changes, except those in `left_out`. Deletes come first: they free
+/// values of unique columns other than the key.
 pub fn write(
     table: &Table,
     staged: &[Staged],
@@ -104,8 +104,8 @@ pub fn write(
     }))
 }
 
-/// Deletes the rows there that are to change one of these columns, but for some: they are inserted anew, and can swap
-/// such values.
+/// Deletes the existing rows that are to change one of these columns, except those in `left_out`.
+/// They are then inserted again, so they can swap such values.
 pub fn displace(table: &Table, columns: &[String], left_out: &BTreeSet<usize>) -> String {
     let changed = table.columns.iter().zip(numbered(table.columns.len()));
     let changed: Vec<_> = changed.filter(|(column, _)| columns.contains(column)).collect();
@@ -124,8 +124,8 @@ pub fn displace(table: &Table, columns: &[String], left_out: &BTreeSet<usize>) -
     )
 }
 
-/// The columns of a table's unique indexes and exclusion constraints beside those on its key alone, quoted; also those
-/// that their expressions and predicates use.
+/// The columns, quoted, of a table's unique indexes and exclusion constraints, except an index on
+/// the key alone. Includes columns in their expressions and predicates.
 pub const CONSTRAINED: &str = "
 with constrained as (
   select i.indexrelid, a.attname::text as name
@@ -156,12 +156,12 @@ fn delete(table: &Table, within: &str) -> String {
     )
 }
 
-/// Writes the rows that differ from those there. Returns how many had no row there, as far as that
-/// is known: not of a table that is partitioned.
+/// Writes the rows that differ from the existing ones. Returns how many rows were new. That is
+/// unknown if the table is partitioned.
 fn upsert(table: &Table, within: &str) -> String {
     let row = |of: &str| list(table.columns.iter().map(|c| format!("{of}.{c}")));
-    // `*<>` compares the images of rows: it knows every type, those without equality (json) too,
-    // and tells apart what is equal and yet not the same (1.0 and 1.00).
+    // `*<>` compares the binary images of rows. It works for every type, including those without
+    // equality (json), and distinguishes values that are equal but not identical (1.0 and 1.00).
     let insert = format!(
         "insert into {name} as t ({columns})
          select {staged} from pg_temp.coco_rows as s where {within}
@@ -178,7 +178,7 @@ fn upsert(table: &Table, within: &str) -> String {
     match table.is_partitioned {
         // A row that was routed to a partition has no system columns to return.
         true => insert,
-        // Only a row that was not there before has no xmax.
+        // Only a new row has no xmax.
         false => format!(
             "with written as ({insert} returning xmax = 0 as new)
              select count(*) filter (where new) from written"

@@ -1,4 +1,4 @@
-//! The target's table: found and checked, made, dropped.
+//! Finds, checks, creates and drops the target's table.
 
 use super::error::StatementError;
 use super::names::{self, quoted};
@@ -9,29 +9,30 @@ use coco_core::change::{Column, DeliveryError, TargetSchema};
 
 /// A table that fits its target.
 pub struct Table {
-    /// Qualified and quoted, as all names here.
+    /// Qualified and quoted, like all names here.
     pub name: String,
     pub oid: u32,
-    /// In the shape's order.
+    /// In the order of the target schema's columns.
     pub columns: Vec<String>,
     pub key: Vec<KeyColumn>,
-    /// What it is as long as nobody alters it: see [`signature`].
+    /// The definition of the table, to detect that it was altered: see [`signature`].
     pub signature: String,
-    /// Holds no row and never has, as far as that shows at no cost.
+    /// Whether the table is empty and always was, as far as its size shows.
     pub is_new: bool,
     pub is_partitioned: bool,
-    /// Not where the role is under row-level security: then Postgres has rows inserted alone.
+    /// Whether the table accepts COPY. If row-level security applies to the role, Postgres only
+    /// accepts INSERT.
     pub takes_copy: bool,
 }
 
-/// In the order of [`TargetSchema::key`].
+/// A key column. Key columns have the order of [`TargetSchema::key`].
 pub struct KeyColumn {
     pub name: String,
-    /// By which its unique index tells keys apart, qualified: `operator(pg_catalog.=)`.
+    /// The equality operator of the unique index, qualified: `operator(pg_catalog.=)`.
     pub equals: String,
 }
 
-/// Where a target's name leads.
+/// The location that a target's name resolves to.
 struct Place {
     schema: String,
     table: String,
@@ -50,7 +51,7 @@ impl Place {
     }
 }
 
-/// Whether there is something of the table's name.
+/// Reports whether a relation with the table's name exists.
 pub async fn exists(
     session: &Session,
     target_schema: &TargetSchema,
@@ -61,7 +62,7 @@ pub async fn exists(
         .map_err(StatementError::into_delivery_error)
 }
 
-/// Finds the table or makes it, and checks that it fits.
+/// Finds or creates the table, and checks that it fits.
 pub async fn prepare(
     session: &Session,
     target_schema: &TargetSchema,
@@ -79,7 +80,7 @@ async fn prepare_or_fault(
     }
     let prepared = match make(session, target_schema, &place).await {
         Ok(()) => Prepared::Made,
-        // Somebody else was quicker.
+        // Another session has just created it.
         Err(fault) if fault.is("42P07") || fault.is("23505") => Prepared::Found,
         Err(fault) => return Err(fault),
     };
@@ -90,13 +91,13 @@ async fn prepare_or_fault(
     Ok((examine(session, target_schema, &place, found).await?, prepared))
 }
 
-/// Drops the table, if it is there.
+/// Drops the table if it exists.
 pub async fn remove(session: &Session, target_schema: &TargetSchema) -> Result<(), DeliveryError> {
     let drop = async {
         match locate(session, target_schema).await {
             Ok(Place { found: None, .. }) => Ok(()),
             Ok(place) => session.run(&format!("drop table if exists {}", place.name())).await,
-            // No schema, no table.
+            // Without the schema, there is no table.
             Err(fault) if fault.is("3F000") => Ok(()),
             Err(fault) => Err(fault),
         }
@@ -108,7 +109,7 @@ fn target(sqlstate: &str, message: String) -> StatementError {
     StatementError::Fatal(DeliveryError::target(sqlstate, message))
 }
 
-/// Every schema that the table can be in, in the order in which they are searched.
+/// All schemas that may contain the table, in search order.
 const LOCATE: &str = "
 select n.nspname::text, c.oid, c.relkind::text, c.relkind = 'r' and pg_relation_size(c.oid) = 0
   from pg_namespace n
@@ -128,7 +129,7 @@ async fn locate(session: &Session, target_schema: &TargetSchema) -> Result<Place
             Some(oid) => Some(Found {
                 oid,
                 kind: row.try_get(2)?,
-                // NULL where it was dropped at this moment.
+                // NULL if the table was dropped at this moment.
                 empty: row.try_get::<_, Option<bool>>(3)?.unwrap_or(false),
             }),
             None => None,
@@ -171,8 +172,8 @@ async fn make(
     session.run(&format!("create table {} ({})", place.name(), definitions.join(", "))).await
 }
 
-/// Types of a name outside of pg_catalog, and whether their binary form holds OIDs that name
-/// something else on another server.
+/// Finds types with a name outside pg_catalog, and whether their binary form contains OIDs, which
+/// have another meaning on another server.
 const TYPES: &str = "
 with recursive base (schema, root, oid, typtype, typcategory, typelem, typbasetype) as
   (select n.nspname::text, t.oid, t.oid, t.typtype, t.typcategory, t.typelem, t.typbasetype
@@ -186,7 +187,7 @@ select schema, bool_or(typtype = 'c' or typcategory = 'A' and typelem >= 16384)
   from base group by schema, root
  order by schema = $2::text desc, schema";
 
-/// A column's type as SQL there.
+/// Returns the SQL of a column's type on the server.
 async fn remote_type_sql(session: &Session, column: &Column) -> Result<String, StatementError> {
     if types::is_built_in(column) {
         return Ok(column.type_name.clone());
@@ -220,7 +221,7 @@ async fn remote_type_sql(session: &Session, column: &Column) -> Result<String, S
 
 async fn install_pgvector(session: &Session, column: &Column) -> Result<(), StatementError> {
     match session.run("create extension if not exists vector with schema public").await {
-        // Another session has just done so.
+        // Another session has just created it.
         Err(fault) if fault.is("42710") || fault.is("23505") => Ok(()),
         Err(StatementError::Fatal(error))
             if error.scope == coco_core::change::ErrorScope::Target =>
@@ -267,7 +268,7 @@ async fn examine(
         ));
     }
     let takes_copy = check_rights(session, place, found).await?;
-    // Before its columns are looked at: what changes later shows.
+    // Read before the columns, so that a later change is detected.
     let signature = session.value(&signature(found.oid)).await?;
     check_columns(session, target_schema, place, found).await?;
     Ok(Table {
@@ -282,8 +283,8 @@ async fn examine(
     })
 }
 
-/// Reads what must stay as it is while rows are written: a COPY in binary takes the bytes of one
-/// type for those of another without a word.
+/// Returns a query for the parts of the definition that must not change while rows are written. A
+/// binary COPY silently accepts the bytes of one type for another.
 pub fn signature(oid: u32) -> String {
     format!(
         "select concat_ws(' ', n.nspname, c.relname, c.relkind,
@@ -304,7 +305,7 @@ select has_table_privilege($1::oid, 'select') and has_table_privilege($1, 'inser
        quote_ident(current_user), quote_ident(current_database()),
        row_security_active($1)";
 
-/// Returns whether the table takes a COPY from the role.
+/// Checks the role's privileges. Returns whether the table accepts COPY from the role.
 async fn check_rights(
     session: &Session,
     place: &Place,
@@ -314,7 +315,7 @@ async fn check_rights(
     let Some(row) = rows.first() else { return Ok(false) };
     let (role, database): (String, String) = (row.try_get(3)?, row.try_get(4)?);
     let name = place.name();
-    // NULL where the table was dropped at this moment.
+    // NULL if the table was dropped at this moment.
     if row.try_get::<_, Option<bool>>(0)? != Some(true) {
         return Err(StatementError::Fatal(
             DeliveryError::target(
@@ -347,7 +348,7 @@ async fn check_rights(
     Ok(!row.try_get::<_, bool>(5)?)
 }
 
-/// The search path is pg_catalog alone: all other types are qualified by `format_type`.
+/// The search path is only pg_catalog, so `format_type` qualifies all other types.
 const COLUMNS: &str = "
 select a.attname::text, n.nspname::text, quote_ident(n.nspname),
        format_type(a.atttypid, a.atttypmod), a.attnotnull,
@@ -412,7 +413,7 @@ async fn check_columns(
     ))
 }
 
-/// What keeps a table from holding the target's rows.
+/// Returns the reasons why a table cannot hold the target's rows.
 fn misfits(target_schema: &TargetSchema, attributes: &[Attribute]) -> Vec<String> {
     let mut lacks = Vec::new();
     for (place, column) in target_schema.columns.iter().enumerate() {
@@ -444,8 +445,8 @@ fn misfits(target_schema: &TargetSchema, attributes: &[Attribute]) -> Vec<String
     lacks
 }
 
-/// A unique index on exactly these columns, with what ON CONFLICT takes; for each of its columns
-/// the operator that it goes by.
+/// Finds a unique index on exactly these columns that ON CONFLICT accepts, and the equality
+/// operator of each column.
 const KEY: &str = "
 select a.attname::text, format('operator(%I.%s)', n.nspname, o.oprname)
   from (select i.indrelid, i.indnkeyatts, i.indkey::int2[] as keys, i.indclass::oid[] as classes

@@ -1,4 +1,4 @@
-//! TLS as libpq's sslmode has it: which certificates of a server are good enough.
+//! TLS with the rules of libpq's sslmode for server certificates.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::config::{Config, SslMode};
 use coco_core::change::DeliveryError;
 
-/// What makes the TLS sessions of a server.
+/// Creates the TLS connector of a server.
 pub fn connector(config: &Config) -> Result<MakeRustlsConnect, DeliveryError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -25,7 +25,7 @@ pub fn connector(config: &Config) -> Result<MakeRustlsConnect, DeliveryError> {
         SslMode::VerifyCa => {
             builder.dangerous().with_custom_certificate_verifier(lenient(Some(roots(config)?)))
         }
-        // With a root certificate, `require` asks for it: as with libpq.
+        // As in libpq, `require` checks the certificate if a root certificate is given.
         SslMode::Disable | SslMode::Prefer | SslMode::Require => {
             let roots = config.roots.as_ref().map(|_| roots(config)).transpose()?;
             builder.dangerous().with_custom_certificate_verifier(lenient(roots))
@@ -47,7 +47,7 @@ fn roots(config: &Config) -> Result<RootCertStore, DeliveryError> {
                 })?;
             }
         }
-        // The system's own, wherever it keeps them: nothing that a user names.
+        // The certificates of the system, in its own location: a user cannot name a file.
         None => {
             store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if store.is_empty() {
@@ -59,7 +59,7 @@ fn roots(config: &Config) -> Result<RootCertStore, DeliveryError> {
     Ok(store)
 }
 
-/// Takes any certificate, or any that one of the roots vouches for: whatever host it names.
+/// Accepts any certificate, or any that one of the roots has signed, whatever its host name.
 #[derive(Debug)]
 struct Lenient {
     provider: Arc<CryptoProvider>,

@@ -1,10 +1,10 @@
-//! Which types' values mean the same on another server, and which types are the same.
+//! Determines which types have the same values on another server, and which types are equal.
 
 use coco_core::change::Column;
 
 use super::names;
 
-/// Types whose values are OIDs, which name something else on another server.
+/// Types whose values are OIDs. An OID has another meaning on another server.
 const OIDS: [&str; 11] = [
     "regclass",
     "regcollation",
@@ -19,14 +19,14 @@ const OIDS: [&str; 11] = [
     "regtype",
 ];
 
-/// What pgvector brings.
+/// The types of pgvector.
 const VECTORS: [&str; 3] = ["vector", "halfvec", "sparsevec"];
 
-/// Whether a column's values can go to another server.
+/// Checks that a column's values can be sent to another server.
 ///
-/// The binary form of an array or a composite says the OIDs of the types in it, and those of types
-/// that do not come with Postgres differ between servers. Which types are composite shows there
-/// alone: see [`super::table`].
+/// The binary form of an array or a composite contains the OIDs of its types. The OIDs of types
+/// that are not built in differ between servers. Only the server shows which types are composite:
+/// see [`super::table`].
 pub fn check(column: &Column) -> Result<(), String> {
     let name = &column.type_name;
     let element = name.strip_suffix("[]");
@@ -45,12 +45,12 @@ pub fn check(column: &Column) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a column's type comes with Postgres, and so has the same OID on all servers.
+/// Reports whether a column's type is built in. It then has the same OID on all servers.
 pub fn is_built_in(column: &Column) -> bool {
     column.type_schema == "pg_catalog"
 }
 
-/// The bare name of a type that does not come with Postgres, without modifiers.
+/// Returns the name of a type that is not built in, without modifiers.
 pub fn bare_name(column: &Column) -> String {
     match names::identifier(&column.type_name) {
         Some((name, _)) => name,
@@ -58,12 +58,12 @@ pub fn bare_name(column: &Column) -> String {
     }
 }
 
-/// Whether it is one of pgvector's types.
+/// Reports whether it is a type of pgvector.
 pub fn is_vector(column: &Column) -> bool {
     !is_built_in(column) && VECTORS.contains(&bare_name(column).as_str())
 }
 
-/// A type as the other server has it.
+/// A column type on the other server.
 pub struct RemoteType {
     pub schema: String,
     /// As Postgres writes it, without the schema.
@@ -71,16 +71,17 @@ pub struct RemoteType {
 }
 
 impl RemoteType {
-    /// Whether it holds every value of a column just as it is: it is of the same name (in whatever
-    /// schema, if it does not come with Postgres), and has the same modifiers or none. Others would
-    /// round numbers and times in silence.
+    /// Reports whether the type holds every value of a column unchanged. It must have the same
+    /// name, in any schema if it is not built in, and the same modifiers or none. Other types would
+    /// silently round numbers and times.
     pub fn fits(&self, column: &Column) -> bool {
         (self.schema == "pg_catalog") == is_built_in(column)
             && (self.name == column.type_name || self.name == without_modifiers(&column.type_name))
     }
 }
 
-/// `numeric(10,2)` as `numeric`, `timestamp(3) with time zone` as `timestamp with time zone`.
+/// Returns `numeric(10,2)` as `numeric`, and `timestamp(3) with time zone` as `timestamp with time
+/// zone`.
 fn without_modifiers(type_name: &str) -> String {
     let start = match type_name.strip_prefix('"') {
         Some(_) => names::identifier(type_name).map_or(0, |(_, rest)| type_name.len() - rest.len()),

@@ -1,9 +1,9 @@
-//! What a server sends, bounded before the client keeps it.
+//! Bounds what a server sends, before the client stores it.
 //!
-//! The client takes as much as a server sends: a message of up to 2 GB, any number of rows, and
-//! descriptions of types within types. And it computes what a server asks for: a password's hash with
-//! any number of iterations. This stands between the two, and reads the frames of the protocol as
-//! they pass.
+//! The client accepts as much as a server sends: a message of up to 2 GB, any number of rows, and
+//! descriptions of types within types. It also computes what a server asks for: a password hash
+//! with any number of iterations. This module is between the socket and the client, and reads the
+//! frames of the protocol as they pass.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,25 +18,26 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// The most bytes of a message. An error of a trigger there may hold a whole row.
+/// Maximum bytes of a message. The error of a trigger may contain a whole row.
 const LONGEST_MESSAGE: usize = 16 << 20;
-/// The most bytes of an answer, each message counted with what the client needs for it.
+/// Maximum bytes of an answer. Each message also counts the memory that the client needs for it.
 const LONGEST_ANSWER: usize = 32 << 20;
 const PER_MESSAGE: usize = 256;
-/// The most answers to one request of ours. The client asks by itself for types that it does not
-/// know, and for those that they are made of.
+/// Maximum number of answers to one request. The client asks by itself for types that it does not
+/// know, and for their component types.
 const MOST_ANSWERS: usize = 64;
-/// The most bytes of a message that is about the login, or of a setting.
+/// Maximum bytes of a login message, or of a setting.
 const LONGEST_SETTING: usize = 64 << 10;
-/// The most settings that a server reports.
+/// Maximum number of settings that a server reports.
 const MOST_SETTINGS: usize = 256;
-/// The most iterations that a password is hashed with: a second or so. PostgreSQL's default is 4,096.
+/// Maximum number of iterations of a password hash: about one second. PostgreSQL's default is
+/// 4,096.
 const MOST_ITERATIONS: u64 = 1_000_000;
 
-/// A message's tag and length.
+/// The size of a message's tag and length.
 const HEADER: usize = 5;
 
-/// What was received since a request was made, and why no more is.
+/// Counts what was received since a request was sent, and why the connection was given up.
 #[derive(Default)]
 pub struct Meter {
     bytes: AtomicUsize,
@@ -44,7 +45,7 @@ pub struct Meter {
     excess: OnceLock<Excess>,
 }
 
-/// How a server goes beyond what is taken from it.
+/// The limit that a server has exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
     Message(usize),
@@ -73,26 +74,27 @@ impl fmt::Display for Excess {
 impl std::error::Error for Excess {}
 
 impl Meter {
-    /// Counts anew, for the next request.
+    /// Resets the counts for the next request.
     pub fn begin(&self) {
         self.bytes.store(0, Ordering::Relaxed);
         self.answers.store(0, Ordering::Relaxed);
     }
 
-    /// Returns why the connection was given up, if that is so.
+    /// Returns the limit that was exceeded, if any.
     pub fn excess(&self) -> Option<Excess> {
         self.excess.get().copied()
     }
 }
 
-/// A connection whose server is bounded.
+/// A connection with limits on what the server sends.
 pub struct Bounded<S> {
     stream: S,
     frames: Frames,
 }
 
 impl<S> Bounded<S> {
-    /// Where TLS is asked for, the server's first byte says whether there will be any.
+    /// Wraps a stream. If the client asks for TLS, the first byte from the server answers that
+    /// request.
     pub fn new(stream: S, meter: Arc<Meter>, asks_for_tls: bool) -> Bounded<S> {
         let place = if asks_for_tls { Place::TlsAnswer } else { Place::start() };
         let (parameters, kept) = (HashSet::new(), Vec::new());
@@ -152,7 +154,7 @@ impl<S: TlsStream + Unpin> TlsStream for Bounded<S> {
     }
 }
 
-/// A socket of either kind.
+/// A TCP or Unix socket.
 pub enum AnySocket {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -209,13 +211,13 @@ impl AsyncWrite for AnySocket {
         self.writer().poll_write_vectored(cx, slices)
     }
 
-    /// Both kinds do it well.
+    /// Both kinds support it efficiently.
     fn is_write_vectored(&self) -> bool {
         true
     }
 }
 
-/// Makes TLS below the bounds: what is counted is what was encrypted.
+/// Creates TLS below the limits, so that decrypted data is counted.
 pub struct BoundedTls {
     pub maker: MakeRustlsConnect,
     pub host: String,
@@ -235,7 +237,7 @@ impl TlsConnect<Bounded<AnySocket>> for BoundedTls {
     }
 }
 
-/// Where in what the server sends the next byte belongs.
+/// The position in the protocol of the next byte from the server.
 enum Place {
     TlsAnswer,
     Header { bytes: [u8; HEADER], filled: usize },
@@ -251,9 +253,9 @@ impl Place {
 struct Frames {
     meter: Arc<Meter>,
     place: Place,
-    /// The names of the settings that were reported.
+    /// The names of the reported settings.
     parameters: HashSet<Vec<u8>>,
-    /// The body of a message that is read here too.
+    /// The body of a message that this module reads, too.
     kept: Vec<u8>,
 }
 
@@ -292,13 +294,13 @@ impl Frames {
     }
 
     fn begin_message(&mut self, [tag, length @ ..]: [u8; HEADER]) -> Result<(), Excess> {
-        // A length that is too short for itself, or below 0, the client refuses.
+        // The client rejects a length that is shorter than its own field, or negative.
         let length = u32::from_be_bytes(length) as usize;
         let longest = if is_read(tag) { LONGEST_SETTING } else { LONGEST_MESSAGE };
         if length > longest {
             return Err(Excess::Message(length));
         }
-        // The client drops notices and notifications as they come.
+        // The client drops notices and notifications as they arrive.
         if !matches!(tag, b'N' | b'A') {
             let counted = length + PER_MESSAGE;
             if self.meter.bytes.fetch_add(counted, Ordering::Relaxed) + counted > LONGEST_ANSWER {
@@ -334,18 +336,19 @@ impl Frames {
     }
 }
 
-/// Whether the body of such a message is read here: a setting's, and the login's.
+/// Reports whether this module reads the body of such a message: of settings, and of the login.
 fn is_read(tag: u8) -> bool {
     matches!(tag, b'S' | b'R')
 }
 
-/// How often a password is to be hashed, where a message of the login says so.
+/// Returns the number of iterations of a password hash, if a login message sets it.
 fn iterations(body: &[u8]) -> Option<u64> {
     /// AuthenticationSASLContinue
     const CONTINUE: [u8; 4] = [0, 0, 0, 11];
     let attributes = str::from_utf8(body.strip_prefix(&CONTINUE)?).ok()?;
     let digits = attributes.split(',').find_map(|attribute| attribute.strip_prefix("i="))?;
-    // What is no number the client refuses; of more digits than fit it may think otherwise.
+    // The client rejects a text that is not a number, but may accept a number with more digits than
+    // fit.
     Some(digits.parse().unwrap_or(u64::MAX))
 }
 
@@ -394,7 +397,7 @@ mod tests {
         assert_eq!(taken, LONGEST_ANSWER / (row.len() - 1 + PER_MESSAGE));
         rows.meter.begin();
         assert_eq!(frames().take(&row), Ok(()));
-        // Notices are dropped as they come.
+        // Notices are dropped as they arrive.
         let mut notices = frames();
         assert!((0..2 * taken).all(|_| notices.take(&message(b'N', &[0])).is_ok()));
         let mut answers = frames();

@@ -1,4 +1,4 @@
-//! A target in Qdrant: makes the collection, and brings points to it.
+//! Creates the collection of a target, and writes points to it.
 
 use async_trait::async_trait;
 use qdrant_client::qdrant::{
@@ -16,18 +16,18 @@ use crate::targets::options::Access;
 use crate::targets::{Prepared, Target};
 use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
 
-/// A server, and how to reach it.
+/// A client of one Qdrant server.
 pub struct Client {
     connection: Connection,
 }
 
 impl Client {
-    /// Checks the options. Nothing is connected to yet.
+    /// Checks the options, without connecting.
     pub fn new(access: &Access) -> Result<Client, DeliveryError> {
         Ok(Client { connection: Connection::new(Config::of(access)?) })
     }
 
-    /// What the server says of a collection.
+    /// Returns the server's description of a collection, if it exists.
     async fn info(&mut self, collection: &str) -> Result<Option<CollectionInfo>, Status> {
         let request = GetCollectionInfoRequest { collection_name: collection.to_owned() };
         let mut collections = self.connection.collections();
@@ -38,7 +38,7 @@ impl Client {
         }
     }
 
-    /// Whether the collection is there. One that does not fit is an error.
+    /// Reports whether the collection exists. Returns an error if it does not fit.
     async fn fits(
         &mut self,
         schema: &TargetSchema,
@@ -62,8 +62,8 @@ impl Client {
         }
     }
 
-    /// Upserts points, each with the place of its change. Where the server refuses the whole
-    /// request, halves it until each point that is to blame stands alone.
+    /// Upserts points, each with the index of its change. If the server rejects the whole request,
+    /// bisects it until each failing point is alone.
     async fn upsert(
         &mut self,
         schema: &TargetSchema,
@@ -85,7 +85,7 @@ impl Client {
             if !error::is_row_error(&status) {
                 return Err(error::of_status(&status));
             }
-            // A collection that has been made anew meanwhile, and otherwise, refuses every point.
+            // A collection that was meanwhile recreated differently rejects every point.
             if !checked && !self.fits(schema, layout).await? {
                 return Err(error::of_status(&Status::not_found(&schema.target)));
             }
@@ -132,7 +132,7 @@ impl Target for Client {
         let Err(status) = self.connection.answer(collections.create(request)).await else {
             return Ok(Prepared::Made);
         };
-        // Somebody else may have made it in between. Which code that has differs by version.
+        // Another client may have created it meanwhile. The code for that differs between versions.
         let rejected = matches!(status.code(), Code::AlreadyExists | Code::InvalidArgument);
         if rejected && self.fits(schema, &layout).await? {
             return Ok(Prepared::Found);
@@ -158,7 +158,8 @@ impl Target for Client {
                 rejected.push(why.into_rejected(place));
             }
         }
-        // Upserts first: who reads meanwhile does not miss a row whose key alone has changed.
+        // Upserts come first, so that a concurrent reader does not miss a row whose key has
+        // changed.
         self.upsert(schema, &layout, &points, &mut rejected).await?;
         self.delete(schema, gone).await?;
         Ok(rejected)
@@ -180,8 +181,8 @@ fn layout(schema: &TargetSchema) -> Result<Layout, DeliveryError> {
     Layout::of(schema).map_err(|wrong| DeliveryError::target("HV024", wrong))
 }
 
-/// Whether an update has arrived to stay. The server also answers without an error when it has
-/// merely taken note of it.
+/// Checks that the server has completed an update. It also answers without an error if it has only
+/// accepted the update.
 fn applied(answer: Result<PointsOperationResponse, Status>) -> Result<(), Status> {
     match answer?.result.map(|r| r.status()) {
         Some(UpdateStatus::Completed) => Ok(()),

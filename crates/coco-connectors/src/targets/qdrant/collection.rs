@@ -1,4 +1,4 @@
-//! The collection of a layout: how it is made, and whether one that is there fits.
+//! Creates the collection of a layout, and compares an existing one.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,8 @@ use qdrant_client::qdrant::{
 
 use super::layout::{Layout, UNNAMED, Vector};
 
-/// The request that makes a collection. All but its vectors is as the server's defaults say.
+/// Returns the request that creates a collection. Except for the vectors, the server's defaults
+/// apply.
 pub fn create(name: &str, layout: &Layout) -> CreateCollection {
     let params = |v: &Vector| VectorParamsBuilder::new(v.size, v.distance).build();
     let config = match layout.vectors.values().find(|v| v.is_unnamed()) {
@@ -26,8 +27,8 @@ pub fn create(name: &str, layout: &Layout) -> CreateCollection {
     }
 }
 
-/// In what the vectors of a collection differ from a layout's: a sentence, or `None` where they fit.
-/// There may be more of them.
+/// Returns the difference between a collection's vectors and the layout, as a sentence, or `None`
+/// if they fit. The collection may have additional vectors.
 pub fn difference(layout: &Layout, found: Option<&VectorsConfig>) -> Option<String> {
     let found: BTreeMap<&str, &VectorParams> = match found.and_then(|f| f.config.as_ref()) {
         None => BTreeMap::new(),

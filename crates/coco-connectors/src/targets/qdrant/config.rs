@@ -1,4 +1,4 @@
-//! The options of servers, user mappings and targets, and what is read from them.
+//! The options of servers, user mappings and targets.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Uri};
 use crate::targets::options::{Access, OptionScope, OptionSpec, check_positive};
 use coco_core::change::DeliveryError;
 
-/// Where Qdrant listens for gRPC unless it is told otherwise.
+/// Qdrant's default port for gRPC.
 const PORT: u16 = 6334;
 const CONNECT_TIMEOUT: u32 = 10;
 const REQUEST_TIMEOUT: u32 = 60;
-/// The most bytes of an answer's headers, where Qdrant says why it refuses a request.
+/// Maximum bytes of a response's headers, which contain the reason of an error.
 const LONGEST_HEADERS: u32 = 64 * 1024;
 
-/// All options; their values are checked one by one.
+/// All options. Their values are checked one by one.
 pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "url",
@@ -61,17 +61,17 @@ pub const OPTIONS: &[OptionSpec] = &[
     .check(|value| vectors(value).map(drop)),
 ];
 
-/// How a server is reached. Holds a secret, so it has no Debug.
+/// The endpoint and credentials of a server. It contains a secret, so it has no Debug.
 pub struct Config {
-    /// Where to, with TLS and the time to connect.
+    /// The endpoint, with TLS and the connection timeout.
     pub endpoint: Endpoint,
-    /// From the start of a request to the end of its answer.
+    /// Maximum time from the start of a request to the end of its response.
     pub request_timeout: Duration,
     pub api_key: Option<MetadataValue<Ascii>>,
 }
 
 impl Config {
-    /// Reads what has been checked option by option, and checks what is between them.
+    /// Reads the options, which were checked one by one, and checks combinations.
     pub fn of(access: &Access) -> Result<Config, DeliveryError> {
         let wrong = |name: &str, what: String| {
             DeliveryError::server("HV024", format!("option \"{name}\" {what}"))
@@ -108,7 +108,8 @@ impl Config {
         }
         let api_key = access.user.get("api_key").map(api_key).transpose();
         let api_key = api_key.map_err(|what| wrong("api_key", what))?;
-        // Not everybody may use that Qdrant trusts whoever comes from the database's machine.
+        // Qdrant without a key trusts everyone who connects from the database's host. Only a
+        // superuser may use that.
         if api_key.is_none() && !access.trusted {
             return Err(DeliveryError::server(
                 "28000",
@@ -120,7 +121,8 @@ impl Config {
     }
 }
 
-/// The URL with its port. What is wrong is said without the value: it may hold a password.
+/// Returns the URL with its port. The error does not contain the value, which may include a
+/// password.
 fn uri(value: &str) -> Result<Uri, String> {
     let uri: Uri = value.parse().map_err(|_| "must be a URL".to_owned())?;
     let scheme = match uri.scheme_str() {
@@ -154,7 +156,7 @@ fn certificates(pem: &str) -> Result<(), String> {
     }
 }
 
-/// The key as it is sent, marked so that it is in no debug output.
+/// Returns the key as it is sent, hidden in debug output.
 fn api_key(value: &str) -> Result<MetadataValue<Ascii>, String> {
     let visible = !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic());
     let value = visible.then(|| MetadataValue::try_from(value).ok()).flatten();
@@ -163,18 +165,18 @@ fn api_key(value: &str) -> Result<MetadataValue<Ascii>, String> {
     Ok(value)
 }
 
-/// What the target option `vectors` says of a column.
+/// The settings of one column in the target option `vectors`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VectorOption {
     #[serde(default)]
     pub distance: Metric,
-    /// Dimensions, where the column's type does not say.
+    /// Dimensions, if the column's type does not define them.
     pub size: Option<u64>,
     pub name: Option<String>,
 }
 
-/// How near two vectors are.
+/// The distance function between vectors.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
@@ -196,7 +198,7 @@ impl From<Metric> for Distance {
     }
 }
 
-/// The target option `vectors`: by column.
+/// Parses the target option `vectors`: settings by column.
 pub fn vectors(json: &str) -> Result<BTreeMap<String, VectorOption>, String> {
     serde_json::from_str(json).map_err(|e| {
         format!(

@@ -1,8 +1,8 @@
-//! The connection to a server: the services that it has, asked with the key.
+//! The connection to a server: gRPC services that send the key.
 //!
-//! The services are those that `qdrant-client` has generated, without its wrapper around them: that
-//! sends a request a second time when the first ran out of time, trusts the system's certificates
-//! alone, and writes a key that it cannot send into its errors.
+//! The services are those that `qdrant-client` generates, without its wrapper. The wrapper repeats
+//! a request that timed out, trusts only the system's certificates, and writes an invalid key into
+//! its errors.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use tonic::{Request, Response, Status};
 
 use super::config::Config;
 
-/// The most bytes of an answer: the description of a collection is the longest that is asked for.
+/// Maximum bytes of a response. The description of a collection is the longest.
 const LONGEST_ANSWER: usize = 1 << 20;
 
 type Service = InterceptedService<Channel, Key>;
 
-/// A connection that is made when it is needed first.
+/// A connection that is opened when it is first needed.
 pub struct Connection {
     endpoint: Endpoint,
     request_timeout: Duration,
@@ -29,7 +29,7 @@ pub struct Connection {
     key: Key,
 }
 
-/// The API key, which each request has with it.
+/// The API key, which is sent with each request.
 #[derive(Clone)]
 pub struct Key(Option<MetadataValue<Ascii>>);
 
@@ -43,29 +43,31 @@ impl Interceptor for Key {
 }
 
 impl Connection {
-    /// Connects to nothing yet.
+    /// Creates a connection without connecting.
     pub fn new(config: Config) -> Connection {
         let Config { endpoint, request_timeout, api_key } = config;
         Connection { endpoint, request_timeout, channel: None, key: Key(api_key) }
     }
 
-    /// The service for points. Needs a runtime, as [`Connection::collections`] does.
+    /// Returns the service for points. Like [`Connection::collections`], it must be called in a
+    /// runtime.
     pub fn points(&mut self) -> PointsClient<Service> {
         PointsClient::new(self.service()).max_decoding_message_size(LONGEST_ANSWER)
     }
 
-    /// The service for collections.
+    /// Returns the service for collections.
     pub fn collections(&mut self) -> CollectionsClient<Service> {
         CollectionsClient::new(self.service()).max_decoding_message_size(LONGEST_ANSWER)
     }
 
     fn service(&mut self) -> Service {
-        // Here and not in `new`: it needs the runtime that requests are made on.
+        // Created here, not in `new`, because it needs the runtime of the requests.
         let channel = self.channel.get_or_insert_with(|| self.endpoint.connect_lazy()).clone();
         InterceptedService::new(channel, self.key.clone())
     }
 
-    /// Waits for an answer as long as is said. tonic's own timeout is over when an answer begins.
+    /// Waits for a response within the request timeout. tonic's own timeout ends when the response
+    /// begins.
     pub async fn answer<T>(
         &self,
         request: impl Future<Output = Result<Response<T>, Status>>,

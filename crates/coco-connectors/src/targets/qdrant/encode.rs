@@ -1,4 +1,4 @@
-//! A row as a point: an id, vectors, and all other columns as payload.
+//! Encodes a row as a point: an id, vectors, and all other columns as payload.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::layout::Layout;
 use super::{payload, vector};
 use coco_core::change::TargetSchema;
 
-/// The point of a row. `key` and `row` are JSON objects from column names to values.
+/// Returns the point of a row. `key` and `row` are JSON objects from column names to values.
 pub fn point(
     schema: &TargetSchema,
     layout: &Layout,
@@ -40,7 +40,7 @@ pub fn point(
     }
     let vectors = match unnamed {
         Some(vector) => Vectors::from(vector),
-        // Also where there is none at all: the vectors that the point had before are to go.
+        // Also sent without any vector, so that earlier vectors of the point are removed.
         None => Vectors::from(NamedVectors { vectors: named }),
     };
     Ok(PointStruct { id: Some(id), payload: rest, vectors: Some(vectors) })

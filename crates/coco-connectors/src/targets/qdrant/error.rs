@@ -1,4 +1,4 @@
-//! Whose fault an error is: a row's, the server's, or the collection's.
+//! Classifies errors: of a row, of the server, or of the collection.
 
 use std::error::Error;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use tonic::{Code, Status};
 
 use coco_core::change::{DeliveryError, RejectedChange};
 
-/// Marks a [`Code::ResourceExhausted`] that is about the disk, not the rate of requests.
+/// A header that marks a [`Code::ResourceExhausted`] as a full disk, not a rate limit.
 const DISK_FULL: &str = "qdrant-insufficient-storage";
 const RETRY_AFTER: &str = "retry-after";
 
-/// Why a row cannot be a point.
+/// The reason why a row cannot become a point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowError {
     pub sqlstate: &'static str,
@@ -19,41 +19,41 @@ pub struct RowError {
 }
 
 impl RowError {
-    /// An error with a code of Postgres' table.
+    /// Creates an error with an SQLSTATE of PostgreSQL.
     pub fn new(sqlstate: &'static str, message: impl Into<String>) -> RowError {
         RowError { sqlstate, message: message.into() }
     }
 
-    /// The same, with the column said before.
+    /// Prepends the name of the column to the message.
     pub fn in_column(mut self, column: &str) -> RowError {
         self.message = format!("column \"{column}\": {}", self.message);
         self
     }
 
-    /// The same, of the change at a place in what was to be applied.
+    /// Converts the error into a rejected change with this index.
     pub fn into_rejected(self, change: usize) -> RejectedChange {
         RejectedChange { change, sqlstate: self.sqlstate.to_owned(), message: self.message }
     }
 }
 
-/// Whether the server refuses what is in a request, which some of its rows alone may be to blame
-/// for: also that they are too many for a limit of the collection's, or too large together.
+/// Reports whether the server rejects the content of a request. Some rows alone may cause that,
+/// also by exceeding a limit of the collection in number or size.
 pub fn is_row_error(status: &Status) -> bool {
     matches!(status.code(), Code::InvalidArgument | Code::OutOfRange)
 }
 
-/// What the server has against the one row of a request.
+/// Returns the error of the only row of a request.
 pub fn row_error(status: &Status) -> RowError {
     RowError::new("22023", format!("Qdrant refuses the point: {}", status.message()))
 }
 
-/// What keeps a request from being carried out. The message is the server's, as it was sent:
-/// `targets::guard` takes the key out of it.
+/// Returns the error of a failed request. It contains the server's text as received;
+/// `targets::guard` removes the key.
 pub fn of_status(status: &Status) -> DeliveryError {
     let said = status.message();
     let delivery_error = match status.code() {
-        // What comes from something else, the server has not said: it is of the connection. Code
-        // and words depend on how far it got.
+        // An error with a source comes from the connection, not from the server. Its code and text
+        // depend on how far the connection got.
         code if status.source().is_some() => {
             let (sqlstate, what) = match code {
                 Code::Unavailable => ("08001", "Qdrant cannot be reached"),
@@ -107,7 +107,7 @@ pub fn of_status(status: &Status) -> DeliveryError {
     }
 }
 
-/// What an error of the connection comes from, such as "Connection refused".
+/// Returns the innermost cause of a connection error, such as "Connection refused".
 fn innermost(status: &Status) -> Option<String> {
     let mut inner: Option<&(dyn Error + 'static)> = status.source();
     while let Some(deeper) = inner.and_then(Error::source) {

@@ -1,4 +1,4 @@
-//! How rows of a shape become points: which columns are vectors, and what names a point.
+//! Determines how rows become points: the vector columns, and the id of a point.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,28 +9,28 @@ use super::config::{self, VectorOption};
 use super::point_id::Naming;
 use coco_core::change::{Column, TargetSchema};
 
-/// What Qdrant calls the one vector that has no name.
+/// Qdrant's name of the unnamed vector.
 pub const UNNAMED: &str = "";
 const LARGEST_SIZE: u64 = 65536;
 const LONGEST_COLLECTION_NAME: usize = 255;
 const LONGEST_VECTOR_NAME: usize = 200;
-/// Names become names of files, and Qdrant refuses what some file system does not take.
+/// Qdrant uses names as file names, and rejects characters that some file systems do not allow.
 const NOT_IN_NAMES: &[char] = &['<', '>', ':', '"', '/', '\\', '|', '?', '*', '\0', '\u{1f}'];
 
-/// How rows of a shape become points.
+/// The mapping of a target's rows to points.
 #[derive(Debug)]
 pub struct Layout {
     pub naming: Naming,
-    /// At least one; by their place in [`TargetSchema::columns`].
+    /// The vectors, at least one, by their index in [`TargetSchema::columns`].
     pub vectors: BTreeMap<usize, Vector>,
 }
 
 /// A vector of each point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vector {
-    /// Empty: the unnamed vector, which is then the only one.
+    /// Empty for the unnamed vector, which is then the only one.
     pub name: String,
-    /// Its dimensions, from 1.
+    /// Number of dimensions, from 1.
     pub size: u64,
     pub distance: Distance,
 }
@@ -42,7 +42,7 @@ impl Vector {
 }
 
 impl Layout {
-    /// The layout that columns, key and options ask for, or what is wrong with them.
+    /// Returns the layout for the columns, key and options, or what is wrong with them.
     pub fn of(schema: &TargetSchema) -> Result<Layout, String> {
         check_name("the collection", &schema.target, LONGEST_COLLECTION_NAME)?;
         let mut options = match schema.options.get("vectors") {
@@ -69,7 +69,7 @@ impl Layout {
     }
 }
 
-/// A vector as a column's type and option say, not named yet.
+/// Returns a vector from a column's type and option, without a default name.
 fn vector(column: &Column, option: VectorOption) -> Result<Vector, String> {
     let Column { name, type_name, .. } = column;
     let typed = match column.type_schema.as_str() {
@@ -101,7 +101,8 @@ fn vector(column: &Column, option: VectorOption) -> Result<Vector, String> {
     Ok(Vector { name, size, distance: option.distance.into() })
 }
 
-/// One vector may do without a name, of several each has one: its column's, if none is given.
+/// Names the vectors. A single vector may stay unnamed. Several vectors each need a name, by
+/// default the column's.
 fn name_vectors(
     schema: &TargetSchema,
     vectors: &mut BTreeMap<usize, Vector>,
@@ -145,7 +146,7 @@ fn is_pgvector(column: &Column) -> bool {
     column.type_schema != "pg_catalog" && matches!(base, Some("vector" | "halfvec"))
 }
 
-/// The number in `vector(384)`.
+/// Returns the number in `vector(384)`.
 fn dimensions(type_name: &str) -> Option<u64> {
     type_name.split_once('(')?.1.strip_suffix(')')?.parse().ok()
 }
@@ -186,7 +187,7 @@ mod tests {
 
         let columns = [("id", "integer"), ("e", "halfvec(3)"), ("f", "real[]")];
         let options = json!({"f": {"size": 2, "distance": "euclid", "name": "title"}});
-        // The option is the same where it is given as text.
+        // The option has the same meaning as text.
         for options in [options.clone(), Value::String(options.to_string())] {
             let two = Layout::of(&schema(&columns, options)).expect("a layout");
             let names: Vec<&str> = two.vectors.values().map(|v| v.name.as_str()).collect();

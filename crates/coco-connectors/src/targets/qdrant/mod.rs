@@ -1,8 +1,8 @@
-//! Qdrant: the rows of a target are the points of a collection.
+//! A connector that writes rows as points of a Qdrant collection.
 //!
-//! `config`: the options. `layout`: which column is which vector; `collection`: the collection for
-//! that. `encode`: a row as a point, of `point_id`, `vector` and `payload`. `connection`, `client`:
-//! what is said to the server; `error`: what it answers when it does not do it.
+//! `config`: the options. `layout`: the mapping of columns to vectors. `collection`: the collection
+//! for a layout. `encode`: a row as a point, from `point_id`, `vector` and `payload`. `connection`,
+//! `client`: requests to the server. `error`: its errors.
 
 mod client;
 mod collection;

@@ -1,4 +1,4 @@
-//! A column's value as a part of a point's payload.
+//! Encodes a column's value in a point's payload.
 
 use std::collections::HashMap;
 
@@ -9,14 +9,15 @@ use serde_json::value::RawValue;
 
 use super::error::RowError;
 
-/// How deep objects and arrays may be in one another. Protocol buffers are read to a depth of 100,
-/// and an object takes three of those; a server that is given more cannot say which point it was.
+/// Maximum depth of nested objects and arrays. A protocol buffer is read to a depth of 100, and
+/// each object takes three levels. A server that receives more cannot say which point caused the
+/// error.
 const DEEPEST: usize = 30;
 
-/// More digits than these, of which the last is not 0, no double has.
+/// Maximum significant digits of a double.
 const MOST_DIGITS: usize = 767;
 
-/// The value that JSON text stands for, numbers to the last digit or an error of the row.
+/// Converts JSON text to a payload value. A number that would lose digits is an error of the row.
 pub fn value(column: &str, json: &RawValue) -> Result<Value, RowError> {
     convert(json, DEEPEST).map_err(|e| e.in_column(column))
 }
@@ -50,12 +51,12 @@ fn convert(json: &RawValue, depth: usize) -> Result<Value, RowError> {
 }
 
 fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, RowError> {
-    // Such as half of a surrogate pair, which the type json lets through.
+    // An example is half of a surrogate pair, which the type json accepts.
     serde_json::from_str(text).map_err(|e| RowError::new("22030", format!("JSON: {e}")))
 }
 
-/// Qdrant has integers of 64 bits, and doubles. Another number goes as a double where that, written
-/// with as many digits, is the same number.
+/// Converts a number. Qdrant has 64-bit integers and doubles. Another number becomes a double if
+/// the double, written with the same number of digits, is the same number.
 fn number(text: &str) -> Result<Kind, RowError> {
     if let Ok(integer) = text.parse::<i64>() {
         return Ok(Kind::IntegerValue(integer));
@@ -63,7 +64,8 @@ fn number(text: &str) -> Result<Kind, RowError> {
     let double: f64 = text.parse().map_err(|_| RowError::new("22P02", "no number"))?;
     let digits = digits(text);
     let is_same = |written: &str| self::digits(written) == digits;
-    // The shortest form, too: at a power of two it need not be the nearest of its length.
+    // The shortest form is checked, too: at a power of two, it need not be the nearest number of
+    // its length.
     let with_as_many = format!("{double:.*e}", digits.len().clamp(1, MOST_DIGITS) - 1);
     if double.is_finite() && (is_same(&with_as_many) || is_same(&format!("{double:e}"))) {
         return Ok(Kind::DoubleValue(double));
@@ -75,8 +77,8 @@ fn number(text: &str) -> Result<Kind, RowError> {
     ))
 }
 
-/// The digits that count: no sign, point, exponent, or zeros at the ends. Where two numbers are as
-/// near to each other as one and its double, these tell them apart.
+/// Returns the significant digits: without sign, point, exponent, and zeros at the ends. They are
+/// enough to distinguish a number from its double.
 fn digits(number: &str) -> String {
     let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
     let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
@@ -157,7 +159,7 @@ mod tests {
             assert_eq!(rejected.sqlstate, "22003");
             assert!(rejected.message.contains(text), "{}", rejected.message);
         }
-        // As long as numeric can be.
+        // The maximum length of numeric.
         let long = format!("{}.{}", "9".repeat(131_072), "1".repeat(16_383));
         assert!(read(&long).expect_err("too long").message.len() < 200);
     }

@@ -1,4 +1,5 @@
-//! What a row's point is called: the same for the same key, in any collection and for ever.
+//! Computes the id of a row's point. The id of a key is the same in every collection, and never
+//! changes.
 
 use std::collections::HashMap;
 
@@ -9,26 +10,26 @@ use uuid::{Uuid, uuid};
 use super::error::RowError;
 use coco_core::change::TargetSchema;
 
-/// Of the UUIDs (RFC 9562, version 5) that stand for keys. Never to change.
+/// The namespace of the UUIDs (RFC 9562, version 5) that are derived from keys. It must never
+/// change.
 const NAMESPACE: Uuid = uuid!("aede6d9d-0fd9-4091-b8e4-e949801c3db2");
 
-/// How points are named.
+/// The way in which a point's id is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Naming {
-    /// The key is one column of UUIDs: they are the ids.
+    /// The key is one UUID column. Its values are the ids.
     Uuid,
-    /// The key is one column of integers: those from 0 are the ids, others are [`Naming::Derived`].
+    /// The key is one integer column. Values from 0 are the ids; others are [`Naming::Derived`].
     Integer,
-    /// A UUID of version 5, of the key as a JSON array: the values in the order of the key, as
+    /// A version 5 UUID of the key as a JSON array: the values in the order of the key, as
     /// `row_to_json` writes them, without spaces between them.
     ///
-    /// The text is not brought to some form of its own, so two keys have one point only where
-    /// coco takes them for one.
+    /// The text is not normalized, so two keys share a point only if coco treats them as equal.
     Derived,
 }
 
 impl Naming {
-    /// How the types of the key columns have it.
+    /// Returns the naming for the types of the key columns.
     pub fn of(schema: &TargetSchema) -> Naming {
         let mut columns = schema.key_columns();
         match (columns.next(), columns.next()) {
@@ -43,7 +44,7 @@ impl Naming {
         }
     }
 
-    /// The id of a row's point. `key` is a JSON object of the key columns.
+    /// Returns the id of a row's point. `key` is a JSON object of the key columns.
     pub fn point_id(self, schema: &TargetSchema, key: &str) -> Result<PointId, RowError> {
         let fields: HashMap<String, &RawValue> = serde_json::from_str(key)
             .map_err(|e| RowError::new("22030", format!("the key is no JSON object: {e}")))?;
@@ -113,14 +114,14 @@ mod tests {
         let two = [("city", "text"), ("n", "integer")];
         let cologne = PointId::from("31248dba-72ed-5f68-b230-2b4af1030467");
         assert_eq!(id(&two, r#"{"city":"Köln","n":7}"#), cologne);
-        // The order is the key's, and the names are no part of it.
+        // The order is that of the key, and names have no influence.
         assert_eq!(id(&two, r#"{"n":7,"city":"Köln"}"#), cologne);
         assert_eq!(id(&[("a", "text"), ("b", "integer")], r#"{"a":"Köln","b":7}"#), cologne);
         assert_eq!(
             id(&[("n", "bigint")], r#"{"n":-1}"#),
             PointId::from("44b92b87-7c89-5bda-87b8-9fec7f7012c5")
         );
-        // No two keys come to the same text.
+        // No two keys have the same text.
         assert_ne!(
             id(&[("a", "text"), ("b", "text")], r#"{"a":"x\",\"y","b":"z"}"#),
             id(&[("a", "text"), ("b", "text")], r#"{"a":"x","b":"y\",\"z"}"#)

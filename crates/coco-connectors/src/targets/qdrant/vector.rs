@@ -1,13 +1,13 @@
-//! A column's value as a vector.
+//! Parses a column's value as a vector.
 
 use super::error::RowError;
 use super::layout::Vector;
 
-/// The components of a vector, from JSON: a string that pgvector has written (`"[0.1,0.2]"`), an
-/// array (`[0.1,0.2]`), or `null`, which is no vector.
+/// Returns the components of a vector from JSON: a string from pgvector (`"[0.1,0.2]"`), an array
+/// (`[0.1,0.2]`), or `null`, which is no vector.
 ///
-/// Qdrant keeps real numbers (32 bits). What `vector`, `halfvec` and `real[]` hold is kept as it is;
-/// `double precision[]` is rounded.
+/// Qdrant stores 32-bit floats. Values of `vector`, `halfvec` and `real[]` stay exact; `double
+/// precision[]` is rounded.
 pub fn parse(column: &str, json: &str, as_is: &Vector) -> Result<Option<Vec<f32>>, RowError> {
     if json == "null" {
         return match as_is.is_unnamed() {
@@ -22,7 +22,7 @@ pub fn parse(column: &str, json: &str, as_is: &Vector) -> Result<Option<Vec<f32>
     let Some(inside) = inside else {
         return Err(RowError::new("22P02", format!("column \"{column}\" is no vector")));
     };
-    // Counted first: what does not fit is not worth reading, nor worth memory.
+    // Counted first, so that a vector of another size costs neither time nor memory.
     let size = match inside.trim() {
         "" => 0,
         components => components.split(',').count(),
@@ -47,7 +47,7 @@ fn component(column: &str, text: &str) -> Result<f32, RowError> {
             "22003",
             format!("column \"{column}\" has a number that is too large for a vector"),
         )),
-        // Also NaN and infinity, which JSON writes as strings, and arrays in an array.
+        // Also NaN and infinity, which JSON writes as strings, and nested arrays.
         Err(_) => Err(RowError::new(
             "22P02",
             format!("column \"{column}\" has something in it that is no number"),

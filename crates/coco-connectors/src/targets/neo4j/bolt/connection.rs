@@ -1,4 +1,4 @@
-//! A connection: made, and what is said over it.
+//! Opens connections, and exchanges messages.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use super::value::{Value, write_string, write_structure};
 use crate::targets::neo4j::config::Settings;
 use crate::targets::neo4j::tls;
 
-/// What a client begins with, and the versions that it can speak, the best first: 4.4 to 4.0.
+/// The first bytes of a client, and the versions that it speaks, best first: 4.4 to 4.0.
 const PREAMBLE: [u8; 20] = [0x60, 0x60, 0xB0, 0x17, 0, 0, 4, 4, 0, 0, 3, 4, 0, 0, 1, 4, 0, 0, 0, 4];
 
 const HELLO: u8 = 0x01;
@@ -26,22 +26,22 @@ const RECORD: u8 = 0x71;
 const IGNORED: u8 = 0x7E;
 const FAILURE: u8 = 0x7F;
 
-/// The most bytes of a message of the server's. Why a row is refused may repeat a value of it.
+/// Maximum bytes of a message from the server. An error may repeat a value of a row.
 const LONGEST_MESSAGE: usize = 8 << 20;
-/// The most rows that a statement returns: each of ours returns one at most.
+/// Maximum number of rows that a statement returns. coco's statements return at most one.
 const MOST_RECORDS: usize = 1000;
 const LONGEST_CHUNK: usize = u16::MAX as usize;
 
-/// Why the server did not do what it was asked for.
+/// The error of a request.
 #[derive(Debug)]
 pub enum BoltError {
-    /// The server says so. The connection can be used again.
+    /// The server reported a failure. The connection can be used again.
     Failure { code: String, message: String },
     /// The connection has failed.
     Lost(io::Error),
-    /// It speaks no such Bolt.
+    /// The server speaks no supported version of Bolt.
     Version([u8; 4]),
-    /// It does not keep to the protocol. Goes on after "the server".
+    /// The server violated the protocol. The text continues "the server".
     Protocol(String),
 }
 
@@ -51,18 +51,18 @@ impl From<io::Error> for BoltError {
     }
 }
 
-/// A socket, with TLS or without.
+/// A socket, with or without TLS.
 trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Socket for S {}
 
-/// A connection that is logged in. One that a call was given up on is of no use any more.
+/// A logged-in connection. After a call on it was canceled, it must not be used again.
 pub struct Connection {
     stream: BufStream<Box<dyn Socket>>,
 }
 
 impl Connection {
-    /// Connects, and logs in.
+    /// Connects and logs in.
     pub async fn open(settings: &Settings) -> Result<Connection, BoltError> {
         let (host, port) = settings.host_and_port();
         let socket = TcpStream::connect((host.as_str(), port)).await?;
@@ -111,13 +111,12 @@ impl Connection {
         self.ask(COMMIT, &[]).await.map(drop)
     }
 
-    /// Makes a connection of use again whose server has said that something failed.
+    /// Makes a connection usable again after the server has reported a failure.
     pub async fn reset(&mut self) -> Result<(), BoltError> {
         self.ask(RESET, &[]).await.map(drop)
     }
 
-    /// Runs a statement in the transaction. Returns the number that it returned as `number` last, if
-    /// it did.
+    /// Runs a statement in the transaction. Returns the last value of its column `number`, if any.
     pub async fn run(
         &mut self,
         statement: &str,
@@ -126,7 +125,7 @@ impl Connection {
         let mut run = Vec::new();
         write_structure(RUN, 3, &mut run);
         write_string(statement, &mut run);
-        // Few, and so their count is in the marker.
+        // There are few parameters, so their count fits into the marker.
         run.push(0xA0 | (parameters.len() & 0x0F) as u8);
         for (name, value) in parameters {
             write_string(name, &mut run);
@@ -144,7 +143,7 @@ impl Connection {
             Ok(fields) => fields,
             Err(fault) => {
                 if let BoltError::Failure { .. } = fault {
-                    // What became of the second request.
+                    // Reads the response to the second request.
                     self.receive().await?;
                 }
                 return Err(fault);
@@ -157,7 +156,7 @@ impl Connection {
         self.records(place).await
     }
 
-    /// Takes the rows of a statement, to their end.
+    /// Reads the rows of a statement to their end.
     async fn records(&mut self, place: Option<usize>) -> Result<Option<i64>, BoltError> {
         let mut number = None;
         for _ in 0..=MOST_RECORDS {
@@ -174,7 +173,7 @@ impl Connection {
         Err(BoltError::Protocol(format!("returns more than {MOST_RECORDS} rows")))
     }
 
-    /// Sends a request, and waits for its answer.
+    /// Sends a request, and waits for its response.
     async fn ask(&mut self, tag: u8, fields: &[Value]) -> Result<Value, BoltError> {
         let mut message = Vec::new();
         write_structure(tag, fields.len(), &mut message);
@@ -202,7 +201,7 @@ impl Connection {
         let mut bytes = Vec::new();
         loop {
             match usize::from(self.stream.read_u16().await?) {
-                // Without anything before it, it says that the server is still there.
+                // An empty message only shows that the server is still there.
                 0 if bytes.is_empty() => {}
                 0 => break,
                 size if bytes.len() + size > LONGEST_MESSAGE => {
@@ -221,7 +220,7 @@ impl Connection {
     }
 }
 
-/// What the server says of something that it has done.
+/// Returns the content of a success message, or the error of any other.
 fn success(message: Message) -> Result<Value, BoltError> {
     let said = message.fields.into_iter().next().unwrap_or(Value::Null);
     let text = |name: &str| said.get(name).and_then(Value::text).unwrap_or_default().to_owned();

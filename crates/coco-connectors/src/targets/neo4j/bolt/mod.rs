@@ -1,11 +1,11 @@
-//! Bolt 4, the protocol of Neo4j's, as far as a target needs it.
+//! The part of Bolt 4, the protocol of Neo4j, that a target needs.
 //!
-//! Nothing that a server sends is trusted: messages, answers, values and their nesting are bounded
-//! before they are kept.
+//! The server is not trusted: messages, responses, values and their nesting are bounded before they
+//! are stored.
 //!
-//! - `value`: values, and how they are written (PackStream)
-//! - `read`: how they are read
-//! - `connection`: a connection, and the messages that go over it
+//! - `value`: values, and their encoding (PackStream)
+//! - `read`: their decoding
+//! - `connection`: a connection, and its messages
 
 mod connection;
 mod read;

@@ -1,20 +1,20 @@
-//! How a message of a server is read.
+//! Decodes messages of a server.
 
 use super::value::Value;
 
-/// The most values of a message, those within others included.
+/// Maximum number of values in a message, including nested values.
 const MOST_VALUES: usize = 100_000;
-/// How deep values may be nested.
+/// Maximum nesting depth of values.
 const DEEPEST: usize = 32;
 
-/// A message: what kind it is, and its fields.
+/// A message: its kind and its fields.
 #[derive(Debug, PartialEq)]
 pub struct Message {
     pub tag: u8,
     pub fields: Vec<Value>,
 }
 
-/// Reads a message. An error says what is wrong with it, after "the server's message".
+/// Decodes a message. The error continues "the server's message".
 pub fn message(bytes: &[u8]) -> Result<Message, &'static str> {
     let mut reader = Reader { bytes, values: 0 };
     match reader.value(0)? {
@@ -61,7 +61,7 @@ impl Reader<'_> {
                 let size = self.size(marker - 0xD0)?;
                 self.string(size)?.into()
             }
-            // Bytes: nothing that is asked for has any.
+            // Byte strings: no requested value contains any.
             0xCC..=0xCE => {
                 let size = self.size(marker - 0xCC)?;
                 self.skip(size)?;
@@ -85,7 +85,7 @@ impl Reader<'_> {
         })
     }
 
-    /// A length of one byte, of two, or of four.
+    /// Reads a length of one, two or four bytes.
     fn size(&mut self, kind: u8) -> Result<usize, &'static str> {
         Ok(match kind {
             0 => u8::from_be_bytes(self.take()?).into(),
@@ -105,7 +105,7 @@ impl Reader<'_> {
         text.map(str::to_owned).map_err(|_| "has a text that is not UTF-8")
     }
 
-    /// Nothing is set aside for so many values before they are there.
+    /// Reads values. Memory is only allocated for values that have arrived.
     fn values(&mut self, size: usize, depth: usize) -> Result<Vec<Value>, &'static str> {
         (0..size).map(|_| self.value(depth + 1)).collect()
     }

@@ -1,10 +1,10 @@
-//! Values, and how they are written: PackStream.
+//! Values, and their encoding as PackStream.
 
 use chrono::{
     DateTime, Datelike, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset, Timelike,
 };
 
-/// A value of a row, of a parameter, or of an answer.
+/// A value of a row, of a parameter, or of a response.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Null,
@@ -23,7 +23,7 @@ const LOCAL_TIME: u8 = b't';
 const LOCAL_DATE_TIME: u8 = b'd';
 const DATE_TIME: u8 = b'F';
 
-/// The day that dates are counted from, as chrono counts days.
+/// The day from which dates are counted, as chrono counts days.
 const FIRST_DAY: i32 = 719_163;
 
 impl Value {
@@ -42,7 +42,7 @@ impl Value {
         }
     }
 
-    /// Appends the value as it is sent.
+    /// Appends the encoded value.
     pub fn write(&self, to: &mut Vec<u8>) {
         match self {
             Value::Null => to.push(0xC0),
@@ -73,7 +73,7 @@ impl Value {
     }
 }
 
-/// Appends the beginning of a structure of less than 16 fields, which are to follow.
+/// Appends the header of a structure with less than 16 fields, which must follow.
 pub fn write_structure(tag: u8, fields: usize, to: &mut Vec<u8>) {
     to.extend([0xB0 | (fields & 0x0F) as u8, tag]);
 }
@@ -83,7 +83,7 @@ pub fn write_string(text: &str, to: &mut Vec<u8>) {
     to.extend(text.as_bytes());
 }
 
-/// A length, in as few bytes as it needs. A batch is far below 4 GB.
+/// Appends a length in as few bytes as possible. A batch is far below 4 GB.
 fn write_size(size: usize, tiny: u8, [one, two, four]: [u8; 3], to: &mut Vec<u8>) {
     if let (0..16, Ok(size)) = (size, u8::try_from(size)) {
         to.push(tiny | size);
@@ -170,7 +170,7 @@ impl From<NaiveDateTime> for Value {
 }
 
 impl From<DateTime<FixedOffset>> for Value {
-    /// Bolt 4 counts the seconds of the local time.
+    /// Converts a timestamp. Bolt 4 counts seconds in local time.
     fn from(time: DateTime<FixedOffset>) -> Value {
         let offset = i64::from(time.offset().fix().local_minus_utc());
         let seconds = time.timestamp() + offset;
