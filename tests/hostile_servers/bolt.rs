@@ -85,7 +85,7 @@ fn what_a_server_sends_is_bounded() {
                 stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")?;
                 wait_for_end(stream)
             },
-            "no Bolt server",
+            "no known version of Bolt",
         ),
     ] {
         let error = fails(&Hostile::start(script));

@@ -269,7 +269,7 @@ fn no_message_has_a_secret() {
     provider.want_key("another");
     let wrong = fails(&mut sql.0, "select coco.embed('x', 'models', 'm')");
     assert!(wrong.starts_with("28P01 http://127.0.0.1"), "{wrong}");
-    assert!(wrong.contains("It says: Incorrect API key provided: Bearer ***"), "{wrong}");
+    assert!(wrong.contains("The server says: Incorrect API key provided: Bearer ***"), "{wrong}");
     assert!(wrong.contains("CREATE USER MAPPING FOR … SERVER \"models\""), "{wrong}");
     assert_eq!(provider.counts().requests, 1, "a wrong key is not tried again");
     let mut all = wrong;
@@ -317,14 +317,17 @@ fn what_goes_on_is_raised() {
     let mut asking = Asking::with("raised", options);
     for (fault, said) in [
         (Fault::retry_after(429, "retry-after", "0"), "53400 http://127.0.0.1"),
-        (Fault::status(500, r#"{"error":"oops"}"#), "It says: oops"),
-        (Fault::Hang, "has not answered within 1 s"),
+        (Fault::status(500, r#"{"error":"oops"}"#), "The server says: oops"),
+        (Fault::Hang, "did not answer within 1 s"),
         (Fault::WrongCount, "08P01"),
         (Fault::WrongDimension, "3 dimensions, not 8"),
         (Fault::InvalidJson, "08P01"),
         (Fault::Cut, "08006"),
         (Fault::Nan, "08P01"),
-        (Fault::Null, "HV000 the server answers with a vector of what is no number"),
+        (
+            Fault::Null,
+            "HV000 the server answered with a vector that contains a value that is not a number",
+        ),
     ] {
         asking.provider.forget();
         asking.provider.always(Some(fault.clone()));
@@ -345,7 +348,7 @@ fn a_server_that_is_away_is_named() {
     let mut asking = Asking::with("away", ", max_retries '0'");
     asking.db.run("alter server models options (set url 'http://127.0.0.1:1/v1')");
     let error = asking.fails("select coco.embed('x', 'models', 'm')");
-    assert!(error.starts_with("08001 cannot connect to http://127.0.0.1:1 |"), "{error}");
+    assert!(error.starts_with("08001 could not connect to http://127.0.0.1:1 |"), "{error}");
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn what_other_threads_say_is_reported_by_the_process() {
     let lines = heard.lock().expect("lines").clone();
     let ours: Vec<&String> = lines.iter().filter(|l| l.starts_with("coco: ")).collect();
     assert_eq!(ours.len(), 1, "{lines:?}");
-    assert!(ours[0].starts_with("coco: a provider is asked again: "), "{ours:?}");
+    assert!(ours[0].starts_with("coco: retrying a request to a provider: "), "{ours:?}");
     assert!(ours[0].contains(" inputs=1 attempts=1"), "{ours:?}");
 }
 
@@ -102,5 +102,5 @@ fn what_connectors_and_providers_say_reaches_the_servers_log() {
     ));
     provider.next(Fault::retry_after(429, "retry-after", "0"));
     db.run("select coco.embed('hello', 'models', 'm')");
-    assert!(server.log().contains("DEBUG:  coco: a provider is asked again: "));
+    assert!(server.log().contains("DEBUG:  coco: retrying a request to a provider: "));
 }

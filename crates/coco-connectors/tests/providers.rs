@@ -155,7 +155,7 @@ fn what_goes_on_is_reported() {
         ("count", Fault::WrongCount, "08P01", "19 vectors for 20 inputs"),
         ("json", Fault::InvalidJson, "08P01", "EOF"),
         ("cut", Fault::Cut, "08006", "without an answer"),
-        ("nan", Fault::Nan, "08P01", "should be"),
+        ("nan", Fault::Nan, "08P01", "is not a valid answer"),
     ] {
         let server = Server::new(&format!("on {name}"), &[("max_retries", "1")]);
         server.provider.always(Some(fault));
@@ -364,7 +364,7 @@ fn a_service_is_asked_again_under_the_same_name() {
     assert_eq!(places(&outcome, |a| matches!(a, Some(Err(_)))), [1]);
     server.provider.always(Some(Fault::InvalidJson));
     let error = post(&bodies).error.expect("trouble");
-    assert!(error.message.contains("its answer is no JSON"), "{}", error.message);
+    assert!(error.message.contains("its answer is not JSON"), "{}", error.message);
     server.provider.always(Some(Fault::status(404, "")));
     let error = post(&bodies).error.expect("trouble");
     assert!(error.hint.is_some_and(|hint| hint.contains("path of the URL")));
@@ -385,7 +385,7 @@ fn a_models_refusal_is_the_inputs() {
             "filter",
         ),
         ("refusal", json!({ "message": { "refusal": "I cannot" } }), "refuses to answer: I cannot"),
-        ("json", json!({ "message": { "content": "no JSON" } }), "no JSON"),
+        ("json", json!({ "message": { "content": "no JSON" } }), "is not JSON"),
     ] {
         let server = Server::new(&format!("refusal {name}"), &[("max_retries", "0")]);
         server.provider.always(Some(Fault::Choice(choice)));

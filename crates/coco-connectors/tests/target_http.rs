@@ -337,7 +337,7 @@ fn credentials_are_sent_and_wrong_ones_are_the_servers_trouble() {
             let error = Webhook::with(&receiver, &[], user).fails(&[upsert(2, "two", 1)]);
             assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Server, "28P01"));
             assert!(error.hint.as_ref().is_some_and(|h| h.contains("user mapping")));
-            assert_eq!(error.detail.as_deref(), Some("It says: who are you?"));
+            assert_eq!(error.detail.as_deref(), Some("The server says: who are you?"));
             assert!(!text(&error).contains("wr0ng"), "{error:?}");
         }
         assert_eq!(rows(&receiver).len(), 1);
@@ -381,7 +381,7 @@ fn secrets_are_not_shown_also_where_the_server_repeats_them() {
     for status in [401, 403, 404, 429, 500] {
         receiver.always(Some(echo(status)));
         let error = webhook.fails(&upserts(1));
-        assert_eq!(error.detail.as_deref(), Some("It says: got ***, ***, *** and ***"));
+        assert_eq!(error.detail.as_deref(), Some("The server says: got ***, ***, *** and ***"));
         assert!(!text(&error).contains("coco?in"), "the path may be one: {error:?}");
     }
     let access = Access { server: options(&[]), user: options(&user), trusted: true };
@@ -479,7 +479,7 @@ fn an_answer_that_does_not_come_in_time_is_the_servers_trouble() {
     let mut webhook = Webhook::with(&receiver, &[("request_timeout", "1")], &[]);
     let error = webhook.fails(&upserts(3));
     assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Server, "08006"));
-    assert!(error.message.ends_with("has not answered within 1 s"), "{error:?}");
+    assert!(error.message.ends_with("did not answer within 1 s"), "{error:?}");
     assert!(error.hint.as_ref().is_some_and(|h| h.contains("request_timeout")));
     receiver.release();
     Webhook::open(&receiver).deliver(&upserts(3));
@@ -626,14 +626,19 @@ fn options_that_are_wrong_are_refused_with_the_reason() {
         (OptionScope::Server, "connect_timeout", "0", "from 1 to 3600"),
         (OptionScope::Server, "request_timeout", "3601", "from 1 to 3600"),
         (OptionScope::Server, "request_timeout", "1.5", "from 1 to 3600"),
-        (OptionScope::Server, "batch_size", "0", "above 0"),
+        (OptionScope::Server, "batch_size", "0", "greater than 0"),
         (OptionScope::Server, "headers", "X-A: b", "JSON object"),
         (OptionScope::Server, "headers", r#"{"Authorization": "s3cret"}"#, "user mapping"),
         (OptionScope::Server, "headers", r#"{"Content-Type": "text/plain"}"#, "content-type"),
         (OptionScope::Server, "api_key_header", "Host", "must not name the header host"),
-        (OptionScope::Server, "api_key_header", "a:b", "cannot be"),
+        (OptionScope::Server, "api_key_header", "a:b", "invalid header"),
         (OptionScope::Server, "sslrootcert", "/etc/passwd", "not a path"),
-        (OptionScope::Server, "sslrootcert", "-----BEGIN CERTIFICATE-----\ns3cret", "no valid PEM"),
+        (
+            OptionScope::Server,
+            "sslrootcert",
+            "-----BEGIN CERTIFICATE-----\ns3cret",
+            "not valid PEM",
+        ),
         (
             OptionScope::Server,
             "sslrootcert",
@@ -699,7 +704,7 @@ fn options_that_do_not_go_together_are_refused() {
             &[("api_key", "s3cret"), ("bearer_token", "s3cret")],
             "already",
         ),
-        (&[url, ("batch_size", "0")], &[], "above 0"),
+        (&[url, ("batch_size", "0")], &[], "greater than 0"),
     ];
     for (server, user, why) in cases {
         let error = open(server, user).err().unwrap_or_else(|| panic!("{why}: not refused"));

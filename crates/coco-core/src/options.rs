@@ -84,7 +84,7 @@ pub fn check_boolean(value: &str) -> Result<(), String> {
 pub fn check_positive(value: &str) -> Result<(), String> {
     match value.parse::<u32>() {
         Ok(n) if n > 0 => Ok(()),
-        _ => Err("must be a whole number above 0".to_owned()),
+        _ => Err("must be a whole number greater than 0".to_owned()),
     }
 }
 

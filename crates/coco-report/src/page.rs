@@ -67,7 +67,7 @@ fn tiles(report: &Report) -> Markup {
             div { dt { "Flows" } dd { (flows.len()) } }
             div { dt { "Live" } dd { (flows.iter().filter(|f| f.live).count()) } }
             div { dt { "Broken" } dd.broken[broken > 0] { (broken) } }
-            div { dt { "Failing items" } dd.failing[failed_items > 0] { (format_count(failed_items)) } }
+            div { dt { "Failed items" } dd.failing[failed_items > 0] { (format_count(failed_items)) } }
             div { dt { "Pending" } dd { (format_count(pending)) } }
             div { dt { "Longest lag" } dd { (format_duration(lag)) } }
             div { dt { "Workers" } dd { (report.workers.len()) } }
@@ -77,13 +77,13 @@ fn tiles(report: &Report) -> Markup {
 
 fn drawing(report: &Report) -> Markup {
     html! {
-        h2 { "What feeds what" }
+        h2 { "Graph" }
         div.card.drawing tabindex="0" role="region" aria-label="The graph of flows" {
             (draw_graph(&report.graph))
         }
         (legend(&[
             ("live", "live"), ("ready", "ready"), ("failing", "failing"), ("broken", "broken"),
-            ("table", "table"), ("function", "memoised function"), ("external", "external target"),
+            ("table", "table"), ("function", "memoized function"), ("external", "external target"),
         ]))
     }
 }
@@ -130,7 +130,7 @@ fn flows(flows: &[Flow]) -> Markup {
         ("number", "Pending"),
         ("number", "Lag"),
         ("number", "Items (estimate)"),
-        ("number", "Failing"),
+        ("number", "Failed items"),
         ("", "Followed at"),
         ("", "Last error"),
     ];
@@ -149,7 +149,7 @@ fn flows(flows: &[Flow]) -> Markup {
             }
         })
         .collect();
-    html! { h2 { "Flows" } (table("Each flow with its state", &heads, &rows)) }
+    html! { h2 { "Flows" } (table("State of each flow", &heads, &rows)) }
 }
 
 fn errors(errors: &[FailedRow]) -> Markup {
@@ -180,19 +180,19 @@ fn errors(errors: &[FailedRow]) -> Markup {
         .collect();
     html! {
         h2 { "Errors" }
-        (table("Items that failed and rows that were refused, the newest first; coco.errors has all", &heads, &rows))
+        (table("Failed items and rejected rows, newest first; coco.errors shows all", &heads, &rows))
     }
 }
 
 fn runs(report: &Report) -> Markup {
     let Some(drawing) = draw_timeline(report) else {
-        return html! { h2 { "Runs" } p.soft { "No run was noted yet." } };
+        return html! { h2 { "Runs" } p.soft { "No run has been recorded yet." } };
     };
     html! {
         h2 { "Runs" }
         div.card.drawing tabindex="0" role="region" aria-label="The timeline of runs" { (drawing) }
         (legend(&[
-            ("worked", "something was done"), ("idle", "nothing to do"), ("failed", "items failed"), ("error", "failed as a whole"),
+            ("worked", "changes"), ("idle", "no changes"), ("failed", "items failed"), ("error", "failed as a whole"),
         ]))
         @for flow in &report.flows {
             @let runs: Vec<&Run> = report.runs.iter().filter(|r| r.flow == flow.name).take(RUNS).collect();
@@ -234,7 +234,7 @@ fn runs_of(flow: &str, runs: &[&Run]) -> Markup {
             }
         })
         .collect();
-    table(&format!("The last runs of {flow}, the newest first"), &heads, &rows)
+    table(&format!("Last runs of {flow}, newest first"), &heads, &rows)
 }
 
 fn targets(targets: &[Target]) -> Markup {
@@ -243,10 +243,10 @@ fn targets(targets: &[Target]) -> Markup {
         ("", "Flow"),
         ("", "Key"),
         ("", "Server"),
-        ("number", "Unsent"),
-        ("number", "Refused"),
-        ("", "Last sent"),
-        ("", "Hindered by"),
+        ("number", "Queued"),
+        ("number", "Rejected"),
+        ("", "Last delivered"),
+        ("", "Error"),
     ];
     let rows: Vec<Markup> = targets
         .iter()
@@ -263,15 +263,15 @@ fn targets(targets: &[Target]) -> Markup {
             }
         })
         .collect();
-    html! { h2 { "Targets" } (table("Where the rows of flows go", &heads, &rows)) }
+    html! { h2 { "Targets" } (table("Targets of all flows", &heads, &rows)) }
 }
 
 fn functions(functions: &[Function]) -> Markup {
     let heads = [
         ("", "Function"),
         ("", "Flow"),
-        ("", "At hand"),
-        ("number", "Asked for"),
+        ("", "Hit rate"),
+        ("number", "Calls"),
         ("number", "Computed"),
         ("number", "Errors"),
         ("number", "Requests"),
@@ -295,19 +295,19 @@ fn functions(functions: &[Function]) -> Markup {
         })
         .collect();
     html! {
-        h2 { "Memoised functions" }
-        (table("Results that items have asked for, and the part of them that was at hand", &heads, &rows))
+        h2 { "Memoized functions" }
+        (table("Results that items use, and the share of them that was stored already", &heads, &rows))
     }
 }
 
 fn workers(workers: &[Worker]) -> Markup {
     let heads = [
-        ("number", "Seat"),
+        ("number", "Worker"),
         ("number", "Process"),
         ("", "State"),
         ("", "Flow"),
         ("", "Since"),
-        ("number", "Turns"),
+        ("number", "Transactions"),
         ("number", "Evaluated"),
         ("number", "Upserted"),
         ("number", "Deleted"),
@@ -330,10 +330,10 @@ fn workers(workers: &[Worker]) -> Markup {
         h2 { "Workers" }
         @if workers.is_empty() {
             p.soft {
-                "None is shown: none is needed, or coco is not in " code { "shared_preload_libraries" } "."
+                "No workers: none is needed, or coco is not in " code { "shared_preload_libraries" } "."
             }
         } @else {
-            (table("The workers of this database, with what each has done since it began", &heads, &rows))
+            (table("Workers of this database, with counts since each started", &heads, &rows))
         }
     }
 }

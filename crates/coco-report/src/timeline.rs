@@ -31,7 +31,7 @@ pub fn draw_timeline(report: &Report) -> Option<Markup> {
         svg.runs role="img" aria-labelledby="runs-title runs-desc" xmlns="http://www.w3.org/2000/svg"
             width=(WIDTH) height=(height) viewBox={ "0 0 " (WIDTH) " " (height) } {
             title id="runs-title" { "Runs of each flow over the last " (format_duration(length)) }
-            desc id="runs-desc" { "The tables below have the same runs as text." }
+            desc id="runs-desc" { "The tables below contain the same runs as text." }
             @for step in 0..=4 {
                 @let at = f64::from(step) / 4.0;
                 @let left = NAMES + at * (WIDTH - NAMES - 4.0);

@@ -31,7 +31,7 @@ impl fmt::Display for LimitError {
             LimitError::TooLong(bytes) => write!(f, "is longer than {bytes} bytes"),
             LimitError::TotalTooLong => write!(
                 f,
-                "is not read to its end, since the answers of this process together are longer than \
+                "was not read completely: the answers of this process together exceed \
                  {MAX_TOTAL_BYTES} bytes"
             ),
         }
@@ -91,7 +91,7 @@ pub fn check_depth(json: &str) -> Result<(), String> {
             _ => {}
         }
         if depth > MAX_JSON_DEPTH {
-            return Err(format!("is JSON that is nested more than {MAX_JSON_DEPTH} deep"));
+            return Err(format!("is JSON with more than {MAX_JSON_DEPTH} levels of nesting"));
         }
     }
     Ok(())

@@ -31,7 +31,7 @@ pub fn new(endpoint: &Endpoint, connections: usize) -> Result<Client, DeliveryEr
         .build()
         .map_err(|e| {
             let detail = endpoint.peer.quote(&e.without_url().to_string());
-            DeliveryError::server("HV000", "the HTTP client cannot be set up").detail(detail)
+            DeliveryError::server("HV000", "could not set up the HTTP client").detail(detail)
         })
 }
 

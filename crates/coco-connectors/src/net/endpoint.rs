@@ -19,13 +19,14 @@ const LONGEST_TIMEOUT: u64 = 3600;
 pub const CONNECT: OptionSpec = OptionSpec::new(
     "connect_timeout",
     OptionScope::Server,
-    "Seconds for connecting, TLS included; 10 by default.",
+    "Connection timeout in seconds, including TLS; 10 by default.",
 )
 .check(|text| seconds(text).map(drop));
 pub const REQUEST: OptionSpec = OptionSpec::new(
     "request_timeout",
     OptionScope::Server,
-    "Seconds from the start of a request to the end of its answer; 60 by default.",
+    "Request timeout in seconds, from the start of a request to the end of its answer; 60 by \
+     default.",
 )
 .check(|text| seconds(text).map(drop));
 
@@ -62,7 +63,7 @@ impl Endpoint {
         let mut headers = headers.map_err(|why| wrong("headers", &why))?;
         let mut secrets = headers::add_credentials(&mut headers, server, user).map_err(|why| {
             DeliveryError::server("HV024", format!("the options of the user mapping {why}"))
-                .hint("Give one of bearer_token, user with password, and api_key.")
+                .hint("Set only one of bearer_token, user with password, and api_key.")
         })?;
         secrets.extend(
             ["password", "hmac_secret"].iter().filter_map(|n| user.get(n)).map(str::to_owned),

@@ -11,25 +11,25 @@ use coco_core::change::DeliveryError;
 pub fn no_answer(error: &reqwest::Error, endpoint: &Endpoint) -> DeliveryError {
     let peer = &endpoint.peer;
     let delivery_error = if is_tls(error) {
-        DeliveryError::server("08001", format!("TLS cannot be agreed on with {peer}")).hint(
-            "If its certificate comes from an authority of your own, give that one's certificate in \
-             the server's option sslrootcert.",
+        DeliveryError::server("08001", format!("could not negotiate TLS with {peer}")).hint(
+            "If a private authority has signed its certificate, set that authority's certificate \
+             in the server's option sslrootcert.",
         )
     } else if error.is_connect() && error.is_timeout() {
         let seconds = endpoint.connect_timeout.as_secs();
-        DeliveryError::server("08001", format!("cannot connect to {peer} within {seconds} s"))
-            .hint("The server's option connect_timeout says how long to try.")
+        DeliveryError::server("08001", format!("could not connect to {peer} within {seconds} s"))
+            .hint("Check the network, or raise the server's option connect_timeout.")
     } else if error.is_connect() {
-        DeliveryError::server("08001", format!("cannot connect to {peer}"))
-            .hint("Check that it is up, and the server's option url.")
+        DeliveryError::server("08001", format!("could not connect to {peer}"))
+            .hint("Check that the server is running, and check its option url.")
     } else if error.is_timeout() {
         let seconds = endpoint.request_timeout.as_secs();
-        DeliveryError::server("08006", format!("{peer} has not answered within {seconds} s")).hint(
-            "Raise the server's option request_timeout, or lower batch_size so that a request is \
-             less work.",
+        DeliveryError::server("08006", format!("{peer} did not answer within {seconds} s")).hint(
+            "Raise the server's option request_timeout, or lower batch_size so that requests \
+             become smaller.",
         )
     } else {
-        DeliveryError::server("08006", format!("{peer} has ended the connection without an answer"))
+        DeliveryError::server("08006", format!("{peer} closed the connection without an answer"))
     };
     match causes(error).last() {
         Some(cause) => delivery_error.detail(peer.quote(&cause.to_string())),

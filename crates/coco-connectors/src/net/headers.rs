@@ -56,7 +56,7 @@ pub fn parse(text: &str) -> Result<HeaderMap, String> {
 /// servers.
 pub fn parse_name(text: &str) -> Result<HeaderName, String> {
     let name = HeaderName::from_bytes(text.as_bytes())
-        .map_err(|_| format!("names a header \"{}\", which cannot be", text.escape_debug()))?;
+        .map_err(|_| format!("names an invalid header \"{}\"", text.escape_debug()))?;
     if RESERVED.contains(&name.as_str()) || name.as_str().starts_with("content-") {
         return Err(format!("must not name the header {name}"));
     }
@@ -117,11 +117,11 @@ pub fn add_credentials(
     let mut secrets = Vec::new();
     for (name, scheme, secret) in found {
         let mut value = HeaderValue::from_str(&format!("{scheme}{secret}"))
-            .map_err(|_| format!("have a value that the header {name} cannot have"))?;
+            .map_err(|_| format!("have an invalid value for the header {name}"))?;
         // Hides the value in debug output.
         value.set_sensitive(true);
         if headers.insert(&name, value).is_some() {
-            return Err(format!("give the header {name}, which is there already"));
+            return Err(format!("set the header {name}, which is already set"));
         }
         // The part after the name of a scheme is a secret by itself.
         secrets.extend(secret.rsplit_once(' ').map(|(_, last)| last.to_owned()));
@@ -149,7 +149,7 @@ mod tests {
             (r#"{"HOST": "x"}"#, "must not name the header host"),
             (r#"{"Content-Length": "1"}"#, "must not name"),
             (r#"{"X-Coco-Signature": "1"}"#, "must not name"),
-            (r#"{"a b": "x"}"#, "cannot be"),
+            (r#"{"a b": "x"}"#, "invalid header"),
             (r#"{"X-A": "a\r\nX-B: b"}"#, "not printable"),
             (r#"{"X-A": "é"}"#, "not printable"),
             (r#"{"X-A": "a", "x-a": "b"}"#, "twice"),

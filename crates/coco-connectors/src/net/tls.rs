@@ -24,14 +24,14 @@ pub fn client(endpoint: &Endpoint) -> Result<ClientConfig, DeliveryError> {
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map(|builder| builder.with_root_certificates(roots).with_no_client_auth())
-        .map_err(|e| DeliveryError::server("08001", "TLS cannot be set up").detail(e.to_string()))
+        .map_err(|e| DeliveryError::server("08001", "could not set up TLS").detail(e.to_string()))
 }
 
 /// Parses the certificates of a PEM text, which must contain at least one.
 pub fn parse(pem: &str) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let certificate = certificate.map_err(|_| "is no valid PEM".to_owned())?;
+        let certificate = certificate.map_err(|_| "is not valid PEM".to_owned())?;
         roots
             .add(certificate)
             .map_err(|e| format!("has a certificate that cannot be used: {e}"))?;
@@ -49,9 +49,11 @@ fn system_roots(peer: &Peer) -> Result<RootCertStore, DeliveryError> {
     // Some certificates of the system may be in obsolete formats. The others are enough.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
-        let message = format!("cannot tell who may certify {peer}: the system has no certificates");
+        let message = format!(
+            "could not verify the certificate of {peer}: the system has no root certificates"
+        );
         return Err(DeliveryError::server("08001", message).hint(
-            "Install the package ca-certificates where Postgres runs, or give the server's option \
+            "Install the package ca-certificates where Postgres runs, or set the server's option \
              sslrootcert.",
         ));
     }

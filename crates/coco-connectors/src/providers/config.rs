@@ -21,7 +21,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "url",
         OptionScope::Server,
-        "What paths such as /embeddings are added to, such as https://api.openai.com/v1.",
+        "Base URL to which paths such as /embeddings are added, for example \
+         https://api.openai.com/v1.",
     )
     .required()
     .check(check_base_url),
@@ -30,57 +31,56 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "batch_size",
         OptionScope::Server,
-        "How many texts a request embeds at most; 64 by default.",
+        "Maximum number of texts that a request embeds; 64 by default.",
     )
     .check(check_positive),
     OptionSpec::new(
         "concurrency",
         OptionScope::Server,
-        "How many requests are made at once; 16 by default.",
+        "Maximum number of concurrent requests; 16 by default.",
     )
     .check(check_positive),
     OptionSpec::new(
         "max_retries",
         OptionScope::Server,
-        "How often a request is made again that was not answered, or not as it should be; 5 by \
-         default.",
+        "Maximum number of retries if a request gets no answer, or an invalid one; 5 by default.",
     )
     .check(check_at_most_100),
     OptionSpec::new(
         "requests_per_minute",
         OptionScope::Server,
-        "How many requests a process makes in a minute.",
+        "Maximum number of requests that a process sends per minute.",
     )
     .check(check_positive),
     OptionSpec::new(
         "tokens_per_minute",
         OptionScope::Server,
-        "For how many tokens a process asks in a minute, those of answers included.",
+        "Maximum number of tokens that a process uses per minute, including those of answers.",
     )
     .check(check_positive),
     OptionSpec::new(
         "price_per_million_input_tokens",
         OptionScope::Server,
-        "What a million tokens of input cost, in any currency; 0 by default.",
+        "Price of a million input tokens, in any currency; 0 by default.",
     )
     .check(|text| read_amount(text).map(drop)),
     OptionSpec::new(
         "price_per_million_output_tokens",
         OptionScope::Server,
-        "What a million tokens of output cost; 0 by default.",
+        "Price of a million output tokens; 0 by default.",
     )
     .check(|text| read_amount(text).map(drop)),
     OptionSpec::new(
         "spending_cap",
         OptionScope::Server,
-        "What may be spent, in the currency of the prices.",
+        "Spending limit, in the currency of the prices.",
     )
     .check(|text| read_amount(text).map(drop)),
     OptionSpec::new(
         "parameters",
         OptionScope::Server,
-        "Fields of each request that generates, as a JSON object such as {\"max_tokens\": 500}; \
-         null leaves one out that coco gives.",
+        "Fields of each generation request, as a JSON object such as {\"max_tokens\": 500}; null \
+         removes a field that coco sets.",
     )
     .check(|text| parse_parameters(text).map(drop)),
     OptionSpec::new(
@@ -93,7 +93,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "api_key_header",
         OptionScope::Server,
-        "The header of api_key, as it is; without it that is sent as Authorization: Bearer.",
+        "Header that contains api_key unchanged; by default, api_key is sent as Authorization: \
+         Bearer.",
     )
     .check(|text| headers::parse_name(text).map(drop)),
     OptionSpec::new(
@@ -102,13 +103,9 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Certificates, as PEM, to trust instead of the system's.",
     )
     .check(|text| tls::parse(text).map(drop)),
-    OptionSpec::new(
-        "api_key",
-        OptionScope::UserMapping,
-        "The key that the provider knows the user by.",
-    )
-    .secret()
-    .check(headers::check_secret),
+    OptionSpec::new("api_key", OptionScope::UserMapping, "API key of the user at the provider.")
+        .secret()
+        .check(headers::check_secret),
 ];
 
 /// The limits, prices and parameters of a server's requests.

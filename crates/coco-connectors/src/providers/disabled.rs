@@ -8,7 +8,7 @@ pub async fn ask(jobs: Vec<Job>) -> Vec<JobOutcome> {
     let outcome = |job: Job| JobOutcome {
         answers: vec![None; job.inputs.len()],
         usage: Usage::default(),
-        error: Some(DeliveryError::server("0A000", "this build of coco asks no servers")),
+        error: Some(DeliveryError::server("0A000", "this build of coco has no providers")),
     };
     jobs.into_iter().map(outcome).collect()
 }

@@ -58,7 +58,7 @@ pub fn read(
     dimensions: Option<u32>,
 ) -> Result<ParsedResponse, String> {
     let answer: Embeddings = serde_json::from_slice(answer)
-        .map_err(|e| format!("is not what one to /embeddings should be: {e}"))?;
+        .map_err(|e| format!("is not a valid answer of /embeddings: {e}"))?;
     if answer.data.len() != inputs {
         return Err(format!("has {} vectors for {inputs} inputs", answer.data.len()));
     }
@@ -77,7 +77,9 @@ pub fn read(
     }
     let answers = vectors.into_iter().map(|vector| match vector.flatten() {
         Some(vector) => Ok(Answer::Embedding(vector)),
-        None => Err(InputError::retryable("the server answers with a vector of what is no number")),
+        None => Err(InputError::retryable(
+            "the server answered with a vector that contains a value that is not a number",
+        )),
     });
     Ok(ParsedResponse {
         answers: answers.collect(),
@@ -130,10 +132,10 @@ mod tests {
     #[test]
     fn wrong_answers_are_refused_as_a_whole() {
         for (answer, inputs, why) in [
-            ("", 1, "should be"),
-            ("[]", 1, "should be"),
-            (r#"{"data":[{"index":0,"embedding":[NaN]}]}"#, 1, "should be"),
-            (r#"{"data":[{"index":0,"embedding":"AACAPw=="}]}"#, 1, "should be"),
+            ("", 1, "is not a valid answer"),
+            ("[]", 1, "is not a valid answer"),
+            (r#"{"data":[{"index":0,"embedding":[NaN]}]}"#, 1, "is not a valid answer"),
+            (r#"{"data":[{"index":0,"embedding":"AACAPw=="}]}"#, 1, "is not a valid answer"),
             (r#"{"data":[]}"#, 1, "0 vectors for 1 inputs"),
             (
                 r#"{"data":[{"index":0,"embedding":[1]},{"index":1,"embedding":[1]}]}"#,

@@ -32,9 +32,9 @@ pub fn read(
     peer: &Peer,
 ) -> Failure {
     let said = ErrorBody::read(body);
-    let message = format!("{peer} answers {status}");
+    let message = format!("{peer} answered {status}");
     let detail = |error: DeliveryError| match &said.message {
-        Some(text) => error.detail(format!("It says: {}", peer.quote(text))),
+        Some(text) => error.detail(format!("The server says: {}", peer.quote(text))),
         None => error,
     };
     let wait = |error: DeliveryError| match retry_after::requested_wait(status, headers) {
@@ -47,7 +47,7 @@ pub fn read(
         // The request itself is invalid, whatever its inputs are.
         400 | 422 if !of_a_service && said.concerns_all_inputs() => at_once(
             DeliveryError::target("22023", message)
-                .hint("Check what is asked of the model: dimensions, a schema, parameters."),
+                .hint("Check the dimensions, the schema and the parameters of the request."),
         ),
         400 | 409 | 413 | 422 => {
             let sqlstate = match status {
@@ -68,21 +68,20 @@ pub fn read(
         // A retry does not help.
         429 if said.code.as_deref() == Some("insufficient_quota") => at_once(
             DeliveryError::server("53400", message)
-                .hint("The account with the provider has nothing left to spend."),
+                .hint("Add credit to the account at the provider."),
         ),
         429 => {
-            let error = DeliveryError::server("53400", message).hint(
-                "It gets more requests than it wants: see the server's options concurrency and \
-                 requests_per_minute.",
-            );
+            let error = DeliveryError::server("53400", message)
+                .hint("Lower the server's options concurrency and requests_per_minute.");
             Failure::SlowDown(wait(detail(error)))
         }
         502..=504 | 529 => Failure::Retry(wait(detail(DeliveryError::server("57P03", message)))),
         500..=599 => Failure::Retry(wait(detail(DeliveryError::server("HV000", message)))),
-        300..=399 => at_once(DeliveryError::server("08P01", message).hint(
-            "Redirects are not followed. Give the server's option url the address that answers \
-             itself.",
-        )),
+        300..=399 => {
+            at_once(DeliveryError::server("08P01", message).hint(
+                "Set the server's option url to the final address. Redirects are not followed.",
+            ))
+        }
         _ => {
             at_once(DeliveryError::server("08P01", message).hint("Check the server's option url."))
         }
@@ -97,8 +96,8 @@ fn credentials(task: &Task, server: &str) -> String {
                 .to_owned()
         }
         _ => format!(
-            "Check the key. A role gets one with CREATE USER MAPPING FOR … SERVER \"{name}\" OPTIONS \
-             (api_key '…'), another one with ALTER USER MAPPING … OPTIONS (SET api_key '…')."
+            "Check the API key. Set it with CREATE USER MAPPING FOR … SERVER \"{name}\" OPTIONS \
+             (api_key '…'), or change it with ALTER USER MAPPING … OPTIONS (SET api_key '…')."
         ),
     }
 }
@@ -106,14 +105,15 @@ fn credentials(task: &Task, server: &str) -> String {
 fn not_found(task: &Task, message: String) -> DeliveryError {
     match task {
         Task::Embed { model, .. } | Task::Generate { model, .. } => {
-            let message = format!("{message} when asked for the model \"{model}\"");
+            let message = format!("{message} to a request for the model \"{model}\"");
             DeliveryError::target("HV00R", message).hint(
-                "Check the name of the model, and the server's option url: it most often ends \
-                 with /v1.",
+                "Check the name of the model, and the server's option url: it usually ends with \
+                 /v1.",
             )
         }
-        Task::Post { .. } => DeliveryError::target("HV00R", message)
-            .hint("Check the path of the URL that is posted to."),
+        Task::Post { .. } => {
+            DeliveryError::target("HV00R", message).hint("Check the path of the URL.")
+        }
     }
 }
 
@@ -206,7 +206,7 @@ mod tests {
                 panic!("{status}");
             };
             assert_eq!((error.scope, error.sqlstate.as_str()), (scope, sqlstate), "{status}");
-            assert_eq!(error.detail.as_deref(), Some("It says: x"), "{status}");
+            assert_eq!(error.detail.as_deref(), Some("The server says: x"), "{status}");
             assert!(error.hint.is_some() && !error.message.contains("path"), "{status}");
         }
     }

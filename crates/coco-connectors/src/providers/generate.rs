@@ -71,7 +71,7 @@ pub fn read(
     quote: impl Fn(&str) -> String,
 ) -> Result<ParsedResponse, String> {
     let answer: Completion = serde_json::from_slice(answer)
-        .map_err(|e| format!("is not what one to /chat/completions should be: {e}"))?;
+        .map_err(|e| format!("is not a valid answer of /chat/completions: {e}"))?;
     let choice = answer.choices.into_iter().next().ok_or("has no choices")?;
     let usage = answer.usage.as_ref();
     let reading = ParsedResponse {
@@ -85,20 +85,20 @@ pub fn read(
 fn text(choice: Choice, json: bool, quote: impl Fn(&str) -> String) -> Result<Answer, InputError> {
     if let Some(refusal) = choice.message.refusal.filter(|text| !text.is_empty()) {
         return Err(InputError::permanent(format!(
-            "the model refuses to answer: {}",
+            "the model refused to answer: {}",
             quote(&refusal)
         )));
     }
     match choice.finish_reason.as_deref() {
         Some("length") => {
             return Err(InputError::permanent(
-                "the model's answer is cut off, since it is longer than it may be: see max_tokens \
-                 in the server's option parameters",
+                "the model's answer is cut off because it exceeds max_tokens in the server's \
+                 option parameters",
             ));
         }
         Some("content_filter") => {
             return Err(InputError::permanent(
-                "the server's content filter holds back the model's answer",
+                "the server's content filter blocked the model's answer",
             ));
         }
         _ => {}
@@ -108,12 +108,12 @@ fn text(choice: Choice, json: bool, quote: impl Fn(&str) -> String) -> Result<An
     };
     if content.contains('\0') {
         return Err(InputError::retryable(
-            "the model's answer has a NUL character, which no text can have",
+            "the model's answer contains a NUL character, which is not allowed in text",
         ));
     }
     if json && serde_json::from_str::<serde::de::IgnoredAny>(&content).is_err() {
         return Err(InputError::retryable(
-            "the model's answer is no JSON, which the schema asks for",
+            "the model's answer is not JSON, which the schema requires",
         ));
     }
     match json.then(|| check_depth(&content)) {
@@ -166,7 +166,7 @@ mod tests {
         let fine = r#"{"message":{"role":"assistant","content":"hi","refusal":null},"finish_reason":"stop"}"#;
         assert_eq!(answer(fine, false), Ok(Answer::Text("hi".to_owned())));
         for (choice, json, again, why) in [
-            (fine, true, true, "no JSON"),
+            (fine, true, true, "is not JSON"),
             (r#"{"message":{"content":"a\u0000"}}"#, false, true, "NUL"),
             (r#"{"message":{"content":null},"finish_reason":"stop"}"#, false, true, "no text"),
             (r#"{"message":{"content":"{"},"finish_reason":"length"}"#, true, false, "cut off"),
@@ -180,7 +180,7 @@ mod tests {
                 r#"{"message":{"content":null,"refusal":"no"}}"#,
                 false,
                 false,
-                "refuses to answer: no",
+                "refused to answer: no",
             ),
         ] {
             let error = answer(choice, json).expect_err(choice);

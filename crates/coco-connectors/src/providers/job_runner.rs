@@ -289,8 +289,8 @@ impl JobRun {
     fn spending_cap_error(&self) -> DeliveryError {
         let name = &self.name;
         DeliveryError::server("53400", format!("spending cap of server \"{name}\" is reached"))
-            .detail("What was answered before that is kept.")
-            .hint("Raise it with ALTER SERVER … OPTIONS (SET spending_cap '…').")
+            .detail("Earlier answers are kept.")
+            .hint("Raise the cap with ALTER SERVER … OPTIONS (SET spending_cap '…').")
     }
 }
 
@@ -336,7 +336,7 @@ impl JobProgress {
                     sqlstate = error.sqlstate,
                     inputs = batch.inputs.len(),
                     attempts = batch.attempts + 1,
-                    "a provider is asked again: {}",
+                    "retrying a request to a provider: {}",
                     error.message
                 );
                 self.waiting.push_back(InputBatch { attempts: batch.attempts + 1, ..batch });
@@ -359,7 +359,8 @@ impl JobProgress {
             let votes = |of: usize| self.votes.get(&of).copied().unwrap_or(0);
             if votes(length) <= votes(expected) || batch.attempts >= self.max_retries {
                 let message = format!(
-                    "the server answers with vectors of {length} dimensions after some of {expected}"
+                    "the server answered with vectors of {length} dimensions after vectors of \
+                     {expected}"
                 );
                 self.retry_or_stop(batch, DeliveryError::server("08P01", message));
                 if self.error.is_some() {

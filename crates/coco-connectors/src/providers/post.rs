@@ -15,9 +15,9 @@ pub fn idempotency_key(url: &str, body: &str) -> String {
 
 /// Parses a response. The error continues "its answer".
 pub fn read(answer: &[u8]) -> Result<ParsedResponse, String> {
-    let text = str::from_utf8(answer).map_err(|_| "is no JSON: it is not UTF-8")?;
+    let text = str::from_utf8(answer).map_err(|_| "is not JSON: it is not UTF-8")?;
     // The text stays unchanged: parsing and rewriting a number could lose digits.
-    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|e| format!("is no JSON: {e}"))?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|e| format!("is not JSON: {e}"))?;
     check_depth(text)?;
     let answers = vec![Ok(Answer::Text(text.to_owned()))];
     Ok(ParsedResponse { answers, tokens_in: Some(0), tokens_out: Some(0) })

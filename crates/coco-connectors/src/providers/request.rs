@@ -105,8 +105,7 @@ pub async fn send(
         return RequestOutcome { result: Err(failure), is_free: true };
     }
     let wrong = |why: String| {
-        let message =
-            format!("{peer} does not answer as it should: its answer {}", peer.quote(&why));
+        let message = format!("{peer} sent an invalid answer: its answer {}", peer.quote(&why));
         Failure::Retry(DeliveryError::server("08P01", message))
     };
     let result = match body {
@@ -160,7 +159,7 @@ fn prepare(
     let (url, body, idempotency_key) = match task {
         Task::Embed { model, dimensions } => {
             let body = embed::body(model, *dimensions, inputs).map_err(|e| {
-                DeliveryError::target("XX000", "inputs cannot be written as JSON")
+                DeliveryError::target("XX000", "could not write inputs as JSON")
                     .detail(e.to_string())
             })?;
             (join_path(endpoint, "embeddings"), body, None)
@@ -170,15 +169,14 @@ fn prepare(
             (join_path(endpoint, "chat/completions"), body, None)
         }
         Task::Post { url } => {
-            let parsed = endpoint::url(url).map_err(|why| {
-                DeliveryError::target("22023", format!("the URL that is to be posted to {why}"))
-            })?;
+            let parsed = endpoint::url(url)
+                .map_err(|why| DeliveryError::target("22023", format!("the URL {why}")))?;
             (parsed, first.to_owned(), Some(post::idempotency_key(url, first)))
         }
     };
     // The credentials of a server are sent only to that server.
     if url.origin() != endpoint.url.origin() {
-        return Err(DeliveryError::target("42501", "the URL is not one of the server's"));
+        return Err(DeliveryError::target("42501", "the URL does not belong to the server"));
     }
     let mut request = client::post(client, endpoint, url, body);
     if let Some(key) = idempotency_key {

@@ -58,8 +58,8 @@ pub fn read(
         }
         400..=499 => {
             let message = match said {
-                Some(said) => format!("{peer} answers {status}: {said}"),
-                None => format!("{peer} answers {status}"),
+                Some(said) => format!("{peer} answered {status}: {said}"),
+                None => format!("{peer} answered {status}"),
             };
             let sqlstate = match status {
                 StatusCode::CONFLICT => "23000",
@@ -78,7 +78,7 @@ fn rejected_rows(body: &Value, changes: usize, peer: &Peer) -> BTreeMap<usize, R
     let places = entries.filter_map(|entry| {
         let place = usize::try_from(entry.get("change")?.as_u64()?).ok()?;
         let said = entry.get("message").and_then(Value::as_str).map(|text| peer.quote(text));
-        let message = said.unwrap_or_else(|| format!("{peer} refuses it, and does not say why"));
+        let message = said.unwrap_or_else(|| format!("{peer} rejects it without a reason"));
         (place < changes).then_some((place, Rejection { sqlstate: DATA_EXCEPTION, message }))
     });
     places.collect()
@@ -86,38 +86,39 @@ fn rejected_rows(body: &Value, changes: usize, peer: &Peer) -> BTreeMap<usize, R
 
 /// Returns the error for a status that concerns all rows, with a hint.
 fn status_error(status: StatusCode, said: Option<String>, peer: &Peer) -> DeliveryError {
-    let message = format!("{peer} answers {status}");
+    let message = format!("{peer} answered {status}");
     let error = match status.as_u16() {
-        300..=399 => DeliveryError::server("08P01", message).hint(
-            "Redirects are not followed. Give the server's option url the address that answers \
-             itself.",
-        ),
+        300..=399 => DeliveryError::server("08P01", message)
+            .hint("Set the server's option url to the final address. Redirects are not followed."),
         401 => DeliveryError::server("28P01", message)
             .hint("Check the credentials in the user mapping of the flow's owner."),
         407 => DeliveryError::server("28000", message)
-            .hint("A proxy wants credentials. Proxies are not supported: let the url name the webhook itself."),
+            .hint("Set the server's option url to the webhook itself. Proxies are not supported."),
         403 => DeliveryError::target("42501", message).hint(
-            "Let the user of these credentials post there; or check hmac_secret, and the clocks, if \
-             signatures are checked.",
+            "Allow the user of these credentials to post. If signatures are checked, check \
+             hmac_secret and the clocks.",
         ),
         404 | 410 => DeliveryError::target("HV00R", message).hint(
             "Check the path in the server's option url, and that the webhook knows this flow and \
              target.",
         ),
         408 => DeliveryError::server("08006", message)
-            .hint("Requests come in too slowly for it. A lower batch_size makes them smaller."),
-        429 => DeliveryError::server("53400", message).hint("It gets more requests than it wants."),
+            .hint("Lower batch_size: the webhook receives requests too slowly."),
+        429 => DeliveryError::server("53400", message)
+            .hint("Wait: the webhook limits the rate of requests."),
         425 | 502..=504 => DeliveryError::server("57P03", message),
         507 => DeliveryError::server("53100", message),
         500..=599 => DeliveryError::server("HV000", message).hint(
-            "Look into its log. For a row that it cannot take it should answer 422, so that others \
-             arrive.",
+            "Check the log of the webhook. It should answer 422 for a row that it rejects, so that \
+             other rows are delivered.",
         ),
-        _ => DeliveryError::server("08P01", message)
-            .hint("It must take a POST of application/json: check the server's options url and headers."),
+        _ => DeliveryError::server("08P01", message).hint(
+            "Check the server's options url and headers. The webhook must accept a POST of \
+             application/json.",
+        ),
     };
     match said {
-        Some(said) => error.detail(format!("It says: {said}")),
+        Some(said) => error.detail(format!("The server says: {said}")),
         None => error,
     }
 }
@@ -166,7 +167,7 @@ mod tests {
     fn a_2xx_can_refuse_rows() {
         let body = r#"{"refused":[{"change":2,"message":"no s3cret"},{"change":0}]}"#;
         let expected = [
-            (0, "http://hook:81 refuses it, and does not say why".to_owned()),
+            (0, "http://hook:81 rejects it without a reason".to_owned()),
             (2, "no ***".to_owned()),
         ];
         assert_eq!(rejected(body), expected);
@@ -227,7 +228,7 @@ mod tests {
             assert_eq!((error.scope, error.sqlstate.as_str()), (scope, sqlstate), "{status}");
             assert!(error.message.contains(&status.to_string()), "{}", error.message);
             assert!(!error.message.contains("path"), "{}", error.message);
-            assert_eq!(error.detail.as_deref(), Some("It says: x"));
+            assert_eq!(error.detail.as_deref(), Some("The server says: x"));
         }
     }
 

@@ -6,29 +6,29 @@ use coco_core::change::DeliveryError;
 use coco_core::options::{Access, OptionScope, OptionSpec, check_at_most_100, check_positive};
 
 pub const OPTIONS: &[OptionSpec] = &[
-    OptionSpec::new("url", OptionScope::Server, "Where changes are posted to.")
+    OptionSpec::new("url", OptionScope::Server, "URL that receives the changes.")
         .required()
         .check(|text| endpoint::url(text).map(drop)),
     endpoint::CONNECT,
     endpoint::REQUEST,
-    OptionSpec::new("batch_size", OptionScope::Server, "How many changes a request has at most.")
+    OptionSpec::new("batch_size", OptionScope::Server, "Maximum number of changes in a request.")
         .check(check_positive),
     OptionSpec::new(
         "concurrency",
         OptionScope::Server,
-        "How many requests coco.http_post makes at once; 16 by default.",
+        "Maximum number of concurrent requests of coco.http_post; 16 by default.",
     )
     .check(check_positive),
     OptionSpec::new(
         "requests_per_minute",
         OptionScope::Server,
-        "How many requests a process makes in a minute with coco.http_post.",
+        "Maximum number of requests that a process sends per minute with coco.http_post.",
     )
     .check(check_positive),
     OptionSpec::new(
         "max_retries",
         OptionScope::Server,
-        "How often coco.http_post makes a request again that was not answered; 5 by default.",
+        "Maximum number of retries of coco.http_post if a request gets no answer; 5 by default.",
     )
     .check(check_at_most_100),
     OptionSpec::new(
@@ -41,7 +41,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "api_key_header",
         OptionScope::Server,
-        "The header of api_key; X-API-Key by default.",
+        "Header that contains api_key; X-API-Key by default.",
     )
     .check(|text| headers::parse_name(text).map(drop)),
     OptionSpec::new(
@@ -70,7 +70,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "hmac_secret",
         OptionScope::UserMapping,
-        "Requests are signed with it in X-Coco-Signature.",
+        "Secret of the signature in X-Coco-Signature.",
     )
     .secret()
     .check(headers::check_not_empty),

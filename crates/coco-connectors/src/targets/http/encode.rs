@@ -71,7 +71,7 @@ fn raw(values: &Values) -> Result<&RawValue, DeliveryError> {
 }
 
 fn text(values: &Values) -> Result<&str, DeliveryError> {
-    values.json().ok_or_else(|| DeliveryError::target("XX000", "a row was not given as JSON"))
+    values.json().ok_or_else(|| DeliveryError::target("XX000", "a row is not encoded as JSON"))
 }
 
 /// Returns an error that does not occur, because Postgres has written the JSON.

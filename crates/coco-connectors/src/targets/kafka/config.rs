@@ -16,7 +16,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "bootstrap_servers",
         OptionScope::Server,
-        "Some of the brokers, as host:port, with commas between them.",
+        "Some of the brokers, as host:port, separated by commas.",
     )
     .required()
     .check(brokers),
@@ -29,7 +29,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "sasl_mechanism",
         OptionScope::Server,
-        "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512: how user and password are proven.",
+        "Method of authentication: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.",
     )
     .check(|v| one_of(v, &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])),
     OptionSpec::new(
@@ -41,20 +41,19 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "connect_timeout",
         OptionScope::Server,
-        "Seconds for connecting to a broker, TLS and SASL included; 10 by default.",
+        "Connection timeout in seconds, including TLS and SASL; 10 by default.",
     )
     .check(|v| seconds(v, 300)),
     OptionSpec::new(
         "request_timeout",
         OptionScope::Server,
-        "Seconds until a broker must have answered a request; 30 by default.",
+        "Request timeout in seconds; 30 by default.",
     )
     .check(|v| seconds(v, 300)),
     OptionSpec::new(
         "delivery_timeout",
         OptionScope::Server,
-        "Seconds until all records of a batch must be acknowledged, with all retries; 60 by \
-         default.",
+        "Timeout in seconds for all records of a batch, including retries; 60 by default.",
     )
     .check(|v| seconds(v, 900)),
     OptionSpec::new("compression", OptionScope::Server, "none, gzip, snappy or lz4 (the default).")
@@ -68,15 +67,15 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "max_message_bytes",
         OptionScope::Server,
-        "How large a record may be before it is compressed; 1000000 by default.",
+        "Maximum bytes of a record before compression; 1000000 by default.",
     )
     .check(|v| within(v, 1000, 100_000_000)),
-    OptionSpec::new("user", OptionScope::UserMapping, "The user of SASL."),
+    OptionSpec::new("user", OptionScope::UserMapping, "User for SASL."),
     OptionSpec::new("password", OptionScope::UserMapping, "The password of user.").secret(),
     OptionSpec::new(
         "sslcert",
         OptionScope::UserMapping,
-        "A client certificate (PEM), with those that vouch for it.",
+        "A client certificate (PEM), with its intermediate certificates.",
     )
     .check(certificates),
     OptionSpec::new("sslkey", OptionScope::UserMapping, "The private key (PEM) of sslcert.")
@@ -85,7 +84,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "password_required",
         OptionScope::UserMapping,
-        "false: a role that is no superuser may use brokers that do not ask who is there.",
+        "false allows roles that are not superusers to use brokers without authentication.",
     )
     .superuser()
     .check(check_boolean),
@@ -113,7 +112,7 @@ fn brokers(value: &str) -> Result<(), String> {
     };
     match value.split(',').all(|text| broker(text).is_some()) {
         true => Ok(()),
-        false => Err("must be host:port, or several with commas between them".to_owned()),
+        false => Err("must be host:port, or several separated by commas".to_owned()),
     }
 }
 
@@ -194,7 +193,7 @@ impl Config {
                 .set("sasl.password", required(user, "password")?);
         } else if user.get("user").or(user.get("password")).is_some() {
             return Err(invalid_options(
-                "options \"user\" and \"password\" need a security_protocol with sasl",
+                "options \"user\" and \"password\" require a security_protocol with sasl",
             ));
         }
         for (option, setting) in [
@@ -205,7 +204,7 @@ impl Config {
             let Some(pem) = user.get(option).or(server.get(option)) else { continue };
             if !tls {
                 return Err(invalid_options(format!(
-                    "option \"{option}\" needs a security_protocol with ssl"
+                    "option \"{option}\" requires a security_protocol with ssl"
                 )));
             }
             connection.set(setting, pem);
@@ -215,21 +214,18 @@ impl Config {
         }
         let certified = user.get("sslcert").is_some() && user.get("sslkey").is_some();
         if user.get("sslcert").is_some() != user.get("sslkey").is_some() {
-            return Err(invalid_options("options \"sslcert\" and \"sslkey\" need each other"));
+            return Err(invalid_options("options \"sslcert\" and \"sslkey\" must be set together"));
         }
         if !(*trusted || sasl || certified || user.get("password_required") == Some("false")) {
-            return Err(DeliveryError::server(
-                "2F003",
-                "the broker would not be told who is there",
-            )
-            .detail(
-                "Only a superuser's flow may use brokers that ask for no password or \
+            return Err(DeliveryError::server("2F003", "authentication is required")
+                .detail(
+                    "The flow's owner is not a superuser, and the brokers require no password or \
                      certificate.",
-            )
-            .hint(
-                "Use a security_protocol with sasl, or sslcert and sslkey; or let a \
-                     superuser set password_required to false in the user mapping.",
-            ));
+                )
+                .hint(
+                    "Use a security_protocol with sasl, or sslcert and sslkey, or ask a superuser \
+                     to set password_required to false in the user mapping.",
+                ));
         }
 
         let delivery_timeout = number(server, "delivery_timeout", 60)?;

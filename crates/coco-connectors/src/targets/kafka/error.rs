@@ -18,11 +18,11 @@ pub enum Operation<'a> {
 impl fmt::Display for Operation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Operation::Open => write!(f, "a client for Kafka could not be made"),
-            Operation::Inspect(topic) => write!(f, "topic \"{topic}\" could not be looked at"),
-            Operation::Create(topic) => write!(f, "topic \"{topic}\" could not be made"),
-            Operation::Delete(topic) => write!(f, "topic \"{topic}\" could not be deleted"),
-            Operation::Send(topic) => write!(f, "rows could not be sent to topic \"{topic}\""),
+            Operation::Open => write!(f, "could not create a client for Kafka"),
+            Operation::Inspect(topic) => write!(f, "could not describe topic \"{topic}\""),
+            Operation::Create(topic) => write!(f, "could not create topic \"{topic}\""),
+            Operation::Delete(topic) => write!(f, "could not delete topic \"{topic}\""),
+            Operation::Send(topic) => write!(f, "could not send rows to topic \"{topic}\""),
         }
     }
 }
@@ -67,7 +67,7 @@ pub fn rejected_change(change: usize, code: Code, sqlstate: &str) -> RejectedCha
              server and max.message.bytes of the topic)",
             description(code)
         ),
-        _ => format!("the row is refused by the broker: {}", description(code)),
+        _ => format!("the broker rejected the row: {}", description(code)),
     };
     RejectedChange { change, sqlstate: sqlstate.to_owned(), message }
 }
@@ -86,7 +86,8 @@ pub fn of_kafka_error(
         }
         KafkaError::ClientCreation(why) => {
             DeliveryError::server("HV024", operation.to_string()).detail(why.clone()).hint(
-                "Check the options of the server and of the user mapping, certificates above all.",
+                "Check the options of the server and of the user mapping, especially the \
+                 certificates.",
             )
         }
         KafkaError::AdminOpCreation(why) => {
@@ -127,7 +128,7 @@ fn classify(code: Code) -> (ErrorScope, &'static str, &'static str) {
             ErrorScope::Server,
             "08006",
             "Check that the brokers run, that bootstrap_servers and security_protocol are right, \
-             and that this machine can connect to the addresses that the brokers advertise. Where \
+             and that this machine can connect to the addresses that the brokers advertise. If the \
              brokers are slow, raise request_timeout and delivery_timeout.",
         ),
         Code::Authentication | Code::SaslAuthenticationFailed => (
@@ -142,19 +143,19 @@ fn classify(code: Code) -> (ErrorScope, &'static str, &'static str) {
             ErrorScope::Server,
             "08001",
             "Check security_protocol and sslrootcert of the server, and that the brokers' \
-             certificates have the names they are reached by.",
+             certificates contain the host names that coco connects to.",
         ),
         Code::ClusterAuthorizationFailed => (
             ErrorScope::Server,
             "42501",
-            "Let the user do this on the cluster: IdempotentWrite to send (before Kafka 2.8), \
-             Create to make topics.",
+            "Grant the user these operations on the cluster: IdempotentWrite to send (before Kafka \
+             2.8), Create to create topics.",
         ),
         Code::TopicAuthorizationFailed => (
             ErrorScope::Target,
             "42501",
-            "Let the user Describe and Write the topic; and Create it, or make it beforehand. To \
-             delete a topic it takes Delete, to check its cleanup_policy DescribeConfigs.",
+            "Let the user Describe and Write the topic, and Create it unless it exists already. \
+             Delete is needed to delete a topic, DescribeConfigs to check its cleanup_policy.",
         ),
         // A record fails with `BrokerDestroy` when its partition is removed while the client is
         // open.
@@ -165,11 +166,14 @@ fn classify(code: Code) -> (ErrorScope, &'static str, &'static str) {
         | Code::UnknownTopicId => (
             ErrorScope::Target,
             "HV00R", // fdw_table_not_found
-            "The topic was deleted, or the user may not see it. The next try makes it again.",
+            "Check whether the topic was deleted, and whether the user may see it. The next \
+             attempt creates it again.",
         ),
-        Code::InvalidTopic => {
-            (ErrorScope::Target, "42602", "Names that differ in \".\" and \"_\" alone clash.")
-        }
+        Code::InvalidTopic => (
+            ErrorScope::Target,
+            "42602",
+            "Choose another name. Names that differ only in \".\" and \"_\" conflict.",
+        ),
         Code::InvalidPartitions | Code::InvalidReplicationFactor | Code::InvalidConfig => (
             ErrorScope::Target,
             "22023",
@@ -179,17 +183,19 @@ fn classify(code: Code) -> (ErrorScope, &'static str, &'static str) {
         Code::PolicyViolation => (
             ErrorScope::Target,
             "53400",
-            "The brokers have a rule for topics (create.topic.policy): make the topic as it says.",
+            "Create the topic according to the brokers' rule for topics (create.topic.policy).",
         ),
         Code::InvalidTimestamp => (
             ErrorScope::Target,
             "22008",
-            "The clocks of this machine and the brokers differ by more than the topic allows.",
+            "Check the clocks of this machine and the brokers: they differ by more than the topic \
+             allows.",
         ),
         Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => (
             ErrorScope::Target,
             "57P03",
-            "Fewer replicas are in sync than min.insync.replicas of the topic asks for.",
+            "Check the brokers: fewer replicas are in sync than min.insync.replicas of the topic \
+             requires.",
         ),
         // The producer no longer knows which records were delivered. A new producer starts again.
         Code::Fatal
@@ -200,13 +206,13 @@ fn classify(code: Code) -> (ErrorScope, &'static str, &'static str) {
         | Code::GaplessGuarantee => (
             ErrorScope::Target,
             "HV000",
-            "The next try opens a new producer: if this goes on, look into the brokers' logs.",
+            "Check the brokers' logs if this continues. The next attempt opens a new producer.",
         ),
         Code::UnsupportedVersion | Code::UnsupportedFeature | Code::UnsupportedCompressionType => {
-            (ErrorScope::Server, "0A000", "The brokers must be Kafka 0.11 or newer.")
+            (ErrorScope::Server, "0A000", "Use brokers of Kafka 0.11 or newer.")
         }
         Code::ThrottlingQuotaExceeded => {
-            (ErrorScope::Server, "53400", "The brokers have a quota for this user.")
+            (ErrorScope::Server, "53400", "Raise the quota of this user on the brokers.")
         }
         _ => (ErrorScope::Server, "HV000", ""),
     }
@@ -277,7 +283,7 @@ mod tests {
         assert_eq!(delivery_error.detail.as_deref(), Some("the reason"));
         assert_eq!(
             delivery_error.message,
-            "topic \"t\" could not be made: Local: Authentication failure"
+            "could not create topic \"t\": Local: Authentication failure"
         );
     }
 

@@ -17,25 +17,25 @@ use coco_core::change::{DeliveryError, TargetSchema};
 pub const PARTITIONS: OptionSpec = OptionSpec::new(
     "partitions",
     OptionScope::Target,
-    "How many partitions the topic has; what the brokers make by default.",
+    "Number of partitions of the topic; by default, the brokers' default.",
 )
 .check(|v| count(v, i32::MAX));
 pub const REPLICATION_FACTOR: OptionSpec = OptionSpec::new(
     "replication_factor",
     OptionScope::Target,
-    "On how many brokers the topic is kept, where coco makes it; what the brokers do by default.",
+    "Number of replicas of a topic that coco creates; by default, the brokers' default.",
 )
 .check(|v| count(v, i16::MAX.into()));
 pub const CLEANUP_POLICY: OptionSpec = OptionSpec::new(
     "cleanup_policy",
     OptionScope::Target,
-    "compact, delete, or compact,delete; a topic that coco makes is compacted by default.",
+    "compact, delete, or compact,delete; a topic that coco creates is compacted by default.",
 )
 .check(cleanup_policy);
 pub const CONFIG: OptionSpec = OptionSpec::new(
     "config",
     OptionScope::Target,
-    "Other settings of the topic, where coco makes it: a JSON object of Kafka's names and values.",
+    "Other settings of a topic that coco creates, as a JSON object of Kafka's names and values.",
 )
 .check(|v| settings(serde_json::from_str(v).ok().as_ref()).map(drop));
 
@@ -62,7 +62,7 @@ fn settings(config: Option<&Value>) -> Result<Vec<(String, String)>, String> {
     let mut settings = Vec::new();
     for (name, value) in config.and_then(Value::as_object).ok_or_else(wrong)? {
         if name == "cleanup.policy" {
-            return Err("has no cleanup.policy: that is the option cleanup_policy".to_owned());
+            return Err("must not contain cleanup.policy: use the option cleanup_policy".to_owned());
         }
         match text(value) {
             Some(value) if named(name) && !value.contains('\0') => {
@@ -225,9 +225,12 @@ impl<'a> Topic<'a> {
     }
 
     fn differs(&self, option: &str, found: &str, wanted: &str) -> DeliveryError {
-        DeliveryError::target("HV000", format!("topic \"{}\" is not as it is declared", self.name))
-            .detail(format!("Its {option} is {found}, and {wanted} in the options of the target."))
-            .hint(format!("Change the topic, or the option {option}, or leave the option away."))
+        DeliveryError::target(
+            "HV000",
+            format!("topic \"{}\" does not match its declaration", self.name),
+        )
+        .detail(format!("Its {option} is {found}, but {wanted} in the options of the target."))
+        .hint(format!("Change the topic or the option {option}, or omit the option."))
     }
 
     /// Returns the number of partitions. `None`: the topic does not exist, or is not visible.

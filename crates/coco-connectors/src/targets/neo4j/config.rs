@@ -19,26 +19,26 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "url",
         OptionScope::Server,
-        "Where the server is: bolt://host:7687, or bolt+s:// for TLS.",
+        "URL of the server: bolt://host:7687, or bolt+s:// for TLS.",
     )
     .required()
     .check(url),
     OptionSpec::new(
         "database",
         OptionScope::Server,
-        "The database there; the user's home database by default.",
+        "Database on the server; by default, the user's home database.",
     )
     .check(not_empty),
     OptionSpec::new(
         "connect_timeout",
         OptionScope::Server,
-        "Seconds to wait for a connection; 10 by default.",
+        "Connection timeout in seconds; 10 by default.",
     )
     .check(check_positive),
     OptionSpec::new(
         "request_timeout",
         OptionScope::Server,
-        "Seconds to wait for an answer; 60 by default.",
+        "Request timeout in seconds; 60 by default.",
     )
     .check(check_positive),
     OptionSpec::new(
@@ -47,7 +47,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         "Certificates to trust instead of the system's, as PEM text, for bolt+s:// and neo4j+s://.",
     )
     .check(certificates),
-    OptionSpec::new("user", OptionScope::UserMapping, "The user of Neo4j's.")
+    OptionSpec::new("user", OptionScope::UserMapping, "The Neo4j user.")
         .required()
         .check(not_empty),
     OptionSpec::new("password", OptionScope::UserMapping, "The user's password.")
@@ -86,7 +86,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "temporal",
         OptionScope::Target,
-        "true: dates and times become Neo4j's own; else they are text.",
+        "true writes dates and times as Neo4j's own types; otherwise they are text.",
     )
     .check(check_boolean),
 ];
@@ -119,8 +119,8 @@ impl Settings {
         };
         url(&settings.url).map_err(|wrong| invalid(format!("option \"url\" {wrong}")))?;
         if settings.roots.is_some() && !settings.encrypted() {
-            return Err(invalid("option \"sslrootcert\" is given, but the url asks for no TLS")
-                .hint("Begin the url with bolt+s:// or neo4j+s://, or drop sslrootcert."));
+            return Err(invalid("option \"sslrootcert\" is set, but the url does not use TLS")
+                .hint("Begin the url with bolt+s:// or neo4j+s://, or remove sslrootcert."));
         }
         Ok(settings)
     }
@@ -175,14 +175,18 @@ fn url(value: &str) -> Result<(), String> {
     let (scheme, rest) = value.split_once("://").unwrap_or(("", value));
     // The client would silently ignore a user in the URL.
     if rest.contains('@') {
-        return Err("must not hold a user or a password: these belong to the user mapping".into());
+        return Err(
+            "must not contain a user or a password: these belong in the user mapping".into()
+        );
     }
     match scheme {
         "bolt" | "bolt+s" | "neo4j" | "neo4j+s" => {}
         "bolt+ssc" | "neo4j+ssc" => {
-            return Err("must not trust any certificate: use +s, and give the certificate of a \
-                        server that signed its own as sslrootcert"
-                .into());
+            return Err(
+                "must not trust any certificate: use +s, and set a self-signed certificate as \
+                 sslrootcert"
+                    .into(),
+            );
         }
         _ => return Err("must begin with bolt://, bolt+s://, neo4j:// or neo4j+s://".into()),
     }
@@ -192,7 +196,7 @@ fn url(value: &str) -> Result<(), String> {
     };
     let host_only = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
     if rest.is_empty() || rest.starts_with(':') || !rest.chars().all(host_only) {
-        return Err("must name a host, and perhaps a port, and nothing else".into());
+        return Err("must contain only a host and an optional port".into());
     }
     if port.parse::<u16>().is_err() {
         return Err("must have a port from 0 to 65535".into());

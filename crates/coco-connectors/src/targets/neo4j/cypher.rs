@@ -42,9 +42,8 @@ pub fn upsert(mapping: &Mapping) -> Vec<String> {
                 take("r", "collect(x) + collect(y)"),
             );
             let written = format!(
-                "UNWIND $rows AS row\n\
-                 MERGE {} ON CREATE SET x:{marker}\nMERGE {} ON CREATE SET y:{marker}\n\
-                 MERGE (x)-{}->(y){}",
+                "UNWIND $rows AS row\nMERGE {} ON CREATE SET x:{marker}\nMERGE {} ON CREATE SET \
+                 y:{marker}\nMERGE (x)-{}->(y){}",
                 node("x", &from.label, &from.key),
                 node("y", &to.label, &to.key),
                 relationship(kind, &mapping.key),
@@ -212,11 +211,9 @@ fn take_nodes(limit: &str) -> String {
 /// left. All are collected first: a node is checked after the last of its relationships is deleted.
 fn take(what: &str, touched: &str) -> String {
     format!(
-        "WITH collect({what}) AS gone, {touched} AS touched\n\
-         WITH gone, size(gone) AS removed, [n IN touched WHERE n:{marker}] AS ends\n\
-         FOREACH (e IN gone | DETACH DELETE e)\n\
-         FOREACH (n IN [e IN ends WHERE NOT EXISTS {{ (e)--() }}] | DELETE n)\n\
-         RETURN removed AS number",
+        "WITH collect({what}) AS gone, {touched} AS touched\nWITH gone, size(gone) AS removed, [n \
+         IN touched WHERE n:{marker}] AS ends\nFOREACH (e IN gone | DETACH DELETE e)\nFOREACH (n \
+         IN [e IN ends WHERE NOT EXISTS {{ (e)--() }}] | DELETE n)\nRETURN removed AS number",
         marker = quote(ENDPOINT)
     )
 }

@@ -52,7 +52,7 @@ fn values(
     values: &Values,
     places: impl Iterator<Item = usize>,
 ) -> Result<Value, EncodeError> {
-    let unreadable = || encode_error("22000", "the row is not the JSON object that it should be");
+    let unreadable = || encode_error("22000", "the row is not a valid JSON object");
     let json = values.json().ok_or_else(unreadable)?;
     let fields: HashMap<String, &RawValue> =
         serde_json::from_str(json).map_err(|_| unreadable())?;
@@ -77,9 +77,11 @@ fn values(
 /// Checks that a value can identify a node or a relationship: null and NaN equal nothing.
 fn check_identifies(value: &Value) -> Result<(), EncodeError> {
     match value {
-        Value::Null => Err(encode_error("23502", "is null, and names a node or a relationship")),
+        Value::Null => {
+            Err(encode_error("23502", "is null, but identifies a node or a relationship"))
+        }
         Value::Float(f) if f.is_nan() => {
-            Err(encode_error("22023", "is NaN, and names a node or a relationship"))
+            Err(encode_error("22023", "is NaN, but identifies a node or a relationship"))
         }
         _ => Ok(()),
     }
@@ -123,10 +125,7 @@ fn value(json: &str, form: &Form) -> Result<Value, EncodeError> {
         Some(b'f') => Ok(false.into()),
         Some(b'"') => {
             let text: String = serde_json::from_str(json).map_err(|_| {
-                encode_error(
-                    "22P05",
-                    "holds half of a surrogate pair, which is no text outside of JSON",
-                )
+                encode_error("22P05", "contains half of a surrogate pair, which is not valid text")
             })?;
             of_text(text, form)
         }
@@ -146,7 +145,8 @@ fn number(json: &str, form: &Form) -> Result<Value, EncodeError> {
     }
     decimal::float(json).map(Value::from).ok_or_else(|| {
         let message = format!(
-            "is {}, which Neo4j's numbers do not hold exactly: cast it to text or to double precision",
+            "is {}, which no number of Neo4j represents exactly: cast it to text or to double \
+             precision",
             shortened(json)
         );
         encode_error("22003", message)
@@ -158,7 +158,7 @@ fn float(text: &str) -> Result<Value, EncodeError> {
     let float = text.trim().parse::<f64>();
     float
         .map(Value::from)
-        .map_err(|_| encode_error("22P02", format!("is no number: {}", shortened(text))))
+        .map_err(|_| encode_error("22P02", format!("is not a number: {}", shortened(text))))
 }
 
 fn of_text(text: String, form: &Form) -> Result<Value, EncodeError> {
@@ -167,7 +167,7 @@ fn of_text(text: String, form: &Form) -> Result<Value, EncodeError> {
         encode_error(
             "22008",
             format!(
-                "is {text}, which is no {what} of Neo4j's: leave out \"temporal\", or cast it to text"
+                "is {text}, which is not a {what} of Neo4j: omit \"temporal\", or cast it to text"
             ),
         )
     };
@@ -197,15 +197,16 @@ fn of_text(text: String, form: &Form) -> Result<Value, EncodeError> {
 
 /// Returns a list if all values have one type, or else the JSON text.
 fn list(json: &str, form: &Form) -> Result<Value, EncodeError> {
-    let elements: Vec<&RawValue> = serde_json::from_str(json)
-        .map_err(|_| encode_error("22000", "is not the JSON it should be"))?;
+    let elements: Vec<&RawValue> =
+        serde_json::from_str(json).map_err(|_| encode_error("22000", "is not valid JSON"))?;
     let element_form = match form {
         Form::Array(element) => {
             // An array must be a list in every row. JSON may vary.
             if elements.iter().any(|e| e.get() == "null") {
                 return Err(encode_error(
                     "22004",
-                    "is an array with a null in it, which Neo4j's lists cannot hold: take it out with array_remove",
+                    "is an array that contains a null, which Neo4j's lists cannot hold: remove it \
+                     with array_remove",
                 ));
             }
             element.as_ref()

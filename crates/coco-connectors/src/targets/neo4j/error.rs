@@ -25,7 +25,7 @@ const LOCKED_OUT: Duration = Duration::from_secs(5);
 pub fn no_answer(what: &str, after: Duration, option: &str) -> DeliveryError {
     let sqlstate = if option == "connect_timeout" { "08001" } else { "08006" };
     DeliveryError::server(sqlstate, format!("{what} within {} s", after.as_secs()))
-        .hint(format!("If the server is slow, give the server a larger \"{option}\"."))
+        .hint(format!("Raise the server's option \"{option}\" if the server is slow."))
 }
 
 /// Classifies an error of the connection.
@@ -36,9 +36,9 @@ pub fn classify(fault: BoltError) -> Failure {
         BoltError::Version(version) => Failure::Fatal(
             DeliveryError::server(
                 "08P01",
-                format!("no Bolt server that can be spoken to: {version:?}"),
+                format!("the server supports no known version of Bolt: {version:?}"),
             )
-            .hint("The url is to name the Bolt port (7687), of Neo4j 4.4 or newer."),
+            .hint("Set the server's option url to the Bolt port (7687) of Neo4j 4.4 or newer."),
         ),
         BoltError::Protocol(what) => {
             Failure::Fatal(DeliveryError::server("08P01", format!("the server {what}")))
@@ -73,29 +73,36 @@ fn classify_code(code: &str, message: &str) -> Failure {
             return row("54000");
         }
         "ClientError.Security.AuthenticationRateLimit" => locked_out(message).detail(code),
-        "ClientError.Security.CredentialsExpired" => {
-            login(message).detail(code).hint("Give the user of Neo4j's a password of its own, and the user mapping the same.")
-        }
+        "ClientError.Security.CredentialsExpired" => login(message).detail(code).hint(
+            "Set a new password for the Neo4j user, and the same password in the user mapping.",
+        ),
         "ClientError.Security.Unauthorized" => login(message).detail(code),
         "ClientError.Security.Forbidden" | "ClientError.Statement.AccessMode" => target("42501")
-            .hint("Grant the user of Neo4j's what the target needs: to match, write and make constraints."),
+            .hint(
+                "Grant the Neo4j user the privileges to match, to write and to create \
+                 constraints.",
+            ),
         rest if rest.starts_with("ClientError.Security.") => server("28000"),
         "ClientError.Database.DatabaseNotFound" => {
-            target("3D000").hint("The server's option \"database\" names one that Neo4j does not have.")
+            target("3D000").hint("Set the server's option \"database\" to an existing database.")
         }
         "ClientError.Schema.ConstraintAlreadyExists" => target("42710"),
         "ClientError.Schema.IndexAlreadyExists" => target("42P07")
-            .hint("Drop that index: a constraint makes one of its own, and is what a target needs."),
-        "DatabaseError.Schema.ConstraintCreationFailed" => target("23505")
-            .hint("Mend what is there, or choose another name for the target: its key must be unique."),
+            .hint("Drop that index: the target needs a constraint, which creates its own index."),
+        "DatabaseError.Schema.ConstraintCreationFailed" => target("23505").hint(
+            "Remove the duplicate nodes, or use another target name: the target's key must be \
+             unique.",
+        ),
         "ClientError.Statement.SyntaxError" => target("0A000")
-            .hint("Nodes need Neo4j 4.4 or newer, relationships 5.7 or newer."),
+            .hint("Use Neo4j 4.4 or newer for nodes, and 5.7 or newer for relationships."),
         "ClientError.Cluster.NotALeader" | "ClientError.General.ForbiddenOnReadOnlyDatabase" => {
-            server("25006").hint("The url is to name the server that takes writes.")
+            server("25006").hint("Set the server's option url to the server that accepts writes.")
         }
         // Ended on the server, by an administrator or because of its duration.
         rest if rest.starts_with("ClientError.Transaction.") => server("57014"),
-        "TransientError.Transaction.DeadlockDetected" => return Failure::Transient(server("40P01")),
+        "TransientError.Transaction.DeadlockDetected" => {
+            return Failure::Transient(server("40P01"));
+        }
         "TransientError.General.OutOfMemoryError"
         | "TransientError.General.MemoryPoolOutOfMemoryError"
         | "TransientError.General.TransactionOutOfMemoryError" => {
@@ -118,12 +125,15 @@ pub fn is_constrained(error: &DeliveryError) -> bool {
 
 fn login(message: &str) -> DeliveryError {
     DeliveryError::server("28P01", message)
-        .hint("See the user mapping's \"user\" and \"password\".")
+        .hint("Check \"user\" and \"password\" of the user mapping.")
 }
 
 fn locked_out(message: &str) -> DeliveryError {
     DeliveryError::server("28000", message)
-        .hint("Neo4j lets nobody in for a while after failed logins: see the user mapping's \"user\" and \"password\".")
+        .hint(
+            "Check \"user\" and \"password\" of the user mapping. Neo4j blocks logins for a while \
+             after failed ones.",
+        )
         .retry_after(LOCKED_OUT)
 }
 
@@ -132,10 +142,11 @@ fn connection(error: &std::io::Error) -> DeliveryError {
     match error.kind() {
         // The error of a failed TLS handshake.
         std::io::ErrorKind::InvalidData => delivery_error.hint(
-            "If the server's certificate is not signed by an authority that this system trusts, give \
-             the authority's as \"sslrootcert\".",
+            "Set \"sslrootcert\" if the server's certificate is not signed by an authority that \
+             this system trusts.",
         ),
-        _ => delivery_error.hint("Is the server up, and does the url name its Bolt port?"),
+        _ => delivery_error
+            .hint("Check that the server is running, and that the url contains its Bolt port."),
     }
 }
 

@@ -110,7 +110,8 @@ impl Endpoint {
         let key = key.into_iter().map(|(column, property)| {
             let place = schema.columns.iter().position(|c| c.name == column);
             let column = place.ok_or(format!(
-                "option \"{option}\" names the column \"{column}\", which the query does not give"
+                "option \"{option}\" names the column \"{column}\", which the query does not \
+                 return"
             ))?;
             Ok(Field { column, property })
         });
@@ -121,7 +122,8 @@ impl Endpoint {
 fn check_absent(options: &Map<String, Value>, names: &[&str], other: &str) -> Result<(), String> {
     match names.iter().find(|name| options.contains_key(**name)) {
         Some(name) => Err(format!(
-            "option \"{name}\" is for targets of the kind {other}: give \"kind\": \"{other}\" too, or drop it"
+            "option \"{name}\" requires \"kind\": \"{other}\": set that option too, or omit \
+             \"{name}\""
         )),
         None => Ok(()),
     }
@@ -169,7 +171,7 @@ pub fn check_name(value: &str) -> Result<(), String> {
     } else if value.contains('\0') {
         Err("must not contain the character U+0000".to_owned())
     } else if value == ENDPOINT {
-        Err(format!("must not be {ENDPOINT}, which marks nodes that relationships have brought"))
+        Err(format!("must not be {ENDPOINT}, which marks nodes that relationships have created"))
     } else {
         Ok(())
     }

@@ -23,7 +23,7 @@ pub fn client(pem: Option<&str>) -> Result<Arc<ClientConfig>, String> {
         }
     }
     if roots.is_empty() {
-        return Err("there are no certificates to check the server's with".to_owned());
+        return Err("no root certificates to verify the server's certificate".to_owned());
     }
     // Passed explicitly: a process may have several crypto providers, and no default.
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -126,7 +126,7 @@ impl Target for PostgresTarget {
 }
 
 fn unprepared() -> DeliveryError {
-    DeliveryError::target("55000", "the target is written to before it is prepared")
+    DeliveryError::target("55000", "the target was not prepared")
 }
 
 /// The changes of a batch, each with its index.
@@ -152,7 +152,7 @@ impl<'a> Batch<'a> {
                 None => batch.malformed.push(RejectedChange {
                     change: place,
                     sqlstate: "22P03".to_owned(),
-                    message: "its values are not in the form of the target's columns".to_owned(),
+                    message: "values do not have the form of the target's columns".to_owned(),
                 }),
             }
         }
@@ -279,9 +279,10 @@ impl PreparedTable {
         if found.as_deref() == Some(&self.table.signature) {
             return Ok(());
         }
-        let message = format!("table {} there was altered or made anew", self.table.name);
+        let message = format!("table {} on the server was altered or recreated", self.table.name);
         Err(StatementError::Fatal(
-            DeliveryError::target("55000", message).hint("The next attempt looks at it again."),
+            DeliveryError::target("55000", message)
+                .detail("The next attempt checks the table again."),
         ))
     }
 

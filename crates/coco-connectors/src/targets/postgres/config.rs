@@ -18,12 +18,12 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "host",
         OptionScope::Server,
-        "Host name or address; or the directory of a unix socket.",
+        "Host name or address, or the directory of a Unix socket.",
     )
     .required()
     .check(host),
     OptionSpec::new("port", OptionScope::Server, "Port; 5432 by default.").check(port),
-    OptionSpec::new("dbname", OptionScope::Server, "Database; named like the user by default.")
+    OptionSpec::new("dbname", OptionScope::Server, "Database; by default, the name of the user.")
         .check(name),
     OptionSpec::new(
         "sslmode",
@@ -34,27 +34,29 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "sslrootcert",
         OptionScope::Server,
-        "The certificates, as PEM, that vouch for the server's; by default the system's.",
+        "Root certificates (PEM) to trust instead of the system's.",
     )
     .check(certificates),
     OptionSpec::new(
         "connect_timeout",
         OptionScope::Server,
-        "Seconds that connecting may take; 10 by default.",
+        "Connection timeout in seconds; 10 by default.",
     )
     .check(seconds),
     OptionSpec::new(
         "statement_timeout",
         OptionScope::Server,
-        "Seconds that one statement there may take; 60 by default.",
+        "Timeout of one statement on the server, in seconds; 60 by default.",
     )
     .check(seconds),
     OptionSpec::new("user", OptionScope::UserMapping, "Role to connect as.").required().check(name),
-    OptionSpec::new("password", OptionScope::UserMapping, "Its password.").secret().check(name),
+    OptionSpec::new("password", OptionScope::UserMapping, "Password of the role.")
+        .secret()
+        .check(name),
     OptionSpec::new(
         "password_required",
         OptionScope::UserMapping,
-        "false: owners who are no superusers may connect without a password too.",
+        "false allows owners who are not superusers to connect without a password.",
     )
     .superuser()
     .check(check_boolean),
@@ -143,12 +145,17 @@ impl Config {
                 "HV024",
                 "the server's option \"sslrootcert\" has no effect with this sslmode",
             )
-            .hint("Set sslmode to verify-full, or drop sslrootcert."));
+            .hint("Set sslmode to verify-full, or remove sslrootcert."));
         }
         if self.must_authenticate && self.password.is_none() {
             return Err(DeliveryError::server("2F003", "password is required")
-                .detail("Owners of flows who are no superusers must give a password in the user mapping.")
-                .hint("ALTER USER MAPPING … OPTIONS (ADD password '…'), or let a superuser set password_required to false there."));
+                .detail(
+                    "The flow's owner is not a superuser, and the user mapping has no password.",
+                )
+                .hint(
+                    "Set a password with ALTER USER MAPPING … OPTIONS (ADD password '…'), or ask a \
+                     superuser to set password_required to false there.",
+                ));
         }
         Ok(self)
     }
@@ -165,7 +172,7 @@ fn host(value: &str) -> Result<(), String> {
         // A directory may have any name.
         path if path.starts_with('/') && !path.contains('\0') => Ok(()),
         name if name.is_empty() || name.contains(odd) || name.contains('/') => {
-            Err("must be one host name, address, or directory, and no URL".to_owned())
+            Err("must be one host name, address or directory, not a URL".to_owned())
         }
         _ => Ok(()),
     }

@@ -56,8 +56,8 @@ impl From<Error> for StatementError {
         match error.as_db_error() {
             Some(error) => of_server(error),
             None if is_lost(&error) => StatementError::Fatal(
-                DeliveryError::server("08006", format!("lost the connection: {}", chain(&error))).hint(
-                    "Whether the last transaction was committed is not known; it is written again.",
+                DeliveryError::server("08006", format!("lost connection to server: {}", chain(&error))).detail(
+                    "It is unknown whether the last transaction was committed. coco applies its changes again.",
                 ),
             ),
             None => StatementError::Fatal(DeliveryError::server("08P01", chain(&error))),
@@ -132,18 +132,19 @@ fn described(mut delivery_error: DeliveryError, error: &DbError) -> DeliveryErro
 fn hint(sqlstate: &str) -> Option<&'static str> {
     Some(match sqlstate {
         "28P01" | "28000" => {
-            "Check user and password of the user mapping, and pg_hba.conf of that server."
+            "Check user and password of the user mapping, and pg_hba.conf on the server."
         }
         "3D000" => "Check the server's option dbname.",
-        "3F000" => "Create the schema there, or name another in the target.",
-        "25006" => "Name the primary as the server's host: a standby takes no writes.",
-        "42501" => "GRANT what is missing to the role that the user mapping names.",
-        "42P10" => "The target needs a unique index on exactly its key columns.",
-        "53300" => "Raise max_connections there, or have fewer flows write to it.",
+        "3F000" => "Create the schema on the server, or name another one in the target.",
+        "25006" => "Set the server's option host to the primary: a standby accepts no writes.",
+        "42501" => "GRANT the missing privileges to the role in the user mapping.",
+        "42P10" => "Create a unique index on exactly the target's key columns.",
+        "53300" => "Raise max_connections on the server, or let fewer flows write to it.",
         "57014" | "55P03" => {
-            "See pg_locks there for who holds a lock on the table, or raise the server's option statement_timeout."
+            "Check pg_locks on the server for a lock on the table, or raise the server's option \
+             statement_timeout."
         }
-        "57P03" => "That server is starting or stopping.",
+        "57P03" => "Wait until the server has started.",
         _ => return None,
     })
 }
@@ -152,23 +153,27 @@ fn hint(sqlstate: &str) -> Option<&'static str> {
 pub fn connect_error(error: &Error) -> DeliveryError {
     match error.as_db_error() {
         Some(said) => described(DeliveryError::server(said.code().code(), said.message()), said),
-        None => DeliveryError::server("08001", format!("could not connect: {}", chain(error)))
-            .hint(
-                "Check the server's options host, port and sslmode, and whether that server runs.",
-            ),
+        None => {
+            DeliveryError::server("08001", format!("could not connect to server: {}", chain(error)))
+                .hint(
+                    "Check the server's options host, port and sslmode, and that the server is \
+                     running.",
+                )
+        }
     }
 }
 
 /// Returns the error of an unreachable server.
 pub fn unreachable(error: &io::Error) -> DeliveryError {
-    DeliveryError::server("08001", format!("could not connect: {error}"))
-        .hint("Check the server's options host and port, and whether that server runs.")
+    DeliveryError::server("08001", format!("could not connect to server: {error}"))
+        .hint("Check the server's options host and port, and that the server is running.")
 }
 
 /// Returns the error of a server that sends more than the limits allow.
 pub fn excess(excess: Excess) -> DeliveryError {
     DeliveryError::server("08P01", excess.to_string()).hint(
-        "Check the server's options host and port: what answers there is not as PostgreSQL is.",
+        "Check the server's options host and port: the server at this address does not follow \
+         PostgreSQL's protocol.",
     )
 }
 

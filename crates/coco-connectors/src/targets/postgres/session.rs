@@ -60,12 +60,14 @@ impl Session {
     /// Connects within the server's `connect_timeout`.
     pub async fn open(config: &Config) -> Result<Session, DeliveryError> {
         let limit = config.connect_timeout;
-        let (client, connection) = timeout(limit, connect(config)).await.unwrap_or_else(|_| {
-            let seconds = limit.as_secs();
-            Err(DeliveryError::server("08001", format!("could not connect within {seconds} s")).hint(
+        let (client, connection) =
+            timeout(limit, connect(config)).await.unwrap_or_else(|_| {
+                let seconds = limit.as_secs();
+                Err(DeliveryError::server("08001", format!("could not connect to server within \
+                                                            {seconds} s")).hint(
                 "Check the server's options host and port, or raise its option connect_timeout.",
             ))
-        })?;
+            })?;
         let mut session = Session {
             client,
             search_path: Vec::new(),
@@ -153,9 +155,10 @@ impl Session {
             }),
             Err(_) => {
                 let seconds = self.patience.as_secs();
-                let message = format!("the server has said nothing for {seconds} s");
+                let message = format!("the server did not respond for {seconds} s");
                 Err(StatementError::Fatal(DeliveryError::server("08006", message).hint(
-                    "Check the network and that server, or raise the server's option statement_timeout.",
+                    "Check the network and the server, or raise the server's option \
+                     statement_timeout.",
                 )))
             }
         }
@@ -187,7 +190,7 @@ async fn resolve(config: &Config) -> Result<Vec<Option<IpAddr>>, DeliveryError> 
     }
     let found = tokio::net::lookup_host((config.host.as_str(), config.port)).await;
     let found = found.map_err(|e| {
-        DeliveryError::server("08001", format!("host \"{}\" cannot be found: {e}", config.host))
+        DeliveryError::server("08001", format!("could not resolve host \"{}\": {e}", config.host))
             .hint("Check the server's option host.")
     })?;
     Ok(found.map(|address| Some(address.ip())).collect())
@@ -220,9 +223,18 @@ async fn connect_to(
         match log_in(place, &parameters).await? {
             Err(error) if asks_for_password(&error) => {}
             Err(error) => return Err(error::connect_error(&error)),
-            Ok(_) => return Err(DeliveryError::server("2F003", "the server did not ask for a password")
-                .detail("Owners of flows who are no superusers must be known there by their password, not by where they connect from.")
-                .hint("Have pg_hba.conf of that server ask this role for a password (scram-sha-256), or let a superuser set password_required to false in the user mapping.")),
+            Ok(_) => {
+                return Err(DeliveryError::server("2F003", "password is required")
+                    .detail(
+                        "The flow's owner is not a superuser, and the server accepted the \
+                         connection without a password.",
+                    )
+                    .hint(
+                        "Configure pg_hba.conf on the server to require a password (scram-sha-256) \
+                         from this role, or ask a superuser to set password_required to false in \
+                         the user mapping.",
+                    ));
+            }
         }
     }
     if let Some(password) = &config.password {
@@ -231,7 +243,7 @@ async fn connect_to(
     log_in(place, &parameters).await?.map_err(|error| match asks_for_password(&error) {
         true => DeliveryError::server(
             "28000",
-            "the server asks for a password, and the user mapping has none",
+            "the server requires a password, but the user mapping has none",
         )
         .hint("ALTER USER MAPPING … OPTIONS (ADD password '…')."),
         false => error::connect_error(&error),

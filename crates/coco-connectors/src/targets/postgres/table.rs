@@ -86,7 +86,10 @@ async fn prepare_or_fault(
     };
     let place = locate(session, target_schema).await?;
     let Some(found) = &place.found else {
-        return Err(target("42P01", format!("table {} was dropped right away", place.name())));
+        return Err(target(
+            "42P01",
+            format!("table {} was dropped just after it was created", place.name()),
+        ));
     };
     Ok((examine(session, target_schema, &place, found).await?, prepared))
 }
@@ -141,15 +144,19 @@ async fn locate(session: &Session, target_schema: &TargetSchema) -> Result<Place
         return Ok(places.swap_remove(at));
     }
     let error = match &name.schema {
-        Some(schema) => {
-            DeliveryError::target("3F000", format!("there is no schema {} there", quoted(schema)))
-                .hint(format!(
-                    "CREATE SCHEMA {}; coco makes tables, but no schemas.",
-                    quoted(schema)
-                ))
-        }
-        None => DeliveryError::target("3F000", "the role has no schema there to make tables in")
-            .hint("Write the target as schema.table, or set the role's search_path there."),
+        Some(schema) => DeliveryError::target(
+            "3F000",
+            format!("schema {} does not exist on the server", quoted(schema)),
+        )
+        .hint(format!(
+            "Run CREATE SCHEMA {}. coco creates tables, but not schemas.",
+            quoted(schema)
+        )),
+        None => DeliveryError::target(
+            "3F000",
+            "the role has no schema on the server to create tables in",
+        )
+        .hint("Write the target as schema.table, or set the role's search_path on the server."),
     };
     Err(StatementError::Fatal(error))
 }
@@ -200,7 +207,8 @@ async fn remote_type_sql(session: &Session, column: &Column) -> Result<String, S
     }
     let Some(first) = found.first() else {
         return Err(StatementError::Fatal(
-            no_such_type(column).hint("Create it there, or cast the column in the query."),
+            no_such_type(column)
+                .hint("Create the type on the server, or cast the column in the query."),
         ));
     };
     let schema: String = first.try_get(0)?;
@@ -208,9 +216,9 @@ async fn remote_type_sql(session: &Session, column: &Column) -> Result<String, S
         return Err(StatementError::Fatal(
             DeliveryError::target(
                 "42725",
-                format!("several schemas there have a type {}", quoted(&bare)),
+                format!("type {} exists in several schemas of the server", quoted(&bare)),
             )
-            .hint("Create the table there yourself, with the one that is meant."),
+            .hint("Create the table on the server yourself, with the intended type."),
         ));
     }
     if first.try_get(1)? {
@@ -228,9 +236,10 @@ async fn install_pgvector(session: &Session, column: &Column) -> Result<(), Stat
         {
             Err(StatementError::Fatal(
                 no_such_type(column)
-                    .detail(format!("CREATE EXTENSION vector says: {}.", error.message))
+                    .detail(format!("CREATE EXTENSION vector failed: {}.", error.message))
                     .hint(
-                        "Install pgvector there, and CREATE EXTENSION vector as a role that may.",
+                        "Install pgvector on the server, and run CREATE EXTENSION vector as a role \
+                         with the privilege for it.",
                     ),
             ))
         }
@@ -240,7 +249,10 @@ async fn install_pgvector(session: &Session, column: &Column) -> Result<(), Stat
 
 fn no_such_type(column: &Column) -> DeliveryError {
     let (name, of) = (&column.type_name, quoted(&column.name));
-    DeliveryError::target("42704", format!("there is no type {name} there, for column {of}"))
+    DeliveryError::target(
+        "42704",
+        format!("type {name} of column {of} does not exist on the server"),
+    )
 }
 
 fn holds_oids(column: &Column) -> StatementError {
@@ -250,8 +262,8 @@ fn holds_oids(column: &Column) -> StatementError {
             "0A000",
             format!("column {of} has type {name}, whose values no other server understands"),
         )
-        .detail("They say the OIDs of types in them, which differ between servers.")
-        .hint("Cast the column in the query, to jsonb or text for one."),
+        .detail("Its values contain OIDs of types, which differ between servers.")
+        .hint("Cast the column in the query, for example to jsonb or text."),
     )
 }
 
@@ -263,8 +275,11 @@ async fn examine(
 ) -> Result<Table, StatementError> {
     if !matches!(found.kind.as_str(), "r" | "p") {
         return Err(StatementError::Fatal(
-            DeliveryError::target("42809", format!("{} there is not a table", place.name()))
-                .hint("Name a table, or one that does not exist yet: coco makes it."),
+            DeliveryError::target(
+                "42809",
+                format!("{} on the server is not a table", place.name()),
+            )
+            .hint("Name a table, or a name that does not exist yet: coco then creates the table."),
         ));
     }
     let takes_copy = check_rights(session, place, found).await?;
@@ -320,7 +335,7 @@ async fn check_rights(
         return Err(StatementError::Fatal(
             DeliveryError::target(
                 "42501",
-                format!("role {role} may not read and write table {name} there"),
+                format!("role {role} may not read and write table {name} on the server"),
             )
             .hint(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {role};")),
         ));
@@ -330,7 +345,7 @@ async fn check_rights(
         return Err(StatementError::Fatal(
             DeliveryError::target(
                 "42501",
-                format!("role {role} may not use schema {schema} there"),
+                format!("role {role} may not use schema {schema} on the server"),
             )
             .hint(format!("GRANT USAGE ON SCHEMA {schema} TO {role};")),
         ));
@@ -339,9 +354,12 @@ async fn check_rights(
         return Err(StatementError::Fatal(
             DeliveryError::server(
                 "42501",
-                format!("role {role} may not make temporary tables in database {database}"),
+                format!(
+                    "role {role} may not create temporary tables in database {database} on the \
+                     server"
+                ),
             )
-            .detail("Rows go through one, to be compared with those that are there.")
+            .detail("coco compares new and existing rows with a temporary table.")
             .hint(format!("GRANT TEMPORARY ON DATABASE {database} TO {role};")),
         ));
     }
@@ -407,7 +425,8 @@ async fn check_columns(
         return Ok(());
     }
     Err(StatementError::Fatal(
-        DeliveryError::target("42804", format!("table {} there does not fit the query's columns", place.name()))
+        DeliveryError::target("42804", format!("table {} on the server does not match the query's \
+                                                columns", place.name()))
             .detail(format!("{}.", lacks.join("; ")))
             .hint("Alter the table, cast the columns in the query, or name a table that does not exist yet."),
     ))
@@ -495,9 +514,11 @@ async fn key(
         StatementError::Fatal(
             DeliveryError::target(
                 "42P16",
-                format!("table {name} there has no unique index on its key ({columns})"),
+                format!("table {name} on the server has no unique index on its key ({columns})"),
             )
-            .detail("It must be on these columns alone, and neither partial nor deferrable.")
+            .detail(
+                "The index must be on exactly these columns, and neither partial nor deferrable.",
+            )
             .hint(format!("ALTER TABLE {name} ADD PRIMARY KEY ({columns});")),
         )
     })

@@ -18,7 +18,7 @@ pub fn connector(config: &Config) -> Result<MakeRustlsConnect, DeliveryError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|e| DeliveryError::server("HV000", format!("TLS cannot be set up: {e}")))?;
+        .map_err(|e| DeliveryError::server("HV000", format!("could not set up TLS: {e}")))?;
     let lenient = |roots: Option<RootCertStore>| Arc::new(Lenient { provider, roots });
     let client = match config.sslmode {
         SslMode::VerifyFull => builder.with_root_certificates(roots(config)?),
@@ -42,7 +42,7 @@ fn roots(config: &Config) -> Result<RootCertStore, DeliveryError> {
                 store.add(certificate.clone()).map_err(|e| {
                     DeliveryError::server(
                         "HV024",
-                        format!("a certificate in sslrootcert is of no use: {e}"),
+                        format!("invalid certificate in sslrootcert: {e}"),
                     )
                 })?;
             }
@@ -52,7 +52,7 @@ fn roots(config: &Config) -> Result<RootCertStore, DeliveryError> {
             store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if store.is_empty() {
                 return Err(DeliveryError::server("08001", "this system has no root certificates")
-                    .hint("Give the server's root certificate with the option sslrootcert."));
+                    .hint("Set the server's root certificate in the option sslrootcert."));
             }
         }
     }

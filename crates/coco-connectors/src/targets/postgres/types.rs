@@ -32,13 +32,15 @@ pub fn check(column: &Column) -> Result<(), String> {
     let element = name.strip_suffix("[]");
     if !is_built_in(column) && element.is_some() {
         return Err(format!(
-            "column {} has type {name}: an array of a type that does not come with Postgres has no form that another server understands; cast it, to text[] for one",
+            "column {} has type {name}: an array of a type that is not built in cannot be sent to \
+             another server; cast it, for example to text[]",
             names::quoted(&column.name)
         ));
     }
     if is_built_in(column) && OIDS.contains(&element.unwrap_or(name)) {
         return Err(format!(
-            "column {} has type {name}, whose values mean nothing on another server: cast it to text",
+            "column {} has type {name}, whose values have no meaning on another server: cast it to \
+             text",
             names::quoted(&column.name)
         ));
     }

@@ -62,10 +62,14 @@ impl fmt::Display for Excess {
             Excess::Answer => {
                 write!(f, "the server's answer is longer than {} MB", LONGEST_ANSWER >> 20)
             }
-            Excess::Answers => f.write_str("the server describes types without end"),
-            Excess::Settings => f.write_str("the server reports settings without end"),
+            Excess::Answers => f.write_str("the server sends too many descriptions of types"),
+            Excess::Settings => f.write_str("the server reports too many settings"),
             Excess::Iterations => {
-                write!(f, "the server asks for a password hashed more than {MOST_ITERATIONS} times")
+                write!(
+                    f,
+                    "the server requires a password hash of more than {MOST_ITERATIONS} \
+                     iterations"
+                )
             }
         }
     }

@@ -52,12 +52,15 @@ impl Client {
             None => Ok(true),
             Some(difference) => {
                 let name = &schema.target;
-                Err(DeliveryError::target("42804", format!("collection \"{name}\" does not fit"))
-                    .detail(difference)
-                    .hint(
-                        "Give the target another name, make its columns and option \"vectors\" \
-                         as the collection is, or remove the collection.",
-                    ))
+                Err(DeliveryError::target(
+                    "42804",
+                    format!("collection \"{name}\" does not match the target"),
+                )
+                .detail(difference)
+                .hint(
+                    "Choose another name for the target, adapt its columns and option \"vectors\" \
+                     to the collection, or remove the collection.",
+                ))
             }
         }
     }
@@ -152,7 +155,7 @@ impl Target for Client {
                 (Some(key), None) => layout.naming.point_id(schema, key).map(|id| gone.push(id)),
                 (Some(key), Some(Some(row))) => encode::point(schema, &layout, key, row)
                     .map(|point| points.push((place, point))),
-                _ => Err(RowError::new("HV004", "the change is not written as JSON")),
+                _ => Err(RowError::new("HV004", "the change is not encoded as JSON")),
             };
             if let Err(why) = done {
                 rejected.push(why.into_rejected(place));

@@ -26,21 +26,22 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "url",
         OptionScope::Server,
-        "Where Qdrant listens for gRPC: http://host:6334, or https:// for TLS. The port is 6334 \
-         unless it is given.",
+        "URL of Qdrant's gRPC port: http://host:6334, or https:// for TLS. The default port is \
+         6334.",
     )
     .required()
     .check(|value| uri(value).map(drop)),
     OptionSpec::new(
         "connect_timeout",
         OptionScope::Server,
-        "Seconds for connecting; 10 by default.",
+        "Connection timeout in seconds; 10 by default.",
     )
     .check(check_positive),
     OptionSpec::new(
         "request_timeout",
         OptionScope::Server,
-        "Seconds from the start of a request to the end of its answer; 60 by default.",
+        "Request timeout in seconds, from the start of a request to the end of its answer; 60 by \
+         default.",
     )
     .check(check_positive),
     OptionSpec::new(
@@ -55,8 +56,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "vectors",
         OptionScope::Target,
-        "A JSON object: of columns that are vectors their distance (cosine, dot, euclid or \
-         manhattan), size and name.",
+        "Vector columns, as a JSON object with the distance (cosine, dot, euclid or manhattan), \
+         size and name of each.",
     )
     .check(|value| vectors(value).map(drop)),
 ];
@@ -90,7 +91,7 @@ impl Config {
             .http2_max_header_list_size(LONGEST_HEADERS);
         let authorities = access.server.get("sslrootcert");
         if authorities.is_some() && !tls {
-            return Err(wrong("sslrootcert", "is for a url that starts with https".to_owned()));
+            return Err(wrong("sslrootcert", "requires a url that starts with https".to_owned()));
         }
         if tls {
             let trust = match authorities {
@@ -100,10 +101,13 @@ impl Config {
             endpoint = endpoint.tls_config(trust).map_err(|e| {
                 DeliveryError::server(
                     "HV000",
-                    "there are no certificates to check the server's with",
+                    "no root certificates to verify the server's certificate",
                 )
                 .detail(e.to_string())
-                .hint("Install the system's (Debian: ca-certificates), or give sslrootcert.")
+                .hint(
+                    "Install root certificates in the system (Debian: ca-certificates), or set \
+                     sslrootcert.",
+                )
             })?;
         }
         let api_key = access.user.get("api_key").map(api_key).transpose();
@@ -111,11 +115,10 @@ impl Config {
         // Qdrant without a key trusts everyone who connects from the database's host. Only a
         // superuser may use that.
         if api_key.is_none() && !access.trusted {
-            return Err(DeliveryError::server(
-                "28000",
-                "an API key is required of who is no superuser",
-            )
-            .hint("CREATE USER MAPPING … OPTIONS (api_key '…')"));
+            return Err(DeliveryError::server("28000", "API key is required").hint(
+                "Set the API key with CREATE USER MAPPING … OPTIONS (api_key '…'). Only the flows \
+                 of superusers may connect without a key.",
+            ));
         }
         Ok(Config { endpoint, request_timeout, api_key })
     }
@@ -134,7 +137,7 @@ fn uri(value: &str) -> Result<Uri, String> {
         return Err("must not have a user or password: api_key is for the user mapping".to_owned());
     }
     if uri.path_and_query().is_some_and(|path| path != "/") {
-        return Err("must end after host and port: gRPC knows no path".to_owned());
+        return Err("must end after host and port: gRPC has no path".to_owned());
     }
     let with_port = match uri.port() {
         Some(_) => format!("{scheme}://{authority}"),

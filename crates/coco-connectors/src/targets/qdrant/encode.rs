@@ -19,7 +19,7 @@ pub fn point(
 ) -> Result<PointStruct, RowError> {
     let id = layout.naming.point_id(schema, key)?;
     let fields: HashMap<String, &RawValue> = serde_json::from_str(row)
-        .map_err(|e| RowError::new("22030", format!("the row is no JSON object: {e}")))?;
+        .map_err(|e| RowError::new("22030", format!("the row is not a JSON object: {e}")))?;
     let mut unnamed = None;
     let mut named = HashMap::new();
     let mut rest = HashMap::with_capacity(schema.columns.len());

@@ -44,7 +44,7 @@ pub fn is_row_error(status: &Status) -> bool {
 
 /// Returns the error of the only row of a request.
 pub fn row_error(status: &Status) -> RowError {
-    RowError::new("22023", format!("Qdrant refuses the point: {}", status.message()))
+    RowError::new("22023", format!("Qdrant rejected the point: {}", status.message()))
 }
 
 /// Returns the error of a failed request. It contains the server's text as received;
@@ -56,45 +56,46 @@ pub fn of_status(status: &Status) -> DeliveryError {
         // depend on how far the connection got.
         code if status.source().is_some() => {
             let (sqlstate, what) = match code {
-                Code::Unavailable => ("08001", "Qdrant cannot be reached"),
-                _ => ("08006", "the connection to Qdrant is broken"),
+                Code::Unavailable => ("08001", "could not connect to Qdrant"),
+                _ => ("08006", "lost connection to Qdrant"),
             };
             DeliveryError::server(sqlstate, format!("{what}: {said}")).hint(
-                "The server's url must be where Qdrant listens for gRPC, by default port 6334, and \
-                 start with https:// if it has TLS.",
+                "Set the server's option url to Qdrant's gRPC port, by default 6334. The url must \
+                 start with https:// if Qdrant uses TLS.",
             )
         }
         Code::Unauthenticated | Code::PermissionDenied => {
-            DeliveryError::server("28000", format!("Qdrant does not let us in: {said}")).hint(
-                "The user mapping's api_key must be one that may write. ALTER USER MAPPING … \
-                 OPTIONS (SET api_key '…')",
+            DeliveryError::server("28000", format!("Qdrant rejected the login: {said}")).hint(
+                "Set an API key with write access: ALTER USER MAPPING … OPTIONS (SET api_key \
+                 '…').",
             )
         }
         Code::Unavailable => {
             DeliveryError::server("57P03", format!("Qdrant is not available: {said}"))
         }
         Code::DeadlineExceeded | Code::Cancelled => {
-            DeliveryError::server("57014", format!("Qdrant did not answer in time: {said}"))
-                .hint("Where it needs longer, raise the server's request_timeout (seconds).")
+            DeliveryError::server("57014", format!("Qdrant did not answer in time: {said}")).hint(
+                "Raise the server's option request_timeout (seconds) if Qdrant needs more time.",
+            )
         }
         Code::ResourceExhausted if status.metadata().contains_key(DISK_FULL) => {
-            DeliveryError::server("53100", format!("Qdrant has no room left: {said}"))
+            DeliveryError::server("53100", format!("Qdrant has no disk space left: {said}"))
         }
         Code::ResourceExhausted => {
-            DeliveryError::server("53400", format!("Qdrant is at a limit: {said}"))
+            DeliveryError::server("53400", format!("Qdrant has reached a limit: {said}"))
         }
         Code::FailedPrecondition => {
-            DeliveryError::server("55000", format!("Qdrant is not in a state to do it: {said}"))
+            DeliveryError::server("55000", format!("Qdrant is not in the required state: {said}"))
         }
         Code::NotFound => {
-            DeliveryError::target("HV00R", format!("Qdrant does not find the collection: {said}"))
+            DeliveryError::target("HV00R", format!("Qdrant did not find the collection: {said}"))
         }
         Code::InvalidArgument | Code::OutOfRange | Code::AlreadyExists => {
-            DeliveryError::target("22023", format!("Qdrant refuses the request: {said}"))
+            DeliveryError::target("22023", format!("Qdrant rejected the request: {said}"))
         }
         _ => DeliveryError::server("HV000", format!("error of Qdrant: {said}")).hint(
-            "Qdrant's log may say more. If it has no such request: the server's url must be where \
-             Qdrant listens for gRPC, by default port 6334, not 6333.",
+            "Check Qdrant's log. If the log does not contain the request, set the server's option \
+             url to Qdrant's gRPC port, by default 6334, not 6333.",
         ),
     };
     let delivery_error = match innermost(status) {

@@ -57,12 +57,15 @@ impl Layout {
                 continue;
             }
             if schema.is_key(place) {
-                return Err(format!("column \"{}\" is of the key: no vector can be", column.name));
+                return Err(format!(
+                    "column \"{}\" is part of the key, and cannot be a vector",
+                    column.name
+                ));
             }
             vectors.insert(place, vector(column, option.unwrap_or_default())?);
         }
         if let Some(name) = options.keys().next() {
-            return Err(format!("option \"vectors\" names \"{name}\", which is no column"));
+            return Err(format!("option \"vectors\" names \"{name}\", which is not a column"));
         }
         name_vectors(schema, &mut vectors)?;
         Ok(Layout { naming: Naming::of(schema), vectors })
@@ -84,13 +87,15 @@ fn vector(column: &Column, option: VectorOption) -> Result<Vector, String> {
     };
     let size = match (typed, option.size) {
         (Some(typed), Some(size)) if typed != size => {
-            return Err(format!("column \"{name}\" is {type_name}, but its size is to be {size}"));
+            return Err(format!(
+                "column \"{name}\" is {type_name}, but option \"vectors\" sets its size to {size}"
+            ));
         }
         (Some(size), _) | (None, Some(size)) => size,
         (None, None) => {
             return Err(format!(
-                "column \"{name}\" is {type_name}, which does not say how many dimensions it has: \
-                 give its size in option \"vectors\", or cast it, such as to vector(384)"
+                "column \"{name}\" is {type_name}, which does not set the number of dimensions: \
+                 set its size in option \"vectors\", or cast it, for example to vector(384)"
             ));
         }
     };
@@ -109,9 +114,11 @@ fn name_vectors(
 ) -> Result<(), String> {
     let alone = match vectors.len() {
         0 => {
-            return Err("no column is a vector: cast one to vector(n), or name one of real[] in \
-                        option \"vectors\""
-                .to_owned());
+            return Err(
+                "no column is a vector: cast one to vector(n), or name a real[] column in option \
+                 \"vectors\""
+                    .to_owned(),
+            );
         }
         n => n == 1,
     };
@@ -133,10 +140,12 @@ fn name_vectors(
 
 fn check_name(of: &str, name: &str, longest: usize) -> Result<(), String> {
     if let Some(bad) = name.chars().find(|c| NOT_IN_NAMES.contains(c)) {
-        return Err(format!("the name of {of} must not contain {bad:?}: Qdrant does not take it"));
+        return Err(format!("the name of {of} must not contain {bad:?}: Qdrant does not allow it"));
     }
     if matches!(name, "" | "." | "..") || name.len() > longest {
-        return Err(format!("the name of {of} must be 1 to {longest} bytes long, and no \".\""));
+        return Err(format!(
+            "the name of {of} must be 1 to {longest} bytes long, and not \".\" or \"..\""
+        ));
     }
     Ok(())
 }
@@ -200,11 +209,11 @@ mod tests {
     fn what_is_wrong_with_columns_and_options_is_said() {
         let id = ("id", "integer");
         assert!(wrong(&[id, ("b", "text")], Value::Null).contains("no column is a vector"));
-        assert!(wrong(&[id, ("e", "vector")], Value::Null).contains("how many dimensions"));
+        assert!(wrong(&[id, ("e", "vector")], Value::Null).contains("number of dimensions"));
         let three = json!({"e": {"size": 3}});
-        assert!(wrong(&[id, ("e", "vector(4)")], three.clone()).contains("is to be 3"));
+        assert!(wrong(&[id, ("e", "vector(4)")], three.clone()).contains("sets its size to 3"));
         assert!(wrong(&[id, ("e", "text")], three.clone()).contains("must be vector"));
-        assert!(wrong(&[id, ("f", "vector(3)")], three).contains("is no column"));
+        assert!(wrong(&[id, ("f", "vector(3)")], three).contains("is not a column"));
         assert!(wrong(&[("e", "vector(3)")], Value::Null).contains("of the key"));
         assert!(wrong(&[id, ("e", "real[]")], json!({"e": {"size": 0}})).contains("1 to 65536"));
         let twice = json!({"e": {"name": "f"}});

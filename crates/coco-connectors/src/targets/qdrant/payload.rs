@@ -28,7 +28,7 @@ fn convert(json: &RawValue, depth: usize) -> Result<Value, RowError> {
         Some(b'{' | b'[') if depth == 0 => {
             return Err(RowError::new(
                 "54000",
-                format!("more than {DEEPEST} objects or arrays in one another"),
+                format!("more than {DEEPEST} levels of nested objects or arrays"),
             ));
         }
         Some(b'{') => {

@@ -47,7 +47,7 @@ impl Naming {
     /// Returns the id of a row's point. `key` is a JSON object of the key columns.
     pub fn point_id(self, schema: &TargetSchema, key: &str) -> Result<PointId, RowError> {
         let fields: HashMap<String, &RawValue> = serde_json::from_str(key)
-            .map_err(|e| RowError::new("22030", format!("the key is no JSON object: {e}")))?;
+            .map_err(|e| RowError::new("22030", format!("the key is not a JSON object: {e}")))?;
         let mut values = Vec::with_capacity(schema.key.len());
         for column in schema.key_columns() {
             let value = fields.get(&column.name).ok_or_else(|| {
@@ -58,7 +58,7 @@ impl Naming {
         match (self, values.as_slice()) {
             (Naming::Uuid, [quoted]) => {
                 let parsed = Uuid::try_parse(quoted.trim_matches('"'));
-                let uuid = parsed.map_err(|_| RowError::new("22P02", "the key is no UUID"))?;
+                let uuid = parsed.map_err(|_| RowError::new("22P02", "the key is not a UUID"))?;
                 return Ok(PointId::from(uuid.to_string()));
             }
             (Naming::Integer, [digits]) => {

@@ -20,7 +20,7 @@ pub fn parse(column: &str, json: &str, as_is: &Vector) -> Result<Option<Vec<f32>
     }
     let inside = json.trim_matches('"').strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let Some(inside) = inside else {
-        return Err(RowError::new("22P02", format!("column \"{column}\" is no vector")));
+        return Err(RowError::new("22P02", format!("column \"{column}\" is not a vector")));
     };
     // Counted first, so that a vector of another size costs neither time nor memory.
     let size = match inside.trim() {
@@ -39,18 +39,18 @@ pub fn parse(column: &str, json: &str, as_is: &Vector) -> Result<Option<Vec<f32>
 
 fn component(column: &str, text: &str) -> Result<f32, RowError> {
     if text == "null" {
-        return Err(RowError::new("22004", format!("column \"{column}\" has a NULL in it")));
+        return Err(RowError::new("22004", format!("column \"{column}\" contains a NULL")));
     }
     match text.parse::<f32>() {
         Ok(number) if number.is_finite() => Ok(number),
         Ok(_) => Err(RowError::new(
             "22003",
-            format!("column \"{column}\" has a number that is too large for a vector"),
+            format!("column \"{column}\" contains a number that is too large for a vector"),
         )),
         // Also NaN and infinity, which JSON writes as strings, and nested arrays.
         Err(_) => Err(RowError::new(
             "22P02",
-            format!("column \"{column}\" has something in it that is no number"),
+            format!("column \"{column}\" contains a value that is not a number"),
         )),
     }
 }

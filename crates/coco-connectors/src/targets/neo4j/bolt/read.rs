@@ -20,7 +20,7 @@ pub fn message(bytes: &[u8]) -> Result<Message, &'static str> {
     match reader.value(0)? {
         Value::Structure(tag, fields) if reader.bytes.is_empty() => Ok(Message { tag, fields }),
         Value::Structure(..) => Err("goes on after its end"),
-        _ => Err("is no structure"),
+        _ => Err("is not a structure"),
     }
 }
 
@@ -42,7 +42,7 @@ impl Reader<'_> {
             return Err("has too many values");
         }
         if depth > DEEPEST {
-            return Err("is nested too deep");
+            return Err("is nested too deeply");
         }
         let [marker] = self.take()?;
         let low = usize::from(marker & 0x0F);
@@ -81,7 +81,7 @@ impl Reader<'_> {
                 let [tag] = self.take()?;
                 Value::Structure(tag, self.values(low, depth)?)
             }
-            _ => return Err("has a value of no known kind"),
+            _ => return Err("has a value of an unknown kind"),
         })
     }
 
@@ -117,7 +117,7 @@ impl Reader<'_> {
     fn map(&mut self, size: usize, depth: usize) -> Result<Value, &'static str> {
         let entry = |_| match self.value(depth + 1)? {
             Value::String(name) => Ok((name, self.value(depth + 1)?)),
-            _ => Err("has a map with a name that is no text"),
+            _ => Err("has a map with a name that is not text"),
         };
         (0..size).map(entry).collect::<Result<_, _>>().map(Value::Map)
     }
@@ -155,18 +155,18 @@ mod tests {
     fn hostile_messages_are_refused() {
         let within = |inner: &[u8]| [&[0xB1, 0x71], inner].concat();
         for (bytes, why) in [
-            (within(&[0x91; 1_000_000]), "nested too deep"),
-            (within(&[0xA1; 1_000_000]), "nested too deep"),
-            (within(&[0xB1; 1_000_000]), "nested too deep"),
+            (within(&[0x91; 1_000_000]), "nested too deeply"),
+            (within(&[0xA1; 1_000_000]), "nested too deeply"),
+            (within(&[0xB1; 1_000_000]), "nested too deeply"),
             (within(&[0xD6, 0xFF, 0xFF, 0xFF, 0xFF]), "breaks off"),
             (within(&[0xDA, 0xFF, 0xFF, 0xFF, 0xFF]), "breaks off"),
             (within(&[0xD2, 0xFF, 0xFF, 0xFF, 0xFF]), "breaks off"),
             (within(&[0xCE, 0xFF, 0xFF, 0xFF, 0xFF]), "breaks off"),
             (within(&[&[0xD6, 0, 0x10, 0, 0][..], &[0xC0; 1 << 20]].concat()), "too many values"),
             (within(&[0x81, 0xFF]), "not UTF-8"),
-            (within(&[0xA1, 0x01, 0x01]), "name that is no text"),
-            (within(&[0xC7]), "no known kind"),
-            (vec![0x01], "no structure"),
+            (within(&[0xA1, 0x01, 0x01]), "name that is not text"),
+            (within(&[0xC7]), "unknown kind"),
+            (vec![0x01], "not a structure"),
             (vec![], "breaks off"),
         ] {
             let error = message(&bytes).expect_err(why);
