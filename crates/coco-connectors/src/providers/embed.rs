@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::request::{InputError, ParsedResponse};
+use super::response::{InputError, ParsedResponse};
 use coco_core::provider::Answer;
 
 #[derive(Serialize)]

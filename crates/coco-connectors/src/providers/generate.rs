@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::request::{InputError, ParsedResponse};
+use super::response::{InputError, ParsedResponse};
 use crate::net::body::check_depth;
 use coco_core::provider::Answer;
 

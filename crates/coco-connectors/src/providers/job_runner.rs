@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use super::budget::{self, Budget};
 use super::config::Config;
 use super::failure::Failure;
-use super::request::{self, ParsedResponse, RequestOutcome};
+use super::request::{self, RequestOutcome};
+use super::response::ParsedResponse;
 use super::server::{self, Server, lock};
 use crate::net::endpoint::Endpoint;
 use coco_core::change::DeliveryError;
@@ -460,7 +461,7 @@ fn add(sum: &mut Usage, more: &Usage) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::request::InputError;
+    use crate::providers::response::InputError;
 
     fn progress(inputs: usize) -> JobProgress {
         JobProgress {

@@ -10,6 +10,7 @@
 //! - `budget`: the cost of requests, and its limit
 //! - `job_runner`: runs jobs, from their inputs to their answers
 //! - `request`: one request, and its result
+//! - `response`: the parsed response
 //! - `failure`: classifies error responses
 //! - `embed`, `generate`, `post`: the requests and responses of each kind of task
 //! - `url_prefix`: finds the server whose URL is a prefix of another URL
@@ -34,6 +35,8 @@ mod post;
 mod rate_limit;
 #[cfg(feature = "functions")]
 mod request;
+#[cfg(feature = "functions")]
+mod response;
 #[cfg(feature = "functions")]
 mod server;
 #[cfg(feature = "functions")]

@@ -1,6 +1,6 @@
 //! A custom service: coco posts a JSON text, and the service answers with another.
 
-use super::request::ParsedResponse;
+use super::response::ParsedResponse;
 use crate::net::body::check_depth;
 use coco_core::fingerprint::Hasher;
 use coco_core::provider::Answer;

@@ -4,12 +4,13 @@ use reqwest::Client;
 
 use super::config::Config;
 use super::failure::{self, Failure};
+use super::response::ParsedResponse;
 use super::{budget, embed, generate, post};
 use crate::net::endpoint::{self, Endpoint};
 use crate::net::error::{is_tls, no_answer};
 use crate::net::{body, client};
 use coco_core::change::DeliveryError;
-use coco_core::provider::{Answer, RejectedInput, Task};
+use coco_core::provider::Task;
 
 /// Maximum bytes of a response with a text.
 const MAX_TEXT_BYTES: usize = 16 * 1024 * 1024;
@@ -24,34 +25,6 @@ const MAX_NUMBER_BYTES: usize = 40;
 /// Maximum number of tokens that a server may count beyond the bytes of the inputs: the answer does
 /// not include the reasoning of a model.
 const MAX_EXTRA_TOKENS: u64 = 1_000_000;
-
-/// The parsed response: the answer to each input, and the tokens used.
-#[derive(Debug, PartialEq)]
-pub struct ParsedResponse {
-    pub answers: Vec<Result<Answer, InputError>>,
-    pub tokens_in: Option<u64>,
-    pub tokens_out: Option<u64>,
-}
-
-/// The reason why a response has no answer to an input.
-#[derive(Debug, PartialEq)]
-pub struct InputError {
-    pub rejection: RejectedInput,
-    /// Whether a retry may succeed.
-    pub is_retryable: bool,
-}
-
-impl InputError {
-    pub fn retryable(message: impl Into<String>) -> InputError {
-        let rejection = RejectedInput { sqlstate: "HV000".to_owned(), message: message.into() };
-        InputError { rejection, is_retryable: true }
-    }
-
-    pub fn permanent(message: impl Into<String>) -> InputError {
-        let rejection = RejectedInput { sqlstate: "22000".to_owned(), message: message.into() };
-        InputError { rejection, is_retryable: false }
-    }
-}
 
 /// The outcome of a request.
 pub struct RequestOutcome {

@@ -1,6 +1,7 @@
 //! A connector that writes rows to topics of Apache Kafka, or of a server with the same protocol.
 
 mod client;
+mod client_events;
 mod config;
 mod encode;
 mod error;

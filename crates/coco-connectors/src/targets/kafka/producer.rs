@@ -4,16 +4,14 @@
 //! (`rd_kafka_new`, `rd_kafka_broker_add`), so they receive no signals for the backend. All
 //! callbacks run in [`BaseProducer::poll`], on the thread that calls it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
-use rdkafka::message::DeliveryResult;
 use rdkafka::metadata::Metadata;
-use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, Producer as _};
 
+use crate::targets::kafka::client_events::{ClientEvents, Deliveries, FailedRecord, lock};
 use crate::targets::kafka::config::Config;
 use crate::targets::kafka::encode;
 use crate::targets::kafka::error::{self, LastError, Operation};
@@ -30,64 +28,6 @@ const POLL_EVERY: usize = 1000;
 
 /// Added to `delivery_timeout`: librdkafka reports a timed-out record some time later.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// A record that was not delivered, and why.
-#[derive(Clone, Copy, Debug)]
-pub struct FailedRecord {
-    /// Index of its change.
-    pub place: usize,
-    pub code: Code,
-    /// Whether the record itself certainly caused the error, not another one that was sent with it.
-    pub alone: bool,
-}
-
-/// The callbacks of a client: they record errors and deliveries.
-#[derive(Default)]
-pub struct ClientEvents {
-    last_error: Mutex<Option<LastError>>,
-    deliveries: Mutex<Deliveries>,
-}
-
-#[derive(Default)]
-struct Deliveries {
-    arrived: usize,
-    failed: Vec<FailedRecord>,
-}
-
-impl ClientContext for ClientEvents {
-    /// Ignores log lines: relevant ones also arrive as errors, and the default would write to the
-    /// stderr of the database server.
-    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        let Some(code) = error.rdkafka_error_code() else { return };
-        let mut last_error = lock(&self.last_error);
-        // "All brokers are down" says less than the earlier error of one of them.
-        if code != Code::AllBrokersDown || last_error.is_none() {
-            *last_error = Some(LastError { code, reason: reason.to_owned() });
-        }
-    }
-}
-
-impl ProducerContext for ClientEvents {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, place: usize) {
-        let mut deliveries = lock(&self.deliveries);
-        match result {
-            Ok(_) => deliveries.arrived += 1,
-            Err((error, _)) => {
-                let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
-                deliveries.failed.push(FailedRecord { place, code, alone: false });
-            }
-        }
-    }
-}
-
-/// Locks a mutex. Its content is consistent even if a thread has panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Attempts to find the leaders of a topic, and the timeout of each.
 const LEADER_ATTEMPTS: u32 = 100;
@@ -228,7 +168,7 @@ impl Producer {
         let (done, failed) = {
             let deliveries = lock(&self.events().deliveries);
             let failed = deliveries.failed.iter().find(|f| error::row_sqlstate(f.code).is_none());
-            (deliveries.arrived + deliveries.failed.len(), failed.copied())
+            (deliveries.delivered + deliveries.failed.len(), failed.copied())
         };
         let rejected = self.last_error().map(|h| h.code).filter(|code| error::is_rejection(*code));
         match failed.map(|f| f.code).or(rejected) {

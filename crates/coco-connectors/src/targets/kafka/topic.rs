@@ -8,9 +8,10 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use serde_json::Value;
 
 use crate::targets::Prepared;
+use crate::targets::kafka::client_events::ClientEvents;
 use crate::targets::kafka::config::Config;
 use crate::targets::kafka::error::{self, Operation};
-use crate::targets::kafka::producer::{ClientEvents, Producer};
+use crate::targets::kafka::producer::Producer;
 use crate::targets::options::{OptionScope, OptionSpec};
 use coco_core::change::{DeliveryError, TargetSchema};
 
