@@ -1,6 +1,7 @@
-//! The connectors and the providers, driven through their traits, against servers of their kind.
+//! Tests of the connectors and the providers through their traits, against servers of each kind.
 //!
-//! The extension need not be installed. Programs of PostgreSQL are found by `COCO_TEST_PG_BIN`, which `make test` sets.
+//! The extension need not be installed. `COCO_TEST_PG_BIN`, which `make test` sets, is the folder
+//! with PostgreSQL's programs.
 
 #[cfg(feature = "http")]
 #[path = "../../../tests/support/http.rs"]

@@ -1,4 +1,4 @@
-//! Providers of functions over the network, against a server that counts and misbehaves.
+//! Tests of providers, against a server that counts requests and misbehaves on demand.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use coco_core::options::{Access, Options};
 use coco_core::provider::{Answer, Job, JobOutcome, Task};
 use serde_json::json;
 
-/// A server of this test's, under its name: what a process knows of a server goes by that.
+/// A server of one test, under the name of the test: a process stores the state of a server by its
+/// name.
 struct Server {
     name: String,
     provider: Provider,
@@ -33,7 +34,7 @@ impl Server {
         ask(vec![self.job(embedding("m"), inputs)]).pop().expect("an outcome")
     }
 
-    /// All inputs are embedded as they should be.
+    /// Checks that all inputs are embedded correctly.
     fn embeds(&self, inputs: &[String]) -> JobOutcome {
         let outcome = self.embed(inputs);
         assert_eq!(outcome.error, None);
@@ -45,7 +46,7 @@ impl Server {
         outcome
     }
 
-    /// Nothing is answered.
+    /// Checks that the job ends with an error, and returns the error.
     fn fails(&self, inputs: &[String]) -> DeliveryError {
         let outcome = self.embed(inputs);
         assert!(outcome.answers.iter().all(Option::is_none), "{:?}", outcome.answers);
@@ -119,11 +120,11 @@ fn a_refused_batch_is_halved_to_the_input_that_is_to_blame() {
         "{}",
         refusal.message
     );
-    // Each at most twice for each halving.
+    // Each input at most twice per halving.
     assert!(outcome.usage.requests <= 25, "{:?}", outcome.usage);
 }
 
-/// Whatever goes wrong once: the answers are right, and no input is asked for more than again.
+/// After any single error, the answers are right, and no input is requested more than once more.
 #[test]
 fn what_goes_wrong_once_is_asked_again() {
     for (name, fault) in [
@@ -186,7 +187,7 @@ fn vectors_of_another_length_are_not_taken() {
     let server = Server::new("length", &options);
     server.provider.after(1, Fault::WrongDimension);
     server.embeds(&texts(2));
-    // Of the first it cannot be told: all that do not fit together are given up.
+    // The right length is unknown, so all vectors are discarded.
     server.provider.next(Fault::WrongDimension);
     let outcome = server.embed(&texts(2));
     assert!(outcome.error.is_some() && outcome.answers.iter().all(Option::is_none));
@@ -256,7 +257,7 @@ fn no_request_is_begun_that_may_cost_too_much() {
         ("spending_cap", "0.000013"),
     ];
     let server = Server::new("dear", &options);
-    // Of 6 bytes each: two tokens before, six after.
+    // Of 6 bytes each: an estimate of two tokens, and six afterwards.
     let outcome = server.embed(&texts(5));
     let error = outcome.error.clone().expect("trouble");
     assert_eq!(error.sqlstate, "53400");
@@ -264,10 +265,10 @@ fn no_request_is_begun_that_may_cost_too_much() {
     assert!(error.hint.is_some());
     assert_eq!(places(&outcome, Option::is_some), [0, 1]);
     assert!((outcome.usage.cost - 12e-6).abs() < 1e-12, "{:?}", outcome.usage);
-    // The process remembers what it has spent.
+    // The process records the amount spent.
     server.fails(&texts(1));
     assert_eq!(server.provider.counts().requests, 2);
-    // What is given counts instead, and is shared.
+    // A given budget counts instead, and the jobs share it.
     let job = || Job { budget: Some(13e-6), ..server.job(embedding("m"), &texts(5)) };
     let both = ask(vec![job(), job()]);
     let answered: usize = both.iter().map(|o| places(o, Option::is_some).len()).sum();
@@ -279,7 +280,7 @@ fn requests_keep_to_a_rate() {
     let options = [("batch_size", "1"), ("requests_per_minute", "600")];
     let server = Server::new("rate", &options);
     server.embeds(&texts(15));
-    // Ten at once, and ten a second after that.
+    // Ten at once, and ten per second after that.
     let times = server.provider.times();
     assert!(times[14] >= Duration::from_millis(250), "{times:?}");
 
@@ -287,7 +288,7 @@ fn requests_keep_to_a_rate() {
     let server = Server::new("token rate", &options);
     server.provider.say_no_usage();
     server.embeds(&texts(9));
-    // Each takes two of ten at once, and of ten a second.
+    // Each takes two of the ten at once, and of ten per second.
     let times = server.provider.times();
     assert!(times[8] >= Duration::from_millis(400), "{times:?}");
 }
@@ -299,7 +300,7 @@ fn a_429_slows_down_all_requests() {
     server.provider.delay(Duration::from_millis(200));
     server.embeds(&texts(10));
     let times = server.provider.times();
-    // Only the other that was on its way already came before the pause was over.
+    // Only the other request in flight arrived before the end of the pause.
     let early = times.iter().filter(|at| **at < Duration::from_millis(900)).count();
     assert_eq!(early, 2, "{times:?}");
     assert_eq!(server.provider.counts().requests, 11);
@@ -369,7 +370,7 @@ fn a_service_is_asked_again_under_the_same_name() {
     let error = post(&bodies).error.expect("trouble");
     assert!(error.hint.is_some_and(|hint| hint.contains("path of the URL")));
 
-    // No other server gets what is this one's.
+    // The credentials of this server are sent to no other server.
     let task = Task::Post { url: "http://127.0.0.1:1/v1".to_owned() };
     let outcome = ask(vec![server.job(task, &bodies)]).pop().expect("an outcome");
     assert_eq!(outcome.error.expect("trouble").sqlstate, "42501");

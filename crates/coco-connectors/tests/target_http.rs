@@ -1,4 +1,4 @@
-//! The connector to webhooks, against a receiver that keeps what it is sent.
+//! Tests of the webhook connector, against a receiver that records requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use coco_core::change::{
 };
 use tokio::runtime::Runtime;
 
-/// A target that is open, and what drives it.
+/// An open target, and the runtime that drives it.
 struct Webhook {
     runtime: Runtime,
     target: Box<dyn Target>,
@@ -26,7 +26,7 @@ impl Webhook {
         Webhook::with(receiver, &[], &[])
     }
 
-    /// With these options of the server and the user mapping besides the URL.
+    /// Opens a target with these options of the server and the user mapping in addition to the URL.
     fn with(receiver: &Receiver, server: &[(&str, &str)], user: &[(&str, &str)]) -> Webhook {
         let url = receiver.url();
         let server = [&[("url", url.as_str())], server].concat();
@@ -43,7 +43,7 @@ impl Webhook {
         self.runtime.block_on(self.target.apply(&self.schema, changes))
     }
 
-    /// Fails unless every change arrives.
+    /// Applies changes, and panics unless the receiver accepts all.
     fn deliver(&mut self, changes: &[Change]) {
         assert_eq!(self.apply(changes), Ok(vec![]));
     }
@@ -98,7 +98,7 @@ fn delete(id: usize, version: i64) -> Change {
     Change { key: json(format!(r#"{{"id":{id}}}"#)), row: None, version }
 }
 
-/// So many rows, whose body is their number.
+/// Returns upserts of this many rows, with their number as body.
 fn upserts(n: usize) -> Vec<Change> {
     (0..n).map(|id| upsert(id, &id.to_string(), 1)).collect()
 }
@@ -117,7 +117,7 @@ fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
     request.headers.get(name).map(String::as_str)
 }
 
-/// Everything that a trouble shows.
+/// Returns all texts of an error.
 fn text(error: &DeliveryError) -> String {
     format!("{error:?}")
 }
@@ -195,7 +195,7 @@ fn values_arrive_as_they_were_written() {
     webhook.deliver(&[Change { key: json(key), row: Some(json(row)), version: i64::MAX }]);
     let expected = BTreeMap::from([(key.to_owned(), row.to_owned())]);
     assert_eq!(receiver.rows("my \"flow\"\n日本", "it's {\\} a/../target?#"), expected);
-    // No name of the user's gets into the address.
+    // No name chosen by the user becomes part of the URL.
     assert_eq!(receiver.requests()[0].path, "/coco?in=test");
 }
 
@@ -216,7 +216,8 @@ fn a_batch_is_one_request_unless_the_server_wants_smaller_ones() {
 fn a_connection_is_used_again() {
     let receiver = Receiver::start();
     let mut webhook = Webhook::open(&receiver);
-    // Not always: it is handed back in the background, maybe after the next request was begun.
+    // Not always: the connection is returned in the background, possibly after the next request has
+    // begun.
     let again = (1..=100).any(|n| {
         webhook.deliver(&upserts(1));
         let used: BTreeSet<usize> = receiver.requests().iter().map(|r| r.connection).collect();
@@ -496,7 +497,7 @@ fn a_slow_answer_in_time_is_none() {
 
 #[test]
 fn a_server_that_never_speaks_is_given_up() {
-    // The system completes TCP's handshake; nobody answers TLS'.
+    // The system completes the TCP handshake; nothing answers the TLS handshake.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let receiver = Receiver::start_tls(&["127.0.0.1"]);
     let url = format!("https://{}/", silent.local_addr().expect("an address"));
@@ -534,7 +535,7 @@ fn trouble_in_a_later_request_leaves_what_came_before() {
     receiver.next(Fault::status(503));
     assert_eq!(webhook.fails(&upserts(10)).sqlstate, "57P03");
     assert_eq!(rows(&receiver).len(), 5);
-    // Newer ones first, then the old ones that were never confirmed.
+    // Newer changes first, then the older ones that were never acknowledged.
     webhook.deliver(&[upsert(1, "newer", 2), delete(2, 2)]);
     webhook.deliver(&upserts(10));
     let rows = receiver.rows("flow", "docs");
@@ -542,7 +543,8 @@ fn trouble_in_a_later_request_leaves_what_came_before() {
     assert!(rows[r#"{"id":1}"#].contains("newer"));
 }
 
-/// The variables are read when a client is made, and so they must be those of another process.
+/// A client reads the environment when it is created, so the variables must be set in another
+/// process.
 #[test]
 fn proxies_of_the_environment_are_not_used() {
     const NAME: &str = "target_http::proxies_of_the_environment_are_not_used";
@@ -576,7 +578,8 @@ fn tls_wants_a_certificate_that_it_can_trust() {
     webhook.deliver(&[delete(1, 2)]);
     assert_eq!(rows(&receiver).len(), 1);
 
-    // Not known to the system; another one's; and right, but for another name.
+    // A certificate unknown to the system, another server's certificate, and a trusted one with
+    // another name.
     let other = Receiver::start_tls(&["127.0.0.1"]);
     let named = Receiver::start_tls(&["example.org"]);
     for (receiver, certificate) in [
@@ -586,7 +589,7 @@ fn tls_wants_a_certificate_that_it_can_trust() {
     ] {
         let server: Vec<_> = certificate.map(|pem| ("sslrootcert", pem)).into_iter().collect();
         let error = match open(&[&[("url", receiver.url().as_str())], &server[..]].concat(), &[]) {
-            // A system without any certificates says so at once.
+            // Without any root certificates, the error is immediate.
             Err(error) => error,
             Ok(_) => Webhook::with(receiver, &server, &[]).fails(&upserts(1)),
         };

@@ -1,4 +1,4 @@
-//! The connector to Kafka, against a real one.
+//! Tests of the Kafka connector, against a real broker.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn options(of: &[(&str, &str)]) -> Options {
     Options(of.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
 }
 
-/// Opens a target as SQL would: every option is known and checked.
+/// Opens a target like SQL does: every option must exist and be valid.
 fn open(server: &[(&str, &str)], user: &[(&str, &str)]) -> Result<Box<dyn Target>, DeliveryError> {
     let connector = targets::connector("coco_kafka").expect("the connector");
     for (name, value) in server.iter().chain(user) {
@@ -38,7 +38,7 @@ fn open(server: &[(&str, &str)], user: &[(&str, &str)]) -> Result<Box<dyn Target
     connector.connect(Access { server: options(server), user: options(user), trusted: true })
 }
 
-/// A target through the listener that asks nothing.
+/// Opens a target through the listener without authentication.
 fn plain(kafka: &Kafka, more: &[(&str, &str)]) -> Box<dyn Target> {
     let mut server = vec![("bootstrap_servers", kafka.plaintext.as_str())];
     server.extend_from_slice(more);
@@ -125,13 +125,13 @@ fn rows_come_change_and_go() {
     let records = records(&kafka, "rows");
     assert_eq!(records.len(), 7);
     let of = |id: usize| records.iter().filter(move |r| r.key == key(id));
-    // Each key's in the order of its changes, with what flow they are of and which is newer.
+    // The records of each key are in the order of its changes, with their flow and process ordinal.
     let two: Vec<_> = of(2).map(|r| r.headers.clone()).collect();
     let header = |k: &str, v: &str| (k.to_owned(), v.to_owned());
     let flow = header("coco.flow", "the \"flow\" ä");
     assert_eq!(two[0], [flow.clone(), header("coco.process_ordinal", "10")]);
     assert_eq!(two[1], [flow.clone(), header("coco.process_ordinal", "11")]);
-    // A row that goes is a tombstone, also where none was.
+    // A delete is a tombstone, even if the key had no record.
     let gone: Vec<_> = of(3).map(|r| r.value.is_some()).collect();
     assert_eq!(gone, [true, false]);
     assert!(of(4).all(|r| r.value.is_none() && r.headers[0] == flow));
@@ -165,7 +165,7 @@ fn a_topic_is_made_as_it_is_declared() {
             "config": {"retention.ms": 86_400_000, "segment.ms": "3600000"}});
         let schema = shape_with("declared", declared);
         assert_eq!(plain(&kafka, &[]).prepare(&schema).await, Ok(Prepared::Made));
-        // As the brokers do by default, but compacted.
+        // The brokers' defaults, except that the topic is compacted.
         let schema = shape_with("by-default", json!({}));
         assert_eq!(plain(&kafka, &[]).prepare(&schema).await, Ok(Prepared::Made));
 
@@ -230,7 +230,7 @@ fn a_topic_is_removed_with_all_that_is_in_it() {
     let schema = schema("removed");
     run(async {
         let mut target = plain(&kafka, &[]);
-        // This server would make a topic that it is asked of.
+        // This server creates topics on request of a client.
         assert_eq!(target.exists(&schema).await, Ok(false));
         assert!(!exists(&kafka, "removed"));
         assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
@@ -239,7 +239,7 @@ fn a_topic_is_removed_with_all_that_is_in_it() {
         assert_eq!(target.remove(&schema).await, Ok(()));
         assert!(!exists(&kafka, "removed"));
         assert_eq!(plain(&kafka, &[]).exists(&schema).await, Ok(false));
-        // Nothing there is no error, and another life begins empty.
+        // Removing a missing topic is not an error, and a recreated topic is empty.
         assert_eq!(target.remove(&schema).await, Ok(()));
         assert_eq!(plain(&kafka, &[]).remove(&schema).await, Ok(()));
         assert_eq!(plain(&kafka, &[]).prepare(&schema).await, Ok(Prepared::Made));
@@ -247,7 +247,7 @@ fn a_topic_is_removed_with_all_that_is_in_it() {
     assert_eq!(contents(&kafka, "removed"), BTreeMap::new());
 }
 
-/// This server would make a topic that it is asked of, with seven partitions and not compacted.
+/// This server creates topics on request of a client, with seven partitions and without compaction.
 #[test]
 fn a_topic_that_was_lost_is_not_made_by_sending() {
     let kafka = kafka();
@@ -260,7 +260,7 @@ fn a_topic_that_was_lost_is_not_made_by_sending() {
         let lost = delivery_error(target.apply(&schema, &[upsert(2, "b", 2)]).await);
         assert_eq!((lost.scope, lost.sqlstate.as_str()), (ErrorScope::Target, "HV00R"), "{lost:?}");
         assert!(!exists(&kafka, "lost"));
-        // The next try finds that it is missing.
+        // The next attempt finds that the topic is missing.
         assert_eq!(plain(&kafka, &[]).prepare(&schema).await, Ok(Prepared::Made));
     });
 }
@@ -311,7 +311,7 @@ fn rows_that_are_too_large_are_refused_alone() {
                 .iter()
                 .all(|r| r.sqlstate == "54000" && r.message.contains("max_message_bytes"))
         );
-        // It is of use afterwards.
+        // The target is usable afterwards.
         assert_eq!(apply(&mut *target, &schema, &[upsert(17, "small", 2)]).await, []);
         changes[17] = upsert(17, "small", 2);
     });
@@ -319,14 +319,14 @@ fn rows_that_are_too_large_are_refused_alone() {
     assert_eq!(contents(&kafka, "large-rows"), values(&changes));
 }
 
-/// The broker refuses all records of a request if one is too large, or all of them together are.
+/// The broker rejects all records of a request if one is too large, or if all together are.
 #[test]
 fn rows_that_a_broker_refuses_are_found_among_good_ones() {
     let kafka = kafka();
     let options = json!({"partitions": 2, "config": {"max.message.bytes": 4000}});
     let schema = shape_with("small-limit", options);
     let mut random = fastrand::Rng::with_seed(7);
-    // Not to be compressed.
+    // Random, so that compression has no effect.
     let mut noise = |n: usize| (0..n).map(|_| random.alphanumeric()).collect::<String>();
     let mut changes: Vec<Change> = (0..200).map(|id| upsert(id, &noise(300), 1)).collect();
     for large in [0, 77, 199] {
@@ -339,7 +339,7 @@ fn rows_that_a_broker_refuses_are_found_among_good_ones() {
         let rejected = apply(&mut *target, &schema, &changes).await;
         assert_eq!(places(&rejected), [0, 77, 199]);
         assert!(rejected.iter().all(|r| r.sqlstate == "54000"), "{rejected:?}");
-        // The same again: the same are refused, and nothing else changes.
+        // The same batch again: the same changes are rejected, and nothing else changes.
         assert_eq!(places(&apply(&mut *target, &schema, &changes).await), [0, 77, 199]);
     });
     let good: Vec<Change> = changes
@@ -357,7 +357,7 @@ fn places(rejected: &[RejectedChange]) -> Vec<usize> {
     places
 }
 
-/// More than fit into the producer's queue.
+/// More records than fit into the producer's queue.
 #[test]
 fn a_large_batch_arrives() {
     let kafka = kafka();
@@ -394,7 +394,7 @@ fn a_password_is_asked_for_and_told_to_nobody() {
                 "{wrong:?}"
             );
             assert!(wrong.hint.is_some_and(|h| h.contains("user mapping")));
-            // Also without preparing.
+            // Also without `prepare`.
             let wrong = delivery_error(
                 open(&server, &user).expect("a target").apply(&schema, &[upsert(1, "a", 1)]).await,
             );
@@ -417,7 +417,7 @@ fn a_password_is_asked_for_and_told_to_nobody() {
         assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
         assert_eq!(apply(&mut *target, &schema, &[upsert(1, "a", 1)]).await, []);
 
-        // A mechanism that this listener does not have.
+        // A mechanism that this listener does not support.
         let scram = [server[0], server[1], ("sasl_mechanism", "SCRAM-SHA-512")];
         let user = [("user", "writer"), ("password", PASSWORD)];
         let wrong = delivery_error(open(&scram, &user).expect("a target").prepare(&schema).await);
@@ -447,7 +447,7 @@ fn tls_is_checked_and_scram_goes_through_it() {
         let wrong = delivery_error(open(&server, &user).expect("a target").prepare(&schema).await);
         assert_eq!(wrong.sqlstate, "28P01", "{wrong:?}");
 
-        // The system does not know who has signed the broker's certificate.
+        // The system does not trust the issuer of the broker's certificate.
         let unknown =
             delivery_error(open(&server[..3], &user).expect("a target").prepare(&schema).await);
         assert_eq!(
@@ -457,7 +457,7 @@ fn tls_is_checked_and_scram_goes_through_it() {
         );
         assert!(unknown.hint.is_some_and(|h| h.contains("sslrootcert")));
 
-        // TLS where there is none, and none where there is.
+        // TLS to a plaintext listener, and plaintext to a TLS listener.
         for (address, protocol) in [(&kafka.plaintext, "ssl"), (&kafka.sasl_ssl, "plaintext")] {
             let server = [
                 ("bootstrap_servers", address.as_str()),
@@ -517,8 +517,8 @@ fn what_a_user_may_not_do_is_the_targets_trouble() {
         let may_not = delivery_error(
             open(&server, &reader).expect("a target").apply(&there, &[upsert(1, "a", 1)]).await,
         );
-        // Who may write no topic at all is told so of the cluster, or of this topic: what is asked
-        // first.
+        // If a user may write to no topic, the error concerns the cluster or this topic, depending
+        // on the first request.
         assert_eq!(may_not.sqlstate, "42501", "{may_not:?}");
         assert!(may_not.hint.is_some_and(|h| h.contains("Let the user")));
         let may_not =
@@ -560,7 +560,7 @@ fn options_are_checked() {
         let spec = connector.options.iter().find(|s| s.name == name).expect(name);
         assert!((spec.check)(bad).is_err_and(|why| !why.contains("secret")), "{name} {bad}");
     }
-    // What librdkafka has and no user may set.
+    // Settings of librdkafka that no user may set.
     let forbidden =
         ["plugin.library.paths", "ssl.ca.location", "ssl.key.location", "sasl.oauthbearer.config"];
     assert!(forbidden.iter().all(|f| connector.options.iter().all(|s| s.name != *f)));
@@ -591,7 +591,8 @@ fn a_server_that_is_not_there_is_the_servers_trouble() {
                     (ErrorScope::Server, "08006"),
                     "{error:?}"
                 );
-                // Of a name there may be no word yet: the system looks it up as slowly as it likes.
+                // The lookup of a name may not have finished yet: the system decides how long it
+                // takes.
                 let detail = error.detail.unwrap_or_else(|| address.to_owned());
                 assert!(detail.contains(address), "{detail}");
                 assert!(address != dead || detail.contains("refused"), "{detail}");
@@ -618,7 +619,7 @@ fn a_server_that_was_down_goes_on_where_it_was() {
         let mut target = plain(&kafka, &[]);
         assert_eq!(target.prepare(&schema).await, Ok(Prepared::Found));
         assert_eq!(apply(&mut *target, &schema, &after).await, []);
-        // Down for a while, and up before the time is over: nothing is noticed.
+        // A short outage within the timeout has no effect.
         kafka.stop();
         let changes = [delete(0, 3)];
         let applying = async { apply(&mut *target, &schema, &changes).await };
@@ -642,7 +643,7 @@ fn a_slow_server_is_waited_for_as_long_as_was_said() {
         let mut target = plain(&kafka, &[("delivery_timeout", "5"), ("request_timeout", "5")]);
         assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
         assert_eq!(apply(&mut *target, &schema, &[upsert(1, "first", 1)]).await, []);
-        // The records reach the machine of the server, which takes them up when it goes on.
+        // The records reach the server's machine, and the server reads them when it resumes.
         kafka.freeze();
         let late = delivery_error(target.apply(&schema, &many(0..1000, "late", 2)).await);
         assert_eq!((late.scope, late.sqlstate.as_str()), (ErrorScope::Server, "08006"), "{late:?}");
@@ -654,7 +655,7 @@ fn a_slow_server_is_waited_for_as_long_as_was_said() {
             "{prepared:?}"
         );
 
-        // A new producer with newer rows, begun before the server goes on: they come last.
+        // A new producer with newer rows starts before the server resumes: its records come last.
         let mut target = plain(&kafka, &[]);
         let newer = many(0..1000, "newer", 3);
         let applying = async {
@@ -668,7 +669,7 @@ fn a_slow_server_is_waited_for_as_long_as_was_said() {
         assert_eq!(tokio::join!(applying, thawing).0, []);
         assert_eq!(contents(&kafka, "slow"), values(&newer));
 
-        // Just in time.
+        // Within the timeout.
         kafka.freeze();
         let newest = many(0..1000, "newest", 4);
         let thawing = async {
@@ -688,7 +689,7 @@ fn a_batch_that_was_half_applied_is_applied_again() {
     run(async {
         let mut target = plain(&kafka, &[("delivery_timeout", "5")]);
         assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
-        // Killed in the middle.
+        // Killed during a batch.
         let killing = async {
             while records(&kafka, "half").is_empty() {
                 tokio::task::yield_now().await;
@@ -698,7 +699,7 @@ fn a_batch_that_was_half_applied_is_applied_again() {
             applied = target.apply(&schema, &changes) => Some(applied),
             () = killing => None,
         };
-        // Either way what is next is the same: given up in the middle, or done before that.
+        // The next batch works in both cases: canceled in the middle, or completed before.
         drop((killed, target));
         kafka.kill();
         kafka.start();
@@ -710,7 +711,7 @@ fn a_batch_that_was_half_applied_is_applied_again() {
     });
 }
 
-/// Whoever waits for a batch may give up. What was not sent by then must not be sent later.
+/// A caller may stop waiting for a batch. Unsent records must not be sent later.
 #[test]
 fn a_batch_that_was_given_up_is_not_sent_later() {
     let kafka = exclusively();
@@ -732,7 +733,7 @@ fn a_batch_that_was_given_up_is_not_sent_later() {
     assert_eq!(records(&kafka, "given-up").len(), 2);
 }
 
-/// In a process of its own: threads of other tests are none of it.
+/// Runs in a separate process, without the threads of other tests.
 #[test]
 fn a_client_is_quiet_takes_no_signals_and_ends_with_its_target() {
     if let Ok(addresses) = std::env::var("COCO_TEST_KAFKA_ALONE") {
@@ -762,7 +763,7 @@ fn alone(addresses: &str) {
         apply(&mut *target, &schema, &[upsert(1, "a", 1)]).await;
         let blocked = server::blocked_signals("rdk:");
         assert!(blocked.len() >= 2, "{blocked:?}");
-        // All but the two that cannot be blocked, and the two that are the C library's own.
+        // All signals except the two that cannot be blocked, and the two of the C library.
         let all = !(1u64 << 8 | 1 << 18 | 1 << 31 | 1 << 32);
         assert!(blocked.iter().all(|(_, mask)| *mask == all), "{blocked:x?}");
         drop(target);
@@ -782,7 +783,7 @@ fn alone(addresses: &str) {
     });
 }
 
-/// A client that makes topics ends by itself, soon.
+/// An admin client ends by itself, soon.
 async fn none_is_left() {
     for _ in 0..1000 {
         if server::blocked_signals("rdk:").is_empty() {

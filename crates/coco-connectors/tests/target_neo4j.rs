@@ -1,4 +1,4 @@
-//! The connector to Neo4j, against a server of Neo4j's that is started once for all tests here.
+//! Tests of the Neo4j connector, against one Neo4j server that all tests here share.
 #![cfg(feature = "neo4j")]
 
 use std::time::Duration;
@@ -26,7 +26,7 @@ async fn rows_become_nodes_change_and_go() {
             [json!([1, "One", 10]), json!([2, "Two", null])]
         );
     }
-    // What no column gives stays; what is null goes.
+    // Properties without a column stay; null removes a property.
     server.run("MATCH (n:Book {id: 1}) SET n.shelf = 'A'").await;
     let second = [
         put(&schema, json!({"id": 1, "title": null, "pages": 11})),
@@ -113,7 +113,7 @@ async fn rows_become_relationships_move_and_go_with_ends_that_nothing_needs() {
         [json!(["declared", false]), json!(["x", true]), json!(["y", true]), json!(["z", true])]
     );
     assert_eq!(server.open().prepare(&schema).await, Ok(Found));
-    // 1 gets another end and 3 another beginning: y has nothing left, and goes.
+    // 1 gets another end node and 3 another start node: y has no relationship left, and is deleted.
     let moved = [
         put(&schema, json!({"id": 1, "a": "x", "b": "w", "n": 8})),
         put(&schema, json!({"id": 3, "a": "x", "b": "z", "n": 9})),
@@ -129,7 +129,7 @@ async fn rows_become_relationships_move_and_go_with_ends_that_nothing_needs() {
             ]
         );
     }
-    // With deletes of the last ones of z; x is still needed.
+    // With deletes of the last relationships of z; x is still needed.
     let fewer = [gone(json!({"id": 2})), gone(json!({"id": 3}))];
     for _ in 0..2 {
         assert_eq!(target.apply(&schema, &fewer).await, Ok(vec![]));
@@ -148,7 +148,7 @@ async fn rows_become_relationships_move_and_go_with_ends_that_nothing_needs() {
     );
 }
 
-/// The key is what names the ends, as in the user documentation.
+/// The key identifies the end nodes, as in the user documentation.
 #[tokio::test]
 async fn a_relationship_may_be_named_by_its_ends() {
     let server = shared().await;
@@ -210,10 +210,10 @@ async fn nodes_and_relationships_share_nodes() {
     let rows = [put(&mentions, json!({"id": 1, "a": "d", "b": "e"}))];
     edge.apply(&mentions, &rows).await.expect("applied");
     assert_eq!(node.prepare(&docs).await, Ok(Made), "ends alone are no rows");
-    // No row has brought it yet: there is none to take away.
+    // No row has created the node yet, so there is no node to delete.
     assert_eq!(node.apply(&docs, &[gone(json!({"name": "d"}))]).await, Ok(vec![]));
     assert_eq!(server.count("MATCH (:RFrom)-[r:R]->(:RTo)").await, 1);
-    // A row makes it one of its own, which outlives the relationship.
+    // A row adopts the node, which then remains without the relationship.
     let row = [put(&docs, json!({"name": "d", "title": "Doc"}))];
     assert_eq!(node.apply(&docs, &row).await, Ok(vec![]));
     assert_eq!(server.count("MATCH (n:RFrom) WHERE n:_CocoEndpoint").await, 0);
@@ -223,8 +223,8 @@ async fn nodes_and_relationships_share_nodes() {
         server.rows("MATCH (n:RFrom|RTo) RETURN properties(n) AS v").await,
         [json!({"name": "d", "title": "Doc"})]
     );
-    // It goes with its relationships, and with the ends that these alone had needed; whichever
-    // target is first.
+    // The node is deleted with its relationships and the end nodes that only they needed, whichever
+    // target comes first.
     edge.apply(&mentions, &rows).await.expect("applied");
     let both = [gone(json!({"name": "d"}))];
     for _ in 0..2 {
@@ -232,7 +232,7 @@ async fn nodes_and_relationships_share_nodes() {
         assert_eq!(edge.apply(&mentions, &away).await, Ok(vec![]));
         assert_eq!(server.count("MATCH (n:RFrom|RTo)").await, 0);
     }
-    // A target that goes leaves the ends of another.
+    // Removing a target keeps the end nodes of another target.
     edge.apply(&mentions, &rows).await.expect("applied");
     assert_eq!(node.remove(&docs).await, Ok(()));
     assert_eq!(server.count("MATCH (:RFrom)-[r:R]->(:RTo)").await, 1);
@@ -380,7 +380,7 @@ async fn a_row_that_is_refused_keeps_no_other_back() {
         assert_eq!(server.count("MATCH (n:Checked)").await, 97);
         assert_eq!(server.count("MATCH (n:Checked {id: 'old'})").await, 0);
     }
-    // An end that no name is given for is the row's fault, too.
+    // An end node without a name is also an error of the row.
     let edge = edges("Halved", "H", &[("id", "integer"), ("a", "text"), ("b", "text")]);
     target.prepare(&edge).await.expect("made");
     let rows = [
@@ -426,14 +426,14 @@ async fn targets_that_write_the_same_ends_at_a_time_make_each_once() {
             let (mut target, schema) = (server.open(), schema(&format!("B{w}")));
             tokio::spawn(async move {
                 target.prepare(&schema).await.expect("made");
-                // In different orders, so that they wait for each other in circles.
+                // In different orders, so that the transactions deadlock.
                 for round in 0..5 {
                     let each = |i: i64| {
                         let i = if w % 2 == 0 { i } else { 199 - i };
                         put(&schema, json!({"id": i, "a": i % 20, "b": (i + round) % 20}))
                     };
                     let rows: Vec<_> = (0..200).map(each).collect();
-                    // As the sender does, for as long as others are in the way.
+                    // Retries like the dispatcher, as long as others interfere.
                     let mut applied = target.apply(&schema, &rows).await;
                     for _ in 0..20 {
                         match applied {
@@ -484,7 +484,7 @@ async fn who_is_not_let_in_is_told_so_without_the_password() {
         assert_eq!(attempt(user, "not-the-password").await.sqlstate, "28P01");
     }
     assert_eq!(attempt("fresh", "fresh-password").await.sqlstate, "28P01");
-    // The third in a row of the same user's is locked out, whatever it says.
+    // The third failed login of a user in a row locks the user out, with any password.
     let mut last = attempt("guest", "not-the-password").await;
     for _ in 0..5 {
         last = attempt("guest", "not-the-password").await;
@@ -516,7 +516,7 @@ async fn what_a_key_cannot_be_made_of_is_the_targets_trouble() {
     let error = server.open().prepare(&schema).await.expect_err("an index in the way");
     assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Target, "42P07"));
     assert!(error.hint.is_some());
-    // A constraint of the user's does as well, and stays.
+    // A constraint of the user is sufficient, and stays.
     server.run("CREATE CONSTRAINT mine FOR (n:Own) REQUIRE n.id IS UNIQUE").await;
     let schema = nodes("Own", &[("id", "integer")], &[0]);
     let mut target = server.open();
@@ -593,8 +593,8 @@ async fn a_server_killed_in_the_middle_is_brought_to_the_same() {
     let schema = edges("KILLED", "K", &[("id", "integer"), ("a", "integer"), ("b", "integer")]);
     let mut target = server.open();
     target.prepare(&schema).await.expect("made");
-    // Each batch brings a relationship, and moves another. It goes on until the connection ends,
-    // whatever it is at then.
+    // Each batch creates a relationship, and moves another. The loop runs until the connection
+    // ends, at any point.
     let batch = |schema: &TargetSchema, round: i64| {
         [
             put(schema, json!({"id": 1000 + round, "a": 0, "b": round})),
@@ -630,7 +630,7 @@ async fn a_server_killed_in_the_middle_is_brought_to_the_same() {
     assert_eq!(server.count("MATCH (n:KFrom|KTo)").await, 0);
 }
 
-/// Another process did not get to the end of a batch, or the same one did and was not told.
+/// Another process did not finish a batch, or this process finished it without getting the answer.
 #[tokio::test]
 async fn a_batch_applied_in_part_is_applied_again() {
     let server = shared().await;
@@ -670,7 +670,7 @@ async fn a_slow_server_is_waited_for_as_long_as_the_options_say() {
     let error = new.apply(&schema, &rows).await.expect_err("too slow");
     assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Server, "08001"));
     assert!(error.hint.expect("a hint").contains("connect_timeout"));
-    // It answers after a while, and in time.
+    // The server answers after a while, within the timeout.
     let (shape_too, rows_too) = (schema.clone(), rows.clone());
     let waiting = tokio::spawn(async move { patient.apply(&shape_too, &rows_too).await });
     tokio::time::sleep(Duration::from_secs(1)).await;

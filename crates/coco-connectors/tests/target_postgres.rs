@@ -1,4 +1,4 @@
-//! The connector to another Postgres.
+//! Tests of the connector to another PostgreSQL server.
 
 mod proxy;
 mod remote_db;
@@ -29,7 +29,7 @@ fn delivery_error<T>(result: Result<T, DeliveryError>) -> DeliveryError {
     }
 }
 
-/// What an error says, all of it.
+/// Returns all texts of an error.
 fn said(error: &DeliveryError) -> String {
     format!("{error:?}")
 }
@@ -46,7 +46,7 @@ fn rows_come_change_and_go() {
     docs.applied(&two);
     assert_eq!(remote.sql.rows(ALL_DOCS), ["(1,one,1.50)", "(2,two,)"]);
 
-    // Again, and again as another session that finds the table.
+    // The same batch again, and again in another session that finds the table.
     docs.applied(&two);
     let mut again = remote.open(&docs.schema);
     assert_eq!(again.prepare(), Ok(Prepared::Found));
@@ -83,11 +83,11 @@ fn rows_that_come_before_they_are_noted_are_seen_after() {
     is_seen(0);
     assert_eq!(docs.load_stream(&rows, true, || is_seen(0)), Ok(true));
     is_seen(500);
-    // What is there already is for apply.
+    // Existing rows are left to `apply`.
     assert_eq!(docs.load_stream(&rows[..1], true, || is_seen(500)), Ok(false));
     docs.applied(&rows);
     is_seen(500);
-    // So is what is refused.
+    // Rejected rows are, too.
     remote.sql.run("truncate docs; alter table docs add check (id <> 7)");
     let mut again = remote.ready(&docs.schema);
     assert_eq!(again.load_stream(&rows, true, || is_seen(0)), Ok(false));
@@ -98,7 +98,7 @@ fn rows_that_come_before_they_are_noted_are_seen_after() {
         [(6, "23514")]
     );
     is_seen(499);
-    // What has no form of the columns' is not taken for one.
+    // Malformed rows are not written.
     remote.sql.run("truncate docs");
     let mut again = remote.ready(&docs.schema);
     let mut malformed = rows[..3].to_vec();
@@ -137,7 +137,7 @@ fn what_is_equal_and_not_the_same_is_written() {
     assert_eq!(remote.sql.number("select count(*) from n"), 0);
 }
 
-/// A value of each type that comes with Postgres and that a column can have.
+/// A value of each built-in type that a column can have.
 const VALUES: [(&str, &str); 37] = [
     ("smallint", "-32768"),
     ("integer", "2147483647"),
@@ -190,7 +190,7 @@ fn every_type_comes_as_it_was() {
         VALUES.iter().map(|(t, v)| format!("'{}'::{t}", v.replace('\'', "''"))).collect();
     let nulls: Vec<String> = VALUES.iter().map(|(t, _)| format!("null::{t}")).collect();
     let (casts, nulls) = (casts.join(", "), nulls.join(", "));
-    // Right into the table; and by way of the temporary one, over other values.
+    // Directly into the table, and through the temporary table over other values.
     for query in [
         format!("select 1, {casts} union all select 2, {nulls}"),
         format!("select 1, {nulls} union all select 2, {casts}"),
@@ -207,7 +207,7 @@ fn every_type_comes_as_it_was() {
     assert_eq!(remote.sql.number("select count(*) from types"), 2);
 }
 
-/// Whether the server has an extension to create.
+/// Reports whether an extension is available on the server.
 fn has(remote: &mut RemoteDb, extension: &str) -> bool {
     let sql =
         format!("select exists (select from pg_available_extensions where name = '{extension}')");
@@ -234,7 +234,7 @@ fn vectors_come_with_their_extension_if_the_server_has_it() {
         ["(1,\"[1,2,3]\")", "(2,)", "(3,\"[0,0,0]\")"]
     );
 
-    // Another dimension fits no row.
+    // A column with another dimension fits no row.
     let four = schema("v", &[("id", "integer"), ("embedding", "public.vector(4)")], &["id"]);
     let other = delivery_error(remote.open(&four).prepare());
     assert_eq!((other.scope, other.sqlstate.as_str()), (ErrorScope::Target, "42804"));
@@ -242,7 +242,7 @@ fn vectors_come_with_their_extension_if_the_server_has_it() {
         other.detail.as_deref(),
         Some("Column \"embedding\" is vector(3), the query gives vector(4).")
     );
-    // One that takes any is fine, and so is another schema; a row can be refused all the same.
+    // A column without a dimension fits, and so does another schema; a row can still be rejected.
     remote.sql.run("create schema elsewhere; alter extension vector set schema elsewhere;
                    create table w (id int primary key, embedding elsewhere.vector check (elsewhere.vector_dims(embedding) = 3))");
     let any = schema("w", &[("id", "integer"), ("embedding", "public.vector(4)")], &["id"]);
@@ -272,7 +272,8 @@ fn types_of_users_are_found_by_name() {
     moods.applied(&remote.rows(&moods.schema, query));
     assert_eq!(remote.sql.rows("select m::text from moods order by id"), ["sad", "it's ok"]);
 
-    // Labels and values that exist here alone are refused as they are staged, others arrive.
+    // Labels and values that exist only in this database are rejected when they are staged. All
+    // other rows are delivered.
     remote.sql.run(
         "create schema here;
          create type here.\"Odd mood\" as enum ('sad', 'new');
@@ -354,7 +355,7 @@ fn names_are_read_as_in_sql() {
         assert_eq!(found, [format!("(1,a,1,{round},{{}})")]);
     }
 
-    // Unquoted names are folded; without a schema the role's own search path counts.
+    // Unquoted names are folded. Without a schema, the role's own search path applies.
     odd.target = "MyTable".to_owned();
     remote.sql.run(
         "create schema mine; alter role postgres in database names set search_path = nowhere, mine",
@@ -392,7 +393,7 @@ fn a_table_that_does_not_fit_is_told_apart() {
         "42804",
         "\\\"id\\\" is integer, the query gives bigint",
     );
-    // It would round in silence.
+    // Such a column would silently round.
     refuses(
         "create table docs (id bigint primary key, title text, price numeric(10,1))",
         "42804",
@@ -487,7 +488,7 @@ fn keys_of_several_columns_and_of_other_operators() {
         words.applied(&remote.rows(&words.schema, "values (3, 'ONE'::ext.citext)"));
         words.applied(&remote.deletions(&words.schema, "values ('TWO'::ext.citext)"));
         assert_eq!(remote.sql.rows("select words::text from words"), ["(3,ONE)"]);
-        // What is one key there and two here is nobody's to mend but the declaration's.
+        // Two keys here that are one key on the server can only be fixed in the declaration.
         let twice = remote.rows(&words.schema, "values (4, 'x'::ext.citext), (5, 'X')");
         let found = delivery_error(words.apply(&twice));
         assert_eq!((found.scope, found.sqlstate.as_str()), (ErrorScope::Target, "21000"));
@@ -538,14 +539,14 @@ fn rows_that_are_refused_keep_no_other_from_arriving() {
     );
     let rows = remote.rows(&docs.schema, &long);
     let expected = [(10, "23514"), (20, "P0001"), (30, "54000")].map(|(n, s)| (n, s.to_owned()));
-    // As a copy right into it, then as rows that are there already.
+    // By a direct copy, and then as existing rows.
     assert_eq!(refused_places(&mut docs, &rows), expected);
     assert_eq!(remote.sql.number("select count(*) from docs"), 97);
     assert_eq!(refused_places(&mut docs, &rows), expected);
     assert_eq!(remote.sql.number("select count(*) from docs"), 97);
 
-    // Deletions that a deferred constraint forbids, among others; a unique column beside the key is
-    // free for another row once its row is gone.
+    // Deletions that a deferred constraint forbids, among others. A value of a unique column other
+    // than the key is free again after its row is deleted.
     remote.sql.run("insert into notes values (5), (7)");
     let mut mixed = remote.deletions(&docs.schema, "select n from generate_series(4, 8) n");
     mixed.extend(remote.rows(&docs.schema, "values (200, 't4', 1), (201, 't5', 1)"));
@@ -556,7 +557,7 @@ fn rows_that_are_refused_keep_no_other_from_arriving() {
     assert_eq!(left, ["5", "7", "200"]);
     assert_eq!(refused_places(&mut docs, &mixed), expected);
 
-    // All of them.
+    // All changes.
     let rows = remote.rows(&docs.schema, "select n, 'raise', 1 from generate_series(300, 364) n");
     let rejected = docs.apply(&rows).expect("no trouble");
     assert_eq!(rejected.iter().map(|r| r.change).collect::<Vec<_>>(), (0..65).collect::<Vec<_>>());
@@ -587,7 +588,8 @@ fn rows_swap_a_value_that_is_unique_beside_the_key() {
     );
     assert_eq!(remote.sql.rows(title), ["t2 t3 t4"]);
 
-    // Beside rows that are refused: for a value, for what a row of nobody's has, and for what those keep.
+    // Together with rejected rows: for a value, for a value of an unrelated row, and for values
+    // that rejected rows keep.
     let rows = "values (1, 't4', 1), (3, 't2', 1), (5, 't7', 1000), (10, 't6', 1), (20, 't0', 1), (30, 't21', 1), (40, 't31', 1)";
     let expected = [(2, "23514"), (3, "23505"), (4, "23505"), (5, "23505"), (6, "23505")];
     let expected = expected.map(|(n, s)| (n, s.to_owned()));
@@ -607,7 +609,7 @@ fn rows_out_of_form_are_refused_alone() {
     rows[3].row = Some(Values::Json("{}".to_owned()));
     let expected = [(1, "22P03"), (3, "22P03")].map(|(n, s)| (n, s.to_owned()));
     assert_eq!(refused_places(&mut docs, &rows), expected);
-    // Of the right form, and no value of its type.
+    // In the right form, but not a value of its type.
     let mut rows = remote.rows(&docs.schema, "select n, 'xx', 1 from generate_series(0, 4) n");
     let Some(Values::Binary(bytes)) = rows[2].row.as_mut() else { panic!("no bytes") };
     bytes[16] = 0xff;
@@ -630,7 +632,7 @@ fn whole_batches_of_all_kinds() {
         docs.applied(&remote.rows(&docs.schema, &query));
     }
     assert_eq!(remote.sql.number("select count(*) from docs"), 3 * most);
-    // Some new, some changed, some as they are, some gone, one refused.
+    // Some rows are new, some changed, some unchanged, some deleted, one rejected.
     remote.sql.run("alter table docs add check (price <> 666)");
     let query = format!(
         "select n, case when n % 2 = 0 then 'y' else repeat('x', 200) end,
@@ -651,8 +653,8 @@ fn whole_batches_of_all_kinds() {
 #[test]
 fn new_rows_are_copied_also_after_others() {
     let mut remote = RemoteDb::new("new_again");
-    // What is copied right in has no command before it in its transaction but the lock; what goes
-    // through the temporary table has. A statement trigger tells them apart.
+    // A direct copy follows only the lock in its transaction; rows through the temporary table
+    // follow other commands. A statement trigger distinguishes them.
     remote.sql.run(
         "create table docs (id bigint primary key, title text, price numeric(10,2));
          create table how (query text);
@@ -668,8 +670,8 @@ fn new_rows_are_copied_also_after_others() {
         remote.sql.run("truncate how");
         how
     };
-    // The first into an empty table; then new ones; then some that are there; then new ones, of
-    // which the first batch shows that they are.
+    // The first batch into an empty table, then new rows, then some existing ones, then new rows,
+    // of which the first batch shows that they are new.
     assert_eq!(write(1, 10), ["copy"]);
     assert_eq!(write(11, 20), ["copy"]);
     assert_eq!(write(15, 25), ["with"]);
@@ -740,7 +742,7 @@ fn rights_that_are_missing_are_named() {
 
 const SECRET: &str = "s3cret pass/word'@";
 
-/// A server that asks all roles but `postgres` and `open_door` for a password.
+/// A server that requires a password from all roles except `postgres` and `open_door`.
 fn asking(settings: &[&str]) -> (Arc<Server>, RemoteDb) {
     let server = Arc::new(Server::start(settings));
     let rules =
@@ -770,11 +772,12 @@ fn as_user(
 fn who_is_no_superuser_must_prove_who_they_are() {
     let (_server, remote) = asking(&[]);
     let prepared = |user: &[(&str, &str)], trusted| as_user(&remote, user, trusted)?.prepare();
-    // Known by the password.
+    // Authenticated by the password.
     let ada = [("user", "ada"), ("password", SECRET)];
     assert_eq!(prepared(&ada, false), Ok(Prepared::Made));
     assert_eq!(prepared(&ada, true), Ok(Prepared::Found));
-    // Without one, not even tried; with one that nobody asks for, not let in.
+    // Without a password, there is no attempt; with one that the server does not ask for, the login
+    // is rejected.
     let without = delivery_error(as_user(&remote, &[("user", "open_door")], false));
     assert_eq!((without.scope, without.sqlstate.as_str()), (ErrorScope::Server, "2F003"));
     for user in ["open_door", "postgres"] {
@@ -783,7 +786,7 @@ fn who_is_no_superuser_must_prove_who_they_are() {
         assert!(unasked.hint.as_ref().is_some_and(|h| h.contains("password_required")));
         assert!(!said(&unasked).contains(SECRET));
     }
-    // But for those that a superuser has excused, and superusers.
+    // Except for roles that a superuser has exempted, and superusers.
     assert_eq!(
         prepared(&[("user", "postgres"), ("password_required", "false")], false),
         Ok(Prepared::Found)
@@ -816,7 +819,7 @@ fn who_is_not_let_in_is_told_why() {
     remote.sql.run("alter role ada connection limit 0");
     let full = delivery_error(full.and_then(|mut t| t.prepare()));
     assert_eq!((full.scope, full.sqlstate.as_str()), (ErrorScope::Server, "53300"));
-    // Nothing of it has ever been in that server's log either, as far as we have a say.
+    // The password is not in the server's log either, as far as coco can influence it.
     assert!(!server.log().contains(SECRET) || server.log().matches(SECRET).count() == 0);
 }
 
@@ -831,7 +834,7 @@ fn over(remote: &RemoteDb, address: std::net::SocketAddr, more: &[(&str, &str)])
 fn who_cannot_be_reached_is_the_servers_trouble() {
     let remote = RemoteDb::new("unreached");
     let prepared = |access: Access| remote.open_with(access, &docs()).and_then(|mut t| t.prepare());
-    // A port that was free a moment ago; a host that is none; one that says nothing.
+    // A port that was just free, a host that does not exist, and a server that sends nothing.
     let free = TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("it");
     let silent = proxy::silent(&remote);
     let unknown =
@@ -906,7 +909,7 @@ fn a_slow_server_is_waited_for_and_a_silent_one_not_for_ever() {
     assert_eq!((found.scope, found.sqlstate.as_str()), (ErrorScope::Server, "08006"), "{found:?}");
     assert!(found.hint.is_some_and(|h| h.contains("statement_timeout")));
     drop(docs);
-    // Another session gets through as soon as the first has no lock any more.
+    // Another session succeeds when the first has released its lock.
     remote.ready(&self::docs()).applied(&newer);
     assert_eq!(remote.sql.rows(ALL_DOCS), ["(1,newer,1.00)"]);
 }
@@ -923,7 +926,7 @@ fn a_lock_is_waited_for_until_the_statements_time_is_over() {
     let found = delivery_error(docs.apply(&rows));
     assert_eq!((found.scope, found.sqlstate.as_str()), (ErrorScope::Target, "57014"), "{found:?}");
     assert!(found.hint.is_some_and(|h| h.contains("pg_locks")));
-    // Let go of in time.
+    // Released in time.
     let mut docs = remote.open(&docs.schema);
     std::thread::scope(|scope| {
         remote.sql.run("commit");
@@ -943,7 +946,7 @@ fn a_batch_that_is_cut_off_in_the_middle_is_applied_again() {
     let mut remote = RemoteDb::new("cut_off");
     let mut docs = remote.ready(&docs());
     docs.applied(&remote.rows(&docs.schema, "values (1, 'old', 1), (2, 'old', 1)"));
-    // The third row ends the session; so many of the others were there by then.
+    // The third row ends the session, after this many other rows.
     remote.sql.run(
         "create function cut() returns trigger language plpgsql as $$
            begin
@@ -971,7 +974,7 @@ fn a_batch_that_is_cut_off_in_the_middle_is_applied_again() {
 #[test]
 fn what_others_are_in_the_way_of_is_tried_again() {
     let mut remote = RemoteDb::new("contended");
-    // A sequence counts what is rolled back too.
+    // A sequence also counts rolled-back rows.
     remote.sql.run(
         "create table docs (id bigint primary key, title text, price numeric(10,2));
          create sequence attempt;
@@ -998,7 +1001,7 @@ fn a_table_that_changes_meanwhile_is_looked_at_again() {
     let times = schema("times", &[("id", "bigint"), ("at", "bigint")], &["id"]);
     let mut target = remote.ready(&times);
     target.applied(&remote.rows(&times, "values (1, 1)"));
-    // As long as a bigint: a copy would take the one for the other.
+    // A type as long as bigint: a copy would accept one for the other.
     remote.sql.run("alter table times alter at type timestamptz using to_timestamp(at)");
     let rows = remote.rows(&times, "values (2, 2)");
     let altered = delivery_error(target.apply(&rows));
@@ -1028,7 +1031,7 @@ fn what_others_need_is_not_removed() {
     assert_eq!((needed.scope, needed.sqlstate.as_str()), (ErrorScope::Target, "2BP01"));
     assert!(needed.detail.is_some_and(|d| d.contains("titles")));
     remote.sql.run("drop view titles");
-    // By a session that has prepared nothing; and where there is not even the schema.
+    // By a session without `prepare`, and without the schema.
     remote.open(&docs.schema).remove().expect("it goes");
     remote.open(&schema("nowhere.docs", &DOCS, &["id"])).remove().expect("nothing there");
     assert!(remote.sql.holds("select to_regclass('docs') is null"));
@@ -1058,7 +1061,7 @@ fn a_session_says_who_it_is_and_leaves_durability_alone() {
         remote.sql.rows("select title from docs"),
         ["coco|pg_catalog, pg_temp|20s|20s|remote_write"]
     );
-    // A target that is dropped leaves no session behind.
+    // Dropping a target closes its session.
     let sessions = "select count(*) from pg_stat_activity where application_name = 'coco' and datname = 'sessions'";
     assert_eq!(remote.sql.number(sessions), 1);
     drop(docs);
@@ -1097,7 +1100,7 @@ fn tls_is_as_sslmode_says() {
         (here, &[("sslmode", "verify-full"), ("sslrootcert", &other)], "certificate"),
         (here, &[("sslmode", "verify-ca"), ("sslrootcert", &other)], "certificate"),
         (here, &[("sslmode", "require"), ("sslrootcert", &other)], "certificate"),
-        // Not the system's.
+        // Without sslrootcert, only the system's certificates are trusted.
         (here, &[("sslmode", "verify-full")], "certificate"),
         (plain, &[("sslmode", "require")], "does not support TLS"),
         (plain, &[("sslmode", "verify-full"), ("sslrootcert", pem)], "does not support TLS"),
@@ -1123,7 +1126,7 @@ fn options_show_no_secrets() {
     assert!(!format!("{access:?}").contains(SECRET));
     for spec in connector().options {
         assert!(spec.description.ends_with('.'), "{}", spec.name);
-        // The check's words name no value.
+        // The text of a check contains no value.
         if let Err(said) = (spec.check)("x\0@SECRET") {
             assert!(!said.contains("SECRET"), "{}", spec.name);
         }

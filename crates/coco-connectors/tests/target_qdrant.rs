@@ -1,5 +1,5 @@
-//! The connector to Qdrant, driven through its trait, against Qdrant's engine and protocol (see
-//! `scripts/servers/qdrant/server.py`). What has arrived is read with Qdrant's own client.
+//! Tests of the Qdrant connector through its trait, against Qdrant's engine and protocol (see
+//! `scripts/servers/qdrant/server.py`). The tests read the points with Qdrant's own client.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -26,7 +26,7 @@ use tokio::runtime::Runtime;
 
 const KEY: &str = "k3y-of-the-tests";
 
-/// A server of its own, and a runtime to talk to it.
+/// A server of one test, with a runtime.
 struct Server {
     script: Scripted,
     url: String,
@@ -51,14 +51,14 @@ impl Server {
         self.script.run("stop", &[]);
     }
 
-    /// What goes wrong from now on: see `Faults` of the server.
+    /// Sets the faults from now on: see `Faults` of the server.
     fn faults(&self, faults: Value) {
         let new = self.script.dir.join("faults.new");
         std::fs::write(&new, faults.to_string()).expect("a file");
         std::fs::rename(new, self.script.dir.join("faults.json")).expect("a file");
     }
 
-    /// The requests of a method that were carried out: how many points each had.
+    /// Returns the completed requests of a method: the number of points of each.
     fn done(&self, method: &str) -> Vec<usize> {
         let done = std::fs::read_to_string(self.script.dir.join("done")).unwrap_or_default();
         let of_method = done.lines().filter_map(|line| line.split_once(' '));
@@ -82,7 +82,7 @@ impl Server {
         self.block_on(self.target().prepare(schema)).expect("a collection")
     }
 
-    /// Applies over a connection of its own.
+    /// Applies changes on a new connection.
     fn apply(
         &self,
         schema: &TargetSchema,
@@ -95,7 +95,7 @@ impl Server {
         Qdrant::from_url(&self.url).skip_compatibility_check().build().expect("a client")
     }
 
-    /// All points, by the JSON of their payload's `id`.
+    /// Returns all points, by the JSON of their payload's `id`.
     fn points(&self, collection: &str) -> BTreeMap<String, RetrievedPoint> {
         let client = self.client();
         self.block_on(async {
@@ -130,7 +130,7 @@ fn open(access: Access) -> Result<Box<dyn Target>, DeliveryError> {
     qdrant().connect(access)
 }
 
-/// A shape whose key are the first `key` columns.
+/// Returns a schema whose key is the first `key` columns.
 fn schema(target: &str, key: usize, columns: &[(&str, &str)], vectors: Value) -> TargetSchema {
     let columns = columns.iter().map(|(name, type_name)| Column {
         name: (*name).to_owned(),
@@ -153,12 +153,12 @@ fn schema(target: &str, key: usize, columns: &[(&str, &str)], vectors: Value) ->
     }
 }
 
-/// `id`, `title` and an embedding of three dimensions.
+/// Returns a schema with `id`, `title` and an embedding of three dimensions.
 fn docs() -> TargetSchema {
     schema("docs", 1, &[("id", "bigint"), ("title", "text"), ("e", "vector(3)")], Value::Null)
 }
 
-/// What the row with these columns is to become.
+/// Returns the change of a row with these columns.
 fn upsert(schema: &TargetSchema, row: &Value) -> Change {
     Change { row: Some(Values::Json(row.to_string())), ..delete(schema, row) }
 }
@@ -191,7 +191,7 @@ fn to_json(value: &qdrant_client::qdrant::Value) -> Value {
     }
 }
 
-/// The vectors of a point, by name.
+/// Returns the vectors of a point, by name.
 fn vectors(point: &RetrievedPoint) -> BTreeMap<String, Vec<f32>> {
     let dense = |v: &VectorOutput| match v.clone().into_vector() {
         vector_output::Vector::Dense(dense) => dense.data,
@@ -219,7 +219,7 @@ fn points_are_made_updated_and_deleted_and_it_can_all_be_done_again() {
         assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
         let both = [doc(1, "one"), doc(2, "two")];
         assert_eq!(target.apply(&schema, &both).await, Ok(vec![]));
-        // The same again.
+        // The same changes again.
         assert_eq!(target.apply(&schema, &both).await, Ok(vec![]));
     });
     let points = server.points("docs");
@@ -232,12 +232,12 @@ fn points_are_made_updated_and_deleted_and_it_can_all_be_done_again() {
         upsert(&schema, &json!({"id": 1, "title": null, "e": "[0,1,0]"})),
         delete(&schema, &json!({"id": 2})),
         doc(3, "three"),
-        // What is not there.
+        // A missing point.
         delete(&schema, &json!({"id": 4})),
     ];
     for _ in 0..2 {
         server.block_on(async {
-            // Another connection finds what the first has made.
+            // Another connection finds the collection that the first has created.
             let mut target = server.target();
             assert_eq!(target.prepare(&schema).await, Ok(Prepared::Found));
             assert_eq!(target.apply(&schema, &changes).await, Ok(vec![]));
@@ -282,7 +282,7 @@ fn values_of_all_kinds_are_payload() {
     ];
     let schema = schema("kinds", 1, &columns, Value::Null);
     server.prepare(&schema);
-    // As deep as it may be, and as deep as protocol buffers can be.
+    // At the maximum depth, and at the maximum depth of protocol buffers.
     let deep = (0..29).fold(json!(1), |inner, _| json!({ "in": inner }));
     let row = json!({
         "id": "ünï\n\"code\"", "n": 12.5, "f": 1e300, "b": true,
@@ -321,10 +321,10 @@ fn several_vectors_have_names_and_can_be_missing() {
         BTreeMap::from([("l'été 数".to_owned(), vec![1.5, 2.0, 3.0])])
     );
     assert_eq!(vectors(&points["3"]), BTreeMap::new());
-    // An array that option vectors does not name is payload.
+    // An array that the option vectors does not name is part of the payload.
     assert_eq!(payload(&points["1"]), json!({"id": 1, "g": [1, 2]}));
 
-    // A vector that becomes NULL goes.
+    // A vector that becomes NULL is removed.
     let second = upsert(&schema, &json!({"id": 1, "e": "[3,4]", "f": null, "g": null}));
     assert_eq!(server.apply(&schema, &[second]), Ok(vec![]));
     let points = server.points("named");
@@ -381,7 +381,7 @@ fn what_was_made_is_removed_and_nothing_is_no_error() {
     let exists = server.block_on(server.client().collection_exists("docs"));
     assert!(!exists.expect("an answer"));
     assert_eq!(server.block_on(server.target().remove(&schema)), Ok(()));
-    // Changes have nowhere to go, which is no fault of the server.
+    // The collection is missing, which is not an error of the server.
     for change in [doc(1, "one"), delete(&schema, &json!({"id": 1}))] {
         assert_trouble(
             &server.apply(&schema, &[change]).expect_err("lost"),
@@ -523,7 +523,7 @@ fn who_has_no_key_or_a_wrong_one_is_not_let_in_and_no_message_has_it() {
     };
     let none = prepare(&[]).expect_err("no key");
     assert_trouble(&none, ErrorScope::Server, "28000");
-    // The server repeats it.
+    // The server repeats the key.
     let wrong = prepare(&[("api_key", "wr0ng-secret")]).expect_err("a wrong key");
     assert_trouble(&wrong, ErrorScope::Server, "28000");
     assert!(wrong.message.contains("Invalid API key ***"), "{wrong:?}");
@@ -552,7 +552,7 @@ fn a_server_that_was_down_has_what_it_had_and_gets_what_it_missed() {
     assert_eq!(server.block_on(target.apply(&schema, &[doc(1, "one")])), Ok(vec![]));
     server.down();
     let two = [doc(2, "two")];
-    // Over the connection that there was, and over a new one.
+    // On the existing connection, and on a new one.
     let over_old = server.block_on(target.apply(&schema, &two)).expect_err("it is down");
     assert_eq!(over_old.scope, ErrorScope::Server, "{over_old:?}");
     let over_new = server.apply(&schema, &two).expect_err("it is down");
@@ -581,7 +581,8 @@ fn a_slow_server_is_waited_for_as_long_as_is_said() {
     assert!(error.hint.as_deref().is_some_and(|h| h.contains("request_timeout")));
     assert_eq!(apply("60"), Ok(vec![]));
     assert_eq!(server.ids("docs"), ["1"]);
-    // Both were sent once: what timed out was carried out, or not, but is not sent again by itself.
+    // Both were sent once: coco does not repeat a request that timed out by itself, whether it was
+    // processed or not.
     assert!(server.done("Upsert").len() <= 2);
 }
 
@@ -593,13 +594,13 @@ fn what_was_applied_in_part_is_applied_again() {
     assert_eq!(server.apply(&schema, &[doc(9, "nine")]), Ok(vec![]));
     let mut changes: Vec<Change> = (1..=8).map(|id| doc(id, "new")).collect();
     changes.push(delete(&schema, &json!({"id": 9})));
-    // The points arrive, and the one that is to go stays.
+    // The points are written, and the deleted one still exists.
     server.faults(json!({"Delete": {"code": "INTERNAL", "message": "disk on fire"}}));
     let error = server.apply(&schema, &changes).expect_err("in part");
     assert_trouble(&error, ErrorScope::Server, "HV000");
     assert!(error.message.contains("disk on fire"));
     assert_eq!(server.ids("docs").len(), 9);
-    // The server dies with three of the points in.
+    // The server ends with three of the points written.
     let changed: Vec<Change> = (1..=8).map(|id| doc(id, "newer")).collect();
     let changes = [changed, vec![delete(&schema, &json!({"id": 9}))]].concat();
     server.faults(json!({"Upsert": {"die_after": 3}}));
@@ -635,11 +636,11 @@ fn what_the_server_says_of_itself_is_told_apart() {
     assert_trouble(&late, ErrorScope::Server, "57014");
     let locked = apply(json!({"code": "FAILED_PRECONDITION", "message": "locked for writes"}));
     assert_trouble(&locked, ErrorScope::Server, "55000");
-    // Without an error, but also without an effect that could be relied on.
+    // Without an error, but without a reliable effect either.
     let waits = apply(json!({"status": "WaitTimeout"}));
     assert_trouble(&waits, ErrorScope::Server, "57P03");
     assert!(waits.message.contains("WaitTimeout"));
-    // A limit of the collection on how many points a request has.
+    // The collection limits the number of points per request.
     server.faults(json!({"Upsert": {"code": "INVALID_ARGUMENT", "message": "batch", "times": 1}}));
     assert_eq!(server.apply(&schema, &[doc(1, "one"), doc(2, "two")]), Ok(vec![]));
     assert_eq!(server.ids("docs"), ["1", "2"]);
@@ -658,11 +659,11 @@ fn over_tls_the_certificate_is_checked() {
         std::fs::read_to_string(server.script.dir.join("ca.pem")).expect("a certificate");
     let url = server.url.as_str();
     assert_eq!(prepare(&[("url", url), ("sslrootcert", &authority)]), Ok(Prepared::Made));
-    // The certificate is another server's.
+    // The certificate belongs to another server.
     let address = url.replace("localhost", "127.0.0.1");
     let error = prepare(&[("url", &address), ("sslrootcert", &authority)]).expect_err("a name");
     assert_trouble(&error, ErrorScope::Server, "08001");
-    // Nobody whom the system trusts has signed it.
+    // The system trusts no issuer of the certificate.
     let unknown = open(access(&[("url", url)], &[("api_key", KEY)]))
         .and_then(|mut target| server.block_on(target.prepare(&schema)));
     assert_eq!(unknown.expect_err("not trusted").scope, ErrorScope::Server);
@@ -683,7 +684,7 @@ fn what_is_no_qdrant_is_the_servers_trouble() {
     let runtime = Runtime::new().expect("a runtime");
     let mut target = open(access(&[("url", &url)], &[])).expect("a target");
     let error = runtime.block_on(target.prepare(&docs())).expect_err("no Qdrant");
-    // How far it gets before the connection is closed is a matter of luck.
+    // How far the request gets before the connection closes is random.
     let sqlstate = if error.sqlstate == "08001" { "08001" } else { "08006" };
     assert_trouble(&error, ErrorScope::Server, sqlstate);
     assert!(error.hint.as_deref().is_some_and(|h| h.contains("6334")), "{error:?}");

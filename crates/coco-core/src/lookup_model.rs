@@ -1,27 +1,28 @@
-//! A small model of how a flow with a lookup is followed: two writers and a worker, in whatever order they come, and the
-//! end of the worker at each step. What `catalog/update/source.rs`, `lookup.rs` and `backlog.rs` do with sets of rows is
-//! done here with one item that looks up one row. What a turn leaves over, since others' changes fill it, or sets aside,
-//! is any of what it could.
+//! A small model of a flow that follows a lookup: two writers and a worker in any order, and an end
+//! of the worker at each step. `src/update/source_pass.rs`, `lookups.rs` and `backlog.rs` process
+//! sets of rows; the model has one item that looks up one row. A transaction may leave work over,
+//! because others' changes fill it, or set work aside. The model tries every possibility.
 //!
-//! Each part of the rule can be left out: then the model finds what is lost for want of it.
+//! Each part of the rule can be switched off. The model then finds the change that is lost without
+//! it.
 
 use std::collections::HashSet;
 
 use super::decision::{Decision, Mode, decide};
 use super::version::{CommittedVersion, Fingerprint, LogicId, SourceVersion};
 
-/// What keeps a lookup's change from being lost.
+/// The rule that keeps changes of a lookup from being lost.
 #[derive(Clone, Copy, Debug)]
 struct Rule {
-    /// Lookups are followed, the source is read, and items are evaluated under one snapshot.
+    /// The worker follows lookups, reads the source and evaluates items under one snapshot.
     one_snapshot: bool,
-    /// A cursor that was cut says so, and what is noted since counts as changed.
+    /// A truncated cursor is marked as behind, and entries after it count as changed.
     says_behind: bool,
-    /// What is set aside is marked on disk.
+    /// Items that are set aside are marked on disk.
     marks: bool,
-    /// Lookups are followed with each slice, and whenever something changed in them, the source with them.
+    /// The worker follows lookups with each slice. If a lookup changed, it follows the source, too.
     always_together: bool,
-    /// Others evaluate items as of later.
+    /// Helpers evaluate items under a later snapshot.
     helpers: bool,
 }
 
@@ -33,7 +34,7 @@ const RULE: Rule = Rule {
     helpers: false,
 };
 
-/// As it was first: what is evaluated is no older than what was followed of lookups.
+/// The first version of the rule: an evaluation is no older than the followed part of the lookups.
 const OLD: Rule = Rule {
     one_snapshot: false,
     says_behind: false,
@@ -42,7 +43,8 @@ const OLD: Rule = Rule {
     helpers: true,
 };
 
-/// An item: gone, or of author 1 or 2. `Other` differs from `First` in something that is looked up nowhere.
+/// An item: deleted, or of author 1 or 2. `Other` differs from `First` in a column that is not
+/// looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Item {
     Gone,
@@ -53,17 +55,17 @@ enum Item {
 
 use Item::{First, Gone, Other, Second};
 
-/// The name of author 1, which is what the flow looks up.
+/// The name of author 1, which the flow looks up.
 type Name = u8;
 
-/// What is committed at a moment.
+/// The committed rows at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Rows {
     item: Item,
     name: Name,
 }
 
-/// The query: what the target is to have.
+/// The query: the expected content of the target.
 fn query(rows: Rows) -> Option<(Item, Name)> {
     match rows.item {
         Gone => None,
@@ -72,12 +74,12 @@ fn query(rows: Rows) -> Option<(Item, Name)> {
     }
 }
 
-/// Whether a change of the lookup affects the item.
+/// Reports whether a change of the lookup affects the item.
 fn is_affected(item: Item) -> bool {
     matches!(item, First | Other)
 }
 
-/// Moments are numbered; a snapshot is the last one that it sees.
+/// A cursor. Moments are numbered; a snapshot is the last moment that it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Cursor {
     at: usize,
@@ -86,11 +88,11 @@ struct Cursor {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Disk {
-    /// The item as it was committed, and whether it is to be evaluated all the same.
+    /// The committed item, and whether it must be evaluated in any case.
     tracked: Option<(Item, bool)>,
     target: Option<(Item, Name)>,
     source: Cursor,
-    /// A scan is not worked off.
+    /// Whether pending keys of a scan are left.
     unfinished: bool,
     /// The file of the source when the cursor was stored.
     file: u8,
@@ -98,20 +100,21 @@ struct Disk {
     name: Name,
 }
 
-/// What was set aside: the item, forced or not, and the cursor to store then.
+/// The work set aside: whether the item is forced, and the cursor to store afterwards.
 type Aside = (bool, Cursor, u8);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Idle,
-    /// Lookups are followed up to a moment: what of it is not committed, whether something changed, and is forced.
+    /// The worker has followed the lookups up to a moment: the uncommitted state, whether a lookup
+    /// changed, and whether the item is forced.
     Followed {
         at: usize,
         own: Disk,
         changed: bool,
         forced: bool,
     },
-    /// A helper is asked for the item.
+    /// The worker has given the item to a helper.
     Asked {
         own: Disk,
         forced: bool,
@@ -121,7 +124,7 @@ enum Step {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct World {
     history: Vec<Rows>,
-    /// Moments at which the item, and the row that is looked up, were written.
+    /// Moments at which the item and the lookup row were written.
     log: Vec<usize>,
     lookup_log: Vec<usize>,
     file: u8,
@@ -132,7 +135,7 @@ struct World {
     turns: usize,
 }
 
-/// What writers do, and how the source is followed.
+/// The actions of the writers, and the way the source is followed.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     items: &'static [Item],
@@ -141,7 +144,7 @@ struct Case {
     rewrites: bool,
 }
 
-/// Turns of the worker before all is written.
+/// Transactions of the worker before all writes are done.
 const TURNS: usize = 3;
 
 impl World {
@@ -174,7 +177,7 @@ impl World {
         self.history.len() - 1
     }
 
-    /// All that can happen next.
+    /// Returns all possible next states.
     fn next(&self, rule: Rule, case: Case) -> Vec<World> {
         let mut all = vec![];
         let last = self.history[self.now()];
@@ -204,7 +207,8 @@ impl World {
         all
     }
 
-    /// What the worker can do next; without `parts` it does all there is to do at once.
+    /// Returns the possible next states after a step of the worker. Without `parts`, the worker
+    /// does all its work at once.
     fn works(&self, rule: Rule, case: Case, parts: bool) -> Vec<World> {
         match self.step {
             Step::Idle => self.follows_lookups(rule, parts),
@@ -213,7 +217,7 @@ impl World {
                 self.reads_source(rule, case, parts, at, own, changed, forced)
             }
             Step::Asked { own, forced } => {
-                // The helper commits; then the worker, or it ends.
+                // The helper commits, and then the worker commits or ends.
                 let mut helped = self.disk;
                 evaluate(&mut helped, self.history[self.now()], forced);
                 let Disk { tracked, target, .. } = helped;
@@ -267,7 +271,8 @@ impl World {
         let mut all = vec![];
         let rescans = rule.always_together && changed && !case.captured;
         if let Some((aside, cursor, file)) = self.aside.filter(|_| !rescans) {
-            // The last slice; before it others may come, of other items, in which what is forced is evaluated.
+            // The last slice. Earlier slices may contain other items, and forced items are
+            // evaluated in them.
             if parts {
                 let mut early = own;
                 if forced {
@@ -296,7 +301,7 @@ impl World {
             }
             return all;
         }
-        // It is read now and then, but for what is forced.
+        // The source is scanned from time to time; forced items are evaluated at once.
         let waits = !case.captured && parts && !own.unfinished;
         if waits && !(rule.always_together && changed) {
             let mut own = own;
@@ -333,7 +338,8 @@ impl World {
         World { disk: own, step: Step::Idle, aside, ..self.clone() }
     }
 
-    /// When everybody is done and the worker has looked at all there is, is the target as the query says?
+    /// Reports whether the target matches the query after all writes and a complete run of the
+    /// worker.
     fn ends_right(&self, rule: Rule, case: Case) -> bool {
         let mut world = self.clone();
         for _ in 0..2 * TURNS {
@@ -344,7 +350,7 @@ impl World {
     }
 }
 
-/// Up to where a log can be read: all of it, or without its last entries.
+/// Returns the possible ends of reading a log: all of it, or without its last entries.
 fn ends(log: &[usize], from: usize, to: usize, parts: bool) -> Vec<usize> {
     let new = log.iter().filter(|at| parts && **at > from && **at <= to);
     new.map(|at| at - 1).chain([to]).collect()
@@ -386,7 +392,7 @@ fn evaluate(disk: &mut Disk, rows: Rows, forced: bool) {
     }
 }
 
-/// Looks at all that can come to be; returns how much that is, and an end that is wrong.
+/// Explores all states. Returns their number, and an end with a wrong target, if any.
 fn explore(rule: Rule, case: Case) -> (usize, Option<World>) {
     let mut seen = HashSet::from([World::new()]);
     let mut open = vec![World::new()];

@@ -1,4 +1,4 @@
-//! The server that the tests of the connector to Neo4j share, and changes to bring there.
+//! The shared server of the tests of the Neo4j connector, and helpers that create changes.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -20,23 +20,23 @@ pub const USER: &str = "neo4j";
 pub struct Server {
     pub url: String,
     pub password: String,
-    /// Its own, as PEM text.
+    /// The server's certificate, as PEM text.
     pub certificate: String,
 }
 
 static SERVER: OnceLock<RwLock<Server>> = OnceLock::new();
 
-/// The server, up; others use it at the same time.
+/// Returns the running server. Other tests use it at the same time.
 pub async fn shared() -> RwLockReadGuard<'static, Server> {
     SERVER.get_or_init(Server::new).read().await
 }
 
-/// The server, for a test that stops it or slows it down.
+/// Returns the server exclusively, for a test that stops it or slows it down.
 pub async fn alone() -> RwLockWriteGuard<'static, Server> {
     SERVER.get_or_init(Server::new).write().await
 }
 
-/// A static is never dropped: this runs when all tests have, whether they passed or not.
+/// A static is never dropped. This function runs after all tests, whether they passed or not.
 extern "C" fn at_exit() {
     script().end();
 }
@@ -69,7 +69,7 @@ impl Server {
         script().run("start", &[]);
     }
 
-    /// As a crash would.
+    /// Stops the server like a crash.
     pub fn halt(&self) {
         script().run("halt", &[]);
     }
@@ -88,7 +88,7 @@ impl Server {
         assert!(status.success());
     }
 
-    /// A target, with the server's default options.
+    /// Opens a target with the server's default options.
     pub fn open(&self) -> Box<dyn Target> {
         self.open_with(&[], USER, &self.password)
     }
@@ -139,7 +139,7 @@ impl Server {
         self.graph(database).run(query(cypher)).await.unwrap_or_else(|e| panic!("{cypher}: {e}"));
     }
 
-    /// The column `v` of all rows.
+    /// Returns the column `v` of all rows.
     pub async fn rows(&self, cypher: &str) -> Vec<Value> {
         self.rows_with(cypher, &[]).await
     }
@@ -155,21 +155,21 @@ impl Server {
         all
     }
 
-    /// How often a pattern matches.
+    /// Returns the number of matches of a pattern.
     pub async fn count(&self, pattern: &str) -> i64 {
         let counted = self.rows(&format!("{pattern} RETURN count(*) AS v")).await;
         counted.first().and_then(Value::as_i64).expect("a number")
     }
 }
 
-/// A certificate for this machine that signs itself, and its key, as PEM text.
+/// Returns a self-signed certificate for this machine, and its key, as PEM text.
 pub fn certificate() -> (String, String) {
     let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
     let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
     (made.cert.pem(), made.signing_key.serialize_pem())
 }
 
-/// The url of what answers everyone with these bytes, and ends the connection.
+/// Returns the URL of a server that answers each connection with these bytes, and closes it.
 pub fn answering(bytes: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = url(&listener);
@@ -183,7 +183,7 @@ pub fn answering(bytes: &'static [u8]) -> String {
     url
 }
 
-/// The url of what lets everyone connect, and says nothing.
+/// Returns the URL of a server that accepts connections, and sends nothing.
 pub fn silent() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = url(&listener);
@@ -191,7 +191,7 @@ pub fn silent() -> String {
     url
 }
 
-/// A url that nobody listens at.
+/// Returns a URL at which no server listens.
 pub fn nobody() -> String {
     url(&TcpListener::bind("127.0.0.1:0").expect("a port"))
 }
@@ -200,7 +200,7 @@ fn url(listener: &TcpListener) -> String {
     format!("bolt://{}", listener.local_addr().expect("an address"))
 }
 
-/// A target of nodes, of columns with their types.
+/// Returns the schema of a target of nodes, from columns with their types.
 pub fn nodes(label: &str, columns: &[(&str, &str)], key: &[usize]) -> TargetSchema {
     let column = |(name, type_name): &(&str, &str)| Column {
         name: (*name).to_owned(),
@@ -216,8 +216,8 @@ pub fn nodes(label: &str, columns: &[(&str, &str)], key: &[usize]) -> TargetSche
     }
 }
 
-/// A target of relationships from `{ends}From {name: a}` to `{ends}To {name: b}`; its key is the
-/// first column.
+/// Returns the schema of a target of relationships from `{ends}From {name: a}` to `{ends}To {name:
+/// b}`. Its key is the first column.
 pub fn edges(kind: &str, ends: &str, columns: &[(&str, &str)]) -> TargetSchema {
     let mut schema = nodes(kind, columns, &[0]);
     let options = json!({
@@ -229,20 +229,20 @@ pub fn edges(kind: &str, ends: &str, columns: &[(&str, &str)]) -> TargetSchema {
     schema
 }
 
-/// A row that is to be there.
+/// Returns an upsert of a row.
 pub fn put(schema: &TargetSchema, row: Value) -> Change {
     let key: serde_json::Map<_, _> =
         schema.key_columns().map(|c| (c.name.clone(), row[&c.name].clone())).collect();
     raw(&Value::from(key).to_string(), &row.to_string())
 }
 
-/// As [`put`], as it is written: with numbers that `Value` does not hold.
+/// Like [`put`], for JSON text with numbers that `Value` cannot represent.
 pub fn raw(key: &str, row: &str) -> Change {
     let (key, row) = (Values::Json(key.to_owned()), Values::Json(row.to_owned()));
     Change { key, row: Some(row), version: 1 }
 }
 
-/// A row that is to go.
+/// Returns a delete of a row.
 pub fn gone(key: Value) -> Change {
     Change { key: Values::Json(key.to_string()), row: None, version: 1 }
 }

@@ -1,4 +1,4 @@
-//! What stands before the other server in some tests: a slow network, TLS.
+//! Proxies in front of the remote server in some tests: a slow network, TLS.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ fn listen(remote: &RemoteDb) -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Takes connections and never says a word.
+/// Accepts connections and sends nothing.
 pub fn silent(remote: &RemoteDb) -> SocketAddr {
     let (listener, address) = listen(remote);
     remote.runtime.spawn(async move {
@@ -39,7 +39,7 @@ pub fn silent(remote: &RemoteDb) -> SocketAddr {
     address
 }
 
-/// Passes all on, what comes from the server with a delay of so many milliseconds.
+/// Forwards all data. Data from the server is delayed by this many milliseconds.
 pub fn slow(remote: &RemoteDb, delay: Arc<AtomicU64>) -> SocketAddr {
     let (listener, address) = listen(remote);
     let socket = socket(remote);
@@ -84,7 +84,7 @@ impl Authority {
     }
 }
 
-/// Speaks TLS with a certificate for a host, and passes all on in clear.
+/// Terminates TLS with a certificate for a host, and forwards the data in clear text.
 pub fn tls(remote: &RemoteDb, authority: &Authority, host: &str) -> SocketAddr {
     let key = KeyPair::generate().expect("a key");
     let parameters = CertificateParams::new(vec![host.to_owned()]).expect("parameters");

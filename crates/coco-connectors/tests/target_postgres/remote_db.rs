@@ -1,4 +1,4 @@
-//! The other server, the databases in it, and a target that is driven as coco drives it.
+//! The remote server, its databases, and a target that is driven like coco drives it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -20,7 +20,7 @@ pub fn connector() -> &'static Connector {
     coco_connectors::targets::connector("coco_postgres").expect("the connector is there")
 }
 
-/// A server that tests share while there are any. Owners of flows get in without a password.
+/// Returns a server that concurrent tests share. Owners of flows need no password.
 pub fn shared() -> Arc<Server> {
     static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap_or_else(|e| e.into_inner());
@@ -32,7 +32,7 @@ pub fn shared() -> Arc<Server> {
     server
 }
 
-/// A database of a test's own on the other server, and a superuser's session in it.
+/// A database of one test on the remote server, with a superuser's session.
 pub struct RemoteDb {
     pub server: Arc<Server>,
     pub name: String,
@@ -56,7 +56,7 @@ impl RemoteDb {
         RemoteDb { server, name: name.to_owned(), sql, runtime: Arc::new(runtime) }
     }
 
-    /// How a superuser's flow gets there, as the role `postgres`.
+    /// Returns the access of a superuser's flow, with the role `postgres`.
     pub fn access(&self) -> Access {
         let directory = self.server.directory().display().to_string();
         access(
@@ -79,15 +79,14 @@ impl RemoteDb {
         Ok(DrivenTarget { target, schema: schema.clone(), runtime: self.runtime.clone() })
     }
 
-    /// A target that is prepared.
+    /// Opens and prepares a target.
     pub fn ready(&self, schema: &TargetSchema) -> DrivenTarget {
         let mut driven = self.open(schema);
         driven.prepare().unwrap_or_else(|t| panic!("{t:?}"));
         driven
     }
 
-    /// Changes that write the rows of a query, cast to the types of the shape's columns that come
-    /// with Postgres.
+    /// Returns upserts of a query's rows, cast to the types of the columns with built-in types.
     pub fn rows(&self, schema: &TargetSchema, query: &str) -> Vec<Change> {
         let session = self.server.config(&self.name).connect(NoTls);
         let mut session = session.unwrap_or_else(|e| panic!("no connection: {e}"));
@@ -113,7 +112,7 @@ impl RemoteDb {
         changes
     }
 
-    /// Changes that delete the rows whose keys a query returns.
+    /// Returns deletes of the keys that a query returns.
     pub fn deletions(&self, schema: &TargetSchema, query: &str) -> Vec<Change> {
         let mut keys = schema.clone();
         keys.columns = schema.key_columns().cloned().collect();
@@ -132,7 +131,7 @@ impl Drop for RemoteDb {
     }
 }
 
-/// The next tuple's fields, each with its length before it; `None` at the trailer.
+/// Returns the fields of the next tuple, each with its length before it, or `None` at the trailer.
 fn tuple<'a>(rest: &mut &'a [u8]) -> Option<Vec<&'a [u8]>> {
     let count = i16::from_be_bytes([rest[0], rest[1]]);
     *rest = &rest[2..];
@@ -163,8 +162,8 @@ fn options(pairs: &[(&str, &str)]) -> Options {
     Options(all)
 }
 
-/// A target with these columns: `id bigint`, `"Odd name" text`, `v public.vector(3)`. What is not
-/// qualified comes with Postgres.
+/// Returns the schema of a target with these columns: `id bigint`, `"Odd name" text`, `v
+/// public.vector(3)`. A type without a schema is built in.
 pub fn schema(target: &str, columns: &[(&str, &str)], key: &[&str]) -> TargetSchema {
     let column = |(name, type_name): &(&str, &str)| {
         let (type_schema, bare) = type_name.split_once('.').unwrap_or(("pg_catalog", type_name));
@@ -185,7 +184,7 @@ pub fn schema(target: &str, columns: &[(&str, &str)], key: &[&str]) -> TargetSch
     }
 }
 
-/// A target as coco drives it.
+/// A target that is driven like coco drives it.
 pub struct DrivenTarget {
     pub target: Box<dyn Target>,
     pub schema: TargetSchema,
@@ -201,8 +200,8 @@ impl DrivenTarget {
         self.runtime.block_on(self.target.exists(&self.schema))
     }
 
-    /// Fills with rows in pieces of one, which are noted then, or not. Meanwhile, when all were put there, somebody
-    /// may look.
+    /// Streams rows in pieces of one, and then confirms the commit or not. Calls `look` after all
+    /// rows are sent, before the end.
     pub fn load_stream(
         &mut self,
         changes: &[Change],
@@ -233,7 +232,7 @@ impl DrivenTarget {
         self.runtime.block_on(self.target.apply(&self.schema, changes))
     }
 
-    /// Applies what nothing is wrong with.
+    /// Applies changes, and checks that none is rejected.
     pub fn applied(&mut self, changes: &[Change]) {
         let rejected = self.apply(changes).unwrap_or_else(|t| panic!("{t:?}"));
         assert_eq!(rejected, []);
@@ -246,7 +245,7 @@ impl DrivenTarget {
 
 impl Drop for DrivenTarget {
     fn drop(&mut self) {
-        // The connection ends on the runtime, which may go right after.
+        // The connection closes on the runtime, which may be dropped next.
         let _in_runtime = self.runtime.enter();
     }
 }
