@@ -15,7 +15,7 @@ fn fails(server: &Hostile) -> DeliveryError {
     let url = format!("bolt://127.0.0.1:{}", server.port);
     let server = [("url", url.as_str()), ("connect_timeout", "20"), ("request_timeout", "20")];
     let user = [("user", "user"), ("password", SECRET)];
-    let error = prepare("coco_neo4j", access(&server, &user), &schema()).expect_err("trouble");
+    let error = prepare("coco_neo4j", access(&server, &user), &schema()).expect_err("an error");
     shows_no_secret(&error);
     error
 }
@@ -148,6 +148,6 @@ fn a_server_that_says_nothing_is_not_waited_for_long() {
         let options = [("url", url.as_str()), ("connect_timeout", "1"), ("request_timeout", "1")];
         let user = [("user", "user"), ("password", SECRET)];
         let error = prepare("coco_neo4j", access(&options, &user), &schema());
-        assert!(error.expect_err("trouble").sqlstate.starts_with("08"));
+        assert!(error.expect_err("an error").sqlstate.starts_with("08"));
     }
 }

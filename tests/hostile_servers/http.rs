@@ -94,14 +94,14 @@ fn an_answer_of_a_model_is_bounded() {
     for piece in ["[", "{\"data\":", "1,", " ", "{\"message\":{}},", "\\u0000"] {
         let server = flooding(HEAD, piece.as_bytes().to_vec());
         for task in [embed(None), embed(Some(8)), generate(), service(&server)] {
-            let error = ask(&server, task, &["a", "b"], &[]).error.expect("trouble");
+            let error = ask(&server, task, &["a", "b"], &[]).error.expect("an error");
             assert_eq!(error.sqlstate, "08P01", "{error:?}");
             assert!(error.message.contains("is longer than"), "{error:?}");
         }
     }
     // Why there is no answer is shorter still, and what is longer says nothing.
     let server = flooding("HTTP/1.1 401 No\r\n\r\n", b"{\"message\":\"x\"".to_vec());
-    let error = ask(&server, embed(None), &["a"], &[]).error.expect("trouble");
+    let error = ask(&server, embed(None), &["a"], &[]).error.expect("an error");
     assert_eq!((error.sqlstate.as_str(), error.detail), ("28P01", None));
 }
 
@@ -159,7 +159,7 @@ fn an_answer_of_a_service_is_json_that_can_be_kept() {
     for body in [deep.as_bytes(), b"\"\xff\"", b"", b"{\"a\":", b"\0"] {
         let server = answering(answer("200 OK", "", body));
         let task = Task::Post { url: format!("{}/x", url(&server)) };
-        let error = ask(&server, task, &["1"], &[]).error.expect("trouble");
+        let error = ask(&server, task, &["1"], &[]).error.expect("an error");
         assert_eq!(error.sqlstate, "08P01", "{error:?}");
     }
 }
@@ -170,7 +170,7 @@ fn a_compressed_answer_stays_as_it_is() {
     for coding in ["gzip", "br", "deflate", "zstd"] {
         let header = format!("content-encoding: {coding}\r\n");
         let server = answering(answer("200 OK", &header, b"\x1f\x8b\x08\0\0\0\0\0"));
-        let error = ask(&server, embed(None), &["a"], &[]).error.expect("trouble");
+        let error = ask(&server, embed(None), &["a"], &[]).error.expect("an error");
         assert_eq!(error.sqlstate, "08P01", "{error:?}");
     }
 }
@@ -211,9 +211,9 @@ fn a_redirect_is_not_followed() {
     for status in ["301 Moved", "302 Found", "303 See", "307 Moved", "308 Moved"] {
         let header = format!("location: {}/x\r\nretry-after: 1\r\n", url(&other));
         let server = answering(answer(status, &header, b""));
-        assert_eq!(post(&server, &[]).expect_err("trouble").sqlstate, "08P01");
+        assert_eq!(post(&server, &[]).expect_err("an error").sqlstate, "08P01");
         let outcome = ask(&server, embed(None), &["a"], &[]);
-        assert_eq!(outcome.error.expect("trouble").sqlstate, "08P01");
+        assert_eq!(outcome.error.expect("an error").sqlstate, "08P01");
         let task = Task::Post { url: format!("{}/x", url(&server)) };
         assert!(ask(&server, task, &["1"], &[]).error.is_some());
     }
@@ -226,7 +226,7 @@ fn a_server_cannot_ask_for_years_of_patience() {
     {
         let header = format!("retry-after: {wait}\r\n");
         let server = answering(answer("503 Busy", &header, b""));
-        let error = post(&server, &[]).expect_err("trouble");
+        let error = post(&server, &[]).expect_err("an error");
         assert_eq!(error.retry_after.map(|wait| wait.as_secs()), Some(3600), "{wait}");
     }
 }
@@ -261,7 +261,7 @@ fn a_server_that_does_not_come_to_an_end_is_not_waited_for_long() {
     ];
     for script in scripts {
         let server = Hostile::start(script);
-        let error = post(&server, &[("request_timeout", "1")]).expect_err("trouble");
+        let error = post(&server, &[("request_timeout", "1")]).expect_err("an error");
         assert_eq!(error.sqlstate, "08006", "{error:?}");
     }
 }

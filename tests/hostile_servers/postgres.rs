@@ -14,7 +14,7 @@ fn fails(server: &Hostile, also: &[(&str, &str)]) -> DeliveryError {
     let here = [("host", "127.0.0.1"), ("port", port.as_str()), ("statement_timeout", "20")];
     let user = [("user", "ada"), ("password", SECRET)];
     let error = prepare("coco_postgres", access(&[&here[..], also].concat(), &user), &schema());
-    let error = error.expect_err("trouble");
+    let error = error.expect_err("an error");
     shows_no_secret(&error);
     error
 }

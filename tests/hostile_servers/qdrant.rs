@@ -81,7 +81,7 @@ fn fails(server: &Hostile, also: &[(&str, &str)]) -> DeliveryError {
     schema.columns[1].type_schema = "public".to_owned();
     schema.columns[1].type_name = "vector(3)".to_owned();
     let access = access(&options, &[("api_key", KEY)]);
-    let error = prepare("coco_qdrant", access, &schema).expect_err("trouble");
+    let error = prepare("coco_qdrant", access, &schema).expect_err("an error");
     shows_no_secret(&error);
     error
 }

@@ -50,7 +50,7 @@ impl Server {
     fn fails(&self, inputs: &[String]) -> DeliveryError {
         let outcome = self.embed(inputs);
         assert!(outcome.answers.iter().all(Option::is_none), "{:?}", outcome.answers);
-        outcome.error.expect("trouble")
+        outcome.error.expect("an error")
     }
 }
 
@@ -259,7 +259,7 @@ fn no_request_is_begun_that_may_cost_too_much() {
     let server = Server::new("dear", &options);
     // Of 6 bytes each: an estimate of two tokens, and six afterwards.
     let outcome = server.embed(&texts(5));
-    let error = outcome.error.clone().expect("trouble");
+    let error = outcome.error.clone().expect("an error");
     assert_eq!(error.sqlstate, "53400");
     assert_eq!(error.message, "spending cap of server \"dear\" is reached");
     assert!(error.hint.is_some());
@@ -364,16 +364,16 @@ fn a_service_is_asked_again_under_the_same_name() {
     let outcome = post(&bodies);
     assert_eq!(places(&outcome, |a| matches!(a, Some(Err(_)))), [1]);
     server.provider.always(Some(Fault::InvalidJson));
-    let error = post(&bodies).error.expect("trouble");
+    let error = post(&bodies).error.expect("an error");
     assert!(error.message.contains("its answer is not JSON"), "{}", error.message);
     server.provider.always(Some(Fault::status(404, "")));
-    let error = post(&bodies).error.expect("trouble");
+    let error = post(&bodies).error.expect("an error");
     assert!(error.hint.is_some_and(|hint| hint.contains("path of the URL")));
 
     // The credentials of this server are sent to no other server.
     let task = Task::Post { url: "http://127.0.0.1:1/v1".to_owned() };
     let outcome = ask(vec![server.job(task, &bodies)]).pop().expect("an outcome");
-    assert_eq!(outcome.error.expect("trouble").sqlstate, "42501");
+    assert_eq!(outcome.error.expect("an error").sqlstate, "42501");
 }
 
 #[test]

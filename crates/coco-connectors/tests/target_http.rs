@@ -49,7 +49,7 @@ impl Webhook {
     }
 
     fn fails(&mut self, changes: &[Change]) -> DeliveryError {
-        self.apply(changes).expect_err("trouble")
+        self.apply(changes).expect_err("an error")
     }
 }
 

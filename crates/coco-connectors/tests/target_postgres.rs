@@ -24,7 +24,7 @@ const ALL_DOCS: &str = "select d::text from docs d order by id";
 
 fn delivery_error<T>(result: Result<T, DeliveryError>) -> DeliveryError {
     match result {
-        Ok(_) => panic!("no trouble"),
+        Ok(_) => panic!("no error"),
         Err(error) => error,
     }
 }

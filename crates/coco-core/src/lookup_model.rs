@@ -17,29 +17,29 @@ struct Rule {
     /// The worker follows lookups, reads the source and evaluates items under one snapshot.
     one_snapshot: bool,
     /// A truncated cursor is marked as behind, and entries after it count as changed.
-    says_behind: bool,
+    marks_behind: bool,
     /// Items that are set aside are marked on disk.
-    marks: bool,
+    marks_items: bool,
     /// The worker follows lookups with each slice. If a lookup changed, it follows the source, too.
-    always_together: bool,
+    follows_together: bool,
     /// Helpers evaluate items under a later snapshot.
     helpers: bool,
 }
 
 const RULE: Rule = Rule {
     one_snapshot: true,
-    says_behind: true,
-    marks: true,
-    always_together: true,
+    marks_behind: true,
+    marks_items: true,
+    follows_together: true,
     helpers: false,
 };
 
 /// The first version of the rule: an evaluation is no older than the followed part of the lookups.
 const OLD: Rule = Rule {
     one_snapshot: false,
-    says_behind: false,
-    marks: false,
-    always_together: false,
+    marks_behind: false,
+    marks_items: false,
+    follows_together: false,
     helpers: true,
 };
 
@@ -132,7 +132,7 @@ struct World {
     disk: Disk,
     step: Step,
     aside: Option<Aside>,
-    turns: usize,
+    transactions: usize,
 }
 
 /// The actions of the writers, and the way the source is followed.
@@ -145,7 +145,7 @@ struct Case {
 }
 
 /// Transactions of the worker before all writes are done.
-const TURNS: usize = 3;
+const MAX_TRANSACTIONS: usize = 3;
 
 impl World {
     fn new() -> World {
@@ -169,7 +169,7 @@ impl World {
             disk,
             step: Step::Idle,
             aside: None,
-            turns: 0,
+            transactions: 0,
         }
     }
 
@@ -201,20 +201,20 @@ impl World {
         if self.step != Step::Idle || self.aside.is_some() {
             all.push(World { step: Step::Idle, aside: None, ..self.clone() });
         }
-        if self.step != Step::Idle || self.turns < TURNS {
-            all.extend(self.works(rule, case, true));
+        if self.step != Step::Idle || self.transactions < MAX_TRANSACTIONS {
+            all.extend(self.worker_steps(rule, case, true));
         }
         all
     }
 
-    /// Returns the possible next states after a step of the worker. Without `parts`, the worker
+    /// Returns the possible next states after a step of the worker. Without `partially`, the worker
     /// does all its work at once.
-    fn works(&self, rule: Rule, case: Case, parts: bool) -> Vec<World> {
+    fn worker_steps(&self, rule: Rule, case: Case, partially: bool) -> Vec<World> {
         match self.step {
-            Step::Idle => self.follows_lookups(rule, parts),
+            Step::Idle => self.follow_lookups(rule, partially),
             Step::Followed { at, own, changed, forced } => {
                 let at = if rule.one_snapshot { at } else { self.now() };
-                self.reads_source(rule, case, parts, at, own, changed, forced)
+                self.read_source(rule, case, partially, at, own, changed, forced)
             }
             Step::Asked { own, forced } => {
                 // The helper commits, and then the worker commits or ends.
@@ -223,45 +223,42 @@ impl World {
                 let Disk { tracked, target, .. } = helped;
                 let own = Disk { tracked, target, ..own };
                 let disk = Disk { tracked, target, ..self.disk };
-                vec![
-                    self.commits(own, self.aside),
-                    World { disk, step: Step::Idle, ..self.clone() },
-                ]
+                vec![self.commit(own, self.aside), World { disk, step: Step::Idle, ..self.clone() }]
             }
         }
     }
 
-    fn follows_lookups(&self, rule: Rule, parts: bool) -> Vec<World> {
+    fn follow_lookups(&self, rule: Rule, partially: bool) -> Vec<World> {
         let at = self.now();
-        let begun = World { turns: self.turns + 1, ..self.clone() };
+        let begun = World { transactions: self.transactions + 1, ..self.clone() };
         let followed = |own, changed, forced| World {
             step: Step::Followed { at, own, changed, forced },
             ..begun.clone()
         };
-        if self.aside.is_some() && !rule.always_together {
+        if self.aside.is_some() && !rule.follows_together {
             return vec![followed(self.disk, false, false)];
         }
         let rows = self.history[at];
-        let ends = ends(&self.lookup_log, self.disk.lookup.at, at, parts);
-        let turn = |end: usize| {
+        let ends = ends(&self.lookup_log, self.disk.lookup.at, at, partially);
+        let transaction = |end: usize| {
             let mut own = self.disk;
             let named = is_named(&self.lookup_log, own.lookup.at, end);
             let changed = named && (rows.name != own.name || own.lookup.behind);
             if changed {
                 own.name = rows.name;
             }
-            own.lookup = Cursor { at: end, behind: rule.says_behind && end < at };
+            own.lookup = Cursor { at: end, behind: rule.marks_behind && end < at };
             followed(own, changed, changed && is_affected(rows.item))
         };
-        ends.into_iter().map(turn).collect()
+        ends.into_iter().map(transaction).collect()
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn reads_source(
+    fn read_source(
         &self,
         rule: Rule,
         case: Case,
-        parts: bool,
+        partially: bool,
         at: usize,
         mut own: Disk,
         changed: bool,
@@ -269,46 +266,46 @@ impl World {
     ) -> Vec<World> {
         let rows = self.history[at];
         let mut all = vec![];
-        let rescans = rule.always_together && changed && !case.captured;
+        let rescans = rule.follows_together && changed && !case.captured;
         if let Some((aside, cursor, file)) = self.aside.filter(|_| !rescans) {
             // The last slice. Earlier slices may contain other items, and forced items are
             // evaluated in them.
-            if parts {
+            if partially {
                 let mut early = own;
                 if forced {
                     evaluate(&mut early, rows, true);
                 }
-                all.push(self.commits(early, self.aside));
+                all.push(self.commit(early, self.aside));
             }
             evaluate(&mut own, rows, aside || forced);
             (own.source, own.unfinished, own.file) = (cursor, false, file);
-            all.push(self.commits(own, None));
+            all.push(self.commit(own, None));
             return all;
         }
         if case.captured && !own.unfinished && own.file == self.file {
-            for end in ends(&self.log, own.source.at, at, parts) {
+            for end in ends(&self.log, own.source.at, at, partially) {
                 let mut own = own;
                 let named = is_named(&self.log, own.source.at, end);
                 let forced = forced || named && own.source.behind;
-                own.source = Cursor { at: end, behind: rule.says_behind && end < at };
-                if (named || forced) && rule.helpers && parts {
+                own.source = Cursor { at: end, behind: rule.marks_behind && end < at };
+                if (named || forced) && rule.helpers && partially {
                     all.push(World { step: Step::Asked { own, forced }, ..self.clone() });
                 }
                 if named || forced {
                     evaluate(&mut own, rows, forced);
                 }
-                all.push(self.commits(own, None));
+                all.push(self.commit(own, None));
             }
             return all;
         }
         // The source is scanned from time to time; forced items are evaluated at once.
-        let waits = !case.captured && parts && !own.unfinished;
-        if waits && !(rule.always_together && changed) {
+        let waits = !case.captured && partially && !own.unfinished;
+        if waits && !(rule.follows_together && changed) {
             let mut own = own;
             if forced {
                 evaluate(&mut own, rows, true);
             }
-            all.push(self.commits(own, None));
+            all.push(self.commit(own, None));
         }
         let noted = match own.file == self.file && case.captured {
             true => is_named(&self.log, own.source.at, at),
@@ -317,33 +314,33 @@ impl World {
         let forced = forced || own.source.behind && noted;
         let found = forced || decision(&own, rows, false) != Decision::Skip;
         let cursor = Cursor { at, behind: false };
-        if found && parts {
+        if found && partially {
             let mut own = own;
-            let cursor = Cursor { at, behind: rule.says_behind && case.captured };
+            let cursor = Cursor { at, behind: rule.marks_behind && case.captured };
             (own.source, own.unfinished, own.file) = (cursor, true, self.file);
-            if rule.marks
+            if rule.marks_items
                 && let Some((_, marked)) = &mut own.tracked
             {
                 *marked = true;
             }
-            all.push(self.commits(own, Some((forced, cursor, self.file))));
+            all.push(self.commit(own, Some((forced, cursor, self.file))));
         }
         evaluate(&mut own, rows, forced);
         (own.source, own.unfinished, own.file) = (cursor, false, self.file);
-        all.push(self.commits(own, None));
+        all.push(self.commit(own, None));
         all
     }
 
-    fn commits(&self, own: Disk, aside: Option<Aside>) -> World {
+    fn commit(&self, own: Disk, aside: Option<Aside>) -> World {
         World { disk: own, step: Step::Idle, aside, ..self.clone() }
     }
 
     /// Reports whether the target matches the query after all writes and a complete run of the
     /// worker.
-    fn ends_right(&self, rule: Rule, case: Case) -> bool {
+    fn converges(&self, rule: Rule, case: Case) -> bool {
         let mut world = self.clone();
-        for _ in 0..2 * TURNS {
-            let Some(next) = world.works(rule, case, false).pop() else { return false };
+        for _ in 0..2 * MAX_TRANSACTIONS {
+            let Some(next) = world.worker_steps(rule, case, false).pop() else { return false };
             world = next;
         }
         world.disk.target == query(world.history[world.now()])
@@ -351,8 +348,8 @@ impl World {
 }
 
 /// Returns the possible ends of reading a log: all of it, or without its last entries.
-fn ends(log: &[usize], from: usize, to: usize, parts: bool) -> Vec<usize> {
-    let new = log.iter().filter(|at| parts && **at > from && **at <= to);
+fn ends(log: &[usize], from: usize, to: usize, partially: bool) -> Vec<usize> {
+    let new = log.iter().filter(|at| partially && **at > from && **at <= to);
     new.map(|at| at - 1).chain([to]).collect()
 }
 
@@ -397,7 +394,7 @@ fn explore(rule: Rule, case: Case) -> (usize, Option<World>) {
     let mut seen = HashSet::from([World::new()]);
     let mut open = vec![World::new()];
     while let Some(world) = open.pop() {
-        if world.written == (case.items.len(), case.names.len()) && !world.ends_right(rule, case) {
+        if world.written == (case.items.len(), case.names.len()) && !world.converges(rule, case) {
             return (seen.len(), Some(world));
         }
         for next in world.next(rule, case) {
@@ -450,9 +447,9 @@ fn the_old_rule_loses_changes() {
 fn each_part_of_the_rule_is_needed() {
     let without = [
         Rule { one_snapshot: false, ..RULE },
-        Rule { says_behind: false, ..RULE },
-        Rule { marks: false, ..RULE },
-        Rule { always_together: false, ..RULE },
+        Rule { marks_behind: false, ..RULE },
+        Rule { marks_items: false, ..RULE },
+        Rule { follows_together: false, ..RULE },
         Rule { helpers: true, ..RULE },
     ];
     for rule in without {

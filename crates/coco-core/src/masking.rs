@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trouble_is_masked_in_all_its_parts() {
+    fn an_error_is_masked_in_all_its_parts() {
         let error = DeliveryError::server("no code", "m s3cret")
             .detail("d s3cret")
             .hint("h s3cret")

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_materialised_side_is_read_once() {
+    fn a_small_materialized_side_is_read_once() {
         let materialized = |rows: i64| {
             json!({"Node Type": "Materialize", "Parent Relationship": "Inner", "Plan Rows": rows,
                    "Plans": [scan("big", "Outer")]})

@@ -224,7 +224,7 @@ mod tests {
             (507, ErrorScope::Server, "53100"),
             (600, ErrorScope::Server, "08P01"),
         ] {
-            let error = answer(status, &[], r#"{"detail":"x"}"#).expect_err("trouble");
+            let error = answer(status, &[], r#"{"detail":"x"}"#).expect_err("an error");
             assert_eq!((error.scope, error.sqlstate.as_str()), (scope, sqlstate), "{status}");
             assert!(error.message.contains(&status.to_string()), "{}", error.message);
             assert!(!error.message.contains("path"), "{}", error.message);
@@ -235,14 +235,14 @@ mod tests {
     #[test]
     fn a_redirect_does_not_say_where_to() {
         let location = [("location", "http://elsewhere/?token=1"), ("retry-after", "5")];
-        let error = answer(307, &location, "").expect_err("trouble");
+        let error = answer(307, &location, "").expect_err("an error");
         assert!(!format!("{error:?}").contains("elsewhere"), "{error:?}");
         assert_eq!(error.retry_after, None);
     }
 
     #[test]
     fn the_server_says_when() {
-        let error = answer(429, &[("retry-after", "9")], "").expect_err("trouble");
+        let error = answer(429, &[("retry-after", "9")], "").expect_err("an error");
         assert_eq!(error.retry_after, Some(Duration::from_secs(9)));
     }
 }

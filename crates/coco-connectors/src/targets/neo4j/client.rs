@@ -119,7 +119,7 @@ impl Neo4j {
         for constraint in cypher::constraints(mapping) {
             // Other targets may have nodes with this label.
             let used = match &constraint.label {
-                Some(label) => self.count(&cypher::any_labelled(label)).await?,
+                Some(label) => self.count(&cypher::any_labeled(label)).await?,
                 None => false,
             };
             if !used {

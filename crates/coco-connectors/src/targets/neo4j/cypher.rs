@@ -105,7 +105,7 @@ pub fn any(mapping: &Mapping) -> String {
 
 /// Returns a statement whose `number` is 1 if any node has this label, including endpoints, or else
 /// 0.
-pub fn any_labelled(label: &str) -> String {
+pub fn any_labeled(label: &str) -> String {
     format!("MATCH (n:{}) WITH n LIMIT 1 RETURN count(n) AS number", quote(label))
 }
 

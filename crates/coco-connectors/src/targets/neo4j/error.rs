@@ -161,12 +161,12 @@ mod tests {
             let code = format!("Neo.ClientError.Security.{code}");
             classify(BoltError::Failure { code, message: "why".to_owned() })
         };
-        let Failure::Fatal(t) = failed("Unauthorized") else { panic!("trouble") };
+        let Failure::Fatal(t) = failed("Unauthorized") else { panic!("no error") };
         assert_eq!(
             (t.scope, t.sqlstate.as_str(), t.retry_after),
             (ErrorScope::Server, "28P01", None)
         );
-        let Failure::Fatal(t) = failed("AuthenticationRateLimit") else { panic!("trouble") };
+        let Failure::Fatal(t) = failed("AuthenticationRateLimit") else { panic!("no error") };
         assert_eq!((t.sqlstate.as_str(), t.retry_after), ("28000", Some(LOCKED_OUT)));
     }
 
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_connection_that_ends_is_the_servers() {
         let gone = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-        let Failure::Fatal(t) = classify(BoltError::Lost(gone)) else { panic!("trouble") };
+        let Failure::Fatal(t) = classify(BoltError::Lost(gone)) else { panic!("no error") };
         assert_eq!((t.scope, t.sqlstate.as_str()), (ErrorScope::Server, "08006"));
     }
 }

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_nodes_labelled_as_it_is_named() {
+    fn a_target_is_nodes_labeled_as_it_is_named() {
         let m = Mapping::new(&schema(&["a", "id"], &[1], json!({}))).expect("fits");
         assert_eq!(m.element, GraphElement::Node { label: "Thing".to_owned() });
         assert_eq!(m.key, [Field { column: 1, property: "id".to_owned() }]);

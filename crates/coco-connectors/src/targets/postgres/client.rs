@@ -207,7 +207,7 @@ impl PreparedTable {
         if self.likely_new && batch.gone.is_empty() {
             match self.copy_directly(session, batch).await {
                 Ok(()) => return Ok(rejected),
-                // A row that is there already, or that is refused.
+                // A row exists already, or is rejected.
                 Err(StatementError::Row(_)) => {
                     self.likely_new = false;
                     session.run("rollback").await?;
