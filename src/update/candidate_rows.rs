@@ -8,9 +8,9 @@ use crate::catalog::model::Source;
 use crate::pg::tuplestore::named_row::named_row;
 use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
 use crate::query::compose;
-use coco_core::decide::{Decision, Mode, decide};
+use coco_core::decision::{Decision, Mode, decide};
 use coco_core::version::{
-    Failure, Fingerprint, Incoming, LogicId, Ordinal, ProcessOrdinal, Stored,
+    CommittedVersion, Failure, Fingerprint, LogicId, Ordinal, ProcessOrdinal, SourceVersion,
 };
 
 named_row! {
@@ -61,8 +61,8 @@ pub fn candidate_columns(source: &Source, carry: bool) -> Vec<RowColumn> {
 
 /// What coco knows about one candidate.
 pub struct Candidate {
-    pub incoming: Option<Incoming>,
-    pub stored: Option<Stored>,
+    pub incoming: Option<SourceVersion>,
+    pub stored: Option<CommittedVersion>,
     pub failure: Option<Failure>,
     pub process_ordinal: Option<ProcessOrdinal>,
     pub attempts: i32,
@@ -79,11 +79,11 @@ impl From<CandidateRow> for Candidate {
         let is = |flag: Option<bool>| flag.unwrap_or(false);
         let fingerprint = |value: Option<pgrx::Uuid>| value.map(|u| Fingerprint(*u.as_bytes()));
         Candidate {
-            incoming: is(row.present).then(|| Incoming {
+            incoming: is(row.present).then(|| SourceVersion {
                 ordinal: row.ordinal.map(Ordinal),
                 content: fingerprint(row.fingerprint),
             }),
-            stored: is(row.tracked).then(|| Stored {
+            stored: is(row.tracked).then(|| CommittedVersion {
                 ordinal: row.source_ordinal.map(Ordinal),
                 content: fingerprint(row.content_fingerprint),
                 logic: row.logic_id.map(LogicId),
@@ -91,7 +91,7 @@ impl From<CandidateRow> for Candidate {
             failure: is(row.failed).then(|| Failure {
                 content: fingerprint(row.failed_fingerprint),
                 logic: row.failed_logic.map(LogicId),
-                due: is(row.due),
+                is_due: is(row.due),
             }),
             process_ordinal: row.process_ordinal.map(ProcessOrdinal),
             attempts: row.attempts.unwrap_or(0),

@@ -7,7 +7,7 @@ use crate::pg::columns::{all_equal, numbered};
 use crate::pg::spi::ident;
 use crate::query::{compose, names};
 use crate::update::candidate_rows::{CandidateExprs, CandidateRow};
-use coco_core::decide::Mode;
+use coco_core::decision::Mode;
 use coco_core::version::LogicId;
 
 /// Returns the carried columns of the items, for the target list of a SELECT over the source.

@@ -10,7 +10,7 @@ use crate::update::progress::report_progress;
 use crate::update::run::UpdateRun;
 use crate::update::untracked_items;
 use coco_core::counts::Counts;
-use coco_core::decide::Decision;
+use coco_core::decision::Decision;
 use coco_core::version::ProcessOrdinal;
 
 /// The counts of the candidates that an update has decided about.

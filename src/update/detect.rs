@@ -2,7 +2,7 @@
 //! snapshot, or by their keys.
 //!
 //! One statement leaves out each item whose logic, and whose ordinal or content, equal the
-//! committed ones. For every other item, it returns what `coco_core::decide` needs. If the source
+//! committed ones. For every other item, it returns what `coco_core::decision::decide` needs. If the source
 //! has an ordinal, this statement does not read content; a second statement reads it for the
 //! remaining items.
 //!
@@ -25,7 +25,7 @@ use crate::query::compose;
 use crate::update::candidate_rows::{Candidates, candidate_columns, key_columns};
 use crate::update::candidate_sql::{self, CandidateSource, candidates_sql};
 use crate::update::unreadable_items;
-use coco_core::decide::Mode;
+use coco_core::decision::Mode;
 use coco_core::version::LogicId;
 
 /// Which items a scan returns.

@@ -20,7 +20,7 @@ use crate::update::progress::report_progress;
 use crate::update::run::UpdateRun;
 use crate::update::source_plan::PlannedCursor;
 use crate::update::{lookups, untracked_items};
-use coco_core::history::Reason;
+use coco_core::run_history::Reason;
 use coco_core::version::{LogicId, ProcessOrdinal};
 
 /// A scan of a whole source.

@@ -16,7 +16,7 @@ use crate::update::run::{SourceCounts, UpdateRun};
 use crate::update::target_writer::{TargetWriter, WriteOptions};
 use crate::update::{detect, lookups};
 use coco_core::counts::Counts;
-use coco_core::decide::Mode;
+use coco_core::decision::Mode;
 
 impl UpdateRun<'_> {
     /// Evaluates the items that wait for a target key that is free now, until there are none.

@@ -63,7 +63,7 @@ impl UpdateRun<'_> {
         counts: &mut Counts,
     ) -> Result<()> {
         let attempts = one.items.first().map_or(0, |i| i.attempts) + 1;
-        let delay = backoff::delay(attempts as u32);
+        let delay = backoff::retry_delay(attempts as u32);
         let logic = self.writing.logic;
         match one.key_bytes() > untracked_items::LONG {
             false => failure_rows::record_failures(source, one, failure, logic, attempts, delay)?,

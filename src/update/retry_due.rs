@@ -10,7 +10,7 @@ use crate::pg::tuplestore::rows::TupleStore;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::compose;
 use crate::update::candidate_rows::key_columns;
-use coco_core::decide::Mode;
+use coco_core::decision::Mode;
 
 /// Adds the failed items whose retry time has come: the change log does not have them. Returns how
 /// many other failed items wait.

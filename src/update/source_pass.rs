@@ -21,7 +21,7 @@ use crate::update::source_plan::{
 };
 use crate::update::target_writer::WriteOptions;
 use coco_core::counts::Counts;
-use coco_core::history::Reason;
+use coco_core::run_history::Reason;
 use coco_core::source_work::{ScanForce, WorkChoice, choose_work};
 
 /// What an update does with one source.
@@ -213,7 +213,7 @@ impl UpdateRun<'_> {
         let PassResult { pass, reason, waiting, held, .. } = result;
         outcome.held.extend(held);
         outcome.waiting += waiting;
-        outcome.reason = outcome.reason.max(Reason::asked(self.writing.mode).or(Some(reason)));
+        outcome.reason = outcome.reason.max(Reason::of_mode(self.writing.mode).or(Some(reason)));
         // A scan does not return the items that are up to date.
         let mut counts = pass.counts;
         counts.count_left_out(source.ordinal.is_some(), counts.seen - pass.present);

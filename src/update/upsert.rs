@@ -9,7 +9,7 @@ use crate::pg::tuplestore::rows::{self, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::names::KeyExprs;
 use crate::update::differences::update_differing;
-use coco_core::decide::Mode;
+use coco_core::decision::Mode;
 
 /// The statements that write the rows of `coco_output` to a table.
 pub struct TableUpsert<'a> {

@@ -13,9 +13,9 @@ use crate::query::batch::Batch;
 use crate::update::apply_batch;
 use crate::update::run::{UpdateRun, interrupt};
 use crate::update::target_writer::{BatchContext, UnownedRows, WriteMode, WriteOrder};
+use coco_core::bisect::{Attempt, bisect_failed};
 use coco_core::counts::Counts;
-use coco_core::isolate::{Attempt, halve};
-use coco_core::memo::Stats;
+use coco_core::memo_batch::Stats;
 
 /// How often coco leaves further items out of a batch because they conflict with the rows that the
 /// items left out before keep.

@@ -22,8 +22,8 @@ use crate::workers::process::{salvage_rolled_back_results, set_activity};
 use crate::workers::transaction::{TransactionError, log_failure, transaction};
 use crate::workers::{crash_notes, shared_memory, stand_in, turn_limit};
 use coco_core::counts::Counts;
-use coco_core::decide::Mode;
-use coco_core::history::{By, Entry, Reason, Stretch};
+use coco_core::decision::Mode;
+use coco_core::run_history::{Initiator, Reason, RunAccumulator, RunEntry};
 
 /// Shortest time between two attempts to restore missing triggers.
 const RESTORE_TRIGGERS_EVERY: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ pub struct FollowedFlow {
     /// When the worker last restored triggers of the flow's sources.
     triggers_restored: Option<Instant>,
     /// Work that the history does not contain yet.
-    unstored: Stretch,
+    unstored: RunAccumulator,
     /// Whether all rows must be sent to external targets again.
     resends_all: bool,
     /// The last delivery error that was logged.
@@ -84,7 +84,7 @@ impl FollowedFlow {
     /// Forgets a flow that is no longer live, except its history.
     pub fn stopped(&mut self) {
         let mut unstored = std::mem::take(&mut self.unstored);
-        unstored.close();
+        unstored.close_run();
         *self = FollowedFlow { unstored, ..FollowedFlow::default() };
     }
 
@@ -254,26 +254,26 @@ impl FollowedFlow {
             }
             Err(failed) => error = Some(failed.error.message.clone()),
         }
-        let by = By::Worker;
-        let entry = Entry { started, elapsed, reason: Reason::default(), by, counts, error };
-        self.unstored.add(entry, reason, Instant::now());
+        let (initiator, no_reason) = (Initiator::Worker, Reason::default());
+        let entry = RunEntry { started, elapsed, reason: no_reason, initiator, counts, error };
+        self.unstored.add_transaction(entry, reason, Instant::now());
     }
 
     /// Stores the flow's history when it is due. Returns whether something is left to store now.
     pub fn store_history(&mut self, flow: i32, now: Instant) -> bool {
-        let due = self.unstored.due(now);
+        let due = self.unstored.due_entries(now);
         if !due.is_empty() {
             match transaction(|| run_history::note_run_if_free(flow, due)) {
-                Ok(true) => self.unstored.noted(now),
+                Ok(true) => self.unstored.mark_recorded(now),
                 // Another process holds the flow's lock.
                 Ok(false) => {}
                 Err(failed) => {
                     log_failure("could not record runs", &failed);
-                    self.unstored.noted(now);
+                    self.unstored.mark_recorded(now);
                 }
             }
         }
-        !self.unstored.due(now).is_empty()
+        !self.unstored.due_entries(now).is_empty()
     }
 
     /// Discards state that came from a transaction that was rolled back.

@@ -29,8 +29,8 @@ use crate::workers::transaction::{TransactionError, log_failure, transaction};
 use crate::workers::wait_event::WaitEvent;
 use crate::workers::{crash_point, progress, shared_memory, update_result};
 use coco_core::counts::Counts;
-use coco_core::decide::Mode;
-use coco_core::history::{By, Entry, Reason};
+use coco_core::decision::Mode;
+use coco_core::run_history::{Initiator, Reason, RunEntry};
 use coco_core::worker_request::{WorkerCommand, WorkerRequest};
 
 /// Interval at which the worker checks whether another process has delivered a row.
@@ -83,8 +83,9 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     if let WorkerCommand::Update(mode) = command {
         let mut counts = Counts::default();
         done.sources.iter().for_each(|source| counts += source.counts);
-        let reason = done.reason.or(Reason::asked(mode)).unwrap_or_default();
-        let entry = Entry { started, elapsed, reason, by: By::Session, counts, error };
+        let reason = done.reason.or(Reason::of_mode(mode)).unwrap_or_default();
+        let entry =
+            RunEntry { started, elapsed, reason, initiator: Initiator::Session, counts, error };
         // If another process holds the flow's lock, the worker only logs the run and does not wait:
         // the session is waiting for this worker.
         let noted = transaction(|| {

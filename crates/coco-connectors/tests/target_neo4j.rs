@@ -552,15 +552,15 @@ async fn connections_are_encrypted_and_the_server_is_verified() {
 async fn what_is_no_server_of_neo4js_is_told() {
     let server = shared().await;
     let schema = nodes("None", &[("id", "integer")], &[0]);
-    let error = async |url: String| {
+    let error_of = async |url: String| {
         let options = [("url", url.as_str()), ("connect_timeout", "1")];
         let mut target = server.open_with(&options, USER, &server.password);
         target.prepare(&schema).await.expect_err("no server")
     };
     let http = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-    assert_eq!(delivery_error(http).await.sqlstate, "08P01");
+    assert_eq!(error_of(http).await.sqlstate, "08P01");
     for url in [answering(b""), silent(), nobody()] {
-        let error = delivery_error(url).await;
+        let error = error_of(url).await;
         assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Server, "08001"));
         assert!(error.hint.is_some());
     }

@@ -1,6 +1,6 @@
 //! What a session asks a worker for, as a text that fits into the argument of a background worker.
 
-use crate::decide::Mode;
+use crate::decision::Mode;
 
 /// The longest text that Postgres passes to a background worker, in bytes: BGW_EXTRALEN without the
 /// terminating NUL byte.
