@@ -96,9 +96,7 @@ pub fn record_flow_error(flow: &LiveFlow, sqlstate: &str, why: &Error) -> Result
     let delay = backoff::retry_delay(attempts.max(1) as u32).min(longest);
     let _as = RoleGuard::extension_owner()?;
     let hint = match (&why.hint, sqlstate) {
-        (None, "42501") => {
-            owner_name(flow)?.map(|owner| missing_privilege_hint(&format!("role {owner}")))
-        }
+        (None, "42501") => missing_privilege_hint(flow)?,
         (None, _) if for_a_lock => Some(LOCKED.to_owned()),
         (hint, _) => hint.clone(),
     };
@@ -131,17 +129,19 @@ pub fn record_flow_error(flow: &LiveFlow, sqlstate: &str, why: &Error) -> Result
     Ok(recorded > 0)
 }
 
-fn owner_name(flow: &LiveFlow) -> Result<Option<String>> {
-    spi::scalar("select owner::regrole::text from coco.flow where id = $1", &[arg(flow.id)])
-}
-
-/// Returns a hint for a privilege that the flow's owner lacks. `owner` describes that role.
-pub fn missing_privilege_hint(owner: &str) -> String {
-    format!(
-        "Grant the missing privilege, or create a policy that admits all rows if the table has \
-         row-level security, to {owner}: the flow runs as this role. Or give the flow to another \
-         role with coco.alter_flow."
-    )
+/// Returns a hint for a privilege that the flow's owner lacks.
+fn missing_privilege_hint(flow: &LiveFlow) -> Result<Option<String>> {
+    let owner = spi::scalar::<String>(
+        "select owner::regrole::text from coco.flow where id = $1",
+        &[arg(flow.id)],
+    )?;
+    Ok(owner.map(|owner| {
+        format!(
+            "Grant the missing privilege, or create a policy that admits all rows if the table has \
+             row-level security, to role {owner}: the flow runs as this role. Or give the flow to \
+             another role with coco.alter_flow."
+        )
+    }))
 }
 
 /// The longest delay before a worker retries a flow that failed as a whole. With a short delay, the

@@ -80,10 +80,9 @@ fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
     };
     let _watched = Watched::begin(id, flow, !reaches_out);
     let sources = match reaches_out {
-        true => update_client::run_in_worker(flow, WorkerCommand::Update(mode), limits),
-        false => update::update(flow, mode, limits),
-    }
-    .map_err(with_privilege_hint)?;
+        true => update_client::run_in_worker(flow, WorkerCommand::Update(mode), limits)?,
+        false => update::update(flow, mode, limits)?,
+    };
     if mode == Mode::Retry {
         live_rows::lift_suspension(id)?;
     }
@@ -104,14 +103,6 @@ fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
         )
     };
     Ok(sources.into_iter().map(row).collect())
-}
-
-/// Adds a hint to the server's own error for a privilege that the flow's owner lacks.
-fn with_privilege_hint(mut error: Error) -> Error {
-    if error.code == PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE && error.hint.is_none() {
-        error.hint = Some(live_rows::missing_privilege_hint("the flow's owner"));
-    }
-    error
 }
 
 /// Returns the statistics of memoized functions as an object, or `None` if no memoized function was

@@ -322,11 +322,12 @@ impl LiveWorker {
         for seat in 2..=wanted.min(MAX_SEATS) {
             // A worker that existed before this one is not in `other_workers`.
             let free = || Ok(!locks::is_worker_slot_taken(seat)?);
-            if !self.other_workers.contains_key(&seat) && transaction(free).unwrap_or(false) {
-                if let Some(worker) = launch_worker(self.database, seat, None) {
-                    worker.wait_for_startup().ok();
-                    self.other_workers.insert(seat, worker);
-                }
+            if !self.other_workers.contains_key(&seat)
+                && transaction(free).unwrap_or(false)
+                && let Some(worker) = launch_worker(self.database, seat, None)
+            {
+                worker.wait_for_startup().ok();
+                self.other_workers.insert(seat, worker);
             }
         }
     }

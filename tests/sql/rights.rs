@@ -35,33 +35,6 @@ fn text(client: &mut Client, sql: &str) -> String {
 }
 
 #[test]
-fn an_update_that_lacks_a_privilege_says_who_needs_it() {
-    let mut db = TestDb::new("rights_lacking");
-    roles(&mut db);
-    let mut alice = db.connect_as("coco_alice");
-    db.run("create schema other; create table other.d (id int primary key, v int); insert into other.d values (1, 1)");
-    db.run("grant usage on schema other to coco_alice; grant select on other.d to coco_alice");
-    alice
-        .batch_execute(
-            "set search_path = alice;
-             select coco.create_flow('a', 'other.d', 'select id, v from other.d', 't', '{id}', capture => 'scan');
-             select * from coco.update('a')",
-        )
-        .unwrap();
-    for (what, on) in [("select on other.d", "table d"), ("usage on schema other", "schema other")]
-    {
-        db.run(&format!("revoke {what} from coco_alice"));
-        let e = alice.batch_execute("select * from coco.update('a')").expect_err(what);
-        let e = e.as_db_error().expect("the server's error");
-        assert_eq!(e.message(), format!("permission denied for {on}"));
-        let hint = e.hint().unwrap_or_default();
-        assert!(hint.contains("to the flow's owner: the flow runs as this role"), "{hint}");
-        db.run(&format!("grant {what} to coco_alice"));
-    }
-    alice.batch_execute("select * from coco.update('a')").unwrap();
-}
-
-#[test]
 fn a_flow_is_seen_and_touched_by_its_owner_alone() {
     let mut db = TestDb::new("rights_owner");
     roles(&mut db);
