@@ -385,7 +385,7 @@ fn a_models_refusal_is_the_inputs() {
             json!({ "message": { "content": "" }, "finish_reason": "content_filter" }),
             "filter",
         ),
-        ("refusal", json!({ "message": { "refusal": "I cannot" } }), "refuses to answer: I cannot"),
+        ("refusal", json!({ "message": { "refusal": "I cannot" } }), "refused to answer: I cannot"),
         ("json", json!({ "message": { "content": "no JSON" } }), "is not JSON"),
     ] {
         let server = Server::new(&format!("refusal {name}"), &[("max_retries", "0")]);

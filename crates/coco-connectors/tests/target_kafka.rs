@@ -189,8 +189,8 @@ fn a_topic_that_is_found_must_be_as_it_is_declared() {
             assert_eq!(found, Ok(Prepared::Found), "{fits}");
         }
         for (differs, detail) in [
-            (json!({"partitions": 3}), "Its partitions is 2, and 3 in"),
-            (json!({"cleanup_policy": "delete"}), "Its cleanup_policy is compact, and delete in"),
+            (json!({"partitions": 3}), "Its partitions is 2, but 3 in"),
+            (json!({"cleanup_policy": "delete"}), "Its cleanup_policy is compact, but delete in"),
         ] {
             let found = plain(&kafka, &[]).prepare(&shape_with("found", differs)).await;
             let error = delivery_error(found);

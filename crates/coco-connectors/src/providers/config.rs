@@ -180,7 +180,7 @@ fn check_base_url(text: &str) -> Result<(), String> {
 
 fn read_count(text: &str) -> Result<usize, String> {
     check_positive(text)?;
-    text.parse().map_err(|_| "must be a whole number above 0".to_owned())
+    text.parse().map_err(|_| "must be a whole number greater than 0".to_owned())
 }
 
 fn read_rate(text: &str) -> Result<f64, String> {

@@ -89,7 +89,7 @@ impl Config {
         let batch_size = match access.server.get("batch_size").map(str::parse) {
             None => usize::MAX,
             Some(Ok(size)) if size > 0 => size,
-            Some(_) => return Err(wrong("batch_size", "must be a whole number above 0")),
+            Some(_) => return Err(wrong("batch_size", "must be a whole number greater than 0")),
         };
         Ok(Config { endpoint, batch_size })
     }
