@@ -137,8 +137,8 @@ fn missing_privilege_hint(flow: &LiveFlow) -> Result<Option<String>> {
     )?;
     Ok(owner.map(|owner| {
         format!(
-            "Grant the missing privilege, or create a policy that admits all rows if the table has \
-             row-level security, to role {owner}: the flow runs as this role. Or give the flow to \
+            "The flow runs as its owner. Grant the missing privilege, or create a policy that admits \
+             all rows if the table has row-level security, for role {owner}. Or give the flow to \
              another role with coco.alter_flow."
         )
     }))

@@ -9,7 +9,7 @@
 
 use pgrx::bgworkers::DynamicBackgroundWorker;
 use pgrx::prelude::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::catalog::locks;
@@ -208,7 +208,7 @@ impl Launcher {
         next
     }
 
-    /// Starts the workers that are to stand in for others whose turns take long, and wakes those that are there.
+    /// Starts the stand-ins that are missing, and wakes those that run.
     fn start_stand_ins(&mut self) {
         self.stand_ins.retain(|_, worker| is_running(worker));
         for (database, seat) in stand_in::missing() {
@@ -218,13 +218,12 @@ impl Launcher {
             }
             match launch_worker(oid, seat, None) {
                 Some(worker) => drop(self.stand_ins.insert((database, seat), worker)),
-                // All processes are taken. It is woken again while the turn takes long.
+                // All processes are in use. The slow worker wakes the launcher again.
                 None => return,
             }
         }
-        let mut databases: Vec<u32> =
+        let databases: HashSet<u32> =
             self.stand_ins.keys().map(|(database, _)| *database).collect();
-        databases.dedup();
         databases.into_iter().for_each(|database| shared_memory::wake(pg_sys::Oid::from(database)));
     }
 

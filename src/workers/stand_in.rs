@@ -15,20 +15,21 @@ use crate::workers::shared_memory::{self, WorkerSlot};
 use crate::workers::timer::Timer;
 use coco_core::stand_in::{LONG_WAIT, Turn, allowed_workers};
 
-/// Workers a database, at most, but for stand-ins.
+/// The largest number of workers per database, without stand-ins.
 pub static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
 
-/// How often the launcher is woken while a turn goes on to take long.
+/// Interval at which a worker wakes the launcher while its turn is slow.
 const WAKE_AGAIN: Duration = Duration::from_millis(500);
 
-/// The launcher's place among the server's processes, for the signal handler: [`usize::MAX`] if there is none.
+/// The launcher's index among the server's processes, for the signal handler; [`usize::MAX`] if no
+/// launcher runs.
 static LAUNCHER: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 thread_local! {
     static TIMER: Timer = const { Timer::new(wake_launcher) };
 }
 
-/// Runs in a signal handler.
+/// Wakes the launcher. Runs in a signal handler.
 extern "C" fn wake_launcher() {
     let process = LAUNCHER.load(Ordering::Relaxed);
     if process != usize::MAX {
@@ -36,24 +37,26 @@ extern "C" fn wake_launcher() {
     }
 }
 
-/// Does the work of a turn; the launcher looks whether a stand-in is needed while it takes long.
+/// Runs the turn of a flow. If it is slow, wakes the launcher, which starts a stand-in if one is
+/// needed.
 pub fn turn_among_others<T>(work: impl FnOnce() -> T) -> T {
     let Some(launcher) = shared_memory::launcher() else { return work() };
     LAUNCHER.store(launcher, Ordering::Relaxed);
     TIMER.with(|timer| timer.during(LONG_WAIT, WAKE_AGAIN, work))
 }
 
-/// `coco.max_workers`.
+/// Returns the setting `coco.max_workers`.
 pub fn max_workers() -> u16 {
     u16::try_from(MAX_WORKERS.get()).unwrap_or(1).clamp(1, MAX_SEATS)
 }
 
-/// Whether the worker of this number is to take turns: it is none of the stand-ins, or one that is needed.
+/// Reports whether the worker with this number runs transactions of flows: it is a regular worker, or
+/// a stand-in that is needed.
 pub fn takes_turns(database: pg_sys::Oid, seat: u16) -> bool {
     seat <= max_workers() || seat <= allowed(database.to_u32(), &shared_memory::workers())
 }
 
-/// The workers that are missing, by database and number: stand-ins that are needed and are not there.
+/// Returns the stand-ins that are needed and do not run, by database and number.
 pub fn missing() -> Vec<(u32, u16)> {
     let workers = shared_memory::workers();
     let mut databases: Vec<u32> = workers.iter().map(|w| w.database).collect();
@@ -66,7 +69,7 @@ pub fn missing() -> Vec<(u32, u16)> {
     databases.into_iter().flat_map(stand_ins).filter(|(d, seat)| !there(*d, *seat)).collect()
 }
 
-/// The number of workers that a database may have now.
+/// Returns the number of workers that a database may have now.
 fn allowed(database: u32, workers: &[WorkerSlot]) -> u16 {
     let now = clock::timestamp_micros();
     let of_database = || workers.iter().filter(|w| w.database == database && w.seat > 0);

@@ -1,4 +1,4 @@
-//! A timer of Postgres' that signals this process again and again while it does one thing.
+//! A Postgres timer that calls a signal handler repeatedly while the process runs one piece of work.
 
 use crate::pg::clock;
 use std::cell::Cell;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
-/// Of utils/timeout.h: an id from this one on asks for one of those that extensions can have.
+/// From utils/timeout.h: with this id, RegisterTimeout assigns an id that is reserved for extensions.
 const USER_TIMEOUT: c_int = 13;
 
 unsafe extern "C-unwind" {
@@ -16,22 +16,23 @@ unsafe extern "C-unwind" {
     fn disable_timeout(id: c_int, keep_indicator: bool);
 }
 
-/// One timer of the process, for each thread-local that holds one.
+/// A timer of the process. Each thread-local of this type registers one; Postgres has ten.
 pub struct Timer {
     handler: extern "C" fn(),
     id: Cell<Option<c_int>>,
 }
 
 impl Timer {
-    /// `handler` runs in a signal handler: it may do only what is safe there.
+    /// `handler` runs in a signal handler, and may only make calls that are safe there.
     pub const fn new(handler: extern "C" fn()) -> Timer {
         Timer { handler, id: Cell::new(None) }
     }
 
-    /// Does `work`; calls the handler after `first`, and then each `again`, until it is done.
+    /// Runs `work`. Until it ends, calls the handler after `first`, and then at intervals of `again`.
     pub fn during<T>(&self, first: Duration, again: Duration, work: impl FnOnce() -> T) -> T {
         let id = self.id.get().unwrap_or_else(|| {
-            // SAFETY: once a process, on the thread that Postgres runs on; the handler lives as long as the process.
+            // SAFETY: called once per process, on Postgres' thread; the handler lives as long as the
+            // process.
             let id = unsafe { RegisterTimeout(USER_TIMEOUT, self.handler) };
             self.id.set(Some(id));
             id

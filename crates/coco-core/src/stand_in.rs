@@ -1,24 +1,25 @@
-//! How many workers a database has while turns take long: one flow is not to hold up the others.
+//! The number of workers of a database while turns are slow, so that one flow does not delay others.
 
 use std::time::Duration;
 
-/// A turn that waits (for a provider, a lock, a timer) for this long gets a stand-in: the processor is free.
+/// A turn that waits (for a provider, a lock or a timer) gets a stand-in after this time, because it
+/// leaves its processor idle.
 pub const LONG_WAIT: Duration = Duration::from_millis(300);
 
-/// A turn that computes for this long gets one, together with all others that do.
+/// All turns that compute for longer than this time share one stand-in.
 pub const LONG_COMPUTATION: Duration = Duration::from_secs(2);
 
-/// What a worker of the database is at.
+/// The state of a worker that runs a transaction of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// Since when it has been working on one flow.
+    /// The time since the worker turned to the flow.
     pub elapsed: Duration,
-    /// Whether it waits just now.
+    /// Whether the worker waits at this moment.
     pub waits: bool,
 }
 
-/// The number of workers that a database may have: `max_workers`, one more for each turn that waits, and one more for
-/// all turns that compute. There are never more than flows.
+/// Returns the number of workers that a database may have: `max_workers`, one more for each turn that waits, and one more for
+/// all turns that compute. Stand-ins never make it exceed the number of live flows.
 pub fn allowed_workers(max_workers: u16, live_flows: u32, turns: &[Turn]) -> u16 {
     let waiting = turns.iter().filter(|t| t.waits && t.elapsed >= LONG_WAIT).count();
     let computing = turns.iter().any(|t| !t.waits && t.elapsed >= LONG_COMPUTATION);
