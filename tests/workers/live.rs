@@ -327,7 +327,8 @@ fn a_flow_that_fails_as_a_whole_says_why_and_recovers() {
     db.until("select coalesce((select attempts from coco.flow_error), 0) >= 3");
     db.run("grant select on secret to fails_owner; select coco.start('f')");
     db.settle("f");
-    db.run("revoke select on secret from fails_owner; update f_s set v = 4");
+    db.run("revoke select on secret from fails_owner");
+    db.run("update f_s set v = 4");
     db.until("select state = 'failed' from coco.status where flow = 'f'");
     db.run("select coco.stop('f')");
     assert_eq!(state(&mut db, "f"), "idle");
