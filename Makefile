@@ -5,18 +5,29 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: help setup build test test-security test-cases fuzz chaos reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
+.PHONY: all install uninstall installcheck install-sql install-sql-check deb dist help setup build test test-security test-cases fuzz chaos reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
+
+all: setup ## build the release for PG_CONFIG's server
+	@. scripts/common.sh && use_server && build_extension release
+
+install: setup ## build it, and install it into the server (below DESTDIR, if that is set)
+	@. scripts/common.sh && use_server && install_extension release
+
+uninstall: ## remove it from the server
+	@. scripts/common.sh && use_server && uninstall_files
+
+installcheck: ## a flow on the running server that PGHOST and the like name, with the extension as it is installed
+	@scripts/installcheck.sh
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
 	@echo
 	@sed -n '1,2s/^# //p' Makefile
 
-setup: ## install what is missing: system packages, cargo-pgrx, PostgreSQL
+setup: ## install what is missing: system packages, PostgreSQL
 	@scripts/setup.sh
 
-build: setup ## release build, installed into the server
-	@. scripts/common.sh && install_extension --release
+build: install
 
 test: ## all tests
 	@scripts/test.sh
@@ -75,14 +86,26 @@ bench-recovery: ## how soon live flows go on after a process has ended, beside a
 bench-peers: ## the same flow by CocoIndex (from PyPI) and by plain statements
 	@bench/peers.sh
 
+deb: ## dist/*.deb for PG_CONFIG's server, one of Debian's packages
+	@scripts/deb.sh
+
+dist: ## dist/coco-VERSION.zip: the committed sources, for PGXN
+	@scripts/dist.sh
+
+install-sql: ## sql/install/: what CREATE EXTENSION runs, from the files of sql/
+	@scripts/install-sql.sh
+
+install-sql-check: ## that cargo-pgrx would generate the same statements
+	@scripts/install-sql.sh --pgrx
+
 reference: ## docs/sql-reference.md, of the COMMENTs of the extension
 	@scripts/reference.sh
 
 report-screenshot: ## docs/images/report.png: coco.report() as a browser shows it
 	@scripts/report-screenshot.sh
 
-lint: ## cargo fmt --check and clippy
+lint: ## cargo fmt --check, generated SQL, clippy
 	@scripts/lint.sh
 
 clean: ## remove all that these targets have put into the checkout
-	rm -rf target .pg .pgrx .tools
+	rm -rf target .pg .pgrx .tools dist

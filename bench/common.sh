@@ -9,7 +9,7 @@ start_server() {
   if [ -z "${BENCH_NO_SETUP:-}" ]; then
     "$ROOT/scripts/setup.sh"
     use_server
-    install_extension --release
+    install_extension release
   else
     use_server
   fi

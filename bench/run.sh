@@ -4,7 +4,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/common.sh"
 "$ROOT/scripts/setup.sh"
 use_server
-install_extension --release
+install_extension release
 work=$(mktemp -d "${TMPDIR:-/tmp}/coco.XXXXXX")
 chmod 755 "$work"   # the server's user passes through
 trap '"$ROOT/scripts/cluster.sh" stop "$work/pg" || true; rm -rf "$work"' EXIT

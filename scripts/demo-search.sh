@@ -21,8 +21,8 @@ trap 'exit 130' INT TERM
 chmod 755 "$work"   # the server's user passes through
 
 find_documents 3000 1000
-say "release build"
-install_extension --release
+say "build"
+install_extension demo functions
 
 say "a model that embeds"
 model=$("$ROOT/scripts/servers/embeddings.sh" start "$work/model" --while $$)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# pgspot over the SQL that CREATE EXTENSION runs, as installed into PG_CONFIG's server. What it finds and
+# pgspot over the SQL that CREATE EXTENSION runs. What it finds and
 # scripts/pgspot/known.txt does not explain is an error, and so is an explanation of something that it finds no more.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -21,9 +21,8 @@ if ! cmp -s "$here/requirements.txt" "$tools/.fetched"; then
 fi
 exec 9>&-
 
-version=$(sed -n "s/^default_version *= *'\(.*\)'/\1/p" "$("$PG_CONFIG" --sharedir)/extension/coco.control")
-script=$("$PG_CONFIG" --sharedir)/extension/coco--$version.sql
-[ -s "$script" ] || die "$script is not there: run 'make build'"
+version=$(sed -n "s/^default_version *= *'\(.*\)'/\1/p" "$ROOT/coco.control")
+script=$ROOT/sql/install/coco--$version.sql
 found=$(PYTHONPATH=$tools python3 -m pgspot "$script" 2>&1 || true)
 grep -q '^ *Errors: ' <<<"$found" || die "pgspot did not finish: $found"
 # Without the line, which moves.

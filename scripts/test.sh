@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# All tests: those of the crates that need no Postgres, those inside the extension (unit tests and #[pg_test]) and the
-# connectors, then those of the connectors against servers of their kind, and those of tests/ against a server with the
-# extension installed.
+# All tests: those of the crates that need no Postgres, the unit tests of the extension and the connectors, then those of
+# the connectors against servers of their kind, and those of tests/ against a server with the extension installed.
 #   test.sh                          all of them
 #   test.sh FILTER... [--OPTION...]  those of a binary whose names contain the rest of the filter: `sql::capture::`,
 #                                    `workers` (all of that binary), `core::decide`, `connectors::target_kafka`,
-#                                    `lib::query` (inside the extension). Options go to the binaries: --nocapture,
+#                                    `lib::query` (unit tests of the extension). Options go to the binaries: --nocapture,
 #                                    --exact, --ignored
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -53,26 +52,9 @@ together=(-p coco -p coco-connectors --no-default-features --features)
 processors=$(getconf _NPROCESSORS_ONLN)
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((processors < 8 ? processors : 8))}
 
-# inside [ARGUMENT...]: the tests inside the extension. The arguments are the binary's.
-inside() {
-  say "tests inside the extension and the connectors, on $PG_FEATURE"
-  # `cargo pgrx test` would run tests/*.rs and doc tests as well and cannot be told not to, so this
-  # is what it does (a `cargo test` with these variables), with --lib. The test framework in
-  # pgrx-tests reads them: it installs the extension and starts a server of its own.
-  (
-    mkdir "$work/unit"
-    export CARGO_PGRX_TEST_PGDATA="$work/unit"   # also the socket's place: must be a short path
-    export PGRX_FEATURES="$PG_FEATURE connectors pg_test" PGRX_NO_DEFAULT_FEATURES=true PGRX_ALL_FEATURES=false
-    export PGRX_BUILD_PROFILE=dev PGRX_NO_SCHEMA=false
-    export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$ROOT/target}"
-    export USER="${USER:-$(id -un)}"             # the framework connects as $USER
-    if is_root || ! server_is_writable; then
-      # Then the framework runs the server as this user, and installs with sudo.
-      export CARGO_PGRX_TEST_RUNAS=postgres
-      as_root chown postgres "$work/unit" || die "$("$PG_CONFIG" --pkglibdir) is not writable, and there is no passwordless sudo"
-    fi
-    cargo test --lib "${together[@]}" "$PG_FEATURE connectors pg_test" -- "$@"
-  )
+# units [ARGUMENT...]: the unit tests of the extension and the connectors. The arguments are the binary's.
+units() {
+  cargo test --lib "${together[@]}" "$PG_FEATURE connectors" -- "$@"
 }
 
 # against_a_server BINARY [ARGUMENT...]: the tests of a binary, or of all ('*'). The arguments are the binary's.
@@ -85,7 +67,6 @@ against_a_server() {
 
 install_and_start() {
   say "tests against a server, on $PG_FEATURE"
-  # Without the pg_test feature: what a user would install.
   # shellcheck disable=SC2119  # not about this script's own arguments
   install_extension
   url=$("$ROOT/scripts/cluster.sh" start "$work/pg" --fast)
@@ -94,7 +75,7 @@ install_and_start() {
 if [ ${#binaries[@]} = 0 ]; then
   say "tests that need no Postgres"
   cargo test -p coco-core -p coco-report -- "${options[@]}"
-  inside "${options[@]}"
+  units "${options[@]}"
   install_and_start
   "$ROOT/scripts/pgspot.sh"
   against_a_server '*' "${options[@]}"
@@ -113,7 +94,7 @@ for binary in "${binaries[@]}"; do
   done
   case $binary in
     core | report) cargo test -p "coco-$binary" -- "${filters[@]}" "${options[@]}" || failed=1 ;;
-    lib) inside "${filters[@]}" "${options[@]}" || failed=1 ;;
+    lib) units "${filters[@]}" "${options[@]}" || failed=1 ;;
     *)
       [ -n "$url" ] || install_and_start
       # The binary of the connectors' tests is that of crates/coco-connectors/tests/main.rs.

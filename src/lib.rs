@@ -44,11 +44,6 @@ mod sql_api;
 mod update;
 mod workers;
 
-#[cfg(any(test, feature = "pg_test"))]
-#[path = "../pg_test/mod.rs"]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests
-mod in_backend;
-
 ::pgrx::pg_module_magic!(name, version);
 
 pgrx::extension_sql!(
@@ -86,15 +81,4 @@ pgrx::extension_sql_file!("../sql/rights.sql", name = "rights", finalize);
 pub extern "C-unwind" fn _PG_init() {
     sql_api::gucs::define();
     workers::define();
-}
-
-/// `cargo pgrx test` requires this module at the crate root.
-#[cfg(test)]
-pub mod pg_test {
-    pub fn setup(_options: Vec<&str>) {}
-
-    #[must_use]
-    pub fn postgresql_conf_options() -> Vec<&'static str> {
-        vec![]
-    }
 }

@@ -50,6 +50,7 @@ mod report;
 mod rights;
 mod security;
 mod targets;
+mod text;
 mod turns;
 mod types;
 mod updating;

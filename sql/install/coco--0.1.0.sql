@@ -1,0 +1,1678 @@
+\echo Use "CREATE EXTENSION coco" to load this file. \quit
+-- Generated from sql/ by make install-sql. Change the files there.
+
+create schema coco; create schema coco_internal;
+
+-- sql/catalog.sql
+
+-- The catalog: tables that hold the declarations. The objects that coco creates for a declaration are not members of the
+-- extension, except change logs, so that a dump includes them. These objects are:
+--   - tables in coco_internal, which belong to the extension's owner;
+--   - views in coco through which a flow's owner reads these tables;
+--   - views in coco that keep the flow's bound queries; they, too, belong to the extension's owner.
+--
+-- The catalog has almost no foreign keys, because CREATE EXTENSION creates the constraints first and a restore then writes
+-- the rows of a dump in any order. coco deletes a flow's rows itself (declare/rows.rs), and ignores rows without a flow.
+
+comment on schema coco_internal is 'Schema of coco''s own tables. Only the extension''s owner may use it.';
+
+create table coco.flow (
+  flow        text primary key check (flow <> '' and octet_length(flow) <= 63),
+  id          int generated always as identity unique,
+  owner       regrole not null,
+  search_path text not null,
+  settings    jsonb not null,
+  live        boolean not null default false,
+  memo_table  regclass,
+  memo_view   regclass,
+  label       text,
+  batch_size  int check (batch_size > 0),
+  paused      boolean not null default false,
+  lineage_index boolean not null default false,
+  created     timestamptz not null default pg_catalog.now()
+);
+comment on table coco.flow is 'Declared flows. Only coco''s functions write to this table.';
+
+create table coco.capture (
+  id       int generated always as identity primary key,
+  relation regclass not null unique,
+  columns  text[] not null,
+  always   boolean not null,
+  segment  int not null default 0,
+  complete_from_xid xid8
+);
+comment on table coco.capture is 'Captured tables, with the columns that coco_internal.log_<id>_<segment> keeps of each changed row. Only coco''s functions write to this table.';
+
+create table coco.source (
+  id          int generated always as identity primary key,
+  flow        text not null,
+  name        text not null,
+  relation    regclass not null,
+  key         text[] not null,
+  grouped     boolean not null,
+  ordinal     text,
+  fingerprint text,
+  -- the view that keeps ordinal and fingerprint as coco evaluates them
+  expressions regclass,
+  used        text[] not null default '{}',
+  tracking    regclass not null,
+  tracking_view regclass not null,
+  capture     text not null default 'scan' check (capture in ('scan', 'trigger', 'always')),
+  refresh_interval interval,
+  -- for a lookup only: the source whose items it affects, and the query that finds these items
+  lookup_of   int,
+  affects     text,
+  affects_view regclass,
+  unique (flow, name)
+);
+comment on table coco.source is 'Sources and lookups of flows, with their tracking tables. Only coco''s functions write to this table.';
+
+-- The snapshot up to which coco has followed a source's changes. A dump does not include this table, because snapshots
+-- have no meaning in another cluster.
+create table coco.cursor (
+  source    int primary key,
+  snapshot  pg_snapshot not null,
+  logic     int not null,
+  signature uuid not null,
+  -- whether coco followed lookups, or evaluated items, as of a later time than the snapshot
+  behind    boolean not null default false,
+  followed_at timestamptz not null default pg_catalog.clock_timestamp()
+) with (fillfactor = 50);
+comment on table coco.cursor is 'Position up to which coco has followed each captured source, and signature of its capture at that position. Only coco''s functions write to this table.';
+
+create table coco.target (
+  id          int generated always as identity primary key,
+  flow        text not null,
+  schema      text not null,
+  name        text not null,
+  relation    regclass not null,
+  query       text not null,
+  key         text[] not null,
+  item_key_columns text[],
+  managed     boolean not null,
+  epoch       int not null default 1,
+  query_view  regclass,
+  -- for each place where the query reads a source's relation, in order: the source whose item it stands for, or 0
+  places      int[] not null default '{}',
+  -- for a target outside this database: its server, its name on that server, and the connector's options. relation is
+  -- then the ledger, and outbox the table of undelivered rows; schema and name are those of the ledger's view.
+  server      text,
+  external    text,
+  options     jsonb,
+  outbox      regclass,
+  ledger_view regclass,
+  outbox_view regclass,
+  columns     text[],
+  unique (schema, name),
+  unique (server, external)
+);
+comment on table coco.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';
+
+-- One row for each target outside this database.
+create table coco.delivery_state (
+  target     int primary key,
+  sent       bigint not null default 0,
+  initial_load_until bigint,
+  sent_at    timestamptz,
+  attempts   int not null default 0,
+  server_wide boolean not null default false,
+  failed_at  timestamptz,
+  next_retry timestamptz,
+  sqlstate   text,
+  message    text,
+  detail     text,
+  hint       text
+) with (fillfactor = 50);
+comment on table coco.delivery_state is 'Position up to which coco has sent the outbox of each target outside this database, and the current delivery error. Only coco''s functions write to this table.';
+
+-- Results of updates that a worker ran for a session that called coco.update. A dump does not include this table.
+create table coco.worker_result (
+  id       bigint primary key,
+  ended    timestamptz not null default pg_catalog.clock_timestamp(),
+  counts   jsonb,
+  sqlstate text,
+  message  text,
+  detail   text,
+  hint     text
+);
+comment on table coco.worker_result is 'Results of updates that workers ran for a session, kept for an hour. Only coco''s workers write to this table.';
+
+-- One row for each live flow whose last run failed as a whole. A dump does not include this table.
+create table coco.flow_error (
+  flow       int primary key,
+  attempts   int not null,
+  deaths     int not null default 0, -- consecutive processes that a signal terminated
+  failed_at  timestamptz not null default pg_catalog.clock_timestamp(),
+  next_retry timestamptz not null,
+  sqlstate   text not null,
+  message    text not null,
+  detail     text,
+  hint       text
+);
+comment on table coco.flow_error is 'Live flows whose last run failed as a whole. Only coco''s workers write to this table.';
+
+-- Failed items whose keys are too long for an index, so that they have no tracking row. A dump does not include this
+-- table, because a scan finds these items again.
+create table coco.untracked (
+  source     int not null references coco.source (id) on delete cascade,
+  item       uuid not null,  -- a digest of the key
+  source_key jsonb not null, -- only a part of the key if it is long
+  failure    jsonb not null,
+  attempts   int not null default 1,
+  failed_at  timestamptz not null default pg_catalog.clock_timestamp(),
+  primary key (source, item)
+);
+comment on table coco.untracked is 'Failed items that are not tracked: their keys are too long for an index, or NULL. Only coco''s functions and workers write to this table.';
+
+-- One row for each run. For a live flow, a run is up to a minute of its worker's transactions.
+create table coco.run_history (
+  run_id    bigint generated always as identity,
+  flow      int not null,
+  started   timestamptz not null,
+  elapsed   interval not null,
+  reason    text not null,
+  initiator text not null check (initiator in ('session', 'worker')),
+  seen      bigint not null,
+  skipped   bigint not null,
+  unchanged bigint not null,
+  evaluated bigint not null,
+  upserted  bigint not null,
+  deleted   bigint not null,
+  failed    bigint not null,
+  error     text,
+  label     text,
+  primary key (flow, run_id)
+);
+comment on table coco.run_history is 'Runs of flows: the last coco.history_limit of each flow. Only coco''s functions and workers write to this table.';
+
+-- The label of a flow from a process ordinal on.
+create table coco.flow_label (
+  flow  int not null,
+  since bigint not null,
+  label text,
+  primary key (flow, since)
+);
+comment on table coco.flow_label is 'Labels of flows, each with the process ordinal from which it applied. Only coco''s functions write to this table.';
+
+-- Totals of a flow's runs that have been removed from coco.run_history. Together with the remaining runs they give
+-- totals that only grow.
+create table coco.run_total (
+  flow      int primary key,
+  runs      bigint not null,
+  errors    bigint not null,
+  seen      bigint not null,
+  skipped   bigint not null,
+  unchanged bigint not null,
+  evaluated bigint not null,
+  upserted  bigint not null,
+  deleted   bigint not null,
+  failed    bigint not null,
+  elapsed   interval not null,
+  ended     timestamptz not null
+) with (fillfactor = 50);
+comment on table coco.run_total is 'Totals of runs that have been removed from coco.history. Only coco''s functions and workers write to this table.';
+
+-- The column function holds a name with schema and argument types, because pg_upgrade rejects tables with a column of type
+-- regprocedure. A function of that name counts only while the recorded role owns it.
+create table coco.memo_function (
+  function    text primary key,
+  owner       regrole not null,
+  version     text,
+  batch       text,
+  batch_owner regrole,
+  batch_size  int check (batch_size > 0)
+);
+comment on table coco.memo_function is 'Functions that coco memoizes inside flows. Only coco''s functions write to this table.';
+
+-- The function IDs under which a flow's table of results keeps its results, with the cost of the results.
+create table coco.memo_stats (
+  id          int generated always as identity primary key,
+  flow        text not null,
+  function    text not null,
+  fingerprint uuid not null,
+  calls       bigint not null default 0,
+  misses      bigint not null default 0,
+  errors      bigint not null default 0,
+  requests    bigint not null default 0,
+  tokens_in   bigint not null default 0,
+  tokens_out  bigint not null default 0,
+  cost        float8 not null default 0,
+  bytes       bigint not null default 0,
+  elapsed     interval not null default '0',
+  recorded    timestamptz not null default pg_catalog.now(),
+  unique (flow, function, fingerprint)
+);
+comment on table coco.memo_stats is 'Memoized functions of flows, one row for each fingerprint of their code, with statistics of their calls. Only coco''s functions write to this table.';
+
+create table coco.provider_usage (
+  id         bigint generated always as identity primary key,
+  server     text not null,
+  flow       int,
+  spent_at   timestamptz not null default pg_catalog.clock_timestamp(),
+  requests   bigint not null,
+  tokens_in  bigint not null,
+  tokens_out bigint not null,
+  cost       float8 not null
+);
+create index on coco.provider_usage (server);
+comment on table coco.provider_usage is 'Usage and cost of flows at the servers of providers, in the unit of the servers'' prices. Only coco''s functions write to this table.';
+
+create table coco.logic (
+  id          int generated always as identity primary key,
+  flow        text not null,
+  fingerprint uuid not null,
+  parts       jsonb not null,
+  described   jsonb not null,
+  recorded    timestamptz not null default pg_catalog.now(),
+  unique (flow, fingerprint)
+);
+comment on table coco.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
+
+revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.flow, coco.source, coco.target, coco.logic, coco.memo_function, coco.memo_stats, coco.provider_usage from public;
+
+select pg_catalog.pg_extension_config_dump('coco.capture', '');
+select pg_catalog.pg_extension_config_dump('coco.flow', '');
+select pg_catalog.pg_extension_config_dump('coco.source', '');
+select pg_catalog.pg_extension_config_dump('coco.target', '');
+select pg_catalog.pg_extension_config_dump('coco.delivery_state', '');
+select pg_catalog.pg_extension_config_dump('coco.logic', '');
+select pg_catalog.pg_extension_config_dump('coco.run_history', '');
+select pg_catalog.pg_extension_config_dump('coco.run_total', '');
+select pg_catalog.pg_extension_config_dump('coco.run_history_run_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.flow_label', '');
+select pg_catalog.pg_extension_config_dump('coco.memo_function', '');
+select pg_catalog.pg_extension_config_dump('coco.memo_stats', '');
+select pg_catalog.pg_extension_config_dump('coco.provider_usage', '');
+select pg_catalog.pg_extension_config_dump('coco.capture_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.memo_stats_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.provider_usage_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.flow_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.source_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.target_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.logic_id_seq', '');
+
+-- sql/functions.sql
+
+-- The functions. Each function sets its search_path, unless a comment at the function says why it does not. Code that a
+-- user wrote runs under the flow's search_path. The COMMENTs on the functions that users call are in comments/.
+
+create function coco.create_flow(
+  flow        text,
+  source      regclass default null,
+  query       text     default null,
+  target      text     default null,
+  key         text[]   default null,
+  name        text     default null,
+  source_key  text[]   default null,
+  ordinal     text     default null,
+  fingerprint text     default null,
+  capture     text     default null,
+  refresh_interval interval default null,
+  -- PostgreSQL evaluates the default under the caller's search_path, before the function sets its own
+  search_path text     default pg_catalog.current_setting('search_path'),
+  server      text     default null,
+  options     jsonb    default null,
+  item        text     default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'create_flow_wrapper';
+
+create function coco.add_source(
+  flow        text,
+  source      regclass,
+  name        text   default null,
+  key         text[] default null,
+  ordinal     text   default null,
+  fingerprint text   default null,
+  capture     text   default null,
+  refresh_interval interval default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'add_source_wrapper';
+
+create function coco.add_lookup(
+  flow        text,
+  lookup      regclass,
+  name        text   default null,
+  affects     text   default null,
+  source      text   default null,
+  key         text[] default null,
+  capture     text   default null,
+  refresh_interval interval default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'add_lookup_wrapper';
+
+create function coco.add_target(
+  flow    text,
+  target  text,
+  query   text,
+  key     text[],
+  server  text  default null,
+  options jsonb default null,
+  item    text  default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'add_target_wrapper';
+
+create function coco.set_query(
+  flow   text,
+  target text,
+  query  text,
+  item   text default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'set_query_wrapper';
+
+create function coco.alter_flow(
+  flow       text,
+  owner      regrole default null,
+  label      text    default null,
+  batch_size int     default null,
+  paused     boolean default null,
+  lineage_index boolean default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'alter_flow_wrapper';
+
+create function coco.drop_flow(
+  flow         text,
+  keep_targets boolean default true
+) returns void language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'drop_flow_wrapper';
+
+create function coco.update(
+  flow text,
+  mode text default 'normal',
+  out source text, out seen bigint, out skipped bigint, out unchanged bigint,
+  out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint,
+  out elapsed interval, out memo jsonb
+) returns setof record language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'update_wrapper';
+
+create function coco.retry(
+  flow text,
+  out source text, out seen bigint, out skipped bigint, out unchanged bigint,
+  out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint,
+  out elapsed interval, out memo jsonb
+) returns setof record language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'retry_wrapper';
+
+create function coco.start(flow text) returns void language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'start_wrapper';
+
+create function coco.stop(flow text) returns void language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'stop_wrapper';
+
+create function coco.wait(flow text, timeout interval default '1 minute') returns boolean
+  language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'wait_wrapper';
+
+create function coco.preview(
+  flow     text,
+  mode     text default 'normal',
+  max_rows int  default 1000,
+  out target text, out change text, out key jsonb, out old jsonb, out new jsonb
+) returns setof record language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'preview_wrapper';
+
+create function coco.verify(
+  flow   text,
+  repair boolean default false,
+  out target text, out difference text, out key jsonb, out source text, out since timestamptz
+) returns setof record language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'verify_wrapper';
+
+create function coco.history(
+  flow text,
+  out run_id bigint, out started timestamptz, out elapsed interval, out reason text, out initiator text,
+  out seen bigint, out skipped bigint, out unchanged bigint, out evaluated bigint,
+  out upserted bigint, out deleted bigint, out failed bigint, out error text, out label text
+) returns setof record language c stable strict
+  rows 1000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'history_wrapper';
+create function coco.explain(
+  flow text,
+  out section text, out name text, out detail text, out hint text
+) returns setof record language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'explain_wrapper';
+
+create function coco.lineage(
+  target text,
+  key    jsonb,
+  flow_name text default null,
+  out flow text, out source text, out source_relation regclass, out source_key jsonb, out state text,
+  out ordinal bigint, out content_fingerprint uuid, out logic_fingerprint uuid, out query text,
+  out functions jsonb, out label text, out process_ordinal bigint, out process_time timestamptz,
+  out memo jsonb, out byte_range int8range, out failure jsonb
+) returns setof record language c stable
+  rows 1
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'lineage_wrapper';
+
+create function coco.outputs(
+  flow       text,
+  source_key jsonb,
+  source_name  text default null,
+  out source text, out target text, out key jsonb, out owned_by_list boolean
+) returns setof record language c stable
+  rows 10
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'outputs_wrapper';
+
+create function coco.diagram(flow text default null) returns text
+  language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'diagram_wrapper';
+
+create function coco.report() returns text
+  language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'report_wrapper';
+
+create function coco.split_text(
+  text     text,
+  size     int,
+  overlap  int  default 0,
+  language text default null,
+  out n int, out chunk text, out byte_start int, out byte_end int
+) returns setof record language c immutable parallel safe
+  rows 10 cost 1000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'split_text_wrapper';
+
+create function coco.normalize_text(text text) returns text
+  language c immutable strict parallel safe
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'normalize_text_wrapper';
+
+-- Has no SET clause because it runs for each item. Its code sets the search path where it calls a type's functions.
+create function coco.fingerprint(variadic "any") returns uuid
+  language c stable parallel safe
+  cost 30
+  as 'MODULE_PATHNAME', 'coco_fingerprint';
+
+create function coco.stable_uuid(variadic "any") returns uuid
+  language c immutable parallel safe
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'coco_stable_uuid';
+
+-- These functions are volatile, because a second call may return another answer. They do not run in parallel workers,
+-- because each process applies the limits of a server by itself.
+
+create function coco.embed(
+  input      text,
+  server     text,
+  model      text,
+  dimensions int default null
+) returns real[] language c volatile parallel restricted
+  cost 1000000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'embed_wrapper';
+
+create function coco.generate(
+  prompt      text,
+  server      text,
+  model       text,
+  json_schema jsonb default null
+) returns text language c volatile parallel restricted
+  cost 1000000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'generate_wrapper';
+
+create function coco.http_post(url text, body jsonb) returns jsonb
+  language c volatile strict parallel restricted
+  cost 1000000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'http_post_wrapper';
+
+create function coco.list_files(
+  directory text,
+  glob      text default '**/*',
+  out path text, out modified timestamptz, out size bigint
+) returns setof record language c stable parallel safe
+  rows 10000 cost 10000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'list_files_wrapper';
+
+create function coco.read_file(directory text, path text) returns bytea
+  language c stable parallel safe
+  cost 10000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'read_file_wrapper';
+
+-- Sets no search_path: PostgreSQL never inlines a function that sets one, and without inlining each listing would read
+-- every file. The function needs none, because PostgreSQL binds the names in a SQL-standard body at creation. PostgreSQL
+-- inlines the function only if it and the functions that it calls are stable.
+create function coco.local_files(
+  directory text,
+  glob      text default '**/*'
+) returns table (path text, modified timestamptz, size bigint, content bytea)
+  language sql stable parallel safe
+  begin atomic
+    select f.path, f.modified, f.size, coco.read_file(local_files.directory, f.path)
+      from coco.list_files(local_files.directory, local_files.glob) as f;
+  end;
+
+create function coco.tracking_rows(
+  out flow text, out source text, out source_key jsonb, out source_ordinal bigint,
+  out content_fingerprint uuid, out logic_fingerprint uuid, out process_ordinal bigint,
+  out process_time timestamptz, out target_keys jsonb
+) returns setof record language c stable
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'tracking_rows_wrapper';
+comment on function coco.tracking_rows is 'Returns the rows of the view coco.tracking.';
+
+create function coco.error_rows(
+  out flow text, out source text, out source_key jsonb, out sqlstate text, out message text,
+  out detail text, out hint text, out attempts int, out failed_at timestamptz,
+  out next_retry timestamptz, out target text, out target_key jsonb
+) returns setof record language c stable
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'error_rows_wrapper';
+comment on function coco.error_rows is 'Returns the rows of the view coco.errors.';
+
+create function coco.delivery_rows(
+  out flow text, out target text, out server text, out queued bigint, out rejected bigint,
+  out sent_at timestamptz, out attempts int, out next_retry timestamptz,
+  out sqlstate text, out last_error text, out detail text, out hint text
+) returns setof record language c stable
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'delivery_rows_wrapper';
+comment on function coco.delivery_rows is 'Returns the rows of the view coco.delivery_status.';
+
+-- Has no SET clause: the clause would cost every writer more than the rest of the function. The function looks up no
+-- names, except once for each backend in coco's catalog; for this it acts as the extension's owner.
+create function coco.capture() returns trigger language c
+  as 'MODULE_PATHNAME', 'coco_capture';
+comment on function coco.capture is
+'Appends the keys of changed rows to the change log of their table. It is a trigger function, and coco creates its triggers itself.';
+
+create function coco.before_drop() returns event_trigger language c
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'coco_before_drop';
+comment on function coco.before_drop is
+'Event trigger function: before DROP EXTENSION coco, locks captured tables before change logs, as writers do.';
+create event trigger coco_before_drop on ddl_command_start when tag in ('DROP EXTENSION')
+  execute function coco.before_drop();
+comment on event trigger coco_before_drop is 'Keeps DROP EXTENSION coco out of deadlocks with writers.';
+
+create function coco.worker_rows(
+  out pid int, out database oid, out worker_no int, out flow int, out source int,
+  out items_done bigint, out items_total bigint, out since timestamptz, out transactions bigint,
+  out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint
+) returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'worker_rows_wrapper';
+comment on function coco.worker_rows is 'Returns the current work of the workers of all databases. Returns no row unless coco is in shared_preload_libraries.';
+
+create function coco.progress_rows(
+  out pid int, out database oid, out flow int, out source int, out items_done bigint, out items_total bigint,
+  out since timestamptz, out estimated_end timestamptz
+) returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'progress_rows_wrapper';
+comment on function coco.progress_rows is 'Returns the progress of current updates by workers and sessions of all databases. Returns no row unless coco is in shared_preload_libraries.';
+
+create function coco.pending_rows(out source int, out pending bigint, out is_lower_bound boolean)
+  returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'pending_rows_wrapper';
+comment on function coco.pending_rows is 'Returns the number of captured changes that your flows have not followed yet, counted up to 100,000 for each source.';
+
+create function coco.restore_is_complete() returns boolean language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'restore_is_complete_wrapper';
+comment on function coco.restore_is_complete is 'Reports whether workers may follow live flows. They may not while a dump is being restored, because they would find tables that are still empty.';
+
+create function coco.metric_rows(
+  scope text,
+  out metric text, out type text, out flow text, out name text, out server text,
+  out value float8, out help text
+) returns setof record language c volatile strict
+  rows 100
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'metric_rows_wrapper';
+comment on function coco.metric_rows is 'Returns the rows of the view coco.metrics for one scope: flow, source, target, function, log or worker.';
+
+create function coco.memoize(
+  function   regprocedure,
+  version    text default null,
+  batch      regprocedure default null,
+  batch_size int default 1000
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'memoize_wrapper';
+
+create function coco.unmemoize(function regprocedure) returns void
+  language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'unmemoize_wrapper';
+
+create function coco.clear_memo(flow text, function regprocedure default null) returns bigint
+  language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'clear_memo_wrapper';
+
+-- Takes internal, so that no query can call it. The planner replaces calls of memoized functions by calls of this one, and
+-- keeps their arguments and types. The function is stable: within a statement, equal arguments have equal results by
+-- definition. It sets no search_path, because the functions that it calls must run under the flow's search_path.
+create function coco.memo_call(internal) returns internal
+  language c stable parallel restricted cost 1000
+  as 'MODULE_PATHNAME', 'coco_recall';
+comment on function coco.memo_call is 'Replaces the call of a memoized function in a flow''s query.';
+
+create function coco.function_rows(
+  out flow text, out function text, out fingerprint uuid, out current boolean,
+  out calls bigint, out hits bigint, out misses bigint, out errors bigint, out requests bigint,
+  out tokens_in bigint, out tokens_out bigint, out cost float8, out computed_bytes bigint,
+  out elapsed interval, out entries bigint, out entry_bytes bigint
+) returns setof record language c stable
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'function_rows_wrapper';
+comment on function coco.function_rows is 'Returns the rows of the view coco.functions.';
+
+create function coco.connector_options(
+  out wrapper text, out scope text, out option text, out required boolean,
+  out secret boolean, out superuser boolean, out description text
+) returns setof record language c stable
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'connector_options_wrapper';
+
+-- Connectors are foreign data wrappers, because their servers and user mappings can hold options. The wrappers have no
+-- handler, because nobody reads through them.
+
+create function coco.postgres_validator(options text[], catalog oid) returns void
+  language c strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'postgres_validator_wrapper';
+comment on function coco.postgres_validator is 'Checks the options of servers and user mappings of coco_postgres.';
+create foreign data wrapper coco_postgres validator coco.postgres_validator;
+comment on foreign data wrapper coco_postgres is 'Connector for targets in another PostgreSQL database.';
+
+create function coco.qdrant_validator(options text[], catalog oid) returns void
+  language c strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'qdrant_validator_wrapper';
+comment on function coco.qdrant_validator is 'Checks the options of servers and user mappings of coco_qdrant.';
+create foreign data wrapper coco_qdrant validator coco.qdrant_validator;
+comment on foreign data wrapper coco_qdrant is 'Connector for targets in Qdrant.';
+
+create function coco.neo4j_validator(options text[], catalog oid) returns void
+  language c strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'neo4j_validator_wrapper';
+comment on function coco.neo4j_validator is 'Checks the options of servers and user mappings of coco_neo4j.';
+create foreign data wrapper coco_neo4j validator coco.neo4j_validator;
+comment on foreign data wrapper coco_neo4j is 'Connector for targets in Neo4j.';
+
+create function coco.kafka_validator(options text[], catalog oid) returns void
+  language c strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'kafka_validator_wrapper';
+comment on function coco.kafka_validator is 'Checks the options of servers and user mappings of coco_kafka.';
+create foreign data wrapper coco_kafka validator coco.kafka_validator;
+comment on foreign data wrapper coco_kafka is 'Connector for targets in Kafka.';
+
+create function coco.http_validator(options text[], catalog oid) returns void
+  language c strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'http_validator_wrapper';
+comment on function coco.http_validator is 'Checks the options of servers and user mappings of coco_http.';
+create foreign data wrapper coco_http validator coco.http_validator;
+comment on foreign data wrapper coco_http is 'Connector for targets at an HTTP endpoint, and for services that coco.http_post calls.';
+
+create function coco.openai_validator(options text[], catalog oid) returns void
+  language c strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'openai_validator_wrapper';
+comment on function coco.openai_validator is 'Checks the options of servers and user mappings of coco_openai.';
+create foreign data wrapper coco_openai validator coco.openai_validator;
+comment on foreign data wrapper coco_openai is 'Connector for servers that coco.embed and coco.generate call.';
+
+-- sql/views.sql
+
+-- Views through which a role sees its flows: those that it owns, or whose owner is a role of which it is a member. The
+-- COMMENTs on the views are in comments/views.sql.
+
+create view coco.flows with (security_barrier) as
+select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
+       f.lineage_index
+  from coco.flow f
+ where pg_catalog.pg_has_role(f.owner, 'usage');
+
+create view coco.sources with (security_barrier) as
+select s.flow, s.name as source, s.relation, s.key,
+       case when s.grouped then 'group' else 'row' end as item,
+       s.used as used_columns, s.ordinal, s.fingerprint, s.capture, s.refresh_interval,
+       s.tracking as tracking_table, s.tracking_view
+  from coco.source s join coco.flow f using (flow)
+ where pg_catalog.pg_has_role(f.owner, 'usage') and s.lookup_of is null;
+
+create view coco.lookups with (security_barrier) as
+select s.flow, s.name as lookup, s.relation, s.key, o.name as source, s.affects,
+       s.used as used_columns, s.capture, s.refresh_interval, s.tracking as tracking_table,
+       s.tracking_view
+  from coco.source s join coco.source o on o.id = s.lookup_of join coco.flow f on f.flow = s.flow
+ where pg_catalog.pg_has_role(f.owner, 'usage');
+
+create view coco.targets with (security_barrier) as
+select t.flow, coalesce(t.external, pg_catalog.format('%I.%I', t.schema, t.name)) as target,
+       case when t.server is null then t.relation end as relation, t.key, t.query,
+       t.managed, t.query_view, t.server, t.options,
+       case when t.server is not null then t.relation end as ledger, t.outbox, t.ledger_view, t.outbox_view
+  from coco.target t join coco.flow f using (flow)
+ where pg_catalog.pg_has_role(f.owner, 'usage');
+
+create view coco.tracking as select * from coco.tracking_rows();
+
+create view coco.errors as select * from coco.error_rows();
+
+create view coco.functions as select * from coco.function_rows();
+
+-- Every role may see the workers of this database, but the flow of a worker only if the role may see that flow.
+create view coco.workers as
+select w.pid, w.worker_no, f.flow, s.name as source,
+       case when w.flow is null then 'waiting' else 'working' end as state, w.since, w.transactions,
+       w.evaluated, w.upserted, w.deleted, w.failed
+  from coco.worker_rows() w
+  left join coco.flow f on f.id = w.flow and pg_catalog.pg_has_role(f.owner, 'usage')
+  left join coco.source s on s.id = w.source and s.flow = f.flow
+ where w.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
+
+create view coco.progress as
+select f.flow, s.name as source, p.pid, p.items_done, p.items_total, p.since, p.estimated_end
+  from coco.progress_rows() p
+  join coco.flow f on f.id = p.flow and pg_catalog.pg_has_role(f.owner, 'usage')
+  join coco.source s on s.id = p.source and s.flow = f.flow
+ where p.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
+
+create view coco.delivery_status as select * from coco.delivery_rows();
+
+create view coco.status with (security_barrier) as
+select f.flow,
+       case when not exists (select from coco.target t where t.flow = f.flow) then 'incomplete'
+            when exists (select from coco.target t where t.flow = f.flow
+                            and (not exists (select from pg_catalog.pg_class c where c.oid = t.relation)
+                                 or t.outbox is not null
+                                    and not exists (select from pg_catalog.pg_class c where c.oid = t.outbox)))
+              then 'target dropped'
+            when exists (select from coco.source s where s.flow = f.flow
+                            and not exists (select from pg_catalog.pg_class c where c.oid = s.relation))
+              then 'source dropped'
+            when exists (select from coco.target t where t.flow = f.flow
+                            and not exists (select from pg_catalog.pg_class c where c.oid = t.query_view))
+              or exists (select from coco.source s
+                          where s.flow = f.flow
+                            and ((s.ordinal is not null or s.fingerprint is not null)
+                                 and not exists (select from pg_catalog.pg_class c where c.oid = s.expressions)
+                                 or s.affects is not null
+                                    and not exists (select from pg_catalog.pg_class c where c.oid = s.affects_view)))
+              or exists (select from coco.source s, pg_catalog.unnest(s.key) as u(name)
+                          where s.flow = f.flow
+                            and not exists (select from pg_catalog.pg_attribute a
+                                             where a.attrelid = s.relation and a.attname = u.name
+                                               and not a.attisdropped))
+              then 'query broken'
+            when f.paused then 'paused'
+            when x.deaths >= 3 then 'set aside'
+            when x.flow is not null or d.flow is not null then 'failed'
+            when f.live and not r.complete then 'restoring'
+            when f.live and not exists (select from pg_catalog.pg_locks l
+                            where l.locktype = 'object' and l.classid = 'coco.flow'::pg_catalog.regclass
+                              and l.objid = 0 and l.granted and l.mode = 'ShareUpdateExclusiveLock'
+                              and l.database = (select d.oid from pg_catalog.pg_database d
+                                                 where d.datname = pg_catalog.current_database()))
+              then 'no worker'
+            when e.failed_items > 0 then 'degraded'
+            when f.live then 'live'
+            else 'idle' end as state,
+       p.pending,
+       case when p.pending > 0 then pg_catalog.clock_timestamp() - k.followed_at
+            when p.pending = 0 then interval '0' end as lag,
+       k.followed_at as followed_at,
+       (select pg_catalog.sum(greatest(c.reltuples, 0))::bigint
+          from coco.source s join pg_catalog.pg_class c on c.oid = s.tracking
+         where s.flow = f.flow) as items_estimate,
+       coalesce(e.failed_items, 0) as failed_items,
+       least(e.next_retry, case when x.deaths >= 3 then null else x.next_retry end, d.next_retry) as next_retry,
+       coalesce(x.message, d.message, e.last_error) as last_error,
+       coalesce(x.hint, d.hint,
+                case when f.live and not r.complete
+                     then 'Wait until the restore of the dump has ended. If it has ended, call coco.start, which allows workers to start.' end) as hint
+  from coco.flow f
+ cross join coco.restore_is_complete() as r (complete)
+  left join (select flow, pg_catalog.count(*) as failed_items, pg_catalog.min(next_retry) as next_retry,
+                    (pg_catalog.array_agg(message order by failed_at desc))[1] as last_error
+               from coco.error_rows() group by flow) e on e.flow = f.flow
+  left join coco.flow_error x on x.flow = f.id
+  left join (select distinct on (t.flow) t.flow, d.next_retry, d.hint,
+                    pg_catalog.format('target %I on server %I: %s', t.external, t.server, d.message) as message
+               from coco.delivery_state d join coco.target t on t.id = d.target
+              where d.message is not null order by t.flow, d.failed_at) d on d.flow = f.flow
+  left join (select s.flow, pg_catalog.min(k.followed_at) as followed_at
+               from coco.cursor k join coco.source s on s.id = k.source group by s.flow) k on k.flow = f.flow
+  left join (select s.flow, pg_catalog.sum(r.pending)::bigint as pending
+               from coco.pending_rows() r join coco.source s on s.id = r.source group by s.flow) p on p.flow = f.flow
+ where pg_catalog.pg_has_role(f.owner, 'usage');
+
+-- One branch for each scope, so that a query with a condition on scope computes only that scope.
+create view coco.metrics as
+select 'flow' as scope, m.* from coco.metric_rows('flow') m
+union all
+select 'source', m.* from coco.metric_rows('source') m
+union all
+select 'target', m.* from coco.metric_rows('target') m
+union all
+select 'function', m.* from coco.metric_rows('function') m
+union all
+select 'log', m.* from coco.metric_rows('log') m
+union all
+select 'worker', m.* from coco.metric_rows('worker') m;
+
+-- sql/comments/flow_functions.sql
+
+-- COMMENTs on the functions that declare and run flows. scripts/reference.sql prints them into docs/sql-reference.md and
+-- expects this form: a line "name: …" describes an argument or a result column, a line with an indent of two blanks
+-- continues it, and lines with an indent of four blanks are an example.
+
+comment on function coco.create_flow is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
+
+With source, query, target and key, one call does the work of coco.add_source and coco.add_target. With flow alone, the
+call declares an empty flow, to which these two functions then add sources and targets. The calling role owns the flow,
+and the flow's queries run as that role. The flow also keeps the caller's TimeZone, default_text_search_config, lc_time
+and lc_monetary.
+
+flow: name of the flow, 1 to 63 bytes, unique in the database.
+source: relation that the flow reads; see coco.add_source.
+query: one SELECT, written as if it were run once over the whole source; see coco.add_target.
+target: table, or object on a server, that keeps the rows of the query; see coco.add_target.
+key: columns of the query that identify one row of the target.
+name: name that the query uses for the source; NULL: the relation's own name.
+source_key: columns that identify an item; passed to coco.add_source as key.
+ordinal: as in coco.add_source.
+fingerprint: as in coco.add_source.
+capture: as in coco.add_source.
+refresh_interval: as in coco.add_source.
+search_path: search path under which coco always analyzes and runs the flow's queries.
+server: as in coco.add_target.
+options: as in coco.add_target.
+item: as in coco.add_target.
+
+    SELECT coco.create_flow('doc_chunks',
+      source => 'documents',
+      query  => $$ SELECT d.id AS doc_id, c.n, c.chunk
+                     FROM documents d, coco.split_text(d.body, 20) AS c $$,
+      target => 'doc_chunks',
+      key    => '{doc_id,n}');
+
+Errors: 42710: the name is taken, possibly by a flow that you may not see. 22023, 42622: the name is not valid. Also the
+errors of coco.add_source and coco.add_target. A call that fails declares nothing.$doc$;
+
+comment on function coco.add_source is $doc$Adds a source to a flow that has no target yet.
+
+flow: name of the flow.
+source: table (not a temporary one), partitioned table, view, materialized view or foreign table.
+name: name that the query uses for the source; NULL: the relation's own name.
+key: columns that identify an item; NULL: the primary key. If a unique index exists on exactly these columns, an item is
+  a row. Otherwise an item is a group: all rows that share the key. A view, materialized view or foreign table needs an
+  explicit key, and its items are groups unless it has an ordinal.
+ordinal: expression over the source's columns that grows with each version of an item, of type smallint, integer, bigint,
+  date, timestamp or timestamptz. coco skips an item whose ordinal it already knows, without reading the item's content.
+  It therefore misses a change that leaves the ordinal as it was. coco never skips an item whose ordinal is NULL. For a
+  view, materialized view or foreign table, an ordinal also declares that each key identifies one row. Groups of a table
+  cannot have an ordinal.
+fingerprint: expression over the source's columns whose value represents the content of an item; NULL: the columns that
+  the flow's queries use. If two versions of an item have the same value, coco does not evaluate the query again. For a
+  group, coco computes the value for each row.
+capture: how coco finds changes. trigger: triggers record the keys of changed rows, and an update looks at these keys.
+  always: as trigger, and also for rows that logical replication applies or that are written under
+  session_replication_role = replica. scan: each update reads the whole source, or, with an ordinal, all of its ordinals.
+  auto or NULL: trigger if possible (a logged table on which the owner may create triggers), otherwise scan.
+refresh_interval: how often a live flow reads a source that is not captured; NULL: every minute; '0': each time its worker
+  looks for changes.
+
+All flows on a table share its triggers and its change log. To create them, the declaration waits for transactions that
+are writing to the table, and blocks other writers until its own transaction ends.
+
+    CREATE TABLE sales (id int PRIMARY KEY, cust int NOT NULL, amount numeric NOT NULL);
+    SELECT coco.create_flow('totals', 'sales', source_key => '{cust}',
+      query  => $$ SELECT cust, count(*) AS n, sum(amount) AS total FROM sales GROUP BY cust $$,
+      target => 'totals', key => '{cust}');
+
+Errors: 55000: the flow already has a target. 42501: the owner may not read the source. 42P16: the source has no key, or a
+key column is nullable. 42703, 42804, 42601: a key, ordinal or fingerprint does not fit the source. 0A000: the source is a
+temporary table, an ordinal is given for groups, or capture requires triggers on a table that cannot be captured. 22023:
+another argument is not valid.$doc$;
+
+comment on function coco.add_lookup is $doc$Declares a lookup: a relation that the flow's query reads in addition to its source. When the lookup changes, coco re-evaluates the affected items.
+
+Declare lookups after the source and before the target, so that coco.add_target does not warn about them. A row of the
+lookup counts as changed if its key, or a column that the flow's queries use, has changed.
+
+flow: name of the flow.
+lookup: table (not a temporary one), partitioned table, view, materialized view or foreign table.
+name: name that affects uses for the lookup; NULL: the relation's own name.
+affects: one SELECT that maps changed keys of the lookup to keys of the source. In this query, name is a relation that
+  holds the key columns of the inserted, updated or deleted rows. NULL: a change affects every item.
+source: name, in the flow, of the source whose items are affected; required if the flow has several sources.
+key: columns that identify a row of the lookup, or a group of rows; NULL: the primary key. If affects finds items by a
+  column that may change, or by rows that may be deleted, make that column the key.
+capture: as in coco.add_source.
+refresh_interval: as in coco.add_source.
+
+    CREATE TABLE authors (id int PRIMARY KEY, name text NOT NULL);
+    CREATE TABLE books (id int PRIMARY KEY, author int NOT NULL, title text NOT NULL);
+    SELECT coco.create_flow('cards');
+    SELECT coco.add_source('cards', 'books');
+    SELECT coco.add_lookup('cards', 'authors',
+      affects => $$ SELECT b.id FROM authors a JOIN books b ON b.author = a.id $$);
+    SELECT coco.add_target('cards', 'cards',
+      $$ SELECT b.id, b.title || ', by ' || a.name AS card
+           FROM books b JOIN authors a ON a.id = b.author $$,
+      '{id}');
+
+Errors: 42601, 22023, 42804: affects is not a SELECT, does not read the lookup, or does not return the source's key. 42710:
+the name is taken. 55000: the flow has no source yet. Also the errors of coco.add_source about relation, key and
+capture.$doc$;
+
+comment on function coco.add_target is $doc$Adds a target to a flow: coco keeps in it the rows that query returns for each source item.
+
+flow: name of the flow.
+target: table or schema.table, quoted as in SQL. A name without a schema means the table found on the flow's search path;
+  if there is none, coco creates it where CREATE TABLE under that search path would. With server: the name of the object
+  on that server, taken literally.
+query: one SELECT, written as if it were run once over the whole source. In it, the name of a source is a relation that
+  holds only the item; the query sees all other relations in full. As for a view, coco binds all names at declaration.
+key: columns of the query that identify one row of the target.
+server: name of a foreign server of coco_postgres, coco_qdrant, coco_neo4j, coco_kafka or coco_http; NULL: the target is a
+  table of this database.
+options: JSON object with the connector's options for the target; coco.connector_options() lists them.
+item: alias under which the query reads the item; needed if the query names the source in several places, each time with
+  its schema. NULL: the places that name the source without its schema; if there are none, the only place that names it.
+
+If the table does not exist, coco creates it with the query's columns and a primary key on key; the flow's owner owns it.
+If the table exists, coco adopts it: its columns must fit, and it must have a unique index on exactly the key. coco never
+alters and never drops an adopted table. Rows already in it stay until coco.verify(flow, repair => true) deletes them.
+
+A row belongs to the item that produced it. To collect rows from several sources, use UNION ALL: coco evaluates the query
+for an item of one source while the other sources are empty. If a flow has several targets, coco writes an item to all of
+them or to none.
+
+    SELECT coco.create_flow('everything');
+    SELECT coco.add_source('everything', 'documents');
+    SELECT coco.add_source('everything', 'letters');
+    SELECT coco.add_target('everything', 'all_texts',
+      $$ SELECT 'letter' AS kind, id, body FROM letters
+         UNION ALL
+         SELECT 'document', id, body FROM documents $$,
+      '{kind,id}');
+
+Errors: 42601: the query is not exactly one SELECT. 22023: the query does not read a source. 0A000: the query joins two
+sources, or reads a source in a way that does not work for a single item. 42P09: the query reads a source in several places,
+and it is ambiguous which one is the item. 42611, 42701, 42703: the query's columns are not valid. 42804, 42P16: the table
+does not fit. 55006: the target belongs to another flow. 42501: a right is missing. HV00D, HV024, HV00J: a connector option is
+not valid. WARNING 01000: the query contains a part that coco does not follow.$doc$;
+
+comment on function coco.set_query is $doc$Replaces the query of a flow's target; the key stays the same.
+
+coco alters a table that it created to fit the new columns: it drops columns that the query no longer has, and adds new
+ones. A column whose type changes loses its values until the next update. If the type of a key column changes, coco empties
+the table. An adopted table must already fit. The next update evaluates every item and writes the rows that differ. coco
+does not alter an object outside this database; if the columns change, it sends all rows again.
+
+flow: name of the flow.
+target: current name of the table, or the name under which a target outside this database was declared; NULL: the flow's
+  only target.
+query: as in coco.add_target. coco binds the query anew, even if its text is the same.
+item: as in coco.add_target.
+
+    SELECT coco.set_query('doc_chunks', NULL,
+      $$ SELECT d.id AS doc_id, c.n, c.chunk, length(c.chunk) AS length
+           FROM documents d, coco.split_text(d.body, 20) AS c $$);
+
+Errors: 22023, 42704: target does not identify a target of the flow. 0A000: the key of a target outside this database would
+change its type. Also the errors of coco.add_target about query, key and fit.$doc$;
+
+comment on function coco.alter_flow is $doc$Changes properties of a flow; a property whose argument is NULL stays as it is. Waits until a worker, or another session, has finished its current work for the flow.
+
+flow: name of the flow.
+owner: new owner of the flow, and of the targets in this database that coco created. The new owner may then read the
+  flow's views in the schema coco, and the previous owner no longer may. As for ALTER TABLE … OWNER TO, the caller must be
+  able to SET ROLE to the new owner, and the new owner needs CREATE on the schemas of these targets. coco grants no other
+  rights: if the new owner may not read the sources, the next update reports it.
+label: version, commit or other name of the code. coco.lineage shows it with items evaluated from now on, and coco.history
+  with runs from now on. An empty string removes the label. The label is not part of the logic: a new label does not
+  cause any evaluation.
+batch_size: number of source items that coco evaluates and writes as one batch, 1 to 1000000; overrides the setting
+  coco.batch_size. 0: use the setting again.
+paused: true: coco neither updates the flow nor sends its rows until paused is false again. coco.update raises an error,
+  and workers skip the flow. Triggers still capture changes, so the flow's change log grows.
+lineage_index: true: coco creates an index on each tracking table of the flow. coco.lineage uses the index to find target
+  keys that tracking rows list; the index makes writes slower. false: coco drops these indexes.
+
+    SELECT coco.alter_flow('doc_chunks', label => 'v1.2', batch_size => 500);
+
+Errors: 22023: batch_size is out of range. 42501: the flow is not yours, or you cannot SET ROLE to the new owner.$doc$;
+
+comment on function coco.drop_flow is $doc$Drops a flow, its tracking tables, its query views and its stored results of memoized functions. For a target outside this database, it also drops the ledger and the outbox with all undelivered rows.
+
+flow: name of the flow.
+keep_targets: false: also drops the targets that coco created, but never adopted ones. Outside this database, a worker
+  removes the objects that the connector created. The call waits for this worker, and a ROLLBACK does not undo the removal.
+  Stop a live flow first.
+
+With the last flow that captures a table, coco drops the table's triggers and its change log. If the table is in use, its
+triggers remain and do nothing, and coco raises a WARNING.
+
+Errors: 42704: the flow does not exist. 42501: the flow is not yours. With keep_targets false, also the error that prevents
+the connector from removing a target.$doc$;
+
+comment on function coco.update is $doc$Brings a flow's targets up to date.
+
+The update runs in the caller's transaction: it sees this transaction's own changes, and a rollback undoes it. If the flow
+has a target outside this database, or its query calls coco.embed, coco.generate or coco.http_post, a worker runs the
+update instead. The call starts the worker and waits for it; you can cancel the call. The worker uses transactions of its
+own and sees only committed data. The call returns when each target has accepted or rejected all rows that were to be sent.
+Two updates of one flow wait for each other.
+
+flow: name of the flow.
+mode: normal: evaluates items whose version, content or logic changed, and failed items whose retry is due; writes the rows
+  that differ. retry: as normal, and also retries all failed items and all rejected rows. full_reprocess: evaluates every
+  item. reexport: evaluates every item and writes every row.
+
+The call returns one row for each source.
+
+source: name of the source in the flow.
+seen: number of items now in the source; if the update looks only at changes, number of items among these.
+skipped: number of seen items that coco left as they are because of their ordinal and the logic.
+unchanged: number of seen items that coco left as they are because of their content fingerprint and the logic.
+evaluated: number of items for which coco evaluated the query, successfully or not.
+upserted: number of rows inserted or updated in all targets; outside this database, number of rows to insert or update.
+deleted: number of rows deleted from all targets; outside this database, number of rows to delete.
+failed: number of items that failed now or wait for their next retry, and of rows that a target outside this database
+  rejected.
+elapsed: time spent on the source.
+memo: JSON object with statistics of memoized functions, by function name; NULL if there were no calls. Each value is an
+  object with calls, hits, misses, errors, requests, tokens_in, tokens_out, cost, bytes and milliseconds.
+
+    SELECT source, seen, evaluated, upserted, deleted, failed FROM coco.update('doc_chunks');
+
+Errors: 55000: the flow has no target yet, an object that the flow reads no longer exists, or a worker cannot see the flow
+because its declaration is not committed. 22023: the mode is not valid. 22004: a key of a lookup is NULL. 21000: a key identifies
+several rows. 40001: the transaction's snapshot is older than another update. 42501: a right is missing. 55006: the worker
+waits for the calling transaction. 25006: the server is a standby. 53400: no worker could be started. Also the errors of
+connectors and providers. An item that fails does not raise an error: coco.errors lists it.$doc$;
+
+comment on function coco.retry is $doc$Updates a flow and retries its failures at once: the same as coco.update(flow, 'retry'). coco evaluates failed items without waiting for their next retry, and resends rows that a target outside this database rejected.
+
+flow: name of the flow.
+
+The result columns and the errors are those of coco.update.$doc$;
+
+comment on function coco.start is $doc$Starts keeping a flow up to date: after this transaction commits, a background worker follows the flow's sources. If the flow is already live, this is not an error; coco retries a failed flow at once.
+
+If coco is in shared_preload_libraries, each commit that changes a source wakes the worker, and live flows continue after
+a restart. Otherwise the worker looks for changes every 100 ms and ends with the server. If triggers or change logs of the
+flow's sources are missing, coco creates them; for this it waits for transactions that are writing to the sources.
+
+flow: name of the flow.
+
+    SELECT coco.start('doc_chunks');
+
+Errors: 55000: the flow has no target yet. WARNING 53400: no worker could be started, because all max_worker_processes are
+in use.$doc$;
+
+comment on function coco.stop is $doc$Stops keeping a flow up to date. Cancels the work of a worker for the flow, and waits for a session that is updating it. If the flow is not live, this is not an error.
+
+Triggers still capture changes for the next coco.update or coco.start; until then the change log grows. coco sends nothing
+more to targets outside this database, except a batch that is already in flight.
+
+flow: name of the flow.
+
+    SELECT coco.stop('doc_chunks');
+
+Errors: 42704: the flow does not exist. 42501: the flow is not yours.$doc$;
+
+comment on function coco.wait is $doc$Waits until the targets of a live flow contain all changes that were committed before the call. Returns true; or false if timeout has passed first.
+
+The call does not wait for changes of its own transaction. A source that is not captured must be read after the call
+began, so the wait can last as long as its refresh_interval. The changes must have been sent to targets outside this
+database; the call does not wait for rows that these targets rejected.
+
+flow: name of the flow.
+timeout: maximum time to wait.
+
+Errors: 55000: the flow is not live.$doc$;
+
+-- sql/comments/inspect_functions.sql
+
+-- COMMENTs on the functions that inspect flows. scripts/reference.sql prints them into docs/sql-reference.md and expects
+-- this form: a line "name: …" describes an argument or a result column, a line with an indent of two blanks continues it,
+-- and lines with an indent of four blanks are an example.
+
+comment on function coco.preview is $doc$Shows what coco.update in this mode would change. Writes nothing, and also runs in a read-only transaction.
+
+The call reads the whole of each source, captured or not, and compares the rows of each item with the target as it is now.
+It does not simulate how items pass target keys to each other. It does not look at lookups.
+
+flow: name of the flow.
+mode: as in coco.update.
+max_rows: maximum number of changes to return.
+
+target: name of the target.
+change: insert, update or delete for a row; fail for an item that cannot be evaluated.
+key: target key of the row; NULL for fail.
+old: row as it is now; NULL for insert, and for targets outside this database.
+new: row as it would become; NULL for delete. For fail, an object with sqlstate, message and detail.
+
+    SELECT * FROM coco.preview('doc_chunks', max_rows => 10);
+
+Errors: 22023: mode or max_rows is not valid. 42P01: a target was dropped. 22004, 21000: as in coco.update.$doc$;
+
+comment on function coco.verify is $doc$Compares each target of a flow with the result of its query over all items, row by row and byte by byte. Returns no row if there is nothing to report.
+
+A change since the last update also appears as a difference. coco excludes failing items and their rows from the
+comparison, and returns one row for each such item. For a target outside this database, coco compares the ledger, which
+says which rows the target should have, not which rows it has.
+
+flow: name of the flow.
+repair: true: coco repairs the differences that it returns. It first runs an update. If rows are then still missing or
+  different, it evaluates every item again; if rows are left that no item produces, it deletes them.
+
+target: name of the target; NULL for failing, because coco excludes the item from all targets.
+difference: missing: the query returns the row, but the target lacks it. extra: the target has the row, but the query does
+  not return it, or returns it fewer times. different: both have the key, but other values differ. failing: the item's last
+  evaluation failed; its target rows come from an earlier evaluation, and coco did not compare them. repair does not fix a
+  failing item.
+key: target key of the row; for failing, source key of the item.
+source: for failing, name of the source in the flow; otherwise NULL.
+since: for failing, time of the item's first failure after its last success; otherwise NULL.
+
+    SELECT * FROM coco.verify('doc_chunks');
+
+Errors: 42P01: a target was dropped.$doc$;
+
+comment on function coco.lineage is $doc$Returns the origin of a target row: one row for each source item that has produced it, or that claims its key. All values are as of the last update.
+
+target: name of the target as coco.targets shows it, or the name of a table without its schema.
+key: JSON object {"column": value} with each column of the target key.
+flow_name: name of the flow; needed if several flows have a target of that name.
+
+flow: name of the flow.
+source: name of the source in the flow.
+source_relation: relation that is the source.
+source_key: source key of the item, which is a row, or the group of rows that share the key.
+state: produced: the item's last evaluation produced the row. failing: the item's last evaluation failed; if the row exists,
+  it comes from an earlier evaluation. waiting_for_key: another item owns the key, and this item waits for it.
+ordinal: ordinal of the last version evaluated successfully; NULL if there is none, or the source has no ordinal.
+content_fingerprint: fingerprint of the last content evaluated successfully; NULL if there is none.
+logic_fingerprint: fingerprint of the logic used for that evaluation; if no evaluation has succeeded, of the logic that
+  failed.
+query: text of the target's query in that logic.
+functions: JSON list of the functions that this logic reaches. Each element is an object with function, fingerprint (of its
+  code), and comment (as it was when the logic first ran). A memoized function also has version, and memoised: the
+  fingerprint of everything that the function reaches.
+label: label that coco.alter_flow had given the flow at the time of the evaluation.
+process_ordinal: number of the attempt, in microseconds since 1970.
+process_time: process_ordinal as a timestamp.
+memo: JSON list of the memoized results that the item uses. Each element is an object with function, fingerprint (of its
+  code), input (the fingerprint of the input, in hexadecimal) and made (the time at which the result was computed).
+byte_range: byte range of the source's text from which the row comes. It requires integer columns byte_start and byte_end in
+  the target, as coco.split_text returns them; for a target outside this database, in its key. Otherwise NULL.
+failure: last failure of the item, as an object with sqlstate, message, detail, hint, attempts, failed_at and next_retry.
+
+    SELECT source, source_key, state, label FROM coco.lineage('doc_chunks', '{"doc_id": 1, "n": 1}');
+
+If the target key contains the source key, the call needs a few searches by primary key. If tracking rows list the target
+keys, the call uses the index that coco.alter_flow(…, lineage_index => true) creates. Without this index it reads all
+tracking rows, and a NOTICE reports it.
+
+Errors: 42704: the target does not exist. 22023: several flows have a target of that name, or key lacks a column or is not
+an object. 42703: the target key has no such column. 42P01: the target was dropped.$doc$;
+
+comment on function coco.outputs is $doc$Returns the target rows of a source item: the inverse of coco.lineage. Returns no row for an item that coco does not track.
+
+flow: name of the flow.
+source_key: JSON object {"column": value} with each column of the source key.
+source_name: name of the source, if several sources of the flow have such a key; NULL: all of them.
+
+source: name of the source in the flow.
+target: name of the target.
+key: target key of the row, as coco.lineage accepts it.
+owned_by_list: true if the item's tracking row lists the target key; false if the target key contains the source key.
+
+    SELECT * FROM coco.outputs('doc_chunks', '{"id": 1}');
+
+The call reads the whole of an adopted target whose unique index does not begin with the columns of the source key.
+
+Errors: 42704: the flow or the source does not exist. Also the errors of coco.lineage about the key.$doc$;
+
+comment on function coco.history is $doc$Returns the last runs of a flow, newest first. The setting coco.history_limit limits their number.
+
+Each coco.update adds one row and commits it with its other changes; if it fails in the caller's transaction, it leaves no
+row. For a live flow, one row covers up to a minute of a worker's transactions. Transactions that evaluated and wrote nothing
+add no row. If a worker is lost, so is its work that is not recorded yet, up to the last minute.
+
+flow: name of the flow.
+
+run_id: number of the run, which grows with each run of any flow.
+started: time at which the run began.
+elapsed: time spent on the run.
+reason: initial: coco tracked no item yet. logic_change: the query, or an object that it reaches, had changed, or a target was
+  lost. data_change: coco looked for changes, and possibly found none. retry, full_reprocess, reexport: the coco.update asked
+  for this mode.
+initiator: session: a coco.update, even if a worker ran it. worker: a worker that follows a live flow.
+seen: number of items as in coco.update, summed over the flow's sources.
+skipped: number of items as in coco.update, summed over the flow's sources.
+unchanged: number of items as in coco.update, summed over the flow's sources.
+evaluated: number of items as in coco.update, summed over the flow's sources.
+upserted: number of rows as in coco.update, summed over the flow's sources.
+deleted: number of rows as in coco.update, summed over the flow's sources.
+failed: number of failed evaluations; for an update by a session, also of items that wait for a retry.
+error: error that ended the whole run; NULL if there was none.
+label: label of the flow at the time of the run.
+
+    SELECT reason, initiator, evaluated, upserted, deleted, failed FROM coco.history('doc_chunks');
+
+Errors: 42704: the flow does not exist. 42501: the flow is not yours.$doc$;
+
+comment on function coco.explain is $doc$Explains how a flow works, one row for each fact. The call executes no part of the flow and writes nothing; it makes plans as the flow's owner and under the flow's settings.
+
+flow: name of the flow.
+
+section: kind of fact. source, lookup, target: an object of the flow. content fingerprint, logic fingerprint: what the
+  fingerprint covers. memoized function: a function that the flow calls and whose results coco stores. change: which
+  change causes which work, and when. query: the statement that evaluates a batch. plan for one item, plan for a batch:
+  the plan of that statement. set-based: whether the plan reads no table again for each item. index: an index that a
+  plan needs. warning: a problem.
+name: name of the object that the fact concerns.
+detail: the fact itself.
+hint: action to take, if any; for index, the statement that creates it.
+
+    SELECT section, name, detail FROM coco.explain('doc_chunks') WHERE section IN ('content fingerprint', 'set-based', 'index');
+
+A plan is set-based if it does not read a whole table again for each item; coco ignores tables of at most 64 kB here. coco
+names an index if the plan for one item reads the whole of a table of 1 MB or more. It also names an index if it looks for
+the rows of an item in a target whose indexes do not begin with the item's key. Plans do not show what happens inside
+functions.
+
+Errors: 42704: the flow does not exist. 42501: the flow is not yours. 55000: the flow's query is broken.$doc$;
+
+comment on function coco.diagram is $doc$Draws a flow, or all flows that you may see, as a flowchart. Returns it in the Mermaid language (https://mermaid.js.org), which many document formats and code hosts can display.
+
+flow: name of the flow; NULL: all flows that you may see.
+
+The chart shows sources, lookups (dotted), memoized functions (hexagons) and targets; a target outside this database appears
+with its server. The color of a flow shows its state, and its text says what is pending or failing. A table that is the
+target of one flow and the source of another appears once.
+
+    SELECT coco.diagram('doc_chunks');
+
+Errors: 42704: the flow does not exist. 42501: the flow is not yours.$doc$;
+
+comment on function coco.report is $doc$Returns an HTML page about your flows. For each flow it shows the sources and targets, the state, the lag, the last error with a hint, and the last 60 runs on a time line. It also shows failing items, memoized functions and workers.
+
+The page is one file that loads no other file and runs no script. It adapts to a light or dark color scheme, and to wide and
+narrow screens. Times are in the session's time zone. The page shows at most 100 errors. Everyone who can read the page can
+read the keys and messages in it.
+
+    -- psql -At -c 'select coco.report()' > report.html
+    SELECT length(coco.report()) > 1000 AS is_a_page;$doc$;
+
+-- sql/comments/query_functions.sql
+
+-- COMMENTs on the functions that queries call, and on the functions for memoization and connectors. scripts/reference.sql
+-- prints them into docs/sql-reference.md and expects this form: a line "name: …" describes an argument or a result column,
+-- a line with an indent of two blanks continues it, and lines with an indent of four blanks are an example.
+
+comment on function coco.split_text is $doc$Splits a text into chunks at the largest boundaries that fit: paragraphs, sentences, words.
+
+text: text to split; NULL returns no rows.
+size: maximum number of characters in a chunk.
+overlap: maximum number of characters that a chunk repeats from the previous chunk.
+language: plain or NULL; or markdown, which prefers the boundaries of Markdown elements.
+
+n: number of the chunk, from 1.
+chunk: part of the text.
+byte_start: offset of the chunk in the text, in bytes of UTF-8, from 0.
+byte_end: offset of the end of the chunk, exclusive.
+
+    SELECT * FROM coco.split_text(E'# Head\n\nOne two three four. Five six.', 12, 0, 'markdown');
+
+Errors: 22023: size is below 1, overlap is not below size, or language is not supported.$doc$;
+
+comment on function coco.normalize_text is $doc$Removes from a text differences that do not change its content. Line endings become newlines, and runs of blanks become one space. Blanks at line ends and blank lines at the end disappear. Use it in the argument fingerprint of a source.
+
+text: text to normalize.
+
+    SELECT coco.normalize_text(E'One  two. \r\n\r\nThree.\r\n');$doc$;
+
+comment on function coco.fingerprint is $doc$Computes 128 bits of the BLAKE3 hash of its arguments. It takes one or more arguments of any type: values, NULLs, records.
+
+The function keeps the arguments apart: ('a','bc'), ('ab','c') and ('a',NULL,'bc') differ. Values of types that belong to
+an extension or contain an oid count as text.
+
+    SELECT coco.fingerprint(1, 'a'::text, null::int);$doc$;
+
+comment on function coco.stable_uuid is $doc$Computes a UUID of version 8 (RFC 9562) that depends only on the arguments: it is the same at any time and in any database. It is derived from the BLAKE3 hash of the arguments' type names and values. It takes one or more arguments.
+
+NULL is a value of its own. 1 and 1::bigint give different UUIDs. A domain counts as its base type.
+
+    SELECT coco.stable_uuid('contracts'::text, 17, 'section 3'::text);$doc$;
+
+comment on function coco.local_files is $doc$Lists the files below a directory of the server's machine that match a glob, one row for each file. It reads a file only if the query asks for the content of its row. The caller must be a superuser or a member of pg_read_server_files; in a flow, the flow's owner must be one.
+
+directory: absolute path, as the server's operating system user sees it.
+glob: pattern for path. * matches any number of characters except /, and ? matches one of them. ** as a whole component of
+  the path matches any number of directories. {a,b} matches one of several alternatives. [a-z] matches a character in the
+  range, and [!a-z] a character outside it. \ removes the special meaning of the next character. A leading dot is like any
+  other character. ? and […] match one byte.
+
+path: path below directory, without a leading slash.
+modified: time of the last change of the content (mtime), with microsecond precision. Intended as the ordinal of a source;
+  coco then misses a file that is replaced by a file with an older time.
+size: size of the file in bytes.
+content: content of the file; NULL if the file has vanished since the function listed it.
+
+The function lists ordinary files, and symbolic links to ordinary files. If it cannot read a subdirectory, it raises an
+error. Without this error, the files in the subdirectory would count as deleted.
+
+    CREATE VIEW files AS SELECT * FROM coco.local_files('/etc', 'host*');
+    SELECT coco.create_flow('file_lines', 'files', source_key => '{path}', ordinal => 'modified',
+      query  => $$ SELECT path, n, line
+                     FROM files, regexp_split_to_table(convert_from(content, 'UTF8'), '\n')
+                                 WITH ORDINALITY AS t (line, n) $$,
+      target => 'file_lines', key => '{path,n}');
+
+Errors: 42501: the role or the operating system does not allow it. 22004, 22023: an argument is NULL or not valid. 58P01,
+42809: the directory does not exist or is not a directory. 38000, 58030: a file cannot be read. 54000: a file is larger than
+1 GB. WARNING 22021: the name of a file is not valid in the database's encoding.$doc$;
+
+comment on function coco.list_files is $doc$Lists the same files as coco.local_files, without their content.
+
+directory: as in coco.local_files.
+glob: as in coco.local_files.
+
+path: path below directory, without a leading slash.
+modified: time of the last change of the content (mtime), with microsecond precision.
+size: size of the file in bytes.
+
+Errors: those of coco.local_files.$doc$;
+
+comment on function coco.read_file is $doc$Reads the content of a file below a directory of the server's machine. Returns NULL if the file does not exist or is not an ordinary file. The caller must be a superuser or a member of pg_read_server_files.
+
+directory: absolute path.
+path: path of the file below directory.
+
+Errors: those of coco.local_files.$doc$;
+
+comment on function coco.embed is $doc$Returns the embedding of a text, computed by a model of a coco_openai server. pgvector casts the result to vector automatically. The current role needs USAGE on the server; the API key is that of the user mapping of the current role, or of PUBLIC. Inside a flow, coco memoizes the function.
+
+input: text to embed; NULL returns NULL.
+server: name of the foreign server.
+model: name of the model on that server.
+dimensions: number of elements of the vector, for models that allow a choice.
+
+Errors: 22004: server or model is NULL. 22023: dimensions is not valid, or the server does not accept a parameter. 42704,
+42809, 42501: the foreign server does not exist, is of another wrapper, or you may not use it. 53400: the limits of the
+server, or the spending cap, are reached. For other errors, see docs/functions.md.$doc$;
+
+comment on function coco.generate is $doc$Returns the answer of a model of a coco_openai server to a prompt, at temperature 0. The current role needs USAGE on the server; the API key is that of the user mapping of the current role, or of PUBLIC. Inside a flow, coco memoizes the function.
+
+prompt: message of a user; NULL returns NULL.
+server: name of the foreign server.
+model: name of the model on that server.
+json_schema: JSON schema to which coco tells the server to restrict the answer; the result is then a JSON text.
+
+Errors: 22000: the model refuses, or its answer was cut off. Also the errors of coco.embed.$doc$;
+
+comment on function coco.http_post is $doc$Sends a JSON body to a service of your own in a POST request and returns its answer. Returns NULL for a NULL argument. Inside a flow, coco memoizes the function.
+
+url: URL below that of a coco_http server on which the current role has USAGE. Scheme, host and port must be the same, and
+  the path must begin with all components of the server's path. Among several such servers, the longest URL counts; coco
+  uses the user mapping of that server.
+body: JSON body of the request.
+
+Errors: 22023: the URL is not valid. 42501: the URL is not below that of a server that you may use. For other errors, see
+docs/functions.md.$doc$;
+
+comment on function coco.memoize is $doc$Memoizes a function in all flows. When a flow's query, or a view that it reads, calls the function, coco stores the result by argument values and reuses it until the code changes. Another call for the same function replaces version, batch and batch_size. The caller must be the function's owner or a member of that role.
+
+function: function with its argument types, as in 'subject(text)'. coco records its name and its owner. After the function
+  was renamed, moved, or given to another role, memoize it again. Until then coco calls it like any other function, and
+  coco.explain reports it.
+version: any text; if it changes, coco computes all results again. Use it for changes that coco does not see, such as a
+  new model file.
+batch: function over arrays, as in 'subjects_of(text[])', that computes many results in one call. It takes an array for each
+  argument and returns an array of the results, in the same order.
+batch_size: maximum number of inputs in one call of batch.
+
+    CREATE FUNCTION subject(t text) RETURNS text LANGUAGE sql IMMUTABLE AS
+    $$ SELECT lower((regexp_match(t, '^(?:The )?(\w+)'))[1]) $$;
+    SELECT coco.memoize('subject(text)');
+
+Errors: 42501: the function, or the batch function, is not yours. 42809: the function returns a set or a record, or is a
+procedure, an aggregate or a window function. 42P13: batch does not fit the function. 22023: coco always memoizes the
+function, or batch_size is below 1.$doc$;
+
+comment on function coco.unmemoize is $doc$Stops memoizing a function. The next update of each flow that calls it re-evaluates every item and deletes the stored results. The caller must be the function's owner or a member of that role.
+
+function: function with its argument types.
+
+    SELECT coco.unmemoize('subject(text)');
+
+Errors: 42704: the function is not memoized. 42501: the function is not yours.$doc$;
+
+comment on function coco.clear_memo is $doc$Deletes the results that a flow stores of a memoized function, for all its versions, or of all memoized functions. Returns the number of deleted results. The call does not evaluate anything: coco computes a result again when it next evaluates an item that needs it.
+
+flow: name of the flow.
+function: function with its argument types; NULL: all memoized functions.
+
+    SELECT coco.clear_memo('doc_chunks');
+
+Errors: 22004: flow is NULL. 42704: the flow does not exist. 42501: the flow is not yours.$doc$;
+
+comment on function coco.connector_options is $doc$Lists the options of coco's foreign data wrappers: those that CREATE SERVER, CREATE USER MAPPING and the argument options of coco.add_target accept. It does not list options of connectors that are not part of the build.
+
+wrapper: name of the foreign data wrapper.
+scope: object that takes the option: server, user mapping or target.
+option: name of the option.
+required: whether the option is required.
+secret: whether coco keeps the value out of all messages. Secrets belong in user mappings.
+superuser: whether only superusers may set the option.
+description: meaning of the option, with units and default.
+
+    SELECT option, description FROM coco.connector_options() WHERE wrapper = 'coco_kafka' AND scope = 'target';$doc$;
+
+-- sql/comments/views.sql
+
+-- COMMENTs on the views and their columns. scripts/reference.sql prints them into docs/sql-reference.md.
+
+comment on view coco.flows is 'Flows that you own, or whose owner is a role of which you are a member.';
+comment on column coco.flows.flow is 'Name of the flow.';
+comment on column coco.flows.owner is 'Role that owns the flow and runs its queries.';
+comment on column coco.flows.live is 'Whether workers keep the flow up to date.';
+comment on column coco.flows.search_path is 'Search path used to analyze and run the flow''s queries.';
+comment on column coco.flows.settings is 'Settings from the declaration, under which the flow always runs: search_path, TimeZone, default_text_search_config, lc_time, lc_monetary.';
+comment on column coco.flows.created is 'Time of the declaration.';
+comment on column coco.flows.label is 'Label set by coco.alter_flow.';
+comment on column coco.flows.batch_size is 'Batch size of the flow, in items; NULL: the setting coco.batch_size applies.';
+comment on column coco.flows.paused is 'Whether the flow is paused.';
+comment on column coco.flows.lineage_index is 'Whether coco.lineage uses an index to find target keys that tracking rows list.';
+
+comment on view coco.sources is 'Sources of your flows.';
+comment on column coco.sources.flow is 'Name of the flow.';
+comment on column coco.sources.source is 'Name that the query uses for the source.';
+comment on column coco.sources.relation is 'Table, view, materialized view or foreign table that is the source.';
+comment on column coco.sources.key is 'Source key: the columns that identify an item.';
+comment on column coco.sources.item is 'Kind of item: row; or group, all rows that share the key.';
+comment on column coco.sources.used_columns is 'Columns that the flow''s queries use and the content fingerprint covers.';
+comment on column coco.sources.ordinal is 'Expression of the ordinal, as declared; NULL if there is none.';
+comment on column coco.sources.fingerprint is 'Expression of the fingerprint, as declared; NULL if there is none.';
+comment on column coco.sources.capture is 'Way in which coco finds changes: trigger, always or scan.';
+comment on column coco.sources.refresh_interval is 'Refresh interval, as declared; NULL means a minute. It applies to sources that are not captured.';
+comment on column coco.sources.tracking_table is 'Table with one row for each item and its last committed state. Only the extension''s owner can read it; the flow''s owner reads the tracking view.';
+comment on column coco.sources.tracking_view is 'View of the tracking table. coco.tracking and coco.errors show the same information in readable form.';
+
+comment on view coco.lookups is 'Lookups of your flows.';
+comment on column coco.lookups.flow is 'Name of the flow.';
+comment on column coco.lookups.lookup is 'Name that affects uses for the lookup.';
+comment on column coco.lookups.relation is 'Table, view, materialized view or foreign table that is the lookup.';
+comment on column coco.lookups.key is 'Columns that identify a row of the lookup, or a group of rows.';
+comment on column coco.lookups.source is 'Source whose items the lookup affects.';
+comment on column coco.lookups.affects is 'Query that maps changed keys of the lookup to keys of the source; NULL: a change affects every item.';
+comment on column coco.lookups.used_columns is 'Columns whose changes count; empty: all columns.';
+comment on column coco.lookups.capture is 'Way in which coco finds changes: trigger, always or scan.';
+comment on column coco.lookups.refresh_interval is 'Refresh interval, as declared; NULL means a minute. It applies to lookups that are not captured.';
+comment on column coco.lookups.tracking_table is 'Table with one row for each key and the content last seen for it. Only the extension''s owner can read it; the flow''s owner reads the tracking view.';
+comment on column coco.lookups.tracking_view is 'View of the tracking table.';
+
+comment on view coco.targets is 'Targets of your flows.';
+comment on column coco.targets.flow is 'Name of the flow.';
+comment on column coco.targets.target is 'Schema and name under which the target was declared; outside this database, name of the object on the server.';
+comment on column coco.targets.relation is 'Table that is the target, even after it was renamed; NULL outside this database.';
+comment on column coco.targets.key is 'Target key: the columns that identify a row of the target.';
+comment on column coco.targets.query is 'Query of the target, as declared.';
+comment on column coco.targets.managed is 'Whether coco created the target, and so alters and drops it; otherwise the target is adopted. Outside this database: whether the connector created the target, which is known after the first connection.';
+comment on column coco.targets.query_view is 'View that keeps the query as bound at its declaration. Its rows are those of the query over all items.';
+comment on column coco.targets.server is 'Foreign server of the target. In this database, this column and those after it are NULL.';
+comment on column coco.targets.options is 'Options of the connector, as declared.';
+comment on column coco.targets.ledger is 'Table with the keys that the target should have, and fingerprints of their rows. Only the extension''s owner can read it; the flow''s owner reads the ledger view.';
+comment on column coco.targets.outbox is 'Table with the rows that coco has not delivered yet. Only the extension''s owner can read it; the flow''s owner reads the outbox view.';
+comment on column coco.targets.ledger_view is 'View of the ledger.';
+comment on column coco.targets.outbox_view is 'View of the outbox.';
+
+comment on view coco.status is 'State of your flows, one row for each: what the flow is doing, what is wrong, and what to do about it.';
+comment on column coco.status.flow is 'Name of the flow.';
+comment on column coco.status.state is 'First of these states that applies. incomplete: the flow has no target yet. target dropped: the next update creates and fills the target again. source dropped: a source or lookup no longer exists. query broken: an object that a query reads no longer exists. paused: coco.alter_flow paused the flow. set aside: three processes in a row died while they worked on the flow; workers skip it until coco.start or coco.retry. failed: an error ended the last transaction of a live flow, or coco could not send to a target outside this database. restoring: the flow is live, and workers wait for the end of the restore of a dump. no worker: the flow is live, and no worker runs in this database. degraded: some items fail, or a target rejected rows. live: workers keep the flow up to date. idle: the flow is not live.';
+comment on column coco.status.pending is 'Number of entries in change logs that the flow has not followed yet, over all sources and lookups, counted up to 100,000 for each. NULL if none of them is captured, and before the first update.';
+comment on column coco.status.lag is 'Time since the flow had last followed all changes; 0 if no changes are pending.';
+comment on column coco.status.followed_at is 'Time at which the flow last followed its sources and lookups; of several, the earliest.';
+comment on column coco.status.items_estimate is 'Estimated number of tracked items, from the last ANALYZE of the tracking tables.';
+comment on column coco.status.failed_items is 'Number of failing items, and of rows that a target outside this database rejected.';
+comment on column coco.status.next_retry is 'Time of the next retry: of an item or row, of the flow after an error, or of a target outside this database.';
+comment on column coco.status.last_error is 'Message of the error that ended the flow''s last transaction. Otherwise, message of the delivery error of a target outside this database. Otherwise, message of the latest failure of an item or row.';
+comment on column coco.status.hint is 'How to resolve the flow or target error, if any. While a dump is being restored, how to continue.';
+
+comment on view coco.errors is 'Source items whose last evaluation failed, and rows that a target outside this database rejected. The target rows of a failed item come from an earlier evaluation. coco retries both at next_retry, or at once by coco.retry.';
+comment on column coco.errors.flow is 'Name of the flow.';
+comment on column coco.errors.source is 'Source of the item; NULL for a rejected row.';
+comment on column coco.errors.source_key is 'Source key of the item; only a part of it if the key is too long for an index. NULL for a rejected row.';
+comment on column coco.errors.sqlstate is 'SQLSTATE of the last failure, as it was raised.';
+comment on column coco.errors.message is 'Message of the last failure.';
+comment on column coco.errors.detail is 'Detail of the last failure.';
+comment on column coco.errors.hint is 'Action that may resolve the last failure.';
+comment on column coco.errors.attempts is 'Number of consecutive failures with this content and this logic; for a rejected row, number of rejections.';
+comment on column coco.errors.failed_at is 'Time of the last failure.';
+comment on column coco.errors.next_retry is 'Time of the next retry: after 1, 2, 4, … seconds, at most an hour. NULL if the key is too long for an index; coco then retries the item when its row changes.';
+comment on column coco.errors.target is 'Target that rejected the row, as declared; NULL for an item.';
+comment on column coco.errors.target_key is 'Target key of the rejected row; NULL for an item.';
+
+comment on view coco.tracking is 'Last committed state of each item that was ever committed or has failed, one row for each item.';
+comment on column coco.tracking.flow is 'Name of the flow.';
+comment on column coco.tracking.source is 'Name of the source in the flow.';
+comment on column coco.tracking.source_key is 'Source key of the item.';
+comment on column coco.tracking.source_ordinal is 'Ordinal of the item''s committed version; NULL if the source has no ordinal.';
+comment on column coco.tracking.content_fingerprint is 'Fingerprint of the content that coco evaluated.';
+comment on column coco.tracking.logic_fingerprint is 'Fingerprint of the query, and of everything it depends on, that produced the item''s rows.';
+comment on column coco.tracking.process_ordinal is 'Number of the attempt, in microseconds since 1970; always greater than that of the previous attempt.';
+comment on column coco.tracking.process_time is 'Time of the attempt: process_ordinal as a timestamp.';
+comment on column coco.tracking.target_keys is 'Target keys that the item produced, by target, where the tracking row lists them. NULL if the target key contains the source key.';
+
+comment on view coco.functions is 'Memoized functions of your flows, one row for each fingerprint of their code, with statistics of their calls over all updates.';
+comment on column coco.functions.flow is 'Name of the flow.';
+comment on column coco.functions.function is 'Name of the function, with schema and argument types.';
+comment on column coco.functions.fingerprint is 'Fingerprint of the function''s code, of everything that it reaches, and of its version.';
+comment on column coco.functions.current is 'Whether the flow now calls the function with this code and version.';
+comment on column coco.functions.calls is 'Number of results that items have used; a result counts once for each item and evaluation.';
+comment on column coco.functions.hits is 'Number of these results that were already stored.';
+comment on column coco.functions.misses is 'Number of these results that coco computed.';
+comment on column coco.functions.errors is 'Number of inputs that raised an error.';
+comment on column coco.functions.requests is 'Number of requests to a provider, or of calls of the function or its batch function.';
+comment on column coco.functions.tokens_in is 'Number of input tokens, as counted by the provider.';
+comment on column coco.functions.tokens_out is 'Number of output tokens, as counted by the provider.';
+comment on column coco.functions.cost is 'Cost, in the unit of the prices in the server''s options.';
+comment on column coco.functions.computed_bytes is 'Size of the computed results, in bytes.';
+comment on column coco.functions.elapsed is 'Time spent computing the results.';
+comment on column coco.functions.entries is 'Number of results stored now.';
+comment on column coco.functions.entry_bytes is 'Size of the stored results and of their inputs, in bytes.';
+
+comment on view coco.workers is 'Workers of this database. Every role sees the workers, but flow and source only if it may see the flow. Empty unless coco is in shared_preload_libraries.';
+comment on column coco.workers.pid is 'Process ID. In pg_stat_activity, its backend_type is coco worker, or coco update for worker number 0.';
+comment on column coco.workers.worker_no is 'Number of the worker. Worker 1 is the first and starts others; 0 is a worker for which a coco.update waits.';
+comment on column coco.workers.flow is 'Flow on which the worker works.';
+comment on column coco.workers.source is 'Source of that flow on which the worker works.';
+comment on column coco.workers.state is 'State of the worker: working or waiting.';
+comment on column coco.workers.since is 'Time at which the worker began to work on the flow, or to wait.';
+comment on column coco.workers.transactions is 'Number of transactions run for flows since the worker started.';
+comment on column coco.workers.evaluated is 'Number of items evaluated since the worker started.';
+comment on column coco.workers.upserted is 'Number of target rows inserted or updated since the worker started.';
+comment on column coco.workers.deleted is 'Number of target rows deleted since the worker started.';
+comment on column coco.workers.failed is 'Number of items that failed since the worker started.';
+
+comment on view coco.progress is 'Current work of workers and sessions on your flows, one row for each process that works. Empty unless coco is in shared_preload_libraries.';
+comment on column coco.progress.flow is 'Name of the flow.';
+comment on column coco.progress.source is 'Name of the source in the flow.';
+comment on column coco.progress.pid is 'Process ID of the worker, or of the session that calls coco.update.';
+comment on column coco.progress.items_done is 'Number of items processed in this update or transaction; it grows by a batch at a time.';
+comment on column coco.progress.items_total is 'Number of items to process in this update or transaction.';
+comment on column coco.progress.since is 'Time at which the process began to work on the source.';
+comment on column coco.progress.estimated_end is 'Estimated end at the pace so far; NULL until a pace is known.';
+
+comment on view coco.delivery_status is 'Delivery state of your targets outside this database. If a target waits because of a server error that another target met, its own row shows no error.';
+comment on column coco.delivery_status.flow is 'Name of the flow.';
+comment on column coco.delivery_status.target is 'Name under which the target was declared.';
+comment on column coco.delivery_status.server is 'Foreign server of the target.';
+comment on column coco.delivery_status.queued is 'Number of undelivered outbox entries, counted up to 100,000; a key that changed twice has two entries. Includes the rows of an initial load that its process sends itself.';
+comment on column coco.delivery_status.rejected is 'Number of rows that the target rejected; coco.errors lists them.';
+comment on column coco.delivery_status.sent_at is 'Time of the last successful delivery.';
+comment on column coco.delivery_status.attempts is 'Number of consecutive errors of the server or the target; 0 if there is no error.';
+comment on column coco.delivery_status.next_retry is 'Time of the next retry; also NULL if coco.update has asked for a retry at once.';
+comment on column coco.delivery_status.sqlstate is 'SQLSTATE of the last error.';
+comment on column coco.delivery_status.last_error is 'Message of the last error.';
+comment on column coco.delivery_status.detail is 'Detail of the last error.';
+comment on column coco.delivery_status.hint is 'Action that may resolve the last error.';
+
+comment on view coco.metrics is 'Counters and gauges for monitoring, one row for each. You see those of your flows; members of pg_read_all_stats, such as pg_monitor, see those of all flows. The view shows numbers and names, but no contents. A metric without a current value has no row. Counters of flows and functions survive restarts, dumps, and the removal of old runs from the history. Counters of workers start with the worker. Runs of a live flow count when coco.history records them, within a minute. The files in examples/monitoring connect the view to Prometheus and Grafana.';
+comment on column coco.metrics.scope is 'Kind of object: flow, source, target (outside this database), function (memoized), log (change log) or worker. A query computes only the scopes that it asks for.';
+comment on column coco.metrics.metric is 'Name of the metric, as in Prometheus, including its unit if it has one.';
+comment on column coco.metrics.type is 'Type of the metric: counter or gauge.';
+comment on column coco.metrics.flow is 'Name of the flow.';
+comment on column coco.metrics.name is 'Name of the source or lookup, target, function or captured table, or number of the worker; for coco_flow_state, the state.';
+comment on column coco.metrics.server is 'Server of the target, for scope target.';
+comment on column coco.metrics.value is 'Current value of the metric.';
+comment on column coco.metrics.help is 'Meaning of the metric.';
+
+-- sql/rights.sql
+
+-- PUBLIC has no rights by default. GRANT USAGE ON SCHEMA coco allows a role to declare and run flows over relations that it
+-- may read; the functions below check all other rights.
+
+revoke all on all functions in schema coco from public;
+grant execute on function
+  coco.create_flow, coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.alter_flow,
+  coco.drop_flow, coco.update, coco.retry, coco.start, coco.stop, coco.wait, coco.preview, coco.verify,
+  coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram, coco.report,
+  coco.split_text, coco.normalize_text, coco.fingerprint, coco.stable_uuid,
+  coco.embed, coco.generate, coco.http_post,
+  coco.memoize, coco.unmemoize, coco.clear_memo, coco.connector_options, coco.memo_call, coco.function_rows,
+  coco.tracking_rows, coco.error_rows, coco.pending_rows, coco.worker_rows, coco.progress_rows, coco.delivery_rows,
+  coco.metric_rows, coco.restore_is_complete
+to public;
+grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.tracking, coco.errors, coco.status, coco.workers, coco.progress, coco.delivery_status, coco.functions,
+  coco.metrics
+to public;
+
+-- The functions that read the server's files also check the membership in this role themselves.
+grant execute on function coco.local_files, coco.list_files, coco.read_file to pg_read_server_files;
