@@ -79,6 +79,7 @@ pgrx::extension_sql_file!("../sql/rights.sql", name = "rights", finalize);
 /// Initializes the library. Postgres calls it when it loads the library.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    pg::backtrace::disable();
     sql_api::gucs::define();
     workers::define();
 }

@@ -6,6 +6,7 @@
 
 pub mod acting_role;
 pub mod backend;
+pub mod backtrace;
 pub mod bulk_insert;
 pub mod clock;
 pub mod columns;

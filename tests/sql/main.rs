@@ -23,6 +23,7 @@ mod support;
 mod topic;
 
 mod altering;
+mod backtraces;
 mod bound;
 mod capture;
 mod cases;

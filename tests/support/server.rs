@@ -132,13 +132,25 @@ pub enum Stop {
 pub struct Server {
     directory: Directory,
     _template: Option<Arc<Directory>>,
+    /// Variables of its environment beside those of the tests.
+    environment: Vec<(String, String)>,
 }
 
 impl Server {
     /// A running server with these settings beside those of all.
     pub fn start(settings: &[&str]) -> Server {
+        Server::in_environment(settings, &[])
+    }
+
+    /// A running server with these settings, and these variables in its environment.
+    pub fn in_environment(settings: &[&str], environment: &[(&str, &str)]) -> Server {
         let template = template();
-        let server = Server { directory: Directory::new(), _template: Some(template.clone()) };
+        let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+        let server = Server {
+            directory: Directory::new(),
+            _template: Some(template.clone()),
+            environment: environment.iter().map(owned).collect(),
+        };
         let mut copy = match is_root() {
             true => {
                 let mut copy = Command::new("runuser");
@@ -174,7 +186,8 @@ impl Server {
 
     /// A streaming standby of this server.
     pub fn standby(&self) -> Server {
-        let standby = Server { directory: Directory::new(), _template: None };
+        let standby =
+            Server { directory: Directory::new(), _template: None, environment: Vec::new() };
         done(
             server_command("pg_basebackup")
                 .args([
@@ -231,6 +244,7 @@ impl Server {
     fn try_control(&self, arguments: &[&str]) -> Result<(), String> {
         let mut command = server_command("pg_ctl");
         command.arg("-D").arg(self.data()).args(arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // Nothing to hear from: the server inherits what it is given, and would keep it open.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let status = command.status().map_err(|e| e.to_string())?;
