@@ -192,6 +192,45 @@ fn a_dropped_flow_leaves_no_row_whatever_the_session_replicates() {
     db.run("drop extension coco");
 }
 
+#[test]
+fn the_extension_outlives_the_schema_public_and_is_dumped_without_it() {
+    let mut db = TestDb::new("dumped_without_public");
+    db.run(
+        "create schema app; set search_path = app;
+         create table d (id int primary key, body text);
+         insert into d select i, 'b' || i from generate_series(1, 50) i;
+         select coco.create_flow('f', 'd', 'select id, upper(body) as body from d', 't', '{id}');
+         select coco.update('f')",
+    );
+    db.run("drop schema public cascade");
+    assert_eq!(
+        text(
+            &mut db,
+            "select extnamespace::regnamespace::text from pg_extension where extname = 'coco'"
+        ),
+        "pg_catalog"
+    );
+    let elsewhere = "select coalesce(string_agg(pg_describe_object(o.classid, o.objid, o.objsubid), ', '), 'none')
+           from pg_depend o
+           left join pg_class c on o.classid = 'pg_class'::regclass and c.oid = o.objid
+           left join pg_proc p on o.classid = 'pg_proc'::regclass and p.oid = o.objid
+           left join pg_type t on o.classid = 'pg_type'::regclass and t.oid = o.objid
+          where o.refclassid = 'pg_extension'::regclass and o.deptype = 'e'
+            and o.refobjid = (select oid from pg_extension where extname = 'coco')
+            and coalesce(c.relnamespace, p.pronamespace, t.typnamespace)
+                not in ('coco'::regnamespace, 'coco_internal'::regnamespace)";
+    assert_eq!(text(&mut db, elsewhere), "none");
+    db.run("update app.d set body = 'new' where id = 3");
+    assert_eq!(db.update("f", "normal")[0].evaluated, 1);
+    db.verify_clean("f");
+    let mut other = empty("restored_without_public");
+    restore(&other, &dump(&db, &[]));
+    other.run("update app.d set body = 'newer' where id = 3; drop schema public cascade");
+    let c = &other.update("f", "normal")[0];
+    assert_eq!((c.seen, c.evaluated), (50, 1), "{c:?}");
+    other.verify_clean("f");
+}
+
 /// Dumps a database and restores it in another.
 fn restored(db: &TestDb, name: &str) -> TestDb {
     let other = empty(name);
