@@ -83,7 +83,7 @@ create function coco.alter_flow(
 create function coco.drop_flow(
   flow         text,
   keep_targets boolean default true
-) returns void language c volatile strict
+) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'drop_flow_wrapper';
 
@@ -93,7 +93,7 @@ create function coco.update(
   out source text, out seen bigint, out skipped bigint, out unchanged bigint,
   out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint,
   out elapsed interval, out memo jsonb
-) returns setof record language c volatile strict
+) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'update_wrapper';
 
@@ -102,20 +102,20 @@ create function coco.retry(
   out source text, out seen bigint, out skipped bigint, out unchanged bigint,
   out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint,
   out elapsed interval, out memo jsonb
-) returns setof record language c volatile strict
+) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'retry_wrapper';
 
-create function coco.start(flow text) returns void language c volatile strict
+create function coco.start(flow text) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'start_wrapper';
 
-create function coco.stop(flow text) returns void language c volatile strict
+create function coco.stop(flow text) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'stop_wrapper';
 
 create function coco.wait(flow text, timeout interval default '1 minute') returns boolean
-  language c volatile strict
+  language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'wait_wrapper';
 
@@ -124,7 +124,7 @@ create function coco.preview(
   mode     text default 'normal',
   max_rows int  default 1000,
   out target text, out change text, out key jsonb, out old jsonb, out new jsonb
-) returns setof record language c volatile strict
+) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'preview_wrapper';
 
@@ -132,7 +132,7 @@ create function coco.verify(
   flow   text,
   repair boolean default false,
   out target text, out difference text, out key jsonb, out source text, out since timestamptz
-) returns setof record language c volatile strict
+) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'verify_wrapper';
 
@@ -141,14 +141,14 @@ create function coco.history(
   out run_id bigint, out started timestamptz, out elapsed interval, out reason text, out initiator text,
   out seen bigint, out skipped bigint, out unchanged bigint, out evaluated bigint,
   out upserted bigint, out deleted bigint, out failed bigint, out error text, out label text
-) returns setof record language c stable strict
+) returns setof record language c stable
   rows 1000
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'history_wrapper';
 create function coco.explain(
   flow text,
   out section text, out name text, out detail text, out hint text
-) returns setof record language c volatile strict
+) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'explain_wrapper';
 
@@ -344,7 +344,7 @@ create function coco.metric_rows(
   scope text,
   out metric text, out type text, out flow text, out name text, out server text,
   out value float8, out help text
-) returns setof record language c volatile strict
+) returns setof record language c volatile
   rows 100
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'metric_rows_wrapper';
@@ -360,7 +360,7 @@ create function coco.memoize(
   as 'MODULE_PATHNAME', 'memoize_wrapper';
 
 create function coco.unmemoize(function regprocedure) returns void
-  language c volatile strict
+  language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'unmemoize_wrapper';
 

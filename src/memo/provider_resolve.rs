@@ -126,7 +126,7 @@ fn request(
     // SAFETY: the arguments of coco's own functions have the types that coco declares.
     let text = |n: usize| unsafe { String::from_datum(at(n)?, false) };
     let given = |n: usize, name: &str| {
-        text(n).ok_or_else(|| fault("22004", format!("argument \"{name}\" is NULL")))
+        text(n).ok_or_else(|| fault("22004", format!("argument \"{name}\" must not be NULL")))
     };
     // SAFETY: as above.
     let json = |n: usize| unsafe { Json::from_datum(at(n)?, false) };

@@ -12,6 +12,7 @@ use crate::declare::alter_flow::{self, Changes};
 use crate::declare::{self};
 use crate::pg::error::Error;
 use crate::pg::json::Json;
+use crate::sql_api::arguments::{array_elements, required_argument};
 use crate::sql_api::fdw_options;
 use crate::sql_api::live::serve;
 use crate::update::limits;
@@ -24,22 +25,26 @@ use coco_core::worker_request::WorkerCommand;
 #[pg_extern(sql = false)]
 #[allow(clippy::too_many_arguments)]
 fn create_flow(
-    flow: &str,
+    flow: Option<&str>,
     source: Option<pg_sys::Oid>,
     query: Option<&str>,
     target: Option<&str>,
-    key: Option<Vec<String>>,
+    key: Option<Vec<Option<String>>>,
     name: Option<String>,
-    source_key: Option<Vec<String>>,
+    source_key: Option<Vec<Option<String>>>,
     ordinal: Option<String>,
     fingerprint: Option<String>,
     capture: Option<String>,
     refresh_interval: Option<Interval>,
-    search_path: &str,
+    search_path: Option<&str>,
     server: Option<String>,
     options: Option<Json>,
     item: Option<String>,
 ) -> Result<(), ErrorReport> {
+    let flow = required_argument(flow, "flow")?;
+    let search_path = required_argument(search_path, "search_path")?;
+    let key = array_elements(key, "key")?;
+    let source_key = array_elements(source_key, "source_key")?;
     declare::create_flow(flow, search_path)?;
     let Some(source) = source else {
         let more = query.is_some()
@@ -96,15 +101,18 @@ fn elsewhere(
 #[pg_extern(sql = false)]
 #[allow(clippy::too_many_arguments)]
 fn add_source(
-    flow: &str,
-    source: pg_sys::Oid,
+    flow: Option<&str>,
+    source: Option<pg_sys::Oid>,
     name: Option<String>,
-    key: Option<Vec<String>>,
+    key: Option<Vec<Option<String>>>,
     ordinal: Option<String>,
     fingerprint: Option<String>,
     capture: Option<String>,
     refresh_interval: Option<Interval>,
 ) -> Result<(), ErrorReport> {
+    let flow = required_argument(flow, "flow")?;
+    let source = required_argument(source, "source")?;
+    let key = array_elements(key, "key")?;
     let options = SourceOptions { name, key, ordinal, fingerprint, capture, refresh_interval };
     Ok(add_source::add_source(flow, source, options)?)
 }
@@ -112,51 +120,61 @@ fn add_source(
 #[pg_extern(sql = false)]
 #[allow(clippy::too_many_arguments)]
 fn add_lookup(
-    flow: &str,
-    lookup: pg_sys::Oid,
+    flow: Option<&str>,
+    lookup: Option<pg_sys::Oid>,
     name: Option<String>,
     affects: Option<String>,
     source: Option<String>,
-    key: Option<Vec<String>>,
+    key: Option<Vec<Option<String>>>,
     capture: Option<String>,
     refresh_interval: Option<Interval>,
 ) -> Result<(), ErrorReport> {
+    let flow = required_argument(flow, "flow")?;
+    let lookup = required_argument(lookup, "lookup")?;
+    let key = array_elements(key, "key")?;
     let options = LookupOptions { name, affects, source, key, capture, refresh_interval };
     Ok(add_lookup::add_lookup(flow, lookup, options)?)
 }
 
 #[pg_extern(sql = false)]
 fn add_target(
-    flow: &str,
-    target: &str,
-    query: &str,
-    key: Vec<String>,
+    flow: Option<&str>,
+    target: Option<&str>,
+    query: Option<&str>,
+    key: Option<Vec<Option<String>>>,
     server: Option<String>,
     options: Option<Json>,
     item: Option<&str>,
 ) -> Result<(), ErrorReport> {
+    let flow = required_argument(flow, "flow")?;
+    let target = required_argument(target, "target")?;
+    let query = required_argument(query, "query")?;
+    let key = required_argument(array_elements(key, "key")?, "key")?;
     Ok(add_target::add_target(flow, target, query, &key, item, elsewhere(server, options)?)?)
 }
 
 #[pg_extern(sql = false)]
 fn set_query(
-    flow: &str,
+    flow: Option<&str>,
     target: Option<&str>,
-    query: &str,
+    query: Option<&str>,
     item: Option<&str>,
 ) -> Result<(), ErrorReport> {
+    let flow = required_argument(flow, "flow")?;
+    let query = required_argument(query, "query")?;
     Ok(add_target::set_query(flow, target, query, item, &fdw_options::check)?)
 }
 
 #[pg_extern(sql = false)]
 fn alter_flow(
-    flow: &str,
+    flow: Option<&str>,
     owner: Option<pg_sys::Oid>,
     label: Option<String>,
     batch_size: Option<i32>,
     paused: Option<bool>,
     lineage_index: Option<bool>,
 ) -> Result<(), ErrorReport> {
+    let flow = required_argument(flow, "flow")?;
     let changes = Changes { owner, label, batch_size, paused, lineage_index };
     if alter_flow::alter_flow(flow, changes)?.wants_worker {
         serve(flow);
@@ -165,7 +183,9 @@ fn alter_flow(
 }
 
 #[pg_extern(sql = false)]
-fn drop_flow(flow: &str, keep_targets: bool) -> Result<(), ErrorReport> {
+fn drop_flow(flow: Option<&str>, keep_targets: Option<bool>) -> Result<(), ErrorReport> {
+    let flow = required_argument(flow, "flow")?;
+    let keep_targets = required_argument(keep_targets, "keep_targets")?;
     if !keep_targets && flow_rows::has_made_external(flow)? {
         // Deletions on another server cannot be rolled back with this transaction, so a worker
         // drops the flow and its external objects in a transaction of its own.

@@ -4,6 +4,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::inspect::explain;
+use crate::sql_api::arguments::required_argument;
 use crate::update::limits;
 use coco_core::text::wrap_lines;
 
@@ -15,7 +16,7 @@ const HINT: usize = 50;
 
 #[pg_extern(sql = false)]
 fn explain(
-    flow: &str,
+    flow: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -28,6 +29,7 @@ fn explain(
     >,
     ErrorReport,
 > {
+    let flow = required_argument(flow, "flow")?;
     let found = explain::explain(flow, limits::configured_limits())?;
     let rows = found.into_iter().map(|f| {
         let detail = if f.prose { wrap_lines(&f.detail, DETAIL) } else { f.detail };

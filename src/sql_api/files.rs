@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::pg::acting_role;
 use crate::pg::error::{Error, Result};
 use crate::pg::local_files::{self, FileError, Listed, Pattern};
+use crate::sql_api::arguments::required_argument;
 
 /// Largest size of a bytea in bytes: MaxAllocSize minus the header (utils/memutils.h).
 pub const MAX_CONTENT: u64 = 0x3fff_ffff - 4;
@@ -74,9 +75,7 @@ fn may_read_files(function: &str) -> Result<()> {
 
 fn directory_given(directory: Option<&[u8]>) -> Result<PathBuf> {
     // Returning no rows would tell the flow that every file was deleted.
-    let directory = directory.ok_or_else(|| {
-        Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "argument \"directory\" is NULL")
-    })?;
+    let directory = required_argument(directory, "directory")?;
     let directory = Path::new(OsStr::from_bytes(directory));
     if directory.is_absolute() {
         return Ok(directory.to_owned());
@@ -89,9 +88,7 @@ fn directory_given(directory: Option<&[u8]>) -> Result<PathBuf> {
 }
 
 fn pattern_given(glob: Option<&[u8]>) -> Result<Pattern> {
-    let glob = glob.ok_or_else(|| {
-        Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "argument \"glob\" is NULL")
-    })?;
+    let glob = required_argument(glob, "glob")?;
     let shown = String::from_utf8_lossy(glob);
     let wrong = |why: String| {
         Error::invalid(format!("argument \"glob\": \"{shown}\" is not a glob"))

@@ -5,10 +5,11 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::catalog::run_history;
+use crate::sql_api::arguments::required_argument;
 
 #[pg_extern(sql = false)]
 fn history(
-    flow: &str,
+    flow: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -31,6 +32,7 @@ fn history(
     >,
     ErrorReport,
 > {
+    let flow = required_argument(flow, "flow")?;
     let rows = run_history::runs(flow)?.into_iter().map(|r| {
         let c = r.counts;
         (

@@ -9,13 +9,14 @@ use pgrx::prelude::*;
 use crate::inspect::{preview, verify, views};
 use crate::pg::error::Error;
 use crate::pg::json::Json;
+use crate::sql_api::arguments::required_argument;
 use crate::sql_api::update::parse_mode;
 use crate::update::limits;
 
 #[pg_extern(sql = false)]
 fn verify(
-    flow: &str,
-    repair: bool,
+    flow: Option<&str>,
+    repair: Option<bool>,
 ) -> Result<
     TableIterator<
         'static,
@@ -29,6 +30,8 @@ fn verify(
     >,
     ErrorReport,
 > {
+    let flow = required_argument(flow, "flow")?;
+    let repair = required_argument(repair, "repair")?;
     let found = verify::verify(flow, repair, limits::configured_limits())?;
     Ok(TableIterator::new(
         found.into_iter().map(|d| (d.target, d.difference, d.key, d.source, d.since)),
@@ -37,9 +40,9 @@ fn verify(
 
 #[pg_extern(sql = false)]
 fn preview(
-    flow: &str,
-    mode: &str,
-    max_rows: i32,
+    flow: Option<&str>,
+    mode: Option<&str>,
+    max_rows: Option<i32>,
 ) -> Result<
     TableIterator<
         'static,
@@ -53,14 +56,16 @@ fn preview(
     >,
     ErrorReport,
 > {
+    let flow = required_argument(flow, "flow")?;
+    let mode = parse_mode(flow, required_argument(mode, "mode")?)?;
+    let max_rows = required_argument(max_rows, "max_rows")?;
     if max_rows < 1 {
         return Err(Error::invalid(format!(
             "argument \"max_rows\" ({max_rows}) must be at least 1"
         ))
         .into());
     }
-    let changes =
-        preview::preview(flow, parse_mode(mode)?, limits::configured_limits(), max_rows as usize)?;
+    let changes = preview::preview(flow, mode, limits::configured_limits(), max_rows as usize)?;
     Ok(TableIterator::new(changes.into_iter().map(|c| (c.target, c.change, c.key, c.old, c.new))))
 }
 

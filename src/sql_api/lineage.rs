@@ -8,11 +8,12 @@ use pgrx::prelude::*;
 
 use crate::inspect::lineage::{origins, outputs};
 use crate::pg::json::Json;
+use crate::sql_api::arguments::required_argument;
 
 #[pg_extern(sql = false)]
 fn lineage(
-    target: &str,
-    key: Json,
+    target: Option<&str>,
+    key: Option<Json>,
     of_flow: Option<&str>,
 ) -> Result<
     TableIterator<
@@ -38,6 +39,8 @@ fn lineage(
     >,
     ErrorReport,
 > {
+    let target = required_argument(target, "target")?;
+    let key = required_argument(key, "key")?;
     let rows = origins::lineage(target, key, of_flow)?.into_iter().map(|i| {
         let (logic, functions) = i.logic.map(|l| (l.fingerprint, l.functions)).unzip();
         (
@@ -64,8 +67,8 @@ fn lineage(
 
 #[pg_extern(sql = false)]
 fn outputs(
-    flow: &str,
-    source_key: Json,
+    flow: Option<&str>,
+    source_key: Option<Json>,
     of_source: Option<&str>,
 ) -> Result<
     TableIterator<
@@ -79,6 +82,8 @@ fn outputs(
     >,
     ErrorReport,
 > {
+    let flow = required_argument(flow, "flow")?;
+    let source_key = required_argument(source_key, "source_key")?;
     let rows = outputs::outputs(flow, source_key, of_source)?;
     Ok(TableIterator::new(rows.into_iter().map(|o| (o.source, o.target, o.key, o.listed))))
 }

@@ -8,14 +8,17 @@ use pgrx::prelude::*;
 use crate::catalog::{locks, restored};
 use crate::declare::live;
 use crate::inspect::pending;
+use crate::pg::error::Error;
 use crate::pg::{backend, clock};
+use crate::sql_api::arguments::required_argument;
 use crate::update::catch_up;
 use crate::workers::process::{self, ServeOutcome};
 use crate::workers::shared_memory;
 use crate::workers::wait_event::WaitEvent;
 
 #[pg_extern(sql = false)]
-fn start(flow: &str) -> Result<(), ErrorReport> {
+fn start(flow: Option<&str>) -> Result<(), ErrorReport> {
+    let flow = required_argument(flow, "flow")?;
     live::start_flow(flow)?;
     serve(flow);
     Ok(())
@@ -43,18 +46,25 @@ pub fn serve(flow: &str) {
 }
 
 #[pg_extern(sql = false)]
-fn stop(flow: &str) -> Result<(), ErrorReport> {
+fn stop(flow: Option<&str>) -> Result<(), ErrorReport> {
+    let flow = required_argument(flow, "flow")?;
     Ok(live::stop_flow(flow, shared_memory::announce_cancel)?)
 }
 
 /// Waits until the targets contain all changes committed before the call. Returns `false` if the
 /// timeout expires first.
 #[pg_extern(sql = false)]
-fn wait(flow: &str, timeout: Interval) -> Result<bool, ErrorReport> {
+fn wait(flow: Option<&str>, timeout: Option<Interval>) -> Result<bool, ErrorReport> {
+    let flow = required_argument(flow, "flow")?;
+    let timeout = required_argument(timeout, "timeout")?.as_micros();
+    if timeout < 0 {
+        return Err(Error::invalid("argument \"timeout\" is negative")
+            .hint("Use '0' to look once without waiting.")
+            .into());
+    }
     let mark = catch_up::caught_up_mark(flow)?;
     let began = std::time::Instant::now();
-    let timeout =
-        std::time::Duration::from_micros(timeout.as_micros().clamp(0, i64::MAX.into()) as u64);
+    let timeout = std::time::Duration::from_micros(timeout.min(i64::MAX.into()) as u64);
     let mut pause = std::time::Duration::from_millis(2);
     loop {
         if catch_up::has_caught_up(flow, &mark)? {

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 use crate::flows::load;
 use crate::inspect::views;
 use crate::memo::{call_site, registration, store};
-use crate::pg::error::Error;
+use crate::sql_api::arguments::required_argument;
 
 #[pg_extern(sql = false)]
 fn memoize(
@@ -17,32 +17,26 @@ fn memoize(
     batch: Option<pg_sys::Oid>,
     batch_size: Option<i32>,
 ) -> Result<(), ErrorReport> {
-    let function = function.ok_or_else(|| null("function"))?;
+    let function = required_argument(function, "function")?;
     let batch = match batch {
         None => None,
         Some(function) => Some(registration::BatchFunction {
             function,
-            size: batch_size.ok_or_else(|| null("batch_size"))?,
+            size: required_argument(batch_size, "batch_size")?,
         }),
     };
     Ok(registration::memoize(function, version, batch)?)
 }
 
-fn null(argument: &str) -> Error {
-    Error::new(
-        PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-        format!("argument \"{argument}\" is NULL"),
-    )
-}
-
 #[pg_extern(sql = false)]
-fn unmemoize(function: pg_sys::Oid) -> Result<(), ErrorReport> {
+fn unmemoize(function: Option<pg_sys::Oid>) -> Result<(), ErrorReport> {
+    let function = required_argument(function, "function")?;
     Ok(registration::unmemoize(function)?)
 }
 
 #[pg_extern(sql = false)]
 fn clear_memo(flow: Option<&str>, function: Option<pg_sys::Oid>) -> Result<i64, ErrorReport> {
-    let flow = load::lock_for_update(flow.ok_or_else(|| null("flow"))?)?;
+    let flow = load::lock_for_update(required_argument(flow, "flow")?)?;
     Ok(store::forget(&flow, function)?)
 }
 

@@ -4,10 +4,11 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::inspect::metrics;
+use crate::sql_api::arguments::required_argument;
 
 #[pg_extern(sql = false)]
 fn metric_rows(
-    scope: &str,
+    scope: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -23,6 +24,7 @@ fn metric_rows(
     >,
     ErrorReport,
 > {
+    let scope = required_argument(scope, "scope")?;
     let rows = metrics::metrics(scope)?.into_iter().map(|m| {
         let kind = if m.metric.ends_with("_total") { "counter" } else { "gauge" };
         (m.metric.to_owned(), kind.to_owned(), m.flow, m.name, m.server, m.value, m.help.to_owned())

@@ -4,6 +4,7 @@
 // pgrx requires ErrorReport as the error type, and the columns of a result in the signature.
 #![allow(clippy::result_large_err, clippy::type_complexity)]
 
+pub mod arguments;
 pub mod capture;
 pub mod declare;
 pub mod explain;

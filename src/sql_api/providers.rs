@@ -12,6 +12,7 @@ use crate::memo::spending;
 use crate::pg::error::{Error, Result};
 use crate::pg::json::{self, Json};
 use crate::pg::{acting_role, spi, subtransaction};
+use crate::sql_api::arguments::required_argument;
 use crate::workers::provider_calls;
 use coco_core::provider::{Answer, Job, RejectedInput, Task};
 
@@ -23,7 +24,8 @@ fn embed(
     dimensions: Option<i32>,
 ) -> std::result::Result<Option<Vec<f32>>, ErrorReport> {
     let Some(input) = input else { return Ok(None) };
-    let (server, model) = (given(server, "server")?, given(model, "model")?);
+    let server = required_argument(server, "server")?;
+    let model = required_argument(model, "model")?;
     let dimensions = dimensions.map(|n| match u32::try_from(n) {
         Ok(n) if n > 0 => Ok(n),
         _ => Err(Error::invalid(format!("argument \"dimensions\" ({n}) must be greater than 0"))),
@@ -43,7 +45,8 @@ fn generate(
     json_schema: Option<Json>,
 ) -> std::result::Result<Option<String>, ErrorReport> {
     let Some(prompt) = prompt else { return Ok(None) };
-    let (server, model) = (given(server, "server")?, given(model, "model")?);
+    let server = required_argument(server, "server")?;
+    let model = required_argument(model, "model")?;
     let task = Task::Generate {
         model,
         schema: json_schema.map(|json| json.value("argument \"json_schema\"")).transpose()?,
@@ -67,16 +70,6 @@ fn http_post(url: &str, body: AnyElement) -> std::result::Result<Option<AnyEleme
         }
         Answer::Embedding(_) => Err(unasked().into()),
     }
-}
-
-/// Returns an argument, or an error if it is NULL.
-fn given<T>(argument: Option<T>, name: &str) -> Result<T> {
-    argument.ok_or_else(|| {
-        Error::new(
-            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            format!("argument \"{name}\" is NULL"),
-        )
-    })
 }
 
 /// Returns the answer to one input, using the server with the rights of the current role.

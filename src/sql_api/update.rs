@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::flows::{cache, live_rows, paused};
 use crate::pg::error::Error;
 use crate::pg::json::Json;
+use crate::sql_api::arguments::required_argument;
 use crate::update::run::SourceCounts;
 use crate::update::{self, limits};
 use crate::workers::progress::Watched;
@@ -18,8 +19,8 @@ use coco_core::worker_request::WorkerCommand;
 
 #[pg_extern(sql = false)]
 fn update(
-    flow: &str,
-    mode: &str,
+    flow: Option<&str>,
+    mode: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -38,12 +39,14 @@ fn update(
     >,
     ErrorReport,
 > {
-    Ok(TableIterator::new(run(flow, parse_mode(mode)?)?))
+    let flow = required_argument(flow, "flow")?;
+    let mode = parse_mode(flow, required_argument(mode, "mode")?)?;
+    Ok(TableIterator::new(run(flow, mode)?))
 }
 
 #[pg_extern(sql = false)]
 fn retry(
-    flow: &str,
+    flow: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -62,6 +65,7 @@ fn retry(
     >,
     ErrorReport,
 > {
+    let flow = required_argument(flow, "flow")?;
     Ok(TableIterator::new(run(flow, Mode::Retry)?))
 }
 
@@ -120,10 +124,16 @@ fn memo(stats: BTreeMap<String, Stats>) -> Option<Json> {
     (!all.is_empty()).then(|| Json::from(serde_json::Value::Object(all)))
 }
 
-/// Converts the argument `mode` of `coco.update` and `coco.preview`.
-pub fn parse_mode(mode: &str) -> Result<Mode, Error> {
+/// Converts the argument `mode` of `coco.update` and `coco.preview`. The argument `flow`, which
+/// comes first, serves the hint.
+pub fn parse_mode(flow: &str, mode: &str) -> Result<Mode, Error> {
     Mode::from_name(mode).ok_or_else(|| {
-        Error::invalid(format!("unrecognized value for argument \"mode\": \"{mode}\""))
-            .hint("Valid values are normal, retry, full_reprocess and reexport.")
+        let values = "Valid values are normal, retry, full_reprocess and reexport.";
+        let error = Error::invalid(format!("unrecognized value for argument \"mode\": \"{mode}\""));
+        match Mode::from_name(flow) {
+            None => error.hint(values),
+            Some(_) => error
+                .hint(format!("Swap the arguments: the flow comes first, then the mode. {values}")),
+        }
     })
 }

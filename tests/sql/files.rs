@@ -391,13 +391,13 @@ fn what_cannot_be_listed_is_an_error() {
         &mut db.client,
         "select * from coco.local_files(null)",
         "22004",
-        &["argument \"directory\" is NULL"],
+        &["argument \"directory\" must not be NULL"],
     );
     fails(
         &mut db.client,
         "select * from coco.local_files('/', null)",
         "22004",
-        &["argument \"glob\" is NULL"],
+        &["argument \"glob\" must not be NULL"],
     );
     // To leave out what cannot be read would delete its rows from the target.
     let closed = files.directory("closed");

@@ -187,8 +187,8 @@ c')"
         assert!(!error.contains("a b\nc"), "{error}");
     }
     for (sql, said) in [
-        ("select coco.embed('x', null, 'm')", "22004 argument \"server\" is NULL"),
-        ("select coco.embed('x', 'models', null)", "22004 argument \"model\" is NULL"),
+        ("select coco.embed('x', null, 'm')", "22004 argument \"server\" must not be NULL"),
+        ("select coco.embed('x', 'models', null)", "22004 argument \"model\" must not be NULL"),
         ("select coco.embed('x', 'models', 'm', 0)", "22023 argument \"dimensions\" (0)"),
         (
             "select coco.embed('x', 'nowhere', 'm')",

@@ -23,6 +23,7 @@ mod support;
 mod topic;
 
 mod altering;
+mod arguments;
 mod backtraces;
 mod bound;
 mod capture;

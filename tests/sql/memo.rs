@@ -570,7 +570,7 @@ fn who_may_memoise_what() {
             "select coco.memoize('plain(text)', batch => 'many_of(text[])', batch_size => 0)",
             "must be greater than 0",
         ),
-        ("select coco.memoize(null)", "argument \"function\" is NULL"),
+        ("select coco.memoize(null)", "argument \"function\" must not be NULL"),
         ("select coco.unmemoize('upper(text)')", "is not memoized"),
         ("select coco.memo_call(null::internal, 1)", "cannot cast"),
         ("select coco.memo_call(null)", "does not exist"),
