@@ -67,7 +67,7 @@ impl Reading<'_> {
             |r| {
                 let (flow, state) =
                     (spi::required::<String>(r, 1)?, spi::required::<String>(r, 2)?);
-                Ok((flow, state, r.get::<i64>(3)?, spi::required::<i64>(r, 4)?))
+                Ok((flow, state, r.get::<i64>(3)?, r.get::<i64>(4)?))
             },
         )?;
         for (flow, state, pending, failing) in rows {
@@ -75,7 +75,7 @@ impl Reading<'_> {
             let node = &mut self.graph.nodes[node];
             node.health = Some(Health::of_state(&state));
             node.notes.push(state);
-            let counted = [(pending.unwrap_or(0), "pending"), (failing, "failing")];
+            let counted = [(pending.unwrap_or(0), "pending"), (failing.unwrap_or(0), "failing")];
             let counted = counted.iter().filter(|(n, _)| *n > 0);
             node.notes.extend(counted.map(|(n, what)| format!("{n} {what}")));
         }

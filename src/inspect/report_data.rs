@@ -62,7 +62,7 @@ fn flows() -> Result<Vec<Flow>> {
                 lag: r.get(6)?,
                 followed: r.get(7)?,
                 items: r.get(8)?,
-                failed_items: spi::required(r, 9)?,
+                failed_items: r.get(9)?,
                 next_retry: r.get(10)?,
                 error: r.get(11)?,
                 hint: r.get(12)?,
@@ -75,7 +75,7 @@ fn targets() -> Result<Vec<Target>> {
     spi::select(
         "select t.flow, t.target, t.server, array_to_string(t.key, ', '), d.queued, d.rejected,
                 to_char(d.sent_at, 'YYYY-MM-DD HH24:MI:SS'),
-                to_char(d.next_retry, 'YYYY-MM-DD HH24:MI:SS'), d.last_error, d.hint
+                to_char(d.next_retry, 'YYYY-MM-DD HH24:MI:SS'), d.last_error, d.hint, t.query
            from coco.targets t
            left join coco.delivery_status d
              on d.flow = t.flow and d.target = t.target and d.server = t.server
@@ -93,6 +93,7 @@ fn targets() -> Result<Vec<Target>> {
                 next_retry: r.get(8)?,
                 error: r.get(9)?,
                 hint: r.get(10)?,
+                query: spi::required(r, 11)?,
             })
         },
     )

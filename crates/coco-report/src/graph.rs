@@ -13,16 +13,20 @@ pub enum NodeKind {
 }
 
 /// The health of a flow, as the diagrams show it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// Ordered by how much a flow needs attention: the flows that need it most come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {
-    /// Workers keep the flow up to date.
-    Live,
-    /// The flow is updated on request.
-    Ready,
-    /// Some items or targets fail; the rest continues.
-    Failing,
     /// The flow is stopped until a user fixes the problem.
     Broken,
+    /// Some items or targets fail; the rest continues.
+    Failing,
+    /// The target lags behind until a user, or the end of a restore, lets the flow continue.
+    Stale,
+    /// The flow is updated on request, and no change is known to be pending.
+    Ready,
+    /// Workers keep the flow up to date.
+    Live,
 }
 
 impl Health {
@@ -30,16 +34,25 @@ impl Health {
     pub fn of_state(state: &str) -> Health {
         match state {
             "live" => Health::Live,
-            "idle" | "incomplete" | "paused" => Health::Ready,
+            "up to date" | "unknown" => Health::Ready,
+            "behind" | "never updated" | "incomplete" | "paused" | "no worker" | "restoring" => {
+                Health::Stale
+            }
             "degraded" => Health::Failing,
             _ => Health::Broken,
         }
+    }
+
+    /// Reports whether nobody needs to look at the flow.
+    pub fn is_well(self) -> bool {
+        matches!(self, Health::Live | Health::Ready)
     }
 
     pub fn name(self) -> &'static str {
         match self {
             Health::Live => "live",
             Health::Ready => "ready",
+            Health::Stale => "stale",
             Health::Failing => "failing",
             Health::Broken => "broken",
         }

@@ -39,7 +39,8 @@ pub struct Flow {
     pub lag: Option<f64>,
     pub followed: Option<String>,
     pub items: Option<i64>,
-    pub failed_items: i64,
+    /// `None` if coco could not read the failures.
+    pub failed_items: Option<i64>,
     pub next_retry: Option<String>,
     pub error: Option<String>,
     pub hint: Option<String>,
@@ -54,6 +55,8 @@ impl Flow {
 pub struct Target {
     pub flow: String,
     pub name: String,
+    /// The target's query, as declared.
+    pub query: String,
     pub server: Option<String>,
     pub key: String,
     /// Queued changes of an external target.

@@ -37,13 +37,14 @@ pub fn flowchart(graph: &Graph) -> String {
     out
 }
 
-const CLASSES: [(&str, &str); 7] = [
+const CLASSES: [(&str, &str); 8] = [
     ("table", "fill:#e8edf3,stroke:#7a8ca3,color:#1d2733"),
     ("external", "fill:#efe8f7,stroke:#8f6bb8,color:#2b1b3d"),
     ("function", "fill:#fdf3d8,stroke:#b8913a,color:#3d2f0b"),
     ("live", "fill:#d8f0de,stroke:#2e8b4f,color:#0c2f18"),
     ("ready", "fill:#dcebfa,stroke:#3b78b5,color:#0d2844"),
-    ("failing", "fill:#fde6c8,stroke:#c2700c,color:#3f2503"),
+    ("stale", "fill:#fff0b8,stroke:#b8860b,color:#3b2a00"),
+    ("failing", "fill:#fddcc4,stroke:#c2560c,color:#3f1c03"),
     ("broken", "fill:#fadadd,stroke:#bf2f3b,color:#45090f"),
 ];
 

@@ -14,9 +14,13 @@ const STYLE: &str = include_str!("style.css");
 /// Runs per flow in its table.
 const RUNS: usize = 20;
 
+/// With more flows than this, the page shows the flows that need attention, and collapses the rest.
+const MANY: usize = 30;
+
 /// Returns the report as one HTML page. The page loads nothing: its policy forbids everything but
 /// its own style.
 pub fn render_page(report: &Report) -> String {
+    let is_long = report.flows.len() > MANY;
     let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
     html! {
         (DOCTYPE)
@@ -40,11 +44,16 @@ pub fn render_page(report: &Report) -> String {
                     @if report.flows.is_empty() {
                         p { "There is no flow that you may see. " code { "coco.create_flow" } " declares one." }
                     } @else {
-                        (drawing(report))
                         (flows(&report.flows))
-                        (runs(report))
                         @if !report.errors.is_empty() { (errors(&report.errors)) }
-                        (targets(&report.targets))
+                        h2 { "Graph" }
+                        (collapsed(is_long, "Graph of all flows", drawing(report)))
+                        h2 { "Runs" }
+                        (collapsed(is_long, "Runs of all flows", runs(report)))
+                        h2 { "Targets" }
+                        (collapsed(is_long, "Targets of all flows", targets(&report.targets)))
+                        h2 { "Declarations" }
+                        (collapsed(is_long, "Declarations of all flows", declarations(report)))
                         @if !report.functions.is_empty() { (functions(&report.functions)) }
                         (workers(&report.workers))
                     }
@@ -56,20 +65,35 @@ pub fn render_page(report: &Report) -> String {
     .into_string()
 }
 
+/// Returns a part of the page, in a closed `<details>` if it is to be collapsed.
+fn collapsed(is_collapsed: bool, summary: &str, part: Markup) -> Markup {
+    html! {
+        @if is_collapsed { details { summary { (summary) } (part) } } @else { (part) }
+    }
+}
+
+/// Returns the sum of what is known, or `None` if nothing is known.
+fn sum_of_known(numbers: impl Iterator<Item = Option<i64>>) -> Option<i64> {
+    numbers.flatten().reduce(|a, b| a.saturating_add(b))
+}
+
 fn tiles(report: &Report) -> Markup {
     let flows = &report.flows;
-    let failed_items: i64 = flows.iter().map(|f| f.failed_items).sum();
-    let broken = flows.iter().filter(|f| f.health() == Health::Broken).count();
-    let pending: i64 = flows.iter().filter_map(|f| f.pending).sum();
-    let lag = flows.iter().filter_map(|f| f.lag).fold(0.0, f64::max);
+    let failed_items = sum_of_known(flows.iter().map(|f| f.failed_items));
+    let count = |health: Health| flows.iter().filter(|f| f.health() == health).count();
+    let (broken, stale) = (count(Health::Broken), count(Health::Stale));
+    let pending = sum_of_known(flows.iter().map(|f| f.pending));
+    let lag = flows.iter().filter_map(|f| f.lag).reduce(f64::max);
+    let shown = |n: Option<i64>| n.map_or("–".to_owned(), format_count);
     html! {
         dl.tiles {
             div { dt { "Flows" } dd { (flows.len()) } }
             div { dt { "Live" } dd { (flows.iter().filter(|f| f.live).count()) } }
             div { dt { "Broken" } dd.broken[broken > 0] { (broken) } }
-            div { dt { "Failed items" } dd.failing[failed_items > 0] { (format_count(failed_items)) } }
-            div { dt { "Pending" } dd { (format_count(pending)) } }
-            div { dt { "Longest lag" } dd { (format_duration(lag)) } }
+            div { dt { "Stale" } dd.stale[stale > 0] { (stale) } }
+            div { dt { "Failed items" } dd.failing[failed_items > Some(0)] { (shown(failed_items)) } }
+            div { dt { "Pending" } dd { (shown(pending)) } }
+            div { dt { "Longest lag" } dd { (lag.map_or("–".to_owned(), format_duration)) } }
             div { dt { "Workers" } dd { (report.workers.len()) } }
         }
     }
@@ -77,12 +101,12 @@ fn tiles(report: &Report) -> Markup {
 
 fn drawing(report: &Report) -> Markup {
     html! {
-        h2 { "Graph" }
         div.card.drawing tabindex="0" role="region" aria-label="The graph of flows" {
             (draw_graph(&report.graph))
         }
         (legend(&[
-            ("live", "live"), ("ready", "ready"), ("failing", "failing"), ("broken", "broken"),
+            ("live", "live"), ("ready", "up to date"), ("stale", "stale"), ("failing", "failing"),
+            ("broken", "broken"),
             ("table", "table"), ("function", "memoized function"), ("external", "external target"),
         ]))
     }
@@ -123,7 +147,30 @@ fn error_cell(error: Option<&String>, hint: Option<&String>, retry: Option<&Stri
     }
 }
 
+/// Returns the state of each flow. Broken flows come first. If there are many flows, those that are
+/// well are collapsed.
 fn flows(flows: &[Flow]) -> Markup {
+    let mut sorted: Vec<&Flow> = flows.iter().collect();
+    sorted.sort_by(|a, b| (a.health(), &a.name).cmp(&(b.health(), &b.name)));
+    let (well, others): (Vec<&Flow>, Vec<&Flow>) =
+        sorted.iter().copied().partition(|f| f.health().is_well());
+    html! {
+        h2 { "Flows" }
+        @if flows.len() <= MANY {
+            (states("State of each flow", &sorted))
+        } @else {
+            @if !others.is_empty() { (states("Flows that need attention", &others)) }
+            @if !well.is_empty() {
+                details {
+                    summary { (well.len()) " flows are well" }
+                    (states("Flows that are well", &well))
+                }
+            }
+        }
+    }
+}
+
+fn states(caption: &str, flows: &[&Flow]) -> Markup {
     let heads = [
         ("", "Flow"),
         ("", "State"),
@@ -143,13 +190,13 @@ fn flows(flows: &[Flow]) -> Markup {
                 (count_cell(f.pending))
                 td.number { @match f.lag { Some(lag) => (format_duration(lag)), None => span.soft { "–" } } }
                 (count_cell(f.items))
-                (count_cell(Some(f.failed_items)))
+                (count_cell(f.failed_items))
                 td.time { (optional_text(f.followed.as_ref())) }
                 (error_cell(f.error.as_ref(), f.hint.as_ref(), f.next_retry.as_ref()))
             }
         })
         .collect();
-    html! { h2 { "Flows" } (table("State of each flow", &heads, &rows)) }
+    table(caption, &heads, &rows)
 }
 
 fn errors(errors: &[FailedRow]) -> Markup {
@@ -186,10 +233,9 @@ fn errors(errors: &[FailedRow]) -> Markup {
 
 fn runs(report: &Report) -> Markup {
     let Some(drawing) = draw_timeline(report) else {
-        return html! { h2 { "Runs" } p.soft { "No run has been recorded yet." } };
+        return html! { p.soft { "No run has been recorded yet." } };
     };
     html! {
-        h2 { "Runs" }
         div.card.drawing tabindex="0" role="region" aria-label="The timeline of runs" { (drawing) }
         (legend(&[
             ("worked", "changes"), ("idle", "no changes"), ("failed", "items failed"), ("error", "failed as a whole"),
@@ -263,7 +309,27 @@ fn targets(targets: &[Target]) -> Markup {
             }
         })
         .collect();
-    html! { h2 { "Targets" } (table("Targets of all flows", &heads, &rows)) }
+    table("Targets of all flows", &heads, &rows)
+}
+
+/// Returns the queries of each flow, as declared, each flow in a closed `<details>`.
+fn declarations(report: &Report) -> Markup {
+    html! {
+        @for flow in &report.flows {
+            @let targets: Vec<&Target> = report.targets.iter().filter(|t| t.flow == flow.name).collect();
+            @if !targets.is_empty() {
+                details {
+                    summary { "Declaration of " strong { (flow.name) } }
+                    @for target in targets {
+                        p.soft { "Query of target " (target.name) ", key " code { (target.key) } }
+                        pre.card tabindex="0" role="region" aria-label={ "Query of target " (target.name) } {
+                            code { (target.query) }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn functions(functions: &[Function]) -> Markup {
@@ -364,7 +430,7 @@ mod tests {
             lag: Some(1.0),
             followed: Some(bad()),
             items: None,
-            failed_items: 1,
+            failed_items: Some(1),
             next_retry: Some(bad()),
             error: Some(bad()),
             hint: Some(bad()),
@@ -372,6 +438,7 @@ mod tests {
         report.targets.push(Target {
             flow: bad(),
             name: bad(),
+            query: bad(),
             server: Some(bad()),
             key: bad(),
             queued: None,
@@ -440,6 +507,78 @@ mod tests {
             !page.contains("http://")
                 || page.matches("http://").count() == page.matches("http://www.w3.org/").count()
         );
+    }
+
+    fn flow(name: &str, state: &str) -> Flow {
+        Flow {
+            name: name.to_owned(),
+            owner: "owner".to_owned(),
+            state: state.to_owned(),
+            live: false,
+            pending: None,
+            lag: None,
+            followed: None,
+            items: None,
+            failed_items: None,
+            next_retry: None,
+            error: None,
+            hint: None,
+        }
+    }
+
+    /// Where a flow's row begins in a page.
+    fn row(page: &str, name: &str) -> usize {
+        let row = page.find(&format!("<th scope=\"row\">{name}<br>"));
+        row.unwrap_or_else(|| panic!("no row of {name} in {page}"))
+    }
+
+    #[test]
+    fn flows_that_need_attention_come_first() {
+        let mut report = Report::default();
+        let states = [
+            ("a", "live"),
+            ("b", "up to date"),
+            ("c", "behind"),
+            ("d", "failed"),
+            ("e", "degraded"),
+            ("f", "no worker"),
+            ("g", "a state of a later version"),
+        ];
+        report.flows.extend(states.map(|(name, state)| flow(name, state)));
+        let page = render_page(&report);
+        let mut found = states.map(|(name, _)| (row(&page, name), name));
+        found.sort_unstable();
+        assert_eq!(found.map(|(_, name)| name), ["d", "g", "e", "c", "f", "b", "a"]);
+        assert!(page.contains("<span class=\"state stale\">behind</span>"), "{page}");
+        // What is not known is not 0.
+        assert!(page.contains("<dt>Pending</dt><dd>–</dd>"), "{page}");
+        assert!(!page.contains("<details"), "{page}");
+    }
+
+    #[test]
+    fn many_flows_are_collapsed_except_those_that_need_attention() {
+        let mut report = Report::default();
+        for n in 0..=MANY {
+            report.flows.push(flow(&format!("well{n}"), "live"));
+        }
+        report.flows.push(flow("ill", "failed"));
+        let page = render_page(&report);
+        let closed = page.find("<details").expect("a part is collapsed");
+        assert!(row(&page, "ill") < closed && closed < row(&page, "well0"), "{page}");
+        assert!(page.contains(&format!("<summary>{} flows are well</summary>", MANY + 1)));
+        assert!(page.find("svg class=\"flows\"").expect("a graph") > closed);
+        assert_eq!(page.matches("<details").count(), page.matches("</details>").count());
+        report.flows.truncate(MANY);
+        assert!(!render_page(&report).contains("<details"));
+    }
+
+    #[test]
+    fn the_declaration_is_in_a_details() {
+        let page = render_page(&full());
+        let (_, declarations) = page.split_once("<h2>Declarations</h2>").expect("a section");
+        let (_, details) = declarations.split_once("<details>").expect("a details");
+        let (details, _) = details.split_once("</details>").expect("its end");
+        assert!(details.contains("<code>&lt;/style&gt;&lt;script&gt;"), "{details}");
     }
 
     #[test]

@@ -28,10 +28,12 @@ struct Box {
 pub fn draw_graph(graph: &Graph) -> Markup {
     let places = layout::place_nodes(graph);
     let (boxes, width, height) = place_boxes(graph, &places);
+    let around = view_box(graph, &boxes, width, height);
     let flows = graph.nodes.iter().filter(|n| n.kind == NodeKind::Flow).count();
     html! {
         svg.flows role="img" aria-labelledby="flows-title flows-desc" xmlns="http://www.w3.org/2000/svg"
-            width=(px(width)) height=(px(height)) viewBox={ "0 0 " (px(width)) " " (px(height)) } {
+            width=(px(around.width)) height=(px(around.height))
+            viewBox={ (px(around.x)) " " (px(around.y)) " " (px(around.width)) " " (px(around.height)) } {
             title id="flows-title" { "Flows, what they read and what they write" }
             desc id="flows-desc" { (description(graph, flows)) }
             @for edge in &graph.edges {
@@ -115,12 +117,33 @@ fn place_boxes(graph: &Graph, places: &[Place]) -> (Vec<Box>, f64, f64) {
     (boxes, (x - BETWEEN + MARGIN).max(2.0 * MARGIN), height + 2.0 * MARGIN)
 }
 
-/// Returns a curve from the right side of one box to the left side of another.
-fn curve(from: &Box, to: &Box) -> String {
+/// Returns the part of the plane that the drawing shows: all boxes, and the curves that leave the
+/// boxes' columns, as those of a cycle do.
+fn view_box(graph: &Graph, boxes: &[Box], width: f64, height: f64) -> Box {
+    let (mut left, mut right) = (0.0, width);
+    for edge in &graph.edges {
+        // A curve lies within its control points.
+        let points = control_points(&boxes[edge.from], &boxes[edge.to]);
+        for x in [points[0], points[2], points[4], points[6]] {
+            left = f64::min(left, x - MARGIN);
+            right = f64::max(right, x + MARGIN);
+        }
+    }
+    Box { x: left, y: 0.0, width: right - left, height }
+}
+
+/// Returns the four control points of the curve from the right side of one box to the left side of
+/// another: x and y of each.
+fn control_points(from: &Box, to: &Box) -> [f64; 8] {
     let (x1, y1) = (from.x + from.width, from.y + from.height / 2.0);
     let (x2, y2) = (to.x, to.y + to.height / 2.0);
     let reach = ((x2 - x1) / 2.0).abs().clamp(24.0, 90.0);
-    let points = [x1, y1, x1 + reach, y1, x2 - reach, y2, x2, y2].map(px);
+    [x1, y1, x1 + reach, y1, x2 - reach, y2, x2, y2]
+}
+
+/// Returns a curve from the right side of one box to the left side of another.
+fn curve(from: &Box, to: &Box) -> String {
+    let points = control_points(from, to).map(px);
     format!(
         "M{} {}C{} {} {} {} {} {}",
         points[0], points[1], points[2], points[3], points[4], points[5], points[6], points[7]
@@ -170,6 +193,87 @@ mod tests {
                 assert!(apart);
             }
         }
+    }
+
+    /// The numbers of an attribute in each place where it occurs.
+    fn numbers(text: &str, attribute: &str) -> Vec<Vec<f64>> {
+        let start = format!(" {attribute}=\"");
+        let values = text.split(&start).skip(1).filter_map(|rest| rest.split('"').next());
+        values
+            .map(|value| {
+                let parts = value.split(|c: char| !c.is_ascii_digit() && c != '.' && c != '-');
+                parts.filter(|n| !n.is_empty()).map(|n| n.parse().expect("a number")).collect()
+            })
+            .collect()
+    }
+
+    /// Everything that is drawn lies inside of the view box, which has the drawing's size.
+    fn nothing_is_cut_off(graph: &Graph) {
+        let text = draw_graph(graph).into_string();
+        let view = &numbers(&text, "viewBox")[0];
+        let (left, top, right, bottom) = (view[0], view[1], view[0] + view[2], view[1] + view[3]);
+        assert_eq!(
+            (numbers(&text, "width")[0][0], numbers(&text, "height")[0][0]),
+            (view[2], view[3])
+        );
+        let inside = |x: f64, y: f64| {
+            let slack = 0.2; // coordinates are rounded
+            assert!(x >= left - slack && x <= right + slack, "{x} {view:?}");
+            assert!(y >= top - slack && y <= bottom + slack, "{y} {view:?}");
+        };
+        let rectangles: Vec<&str> = text.split("<rect").skip(1).collect();
+        assert_eq!(rectangles.len(), graph.nodes.len());
+        for rectangle in rectangles {
+            let one = |name: &str| numbers(rectangle, name)[0][0];
+            inside(one("x"), one("y"));
+            inside(one("x") + one("width"), one("y") + one("height"));
+        }
+        let curves = numbers(&text, "d");
+        assert_eq!(curves.len(), graph.edges.len());
+        for curve in curves {
+            curve.chunks(2).for_each(|point| inside(point[0], point[1]));
+        }
+    }
+
+    fn flow_over(graph: &mut Graph, source: &str, flow: &str, target: &str) {
+        let source = graph.node_index(NodeKind::Table, source, None);
+        let flow = graph.node_index(NodeKind::Flow, flow, None);
+        let target = graph.node_index(NodeKind::Table, target, None);
+        graph.add_edge(source, flow, EdgeKind::Source, None);
+        graph.add_edge(flow, target, EdgeKind::Target, None);
+    }
+
+    #[test]
+    fn a_long_chain_is_drawn_to_its_end() {
+        let mut graph = Graph::default();
+        for n in 0..40 {
+            let (source, target) = (format!("public.t{n}"), format!("public.t{}", n + 1));
+            flow_over(&mut graph, &source, &format!("flow {n} of a long chain"), &target);
+        }
+        assert_eq!(layout::place_nodes(&graph).iter().map(|p| p.column).max(), Some(80));
+        nothing_is_cut_off(&graph);
+    }
+
+    #[test]
+    fn a_wide_fan_is_drawn_to_its_end() {
+        let mut graph = Graph::default();
+        for n in 0..40 {
+            flow_over(&mut graph, "public.one", &format!("f{n}"), &format!("public.t{n}"));
+        }
+        for n in 0..40 {
+            flow_over(&mut graph, &format!("public.t{n}"), "all", "public.all");
+        }
+        assert!(layout::place_nodes(&graph).iter().any(|p| p.row == 39));
+        nothing_is_cut_off(&graph);
+    }
+
+    #[test]
+    fn the_edges_of_a_cycle_are_drawn_whole() {
+        let mut graph = Graph::default();
+        flow_over(&mut graph, "a", "there", "b");
+        flow_over(&mut graph, "b", "back", "a");
+        flow_over(&mut graph, "self", "self", "self");
+        nothing_is_cut_off(&graph);
     }
 
     #[test]
