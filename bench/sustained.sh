@@ -88,7 +88,7 @@ sample() {
   pid=$(worker_pid)
   while [ -e "$work/running" ]; do
     at=$(now) w=$(written) c=$(cpu_of "$pid")
-    line=$(sql "select evaluated + deleted, transactions from coco.workers limit 1" "select pending, round(extract(epoch from lag)::numeric, 2) from coco.status" "$SIZES" | paste -sd '|')
+    line=$(sql "select evaluated + deleted, transactions from coco.workers limit 1" "select pending, round(extract(epoch from lag)::numeric, 2) from coco.status_detail" "$SIZES" | paste -sd '|')
     IFS='|' read -r e t rest <<<"$line"
     if [ "$last_at" != 0 ]; then
       awk -v OFS='|' -v s="$(awk -v a="$at" -v b="$last_at" 'BEGIN {print a - b}')" -v w="$((w - last_w))" -v e="$((e - last_e))" \

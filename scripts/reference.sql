@@ -12,8 +12,8 @@ INSERT INTO section VALUES
  '{create_flow,add_source,add_lookup,add_target,set_query,alter_flow,drop_flow}'),
 (2, 'Running flows', 'A call updates a flow once. If a flow is live, a worker keeps it up to date after each commit.',
  '{update,retry,start,stop,wait}'),
-(3, 'Inspecting flows', 'The functions show what an update would change, whether a target is correct, and where its rows come from. The views show the flows that you own, or whose owner is a role of which you are a member. `coco.tracking`, `coco.errors`, `coco.delivery_status` and the failures in `coco.status` leave out a flow whose source, key column, tracking table or owner no longer exists.',
- '{preview,verify,lineage,outputs,history,explain,diagram,report,status,progress,errors,flows,sources,lookups,targets,delivery_status,tracking,functions,workers,metrics}'),
+(3, 'Inspecting flows', 'The functions show what an update would change, whether a target is correct, and where its rows come from. The views show the flows that you own, or whose owner is a role of which you are a member. `coco.tracking`, `coco.errors` and `coco.delivery_status` leave out a flow whose source, key column, tracking table or owner no longer exists; `failed_items` in `coco.status` is then NULL.',
+ '{preview,verify,lineage,outputs,history,explain,diagram,report,status,status_detail,progress,errors,flows,sources,lookups,targets,delivery_status,tracking,functions,workers,metrics}'),
 (4, 'Functions for queries', 'You can call these functions in flows and in any other query.',
  '{split_text,normalize_text,fingerprint,stable_uuid,local_files,list_files,read_file}'),
 (5, 'Functions over the network', 'These functions call other servers, so they are volatile and may be slow. Examples, limits and errors: [functions.md](functions.md).',
@@ -155,6 +155,9 @@ relocatable. psql shows the same texts: `\df+ coco.update`, `\d+ coco.status`.
 
 For concepts and terms, see [concepts.md](concepts.md). For the rights that each call needs, see
 [security.md](security.md). For all errors and their remedies, see [troubleshooting.md](troubleshooting.md).
+
+NULL for an argument that needs a value raises `22004`, and a value that is not valid `22023`; both name the argument.
+Functions for queries return NULL for NULL.
 
 $doc$ || (SELECT string_agg(format('- [%s](#%s): %s', s.title, lower(replace(s.title, ' ', '-')),
             (SELECT string_agg(format('[%s](#coco%s)', n, n), ' · ' ORDER BY o) FROM unnest(s.names) WITH ORDINALITY AS t (n, o))),

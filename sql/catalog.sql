@@ -96,6 +96,8 @@ create table coco.target (
   ledger_view regclass,
   outbox_view regclass,
   columns     text[],
+  -- the start of the transaction that declared the query
+  changed     timestamptz not null default pg_catalog.now(),
   unique (schema, name),
   unique (server, external)
 );

@@ -340,6 +340,20 @@ create function coco.restore_is_complete() returns boolean language c volatile
   as 'MODULE_PATHNAME', 'restore_is_complete_wrapper';
 comment on function coco.restore_is_complete is 'Reports whether workers may follow live flows. They may not while a dump is being restored, because they would find tables that are still empty.';
 
+create function coco.failure_rows(
+  out flow text, out failed_items bigint, out next_retry timestamptz, out last_error text
+) returns setof record language c stable
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'failure_rows_wrapper';
+comment on function coco.failure_rows is 'Returns the number of failed items and rejected rows of each of your flows, their earliest retry, and the newest message. Returns no row for a flow whose failures cannot be read.';
+
+create function coco.session_error_rows(
+  out flow int, out failed_at timestamptz, out sqlstate text, out message text, out hint text
+) returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'session_error_rows_wrapper';
+comment on function coco.session_error_rows is 'Returns the errors that ended the last update of your flows, where a session ran that update. Returns no row unless coco is in shared_preload_libraries.';
+
 create function coco.metric_rows(
   scope text,
   out metric text, out type text, out flow text, out name text, out server text,

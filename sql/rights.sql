@@ -10,9 +10,9 @@ grant execute on function
   coco.embed, coco.generate, coco.http_post,
   coco.memoize, coco.unmemoize, coco.clear_memo, coco.connector_options, coco.memo_call, coco.function_rows,
   coco.tracking_rows, coco.error_rows, coco.pending_rows, coco.worker_rows, coco.progress_rows, coco.delivery_rows,
-  coco.metric_rows, coco.restore_is_complete
+  coco.metric_rows, coco.failure_rows, coco.session_error_rows, coco.restore_is_complete
 to public;
-grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.tracking, coco.errors, coco.status, coco.workers, coco.progress, coco.delivery_status, coco.functions,
+grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.tracking, coco.errors, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions,
   coco.metrics
 to public;
 

@@ -55,34 +55,57 @@ select f.flow, s.name as source, p.pid, p.items_done, p.items_total, p.since, p.
 
 create view coco.delivery_status as select * from coco.delivery_rows();
 
-create view coco.status with (security_barrier) as
-select f.flow,
-       case when not exists (select from coco.target t where t.flow = f.flow) then 'incomplete'
-            when exists (select from coco.target t where t.flow = f.flow
-                            and (not exists (select from pg_catalog.pg_class c where c.oid = t.relation)
-                                 or t.outbox is not null
-                                    and not exists (select from pg_catalog.pg_class c where c.oid = t.outbox)))
-              then 'target dropped'
-            when exists (select from coco.source s where s.flow = f.flow
-                            and not exists (select from pg_catalog.pg_class c where c.oid = s.relation))
-              then 'source dropped'
-            when exists (select from coco.target t where t.flow = f.flow
-                            and not exists (select from pg_catalog.pg_class c where c.oid = t.query_view))
-              or exists (select from coco.source s
-                          where s.flow = f.flow
-                            and ((s.ordinal is not null or s.fingerprint is not null)
-                                 and not exists (select from pg_catalog.pg_class c where c.oid = s.expressions)
-                                 or s.affects is not null
-                                    and not exists (select from pg_catalog.pg_class c where c.oid = s.affects_view)))
-              or exists (select from coco.source s, pg_catalog.unnest(s.key) as u(name)
-                          where s.flow = f.flow
-                            and not exists (select from pg_catalog.pg_attribute a
-                                             where a.attrelid = s.relation and a.attname = u.name
-                                               and not a.attisdropped))
-              then 'query broken'
+-- Everything that coco knows of a flow's state. coco.status shows the part that fits on a screen.
+create view coco.status_detail with (security_barrier) as
+select g.flow, g.state,
+       case when g.state in ('live', 'up to date', 'unknown') then 'well'
+            when g.state in ('incomplete', 'paused', 'restoring', 'no worker', 'never updated', 'behind') then 'stale'
+            when g.state = 'degraded' then 'degraded'
+            else 'broken' end as health,
+       g.live, g.pending,
+       case when g.pending > 0 then pg_catalog.clock_timestamp() - g.followed_at
+            when g.pending = 0 then interval '0' end as lag,
+       g.followed_at, g.items_estimate, g.failed_items, g.next_retry,
+       case when g.state = 'paused' then null
+            else coalesce(g.message,
+              case g.state
+                when 'incomplete' then 'the flow has no target'
+                when 'target dropped' then pg_catalog.format('target %s no longer exists', g.lost_target)
+                when 'source dropped' then pg_catalog.format('source or lookup "%s" no longer exists', g.lost_source)
+                when 'query broken' then 'an object that the flow reads no longer exists'
+                when 'restoring' then 'a dump is being restored'
+                when 'no worker' then 'no worker runs in this database'
+              end, g.item_message) end as last_error,
+       case when g.state = 'paused'
+            then pg_catalog.format('Continue the flow: SELECT coco.alter_flow(%L, paused => false)', g.flow)
+            else coalesce(g.message_hint,
+              case g.state
+                when 'incomplete' then 'Call coco.add_target; if the flow has no source yet, call coco.add_source first.'
+                when 'target dropped' then case when g.live
+                  then 'A worker creates and fills the target again. To drop it for good, call coco.drop_flow.'
+                  else pg_catalog.format('To create and fill the target again: SELECT * FROM coco.update(%L)', g.flow) end
+                when 'source dropped' then pg_catalog.format('Drop the flow, and declare it over another relation: SELECT coco.drop_flow(%L)', g.flow)
+                when 'query broken' then 'Give the target a query that works: coco.set_query.'
+                when 'set aside' then pg_catalog.format('The server''s log says how the processes ended. Correct the cause, then: SELECT coco.start(%L)', g.flow)
+                when 'failed' then case when g.live
+                  then pg_catalog.format('Correct the cause. coco tries again at next_retry, or at once: SELECT coco.start(%L)', g.flow)
+                  else pg_catalog.format('Correct the cause, then: SELECT * FROM coco.update(%L)', g.flow) end
+                when 'restoring' then 'Wait until the restore of the dump has ended. If it has ended, call coco.start, which allows workers to start.'
+                when 'no worker' then pg_catalog.format('Add coco to shared_preload_libraries and restart the server, or: SELECT coco.start(%L). If the server''s log says "could not start a worker", increase max_worker_processes.', g.flow)
+                when 'degraded' then pg_catalog.format('SELECT * FROM coco.errors WHERE flow = %L shows why. To try again after a correction: SELECT * FROM coco.retry(%1$L)', g.flow)
+                when 'never updated' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
+                when 'behind' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
+                when 'unknown' then pg_catalog.format('coco does not capture every source of the flow, so only an update finds their changes: SELECT * FROM coco.update(%L)', g.flow)
+              end) end as hint
+  from (
+select f.flow, f.live,
+       case when t.count = 0 then 'incomplete'
+            when t.lost is not null then 'target dropped'
+            when s.lost is not null then 'source dropped'
+            when t.is_broken or s.is_broken then 'query broken'
             when f.paused then 'paused'
             when x.deaths >= 3 then 'set aside'
-            when x.flow is not null or d.flow is not null then 'failed'
+            when x.flow is not null or d.flow is not null or y.flow is not null then 'failed'
             when f.live and not r.complete then 'restoring'
             when f.live and not exists (select from pg_catalog.pg_locks l
                             where l.locktype = 'object' and l.classid = 'coco.flow'::pg_catalog.regclass
@@ -92,35 +115,73 @@ select f.flow,
               then 'no worker'
             when e.failed_items > 0 then 'degraded'
             when f.live then 'live'
-            else 'idle' end as state,
-       p.pending,
-       case when p.pending > 0 then pg_catalog.clock_timestamp() - k.followed_at
-            when p.pending = 0 then interval '0' end as lag,
-       k.followed_at as followed_at,
-       (select pg_catalog.sum(greatest(c.reltuples, 0))::bigint
-          from coco.source s join pg_catalog.pg_class c on c.oid = s.tracking
-         where s.flow = f.flow) as items_estimate,
-       coalesce(e.failed_items, 0) as failed_items,
+            when k.followed_at is null
+                 and not exists (select from coco.run_history h where h.flow = f.id and h.error is null)
+                 and not exists (select from coco.run_total h where h.flow = f.id and h.runs > h.errors)
+              then 'never updated'
+            when p.pending > 0 or k.is_unfinished or t.changed > k.updated_at then 'behind'
+            when p.count = s.count then 'up to date'
+            else 'unknown' end as state,
+       -- what is known is a lower bound; 0 is an answer only if all sources are known
+       case when p.count = s.count or p.pending > 0 then p.pending end as pending,
+       k.followed_at, s.items_estimate, e.failed_items,
        least(e.next_retry, case when x.deaths >= 3 then null else x.next_retry end, d.next_retry) as next_retry,
-       coalesce(x.message, d.message, e.last_error) as last_error,
-       coalesce(x.hint, d.hint,
-                case when f.live and not r.complete
-                     then 'Wait until the restore of the dump has ended. If it has ended, call coco.start, which allows workers to start.' end) as hint
+       t.lost as lost_target, s.lost as lost_source,
+       coalesce(x.message, d.message, y.message) as message,
+       case when x.flow is not null then x.hint
+            when d.flow is not null then d.hint
+            else y.hint end as message_hint,
+       e.last_error as item_message
   from coco.flow f
  cross join coco.restore_is_complete() as r (complete)
-  left join (select flow, pg_catalog.count(*) as failed_items, pg_catalog.min(next_retry) as next_retry,
-                    (pg_catalog.array_agg(message order by failed_at desc))[1] as last_error
-               from coco.error_rows() group by flow) e on e.flow = f.flow
+ cross join lateral (
+   select pg_catalog.count(*) as count, pg_catalog.max(t.changed) as changed,
+          pg_catalog.min(coalesce(t.external, pg_catalog.format('%I.%I', t.schema, t.name)))
+            filter (where not exists (select from pg_catalog.pg_class c where c.oid = t.relation)
+                       or t.outbox is not null
+                          and not exists (select from pg_catalog.pg_class c where c.oid = t.outbox)) as lost,
+          coalesce(pg_catalog.bool_or(not exists (select from pg_catalog.pg_class c where c.oid = t.query_view)),
+                   false) as is_broken
+     from coco.target t where t.flow = f.flow) as t
+ cross join lateral (
+   select pg_catalog.count(*) as count,
+          pg_catalog.min(s.name)
+            filter (where not exists (select from pg_catalog.pg_class c where c.oid = s.relation)) as lost,
+          coalesce(pg_catalog.bool_or(
+            (s.ordinal is not null or s.fingerprint is not null)
+              and not exists (select from pg_catalog.pg_class c where c.oid = s.expressions)
+            or s.affects is not null
+              and not exists (select from pg_catalog.pg_class c where c.oid = s.affects_view)
+            or exists (select from pg_catalog.unnest(s.key) as u(name)
+                        where not exists (select from pg_catalog.pg_attribute a
+                                           where a.attrelid = s.relation and a.attname = u.name
+                                             and not a.attisdropped))), false) as is_broken,
+          pg_catalog.sum((select c.reltuples::float8 from pg_catalog.pg_class c
+                           where c.oid = s.tracking and c.reltuples >= 0))::bigint as items_estimate
+     from coco.source s where s.flow = f.flow) as s
+  left join coco.failure_rows() e on e.flow = f.flow
   left join coco.flow_error x on x.flow = f.id
   left join (select distinct on (t.flow) t.flow, d.next_retry, d.hint,
                     pg_catalog.format('target %I on server %I: %s', t.external, t.server, d.message) as message
                from coco.delivery_state d join coco.target t on t.id = d.target
               where d.message is not null order by t.flow, d.failed_at) d on d.flow = f.flow
-  left join (select s.flow, pg_catalog.min(k.followed_at) as followed_at
+  -- A worker of a live flow tells more than a session whose update has failed.
+  left join coco.session_error_rows() y on y.flow = f.id and not f.live
+  -- The logic of a cursor is 0 while a worker evaluates a source in several transactions.
+  left join (select s.flow, pg_catalog.min(k.followed_at) as followed_at,
+                    pg_catalog.max(k.followed_at) filter (where s.lookup_of is null) as updated_at,
+                    pg_catalog.bool_or(k.logic = 0) filter (where s.lookup_of is null) as is_unfinished
                from coco.cursor k join coco.source s on s.id = k.source group by s.flow) k on k.flow = f.flow
-  left join (select s.flow, pg_catalog.sum(r.pending)::bigint as pending
+  left join (select s.flow, pg_catalog.sum(r.pending)::bigint as pending, pg_catalog.count(*) as count
                from coco.pending_rows() r join coco.source s on s.id = r.source group by s.flow) p on p.flow = f.flow
- where pg_catalog.pg_has_role(f.owner, 'usage');
+ where pg_catalog.pg_has_role(f.owner, 'usage')) as g;
+
+-- At most 100 columns wide in psql if the flows are well. The flows that need attention come first.
+create view coco.status with (security_barrier) as
+select s.flow, s.state, s.pending, pg_catalog.date_trunc('second', s.lag) as lag, s.failed_items,
+       pg_catalog.date_trunc('second', s.next_retry) as next_retry, s.last_error, s.hint
+  from coco.status_detail s
+ order by case s.health when 'broken' then 0 when 'degraded' then 1 when 'stale' then 2 else 3 end, s.flow;
 
 -- One branch for each scope, so that a query with a condition on scope computes only that scope.
 create view coco.metrics as

@@ -269,4 +269,4 @@ database; the call does not wait for rows that these targets rejected.
 flow: name of the flow.
 timeout: maximum time to wait.
 
-Errors: 55000: the flow is not live.$doc$;
+Errors: 55000: the flow is not live. 22023: timeout is negative.$doc$;

@@ -54,17 +54,29 @@ comment on column coco.targets.outbox is 'Table with the rows that coco has not 
 comment on column coco.targets.ledger_view is 'View of the ledger.';
 comment on column coco.targets.outbox_view is 'View of the outbox.';
 
-comment on view coco.status is 'State of your flows, one row for each: what the flow is doing, what is wrong, and what to do about it.';
+comment on view coco.status is 'State of your flows, one row for each: what the flow is doing, what is wrong, and what to do about it. The flows that need attention come first. The view is at most 100 columns wide in psql if the flows are well and have names of up to 16 characters. coco.status_detail has more columns.';
 comment on column coco.status.flow is 'Name of the flow.';
-comment on column coco.status.state is 'First of these states that applies. incomplete: the flow has no target yet. target dropped: the next update creates and fills the target again. source dropped: a source or lookup no longer exists. query broken: an object that a query reads no longer exists. paused: coco.alter_flow paused the flow. set aside: three processes in a row died while they worked on the flow; workers skip it until coco.start or coco.retry. failed: an error ended the last transaction of a live flow, or coco could not send to a target outside this database. restoring: the flow is live, and workers wait for the end of the restore of a dump. no worker: the flow is live, and no worker runs in this database. degraded: some items fail, or a target rejected rows. live: workers keep the flow up to date. idle: the flow is not live.';
-comment on column coco.status.pending is 'Number of entries in change logs that the flow has not followed yet, over all sources and lookups, counted up to 100,000 for each. NULL if none of them is captured, and before the first update.';
-comment on column coco.status.lag is 'Time since the flow had last followed all changes; 0 if no changes are pending.';
-comment on column coco.status.followed_at is 'Time at which the flow last followed its sources and lookups; of several, the earliest.';
-comment on column coco.status.items_estimate is 'Estimated number of tracked items, from the last ANALYZE of the tracking tables.';
-comment on column coco.status.failed_items is 'Number of failing items, and of rows that a target outside this database rejected.';
+comment on column coco.status.state is 'First of these states that applies. incomplete: the flow has no target yet. target dropped: the next update creates and fills the target again. source dropped: a source or lookup no longer exists. query broken: an object that a query reads no longer exists. paused: coco.alter_flow paused the flow. set aside: three processes in a row died while they worked on the flow; workers skip it until coco.start or coco.retry. failed: an error ended the last update of the flow, or coco could not send to a target outside this database. restoring: the flow is live, and workers wait for the end of the restore of a dump. no worker: the flow is live, and no worker runs in this database. degraded: some items fail, or a target rejected rows. live: workers keep the flow up to date. The other states are those of a flow that is not live. never updated: no update of the flow has succeeded yet. behind: changes are pending, or coco.set_query has changed a query since the last update. up to date: no change of a source or lookup is pending. unknown: coco does not capture every source and lookup, so only an update finds their changes.';
+comment on column coco.status.pending is 'Number of entries in change logs that the flow has not followed yet, over all sources and lookups, counted up to 100,000 for each. NULL if no entry is known and coco cannot tell for every source and lookup: coco does not capture one of them, or there was no update yet.';
+comment on column coco.status.lag is 'Time since the flow had last followed all changes, in whole seconds; 0 if no changes are pending, NULL if pending is.';
+comment on column coco.status.failed_items is 'Number of failing items, and of rows that a target outside this database rejected. NULL if coco cannot read them, for example because a tracking table no longer exists.';
 comment on column coco.status.next_retry is 'Time of the next retry: of an item or row, of the flow after an error, or of a target outside this database.';
-comment on column coco.status.last_error is 'Message of the error that ended the flow''s last transaction. Otherwise, message of the delivery error of a target outside this database. Otherwise, message of the latest failure of an item or row.';
-comment on column coco.status.hint is 'How to resolve the flow or target error, if any. While a dump is being restored, how to continue.';
+comment on column coco.status.last_error is 'Message of the error that ended the flow''s last update. Otherwise, message of the delivery error of a target outside this database. Otherwise, description of the state. Otherwise, message of the latest failure of an item or row. The error of an update that a session ran is known only if coco is in shared_preload_libraries, until an update succeeds or the server restarts.';
+comment on column coco.status.hint is 'Action to take; NULL if the flow is live or up to date.';
+
+comment on view coco.status_detail is 'State of your flows as in coco.status, in no particular order, with more columns and exact times.';
+comment on column coco.status_detail.flow is 'Name of the flow.';
+comment on column coco.status_detail.state is 'State of the flow, as in coco.status.';
+comment on column coco.status_detail.health is 'Severity of the state. broken: the flow does not continue until its problem is solved. degraded: some items or rows fail. stale: the target may lag behind its sources, and coco is not working on it. well: nobody needs to look at the flow.';
+comment on column coco.status_detail.live is 'Whether workers keep the flow up to date.';
+comment on column coco.status_detail.pending is 'Number of pending entries in change logs, as in coco.status.';
+comment on column coco.status_detail.lag is 'Time since the flow had last followed all changes; 0 if no changes are pending, NULL if pending is.';
+comment on column coco.status_detail.followed_at is 'Time at which the flow last followed its sources and lookups; of several, the earliest.';
+comment on column coco.status_detail.items_estimate is 'Estimated number of tracked items, from the last ANALYZE of the tracking tables; NULL before it.';
+comment on column coco.status_detail.failed_items is 'Number of failing items and rejected rows, as in coco.status.';
+comment on column coco.status_detail.next_retry is 'Time of the next retry, as in coco.status.';
+comment on column coco.status_detail.last_error is 'Message of the latest error, as in coco.status.';
+comment on column coco.status_detail.hint is 'Action to take, as in coco.status.';
 
 comment on view coco.errors is 'Source items whose last evaluation failed, and rows that a target outside this database rejected. The target rows of a failed item come from an earlier evaluation. coco retries both at next_retry, or at once by coco.retry.';
 comment on column coco.errors.flow is 'Name of the flow.';

@@ -360,7 +360,8 @@ pub fn set_query(
     changed.epoch += i32::from(touched);
     let acting = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.target set query = $2, item_key_columns = $3, epoch = $4 where id = $1",
+        "update coco.target set query = $2, item_key_columns = $3, epoch = $4, changed = now()
+          where id = $1",
         &[
             arg(changed.id),
             arg(changed.query.as_str()),

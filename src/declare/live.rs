@@ -9,8 +9,9 @@ use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
 use crate::pg::spi::{self, arg};
 
-/// Makes a flow live, and ensures that triggers capture its sources and lookups.
-pub fn start_flow(name: &str) -> Result<()> {
+/// Makes a flow live, and ensures that triggers capture its sources and lookups. Returns the flow's
+/// id.
+pub fn start_flow(name: &str) -> Result<i32> {
     let flow = load::lock_and_load(name)?;
     if flow.targets.is_empty() {
         return Err(Error::new(
@@ -33,7 +34,7 @@ pub fn start_flow(name: &str) -> Result<()> {
     spi::execute("update coco.flow set live = true where id = $1 and not live", &[arg(flow.id)])?;
     invalidation::note_change()?;
     spi::execute("delete from coco.flow_error where flow = $1", &[arg(flow.id)])?;
-    Ok(())
+    Ok(flow.id)
 }
 
 /// Stops a live flow. Cancels a worker's current transaction for it, see

@@ -61,7 +61,7 @@ select s.flow, array[f.owner::oid], s.state, null::text,
        (coalesce(t.failed, 0) + h.failed)::float8,
        (coalesce(t.upserted, 0) + h.upserted)::float8,
        (coalesce(t.deleted, 0) + h.deleted)::float8
-  from coco.status s
+  from coco.status_detail s
   join coco.flow f on f.flow = s.flow
   left join coco.run_total t on t.flow = f.id
  cross join lateral (

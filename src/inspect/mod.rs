@@ -4,6 +4,7 @@
 //! `sql_api`.
 
 pub mod explain;
+pub mod failures;
 pub mod flow_graph;
 pub mod lineage;
 pub mod metrics;

@@ -50,7 +50,7 @@ fn flows() -> Result<Vec<Flow>> {
         "select s.flow, f.owner::text, s.state, f.live, s.pending, extract(epoch from s.lag)::float8,
                 to_char(s.followed_at, 'YYYY-MM-DD HH24:MI:SS'), s.items_estimate, s.failed_items,
                 to_char(s.next_retry, 'YYYY-MM-DD HH24:MI:SS'), s.last_error, s.hint
-           from coco.status s join coco.flows f on f.flow = s.flow order by s.flow",
+           from coco.status_detail s join coco.flows f on f.flow = s.flow order by s.flow",
         &[],
         |r| {
             Ok(Flow {

@@ -29,6 +29,17 @@ fn names() -> Result<Vec<String>> {
     Ok(mine.map(|(flow, _)| flow).collect())
 }
 
+/// Returns the ids of the flows whose owners' rights the caller has.
+pub fn visible_flows() -> Result<Vec<i32>> {
+    let acting = RoleGuard::extension_owner()?;
+    let all = spi::select("select id, owner::oid from coco.flow", &[], |r| {
+        Ok((spi::required::<i32>(r, 1)?, spi::required::<pgrx::pg_sys::Oid>(r, 2)?))
+    })?;
+    drop(acting);
+    let mine = all.into_iter().filter(|(_, owner)| acting_role::has_rights_of(*owner));
+    Ok(mine.map(|(flow, _)| flow).collect())
+}
+
 /// Returns the results of `look` for each flow whose owner's rights the caller has. Skips a flow
 /// that has lost a part (its source, its owner, a column); coco.status reports it. Releases the
 /// locks that `look` took.
@@ -43,11 +54,11 @@ pub fn of_each<T>(look: impl Fn(&Flow) -> Result<Vec<T>>) -> Result<Vec<T>> {
 
 /// Reports whether one of coco's own tables can be read without waiting. Tables that a transaction
 /// has locked to drop or change a flow are skipped.
-fn is_readable(table: &str) -> Result<bool> {
+pub fn is_readable(table: &str) -> Result<bool> {
     Ok(internal_tables::find(table)?.is_some_and(internal_tables::lock_to_read))
 }
 
-fn key_object(source: &Source) -> String {
+pub fn key_object(source: &Source) -> String {
     let pairs: Vec<String> = source
         .key
         .iter()
@@ -113,23 +124,6 @@ pub fn tracking() -> Result<Vec<Tracked>> {
         }
         Ok(rows)
     })
-}
-
-/// A failed item, or a row that an external target has rejected.
-pub struct FailedItem {
-    pub flow: String,
-    /// `None` for a row that an external target has rejected.
-    pub source: Option<String>,
-    pub source_key: Option<Json>,
-    pub sqlstate: String,
-    pub message: String,
-    pub detail: Option<String>,
-    pub hint: Option<String>,
-    pub attempts: i32,
-    pub failed_at: Option<TimestampWithTimeZone>,
-    pub next_retry: Option<TimestampWithTimeZone>,
-    pub target: Option<String>,
-    pub target_key: Option<Json>,
 }
 
 /// An item whose last evaluation failed, without the error.
@@ -204,91 +198,6 @@ pub fn deliveries() -> Result<Vec<Delivery>> {
                 refused: waiting.refused,
                 state,
             });
-        }
-        Ok(rows)
-    })
-}
-
-/// Hints for errors that have none: for a failed item, a rejected row, and an untracked item.
-const ITEM_HINT: &str = "Correct the item in its source, or the query with coco.set_query; coco then evaluates the item again. To retry it unchanged, call coco.retry.";
-
-const ROW_HINT: &str = "Correct the row in its source, or the query with coco.set_query; coco then sends the row again. To send it again unchanged, call coco.retry.";
-
-const UNTRACKED_HINT: &str = "Shorten the key in the source, or identify the items by a digest of the key in a generated column or a view.";
-
-/// Returns every failed item of the caller's flows, and every rejected row.
-pub fn errors() -> Result<Vec<FailedItem>> {
-    of_each(|flow| {
-        let mut rows = Vec::new();
-        let _as = RoleGuard::extension_owner()?;
-        for source in &flow.sources {
-            if !is_readable(&source.tracking)? {
-                continue;
-            }
-            let sql = format!(
-                "select {}, t.failure->>'sqlstate', t.failure->>'message', t.failure->>'detail',
-                        t.failure->>'hint', (t.failure->>'attempts')::int,
-                        (t.failure->>'failed_at')::timestamptz,
-                        (t.failure->>'next_retry')::timestamptz
-                   from {} as t where t.failure is not null order by {}",
-                key_object(source),
-                source.tracking,
-                crate::query::compose::tracking_keys(source, "t").join(", ")
-            );
-            rows.extend(spi::select(&sql, &[], |r| {
-                Ok(FailedItem {
-                    flow: flow.name.clone(),
-                    source: Some(source.name.clone()),
-                    source_key: r.get(1)?,
-                    sqlstate: r.get::<String>(2)?.unwrap_or_default(),
-                    message: r.get::<String>(3)?.unwrap_or_default(),
-                    detail: r.get(4)?,
-                    hint: Some(r.get(5)?.unwrap_or_else(|| ITEM_HINT.to_owned())),
-                    attempts: r.get::<i32>(6)?.unwrap_or(0),
-                    failed_at: r.get(7)?,
-                    next_retry: r.get(8)?,
-                    target: None,
-                    target_key: None,
-                })
-            })?);
-        }
-        for source in &flow.sources {
-            rows.extend(untracked_items::of(source)?.into_iter().map(|item| FailedItem {
-                flow: flow.name.clone(),
-                source: Some(source.name.clone()),
-                source_key: Some(item.source_key),
-                sqlstate: item.failure.sqlstate,
-                message: item.failure.message,
-                detail: item.failure.detail,
-                hint: Some(item.failure.hint.unwrap_or_else(|| UNTRACKED_HINT.to_owned())),
-                attempts: item.attempts,
-                failed_at: Some(item.failed_at),
-                next_retry: None,
-                target: None,
-                target_key: None,
-            }));
-        }
-        for target in flow.targets.iter().filter(|t| t.relation.is_some()) {
-            let Some(external) = &target.external else { continue };
-            if !is_readable(&external.outbox)? {
-                continue;
-            }
-            rows.extend(queue::rejected_entries(target, external)?.into_iter().map(|r| {
-                FailedItem {
-                    flow: flow.name.clone(),
-                    source: None,
-                    source_key: None,
-                    sqlstate: r.sqlstate,
-                    message: r.message,
-                    detail: None,
-                    hint: Some(ROW_HINT.to_owned()),
-                    attempts: r.attempts,
-                    failed_at: r.failed_at,
-                    next_retry: r.next_retry,
-                    target: Some(external.name.clone()),
-                    target_key: Some(r.key),
-                }
-            }));
         }
         Ok(rows)
     })

@@ -25,8 +25,10 @@ pub fn disable() {
     unsafe { env::set_var(first, "0") };
     drop(Backtrace::capture());
     // SAFETY: as above.
-    match before {
-        Some(value) => unsafe { env::set_var(first, value) },
-        None => unsafe { env::remove_var(first) },
+    unsafe {
+        match before {
+            Some(value) => env::set_var(first, value),
+            None => env::remove_var(first),
+        }
     }
 }

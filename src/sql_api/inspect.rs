@@ -6,7 +6,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::inspect::{preview, verify, views};
+use crate::inspect::{failures, preview, verify, views};
 use crate::pg::error::Error;
 use crate::pg::json::Json;
 use crate::sql_api::arguments::required_argument;
@@ -124,7 +124,7 @@ fn error_rows() -> Result<
     >,
     ErrorReport,
 > {
-    let rows = views::errors()?;
+    let rows = failures::errors()?;
     Ok(TableIterator::new(rows.into_iter().map(|f| {
         (
             f.flow,
@@ -141,6 +141,26 @@ fn error_rows() -> Result<
             f.target_key,
         )
     })))
+}
+
+/// Returns the rows of `coco.failure_rows`, for the view `coco.status_detail`.
+#[pg_extern(sql = false)]
+fn failure_rows() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(flow, String),
+            name!(failed_items, i64),
+            name!(next_retry, Option<TimestampWithTimeZone>),
+            name!(last_error, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let rows = failures::failure_counts()?;
+    Ok(TableIterator::new(
+        rows.into_iter().map(|f| (f.flow, f.failed_items, f.next_retry, f.last_error)),
+    ))
 }
 
 #[pg_extern(sql = false)]

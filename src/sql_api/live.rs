@@ -7,19 +7,20 @@ use pgrx::prelude::*;
 
 use crate::catalog::{locks, restored};
 use crate::declare::live;
-use crate::inspect::pending;
+use crate::inspect::{pending, views};
 use crate::pg::error::Error;
 use crate::pg::{backend, clock};
 use crate::sql_api::arguments::required_argument;
 use crate::update::catch_up;
 use crate::workers::process::{self, ServeOutcome};
+use crate::workers::session_errors;
 use crate::workers::shared_memory;
 use crate::workers::wait_event::WaitEvent;
 
 #[pg_extern(sql = false)]
 fn start(flow: Option<&str>) -> Result<(), ErrorReport> {
     let flow = required_argument(flow, "flow")?;
-    live::start_flow(flow)?;
+    session_errors::forget_error(live::start_flow(flow)?);
     serve(flow);
     Ok(())
 }
@@ -159,6 +160,36 @@ fn progress_rows() -> TableIterator<
         (s.pid, database, s.flow, s.source, s.done, s.total, time(s.since), estimated_end)
     });
     TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+/// Returns the rows of `coco.session_error_rows`: the errors of the caller's flows, because messages
+/// can contain data.
+#[pg_extern(sql = false)]
+fn session_error_rows() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(flow, i32),
+            name!(failed_at, TimestampWithTimeZone),
+            name!(sqlstate, String),
+            name!(message, String),
+            name!(hint, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let errors = session_errors::session_errors();
+    let visible = match errors.is_empty() {
+        true => Vec::new(),
+        false => views::visible_flows()?,
+    };
+    let rows = errors.into_iter().filter(|e| visible.contains(&e.flow)).map(|e| {
+        let failed_at = TimestampWithTimeZone::try_from(e.failed_at)
+            .unwrap_or_else(|_| TimestampWithTimeZone::negative_infinity());
+        let hint = e.hint.map(|hint| hint.as_str().to_owned());
+        (e.flow, failed_at, e.sqlstate.as_str().to_owned(), e.message.as_str().to_owned(), hint)
+    });
+    Ok(TableIterator::new(rows.collect::<Vec<_>>()))
 }
 
 /// Reports whether the restore of a dump is complete, for `coco.status`.

@@ -12,7 +12,7 @@ use crate::sql_api::arguments::required_argument;
 use crate::update::run::SourceCounts;
 use crate::update::{self, limits};
 use crate::workers::progress::Watched;
-use crate::workers::update_client;
+use crate::workers::{session_errors, update_client};
 use coco_core::decision::Mode;
 use coco_core::memo_batch::Stats;
 use coco_core::worker_request::WorkerCommand;
@@ -83,10 +83,10 @@ fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
         (ready.flow.id, ready.flow.is_external() || ready.flow.asks_providers())
     };
     let _watched = Watched::begin(id, flow, !reaches_out);
-    let sources = match reaches_out {
-        true => update_client::run_in_worker(flow, WorkerCommand::Update(mode), limits)?,
-        false => update::update(flow, mode, limits)?,
-    };
+    let sources = session_errors::watch_update(id, || match reaches_out {
+        true => update_client::run_in_worker(flow, WorkerCommand::Update(mode), limits),
+        false => update::update(flow, mode, limits),
+    })?;
     if mode == Mode::Retry {
         live_rows::lift_suspension(id)?;
     }

@@ -19,6 +19,7 @@ pub mod process;
 pub mod progress;
 pub mod provider_calls;
 pub mod server_log;
+pub mod session_errors;
 pub mod shared_memory;
 pub mod stand_in;
 pub mod timer;
@@ -49,6 +50,7 @@ pub fn define() {
         return;
     }
     shared_memory::define();
+    session_errors::define();
     BackgroundWorkerBuilder::new("coco launcher")
         .set_type("coco launcher")
         .set_library("coco")

@@ -79,7 +79,7 @@ fn flows_that_feed_each_other_are_connected() {
     read.edge("third", "hook");
     assert_eq!(read.list("edges").len(), 8, "{:#}", read.0);
     assert_eq!(read.node("hook")["parent"], read.node("away")["id"]);
-    assert_eq!(read.node("first")["label"], "first<br>idle");
+    assert_eq!(read.node("first")["label"], "first<br>never updated");
     assert_eq!(read.node("first")["shape"], "stadium");
 
     // One of them alone.

@@ -51,6 +51,7 @@ mod property;
 mod report;
 mod rights;
 mod security;
+mod status;
 mod targets;
 mod text;
 mod turns;

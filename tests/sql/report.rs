@@ -79,9 +79,9 @@ fn a_browser_shows_what_there_is_and_asks_for_nothing() {
     let names: Vec<&str> =
         page["names"].as_array().expect("names").iter().filter_map(Value::as_str).collect();
     for name in [
-        "first, idle, 1 pending",
+        "first, behind, 1 pending",
         "second, degraded, 1 failing",
-        "third, idle",
+        "third, never updated",
         "hook",
         "public.dear(text)",
         "public.docs, about 2 rows",

@@ -138,7 +138,7 @@ fn a_dropped_target_is_made_and_filled_again() {
     let c = &db.update("f", "normal")[0];
     assert_eq!((c.evaluated, c.upserted), (20, 20), "{c:?}");
     db.verify_clean("f");
-    assert_eq!(text(&mut db, "select state from coco.status"), "idle");
+    assert_eq!(text(&mut db, "select state from coco.status"), "up to date");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_query_that_lost_what_it_reads_says_so_and_can_be_given_another() {
 
     // What is renamed is the same.
     db.run("alter table d rename a to renamed");
-    assert_eq!(text(&mut db, "select state from coco.status"), "idle");
+    assert_eq!(text(&mut db, "select state from coco.status"), "up to date");
     assert_eq!(db.update("f", "normal")[0].evaluated, 0);
     db.verify_clean("f");
     db.run("select coco.set_query('f', null, 'select id, renamed as a from d')");

@@ -51,7 +51,7 @@ fn a_turn_that_never_ends_is_canceled_and_others_go_on() {
     other_follows(&mut db);
     assert_eq!(state(&mut db, "f"), "failed");
     db.run("select coco.stop('f')");
-    assert_eq!(state(&mut db, "f"), "idle");
+    assert_eq!(state(&mut db, "f"), "never updated");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn to_stop_or_drop_a_flow_ends_its_turn() {
     let mut db = with_flow(&server, "select pg_sleep(100000)");
     db.until(SLEEPS);
     db.run("select coco.stop('f')");
-    assert_eq!(state(&mut db, "f"), "idle");
+    assert_eq!(state(&mut db, "f"), "never updated");
     db.run("select coco.start('f')");
     db.until(SLEEPS);
     db.run("select coco.drop_flow('f', keep_targets => false)");

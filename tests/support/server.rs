@@ -145,7 +145,7 @@ impl Server {
     /// A running server with these settings, and these variables in its environment.
     pub fn in_environment(settings: &[&str], environment: &[(&str, &str)]) -> Server {
         let template = template();
-        let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let server = Server {
             directory: Directory::new(),
             _template: Some(template.clone()),

@@ -70,7 +70,7 @@ fn a_live_flow_follows_each_commit_until_it_is_stopped() {
     let server = shared();
     let mut db = server.database("follows");
     declare(&mut db, "f");
-    assert_eq!(state(&mut db, "f"), "idle");
+    assert_eq!(state(&mut db, "f"), "never updated");
     let e = db.fails("select coco.wait('f')");
     assert!(e.starts_with("55000 flow \"f\" is not live"), "{e}");
     db.run("select coco.start('f')");
@@ -88,7 +88,7 @@ fn a_live_flow_follows_each_commit_until_it_is_stopped() {
     assert_eq!(db.number("select count(*) from f_t"), 0);
 
     db.run("select coco.stop('f'); insert into f_s values (1, 1)");
-    assert_eq!(state(&mut db, "f"), "idle");
+    assert_eq!(state(&mut db, "f"), "behind");
     // Another flow is followed, while this one is left alone.
     started(&mut db, "g");
     assert_eq!(db.number("select count(*) from f_t"), 0);
@@ -180,7 +180,9 @@ fn wait_says_when_its_time_is_over() {
     assert!(db.fails("select coco.stop('f')").starts_with("55P03 "));
     other.run("rollback");
     db.run("reset lock_timeout; select coco.stop('f')");
-    assert_eq!(state(&mut db, "f"), "idle");
+    // A worker may have followed the last row before the flow was stopped.
+    let state = state(&mut db, "f");
+    assert!(state == "behind" || state == "up to date", "{state}");
 }
 
 #[test]
@@ -331,7 +333,7 @@ fn a_flow_that_fails_as_a_whole_says_why_and_recovers() {
     db.run("update f_s set v = 4");
     db.until("select state = 'failed' from coco.status where flow = 'f'");
     db.run("select coco.stop('f')");
-    assert_eq!(state(&mut db, "f"), "idle");
+    assert_eq!(state(&mut db, "f"), "behind");
     assert_eq!(db.number("select count(*) from coco.flow_error"), 0);
     db.run("drop owned by fails_owner cascade; drop role fails_owner");
 }

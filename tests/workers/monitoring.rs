@@ -49,7 +49,7 @@ fn flows(db: &mut TestDb) {
 #[test]
 fn alerts_and_the_dashboard_name_states_that_a_flow_can_have() {
     let db = TestDb::new("metrics_states");
-    let view = db.connect().query_one("select pg_get_viewdef('coco.status'::regclass)", &[]);
+    let view = db.connect().query_one("select pg_get_viewdef('coco.status_detail'::regclass)", &[]);
     let view: String = view.unwrap_or_else(|e| panic!("{}", explain(&e))).get(0);
     for name in ["alerts.yml", "grafana-dashboard.json"] {
         let text = file(name);
@@ -226,6 +226,8 @@ fn an_exporter_prometheus_and_the_dashboard_show_what_there_is() {
     db.run(&file("role.sql"));
     db.update("one", "normal");
     db.update("two", "normal");
+    // Without it, the number of items is not known.
+    db.run("analyze");
     db.run("select coco.start('three')");
     let url = db.url();
     let there: Vec<&str> = url.split_whitespace().filter(|p| !p.starts_with("user=")).collect();
