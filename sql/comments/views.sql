@@ -61,7 +61,7 @@ comment on column coco.status.pending is 'Number of entries in change logs that 
 comment on column coco.status.lag is 'Time since the flow had last followed all changes, in whole seconds; 0 if no changes are pending, NULL if pending is.';
 comment on column coco.status.failed_items is 'Number of failing items, and of rows that a target outside this database rejected. NULL if coco cannot read them, for example because a tracking table no longer exists.';
 comment on column coco.status.next_retry is 'Time of the next retry: of an item or row, of the flow after an error, or of a target outside this database.';
-comment on column coco.status.last_error is 'Message of the error that ended the flow''s last update. Otherwise, message of the delivery error of a target outside this database. Otherwise, description of the state. Otherwise, message of the latest failure of an item or row. The error of an update that a session ran is known only if coco is in shared_preload_libraries, until an update succeeds or the server restarts.';
+comment on column coco.status.last_error is 'Message of the error that ended the flow''s last update. Otherwise, message of the delivery error of a target outside this database. Otherwise, description of the state. Otherwise, message of the latest failure of an item or row. For a flow that is not live, the error of an update that a session ran is known only if coco is in shared_preload_libraries, until an update succeeds or the server restarts.';
 comment on column coco.status.hint is 'Action to take; NULL if the flow is live or up to date.';
 
 comment on view coco.status_detail is 'State of your flows as in coco.status, in no particular order, with more columns and exact times.';

@@ -136,7 +136,12 @@ pub fn create_query_view(
         let _as = RoleGuard::extension_owner()?;
         spi::execute(&format!("drop view coco.{}", ident(&name)), &[])?;
     }
-    let comment = format!("The query of target {} of flow {}", target.shown(), flow.name);
+    // PostgreSQL names this view when it refuses to alter a column that the query uses.
+    let comment = format!(
+        "The query of target {} of flow {}. To alter a column that it uses, first give the target a query without the column: coco.set_query.",
+        target.shown(),
+        flow.name
+    );
     let view = create_bound_view(&name, flow.owner, &target.columns, tree, &comment)?;
     if let Some(external) = &target.external {
         let _as = RoleGuard::extension_owner()?;

@@ -5,6 +5,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::collections::BTreeMap;
 
+use crate::catalog::flow_rows;
 use crate::flows::{cache, live_rows, paused};
 use crate::pg::error::Error;
 use crate::pg::json::Json;
@@ -78,7 +79,12 @@ fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
     // after commit. A worker also runs it if the flow calls providers, because coco must keep
     // answers that were paid for even if the caller's transaction is rolled back.
     let (id, reaches_out) = {
-        let ready = cache::runnable_flow(flow)?;
+        let ready = cache::runnable_flow(flow).inspect_err(|error| {
+            // Fails for callers without rights on the flow, whose errors are nobody's.
+            if let Ok(known) = flow_rows::identify_flow(flow) {
+                session_errors::keep_error(known.id, error);
+            }
+        })?;
         paused::check_not_paused(&ready.flow)?;
         (ready.flow.id, ready.flow.is_external() || ready.flow.asks_providers())
     };

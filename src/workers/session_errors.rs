@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 use pgrx::{PGRXSharedMemory, PgLwLock, pg_shmem_init};
 use std::panic::AssertUnwindSafe;
 
-use crate::pg::error::Result;
+use crate::pg::error::{Error, Result};
 use crate::pg::subtransaction::sqlstate;
 use crate::pg::{backend, clock};
 use crate::workers::shared_memory;
@@ -73,9 +73,17 @@ pub fn watch_update<T>(flow: i32, update: impl FnOnce() -> Result<T>) -> Result<
         .execute();
     match &done {
         Ok(_) => forget_error(flow),
-        Err(error) => keep(flow, error.code as i32, &error.message, error.hint.as_deref()),
+        Err(error) => keep_error(flow, error),
     }
     done
+}
+
+/// Keeps an error of coco's own that ends a session's update of a flow, which the caller may
+/// update.
+pub fn keep_error(flow: i32, error: &Error) {
+    if shared_memory::available() {
+        keep(flow, error.code as i32, &error.message, error.hint.as_deref());
+    }
 }
 
 /// Removes the error of a flow of this database.

@@ -126,6 +126,49 @@ fn the_label_of_the_time_is_in_the_history() {
     );
 }
 
+/// The recipe of docs/troubleshooting.md, "a view of coco depends on a column".
+#[test]
+fn the_type_of_a_used_column_changes_by_way_of_a_query_without_it() {
+    let mut db = TestDb::new("alter_used_column");
+    declare(&mut db);
+    db.update("f", "normal");
+    let e = fails(&mut db.client, "alter table d alter column v type numeric", "0A000");
+    assert!(e.contains("cannot alter type of a column used by a view or rule"), "{e}");
+    assert!(e.contains("coco.query_1_f"), "{e}");
+    let comment =
+        text(&mut db.client, "select obj_description('coco.query_1_f'::regclass, 'pg_class')");
+    assert!(comment.contains("of flow f.") && comment.contains("coco.set_query"), "{comment}");
+    db.run(
+        "begin;
+         select coco.set_query('f', null, 'select id, null::numeric as v, current_user::text as who from d');
+         alter table d alter column v type numeric;
+         select coco.set_query('f', null, 'select id, v, current_user::text as who from d');
+         commit",
+    );
+    assert_eq!(db.update("f", "normal")[0].evaluated, 10);
+    db.verify_clean("f");
+    let kind = "select format_type(atttypid, atttypmod) from pg_attribute where attrelid = 't'::regclass and attname = 'v'";
+    assert_eq!(text(&mut db.client, kind), "numeric");
+    // A column is dropped in the same way; a column of the key needs another flow.
+    let e = fails(&mut db.client, "alter table d drop column v", "2BP01");
+    assert!(e.contains("cannot drop column v of table d"), "{e}");
+    db.run(
+        "select coco.set_query('f', null, 'select id, current_user::text as who from d');
+         alter table d drop column v",
+    );
+    db.update("f", "normal");
+    db.verify_clean("f");
+    fails(&mut db.client, "alter table d alter column id type bigint", "0A000");
+    db.run(
+        "select coco.drop_flow('f');
+         alter table d alter column id type bigint; alter table t alter column id type bigint;
+         select coco.create_flow('f', 'd', 'select id, current_user::text as who from d', 't', '{id}')",
+    );
+    let c = &db.update("f", "normal")[0];
+    assert_eq!((c.evaluated, c.upserted, c.failed), (10, 0, 0), "{c:?}");
+    db.verify_clean("f");
+}
+
 fn roles(db: &mut TestDb) {
     // Roles are the cluster's, not the database's: other tests of this suite may have made them.
     for role in ["coco_altering_alice", "coco_altering_bob", "coco_altering_carol"] {

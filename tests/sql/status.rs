@@ -227,4 +227,12 @@ fn the_error_of_a_sessions_update_is_told_until_an_update_succeeds() {
     assert_eq!(state(&mut db, "f"), "live");
     db.run("select coco.stop('f')");
     assert_eq!(state(&mut db, "f"), "up to date");
+    // So is an error that coco finds before the update begins.
+    db.run("alter table t rename column v to w");
+    let e = db.fails("select coco.update('f')");
+    assert!(e.contains("has no column \"v\""), "{e}");
+    assert!(db.text(said).starts_with("failed; target public.t of flow \"f\" has no column"));
+    db.run("alter table t rename column w to v");
+    db.run("select coco.update('f')");
+    assert_eq!(db.text(said), "up to date");
 }
