@@ -8,7 +8,7 @@ use crate::catalog::model::{self, Flow, Source};
 use crate::catalog::{object_names, objects};
 use crate::declare::add_source::{capture_mode, check_interval, describe, source_key};
 use crate::declare::names::check_name;
-use crate::flows::load;
+use crate::flows::{load, upstream};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column, StoredType};
 use crate::pg::error::{Error, Result};
@@ -113,7 +113,8 @@ pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> 
     }
     let flow = load::load_for_update(&flow.name)?;
     store_used(&flow)?;
-    invalidation::note_change()
+    invalidation::note_change()?;
+    upstream::check_no_cycle(&flow.name)
 }
 
 /// Stands for the id of the lookup until the catalog assigns one.

@@ -8,7 +8,7 @@ use crate::catalog::target_table::{self, Altered};
 use crate::declare::add_source::temporary;
 use crate::declare::check_query::analyse_into;
 use crate::declare::key_ownership;
-use crate::flows::load;
+use crate::flows::{load, upstream};
 use crate::outbox::{foreign_server, tables};
 use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::{Error, Result};
@@ -253,7 +253,8 @@ fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
     }
     drop(acting);
     flow.targets.push(new);
-    settle(flow, flow.targets.len() - 1, bound)
+    settle(flow, flow.targets.len() - 1, bound)?;
+    upstream::check_no_cycle(&flow.name)
 }
 
 /// Stores the bound query of one of a flow's targets, and the columns of sources and lookups that

@@ -7,3 +7,4 @@ pub mod cache;
 pub mod live_rows;
 pub mod load;
 pub mod paused;
+pub mod upstream;

@@ -1,5 +1,5 @@
 -- Seen at: sraoss/pgsql-ivm#144, timescale/timescaledb#5008 (TRUNCATE of what another aggregate rests on), trickle-labs/pg-trickle#331, #409 (a table that is a target is a source again).
--- Here: three flows in a chain, two of them live, TRUNCATE CASCADE of the root, RESTART IDENTITY, refill in the same transaction, TRUNCATE rolled back to a savepoint; then a cycle of two flows.
+-- Here: three flows in a chain, two of them live, TRUNCATE CASCADE of the root, RESTART IDENTITY, refill in the same transaction, TRUNCATE rolled back to a savepoint; then a cycle of two flows, which is refused.
 create table dept (id int generated always as identity primary key, name text);
 create table emp (id int primary key, dept int references dept, pay int not null);
 insert into dept (name) select 'd' || i from generate_series(1, 5) i;
@@ -48,18 +48,14 @@ select * from chk();
 select coco.stop('a');
 select coco.stop('b');
 select coco.stop('c');
--- a cycle
+-- a cycle is found at its declaration
 create table p (id int primary key, v int);
 create table q (id int primary key, v int);
-insert into p values (1, 0);
 select coco.create_flow('pq', 'p', 'select id, v + 1 as v from p where v < 20', 'q', '{id}');
-select coco.create_flow('qp', 'q', 'select id + 1 as id, v from q', 'p', '{id}');
-select coco.start('pq');
-select coco.start('qp');
-call lab.until('(select count(*) from p) = 21 and (select count(*) from q) = 20');
-select lab.settled('pq', 'qp') from generate_series(1, 3);
-select coco.stop('pq');
-select coco.stop('qp');
-select lab.is((select count(*) from coco.verify('pq'))::text, '0');
--- the row that was there before is no item's
-select lab.is((select string_agg(difference || key, ' ') from coco.verify('qp')), 'extra{"id": 1}');
+do $$
+begin
+  perform coco.create_flow('qp', 'q', 'select id + 1 as id, v from q', 'p', '{id}');
+  raise 'a cycle was declared';
+exception when invalid_object_definition then null;
+end $$;
+select lab.is((select string_agg(flow, ' ' order by flow) from coco.flows), 'a b c pq');

@@ -10,6 +10,7 @@ pub mod change;
 pub mod counts;
 pub mod decision;
 pub mod fingerprint;
+pub mod flow_order;
 pub mod key_handover;
 #[cfg(test)]
 mod lookup_model;
