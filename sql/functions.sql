@@ -88,14 +88,24 @@ create function coco.drop_flow(
   as 'MODULE_PATHNAME', 'drop_flow_wrapper';
 
 create function coco.update(
-  flow text,
-  mode text default 'normal',
+  flow     text,
+  mode     text    default 'normal',
+  upstream boolean default false,
   out source text, out seen bigint, out skipped bigint, out unchanged bigint,
+  out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint,
+  out elapsed interval, out memo jsonb, out flow_name text
+) returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'update_wrapper';
+
+create function coco.update_all(
+  flows text[] default null,
+  out flow text, out source text, out seen bigint, out skipped bigint, out unchanged bigint,
   out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint,
   out elapsed interval, out memo jsonb
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
-  as 'MODULE_PATHNAME', 'update_wrapper';
+  as 'MODULE_PATHNAME', 'update_all_wrapper';
 
 create function coco.retry(
   flow text,
@@ -334,6 +344,13 @@ create function coco.pending_rows(out source int, out pending bigint, out is_low
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'pending_rows_wrapper';
 comment on function coco.pending_rows is 'Returns the number of captured changes that your flows have not followed yet, counted up to 100,000 for each source.';
+
+create function coco.pending_flow_rows(
+  out flow text, out sources bigint, out pending bigint, out behind_since timestamptz
+) returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'pending_flow_rows_wrapper';
+comment on function coco.pending_flow_rows is 'Returns for each of your flows the number of captured changes that it, or one of your flows that feed it, has not followed yet, and since when; and the number of its own sources and lookups whose changes are counted.';
 
 create function coco.restore_is_complete() returns boolean language c volatile
   set search_path = pg_catalog, pg_temp

@@ -63,7 +63,7 @@ select g.flow, g.state,
             when g.state = 'degraded' then 'degraded'
             else 'broken' end as health,
        g.live, g.pending,
-       case when g.pending > 0 then pg_catalog.clock_timestamp() - g.followed_at
+       case when g.pending > 0 then pg_catalog.clock_timestamp() - g.behind_since
             when g.pending = 0 then interval '0' end as lag,
        g.followed_at, g.items_estimate, g.failed_items, g.next_retry,
        case when g.state = 'paused' then null
@@ -120,11 +120,11 @@ select f.flow, f.live,
                  and not exists (select from coco.run_total h where h.flow = f.id and h.runs > h.errors)
               then 'never updated'
             when p.pending > 0 or k.is_unfinished or t.changed > k.updated_at then 'behind'
-            when p.count = s.count then 'up to date'
+            when p.sources = s.count then 'up to date'
             else 'unknown' end as state,
        -- what is known is a lower bound; 0 is an answer only if all sources are known
-       case when p.count = s.count or p.pending > 0 then p.pending end as pending,
-       k.followed_at, s.items_estimate, e.failed_items,
+       case when p.sources = s.count or p.pending > 0 then p.pending end as pending,
+       p.behind_since, k.followed_at, s.items_estimate, e.failed_items,
        least(e.next_retry, case when x.deaths >= 3 then null else x.next_retry end, d.next_retry) as next_retry,
        t.lost as lost_target, s.lost as lost_source,
        coalesce(x.message, d.message, y.message) as message,
@@ -172,8 +172,7 @@ select f.flow, f.live,
                     pg_catalog.max(k.followed_at) filter (where s.lookup_of is null) as updated_at,
                     pg_catalog.bool_or(k.logic = 0) filter (where s.lookup_of is null) as is_unfinished
                from coco.cursor k join coco.source s on s.id = k.source group by s.flow) k on k.flow = f.flow
-  left join (select s.flow, pg_catalog.sum(r.pending)::bigint as pending, pg_catalog.count(*) as count
-               from coco.pending_rows() r join coco.source s on s.id = r.source group by s.flow) p on p.flow = f.flow
+  left join coco.pending_flow_rows() p on p.flow = f.flow
  where pg_catalog.pg_has_role(f.owner, 'usage')) as g;
 
 -- At most 100 columns wide in psql if the flows are well. The flows that need attention come first.

@@ -99,8 +99,8 @@ refresh_interval: as in coco.add_source.
       '{id}');
 
 Errors: 42601, 22023, 42804: affects is not a SELECT, does not read the lookup, or does not return the source's key. 42710:
-the name is taken. 55000: the flow has no source yet. Also the errors of coco.add_source about relation, key and
-capture.$doc$;
+the name is taken. 55000: the flow has no source yet. 42P17: the flow would feed itself, directly or through other flows.
+Also the errors of coco.add_source about relation, key and capture.$doc$;
 
 comment on function coco.add_target is $doc$Adds a target to a flow: coco keeps in it the rows that query returns for each source item.
 
@@ -137,7 +137,8 @@ them or to none.
 Errors: 42601: the query is not exactly one SELECT. 22023: the query does not read a source. 0A000: the query joins two
 sources, or reads a source in a way that does not work for a single item. 42P09: the query reads a source in several places,
 and it is ambiguous which one is the item. 42611, 42701, 42703: the query's columns are not valid. 42804, 42P16: the table
-does not fit. 55006: the target belongs to another flow. 42501: a right is missing. HV00D, HV024, HV00J: a connector option is
+does not fit. 55006: the target belongs to another flow. 42P17: the flow would feed itself, directly or through other flows.
+42501: a right is missing. HV00D, HV024, HV00J: a connector option is
 not valid. WARNING 01000: the query contains a part that coco does not follow.$doc$;
 
 comment on function coco.set_query is $doc$Replaces the query of a flow's target; the key stays the same.
@@ -206,6 +207,12 @@ flow: name of the flow.
 mode: normal: evaluates items whose version, content or logic changed, and failed items whose retry is due; writes the rows
   that differ. retry: as normal, and also retries all failed items and all rejected rows. full_reprocess: evaluates every
   item. reexport: evaluates every item and writes every row.
+upstream: true: first updates your flows that feed the flow, directly or through others, each after those that feed it. They
+  run with mode normal. All of these flows read their sources under one snapshot, unless a worker must run one of them. The
+  rows of the flows that feed the flow come first in the result.
+
+A flow feeds another flow if it writes a table that the other flow follows as a source or a lookup. If a worker runs a flow,
+workers also run the flows that feed it. Flows of other roles are left out, with a NOTICE.
 
 The call returns one row for each source.
 
@@ -221,6 +228,7 @@ failed: number of items that failed now or wait for their next retry, and of row
 elapsed: time spent on the source.
 memo: JSON object with statistics of memoized functions, by function name; NULL if there were no calls. Each value is an
   object with calls, hits, misses, errors, requests, tokens_in, tokens_out, cost, bytes and milliseconds.
+flow_name: name of the flow that has the source.
 
     SELECT source, seen, evaluated, upserted, deleted, failed FROM coco.update('doc_chunks');
 
@@ -229,6 +237,21 @@ because its declaration is not committed. 22023: the mode is not valid. 22004: a
 several rows. 40001: the transaction's snapshot is older than another update. 42501: a right is missing. 55006: the worker
 waits for the calling transaction. 25006: the server is a standby. 53400: no worker could be started. Also the errors of
 connectors and providers. An item that fails does not raise an error: coco.errors lists it.$doc$;
+
+comment on function coco.update_all is $doc$Brings several flows up to date, each after the flows that feed it.
+
+The flows run with mode normal, in the caller's transaction and under one snapshot. If a flow has a target outside this
+database, or its query calls coco.embed, coco.generate or coco.http_post, workers run that flow and the flows that feed it,
+before all others. An error in one flow ends the call, and names the flow; what workers have committed until then remains.
+
+flows: names of the flows. NULL: all of your flows, except flows that are paused or have no target.
+
+The call returns one row for each source of each flow, in the order of the updates. The column flow is the name of the flow.
+The other columns are those of coco.update.
+
+    SELECT flow, source, evaluated, upserted, deleted, failed FROM coco.update_all();
+
+Errors: 22004: flows contains NULL. 42704: a flow does not exist. 42501: a flow is not yours. Also the errors of coco.update.$doc$;
 
 comment on function coco.retry is $doc$Updates a flow and retries its failures at once: the same as coco.update(flow, 'retry'). coco evaluates failed items without waiting for their next retry, and resends rows that a target outside this database rejected.
 
@@ -262,6 +285,9 @@ Errors: 42704: the flow does not exist. 42501: the flow is not yours.$doc$;
 
 comment on function coco.wait is $doc$Waits until the targets of a live flow contain all changes that were committed before the call. Returns true; or false if timeout has passed first.
 
+If other flows feed the flow, directly or through others, the call first waits for these, each after those that feed it. The
+targets then contain what a change of any of their sources causes. This includes flows of other roles.
+
 The call does not wait for changes of its own transaction. A source that is not captured must be read after the call
 began, so the wait can last as long as its refresh_interval. The changes must have been sent to targets outside this
 database; the call does not wait for rows that these targets rejected.
@@ -269,4 +295,4 @@ database; the call does not wait for rows that these targets rejected.
 flow: name of the flow.
 timeout: maximum time to wait.
 
-Errors: 55000: the flow is not live. 22023: timeout is negative.$doc$;
+Errors: 55000: the flow, or a flow that feeds it, is not live or is paused. 22023: timeout is negative.$doc$;

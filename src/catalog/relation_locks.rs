@@ -124,15 +124,21 @@ pub fn hear_of_changes() {
 /// Raises an error if a relation was rewritten after the active snapshot was taken and before it
 /// was locked. This can only happen in a transaction whose snapshot is fixed.
 pub fn check_not_rewritten(flow: &Flow) -> Result<()> {
-    if !backend::keeps_its_snapshot() {
-        return Ok(());
+    match backend::keeps_its_snapshot() {
+        true => check_same_files(flow),
+        false => Ok(()),
     }
+}
+
+/// Raises an error if a relation that the flow reads was created or rewritten after the active
+/// snapshot was taken.
+pub fn check_same_files(flow: &Flow) -> Result<()> {
     let seen = files(&flow.reads)?;
     let now = {
         let _now = PinnedSnapshot::latest();
         files(&flow.reads)?
     };
-    let other = seen.iter().find(|(relation, file)| now.get(relation).is_some_and(|n| n != *file));
+    let other = now.iter().find(|(relation, file)| seen.get(relation) != Some(file));
     let Some((relation, _)) = other else { return Ok(()) };
     let name = spi::relation_name(pg_sys::Oid::from(*relation))?.unwrap_or_default();
     Err(Error::new(

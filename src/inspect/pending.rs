@@ -1,10 +1,16 @@
-//! The number of a flow's pending changes.
+//! The number of a flow's pending changes, also of those that have yet to pass through other flows.
+
+use pgrx::datum::TimestampWithTimeZone;
+use std::collections::HashMap;
 
 use crate::capture::{self, change_log, cursor};
 use crate::catalog::model::CaptureMode;
+use crate::flows::upstream;
 use crate::inspect::views;
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::snapshot::PinnedSnapshot;
+use crate::pg::spi;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::update::catch_up::COUNTED;
 
@@ -43,4 +49,69 @@ pub fn pending_counts() -> Result<Vec<PendingCounts>> {
         }
         Ok(all)
     })
+}
+
+/// The changes that have not reached a flow yet.
+pub struct FlowBacklog {
+    pub flow: String,
+    /// The number of its own sources and lookups whose changes are counted.
+    pub sources: i64,
+    /// The number of changes that the flow, or a flow that feeds it, has not followed yet.
+    pub pending: i64,
+    /// The time at which the flow that is furthest behind last followed its sources; `None` if no
+    /// changes are pending.
+    pub behind_since: Option<TimestampWithTimeZone>,
+}
+
+/// Returns the backlog of each of the caller's flows that has one. Counts the changes that pass
+/// through other flows of the caller's, but not those that pass through flows of other roles.
+pub fn flow_backlogs() -> Result<Vec<FlowBacklog>> {
+    let counted = pending_counts()?;
+    let acting = RoleGuard::extension_owner()?;
+    let followed = spi::select(
+        "select s.id, f.id, k.followed_at
+           from coco.source s join coco.flow f on f.flow = s.flow
+           join coco.cursor k on k.source = s.id",
+        &[],
+        |r| {
+            let ids: (i32, i32) = (spi::required(r, 1)?, spi::required(r, 2)?);
+            Ok((ids, spi::required::<TimestampWithTimeZone>(r, 3)?))
+        },
+    )?;
+    drop(acting);
+    let flow_of: HashMap<i32, i32> =
+        followed.iter().map(|((source, flow), _)| (*source, *flow)).collect();
+    let mut pending: HashMap<i32, i64> = HashMap::new();
+    let mut sources: HashMap<i32, i64> = HashMap::new();
+    for source in &counted {
+        if let Some(flow) = flow_of.get(&source.source) {
+            *pending.entry(*flow).or_default() += source.count;
+            *sources.entry(*flow).or_default() += 1;
+        }
+    }
+    let since = |flow: i32| {
+        let of = followed.iter().filter(|((_, other), _)| *other == flow);
+        of.map(|(_, followed_at)| *followed_at).reduce(earlier)
+    };
+    let chains = upstream::read_chains()?;
+    let mut all = Vec::new();
+    for (at, flow) in chains.flows.iter().enumerate() {
+        let Some(own) = pending.get(&flow.id) else { continue };
+        let feeding = chains.order.upstream(at).into_iter().filter(|feeder| *feeder != at);
+        let feeding = feeding.map(|feeder| chains.flows[feeder].id);
+        let behind = feeding.filter_map(|id| Some((id, *pending.get(&id)?)));
+        let behind: Vec<(i32, i64)> =
+            behind.chain([(flow.id, *own)]).filter(|(_, count)| *count > 0).collect();
+        all.push(FlowBacklog {
+            flow: flow.name.clone(),
+            sources: sources.get(&flow.id).copied().unwrap_or_default(),
+            pending: behind.iter().map(|(_, count)| count).sum(),
+            behind_since: behind.iter().filter_map(|(id, _)| since(*id)).reduce(earlier),
+        });
+    }
+    Ok(all)
+}
+
+fn earlier(a: TimestampWithTimeZone, b: TimestampWithTimeZone) -> TimestampWithTimeZone {
+    if b < a { b } else { a }
 }

@@ -13,6 +13,7 @@ pub mod columns;
 pub mod datum_bytes;
 pub mod deferred_indexes;
 pub mod error;
+pub mod error_context;
 pub mod fmgr;
 pub mod invalidation;
 pub mod json;

@@ -11,7 +11,7 @@ use crate::inspect::{pending, views};
 use crate::pg::error::Error;
 use crate::pg::{backend, clock};
 use crate::sql_api::arguments::required_argument;
-use crate::update::catch_up;
+use crate::update::catch_up::ChainWait;
 use crate::workers::process::{self, ServeOutcome};
 use crate::workers::session_errors;
 use crate::workers::shared_memory;
@@ -52,8 +52,8 @@ fn stop(flow: Option<&str>) -> Result<(), ErrorReport> {
     Ok(live::stop_flow(flow, shared_memory::announce_cancel)?)
 }
 
-/// Waits until the targets contain all changes committed before the call. Returns `false` if the
-/// timeout expires first.
+/// Waits until the targets contain all changes committed before the call, also those that pass
+/// through other flows. Returns `false` if the timeout expires first.
 #[pg_extern(sql = false)]
 fn wait(flow: Option<&str>, timeout: Option<Interval>) -> Result<bool, ErrorReport> {
     let flow = required_argument(flow, "flow")?;
@@ -63,12 +63,12 @@ fn wait(flow: Option<&str>, timeout: Option<Interval>) -> Result<bool, ErrorRepo
             .hint("Use '0' to look once without waiting.")
             .into());
     }
-    let mark = catch_up::caught_up_mark(flow)?;
+    let mut waiting = ChainWait::begin(flow)?;
     let began = std::time::Instant::now();
     let timeout = std::time::Duration::from_micros(timeout.min(i64::MAX.into()) as u64);
     let mut pause = std::time::Duration::from_millis(2);
     loop {
-        if catch_up::has_caught_up(flow, &mark)? {
+        if waiting.has_ended()? {
             return Ok(true);
         }
         let left = timeout.saturating_sub(began.elapsed());
@@ -205,5 +205,23 @@ fn pending_rows() -> Result<
     ErrorReport,
 > {
     let rows = pending::pending_counts()?.into_iter().map(|p| (p.source, p.count, p.at_least));
+    Ok(TableIterator::new(rows.collect::<Vec<_>>()))
+}
+
+/// Returns the rows of `coco.pending_flow_rows`.
+#[pg_extern(sql = false)]
+fn pending_flow_rows() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(flow, String),
+            name!(sources, i64),
+            name!(pending, i64),
+            name!(behind_since, Option<TimestampWithTimeZone>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let rows = pending::flow_backlogs()?.into_iter().map(|b| (b.flow, b.sources, b.pending, b.behind_since));
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))
 }

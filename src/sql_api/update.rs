@@ -1,4 +1,4 @@
-//! The SQL functions `coco.update` and `coco.retry`.
+//! The SQL functions `coco.update`, `coco.update_all` and `coco.retry`.
 
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -9,11 +9,13 @@ use crate::catalog::flow_rows;
 use crate::flows::{cache, live_rows, paused};
 use crate::pg::error::Error;
 use crate::pg::json::Json;
-use crate::sql_api::arguments::required_argument;
+use crate::sql_api::arguments::{array_elements, required_argument};
+use crate::update::chain::FlowCounts;
 use crate::update::run::SourceCounts;
 use crate::update::{self, limits};
 use crate::workers::progress::Watched;
-use crate::workers::{session_errors, update_client};
+use crate::workers::{ordered_update, session_errors, update_client};
+use coco_core::counts::Counts;
 use coco_core::decision::Mode;
 use coco_core::memo_batch::Stats;
 use coco_core::worker_request::WorkerCommand;
@@ -22,6 +24,7 @@ use coco_core::worker_request::WorkerCommand;
 fn update(
     flow: Option<&str>,
     mode: Option<&str>,
+    upstream: Option<bool>,
 ) -> Result<
     TableIterator<
         'static,
@@ -36,13 +39,35 @@ fn update(
             name!(failed, i64),
             name!(elapsed, Interval),
             name!(memo, Option<Json>),
+            name!(flow_name, String),
         ),
     >,
     ErrorReport,
 > {
     let flow = required_argument(flow, "flow")?;
     let mode = parse_mode(flow, required_argument(mode, "mode")?)?;
-    Ok(TableIterator::new(run(flow, mode)?))
+    let rows = match required_argument(upstream, "upstream")? {
+        true => {
+            rows(ordered_update::update_with_upstream(flow, mode, limits::configured_limits())?)
+        }
+        false => rows(vec![run(flow, mode)?]),
+    };
+    Ok(TableIterator::new(rows.map(|(flow, r)| {
+        let c = r.counts;
+        (
+            r.source,
+            c.seen,
+            c.skipped,
+            c.unchanged,
+            c.evaluated,
+            c.upserted,
+            c.deleted,
+            c.failed,
+            r.elapsed,
+            r.memo,
+            flow,
+        )
+    })))
 }
 
 #[pg_extern(sql = false)]
@@ -67,13 +92,87 @@ fn retry(
     ErrorReport,
 > {
     let flow = required_argument(flow, "flow")?;
-    Ok(TableIterator::new(run(flow, Mode::Retry)?))
+    Ok(TableIterator::new(rows(vec![run(flow, Mode::Retry)?]).map(|(_, r)| {
+        let c = r.counts;
+        (
+            r.source,
+            c.seen,
+            c.skipped,
+            c.unchanged,
+            c.evaluated,
+            c.upserted,
+            c.deleted,
+            c.failed,
+            r.elapsed,
+            r.memo,
+        )
+    })))
 }
 
-/// One row of the result: the counts of one source.
-type Row = (String, i64, i64, i64, i64, i64, i64, i64, Interval, Option<Json>);
+#[pg_extern(sql = false)]
+fn update_all(
+    flows: Option<Vec<Option<String>>>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(flow, String),
+            name!(source, String),
+            name!(seen, i64),
+            name!(skipped, i64),
+            name!(unchanged, i64),
+            name!(evaluated, i64),
+            name!(upserted, i64),
+            name!(deleted, i64),
+            name!(failed, i64),
+            name!(elapsed, Interval),
+            name!(memo, Option<Json>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let flows = array_elements(flows, "flows")?;
+    let updated = ordered_update::update_all(flows, limits::configured_limits())?;
+    Ok(TableIterator::new(rows(updated).map(|(flow, r)| {
+        let c = r.counts;
+        (
+            flow,
+            r.source,
+            c.seen,
+            c.skipped,
+            c.unchanged,
+            c.evaluated,
+            c.upserted,
+            c.deleted,
+            c.failed,
+            r.elapsed,
+            r.memo,
+        )
+    })))
+}
 
-fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
+/// The part of a result row that all functions share: the counts of one source.
+struct CountsRow {
+    source: String,
+    counts: Counts,
+    elapsed: Interval,
+    memo: Option<Json>,
+}
+
+/// Returns the rows of the result, each with the name of its flow.
+fn rows(all: Vec<FlowCounts>) -> impl Iterator<Item = (String, CountsRow)> {
+    let row = |r: SourceCounts| CountsRow {
+        source: r.source,
+        counts: r.counts,
+        elapsed: Interval::from_micros(r.elapsed.as_micros() as i64),
+        memo: memo(r.memo),
+    };
+    all.into_iter().flat_map(move |FlowCounts { flow, sources }| {
+        sources.into_iter().map(move |source| (flow.clone(), row(source)))
+    })
+}
+
+fn run(flow: &str, mode: Mode) -> Result<FlowCounts, Error> {
     let limits = limits::configured_limits();
     // A worker runs the update if the flow has external targets, because coco delivers rows only
     // after commit. A worker also runs it if the flow calls providers, because coco must keep
@@ -96,23 +195,7 @@ fn run(flow: &str, mode: Mode) -> Result<Vec<Row>, Error> {
     if mode == Mode::Retry {
         live_rows::lift_suspension(id)?;
     }
-    let row = |r: SourceCounts| {
-        let elapsed = Interval::from_micros(r.elapsed.as_micros() as i64);
-        let c = r.counts;
-        (
-            r.source,
-            c.seen,
-            c.skipped,
-            c.unchanged,
-            c.evaluated,
-            c.upserted,
-            c.deleted,
-            c.failed,
-            elapsed,
-            memo(r.memo),
-        )
-    };
-    Ok(sources.into_iter().map(row).collect())
+    Ok(FlowCounts { flow: flow.to_owned(), sources })
 }
 
 /// Returns the statistics of memoized functions as an object, or `None` if no memoized function was

@@ -1,23 +1,107 @@
 //! Waiting for a live flow: whether it has followed everything that was committed before a moment.
+//!
+//! A flow may follow what other flows write. A change has then reached the flow only when it has
+//! passed through all flows that feed it. [`ChainWait`] waits for these flows first.
 
 use crate::capture::{self, change_log, cursor};
+use crate::catalog::flow_rows;
 use crate::catalog::model::CaptureMode;
+use crate::flows::upstream::{self, ChainedFlow};
 use crate::flows::{cache, paused};
 use crate::outbox::drain;
+use crate::pg::acting_role::{RoleGuard, SavedGucs};
 use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::logic_fingerprint;
 use coco_core::snapshot::Snapshot;
 
+/// A wait for a live flow, and for all flows that feed it.
+pub struct ChainWait {
+    /// The flows that have not caught up yet, the next one last.
+    left: Vec<ChainedFlow>,
+    /// The moment up to which the next flow must have followed its sources.
+    mark: CaughtUpMark,
+}
+
+impl ChainWait {
+    /// Begins to wait for everything that is committed now. Fails if the flow, or a flow that feeds
+    /// it, is not live or is paused.
+    pub fn begin(name: &str) -> Result<ChainWait> {
+        flow_rows::identify_flow(name)?;
+        let mut chains = upstream::read_chains()?;
+        let last = chains.find(name).ok_or_else(|| flow_rows::missing(name))?;
+        let mut order = chains.feeding(last);
+        order.push(last);
+        for flow in &order {
+            let flow = &chains.flows[*flow];
+            as_owner_of(flow, || check_followed(&flow.name)).map_err(|error| {
+                let feeds = format!("The flow feeds flow \"{name}\".");
+                match flow.is_usable() {
+                    true if flow.name == name => error,
+                    true => Error { detail: error.detail.or(Some(feeds)), ..error },
+                    false => foreign_is_not_followed(name),
+                }
+            })?;
+        }
+        let mut flows: Vec<Option<ChainedFlow>> = chains.flows.drain(..).map(Some).collect();
+        let left = order.iter().rev().filter_map(|flow| flows[*flow].take()).collect();
+        Ok(ChainWait { left, mark: CaughtUpMark::now()? })
+    }
+
+    /// Reports whether all flows have caught up. When a flow has, the next one must follow what was
+    /// committed until now, which includes the rows that the former has written.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let Some(last) = self.left.first().map(|flow| flow.name.clone()) else { return Ok(true) };
+        while let Some(flow) = self.left.last() {
+            let caught_up = as_owner_of(flow, || has_caught_up(&flow.name, &self.mark));
+            let is_usable = flow.is_usable();
+            if !caught_up.map_err(|e| if is_usable { e } else { foreign_is_not_followed(&last) })? {
+                return Ok(false);
+            }
+            self.left.pop();
+            self.mark = CaughtUpMark::now()?;
+        }
+        Ok(true)
+    }
+}
+
+/// Runs `look` with the rights of the flow's owner, unless the caller has them.
+fn as_owner_of<T>(flow: &ChainedFlow, look: impl FnOnce() -> Result<T>) -> Result<T> {
+    let _as = match flow.is_usable() {
+        true => None,
+        false => Some(RoleGuard::flow_owner(flow.owner, &SavedGucs::qualifying())?),
+    };
+    look()
+}
+
+/// Returns the error that a flow which the caller may not see cannot be waited for.
+fn foreign_is_not_followed(name: &str) -> Error {
+    Error::new(
+        pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("a flow of another role that feeds flow \"{name}\" is not live"),
+    )
+    .detail("Changes reach the flow only when the other flow has followed them.")
+    .hint("Ask the owner of the table that the flow follows to make the flow that writes it live.")
+}
+
 /// A moment, and what was committed before it.
-pub struct CaughtUpMark {
+struct CaughtUpMark {
     seen: Snapshot,
     at: std::time::Instant,
 }
 
-/// Returns the current moment. Fails if the flow is not live, or is paused.
-pub fn caught_up_mark(name: &str) -> Result<CaughtUpMark> {
+impl CaughtUpMark {
+    /// Returns the current moment.
+    fn now() -> Result<CaughtUpMark> {
+        let _now = PinnedSnapshot::latest();
+        let seen = cursor::current_position()?;
+        Ok(CaughtUpMark { seen, at: std::time::Instant::now() })
+    }
+}
+
+/// Fails if the flow is not live, or is paused.
+fn check_followed(name: &str) -> Result<()> {
     let ready = cache::runnable_flow(name)?;
     if !ready.flow.live {
         return Err(Error::new(
@@ -28,14 +112,11 @@ pub fn caught_up_mark(name: &str) -> Result<CaughtUpMark> {
             "Call coco.start to make the flow live, or coco.update to bring it up to date once.",
         ));
     }
-    paused::check_not_paused(&ready.flow)?;
-    let _now = PinnedSnapshot::latest();
-    let seen = cursor::current_position()?;
-    Ok(CaughtUpMark { seen, at: std::time::Instant::now() })
+    paused::check_not_paused(&ready.flow)
 }
 
 /// Reports whether a live flow has followed everything that was committed before a mark.
-pub fn has_caught_up(name: &str, mark: &CaughtUpMark) -> Result<bool> {
+fn has_caught_up(name: &str, mark: &CaughtUpMark) -> Result<bool> {
     let _now = PinnedSnapshot::latest();
     let ready = cache::runnable_flow(name)?;
     let flow = &ready.flow;

@@ -1,8 +1,11 @@
-//! The context of an update: who runs it, and what remains between its transactions. Only this file
-//! distinguishes the contexts; an update asks for what it needs.
+//! The context of an update: who runs it, what remains between its transactions, and which state of
+//! the database it reads. Only this file distinguishes the contexts; an update asks for what it
+//! needs.
 
 use crate::catalog::model::Source;
 use crate::pg::clock::now_micros;
+use crate::pg::invalidation;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::update::backlog::PendingKeys;
 use crate::update::cursor_cache::CursorCache;
 use crate::update::helper_pool::HelperPool;
@@ -84,5 +87,46 @@ impl<'a> UpdateContext<'a> {
     /// Returns when the update began: microseconds since 1970.
     pub fn began(self) -> i64 {
         self.pending().map_or_else(now_micros, |pending| pending.began)
+    }
+}
+
+/// The state of the database that an update reads.
+#[derive(Clone, Copy)]
+pub enum UpdateSnapshot {
+    /// A snapshot that the update takes when it has its locks.
+    Own,
+    /// The active snapshot, which several updates of one transaction share.
+    Shared {
+        /// The invalidation count from before the snapshot was taken.
+        since: u64,
+    },
+}
+
+impl UpdateSnapshot {
+    /// Pins the snapshot. It also sees what this transaction has written.
+    pub fn pin(self) -> PinnedSnapshot {
+        match self {
+            UpdateSnapshot::Own => PinnedSnapshot::take(),
+            UpdateSnapshot::Shared { .. } => PinnedSnapshot::again(),
+        }
+    }
+
+    /// Returns the invalidation count from before the snapshot was taken. Call it before
+    /// [`UpdateSnapshot::pin`].
+    pub fn generation(self) -> u64 {
+        match self {
+            UpdateSnapshot::Own => invalidation::invalidation_count(),
+            UpdateSnapshot::Shared { since } => since,
+        }
+    }
+
+    /// Reports whether other updates of the transaction read the same snapshot.
+    pub fn is_shared(self) -> bool {
+        matches!(self, UpdateSnapshot::Shared { .. })
+    }
+
+    /// Reports whether the catalog may have changed since the snapshot was taken.
+    pub fn may_be_outdated(self) -> bool {
+        self.is_shared() && self.generation() != invalidation::invalidation_count()
     }
 }

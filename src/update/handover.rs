@@ -42,7 +42,7 @@ impl UpdateRun<'_> {
         is_free: &str,
         counts: &mut Counts,
     ) -> Result<bool> {
-        let _snapshot = match lookups::has_any(self.flow, source) {
+        let _snapshot = match self.snapshot.is_shared() || lookups::has_any(self.flow, source) {
             true => PinnedSnapshot::again(),
             false => PinnedSnapshot::take(),
         };

@@ -5,6 +5,7 @@ pub mod backlog;
 pub mod candidate_rows;
 pub mod candidate_sql;
 pub mod catch_up;
+pub mod chain;
 pub mod constraint_swaps;
 pub mod context;
 pub mod cursor_cache;
@@ -47,7 +48,7 @@ use crate::flows::cache;
 use crate::pg::clock::now_micros;
 use crate::pg::error::Result;
 use crate::update::backlog::PendingKeys;
-use crate::update::context::{ChunkedUpdate, LiveUpdate, UpdateContext};
+use crate::update::context::{ChunkedUpdate, LiveUpdate, UpdateContext, UpdateSnapshot};
 use crate::update::limits::Limits;
 use crate::update::run::{SourceCounts, UpdateOutcome, run_update};
 use coco_core::decision::Mode;
@@ -57,7 +58,7 @@ use coco_core::run_history::{Initiator, RunEntry};
 pub fn update(name: &str, mode: Mode, limits: Limits) -> Result<Vec<SourceCounts>> {
     let (started, began) = (now_micros(), Instant::now());
     let ready = cache::lock_runnable_to_read(name)?;
-    let turn = run_update(&ready, mode, limits, UpdateContext::Session)?;
+    let turn = run_update(&ready, mode, limits, UpdateContext::Session, UpdateSnapshot::Own)?;
     let entry = RunEntry {
         started,
         elapsed: began.elapsed(),
@@ -84,7 +85,7 @@ pub fn update_slice(
         false => cache::runnable_to_read_if_free(name, None)?,
     };
     let context = UpdateContext::Chunked(ChunkedUpdate { pending });
-    ready.map(|ready| run_update(&ready, mode, limits, context)).transpose()
+    ready.map(|ready| run_update(&ready, mode, limits, context, UpdateSnapshot::Own)).transpose()
 }
 
 /// Runs one transaction of a live flow's worker. Returns `None` if another process has locked the
@@ -97,7 +98,8 @@ pub fn update_live_flow(
 ) -> Result<Option<UpdateOutcome>> {
     match cache::runnable_to_read_if_free(name, Some(PATIENCE))? {
         Some(ready) if ready.flow.live && !ready.flow.paused => {
-            run_update(&ready, mode, limits, UpdateContext::Live(live)).map(Some)
+            run_update(&ready, mode, limits, UpdateContext::Live(live), UpdateSnapshot::Own)
+                .map(Some)
         }
         _ => Ok(None),
     }

@@ -22,7 +22,7 @@ use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::tuplestore::rows::TupleStore;
 use crate::update::backlog::ScanProgress;
 use crate::update::candidate_rows::key_columns;
-use crate::update::context::UpdateContext;
+use crate::update::context::{UpdateContext, UpdateSnapshot};
 use crate::update::decide_items::PassCounts;
 use crate::update::helper_pool::{HelperResult, HelperTask};
 use crate::update::limits::Limits;
@@ -158,6 +158,7 @@ pub fn run_helper_task(bytes: &[u8]) -> Result<HelperResult> {
             writing,
             limits,
             context: UpdateContext::Session,
+            snapshot: UpdateSnapshot::Own,
             recalling: None,
             part: None,
             generation,

@@ -20,7 +20,7 @@ use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::{invalidation, spi};
 use crate::query::logic_fingerprint;
 use crate::update::backlog::ScanProgress;
-use crate::update::context::UpdateContext;
+use crate::update::context::{UpdateContext, UpdateSnapshot};
 use crate::update::cursor_cache::CursorUpdate;
 use crate::update::limits::Limits;
 use crate::update::target_writer::{TargetWriter, WriteOptions};
@@ -85,9 +85,10 @@ pub fn run_update(
     mode: Mode,
     limits: Limits,
     context: UpdateContext,
+    snapshot: UpdateSnapshot,
 ) -> Result<UpdateOutcome> {
     // The caller's statement took its snapshot before it waited for the flow's lock.
-    let _now = PinnedSnapshot::take();
+    let _now = snapshot.pin();
     let restored;
     let mut flow = &ready.flow;
     check_not_paused(flow)?;
@@ -113,7 +114,7 @@ pub fn run_update(
         spi::commit_durably();
     }
     let began = invalidation::invalidation_count();
-    let outcome = update_sources(flow, WriteOptions { mode, logic }, limits, context)?;
+    let outcome = update_sources(flow, WriteOptions { mode, logic }, limits, context, snapshot)?;
     if mode == Mode::Reexport && !outcome.more && outcome.held.is_empty() {
         // The outboxes now have all rows that a process which has ended kept in memory.
         for target in flow.targets.iter().filter(|t| t.external.is_some()) {
@@ -149,23 +150,28 @@ fn update_sources(
     writing: WriteOptions,
     limits: Limits,
     context: UpdateContext,
+    snapshot: UpdateSnapshot,
 ) -> Result<UpdateOutcome> {
     let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     let writers = flow.targets.iter().map(|target| TargetWriter { target, fresh: false }).collect();
     // A full reprocess uses only memoized results that it has computed itself.
     let since = (writing.mode == Mode::FullReprocess).then(|| context.began());
     let recalling = memo::session_of_update(flow, since)?;
-    let generation = invalidation::invalidation_count();
+    let generation = snapshot.generation();
     // The update reads lookups and sources under one snapshot, so that it evaluates items with the
     // state of the lookups that it has followed.
-    let _snapshot = PinnedSnapshot::take();
-    relation_locks::check_not_rewritten(flow)?;
+    let _snapshot = snapshot.pin();
+    match snapshot.may_be_outdated() {
+        true => relation_locks::check_same_files(flow)?,
+        false => relation_locks::check_not_rewritten(flow)?,
+    }
     let mut run = UpdateRun {
         flow,
         writers,
         writing,
         limits,
         context,
+        snapshot,
         recalling,
         part: None,
         generation,
@@ -211,6 +217,7 @@ pub struct UpdateRun<'a> {
     pub writing: WriteOptions,
     pub limits: Limits,
     pub context: UpdateContext<'a>,
+    pub snapshot: UpdateSnapshot,
     /// The memoized results of the update, if the flow has memoized functions.
     pub recalling: Option<Rc<MemoSession>>,
     /// The progress of the scan or slice whose items the update processes in parts.

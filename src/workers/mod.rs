@@ -14,6 +14,7 @@ pub mod delivery;
 pub mod followed_flow;
 pub mod launcher;
 pub mod live_worker;
+pub mod ordered_update;
 pub mod parallel_helper;
 pub mod process;
 pub mod progress;
