@@ -1,9 +1,11 @@
 //! The catalog rows of live flows: which flows are live, why one failed, and when a worker retries
 //! it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::catalog::{locks, restored};
+use crate::flows::upstream;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
@@ -78,6 +80,31 @@ pub fn live_flows() -> Result<Vec<LiveFlow>> {
             })
         },
     )
+}
+
+/// Returns the ids of live flows in the order in which a worker updates them. Flows of one owner
+/// that feed each other form a chain, in which each flow comes after those that feed it. Chains of
+/// different owners are kept apart, so that one owner's flow does not delay another's.
+pub fn in_order(flows: &[LiveFlow]) -> Result<Vec<Vec<i32>>> {
+    if let [only] = flows {
+        return Ok(vec![vec![only.id]]);
+    }
+    let chains = upstream::read_chains()?;
+    let live = (0..chains.flows.len())
+        .filter(|at| flows.iter().any(|flow| flow.id == chains.flows[*at].id));
+    let has_same_owner = |a: usize, b: usize| chains.flows[a].owner == chains.flows[b].owner;
+    let ids = |group: Vec<usize>| group.into_iter().map(|at| chains.flows[at].id).collect();
+    let mut groups = chains.order.groups(live.clone(), has_same_owner);
+    // A chain that feeds a chain of another owner comes first.
+    let sorted = chains.order.sorted(live);
+    groups.sort_by_key(|group| sorted.iter().position(|at| group.first() == Some(at)));
+    Ok(groups.into_iter().map(ids).collect())
+}
+
+/// Reports whether an order contains exactly these flows.
+pub fn is_order_of(order: &[Vec<i32>], flows: &[LiveFlow]) -> bool {
+    let ids: HashSet<i32> = order.iter().flatten().copied().collect();
+    ids.len() == flows.len() && flows.iter().all(|flow| ids.contains(&flow.id))
 }
 
 /// Records why an update of a flow failed as a whole, and when a worker retries the flow. Returns

@@ -97,23 +97,36 @@ pub struct LiveChainFlow<'a> {
     pub live: LiveUpdate<'a>,
 }
 
-/// Runs one transaction of the worker of live flows that feed each other, in the given order.
-/// Returns the outcome of each, or `None` if another process has locked one of the flows, or one is
-/// no longer live. `begin` is called with the position of each flow before its update.
+/// The result of a transaction for a chain.
+pub enum ChainOutcome {
+    /// The outcome of each flow.
+    Done(Vec<UpdateOutcome>),
+    /// Another process has locked one of the flows, or one of them is no longer live.
+    Busy,
+    /// The flow at this position cannot share a transaction: it has external targets or calls
+    /// providers.
+    RunsAlone(usize),
+}
+
+/// Runs one transaction of a worker for live flows that feed each other, in the given order. `begin`
+/// is called with the position of each flow before its update.
 pub fn update_live_chain(
     flows: &[LiveChainFlow],
     limits: Limits,
     begin: impl Fn(usize),
-) -> Result<Option<Vec<UpdateOutcome>>> {
+) -> Result<ChainOutcome> {
     for flow in flows {
         if !locks::lock_flow_if_free(flow.id)? {
-            return Ok(None);
+            return Ok(ChainOutcome::Busy);
         }
     }
-    for flow in flows {
+    for (at, flow) in flows.iter().enumerate() {
         let ready = cache::runnable_to_read(flow.name, Some(PATIENCE))?;
         if ready.flow.id != flow.id || !ready.flow.live || ready.flow.paused {
-            return Ok(None);
+            return Ok(ChainOutcome::Busy);
+        }
+        if ready.flow.is_external() || ready.flow.asks_providers() {
+            return Ok(ChainOutcome::RunsAlone(at));
         }
     }
     let since = invalidation::invalidation_count();
@@ -126,5 +139,5 @@ pub fn update_live_chain(
         let context = UpdateContext::Live(flow.live);
         outcomes.push(run_update(&ready, Mode::Normal, limits, context, snapshot)?);
     }
-    Ok(Some(outcomes))
+    Ok(ChainOutcome::Done(outcomes))
 }

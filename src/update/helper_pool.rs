@@ -25,3 +25,16 @@ pub struct HelperResult {
     /// Items that exist.
     pub present: i64,
 }
+
+/// No helpers: the transaction does all of its work itself, and commits it together.
+pub struct NoHelpers;
+
+impl HelperPool for NoHelpers {
+    fn count(&self) -> usize {
+        0
+    }
+
+    fn ask(&self, _portion: &[u8]) -> Result<Option<Box<dyn HelperTask>>> {
+        Ok(None)
+    }
+}

@@ -14,6 +14,7 @@ use crate::update;
 use crate::update::backlog::PendingKeys;
 use crate::update::context::LiveUpdate;
 use crate::update::cursor_cache::CursorCache;
+use crate::update::helper_pool::NoHelpers;
 use crate::update::limits::{self, Limits};
 use crate::update::run::UpdateOutcome;
 use crate::workers::delivery::dispatcher::DeliveryDispatcher;
@@ -54,6 +55,8 @@ pub struct FollowedFlow {
     postponed_until: Option<Instant>,
     /// Whether the flow is known to have no external targets.
     is_local: bool,
+    /// Whether the flow is known to need transactions of its own.
+    runs_alone: bool,
 }
 
 /// The result of a flow's turn.
@@ -79,6 +82,7 @@ impl FollowedFlow {
     /// Forgets facts that are valid only until the catalog changes.
     pub fn catalog_changed(&mut self) {
         self.is_local = false;
+        self.runs_alone = false;
     }
 
     /// Forgets a flow that is no longer live, except its history.
@@ -145,6 +149,52 @@ impl FollowedFlow {
         }
     }
 
+    /// Reports whether the flow can share its next transaction with flows that feed it: it has not
+    /// failed, and no changes are left from earlier transactions.
+    pub fn can_share_turn(&self, flow: &LiveFlow) -> bool {
+        let has_pending = self.pending.as_ref().is_some_and(|pending| !pending.is_empty());
+        flow.attempts == 0
+            && self.postponed_for(flow).is_zero()
+            && !self.runs_alone
+            && !self.resends_all
+            && !has_pending
+            && self.behind == 0
+    }
+
+    /// Remembers that the flow needs transactions of its own.
+    pub fn run_alone(&mut self) {
+        self.runs_alone = true;
+    }
+
+    /// Returns what the flow brings into a transaction that it shares with others.
+    pub fn shared_update(&mut self) -> LiveUpdate<'_> {
+        let pending = self.pending.get_or_insert_default();
+        LiveUpdate { cursors: &self.cursors, pending, helpers: &NoHelpers }
+    }
+
+    /// Takes over the result of a transaction that the flow has shared with others and that has
+    /// committed.
+    pub fn finish_shared(
+        &mut self,
+        flow: &LiveFlow,
+        started: i64,
+        mut outcome: UpdateOutcome,
+    ) -> FinishedTurn {
+        self.keep(flow, &mut outcome);
+        let elapsed: Duration = outcome.sources.iter().map(|source| source.elapsed).sum();
+        let finished = self.finished(&outcome);
+        self.add_to_history(started, elapsed, &Ok(Some(outcome)));
+        self.unrecorded_failures = 0;
+        self.postponed_until = None;
+        finished
+    }
+
+    /// Leaves the flow to the session that canceled its transaction.
+    pub fn yield_to_session(&mut self) {
+        self.roll_back();
+        self.postponed_until = Some(Instant::now() + YIELD);
+    }
+
     /// Runs one transaction of the flow. `is_alone` says that no other flow is live.
     pub fn take_turn(&mut self, flow: &LiveFlow, is_alone: bool, helpers: &Helpers) -> Turn {
         let (started, began) = (clock::now_micros(), Instant::now());
@@ -154,8 +204,7 @@ impl FollowedFlow {
         if result.as_ref().is_err_and(turn_limit::is_canceled)
             && shared_memory::cancel_was_announced()
         {
-            self.roll_back();
-            self.postponed_until = Some(Instant::now() + YIELD);
+            self.yield_to_session();
             return Turn::Yielded;
         }
         self.add_to_history(started, began.elapsed(), &result);
@@ -209,17 +258,22 @@ impl FollowedFlow {
         })
         .inspect(|_| settle::committed())?;
         let Some(done) = &mut outcome else { return Ok(None) };
-        self.cursors.keep(std::mem::take(&mut done.kept));
-        self.behind = if done.more { self.behind + 1 } else { 0 };
         if resends_all && !done.more {
             self.resends_all = false;
             self.pending = None;
         }
+        self.keep(flow, done);
+        Ok(outcome)
+    }
+
+    /// Keeps the results of a transaction that has committed.
+    fn keep(&mut self, flow: &LiveFlow, done: &mut UpdateOutcome) {
+        self.cursors.keep(std::mem::take(&mut done.kept));
+        self.behind = if done.more { self.behind + 1 } else { 0 };
         if done.uncaptured {
             self.restore_triggers(flow);
         }
         report_outcome(done);
-        Ok(outcome)
     }
 
     /// Restores missing triggers in a separate transaction, because this may block writers,
@@ -277,7 +331,7 @@ impl FollowedFlow {
     }
 
     /// Discards state that came from a transaction that was rolled back.
-    fn roll_back(&mut self) {
+    pub fn roll_back(&mut self) {
         self.discard_unfinished();
         salvage_rolled_back_results();
     }
@@ -312,6 +366,12 @@ fn next_power(attempts: i32) -> bool {
     attempts.saturating_add(1).unsigned_abs().is_power_of_two()
 }
 
+/// Limits a transaction that flows share. The limit is so large that a shared transaction rarely
+/// leaves changes over: until these are processed, the flows run one by one.
+pub fn shared_limits() -> Limits {
+    turn_limits(u32::MAX)
+}
+
 /// Limits a transaction to a few batches, so that other flows get their share. For a single flow
 /// that stays behind, the limit grows: items that change repeatedly are then evaluated less often.
 fn turn_limits(behind: u32) -> Limits {
@@ -320,7 +380,8 @@ fn turn_limits(behind: u32) -> Limits {
     Limits { changes: Some(limits.batch.saturating_mul(batches)), ..limits }
 }
 
-fn report_flow(flow: &LiveFlow) {
+/// Shows that the process works on a flow.
+pub fn report_flow(flow: &LiveFlow) {
     set_activity(&format!("coco: flow {}", flow.name));
     shared_memory::report(|slot| {
         slot.flow = flow.id;

@@ -1,4 +1,5 @@
-//! A worker: keeps the live flows of one database up to date, one flow after the other.
+//! A worker: keeps the live flows of one database up to date, one flow after the other, or flows
+//! that feed each other in one transaction.
 
 use pgrx::bgworkers::DynamicBackgroundWorker;
 use pgrx::prelude::*;
@@ -10,12 +11,14 @@ use crate::catalog::locks;
 use crate::flows::live_rows::{self, LeaveOutcome, LiveFlow};
 use crate::memo::settle;
 use crate::pg::{acting_role, backend, clock, invalidation};
+use crate::workers::chain_turn::{self, ChainMember, ChainState, SharedTurn};
 use crate::workers::delivery::dispatcher::DeliveryDispatcher;
 use crate::workers::followed_flow::{FollowedFlow, Turn, YIELD};
 use crate::workers::parallel_helper::Helpers;
 use crate::workers::process::{
     MAX_SEATS, attach_to_database, launch_worker, process_interrupts, wait, wait_shortly,
 };
+use crate::workers::round::Round;
 use crate::workers::shared_memory::{self, WorkerEnd};
 use crate::workers::transaction::{log_failure, transaction};
 use crate::workers::upkeep::{self, Upkeep};
@@ -85,6 +88,9 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         last_needed: Instant::now(),
         flows: HashMap::new(),
         live_flows: vec![],
+        chains: vec![],
+        ordered_at: None,
+        chain_states: HashMap::new(),
         catalog_read: None,
         first: 0,
         other_workers: HashMap::new(),
@@ -123,9 +129,16 @@ struct LiveWorker {
     flows: HashMap<i32, FollowedFlow>,
     /// The live flows, as the worker last read them from the catalog.
     live_flows: Vec<LiveFlow>,
+    /// Their ids in the order of the turns. Flows of one owner that feed each other are in one
+    /// chain, each after those that feed it.
+    chains: Vec<Vec<i32>>,
+    /// The invalidation count from before it determined this order.
+    ordered_at: Option<u64>,
+    /// What the worker remembers of chains, by the id of the first flow.
+    chain_states: HashMap<i32, ChainState>,
     /// When it read them, and the invalidation count then.
     catalog_read: Option<(Instant, u64)>,
-    /// Index of the flow with which the next round begins.
+    /// Index of the chain with which the next round begins.
     first: usize,
     /// The workers that the first one has started, by number.
     other_workers: HashMap<u16, DynamicBackgroundWorker>,
@@ -136,7 +149,8 @@ struct LiveWorker {
 
 /// The result of reading which flows are live.
 enum LiveFlows {
-    Flows(Vec<LiveFlow>),
+    /// The flows, and their ids in the order of the turns: see [`LiveWorker::chains`].
+    Flows(Vec<LiveFlow>, Vec<Vec<i32>>),
     /// The extension has another version than the library by now.
     OtherVersion,
     /// The extension was dropped, or another session needs the database exclusively.
@@ -156,10 +170,11 @@ impl LiveWorker {
             }
             if !self.catalog_is_current() {
                 let generation = invalidation::invalidation_count();
-                match transaction(|| find_live_flows(self.installed)) {
+                let order = Some(&self.chains).filter(|_| self.ordered_at == Some(generation));
+                match transaction(|| find_live_flows(self.installed, order)) {
                     Ok(LiveFlows::Leave) => return WorkerEnd::Left,
                     Ok(LiveFlows::OtherVersion) => return WorkerEnd::OtherVersion,
-                    Ok(LiveFlows::Flows(flows)) => {
+                    Ok(LiveFlows::Flows(flows, chains)) => {
                         for (id, state) in &mut self.flows {
                             match flows.iter().any(|f| f.id == *id) {
                                 true => state.catalog_changed(),
@@ -172,6 +187,10 @@ impl LiveWorker {
                         }
                         shared_memory::report(|slot| slot.live_flows = flows.len() as u32);
                         self.live_flows = flows;
+                        self.chain_states
+                            .retain(|id, _| chains.iter().flatten().any(|live| live == id));
+                        self.chains = chains;
+                        self.ordered_at = Some(generation);
                         self.catalog_read = Some((Instant::now(), generation));
                     }
                     Err(failed) => {
@@ -248,8 +267,8 @@ impl LiveWorker {
         })
     }
 
-    /// Runs one transaction for each flow. Returns how long to wait afterwards, `None` if there is
-    /// more to do.
+    /// Runs one transaction for each flow, or for several that feed each other. Returns how long to
+    /// wait afterwards, `None` if there is more to do.
     fn round(&mut self) -> Option<Duration> {
         let flows = std::mem::take(&mut self.live_flows);
         self.call_others(flows.len());
@@ -259,49 +278,119 @@ impl LiveWorker {
             self.flows.values_mut().for_each(FollowedFlow::discard_unfinished);
         }
         let poll = if shared_memory::available() { POLL_WOKEN } else { POLL };
-        let mut pause = Some(poll);
-        let count = flows.len();
+        let mut round = Round { pause: Some(poll), takes_turns, is_alone: flows.len() == 1 };
+        let count = self.chains.len();
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };
         for n in 0..count {
-            let flow = &flows[(self.first + n) % count];
-            process_interrupts();
-            let state = self.flows.entry(flow.id).or_default();
-            if state.may_be_external() {
-                pause = sooner(pause, state.deliver(flow, &mut self.dispatcher));
-            }
-            if !takes_turns {
-                continue;
-            }
-            let postponed = state.postponed_for(flow);
-            if !postponed.is_zero() {
-                pause = sooner(pause, Some(postponed));
-                continue;
-            }
-            match state.take_turn(flow, count == 1, &self.helpers) {
-                Turn::NotTaken => {}
-                Turn::Yielded => {
-                    self.catalog_read = None;
-                    pause = sooner(pause, Some(YIELD));
-                }
-                Turn::Failed => self.catalog_read = None,
-                Turn::Done(done) => {
-                    // Delivers the changes while the next transaction runs.
-                    if done.is_external {
-                        pause = sooner(pause, state.deliver(flow, &mut self.dispatcher));
-                    }
-                    pause = if done.has_more { None } else { sooner(pause, done.next) };
-                }
-            }
-            // The flow's error may be over; reads the catalog again.
-            if flow.attempts > 0 {
-                self.catalog_read = None;
-            }
+            let chain = &self.chains[(self.first + n) % count];
+            let chain: Vec<&LiveFlow> =
+                chain.iter().filter_map(|id| flows.iter().find(|f| f.id == *id)).collect();
+            self.take_turns(&chain, &mut round);
         }
         self.live_flows = flows;
         if takes_turns {
             self.last_needed = Instant::now();
         }
-        pause
+        round.pause
+    }
+
+    /// Runs the turns of a chain: flows of which each comes after those that feed it. Those that can
+    /// share a transaction do so.
+    fn take_turns(&mut self, chain: &[&LiveFlow], round: &mut Round) {
+        let mut together: Vec<&LiveFlow> = Vec::new();
+        if round.takes_turns && self.may_share(chain) {
+            let can_share = |f: &&LiveFlow| self.flows.entry(f.id).or_default().can_share_turn(f);
+            together.extend(chain.iter().copied().filter(can_share));
+        }
+        let mut shared: Option<Vec<i32>> = None;
+        for flow in chain {
+            process_interrupts();
+            if shared.is_none() && together.iter().any(|other| other.id == flow.id) {
+                let together = std::mem::take(&mut together);
+                shared = Some(self.take_shared_turn(chain[0].id, together, round));
+            }
+            if !shared.as_ref().is_some_and(|shared| shared.contains(&flow.id)) {
+                self.take_turn(flow, round);
+            }
+        }
+    }
+
+    /// Reports whether the flows of a chain may share a transaction.
+    fn may_share(&self, chain: &[&LiveFlow]) -> bool {
+        let [first, _, ..] = chain else { return false };
+        self.chain_states.get(&first.id).is_none_or(ChainState::may_share)
+    }
+
+    /// Runs one transaction of several flows of a chain. Returns the flows that have had their turn;
+    /// each of the others needs a transaction of its own.
+    fn take_shared_turn(
+        &mut self,
+        chain: i32,
+        mut flows: Vec<&LiveFlow>,
+        round: &mut Round,
+    ) -> Vec<i32> {
+        while flows.len() > 1 {
+            let mut members: Vec<ChainMember> = flows
+                .iter()
+                .map(|flow| {
+                    let state = self.flows.remove(&flow.id).unwrap_or_default();
+                    ChainMember { flow, state }
+                })
+                .collect();
+            let state = self.chain_states.entry(chain).or_default();
+            let turn = chain_turn::take_shared_turn(state, &mut members);
+            self.flows.extend(members.into_iter().map(|member| (member.flow.id, member.state)));
+            match turn {
+                SharedTurn::Apart => break,
+                SharedTurn::RunsAlone(at) => {
+                    flows.remove(at);
+                    continue;
+                }
+                SharedTurn::NotTaken => {}
+                SharedTurn::Yielded => {
+                    self.catalog_read = None;
+                    round.look_again_in(YIELD);
+                }
+                SharedTurn::Done(all) => all.iter().for_each(|done| round.note(done)),
+            }
+            return flows.iter().map(|flow| flow.id).collect();
+        }
+        vec![]
+    }
+
+    /// Delivers the changes of one flow, and runs one transaction of it.
+    fn take_turn(&mut self, flow: &LiveFlow, round: &mut Round) {
+        let state = self.flows.entry(flow.id).or_default();
+        if state.may_be_external() {
+            round.look_again(state.deliver(flow, &mut self.dispatcher));
+        }
+        if !round.takes_turns {
+            return;
+        }
+        let postponed = state.postponed_for(flow);
+        if !postponed.is_zero() {
+            round.look_again_in(postponed);
+            return;
+        }
+        match state.take_turn(flow, round.is_alone, &self.helpers) {
+            Turn::NotTaken => {}
+            Turn::Yielded => {
+                self.catalog_read = None;
+                round.look_again_in(YIELD);
+            }
+            Turn::Failed => self.catalog_read = None,
+            Turn::Done(done) => {
+                // Delivers the changes while the next transaction runs.
+                if done.is_external {
+                    round.look_again(state.deliver(flow, &mut self.dispatcher));
+                }
+                round.note(&done);
+            }
+        }
+        // The flow's error may be over; reads the catalog again.
+        if flow.attempts > 0 {
+            self.catalog_read = None;
+        }
     }
 
     /// Stores the history of flows when it is due.
@@ -333,20 +422,26 @@ impl LiveWorker {
     }
 }
 
-fn find_live_flows(known: InstalledExtension) -> Result<LiveFlows, crate::pg::error::Error> {
+/// Reads which flows are live. `order` is their order, if it is known.
+fn find_live_flows(
+    known: InstalledExtension,
+    order: Option<&Vec<Vec<i32>>>,
+) -> Result<LiveFlows, crate::pg::error::Error> {
     if locks::database_being_dropped(backend::database()) {
         return Ok(LiveFlows::Leave);
     }
     match installed::installed_extension()? {
-        Some(now) if now == known => live_rows::live_flows().map(LiveFlows::Flows),
+        Some(now) if now == known => {
+            let flows = live_rows::live_flows()?;
+            let chains = match order.filter(|order| live_rows::is_order_of(order, &flows)) {
+                Some(order) => order.clone(),
+                None => live_rows::in_order(&flows)?,
+            };
+            Ok(LiveFlows::Flows(flows, chains))
+        }
         Some(now) if now.extension == known.extension => Ok(LiveFlows::OtherVersion),
         _ => Ok(LiveFlows::Leave),
     }
-}
-
-/// Returns the earlier of two waits. No pause means that there is work now, so it stays none.
-fn sooner(pause: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
-    pause.map(|pause| other.map_or(pause, |other| pause.min(other)))
 }
 
 /// Shows that the worker is idle; called before it waits.

@@ -6,6 +6,7 @@
 //! it, `coco.start` starts a worker for its database, which polls for changes.
 
 pub mod async_runtime;
+pub mod chain_turn;
 pub mod commit_wakeup;
 pub mod crash_notes;
 pub mod crash_point;
@@ -19,6 +20,7 @@ pub mod parallel_helper;
 pub mod process;
 pub mod progress;
 pub mod provider_calls;
+pub mod round;
 pub mod server_log;
 pub mod session_errors;
 pub mod shared_memory;
