@@ -98,6 +98,8 @@ create table coco.target (
   columns     text[],
   -- the start of the transaction that declared the query
   changed     timestamptz not null default pg_catalog.now(),
+  -- for a table that coco created: the columns that it declared NOT NULL, other than those of the key
+  not_null    text[] not null default '{}',
   unique (schema, name),
   unique (server, external)
 );

@@ -118,6 +118,7 @@ item: alias under which the query reads the item; needed if the query names the 
   its schema. NULL: the places that name the source without its schema; if there are none, the only place that names it.
 
 If the table does not exist, coco creates it with the query's columns and a primary key on key; the flow's owner owns it.
+Columns for which the query never returns NULL are NOT NULL; coco drops the NOT NULL if the query can return NULL later.
 If the table exists, coco adopts it: its columns must fit, and it must have a unique index on exactly the key. coco never
 alters and never drops an adopted table. Rows already in it stay until coco.verify(flow, repair => true) deletes them.
 

@@ -132,6 +132,12 @@ pub struct Target {
     pub columns: Vec<Column>,
     pub key: Vec<Column>,
     pub key_names: Vec<String>,
+    /// The columns, other than those of the key, that coco declared NOT NULL in the table because
+    /// the query never returned NULL for them.
+    pub not_null: Vec<String>,
+    /// Those of them for which the query can return NULL by now; only set when the flow is loaded
+    /// for execution.
+    pub nullable_again: Vec<String>,
     /// For each column of the source key, the target key column that always equals it. If these
     /// columns are known, the rows of an item are those with its key, and coco stores no list of
     /// them.

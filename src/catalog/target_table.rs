@@ -10,11 +10,15 @@ use crate::pg::columns::{self, Attribute, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::relations::find_relation;
 use crate::pg::spi::{self, arg, ident};
+use crate::pg::subtransaction::subtransaction;
 
 /// Creates the table of a target. The caller acts as the flow's owner.
 pub fn create_target_table(target: &Target) -> Result<pg_sys::Oid> {
-    let columns: Vec<String> =
-        target.columns.iter().map(|c| definition(c, is_key(target, c))).collect::<Result<_>>()?;
+    let columns: Vec<String> = target
+        .columns
+        .iter()
+        .map(|c| definition(c, is_not_null(target, c)))
+        .collect::<Result<_>>()?;
     let name = target.relation_name();
     let schema = spi::scalar::<bool>(
         "select true from pg_catalog.pg_namespace as n
@@ -55,6 +59,12 @@ fn definition(column: &Column, not_null: bool) -> Result<String> {
 
 fn is_key(target: &Target, column: &Column) -> bool {
     target.key.iter().any(|k| k.name == column.name)
+}
+
+/// Reports whether coco declares a column of a new table NOT NULL.
+fn is_not_null(target: &Target, column: &Column) -> bool {
+    let named = |names: &[String]| names.contains(&column.name);
+    is_key(target, column) || named(&target.not_null) && !named(&target.nullable_again)
 }
 
 /// Reports whether rules may rewrite statements on a target; `false` if the table does not exist.
@@ -339,10 +349,18 @@ pub enum Altered {
 
 /// Alters a table that coco created so that it matches the target's new columns. Columns whose type
 /// changes lose their values until the next update. The caller acts as the flow's owner.
-pub fn alter_to_fit(target: &Target, relation: pg_sys::Oid) -> Result<Altered> {
+///
+/// `not_null` are the columns that coco declared NOT NULL before. They stay so only if the new query
+/// never returns NULL for them, and other columns become so only if the table is empty. Afterwards,
+/// the target has the columns that are so now.
+pub fn alter_to_fit(
+    target: &mut Target,
+    not_null: &[String],
+    relation: pg_sys::Oid,
+) -> Result<Altered> {
     let attributes = columns::of_relation(relation)?;
     let name = target.relation_name();
-    let mut changes = Vec::new();
+    let (mut changes, mut kept) = (Vec::new(), Vec::new());
     let mut key_changes = false;
     for a in &attributes {
         if !target.columns.iter().any(|c| c.name == a.column.name) {
@@ -352,7 +370,7 @@ pub fn alter_to_fit(target: &Target, relation: pg_sys::Oid) -> Result<Altered> {
     for column in &target.columns {
         match attributes.iter().find(|a| a.column.name == column.name) {
             None => changes.push(format!("add column {}", definition(column, false)?)),
-            Some(a) if same_type(&a.column, column) => {}
+            Some(a) if same_type(&a.column, column) => kept.push(column.name.clone()),
             Some(_) => {
                 key_changes |= is_key(target, column);
                 changes.push(format!(
@@ -367,11 +385,54 @@ pub fn alter_to_fit(target: &Target, relation: pg_sys::Oid) -> Result<Altered> {
     if key_changes {
         spi::execute(&format!("truncate {name}"), &[])?;
     }
-    if changes.is_empty() {
-        return Ok(Altered::Nothing);
+    let altered = match (changes.is_empty(), key_changes) {
+        (true, _) => Altered::Nothing,
+        (false, true) => Altered::Key,
+        (false, false) => Altered::Columns,
+    };
+    let is_empty = key_changes || is_empty(target)?;
+    let has = |name: &String| attributes.iter().any(|a| a.column.name == *name);
+    let can_be_null = |name: &&String| !target.not_null.contains(name) || !kept.contains(name);
+    for column in not_null.iter().filter(can_be_null).filter(|name| has(name)) {
+        if target.columns.iter().any(|c| c.name == *column) {
+            changes.push(format!("alter column {} drop not null", ident(column)));
+        }
     }
-    spi::execute(&format!("alter table {name} {}", changes.join(", ")), &[])?;
-    Ok(if key_changes { Altered::Key } else { Altered::Columns })
+    let stays = |name: &String| not_null.contains(name) && kept.contains(name);
+    let becomes: Vec<String> =
+        target.not_null.iter().filter(|name| is_empty && !stays(name)).cloned().collect();
+    for column in &becomes {
+        changes.push(format!("alter column {} set not null", ident(column)));
+    }
+    target.not_null.retain(|name| stays(name) || becomes.contains(name));
+    if !changes.is_empty() {
+        spi::execute(&format!("alter table {name} {}", changes.join(", ")), &[])?;
+    }
+    Ok(altered)
+}
+
+/// Declares that columns of a target can be NULL. Does nothing, and returns `false`, if another
+/// session uses the table, or if the flow's owner no longer owns it. The caller acts as the flow's
+/// owner.
+pub fn allow_nulls(target: &Target, columns: &[String]) -> Result<bool> {
+    let Some(relation) = target.relation else { return Ok(false) };
+    let owns = spi::scalar::<bool>(
+        "select pg_catalog.pg_has_role(c.relowner, 'usage')
+           from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) $1",
+        &[arg(relation)],
+    )?;
+    let lock = pg_sys::AccessExclusiveLock as i32;
+    // SAFETY: takes a heavyweight lock, which the transaction's end releases.
+    if owns != Some(true) || !unsafe { pg_sys::ConditionalLockRelationOid(relation, lock) } {
+        return Ok(false);
+    }
+    let changes: Vec<String> =
+        columns.iter().map(|c| format!("alter column {} drop not null", ident(c))).collect();
+    let sql = format!("alter table {} {}", target.relation_name(), changes.join(", "));
+    // The table may have a constraint of its owner's that needs the column to be NOT NULL.
+    let altered: std::result::Result<bool, Result<bool>> =
+        subtransaction(|| spi::execute(&sql, &[]).map(|_| true).map_err(Err), |_| Ok(false));
+    altered.or_else(|failed| failed)
 }
 
 fn same_type(a: &Column, b: &Column) -> bool {

@@ -63,6 +63,8 @@ pub fn add_target(
         columns: vec![],
         key: vec![],
         key_names: key.to_vec(),
+        not_null: vec![],
+        nullable_again: vec![],
         covered: None,
         made: true,
         epoch: 1,
@@ -92,6 +94,7 @@ pub fn add_target(
             }
             target_table::check_adoptable(&new, relation, flow.owner)?;
             new.made = false;
+            new.not_null = vec![];
             if !target_table::is_empty(&new)? {
                 notice(format!(
                     "table {} already contains rows; rows that the query does not return remain until coco.verify(flow, repair => true)",
@@ -153,6 +156,8 @@ fn add_external(
         columns: vec![],
         key: vec![],
         key_names: key.to_vec(),
+        not_null: vec![],
+        nullable_again: vec![],
         covered: None,
         made: false,
         epoch: 1,
@@ -220,11 +225,11 @@ fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
     let external = new.external.as_ref();
     new.id = spi::returning(
         "insert into coco.target (flow, schema, name, relation, query, key, item_key_columns, managed,
-                                  id, server, external, options, outbox, columns, ledger_view, outbox_view)
+                                  id, server, external, options, outbox, columns, ledger_view, outbox_view, not_null)
          overriding system value
          values ($1, $2, $3, $4::oid::regclass, $5, $6, $7, $8,
                  coalesce(nullif($9, 0), nextval(pg_get_serial_sequence('coco.target', 'id'))::int),
-                 $10, $11, $12, $13::text::regclass, $14, $15::text::regclass, $16::text::regclass)
+                 $10, $11, $12, $13::text::regclass, $14, $15::text::regclass, $16::text::regclass, $17)
          returning id",
         &[
             arg(flow.name.as_str()),
@@ -243,6 +248,7 @@ fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
             arg(external.map(|e| e.columns.clone())),
             arg(external.map(|_| new.relation_name())),
             arg(external.map(|e| e.outbox_view.as_str())),
+            arg(new.not_null.clone()),
         ],
         |r| spi::required(r, 1),
     )?
@@ -336,8 +342,9 @@ pub fn set_query(
     } else if let Some(relation) = changed.relation {
         if changed.made {
             let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
-            altered = target_table::alter_to_fit(&changed, relation)?;
+            altered = target_table::alter_to_fit(&mut changed, &before.not_null, relation)?;
         } else {
+            changed.not_null = vec![];
             target_table::check_adoptable(&changed, relation, flow.owner)?;
         }
     }
@@ -361,13 +368,15 @@ pub fn set_query(
     changed.epoch += i32::from(touched);
     let acting = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.target set query = $2, item_key_columns = $3, epoch = $4, changed = now()
+        "update coco.target
+            set query = $2, item_key_columns = $3, epoch = $4, not_null = $5, changed = pg_catalog.now()
           where id = $1",
         &[
             arg(changed.id),
             arg(changed.query.as_str()),
             arg(changed.covered.clone()),
             arg(changed.epoch),
+            arg(changed.not_null.clone()),
         ],
     )?;
     drop(acting);

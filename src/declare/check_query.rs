@@ -13,7 +13,7 @@ use crate::pg::notice::{notice, warning};
 use crate::pg::spi::{self, ident};
 use crate::query::analyze::{self, Analysis};
 use crate::query::bound_query::{self, Bound, Named};
-use crate::query::used_columns;
+use crate::query::{never_null, used_columns};
 
 /// Checks and binds a query. Stores in the target and the sources what they need from it: columns,
 /// key, and the columns that all queries of the flow use. `item` is the alias under which the query
@@ -46,6 +46,7 @@ pub fn analyse_into(
     target.columns = analysis.columns.clone();
     target.key = target_key(&target.columns, key)?;
     target.covered = covered(flow, &analysis, &target.key);
+    target.not_null = not_null(target, &bound)?;
     for (source, used) in flow.sources.iter_mut().zip(used) {
         source.used = used.unwrap_or_default();
     }
@@ -142,6 +143,20 @@ fn target_key(columns: &[Column], key: &[String]) -> Result<Vec<Column>> {
             Ok(column.clone())
         })
         .collect()
+}
+
+/// Returns the columns of a target table, other than those of its key, for which the query never
+/// returns NULL.
+fn not_null(target: &Target, bound: &Bound) -> Result<Vec<String>> {
+    if target.external.is_some() {
+        return Ok(vec![]);
+    }
+    // SAFETY: the tree was just created, and no other code refers to it.
+    let never = unsafe { never_null::columns_never_null(bound.tree)? };
+    let is_key = |column: &Column| target.key.iter().any(|k| k.name == column.name);
+    let columns = target.columns.iter().zip(never);
+    let not_null = columns.filter(|(column, never)| *never && !is_key(column));
+    Ok(not_null.map(|(column, _)| column.name.clone()).collect())
 }
 
 /// Returns the target key columns that always equal the source key, or `None` if the target key

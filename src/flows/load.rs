@@ -40,6 +40,7 @@ pub fn load_flow(name: &str) -> Result<Flow> {
         }
     }
     used_columns::refresh_used_columns(&mut flow)?;
+    used_columns::refresh_not_null(&mut flow)?;
     for relation in flow.followed().filter(|s| !s.grouped && !s.promised) {
         check_unique(&flow, relation)?;
     }
@@ -359,7 +360,7 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                 (select pg_catalog.format('%I.%I', n.nspname, c.relname)
                    from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.outbox_view),
-                exists (select from pg_catalog.pg_class c where c.oid = t.ledger_view)
+                exists (select from pg_catalog.pg_class c where c.oid = t.ledger_view), t.not_null
            from coco.target t where t.flow = $1 order by t.id",
         &[arg(flow)],
         |r| {
@@ -395,6 +396,8 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                 columns: vec![],
                 key: vec![],
                 key_names: spi::required(r, 10)?,
+                not_null: spi::required(r, 22)?,
+                nullable_again: vec![],
                 covered: r.get(6)?,
                 made: spi::required(r, 7)?,
                 epoch: spi::required(r, 8)?,

@@ -10,6 +10,7 @@ pub mod compose;
 pub mod logic_description;
 pub mod logic_fingerprint;
 pub mod names;
+pub mod never_null;
 pub mod one_row_per_item;
 pub mod parse_analysis;
 pub mod place_items;

@@ -1,5 +1,6 @@
 //! The columns of sources and lookups that a flow's bound queries use now. Columns are identified
-//! by number, so a renamed column stays the same column.
+//! by number, so a renamed column stays the same column. Also finds which of their results can be
+//! NULL by now.
 
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use crate::pg::error::Result;
 use crate::pg::spi;
 use crate::query::analyze::{self, Analysis, Shadow};
 use crate::query::bound_query::{self, Bound, Named};
+use crate::query::never_null;
 
 /// Returns a source as its flow's queries refer to it.
 pub fn shadow(source: &Source) -> Result<Shadow> {
@@ -95,6 +97,26 @@ pub fn refresh_used_columns(flow: &mut Flow) -> Result<()> {
         let source = &mut lookup.relation;
         let all = columns::of_relation(source.relation)?.into_iter().map(|a| a.column);
         source.used = all.filter(|c| used.is_empty() || used.contains(&c.name)).collect();
+    }
+    Ok(())
+}
+
+/// Finds the columns that coco declared NOT NULL in target tables, and for which the queries can
+/// return NULL by now: a column that a query reads may no longer be NOT NULL.
+pub fn refresh_not_null(flow: &mut Flow) -> Result<()> {
+    for target in flow.targets.iter_mut().filter(|t| t.made && !t.not_null.is_empty()) {
+        let Some(view) = target.query_view() else { continue };
+        // SAFETY: the tree was just read, and no other code refers to it.
+        let never =
+            unsafe { never_null::columns_never_null(bound_query::read_bound_query(view)?)? };
+        let never: BTreeSet<&String> = target
+            .columns
+            .iter()
+            .zip(never)
+            .filter_map(|(column, never)| never.then_some(&column.name))
+            .collect();
+        let can_be_null = target.not_null.iter().filter(|name| !never.contains(name));
+        target.nullable_again = can_be_null.cloned().collect();
     }
     Ok(())
 }

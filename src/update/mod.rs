@@ -21,6 +21,7 @@ pub mod key_conflicts;
 pub mod limits;
 pub mod lookups;
 pub mod memo_salvage;
+pub mod nullable_columns;
 pub mod orphans;
 pub mod parallel;
 pub mod process_keys;

@@ -72,6 +72,8 @@ pub fn restore_targets(flow: &mut Flow) -> Result<()> {
                 target_table::check_adoptable(target, relation, owner)?;
                 // The table belongs to somebody else, so coco must neither alter nor drop it.
                 target.made = false;
+                target.not_null = vec![];
+                target.nullable_again = vec![];
                 relation
             }
             None => {
@@ -84,9 +86,16 @@ pub fn restore_targets(flow: &mut Flow) -> Result<()> {
         target.epoch += 1;
         let acting = RoleGuard::extension_owner()?;
         spi::execute(
-            "update coco.target set relation = $2::oid::regclass, epoch = $3, managed = $4
+            "update coco.target
+                set relation = $2::oid::regclass, epoch = $3, managed = $4, not_null = $5
               where id = $1",
-            &[arg(target.id), arg(relation), arg(target.epoch), arg(target.made)],
+            &[
+                arg(target.id),
+                arg(relation),
+                arg(target.epoch),
+                arg(target.made),
+                arg(target.not_null.clone()),
+            ],
         )?;
         invalidation::note_change()?;
         let (id, name) = (target.id, target.relation_name());

@@ -24,7 +24,7 @@ use crate::update::context::{UpdateContext, UpdateSnapshot};
 use crate::update::cursor_cache::CursorUpdate;
 use crate::update::limits::Limits;
 use crate::update::target_writer::{TargetWriter, WriteOptions};
-use crate::update::{orphans, restore_targets};
+use crate::update::{nullable_columns, orphans, restore_targets};
 use coco_core::counts::Counts;
 use coco_core::decision::Mode;
 use coco_core::memo_batch::Stats;
@@ -106,6 +106,7 @@ pub fn run_update(
         restored = with_targets;
         flow = &restored;
     }
+    nullable_columns::allow_nulls(flow)?;
     let logic = match ready.logic {
         Some(logic) => logic,
         None => logic_fingerprint::current_logic(flow)?,
