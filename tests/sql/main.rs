@@ -28,6 +28,7 @@ mod backtraces;
 mod bound;
 mod capture;
 mod cases;
+mod chains;
 mod concurrent;
 mod connectors;
 mod declaring;
