@@ -33,7 +33,7 @@ for ((n = 0; n <= runs; n++)); do
   [ "$requests_made $inputs_asked" = "$requests $inputs" ] ||
     die "$inputs_asked texts were asked for in $requests_made requests"
   verify f
-  sql "select coco.drop_flow('f', keep_targets => false)" >/dev/null
+  sql "set coco.memo_retention = 0" "select coco.drop_flow('f', keep_targets => false)" >/dev/null
 done
 result "$inputs texts, ${delay} ms a request of $batch, $concurrency at once (ms)" "$(of embedded)" "$ideal" "<= 1.3"
 
@@ -61,7 +61,7 @@ plain "a result that is there (microseconds)" \
 # Peak memory of a session that updates 10,000 items, by the size of the memo.
 peak() {
   sql "create table many_$1 (id int primary key, body text not null)" \
-      "insert into many_$1 select i, 'text ' || i from generate_series(1, $1) i" \
+      "insert into many_$1 select i, 'text $1 ' || i from generate_series(1, $1) i" \
       "select coco.create_flow('many_$1', 'many_$1', 'select id, lower_of(body) as v from many_$1', 'of_$1', '{id}')" \
       "select * from coco.update('many_$1')" "update many_$1 set body = body || '.' where id <= 10000" >/dev/null
   {

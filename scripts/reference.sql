@@ -19,7 +19,7 @@ INSERT INTO section VALUES
 (5, 'Functions over the network', 'These functions call other servers, so they are volatile and may be slow. Examples, limits and errors: [functions.md](functions.md).',
  '{embed,generate,http_post}'),
 (6, 'Memoized functions', 'coco stores the results of memoized functions: [functions.md](functions.md#memoized-functions).',
- '{memoize,unmemoize,clear_memo}');
+ '{memoize,unmemoize,clear_memo,kept_results}');
 
 -- Internal functions, which users do not call.
 CREATE TEMPORARY TABLE behind (name text PRIMARY KEY);
@@ -134,10 +134,11 @@ $$ SELECT concat_ws(E'\n\n',
         FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0))
    FROM pg_class c WHERE c.oid = view $$;
 
--- Returns a setting's value with its unit; sizes in readable units.
+-- Returns a setting's value with its unit; sizes and times of days in readable units.
 CREATE FUNCTION pg_temp.with_unit(value text, unit text) RETURNS text LANGUAGE sql AS
 $$ SELECT CASE WHEN value = '-1' THEN value
                WHEN unit = 'kB' THEN replace(pg_size_pretty(value::bigint * 1024), ' ', '')
+               WHEN unit = 'min' AND value::bigint > 0 AND value::bigint % 1440 = 0 THEN value::bigint / 1440 || 'd'
                ELSE value || coalesce(unit, '') END $$;
 
 CREATE FUNCTION pg_temp.entry(name text) RETURNS text LANGUAGE sql AS

@@ -237,9 +237,39 @@ create table coco.memo_stats (
   bytes       bigint not null default 0,
   elapsed     interval not null default '0',
   recorded    timestamptz not null default pg_catalog.now(),
+  reused      bigint not null default 0,
+  -- the owner of the function; NULL if the function has had several. Other flows reuse results only of the same owner
+  function_owner regrole,
+  -- the time of the last coco.clear_memo: the flow reuses no result from before it
+  cleared     timestamptz,
   unique (flow, function, fingerprint)
 );
+create index on coco.memo_stats (function, fingerprint);
 comment on table coco.memo_stats is 'Memoized functions of flows, one row for each fingerprint of their code, with statistics of their calls. Only coco''s functions write to this table.';
+
+-- The tables of results that coco keeps of dropped flows, with the settings that the flows had.
+create table coco.kept_memo (
+  id         int generated always as identity primary key,
+  flow       text not null,
+  owner      regrole not null,
+  settings   jsonb not null,
+  memo_table regclass not null,
+  dropped    timestamptz not null default pg_catalog.clock_timestamp(),
+  kept_until timestamptz not null
+);
+comment on table coco.kept_memo is 'Tables of results that coco keeps of dropped flows for coco.memo_retention. Only coco''s functions and workers write to this table.';
+
+-- The rows that coco.memo_stats had for these flows.
+create table coco.kept_memo_function (
+  kept_memo   int not null,
+  function_id int not null,
+  function    text not null,
+  fingerprint uuid not null,
+  function_owner regrole,
+  primary key (kept_memo, function_id)
+);
+create index on coco.kept_memo_function (function, fingerprint);
+comment on table coco.kept_memo_function is 'Memoized functions whose results coco keeps of dropped flows, with the IDs under which the tables keep the results. Only coco''s functions and workers write to this table.';
 
 create table coco.provider_usage (
   id         bigint generated always as identity primary key,
@@ -265,7 +295,7 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.flow, coco.source, coco.target, coco.logic, coco.memo_function, coco.memo_stats, coco.provider_usage from public;
+revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.flow, coco.source, coco.target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
@@ -279,9 +309,12 @@ select pg_catalog.pg_extension_config_dump('coco.run_history_run_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.flow_label', '');
 select pg_catalog.pg_extension_config_dump('coco.memo_function', '');
 select pg_catalog.pg_extension_config_dump('coco.memo_stats', '');
+select pg_catalog.pg_extension_config_dump('coco.kept_memo', '');
+select pg_catalog.pg_extension_config_dump('coco.kept_memo_function', '');
 select pg_catalog.pg_extension_config_dump('coco.provider_usage', '');
 select pg_catalog.pg_extension_config_dump('coco.capture_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.memo_stats_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.kept_memo_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.provider_usage_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.flow_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.source_id_seq', '');

@@ -395,7 +395,7 @@ create function coco.unmemoize(function regprocedure) returns void
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'unmemoize_wrapper';
 
-create function coco.clear_memo(flow text, function regprocedure default null) returns bigint
+create function coco.clear_memo(flow text default null, function regprocedure default null) returns bigint
   language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'clear_memo_wrapper';
@@ -410,7 +410,7 @@ comment on function coco.memo_call is 'Replaces the call of a memoized function 
 
 create function coco.function_rows(
   out flow text, out function text, out fingerprint uuid, out current boolean,
-  out calls bigint, out hits bigint, out misses bigint, out errors bigint, out requests bigint,
+  out calls bigint, out hits bigint, out reused bigint, out misses bigint, out errors bigint, out requests bigint,
   out tokens_in bigint, out tokens_out bigint, out cost float8, out computed_bytes bigint,
   out elapsed interval, out entries bigint, out entry_bytes bigint
 ) returns setof record language c stable

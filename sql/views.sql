@@ -36,6 +36,14 @@ create view coco.errors as select * from coco.error_rows();
 
 create view coco.functions as select * from coco.function_rows();
 
+create view coco.kept_results with (security_barrier) as
+select m.flow, m.owner, m.dropped, m.kept_until,
+       array(select distinct k.function from coco.kept_memo_function k where k.kept_memo = m.id order by 1) as functions,
+       pg_catalog.pg_total_relation_size(c.oid) as bytes
+  from coco.kept_memo m join pg_catalog.pg_class c on c.oid = m.memo_table
+ where m.kept_until > pg_catalog.clock_timestamp() and pg_catalog.pg_has_role(m.owner, 'usage')
+   and exists (select from pg_catalog.pg_roles r where r.oid = m.owner);
+
 -- Every role may see the workers of this database, but the flow of a worker only if the role may see that flow.
 create view coco.workers as
 select w.pid, w.worker_no, f.flow, s.name as source,

@@ -183,7 +183,7 @@ lineage_index: true: coco creates an index on each tracking table of the flow. c
 
 Errors: 22023: batch_size is out of range. 42501: the flow is not yours, or you cannot SET ROLE to the new owner.$doc$;
 
-comment on function coco.drop_flow is $doc$Drops a flow, its tracking tables, its query views and its stored results of memoized functions. For a target outside this database, it also drops the ledger and the outbox with all undelivered rows.
+comment on function coco.drop_flow is $doc$Drops a flow, its tracking tables and its query views. For a target outside this database, it also drops the ledger and the outbox with all undelivered rows. coco keeps the stored results of memoized functions for coco.memo_retention, so that a flow that is declared again does not compute them again.
 
 flow: name of the flow.
 keep_targets: false: also drops the targets that coco created, but never adopted ones. Outside this database, a worker
@@ -228,7 +228,7 @@ failed: number of items that failed now or wait for their next retry, and of row
   rejected.
 elapsed: time spent on the source.
 memo: JSON object with statistics of memoized functions, by function name; NULL if there were no calls. Each value is an
-  object with calls, hits, misses, errors, requests, tokens_in, tokens_out, cost, bytes and milliseconds.
+  object with calls, hits, reused, misses, errors, requests, tokens_in, tokens_out, cost, bytes and milliseconds.
 flow_name: name of the flow that has the source.
 
     SELECT source, seen, evaluated, upserted, deleted, failed FROM coco.update('doc_chunks');

@@ -140,14 +140,16 @@ function: function with its argument types.
 
 Errors: 42704: the function is not memoized. 42501: the function is not yours.$doc$;
 
-comment on function coco.clear_memo is $doc$Deletes the results that a flow stores of a memoized function, for all its versions, or of all memoized functions. Returns the number of deleted results. The call does not evaluate anything: coco computes a result again when it next evaluates an item that needs it.
+comment on function coco.clear_memo is $doc$Deletes stored results of memoized functions, for all versions of their code. Returns the number of deleted results. The call does not evaluate anything: coco computes a result again when it next evaluates an item that needs it. A flow whose results were deleted does not reuse older results of other flows either.
 
-flow: name of the flow.
-function: function with its argument types; NULL: all memoized functions.
+flow: name of the flow, which may be dropped: the call also deletes the results that coco keeps of dropped flows of this
+  name. NULL: all flows that the current role owns, and all of its dropped flows.
+function: function with its argument types; NULL: all memoized functions of the flow.
 
     SELECT coco.clear_memo('doc_chunks');
 
-Errors: 22004: flow is NULL. 42704: the flow does not exist. 42501: the flow is not yours.$doc$;
+Errors: 22004: flow and function are NULL. 42704: the flow does not exist, and coco keeps no results of a dropped flow of that
+name. 42883: the function does not exist. 42501: the flow is not yours.$doc$;
 
 comment on function coco.connector_options is $doc$Lists the options of coco's foreign data wrappers: those that CREATE SERVER, CREATE USER MAPPING and the argument options of coco.add_target accept. It does not list options of connectors that are not part of the build.
 

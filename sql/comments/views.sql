@@ -110,6 +110,7 @@ comment on column coco.functions.fingerprint is 'Fingerprint of the function''s 
 comment on column coco.functions.current is 'Whether the flow now calls the function with this code and version.';
 comment on column coco.functions.calls is 'Number of results that items have used; a result counts once for each item and evaluation.';
 comment on column coco.functions.hits is 'Number of these results that were already stored.';
+comment on column coco.functions.reused is 'Number of results that coco copied from another flow of the same owner, or from a dropped one; they count as hits.';
 comment on column coco.functions.misses is 'Number of these results that coco computed.';
 comment on column coco.functions.errors is 'Number of inputs that raised an error.';
 comment on column coco.functions.requests is 'Number of requests to a provider, or of calls of the function or its batch function.';
@@ -120,6 +121,14 @@ comment on column coco.functions.computed_bytes is 'Size of the computed results
 comment on column coco.functions.elapsed is 'Time spent computing the results.';
 comment on column coco.functions.entries is 'Number of results stored now.';
 comment on column coco.functions.entry_bytes is 'Size of the stored results and of their inputs, in bytes.';
+
+comment on view coco.kept_results is 'Results of memoized functions that coco keeps of your dropped flows, one row for each dropped flow. The setting coco.memo_retention limits the time; coco.clear_memo deletes them earlier.';
+comment on column coco.kept_results.flow is 'Name that the flow had.';
+comment on column coco.kept_results.owner is 'Role that owned the flow. Only its flows reuse the results.';
+comment on column coco.kept_results.dropped is 'Time at which the flow was dropped.';
+comment on column coco.kept_results.kept_until is 'Time from which coco no longer uses the results, and drops them.';
+comment on column coco.kept_results.functions is 'Names of the functions, with schema and argument types.';
+comment on column coco.kept_results.bytes is 'Size of the results on disk, with their indexes, in bytes.';
 
 comment on view coco.workers is 'Workers of this database. Every role sees the workers, but flow and source only if it may see the flow. Empty unless coco is in shared_preload_libraries.';
 comment on column coco.workers.pid is 'Process ID. In pg_stat_activity, its backend_type is coco worker, or coco update for worker number 0.';

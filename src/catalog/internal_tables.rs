@@ -163,6 +163,12 @@ pub fn find(table: &str) -> Result<Option<pg_sys::Oid>> {
     spi::scalar("select pg_catalog.to_regclass($1::pg_catalog.text)::pg_catalog.oid", &[arg(table)])
 }
 
+/// Locks a table for DROP TABLE, and does not wait: `false` if another transaction uses it.
+pub fn lock_to_drop(table: pg_sys::Oid) -> bool {
+    // SAFETY: takes a heavyweight lock, which the transaction's end releases.
+    unsafe { pg_sys::ConditionalLockRelationOid(table, pg_sys::AccessExclusiveLock as i32) }
+}
+
 /// Reports whether a table can be read now: it exists, and no other transaction has locked it or
 /// one of its indexes. If so, the table stays readable until the transaction ends. The views over
 /// all flows therefore never wait for a table.

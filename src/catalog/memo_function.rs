@@ -36,6 +36,7 @@ pub struct MemoFunction {
     pub oid: pg_sys::Oid,
     /// The name with schema and argument types, quoted.
     pub name: String,
+    pub owner: pg_sys::Oid,
     pub kind: MemoFunctionKind,
     /// The fingerprint of the function's code and version. Results with another fingerprint are not
     /// used.

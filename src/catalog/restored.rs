@@ -55,7 +55,8 @@ fn hold_off() -> Result<()> {
 }
 
 /// Creates the view for the first flow of a database, which does not come from a dump. First drops
-/// the objects that the restore of a schema alone has left, because no flow owns them.
+/// the objects that the restore of a schema alone has left, because no flow owns them, and they are
+/// not kept of a dropped flow.
 pub fn begin_with(flow: i32) -> Result<()> {
     if is_complete()? {
         return Ok(());
@@ -73,6 +74,7 @@ pub fn begin_with(flow: i32) -> Result<()> {
             and not exists (select from pg_catalog.pg_depend d
                              where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                                and d.objid = c.oid and d.deptype = 'e')
+            and not exists (select from coco.kept_memo m where m.memo_table = c.oid)
           order by c.relkind = 'r', c.oid desc",
         &[],
         |r| Ok((spi::required::<String>(r, 1)?, spi::required::<String>(r, 2)?)),

@@ -6,6 +6,7 @@ pub mod add_source;
 pub mod add_target;
 pub mod alter_flow;
 pub mod check_query;
+pub mod clear_memo;
 pub mod key_ownership;
 pub mod lineage_index;
 pub mod live;
@@ -17,6 +18,7 @@ use pgrx::prelude::*;
 use crate::capture::triggers;
 use crate::catalog::{flow_rows, internal_tables, locks, objects, restored};
 use crate::declare::names::check_name;
+use crate::memo::kept;
 use crate::pg::acting_role::{self, RoleGuard, SavedGucs};
 use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
@@ -44,10 +46,12 @@ pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
         .hint("Choose another name, change the existing flow with coco.set_query, or drop it with coco.drop_flow."));
     };
     rows::delete_all(name, *id)?;
+    kept::drop_expired(None)?;
     restored::begin_with(*id)
 }
 
-/// Drops a flow, even an incomplete one: whatever still exists is dropped. For `announce`, see
+/// Drops a flow, even an incomplete one: whatever still exists is dropped. The results of its
+/// memoized functions may be [kept] for a while. For `announce`, see
 /// [`locks::lock_flow_ending_transaction`].
 pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
     let mut id = flow_rows::identify_flow(name)?.id;
@@ -79,15 +83,13 @@ pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
            join pg_class c on c.oid in (t.relation, t.outbox)
           where t.flow = $1 and t.server is not null",
     )?;
-    let memo = names(
-        "select c.oid::regclass::text from coco.flow f join pg_class c on c.oid = f.memo_table
-          where f.flow = $1",
-    )?;
+    let memo = kept::keep_results(name)?;
     rows::delete_all(name, id)?;
     spi::execute("delete from coco.flow where flow = $1", &[arg(name)])?;
     invalidation::note_change()?;
     drop(acting);
-    objects::drop_all(&views, &[tracking, kept_of_others, memo].concat())?;
+    objects::drop_all(&views, &[tracking, kept_of_others].concat())?;
+    kept::drop_expired(memo)?;
     triggers::end_unneeded(owner)?;
     if !keep_targets {
         let _as = RoleGuard::flow_owner(owner, &SavedGucs::qualifying())?;

@@ -223,7 +223,7 @@ pub fn functions() -> Result<Vec<Memoised>> {
         let now = called_functions::called_functions(&views)?;
         let rows = spi::select(
             "select id, function, fingerprint, calls, misses, errors, requests, tokens_in, tokens_out,
-                    cost, bytes, (extract(epoch from elapsed) * 1000000)::bigint
+                    cost, bytes, (extract(epoch from elapsed) * 1000000)::bigint, reused
                from coco.memo_stats where flow = $1 order by id",
             &[arg(flow.name.as_str())],
             |r| {
@@ -242,6 +242,7 @@ pub fn functions() -> Result<Vec<Memoised>> {
                         cost: spi::required(r, 10)?,
                         bytes: spi::required(r, 11)?,
                         micros: spi::required(r, 12)?,
+                        reused: spi::required(r, 13)?,
                     },
                     entries: 0,
                     entry_bytes: 0,

@@ -5,7 +5,7 @@ use pgrx::{PgList, pg_sys};
 use std::rc::Rc;
 
 use crate::memo::session::{self, CallArguments, MemoSession, OnMiss};
-use crate::memo::store;
+use crate::memo::{reuse, store};
 use crate::pg::datum_bytes::{self, DatumEncoding};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
@@ -190,8 +190,12 @@ impl CallSite {
             && recalling.recall.borrow().get(place).state == State::Asked
         {
             let found = store::find(recalling, &[(id, fingerprint)])?;
+            {
+                let mut recall = recalling.recall.borrow_mut();
+                found.into_iter().for_each(|entry| recall.load(entry));
+            }
+            reuse::load_reusable(recalling, &[place])?;
             let mut recall = recalling.recall.borrow_mut();
-            found.into_iter().for_each(|entry| recall.load(entry));
             if recall.get(place).state == State::Asked {
                 recall.set_state(place, State::Absent);
             }

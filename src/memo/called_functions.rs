@@ -36,7 +36,8 @@ select p.oid, p.oid::regprocedure::text, m.version,
        case when m.batch is not null then coalesce(to_regprocedure(m.batch)::oid, 0) end,
        m.batch_owner::oid, m.batch_size,
        case when p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
-            then p.proname::text end
+            then p.proname::text end,
+       p.proowner
   from called c
   join pg_catalog.pg_proc p on p.oid = c.oid
   left join coco.memo_function m on m.function = p.oid::regprocedure::text and m.owner = p.proowner
@@ -50,6 +51,7 @@ struct MemoFunctionRow {
     version: Option<String>,
     batch: Option<MemoFunctionKind>,
     provided: Option<String>,
+    owner: pg_sys::Oid,
 }
 
 /// Returns the memoized functions that the queries of these views call.
@@ -69,6 +71,7 @@ pub fn called_functions(views: &[pg_sys::Oid]) -> Result<Vec<Rc<MemoFunction>>> 
             version: r.get(3)?,
             batch,
             provided: r.get(7)?,
+            owner: spi::required(r, 8)?,
         })
     })?;
     found.into_iter().map(|found| memo_function_of(found).map(Rc::new)).collect()
@@ -119,5 +122,5 @@ fn memo_function_of(found: MemoFunctionRow) -> Result<MemoFunction> {
         }
     }
     let fingerprint = logic_fingerprint::of_functions(&of, &found.name, found.version.as_deref())?;
-    Ok(MemoFunction { oid: found.oid, name: found.name, kind, fingerprint })
+    Ok(MemoFunction { oid: found.oid, name: found.name, owner: found.owner, kind, fingerprint })
 }

@@ -6,21 +6,23 @@
 //! - `rewrite_calls` replaces the calls in a query by calls of `call_site`, which looks results up
 //!   in the `session` and notes the missing ones.
 //! - `evaluate_batch` evaluates a batch until no result is missing.
-//! - `resolve_misses` gets the missing results: from the `store`, from a batch function
-//!   (`batch_call`) or from a provider (`provider_resolve`).
+//! - `resolve_misses` gets the missing results: from the `store`, from other flows' tables
+//!   (`reuse`), from a batch function (`batch_call`) or from a provider (`provider_resolve`).
 //! - `store` keeps results in the table that `result_table` creates. `result_uses` counts the items
-//!   that use them.
+//!   that use them. `kept` keeps the table when the flow is dropped.
 //! - `settle` and `spending` record what results cost.
 
 pub mod batch_call;
 pub mod call_site;
 pub mod called_functions;
 pub mod evaluate_batch;
+pub mod kept;
 pub mod provider_resolve;
 pub mod registration;
 pub mod resolve_misses;
 pub mod result_table;
 pub mod result_uses;
+pub mod reuse;
 pub mod rewrite_calls;
 pub mod session;
 pub mod settle;
@@ -84,6 +86,10 @@ pub fn end_batch(recalling: &MemoSession) -> Result<()> {
 /// Stores the statistics of the calls since the last call of this function, and returns them by the
 /// functions' names.
 pub fn count_calls(recalling: &MemoSession) -> Result<BTreeMap<String, Stats>> {
+    let reused = recalling.recall.borrow_mut().take_reused();
+    for (function, reused) in reused {
+        recalling.count(function, Stats { reused, ..Stats::default() });
+    }
     let stats = recalling.stats.take();
     store::count(&stats)?;
     let named =

@@ -1,4 +1,4 @@
-//! Gets missing results, many at a time: from the store, or by computing them.
+//! Gets missing results, many at a time: from the store, from other flows, or by computing them.
 
 use pgrx::pg_sys;
 use std::collections::BTreeMap;
@@ -10,15 +10,15 @@ use crate::memo::batch_call::BatchCall;
 use crate::memo::call_site::may_execute;
 use crate::memo::session::MemoSession;
 use crate::memo::settle::{MissedCalls, call_error, settle_results};
-use crate::memo::{provider_resolve, store};
+use crate::memo::{provider_resolve, reuse, store};
 use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::subtransaction::{DataError, subtransaction};
 use coco_core::bisect::{Attempt, bisect};
-use coco_core::memo_batch::{FunctionId, MemoError, State, Stats};
+use coco_core::memo_batch::{EntryIndex, FunctionId, MemoError, State, Stats};
 
 /// Finds or computes all missing results. For a function that the query itself computes, only
-/// checks that the store has no result.
+/// checks that no store has a result.
 pub fn resolve_misses(recalling: &MemoSession) -> Result<()> {
     let asked = std::mem::take(&mut *recalling.asked.borrow_mut());
     let keys: Vec<(FunctionId, i64)> = {
@@ -30,10 +30,15 @@ pub fn resolve_misses(recalling: &MemoSession) -> Result<()> {
         let _now = PinnedSnapshot::take();
         store::find(recalling, &keys)?
     };
-    let mut left: BTreeMap<FunctionId, MissedCalls> = BTreeMap::new();
     {
         let mut recall = recalling.recall.borrow_mut();
         found.into_iter().for_each(|entry| recall.load(entry));
+    }
+    let places: Vec<EntryIndex> = asked.keys().copied().collect();
+    reuse::load_reusable(recalling, &places)?;
+    let mut left: BTreeMap<FunctionId, MissedCalls> = BTreeMap::new();
+    {
+        let recall = recalling.recall.borrow();
         for (place, arguments) in asked {
             let entry = recall.get(place);
             if entry.state == State::Asked {

@@ -33,6 +33,8 @@ pub struct MemoSession {
     /// The flow's table of results, quoted and qualified with its schema; `None` if there is none
     /// yet.
     pub table: Option<String>,
+    /// The tables of other flows in which coco looks for missing results, once they are known.
+    pub others: RefCell<Option<Rc<[OtherTable]>>>,
     /// Results from before this time are ignored: microseconds since 1970.
     pub since: Option<i64>,
     pub missing: OnMiss,
@@ -50,8 +52,27 @@ pub struct MemoSession {
 #[derive(Clone, Debug)]
 pub struct KnownFunction {
     pub function: Rc<MemoFunction>,
-    /// `None` if no result of the function was ever stored.
+    /// Negative if no result of the function was ever stored, and the session stores none.
     pub id: Option<FunctionId>,
+}
+
+/// A table of results of another flow of the same owner, or of one that was dropped.
+#[derive(Debug)]
+pub struct OtherTable {
+    pub relation: pg_sys::Oid,
+    /// Quoted and qualified with its schema.
+    pub name: String,
+    pub functions: Vec<OtherFunction>,
+}
+
+/// A function of a session that another table has results of.
+#[derive(Clone, Copy, Debug)]
+pub struct OtherFunction {
+    pub own: FunctionId,
+    /// The function's id in the other table.
+    pub other: FunctionId,
+    /// Results from before this time are ignored: microseconds since 1970.
+    pub since: Option<i64>,
 }
 
 /// Arguments that outlive the statement, until [`MemoSession::answered`] discards them.
@@ -84,6 +105,7 @@ impl MemoSession {
             flow: flow.id,
             owner: flow.owner,
             table,
+            others: RefCell::default(),
             since,
             missing,
             recall: RefCell::default(),

@@ -24,29 +24,50 @@ use coco_core::memo_batch::{EntryIndex, FunctionId, MemoEntry, Seal, State, Stat
 pub const KEPT: &str = "7 days";
 
 /// How many entries one statement reads or adds.
-const AT_ONCE: usize = 5_000;
+pub const AT_ONCE: usize = 5_000;
 
 /// Returns the memoized functions of a flow, with the ids of their results in the store. With
-/// `make`, assigns missing ids.
+/// `make`, assigns missing ids in the store; otherwise the missing ids are negative.
 pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, KnownFunction>> {
     let _as = RoleGuard::extension_owner()?;
     let mut all = HashMap::new();
-    for function in &flow.memoised {
+    for (n, function) in flow.memoised.iter().enumerate() {
         let args =
             [arg(flow.name.as_str()), arg(function.name.as_str()), arg(function.fingerprint)];
-        let mut id = spi::scalar::<i32>(
-            "select id from coco.memo_stats where flow = $1 and function = $2 and fingerprint = $3",
+        let row = spi::select(
+            "select id, function_owner::oid from coco.memo_stats
+              where flow = $1 and function = $2 and fingerprint = $3",
             &args,
-        )?;
-        if id.is_none() && make {
-            id = spi::returning(
-                "insert into coco.memo_stats (flow, function, fingerprint) values ($1, $2, $3)
-                 on conflict do nothing returning id",
-                &args,
+            |r| Ok((spi::required::<i32>(r, 1)?, r.get::<pg_sys::Oid>(2)?)),
+        )?
+        .pop();
+        let id = match row {
+            None if make => spi::returning(
+                "insert into coco.memo_stats (flow, function, fingerprint, function_owner)
+                 values ($1, $2, $3, $4) on conflict do nothing returning id",
+                &[
+                    arg(flow.name.as_str()),
+                    arg(function.name.as_str()),
+                    arg(function.fingerprint),
+                    arg(function.owner),
+                ],
                 |r| spi::required(r, 1),
             )?
-            .pop();
-        }
+            .pop(),
+            None => i32::try_from(n).ok().map(|n| -1 - n),
+            Some((id, owner)) => {
+                // From now on, the store may have results of both owners, and no other flow may
+                // reuse them.
+                let same = function.kind.is_provided() || owner == Some(function.owner);
+                if make && owner.is_some() && !same {
+                    spi::execute(
+                        "update coco.memo_stats set function_owner = null where id = $1",
+                        &[arg(id)],
+                    )?;
+                }
+                Some(id)
+            }
+        };
         let known = KnownFunction { function: Rc::clone(function), id: id.map(FunctionId) };
         all.insert(function.oid, known);
     }
@@ -72,7 +93,8 @@ fn entries(rows: &mut TupleStore) -> Vec<MemoEntry> {
         };
         let seal = rows.get(5).map_or(Seal::Open, Seal::Stored);
         let (function, state) = (FunctionId(function), State::Known(bytes(4)));
-        all.push(MemoEntry { function, fingerprint, input, state, seal, stored: Some(stored) });
+        let stored = Some(stored);
+        all.push(MemoEntry { function, fingerprint, input, state, seal, stored, made: None });
     }
     all
 }
@@ -80,7 +102,7 @@ fn entries(rows: &mut TupleStore) -> Vec<MemoEntry> {
 /// The columns that coco reads of an entry `m`.
 pub const ENTRY: &str = "m.entry, m.function, m.fingerprint, m.input, m.result, m.seal";
 
-fn entry_columns() -> [RowColumn; 6] {
+pub fn entry_columns() -> [RowColumn; 6] {
     [
         RowColumn::new("entry", pg_sys::INT8OID),
         RowColumn::new("function", pg_sys::INT4OID),
@@ -170,6 +192,7 @@ pub enum Until {
 fn rows_of(new: &[New], ids: &[i64]) -> Result<TupleStore> {
     let mut columns = entry_columns().to_vec();
     columns.push(RowColumn::new("uses", pg_sys::INT4OID));
+    columns.push(RowColumn::new("made", pg_sys::INT8OID));
     let mut rows = TupleStore::new(&columns)?;
     let mut values = pgrx::PgMemoryContexts::new("coco memo rows");
     for (new, id) in new.iter().zip(ids) {
@@ -187,6 +210,7 @@ fn rows_of(new: &[New], ids: &[i64]) -> Result<TupleStore> {
                     result.as_deref().and_then(IntoDatum::into_datum),
                     seal.into_datum(),
                     new.uses.into_datum(),
+                    new.entry.made.and_then(IntoDatum::into_datum),
                 ]);
             });
             values.reset();
@@ -228,7 +252,9 @@ pub fn add(table: &str, new: &[New], until: Until) -> Result<Vec<(EntryIndex, i6
         let own = ["entry", "function", "fingerprint", "input", "result", "seal", "uses"];
         let mut columns: Vec<(String, String)> =
             own.iter().map(|name| ((*name).to_owned(), format!("n.{name}"))).collect();
-        columns.push(("made".to_owned(), "clock_timestamp()".to_owned()));
+        let made = "coalesce('epoch'::timestamptz + n.made::float8 * interval '1 microsecond',
+                             clock_timestamp())";
+        columns.push(("made".to_owned(), made.to_owned()));
         columns.push(("kept_until".to_owned(), until.clone()));
         bulk_insert::insert(&statements, table, &columns, "coco_new as n", &[])?;
     }
@@ -276,7 +302,7 @@ pub fn count(stats: &BTreeMap<FunctionId, Stats>) -> Result<()> {
                 set calls = calls + $2, misses = misses + $3, errors = errors + $4,
                     requests = requests + $5, tokens_in = tokens_in + $6, tokens_out = tokens_out + $7,
                     cost = cost + $8, bytes = bytes + $9,
-                    elapsed = elapsed + $10 * interval '1 microsecond'
+                    elapsed = elapsed + $10 * interval '1 microsecond', reused = reused + $11
               where id = $1",
             &[
                 arg(function.0),
@@ -289,36 +315,39 @@ pub fn count(stats: &BTreeMap<FunctionId, Stats>) -> Result<()> {
                 arg(s.cost),
                 arg(s.bytes),
                 arg(s.micros as f64),
+                arg(s.reused),
             ],
         )?;
     }
     Ok(())
 }
 
-/// Deletes stored results of a flow: of one function, or of all. Returns how many it deleted.
-pub fn forget(flow: &Flow, function: Option<pg_sys::Oid>) -> Result<i64> {
+/// Returns the name under which coco stores results of a function, with schema and argument types.
+pub fn function_name(function: pg_sys::Oid) -> Result<String> {
+    let _as = RoleGuard::qualifying_names()?;
+    spi::scalar::<String>(
+        "select p.oid::regprocedure::text from pg_catalog.pg_proc p where p.oid = $1",
+        &[arg(function)],
+    )?
+    .ok_or_else(|| {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+            format!("function with OID {} does not exist", function.to_u32()),
+        )
+    })
+}
+
+/// Deletes stored results of a flow: of one function, or of all. Returns how many it deleted. The
+/// flow does not reuse results of other flows that were computed before.
+pub fn forget(flow: &Flow, function: Option<&str>) -> Result<i64> {
     let Some(table) = &flow.memo else { return Ok(0) };
-    let name = match function {
-        None => None,
-        Some(oid) => {
-            Some(spi::scalar::<String>("select $1::regprocedure::text", &[arg(oid)])?.ok_or_else(
-                || {
-                    Error::new(
-                        PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
-                        format!("function with OID {} does not exist", oid.to_u32()),
-                    )
-                },
-            )?)
-        }
-    };
-    let ids: Vec<i32> = {
-        let _as = RoleGuard::extension_owner()?;
-        spi::select(
-            "select id from coco.memo_stats where flow = $1 and ($2::text is null or function = $2)",
-            &[arg(flow.name.as_str()), arg(name)],
-            |r| spi::required(r, 1),
-        )?
-    };
     let _as = RoleGuard::extension_owner()?;
+    let ids = spi::returning(
+        "update coco.memo_stats set cleared = clock_timestamp()
+          where flow = $1 and ($2::text is null or function = $2)
+         returning id",
+        &[arg(flow.name.as_str()), arg(function)],
+        |r| spi::required::<i32>(r, 1),
+    )?;
     spi::execute(&format!("delete from {table} where function = any ($1)"), &[arg(ids)])
 }

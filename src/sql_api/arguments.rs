@@ -7,12 +7,15 @@ use crate::pg::error::{Error, Result};
 
 /// Returns an argument that needs a value, or an error (22004) if it is NULL.
 pub fn required_argument<T>(argument: Option<T>, name: &str) -> Result<T> {
-    argument.ok_or_else(|| {
-        Error::new(
-            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            format!("argument \"{name}\" must not be NULL"),
-        )
-    })
+    argument.ok_or_else(|| null_argument(name))
+}
+
+/// Returns the error (22004) for an argument that is NULL.
+pub fn null_argument(name: &str) -> Error {
+    Error::new(
+        PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+        format!("argument \"{name}\" must not be NULL"),
+    )
 }
 
 /// Returns the elements of an array argument, or an error (22004) if one of them is NULL.

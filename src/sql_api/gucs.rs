@@ -3,6 +3,7 @@
 use pgrx::guc::{GucContext, GucFlags, GucRegistry};
 
 use crate::catalog::run_history::{LOG_MIN_DURATION, SIZE as HISTORY_SIZE};
+use crate::memo::kept::RETENTION as MEMO_RETENTION;
 use crate::update::limits::{BATCH_SIZE, LARGEST_BATCH, SEGMENT_SIZE};
 use crate::workers::crash_point::CRASH_POINT;
 use crate::workers::process::MAX_SEATS;
@@ -70,6 +71,16 @@ pub fn define() {
         i32::MAX,
         GucContext::Suset,
         GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"coco.memo_retention",
+        c"Time for which coco keeps the results of memoized functions of a dropped flow; 0 drops them with the flow.",
+        c"Other flows of the same owner reuse these results, in particular a flow that is declared again.",
+        &MEMO_RETENTION,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MIN,
     );
     GucRegistry::define_string_guc(
         c"coco.failpoint",

@@ -5,10 +5,10 @@ use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::flows::load;
+use crate::declare::clear_memo;
 use crate::inspect::views;
-use crate::memo::{call_site, registration, store};
-use crate::sql_api::arguments::required_argument;
+use crate::memo::{call_site, registration};
+use crate::sql_api::arguments::{null_argument, required_argument};
 
 #[pg_extern(sql = false)]
 fn memoize(
@@ -36,8 +36,11 @@ fn unmemoize(function: Option<pg_sys::Oid>) -> Result<(), ErrorReport> {
 
 #[pg_extern(sql = false)]
 fn clear_memo(flow: Option<&str>, function: Option<pg_sys::Oid>) -> Result<i64, ErrorReport> {
-    let flow = load::lock_for_update(required_argument(flow, "flow")?)?;
-    Ok(store::forget(&flow, function)?)
+    Ok(match (flow, function) {
+        (Some(flow), function) => clear_memo::clear_flow(flow, function)?,
+        (None, Some(function)) => clear_memo::clear_function(function)?,
+        (None, None) => Err(null_argument("flow").hint("Name a flow, a function, or both."))?,
+    })
 }
 
 #[pg_extern(sql = false)]
@@ -51,6 +54,7 @@ fn function_rows() -> Result<
             name!(current, bool),
             name!(calls, i64),
             name!(hits, i64),
+            name!(reused, i64),
             name!(misses, i64),
             name!(errors, i64),
             name!(requests, i64),
@@ -74,6 +78,7 @@ fn function_rows() -> Result<
             f.current,
             s.calls,
             (s.calls - s.misses).max(0),
+            s.reused,
             s.misses,
             s.errors,
             s.requests,

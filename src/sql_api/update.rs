@@ -203,10 +203,10 @@ fn run(flow: &str, mode: Mode) -> Result<FlowCounts, Error> {
 fn memo(stats: BTreeMap<String, Stats>) -> Option<Json> {
     let of = |s: &Stats| {
         serde_json::json!({
-            "calls": s.calls, "hits": (s.calls - s.misses).max(0), "misses": s.misses,
-            "errors": s.errors, "requests": s.requests, "tokens_in": s.tokens_in,
-            "tokens_out": s.tokens_out, "cost": s.cost, "bytes": s.bytes,
-            "milliseconds": s.micros / 1000,
+            "calls": s.calls, "hits": (s.calls - s.misses).max(0), "reused": s.reused,
+            "misses": s.misses, "errors": s.errors, "requests": s.requests,
+            "tokens_in": s.tokens_in, "tokens_out": s.tokens_out, "cost": s.cost,
+            "bytes": s.bytes, "milliseconds": s.micros / 1000,
         })
     };
     let all: serde_json::Map<_, _> = stats.iter().map(|(name, s)| (name.clone(), of(s))).collect();

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::capture::triggers;
 use crate::flows::live_rows;
+use crate::memo::kept;
 use crate::workers::crash_notes;
 use crate::workers::transaction::{log_failure, transaction};
 
-/// Interval at which a worker looks for triggers that no flow needs.
+/// Interval at which a worker looks for triggers that no flow needs, and for expired results.
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// Records the processes that crashed while they worked on a flow. coco sets a flow aside if its
@@ -41,7 +42,8 @@ impl Upkeep {
         self.sweep();
     }
 
-    /// Drops triggers that dropped flows have left on tables, in one transaction per table.
+    /// Drops triggers that dropped flows have left on tables, in one transaction per table, and
+    /// expired results of dropped flows.
     pub fn sweep(&mut self) {
         if self.swept.is_some_and(|at| at.elapsed() < SWEEP) {
             return;
@@ -52,6 +54,9 @@ impl Upkeep {
         });
         if let Err(failed) = dropped {
             log_failure("could not drop unneeded triggers", &failed);
+        }
+        if let Err(failed) = transaction(|| kept::drop_expired(None)) {
+            log_failure("could not drop expired results of memoized functions", &failed);
         }
     }
 }

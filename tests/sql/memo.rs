@@ -494,7 +494,8 @@ fn what_a_view_calls_is_memoised_and_groups_several_targets_and_sources_are_fine
          select coco.add_target('both', 't4', 'select ''d'' as s, id, many(body || ''!'') as u, many(body) as v from d
                                                union all select ''e'', id, many(body || ''!''), many(body) from e', '{s,id}')",
     );
-    for (flow, expected, entries) in [("viewed", 6, 6), ("grouped", 3, 3), ("both", 18, 18)] {
+    // The last flow reuses what the first one has computed.
+    for (flow, expected, entries) in [("viewed", 6, 6), ("grouped", 3, 3), ("both", 12, 18)] {
         db.update(flow, "normal");
         assert_eq!(inputs(&mut db), expected, "{flow}");
         let kept = format!("select sum(entries) from coco.functions where flow = '{flow}'");
@@ -505,7 +506,7 @@ fn what_a_view_calls_is_memoised_and_groups_several_targets_and_sources_are_fine
         assert_eq!(inputs(&mut db), 0, "{flow}");
     }
     db.run("update words set kind = 'k1' where w = 'w3'; delete from e where id > 3; update d set body = 'w12' where id = 1");
-    for (flow, expected) in [("viewed", 1), ("grouped", 2), ("both", 2)] {
+    for (flow, expected) in [("viewed", 1), ("grouped", 2), ("both", 1)] {
         db.update(flow, "normal");
         assert_eq!(inputs(&mut db), expected, "{flow}");
         db.verify_clean(flow);

@@ -311,6 +311,7 @@ fn the_views_wait_for_no_flow() {
             "workers",
             "sources",
             "functions",
+            "kept_results",
         ] {
             run(&mut looking, &format!("select * from coco.{view}"));
         }

@@ -5,7 +5,7 @@ use crate::support::explain;
 use crate::support::server::{Server, Session};
 
 /// What a role sees of flows, and must see in spite of anybody's broken flow.
-pub const VIEWS: [&str; 12] = [
+pub const VIEWS: [&str; 13] = [
     "flows",
     "sources",
     "lookups",
@@ -13,6 +13,7 @@ pub const VIEWS: [&str; 12] = [
     "tracking",
     "errors",
     "functions",
+    "kept_results",
     "workers",
     "progress",
     "delivery_status",

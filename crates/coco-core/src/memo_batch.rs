@@ -31,8 +31,19 @@ pub enum Seal {
     Open,
     /// The stored seal. It has not been compared with the result yet.
     Stored(i64),
+    /// The seal of an entry of another store. It has not been compared with the result yet.
+    Reusable(ReusableSeal),
     /// The result has this type: it was computed in this process, or its seal was compared.
     Checked(ResultType),
+}
+
+/// An entry of another store with its seal, which covers the function's id in that store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReusableSeal {
+    pub function: FunctionId,
+    /// The number of the entry in that store.
+    pub entry: i64,
+    pub seal: i64,
 }
 
 /// Returns a hash over a result, its type, its function and its input. A stored result with another
@@ -85,6 +96,9 @@ pub struct MemoEntry {
     pub seal: Seal,
     /// The number of the entry in the store, once it is stored.
     pub stored: Option<i64>,
+    /// The time at which the result was computed (microseconds since 1970) if it comes from another
+    /// store. `None` if it was computed now, or is in the store.
+    pub made: Option<i64>,
 }
 
 impl MemoEntry {
@@ -112,6 +126,10 @@ pub struct MemoBatch {
     missing: BTreeMap<usize, i32>,
     /// Stored entries whose seal did not match their result. They are not loaded again.
     rejected: HashSet<i64>,
+    /// The same for entries of other stores, each with its function's id.
+    rejected_reusable: HashSet<(FunctionId, i64)>,
+    /// The number of results of other stores that were used, by function.
+    reused: BTreeMap<FunctionId, i64>,
 }
 
 impl MemoBatch {
@@ -129,6 +147,7 @@ impl MemoBatch {
                 state: State::Asked,
                 seal: Seal::Open,
                 stored: None,
+                made: None,
             })
         })
     }
@@ -158,10 +177,31 @@ impl MemoBatch {
         self.entries[index.0].seal = entry.seal;
     }
 
+    /// Completes a requested entry by an entry of another store. The seal is compared when the
+    /// result is used. The entry then counts as new for the own store.
+    pub fn load_reusable(&mut self, found: MemoEntry) {
+        let Seal::Reusable(other) = found.seal else { return };
+        if self.rejected_reusable.contains(&(other.function, other.entry)) {
+            return;
+        }
+        let requested = |index: &&EntryIndex| {
+            let entry = &self.entries[index.0];
+            entry.state == State::Asked && *entry.input == *found.input
+        };
+        let indexes = self.indexes.get(&(found.function, found.fingerprint));
+        let Some(index) = indexes.and_then(|all| all.iter().find(requested)).copied() else {
+            return;
+        };
+        self.set_state(index, found.state);
+        let entry = &mut self.entries[index.0];
+        (entry.seal, entry.made) = (found.seal, found.made);
+    }
+
     /// Stores a computed result in an entry.
     pub fn set_computed(&mut self, index: EntryIndex, kept: ComputedResult) {
         self.set_state(index, State::Known(kept.result));
-        self.entries[index.0].seal = Seal::Checked(kept.of);
+        let entry = &mut self.entries[index.0];
+        (entry.seal, entry.made) = (Seal::Checked(kept.of), None);
     }
 
     pub fn set_state(&mut self, index: EntryIndex, state: State) {
@@ -179,11 +219,18 @@ impl MemoBatch {
         let fits = match entry.seal {
             Seal::Checked(known) => known == *of,
             Seal::Stored(stored) => stored == seal(of, entry.function, &entry.input, result),
+            Seal::Reusable(other) => other.seal == seal(of, other.function, &entry.input, result),
             Seal::Open => false,
         };
         if fits {
+            if let Seal::Reusable(_) = entry.seal {
+                *self.reused.entry(entry.function).or_default() += 1;
+            }
             entry.seal = Seal::Checked(*of);
             return Some(result.clone());
+        }
+        if let Seal::Reusable(other) = entry.seal {
+            self.rejected_reusable.insert((other.function, other.entry));
         }
         self.rejected.extend(entry.stored.take());
         entry.seal = Seal::Open;
@@ -242,6 +289,11 @@ impl MemoBatch {
         }
     }
 
+    /// Returns how many results of other stores were used since the last call of this method.
+    pub fn take_reused(&mut self) -> BTreeMap<FunctionId, i64> {
+        std::mem::take(&mut self.reused)
+    }
+
     /// Returns the approximate memory in bytes that the entries use.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -255,7 +307,12 @@ impl MemoBatch {
     }
 
     pub fn clear(&mut self) {
-        *self = MemoBatch { rejected: std::mem::take(&mut self.rejected), ..MemoBatch::default() };
+        *self = MemoBatch {
+            rejected: std::mem::take(&mut self.rejected),
+            rejected_reusable: std::mem::take(&mut self.rejected_reusable),
+            reused: std::mem::take(&mut self.reused),
+            ..MemoBatch::default()
+        };
     }
 }
 
@@ -264,6 +321,8 @@ impl MemoBatch {
 pub struct Stats {
     /// Results that items use, counted once per item: hits and misses.
     pub calls: i64,
+    /// Results that were copied from another store instead of being computed: a part of the hits.
+    pub reused: i64,
     /// Results that had to be computed.
     pub misses: i64,
     /// Inputs for which the call failed because of the input.
@@ -283,6 +342,7 @@ pub struct Stats {
 impl std::ops::AddAssign for Stats {
     fn add_assign(&mut self, more: Stats) {
         self.calls += more.calls;
+        self.reused += more.reused;
         self.misses += more.misses;
         self.errors += more.errors;
         self.requests += more.requests;
@@ -318,7 +378,14 @@ mod tests {
     fn stored(id: i64, input: &str, result: Bytes, seal: i64) -> MemoEntry {
         let (state, seal) = (State::Known(result), Seal::Stored(seal));
         let input = Rc::from(input.as_bytes());
-        MemoEntry { function: F, fingerprint: 1, input, state, seal, stored: Some(id) }
+        MemoEntry { function: F, fingerprint: 1, input, state, seal, stored: Some(id), made: None }
+    }
+
+    /// An entry of another store, where the function has the id 9.
+    fn reusable(entry: i64, input: &str, result: Bytes, sealed: i64) -> MemoEntry {
+        let other = ReusableSeal { function: FunctionId(9), entry, seal: sealed };
+        let of_own = stored(0, input, result, 0);
+        MemoEntry { seal: Seal::Reusable(other), stored: None, made: Some(5), ..of_own }
     }
 
     #[test]
@@ -399,6 +466,44 @@ mod tests {
             assert_eq!(batch.unstored_entries(), [index]);
             assert_eq!(batch.result(index, &of), Some(bytes("A")));
         }
+    }
+
+    #[test]
+    fn a_result_of_another_store_is_taken_only_under_the_seal_that_it_has_there() {
+        let there = |result: &Bytes| seal(&TEXT, FunctionId(9), b"a", result);
+        let mut batch = MemoBatch::default();
+        // Nobody has asked for it.
+        batch.load_reusable(reusable(1, "a", bytes("A"), there(&bytes("A"))));
+        assert_eq!(batch.bytes(), 0);
+        let a = batch.entry(F, 1, b"a");
+        // Another result, and the seal of the own store.
+        for (entry, sealed) in [(2, there(&bytes("B"))), (3, seal(&TEXT, F, b"a", &bytes("A")))] {
+            batch.load_reusable(reusable(entry, "a", bytes("A"), sealed));
+            assert_eq!(batch.result(a, &TEXT), None);
+            batch.load_reusable(reusable(entry, "a", bytes("A"), sealed));
+            assert_eq!(batch.get(a).state, State::Asked, "a rejected one is not loaded again");
+        }
+        assert!(batch.take_reused().is_empty());
+        batch.load_reusable(reusable(4, "a", bytes("A"), there(&bytes("A"))));
+        assert!(batch.unstored_entries().is_empty(), "it is not checked yet");
+        assert_eq!(batch.result(a, &TEXT), Some(bytes("A")));
+        assert_eq!(batch.result(a, &TEXT), Some(bytes("A")));
+        assert_eq!((batch.unstored_entries(), batch.get(a).made), (vec![a], Some(5)));
+        assert_eq!(batch.get(a).sealed(), Some((&bytes("A"), seal(&TEXT, F, b"a", &bytes("A")))));
+        batch.clear();
+        assert_eq!(batch.take_reused(), BTreeMap::from([(F, 1)]));
+        assert!(batch.take_reused().is_empty());
+    }
+
+    #[test]
+    fn a_result_of_another_store_replaces_none_that_is_known() {
+        let mut batch = MemoBatch::default();
+        let a = batch.entry(F, 1, b"a");
+        batch.set_computed(a, computed("own", TEXT));
+        let there = seal(&TEXT, FunctionId(9), b"a", &bytes("A"));
+        batch.load_reusable(reusable(1, "a", bytes("A"), there));
+        assert_eq!(batch.result(a, &TEXT), Some(bytes("own")));
+        assert!(batch.take_reused().is_empty());
     }
 
     #[test]
