@@ -47,6 +47,7 @@ mod lookups;
 mod memo;
 mod memo_forged;
 mod memo_provided;
+mod memo_reuse;
 mod own_tables;
 mod property;
 mod report;
