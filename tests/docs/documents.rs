@@ -56,6 +56,8 @@ documents! {
     quick_start: "docs/quick-start.md";
     concepts: "docs/concepts.md";
     how_an_update_works: "docs/how-an-update-works.md";
+    recipes: "docs/recipes.md";
+    coming_from: "docs/coming-from.md", Models;
     operations: "docs/operations.md";
     security: "docs/security.md";
     troubleshooting: "docs/troubleshooting.md";
