@@ -105,17 +105,18 @@ Also the errors of coco.add_source about relation, key and capture.$doc$;
 comment on function coco.add_target is $doc$Adds a target to a flow: coco keeps in it the rows that query returns for each source item.
 
 flow: name of the flow.
-target: table or schema.table, quoted as in SQL. A name without a schema means the table found on the flow's search path;
-  if there is none, coco creates it where CREATE TABLE under that search path would. With server: the name of the object
-  on that server, taken literally.
+target: table, schema.table or database.schema.table, quoted as in SQL; the database is the current one. A name without a
+  schema means the table found on the flow's search path; if there is none, coco creates it where CREATE TABLE under that
+  search path would. With server: the name of the object on that server, taken literally.
 query: one SELECT, written as if it were run once over the whole source. In it, the name of a source is a relation that
   holds only the item; the query sees all other relations in full. As for a view, coco binds all names at declaration.
 key: columns of the query that identify one row of the target.
 server: name of a foreign server of coco_postgres, coco_qdrant, coco_neo4j, coco_kafka or coco_http; NULL: the target is a
   table of this database.
 options: JSON object with the connector's options for the target; coco.connector_options() lists them.
-item: alias under which the query reads the item; needed if the query names the source in several places, each time with
-  its schema. NULL: the places that name the source without its schema; if there are none, the only place that names it.
+item: alias under which the query reads the item, if the query names the source in several places; the other places then
+  read the whole source. NULL: the places that name the source without its schema; if there are none, the only place that
+  names it.
 
 If the table does not exist, coco creates it with the query's columns and a primary key on key; the flow's owner owns it.
 Columns for which the query never returns NULL are NOT NULL; coco drops the NOT NULL if the query can return NULL later.

@@ -447,8 +447,8 @@ pub fn is_empty(target: &Target) -> Result<bool> {
 }
 
 /// Splits a target's name into schema and name. Without a schema, uses the schema of the table
-/// found on the search path, or the schema in which the owner would create the table. The caller
-/// acts as the flow's owner.
+/// found on the search path, or the schema in which the owner would create the table. The name may
+/// begin with the name of this database, as in SQL. The caller acts as the flow's owner.
 pub fn resolve_name(given: &str) -> Result<(String, String)> {
     let parts: Vec<String> = spi::scalar("select pg_catalog.parse_ident($1)", &[arg(given)])?
         .ok_or_else(|| Error::invalid("argument \"target\" is empty"))?;
@@ -480,6 +480,17 @@ pub fn resolve_name(given: &str) -> Result<(String, String)> {
             Ok((schema, name.clone()))
         }
         [schema, name] => Ok((schema.clone(), name.clone())),
+        [database, schema, name] => {
+            let here = spi::scalar::<String>("select pg_catalog.current_database()::text", &[])?;
+            match here.as_ref() == Some(database) {
+                true => Ok((schema.clone(), name.clone())),
+                false => Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("cross-database references are not implemented: {given}"),
+                )
+                .hint("Name a table of this database.")),
+            }
+        }
         _ => Err(Error::invalid(format!("argument \"target\": {given} is not a table name"))
             .hint("Write table or schema.table.")),
     }

@@ -211,18 +211,29 @@ fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<QueryWarning>> {
         if flow.targets.iter().any(|t| t.query_view() == Some(relation)) {
             continue;
         }
+        // A source that is also a lookup is followed in full.
+        if flow.lookups.iter().any(|l| l.relation.relation == relation) {
+            continue;
+        }
         let name = spi::relation_name(relation)?.unwrap_or_default();
         if flow.sources.iter().any(|s| s.relation == relation) {
             concern(
                 format!("the query reads {name} in full in addition to the item"),
                 "Changes of other rows do not cause a new evaluation of an item.",
             );
-        } else if flow.lookups.iter().any(|l| l.relation.relation == relation) {
-            continue;
         } else if !name.starts_with("pg_catalog.") {
             concern(
                 format!("the query reads {name}, which is not a source of flow \"{}\"", flow.name),
                 "coco does not follow its changes: they take effect when an item is evaluated for another reason, or with coco.update(flow, 'full_reprocess'). Declare it with coco.add_lookup to follow them.",
+            );
+        }
+    }
+    // The rows of a group may well be joined with each other.
+    for source in analysis.joined_with_itself.iter().filter_map(|s| flow.sources.get(*s)) {
+        if !source.grouped {
+            concern(
+                format!("the query reads the item of source \"{}\" in several places", source.name),
+                "Each of these places contains only the item. If one of them should be the whole table, write its schema there, or pass the alias of the item as the argument \"item\".",
             );
         }
     }

@@ -53,6 +53,8 @@ pub struct Analysis {
     pub not_item_local: BTreeSet<&'static str>,
     /// Whether one query level joins two sources.
     pub joins_sources: bool,
+    /// The sources whose item one query level reads in several places.
+    pub joined_with_itself: BTreeSet<usize>,
 }
 
 /// Returns the text of the only SELECT in `query`, without what follows it. Does not look up any
@@ -184,6 +186,7 @@ pub fn analyze(argument: &str, bound: &Bound, shadows: &[Shadow]) -> Result<Anal
         volatile: BTreeSet::new(),
         not_item_local: BTreeSet::new(),
         joins_sources: false,
+        joined_with_itself: BTreeSet::new(),
     };
     // SAFETY: as above.
     unsafe {
@@ -226,6 +229,7 @@ pub fn analyze(argument: &str, bound: &Bound, shadows: &[Shadow]) -> Result<Anal
             volatile: walk.volatile,
             not_item_local: walk.not_item_local,
             joins_sources: walk.joins_sources,
+            joined_with_itself: walk.joined_with_itself,
         })
     }
 }
@@ -291,6 +295,7 @@ struct DependencyWalk<'a> {
     volatile: BTreeSet<u32>,
     not_item_local: BTreeSet<&'static str>,
     joins_sources: bool,
+    joined_with_itself: BTreeSet<usize>,
 }
 
 impl DependencyWalk<'_> {
@@ -325,6 +330,10 @@ impl DependencyWalk<'_> {
             let set_operation = !(*query).setOperations.is_null();
             if !set_operation && all.len() > 1 && !parts.contains(&all) {
                 self.joins_sources = true;
+            }
+            let several = |s: &usize| parts.iter().filter(|part| part.contains(s)).count() > 1;
+            if !set_operation {
+                self.joined_with_itself.extend(all.iter().copied().filter(several));
             }
             if !all.is_empty() {
                 self.look_for_not_item_local(query, &all);

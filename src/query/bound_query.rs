@@ -45,9 +45,9 @@ pub struct Bound {
 
 /// Analyzes the only SELECT in `text`, and finds where it reads the items of `named`.
 ///
-/// If the text reads the relation in several places, and only by its qualified name, `item` is the
-/// alias of the place that is the item. The caller acts as the flow's owner, and has checked the
-/// text with [`one_select`](crate::query::analyze::one_select).
+/// `item` is the alias of the place that is the item; the other places then read the whole
+/// relation. Without it, the names without a schema are the item, or else the only place. The
+/// caller acts as the flow's owner, and has checked the text with [`one_select`](crate::query::analyze::one_select).
 pub fn bind_query(
     argument: &str,
     text: &str,
@@ -59,19 +59,20 @@ pub fn bind_query(
     refuse_writes(argument, tree)?;
     let shared =
         named.iter().enumerate().any(|(n, a)| named[..n].iter().any(|b| a.relation == b.relation));
-    if let (Some(alias), false) = (item, naming.marks.is_empty()) {
+    // With several sources, an alias says nothing about the places of the others.
+    if let (Some(alias), false, true) = (item, naming.marks.is_empty(), named.len() > 1) {
         return Err(Error::invalid(format!(
             "argument \"item\" (\"{alias}\") is not needed: argument \"{argument}\" names the source without its schema"
         ))
         .detail("The places that name the source without its schema are the item.")
         .hint("Omit \"item\", or write the source with its schema everywhere."));
     }
-    if naming.qualified == 0 && !shared {
+    if naming.qualified == 0 && !shared && item.is_none() {
         let of = |o: &Occurrence| named.iter().find(|n| reads(o, n.relation)).map_or(0, |n| n.id);
         let places = found(tree, named).iter().map(of).collect();
         return checked(argument, Bound { tree, places }, named);
     }
-    if naming.marks.is_empty() {
+    if naming.marks.is_empty() || item.is_some() {
         let places = chosen(argument, tree, named, item)?;
         return checked(argument, Bound { tree, places }, named);
     }
@@ -98,8 +99,8 @@ pub fn bind_query(
     checked(argument, Bound { tree, places }, named)
 }
 
-/// Finds the item if no name without a schema is one of `named`: the only place that reads the
-/// relation, or the place whose alias is `item`.
+/// Finds the item by alias, or as the only place that reads the relation: for a text without names
+/// that stand for the item, or with `item`.
 fn chosen(
     argument: &str,
     tree: *mut pg_sys::Query,
@@ -125,7 +126,8 @@ fn chosen(
                     source.name,
                     item.unwrap_or_default()
                 ))
-                .detail(format!("The query reads the source as: {}.", has.join(", "))));
+                .detail(format!("The query reads the source as: {}.", has.join(", ")))
+                .hint("Pass one of these aliases."));
             }
             _ => {
                 return Err(Error::new(
