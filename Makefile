@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: all install uninstall installcheck install-sql install-sql-check deb dist help setup build test test-security test-cases fuzz chaos reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
+.PHONY: all install uninstall installcheck install-sql install-sql-check deb dist help setup build test test-security test-cases test-examples fuzz chaos reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
 
 all: setup ## build the release for PG_CONFIG's server
 	@. scripts/common.sh && use_server && build_extension release
@@ -37,6 +37,9 @@ test-security: ## the suites about trust alone, and pgspot over the installed SQ
 
 test-cases: ## what people ran into elsewhere, tried on flows: tests/cases/
 	@scripts/test-cases.sh
+
+test-examples: ## flows in dbt, Alembic and Django, with their packages from PyPI: examples/
+	@scripts/test-examples.sh
 
 fuzz: ## random declarations, forged rows and texts, for COCO_FUZZ_SECONDS (an hour)
 	@scripts/fuzz.sh
