@@ -177,7 +177,8 @@ pub fn analyze(argument: &str, bound: &Bound, shadows: &[Shadow]) -> Result<Anal
         items,
         system: None,
         stack: vec![],
-        children: vec![vec![]],
+        children: vec![],
+        ctes: vec![],
         used: vec![BTreeSet::new(); shadows.len()],
         read: BTreeSet::new(),
         relations: BTreeSet::new(),
@@ -283,9 +284,10 @@ struct DependencyWalk<'a> {
     system: Option<(usize, i16)>,
     /// The queries around the current node, outermost first.
     stack: Vec<*mut pg_sys::Query>,
-    /// For each query of `stack`, and for one level above: the sources that each of its parts
-    /// reads.
+    /// For each query of `stack`: the sources that each of its parts reads.
     children: Vec<Vec<BTreeSet<usize>>>,
+    /// The common table expressions that are visible at the current node.
+    ctes: Vec<CteSources>,
     /// Column numbers used of each source; 0 stands for the whole row.
     used: Vec<BTreeSet<i16>>,
     read: BTreeSet<usize>,
@@ -298,8 +300,17 @@ struct DependencyWalk<'a> {
     joined_with_itself: BTreeSet<usize>,
 }
 
+/// The sources that a common table expression reads.
+struct CteSources {
+    /// The number of queries around the expression.
+    depth: usize,
+    name: CString,
+    sources: BTreeSet<usize>,
+}
+
 impl DependencyWalk<'_> {
-    unsafe fn query(&mut self, query: *mut pg_sys::Query) {
+    /// Walks a query, and returns the sources that it reads.
+    unsafe fn query(&mut self, query: *mut pg_sys::Query) -> BTreeSet<usize> {
         // SAFETY: the caller passes a query that the server has analyzed and that nobody changes
         // during the walk. Its lists contain the node types that their names say, and no null
         // pointers.
@@ -318,8 +329,17 @@ impl DependencyWalk<'_> {
                     None => drop(self.relations.insert((*rte).relid.to_u32())),
                 }
             }
+            let visible = self.ctes.len();
             for cte in PgList::<pg_sys::CommonTableExpr>::from_pg((*query).cteList).iter_ptr() {
-                self.query((*cte).ctequery.cast());
+                let sources = self.query((*cte).ctequery.cast());
+                let name = CStr::from_ptr((*cte).ctename).to_owned();
+                self.ctes.push(CteSources { depth: self.stack.len(), name, sources });
+            }
+            for rte in PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable).iter_ptr() {
+                if (*rte).rtekind == pg_sys::RTEKind::RTE_CTE {
+                    let sources = self.cte_sources(rte);
+                    self.part(sources);
+                }
             }
             let flags = pg_sys::QTW_IGNORE_CTE_SUBQUERIES | pg_sys::QTW_IGNORE_JOINALIASES;
             let context = (self as *mut Self).cast::<c_void>();
@@ -339,8 +359,21 @@ impl DependencyWalk<'_> {
                 self.look_for_not_item_local(query, &all);
             }
             self.stack.pop();
-            self.part(all);
+            self.ctes.truncate(visible);
+            all
         }
+    }
+
+    /// Returns the sources that an entry reads through a common table expression. A recursive
+    /// expression that reads itself is not known yet.
+    unsafe fn cte_sources(&self, entry: *mut pg_sys::RangeTblEntry) -> BTreeSet<usize> {
+        // SAFETY: as in `query`: the entry has the name of an expression.
+        let (up, name) =
+            unsafe { ((*entry).ctelevelsup as usize, CStr::from_ptr((*entry).ctename)) };
+        let depth = self.stack.len().checked_sub(up);
+        let found =
+            self.ctes.iter().rfind(|cte| Some(cte.depth) == depth && cte.name.as_c_str() == name);
+        found.map(|cte| cte.sources.clone()).unwrap_or_default()
     }
 
     fn part(&mut self, sources: BTreeSet<usize>) {
@@ -416,14 +449,17 @@ impl DependencyWalk<'_> {
             let rte = range_entry(stack[level], (*var).varno)?;
             match (*rte).rtekind {
                 pg_sys::RTEKind::RTE_RELATION => self.item(rte).map(|source| (source, number)),
-                pg_sys::RTEKind::RTE_SUBQUERY => {
-                    let inner = (*rte).subquery;
-                    if !(*inner).setOperations.is_null() || !(*inner).groupingSets.is_null() {
+                pg_sys::RTEKind::RTE_SUBQUERY => self.trace_output((*rte).subquery, number, here),
+                pg_sys::RTEKind::RTE_CTE => {
+                    let outer = level.checked_sub((*rte).ctelevelsup as usize)?;
+                    let ctes = PgList::<pg_sys::CommonTableExpr>::from_pg((*stack[outer]).cteList);
+                    let name = CStr::from_ptr((*rte).ctename);
+                    let cte = ctes.iter_ptr().find(|c| CStr::from_ptr((**c).ctename) == name)?;
+                    if (*cte).cterecursive {
                         return None;
                     }
-                    let entries = PgList::<pg_sys::TargetEntry>::from_pg((*inner).targetList);
-                    let entry = entries.get_ptr(number as usize - 1)?;
-                    self.trace((*entry).expr.cast(), &[here, &[inner]].concat())
+                    let inner = (*cte).ctequery.cast::<pg_sys::Query>();
+                    self.trace_output(inner, number, &stack[..=outer])
                 }
                 pg_sys::RTEKind::RTE_JOIN => {
                     let aliases = PgList::<pg_sys::Node>::from_pg((*rte).joinaliasvars);
@@ -436,6 +472,25 @@ impl DependencyWalk<'_> {
                 }
                 _ => None,
             }
+        }
+    }
+
+    /// Returns the source column that an output column of a subquery always equals. `outer` are the
+    /// queries around the subquery.
+    unsafe fn trace_output(
+        &self,
+        inner: *mut pg_sys::Query,
+        number: i16,
+        outer: &[*mut pg_sys::Query],
+    ) -> Option<(usize, i16)> {
+        // SAFETY: as in `query`.
+        unsafe {
+            if !(*inner).setOperations.is_null() || !(*inner).groupingSets.is_null() {
+                return None;
+            }
+            let entries = PgList::<pg_sys::TargetEntry>::from_pg((*inner).targetList);
+            let entry = entries.get_ptr(number as usize - 1)?;
+            self.trace((*entry).expr.cast(), &[outer, &[inner]].concat())
         }
     }
 
@@ -514,7 +569,8 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
         let walk = &mut *context.cast::<DependencyWalk>();
         match (*node).type_ {
             NodeTag::T_Query => {
-                walk.query(node.cast());
+                let sources = walk.query(node.cast());
+                walk.part(sources);
                 return false;
             }
             NodeTag::T_Var => walk.var(node.cast()),

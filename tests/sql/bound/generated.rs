@@ -212,12 +212,14 @@ fn a_query_that_joins_the_item_with_itself_causes_a_warning() {
         "select a.id, b.id as other from orders a, lateral (select id from orders where total > 5) b",
         "select id, (select p.id from orders p where p.id = o.parent_id) as other from orders o",
         "with p as (select id from orders) select o.id, p.id as other from orders o join p on p.id = o.parent_id",
+        "with o as (select * from orders) select a.id, b.id as other from o a join o b on b.customer_id = a.customer_id",
     ] {
         assert!(warns(query, "'{id}'"), "{query}");
     }
     for (query, rest) in [
         ("select id, 'a' as part from orders union all select id, 'b' from orders", "'{id,part}'"),
         ("with o as (select * from orders), p as (select * from o) select id from p", "'{id}'"),
+        ("with o as (select * from orders), p as (select * from o) select id from o", "'{id}'"),
         ("select o.id, l.t from orders o, lateral (select o.total as t) l", "'{id}'"),
         (
             "select a.id, (select count(*) from shop.orders b where b.total < a.total) as n from orders a",
@@ -263,4 +265,121 @@ fn a_source_that_is_also_a_lookup_is_followed_and_causes_no_warning() {
     follows(&mut db, "f", "shop.t", query);
     db.run(CHANGE);
     follows(&mut db, "f", "shop.t", query);
+}
+
+/// Columns are found through the common table expressions that dbt's models consist of.
+#[test]
+fn a_key_is_found_through_common_table_expressions() {
+    let mut db = shop("bound_ctes");
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let mut client = {
+        let heard = Arc::clone(&heard);
+        db.connect_hearing(move |message| heard.lock().unwrap().push(message))
+    };
+    client.batch_execute("set search_path = shop, public").unwrap();
+    for (flow, query, rest) in [
+        (
+            "rows",
+            "with source as (select * from shop.orders), renamed as (select id as order_id, total from source)
+             select * from renamed",
+            "'{order_id}'",
+        ),
+        (
+            "groups",
+            "with source as materialized (select * from shop.orders),
+                  totals as (select customer_id, sum(total) as total from source group by customer_id)
+             select customer_id, total from (select * from totals) t",
+            "'{customer_id}', source_key => '{customer_id}'",
+        ),
+        (
+            "nested",
+            "with source as (select * from shop.orders)
+             select n.order_id, n.total from (with inner_one as (select id as order_id, total from source) select * from inner_one) n",
+            "'{order_id}'",
+        ),
+    ] {
+        client
+            .batch_execute(&format!(
+                "select coco.create_flow('{flow}', 'orders', {}, '{flow}', {rest})",
+                quoted(query)
+            ))
+            .unwrap();
+        client.batch_execute("select 1").unwrap();
+        let covered = text(
+            &mut db,
+            &format!("select (item_key_columns is not null)::text from coco.target where flow = '{flow}'"),
+        );
+        assert_eq!(covered, "true", "{query}");
+        follows(&mut db, flow, &format!("shop.{flow}"), query);
+    }
+    assert!(heard.lock().unwrap().is_empty(), "{heard:?}");
+    // These columns are computed, or belong to several queries.
+    for (flow, query) in [
+        (
+            "computed",
+            "with source as (select id + 0 as id, total from shop.orders) select id, total from source",
+        ),
+        (
+            "united",
+            "with source as (select id, total from orders union all select id, total from orders where false) select * from source",
+        ),
+    ] {
+        db.run(&format!(
+            "select coco.create_flow('{flow}', 'orders', {}, '{flow}', '{{id}}')",
+            quoted(query)
+        ));
+        let covered = text(
+            &mut db,
+            &format!(
+                "select (item_key_columns is not null)::text from coco.target where flow = '{flow}'"
+            ),
+        );
+        assert_eq!(covered, "false", "{query}");
+        follows(&mut db, flow, &format!("shop.{flow}"), query);
+    }
+    db.run(CHANGE);
+    client.batch_execute("reset search_path").unwrap();
+    for flow in ["rows", "groups", "nested", "computed", "united"] {
+        db.update(flow, "normal");
+        db.verify_clean(flow);
+    }
+}
+
+#[test]
+fn sources_are_found_through_common_table_expressions() {
+    let mut db = TestDb::new("bound_cte_sources");
+    db.run(
+        "create table a (id int primary key, g int not null); create table b (id int primary key, g int not null);
+         insert into a values (1, 1), (2, 1); insert into b values (1, 2)",
+    );
+    let two = "select coco.create_flow('f'); select coco.add_source('f', 'a'); select coco.add_source('f', 'b')";
+    let union = "with x as (select * from a), y as (select * from b),
+        z as (select 'a' as part, id from x union all select 'b', id from y) select part, id from z";
+    db.run(&format!("{two}; select coco.add_target('f', 't', {}, '{{part,id}}')", quoted(union)));
+    follows(&mut db, "f", "t", union);
+    db.run("select coco.drop_flow('f', keep_targets => false)");
+    db.run(two);
+    for join in [
+        "with x as (select * from a), y as (select * from b) select x.id from x join y using (id)",
+        "with x as (select * from a), y as (select * from b), z as (select x.id from x, y) select id from z",
+        "with x as (select * from a) select x.id from x where exists (select from b)",
+    ] {
+        let sql = format!("select coco.add_target('f', 't', {}, '{{id}}')", quoted(join));
+        let (code, said) = refused(&mut db, &sql);
+        assert!(code == "0A000" && said.contains("joins two sources"), "{join}: {said}");
+    }
+    // An aggregate over several items inside an expression.
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let mut client = {
+        let heard = Arc::clone(&heard);
+        db.connect_hearing(move |message| heard.lock().unwrap().push(message))
+    };
+    client
+        .batch_execute(
+            "select coco.create_flow('g', 'a', 'with x as (select * from a), t as (select g, count(*) as n from x group by g)
+                                               select g, n from t', 'g', '{g}'); select 1",
+        )
+        .unwrap();
+    let heard = heard.lock().unwrap().join(", ");
+    assert!(heard.contains("GROUP BY or an aggregate"), "{heard}");
 }
