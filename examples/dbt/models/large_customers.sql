@@ -1,0 +1,3 @@
+{{ config(materialized='view') }}
+
+select customer, total from {{ ref('customer_totals') }} where total >= 1000
