@@ -17,6 +17,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::subtransaction::subtransaction;
 use crate::query::bound_query::{self, Bound, Named};
 use crate::query::parse_analysis::parse_analyzed;
+use crate::query::union_all::only_union_all;
 use crate::query::walker;
 
 /// A source, as the query refers to it.
@@ -599,21 +600,6 @@ unsafe fn range_entry(
     // SAFETY: the caller passes a query that the server has analyzed; an entry that does not exist
     // is not read.
     unsafe { PgList::from_pg((*query).rtable).get_ptr(place) }
-}
-
-unsafe fn only_union_all(node: *mut pg_sys::Node) -> bool {
-    // SAFETY: the caller passes a node of a query that the server has analyzed, or null; the code
-    // reads it as the type that its tag names.
-    unsafe {
-        if node.is_null() || !is_a(node, NodeTag::T_SetOperationStmt) {
-            return true;
-        }
-        let set = node.cast::<pg_sys::SetOperationStmt>();
-        (*set).op == pg_sys::SetOperation::SETOP_UNION
-            && (*set).all
-            && only_union_all((*set).larg)
-            && only_union_all((*set).rarg)
-    }
 }
 
 fn c_string(s: &str) -> Result<CString> {

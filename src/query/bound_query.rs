@@ -16,7 +16,7 @@ use std::ffi::{CStr, CString, c_void};
 use crate::catalog::model::Places;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi;
-use crate::query::walker;
+use crate::query::{union_all, walker};
 
 /// A relation that has its own name in a text.
 #[derive(Clone)]
@@ -129,6 +129,12 @@ fn chosen(
                 .detail(format!("The query reads the source as: {}.", has.join(", ")))
                 .hint("Pass one of these aliases."));
             }
+            (several, all)
+                if is_only_source(named, source)
+                    && is_read_once_per_branch(tree, source.relation, all) =>
+            {
+                several.iter().for_each(|n| places[*n] = source.id);
+            }
             _ => {
                 return Err(Error::new(
                     pgrx::PgSqlErrorCode::ERRCODE_AMBIGUOUS_ALIAS,
@@ -143,6 +149,23 @@ fn chosen(
         }
     }
     Ok(places.into())
+}
+
+/// Reports whether no other source has the same relation.
+fn is_only_source(named: &[Named], source: &Named) -> bool {
+    named.iter().filter(|other| other.relation == source.relation).count() == 1
+}
+
+/// Reports whether a tree is a UNION ALL whose branches contain all places that read the relation,
+/// at most one each. Each of these places is then the item, as if the branches were queries of
+/// their own.
+fn is_read_once_per_branch(tree: *mut pg_sys::Query, relation: pg_sys::Oid, places: usize) -> bool {
+    // SAFETY: the tree was just created.
+    let branches = unsafe { union_all::branches(tree) };
+    // SAFETY: the branches belong to the tree.
+    let counts: Vec<usize> =
+        branches.iter().map(|b| unsafe { occurrences(*b, &[relation]) }.len()).collect();
+    counts.iter().all(|count| *count <= 1) && counts.iter().sum::<usize>() == places
 }
 
 fn alias_of(occurrence: &Occurrence) -> String {

@@ -16,5 +16,6 @@ pub mod parse_analysis;
 pub mod place_items;
 pub mod planner_hook;
 pub mod row_local;
+pub mod union_all;
 pub mod used_columns;
 pub mod walker;

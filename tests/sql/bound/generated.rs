@@ -96,6 +96,52 @@ fn the_name_of_this_database_may_begin_each_name() {
     assert_eq!(text(&mut db, "select string_agg(flow, ',') from coco.flows"), "f");
 }
 
+#[test]
+fn each_branch_of_a_union_all_may_name_the_source_with_its_schema() {
+    let mut db = shop("bound_branches");
+    let all = [
+        // SQLAlchemy
+        "SELECT shop.orders.id, 'a' AS part \nFROM shop.orders UNION ALL SELECT shop.orders.id, 'b' AS part \nFROM shop.orders \nWHERE shop.orders.total > 5",
+        r#"select id, 'a' as part from "shop"."orders" union all (select x.id, 'b' from shop.orders x union all select o.id, 'c' from (select * from shop.orders) o)"#,
+        "select id, 'a' as part from shop.orders where total > 5 union all select id, 'b' from (values (-1)) v (id) where false",
+    ];
+    for (n, query) in all.iter().enumerate() {
+        db.run(&format!(
+            "select coco.create_flow('f{n}', 'orders', {}, 'shop.t{n}', '{{id,part}}')",
+            quoted(query)
+        ));
+        follows(&mut db, &format!("f{n}"), &format!("shop.t{n}"), query);
+    }
+    db.run(&format!(
+        "select coco.create_flow('item', 'orders', {}, 'shop.item', '{{id,part}}', item => 'orders')",
+        quoted(all[0])
+    ));
+    db.run(CHANGE);
+    for (n, query) in all.iter().enumerate() {
+        follows(&mut db, &format!("f{n}"), &format!("shop.t{n}"), query);
+    }
+    follows(&mut db, "item", "shop.item", all[0]);
+    // Which of two sources over one relation does a branch mean?
+    db.run(
+        "select coco.create_flow('y'); select coco.add_source('y', 'orders', name => 'one');
+         select coco.add_source('y', 'orders', name => 'two')",
+    );
+    let two = "select 1 as k, id from shop.orders union all select 2, id from shop.orders";
+    let sql = format!("select coco.add_target('y', 'y', {}, '{{k,id}}')", quoted(two));
+    let (code, said) = refused(&mut db, &sql);
+    assert!(code == "42P09" && said.contains("several places"), "{said}");
+    for ambiguous in [
+        "select id from shop.orders union select id from shop.orders",
+        "select id from shop.orders union all select a.id from shop.orders a, shop.orders b where a.id = b.id",
+        "select id from (select id from shop.orders union all select id from shop.orders where false) o",
+    ] {
+        let sql =
+            format!("select coco.create_flow('x', 'orders', {}, 'x', '{{id}}')", quoted(ambiguous));
+        let (code, said) = refused(&mut db, &sql);
+        assert!(code == "42P09" && said.contains("several places"), "{ambiguous}: {said}");
+    }
+}
+
 /// Queries that read the source several times, each with the alias of the item and the key of the target.
 const SEVERAL: [(&str, &str, &str); 8] = [
     // Django: a filter over a relation to itself, an annotation, a subquery, an exclusion.
