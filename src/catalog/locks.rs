@@ -194,7 +194,8 @@ pub fn is_segment_truncated(capture: i32, segment: i32) -> Result<bool> {
 }
 
 thread_local! {
-    /// The locks that this process holds for longer than a transaction.
+    /// The locks that this process holds for longer than a transaction: an entry for each call of
+    /// [`hold`] that was not followed by [`release`].
     static HELD: RefCell<Vec<pg_sys::LOCKTAG>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -211,19 +212,32 @@ fn is_same(a: &pg_sys::LOCKTAG, b: &pg_sys::LOCKTAG) -> bool {
     fields(a) == fields(b)
 }
 
-/// Takes a lock for longer than the transaction; `false` if another process holds it.
+/// Takes a lock for longer than the transaction; `false` if another process holds it. If this
+/// process holds it already, the lock stays until [`release`] was called once for each call.
 fn hold(tag: pg_sys::LOCKTAG) -> bool {
-    if !acquire(&guard_of(&tag), MODE, false, false) || !acquire(&tag, MODE, true, false) {
+    let is_ours = HELD.with_borrow(|held| held.iter().any(|other| is_same(&tag, other)));
+    // A second lock in the lock manager would not come back after a query has released both.
+    if !is_ours
+        && (!acquire(&guard_of(&tag), MODE, false, false) || !acquire(&tag, MODE, true, false))
+    {
         return false;
     }
     HELD.with_borrow_mut(|held| held.push(tag));
     true
 }
 
+/// Gives back a lock that [`hold`] took. The last call for a lock releases it.
 fn release(tag: &pg_sys::LOCKTAG) {
-    HELD.with_borrow_mut(|held| held.retain(|other| !is_same(tag, other)));
-    // SAFETY: releases the lock that `hold` took.
-    unsafe { pg_sys::LockRelease(tag, MODE, true) };
+    let is_last = HELD.with_borrow_mut(|held| {
+        if let Some(n) = held.iter().position(|other| is_same(tag, other)) {
+            held.swap_remove(n);
+        }
+        !held.iter().any(|other| is_same(tag, other))
+    });
+    if is_last {
+        // SAFETY: releases the lock that `hold` took.
+        unsafe { pg_sys::LockRelease(tag, MODE, true) };
+    }
 }
 
 /// Reports whether another process holds a lock for longer than a transaction.

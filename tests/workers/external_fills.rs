@@ -405,6 +405,36 @@ fn who_evaluates_does_not_wait_for_the_server() {
     assert_eq!(text(&mut db.client, "select queued::text from coco.delivery_status"), "0");
 }
 
+#[test]
+fn a_query_that_frees_advisory_locks_does_not_free_the_target_of_a_fill() {
+    let (mut db, mut other) = many("external_fill_freed");
+    other.run("create table out (id int primary key, n int)");
+    db.run(
+        "create function free(id int) returns int language plpgsql as $$
+         begin perform pg_advisory_unlock_all(); return id; end $$;
+         select coco.create_flow('f', 'src', 'select id, free(id) as n from src', 'out', '{id}', server => 'pg')",
+    );
+    let mut in_the_way = other.connect();
+    in_the_way.batch_execute("begin; lock table out in share mode").expect("a lock");
+    let mut session = db.connect();
+    let waiting = std::thread::spawn(move || support::update(&mut session, "f", "normal").is_ok());
+    let tracked = format!("select (queued = {MANY})::text from coco.delivery_status");
+    until("all is committed here", || text(&mut db.client, &tracked) == "true");
+    let sends = "select (count(*) = 1)::text from pg_stat_activity
+                  where datname = current_database() and backend_type = 'coco update'
+                    and wait_event in ('CocoDelivery', 'Extension')";
+    until("rows are on their way", || text(&mut db.client, sends) == "true");
+    let locked = "select exists (select from pg_locks l join pg_stat_activity a using (pid)
+                                  where a.datname = current_database() and a.backend_type = 'coco update'
+                                    and l.granted and l.locktype = 'object'
+                                    and l.classid = 'coco.target'::regclass)::text";
+    assert_eq!(text(&mut db.client, locked), "true");
+    in_the_way.batch_execute("commit").expect("a commit");
+    assert!(waiting.join().expect("a session"));
+    let rows = content(&mut db.client, "(select id, id as n from src)");
+    assert_eq!(content(&mut other.client, "out"), rows);
+}
+
 /// Has little of what is to be sent kept in memory.
 fn keep_little(db: &mut TestDb) {
     db.run(
