@@ -23,6 +23,7 @@ pub mod run_history;
 pub mod snapshot;
 pub mod source_work;
 pub mod stand_in;
+pub mod target_delivery;
 pub mod text;
 pub mod version;
 pub mod worker_request;
