@@ -308,16 +308,29 @@ fn target_tag(target: i32) -> Result<pg_sys::LOCKTAG> {
     Ok(pg_sys::LOCKTAG { locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8, ..tag })
 }
 
-/// Locks a target against other processes that want to deliver to it, until [`unlock_target`] or
-/// the end of the process. The lock outlasts the transaction. `false` if another process holds it.
-pub fn lock_target(target: i32) -> Result<bool> {
-    Ok(hold(target_tag(target)?))
+/// A lock on a target against other processes that want to deliver to it. It outlasts the
+/// transaction, and is released when it is dropped, inside or outside a transaction.
+#[must_use]
+pub struct DeliveryLock(pg_sys::LOCKTAG);
+
+impl DeliveryLock {
+    /// Locks a target; `None` if another process holds the lock. If this process locks a target
+    /// several times, the target is free after the last of these locks was dropped.
+    pub fn acquire_if_free(target: i32) -> Result<Option<DeliveryLock>> {
+        let tag = target_tag(target)?;
+        Ok(hold(tag).then(|| DeliveryLock(tag)))
+    }
+
+    /// Keeps the lock until the process ends.
+    pub fn keep_until_exit(self) {
+        std::mem::forget(self);
+    }
 }
 
-/// Allows other processes to deliver to a target.
-pub fn unlock_target(target: i32) -> Result<()> {
-    release(&target_tag(target)?);
-    Ok(())
+impl Drop for DeliveryLock {
+    fn drop(&mut self) {
+        release(&self.0);
+    }
 }
 
 /// Blocks changes to the set of flows, and to which flows are live, until the transaction ends;

@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use crate::catalog::locks::DeliveryLock;
 use crate::catalog::model::{External, Flow, Target};
 use crate::outbox::change_batch::{BatchReader, BatchSize, ChangeBatch, select_sql};
 use crate::outbox::pre_commit_feed::PreCommitFeed;
@@ -37,12 +38,18 @@ const HEAD: [(&str, pg_sys::Oid); 4] = [
 
 /// A request to buffer the rows for a target.
 pub struct BufferedTarget {
+    /// Prevents other processes from delivering to the target.
+    pub lock: DeliveryLock,
     /// Takes rows before the commit, if the connector supports this.
     pub ahead: Option<Box<dyn RowSink>>,
 }
 
 /// The buffered rows of one target, each in the form of an outbox entry.
+///
+/// The buffer owns the lock on the target until the sender of its rows takes the lock over. If the
+/// buffer is dropped before, for example because the load is rolled back, it releases the lock.
 pub struct InitialLoadBuffer {
+    lock: Option<DeliveryLock>,
     pub flow: String,
     pub target: i32,
     /// The schema for which the rows were made.
@@ -74,7 +81,9 @@ impl InitialLoadBuffer {
             head.chain(rows::typed("c", &stored(&target.columns))).collect();
         let since = Instant::now();
         let feed = |ahead| PreCommitFeed::new(target, ahead, since + LONGEST);
+        let BufferedTarget { lock, ahead } = hold;
         Ok(InitialLoadBuffer {
+            lock: Some(lock),
             flow: flow.name.clone(),
             target: target.id,
             shape: foreign_server::target_schema(&flow.name, target)?,
@@ -83,7 +92,7 @@ impl InitialLoadBuffer {
             stored: target.columns.clone(),
             first,
             read: 0,
-            feed: hold.ahead.map(feed).transpose()?,
+            feed: ahead.map(feed).transpose()?,
             since,
         })
     }
@@ -122,6 +131,12 @@ impl InitialLoadBuffer {
     /// there is none.
     pub fn upto(&self) -> Option<i64> {
         (self.read > 0).then(|| self.first + self.read as i64 - 1)
+    }
+
+    /// Returns the lock on the target. The caller keeps it as long as it delivers to the target;
+    /// `None` if a caller took it before.
+    pub fn take_lock(&mut self) -> Option<DeliveryLock> {
+        self.lock.take()
     }
 
     /// Starts over at the first row.

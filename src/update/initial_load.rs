@@ -8,8 +8,9 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use crate::catalog::locks::DeliveryLock;
 use crate::catalog::model::{Flow, Source, Target};
-use crate::catalog::{locks, target_table};
+use crate::catalog::target_table;
 use crate::outbox::initial_load_buffer::{BufferedTarget, InitialLoadBuffer};
 use crate::outbox::ledger::{self, Added};
 use crate::pg::acting_role::RoleGuard;
@@ -102,18 +103,11 @@ impl InitialLoad<'_> {
         }
         let _as = RoleGuard::sharing_rows()?;
         let locks_pass = deferred_indexes::in_autocommit();
-        let locked = RefCell::new(vec![]);
         let loaded = subtransaction(
-            || self.load_all(bytes, locks_pass, &locked, &report),
+            || self.load_all(bytes, locks_pass, &report),
             // The update by batches raises the error again, and records it for its items.
             |_| LoadError::Undone,
         );
-        let kept = loaded.as_ref().map_or(&[][..], |loaded| &loaded.held);
-        for target in locked.into_inner() {
-            if kept.iter().all(|held| held.target != target) {
-                locks::unlock_target(target)?;
-            }
-        }
         match loaded {
             Ok(loaded) => Ok(Some(loaded)),
             Err(LoadError::Undone) => Ok(None),
@@ -121,12 +115,11 @@ impl InitialLoad<'_> {
         }
     }
 
-    /// Writes all rows, then all index entries. Adds the targets that it locks to `locked`.
+    /// Writes all rows, then all index entries.
     fn load_all(
         &self,
         bytes: i64,
         locks_pass: bool,
-        locked: &RefCell<Vec<i32>>,
         report: &dyn Fn(i64, i64),
     ) -> LoadResult<InitialLoadOutcome> {
         let single_pass = self.single_pass_target()?;
@@ -143,7 +136,7 @@ impl InitialLoad<'_> {
         }
         for (n, writer) in self.writers.iter().enumerate() {
             let target = writer.target;
-            let buffer = self.buffer_of(target, bytes, locked)?;
+            let buffer = self.buffer_of(target, bytes)?;
             let with_tracking = single_pass.as_ref().filter(|first| first.place == n);
             let writing = match with_tracking {
                 Some(first) => LoadStatements {
@@ -173,19 +166,14 @@ impl InitialLoad<'_> {
 
     /// Returns the buffer of a target to which this process delivers rows itself. Locks such a
     /// target; with the buffer, the lock outlives the transaction.
-    fn buffer_of(
-        &self,
-        target: &Target,
-        bytes: i64,
-        locked: &RefCell<Vec<i32>>,
-    ) -> Result<Option<BufferedTarget>> {
+    fn buffer_of(&self, target: &Target, bytes: i64) -> Result<Option<BufferedTarget>> {
         let fits = target.external.is_some() && bytes <= MAX_BUFFERED_BYTES;
         let Some(sends) = self.sends.filter(|_| fits) else { return Ok(None) };
-        if !locks::lock_target(target.id)? {
-            return Ok(None);
-        }
-        locked.borrow_mut().push(target.id);
-        Ok(Some(BufferedTarget { ahead: sends.borrow_mut().remove(&target.id) }))
+        let lock = DeliveryLock::acquire_if_free(target.id)?;
+        Ok(lock.map(|lock| {
+            let ahead = sends.borrow_mut().remove(&target.id);
+            BufferedTarget { lock, ahead }
+        }))
     }
 
     /// Puts the rows of buffers that took too long into the outbox, so that they are not lost with

@@ -123,16 +123,16 @@ impl FollowedFlow {
         dispatcher: &mut DeliveryDispatcher,
     ) -> Option<Duration> {
         crash_notes::note(flow.id);
-        let step = dispatcher.step(&flow.name);
+        let progress = dispatcher.advance(&flow.name);
         crash_notes::note(0);
-        match step {
-            Ok(step) => {
+        match progress {
+            Ok(progress) => {
                 self.delivery_error = None;
-                if step.interrupted && !self.resends_all {
+                if progress.is_interrupted && !self.resends_all {
                     self.resends_all = true;
                     self.pending = None;
                 }
-                step.again
+                progress.retry_in
             }
             Err(failed) => {
                 let is_dropped = matches!(transaction(|| live_rows::flow_name(flow.id)), Ok(None));

@@ -13,6 +13,7 @@ use crate::memo::settle;
 use crate::pg::{acting_role, backend, clock, invalidation};
 use crate::workers::chain_turn::{self, ChainMember, ChainState, SharedTurn};
 use crate::workers::delivery::dispatcher::DeliveryDispatcher;
+use crate::workers::delivery::target_store::EmptyOutbox;
 use crate::workers::followed_flow::{FollowedFlow, Turn, YIELD};
 use crate::workers::parallel_helper::Helpers;
 use crate::workers::process::{
@@ -94,7 +95,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         catalog_read: None,
         first: 0,
         other_workers: HashMap::new(),
-        dispatcher: DeliveryDispatcher::new(),
+        dispatcher: DeliveryDispatcher::new(EmptyOutbox::AtOnce),
         helpers: Helpers::default(),
         upkeep: Upkeep::default(),
     }
@@ -182,7 +183,9 @@ impl LiveWorker {
                             }
                         }
                         let names: HashSet<&str> = flows.iter().map(|f| f.name.as_str()).collect();
-                        if let Err(failed) = self.dispatcher.rest(|flow| names.contains(flow)) {
+                        if let Err(failed) =
+                            self.dispatcher.close_unused(|flow| names.contains(flow))
+                        {
                             log_failure("could not close targets", &failed);
                         }
                         shared_memory::report(|slot| slot.live_flows = flows.len() as u32);
@@ -239,7 +242,7 @@ impl LiveWorker {
             }
             if let Some(pause) = pause {
                 report_idle();
-                let delivery = self.dispatcher.is_busy();
+                let delivery = self.dispatcher.is_in_flight();
                 wait(pause, if delivery { WaitEvent::Delivery } else { WaitEvent::Changes });
             }
         }
@@ -254,7 +257,7 @@ impl LiveWorker {
 
     /// Reports whether the worker can end without another process having to repeat its work.
     fn has_nothing_set_aside(&self) -> bool {
-        !self.dispatcher.is_busy() && !self.flows.values().any(FollowedFlow::has_unfinished)
+        !self.dispatcher.is_in_flight() && !self.flows.values().any(FollowedFlow::has_unfinished)
     }
 
     /// Reports whether the last look at the catalog is still valid. Starting or stopping a flow

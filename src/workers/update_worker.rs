@@ -22,6 +22,7 @@ use crate::update::limits::Limits;
 use crate::update::run::SourceCounts;
 use crate::workers::delivery::dispatcher::DeliveryDispatcher;
 use crate::workers::delivery::drop_flow;
+use crate::workers::delivery::target_store::EmptyOutbox;
 use crate::workers::process::{
     attach_to_database, process_interrupts, salvage_rolled_back_results, set_activity, wait,
 };
@@ -163,7 +164,7 @@ fn work_on_request(
                     _ => Ok(()),
                 }
             })?;
-            let mut sender = DeliveryDispatcher::of_session();
+            let mut sender = DeliveryDispatcher::new(EmptyOutbox::Later);
             let refused = evaluate_flow(&flow, mode, limits, done, &mut sender)
                 .and_then(|refused| Ok(refused + send_flow(&flow, &mut sender)?));
             // Releases the targets now, so that the next process need not wait until this one has
@@ -198,17 +199,17 @@ fn evaluate_flow(
     let mode = if sender.is_interrupted(flow)? { Mode::Reexport } else { mode };
     let limits = Limits { changes: (mode != Mode::Retry).then_some(part), ..limits };
     let mut refused = 0;
-    sender.open_ahead(flow)?;
+    sender.open_new_targets(flow)?;
     // Records the targets that were created on the server before anything can fail here.
     let opened = Instant::now();
     while sender.is_opening() && opened.elapsed() < OPENING {
         wait(OPENING, WaitEvent::Delivery);
-        refused += sender.step(flow)?.refused;
+        refused += sender.advance(flow)?.rejected;
     }
-    let backlog = PendingKeys::once(Some(sender.send_ahead(flow)?));
+    let backlog = PendingKeys::once(Some(sender.start_streams(flow)?));
     // A session that drops the flow holds the flow's lock and waits until nothing is in flight;
     // waiting for the lock with changes in flight would be a deadlock.
-    let mut wait_for_flow = !sender.is_busy();
+    let mut wait_for_flow = !sender.is_in_flight();
     loop {
         let part = transaction(|| {
             let part = update::update_slice(flow, mode, limits, &backlog, wait_for_flow)?;
@@ -218,19 +219,19 @@ fn evaluate_flow(
         .inspect(|_| settle::committed())
         .inspect_err(|_| salvage_rolled_back_results())?;
         let Some(part) = part else {
-            sender.take_back();
-            let step = sender.step(flow)?;
-            refused += step.refused;
-            wait_for_flow = !step.busy;
+            sender.withdraw_streams();
+            let progress = sender.advance(flow)?;
+            refused += progress.rejected;
+            wait_for_flow = !progress.is_in_flight;
             wait(LOOK, WaitEvent::Update);
             continue;
         };
         wait_for_flow = false;
         done.reason = done.reason.max(part.reason);
         for held in part.held {
-            sender.hold(held)?;
+            sender.take_over(held);
         }
-        sender.take_back();
+        sender.withdraw_streams();
         for (n, source) in part.sources.into_iter().enumerate() {
             match done.sources.get_mut(n) {
                 None => done.sources.push(source),
@@ -241,7 +242,7 @@ fn evaluate_flow(
                 }
             }
         }
-        refused += sender.step(flow)?.refused;
+        refused += sender.advance(flow)?.rejected;
         process_interrupts();
         if !part.more {
             return Ok(refused);
@@ -254,21 +255,22 @@ fn send_flow(flow: &str, sender: &mut DeliveryDispatcher) -> Result<i64, Transac
     let marks = transaction(|| drain::delivery_marks(&cache::runnable_flow(flow)?.flow))?;
     let mut refused = 0;
     loop {
-        let step = sender.step(flow)?;
-        refused += step.refused;
-        if !step.busy {
+        let progress = sender.advance(flow)?;
+        refused += progress.rejected;
+        if !progress.is_in_flight {
             let left = transaction(|| drain::undelivered(&marks))?;
             if !left {
                 return Ok(refused);
             }
-            if !step.elsewhere {
+            if !progress.has_other_process {
                 break;
             }
         }
-        match step.reads {
+        match progress.can_read {
             true => process_interrupts(),
             false => {
-                wait(if step.busy { Duration::from_secs(1) } else { LOOK }, WaitEvent::Delivery)
+                let woken = progress.is_in_flight;
+                wait(if woken { Duration::from_secs(1) } else { LOOK }, WaitEvent::Delivery)
             }
         }
     }

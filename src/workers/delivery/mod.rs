@@ -2,5 +2,6 @@
 
 pub mod dispatcher;
 pub mod drop_flow;
-pub mod next_batch;
+pub mod resolved_target;
 pub mod target_channel;
+pub mod target_store;
