@@ -103,6 +103,10 @@ create table coco.target (
   ledger_view regclass,
   outbox_view regclass,
   columns     text[],
+  -- the start of the transaction that declared the query
+  changed     timestamptz not null default pg_catalog.now(),
+  -- for a table that coco created: the columns that it declared NOT NULL, other than those of the key
+  not_null    text[] not null default '{}',
   unique (schema, name),
   unique (server, external)
 );
@@ -240,9 +244,39 @@ create table coco.memo_stats (
   bytes       bigint not null default 0,
   elapsed     interval not null default '0',
   recorded    timestamptz not null default pg_catalog.now(),
+  reused      bigint not null default 0,
+  -- the owner of the function; NULL if the function has had several. Other flows reuse results only of the same owner
+  function_owner regrole,
+  -- the time of the last coco.clear_memo: the flow reuses no result from before it
+  cleared     timestamptz,
   unique (flow, function, fingerprint)
 );
+create index on coco.memo_stats (function, fingerprint);
 comment on table coco.memo_stats is 'Memoized functions of flows, one row for each fingerprint of their code, with statistics of their calls. Only coco''s functions write to this table.';
+
+-- The tables of results that coco keeps of dropped flows, with the settings that the flows had.
+create table coco.kept_memo (
+  id         int generated always as identity primary key,
+  flow       text not null,
+  owner      regrole not null,
+  settings   jsonb not null,
+  memo_table regclass not null,
+  dropped    timestamptz not null default pg_catalog.clock_timestamp(),
+  kept_until timestamptz not null
+);
+comment on table coco.kept_memo is 'Tables of results that coco keeps of dropped flows for coco.memo_retention. Only coco''s functions and workers write to this table.';
+
+-- The rows that coco.memo_stats had for these flows.
+create table coco.kept_memo_function (
+  kept_memo   int not null,
+  function_id int not null,
+  function    text not null,
+  fingerprint uuid not null,
+  function_owner regrole,
+  primary key (kept_memo, function_id)
+);
+create index on coco.kept_memo_function (function, fingerprint);
+comment on table coco.kept_memo_function is 'Memoized functions whose results coco keeps of dropped flows, with the IDs under which the tables keep the results. Only coco''s functions and workers write to this table.';
 
 create table coco.provider_usage (
   id         bigint generated always as identity primary key,
@@ -268,7 +302,7 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.flow, coco.source, coco.target, coco.logic, coco.memo_function, coco.memo_stats, coco.provider_usage from public;
+revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.flow, coco.source, coco.target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
@@ -282,9 +316,12 @@ select pg_catalog.pg_extension_config_dump('coco.run_history_run_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.flow_label', '');
 select pg_catalog.pg_extension_config_dump('coco.memo_function', '');
 select pg_catalog.pg_extension_config_dump('coco.memo_stats', '');
+select pg_catalog.pg_extension_config_dump('coco.kept_memo', '');
+select pg_catalog.pg_extension_config_dump('coco.kept_memo_function', '');
 select pg_catalog.pg_extension_config_dump('coco.provider_usage', '');
 select pg_catalog.pg_extension_config_dump('coco.capture_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.memo_stats_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.kept_memo_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.provider_usage_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.flow_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.source_id_seq', '');
@@ -378,39 +415,49 @@ create function coco.alter_flow(
 create function coco.drop_flow(
   flow         text,
   keep_targets boolean default true
-) returns void language c volatile strict
+) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'drop_flow_wrapper';
 
 create function coco.update(
-  flow text,
-  mode text default 'normal',
+  flow     text,
+  mode     text    default 'normal',
+  upstream boolean default false,
   out source text, out seen bigint, out skipped bigint, out unchanged bigint,
   out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint,
-  out elapsed interval, out memo jsonb
-) returns setof record language c volatile strict
+  out elapsed interval, out memo jsonb, out flow_name text
+) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'update_wrapper';
+
+create function coco.update_all(
+  flows text[] default null,
+  out flow text, out source text, out seen bigint, out skipped bigint, out unchanged bigint,
+  out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint,
+  out elapsed interval, out memo jsonb
+) returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'update_all_wrapper';
 
 create function coco.retry(
   flow text,
   out source text, out seen bigint, out skipped bigint, out unchanged bigint,
   out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint,
   out elapsed interval, out memo jsonb
-) returns setof record language c volatile strict
+) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'retry_wrapper';
 
-create function coco.start(flow text) returns void language c volatile strict
+create function coco.start(flow text) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'start_wrapper';
 
-create function coco.stop(flow text) returns void language c volatile strict
+create function coco.stop(flow text) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'stop_wrapper';
 
 create function coco.wait(flow text, timeout interval default '1 minute') returns boolean
-  language c volatile strict
+  language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'wait_wrapper';
 
@@ -419,7 +466,7 @@ create function coco.preview(
   mode     text default 'normal',
   max_rows int  default 1000,
   out target text, out change text, out key jsonb, out old jsonb, out new jsonb
-) returns setof record language c volatile strict
+) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'preview_wrapper';
 
@@ -427,7 +474,7 @@ create function coco.verify(
   flow   text,
   repair boolean default false,
   out target text, out difference text, out key jsonb, out source text, out since timestamptz
-) returns setof record language c volatile strict
+) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'verify_wrapper';
 
@@ -436,14 +483,14 @@ create function coco.history(
   out run_id bigint, out started timestamptz, out elapsed interval, out reason text, out initiator text,
   out seen bigint, out skipped bigint, out unchanged bigint, out evaluated bigint,
   out upserted bigint, out deleted bigint, out failed bigint, out error text, out label text
-) returns setof record language c stable strict
+) returns setof record language c stable
   rows 1000
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'history_wrapper';
 create function coco.explain(
   flow text,
   out section text, out name text, out detail text, out hint text
-) returns setof record language c volatile strict
+) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'explain_wrapper';
 
@@ -630,16 +677,37 @@ create function coco.pending_rows(out source int, out pending bigint, out is_low
   as 'MODULE_PATHNAME', 'pending_rows_wrapper';
 comment on function coco.pending_rows is 'Returns the number of captured changes that your flows have not followed yet, counted up to 100,000 for each source.';
 
+create function coco.pending_flow_rows(
+  out flow text, out sources bigint, out pending bigint, out behind_since timestamptz
+) returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'pending_flow_rows_wrapper';
+comment on function coco.pending_flow_rows is 'Returns for each of your flows the number of captured changes that it, or one of your flows that feed it, has not followed yet, and since when; and the number of its own sources and lookups whose changes are counted.';
+
 create function coco.restore_is_complete() returns boolean language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'restore_is_complete_wrapper';
 comment on function coco.restore_is_complete is 'Reports whether workers may follow live flows. They may not while a dump is being restored, because they would find tables that are still empty.';
 
+create function coco.failure_rows(
+  out flow text, out failed_items bigint, out next_retry timestamptz, out last_error text
+) returns setof record language c stable
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'failure_rows_wrapper';
+comment on function coco.failure_rows is 'Returns the number of failed items and rejected rows of each of your flows, their earliest retry, and the newest message. Returns no row for a flow whose failures cannot be read.';
+
+create function coco.session_error_rows(
+  out flow int, out failed_at timestamptz, out sqlstate text, out message text, out hint text
+) returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'session_error_rows_wrapper';
+comment on function coco.session_error_rows is 'Returns the errors that ended the last update of your flows, where a session ran that update. Returns no row unless coco is in shared_preload_libraries.';
+
 create function coco.metric_rows(
   scope text,
   out metric text, out type text, out flow text, out name text, out server text,
   out value float8, out help text
-) returns setof record language c volatile strict
+) returns setof record language c volatile
   rows 100
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'metric_rows_wrapper';
@@ -655,11 +723,11 @@ create function coco.memoize(
   as 'MODULE_PATHNAME', 'memoize_wrapper';
 
 create function coco.unmemoize(function regprocedure) returns void
-  language c volatile strict
+  language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'unmemoize_wrapper';
 
-create function coco.clear_memo(flow text, function regprocedure default null) returns bigint
+create function coco.clear_memo(flow text default null, function regprocedure default null) returns bigint
   language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'clear_memo_wrapper';
@@ -674,7 +742,7 @@ comment on function coco.memo_call is 'Replaces the call of a memoized function 
 
 create function coco.function_rows(
   out flow text, out function text, out fingerprint uuid, out current boolean,
-  out calls bigint, out hits bigint, out misses bigint, out errors bigint, out requests bigint,
+  out calls bigint, out hits bigint, out reused bigint, out misses bigint, out errors bigint, out requests bigint,
   out tokens_in bigint, out tokens_out bigint, out cost float8, out computed_bytes bigint,
   out elapsed interval, out entries bigint, out entry_bytes bigint
 ) returns setof record language c stable
@@ -780,6 +848,14 @@ create view coco.errors as select * from coco.error_rows();
 
 create view coco.functions as select * from coco.function_rows();
 
+create view coco.kept_results with (security_barrier) as
+select m.flow, m.owner, m.dropped, m.kept_until,
+       array(select distinct k.function from coco.kept_memo_function k where k.kept_memo = m.id order by 1) as functions,
+       pg_catalog.pg_total_relation_size(c.oid) as bytes
+  from coco.kept_memo m join pg_catalog.pg_class c on c.oid = m.memo_table
+ where m.kept_until > pg_catalog.clock_timestamp() and pg_catalog.pg_has_role(m.owner, 'usage')
+   and exists (select from pg_catalog.pg_roles r where r.oid = m.owner);
+
 -- Every role may see the workers of this database, but the flow of a worker only if the role may see that flow.
 create view coco.workers as
 select w.pid, w.worker_no, f.flow, s.name as source,
@@ -799,34 +875,57 @@ select f.flow, s.name as source, p.pid, p.items_done, p.items_total, p.since, p.
 
 create view coco.delivery_status as select * from coco.delivery_rows();
 
-create view coco.status with (security_barrier) as
-select f.flow,
-       case when not exists (select from coco.target t where t.flow = f.flow) then 'incomplete'
-            when exists (select from coco.target t where t.flow = f.flow
-                            and (not exists (select from pg_catalog.pg_class c where c.oid = t.relation)
-                                 or t.outbox is not null
-                                    and not exists (select from pg_catalog.pg_class c where c.oid = t.outbox)))
-              then 'target dropped'
-            when exists (select from coco.source s where s.flow = f.flow
-                            and not exists (select from pg_catalog.pg_class c where c.oid = s.relation))
-              then 'source dropped'
-            when exists (select from coco.target t where t.flow = f.flow
-                            and not exists (select from pg_catalog.pg_class c where c.oid = t.query_view))
-              or exists (select from coco.source s
-                          where s.flow = f.flow
-                            and ((s.ordinal is not null or s.fingerprint is not null)
-                                 and not exists (select from pg_catalog.pg_class c where c.oid = s.expressions)
-                                 or s.affects is not null
-                                    and not exists (select from pg_catalog.pg_class c where c.oid = s.affects_view)))
-              or exists (select from coco.source s, pg_catalog.unnest(s.key) as u(name)
-                          where s.flow = f.flow
-                            and not exists (select from pg_catalog.pg_attribute a
-                                             where a.attrelid = s.relation and a.attname = u.name
-                                               and not a.attisdropped))
-              then 'query broken'
+-- Everything that coco knows of a flow's state. coco.status shows the part that fits on a screen.
+create view coco.status_detail with (security_barrier) as
+select g.flow, g.state,
+       case when g.state in ('live', 'up to date', 'unknown') then 'well'
+            when g.state in ('incomplete', 'paused', 'restoring', 'no worker', 'never updated', 'behind') then 'stale'
+            when g.state = 'degraded' then 'degraded'
+            else 'broken' end as health,
+       g.live, g.pending,
+       case when g.pending > 0 then pg_catalog.clock_timestamp() - g.behind_since
+            when g.pending = 0 then interval '0' end as lag,
+       g.followed_at, g.items_estimate, g.failed_items, g.next_retry,
+       case when g.state = 'paused' then null
+            else coalesce(g.message,
+              case g.state
+                when 'incomplete' then 'the flow has no target'
+                when 'target dropped' then pg_catalog.format('target %s no longer exists', g.lost_target)
+                when 'source dropped' then pg_catalog.format('source or lookup "%s" no longer exists', g.lost_source)
+                when 'query broken' then 'an object that the flow reads no longer exists'
+                when 'restoring' then 'a dump is being restored'
+                when 'no worker' then 'no worker runs in this database'
+              end, g.item_message) end as last_error,
+       case when g.state = 'paused'
+            then pg_catalog.format('Continue the flow: SELECT coco.alter_flow(%L, paused => false)', g.flow)
+            else coalesce(g.message_hint,
+              case g.state
+                when 'incomplete' then 'Call coco.add_target; if the flow has no source yet, call coco.add_source first.'
+                when 'target dropped' then case when g.live
+                  then 'A worker creates and fills the target again. To drop it for good, call coco.drop_flow.'
+                  else pg_catalog.format('To create and fill the target again: SELECT * FROM coco.update(%L)', g.flow) end
+                when 'source dropped' then pg_catalog.format('Drop the flow, and declare it over another relation: SELECT coco.drop_flow(%L)', g.flow)
+                when 'query broken' then 'Give the target a query that works: coco.set_query.'
+                when 'set aside' then pg_catalog.format('The server''s log says how the processes ended. Correct the cause, then: SELECT coco.start(%L)', g.flow)
+                when 'failed' then case when g.live
+                  then pg_catalog.format('Correct the cause. coco tries again at next_retry, or at once: SELECT coco.start(%L)', g.flow)
+                  else pg_catalog.format('Correct the cause, then: SELECT * FROM coco.update(%L)', g.flow) end
+                when 'restoring' then 'Wait until the restore of the dump has ended. If it has ended, call coco.start, which allows workers to start.'
+                when 'no worker' then pg_catalog.format('Add coco to shared_preload_libraries and restart the server, or: SELECT coco.start(%L). If the server''s log says "could not start a worker", increase max_worker_processes.', g.flow)
+                when 'degraded' then pg_catalog.format('SELECT * FROM coco.errors WHERE flow = %L shows why. To try again after a correction: SELECT * FROM coco.retry(%1$L)', g.flow)
+                when 'never updated' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
+                when 'behind' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
+                when 'unknown' then pg_catalog.format('coco does not capture every source of the flow, so only an update finds their changes: SELECT * FROM coco.update(%L)', g.flow)
+              end) end as hint
+  from (
+select f.flow, f.live,
+       case when t.count = 0 then 'incomplete'
+            when t.lost is not null then 'target dropped'
+            when s.lost is not null then 'source dropped'
+            when t.is_broken or s.is_broken then 'query broken'
             when f.paused then 'paused'
             when x.deaths >= 3 then 'set aside'
-            when x.flow is not null or d.flow is not null then 'failed'
+            when x.flow is not null or d.flow is not null or y.flow is not null then 'failed'
             when f.live and not r.complete then 'restoring'
             when f.live and not exists (select from pg_catalog.pg_locks l
                             where l.locktype = 'object' and l.classid = 'coco.flow'::pg_catalog.regclass
@@ -836,35 +935,72 @@ select f.flow,
               then 'no worker'
             when e.failed_items > 0 then 'degraded'
             when f.live then 'live'
-            else 'idle' end as state,
-       p.pending,
-       case when p.pending > 0 then pg_catalog.clock_timestamp() - k.followed_at
-            when p.pending = 0 then interval '0' end as lag,
-       k.followed_at as followed_at,
-       (select pg_catalog.sum(greatest(c.reltuples, 0))::bigint
-          from coco.source s join pg_catalog.pg_class c on c.oid = s.tracking
-         where s.flow = f.flow) as items_estimate,
-       coalesce(e.failed_items, 0) as failed_items,
+            when k.followed_at is null
+                 and not exists (select from coco.run_history h where h.flow = f.id and h.error is null)
+                 and not exists (select from coco.run_total h where h.flow = f.id and h.runs > h.errors)
+              then 'never updated'
+            when p.pending > 0 or k.is_unfinished or t.changed > k.updated_at then 'behind'
+            when p.sources = s.count then 'up to date'
+            else 'unknown' end as state,
+       -- what is known is a lower bound; 0 is an answer only if all sources are known
+       case when p.sources = s.count or p.pending > 0 then p.pending end as pending,
+       p.behind_since, k.followed_at, s.items_estimate, e.failed_items,
        least(e.next_retry, case when x.deaths >= 3 then null else x.next_retry end, d.next_retry) as next_retry,
-       coalesce(x.message, d.message, e.last_error) as last_error,
-       coalesce(x.hint, d.hint,
-                case when f.live and not r.complete
-                     then 'Wait until the restore of the dump has ended. If it has ended, call coco.start, which allows workers to start.' end) as hint
+       t.lost as lost_target, s.lost as lost_source,
+       coalesce(x.message, d.message, y.message) as message,
+       case when x.flow is not null then x.hint
+            when d.flow is not null then d.hint
+            else y.hint end as message_hint,
+       e.last_error as item_message
   from coco.flow f
  cross join coco.restore_is_complete() as r (complete)
-  left join (select flow, pg_catalog.count(*) as failed_items, pg_catalog.min(next_retry) as next_retry,
-                    (pg_catalog.array_agg(message order by failed_at desc))[1] as last_error
-               from coco.error_rows() group by flow) e on e.flow = f.flow
+ cross join lateral (
+   select pg_catalog.count(*) as count, pg_catalog.max(t.changed) as changed,
+          pg_catalog.min(coalesce(t.external, pg_catalog.format('%I.%I', t.schema, t.name)))
+            filter (where not exists (select from pg_catalog.pg_class c where c.oid = t.relation)
+                       or t.outbox is not null
+                          and not exists (select from pg_catalog.pg_class c where c.oid = t.outbox)) as lost,
+          coalesce(pg_catalog.bool_or(not exists (select from pg_catalog.pg_class c where c.oid = t.query_view)),
+                   false) as is_broken
+     from coco.target t where t.flow = f.flow) as t
+ cross join lateral (
+   select pg_catalog.count(*) as count,
+          pg_catalog.min(s.name)
+            filter (where not exists (select from pg_catalog.pg_class c where c.oid = s.relation)) as lost,
+          coalesce(pg_catalog.bool_or(
+            (s.ordinal is not null or s.fingerprint is not null)
+              and not exists (select from pg_catalog.pg_class c where c.oid = s.expressions)
+            or s.affects is not null
+              and not exists (select from pg_catalog.pg_class c where c.oid = s.affects_view)
+            or exists (select from pg_catalog.unnest(s.key) as u(name)
+                        where not exists (select from pg_catalog.pg_attribute a
+                                           where a.attrelid = s.relation and a.attname = u.name
+                                             and not a.attisdropped))), false) as is_broken,
+          pg_catalog.sum((select c.reltuples::float8 from pg_catalog.pg_class c
+                           where c.oid = s.tracking and c.reltuples >= 0))::bigint as items_estimate
+     from coco.source s where s.flow = f.flow) as s
+  left join coco.failure_rows() e on e.flow = f.flow
   left join coco.flow_error x on x.flow = f.id
   left join (select distinct on (t.flow) t.flow, d.next_retry, d.hint,
                     pg_catalog.format('target %I on server %I: %s', t.external, t.server, d.message) as message
                from coco.delivery_state d join coco.target t on t.id = d.target
               where d.message is not null order by t.flow, d.failed_at) d on d.flow = f.flow
-  left join (select s.flow, pg_catalog.min(k.followed_at) as followed_at
+  -- A worker of a live flow tells more than a session whose update has failed.
+  left join coco.session_error_rows() y on y.flow = f.id and not f.live
+  -- The logic of a cursor is 0 while a worker evaluates a source in several transactions.
+  left join (select s.flow, pg_catalog.min(k.followed_at) as followed_at,
+                    pg_catalog.max(k.followed_at) filter (where s.lookup_of is null) as updated_at,
+                    pg_catalog.bool_or(k.logic = 0) filter (where s.lookup_of is null) as is_unfinished
                from coco.cursor k join coco.source s on s.id = k.source group by s.flow) k on k.flow = f.flow
-  left join (select s.flow, pg_catalog.sum(r.pending)::bigint as pending
-               from coco.pending_rows() r join coco.source s on s.id = r.source group by s.flow) p on p.flow = f.flow
- where pg_catalog.pg_has_role(f.owner, 'usage');
+  left join coco.pending_flow_rows() p on p.flow = f.flow
+ where pg_catalog.pg_has_role(f.owner, 'usage')) as g;
+
+-- At most 100 columns wide in psql if the flows are well. The flows that need attention come first.
+create view coco.status with (security_barrier) as
+select s.flow, s.state, s.pending, pg_catalog.date_trunc('second', s.lag) as lag, s.failed_items,
+       pg_catalog.date_trunc('second', s.next_retry) as next_retry, s.last_error, s.hint
+  from coco.status_detail s
+ order by case s.health when 'broken' then 0 when 'degraded' then 1 when 'stale' then 2 else 3 end, s.flow;
 
 -- One branch for each scope, so that a query with a condition on scope computes only that scope.
 create view coco.metrics as
@@ -983,25 +1119,27 @@ refresh_interval: as in coco.add_source.
       '{id}');
 
 Errors: 42601, 22023, 42804: affects is not a SELECT, does not read the lookup, or does not return the source's key. 42710:
-the name is taken. 55000: the flow has no source yet. Also the errors of coco.add_source about relation, key and
-capture.$doc$;
+the name is taken. 55000: the flow has no source yet. 42P17: the flow would feed itself, directly or through other flows.
+Also the errors of coco.add_source about relation, key and capture.$doc$;
 
 comment on function coco.add_target is $doc$Adds a target to a flow: coco keeps in it the rows that query returns for each source item.
 
 flow: name of the flow.
-target: table or schema.table, quoted as in SQL. A name without a schema means the table found on the flow's search path;
-  if there is none, coco creates it where CREATE TABLE under that search path would. With server: the name of the object
-  on that server, taken literally.
+target: table, schema.table or database.schema.table, quoted as in SQL; the database is the current one. A name without a
+  schema means the table found on the flow's search path; if there is none, coco creates it where CREATE TABLE under that
+  search path would. With server: the name of the object on that server, taken literally.
 query: one SELECT, written as if it were run once over the whole source. In it, the name of a source is a relation that
   holds only the item; the query sees all other relations in full. As for a view, coco binds all names at declaration.
 key: columns of the query that identify one row of the target.
 server: name of a foreign server of coco_postgres, coco_qdrant, coco_neo4j, coco_kafka or coco_http; NULL: the target is a
   table of this database.
 options: JSON object with the connector's options for the target; coco.connector_options() lists them.
-item: alias under which the query reads the item; needed if the query names the source in several places, each time with
-  its schema. NULL: the places that name the source without its schema; if there are none, the only place that names it.
+item: alias under which the query reads the item, if the query names the source in several places; the other places then
+  read the whole source. NULL: the places that name the source without its schema; if there are none, the only place that
+  names it.
 
 If the table does not exist, coco creates it with the query's columns and a primary key on key; the flow's owner owns it.
+Columns for which the query never returns NULL are NOT NULL; coco drops the NOT NULL if the query can return NULL later.
 If the table exists, coco adopts it: its columns must fit, and it must have a unique index on exactly the key. coco never
 alters and never drops an adopted table. Rows already in it stay until coco.verify(flow, repair => true) deletes them.
 
@@ -1021,7 +1159,8 @@ them or to none.
 Errors: 42601: the query is not exactly one SELECT. 22023: the query does not read a source. 0A000: the query joins two
 sources, or reads a source in a way that does not work for a single item. 42P09: the query reads a source in several places,
 and it is ambiguous which one is the item. 42611, 42701, 42703: the query's columns are not valid. 42804, 42P16: the table
-does not fit. 55006: the target belongs to another flow. 42501: a right is missing. HV00D, HV024, HV00J: a connector option is
+does not fit. 55006: the target belongs to another flow. 42P17: the flow would feed itself, directly or through other flows.
+42501: a right is missing. HV00D, HV024, HV00J: a connector option is
 not valid. WARNING 01000: the query contains a part that coco does not follow.$doc$;
 
 comment on function coco.set_query is $doc$Replaces the query of a flow's target; the key stays the same.
@@ -1065,7 +1204,7 @@ lineage_index: true: coco creates an index on each tracking table of the flow. c
 
 Errors: 22023: batch_size is out of range. 42501: the flow is not yours, or you cannot SET ROLE to the new owner.$doc$;
 
-comment on function coco.drop_flow is $doc$Drops a flow, its tracking tables, its query views and its stored results of memoized functions. For a target outside this database, it also drops the ledger and the outbox with all undelivered rows.
+comment on function coco.drop_flow is $doc$Drops a flow, its tracking tables and its query views. For a target outside this database, it also drops the ledger and the outbox with all undelivered rows. coco keeps the stored results of memoized functions for coco.memo_retention, so that a flow that is declared again does not compute them again.
 
 flow: name of the flow.
 keep_targets: false: also drops the targets that coco created, but never adopted ones. Outside this database, a worker
@@ -1090,6 +1229,12 @@ flow: name of the flow.
 mode: normal: evaluates items whose version, content or logic changed, and failed items whose retry is due; writes the rows
   that differ. retry: as normal, and also retries all failed items and all rejected rows. full_reprocess: evaluates every
   item. reexport: evaluates every item and writes every row.
+upstream: true: first updates your flows that feed the flow, directly or through others, each after those that feed it. They
+  run with mode normal. All of these flows read their sources under one snapshot, unless a worker must run one of them. The
+  rows of the flows that feed the flow come first in the result.
+
+A flow feeds another flow if it writes a table that the other flow follows as a source or a lookup. If a worker runs a flow,
+workers also run the flows that feed it. Flows of other roles are left out, with a NOTICE.
 
 The call returns one row for each source.
 
@@ -1104,7 +1249,8 @@ failed: number of items that failed now or wait for their next retry, and of row
   rejected.
 elapsed: time spent on the source.
 memo: JSON object with statistics of memoized functions, by function name; NULL if there were no calls. Each value is an
-  object with calls, hits, misses, errors, requests, tokens_in, tokens_out, cost, bytes and milliseconds.
+  object with calls, hits, reused, misses, errors, requests, tokens_in, tokens_out, cost, bytes and milliseconds.
+flow_name: name of the flow that has the source.
 
     SELECT source, seen, evaluated, upserted, deleted, failed FROM coco.update('doc_chunks');
 
@@ -1113,6 +1259,21 @@ because its declaration is not committed. 22023: the mode is not valid. 22004: a
 several rows. 40001: the transaction's snapshot is older than another update. 42501: a right is missing. 55006: the worker
 waits for the calling transaction. 25006: the server is a standby. 53400: no worker could be started. Also the errors of
 connectors and providers. An item that fails does not raise an error: coco.errors lists it.$doc$;
+
+comment on function coco.update_all is $doc$Brings several flows up to date, each after the flows that feed it.
+
+The flows run with mode normal, in the caller's transaction and under one snapshot. If a flow has a target outside this
+database, or its query calls coco.embed, coco.generate or coco.http_post, workers run that flow and the flows that feed it,
+before all others. An error in one flow ends the call, and names the flow; what workers have committed until then remains.
+
+flows: names of the flows. NULL: all of your flows, except flows that are paused or have no target.
+
+The call returns one row for each source of each flow, in the order of the updates. The column flow is the name of the flow.
+The other columns are those of coco.update.
+
+    SELECT flow, source, evaluated, upserted, deleted, failed FROM coco.update_all();
+
+Errors: 22004: flows contains NULL. 42704: a flow does not exist. 42501: a flow is not yours. Also the errors of coco.update.$doc$;
 
 comment on function coco.retry is $doc$Updates a flow and retries its failures at once: the same as coco.update(flow, 'retry'). coco evaluates failed items without waiting for their next retry, and resends rows that a target outside this database rejected.
 
@@ -1146,6 +1307,9 @@ Errors: 42704: the flow does not exist. 42501: the flow is not yours.$doc$;
 
 comment on function coco.wait is $doc$Waits until the targets of a live flow contain all changes that were committed before the call. Returns true; or false if timeout has passed first.
 
+If other flows feed the flow, directly or through others, the call first waits for these, each after those that feed it. The
+targets then contain what a change of any of their sources causes. This includes flows of other roles.
+
 The call does not wait for changes of its own transaction. A source that is not captured must be read after the call
 began, so the wait can last as long as its refresh_interval. The changes must have been sent to targets outside this
 database; the call does not wait for rows that these targets rejected.
@@ -1153,7 +1317,7 @@ database; the call does not wait for rows that these targets rejected.
 flow: name of the flow.
 timeout: maximum time to wait.
 
-Errors: 55000: the flow is not live.$doc$;
+Errors: 55000: the flow, or a flow that feeds it, is not live or is paused. 22023: timeout is negative.$doc$;
 
 -- sql/comments/inspect_functions.sql
 
@@ -1474,14 +1638,16 @@ function: function with its argument types.
 
 Errors: 42704: the function is not memoized. 42501: the function is not yours.$doc$;
 
-comment on function coco.clear_memo is $doc$Deletes the results that a flow stores of a memoized function, for all its versions, or of all memoized functions. Returns the number of deleted results. The call does not evaluate anything: coco computes a result again when it next evaluates an item that needs it.
+comment on function coco.clear_memo is $doc$Deletes stored results of memoized functions, for all versions of their code. Returns the number of deleted results. The call does not evaluate anything: coco computes a result again when it next evaluates an item that needs it. A flow whose results were deleted does not reuse older results of other flows either.
 
-flow: name of the flow.
-function: function with its argument types; NULL: all memoized functions.
+flow: name of the flow, which may be dropped: the call also deletes the results that coco keeps of dropped flows of this
+  name. NULL: all flows that the current role owns, and all of its dropped flows.
+function: function with its argument types; NULL: all memoized functions of the flow.
 
     SELECT coco.clear_memo('doc_chunks');
 
-Errors: 22004: flow is NULL. 42704: the flow does not exist. 42501: the flow is not yours.$doc$;
+Errors: 22004: flow and function are NULL. 42704: the flow does not exist, and coco keeps no results of a dropped flow of that
+name. 42883: the function does not exist. 42501: the flow is not yours.$doc$;
 
 comment on function coco.connector_options is $doc$Lists the options of coco's foreign data wrappers: those that CREATE SERVER, CREATE USER MAPPING and the argument options of coco.add_target accept. It does not list options of connectors that are not part of the build.
 
@@ -1553,17 +1719,29 @@ comment on column coco.targets.outbox is 'Table with the rows that coco has not 
 comment on column coco.targets.ledger_view is 'View of the ledger.';
 comment on column coco.targets.outbox_view is 'View of the outbox.';
 
-comment on view coco.status is 'State of your flows, one row for each: what the flow is doing, what is wrong, and what to do about it.';
+comment on view coco.status is 'State of your flows, one row for each: what the flow is doing, what is wrong, and what to do about it. The flows that need attention come first. The view is at most 100 columns wide in psql if the flows are well and have names of up to 16 characters. coco.status_detail has more columns.';
 comment on column coco.status.flow is 'Name of the flow.';
-comment on column coco.status.state is 'First of these states that applies. incomplete: the flow has no target yet. target dropped: the next update creates and fills the target again. source dropped: a source or lookup no longer exists. query broken: an object that a query reads no longer exists. paused: coco.alter_flow paused the flow. set aside: three processes in a row died while they worked on the flow; workers skip it until coco.start or coco.retry. failed: an error ended the last transaction of a live flow, or coco could not send to a target outside this database. restoring: the flow is live, and workers wait for the end of the restore of a dump. no worker: the flow is live, and no worker runs in this database. degraded: some items fail, or a target rejected rows. live: workers keep the flow up to date. idle: the flow is not live.';
-comment on column coco.status.pending is 'Number of entries in change logs that the flow has not followed yet, over all sources and lookups, counted up to 100,000 for each. NULL if none of them is captured, and before the first update.';
-comment on column coco.status.lag is 'Time since the flow had last followed all changes; 0 if no changes are pending.';
-comment on column coco.status.followed_at is 'Time at which the flow last followed its sources and lookups; of several, the earliest.';
-comment on column coco.status.items_estimate is 'Estimated number of tracked items, from the last ANALYZE of the tracking tables.';
-comment on column coco.status.failed_items is 'Number of failing items, and of rows that a target outside this database rejected.';
+comment on column coco.status.state is 'First of these states that applies. incomplete: the flow has no target yet. target dropped: the next update creates and fills the target again. source dropped: a source or lookup no longer exists. query broken: an object that a query reads no longer exists. paused: coco.alter_flow paused the flow. set aside: three processes in a row died while they worked on the flow; workers skip it until coco.start or coco.retry. failed: an error ended the last update of the flow, or coco could not send to a target outside this database. restoring: the flow is live, and workers wait for the end of the restore of a dump. no worker: the flow is live, and no worker runs in this database. degraded: some items fail, or a target rejected rows. live: workers keep the flow up to date. The other states are those of a flow that is not live. never updated: no update of the flow has succeeded yet. behind: changes are pending, or coco.set_query has changed a query since the last update. up to date: no change of a source or lookup is pending. unknown: coco does not capture every source and lookup, so only an update finds their changes.';
+comment on column coco.status.pending is 'Number of entries in change logs that the flow has not followed yet, over all sources and lookups, counted up to 100,000 for each. Includes the entries that your flows which feed the flow have not followed yet. NULL if no entry is known and coco cannot tell for every source and lookup: coco does not capture one of them, or there was no update yet.';
+comment on column coco.status.lag is 'Time since the flow, and your flows that feed it, had last followed all changes, in whole seconds; 0 if no changes are pending, NULL if pending is.';
+comment on column coco.status.failed_items is 'Number of failing items, and of rows that a target outside this database rejected. NULL if coco cannot read them, for example because a tracking table no longer exists.';
 comment on column coco.status.next_retry is 'Time of the next retry: of an item or row, of the flow after an error, or of a target outside this database.';
-comment on column coco.status.last_error is 'Message of the error that ended the flow''s last transaction. Otherwise, message of the delivery error of a target outside this database. Otherwise, message of the latest failure of an item or row.';
-comment on column coco.status.hint is 'How to resolve the flow or target error, if any. While a dump is being restored, how to continue.';
+comment on column coco.status.last_error is 'Message of the error that ended the flow''s last update. Otherwise, message of the delivery error of a target outside this database. Otherwise, description of the state. Otherwise, message of the latest failure of an item or row. For a flow that is not live, the error of an update that a session ran is known only if coco is in shared_preload_libraries, until an update succeeds or the server restarts.';
+comment on column coco.status.hint is 'Action to take; NULL if the flow is live or up to date.';
+
+comment on view coco.status_detail is 'State of your flows as in coco.status, in no particular order, with more columns and exact times.';
+comment on column coco.status_detail.flow is 'Name of the flow.';
+comment on column coco.status_detail.state is 'State of the flow, as in coco.status.';
+comment on column coco.status_detail.health is 'Severity of the state. broken: the flow does not continue until its problem is solved. degraded: some items or rows fail. stale: the target may lag behind its sources, and coco is not working on it. well: nobody needs to look at the flow.';
+comment on column coco.status_detail.live is 'Whether workers keep the flow up to date.';
+comment on column coco.status_detail.pending is 'Number of pending entries in change logs, as in coco.status.';
+comment on column coco.status_detail.lag is 'Time since the flow had last followed all changes; 0 if no changes are pending, NULL if pending is.';
+comment on column coco.status_detail.followed_at is 'Time at which the flow last followed its sources and lookups; of several, the earliest.';
+comment on column coco.status_detail.items_estimate is 'Estimated number of tracked items, from the last ANALYZE of the tracking tables; NULL before it.';
+comment on column coco.status_detail.failed_items is 'Number of failing items and rejected rows, as in coco.status.';
+comment on column coco.status_detail.next_retry is 'Time of the next retry, as in coco.status.';
+comment on column coco.status_detail.last_error is 'Message of the latest error, as in coco.status.';
+comment on column coco.status_detail.hint is 'Action to take, as in coco.status.';
 
 comment on view coco.errors is 'Source items whose last evaluation failed, and rows that a target outside this database rejected. The target rows of a failed item come from an earlier evaluation. coco retries both at next_retry, or at once by coco.retry.';
 comment on column coco.errors.flow is 'Name of the flow.';
@@ -1597,6 +1775,7 @@ comment on column coco.functions.fingerprint is 'Fingerprint of the function''s 
 comment on column coco.functions.current is 'Whether the flow now calls the function with this code and version.';
 comment on column coco.functions.calls is 'Number of results that items have used; a result counts once for each item and evaluation.';
 comment on column coco.functions.hits is 'Number of these results that were already stored.';
+comment on column coco.functions.reused is 'Number of results that coco copied from another flow of the same owner, or from a dropped one; they count as hits.';
 comment on column coco.functions.misses is 'Number of these results that coco computed.';
 comment on column coco.functions.errors is 'Number of inputs that raised an error.';
 comment on column coco.functions.requests is 'Number of requests to a provider, or of calls of the function or its batch function.';
@@ -1607,6 +1786,14 @@ comment on column coco.functions.computed_bytes is 'Size of the computed results
 comment on column coco.functions.elapsed is 'Time spent computing the results.';
 comment on column coco.functions.entries is 'Number of results stored now.';
 comment on column coco.functions.entry_bytes is 'Size of the stored results and of their inputs, in bytes.';
+
+comment on view coco.kept_results is 'Results of memoized functions that coco keeps of your dropped flows, one row for each dropped flow. The setting coco.memo_retention limits the time; coco.clear_memo deletes them earlier.';
+comment on column coco.kept_results.flow is 'Name that the flow had.';
+comment on column coco.kept_results.owner is 'Role that owned the flow. Only its flows reuse the results.';
+comment on column coco.kept_results.dropped is 'Time at which the flow was dropped.';
+comment on column coco.kept_results.kept_until is 'Time from which coco no longer uses the results, and drops them.';
+comment on column coco.kept_results.functions is 'Names of the functions, with schema and argument types.';
+comment on column coco.kept_results.bytes is 'Size of the results on disk, with their indexes, in bytes.';
 
 comment on view coco.workers is 'Workers of this database. Every role sees the workers, but flow and source only if it may see the flow. Empty unless coco is in shared_preload_libraries.';
 comment on column coco.workers.pid is 'Process ID. In pg_stat_activity, its backend_type is coco worker, or coco update for worker number 0.';
@@ -1662,15 +1849,15 @@ comment on column coco.metrics.help is 'Meaning of the metric.';
 revoke all on all functions in schema coco from public;
 grant execute on function
   coco.create_flow, coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.alter_flow,
-  coco.drop_flow, coco.update, coco.retry, coco.start, coco.stop, coco.wait, coco.preview, coco.verify,
+  coco.drop_flow, coco.update, coco.update_all, coco.retry, coco.start, coco.stop, coco.wait, coco.preview, coco.verify,
   coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram, coco.report,
   coco.split_text, coco.normalize_text, coco.fingerprint, coco.stable_uuid,
   coco.embed, coco.generate, coco.http_post,
   coco.memoize, coco.unmemoize, coco.clear_memo, coco.connector_options, coco.memo_call, coco.function_rows,
-  coco.tracking_rows, coco.error_rows, coco.pending_rows, coco.worker_rows, coco.progress_rows, coco.delivery_rows,
-  coco.metric_rows, coco.restore_is_complete
+  coco.tracking_rows, coco.error_rows, coco.pending_rows, coco.pending_flow_rows, coco.worker_rows, coco.progress_rows,
+  coco.delivery_rows, coco.metric_rows, coco.failure_rows, coco.session_error_rows, coco.restore_is_complete
 to public;
-grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.tracking, coco.errors, coco.status, coco.workers, coco.progress, coco.delivery_status, coco.functions,
+grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.tracking, coco.errors, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
   coco.metrics
 to public;
 

@@ -222,6 +222,8 @@ fn pending_flow_rows() -> Result<
     >,
     ErrorReport,
 > {
-    let rows = pending::flow_backlogs()?.into_iter().map(|b| (b.flow, b.sources, b.pending, b.behind_since));
+    let rows = pending::flow_backlogs()?
+        .into_iter()
+        .map(|b| (b.flow, b.sources, b.pending, b.behind_since));
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))
 }

@@ -37,10 +37,7 @@ pub fn update_with_upstream(
 
 /// Updates the named flows, each after those that feed it. Without names, updates all flows of the
 /// caller, except flows that are paused or have no target.
-pub fn update_all(
-    names: Option<Vec<String>>,
-    limits: Limits,
-) -> Result<Vec<FlowCounts>, Error> {
+pub fn update_all(names: Option<Vec<String>>, limits: Limits) -> Result<Vec<FlowCounts>, Error> {
     let chains = upstream::read_chains()?;
     let flows: Vec<usize> = match names {
         None => (0..chains.flows.len())
