@@ -266,6 +266,7 @@ create table coco.kept_memo_function (
   function    text not null,
   fingerprint uuid not null,
   function_owner regrole,
+  entries     bigint not null,
   primary key (kept_memo, function_id)
 );
 create index on coco.kept_memo_function (function, fingerprint);

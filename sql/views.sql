@@ -39,6 +39,7 @@ create view coco.functions as select * from coco.function_rows();
 create view coco.kept_results with (security_barrier) as
 select m.flow, m.owner, m.dropped, m.kept_until,
        array(select distinct k.function from coco.kept_memo_function k where k.kept_memo = m.id order by 1) as functions,
+       (select pg_catalog.sum(k.entries)::bigint from coco.kept_memo_function k where k.kept_memo = m.id) as entries,
        pg_catalog.pg_total_relation_size(c.oid) as bytes
   from coco.kept_memo m join pg_catalog.pg_class c on c.oid = m.memo_table
  where m.kept_until > pg_catalog.clock_timestamp() and pg_catalog.pg_has_role(m.owner, 'usage')

@@ -128,6 +128,7 @@ comment on column coco.kept_results.owner is 'Role that owned the flow. Only its
 comment on column coco.kept_results.dropped is 'Time at which the flow was dropped.';
 comment on column coco.kept_results.kept_until is 'Time from which coco no longer uses the results, and drops them.';
 comment on column coco.kept_results.functions is 'Names of the functions, with schema and argument types.';
+comment on column coco.kept_results.entries is 'Number of results.';
 comment on column coco.kept_results.bytes is 'Size of the results on disk, with their indexes, in bytes.';
 
 comment on view coco.workers is 'Workers of this database. Every role sees the workers, but flow and source only if it may see the flow. Empty unless coco is in shared_preload_libraries.';

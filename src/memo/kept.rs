@@ -9,6 +9,7 @@ use pgrx::guc::GucSetting;
 use pgrx::pg_sys;
 
 use crate::catalog::internal_tables;
+use crate::memo::result_table::IS_RESULT_TABLE;
 use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::backend;
 use crate::pg::error::Result;
@@ -25,40 +26,75 @@ const DROPPED: i64 = 10;
 /// deleted. Returns the id of the record, or `None` if the flow has no table of results. The caller
 /// acts as the extension's owner, and calls [`drop_expired`] afterwards.
 pub fn keep_results(flow: &str) -> Result<Option<i32>> {
-    let found = spi::select(
-        "select format('%I.%I', n.nspname, c.relname)
-           from coco.flow f
-           join pg_class c on c.oid = f.memo_table
-           join pg_namespace n on n.oid = c.relnamespace
-          where f.flow = $1",
+    let table = spi::select(
+        &format!(
+            "select format('%I.%I', n.nspname, c.relname), {IS_RESULT_TABLE}
+               from coco.flow f
+               join pg_class c on c.oid = f.memo_table
+               join pg_namespace n on n.oid = c.relnamespace
+              where f.flow = $1"
+        ),
         &[arg(flow)],
-        |r| spi::required::<String>(r, 1),
+        |r| Ok((spi::required::<String>(r, 1)?, spi::required::<bool>(r, 2)?)),
     )?;
-    let Some(table) = found.into_iter().next() else { return Ok(None) };
-    let minutes = match RETENTION.get() {
-        0 => 0,
-        minutes => {
-            let any = spi::scalar::<bool>(&format!("select true from {table} limit 1"), &[])?;
-            if any.is_some() { minutes } else { 0 }
-        }
-    };
+    let Some((table, is_readable)) = table.into_iter().next() else { return Ok(None) };
     let kept = spi::returning(
         "insert into coco.kept_memo (flow, owner, settings, memo_table, dropped, kept_until)
          select f.flow, f.owner, f.settings, f.memo_table, t.now, t.now + $2 * interval '1 minute'
            from coco.flow f cross join (select clock_timestamp() as now offset 0) as t
           where f.flow = $1
          returning id",
-        &[arg(flow), arg(f64::from(minutes))],
+        &[arg(flow), arg(f64::from(RETENTION.get()))],
         |r| spi::required::<i32>(r, 1),
     )?
     .pop();
-    spi::execute(
-        "insert into coco.kept_memo_function (kept_memo, function_id, function, fingerprint, function_owner)
-         select $2, s.id, s.function, s.fingerprint, s.function_owner
-           from coco.memo_stats s where s.flow = $1",
-        &[arg(flow), arg(kept)],
-    )?;
+    if is_readable && RETENTION.get() > 0 {
+        spi::execute(
+            &format!(
+                "insert into coco.kept_memo_function
+                        (kept_memo, function_id, function, fingerprint, function_owner, entries)
+                 select $2, s.id, s.function, s.fingerprint, s.function_owner, m.entries
+                   from coco.memo_stats s
+                   join (select function, count(*) as entries from {table} group by function) as m
+                        on m.function = s.id
+                  where s.flow = $1"
+            ),
+            &[arg(flow), arg(kept)],
+        )?;
+    }
+    expire_superseded(kept)?;
     Ok(kept)
+}
+
+/// Ends the retention of results that were just recorded if there are none, and of older results of
+/// the same flow if the new record has at least as many of each function: a flow that is declared
+/// again and again would otherwise leave a copy each time.
+fn expire_superseded(kept: Option<i32>) -> Result<()> {
+    // With a fixed snapshot, a row that another transaction has deleted since would be an error.
+    let only_new = backend::keeps_its_snapshot();
+    spi::execute(
+        "update coco.kept_memo m set kept_until = clock_timestamp()
+          where m.id in (
+            select o.id
+              from coco.kept_memo o
+              join coco.kept_memo k on k.owner = o.owner and k.flow = o.flow and k.settings = o.settings
+             where k.id = $1 and o.kept_until > clock_timestamp()
+               and case when o.id = k.id
+                        then not exists (select from coco.kept_memo_function a where a.kept_memo = o.id)
+                        else not $2 and o.id < k.id
+                             and exists (select from coco.kept_memo_function b where b.kept_memo = k.id)
+                             and not exists (
+                               select from coco.kept_memo_function a
+                                where a.kept_memo = o.id
+                                  and not exists (
+                                    select from coco.kept_memo_function b
+                                     where b.kept_memo = k.id and b.function = a.function
+                                       and b.fingerprint = a.fingerprint and b.entries >= a.entries
+                                       and b.function_owner is not distinct from a.function_owner)) end
+               for update of o skip locked)",
+        &[arg(kept), arg(only_new)],
+    )?;
+    Ok(())
 }
 
 /// A table of results that is kept.

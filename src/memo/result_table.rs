@@ -10,6 +10,17 @@ use crate::pg::error::Result;
 use crate::pg::invalidation;
 use crate::pg::spi::{self, arg, ident, literal};
 
+/// An SQL condition: the table `c` in schema `n` is a table of results as coco makes it.
+pub const IS_RESULT_TABLE: &str = "
+n.nspname = 'coco_internal' and c.relkind = 'r'
+and c.relowner = (select e.extowner from pg_extension e where e.extname = 'coco')
+and (select count(*) from pg_attribute a
+      where a.attrelid = c.oid and not a.attisdropped
+        and (a.attname, a.atttypid) in (
+              ('entry', 'int8'::regtype), ('function', 'int4'::regtype), ('fingerprint', 'int8'::regtype),
+              ('seal', 'int8'::regtype), ('made', 'timestamptz'::regtype), ('input', 'bytea'::regtype),
+              ('result', 'bytea'::regtype))) = 7";
+
 /// Creates the table of a flow's results, unless it exists. Returns its name.
 pub fn make(flow: &Flow) -> Result<String> {
     if let Some(table) = &flow.memo {

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::catalog::internal_tables;
+use crate::memo::result_table::IS_RESULT_TABLE;
 use crate::memo::session::{MemoSession, OtherFunction, OtherTable};
 use crate::memo::store::{self, AT_ONCE};
 use crate::pg::acting_role::RoleGuard;
@@ -142,8 +143,7 @@ fn entries(rows: &mut TupleStore, own: &HashMap<i32, OtherFunction>) -> Vec<Memo
 
 /// Selects the tables with results of functions of flow `$1`: the functions' ids `$2`, names,
 /// fingerprints and owners, and whether a provider computes them. At most `$7` tables for each
-/// function: first those of dropped flows of the same name, then the newest ones. A table that is
-/// not as coco makes it does not count.
+/// function: first those of dropped flows of the same name, then the newest ones.
 const OTHERS: &str = "
 with own as (
   select f.flow, f.owner, f.settings from coco.flow f where f.id = $1
@@ -174,15 +174,7 @@ select r.own_id, r.other_id, r.since, c.oid, format('%I.%I', n.nspname, c.relnam
   from ranked r
   join pg_class c on c.oid = r.memo_table
   join pg_namespace n on n.oid = c.relnamespace
- where r.place <= $7 and n.nspname = 'coco_internal' and c.relkind = 'r'
-   and c.relowner = (select e.extowner from pg_extension e where e.extname = 'coco')
-   and (select count(*) from pg_attribute a
-         where a.attrelid = c.oid and not a.attisdropped
-           and (a.attname, a.atttypid) in (
-                 ('entry', 'int8'::regtype), ('function', 'int4'::regtype), ('fingerprint', 'int8'::regtype),
-                 ('seal', 'int8'::regtype), ('made', 'timestamptz'::regtype), ('input', 'bytea'::regtype),
-                 ('result', 'bytea'::regtype))) = 7
- order by r.place, c.oid";
+ where r.place <= $7";
 
 /// A function of a session in another table.
 struct Other {
@@ -212,7 +204,7 @@ fn other_tables(recalling: &MemoSession) -> Result<Rc<[OtherTable]>> {
     }
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
-        OTHERS,
+        &format!("{OTHERS} and {IS_RESULT_TABLE} order by r.place, c.oid"),
         &[
             arg(recalling.flow),
             arg(ids),

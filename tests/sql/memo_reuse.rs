@@ -130,7 +130,8 @@ fn a_flow_that_is_declared_again_computes_nothing_again() {
     assert_eq!(computed_by(&mut db, "f", "normal"), 5);
     db.run(&format!("reset coco.memo_retention; {drop}"));
     let kept = "select count(*) from coco.kept_results
-                 where flow = 'f' and owner = current_user::regrole and functions = '{public.plain(text)}' and bytes > 0
+                 where flow = 'f' and owner = current_user::regrole and functions = '{public.plain(text)}'
+                   and entries = 5 and bytes > 0
                    and kept_until - dropped between interval '7 days' and interval '7 days 1 min'";
     assert_eq!(number(&mut db, kept), 1);
     assert_eq!(number(&mut db, "select count(*) from coco.functions"), 0);
@@ -147,6 +148,43 @@ fn a_flow_that_is_declared_again_computes_nothing_again() {
     db.update("other", "normal");
     db.run("select coco.drop_flow('other', keep_targets => false)");
     assert_eq!(number(&mut db, "select count(*) from coco.kept_results where flow = 'other'"), 0);
+}
+
+#[test]
+fn a_flow_that_is_declared_again_and_again_is_kept_once() {
+    let mut db = counting("once");
+    let kept = "select count(*) from coco.kept_results where flow = 'f'";
+    let drop = "select coco.drop_flow('f', keep_targets => false)";
+    for round in 0..4 {
+        db.run(&flow("f"));
+        let expected = if round == 0 { 5 } else { 0 };
+        assert_eq!(computed_by(&mut db, "f", "normal"), expected);
+        db.run(drop);
+        assert_eq!(number(&mut db, kept), 1);
+    }
+    // One that was never updated, or in part, supersedes nothing.
+    db.run(&format!("{}; {drop}", flow("f")));
+    assert_eq!(number(&mut db, kept), 1);
+    db.run(&format!(
+        "create table few as select * from d; delete from d where id > 2; {}",
+        flow("f")
+    ));
+    assert_eq!(computed_by(&mut db, "f", "normal"), 0);
+    db.run(&format!("{drop}; truncate d; insert into d select * from few"));
+    assert_eq!(number(&mut db, kept), 2);
+    db.run(&flow("f"));
+    assert_eq!(computed_by(&mut db, "f", "normal"), 0);
+    db.run(drop);
+    assert_eq!(number(&mut db, kept), 1);
+    // Nor does one of other code.
+    db.run(
+        "create or replace function plain(t text) returns text language plpgsql as
+           $$ begin perform nextval('public.calls'); return upper(t) || ''; end $$",
+    );
+    db.run(&flow("f"));
+    assert_eq!(computed_by(&mut db, "f", "normal"), 5);
+    db.run(drop);
+    assert_eq!(number(&mut db, kept), 2);
 }
 
 #[test]
@@ -490,7 +528,7 @@ fn what_is_kept_is_in_a_dump() {
     assert_eq!(computed_by(&mut restored, "f", "normal"), 0);
     // A row whose table is gone harms nothing.
     restored.run("select coco.drop_flow('f', keep_targets => false)");
-    restored.run("drop table coco_internal.memo_1");
+    restored.run("drop table coco_internal.memo_2");
     restored.run(&format!("select coco.clear_memo(function => 'plain(text)'); {}", flow("f")));
     assert_eq!(computed_by(&mut restored, "f", "normal"), 5);
 }
