@@ -168,6 +168,18 @@ fn is_read_once_per_branch(tree: *mut pg_sys::Query, relation: pg_sys::Oid, plac
     counts.iter().all(|count| *count <= 1) && counts.iter().sum::<usize>() == places
 }
 
+/// Returns the aliases under which a bound query reads the items of `named`, each once.
+pub fn item_aliases(bound: &Bound, named: &[Named]) -> Vec<String> {
+    let mut aliases = Vec::new();
+    for (place, id) in found(bound.tree, named).iter().zip(bound.places.iter()) {
+        let alias = alias_of(place);
+        if *id != 0 && !aliases.contains(&alias) {
+            aliases.push(alias);
+        }
+    }
+    aliases
+}
+
 fn alias_of(occurrence: &Occurrence) -> String {
     // SAFETY: every entry of an analyzed tree has an `eref` with a name.
     unsafe { CStr::from_ptr((*(*occurrence.entry).eref).aliasname) }.to_string_lossy().into_owned()
