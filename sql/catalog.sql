@@ -105,6 +105,13 @@ create table coco.target (
 );
 comment on table coco.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';
 
+-- A row counts only for the recorded role, and only while this role owns the table.
+create table coco.made_target (
+  relation regclass primary key,
+  owner    regrole not null
+);
+comment on table coco.made_target is 'Tables that coco made for targets whose flows were dropped without them. Only coco''s functions write to this table.';
+
 -- One row for each target outside this database.
 create table coco.delivery_state (
   target     int primary key,
@@ -296,12 +303,14 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.flow, coco.source, coco.target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
+revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.flow, coco.source, coco.target, coco.made_target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
 select pg_catalog.pg_extension_config_dump('coco.source', '');
 select pg_catalog.pg_extension_config_dump('coco.target', '');
+-- A table that no longer exists has no name that a restore could find it by.
+select pg_catalog.pg_extension_config_dump('coco.made_target', 'where exists (select from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) relation)');
 select pg_catalog.pg_extension_config_dump('coco.delivery_state', '');
 select pg_catalog.pg_extension_config_dump('coco.logic', '');
 select pg_catalog.pg_extension_config_dump('coco.run_history', '');

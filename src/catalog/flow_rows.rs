@@ -25,6 +25,13 @@ pub fn identify_flow(name: &str) -> Result<FlowIdentity> {
     Ok(identity)
 }
 
+/// Reports whether a flow has this name, whoever owns it.
+pub fn is_flow(name: &str) -> Result<bool> {
+    let _as = RoleGuard::extension_owner()?;
+    let found = spi::scalar::<bool>("select true from coco.flow where flow = $1", &[arg(name)])?;
+    Ok(found == Some(true))
+}
+
 pub fn missing(name: &str) -> Error {
     Error::new(
         pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,

@@ -8,6 +8,7 @@ pub mod internal_tables;
 pub mod item_failure;
 pub mod locks;
 pub mod logic_rows;
+pub mod made_targets;
 pub mod memo_function;
 pub mod model;
 pub mod object_names;

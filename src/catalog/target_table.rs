@@ -33,18 +33,23 @@ pub fn create_target_table(target: &Target) -> Result<pg_sys::Oid> {
         .detail(format!("coco creates target {} in this schema.", target.shown()))
         .hint("Create the schema with CREATE SCHEMA: the next update then creates the target."));
     }
-    // The columns that equal the source key come first in the index, which then finds an item's
-    // rows.
-    let covered = target.covered.clone().unwrap_or_default();
-    let mut key: Vec<&Column> = target.key.iter().collect();
-    key.sort_by_key(|k| !covered.contains(&k.name));
-    let key: Vec<String> = key.iter().map(|k| k.quoted()).collect();
+    let key = primary_key_sql(target);
     spi::execute(
-        &format!("create table {name} ({}, primary key ({}))", columns.join(", "), key.join(", ")),
+        &format!("create table {name} ({}, primary key ({key}))", columns.join(", ")),
         &[],
     )?;
     find_relation(&target.schema, &target.name)?
         .ok_or_else(|| Error::internal(format!("table {name} was not created")))
+}
+
+/// Returns the columns of a target's primary key. The columns that equal the source key come first:
+/// the index then finds an item's rows.
+pub fn primary_key_sql(target: &Target) -> String {
+    let covered = target.covered.clone().unwrap_or_default();
+    let mut key: Vec<&Column> = target.key.iter().collect();
+    key.sort_by_key(|k| !covered.contains(&k.name));
+    let key: Vec<String> = key.iter().map(|k| k.quoted()).collect();
+    key.join(", ")
 }
 
 fn definition(column: &Column, not_null: bool) -> Result<String> {
