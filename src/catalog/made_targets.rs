@@ -10,6 +10,7 @@ use pgrx::pg_sys;
 use crate::catalog::model::Target;
 use crate::catalog::target_table;
 use crate::pg::acting_role::RoleGuard;
+use crate::pg::columns;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg, ident};
 
@@ -45,11 +46,20 @@ pub fn take_made_target(relation: pg_sys::Oid, owner: pg_sys::Oid) -> Result<boo
     Ok(found.contains(&true))
 }
 
+/// Returns the columns of a target that its table declares NOT NULL, other than those of the key.
+pub fn declared_not_null(target: &Target, relation: pg_sys::Oid) -> Result<Vec<String>> {
+    let is_key = |name: &String| target.key.iter().any(|k| k.name == *name);
+    let has = |name: &String| target.columns.iter().any(|column| column.name == *name);
+    let declared = columns::of_relation(relation)?.into_iter().filter(|a| a.not_null);
+    Ok(declared.map(|a| a.column.name).filter(|name| has(name) && !is_key(name)).collect())
+}
+
 /// Alters a table that coco made, so that it can be the table of a target. Empties the table if it
 /// gets another key. The caller acts as the flow's owner.
-pub fn fit_made_target(target: &Target, relation: pg_sys::Oid) -> Result<()> {
+pub fn fit_made_target(target: &mut Target, relation: pg_sys::Oid) -> Result<()> {
     let before = primary_key(relation)?;
-    target_table::alter_to_fit(target, relation)?;
+    let not_null = declared_not_null(target, relation)?;
+    target_table::alter_to_fit(target, &not_null, relation)?;
     let is_key = |name: &String| target.key.iter().any(|k| k.name == *name);
     let has_key = before.len() == target.key.len() && before.iter().all(|k| is_key(&k.column));
     if has_key && target_table::has_unique_index(relation, &target.key)? {

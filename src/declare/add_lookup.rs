@@ -6,13 +6,16 @@ use pgrx::prelude::*;
 use crate::capture::triggers;
 use crate::catalog::model::{self, Flow, Source};
 use crate::catalog::{object_names, objects};
-use crate::declare::add_source::{capture_mode, check_interval, describe, source_key};
+use crate::declare::add_source::{check_interval, describe, name_of, source_key};
 use crate::declare::names::check_name;
+use crate::declare::source_capture::capture_mode;
+use crate::declare::when_exists::WhenExists;
 use crate::flows::{load, upstream};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column, StoredType};
 use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
+use crate::pg::notice::notice;
 use crate::pg::spi::{self, arg};
 use crate::query::analyze::{self, Shadow};
 use crate::query::bound_query::{self, Bound};
@@ -30,7 +33,20 @@ pub struct LookupOptions {
 }
 
 /// Declares a lookup of a flow that has a source.
-pub fn add_lookup(flow: &str, relation: pg_sys::Oid, options: LookupOptions) -> Result<()> {
+pub fn add_lookup(
+    flow: &str,
+    relation: pg_sys::Oid,
+    options: LookupOptions,
+    when_exists: WhenExists,
+) -> Result<()> {
+    if when_exists == WhenExists::Skip {
+        let lookups = load::load_for_update(flow)?.lookups;
+        let name = options.name.clone().map_or_else(|| name_of(relation), Ok)?;
+        if lookups.iter().any(|l| l.relation.name == name) {
+            notice(format!("lookup \"{name}\" of flow \"{flow}\" already exists, skipping"));
+            return Ok(());
+        }
+    }
     let flow = load::lock_and_load(flow)?;
     let affected = affected(&flow, options.source.as_deref())?;
     let described = describe(relation, flow.owner, "lookup")?;

@@ -7,17 +7,20 @@ use crate::capture::triggers;
 use crate::catalog::{internal_tables, model, object_names, objects, target_table};
 use crate::declare::lineage_index;
 use crate::declare::names::check_name;
+use crate::declare::source_capture::capture_mode;
+use crate::declare::when_exists::WhenExists;
 use crate::flows::load;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
+use crate::pg::notice::notice;
 use crate::pg::spi::{self, arg, ident};
 use crate::query::analyze::{self, Shadow};
 use crate::query::bound_query::{self, Bound};
 use crate::query::used_columns;
 
 /// The optional arguments of `add_source`.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct SourceOptions {
     pub name: Option<String>,
     pub key: Option<Vec<String>>,
@@ -28,8 +31,33 @@ pub struct SourceOptions {
     pub refresh_interval: Option<Interval>,
 }
 
+impl SourceOptions {
+    /// Reports whether no option is given.
+    pub fn is_empty(&self) -> bool {
+        self.name.is_none()
+            && self.key.is_none()
+            && self.ordinal.is_none()
+            && self.fingerprint.is_none()
+            && self.capture.is_none()
+            && self.refresh_interval.is_none()
+    }
+}
+
 /// Declares a source of a flow that has no target yet.
-pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> Result<()> {
+pub fn add_source(
+    flow: &str,
+    relation: pg_sys::Oid,
+    options: SourceOptions,
+    when_exists: WhenExists,
+) -> Result<()> {
+    if when_exists == WhenExists::Skip {
+        let sources = load::load_for_update(flow)?.sources;
+        let name = options.name.clone().map_or_else(|| name_of(relation), Ok)?;
+        if sources.iter().any(|s| s.name == name) {
+            notice(format!("source \"{name}\" of flow \"{flow}\" already exists, skipping"));
+            return Ok(());
+        }
+    }
     let flow = load::lock_and_load(flow)?;
     if !flow.targets.is_empty() {
         return Err(Error::new(
@@ -50,12 +78,7 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
         .hint("Specify another name with the argument \"name\", and use that name in the query."));
     }
     let key = source_key(relation, &shown, &kind, options.key)?;
-    // Views and foreign tables cannot have a unique index, materialized views rarely have one, and
-    // no unique index spans a table and its inheritance children. For these relations, an ordinal
-    // declares that each key identifies one row; updates check it.
-    let promised = options.ordinal.is_some()
-        && (matches!(kind.as_str(), "v" | "m" | "f") || target_table::has_children(relation)?);
-    let grouped = !promised && !target_table::has_unique_index(relation, &key)?;
+    let grouped = has_groups(relation, &kind, &key, options.ordinal.is_some())?;
 
     let ordinal = match &options.ordinal {
         None => None,
@@ -155,12 +178,32 @@ pub fn add_source(flow: &str, relation: pg_sys::Oid, options: SourceOptions) -> 
     Ok(())
 }
 
+/// Returns the name of a relation without its schema.
+pub fn name_of(relation: pg_sys::Oid) -> Result<String> {
+    Ok(spi::relation_parts(relation)?.1)
+}
+
+/// Reports whether the items of a source are groups of rows.
+pub fn has_groups(
+    relation: pg_sys::Oid,
+    kind: &str,
+    key: &[Column],
+    has_ordinal: bool,
+) -> Result<bool> {
+    // Views and foreign tables cannot have a unique index, materialized views rarely have one, and
+    // no unique index spans a table and its inheritance children. For these relations, an ordinal
+    // declares that each key identifies one row; updates check it.
+    let promised =
+        has_ordinal && (matches!(kind, "v" | "m" | "f") || target_table::has_children(relation)?);
+    Ok(!promised && !target_table::has_unique_index(relation, key)?)
+}
+
 /// Stands for the id of the source until the catalog assigns one.
-const SOURCE: i32 = -1;
+pub const SOURCE: i32 = -1;
 
 /// Binds expressions over the columns of one row of a source. The caller must act as the flow's
 /// owner.
-fn bind_expressions(
+pub fn bind_expressions(
     argument: &str,
     expressions: &[(&str, &String)],
     shadow: Shadow,
@@ -255,110 +298,23 @@ pub fn check_interval(interval: Option<Interval>) -> Result<()> {
     }
 }
 
-/// Returns how coco finds the changes of a source: `given`, or for `auto` by triggers if the
-/// relation allows it, otherwise by scans.
-pub fn capture_mode(
-    relation: pg_sys::Oid,
-    shown: &str,
-    kind: &str,
-    key: &[Column],
-    owner: pg_sys::Oid,
-    given: &str,
-) -> Result<model::CaptureMode> {
-    let mode = match given {
-        "auto" => None,
-        name => Some(model::CaptureMode::from_name(name).ok_or_else(|| {
-            Error::invalid(format!("unrecognized value for argument \"capture\": \"{name}\""))
-                .hint("Valid values are auto, trigger, always and scan.")
-        })?),
-    };
-    if mode == Some(model::CaptureMode::Scan) {
-        return Ok(model::CaptureMode::Scan);
-    }
-    let refused = match why_not_captured(relation, kind, key, owner)? {
-        None => return Ok(mode.unwrap_or(model::CaptureMode::Trigger)),
-        Some(why) => why,
-    };
-    if mode.is_some() {
-        return Err(Error::new(refused.code, format!("cannot capture changes of {shown}"))
-            .detail(refused.why)
-            .hint("Use capture => 'scan'; each update then reads the whole relation."));
-    }
-    if matches!(kind, "r" | "p") {
-        crate::pg::notice::notice(format!(
-            "changes of {shown} are not captured, and each update reads the whole table: {}",
-            refused.why
-        ));
-    }
-    Ok(model::CaptureMode::Scan)
-}
-
-/// Why coco cannot capture the changes of a relation.
-struct NotCaptured {
-    code: PgSqlErrorCode,
-    why: &'static str,
-}
-
-fn why_not_captured(
-    relation: pg_sys::Oid,
-    kind: &str,
-    key: &[Column],
-    owner: pg_sys::Oid,
-) -> Result<Option<NotCaptured>> {
-    let unsupported =
-        |why| Some(NotCaptured { code: PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, why });
-    if !matches!(kind, "r" | "p") {
-        return Ok(unsupported("Only tables can have triggers that record each change."));
-    }
-    let (unlogged, allowed, foreign) = spi::select(
-        "with recursive tree as (
-           select $1::oid as relid
-            union
-           select i.inhrelid from tree t join pg_catalog.pg_inherits i on i.inhparent = t.relid
-         )
-         select pg_catalog.bool_or(c.relpersistence = 'u'),
-                pg_catalog.has_table_privilege($2, $1, 'trigger'),
-                pg_catalog.bool_or(c.relkind = 'f')
-           from tree t join pg_catalog.pg_class c on c.oid = t.relid",
-        &[arg(relation), arg(owner)],
-        |r| {
-            let row: (bool, bool, bool) =
-                (spi::required(r, 1)?, spi::required(r, 2)?, spi::required(r, 3)?);
-            Ok(row)
-        },
-    )?
-    .pop()
-    .ok_or_else(|| Error::internal("a relation vanished"))?;
-    if unlogged {
-        return Ok(unsupported("A crash empties an unlogged table without firing triggers."));
-    }
-    if foreign {
-        return Ok(unsupported(
-            "One of its partitions or children is a foreign table, whose changes on the other server fire no triggers.",
-        ));
-    }
-    let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
-    let computed = spi::scalar::<bool>(
-        "select pg_catalog.bool_or(attgenerated::text = 'v') from pg_catalog.pg_attribute
-          where attrelid = $1 and attname::text = any ($2)",
-        &[arg(relation), arg(names)],
-    )?;
-    if computed == Some(true) {
-        return Ok(unsupported("Its key contains a virtual generated column."));
-    }
-    if !allowed {
-        return Ok(Some(NotCaptured {
-            code: PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            why: "The flow's owner lacks the TRIGGER privilege on it.",
-        }));
-    }
-    Ok(None)
-}
-
 /// Reports whether a relation is temporary.
 pub fn temporary(relation: pg_sys::Oid) -> Result<bool> {
     let sql = "select relpersistence = 't' from pg_catalog.pg_class where oid = $1";
     Ok(spi::scalar(sql, &[arg(relation)])?.unwrap_or(false))
+}
+
+/// Returns the names of the columns of a relation's primary key, in the key's order.
+pub fn primary_key(relation: pg_sys::Oid) -> Result<Option<Vec<String>>> {
+    spi::scalar::<Vec<String>>(
+        "select pg_catalog.array_agg(a.attname::text order by k.n)
+           from pg_catalog.pg_index i,
+                pg_catalog.unnest(i.indkey) with ordinality as k(attnum, n)
+           join pg_catalog.pg_attribute a on a.attnum = k.attnum
+          where i.indrelid = $1 and i.indisprimary and a.attrelid = i.indrelid
+            and k.n <= i.indnkeyatts",
+        &[arg(relation)],
+    )
 }
 
 /// Returns the given key, or the primary key. Checks that its columns exist, have an order and are
@@ -372,16 +328,7 @@ pub fn source_key(
     let attributes = columns::of_relation(relation)?;
     let names = match given {
         Some(names) if !names.is_empty() => names,
-        _ => spi::scalar::<Vec<String>>(
-            "select pg_catalog.array_agg(a.attname::text order by k.n)
-               from pg_catalog.pg_index i,
-                    pg_catalog.unnest(i.indkey) with ordinality as k(attnum, n)
-               join pg_catalog.pg_attribute a on a.attnum = k.attnum
-              where i.indrelid = $1 and i.indisprimary and a.attrelid = i.indrelid
-                and k.n <= i.indnkeyatts",
-            &[arg(relation)],
-        )?
-        .ok_or_else(|| {
+        _ => primary_key(relation)?.ok_or_else(|| {
             Error::new(
                 PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
                 format!("source {shown} has no primary key, and no key was specified"),
@@ -428,7 +375,7 @@ pub fn source_key(
 
 /// Returns SQL that converts the given ordinal to a bigint: a number unchanged, a time in
 /// microseconds. Infinite times become values outside the range of all other times.
-fn ordinal_sql(text: &str, name: &str, relation: &str) -> Result<String> {
+pub fn ordinal_sql(text: &str, name: &str, relation: &str) -> Result<String> {
     analyze::one_expression("ordinal", text)?;
     let (column, volatile) = analyze::expression_type("ordinal", text, name, relation)?;
     if volatile {

@@ -3,11 +3,12 @@
 use pgrx::prelude::*;
 
 use crate::catalog::model::{BoundView, External, Flow, Target};
-use crate::catalog::objects;
 use crate::catalog::target_table::{self, Altered};
+use crate::catalog::{made_targets, objects};
 use crate::declare::add_source::temporary;
 use crate::declare::check_query::analyse_into;
 use crate::declare::key_ownership;
+use crate::declare::when_exists::WhenExists;
 use crate::flows::{load, upstream};
 use crate::outbox::{foreign_server, tables};
 use crate::pg::acting_role::{self, RoleGuard};
@@ -24,6 +25,7 @@ use coco_core::change::{Encoding, TargetSchema};
 pub type QueryCheck<'a> = &'a dyn Fn(&str, &TargetSchema) -> Result<Encoding>;
 
 /// The location of an external target.
+#[derive(Clone)]
 pub struct ExternalLocation<'a> {
     pub server: String,
     pub options: serde_json::Map<String, serde_json::Value>,
@@ -31,6 +33,7 @@ pub struct ExternalLocation<'a> {
 }
 
 /// Declares a target of a flow: a table in this database, or an external target at `elsewhere`.
+/// [`WhenExists::Replace`] allows coco to alter a table that it made for a dropped flow.
 pub fn add_target(
     flow: &str,
     target: &str,
@@ -38,7 +41,14 @@ pub fn add_target(
     key: &[String],
     item: Option<&str>,
     elsewhere: Option<ExternalLocation>,
+    when_exists: WhenExists,
 ) -> Result<()> {
+    if when_exists == WhenExists::Skip
+        && has_target(&load::load_for_update(flow)?, target, elsewhere.as_ref())?
+    {
+        notice(format!("target {target} of flow \"{flow}\" already exists, skipping"));
+        return Ok(());
+    }
     let mut flow = load::lock_and_load(flow)?;
     if flow.sources.is_empty() {
         return Err(Error::new(
@@ -92,9 +102,16 @@ pub fn add_target(
                     "Use a permanent table: a flow outlives the session, and a temporary table does not.",
                 ));
             }
+            new.made = made_targets::take_made_target(relation, flow.owner)?;
+            new.not_null = match (new.made, when_exists) {
+                (false, _) => vec![],
+                (true, WhenExists::Replace) => {
+                    made_targets::fit_made_target(&mut new, relation)?;
+                    new.not_null
+                }
+                (true, _) => made_targets::declared_not_null(&new, relation)?,
+            };
             target_table::check_adoptable(&new, relation, flow.owner)?;
-            new.made = false;
-            new.not_null = vec![];
             if !target_table::is_empty(&new)? {
                 notice(format!(
                     "table {} already contains rows; rows that the query does not return remain until coco.verify(flow, repair => true)",
@@ -108,6 +125,19 @@ pub fn add_target(
     drop(acting);
     new.relation = Some(relation);
     store_target(&mut flow, new, bound)
+}
+
+/// Reports whether a flow has the target of a declaration: a table in this database, or an external
+/// target at `elsewhere`.
+fn has_target(flow: &Flow, target: &str, elsewhere: Option<&ExternalLocation>) -> Result<bool> {
+    if let Some(elsewhere) = elsewhere {
+        let mut external = flow.targets.iter().filter_map(|t| t.external.as_ref());
+        return Ok(external.any(|e| e.server == elsewhere.server && e.name == target));
+    }
+    let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
+    let (schema, name) = target_table::resolve_name(target)?;
+    let mut local = flow.targets.iter().filter(|t| t.external.is_none());
+    Ok(local.any(|t| t.schema == schema && t.name == name))
 }
 
 /// Declares an external target. Nothing connects to the server yet; coco checks the remote object

@@ -7,47 +7,54 @@ pub mod add_target;
 pub mod alter_flow;
 pub mod check_query;
 pub mod clear_memo;
+pub mod compare;
+pub mod create_flow;
+pub mod declaration;
+pub mod difference;
+pub mod flow_settings;
 pub mod key_ownership;
 pub mod lineage_index;
 pub mod live;
 pub mod names;
+pub mod replace;
 pub mod rows;
+pub mod source_capture;
+pub mod source_expressions;
+pub mod when_exists;
 
 use pgrx::prelude::*;
 
 use crate::capture::triggers;
-use crate::catalog::{flow_rows, internal_tables, locks, objects, restored};
+use crate::catalog::{flow_rows, internal_tables, locks, made_targets, objects, restored};
 use crate::declare::names::check_name;
 use crate::memo::kept;
-use crate::pg::acting_role::{self, RoleGuard, SavedGucs};
-use crate::pg::error::{Error, Result};
+use crate::pg::acting_role::{RoleGuard, SavedGucs};
+use crate::pg::error::Result;
 use crate::pg::invalidation;
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
 
-/// Creates an empty flow, owned by the current role.
-pub fn create_flow(name: &str, search_path: &str) -> Result<()> {
+/// Creates an empty flow. Returns `false`, and changes nothing, if a flow has this name already.
+pub fn insert_flow(name: &str, owner: pg_sys::Oid, settings: &SavedGucs) -> Result<bool> {
     check_name("flow", name)?;
-    let owner = acting_role::current();
-    let settings = SavedGucs::of_caller(search_path)?.to_json();
     restored::prepare()?;
     let _as = RoleGuard::extension_owner()?;
     let made = spi::returning(
         "insert into coco.flow (flow, owner, search_path, settings) values ($1, $2, $3, $4)
          on conflict do nothing returning id",
-        &[arg(name), arg(owner), arg(search_path), arg(settings)],
+        &[
+            arg(name),
+            arg(owner),
+            arg(settings.value("search_path").unwrap_or_default()),
+            arg(settings.to_json()),
+        ],
         |r| spi::required::<i32>(r, 1),
     )?;
-    let Some(id) = made.first() else {
-        return Err(Error::new(
-            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
-            format!("flow \"{name}\" already exists"),
-        )
-        .hint("Choose another name, change the existing flow with coco.set_query, or drop it with coco.drop_flow."));
-    };
+    let Some(id) = made.first() else { return Ok(false) };
     rows::delete_all(name, *id)?;
     kept::drop_expired(None)?;
-    restored::begin_with(*id)
+    restored::begin_with(*id)?;
+    Ok(true)
 }
 
 /// Drops a flow, even an incomplete one: whatever still exists is dropped. The results of its
@@ -84,6 +91,9 @@ pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
           where t.flow = $1 and t.server is not null",
     )?;
     let memo = kept::keep_results(name)?;
+    if keep_targets {
+        made_targets::record_made_targets(name, owner)?;
+    }
     rows::delete_all(name, id)?;
     spi::execute("delete from coco.flow where flow = $1", &[arg(name)])?;
     invalidation::note_change()?;

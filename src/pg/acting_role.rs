@@ -14,7 +14,8 @@ use crate::pg::spi::{self, PATH};
 
 /// Settings that affect the result of a query. coco stores their values at the declaration of a
 /// flow, so that a result never depends on the session that computes it.
-const DECLARED: [&str; 4] = ["TimeZone", "default_text_search_config", "lc_time", "lc_monetary"];
+pub const DECLARED: [&str; 4] =
+    ["TimeZone", "default_text_search_config", "lc_time", "lc_monetary"];
 
 /// Settings that affect the text form of values, and on which coco itself relies.
 const PINNED: [(&str, &str); 7] = [
@@ -55,6 +56,17 @@ impl SavedGucs {
     /// Returns settings with only pg_catalog on the search path, for coco's own statements.
     pub fn qualifying() -> SavedGucs {
         SavedGucs(vec![("search_path".to_owned(), path().to_owned())])
+    }
+
+    /// Returns the value of a setting.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Returns the same settings, with this value for one of them.
+    pub fn with(&self, name: &str, value: &str) -> SavedGucs {
+        let others = self.0.iter().filter(|(n, _)| n != name).cloned();
+        SavedGucs(others.chain([(name.to_owned(), value.to_owned())]).collect())
     }
 
     pub fn to_json(&self) -> Json {

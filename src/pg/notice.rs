@@ -9,3 +9,7 @@ pub fn warning(message: String, detail: &str) {
 pub fn notice(message: String) {
     ereport!(PgLogLevel::NOTICE, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message);
 }
+
+pub fn notice_with_detail(message: String, detail: String) {
+    ereport!(PgLogLevel::NOTICE, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, detail);
+}

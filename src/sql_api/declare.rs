@@ -9,7 +9,9 @@ use crate::declare::add_lookup::{self, LookupOptions};
 use crate::declare::add_source::{self, SourceOptions};
 use crate::declare::add_target::{self, ExternalLocation};
 use crate::declare::alter_flow::{self, Changes};
-use crate::declare::{self};
+use crate::declare::declaration::{Declaration, FlowParts};
+use crate::declare::when_exists::WhenExists;
+use crate::declare::{self, create_flow};
 use crate::pg::error::Error;
 use crate::pg::json::Json;
 use crate::sql_api::arguments::{array_elements, required_argument};
@@ -27,8 +29,8 @@ use coco_core::worker_request::WorkerCommand;
 fn create_flow(
     flow: Option<&str>,
     source: Option<pg_sys::Oid>,
-    query: Option<&str>,
-    target: Option<&str>,
+    query: Option<String>,
+    target: Option<String>,
     key: Option<Vec<Option<String>>>,
     name: Option<String>,
     source_key: Option<Vec<Option<String>>>,
@@ -40,46 +42,81 @@ fn create_flow(
     server: Option<String>,
     options: Option<Json>,
     item: Option<String>,
+    if_not_exists: Option<bool>,
+    or_replace: Option<bool>,
+    settings: Option<Json>,
 ) -> Result<(), ErrorReport> {
     let flow = required_argument(flow, "flow")?;
     let search_path = required_argument(search_path, "search_path")?;
     let key = array_elements(key, "key")?;
     let source_key = array_elements(source_key, "source_key")?;
-    declare::create_flow(flow, search_path)?;
-    let Some(source) = source else {
-        let more = query.is_some()
-            || target.is_some()
-            || key.is_some()
-            || name.is_some()
-            || source_key.is_some()
-            || ordinal.is_some()
-            || fingerprint.is_some()
-            || capture.is_some()
-            || refresh_interval.is_some()
-            || server.is_some()
-            || options.is_some()
-            || item.is_some();
-        return match more {
-            false => Ok(()),
-            true => Err(Error::invalid("argument \"source\" is missing")
-                .hint("Specify source, query, target and key; or specify only the name, and then call coco.add_source and coco.add_target.")
-                .into()),
-        };
-    };
-    add_source::add_source(
-        flow,
-        source,
-        SourceOptions { name, key: source_key, ordinal, fingerprint, capture, refresh_interval },
-    )?;
+    let when_exists = WhenExists::from_arguments(if_not_exists, or_replace)?;
+    let options_of_source =
+        SourceOptions { name, key: source_key, ordinal, fingerprint, capture, refresh_interval };
+    let given = GivenParts { source, query, target, key, server, options, item };
+    let declaration = declaration(flow, search_path, settings, given, options_of_source)?;
+    let announce = shared_memory::announce_cancel;
+    if create_flow::create_flow(&declaration, when_exists, announce)?.wants_worker {
+        serve(flow);
+    }
+    Ok(())
+}
+
+/// The arguments of `create_flow` and `plan` that declare a source and a target together.
+pub struct GivenParts {
+    pub source: Option<pg_sys::Oid>,
+    pub query: Option<String>,
+    pub target: Option<String>,
+    pub key: Option<Vec<String>>,
+    pub server: Option<String>,
+    pub options: Option<Json>,
+    pub item: Option<String>,
+}
+
+impl GivenParts {
+    fn is_empty(&self) -> bool {
+        self.query.is_none()
+            && self.target.is_none()
+            && self.key.is_none()
+            && self.server.is_none()
+            && self.options.is_none()
+            && self.item.is_none()
+    }
+}
+
+/// Returns the declaration that arguments of `create_flow` or `plan` stand for.
+pub fn declaration(
+    flow: &str,
+    search_path: &str,
+    settings: Option<Json>,
+    given: GivenParts,
+    source: SourceOptions,
+) -> Result<Declaration<'static>, Error> {
     let missing = |argument: &str| {
         Error::invalid(format!("argument \"{argument}\" is missing"))
             .hint("Specify source, query, target and key; or specify only the name, and then call coco.add_source and coco.add_target.")
     };
-    let query = query.ok_or_else(|| missing("query"))?;
-    let target = target.ok_or_else(|| missing("target"))?;
-    let key = key.ok_or_else(|| missing("key"))?;
-    let elsewhere = elsewhere(server, options)?;
-    Ok(add_target::add_target(flow, target, query, &key, item.as_deref(), elsewhere)?)
+    let settings = settings.map(|json| json.value("argument \"settings\"")).transpose()?;
+    let parts = match given.source {
+        None if given.is_empty() && source.is_empty() => None,
+        None => return Err(missing("source")),
+        Some(relation) => Some(FlowParts {
+            relation,
+            source,
+            query: given.query.ok_or_else(|| missing("query"))?,
+            target: given.target.ok_or_else(|| missing("target"))?,
+            key: given.key.ok_or_else(|| missing("key"))?,
+            item: given.item,
+            elsewhere: elsewhere(given.server, given.options)?,
+        }),
+    };
+    Ok(Declaration {
+        flow: flow.to_owned(),
+        search_path: search_path.to_owned(),
+        settings,
+        parts,
+        check: &fdw_options::check,
+    })
 }
 
 /// Returns the location of an external target, or `None` for a target in this database.
@@ -109,12 +146,14 @@ fn add_source(
     fingerprint: Option<String>,
     capture: Option<String>,
     refresh_interval: Option<Interval>,
+    if_not_exists: Option<bool>,
 ) -> Result<(), ErrorReport> {
     let flow = required_argument(flow, "flow")?;
     let source = required_argument(source, "source")?;
     let key = array_elements(key, "key")?;
     let options = SourceOptions { name, key, ordinal, fingerprint, capture, refresh_interval };
-    Ok(add_source::add_source(flow, source, options)?)
+    let when_exists = WhenExists::from_arguments(if_not_exists, None)?;
+    Ok(add_source::add_source(flow, source, options, when_exists)?)
 }
 
 #[pg_extern(sql = false)]
@@ -128,15 +167,18 @@ fn add_lookup(
     key: Option<Vec<Option<String>>>,
     capture: Option<String>,
     refresh_interval: Option<Interval>,
+    if_not_exists: Option<bool>,
 ) -> Result<(), ErrorReport> {
     let flow = required_argument(flow, "flow")?;
     let lookup = required_argument(lookup, "lookup")?;
     let key = array_elements(key, "key")?;
     let options = LookupOptions { name, affects, source, key, capture, refresh_interval };
-    Ok(add_lookup::add_lookup(flow, lookup, options)?)
+    let when_exists = WhenExists::from_arguments(if_not_exists, None)?;
+    Ok(add_lookup::add_lookup(flow, lookup, options, when_exists)?)
 }
 
 #[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
 fn add_target(
     flow: Option<&str>,
     target: Option<&str>,
@@ -145,12 +187,15 @@ fn add_target(
     server: Option<String>,
     options: Option<Json>,
     item: Option<&str>,
+    if_not_exists: Option<bool>,
 ) -> Result<(), ErrorReport> {
     let flow = required_argument(flow, "flow")?;
     let target = required_argument(target, "target")?;
     let query = required_argument(query, "query")?;
     let key = required_argument(array_elements(key, "key")?, "key")?;
-    Ok(add_target::add_target(flow, target, query, &key, item, elsewhere(server, options)?)?)
+    let when_exists = WhenExists::from_arguments(if_not_exists, None)?;
+    let elsewhere = elsewhere(server, options)?;
+    Ok(add_target::add_target(flow, target, query, &key, item, elsewhere, when_exists)?)
 }
 
 #[pg_extern(sql = false)]

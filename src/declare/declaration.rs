@@ -1,0 +1,59 @@
+//! A flow as `coco.create_flow` declares it: the flow alone, or with one source and one target.
+
+use pgrx::pg_sys;
+use serde_json::Value;
+
+use crate::declare::add_source::{self, SourceOptions};
+use crate::declare::add_target::{self, ExternalLocation, QueryCheck};
+use crate::declare::insert_flow;
+use crate::declare::when_exists::WhenExists;
+use crate::pg::acting_role::SavedGucs;
+use crate::pg::error::Result;
+
+/// The declaration of a flow.
+pub struct Declaration<'a> {
+    pub flow: String,
+    pub search_path: String,
+    /// A JSON object of the settings that the declaration contains.
+    pub settings: Option<Value>,
+    /// The source and the target; `None` if the flow is declared alone.
+    pub parts: Option<FlowParts<'a>>,
+    pub check: QueryCheck<'a>,
+}
+
+/// The only source and the only target of a declaration.
+pub struct FlowParts<'a> {
+    pub relation: pg_sys::Oid,
+    pub source: SourceOptions,
+    pub query: String,
+    pub target: String,
+    pub key: Vec<String>,
+    pub item: Option<String>,
+    pub elsewhere: Option<ExternalLocation<'a>>,
+}
+
+/// Creates a flow, with its source and target if the declaration contains them. Returns `false`, and
+/// changes nothing, if a flow has the name already. For `target_exists`, see
+/// [`add_target`](add_target::add_target).
+pub fn declare_flow(
+    new: &Declaration,
+    owner: pg_sys::Oid,
+    settings: &SavedGucs,
+    target_exists: WhenExists,
+) -> Result<bool> {
+    if !insert_flow(&new.flow, owner, settings)? {
+        return Ok(false);
+    }
+    let Some(parts) = &new.parts else { return Ok(true) };
+    add_source::add_source(&new.flow, parts.relation, parts.source.clone(), WhenExists::Fail)?;
+    add_target::add_target(
+        &new.flow,
+        &parts.target,
+        &parts.query,
+        &parts.key,
+        parts.item.as_deref(),
+        parts.elsewhere.clone(),
+        target_exists,
+    )?;
+    Ok(true)
+}
