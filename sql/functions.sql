@@ -17,10 +17,48 @@ create function coco.create_flow(
   search_path text     default pg_catalog.current_setting('search_path'),
   server      text     default null,
   options     jsonb    default null,
-  item        text     default null
+  item        text     default null,
+  if_not_exists boolean default false,
+  or_replace  boolean default false,
+  settings    jsonb   default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_wrapper';
+
+create function coco.plan(
+  flow        text,
+  source      regclass default null,
+  query       text     default null,
+  target      text     default null,
+  key         text[]   default null,
+  name        text     default null,
+  source_key  text[]   default null,
+  ordinal     text     default null,
+  fingerprint text     default null,
+  capture     text     default null,
+  refresh_interval interval default null,
+  -- as in coco.create_flow
+  search_path text     default pg_catalog.current_setting('search_path'),
+  server      text     default null,
+  options     jsonb    default null,
+  item        text     default null,
+  settings    jsonb    default null,
+  out object text, out name text, out change text, out effect text
+) returns setof record language c volatile
+  rows 3
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'plan_wrapper';
+
+create function coco.flow_definition(flow text) returns text
+  language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'flow_definition_wrapper';
+
+create function coco.definitions(out flow text, out definition text) returns setof record
+  language c volatile
+  rows 100
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'definitions_wrapper';
 
 create function coco.add_source(
   flow        text,
@@ -30,7 +68,8 @@ create function coco.add_source(
   ordinal     text   default null,
   fingerprint text   default null,
   capture     text   default null,
-  refresh_interval interval default null
+  refresh_interval interval default null,
+  if_not_exists boolean default false
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'add_source_wrapper';
@@ -43,7 +82,8 @@ create function coco.add_lookup(
   source      text   default null,
   key         text[] default null,
   capture     text   default null,
-  refresh_interval interval default null
+  refresh_interval interval default null,
+  if_not_exists boolean default false
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'add_lookup_wrapper';
@@ -55,7 +95,8 @@ create function coco.add_target(
   key     text[],
   server  text  default null,
   options jsonb default null,
-  item    text  default null
+  item    text  default null,
+  if_not_exists boolean default false
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'add_target_wrapper';

@@ -24,6 +24,19 @@ search_path: search path under which coco always analyzes and runs the flow's qu
 server: as in coco.add_target.
 options: as in coco.add_target.
 item: as in coco.add_target.
+if_not_exists: true: if a flow has the name already, whoever owns it, the call changes nothing and raises a NOTICE.
+or_replace: true: if you own a flow with this name, the call changes it to what is declared; see below.
+settings: JSON object with values of TimeZone, default_text_search_config, lc_time and lc_monetary. A setting that it does
+  not contain has the caller's value; with or_replace, it keeps the flow's value.
+
+With or_replace, a call that changes nothing is silent, and waits for nobody. Otherwise a NOTICE lists the differences, and
+coco does only what they need. coco compares what is bound, so a line break or a comment in the query is no difference. A
+different query is changed as by coco.set_query. Another ordinal, fingerprint, capture, refresh_interval, search_path,
+settings or options are changed as by coco.alter_flow. If the source, its key or name, or the target, its key or server
+differs, coco drops the flow and declares it again. The tables, the owner, the label and the other properties of
+coco.alter_flow stay, and a live flow stays live. coco then alters a target table that it created, and empties the table if
+its key differs. A flow with several sources or targets can be replaced only by a call with flow alone, which changes its
+search path and settings. coco.plan shows the differences in advance.
 
     SELECT coco.create_flow('doc_chunks',
       source => 'documents',
@@ -32,8 +45,53 @@ item: as in coco.add_target.
       target => 'doc_chunks',
       key    => '{doc_id,n}');
 
-Errors: 42710: the name is taken, possibly by a flow that you may not see. 22023, 42622: the name is not valid. Also the
-errors of coco.add_source and coco.add_target. A call that fails declares nothing.$doc$;
+Errors: 42710: the name is taken, possibly by a flow that you may not see. 22023, 42622: the name or settings are not
+valid. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose. Also the
+errors of coco.add_source and coco.add_target. A call that fails declares and changes nothing.$doc$;
+
+comment on function coco.plan is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
+
+flow: as in coco.create_flow, and so are the other arguments.
+
+The call returns one row for each difference, and no row if there is none.
+
+object: kind of the object that differs: flow, source or target.
+name: as an argument, as in coco.create_flow; as a column, name of the object that differs.
+change: what differs.
+effect: what the next update does because of the difference.
+
+    SELECT object, name, change, effect FROM coco.plan('doc_chunks',
+      source => 'documents',
+      query  => $$ SELECT d.id AS doc_id, c.n, c.chunk
+                     FROM documents d, coco.split_text(d.body, 30) AS c $$,
+      target => 'doc_chunks',
+      key    => '{doc_id,n}');
+
+Errors: those of coco.create_flow.$doc$;
+
+comment on function coco.flow_definition is $doc$Returns SQL that declares a flow as it is: one or several statements that psql can run. Run it as the flow's owner.
+
+flow: name of the flow.
+
+The text contains only arguments that differ from their defaults. It names relations with their schemas, and contains the
+flow's settings where they differ from those of the server and the database. It contains the text of each query as declared.
+If that text no longer declares the same query, because a table or a column was renamed, the text contains the query as
+PostgreSQL writes it. The text does not contain the flow's owner, nor anything outside the flow, such as tables, functions and
+servers.
+
+    SELECT coco.flow_definition('doc_chunks');
+
+Errors: 42704: the flow does not exist. 42501: the flow is not yours. Also the error with which an update of the flow would
+fail, if the flow has lost a source or a key column.$doc$;
+
+comment on function coco.definitions is $doc$Returns SQL that declares your flows, one row for each flow, in an order in which they can be declared.
+
+flow: name of the flow.
+definition: text of coco.flow_definition; a comment with the error if the flow has lost a part.
+
+A flow that reads the target of another flow comes after the other flow. Apart from that, older flows come first.
+
+    SELECT definition FROM coco.definitions();$doc$;
 
 comment on function coco.add_source is $doc$Adds a source to a flow that has no target yet.
 
@@ -57,6 +115,7 @@ capture: how coco finds changes. trigger: triggers record the keys of changed ro
   auto or NULL: trigger if possible (a logged table on which the owner may create triggers), otherwise scan.
 refresh_interval: how often a live flow reads a source that is not captured; NULL: every minute; '0': each time its worker
   looks for changes.
+if_not_exists: true: if the flow has a source of this name already, the call changes nothing and raises a NOTICE.
 
 All flows on a table share its triggers and its change log. To create them, the declaration waits for transactions that
 are writing to the table, and blocks other writers until its own transaction ends.
@@ -86,6 +145,7 @@ key: columns that identify a row of the lookup, or a group of rows; NULL: the pr
   column that may change, or by rows that may be deleted, make that column the key.
 capture: as in coco.add_source.
 refresh_interval: as in coco.add_source.
+if_not_exists: true: if the flow has a lookup of this name already, the call changes nothing and raises a NOTICE.
 
     CREATE TABLE authors (id int PRIMARY KEY, name text NOT NULL);
     CREATE TABLE books (id int PRIMARY KEY, author int NOT NULL, title text NOT NULL);
@@ -117,11 +177,14 @@ options: JSON object with the connector's options for the target; coco.connector
 item: alias under which the query reads the item, if the query names the source in several places; the other places then
   read the whole source. NULL: the places that name the source without its schema; if there are none, the only place that
   names it.
+if_not_exists: true: if the flow has this target already, the call changes nothing and raises a NOTICE.
 
 If the table does not exist, coco creates it with the query's columns and a primary key on key; the flow's owner owns it.
 Columns for which the query never returns NULL are NOT NULL; coco drops the NOT NULL if the query can return NULL later.
 If the table exists, coco adopts it: its columns must fit, and it must have a unique index on exactly the key. coco never
-alters and never drops an adopted table. Rows already in it stay until coco.verify(flow, repair => true) deletes them.
+alters and never drops an adopted table. If coco created the table for a flow of the same owner that was dropped since, and
+this role still owns the table, coco manages it again. Rows already in the table stay until coco.verify(flow, repair => true)
+deletes them.
 
 A row belongs to the item that produced it. To collect rows from several sources, use UNION ALL: coco evaluates the query
 for an item of one source while the other sources are empty. If a flow has several targets, coco writes an item to all of

@@ -1,14 +1,18 @@
-//! What a user sees of flows: status, errors, lineage, explain, preview, verify, metrics, report.
+//! What a user sees of flows: status, errors, lineage, explain, preview, verify, metrics, report,
+//! definitions and plans.
 //!
 //! Nothing in this module changes the state of a flow, except `verify` when it repairs. Caller:
 //! `sql_api`.
 
+pub mod declaration_sql;
+pub mod definition;
 pub mod explain;
 pub mod failures;
 pub mod flow_graph;
 pub mod lineage;
 pub mod metrics;
 pub mod pending;
+pub mod plan;
 pub mod preview;
 pub mod report_data;
 pub mod verify;

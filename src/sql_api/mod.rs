@@ -7,6 +7,7 @@
 pub mod arguments;
 pub mod capture;
 pub mod declare;
+pub mod definition;
 pub mod explain;
 pub mod fdw_options;
 pub mod files;
