@@ -76,8 +76,8 @@ flow: name of the flow.
 The text contains only arguments that differ from their defaults. It names relations with their schemas, and contains the
 flow's settings where they differ from those of the server and the database. It contains the text of each query as declared.
 If that text no longer declares the same query, because a table or a column was renamed, the text contains the query as
-PostgreSQL writes it. The text does not contain the flow's owner, nor anything outside the flow, such as tables, functions and
-servers.
+PostgreSQL writes it. The text contains neither the flow's owner nor anything outside the flow, such as tables, functions
+and servers.
 
     SELECT coco.flow_definition('doc_chunks');
 
@@ -183,8 +183,8 @@ If the table does not exist, coco creates it with the query's columns and a prim
 Columns for which the query never returns NULL are NOT NULL; coco drops the NOT NULL if the query can return NULL later.
 If the table exists, coco adopts it: its columns must fit, and it must have a unique index on exactly the key. coco never
 alters and never drops an adopted table. If coco created the table for a flow of the same owner that was dropped since, and
-this role still owns the table, coco manages it again. Rows already in the table stay until coco.verify(flow, repair => true)
-deletes them.
+this role still owns the table, coco manages it again. Rows already in the table stay until
+coco.verify(flow, repair => true) deletes them.
 
 A row belongs to the item that produced it. To collect rows from several sources, use UNION ALL: coco evaluates the query
 for an item of one source while the other sources are empty. If a flow has several targets, coco writes an item to all of

@@ -114,7 +114,8 @@ unsafe fn refer_by_name(entry: &mut pg_sys::RangeTblEntry, source: &Named) -> Re
         let mut names = PgList::<pg_sys::String>::new();
         for number in 1..=last {
             // A dropped column has an empty name.
-            let name = columns.iter().find(|(n, _)| *n == number).map_or("", |(_, name)| name);
+            let name =
+                columns.iter().find(|(n, _)| *n == number).map_or("", |(_, name)| name.as_str());
             names.push(pg_sys::makeString(pstring(name)?));
         }
         (*entry.eref).colnames = names.into_pg();

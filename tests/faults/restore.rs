@@ -105,6 +105,27 @@ fn tables_of_a_dump_are_restored_in_any_order() {
 }
 
 #[test]
+fn a_table_that_coco_made_is_known_after_a_restore() {
+    let mut db = TestDb::new("dumped_made");
+    let declare = |target: &str| {
+        format!(
+            "select coco.create_flow('{target}', 'd', 'select id from d', '{target}', '{{id}}')"
+        )
+    };
+    db.run("create table d (id int primary key)");
+    for target in ["kept", "gone"] {
+        db.run(&declare(target));
+        db.run(&format!("select coco.drop_flow('{target}')"));
+    }
+    db.run("drop table gone");
+    let mut other = empty("restored_made");
+    restore(&other, &dump(&db, &[]));
+    assert_eq!(text(&mut other, "select count(*)::text from coco.made_target"), "1");
+    other.run(&declare("kept"));
+    assert_eq!(text(&mut other, "select managed::text from coco.targets"), "true");
+}
+
+#[test]
 fn no_worker_begins_before_a_dump_is_restored_to_its_end() {
     let db = various("dumped_late");
     let script = dump(&db, &[]);

@@ -25,6 +25,7 @@ mod topic;
 mod altering;
 mod arguments;
 mod backtraces;
+mod as_code;
 mod bound;
 mod capture;
 mod cases;

@@ -14,6 +14,7 @@ mod sides;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod as_code;
 mod external;
 mod external_fills;
 mod helpers;
