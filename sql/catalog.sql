@@ -69,7 +69,10 @@ create table coco.cursor (
   signature uuid not null,
   -- whether coco followed lookups, or evaluated items, as of a later time than the snapshot
   behind    boolean not null default false,
-  followed_at timestamptz not null default pg_catalog.clock_timestamp()
+  followed_at timestamptz not null default pg_catalog.clock_timestamp(),
+  -- the transaction that stored the cursor, if the update read entries of it, and how many
+  own_xid     xid8,
+  own_entries bigint
 ) with (fillfactor = 50);
 comment on table coco.cursor is 'Position up to which coco has followed each captured source, and signature of its capture at that position. Only coco''s functions write to this table.';
 

@@ -4,7 +4,7 @@
 
 use pgrx::pg_sys;
 
-use crate::capture::cursor::Cursor;
+use crate::capture::cursor::{self, Cursor, OwnEntries};
 use crate::capture::{Capture, segment_name};
 use crate::catalog::locks;
 use crate::catalog::model::Source;
@@ -256,6 +256,57 @@ fn count(
     let count = statements
         .read_text(&format!("select pg_catalog.count(*)::text from ({all}) as l"), &args)?;
     Ok(Some(count.and_then(|c| c.parse().ok()).unwrap_or(0)))
+}
+
+/// Returns the entries that this transaction has written to the log, as the active snapshot sees
+/// them.
+pub fn own_entries(statements: &SpiSession, capture: &Capture) -> Result<Option<OwnEntries>> {
+    let Some(xid) = cursor::own_transaction() else { return Ok(None) };
+    let count = entries_of(statements, capture, xid)?.unwrap_or(0);
+    Ok((count > 0).then_some(OwnEntries { xid, count }))
+}
+
+/// Returns the snapshot up to which a cursor has followed the log, as the active snapshot sees the
+/// log. It sees the transaction that stored the cursor, if the update has followed all of its
+/// entries.
+pub fn followed_until(
+    statements: &SpiSession,
+    capture: &Capture,
+    cursor: &Cursor,
+) -> Result<Snapshot> {
+    let mut snapshot = cursor.snapshot.clone();
+    if let Some(own) = cursor.own
+        && entries_of(statements, capture, own.xid)? == Some(own.count)
+    {
+        snapshot.mark_ended(own.xid);
+    }
+    Ok(snapshot)
+}
+
+/// Returns the number of entries of one transaction; `None` if the count would have to wait for a
+/// transaction that changes the log.
+fn entries_of(statements: &SpiSession, capture: &Capture, xid: u64) -> Result<Option<i64>> {
+    let Some(segments) = readable_now(capture)? else { return Ok(None) };
+    if segments.is_empty() {
+        return Ok(Some(0));
+    }
+    let acting = RoleGuard::extension_owner()?;
+    acting.set("enable_seqscan", "off")?;
+    let each: Vec<String> = segments
+        .iter()
+        .map(|segment| {
+            format!(
+                "select 1 from {segment} as l
+                  where l.xid operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.xid8"
+            )
+        })
+        .collect();
+    let sql = format!(
+        "select pg_catalog.count(*)::pg_catalog.text from ({}) as l",
+        each.join(" union all ")
+    );
+    let count = statements.read_text(&sql, &[arg(xid.to_string())])?;
+    Ok(count.and_then(|count| count.parse().ok()))
 }
 
 /// Locks the entries that are new since the active snapshot against being emptied, until the

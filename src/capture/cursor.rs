@@ -29,6 +29,17 @@ pub struct Cursor {
     pub behind: bool,
     /// A time before the snapshot was taken, in microseconds since 1970.
     pub read_at: i64,
+    /// Entries of the update's own transaction, which the snapshot does not see, and which the
+    /// update has followed all the same.
+    pub own: Option<OwnEntries>,
+}
+
+/// The entries that a transaction had written to a change log when an update in this transaction
+/// read the log. If the transaction has written no more entries by its end, they are all followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnEntries {
+    pub xid: u64,
+    pub count: i64,
 }
 
 /// The state of a table and its capture. If the signature differs, changes may have bypassed the
@@ -97,12 +108,17 @@ pub fn current_position() -> Result<Snapshot> {
     let text = text.map(|t| t.to_string_lossy().into_owned()).unwrap_or_default();
     let mut snapshot = Snapshot::parse(&text)
         .ok_or_else(|| Error::internal("could not parse the result of pg_current_snapshot"))?;
-    // SAFETY: reads the backend's own state; assigns no transaction id.
-    let own = unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value;
-    if own != 0 {
+    if let Some(own) = own_transaction() {
         snapshot.mark_in_progress(own);
     }
     Ok(snapshot)
+}
+
+/// Returns the id of this transaction, if it has one.
+pub fn own_transaction() -> Option<u64> {
+    // SAFETY: reads the backend's own state; assigns no transaction id.
+    let own = unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value;
+    (own != 0).then_some(own)
 }
 
 /// The signature of a source that coco cannot follow: the next update scans it.
@@ -128,7 +144,8 @@ pub fn load_cursor(source: &Source) -> Result<Option<Stored>> {
     let found = spi::select(
         "select snapshot::text, logic, signature, behind,
                 extract(epoch from clock_timestamp() - followed_at)::float8,
-                (extract(epoch from followed_at) * 1000000)::int8
+                (extract(epoch from followed_at) * 1000000)::int8,
+                own_xid::text, own_entries
            from coco.cursor where source = $1",
         &[arg(source.id)],
         |r| {
@@ -142,6 +159,8 @@ pub fn load_cursor(source: &Source) -> Result<Option<Stored>> {
                 seconds => Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX),
             };
             let read_at = spi::required(r, 6)?;
+            let own_xid = r.get::<String>(7)?.and_then(|xid| xid.parse().ok());
+            let own = own_xid.zip(r.get::<i64>(8)?).map(|(xid, count)| OwnEntries { xid, count });
             Ok(Snapshot::parse(&text).map(|snapshot| Stored {
                 cursor: Cursor {
                     snapshot,
@@ -149,6 +168,7 @@ pub fn load_cursor(source: &Source) -> Result<Option<Stored>> {
                     signature: *signature.as_bytes(),
                     behind,
                     read_at,
+                    own,
                 },
                 age,
             }))
@@ -162,11 +182,14 @@ pub fn load_cursor(source: &Source) -> Result<Option<Stored>> {
 pub fn store_cursor(source: &Source, cursor: &Cursor, all: bool) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "insert into coco.cursor as c (source, snapshot, logic, signature, behind, followed_at)
-         values ($1, $2::text::pg_snapshot, $3, $4, $6, to_timestamp($7 / 1000000.0))
+        "insert into coco.cursor as c
+                (source, snapshot, logic, signature, behind, followed_at, own_xid, own_entries)
+         values ($1, $2::text::pg_snapshot, $3, $4, $6, to_timestamp($7 / 1000000.0),
+                 $8::text::xid8, $9)
          on conflict (source) do update
             set snapshot = excluded.snapshot, logic = excluded.logic,
                 signature = excluded.signature, behind = excluded.behind,
+                own_xid = excluded.own_xid, own_entries = excluded.own_entries,
                 followed_at = case when $5 then excluded.followed_at else c.followed_at end",
         &[
             arg(source.id),
@@ -176,6 +199,8 @@ pub fn store_cursor(source: &Source, cursor: &Cursor, all: bool) -> Result<()> {
             arg(all),
             arg(cursor.behind),
             arg(cursor.read_at),
+            arg(cursor.own.map(|own| own.xid.to_string())),
+            arg(cursor.own.map(|own| own.count)),
         ],
     )?;
     Ok(())

@@ -11,6 +11,7 @@ use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi;
+use crate::pg::subtransaction::look;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::update::catch_up::COUNTED;
 
@@ -39,8 +40,8 @@ pub fn pending_counts() -> Result<Vec<PendingCounts>> {
             if source.capture == CaptureMode::Scan || signature != stored.cursor.signature {
                 continue;
             }
-            let since = &stored.cursor.snapshot;
-            let Some(count) = change_log::pending(&statements, &capture, since, None, COUNTED)?
+            let since = look(|| change_log::followed_until(&statements, &capture, &stored.cursor))?;
+            let Some(count) = change_log::pending(&statements, &capture, &since, None, COUNTED)?
             else {
                 continue;
             };

@@ -12,6 +12,7 @@ use crate::outbox::drain;
 use crate::pg::acting_role::{RoleGuard, SavedGucs};
 use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
+use crate::pg::subtransaction::look;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::logic_fingerprint;
 use coco_core::snapshot::Snapshot;
@@ -142,9 +143,10 @@ fn has_caught_up(name: &str, mark: &CaughtUpMark) -> Result<bool> {
             let (signature, adequate) = cursor::signature(&statements, source.relation, &capture)?;
             if adequate {
                 let until = Some(&mark.seen);
-                let snapshot = &stored.cursor.snapshot;
+                let snapshot =
+                    look(|| change_log::followed_until(&statements, &capture, &stored.cursor))?;
                 if stored.cursor.signature != signature
-                    || change_log::pending(&statements, &capture, snapshot, until, 1)?
+                    || change_log::pending(&statements, &capture, &snapshot, until, 1)?
                         .is_none_or(|n| n > 0)
                 {
                     return Ok(false);

@@ -90,6 +90,7 @@ impl UpdateRun<'_> {
             lookups: lookups::has_any(self.flow, source),
             looked_up: false,
             when_due: self.context.is_live() || self.context.has_pending(source),
+            shared: self.snapshot.is_shared(),
         }
     }
 

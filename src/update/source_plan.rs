@@ -86,6 +86,8 @@ pub struct ReadMode<'a> {
     pub looked_up: bool,
     /// Whether to scan the source only when its refresh interval has passed.
     pub when_due: bool,
+    /// Whether the transaction updates several flows, so that the log has entries of its own.
+    pub shared: bool,
 }
 
 /// The plan of a source, and its cursor.
@@ -133,6 +135,7 @@ pub fn plan_source(
             signature: cursor::NOWHERE,
             behind: false,
             read_at: cursor::before_now(),
+            own: None,
         },
         before,
         found: Found::Items,
@@ -201,6 +204,9 @@ impl PlannedCursor {
         let Some(log) = self.open_log(statements, source, how)? else {
             return Ok(SourcePlan::All { forced });
         };
+        if let (true, Some(capture)) = (how.shared, &self.capture) {
+            self.next.own = change_log::own_entries(statements, capture)?;
+        }
         if let Some(since) = self.usable_cursor(source, how, &log)? {
             let keys = self.read_changed_keys(statements, source, how, &log, &since)?;
             return Ok(keys.map_or(SourcePlan::All { forced }, SourcePlan::Keys));
@@ -278,13 +284,15 @@ impl PlannedCursor {
         since: &Cursor,
     ) -> Result<Option<TupleStore>> {
         let Some(capture) = &self.capture else { return Ok(None) };
+        let snapshot = change_log::followed_until(statements, capture, since)?;
+        let since = Cursor { snapshot, ..since.clone() };
         let mut keys = TupleStore::new(&key_columns(source))?;
         let change_log::LogRead::Keys(end) = change_log::changed(
             statements,
             capture,
             source,
             &log.columns,
-            since,
+            &since,
             how.limit,
             &mut keys,
         )?
@@ -293,6 +301,7 @@ impl PlannedCursor {
         };
         if let Some(end) = end {
             self.next.snapshot.truncate_at(end);
+            self.next.own = None;
             self.next.behind = how.lookups;
             self.more = true;
         }
@@ -359,7 +368,10 @@ impl PlannedCursor {
             let at_once = self.is_or_was_behind();
             let nothing_new = match self.found {
                 Found::NotRead => true,
-                Found::NoKeys => !at_once && !cached.is_unsaved(source),
+                Found::NoKeys => {
+                    let has_own = self.before.as_ref().is_some_and(|cursor| cursor.own.is_some());
+                    !at_once && !has_own && !cached.is_unsaved(source)
+                }
                 Found::Items => false,
             };
             if nothing_new {

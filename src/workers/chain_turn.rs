@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::flows::live_rows::LiveFlow;
+use crate::flows::live_rows::{self, LiveFlow};
 use crate::memo::settle;
 use crate::pg::{backend, clock};
 use crate::update::chain::{self, ChainOutcome, LiveChainFlow};
@@ -15,8 +15,8 @@ use crate::workers::transaction::transaction;
 use crate::workers::{crash_notes, shared_memory, stand_in, turn_limit};
 use coco_core::backoff;
 
-/// How long the flows of a chain wait for a session that has locked one of them. After this time,
-/// the other flows run by themselves.
+/// How long the flows of a chain wait for a session that has locked one of them, or what they use.
+/// After this time, the other flows run by themselves.
 const BUSY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The longest time for which flows run by themselves after a shared transaction has failed.
@@ -29,7 +29,7 @@ pub struct ChainState {
     failures: u32,
     /// Until when the flows run by themselves.
     apart_until: Option<Instant>,
-    /// Since when a session has locked one of the flows.
+    /// Since when a session has locked one of the flows, or a relation or a row of them.
     busy_since: Option<Instant>,
 }
 
@@ -45,7 +45,7 @@ impl ChainState {
         self.apart_until = Some(Instant::now() + apart);
     }
 
-    /// Records that one of the flows is locked. Returns whether to wait for it.
+    /// Records that one of the flows, or what it uses, is locked. Returns whether to wait for it.
     fn note_busy(&mut self, flows: &[&LiveFlow]) -> bool {
         let since = match is_worked_on(flows) {
             // Another worker has the chain, and soon leaves it.
@@ -55,6 +55,12 @@ impl ChainState {
         self.busy_since = since;
         since.is_none_or(|since| since.elapsed() < BUSY_PATIENCE)
     }
+}
+
+/// Reports whether the same transaction may succeed soon: another session has locked a relation or a
+/// row, or has changed what the flows depend on.
+fn is_transient(sqlstate: &str) -> bool {
+    live_rows::is_lock_error(sqlstate) || sqlstate == "40001"
 }
 
 /// Reports whether another worker of this database works on one of these flows.
@@ -137,6 +143,9 @@ pub fn take_shared_turn(chain: &mut ChainState, members: &mut [ChainMember]) -> 
             }
             if yields {
                 return SharedTurn::Yielded;
+            }
+            if is_transient(&failed.sqlstate) && chain.note_busy(&flows) {
+                return SharedTurn::NotTaken;
             }
             chain.note_failure();
             tracing::debug!(

@@ -15,6 +15,7 @@ mod sides;
 mod support;
 
 mod as_code;
+mod chains;
 mod external;
 mod external_fills;
 mod helpers;

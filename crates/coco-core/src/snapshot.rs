@@ -10,6 +10,9 @@ pub struct Snapshot {
     pub running: Vec<u64>,
 }
 
+/// The largest number of transactions that [`Snapshot::mark_ended`] adds to the running ones.
+const MOST_ADDED: u64 = 1000;
+
 impl Snapshot {
     /// Parses `xmin:xmax:xip,…`. Returns `None` if the text is not a snapshot.
     pub fn parse(text: &str) -> Option<Snapshot> {
@@ -35,6 +38,18 @@ impl Snapshot {
             self.running.insert(place, xid);
             self.xmin = self.xmin.min(xid);
         }
+    }
+
+    /// Marks a transaction as ended, so that the snapshot sees it. Transactions between the end of
+    /// the snapshot and this one then count as running. If these are too many, changes nothing.
+    pub fn mark_ended(&mut self, xid: u64) {
+        if xid < self.xmax {
+            self.running.retain(|x| *x != xid);
+        } else if xid - self.xmax <= MOST_ADDED {
+            self.running.extend(self.xmax..xid);
+            self.xmax = xid + 1;
+        }
+        self.xmin = self.running.first().copied().unwrap_or(self.xmax);
     }
 
     /// Excludes the transactions from `end` on. The reader then reads the new entries in two parts.
@@ -81,6 +96,22 @@ mod tests {
         assert_eq!(put("10:20:10,14", 14), "10:20:10,14");
         // A transaction that began after the snapshot is not seen anyway.
         assert_eq!(put("10:20:10", 20), "10:20:10");
+    }
+
+    #[test]
+    fn a_transaction_that_has_ended_is_seen() {
+        let end = |text: &str, xid| {
+            let mut s = Snapshot::parse(text).expect(text);
+            s.mark_ended(xid);
+            s.to_string()
+        };
+        assert_eq!(end("10:20:10,14", 10), "14:20:14");
+        assert_eq!(end("10:20:10", 10), "20:20:");
+        assert_eq!(end("10:20:10", 12), "10:20:10");
+        // What began between the snapshot and the transaction is still not seen.
+        assert_eq!(end("10:20:10", 20), "10:21:10");
+        assert_eq!(end("20:20:", 22), "20:23:20,21");
+        assert_eq!(end("20:20:", 1021), "20:20:");
     }
 
     #[test]
