@@ -93,7 +93,9 @@ pub fn in_order(flows: &[LiveFlow]) -> Result<Vec<Vec<i32>>> {
     let live = (0..chains.flows.len())
         .filter(|at| flows.iter().any(|flow| flow.id == chains.flows[*at].id));
     let has_same_owner = |a: usize, b: usize| chains.flows[a].owner == chains.flows[b].owner;
-    let ids = |group: Vec<usize>| group.into_iter().map(|at| chains.flows[at].id).collect();
+    let ids = |group: Vec<usize>| -> Vec<i32> {
+        group.into_iter().map(|at| chains.flows[at].id).collect()
+    };
     let mut groups = chains.order.groups(live.clone(), has_same_owner);
     // A chain that feeds a chain of another owner comes first.
     let sorted = chains.order.sorted(live);

@@ -1,6 +1,7 @@
 //! The number of a flow's pending changes, also of those that have yet to pass through other flows.
 
 use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys;
 use std::collections::HashMap;
 
 use crate::capture::{self, change_log, cursor};
@@ -92,7 +93,7 @@ pub fn flow_backlogs() -> Result<Vec<FlowBacklog>> {
     }
     let since = |flow: i32| {
         let of = followed.iter().filter(|((_, other), _)| *other == flow);
-        of.map(|(_, followed_at)| *followed_at).reduce(earlier)
+        earliest(of.map(|(_, followed_at)| *followed_at))
     };
     let chains = upstream::read_chains()?;
     let mut all = Vec::new();
@@ -107,12 +108,12 @@ pub fn flow_backlogs() -> Result<Vec<FlowBacklog>> {
             flow: flow.name.clone(),
             sources: sources.get(&flow.id).copied().unwrap_or_default(),
             pending: behind.iter().map(|(_, count)| count).sum(),
-            behind_since: behind.iter().filter_map(|(id, _)| since(*id)).reduce(earlier),
+            behind_since: earliest(behind.iter().filter_map(|(id, _)| since(*id))),
         });
     }
     Ok(all)
 }
 
-fn earlier(a: TimestampWithTimeZone, b: TimestampWithTimeZone) -> TimestampWithTimeZone {
-    if b < a { b } else { a }
+fn earliest(times: impl Iterator<Item = TimestampWithTimeZone>) -> Option<TimestampWithTimeZone> {
+    times.min_by_key(|time| pg_sys::TimestampTz::from(*time))
 }

@@ -349,7 +349,7 @@ impl LiveWorker {
                     flows.remove(at);
                     continue;
                 }
-                SharedTurn::NotTaken => {}
+                SharedTurn::NotTaken => round.look_again_in(POLL),
                 SharedTurn::Yielded => {
                     self.catalog_read = None;
                     round.look_again_in(YIELD);
