@@ -210,7 +210,8 @@ fn what_is_pending_upstream_is_pending() {
     db.run("insert into s values (11, 11), (12, 12)");
     assert_eq!(db.text(pending), "a:2 b:2 c:2");
     assert!(db.holds("select bool_and(lag > '0') from coco.status"));
-    db.run("select coco.update('a'); insert into s values (13, 13)");
+    db.run("select coco.update('a')");
+    db.run("insert into s values (13, 13)");
     assert_eq!(db.text(pending), "a:1 b:3 c:3");
     db.run("select coco.update('b')");
     assert_eq!(db.text(pending), "a:1 b:1 c:3");
@@ -238,10 +239,10 @@ fn flows_of_other_roles_are_neither_run_nor_named() {
         "set search_path = alice;
          create table s (id int primary key); insert into s values (1);
          select coco.create_flow('alices', 's', 'select id from s', 't', '{id}');
-         select coco.update('alices');
          grant usage on schema alice to coco_chains_bob;
          grant select, trigger on alice.t to coco_chains_bob",
     );
+    alice.run("select coco.update('alices')");
     bob.run(
         "set search_path = bob;
          select coco.create_flow('bobs', 'alice.t', 'select id from alice.t', 't', '{id}');
