@@ -22,6 +22,10 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(5);
 /// The longest time for which flows run by themselves after a shared transaction has failed.
 const LONGEST_APART: Duration = Duration::from_secs(60);
 
+/// The largest number of flows that share a transaction, which holds locks for all of them. The last
+/// flows of a longer chain run by themselves.
+pub const MOST_TOGETHER: usize = 50;
+
 /// What a worker remembers of a chain between two transactions.
 #[derive(Default)]
 pub struct ChainState {

@@ -303,7 +303,8 @@ impl LiveWorker {
         let mut together: Vec<&LiveFlow> = Vec::new();
         if round.takes_turns && self.may_share(chain) {
             let can_share = |f: &&LiveFlow| self.flows.entry(f.id).or_default().can_share_turn(f);
-            together.extend(chain.iter().copied().filter(can_share));
+            let some = chain.iter().copied().filter(can_share);
+            together.extend(some.take(chain_turn::MOST_TOGETHER));
         }
         let mut shared: Option<Vec<i32>> = None;
         for flow in chain {
