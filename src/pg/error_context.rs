@@ -40,7 +40,7 @@ impl Drop for ContextLine {
 }
 
 /// Runs `work`. The context of each message that PostgreSQL raises meanwhile ends with this line.
-pub fn within<T>(line: &str, work: impl FnOnce() -> T) -> T {
+pub fn with_context_line<T>(line: &str, work: impl FnOnce() -> T) -> T {
     let _line = ContextLine::new(line);
     work()
 }

@@ -53,8 +53,8 @@ pub fn update_together<T>(
             run_update(&ready, flow.mode, limits, UpdateContext::Session, snapshot)
         };
         let line = format!("while updating flow \"{}\"", flow.name);
-        let outcome =
-            error_context::within(&line, update).map_err(|error| of_flow(flow.name, error))?;
+        let outcome = error_context::with_context_line(&line, update)
+            .map_err(|error| of_flow(flow.name, error))?;
         let entry = RunEntry {
             started,
             elapsed: began.elapsed(),
