@@ -5,8 +5,8 @@
 
 use std::time::Instant;
 
-use crate::catalog::run_history;
-use crate::catalog::{locks, relation_locks::PATIENCE};
+use crate::catalog::relation_locks::PATIENCE;
+use crate::catalog::{locks, run_history};
 use crate::flows::cache;
 use crate::pg::clock::now_micros;
 use crate::pg::error::{Error, Result};
@@ -15,7 +15,7 @@ use crate::pg::invalidation;
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::update::context::{LiveUpdate, UpdateContext, UpdateSnapshot};
 use crate::update::limits::Limits;
-use crate::update::run::{SourceCounts, UpdateOutcome, run_update};
+use crate::update::run::{SourceCounts, UpdateOutcome, logic_changed_error, run_update};
 use coco_core::decision::Mode;
 use coco_core::run_history::{Initiator, RunEntry};
 
@@ -50,6 +50,10 @@ pub fn update_together<T>(
         let (started, began) = (now_micros(), Instant::now());
         let update = || {
             let ready = cache::runnable_to_read(flow.name, None)?;
+            // Another flow may have this name since the caller found it.
+            if ready.flow.id != flow.id {
+                return Err(logic_changed_error(&ready.flow));
+            }
             run_update(&ready, flow.mode, limits, UpdateContext::Session, snapshot)
         };
         let line = format!("while updating flow \"{}\"", flow.name);
