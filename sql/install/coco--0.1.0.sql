@@ -76,7 +76,10 @@ create table coco.cursor (
   signature uuid not null,
   -- whether coco followed lookups, or evaluated items, as of a later time than the snapshot
   behind    boolean not null default false,
-  followed_at timestamptz not null default pg_catalog.clock_timestamp()
+  followed_at timestamptz not null default pg_catalog.clock_timestamp(),
+  -- the transaction that stored the cursor, if the update read entries of it, and how many
+  own_xid     xid8,
+  own_entries bigint
 ) with (fillfactor = 50);
 comment on table coco.cursor is 'Position up to which coco has followed each captured source, and signature of its capture at that position. Only coco''s functions write to this table.';
 
@@ -111,6 +114,13 @@ create table coco.target (
   unique (server, external)
 );
 comment on table coco.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';
+
+-- A row counts only for the recorded role, and only while this role owns the table.
+create table coco.made_target (
+  relation regclass primary key,
+  owner    regrole not null
+);
+comment on table coco.made_target is 'Tables that coco made for targets whose flows were dropped without them. Only coco''s functions write to this table.';
 
 -- One row for each target outside this database.
 create table coco.delivery_state (
@@ -273,6 +283,7 @@ create table coco.kept_memo_function (
   function    text not null,
   fingerprint uuid not null,
   function_owner regrole,
+  entries     bigint not null,
   primary key (kept_memo, function_id)
 );
 create index on coco.kept_memo_function (function, fingerprint);
@@ -302,12 +313,14 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.flow, coco.source, coco.target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
+revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.flow, coco.source, coco.target, coco.made_target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
 select pg_catalog.pg_extension_config_dump('coco.source', '');
 select pg_catalog.pg_extension_config_dump('coco.target', '');
+-- A table that no longer exists has no name that a restore could find it by.
+select pg_catalog.pg_extension_config_dump('coco.made_target', 'where exists (select from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) relation)');
 select pg_catalog.pg_extension_config_dump('coco.delivery_state', '');
 select pg_catalog.pg_extension_config_dump('coco.logic', '');
 select pg_catalog.pg_extension_config_dump('coco.run_history', '');
@@ -349,10 +362,48 @@ create function coco.create_flow(
   search_path text     default pg_catalog.current_setting('search_path'),
   server      text     default null,
   options     jsonb    default null,
-  item        text     default null
+  item        text     default null,
+  if_not_exists boolean default false,
+  or_replace  boolean default false,
+  settings    jsonb   default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_wrapper';
+
+create function coco.plan(
+  flow        text,
+  source      regclass default null,
+  query       text     default null,
+  target      text     default null,
+  key         text[]   default null,
+  name        text     default null,
+  source_key  text[]   default null,
+  ordinal     text     default null,
+  fingerprint text     default null,
+  capture     text     default null,
+  refresh_interval interval default null,
+  -- as in coco.create_flow
+  search_path text     default pg_catalog.current_setting('search_path'),
+  server      text     default null,
+  options     jsonb    default null,
+  item        text     default null,
+  settings    jsonb    default null,
+  out object text, out name text, out change text, out effect text
+) returns setof record language c volatile
+  rows 3
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'plan_wrapper';
+
+create function coco.flow_definition(flow text) returns text
+  language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'flow_definition_wrapper';
+
+create function coco.definitions(out flow text, out definition text) returns setof record
+  language c volatile
+  rows 100
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'definitions_wrapper';
 
 create function coco.add_source(
   flow        text,
@@ -362,7 +413,8 @@ create function coco.add_source(
   ordinal     text   default null,
   fingerprint text   default null,
   capture     text   default null,
-  refresh_interval interval default null
+  refresh_interval interval default null,
+  if_not_exists boolean default false
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'add_source_wrapper';
@@ -375,7 +427,8 @@ create function coco.add_lookup(
   source      text   default null,
   key         text[] default null,
   capture     text   default null,
-  refresh_interval interval default null
+  refresh_interval interval default null,
+  if_not_exists boolean default false
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'add_lookup_wrapper';
@@ -387,7 +440,8 @@ create function coco.add_target(
   key     text[],
   server  text  default null,
   options jsonb default null,
-  item    text  default null
+  item    text  default null,
+  if_not_exists boolean default false
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'add_target_wrapper';
@@ -851,6 +905,7 @@ create view coco.functions as select * from coco.function_rows();
 create view coco.kept_results with (security_barrier) as
 select m.flow, m.owner, m.dropped, m.kept_until,
        array(select distinct k.function from coco.kept_memo_function k where k.kept_memo = m.id order by 1) as functions,
+       (select pg_catalog.sum(k.entries)::bigint from coco.kept_memo_function k where k.kept_memo = m.id) as entries,
        pg_catalog.pg_total_relation_size(c.oid) as bytes
   from coco.kept_memo m join pg_catalog.pg_class c on c.oid = m.memo_table
  where m.kept_until > pg_catalog.clock_timestamp() and pg_catalog.pg_has_role(m.owner, 'usage')
@@ -1044,6 +1099,19 @@ search_path: search path under which coco always analyzes and runs the flow's qu
 server: as in coco.add_target.
 options: as in coco.add_target.
 item: as in coco.add_target.
+if_not_exists: true: if a flow has the name already, whoever owns it, the call changes nothing and raises a NOTICE.
+or_replace: true: if you own a flow with this name, the call changes it to what is declared; see below.
+settings: JSON object with values of TimeZone, default_text_search_config, lc_time and lc_monetary. A setting that it does
+  not contain has the caller's value; with or_replace, it keeps the flow's value.
+
+With or_replace, a call that changes nothing is silent, and waits for nobody. Otherwise a NOTICE lists the differences, and
+coco does only what they need. coco compares what is bound, so a line break or a comment in the query is no difference. A
+different query is changed as by coco.set_query. Another ordinal, fingerprint, capture, refresh_interval, search_path,
+settings or options are changed as by coco.alter_flow. If the source, its key or name, or the target, its key or server
+differs, coco drops the flow and declares it again. The tables, the owner, the label and the other properties of
+coco.alter_flow stay, and a live flow stays live. coco then alters a target table that it created, and empties the table if
+its key differs. A flow with several sources or targets can be replaced only by a call with flow alone, which changes its
+search path and settings. coco.plan shows the differences in advance.
 
     SELECT coco.create_flow('doc_chunks',
       source => 'documents',
@@ -1052,8 +1120,53 @@ item: as in coco.add_target.
       target => 'doc_chunks',
       key    => '{doc_id,n}');
 
-Errors: 42710: the name is taken, possibly by a flow that you may not see. 22023, 42622: the name is not valid. Also the
-errors of coco.add_source and coco.add_target. A call that fails declares nothing.$doc$;
+Errors: 42710: the name is taken, possibly by a flow that you may not see. 22023, 42622: the name or settings are not
+valid. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose. Also the
+errors of coco.add_source and coco.add_target. A call that fails declares and changes nothing.$doc$;
+
+comment on function coco.plan is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
+
+flow: as in coco.create_flow, and so are the other arguments.
+
+The call returns one row for each difference, and no row if there is none.
+
+object: kind of the object that differs: flow, source or target.
+name: as an argument, as in coco.create_flow; as a column, name of the object that differs.
+change: what differs.
+effect: what the next update does because of the difference.
+
+    SELECT object, name, change, effect FROM coco.plan('doc_chunks',
+      source => 'documents',
+      query  => $$ SELECT d.id AS doc_id, c.n, c.chunk
+                     FROM documents d, coco.split_text(d.body, 30) AS c $$,
+      target => 'doc_chunks',
+      key    => '{doc_id,n}');
+
+Errors: those of coco.create_flow.$doc$;
+
+comment on function coco.flow_definition is $doc$Returns SQL that declares a flow as it is: one or several statements that psql can run. Run it as the flow's owner.
+
+flow: name of the flow.
+
+The text contains only arguments that differ from their defaults. It names relations with their schemas, and contains the
+flow's settings where they differ from those of the server and the database. It contains the text of each query as declared.
+If that text no longer declares the same query, because a table or a column was renamed, the text contains the query as
+PostgreSQL writes it. The text contains neither the flow's owner nor anything outside the flow, such as tables, functions
+and servers.
+
+    SELECT coco.flow_definition('doc_chunks');
+
+Errors: 42704: the flow does not exist. 42501: the flow is not yours. Also the error with which an update of the flow would
+fail, if the flow has lost a source or a key column.$doc$;
+
+comment on function coco.definitions is $doc$Returns SQL that declares your flows, one row for each flow, in an order in which they can be declared.
+
+flow: name of the flow.
+definition: text of coco.flow_definition; a comment with the error if the flow has lost a part.
+
+A flow that reads the target of another flow comes after the other flow. Apart from that, older flows come first.
+
+    SELECT definition FROM coco.definitions();$doc$;
 
 comment on function coco.add_source is $doc$Adds a source to a flow that has no target yet.
 
@@ -1077,6 +1190,7 @@ capture: how coco finds changes. trigger: triggers record the keys of changed ro
   auto or NULL: trigger if possible (a logged table on which the owner may create triggers), otherwise scan.
 refresh_interval: how often a live flow reads a source that is not captured; NULL: every minute; '0': each time its worker
   looks for changes.
+if_not_exists: true: if the flow has a source of this name already, the call changes nothing and raises a NOTICE.
 
 All flows on a table share its triggers and its change log. To create them, the declaration waits for transactions that
 are writing to the table, and blocks other writers until its own transaction ends.
@@ -1106,6 +1220,7 @@ key: columns that identify a row of the lookup, or a group of rows; NULL: the pr
   column that may change, or by rows that may be deleted, make that column the key.
 capture: as in coco.add_source.
 refresh_interval: as in coco.add_source.
+if_not_exists: true: if the flow has a lookup of this name already, the call changes nothing and raises a NOTICE.
 
     CREATE TABLE authors (id int PRIMARY KEY, name text NOT NULL);
     CREATE TABLE books (id int PRIMARY KEY, author int NOT NULL, title text NOT NULL);
@@ -1137,11 +1252,14 @@ options: JSON object with the connector's options for the target; coco.connector
 item: alias under which the query reads the item, if the query names the source in several places; the other places then
   read the whole source. NULL: the places that name the source without its schema; if there are none, the only place that
   names it.
+if_not_exists: true: if the flow has this target already, the call changes nothing and raises a NOTICE.
 
 If the table does not exist, coco creates it with the query's columns and a primary key on key; the flow's owner owns it.
 Columns for which the query never returns NULL are NOT NULL; coco drops the NOT NULL if the query can return NULL later.
 If the table exists, coco adopts it: its columns must fit, and it must have a unique index on exactly the key. coco never
-alters and never drops an adopted table. Rows already in it stay until coco.verify(flow, repair => true) deletes them.
+alters and never drops an adopted table. If coco created the table for a flow of the same owner that was dropped since, and
+this role still owns the table, coco manages it again. Rows already in the table stay until
+coco.verify(flow, repair => true) deletes them.
 
 A row belongs to the item that produced it. To collect rows from several sources, use UNION ALL: coco evaluates the query
 for an item of one source while the other sources are empty. If a flow has several targets, coco writes an item to all of
@@ -1793,6 +1911,7 @@ comment on column coco.kept_results.owner is 'Role that owned the flow. Only its
 comment on column coco.kept_results.dropped is 'Time at which the flow was dropped.';
 comment on column coco.kept_results.kept_until is 'Time from which coco no longer uses the results, and drops them.';
 comment on column coco.kept_results.functions is 'Names of the functions, with schema and argument types.';
+comment on column coco.kept_results.entries is 'Number of results.';
 comment on column coco.kept_results.bytes is 'Size of the results on disk, with their indexes, in bytes.';
 
 comment on view coco.workers is 'Workers of this database. Every role sees the workers, but flow and source only if it may see the flow. Empty unless coco is in shared_preload_libraries.';
@@ -1849,7 +1968,8 @@ comment on column coco.metrics.help is 'Meaning of the metric.';
 revoke all on all functions in schema coco from public;
 grant execute on function
   coco.create_flow, coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.alter_flow,
-  coco.drop_flow, coco.update, coco.update_all, coco.retry, coco.start, coco.stop, coco.wait, coco.preview, coco.verify,
+  coco.drop_flow, coco.plan, coco.flow_definition, coco.definitions, coco.update, coco.update_all, coco.retry, coco.start,
+  coco.stop, coco.wait, coco.preview, coco.verify,
   coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram, coco.report,
   coco.split_text, coco.normalize_text, coco.fingerprint, coco.stable_uuid,
   coco.embed, coco.generate, coco.http_post,

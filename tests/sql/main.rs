@@ -24,8 +24,8 @@ mod topic;
 
 mod altering;
 mod arguments;
-mod backtraces;
 mod as_code;
+mod backtraces;
 mod bound;
 mod capture;
 mod cases;
