@@ -11,6 +11,7 @@ pub mod logic_rows;
 pub mod made_targets;
 pub mod memo_function;
 pub mod model;
+pub mod object_comments;
 pub mod object_names;
 pub mod objects;
 pub mod relation_locks;

@@ -9,6 +9,7 @@ use std::ffi::CString;
 
 use crate::catalog::internal_tables::{self, InternalTable};
 use crate::catalog::model::{Flow, Source, Target};
+use crate::catalog::object_comments;
 use crate::catalog::object_names::{object_name, owner_name};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column};
@@ -61,11 +62,8 @@ pub fn create_tracking(
         &format!("create index failing_{id} on {table} ({keys}) where failure is not null"),
         &[],
     )?;
-    let names: Vec<String> = key.iter().map(Column::quoted).collect();
-    let comment = format!(
-        "Tracking table of flow {flow}, source {source}, key ({}): a row per source item",
-        names.join(", ")
-    );
+    let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
+    let comment = object_comments::tracking_comment(flow, source, &names);
     spi::execute(&format!("comment on table {table} is {}", literal(&comment)), &[])?;
     let view = internal_tables::make_view(InternalTable::Tracking, id, flow, owner, &comment)?;
     Ok(Tracking { table, view })
@@ -136,12 +134,7 @@ pub fn create_query_view(
         let _as = RoleGuard::extension_owner()?;
         spi::execute(&format!("drop view coco.{}", ident(&name)), &[])?;
     }
-    // PostgreSQL names this view when it refuses to alter a column that the query uses.
-    let comment = format!(
-        "The query of target {} of flow {}. To alter a column that it uses, first give the target a query without the column: coco.set_query.",
-        target.shown(),
-        flow.name
-    );
+    let comment = object_comments::query_comment(&flow.name, &target.shown());
     let view = create_bound_view(&name, flow.owner, &target.columns, tree, &comment)?;
     if let Some(external) = &target.external {
         let _as = RoleGuard::extension_owner()?;

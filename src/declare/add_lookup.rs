@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use crate::capture::triggers;
 use crate::catalog::model::{self, Flow, Source};
-use crate::catalog::{object_names, objects};
+use crate::catalog::{object_comments, object_names, objects};
 use crate::declare::add_source::{check_interval, describe, name_of, source_key};
 use crate::declare::names::check_name;
 use crate::declare::source_capture::capture_mode;
@@ -116,7 +116,7 @@ pub fn add_lookup(
             flow.owner,
             &numbered_names(&affected.key),
             tree,
-            &format!("The items of flow {} that changes of {name} affect", flow.name),
+            &object_comments::affects_comment(&flow.name, &name),
         )?;
         spi::execute(
             "update coco.source set affects_view = $2::oid::regclass where id = $1",

@@ -4,10 +4,11 @@ use pgrx::prelude::*;
 use std::collections::BTreeSet;
 
 use crate::capture::triggers;
-use crate::catalog::{internal_tables, model, object_names, objects, target_table};
+use crate::catalog::{internal_tables, model, objects, target_table};
 use crate::declare::lineage_index;
 use crate::declare::names::check_name;
 use crate::declare::source_capture::capture_mode;
+use crate::declare::source_expressions::{DeclaredExpressions, ExpressionSource};
 use crate::declare::when_exists::WhenExists;
 use crate::flows::load;
 use crate::pg::acting_role::RoleGuard;
@@ -15,9 +16,6 @@ use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::notice::notice;
 use crate::pg::spi::{self, arg, ident};
-use crate::query::analyze::{self, Shadow};
-use crate::query::bound_query::{self, Bound};
-use crate::query::used_columns;
 
 /// The optional arguments of `add_source`.
 #[derive(Clone, Default)]
@@ -80,44 +78,16 @@ pub fn add_source(
     let key = source_key(relation, &shown, &kind, options.key)?;
     let grouped = has_groups(relation, &kind, &key, options.ordinal.is_some())?;
 
-    let ordinal = match &options.ordinal {
-        None => None,
-        Some(_) if grouped => {
-            return Err(Error::new(
-                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                "argument \"ordinal\" is not supported for groups",
-            )
-            .detail("Several rows share the source key. When a row leaves its group, the ordinals of the remaining rows do not change, so coco would miss the change.")
-            .hint("Omit \"ordinal\": coco compares groups by their content."));
-        }
-        Some(text) => {
-            let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
-            Some(ordinal_sql(text, &name, &shown)?)
-        }
+    let declaring = ExpressionSource { flow: &flow, relation, name: &name, shown: &shown };
+    let expressions = DeclaredExpressions {
+        ordinal: options
+            .ordinal
+            .as_deref()
+            .map(|o| declaring.check_ordinal(o, grouped))
+            .transpose()?,
+        fingerprint: options.fingerprint.clone(),
     };
-    if let Some(expression) = &options.fingerprint {
-        analyze::one_expression("fingerprint", expression)?;
-        let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
-        let (_, volatile) = analyze::expression_type("fingerprint", expression, &name, &shown)?;
-        if volatile {
-            return Err(Error::invalid("argument \"fingerprint\" calls a volatile function")
-                .detail("The fingerprint of unchanged content could change."));
-        }
-    }
-    let shadow = || -> Result<Shadow> {
-        Ok(Shadow {
-            named: used_columns::named(SOURCE, &name, relation)?,
-            columns: columns::numbers(relation)?,
-            key: vec![],
-        })
-    };
-    let expressions = [("ordinal", &ordinal), ("fingerprint", &options.fingerprint)];
-    for (argument, expression) in expressions {
-        if let Some(expression) = expression {
-            let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
-            bind_expressions(argument, &[(argument, expression)], shadow()?)?;
-        }
-    }
+    declaring.check_expressions(&expressions)?;
     check_interval(options.refresh_interval)?;
     let capture = capture_mode(
         relation,
@@ -153,24 +123,7 @@ pub fn add_source(
             set tracking = $2::text::regclass, tracking_view = $3::text::regclass where id = $1",
         &[arg(id), arg(tracking.table), arg(tracking.view)],
     )?;
-    let declared: Vec<(&str, &String)> =
-        expressions.into_iter().filter_map(|(name, e)| Some((name, e.as_ref()?))).collect();
-    if !declared.is_empty() {
-        let acting = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
-        let (bound, columns) = bind_expressions("fingerprint", &declared, shadow()?)?;
-        drop(acting);
-        let view = objects::create_bound_view(
-            &object_names::object_name("source", id, &flow.name),
-            flow.owner,
-            &columns,
-            bound.tree,
-            &format!("The ordinal and the fingerprint of source {name} of flow {}", flow.name),
-        )?;
-        spi::execute(
-            "update coco.source set expressions = $2::oid::regclass where id = $1",
-            &[arg(id), arg(view)],
-        )?;
-    }
+    declaring.store_view(id, &expressions, None)?;
     lineage_index::index_as_declared(&flow.name)?;
     if capture != model::CaptureMode::Scan {
         triggers::ensure(relation, &key, capture == model::CaptureMode::Always, true)?;
@@ -196,33 +149,6 @@ pub fn has_groups(
     let promised =
         has_ordinal && (matches!(kind, "v" | "m" | "f") || target_table::has_children(relation)?);
     Ok(!promised && !target_table::has_unique_index(relation, key)?)
-}
-
-/// Stands for the id of the source until the catalog assigns one.
-pub const SOURCE: i32 = -1;
-
-/// Binds expressions over the columns of one row of a source. The caller must act as the flow's
-/// owner.
-pub fn bind_expressions(
-    argument: &str,
-    expressions: &[(&str, &String)],
-    shadow: Shadow,
-) -> Result<(Bound, Vec<Column>)> {
-    let columns: Vec<String> =
-        expressions.iter().map(|(name, text)| format!("(\n{text}\n) as {name}")).collect();
-    let text = format!("select {} from {}", columns.join(", "), ident(&shadow.named.name));
-    let bound =
-        bound_query::bind_query(argument, &text, std::slice::from_ref(&shadow.named), None)?;
-    let found = analyze::analyze(argument, &bound, &[shadow])?;
-    if bound.places.len() != 1 {
-        return Err(Error::new(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("argument \"{argument}\" reads the source in a subquery"),
-        )
-        .detail("coco evaluates the expression over the columns of one row.")
-        .hint("Declare the flow over a view that computes the value."));
-    }
-    Ok((bound, found.columns))
 }
 
 /// A relation that coco can follow, with its kind and names.
@@ -371,27 +297,4 @@ pub fn source_key(
         .collect::<Result<_>>()?;
     internal_tables::check_source_key(shown, &key)?;
     Ok(columns::stored(&key))
-}
-
-/// Returns SQL that converts the given ordinal to a bigint: a number unchanged, a time in
-/// microseconds. Infinite times become values outside the range of all other times.
-pub fn ordinal_sql(text: &str, name: &str, relation: &str) -> Result<String> {
-    analyze::one_expression("ordinal", text)?;
-    let (column, volatile) = analyze::expression_type("ordinal", text, name, relation)?;
-    if volatile {
-        return Err(Error::invalid("argument \"ordinal\" calls a volatile function"));
-    }
-    match column.type_oid {
-        pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID => {
-            Ok(format!("(\n{text}\n)::pg_catalog.int8"))
-        }
-        pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::DATEOID => Ok(format!(
-            "greatest(-9.2e18, least(9.2e18, extract(epoch from (\n{text}\n)) operator(pg_catalog.*) 1000000::pg_catalog.numeric))::pg_catalog.int8"
-        )),
-        _ => Err(Error::new(
-            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-            format!("argument \"ordinal\" has unsupported type {}", column.type_name),
-        )
-        .hint("Use a smallint, integer, bigint, date, timestamp or timestamptz that grows with each version.")),
-    }
 }

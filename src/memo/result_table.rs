@@ -4,6 +4,7 @@
 //! has only columns of built-in types, and no statement on the table contains SQL of a user.
 
 use crate::catalog::model::Flow;
+use crate::catalog::object_comments;
 use crate::catalog::object_names::{object_name, owner_name};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
@@ -30,7 +31,7 @@ pub fn make(flow: &Flow) -> Result<String> {
     let id = flow.id;
     let table = format!("coco_internal.memo_{id}");
     let view = format!("coco.{}", ident(&object_name("memo", id, &flow.name)));
-    let what = literal(&format!("Results of the memoized functions of flow {}", flow.name));
+    let what = literal(&object_comments::memo_comment(&flow.name));
     for statement in [
         format!(
             "create table {table} (

@@ -4,6 +4,7 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::catalog::internal_tables::{self, InternalTable};
 use crate::catalog::model::{External, Target};
+use crate::catalog::object_comments;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column, StoredType, all_equal, numbered, stored};
 use crate::pg::error::{Error, Result};
@@ -66,7 +67,7 @@ pub fn create_tables(flow: &str, owner: pg_sys::Oid, target: &mut Target) -> Res
         ),
         &[],
     )?;
-    let what = format!("Ledger: the keys that target {shown} of flow {flow} should hold");
+    let what = object_comments::ledger_comment(flow, &shown);
     spi::execute(&format!("comment on table {ledger} is {}", literal(&what)), &[])?;
     internal_tables::make_view(InternalTable::Ledger, target.id, flow, owner, &what)?;
     let outbox_view = make_outbox(flow, owner, target)?;
@@ -114,7 +115,7 @@ fn make_outbox(flow: &str, owner: pg_sys::Oid, target: &Target) -> Result<String
         &[],
     )?;
     spi::execute(&format!("create index on {outbox} (position) where refused is not null"), &[])?;
-    let what = format!("Outbox: queued changes for target {} of flow {flow}", target.shown());
+    let what = object_comments::outbox_comment(flow, &target.shown());
     spi::execute(&format!("comment on table {outbox} is {}", literal(&what)), &[])?;
     internal_tables::make_view(InternalTable::Outbox, target.id, flow, owner, &what)
 }

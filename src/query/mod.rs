@@ -8,6 +8,7 @@ pub mod batch;
 pub mod bound_query;
 pub mod compose;
 pub mod declared_text;
+pub mod kept_columns;
 pub mod logic_description;
 pub mod logic_fingerprint;
 pub mod names;

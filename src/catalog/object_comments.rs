@@ -1,0 +1,46 @@
+//! The comments on the objects that coco creates for a flow. They contain the flow's name, so
+//! `coco.rename_flow` writes them again.
+
+use crate::pg::spi::ident;
+
+/// Returns the comment on a tracking table and on its view.
+pub fn tracking_comment(flow: &str, source: &str, key: &[String]) -> String {
+    let key: Vec<String> = key.iter().map(|name| ident(name)).collect();
+    format!(
+        "Tracking table of flow {flow}, source {source}, key ({}): a row per source item",
+        key.join(", ")
+    )
+}
+
+/// Returns the comment on the view that keeps a target's query.
+pub fn query_comment(flow: &str, target: &str) -> String {
+    // PostgreSQL names this view when it refuses to alter a column that the query uses.
+    format!(
+        "The query of target {target} of flow {flow}. To alter a column that it uses, first give the target a query without the column: coco.set_query."
+    )
+}
+
+/// Returns the comment on the view that keeps a lookup's query.
+pub fn affects_comment(flow: &str, lookup: &str) -> String {
+    format!("The items of flow {flow} that changes of {lookup} affect")
+}
+
+/// Returns the comment on the view that keeps a source's expressions.
+pub fn expressions_comment(flow: &str, source: &str) -> String {
+    format!("The ordinal and the fingerprint of source {source} of flow {flow}")
+}
+
+/// Returns the comment on a ledger and on its view.
+pub fn ledger_comment(flow: &str, target: &str) -> String {
+    format!("Ledger: the keys that target {target} of flow {flow} should hold")
+}
+
+/// Returns the comment on an outbox and on its view.
+pub fn outbox_comment(flow: &str, target: &str) -> String {
+    format!("Outbox: queued changes for target {target} of flow {flow}")
+}
+
+/// Returns the comment on the table of a flow's memoized results and on its view.
+pub fn memo_comment(flow: &str) -> String {
+    format!("Results of the memoized functions of flow {flow}")
+}
