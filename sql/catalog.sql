@@ -91,7 +91,8 @@ create table coco.target (
   -- for each place where the query reads a source's relation, in order: the source whose item it stands for, or 0
   places      int[] not null default '{}',
   -- for a target outside this database: its server, its name on that server, and the connector's options. relation is
-  -- then the ledger, and outbox the table of undelivered rows; schema and name are those of the ledger's view.
+  -- then the ledger, and outbox the table of undelivered rows; schema and name are those of the ledger's view. Of a
+  -- table in this database, schema and name follow ALTER TABLE … RENAME and SET SCHEMA (catalog/followed_names.rs).
   server      text,
   external    text,
   options     jsonb,
@@ -103,7 +104,7 @@ create table coco.target (
   changed     timestamptz not null default pg_catalog.now(),
   -- for a table that coco created: the columns that it declared NOT NULL, other than those of the key
   not_null    text[] not null default '{}',
-  unique (schema, name),
+  unique (relation) deferrable,
   unique (server, external)
 );
 comment on table coco.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';

@@ -23,7 +23,12 @@ select s.flow, s.name as lookup, s.relation, s.key, o.name as source, s.affects,
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
 create view coco.targets with (security_barrier) as
-select t.flow, coalesce(t.external, pg_catalog.format('%I.%I', t.schema, t.name)) as target,
+select t.flow,
+       coalesce(t.external,
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = t.relation),
+                pg_catalog.format('%I.%I', t.schema, t.name)) as target,
        case when t.server is null then t.relation end as relation, t.key, t.query,
        t.managed, t.query_view, t.server, t.options,
        case when t.server is not null then t.relation end as ledger, t.outbox, t.ledger_view, t.outbox_view

@@ -62,6 +62,13 @@ pub fn lock_flow(flow: i32) -> Result<()> {
     Ok(())
 }
 
+/// Reports whether this transaction holds the lock of [`lock_flow()`].
+pub fn is_flow_locked_here(flow: i32) -> Result<bool> {
+    let tag = flow_tag(flow)?;
+    // SAFETY: reads the process's own lock table.
+    Ok(unsafe { is_held_here(&tag) })
+}
+
 /// Raises an error on a standby, where nothing can be changed.
 pub fn not_during_recovery() -> Result<()> {
     // SAFETY: reads shared state.
@@ -126,6 +133,12 @@ pub fn lock_flow_ending_transaction(id: i32, announce: fn()) -> Result<()> {
 pub fn lock_update_request(flow: i32) -> Result<()> {
     acquire(&update_request_tag(flow)?, MODE, false, true);
     Ok(())
+}
+
+/// Blocks requests as [`lock_update_request`] does, but does not wait: `false` if a session is
+/// requesting an update of the flow from a worker.
+pub fn lock_update_request_if_free(flow: i32) -> Result<bool> {
+    Ok(acquire(&update_request_tag(flow)?, MODE, false, false))
 }
 
 pub fn unlock_update_request(flow: i32) -> Result<()> {

@@ -3,6 +3,7 @@
 //! Nothing in this module evaluates a user's query. Callers: every room except `pg`.
 
 pub mod flow_rows;
+pub mod followed_names;
 pub mod installed;
 pub mod internal_tables;
 pub mod item_failure;

@@ -237,7 +237,9 @@ fn check_not_taken(target: &Target) -> Result<()> {
           where t.relation = (select c.oid from pg_catalog.pg_class c
                                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                                where n.nspname = $1::text and c.relname = $2::text)
-             or (t.schema = $1 and t.name = $2)",
+             or (t.schema = $1 and t.name = $2
+                 -- the name of a table that was dropped is reserved
+                 and not exists (select from pg_catalog.pg_class d where d.oid = t.relation))",
         &[arg(target.schema.as_str()), arg(target.name.as_str())],
     )?;
     drop(acting);
@@ -318,7 +320,7 @@ fn settle(flow: &mut Flow, at: usize, bound: Bound) -> Result<()> {
 }
 
 /// Finds a flow's target by the given name, or its only target if no name is given.
-fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
+pub fn find_target(flow: &Flow, given: Option<&str>) -> Result<usize> {
     let Some(given) = given else {
         return match flow.targets.len() {
             1 => Ok(0),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::catalog::model::Flow;
 use crate::catalog::{locks, relation_locks};
-use crate::flows::load;
+use crate::flows::{live_rows, load};
 use crate::pg::backend;
 use crate::pg::error::Result;
 use crate::pg::invalidation;
@@ -59,14 +59,13 @@ pub fn runnable_to_read(name: &str, patience: Option<Duration>) -> Result<Rc<Run
 
 /// Returns a flow as [`runnable_flow`] does, and locks it against other updates and changes.
 pub fn lock_runnable_flow(name: &str) -> Result<Rc<RunnableFlow>> {
-    locks::lock_flow(runnable_flow(name)?.flow.id)?;
-    // Read the flow again, because it may have changed during the wait for the lock.
+    load::lock_identified(name)?;
     runnable_flow(name)
 }
 
 /// Returns a flow with the locks of both [`lock_runnable_flow`] and [`runnable_to_read`].
 pub fn lock_runnable_to_read(name: &str) -> Result<Rc<RunnableFlow>> {
-    locks::lock_flow(runnable_flow(name)?.flow.id)?;
+    lock_runnable_flow(name)?;
     runnable_to_read(name, None)
 }
 
@@ -76,8 +75,39 @@ pub fn runnable_to_read_if_free(
     name: &str,
     patience: Option<Duration>,
 ) -> Result<Option<Rc<RunnableFlow>>> {
-    match locks::lock_flow_if_free(runnable_flow(name)?.flow.id)? {
-        true => runnable_to_read(name, patience).map(Some),
+    let id = runnable_flow(name)?.flow.id;
+    match locks::lock_flow_if_free(id)? {
+        // Another flow may have the name by now.
+        true => Ok(Some(runnable_to_read(name, patience)?).filter(|ready| ready.flow.id == id)),
         false => Ok(None),
     }
+}
+
+/// Returns a flow as [`runnable_to_read_if_free`] does, whatever its name is by now. `name` is the
+/// name that the caller knows. Returns `None` also if the flow was dropped.
+pub fn identified_to_read_if_free(
+    id: i32,
+    name: &str,
+    patience: Option<Duration>,
+) -> Result<Option<Rc<RunnableFlow>>> {
+    // Nobody can rename the flow while it is locked.
+    if !locks::lock_flow_if_free(id)? {
+        return Ok(None);
+    }
+    if is_kept_as(id, name) {
+        return runnable_to_read(name, patience).map(Some);
+    }
+    let found = {
+        let _now = PinnedSnapshot::take();
+        live_rows::flow_name(id)?
+    };
+    found.map(|name| runnable_to_read(&name, patience)).transpose()
+}
+
+/// Reports whether the cache has the flow with this id under this name.
+fn is_kept_as(id: i32, name: &str) -> bool {
+    let generation = invalidation::invalidation_count();
+    KEPT.with_borrow(|kept| {
+        kept.get(name).is_some_and(|(at, ready)| *at == generation && ready.flow.id == id)
+    })
 }

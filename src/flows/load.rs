@@ -1,8 +1,8 @@
 //! Loads a flow from the catalog: its sources, lookups and targets, with their current columns.
 
-use crate::catalog::flow_rows::{check_rights, missing};
+use crate::catalog::flow_rows::{FlowIdentity, check_rights, identify_flow, missing};
 use crate::catalog::model::{self, BoundView, Expressions, External, Flow, Lookup, Source, Target};
-use crate::catalog::{internal_tables, locks, relation_locks, target_table};
+use crate::catalog::{followed_names, internal_tables, locks, relation_locks, target_table};
 use crate::memo::{called_functions, rewrite_calls};
 use crate::pg::acting_role::{RoleGuard, SavedGucs};
 use crate::pg::columns::{self, Column};
@@ -36,11 +36,20 @@ pub fn load_flow(name: &str) -> Result<Flow> {
             return Err(broken(format!(
                 "the ordinal or fingerprint of source \"{}\" of flow \"{name}\" reads an object that was dropped",
                 source.name
-            )));
+            ))
+            .hint("Specify the expression again with coco.alter_flow, or drop the flow with coco.drop_flow."));
         }
     }
-    used_columns::refresh_used_columns(&mut flow)?;
+    let renamed = used_columns::refresh_used_columns(&mut flow)?;
     used_columns::refresh_not_null(&mut flow)?;
+    // Without the flow's lock, the rows could be locked in another order than by a session that
+    // changes the flow.
+    if locks::is_flow_locked_here(flow.id)? && !spi::is_read_only() {
+        for renamed in renamed {
+            followed_names::store_used_columns(renamed.source, &renamed.used)?;
+        }
+        followed_names::store_table_names(&flow.name)?;
+    }
     for relation in flow.followed().filter(|s| !s.grouped && !s.promised) {
         check_unique(&flow, relation)?;
     }
@@ -432,11 +441,26 @@ fn key_columns(columns: &[Column], key: &[String]) -> Result<Vec<Column>> {
         .collect()
 }
 
+/// Locks a flow of the caller's against other updates and changes. The flow may be incomplete or
+/// broken.
+pub fn lock_identified(name: &str) -> Result<FlowIdentity> {
+    let mut id = identify_flow(name)?.id;
+    loop {
+        locks::lock_flow(id)?;
+        // Another flow may have the name after the wait for the lock. The snapshot of the caller's
+        // statement may be as old as the start of that wait.
+        let _now = PinnedSnapshot::take();
+        let found = identify_flow(name)?;
+        if found.id == id {
+            return Ok(found);
+        }
+        id = found.id;
+    }
+}
+
 /// Loads a flow as [`load_flow`] does, and locks it against other updates and changes.
 pub fn lock_and_load(name: &str) -> Result<Flow> {
-    locks::lock_flow(load_for_update(name)?.id)?;
-    // Load the flow again, because it may have changed during the wait for the lock. The snapshot
-    // of the caller's statement may be as old as the start of that wait.
+    lock_identified(name)?;
     let _now = PinnedSnapshot::take();
     load_flow(name)
 }
@@ -454,7 +478,7 @@ pub fn load_to_read(name: &str) -> Result<Flow> {
 
 /// Loads a flow as [`load_for_update`] does, and locks it against other updates and changes.
 pub fn lock_for_update(name: &str) -> Result<Flow> {
-    locks::lock_flow(load_for_update(name)?.id)?;
+    lock_identified(name)?;
     let _now = PinnedSnapshot::take();
     load_for_update(name)
 }

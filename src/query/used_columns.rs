@@ -81,24 +81,44 @@ pub fn columns_of_lookups(flow: &Flow, analyses: &[&Analysis]) -> Result<Vec<Vec
     flow.lookups.iter().map(|l| of(l.relation.relation)).collect()
 }
 
-/// Updates the used columns of a flow to those that its bound queries use now.
-pub fn refresh_used_columns(flow: &mut Flow) -> Result<()> {
+/// The columns of a source or lookup that the queries use, if the loaded flow had others.
+pub struct RenamedColumns {
+    pub source: i32,
+    /// As `coco.source` keeps them.
+    pub used: Vec<String>,
+}
+
+/// Updates the used columns of a flow to those that its bound queries use now. Returns the sources
+/// and lookups that had others.
+pub fn refresh_used_columns(flow: &mut Flow) -> Result<Vec<RenamedColumns>> {
     let shadows = shadows(flow)?;
     let analyses = analyze_queries(flow, &shadows)?;
     let analyses: Vec<&Analysis> = analyses.iter().collect();
+    let mut renamed = Vec::new();
     let used = columns_of_sources(flow, &analyses)?;
     for (source, used) in flow.sources.iter_mut().zip(used) {
-        if let Some(used) = used {
-            source.used = used;
+        let Some(used) = used else { continue };
+        let before = std::mem::replace(&mut source.used, used);
+        let used = names(&source.used);
+        if names(&before) != used {
+            renamed.push(RenamedColumns { source: source.id, used });
         }
     }
     let used = columns_of_lookups(flow, &analyses)?;
     for (lookup, used) in flow.lookups.iter_mut().zip(used) {
         let source = &mut lookup.relation;
         let all = columns::of_relation(source.relation)?.into_iter().map(|a| a.column);
-        source.used = all.filter(|c| used.is_empty() || used.contains(&c.name)).collect();
+        let now = all.filter(|c| used.is_empty() || used.contains(&c.name)).collect();
+        let before = std::mem::replace(&mut source.used, now);
+        if names(&before) != names(&source.used) {
+            renamed.push(RenamedColumns { source: source.id, used });
+        }
     }
-    Ok(())
+    Ok(renamed)
+}
+
+fn names(columns: &[Column]) -> Vec<String> {
+    columns.iter().map(|c| c.name.clone()).collect()
 }
 
 /// Finds the columns that coco declared NOT NULL in target tables, and for which the queries can

@@ -89,15 +89,17 @@ pub fn update_slice(
     ready.map(|ready| run_update(&ready, mode, limits, context, UpdateSnapshot::Own)).transpose()
 }
 
-/// Runs one transaction of a live flow's worker. Returns `None` if another process has locked the
-/// flow, or if the flow is no longer live.
+/// Runs one transaction of a live flow's worker. The flow may have been renamed since the worker read
+/// its `name`. Returns `None` if another process has locked the flow, or if the flow is no longer
+/// live.
 pub fn update_live_flow(
+    id: i32,
     name: &str,
     mode: Mode,
     limits: Limits,
     live: LiveUpdate,
 ) -> Result<Option<UpdateOutcome>> {
-    match cache::runnable_to_read_if_free(name, Some(PATIENCE))? {
+    match cache::identified_to_read_if_free(id, name, Some(PATIENCE))? {
         Some(ready) if ready.flow.live && !ready.flow.paused => {
             run_update(&ready, mode, limits, UpdateContext::Live(live), UpdateSnapshot::Own)
                 .map(Some)

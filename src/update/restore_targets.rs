@@ -1,10 +1,10 @@
 //! Recreates targets that were dropped, or that the restore of a dump has left out.
 
-use crate::catalog::model::Flow;
+use crate::catalog::model::{Flow, Target};
 use crate::catalog::{objects, target_table};
 use crate::outbox::tables;
 use crate::pg::acting_role::RoleGuard;
-use crate::pg::error::Result;
+use crate::pg::error::{Error, Result};
 use crate::pg::notice::notice;
 use crate::pg::spi::{self, arg};
 use crate::pg::{invalidation, relations};
@@ -52,6 +52,24 @@ fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
     Ok(())
 }
 
+/// Fails if a table that has taken the name of a dropped target is itself a target.
+fn check_not_taken(target: &Target, relation: pgrx::pg_sys::Oid) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
+    let taken = spi::scalar::<bool>(
+        "select true from coco.target where relation = $1::oid::regclass and id <> $2",
+        &[arg(relation), arg(target.id)],
+    )?;
+    match taken {
+        None => Ok(()),
+        Some(_) => Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            format!("table {} is already another target", target.relation_name()),
+        )
+        .detail("The target of this name was dropped, and coco would create it again.")
+        .hint("Rename this table, or drop one of the flows with coco.drop_flow.")),
+    }
+}
+
 /// Recreates each target table that was dropped, or adopts a table that has taken its name. coco
 /// then writes all rows of that target again.
 pub fn restore_targets(flow: &mut Flow) -> Result<()> {
@@ -69,6 +87,7 @@ pub fn restore_targets(flow: &mut Flow) -> Result<()> {
         let acting = RoleGuard::flow_owner(owner, &settings)?;
         let relation = match relations::find_relation(&target.schema, &target.name)? {
             Some(relation) => {
+                check_not_taken(target, relation)?;
                 target_table::check_adoptable(target, relation, owner)?;
                 // The table belongs to somebody else, so coco must neither alter nor drop it.
                 target.made = false;

@@ -128,16 +128,16 @@ impl FollowedFlow {
         match progress {
             Ok(progress) => {
                 self.delivery_error = None;
-                if progress.is_interrupted && !self.resends_all {
+                if progress.is_interrupted && !self.resends_all && has_name(flow) {
                     self.resends_all = true;
                     self.pending = None;
                 }
                 progress.retry_in
             }
             Err(failed) => {
-                let is_dropped = matches!(transaction(|| live_rows::flow_name(flow.id)), Ok(None));
-                // Logs each message once, not with every attempt.
-                if !is_dropped && self.delivery_error.as_ref() != Some(&failed.error.message) {
+                // The flow may have been dropped or renamed in the meantime. Logs each message once, not
+                // with every attempt.
+                if has_name(flow) && self.delivery_error.as_ref() != Some(&failed.error.message) {
                     self.delivery_error = Some(failed.error.message.clone());
                     log_failure(
                         &format!("flow \"{}\": could not deliver changes", flow.name),
@@ -245,7 +245,7 @@ impl FollowedFlow {
         let live = LiveUpdate { cursors: &self.cursors, pending, helpers };
         let work = || {
             transaction(|| {
-                let outcome = update::update_live_flow(&flow.name, mode, limits, live)?;
+                let outcome = update::update_live_flow(flow.id, &flow.name, mode, limits, live)?;
                 if outcome.is_some() && flow.attempts > 0 {
                     live_rows::clear_flow_error(flow)?;
                 }
@@ -283,7 +283,11 @@ impl FollowedFlow {
             return;
         }
         self.triggers_restored = Some(Instant::now());
-        if let Err(failed) = transaction(|| live::restore_triggers(&flow.name)) {
+        let restored = transaction(|| match live_rows::flow_name(flow.id)? {
+            Some(name) => live::restore_triggers(&name),
+            None => Ok(()),
+        });
+        if let Err(failed) = restored {
             let what = format!("flow \"{}\": could not restore triggers", flow.name);
             log_failure(&what, &failed);
         }
@@ -358,6 +362,15 @@ impl FollowedFlow {
                 self.postponed_until = Some(Instant::now() + delay);
             }
         }
+    }
+}
+
+/// Reports whether a flow still has the name that the worker knows. If the server does not tell, it
+/// has.
+fn has_name(flow: &LiveFlow) -> bool {
+    match transaction(|| live_rows::flow_name(flow.id)) {
+        Ok(name) => name.as_ref() == Some(&flow.name),
+        Err(_) => true,
     }
 }
 

@@ -109,9 +109,16 @@ fn unindexed(flow: &str) {
 fn find(target: &str, flow: Option<&str>) -> Result<(String, i32)> {
     let acting = RoleGuard::extension_owner()?;
     let found = spi::select(
-        "select t.id, t.flow, f.owner::oid, coalesce(t.external, format('%I.%I', t.schema, t.name)) = $1
-           from coco.target t join coco.flow f using (flow)
-          where (coalesce(t.external, format('%I.%I', t.schema, t.name)) = $1
+        // A table that was renamed has the name that it has now.
+        "select t.id, t.flow, f.owner::oid, t.shown = $1
+           from (select o.id, o.flow, o.server, o.relation, coalesce(c.relname::text, o.name) as name,
+                        coalesce(o.external, case when c.oid is not null
+                                                  then format('%I.%I', n.nspname, c.relname)
+                                                  else format('%I.%I', o.schema, o.name) end) as shown
+                   from coco.target o left join pg_class c on c.oid = o.relation and o.server is null
+                   left join pg_namespace n on n.oid = c.relnamespace) as t
+           join coco.flow f using (flow)
+          where (t.shown = $1
                  or t.server is null and ($1 in (t.name, quote_ident(t.name)) or t.relation = to_regclass($1)))
             and ($2::text is null or t.flow = $2)
           order by t.flow, t.id",
