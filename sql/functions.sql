@@ -121,6 +121,13 @@ create function coco.alter_flow(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'alter_flow_wrapper';
 
+create function coco.rename_flow(
+  flow     text,
+  new_name text
+) returns void language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'rename_flow_wrapper';
+
 create function coco.drop_flow(
   flow         text,
   keep_targets boolean default true

@@ -16,6 +16,7 @@ pub mod key_ownership;
 pub mod lineage_index;
 pub mod live;
 pub mod names;
+pub mod rename_flow;
 pub mod replace;
 pub mod rows;
 pub mod source_capture;

@@ -7,6 +7,19 @@ use crate::pg::spi::{self, arg};
 /// extension's owner. It must also hold the flow's lock, or have just inserted the row in
 /// `coco.flow`: an incomplete restore can leave other rows under the same name.
 pub fn delete_all(flow: &str, id: i32) -> Result<()> {
+    const OF_ID: [&str; 4] = [
+        "delete from coco.flow_error where flow = $1",
+        "delete from coco.run_history where flow = $1",
+        "delete from coco.run_total where flow = $1",
+        "delete from coco.flow_label where flow = $1",
+    ];
+    delete_named(flow)?;
+    OF_ID.iter().try_for_each(|query| spi::execute(query, &[arg(id)]).map(drop))
+}
+
+/// Deletes the catalog rows that have a flow's name, except its row in `coco.flow`. The caller must
+/// act as the extension's owner.
+pub fn delete_named(flow: &str) -> Result<()> {
     const OF_NAME: [&str; 6] = [
         "delete from coco.cursor where source in (select id from coco.source where flow = $1)",
         "delete from coco.delivery_state where target in (select id from coco.target where flow = $1)",
@@ -15,12 +28,5 @@ pub fn delete_all(flow: &str, id: i32) -> Result<()> {
         "delete from coco.memo_stats where flow = $1",
         "delete from coco.logic where flow = $1",
     ];
-    const OF_ID: [&str; 4] = [
-        "delete from coco.flow_error where flow = $1",
-        "delete from coco.run_history where flow = $1",
-        "delete from coco.run_total where flow = $1",
-        "delete from coco.flow_label where flow = $1",
-    ];
-    OF_NAME.iter().try_for_each(|query| spi::execute(query, &[arg(flow)]).map(drop))?;
-    OF_ID.iter().try_for_each(|query| spi::execute(query, &[arg(id)]).map(drop))
+    OF_NAME.iter().try_for_each(|query| spi::execute(query, &[arg(flow)]).map(drop))
 }

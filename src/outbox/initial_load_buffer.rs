@@ -147,7 +147,7 @@ impl InitialLoadBuffer {
 
     /// Reports whether the rows have the target's current schema.
     pub fn fits(&self, shape: &TargetSchema) -> bool {
-        self.shape == *shape
+        self.shape.has_same_rows(shape)
     }
 
     /// Reports whether the buffer has reached its time limit.

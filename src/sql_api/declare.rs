@@ -11,15 +11,14 @@ use crate::declare::add_target::{self, ExternalLocation};
 use crate::declare::alter_flow::{self, Changes};
 use crate::declare::declaration::{Declaration, FlowParts};
 use crate::declare::when_exists::WhenExists;
-use crate::declare::{self, create_flow};
+use crate::declare::{self, create_flow, rename_flow};
 use crate::pg::error::Error;
 use crate::pg::json::Json;
 use crate::sql_api::arguments::{array_elements, required_argument};
 use crate::sql_api::fdw_options;
 use crate::sql_api::live::serve;
 use crate::update::limits;
-use crate::workers::shared_memory;
-use crate::workers::update_client;
+use crate::workers::{commit_wakeup, shared_memory, update_client};
 use coco_core::worker_request::WorkerCommand;
 
 /// Declares a flow in one call with its source, query, target and key. With only the name, creates
@@ -224,6 +223,15 @@ fn alter_flow(
     if alter_flow::alter_flow(flow, changes)?.wants_worker {
         serve(flow);
     }
+    Ok(())
+}
+
+#[pg_extern(sql = false)]
+fn rename_flow(flow: Option<&str>, new_name: Option<&str>) -> Result<(), ErrorReport> {
+    let flow = required_argument(flow, "flow")?;
+    let new_name = required_argument(new_name, "new_name")?;
+    rename_flow::rename_flow(flow, new_name)?;
+    commit_wakeup::at_commit();
     Ok(())
 }
 

@@ -182,6 +182,11 @@ impl LiveWorker {
                                 false => state.stopped(),
                             }
                         }
+                        self.dispatcher.follow_names(|old| {
+                            let id = self.live_flows.iter().find(|f| f.name == old)?.id;
+                            let now = flows.iter().find(|f| f.id == id)?;
+                            Some(now.name.clone()).filter(|name| name != old)
+                        });
                         let names: HashSet<&str> = flows.iter().map(|f| f.name.as_str()).collect();
                         if let Err(failed) =
                             self.dispatcher.close_unused(|flow| names.contains(flow))

@@ -24,6 +24,12 @@ impl TargetSchema {
         self.key.contains(&index)
     }
 
+    /// Reports whether rows for the other target are also rows for this one: both write rows of the same
+    /// columns to the same object. The name of the flow and the options may differ.
+    pub fn has_same_rows(&self, other: &TargetSchema) -> bool {
+        (&self.target, &self.columns, &self.key) == (&other.target, &other.columns, &other.key)
+    }
+
     pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
         self.key.iter().map(|index| &self.columns[*index])
     }

@@ -132,6 +132,16 @@ impl DeliveryDispatcher {
         self.targets.values().any(TargetDelivery::is_opening)
     }
 
+    /// Follows flows that were renamed. `new_name` returns the new name of a flow with this name, if
+    /// it has one.
+    pub fn follow_names(&mut self, new_name: impl Fn(&str) -> Option<String>) {
+        for delivery in self.targets.values_mut() {
+            if let Some(name) = new_name(&delivery.store.flow) {
+                delivery.store.flow = name;
+            }
+        }
+    }
+
     /// Closes connections that are not used any more, and those of flows that are not live. A job
     /// of such a flow keeps its lock until it ends, and its batch is sent again later.
     pub fn close_unused(&mut self, is_live: impl Fn(&str) -> bool) -> Result<(), TransactionError> {

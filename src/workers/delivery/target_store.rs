@@ -260,7 +260,7 @@ fn next_delivery(
         Err(error) => return found(NextAction::Fail(delivery_error(error)), 0),
     };
     // Batches of another schema do not fit the outbox, which was created again.
-    let next = next.filter(|_| channel.is_some_and(|channel| *channel.schema == to.schema));
+    let next = next.filter(|_| channel.is_some_and(|channel| channel.schema.has_same_rows(&to.schema)));
     let (encoding, size) = (to.connector.encoding, first_batch_size(to.connector));
     let (batch, rejected) = match (next, buffer) {
         (Some(batch), _) => (Some(batch), 0),

@@ -1,0 +1,174 @@
+//! `coco.rename_flow`: gives a flow another name. Everything that coco keeps under the flow's name
+//! follows: catalog rows, and the names and comments of the objects that coco has created.
+
+use pgrx::prelude::*;
+
+use crate::catalog::internal_tables::{self, InternalTable};
+use crate::catalog::object_comments::{
+    affects_comment, expressions_comment, ledger_comment, memo_comment, outbox_comment,
+    query_comment, tracking_comment,
+};
+use crate::catalog::object_names::object_name;
+use crate::catalog::{flow_rows, locks};
+use crate::declare::names::check_name;
+use crate::declare::rows;
+use crate::flows::load;
+use crate::pg::acting_role::RoleGuard;
+use crate::pg::error::{Error, Result};
+use crate::pg::invalidation;
+use crate::pg::snapshot::PinnedSnapshot;
+use crate::pg::spi::{self, arg, ident, literal};
+use crate::pg::subtransaction::subtransaction;
+
+/// Renames a flow of the caller's. The flow may be incomplete or broken.
+pub fn rename_flow(name: &str, new_name: &str) -> Result<()> {
+    check_name("new_name", new_name)?;
+    let id = load::lock_identified(name)?.id;
+    let _now = PinnedSnapshot::take();
+    // A worker that updates the flow for a session knows the flow by its name.
+    if !locks::lock_update_request_if_free(id)? {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            format!("flow \"{name}\" is being updated by another session"),
+        )
+        .hint("Wait until the other session's coco.update has ended, and try again."));
+    }
+    let taken = || {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            format!("flow \"{new_name}\" already exists"),
+        )
+        .hint("Choose another name.")
+    };
+    let _as = RoleGuard::extension_owner()?;
+    let exists =
+        spi::scalar::<bool>("select true from coco.flow where flow = $1", &[arg(new_name)])?;
+    if exists == Some(true) {
+        return Err(taken());
+    }
+    // Another session may be declaring a flow of this name. The statement then waits for that
+    // session, and fails if it commits.
+    let renamed = subtransaction(
+        || rename_rows(name, new_name).map_err(Some),
+        |raised| match raised.is_conflict() {
+            true => None,
+            false => {
+                let mut error = Error::new(raised.code, raised.message);
+                (error.detail, error.hint) = (raised.detail, raised.hint);
+                Some(error)
+            }
+        },
+    );
+    renamed.map_err(|error| error.unwrap_or_else(taken))
+}
+
+/// A view that contains the flow's name in its own name.
+struct NamedView {
+    /// The beginning of the view's name.
+    kind: String,
+    /// The id of the target, source or flow that the view belongs to.
+    id: i32,
+    /// The view's name, quoted and schema-qualified.
+    view: String,
+    /// The target, source or lookup as the comment calls it.
+    subject: String,
+    /// The columns of the source key.
+    key: Vec<String>,
+}
+
+/// Selects the views of flow `$1` that exist.
+const NAMED_VIEWS: &str = "
+select v.kind, v.id, pg_catalog.format('%I.%I', n.nspname, c.relname), v.subject, v.key
+  from (select w.kind, t.id, w.view,
+               case when t.server is null then pg_catalog.format('%I.%I', t.schema, t.name)
+                    else pg_catalog.format('\"%s\" on server %s', t.external, t.server) end as subject,
+               '{}'::text[] as key
+          from coco.target t
+         cross join lateral (values ('query', t.query_view), ('ledger', t.ledger_view),
+                                    ('outbox', t.outbox_view)) as w (kind, view)
+         where t.flow = $1
+         union all
+        select w.kind, s.id, w.view, s.name, s.key
+          from coco.source s
+         cross join lateral (values ('tracking', s.tracking_view), ('source', s.expressions),
+                                    ('affects', s.affects_view)) as w (kind, view)
+         where s.flow = $1
+         union all
+        select 'memo', f.id, f.memo_view, '', '{}' from coco.flow f where f.flow = $1) as v
+  join pg_catalog.pg_class c on c.oid = v.view
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace";
+
+/// Renames the catalog rows and the created objects of a flow, and nothing else. The caller acts as
+/// the extension's owner, holds the flow's lock, and has checked the new name. No flow has the new
+/// name; the rows that an incomplete restore has left under it are deleted.
+pub fn rename_rows(old: &str, new: &str) -> Result<()> {
+    const ROWS: [&str; 4] = [
+        "update coco.source set flow = $2 where flow = $1",
+        "update coco.target set flow = $2 where flow = $1",
+        "update coco.memo_stats set flow = $2 where flow = $1",
+        "update coco.logic set flow = $2 where flow = $1",
+    ];
+    // First, because this fails if the name is taken.
+    let renamed =
+        spi::execute("update coco.flow set flow = $2 where flow = $1", &[arg(old), arg(new)])?;
+    if renamed == 0 {
+        return Err(flow_rows::missing(old));
+    }
+    rows::delete_named(new)?;
+    for statement in ROWS {
+        spi::execute(statement, &[arg(old), arg(new)])?;
+    }
+    rename_views(new)?;
+    invalidation::note_change()
+}
+
+/// Gives the views of a flow the names and comments that belong to the flow's current name.
+fn rename_views(flow: &str) -> Result<()> {
+    let views = spi::select(NAMED_VIEWS, &[arg(flow)], |r| {
+        Ok(NamedView {
+            kind: spi::required(r, 1)?,
+            id: spi::required(r, 2)?,
+            view: spi::required(r, 3)?,
+            subject: spi::required(r, 4)?,
+            key: spi::required(r, 5)?,
+        })
+    })?;
+    for NamedView { kind, id, view, subject, key } in views {
+        let name = object_name(&kind, id, flow);
+        let new_view = format!("coco.{}", ident(&name));
+        if new_view != view {
+            spi::execute(&format!("alter view {view} rename to {}", ident(&name)), &[])?;
+        }
+        let (comment, table) = match kind.as_str() {
+            "query" => (query_comment(flow, &subject), None),
+            "affects" => (affects_comment(flow, &subject), None),
+            "source" => (expressions_comment(flow, &subject), None),
+            "tracking" => {
+                (tracking_comment(flow, &subject, &key), Some(InternalTable::Tracking.name(id)))
+            }
+            "ledger" => (ledger_comment(flow, &subject), Some(InternalTable::Ledger.name(id))),
+            "outbox" => (outbox_comment(flow, &subject), Some(InternalTable::Outbox.name(id))),
+            _ => (memo_comment(flow), Some(format!("{}.memo_{id}", internal_tables::SCHEMA))),
+        };
+        let comment = literal(&comment);
+        spi::execute(&format!("comment on view {new_view} is {comment}"), &[])?;
+        if let Some(table) = table
+            && internal_tables::find(&table)?.is_some()
+        {
+            spi::execute(&format!("comment on table {table} is {comment}"), &[])?;
+        }
+    }
+    // The catalog keeps the name of the ledger's view as the name of an external target.
+    let external = spi::select(
+        "select id from coco.target where flow = $1 and server is not null",
+        &[arg(flow)],
+        |r| spi::required::<i32>(r, 1),
+    )?;
+    for id in external {
+        spi::execute(
+            "update coco.target set name = $2 where id = $1",
+            &[arg(id), arg(InternalTable::Ledger.view(id, flow))],
+        )?;
+    }
+    Ok(())
+}
