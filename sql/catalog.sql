@@ -56,6 +56,8 @@ create table coco.source (
   lookup_of   int,
   affects     text,
   affects_view regclass,
+  -- grows when coco.alter_flow changes the source in such a way that earlier cursors no longer count
+  revision    int not null default 1,
   unique (flow, name)
 );
 comment on table coco.source is 'Sources and lookups of flows, with their tracking tables. Only coco''s functions write to this table.';

@@ -116,7 +116,16 @@ create function coco.alter_flow(
   label      text    default null,
   batch_size int     default null,
   paused     boolean default null,
-  lineage_index boolean default null
+  lineage_index boolean default null,
+  source      text   default null,
+  ordinal     text   default null,
+  fingerprint text   default null,
+  capture     text   default null,
+  refresh_interval interval default null,
+  search_path text   default null,
+  settings    jsonb  default null,
+  target      text   default null,
+  options     jsonb  default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'alter_flow_wrapper';

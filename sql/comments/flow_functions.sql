@@ -242,10 +242,44 @@ paused: true: coco neither updates the flow nor sends its rows until paused is f
   and workers skip the flow. Triggers still capture changes, so the flow's change log grows.
 lineage_index: true: coco creates an index on each tracking table of the flow. coco.lineage uses the index to find target
   keys that tracking rows list; the index makes writes slower. false: coco drops these indexes.
+source: name, in the flow, of the source or lookup that the next four arguments belong to; NULL: the flow's only source.
+ordinal: as in coco.add_source; an empty string removes the ordinal. coco deletes the stored ordinals of the items, and the
+  next update compares the content of every item.
+fingerprint: as in coco.add_source; an empty string removes the fingerprint. The fingerprint is part of the logic, so the
+  next update evaluates every item.
+capture: as in coco.add_source. coco creates missing triggers, or ends the capture of a table that no flow needs any
+  longer. The next update looks at every item once.
+refresh_interval: as in coco.add_source.
+search_path: search path of the flow. coco resolves no name of the flow's queries again; the search path serves functions
+  that the queries call, and later calls of coco.set_query and coco.add_target.
+settings: JSON object with new values of TimeZone, default_text_search_config, lc_time or lc_monetary, under which the flow
+  runs. Other settings stay as they are. Search path and settings are part of the logic, so the next update evaluates every
+  item.
+target: name of the target outside this database that options belong to; NULL: the flow's only such target.
+options: JSON object with the connector's options for the target, which replaces all previous options. They apply to rows
+  that coco sends from now on. An option that decides which objects the target writes to cannot be altered.
+
+Whatever an update evaluates again, it takes results of memoized functions from the store. If such a result depends on the
+search path or on a setting, call coco.clear_memo.
 
     SELECT coco.alter_flow('doc_chunks', label => 'v1.2', batch_size => 500);
 
-Errors: 22023: batch_size is out of range. 42501: the flow is not yours, or you cannot SET ROLE to the new owner.$doc$;
+Errors: 22023: a value is not valid or out of range, or an argument that it belongs to is missing. 42501: the flow is not
+yours, or you cannot SET ROLE to the new owner. 42704: the flow has no such source, lookup or target. 0A000: the source
+cannot have the ordinal or lose it, its changes cannot be captured, or the option cannot be altered. Also the errors of
+coco.add_source about ordinal, fingerprint and capture, and those of the connector about options.$doc$;
+
+comment on function coco.rename_flow is $doc$Gives a flow another name. The items, the history, the labels, the results of memoized functions and the targets stay as they are, and the next update evaluates nothing. A worker that follows the flow continues under the new name.
+
+Views of the flow in the schema coco, whose names contain the flow's name, are renamed, too. A webhook, and the headers of
+Kafka records, report the new name from now on. Waits until a worker, or another session, has finished its current work for
+the flow.
+
+flow: name of the flow.
+new_name: new name, at most 63 bytes.
+
+Errors: 42704: the flow does not exist. 42501: the flow is not yours. 42710: the name is taken. 22023, 42622: the name is
+empty or too long. 55006: a worker is updating the flow for another session.$doc$;
 
 comment on function coco.drop_flow is $doc$Drops a flow, its tracking tables and its query views. For a target outside this database, it also drops the ledger and the outbox with all undelivered rows. coco keeps the stored results of memoized functions for coco.memo_retention, so that a flow that is declared again does not compute them again.
 

@@ -177,6 +177,21 @@ pub fn load_cursor(source: &Source) -> Result<Option<Stored>> {
     Ok(found.into_iter().next().flatten())
 }
 
+/// Makes the next update of a source or lookup look at all of its items, whatever a process keeps in
+/// memory. The caller acts as the extension's owner, and holds the flow's lock.
+pub fn discard_cursor(source: i32) -> Result<()> {
+    // Cursors and pending keys in the memory of a worker belong to an older revision.
+    spi::execute("update coco.source set revision = revision + 1 where id = $1", &[arg(source)])?;
+    // Entries since a cursor that is behind count as changed. Without a usable signature, the next
+    // update treats all items as changed.
+    spi::execute(
+        "update coco.cursor set logic = -1, signature = $2 where source = $1 and behind",
+        &[arg(source), arg(pgrx::Uuid::from_bytes(NOWHERE))],
+    )?;
+    spi::execute("delete from coco.cursor where source = $1 and not behind", &[arg(source)])?;
+    Ok(())
+}
+
 /// Stores a source's cursor. If the update did not follow all changes (`all` is false), the time of
 /// the last complete update stays the same.
 pub fn store_cursor(source: &Source, cursor: &Cursor, all: bool) -> Result<()> {

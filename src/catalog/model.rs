@@ -111,6 +111,9 @@ pub struct Source {
     pub tracking: String,
     /// The view of the tracking table, for statements that run as the flow's owner.
     pub tracking_view: String,
+    /// Grows when `coco.alter_flow` changes the source in such a way that earlier cursors and
+    /// pending keys no longer count.
+    pub revision: i32,
 }
 
 impl Source {

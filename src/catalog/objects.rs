@@ -189,3 +189,16 @@ pub fn forget_target_keys(source: &Source, target: i32) -> Result<()> {
     )?;
     Ok(())
 }
+
+/// Deletes the stored ordinals of all items of a source. The next update compares their content.
+pub fn forget_ordinals(source: &Source) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
+    spi::execute(
+        &format!(
+            "update {} set source_ordinal = null where source_ordinal is not null",
+            source.tracking
+        ),
+        &[],
+    )?;
+    Ok(())
+}

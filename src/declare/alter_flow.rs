@@ -1,10 +1,17 @@
-//! `coco.alter_flow`: changes a flow's owner, label, batch size, pause and lineage index.
+//! `coco.alter_flow`: changes a flow without declaring it again. The changes of sources, settings and
+//! external targets are in files of their own.
 
 use pgrx::prelude::*;
+use serde_json::{Map, Value};
 
+use crate::catalog::flow_rows::{self, FlowIdentity};
+use crate::catalog::internal_tables;
+use crate::catalog::model::Flow;
 use crate::catalog::object_names::owner_name;
-use crate::catalog::{flow_rows, internal_tables, locks};
-use crate::declare::lineage_index;
+use crate::declare::alter_source::{self, SourceChanges};
+use crate::declare::alter_target::{self, OptionsCheck};
+use crate::declare::{alter_settings, lineage_index};
+use crate::flows::load;
 use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
@@ -12,7 +19,8 @@ use crate::pg::spi::{self, arg};
 use crate::pg::{clock, invalidation};
 use crate::update::limits;
 
-/// The settings to change; `None` leaves a setting unchanged.
+/// The properties to change; `None` leaves a property unchanged.
+#[derive(Default)]
 pub struct Changes {
     pub owner: Option<pg_sys::Oid>,
     /// An empty text removes the label.
@@ -22,17 +30,67 @@ pub struct Changes {
     pub paused: Option<bool>,
     /// Whether an index finds listed target keys.
     pub lineage_index: Option<bool>,
+    /// The name of the source or lookup that the next four properties belong to; `None` means the
+    /// only source.
+    pub source: Option<String>,
+    /// An empty text removes the ordinal.
+    pub ordinal: Option<String>,
+    /// An empty text removes the fingerprint.
+    pub fingerprint: Option<String>,
+    /// `auto`, or the name of a [`crate::catalog::model::CaptureMode`].
+    pub capture: Option<String>,
+    pub refresh_interval: Option<Interval>,
+    pub search_path: Option<String>,
+    /// A JSON object of settings and their values. Other settings stay unchanged.
+    pub settings: Option<Value>,
+    /// The external target that `options` belong to; `None` means the only external target.
+    pub target: Option<String>,
+    /// The options of the connector, which replace all previous ones.
+    pub options: Option<Map<String, Value>>,
+}
+
+impl Changes {
+    /// Reports whether later updates find or evaluate items, or deliver rows, in another way.
+    fn affect_updates(&self) -> bool {
+        self.ordinal.is_some()
+            || self.fingerprint.is_some()
+            || self.capture.is_some()
+            || self.refresh_interval.is_some()
+            || self.search_path.is_some()
+            || self.settings.is_some()
+            || self.options.is_some()
+    }
+
+    /// Returns the changes of a source or lookup; `None` if there are none.
+    fn of_source(&self) -> Result<Option<SourceChanges<'_>>> {
+        let changes = SourceChanges {
+            source: self.source.as_deref(),
+            ordinal: self.ordinal.as_deref(),
+            fingerprint: self.fingerprint.as_deref(),
+            capture: self.capture.as_deref(),
+            refresh_interval: self.refresh_interval,
+        };
+        match (changes.any(), changes.source) {
+            (true, _) => Ok(Some(changes)),
+            (false, None) => Ok(None),
+            (false, Some(_)) => Err(Error::invalid(
+                "argument \"source\" names a source, and no argument changes it",
+            )
+            .hint("Specify ordinal, fingerprint, capture or refresh_interval, too.")),
+        }
+    }
 }
 
 /// The result of `alter_flow`.
 pub struct AlteredFlow {
-    /// The flow is live and was just unpaused, so it needs a worker.
+    /// The flow is live and not paused, and a worker must notice the change.
     pub wants_worker: bool,
 }
 
-/// Changes a flow. The flow may be incomplete.
-pub fn alter_flow(name: &str, changes: Changes) -> Result<AlteredFlow> {
-    let flow_rows::FlowIdentity { id, owner } = flow_rows::identify_flow(name)?;
+/// Changes a flow. The flow may be incomplete, unless a change concerns a source, its settings or a
+/// target.
+pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<AlteredFlow> {
+    flow_rows::identify_flow(name)?;
     if let Some(size) = changes.batch_size
         && !(0..=limits::LARGEST_BATCH).contains(&size)
     {
@@ -42,14 +100,33 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<AlteredFlow> {
         ))
         .hint("Use 0 to restore the setting coco.batch_size."));
     }
-    locks::lock_flow(id)?;
+    let of_source = changes.of_source()?;
+    if changes.target.is_some() && changes.options.is_none() {
+        return Err(Error::invalid(
+            "argument \"target\" names a target, and no argument changes it",
+        )
+        .hint("Specify \"options\", too. To change the query of a target, use coco.set_query."));
+    }
     // Another session may have changed or dropped the flow while this session waited for the lock.
+    let FlowIdentity { id, owner } = load::lock_identified(name)?;
     let _now = PinnedSnapshot::take();
-    flow_rows::identify_flow(name)?;
     if let Some(new) = changes.owner
         && new != owner
     {
         give_to(name, owner, new)?;
+    }
+    // The settings come first, because expressions are bound under them.
+    if changes.search_path.is_some() || changes.settings.is_some() {
+        let flow = load_now(name)?;
+        let path = changes.search_path.as_deref();
+        alter_settings::alter_settings(&flow, path, changes.settings.as_ref())?;
+    }
+    if let Some(of_source) = of_source {
+        alter_source::alter_source(&load_now(name)?, &of_source)?;
+    }
+    if let Some(options) = &changes.options {
+        let flow = load_now(name)?;
+        alter_target::alter_options(&flow, changes.target.as_deref(), options.clone(), check)?;
     }
     let _as = RoleGuard::extension_owner()?;
     if let Some(label) = &changes.label {
@@ -79,7 +156,14 @@ pub fn alter_flow(name: &str, changes: Changes) -> Result<AlteredFlow> {
     let live =
         spi::scalar::<bool>("select live and not paused from coco.flow where id = $1", &[arg(id)])?;
     invalidation::note_change()?;
-    Ok(AlteredFlow { wants_worker: changes.paused == Some(false) && live == Some(true) })
+    let is_noticed = changes.paused == Some(false) || changes.affect_updates();
+    Ok(AlteredFlow { wants_worker: is_noticed && live == Some(true) })
+}
+
+/// Loads the flow as this transaction has changed it so far. Its query may be broken.
+fn load_now(name: &str) -> Result<Flow> {
+    let _now = PinnedSnapshot::take();
+    load::load_for_update(name)
 }
 
 /// Transfers a flow, and everything that coco created for it, to another role. The rows in coco's

@@ -206,7 +206,8 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                   where c.oid = s.tracking_view),
                 array(select a.atttypid from pg_catalog.pg_attribute a
                        where a.attrelid = s.tracking and a.attnum between 1 and cardinality(s.key)
-                       order by a.attnum)
+                       order by a.attnum),
+                s.revision
            from coco.source s where s.flow = $1 order by s.id",
         &[arg(flow)],
         |r| {
@@ -231,6 +232,7 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 }),
                 tracking: r.get::<String>(10)?.ok_or_else(|| lost(flow))?,
                 tracking_view: r.get::<String>(21)?.ok_or_else(|| lost(flow))?,
+                revision: spi::required(r, 23)?,
             };
             Ok(SourceRow {
                 source,

@@ -17,6 +17,15 @@ use crate::pg::spi::{self, PATH};
 pub const DECLARED: [&str; 4] =
     ["TimeZone", "default_text_search_config", "lc_time", "lc_monetary"];
 
+/// The name of the search path among the settings of a flow.
+pub const SEARCH_PATH: &str = "search_path";
+
+/// Returns the name of a setting of flows as coco stores it; `None` if no flow has the setting. Case
+/// does not matter.
+pub fn declared_setting(name: &str) -> Option<&'static str> {
+    DECLARED.into_iter().find(|known| known.eq_ignore_ascii_case(name))
+}
+
 /// Settings that affect the text form of values, and on which coco itself relies.
 const PINNED: [(&str, &str); 7] = [
     ("array_nulls", "on"),
@@ -38,13 +47,13 @@ fn path() -> &'static str {
 }
 
 /// The settings that a flow runs under.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedGucs(Vec<(String, String)>);
 
 impl SavedGucs {
     /// Returns the current settings of the session, with this search path.
     pub fn of_caller(search_path: &str) -> Result<SavedGucs> {
-        let mut all = vec![("search_path".to_owned(), search_path.to_owned())];
+        let mut all = vec![(SEARCH_PATH.to_owned(), search_path.to_owned())];
         for name in DECLARED {
             let value =
                 spi::scalar::<String>("select pg_catalog.current_setting($1)", &[spi::arg(name)])?;
@@ -55,7 +64,30 @@ impl SavedGucs {
 
     /// Returns settings with only pg_catalog on the search path, for coco's own statements.
     pub fn qualifying() -> SavedGucs {
-        SavedGucs(vec![("search_path".to_owned(), path().to_owned())])
+        SavedGucs::of_path(path())
+    }
+
+    /// Returns settings with only a search path.
+    pub fn of_path(search_path: &str) -> SavedGucs {
+        SavedGucs(vec![(SEARCH_PATH.to_owned(), search_path.to_owned())])
+    }
+
+    /// Returns the search path.
+    pub fn search_path(&self) -> Option<&str> {
+        self.pairs().find(|(name, _)| *name == SEARCH_PATH).map(|(_, value)| value)
+    }
+
+    /// Returns the names and values.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Gives a setting another value.
+    pub fn replace(&mut self, name: &str, value: &str) {
+        match self.0.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => value.clone_into(old),
+            None => self.0.push((name.to_owned(), value.to_owned())),
+        }
     }
 
     /// Returns the value of a setting.
@@ -165,7 +197,7 @@ impl RoleGuard {
         let acting = RoleGuard::switch(owner, RESTRICTED);
         for (name, value) in &settings.0 {
             match name.as_str() {
-                "search_path" => acting.set(name, &temporary_last(value))?,
+                SEARCH_PATH => acting.set(name, &temporary_last(value))?,
                 _ => acting.set(name, value)?,
             }
         }
@@ -248,6 +280,29 @@ impl RoleGuard {
             pg_sys::SetUserIdAndSecContext(to, security | add);
             RoleGuard { user, security, guc_level: pg_sys::NewGUCNestLevel() }
         }
+    }
+
+    /// Sets a setting until the guard is dropped, unless the value is not valid. Returns whether it is
+    /// valid.
+    pub fn try_set(&self, name: &str, value: &str) -> Result<bool> {
+        let c =
+            |s: &str| CString::new(s).map_err(|_| Error::invalid("setting contains a NUL byte"));
+        let (name, value) = (c(name)?, c(value)?);
+        // SAFETY: both strings outlive the call, which copies them. Below the level ERROR, the call
+        // returns 0 for a value that is not valid.
+        let set = unsafe {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                pg_sys::DEBUG5 as i32,
+                false,
+            )
+        };
+        Ok(set > 0)
     }
 
     /// Sets a setting until the guard is dropped.

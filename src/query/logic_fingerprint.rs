@@ -224,6 +224,10 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
         ];
         parts.insert(format!("source {}", source.name), text.join("\u{1}"));
     }
+    let mut settings: Vec<String> =
+        flow.settings.pairs().map(|(name, value)| format!("{name}={value}")).collect();
+    settings.sort_unstable();
+    parts.insert("settings of the flow".to_owned(), settings.join("\u{1}"));
     let queries = flow.targets.iter().filter_map(Target::query_view);
     let expressions = flow.sources.iter().filter_map(|s| s.expressions.as_ref());
     let views: Vec<pg_sys::Oid> = queries.chain(expressions.map(|e| e.bound.view)).collect();

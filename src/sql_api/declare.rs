@@ -210,6 +210,7 @@ fn set_query(
 }
 
 #[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
 fn alter_flow(
     flow: Option<&str>,
     owner: Option<pg_sys::Oid>,
@@ -217,11 +218,36 @@ fn alter_flow(
     batch_size: Option<i32>,
     paused: Option<bool>,
     lineage_index: Option<bool>,
+    source: Option<String>,
+    ordinal: Option<String>,
+    fingerprint: Option<String>,
+    capture: Option<String>,
+    refresh_interval: Option<Interval>,
+    search_path: Option<String>,
+    settings: Option<Json>,
+    target: Option<String>,
+    options: Option<Json>,
 ) -> Result<(), ErrorReport> {
     let flow = required_argument(flow, "flow")?;
-    let changes = Changes { owner, label, batch_size, paused, lineage_index };
-    if alter_flow::alter_flow(flow, changes)?.wants_worker {
+    let changes = Changes {
+        owner,
+        label,
+        batch_size,
+        paused,
+        lineage_index,
+        source,
+        ordinal,
+        fingerprint,
+        capture,
+        refresh_interval,
+        search_path,
+        settings: settings.map(|json| json.value("argument \"settings\"")).transpose()?,
+        target,
+        options: options.map(|json| fdw_options::options(Some(json))).transpose()?,
+    };
+    if alter_flow::alter_flow(flow, changes, &fdw_options::check_altered)?.wants_worker {
         serve(flow);
+        commit_wakeup::at_commit();
     }
     Ok(())
 }

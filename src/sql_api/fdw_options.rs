@@ -29,6 +29,30 @@ pub fn check(connector: &str, shape: &TargetSchema) -> Result<Encoding> {
     Ok(connector.encoding)
 }
 
+/// Checks that a connector accepts other options of a target. An option that decides which objects
+/// the target writes to must stay as it is.
+pub fn check_altered(
+    connector: &str,
+    before: &TargetSchema,
+    after: &TargetSchema,
+) -> Result<Encoding> {
+    let encoding = check(connector, after)?;
+    let mut fixed = connector_of(connector)?.options.iter();
+    let changed = fixed.find(|spec| {
+        let is_fixed = spec.scope == OptionScope::Target && spec.fixed;
+        is_fixed && before.options.get(spec.name) != after.options.get(spec.name)
+    });
+    match changed {
+        None => Ok(encoding),
+        Some(spec) => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("cannot alter option \"{}\" of target \"{}\"", spec.name, after.target),
+        )
+        .detail("The option decides which objects the target writes to, so the rows that were sent before would stay where they are.")
+        .hint("Drop the flow with coco.drop_flow and declare it again, or declare another target.")),
+    }
+}
+
 /// Parses the options of a target, which must be a JSON object or NULL.
 pub fn options(given: Option<Json>) -> Result<Map<String, Value>> {
     match given.map(|json| json.value("argument \"options\"")).transpose()? {

@@ -40,6 +40,8 @@ pub struct PendingKeys {
 }
 
 struct PendingSet {
+    /// The revision of the source that was scanned.
+    revision: i32,
     keys: TupleStore,
     left: usize,
     /// The cursor to store when no key is left.
@@ -135,7 +137,8 @@ impl PendingKeys {
         }
         tracking_rows::forget_content(source, &unsettled)?;
         let left = keys.len();
-        let set = PendingSet { keys, left, cursor, fresh, part, lookups };
+        let revision = source.revision;
+        let set = PendingSet { revision, keys, left, cursor, fresh, part, lookups };
         self.sets.borrow_mut().insert(source.id, set);
         Ok(found)
     }
@@ -161,10 +164,11 @@ impl PendingKeys {
     }
 
     /// Takes the next slice of a source's pending keys. Returns `None`, and discards the keys, if
-    /// they were found under another logic.
+    /// they were found under another logic, or before the source was altered.
     pub fn take(&self, source: &Source, logic: LogicId, most: usize) -> Result<Option<KeySlice>> {
         let mut sets = self.sets.borrow_mut();
-        let Some(set) = sets.get_mut(&source.id).filter(|s| s.cursor.logic == logic) else {
+        let is_current = |s: &PendingSet| s.cursor.logic == logic && s.revision == source.revision;
+        let Some(set) = sets.get_mut(&source.id).filter(|s| is_current(s)) else {
             sets.remove(&source.id);
             return Ok(None);
         };

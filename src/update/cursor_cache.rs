@@ -16,6 +16,8 @@ const STORE_EVERY: Duration = Duration::from_millis(50);
 pub struct CursorCache(HashMap<i32, CachedCursor>);
 
 struct CachedCursor {
+    /// The revision of the source that the cursor belongs to.
+    revision: i32,
     cursor: Cursor,
     stored_at: Instant,
     unsaved: bool,
@@ -24,6 +26,7 @@ struct CachedCursor {
 /// A cursor to put into the cache once the transaction has committed.
 pub struct CursorUpdate {
     source: i32,
+    revision: i32,
     cursor: Cursor,
     stored: bool,
 }
@@ -31,12 +34,12 @@ pub struct CursorUpdate {
 impl CursorUpdate {
     /// Returns a cursor that the transaction stores.
     pub fn stored(source: &Source, cursor: Cursor) -> CursorUpdate {
-        CursorUpdate { source: source.id, cursor, stored: true }
+        CursorUpdate { source: source.id, revision: source.revision, cursor, stored: true }
     }
 
     /// Returns a cursor that only the cache keeps.
     pub fn unsaved(source: &Source, cursor: Cursor) -> CursorUpdate {
-        CursorUpdate { source: source.id, cursor, stored: false }
+        CursorUpdate { source: source.id, revision: source.revision, cursor, stored: false }
     }
 }
 
@@ -49,8 +52,8 @@ impl CursorCache {
                 true => Instant::now(),
                 false => before.unwrap_or_else(Instant::now),
             };
-            let cached = CachedCursor { cursor: k.cursor, stored_at, unsaved: !k.stored };
-            self.0.insert(k.source, cached);
+            let CursorUpdate { source, revision, cursor, stored } = k;
+            self.0.insert(source, CachedCursor { revision, cursor, stored_at, unsaved: !stored });
         }
     }
 
@@ -62,16 +65,21 @@ impl CursorCache {
 
     /// Returns the cursor of a source.
     pub fn get(&self, source: &Source) -> Option<&Cursor> {
-        self.0.get(&source.id).map(|m| &m.cursor)
+        self.of_revision(source).map(|m| &m.cursor)
     }
 
     /// Reports whether the cursor of a source is not stored yet.
     pub fn is_unsaved(&self, source: &Source) -> bool {
-        self.0.get(&source.id).is_some_and(|m| m.unsaved)
+        self.of_revision(source).is_some_and(|m| m.unsaved)
     }
 
     /// Reports whether the cursor of a source was stored too recently to be stored again.
     pub fn is_stored_recently(&self, source: &Source) -> bool {
-        self.0.get(&source.id).is_some_and(|m| m.stored_at.elapsed() < STORE_EVERY)
+        self.of_revision(source).is_some_and(|m| m.stored_at.elapsed() < STORE_EVERY)
+    }
+
+    /// Returns what is known of a source, unless the source was altered since.
+    fn of_revision(&self, source: &Source) -> Option<&CachedCursor> {
+        self.0.get(&source.id).filter(|m| m.revision == source.revision)
     }
 }

@@ -23,6 +23,8 @@ pub struct OptionSpec {
     pub secret: bool,
     /// Only a superuser may set the option.
     pub superuser: bool,
+    /// The option of a target decides which objects the target writes to, so it cannot be altered.
+    pub fixed: bool,
     /// Checks a value. The error continues the sentence after the option's name, such as "must be a
     /// URL". If a target option is not a JSON string, the value is its JSON text.
     pub check: fn(&str) -> Result<(), String>,
@@ -42,6 +44,7 @@ impl OptionSpec {
             required: false,
             secret: false,
             superuser: false,
+            fixed: false,
             check: accept_any,
             description,
         }
@@ -59,6 +62,11 @@ impl OptionSpec {
 
     pub const fn superuser(mut self) -> OptionSpec {
         self.superuser = true;
+        self
+    }
+
+    pub const fn fixed(mut self) -> OptionSpec {
+        self.fixed = true;
         self
     }
 

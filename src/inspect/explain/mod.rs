@@ -175,6 +175,6 @@ fn logic(flow: &Flow) -> Result<Vec<Finding>> {
     let detail = format!("{fingerprint}, of: {}{committed}", named.join("; "));
     Ok(vec![
         finding("logic fingerprint", &flow.name, detail)
-            .hint("It does not cover rows of tables, settings, objects that belong to Postgres itself, and dynamic SQL."),
+            .hint("It does not cover rows of tables, other settings, objects that belong to Postgres itself, and dynamic SQL."),
     ])
 }

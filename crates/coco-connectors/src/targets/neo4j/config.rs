@@ -58,30 +58,35 @@ pub static OPTIONS: &[OptionSpec] = &[
         OptionScope::Target,
         "What a row becomes: node (the default) or relationship.",
     )
+    .fixed()
     .check(mapping::check_kind),
     OptionSpec::new(
         "label",
         OptionScope::Target,
         "The nodes' label; the target's name by default.",
     )
+    .fixed()
     .check(mapping::check_name),
     OptionSpec::new(
         "type",
         OptionScope::Target,
         "The relationships' type; the target's name by default.",
     )
+    .fixed()
     .check(mapping::check_name),
     OptionSpec::new(
         "from",
         OptionScope::Target,
         "The nodes that relationships start at: {\"label\": …, \"key\": {column: property, …}}.",
     )
+    .fixed()
     .check(mapping::check_endpoint),
     OptionSpec::new(
         "to",
         OptionScope::Target,
         "The nodes that relationships end at, written as in from.",
     )
+    .fixed()
     .check(mapping::check_endpoint),
     OptionSpec::new(
         "temporal",

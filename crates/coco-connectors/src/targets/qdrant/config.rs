@@ -59,6 +59,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Vector columns, as a JSON object with the distance (cosine, dot, euclid or manhattan), \
          size and name of each.",
     )
+    .fixed()
     .check(|value| vectors(value).map(drop)),
 ];
 
