@@ -126,6 +126,31 @@ fn a_table_that_coco_made_is_known_after_a_restore() {
 }
 
 #[test]
+fn renamed_and_altered_flows_are_dumped_as_they_are() {
+    let mut db = various("dumped_renamed");
+    db.run(
+        "select coco.rename_flow('looks', 'renamed'); select coco.rename_flow('f2', 'looks');
+         alter table t3 rename to was_t3; alter table d rename body to words; select coco.update('f3');
+         select coco.alter_flow('f4', ordinal => 'a', fingerprint => 'words', settings => '{\"TimeZone\": \"UTC\"}');
+         select coco.update('f4'); select coco.alter_flow('f4', fingerprint => ''); select coco.update('f4');
+         select coco.alter_flow('f5', capture => 'scan', search_path => 'public'); select coco.update('f5')",
+    );
+    let mut other = empty("restored_renamed");
+    restore(&other, &dump(&db, &[]));
+    for flow in ["renamed", "looks", "f3", "f4", "f5"] {
+        let c = &other.update(flow, "normal")[0];
+        assert_eq!((c.seen, c.evaluated, c.failed), (50, 0, 0), "{flow}: {c:?}");
+        other.verify_clean(flow);
+    }
+    let targets = "select string_agg(flow || ' ' || target, ', ' order by flow) from coco.targets where flow in ('f3', 'looks', 'renamed')";
+    assert_eq!(text(&mut other, targets), "f3 public.was_t3, looks public.t2, renamed public.u");
+    other.run("select coco.rename_flow('renamed', 'again'); drop table was_t3");
+    assert_eq!(other.update("again", "normal")[0].evaluated, 0);
+    assert_eq!(other.update("f3", "normal")[0].upserted, 50);
+    assert_eq!(text(&mut other, "select to_regclass('was_t3')::text"), "was_t3");
+}
+
+#[test]
 fn no_worker_begins_before_a_dump_is_restored_to_its_end() {
     let db = various("dumped_late");
     let script = dump(&db, &[]);

@@ -22,6 +22,7 @@ mod support;
 #[path = "../kafka/topic.rs"]
 mod topic;
 
+mod alter_flow;
 mod altering;
 mod arguments;
 mod as_code;

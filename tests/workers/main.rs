@@ -16,6 +16,7 @@ mod support;
 
 mod as_code;
 mod chains;
+mod altered;
 mod external;
 mod external_fills;
 mod helpers;

@@ -123,6 +123,10 @@ fn exercise(s: &mut Sessions, flow: &str, key: &str, changes: &str) -> Vec<Strin
         &mut s.admin,
         &all(&[
             "select coco.alter_flow('@', lineage_index => true, batch_size => 2)",
+            "select coco.alter_flow('@', capture => 'scan', settings => '{\"TimeZone\": \"UTC\"}')",
+            "select coco.rename_flow('@', '@_r')",
+            "select coco.rename_flow('@_r', '@')",
+            "select coco.alter_flow('@', capture => 'auto')",
             "select * from coco.update('@', 'reexport')",
             "select coco.retry('@')",
         ]),
