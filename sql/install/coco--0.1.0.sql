@@ -63,6 +63,8 @@ create table coco.source (
   lookup_of   int,
   affects     text,
   affects_view regclass,
+  -- grows when coco.alter_flow changes the source in such a way that earlier cursors no longer count
+  revision    int not null default 1,
   unique (flow, name)
 );
 comment on table coco.source is 'Sources and lookups of flows, with their tracking tables. Only coco''s functions write to this table.';
@@ -98,7 +100,8 @@ create table coco.target (
   -- for each place where the query reads a source's relation, in order: the source whose item it stands for, or 0
   places      int[] not null default '{}',
   -- for a target outside this database: its server, its name on that server, and the connector's options. relation is
-  -- then the ledger, and outbox the table of undelivered rows; schema and name are those of the ledger's view.
+  -- then the ledger, and outbox the table of undelivered rows; schema and name are those of the ledger's view. Of a
+  -- table in this database, schema and name follow ALTER TABLE … RENAME and SET SCHEMA (catalog/followed_names.rs).
   server      text,
   external    text,
   options     jsonb,
@@ -110,7 +113,7 @@ create table coco.target (
   changed     timestamptz not null default pg_catalog.now(),
   -- for a table that coco created: the columns that it declared NOT NULL, other than those of the key
   not_null    text[] not null default '{}',
-  unique (schema, name),
+  unique (relation) deferrable,
   unique (server, external)
 );
 comment on table coco.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';
@@ -461,10 +464,26 @@ create function coco.alter_flow(
   label      text    default null,
   batch_size int     default null,
   paused     boolean default null,
-  lineage_index boolean default null
+  lineage_index boolean default null,
+  source      text   default null,
+  ordinal     text   default null,
+  fingerprint text   default null,
+  capture     text   default null,
+  refresh_interval interval default null,
+  search_path text   default null,
+  settings    jsonb  default null,
+  target      text   default null,
+  options     jsonb  default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'alter_flow_wrapper';
+
+create function coco.rename_flow(
+  flow     text,
+  new_name text
+) returns void language c volatile strict
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'rename_flow_wrapper';
 
 create function coco.drop_flow(
   flow         text,
@@ -889,7 +908,12 @@ select s.flow, s.name as lookup, s.relation, s.key, o.name as source, s.affects,
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
 create view coco.targets with (security_barrier) as
-select t.flow, coalesce(t.external, pg_catalog.format('%I.%I', t.schema, t.name)) as target,
+select t.flow,
+       coalesce(t.external,
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = t.relation),
+                pg_catalog.format('%I.%I', t.schema, t.name)) as target,
        case when t.server is null then t.relation end as relation, t.key, t.query,
        t.managed, t.query_view, t.server, t.options,
        case when t.server is not null then t.relation end as ledger, t.outbox, t.ledger_view, t.outbox_view
@@ -1317,10 +1341,44 @@ paused: true: coco neither updates the flow nor sends its rows until paused is f
   and workers skip the flow. Triggers still capture changes, so the flow's change log grows.
 lineage_index: true: coco creates an index on each tracking table of the flow. coco.lineage uses the index to find target
   keys that tracking rows list; the index makes writes slower. false: coco drops these indexes.
+source: name, in the flow, of the source or lookup that the next four arguments belong to; NULL: the flow's only source.
+ordinal: as in coco.add_source; an empty string removes the ordinal. coco deletes the stored ordinals of the items, and the
+  next update compares the content of every item.
+fingerprint: as in coco.add_source; an empty string removes the fingerprint. The fingerprint is part of the logic, so the
+  next update evaluates every item.
+capture: as in coco.add_source. coco creates missing triggers, or ends the capture of a table that no flow needs any
+  longer. The next update looks at every item once.
+refresh_interval: as in coco.add_source.
+search_path: search path of the flow. coco resolves no name of the flow's queries again; the search path serves functions
+  that the queries call, and later calls of coco.set_query and coco.add_target.
+settings: JSON object with new values of TimeZone, default_text_search_config, lc_time or lc_monetary, under which the flow
+  runs. Other settings stay as they are. Search path and settings are part of the logic, so the next update evaluates every
+  item.
+target: name of the target outside this database that options belong to; NULL: the flow's only such target.
+options: JSON object with the connector's options for the target, which replaces all previous options. They apply to rows
+  that coco sends from now on. An option that decides which objects the target writes to cannot be altered.
+
+Whatever an update evaluates again, it takes results of memoized functions from the store. If such a result depends on the
+search path or on a setting, call coco.clear_memo.
 
     SELECT coco.alter_flow('doc_chunks', label => 'v1.2', batch_size => 500);
 
-Errors: 22023: batch_size is out of range. 42501: the flow is not yours, or you cannot SET ROLE to the new owner.$doc$;
+Errors: 22023: a value is not valid or out of range, or an argument that it belongs to is missing. 42501: the flow is not
+yours, or you cannot SET ROLE to the new owner. 42704: the flow has no such source, lookup or target. 0A000: the source
+cannot have the ordinal or lose it, its changes cannot be captured, or the option cannot be altered. Also the errors of
+coco.add_source about ordinal, fingerprint and capture, and those of the connector about options.$doc$;
+
+comment on function coco.rename_flow is $doc$Gives a flow another name. The items, the history, the labels, the results of memoized functions and the targets stay as they are, and the next update evaluates nothing. A worker that follows the flow continues under the new name.
+
+Views of the flow in the schema coco, whose names contain the flow's name, are renamed, too. A webhook, and the headers of
+Kafka records, report the new name from now on. Waits until a worker, or another session, has finished its current work for
+the flow.
+
+flow: name of the flow.
+new_name: new name, at most 63 bytes.
+
+Errors: 42704: the flow does not exist. 42501: the flow is not yours. 42710: the name is taken. 22023, 42622: the name is
+empty or too long. 55006: a worker is updating the flow for another session.$doc$;
 
 comment on function coco.drop_flow is $doc$Drops a flow, its tracking tables and its query views. For a target outside this database, it also drops the ledger and the outbox with all undelivered rows. coco keeps the stored results of memoized functions for coco.memo_retention, so that a flow that is declared again does not compute them again.
 
@@ -1788,7 +1846,7 @@ comment on column coco.flows.flow is 'Name of the flow.';
 comment on column coco.flows.owner is 'Role that owns the flow and runs its queries.';
 comment on column coco.flows.live is 'Whether workers keep the flow up to date.';
 comment on column coco.flows.search_path is 'Search path used to analyze and run the flow''s queries.';
-comment on column coco.flows.settings is 'Settings from the declaration, under which the flow always runs: search_path, TimeZone, default_text_search_config, lc_time, lc_monetary.';
+comment on column coco.flows.settings is 'Settings from the declaration or coco.alter_flow, under which the flow always runs: search_path, TimeZone, default_text_search_config, lc_time, lc_monetary.';
 comment on column coco.flows.created is 'Time of the declaration.';
 comment on column coco.flows.label is 'Label set by coco.alter_flow.';
 comment on column coco.flows.batch_size is 'Batch size of the flow, in items; NULL: the setting coco.batch_size applies.';
@@ -1824,8 +1882,8 @@ comment on column coco.lookups.tracking_view is 'View of the tracking table.';
 
 comment on view coco.targets is 'Targets of your flows.';
 comment on column coco.targets.flow is 'Name of the flow.';
-comment on column coco.targets.target is 'Schema and name under which the target was declared; outside this database, name of the object on the server.';
-comment on column coco.targets.relation is 'Table that is the target, even after it was renamed; NULL outside this database.';
+comment on column coco.targets.target is 'Schema and name of the table, even after it was renamed; outside this database, name of the object on the server.';
+comment on column coco.targets.relation is 'Table that is the target; NULL outside this database.';
 comment on column coco.targets.key is 'Target key: the columns that identify a row of the target.';
 comment on column coco.targets.query is 'Query of the target, as declared.';
 comment on column coco.targets.managed is 'Whether coco created the target, and so alters and drops it; otherwise the target is adopted. Outside this database: whether the connector created the target, which is known after the first connection.';
@@ -1968,7 +2026,7 @@ comment on column coco.metrics.help is 'Meaning of the metric.';
 revoke all on all functions in schema coco from public;
 grant execute on function
   coco.create_flow, coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.alter_flow,
-  coco.drop_flow, coco.plan, coco.flow_definition, coco.definitions, coco.update, coco.update_all, coco.retry, coco.start,
+  coco.rename_flow, coco.drop_flow, coco.plan, coco.flow_definition, coco.definitions, coco.update, coco.update_all, coco.retry, coco.start,
   coco.stop, coco.wait, coco.preview, coco.verify,
   coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram, coco.report,
   coco.split_text, coco.normalize_text, coco.fingerprint, coco.stable_uuid,

@@ -14,9 +14,9 @@ mod sides;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod altered;
 mod as_code;
 mod chains;
-mod altered;
 mod external;
 mod external_fills;
 mod helpers;

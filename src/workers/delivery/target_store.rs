@@ -1,7 +1,6 @@
 //! The local side of the delivery to one target: the lock, what to deliver next, and the records of
 //! what was delivered.
 
-use std::time::Duration;
 
 use crate::catalog::locks::DeliveryLock;
 use crate::catalog::model::{External, Flow, Target};
@@ -260,7 +259,8 @@ fn next_delivery(
         Err(error) => return found(NextAction::Fail(delivery_error(error)), 0),
     };
     // Batches of another schema do not fit the outbox, which was created again.
-    let next = next.filter(|_| channel.is_some_and(|channel| channel.schema.has_same_rows(&to.schema)));
+    let next =
+        next.filter(|_| channel.is_some_and(|channel| channel.schema.has_same_rows(&to.schema)));
     let (encoding, size) = (to.connector.encoding, first_batch_size(to.connector));
     let (batch, rejected) = match (next, buffer) {
         (Some(batch), _) => (Some(batch), 0),
