@@ -15,7 +15,8 @@ use pgrx::prelude::*;
 use crate::capture::{cursor, triggers};
 use crate::catalog::model::{CaptureMode, Flow, Source};
 use crate::catalog::{objects, target_table};
-use crate::declare::add_source::{capture_mode, check_interval, describe};
+use crate::declare::add_source::{check_interval, describe};
+use crate::declare::source_capture::capture_mode;
 use crate::declare::source_expressions::{
     DeclaredExpressions, ExpressionSource, FINGERPRINT, KeptExpression, ORDINAL,
 };

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::declare::add_source::{self, SourceOptions};
 use crate::declare::add_target::{self, ExternalLocation, QueryCheck};
+use crate::declare::alter_target::OptionsCheck;
 use crate::declare::insert_flow;
 use crate::declare::when_exists::WhenExists;
 use crate::pg::acting_role::SavedGucs;
@@ -19,6 +20,7 @@ pub struct Declaration<'a> {
     /// The source and the target; `None` if the flow is declared alone.
     pub parts: Option<FlowParts<'a>>,
     pub check: QueryCheck<'a>,
+    pub check_altered: OptionsCheck<'a>,
 }
 
 /// The only source and the only target of a declaration.

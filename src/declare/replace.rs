@@ -16,7 +16,6 @@ use crate::declare::when_exists::WhenExists;
 use crate::declare::{add_target, drop_flow, live};
 use crate::pg::acting_role::{DECLARED, SavedGucs};
 use crate::pg::error::{Error, Result};
-use crate::pg::json::Json;
 use crate::pg::notice::notice_with_detail;
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
@@ -56,7 +55,7 @@ pub fn replace_flow(new: &Declaration, announce: fn()) -> Result<ReplacedFlow> {
     let mut wants_worker = false;
     if needs(Remedy::Alter) {
         let changes = changes(new, &settings, &differences);
-        wants_worker = alter_flow::alter_flow(&new.flow, changes)?.wants_worker;
+        wants_worker = alter_flow::alter_flow(&new.flow, changes, new.check_altered)?.wants_worker;
     }
     if let (true, Some(parts)) = (needs(Remedy::SetQuery), &new.parts) {
         let item = parts.item.as_deref();
@@ -94,7 +93,7 @@ fn changes(new: &Declaration, settings: &SavedGucs, differences: &[FlowDifferenc
         changes.refresh_interval = Some(source.refresh_interval.unwrap_or(default));
     }
     if let (true, Some(elsewhere)) = (differs(Property::Options), &parts.elsewhere) {
-        changes.options = Some(Json::from(Value::Object(elsewhere.options.clone())));
+        changes.options = Some(elsewhere.options.clone());
     }
     changes
 }
@@ -144,7 +143,7 @@ fn declare_again(new: &Declaration, settings: &SavedGucs, announce: fn()) -> Res
         lineage_index: kept.lineage_index.then_some(true),
         ..Changes::default()
     };
-    alter_flow::alter_flow(&new.flow, changes)?;
+    alter_flow::alter_flow(&new.flow, changes, new.check_altered)?;
     if kept.live {
         live::start_flow(&new.flow)?;
     }

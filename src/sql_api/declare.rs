@@ -115,6 +115,7 @@ pub fn declaration(
         settings,
         parts,
         check: &fdw_options::check,
+        check_altered: &fdw_options::check_altered,
     })
 }
 

@@ -1,7 +1,6 @@
 //! The local side of the delivery to one target: the lock, what to deliver next, and the records of
 //! what was delivered.
 
-
 use crate::catalog::locks::DeliveryLock;
 use crate::catalog::model::{External, Flow, Target};
 use crate::flows::cache;
