@@ -160,7 +160,7 @@ fn a_flow_that_fails_keeps_no_other_flow_of_its_chain_back() {
     let writers = Writers::start(&server, "failing_chain", 2, |writer, n| {
         format!("update s set v = v + 1 where id = 1 + ({n} + {writer}) % 100")
     });
-    db.until("select (select sum(v) from l_t) > 10000 and (select sum(v) from l_t) = (select sum(v) from r_t)");
+    db.until("select (select sum(v) from l_t) > 5500 and (select sum(v) from l_t) = (select sum(v) from r_t)");
     writers.stop();
     db.settle("both");
 }
