@@ -106,7 +106,6 @@ create table coco.target (
   changed     timestamptz not null default pg_catalog.now(),
   -- for a table that coco created: the columns that it declared NOT NULL, other than those of the key
   not_null    text[] not null default '{}',
-  unique (relation) deferrable,
   unique (server, external)
 );
 comment on table coco.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';

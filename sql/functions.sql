@@ -50,7 +50,7 @@ create function coco.plan(
   as 'MODULE_PATHNAME', 'plan_wrapper';
 
 create function coco.flow_definition(flow text) returns text
-  language c volatile strict
+  language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'flow_definition_wrapper';
 
@@ -133,7 +133,7 @@ create function coco.alter_flow(
 create function coco.rename_flow(
   flow     text,
   new_name text
-) returns void language c volatile strict
+) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'rename_flow_wrapper';
 
@@ -407,7 +407,7 @@ create function coco.pending_flow_rows(
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'pending_flow_rows_wrapper';
-comment on function coco.pending_flow_rows is 'Returns for each of your flows the number of captured changes that it, or one of your flows that feed it, has not followed yet, and since when; and the number of its own sources and lookups whose changes are counted.';
+comment on function coco.pending_flow_rows is 'Returns for each of your flows the number of captured changes that the flow, or one that feeds it, has not followed yet, and since when. The column sources is the number of the flow''s own sources and lookups whose changes are counted.';
 
 create function coco.restore_is_complete() returns boolean language c volatile
   set search_path = pg_catalog, pg_temp

@@ -353,6 +353,39 @@ fn imports_go_down_only() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The guarded functions of a file that it calls by their names.
+fn direct_calls(source: &Source) -> Vec<String> {
+    #[derive(Default)]
+    struct Calls {
+        guarded: BTreeSet<String>,
+        called: BTreeSet<String>,
+    }
+    impl<'ast> Visit<'ast> for Calls {
+        fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+            let is_guard = |a: &syn::Attribute| {
+                a.path().segments.last().is_some_and(|last| last.ident == "pg_guard")
+            };
+            if item.attrs.iter().any(is_guard) {
+                self.guarded.insert(item.sig.ident.to_string());
+            }
+            visit::visit_item_fn(self, item);
+        }
+
+        fn visit_expr_call(&mut self, call: &'ast syn::ExprCall) {
+            if let syn::Expr::Path(path) = &*call.func
+                && let Some(name) = path.path.get_ident()
+            {
+                self.called.insert(name.to_string());
+            }
+            visit::visit_expr_call(self, call);
+        }
+    }
+    let mut calls = Calls::default();
+    calls.visit_file(&source.code);
+    let both = calls.guarded.intersection(&calls.called);
+    both.map(|name| format!("{} calls {name}", source.name())).collect()
+}
+
 #[test]
 fn no_file_is_in_a_circle_of_imports() {
     let found = circle(&imports(&sources()));
@@ -382,6 +415,13 @@ fn unsafe_code_is_in_the_listed_files_alone() {
 #[test]
 fn a_public_type_has_a_name_of_its_own() {
     let wrong = twice(&sources());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A function that Postgres calls raises its errors as C code does: see `query/walker`.
+#[test]
+fn functions_that_postgres_calls_are_not_called_directly() {
+    let wrong: Vec<String> = sources().iter().flat_map(direct_calls).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -425,4 +465,8 @@ fn what_is_forbidden_is_found() {
         [false, false, true, false, false]
     );
     assert_eq!(found[3].statements.len(), 1);
+    let guarded = "#[pgrx::pg_guard] unsafe extern \"C-unwind\" fn look() {}";
+    let direct =
+        file("query/c.rs", &format!("{guarded} fn f() {{ look() }} fn g() {{ walk(Some(look)) }}"));
+    assert_eq!(direct_calls(&direct), ["query/c calls look"]);
 }

@@ -113,7 +113,6 @@ create table coco.target (
   changed     timestamptz not null default pg_catalog.now(),
   -- for a table that coco created: the columns that it declared NOT NULL, other than those of the key
   not_null    text[] not null default '{}',
-  unique (relation) deferrable,
   unique (server, external)
 );
 comment on table coco.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';
@@ -398,7 +397,7 @@ create function coco.plan(
   as 'MODULE_PATHNAME', 'plan_wrapper';
 
 create function coco.flow_definition(flow text) returns text
-  language c volatile strict
+  language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'flow_definition_wrapper';
 
@@ -481,7 +480,7 @@ create function coco.alter_flow(
 create function coco.rename_flow(
   flow     text,
   new_name text
-) returns void language c volatile strict
+) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'rename_flow_wrapper';
 
@@ -755,7 +754,7 @@ create function coco.pending_flow_rows(
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'pending_flow_rows_wrapper';
-comment on function coco.pending_flow_rows is 'Returns for each of your flows the number of captured changes that it, or one of your flows that feed it, has not followed yet, and since when; and the number of its own sources and lookups whose changes are counted.';
+comment on function coco.pending_flow_rows is 'Returns for each of your flows the number of captured changes that the flow, or one that feeds it, has not followed yet, and since when. The column sources is the number of the flow''s own sources and lookups whose changes are counted.';
 
 create function coco.restore_is_complete() returns boolean language c volatile
   set search_path = pg_catalog, pg_temp

@@ -7,11 +7,11 @@ use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 
-/// Enters the current names of a flow's target tables, unless the catalog reserves a name for a table
-/// that was dropped. The caller holds the flow's lock.
-pub fn store_table_names(flow: &str) -> Result<()> {
+/// Returns the ids of a flow's targets whose tables have other names than the catalog has stored.
+/// Leaves out tables whose names the catalog reserves for a table that was dropped.
+pub fn renamed_targets(flow: &str) -> Result<Vec<i32>> {
     let _as = RoleGuard::extension_owner()?;
-    let renamed = spi::select(
+    spi::select(
         "select t.id
            from coco.target t
            join pg_catalog.pg_class c on c.oid = t.relation
@@ -23,7 +23,13 @@ pub fn store_table_names(flow: &str) -> Result<()> {
                                and not exists (select from pg_catalog.pg_class x where x.oid = o.relation))",
         &[arg(flow)],
         |r| spi::required::<i32>(r, 1),
-    )?;
+    )
+}
+
+/// Enters the current names of a flow's target tables. The caller holds the flow's lock.
+pub fn store_table_names(flow: &str) -> Result<()> {
+    let renamed = renamed_targets(flow)?;
+    let _as = RoleGuard::extension_owner()?;
     for target in renamed {
         spi::execute(
             "update coco.target t set schema = n.nspname::text, name = c.relname::text

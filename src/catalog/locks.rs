@@ -314,6 +314,14 @@ pub fn leave_worker_slot(number: u16) -> Result<()> {
     Ok(())
 }
 
+/// Blocks other sessions that want to declare this table as a target, until the transaction ends.
+pub fn lock_target_table(relation: pg_sys::Oid) -> Result<()> {
+    let class = spi::scalar::<pg_sys::Oid>("select 'coco.target'::pg_catalog.regclass::oid", &[])?
+        .ok_or_else(|| Error::internal("table coco.target does not exist"))?;
+    acquire(&object(backend::database(), class, relation.to_u32(), 0), MODE, false, true);
+    Ok(())
+}
+
 fn target_tag(target: i32) -> Result<pg_sys::LOCKTAG> {
     let class = spi::scalar::<pg_sys::Oid>("select 'coco.target'::pg_catalog.regclass::oid", &[])?
         .ok_or_else(|| Error::internal("table coco.target does not exist"))?;

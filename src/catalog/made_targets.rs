@@ -58,7 +58,8 @@ pub fn declared_not_null(target: &Target, relation: pg_sys::Oid) -> Result<Vec<S
 /// gets another key. The caller acts as the flow's owner.
 pub fn fit_made_target(target: &mut Target, relation: pg_sys::Oid) -> Result<()> {
     let before = primary_key(relation)?;
-    let not_null = declared_not_null(target, relation)?;
+    let mut not_null = declared_not_null(target, relation)?;
+    not_null.retain(|name| before.iter().all(|k| k.column != *name));
     target_table::alter_to_fit(target, &not_null, relation)?;
     let is_key = |name: &String| target.key.iter().any(|k| k.name == *name);
     let has_key = before.len() == target.key.len() && before.iter().all(|k| is_key(&k.column));

@@ -29,6 +29,8 @@ pub struct Flow {
     /// The memoized functions that its queries call; only set when the flow is loaded for
     /// execution.
     pub memoised: Vec<Rc<MemoFunction>>,
+    /// Whether tables or columns that it uses have other names than the catalog has stored.
+    pub has_new_names: bool,
     /// The table of the functions' results, quoted and schema-qualified, if it exists.
     pub memo: Option<String>,
 }

@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 
 use crate::catalog::model::{BoundView, External, Flow, Target};
 use crate::catalog::target_table::{self, Altered};
-use crate::catalog::{made_targets, objects};
+use crate::catalog::{locks, made_targets, objects};
 use crate::declare::add_source::temporary;
 use crate::declare::check_query::analyse_into;
 use crate::declare::key_ownership;
@@ -15,6 +15,7 @@ use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
 use crate::pg::notice::notice;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
 use crate::pg::{invalidation, relations};
 use crate::query::bound_query::Bound;
@@ -84,6 +85,12 @@ pub fn add_target(
     let bound = analyse_into(&mut flow, &mut new, query, key, item)?;
 
     let existing = relations::find_relation(&new.schema, &new.name)?;
+    if let Some(relation) = existing {
+        locks::lock_target_table(relation)?;
+        // Another session may have declared the table while this session waited.
+        let _now = PinnedSnapshot::take();
+        check_not_taken(&new)?;
+    }
     if flow.sources.iter().any(|s| Some(s.relation) == existing) {
         return Err(Error::invalid(format!(
             "target {} is a source of the same flow",

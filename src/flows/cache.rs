@@ -13,6 +13,7 @@ use crate::pg::backend;
 use crate::pg::error::Result;
 use crate::pg::invalidation;
 use crate::pg::snapshot::PinnedSnapshot;
+use crate::pg::spi;
 use crate::query::logic_fingerprint;
 use coco_core::version::LogicId;
 
@@ -60,6 +61,16 @@ pub fn runnable_to_read(name: &str, patience: Option<Duration>) -> Result<Rc<Run
 /// Returns a flow as [`runnable_flow`] does, and locks it against other updates and changes.
 pub fn lock_runnable_flow(name: &str) -> Result<Rc<RunnableFlow>> {
     load::lock_identified(name)?;
+    locked_flow(name)
+}
+
+/// Returns a flow that the caller has locked. The catalog then has the names that it uses.
+fn locked_flow(name: &str) -> Result<Rc<RunnableFlow>> {
+    let ready = runnable_flow(name)?;
+    if !ready.flow.has_new_names || spi::is_read_only() {
+        return Ok(ready);
+    }
+    KEPT.with_borrow_mut(|kept| kept.remove(name));
     runnable_flow(name)
 }
 

@@ -49,6 +49,9 @@ pub fn load_flow(name: &str) -> Result<Flow> {
             followed_names::store_used_columns(renamed.source, &renamed.used)?;
         }
         followed_names::store_table_names(&flow.name)?;
+    } else {
+        flow.has_new_names =
+            !renamed.is_empty() || !followed_names::renamed_targets(&flow.name)?.is_empty();
     }
     for relation in flow.followed().filter(|s| !s.grouped && !s.promised) {
         check_unique(&flow, relation)?;
@@ -119,6 +122,7 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
                 reads: vec![],
                 targets: vec![],
                 memoised: vec![],
+                has_new_names: false,
                 memo: r.get(6)?,
             };
             Ok((flow, spi::required::<bool>(r, 4)?))

@@ -88,7 +88,7 @@ impl CallRewriter {
             let context = (self as *mut Self).cast::<c_void>();
             self.depth += 1;
             self.results_of = Some(query);
-            visit((*query).targetList.cast(), context);
+            walker::visit((*query).targetList.cast(), Some(visit), context);
             self.results_of = None;
             walker::walk_query(query, Some(visit), context, IGNORED);
             for subquery in subqueries.into_iter().filter(|subquery| !subquery.is_null()) {

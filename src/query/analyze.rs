@@ -417,7 +417,7 @@ impl DependencyWalk<'_> {
                     let deeper = self.stack.split_off(level + 1);
                     for (n, alias) in aliases.iter_ptr().enumerate() {
                         if (*var).varattno == 0 || (*var).varattno as usize == n + 1 {
-                            visit(alias, (self as *mut Self).cast());
+                            walker::visit(alias, Some(visit), (self as *mut Self).cast());
                         }
                     }
                     self.stack.extend(deeper);

@@ -248,7 +248,7 @@ unsafe fn locks_rows(tree: *mut pg_sys::Query) -> bool {
         }
     }
     // SAFETY: as above.
-    unsafe { look(tree.cast(), std::ptr::null_mut()) }
+    unsafe { walker::visit(tree.cast(), Some(look), std::ptr::null_mut()) }
 }
 
 /// Returns the places of a tree that directly read one of these relations, always in the same
@@ -294,7 +294,7 @@ pub unsafe fn occurrences(tree: *mut pg_sys::Query, relations: &[pg_sys::Oid]) -
     }
     let mut walk = Walk { relations, depth: -1, found: vec![] };
     // SAFETY: as above.
-    unsafe { look(tree.cast(), (&raw mut walk).cast()) };
+    unsafe { walker::visit(tree.cast(), Some(look), (&raw mut walk).cast()) };
     walk.found
 }
 
@@ -372,7 +372,7 @@ impl Naming<'_> {
                     let raw =
                         list.get_ptr(0).ok_or_else(|| Error::internal("nothing to analyze"))?;
                     let context = std::ptr::from_mut(self).cast();
-                    look_raw((*raw).stmt, context);
+                    walker::visit((*raw).stmt, Some(look_raw), context);
                     Ok(crate::query::parse_analysis::parse_analyzed(raw, &text))
                 }
             },
@@ -438,7 +438,7 @@ impl Naming<'_> {
                 self.hidden.extend(ctes.iter_ptr().map(name));
             }
             for cte in ctes.iter_ptr() {
-                look_raw((*cte).ctequery, std::ptr::from_mut(self).cast());
+                walker::visit((*cte).ctequery, Some(look_raw), std::ptr::from_mut(self).cast());
                 self.hidden.push(name(cte));
             }
             (*select).withClause = std::ptr::null_mut();

@@ -33,7 +33,7 @@ unsafe fn keeps(query: *mut pg_sys::Query, source: &Source) -> bool {
         if q.hasAggs
             || q.hasTargetSRFs
             || q.hasSubLinks
-            || calls_others(q.targetList.cast(), std::ptr::null_mut())
+            || walker::visit(q.targetList.cast(), Some(calls_others), std::ptr::null_mut())
             || lists.iter().any(|list| !list.is_null())
             || nodes.iter().any(|node| !node.is_null())
         {

@@ -73,7 +73,7 @@ unsafe extern "C-unwind" fn analyzed(
     // hook may change it.
     unsafe {
         let mut walk = Walk { above: std::ptr::null_mut(), failed: None };
-        look(explained(query).cast(), (&raw mut walk).cast());
+        walker::visit(explained(query).cast(), Some(look), (&raw mut walk).cast());
         if let Some(error) = walk.failed {
             pg_sys::panic::ErrorReport::from(error).report(PgLogLevel::ERROR);
         }

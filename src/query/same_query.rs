@@ -80,7 +80,7 @@ unsafe fn comparable(
         #[cfg(any(feature = "pg14", feature = "pg15"))]
         add_view_entries(fresh, stored);
         for tree in [fresh, stored] {
-            strip(tree.cast(), std::ptr::null_mut());
+            walker::visit(tree.cast(), Some(strip), std::ptr::null_mut());
         }
         (fresh, stored)
     }

@@ -9,6 +9,20 @@ use pgrx::pg_sys;
 /// Visits one node, which may be null. The second argument is the context of the walk.
 pub type NodeVisitor = Option<unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool>;
 
+/// Calls a callback, as the walkers do, for the node with which a walk begins. Returns whether the
+/// callback ended the walk.
+///
+/// A callback raises an error as C code does. Called directly, it would leave the Rust functions
+/// above it without running their destructors, and subtransactions would stay open.
+///
+/// # Safety
+/// `node` belongs to a tree of the kind that the callback expects, and so does `context`.
+pub unsafe fn visit(node: *mut pg_sys::Node, visit: NodeVisitor, context: *mut c_void) -> bool {
+    let Some(visit) = visit else { return false };
+    // SAFETY: the caller upholds the callback's contract.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| visit(node, context)) }
+}
+
 /// Calls PostgreSQL's `raw_expression_tree_walker`: visits the children of a node that the parser
 /// created. Returns whether the callback ended the walk.
 ///

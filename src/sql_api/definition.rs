@@ -7,10 +7,12 @@ use pgrx::prelude::*;
 use crate::declare::add_source::SourceOptions;
 use crate::inspect::{definition, plan};
 use crate::pg::json::Json;
+use crate::sql_api::arguments::{array_elements, required_argument};
 use crate::sql_api::declare::{GivenParts, declaration};
 
 #[pg_extern(sql = false)]
-fn flow_definition(flow: &str) -> Result<String, ErrorReport> {
+fn flow_definition(flow: Option<&str>) -> Result<String, ErrorReport> {
+    let flow = required_argument(flow, "flow")?;
     Ok(definition::flow_definition(flow)?)
 }
 
@@ -24,18 +26,18 @@ fn definitions()
 #[pg_extern(sql = false)]
 #[allow(clippy::too_many_arguments)]
 fn plan(
-    flow: &str,
+    flow: Option<&str>,
     source: Option<pg_sys::Oid>,
     query: Option<String>,
     target: Option<String>,
-    key: Option<Vec<String>>,
+    key: Option<Vec<Option<String>>>,
     name: Option<String>,
-    source_key: Option<Vec<String>>,
+    source_key: Option<Vec<Option<String>>>,
     ordinal: Option<String>,
     fingerprint: Option<String>,
     capture: Option<String>,
     refresh_interval: Option<Interval>,
-    search_path: &str,
+    search_path: Option<&str>,
     server: Option<String>,
     options: Option<Json>,
     item: Option<String>,
@@ -47,6 +49,10 @@ fn plan(
     >,
     ErrorReport,
 > {
+    let flow = required_argument(flow, "flow")?;
+    let search_path = required_argument(search_path, "search_path")?;
+    let key = array_elements(key, "key")?;
+    let source_key = array_elements(source_key, "source_key")?;
     let options_of_source =
         SourceOptions { name, key: source_key, ordinal, fingerprint, capture, refresh_interval };
     let given = GivenParts { source, query, target, key, server, options, item };

@@ -49,7 +49,7 @@ pub fn check_altered(
             format!("cannot alter option \"{}\" of target \"{}\"", spec.name, after.target),
         )
         .detail("The option decides which objects the target writes to, so the rows that were sent before would stay where they are.")
-        .hint("Drop the flow with coco.drop_flow and declare it again, or declare another target.")),
+        .hint("Declare another target, or drop the flow with coco.drop_flow and declare it again.")),
     }
 }
 

@@ -1,11 +1,12 @@
 //! Recreates targets that were dropped, or that the restore of a dump has left out.
 
 use crate::catalog::model::{Flow, Target};
-use crate::catalog::{objects, target_table};
+use crate::catalog::{locks, objects, target_table};
 use crate::outbox::tables;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
 use crate::pg::notice::notice;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
 use crate::pg::{invalidation, relations};
 
@@ -55,6 +56,8 @@ fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
 /// Fails if a table that has taken the name of a dropped target is itself a target.
 fn check_not_taken(target: &Target, relation: pgrx::pg_sys::Oid) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
+    locks::lock_target_table(relation)?;
+    let _now = PinnedSnapshot::take();
     let taken = spi::scalar::<bool>(
         "select true from coco.target where relation = $1::oid::regclass and id <> $2",
         &[arg(relation), arg(target.id)],
