@@ -56,8 +56,8 @@ pub fn update_together<T>(
             }
             run_update(&ready, flow.mode, limits, UpdateContext::Session, snapshot)
         };
-        let line = format!("while updating flow \"{}\"", flow.name);
-        let outcome = error_context::with_context_line(&line, update)
+        let line = format!("Flow \"{}\" was being updated.", flow.name);
+        let outcome = error_context::with_detail_line(&line, update)
             .map_err(|error| of_flow(flow.name, error))?;
         let entry = RunEntry {
             started,
