@@ -9,11 +9,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::catalog::model::{Flow, Target};
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::backend;
 use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
+use crate::pg::subtransaction;
 use crate::pg::tuplestore::statements::SpiSession;
 
 /// How long a worker waits for a lock on a relation that a flow reads.
@@ -112,6 +114,39 @@ fn lock(relation: pg_sys::Oid, patience: Option<Duration>) -> Result<()> {
         std::thread::sleep(AGAIN);
     }
     Ok(())
+}
+
+/// The milliseconds for which [`lock_exclusively`] queues for a lock. Other sessions that want the
+/// relation wait behind it only this long.
+const QUEUED_MS: u32 = 15;
+
+/// The time between two of its attempts, in which other sessions continue.
+const EXCLUSIVE_AGAIN: Duration = Duration::from_millis(100);
+
+/// Locks relations against all other use, in this order, until the transaction ends. Returns
+/// `false`, and locks none of them, if that does not succeed for as long as `patience`.
+///
+/// A session that waits for such a lock makes all later readers wait. The function therefore queues
+/// only briefly, releases everything, and tries again.
+pub fn lock_exclusively(relations: &[pg_sys::Oid], patience: Duration) -> Result<bool> {
+    let began = Instant::now();
+    loop {
+        let locked = subtransaction::locks_in_time(|| {
+            let _waiting = RoleGuard::waiting_at_most(QUEUED_MS)?;
+            for relation in relations {
+                // SAFETY: takes a heavyweight lock, which the end of the (sub)transaction releases.
+                unsafe {
+                    pg_sys::LockRelationOid(*relation, pg_sys::AccessExclusiveLock as i32);
+                }
+            }
+            Ok(())
+        })?;
+        if locked || began.elapsed() >= patience {
+            return Ok(locked);
+        }
+        pgrx::check_for_interrupts!();
+        std::thread::sleep(EXCLUSIVE_AGAIN);
+    }
 }
 
 /// Receives the messages about revoked privileges. A lock that a statement takes does this, but

@@ -271,6 +271,13 @@ impl RoleGuard {
         Ok(acting)
     }
 
+    /// Keeps the role, for locks for which the caller waits at most this many milliseconds (55P03).
+    pub fn waiting_at_most(milliseconds: u32) -> Result<RoleGuard> {
+        let acting = RoleGuard::same();
+        acting.set("lock_timeout", &milliseconds.to_string())?;
+        Ok(acting)
+    }
+
     fn switch(to: pg_sys::Oid, add: i32) -> RoleGuard {
         let mut user = pg_sys::InvalidOid;
         let mut security = 0;

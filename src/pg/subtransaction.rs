@@ -40,6 +40,26 @@ pub fn subtransaction<T, E>(
     work: impl FnOnce() -> std::result::Result<T, E>,
     raised: impl Fn(DataError) -> E + UnwindSafe + std::panic::RefUnwindSafe,
 ) -> std::result::Result<T, E> {
+    catching(is_data_error, work, raised)
+}
+
+/// Runs `work`, which takes locks, in a subtransaction. Returns `false`, and releases these locks,
+/// if `lock_timeout` ended the wait for one of them. Raises any other error again.
+pub fn locks_in_time(work: impl FnOnce() -> Result<()>) -> Result<bool> {
+    let timed_out = |sqlstate: &str| sqlstate == "55P03";
+    match catching(timed_out, || work().map_err(Some), |_| None) {
+        Ok(()) => Ok(true),
+        Err(None) => Ok(false),
+        Err(Some(error)) => Err(error),
+    }
+}
+
+/// Runs `work` in a subtransaction, and catches the errors whose SQLSTATE `catches` accepts.
+fn catching<T, E>(
+    catches: fn(&str) -> bool,
+    work: impl FnOnce() -> std::result::Result<T, E>,
+    raised: impl Fn(DataError) -> E + UnwindSafe + std::panic::RefUnwindSafe,
+) -> std::result::Result<T, E> {
     // SAFETY: as in PL/pgSQL's exec_stmt_block, memory context and resource owner are restored
     // after each step. The callback lives on this stack, and is removed before this function
     // returns.
@@ -86,7 +106,7 @@ pub fn subtransaction<T, E>(
                 0 => sqlstate(report.sql_error_code() as i32),
                 packed => sqlstate(packed),
             };
-            if crate::pg::tuplestore::row_types::failed_in_analysis() || !is_data_error(&sqlstate) {
+            if crate::pg::tuplestore::row_types::failed_in_analysis() || !catches(&sqlstate) {
                 error.rethrow()
             }
             Err(raised(DataError {
