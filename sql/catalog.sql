@@ -221,6 +221,22 @@ create table coco.run_total (
 ) with (fillfactor = 50);
 comment on table coco.run_total is 'Totals of runs that have been removed from coco.history. Only coco''s functions and workers write to this table.';
 
+-- Flows that are another version of a flow: for a change without a gap.
+create table coco.version (
+  flow       int primary key, -- the version
+  of         int not null,    -- the main flow
+  role       text not null check (role in ('new', 'old')),
+  swap       text not null check (swap in ('auto', 'manual')),
+  keep_old   interval not null,
+  keep_until timestamptz,
+  declared   timestamptz not null default pg_catalog.now(),
+  -- why the version was not updated or swapped at the last attempt
+  waits_for  text,
+  hint       text,
+  unique (of, role)
+);
+comment on table coco.version is 'Flows that are a new or an old version of another flow. Only coco''s functions and workers write to this table.';
+
 -- The column function holds a name with schema and argument types, because pg_upgrade rejects tables with a column of type
 -- regprocedure. A function of that name counts only while the recorded role owns it.
 create table coco.memo_function (
@@ -308,7 +324,7 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.flow, coco.source, coco.target, coco.made_target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
+revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.version, coco.flow, coco.source, coco.target, coco.made_target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
@@ -322,6 +338,7 @@ select pg_catalog.pg_extension_config_dump('coco.run_history', '');
 select pg_catalog.pg_extension_config_dump('coco.run_total', '');
 select pg_catalog.pg_extension_config_dump('coco.run_history_run_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.flow_label', '');
+select pg_catalog.pg_extension_config_dump('coco.version', '');
 select pg_catalog.pg_extension_config_dump('coco.memo_function', '');
 select pg_catalog.pg_extension_config_dump('coco.memo_stats', '');
 select pg_catalog.pg_extension_config_dump('coco.kept_memo', '');

@@ -102,13 +102,37 @@ create function coco.add_target(
   as 'MODULE_PATHNAME', 'add_target_wrapper';
 
 create function coco.set_query(
-  flow   text,
-  target text,
-  query  text,
-  item   text default null
+  flow     text,
+  target   text,
+  query    text,
+  item     text     default null,
+  gapless  boolean  default false,
+  swap     text     default 'auto',
+  keep_old interval default '0',
+  key      text[]   default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'set_query_wrapper';
+
+create function coco.swap(flow text) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'swap_wrapper';
+
+create function coco.rollback(flow text) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'rollback_wrapper';
+
+create function coco.discard(flow text) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'discard_wrapper';
+
+create function coco.diff(
+  flow     text,
+  max_rows int default 100,
+  out difference text, out key jsonb, out old jsonb, out new jsonb
+) returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'diff_wrapper';
 
 create function coco.alter_flow(
   flow       text,

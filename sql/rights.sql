@@ -8,12 +8,13 @@ grant execute on function
   coco.stop, coco.wait, coco.preview, coco.verify,
   coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram, coco.report,
   coco.split_text, coco.normalize_text, coco.fingerprint, coco.stable_uuid,
+  coco.swap, coco.rollback, coco.discard, coco.diff,
   coco.embed, coco.generate, coco.http_post,
   coco.memoize, coco.unmemoize, coco.clear_memo, coco.connector_options, coco.memo_call, coco.function_rows,
   coco.tracking_rows, coco.error_rows, coco.pending_rows, coco.pending_flow_rows, coco.worker_rows, coco.progress_rows,
   coco.delivery_rows, coco.metric_rows, coco.failure_rows, coco.session_error_rows, coco.restore_is_complete
 to public;
-grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.tracking, coco.errors, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
+grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.versions, coco.tracking, coco.errors, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
   coco.metrics
 to public;
 

@@ -35,6 +35,11 @@ select t.flow,
   from coco.target t join coco.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
+create view coco.versions with (security_barrier) as
+select m.flow, f.flow as version, v.role, v.swap, v.declared, v.keep_old, v.keep_until, v.waits_for, v.hint
+  from coco.version v join coco.flow f on f.id = v.flow join coco.flow m on m.id = v.of
+ where pg_catalog.pg_has_role(f.owner, 'usage') and pg_catalog.pg_has_role(m.owner, 'usage');
+
 create view coco.tracking as select * from coco.tracking_rows();
 
 create view coco.errors as select * from coco.error_rows();

@@ -89,7 +89,8 @@ comment on function coco.definitions is $doc$Returns SQL that declares your flow
 flow: name of the flow.
 definition: text of coco.flow_definition; a comment with the error if the flow has lost a part.
 
-A flow that reads the target of another flow comes after the other flow. Apart from that, older flows come first.
+A flow that reads the target of another flow comes after the other flow. Apart from that, older flows come first. Versions of
+flows (coco.versions) are left out.
 
     SELECT definition FROM coco.definitions();$doc$;
 
@@ -206,7 +207,7 @@ does not fit. 55006: the target belongs to another flow. 42P17: the flow would f
 42501: a right is missing. HV00D, HV024, HV00J: a connector option is
 not valid. WARNING 01000: the query contains a part that coco does not follow.$doc$;
 
-comment on function coco.set_query is $doc$Replaces the query of a flow's target; the key stays the same.
+comment on function coco.set_query is $doc$Replaces the query of a flow's target.
 
 coco alters a table that it created to fit the new columns: it drops columns that the query no longer has, and adds new
 ones. A column whose type changes loses its values until the next update. If the type of a key column changes, coco empties
@@ -218,13 +219,63 @@ target: current name of the table, or the name under which a target outside this
   only target.
 query: as in coco.add_target. coco binds the query anew, even if its text is the same.
 item: as in coco.add_target.
+gapless: true: coco declares the query as a new version of the flow, and leaves flow and targets as they are. It fills a
+  table of the new version beside the target. Later, the new version replaces the flow in one transaction: see coco.swap.
+swap: with gapless. auto: the first coco.update, or worker, that finds the new version up to date and without failed items
+  replaces the flow. manual: only coco.swap does.
+keep_old: with gapless. How long coco keeps the replaced version up to date for coco.rollback; '0': not at all.
+key: with gapless. The new target key; NULL: the present one. Without gapless the key stays the same.
 
     SELECT coco.set_query('doc_chunks', NULL,
       $$ SELECT d.id AS doc_id, c.n, c.chunk, length(c.chunk) AS length
            FROM documents d, coco.split_text(d.body, 20) AS c $$);
 
 Errors: 22023, 42704: target does not identify a target of the flow. 0A000: the key of a target outside this database would
-change its type. Also the errors of coco.add_target about query, key and fit.$doc$;
+change its type. Also the errors of coco.add_target about query, key and fit. 55000: the flow already has a new version. With
+gapless: 2BP01: objects depend on the target that coco cannot move to another table; 0A000: a target is partitioned or outside
+this database; 42501: the owner of the flow does not own the target.$doc$;
+
+comment on function coco.swap is $doc$Replaces a flow by the new version that coco.set_query with gapless has declared.
+
+First brings the new version up to date, then exchanges names in one transaction. The table of the new version gets the name
+of the target, with its indexes, constraints, grants, comments, policies, triggers and publications. Views over the target
+read the new table. Readers wait only for this exchange. If the flow calls providers, a worker updates the new version, so its
+declaration must be committed.
+
+flow: name of the flow.
+
+The replaced version is dropped, or kept as <flow>@old with its table <target>@old for keep_old. coco never drops an adopted
+table: it stays under the name <target>@old. The swap uses a new version although some of its items fail.
+
+    SELECT coco.set_query('doc_chunks', NULL,
+      $$ SELECT d.id AS doc_id, c.n, c.chunk FROM documents d, coco.split_text(d.body, 30) AS c $$,
+      gapless => true, swap => 'manual', keep_old => '1 day');
+    SELECT coco.swap('doc_chunks');
+
+Errors: 55000: the flow has no new version, or the target has got an index or a constraint that the new table lacks. 2BP01:
+objects depend on the target that coco cannot move. 55P03: a transaction that has read the target stays open for 10
+seconds.$doc$;
+
+comment on function coco.rollback is $doc$Replaces a flow by its old version, which the last swap has kept.
+
+Works as coco.swap. The version that the flow had until now becomes the old version, so another call undoes the first one.
+
+flow: name of the flow.
+
+    SELECT coco.rollback('doc_chunks');
+
+Errors: 55000: the flow has no old version. Also the errors of coco.swap.$doc$;
+
+comment on function coco.discard is $doc$Gives up the new version of a flow, and drops its table.
+
+flow: name of the flow.
+
+    SELECT coco.set_query('doc_chunks', NULL,
+      $$ SELECT d.id AS doc_id, c.n, c.chunk FROM documents d, coco.split_text(d.body, 40) AS c $$,
+      gapless => true);
+    SELECT coco.discard('doc_chunks');
+
+Errors: 55000: the flow has no new version.$doc$;
 
 comment on function coco.alter_flow is $doc$Changes properties of a flow; a property whose argument is NULL stays as it is. Waits until a worker, or another session, has finished its current work for the flow.
 
@@ -266,20 +317,22 @@ search path or on a setting, call coco.clear_memo.
 
 Errors: 22023: a value is not valid or out of range, or an argument that it belongs to is missing. 42501: the flow is not
 yours, or you cannot SET ROLE to the new owner. 42704: the flow has no such source, lookup or target. 0A000: the source
-cannot have the ordinal or lose it, its changes cannot be captured, or the option cannot be altered. Also the errors of
-coco.add_source about ordinal, fingerprint and capture, and those of the connector about options.$doc$;
+cannot have the ordinal or lose it, its changes cannot be captured, or the option cannot be altered. 55000: the flow has a
+new version, which has copies of sources and settings. Also the errors of coco.add_source about ordinal, fingerprint and
+capture, and those of the connector about options.$doc$;
 
 comment on function coco.rename_flow is $doc$Gives a flow another name. The items, the history, the labels, the results of memoized functions and the targets stay as they are, and the next update evaluates nothing. A worker that follows the flow continues under the new name.
 
 Views of the flow in the schema coco, whose names contain the flow's name, are renamed, too. A webhook, and the headers of
 Kafka records, report the new name from now on. Waits until a worker, or another session, has finished its current work for
-the flow.
+the flow. Versions of the flow (coco.versions) get names that belong to the new name.
 
 flow: name of the flow.
 new_name: new name, at most 63 bytes.
 
 Errors: 42704: the flow does not exist. 42501: the flow is not yours. 42710: the name is taken. 22023, 42622: the name is
-empty or too long. 55006: a worker is updating the flow for another session.$doc$;
+empty or too long. 42939: the new name ends with @new or @old. 55000: the flow is a version of another one. 55006: a worker is
+updating the flow for another session.$doc$;
 
 comment on function coco.drop_flow is $doc$Drops a flow, its tracking tables and its query views. For a target outside this database, it also drops the ledger and the outbox with all undelivered rows. coco keeps the stored results of memoized functions for coco.memo_retention, so that a flow that is declared again does not compute them again.
 

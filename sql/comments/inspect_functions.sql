@@ -170,3 +170,20 @@ read the keys and messages in it.
 
     -- psql -At -c 'select coco.report()' > report.html
     SELECT length(coco.report()) > 1000 AS is_a_page;$doc$;
+
+comment on function coco.diff is $doc$Returns rows that differ between the targets of a flow and those of its new version; after a swap, of its old version.
+
+Compares the tables as they are now, row by row and byte by byte. For each target, a NOTICE contains the numbers of all such
+rows. coco does not compare columns that only one version has, and a NOTICE names them.
+
+flow: name of the flow.
+max_rows: largest number of rows returned for each target.
+difference: missing: only the older version has the row; extra: only the newer one; different: both have a row with this key,
+  and the rows differ.
+key: target key of the row.
+old: row of the older version.
+new: row of the newer version.
+
+    SELECT * FROM coco.diff('doc_chunks');
+
+Errors: 55000: the flow has no other version. 0A000: the versions have different keys. 22023: max_rows is below 1.$doc$;

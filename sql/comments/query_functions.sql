@@ -143,7 +143,7 @@ Errors: 42704: the function is not memoized. 42501: the function is not yours.$d
 comment on function coco.clear_memo is $doc$Deletes stored results of memoized functions, for all versions of their code. Returns the number of deleted results. The call does not evaluate anything: coco computes a result again when it next evaluates an item that needs it. A flow whose results were deleted does not reuse older results of other flows either.
 
 flow: name of the flow, which may be dropped: the call also deletes the results that coco keeps of dropped flows of this
-  name. NULL: all flows that the current role owns, and all of its dropped flows.
+  name, and those of the flow's versions. NULL: all flows that the current role owns, and all of its dropped flows.
 function: function with its argument types; NULL: all memoized functions of the flow.
 
     SELECT coco.clear_memo('doc_chunks');

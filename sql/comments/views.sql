@@ -54,6 +54,17 @@ comment on column coco.targets.outbox is 'Table with the rows that coco has not 
 comment on column coco.targets.ledger_view is 'View of the ledger.';
 comment on column coco.targets.outbox_view is 'View of the outbox.';
 
+comment on view coco.versions is 'New and old versions of your flows, for a change without a gap: see coco.set_query and coco.swap. Each version is also a flow in the other views.';
+comment on column coco.versions.flow is 'Name of the flow.';
+comment on column coco.versions.version is 'Name of the version as a flow.';
+comment on column coco.versions.role is 'new: coco builds the version beside the flow. old: the version was the flow before the last swap.';
+comment on column coco.versions.swap is 'Who swaps a new version in. auto: the first update or worker that finds the version ready. manual: coco.swap.';
+comment on column coco.versions.declared is 'Time at which coco.set_query declared a new version, or at which an old one was replaced.';
+comment on column coco.versions.keep_old is 'Interval for which the version that a swap replaces is kept.';
+comment on column coco.versions.keep_until is 'Time until which coco keeps an old version; NULL for a new one.';
+comment on column coco.versions.waits_for is 'Reason for which the version was not updated or swapped at the last attempt, if any.';
+comment on column coco.versions.hint is 'Action that may remove that reason.';
+
 comment on view coco.status is 'State of your flows, one row for each: what the flow is doing, what is wrong, and what to do about it. The flows that need attention come first. The view is at most 100 columns wide in psql if the flows are well and have names of up to 16 characters. coco.status_detail has more columns.';
 comment on column coco.status.flow is 'Name of the flow.';
 comment on column coco.status.state is 'First of these states that applies. incomplete: the flow has no target yet. target dropped: the next update creates and fills the target again. source dropped: a source or lookup no longer exists. query broken: an object that a query reads no longer exists. paused: coco.alter_flow paused the flow. set aside: three processes in a row died while they worked on the flow; workers skip it until coco.start or coco.retry. failed: an error ended the last update of the flow, or coco could not send to a target outside this database. restoring: the flow is live, and workers wait for the end of the restore of a dump. no worker: the flow is live, and no worker runs in this database. degraded: some items fail, or a target rejected rows. live: workers keep the flow up to date. The other states are those of a flow that is not live. never updated: no update of the flow has succeeded yet. behind: changes are pending, or coco.set_query has changed a query since the last update. up to date: no change of a source or lookup is pending. unknown: coco does not capture every source and lookup, so only an update finds their changes.';

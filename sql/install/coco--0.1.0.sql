@@ -228,6 +228,22 @@ create table coco.run_total (
 ) with (fillfactor = 50);
 comment on table coco.run_total is 'Totals of runs that have been removed from coco.history. Only coco''s functions and workers write to this table.';
 
+-- Flows that are another version of a flow: for a change without a gap.
+create table coco.version (
+  flow       int primary key, -- the version
+  of         int not null,    -- the main flow
+  role       text not null check (role in ('new', 'old')),
+  swap       text not null check (swap in ('auto', 'manual')),
+  keep_old   interval not null,
+  keep_until timestamptz,
+  declared   timestamptz not null default pg_catalog.now(),
+  -- why the version was not updated or swapped at the last attempt
+  waits_for  text,
+  hint       text,
+  unique (of, role)
+);
+comment on table coco.version is 'Flows that are a new or an old version of another flow. Only coco''s functions and workers write to this table.';
+
 -- The column function holds a name with schema and argument types, because pg_upgrade rejects tables with a column of type
 -- regprocedure. A function of that name counts only while the recorded role owns it.
 create table coco.memo_function (
@@ -315,7 +331,7 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.flow, coco.source, coco.target, coco.made_target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
+revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.version, coco.flow, coco.source, coco.target, coco.made_target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
@@ -329,6 +345,7 @@ select pg_catalog.pg_extension_config_dump('coco.run_history', '');
 select pg_catalog.pg_extension_config_dump('coco.run_total', '');
 select pg_catalog.pg_extension_config_dump('coco.run_history_run_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.flow_label', '');
+select pg_catalog.pg_extension_config_dump('coco.version', '');
 select pg_catalog.pg_extension_config_dump('coco.memo_function', '');
 select pg_catalog.pg_extension_config_dump('coco.memo_stats', '');
 select pg_catalog.pg_extension_config_dump('coco.kept_memo', '');
@@ -449,13 +466,37 @@ create function coco.add_target(
   as 'MODULE_PATHNAME', 'add_target_wrapper';
 
 create function coco.set_query(
-  flow   text,
-  target text,
-  query  text,
-  item   text default null
+  flow     text,
+  target   text,
+  query    text,
+  item     text     default null,
+  gapless  boolean  default false,
+  swap     text     default 'auto',
+  keep_old interval default '0',
+  key      text[]   default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'set_query_wrapper';
+
+create function coco.swap(flow text) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'swap_wrapper';
+
+create function coco.rollback(flow text) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'rollback_wrapper';
+
+create function coco.discard(flow text) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'discard_wrapper';
+
+create function coco.diff(
+  flow     text,
+  max_rows int default 100,
+  out difference text, out key jsonb, out old jsonb, out new jsonb
+) returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'diff_wrapper';
 
 create function coco.alter_flow(
   flow       text,
@@ -919,6 +960,11 @@ select t.flow,
   from coco.target t join coco.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
+create view coco.versions with (security_barrier) as
+select m.flow, f.flow as version, v.role, v.swap, v.declared, v.keep_old, v.keep_until, v.waits_for, v.hint
+  from coco.version v join coco.flow f on f.id = v.flow join coco.flow m on m.id = v.of
+ where pg_catalog.pg_has_role(f.owner, 'usage') and pg_catalog.pg_has_role(m.owner, 'usage');
+
 create view coco.tracking as select * from coco.tracking_rows();
 
 create view coco.errors as select * from coco.error_rows();
@@ -1187,7 +1233,8 @@ comment on function coco.definitions is $doc$Returns SQL that declares your flow
 flow: name of the flow.
 definition: text of coco.flow_definition; a comment with the error if the flow has lost a part.
 
-A flow that reads the target of another flow comes after the other flow. Apart from that, older flows come first.
+A flow that reads the target of another flow comes after the other flow. Apart from that, older flows come first. Versions of
+flows (coco.versions) are left out.
 
     SELECT definition FROM coco.definitions();$doc$;
 
@@ -1304,7 +1351,7 @@ does not fit. 55006: the target belongs to another flow. 42P17: the flow would f
 42501: a right is missing. HV00D, HV024, HV00J: a connector option is
 not valid. WARNING 01000: the query contains a part that coco does not follow.$doc$;
 
-comment on function coco.set_query is $doc$Replaces the query of a flow's target; the key stays the same.
+comment on function coco.set_query is $doc$Replaces the query of a flow's target.
 
 coco alters a table that it created to fit the new columns: it drops columns that the query no longer has, and adds new
 ones. A column whose type changes loses its values until the next update. If the type of a key column changes, coco empties
@@ -1316,13 +1363,63 @@ target: current name of the table, or the name under which a target outside this
   only target.
 query: as in coco.add_target. coco binds the query anew, even if its text is the same.
 item: as in coco.add_target.
+gapless: true: coco declares the query as a new version of the flow, and leaves flow and targets as they are. It fills a
+  table of the new version beside the target. Later, the new version replaces the flow in one transaction: see coco.swap.
+swap: with gapless. auto: the first coco.update, or worker, that finds the new version up to date and without failed items
+  replaces the flow. manual: only coco.swap does.
+keep_old: with gapless. How long coco keeps the replaced version up to date for coco.rollback; '0': not at all.
+key: with gapless. The new target key; NULL: the present one. Without gapless the key stays the same.
 
     SELECT coco.set_query('doc_chunks', NULL,
       $$ SELECT d.id AS doc_id, c.n, c.chunk, length(c.chunk) AS length
            FROM documents d, coco.split_text(d.body, 20) AS c $$);
 
 Errors: 22023, 42704: target does not identify a target of the flow. 0A000: the key of a target outside this database would
-change its type. Also the errors of coco.add_target about query, key and fit.$doc$;
+change its type. Also the errors of coco.add_target about query, key and fit. 55000: the flow already has a new version. With
+gapless: 2BP01: objects depend on the target that coco cannot move to another table; 0A000: a target is partitioned or outside
+this database; 42501: the owner of the flow does not own the target.$doc$;
+
+comment on function coco.swap is $doc$Replaces a flow by the new version that coco.set_query with gapless has declared.
+
+First brings the new version up to date, then exchanges names in one transaction. The table of the new version gets the name
+of the target, with its indexes, constraints, grants, comments, policies, triggers and publications. Views over the target
+read the new table. Readers wait only for this exchange. If the flow calls providers, a worker updates the new version, so its
+declaration must be committed.
+
+flow: name of the flow.
+
+The replaced version is dropped, or kept as <flow>@old with its table <target>@old for keep_old. coco never drops an adopted
+table: it stays under the name <target>@old. The swap uses a new version although some of its items fail.
+
+    SELECT coco.set_query('doc_chunks', NULL,
+      $$ SELECT d.id AS doc_id, c.n, c.chunk FROM documents d, coco.split_text(d.body, 30) AS c $$,
+      gapless => true, swap => 'manual', keep_old => '1 day');
+    SELECT coco.swap('doc_chunks');
+
+Errors: 55000: the flow has no new version, or the target has got an index or a constraint that the new table lacks. 2BP01:
+objects depend on the target that coco cannot move. 55P03: a transaction that has read the target stays open for 10
+seconds.$doc$;
+
+comment on function coco.rollback is $doc$Replaces a flow by its old version, which the last swap has kept.
+
+Works as coco.swap. The version that the flow had until now becomes the old version, so another call undoes the first one.
+
+flow: name of the flow.
+
+    SELECT coco.rollback('doc_chunks');
+
+Errors: 55000: the flow has no old version. Also the errors of coco.swap.$doc$;
+
+comment on function coco.discard is $doc$Gives up the new version of a flow, and drops its table.
+
+flow: name of the flow.
+
+    SELECT coco.set_query('doc_chunks', NULL,
+      $$ SELECT d.id AS doc_id, c.n, c.chunk FROM documents d, coco.split_text(d.body, 40) AS c $$,
+      gapless => true);
+    SELECT coco.discard('doc_chunks');
+
+Errors: 55000: the flow has no new version.$doc$;
 
 comment on function coco.alter_flow is $doc$Changes properties of a flow; a property whose argument is NULL stays as it is. Waits until a worker, or another session, has finished its current work for the flow.
 
@@ -1364,20 +1461,22 @@ search path or on a setting, call coco.clear_memo.
 
 Errors: 22023: a value is not valid or out of range, or an argument that it belongs to is missing. 42501: the flow is not
 yours, or you cannot SET ROLE to the new owner. 42704: the flow has no such source, lookup or target. 0A000: the source
-cannot have the ordinal or lose it, its changes cannot be captured, or the option cannot be altered. Also the errors of
-coco.add_source about ordinal, fingerprint and capture, and those of the connector about options.$doc$;
+cannot have the ordinal or lose it, its changes cannot be captured, or the option cannot be altered. 55000: the flow has a
+new version, which has copies of sources and settings. Also the errors of coco.add_source about ordinal, fingerprint and
+capture, and those of the connector about options.$doc$;
 
 comment on function coco.rename_flow is $doc$Gives a flow another name. The items, the history, the labels, the results of memoized functions and the targets stay as they are, and the next update evaluates nothing. A worker that follows the flow continues under the new name.
 
 Views of the flow in the schema coco, whose names contain the flow's name, are renamed, too. A webhook, and the headers of
 Kafka records, report the new name from now on. Waits until a worker, or another session, has finished its current work for
-the flow.
+the flow. Versions of the flow (coco.versions) get names that belong to the new name.
 
 flow: name of the flow.
 new_name: new name, at most 63 bytes.
 
 Errors: 42704: the flow does not exist. 42501: the flow is not yours. 42710: the name is taken. 22023, 42622: the name is
-empty or too long. 55006: a worker is updating the flow for another session.$doc$;
+empty or too long. 42939: the new name ends with @new or @old. 55000: the flow is a version of another one. 55006: a worker is
+updating the flow for another session.$doc$;
 
 comment on function coco.drop_flow is $doc$Drops a flow, its tracking tables and its query views. For a target outside this database, it also drops the ledger and the outbox with all undelivered rows. coco keeps the stored results of memoized functions for coco.memo_retention, so that a flow that is declared again does not compute them again.
 
@@ -1669,6 +1768,23 @@ read the keys and messages in it.
     -- psql -At -c 'select coco.report()' > report.html
     SELECT length(coco.report()) > 1000 AS is_a_page;$doc$;
 
+comment on function coco.diff is $doc$Returns rows that differ between the targets of a flow and those of its new version; after a swap, of its old version.
+
+Compares the tables as they are now, row by row and byte by byte. For each target, a NOTICE contains the numbers of all such
+rows. coco does not compare columns that only one version has, and a NOTICE names them.
+
+flow: name of the flow.
+max_rows: largest number of rows returned for each target.
+difference: missing: only the older version has the row; extra: only the newer one; different: both have a row with this key,
+  and the rows differ.
+key: target key of the row.
+old: row of the older version.
+new: row of the newer version.
+
+    SELECT * FROM coco.diff('doc_chunks');
+
+Errors: 55000: the flow has no other version. 0A000: the versions have different keys. 22023: max_rows is below 1.$doc$;
+
 -- sql/comments/query_functions.sql
 
 -- COMMENTs on the functions that queries call, and on the functions for memoization and connectors. scripts/reference.sql
@@ -1816,7 +1932,7 @@ Errors: 42704: the function is not memoized. 42501: the function is not yours.$d
 comment on function coco.clear_memo is $doc$Deletes stored results of memoized functions, for all versions of their code. Returns the number of deleted results. The call does not evaluate anything: coco computes a result again when it next evaluates an item that needs it. A flow whose results were deleted does not reuse older results of other flows either.
 
 flow: name of the flow, which may be dropped: the call also deletes the results that coco keeps of dropped flows of this
-  name. NULL: all flows that the current role owns, and all of its dropped flows.
+  name, and those of the flow's versions. NULL: all flows that the current role owns, and all of its dropped flows.
 function: function with its argument types; NULL: all memoized functions of the flow.
 
     SELECT coco.clear_memo('doc_chunks');
@@ -1893,6 +2009,17 @@ comment on column coco.targets.ledger is 'Table with the keys that the target sh
 comment on column coco.targets.outbox is 'Table with the rows that coco has not delivered yet. Only the extension''s owner can read it; the flow''s owner reads the outbox view.';
 comment on column coco.targets.ledger_view is 'View of the ledger.';
 comment on column coco.targets.outbox_view is 'View of the outbox.';
+
+comment on view coco.versions is 'New and old versions of your flows, for a change without a gap: see coco.set_query and coco.swap. Each version is also a flow in the other views.';
+comment on column coco.versions.flow is 'Name of the flow.';
+comment on column coco.versions.version is 'Name of the version as a flow.';
+comment on column coco.versions.role is 'new: coco builds the version beside the flow. old: the version was the flow before the last swap.';
+comment on column coco.versions.swap is 'Who swaps a new version in. auto: the first update or worker that finds the version ready. manual: coco.swap.';
+comment on column coco.versions.declared is 'Time at which coco.set_query declared a new version, or at which an old one was replaced.';
+comment on column coco.versions.keep_old is 'Interval for which the version that a swap replaces is kept.';
+comment on column coco.versions.keep_until is 'Time until which coco keeps an old version; NULL for a new one.';
+comment on column coco.versions.waits_for is 'Reason for which the version was not updated or swapped at the last attempt, if any.';
+comment on column coco.versions.hint is 'Action that may remove that reason.';
 
 comment on view coco.status is 'State of your flows, one row for each: what the flow is doing, what is wrong, and what to do about it. The flows that need attention come first. The view is at most 100 columns wide in psql if the flows are well and have names of up to 16 characters. coco.status_detail has more columns.';
 comment on column coco.status.flow is 'Name of the flow.';
@@ -2029,12 +2156,13 @@ grant execute on function
   coco.stop, coco.wait, coco.preview, coco.verify,
   coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram, coco.report,
   coco.split_text, coco.normalize_text, coco.fingerprint, coco.stable_uuid,
+  coco.swap, coco.rollback, coco.discard, coco.diff,
   coco.embed, coco.generate, coco.http_post,
   coco.memoize, coco.unmemoize, coco.clear_memo, coco.connector_options, coco.memo_call, coco.function_rows,
   coco.tracking_rows, coco.error_rows, coco.pending_rows, coco.pending_flow_rows, coco.worker_rows, coco.progress_rows,
   coco.delivery_rows, coco.metric_rows, coco.failure_rows, coco.session_error_rows, coco.restore_is_complete
 to public;
-grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.tracking, coco.errors, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
+grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.versions, coco.tracking, coco.errors, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
   coco.metrics
 to public;
 

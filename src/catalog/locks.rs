@@ -141,6 +141,19 @@ pub fn lock_update_request_if_free(flow: i32) -> Result<bool> {
     Ok(acquire(&update_request_tag(flow)?, MODE, false, false))
 }
 
+/// Blocks requests as [`lock_update_request`] does, and fails if a session is requesting an update
+/// of the flow. A worker that updates a flow for a session knows the flow by its name.
+pub fn block_update_requests(flow: i32, name: &str) -> Result<()> {
+    match lock_update_request_if_free(flow)? {
+        true => Ok(()),
+        false => Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            format!("flow \"{name}\" is being updated by another session"),
+        )
+        .hint("Wait until the other session's coco.update has ended, and try again.")),
+    }
+}
+
 pub fn unlock_update_request(flow: i32) -> Result<()> {
     // SAFETY: releases the lock that `lock_update_request` took.
     unsafe { pg_sys::LockRelease(&update_request_tag(flow)?, MODE, false) };

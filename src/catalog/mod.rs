@@ -19,3 +19,4 @@ pub mod relation_locks;
 pub mod restored;
 pub mod run_history;
 pub mod target_table;
+pub mod version_rows;

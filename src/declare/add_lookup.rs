@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use crate::capture::triggers;
 use crate::catalog::model::{self, Flow, Source};
-use crate::catalog::{object_comments, object_names, objects};
+use crate::catalog::{object_comments, object_names, objects, version_rows};
 use crate::declare::add_source::{check_interval, describe, name_of, source_key};
 use crate::declare::names::check_name;
 use crate::declare::source_capture::capture_mode;
@@ -48,6 +48,7 @@ pub fn add_lookup(
         }
     }
     let flow = load::lock_and_load(flow)?;
+    version_rows::check_no_new_version(flow.id, &flow.name)?;
     let affected = affected(&flow, options.source.as_deref())?;
     let described = describe(relation, flow.owner, "lookup")?;
     let name = options.name.unwrap_or(described.name.clone());

@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 
 use crate::catalog::model::{BoundView, External, Flow, Target};
 use crate::catalog::target_table::{self, Altered};
-use crate::catalog::{locks, made_targets, objects};
+use crate::catalog::{locks, made_targets, objects, version_rows};
 use crate::declare::add_source::temporary;
 use crate::declare::check_query::analyse_into;
 use crate::declare::key_ownership;
@@ -258,7 +258,8 @@ fn check_not_taken(target: &Target) -> Result<()> {
     }
 }
 
-fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
+/// Stores a target whose table exists, with its bound query, and adds it to the flow.
+pub fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()> {
     let acting = RoleGuard::extension_owner()?;
     let keys: Vec<String> = new.key.iter().map(|k| k.name.clone()).collect();
     let external = new.external.as_ref();
@@ -362,6 +363,7 @@ pub fn set_query(
     check: QueryCheck,
 ) -> Result<()> {
     let mut flow = load::lock_for_update(flow)?;
+    version_rows::check_no_new_version(flow.id, &flow.name)?;
     let at = find_target(&flow, target)?;
     let mut changed = flow.targets[at].clone();
     let before = changed.clone();

@@ -8,6 +8,7 @@ use crate::catalog::flow_rows::{self, FlowIdentity};
 use crate::catalog::internal_tables;
 use crate::catalog::model::Flow;
 use crate::catalog::object_names::owner_name;
+use crate::catalog::version_rows;
 use crate::declare::alter_source::{self, SourceChanges};
 use crate::declare::alter_target::{self, OptionsCheck};
 use crate::declare::{alter_settings, lineage_index};
@@ -110,6 +111,9 @@ pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<A
     // Another session may have changed or dropped the flow while this session waited for the lock.
     let FlowIdentity { id, owner } = load::lock_identified(name)?;
     let _now = PinnedSnapshot::take();
+    if changes.affect_updates() || changes.lineage_index.is_some() {
+        version_rows::check_no_new_version(id, name)?;
+    }
     if let Some(new) = changes.owner
         && new != owner
     {

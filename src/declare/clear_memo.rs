@@ -3,7 +3,7 @@
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::catalog::flow_rows;
+use crate::catalog::{flow_rows, version_rows};
 use crate::flows::load;
 use crate::memo::kept::{KeptResults, clear_kept};
 use crate::memo::store;
@@ -11,8 +11,8 @@ use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 
-/// Deletes the results of a flow, and those kept of dropped flows of this name: of one function, or
-/// of all. Returns how many.
+/// Deletes the results of a flow and of its versions, and those kept of dropped flows of this name:
+/// of one function, or of all. Returns how many.
 pub fn clear_flow(name: &str, function: Option<pg_sys::Oid>) -> Result<i64> {
     let function = function.map(store::function_name).transpose()?;
     let function = function.as_deref();
@@ -20,7 +20,11 @@ pub fn clear_flow(name: &str, function: Option<pg_sys::Oid>) -> Result<i64> {
         Ok(_) => {
             let flow = load::lock_for_update(name)?;
             let of = KeptResults { flow: Some(name), owner: Some(flow.owner), function };
-            Ok(store::forget(&flow, function)? + clear_kept(&of)?.unwrap_or(0))
+            let mut deleted = store::forget(&flow, function)?;
+            for version in version_rows::versions_of(flow.id)? {
+                deleted += store::forget(&load::lock_for_update(&version.name)?, function)?;
+            }
+            Ok(deleted + clear_kept(&of)?.unwrap_or(0))
         }
         Err(missing) if missing.code == PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT => {
             let of = KeptResults { flow: Some(name), owner: None, function };

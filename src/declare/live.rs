@@ -31,7 +31,7 @@ pub fn start_flow(name: &str) -> Result<i32> {
     }
     restored::complete()?;
     let _as = RoleGuard::extension_owner()?;
-    spi::execute("update coco.flow set live = true where id = $1 and not live", &[arg(flow.id)])?;
+    set_live(flow.id, true)?;
     invalidation::note_change()?;
     spi::execute("delete from coco.flow_error where flow = $1", &[arg(flow.id)])?;
     Ok(flow.id)
@@ -43,9 +43,19 @@ pub fn stop_flow(name: &str, announce: fn()) -> Result<()> {
     let id = flow_rows::flow_id(name)?;
     locks::lock_flow_ending_transaction(id, announce)?;
     let _as = RoleGuard::extension_owner()?;
-    spi::execute("update coco.flow set live = false where id = $1 and live", &[arg(id)])?;
+    set_live(id, false)?;
     invalidation::note_change()?;
     spi::execute("delete from coco.flow_error where flow = $1", &[arg(id)])?;
+    Ok(())
+}
+
+/// Stores whether a flow and its versions are live. The caller acts as the extension's owner.
+fn set_live(flow: i32, live: bool) -> Result<()> {
+    spi::execute(
+        "update coco.flow set live = $2
+          where (id = $1 or id in (select v.flow from coco.version v where v.of = $1)) and live <> $2",
+        &[arg(flow), arg(live)],
+    )?;
     Ok(())
 }
 

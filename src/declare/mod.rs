@@ -15,6 +15,7 @@ pub mod create_flow;
 pub mod declaration;
 pub mod difference;
 pub mod flow_settings;
+pub mod gapless;
 pub mod key_ownership;
 pub mod lineage_index;
 pub mod live;
@@ -29,7 +30,9 @@ pub mod when_exists;
 use pgrx::prelude::*;
 
 use crate::capture::triggers;
-use crate::catalog::{flow_rows, internal_tables, locks, made_targets, objects, restored};
+use crate::catalog::{
+    flow_rows, internal_tables, locks, made_targets, objects, restored, version_rows,
+};
 use crate::declare::names::check_name;
 use crate::memo::kept;
 use crate::pg::acting_role::{RoleGuard, SavedGucs};
@@ -61,8 +64,9 @@ pub fn insert_flow(name: &str, owner: pg_sys::Oid, settings: &SavedGucs) -> Resu
     Ok(true)
 }
 
-/// Drops a flow, even an incomplete one: whatever still exists is dropped. The results of its
-/// memoized functions may be [kept] for a while. For `announce`, see
+/// Drops a flow with its versions, even an incomplete one: whatever still exists is dropped. Always
+/// drops the tables that coco created for a version. The results of its memoized functions may be
+/// [kept] for a while. For `announce`, see
 /// [`locks::lock_flow_ending_transaction`].
 pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
     let mut id = flow_rows::identify_flow(name)?.id;
@@ -78,6 +82,11 @@ pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
         }
         id = found.id;
     };
+    for version in version_rows::versions_of(id)? {
+        drop_flow(&version.name, keep_targets, announce)?;
+    }
+    // Nobody declared the tables of a version, so nobody keeps them.
+    let keep_targets = keep_targets && version_rows::as_version(id)?.is_none();
     let acting = RoleGuard::extension_owner()?;
     let names = |query: &str| spi::select(query, &[arg(name)], |r| spi::required::<String>(r, 1));
     let views = internal_tables::views(name)?;

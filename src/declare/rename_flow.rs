@@ -9,8 +9,8 @@ use crate::catalog::object_comments::{
     query_comment, tracking_comment,
 };
 use crate::catalog::object_names::object_name;
-use crate::catalog::{flow_rows, locks};
-use crate::declare::names::check_name;
+use crate::catalog::{flow_rows, locks, version_rows};
+use crate::declare::names::{check_name, version_name};
 use crate::declare::rows;
 use crate::flows::load;
 use crate::pg::acting_role::RoleGuard;
@@ -20,18 +20,24 @@ use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg, ident, literal};
 use crate::pg::subtransaction::subtransaction;
 
-/// Renames a flow of the caller's. The flow may be incomplete or broken.
+/// Renames a flow of the caller's, and its versions. The flow may be incomplete or broken.
 pub fn rename_flow(name: &str, new_name: &str) -> Result<()> {
     check_name("new_name", new_name)?;
     let id = load::lock_identified(name)?.id;
     let _now = PinnedSnapshot::take();
-    // A worker that updates the flow for a session knows the flow by its name.
-    if !locks::lock_update_request_if_free(id)? {
+    locks::block_update_requests(id, name)?;
+    if let Some(version) = version_rows::as_version(id)? {
         return Err(Error::new(
-            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
-            format!("flow \"{name}\" is being updated by another session"),
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("flow \"{name}\" is itself a version of flow \"{}\"", version.of_name),
         )
-        .hint("Wait until the other session's coco.update has ended, and try again."));
+        .hint("Rename that flow: its versions follow."));
+    }
+    let mut names = vec![(name.to_owned(), new_name.to_owned())];
+    for version in version_rows::versions_of(id)? {
+        locks::lock_flow(version.id)?;
+        locks::block_update_requests(version.id, &version.name)?;
+        names.push((version.name, version_name(new_name, version.role)?));
     }
     let taken = || {
         Error::new(
@@ -49,7 +55,7 @@ pub fn rename_flow(name: &str, new_name: &str) -> Result<()> {
     // Another session may be declaring a flow of this name. The statement then waits for that
     // session, and fails if it commits.
     let renamed = subtransaction(
-        || rename_rows(name, new_name).map_err(Some),
+        || names.iter().try_for_each(|(old, new)| rename_rows(old, new)).map_err(Some),
         |raised| match raised.is_conflict() {
             true => None,
             false => {

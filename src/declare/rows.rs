@@ -7,7 +7,8 @@ use crate::pg::spi::{self, arg};
 /// extension's owner. It must also hold the flow's lock, or have just inserted the row in
 /// `coco.flow`: an incomplete restore can leave other rows under the same name.
 pub fn delete_all(flow: &str, id: i32) -> Result<()> {
-    const OF_ID: [&str; 4] = [
+    const OF_ID: [&str; 5] = [
+        "delete from coco.version where flow = $1 or of = $1",
         "delete from coco.flow_error where flow = $1",
         "delete from coco.run_history where flow = $1",
         "delete from coco.run_total where flow = $1",

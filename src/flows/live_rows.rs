@@ -22,6 +22,8 @@ pub struct LiveFlow {
     pub attempts: i32,
     /// The transaction that last changed the flow's row.
     changed_by: String,
+    /// Whether the flow is the new version of another one, and replaces it once it has caught up.
+    pub swaps: bool,
 }
 
 /// Returns the name of a flow; `None` if the flow does not exist.
@@ -63,7 +65,9 @@ pub fn live_flows() -> Result<Vec<LiveFlow>> {
     spi::select(
         "select f.flow, f.id, coalesce(t.attempts, 0),
                 greatest(0, coalesce(extract(epoch from t.next_retry - clock_timestamp()), 0))::float8,
-                f.xmin::text
+                f.xmin::text,
+                exists (select from coco.version v
+                         where v.flow = f.id and v.role = 'new' and v.swap = 'auto')
            from coco.flow f left join coco.flow_error t on t.flow = f.id
           where f.live and not f.paused and coalesce(t.deaths, 0) < $1 order by f.id",
         &[arg(DEATHS)],
@@ -77,6 +81,7 @@ pub fn live_flows() -> Result<Vec<LiveFlow>> {
                     LONGEST,
                 ),
                 changed_by: spi::required(r, 5)?,
+                swaps: spi::required(r, 6)?,
             })
         },
     )

@@ -20,6 +20,8 @@ pub struct ChainedFlow {
     pub owner: pg_sys::Oid,
     pub is_paused: bool,
     pub has_target: bool,
+    /// Whether the flow is a version of another one.
+    pub is_version: bool,
 }
 
 impl ChainedFlow {
@@ -86,7 +88,8 @@ pub fn read_chains() -> Result<FlowChains> {
     let _now = PinnedSnapshot::take();
     let flows = spi::select(
         "select f.flow, f.id, f.owner::oid, f.paused,
-                exists (select from coco.target t where t.flow = f.flow)
+                exists (select from coco.target t where t.flow = f.flow),
+                exists (select from coco.version v where v.flow = f.id)
            from coco.flow f order by f.id",
         &[],
         |r| {
@@ -96,6 +99,7 @@ pub fn read_chains() -> Result<FlowChains> {
                 owner: spi::required(r, 3)?,
                 is_paused: spi::required(r, 4)?,
                 has_target: spi::required(r, 5)?,
+                is_version: spi::required(r, 6)?,
             })
         },
     )?;

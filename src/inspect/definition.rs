@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::catalog::flow_rows;
 use crate::catalog::model::{Flow, Lookup, Source, Target};
+use crate::catalog::{flow_rows, version_rows};
 use crate::declare::add_source;
 use crate::declare::source_capture::choose_capture;
 use crate::declare::source_expressions::bind_expression;
@@ -27,15 +27,28 @@ pub struct FlowDefinition {
 /// Returns SQL that declares a flow.
 pub fn flow_definition(name: &str) -> Result<String> {
     // Binding a query locks the relations in it.
-    subtransaction::look(|| Definer::of_flow(&load::load_for_update(name)?)?.define())
+    subtransaction::look(|| {
+        let flow = load::load_for_update(name)?;
+        let definition = Definer::of_flow(&flow)?.define()?;
+        Ok(match version_rows::as_version(flow.id)? {
+            None => definition,
+            Some(_) => format!(
+                "-- The flow is a version of another one: only coco.set_query declares it.\n{definition}"
+            ),
+        })
+    })
 }
 
+/// Selects the caller's flows that are not versions of others.
+const NOT_VERSIONS: &str = "
+select f.flow from coco.flows as f
+ where not exists (select from coco.versions as v where v.version operator(pg_catalog.=) f.flow)";
+
 /// Returns SQL for each flow whose owner's rights the caller has: a flow that reads the target of
-/// another flow after the other flow, otherwise the older flow first. For a flow that has lost a
-/// part, the SQL is a comment with the error.
+/// another flow after the other flow, otherwise the older flow first. Leaves out versions of flows.
+/// For a flow that has lost a part, the SQL is a comment with the error.
 pub fn definitions() -> Result<Vec<FlowDefinition>> {
-    let all =
-        spi::select("select f.flow from coco.flows as f", &[], |r| spi::required::<String>(r, 1))?;
+    let all = spi::select(NOT_VERSIONS, &[], |r| spi::required::<String>(r, 1))?;
     let identified = all.into_iter().map(|flow| Ok((flow_rows::flow_id(&flow)?, flow)));
     let mut flows: Vec<(i32, String)> = identified.collect::<Result<_>>()?;
     flows.sort();

@@ -23,8 +23,8 @@ pub static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(7 * 24 * 60);
 const DROPPED: i64 = 10;
 
 /// Records the table of results of a flow that is being dropped, before the flow's rows are
-/// deleted. Returns the id of the record, or `None` if the flow has no table of results. The caller
-/// acts as the extension's owner, and calls [`drop_expired`] afterwards.
+/// deleted; those of a version under the name of its flow. Returns the id of the record, or `None`
+/// if the flow has no table of results. The caller acts as the extension's owner, and calls [`drop_expired`] afterwards.
 pub fn keep_results(flow: &str) -> Result<Option<i32>> {
     let table = spi::select(
         &format!(
@@ -40,8 +40,10 @@ pub fn keep_results(flow: &str) -> Result<Option<i32>> {
     let Some((table, is_readable)) = table.into_iter().next() else { return Ok(None) };
     let kept = spi::returning(
         "insert into coco.kept_memo (flow, owner, settings, memo_table, dropped, kept_until)
-         select f.flow, f.owner, f.settings, f.memo_table, t.now, t.now + $2 * interval '1 minute'
+         select coalesce(m.flow, f.flow), f.owner, f.settings, f.memo_table, t.now,
+                t.now + $2 * interval '1 minute'
            from coco.flow f cross join (select clock_timestamp() as now offset 0) as t
+           left join coco.version v on v.flow = f.id left join coco.flow m on m.id = v.of
           where f.flow = $1
          returning id",
         &[arg(flow), arg(f64::from(RETENTION.get()))],

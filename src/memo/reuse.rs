@@ -143,10 +143,13 @@ fn entries(rows: &mut TupleStore, own: &HashMap<i32, OtherFunction>) -> Vec<Memo
 
 /// Selects the tables with results of functions of flow `$1`: the functions' ids `$2`, names,
 /// fingerprints and owners, and whether a provider computes them. At most `$7` tables for each
-/// function: first those of dropped flows of the same name, then the newest ones.
+/// function: first those of dropped flows of the same name, then the newest ones. For a version of
+/// another flow, the name is that of the other flow, whose own table comes first, too.
 const OTHERS: &str = "
 with own as (
-  select f.flow, f.owner, f.settings from coco.flow f where f.id = $1
+  select coalesce(m.flow, f.flow) as flow, f.owner, f.settings
+    from coco.flow f left join coco.version v on v.flow = f.id left join coco.flow m on m.id = v.of
+   where f.id = $1
 ), wanted as (
   select w.id, w.function, w.fingerprint, w.owner, w.provided
     from unnest($2::int[], $3::text[], $4::uuid[], $5::oid[], $6::bool[])

@@ -10,6 +10,7 @@ use crate::declare::add_source::{self, SourceOptions};
 use crate::declare::add_target::{self, ExternalLocation};
 use crate::declare::alter_flow::{self, Changes};
 use crate::declare::declaration::{Declaration, FlowParts};
+use crate::declare::gapless::copy_flow::{self, VersionOptions};
 use crate::declare::when_exists::WhenExists;
 use crate::declare::{self, create_flow, rename_flow};
 use crate::pg::error::Error;
@@ -199,14 +200,28 @@ fn add_target(
 }
 
 #[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
 fn set_query(
     flow: Option<&str>,
     target: Option<&str>,
     query: Option<&str>,
     item: Option<&str>,
+    gapless: Option<bool>,
+    swap: Option<String>,
+    keep_old: Option<Interval>,
+    key: Option<Vec<Option<String>>>,
 ) -> Result<(), ErrorReport> {
     let flow = required_argument(flow, "flow")?;
     let query = required_argument(query, "query")?;
+    let options = VersionOptions {
+        key: array_elements(key, "key")?,
+        swap: swap.unwrap_or_else(|| "auto".to_owned()),
+        keep_old: keep_old.unwrap_or_else(|| Interval::from_micros(0)),
+    };
+    if gapless == Some(true) {
+        return Ok(copy_flow::declare_version(flow, target, query, item, &options)?);
+    }
+    options.check_unused()?;
     Ok(add_target::set_query(flow, target, query, item, &fdw_options::check)?)
 }
 

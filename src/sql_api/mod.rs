@@ -11,6 +11,7 @@ pub mod definition;
 pub mod explain;
 pub mod fdw_options;
 pub mod files;
+pub mod gapless;
 pub mod gucs;
 pub mod history;
 pub mod inspect;

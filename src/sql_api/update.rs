@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use std::collections::BTreeMap;
 
 use crate::catalog::flow_rows;
+use crate::declare::gapless::swap::{self, SwapCaller};
 use crate::flows::{cache, live_rows, paused};
 use crate::pg::error::Error;
 use crate::pg::json::Json;
@@ -14,7 +15,7 @@ use crate::update::chain::FlowCounts;
 use crate::update::run::SourceCounts;
 use crate::update::{self, limits};
 use crate::workers::progress::Watched;
-use crate::workers::{ordered_update, session_errors, update_client};
+use crate::workers::{ordered_update, session_errors, shared_memory, update_client};
 use coco_core::counts::Counts;
 use coco_core::decision::Mode;
 use coco_core::memo_batch::Stats;
@@ -46,13 +47,19 @@ fn update(
 > {
     let flow = required_argument(flow, "flow")?;
     let mode = parse_mode(flow, required_argument(mode, "mode")?)?;
-    let rows = match required_argument(upstream, "upstream")? {
+    let updated = match required_argument(upstream, "upstream")? {
         true => {
-            rows(ordered_update::update_with_upstream(flow, mode, limits::configured_limits())?)
+            let limits = limits::configured_limits();
+            let all = ordered_update::update_with_upstream(flow, mode, limits)?;
+            for updated in &all {
+                let mode = if updated.flow == flow { mode } else { Mode::Normal };
+                follow_versions(updated.id, mode)?;
+            }
+            all
         }
-        false => rows(vec![run(flow, mode)?]),
+        false => vec![run(flow, mode)?],
     };
-    Ok(TableIterator::new(rows.map(|(flow, r)| {
+    Ok(TableIterator::new(rows(updated).map(|(flow, r)| {
         let c = r.counts;
         (
             r.source,
@@ -133,6 +140,7 @@ fn update_all(
 > {
     let flows = array_elements(flows, "flows")?;
     let updated = ordered_update::update_all(flows, limits::configured_limits())?;
+    updated.iter().try_for_each(|updated| follow_versions(updated.id, Mode::Normal))?;
     Ok(TableIterator::new(rows(updated).map(|(flow, r)| {
         let c = r.counts;
         (
@@ -167,12 +175,35 @@ fn rows(all: Vec<FlowCounts>) -> impl Iterator<Item = (String, CountsRow)> {
         elapsed: Interval::from_micros(r.elapsed.as_micros() as i64),
         memo: memo(r.memo),
     };
-    all.into_iter().flat_map(move |FlowCounts { flow, sources }| {
+    all.into_iter().flat_map(move |FlowCounts { flow, sources, .. }| {
         sources.into_iter().map(move |source| (flow.clone(), row(source)))
     })
 }
 
+/// Updates a flow, and then its versions. If a new version is ready, it replaces the flow.
 fn run(flow: &str, mode: Mode) -> Result<FlowCounts, Error> {
+    let updated = update_flow(flow, mode)?;
+    follow_versions(updated.id, mode)?;
+    Ok(updated)
+}
+
+/// Updates the versions of a flow that this session has just updated. If a new version is ready, it
+/// replaces the flow.
+fn follow_versions(flow: i32, mode: Mode) -> Result<(), Error> {
+    let retries = mode == Mode::Retry;
+    let update = |version: &str| update_version(version, retries);
+    let caller = SwapCaller { update: &update, announce: shared_memory::announce_cancel };
+    swap::follow_versions(flow, &caller, !retries)
+}
+
+/// Brings a version of a flow up to date, and returns the number of failed items.
+pub fn update_version(flow: &str, retries: bool) -> Result<i64, Error> {
+    let mode = if retries { Mode::Retry } else { Mode::Normal };
+    let updated = update_flow(flow, mode)?;
+    Ok(updated.sources.iter().map(|source| source.counts.failed).sum())
+}
+
+fn update_flow(flow: &str, mode: Mode) -> Result<FlowCounts, Error> {
     let limits = limits::configured_limits();
     // A worker runs the update if the flow has external targets, because coco delivers rows only
     // after commit. A worker also runs it if the flow calls providers, because coco must keep
@@ -195,7 +226,7 @@ fn run(flow: &str, mode: Mode) -> Result<FlowCounts, Error> {
     if mode == Mode::Retry {
         live_rows::lift_suspension(id)?;
     }
-    Ok(FlowCounts { flow: flow.to_owned(), sources })
+    Ok(FlowCounts { flow: flow.to_owned(), id, sources })
 }
 
 /// Returns the statistics of memoized functions as an object, or `None` if no memoized function was

@@ -30,6 +30,7 @@ pub struct FlowToUpdate<'a> {
 /// The counts of one flow of several.
 pub struct FlowCounts {
     pub flow: String,
+    pub id: i32,
     pub sources: Vec<SourceCounts>,
 }
 
@@ -68,7 +69,7 @@ pub fn update_together<T>(
             error: None,
         };
         run_history::note_run(flow.id, &[entry])?;
-        all.push(FlowCounts { flow: flow.name.to_owned(), sources: outcome.sources });
+        all.push(FlowCounts { flow: flow.name.to_owned(), id: flow.id, sources: outcome.sources });
     }
     Ok(all)
 }

@@ -21,6 +21,8 @@ use crate::workers::delivery::dispatcher::DeliveryDispatcher;
 use crate::workers::parallel_helper::Helpers;
 use crate::workers::process::{salvage_rolled_back_results, set_activity};
 use crate::workers::transaction::{TransactionError, log_failure, transaction};
+use crate::workers::turn_limit::YIELD;
+use crate::workers::version_swap::SwapAttempts;
 use crate::workers::{crash_notes, shared_memory, stand_in, turn_limit};
 use coco_core::counts::Counts;
 use coco_core::decision::Mode;
@@ -28,10 +30,6 @@ use coco_core::run_history::{Initiator, Reason, RunAccumulator, RunEntry};
 
 /// Shortest time between two attempts to restore missing triggers.
 const RESTORE_TRIGGERS_EVERY: Duration = Duration::from_secs(10);
-
-/// How long a worker leaves a flow to the session that canceled its transaction: longer than that
-/// session waits between two attempts to lock the flow.
-pub const YIELD: Duration = Duration::from_millis(500);
 
 /// The state of one live flow in a worker's memory.
 #[derive(Default)]
@@ -57,6 +55,8 @@ pub struct FollowedFlow {
     is_local: bool,
     /// Whether the flow is known to need transactions of its own.
     runs_alone: bool,
+    /// For the new version of another flow: its attempts to replace that flow.
+    swap: SwapAttempts,
 }
 
 /// The result of a flow's turn.
@@ -274,6 +274,19 @@ impl FollowedFlow {
             self.restore_triggers(flow);
         }
         report_outcome(done);
+    }
+
+    /// Lets a new version that has caught up replace its flow. Returns whether it did.
+    pub fn try_swap(&mut self, flow: &LiveFlow) -> bool {
+        let mut swap = std::mem::take(&mut self.swap);
+        let has_swapped = swap.try_swap(flow, || self.roll_back());
+        self.swap = swap;
+        has_swapped
+    }
+
+    /// Returns when a new version may try again to replace its flow.
+    pub fn swap_in(&self, flow: &LiveFlow) -> Option<Duration> {
+        self.swap.next_in(flow)
     }
 
     /// Restores missing triggers in a separate transaction, because this may block writers,

@@ -14,7 +14,7 @@ use crate::pg::{acting_role, backend, clock, invalidation};
 use crate::workers::chain_turn::{self, ChainMember, ChainState, SharedTurn};
 use crate::workers::delivery::dispatcher::DeliveryDispatcher;
 use crate::workers::delivery::target_store::EmptyOutbox;
-use crate::workers::followed_flow::{FollowedFlow, Turn, YIELD};
+use crate::workers::followed_flow::{FinishedTurn, FollowedFlow, Turn};
 use crate::workers::parallel_helper::Helpers;
 use crate::workers::process::{
     MAX_SEATS, attach_to_database, launch_worker, process_interrupts, wait, wait_shortly,
@@ -22,6 +22,7 @@ use crate::workers::process::{
 use crate::workers::round::Round;
 use crate::workers::shared_memory::{self, WorkerEnd};
 use crate::workers::transaction::{log_failure, transaction};
+use crate::workers::turn_limit::YIELD;
 use crate::workers::upkeep::{self, Upkeep};
 use crate::workers::wait_event::WaitEvent;
 use crate::workers::{crash_notes, progress, stand_in};
@@ -286,7 +287,8 @@ impl LiveWorker {
             self.flows.values_mut().for_each(FollowedFlow::discard_unfinished);
         }
         let poll = if shared_memory::available() { POLL_WOKEN } else { POLL };
-        let mut round = Round { pause: Some(poll), takes_turns, is_alone: flows.len() == 1 };
+        let is_alone = flows.len() == 1;
+        let mut round = Round { pause: Some(poll), takes_turns, is_alone, is_over: false };
         let count = self.chains.len();
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };
         for n in 0..count {
@@ -294,6 +296,9 @@ impl LiveWorker {
             let chain: Vec<&LiveFlow> =
                 chain.iter().filter_map(|id| flows.iter().find(|f| f.id == *id)).collect();
             self.take_turns(&chain, &mut round);
+            if round.is_over {
+                break;
+            }
         }
         self.live_flows = flows;
         if takes_turns {
@@ -313,6 +318,9 @@ impl LiveWorker {
         }
         let mut shared: Option<Vec<i32>> = None;
         for flow in chain {
+            if round.is_over {
+                return;
+            }
             process_interrupts();
             if shared.is_none() && together.iter().any(|other| other.id == flow.id) {
                 let together = std::mem::take(&mut together);
@@ -360,7 +368,9 @@ impl LiveWorker {
                     self.catalog_read = None;
                     round.look_again_in(YIELD);
                 }
-                SharedTurn::Done(all) => all.iter().for_each(|done| round.note(done)),
+                SharedTurn::Done(all) => {
+                    flows.iter().zip(&all).for_each(|(flow, done)| self.finish(flow, done, round));
+                }
             }
             return flows.iter().map(|flow| flow.id).collect();
         }
@@ -393,12 +403,29 @@ impl LiveWorker {
                 if done.is_external {
                     round.look_again(state.deliver(flow, &mut self.dispatcher));
                 }
-                round.note(&done);
+                self.finish(flow, &done, round);
             }
         }
         // The flow's error may be over; reads the catalog again.
         if flow.attempts > 0 {
             self.catalog_read = None;
+        }
+    }
+
+    /// Takes the result of a flow's turn into account. A new version that has caught up may replace
+    /// its flow.
+    fn finish(&mut self, flow: &LiveFlow, done: &FinishedTurn, round: &mut Round) {
+        round.note(done);
+        if done.has_more || !flow.swaps || round.is_over {
+            return;
+        }
+        let state = self.flows.entry(flow.id).or_default();
+        if state.try_swap(flow) {
+            // The flows have other names now.
+            self.catalog_read = None;
+            round.end();
+        } else {
+            round.look_again(state.swap_in(flow));
         }
     }
 

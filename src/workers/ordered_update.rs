@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::catalog::flow_rows;
+use crate::catalog::version_rows::{self, FlowVersion};
 use crate::flows::upstream::{self, FlowChains};
 use crate::flows::{cache, live_rows, paused};
 use crate::pg::error::Error;
@@ -36,14 +37,15 @@ pub fn update_with_upstream(
 }
 
 /// Updates the named flows, each after those that feed it. Without names, updates all flows of the
-/// caller, except flows that are paused or have no target.
+/// caller, except flows that are paused or have no target, and versions of flows: the caller updates
+/// these after their flows.
 pub fn update_all(names: Option<Vec<String>>, limits: Limits) -> Result<Vec<FlowCounts>, Error> {
     let chains = upstream::read_chains()?;
     let flows: Vec<usize> = match names {
         None => (0..chains.flows.len())
             .filter(|flow| {
                 let flow = &chains.flows[*flow];
-                flow.has_target && !flow.is_paused && flow.is_usable()
+                flow.has_target && !flow.is_paused && !flow.is_version && flow.is_usable()
             })
             .collect(),
         Some(names) => {
@@ -57,6 +59,14 @@ pub fn update_all(names: Option<Vec<String>>, limits: Limits) -> Result<Vec<Flow
 fn find_named(chains: &FlowChains, name: String) -> Result<usize, Error> {
     flow_rows::identify_flow(&name)?;
     chains.find(&name).ok_or_else(|| flow_rows::missing(&name))
+}
+
+/// Reports whether a worker updates a version of this flow. A version that cannot run does not count.
+fn has_version_for_worker(flow: i32) -> Result<bool, Error> {
+    let asks = |version: &FlowVersion| {
+        cache::runnable_flow(&version.name).is_ok_and(|ready| ready.flow.asks_providers())
+    };
+    Ok(version_rows::versions_of(flow)?.iter().any(asks))
 }
 
 /// Brings these flows up to date; `flows` contains each flow after those that feed it. `mode_of`
@@ -80,6 +90,8 @@ fn update_in_order(
         if ready.flow.is_external() || ready.flow.asks_providers() {
             by_worker.insert(flow);
             by_worker.extend(chains.order.upstream(flow));
+        } else if has_version_for_worker(chains.flows[flow].id)? {
+            by_worker.extend(chains.order.upstream(flow));
         }
     }
     let (first, here): (Vec<usize>, Vec<usize>) =
@@ -91,7 +103,7 @@ fn update_in_order(
         let command = WorkerCommand::Update(mode_of(flow));
         let sources = update_client::run_in_worker(name, command, limits)
             .map_err(|error| chain::of_flow(name, error))?;
-        all.push(FlowCounts { flow: name.to_owned(), sources });
+        all.push(FlowCounts { flow: name.to_owned(), id, sources });
     }
     let of = |flow: &usize| FlowToUpdate {
         name: name(*flow),

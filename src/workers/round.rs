@@ -12,6 +12,8 @@ pub struct Round {
     pub takes_turns: bool,
     /// Whether only one flow is live.
     pub is_alone: bool,
+    /// Whether the rest of the round must wait until the worker has read the catalog again.
+    pub is_over: bool,
 }
 
 impl Round {
@@ -21,6 +23,12 @@ impl Round {
             true => self.pause = None,
             false => self.look_again(done.next),
         }
+    }
+
+    /// Ends the round, so that the next one begins at once.
+    pub fn end(&mut self) {
+        self.pause = None;
+        self.is_over = true;
     }
 
     /// Makes the next round begin after this time at the latest.

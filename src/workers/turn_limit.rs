@@ -17,6 +17,10 @@ use crate::workers::transaction::TransactionError;
 /// Milliseconds that a transaction may take; 0 sets no limit.
 pub static TURN_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(600_000);
 
+/// How long a worker leaves a flow to the session that canceled its transaction: longer than that
+/// session waits between two attempts to lock the flow.
+pub const YIELD: Duration = Duration::from_millis(500);
+
 /// Time between two attempts to cancel a transaction.
 const CANCEL_AGAIN: Duration = Duration::from_secs(1);
 

@@ -4,10 +4,12 @@ use pgrx::pg_sys;
 use std::time::{Duration, Instant};
 
 use crate::capture::triggers;
+use crate::catalog::version_rows;
+use crate::declare::gapless::swap;
 use crate::flows::live_rows;
 use crate::memo::kept;
-use crate::workers::crash_notes;
 use crate::workers::transaction::{log_failure, transaction};
+use crate::workers::{crash_notes, shared_memory};
 
 /// Interval at which a worker looks for triggers that no flow needs, and for expired results.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -42,8 +44,8 @@ impl Upkeep {
         self.sweep();
     }
 
-    /// Drops triggers that dropped flows have left on tables, in one transaction per table, and
-    /// expired results of dropped flows.
+    /// Drops triggers that dropped flows have left on tables, and old versions of flows that are no
+    /// longer kept, in one transaction per table or version, and expired results of dropped flows.
     pub fn sweep(&mut self) {
         if self.swept.is_some_and(|at| at.elapsed() < SWEEP) {
             return;
@@ -57,6 +59,13 @@ impl Upkeep {
         }
         if let Err(failed) = transaction(|| kept::drop_expired(None)) {
             log_failure("could not drop expired results of memoized functions", &failed);
+        }
+        let drop_version =
+            |version| transaction(|| swap::drop_expired(version, shared_memory::announce_cancel));
+        let dropped = transaction(version_rows::expired_versions)
+            .and_then(|all| all.into_iter().try_for_each(drop_version));
+        if let Err(failed) = dropped {
+            log_failure("could not drop an old version of a flow", &failed);
         }
     }
 }

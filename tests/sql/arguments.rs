@@ -18,12 +18,13 @@ const MAY_BE_NULL: [(&str, &str); 7] = [
 ];
 
 /// Arguments with a default that must not be NULL all the same.
-const MUST_NOT_BE_NULL: [(&str, &str); 7] = [
+const MUST_NOT_BE_NULL: [(&str, &str); 8] = [
     ("create_flow", "search_path"),
     ("drop_flow", "keep_targets"),
     ("update", "mode"),
     ("preview", "mode"),
     ("preview", "max_rows"),
+    ("diff", "max_rows"),
     ("verify", "repair"),
     ("wait", "timeout"),
 ];
