@@ -40,6 +40,7 @@ mod failures;
 mod files;
 mod filling;
 mod functions;
+mod gapless;
 mod handing_over;
 mod history;
 mod internal_forged;

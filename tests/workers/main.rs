@@ -19,6 +19,7 @@ mod as_code;
 mod chains;
 mod external;
 mod external_fills;
+mod gapless;
 mod helpers;
 mod live;
 mod log;
