@@ -58,6 +58,7 @@ documents! {
     how_an_update_works: "docs/how-an-update-works.md";
     recipes: "docs/recipes.md";
     coming_from: "docs/coming-from.md", Models;
+    changing_a_flow: "docs/changing-a-flow.md";
     operations: "docs/operations.md";
     security: "docs/security.md";
     troubleshooting: "docs/troubleshooting.md";
