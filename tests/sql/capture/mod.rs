@@ -12,10 +12,7 @@ mod transactions;
 
 use crate::support;
 
-use std::sync::{Arc, Mutex};
-
 use postgres::Client;
-use support::server::until;
 use support::{TestDb, explain};
 
 fn text(client: &mut Client, sql: &str) -> String {

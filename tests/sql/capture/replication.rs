@@ -1,7 +1,6 @@
 //! Changes that replication applies.
 
 use super::{comes_right, looked_at, run, ten_rows, text};
-use crate::support::server::until;
 use crate::support::{self, TestDb};
 use postgres::Client;
 

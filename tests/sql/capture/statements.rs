@@ -1,6 +1,6 @@
 //! What statements change, in every way in which they can.
 
-use super::{comes_right, looked_at, run, ten_rows, text};
+use super::{comes_right, looked_at, ten_rows, text};
 use crate::support::TestDb;
 
 #[test]

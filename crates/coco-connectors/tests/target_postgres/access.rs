@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::remote_db::{DrivenTarget, RemoteDb, access, connector, schema};
+use super::remote_db::{DrivenTarget, RemoteDb, access, connector};
 use super::{SECRET, over, proxy};
 use super::{delivery_error, docs, said};
 use crate::support::server::Server;

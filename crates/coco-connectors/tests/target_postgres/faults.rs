@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::remote_db::{RemoteDb, access, schema};
+use super::remote_db::{RemoteDb, access};
 use super::{ALL_DOCS, delivery_error, docs, said};
 use super::{SECRET, over, proxy};
 use crate::support::server::{Server, Stop};

@@ -9,16 +9,9 @@ mod rows;
 mod tables;
 mod types;
 
-use std::fs;
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use crate::support::server::{Server, Stop, comes};
-use coco_connectors::targets::Prepared;
 use coco_connectors::targets::options::Access;
-use coco_core::change::{Change, DeliveryError, ErrorScope, TargetSchema, Values};
-use remote_db::{DrivenTarget, RemoteDb, access, connector, schema};
+use coco_core::change::{DeliveryError, TargetSchema};
+use remote_db::{RemoteDb, access, schema};
 
 const DOCS: [(&str, &str); 3] = [("id", "bigint"), ("title", "text"), ("price", "numeric(10,2)")];
 
