@@ -262,7 +262,7 @@ fn what_is_cleared_is_computed_again() {
     assert_eq!(computed_by(&mut db, "f", "normal"), 5);
     for sql in ["select coco.clear_memo()", "select coco.clear_memo(null)"] {
         let said = fails(&mut db.client, sql);
-        assert!(said.contains("argument \"flow\" is NULL (22004)"), "{sql}: {said}");
+        assert!(said.contains("argument \"flow\" must not be NULL (22004)"), "{sql}: {said}");
     }
     let said = fails(&mut db.client, "select coco.clear_memo('nowhere')");
     assert!(said.contains("flow \"nowhere\" does not exist (42704)"), "{said}");

@@ -80,7 +80,7 @@ fn a_browser_shows_what_there_is_and_asks_for_nothing() {
         page["names"].as_array().expect("names").iter().filter_map(Value::as_str).collect();
     for name in [
         "first, behind, 1 pending",
-        "second, degraded, 1 failing",
+        "second, degraded, 1 pending, 1 failing",
         "third, never updated",
         "hook",
         "public.dear(text)",
