@@ -143,14 +143,14 @@ fn what_was_declared_with_the_sources_is_copied_as_it_was_bound() {
          select coco.add_source('f', 'd', ordinal => 'at', fingerprint => 'shown(body) || a');
          select coco.add_source('f', 'u');
          select coco.add_lookup('f', 'l', source => 'd', affects => 'select d.id from l join d on d.a = l.a');
-         select coco.add_target('f', 't', 'select d.id, d.body, l.name from d join l on l.a = d.a', '{id}');
-         select coco.add_target('f', 'other', 'select id, n from u', '{id}');
+         select coco.add_target('f', 'public.t', 'select d.id, d.body, l.name from d join l on l.a = d.a', '{id}');
+         select coco.add_target('f', 'public.other', 'select id, n from u', '{id}');
          select coco.update('f')",
     );
     // A name that would be found first today.
     db.run(
         "create function first.shown(text) returns text language sql immutable as $$select 'x'$$;
-         select coco.set_query('f', 't', 'select d.id, d.body, l.name || ''!'' as name from d join l on l.a = d.a',
+         select coco.set_query('f', 'public.t', 'select d.id, d.body, l.name || ''!'' as name from d join l on l.a = d.a',
                                gapless => true, swap => 'manual')",
     );
     let bound = "select pg_get_viewdef(expressions) like '%first.%' from coco.source

@@ -13,7 +13,7 @@ use crate::pg::spi::{self, arg};
 /// owner; `$3` to `$6` are the names, types, type modifiers and collations of the columns that the
 /// new table has.
 const FIXED: &str = "
-with after(name, type, typmod, collation) as (
+with after(name, type, typmod, coll) as (
   select * from unnest($3::text[], $4::bigint[], $5::int[], $6::bigint[])
 ), own(class, object) as (
   select 'pg_class'::regclass::oid, $1
@@ -34,7 +34,7 @@ with after(name, type, typmod, collation) as (
               and u.refclassid = 'pg_class'::regclass and u.refobjid = $1
               and not exists (select from after as n
                                where n.name = a.attname::text and n.type = a.atttypid::bigint
-                                 and n.typmod = a.atttypmod and n.collation = a.attcollation::bigint)
+                                 and n.typmod = a.atttypmod and n.coll = a.attcollation::bigint)
          ) as changes
     from dependents as d
     left join pg_rewrite as w

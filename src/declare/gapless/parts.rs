@@ -142,7 +142,7 @@ with i as (
    where x.indrelid in ($1, $2)
 ), by_name as (
   select o.indexrelid as old, w.indexrelid as new
-    from i as o join i as w on w.name = 'coco_index_' || o.indexrelid
+    from i as o join i as w on w.name in ('coco_new_' || o.indexrelid, 'coco_old_' || o.indexrelid)
    where o.indrelid = $1 and w.indrelid = $2
 ), other as (
   select i.*, row_number() over (partition by i.indrelid, i.description order by i.indexrelid) as n
@@ -261,7 +261,7 @@ fn index_renames(tables: &[Arg]) -> Result<Vec<String>> {
     let query = format!(
         "{INDEXES}
          select format('alter index %I.%I rename to coco_swap_%s', w.nspname, w.name, w.indexrelid),
-                format('alter index %I.%I rename to coco_index_%s', o.nspname, o.name, w.indexrelid),
+                format('alter index %I.%I rename to coco_old_%s', o.nspname, o.name, w.indexrelid),
                 format('alter index %I.coco_swap_%s rename to %I', w.nspname, w.indexrelid, o.name)
            from partner as p join i as o on o.indexrelid = p.old join i as w on w.indexrelid = p.new
           order by o.indexrelid"

@@ -92,7 +92,7 @@ fn name_after_partners(template: pg_sys::Oid, table: pg_sys::Oid) -> Result<()> 
             where x.indrelid in ($1, $2) and x.indislive
          )
          select format('alter index %I.%I rename to %I', w.nspname, w.relname,
-                       'coco_index_' || o.indexrelid)
+                       'coco_new_' || o.indexrelid)
            from i as o join i as w using (n, of)
           where o.indrelid = $1 and w.indrelid = $2",
         &[arg(template), arg(table)],

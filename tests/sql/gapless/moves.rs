@@ -81,7 +81,7 @@ fn with_everything(name: &str) -> TestDb {
          grant select on marked, ref to gapless_reader;
          comment on table t is 'the table'; comment on column t.v is 'the value'; comment on view marked is 'the view';
          alter table t enable row level security;
-         create policy some on t for select to gapless_reader using (exists (select from ref where ref.v = t.v and t.id < 6));
+         create policy few on t for select to gapless_reader using (exists (select from ref where ref.v = t.v and t.id < 6));
          create policy writes on t as restrictive for insert with check (v < 1000);
          create trigger noting after insert or update or delete on t for each row execute function note();
          create trigger quiet after truncate on t execute function note(); alter table t disable trigger quiet;
