@@ -1375,9 +1375,9 @@ key: with gapless. The new target key; NULL: the present one. Without gapless th
            FROM documents d, coco.split_text(d.body, 20) AS c $$);
 
 Errors: 22023, 42704: target does not identify a target of the flow. 0A000: the key of a target outside this database would
-change its type. Also the errors of coco.add_target about query, key and fit. 55000: the flow already has a new version. With
-gapless: 2BP01: objects depend on the target that coco cannot move to another table; 0A000: a target is partitioned or outside
-this database; 42501: the owner of the flow does not own the target.$doc$;
+change its type. Also the errors of coco.add_target about query, key and fit. 55000: the flow already has a new version. Of a
+change with gapless: 2BP01: objects depend on the target that coco cannot move to another table; 0A000: a target is
+partitioned or outside this database; 42501: the owner of the flow does not own the target.$doc$;
 
 comment on function coco.swap is $doc$Replaces a flow by the new version that coco.set_query with gapless has declared.
 
