@@ -6,6 +6,7 @@ use crate::support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use support::server::{Server, Session, SharedServer};
 
@@ -21,8 +22,8 @@ struct Writers {
 }
 
 impl Writers {
-    /// Runs statement after statement in `count` sessions. `write` returns the next one, given the number of the writer
-    /// and of its statement.
+    /// Runs statement after statement in `count` sessions, each with a pause, so that ten flows can follow. `write`
+    /// returns the next one, given the number of the writer and of its statement.
     fn start(
         server: &Server,
         database: &str,
@@ -39,6 +40,7 @@ impl Writers {
                         return;
                     }
                     session.run(&write(writer, n));
+                    std::thread::sleep(Duration::from_millis(20));
                 }
             })
         };
