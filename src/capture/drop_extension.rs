@@ -14,19 +14,22 @@ use crate::pg::spi;
 const MODE: i32 = pg_sys::AccessExclusiveLock as i32;
 
 /// Locks all captured tables until the transaction ends, if the command that is about to start
-/// drops coco and the caller may drop it.
+/// drops coco and the caller may drop it. Returns whether this is so.
 ///
 /// # Safety
 /// `fcinfo` belongs to a call in progress.
-pub unsafe fn before(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
+pub unsafe fn before(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool> {
     // SAFETY: the caller passes the `fcinfo` of a call in progress.
     if !unsafe { drops_coco(fcinfo) } {
-        return Ok(());
+        return Ok(false);
     }
     match installed::installed_extension()? {
         // SAFETY: a lookup within a transaction.
-        Some(installed) if unsafe { owns(installed.extension) } => lock(&captured()?),
-        _ => Ok(()),
+        Some(installed) if unsafe { owns(installed.extension) } => {
+            lock(&captured()?)?;
+            Ok(true)
+        }
+        _ => Ok(false),
     }
 }
 

@@ -156,6 +156,26 @@ pub struct KeptResults<'a> {
     pub function: Option<&'a str>,
 }
 
+/// Drops all tables of results of dropped flows, expired or not, because they would prevent DROP
+/// EXTENSION.
+pub fn drop_all() -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
+    let tables = spi::returning(
+        &format!(
+            "delete from coco.kept_memo m using pg_class c, pg_namespace n
+              where c.oid = m.memo_table and n.oid = c.relnamespace and {IS_RESULT_TABLE}
+             returning format('%I.%I', n.nspname, c.relname)"
+        ),
+        &[],
+        |r| spi::required::<String>(r, 1),
+    )?;
+    for table in tables {
+        pgrx::check_for_interrupts!();
+        spi::execute(&format!("drop table {table}"), &[])?;
+    }
+    Ok(())
+}
+
 /// Deletes results that coco keeps of dropped flows. Returns how many, or `None` if it keeps none.
 /// A table that another transaction is dropping counts as dropped.
 pub fn clear_kept(of: &KeptResults) -> Result<Option<i64>> {

@@ -6,6 +6,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::capture::{drop_extension, trigger_append};
+use crate::memo::kept;
 use crate::workers::commit_wakeup;
 
 #[pg_guard]
@@ -36,7 +37,9 @@ pub extern "C" fn pg_finfo_coco_capture() -> &'static pg_sys::Pg_finfo_record {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn coco_before_drop(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: the event trigger manager calls this function with a valid call in progress.
-    if let Err(error) = unsafe { drop_extension::before(fcinfo) } {
+    let drops_coco = unsafe { drop_extension::before(fcinfo) };
+    let prepared = drops_coco.and_then(|drops| if drops { kept::drop_all() } else { Ok(()) });
+    if let Err(error) = prepared {
         ErrorReport::from(error).report(PgLogLevel::ERROR);
     }
     pg_sys::Datum::from(0usize)

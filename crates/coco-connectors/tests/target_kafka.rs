@@ -640,7 +640,7 @@ fn a_slow_server_is_waited_for_as_long_as_was_said() {
     let kafka = exclusively();
     let schema = schema("slow");
     run(async {
-        let mut target = plain(&kafka, &[("delivery_timeout", "5"), ("request_timeout", "5")]);
+        let mut target = plain(&kafka, &[("delivery_timeout", "15"), ("request_timeout", "15")]);
         assert_eq!(target.prepare(&schema).await, Ok(Prepared::Made));
         assert_eq!(apply(&mut *target, &schema, &[upsert(1, "first", 1)]).await, []);
         // The records reach the server's machine, and the server reads them when it resumes.
