@@ -657,11 +657,12 @@ async fn a_slow_server_is_waited_for_as_long_as_the_options_say() {
     let server = alone().await;
     let schema = nodes("Slow", &[("id", "integer")], &[0]);
     let rows = [put(&schema, json!({"id": 1}))];
-    let options = [("request_timeout", "1"), ("connect_timeout", "1")];
+    let options = [("request_timeout", "5"), ("connect_timeout", "1")];
     let mut hasty = server.open_with(&options, USER, &server.password);
     let mut patient = server.open_with(&[("request_timeout", "600")], USER, &server.password);
-    hasty.prepare(&schema).await.expect("made");
-    patient.prepare(&schema).await.expect("found");
+    // A server that was just started is slow at first, and here it is only to be waited for.
+    patient.prepare(&schema).await.expect("made");
+    hasty.prepare(&schema).await.expect("found");
     server.freeze();
     let error = hasty.apply(&schema, &rows).await.expect_err("too slow");
     assert_eq!((error.scope, error.sqlstate.as_str()), (ErrorScope::Server, "08006"));
