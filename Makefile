@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: all install uninstall installcheck install-sql install-sql-check deb dist help setup build test test-security test-cases test-examples fuzz chaos reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
+.PHONY: all install uninstall installcheck install-sql install-sql-check dist help setup build test test-security test-cases test-examples fuzz chaos reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
 
 all: setup ## build the release for PG_CONFIG's server
 	@. scripts/common.sh && use_server && build_extension release
@@ -88,9 +88,6 @@ bench-recovery: ## how soon live flows go on after a process has ended, beside a
 
 bench-peers: ## the same flow by CocoIndex (from PyPI) and by plain statements
 	@bench/peers.sh
-
-deb: ## dist/*.deb for PG_CONFIG's server, one of Debian's packages
-	@scripts/deb.sh
 
 dist: ## dist/coco-VERSION.zip: the committed sources, for PGXN
 	@scripts/dist.sh
