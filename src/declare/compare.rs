@@ -13,7 +13,7 @@ use crate::catalog::target_table;
 use crate::declare::add_source::{self, SourceColumns};
 use crate::declare::declaration::{Declaration, FlowParts};
 use crate::declare::difference::{FlowDifference, Property, must_declare_again};
-use crate::declare::flow_settings::declared_settings;
+use crate::declare::flow_settings::changed_settings;
 use crate::declare::source_capture::choose_capture;
 use crate::declare::source_expressions::bind_expression;
 use crate::flows::load;
@@ -36,9 +36,7 @@ pub fn find_differences(new: &Declaration) -> Result<Vec<FlowDifference>> {
     if !flow_rows::is_flow(&new.flow)? {
         return Ok(vec![FlowDifference::new(Property::Existence, "flow", &new.flow, "is created")]);
     }
-    flow_rows::flow_id(&new.flow)?;
-    let stored = stored_settings(&new.flow)?;
-    let settings = declared_settings(&new.search_path, new.settings.as_ref(), Some(&stored))?;
+    let (stored, settings) = declared_settings(new)?;
     let mut found = Vec::new();
     if let Some(parts) = &new.parts {
         let has = PartCounts::of_flow(&new.flow)?;
@@ -54,8 +52,18 @@ pub fn find_differences(new: &Declaration) -> Result<Vec<FlowDifference>> {
     Ok(found)
 }
 
+/// Returns the settings that an existing flow runs under, and those of its declaration. Settings
+/// that the declaration does not name stay as they are. Fails if the caller does not have the rights
+/// of the flow's owner.
+pub fn declared_settings(new: &Declaration) -> Result<(SavedGucs, SavedGucs)> {
+    let owner = flow_rows::identify_flow(&new.flow)?.owner;
+    let stored = stored_settings(&new.flow)?;
+    let declared = changed_settings(&stored, owner, Some(&new.search_path), new.settings.as_ref())?;
+    Ok((stored, declared))
+}
+
 /// Returns the settings that a flow runs under.
-pub fn stored_settings(flow: &str) -> Result<SavedGucs> {
+fn stored_settings(flow: &str) -> Result<SavedGucs> {
     let stored = spi::scalar::<Json>(
         "select f.settings from coco.flows as f where f.flow operator(pg_catalog.=) $1",
         &[arg(flow)],

@@ -4,11 +4,11 @@ use pgrx::prelude::*;
 
 use crate::catalog::flow_rows;
 use crate::declare::declaration::{Declaration, declare_flow};
-use crate::declare::flow_settings::declared_settings;
+use crate::declare::flow_settings::changed_settings;
 use crate::declare::names::check_name;
 use crate::declare::replace::{self, ReplacedFlow};
 use crate::declare::when_exists::WhenExists;
-use crate::pg::acting_role;
+use crate::pg::acting_role::{self, SavedGucs};
 use crate::pg::error::{Error, Result};
 use crate::pg::notice::notice;
 
@@ -27,8 +27,10 @@ pub fn create_flow(
             _ => skip(&new.flow).map(|()| unchanged),
         };
     }
-    let settings = declared_settings(&new.search_path, new.settings.as_ref(), None)?;
-    if declare_flow(new, acting_role::current(), &settings, WhenExists::Fail)? {
+    let owner = acting_role::current();
+    let settings = SavedGucs::of_caller(&new.search_path)?;
+    let settings = changed_settings(&settings, owner, None, new.settings.as_ref())?;
+    if declare_flow(new, owner, &settings, WhenExists::Fail)? {
         return Ok(unchanged);
     }
     // Another session may have declared the flow in the meantime.

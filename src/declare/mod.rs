@@ -49,12 +49,7 @@ pub fn insert_flow(name: &str, owner: pg_sys::Oid, settings: &SavedGucs) -> Resu
     let made = spi::returning(
         "insert into coco.flow (flow, owner, search_path, settings) values ($1, $2, $3, $4)
          on conflict do nothing returning id",
-        &[
-            arg(name),
-            arg(owner),
-            arg(settings.value("search_path").unwrap_or_default()),
-            arg(settings.to_json()),
-        ],
+        &[arg(name), arg(owner), arg(settings.search_path()), arg(settings.to_json())],
         |r| spi::required::<i32>(r, 1),
     )?;
     let Some(id) = made.first() else { return Ok(false) };

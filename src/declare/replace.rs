@@ -6,12 +6,11 @@ use serde_json::Value;
 
 use crate::catalog::{flow_rows, locks};
 use crate::declare::alter_flow::{self, Changes};
-use crate::declare::compare::{find_differences, stored_settings};
+use crate::declare::compare::{declared_settings, find_differences};
 use crate::declare::declaration::{Declaration, declare_flow};
 use crate::declare::difference::{
     FlowDifference, Property, Remedy, describe_differences, must_declare_again,
 };
-use crate::declare::flow_settings::declared_settings;
 use crate::declare::when_exists::WhenExists;
 use crate::declare::{add_target, drop_flow, live};
 use crate::pg::acting_role::{DECLARED, SavedGucs};
@@ -46,8 +45,7 @@ pub fn replace_flow(new: &Declaration, announce: fn()) -> Result<ReplacedFlow> {
         format!("changing flow \"{}\"", new.flow),
         describe_differences(&differences),
     );
-    let stored = stored_settings(&new.flow)?;
-    let settings = declared_settings(&new.search_path, new.settings.as_ref(), Some(&stored))?;
+    let (_, settings) = declared_settings(new)?;
     if must_declare_again(&differences) {
         return declare_again(new, &settings, announce);
     }

@@ -1,7 +1,5 @@
 //! `coco.flow_definition` and `coco.definitions`: SQL that declares flows as they are.
 
-use std::collections::BTreeSet;
-
 use crate::catalog::model::{Flow, Lookup, Source, Target};
 use crate::catalog::{flow_rows, version_rows};
 use crate::declare::add_source;
@@ -17,6 +15,7 @@ use crate::pg::subtransaction;
 use crate::query::bound_query::{self, Bound, Named};
 use crate::query::declared_text::{self, DeclaredText, OutputNames};
 use crate::query::{same_query, used_columns};
+use coco_core::flow_order::FlowOrder;
 
 /// SQL that declares a flow.
 pub struct FlowDefinition {
@@ -67,7 +66,7 @@ pub fn definitions() -> Result<Vec<FlowDefinition>> {
                     and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass) as r
            join coco.targets as t on t.relation::pg_catalog.oid = r.relation and t.flow <> r.flow",
         &[],
-        |r| Ok(ReadBy { reader: spi::required(r, 1)?, writer: spi::required(r, 2)? }),
+        |r| Ok((spi::required::<String>(r, 1)?, spi::required::<String>(r, 2)?)),
     )?;
     let define = |flow: String| {
         let definition = flow_definition(&flow).unwrap_or_else(|e| {
@@ -75,29 +74,11 @@ pub fn definitions() -> Result<Vec<FlowDefinition>> {
         });
         FlowDefinition { flow, definition }
     };
-    Ok(in_order(names, &readers).into_iter().map(define).collect())
-}
-
-/// A flow that reads the target of another flow.
-struct ReadBy {
-    reader: String,
-    writer: String,
-}
-
-/// Returns flows in an order in which each flow follows those whose targets it reads, and in the
-/// given order apart from that. Flows that read each other's targets keep the given order.
-fn in_order(flows: Vec<String>, readers: &[ReadBy]) -> Vec<String> {
-    let mut left = flows;
-    let mut ordered = Vec::with_capacity(left.len());
-    while !left.is_empty() {
-        let waiting: BTreeSet<&String> = left.iter().collect();
-        let is_ready = |flow: &String| {
-            !readers.iter().any(|r| r.reader == *flow && waiting.contains(&r.writer))
-        };
-        let next = left.iter().position(is_ready).unwrap_or(0);
-        ordered.push(left.remove(next));
-    }
-    ordered
+    let number = |name: &String| names.iter().position(|known| known == name);
+    let feeds =
+        readers.iter().filter_map(|(reader, writer)| Some((number(writer)?, number(reader)?)));
+    let sorted = FlowOrder::new(names.len(), feeds).sorted(0..names.len());
+    Ok(sorted.into_iter().map(|flow| define(names[flow].clone())).collect())
 }
 
 /// What the catalog holds of a flow, in addition to its model.
@@ -347,7 +328,7 @@ impl Definer<'_> {
     /// Adds the search path, and the settings that differ from those of other sessions.
     fn add_settings(&self, call: &mut FunctionCall) -> Result<()> {
         let settings: &SavedGucs = &self.flow.settings;
-        call.add_text("search_path", settings.value("search_path").unwrap_or_default());
+        call.add_text("search_path", settings.search_path());
         let mut differing = serde_json::Map::new();
         for name in DECLARED {
             let value = settings.value(name).unwrap_or_default();
@@ -389,26 +370,5 @@ fn add_location(call: &mut FunctionCall, target: &Target) {
     if !external.options.is_empty() {
         let options = serde_json::Value::Object(external.options.clone()).to_string();
         call.add_text("options", &options);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ordered(flows: &[&str], readers: &[(&str, &str)]) -> Vec<String> {
-        let readers: Vec<ReadBy> = readers
-            .iter()
-            .map(|(reader, writer)| ReadBy { reader: (*reader).into(), writer: (*writer).into() })
-            .collect();
-        in_order(flows.iter().map(|f| (*f).to_owned()).collect(), &readers)
-    }
-
-    #[test]
-    fn a_flow_comes_after_those_it_reads() {
-        assert_eq!(ordered(&["c", "a", "b"], &[]), ["c", "a", "b"]);
-        assert_eq!(ordered(&["c", "a", "b"], &[("c", "b"), ("b", "a")]), ["a", "b", "c"]);
-        // Nobody can declare a circle; a catalog that has one is shown all the same.
-        assert_eq!(ordered(&["a", "b", "c"], &[("a", "b"), ("b", "a")]), ["c", "a", "b"]);
     }
 }

@@ -73,8 +73,8 @@ impl SavedGucs {
     }
 
     /// Returns the search path.
-    pub fn search_path(&self) -> Option<&str> {
-        self.pairs().find(|(name, _)| *name == SEARCH_PATH).map(|(_, value)| value)
+    pub fn search_path(&self) -> &str {
+        self.value(SEARCH_PATH).unwrap_or_default()
     }
 
     /// Returns the names and values.
@@ -92,13 +92,7 @@ impl SavedGucs {
 
     /// Returns the value of a setting.
     pub fn value(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
-    }
-
-    /// Returns the same settings, with this value for one of them.
-    pub fn with(&self, name: &str, value: &str) -> SavedGucs {
-        let others = self.0.iter().filter(|(n, _)| n != name).cloned();
-        SavedGucs(others.chain([(name.to_owned(), value.to_owned())]).collect())
+        self.pairs().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
     pub fn to_json(&self) -> Json {

@@ -373,11 +373,11 @@ fn settings_are_checked() {
     let mut db = TestDb::new("as_code_settings");
     let create = |settings: &str| format!("select coco.create_flow('f', settings => '{settings}')");
     for (settings, expected) in [
-        ("[]", "argument \"settings\" is not a JSON object"),
-        ("{\"work_mem\": \"1GB\"}", "unrecognized setting \"work_mem\""),
-        ("{\"search_path\": \"s\"}", "unrecognized setting \"search_path\""),
-        ("{\"TimeZone\": 1}", "setting \"TimeZone\" in argument \"settings\" is not a string"),
-        ("{\"TimeZone\": \"Nowhere/Land\"}", "invalid value for parameter \"TimeZone\""),
+        ("[]", "argument \"settings\" is not a JSON object of texts"),
+        ("{\"work_mem\": \"1GB\"}", "setting \"work_mem\" is not a setting of flows"),
+        ("{\"search_path\": \"s\"}", "setting \"search_path\" is not a setting of flows"),
+        ("{\"TimeZone\": 1}", "argument \"settings\" is not a JSON object of texts"),
+        ("{\"TimeZone\": \"Nowhere/Land\"}", "invalid value for setting \"TimeZone\""),
     ] {
         let e = fails(&mut db.client, &create(settings), "22023");
         assert!(e.contains(expected), "{settings}: {e}");
