@@ -80,12 +80,12 @@ use_server() {
   PG_FEATURE=pg$PG_MAJOR
 }
 
-# build_extension [PROFILE [FEATURES]]: build the library for PG_CONFIG's server; LIBRARY is then its file. The profile is
-# `dev`, of which tests have everything already that they need, or another one of Cargo.toml.
+# build_extension [PROFILE [FEATURES]]: build the library for PG_CONFIG's server, and set LIBRARY to its file. PROFILE is
+# a profile of Cargo.toml; the default, dev, is the one of tests.
 build_extension() {
   local profile=${1:-dev} arguments=(-p coco)
-  # With the packages of the tests, and with one test, the crates get the features that all tests need, so that cargo
-  # builds each of them once for the extension and for the tests.
+  # For the tests: cargo chooses the features of all crates by what it builds together. With the same packages and a
+  # test among them, the tests find the crates built already.
   [ "$profile" != dev ] || arguments=(-p coco -p coco-connectors --test rooms)
   (cd "$ROOT" && cargo build --lib --profile "$profile" "${arguments[@]}" \
     --no-default-features --features "$PG_FEATURE ${2-connectors}")
@@ -94,8 +94,7 @@ build_extension() {
   if [ -f "$LIBRARY.dylib" ]; then LIBRARY+=.dylib; else LIBRARY+=.so; fi
 }
 
-# What a server has of the extension: the library (LIBRARY), the control file and the SQL scripts.
-# installed_files: "FILE INSTALLED-FILE MODE" for each.
+# installed_files: a line "FILE INSTALLED-FILE MODE" for the library (LIBRARY), the control file and each SQL script.
 installed_files() {
   local extension script
   extension=$("$PG_CONFIG" --sharedir)/extension
@@ -104,11 +103,11 @@ installed_files() {
   for script in "$ROOT"/sql/install/*.sql; do echo "$script $extension/${script##*/} 644"; done
 }
 
-# install_files: what was built goes into the server's directories, below DESTDIR if that is set.
+# install_files: copy the built files into the server's directories, below DESTDIR if that is set.
 install_files() {
   local from to mode
   while read -r from to mode; do
-    # A running server has the library open: the new one is another file.
+    # `install` creates a new file, so a running server keeps the library that it has open.
     to=${DESTDIR:-}$to
     if [ -n "${DESTDIR:-}" ]; then mkdir -p "${to%/*}"; fi
     if [ -w "${to%/*}" ]; then
@@ -120,10 +119,11 @@ install_files() {
   done < <(installed_files)
 }
 
-# uninstall_files: the server's directories are as they were before.
+# uninstall_files: remove them from the server's directories, below DESTDIR if that is set.
 uninstall_files() {
   local _from to _mode
   while read -r _from to _mode; do
+    to=${DESTDIR:-}$to
     [ -e "$to" ] || continue
     rm -f "$to" 2>/dev/null || as_root rm -f "$to" || die "$to cannot be removed, and there is no passwordless sudo"
   done < <(LIBRARY=- installed_files)

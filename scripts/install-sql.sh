@@ -14,7 +14,7 @@ generate() {
   local file
   printf '%s\n' '\echo Use "CREATE EXTENSION coco" to load this file. \quit' \
     '-- Generated from sql/ by make install-sql. Change the files there.' ''
-  # What is to come before all else is a string.
+  # The statement that creates the schemas comes first; it is a string in src/lib.rs.
   sed -n 's/^ *"\(create schema .*\)",$/\1/p' src/lib.rs
   while read -r file; do
     printf '\n-- sql/%s\n\n' "$file"
