@@ -78,6 +78,7 @@ if [ ${#binaries[@]} = 0 ]; then
   units "${options[@]}"
   install_and_start
   "$ROOT/scripts/pgspot.sh"
+  PGHOST=$work/pg PGUSER=postgres "$ROOT/scripts/installcheck.sh"
   against_a_server '*' "${options[@]}"
   exit
 fi

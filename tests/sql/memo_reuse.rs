@@ -623,3 +623,21 @@ mod provided {
         assert!(fails(&mut db.client, "select coco.clear_memo('g')").contains("(42704)"));
     }
 }
+
+#[test]
+fn kept_results_go_with_the_extension_and_stay_if_it_is_not_dropped() {
+    let mut db = counting("dropped_extension");
+    db.run(&flow("f"));
+    db.run(&flow("g"));
+    db.update("f", "normal");
+    db.run("select coco.drop_flow('f')");
+    let kept = "select count(*) from coco.kept_results";
+    assert_eq!(number_of(&mut db.client, kept), 1);
+    // A flow is left, whose objects need CASCADE.
+    let said = fails(&mut db.client, "drop extension coco");
+    assert!(said.contains("2BP01"), "{said}");
+    assert_eq!(number_of(&mut db.client, kept), 1);
+    db.run("select coco.drop_flow('g'); drop extension coco");
+    let left = "select count(*) from pg_namespace where nspname like 'coco%'";
+    assert_eq!(number_of(&mut db.client, left), 0);
+}
