@@ -203,7 +203,7 @@ fn a_fingerprint_is_the_same_whatever_the_search_path_is() {
 fn everything_of_coco_pins_its_search_path_and_says_what_it_is() {
     let mut db = TestDb::new("rights_pinned");
     // The trigger function finds nothing by name: see tests/sql/capture. What stands for calls of a memoised
-    // function has it run as it would by itself: see tests/sql/memo.rs. The third pins it where it matters: below.
+    // function has it run as it would by itself: see tests/sql/memo/types.rs. The third pins it where it matters: below.
     let functions = "select string_agg(p.oid::regprocedure::text, ', ') from pg_proc p
       where pronamespace = 'coco'::regnamespace and p.proname not in ('capture', 'memo_call', 'fingerprint') and (obj_description(p.oid, 'pg_proc') is null
         -- a body in SQL's standard form is bound when it is made, and looks nothing up
