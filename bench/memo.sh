@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Memoised functions: texts embedded by a provider that takes a while for each request, beside the time
+# Memoized functions: texts embedded by a provider that takes a while for each request, beside the time
 # that its concurrency allows; what a result that is there costs, beside the same query without it; and
 # the memory of an update beside a memo that is ten times as large.
 # BENCH_INPUTS: distinct texts; BENCH_ROWS: items of which each result is there; BENCH_RUNS.
@@ -76,4 +76,4 @@ say "memory beside 100,000 and 1,000,000 results"
 small=$(peak 100000) large=$(peak 1000000)
 result "memory of an update of 10,000, 1,000,000 results beside 100,000 (kB)" "$large" "$small"
 
-report "Memoised functions"
+report "Memoized functions"

@@ -33,13 +33,13 @@ insert into authors select i, 'Author ' || i from generate_series(1, 20) i;
 insert into documents select i, i % 20 + 1, 'Title ' || i % 700, repeat('Some words of document ' || i || '. ', 20)
   from generate_series(1, 3000) i;
 insert into orders select i, i % 200, i % 97 from generate_series(1, 20000) i;
-create function summarise(title text) returns text language sql immutable as 'select left(title, 60)';
-select coco.memoize('summarise(text)');
+create function summarize(title text) returns text language sql immutable as 'select left(title, 60)';
+select coco.memoize('summarize(text)');
 select coco.create_flow('chunks');
 select coco.add_source('chunks', 'documents');
 select coco.add_lookup('chunks', 'authors', affects => 'select d.id from authors a join documents d on d.author = a.id');
 select coco.add_target('chunks', 'document_chunks',
-  'select d.id as document, c.n, c.chunk, a.name as author, summarise(d.title) as summary
+  'select d.id as document, c.n, c.chunk, a.name as author, summarize(d.title) as summary
      from documents d join authors a on a.id = d.author, coco.split_text(d.body, 200) c', '{document,n}');
 select coco.create_flow('words', 'document_chunks',
   'select document, n, array_length(string_to_array(chunk, $$ $$), 1) / (document - 77) as words from document_chunks',

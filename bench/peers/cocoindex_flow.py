@@ -1,7 +1,7 @@
 """The flow of bench/peers.sh as CocoIndex has it: documents of a table, cut into chunks, into a table.
 
 cocoindex_flow.py HOST TARGET each|whole: one update; prints its milliseconds and the process's peak memory
-in kB. each: a memoised component for each document, as CocoIndex's own examples are. whole: one component
+in kB. each: a memoized component for each document, as CocoIndex's own examples are. whole: one component
 for all documents. What it knows of before is kept under COCOINDEX_DB.
 """
 

@@ -62,7 +62,7 @@ logic_fingerprint: fingerprint of the logic used for that evaluation; if no eval
   failed.
 query: text of the target's query in that logic.
 functions: JSON list of the functions that this logic reaches. Each element is an object with function, fingerprint (of its
-  code), and comment (as it was when the logic first ran). A memoized function also has version, and memoised: the
+  code), and comment (as it was when the logic first ran). A memoized function also has version, and memoized: the
   fingerprint of everything that the function reaches.
 label: label that coco.alter_flow had given the flow at the time of the evaluation.
 process_ordinal: number of the attempt, in microseconds since 1970.

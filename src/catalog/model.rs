@@ -28,7 +28,7 @@ pub struct Flow {
     pub reads: Vec<pg_sys::Oid>,
     /// The memoized functions that its queries call; only set when the flow is loaded for
     /// execution.
-    pub memoised: Vec<Rc<MemoFunction>>,
+    pub memoized: Vec<Rc<MemoFunction>>,
     /// Whether tables or columns that it uses have other names than the catalog has stored.
     pub has_new_names: bool,
     /// The table of the functions' results, quoted and schema-qualified, if it exists.
@@ -43,7 +43,7 @@ impl Flow {
 
     /// Reports whether its queries call functions whose results come from a provider.
     pub fn asks_providers(&self) -> bool {
-        self.memoised.iter().any(|f| f.kind.is_provided())
+        self.memoized.iter().any(|f| f.kind.is_provided())
     }
 
     /// Returns all relations whose changes coco follows: sources and lookups.

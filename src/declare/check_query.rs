@@ -238,7 +238,7 @@ fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<QueryWarning>> {
         }
     }
     let volatile = analysis.volatile.iter().map(|f| pg_sys::Oid::from(*f)).collect();
-    for function in called_functions::not_memoised(volatile)? {
+    for function in called_functions::not_memoized(volatile)? {
         concern(
             format!("the query calls the volatile function {function}"),
             "An item gets a new result only when the item or the logic changes, so coco.verify may report differences.",

@@ -59,10 +59,10 @@ pub fn load_flow(name: &str) -> Result<Flow> {
     for target in &flow.targets {
         target_table::check_fits(&flow.name, target)?;
     }
-    flow.memoised = called_functions::called_functions(&views)?;
+    flow.memoized = called_functions::called_functions(&views)?;
     flow.reads = relation_locks::relations_of(&flow)?;
     internal_tables::grant_again(&flow.name, flow.owner)?;
-    if !flow.memoised.is_empty() {
+    if !flow.memoized.is_empty() {
         planner_hook::install(rewrite_calls::recall);
     }
     Ok(flow)
@@ -121,7 +121,7 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
                 lookups: vec![],
                 reads: vec![],
                 targets: vec![],
-                memoised: vec![],
+                memoized: vec![],
                 has_new_names: false,
                 memo: r.get(6)?,
             };

@@ -204,7 +204,7 @@ pub fn deliveries() -> Result<Vec<Delivery>> {
 }
 
 /// A memoized function of one of the caller's flows.
-pub struct Memoised {
+pub struct Memoized {
     pub flow: String,
     pub function: String,
     pub fingerprint: pgrx::Uuid,
@@ -216,7 +216,7 @@ pub struct Memoised {
 }
 
 /// Returns the memoized functions of the caller's flows, with the statistics of their calls.
-pub fn functions() -> Result<Vec<Memoised>> {
+pub fn functions() -> Result<Vec<Memoized>> {
     of_each(|flow| {
         let acting = RoleGuard::extension_owner()?;
         let views: Vec<_> = flow.targets.iter().filter_map(Target::query_view).collect();
@@ -227,7 +227,7 @@ pub fn functions() -> Result<Vec<Memoised>> {
                from coco.memo_stats where flow = $1 order by id",
             &[arg(flow.name.as_str())],
             |r| {
-                let row = Memoised {
+                let row = Memoized {
                     flow: flow.name.clone(),
                     function: spi::required(r, 2)?,
                     fingerprint: spi::required(r, 3)?,
@@ -271,7 +271,7 @@ pub fn functions() -> Result<Vec<Memoised>> {
             )?;
             kept.extend(counted);
         }
-        let complete = |(id, mut row): (i32, Memoised)| {
+        let complete = |(id, mut row): (i32, Memoized)| {
             (row.entries, row.entry_bytes) = kept.get(&id).copied().unwrap_or_default();
             row.current =
                 now.iter().any(|f| f.name == row.function && f.fingerprint == row.fingerprint);

@@ -91,7 +91,7 @@ select m.function
 }
 
 /// Returns the names of the functions among `all` that are not memoized in flows.
-pub fn not_memoised(all: Vec<pg_sys::Oid>) -> Result<Vec<String>> {
+pub fn not_memoized(all: Vec<pg_sys::Oid>) -> Result<Vec<String>> {
     let _as = RoleGuard::extension_owner()?;
     spi::select(
         "select distinct p.proname::text

@@ -42,7 +42,7 @@ use coco_core::memo_batch::{FunctionId, Stats};
 /// memoized function, and no results were ever stored. The session ignores results from before
 /// `since` (microseconds since 1970).
 pub fn session_of_update(flow: &Flow, since: Option<i64>) -> Result<Option<Rc<MemoSession>>> {
-    if flow.memoised.is_empty() && flow.memo.is_none() {
+    if flow.memoized.is_empty() && flow.memo.is_none() {
         return Ok(None);
     }
     let table = result_table::make(flow)?;
@@ -55,7 +55,7 @@ pub fn session_of_update(flow: &Flow, since: Option<i64>) -> Result<Option<Rc<Me
 /// Returns a memo session that stores no results: for `coco.verify`, `coco.preview`, `coco.explain`
 /// and the search for orphaned rows. Returns `None` if the flow's queries call no memoized function.
 pub fn session_of_look(flow: &Flow) -> Result<Option<Rc<MemoSession>>> {
-    if flow.memoised.is_empty() {
+    if flow.memoized.is_empty() {
         return Ok(None);
     }
     let known = store::known(flow, false)?;

@@ -31,7 +31,7 @@ pub const AT_ONCE: usize = 5_000;
 pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, KnownFunction>> {
     let _as = RoleGuard::extension_owner()?;
     let mut all = HashMap::new();
-    for (n, function) in flow.memoised.iter().enumerate() {
+    for (n, function) in flow.memoized.iter().enumerate() {
         let args =
             [arg(flow.name.as_str()), arg(function.name.as_str()), arg(function.fingerprint)];
         let row = spi::select(

@@ -74,7 +74,7 @@ pub fn carried(source: &Source) -> Vec<(RowColumn, String)> {
 /// that the query returns for the item as `c1…`. If the flow's queries call memoized functions, the
 /// item's number in the batch follows.
 pub fn evaluate(flow: &Flow, source: &Source, target: &Target, items: Items) -> Result<String> {
-    composed(flow, source, target, items, !flow.memoised.is_empty())
+    composed(flow, source, target, items, !flow.memoized.is_empty())
 }
 
 /// Composes [`evaluate`] for all items, with the tracked values of each: `ordinal`, and `content`,
@@ -133,7 +133,7 @@ fn lateral_sql(
         let items = if s.id == source.id { shadow(s)? } else { EMPTY.to_owned() };
         shadows.push(format!("{} as ({items})", shadow_name(s.id)));
     }
-    if !flow.memoised.is_empty() {
+    if !flow.memoized.is_empty() {
         // Each memoized call belongs to the item beside it: PostgreSQL must not merge the query
         // with others.
         shadows.push(format!("{} as (select)", place_items::APART));
@@ -156,7 +156,7 @@ fn lateral_sql(
 /// the memo differs from one whose calls do not.
 fn mark(flow: &Flow, target: &Target) -> String {
     let view = target.query_view().map_or(0, |view| view.to_u32());
-    let memoized: Vec<String> = flow.memoised.iter().map(|f| f.oid.to_u32().to_string()).collect();
+    let memoized: Vec<String> = flow.memoized.iter().map(|f| f.oid.to_u32().to_string()).collect();
     format!("/* coco flow {} {view} {} */\n", flow.id, memoized.join(" "))
 }
 
@@ -173,7 +173,7 @@ fn view_of<'a>(flow: &Flow, target: &'a Target) -> Result<&'a BoundView> {
 /// Composes the query over the whole source at once, as `c1…`, if this returns the same rows as an
 /// evaluation item by item. PostgreSQL can then plan it as a whole, with parallel processes too.
 pub fn single_pass_sql(flow: &Flow, source: &Source, target: &Target) -> Result<Option<String>> {
-    if source.grouped || !flow.memoised.is_empty() {
+    if source.grouped || !flow.memoized.is_empty() {
         return Ok(None);
     }
     let query = view_of(flow, target)?;

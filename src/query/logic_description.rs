@@ -11,7 +11,7 @@ use crate::pg::spi::{self, arg};
 /// The prefix of a function's name among the parts in `coco.logic`.
 const FUNCTION: &str = "function ";
 
-const MEMOIZED: &str = "memoised function ";
+const MEMOIZED: &str = "memoized function ";
 
 /// Returns the flow's queries by target, and the comments and versions of the functions that these
 /// queries reach.
@@ -72,14 +72,14 @@ fn functions(parts: &Value, described: &Value) -> Value {
     for (part, fingerprint) in parts.as_object().into_iter().flatten() {
         let (name, what) = match (part.strip_prefix(FUNCTION), part.strip_prefix(MEMOIZED)) {
             (Some(name), _) => (name, "fingerprint"),
-            (_, Some(name)) => (name, "memoised"),
+            (_, Some(name)) => (name, "memoized"),
             _ => continue,
         };
         let about = &described["functions"][name];
         let function = all.entry(name).or_insert_with(|| {
             json!({
                 "function": name, "comment": about["comment"], "version": about["version"],
-                "fingerprint": null, "memoised": null,
+                "fingerprint": null, "memoized": null,
             })
         });
         function[what] = fingerprint.clone();

@@ -248,13 +248,13 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
             }
         }
     }
-    for function in &flow.memoised {
+    for function in &flow.memoized {
         // The result of a provided function does not depend on coco's version.
         if function.kind.is_provided() {
             parts.remove(&format!("function {}", function.name));
         }
         let fingerprint = hex(function.fingerprint.as_bytes());
-        parts.insert(format!("memoised function {}", function.name), fingerprint);
+        parts.insert(format!("memoized function {}", function.name), fingerprint);
     }
     let (fingerprint, recorded) = whole(&parts);
     Ok((pgrx::Uuid::from_bytes(fingerprint.0), serde_json::Value::Object(recorded)))
@@ -269,6 +269,7 @@ pub fn of_functions(
 ) -> Result<pgrx::Uuid> {
     let mut parts = BTreeMap::new();
     reach("pg_proc", functions, &mut parts)?;
+    // Another spelling would be another fingerprint, and every stored result would be computed again.
     parts.insert(format!("memoised {name}"), version.unwrap_or_default().to_owned());
     Ok(pgrx::Uuid::from_bytes(whole(&parts).0.0))
 }

@@ -127,7 +127,7 @@ fn evaluate<'a>(
     let items = if batch.carries { Items::Carried } else { Items::Batch };
     let sql = compose::evaluate(flow, source, target, items)?;
     let output = match context.recalling {
-        Some(recalling) if summary.evaluated > 0 && !flow.memoised.is_empty() => {
+        Some(recalling) if summary.evaluated > 0 && !flow.memoized.is_empty() => {
             columns.push(RowColumn::new(compose::ITEM_NUMBER, pg_sys::INT4OID));
             evaluate_batch::evaluate_batch(recalling, &sql, &columns, batch, place)?
         }

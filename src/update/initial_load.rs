@@ -92,7 +92,7 @@ impl InitialLoad<'_> {
     /// the active snapshot; the caller acts as the flow's owner. `report` receives the number of
     /// processed items, and of all items.
     pub fn run(&self, report: impl Fn(i64, i64)) -> Result<Option<InitialLoadOutcome>> {
-        if !self.flow.memoised.is_empty() {
+        if !self.flow.memoized.is_empty() {
             return Ok(None);
         }
         let Some(bytes) = stored_bytes(self.source)? else { return Ok(None) };

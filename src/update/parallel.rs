@@ -87,7 +87,7 @@ impl UpdateRun<'_> {
 
     /// Reports whether items are independent of each other, whichever process writes them.
     fn is_divisible(&self) -> Result<bool> {
-        if self.recalling.is_some() || !self.flow.memoised.is_empty() {
+        if self.recalling.is_some() || !self.flow.memoized.is_empty() {
             return Ok(false);
         }
         for writer in &self.writers {

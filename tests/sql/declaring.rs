@@ -178,7 +178,7 @@ fn what_will_not_be_followed_is_said() {
         let heard = warnings(query, more);
         assert!(heard.contains(expected), "{query}: {heard:?}");
     }
-    // Results of memoised functions are kept, and stay what they are.
+    // Results of memoized functions are kept, and stay what they are.
     let kept = "select id, kept(body) as k, coco.embed(body, 'models', 'm') as e,
       coco.generate(body, 'models', 'm') as g, coco.http_post(body, '{}') as h from d";
     assert_eq!(warnings(kept, ""), "");

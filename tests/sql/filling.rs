@@ -517,7 +517,7 @@ fn a_row_that_another_has_written_meanwhile_is_taken_over() {
 }
 
 #[test]
-fn a_fill_can_be_cancelled_and_killed() {
+fn a_fill_can_be_canceled_and_killed() {
     let server = Server::start(&[]);
     let mut session = server.database("filled");
     session.run(SOURCE);

@@ -352,7 +352,7 @@ fn a_server_that_is_away_is_named() {
 }
 
 #[test]
-fn a_statement_that_is_cancelled_drops_its_request() {
+fn a_statement_that_is_canceled_drops_its_request() {
     let mut asking = Asking::new("cancel");
     asking.provider.always(Some(Fault::Hang));
     let error =
@@ -369,7 +369,7 @@ fn a_statement_that_is_cancelled_drops_its_request() {
     let waiting =
         std::thread::spawn(move || fails(&mut other, "select coco.generate('x', 'models', 'm')"));
     until("it is asked", || asking.provider.counts().requests > asked);
-    asking.db.client.execute("select pg_cancel_backend($1)", &[&pid]).expect("cancelled");
+    asking.db.client.execute("select pg_cancel_backend($1)", &[&pid]).expect("canceled");
     let error = waiting.join().expect("the thread ends");
     assert!(error.starts_with("57014"), "{error}");
     asking.provider.always(None);

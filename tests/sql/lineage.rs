@@ -73,7 +73,7 @@ fn a_row_tells_its_item_the_code_and_the_bytes() {
         ),
         ["true"]
     );
-    let functions = "select concat_ws('|', f->>'function', f->>'comment', f->>'version', f->>'fingerprint' ~ '^[0-9a-f]{32}$', f->>'memoised' is not null)
+    let functions = "select concat_ws('|', f->>'function', f->>'comment', f->>'version', f->>'fingerprint' ~ '^[0-9a-f]{32}$', f->>'memoized' is not null)
         from coco.lineage('chunks', '{\"doc\": 2, \"n\": 1}') l, jsonb_array_elements(l.functions) f
        where f->>'function' like 'public.%' order by 1";
     assert_eq!(
@@ -406,7 +406,7 @@ fn lineage_and_outputs_go_by_indexes() {
              set auto_explain.log_nested_statements = on; set auto_explain.log_level = 'notice'",
         )
         .unwrap_or_else(|e| panic!("{}", support::explain(&e)));
-    for (analysed, sql, count) in [
+    for (analyzed, sql, count) in [
         (false, "select source_key::text from coco.lineage('c', '{\"id\": 500, \"n\": 1}')", 1),
         (false, "select source_key::text from coco.lineage('l', '{\"v\": \"v1\"}')", 2),
         (false, "select key::text from coco.outputs('covered', '{\"id\": 500}')", 2),
@@ -416,7 +416,7 @@ fn lineage_and_outputs_go_by_indexes() {
         (true, "select key::text from coco.outputs('covered', '{\"id\": 501}')", 2),
         (true, "select key::text from coco.outputs('listed', '{\"id\": 501}')", 1),
     ] {
-        if analysed {
+        if analyzed {
             db.run("analyze");
         }
         heard.lock().expect("lines").clear();

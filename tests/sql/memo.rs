@@ -1,4 +1,4 @@
-//! Memoised functions of this database: what is computed, and how often.
+//! Memoized functions of this database: what is computed, and how often.
 
 mod batches;
 mod computed;

@@ -1,4 +1,4 @@
-//! Results of memoised functions that somebody else wrote, or that are of types that were defined anew: they
+//! Results of memoized functions that somebody else wrote, or that are of types that were defined anew: they
 //! are computed again, and no bytes are ever taken for a value of a type that they are not of. And functions
 //! that stand in for others without being theirs.
 
@@ -183,7 +183,7 @@ fn results_are_the_same_whatever_the_clients_encoding_is() {
     }
 }
 
-/// A database with a memoised `f(text)` whose batch function is `g(text[])`, and a flow that was updated once.
+/// A database with a memoized `f(text)` whose batch function is `g(text[])`, and a flow that was updated once.
 fn with_batch(name: &str) -> TestDb {
     let mut db = TestDb::new(&format!("memo_forged_{name}"));
     db.run(
@@ -239,7 +239,7 @@ fn a_batch_function_that_became_another_is_not_called() {
 }
 
 #[test]
-fn a_function_is_memoised_only_as_the_one_that_was_noted() {
+fn a_function_is_memoized_only_as_the_one_that_was_noted() {
     let mut db = with_batch("owner");
     db.run(
         "do $$ begin if exists (select from pg_roles where rolname = 'forged_user') then

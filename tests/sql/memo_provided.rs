@@ -101,8 +101,8 @@ fn into_a_vector_and_of_a_summary() {
         "create extension vector;
          insert into docs select i, 'text ' || i from generate_series(1, 30) i;
          select coco.create_flow('s', 'docs', $$
-           select id, coco.generate('Summarise: ' || body, 'models', 'g') as summary,
-                  coco.embed(coco.generate('Summarise: ' || body, 'models', 'g'), 'models', 'm')::vector(8) as e
+           select id, coco.generate('Summarize: ' || body, 'models', 'g') as summary,
+                  coco.embed(coco.generate('Summarize: ' || body, 'models', 'g'), 'models', 'm')::vector(8) as e
              from docs $$, 'summaries', '{id}')",
     );
     let c = &s.db.update("s", "normal")[0];

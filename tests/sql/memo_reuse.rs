@@ -1,4 +1,4 @@
-//! Results of memoised functions that other flows have, and those that are kept of dropped flows: the flows of one owner
+//! Results of memoized functions that other flows have, and those that are kept of dropped flows: the flows of one owner
 //! compute and ask for nothing twice, and nobody has the results of somebody else.
 
 mod kept;

@@ -161,7 +161,7 @@ fn code_in_a_flow_cannot_take_the_rights_of_those_who_run_it() {
     db.update("leak", "normal");
     db.run("select * from coco.preview('leak', 'full_reprocess'); select * from coco.verify('leak', true)");
     fails(&mut db.client, "select * from coco.update('climb')", "42501");
-    // A literal of a type whose input runs a check is evaluated while a query is analysed.
+    // A literal of a type whose input runs a check is evaluated while a query is analyzed.
     alice
         .batch_execute("select coco.create_flow('typed', 'd', $$ select id, ('(1,2)'::pair).x from d $$, 'typed', '{id}', fingerprint => '(''(1,2)''::pair).x')")
         .unwrap_or_else(|e| panic!("{}", explain(&e)));
@@ -202,7 +202,7 @@ fn a_fingerprint_is_the_same_whatever_the_search_path_is() {
 #[test]
 fn everything_of_coco_pins_its_search_path_and_says_what_it_is() {
     let mut db = TestDb::new("rights_pinned");
-    // The trigger function finds nothing by name: see tests/sql/capture. What stands for calls of a memoised
+    // The trigger function finds nothing by name: see tests/sql/capture. What stands for calls of a memoized
     // function has it run as it would by itself: see tests/sql/memo/types.rs. The third pins it where it matters: below.
     let functions = "select string_agg(p.oid::regprocedure::text, ', ') from pg_proc p
       where pronamespace = 'coco'::regnamespace and p.proname not in ('capture', 'memo_call', 'fingerprint') and (obj_description(p.oid, 'pg_proc') is null

@@ -42,7 +42,7 @@ fn of_a_hundred_thousand_items_one_that_changed_is_evaluated() {
 
 #[test]
 fn a_fingerprint_of_the_users_own_makes_trivial_changes_none() {
-    let mut db = TestDb::new("normalised");
+    let mut db = TestDb::new("normalized");
     db.run(
         "create table d (id int primary key, body text);
          insert into d values (1, E'One  two.\nThree.'), (2, 'Other.');

@@ -28,7 +28,7 @@ fn peak(items: i32) -> u64 {
          select coco.create_flow('listed', 'd', 'select md5(body) as h, id from d', 'l', '{{h}}');
          create function low(t text) returns text language plpgsql as 'begin return lower(t); end';
          select coco.memoize('low(text)');
-         select coco.create_flow('memoised', 'd', 'select id, low(body) as body from d', 'm', '{{id}}')"
+         select coco.create_flow('memoized', 'd', 'select id, low(body) as body from d', 'm', '{{id}}')"
     ));
     let mut client = db.connect();
     // Small enough that the plans of both sizes need all of it.
@@ -45,7 +45,7 @@ fn peak(items: i32) -> u64 {
         peak
     });
     for mode in ["normal", "full_reprocess"] {
-        for flow in ["covered", "listed", "memoised"] {
+        for flow in ["covered", "listed", "memoized"] {
             let counts = support::update(&mut client, flow, mode)
                 .unwrap_or_else(|e| panic!("{flow}: {}", support::explain(&e)));
             assert_eq!(counts[0].evaluated, i64::from(items));
@@ -53,7 +53,7 @@ fn peak(items: i32) -> u64 {
     }
     // All of them changed: noted, and followed.
     client.batch_execute("update d set body = body || 'x'").unwrap();
-    for flow in ["covered", "listed", "memoised"] {
+    for flow in ["covered", "listed", "memoized"] {
         let counts = support::update(&mut client, flow, "normal")
             .unwrap_or_else(|e| panic!("{flow}: {}", support::explain(&e)));
         assert_eq!(counts[0].upserted, i64::from(items));

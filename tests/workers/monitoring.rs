@@ -32,7 +32,7 @@ fn of_flow(client: &mut Client, name: &str, flow: &str) -> Option<f64> {
     values.into_iter().find(|((f, _), _)| f == flow).map(|(_, value)| value)
 }
 
-/// A flow with a memoised function, one with an item that fails, one to a server that is not there.
+/// A flow with a memoized function, one with an item that fails, one to a server that is not there.
 fn flows(db: &mut TestDb) {
     db.run(
         "create table docs (id int primary key, body text);

@@ -44,7 +44,7 @@ fn others_see_how_far_a_sessions_update_is() {
     assert_eq!(nobody.number("select count(*) from coco.progress"), 0);
     update.join().expect("it is updated");
     assert_eq!(db.number("select count(*) from coco.progress"), 0);
-    // One that fails, is cancelled, or loses its client, is seen no more either.
+    // One that fails, is canceled, or loses its client, is seen no more either.
     for end in ["pg_cancel_backend", "pg_terminate_backend"] {
         let mut other = server.connect("progress");
         let pid = other.number("select pg_backend_pid()");

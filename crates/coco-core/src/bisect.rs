@@ -90,10 +90,10 @@ mod tests {
             0..10,
             &mut |_| {
                 attempts += 1;
-                Err::<Attempt<()>, _>("cancelled")
+                Err::<Attempt<()>, _>("canceled")
             },
             &mut |_, _| Ok(()),
         );
-        assert_eq!((r, attempts), (Err("cancelled"), 1));
+        assert_eq!((r, attempts), (Err("canceled"), 1));
     }
 }

@@ -33,7 +33,7 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
     all.extend(flow.targets.iter().map(|target| rows_of(&flow, target)));
     all.extend(flow.sources.iter().map(content));
     all.extend(logic(&flow)?);
-    all.extend(flow.memoised.iter().map(|f| {
+    all.extend(flow.memoized.iter().map(|f| {
         let fingerprint = f.fingerprint.to_string();
         let how = match f.kind {
             memo_function::MemoFunctionKind::Plain => "computed by the query".to_owned(),

@@ -21,7 +21,7 @@ pub fn changes(flow: &Flow) -> Result<Vec<Finding>> {
     all.push(change(
         "a function that the queries call, directly or indirectly, is replaced, or coco.set_query is called: the logic fingerprint changes; the next update evaluates every item, and writes the rows that differ".to_owned(),
     ));
-    for function in &flow.memoised {
+    for function in &flow.memoized {
         all.push(change(format!(
             "the code or version of the memoized function {} changes: every item is evaluated, and the results of the function are computed again",
             function.name

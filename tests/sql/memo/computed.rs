@@ -189,7 +189,7 @@ fn to_reprocess_in_full_computes_again_and_to_forget_does_when_evaluated() {
 }
 
 #[test]
-fn what_a_view_calls_is_memoised_and_groups_several_targets_and_sources_are_fine() {
+fn what_a_view_calls_is_memoized_and_groups_several_targets_and_sources_are_fine() {
     let mut db = counting("shapes");
     db.run(
         "create table words (w text primary key, kind text not null);

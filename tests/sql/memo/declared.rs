@@ -4,7 +4,7 @@ use super::{counting, fails};
 use crate::support::explain;
 
 #[test]
-fn who_may_memoise_what() {
+fn who_may_memoize_what() {
     let mut db = counting("rights");
     db.run(
         "do $$ begin if exists (select from pg_roles where rolname = 'memo_user') then

@@ -8,37 +8,37 @@ use crate::support::server::until;
 use crate::support::{self, TestDb};
 
 #[test]
-fn an_update_that_is_cancelled_ends_its_worker_and_loses_nothing() {
+fn an_update_that_is_canceled_ends_its_worker_and_loses_nothing() {
     let receiver = Receiver::start();
     let mut db = with_hook("external_cancel", &receiver);
     db.run("insert into docs select i, 'b' || i from generate_series(1, 10) i");
     declare(&mut db, "f");
     // What a fill sends only its process has: it is evaluated and sent once more.
-    is_cancelled(&mut db, &receiver);
+    is_canceled(&mut db, &receiver);
     assert_eq!(text(&mut db.client, "select queued::text from coco.delivery_status"), "10");
     assert_eq!(counted(&mut db, "f"), (10, 10, 0, 0));
     assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
     // The rest waits in the outbox.
     db.run("update docs set body = 'c' || id where id < 5; delete from docs where id = 9");
-    is_cancelled(&mut db, &receiver);
+    is_canceled(&mut db, &receiver);
     assert_eq!(text(&mut db.client, "select queued::text from coco.delivery_status"), "5");
     assert_eq!(counted(&mut db, "f"), (0, 0, 0, 0));
     assert_eq!(receiver.rows("f", "out"), expected(&mut db.client, UPPER, "q.id"));
     assert_eq!(text(&mut db.client, "select queued::text from coco.delivery_status"), "0");
 }
 
-/// An update that is cancelled while what it sends is on its way.
-fn is_cancelled(db: &mut TestDb, receiver: &Receiver) {
+/// An update that is canceled while what it sends is on its way.
+fn is_canceled(db: &mut TestDb, receiver: &Receiver) {
     receiver.forget_requests();
     receiver.next(Fault::Hold);
     let mut session = db.connect();
     let cancel = session.cancel_token();
     let waiting = std::thread::spawn(move || {
         let result = session.batch_execute("select * from coco.update('f')");
-        result.expect_err("it is cancelled").code().map(|c| c.code().to_owned())
+        result.expect_err("it is canceled").code().map(|c| c.code().to_owned())
     });
     until("it is sent", || !receiver.requests().is_empty());
-    cancel.cancel_query(postgres::NoTls).expect("it can be cancelled");
+    cancel.cancel_query(postgres::NoTls).expect("it can be canceled");
     assert_eq!(waiting.join().expect("a session").as_deref(), Some("57014"));
     receiver.release();
     until("its worker has ended", || {

@@ -121,7 +121,7 @@ fn shutdown_does_not_wait_for_a_query() {
             db.run("select coco.start('f')");
         }
         // It may have begun before that, or not yet.
-        until("the worker is cancelled and catches up", || {
+        until("the worker is canceled and catches up", || {
             let pid = worker(&mut db);
             // Not while it begins: it would end, and another come a minute later.
             let cancel = "select pg_cancel_backend(pid) from pg_stat_activity where state = 'active' and pid =";

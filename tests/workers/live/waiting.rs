@@ -16,7 +16,7 @@ fn wait_says_when_its_time_is_over() {
     other.run("commit");
     db.settle("f");
     assert!(db.holds("select coco.wait('f', '0')"), "all is there");
-    // It can be cancelled.
+    // It can be canceled.
     other.run("begin; select * from coco.update('f')");
     db.run("insert into f_s values (1001, 1); set statement_timeout = '300ms'");
     assert!(db.fails("select coco.wait('f')").starts_with("57014 "));
