@@ -17,9 +17,9 @@ use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
 use crate::pg::notice::notice;
 use crate::pg::spi::{self, arg};
-use crate::query::analyze::{self, Shadow};
 use crate::query::bound_query::{self, Bound};
-use crate::query::used_columns;
+use crate::query::named_source::Shadow;
+use crate::query::{analyze, syntax, used_columns};
 
 /// The optional arguments of `add_lookup`.
 #[derive(Default)]
@@ -190,7 +190,7 @@ fn check_affects(
     text: &str,
     shadow: Shadow,
 ) -> Result<(String, Bound)> {
-    let text = analyze::one_select(text).map_err(|e| renamed(e, "affects"))?;
+    let text = syntax::one_select(text).map_err(|e| renamed(e, "affects"))?;
     let name = shadow.named.name.clone();
     let key = shadow.key.clone();
     let acting = RoleGuard::flow_owner(flow.owner, &flow.settings)?;

@@ -6,7 +6,7 @@ use crate::catalog::model::{BoundView, External, Flow, Target};
 use crate::catalog::target_table::{self, Altered};
 use crate::catalog::{locks, made_targets, objects, version_rows};
 use crate::declare::add_source::temporary;
-use crate::declare::check_query::analyse_into;
+use crate::declare::check_query::analyze_into;
 use crate::declare::key_ownership;
 use crate::declare::when_exists::WhenExists;
 use crate::flows::{load, upstream};
@@ -82,7 +82,7 @@ pub fn add_target(
         bound: None,
     };
     check_not_taken(&new)?;
-    let bound = analyse_into(&mut flow, &mut new, query, key, item)?;
+    let bound = analyze_into(&mut flow, &mut new, query, key, item)?;
 
     let existing = relations::find_relation(&new.schema, &new.name)?;
     if let Some(relation) = existing {
@@ -204,7 +204,7 @@ fn add_external(
         return Err(other.has(&new.shown())
         .hint("Choose another name for the target. To fill one target from several sources, combine them with UNION ALL in the query of one flow."));
     }
-    let bound = analyse_into(&mut flow, &mut new, query, key, item)?;
+    let bound = analyze_into(&mut flow, &mut new, query, key, item)?;
     let encoding = check(&connector, &foreign_server::target_schema(&flow.name, &new)?)?;
     tables::check_kept(&new, encoding)?;
     tables::create_tables(&flow.name, flow.owner, &mut new)?;
@@ -368,7 +368,7 @@ pub fn set_query(
     let mut changed = flow.targets[at].clone();
     let before = changed.clone();
     let key = changed.key_names.clone();
-    let bound = analyse_into(&mut flow, &mut changed, query, &key, item)?;
+    let bound = analyze_into(&mut flow, &mut changed, query, &key, item)?;
     let definition = definition(&before)?;
     let mut altered = Altered::Nothing;
     if let Some(external) = changed.external.clone() {

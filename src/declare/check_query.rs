@@ -12,20 +12,21 @@ use crate::pg::error::{Error, Result};
 use crate::pg::notice::{notice, warning};
 use crate::pg::spi::{self, ident};
 use crate::query::analyze::{self, Analysis};
-use crate::query::bound_query::{self, Bound, Named};
-use crate::query::{never_null, used_columns};
+use crate::query::bound_query::{self, Bound};
+use crate::query::named_source::Named;
+use crate::query::{never_null, syntax, used_columns};
 
 /// Checks and binds a query. Stores in the target and the sources what they need from it: columns,
 /// key, and the columns that all queries of the flow use. `item` is the alias under which the query
 /// reads the item. Warns about constructs that coco accepts but does not follow.
-pub fn analyse_into(
+pub fn analyze_into(
     flow: &mut Flow,
     target: &mut Target,
     query: &str,
     key: &[String],
     item: Option<&str>,
 ) -> Result<Bound> {
-    target.query = analyze::one_select(query)?;
+    target.query = syntax::one_select(query)?;
     let shadows = used_columns::shadows(flow)?;
     let named: Vec<Named> = shadows.iter().map(|s| s.named.clone()).collect();
     let acting = RoleGuard::flow_owner(flow.owner, &flow.settings)?;

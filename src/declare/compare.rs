@@ -22,10 +22,9 @@ use crate::pg::columns::Column;
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
 use crate::pg::spi::{self, arg};
-use crate::query::analyze;
-use crate::query::bound_query::{self, Bound, Named};
-use crate::query::same_query;
-use crate::query::used_columns;
+use crate::query::bound_query::{self, Bound};
+use crate::query::named_source::Named;
+use crate::query::{same_query, syntax, used_columns, view_tree};
 
 /// Returns the differences between a flow and a declaration under its name.
 ///
@@ -283,7 +282,7 @@ impl Compared<'_> {
         let fresh = bind_expression(argument, text, name, self.source.relation)?;
         let Some(expressions) = &self.source.expressions else { return Ok(false) };
         let stored = Bound {
-            tree: bound_query::read_bound_query(expressions.bound.view)?,
+            tree: view_tree::read_bound_query(expressions.bound.view)?,
             places: expressions.bound.places.clone(),
         };
         Ok(same_query::is_same_column(&fresh, &stored, argument))
@@ -334,7 +333,7 @@ impl Compared<'_> {
     }
 
     fn query(&self) -> Result<Option<FlowDifference>> {
-        let text = analyze::one_select(&self.parts.query)?;
+        let text = syntax::one_select(&self.parts.query)?;
         let (source, name) = (self.source, self.name_in_texts());
         let named: Vec<Named> = vec![used_columns::named(source.id, name, source.relation)?];
         let acting = RoleGuard::flow_owner(self.flow.owner, self.settings)?;
@@ -343,7 +342,7 @@ impl Compared<'_> {
         let change = match &self.target.bound {
             None => "query reads an object that was dropped, and is replaced",
             Some(view) => {
-                let tree = bound_query::read_bound_query(view.view)?;
+                let tree = view_tree::read_bound_query(view.view)?;
                 let stored = Bound { tree, places: view.places.clone() };
                 if same_query::is_same_query(&fresh, &stored) {
                     return Ok(None);

@@ -10,9 +10,9 @@ use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::relations;
 use crate::pg::spi::{self, arg, ident};
-use crate::query::analyze::{self, Shadow};
 use crate::query::bound_query::{self, Bound};
-use crate::query::{kept_columns, used_columns};
+use crate::query::named_source::Shadow;
+use crate::query::{analyze, expression_type, kept_columns, syntax, used_columns};
 
 /// The name of the ordinal in the view, and of the argument.
 pub const ORDINAL: &str = "ordinal";
@@ -77,8 +77,9 @@ impl ExpressionSource<'_> {
     pub fn check_expressions(&self, expressions: &DeclaredExpressions) -> Result<()> {
         let _as = RoleGuard::flow_owner(self.flow.owner, &self.flow.settings)?;
         if let Some(text) = &expressions.fingerprint {
-            analyze::one_expression(FINGERPRINT, text)?;
-            let (_, volatile) = analyze::expression_type(FINGERPRINT, text, self.name, self.shown)?;
+            syntax::one_expression(FINGERPRINT, text)?;
+            let (_, volatile) =
+                expression_type::expression_type(FINGERPRINT, text, self.name, self.shown)?;
             if volatile {
                 return Err(Error::invalid("argument \"fingerprint\" calls a volatile function")
                     .detail("The fingerprint of unchanged content could change."));
@@ -170,7 +171,7 @@ pub fn bind_expression(
             ordinal_sql(text, name, &spi::qualified(&named.schema, &named.table))?
         }
         _ => {
-            analyze::one_expression(argument, text)?;
+            syntax::one_expression(argument, text)?;
             text.to_owned()
         }
     };
@@ -210,8 +211,8 @@ fn bind_expressions(
 /// Returns SQL that converts the given ordinal to a bigint: a number unchanged, a time in
 /// microseconds. Infinite times become values outside the range of all other times.
 fn ordinal_sql(text: &str, name: &str, relation: &str) -> Result<String> {
-    analyze::one_expression("ordinal", text)?;
-    let (column, volatile) = analyze::expression_type("ordinal", text, name, relation)?;
+    syntax::one_expression("ordinal", text)?;
+    let (column, volatile) = expression_type::expression_type("ordinal", text, name, relation)?;
     if volatile {
         return Err(Error::invalid("argument \"ordinal\" calls a volatile function"));
     }

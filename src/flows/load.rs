@@ -10,7 +10,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
-use crate::query::{bound_query, planner_hook, used_columns};
+use crate::query::{bound_query, planner_hook, used_columns, view_tree};
 
 /// Loads a flow for its owner, and checks that it can run. Fails if an object that its queries read
 /// was dropped.
@@ -281,7 +281,7 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
 fn only_items((view, name): (pgrx::pg_sys::Oid, String), source: &Source) -> Result<BoundView> {
     // SAFETY: the query tree was just read.
     let count = unsafe {
-        bound_query::occurrences(bound_query::read_bound_query(view)?, &[source.relation]).len()
+        bound_query::occurrences(view_tree::read_bound_query(view)?, &[source.relation]).len()
     };
     Ok(BoundView { view, name, places: vec![source.id; count].into() })
 }

@@ -12,9 +12,10 @@ use crate::pg::columns::Column;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 use crate::pg::subtransaction;
-use crate::query::bound_query::{self, Bound, Named};
+use crate::query::bound_query::Bound;
 use crate::query::declared_text::{self, DeclaredText, OutputNames};
-use crate::query::{same_query, used_columns};
+use crate::query::named_source::Named;
+use crate::query::{same_query, used_columns, view_tree};
 use coco_core::flow_order::FlowOrder;
 
 /// SQL that declares a flow.
@@ -288,7 +289,7 @@ impl Definer<'_> {
         let view = &expressions.bound;
         let _as = RoleGuard::flow_owner(self.flow.owner, &self.flow.settings)?;
         let stored =
-            Bound { tree: bound_query::read_bound_query(view.view)?, places: view.places.clone() };
+            Bound { tree: view_tree::read_bound_query(view.view)?, places: view.places.clone() };
         let fresh = bind_expression(argument, text, &source.name, source.relation);
         if fresh.is_ok_and(|fresh| same_query::is_same_column(&fresh, &stored, argument)) {
             return Ok(text.to_owned());

@@ -9,25 +9,15 @@
 //! module decides which places that read the source's relation are the item, and records them as
 //! [`Places`]. The other places read the whole relation.
 
-use pgrx::PgList;
 use pgrx::pg_sys::{self, NodeTag};
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, c_void};
 
 use crate::catalog::model::Places;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi;
+use crate::query::item_names::Naming;
+use crate::query::named_source::Named;
 use crate::query::{union_all, walker};
-
-/// A relation that has its own name in a text.
-#[derive(Clone)]
-pub struct Named {
-    pub name: String,
-    pub relation: pg_sys::Oid,
-    /// The source's id, as recorded in [`Places`].
-    pub id: i32,
-    pub schema: String,
-    pub table: String,
-}
 
 /// A place in a tree that reads a relation.
 #[derive(Clone, Copy)]
@@ -47,7 +37,7 @@ pub struct Bound {
 ///
 /// `item` is the alias of the place that is the item; the other places then read the whole
 /// relation. Without it, the names without a schema are the item, or else the only place. The
-/// caller acts as the flow's owner, and has checked the text with [`one_select`](crate::query::analyze::one_select).
+/// caller acts as the flow's owner, and has checked the text with [`one_select`](crate::query::syntax::one_select).
 pub fn bind_query(
     argument: &str,
     text: &str,
@@ -296,209 +286,4 @@ pub unsafe fn occurrences(tree: *mut pg_sys::Query, relations: &[pg_sys::Oid]) -
     // SAFETY: as above.
     unsafe { walker::visit(tree.cast(), Some(look), (&raw mut walk).cast()) };
     walk.found
-}
-
-/// Returns the tree that a view keeps, for inspection only.
-///
-/// Takes no lock and waits for nobody, so another session may alter the objects that the tree
-/// refers to.
-pub fn read_bound_query(view: pg_sys::Oid) -> Result<*mut pg_sys::Query> {
-    let action = spi::scalar::<String>(
-        "select ev_action::pg_catalog.text from pg_catalog.pg_rewrite
-          where ev_class operator(pg_catalog.=) $1 and ev_type operator(pg_catalog.=) '1'",
-        &[spi::arg(view)],
-    )?;
-    let gone = || Error::internal("relation of a flow's query is not a view");
-    let action = c_string(&action.ok_or_else(gone)?)?;
-    // SAFETY: the catalog stores a rule as a list of queries, in the format that `stringToNode`
-    // reads.
-    unsafe {
-        let list = pg_sys::stringToNode(action.as_ptr()).cast::<pg_sys::List>();
-        let queries = PgList::<pg_sys::Query>::from_pg(list);
-        queries.get_ptr(0).ok_or_else(gone)
-    }
-}
-
-/// Returns a copy of the tree that a view keeps, for execution: takes the locks that execution
-/// needs.
-pub fn of_view(view: pg_sys::Oid) -> Result<*mut pg_sys::Query> {
-    // SAFETY: the view is locked while it is open, and the lock stays until the transaction ends.
-    // The tree is copied. Locks on the relations in the tree are taken as the rewriter takes them.
-    unsafe {
-        let relation = pg_sys::relation_open(view, pg_sys::AccessShareLock as i32);
-        let is_view = (*(*relation).rd_rel).relkind as u8 == pg_sys::RELKIND_VIEW;
-        let tree = match is_view && !(*relation).rd_rules.is_null() {
-            true => pg_sys::copyObjectImpl(pg_sys::get_view_query(relation).cast()),
-            false => std::ptr::null_mut(),
-        };
-        pg_sys::relation_close(relation, pg_sys::NoLock as i32);
-        if tree.is_null() {
-            return Err(Error::internal("relation of a flow's query is not a view"));
-        }
-        let tree = tree.cast::<pg_sys::Query>();
-        pg_sys::AcquireRewriteLocks(tree, true, false);
-        Ok(tree)
-    }
-}
-
-/// Returns a copy of the tree that a view keeps, for another view to keep.
-pub fn copy_for_view(view: pg_sys::Oid) -> Result<*mut pg_sys::Query> {
-    let tree = of_view(view)?;
-    // Before PostgreSQL 16, the first two entries of a view's tree stand for the view itself, and
-    // the server adds such entries to each view that it creates.
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
-    // SAFETY: the tree is a copy, and has these two entries.
-    unsafe {
-        (*tree).rtable = pg_sys::list_copy_tail((*tree).rtable, 2);
-        pg_sys::OffsetVarNodes(tree.cast(), -2, 0);
-    }
-    Ok(tree)
-}
-
-/// The names in a text that stand for relations of their own.
-struct Naming<'a> {
-    named: &'a [Named],
-    /// Names that a CTE hides at the current place.
-    hidden: Vec<String>,
-    /// Whether each name gets an alias.
-    mark: bool,
-    /// The aliases of the names found (null if a name has none), each with the id of its source.
-    marks: Vec<(*mut pg_sys::Alias, i32)>,
-    /// How often the text reads one of the relations by another name.
-    qualified: usize,
-}
-
-impl Naming<'_> {
-    fn new(named: &[Named], mark: bool) -> Naming<'_> {
-        Naming { named, hidden: vec![], mark, marks: vec![], qualified: 0 }
-    }
-
-    /// Parses a text, replaces the names in it by their relations, and analyzes it.
-    fn analyze(&mut self, argument: &str, text: &str) -> Result<*mut pg_sys::Query> {
-        let text = c_string(text)?;
-        crate::pg::subtransaction::subtransaction(
-            || {
-                // SAFETY: the text is one SELECT, which the caller has checked; the trees live in
-                // the caller's memory context.
-                unsafe {
-                    let list =
-                        PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(text.as_ptr()));
-                    let raw =
-                        list.get_ptr(0).ok_or_else(|| Error::internal("nothing to analyze"))?;
-                    let context = std::ptr::from_mut(self).cast();
-                    walker::visit((*raw).stmt, Some(look_raw), context);
-                    Ok(crate::query::parse_analysis::parse_analyzed(raw, &text))
-                }
-            },
-            |raised| Error {
-                code: raised.code,
-                message: format!("argument \"{argument}\": {}", raised.message),
-                detail: raised.detail,
-                hint: raised.hint,
-            },
-        )
-    }
-
-    /// Handles a relation's name in a raw tree.
-    unsafe fn name(&mut self, name: *mut pg_sys::RangeVar) {
-        // SAFETY: the parser created the node and its strings.
-        unsafe {
-            let var = &mut *name;
-            let relname = CStr::from_ptr(var.relname).to_string_lossy().into_owned();
-            if var.schemaname.is_null() {
-                if self.hidden.contains(&relname) {
-                    return;
-                }
-                if let Some(of) = self.named.iter().find(|n| n.name == relname) {
-                    if var.alias.is_null() && (self.mark || of.table != of.name) {
-                        let alias =
-                            pg_sys::palloc0(size_of::<pg_sys::Alias>()).cast::<pg_sys::Alias>();
-                        (*alias).type_ = NodeTag::T_Alias;
-                        (*alias).aliasname = var.relname;
-                        var.alias = alias;
-                    }
-                    var.schemaname = copied(&of.schema);
-                    var.relname = copied(&of.table);
-                    self.marks.push((var.alias, of.id));
-                    return;
-                }
-            }
-            let missing_ok = pg_sys::RVROption::RVR_MISSING_OK;
-            let found = pg_sys::RangeVarGetRelidExtended(
-                name,
-                pg_sys::NoLock as i32,
-                missing_ok,
-                None,
-                std::ptr::null_mut(),
-            );
-            if self.named.iter().any(|n| n.relation == found) {
-                self.qualified += 1;
-            }
-        }
-    }
-
-    /// Walks a SELECT with a WITH clause. The names of its CTEs hide others only where they are
-    /// visible.
-    unsafe fn with(&mut self, select: *mut pg_sys::SelectStmt) {
-        let before = self.hidden.len();
-        // SAFETY: the parser created the nodes. The clause is walked separately, and then restored.
-        unsafe {
-            let clause = (*select).withClause;
-            let ctes = PgList::<pg_sys::CommonTableExpr>::from_pg((*clause).ctes);
-            let name = |cte: *mut pg_sys::CommonTableExpr| {
-                CStr::from_ptr((*cte).ctename).to_string_lossy().into_owned()
-            };
-            if (*clause).recursive {
-                self.hidden.extend(ctes.iter_ptr().map(name));
-            }
-            for cte in ctes.iter_ptr() {
-                walker::visit((*cte).ctequery, Some(look_raw), std::ptr::from_mut(self).cast());
-                self.hidden.push(name(cte));
-            }
-            (*select).withClause = std::ptr::null_mut();
-            walker::walk_raw(select.cast(), Some(look_raw), std::ptr::from_mut(self).cast());
-            (*select).withClause = clause;
-        }
-        self.hidden.truncate(before);
-    }
-}
-
-/// Visits a node of a raw tree: the callback of PostgreSQL's tree walkers. Returning `true` would
-/// end the walk; it never does.
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn look_raw(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
-    if node.is_null() {
-        return false;
-    }
-    // SAFETY: a node of a raw tree; the context is the `Naming` that started this walk.
-    unsafe {
-        pg_sys::check_stack_depth();
-        let naming = &mut *context.cast::<Naming>();
-        match (*node).type_ {
-            NodeTag::T_RangeVar => naming.name(node.cast()),
-            NodeTag::T_SelectStmt if !(*node.cast::<pg_sys::SelectStmt>()).withClause.is_null() => {
-                naming.with(node.cast());
-            }
-            // A locking clause names aliases, not relations.
-            NodeTag::T_LockingClause => {}
-            _ => {
-                walker::walk_raw(node, Some(look_raw), context);
-            }
-        }
-        false
-    }
-}
-
-/// Copies a string into PostgreSQL's memory. Names of relations contain no NUL byte.
-unsafe fn copied(text: &str) -> *mut std::ffi::c_char {
-    // SAFETY: the allocation has space for the text and the final zero, which `palloc0` sets.
-    unsafe {
-        let copy = pg_sys::palloc0(text.len() + 1).cast::<u8>();
-        std::ptr::copy_nonoverlapping(text.as_ptr(), copy, text.len());
-        copy.cast()
-    }
-}
-
-fn c_string(s: &str) -> Result<CString> {
-    CString::new(s).map_err(|_| Error::invalid("text contains a NUL byte"))
 }

@@ -14,8 +14,9 @@ use crate::catalog::model::BoundView;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns;
 use crate::pg::error::{Error, Result};
-use crate::query::bound_query::{self, Bound, Named};
-use crate::query::same_query;
+use crate::query::bound_query::{self, Bound};
+use crate::query::named_source::Named;
+use crate::query::{same_query, view_tree};
 
 /// A text that declares a query.
 pub struct DeclaredText {
@@ -43,7 +44,7 @@ pub fn query_text(
     output_names: OutputNames,
 ) -> Result<DeclaredText> {
     let stored =
-        Bound { tree: bound_query::read_bound_query(view.view)?, places: view.places.clone() };
+        Bound { tree: view_tree::read_bound_query(view.view)?, places: view.places.clone() };
     let bind = |text: &str, item: Option<&String>| {
         // An error means that the text does not declare the query with this item.
         let fresh =
@@ -133,7 +134,7 @@ pub fn column_text(
     source: &str,
     relation: pg_sys::Oid,
 ) -> Result<Option<String>> {
-    let tree = bound_query::read_bound_query(view.view)?;
+    let tree = view_tree::read_bound_query(view.view)?;
     let name = pstring(source)?;
     let _names = RoleGuard::qualifying_names()?;
     // SAFETY: the tree was just read. Its variables refer to the relation of the context, which is

@@ -5,7 +5,7 @@ use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
 use crate::pg::error::{Error, Result};
-use crate::query::bound_query;
+use crate::query::view_tree;
 
 /// Adds the column `name` of the query that a view keeps to the query `tree`. Both queries read one
 /// row of `relation`, in a FROM item of their own, and nothing else in FROM.
@@ -15,7 +15,7 @@ pub fn carry_column(
     relation: pg_sys::Oid,
     name: &str,
 ) -> Result<()> {
-    let before = bound_query::of_view(view)?;
+    let before = view_tree::of_view(view)?;
     let lost = || Error::internal("the view of a source's expressions has another shape");
     // SAFETY: `tree` was just created, and `before` is a copy of what the view keeps, so nobody else
     // reads or changes them. Their lists contain the node types that their names say. The added

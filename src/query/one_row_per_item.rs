@@ -6,8 +6,7 @@ use std::ffi::c_void;
 
 use crate::catalog::model::{BoundView, Source};
 use crate::pg::error::Result;
-use crate::query::bound_query;
-use crate::query::walker;
+use crate::query::{view_tree, walker};
 
 /// Reports whether the query returns one row for each item, whatever the items are. Such a query
 /// computes only expressions of the source's own columns, with PostgreSQL's built-in functions.
@@ -20,7 +19,7 @@ pub fn of_each(query: &BoundView, source: &Source) -> Result<bool> {
         return Ok(false);
     }
     // SAFETY: an analyzed tree, whose entries match their kinds.
-    Ok(unsafe { keeps(bound_query::read_bound_query(query.view)?, source) })
+    Ok(unsafe { keeps(view_tree::read_bound_query(query.view)?, source) })
 }
 
 /// Reports whether a query returns one row for each row of the source.

@@ -1,7 +1,9 @@
-//! Parse analysis of a user's text by the server. Callers: `analyze`, `bound_query`.
+//! Parse analysis of a user's text by the server. Callers: `expression_type`, `item_names`.
 
 use pgrx::pg_sys;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
+
+use crate::pg::error::{Error, Result};
 
 /// Returns the analyzed tree of a parsed statement without parameters.
 ///
@@ -28,4 +30,9 @@ pub unsafe fn parse_analyzed(raw: *mut pg_sys::RawStmt, text: &CStr) -> *mut pg_
             std::ptr::null_mut(),
         );
     }
+}
+
+/// Returns a text as PostgreSQL's parser reads it.
+pub fn c_string(s: &str) -> Result<CString> {
+    CString::new(s).map_err(|_| Error::invalid("text contains a NUL byte"))
 }

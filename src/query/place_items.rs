@@ -22,7 +22,7 @@ use std::ffi::{CStr, c_void};
 
 use crate::catalog::model::Places;
 use crate::pg::error::{Error, Result};
-use crate::query::{bound_query, walker};
+use crate::query::{bound_query, view_tree, walker};
 
 /// The prefix of the name of a CTE that contains the items of a source, before the source's id.
 pub const SHADOW: &str = "coco_source_";
@@ -161,7 +161,7 @@ unsafe fn place_items(query: *mut pg_sys::Query, above: *mut pg_sys::Query) -> R
                 known.get(&(*entry).relid.to_u32()).map(|p| (p.relations.clone(), p.places.clone()))
             });
             let Some((relations, places)) = known else { continue };
-            let tree = bound_query::of_view((*entry).relid)?;
+            let tree = view_tree::of_view((*entry).relid)?;
             let all = bound_query::occurrences(tree, &relations);
             if all.len() != places.len() {
                 return Err(Error::internal("stored query does not match its recorded places"));

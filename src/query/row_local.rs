@@ -6,7 +6,7 @@ use pgrx::pg_sys::{self, NodeTag};
 
 use crate::catalog::model::{BoundView, Flow, Source};
 use crate::pg::error::Result;
-use crate::query::bound_query;
+use crate::query::view_tree;
 
 /// Reports whether each row of a query's result comes from one row of its source, whatever other
 /// rows exist. Such a query reads the source once, and never on the nullable side of an outer join.
@@ -16,7 +16,7 @@ pub fn is_row_by_row(query: &BoundView, flow: &Flow, source: &Source) -> Result<
         return Ok(false);
     }
     // SAFETY: an analyzed tree, whose entries and nodes match their tags.
-    Ok(unsafe { goes_row_by_row(bound_query::read_bound_query(query.view)?, source.relation) })
+    Ok(unsafe { goes_row_by_row(view_tree::read_bound_query(query.view)?, source.relation) })
 }
 
 /// Reports the same of a query, or subquery, that reads the relation.

@@ -1,4 +1,4 @@
-//! UNION ALL in a query tree. Callers: `analyze`, `bound_query`.
+//! UNION ALL in a query tree. Callers: `dependency_walk`, `bound_query`.
 
 use pgrx::pg_sys::{self, NodeTag};
 use pgrx::{PgList, is_a};

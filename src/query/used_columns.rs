@@ -9,9 +9,10 @@ use crate::catalog::model::{BoundView, Flow, Source};
 use crate::pg::columns::{self, Column};
 use crate::pg::error::Result;
 use crate::pg::spi;
-use crate::query::analyze::{self, Analysis, Shadow};
-use crate::query::bound_query::{self, Bound, Named};
-use crate::query::never_null;
+use crate::query::analyze::{self, Analysis};
+use crate::query::bound_query::Bound;
+use crate::query::named_source::{Named, Shadow};
+use crate::query::{never_null, view_tree};
 
 /// Returns a source as its flow's queries refer to it.
 pub fn shadow(source: &Source) -> Result<Shadow> {
@@ -36,7 +37,7 @@ pub fn shadows(flow: &Flow) -> Result<Vec<Shadow>> {
 /// Analyzes the query that a view keeps.
 pub fn analyze_view(view: &BoundView, shadows: &[Shadow]) -> Result<Analysis> {
     let bound =
-        Bound { tree: bound_query::read_bound_query(view.view)?, places: view.places.clone() };
+        Bound { tree: view_tree::read_bound_query(view.view)?, places: view.places.clone() };
     analyze::analyze("query", &bound, shadows)
 }
 
@@ -127,8 +128,7 @@ pub fn refresh_not_null(flow: &mut Flow) -> Result<()> {
     for target in flow.targets.iter_mut().filter(|t| t.made && !t.not_null.is_empty()) {
         let Some(view) = target.query_view() else { continue };
         // SAFETY: the tree was just read, and no other code refers to it.
-        let never =
-            unsafe { never_null::columns_never_null(bound_query::read_bound_query(view)?)? };
+        let never = unsafe { never_null::columns_never_null(view_tree::read_bound_query(view)?)? };
         let never: BTreeSet<&String> = target
             .columns
             .iter()

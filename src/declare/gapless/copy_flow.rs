@@ -9,7 +9,7 @@ use crate::catalog::version_rows::{self, NewVersion, VersionRole};
 use crate::catalog::{object_comments, object_names, objects};
 use crate::declare::add_lookup;
 use crate::declare::add_target::{find_target, store_target};
-use crate::declare::check_query::analyse_into;
+use crate::declare::check_query::analyze_into;
 use crate::declare::gapless::{dependents, version_table};
 use crate::declare::{lineage_index, names, rows};
 use crate::flows::load;
@@ -18,8 +18,8 @@ use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
 use crate::pg::{columns, invalidation};
-use crate::query::bound_query::{self, Bound};
-use crate::query::used_columns;
+use crate::query::bound_query::Bound;
+use crate::query::{used_columns, view_tree};
 
 /// The arguments of `coco.set_query` that concern the new version only.
 pub struct VersionOptions {
@@ -93,7 +93,7 @@ pub fn declare_version(
         let bound = if n == changed {
             new.key_names = options.key.clone().unwrap_or_else(|| target.key_names.clone());
             let key = new.key_names.clone();
-            let bound = analyse_into(&mut flow, &mut new, query, &key, item)?;
+            let bound = analyze_into(&mut flow, &mut new, query, &key, item)?;
             if !target.made {
                 // An adopted table keeps the constraints that its owner declared.
                 new.not_null = vec![];
@@ -239,7 +239,7 @@ fn copy_view(
 ) -> Result<pg_sys::Oid> {
     let named: Vec<_> =
         columns::of_relation(bound.view)?.into_iter().map(|attribute| attribute.column).collect();
-    let tree = bound_query::copy_for_view(bound.view)?;
+    let tree = view_tree::copy_for_view(bound.view)?;
     let name = object_names::object_name(prefix, id, version);
     objects::create_bound_view(&name, main.owner, &named, tree, comment)
 }
@@ -249,7 +249,7 @@ fn copied_query(target: &Target, sources: &BTreeMap<i32, i32>) -> Result<Bound> 
     let Some(bound) = &target.bound else {
         return Err(Error::internal("the query of a loaded target is not bound"));
     };
-    let tree = bound_query::copy_for_view(bound.view)?;
+    let tree = view_tree::copy_for_view(bound.view)?;
     let place = |id: &i32| sources.get(id).copied().unwrap_or(0);
     Ok(Bound { tree, places: bound.places.iter().map(place).collect() })
 }
