@@ -1,16 +1,23 @@
 //! Memoized functions: coco stores their results per flow, by the content of the input, and
 //! computes the missing results of a batch together.
 //!
-//! - `registration` records which functions are memoized, and `called_functions` finds those that a
-//!   query calls.
-//! - `rewrite_calls` replaces the calls in a query by calls of `call_site`, which looks results up
-//!   in the `session` and notes the missing ones.
-//! - `evaluate_batch` evaluates a batch until no result is missing.
-//! - `resolve_misses` gets the missing results: from the `store`, from other flows' tables
-//!   (`reuse`), from a batch function (`batch_call`) or from a provider (`provider_resolve`).
-//! - `store` keeps results in the table that `result_table` creates. `result_uses` counts the items
-//!   that use them. `kept` keeps the table when the flow is dropped.
-//! - `settle` and `spending` record what results cost.
+//! `registration` records which functions are memoized, and `called_functions` finds those that a
+//! query calls. A batch then passes through these steps:
+//!
+//! 1. Begin: [`begin_batch`] loads the results that the batch's items used last (`result_uses`).
+//! 2. Rewrite: `rewrite_calls` replaces the calls in the query by calls of `call_site`.
+//! 3. Run: `evaluate_batch` runs the query over the batch, with a `session`.
+//! 4. Call: `call_site` looks the result up in the session, and returns it.
+//! 5. Miss: if there is none, `call_site` notes the call and returns NULL. The item is suspended.
+//! 6. Resolve: `resolve_misses` gets all missing results, from the `store`, from other flows' tables
+//!    (`reuse`), from a batch function (`batch_call`) or from a provider (`provider_resolve`).
+//! 7. Settle: `settle` and `spending` record the results, and what they cost.
+//! 8. Repeat from step 3 for the suspended items, until no result is missing.
+//! 9. Store: `store` writes the results to the table that `result_table` creates, and `result_uses`
+//!    counts the items that use them.
+//! 10. End: [`end_batch`] stores results that no item uses for a while.
+//!
+//! `kept` keeps the table when the flow is dropped.
 
 pub mod batch_call;
 pub mod call_site;
