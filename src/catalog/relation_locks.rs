@@ -18,13 +18,40 @@ use crate::pg::spi::{self, arg};
 use crate::pg::subtransaction;
 use crate::pg::tuplestore::statements::SpiSession;
 
-/// How long a worker waits for a lock on a relation that a flow reads.
+/// How long a worker waits for a lock on a relation that a flow reads or writes.
 pub const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The time between two attempts.
 const AGAIN: Duration = Duration::from_millis(5);
 
-const MODE: i32 = pg_sys::AccessShareLock as i32;
+/// What a relation is locked for.
+#[derive(Clone, Copy)]
+enum Access {
+    Read,
+    Write,
+}
+
+impl Access {
+    /// Returns the lock mode that statements use for it.
+    fn mode(self) -> i32 {
+        match self {
+            Access::Read => pg_sys::AccessShareLock as i32,
+            Access::Write => pg_sys::RowExclusiveLock as i32,
+        }
+    }
+
+    /// Returns what a session that is in the way has done.
+    fn obstacle(self) -> &'static str {
+        match self {
+            Access::Read => {
+                "Another transaction has locked the relation against reading, or waits for such a lock."
+            }
+            Access::Write => {
+                "Another transaction has locked the relation against writing, or waits for such a lock."
+            }
+        }
+    }
+}
 
 /// Returns all relations that a flow's sources, lookups and queries read, with the relations below
 /// them: those of a view, and the partitions or children of a table. Relations that are read only
@@ -78,7 +105,7 @@ pub fn hold_relations<T>(
         let loaded = load()?;
         let generation = invalidation::invalidation_count();
         for relation in &flow(&loaded).reads {
-            lock(*relation, patience)?;
+            lock(*relation, Access::Read, patience)?;
         }
         // A lock that had to wait also delivers the invalidation messages of changes made
         // meanwhile.
@@ -89,23 +116,37 @@ pub fn hold_relations<T>(
     }
 }
 
-fn lock(relation: pg_sys::Oid, patience: Option<Duration>) -> Result<()> {
+/// Locks a flow's target tables for writing until the transaction ends. Waits no longer than
+/// `patience`.
+///
+/// The transaction has locked the tables for reading already. If it queued for the stronger lock, it
+/// would be in a deadlock with a session that has created an index and now wants to drop it.
+pub fn hold_targets(flow: &Flow, patience: Duration) -> Result<()> {
+    for target in flow.targets.iter().filter(|t| t.external.is_none()) {
+        if let Some(relation) = target.relation {
+            lock(relation, Access::Write, Some(patience))?;
+        }
+    }
+    Ok(())
+}
+
+fn lock(relation: pg_sys::Oid, access: Access, patience: Option<Duration>) -> Result<()> {
     let Some(patience) = patience else {
         // SAFETY: takes a heavyweight lock, which the transaction's end releases.
-        unsafe { pg_sys::LockRelationOid(relation, MODE) };
+        unsafe { pg_sys::LockRelationOid(relation, access.mode()) };
         return Ok(());
     };
     let began = Instant::now();
     // SAFETY: as above. The worker does not queue for the lock, so nobody waits behind a waiting
     // worker.
-    while !unsafe { pg_sys::ConditionalLockRelationOid(relation, MODE) } {
+    while !unsafe { pg_sys::ConditionalLockRelationOid(relation, access.mode()) } {
         if began.elapsed() > patience {
             let name = spi::relation_name(relation)?.unwrap_or_default();
             return Err(Error::new(
                 pgrx::PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
                 format!("could not obtain lock on relation {name}"),
             )
-            .detail("Another transaction has locked the relation against reading, or waits for such a lock.")
+            .detail(access.obstacle())
             .hint(
                 "Look for the transaction in pg_locks, or wait for it to end: coco soon retries the flow.",
             ));

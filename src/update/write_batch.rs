@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::catalog::item_failure::{BatchError, ItemFailure};
 use crate::catalog::model::Source;
-use crate::catalog::relation_locks;
+use crate::catalog::relation_locks::{self, PATIENCE};
 use crate::memo;
 use crate::pg::error::{Error, Result};
 use crate::pg::subtransaction::{DataError, subtransaction};
@@ -243,6 +243,9 @@ impl UpdateRun<'_> {
         unowned: UnownedRows,
     ) -> std::result::Result<Counts, BatchError> {
         interrupt();
+        if self.context.is_live() {
+            relation_locks::hold_targets(self.flow, PATIENCE)?;
+        }
         relation_locks::hear_of_changes();
         let recalling = self.recalling.as_ref();
         let context = BatchContext {

@@ -129,9 +129,15 @@ fn complain(server: &Server) {
         "cannot be sent to",
         "could not deliver to target",
     ];
-    let trouble = |l: &&str| l.contains("coco: ") && !expected.iter().any(|e| l.contains(e));
-    let failed: Vec<String> = server.log().lines().filter(trouble).map(str::to_owned).collect();
-    assert!(failed.is_empty(), "no flow fails as a whole:\n{}", failed.join("\n"));
+    let trouble = |l: &str| l.contains("coco: ") && !expected.iter().any(|e| l.contains(e));
+    let log = server.log();
+    let lines: Vec<&str> = log.lines().collect();
+    // With what surrounds each: of a deadlock, the server says which processes were part of it.
+    let failed: Vec<String> = (0..lines.len())
+        .filter(|n| trouble(lines[*n]))
+        .map(|n| lines[n.saturating_sub(15)..(n + 15).min(lines.len())].join("\n"))
+        .collect();
+    assert!(failed.is_empty(), "no flow fails as a whole:\n{}", failed.join("\n\n"));
 }
 
 fn strike(server: &Server, blow: Blow) {

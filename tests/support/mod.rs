@@ -5,7 +5,7 @@ pub mod document;
 pub mod server;
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use postgres::{Client, Config, Error, NoTls};
 
@@ -35,10 +35,9 @@ impl TestDb {
         belongs_to_this_test(&name);
         let mut server = connect(server());
         execute(&mut server, &format!("drop database if exists \"{name}\" with (force)"));
-        // Not template1: anybody connected to it would be in the way.
-        execute(&mut server, &format!("create database \"{name}\" template template0"));
-        let mut client = connect(server_database(&name));
-        execute(&mut client, "create extension coco");
+        let template = template_database(&mut server);
+        execute(&mut server, &format!("create database \"{name}\" template \"{template}\""));
+        let client = connect(server_database(&name));
         TestDb { name, client }
     }
 
@@ -94,6 +93,22 @@ impl Drop for TestDb {
             }
         }
     }
+}
+
+/// A database with the extension and nothing else: a copy of it is there sooner than the extension is created. Each process
+/// of tests makes one, of the extension that is installed now.
+fn template_database(server: &mut Client) -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let name = format!("coco_template_{}", std::process::id());
+        execute(server, &format!("drop database if exists \"{name}\""));
+        // Not template1: anybody connected to it would be in the way.
+        execute(server, &format!("create database \"{name}\" template template0"));
+        execute(&mut connect(server_database(&name)), "create extension coco");
+        // Nobody who is connected to it may be in the way of a copy.
+        execute(server, &format!("alter database \"{name}\" allow_connections false"));
+        name
+    })
 }
 
 /// Fails where another test of this binary has a database of this name: they may run at the same time.

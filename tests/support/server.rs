@@ -132,6 +132,7 @@ pub enum Stop {
 pub struct Server {
     directory: Directory,
     _template: Option<Arc<Directory>>,
+    has_template_database: bool,
     /// Variables of its environment beside those of the tests.
     environment: Vec<(String, String)>,
 }
@@ -149,6 +150,7 @@ impl Server {
         let server = Server {
             directory: Directory::new(),
             _template: Some(template.clone()),
+            has_template_database: false,
             environment: environment.iter().map(owned).collect(),
         };
         let mut copy = match is_root() {
@@ -186,8 +188,12 @@ impl Server {
 
     /// A streaming standby of this server.
     pub fn standby(&self) -> Server {
-        let standby =
-            Server { directory: Directory::new(), _template: None, environment: Vec::new() };
+        let standby = Server {
+            directory: Directory::new(),
+            _template: None,
+            has_template_database: false,
+            environment: Vec::new(),
+        };
         done(
             server_command("pg_basebackup")
                 .args([
@@ -314,10 +320,23 @@ impl Server {
     /// A database with the extension, and a session in it.
     pub fn database(&self, name: &str) -> Session {
         let mut server = self.connect("postgres");
+        if self.has_template_database {
+            server.run(&format!("create database {name} template {TEMPLATE_DATABASE}"));
+            return self.connect(name);
+        }
         server.run(&format!("create database {name} template template0"));
         let mut session = self.connect(name);
         session.run("create extension coco");
         session
+    }
+
+    /// Makes the database that later ones are copies of: a copy is there sooner than the extension is created.
+    fn make_template_database(&mut self) {
+        drop(self.database(TEMPLATE_DATABASE));
+        // Nobody who is connected to it may be in the way of a copy, nor a worker.
+        let close = format!("alter database {TEMPLATE_DATABASE} allow_connections false");
+        self.connect("postgres").run(&close);
+        self.has_template_database = true;
     }
 
     pub fn directory(&self) -> &Path {
@@ -339,6 +358,9 @@ impl Drop for Server {
     }
 }
 
+/// A database with the extension and nothing else, to which nobody can connect.
+const TEMPLATE_DATABASE: &str = "coco_template";
+
 /// A server with coco preloaded that the tests of a suite share, each with a database of its own. It runs for as long as
 /// one of them has it.
 pub struct SharedServer(Mutex<Weak<Server>>);
@@ -353,7 +375,9 @@ impl SharedServer {
         if let Some(there) = shared.upgrade() {
             return there;
         }
-        let server = Arc::new(Server::preloaded(&[]));
+        let mut server = Server::preloaded(&[]);
+        server.make_template_database();
+        let server = Arc::new(server);
         *shared = Arc::downgrade(&server);
         server
     }

@@ -22,6 +22,7 @@ mod external_fills;
 mod gapless;
 mod helpers;
 mod live;
+mod locked_targets;
 mod log;
 mod memory;
 mod monitoring;
