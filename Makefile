@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: all install uninstall installcheck install-sql install-sql-check dist help setup build test test-security test-cases test-examples fuzz chaos reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
+.PHONY: all install uninstall installcheck install-sql install-sql-check dist help setup build test test-security test-cases test-examples fuzz chaos soak reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
 
 all: setup ## build the release for PG_CONFIG's server
 	@. scripts/common.sh && use_server && build_extension release
@@ -43,6 +43,9 @@ test-examples: ## flows in dbt, Alembic and Django, with their packages from PyP
 
 fuzz: ## random declarations, forged rows and texts, for COCO_FUZZ_SECONDS (an hour)
 	@scripts/fuzz.sh
+
+soak: ## chains under writers for minutes, and the flows of 200 tenants
+	@scripts/soak.sh
 
 chaos: ## ten live flows while everything is altered and killed, for COCO_CHAOS_ROUNDS (100)
 	@scripts/chaos.sh

@@ -163,7 +163,8 @@ create function coco.rename_flow(
 
 create function coco.drop_flow(
   flow         text,
-  keep_targets boolean default true
+  keep_targets boolean default true,
+  if_exists    boolean default false
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'drop_flow_wrapper';

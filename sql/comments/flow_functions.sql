@@ -340,6 +340,7 @@ flow: name of the flow.
 keep_targets: false: also drops the targets that coco created, but never adopted ones. Outside this database, a worker
   removes the objects that the connector created. The call waits for this worker, and a ROLLBACK does not undo the removal.
   Stop a live flow first.
+if_exists: true: a NOTICE instead of an error if there is no flow of this name.
 
 With the last flow that captures a table, coco drops the table's triggers and its change log. If the table is in use, its
 triggers remain and do nothing, and coco raises a WARNING.

@@ -15,6 +15,7 @@ use crate::declare::when_exists::WhenExists;
 use crate::declare::{self, create_flow, rename_flow};
 use crate::pg::error::Error;
 use crate::pg::json::Json;
+use crate::pg::notice::notice;
 use crate::sql_api::arguments::{array_elements, required_argument};
 use crate::sql_api::fdw_options;
 use crate::sql_api::live::serve;
@@ -278,9 +279,17 @@ fn rename_flow(flow: Option<&str>, new_name: Option<&str>) -> Result<(), ErrorRe
 }
 
 #[pg_extern(sql = false)]
-fn drop_flow(flow: Option<&str>, keep_targets: Option<bool>) -> Result<(), ErrorReport> {
+fn drop_flow(
+    flow: Option<&str>,
+    keep_targets: Option<bool>,
+    if_exists: Option<bool>,
+) -> Result<(), ErrorReport> {
     let flow = required_argument(flow, "flow")?;
     let keep_targets = required_argument(keep_targets, "keep_targets")?;
+    if if_exists == Some(true) && !flow_rows::is_flow(flow)? {
+        notice(format!("flow \"{flow}\" does not exist, skipping"));
+        return Ok(());
+    }
     if !keep_targets && flow_rows::has_made_external(flow)? {
         // Deletions on another server cannot be rolled back with this transaction, so a worker
         // drops the flow and its external objects in a transaction of its own.

@@ -4,6 +4,8 @@
 mod definition;
 #[path = "as_code/made_again.rs"]
 mod made_again;
+#[path = "as_code/tenants.rs"]
+mod tenants;
 
 use crate::support;
 

@@ -6,7 +6,7 @@ use crate::support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::server::{Server, Session, SharedServer};
 
@@ -120,14 +120,16 @@ fn a_reader_sees_the_ends_of_a_diamond_as_of_one_moment() {
     let server = shared();
     let mut db = diamond(&server, "diamond");
     let mut changes = server.connect("diamond");
-    let writers = Writers::start(&server, "diamond", 4, |writer, n| match n % 10 {
+    let writers = Writers::start(&server, "diamond", 8, |writer, n| match n % 10 {
         0 => format!("insert into s values ({writer} * 1000000 + 1000 + {n}, 7)"),
         5 => format!("delete from s where id = {writer} * 1000000 + 1000 + {n} - 5"),
         _ => format!("update s set v = v + 1 where id = 1 + ({n} * 7 + {writer}) % 100"),
     });
     let mut seen = std::collections::BTreeSet::new();
-    // Until the reader has seen many different states, and all the while.
-    while seen.len() < 200 {
+    // Until the reader has seen many different states, and all the while; `make soak` reads for minutes.
+    let seconds = std::env::var("COCO_SOAK_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while seen.len() < 200 || Instant::now() < end {
         let sums = db.text(SUMS);
         let each: Vec<&str> = sums.trim_matches(['{', '}']).split(',').collect();
         assert!(each.iter().all(|sum| *sum == each[0]), "{sums}");
