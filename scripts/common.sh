@@ -100,7 +100,10 @@ installed_files() {
   extension=$("$PG_CONFIG" --sharedir)/extension
   echo "$LIBRARY $("$PG_CONFIG" --pkglibdir)/coco.$([ "$PG_MAJOR" -ge 16 ] && [ "$(uname)" = Darwin ] && echo dylib || echo so) 755"
   echo "$ROOT/coco.control $extension/coco.control 644"
-  for script in "$ROOT"/sql/install/*.sql; do echo "$script $extension/${script##*/} 644"; done
+  for script in "$ROOT"/sql/install/*.sql "$ROOT"/sql/upgrade/*.sql; do
+    # Without an upgrade script, the pattern stays as it is.
+    [ ! -e "$script" ] || echo "$script $extension/${script##*/} 644"
+  done
 }
 
 # install_files: copy the built files into the server's directories, below DESTDIR if that is set.

@@ -92,7 +92,7 @@ fn a_text_is_embedded() {
     assert_eq!(body, json!({ "model": "m", "input": ["hello"], "encoding_format": "float" }));
     let body: Value = serde_json::from_str(&requests[1].body).expect("JSON");
     assert_eq!(body["dimensions"], 3);
-    assert_eq!(requests[0].headers["user-agent"], "coco/0.1.0");
+    assert_eq!(requests[0].headers["user-agent"], concat!("coco/", env!("CARGO_PKG_VERSION")));
     assert_eq!(requests[0].connection, requests[1].connection, "a session keeps its connection");
 }
 

@@ -33,7 +33,7 @@ fn a_request_is_as_documented() {
     );
     assert_eq!(request.body, expected);
     assert_eq!(header(request, "content-type"), Some("application/json"));
-    assert_eq!(header(request, "user-agent"), Some("coco/0.1.0"));
+    assert_eq!(header(request, "user-agent"), Some(concat!("coco/", env!("CARGO_PKG_VERSION"))));
     assert_eq!(header(request, "x-env"), Some("test"));
     assert_eq!(header(request, "accept"), Some("application/json"));
     assert_eq!(header(request, "x-coco-signature"), None);
