@@ -71,18 +71,12 @@ call prepare('large', :items);
 vacuum analyze;
 checkpoint;
 
--- (On PostgreSQL 14, which has no MERGE, INSERT … ON CONFLICT.)
 create procedure by_hand(size text) language plpgsql as $$
 begin
-  if current_setting('server_version_num')::int >= 150000 then
-    execute format('merge into hand_%1$s t
-             using (select id, n, body from src_%1$s where id in (select id from changed)) s on t.id = s.id
-             when matched then update set n = s.n, body = s.body
-             when not matched then insert values (s.id, s.n, s.body)', size);
-  else
-    execute format('insert into hand_%1$s select id, n, body from src_%1$s where id in (select id from changed)
-        on conflict (id) do update set n = excluded.n, body = excluded.body', size);
-  end if;
+  execute format('merge into hand_%1$s t
+           using (select id, n, body from src_%1$s where id in (select id from changed)) s on t.id = s.id
+           when matched then update set n = s.n, body = s.body
+           when not matched then insert values (s.id, s.n, s.body)', size);
   execute format('delete from hand_%1$s t where id in (select id from changed)
      and not exists (select from src_%1$s s where s.id = t.id)', size);
 end $$;

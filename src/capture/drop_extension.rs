@@ -57,9 +57,6 @@ unsafe fn is_coco(name: *mut pg_sys::Node) -> bool {
         if name.is_null() || (*name).type_ != pg_sys::NodeTag::T_String {
             return false;
         }
-        #[cfg(feature = "pg14")]
-        let name = (*name.cast::<pg_sys::Value>()).val.str_;
-        #[cfg(not(feature = "pg14"))]
         let name = (*name.cast::<pg_sys::String>()).sval;
         CStr::from_ptr(name) == c"coco"
     }
@@ -68,9 +65,9 @@ unsafe fn is_coco(name: *mut pg_sys::Node) -> bool {
 unsafe fn owns(extension: pg_sys::Oid) -> bool {
     // SAFETY: a lookup within a transaction.
     unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         return pg_sys::pg_extension_ownercheck(extension, pg_sys::GetUserId());
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         return pg_sys::object_ownercheck(
             pg_sys::ExtensionRelationId,
             extension,

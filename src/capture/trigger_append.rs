@@ -17,7 +17,7 @@ use crate::pg::spi::{self, arg};
 use crate::pg::tuplestore::row_types::check_types;
 
 unsafe extern "C-unwind" {
-    // Declared in utils/datum.h, the same from 14 to 18, and missing from pgrx's bindings.
+    // Declared in utils/datum.h, the same from 15 to 18, and missing from pgrx's bindings.
     fn datumIsEqual(
         a: pg_sys::Datum,
         b: pg_sys::Datum,

@@ -17,7 +17,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg, ident, literal};
 
 unsafe extern "C-unwind" {
-    // Declared in commands/view.h, the same from 14 to 18, and missing from pgrx's bindings.
+    // Declared in commands/view.h, the same from 15 to 18, and missing from pgrx's bindings.
     fn StoreViewQuery(view: pg_sys::Oid, query: *mut pg_sys::Query, replace: bool);
 }
 

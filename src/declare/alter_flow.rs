@@ -178,9 +178,9 @@ fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
     // SAFETY: syscache lookups inside a transaction; they raise an error if the caller lacks the
     // right.
     unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         pg_sys::check_is_member_of_role(acting_role::current(), new);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         pg_sys::check_can_set_role(acting_role::current(), new);
     }
     let owner = owner_name(new)?;

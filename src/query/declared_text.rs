@@ -63,24 +63,21 @@ pub fn query_text(
             return found(text.to_owned(), item);
         }
     }
-    if let Some(written) = written_text(&stored, named)?
-        && let Some(fresh) = bind(&written, None)
+    let written = written_text(&stored, named)?;
+    if let Some(fresh) = bind(&written, None)
         && fresh.places == stored.places
     {
         // The text of a tree names columns that the tree leaves unnamed, so the new tree may differ
         // although its text is the same.
-        if same_query::is_same_query(&fresh, &stored)
-            || written_text(&fresh, named)?.is_some_and(|again| again == written)
-        {
+        if same_query::is_same_query(&fresh, &stored) || written_text(&fresh, named)? == written {
             return found(written, None);
         }
     }
     Ok(DeclaredText { text: text.to_owned(), item: None, is_exact: false })
 }
 
-/// Writes a bound query as a text; `None` if the server cannot do so.
-#[cfg(not(feature = "pg14"))]
-fn written_text(query: &Bound, named: &[Named]) -> Result<Option<String>> {
+/// Writes a bound query as a text.
+fn written_text(query: &Bound, named: &[Named]) -> Result<String> {
     let relations: Vec<pg_sys::Oid> = named.iter().map(|n| n.relation).collect();
     let _names = RoleGuard::qualifying_names()?;
     // SAFETY: a copy of an analyzed tree, which is changed and written here alone. The text is
@@ -95,17 +92,11 @@ fn written_text(query: &Bound, named: &[Named]) -> Result<Option<String>> {
         }
         c_text(pg_sys::pg_get_querydef(copy, false))
     };
-    Ok(Some(text.trim().trim_end_matches(';').to_owned()))
-}
-
-#[cfg(feature = "pg14")]
-fn written_text(_query: &Bound, _named: &[Named]) -> Result<Option<String>> {
-    Ok(None)
+    Ok(text.trim().trim_end_matches(';').to_owned())
 }
 
 /// Makes PostgreSQL write an entry by the name of a source, without a schema: the entry becomes a
 /// reference to a CTE of this name, with the columns that the relation has now.
-#[cfg(not(feature = "pg14"))]
 unsafe fn refer_by_name(entry: &mut pg_sys::RangeTblEntry, source: &Named) -> Result<()> {
     let columns = columns::numbers(source.relation)?;
     let last = columns.last().map_or(0, |(number, _)| *number);
@@ -143,7 +134,7 @@ pub fn column_text(
         let Some(expression) = same_query::column_of(tree, column) else { return Ok(None) };
         let expression = pg_sys::copyObjectImpl(expression.cast()).cast::<pg_sys::Node>();
         // Before PostgreSQL 16, a view's tree begins with two entries for the view itself.
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         pg_sys::OffsetVarNodes(expression, -2, 0);
         let context = pg_sys::deparse_context_for(name, relation);
         Ok(Some(c_text(pg_sys::deparse_expression(expression, context, false, false))))

@@ -357,13 +357,12 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
     }
 }
 
-/// Returns the range table entry that a Var refers to. The number is unsigned in PostgreSQL 14 and
-/// signed in later versions.
+/// Returns the range table entry that a Var refers to.
 unsafe fn range_entry(
     query: *mut pg_sys::Query,
-    number: impl TryInto<usize>,
+    number: i32,
 ) -> Option<*mut pg_sys::RangeTblEntry> {
-    let place = number.try_into().ok()?.checked_sub(1)?;
+    let place = usize::try_from(number).ok()?.checked_sub(1)?;
     // SAFETY: the caller passes a query that the server has analyzed; an entry that does not exist
     // is not read.
     unsafe { PgList::from_pg((*query).rtable).get_ptr(place) }

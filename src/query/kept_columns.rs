@@ -61,7 +61,7 @@ unsafe fn place(tree: *mut pg_sys::Query, relation: pg_sys::Oid) -> Option<FromI
 }
 
 /// Lets the query require the privilege to read the columns that the other query reads.
-#[cfg(any(feature = "pg14", feature = "pg15"))]
+#[cfg(feature = "pg15")]
 unsafe fn read_also(
     _tree: *mut pg_sys::Query,
     entry: *mut pg_sys::RangeTblEntry,
@@ -75,7 +75,7 @@ unsafe fn read_also(
 }
 
 /// Lets the query require the privilege to read the columns that the other query reads.
-#[cfg(not(any(feature = "pg14", feature = "pg15")))]
+#[cfg(not(feature = "pg15"))]
 unsafe fn read_also(
     tree: *mut pg_sys::Query,
     entry: *mut pg_sys::RangeTblEntry,

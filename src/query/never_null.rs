@@ -139,8 +139,7 @@ unsafe fn is_variable_never_null(var: *mut pg_sys::Var, query: *mut pg_sys::Quer
         if (*var).varlevelsup != 0 || (*var).varattno <= 0 || may_be_nulled(var, query) {
             return Ok(false);
         }
-        // The number is unsigned in PostgreSQL 14 and signed in later versions.
-        let place = i64::from((*var).varno) - 1;
+        let place = (*var).varno - 1;
         let entries = PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable);
         let entry = usize::try_from(place).ok().and_then(|place| entries.get_ptr(place));
         let Some(entry) = entry else { return Ok(false) };
@@ -163,7 +162,7 @@ unsafe fn is_variable_never_null(var: *mut pg_sys::Var, query: *mut pg_sys::Quer
 }
 
 /// Reports whether an outer join may replace the value by NULL.
-#[cfg(not(any(feature = "pg14", feature = "pg15")))]
+#[cfg(not(feature = "pg15"))]
 unsafe fn may_be_nulled(var: *mut pg_sys::Var, _query: *mut pg_sys::Query) -> bool {
     // SAFETY: as above.
     unsafe { !(*var).varnullingrels.is_null() }
@@ -171,7 +170,7 @@ unsafe fn may_be_nulled(var: *mut pg_sys::Var, _query: *mut pg_sys::Query) -> bo
 
 /// Reports whether an outer join may replace the value by NULL. Before PostgreSQL 16, a Var does
 /// not say which joins are above it, so each outer join of the query counts.
-#[cfg(any(feature = "pg14", feature = "pg15"))]
+#[cfg(feature = "pg15")]
 unsafe fn may_be_nulled(_var: *mut pg_sys::Var, query: *mut pg_sys::Query) -> bool {
     // SAFETY: as above.
     unsafe {

@@ -13,22 +13,13 @@ use crate::pg::error::{Error, Result};
 pub unsafe fn parse_analyzed(raw: *mut pg_sys::RawStmt, text: &CStr) -> *mut pg_sys::Query {
     // SAFETY: the caller upholds the same contract.
     unsafe {
-        #[cfg(feature = "pg14")]
-        return pg_sys::parse_analyze(
-            raw,
-            text.as_ptr(),
-            std::ptr::null_mut(),
-            0,
-            std::ptr::null_mut(),
-        );
-        #[cfg(not(feature = "pg14"))]
-        return pg_sys::parse_analyze_fixedparams(
+        pg_sys::parse_analyze_fixedparams(
             raw,
             text.as_ptr(),
             std::ptr::null(),
             0,
             std::ptr::null_mut(),
-        );
+        )
     }
 }
 

@@ -215,7 +215,7 @@ unsafe fn becomes_subquery(entry: *mut pg_sys::RangeTblEntry, query: *mut pg_sys
         entry.security_barrier = false;
         entry.tablesample = std::ptr::null_mut();
         entry.inh = false;
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         {
             entry.relid = pg_sys::InvalidOid;
             entry.relkind = 0;

@@ -77,7 +77,7 @@ unsafe fn comparable(
     unsafe {
         let fresh = pg_sys::copyObjectImpl(fresh.cast()).cast::<pg_sys::Query>();
         let stored = pg_sys::copyObjectImpl(stored.cast()).cast::<pg_sys::Query>();
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         add_view_entries(fresh, stored);
         for tree in [fresh, stored] {
             walker::visit(tree.cast(), Some(strip), std::ptr::null_mut());
@@ -87,7 +87,7 @@ unsafe fn comparable(
 }
 
 /// Adds the two entries for the view itself that a view's tree begins with before PostgreSQL 16.
-#[cfg(any(feature = "pg14", feature = "pg15"))]
+#[cfg(feature = "pg15")]
 unsafe fn add_view_entries(fresh: *mut pg_sys::Query, stored: *mut pg_sys::Query) {
     // SAFETY: both trees are copies, and entries may be shared between them.
     unsafe {

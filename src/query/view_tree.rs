@@ -55,7 +55,7 @@ pub fn copy_for_view(view: pg_sys::Oid) -> Result<*mut pg_sys::Query> {
     let tree = of_view(view)?;
     // Before PostgreSQL 16, the first two entries of a view's tree stand for the view itself, and
     // the server adds such entries to each view that it creates.
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    #[cfg(feature = "pg15")]
     // SAFETY: the tree is a copy, and has these two entries.
     unsafe {
         (*tree).rtable = pg_sys::list_copy_tail((*tree).rtable, 2);

@@ -31,9 +31,9 @@ pub unsafe fn visit(node: *mut pg_sys::Node, visit: NodeVisitor, context: *mut c
 pub unsafe fn walk_raw(node: *mut pg_sys::Node, visit: NodeVisitor, context: *mut c_void) -> bool {
     // SAFETY: the caller upholds the same contract.
     unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         return pg_sys::raw_expression_tree_walker(node, visit, context);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         return pg_sys::raw_expression_tree_walker_impl(node, visit, context);
     }
 }
@@ -50,9 +50,9 @@ pub unsafe fn walk_expression(
 ) -> bool {
     // SAFETY: the caller upholds the same contract.
     unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         return pg_sys::expression_tree_walker(node, visit, context);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         return pg_sys::expression_tree_walker_impl(node, visit, context);
     }
 }
@@ -71,9 +71,9 @@ pub unsafe fn walk_query(
     let flags = flags as i32;
     // SAFETY: the caller upholds the same contract.
     unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         return pg_sys::query_tree_walker(query, visit, context, flags);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         return pg_sys::query_tree_walker_impl(query, visit, context, flags);
     }
 }

@@ -23,13 +23,13 @@ pub enum WaitEvent {
 
 /// Returns the number of a wait event. Servers before 17 have a single wait event for all
 /// extensions.
-#[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+#[cfg(any(feature = "pg15", feature = "pg16"))]
 pub fn event(_: WaitEvent) -> u32 {
     pg_sys::PG_WAIT_EXTENSION
 }
 
 /// Returns the number of a wait event, which the server assigns at the first use.
-#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+#[cfg(not(any(feature = "pg15", feature = "pg16")))]
 pub fn event(waiting: WaitEvent) -> u32 {
     use std::cell::Cell;
 

@@ -7,7 +7,7 @@ use crate::pg::bulk_insert::spec::{BulkTarget, IndexMaintenance, RowBuffer};
 use crate::pg::tuplestore::row_types::attribute;
 
 unsafe extern "C-unwind" {
-    // Declared in executor/tuptable.h and access/htup_details.h, the same from 14 to 18. pgrx's
+    // Declared in executor/tuptable.h and access/htup_details.h, the same from 15 to 18. pgrx's
     // bindings would put a guard around each call, which costs as much as the call. Here one guard
     // covers all calls for a row.
     fn ExecStoreHeapTuple(

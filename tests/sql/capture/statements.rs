@@ -58,9 +58,6 @@ fn a_copy_is_found() {
 #[test]
 fn a_merge_is_found() {
     let mut db = ten_rows("merge");
-    if text(&mut db.client, "select current_setting('server_version_num')").as_str() < "150000" {
-        return;
-    }
     db.run(
         "merge into d using (values (1, 'set'), (2, null), (3, 'row 3'), (11, 'new')) as s (id, body)
             on d.id = s.id

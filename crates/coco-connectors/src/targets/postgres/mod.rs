@@ -1,4 +1,4 @@
-//! A connector that writes rows to a table of another PostgreSQL server, 14 to 18. README.md in
+//! A connector that writes rows to a table of another PostgreSQL server, 15 to 18. README.md in
 //! this folder is its user documentation.
 
 mod bisect;
