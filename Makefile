@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: all install uninstall installcheck install-sql install-sql-check dist help setup build test test-security test-cases test-examples fuzz chaos soak reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
+.PHONY: all install uninstall installcheck install-sql install-sql-check dist deb help setup build test test-security test-cases test-examples test-deb test-versions fuzz chaos soak reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
 
 all: setup ## build the release for PG_CONFIG's server
 	@. scripts/common.sh && use_server && build_extension release
@@ -94,6 +94,12 @@ bench-peers: ## the same flow by CocoIndex (from PyPI) and by plain statements
 
 dist: ## dist/coco-VERSION.zip: the committed sources, for PGXN
 	@scripts/dist.sh
+
+deb: ## dist/postgresql-VERSION-coco_*.deb, for PG_CONFIG's server of a Debian package
+	@scripts/deb.sh
+
+test-deb: ## the packages for Debian 12 and 13, each installed into a clean root and removed (needs root)
+	@scripts/test-deb.sh
 
 install-sql: ## sql/install/: what CREATE EXTENSION runs, from the files of sql/
 	@scripts/install-sql.sh
