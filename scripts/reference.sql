@@ -23,7 +23,8 @@ INSERT INTO section VALUES
 
 -- Internal functions, which users do not call.
 CREATE TEMPORARY TABLE behind (name text PRIMARY KEY);
-INSERT INTO behind VALUES ('capture'), ('before_drop'), ('memo_call'), ('restore_is_complete');
+INSERT INTO behind VALUES ('capture'), ('before_drop'), ('memo_call'), ('restore_is_complete'),
+  ('check_server_version');
 INSERT INTO behind
 SELECT p.proname FROM pg_proc p
  WHERE p.pronamespace = 'coco'::regnamespace AND p.proname ~ '(_rows|_validator)$';

@@ -395,6 +395,12 @@ create function coco.capture() returns trigger language c
 comment on function coco.capture is
 'Appends the keys of changed rows to the change log of their table. It is a trigger function, and coco creates its triggers itself.';
 
+create function coco.check_server_version() returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'check_server_version_wrapper';
+comment on function coco.check_server_version is
+'Raises a WARNING if the server is an older minor release than coco needs. CREATE EXTENSION calls it.';
+
 create function coco.before_drop() returns event_trigger language c
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'coco_before_drop';

@@ -18,5 +18,8 @@ grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.versi
   coco.metrics
 to public;
 
+-- Shown by CREATE EXTENSION, which this script is a part of.
+select coco.check_server_version();
+
 -- The functions that read the server's files also check the membership in this role themselves.
 grant execute on function coco.local_files, coco.list_files, coco.read_file to pg_read_server_files;

@@ -758,6 +758,12 @@ create function coco.capture() returns trigger language c
 comment on function coco.capture is
 'Appends the keys of changed rows to the change log of their table. It is a trigger function, and coco creates its triggers itself.';
 
+create function coco.check_server_version() returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'check_server_version_wrapper';
+comment on function coco.check_server_version is
+'Raises a WARNING if the server is an older minor release than coco needs. CREATE EXTENSION calls it.';
+
 create function coco.before_drop() returns event_trigger language c
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'coco_before_drop';
@@ -2165,6 +2171,9 @@ to public;
 grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.versions, coco.tracking, coco.errors, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
   coco.metrics
 to public;
+
+-- Shown by CREATE EXTENSION, which this script is a part of.
+select coco.check_server_version();
 
 -- The functions that read the server's files also check the membership in this role themselves.
 grant execute on function coco.local_files, coco.list_files, coco.read_file to pg_read_server_files;

@@ -21,6 +21,7 @@ pub mod local_files;
 pub mod notice;
 pub mod plan_cache;
 pub mod relations;
+pub mod server_version;
 pub mod snapshot;
 pub mod spi;
 pub mod subtransaction;

@@ -15,6 +15,7 @@ pub mod gapless;
 pub mod gucs;
 pub mod history;
 pub mod inspect;
+pub mod installation;
 pub mod lineage;
 pub mod live;
 pub mod memo;

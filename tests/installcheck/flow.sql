@@ -1,5 +1,8 @@
 -- A flow is declared, updated, verified and dropped; the extension goes and leaves nothing.
+-- It may warn that the server is an older minor release.
+set client_min_messages = error;
 create extension coco;
+reset client_min_messages;
 create table public.note (id int primary key, body text not null);
 insert into public.note values (1, 'one'), (2, 'two. three'), (3, '');
 select coco.create_flow('pieces',

@@ -43,6 +43,7 @@ mod functions;
 mod gapless;
 mod handing_over;
 mod history;
+mod installation;
 mod internal_forged;
 mod lineage;
 mod logic;

@@ -63,7 +63,10 @@ fn is_quiet(line: &str) -> bool {
     let rest = line.starts_with('\t') || line.contains("listening on");
     // Autovacuum, too, finds now and then that a database has just been dropped.
     let vacuum = line.contains("autovacuum worker") && line.contains("does not exist");
-    rest || vacuum || !words.iter().any(|word| line.contains(word))
+    // What CREATE EXTENSION says on an older minor release, and the lines after it.
+    let release = ["coco needs PostgreSQL", "check_server_version", "minor release"];
+    let old = release.iter().any(|words| line.contains(words));
+    rest || vacuum || old || !words.iter().any(|word| line.contains(word))
 }
 
 /// Lines of a server's log that somebody would look into.
