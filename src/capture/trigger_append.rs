@@ -211,12 +211,19 @@ unsafe fn look_up(
     // SAFETY: the snapshot is popped below; after an error, the end of the transaction pops it.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
     let found = spi::select(
+        // A schema of the extension: version 0.1.0 has its logs in another one than later versions.
         "select c.columns, s.oid
            from coco.capture c
            join pg_catalog.pg_class s
              on s.relname operator(pg_catalog.=) pg_catalog.format('log_%s_%s', c.id, c.segment)::pg_catalog.name
-            and s.relnamespace operator(pg_catalog.=) 'coco_internal'::pg_catalog.regnamespace
             and s.relkind operator(pg_catalog.=) 'r'
+           join pg_catalog.pg_depend d
+             on d.classid operator(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass
+            and d.objid operator(pg_catalog.=) s.relnamespace
+            and d.refclassid operator(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+            and d.deptype operator(pg_catalog.=) 'e'
+           join pg_catalog.pg_extension e
+             on e.oid operator(pg_catalog.=) d.refobjid and e.extname operator(pg_catalog.=) 'coco'
           where c.id operator(pg_catalog.=) $1",
         &[arg(capture)],
         |r| Ok((spi::required::<Vec<String>>(r, 1)?, spi::required::<pg_sys::Oid>(r, 2)?)),

@@ -124,6 +124,9 @@ thread_local! {
 /// The version of the library.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The version of the extension from which no upgrade script leads to a later one.
+const WITHOUT_UPGRADE: &str = "0.1.0";
+
 fn extension() -> Result<Extension> {
     let generation = invalidation::invalidation_count();
     if let Some((_, known)) = EXTENSION.get().filter(|(g, _)| *g == generation) {
@@ -156,6 +159,9 @@ pub fn check_version() -> Result<()> {
     )?
     .unwrap_or_default();
     let hint = match parts(&installed) < parts(VERSION) {
+        true if installed == WITHOUT_UPGRADE => {
+            "Version 0.1.0 has no upgrade script: run DROP EXTENSION coco CASCADE and CREATE EXTENSION coco, and declare the flows again. Target tables stay."
+        }
         true => {
             "Run ALTER EXTENSION coco UPDATE. Until then, captured tables can still be written."
         }

@@ -8,6 +8,7 @@ pub mod acting_role;
 pub mod backend;
 pub mod backtrace;
 pub mod bulk_insert;
+pub mod checked_version;
 pub mod clock;
 pub mod columns;
 pub mod datum_bytes;

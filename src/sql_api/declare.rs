@@ -13,6 +13,7 @@ use crate::declare::declaration::{Declaration, FlowParts};
 use crate::declare::gapless::copy_flow::{self, VersionOptions};
 use crate::declare::when_exists::WhenExists;
 use crate::declare::{self, create_flow, rename_flow};
+use crate::pg::checked_version::CheckedVersion;
 use crate::pg::error::Error;
 use crate::pg::json::Json;
 use crate::pg::notice::notice;
@@ -28,6 +29,7 @@ use coco_core::worker_request::WorkerCommand;
 #[pg_extern(sql = false)]
 #[allow(clippy::too_many_arguments)]
 fn create_flow(
+    _version: CheckedVersion,
     flow: Option<&str>,
     source: Option<pg_sys::Oid>,
     query: Option<String>,
@@ -140,6 +142,7 @@ fn elsewhere(
 #[pg_extern(sql = false)]
 #[allow(clippy::too_many_arguments)]
 fn add_source(
+    _version: CheckedVersion,
     flow: Option<&str>,
     source: Option<pg_sys::Oid>,
     name: Option<String>,
@@ -161,6 +164,7 @@ fn add_source(
 #[pg_extern(sql = false)]
 #[allow(clippy::too_many_arguments)]
 fn add_lookup(
+    _version: CheckedVersion,
     flow: Option<&str>,
     lookup: Option<pg_sys::Oid>,
     name: Option<String>,
@@ -182,6 +186,7 @@ fn add_lookup(
 #[pg_extern(sql = false)]
 #[allow(clippy::too_many_arguments)]
 fn add_target(
+    _version: CheckedVersion,
     flow: Option<&str>,
     target: Option<&str>,
     query: Option<&str>,
@@ -203,6 +208,7 @@ fn add_target(
 #[pg_extern(sql = false)]
 #[allow(clippy::too_many_arguments)]
 fn set_query(
+    _version: CheckedVersion,
     flow: Option<&str>,
     target: Option<&str>,
     query: Option<&str>,
@@ -229,6 +235,7 @@ fn set_query(
 #[pg_extern(sql = false)]
 #[allow(clippy::too_many_arguments)]
 fn alter_flow(
+    _version: CheckedVersion,
     flow: Option<&str>,
     owner: Option<pg_sys::Oid>,
     label: Option<String>,

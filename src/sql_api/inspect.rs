@@ -7,6 +7,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::inspect::{failures, preview, verify, views};
+use crate::pg::checked_version::CheckedVersion;
 use crate::pg::error::Error;
 use crate::pg::json::Json;
 use crate::sql_api::arguments::required_argument;
@@ -15,6 +16,7 @@ use crate::update::limits;
 
 #[pg_extern(sql = false)]
 fn verify(
+    _version: CheckedVersion,
     flow: Option<&str>,
     repair: Option<bool>,
 ) -> Result<

@@ -8,10 +8,12 @@ use pgrx::prelude::*;
 use crate::declare::clear_memo;
 use crate::inspect::views;
 use crate::memo::{call_site, registration};
+use crate::pg::checked_version::CheckedVersion;
 use crate::sql_api::arguments::{null_argument, required_argument};
 
 #[pg_extern(sql = false)]
 fn memoize(
+    _version: CheckedVersion,
     function: Option<pg_sys::Oid>,
     version: Option<&str>,
     batch: Option<pg_sys::Oid>,

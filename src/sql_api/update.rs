@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::catalog::flow_rows;
 use crate::declare::gapless::swap::{self, SwapCaller};
 use crate::flows::{cache, live_rows, paused};
+use crate::pg::checked_version::CheckedVersion;
 use crate::pg::error::Error;
 use crate::pg::json::Json;
 use crate::sql_api::arguments::{array_elements, required_argument};
@@ -23,6 +24,7 @@ use coco_core::worker_request::WorkerCommand;
 
 #[pg_extern(sql = false)]
 fn update(
+    _version: CheckedVersion,
     flow: Option<&str>,
     mode: Option<&str>,
     upstream: Option<bool>,

@@ -63,4 +63,5 @@ mod text;
 mod turns;
 mod types;
 mod updating;
+mod upgrade;
 mod verifying;
