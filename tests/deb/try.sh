@@ -11,10 +11,13 @@ say() { echo "==> $*"; }
 fail() { echo "error: $*" >&2; exit 1; }
 quietly() { "$@" >/tmp/quietly.log 2>&1 || { cat /tmp/quietly.log >&2; fail "$* failed"; }; }
 
-# All files but those that apt and the server write as they work.
+# All files but those that apt and the server write as they work, and what is mounted.
 files() {
-  find / -xdev \( -path /tmp -o -path /run -o -path /var/cache -o -path /var/lib/apt -o -path /var/lib/dpkg \
-    -o -path /var/log \) -prune -o -print | LC_ALL=C sort
+  local skip=(-path /tmp) place
+  for place in /run /var/cache /var/lib/apt /var/lib/dpkg /var/log $(awk '$5 != "/" { print $5 }' /proc/self/mountinfo); do
+    skip+=(-o -path "$place")
+  done
+  find / \( "${skip[@]}" \) -prune -o -print | LC_ALL=C sort
 }
 
 as_postgres() { (cd / && setpriv --reuid=postgres --regid=postgres --clear-groups env HOME=/tmp "$@"); }
