@@ -98,6 +98,9 @@ dist: ## dist/coco-VERSION.zip: the committed sources, for PGXN
 deb: ## dist/postgresql-VERSION-coco_*.deb, for PG_CONFIG's server of a Debian package
 	@scripts/deb.sh
 
+test-versions: ## all tests on PostgreSQL 15, 16, 17 and 18, and a table of the results
+	@scripts/test-versions.sh
+
 test-deb: ## the packages for Debian 12 and 13, each installed into a clean root and removed (needs root)
 	@scripts/test-deb.sh
 
