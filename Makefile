@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: all install uninstall installcheck install-sql install-sql-check dist deb help setup build test test-security test-cases test-examples test-deb test-versions fuzz chaos soak reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
+.PHONY: all install uninstall installcheck install-sql install-sql-check dist deb help setup build test test-security test-cases test-examples test-clients test-deb test-versions fuzz chaos soak reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
 
 all: setup ## build the release for PG_CONFIG's server
 	@. scripts/common.sh && use_server && build_extension release
@@ -97,6 +97,9 @@ dist: ## dist/coco-VERSION.zip: the committed sources, for PGXN
 
 deb: ## dist/postgresql-VERSION-coco_*.deb, for PG_CONFIG's server of a Debian package
 	@scripts/deb.sh
+
+test-clients: ## flows through psql, psycopg, SQLAlchemy, asyncpg, node-postgres, pgjdbc and PgBouncer
+	@scripts/test-clients.sh
 
 test-versions: ## all tests on PostgreSQL 15, 16, 17 and 18, and a table of the results
 	@scripts/test-versions.sh
