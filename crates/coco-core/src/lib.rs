@@ -12,6 +12,7 @@ pub mod decision;
 pub mod fingerprint;
 pub mod flow_order;
 pub mod key_handover;
+pub mod key_range;
 #[cfg(test)]
 mod lookup_model;
 pub mod masking;
@@ -19,6 +20,7 @@ pub mod memo_batch;
 pub mod options;
 pub mod plan_reader;
 pub mod provider;
+pub mod range_search;
 pub mod run_history;
 pub mod snapshot;
 pub mod source_work;
