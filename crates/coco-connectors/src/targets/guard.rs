@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use super::pre_commit_stream::RowStream;
 use super::{Prepared, Target};
 use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
+use coco_core::key_range::{HeldRow, KeyRange, PartDigests};
 use coco_core::masking::Masker;
 
 /// A target with a masker for the secrets of its user mapping.
@@ -40,6 +41,26 @@ impl Target for Guarded {
         rows: &mut RowStream,
     ) -> Result<bool, DeliveryError> {
         self.target.load_stream(schema, rows).await.map_err(|t| self.masker.mask_error(t))
+    }
+
+    async fn part_digests(
+        &mut self,
+        schema: &TargetSchema,
+        ranges: &[KeyRange],
+        digits: u32,
+    ) -> Result<PartDigests, DeliveryError> {
+        let parts = self.target.part_digests(schema, ranges, digits).await;
+        parts.map_err(|t| self.masker.mask_error(t))
+    }
+
+    async fn held_rows(
+        &mut self,
+        schema: &TargetSchema,
+        ranges: &[KeyRange],
+        most: usize,
+    ) -> Result<Vec<HeldRow>, DeliveryError> {
+        let rows = self.target.held_rows(schema, ranges, most).await;
+        rows.map_err(|t| self.masker.mask_error(t))
     }
 
     async fn remove(&mut self, schema: &TargetSchema) -> Result<(), DeliveryError> {

@@ -23,6 +23,7 @@ use pre_commit_stream::RowStream;
 
 // Re-exported here for the connectors; providers have options, too.
 use coco_core::change::{Change, DeliveryError, Encoding, RejectedChange, TargetSchema};
+use coco_core::key_range::{ChangeDigests, HeldRow, KeyRange, PartDigests};
 use coco_core::masking::Masker;
 pub use coco_core::options;
 use options::{Access, OptionSpec};
@@ -40,6 +41,8 @@ pub struct Connector {
     pub encoding: Encoding,
     /// The limits of one batch.
     pub batch: Limits,
+    /// How coco compares a target with the ledger; `None` if coco cannot read such a target.
+    pub verification: Option<Verification>,
     /// Creates a target without connecting. Only [`Connector::connect`] calls it.
     open: fn(Access) -> Result<Box<dyn Target>, DeliveryError>,
 }
@@ -53,6 +56,16 @@ impl Connector {
             Err(error) => Err(masker.mask_error(error)),
         }
     }
+}
+
+/// How to compare the rows of a target with those that it should hold.
+#[derive(Clone, Copy)]
+pub struct Verification {
+    /// Returns the digests that [`Target::part_digests`] and [`Target::held_rows`] compute from a row
+    /// if the target holds it as it was sent. Fails if the values do not have the connector's encoding.
+    pub digests: fn(&TargetSchema, &Change) -> Result<ChangeDigests, String>,
+    /// The largest number of parts in one comparison. More parts need fewer passes over the target.
+    pub parts: usize,
 }
 
 /// The result of [`Target::prepare`].
@@ -105,9 +118,44 @@ pub trait Target: Send {
         Ok(false)
     }
 
+    /// Returns the digests of the parts of these ranges, each with this many digits, as the target
+    /// holds them now. The ranges have the same number of digits. Called only if the connector has
+    /// a [`Verification`], after [`Target::prepare`].
+    async fn part_digests(
+        &mut self,
+        _schema: &TargetSchema,
+        _ranges: &[KeyRange],
+        _digits: u32,
+    ) -> Result<PartDigests, DeliveryError> {
+        Err(unverifiable())
+    }
+
+    /// Returns the rows of these ranges, in any order. Fails if they are more than `most`. Called
+    /// under the same conditions.
+    async fn held_rows(
+        &mut self,
+        _schema: &TargetSchema,
+        _ranges: &[KeyRange],
+        _most: usize,
+    ) -> Result<Vec<HeldRow>, DeliveryError> {
+        Err(unverifiable())
+    }
+
     /// Removes the objects that [`Target::prepare`] reported as created, with their content. It is
     /// not an error if they do not exist.
     async fn remove(&mut self, schema: &TargetSchema) -> Result<(), DeliveryError>;
+}
+
+/// Returns the error of a connector that cannot read its targets.
+fn unverifiable() -> DeliveryError {
+    DeliveryError::target("0A000", "coco cannot read the rows of a target of this kind")
+}
+
+/// Returns the error of [`Target::held_rows`] if a range has more rows than a moment ago.
+#[cfg(any(feature = "postgres", feature = "qdrant", feature = "neo4j", feature = "kafka"))]
+fn changed_meanwhile() -> DeliveryError {
+    DeliveryError::target("40001", "the target changed while coco compared it with the ledger")
+        .hint("Repeat the call, while nobody else writes to the target.")
 }
 
 /// All connectors of this build.

@@ -8,6 +8,7 @@ mod faults;
 mod rows;
 mod tables;
 mod types;
+mod verify;
 
 use coco_connectors::targets::options::Access;
 use coco_core::change::{DeliveryError, TargetSchema};

@@ -15,6 +15,7 @@ use coco_connectors::targets::{Connector, Prepared, Target};
 use coco_core::change::{
     Change, Column, DeliveryError, RejectedChange, RowSink, TargetSchema, Values,
 };
+use coco_core::key_range::{HeldRow, KeyRange, PartDigests};
 
 pub fn connector() -> &'static Connector {
     coco_connectors::targets::connector("coco_postgres").expect("the connector is there")
@@ -236,6 +237,22 @@ impl DrivenTarget {
     pub fn applied(&mut self, changes: &[Change]) {
         let rejected = self.apply(changes).unwrap_or_else(|t| panic!("{t:?}"));
         assert_eq!(rejected, []);
+    }
+
+    pub fn part_digests(
+        &mut self,
+        ranges: &[KeyRange],
+        digits: u32,
+    ) -> Result<PartDigests, DeliveryError> {
+        self.runtime.block_on(self.target.part_digests(&self.schema, ranges, digits))
+    }
+
+    pub fn held_rows(
+        &mut self,
+        ranges: &[KeyRange],
+        most: usize,
+    ) -> Result<Vec<HeldRow>, DeliveryError> {
+        self.runtime.block_on(self.target.held_rows(&self.schema, ranges, most))
     }
 
     pub fn remove(&mut self) -> Result<(), DeliveryError> {

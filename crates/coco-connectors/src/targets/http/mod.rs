@@ -24,5 +24,6 @@ pub static CONNECTOR: Connector = Connector {
     // Including the text around the changes, a body stays below 1 MiB, a common limit of reverse
     // proxies.
     batch: Limits { changes: 1000, bytes: 768 * 1024 },
+    verification: None,
     open: client::open,
 };

@@ -20,5 +20,6 @@ pub static CONNECTOR: Connector = Connector {
     encoding: Encoding::Json,
     // Such a batch keeps the brokers busy. A larger one would only take longer.
     batch: Limits { changes: 40_000, bytes: 16 << 20 },
+    verification: None,
     open: client::open,
 };

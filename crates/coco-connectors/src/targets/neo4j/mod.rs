@@ -20,6 +20,7 @@ pub static CONNECTOR: Connector = Connector {
     encoding: Encoding::Json,
     // A good size for one transaction of Neo4j, which holds all its changes in memory.
     batch: Limits { changes: 1000, bytes: 4 << 20 },
+    verification: None,
     open: client::open,
 };
 

@@ -18,9 +18,11 @@ use super::names::quoted;
 use super::session::Session;
 use super::statements::{self, Staged};
 use super::table::{self, Table};
+use super::verify::VerifiedTable;
 use crate::targets::pre_commit_stream::RowStream;
 use crate::targets::{Prepared, Target};
 use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
+use coco_core::key_range::{HeldRow, KeyRange, PartDigests};
 
 /// Number of attempts at a transaction that fails because of concurrent transactions.
 const ATTEMPTS: u32 = 4;
@@ -31,6 +33,7 @@ pub struct PostgresTarget {
     config: Config,
     session: Option<Session>,
     prepared: Option<PreparedTable>,
+    verified: Option<VerifiedTable>,
 }
 
 /// The state of a prepared table, kept for the next batch.
@@ -45,7 +48,7 @@ struct PreparedTable {
 
 impl PostgresTarget {
     pub fn new(config: Config) -> PostgresTarget {
-        PostgresTarget { config, session: None, prepared: None }
+        PostgresTarget { config, session: None, prepared: None, verified: None }
     }
 
     async fn connect(&mut self) -> Result<&Session, DeliveryError> {
@@ -54,6 +57,21 @@ impl PostgresTarget {
             None => Session::open(&self.config).await?,
         };
         Ok(self.session.insert(session))
+    }
+
+    /// Returns the session, and the prepared table with the statements that read it.
+    async fn verified(
+        &mut self,
+        schema: &TargetSchema,
+    ) -> Result<(&Session, &VerifiedTable), DeliveryError> {
+        let (Some(session), Some(ready)) = (&self.session, &self.prepared) else {
+            return Err(unprepared());
+        };
+        let table = match self.verified.take() {
+            Some(table) => table,
+            None => VerifiedTable::new(session, schema, &ready.table).await?,
+        };
+        Ok((session, self.verified.insert(table)))
     }
 }
 
@@ -115,6 +133,26 @@ impl Target for PostgresTarget {
             }
             done => done.map_err(StatementError::into_delivery_error),
         }
+    }
+
+    async fn part_digests(
+        &mut self,
+        schema: &TargetSchema,
+        ranges: &[KeyRange],
+        digits: u32,
+    ) -> Result<PartDigests, DeliveryError> {
+        let (session, table) = self.verified(schema).await?;
+        table.part_digests(session, ranges, digits).await
+    }
+
+    async fn held_rows(
+        &mut self,
+        schema: &TargetSchema,
+        ranges: &[KeyRange],
+        most: usize,
+    ) -> Result<Vec<HeldRow>, DeliveryError> {
+        let (session, table) = self.verified(schema).await?;
+        table.held_rows(session, ranges, most).await
     }
 
     async fn remove(&mut self, schema: &TargetSchema) -> Result<(), DeliveryError> {

@@ -13,10 +13,11 @@ mod statements;
 mod table;
 mod tls;
 mod types;
+mod verify;
 mod wire;
 
 use super::options::Access;
-use super::{Connector, Limits, Target};
+use super::{Connector, Limits, Target, Verification};
 use coco_core::change::{DeliveryError, Encoding, TargetSchema};
 
 /// `coco_postgres`.
@@ -28,6 +29,7 @@ pub static CONNECTOR: Connector = Connector {
     // Large enough that round trips do not matter, and small enough that no statement on the server
     // takes long.
     batch: Limits { changes: 40_000, bytes: 8 << 20 },
+    verification: Some(Verification { digests: verify::digests, parts: verify::PARTS }),
     open,
 };
 

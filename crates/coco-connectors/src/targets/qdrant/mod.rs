@@ -26,5 +26,6 @@ pub static CONNECTOR: Connector = Connector {
     encoding: Encoding::Json,
     // A vector of 1536 dimensions is about 18 kB of JSON, and 6 kB on the wire.
     batch: Limits { changes: 1000, bytes: 8 << 20 },
+    verification: None,
     open: |access| Ok(Box::new(client::Client::new(&access)?)),
 };
