@@ -221,8 +221,9 @@ create function coco.preview(
   as 'MODULE_PATHNAME', 'preview_wrapper';
 
 create function coco.verify(
-  flow   text,
-  repair boolean default false,
+  flow    text,
+  repair  boolean default false,
+  outside boolean default false,
   out target text, out difference text, out key jsonb, out source text, out since timestamptz
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp

@@ -584,8 +584,9 @@ create function coco.preview(
   as 'MODULE_PATHNAME', 'preview_wrapper';
 
 create function coco.verify(
-  flow   text,
-  repair boolean default false,
+  flow    text,
+  repair  boolean default false,
+  outside boolean default false,
   out target text, out difference text, out key jsonb, out source text, out since timestamptz
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
@@ -1628,11 +1629,16 @@ comment on function coco.verify is $doc$Compares each target of a flow with the 
 
 A change since the last update also appears as a difference. coco excludes failing items and their rows from the
 comparison, and returns one row for each such item. For a target outside this database, coco compares the ledger, which
-says which rows the target should have, not which rows it has.
+says which rows the target should have, not which rows it has. With outside, coco reads the target itself.
 
 flow: name of the flow.
 repair: true: coco repairs the differences that it returns. It first runs an update. If rows are then still missing or
-  different, it evaluates every item again; if rows are left that no item produces, it deletes them.
+  different, it evaluates every item again; if rows are left that no item produces, it deletes them. With outside, coco
+  sends the missing and different rows to the target again, and deletes the extra rows there.
+outside: true: a worker updates the flow, delivers all queued changes, and compares the rows that each target outside this
+  database holds with the ledger. It returns and repairs at most 10,000 differences of a target in one call; a WARNING says
+  if more are left. It leaves out rows that the target has rejected. It compares only the key of a row that a failing item
+  owns. Nothing else is delivered to a target meanwhile.
 
 target: name of the target; NULL for failing, because coco excludes the item from all targets.
 difference: missing: the query returns the row, but the target lacks it. extra: the target has the row, but the query does
@@ -1645,7 +1651,9 @@ since: for failing, time of the item's first failure after its last success; oth
 
     SELECT * FROM coco.verify('doc_chunks');
 
-Errors: 42P01: a target was dropped.$doc$;
+Errors: 42P01: a target was dropped. With outside: 0A000: the connector cannot read the rows of a target. 22023: the flow
+has no target outside this database. 42704: the target does not exist on its server. 55000: the flow is paused. Errors of
+the server have the SQLSTATE that a delivery error would have.$doc$;
 
 comment on function coco.lineage is $doc$Returns the origin of a target row: one row for each source item that has produced it, or that claims its key. All values are as of the last update.
 

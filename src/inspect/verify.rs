@@ -36,35 +36,55 @@ pub struct Difference {
     pub since: Option<TimestampWithTimeZone>,
 }
 
-/// Compares every target of a flow with the query's result over all items, row by row and byte by
-/// byte. Excludes items whose last evaluation failed, with their rows, and returns them after the
+/// The targets that [`verify`] compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComparedTargets {
+    /// Tables of this database, and the ledgers of external targets.
+    All,
+    /// Only tables of this database.
+    Tables,
+}
+
+impl ComparedTargets {
+    fn has(self, target: &Target) -> bool {
+        self == ComparedTargets::All || target.external.is_none()
+    }
+}
+
+/// Compares targets of a flow with the query's result over all items, row by row and byte by byte.
+/// Excludes items whose last evaluation failed, with their rows, and returns them after the
 /// differences. With `repair`, coco also repairs the differences; it returns those found before the
 /// repair.
-pub fn verify(name: &str, repair: bool, limits: Limits) -> Result<Vec<Difference>> {
+pub fn verify(
+    name: &str,
+    repair: bool,
+    targets: ComparedTargets,
+    limits: Limits,
+) -> Result<Vec<Difference>> {
     if repair {
         load::lock_and_load(name)?;
     }
     let flow = load::load_to_read(name)?;
-    let mut found = differences(&flow)?;
+    let mut found = differences(&flow, targets)?;
     if repair && !found.is_empty() {
-        mend(name, limits)?;
+        mend(name, targets, limits)?;
     }
     found.extend(failing_items(&flow)?);
     Ok(found)
 }
 
 /// Repairs the targets of a flow, so that they match its query.
-fn mend(name: &str, limits: Limits) -> Result<()> {
+fn mend(name: &str, targets: ComparedTargets, limits: Limits) -> Result<()> {
     // An update repairs rows that differ only because the source changed since the last update.
     // Differences that remain were not made by coco.
     update::update(name, Mode::Normal, limits)?;
     let flow = load::load_flow(name)?;
-    let left = differences(&flow)?;
+    let left = differences(&flow, targets)?;
     if left.iter().any(|d| d.difference != "extra") {
         update::update(name, Mode::FullReprocess, limits)?;
     }
     if left.iter().any(|d| d.difference == "extra") {
-        delete_extra(&flow)?;
+        delete_extra(&flow, targets)?;
         update::update(name, Mode::Normal, limits)?;
     }
     Ok(())
@@ -81,7 +101,7 @@ fn failing_items(flow: &Flow) -> Result<Vec<Difference>> {
     Ok(failing.collect())
 }
 
-fn differences(flow: &Flow) -> Result<Vec<Difference>> {
+fn differences(flow: &Flow, targets: ComparedTargets) -> Result<Vec<Difference>> {
     let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     let recalling = memo::session_of_look(flow)?;
     let _running = recalling.as_ref().map(|r| r.begin());
@@ -89,7 +109,7 @@ fn differences(flow: &Flow) -> Result<Vec<Difference>> {
     relation_locks::check_not_rewritten(flow)?;
     let mut found = Vec::new();
     let failing = failing_sources(flow)?;
-    for target in &flow.targets {
+    for target in flow.targets.iter().filter(|t| targets.has(t)) {
         if target.relation.is_none() {
             return Err(dropped_rows_sql(flow, target));
         }
@@ -154,12 +174,12 @@ fn compared(flow: &Flow, target: &Target, failing: &[bool]) -> Result<String> {
 }
 
 /// Deletes rows that no item produces, except rows that a failed item may still own.
-fn delete_extra(flow: &Flow) -> Result<()> {
+fn delete_extra(flow: &Flow, targets: ComparedTargets) -> Result<()> {
     let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     let recalling = memo::session_of_look(flow)?;
     let _running = recalling.as_ref().map(|r| r.begin());
     let failing = failing_sources(flow)?;
-    for target in &flow.targets {
+    for target in flow.targets.iter().filter(|t| targets.has(t)) {
         delete_extra_of(flow, target, &failing)?;
     }
     Ok(())

@@ -64,13 +64,29 @@ impl BatchSize {
 /// Returns a SELECT of entries for [`BatchReader::add_all`]. `from` is an outbox, or a relation
 /// with its columns.
 pub fn select_sql(target: &Target, encoding: Encoding, from: &str) -> String {
-    let (values, also) = match encoding {
-        Encoding::Binary => (numbered("o.c", target.columns.len()).join(", "), String::new()),
-        Encoding::Json => json(target),
-    };
+    let EntryValues { values, also } = EntryValues::new(target, encoding);
     format!(
         "select o.position, o.version, o.upsert, o.refused is not null, {values} from {from} as o{also}"
     )
+}
+
+/// SQL expressions for the values of an entry `o`, in the form that [`Encoder::encode`] reads.
+pub struct EntryValues {
+    pub values: String,
+    /// The relations that the expressions read in addition to `o`.
+    pub also: String,
+}
+
+impl EntryValues {
+    pub fn new(target: &Target, encoding: Encoding) -> EntryValues {
+        match encoding {
+            Encoding::Binary => EntryValues {
+                values: numbered("o.c", target.columns.len()).join(", "),
+                also: String::new(),
+            },
+            Encoding::Json => json(target),
+        }
+    }
 }
 
 /// Encodes each entry that such a SELECT returns, and discards the result. Raises an error if an
@@ -204,9 +220,8 @@ fn hash(key: &Values) -> u64 {
     hasher.finish()
 }
 
-/// Returns SQL expressions for the key and the row of entry `o` as JSON text, and the relations
-/// that the expressions read.
-fn json(target: &Target) -> (String, String) {
+/// Returns SQL expressions for the key and the row of entry `o` as JSON text.
+fn json(target: &Target) -> EntryValues {
     let named = |names: Vec<String>, columns: &[Column]| {
         let pairs: Vec<String> =
             names.iter().zip(columns).map(|(n, c)| format!("{n} as {}", c.quoted())).collect();
@@ -220,5 +235,5 @@ fn json(target: &Target) -> (String, String) {
         named(key, &target.key),
         named(numbered("o.c", target.columns.len()), &target.columns)
     );
-    (values.to_owned(), also)
+    EntryValues { values: values.to_owned(), also }
 }

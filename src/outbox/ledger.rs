@@ -182,6 +182,54 @@ fn outgoing(
     Ok(outgoing)
 }
 
+/// Queues upserts of rows that the ledger has already, because the target lacks them. `rows` has
+/// their stored values `c1…`. The caller holds the flow's lock.
+pub fn queue_upserts(
+    target: &Target,
+    external: &External,
+    rows: &TupleStore,
+    version: i64,
+) -> Result<i64> {
+    if rows.len() == 0 {
+        return Ok(0);
+    }
+    let _as = RoleGuard::extension_owner()?;
+    let writing = SpiSession::connect()?;
+    writing.name("coco_outgoing", rows)?;
+    let columns = in_outbox(target, as_they_are);
+    bulk_insert::insert(&writing, &external.outbox, &columns, "coco_outgoing as n", &[arg(version)])
+}
+
+/// Queues deletes of keys that the target holds, except keys that the ledger has. `keys` has their
+/// stored values `t1…`. The caller holds the flow's lock.
+pub fn queue_deletes(
+    target: &Target,
+    external: &External,
+    keys: &TupleStore,
+    version: i64,
+) -> Result<i64> {
+    if keys.len() == 0 {
+        return Ok(0);
+    }
+    let _as = RoleGuard::extension_owner()?;
+    let _by_key = RoleGuard::finding_by_key()?;
+    let writing = SpiSession::connect()?;
+    writing.name("coco_gone", keys)?;
+    let key = stored(&target.key);
+    let x: Vec<String> = target.key.iter().map(|k| format!("x.{}", k.quoted())).collect();
+    writing.execute(
+        &format!(
+            "insert into {} (version, upsert, {}) select $1, false, g.* from coco_gone as g
+              where not exists (select from {} as x where {})",
+            external.outbox,
+            tables::outbox_key(target).join(", "),
+            external.ledger,
+            all_equal(&key, &x, &numbered("g.t", key.len())),
+        ),
+        &[arg(version)],
+    )
+}
+
 /// Reports whether [`add_all`] is possible: both tables are empty, and unaltered since coco created
 /// them.
 pub fn takes_all(target: &Target, external: &External) -> Result<bool> {

@@ -21,6 +21,12 @@ use crate::pg::error::{Error, Result};
 pub struct Json(String);
 
 impl Json {
+    /// Returns the jsonb that a text stands for. PostgreSQL parses the text when it receives the
+    /// value.
+    pub fn of_text(text: String) -> Json {
+        Json(text)
+    }
+
     /// Returns the parsed tree. `what` names the value in the error.
     ///
     /// # Errors

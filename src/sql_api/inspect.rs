@@ -6,6 +6,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use crate::inspect::verify::ComparedTargets;
 use crate::inspect::{failures, preview, verify, views};
 use crate::pg::checked_version::CheckedVersion;
 use crate::pg::error::Error;
@@ -13,12 +14,14 @@ use crate::pg::json::Json;
 use crate::sql_api::arguments::required_argument;
 use crate::sql_api::update::parse_mode;
 use crate::update::limits;
+use crate::workers::update_client;
 
 #[pg_extern(sql = false)]
 fn verify(
     _version: CheckedVersion,
     flow: Option<&str>,
     repair: Option<bool>,
+    outside: Option<bool>,
 ) -> Result<
     TableIterator<
         'static,
@@ -34,7 +37,15 @@ fn verify(
 > {
     let flow = required_argument(flow, "flow")?;
     let repair = required_argument(repair, "repair")?;
-    let found = verify::verify(flow, repair, limits::configured_limits())?;
+    let limits = limits::configured_limits();
+    let found = match required_argument(outside, "outside")? {
+        true => {
+            let mut found = update_client::verify_in_worker(flow, repair, limits)?;
+            found.extend(verify::verify(flow, repair, ComparedTargets::Tables, limits)?);
+            found
+        }
+        false => verify::verify(flow, repair, ComparedTargets::All, limits)?,
+    };
     Ok(TableIterator::new(
         found.into_iter().map(|d| (d.target, d.difference, d.key, d.source, d.since)),
     ))

@@ -1,6 +1,6 @@
 //! The session's side of work that a worker does for it: an update of a flow that has external
-//! targets or calls providers, or the drop of a flow with its external targets. Neither can run
-//! inside the session's transaction.
+//! targets or calls providers, the comparison of external targets with the ledger, or the drop of a
+//! flow with its external targets. None of these can run inside the session's transaction.
 //!
 //! The session starts the worker and waits for it. If the session's statement is canceled, the worker
 //! is terminated. The worker's side is in `update_worker.rs`.
@@ -9,12 +9,16 @@ use pgrx::bgworkers::{
     BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
 };
 use pgrx::prelude::*;
+use serde_json::Value;
 use std::time::{Duration, Instant};
 
 use crate::catalog::locks;
-use crate::flows::cache;
+use crate::flows::{cache, paused};
+use crate::inspect::verify::Difference;
 use crate::outbox::worker_result::{self, WorkerResult};
 use crate::pg::error::Error;
+use crate::pg::json::Json;
+use crate::pg::notice;
 use crate::pg::{backend, subtransaction};
 use crate::update::limits::Limits;
 use crate::update::run::SourceCounts;
@@ -32,6 +36,48 @@ pub fn run_in_worker(
     command: WorkerCommand,
     limits: Limits,
 ) -> Result<Vec<SourceCounts>, Error> {
+    Ok(update_result::from_json(&request(flow, command, limits)?))
+}
+
+/// Compares the external targets of a flow with the ledger, in a worker that first updates the
+/// flow. With `repair`, the worker also mends the differences. Returns those found before the
+/// repair.
+pub fn verify_in_worker(
+    flow: &str,
+    repair: bool,
+    limits: Limits,
+) -> Result<Vec<Difference>, Error> {
+    let ready = cache::runnable_flow(flow)?;
+    paused::check_not_paused(&ready.flow)?;
+    if !ready.flow.is_external() {
+        return Err(Error::invalid(format!("flow \"{flow}\" has no target outside this database"))
+            .hint("Call coco.verify without outside."));
+    }
+    drop(ready);
+    let command = if repair { WorkerCommand::Repair } else { WorkerCommand::Verify };
+    let found = request(flow, command, limits)?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    for target in found["cut"].as_array().into_iter().flatten() {
+        let message = format!("target {} has more differences than coco returns", text(target));
+        notice::warning(
+            message,
+            "If most rows differ, coco.update with mode reexport sends all rows again.",
+        );
+    }
+    let differences = found["differences"].as_array().into_iter().flatten();
+    Ok(differences
+        .map(|d| Difference {
+            target: Some(text(&d["target"])),
+            difference: text(&d["difference"]),
+            key: Json::of_text(text(&d["key"])),
+            source: None,
+            since: None,
+        })
+        .collect())
+}
+
+/// Starts a worker that executes a command for a flow, and waits for its result.
+fn request(flow: &str, command: WorkerCommand, limits: Limits) -> Result<Value, Error> {
     locks::not_during_recovery()?;
     let id = cache::runnable_flow(flow)?.flow.id;
     // Only one session at a time requests a worker: the workers of other sessions would occupy
@@ -68,7 +114,7 @@ pub fn run_in_worker(
     let outcome = guard.wait(request.run_id, flow)?;
     locks::unlock_update_request(id)?;
     match outcome.message {
-        None => Ok(update_result::from_json(&outcome.counts.unwrap_or_default())),
+        None => Ok(outcome.counts.unwrap_or_default()),
         Some(message) => Err(Error {
             code: subtransaction::sqlstate_code(outcome.sqlstate.as_deref().unwrap_or_default()),
             message,

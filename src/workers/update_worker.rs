@@ -1,6 +1,6 @@
 //! The worker that a session starts for an update of a flow that has external targets or calls
-//! providers, or for the drop of a flow with its external targets. The session's side is in
-//! `update_client.rs`.
+//! providers, to verify external targets, or for the drop of a flow with its external targets. The
+//! session's side is in `update_client.rs`.
 //!
 //! The worker leaves its result in a row of coco.worker_result and ends.
 
@@ -27,6 +27,7 @@ use crate::workers::process::{
     attach_to_database, process_interrupts, salvage_rolled_back_results, set_activity, wait,
 };
 use crate::workers::transaction::{TransactionError, log_failure, transaction};
+use crate::workers::verify_worker::{Mending, verify_targets};
 use crate::workers::wait_event::WaitEvent;
 use crate::workers::{crash_point, progress, shared_memory, update_result};
 use coco_core::counts::Counts;
@@ -81,7 +82,7 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
             hint: failed.error.hint,
         },
     };
-    if let WorkerCommand::Update(mode) = command {
+    if let Some(mode) = command.update_mode() {
         let mut counts = Counts::default();
         done.sources.iter().for_each(|source| counts += source.counts);
         let reason = done.reason.or(Reason::of_mode(mode)).unwrap_or_default();
@@ -104,7 +105,7 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     }
     // The session does not wait for the rest.
     wake_session();
-    if let WorkerCommand::Update(_) = command
+    if command.update_mode().is_some()
         && let Err(failed) = transaction(|| empty_outboxes(flow))
     {
         log_failure("could not empty outboxes", &failed);
@@ -157,27 +158,59 @@ fn work_on_request(
     match command {
         WorkerCommand::Drop => transaction(|| drop_flow::drop_flow(&flow)).map(|()| json!([])),
         WorkerCommand::Update(mode) => {
-            transaction(|| {
-                delivery_state::retry_at_once(&flow)?;
-                match mode {
-                    Mode::Retry => queue::retry_rejected(&cache::runnable_flow(&flow)?.flow),
-                    _ => Ok(()),
-                }
-            })?;
-            let mut sender = DeliveryDispatcher::new(EmptyOutbox::Later);
-            let refused = evaluate_flow(&flow, mode, limits, done, &mut sender)
-                .and_then(|refused| Ok(refused + send_flow(&flow, &mut sender)?));
-            // Releases the targets now, so that the next process need not wait until this one has
-            // ended.
-            let closed = sender.close();
-            let refused = refused?;
-            closed?;
-            if let Some(first) = done.sources.first_mut() {
-                first.counts.failed += refused;
-            }
+            update_and_deliver(&flow, mode, limits, done)?;
             Ok(update_result::to_json(&done.sources))
         }
+        WorkerCommand::Verify | WorkerCommand::Repair => {
+            // Whatever is due is delivered first, so that it does not appear as a difference.
+            update_and_deliver(&flow, Mode::Normal, limits, done)?;
+            let mending = match command {
+                WorkerCommand::Repair => Mending::Mend,
+                _ => Mending::Report,
+            };
+            let found = verify_targets(&flow, mending)?;
+            if found.queued > 0 {
+                deliver_queued(&flow)?;
+            }
+            Ok(found.into_json())
+        }
     }
+}
+
+/// Updates a flow, and delivers everything that its outboxes contain by then.
+fn update_and_deliver(
+    flow: &str,
+    mode: Mode,
+    limits: Limits,
+    done: &mut UpdateResult,
+) -> Result<(), TransactionError> {
+    transaction(|| {
+        delivery_state::retry_at_once(flow)?;
+        match mode {
+            Mode::Retry => queue::retry_rejected(&cache::runnable_flow(flow)?.flow),
+            _ => Ok(()),
+        }
+    })?;
+    let mut sender = DeliveryDispatcher::new(EmptyOutbox::Later);
+    let refused = evaluate_flow(flow, mode, limits, done, &mut sender)
+        .and_then(|refused| Ok(refused + send_flow(flow, &mut sender)?));
+    // Releases the targets now, so that the next process need not wait until this one has ended.
+    let closed = sender.close();
+    let refused = refused?;
+    closed?;
+    if let Some(first) = done.sources.first_mut() {
+        first.counts.failed += refused;
+    }
+    Ok(())
+}
+
+/// Delivers everything that a flow's outboxes contain.
+fn deliver_queued(flow: &str) -> Result<(), TransactionError> {
+    let mut sender = DeliveryDispatcher::new(EmptyOutbox::Later);
+    let sent = send_flow(flow, &mut sender);
+    let closed = sender.close();
+    sent?;
+    closed
 }
 
 /// Brings ledgers and outboxes up to date in several transactions. The worker sends the rows of one

@@ -28,3 +28,4 @@ mod memory;
 mod monitoring;
 mod progress;
 mod stand_ins;
+mod verify_outside;

@@ -10,6 +10,10 @@ pub const LONGEST: usize = 127;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerCommand {
     Update(Mode),
+    /// Update the flow, and compare its external targets with the ledger.
+    Verify,
+    /// Do the same, and queue the changes that mend the differences.
+    Repair,
     /// Drop the flow with everything that coco created for it.
     Drop,
 }
@@ -18,12 +22,25 @@ impl WorkerCommand {
     fn name(self) -> &'static str {
         match self {
             WorkerCommand::Update(mode) => mode.name(),
+            WorkerCommand::Verify => "verify",
+            WorkerCommand::Repair => "repair",
             WorkerCommand::Drop => "drop",
+        }
+    }
+
+    /// Returns the mode of the update that the command runs, if it runs one.
+    pub fn update_mode(self) -> Option<Mode> {
+        match self {
+            WorkerCommand::Update(mode) => Some(mode),
+            WorkerCommand::Verify | WorkerCommand::Repair => Some(Mode::Normal),
+            WorkerCommand::Drop => None,
         }
     }
 
     fn from_name(name: &str) -> Option<WorkerCommand> {
         match name {
+            "verify" => Some(WorkerCommand::Verify),
+            "repair" => Some(WorkerCommand::Repair),
             "drop" => Some(WorkerCommand::Drop),
             _ => Mode::from_name(name).map(WorkerCommand::Update),
         }
@@ -71,7 +88,9 @@ mod tests {
     #[test]
     fn every_request_fits_and_comes_back_as_it_was() {
         let commands = Mode::ALL.into_iter().map(WorkerCommand::Update);
-        for command in commands.chain([WorkerCommand::Drop]) {
+        for command in
+            commands.chain([WorkerCommand::Verify, WorkerCommand::Repair, WorkerCommand::Drop])
+        {
             for (run_id, flow_id, batch_size, segment_bytes) in [
                 (0, 1, 1, 0),
                 (i64::MIN, i32::MIN, usize::MAX, i64::MIN),

@@ -1,0 +1,302 @@
+//! Compares the external targets of a flow with the ledger, for a session that calls `coco.verify`,
+//! and queues the changes that mend them. Called by `update_worker`, after it has updated the flow
+//! and delivered all changes.
+
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::catalog::locks::DeliveryLock;
+use crate::catalog::model::{External, Flow, Target as DeclaredTarget};
+use crate::flows::cache;
+use crate::inspect::mend_outside::{KeysToMend, queue_mending};
+use crate::inspect::outside_rows::{OutsideRows, RowsInRanges};
+use crate::pg::error::Error;
+use crate::pg::{spi, subtransaction};
+use crate::workers::async_runtime::{self, TaskState};
+use crate::workers::delivery::resolved_target::{
+    ResolvedTarget, external_targets, find_external, resolve_target,
+};
+use crate::workers::process::{process_interrupts, wait};
+use crate::workers::transaction::{TransactionError, transaction};
+use crate::workers::wait_event::WaitEvent;
+use coco_connectors::targets::{Target, Verification};
+use coco_core::change::{DeliveryError, TargetSchema};
+use coco_core::key_range::{HeldRow, KeyRange, PartDigests};
+use coco_core::range_search::{RangeSearch, RowDifference, SearchStep, compare_rows};
+
+/// The largest number of differences that coco returns and mends for a target in one call.
+const MOST: usize = 10_000;
+
+/// The largest number of rows that a target may return at once. A step reads fewer, unless somebody
+/// adds rows meanwhile.
+const MOST_ROWS: usize = 20_000;
+
+/// Interval at which the worker checks whether another process has stopped delivering.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Whether to mend the differences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mending {
+    Mend,
+    Report,
+}
+
+/// The differences of all external targets of a flow.
+#[derive(Default)]
+pub struct OutsideDifferences {
+    /// A JSON array of objects with `target`, `difference`, and `key`: the text of a JSON object.
+    differences: Vec<Value>,
+    /// The targets with more differences than coco returns.
+    cut: Vec<String>,
+    /// How many changes coco has queued.
+    pub queued: i64,
+}
+
+impl OutsideDifferences {
+    /// Returns the differences in the form in which they pass to the session.
+    pub fn into_json(self) -> Value {
+        json!({ "differences": self.differences, "cut": self.cut })
+    }
+}
+
+/// Compares each external target of a flow with its ledger.
+pub fn verify_targets(
+    flow: &str,
+    mending: Mending,
+) -> Result<OutsideDifferences, TransactionError> {
+    let mut all = OutsideDifferences::default();
+    for target in external_targets(flow)? {
+        verify_target(flow, target, mending, &mut all)?;
+    }
+    Ok(all)
+}
+
+/// What is needed to compare one target.
+struct Comparison {
+    shown: String,
+    to: ResolvedTarget,
+    verification: Verification,
+    ours: OutsideRows,
+}
+
+fn verify_target(
+    flow: &str,
+    target: i32,
+    mending: Mending,
+    all: &mut OutsideDifferences,
+) -> Result<(), TransactionError> {
+    // While this process holds the lock, no process delivers to the target.
+    let lock = loop {
+        match transaction(|| DeliveryLock::acquire_if_free(target))? {
+            Some(lock) => break lock,
+            None => wait(LOOK, WaitEvent::Delivery),
+        }
+    };
+    let Some(comparison) = transaction(|| begin_comparison(flow, target))? else { return Ok(()) };
+    let mut keys = KeysToMend::default();
+    let found = find_differences(comparison, &mut keys, all)?;
+    // Other processes wait for this lock while they hold the flow's lock, which comes next.
+    drop(lock);
+    if mending == Mending::Mend && found > 0 {
+        all.queued += transaction(|| {
+            let ready = cache::lock_runnable_to_read(flow)?;
+            match find_external(&ready.flow, target) {
+                Some((declared, external)) => queue_mending(&ready.flow, declared, external, &keys),
+                None => Ok(0),
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Reads what the target should hold; `None` if the flow no longer has it.
+fn begin_comparison(flow: &str, target: i32) -> Result<Option<Comparison>, Error> {
+    let ready = cache::runnable_to_read(flow, None)?;
+    match find_external(&ready.flow, target) {
+        Some((declared, external)) => read_ours(&ready.flow, declared, external).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn read_ours(
+    flow: &Flow,
+    declared: &DeclaredTarget,
+    external: &External,
+) -> Result<Comparison, Error> {
+    let to = resolve_target(flow, declared, external)?;
+    let shown = declared.shown();
+    let Some(verification) = to.connector.verification else {
+        return Err(Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("target {shown} cannot be verified"),
+        )
+        .detail(format!("The connector {} cannot read the rows of a target.", to.connector.name))
+        .hint("Call coco.verify without outside to compare the query with the ledger, or coco.update with mode reexport to send all rows again."));
+    };
+    let encoding = to.connector.encoding;
+    let ours =
+        OutsideRows::read(flow, declared, external, &to.schema, encoding, verification.digests)?;
+    Ok(Comparison { shown, to, verification, ours })
+}
+
+/// Adds the differences of a target to `all`, and their keys to `keys`. Returns their number.
+fn find_differences(
+    comparison: Comparison,
+    keys: &mut KeysToMend,
+    all: &mut OutsideDifferences,
+) -> Result<usize, TransactionError> {
+    let Comparison { shown, to, verification, mut ours } = comparison;
+    let mut theirs = RemoteSide::open(&shown, to)?;
+    let mut search = RangeSearch::new(ours.len() as u64, verification.parts);
+    let mut found = 0;
+    loop {
+        process_interrupts();
+        match search.next_step() {
+            SearchStep::Done => break,
+            SearchStep::Compare { ranges, digits } => {
+                let there = theirs.part_digests(&ranges, digits)?;
+                let here = transaction(|| Ok(ours.part_digests(&ranges, digits)))?;
+                search.compared(&here, &there);
+            }
+            SearchStep::Read { ranges } => {
+                let there = theirs.held_rows(&ranges)?;
+                let here = transaction(|| Ok(ours.in_ranges(&ranges)))?;
+                for (difference, key) in named_differences(&here, &there) {
+                    if found == MOST {
+                        all.cut.push(shown.clone());
+                        return Ok(found);
+                    }
+                    found += 1;
+                    all.differences.push(json!({
+                        "target": shown, "difference": difference.name(), "key": key,
+                    }));
+                    match difference {
+                        RowDifference::Extra => keys.extra.push(key),
+                        RowDifference::Missing | RowDifference::Different => keys.rows.push(key),
+                    }
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the differences between the rows of some ranges, with the keys as JSON texts.
+fn named_differences(here: &RowsInRanges, there: &[HeldRow]) -> Vec<(RowDifference, String)> {
+    let key_of = |digest| {
+        let held = || there.iter().find(|held| held.key == digest).map(|held| held.json.clone());
+        here.keys.get(&digest).cloned().or_else(held).unwrap_or_default()
+    };
+    let found = compare_rows(&here.rows, there);
+    found.into_iter().map(|(key, difference)| (difference, key_of(key))).collect()
+}
+
+/// The rows that a target holds, and the connection to it.
+struct RemoteSide {
+    shown: String,
+    schema: Arc<TargetSchema>,
+    /// `None` while a job has it, and after an error.
+    client: Option<Box<dyn Target>>,
+}
+
+impl RemoteSide {
+    /// Connects to a target that exists.
+    fn open(shown: &str, to: ResolvedTarget) -> Result<RemoteSide, TransactionError> {
+        let ResolvedTarget { schema, connector, access, .. } = to;
+        let schema = Arc::new(schema);
+        let of = schema.clone();
+        let mut side = RemoteSide { shown: shown.to_owned(), schema, client: None };
+        let opened = side.run(async move {
+            let mut client = connector.connect(access)?;
+            let exists = client.exists(&of).await?;
+            if exists {
+                client.prepare(&of).await?;
+            }
+            Ok((client, exists))
+        })?;
+        match opened {
+            true => Ok(side),
+            false => Err(TransactionError::from(
+                Error::new(
+                    pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                    format!("target {shown} does not exist"),
+                )
+                .hint(format!(
+                    "Run SELECT * FROM coco.update({}, 'reexport') to create and fill the target again.",
+                    spi::literal(&side.schema.flow)
+                )),
+            )),
+        }
+    }
+
+    fn part_digests(
+        &mut self,
+        ranges: &[KeyRange],
+        digits: u32,
+    ) -> Result<PartDigests, TransactionError> {
+        let (mut client, schema, ranges) = (self.take()?, self.schema.clone(), ranges.to_vec());
+        self.run(async move {
+            let parts = client.part_digests(&schema, &ranges, digits).await?;
+            Ok((client, parts))
+        })
+    }
+
+    fn held_rows(&mut self, ranges: &[KeyRange]) -> Result<Vec<HeldRow>, TransactionError> {
+        let (mut client, schema, ranges) = (self.take()?, self.schema.clone(), ranges.to_vec());
+        self.run(async move {
+            let rows = client.held_rows(&schema, &ranges, MOST_ROWS).await?;
+            Ok((client, rows))
+        })
+    }
+
+    fn take(&mut self) -> Result<Box<dyn Target>, TransactionError> {
+        let lost = || TransactionError::from(Error::internal("the connection was lost"));
+        self.client.take().ok_or_else(lost)
+    }
+
+    /// Runs a job on the threads, and waits for its end.
+    fn run<T: Send + 'static>(
+        &mut self,
+        work: impl Future<Output = Result<(Box<dyn Target>, T), DeliveryError>> + Send + 'static,
+    ) -> Result<T, TransactionError> {
+        let task = async_runtime::spawn(work).map_err(|e| {
+            TransactionError::from(Error::internal(format!("could not start a thread: {e}")))
+        })?;
+        let done = loop {
+            match task.state() {
+                TaskState::Running => wait(Duration::from_secs(1), WaitEvent::Delivery),
+                TaskState::Done(done) => break done,
+                TaskState::Lost => {
+                    break Err(DeliveryError::target("XX000", "the connector has failed"));
+                }
+            }
+        };
+        match done {
+            Ok((client, result)) => {
+                self.client = Some(client);
+                Ok(result)
+            }
+            Err(why) => Err(self.failed(why)),
+        }
+    }
+
+    fn failed(&self, why: DeliveryError) -> TransactionError {
+        let mut error = Error::new(
+            subtransaction::sqlstate_code(&why.sqlstate),
+            format!("could not verify target {}: {}", self.shown, why.message),
+        );
+        error.detail = why.detail;
+        error.hint = why.hint;
+        TransactionError { sqlstate: why.sqlstate, error }
+    }
+}
+
+/// Closes the connection on the threads, to which it belongs.
+impl Drop for RemoteSide {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            async_runtime::discard(client);
+        }
+    }
+}
