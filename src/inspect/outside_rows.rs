@@ -230,10 +230,14 @@ fn ledger_rows(
     ))
 }
 
-/// Returns a SELECT of the outbox entries whose keys [`ledger_rows`] leaves out.
+/// Returns a SELECT of the outbox entries whose keys [`ledger_rows`] leaves out. None is an upsert,
+/// because the row of a rejected entry may have no form in which coco could send it.
 fn unsettled_keys(target: &Target, external: &External) -> String {
     format!(
-        "select u.*, pg_catalog.jsonb_build_object({}) as json from {} as u where {}",
+        "select u.position, u.version, false as upsert, u.refused, {},
+                pg_catalog.jsonb_build_object({}) as json
+           from {} as u where {}",
+        numbered("u.c", target.columns.len()).join(", "),
         json_pairs(target, &outbox_keys(target, "u")),
         external.outbox_view,
         unsettled_sql("u"),

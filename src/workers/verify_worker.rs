@@ -12,7 +12,7 @@ use crate::flows::cache;
 use crate::inspect::mend_outside::{KeysToMend, queue_mending};
 use crate::inspect::outside_rows::{OutsideRows, RowsInRanges};
 use crate::pg::error::Error;
-use crate::pg::{spi, subtransaction};
+use crate::pg::subtransaction;
 use crate::workers::async_runtime::{self, TaskState};
 use crate::workers::delivery::resolved_target::{
     ResolvedTarget, external_targets, find_external, resolve_target,
@@ -147,7 +147,10 @@ fn find_differences(
     all: &mut OutsideDifferences,
 ) -> Result<usize, TransactionError> {
     let Comparison { shown, to, verification, mut ours } = comparison;
-    let mut theirs = RemoteSide::open(&shown, to)?;
+    let Some(mut theirs) = RemoteSide::open(&shown, to)? else {
+        // A target that nothing was sent to need not exist.
+        return if ours.len() == 0 { Ok(0) } else { Err(missing_target(&shown)) };
+    };
     let mut search = RangeSearch::new(ours.len() as u64, verification.parts);
     let mut found = 0;
     loop {
@@ -182,6 +185,16 @@ fn find_differences(
     Ok(found)
 }
 
+fn missing_target(shown: &str) -> TransactionError {
+    TransactionError::from(
+        Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("target {shown} does not exist"),
+        )
+        .hint("Call coco.update with mode reexport to create and fill the target again."),
+    )
+}
+
 /// Returns the differences between the rows of some ranges, with the keys as JSON texts.
 fn named_differences(here: &RowsInRanges, there: &[HeldRow]) -> Vec<(RowDifference, String)> {
     let key_of = |digest| {
@@ -201,13 +214,13 @@ struct RemoteSide {
 }
 
 impl RemoteSide {
-    /// Connects to a target that exists.
-    fn open(shown: &str, to: ResolvedTarget) -> Result<RemoteSide, TransactionError> {
+    /// Connects to a target; `None` if the target does not exist.
+    fn open(shown: &str, to: ResolvedTarget) -> Result<Option<RemoteSide>, TransactionError> {
         let ResolvedTarget { schema, connector, access, .. } = to;
         let schema = Arc::new(schema);
         let of = schema.clone();
         let mut side = RemoteSide { shown: shown.to_owned(), schema, client: None };
-        let opened = side.run(async move {
+        let exists = side.run(async move {
             let mut client = connector.connect(access)?;
             let exists = client.exists(&of).await?;
             if exists {
@@ -215,19 +228,7 @@ impl RemoteSide {
             }
             Ok((client, exists))
         })?;
-        match opened {
-            true => Ok(side),
-            false => Err(TransactionError::from(
-                Error::new(
-                    pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                    format!("target {shown} does not exist"),
-                )
-                .hint(format!(
-                    "Run SELECT * FROM coco.update({}, 'reexport') to create and fill the target again.",
-                    spi::literal(&side.schema.flow)
-                )),
-            )),
-        }
+        Ok(exists.then_some(side))
     }
 
     fn part_digests(
