@@ -31,6 +31,8 @@ mod providers;
 mod target_http;
 #[cfg(feature = "kafka")]
 mod target_kafka;
+#[cfg(feature = "kafka")]
+mod target_kafka_verify;
 #[cfg(feature = "neo4j")]
 mod target_neo4j;
 #[cfg(feature = "postgres")]

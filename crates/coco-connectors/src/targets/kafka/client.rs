@@ -21,10 +21,12 @@ use tokio::task::JoinHandle;
 use crate::targets::kafka::config::Config;
 use crate::targets::kafka::error;
 use crate::targets::kafka::producer::Producer;
+use crate::targets::kafka::reader::Reader;
 use crate::targets::kafka::topic::{self, Admin, Client, Topic};
 use crate::targets::options::Access;
 use crate::targets::{Prepared, Target};
 use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
+use coco_core::key_range::{HeldRow, KeyRange, PartDigests};
 
 /// [`crate::targets::Connector::open`]
 pub fn open(access: Access) -> Result<Box<dyn Target>, DeliveryError> {
@@ -103,6 +105,32 @@ impl Target for Kafka {
         let rejected = deliver(&producer, schema, changes).await?;
         self.producer = Some(producer);
         Ok(rejected)
+    }
+
+    async fn part_digests(
+        &mut self,
+        schema: &TargetSchema,
+        ranges: &[KeyRange],
+        digits: u32,
+    ) -> Result<PartDigests, DeliveryError> {
+        let producer = self.producer()?;
+        let mut reader = Reader::open(&self.config, &producer, schema).await?;
+        let parts = reader.part_digests(ranges, digits).await?;
+        self.producer = Some(producer);
+        Ok(parts)
+    }
+
+    async fn held_rows(
+        &mut self,
+        schema: &TargetSchema,
+        ranges: &[KeyRange],
+        most: usize,
+    ) -> Result<Vec<HeldRow>, DeliveryError> {
+        let producer = self.producer()?;
+        let mut reader = Reader::open(&self.config, &producer, schema).await?;
+        let rows = reader.held_rows(schema, ranges, most).await?;
+        self.producer = Some(producer);
+        Ok(rows)
     }
 
     async fn remove(&mut self, schema: &TargetSchema) -> Result<(), DeliveryError> {

@@ -259,6 +259,22 @@ impl Config {
         &self.connection
     }
 
+    /// Returns the settings of a client that reads a whole topic. It joins no group; librdkafka
+    /// requires the name of one.
+    pub fn reader(&self) -> ClientConfig {
+        let mut config = self.connection.clone();
+        config
+            .set("group.id", "coco")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true")
+            .set("check.crcs", "true")
+            // Less than the longest answer, as librdkafka requires; together they bound memory.
+            .set("fetch.max.bytes", "8388608")
+            .set("queued.max.messages.kbytes", "16384");
+        config
+    }
+
     /// Returns the settings of a client that sends records.
     pub fn producer(&self) -> ClientConfig {
         let mut config = self.connection.clone();

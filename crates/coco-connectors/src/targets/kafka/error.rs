@@ -13,6 +13,7 @@ pub enum Operation<'a> {
     Create(&'a str),
     Delete(&'a str),
     Send(&'a str),
+    Read(&'a str),
 }
 
 impl fmt::Display for Operation<'_> {
@@ -22,6 +23,7 @@ impl fmt::Display for Operation<'_> {
             Operation::Inspect(topic) => write!(f, "could not describe topic \"{topic}\""),
             Operation::Create(topic) => write!(f, "could not create topic \"{topic}\""),
             Operation::Delete(topic) => write!(f, "could not delete topic \"{topic}\""),
+            Operation::Read(topic) => write!(f, "could not read topic \"{topic}\""),
             Operation::Send(topic) => write!(f, "could not send rows to topic \"{topic}\""),
         }
     }
@@ -151,11 +153,17 @@ fn classify(code: Code) -> (ErrorScope, &'static str, &'static str) {
             "Grant the user these operations on the cluster: IdempotentWrite to send (before Kafka \
              2.8), Create to create topics.",
         ),
+        Code::GroupAuthorizationFailed => (
+            ErrorScope::Target,
+            "42501",
+            "To verify the topic, let the user Read the topic and the consumer group \"coco\".",
+        ),
         Code::TopicAuthorizationFailed => (
             ErrorScope::Target,
             "42501",
             "Let the user Describe and Write the topic, and Create it unless it exists already. \
-             Delete is needed to delete a topic, DescribeConfigs to check its cleanup_policy.",
+             Delete is needed to delete a topic, DescribeConfigs to check its cleanup_policy, Read \
+             to verify it.",
         ),
         // A record fails with `BrokerDestroy` when its partition is removed while the client is
         // open.

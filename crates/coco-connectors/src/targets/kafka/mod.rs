@@ -6,9 +6,10 @@ mod config;
 mod encode;
 mod error;
 mod producer;
+mod reader;
 mod topic;
 
-use crate::targets::{Connector, Limits};
+use crate::targets::{Connector, Limits, Verification};
 use coco_core::change::Encoding;
 
 /// Each change becomes a record: its key is the target key, its value the row. A deleted row has no
@@ -20,6 +21,6 @@ pub static CONNECTOR: Connector = Connector {
     encoding: Encoding::Json,
     // Such a batch keeps the brokers busy. A larger one would only take longer.
     batch: Limits { changes: 40_000, bytes: 16 << 20 },
-    verification: None,
+    verification: Some(Verification { digests: reader::digests, parts: reader::PARTS }),
     open: client::open,
 };
