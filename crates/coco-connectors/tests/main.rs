@@ -39,3 +39,5 @@ mod target_neo4j;
 mod target_postgres;
 #[cfg(feature = "qdrant")]
 mod target_qdrant;
+#[cfg(feature = "qdrant")]
+mod target_qdrant_verify;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use qdrant_client::qdrant::{
     CollectionInfo, DeleteCollection, DeletePointsBuilder, GetCollectionInfoRequest, PointId,
-    PointStruct, PointsOperationResponse, UpdateStatus, UpsertPointsBuilder,
+    PointStruct, PointsOperationResponse, ScrollResponse, UpdateStatus, UpsertPointsBuilder,
 };
 use tonic::{Code, Status};
 
@@ -11,10 +11,12 @@ use super::config::Config;
 use super::connection::Connection;
 use super::error::{self, RowError};
 use super::layout::Layout;
+use super::verify::{self, HeldPoint};
 use super::{collection, encode};
 use crate::targets::options::Access;
-use crate::targets::{Prepared, Target};
+use crate::targets::{Prepared, Target, changed_meanwhile};
 use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
+use coco_core::key_range::{HeldRow, KeyRange, PartDigests, PartSums, RangeSet};
 
 /// A client of one Qdrant server.
 pub struct Client {
@@ -103,6 +105,31 @@ impl Client {
         Ok(())
     }
 
+    /// Reads the collection once, and calls `look` for each point.
+    async fn scroll(
+        &mut self,
+        schema: &TargetSchema,
+        mut look: impl FnMut(HeldPoint),
+    ) -> Result<(), DeliveryError> {
+        let layout = layout(schema)?;
+        let mut offset = None;
+        loop {
+            let request = verify::page(schema, &layout, offset);
+            let mut service = self.connection.pages();
+            let answer = self.connection.answer(service.scroll(request)).await;
+            let ScrollResponse { next_page_offset, result, .. } =
+                answer.map_err(|status| error::of_status(&status))?;
+            // A server that returns no points has reached the end, whatever it says.
+            let is_over = result.is_empty();
+            let points = result.into_iter();
+            points.filter_map(|p| verify::held_row(schema, &layout, p)).for_each(&mut look);
+            match next_page_offset {
+                Some(next) if !is_over => offset = Some(next),
+                _ => return Ok(()),
+            }
+        }
+    }
+
     async fn delete(
         &mut self,
         schema: &TargetSchema,
@@ -166,6 +193,33 @@ impl Target for Client {
         self.upsert(schema, &layout, &points, &mut rejected).await?;
         self.delete(schema, gone).await?;
         Ok(rejected)
+    }
+
+    async fn part_digests(
+        &mut self,
+        schema: &TargetSchema,
+        ranges: &[KeyRange],
+        digits: u32,
+    ) -> Result<PartDigests, DeliveryError> {
+        let mut sums = PartSums::new(ranges, digits);
+        self.scroll(schema, |point| sums.add(point.key, point.row)).await?;
+        Ok(sums.finish())
+    }
+
+    async fn held_rows(
+        &mut self,
+        schema: &TargetSchema,
+        ranges: &[KeyRange],
+        most: usize,
+    ) -> Result<Vec<HeldRow>, DeliveryError> {
+        let (set, mut rows) = (RangeSet::new(ranges), Vec::new());
+        let look = |point: HeldPoint| {
+            if set.contains(point.key) && rows.len() <= most {
+                rows.extend(point.into_row());
+            }
+        };
+        self.scroll(schema, look).await?;
+        if rows.len() > most { Err(changed_meanwhile()) } else { Ok(rows) }
     }
 
     async fn remove(&mut self, schema: &TargetSchema) -> Result<(), DeliveryError> {

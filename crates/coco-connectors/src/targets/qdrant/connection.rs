@@ -21,6 +21,9 @@ const LONGEST_ANSWER: usize = 1 << 20;
 
 type Service = InterceptedService<Channel, Key>;
 
+/// Maximum bytes of a response with points.
+const LONGEST_PAGE: usize = 64 << 20;
+
 /// A connection that is opened when it is first needed.
 pub struct Connection {
     endpoint: Endpoint,
@@ -53,6 +56,11 @@ impl Connection {
     /// runtime.
     pub fn points(&mut self) -> PointsClient<Service> {
         PointsClient::new(self.service()).max_decoding_message_size(LONGEST_ANSWER)
+    }
+
+    /// Returns the service that reads points.
+    pub fn pages(&mut self) -> PointsClient<Service> {
+        PointsClient::new(self.service()).max_decoding_message_size(LONGEST_PAGE)
     }
 
     /// Returns the service for collections.

@@ -2,7 +2,8 @@
 //!
 //! `config`: the options. `layout`: the mapping of columns to vectors. `collection`: the collection
 //! for a layout. `encode`: a row as a point, from `point_id`, `vector` and `payload`. `connection`,
-//! `client`: requests to the server. `error`: its errors.
+//! `client`: requests to the server. `error`: its errors. `verify`: digests
+//! of points.
 
 mod client;
 mod collection;
@@ -14,8 +15,9 @@ mod layout;
 mod payload;
 mod point_id;
 mod vector;
+mod verify;
 
-use super::{Connector, Limits};
+use super::{Connector, Limits, Verification};
 use coco_core::change::Encoding;
 
 /// `CREATE SERVER … FOREIGN DATA WRAPPER coco_qdrant`
@@ -26,6 +28,6 @@ pub static CONNECTOR: Connector = Connector {
     encoding: Encoding::Json,
     // A vector of 1536 dimensions is about 18 kB of JSON, and 6 kB on the wire.
     batch: Limits { changes: 1000, bytes: 8 << 20 },
-    verification: None,
+    verification: Some(Verification { digests: verify::digests, parts: verify::PARTS }),
     open: |access| Ok(Box::new(client::Client::new(&access)?)),
 };
