@@ -35,6 +35,8 @@ mod target_kafka;
 mod target_kafka_verify;
 #[cfg(feature = "neo4j")]
 mod target_neo4j;
+#[cfg(feature = "neo4j")]
+mod target_neo4j_verify;
 #[cfg(feature = "postgres")]
 mod target_postgres;
 #[cfg(feature = "qdrant")]

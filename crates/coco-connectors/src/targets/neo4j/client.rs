@@ -9,10 +9,11 @@ use super::bolt::{BoltError, Connection, Value};
 use super::config::Settings;
 use super::error::{Failure, classify, is_constrained, is_no_database, no_answer};
 use super::mapping::Mapping;
-use super::{cypher, encode};
+use super::{cypher, encode, verify};
 use crate::targets::options::Access;
-use crate::targets::{Prepared, Target};
+use crate::targets::{Prepared, Target, changed_meanwhile};
 use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
+use coco_core::key_range::{ChangeDigests, HeldRow, KeyRange, PartDigests, PartSums, RangeSet};
 
 /// Attempts at a transaction that Neo4j reports as worth a retry, and the first and longest pause
 /// between them. Each pause is twice the one before.
@@ -104,6 +105,43 @@ impl Target for Neo4j {
         Ok(rejected)
     }
 
+    async fn part_digests(
+        &mut self,
+        schema: &TargetSchema,
+        ranges: &[KeyRange],
+        digits: u32,
+    ) -> Result<PartDigests, DeliveryError> {
+        let statement = verify::read_all(schema, &mapping(schema)?);
+        let mut sums = PartSums::new(ranges, digits);
+        let look = &mut |record: &[Value]| {
+            if let Some(ChangeDigests { key, row: Some(row) }) = verify::held_digests(record) {
+                sums.add(key, row);
+            }
+        };
+        self.read_all(&statement, look).await?;
+        Ok(sums.finish())
+    }
+
+    async fn held_rows(
+        &mut self,
+        schema: &TargetSchema,
+        ranges: &[KeyRange],
+        most: usize,
+    ) -> Result<Vec<HeldRow>, DeliveryError> {
+        let statement = verify::read_all(schema, &mapping(schema)?);
+        let (set, mut rows) = (RangeSet::new(ranges), Vec::new());
+        let look = &mut |record: &[Value]| {
+            if let Some(digests) = verify::held_digests(record)
+                && set.contains(digests.key)
+                && rows.len() <= most
+            {
+                rows.extend(verify::held_row(schema, record, digests));
+            }
+        };
+        self.read_all(&statement, look).await?;
+        if rows.len() > most { Err(changed_meanwhile()) } else { Ok(rows) }
+    }
+
     async fn remove(&mut self, schema: &TargetSchema) -> Result<(), DeliveryError> {
         let mapping = mapping(schema)?;
         match self.remove_all(&mapping).await {
@@ -134,12 +172,39 @@ impl Neo4j {
         Ok(self.persist(&[query(statement)]).await?.is_some_and(|n| n > 0))
     }
 
+    /// Reads all rows of the target once, in a transaction, and passes each to `look`.
+    async fn read_all(
+        &mut self,
+        statement: &str,
+        look: &mut (dyn FnMut(&[Value]) + Send),
+    ) -> Result<(), DeliveryError> {
+        let mut connection = self.begin().await.map_err(without_row)?;
+        match self.read_in_transaction(&mut connection, statement, look).await {
+            Ok(()) => {
+                self.connection = Some(connection);
+                Ok(())
+            }
+            Err(fault) => {
+                self.keep(connection, &fault).await;
+                Err(without_row(fault.failure()))
+            }
+        }
+    }
+
+    async fn read_in_transaction(
+        &self,
+        connection: &mut Connection,
+        statement: &str,
+        look: &mut (dyn FnMut(&[Value]) + Send),
+    ) -> Result<(), RequestError> {
+        self.in_time(connection.start(statement)).await?;
+        while self.in_time(connection.pull(look)).await? {}
+        self.in_time(connection.commit()).await
+    }
+
     /// Like [`Neo4j::transact`], for statements that concern no row.
     async fn persist(&mut self, statements: &[Query<'_>]) -> Result<Option<i64>, DeliveryError> {
-        self.transact(statements).await.map_err(|failure| match failure {
-            Failure::Row { sqlstate, message } => DeliveryError::target(sqlstate, message),
-            Failure::Transient(error) | Failure::Fatal(error) => error,
-        })
+        self.transact(statements).await.map_err(without_row)
     }
 
     /// Runs statements in one transaction, and retries it if Neo4j reports that this may help.
@@ -252,6 +317,14 @@ impl RequestError {
                 Failure::Fatal(no_answer("no answer", after, "request_timeout"))
             }
         }
+    }
+}
+
+/// Converts the failure of a statement that concerns no row.
+fn without_row(failure: Failure) -> DeliveryError {
+    match failure {
+        Failure::Row { sqlstate, message } => DeliveryError::target(sqlstate, message),
+        Failure::Transient(error) | Failure::Fatal(error) => error,
     }
 }
 

@@ -183,7 +183,7 @@ fn is_end(variable: &str, end: &Endpoint) -> String {
 
 /// Matches the relationships with the target's key. Others of the type between such nodes do not
 /// belong to the target.
-fn all_relationships(mapping: &Mapping) -> String {
+pub fn all_relationships(mapping: &Mapping) -> String {
     let GraphElement::Relationship { kind, from, to } = &mapping.element else {
         return String::new();
     };

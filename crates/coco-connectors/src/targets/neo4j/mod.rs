@@ -9,8 +9,9 @@ mod encode;
 mod error;
 mod mapping;
 mod tls;
+mod verify;
 
-use crate::targets::{Connector, Limits};
+use crate::targets::{Connector, Limits, Verification};
 use coco_core::change::{Encoding, TargetSchema};
 
 pub static CONNECTOR: Connector = Connector {
@@ -20,7 +21,7 @@ pub static CONNECTOR: Connector = Connector {
     encoding: Encoding::Json,
     // A good size for one transaction of Neo4j, which holds all its changes in memory.
     batch: Limits { changes: 1000, bytes: 4 << 20 },
-    verification: None,
+    verification: Some(Verification { digests: verify::digests, parts: verify::PARTS }),
     open: client::open,
 };
 

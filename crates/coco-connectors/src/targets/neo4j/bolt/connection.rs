@@ -28,7 +28,8 @@ const FAILURE: u8 = 0x7F;
 
 /// Maximum bytes of a message from the server. An error may repeat a value of a row.
 const LONGEST_MESSAGE: usize = 8 << 20;
-/// Maximum number of rows that a statement returns. coco's statements return at most one.
+/// Maximum number of rows that a server returns at once. The statements that write return at most
+/// one.
 const MOST_RECORDS: usize = 1000;
 const LONGEST_CHUNK: usize = u16::MAX as usize;
 
@@ -122,21 +123,8 @@ impl Connection {
         statement: &str,
         parameters: &[(&str, &Value)],
     ) -> Result<Option<i64>, BoltError> {
-        let mut run = Vec::new();
-        write_structure(RUN, 3, &mut run);
-        write_string(statement, &mut run);
-        // There are few parameters, so their count fits into the marker.
-        run.push(0xA0 | (parameters.len() & 0x0F) as u8);
-        for (name, value) in parameters {
-            write_string(name, &mut run);
-            value.write(&mut run);
-        }
-        run.push(0xA0);
-        self.send(&run).await?;
-        let mut pull = Vec::new();
-        let all = Value::Map(vec![("n".to_owned(), (-1).into())]);
-        Value::Structure(PULL, vec![all]).write(&mut pull);
-        self.send(&pull).await?;
+        self.send_run(statement, parameters).await?;
+        self.send_pull(-1).await?;
         self.stream.flush().await?;
 
         let fields = match self.answer().await {
@@ -154,6 +142,60 @@ impl Connection {
             _ => None,
         };
         self.records(place).await
+    }
+
+    /// Starts a statement in the transaction. [`Connection::pull`] reads its rows.
+    pub async fn start(&mut self, statement: &str) -> Result<(), BoltError> {
+        self.send_run(statement, &[]).await?;
+        self.stream.flush().await?;
+        self.answer().await.map(drop)
+    }
+
+    /// Reads the next rows of a started statement, at most 1,000, and passes each to `look`. Returns
+    /// whether more rows follow.
+    pub async fn pull(
+        &mut self,
+        look: &mut (dyn FnMut(&[Value]) + Send),
+    ) -> Result<bool, BoltError> {
+        self.send_pull(MOST_RECORDS as i64).await?;
+        self.stream.flush().await?;
+        for _ in 0..=MOST_RECORDS {
+            let message = self.receive().await?;
+            if message.tag != RECORD {
+                let said = success(message)?;
+                return Ok(said.get("has_more") == Some(&Value::Boolean(true)));
+            }
+            if let Some(Value::List(row)) = message.fields.first() {
+                look(row);
+            }
+        }
+        Err(BoltError::Protocol(format!("returns more than {MOST_RECORDS} rows")))
+    }
+
+    async fn send_run(
+        &mut self,
+        statement: &str,
+        parameters: &[(&str, &Value)],
+    ) -> Result<(), BoltError> {
+        let mut run = Vec::new();
+        write_structure(RUN, 3, &mut run);
+        write_string(statement, &mut run);
+        // There are few parameters, so their count fits into the marker.
+        run.push(0xA0 | (parameters.len() & 0x0F) as u8);
+        for (name, value) in parameters {
+            write_string(name, &mut run);
+            value.write(&mut run);
+        }
+        run.push(0xA0);
+        self.send(&run).await
+    }
+
+    /// Asks for this many rows; -1 for all.
+    async fn send_pull(&mut self, rows: i64) -> Result<(), BoltError> {
+        let mut pull = Vec::new();
+        let rows = Value::Map(vec![("n".to_owned(), rows.into())]);
+        Value::Structure(PULL, vec![rows]).write(&mut pull);
+        self.send(&pull).await
     }
 
     /// Reads the rows of a statement to their end.
