@@ -130,7 +130,8 @@ create table coco.delivery_state (
   sqlstate   text,
   message    text,
   detail     text,
-  hint       text
+  hint       text,
+  verified_at timestamptz
 ) with (fillfactor = 50);
 comment on table coco.delivery_state is 'Position up to which coco has sent the outbox of each target outside this database, and the current delivery error. Only coco''s functions write to this table.';
 

@@ -383,7 +383,7 @@ comment on function coco.error_rows is 'Returns the rows of the view coco.errors
 create function coco.delivery_rows(
   out flow text, out target text, out server text, out queued bigint, out rejected bigint,
   out sent_at timestamptz, out attempts int, out next_retry timestamptz,
-  out sqlstate text, out last_error text, out detail text, out hint text
+  out sqlstate text, out last_error text, out detail text, out hint text, out verified_at timestamptz
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'delivery_rows_wrapper';

@@ -137,7 +137,8 @@ create table coco.delivery_state (
   sqlstate   text,
   message    text,
   detail     text,
-  hint       text
+  hint       text,
+  verified_at timestamptz
 ) with (fillfactor = 50);
 comment on table coco.delivery_state is 'Position up to which coco has sent the outbox of each target outside this database, and the current delivery error. Only coco''s functions write to this table.';
 
@@ -746,7 +747,7 @@ comment on function coco.error_rows is 'Returns the rows of the view coco.errors
 create function coco.delivery_rows(
   out flow text, out target text, out server text, out queued bigint, out rejected bigint,
   out sent_at timestamptz, out attempts int, out next_retry timestamptz,
-  out sqlstate text, out last_error text, out detail text, out hint text
+  out sqlstate text, out last_error text, out detail text, out hint text, out verified_at timestamptz
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'delivery_rows_wrapper';
@@ -2147,6 +2148,7 @@ comment on column coco.delivery_status.sqlstate is 'SQLSTATE of the last error.'
 comment on column coco.delivery_status.last_error is 'Message of the last error.';
 comment on column coco.delivery_status.detail is 'Detail of the last error.';
 comment on column coco.delivery_status.hint is 'Action that may resolve the last error.';
+comment on column coco.delivery_status.verified_at is 'Last time at which coco.verify with outside found no difference in the target.';
 
 comment on view coco.metrics is 'Counters and gauges for monitoring, one row for each. You see those of your flows; members of pg_read_all_stats, such as pg_monitor, see those of all flows. The view shows numbers and names, but no contents. A metric without a current value has no row. Counters of flows and functions survive restarts, dumps, and the removal of old runs from the history. Counters of workers start with the worker. Runs of a live flow count when coco.history records them, within a minute. The files in examples/monitoring connect the view to Prometheus and Grafana.';
 comment on column coco.metrics.scope is 'Kind of object: flow, source, target (outside this database), function (memoized), log (change log) or worker. A query computes only the scopes that it asks for.';

@@ -135,13 +135,14 @@ const TARGETS: &str = "
 select d.flow, array[f.owner::oid], d.target, d.server,
        d.queued::float8, d.rejected::float8, d.attempts::float8,
        extract(epoch from d.sent_at)::float8,
-       (select pg_total_relation_size(c.oid) from pg_class c where c.oid = t.outbox and c.oid = any ($1))::float8
+       (select pg_total_relation_size(c.oid) from pg_class c where c.oid = t.outbox and c.oid = any ($1))::float8,
+       extract(epoch from d.verified_at)::float8
   from coco.delivery_status d
   join coco.flow f on f.flow = d.flow
   join coco.target t on t.flow = d.flow and t.server = d.server and t.external = d.target
  order by d.flow, d.server, d.target";
 
-const TARGET_METRICS: [(&str, &str); 5] = [
+const TARGET_METRICS: [(&str, &str); 6] = [
     (
         "coco_target_unsent_changes",
         "Changes in the outbox of an external target, counted up to 100,000.",
@@ -152,6 +153,10 @@ const TARGET_METRICS: [(&str, &str); 5] = [
     (
         "coco_target_outbox_bytes",
         "Size of the outbox, including entries delivered since it was last emptied.",
+    ),
+    (
+        "coco_target_verified_timestamp_seconds",
+        "Last time at which coco.verify found no difference in the target.",
     ),
 ];
 

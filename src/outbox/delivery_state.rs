@@ -63,13 +63,15 @@ pub struct DeliveryState {
     pub message: Option<String>,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    pub verified_at: Option<TimestampWithTimeZone>,
 }
 
 /// Reads the delivery state of a target; `None` if the target no longer exists.
 pub fn delivery_state(target: i32) -> Result<Option<DeliveryState>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
-        "select sent, initial_load_until, sent_at, attempts, next_retry, sqlstate, message, detail, hint
+        "select sent, initial_load_until, sent_at, attempts, next_retry, sqlstate, message, detail, hint,
+                verified_at
            from coco.delivery_state where target = $1",
         &[arg(target)],
         |r| {
@@ -83,6 +85,7 @@ pub fn delivery_state(target: i32) -> Result<Option<DeliveryState>> {
                 message: r.get(7)?,
                 detail: r.get(8)?,
                 hint: r.get(9)?,
+                verified_at: r.get(10)?,
             })
         },
     )?;
@@ -99,6 +102,16 @@ pub fn note_sent(target: i32, upto: i64) -> Result<()> {
                 sqlstate = null, message = null, detail = null, hint = null
           where target = $1",
         &[arg(target), arg(upto)],
+    )?;
+    Ok(())
+}
+
+/// Records that a target has been compared with the ledger, and that no row differed.
+pub fn note_verified(target: i32) -> Result<()> {
+    let _as = RoleGuard::extension_owner()?;
+    spi::execute(
+        "update coco.delivery_state set verified_at = clock_timestamp() where target = $1",
+        &[arg(target)],
     )?;
     Ok(())
 }

@@ -193,6 +193,7 @@ fn delivery_rows() -> Result<
             name!(last_error, Option<String>),
             name!(detail, Option<String>),
             name!(hint, Option<String>),
+            name!(verified_at, Option<TimestampWithTimeZone>),
         ),
     >,
     ErrorReport,
@@ -213,6 +214,7 @@ fn delivery_rows() -> Result<
             s.message,
             s.detail,
             s.hint,
+            s.verified_at,
         )
     })))
 }

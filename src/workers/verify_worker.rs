@@ -11,6 +11,7 @@ use crate::catalog::model::{External, Flow, Target as DeclaredTarget};
 use crate::flows::cache;
 use crate::inspect::mend_outside::{KeysToMend, queue_mending};
 use crate::inspect::outside_rows::{OutsideRows, RowsInRanges};
+use crate::outbox::delivery_state;
 use crate::pg::error::Error;
 use crate::pg::subtransaction;
 use crate::workers::async_runtime::{self, TaskState};
@@ -96,6 +97,9 @@ fn verify_target(
     let Some(comparison) = transaction(|| begin_comparison(flow, target))? else { return Ok(()) };
     let mut keys = KeysToMend::default();
     let found = find_differences(comparison, &mut keys, all)?;
+    if found == 0 {
+        transaction(|| delivery_state::note_verified(target))?;
+    }
     // Other processes wait for this lock while they hold the flow's lock, which comes next.
     drop(lock);
     if mending == Mending::Mend && found > 0 {

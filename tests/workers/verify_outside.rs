@@ -59,7 +59,13 @@ fn change(other: &mut TestDb) {
 #[test]
 fn what_differs_there_is_found_and_mended() {
     let (mut db, mut other) = two_sides("verify_outside", 3000);
+    let verified = "select (verified_at > now() - interval '1 h')::text from coco.delivery_status";
+    assert_eq!(text(&mut db.client, verified), "");
     assert_eq!(found(&mut db, "outside => true"), [""; 0]);
+    assert_eq!(text(&mut db.client, verified), "true");
+    let metric = "select count(*)::text from coco.metrics
+                   where metric = 'coco_target_verified_timestamp_seconds' and name = 'there'";
+    assert_eq!(text(&mut db.client, metric), "1");
     change(&mut other);
     assert_eq!(found(&mut db, "repair => false"), [""; 0], "the ledger knows nothing of it");
     assert_eq!(found(&mut db, "outside => true"), DIFFERENCES);
