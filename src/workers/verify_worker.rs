@@ -130,12 +130,22 @@ fn read_ours(
 ) -> Result<Comparison, Error> {
     let to = resolve_target(flow, declared, external)?;
     let shown = declared.shown();
-    let Some(verification) = to.connector.verification else {
+    let is_enabled = |verification: &Verification| {
+        verification.option.is_none_or(|option| to.access.server.get(option) == Some("true"))
+    };
+    let Some(verification) = to.connector.verification.filter(is_enabled) else {
         return Err(Error::new(
             pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("target {shown} cannot be verified"),
         )
-        .detail(format!("The connector {} cannot read the rows of a target.", to.connector.name))
+        .detail(match to.connector.verification.and_then(|verification| verification.option) {
+            Some(option) => format!(
+                "The server's option \"{option}\" does not say that its targets can be compared."
+            ),
+            None => {
+                format!("The connector {} cannot read the rows of a target.", to.connector.name)
+            }
+        })
         .hint("Call coco.verify without outside to compare the query with the ledger, or coco.update with mode reexport to send all rows again."));
     };
     let encoding = to.connector.encoding;

@@ -29,6 +29,8 @@ mod neo4j;
 mod providers;
 #[cfg(feature = "http")]
 mod target_http;
+#[cfg(feature = "http")]
+mod target_http_verify;
 #[cfg(feature = "kafka")]
 mod target_kafka;
 #[cfg(feature = "kafka")]

@@ -84,6 +84,11 @@ impl KeyRange {
         self.digits
     }
 
+    /// Returns the smallest digest of the range.
+    pub fn first_key(&self) -> Digest {
+        Digest(self.first)
+    }
+
     pub fn contains(&self, key: Digest) -> bool {
         KeyRange::holding(key, self.digits) == *self
     }

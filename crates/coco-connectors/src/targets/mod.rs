@@ -66,6 +66,8 @@ pub struct Verification {
     pub digests: fn(&TargetSchema, &Change) -> Result<ChangeDigests, String>,
     /// The largest number of parts in one comparison. More parts need fewer passes over the target.
     pub parts: usize,
+    /// The option that a server must set to true, because not every server can be compared.
+    pub option: Option<&'static str>,
 }
 
 /// The result of [`Target::prepare`].
@@ -152,7 +154,6 @@ fn unverifiable() -> DeliveryError {
 }
 
 /// Returns the error of [`Target::held_rows`] if a range has more rows than a moment ago.
-#[cfg(any(feature = "postgres", feature = "qdrant", feature = "neo4j", feature = "kafka"))]
 fn changed_meanwhile() -> DeliveryError {
     DeliveryError::target("40001", "the target changed while coco compared it with the ledger")
         .hint("Repeat the call, while nobody else writes to the target.")

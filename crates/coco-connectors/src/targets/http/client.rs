@@ -5,11 +5,12 @@ use reqwest::Client;
 
 use super::answer::{self, Answer};
 use super::config::Config;
-use super::encode;
+use super::{encode, verify};
 use crate::net::error::no_answer;
 use crate::net::{body, client};
-use crate::targets::{Prepared, Target};
+use crate::targets::{Prepared, Target, changed_meanwhile};
 use coco_core::change::{Change, DeliveryError, RejectedChange, TargetSchema};
+use coco_core::key_range::{HeldRow, KeyRange, PartDigests};
 use coco_core::options::Access;
 
 /// Maximum bytes of a response that are read. A longer response counts as empty.
@@ -65,19 +66,56 @@ impl Target for Webhook {
         Ok(rejected)
     }
 
+    async fn part_digests(
+        &mut self,
+        schema: &TargetSchema,
+        ranges: &[KeyRange],
+        digits: u32,
+    ) -> Result<PartDigests, DeliveryError> {
+        let body = self.ask(verify::parts_query(schema, ranges, digits)?).await?;
+        verify::read_parts(&body, ranges, digits)
+    }
+
+    async fn held_rows(
+        &mut self,
+        schema: &TargetSchema,
+        ranges: &[KeyRange],
+        most: usize,
+    ) -> Result<Vec<HeldRow>, DeliveryError> {
+        let limit = most.saturating_add(1);
+        let body = self.ask(verify::rows_query(schema, ranges, limit)?).await?;
+        let rows = verify::read_rows(&body, ranges)?;
+        if rows.len() > most { Err(changed_meanwhile()) } else { Ok(rows) }
+    }
+
     async fn remove(&mut self, _shape: &TargetSchema) -> Result<(), DeliveryError> {
         Ok(())
     }
 }
 
 impl Webhook {
+    /// Sends a request that changes nothing, and returns the body of the answer.
+    async fn ask(&self, body: String) -> Result<body::Body, DeliveryError> {
+        let endpoint = &self.config.endpoint;
+        let request = client::post(&self.client, endpoint, endpoint.url.clone(), body);
+        let mut response = request.send().await.map_err(|e| no_answer(&e, endpoint))?;
+        let status = response.status();
+        let body = body::read(&mut response, verify::LONGEST_ANSWER).await;
+        let body = body.map_err(|e| no_answer(&e, endpoint))?.unwrap_or_default();
+        match answer::read(status, response.headers(), &body, 0, &endpoint.peer)? {
+            Answer::Delivered(_) => Ok(body),
+            Answer::Rejected(why) => Err(DeliveryError::target(why.sqlstate, why.message)),
+        }
+    }
+
     /// Sends one request, and classifies its response.
     async fn send(
         &self,
         schema: &TargetSchema,
         changes: &[Change],
     ) -> Result<Answer, DeliveryError> {
-        let encode::Request { idempotency_key, body } = encode::request(schema, changes)?;
+        let encode::Request { idempotency_key, body } =
+            encode::request(schema, changes, self.config.digests)?;
         let endpoint = &self.config.endpoint;
         let request = client::post(&self.client, endpoint, endpoint.url.clone(), body)
             .header("idempotency-key", idempotency_key);

@@ -1,9 +1,13 @@
 //! The options of a webhook.
 
+use super::encode::SentDigests;
+use super::verify;
 use crate::net::endpoint::{self, Endpoint, wrong};
 use crate::net::{headers, tls};
 use coco_core::change::DeliveryError;
-use coco_core::options::{Access, OptionScope, OptionSpec, check_at_most_100, check_positive};
+use coco_core::options::{
+    Access, OptionScope, OptionSpec, check_at_most_100, check_boolean, check_positive,
+};
 
 pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new("url", OptionScope::Server, "URL that receives the changes.")
@@ -50,6 +54,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Certificates, as PEM, to trust instead of the system's.",
     )
     .check(|text| tls::parse(text).map(drop)),
+    OptionSpec::new(
+        verify::OPTION,
+        OptionScope::Server,
+        "true sends digests with each change; the receiver stores them, and answers requests for \
+         them.",
+    )
+    .check(check_boolean),
     OptionSpec::new("bearer_token", OptionScope::UserMapping, "Sent as Authorization: Bearer.")
         .secret()
         .check(headers::check_secret),
@@ -81,6 +92,7 @@ pub struct Config {
     pub endpoint: Endpoint,
     /// Changes per request, at least 1.
     pub batch_size: usize,
+    pub digests: SentDigests,
 }
 
 impl Config {
@@ -91,6 +103,10 @@ impl Config {
             Some(Ok(size)) if size > 0 => size,
             Some(_) => return Err(wrong("batch_size", "must be a whole number greater than 0")),
         };
-        Ok(Config { endpoint, batch_size })
+        let digests = match access.server.get(verify::OPTION) {
+            Some("true") => SentDigests::Included,
+            _ => SentDigests::Omitted,
+        };
+        Ok(Config { endpoint, batch_size, digests })
     }
 }

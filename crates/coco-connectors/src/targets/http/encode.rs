@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::verify;
 use coco_core::change::{Change, DeliveryError, TargetSchema, Values};
 use coco_core::fingerprint::Hasher;
 
@@ -25,13 +26,38 @@ struct Body<'a> {
 #[derive(Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 enum Entry<'a> {
-    Upsert { key: &'a RawValue, row: &'a RawValue, version: i64 },
-    Delete { key: &'a RawValue, version: i64 },
+    Upsert {
+        key: &'a RawValue,
+        row: &'a RawValue,
+        version: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key_digest: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        row_digest: Option<String>,
+    },
+    Delete {
+        key: &'a RawValue,
+        version: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key_digest: Option<String>,
+    },
 }
 
-pub fn request(schema: &TargetSchema, changes: &[Change]) -> Result<Request, DeliveryError> {
+/// Whether the changes of a request contain their digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SentDigests {
+    Included,
+    Omitted,
+}
+
+pub fn request(
+    schema: &TargetSchema,
+    changes: &[Change],
+    digests: SentDigests,
+) -> Result<Request, DeliveryError> {
     let idempotency_key = idempotency_key(schema, changes)?;
-    let entries: Result<Vec<_>, DeliveryError> = changes.iter().map(entry).collect();
+    let entries: Result<Vec<_>, DeliveryError> =
+        changes.iter().map(|change| entry(schema, change, digests)).collect();
     let body = Body {
         flow: &schema.flow,
         target: &schema.target,
@@ -42,11 +68,26 @@ pub fn request(schema: &TargetSchema, changes: &[Change]) -> Result<Request, Del
     Ok(Request { idempotency_key, body })
 }
 
-fn entry(change: &Change) -> Result<Entry<'_>, DeliveryError> {
+fn entry<'a>(
+    schema: &TargetSchema,
+    change: &'a Change,
+    digests: SentDigests,
+) -> Result<Entry<'a>, DeliveryError> {
     let (key, version) = (raw(&change.key)?, change.version);
+    let made = match digests {
+        SentDigests::Omitted => None,
+        SentDigests::Included => {
+            let made = verify::digests(schema, change);
+            Some(made.map_err(|why| DeliveryError::target("XX000", why))?)
+        }
+    };
+    let key_digest = made.map(|digests| verify::hex(digests.key));
     Ok(match &change.row {
-        Some(row) => Entry::Upsert { key, row: raw(row)?, version },
-        None => Entry::Delete { key, version },
+        Some(row) => {
+            let row_digest = made.and_then(|digests| digests.row).map(verify::hex);
+            Entry::Upsert { key, row: raw(row)?, version, key_digest, row_digest }
+        }
+        None => Entry::Delete { key, version, key_digest },
     })
 }
 
@@ -81,6 +122,7 @@ fn not_json(error: serde_json::Error) -> DeliveryError {
 
 #[cfg(test)]
 mod tests {
+    use super::SentDigests::{Included, Omitted};
     use super::*;
 
     fn schema(flow: &str) -> TargetSchema {
@@ -102,7 +144,8 @@ mod tests {
     fn rows_are_written_as_they_are() {
         let row = r#"{"id":1,"n":0.10000000000000000000000001, "s":"a\u0000\"é"}"#;
         let changes = [change(r#"{"id":1}"#, Some(row), 7), change(r#"{"id":2}"#, None, 8)];
-        let Request { body, idempotency_key } = request(&schema("a\"b"), &changes).expect("JSON");
+        let Request { body, idempotency_key } =
+            request(&schema("a\"b"), &changes, Omitted).expect("JSON");
         let expected = format!(
             r#"{{"flow":"a\"b","target":"t","batch":"{idempotency_key}","changes":[{{"op":"upsert","key":{{"id":1}},"row":{row},"version":7}},{{"op":"delete","key":{{"id":2}},"version":8}}]}}"#
         );
@@ -112,7 +155,7 @@ mod tests {
     #[test]
     fn the_same_changes_and_no_others_have_the_same_key() {
         let key = |flow: &str, changes: &[Change]| {
-            request(&schema(flow), changes).expect("JSON").idempotency_key
+            request(&schema(flow), changes, Omitted).expect("JSON").idempotency_key
         };
         let one = change("1", Some("2"), 7);
         let first = key("f", std::slice::from_ref(&one));
@@ -130,9 +173,24 @@ mod tests {
     }
 
     #[test]
+    fn digests_are_sent_if_they_are_wanted() {
+        let changes = [change(r#"{"id":1}"#, Some(r#"{"id":1}"#), 7), change("2", None, 8)];
+        let made = changes.clone().map(|c| verify::digests(&schema("f"), &c).expect("digests"));
+        let Request { body, .. } = request(&schema("f"), &changes, Included).expect("JSON");
+        let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        let [first, second] = &body["changes"].as_array().expect("changes")[..] else {
+            panic!("{body}");
+        };
+        assert_eq!(first["key_digest"], verify::hex(made[0].key));
+        assert_eq!(first["row_digest"], verify::hex(made[0].row.expect("a row")));
+        assert_eq!(second["key_digest"], verify::hex(made[1].key));
+        assert_eq!(second.get("row_digest"), None);
+    }
+
+    #[test]
     fn what_is_no_json_is_not_sent() {
-        assert!(request(&schema("f"), &[change("{", None, 1)]).is_err());
+        assert!(request(&schema("f"), &[change("{", None, 1)], Omitted).is_err());
         let binary = Change { key: Values::Binary(vec![]), row: None, version: 1 };
-        assert!(request(&schema("f"), &[binary]).is_err());
+        assert!(request(&schema("f"), &[binary], Omitted).is_err());
     }
 }

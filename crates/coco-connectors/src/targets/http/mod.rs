@@ -4,6 +4,7 @@
 //! - `encode`: the body of a request, and its idempotency key
 //! - `client`: sends requests, and finds the rejected rows
 //! - `answer`: classifies responses
+//! - `verify`: digests that a receiver stores and returns
 //!
 //! Code that other HTTP clients need as well is in `net`.
 
@@ -11,8 +12,9 @@ mod answer;
 mod client;
 mod config;
 mod encode;
+mod verify;
 
-use super::{Connector, Limits};
+use super::{Connector, Limits, Verification};
 use coco_core::change::Encoding;
 
 pub static CONNECTOR: Connector = Connector {
@@ -24,6 +26,10 @@ pub static CONNECTOR: Connector = Connector {
     // Including the text around the changes, a body stays below 1 MiB, a common limit of reverse
     // proxies.
     batch: Limits { changes: 1000, bytes: 768 * 1024 },
-    verification: None,
+    verification: Some(Verification {
+        digests: verify::digests,
+        parts: verify::PARTS,
+        option: Some(verify::OPTION),
+    }),
     open: client::open,
 };

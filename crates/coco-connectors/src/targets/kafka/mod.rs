@@ -21,6 +21,10 @@ pub static CONNECTOR: Connector = Connector {
     encoding: Encoding::Json,
     // Such a batch keeps the brokers busy. A larger one would only take longer.
     batch: Limits { changes: 40_000, bytes: 16 << 20 },
-    verification: Some(Verification { digests: reader::digests, parts: reader::PARTS }),
+    verification: Some(Verification {
+        digests: reader::digests,
+        parts: reader::PARTS,
+        option: None,
+    }),
     open: client::open,
 };

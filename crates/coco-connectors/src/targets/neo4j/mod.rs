@@ -21,7 +21,11 @@ pub static CONNECTOR: Connector = Connector {
     encoding: Encoding::Json,
     // A good size for one transaction of Neo4j, which holds all its changes in memory.
     batch: Limits { changes: 1000, bytes: 4 << 20 },
-    verification: Some(Verification { digests: verify::digests, parts: verify::PARTS }),
+    verification: Some(Verification {
+        digests: verify::digests,
+        parts: verify::PARTS,
+        option: None,
+    }),
     open: client::open,
 };
 

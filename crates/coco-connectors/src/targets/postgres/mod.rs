@@ -29,7 +29,11 @@ pub static CONNECTOR: Connector = Connector {
     // Large enough that round trips do not matter, and small enough that no statement on the server
     // takes long.
     batch: Limits { changes: 40_000, bytes: 8 << 20 },
-    verification: Some(Verification { digests: verify::digests, parts: verify::PARTS }),
+    verification: Some(Verification {
+        digests: verify::digests,
+        parts: verify::PARTS,
+        option: None,
+    }),
     open,
 };
 

@@ -28,6 +28,10 @@ pub static CONNECTOR: Connector = Connector {
     encoding: Encoding::Json,
     // A vector of 1536 dimensions is about 18 kB of JSON, and 6 kB on the wire.
     batch: Limits { changes: 1000, bytes: 8 << 20 },
-    verification: Some(Verification { digests: verify::digests, parts: verify::PARTS }),
+    verification: Some(Verification {
+        digests: verify::digests,
+        parts: verify::PARTS,
+        option: None,
+    }),
     open: |access| Ok(Box::new(client::Client::new(&access)?)),
 };
