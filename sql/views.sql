@@ -40,6 +40,11 @@ select m.flow, f.flow as version, v.role, v.swap, v.declared, v.keep_old, v.keep
   from coco.version v join coco.flow f on f.id = v.flow join coco.flow m on m.id = v.of
  where pg_catalog.pg_has_role(f.owner, 'usage') and pg_catalog.pg_has_role(m.owner, 'usage');
 
+create view coco.logic_versions with (security_barrier) as
+select l.flow, l.fingerprint as logic_fingerprint, l.recorded, l.label
+  from coco.logic l join coco.flow f using (flow)
+ where pg_catalog.pg_has_role(f.owner, 'usage');
+
 create view coco.tracking as select * from coco.tracking_rows();
 
 create view coco.errors as select * from coco.error_rows();
@@ -115,7 +120,8 @@ select g.flow, g.state,
                 when 'never updated' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
                 when 'behind' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
                 when 'unknown' then pg_catalog.format('coco does not capture every source of the flow, so only an update finds their changes: SELECT * FROM coco.update(%L)', g.flow)
-              end) end as hint
+              end) end as hint,
+       g.label
   from (
 select f.flow, f.live,
        case when t.count = 0 then 'incomplete'
@@ -150,7 +156,8 @@ select f.flow, f.live,
        case when x.flow is not null then x.hint
             when d.flow is not null then d.hint
             else y.hint end as message_hint,
-       e.last_error as item_message
+       e.last_error as item_message,
+       (select h.label from coco.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label
   from coco.flow f
  cross join coco.restore_is_complete() as r (complete)
  cross join lateral (

@@ -71,7 +71,8 @@ query: text of the target's query in that logic.
 functions: JSON list of the functions that this logic reaches. Each element is an object with function, fingerprint (of its
   code), and comment (as it was when the logic first ran). A memoized function also has version, and memoized: the
   fingerprint of everything that the function reaches.
-label: label that coco.alter_flow had given the flow at the time of the evaluation.
+label: label that coco.alter_flow had given the flow at the time of the evaluation. If there was none: coco.label of the first
+  session that set it and declared or updated the flow with this logic.
 process_ordinal: number of the attempt, in microseconds since 1970.
 process_time: process_ordinal as a timestamp.
 memo: JSON list of the memoized results that the item uses. Each element is an object with function, fingerprint (of its
@@ -129,7 +130,7 @@ upserted: number of rows as in coco.update, summed over the flow's sources.
 deleted: number of rows as in coco.update, summed over the flow's sources.
 failed: number of failed evaluations; for an update by a session, also of items that wait for a retry.
 error: error that ended the whole run; NULL if there was none.
-label: label of the flow at the time of the run.
+label: coco.label of the session that called coco.update; if it was not set, label of the flow at the time of the run.
 
     SELECT reason, initiator, evaluated, upserted, deleted, failed FROM coco.history('doc_chunks');
 

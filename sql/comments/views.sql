@@ -88,6 +88,13 @@ comment on column coco.status_detail.failed_items is 'Number of failing items an
 comment on column coco.status_detail.next_retry is 'Time of the next retry, as in coco.status.';
 comment on column coco.status_detail.last_error is 'Message of the latest error, as in coco.status.';
 comment on column coco.status_detail.hint is 'Action to take, as in coco.status.';
+comment on column coco.status_detail.label is 'Label of the last run in coco.history.';
+
+comment on view coco.logic_versions is 'Logics of your flows, one row for each: the queries with everything that they reached. coco records a logic when it first runs, and when a session with coco.label declares it.';
+comment on column coco.logic_versions.flow is 'Name of the flow.';
+comment on column coco.logic_versions.logic_fingerprint is 'Fingerprint of the logic, as in coco.lineage and coco.tracking.';
+comment on column coco.logic_versions.recorded is 'Time at which coco recorded the logic.';
+comment on column coco.logic_versions.label is 'Value of coco.label in the first session that set it and declared or updated the flow with this logic; NULL if there was none.';
 
 comment on view coco.errors is 'Source items whose last evaluation failed, and rows that a target outside this database rejected. The target rows of a failed item come from an earlier evaluation. coco retries both at next_retry, or at once by coco.retry.';
 comment on column coco.errors.flow is 'Name of the flow.';

@@ -1,5 +1,6 @@
 //! The rows of `coco.logic`: each logic that a flow has had, identified by its fingerprint.
 
+use crate::catalog::run_label;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
@@ -42,4 +43,22 @@ pub fn record_logic(
     )?
     .pop()
     .ok_or_else(|| Error::internal("INSERT INTO coco.logic returned no id"))
+}
+
+/// Gives a logic the label of the code under which this process works, if it has one. A logic keeps
+/// the first label that it was given.
+pub fn label_logic(id: i32) -> Result<()> {
+    let Some(label) = run_label::current_label() else { return Ok(()) };
+    let _as = RoleGuard::extension_owner()?;
+    spi::execute(
+        "update coco.logic set label = $2 where id = $1 and label is null",
+        &[arg(id), arg(label)],
+    )?;
+    Ok(())
+}
+
+/// Returns the label of a logic, if it has one.
+pub fn logic_label(id: i32) -> Result<Option<String>> {
+    let _as = RoleGuard::extension_owner()?;
+    spi::scalar("select label from coco.logic where id = $1", &[arg(id)])
 }

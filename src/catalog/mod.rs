@@ -18,5 +18,6 @@ pub mod objects;
 pub mod relation_locks;
 pub mod restored;
 pub mod run_history;
+pub mod run_label;
 pub mod target_table;
 pub mod version_rows;

@@ -3,7 +3,7 @@
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::guc::GucSetting;
 
-use crate::catalog::{flow_rows, locks};
+use crate::catalog::{flow_rows, locks, run_label};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::backend;
 use crate::pg::error::Result;
@@ -82,7 +82,7 @@ insert into coco.run_history
        (flow, started, elapsed, reason, initiator, seen, skipped, unchanged, evaluated, upserted, deleted,
         failed, error, label)
 select id, to_timestamp($2 / 1000000.0), $3 * interval '1 microsecond', $4, $5, $6, $7, $8, $9, $10,
-       $11, $12, $13, label
+       $11, $12, $13, coalesce($14, label)
   from coco.flow where id = $1";
 
 /// Selects a given run, if no runs are kept.
@@ -131,6 +131,7 @@ fn insert(flow: i32, entry: &RunEntry, statement: &str) -> Result<()> {
             arg(c.deleted),
             arg(c.failed),
             arg(entry.error.clone()),
+            arg(run_label::current_label()),
         ],
     )?;
     Ok(())

@@ -17,6 +17,7 @@ pub mod difference;
 pub mod flow_settings;
 pub mod gapless;
 pub mod key_ownership;
+pub mod labelled_logic;
 pub mod lineage_index;
 pub mod live;
 pub mod names;

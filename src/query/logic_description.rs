@@ -44,13 +44,15 @@ pub struct Described {
     pub fingerprint: pgrx::Uuid,
     pub queries: Map<String, Value>,
     pub functions: Json,
+    /// The label of the code with which a session first declared or updated a flow with this logic.
+    pub label: Option<String>,
 }
 
 /// Returns the logic with this id.
 pub fn logic(id: i32) -> Result<Option<Described>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
-        "select fingerprint, parts, described from coco.logic where id = $1",
+        "select fingerprint, parts, described, label from coco.logic where id = $1",
         &[arg(id)],
         |r| {
             let parts = spi::required::<Json>(r, 2)?.value("coco.logic")?;
@@ -60,6 +62,7 @@ pub fn logic(id: i32) -> Result<Option<Described>> {
                 fingerprint: spi::required(r, 1)?,
                 queries,
                 functions: Json::from(functions(&parts, &described)),
+                label: r.get(4)?,
             })
         },
     )?;

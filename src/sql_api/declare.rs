@@ -11,6 +11,7 @@ use crate::declare::add_target::{self, ExternalLocation};
 use crate::declare::alter_flow::{self, Changes};
 use crate::declare::declaration::{Declaration, FlowParts};
 use crate::declare::gapless::copy_flow::{self, VersionOptions};
+use crate::declare::labelled_logic::record_labelled_logic;
 use crate::declare::when_exists::WhenExists;
 use crate::declare::{self, create_flow, rename_flow};
 use crate::pg::checked_version::CheckedVersion;
@@ -62,7 +63,7 @@ fn create_flow(
     if create_flow::create_flow(&declaration, when_exists, announce)?.wants_worker {
         serve(flow);
     }
-    Ok(())
+    Ok(record_labelled_logic(flow)?)
 }
 
 /// The arguments of `create_flow` and `plan` that declare a source and a target together.
@@ -158,7 +159,8 @@ fn add_source(
     let key = array_elements(key, "key")?;
     let options = SourceOptions { name, key, ordinal, fingerprint, capture, refresh_interval };
     let when_exists = WhenExists::from_arguments(if_not_exists, None)?;
-    Ok(add_source::add_source(flow, source, options, when_exists)?)
+    add_source::add_source(flow, source, options, when_exists)?;
+    Ok(record_labelled_logic(flow)?)
 }
 
 #[pg_extern(sql = false)]
@@ -180,7 +182,8 @@ fn add_lookup(
     let key = array_elements(key, "key")?;
     let options = LookupOptions { name, affects, source, key, capture, refresh_interval };
     let when_exists = WhenExists::from_arguments(if_not_exists, None)?;
-    Ok(add_lookup::add_lookup(flow, lookup, options, when_exists)?)
+    add_lookup::add_lookup(flow, lookup, options, when_exists)?;
+    Ok(record_labelled_logic(flow)?)
 }
 
 #[pg_extern(sql = false)]
@@ -202,7 +205,8 @@ fn add_target(
     let key = required_argument(array_elements(key, "key")?, "key")?;
     let when_exists = WhenExists::from_arguments(if_not_exists, None)?;
     let elsewhere = elsewhere(server, options)?;
-    Ok(add_target::add_target(flow, target, query, &key, item, elsewhere, when_exists)?)
+    add_target::add_target(flow, target, query, &key, item, elsewhere, when_exists)?;
+    Ok(record_labelled_logic(flow)?)
 }
 
 #[pg_extern(sql = false)]
@@ -229,7 +233,8 @@ fn set_query(
         return Ok(copy_flow::declare_version(flow, target, query, item, &options)?);
     }
     options.check_unused()?;
-    Ok(add_target::set_query(flow, target, query, item, &fdw_options::check)?)
+    add_target::set_query(flow, target, query, item, &fdw_options::check)?;
+    Ok(record_labelled_logic(flow)?)
 }
 
 #[pg_extern(sql = false)]
@@ -273,7 +278,7 @@ fn alter_flow(
         serve(flow);
         commit_wakeup::at_commit();
     }
-    Ok(())
+    Ok(record_labelled_logic(flow)?)
 }
 
 #[pg_extern(sql = false)]

@@ -3,6 +3,7 @@
 use pgrx::guc::{GucContext, GucFlags, GucRegistry};
 
 use crate::catalog::run_history::{LOG_MIN_DURATION, SIZE as HISTORY_SIZE};
+use crate::catalog::run_label::LABEL;
 use crate::memo::kept::RETENTION as MEMO_RETENTION;
 use crate::update::limits::{BATCH_SIZE, LARGEST_BATCH, SEGMENT_SIZE};
 use crate::workers::crash_point::CRASH_POINT;
@@ -81,6 +82,14 @@ pub fn define() {
         i32::MAX,
         GucContext::Userset,
         GucFlags::UNIT_MIN,
+    );
+    GucRegistry::define_string_guc(
+        c"coco.label",
+        c"Version, commit or other name of the code that this session declares or updates flows with; empty for none.",
+        c"coco records the label with the logic of a flow, and with each run. It uses at most 60 bytes. Workers that follow live flows ignore the setting.",
+        &LABEL,
+        GucContext::Userset,
+        GucFlags::default(),
     );
     GucRegistry::define_string_guc(
         c"coco.failpoint",

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::catalog::model::Flow;
-use crate::catalog::relation_locks;
+use crate::catalog::{logic_rows, relation_locks};
 use crate::flows::cache::RunnableFlow;
 use crate::flows::paused::check_not_paused;
 use crate::memo::session::MemoSession;
@@ -111,6 +111,7 @@ pub fn run_update(
         Some(logic) => logic,
         None => logic_fingerprint::current_logic(flow)?,
     };
+    logic_rows::label_logic(logic.0)?;
     if flow.is_external() {
         spi::commit_durably();
     }

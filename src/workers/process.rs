@@ -5,6 +5,7 @@ use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::pg_sys;
 use std::time::Duration;
 
+use crate::catalog::run_label;
 use crate::pg::backend;
 use crate::update::memo_salvage;
 use crate::workers::transaction::{log_failure, transaction};
@@ -115,6 +116,7 @@ const SETTINGS_17: [(&std::ffi::CStr, &std::ffi::CStr); 0] = [];
 /// Connects this process to a database, under this application name.
 pub fn attach_to_database(database: pg_sys::Oid, name: &std::ffi::CStr) {
     handle_signals();
+    run_label::use_label_of_session(None);
     // SAFETY: called once, at the start, as the bootstrap superuser; flows never run with its
     // rights.
     unsafe {

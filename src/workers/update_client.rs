@@ -12,7 +12,7 @@ use pgrx::prelude::*;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-use crate::catalog::locks;
+use crate::catalog::{locks, run_label};
 use crate::flows::{cache, paused};
 use crate::inspect::verify::Difference;
 use crate::outbox::worker_result::{self, WorkerResult};
@@ -89,6 +89,7 @@ fn request(flow: &str, command: WorkerCommand, limits: Limits) -> Result<Value, 
         command,
         batch_size: limits.batch,
         segment_bytes: limits.segment_bytes,
+        label: run_label::current_label(),
     };
     let (database, notify) = (backend::database(), backend::process_id());
     let worker = BackgroundWorkerBuilder::new("coco update")

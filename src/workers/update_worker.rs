@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-use crate::catalog::run_history;
+use crate::catalog::{run_history, run_label};
 use crate::flows::{cache, live_rows};
 use crate::memo::settle;
 use crate::outbox::worker_result::{self, WorkerResult};
@@ -55,7 +55,9 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     let Some(request) = WorkerRequest::from_text(&extra) else {
         return tracing::warn!("worker ends: \"{extra}\" is not a request");
     };
-    let WorkerRequest { run_id, flow_id: flow, command, batch_size, segment_bytes } = request;
+    let WorkerRequest { run_id, flow_id: flow, command, batch_size, segment_bytes, label } =
+        request;
+    run_label::use_label_of_session(label);
     let limits = Limits { batch: batch_size, changes: None, segment_bytes };
     shared_memory::enter(database, 0);
     progress::tell();

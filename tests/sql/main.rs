@@ -46,6 +46,7 @@ mod history;
 mod installation;
 mod internal_forged;
 mod lineage;
+mod labels;
 mod logic;
 mod lookups;
 mod memo;

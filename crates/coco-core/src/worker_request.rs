@@ -48,7 +48,7 @@ impl WorkerCommand {
 }
 
 /// A request of a session to a worker that it starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerRequest {
     /// The key under which the worker stores its result.
     pub run_id: i64,
@@ -58,26 +58,41 @@ pub struct WorkerRequest {
     pub batch_size: usize,
     /// Size of a segment of a change log, in bytes.
     pub segment_bytes: i64,
+    /// The label of the code under which the session works.
+    pub label: Option<String>,
 }
 
 impl WorkerRequest {
-    /// Returns the request as a text of at most [`LONGEST`] bytes.
+    /// Returns the request as a text of at most [`LONGEST`] bytes. A label that does not fit is cut.
     pub fn to_text(&self) -> String {
-        let WorkerRequest { run_id, flow_id, command, batch_size, segment_bytes } = self;
-        format!("{run_id} {flow_id} {} {batch_size} {segment_bytes}", command.name())
+        let WorkerRequest { run_id, flow_id, command, batch_size, segment_bytes, label } = self;
+        let mut text =
+            format!("{run_id} {flow_id} {} {batch_size} {segment_bytes}", command.name());
+        if let Some(label) = label {
+            text.push(' ');
+            for character in label.chars() {
+                if text.len() + character.len_utf8() > LONGEST {
+                    break;
+                }
+                text.push(character);
+            }
+        }
+        text
     }
 
     /// Returns the request that a text holds, or `None` if it holds none.
     pub fn from_text(text: &str) -> Option<WorkerRequest> {
-        let mut parts = text.split(' ');
+        // The label is the rest of the text, and may contain blanks.
+        let mut parts = text.splitn(6, ' ');
         let request = WorkerRequest {
             run_id: parts.next()?.parse().ok()?,
             flow_id: parts.next()?.parse().ok()?,
             command: WorkerCommand::from_name(parts.next()?)?,
             batch_size: parts.next()?.parse().ok().filter(|size| *size > 0)?,
             segment_bytes: parts.next()?.parse().ok()?,
+            label: parts.next().filter(|label| !label.is_empty()).map(str::to_owned),
         };
-        parts.next().is_none().then_some(request)
+        Some(request)
     }
 }
 
@@ -96,12 +111,38 @@ mod tests {
                 (i64::MIN, i32::MIN, usize::MAX, i64::MIN),
                 (i64::MAX, i32::MAX, 10_000, i64::MAX),
             ] {
-                let request = WorkerRequest { run_id, flow_id, command, batch_size, segment_bytes };
-                let text = request.to_text();
-                assert!(text.len() <= LONGEST, "{text}");
-                assert_eq!(WorkerRequest::from_text(&text), Some(request), "{text}");
+                for label in [None, Some("a1b2c3"), Some("release 1.2, of June")] {
+                    let label = label.map(str::to_owned);
+                    let request = WorkerRequest {
+                        run_id,
+                        flow_id,
+                        command,
+                        batch_size,
+                        segment_bytes,
+                        label,
+                    };
+                    let text = request.to_text();
+                    assert!(text.len() <= LONGEST, "{text}");
+                    assert_eq!(WorkerRequest::from_text(&text), Some(request), "{text}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn a_label_that_does_not_fit_is_cut_between_characters() {
+        let request = WorkerRequest {
+            run_id: 1,
+            flow_id: 2,
+            command: WorkerCommand::Drop,
+            batch_size: 3,
+            segment_bytes: 4,
+            label: Some("é".repeat(LONGEST)),
+        };
+        let text = request.to_text();
+        assert!(text.len() <= LONGEST && text.len() > LONGEST - 2, "{text}");
+        let label = WorkerRequest::from_text(&text).and_then(|request| request.label);
+        assert!(label.is_some_and(|label| label.chars().all(|c| c == 'é')), "{text}");
     }
 
     #[test]
@@ -113,7 +154,6 @@ mod tests {
             "1 2 normal 0 4",
             "1 2 normal -3 4",
             "1 2 other 3 4",
-            "1 2 normal 3 4 5",
             "1  2 normal 3 4",
             "9223372036854775808 2 normal 3 4",
         ];

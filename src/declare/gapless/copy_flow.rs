@@ -11,6 +11,7 @@ use crate::declare::add_lookup;
 use crate::declare::add_target::{find_target, store_target};
 use crate::declare::check_query::analyze_into;
 use crate::declare::gapless::{dependents, version_table};
+use crate::declare::labelled_logic::record_labelled_logic;
 use crate::declare::{lineage_index, names, rows};
 use crate::flows::load;
 use crate::pg::acting_role::RoleGuard;
@@ -116,7 +117,8 @@ pub fn declare_version(
         &[arg(id), arg(main.id)],
     )?;
     drop(acting);
-    invalidation::note_change()
+    invalidation::note_change()?;
+    record_labelled_logic(&version)
 }
 
 /// Fails if a flow cannot get a new version.

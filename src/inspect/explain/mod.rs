@@ -5,6 +5,7 @@ pub mod finding;
 pub mod plans;
 pub mod triggers_of_work;
 
+use crate::catalog::logic_rows;
 use crate::catalog::memo_function;
 use crate::catalog::model::{Flow, Source, Target};
 use crate::declare::check_query;

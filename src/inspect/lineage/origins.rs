@@ -283,11 +283,12 @@ fn item(
         ordinal: tracked.ordinal,
         content: tracked.content,
         query: query.and_then(Value::as_str).map(str::to_owned),
-        logic,
         label: match tracked.process_ordinal {
             Some(process_ordinal) => label(flow, process_ordinal)?,
             None => None,
-        },
+        }
+        .or_else(|| logic.as_ref().and_then(|logic| logic.label.clone())),
+        logic,
         process_ordinal: tracked.process_ordinal,
         process_time: tracked.process_time,
         memo: Json::from(memo(flow, tracked.memo_refs)?),
