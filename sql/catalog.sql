@@ -246,7 +246,9 @@ create table coco.memo_function (
   version     text,
   batch       text,
   batch_owner regrole,
-  batch_size  int check (batch_size > 0)
+  batch_size  int check (batch_size > 0),
+  -- how old a result may be when an item uses it; NULL: of any age
+  ttl         interval
 );
 comment on table coco.memo_function is 'Functions that coco memoizes inside flows. Only coco''s functions write to this table.';
 

@@ -474,7 +474,8 @@ create function coco.memoize(
   function   regprocedure,
   version    text default null,
   batch      regprocedure default null,
-  batch_size int default 1000
+  batch_size int default 1000,
+  ttl        interval default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'memoize_wrapper';
@@ -501,7 +502,7 @@ create function coco.function_rows(
   out flow text, out function text, out fingerprint uuid, out current boolean,
   out calls bigint, out hits bigint, out reused bigint, out misses bigint, out errors bigint, out requests bigint,
   out tokens_in bigint, out tokens_out bigint, out cost float8, out computed_bytes bigint,
-  out elapsed interval, out entries bigint, out entry_bytes bigint
+  out elapsed interval, out entries bigint, out entry_bytes bigint, out ttl interval, out expired bigint
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'function_rows_wrapper';

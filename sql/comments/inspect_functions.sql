@@ -119,8 +119,8 @@ run_id: number of the run, which grows with each run of any flow.
 started: time at which the run began.
 elapsed: time spent on the run.
 reason: initial: coco tracked no item yet. logic_change: the query, or an object that it reaches, had changed, or a target was
-  lost. data_change: coco looked for changes, and possibly found none. retry, full_reprocess, reexport: the coco.update asked
-  for this mode.
+  lost. data_change: coco looked for changes, and possibly found none. retry, full_reprocess, refresh, reexport: the
+  coco.update asked for this mode.
 initiator: session: a coco.update, even if a worker ran it. worker: a worker that follows a live flow.
 seen: number of items as in coco.update, summed over the flow's sources.
 skipped: number of items as in coco.update, summed over the flow's sources.

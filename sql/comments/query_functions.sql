@@ -113,7 +113,7 @@ body: JSON body of the request.
 Errors: 22023: the URL is not valid. 42501: the URL is not below that of a server that you may use. For other errors, see
 docs/functions.md.$doc$;
 
-comment on function coco.memoize is $doc$Memoizes a function in all flows. When a flow's query, or a view that it reads, calls the function, coco stores the result by argument values and reuses it until the code changes. Another call for the same function replaces version, batch and batch_size. The caller must be the function's owner or a member of that role.
+comment on function coco.memoize is $doc$Memoizes a function in all flows. When a flow's query, or a view that it reads, calls the function, coco stores the result by argument values and reuses it until the code changes. Another call for the same function replaces version, batch, batch_size and ttl. The caller must be the function's owner or a member of that role.
 
 function: function with its argument types, as in 'subject(text)'. coco records its name and its owner. After the function
   was renamed, moved, or given to another role, memoize it again. Until then coco calls it like any other function, and
@@ -123,6 +123,8 @@ version: any text; if it changes, coco computes all results again. Use it for ch
 batch: function over arrays, as in 'subjects_of(text[])', that computes many results in one call. It takes an array for each
   argument and returns an array of the results, in the same order.
 batch_size: maximum number of inputs in one call of batch.
+ttl: maximum age of a result that an item uses; NULL for none. When coco evaluates an item, it computes older results again.
+  The age alone evaluates no item: coco.update(flow, 'refresh') evaluates all. A month counts as 30 days.
 
     CREATE FUNCTION subject(t text) RETURNS text LANGUAGE sql IMMUTABLE AS
     $$ SELECT lower((regexp_match(t, '^(?:The )?(\w+)'))[1]) $$;
@@ -130,7 +132,7 @@ batch_size: maximum number of inputs in one call of batch.
 
 Errors: 42501: the function, or the batch function, is not yours. 42809: the function returns a set or a record, or is a
 procedure, an aggregate or a window function. 42P13: batch does not fit the function. 22023: coco always memoizes the
-function, or batch_size is below 1.$doc$;
+function, batch_size is below 1, or ttl is not greater than 0.$doc$;
 
 comment on function coco.unmemoize is $doc$Stops memoizing a function. The next update of each flow that calls it re-evaluates every item and deletes the stored results. The caller must be the function's owner or a member of that role.
 

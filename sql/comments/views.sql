@@ -139,6 +139,8 @@ comment on column coco.functions.computed_bytes is 'Size of the computed results
 comment on column coco.functions.elapsed is 'Time spent computing the results.';
 comment on column coco.functions.entries is 'Number of results stored now.';
 comment on column coco.functions.entry_bytes is 'Size of the stored results and of their inputs, in bytes.';
+comment on column coco.functions.ttl is 'Maximum age of a result that an item uses, as given to coco.memoize; NULL for none, and if the flow no longer calls this version of the function.';
+comment on column coco.functions.expired is 'Number of results stored now that are older than ttl. coco computes them again when it next evaluates an item that needs them.';
 
 comment on view coco.kept_results is 'Results of memoized functions that coco keeps of your dropped flows, one row for each dropped flow. The setting coco.memo_retention limits the time; coco.clear_memo deletes them earlier.';
 comment on column coco.kept_results.flow is 'Name that the flow had.';

@@ -41,4 +41,14 @@ pub struct MemoFunction {
     /// The fingerprint of the function's code and version. Results with another fingerprint are not
     /// used.
     pub fingerprint: pgrx::Uuid,
+    /// `None`: results of any age are used.
+    pub ttl: Option<MemoTtl>,
+}
+
+/// How old a stored result may be when an item uses it.
+#[derive(Clone, Debug)]
+pub struct MemoTtl {
+    pub micros: i64,
+    /// The interval as it was declared.
+    pub shown: String,
 }

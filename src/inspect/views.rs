@@ -2,10 +2,11 @@
 //! functions act as the extension's owner and wait for no lock: a locked flow does not prevent a
 //! user from seeing the others.
 
-use pgrx::datum::TimestampWithTimeZone;
+use pgrx::datum::{Interval, TimestampWithTimeZone};
 use std::collections::HashMap;
 
 use crate::catalog::internal_tables;
+use crate::catalog::memo_function::MemoFunction;
 use crate::catalog::model::{Flow, Source, Target};
 use crate::flows::load;
 use crate::memo::called_functions;
@@ -213,6 +214,23 @@ pub struct Memoized {
     pub stats: Stats,
     pub entries: i64,
     pub entry_bytes: i64,
+    /// How old a result may be when an item uses it, if the function is current.
+    pub ttl: Option<Interval>,
+    /// The number of entries that are older.
+    pub expired: i64,
+}
+
+/// The stored results of one function.
+#[derive(Clone, Copy, Default)]
+struct EntryCounts {
+    entries: i64,
+    bytes: i64,
+    expired: i64,
+}
+
+/// Reports whether a row is that of a memoized function with its current code and version.
+fn is_same(function: &MemoFunction, row: &Memoised) -> bool {
+    function.name == row.function && function.fingerprint == row.fingerprint
 }
 
 /// Returns the memoized functions of the caller's flows, with the statistics of their calls.
@@ -223,8 +241,9 @@ pub fn functions() -> Result<Vec<Memoized>> {
         let now = called_functions::called_functions(&views)?;
         let rows = spi::select(
             "select id, function, fingerprint, calls, misses, errors, requests, tokens_in, tokens_out,
-                    cost, bytes, (extract(epoch from elapsed) * 1000000)::bigint, reused
-               from coco.memo_stats where flow = $1 order by id",
+                    cost, bytes, (extract(epoch from elapsed) * 1000000)::bigint, reused,
+                    (select m.ttl from coco.memo_function m where m.function = s.function)
+               from coco.memo_stats s where flow = $1 order by id",
             &[arg(flow.name.as_str())],
             |r| {
                 let row = Memoized {
@@ -246,6 +265,8 @@ pub fn functions() -> Result<Vec<Memoized>> {
                     },
                     entries: 0,
                     entry_bytes: 0,
+                    ttl: r.get(14)?,
+                    expired: 0,
                 };
                 Ok((spi::required::<i32>(r, 1)?, row))
             },
@@ -257,24 +278,39 @@ pub fn functions() -> Result<Vec<Memoized>> {
             if !is_readable(table)? {
                 return Ok(Vec::new());
             }
+            let ttl_of = |row: &Memoised| {
+                let known = now.iter().find(|f| is_same(f, row));
+                known.and_then(|f| f.ttl.as_ref()).map(|ttl| ttl.micros)
+            };
+            let expiring = rows.iter().filter_map(|(id, row)| Some((*id, ttl_of(row)?)));
+            let (ids, ttls): (Vec<i32>, Vec<i64>) = expiring.unzip();
             let counted = spi::select(
                 &format!(
-                    "select function, count(*),
-                            coalesce(sum(octet_length(input) + coalesce(octet_length(result), 0)), 0)::bigint
-                       from {table} group by function"
+                    "select m.function, count(*),
+                            coalesce(sum(octet_length(m.input) + coalesce(octet_length(m.result), 0)), 0)::bigint,
+                            count(*) filter (where m.made < clock_timestamp() - f.ttl::float8 * interval '1 microsecond')
+                       from {table} as m
+                       left join unnest($1::int[], $2::bigint[]) as f(function, ttl) on f.function = m.function
+                      group by m.function"
                 ),
-                &[],
+                &[arg(ids), arg(ttls)],
                 |r| {
-                    let counts: (i64, i64) = (spi::required(r, 2)?, spi::required(r, 3)?);
+                    let counts = EntryCounts {
+                        entries: spi::required(r, 2)?,
+                        bytes: spi::required(r, 3)?,
+                        expired: spi::required(r, 4)?,
+                    };
                     Ok((spi::required::<i32>(r, 1)?, counts))
                 },
             )?;
             kept.extend(counted);
         }
         let complete = |(id, mut row): (i32, Memoized)| {
-            (row.entries, row.entry_bytes) = kept.get(&id).copied().unwrap_or_default();
-            row.current =
-                now.iter().any(|f| f.name == row.function && f.fingerprint == row.fingerprint);
+            let counts: EntryCounts = kept.get(&id).copied().unwrap_or_default();
+            (row.entries, row.entry_bytes) = (counts.entries, counts.bytes);
+            row.expired = counts.expired;
+            row.current = now.iter().any(|f| is_same(f, &row));
+            row.ttl = row.ttl.filter(|_| row.current);
             row
         };
         Ok(rows.into_iter().map(complete).collect())

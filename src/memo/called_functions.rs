@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use std::rc::Rc;
 
-use crate::catalog::memo_function::{MemoFunction, MemoFunctionKind};
+use crate::catalog::memo_function::{MemoFunction, MemoFunctionKind, MemoTtl};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
@@ -37,7 +37,7 @@ select p.oid, p.oid::regprocedure::text, m.version,
        m.batch_owner::oid, m.batch_size,
        case when p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
             then p.proname::text end,
-       p.proowner
+       p.proowner, least(extract(epoch from m.ttl) * 1000000, 3e15)::bigint, m.ttl::text
   from called c
   join pg_catalog.pg_proc p on p.oid = c.oid
   left join coco.memo_function m on m.function = p.oid::regprocedure::text and m.owner = p.proowner
@@ -52,6 +52,7 @@ struct MemoFunctionRow {
     batch: Option<MemoFunctionKind>,
     provided: Option<String>,
     owner: pg_sys::Oid,
+    ttl: Option<MemoTtl>,
 }
 
 /// Returns the memoized functions that the queries of these views call.
@@ -72,6 +73,7 @@ pub fn called_functions(views: &[pg_sys::Oid]) -> Result<Vec<Rc<MemoFunction>>> 
             batch,
             provided: r.get(7)?,
             owner: spi::required(r, 8)?,
+            ttl: r.get(9)?.zip(r.get(10)?).map(|(micros, shown)| MemoTtl { micros, shown }),
         })
     })?;
     found.into_iter().map(|found| memo_function_of(found).map(Rc::new)).collect()
@@ -122,5 +124,12 @@ fn memo_function_of(found: MemoFunctionRow) -> Result<MemoFunction> {
         }
     }
     let fingerprint = logic_fingerprint::of_functions(&of, &found.name, found.version.as_deref())?;
-    Ok(MemoFunction { oid: found.oid, name: found.name, owner: found.owner, kind, fingerprint })
+    Ok(MemoFunction {
+        oid: found.oid,
+        name: found.name,
+        owner: found.owner,
+        kind,
+        fingerprint,
+        ttl: found.ttl,
+    })
 }

@@ -1,5 +1,6 @@
 //! Records which functions are memoized: `coco.memoize` and `coco.unmemoize`.
 
+use pgrx::datum::Interval;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::pg::acting_role::{self, RoleGuard};
@@ -59,6 +60,7 @@ pub fn memoize(
     function: pg_sys::Oid,
     version: Option<&str>,
     batch: Option<BatchFunction>,
+    ttl: Option<Interval>,
 ) -> Result<()> {
     let own = shape(function)?;
     check_owner(&own)?;
@@ -88,17 +90,22 @@ pub fn memoize(
             None => error,
         });
     }
+    if ttl.is_some_and(|ttl| ttl.as_micros() <= 0) {
+        return Err(Error::invalid("argument \"ttl\" must be greater than 0")
+            .hint("Omit it, or pass NULL, to use results of any age."));
+    }
     let over = match &batch {
         Some(batch) => Some(check_batch(&own, batch)?),
         None => None,
     };
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "insert into coco.memo_function (function, owner, version, batch, batch_owner, batch_size)
-         values ($1, $2, $3, $4, $5, $6)
+        "insert into coco.memo_function (function, owner, version, batch, batch_owner, batch_size, ttl)
+         values ($1, $2, $3, $4, $5, $6, $7)
          on conflict (function) do update
             set owner = excluded.owner, version = excluded.version, batch = excluded.batch,
-                batch_owner = excluded.batch_owner, batch_size = excluded.batch_size",
+                batch_owner = excluded.batch_owner, batch_size = excluded.batch_size,
+                ttl = excluded.ttl",
         &[
             arg(own.name),
             arg(own.owner),
@@ -106,6 +113,7 @@ pub fn memoize(
             arg(over.as_ref().map(|o| o.name.as_str())),
             arg(over.as_ref().map(|o| o.owner)),
             arg(batch.as_ref().map(|b| b.size)),
+            arg(ttl),
         ],
     )?;
     invalidation::note_change()

@@ -197,6 +197,7 @@ fn other_tables(recalling: &MemoSession) -> Result<Rc<[OtherTable]>> {
     let mut fingerprints = Vec::new();
     let mut owners = Vec::new();
     let mut provided = Vec::new();
+    let mut expired = HashMap::new();
     for known in recalling.functions.values() {
         let Some(id) = known.id else { continue };
         ids.push(id.0);
@@ -204,6 +205,7 @@ fn other_tables(recalling: &MemoSession) -> Result<Rc<[OtherTable]>> {
         fingerprints.push(known.function.fingerprint);
         owners.push(known.function.owner);
         provided.push(known.function.kind.is_provided());
+        expired.insert(id.0, known.since);
     }
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
@@ -218,11 +220,13 @@ fn other_tables(recalling: &MemoSession) -> Result<Rc<[OtherTable]>> {
             arg(TABLES),
         ],
         |r| {
+            let own = spi::required::<i32>(r, 1)?;
+            let cleared: Option<i64> = r.get(3)?;
             Ok(Other {
                 function: OtherFunction {
-                    own: FunctionId(spi::required(r, 1)?),
+                    own: FunctionId(own),
                     other: FunctionId(spi::required(r, 2)?),
-                    since: r.get(3)?,
+                    since: cleared.max(expired.get(&own).copied().flatten()),
                 },
                 relation: spi::required(r, 4)?,
                 name: spi::required(r, 5)?,

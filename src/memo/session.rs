@@ -54,6 +54,9 @@ pub struct KnownFunction {
     pub function: Rc<MemoFunction>,
     /// Negative if no result of the function was ever stored, and the session stores none.
     pub id: Option<FunctionId>,
+    /// The session ignores results from before this time, because they have expired: microseconds
+    /// since 1970.
+    pub since: Option<i64>,
 }
 
 /// A table of results of another flow of the same owner, or of one that was dropped.
@@ -125,6 +128,12 @@ impl MemoSession {
     /// Returns the function whose results have this id.
     pub fn function(&self, id: FunctionId) -> Option<&Rc<MemoFunction>> {
         self.functions.values().find(|k| k.id == Some(id)).map(|k| &k.function)
+    }
+
+    /// Returns the functions whose results can expire, and the times from which results count.
+    pub fn expiring(&self) -> (Vec<i32>, Vec<i64>) {
+        let known = self.functions.values();
+        known.filter_map(|known| Some((known.id?.0, known.since?))).unzip()
     }
 
     /// Adds to the statistics of a function's calls.

@@ -13,6 +13,7 @@ use crate::catalog::model::Flow;
 use crate::memo::session::{KnownFunction, MemoSession};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::bulk_insert;
+use crate::pg::clock;
 use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
@@ -31,6 +32,8 @@ pub const AT_ONCE: usize = 5_000;
 pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, KnownFunction>> {
     let _as = RoleGuard::extension_owner()?;
     let mut all = HashMap::new();
+    // A result expires at the same moment for the whole session, whose own results do not expire.
+    let now = clock::now_micros();
     for (n, function) in flow.memoized.iter().enumerate() {
         let args =
             [arg(flow.name.as_str()), arg(function.name.as_str()), arg(function.fingerprint)];
@@ -68,7 +71,11 @@ pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, KnownFuncti
                 Some(id)
             }
         };
-        let known = KnownFunction { function: Rc::clone(function), id: id.map(FunctionId) };
+        let known = KnownFunction {
+            function: Rc::clone(function),
+            id: id.map(FunctionId),
+            since: function.ttl.as_ref().map(|ttl| now.saturating_sub(ttl.micros)),
+        };
         all.insert(function.oid, known);
     }
     Ok(all)
@@ -122,6 +129,7 @@ pub fn find(recalling: &MemoSession, keys: &[(FunctionId, i64)]) -> Result<Vec<M
     if some.is_none() {
         return Ok(all);
     }
+    let (expiring, times) = recalling.expiring();
     for keys in keys.chunks(AT_ONCE) {
         let (functions, fingerprints): (Vec<i32>, Vec<i64>) =
             keys.iter().map(|(f, p)| (f.0, *p)).unzip();
@@ -132,10 +140,11 @@ pub fn find(recalling: &MemoSession, keys: &[(FunctionId, i64)]) -> Result<Vec<M
                 "select {ENTRY}
                    from unnest($1::int[], $2::bigint[]) as k(function, fingerprint)
                    join {table} as m on m.function = k.function and m.fingerprint = k.fingerprint
-                  where m.made >= {} order by m.entry",
-                since(recalling)
+                  where m.made >= {} and {} order by m.entry",
+                since(recalling),
+                is_fresh("$3", "$4"),
             ),
-            &[arg(functions), arg(fingerprints)],
+            &[arg(functions), arg(fingerprints), arg(expiring.clone()), arg(times.clone())],
             &mut rows,
         )?;
         all.extend(entries(&mut rows));
@@ -154,20 +163,32 @@ fn since(recalling: &MemoSession) -> String {
     }
 }
 
+/// Returns an SQL condition: entry `m` has not expired. The parameters are the functions whose
+/// results can expire, and the times from which results count.
+fn is_fresh(functions: &str, times: &str) -> String {
+    format!(
+        "not exists (select from unnest({functions}::int[], {times}::bigint[]) as f(function, since)
+                      where f.function = m.function
+                        and m.made < 'epoch'::timestamptz + f.since::float8 * interval '1 microsecond')"
+    )
+}
+
 /// Returns the entries with these numbers.
 pub fn read(recalling: &MemoSession, numbers: &TupleStore) -> Result<Vec<MemoEntry>> {
     let Some(table) = &recalling.table else { return Ok(vec![]) };
     let _as = RoleGuard::extension_owner()?;
     let mut rows = TupleStore::new(&entry_columns())?;
+    let (expiring, times) = recalling.expiring();
     let statements = SpiSession::connect()?;
     statements.name("coco_entries", numbers)?;
     statements.query_into(
         &format!(
             "select {ENTRY} from coco_entries as u join {table} as m on m.entry = u.entry
-              where m.made >= {}",
+              where m.made >= {} and {}",
             since(recalling),
+            is_fresh("$1", "$2"),
         ),
-        &[],
+        &[arg(expiring), arg(times)],
         &mut rows,
     )?;
     Ok(entries(&mut rows))

@@ -18,6 +18,7 @@ fn memoize(
     version: Option<&str>,
     batch: Option<pg_sys::Oid>,
     batch_size: Option<i32>,
+    ttl: Option<Interval>,
 ) -> Result<(), ErrorReport> {
     let function = required_argument(function, "function")?;
     let batch = match batch {
@@ -27,7 +28,7 @@ fn memoize(
             size: required_argument(batch_size, "batch_size")?,
         }),
     };
-    Ok(registration::memoize(function, version, batch)?)
+    Ok(registration::memoize(function, version, batch, ttl)?)
 }
 
 #[pg_extern(sql = false)]
@@ -67,6 +68,8 @@ fn function_rows() -> Result<
             name!(elapsed, Option<Interval>),
             name!(entries, i64),
             name!(entry_bytes, i64),
+            name!(ttl, Option<Interval>),
+            name!(expired, i64),
         ),
     >,
     ErrorReport,
@@ -91,6 +94,8 @@ fn function_rows() -> Result<
             Some(Interval::from_micros(s.micros)),
             f.entries,
             f.entry_bytes,
+            f.ttl,
+            f.expired,
         )
     });
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))

@@ -250,7 +250,7 @@ fn memo(stats: BTreeMap<String, Stats>) -> Option<Json> {
 /// comes first, serves the hint.
 pub fn parse_mode(flow: &str, mode: &str) -> Result<Mode, Error> {
     Mode::from_name(mode).ok_or_else(|| {
-        let values = "Valid values are normal, retry, full_reprocess and reexport.";
+        let values = "Valid values are normal, retry, full_reprocess, refresh and reexport.";
         let error = Error::invalid(format!("unrecognized value for argument \"mode\": \"{mode}\""));
         match Mode::from_name(flow) {
             None => error.hint(values),

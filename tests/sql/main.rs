@@ -55,6 +55,7 @@ mod memo_provided;
 mod memo_reuse;
 mod own_tables;
 mod property;
+mod memo_ttl;
 mod report;
 mod rights;
 mod security;

@@ -11,12 +11,16 @@ pub enum Mode {
     Retry,
     /// Evaluates every item, and writes the rows that differ.
     FullReprocess,
+    /// Like `FullReprocess`, but uses the stored results of memoized functions that have not
+    /// expired.
+    Refresh,
     /// Evaluates every item, and writes every row.
     Reexport,
 }
 
 impl Mode {
-    pub const ALL: [Mode; 4] = [Mode::Normal, Mode::Retry, Mode::FullReprocess, Mode::Reexport];
+    pub const ALL: [Mode; 5] =
+        [Mode::Normal, Mode::Retry, Mode::FullReprocess, Mode::Refresh, Mode::Reexport];
 
     /// Returns the name that a user writes.
     pub fn name(self) -> &'static str {
@@ -24,6 +28,7 @@ impl Mode {
             Mode::Normal => "normal",
             Mode::Retry => "retry",
             Mode::FullReprocess => "full_reprocess",
+            Mode::Refresh => "refresh",
             Mode::Reexport => "reexport",
         }
     }
@@ -35,13 +40,14 @@ impl Mode {
 
     /// Reports whether the update evaluates every item, whatever is stored.
     pub fn evaluates_all(self) -> bool {
-        matches!(self, Mode::FullReprocess | Mode::Reexport)
+        matches!(self, Mode::FullReprocess | Mode::Refresh | Mode::Reexport)
     }
 
     /// Returns the mode that evaluates every item, and writes at least what this mode writes.
     pub fn evaluating_all(self) -> Mode {
         match self {
             Mode::Reexport => Mode::Reexport,
+            Mode::Refresh => Mode::Refresh,
             _ => Mode::FullReprocess,
         }
     }
@@ -217,13 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn full_reprocess_and_reexport_ignore_what_is_stored() {
-        for mode in [Mode::FullReprocess, Mode::Reexport] {
+    fn the_modes_that_evaluate_every_item_ignore_what_is_stored() {
+        for mode in [Mode::FullReprocess, Mode::Refresh, Mode::Reexport] {
             let (s, i) = (stored(Some(5), 1, NOW), incoming(Some(5), 1));
             assert_eq!(decide(Some(&s), Some(&i), None, NOW, mode), Decision::Evaluate);
             assert_eq!(decide(Some(&s), None, None, NOW, mode), Decision::Remove);
         }
-        assert!(Mode::FullReprocess.carries_over());
+        assert!(Mode::FullReprocess.carries_over() && Mode::Refresh.carries_over());
         assert!(!Mode::Reexport.carries_over());
     }
 

@@ -17,6 +17,7 @@ pub enum Reason {
     Logic,
     Retry,
     Full,
+    Refresh,
     Reexport,
 }
 
@@ -27,6 +28,7 @@ impl Reason {
             Mode::Normal => None,
             Mode::Retry => Some(Reason::Retry),
             Mode::FullReprocess => Some(Reason::Full),
+            Mode::Refresh => Some(Reason::Refresh),
             Mode::Reexport => Some(Reason::Reexport),
         }
     }
@@ -38,6 +40,7 @@ impl Reason {
             Reason::Logic => "logic_change",
             Reason::Retry => "retry",
             Reason::Full => "full_reprocess",
+            Reason::Refresh => "refresh",
             Reason::Reexport => "reexport",
         }
     }

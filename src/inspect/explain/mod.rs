@@ -46,7 +46,13 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
         finding(
             "memoized function",
             &f.name,
-            format!("{how}; results are stored under {fingerprint}"),
+            match &f.ttl {
+                None => format!("{how}; results are stored under {fingerprint}"),
+                Some(ttl) => format!(
+                    "{how}; results are stored under {fingerprint}, and used for {}",
+                    ttl.shown
+                ),
+            },
         )
     }));
     let views: Vec<_> = flow.targets.iter().filter_map(|t| t.query_view()).collect();
