@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The examples of tools around coco, each against a temporary server: their packages come from PyPI.
-#   test-examples.sh [NAME...]   all of them, or those named: alembic, dbt, django
+#   test-examples.sh [NAME...]   all of them, or those named: alembic, dbt, django, notebook, pgtap
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 "$ROOT/scripts/setup.sh"

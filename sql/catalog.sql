@@ -323,10 +323,10 @@ create table coco.logic (
   parts       jsonb not null,
   described   jsonb not null,
   recorded    timestamptz not null default pg_catalog.now(),
-  unique (flow, fingerprint)
-);
   -- coco.label of the first session that set it and declared or updated the flow with this logic
   label       text,
+  unique (flow, fingerprint)
+);
 comment on table coco.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
 revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.version, coco.flow, coco.source, coco.target, coco.made_target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;

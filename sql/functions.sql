@@ -220,6 +220,19 @@ create function coco.preview(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'preview_wrapper';
 
+create function coco.evaluate(
+  flow        text,
+  source_key  jsonb,
+  source_name text    default null,
+  item        jsonb   default null,
+  memo        boolean default true,
+  explain     boolean default false,
+  out source text, out target text, out key jsonb, out output jsonb, out plan text
+) returns setof record language c volatile
+  rows 10
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'evaluate_wrapper';
+
 create function coco.verify(
   flow    text,
   repair  boolean default false,

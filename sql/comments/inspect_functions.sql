@@ -21,6 +21,32 @@ new: row as it would become; NULL for delete. For fail, an object with sqlstate,
 
 Errors: 22023: mode or max_rows is not valid. 42P01: a target was dropped. 22004, 21000: as in coco.update.$doc$;
 
+comment on function coco.evaluate is $doc$Evaluates one item of a flow and returns the rows that the flow's queries return for it now. Nothing stays written: coco rolls back what functions of a query write, and stores no results of memoized functions. The call also runs in a read-only transaction.
+
+The queries run as the flow's owner and under the flow's settings, as in an update. Notices reach the caller, and an error in
+a query is an error of the call. coco does not compare the rows with the target: it also returns rows that the target would
+reject. An item that its source does not have has no rows.
+
+flow: name of the flow.
+source_key: JSON object {"column": value} with each column of the source key. For a group, the key that its rows share.
+source_name: name of the source. NULL: each source of the flow whose key has these columns.
+item: content of the item, instead of its content in the source: a JSON object {"column": value}, or for a group a JSON array
+  of such objects. The item need not exist. A column that is not given is NULL; the columns of the key come from source_key.
+memo: true: memoized functions return stored results; coco computes the missing ones, which may send requests to providers.
+  false: each call computes its result.
+explain: true: instead of the rows, returns the plan of each query with the measured times, as EXPLAIN (ANALYZE) prints it.
+
+source: name of the source in the flow.
+target: name of the target, as in coco.targets.
+key: target key of the row; NULL with explain.
+output: row with all its columns; NULL with explain.
+plan: with explain, text of the plan; otherwise NULL.
+
+    SELECT target, output FROM coco.evaluate('doc_chunks', '{"id": 1}');
+
+Errors: 22023: source_key or item is not a JSON object, or a value is missing. 42703: source_key or item has another column.
+42704: the flow or the source does not exist. 42501: the flow is not yours. Also the errors that the queries raise.$doc$;
+
 comment on function coco.verify is $doc$Compares each target of a flow with the result of its query over all items, row by row and byte by byte. Returns no row if there is nothing to report.
 
 A change since the last update also appears as a difference. coco excludes failing items and their rows from the

@@ -1,11 +1,12 @@
-//! What a user sees of flows: status, errors, lineage, explain, preview, verify, metrics, report,
-//! definitions and plans.
+//! What a user sees of flows: status, errors, lineage, explain, preview, evaluate, verify, metrics,
+//! report, definitions and plans.
 //!
 //! Nothing in this module changes the state of a flow, except `verify` when it repairs. Caller:
 //! `sql_api`.
 
 pub mod declaration_sql;
 pub mod definition;
+pub mod evaluate;
 pub mod explain;
 pub mod failures;
 pub mod flow_graph;

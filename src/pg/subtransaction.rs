@@ -139,6 +139,20 @@ pub fn look<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     }
 }
 
+/// Runs `work`, and rolls back everything that it writes. An error of PostgreSQL is raised again
+/// unchanged.
+pub fn undone<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let worked = catching(
+        |_| false,
+        || Err::<Infallible, _>(work()),
+        |raised| Err(Error::new(raised.code, raised.message)),
+    );
+    match worked {
+        Err(result) => result,
+        Ok(never) => match never {},
+    }
+}
+
 /// Records the SQLSTATE of each report when it is raised; the last one is the error's. pgrx knows
 /// only PostgreSQL's SQLSTATEs, and would lose one that a user's function raises.
 unsafe extern "C-unwind" fn note_code(code: *mut std::ffi::c_void) {

@@ -1,13 +1,14 @@
-//! The SQL functions `coco.verify` and `coco.preview`, and the functions behind the views of
-//! tracking rows, errors and deliveries.
+//! The SQL functions `coco.verify`, `coco.preview` and `coco.evaluate`, and the functions behind the
+//! views of tracking rows, errors and deliveries.
 
 use pgrx::Uuid;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use crate::inspect::evaluate::EvaluateRequest;
 use crate::inspect::verify::ComparedTargets;
-use crate::inspect::{failures, preview, verify, views};
+use crate::inspect::{evaluate, failures, preview, verify, views};
 use crate::pg::checked_version::CheckedVersion;
 use crate::pg::error::Error;
 use crate::pg::json::Json;
@@ -80,6 +81,39 @@ fn preview(
     }
     let changes = preview::preview(flow, mode, limits::configured_limits(), max_rows as usize)?;
     Ok(TableIterator::new(changes.into_iter().map(|c| (c.target, c.change, c.key, c.old, c.new))))
+}
+
+#[pg_extern(sql = false)]
+fn evaluate(
+    flow: Option<&str>,
+    source_key: Option<Json>,
+    of_source: Option<&str>,
+    item: Option<Json>,
+    memo: Option<bool>,
+    explain: Option<bool>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(source, String),
+            name!(target, String),
+            name!(key, Option<Json>),
+            name!(output, Option<Json>),
+            name!(plan, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let flow = required_argument(flow, "flow")?;
+    let request = EvaluateRequest {
+        source_key: required_argument(source_key, "source_key")?,
+        source: of_source,
+        item,
+        uses_memo: memo.unwrap_or(true),
+        explains: explain.unwrap_or(false),
+    };
+    let rows = evaluate::evaluate_item(flow, &request)?;
+    Ok(TableIterator::new(rows.into_iter().map(|r| (r.source, r.target, r.key, r.output, r.plan))))
 }
 
 #[pg_extern(sql = false)]

@@ -170,8 +170,11 @@ fn content(source: &Source) -> Finding {
 fn logic(flow: &Flow) -> Result<Vec<Finding>> {
     let (fingerprint, parts) = logic_fingerprint::covers(flow)?;
     let committed = match logic_fingerprint::known_logic(flow)? {
-        LogicId(0) => "; not run yet: the next update evaluates every item",
-        _ => "",
+        LogicId(0) => "; not run yet: the next update evaluates every item".to_owned(),
+        known => match logic_rows::logic_label(known.0)? {
+            Some(label) => format!("; label: {label}"),
+            None => String::new(),
+        },
     };
     let named = parts.into_iter().map(|part| {
         let target = part.strip_prefix("query of target ").and_then(|id| id.parse::<i32>().ok());

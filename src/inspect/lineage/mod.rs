@@ -11,7 +11,8 @@ pub mod outputs;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::pg::acting_role::RoleGuard;
-use crate::pg::columns::Column;
+use crate::catalog::model::{Flow, Source};
+use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
 use crate::pg::spi::{self, literal};
@@ -41,6 +42,37 @@ pub fn check_key(argument: &str, given: &Json, whose: &str, columns: &[Column]) 
 }
 
 /// Returns a FROM item `q` with one row, whose column `r` is `$1` as a row of a relation.
+/// Returns the sources whose key columns match the given key.
+pub fn fitting_sources<'a>(
+    flow: &'a Flow,
+    key: &Json,
+    named: Option<&str>,
+) -> Result<Vec<&'a Source>> {
+    let asked: Vec<&Source> =
+        flow.sources.iter().filter(|s| named.is_none_or(|n| n == s.name)).collect();
+    if asked.is_empty() {
+        let named = named.unwrap_or_default();
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("flow \"{}\" has no source \"{named}\"", flow.name),
+        )
+        .hint("See the view coco.sources for the flow's sources."));
+    }
+    let mut fitting = Vec::new();
+    let mut wrong = None;
+    for source in asked {
+        let whose = format!("source \"{}\"", source.name);
+        match check_key("source_key", key, &whose, &source.key) {
+            Ok(()) => fitting.push(source),
+            Err(error) => wrong = wrong.or(Some(error)),
+        }
+    }
+    match wrong {
+        Some(error) if fitting.is_empty() => Err(error),
+        _ => Ok(fitting),
+    }
+}
+
 pub fn typed(relation: pg_sys::Oid) -> Result<String> {
     let name = spi::relation_name(relation)?
         .ok_or_else(|| Error::internal(format!("relation {relation} is gone")))?;
@@ -49,6 +81,26 @@ pub fn typed(relation: pg_sys::Oid) -> Result<String> {
 }
 
 /// Returns SQL for a column of the row that `typed` yields.
+/// Returns a SELECT of the key of a source's item, from the object `$1`.
+pub fn typed_key_sql(source: &Source) -> Result<String> {
+    let columns: Vec<&Column> = source.key.iter().collect();
+    Ok(format!(
+        "select {} from pg_catalog.jsonb_to_record($1) as {}",
+        source.key_of("s").join(", "),
+        typed_alias("s", &columns)?,
+    ))
+}
+
+/// Returns an alias with the types of these columns, for a function that returns records.
+pub fn typed_alias(alias: &str, of: &[&Column]) -> Result<String> {
+    let mut defined = Vec::with_capacity(of.len());
+    for column in of {
+        let collate = columns::collate(column.collation)?;
+        defined.push(format!("{} {}{collate}", column.quoted(), column.type_name));
+    }
+    Ok(format!("{alias}({})", defined.join(", ")))
+}
+
 pub fn of_typed(column: &Column) -> String {
     format!("(q.r).{}", column.quoted())
 }

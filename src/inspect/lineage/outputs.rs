@@ -1,13 +1,11 @@
 //! `coco.outputs`: the target rows of a source item.
 
-use pgrx::PgSqlErrorCode;
-
 use crate::catalog::model::{Flow, Source};
 use crate::flows::cache;
-use crate::inspect::lineage::{by_indexes, check_key, object, of_typed, typed};
+use crate::inspect::lineage::{by_indexes, fitting_sources, object, of_typed, typed};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::all_equal;
-use crate::pg::error::{Error, Result};
+use crate::pg::error::Result;
 use crate::pg::json::Json;
 use crate::pg::spi::{self, arg, ident};
 use crate::query::compose::tracking_keys;
@@ -27,37 +25,10 @@ pub fn outputs(name: &str, key: Json, source: Option<&str>) -> Result<Vec<Output
     let ready = cache::runnable_flow(name)?;
     let flow = &ready.flow;
     let mut found = Vec::new();
-    for source in sources(flow, &key, source)? {
+    for source in fitting_sources(flow, &key, source)? {
         of_source(flow, source, &key, &mut found)?;
     }
     Ok(found)
-}
-
-/// Returns the sources whose key columns match the given key.
-fn sources<'a>(flow: &'a Flow, key: &Json, named: Option<&str>) -> Result<Vec<&'a Source>> {
-    let asked: Vec<&Source> =
-        flow.sources.iter().filter(|s| named.is_none_or(|n| n == s.name)).collect();
-    if asked.is_empty() {
-        let named = named.unwrap_or_default();
-        return Err(Error::new(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("flow \"{}\" has no source \"{named}\"", flow.name),
-        )
-        .hint("See the view coco.sources for the flow's sources."));
-    }
-    let mut fitting = Vec::new();
-    let mut wrong = None;
-    for source in asked {
-        let whose = format!("source \"{}\"", source.name);
-        match check_key("source_key", key, &whose, &source.key) {
-            Ok(()) => fitting.push(source),
-            Err(error) => wrong = wrong.or(Some(error)),
-        }
-    }
-    match wrong {
-        Some(error) if fitting.is_empty() => Err(error),
-        _ => Ok(fitting),
-    }
 }
 
 fn of_source(flow: &Flow, source: &Source, key: &Json, found: &mut Vec<Output>) -> Result<()> {

@@ -114,6 +114,7 @@ fn exercise(s: &mut Sessions, flow: &str, key: &str, changes: &str) -> Vec<Strin
                 &[
                     format!("select * from coco.lineage('mal.{flow}_t', '{shown}')"),
                     format!("select * from coco.outputs('{flow}', '{shown}')"),
+                    format!("select * from coco.evaluate('{flow}', '{shown}')"),
                 ],
             );
         }
