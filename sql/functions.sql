@@ -265,7 +265,8 @@ create function coco.lineage(
   out flow text, out source text, out source_relation regclass, out source_key jsonb, out state text,
   out ordinal bigint, out content_fingerprint uuid, out logic_fingerprint uuid, out query text,
   out functions jsonb, out label text, out process_ordinal bigint, out process_time timestamptz,
-  out memo jsonb, out byte_range int8range, out failure jsonb
+  out memo jsonb, out byte_range int8range, out failure jsonb,
+  out source_columns text[], out lookups jsonb
 ) returns setof record language c stable
   rows 1
   set search_path = pg_catalog, pg_temp

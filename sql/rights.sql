@@ -14,7 +14,7 @@ grant execute on function
   coco.tracking_rows, coco.error_rows, coco.pending_rows, coco.pending_flow_rows, coco.worker_rows, coco.progress_rows,
   coco.delivery_rows, coco.metric_rows, coco.failure_rows, coco.session_error_rows, coco.restore_is_complete
 to public;
-grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.versions, coco.tracking, coco.errors, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
+grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.versions, coco.logic_versions, coco.tracking, coco.errors, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
   coco.metrics
 to public;
 

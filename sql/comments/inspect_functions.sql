@@ -106,6 +106,10 @@ memo: JSON list of the memoized results that the item uses. Each element is an o
 byte_range: byte range of the source's text from which the row comes. It requires integer columns byte_start and byte_end in
   the target, as coco.split_text returns them; for a target outside this database, in its key. Otherwise NULL.
 failure: last failure of the item, as an object with sqlstate, message, detail, hint, attempts, failed_at and next_retry.
+source_columns: columns of the source that the flow's queries use now.
+lookups: JSON list of the lookups of the source. Each element is an object with lookup (its name), relation, and rows: the keys
+  of the lookup's rows whose change would now evaluate the item, at most 100. rows is null if indexes do not find them from
+  the item's key, or the lookup was declared without affects: then all of its rows may have fed the row.
 
     SELECT source, source_key, state, label FROM coco.lineage('doc_chunks', '{"doc_id": 1, "n": 1}');
 

@@ -35,6 +35,8 @@ fn lineage(
             name!(memo, Json),
             name!(byte_range, Option<Range<i64>>),
             name!(failure, Option<Json>),
+            name!(source_columns, Vec<String>),
+            name!(lookups, Json),
         ),
     >,
     ErrorReport,
@@ -60,6 +62,8 @@ fn lineage(
             i.memo,
             i.bytes.map(|(start, end)| Range::from(start..end)),
             i.failure,
+            i.source_columns,
+            i.lookups,
         )
     });
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))

@@ -86,10 +86,27 @@ fn planned(
     // EXPLAIN runs once, so its plan is not cached.
     statements.reads_many();
     let text = statements.texts(&format!("explain {sql}"))?.join("\n");
+    Ok((text, full_reads(&statements, sql)?))
+}
+
+/// Plans a statement, and returns the tables that it reads as a whole.
+pub fn full_reads(statements: &SpiSession, sql: &str) -> Result<Vec<FullRead>> {
     let json = statements.texts(&format!("explain (verbose, format json) {sql}"))?.concat();
     let json: serde_json::Value = serde_json::from_str(&json)
         .map_err(|e| Error::internal(format!("EXPLAIN returned invalid JSON: {e}")))?;
-    Ok((text, plan_reader::find_full_reads(&json)))
+    Ok(plan_reader::find_full_reads(&json))
+}
+
+/// Reports whether one of these tables is so large that a statement for one item should not read
+/// the whole table.
+pub fn reads_large_table(reads: &[FullRead]) -> Result<bool> {
+    let _names = RoleGuard::qualifying_names()?;
+    for read in reads {
+        if Table::of(read)?.bytes > SMALL {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Reports whether a plan is set-based: it reads only small tables again for each item.

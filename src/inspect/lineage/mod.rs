@@ -5,13 +5,14 @@
 //! finds the item, provided that `coco.alter_flow` has created one. Otherwise coco reads all
 //! tracking rows.
 
+pub mod lookup_rows;
 pub mod origins;
 pub mod outputs;
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::pg::acting_role::RoleGuard;
 use crate::catalog::model::{Flow, Source};
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::json::Json;
@@ -41,7 +42,6 @@ pub fn check_key(argument: &str, given: &Json, whose: &str, columns: &[Column]) 
     }
 }
 
-/// Returns a FROM item `q` with one row, whose column `r` is `$1` as a row of a relation.
 /// Returns the sources whose key columns match the given key.
 pub fn fitting_sources<'a>(
     flow: &'a Flow,
@@ -73,6 +73,7 @@ pub fn fitting_sources<'a>(
     }
 }
 
+/// Returns a FROM item `q` with one row, whose column `r` is `$1` as a row of a relation.
 pub fn typed(relation: pg_sys::Oid) -> Result<String> {
     let name = spi::relation_name(relation)?
         .ok_or_else(|| Error::internal(format!("relation {relation} is gone")))?;
@@ -80,7 +81,6 @@ pub fn typed(relation: pg_sys::Oid) -> Result<String> {
     Ok(format!("(select pg_catalog.jsonb_populate_record(null::{name}, $1) as r offset 0) as q"))
 }
 
-/// Returns SQL for a column of the row that `typed` yields.
 /// Returns a SELECT of the key of a source's item, from the object `$1`.
 pub fn typed_key_sql(source: &Source) -> Result<String> {
     let columns: Vec<&Column> = source.key.iter().collect();
@@ -101,6 +101,7 @@ pub fn typed_alias(alias: &str, of: &[&Column]) -> Result<String> {
     Ok(format!("{alias}({})", defined.join(", ")))
 }
 
+/// Returns SQL for a column of the row that `typed` yields.
 pub fn of_typed(column: &Column) -> String {
     format!("(q.r).{}", column.quoted())
 }

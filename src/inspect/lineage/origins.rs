@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::catalog::model::{Flow, Source, Target};
 use crate::declare::lineage_index::is_indexed;
 use crate::flows::cache;
-use crate::inspect::lineage::{by_indexes, check_key, object, of_typed, typed};
+use crate::inspect::lineage::{by_indexes, check_key, lookup_rows, object, of_typed, typed};
 use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::columns::all_equal;
 use crate::pg::error::{Error, Result};
@@ -37,6 +37,9 @@ pub struct OriginItem {
     /// The byte range in the source's text: the first byte, and the byte after the last.
     pub bytes: Option<(i64, i64)>,
     pub failure: Option<Json>,
+    /// The columns of the source that the flow's queries use.
+    pub source_columns: Vec<String>,
+    pub lookups: Json,
 }
 
 /// The tracking row of an item.
@@ -268,6 +271,7 @@ fn item(
         Some(id) => logic_description::logic(id)?,
         None => None,
     };
+    let lookups = lookup_rows::lookups_of(flow, source, &tracked.source_key)?;
     let query = logic.as_ref().and_then(|l| l.queries.get(&target.id.to_string()));
     let state = match (tracked.claims, &tracked.failure) {
         (true, _) => "waiting_for_key",
@@ -294,6 +298,8 @@ fn item(
         memo: Json::from(memo(flow, tracked.memo_refs)?),
         bytes: row.bytes.filter(|_| !tracked.claims),
         failure: tracked.failure,
+        source_columns: source.used.iter().map(|column| column.name.clone()).collect(),
+        lookups,
     })
 }
 
