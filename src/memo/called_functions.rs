@@ -37,7 +37,9 @@ select p.oid, p.oid::regprocedure::text, m.version,
        m.batch_owner::oid, m.batch_size,
        case when p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
             then p.proname::text end,
-       p.proowner, least(extract(epoch from m.ttl) * 1000000, 3e15)::bigint, m.ttl::text
+       p.proowner,
+       case when m.ttl is not null then least(extract(epoch from m.ttl) * 1000000, 3e15)::bigint end,
+       m.ttl::text
   from called c
   join pg_catalog.pg_proc p on p.oid = c.oid
   left join coco.memo_function m on m.function = p.oid::regprocedure::text and m.owner = p.proowner
