@@ -110,6 +110,22 @@ create table coco.target (
 );
 comment on table coco.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';
 
+-- Conditions that the rows of targets should satisfy.
+create table coco.expectation (
+  id        int generated always as identity primary key,
+  target    int not null,
+  name      text not null,
+  condition text not null,
+  -- the view that keeps the condition as coco evaluates it
+  condition_view regclass,
+  action    text not null check (action in ('park', 'warn', 'fail')),
+  max_share float8 check (max_share between 0 and 1),
+  checked   bigint not null default 0,
+  failed    bigint not null default 0,
+  unique (target, name)
+) with (fillfactor = 50);
+comment on table coco.expectation is 'Expectations of targets, with the numbers of rows that coco has checked. Only coco''s functions and workers write to this table.';
+
 -- A row counts only for the recorded role, and only while this role owns the table.
 create table coco.made_target (
   relation regclass primary key,
@@ -329,12 +345,13 @@ create table coco.logic (
 );
 comment on table coco.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.version, coco.flow, coco.source, coco.target, coco.made_target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
+revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.version, coco.flow, coco.source, coco.target, coco.expectation, coco.made_target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
 select pg_catalog.pg_extension_config_dump('coco.source', '');
 select pg_catalog.pg_extension_config_dump('coco.target', '');
+select pg_catalog.pg_extension_config_dump('coco.expectation', '');
 -- A table that no longer exists has no name that a restore could find it by.
 select pg_catalog.pg_extension_config_dump('coco.made_target', 'where exists (select from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) relation)');
 select pg_catalog.pg_extension_config_dump('coco.delivery_state', '');
@@ -356,4 +373,5 @@ select pg_catalog.pg_extension_config_dump('coco.provider_usage_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.flow_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.source_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.target_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.expectation_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.logic_id_seq', '');

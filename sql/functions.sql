@@ -114,6 +114,25 @@ create function coco.set_query(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'set_query_wrapper';
 
+create function coco.expect(
+  flow      text,
+  condition text,
+  action    text   default 'park',
+  max_share float8 default null,
+  name      text   default null,
+  target    text   default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'expect_wrapper';
+
+create function coco.drop_expectation(
+  flow   text,
+  name   text,
+  target text default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'drop_expectation_wrapper';
+
 create function coco.swap(flow text) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'swap_wrapper';
@@ -394,6 +413,14 @@ create function coco.error_rows(
   as 'MODULE_PATHNAME', 'error_rows_wrapper';
 comment on function coco.error_rows is 'Returns the rows of the view coco.errors.';
 
+create function coco.expectation_rows(
+  out flow text, out target text, out name text, out condition text, out action text,
+  out max_share float8, out checked bigint, out failed bigint, out parked bigint
+) returns setof record language c stable
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'expectation_rows_wrapper';
+comment on function coco.expectation_rows is 'Returns the rows of the view coco.expectations.';
+
 create function coco.delivery_rows(
   out flow text, out target text, out server text, out queued bigint, out rejected bigint,
   out sent_at timestamptz, out attempts int, out next_retry timestamptz,
@@ -465,7 +492,7 @@ create function coco.failure_rows(
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'failure_rows_wrapper';
-comment on function coco.failure_rows is 'Returns the number of failed items and rejected rows of each of your flows, their earliest retry, and the newest message. Returns no row for a flow whose failures cannot be read.';
+comment on function coco.failure_rows is 'Returns the number of failed items, parked rows and rejected rows of each of your flows, their earliest retry, and the newest message. Returns no row for a flow whose failures cannot be read.';
 
 create function coco.session_error_rows(
   out flow int, out failed_at timestamptz, out sqlstate text, out message text, out hint text

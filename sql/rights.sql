@@ -3,7 +3,7 @@
 
 revoke all on all functions in schema coco from public;
 grant execute on function
-  coco.create_flow, coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.alter_flow,
+  coco.create_flow, coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.expect, coco.drop_expectation, coco.alter_flow,
   coco.rename_flow, coco.drop_flow, coco.plan, coco.flow_definition, coco.definitions, coco.update, coco.update_all, coco.retry, coco.start,
   coco.stop, coco.wait, coco.preview, coco.evaluate, coco.verify,
   coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram, coco.report,
@@ -11,10 +11,10 @@ grant execute on function
   coco.swap, coco.rollback, coco.discard, coco.diff,
   coco.embed, coco.generate, coco.http_post,
   coco.memoize, coco.unmemoize, coco.clear_memo, coco.connector_options, coco.memo_call, coco.function_rows,
-  coco.tracking_rows, coco.error_rows, coco.pending_rows, coco.pending_flow_rows, coco.worker_rows, coco.progress_rows,
+  coco.tracking_rows, coco.error_rows, coco.expectation_rows, coco.pending_rows, coco.pending_flow_rows, coco.worker_rows, coco.progress_rows,
   coco.delivery_rows, coco.metric_rows, coco.failure_rows, coco.session_error_rows, coco.restore_is_complete
 to public;
-grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.versions, coco.logic_versions, coco.tracking, coco.errors, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
+grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.versions, coco.logic_versions, coco.tracking, coco.errors, coco.expectations, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
   coco.metrics
 to public;
 

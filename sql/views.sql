@@ -49,6 +49,8 @@ create view coco.tracking as select * from coco.tracking_rows();
 
 create view coco.errors as select * from coco.error_rows();
 
+create view coco.expectations as select * from coco.expectation_rows();
+
 create view coco.functions as select * from coco.function_rows();
 
 create view coco.kept_results with (security_barrier) as
@@ -166,7 +168,10 @@ select f.flow, f.live,
             filter (where not exists (select from pg_catalog.pg_class c where c.oid = t.relation)
                        or t.outbox is not null
                           and not exists (select from pg_catalog.pg_class c where c.oid = t.outbox)) as lost,
-          coalesce(pg_catalog.bool_or(not exists (select from pg_catalog.pg_class c where c.oid = t.query_view)),
+          coalesce(pg_catalog.bool_or(not exists (select from pg_catalog.pg_class c where c.oid = t.query_view)
+            or exists (select from coco.expectation x
+                        where x.target = t.id
+                          and not exists (select from pg_catalog.pg_class c where c.oid = x.condition_view))),
                    false) as is_broken
      from coco.target t where t.flow = f.flow) as t
  cross join lateral (

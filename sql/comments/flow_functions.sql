@@ -235,6 +235,45 @@ change its type. Also the errors of coco.add_target about query, key and fit. 55
 change with gapless: 2BP01: objects depend on the target that coco cannot move to another table; 0A000: a target is
 partitioned or outside this database; 42501: the owner of the flow does not own the target.$doc$;
 
+comment on function coco.expect is $doc$Declares an expectation: a condition that every row of a target should satisfy. coco checks each row before it writes the row.
+
+flow: name of the flow.
+condition: boolean expression over the columns of the target, for example price > 0. As with a CHECK constraint, a row for
+  which it is NULL satisfies it. It may call functions that are not volatile; it cannot contain a subquery.
+action: what coco does with a row that does not satisfy the condition. park: coco does not write the row, deletes an
+  earlier version of it, and lists it in coco.errors. warn: coco writes the row, and counts it. fail: the row's item fails,
+  and keeps its earlier rows.
+max_share: share of the rows of an update that may fail, from 0 to 1; NULL: any. An update in which more rows fail ends with
+  an error, and is rolled back. An update of fewer than 100 rows counts as one of 100. A worker's transaction counts as an
+  update.
+name: name of the expectation; NULL: the condition, cut to 63 bytes. If the target has an expectation of this name, the
+  call replaces it.
+target: target of the expectation, as in coco.set_query; NULL: the flow's only target.
+
+coco evaluates the condition as the flow's owner, under the flow's settings, in the statement that evaluates the query. It
+binds the condition at declaration, and again when coco.set_query changes the query. If an evaluation raises an error, the
+row's item fails. If an expectation with the action park or fail is added, changed or dropped, the next update evaluates
+every item.
+
+    SELECT coco.expect('doc_chunks', 'chunk <> ''', name => 'not_empty', max_share => 0.01);
+
+Errors: 42601, 42703, 42804, 0A000: the condition does not fit. 22023: an argument is not valid, or the condition calls a
+volatile function. 42704: target does not identify a target of the flow. 55000: the flow has a new version. An update in
+which too many rows fail raises 23514.$doc$;
+
+comment on function coco.drop_expectation is $doc$Drops an expectation of a target.
+
+flow: name of the flow.
+name: name of the expectation, as in coco.expectations.
+target: target of the expectation; NULL: the only one with an expectation of this name.
+
+If the expectation parked rows or let items fail, the next update evaluates every item, and writes the rows.
+
+    SELECT coco.drop_expectation('doc_chunks', 'not_empty');
+
+Errors: 42704: the flow has no such expectation. 22023: several targets have an expectation of this name. 55000: the flow
+has a new version.$doc$;
+
 comment on function coco.swap is $doc$Replaces a flow by the new version that coco.set_query with gapless has declared.
 
 First brings the new version up to date, then exchanges names in one transaction. The table of the new version gets the name

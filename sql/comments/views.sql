@@ -67,10 +67,10 @@ comment on column coco.versions.hint is 'Action that may remove that reason.';
 
 comment on view coco.status is 'State of your flows, one row for each: what the flow is doing, what is wrong, and what to do about it. The flows that need attention come first. The view is at most 100 columns wide in psql if the flows are well and have names of up to 16 characters. coco.status_detail has more columns.';
 comment on column coco.status.flow is 'Name of the flow.';
-comment on column coco.status.state is 'First of these states that applies. incomplete: the flow has no target yet. target dropped: the next update creates and fills the target again. source dropped: a source or lookup no longer exists. query broken: an object that a query reads no longer exists. paused: coco.alter_flow paused the flow. set aside: three processes in a row died while they worked on the flow; workers skip it until coco.start or coco.retry. failed: an error ended the last update of the flow, or coco could not send to a target outside this database. restoring: the flow is live, and workers wait for the end of the restore of a dump. no worker: the flow is live, and no worker runs in this database. degraded: some items fail, or a target rejected rows. live: workers keep the flow up to date. The other states are those of a flow that is not live. never updated: no update of the flow has succeeded yet. behind: changes are pending, or coco.set_query has changed a query since the last update. up to date: no change of a source or lookup is pending. unknown: coco does not capture every source and lookup, so only an update finds their changes.';
+comment on column coco.status.state is 'First of these states that applies. incomplete: the flow has no target yet. target dropped: the next update creates and fills the target again. source dropped: a source or lookup no longer exists. query broken: an object that a query reads no longer exists. paused: coco.alter_flow paused the flow. set aside: three processes in a row died while they worked on the flow; workers skip it until coco.start or coco.retry. failed: an error ended the last update of the flow, or coco could not send to a target outside this database. restoring: the flow is live, and workers wait for the end of the restore of a dump. no worker: the flow is live, and no worker runs in this database. degraded: some items fail, an expectation parks rows, or a target rejected rows. live: workers keep the flow up to date. The other states are those of a flow that is not live. never updated: no update of the flow has succeeded yet. behind: changes are pending, or coco.set_query has changed a query since the last update. up to date: no change of a source or lookup is pending. unknown: coco does not capture every source and lookup, so only an update finds their changes.';
 comment on column coco.status.pending is 'Number of entries in change logs that the flow has not followed yet, over all sources and lookups, counted up to 100,000 for each. Includes the entries that your flows which feed the flow have not followed yet. NULL if no entry is known and coco cannot tell for every source and lookup: coco does not capture one of them, or there was no update yet.';
 comment on column coco.status.lag is 'Time since the flow, and your flows that feed it, had last followed all changes, in whole seconds; 0 if no changes are pending, NULL if pending is.';
-comment on column coco.status.failed_items is 'Number of failing items, and of rows that a target outside this database rejected. NULL if coco cannot read them, for example because a tracking table no longer exists.';
+comment on column coco.status.failed_items is 'Number of failing items, of parked rows, and of rows that a target outside this database rejected. NULL if coco cannot read them, for example because a tracking table no longer exists.';
 comment on column coco.status.next_retry is 'Time of the next retry: of an item or row, of the flow after an error, or of a target outside this database.';
 comment on column coco.status.last_error is 'Message of the error that ended the flow''s last update. Otherwise, message of the delivery error of a target outside this database. Otherwise, description of the state. Otherwise, message of the latest failure of an item or row. For a flow that is not live, the error of an update that a session ran is known only if coco is in shared_preload_libraries, until an update succeeds or the server restarts.';
 comment on column coco.status.hint is 'Action to take; NULL if the flow is live or up to date.';
@@ -84,7 +84,7 @@ comment on column coco.status_detail.pending is 'Number of pending entries in ch
 comment on column coco.status_detail.lag is 'Time since the flow had last followed all changes; 0 if no changes are pending, NULL if pending is.';
 comment on column coco.status_detail.followed_at is 'Time at which the flow last followed its sources and lookups; of several, the earliest.';
 comment on column coco.status_detail.items_estimate is 'Estimated number of tracked items, from the last ANALYZE of the tracking tables; NULL before it.';
-comment on column coco.status_detail.failed_items is 'Number of failing items and rejected rows, as in coco.status.';
+comment on column coco.status_detail.failed_items is 'Number of failing items, parked rows and rejected rows, as in coco.status.';
 comment on column coco.status_detail.next_retry is 'Time of the next retry, as in coco.status.';
 comment on column coco.status_detail.last_error is 'Message of the latest error, as in coco.status.';
 comment on column coco.status_detail.hint is 'Action to take, as in coco.status.';
@@ -96,7 +96,7 @@ comment on column coco.logic_versions.logic_fingerprint is 'Fingerprint of the l
 comment on column coco.logic_versions.recorded is 'Time at which coco recorded the logic.';
 comment on column coco.logic_versions.label is 'Value of coco.label in the first session that set it and declared or updated the flow with this logic; NULL if there was none.';
 
-comment on view coco.errors is 'Source items whose last evaluation failed, and rows that a target outside this database rejected. The target rows of a failed item come from an earlier evaluation. coco retries both at next_retry, or at once by coco.retry.';
+comment on view coco.errors is 'Source items whose last evaluation failed, rows that coco parks because of an expectation, and rows that a target outside this database rejected. The target rows of a failed item come from an earlier evaluation; a parked row is not in the target. coco retries items and rejected rows at next_retry, or at once by coco.retry. coco checks a parked row again when its item or the expectation changes, or by coco.retry.';
 comment on column coco.errors.flow is 'Name of the flow.';
 comment on column coco.errors.source is 'Source of the item; NULL for a rejected row.';
 comment on column coco.errors.source_key is 'Source key of the item; only a part of it if the key is too long for an index. NULL for a rejected row.';
@@ -104,11 +104,22 @@ comment on column coco.errors.sqlstate is 'SQLSTATE of the last failure, as it w
 comment on column coco.errors.message is 'Message of the last failure.';
 comment on column coco.errors.detail is 'Detail of the last failure.';
 comment on column coco.errors.hint is 'Action that may resolve the last failure.';
-comment on column coco.errors.attempts is 'Number of consecutive failures with this content and this logic; for a rejected row, number of rejections.';
+comment on column coco.errors.attempts is 'Number of consecutive failures with this content and this logic; for a rejected row, number of rejections; 1 for a parked row.';
 comment on column coco.errors.failed_at is 'Time of the last failure.';
-comment on column coco.errors.next_retry is 'Time of the next retry: after 1, 2, 4, … seconds, at most an hour. NULL if the key is too long for an index; coco then retries the item when its row changes.';
-comment on column coco.errors.target is 'Target that rejected the row, as declared; NULL for an item.';
-comment on column coco.errors.target_key is 'Target key of the rejected row; NULL for an item.';
+comment on column coco.errors.next_retry is 'Time of the next retry: after 1, 2, 4, … seconds, at most an hour. NULL for a parked row, and if the key is too long for an index; coco then retries the item when its row changes.';
+comment on column coco.errors.target is 'Target of a parked row, as in coco.targets, or target that rejected the row, as declared; NULL for an item.';
+comment on column coco.errors.target_key is 'Target key of the parked or rejected row; NULL for an item.';
+
+comment on view coco.expectations is 'Conditions that rows of the targets of your flows should satisfy, declared with coco.expect.';
+comment on column coco.expectations.flow is 'Name of the flow.';
+comment on column coco.expectations.target is 'Target, as in coco.targets.';
+comment on column coco.expectations.name is 'Name of the expectation.';
+comment on column coco.expectations.condition is 'Condition, as declared.';
+comment on column coco.expectations.action is 'Action for a row that does not satisfy the condition: park, warn or fail.';
+comment on column coco.expectations.max_share is 'Share of the rows of an update that may fail; NULL for any.';
+comment on column coco.expectations.checked is 'Number of rows that committed updates have checked since the condition was declared. Of an item that fails, only rows that do not satisfy the condition count.';
+comment on column coco.expectations.failed is 'Number of these rows that did not satisfy the condition.';
+comment on column coco.expectations.parked is 'Number of rows that coco parks now because of the expectation; coco.errors lists them. NULL if a tracking table cannot be read.';
 
 comment on view coco.tracking is 'Last committed state of each item that was ever committed or has failed, one row for each item.';
 comment on column coco.tracking.flow is 'Name of the flow.';

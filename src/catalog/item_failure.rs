@@ -4,16 +4,17 @@
 
 use std::collections::BTreeSet;
 
-use crate::catalog::model::{Source, Target};
+use crate::catalog::model::{Expectation, Source, Target};
 use crate::pg::error::Error;
 use crate::pg::json::Json;
 use crate::pg::subtransaction::{DataError, is_conflict};
+use coco_core::expectation::RowTally;
 
 /// The reason why coco did not write a batch. Nothing of such a batch may be kept.
 pub enum BatchError {
     /// The data of an item caused an error; the caller must find the item.
     Raised(DataError),
-    /// These items must not have a target key that they produce.
+    /// These items must not have a target key that they produce, or a row that they produce.
     Refused(Vec<RejectedRow>),
     /// Rows of these items conflict with other rows under a constraint of the target, even after
     /// displacing the rows that change.
@@ -42,12 +43,17 @@ pub struct ItemFailure {
     pub claims: Option<(i32, String)>,
 }
 
-/// An item of a batch, by its number, that must not have a target key.
+/// An item of a batch, by its number, that must not have a target key or a row.
 #[derive(Clone, Debug)]
 pub struct RejectedRow {
     pub item: usize,
     pub failure: ItemFailure,
+    /// The rows of the item that do not satisfy an expectation.
+    pub tally: RowTally,
 }
+
+/// The SQLSTATE for a row that does not satisfy an expectation (check_violation).
+pub const UNMET: &str = "23514";
 
 /// The SQLSTATE for a row whose key is NULL (null_value_not_allowed).
 pub const NULL_KEY: &str = "22004";
@@ -91,6 +97,27 @@ impl ItemFailure {
             hint: Some("Choose a key that distinguishes the rows of an item.".to_owned()),
             claims: None,
         }
+    }
+
+    /// Returns the failure of an item with a row that does not satisfy an expectation.
+    pub fn unmet(target: &Target, expectation: &Expectation, key: &str) -> ItemFailure {
+        ItemFailure {
+            sqlstate: UNMET.to_owned(),
+            message: ItemFailure::unmet_message(target, expectation),
+            detail: Some(format!(
+                "The condition is {}. The key of the row is {key}.",
+                expectation.condition
+            )),
+            hint: Some(
+                "Correct the item in its source, or the expectation with coco.expect.".to_owned(),
+            ),
+            claims: None,
+        }
+    }
+
+    /// Returns the message about a row that does not satisfy an expectation.
+    pub fn unmet_message(target: &Target, expectation: &Expectation) -> String {
+        format!("row of {} does not satisfy expectation \"{}\"", target.shown(), expectation.name)
     }
 
     /// Returns the failure of an item without a key (null_value_not_allowed): coco cannot identify

@@ -2,6 +2,7 @@
 //!
 //! Nothing in this module evaluates a user's query. Callers: every room except `pg`.
 
+pub mod expectation_rows;
 pub mod flow_rows;
 pub mod followed_names;
 pub mod installed;

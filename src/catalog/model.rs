@@ -7,6 +7,7 @@ use crate::catalog::memo_function::MemoFunction;
 use crate::pg::acting_role::SavedGucs;
 use crate::pg::columns::Column;
 use crate::pg::spi;
+use coco_core::expectation::UnmetAction;
 
 #[derive(Clone, Debug)]
 pub struct Flow {
@@ -152,9 +153,27 @@ pub struct Target {
     pub epoch: i32,
     /// The bound query; `None` if an object that the query reads was dropped.
     pub bound: Option<BoundView>,
+    /// The conditions that the target's rows should satisfy, in the order of declaration.
+    pub expectations: Vec<Expectation>,
     /// The external target, if this target is outside this database. `relation` is then the
     /// target's ledger, and `schema` and `name` identify the ledger's view.
     pub external: Option<External>,
+}
+
+/// A condition that the rows of a target should satisfy.
+#[derive(Clone, Debug)]
+pub struct Expectation {
+    pub id: i32,
+    pub name: String,
+    /// The condition, as declared.
+    pub condition: String,
+    /// What coco does with a row that does not satisfy the condition.
+    pub action: UnmetAction,
+    /// The share of an update's rows that may fail; `None` means any.
+    pub max_share: Option<f64>,
+    /// The bound condition: a query over one row of the view of the target's query. `None` if an
+    /// object that the condition uses was dropped.
+    pub bound: Option<BoundView>,
 }
 
 /// A target outside this database.

@@ -30,6 +30,11 @@ pub fn expressions_comment(flow: &str, source: &str) -> String {
     format!("The ordinal and the fingerprint of source {source} of flow {flow}")
 }
 
+/// Returns the comment on the view that keeps the condition of an expectation.
+pub fn condition_comment(flow: &str, expectation: &str) -> String {
+    format!("The condition of expectation {expectation} of flow {flow}")
+}
+
 /// Returns the comment on a ledger and on its view.
 pub fn ledger_comment(flow: &str, target: &str) -> String {
     format!("Ledger: the keys that target {target} of flow {flow} should hold")

@@ -53,13 +53,16 @@ pub fn create_tracking(
             "create table {table} ({columns}
                source_ordinal bigint, process_ordinal bigint,
                content_fingerprint uuid, logic_id int,
-               target_keys jsonb, memo_refs bigint[], failure jsonb,
+               target_keys jsonb, memo_refs bigint[], failure jsonb, parked jsonb,
                primary key ({keys})) with (fillfactor = 90)"
         ),
         &[],
     )?;
     spi::execute(
-        &format!("create index failing_{id} on {table} ({keys}) where failure is not null"),
+        &format!(
+            "create index failing_{id} on {table} ({keys})
+              where failure is not null or parked is not null"
+        ),
         &[],
     )?;
     let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
@@ -167,8 +170,9 @@ fn depend_on_server(view: pg_sys::Oid, server: &str) -> Result<()> {
 /// Drops a flow's tracking tables and views.
 pub fn drop_all(views: &[String], tracking: &[String]) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
-    for view in views {
-        spi::execute(&format!("drop view if exists {view}"), &[])?;
+    if !views.is_empty() {
+        // In one statement, because a view of an expectation reads the view of a query.
+        spi::execute(&format!("drop view if exists {}", views.join(", ")), &[])?;
     }
     for table in tracking {
         spi::execute(&format!("drop table if exists {table}"), &[])?;

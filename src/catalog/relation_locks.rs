@@ -63,9 +63,16 @@ pub fn relations_of(flow: &Flow) -> Result<Vec<pg_sys::Oid>> {
         flow.sources.iter().filter_map(|s| s.expressions.as_ref()).map(|e| e.bound.view);
     let affects = flow.lookups.iter().filter_map(|l| l.affects.as_ref()).map(|a| a.view);
     let queries = flow.targets.iter().filter_map(Target::query_view);
+    let conditions = flow.targets.iter().flat_map(|t| &t.expectations);
+    let conditions = conditions.filter_map(|e| e.bound.as_ref()).map(|bound| bound.view);
     let targets = flow.targets.iter().filter(|t| t.external.is_none()).filter_map(|t| t.relation);
-    let first: Vec<pg_sys::Oid> =
-        followed.chain(expressions).chain(affects).chain(queries).chain(targets).collect();
+    let first: Vec<pg_sys::Oid> = followed
+        .chain(expressions)
+        .chain(affects)
+        .chain(queries)
+        .chain(conditions)
+        .chain(targets)
+        .collect();
     spi::select(
         "with recursive read(relation) as (
            select pg_catalog.unnest($1)

@@ -7,6 +7,7 @@ use crate::catalog::target_table::{self, Altered};
 use crate::catalog::{locks, made_targets, objects, version_rows};
 use crate::declare::add_source::temporary;
 use crate::declare::check_query::analyze_into;
+use crate::declare::condition_views;
 use crate::declare::key_ownership;
 use crate::declare::when_exists::WhenExists;
 use crate::flows::{load, upstream};
@@ -80,6 +81,7 @@ pub fn add_target(
         made: true,
         epoch: 1,
         bound: None,
+        expectations: vec![],
     };
     check_not_taken(&new)?;
     let bound = analyze_into(&mut flow, &mut new, query, key, item)?;
@@ -199,6 +201,7 @@ fn add_external(
         made: false,
         epoch: 1,
         bound: None,
+        expectations: vec![],
     };
     if let Some(other) = other {
         return Err(other.has(&new.shown())
@@ -307,6 +310,7 @@ pub fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()
 /// the flow's queries use.
 fn settle(flow: &mut Flow, at: usize, bound: Bound) -> Result<()> {
     invalidation::note_change()?;
+    let unbound = condition_views::unbind_expectations(&flow.targets[at])?;
     let view = objects::create_query_view(flow, &flow.targets[at], bound.tree)?;
     let acting = RoleGuard::extension_owner()?;
     spi::execute(
@@ -316,6 +320,7 @@ fn settle(flow: &mut Flow, at: usize, bound: Bound) -> Result<()> {
     drop(acting);
     let name = spi::relation_name(view)?.unwrap_or_default();
     flow.targets[at].bound = Some(BoundView { view, name, places: bound.places });
+    condition_views::bind_again(flow, &flow.targets[at], &unbound)?;
     for source in &flow.sources {
         let _as = RoleGuard::extension_owner()?;
         let used: Vec<String> = source.used.iter().map(|c| c.name.clone()).collect();

@@ -5,8 +5,8 @@ use pgrx::prelude::*;
 
 use crate::catalog::internal_tables::{self, InternalTable};
 use crate::catalog::object_comments::{
-    affects_comment, expressions_comment, ledger_comment, memo_comment, outbox_comment,
-    query_comment, tracking_comment,
+    affects_comment, condition_comment, expressions_comment, ledger_comment, memo_comment,
+    outbox_comment, query_comment, tracking_comment,
 };
 use crate::catalog::object_names::object_name;
 use crate::catalog::{flow_rows, locks, version_rows};
@@ -72,11 +72,11 @@ pub fn rename_flow(name: &str, new_name: &str) -> Result<()> {
 struct NamedView {
     /// The beginning of the view's name.
     kind: String,
-    /// The id of the target, source or flow that the view belongs to.
+    /// The id of the target, source, expectation or flow that the view belongs to.
     id: i32,
     /// The view's name, quoted and schema-qualified.
     view: String,
-    /// The target, source or lookup as the comment calls it.
+    /// The target, source, lookup or expectation as the comment calls it.
     subject: String,
     /// The columns of the source key.
     key: Vec<String>,
@@ -99,6 +99,9 @@ select v.kind, v.id, pg_catalog.format('%I.%I', n.nspname, c.relname), v.subject
          cross join lateral (values ('tracking', s.tracking_view), ('source', s.expressions),
                                     ('affects', s.affects_view)) as w (kind, view)
          where s.flow = $1
+         union all
+        select 'expect', x.id, x.condition_view, x.name, '{}'
+          from coco.expectation x join coco.target t on t.id = x.target where t.flow = $1
          union all
         select 'memo', f.id, f.memo_view, '', '{}' from coco.flow f where f.flow = $1) as v
   join pg_catalog.pg_class c on c.oid = v.view
@@ -149,6 +152,7 @@ fn rename_views(flow: &str) -> Result<()> {
             "query" => (query_comment(flow, &subject), None),
             "affects" => (affects_comment(flow, &subject), None),
             "source" => (expressions_comment(flow, &subject), None),
+            "expect" => (condition_comment(flow, &subject), None),
             "tracking" => {
                 (tracking_comment(flow, &subject, &key), Some(InternalTable::Tracking.name(id)))
             }

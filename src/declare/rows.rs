@@ -21,9 +21,10 @@ pub fn delete_all(flow: &str, id: i32) -> Result<()> {
 /// Deletes the catalog rows that have a flow's name, except its row in `coco.flow`. The caller must
 /// act as the extension's owner.
 pub fn delete_named(flow: &str) -> Result<()> {
-    const OF_NAME: [&str; 6] = [
+    const OF_NAME: [&str; 7] = [
         "delete from coco.cursor where source in (select id from coco.source where flow = $1)",
         "delete from coco.delivery_state where target in (select id from coco.target where flow = $1)",
+        "delete from coco.expectation where target in (select id from coco.target where flow = $1)",
         "delete from coco.source where flow = $1",
         "delete from coco.target where flow = $1",
         "delete from coco.memo_stats where flow = $1",

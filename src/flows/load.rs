@@ -2,7 +2,9 @@
 
 use crate::catalog::flow_rows::{FlowIdentity, check_rights, identify_flow, missing};
 use crate::catalog::model::{self, BoundView, Expressions, External, Flow, Lookup, Source, Target};
-use crate::catalog::{followed_names, internal_tables, locks, relation_locks, target_table};
+use crate::catalog::{
+    expectation_rows, followed_names, internal_tables, locks, relation_locks, target_table,
+};
 use crate::memo::{called_functions, rewrite_calls};
 use crate::pg::acting_role::{RoleGuard, SavedGucs};
 use crate::pg::columns::{self, Column};
@@ -27,6 +29,14 @@ pub fn load_flow(name: &str) -> Result<Flow> {
                 "the query of target {} of flow \"{name}\" reads an object that was dropped",
                 target.shown()
             )));
+        }
+        if let Some(lost) = target.expectations.iter().find(|e| e.bound.is_none()) {
+            return Err(broken(format!(
+                "expectation \"{}\" of target {} of flow \"{name}\" uses an object that was dropped",
+                lost.name,
+                target.shown()
+            ))
+            .hint("Declare the expectation again with coco.expect, or drop it with coco.drop_expectation."));
         }
     }
     let views: Vec<_> = flow.targets.iter().filter_map(Target::query_view).collect();
@@ -416,6 +426,7 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                 covered: r.get(6)?,
                 made: spi::required(r, 7)?,
                 epoch: spi::required(r, 8)?,
+                expectations: vec![],
                 bound: match (r.get::<pgrx::pg_sys::Oid>(9)?, r.get::<String>(18)?) {
                     (Some(view), Some(name)) => {
                         Some(BoundView { view, name, places: spi::required::<Vec<i32>>(r, 19)?.into() })
@@ -426,8 +437,11 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
             Ok(target)
         },
     )?;
+    let mut expectations = expectation_rows::expectations_of(flow)?;
     raw.into_iter()
         .map(|mut target| {
+            let own = expectations.extract_if(.., |e| e.target == target.id);
+            target.expectations = own.map(|e| e.expectation).collect();
             if let Some(view) = target.query_view() {
                 target.columns =
                     columns::of_relation(view)?.into_iter().map(|a| a.column).collect();

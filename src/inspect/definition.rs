@@ -1,8 +1,9 @@
 //! `coco.flow_definition` and `coco.definitions`: SQL that declares flows as they are.
 
-use crate::catalog::model::{Flow, Lookup, Source, Target};
+use crate::catalog::model::{Expectation, Flow, Lookup, Source, Target};
 use crate::catalog::{flow_rows, version_rows};
 use crate::declare::add_source;
+use crate::declare::condition_views;
 use crate::declare::source_capture::choose_capture;
 use crate::declare::source_expressions::bind_expression;
 use crate::flows::load;
@@ -16,6 +17,7 @@ use crate::query::bound_query::Bound;
 use crate::query::declared_text::{self, DeclaredText, OutputNames};
 use crate::query::named_source::Named;
 use crate::query::{same_query, used_columns, view_tree};
+use crate::query::expected_rows::CONDITION;
 use coco_core::flow_order::FlowOrder;
 
 /// SQL that declares a flow.
@@ -130,6 +132,7 @@ impl Definer<'_> {
             ([source], [], [target]) => self.define_together(source, target)?,
             _ => self.define_parts()?,
         }
+        self.define_expectations()?;
         let mut alter = FunctionCall::new("alter_flow", &flow.name);
         let properties = &self.properties;
         if let Some(label) = &properties.label {
@@ -198,6 +201,40 @@ impl Definer<'_> {
             self.push(&add, &query);
         }
         Ok(())
+    }
+
+    fn define_expectations(&mut self) -> Result<()> {
+        let flow = self.flow;
+        for target in &flow.targets {
+            for expectation in &target.expectations {
+                let mut expect = FunctionCall::new("expect", &flow.name);
+                expect.add_query("condition", &self.condition(target, expectation)?);
+                expect.add_text("action", expectation.action.name());
+                if let Some(share) = expectation.max_share {
+                    expect.add_sql("max_share", share.to_string());
+                }
+                expect.add_text("name", &expectation.name);
+                if flow.targets.len() > 1 {
+                    expect.add_text("target", &target_name(target));
+                }
+                self.statements.push_str(&expect.to_sql());
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns a text that declares the condition of an expectation.
+    fn condition(&self, target: &Target, expectation: &Expectation) -> Result<String> {
+        let text = &expectation.condition;
+        let Some(view) = &expectation.bound else { return Ok(text.clone()) };
+        let stored =
+            Bound { tree: bound_query::read_bound_query(view.view)?, places: view.places.clone() };
+        let fresh = condition_views::bind_condition(self.flow, target, text);
+        let is_same = |fresh| same_query::is_same_column(&fresh, &stored, CONDITION);
+        match fresh.is_ok_and(is_same) {
+            true => Ok(text.clone()),
+            false => condition_views::condition_text(target, expectation),
+        }
     }
 
     fn define_lookup(&mut self, lookup: &Lookup) -> Result<()> {

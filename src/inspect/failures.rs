@@ -1,10 +1,12 @@
-//! Failed items and rejected rows of the caller's flows: the view `coco.errors`, and the counts in
-//! `coco.status`.
+//! Failed items, parked rows and rejected rows of the caller's flows: the view `coco.errors`, and the
+//! counts in `coco.status`.
 
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
+use crate::catalog::item_failure;
 use crate::catalog::model::Flow;
+use crate::inspect::expectations;
 use crate::inspect::views::{is_readable, key_object, of_each};
 use crate::outbox::queue;
 use crate::pg::acting_role::RoleGuard;
@@ -13,7 +15,7 @@ use crate::pg::json::Json;
 use crate::pg::spi;
 use crate::update::untracked_items;
 
-/// A failed item, or a row that an external target has rejected.
+/// A failed item, a parked row of an item, or a row that an external target has rejected.
 pub struct FailedItem {
     pub flow: String,
     /// `None` for a row that an external target has rejected.
@@ -76,7 +78,7 @@ const ROW_HINT: &str = "Correct the row in its source, or the query with coco.se
 
 const UNTRACKED_HINT: &str = "Shorten the key in the source, or identify the items by a digest of the key in a generated column or a view.";
 
-/// Returns every failed item of the caller's flows, and every rejected row.
+/// Returns every failed item of the caller's flows, every parked row, and every rejected row.
 pub fn errors() -> Result<Vec<FailedItem>> {
     of_each(|flow| Ok(failures_of(flow)?.rows))
 }
@@ -118,6 +120,22 @@ fn failures_of(flow: &Flow) -> Result<FlowFailures> {
                     target_key: None,
                 })
             })?);
+            rows.extend(expectations::parked_rows(flow, source)?.into_iter().map(|row| {
+                FailedItem {
+                    flow: flow.name.clone(),
+                    source: Some(source.name.clone()),
+                    source_key: Some(row.source_key),
+                    sqlstate: item_failure::UNMET.to_owned(),
+                    message: row.message,
+                    detail: row.detail,
+                    hint: Some(row.hint.to_owned()),
+                    attempts: 1,
+                    failed_at: row.parked_at,
+                    next_retry: None,
+                    target: row.target,
+                    target_key: row.target_key,
+                }
+            }));
         }
         for source in &flow.sources {
             rows.extend(untracked_items::of(source)?.into_iter().map(|item| FailedItem {

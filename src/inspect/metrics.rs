@@ -86,7 +86,7 @@ const FLOW_METRICS: [(&str, &str); 17] = [
     ),
     (
         "coco_flow_failing_items",
-        "Items whose last evaluation failed, and rows that a target rejected.",
+        "Items whose last evaluation failed, and rows that are parked or that a target rejected.",
     ),
     ("coco_flow_items_estimate", "Tracked items, as of the last ANALYZE."),
     (

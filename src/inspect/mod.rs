@@ -7,6 +7,7 @@
 pub mod declaration_sql;
 pub mod definition;
 pub mod evaluate;
+pub mod expectations;
 pub mod explain;
 pub mod failures;
 pub mod flow_graph;

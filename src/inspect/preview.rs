@@ -16,6 +16,7 @@ use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::{Action, Batch, Item};
 use crate::query::compose::{self, Items};
+use crate::query::expected_rows;
 use crate::query::logic_fingerprint;
 use crate::query::names::{self, KeyExprs};
 use crate::update::detect::{self, Scan};
@@ -158,7 +159,7 @@ fn compare(flow: &Flow, source: &Source, batch: &Batch, mode: Mode) -> Result<Ve
             columns.push(RowColumn::new(compose::ITEM_NUMBER, pgrx::pg_sys::INT4OID));
         }
         let mut output = TupleStore::new(&columns)?;
-        let sql = compose::evaluate(flow, source, target, Items::Batch)?;
+        let sql = expected_rows::evaluate_unparked(flow, source, target, Items::Batch)?;
         statements.select_into(&sql, &[], &mut output)?;
         let mut old = TupleStore::new(&names::old_columns(source, target))?;
         if target.covered.is_none() {

@@ -214,6 +214,10 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
             [target.query.clone(), columns.join(", "), key.join(", "), target.epoch.to_string()];
         // Named by id: renaming a target does not change the logic.
         parts.insert(format!("query of target {}", target.id), text.join("\u{1}"));
+        for e in target.expectations.iter().filter(|e| e.action.is_logic()) {
+            let text = [e.condition.as_str(), e.action.name()].join("\u{1}");
+            parts.insert(format!("expectation \"{}\" of target {}", e.name, target.id), text);
+        }
     }
     for source in &flow.sources {
         let text = [
@@ -230,7 +234,12 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
     parts.insert("settings of the flow".to_owned(), settings.join("\u{1}"));
     let queries = flow.targets.iter().filter_map(Target::query_view);
     let expressions = flow.sources.iter().filter_map(|s| s.expressions.as_ref());
-    let views: Vec<pg_sys::Oid> = queries.chain(expressions.map(|e| e.bound.view)).collect();
+    let conditions = flow.targets.iter().flat_map(|t| &t.expectations);
+    let conditions = conditions.filter(|e| e.action.is_logic()).filter_map(|e| e.bound.as_ref());
+    let views: Vec<pg_sys::Oid> = queries
+        .chain(expressions.map(|e| e.bound.view))
+        .chain(conditions.map(|bound| bound.view))
+        .collect();
     reach("pg_class", &views, &mut parts)?;
     for relation in flow.followed() {
         let used: Vec<String> = relation.used.iter().map(|c| c.name.clone()).collect();

@@ -2,7 +2,7 @@
 //! the caller, `write_batch`, which attempts it in a subtransaction.
 //!
 //! For each target, one statement over the whole batch does each step: evaluate the items into
-//! `coco_output`, delete the rows that no item produces any more, find key conflicts, and upsert
+//! `coco_output`, check them against expectations, delete the rows that no item produces any more, find key conflicts, and upsert
 //! the new rows. For an external target, the ledger and the outbox replace the table. The tracking
 //! rows follow after the last target.
 
@@ -18,12 +18,16 @@ use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::{Action, Batch};
 use crate::query::compose::{self, Items};
+use crate::query::expected_rows;
 use crate::query::names::{KeyExprs, loses_keys, old_columns, output_columns};
+use crate::update::expectations::{self, CheckedOutput};
 use crate::update::stale_rows::{self, StaleRows};
 use crate::update::target_writer::{BatchContext, TargetWriter, WriteCounts, WriteOrder};
+use crate::update::tracking_rows::ItemRows;
 use crate::update::upsert::TableUpsert;
 use crate::update::{constraint_swaps, key_conflicts, tracking_rows};
 use coco_core::counts::Counts;
+use coco_core::expectation::{RowTally, add_tally};
 use coco_core::write_plan::{
     BatchShape, DeletePlan, InsertPlan, WritePath, plan_deletes, plan_inserts,
 };
@@ -60,6 +64,9 @@ struct TargetBatch<'a> {
     names: KeyExprs,
     /// The rows that the items produced: `coco_output`.
     output: TupleStore,
+    /// The rows that expectations keep out of the target, by item.
+    parked: Option<TupleStore>,
+    tally: RowTally,
     shape: BatchShape,
     version: i64,
 }
@@ -71,6 +78,8 @@ pub fn write_batch(context: &BatchContext, batch: &mut Batch) -> StepResult<Writ
     let summary = BatchSummary::new(batch);
     let mut counts = Counts::default();
     let mut listed: Vec<(i32, TupleStore)> = Vec::new();
+    let mut parked: Vec<(i32, TupleStore)> = Vec::new();
+    let mut tally = RowTally::new();
     for place in 0..context.writers.len() {
         let target = evaluate(context, &statements, &summary, place, batch)?;
         let old = read_old_keys(context, &statements, &summary, &target)?;
@@ -86,8 +95,11 @@ pub fn write_batch(context: &BatchContext, batch: &mut Batch) -> StepResult<Writ
         check_key_conflicts(context, &by_key, &target)?;
         counts.upserted += upsert(context, &by_key, &target)?;
         drop(by_key);
+        add_tally(&mut tally, &target.tally);
+        let id = target.writer.target.id;
+        parked.extend(target.parked.map(|rows| (id, rows)));
         if !target.shape.is_owned_by_key {
-            listed.push((target.writer.target.id, target.output));
+            listed.push((id, target.output));
         }
     }
     let used = match context.recalling {
@@ -100,7 +112,7 @@ pub fn write_batch(context: &BatchContext, batch: &mut Batch) -> StepResult<Writ
     tracking_rows::write_tracking_rows(
         context.source,
         context.writers,
-        &listed,
+        &ItemRows { listed, parked },
         batch,
         context.writing,
         used.as_ref(),
@@ -108,7 +120,7 @@ pub fn write_batch(context: &BatchContext, batch: &mut Batch) -> StepResult<Writ
     counts.evaluated = summary.evaluated as i64;
     counts.unchanged = summary.advanced as i64;
     let (stored, calls) = used.map(|used| (used.stored, used.calls)).unwrap_or_default();
-    Ok(WriteCounts { counts, stored, calls })
+    Ok(WriteCounts { counts, stored, calls, tally })
 }
 
 /// Evaluates the items of a batch for the target at a place in the flow.
@@ -125,7 +137,10 @@ fn evaluate<'a>(
     let names = KeyExprs::new(source, target);
     let mut columns = output_columns(source, target);
     let items = if batch.carries { Items::Carried } else { Items::Batch };
-    let sql = compose::evaluate(flow, source, target, items)?;
+    let sql = expected_rows::evaluate_checked(flow, source, target, items)?;
+    if !target.expectations.is_empty() {
+        columns.push(RowColumn::new(expected_rows::UNMET, pg_sys::INT4ARRAYOID));
+    }
     let output = match context.recalling {
         Some(recalling) if summary.evaluated > 0 && !flow.memoized.is_empty() => {
             columns.push(RowColumn::new(compose::ITEM_NUMBER, pg_sys::INT4OID));
@@ -139,6 +154,8 @@ fn evaluate<'a>(
             output
         }
     };
+    let CheckedOutput { output, parked, tally } =
+        expectations::check_output(source, target, &names, batch, &columns, output)?;
     let shape = BatchShape {
         is_owned_by_key: target.covered.is_some(),
         is_target_fresh: writer.fresh,
@@ -148,7 +165,7 @@ fn evaluate<'a>(
         evaluated: summary.evaluated,
         output_rows: output.len(),
     };
-    Ok(TargetBatch { writer, names, output, shape, version: summary.version })
+    Ok(TargetBatch { writer, names, output, parked, tally, shape, version: summary.version })
 }
 
 /// Returns the target keys that the items have, if the target is owned by list; otherwise no row.
@@ -234,7 +251,7 @@ fn check_key_conflicts(
 /// Writes the new rows that do not exist or that differ. Returns how many.
 fn upsert(context: &BatchContext, statements: &SpiSession, batch: &TargetBatch) -> StepResult<i64> {
     let BatchContext { source, writing, how, .. } = *context;
-    let TargetBatch { writer, names, output, shape, version } = batch;
+    let TargetBatch { writer, names, output, shape, version, .. } = batch;
     let target = writer.target;
     let path = match (&target.external, how.order) {
         (Some(_), _) => WritePath::Ledger,

@@ -20,6 +20,7 @@ use crate::update::progress::report_progress;
 use crate::update::run::UpdateRun;
 use crate::update::source_plan::PlannedCursor;
 use crate::update::{lookups, untracked_items};
+use coco_core::expectation::add_tally;
 use coco_core::run_history::Reason;
 use coco_core::version::{LogicId, ProcessOrdinal};
 
@@ -68,8 +69,10 @@ impl UpdateRun<'_> {
         let tracked = detect::count_tracked(statements, source)?;
         let reason = self.full_scan_reason(cursor.logic_before(), tracked)?;
         if tracked == 0
-            && let Some(InitialLoadOutcome { counts, held }) = self.try_initial_load(source)?
+            && let Some(loaded) = self.try_initial_load(source)?
         {
+            let InitialLoadOutcome { counts, held, tally } = loaded;
+            add_tally(&mut self.expected.borrow_mut(), &tally);
             let pass = PassCounts { counts, present: counts.seen };
             return Ok(FullScanOutcome { pass, reason, has_pending: false, held });
         }

@@ -60,6 +60,7 @@ impl UpdateRun<'_> {
             writers: self.writers.clone(),
             recalling: self.recalling.clone(),
             lost_keys: Rc::clone(&self.lost_keys),
+            expected: Rc::clone(&self.expected),
             ..*self
         };
         retry.process_candidates(source, &mut candidates, is_first, &mut pass)?;

@@ -2,8 +2,8 @@
 //!
 //! coco need not find changes, compare or decide. One statement over the whole source writes each
 //! table, or the ledger and the outbox of a target together, and coco builds the indexes
-//! afterwards. If the load fails, coco undoes it and leaves it to an update by batches, which finds
-//! the items that cause the error.
+//! afterwards. If the load fails, or a row does not satisfy an expectation, coco undoes the load and
+//! leaves it to an update by batches, which finds the items that cause the error.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,11 +23,13 @@ use crate::pg::spi::{self, Arg, arg};
 use crate::pg::subtransaction::subtransaction;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::compose::{self, Items};
+use crate::query::expected_rows;
 use crate::query::one_row_per_item;
 use crate::update::candidate_sql;
 use crate::update::target_writer::TargetWriter;
 use coco_core::change::RowSink;
 use coco_core::counts::Counts;
+use coco_core::expectation::RowTally;
 use coco_core::version::{LogicId, ProcessOrdinal};
 
 /// The largest source, in bytes, of which this process delivers the rows itself. A larger load
@@ -42,6 +44,8 @@ pub struct InitialLoadOutcome {
     pub counts: Counts,
     /// The rows that this process delivers.
     pub held: Vec<InitialLoadBuffer>,
+    /// The rows that were checked against expectations. All of them satisfy the expectations.
+    pub tally: RowTally,
 }
 
 /// Why an initial load has written nothing.
@@ -128,6 +132,7 @@ impl InitialLoad<'_> {
         let (mut to_index, mut held) = (vec![], vec![]);
         let mut counts = Counts::default();
         let mut items = None;
+        let mut tally = RowTally::new();
         if single_pass.is_none() {
             let tracked = self.load_tracking()?;
             items = Some(tracked.rows);
@@ -153,6 +158,9 @@ impl InitialLoad<'_> {
                 items = Some(added.rows);
             }
             progress.step(items);
+            for expectation in &target.expectations {
+                tally.entry(expectation.id).or_default().checked += added.rows;
+            }
             counts.upserted += added.rows;
             to_index.extend(added.written);
             held.extend(added.held);
@@ -161,7 +169,7 @@ impl InitialLoad<'_> {
         counts.evaluated = counts.seen;
         add_index_entries(&to_index, &mut held, locks_pass)?;
         let held = self.queue_finished(held)?;
-        Ok(InitialLoadOutcome { counts, held })
+        Ok(InitialLoadOutcome { counts, held, tally })
     }
 
     /// Returns the buffer of a target to which this process delivers rows itself. Locks such a
@@ -197,6 +205,7 @@ impl InitialLoad<'_> {
             let Some(query) = &writer.target.bound else { continue };
             if one_row_per_item::of_each(query, self.source)? {
                 let evaluated = compose::evaluate_tracked(self.flow, self.source, writer.target)?;
+                let evaluated = expected_rows::all_met(writer.target, evaluated)?;
                 return Ok(Some(SinglePassTarget { place, evaluated }));
             }
         }
@@ -346,12 +355,14 @@ fn tracking(source: &Source, key: &str, ordinal: &str, content: &str) -> Vec<(St
     keys.chain(rest.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
 }
 
-/// Returns a SELECT of the target's rows of all items.
+/// Returns a SELECT of the target's rows of all items. It raises an error if a row does not satisfy
+/// an expectation.
 fn evaluated_sql(flow: &Flow, source: &Source, target: &Target) -> Result<String> {
-    match compose::single_pass_sql(flow, source, target)? {
-        Some(at_once) => Ok(at_once),
-        None => compose::evaluate(flow, source, target, Items::All),
-    }
+    let evaluated = match compose::single_pass_sql(flow, source, target)? {
+        Some(at_once) => at_once,
+        None => compose::evaluate(flow, source, target, Items::All)?,
+    };
+    expected_rows::all_met(target, evaluated)
 }
 
 /// A target that one statement can write together with the tracking rows.

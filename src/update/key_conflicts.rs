@@ -15,6 +15,7 @@ use crate::pg::tuplestore::rows::TupleStore;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::names::{KeyExprs, key_text};
 use crate::update::target_writer::UnownedRows;
+use coco_core::expectation::RowTally;
 use coco_core::key_handover;
 use coco_core::key_handover::Claim;
 
@@ -178,7 +179,7 @@ fn find(
                 Some(claim) => ItemFailure::claimed(target, keys[claim].clone()),
                 None => own.remove(&item)?,
             };
-            Some(RejectedRow { item, failure })
+            Some(RejectedRow { item, failure, tally: RowTally::new() })
         })
         .collect())
 }

@@ -12,6 +12,7 @@ pub mod cursor_cache;
 pub mod decide_items;
 pub mod detect;
 pub mod differences;
+pub mod expectations;
 pub mod failure_rows;
 pub mod full_scan;
 pub mod handover;

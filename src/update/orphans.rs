@@ -11,6 +11,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, ident, literal};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::compose::{self, Items};
+use crate::query::expected_rows;
 use crate::query::names::{self, KeyExprs};
 use crate::update::untracked_items;
 
@@ -55,7 +56,7 @@ pub fn expected_rows_sql(flow: &Flow, target: &Target, failing: &[bool]) -> Resu
         .zip(failing)
         .map(|(s, failing)| {
             let items = if *failing { Items::Healthy } else { Items::All };
-            let evaluated = compose::evaluate(flow, s, target, items)?;
+            let evaluated = expected_rows::evaluate_unparked(flow, s, target, items)?;
             Ok(format!("select {columns} from ({evaluated}) as e"))
         })
         .collect::<Result<_>>()?;

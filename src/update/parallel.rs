@@ -164,8 +164,10 @@ pub fn run_helper_task(bytes: &[u8]) -> Result<HelperResult> {
             generation,
             takes_unowned_rows: false,
             lost_keys: Rc::default(),
+            expected: Rc::default(),
         };
         run.process_keys(source, &mut keys, part, &mut pass)?;
+        run.settle_expectations()?;
     }
     if !same || invalidation::invalidation_count() != generation && logic_is_another(flow, logic)? {
         return Err(logic_changed_error(flow));

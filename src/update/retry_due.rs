@@ -12,8 +12,8 @@ use crate::query::compose;
 use crate::update::candidate_rows::key_columns;
 use coco_core::decision::Mode;
 
-/// Adds the failed items whose retry time has come: the change log does not have them. Returns how
-/// many other failed items wait.
+/// Adds the failed items whose retry time has come: the change log does not have them. With
+/// [`Mode::Retry`], also adds the items with parked rows. Returns how many other failed items wait.
 pub fn add_due_failures(
     statements: &SpiSession,
     source: &Source,
@@ -23,7 +23,12 @@ pub fn add_due_failures(
     let acting = RoleGuard::qualifying_names()?;
     // Use the index on failed items even before the table is analyzed for the first time.
     acting.set("enable_seqscan", "off")?;
-    let failed = format!("from {} as t where t.failure is not null", source.tracking_view);
+    let stands_out = match mode {
+        // The caller has made items with parked rows count as never committed.
+        Mode::Retry => "(t.failure is not null or t.parked is not null)",
+        _ => "t.failure is not null",
+    };
+    let failed = format!("from {} as t where {stands_out}", source.tracking_view);
     if statements.read_text(&format!("select true {failed} limit 1"), &[])?.is_none() {
         return Ok(0);
     }

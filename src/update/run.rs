@@ -1,7 +1,7 @@
 //! One update of one flow: prepares the run, brings each source up to date in the order of
 //! declaration, and finishes. The steps for one source are in [`crate::update::source_pass`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -24,9 +24,10 @@ use crate::update::context::{UpdateContext, UpdateSnapshot};
 use crate::update::cursor_cache::CursorUpdate;
 use crate::update::limits::Limits;
 use crate::update::target_writer::{TargetWriter, WriteOptions};
-use crate::update::{nullable_columns, orphans, restore_targets};
+use crate::update::{nullable_columns, orphans, restore_targets, tracking_rows};
 use coco_core::counts::Counts;
 use coco_core::decision::Mode;
+use coco_core::expectation::RowTally;
 use coco_core::memo_batch::Stats;
 use coco_core::run_history::Reason;
 use coco_core::version::LogicId;
@@ -179,6 +180,7 @@ fn update_sources(
         generation,
         takes_unowned_rows: writing.mode == Mode::Retry,
         lost_keys: Rc::default(),
+        expected: Rc::default(),
     };
     let mut outcome = UpdateOutcome {
         sources: vec![],
@@ -191,6 +193,11 @@ fn update_sources(
         external: flow.is_external(),
         held: vec![],
     };
+    if writing.mode == Mode::Retry && flow.targets.iter().any(|t| !t.expectations.is_empty()) {
+        for source in &flow.sources {
+            tracking_rows::forget_parked(source)?;
+        }
+    }
     for source in &flow.sources {
         let began = Instant::now();
         let counts = run.update_source(source, &mut outcome)?;
@@ -200,6 +207,7 @@ fn update_sources(
     }
     run.hand_over_keys(&mut outcome.sources)?;
     run.delete_orphans(outcome.more, &mut outcome.sources)?;
+    run.settle_expectations()?;
     let memo = run.count_memo_calls()?;
     if let Some(first) = outcome.sources.first_mut() {
         first.add_memo(memo);
@@ -232,6 +240,8 @@ pub struct UpdateRun<'a> {
     /// Whether an item listed target keys whose text no longer names a value, so that coco does not
     /// know which rows the item had.
     pub lost_keys: Rc<Cell<bool>>,
+    /// The rows that were checked against expectations and are not counted yet.
+    pub expected: Rc<RefCell<RowTally>>,
 }
 
 impl UpdateRun<'_> {

@@ -8,6 +8,7 @@ use crate::catalog::model::{Flow, Source, Target};
 use crate::memo::session::MemoSession;
 use coco_core::counts::Counts;
 use coco_core::decision::Mode;
+use coco_core::expectation::RowTally;
 use coco_core::memo_batch::{EntryIndex, FunctionId};
 use coco_core::version::LogicId;
 
@@ -77,6 +78,8 @@ pub struct WriteCounts {
     pub stored: Vec<(EntryIndex, i64)>,
     /// How many memoized results of each function the items use.
     pub calls: BTreeMap<FunctionId, i64>,
+    /// The rows that were checked against expectations.
+    pub tally: RowTally,
 }
 
 /// Returns the error for a lookup row with a NULL in its key. coco cannot determine which items

@@ -9,7 +9,7 @@ use crate::pg::acting_role::RoleGuard;
 use crate::pg::bulk_insert;
 use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
-use crate::pg::spi::arg;
+use crate::pg::spi::{self, arg};
 use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::{Action, Batch, Item};
@@ -17,18 +17,26 @@ use crate::query::compose;
 use crate::query::names::{KeyExprs, key_text};
 use crate::update::target_writer::{TargetWriter, WriteOptions};
 
+/// What tracking rows keep of an item's rows, by the ids of the targets.
+pub struct ItemRows {
+    /// The output at targets that are owned by list.
+    pub listed: Vec<(i32, TupleStore)>,
+    /// The rows that expectations keep out of a target: the items' keys `i1…`, and `parked`.
+    pub parked: Vec<(i32, TupleStore)>,
+}
+
 /// Writes the tracking rows of a batch whose target rows are written.
 pub fn write_tracking_rows(
     source: &Source,
     writers: &[TargetWriter],
-    listed: &[(i32, TupleStore)],
+    output: &ItemRows,
     items: &Batch,
     writing: WriteOptions,
     used: Option<&result_uses::ResultUses>,
 ) -> Result<()> {
     // Run as the flow's owner, because converting a target key to text can run a user's code.
     let mut lists = Vec::new();
-    for (id, rows) in listed {
+    for (id, rows) in &output.listed {
         if let Some(writer) = writers.iter().find(|w| w.target.id == *id) {
             lists.push((*id, listed_keys(source, writer.target, rows)?));
         }
@@ -57,6 +65,20 @@ pub fn write_tracking_rows(
         true => "null::pg_catalog.jsonb".to_owned(),
         false => parts.join(" operator(pg_catalog.||) "),
     };
+    let mut parts = Vec::new();
+    for (id, rows) in &output.parked {
+        let relation = format!("coco_parked_{id}");
+        statements.name(&relation, rows)?;
+        let on = all_equal(&source.key, &numbered(&format!("p{id}.i"), source.key.len()), &batch);
+        joined.push_str(&format!(" left join {relation} as p{id} on {on}"));
+        parts.push(format!("coalesce(p{id}.parked, '[]'::pg_catalog.jsonb)"));
+    }
+    let parked = match parts.is_empty() {
+        true => "null::pg_catalog.jsonb".to_owned(),
+        false => {
+            format!("nullif({}, '[]'::pg_catalog.jsonb)", parts.join(" operator(pg_catalog.||) "))
+        }
+    };
     let refs = match used {
         Some(used) => {
             statements.name("coco_refs", &used.refs)?;
@@ -77,6 +99,7 @@ pub fn write_tracking_rows(
                                            then t.target_keys else {keys} end,
                         memo_refs = case when {is_advance}
                                          then t.memo_refs else {refs} end,
+                        parked = case when {is_advance} then t.parked else {parked} end,
                         failure = null
                    from coco_batch as b{joined}
                   where {own} and b.tracked and {is_not_removed}",
@@ -97,6 +120,9 @@ pub fn write_tracking_rows(
             ("memo_refs", refs),
         ];
         columns.extend(rest.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        if !output.parked.is_empty() {
+            columns.push(("parked".to_owned(), parked));
+        }
         let from = format!(
             "coco_batch as b{joined}
               where not b.tracked and {}",
@@ -135,6 +161,18 @@ pub fn forget_content(source: &Source, keys: &TupleStore) -> Result<()> {
     let sql =
         format!("update {tracking} as t set logic_id = null from coco_unsettled as u where {same}");
     statements.execute(&sql, &[])?;
+    Ok(())
+}
+
+/// Makes items with parked rows count as never committed: coco evaluates them again when an update
+/// looks at them.
+pub fn forget_parked(source: &Source) -> Result<()> {
+    let acting = RoleGuard::extension_owner()?;
+    // Use the index on parked rows even before the table is analyzed for the first time.
+    acting.set("enable_seqscan", "off")?;
+    let tracking = &source.tracking;
+    let sql = format!("update {tracking} as t set logic_id = null where t.parked is not null");
+    spi::execute(&sql, &[])?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use crate::update::run::{UpdateRun, interrupt};
 use crate::update::target_writer::{BatchContext, UnownedRows, WriteMode, WriteOrder};
 use coco_core::bisect::{Attempt, bisect_failed};
 use coco_core::counts::Counts;
+use coco_core::expectation::add_tally;
 use coco_core::memo_batch::Stats;
 
 /// How often coco leaves further items out of a batch because they conflict with the rows that the
@@ -97,6 +98,10 @@ impl UpdateRun<'_> {
                         let waits = refused.iter().any(|r| r.failure.waits());
                         if let Some(deferred) = deferred.take().filter(|_| waits) {
                             return this.move_into(deferred);
+                        }
+                        let fails = |item: usize| !this.items.get(item).is_some_and(|i| i.along);
+                        for rejected in refused.iter().filter(|r| fails(r.item)) {
+                            add_tally(&mut self.expected.borrow_mut(), &rejected.tally);
                         }
                         refused.into_iter().map(|r| (r.item, r.failure)).collect()
                     }
@@ -272,6 +277,7 @@ impl UpdateRun<'_> {
                 recalling.count(function, Stats { calls, ..Stats::default() });
             }
         }
+        add_tally(&mut self.expected.borrow_mut(), &written.tally);
         Ok(written.counts)
     }
 }

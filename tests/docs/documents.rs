@@ -59,6 +59,7 @@ documents! {
     recipes: "docs/recipes.md";
     coming_from: "docs/coming-from.md", Models;
     changing_a_flow: "docs/changing-a-flow.md";
+    expectations: "docs/expectations.md";
     operations: "docs/operations.md";
     security: "docs/security.md";
     troubleshooting: "docs/troubleshooting.md";

@@ -18,7 +18,8 @@ const MAY_BE_NULL: [(&str, &str); 7] = [
 ];
 
 /// Arguments with a default that must not be NULL all the same.
-const MUST_NOT_BE_NULL: [(&str, &str); 8] = [
+const MUST_NOT_BE_NULL: [(&str, &str); 9] = [
+    ("expect", "action"),
     ("create_flow", "search_path"),
     ("drop_flow", "keep_targets"),
     ("update", "mode"),

@@ -9,6 +9,7 @@ pub mod bisect;
 pub mod change;
 pub mod counts;
 pub mod decision;
+pub mod expectation;
 pub mod fingerprint;
 pub mod flow_order;
 pub mod key_handover;

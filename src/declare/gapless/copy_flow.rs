@@ -10,6 +10,7 @@ use crate::catalog::{object_comments, object_names, objects};
 use crate::declare::add_lookup;
 use crate::declare::add_target::{find_target, store_target};
 use crate::declare::check_query::analyze_into;
+use crate::declare::condition_views;
 use crate::declare::gapless::{dependents, version_table};
 use crate::declare::labelled_logic::record_labelled_logic;
 use crate::declare::{lineage_index, names, rows};
@@ -89,6 +90,7 @@ pub fn declare_version(
             epoch: 1,
             nullable_again: vec![],
             bound: None,
+            expectations: vec![],
             ..target.clone()
         };
         let bound = if n == changed {
@@ -106,6 +108,9 @@ pub fn declare_version(
         dependents::check_replaceable(&main, target, &new.columns)?;
         new.relation = Some(version_table::create(&main, target, &new)?);
         store_target(&mut flow, new, bound)?;
+        if let Some(copy) = flow.targets.last() {
+            condition_views::copy_expectations(target, &flow, copy)?;
+        }
     }
     store_used(&mut flow)?;
     let stored = NewVersion { id, of: main.id, swaps_by_itself, keep_old: options.keep_old };

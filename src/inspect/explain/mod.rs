@@ -7,7 +7,7 @@ pub mod triggers_of_work;
 
 use crate::catalog::logic_rows;
 use crate::catalog::memo_function;
-use crate::catalog::model::{Flow, Source, Target};
+use crate::catalog::model::{Expectation, Flow, Source, Target};
 use crate::declare::check_query;
 use crate::flows::{load, paused};
 use crate::inspect::explain::finding::{Finding, between, finding, names};
@@ -17,6 +17,7 @@ use crate::pg::spi::{self, arg, ident};
 use crate::query::compose::{self, Items};
 use crate::query::logic_fingerprint;
 use crate::update::limits::Limits;
+use coco_core::expectation::UnmetAction;
 use coco_core::version::LogicId;
 
 /// Describes one of the caller's flows, for batches of this size unless the flow has its own.
@@ -32,6 +33,7 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
         all.push(Finding { section: "lookup", ..found });
     }
     all.extend(flow.targets.iter().map(|target| rows_of(&flow, target)));
+    all.extend(flow.targets.iter().flat_map(expected_of));
     all.extend(flow.sources.iter().map(content));
     all.extend(logic(&flow)?);
     all.extend(flow.memoized.iter().map(|f| {
@@ -142,6 +144,27 @@ fn rows_of(flow: &Flow, target: &Target) -> Finding {
     };
     let made = if target.made { "managed" } else { "adopted" };
     finding("target", target.shown(), format!("key ({key}); {known}; {made}"))
+}
+
+/// Describes the expectations of a target.
+fn expected_of(target: &Target) -> Vec<Finding> {
+    let described = |expectation: &Expectation| {
+        let action = match expectation.action {
+            UnmetAction::Park => "coco parks other rows",
+            UnmetAction::Warn => "coco writes other rows, and counts them",
+            UnmetAction::Fail => "the item of another row fails",
+        };
+        let share = expectation.max_share.map_or(String::new(), |share| {
+            format!("; an update stops if more than {share} of its rows fail")
+        });
+        let detail = format!(
+            "rows of {} satisfy {}; {action}{share}",
+            target.shown(),
+            expectation.condition
+        );
+        finding("expectation", &expectation.name, detail)
+    };
+    target.expectations.iter().map(described).collect()
 }
 
 /// Describes what the content fingerprint of a source covers, and what it does not.
