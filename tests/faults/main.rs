@@ -21,5 +21,6 @@ mod topic;
 
 mod chaos;
 mod crashes;
+mod dumped_expectations;
 mod fuzz;
 mod restore;

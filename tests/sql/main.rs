@@ -36,6 +36,7 @@ mod connectors;
 mod declaring;
 mod diagram;
 mod evaluate;
+mod expectations;
 mod explain;
 mod failures;
 mod files;
