@@ -24,6 +24,11 @@ const LONGEST: usize = 63;
 
 /// Checks a condition, and binds it over one row of a target.
 pub fn bind_condition(flow: &Flow, target: &Target, text: &str) -> Result<Bound> {
+    bind_over(flow, target, row_name(target), text)
+}
+
+/// Binds a condition that calls the row of the target by this name.
+fn bind_over(flow: &Flow, target: &Target, row: &str, text: &str) -> Result<Bound> {
     let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     analyze::one_expression(CONDITION, text).map_err(|error| Error {
         message: "argument \"condition\" must be one expression over the target's columns"
@@ -31,7 +36,7 @@ pub fn bind_condition(flow: &Flow, target: &Target, text: &str) -> Result<Bound>
         hint: Some("Write, for example, price > 0.".to_owned()),
         ..error
     })?;
-    let named = used_columns::named(NEW, row_name(target), query_view(target)?)?;
+    let named = used_columns::named(NEW, row, query_view(target)?)?;
     let sql = format!("select (\n{text}\n) as {CONDITION} from {}", ident(&named.name));
     let bound = bound_query::bind_query(CONDITION, &sql, &[named], None)?;
     condition::check_condition(&bound)?;
@@ -125,7 +130,7 @@ pub fn bind_again(flow: &Flow, target: &Target, unbound: &[UnboundExpectation]) 
 pub fn copy_expectations(from: &Target, flow: &Flow, to: &Target) -> Result<()> {
     for expectation in &from.expectations {
         let text = condition_text(from, expectation)?;
-        let bound = bind_condition(flow, to, &text)
+        let bound = bind_over(flow, to, row_name(from), &text)
             .map_err(|error| does_not_fit(from, &expectation.name, error))?;
         let id = expectation_rows::store_expectation(&NewExpectation {
             target: to.id,
