@@ -509,7 +509,7 @@ create function coco.metric_rows(
   rows 100
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'metric_rows_wrapper';
-comment on function coco.metric_rows is 'Returns the rows of the view coco.metrics for one scope: flow, source, target, function, log or worker.';
+comment on function coco.metric_rows is 'Returns the rows of the view coco.metrics for one scope: flow, source, target, function, expectation, log or worker.';
 
 create function coco.memoize(
   function   regprocedure,

@@ -223,6 +223,8 @@ select 'target', m.* from coco.metric_rows('target') m
 union all
 select 'function', m.* from coco.metric_rows('function') m
 union all
+select 'expectation', m.* from coco.metric_rows('expectation') m
+union all
 select 'log', m.* from coco.metric_rows('log') m
 union all
 select 'worker', m.* from coco.metric_rows('worker') m;

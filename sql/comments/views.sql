@@ -200,11 +200,11 @@ comment on column coco.delivery_status.hint is 'Action that may resolve the last
 comment on column coco.delivery_status.verified_at is 'Last time at which coco.verify with outside found no difference in the target.';
 
 comment on view coco.metrics is 'Counters and gauges for monitoring, one row for each. You see those of your flows; members of pg_read_all_stats, such as pg_monitor, see those of all flows. The view shows numbers and names, but no contents. A metric without a current value has no row. Counters of flows and functions survive restarts, dumps, and the removal of old runs from the history. Counters of workers start with the worker. Runs of a live flow count when coco.history records them, within a minute. The files in examples/monitoring connect the view to Prometheus and Grafana.';
-comment on column coco.metrics.scope is 'Kind of object: flow, source, target (outside this database), function (memoized), log (change log) or worker. A query computes only the scopes that it asks for.';
+comment on column coco.metrics.scope is 'Kind of object: flow, source, target (outside this database), function (memoized), expectation, log (change log) or worker. A query computes only the scopes that it asks for.';
 comment on column coco.metrics.metric is 'Name of the metric, as in Prometheus, including its unit if it has one.';
 comment on column coco.metrics.type is 'Type of the metric: counter or gauge.';
 comment on column coco.metrics.flow is 'Name of the flow.';
-comment on column coco.metrics.name is 'Name of the source or lookup, target, function or captured table, or number of the worker; for coco_flow_state, the state.';
+comment on column coco.metrics.name is 'Name of the source or lookup, target, function or captured table, the target and name of an expectation, or number of the worker; for coco_flow_state, the state.';
 comment on column coco.metrics.server is 'Server of the target, for scope target.';
 comment on column coco.metrics.value is 'Current value of the metric.';
 comment on column coco.metrics.help is 'Meaning of the metric.';

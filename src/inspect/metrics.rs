@@ -16,7 +16,8 @@ pub struct Metric {
     pub metric: &'static str,
     pub help: &'static str,
     pub flow: Option<String>,
-    /// The source, target, function or worker, or the flow's state, that the value belongs to.
+    /// The source, target, function, expectation or worker, or the flow's state, that the value belongs
+    /// to.
     pub name: Option<String>,
     pub server: Option<String>,
     pub value: f64,
@@ -31,11 +32,12 @@ struct Scope {
     metrics: &'static [(&'static str, &'static str)],
 }
 
-const SCOPES: [Scope; 6] = [
+const SCOPES: [Scope; 7] = [
     Scope { name: "flow", statement: FLOWS, metrics: &FLOW_METRICS },
     Scope { name: "source", statement: SOURCES, metrics: &SOURCE_METRICS },
     Scope { name: "target", statement: TARGETS, metrics: &TARGET_METRICS },
     Scope { name: "function", statement: FUNCTIONS, metrics: &FUNCTION_METRICS },
+    Scope { name: "expectation", statement: EXPECTATIONS, metrics: &EXPECTATION_METRICS },
     Scope { name: "log", statement: LOGS, metrics: &LOG_METRICS },
     Scope { name: "worker", statement: WORKERS, metrics: &WORKER_METRICS },
 ];
@@ -182,6 +184,21 @@ const FUNCTION_METRICS: [(&str, &str); 8] = [
     ("coco_function_tokens_out_total", "Tokens of outputs, as the provider counts them."),
     ("coco_function_cost_total", "Cost of the requests, in the unit of the server's prices."),
     ("coco_function_seconds_total", "Time spent computing results."),
+];
+
+// Two targets of a flow can have expectations of one name.
+const EXPECTATIONS: &str = "
+select t.flow, array[f.owner::oid],
+       format('%s: %s', coalesce(t.external, format('%I.%I', t.schema, t.name)), x.name), null::text,
+       x.checked::float8, x.failed::float8
+  from coco.expectation x
+  join coco.target t on t.id = x.target
+  join coco.flow f on f.flow = t.flow
+ order by t.flow, x.id";
+
+const EXPECTATION_METRICS: [(&str, &str); 2] = [
+    ("coco_expectation_rows_checked_total", "Rows checked against an expectation of a target."),
+    ("coco_expectation_rows_failed_total", "Rows that did not satisfy an expectation."),
 ];
 
 // A change log is visible to the owners of flows that follow it.

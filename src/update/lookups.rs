@@ -15,7 +15,7 @@ use crate::update::detect::{self, Scan};
 use crate::update::limits::Limits;
 use crate::update::source_plan::{self, ForcedKeys, PlannedSource, ReadMode, SourcePlan};
 use crate::update::target_writer::{self, WriteOptions};
-use crate::update::tracking_rows;
+use crate::update::tracking_rows::{self, ItemRows};
 use coco_core::decision::Mode;
 use coco_core::source_work::ForcedItems;
 use coco_core::version::{LogicId, ProcessOrdinal};
@@ -165,7 +165,14 @@ fn store_lookup_items(
     }
     let writing = WriteOptions { mode: Mode::Normal, logic: NO_LOGIC };
     drop(statements);
-    tracking_rows::write_tracking_rows(&lookup.relation, &[], &[], batch, writing, None)
+    tracking_rows::write_tracking_rows(
+        &lookup.relation,
+        &[],
+        &ItemRows::default(),
+        batch,
+        writing,
+        None,
+    )
 }
 
 /// Returns the SELECT of the source keys that changed rows of a lookup affect; `None` if they

@@ -18,6 +18,7 @@ use crate::query::names::{KeyExprs, key_text};
 use crate::update::target_writer::{TargetWriter, WriteOptions};
 
 /// What tracking rows keep of an item's rows, by the ids of the targets.
+#[derive(Default)]
 pub struct ItemRows {
     /// The output at targets that are owned by list.
     pub listed: Vec<(i32, TupleStore)>,

@@ -72,6 +72,15 @@ fn a_parked_row_is_not_in_the_target_until_it_satisfies_the_condition() {
         "degraded 1"
     );
     assert_eq!(counted(&mut db), "positive park 3 1 1");
+    assert_eq!(
+        text(
+            &mut db.client,
+            "select string_agg(concat_ws(' ', metric, name, value), ', ' order by metric)
+               from coco.metrics where scope = 'expectation'"
+        ),
+        "coco_expectation_rows_checked_total public.t: positive 3, \
+         coco_expectation_rows_failed_total public.t: positive 1"
+    );
     db.verify_clean("f");
 
     // Nothing changed, so nothing is checked again.
