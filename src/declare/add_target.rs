@@ -310,7 +310,7 @@ pub fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()
 /// the flow's queries use.
 fn settle(flow: &mut Flow, at: usize, bound: Bound) -> Result<()> {
     invalidation::note_change()?;
-    let unbound = condition_views::unbind_expectations(&flow.targets[at])?;
+    let unbound = condition_views::unbind_expectations(flow, &flow.targets[at])?;
     let view = objects::create_query_view(flow, &flow.targets[at], bound.tree)?;
     let acting = RoleGuard::extension_owner()?;
     spi::execute(

@@ -86,10 +86,12 @@ pub fn drop_condition_view(expectation: &Expectation) -> Result<()> {
 
 /// Returns a text that declares the condition of an expectation over the columns of its target, as
 /// it is bound. Its names are qualified.
-pub fn condition_text(target: &Target, expectation: &Expectation) -> Result<String> {
+pub fn condition_text(flow: &Flow, target: &Target, expectation: &Expectation) -> Result<String> {
     let (Some(bound), Some(row)) = (&expectation.bound, target.query_view()) else {
         return Ok(expectation.condition.clone());
     };
+    // Constants are written by the output functions of their types.
+    let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     let text = declared_text::column_text(bound, CONDITION, row_name(target), row)?;
     Ok(text.unwrap_or_else(|| expectation.condition.clone()))
 }
@@ -102,10 +104,10 @@ pub struct UnboundExpectation {
 }
 
 /// Drops the views of a target's expectations, so that the view of its query can be replaced.
-pub fn unbind_expectations(target: &Target) -> Result<Vec<UnboundExpectation>> {
+pub fn unbind_expectations(flow: &Flow, target: &Target) -> Result<Vec<UnboundExpectation>> {
     let mut unbound = Vec::new();
     for expectation in &target.expectations {
-        let text = condition_text(target, expectation)?;
+        let text = condition_text(flow, target, expectation)?;
         drop_condition_view(expectation)?;
         unbound.push(UnboundExpectation {
             id: expectation.id,
@@ -129,7 +131,7 @@ pub fn bind_again(flow: &Flow, target: &Target, unbound: &[UnboundExpectation]) 
 /// Gives a target of another flow the expectations of a target.
 pub fn copy_expectations(from: &Target, flow: &Flow, to: &Target) -> Result<()> {
     for expectation in &from.expectations {
-        let text = condition_text(from, expectation)?;
+        let text = condition_text(flow, from, expectation)?;
         let bound = bind_over(flow, to, row_name(from), &text)
             .map_err(|error| does_not_fit(from, &expectation.name, error))?;
         let id = expectation_rows::store_expectation(&NewExpectation {

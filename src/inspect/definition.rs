@@ -233,7 +233,7 @@ impl Definer<'_> {
         let is_same = |fresh| same_query::is_same_column(&fresh, &stored, CONDITION);
         match fresh.is_ok_and(is_same) {
             true => Ok(text.clone()),
-            false => condition_views::condition_text(target, expectation),
+            false => condition_views::condition_text(self.flow, target, expectation),
         }
     }
 
