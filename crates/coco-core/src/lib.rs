@@ -23,6 +23,7 @@ pub mod plan_reader;
 pub mod provider;
 pub mod range_search;
 pub mod run_history;
+pub mod sampling;
 pub mod snapshot;
 pub mod source_work;
 pub mod stand_in;

@@ -20,6 +20,24 @@ pub enum Task {
     Post { url: String },
 }
 
+/// Estimates the tokens of a text: in English, a token has about four bytes.
+pub fn estimate_tokens(text: &str) -> u64 {
+    (text.len() as u64).div_ceil(4)
+}
+
+/// What the options of a server say about the requests of a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RequestTerms {
+    /// Maximum number of inputs in a request, at least 1.
+    pub inputs_per_request: u64,
+    /// Prices of a million tokens, in the unit of the server's prices.
+    pub price_in: f64,
+    pub price_out: f64,
+    /// Maximum number of tokens that an answer has; `None` if the task gets no generated text, or
+    /// the options do not limit it.
+    pub answer_tokens: Option<u64>,
+}
+
 /// Inputs for one task of one server.
 #[derive(Clone, Debug)]
 pub struct Job {

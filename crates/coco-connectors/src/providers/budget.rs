@@ -1,5 +1,7 @@
 //! The cost of requests, and the limit on it.
 
+pub use coco_core::provider::estimate_tokens;
+
 /// Prices of a server per million tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Prices {
@@ -37,11 +39,6 @@ impl Budget {
     pub fn settle(&mut self, reserved: f64, cost: f64) {
         self.0 += reserved - cost;
     }
-}
-
-/// Estimates the tokens of a text: in English, a token has about four bytes.
-pub fn estimate_tokens(text: &str) -> u64 {
-    (text.len() as u64).div_ceil(4)
 }
 
 #[cfg(test)]

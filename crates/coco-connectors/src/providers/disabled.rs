@@ -1,7 +1,8 @@
 //! The replacement of providers in a build without them.
 
 use coco_core::change::DeliveryError;
-use coco_core::provider::{Job, JobOutcome, Usage};
+use coco_core::options::Options;
+use coco_core::provider::{Job, JobOutcome, RequestTerms, Task, Usage};
 
 /// Returns an error for each job.
 pub async fn ask(jobs: Vec<Job>) -> Vec<JobOutcome> {
@@ -11,6 +12,11 @@ pub async fn ask(jobs: Vec<Job>) -> Vec<JobOutcome> {
         error: Some(DeliveryError::server("0A000", "this build of coco has no providers")),
     };
     jobs.into_iter().map(outcome).collect()
+}
+
+/// Returns the terms of a server without prices.
+pub fn request_terms(_: &Task, _: &Options) -> Result<RequestTerms, DeliveryError> {
+    Ok(RequestTerms { inputs_per_request: 1, ..RequestTerms::default() })
 }
 
 pub fn longest_matching_prefix<'a>(

@@ -43,9 +43,11 @@ mod server;
 mod url_prefix;
 
 #[cfg(not(feature = "functions"))]
-pub use disabled::{ask, longest_matching_prefix};
+pub use disabled::{ask, longest_matching_prefix, request_terms};
 #[cfg(feature = "functions")]
 pub use job_runner::ask;
+#[cfg(feature = "functions")]
+pub use request::request_terms;
 #[cfg(feature = "functions")]
 pub use url_prefix::longest_matching_prefix;
 

@@ -10,7 +10,8 @@ use crate::net::endpoint::{self, Endpoint};
 use crate::net::error::{is_tls, no_answer};
 use crate::net::{body, client};
 use coco_core::change::DeliveryError;
-use coco_core::provider::Task;
+use coco_core::options::Options;
+use coco_core::provider::{RequestTerms, Task};
 
 /// Maximum bytes of a response with a text.
 const MAX_TEXT_BYTES: usize = 16 * 1024 * 1024;
@@ -42,6 +43,20 @@ pub fn estimate(task: &Task, config: &Config, inputs: &[&str]) -> (u64, u64) {
         }
         _ => (tokens_in, 0),
     }
+}
+
+/// Returns what the options of a server say about the requests of a task.
+pub fn request_terms(task: &Task, server: &Options) -> Result<RequestTerms, DeliveryError> {
+    let config = Config::new(task, server)?;
+    Ok(RequestTerms {
+        inputs_per_request: config.batch_size as u64,
+        price_in: config.prices.tokens_in,
+        price_out: config.prices.tokens_out,
+        answer_tokens: match task {
+            Task::Generate { .. } => generate::max_answer_tokens(&config.parameters),
+            _ => None,
+        },
+    })
 }
 
 /// Sends a request, and reads the response.
