@@ -9,11 +9,11 @@ LOAD 'coco';
 CREATE TEMPORARY TABLE section (position int PRIMARY KEY, title text, intro text, names text[]);
 INSERT INTO section VALUES
 (1, 'Declaring flows', 'A flow is a query that coco evaluates once for each source item. A declaration checks everything that it can check, and is part of the calling transaction.',
- '{create_flow,add_source,add_lookup,add_target,set_query,expect,drop_expectation,swap,rollback,discard,alter_flow,rename_flow,drop_flow,plan,flow_definition,definitions}'),
+ '{create_flow,add_source,add_lookup,add_target,set_query,expect,drop_expectation,swap,rollback,discard,alter_flow,allow,rename_flow,drop_flow,plan,flow_definition,definitions}'),
 (2, 'Running flows', 'A call updates a flow once. If a flow is live, a worker keeps it up to date after each commit.',
  '{update,update_all,retry,start,stop,wait}'),
 (3, 'Inspecting flows', 'The functions show what an update would change, whether a target is correct, and where its rows come from. The views show the flows that you own, or whose owner is a role of which you are a member. `coco.tracking`, `coco.errors` and `coco.delivery_status` leave out a flow whose source, key column, tracking table or owner no longer exists; `failed_items` in `coco.status` is then NULL.',
- '{preview,evaluate,verify,diff,lineage,outputs,history,explain,diagram,report,status,status_detail,progress,errors,expectations,flows,sources,lookups,targets,versions,logic_versions,delivery_status,tracking,functions,workers,metrics}'),
+ '{preview,estimate,evaluate,verify,diff,lineage,outputs,history,explain,diagram,report,status,status_detail,progress,errors,expectations,flows,sources,lookups,targets,versions,logic_versions,delivery_status,tracking,functions,workers,metrics}'),
 (4, 'Functions for queries', 'You can call these functions in flows and in any other query.',
  '{split_text,normalize_text,fingerprint,stable_uuid,local_files,list_files,read_file}'),
 (5, 'Functions over the network', 'These functions call other servers, so they are volatile and may be slow. Examples, limits and errors: [functions.md](functions.md).',

@@ -22,6 +22,10 @@ create table coco.flow (
   batch_size  int check (batch_size > 0),
   paused      boolean not null default false,
   lineage_index boolean not null default false,
+  -- what one update may write and spend, and whether the next update may pass these limits
+  max_rows    bigint check (max_rows > 0),
+  max_cost    float8 check (max_cost > 0),
+  beyond_limits boolean not null default false,
   created     timestamptz not null default pg_catalog.now()
 );
 comment on table coco.flow is 'Declared flows. Only coco''s functions write to this table.';

@@ -168,10 +168,16 @@ create function coco.alter_flow(
   search_path text   default null,
   settings    jsonb  default null,
   target      text   default null,
-  options     jsonb  default null
+  options     jsonb  default null,
+  max_rows    bigint default null,
+  max_cost    double precision default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'alter_flow_wrapper';
+
+create function coco.allow(flow text) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'allow_wrapper';
 
 create function coco.rename_flow(
   flow     text,
@@ -251,6 +257,20 @@ create function coco.evaluate(
   rows 10
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'evaluate_wrapper';
+
+create function coco.estimate(
+  flow   text,
+  query  text default null,
+  target text default null,
+  item   text default null,
+  mode   text default 'normal',
+  sample int  default 1000,
+  out measure text, out estimate double precision, out low double precision, out high double precision,
+  out unit text, out basis text
+) returns setof record language c volatile
+  rows 13
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'estimate_wrapper';
 
 create function coco.verify(
   flow    text,

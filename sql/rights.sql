@@ -5,7 +5,7 @@ revoke all on all functions in schema coco from public;
 grant execute on function
   coco.create_flow, coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.expect, coco.drop_expectation, coco.alter_flow,
   coco.rename_flow, coco.drop_flow, coco.plan, coco.flow_definition, coco.definitions, coco.update, coco.update_all, coco.retry, coco.start,
-  coco.stop, coco.wait, coco.preview, coco.evaluate, coco.verify,
+  coco.stop, coco.wait, coco.preview, coco.estimate, coco.allow, coco.evaluate, coco.verify,
   coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram, coco.report,
   coco.split_text, coco.normalize_text, coco.fingerprint, coco.stable_uuid,
   coco.swap, coco.rollback, coco.discard, coco.diff,

@@ -348,6 +348,11 @@ settings: JSON object with new values of TimeZone, default_text_search_config, l
 target: name of the target outside this database that options belong to; NULL: the flow's only such target.
 options: JSON object with the connector's options for the target, which replaces all previous options. They apply to rows
   that coco sends from now on. An option that decides which objects the target writes to cannot be altered.
+max_rows: number of target rows that one update may write and delete. coco estimates each update of the flow first, and
+  raises an error, before it writes anything, if the update would pass the limit. 0: no limit. A new version of the flow
+  (coco.set_query with gapless) has no such limit.
+max_cost: amount that one update may spend at the servers of providers, in the unit of their prices. coco raises an error
+  as for max_rows, before it sends a request. 0: no limit.
 
 Whatever an update evaluates again, it takes results of memoized functions from the store. If such a result depends on the
 search path or on a setting, call coco.clear_memo.
@@ -359,6 +364,14 @@ yours, or you cannot SET ROLE to the new owner. 42704: the flow has no such sour
 cannot have the ordinal or lose it, its changes cannot be captured, or the option cannot be altered. 55000: the flow has a
 new version, which has copies of sources and settings. Also the errors of coco.add_source about ordinal, fingerprint and
 capture, and those of the connector about options.$doc$;
+
+comment on function coco.allow is $doc$Lets the next update of a flow pass the limits max_rows and max_cost, once. The permission ends with the next update that evaluates items and leaves none for later. A worker that the limits have stopped retries the flow when the caller commits.
+
+flow: name of the flow.
+
+    SELECT coco.allow('doc_chunks');
+
+Errors: 42501: the flow is not yours.$doc$;
 
 comment on function coco.rename_flow is $doc$Gives a flow another name. The items, the history, the labels, the results of memoized functions and the targets stay as they are, and the next update evaluates nothing. A worker that follows the flow continues under the new name.
 

@@ -47,6 +47,37 @@ plan: with explain, text of the plan; otherwise NULL.
 Errors: 22023: source_key or item is not a JSON object, or a value is missing. 42703: source_key or item has another column.
 42704: the flow or the source does not exist. 42501: the flow is not yours. Also the errors that the queries raise.$doc$;
 
+comment on function coco.estimate is $doc$Estimates what the next update of a flow would evaluate, write, request and spend, as things are now, or with another query. Writes nothing, and sends no request to a provider.
+
+The call determines the items that the update would look at, and evaluates a sample of them, as the owner of the flow. If
+the sample contains all items, the numbers of items, rows and calls are exact: low, estimate and high are equal. Otherwise,
+the true number lies between low and high for 95 of 100 samples. The sample is the same for each call: it contains the items
+whose keys have the smallest fingerprints. A missing result of a memoized function counts as NULL while coco evaluates the
+sample; a query that turns one result into several rows therefore writes more rows than estimated.
+
+flow: name of the flow.
+query: query as in coco.set_query: coco estimates the next update as if this query were set. NULL: with the queries that the
+  flow has. After CREATE OR REPLACE FUNCTION, for example, that is the cost of the replacement.
+target: target of query, as in coco.set_query; NULL: the flow's only target.
+item: as in coco.set_query.
+mode: as in coco.update.
+sample: number of items of each source that coco evaluates, at most; at least 100.
+
+measure: evaluated, upserted, deleted and failed are numbers as in the result of coco.update. rows: rows that the queries
+  return for the evaluated items. memo_hits: calls of memoized functions with a stored result. memo_misses: results that are
+  missing. requests, tokens_in, tokens_out and cost: what providers would be asked for these results. The rows from memo_hits
+  to cost exist only if the queries call memoized functions. wal_bytes: write-ahead log. seconds: time of the update.
+estimate: estimated value; cost is in the unit of the prices that the options of the servers name.
+low: lower bound.
+high: upper bound.
+unit: unit of the three values.
+basis: what coco computed the value from.
+
+    SELECT measure, estimate, low, high FROM coco.estimate('doc_chunks');
+
+Errors: 22023: mode or sample is not valid, or query is missing. 55000: the flow has no target yet. Also the errors of
+coco.set_query about query and target.$doc$;
+
 comment on function coco.verify is $doc$Compares each target of a flow with the result of its query over all items, row by row and byte by byte. Returns no row if there is nothing to report.
 
 A change since the last update also appears as a difference. coco excludes failing items and their rows from the

@@ -22,6 +22,10 @@ pub struct Flow {
     pub paused: bool,
     /// The number of items that one batch evaluates and writes; `None` means the setting's value.
     pub batch_size: Option<i32>,
+    /// The number of target rows that one update may write and delete; `None` means no limit.
+    pub max_rows: Option<i64>,
+    /// What one update may spend, in the unit of the servers' prices; `None` means no limit.
+    pub max_cost: Option<f64>,
     pub sources: Vec<Source>,
     pub lookups: Vec<Lookup>,
     pub targets: Vec<Target>,

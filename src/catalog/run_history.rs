@@ -190,3 +190,41 @@ pub fn runs(name: &str) -> Result<Vec<Run>> {
         },
     )
 }
+
+/// The time that the last runs of a flow took for each evaluated item, in seconds.
+pub struct RunSpeed {
+    pub average: f64,
+    pub fastest: f64,
+    pub slowest: f64,
+    /// The number of runs.
+    pub runs: i64,
+    /// The largest number of items that a run evaluated.
+    pub largest: f64,
+}
+
+/// Returns the speed of the last runs of a flow that succeeded. Leaves out runs that are much smaller
+/// than the others, because most of their time does not depend on the number of items.
+pub fn run_speed(flow: i32) -> Result<Option<RunSpeed>> {
+    let _as = RoleGuard::extension_owner()?;
+    let found = spi::select(
+        "with r as (
+           select extract(epoch from elapsed)::float8 as seconds, evaluated::float8 as items
+             from coco.run_history
+            where flow = $1 and evaluated > 0 and error is null
+            order by run_id desc limit 20)
+         select sum(seconds) / sum(items), min(seconds / items), max(seconds / items), count(*),
+                max(items)
+           from r where items >= (select max(items) / 10 from r) having count(*) > 0",
+        &[arg(flow)],
+        |r| {
+            Ok(RunSpeed {
+                average: spi::required(r, 1)?,
+                fastest: spi::required(r, 2)?,
+                slowest: spi::required(r, 3)?,
+                runs: spi::required(r, 4)?,
+                largest: spi::required(r, 5)?,
+            })
+        },
+    )?;
+    Ok(found.into_iter().next())
+}

@@ -48,6 +48,10 @@ pub struct Changes {
     pub target: Option<String>,
     /// The options of the connector, which replace all previous ones.
     pub options: Option<Map<String, Value>>,
+    /// The number of target rows that one update may write and delete; 0 removes the limit.
+    pub max_rows: Option<i64>,
+    /// What one update may spend; 0 removes the limit.
+    pub max_cost: Option<f64>,
 }
 
 impl Changes {
@@ -101,6 +105,7 @@ pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<A
         ))
         .hint("Use 0 to restore the setting coco.batch_size."));
     }
+    check_limits(&changes)?;
     let of_source = changes.of_source()?;
     if changes.target.is_some() && changes.options.is_none() {
         return Err(Error::invalid(
@@ -147,6 +152,14 @@ pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<A
         let size = Some(size).filter(|size| *size > 0);
         spi::execute("update coco.flow set batch_size = $2 where id = $1", &[arg(id), arg(size)])?;
     }
+    if let Some(rows) = changes.max_rows {
+        let rows = Some(rows).filter(|rows| *rows > 0);
+        spi::execute("update coco.flow set max_rows = $2 where id = $1", &[arg(id), arg(rows)])?;
+    }
+    if let Some(cost) = changes.max_cost {
+        let cost = Some(cost).filter(|cost| *cost > 0.0);
+        spi::execute("update coco.flow set max_cost = $2 where id = $1", &[arg(id), arg(cost)])?;
+    }
     if let Some(paused) = changes.paused {
         spi::execute("update coco.flow set paused = $2 where id = $1", &[arg(id), arg(paused)])?;
     }
@@ -160,8 +173,21 @@ pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<A
     let live =
         spi::scalar::<bool>("select live and not paused from coco.flow where id = $1", &[arg(id)])?;
     invalidation::note_change()?;
-    let is_noticed = changes.paused == Some(false) || changes.affect_updates();
+    let has_limits = changes.max_rows.is_some() || changes.max_cost.is_some();
+    let is_noticed = changes.paused == Some(false) || changes.affect_updates() || has_limits;
     Ok(AlteredFlow { wants_worker: is_noticed && live == Some(true) })
+}
+
+/// Fails if a limit is negative, or not a number.
+fn check_limits(changes: &Changes) -> Result<()> {
+    let wrong = match (changes.max_rows, changes.max_cost) {
+        (Some(rows), _) if rows < 0 => ("max_rows", rows.to_string()),
+        (_, Some(cost)) if !cost.is_finite() || cost < 0.0 => ("max_cost", cost.to_string()),
+        _ => return Ok(()),
+    };
+    let (name, value) = wrong;
+    Err(Error::invalid(format!("argument \"{name}\" ({value}) must not be negative"))
+        .hint("Use 0 to remove the limit."))
 }
 
 /// Loads the flow as this transaction has changed it so far. Its query may be broken.

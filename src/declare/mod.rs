@@ -4,6 +4,7 @@
 pub mod add_lookup;
 pub mod add_source;
 pub mod add_target;
+pub mod allow;
 pub mod alter_flow;
 pub mod alter_settings;
 pub mod alter_source;

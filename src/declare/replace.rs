@@ -104,12 +104,15 @@ struct KeptProperties {
     batch_size: Option<i32>,
     paused: bool,
     lineage_index: bool,
+    max_rows: Option<i64>,
+    max_cost: Option<f64>,
 }
 
 impl KeptProperties {
     fn of_flow(flow: &str) -> Result<KeptProperties> {
         let found = spi::select(
-            "select f.owner::pg_catalog.oid, f.live, f.label, f.batch_size, f.paused, f.lineage_index
+            "select f.owner::pg_catalog.oid, f.live, f.label, f.batch_size, f.paused, f.lineage_index,
+                    f.max_rows, f.max_cost
                from coco.flows as f where f.flow = $1",
             &[arg(flow)],
             |r| {
@@ -120,6 +123,8 @@ impl KeptProperties {
                     batch_size: r.get(4)?,
                     paused: spi::required(r, 5)?,
                     lineage_index: spi::required(r, 6)?,
+                    max_rows: r.get(7)?,
+                    max_cost: r.get(8)?,
                 })
             },
         )?;
@@ -139,6 +144,8 @@ fn declare_again(new: &Declaration, settings: &SavedGucs, announce: fn()) -> Res
         batch_size: kept.batch_size,
         paused: kept.paused.then_some(true),
         lineage_index: kept.lineage_index.then_some(true),
+        max_rows: kept.max_rows,
+        max_cost: kept.max_cost,
         ..Changes::default()
     };
     alter_flow::alter_flow(&new.flow, changes, new.check_altered)?;

@@ -115,7 +115,7 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
                    from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                   where c.oid = memo_table),
-                paused, batch_size
+                paused, batch_size, max_rows, max_cost
            from coco.flow where flow = $1",
         &[arg(name)],
         |r| {
@@ -127,6 +127,8 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
                 live: spi::required(r, 5)?,
                 paused: spi::required(r, 7)?,
                 batch_size: r.get(8)?,
+                max_rows: r.get(9)?,
+                max_cost: r.get(10)?,
                 sources: vec![],
                 lookups: vec![],
                 reads: vec![],

@@ -91,12 +91,14 @@ struct FlowProperties {
     batch_size: Option<i32>,
     paused: bool,
     lineage_index: bool,
+    max_rows: Option<i64>,
+    max_cost: Option<f64>,
 }
 
 impl FlowProperties {
     fn of_flow(flow: &str) -> Result<FlowProperties> {
         let found = spi::select(
-            "select f.live, f.label, f.batch_size, f.paused, f.lineage_index
+            "select f.live, f.label, f.batch_size, f.paused, f.lineage_index, f.max_rows, f.max_cost
                from coco.flows as f where f.flow = $1",
             &[arg(flow)],
             |r| {
@@ -106,6 +108,8 @@ impl FlowProperties {
                     batch_size: r.get(3)?,
                     paused: spi::required(r, 4)?,
                     lineage_index: spi::required(r, 5)?,
+                    max_rows: r.get(6)?,
+                    max_cost: r.get(7)?,
                 })
             },
         )?;
@@ -147,6 +151,12 @@ impl Definer<'_> {
             if value {
                 alter.add_sql(argument, "true");
             }
+        }
+        if let Some(rows) = properties.max_rows {
+            alter.add_sql("max_rows", rows.to_string());
+        }
+        if let Some(cost) = properties.max_cost {
+            alter.add_sql("max_cost", cost.to_string());
         }
         if alter.has_arguments() {
             self.statements.push_str(&alter.to_sql());

@@ -1,4 +1,4 @@
-//! What a user sees of flows: status, errors, lineage, explain, preview, evaluate, verify, metrics,
+//! What a user sees of flows: status, errors, lineage, explain, preview, evaluate, verify, estimates, metrics,
 //! report, definitions and plans.
 //!
 //! Nothing in this module changes the state of a flow, except `verify` when it repairs. Caller:
@@ -6,6 +6,7 @@
 
 pub mod declaration_sql;
 pub mod definition;
+pub mod estimate;
 pub mod evaluate;
 pub mod expectations;
 pub mod explain;

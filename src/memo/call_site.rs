@@ -5,7 +5,7 @@ use pgrx::{PgList, pg_sys};
 use std::rc::Rc;
 
 use crate::memo::session::{self, CallArguments, MemoSession, OnMiss};
-use crate::memo::{reuse, store};
+use crate::memo::{counted_misses, reuse, store};
 use crate::pg::datum_bytes::{self, DatumEncoding};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
@@ -182,13 +182,12 @@ impl CallSite {
         let mut half = [0; 8];
         half.copy_from_slice(&hash[..8]);
         let fingerprint = i64::from_le_bytes(half);
-        if recalling.missing == OnMiss::Computes {
+        let stores_none = recalling.missing != OnMiss::Suspends;
+        if stores_none {
             recalling.recall.borrow_mut().clear_if_larger_than(AT_HAND);
         }
         let place = recalling.recall.borrow_mut().entry(id, fingerprint, &input);
-        if recalling.missing == OnMiss::Computes
-            && recalling.recall.borrow().get(place).state == State::Asked
-        {
+        if stores_none && recalling.recall.borrow().get(place).state == State::Asked {
             let found = store::find(recalling, &[(id, fingerprint)])?;
             {
                 let mut recall = recalling.recall.borrow_mut();
@@ -202,6 +201,9 @@ impl CallSite {
         }
         let known = recalling.recall.borrow_mut().result(place, &self.codec.kind().0);
         if let Some(result) = known {
+            if recalling.missing == OnMiss::Counts {
+                recalling.count(id, Stats { calls: 1, ..Stats::default() });
+            }
             if let Some(item) = item {
                 recalling.recall.borrow_mut().record_use(item, place);
             }
@@ -210,12 +212,19 @@ impl CallSite {
         }
         let state = match recalling.recall.borrow().get(place).state.clone() {
             // The stored result had a wrong seal.
-            State::Asked if recalling.missing == OnMiss::Computes => State::Absent,
+            State::Asked if stores_none => State::Absent,
             state => state,
         };
         match state {
             State::Known(_) => Err(Error::internal("stored result was not used")),
             State::Failed(fault) => Err(raised(fault)),
+            State::Absent if recalling.missing == OnMiss::Counts => {
+                let values = own.to_vec();
+                let arguments =
+                    CallArguments { values, types: Rc::clone(&self.types), result: self.result };
+                counted_misses::count_miss(recalling, (id, fingerprint), input.len(), &arguments);
+                Ok(None)
+            }
             State::Absent => {
                 let began = std::time::Instant::now();
                 // Counts as an error until the function returns.

@@ -17,11 +17,14 @@
 //!    counts the items that use them.
 //! 10. End: [`end_batch`] stores results that no item uses for a while.
 //!
-//! `kept` keeps the table when the flow is dropped.
+//! `kept` keeps the table when the flow is dropped. `counted_misses` and `call_history` serve estimates:
+//! which results are missing, and what earlier ones have cost.
 
 pub mod batch_call;
+pub mod call_history;
 pub mod call_site;
 pub mod called_functions;
+pub mod counted_misses;
 pub mod evaluate_batch;
 pub mod kept;
 pub mod provider_resolve;
@@ -68,6 +71,19 @@ pub fn session_of_look(flow: &Flow) -> Result<Option<Rc<MemoSession>>> {
     let known = store::known(flow, false)?;
     let table = flow.memo.clone();
     let recalling = MemoSession::new(flow, known, store::recall()?, table, None, OnMiss::Computes);
+    Ok(Some(Rc::new(recalling)))
+}
+
+/// Returns a memo session for an estimate: it uses stored results from after `since` (microseconds
+/// since 1970), computes none, and counts the missing ones. Returns `None` if the flow's queries call
+/// no memoized function.
+pub fn session_of_estimate(flow: &Flow, since: Option<i64>) -> Result<Option<Rc<MemoSession>>> {
+    if flow.memoised.is_empty() {
+        return Ok(None);
+    }
+    let known = store::known(flow, false)?;
+    let table = flow.memo.clone();
+    let recalling = MemoSession::new(flow, known, store::recall()?, table, since, OnMiss::Counts);
     Ok(Some(Rc::new(recalling)))
 }
 

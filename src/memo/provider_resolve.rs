@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 
 use crate::catalog::memo_function::{MemoFunction, MemoFunctionKind};
-use crate::memo::session::{CallArguments, MemoSession};
+use crate::memo::session::{CallArguments, MemoSession, MissedRequest};
 use crate::memo::settle::{self, MissedCalls, settle_results};
 use crate::memo::spending;
 use crate::pg::error::{Error, Result};
@@ -18,15 +18,19 @@ use crate::pg::value_codec::Codec;
 use coco_core::change::DeliveryError;
 use coco_core::memo_batch::{ComputedResult, EntryIndex, FunctionId, MemoError, Stats};
 use coco_core::options::Access;
-use coco_core::provider::{Answer, Job, JobOutcome, Task};
+use coco_core::provider::{Answer, Job, JobOutcome, RequestTerms, Task};
 
 /// Returns the server for a task and the role, and the options with which the role calls it.
 type Reach = fn(&Task, Option<&str>, pg_sys::Oid) -> Result<(String, Access)>;
+
+/// Returns what the options of a server say about the requests of a task.
+type Terms = fn(&Task, &Access) -> Result<RequestTerms>;
 
 /// The functions that call providers. The layer with threads registers them.
 #[derive(Clone, Copy)]
 pub struct ProviderRequest {
     pub reach: Reach,
+    pub terms: Terms,
     /// Runs jobs concurrently, and waits for all of them.
     pub ask: fn(Vec<Job>) -> Result<Vec<JobOutcome>>,
 }
@@ -36,6 +40,19 @@ static ASKING: OnceLock<ProviderRequest> = OnceLock::new();
 /// Registers the functions that call providers; once, when the library is loaded.
 pub fn register_provider_client(asking: ProviderRequest) {
     ASKING.get_or_init(|| asking);
+}
+
+/// Returns the server of a request, and what its options say about the request. Checks that the role
+/// may use the server.
+pub fn terms_of(request: &MissedRequest, role: pg_sys::Oid) -> Result<(String, RequestTerms)> {
+    let asking = client()?;
+    let (server, access) = (asking.reach)(&request.task, request.server.as_deref(), role)?;
+    let terms = (asking.terms)(&request.task, &access)?;
+    Ok((server, terms))
+}
+
+fn client() -> Result<&'static ProviderRequest> {
+    ASKING.get().ok_or_else(|| Error::internal("no client of providers is registered"))
 }
 
 /// The inputs of one job, and the entry to which each input belongs.
@@ -52,18 +69,18 @@ pub fn ask_provider(
     recalling: &MemoSession,
     all: Vec<(FunctionId, Rc<MemoFunction>, MissedCalls)>,
 ) -> Result<()> {
-    let asking =
-        ASKING.get().ok_or_else(|| Error::internal("no client of providers is registered"))?;
+    let asking = client()?;
     let mut groups: BTreeMap<(FunctionId, String), Group> = BTreeMap::new();
     for (id, function, asked) in &all {
         for (place, arguments) in asked {
-            let (server, task, input) = match request(function.kind, arguments) {
-                Ok(request) => request,
-                Err(fault) => {
-                    settle_results(recalling, *place, Err(fault));
-                    continue;
-                }
-            };
+            let (MissedRequest { server, task }, input) =
+                match provider_request(function.kind, arguments) {
+                    Ok(request) => request,
+                    Err(fault) => {
+                        settle_results(recalling, *place, Err(fault));
+                        continue;
+                    }
+                };
             let what = format!("{server:?} {task:?}");
             let group = match groups.entry((*id, what)) {
                 Entry::Occupied(there) => there.into_mut(),
@@ -116,12 +133,13 @@ pub fn ask_provider(
     }
 }
 
-/// Returns the server, the task and the input of a call. Returns the error of an invalid argument,
-/// as the function raises it outside a flow.
-fn request(
+/// Returns the request and the input of a call. Returns the error of an invalid argument, as the
+/// function raises it outside a flow.
+pub fn provider_request(
     kind: MemoFunctionKind,
     arguments: &CallArguments,
-) -> std::result::Result<(Option<String>, Task, String), MemoError> {
+) -> std::result::Result<(MissedRequest, String), MemoError> {
+    let of = |server, task| MissedRequest { server, task };
     let at = |n: usize| arguments.values.get(n).copied().flatten();
     // SAFETY: the arguments of coco's own functions have the types that coco declares.
     let text = |n: usize| unsafe { String::from_datum(at(n)?, false) };
@@ -141,20 +159,21 @@ fn request(
                 }
             };
             let (server, model) = (given(1, "server")?, given(2, "model")?);
-            Ok((Some(server), Task::Embed { model, dimensions }, text(0).unwrap_or_default()))
+            let task = Task::Embed { model, dimensions };
+            Ok((of(Some(server), task), text(0).unwrap_or_default()))
         }
         MemoFunctionKind::Generate => {
             let (server, model) = (given(1, "server")?, given(2, "model")?);
             let schema = json(3).map(|schema| schema.value("argument \"json_schema\""));
             let schema = schema.transpose().map_err(|e| fault("22023", e.message))?;
             let task = Task::Generate { model, schema };
-            Ok((Some(server), task, text(0).unwrap_or_default()))
+            Ok((of(Some(server), task), text(0).unwrap_or_default()))
         }
         _ => {
             let url = given(0, "url")?;
             // SAFETY: as above.
             let body = at(1).map(|body| unsafe { json::jsonb_text(body) });
-            Ok((None, Task::Post { url }, body.unwrap_or_default()))
+            Ok((of(None, Task::Post { url }), body.unwrap_or_default()))
         }
     }
 }

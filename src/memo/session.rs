@@ -9,6 +9,7 @@ use std::rc::Rc;
 use crate::catalog::memo_function::MemoFunction;
 use crate::catalog::model::Flow;
 use coco_core::memo_batch::{EntryIndex, FunctionId, MemoBatch, Stats};
+use coco_core::provider::Task;
 
 /// What a call does if its result is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,38 @@ pub enum OnMiss {
     Suspends,
     /// The call computes the result at once, and coco does not store it.
     Computes,
+    /// The call returns NULL, and coco counts it: [`CountedMisses`].
+    Counts,
+}
+
+/// The calls without a result in a session that only counts them.
+#[derive(Debug, Default)]
+pub struct CountedMisses {
+    /// By the function and the fingerprint of the input.
+    pub calls: BTreeMap<(FunctionId, i64), CountedMiss>,
+    /// The requests that would compute results. Calls refer to them by position.
+    pub requests: Vec<MissedRequest>,
+}
+
+/// An input without a result.
+#[derive(Clone, Copy, Debug)]
+pub struct CountedMiss {
+    /// The number of calls with this input.
+    pub calls: u64,
+    /// The bytes of the input as the store keeps it.
+    pub input_bytes: u64,
+    /// The request that would compute the result; `None` if no provider computes it.
+    pub request: Option<usize>,
+    /// The estimated tokens of the input's text.
+    pub tokens: u64,
+}
+
+/// A kind of request to a provider.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MissedRequest {
+    /// The server that the call names; `None` if its URL determines the server.
+    pub server: Option<String>,
+    pub task: Task,
 }
 
 /// The memo of one flow during one update, or during one statement that stores no results, such as
@@ -44,6 +77,8 @@ pub struct MemoSession {
     /// The numbers, in the batch, of the items that are being evaluated.
     pub numbers: RefCell<Vec<usize>>,
     pub stats: RefCell<BTreeMap<FunctionId, Stats>>,
+    /// The calls without a result, with [`OnMiss::Counts`].
+    pub counted: RefCell<CountedMisses>,
     /// The memory context of the arguments in `asked`.
     context: Cell<pg_sys::MemoryContext>,
 }
@@ -115,6 +150,7 @@ impl MemoSession {
             asked: RefCell::default(),
             numbers: RefCell::default(),
             stats: RefCell::default(),
+            counted: RefCell::default(),
             context: Cell::new(std::ptr::null_mut()),
         }
     }

@@ -256,6 +256,8 @@ fn alter_flow(
     settings: Option<Json>,
     target: Option<String>,
     options: Option<Json>,
+    max_rows: Option<i64>,
+    max_cost: Option<f64>,
 ) -> Result<(), ErrorReport> {
     let flow = required_argument(flow, "flow")?;
     let changes = Changes {
@@ -273,6 +275,8 @@ fn alter_flow(
         settings: settings.map(|json| json.value("argument \"settings\"")).transpose()?,
         target,
         options: options.map(|json| fdw_options::options(Some(json))).transpose()?,
+        max_rows,
+        max_cost,
     };
     if alter_flow::alter_flow(flow, changes, &fdw_options::check_altered)?.wants_worker {
         serve(flow);

@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod capture;
 pub mod declare;
 pub mod definition;
+pub mod estimate;
 pub mod expectations;
 pub mod explain;
 pub mod fdw_options;

@@ -14,8 +14,9 @@ use crate::pg::error_context;
 use crate::pg::invalidation;
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::update::context::{LiveUpdate, UpdateContext, UpdateSnapshot};
+use crate::update::limited::run_within_limits;
 use crate::update::limits::Limits;
-use crate::update::run::{SourceCounts, UpdateOutcome, logic_changed_error, run_update};
+use crate::update::run::{SourceCounts, UpdateOutcome, logic_changed_error};
 use coco_core::decision::Mode;
 use coco_core::run_history::{Initiator, RunEntry};
 
@@ -55,7 +56,7 @@ pub fn update_together<T>(
             if ready.flow.id != flow.id {
                 return Err(logic_changed_error(&ready.flow));
             }
-            run_update(&ready, flow.mode, limits, UpdateContext::Session, snapshot)
+            run_within_limits(&ready, flow.mode, limits, UpdateContext::Session, snapshot)
         };
         let line = format!("Flow \"{}\" was being updated.", flow.name);
         let outcome = error_context::with_detail_line(&line, update)
@@ -142,7 +143,7 @@ pub fn update_live_chain(
         begin(at);
         let ready = cache::runnable_to_read(flow.name, Some(PATIENCE))?;
         let context = UpdateContext::Live(flow.live);
-        outcomes.push(run_update(&ready, Mode::Normal, limits, context, snapshot)?);
+        outcomes.push(run_within_limits(&ready, Mode::Normal, limits, context, snapshot)?);
     }
     Ok(ChainOutcome::Done(outcomes))
 }

@@ -8,30 +8,21 @@ use crate::catalog::target_table;
 use crate::outbox::initial_load_buffer::InitialLoadBuffer;
 use crate::pg::clock::now_micros;
 use crate::pg::error::Result;
-use crate::pg::tuplestore::rows::TupleStore;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::logic_fingerprint;
 use crate::update::backlog::{self, PendingKeys, SavedKeys, ScanProgress};
 use crate::update::candidate_rows::Candidates;
 use crate::update::decide_items::PassCounts;
-use crate::update::detect::{self, Scan};
+use crate::update::detect;
 use crate::update::initial_load::{InitialLoad, InitialLoadOutcome};
 use crate::update::progress::report_progress;
 use crate::update::run::UpdateRun;
 use crate::update::source_plan::PlannedCursor;
+use crate::update::source_work::FullScan;
 use crate::update::{lookups, untracked_items};
 use coco_core::expectation::add_tally;
 use coco_core::run_history::Reason;
 use coco_core::version::{LogicId, ProcessOrdinal};
-
-/// A scan of a whole source.
-pub struct FullScan {
-    pub scan: Scan,
-    /// The keys that coco forces, `k1…` first; `None`: it evaluates every item.
-    pub forced: Option<TupleStore>,
-    /// Whether to process all items in this transaction.
-    pub at_once: bool,
-}
 
 /// The result of a full scan.
 pub struct FullScanOutcome {

@@ -12,6 +12,7 @@ pub mod cursor_cache;
 pub mod decide_items;
 pub mod detect;
 pub mod differences;
+pub mod estimate;
 pub mod expectations;
 pub mod failure_rows;
 pub mod full_scan;
@@ -19,6 +20,7 @@ pub mod handover;
 pub mod helper_pool;
 pub mod initial_load;
 pub mod key_conflicts;
+pub mod limited;
 pub mod limits;
 pub mod lookups;
 pub mod memo_salvage;
@@ -34,6 +36,7 @@ pub mod retry_together;
 pub mod run;
 pub mod source_pass;
 pub mod source_plan;
+pub mod source_work;
 pub mod stale_rows;
 pub mod target_writer;
 pub mod tracking_rows;
@@ -51,8 +54,9 @@ use crate::pg::clock::now_micros;
 use crate::pg::error::Result;
 use crate::update::backlog::PendingKeys;
 use crate::update::context::{ChunkedUpdate, LiveUpdate, UpdateContext, UpdateSnapshot};
+use crate::update::limited::run_within_limits;
 use crate::update::limits::Limits;
-use crate::update::run::{SourceCounts, UpdateOutcome, run_update};
+use crate::update::run::{SourceCounts, UpdateOutcome};
 use coco_core::decision::Mode;
 use coco_core::run_history::{Initiator, RunEntry};
 
@@ -60,7 +64,8 @@ use coco_core::run_history::{Initiator, RunEntry};
 pub fn update(name: &str, mode: Mode, limits: Limits) -> Result<Vec<SourceCounts>> {
     let (started, began) = (now_micros(), Instant::now());
     let ready = cache::lock_runnable_to_read(name)?;
-    let turn = run_update(&ready, mode, limits, UpdateContext::Session, UpdateSnapshot::Own)?;
+    let turn =
+        run_within_limits(&ready, mode, limits, UpdateContext::Session, UpdateSnapshot::Own)?;
     let entry = RunEntry {
         started,
         elapsed: began.elapsed(),
@@ -87,7 +92,9 @@ pub fn update_slice(
         false => cache::runnable_to_read_if_free(name, None)?,
     };
     let context = UpdateContext::Chunked(ChunkedUpdate { pending });
-    ready.map(|ready| run_update(&ready, mode, limits, context, UpdateSnapshot::Own)).transpose()
+    ready
+        .map(|ready| run_within_limits(&ready, mode, limits, context, UpdateSnapshot::Own))
+        .transpose()
 }
 
 /// Runs one transaction of a live flow's worker. The flow may have been renamed since the worker read
@@ -102,7 +109,7 @@ pub fn update_live_flow(
 ) -> Result<Option<UpdateOutcome>> {
     match cache::identified_to_read_if_free(id, name, Some(PATIENCE))? {
         Some(ready) if ready.flow.live && !ready.flow.paused => {
-            run_update(&ready, mode, limits, UpdateContext::Live(live), UpdateSnapshot::Own)
+            run_within_limits(&ready, mode, limits, UpdateContext::Live(live), UpdateSnapshot::Own)
                 .map(Some)
         }
         _ => Ok(None),

@@ -5,31 +5,20 @@ use crate::capture::cursor;
 use crate::catalog::model::Source;
 use crate::outbox::initial_load_buffer::InitialLoadBuffer;
 use crate::pg::clock::now_micros;
-use crate::pg::error::{Error, Result};
+use crate::pg::error::Result;
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::tuplestore::rows::TupleStore;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::update::backlog::{KeySlice, ScanProgress};
 use crate::update::cursor_cache::CursorUpdate;
 use crate::update::decide_items::PassCounts;
-use crate::update::detect::Scan;
-use crate::update::full_scan::{FullScan, FullScanOutcome};
+use crate::update::full_scan::FullScanOutcome;
 use crate::update::lookups::{self, FollowedLookups, LookupChanges};
 use crate::update::run::{UpdateOutcome, UpdateRun};
-use crate::update::source_plan::{
-    self, ForcedKeys, PlannedCursor, PlannedSource, ReadMode, SourcePlan,
-};
-use crate::update::target_writer::WriteOptions;
+use crate::update::source_plan::{self, ForcedKeys, PlannedCursor, PlannedSource, ReadMode};
+use crate::update::source_work::{self, SourceWork};
 use coco_core::counts::Counts;
 use coco_core::run_history::Reason;
-use coco_core::source_work::{ScanForce, WorkChoice, choose_work};
-
-/// What an update does with one source.
-enum SourceWork {
-    Nothing,
-    Keys(TupleStore),
-    FullScan(FullScan),
-}
 
 /// The result of the work on one source.
 #[derive(Default)]
@@ -66,7 +55,7 @@ impl UpdateRun<'_> {
         let statements = SpiSession::connect()?;
         let PlannedSource { looking, cursor } =
             source_plan::plan_source(&statements, source, reading)?;
-        let result = match self.choose_source_work(source, looking, forced)? {
+        let result = match source_work::choose_source_work(self.writing, source, looking, forced)? {
             SourceWork::Nothing => PassResult::default(),
             SourceWork::Keys(keys) => self.process_planned_keys(source, keys, &cursor)?,
             SourceWork::FullScan(full) => {
@@ -147,49 +136,6 @@ impl UpdateRun<'_> {
         // their retry.
         let Counts { failed, .. } = pass.counts;
         Ok(Counts { seen: 0, failed: failed.max(0), ..pass.counts })
-    }
-
-    /// Determines the work from the plan of the source and from the changes of its lookups.
-    fn choose_source_work(
-        &self,
-        source: &Source,
-        looking: SourcePlan,
-        by_lookups: ForcedKeys,
-    ) -> Result<SourceWork> {
-        let WriteOptions { mode, logic } = self.writing;
-        let choice = choose_work(looking.kind(), by_lookups.kind());
-        let everything = |at_once| FullScan {
-            scan: Scan { mode: mode.evaluating_all(), logic },
-            forced: None,
-            at_once,
-        };
-        let changes =
-            |forced| FullScan { scan: Scan { mode, logic }, forced: Some(forced), at_once: false };
-        Ok(match (choice, looking, by_lookups) {
-            (WorkChoice::ScanEverything { at_once }, ..) => {
-                SourceWork::FullScan(everything(at_once))
-            }
-            (WorkChoice::PlannedKeys, SourcePlan::Keys(keys), _) => SourceWork::Keys(keys),
-            (
-                WorkChoice::PlannedAndForcedKeys,
-                SourcePlan::Keys(keys),
-                ForcedKeys::Keys(forced),
-            ) => SourceWork::Keys(lookups::with_forced_keys(source, Some(&keys), &forced)?),
-            (WorkChoice::ScanForChanges(ScanForce::Lookups), _, ForcedKeys::Keys(forced)) => {
-                SourceWork::FullScan(changes(forced))
-            }
-            (
-                WorkChoice::ScanForChanges(ScanForce::LogAndLookups),
-                SourcePlan::All { forced: ForcedKeys::Keys(by_log) },
-                ForcedKeys::Keys(forced),
-            ) => SourceWork::FullScan(changes(lookups::with_forced_keys(
-                source,
-                Some(&by_log),
-                &forced,
-            )?)),
-            (WorkChoice::Nothing, ..) => SourceWork::Nothing,
-            _ => return Err(Error::internal("the work on a source does not fit its plan")),
-        })
     }
 
     /// Processes the keys of the plan.

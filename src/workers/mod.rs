@@ -48,6 +48,7 @@ pub fn define() {
     server_log::define();
     provider_resolve::register_provider_client(ProviderRequest {
         reach: provider_calls::reach,
+        terms: provider_calls::terms,
         ask: provider_calls::ask,
     });
     // SAFETY: reads the postmaster's state.

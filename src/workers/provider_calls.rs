@@ -12,7 +12,7 @@ use crate::workers::wait_event::WaitEvent;
 use coco_connectors::providers;
 use coco_core::change::DeliveryError;
 use coco_core::options::Access;
-use coco_core::provider::{Job, JobOutcome, Task};
+use coco_core::provider::{Job, JobOutcome, RequestTerms, Task};
 
 /// Returns the name of the server for a task, and the options with which a role accesses it. Checks
 /// that the role may use the server. For a POST, the server is the one whose URL contains the
@@ -37,6 +37,11 @@ pub fn error(trouble: DeliveryError) -> Error {
     error.detail = trouble.detail;
     error.hint = trouble.hint;
     error
+}
+
+/// Returns what the options of a server say about the requests of a task.
+pub fn terms(task: &Task, access: &Access) -> Result<RequestTerms, Error> {
+    providers::request_terms(task, &access.server).map_err(error)
 }
 
 /// Runs jobs concurrently and waits for all of them. Returns an outcome for each. Canceling the

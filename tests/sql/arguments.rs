@@ -18,7 +18,7 @@ const MAY_BE_NULL: [(&str, &str); 7] = [
 ];
 
 /// Arguments with a default that must not be NULL all the same.
-const MUST_NOT_BE_NULL: [(&str, &str); 9] = [
+const MUST_NOT_BE_NULL: [(&str, &str); 11] = [
     ("expect", "action"),
     ("create_flow", "search_path"),
     ("drop_flow", "keep_targets"),
@@ -26,6 +26,8 @@ const MUST_NOT_BE_NULL: [(&str, &str); 9] = [
     ("preview", "mode"),
     ("preview", "max_rows"),
     ("diff", "max_rows"),
+    ("estimate", "mode"),
+    ("estimate", "sample"),
     ("verify", "repair"),
     ("wait", "timeout"),
 ];

@@ -22,6 +22,7 @@ mod external;
 mod external_fills;
 mod gapless;
 mod helpers;
+mod limits;
 mod live;
 mod locked_targets;
 mod log;

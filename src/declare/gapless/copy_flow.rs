@@ -160,8 +160,10 @@ fn check_may_have_version(main: &Flow) -> Result<()> {
 fn insert_flow(main: &Flow, version: &str) -> Result<i32> {
     let _as = RoleGuard::extension_owner()?;
     let made = spi::returning(
-        "insert into coco.flow (flow, owner, search_path, settings, label, batch_size, lineage_index)
-         select $2, owner, search_path, settings, label, batch_size, lineage_index
+        // The version gets no max_rows: its first update must write every row, which nobody reads yet.
+        "insert into coco.flow (flow, owner, search_path, settings, label, batch_size, lineage_index,
+                                max_cost)
+         select $2, owner, search_path, settings, label, batch_size, lineage_index, max_cost
            from coco.flow where id = $1
          on conflict do nothing returning id",
         &[arg(main.id), arg(version)],

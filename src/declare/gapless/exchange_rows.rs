@@ -32,7 +32,8 @@ pub fn exchange_rows(
     rename_rows(&temporary, &main.name)?;
     spi::execute(
         "update coco.flow as v
-            set label = m.label, batch_size = m.batch_size, live = m.live, paused = m.paused,
+            set label = m.label, batch_size = m.batch_size, max_rows = m.max_rows,
+                max_cost = m.max_cost, live = m.live, paused = m.paused,
                 created = m.created
            from coco.flow as m where v.id = $1 and m.id = $2",
         &[arg(version.id), arg(main.id)],
