@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: all install uninstall installcheck install-sql install-sql-check dist deb help setup build test test-security test-cases test-examples test-clients test-deb test-versions fuzz chaos soak reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
+.PHONY: all install uninstall installcheck install-sql install-sql-check dist deb help setup build test test-security test-cases test-examples test-clients test-deb test-versions fuzz chaos soak reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-estimate bench-groups bench-workers bench-large bench-recovery bench-peers report-screenshot lint clean
 
 all: setup ## build the release for PG_CONFIG's server
 	@. scripts/common.sh && use_server && build_extension release
@@ -76,6 +76,9 @@ bench-external: ## rows to another Postgres beside COPY, and to Kafka beside its
 
 bench-memo: ## what embeddings cost beside the time of their provider, and what a result that is there costs
 	@bench/memo.sh
+
+bench-estimate: ## what coco.estimate says of 50 changes beside what the updates then do
+	@bench/estimate.sh
 
 bench-groups: ## aggregates, of which few groups are touched
 	@bench/groups.sh
