@@ -60,14 +60,14 @@ fn a_function_that_is_replaced_counts() {
     db.run(
         "create table d (id int primary key, v int);
          insert into d select i, i from generate_series(1, 50) i;
-         create function of(i int) returns int language sql immutable as 'select i';
-         select coco.create_flow('f', 'd', 'select id, of(v) as v from d', 't', '{id}');
+         create function shown(i int) returns int language sql immutable as 'select i';
+         select coco.create_flow('f', 'd', 'select id, shown(v) as v from d', 't', '{id}');
          select coco.update('f');
          select coco.alter_flow('f', max_rows => 20);
-         create or replace function of(i int) returns int language sql immutable as 'select case when i <= 20 then -i else i end'",
+         create or replace function shown(i int) returns int language sql immutable as 'select case when i <= 20 then -i else i end'",
     );
     assert_eq!(db.update("f", "normal")[0].upserted, 20);
-    db.run("create or replace function of(i int) returns int language sql immutable as 'select -i - 1'");
+    db.run("create or replace function shown(i int) returns int language sql immutable as 'select -i - 1'");
     fails(&mut db, "select * from coco.update('f')", "54000");
     fails(&mut db, "select * from coco.update_all()", "54000");
     db.run("select coco.allow('f'); select * from coco.update_all()");

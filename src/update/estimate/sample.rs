@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::catalog::model::{Source, Target};
 use crate::memo::session::{CountedMisses, MemoSession};
+use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{Column, all_equal, numbered};
 use crate::pg::error::{Error, Result};
 use crate::pg::subtransaction::{DataError, subtransaction};
@@ -108,13 +109,13 @@ impl Sampling<'_> {
         let count = GROUPS.min(sample.len());
         let mut groups = vec![GroupFigures::default(); count];
         let mut batches = Vec::with_capacity(count);
-        for _ in 0..count {
-            batches.push(Batch::new(self.source, false)?);
-        }
         if count == 0 {
             return Ok((groups, batches));
         }
-        let mut candidates = detect::lookup_candidates(self.source, sample, false)?;
+        let mut candidates = detect::lookup_candidates(self.source, sample, true)?;
+        for _ in 0..count {
+            batches.push(Batch::new(self.source, candidates.carry)?);
+        }
         let mut number = 0;
         while let Some(item) = candidates.next() {
             pgrx::check_for_interrupts!();
@@ -145,7 +146,7 @@ impl Sampling<'_> {
                 attempts: 0,
                 along: false,
             };
-            batches[place].push(&key, &[], item);
+            batches[place].push(&key, &candidates.carried(), item);
         }
         Ok((groups, batches))
     }
@@ -236,13 +237,15 @@ impl Sampling<'_> {
             columns.push(RowColumn::new(compose::ITEM_NUMBER, pgrx::pg_sys::INT4OID));
         }
         let mut output = TupleStore::new(&columns)?;
-        let sql = compose::evaluate(flow, source, target, Items::Batch)?;
+        let items = if batch.carries { Items::Carried } else { Items::Batch };
+        let sql = compose::evaluate(flow, source, target, items)?;
         statements.select_into(&sql, &[], &mut output)?;
         let mut old = TupleStore::new(&names::old_columns(source, target))?;
         if target.covered.is_none() && compared.known != KnownColumns::None {
             let sql = stale_rows::old_keys_sql(source, target, &names);
             statements.select_into(&sql, &[], &mut old)?;
         }
+        let _by_key = RoleGuard::finding_by_key()?;
         let counting = SpiSession::connect()?;
         counting.name("coco_batch", batch.rows())?;
         counting.name("coco_output", &output)?;
