@@ -7,6 +7,7 @@ use crate::declare::check_query::analyse_into;
 use crate::flows::load;
 use crate::memo::{called_functions, rewrite_calls};
 use crate::pg::error::{Error, Result};
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::{spi, subtransaction};
 use crate::query::{logic_fingerprint, planner_hook};
 use crate::update::context::{UpdateContext, UpdateSnapshot};
@@ -44,7 +45,10 @@ pub fn estimate(
             .hint("Call coco.add_target first."));
         }
         let changed = new.map(|new| change_query(&mut flow, &new)).transpose()?;
-        let logic = logic_fingerprint::known_logic(&flow)?;
+        let logic = {
+            let _now = PinnedSnapshot::take();
+            logic_fingerprint::known_logic(&flow)?
+        };
         let request = EstimateRequest {
             flow: &flow,
             writing: WriteOptions { mode, logic },
@@ -69,6 +73,8 @@ fn change_query(flow: &mut Flow, new: &NewQuery) -> Result<ChangedTarget> {
     // Number 0 belongs to no target, so the view has another name than those of the flow.
     let numbered = Target { id: 0, ..after.clone() };
     let view = objects::create_query_view(flow, &numbered, bound.tree)?;
+    // Sees the view.
+    let _now = PinnedSnapshot::take();
     let view_name = spi::relation_name(view)?.unwrap_or_default();
     after.bound = Some(BoundView { view, name: view_name, places: bound.places });
     flow.targets[place] = after;

@@ -34,7 +34,10 @@ pub fn run_within_limits(
     if flow.max_rows.is_none() && flow.max_cost.is_none() {
         return run_update(ready, mode, limits, context, snapshot);
     }
-    let is_allowed = is_allowed(flow)?;
+    let is_allowed = {
+        let _now = snapshot.pin();
+        is_allowed(flow)?
+    };
     let is_continued =
         flow.sources.iter().any(|s| context.has_pending(s) || context.has_finished(s));
     if !is_allowed && !is_continued && !flow.paused && !flow.targets.is_empty() {
@@ -56,10 +59,13 @@ fn check_limits(
     snapshot: UpdateSnapshot,
 ) -> Result<()> {
     let flow = &ready.flow;
+    // Computing the logic reads catalogs, and a worker's transaction has no snapshot yet.
+    let now = snapshot.pin();
     let logic = match ready.logic {
         Some(logic) => logic,
         None => logic_fingerprint::known_logic(flow)?,
     };
+    drop(now);
     let writing = WriteOptions { mode, logic };
     let changed = None;
     let request =
