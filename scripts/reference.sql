@@ -29,10 +29,14 @@ INSERT INTO behind
 SELECT p.proname FROM pg_proc p
  WHERE p.pronamespace = 'coco'::regnamespace AND p.proname ~ '(_rows|_validator)$';
 
+-- Returns the function with this name; of several, the one that was created first.
+CREATE FUNCTION pg_temp.function_named(name text) RETURNS oid LANGUAGE sql AS
+$$ SELECT min(p.oid) FROM pg_proc p WHERE p.pronamespace = 'coco'::regnamespace AND p.proname = name $$;
+
 CREATE FUNCTION pg_temp.comment_of(name text) RETURNS text LANGUAGE sql AS
 $$ SELECT coalesce(
      (SELECT obj_description(p.oid, 'pg_proc') FROM pg_proc p
-       WHERE p.pronamespace = 'coco'::regnamespace AND p.proname = name AND name <> 'functions'),
+       WHERE p.oid = pg_temp.function_named(name) AND name <> 'functions'),
      (SELECT obj_description(c.oid, 'pg_class') FROM pg_class c
        WHERE c.relnamespace = 'coco'::regnamespace AND c.relname = name AND c.relkind = 'v')) $$;
 
@@ -144,7 +148,7 @@ $$ SELECT CASE WHEN value = '-1' THEN value
 
 CREATE FUNCTION pg_temp.entry(name text) RETURNS text LANGUAGE sql AS
 $$ SELECT coalesce(
-     (SELECT pg_temp.function_text(p.oid) FROM pg_proc p WHERE p.pronamespace = 'coco'::regnamespace AND p.proname = name),
+     (SELECT pg_temp.function_text(p.oid) FROM pg_proc p WHERE p.oid = pg_temp.function_named(name)),
      (SELECT pg_temp.view_text(c.oid) FROM pg_class c WHERE c.relnamespace = 'coco'::regnamespace AND c.relname = name)) $$;
 
 -- The document.

@@ -26,6 +26,9 @@ create table coco.flow (
   max_rows    bigint check (max_rows > 0),
   max_cost    float8 check (max_cost > 0),
   beyond_limits boolean not null default false,
+
+  -- whether coco derives lookups from the flow's queries
+  lookups     text not null default 'none' check (lookups in ('derive', 'none')),
   created     timestamptz not null default pg_catalog.now()
 );
 comment on table coco.flow is 'Declared flows. Only coco''s functions write to this table.';
@@ -60,6 +63,8 @@ create table coco.source (
   lookup_of   int,
   affects     text,
   affects_view regclass,
+  -- whether coco derived the lookup from the flow's queries
+  derived     boolean not null default false,
   -- grows when coco.alter_flow changes the source in such a way that earlier cursors no longer count
   revision    int not null default 1,
   unique (flow, name)

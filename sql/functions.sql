@@ -3,7 +3,8 @@
 
 create function coco.create_flow(
   flow        text,
-  source      regclass default null,
+  -- a relation's name, or a query
+  source      text     default null,
   query       text     default null,
   target      text     default null,
   key         text[]   default null,
@@ -20,14 +21,42 @@ create function coco.create_flow(
   item        text     default null,
   if_not_exists boolean default false,
   or_replace  boolean default false,
-  settings    jsonb   default null
+  settings    jsonb   default null,
+  lookups     text    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_wrapper';
 
+-- For a source of type regclass. PostgreSQL resolves a literal to the form above.
+create function coco.create_flow(
+  flow        text,
+  source      regclass,
+  query       text     default null,
+  target      text     default null,
+  key         text[]   default null,
+  name        text     default null,
+  source_key  text[]   default null,
+  ordinal     text     default null,
+  fingerprint text     default null,
+  capture     text     default null,
+  refresh_interval interval default null,
+  -- PostgreSQL evaluates the default under the caller's search_path, before the function sets its own
+  search_path text     default pg_catalog.current_setting('search_path'),
+  server      text     default null,
+  options     jsonb    default null,
+  item        text     default null,
+  if_not_exists boolean default false,
+  or_replace  boolean default false,
+  settings    jsonb   default null,
+  lookups     text    default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'create_flow_over_wrapper';
+
 create function coco.plan(
   flow        text,
-  source      regclass default null,
+  -- a relation's name, or a query
+  source      text     default null,
   query       text     default null,
   target      text     default null,
   key         text[]   default null,
@@ -43,11 +72,38 @@ create function coco.plan(
   options     jsonb    default null,
   item        text     default null,
   settings    jsonb    default null,
+  lookups     text     default null,
   out object text, out name text, out change text, out effect text
 ) returns setof record language c volatile
   rows 3
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'plan_wrapper';
+
+-- For a source of type regclass. PostgreSQL resolves a literal to the form above.
+create function coco.plan(
+  flow        text,
+  source      regclass,
+  query       text     default null,
+  target      text     default null,
+  key         text[]   default null,
+  name        text     default null,
+  source_key  text[]   default null,
+  ordinal     text     default null,
+  fingerprint text     default null,
+  capture     text     default null,
+  refresh_interval interval default null,
+  -- as in coco.create_flow
+  search_path text     default pg_catalog.current_setting('search_path'),
+  server      text     default null,
+  options     jsonb    default null,
+  item        text     default null,
+  settings    jsonb    default null,
+  lookups     text     default null,
+  out object text, out name text, out change text, out effect text
+) returns setof record language c volatile
+  rows 3
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'plan_over_wrapper';
 
 create function coco.flow_definition(flow text) returns text
   language c volatile

@@ -4,6 +4,8 @@
 create view coco.flows with (security_barrier) as
 select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
        f.lineage_index, f.max_rows, f.max_cost
+
+       f.lineage_index, f.lookups
   from coco.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
@@ -18,7 +20,7 @@ select s.flow, s.name as source, s.relation, s.key,
 create view coco.lookups with (security_barrier) as
 select s.flow, s.name as lookup, s.relation, s.key, o.name as source, s.affects,
        s.used as used_columns, s.capture, s.refresh_interval, s.tracking as tracking_table,
-       s.tracking_view
+       s.tracking_view, s.derived
   from coco.source s join coco.source o on o.id = s.lookup_of join coco.flow f on f.flow = s.flow
  where pg_catalog.pg_has_role(f.owner, 'usage');
 

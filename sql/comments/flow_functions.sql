@@ -2,7 +2,7 @@
 -- expects this form: a line "name: …" describes an argument or a result column, a line with an indent of two blanks
 -- continues it, and lines with an indent of four blanks are an example.
 
-comment on function coco.create_flow is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
+comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
 
 With source, query, target and key, one call does the work of coco.add_source and coco.add_target. With flow alone, the
 call declares an empty flow, to which these two functions then add sources and targets. The calling role owns the flow,
@@ -49,7 +49,7 @@ Errors: 42710: the name is taken, possibly by a flow that you may not see. 22023
 valid. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose. Also the
 errors of coco.add_source and coco.add_target. A call that fails declares and changes nothing.$doc$;
 
-comment on function coco.plan is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
+comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
 
 flow: as in coco.create_flow, and so are the other arguments.
 
@@ -68,6 +68,12 @@ effect: what the next update does because of the difference.
       key    => '{doc_id,n}');
 
 Errors: those of coco.create_flow.$doc$;
+
+comment on function coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text) is
+'The same as the other coco.create_flow, for a source of type regclass.';
+
+comment on function coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text) is
+'The same as the other coco.plan, for a source of type regclass.';
 
 comment on function coco.flow_definition is $doc$Returns SQL that declares a flow as it is: one or several statements that psql can run. Run it as the flow's owner.
 

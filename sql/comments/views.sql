@@ -13,6 +13,7 @@ comment on column coco.flows.max_rows is 'Number of target rows that one update 
 comment on column coco.flows.max_cost is 'Amount that one update may spend at the servers of providers, in the unit of their prices; NULL: no limit.';
 comment on column coco.flows.paused is 'Whether the flow is paused.';
 comment on column coco.flows.lineage_index is 'Whether coco.lineage uses an index to find target keys that tracking rows list.';
+comment on column coco.flows.lookups is 'derive: coco derives lookups from the flow''s queries; none: it follows only declared lookups.';
 
 comment on view coco.sources is 'Sources of your flows.';
 comment on column coco.sources.flow is 'Name of the flow.';
@@ -40,6 +41,7 @@ comment on column coco.lookups.capture is 'Way in which coco finds changes: trig
 comment on column coco.lookups.refresh_interval is 'Refresh interval, as declared; NULL means a minute. It applies to lookups that are not captured.';
 comment on column coco.lookups.tracking_table is 'Table with one row for each key and the content last seen for it. Only the extension''s owner can read it; the flow''s owner reads the tracking view.';
 comment on column coco.lookups.tracking_view is 'View of the tracking table.';
+comment on column coco.lookups.derived is 'Whether coco derived the lookup from the flow''s queries.';
 
 comment on view coco.targets is 'Targets of your flows.';
 comment on column coco.targets.flow is 'Name of the flow.';

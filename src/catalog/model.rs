@@ -26,6 +26,8 @@ pub struct Flow {
     pub max_rows: Option<i64>,
     /// What one update may spend, in the unit of the servers' prices; `None` means no limit.
     pub max_cost: Option<f64>,
+    /// Whether coco derives lookups from its queries.
+    pub derives_lookups: bool,
     pub sources: Vec<Source>,
     pub lookups: Vec<Lookup>,
     pub targets: Vec<Target>,
@@ -67,7 +69,12 @@ pub struct Lookup {
     /// The query from the lookup's changed keys to keys of the source; `None` if a change affects
     /// every item.
     pub affects: Option<BoundView>,
+    /// Whether coco derived it from the flow's queries.
+    pub is_derived: bool,
 }
+
+/// The alias of the changed keys in a query `affects` that coco derived.
+pub const CHANGED: &str = "changed";
 
 /// A query bound at declaration: the view that keeps its tree.
 #[derive(Clone, Debug)]

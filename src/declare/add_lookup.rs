@@ -6,7 +6,8 @@ use pgrx::prelude::*;
 use crate::capture::triggers;
 use crate::catalog::model::{self, Flow, Source};
 use crate::catalog::{object_comments, object_names, objects, version_rows};
-use crate::declare::add_source::{check_interval, describe, name_of, source_key};
+use crate::declare::add_source::{SourceColumns, check_interval, describe, name_of, source_key};
+use crate::declare::drop_lookup;
 use crate::declare::names::check_name;
 use crate::declare::source_capture::capture_mode;
 use crate::declare::when_exists::WhenExists;
@@ -42,7 +43,7 @@ pub fn add_lookup(
     if when_exists == WhenExists::Skip {
         let lookups = load::load_for_update(flow)?.lookups;
         let name = options.name.clone().map_or_else(|| name_of(relation), Ok)?;
-        if lookups.iter().any(|l| l.relation.name == name) {
+        if lookups.iter().any(|l| l.relation.name == name && !l.is_derived) {
             notice(format!("lookup \"{name}\" of flow \"{flow}\" already exists, skipping"));
             return Ok(());
         }
@@ -53,7 +54,12 @@ pub fn add_lookup(
     let described = describe(relation, flow.owner, "lookup")?;
     let name = options.name.unwrap_or(described.name.clone());
     check_name("name", &name)?;
-    if flow.followed().any(|s| s.name == name) {
+    let is_taken = flow.sources.iter().any(|s| s.name == name)
+        || flow
+            .lookups
+            .iter()
+            .any(|l| l.relation.name == name && !(l.is_derived && l.relation.relation == relation));
+    if is_taken {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
             format!("flow \"{}\" already has a source or a lookup named \"{name}\"", flow.name),
@@ -63,33 +69,65 @@ pub fn add_lookup(
         ));
     }
     let key = source_key(relation, &described.shown, &described.kind, options.key)?;
-    let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
-    let grouped = !crate::catalog::target_table::has_unique_index(relation, &key)?;
     let affects = match &options.affects {
         None => None,
         Some(text) => {
-            let shadow = Shadow {
-                named: used_columns::named(LOOKUP, &name, relation)?,
-                columns: columns::numbers(relation)?,
-                key: names.clone(),
-            };
-            Some(check_affects(&flow, affected, text, shadow)?)
+            let places = OtherPlaces::Refused;
+            Some(check_affects(&flow, affected, text, shadow(relation, &name, &key)?, places)?)
         }
     };
-    let (affects, bound) = affects.unzip();
     check_interval(options.refresh_interval)?;
-    let capture = capture_mode(
+    let capture = options.capture.as_deref().unwrap_or("auto");
+    let of = affected.clone();
+    // A declared lookup replaces what coco derived for the relation.
+    for derived in flow.lookups.iter().filter(|l| l.is_derived && l.relation.relation == relation) {
+        drop_lookup::drop_lookup(derived)?;
+    }
+    let new = NewLookup {
+        name,
         relation,
-        &described.shown,
-        &described.kind,
-        &key,
-        flow.owner,
-        options.capture.as_deref().unwrap_or("auto"),
-    )?;
+        described,
+        key,
+        affects,
+        capture,
+        refresh_interval: options.refresh_interval,
+        is_derived: false,
+    };
+    insert_lookup(&flow, &of, new)?;
+    if flow.lookups.iter().any(|l| l.is_derived) {
+        triggers::end_unneeded(flow.owner)?;
+    }
+    let flow = load::load_for_update(&flow.name)?;
+    store_used(&flow)?;
+    invalidation::note_change()?;
+    upstream::check_no_cycle(&flow.name)
+}
+
+/// A lookup to insert, whose parts are checked.
+pub struct NewLookup<'a> {
+    pub name: String,
+    pub relation: pg_sys::Oid,
+    pub described: SourceColumns,
+    pub key: Vec<Column>,
+    /// The text of `affects`, and the bound query.
+    pub affects: Option<(String, Bound)>,
+    pub capture: &'a str,
+    pub refresh_interval: Option<Interval>,
+    pub is_derived: bool,
+}
+
+/// Inserts a lookup, creates its tracking table, and starts to capture its changes.
+pub fn insert_lookup(flow: &Flow, affected: &Source, new: NewLookup) -> Result<()> {
+    let NewLookup { name, relation, described, key, affects, .. } = new;
+    let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
+    let grouped = !crate::catalog::target_table::has_unique_index(relation, &key)?;
+    let (affects, bound) = affects.unzip();
+    let capture =
+        capture_mode(relation, &described.shown, &described.kind, &key, flow.owner, new.capture)?;
     let acting = RoleGuard::extension_owner()?;
     let id = spi::returning(
-        "insert into coco.source (flow, name, relation, key, grouped, capture, refresh_interval, lookup_of, affects, tracking, tracking_view)
-         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, 0::oid::regclass, 0::oid::regclass) returning id",
+        "insert into coco.source (flow, name, relation, key, grouped, capture, refresh_interval, lookup_of, affects, derived, tracking, tracking_view)
+         values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, $10, 0::oid::regclass, 0::oid::regclass) returning id",
         &[
             arg(flow.name.as_str()),
             arg(name.as_str()),
@@ -97,9 +135,10 @@ pub fn add_lookup(
             arg(names),
             arg(grouped),
             arg(capture.name()),
-            arg(options.refresh_interval),
+            arg(new.refresh_interval),
             arg(affected.id),
             arg(affects),
+            arg(new.is_derived),
         ],
         |r| spi::required::<i32>(r, 1),
     )?
@@ -128,10 +167,16 @@ pub fn add_lookup(
     if capture != model::CaptureMode::Scan {
         triggers::ensure(relation, &key, capture == model::CaptureMode::Always, true)?;
     }
-    let flow = load::load_for_update(&flow.name)?;
-    store_used(&flow)?;
-    invalidation::note_change()?;
-    upstream::check_no_cycle(&flow.name)
+    Ok(())
+}
+
+/// Returns a new lookup as its query `affects` refers to it.
+pub fn shadow(relation: pg_sys::Oid, name: &str, key: &[Column]) -> Result<Shadow> {
+    Ok(Shadow {
+        named: used_columns::named(LOOKUP, name, relation)?,
+        columns: columns::numbers(relation)?,
+        key: key.iter().map(|k| k.name.clone()).collect(),
+    })
 }
 
 /// Stands for the id of the lookup until the catalog assigns one.
@@ -182,13 +227,21 @@ fn affected<'a>(flow: &'a Flow, name: Option<&str>) -> Result<&'a Source> {
     }
 }
 
+/// Whether a query `affects` may also read the lookup's relation as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherPlaces {
+    Allowed,
+    Refused,
+}
+
 /// Checks and binds the query `affects`: it must read only the lookup's key and return the source's
 /// key.
-fn check_affects(
+pub fn check_affects(
     flow: &Flow,
     source: &Source,
     text: &str,
     shadow: Shadow,
+    other_places: OtherPlaces,
 ) -> Result<(String, Bound)> {
     let text = syntax::one_select(text).map_err(|e| renamed(e, "affects"))?;
     let name = shadow.named.name.clone();
@@ -213,7 +266,7 @@ fn check_affects(
         .detail(has_keys_alone)
         .hint("Read the column from the source, or declare the lookup with a key that contains it (argument \"key\")."));
     }
-    if bound.places.contains(&0) {
+    if other_places == OtherPlaces::Refused && bound.places.contains(&0) {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("argument \"affects\" also reads \"{name}\" as a whole"),

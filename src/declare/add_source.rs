@@ -65,6 +65,9 @@ pub fn add_source(
         .detail("coco checks a query against the sources that it reads.")
         .hint("Declare the sources first, then the targets."));
     }
+    if flow.derives_lookups && !flow.sources.is_empty() {
+        return Err(cannot_derive(&flow.name));
+    }
     let SourceColumns { kind, shown, name: table } = describe(relation, flow.owner, "source")?;
     let name = options.name.unwrap_or(table);
     check_name("name", &name)?;
@@ -129,6 +132,15 @@ pub fn add_source(
         triggers::ensure(relation, &key, capture == model::CaptureMode::Always, true)?;
     }
     Ok(())
+}
+
+/// Returns the error for a flow with several sources that should derive its lookups.
+pub fn cannot_derive(flow: &str) -> Error {
+    Error::new(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("cannot derive the lookups of flow \"{flow}\", which has several sources"),
+    )
+    .hint("Declare the flow with lookups => 'none', and its lookups with coco.add_lookup.")
 }
 
 /// Returns the name of a relation without its schema.

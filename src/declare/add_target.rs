@@ -7,7 +7,7 @@ use crate::catalog::target_table::{self, Altered};
 use crate::catalog::{locks, made_targets, objects, version_rows};
 use crate::declare::add_source::temporary;
 use crate::declare::check_query::analyze_into;
-use crate::declare::condition_views;
+use crate::declare::{condition_views, derive_lookups};
 use crate::declare::key_ownership;
 use crate::declare::when_exists::WhenExists;
 use crate::flows::{load, upstream};
@@ -303,7 +303,13 @@ pub fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()
     drop(acting);
     flow.targets.push(new);
     settle(flow, flow.targets.len() - 1, bound)?;
-    upstream::check_no_cycle(&flow.name)
+    upstream::check_no_cycle(&flow.name)?;
+    follow_derived(flow)
+}
+
+/// Derives the lookups of a flow again, if coco derives them.
+fn follow_derived(flow: &Flow) -> Result<()> {
+    if flow.derives_lookups { derive_lookups::derive_again(&flow.name) } else { Ok(()) }
 }
 
 /// Stores the bound query of one of a flow's targets, and the columns of sources and lookups that
@@ -435,7 +441,7 @@ pub fn set_query(
         let _as = RoleGuard::extension_owner()?;
         spi::execute("update coco.target set epoch = epoch + 1 where id = $1", &[arg(after.id)])?;
     }
-    Ok(())
+    follow_derived(&flow)
 }
 
 /// Returns the query that a target's view stores, with all names qualified.

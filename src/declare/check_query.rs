@@ -51,7 +51,11 @@ pub fn analyze_into(
     for (source, used) in flow.sources.iter_mut().zip(used) {
         source.used = used.unwrap_or_default();
     }
-    warn(flow, &analysis)?;
+    // Lookups are derived when the query is stored.
+    if !flow.derives_lookups {
+        warn_of(unfollowed(flow, &analysis)?);
+    }
+    warn_of(concerns(flow, &analysis)?);
     Ok(bound)
 }
 
@@ -187,10 +191,18 @@ pub struct QueryWarning {
     pub therefore: String,
 }
 
-/// Raises the warnings about a query.
-fn warn(flow: &Flow, analysis: &Analysis) -> Result<()> {
-    for concern in concerns(flow, analysis)? {
+fn warn_of(concerns: Vec<QueryWarning>) {
+    for concern in concerns {
         warning(concern.what, &concern.therefore);
+    }
+}
+
+/// Warns about the relations that the queries of a flow read, and that are neither sources nor
+/// lookups.
+pub fn warn_unfollowed(flow: &Flow) -> Result<()> {
+    let shadows = used_columns::shadows(flow)?;
+    for view in flow.targets.iter().filter_map(|t| t.bound.as_ref()) {
+        warn_of(unfollowed(flow, &used_columns::analyze_view(view, &shadows)?)?);
     }
     Ok(())
 }
@@ -198,10 +210,14 @@ fn warn(flow: &Flow, analysis: &Analysis) -> Result<()> {
 /// Returns the warnings about the current query of a flow's target.
 pub fn concerns_of(flow: &Flow, target: &Target) -> Result<Vec<QueryWarning>> {
     let Some(bound) = &target.bound else { return Ok(vec![]) };
-    concerns(flow, &used_columns::analyze_view(bound, &used_columns::shadows(flow)?)?)
+    let analysis = used_columns::analyze_view(bound, &used_columns::shadows(flow)?)?;
+    let mut all = unfollowed(flow, &analysis)?;
+    all.extend(concerns(flow, &analysis)?);
+    Ok(all)
 }
 
-fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<QueryWarning>> {
+/// Returns the warnings about relations whose changes coco does not follow.
+fn unfollowed(flow: &Flow, analysis: &Analysis) -> Result<Vec<QueryWarning>> {
     let mut found = Vec::new();
     let mut concern = |what: String, therefore: &str| {
         found.push(QueryWarning { what, therefore: therefore.to_owned() })
@@ -229,6 +245,15 @@ fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<QueryWarning>> {
             );
         }
     }
+    Ok(found)
+}
+
+/// Returns the other warnings about a query.
+fn concerns(flow: &Flow, analysis: &Analysis) -> Result<Vec<QueryWarning>> {
+    let mut found = Vec::new();
+    let mut concern = |what: String, therefore: &str| {
+        found.push(QueryWarning { what, therefore: therefore.to_owned() })
+    };
     // The rows of a group may well be joined with each other.
     for source in analysis.joined_with_itself.iter().filter_map(|s| flow.sources.get(*s)) {
         if !source.grouped {

@@ -48,6 +48,7 @@ pub fn find_differences(new: &Declaration) -> Result<Vec<FlowDifference>> {
         }
     }
     found.extend(differences_of_settings(&new.flow, &stored, &settings));
+    found.extend(difference_of_lookups(new)?);
     Ok(found)
 }
 
@@ -81,7 +82,7 @@ impl PartCounts {
     fn of_flow(flow: &str) -> Result<PartCounts> {
         let counted = spi::select(
             "select (select pg_catalog.count(*) from coco.sources as s where s.flow = $1),
-                    (select pg_catalog.count(*) from coco.lookups as l where l.flow = $1),
+                    (select pg_catalog.count(*) from coco.lookups as l where l.flow = $1 and not l.derived),
                     (select pg_catalog.count(*) from coco.targets as t where t.flow = $1)",
             &[arg(flow)],
             |r| {
@@ -352,6 +353,19 @@ impl Compared<'_> {
         };
         Ok(Some(self.of_target(Property::Query, change.to_owned())))
     }
+}
+
+/// Compares whether coco derives lookups, if the declaration says so.
+fn difference_of_lookups(new: &Declaration) -> Result<Option<FlowDifference>> {
+    let Some(mode) = new.lookups else { return Ok(None) };
+    let stored = spi::scalar::<String>(
+        "select f.lookups from coco.flows as f where f.flow operator(pg_catalog.=) $1",
+        &[arg(new.flow.as_str())],
+    )?;
+    let stored = stored.ok_or_else(|| flow_rows::missing(&new.flow))?;
+    let change = becomes("lookups", &stored, mode.name());
+    let is_same = stored == mode.name();
+    Ok((!is_same).then(|| FlowDifference::new(Property::Lookups, "flow", &new.flow, change)))
 }
 
 fn differences_of_settings(flow: &str, stored: &SavedGucs, new: &SavedGucs) -> Vec<FlowDifference> {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::declare::add_source::{self, SourceOptions};
 use crate::declare::add_target::{self, ExternalLocation, QueryCheck};
 use crate::declare::alter_target::OptionsCheck;
+use crate::declare::derive_lookups::{self, LookupMode};
 use crate::declare::insert_flow;
 use crate::declare::when_exists::WhenExists;
 use crate::pg::acting_role::SavedGucs;
@@ -17,6 +18,8 @@ pub struct Declaration<'a> {
     pub search_path: String,
     /// A JSON object of the settings that the declaration contains.
     pub settings: Option<Value>,
+    /// Whether coco derives lookups; `None` if the declaration does not say so.
+    pub lookups: Option<LookupMode>,
     /// The source and the target; `None` if the flow is declared alone.
     pub parts: Option<FlowParts<'a>>,
     pub check: QueryCheck<'a>,
@@ -45,6 +48,9 @@ pub fn declare_flow(
 ) -> Result<bool> {
     if !insert_flow(&new.flow, owner, settings)? {
         return Ok(false);
+    }
+    if let Some(mode) = new.lookups {
+        derive_lookups::store_mode(&new.flow, mode)?;
     }
     let Some(parts) = &new.parts else { return Ok(true) };
     add_source::add_source(&new.flow, parts.relation, parts.source.clone(), WhenExists::Fail)?;

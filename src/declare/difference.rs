@@ -25,6 +25,8 @@ pub enum Property {
     RefreshInterval,
     SearchPath,
     Settings,
+    /// Whether coco derives lookups.
+    Lookups,
     Options,
 }
 
@@ -37,6 +39,8 @@ pub enum Remedy {
     SetQuery,
     /// Alters the flow.
     Alter,
+    /// Derives lookups, or drops the derived ones.
+    FollowOther,
 }
 
 /// A difference between a flow and its declaration.
@@ -73,6 +77,7 @@ impl FlowDifference {
             | Property::TargetKey
             | Property::Server => Remedy::Declare,
             Property::Query => Remedy::SetQuery,
+            Property::Lookups => Remedy::FollowOther,
             Property::Ordinal
             | Property::Fingerprint
             | Property::Capture
@@ -90,6 +95,7 @@ impl FlowDifference {
             Property::Query | Property::Fingerprint | Property::SearchPath | Property::Settings => {
                 "the next update evaluates every item"
             }
+            Property::Lookups => "the next update follows other lookups",
             Property::Options => "the next update writes every row again",
             Property::Ordinal | Property::Capture | Property::RefreshInterval => {
                 "no item is evaluated because of this"

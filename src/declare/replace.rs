@@ -12,7 +12,7 @@ use crate::declare::difference::{
     FlowDifference, Property, Remedy, describe_differences, must_declare_again,
 };
 use crate::declare::when_exists::WhenExists;
-use crate::declare::{add_target, drop_flow, live};
+use crate::declare::{add_target, derive_lookups, drop_flow, live};
 use crate::pg::acting_role::{DECLARED, SavedGucs};
 use crate::pg::error::{Error, Result};
 use crate::pg::notice::notice_with_detail;
@@ -54,6 +54,9 @@ pub fn replace_flow(new: &Declaration, announce: fn()) -> Result<ReplacedFlow> {
     if needs(Remedy::Alter) {
         let changes = changes(new, &settings, &differences);
         wants_worker = alter_flow::alter_flow(&new.flow, changes, new.check_altered)?.wants_worker;
+    }
+    if let (true, Some(mode)) = (needs(Remedy::FollowOther), new.lookups) {
+        derive_lookups::change_mode(&new.flow, mode)?;
     }
     if let (true, Some(parts)) = (needs(Remedy::SetQuery), &new.parts) {
         let item = parts.item.as_deref();

@@ -1,10 +1,8 @@
 //! Loads a flow from the catalog: its sources, lookups and targets, with their current columns.
 
 use crate::catalog::flow_rows::{FlowIdentity, check_rights, identify_flow, missing};
-use crate::catalog::model::{self, BoundView, Expressions, External, Flow, Lookup, Source, Target};
-use crate::catalog::{
-    expectation_rows, followed_names, internal_tables, locks, relation_locks, target_table,
-};
+use crate::catalog::model::{self, BoundView, Expressions, External, Flow, Lookup, Source, Target, CHANGED};
+use crate::catalog::{expectation_rows, followed_names, internal_tables, locks, relation_locks, target_table};
 use crate::memo::{called_functions, rewrite_calls};
 use crate::pg::acting_role::{RoleGuard, SavedGucs};
 use crate::pg::columns::{self, Column};
@@ -115,7 +113,7 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
                    from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                   where c.oid = memo_table),
-                paused, batch_size, max_rows, max_cost
+                paused, batch_size, max_rows, max_cost, lookups = 'derive'
            from coco.flow where flow = $1",
         &[arg(name)],
         |r| {
@@ -129,6 +127,7 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
                 batch_size: r.get(8)?,
                 max_rows: r.get(9)?,
                 max_cost: r.get(10)?,
+                derives_lookups: spi::required(r, 11)?,
                 sources: vec![],
                 lookups: vec![],
                 reads: vec![],
@@ -178,6 +177,7 @@ struct SourceRow {
     expressions: Option<(pgrx::pg_sys::Oid, String)>,
     /// Whether the lookup was declared with `affects`.
     wants_affects: bool,
+    is_derived: bool,
     /// The types of the key columns in the tracking table.
     tracked: Vec<pgrx::pg_sys::Oid>,
 }
@@ -223,7 +223,7 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 array(select a.atttypid from pg_catalog.pg_attribute a
                        where a.attrelid = s.tracking and a.attnum between 1 and cardinality(s.key)
                        order by a.attnum),
-                s.revision
+                s.revision, s.derived
            from coco.source s where s.flow = $1 order by s.id",
         &[arg(flow)],
         |r| {
@@ -261,12 +261,14 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 expressions: r.get::<pgrx::pg_sys::Oid>(18)?.zip(r.get::<String>(19)?),
                 wants_affects: spi::required(r, 20)?,
                 tracked: spi::required(r, 22)?,
+                is_derived: spi::required(r, 24)?,
             })
         },
     )?;
     let (mut sources, mut lookups) = (vec![], vec![]);
     for raw in raw {
         let (of, affects, wants_affects) = (raw.of, raw.affects.clone(), raw.wants_affects);
+        let is_derived = raw.is_derived;
         let relation = with_columns(flow, raw)?;
         let Some(of) = of else {
             sources.push(relation);
@@ -282,8 +284,12 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
             )
             .hint("Drop the flow with coco.drop_flow and declare it again."));
         }
-        let affects = affects.map(|view| only_items(view, &relation)).transpose()?;
-        lookups.push(Lookup { relation, of, affects });
+        let bind = |view| match is_derived {
+            true => changed_rows(view, &relation),
+            false => only_items(view, &relation),
+        };
+        let affects = affects.map(bind).transpose()?;
+        lookups.push(Lookup { relation, of, affects, is_derived });
     }
     Ok((sources, lookups))
 }
@@ -296,6 +302,14 @@ fn only_items((view, name): (pgrx::pg_sys::Oid, String), source: &Source) -> Res
         bound_query::occurrences(view_tree::read_bound_query(view)?, &[source.relation]).len()
     };
     Ok(BoundView { view, name, places: vec![source.id; count].into() })
+}
+
+/// Returns a derived query `affects`: it reads the changed keys under the alias that coco gave them,
+/// and may read the whole relation at other places.
+fn changed_rows((view, name): (pgrx::pg_sys::Oid, String), source: &Source) -> Result<BoundView> {
+    let tree = bound_query::read_bound_query(view)?;
+    let places = bound_query::places_by_alias(tree, source.relation, source.id, CHANGED);
+    Ok(BoundView { view, name, places })
 }
 
 fn with_columns(flow: &str, raw: SourceRow) -> Result<Source> {

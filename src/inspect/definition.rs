@@ -4,6 +4,7 @@ use crate::catalog::model::{Expectation, Flow, Lookup, Source, Target};
 use crate::catalog::{flow_rows, version_rows};
 use crate::declare::add_source;
 use crate::declare::condition_views;
+use crate::declare::derive_lookups::LookupMode;
 use crate::declare::source_capture::choose_capture;
 use crate::declare::source_expressions::bind_expression;
 use crate::flows::load;
@@ -132,8 +133,9 @@ impl Definer<'_> {
 
     fn define(mut self) -> Result<String> {
         let flow = self.flow;
-        match (flow.sources.as_slice(), flow.lookups.as_slice(), flow.targets.as_slice()) {
-            ([source], [], [target]) => self.define_together(source, target)?,
+        let has_declared = flow.lookups.iter().any(|lookup| !lookup.is_derived);
+        match (flow.sources.as_slice(), has_declared, flow.targets.as_slice()) {
+            ([source], false, [target]) => self.define_together(source, target)?,
             _ => self.define_parts()?,
         }
         self.define_expectations()?;
@@ -195,7 +197,7 @@ impl Definer<'_> {
             self.add_options_of(&mut add, source, "key")?;
             self.statements.push_str(&add.to_sql());
         }
-        for lookup in &flow.lookups {
+        for lookup in flow.lookups.iter().filter(|lookup| !lookup.is_derived) {
             self.define_lookup(lookup)?;
         }
         for target in &flow.targets {
@@ -373,7 +375,8 @@ impl Definer<'_> {
         declared_text::query_text("affects", &text, view, &named, names).map(Some)
     }
 
-    /// Adds the search path, and the settings that differ from those of other sessions.
+    /// Adds the search path, the settings that differ from those of other sessions, and whether coco
+    /// derives lookups.
     fn add_settings(&self, call: &mut FunctionCall) -> Result<()> {
         let settings: &SavedGucs = &self.flow.settings;
         call.add_text("search_path", settings.search_path());
@@ -387,6 +390,9 @@ impl Definer<'_> {
         if !differing.is_empty() {
             let settings = serde_json::Value::Object(differing).to_string();
             call.add_text("settings", &settings);
+        }
+        if self.flow.derives_lookups {
+            call.add_text("lookups", LookupMode::of_flow(self.flow).name());
         }
         Ok(())
     }

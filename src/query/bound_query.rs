@@ -170,6 +170,25 @@ pub fn item_aliases(bound: &Bound, named: &[Named]) -> Vec<String> {
     aliases
 }
 
+/// Returns how many places of a tree read a relation.
+pub fn count_places(tree: *mut pg_sys::Query, relation: pg_sys::Oid) -> usize {
+    // SAFETY: the caller passes a tree that it has just created.
+    unsafe { occurrences(tree, &[relation]) }.len()
+}
+
+/// Returns the places of a tree that read a relation: `id` for those with this alias, and 0 for the
+/// others.
+pub fn places_by_alias(
+    tree: *mut pg_sys::Query,
+    relation: pg_sys::Oid,
+    id: i32,
+    alias: &str,
+) -> Places {
+    // SAFETY: the caller passes a tree that it has just read.
+    let places = unsafe { occurrences(tree, &[relation]) };
+    places.iter().map(|place| if alias_of(place) == alias { id } else { 0 }).collect()
+}
+
 fn alias_of(occurrence: &Occurrence) -> String {
     // SAFETY: every entry of an analyzed tree has an `eref` with a name.
     unsafe { CStr::from_ptr((*(*occurrence.entry).eref).aliasname) }.to_string_lossy().into_owned()

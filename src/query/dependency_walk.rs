@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
 
 use crate::query::named_source::Shadow;
+use crate::query::trace_column::range_entry;
 use crate::query::union_all::only_union_all;
 use crate::query::walker;
 
@@ -357,13 +358,3 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
     }
 }
 
-/// Returns the range table entry that a Var refers to.
-unsafe fn range_entry(
-    query: *mut pg_sys::Query,
-    number: i32,
-) -> Option<*mut pg_sys::RangeTblEntry> {
-    let place = usize::try_from(number).ok()?.checked_sub(1)?;
-    // SAFETY: the caller passes a query that the server has analyzed; an entry that does not exist
-    // is not read.
-    unsafe { PgList::from_pg((*query).rtable).get_ptr(place) }
-}

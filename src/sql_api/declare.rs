@@ -9,7 +9,6 @@ use crate::declare::add_lookup::{self, LookupOptions};
 use crate::declare::add_source::{self, SourceOptions};
 use crate::declare::add_target::{self, ExternalLocation};
 use crate::declare::alter_flow::{self, Changes};
-use crate::declare::declaration::{Declaration, FlowParts};
 use crate::declare::gapless::copy_flow::{self, VersionOptions};
 use crate::declare::labelled_logic::record_labelled_logic;
 use crate::declare::when_exists::WhenExists;
@@ -25,107 +24,8 @@ use crate::update::limits;
 use crate::workers::{commit_wakeup, shared_memory, update_client};
 use coco_core::worker_request::WorkerCommand;
 
-/// Declares a flow in one call with its source, query, target and key. With only the name, creates
-/// an empty flow; `add_source` and `add_target` then complete it.
-#[pg_extern(sql = false)]
-#[allow(clippy::too_many_arguments)]
-fn create_flow(
-    _version: CheckedVersion,
-    flow: Option<&str>,
-    source: Option<pg_sys::Oid>,
-    query: Option<String>,
-    target: Option<String>,
-    key: Option<Vec<Option<String>>>,
-    name: Option<String>,
-    source_key: Option<Vec<Option<String>>>,
-    ordinal: Option<String>,
-    fingerprint: Option<String>,
-    capture: Option<String>,
-    refresh_interval: Option<Interval>,
-    search_path: Option<&str>,
-    server: Option<String>,
-    options: Option<Json>,
-    item: Option<String>,
-    if_not_exists: Option<bool>,
-    or_replace: Option<bool>,
-    settings: Option<Json>,
-) -> Result<(), ErrorReport> {
-    let flow = required_argument(flow, "flow")?;
-    let search_path = required_argument(search_path, "search_path")?;
-    let key = array_elements(key, "key")?;
-    let source_key = array_elements(source_key, "source_key")?;
-    let when_exists = WhenExists::from_arguments(if_not_exists, or_replace)?;
-    let options_of_source =
-        SourceOptions { name, key: source_key, ordinal, fingerprint, capture, refresh_interval };
-    let given = GivenParts { source, query, target, key, server, options, item };
-    let declaration = declaration(flow, search_path, settings, given, options_of_source)?;
-    let announce = shared_memory::announce_cancel;
-    if create_flow::create_flow(&declaration, when_exists, announce)?.wants_worker {
-        serve(flow);
-    }
-    Ok(record_labelled_logic(flow)?)
-}
-
-/// The arguments of `create_flow` and `plan` that declare a source and a target together.
-pub struct GivenParts {
-    pub source: Option<pg_sys::Oid>,
-    pub query: Option<String>,
-    pub target: Option<String>,
-    pub key: Option<Vec<String>>,
-    pub server: Option<String>,
-    pub options: Option<Json>,
-    pub item: Option<String>,
-}
-
-impl GivenParts {
-    fn is_empty(&self) -> bool {
-        self.query.is_none()
-            && self.target.is_none()
-            && self.key.is_none()
-            && self.server.is_none()
-            && self.options.is_none()
-            && self.item.is_none()
-    }
-}
-
-/// Returns the declaration that arguments of `create_flow` or `plan` stand for.
-pub fn declaration(
-    flow: &str,
-    search_path: &str,
-    settings: Option<Json>,
-    given: GivenParts,
-    source: SourceOptions,
-) -> Result<Declaration<'static>, Error> {
-    let missing = |argument: &str| {
-        Error::invalid(format!("argument \"{argument}\" is missing"))
-            .hint("Specify source, query, target and key; or specify only the name, and then call coco.add_source and coco.add_target.")
-    };
-    let settings = settings.map(|json| json.value("argument \"settings\"")).transpose()?;
-    let parts = match given.source {
-        None if given.is_empty() && source.is_empty() => None,
-        None => return Err(missing("source")),
-        Some(relation) => Some(FlowParts {
-            relation,
-            source,
-            query: given.query.ok_or_else(|| missing("query"))?,
-            target: given.target.ok_or_else(|| missing("target"))?,
-            key: given.key.ok_or_else(|| missing("key"))?,
-            item: given.item,
-            elsewhere: elsewhere(given.server, given.options)?,
-        }),
-    };
-    Ok(Declaration {
-        flow: flow.to_owned(),
-        search_path: search_path.to_owned(),
-        settings,
-        parts,
-        check: &fdw_options::check,
-        check_altered: &fdw_options::check_altered,
-    })
-}
-
 /// Returns the location of an external target, or `None` for a target in this database.
-fn elsewhere(
+pub fn elsewhere(
     server: Option<String>,
     options: Option<Json>,
 ) -> Result<Option<ExternalLocation<'static>>, Error> {

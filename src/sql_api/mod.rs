@@ -6,6 +6,7 @@
 
 pub mod arguments;
 pub mod capture;
+pub mod create_flow;
 pub mod declare;
 pub mod definition;
 pub mod estimate;

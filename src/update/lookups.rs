@@ -105,6 +105,10 @@ fn follow_one(
     while let Some(found) = changed.as_mut().and_then(|c| c.next().map(|item| (c.key(), item))) {
         let (key, item) = found;
         if key.iter().any(Option::is_none) {
+            // Such a row equals no row of another relation.
+            if lookup.is_derived && lookup.affects.is_some() {
+                continue;
+            }
             return Err(target_writer::null_key(relation));
         }
         let same = match (&item.incoming, &item.stored) {

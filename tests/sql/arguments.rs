@@ -52,6 +52,7 @@ impl Argument {
         match (self.name.as_str(), self.kind.as_str()) {
             ("flow", _) => "'f'",
             ("lookup", _) => "'l'",
+            ("source", _) if self.is_in(&[("create_flow", "source"), ("plan", "source")]) => "'d'",
             ("query", _) => "'select id, v from d'",
             ("target" | "name", _) if self.function == "lineage" => "'t'",
             ("target", _) => "'another'",
@@ -79,6 +80,8 @@ fn arguments(client: &mut Client) -> Vec<Argument> {
            from pg_proc p cross join lateral unnest(p.proargtypes::oid[]) with ordinality as u (type, ord)
           where p.pronamespace = 'coco'::regnamespace and has_function_privilege('public', p.oid, 'execute')
             and u.type not in ('\"any\"'::regtype, 'internal'::regtype)
+            and p.oid = (select min(o.oid) from pg_proc o
+                          where o.pronamespace = p.pronamespace and o.proname = p.proname)
           order by 1, u.ord",
         &[],
     );

@@ -86,7 +86,7 @@ fn what_cannot_be_kept_is_refused_with_the_reason_and_the_mend() {
         ("select coco.create_flow('x', 'pg_temp.tmp', 'select id from tmp', 't', '{id}')".to_owned(), "0A000", "pg_temp", "outlives the session"),
         (format!("select coco.create_flow('{}')", "x".repeat(64)), "42622", "is too long", "64 bytes"),
         ("select coco.create_flow('')".to_owned(), "22023", "argument \"flow\" is empty", ""),
-        ("select coco.create_flow('x', 'd', 'select id from d')".to_owned(), "22023", "argument \"target\" is missing", "coco.add_target"),
+        ("select coco.create_flow('x', 'd', target => 't')".to_owned(), "22023", "argument \"query\" is missing", "coco.add_target"),
         ("select coco.create_flow('x', query => 'select 1')".to_owned(), "22023", "argument \"source\" is missing", ""),
         ("select coco.create_flow('x', 'nopk', 'select a from nopk', 't', '{a}')".to_owned(), "42P16", "source public.nopk has no primary key, and no key was specified", "source_key"),
         ("select coco.create_flow('x', 'nopk', 'select a from nopk', 't', '{a}', source_key => '{a}')".to_owned(), "42P16", "key column \"a\" of source public.nopk is nullable", "SET NOT NULL"),

@@ -162,8 +162,8 @@ fn insert_flow(main: &Flow, version: &str) -> Result<i32> {
     let made = spi::returning(
         // The version gets no max_rows: its first update must write every row, which nobody reads yet.
         "insert into coco.flow (flow, owner, search_path, settings, label, batch_size, lineage_index,
-                                max_cost)
-         select $2, owner, search_path, settings, label, batch_size, lineage_index, max_cost
+                                max_cost, lookups)
+         select $2, owner, search_path, settings, label, batch_size, lineage_index, max_cost, lookups
            from coco.flow where id = $1
          on conflict do nothing returning id",
         &[arg(main.id), arg(version)],
@@ -197,7 +197,8 @@ fn copy_sources(main: &Flow, version: &str) -> Result<BTreeMap<i32, i32>> {
         }
         ids.insert(source.id, id);
     }
-    for lookup in &main.lookups {
+    // Derived lookups are derived from the queries of the version.
+    for lookup in main.lookups.iter().filter(|lookup| !lookup.is_derived) {
         let of = ids.get(&lookup.of).copied();
         let id = copy_source(main, &lookup.relation, of, version)?;
         if let Some(affects) = &lookup.affects {

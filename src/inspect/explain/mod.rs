@@ -1,6 +1,7 @@
 //! `coco.explain`: how coco evaluates a flow, what its fingerprints cover, and which change causes
 //! which work. It executes no part of the flow.
 
+pub mod derived;
 pub mod finding;
 pub mod plans;
 pub mod triggers_of_work;
@@ -32,6 +33,7 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
         let found = described(&lookup.relation)?;
         all.push(Finding { section: "lookup", ..found });
     }
+    all.extend(derived::derivations(&flow)?);
     all.extend(flow.targets.iter().map(|target| rows_of(&flow, target)));
     all.extend(flow.targets.iter().flat_map(expected_of));
     all.extend(flow.sources.iter().map(content));
