@@ -4,13 +4,16 @@
 
 comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
 
-With source, query, target and key, one call does the work of coco.add_source and coco.add_target. With flow alone, the
+With query, one call does the work of coco.add_source, coco.add_lookup and coco.add_target. coco finds what the call leaves
+out: the source is the table whose primary key the query's columns contain, or the relation by whose columns the query
+groups; then the groups are the items. The key consists of the query's columns that contain these columns, and the target
+has the flow's name. In the place of the source, the query can also be the second argument. With flow alone, the
 call declares an empty flow, to which these two functions then add sources and targets. The calling role owns the flow,
 and the flow's queries run as that role. The flow also keeps the caller's TimeZone, default_text_search_config, lc_time
 and lc_monetary.
 
 flow: name of the flow, 1 to 63 bytes, unique in the database.
-source: relation that the flow reads; see coco.add_source.
+source: relation that the flow reads, see coco.add_source; or a query. A name is resolved under search_path.
 query: one SELECT, written as if it were run once over the whole source; see coco.add_target.
 target: table, or object on a server, that keeps the rows of the query; see coco.add_target.
 key: columns of the query that identify one row of the target.
@@ -28,6 +31,9 @@ if_not_exists: true: if a flow has the name already, whoever owns it, the call c
 or_replace: true: if you own a flow with this name, the call changes it to what is declared; see below.
 settings: JSON object with values of TimeZone, default_text_search_config, lc_time and lc_monetary. A setting that it does
   not contain has the caller's value; with or_replace, it keeps the flow's value.
+lookups: derive: coco derives lookups from the query's conditions, and raises a NOTICE if a change of a relation evaluates
+  every item; none: it follows only the lookups of coco.add_lookup. NULL: none if the call gives source, target and key,
+  or flow alone; otherwise derive.
 
 With or_replace, a call that changes nothing is silent, and waits for nobody. Otherwise a NOTICE lists the differences, and
 coco does only what they need. coco compares what is bound, so a line break or a comment in the query is no difference. A
@@ -36,7 +42,7 @@ settings or options are changed as by coco.alter_flow. If the source, its key or
 differs, coco drops the flow and declares it again. The tables, the owner, the label and the other properties of
 coco.alter_flow stay, and a live flow stays live. coco then alters a target table that it created, and empties the table if
 its key differs. A flow with several sources or targets can be replaced only by a call with flow alone, which changes its
-search path and settings. coco.plan shows the differences in advance.
+search path, settings and lookups. coco.plan shows the differences in advance.
 
     SELECT coco.create_flow('doc_chunks',
       source => 'documents',
@@ -46,7 +52,7 @@ search path and settings. coco.plan shows the differences in advance.
       key    => '{doc_id,n}');
 
 Errors: 42710: the name is taken, possibly by a flow that you may not see. 22023, 42622: the name or settings are not
-valid. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose. Also the
+valid, or coco does not find the source or the key. 42P09: the query has several possible sources. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose. Also the
 errors of coco.add_source and coco.add_target. A call that fails declares and changes nothing.$doc$;
 
 comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.

@@ -201,7 +201,8 @@ comment on function coco.explain is $doc$Explains how a flow works, one row for 
 
 flow: name of the flow.
 
-section: kind of fact. source, lookup, target: an object of the flow. content fingerprint, logic fingerprint: what the
+section: kind of fact. source, lookup, target: an object of the flow. derived: what coco found in the queries of a flow
+  that derives its lookups, and why. content fingerprint, logic fingerprint: what the
   fingerprint covers. memoized function: a function that the flow calls and whose results coco stores. change: which
   change causes which work, and when. query: the statement that evaluates a batch. plan for one item, plan for a batch:
   the plan of that statement. set-based: whether the plan reads no table again for each item. index: an index that a

@@ -29,6 +29,8 @@ create table coco.flow (
   batch_size  int check (batch_size > 0),
   paused      boolean not null default false,
   lineage_index boolean not null default false,
+  -- whether coco derives lookups from the flow's queries
+  lookups     text not null default 'none' check (lookups in ('derive', 'none')),
   created     timestamptz not null default pg_catalog.now()
 );
 comment on table coco.flow is 'Declared flows. Only coco''s functions write to this table.';
@@ -63,6 +65,8 @@ create table coco.source (
   lookup_of   int,
   affects     text,
   affects_view regclass,
+  -- whether coco derived the lookup from the flow's queries
+  derived     boolean not null default false,
   -- grows when coco.alter_flow changes the source in such a way that earlier cursors no longer count
   revision    int not null default 1,
   unique (flow, name)
@@ -368,7 +372,8 @@ select pg_catalog.pg_extension_config_dump('coco.logic_id_seq', '');
 
 create function coco.create_flow(
   flow        text,
-  source      regclass default null,
+  -- a relation's name, or a query
+  source      text     default null,
   query       text     default null,
   target      text     default null,
   key         text[]   default null,
@@ -385,14 +390,42 @@ create function coco.create_flow(
   item        text     default null,
   if_not_exists boolean default false,
   or_replace  boolean default false,
-  settings    jsonb   default null
+  settings    jsonb   default null,
+  lookups     text    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_wrapper';
 
+-- For a source of type regclass. PostgreSQL resolves a literal to the form above.
+create function coco.create_flow(
+  flow        text,
+  source      regclass,
+  query       text     default null,
+  target      text     default null,
+  key         text[]   default null,
+  name        text     default null,
+  source_key  text[]   default null,
+  ordinal     text     default null,
+  fingerprint text     default null,
+  capture     text     default null,
+  refresh_interval interval default null,
+  -- PostgreSQL evaluates the default under the caller's search_path, before the function sets its own
+  search_path text     default pg_catalog.current_setting('search_path'),
+  server      text     default null,
+  options     jsonb    default null,
+  item        text     default null,
+  if_not_exists boolean default false,
+  or_replace  boolean default false,
+  settings    jsonb   default null,
+  lookups     text    default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'create_flow_over_wrapper';
+
 create function coco.plan(
   flow        text,
-  source      regclass default null,
+  -- a relation's name, or a query
+  source      text     default null,
   query       text     default null,
   target      text     default null,
   key         text[]   default null,
@@ -408,11 +441,38 @@ create function coco.plan(
   options     jsonb    default null,
   item        text     default null,
   settings    jsonb    default null,
+  lookups     text     default null,
   out object text, out name text, out change text, out effect text
 ) returns setof record language c volatile
   rows 3
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'plan_wrapper';
+
+-- For a source of type regclass. PostgreSQL resolves a literal to the form above.
+create function coco.plan(
+  flow        text,
+  source      regclass,
+  query       text     default null,
+  target      text     default null,
+  key         text[]   default null,
+  name        text     default null,
+  source_key  text[]   default null,
+  ordinal     text     default null,
+  fingerprint text     default null,
+  capture     text     default null,
+  refresh_interval interval default null,
+  -- as in coco.create_flow
+  search_path text     default pg_catalog.current_setting('search_path'),
+  server      text     default null,
+  options     jsonb    default null,
+  item        text     default null,
+  settings    jsonb    default null,
+  lookups     text     default null,
+  out object text, out name text, out change text, out effect text
+) returns setof record language c volatile
+  rows 3
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'plan_over_wrapper';
 
 create function coco.flow_definition(flow text) returns text
   language c volatile
@@ -936,7 +996,7 @@ comment on foreign data wrapper coco_openai is 'Connector for servers that coco.
 
 create view coco.flows with (security_barrier) as
 select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
-       f.lineage_index
+       f.lineage_index, f.lookups
   from coco.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
@@ -951,7 +1011,7 @@ select s.flow, s.name as source, s.relation, s.key,
 create view coco.lookups with (security_barrier) as
 select s.flow, s.name as lookup, s.relation, s.key, o.name as source, s.affects,
        s.used as used_columns, s.capture, s.refresh_interval, s.tracking as tracking_table,
-       s.tracking_view
+       s.tracking_view, s.derived
   from coco.source s join coco.source o on o.id = s.lookup_of join coco.flow f on f.flow = s.flow
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
@@ -1154,15 +1214,18 @@ select 'worker', m.* from coco.metric_rows('worker') m;
 -- expects this form: a line "name: …" describes an argument or a result column, a line with an indent of two blanks
 -- continues it, and lines with an indent of four blanks are an example.
 
-comment on function coco.create_flow is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
+comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
 
-With source, query, target and key, one call does the work of coco.add_source and coco.add_target. With flow alone, the
+With query, one call does the work of coco.add_source, coco.add_lookup and coco.add_target. coco finds what the call leaves
+out: the source is the table whose primary key the query's columns contain, or the relation by whose columns the query
+groups; then the groups are the items. The key consists of the query's columns that contain these columns, and the target
+has the flow's name. In the place of the source, the query can also be the second argument. With flow alone, the
 call declares an empty flow, to which these two functions then add sources and targets. The calling role owns the flow,
 and the flow's queries run as that role. The flow also keeps the caller's TimeZone, default_text_search_config, lc_time
 and lc_monetary.
 
 flow: name of the flow, 1 to 63 bytes, unique in the database.
-source: relation that the flow reads; see coco.add_source.
+source: relation that the flow reads, see coco.add_source; or a query. A name is resolved under search_path.
 query: one SELECT, written as if it were run once over the whole source; see coco.add_target.
 target: table, or object on a server, that keeps the rows of the query; see coco.add_target.
 key: columns of the query that identify one row of the target.
@@ -1180,6 +1243,9 @@ if_not_exists: true: if a flow has the name already, whoever owns it, the call c
 or_replace: true: if you own a flow with this name, the call changes it to what is declared; see below.
 settings: JSON object with values of TimeZone, default_text_search_config, lc_time and lc_monetary. A setting that it does
   not contain has the caller's value; with or_replace, it keeps the flow's value.
+lookups: derive: coco derives lookups from the query's conditions, and raises a NOTICE if a change of a relation evaluates
+  every item; none: it follows only the lookups of coco.add_lookup. NULL: none if the call gives source, target and key,
+  or flow alone; otherwise derive.
 
 With or_replace, a call that changes nothing is silent, and waits for nobody. Otherwise a NOTICE lists the differences, and
 coco does only what they need. coco compares what is bound, so a line break or a comment in the query is no difference. A
@@ -1188,7 +1254,7 @@ settings or options are changed as by coco.alter_flow. If the source, its key or
 differs, coco drops the flow and declares it again. The tables, the owner, the label and the other properties of
 coco.alter_flow stay, and a live flow stays live. coco then alters a target table that it created, and empties the table if
 its key differs. A flow with several sources or targets can be replaced only by a call with flow alone, which changes its
-search path and settings. coco.plan shows the differences in advance.
+search path, settings and lookups. coco.plan shows the differences in advance.
 
     SELECT coco.create_flow('doc_chunks',
       source => 'documents',
@@ -1198,10 +1264,10 @@ search path and settings. coco.plan shows the differences in advance.
       key    => '{doc_id,n}');
 
 Errors: 42710: the name is taken, possibly by a flow that you may not see. 22023, 42622: the name or settings are not
-valid. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose. Also the
+valid, or coco does not find the source or the key. 42P09: the query has several possible sources. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose. Also the
 errors of coco.add_source and coco.add_target. A call that fails declares and changes nothing.$doc$;
 
-comment on function coco.plan is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
+comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
 
 flow: as in coco.create_flow, and so are the other arguments.
 
@@ -1220,6 +1286,12 @@ effect: what the next update does because of the difference.
       key    => '{doc_id,n}');
 
 Errors: those of coco.create_flow.$doc$;
+
+comment on function coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text) is
+'The same as the other coco.create_flow, for a source of type regclass.';
+
+comment on function coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text) is
+'The same as the other coco.plan, for a source of type regclass.';
 
 comment on function coco.flow_definition is $doc$Returns SQL that declares a flow as it is: one or several statements that psql can run. Run it as the flow's owner.
 
@@ -1744,7 +1816,8 @@ comment on function coco.explain is $doc$Explains how a flow works, one row for 
 
 flow: name of the flow.
 
-section: kind of fact. source, lookup, target: an object of the flow. content fingerprint, logic fingerprint: what the
+section: kind of fact. source, lookup, target: an object of the flow. derived: what coco found in the queries of a flow
+  that derives its lookups, and why. content fingerprint, logic fingerprint: what the
   fingerprint covers. memoized function: a function that the flow calls and whose results coco stores. change: which
   change causes which work, and when. query: the statement that evaluates a batch. plan for one item, plan for a batch:
   the plan of that statement. set-based: whether the plan reads no table again for each item. index: an index that a
@@ -1982,6 +2055,7 @@ comment on column coco.flows.label is 'Label set by coco.alter_flow.';
 comment on column coco.flows.batch_size is 'Batch size of the flow, in items; NULL: the setting coco.batch_size applies.';
 comment on column coco.flows.paused is 'Whether the flow is paused.';
 comment on column coco.flows.lineage_index is 'Whether coco.lineage uses an index to find target keys that tracking rows list.';
+comment on column coco.flows.lookups is 'derive: coco derives lookups from the flow''s queries; none: it follows only declared lookups.';
 
 comment on view coco.sources is 'Sources of your flows.';
 comment on column coco.sources.flow is 'Name of the flow.';
@@ -2009,6 +2083,7 @@ comment on column coco.lookups.capture is 'Way in which coco finds changes: trig
 comment on column coco.lookups.refresh_interval is 'Refresh interval, as declared; NULL means a minute. It applies to lookups that are not captured.';
 comment on column coco.lookups.tracking_table is 'Table with one row for each key and the content last seen for it. Only the extension''s owner can read it; the flow''s owner reads the tracking view.';
 comment on column coco.lookups.tracking_view is 'View of the tracking table.';
+comment on column coco.lookups.derived is 'Whether coco derived the lookup from the flow''s queries.';
 
 comment on view coco.targets is 'Targets of your flows.';
 comment on column coco.targets.flow is 'Name of the flow.';
@@ -2167,8 +2242,12 @@ comment on column coco.metrics.help is 'Meaning of the metric.';
 
 revoke all on all functions in schema coco from public;
 grant execute on function
-  coco.create_flow, coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.alter_flow,
-  coco.rename_flow, coco.drop_flow, coco.plan, coco.flow_definition, coco.definitions, coco.update, coco.update_all, coco.retry, coco.start,
+  coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text),
+  coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text),
+  coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text),
+  coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text),
+  coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.alter_flow,
+  coco.rename_flow, coco.drop_flow, coco.flow_definition, coco.definitions, coco.update, coco.update_all, coco.retry, coco.start,
   coco.stop, coco.wait, coco.preview, coco.verify,
   coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram, coco.report,
   coco.split_text, coco.normalize_text, coco.fingerprint, coco.stable_uuid,

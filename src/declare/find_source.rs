@@ -296,7 +296,7 @@ fn no_key() -> Error {
 
 fn several_sources(flow: &str, shown: &[String]) -> Error {
     Error::new(
-        pgrx::PgSqlErrorCode::ERRCODE_AMBIGUOUS_PARAMETER,
+        pgrx::PgSqlErrorCode::ERRCODE_AMBIGUOUS_ALIAS,
         format!("the query of flow \"{flow}\" has several possible sources"),
     )
     .detail(format!("Its columns contain the keys of: {}.", shown.join(", ")))

@@ -20,7 +20,10 @@ pub fn find_relation(schema: &str, name: &str) -> Result<Option<pg_sys::Oid>> {
 /// path. Raises PostgreSQL's errors for a name that is not valid, and for a missing relation.
 pub fn resolve_relation(text: &str, search_path: &str) -> Result<pg_sys::Oid> {
     let acting = RoleGuard::same();
-    acting.set(SEARCH_PATH, search_path)?;
+    if !acting.try_set(SEARCH_PATH, search_path)? {
+        let message = format!("invalid value for setting \"{SEARCH_PATH}\": \"{search_path}\"");
+        return Err(Error::invalid(message).hint("Use a value that SET search_path accepts."));
+    }
     let sql = format!("select {}::pg_catalog.regclass::pg_catalog.oid", spi::literal(text));
     spi::scalar(&sql, &[])?.ok_or_else(|| Error::internal("a name of a relation is NULL"))
 }

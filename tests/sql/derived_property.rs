@@ -71,16 +71,20 @@ const CONDITIONS: [&str; 6] = [
     "coalesce(@, 0) >= (select min(b.v) from b where b.k = @ or b.k = 0)",
 ];
 
-fn one_of<'a, T>(rng: &mut Rng, all: &'a [T]) -> &'a T {
-    &all[rng.usize(..all.len())]
+fn one_of<T: Copy>(rng: &mut Rng, all: &[T]) -> T {
+    all[rng.usize(..all.len())]
 }
 
 fn query(rng: &mut Rng) -> String {
-    let place = |rng: &mut Rng, text: &str| text.replace('@', one_of(rng, &["s.x", "s.y"]));
+    let place = |rng: &mut Rng, text: &str| {
+        let column: &str = one_of(rng, &["s.x", "s.y"]);
+        text.replace('@', column)
+    };
     let mut columns = vec!["s.id".to_owned()];
     let (mut joins, mut conditions) = (String::new(), vec![]);
     for n in 0..rng.usize(1..3) {
-        let column = place(rng, one_of(rng, &COLUMNS));
+        let column = one_of(rng, &COLUMNS);
+        let column = place(rng, column);
         columns.push(format!("{column} as n{n}"));
     }
     for n in 0..rng.usize(0..3) {
@@ -90,7 +94,8 @@ fn query(rng: &mut Rng) -> String {
         columns.push(format!("{} as j{n}", column.replace('#', &n.to_string())));
     }
     if rng.u8(..3) == 0 {
-        conditions.push(place(rng, one_of(rng, &CONDITIONS)));
+        let condition = one_of(rng, &CONDITIONS);
+        conditions.push(place(rng, condition));
     }
     let conditions: String = conditions.iter().map(|c| format!(" where {c}")).collect();
     format!("select {} from s{joins}{conditions}", columns.join(", "))

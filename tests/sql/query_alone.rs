@@ -196,7 +196,7 @@ fn what_cannot_be_found_is_to_be_named() {
     );
     assert_eq!(
         several,
-        "42P08 | the query of flow \"f\" has several possible sources | Its columns contain the keys of: public.authors AS a, public.books AS b. | Name the relation whose rows are the items with the argument \"source\"."
+        "42P09 | the query of flow \"f\" has several possible sources | Its columns contain the keys of: public.authors AS a, public.books AS b. | Name the relation whose rows are the items with the argument \"source\"."
     );
     db.run("select coco.create_flow('f', source => 'books', query => $$ select a.id, b.id as book from authors a, books b $$)");
     assert_eq!(found(&mut db, "f"), "books|{id}|row|public.f|{book,id}");
