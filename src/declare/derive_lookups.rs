@@ -307,8 +307,7 @@ fn say_cost(flow: &Flow, new: &WantedLookup) {
             format!("each update reads {shown} as a whole"),
             "Only tables can have triggers that record each change.".to_owned(),
         );
-    }
-    if !new.nullable.is_empty() {
+    } else if !new.nullable.is_empty() {
         notice_with_detail(
             format!(
                 "a change of a row with NULL in ({}) reads {shown} as a whole",

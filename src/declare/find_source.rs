@@ -12,6 +12,7 @@ use crate::pg::columns;
 use crate::pg::error::{Error, Result};
 use crate::pg::relations;
 use crate::pg::spi;
+use crate::pg::subtransaction;
 use crate::query::analyze;
 use crate::query::bound_query::{self, Bound, Named};
 use crate::query::join_paths::PrimaryKeys;
@@ -41,8 +42,13 @@ pub struct FoundParts {
     pub key: Vec<String>,
 }
 
-/// Finds what a declaration does not say.
+/// Finds what a declaration does not say. Keeps no locks.
 pub fn find_parts(given: &PartialParts) -> Result<FoundParts> {
+    // Binding a query locks the relations in it.
+    subtransaction::look(|| find(given))
+}
+
+fn find(given: &PartialParts) -> Result<FoundParts> {
     let owner = match flow_rows::is_flow(given.flow)? {
         true => flow_rows::identify_flow(given.flow).map(|flow| flow.owner).ok(),
         false => None,

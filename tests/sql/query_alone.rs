@@ -61,9 +61,9 @@ fn the_source_is_the_table_whose_key_the_query_returns() {
             "books|{id}|row|public.joined|{id}",
         ),
         (
-            "both",
+            "two_keys",
             "select b.id, a.id as author, a.name from books b join authors a on a.id = b.author",
-            "books|{id}|row|public.both|{id}",
+            "books|{id}|row|public.two_keys|{id}",
         ),
         (
             "many",
