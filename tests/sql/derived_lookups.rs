@@ -324,3 +324,19 @@ fn a_flow_that_derives_lookups_has_one_source() {
         explain(&e)
     );
 }
+
+#[test]
+fn a_new_version_derives_lookups_of_its_own() {
+    let mut db = declared(
+        "derived_version",
+        "select b.id, a.name from books b left join authors a on a.id = b.author",
+    );
+    db.run("select coco.set_query('f', null, 'select b.id, (select max(t.tag) from tags t where t.book = b.id) as name from books b', gapless => true, swap => 'manual')");
+    let of_version =
+        "select string_agg(relation::text, ',') from coco.lookups where flow = 'f@new'";
+    let relations: String = db.client.query_one(of_version, &[]).unwrap().get(0);
+    assert_eq!(relations, "tags");
+    assert!(lookups(&mut db)[0].starts_with("authors|"));
+    db.run("select coco.discard('f')");
+    assert_eq!(evaluated(&mut db, "update authors set name = 'Franz' where id = 2"), 2);
+}
