@@ -198,10 +198,11 @@ fn batch_of(source: &Source, request: &EvaluateRequest) -> Result<Batch> {
 /// its content `$2` is an object, or for a group a list of objects.
 fn content_sql(source: &Source) -> Result<String> {
     let name = ident(&source.name);
-    let mut columns: Vec<&Column> = source.key.iter().collect();
-    for used in &source.used {
-        if columns.iter().all(|known| known.name != used.name) {
-            columns.push(used);
+    // A column of the key may be stored in another form than that in which the query reads it.
+    let mut columns: Vec<&Column> = source.used.iter().collect();
+    for key in &source.key {
+        if columns.iter().all(|used| used.name != key.name) {
+            columns.push(key);
         }
     }
     let keys = source.key_of(&name);
