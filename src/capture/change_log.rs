@@ -118,7 +118,11 @@ pub fn changed(
     if segments.is_empty() {
         return Ok(LogRead::Keys(None));
     }
-    let log = Log { segments, columns, since: &since.snapshot, forced: since.behind };
+    let more = match source.ignores_null_keys {
+        true => known_or_anything(capture, columns),
+        false => String::new(),
+    };
+    let log = Log { segments, columns, since: &since.snapshot, forced: since.behind, more };
     let mut end = None;
     let mut entries = TupleStore::new(&entry_columns(source))?;
     if let Some(limit) = limit {
@@ -144,6 +148,15 @@ pub fn changed(
     Ok(LogRead::Keys(end))
 }
 
+/// Returns a condition that leaves out entries of rows with a NULL in the key. An entry without any
+/// value says that any row may have changed, and stays.
+fn known_or_anything(capture: &Capture, columns: &[String]) -> String {
+    let known: Vec<String> = columns.iter().map(|c| format!("l.{c} is not null")).collect();
+    let all = numbered("l.k", capture.columns.len());
+    let nothing: Vec<String> = all.iter().map(|c| format!("{c} is null")).collect();
+    format!(" and ({} or {})", known.join(" and "), nothing.join(" and "))
+}
+
 /// Returns the columns of a log's entries: the transaction, and the key as `k1…`.
 fn entry_columns(source: &Source) -> Vec<RowColumn> {
     let mut columns = vec![RowColumn::new("xid", pg_sys::INT8OID)];
@@ -157,6 +170,8 @@ struct Log<'a> {
     columns: &'a [String],
     since: &'a Snapshot,
     forced: bool,
+    /// A further condition on entries.
+    more: String,
 }
 
 impl Log<'_> {
@@ -167,7 +182,8 @@ impl Log<'_> {
         acting.set("enable_seqscan", "off")?;
         let named = self.named().join(", ");
         let limit = format!(" order by l.xid limit {count}");
-        let all = each(&self.segments, &format!("l.xid, {named}"), &limit);
+        let more = format!("{}{limit}", self.more);
+        let all = each(&self.segments, &format!("l.xid, {named}"), &more);
         statements.select_into(
             &format!(
                 "select l.xid::pg_catalog.text::pg_catalog.int8, {named} from ({all}) as l{limit}"
@@ -199,7 +215,7 @@ impl Log<'_> {
     fn keys(&self, statements: &SpiSession, end: Option<u64>, keys: &mut TupleStore) -> Result<()> {
         let acting = RoleGuard::extension_owner()?;
         acting.set("enable_seqscan", "off")?;
-        let mut before = String::new();
+        let mut before = self.more.clone();
         let mut args = of(self.since);
         if let Some(end) = end {
             before

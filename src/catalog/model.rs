@@ -128,6 +128,9 @@ pub struct Source {
     /// Grows when `coco.alter_flow` changes the source in such a way that earlier cursors and
     /// pending keys no longer count.
     pub revision: i32,
+    /// Whether coco ignores rows with a NULL in the key: rows of a derived lookup, which equal no row
+    /// of another relation.
+    pub ignores_null_keys: bool,
 }
 
 impl Source {

@@ -6,7 +6,9 @@ use pgrx::prelude::*;
 use crate::capture::triggers;
 use crate::catalog::model::{self, Flow, Source};
 use crate::catalog::{object_comments, object_names, objects, version_rows};
-use crate::declare::add_source::{SourceColumns, check_interval, describe, name_of, source_key};
+use crate::declare::add_source::{
+    SourceColumns, check_interval, describe, name_of, primary_key, source_key,
+};
 use crate::declare::drop_lookup;
 use crate::declare::names::check_name;
 use crate::declare::source_capture::capture_mode;
@@ -165,9 +167,28 @@ pub fn insert_lookup(flow: &Flow, affected: &Source, new: NewLookup) -> Result<(
     }
     drop(acting);
     if capture != model::CaptureMode::Scan {
-        triggers::ensure(relation, &key, capture == model::CaptureMode::Always, true)?;
+        let mut captured = key;
+        if new.is_derived {
+            captured.extend(other_key_columns(relation, &captured)?);
+        }
+        triggers::ensure(relation, &captured, capture == model::CaptureMode::Always, true)?;
     }
     Ok(())
+}
+
+/// Returns the columns of a relation's primary key that are not among these, if one of these can be
+/// NULL. The change log then tells the change of a row with a NULL from a change of any row.
+fn other_key_columns(relation: pg_sys::Oid, key: &[Column]) -> Result<Vec<Column>> {
+    let attributes = columns::of_relation(relation)?;
+    let is_key = |name: &String| key.iter().any(|k| k.name == *name);
+    if attributes.iter().all(|a| a.not_null || !is_key(&a.column.name)) {
+        return Ok(vec![]);
+    }
+    let primary = primary_key(relation)?.unwrap_or_default();
+    let others = attributes.into_iter().map(|a| a.column);
+    let others = others.filter(|c| primary.contains(&c.name) && !is_key(&c.name));
+    let others: Vec<Column> = others.filter(|c| c.kept != StoredType::Json).collect();
+    Ok(columns::stored(&others))
 }
 
 /// Returns a new lookup as its query `affects` refers to it.

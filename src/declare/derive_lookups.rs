@@ -75,7 +75,7 @@ struct WantedLookup {
     key: Vec<Column>,
     /// The text of `affects`; `None`: a change affects every item.
     affects: Option<String>,
-    /// The columns of the key that can be NULL.
+    /// The columns of the key that can be NULL, if the relation has no primary key.
     nullable: Vec<String>,
 }
 
@@ -213,8 +213,9 @@ fn free_name(table: &str, taken: &mut BTreeSet<String>) -> String {
 /// The largest number of bytes of a name.
 const LONGEST_NAME: usize = 63;
 
-/// Returns these columns as a key, and the names of those that can be NULL. A row with a NULL in its
-/// key equals no row of another relation, so it affects no item.
+/// Returns these columns as a key. A row with a NULL in its key equals no row of another relation, so
+/// it affects no item. Also returns the names of columns that can be NULL, if the relation has no
+/// primary key.
 fn key_of(relation: pg_sys::Oid, names: &[String]) -> Result<(Vec<Column>, Vec<String>)> {
     let attributes = columns::of_relation(relation)?;
     let (mut key, mut nullable) = (Vec::new(), Vec::new());
@@ -226,6 +227,10 @@ fn key_of(relation: pg_sys::Oid, names: &[String]) -> Result<(Vec<Column>, Vec<S
             nullable.push(name.clone());
         }
         key.push(found.column.clone());
+    }
+    // The change log tells such rows by their primary key.
+    if add_source::primary_key(relation)?.is_some() {
+        nullable.clear();
     }
     Ok((columns::stored(&key), nullable))
 }
@@ -313,7 +318,7 @@ fn say_cost(flow: &Flow, new: &WantedLookup) {
                 "a change of a row with NULL in ({}) reads {shown} as a whole",
                 new.nullable.join(", ")
             ),
-            "Such a row affects no item, but its entry in the change log names no key. If the column has no NULL, declare it NOT NULL.".to_owned(),
+            "Such a row affects no item, but the change log does not tell its change from a change of any row. Declare a primary key, or declare the column NOT NULL.".to_owned(),
         );
     }
 }

@@ -249,6 +249,7 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 tracking: r.get::<String>(10)?.ok_or_else(|| lost(flow))?,
                 tracking_view: r.get::<String>(21)?.ok_or_else(|| lost(flow))?,
                 revision: spi::required(r, 23)?,
+                ignores_null_keys: false,
             };
             Ok(SourceRow {
                 source,
@@ -269,7 +270,8 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
     for raw in raw {
         let (of, affects, wants_affects) = (raw.of, raw.affects.clone(), raw.wants_affects);
         let is_derived = raw.is_derived;
-        let relation = with_columns(flow, raw)?;
+        let mut relation = with_columns(flow, raw)?;
+        relation.ignores_null_keys = is_derived && wants_affects;
         let Some(of) = of else {
             sources.push(relation);
             continue;

@@ -106,7 +106,7 @@ fn follow_one(
         let (key, item) = found;
         if key.iter().any(Option::is_none) {
             // Such a row equals no row of another relation.
-            if lookup.is_derived && lookup.affects.is_some() {
+            if relation.ignores_null_keys {
                 continue;
             }
             return Err(target_writer::null_key(relation));
