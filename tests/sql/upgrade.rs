@@ -13,7 +13,7 @@ fn old_database(name: &str) -> (TestDb, Client) {
     db.run(
         "set allow_system_table_mods = on;
          insert into pg_catalog.pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
-         values (4000000000, 'coco', 'postgres'::regrole, 'public'::regnamespace, false, '0.1.0');
+         values (4000000000, 'coco', current_user::regrole, 'public'::regnamespace, false, '0.1.0');
          reset allow_system_table_mods;
          alter extension coco add schema coco",
     );
@@ -101,6 +101,7 @@ fn writers_of_an_old_extension_go_on_and_are_captured() {
         "create table public.d (id int primary key, v int);
          insert into coco.capture (relation, columns, always) values ('public.d', '{id}', false);
          create table coco.log_1_0 (xid xid8 not null, id int);
+         create index on coco.log_1_0 (xid);
          create trigger coco_capture_1_insert after insert on public.d referencing new table as n
            for each statement execute function coco.capture('1')",
     );
