@@ -1,8 +1,12 @@
 //! Loads a flow from the catalog: its sources, lookups and targets, with their current columns.
 
 use crate::catalog::flow_rows::{FlowIdentity, check_rights, identify_flow, missing};
-use crate::catalog::model::{self, BoundView, Expressions, External, Flow, Lookup, Source, Target, CHANGED};
-use crate::catalog::{expectation_rows, followed_names, internal_tables, locks, relation_locks, target_table};
+use crate::catalog::model::{
+    self, BoundView, CHANGED, Expressions, External, Flow, Lookup, Source, Target,
+};
+use crate::catalog::{
+    expectation_rows, followed_names, internal_tables, locks, relation_locks, target_table,
+};
 use crate::memo::{called_functions, rewrite_calls};
 use crate::pg::acting_role::{RoleGuard, SavedGucs};
 use crate::pg::columns::{self, Column};

@@ -16,9 +16,9 @@ use crate::pg::spi::{self, arg};
 use crate::pg::subtransaction;
 use crate::query::bound_query::Bound;
 use crate::query::declared_text::{self, DeclaredText, OutputNames};
+use crate::query::expected_rows::CONDITION;
 use crate::query::named_source::Named;
 use crate::query::{same_query, used_columns, view_tree};
-use crate::query::expected_rows::CONDITION;
 use coco_core::flow_order::FlowOrder;
 
 /// SQL that declares a flow.

@@ -3,7 +3,7 @@
 use crate::catalog::model::{BoundView, Flow, Target};
 use crate::catalog::{objects, relation_locks};
 use crate::declare::add_target::find_target;
-use crate::declare::check_query::analyse_into;
+use crate::declare::check_query::analyze_into;
 use crate::flows::load;
 use crate::memo::{called_functions, rewrite_calls};
 use crate::pg::error::{Error, Result};
@@ -69,7 +69,7 @@ fn change_query(flow: &mut Flow, new: &NewQuery) -> Result<ChangedTarget> {
     let before = flow.targets[place].clone();
     let mut after = before.clone();
     let key = after.key_names.clone();
-    let bound = analyse_into(flow, &mut after, new.query, &key, new.item)?;
+    let bound = analyze_into(flow, &mut after, new.query, &key, new.item)?;
     // Number 0 belongs to no target, so the view has another name than those of the flow.
     let numbered = Target { id: 0, ..after.clone() };
     let view = objects::create_query_view(flow, &numbered, bound.tree)?;
@@ -79,9 +79,9 @@ fn change_query(flow: &mut Flow, new: &NewQuery) -> Result<ChangedTarget> {
     after.bound = Some(BoundView { view, name: view_name, places: bound.places });
     flow.targets[place] = after;
     let views: Vec<_> = flow.targets.iter().filter_map(Target::query_view).collect();
-    flow.memoised = called_functions::called_functions(&views)?;
+    flow.memoized = called_functions::called_functions(&views)?;
     flow.reads = relation_locks::relations_of(flow)?;
-    if !flow.memoised.is_empty() {
+    if !flow.memoized.is_empty() {
         planner_hook::install(rewrite_calls::recall);
     }
     Ok(ChangedTarget { place, before })

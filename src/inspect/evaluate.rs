@@ -125,7 +125,7 @@ fn output(
     sql: &str,
 ) -> Result<TupleStore> {
     let mut columns = names::output_columns(source, target);
-    if !flow.memoised.is_empty() {
+    if !flow.memoized.is_empty() {
         columns.push(RowColumn::new(compose::ITEM_NUMBER, pg_sys::INT4OID));
     }
     let mut output = TupleStore::new(&columns)?;

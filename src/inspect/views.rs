@@ -229,7 +229,7 @@ struct EntryCounts {
 }
 
 /// Reports whether a row is that of a memoized function with its current code and version.
-fn is_same(function: &MemoFunction, row: &Memoised) -> bool {
+fn is_same(function: &MemoFunction, row: &Memoized) -> bool {
     function.name == row.function && function.fingerprint == row.fingerprint
 }
 
@@ -278,7 +278,7 @@ pub fn functions() -> Result<Vec<Memoized>> {
             if !is_readable(table)? {
                 return Ok(Vec::new());
             }
-            let ttl_of = |row: &Memoised| {
+            let ttl_of = |row: &Memoized| {
                 let known = now.iter().find(|f| is_same(f, row));
                 known.and_then(|f| f.ttl.as_ref()).map(|ttl| ttl.micros)
             };

@@ -78,7 +78,7 @@ pub fn session_of_look(flow: &Flow) -> Result<Option<Rc<MemoSession>>> {
 /// since 1970), computes none, and counts the missing ones. Returns `None` if the flow's queries call
 /// no memoized function.
 pub fn session_of_estimate(flow: &Flow, since: Option<i64>) -> Result<Option<Rc<MemoSession>>> {
-    if flow.memoised.is_empty() {
+    if flow.memoized.is_empty() {
         return Ok(None);
     }
     let known = store::known(flow, false)?;

@@ -357,4 +357,3 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
         walker::walk_expression(node, Some(visit), context)
     }
 }
-

@@ -101,7 +101,7 @@ fn columns(source: &Source, target: &Target) -> Vec<String> {
 
 /// Returns the item's number as a further column, if the evaluation has it.
 fn number(flow: &Flow) -> String {
-    match flow.memoised.is_empty() {
+    match flow.memoized.is_empty() {
         true => String::new(),
         false => format!(", n.{ITEM_NUMBER}"),
     }

@@ -196,6 +196,7 @@ fn rename_flow(flow: Option<&str>, new_name: Option<&str>) -> Result<(), ErrorRe
 
 #[pg_extern(sql = false)]
 fn drop_flow(
+    _version: CheckedVersion,
     flow: Option<&str>,
     keep_targets: Option<bool>,
     if_exists: Option<bool>,

@@ -28,7 +28,8 @@ fn flows_of_tenants_are_declared_changed_and_dropped_again_and_again() {
         let migration = migration(tenants, title);
         session.run(&migration);
         for n in 1..=tenants {
-            let insert = "insert into tenant_{n}.documents values (1, 'One') on conflict do nothing";
+            let insert =
+                "insert into tenant_{n}.documents values (1, 'One') on conflict do nothing";
             run(&mut db.client, &insert.replace("{n}", &n.to_string()));
             assert_eq!(db.update(&format!("tenant_{n}"), "normal")[0].upserted, 1);
             let title = format!("select title from tenant_{n}.titles");
