@@ -10,7 +10,7 @@ use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, ident};
 use crate::query::bound_query::{self, Bound};
 use crate::query::expected_rows::CONDITION;
-use crate::query::{analyze, condition, declared_text, used_columns};
+use crate::query::{condition, declared_text, syntax, used_columns};
 use pgrx::pg_sys;
 
 /// The beginning of the views' names.
@@ -30,7 +30,7 @@ pub fn bind_condition(flow: &Flow, target: &Target, text: &str) -> Result<Bound>
 /// Binds a condition that calls the row of the target by this name.
 fn bind_over(flow: &Flow, target: &Target, row: &str, text: &str) -> Result<Bound> {
     let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
-    analyze::one_expression(CONDITION, text).map_err(|error| Error {
+    syntax::one_expression(CONDITION, text).map_err(|error| Error {
         message: "argument \"condition\" must be one expression over the target's columns"
             .to_owned(),
         hint: Some("Write, for example, price > 0.".to_owned()),

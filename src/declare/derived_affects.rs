@@ -10,9 +10,10 @@ use crate::pg::columns;
 use crate::pg::error::{Error, Result};
 use crate::pg::relations;
 use crate::pg::spi::{self, ident};
-use crate::query::bound_query::{self, Bound};
+use crate::query::bound_query::Bound;
 use crate::query::join_paths::{self, PrimaryKeys, Step};
 use crate::query::joins::{self, Joins};
+use crate::query::view_tree;
 
 /// What a change of a relation has to evaluate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +71,7 @@ pub fn find_affected(flow: &Flow, source: &Source) -> Result<BTreeMap<u32, Affec
     let mut every = BTreeSet::new();
     let views: Vec<pg_sys::Oid> = flow.targets.iter().filter_map(|t| t.query_view()).collect();
     for bound in flow.targets.iter().filter_map(|t| t.bound.as_ref()) {
-        let tree = bound_query::read_bound_query(bound.view)?;
+        let tree = view_tree::read_bound_query(bound.view)?;
         let bound = Bound { tree, places: bound.places.clone() };
         let joins = joins::find_joins(&bound, source.relation, &views)?;
         let mut keys = PrimaryKeys::new();

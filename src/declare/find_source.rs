@@ -13,10 +13,11 @@ use crate::pg::error::{Error, Result};
 use crate::pg::relations;
 use crate::pg::spi;
 use crate::pg::subtransaction;
-use crate::query::analyze;
-use crate::query::bound_query::{self, Bound, Named};
+use crate::query::bound_query::{self, Bound};
 use crate::query::join_paths::PrimaryKeys;
+use crate::query::named_source::Named;
 use crate::query::query_shape::{self, QueryShape, ReadColumn};
+use crate::query::syntax;
 use crate::query::used_columns;
 
 /// What a declaration says of a source and a target.
@@ -56,7 +57,7 @@ fn find(given: &PartialParts) -> Result<FoundParts> {
     let owner = owner.unwrap_or_else(acting_role::current);
     let settings = SavedGucs::of_caller(given.search_path)?;
     let settings = changed_settings(&settings, owner, None, given.settings)?;
-    let text = analyze::one_select(given.query)?;
+    let text = syntax::one_select(given.query)?;
     let named: Vec<Named> = match (given.source, given.name) {
         (None, _) => vec![],
         (Some(relation), Some(name)) => vec![used_columns::named(1, name, relation)?],

@@ -313,7 +313,7 @@ fn only_items((view, name): (pgrx::pg_sys::Oid, String), source: &Source) -> Res
 /// Returns a derived query `affects`: it reads the changed keys under the alias that coco gave them,
 /// and may read the whole relation at other places.
 fn changed_rows((view, name): (pgrx::pg_sys::Oid, String), source: &Source) -> Result<BoundView> {
-    let tree = bound_query::read_bound_query(view)?;
+    let tree = view_tree::read_bound_query(view)?;
     let places = bound_query::places_by_alias(tree, source.relation, source.id, CHANGED);
     Ok(BoundView { view, name, places })
 }

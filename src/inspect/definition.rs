@@ -240,7 +240,7 @@ impl Definer<'_> {
         let text = &expectation.condition;
         let Some(view) = &expectation.bound else { return Ok(text.clone()) };
         let stored =
-            Bound { tree: bound_query::read_bound_query(view.view)?, places: view.places.clone() };
+            Bound { tree: view_tree::read_bound_query(view.view)?, places: view.places.clone() };
         let fresh = condition_views::bind_condition(self.flow, target, text);
         let is_same = |fresh| same_query::is_same_column(&fresh, &stored, CONDITION);
         match fresh.is_ok_and(is_same) {

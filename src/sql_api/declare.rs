@@ -12,7 +12,7 @@ use crate::declare::alter_flow::{self, Changes};
 use crate::declare::gapless::copy_flow::{self, VersionOptions};
 use crate::declare::labelled_logic::record_labelled_logic;
 use crate::declare::when_exists::WhenExists;
-use crate::declare::{self, create_flow, rename_flow};
+use crate::declare::{self, rename_flow};
 use crate::pg::checked_version::CheckedVersion;
 use crate::pg::error::Error;
 use crate::pg::json::Json;
