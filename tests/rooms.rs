@@ -10,7 +10,8 @@ use syn::visit::{self, Visit};
 /// The rooms from top to bottom. A room may import from the lines below its own, and from itself.
 const ORDER: [&[&str]; 9] = [
     &["sql_api"],
-    &["workers", "inspect"],
+    &["workers"],
+    &["inspect"],
     &["declare"],
     &["update"],
     &["flows"],

@@ -29,6 +29,11 @@ create table coco.flow (
   batch_size  int check (batch_size > 0),
   paused      boolean not null default false,
   lineage_index boolean not null default false,
+  -- what one update may write and spend, and whether the next update may pass these limits
+  max_rows    bigint check (max_rows > 0),
+  max_cost    float8 check (max_cost > 0),
+  beyond_limits boolean not null default false,
+
   -- whether coco derives lookups from the flow's queries
   lookups     text not null default 'none' check (lookups in ('derive', 'none')),
   created     timestamptz not null default pg_catalog.now()
@@ -120,6 +125,22 @@ create table coco.target (
   unique (server, external)
 );
 comment on table coco.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';
+
+-- Conditions that the rows of targets should satisfy.
+create table coco.expectation (
+  id        int generated always as identity primary key,
+  target    int not null,
+  name      text not null,
+  condition text not null,
+  -- the view that keeps the condition as coco evaluates it
+  condition_view regclass,
+  action    text not null check (action in ('park', 'warn', 'fail')),
+  max_share float8 check (max_share between 0 and 1),
+  checked   bigint not null default 0,
+  failed    bigint not null default 0,
+  unique (target, name)
+) with (fillfactor = 50);
+comment on table coco.expectation is 'Expectations of targets, with the numbers of rows that coco has checked. Only coco''s functions and workers write to this table.';
 
 -- A row counts only for the recorded role, and only while this role owns the table.
 create table coco.made_target (
@@ -257,7 +278,9 @@ create table coco.memo_function (
   version     text,
   batch       text,
   batch_owner regrole,
-  batch_size  int check (batch_size > 0)
+  batch_size  int check (batch_size > 0),
+  -- how old a result may be when an item uses it; NULL: of any age
+  ttl         interval
 );
 comment on table coco.memo_function is 'Functions that coco memoizes inside flows. Only coco''s functions write to this table.';
 
@@ -332,16 +355,19 @@ create table coco.logic (
   parts       jsonb not null,
   described   jsonb not null,
   recorded    timestamptz not null default pg_catalog.now(),
+  -- coco.label of the first session that set it and declared or updated the flow with this logic
+  label       text,
   unique (flow, fingerprint)
 );
 comment on table coco.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.version, coco.flow, coco.source, coco.target, coco.made_target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
+revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.version, coco.flow, coco.source, coco.target, coco.expectation, coco.made_target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco.capture', '');
 select pg_catalog.pg_extension_config_dump('coco.flow', '');
 select pg_catalog.pg_extension_config_dump('coco.source', '');
 select pg_catalog.pg_extension_config_dump('coco.target', '');
+select pg_catalog.pg_extension_config_dump('coco.expectation', '');
 -- A table that no longer exists has no name that a restore could find it by.
 select pg_catalog.pg_extension_config_dump('coco.made_target', 'where exists (select from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) relation)');
 select pg_catalog.pg_extension_config_dump('coco.delivery_state', '');
@@ -363,6 +389,7 @@ select pg_catalog.pg_extension_config_dump('coco.provider_usage_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.flow_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.source_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.target_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco.expectation_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco.logic_id_seq', '');
 
 -- sql/functions.sql
@@ -539,6 +566,25 @@ create function coco.set_query(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'set_query_wrapper';
 
+create function coco.expect(
+  flow      text,
+  condition text,
+  action    text   default 'park',
+  max_share float8 default null,
+  name      text   default null,
+  target    text   default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'expect_wrapper';
+
+create function coco.drop_expectation(
+  flow   text,
+  name   text,
+  target text default null
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'drop_expectation_wrapper';
+
 create function coco.swap(flow text) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'swap_wrapper';
@@ -574,10 +620,16 @@ create function coco.alter_flow(
   search_path text   default null,
   settings    jsonb  default null,
   target      text   default null,
-  options     jsonb  default null
+  options     jsonb  default null,
+  max_rows    bigint default null,
+  max_cost    double precision default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'alter_flow_wrapper';
+
+create function coco.allow(flow text) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'allow_wrapper';
 
 create function coco.rename_flow(
   flow     text,
@@ -588,7 +640,8 @@ create function coco.rename_flow(
 
 create function coco.drop_flow(
   flow         text,
-  keep_targets boolean default true
+  keep_targets boolean default true,
+  if_exists    boolean default false
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'drop_flow_wrapper';
@@ -644,6 +697,33 @@ create function coco.preview(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'preview_wrapper';
 
+create function coco.evaluate(
+  flow        text,
+  source_key  jsonb,
+  source_name text    default null,
+  item        jsonb   default null,
+  memo        boolean default true,
+  explain     boolean default false,
+  out source text, out target text, out key jsonb, out output jsonb, out plan text
+) returns setof record language c volatile
+  rows 10
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'evaluate_wrapper';
+
+create function coco.estimate(
+  flow   text,
+  query  text default null,
+  target text default null,
+  item   text default null,
+  mode   text default 'normal',
+  sample int  default 1000,
+  out measure text, out estimate double precision, out low double precision, out high double precision,
+  out unit text, out basis text
+) returns setof record language c volatile
+  rows 13
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'estimate_wrapper';
+
 create function coco.verify(
   flow    text,
   repair  boolean default false,
@@ -676,7 +756,8 @@ create function coco.lineage(
   out flow text, out source text, out source_relation regclass, out source_key jsonb, out state text,
   out ordinal bigint, out content_fingerprint uuid, out logic_fingerprint uuid, out query text,
   out functions jsonb, out label text, out process_ordinal bigint, out process_time timestamptz,
-  out memo jsonb, out byte_range int8range, out failure jsonb
+  out memo jsonb, out byte_range int8range, out failure jsonb,
+  out source_columns text[], out lookups jsonb
 ) returns setof record language c stable
   rows 1
   set search_path = pg_catalog, pg_temp
@@ -804,6 +885,14 @@ create function coco.error_rows(
   as 'MODULE_PATHNAME', 'error_rows_wrapper';
 comment on function coco.error_rows is 'Returns the rows of the view coco.errors.';
 
+create function coco.expectation_rows(
+  out flow text, out target text, out name text, out condition text, out action text,
+  out max_share float8, out checked bigint, out failed bigint, out parked bigint
+) returns setof record language c stable
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'expectation_rows_wrapper';
+comment on function coco.expectation_rows is 'Returns the rows of the view coco.expectations.';
+
 create function coco.delivery_rows(
   out flow text, out target text, out server text, out queued bigint, out rejected bigint,
   out sent_at timestamptz, out attempts int, out next_retry timestamptz,
@@ -875,7 +964,7 @@ create function coco.failure_rows(
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'failure_rows_wrapper';
-comment on function coco.failure_rows is 'Returns the number of failed items and rejected rows of each of your flows, their earliest retry, and the newest message. Returns no row for a flow whose failures cannot be read.';
+comment on function coco.failure_rows is 'Returns the number of failed items, parked rows and rejected rows of each of your flows, their earliest retry, and the newest message. Returns no row for a flow whose failures cannot be read.';
 
 create function coco.session_error_rows(
   out flow int, out failed_at timestamptz, out sqlstate text, out message text, out hint text
@@ -892,13 +981,14 @@ create function coco.metric_rows(
   rows 100
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'metric_rows_wrapper';
-comment on function coco.metric_rows is 'Returns the rows of the view coco.metrics for one scope: flow, source, target, function, log or worker.';
+comment on function coco.metric_rows is 'Returns the rows of the view coco.metrics for one scope: flow, source, target, function, expectation, log or worker.';
 
 create function coco.memoize(
   function   regprocedure,
   version    text default null,
   batch      regprocedure default null,
-  batch_size int default 1000
+  batch_size int default 1000,
+  ttl        interval default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'memoize_wrapper';
@@ -925,7 +1015,7 @@ create function coco.function_rows(
   out flow text, out function text, out fingerprint uuid, out current boolean,
   out calls bigint, out hits bigint, out reused bigint, out misses bigint, out errors bigint, out requests bigint,
   out tokens_in bigint, out tokens_out bigint, out cost float8, out computed_bytes bigint,
-  out elapsed interval, out entries bigint, out entry_bytes bigint
+  out elapsed interval, out entries bigint, out entry_bytes bigint, out ttl interval, out expired bigint
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'function_rows_wrapper';
@@ -996,7 +1086,7 @@ comment on foreign data wrapper coco_openai is 'Connector for servers that coco.
 
 create view coco.flows with (security_barrier) as
 select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
-       f.lineage_index, f.lookups
+       f.lineage_index, f.lookups, f.max_rows, f.max_cost
   from coco.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
@@ -1033,9 +1123,16 @@ select m.flow, f.flow as version, v.role, v.swap, v.declared, v.keep_old, v.keep
   from coco.version v join coco.flow f on f.id = v.flow join coco.flow m on m.id = v.of
  where pg_catalog.pg_has_role(f.owner, 'usage') and pg_catalog.pg_has_role(m.owner, 'usage');
 
+create view coco.logic_versions with (security_barrier) as
+select l.flow, l.fingerprint as logic_fingerprint, l.recorded, l.label
+  from coco.logic l join coco.flow f using (flow)
+ where pg_catalog.pg_has_role(f.owner, 'usage');
+
 create view coco.tracking as select * from coco.tracking_rows();
 
 create view coco.errors as select * from coco.error_rows();
+
+create view coco.expectations as select * from coco.expectation_rows();
 
 create view coco.functions as select * from coco.function_rows();
 
@@ -1108,7 +1205,8 @@ select g.flow, g.state,
                 when 'never updated' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
                 when 'behind' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
                 when 'unknown' then pg_catalog.format('coco does not capture every source of the flow, so only an update finds their changes: SELECT * FROM coco.update(%L)', g.flow)
-              end) end as hint
+              end) end as hint,
+       g.label
   from (
 select f.flow, f.live,
        case when t.count = 0 then 'incomplete'
@@ -1143,7 +1241,8 @@ select f.flow, f.live,
        case when x.flow is not null then x.hint
             when d.flow is not null then d.hint
             else y.hint end as message_hint,
-       e.last_error as item_message
+       e.last_error as item_message,
+       (select h.label from coco.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label
   from coco.flow f
  cross join coco.restore_is_complete() as r (complete)
  cross join lateral (
@@ -1152,7 +1251,10 @@ select f.flow, f.live,
             filter (where not exists (select from pg_catalog.pg_class c where c.oid = t.relation)
                        or t.outbox is not null
                           and not exists (select from pg_catalog.pg_class c where c.oid = t.outbox)) as lost,
-          coalesce(pg_catalog.bool_or(not exists (select from pg_catalog.pg_class c where c.oid = t.query_view)),
+          coalesce(pg_catalog.bool_or(not exists (select from pg_catalog.pg_class c where c.oid = t.query_view)
+            or exists (select from coco.expectation x
+                        where x.target = t.id
+                          and not exists (select from pg_catalog.pg_class c where c.oid = x.condition_view))),
                    false) as is_broken
      from coco.target t where t.flow = f.flow) as t
  cross join lateral (
@@ -1203,6 +1305,8 @@ union all
 select 'target', m.* from coco.metric_rows('target') m
 union all
 select 'function', m.* from coco.metric_rows('function') m
+union all
+select 'expectation', m.* from coco.metric_rows('expectation') m
 union all
 select 'log', m.* from coco.metric_rows('log') m
 union all
@@ -1459,6 +1563,45 @@ change its type. Also the errors of coco.add_target about query, key and fit. 55
 change with gapless: 2BP01: objects depend on the target that coco cannot move to another table; 0A000: a target is
 partitioned or outside this database; 42501: the owner of the flow does not own the target.$doc$;
 
+comment on function coco.expect is $doc$Declares an expectation: a condition that every row of a target should satisfy. coco checks each row before it writes the row.
+
+flow: name of the flow.
+condition: boolean expression over the columns of the target, for example price > 0. As with a CHECK constraint, a row for
+  which it is NULL satisfies it. It may call functions that are not volatile; it cannot contain a subquery.
+action: what coco does with a row that does not satisfy the condition. park: coco does not write the row, deletes an
+  earlier version of it, and lists it in coco.errors. warn: coco writes the row, and counts it. fail: the row's item fails,
+  and keeps its earlier rows.
+max_share: share of the rows of an update that may fail, from 0 to 1; NULL: any. An update in which more rows fail ends with
+  an error, and is rolled back. An update of fewer than 100 rows counts as one of 100. A worker's transaction counts as an
+  update.
+name: name of the expectation; NULL: the condition, cut to 63 bytes. If the target has an expectation of this name, the
+  call replaces it.
+target: target of the expectation, as in coco.set_query; NULL: the flow's only target.
+
+coco evaluates the condition as the flow's owner, under the flow's settings, in the statement that evaluates the query. It
+binds the condition at declaration, and again when coco.set_query changes the query. If an evaluation raises an error, the
+row's item fails. If an expectation with the action park or fail is added, changed or dropped, the next update evaluates
+every item.
+
+    SELECT coco.expect('doc_chunks', 'chunk <> ''', name => 'not_empty', max_share => 0.01);
+
+Errors: 42601, 42703, 42804, 0A000: the condition does not fit. 22023: an argument is not valid, or the condition calls a
+volatile function. 42704: target does not identify a target of the flow. 55000: the flow has a new version. An update in
+which too many rows fail raises 23514.$doc$;
+
+comment on function coco.drop_expectation is $doc$Drops an expectation of a target.
+
+flow: name of the flow.
+name: name of the expectation, as in coco.expectations.
+target: target of the expectation; NULL: the only one with an expectation of this name.
+
+If the expectation parked rows or let items fail, the next update evaluates every item, and writes the rows.
+
+    SELECT coco.drop_expectation('doc_chunks', 'not_empty');
+
+Errors: 42704: the flow has no such expectation. 22023: several targets have an expectation of this name. 55000: the flow
+has a new version.$doc$;
+
 comment on function coco.swap is $doc$Replaces a flow by the new version that coco.set_query with gapless has declared.
 
 First brings the new version up to date, then exchanges names in one transaction. The table of the new version gets the name
@@ -1533,6 +1676,11 @@ settings: JSON object with new values of TimeZone, default_text_search_config, l
 target: name of the target outside this database that options belong to; NULL: the flow's only such target.
 options: JSON object with the connector's options for the target, which replaces all previous options. They apply to rows
   that coco sends from now on. An option that decides which objects the target writes to cannot be altered.
+max_rows: number of target rows that one update may write and delete. coco estimates each update of the flow first, and
+  raises an error, before it writes anything, if the update would pass the limit. 0: no limit. A new version of the flow
+  (coco.set_query with gapless) has no such limit.
+max_cost: amount that one update may spend at the servers of providers, in the unit of their prices. coco raises an error
+  as for max_rows, before it sends a request. 0: no limit.
 
 Whatever an update evaluates again, it takes results of memoized functions from the store. If such a result depends on the
 search path or on a setting, call coco.clear_memo.
@@ -1544,6 +1692,14 @@ yours, or you cannot SET ROLE to the new owner. 42704: the flow has no such sour
 cannot have the ordinal or lose it, its changes cannot be captured, or the option cannot be altered. 55000: the flow has a
 new version, which has copies of sources and settings. Also the errors of coco.add_source about ordinal, fingerprint and
 capture, and those of the connector about options.$doc$;
+
+comment on function coco.allow is $doc$Lets the next update of a flow pass the limits max_rows and max_cost, once. The permission ends with the next update that evaluates items and leaves none for later. A worker that the limits have stopped retries the flow when the caller commits.
+
+flow: name of the flow.
+
+    SELECT coco.allow('doc_chunks');
+
+Errors: 42501: the flow is not yours.$doc$;
 
 comment on function coco.rename_flow is $doc$Gives a flow another name. The items, the history, the labels, the results of memoized functions and the targets stay as they are, and the next update evaluates nothing. A worker that follows the flow continues under the new name.
 
@@ -1564,6 +1720,7 @@ flow: name of the flow.
 keep_targets: false: also drops the targets that coco created, but never adopted ones. Outside this database, a worker
   removes the objects that the connector created. The call waits for this worker, and a ROLLBACK does not undo the removal.
   Stop a live flow first.
+if_exists: true: a NOTICE instead of an error if there is no flow of this name.
 
 With the last flow that captures a table, coco drops the table's triggers and its change log. If the table is in use, its
 triggers remain and do nothing, and coco raises a WARNING.
@@ -1582,7 +1739,8 @@ Two updates of one flow wait for each other.
 flow: name of the flow.
 mode: normal: evaluates items whose version, content or logic changed, and failed items whose retry is due; writes the rows
   that differ. retry: as normal, and also retries all failed items and all rejected rows. full_reprocess: evaluates every
-  item. reexport: evaluates every item and writes every row.
+  item, and computes results of memoized functions again. refresh: as full_reprocess, but takes stored results, except
+  those that are older than the function's ttl. reexport: evaluates every item and writes every row.
 upstream: true: first updates your flows that feed the flow, directly or through others, each after those that feed it. They
   run with mode normal. All of these flows read their sources under one snapshot, unless a worker must run one of them. The
   rows of the flows that feed the flow come first in the result.
@@ -1698,6 +1856,63 @@ new: row as it would become; NULL for delete. For fail, an object with sqlstate,
 
 Errors: 22023: mode or max_rows is not valid. 42P01: a target was dropped. 22004, 21000: as in coco.update.$doc$;
 
+comment on function coco.evaluate is $doc$Evaluates one item of a flow and returns the rows that the flow's queries return for it now. Nothing stays written: coco rolls back what functions of a query write, and stores no results of memoized functions. The call also runs in a read-only transaction.
+
+The queries run as the flow's owner and under the flow's settings, as in an update. Notices reach the caller, and an error in
+a query is an error of the call. coco does not compare the rows with the target: it also returns rows that the target would
+reject. An item that its source does not have has no rows.
+
+flow: name of the flow.
+source_key: JSON object {"column": value} with each column of the source key. For a group, the key that its rows share.
+source_name: name of the source. NULL: each source of the flow whose key has these columns.
+item: content of the item, instead of its content in the source: a JSON object {"column": value}, or for a group a JSON array
+  of such objects. The item need not exist. A column that is not given is NULL; the columns of the key come from source_key.
+memo: true: memoized functions return stored results; coco computes the missing ones, which may send requests to providers.
+  false: each call computes its result.
+explain: true: instead of the rows, returns the plan of each query with the measured times, as EXPLAIN (ANALYZE) prints it.
+
+source: name of the source in the flow.
+target: name of the target, as in coco.targets.
+key: target key of the row; NULL with explain.
+output: row with all its columns; NULL with explain.
+plan: with explain, text of the plan; otherwise NULL.
+
+    SELECT target, output FROM coco.evaluate('doc_chunks', '{"id": 1}');
+
+Errors: 22023: source_key or item is not a JSON object, or a value is missing. 42703: source_key or item has another column.
+42704: the flow or the source does not exist. 42501: the flow is not yours. Also the errors that the queries raise.$doc$;
+
+comment on function coco.estimate is $doc$Estimates what the next update of a flow would evaluate, write, request and spend, as things are now, or with another query. Writes nothing, and sends no request to a provider.
+
+The call determines the items that the update would look at, and evaluates a sample of them, as the owner of the flow. If
+the sample contains all items, the numbers of items, rows and calls are exact: low, estimate and high are equal. Otherwise,
+the true number lies between low and high for 95 of 100 samples. The sample is the same for each call: it contains the items
+whose keys have the smallest fingerprints. A missing result of a memoized function counts as NULL while coco evaluates the
+sample; a query that turns one result into several rows therefore writes more rows than estimated.
+
+flow: name of the flow.
+query: query as in coco.set_query: coco estimates the next update as if this query were set. NULL: with the queries that the
+  flow has. After CREATE OR REPLACE FUNCTION, for example, that is the cost of the replacement.
+target: target of query, as in coco.set_query; NULL: the flow's only target.
+item: as in coco.set_query.
+mode: as in coco.update.
+sample: number of items of each source that coco evaluates, at most; at least 100.
+
+measure: evaluated, upserted, deleted and failed are numbers as in the result of coco.update. rows: rows that the queries
+  return for the evaluated items. memo_hits: calls of memoized functions with a stored result. memo_misses: results that are
+  missing. requests, tokens_in, tokens_out and cost: what providers would be asked for these results. The rows from memo_hits
+  to cost exist only if the queries call memoized functions. wal_bytes: write-ahead log. seconds: time of the update.
+estimate: estimated value; cost is in the unit of the prices that the options of the servers name.
+low: lower bound.
+high: upper bound.
+unit: unit of the three values.
+basis: what coco computed the value from.
+
+    SELECT measure, estimate, low, high FROM coco.estimate('doc_chunks');
+
+Errors: 22023: mode or sample is not valid, or query is missing. 55000: the flow has no target yet. Also the errors of
+coco.set_query about query and target.$doc$;
+
 comment on function coco.verify is $doc$Compares each target of a flow with the result of its query over all items, row by row and byte by byte. Returns no row if there is nothing to report.
 
 A change since the last update also appears as a difference. coco excludes failing items and their rows from the
@@ -1748,7 +1963,8 @@ query: text of the target's query in that logic.
 functions: JSON list of the functions that this logic reaches. Each element is an object with function, fingerprint (of its
   code), and comment (as it was when the logic first ran). A memoized function also has version, and memoized: the
   fingerprint of everything that the function reaches.
-label: label that coco.alter_flow had given the flow at the time of the evaluation.
+label: label that coco.alter_flow had given the flow at the time of the evaluation. If there was none: coco.label of the first
+  session that set it and declared or updated the flow with this logic.
 process_ordinal: number of the attempt, in microseconds since 1970.
 process_time: process_ordinal as a timestamp.
 memo: JSON list of the memoized results that the item uses. Each element is an object with function, fingerprint (of its
@@ -1756,6 +1972,10 @@ memo: JSON list of the memoized results that the item uses. Each element is an o
 byte_range: byte range of the source's text from which the row comes. It requires integer columns byte_start and byte_end in
   the target, as coco.split_text returns them; for a target outside this database, in its key. Otherwise NULL.
 failure: last failure of the item, as an object with sqlstate, message, detail, hint, attempts, failed_at and next_retry.
+source_columns: columns of the source that the flow's queries use now.
+lookups: JSON list of the lookups of the source. Each element is an object with lookup (its name), relation, and rows: the keys
+  of the lookup's rows whose change would now evaluate the item, at most 100. rows is null if indexes do not find them from
+  the item's key, or the lookup was declared without affects: then all of its rows may have fed the row.
 
     SELECT source, source_key, state, label FROM coco.lineage('doc_chunks', '{"doc_id": 1, "n": 1}');
 
@@ -1795,8 +2015,8 @@ run_id: number of the run, which grows with each run of any flow.
 started: time at which the run began.
 elapsed: time spent on the run.
 reason: initial: coco tracked no item yet. logic_change: the query, or an object that it reaches, had changed, or a target was
-  lost. data_change: coco looked for changes, and possibly found none. retry, full_reprocess, reexport: the coco.update asked
-  for this mode.
+  lost. data_change: coco looked for changes, and possibly found none. retry, full_reprocess, refresh, reexport: the
+  coco.update asked for this mode.
 initiator: session: a coco.update, even if a worker ran it. worker: a worker that follows a live flow.
 seen: number of items as in coco.update, summed over the flow's sources.
 skipped: number of items as in coco.update, summed over the flow's sources.
@@ -1806,7 +2026,7 @@ upserted: number of rows as in coco.update, summed over the flow's sources.
 deleted: number of rows as in coco.update, summed over the flow's sources.
 failed: number of failed evaluations; for an update by a session, also of items that wait for a retry.
 error: error that ended the whole run; NULL if there was none.
-label: label of the flow at the time of the run.
+label: coco.label of the session that called coco.update; if it was not set, label of the flow at the time of the run.
 
     SELECT reason, initiator, evaluated, upserted, deleted, failed FROM coco.history('doc_chunks');
 
@@ -1990,7 +2210,7 @@ body: JSON body of the request.
 Errors: 22023: the URL is not valid. 42501: the URL is not below that of a server that you may use. For other errors, see
 docs/functions.md.$doc$;
 
-comment on function coco.memoize is $doc$Memoizes a function in all flows. When a flow's query, or a view that it reads, calls the function, coco stores the result by argument values and reuses it until the code changes. Another call for the same function replaces version, batch and batch_size. The caller must be the function's owner or a member of that role.
+comment on function coco.memoize is $doc$Memoizes a function in all flows. When a flow's query, or a view that it reads, calls the function, coco stores the result by argument values and reuses it until the code changes. Another call for the same function replaces version, batch, batch_size and ttl. The caller must be the function's owner or a member of that role.
 
 function: function with its argument types, as in 'subject(text)'. coco records its name and its owner. After the function
   was renamed, moved, or given to another role, memoize it again. Until then coco calls it like any other function, and
@@ -2000,6 +2220,8 @@ version: any text; if it changes, coco computes all results again. Use it for ch
 batch: function over arrays, as in 'subjects_of(text[])', that computes many results in one call. It takes an array for each
   argument and returns an array of the results, in the same order.
 batch_size: maximum number of inputs in one call of batch.
+ttl: maximum age of a result that an item uses; NULL for none. When coco evaluates an item, it computes older results again.
+  The age alone evaluates no item: coco.update(flow, 'refresh') evaluates all. A month counts as 30 days.
 
     CREATE FUNCTION subject(t text) RETURNS text LANGUAGE sql IMMUTABLE AS
     $$ SELECT lower((regexp_match(t, '^(?:The )?(\w+)'))[1]) $$;
@@ -2007,7 +2229,7 @@ batch_size: maximum number of inputs in one call of batch.
 
 Errors: 42501: the function, or the batch function, is not yours. 42809: the function returns a set or a record, or is a
 procedure, an aggregate or a window function. 42P13: batch does not fit the function. 22023: coco always memoizes the
-function, or batch_size is below 1.$doc$;
+function, batch_size is below 1, or ttl is not greater than 0.$doc$;
 
 comment on function coco.unmemoize is $doc$Stops memoizing a function. The next update of each flow that calls it re-evaluates every item and deletes the stored results. The caller must be the function's owner or a member of that role.
 
@@ -2053,6 +2275,8 @@ comment on column coco.flows.settings is 'Settings from the declaration or coco.
 comment on column coco.flows.created is 'Time of the declaration.';
 comment on column coco.flows.label is 'Label set by coco.alter_flow.';
 comment on column coco.flows.batch_size is 'Batch size of the flow, in items; NULL: the setting coco.batch_size applies.';
+comment on column coco.flows.max_rows is 'Number of target rows that one update may write and delete; NULL: no limit.';
+comment on column coco.flows.max_cost is 'Amount that one update may spend at the servers of providers, in the unit of their prices; NULL: no limit.';
 comment on column coco.flows.paused is 'Whether the flow is paused.';
 comment on column coco.flows.lineage_index is 'Whether coco.lineage uses an index to find target keys that tracking rows list.';
 comment on column coco.flows.lookups is 'derive: coco derives lookups from the flow''s queries; none: it follows only declared lookups.';
@@ -2113,10 +2337,10 @@ comment on column coco.versions.hint is 'Action that may remove that reason.';
 
 comment on view coco.status is 'State of your flows, one row for each: what the flow is doing, what is wrong, and what to do about it. The flows that need attention come first. The view is at most 100 columns wide in psql if the flows are well and have names of up to 16 characters. coco.status_detail has more columns.';
 comment on column coco.status.flow is 'Name of the flow.';
-comment on column coco.status.state is 'First of these states that applies. incomplete: the flow has no target yet. target dropped: the next update creates and fills the target again. source dropped: a source or lookup no longer exists. query broken: an object that a query reads no longer exists. paused: coco.alter_flow paused the flow. set aside: three processes in a row died while they worked on the flow; workers skip it until coco.start or coco.retry. failed: an error ended the last update of the flow, or coco could not send to a target outside this database. restoring: the flow is live, and workers wait for the end of the restore of a dump. no worker: the flow is live, and no worker runs in this database. degraded: some items fail, or a target rejected rows. live: workers keep the flow up to date. The other states are those of a flow that is not live. never updated: no update of the flow has succeeded yet. behind: changes are pending, or coco.set_query has changed a query since the last update. up to date: no change of a source or lookup is pending. unknown: coco does not capture every source and lookup, so only an update finds their changes.';
+comment on column coco.status.state is 'First of these states that applies. incomplete: the flow has no target yet. target dropped: the next update creates and fills the target again. source dropped: a source or lookup no longer exists. query broken: an object that a query reads no longer exists. paused: coco.alter_flow paused the flow. set aside: three processes in a row died while they worked on the flow; workers skip it until coco.start or coco.retry. failed: an error ended the last update of the flow, or coco could not send to a target outside this database. restoring: the flow is live, and workers wait for the end of the restore of a dump. no worker: the flow is live, and no worker runs in this database. degraded: some items fail, an expectation parks rows, or a target rejected rows. live: workers keep the flow up to date. The other states are those of a flow that is not live. never updated: no update of the flow has succeeded yet. behind: changes are pending, or coco.set_query has changed a query since the last update. up to date: no change of a source or lookup is pending. unknown: coco does not capture every source and lookup, so only an update finds their changes.';
 comment on column coco.status.pending is 'Number of entries in change logs that the flow has not followed yet, over all sources and lookups, counted up to 100,000 for each. Includes the entries that your flows which feed the flow have not followed yet. NULL if no entry is known and coco cannot tell for every source and lookup: coco does not capture one of them, or there was no update yet.';
 comment on column coco.status.lag is 'Time since the flow, and your flows that feed it, had last followed all changes, in whole seconds; 0 if no changes are pending, NULL if pending is.';
-comment on column coco.status.failed_items is 'Number of failing items, and of rows that a target outside this database rejected. NULL if coco cannot read them, for example because a tracking table no longer exists.';
+comment on column coco.status.failed_items is 'Number of failing items, of parked rows, and of rows that a target outside this database rejected. NULL if coco cannot read them, for example because a tracking table no longer exists.';
 comment on column coco.status.next_retry is 'Time of the next retry: of an item or row, of the flow after an error, or of a target outside this database.';
 comment on column coco.status.last_error is 'Message of the error that ended the flow''s last update. Otherwise, message of the delivery error of a target outside this database. Otherwise, description of the state. Otherwise, message of the latest failure of an item or row. For a flow that is not live, the error of an update that a session ran is known only if coco is in shared_preload_libraries, until an update succeeds or the server restarts.';
 comment on column coco.status.hint is 'Action to take; NULL if the flow is live or up to date.';
@@ -2130,12 +2354,19 @@ comment on column coco.status_detail.pending is 'Number of pending entries in ch
 comment on column coco.status_detail.lag is 'Time since the flow had last followed all changes; 0 if no changes are pending, NULL if pending is.';
 comment on column coco.status_detail.followed_at is 'Time at which the flow last followed its sources and lookups; of several, the earliest.';
 comment on column coco.status_detail.items_estimate is 'Estimated number of tracked items, from the last ANALYZE of the tracking tables; NULL before it.';
-comment on column coco.status_detail.failed_items is 'Number of failing items and rejected rows, as in coco.status.';
+comment on column coco.status_detail.failed_items is 'Number of failing items, parked rows and rejected rows, as in coco.status.';
 comment on column coco.status_detail.next_retry is 'Time of the next retry, as in coco.status.';
 comment on column coco.status_detail.last_error is 'Message of the latest error, as in coco.status.';
 comment on column coco.status_detail.hint is 'Action to take, as in coco.status.';
+comment on column coco.status_detail.label is 'Label of the last run in coco.history.';
 
-comment on view coco.errors is 'Source items whose last evaluation failed, and rows that a target outside this database rejected. The target rows of a failed item come from an earlier evaluation. coco retries both at next_retry, or at once by coco.retry.';
+comment on view coco.logic_versions is 'Logics of your flows, one row for each: the queries with everything that they reached. coco records a logic when it first runs, and when a session with coco.label declares it.';
+comment on column coco.logic_versions.flow is 'Name of the flow.';
+comment on column coco.logic_versions.logic_fingerprint is 'Fingerprint of the logic, as in coco.lineage and coco.tracking.';
+comment on column coco.logic_versions.recorded is 'Time at which coco recorded the logic.';
+comment on column coco.logic_versions.label is 'Value of coco.label in the first session that set it and declared or updated the flow with this logic; NULL if there was none.';
+
+comment on view coco.errors is 'Source items whose last evaluation failed, rows that coco parks because of an expectation, and rows that a target outside this database rejected. The target rows of a failed item come from an earlier evaluation; a parked row is not in the target. coco retries items and rejected rows at next_retry, or at once by coco.retry. coco checks a parked row again when its item or the expectation changes, or by coco.retry.';
 comment on column coco.errors.flow is 'Name of the flow.';
 comment on column coco.errors.source is 'Source of the item; NULL for a rejected row.';
 comment on column coco.errors.source_key is 'Source key of the item; only a part of it if the key is too long for an index. NULL for a rejected row.';
@@ -2143,11 +2374,22 @@ comment on column coco.errors.sqlstate is 'SQLSTATE of the last failure, as it w
 comment on column coco.errors.message is 'Message of the last failure.';
 comment on column coco.errors.detail is 'Detail of the last failure.';
 comment on column coco.errors.hint is 'Action that may resolve the last failure.';
-comment on column coco.errors.attempts is 'Number of consecutive failures with this content and this logic; for a rejected row, number of rejections.';
+comment on column coco.errors.attempts is 'Number of consecutive failures with this content and this logic; for a rejected row, number of rejections; 1 for a parked row.';
 comment on column coco.errors.failed_at is 'Time of the last failure.';
-comment on column coco.errors.next_retry is 'Time of the next retry: after 1, 2, 4, … seconds, at most an hour. NULL if the key is too long for an index; coco then retries the item when its row changes.';
-comment on column coco.errors.target is 'Target that rejected the row, as declared; NULL for an item.';
-comment on column coco.errors.target_key is 'Target key of the rejected row; NULL for an item.';
+comment on column coco.errors.next_retry is 'Time of the next retry: after 1, 2, 4, … seconds, at most an hour. NULL for a parked row, and if the key is too long for an index; coco then retries the item when its row changes.';
+comment on column coco.errors.target is 'Target of a parked row, as in coco.targets, or target that rejected the row, as declared; NULL for an item.';
+comment on column coco.errors.target_key is 'Target key of the parked or rejected row; NULL for an item.';
+
+comment on view coco.expectations is 'Conditions that rows of the targets of your flows should satisfy, declared with coco.expect.';
+comment on column coco.expectations.flow is 'Name of the flow.';
+comment on column coco.expectations.target is 'Target, as in coco.targets.';
+comment on column coco.expectations.name is 'Name of the expectation.';
+comment on column coco.expectations.condition is 'Condition, as declared.';
+comment on column coco.expectations.action is 'Action for a row that does not satisfy the condition: park, warn or fail.';
+comment on column coco.expectations.max_share is 'Share of the rows of an update that may fail; NULL for any.';
+comment on column coco.expectations.checked is 'Number of rows that committed updates have checked since the condition was declared. Of an item that fails, only rows that do not satisfy the condition count.';
+comment on column coco.expectations.failed is 'Number of these rows that did not satisfy the condition.';
+comment on column coco.expectations.parked is 'Number of rows that coco parks now because of the expectation; coco.errors lists them. NULL if a tracking table cannot be read.';
 
 comment on view coco.tracking is 'Last committed state of each item that was ever committed or has failed, one row for each item.';
 comment on column coco.tracking.flow is 'Name of the flow.';
@@ -2178,6 +2420,8 @@ comment on column coco.functions.computed_bytes is 'Size of the computed results
 comment on column coco.functions.elapsed is 'Time spent computing the results.';
 comment on column coco.functions.entries is 'Number of results stored now.';
 comment on column coco.functions.entry_bytes is 'Size of the stored results and of their inputs, in bytes.';
+comment on column coco.functions.ttl is 'Maximum age of a result that an item uses, as given to coco.memoize; NULL for none, and if the flow no longer calls this version of the function.';
+comment on column coco.functions.expired is 'Number of results stored now that are older than ttl. coco computes them again when it next evaluates an item that needs them.';
 
 comment on view coco.kept_results is 'Results of memoized functions that coco keeps of your dropped flows, one row for each dropped flow. The setting coco.memo_retention limits the time; coco.clear_memo deletes them earlier.';
 comment on column coco.kept_results.flow is 'Name that the flow had.';
@@ -2226,11 +2470,11 @@ comment on column coco.delivery_status.hint is 'Action that may resolve the last
 comment on column coco.delivery_status.verified_at is 'Last time at which coco.verify with outside found no difference in the target.';
 
 comment on view coco.metrics is 'Counters and gauges for monitoring, one row for each. You see those of your flows; members of pg_read_all_stats, such as pg_monitor, see those of all flows. The view shows numbers and names, but no contents. A metric without a current value has no row. Counters of flows and functions survive restarts, dumps, and the removal of old runs from the history. Counters of workers start with the worker. Runs of a live flow count when coco.history records them, within a minute. The files in examples/monitoring connect the view to Prometheus and Grafana.';
-comment on column coco.metrics.scope is 'Kind of object: flow, source, target (outside this database), function (memoized), log (change log) or worker. A query computes only the scopes that it asks for.';
+comment on column coco.metrics.scope is 'Kind of object: flow, source, target (outside this database), function (memoized), expectation, log (change log) or worker. A query computes only the scopes that it asks for.';
 comment on column coco.metrics.metric is 'Name of the metric, as in Prometheus, including its unit if it has one.';
 comment on column coco.metrics.type is 'Type of the metric: counter or gauge.';
 comment on column coco.metrics.flow is 'Name of the flow.';
-comment on column coco.metrics.name is 'Name of the source or lookup, target, function or captured table, or number of the worker; for coco_flow_state, the state.';
+comment on column coco.metrics.name is 'Name of the source or lookup, target, function or captured table, the target and name of an expectation, or number of the worker; for coco_flow_state, the state.';
 comment on column coco.metrics.server is 'Server of the target, for scope target.';
 comment on column coco.metrics.value is 'Current value of the metric.';
 comment on column coco.metrics.help is 'Meaning of the metric.';
@@ -2246,18 +2490,18 @@ grant execute on function
   coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text),
   coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text),
   coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text),
-  coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.alter_flow,
-  coco.rename_flow, coco.drop_flow, coco.flow_definition, coco.definitions, coco.update, coco.update_all, coco.retry, coco.start,
-  coco.stop, coco.wait, coco.preview, coco.verify,
+  coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.expect, coco.drop_expectation, coco.alter_flow,
+  coco.allow, coco.rename_flow, coco.drop_flow, coco.flow_definition, coco.definitions, coco.update, coco.update_all, coco.retry,
+  coco.start, coco.stop, coco.wait, coco.preview, coco.estimate, coco.evaluate, coco.verify,
   coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram, coco.report,
   coco.split_text, coco.normalize_text, coco.fingerprint, coco.stable_uuid,
   coco.swap, coco.rollback, coco.discard, coco.diff,
   coco.embed, coco.generate, coco.http_post,
   coco.memoize, coco.unmemoize, coco.clear_memo, coco.connector_options, coco.memo_call, coco.function_rows,
-  coco.tracking_rows, coco.error_rows, coco.pending_rows, coco.pending_flow_rows, coco.worker_rows, coco.progress_rows,
+  coco.tracking_rows, coco.error_rows, coco.expectation_rows, coco.pending_rows, coco.pending_flow_rows, coco.worker_rows, coco.progress_rows,
   coco.delivery_rows, coco.metric_rows, coco.failure_rows, coco.session_error_rows, coco.restore_is_complete
 to public;
-grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.versions, coco.tracking, coco.errors, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
+grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.versions, coco.logic_versions, coco.tracking, coco.errors, coco.expectations, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
   coco.metrics
 to public;
 
