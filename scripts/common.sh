@@ -88,7 +88,7 @@ build_extension() {
   # test among them, the tests find the crates built already.
   [ "$profile" != dev ] || arguments=(-p coco -p coco-connectors --test rooms)
   (cd "$ROOT" && cargo build --lib --profile "$profile" "${arguments[@]}" \
-    --no-default-features --features "$PG_FEATURE ${2-connectors}")
+    --no-default-features --features "$PG_FEATURE ${2-connectors documents code}")
   [ "$profile" != dev ] || profile=debug
   LIBRARY=${CARGO_TARGET_DIR:-$ROOT/target}/$profile/libcoco
   if [ -f "$LIBRARY.dylib" ]; then LIBRARY+=.dylib; else LIBRARY+=.so; fi

@@ -38,7 +38,7 @@ case ${1:-} in
     fi
     theirs=$(mktemp)
     trap 'rm -f "$theirs"' EXIT
-    cargo pgrx schema --no-default-features --features "$PG_FEATURE connectors" --out "$theirs" "$PG_FEATURE"
+    cargo pgrx schema --no-default-features --features "$PG_FEATURE connectors documents code" --out "$theirs" "$PG_FEATURE"
     diff -u <(statements "$script") <(statements "$theirs") || die "$script is not what cargo-pgrx generates"
     ;;
   *) die "unknown option $1" ;;

@@ -9,4 +9,4 @@ cd "$ROOT"
   die "rustfmt or clippy is missing: rustup component add rustfmt clippy"
 cargo fmt --all --check
 scripts/install-sql.sh --check
-cargo clippy --workspace --all-targets --no-default-features --features "$PG_FEATURE connectors" -- -D warnings
+cargo clippy --workspace --all-targets --no-default-features --features "$PG_FEATURE connectors documents code" -- -D warnings

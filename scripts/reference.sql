@@ -15,7 +15,7 @@ INSERT INTO section VALUES
 (3, 'Inspecting flows', 'The functions show what an update would change, whether a target is correct, and where its rows come from. The views show the flows that you own, or whose owner is a role of which you are a member. `coco.tracking`, `coco.errors` and `coco.delivery_status` leave out a flow whose source, key column, tracking table or owner no longer exists; `failed_items` in `coco.status` is then NULL.',
  '{preview,estimate,evaluate,verify,diff,lineage,outputs,history,explain,diagram,report,status,status_detail,progress,errors,expectations,flows,sources,lookups,targets,versions,logic_versions,delivery_status,tracking,functions,workers,metrics}'),
 (4, 'Functions for queries', 'You can call these functions in flows and in any other query.',
- '{split_text,normalize_text,fingerprint,stable_uuid,local_files,list_files,read_file}'),
+ '{extract_text,extract_pages,split_text,split_file,normalize_text,fingerprint,stable_uuid,local_files,list_files,read_file}'),
 (5, 'Functions over the network', 'These functions call other servers, so they are volatile and may be slow. Examples, limits and errors: [functions.md](functions.md).',
  '{embed,generate,http_post}'),
 (6, 'Memoized functions', 'coco stores the results of memoized functions: [functions.md](functions.md#memoized-functions).',

@@ -3,7 +3,7 @@
 # the connectors against servers of their kind, and those of tests/ against a server with the extension installed.
 #   test.sh                          all of them
 #   test.sh FILTER... [--OPTION...]  those of a binary whose names contain the rest of the filter: `sql::capture::`,
-#                                    `workers` (all of that binary), `core::decide`, `connectors::target_kafka`,
+#                                    `workers` (all of that binary), `core::decide`, `text::`, `connectors::target_kafka`,
 #                                    `lib::query` (unit tests of the extension). Options go to the binaries: --nocapture,
 #                                    --exact, --ignored
 # shellcheck source=scripts/common.sh
@@ -18,7 +18,7 @@ for argument in "$@"; do
   esac
   binary=${argument%%::*}
   case $binary in
-    core | report | connectors | lib) ;;
+    core | report | text | connectors | lib) ;;
     *)
       [ -e "tests/$binary.rs" ] || [ -e "tests/$binary/main.rs" ] ||
         die "no tests/$binary.rs and no tests/$binary/main.rs: a filter begins with a binary, as in sql::capture::"
@@ -54,7 +54,7 @@ export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((processors < 8 ? processors : 8
 
 # units [ARGUMENT...]: the unit tests of the extension and the connectors. The arguments are the binary's.
 units() {
-  cargo test --lib "${together[@]}" "$PG_FEATURE connectors" -- "$@"
+  cargo test --lib "${together[@]}" "$PG_FEATURE connectors documents code" -- "$@"
 }
 
 # against_a_server BINARY [ARGUMENT...]: the tests of a binary, or of all ('*'). The arguments are the binary's.
@@ -62,7 +62,7 @@ against_a_server() {
   local binary=$1
   shift
   COCO_TEST_URL="$url" COCO_TEST_PG_BIN="$PG_BIN" \
-    cargo test --no-fail-fast --test "$binary" "${together[@]}" "$PG_FEATURE connectors" -- "$@"
+    cargo test --no-fail-fast --test "$binary" "${together[@]}" "$PG_FEATURE connectors documents code" -- "$@"
 }
 
 install_and_start() {
@@ -74,7 +74,7 @@ install_and_start() {
 
 if [ ${#binaries[@]} = 0 ]; then
   say "tests that need no Postgres"
-  cargo test -p coco-core -p coco-report -- "${options[@]}"
+  cargo test -p coco-core -p coco-report -p coco-text -- "${options[@]}"
   units "${options[@]}"
   install_and_start
   "$ROOT/scripts/pgspot.sh"
@@ -94,7 +94,7 @@ for binary in "${binaries[@]}"; do
     esac
   done
   case $binary in
-    core | report) cargo test -p "coco-$binary" -- "${filters[@]}" "${options[@]}" || failed=1 ;;
+    core | report | text) cargo test -p "coco-$binary" -- "${filters[@]}" "${options[@]}" || failed=1 ;;
     lib) units "${filters[@]}" "${options[@]}" || failed=1 ;;
     *)
       [ -n "$url" ] || install_and_start

@@ -398,6 +398,34 @@ create function coco.split_text(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'split_text_wrapper';
 
+create function coco.extract_text(content bytea, media_type text default null) returns text
+  language c immutable parallel safe
+  cost 100000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'extract_text_wrapper';
+
+create function coco.extract_pages(
+  content    bytea,
+  media_type text default null,
+  out page int, out text text
+) returns setof record language c immutable parallel safe
+  rows 10 cost 100000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'extract_pages_wrapper';
+
+create function coco.split_file(
+  text      text,
+  size      int,
+  overlap   int  default 0,
+  language  text default null,
+  file_name text default null,
+  out n int, out chunk text, out byte_start int, out byte_end int,
+  out line_start int, out line_end int, out path text[]
+) returns setof record language c immutable parallel safe
+  rows 10 cost 100000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'split_file_wrapper';
+
 create function coco.normalize_text(text text) returns text
   language c immutable strict parallel safe
   set search_path = pg_catalog, pg_temp

@@ -23,9 +23,9 @@
 //! - [`catalog`]: rows of coco's own tables, and locks on them.
 //! - [`pg`]: safe wrappers over the server.
 //!
-//! Three crates do not depend on Postgres: `coco-core` (the decision about each item),
-//! `coco-connectors` (external targets and providers) and `coco-report` (diagrams, and the page of
-//! `coco.report()`).
+//! Four crates do not depend on Postgres: `coco-core` (the decision about each item),
+//! `coco-connectors` (external targets and providers), `coco-report` (diagrams, and the page of
+//! `coco.report()`) and `coco-text` (text of files, and chunks of source code).
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 // Only the extension itself needs `unsafe`, because it calls the server and the server calls it.

@@ -18,6 +18,65 @@ byte_end: offset of the end of the chunk, exclusive.
 
 Errors: 22023: size is below 1, overlap is not below size, or language is not supported.$doc$;
 
+comment on function coco.split_file is $doc$Splits the text of a file by the structure of its language: source code at the nodes of its syntax tree, Markdown at its elements, other texts at paragraphs, sentences and words.
+
+text: text to split; NULL returns no rows.
+size: maximum number of characters in a chunk.
+overlap: maximum number of characters that a chunk repeats from the previous chunk.
+language: plain, markdown, bash, c, cpp, csharp, css, go, html, java, javascript, json, kotlin, php, python, ruby, rust, sql,
+  swift, typescript, tsx or yaml. NULL: the language of file_name.
+file_name: name of the file, with or without directories. Its extension determines the language. A file with another
+  extension is plain text.
+
+n: number of the chunk, from 1.
+chunk: part of the text. A chunk of source code or Markdown of several lines keeps the indentation of its first line.
+byte_start: offset of the chunk in the text, in bytes of UTF-8, from 0.
+byte_end: offset of the end of the chunk, exclusive.
+line_start: number of the chunk's first line, from 1.
+line_end: number of the chunk's last line.
+path: names around the chunk, the outermost first. For Markdown these are the headings of the section in which the chunk
+  begins. For source code they are the classes, functions and other declarations that contain the whole chunk.
+
+A text with syntax errors is split by what the parser can read. The parser runs in a process of its own, for at most 60
+seconds and with at most 1 GB of memory.
+
+    SELECT n, line_start, line_end, path
+      FROM coco.split_file(E'class Sea:\n    def pull(self):\n        return 1\n', 50, file_name => 'sea.py');
+
+Errors: 22023: size is below 1, overlap is not below size, or language is not supported. 54000: parsing exceeds a limit.
+0A000: coco was built without the feature code.$doc$;
+
+comment on function coco.extract_text is $doc$Extracts the text of a file: PDF, HTML, DOCX, XLSX, PPTX, EPUB, e-mail, RTF and plain text. Headings, lists, tables and links become Markdown. Nothing in the file is executed, and no other file or address is read.
+
+content: content of the file; NULL returns NULL.
+media_type: media type, such as application/pdf or text/html; charset=utf-8. NULL, or application/octet-stream, determines
+  the format from the content.
+
+The result for HTML is the title and the main content, without navigation. The result for an e-mail message is its usual headers
+and its text, and the names of attachments. The encoding of plain text is that of its byte order mark or of charset. Otherwise
+coco determines the encoding from the bytes. The page of a scanned PDF file has no text. XLS, XLSB and ODS files are read like
+XLSX files.
+
+A library that reads a format runs in a process of its own, for at most 60 seconds and with at most 1 GB of memory. A text has
+at most 256 MB.
+
+    SELECT coco.extract_text('<html><title>Tides</title><p>The moon <a href="https://example.org/">pulls</a>.');
+
+Errors: 22023: the media type is not supported, or the content has no supported format. 22P03: the content is damaged or
+encrypted. 54000: reading the content exceeds a limit. 0A000: coco was built without the feature documents.$doc$;
+
+comment on function coco.extract_pages is $doc$Extracts the text of a file, one row for each page. A page is a page of a PDF file, a slide of a PPTX file, a sheet of an XLSX file, or a chapter of an EPUB file. Any other file is one page.
+
+content: content of the file; NULL returns no rows.
+media_type: as in coco.extract_text.
+
+page: number of the page, from 1.
+text: text of the page; empty if the page has none.
+
+    SELECT * FROM coco.extract_pages('One page.');
+
+Errors: those of coco.extract_text.$doc$;
+
 comment on function coco.normalize_text is $doc$Removes from a text differences that do not change its content. Line endings become newlines, and runs of blanks become one space. Blanks at line ends and blank lines at the end disappear. Use it in the argument fingerprint of a source.
 
 text: text to normalize.

@@ -25,13 +25,7 @@ fn split_text(
     let (Some(text), Some(size), Some(overlap)) = (text, size, overlap) else {
         return Ok(TableIterator::new(Vec::new()));
     };
-    if size < 1 || overlap < 0 || overlap >= size {
-        return Err(Error::invalid(format!(
-            "invalid values for arguments \"size\" ({size}) and \"overlap\" ({overlap})"
-        ))
-        .hint("Specify both in characters: \"size\" at least 1, and \"overlap\" at least 0 and less than \"size\".")
-        .into());
-    }
+    check_sizes(size, overlap)?;
     let language = match language {
         None | Some("plain") => Language::Plain,
         Some("markdown") => Language::Markdown,
@@ -55,6 +49,17 @@ fn split_text(
     };
     let rows = std::iter::from_fn(next).zip(1..);
     Ok(TableIterator::new(rows.map(|((chunk, start, end), n)| (n, chunk, start, end))))
+}
+
+/// Checks the sizes of chunks and of what they repeat.
+pub fn check_sizes(size: i32, overlap: i32) -> Result<(), Error> {
+    if size < 1 || overlap < 0 || overlap >= size {
+        return Err(Error::invalid(format!(
+            "invalid values for arguments \"size\" ({size}) and \"overlap\" ({overlap})"
+        ))
+        .hint("Specify both in characters: \"size\" at least 1, and \"overlap\" at least 0 and less than \"size\"."));
+    }
+    Ok(())
 }
 
 #[pg_extern(sql = false)]

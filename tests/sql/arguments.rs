@@ -7,7 +7,10 @@ use support::TestDb;
 
 /// Arguments without a default that may be NULL: a NULL in a query gives a NULL, and `set_query` needs the target only
 /// where there are several. `*` stands for every argument.
-const MAY_BE_NULL: [(&str, &str); 7] = [
+const MAY_BE_NULL: [(&str, &str); 10] = [
+    ("split_file", "*"),
+    ("extract_text", "*"),
+    ("extract_pages", "*"),
     ("split_text", "*"),
     ("normalize_text", "*"),
     ("http_post", "*"),

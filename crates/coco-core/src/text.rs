@@ -10,15 +10,17 @@ pub mod split;
 pub enum Language {
     Plain,
     Markdown,
+    /// Source code. Its structure is given as marks.
+    Code,
 }
 
-/// Returns a part of a text without the surrounding whitespace. If the part is Markdown of several
-/// lines, the first line keeps its indentation.
+/// Returns a part of a text without the surrounding whitespace. If the part is Markdown or source code
+/// of several lines, the first line keeps its indentation.
 fn trim(text: &str, part: Range<usize>, language: Language) -> Range<usize> {
     const BREAKS: [char; 2] = ['\n', '\r'];
     let piece = &text[part.clone()];
     let plain = piece.trim();
-    let rest = match language == Language::Markdown && plain.contains(BREAKS) {
+    let rest = match language != Language::Plain && plain.contains(BREAKS) {
         true => piece.trim_start_matches(BREAKS),
         false => piece.trim_start(),
     };

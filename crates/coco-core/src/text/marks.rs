@@ -1,7 +1,7 @@
 //! The structure of a text above its sentences: line breaks, or the elements of Markdown. The
 //! splitter splits at marks of a higher level first.
 
-use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag};
+use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
 use super::Language;
 
@@ -29,14 +29,22 @@ pub enum Marks {
     /// Markdown: the elements in the order of their starts, larger ones first, and the number of
     /// elements already passed.
     Elements(Vec<Mark>, usize),
+    /// Source code: nodes of its syntax tree and line breaks, as in `Elements`.
+    Nodes(Vec<Mark>, usize),
 }
 
 impl Marks {
     pub fn new(text: &str, language: Language) -> Marks {
         match language {
-            Language::Plain => Marks::LineBreaks,
+            Language::Plain | Language::Code => Marks::LineBreaks,
             Language::Markdown => Marks::Elements(elements(text), 0),
         }
+    }
+
+    /// Returns the marks of source code, from its nodes and line breaks in any order.
+    pub fn from_nodes(mut nodes: Vec<Mark>) -> Marks {
+        nodes.sort_by(|a, b| a.start.cmp(&b.start).then(b.end.cmp(&a.end)));
+        Marks::Nodes(nodes, 0)
     }
 
     /// Returns the marks that begin between `from` and the end of `text`. `from` must never
@@ -45,7 +53,7 @@ impl Marks {
     pub fn within(&mut self, text: &str, from: usize) -> Vec<Mark> {
         match self {
             Marks::LineBreaks => line_breaks(text, from),
-            Marks::Elements(all, passed) => {
+            Marks::Elements(all, passed) | Marks::Nodes(all, passed) => {
                 *passed += all[*passed..].iter().take_while(|mark| mark.start < from).count();
                 let near = all[*passed..].iter().take_while(|mark| mark.start < text.len());
                 near.map(|mark| Mark {
@@ -104,6 +112,44 @@ fn elements(text: &str) -> Vec<Mark> {
         })
         .collect();
     found.sort_by(|a, b| a.start.cmp(&b.start).then(b.end.cmp(&a.end)));
+    found
+}
+
+/// A heading of a Markdown text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heading {
+    /// 1 to 6; 1 is the highest.
+    pub level: usize,
+    pub start: usize,
+    pub title: String,
+}
+
+/// Returns the headings of a Markdown text, in their order.
+pub fn headings(text: &str) -> Vec<Heading> {
+    let mut found: Vec<Heading> = Vec::new();
+    let mut open = false;
+    for (event, range) in Parser::new_ext(text, Options::all()).into_offset_iter() {
+        match event {
+            Event::Start(Tag::Heading { level, .. }) => {
+                let heading =
+                    Heading { level: level as usize, start: range.start, title: String::new() };
+                found.push(heading);
+                open = true;
+            }
+            Event::End(TagEnd::Heading(_)) => open = false,
+            Event::Text(part) | Event::Code(part) | Event::InlineMath(part) if open => {
+                if let Some(heading) = found.last_mut() {
+                    heading.title.push_str(&part);
+                }
+            }
+            Event::SoftBreak | Event::HardBreak if open => {
+                if let Some(heading) = found.last_mut() {
+                    heading.title.push(' ');
+                }
+            }
+            _ => {}
+        }
+    }
     found
 }
 

@@ -90,7 +90,12 @@ impl Splitter {
     /// Creates a splitter for chunks of at most `size` characters. Each chunk repeats at most
     /// `overlap` characters of the previous one.
     pub fn new(text: &str, size: usize, overlap: usize, language: Language) -> Splitter {
-        let (size, marks) = (size.max(1), Marks::new(text, language));
+        Splitter::with_marks(size, overlap, language, Marks::new(text, language))
+    }
+
+    /// Creates a splitter for a text whose marks are known.
+    pub fn with_marks(size: usize, overlap: usize, language: Language, marks: Marks) -> Splitter {
+        let size = size.max(1);
         let overlap = overlap.min(size - 1);
         Splitter {
             language,
@@ -142,7 +147,9 @@ impl Splitter {
         // The indentation of a Markdown line belongs to the line.
         let indented = match self.language {
             Language::Plain => blanks.len(),
-            Language::Markdown => blanks.rfind(['\n', '\r']).map_or(0, |at| at + 1),
+            Language::Markdown | Language::Code => {
+                blanks.rfind(['\n', '\r']).map_or(0, |at| at + 1)
+            }
         };
         let too_far = blanks.len() - indented > self.size;
         self.cursor += if too_far { blanks.len() } else { indented };
@@ -325,7 +332,9 @@ mod tests {
         let config = ChunkConfig::new(size).with_overlap(overlap).expect("sizes fit");
         let place = |(start, chunk): (usize, &str)| start..start + chunk.len();
         match language {
-            Language::Plain => TextSplitter::new(config).chunk_indices(text).map(place).collect(),
+            Language::Plain | Language::Code => {
+                TextSplitter::new(config).chunk_indices(text).map(place).collect()
+            }
             Language::Markdown => {
                 MarkdownSplitter::new(config).chunk_indices(text).map(place).collect()
             }
