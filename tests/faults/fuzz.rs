@@ -4,6 +4,9 @@
 //!
 //! `COCO_FUZZ_SECONDS` says how long, and `COCO_TEST_SEED` repeats a run.
 
+#[cfg(all(feature = "documents", feature = "code"))]
+#[path = "fuzz/extract.rs"]
+mod extract;
 #[path = "fuzz/forged.rs"]
 mod forged;
 #[path = "fuzz/grammar.rs"]
@@ -161,6 +164,26 @@ fn texts_at_random() {
         rounds += 1;
     }
     println!("{rounds} texts");
+    drop(mallory);
+    ground.unharmed();
+}
+
+#[test]
+#[ignore = "runs for as long as make fuzz says"]
+#[cfg(all(feature = "documents", feature = "code"))]
+fn files_at_random() {
+    let mut run = Run::new();
+    let mut ground = Ground::new();
+    let mut mallory = ground.role("mallory");
+    let mut rounds = 0;
+    while run.goes_on() {
+        extract::round(&mut mallory, &mut run.rng, run.seed);
+        rounds += 1;
+        if rounds % 1000 == 0 {
+            ground.alive();
+        }
+    }
+    println!("{rounds} files");
     drop(mallory);
     ground.unharmed();
 }

@@ -1,5 +1,9 @@
 //! Processes and servers that are killed, dumps that are restored, and rows that were forged.
 
+#[allow(dead_code)]
+#[cfg(all(feature = "documents", feature = "code"))]
+#[path = "../support/documents.rs"]
+mod documents;
 #[path = "../support/ground.rs"]
 mod ground;
 #[cfg(feature = "http")]

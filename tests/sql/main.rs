@@ -1,6 +1,10 @@
 //! What a session does: flows declared, altered, updated, looked at, and what is refused. Most of it in databases of the
 //! server that tests share; a suite that needs a server of its own starts one.
 
+#[allow(dead_code)]
+#[cfg(feature = "documents")]
+#[path = "../support/documents.rs"]
+mod documents;
 #[path = "../support/ground.rs"]
 mod ground;
 #[cfg(feature = "http")]
@@ -41,6 +45,8 @@ mod estimate;
 mod evaluate;
 mod expectations;
 mod explain;
+#[cfg(feature = "documents")]
+mod extract;
 mod failures;
 mod files;
 mod filling;
@@ -66,6 +72,8 @@ mod query_alone;
 mod report;
 mod rights;
 mod security;
+#[cfg(feature = "code")]
+mod split_more;
 mod status;
 mod targets;
 mod text;

@@ -1,7 +1,6 @@
 //! The text of HTML documents: the title, and the main content as Markdown.
 
-use scraper::{ElementRef, Html, Node, Selector};
-
+use crate::dom::{Dom, Edge, Element, NodeId, NodeKind};
 use crate::error::ExtractError;
 use crate::markdown::Markdown;
 use crate::media::Format;
@@ -74,64 +73,75 @@ const LINES: [&str; 6] = ["dt", "dd", "summary", "option", "legend", "thead"];
 
 /// Returns the text of a document.
 pub fn text(document: &str, part: Part) -> Result<String, ExtractError> {
-    let html = Html::parse_document(document);
-    let title = first(&html, "title").map(|t| t.text().collect::<String>()).unwrap_or_default();
-    let body = first(&html, "body").unwrap_or_else(|| html.root_element());
-    let main = match part {
-        Part::Main => main_element(&html),
-        Part::Body => None,
-    };
+    let dom = Dom::parse(document);
+    let body = first(&dom, "body").unwrap_or(dom.root());
     let mut written = Markdown::new();
-    if let Some(main) = main {
-        write(main, false, &mut written);
+    if part == Part::Main
+        && let Some(main) = main_element(&dom)
+    {
+        write(&dom, main, false, &mut written);
     }
     if written.is_empty() {
-        write(body, part == Part::Main, &mut written);
+        write(&dom, body, part == Part::Main, &mut written);
     }
-    let title = if part == Part::Main { title } else { String::new() };
+    let title = match part {
+        Part::Main => title(&dom),
+        Part::Body => String::new(),
+    };
     written.finish(&title, Format::Html)
 }
 
-fn first<'a>(html: &'a Html, selector: &str) -> Option<ElementRef<'a>> {
-    let selector = Selector::parse(selector).ok()?;
-    html.select(&selector).next()
+fn first(dom: &Dom, name: &str) -> Option<NodeId> {
+    dom.elements(|element| element.name() == name).next()
+}
+
+fn title(dom: &Dom) -> String {
+    let Some(title) = first(dom, "title") else { return String::new() };
+    let texts = dom.walk(title).filter_map(|edge| match edge {
+        Edge::Open(id) => match dom.kind(id) {
+            NodeKind::Text(text) => Some(text.as_str()),
+            _ => None,
+        },
+        Edge::Close(_) => None,
+    });
+    texts.collect()
 }
 
 /// Returns the element that the document marks as its main content.
-fn main_element(html: &Html) -> Option<ElementRef<'_>> {
-    if let Some(main) = first(html, "main, [role=main]") {
+fn main_element(dom: &Dom) -> Option<NodeId> {
+    let is_main = |e: &Element| e.name() == "main" || e.attribute("role") == Some("main");
+    if let Some(main) = dom.elements(is_main).next() {
         return Some(main);
     }
     // Several articles are a list of them.
-    let selector = Selector::parse("article").ok()?;
-    let mut articles = html.select(&selector);
+    let mut articles = dom.elements(|element| element.name() == "article");
     let only = articles.next();
     if articles.next().is_some() { None } else { only }
 }
 
 /// Writes an element's content. Walks the tree without recursion, because documents may be nested
 /// deeply.
-fn write(root: ElementRef<'_>, without_surroundings: bool, out: &mut Markdown) {
+fn write(dom: &Dom, root: NodeId, without_surroundings: bool, out: &mut Markdown) {
     let mut lists: Vec<Option<usize>> = Vec::new();
     let mut preformatted = 0usize;
     let mut articles = 0usize;
     // The number of open elements within one that is left out, itself included.
     let mut hidden = 0usize;
-    for edge in root.traverse() {
+    for edge in dom.walk(root) {
         match edge {
-            ego_tree::iter::Edge::Open(node) => match node.value() {
-                Node::Text(text) if hidden == 0 => match preformatted {
+            Edge::Open(id) => match dom.kind(id) {
+                NodeKind::Text(text) if hidden == 0 => match preformatted {
                     0 => out.text(text),
                     _ => out.verbatim(text),
                 },
-                Node::Element(element) => {
+                NodeKind::Element(element) => {
                     let name = element.name();
                     let around = AROUND.contains(&name) || (name == "header" && articles == 0);
                     if hidden > 0
                         || HIDDEN.contains(&name)
                         || (without_surroundings && around)
-                        || element.attr("hidden").is_some()
-                        || element.attr("aria-hidden") == Some("true")
+                        || element.attribute("hidden").is_some()
+                        || element.attribute("aria-hidden") == Some("true")
                     {
                         hidden += 1;
                         continue;
@@ -141,8 +151,8 @@ fn write(root: ElementRef<'_>, without_surroundings: bool, out: &mut Markdown) {
                 }
                 _ => {}
             },
-            ego_tree::iter::Edge::Close(node) => {
-                let Node::Element(element) = node.value() else { continue };
+            Edge::Close(id) => {
+                let Some(element) = dom.element(id) else { continue };
                 if hidden > 0 {
                     hidden -= 1;
                     continue;
@@ -161,15 +171,15 @@ fn heading_level(name: &str) -> Option<usize> {
 }
 
 /// Returns the address of a link that leads out of the document.
-fn address<'a>(name: &str, element: &'a scraper::node::Element) -> Option<&'a str> {
-    let address = element.attr("href").filter(|_| name == "a")?.trim();
+fn address<'a>(name: &str, element: &'a Element) -> Option<&'a str> {
+    let address = element.attribute("href").filter(|_| name == "a")?.trim();
     let script = address.get(..11).is_some_and(|a| a.eq_ignore_ascii_case("javascript:"));
     (!address.is_empty() && !address.starts_with('#') && !script).then_some(address)
 }
 
 fn open(
     name: &str,
-    element: &scraper::node::Element,
+    element: &Element,
     lists: &mut Vec<Option<usize>>,
     preformatted: &mut usize,
     out: &mut Markdown,
@@ -201,7 +211,7 @@ fn open(
             *preformatted += 1;
         }
         "img" => {
-            if let Some(alt) = element.attr("alt") {
+            if let Some(alt) = element.attribute("alt") {
                 out.text(alt);
             }
         }
@@ -216,7 +226,7 @@ fn open(
 
 fn close(
     name: &str,
-    element: &scraper::node::Element,
+    element: &Element,
     lists: &mut Vec<Option<usize>>,
     preformatted: &mut usize,
     out: &mut Markdown,

@@ -10,6 +10,8 @@
 pub mod chunks;
 #[cfg(feature = "code")]
 mod code;
+#[cfg(feature = "html")]
+mod dom;
 pub mod encoding;
 mod error;
 #[cfg(feature = "html")]
