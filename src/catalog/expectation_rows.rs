@@ -21,7 +21,7 @@ pub fn expectations_of(flow: &str) -> Result<Vec<TargetExpectation>> {
     let _as = RoleGuard::extension_owner()?;
     spi::select(
         "select x.id, x.name, x.condition, x.action, x.max_share, c.oid,
-                pg_catalog.format('%I.%I', n.nspname, c.relname), x.target
+                case when c.oid is not null then pg_catalog.format('%I.%I', n.nspname, c.relname) end, x.target
            from coco.expectation x
            join coco.target t on t.id = x.target
            left join pg_catalog.pg_class c on c.oid = x.condition_view

@@ -21,6 +21,12 @@ fn keys_of(source: &Source) -> Vec<String> {
     source.key_of(&ident(&source.name))
 }
 
+/// Returns an alias for `coco_changed` that is not the source's name, for a SELECT that also reads
+/// the source under its name.
+fn changed_alias(source: &Source) -> &'static str {
+    if source.name == "c" { "d" } else { "c" }
+}
+
 /// Returns the key columns with the aliases `k1…`, and without aliases.
 fn key_numbers(source: &Source) -> (Vec<String>, Vec<String>) {
     let keys = keys_of(source);
@@ -182,8 +188,10 @@ pub fn looked_up_relations(source: &Source, carry: bool) -> String {
     // groups.
     let inside = match source.grouped || source.promised {
         true => {
-            let same = all_equal(&source.key, &changed, &keys_of(source));
-            format!(" where exists (select from coco_changed as c where {same})")
+            let wanted = changed_alias(source);
+            let keys = numbered(&format!("{wanted}.k"), source.key.len());
+            let same = all_equal(&source.key, &keys, &keys_of(source));
+            format!(" where exists (select from coco_changed as {wanted} where {same})")
         }
         false => String::new(),
     };
@@ -215,7 +223,9 @@ pub fn unread_relations(source: &Source) -> String {
 /// Returns a SELECT of many items. The plan of the SELECT may read the whole source. Because of the
 /// OFFSET, Postgres computes fingerprints after the join, only for the selected rows.
 fn bulk_items_sql(source: &Source, carry: bool) -> String {
-    let (keys, own) = (numbered("c.k", source.key.len()), keys_of(source));
+    let wanted = changed_alias(source);
+    let keys = numbered(&format!("{wanted}.k"), source.key.len());
+    let own = keys_of(source);
     let there = format!("{} is not null", own[0]);
     let when_there = |value: &str| format!("case when {there} then {value} end");
     let (ordinal, fingerprint) = match compose::ordinal_of_row(source) {
@@ -225,9 +235,9 @@ fn bulk_items_sql(source: &Source, carry: bool) -> String {
         }
     };
     format!(
-        "select {keys}, c.forced, {there} as present, {ordinal} as ordinal,
+        "select {keys}, {wanted}.forced, {there} as present, {ordinal} as ordinal,
                 {fingerprint} as fingerprint, 1::pg_catalog.int8 as rows{carried}
-           from coco_changed as c left join {relation} as {name} on {same}{expressions} offset 0",
+           from coco_changed as {wanted} left join {relation} as {name} on {same}{expressions} offset 0",
         keys = keys.join(", "),
         carried = carried(source, carry),
         relation = source.relation_name,

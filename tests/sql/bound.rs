@@ -1,6 +1,8 @@
 //! A flow evaluates the query that was bound at its declaration: nothing that happens to names later changes what an
 //! update reads or calls. The truth is always the plain query, compared as text in both directions.
 
+#[path = "bound/alias_names.rs"]
+mod alias_names;
 #[path = "bound/generated.rs"]
 mod generated;
 #[path = "bound/later.rs"]

@@ -436,7 +436,7 @@ fn what_is_no_condition_is_refused() {
     let refused = [
         ("'v'", "42804", "argument \"condition\" has type integer, not boolean"),
         ("'nothing > 0'", "42703", "argument \"condition\": column \"nothing\" does not exist"),
-        ("'v > 0, true'", "42601", "must be one expression over the target's columns"),
+        ("'v > 0, true'", "42804", "argument \"condition\" has type record, not boolean"),
         ("'v >'", "42601", "must be one expression over the target's columns"),
         ("'v > random()'", "22023", "argument \"condition\" calls a volatile function"),
         ("'v > (select 1)'", "0A000", "argument \"condition\" contains a subquery"),

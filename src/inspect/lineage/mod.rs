@@ -78,7 +78,12 @@ pub fn typed(relation: pg_sys::Oid) -> Result<String> {
     let name = spi::relation_name(relation)?
         .ok_or_else(|| Error::internal(format!("relation {relation} is gone")))?;
     // OFFSET 0 prevents the planner from inlining the call, so that it runs once, not once per use.
-    Ok(format!("(select pg_catalog.jsonb_populate_record(null::{name}, $1) as r offset 0) as q"))
+    // A plan does not depend on the row type of its expressions. The number makes the text another
+    // one if the relation has been created again, so that no cached plan uses the old type.
+    let oid = relation.to_u32();
+    Ok(format!(
+        "(select pg_catalog.jsonb_populate_record(null::{name} /* {oid} */, $1) as r offset 0) as q"
+    ))
 }
 
 /// Returns a SELECT of the key of a source's item, from the object `$1`.
