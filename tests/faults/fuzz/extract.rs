@@ -76,7 +76,7 @@ fn changed(rng: &mut Rng, mut file: Vec<u8>) -> Vec<u8> {
                 let part = file[at..end].to_vec();
                 let times = rng.usize(1..50);
                 let repeated = std::iter::repeat_n(part, times).flatten();
-                file.splice(at..at, repeated);
+                drop(file.splice(at..at, repeated));
             }
             3 => file.truncate(at),
             // Digits are counts, places and sizes.
