@@ -176,6 +176,6 @@ fn the_target_equals_the_query_after_changes_on_either_side() {
             }
             log.push("-- update".to_owned());
         }
-        db.run("select coco.drop_flow('f')");
+        db.run("select coco.drop_flow('f', keep_targets => false)");
     }
 }
