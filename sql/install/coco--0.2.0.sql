@@ -2131,7 +2131,7 @@ comment on function coco.split_text is $doc$Splits a text into chunks at the lar
 
 text: text to split; NULL returns no rows.
 size: maximum number of characters in a chunk.
-overlap: maximum number of characters that a chunk repeats from the previous chunk.
+overlap: maximum number of characters that a chunk repeats from the previous chunk, not counting indentation at its beginning.
 language: plain or NULL; or markdown, which prefers the boundaries of Markdown elements.
 
 n: number of the chunk, from 1.
@@ -2147,7 +2147,7 @@ comment on function coco.split_file is $doc$Splits the text of a file by the str
 
 text: text to split; NULL returns no rows.
 size: maximum number of characters in a chunk.
-overlap: maximum number of characters that a chunk repeats from the previous chunk.
+overlap: maximum number of characters that a chunk repeats from the previous chunk, not counting indentation at its beginning.
 language: plain, markdown, bash, c, cpp, csharp, css, go, html, java, javascript, json, kotlin, php, python, ruby, rust, sql,
   swift, typescript, tsx or yaml. NULL: the language of file_name.
 file_name: name of the file, with or without directories. Its extension determines the language. A file with another
