@@ -1611,7 +1611,7 @@ binds the condition at declaration, and again when coco.set_query changes the qu
 row's item fails. If an expectation with the action park or fail is added, changed or dropped, the next update evaluates
 every item.
 
-    SELECT coco.expect('doc_chunks', 'chunk <> ''', name => 'not_empty', max_share => 0.01);
+    SELECT coco.expect('doc_chunks', 'chunk <> ''''', name => 'not_empty', max_share => 0.01);
 
 Errors: 42601, 42703, 42804, 0A000: the condition does not fit. 22023: an argument is not valid, or the condition calls a
 volatile function. 42704: target does not identify a target of the flow. 55000: the flow has a new version. An update in
