@@ -108,6 +108,7 @@ fn the_row_of_a_failed_item_is_only_looked_for() {
     );
     db.update("f", "normal");
     db.run("update docs set n = 0 where id = 3");
+    assert_eq!(db.update("f", "normal")[0].failed, 1);
     other.run("update there set part = 0 where id in (3, 4)");
     let failing = r#"failing {"id": 3}"#;
     let differs = r#""there" on server pg different {"id": 4}"#;
