@@ -79,6 +79,8 @@ pub struct Splitter {
     marks: Marks,
     /// Start of the next chunk.
     cursor: usize,
+    /// Start of the last chunk.
+    began: usize,
     /// End of the last chunk.
     ended: usize,
     /// Number of bytes looked at.
@@ -103,6 +105,7 @@ impl Splitter {
             overlap,
             marks,
             cursor: 0,
+            began: 0,
             ended: 0,
             #[cfg(test)]
             looked_at: 0,
@@ -131,8 +134,11 @@ impl Splitter {
             self.cursor = self.after(text, &ends[..=last]);
             // Otherwise the previous chunk already contains it.
             if !chunk.is_empty() && chunk.end > self.ended {
+                // With its indentation, a chunk could begin before the previous one, which had lost
+                // its own.
+                self.began = chunk.start.max(self.began);
                 self.ended = chunk.end;
-                return Some(chunk);
+                return Some(self.began..self.ended);
             }
         }
     }
@@ -417,6 +423,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn no_chunk_begins_before_the_one_before() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..3000 {
+            let pieces = ["\u{202e}", "\t", "\n\n", "\t\t", "a", "\n"];
+            let text: String =
+                (0..random.usize(..80)).map(|_| pieces[random.usize(..pieces.len())]).collect();
+            let size = random.usize(2..12);
+            let overlap = random.usize(1..size);
+            for language in LANGUAGES {
+                let all = places(&text, size, overlap, language);
+                let ascending = all.windows(2).all(|two| two[0].start <= two[1].start);
+                assert!(ascending, "{language:?} {size} {overlap} {text:?}: {all:?}");
+            }
+        }
+    }
+
     /// Also for texts that an attacker makes.
     #[test]
     fn a_chunk_never_takes_longer_the_longer_the_text_is() {
@@ -468,11 +491,12 @@ mod tests {
                 for language in LANGUAGES {
                     for (size, overlap) in [(1, 0), (24, 0), (24, 12), (2000, 100)] {
                         let mut splitter = Splitter::new(text, size, overlap, language);
-                        let (mut rounds, mut end) = (0, 0);
+                        let (mut rounds, mut begin, mut end) = (0, 0, 0);
                         while let Some(place) = splitter.next(text, || rounds += 1) {
                             assert!(text[place.clone()].chars().count() <= size);
                             assert!(place.end > end && !text[place.clone()].is_empty());
-                            end = place.end;
+                            assert!(place.start >= begin, "{unit:?} {size} {overlap}");
+                            (begin, end) = (place.start, place.end);
                         }
                         assert_eq!(end, text.trim_end().len(), "all of {unit:?} is in chunks");
                         let most = 4 * (2 * size + BEYOND) + size;
