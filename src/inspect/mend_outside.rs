@@ -2,12 +2,13 @@
 //! deletes of the rows that no item has.
 
 use crate::catalog::model::{External, Flow, Target};
+use crate::inspect::lineage::typed_alias;
 use crate::memo;
 use crate::outbox::ledger;
 use crate::outbox::tables::FINGERPRINT;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::clock;
-use crate::pg::columns::{self, Column, all_equal, numbered, stored};
+use crate::pg::columns::{Column, all_equal, numbered, stored};
 use crate::pg::error::Result;
 use crate::pg::spi::arg;
 use crate::pg::tuplestore::rows::{self, TupleStore};
@@ -93,15 +94,9 @@ fn lacking_rows(flow: &Flow, target: &Target, keys: &[String]) -> Result<TupleSt
 
 /// Returns the relation `w` of the keys in the JSON array `$1`.
 fn wanted_sql(key: &[Column]) -> Result<String> {
-    let mut definitions = Vec::new();
-    for k in key {
-        let collate = columns::collate(k.collation)?;
-        definitions.push(format!("{} {}{collate}", k.quoted(), k.type_name));
-    }
-    Ok(format!(
-        "pg_catalog.jsonb_to_recordset($1::pg_catalog.jsonb) as w ({})",
-        definitions.join(", ")
-    ))
+    let key: Vec<&Column> = key.iter().collect();
+    let alias = typed_alias("w", &key)?;
+    Ok(format!("pg_catalog.jsonb_to_recordset($1::pg_catalog.jsonb) as {alias}"))
 }
 
 fn json_array(keys: &[String]) -> String {

@@ -3,6 +3,7 @@
 //! and delivered all changes.
 
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -211,10 +212,9 @@ fn missing_target(shown: &str) -> TransactionError {
 
 /// Returns the differences between the rows of some ranges, with the keys as JSON texts.
 fn named_differences(here: &RowsInRanges, there: &[HeldRow]) -> Vec<(RowDifference, String)> {
-    let key_of = |digest| {
-        let held = || there.iter().find(|held| held.key == digest).map(|held| held.json.clone());
-        here.keys.get(&digest).cloned().or_else(held).unwrap_or_default()
-    };
+    let held: HashMap<_, _> = there.iter().map(|held| (held.key, &held.json)).collect();
+    let key_of =
+        |digest| here.keys.get(&digest).or(held.get(&digest).copied()).cloned().unwrap_or_default();
     let found = compare_rows(&here.rows, there);
     found.into_iter().map(|(key, difference)| (difference, key_of(key))).collect()
 }
