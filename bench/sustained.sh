@@ -28,7 +28,7 @@ printf '%s\n' "$block" "begin;" "delete from src where id > :id and id <= :id + 
 sql "create table hand_cursor (snapshot pg_snapshot)" "insert into hand_cursor values (pg_current_snapshot())" \
     "create table hand_stop (stop bool)" "insert into hand_stop values (false)" \
     "create table hand_count (loops bigint, keys bigint)" "insert into hand_count values (0, 0)"
-log=$(sql "select id from coco.capture")
+log=$(sql "select id from coco_internal.capture")
 cat >"$work/hand.sql" <<SQL
 create procedure by_hand() language plpgsql as \$\$
 declare since pg_snapshot; here pg_snapshot; told bool; found bigint;
@@ -74,7 +74,7 @@ worker_pid() { sql "select pid from coco.workers limit 1"; }
 written() { sql "select n_tup_ins + n_tup_upd + n_tup_del from pg_stat_user_tables where relname = 'src'"; }
 
 SIZES="select (select sum(pg_relation_size(oid))::bigint / 1024 from pg_class where relnamespace = 'coco_internal'::regnamespace and relname ~ '^log_.*[0-9]$'),
-  pg_relation_size('coco.cursor') / 1024, pg_indexes_size('coco.cursor') / 1024,
+  pg_relation_size('coco_internal.cursor') / 1024, pg_indexes_size('coco_internal.cursor') / 1024,
   (select sum(pg_total_relation_size(oid))::bigint / 1024 from pg_class where relnamespace = 'coco'::regnamespace and relkind = 'r'
       and relname !~ '^(log|tracking)_' and relname <> 'cursor'),
   (select sum(pg_total_relation_size(tracking_table))::bigint / 1024 from coco.sources),
@@ -162,8 +162,8 @@ plain "open transaction: rows written a second" "$(div "$total" "$writing" %.0f)
 plain "open transaction: evaluated a second, second half beside the first" "$(halves open)" ">= 0.9"
 result "open transaction: time to catch up, s (beside: the writers' time)" "$catching" "$writing"
 plain "open transaction: CPU of the worker a row written, µs" "$(div "$cpu" "$((total * 1000))")"
-plain "open transaction: buffers of a look into coco.cursor" \
-  "$(sql "explain (analyze, buffers, timing off) select * from coco.cursor where source = (select min(id) from coco.source)" | grep -m 1 -o 'shared hit=[0-9]*')"
+plain "open transaction: buffers of a look into coco_internal.cursor" \
+  "$(sql "explain (analyze, buffers, timing off) select * from coco_internal.cursor where source = (select min(id) from coco_internal.source)" | grep -m 1 -o 'shared hit=[0-9]*')"
 sql "select pg_terminate_backend(pid) from pg_stat_activity where query like 'select pg_sleep(1e6)%'" >/dev/null
 wait "$holder" 2>/dev/null || true
 verify f

@@ -9,7 +9,7 @@
 
 comment on schema coco_internal is 'Schema of coco''s own tables. Only the extension''s owner may use it.';
 
-create table coco.flow (
+create table coco_internal.flow (
   flow        text primary key check (flow <> '' and octet_length(flow) <= 63),
   id          int generated always as identity unique,
   owner       regrole not null,
@@ -31,9 +31,9 @@ create table coco.flow (
   lookups     text not null default 'none' check (lookups in ('derive', 'none')),
   created     timestamptz not null default pg_catalog.now()
 );
-comment on table coco.flow is 'Declared flows. Only coco''s functions write to this table.';
+comment on table coco_internal.flow is 'Declared flows. Only coco''s functions write to this table.';
 
-create table coco.capture (
+create table coco_internal.capture (
   id       int generated always as identity primary key,
   relation regclass not null unique,
   columns  text[] not null,
@@ -41,9 +41,9 @@ create table coco.capture (
   segment  int not null default 0,
   complete_from_xid xid8
 );
-comment on table coco.capture is 'Captured tables, with the columns that coco_internal.log_<id>_<segment> keeps of each changed row. Only coco''s functions write to this table.';
+comment on table coco_internal.capture is 'Captured tables, with the columns that coco_internal.log_<id>_<segment> keeps of each changed row. Only coco''s functions write to this table.';
 
-create table coco.source (
+create table coco_internal.source (
   id          int generated always as identity primary key,
   flow        text not null,
   name        text not null,
@@ -69,11 +69,11 @@ create table coco.source (
   revision    int not null default 1,
   unique (flow, name)
 );
-comment on table coco.source is 'Sources and lookups of flows, with their tracking tables. Only coco''s functions write to this table.';
+comment on table coco_internal.source is 'Sources and lookups of flows, with their tracking tables. Only coco''s functions write to this table.';
 
 -- The snapshot up to which coco has followed a source's changes. A dump does not include this table, because snapshots
 -- have no meaning in another cluster.
-create table coco.cursor (
+create table coco_internal.cursor (
   source    int primary key,
   snapshot  pg_snapshot not null,
   logic     int not null,
@@ -85,9 +85,9 @@ create table coco.cursor (
   own_xid     xid8,
   own_entries bigint
 ) with (fillfactor = 50);
-comment on table coco.cursor is 'Position up to which coco has followed each captured source, and signature of its capture at that position. Only coco''s functions write to this table.';
+comment on table coco_internal.cursor is 'Position up to which coco has followed each captured source, and signature of its capture at that position. Only coco''s functions write to this table.';
 
-create table coco.target (
+create table coco_internal.target (
   id          int generated always as identity primary key,
   flow        text not null,
   schema      text not null,
@@ -117,10 +117,10 @@ create table coco.target (
   not_null    text[] not null default '{}',
   unique (server, external)
 );
-comment on table coco.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';
+comment on table coco_internal.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';
 
 -- Conditions that the rows of targets should satisfy.
-create table coco.expectation (
+create table coco_internal.expectation (
   id        int generated always as identity primary key,
   target    int not null,
   name      text not null,
@@ -133,17 +133,17 @@ create table coco.expectation (
   failed    bigint not null default 0,
   unique (target, name)
 ) with (fillfactor = 50);
-comment on table coco.expectation is 'Expectations of targets, with the numbers of rows that coco has checked. Only coco''s functions and workers write to this table.';
+comment on table coco_internal.expectation is 'Expectations of targets, with the numbers of rows that coco has checked. Only coco''s functions and workers write to this table.';
 
 -- A row counts only for the recorded role, and only while this role owns the table.
-create table coco.made_target (
+create table coco_internal.made_target (
   relation regclass primary key,
   owner    regrole not null
 );
-comment on table coco.made_target is 'Tables that coco made for targets whose flows were dropped without them. Only coco''s functions write to this table.';
+comment on table coco_internal.made_target is 'Tables that coco made for targets whose flows were dropped without them. Only coco''s functions write to this table.';
 
 -- One row for each target outside this database.
-create table coco.delivery_state (
+create table coco_internal.delivery_state (
   target     int primary key,
   sent       bigint not null default 0,
   initial_load_until bigint,
@@ -158,10 +158,10 @@ create table coco.delivery_state (
   hint       text,
   verified_at timestamptz
 ) with (fillfactor = 50);
-comment on table coco.delivery_state is 'Position up to which coco has sent the outbox of each target outside this database, and the current delivery error. Only coco''s functions write to this table.';
+comment on table coco_internal.delivery_state is 'Position up to which coco has sent the outbox of each target outside this database, and the current delivery error. Only coco''s functions write to this table.';
 
 -- Results of updates that a worker ran for a session that called coco.update. A dump does not include this table.
-create table coco.worker_result (
+create table coco_internal.worker_result (
   id       bigint primary key,
   ended    timestamptz not null default pg_catalog.clock_timestamp(),
   counts   jsonb,
@@ -170,10 +170,10 @@ create table coco.worker_result (
   detail   text,
   hint     text
 );
-comment on table coco.worker_result is 'Results of updates that workers ran for a session, kept for an hour. Only coco''s workers write to this table.';
+comment on table coco_internal.worker_result is 'Results of updates that workers ran for a session, kept for an hour. Only coco''s workers write to this table.';
 
 -- One row for each live flow whose last run failed as a whole. A dump does not include this table.
-create table coco.flow_error (
+create table coco_internal.flow_error (
   flow       int primary key,
   attempts   int not null,
   deaths     int not null default 0, -- consecutive processes that a signal terminated
@@ -184,12 +184,12 @@ create table coco.flow_error (
   detail     text,
   hint       text
 );
-comment on table coco.flow_error is 'Live flows whose last run failed as a whole. Only coco''s workers write to this table.';
+comment on table coco_internal.flow_error is 'Live flows whose last run failed as a whole. Only coco''s workers write to this table.';
 
 -- Failed items whose keys are too long for an index, so that they have no tracking row. A dump does not include this
 -- table, because a scan finds these items again.
-create table coco.untracked (
-  source     int not null references coco.source (id) on delete cascade,
+create table coco_internal.untracked (
+  source     int not null references coco_internal.source (id) on delete cascade,
   item       uuid not null,  -- a digest of the key
   source_key jsonb not null, -- only a part of the key if it is long
   failure    jsonb not null,
@@ -197,10 +197,10 @@ create table coco.untracked (
   failed_at  timestamptz not null default pg_catalog.clock_timestamp(),
   primary key (source, item)
 );
-comment on table coco.untracked is 'Failed items that are not tracked: their keys are too long for an index, or NULL. Only coco''s functions and workers write to this table.';
+comment on table coco_internal.untracked is 'Failed items that are not tracked: their keys are too long for an index, or NULL. Only coco''s functions and workers write to this table.';
 
 -- One row for each run. For a live flow, a run is up to a minute of its worker's transactions.
-create table coco.run_history (
+create table coco_internal.run_history (
   run_id    bigint generated always as identity,
   flow      int not null,
   started   timestamptz not null,
@@ -218,20 +218,20 @@ create table coco.run_history (
   label     text,
   primary key (flow, run_id)
 );
-comment on table coco.run_history is 'Runs of flows: the last coco.history_limit of each flow. Only coco''s functions and workers write to this table.';
+comment on table coco_internal.run_history is 'Runs of flows: the last coco.history_limit of each flow. Only coco''s functions and workers write to this table.';
 
 -- The label of a flow from a process ordinal on.
-create table coco.flow_label (
+create table coco_internal.flow_label (
   flow  int not null,
   since bigint not null,
   label text,
   primary key (flow, since)
 );
-comment on table coco.flow_label is 'Labels of flows, each with the process ordinal from which it applied. Only coco''s functions write to this table.';
+comment on table coco_internal.flow_label is 'Labels of flows, each with the process ordinal from which it applied. Only coco''s functions write to this table.';
 
--- Totals of a flow's runs that have been removed from coco.run_history. Together with the remaining runs they give
+-- Totals of a flow's runs that have been removed from coco_internal.run_history. Together with the remaining runs they give
 -- totals that only grow.
-create table coco.run_total (
+create table coco_internal.run_total (
   flow      int primary key,
   runs      bigint not null,
   errors    bigint not null,
@@ -245,10 +245,10 @@ create table coco.run_total (
   elapsed   interval not null,
   ended     timestamptz not null
 ) with (fillfactor = 50);
-comment on table coco.run_total is 'Totals of runs that have been removed from coco.history. Only coco''s functions and workers write to this table.';
+comment on table coco_internal.run_total is 'Totals of runs that have been removed from coco.history. Only coco''s functions and workers write to this table.';
 
 -- Flows that are another version of a flow: for a change without a gap.
-create table coco.version (
+create table coco_internal.version (
   flow       int primary key, -- the version
   of         int not null,    -- the main flow
   role       text not null check (role in ('new', 'old')),
@@ -261,11 +261,11 @@ create table coco.version (
   hint       text,
   unique (of, role)
 );
-comment on table coco.version is 'Flows that are a new or an old version of another flow. Only coco''s functions and workers write to this table.';
+comment on table coco_internal.version is 'Flows that are a new or an old version of another flow. Only coco''s functions and workers write to this table.';
 
 -- The column function holds a name with schema and argument types, because pg_upgrade rejects tables with a column of type
 -- regprocedure. A function of that name counts only while the recorded role owns it.
-create table coco.memo_function (
+create table coco_internal.memo_function (
   function    text primary key,
   owner       regrole not null,
   version     text,
@@ -275,10 +275,10 @@ create table coco.memo_function (
   -- how old a result may be when an item uses it; NULL: of any age
   ttl         interval
 );
-comment on table coco.memo_function is 'Functions that coco memoizes inside flows. Only coco''s functions write to this table.';
+comment on table coco_internal.memo_function is 'Functions that coco memoizes inside flows. Only coco''s functions write to this table.';
 
 -- The function IDs under which a flow's table of results keeps its results, with the cost of the results.
-create table coco.memo_stats (
+create table coco_internal.memo_stats (
   id          int generated always as identity primary key,
   flow        text not null,
   function    text not null,
@@ -300,11 +300,11 @@ create table coco.memo_stats (
   cleared     timestamptz,
   unique (flow, function, fingerprint)
 );
-create index on coco.memo_stats (function, fingerprint);
-comment on table coco.memo_stats is 'Memoized functions of flows, one row for each fingerprint of their code, with statistics of their calls. Only coco''s functions write to this table.';
+create index on coco_internal.memo_stats (function, fingerprint);
+comment on table coco_internal.memo_stats is 'Memoized functions of flows, one row for each fingerprint of their code, with statistics of their calls. Only coco''s functions write to this table.';
 
 -- The tables of results that coco keeps of dropped flows, with the settings that the flows had.
-create table coco.kept_memo (
+create table coco_internal.kept_memo (
   id         int generated always as identity primary key,
   flow       text not null,
   owner      regrole not null,
@@ -313,10 +313,10 @@ create table coco.kept_memo (
   dropped    timestamptz not null default pg_catalog.clock_timestamp(),
   kept_until timestamptz not null
 );
-comment on table coco.kept_memo is 'Tables of results that coco keeps of dropped flows for coco.memo_retention. Only coco''s functions and workers write to this table.';
+comment on table coco_internal.kept_memo is 'Tables of results that coco keeps of dropped flows for coco.memo_retention. Only coco''s functions and workers write to this table.';
 
--- The rows that coco.memo_stats had for these flows.
-create table coco.kept_memo_function (
+-- The rows that coco_internal.memo_stats had for these flows.
+create table coco_internal.kept_memo_function (
   kept_memo   int not null,
   function_id int not null,
   function    text not null,
@@ -325,10 +325,10 @@ create table coco.kept_memo_function (
   entries     bigint not null,
   primary key (kept_memo, function_id)
 );
-create index on coco.kept_memo_function (function, fingerprint);
-comment on table coco.kept_memo_function is 'Memoized functions whose results coco keeps of dropped flows, with the IDs under which the tables keep the results. Only coco''s functions and workers write to this table.';
+create index on coco_internal.kept_memo_function (function, fingerprint);
+comment on table coco_internal.kept_memo_function is 'Memoized functions whose results coco keeps of dropped flows, with the IDs under which the tables keep the results. Only coco''s functions and workers write to this table.';
 
-create table coco.provider_usage (
+create table coco_internal.provider_usage (
   id         bigint generated always as identity primary key,
   server     text not null,
   flow       int,
@@ -338,10 +338,10 @@ create table coco.provider_usage (
   tokens_out bigint not null,
   cost       float8 not null
 );
-create index on coco.provider_usage (server);
-comment on table coco.provider_usage is 'Usage and cost of flows at the servers of providers, in the unit of the servers'' prices. Only coco''s functions write to this table.';
+create index on coco_internal.provider_usage (server);
+comment on table coco_internal.provider_usage is 'Usage and cost of flows at the servers of providers, in the unit of the servers'' prices. Only coco''s functions write to this table.';
 
-create table coco.logic (
+create table coco_internal.logic (
   id          int generated always as identity primary key,
   flow        text not null,
   fingerprint uuid not null,
@@ -352,35 +352,35 @@ create table coco.logic (
   label       text,
   unique (flow, fingerprint)
 );
-comment on table coco.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
+comment on table coco_internal.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.version, coco.flow, coco.source, coco.target, coco.expectation, coco.made_target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
+revoke all on coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
 
-select pg_catalog.pg_extension_config_dump('coco.capture', '');
-select pg_catalog.pg_extension_config_dump('coco.flow', '');
-select pg_catalog.pg_extension_config_dump('coco.source', '');
-select pg_catalog.pg_extension_config_dump('coco.target', '');
-select pg_catalog.pg_extension_config_dump('coco.expectation', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.capture', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.flow', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.source', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.target', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.expectation', '');
 -- A table that no longer exists has no name that a restore could find it by.
-select pg_catalog.pg_extension_config_dump('coco.made_target', 'where exists (select from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) relation)');
-select pg_catalog.pg_extension_config_dump('coco.delivery_state', '');
-select pg_catalog.pg_extension_config_dump('coco.logic', '');
-select pg_catalog.pg_extension_config_dump('coco.run_history', '');
-select pg_catalog.pg_extension_config_dump('coco.run_total', '');
-select pg_catalog.pg_extension_config_dump('coco.run_history_run_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.flow_label', '');
-select pg_catalog.pg_extension_config_dump('coco.version', '');
-select pg_catalog.pg_extension_config_dump('coco.memo_function', '');
-select pg_catalog.pg_extension_config_dump('coco.memo_stats', '');
-select pg_catalog.pg_extension_config_dump('coco.kept_memo', '');
-select pg_catalog.pg_extension_config_dump('coco.kept_memo_function', '');
-select pg_catalog.pg_extension_config_dump('coco.provider_usage', '');
-select pg_catalog.pg_extension_config_dump('coco.capture_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.memo_stats_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.kept_memo_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.provider_usage_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.flow_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.source_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.target_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.expectation_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.logic_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.made_target', 'where exists (select from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) relation)');
+select pg_catalog.pg_extension_config_dump('coco_internal.delivery_state', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.logic', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.run_history', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.run_total', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.run_history_run_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.flow_label', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.version', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.memo_function', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.memo_stats', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.kept_memo', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.kept_memo_function', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.provider_usage', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.capture_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.memo_stats_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.kept_memo_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.provider_usage_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.flow_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.source_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.target_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.expectation_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.logic_id_seq', '');

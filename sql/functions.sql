@@ -499,113 +499,113 @@ create function coco.local_files(
       from coco.list_files(local_files.directory, local_files.glob) as f;
   end;
 
-create function coco.tracking_rows(
+create function coco_internal.tracking_rows(
   out flow text, out source text, out source_key jsonb, out source_ordinal bigint,
   out content_fingerprint uuid, out logic_fingerprint uuid, out process_ordinal bigint,
   out process_time timestamptz, out target_keys jsonb
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'tracking_rows_wrapper';
-comment on function coco.tracking_rows is 'Returns the rows of the view coco.tracking.';
+comment on function coco_internal.tracking_rows is 'Returns the rows of the view coco.tracking.';
 
-create function coco.error_rows(
+create function coco_internal.error_rows(
   out flow text, out source text, out source_key jsonb, out sqlstate text, out message text,
   out detail text, out hint text, out attempts int, out failed_at timestamptz,
   out next_retry timestamptz, out target text, out target_key jsonb
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'error_rows_wrapper';
-comment on function coco.error_rows is 'Returns the rows of the view coco.errors.';
+comment on function coco_internal.error_rows is 'Returns the rows of the view coco.errors.';
 
-create function coco.expectation_rows(
+create function coco_internal.expectation_rows(
   out flow text, out target text, out name text, out condition text, out action text,
   out max_share float8, out checked bigint, out failed bigint, out parked bigint
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'expectation_rows_wrapper';
-comment on function coco.expectation_rows is 'Returns the rows of the view coco.expectations.';
+comment on function coco_internal.expectation_rows is 'Returns the rows of the view coco.expectations.';
 
-create function coco.delivery_rows(
+create function coco_internal.delivery_rows(
   out flow text, out target text, out server text, out queued bigint, out rejected bigint,
   out sent_at timestamptz, out attempts int, out next_retry timestamptz,
   out sqlstate text, out last_error text, out detail text, out hint text, out verified_at timestamptz
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'delivery_rows_wrapper';
-comment on function coco.delivery_rows is 'Returns the rows of the view coco.delivery_status.';
+comment on function coco_internal.delivery_rows is 'Returns the rows of the view coco.delivery_status.';
 
 -- Has no SET clause: the clause would cost every writer more than the rest of the function. The function looks up no
 -- names, except once for each backend in coco's catalog; for this it acts as the extension's owner.
-create function coco.capture() returns trigger language c
+create function coco_internal.capture() returns trigger language c
   as 'MODULE_PATHNAME', 'coco_capture';
-comment on function coco.capture is
+comment on function coco_internal.capture is
 'Appends the keys of changed rows to the change log of their table. It is a trigger function, and coco creates its triggers itself.';
 
-create function coco.check_server_version() returns void language c volatile
+create function coco_internal.check_server_version() returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'check_server_version_wrapper';
-comment on function coco.check_server_version is
+comment on function coco_internal.check_server_version is
 'Raises a WARNING if the server is an older minor release than coco needs. CREATE EXTENSION calls it.';
 
-create function coco.before_drop() returns event_trigger language c
+create function coco_internal.before_drop() returns event_trigger language c
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'coco_before_drop';
-comment on function coco.before_drop is
+comment on function coco_internal.before_drop is
 'Event trigger function: before DROP EXTENSION coco, locks captured tables before change logs, as writers do.';
 create event trigger coco_before_drop on ddl_command_start when tag in ('DROP EXTENSION')
-  execute function coco.before_drop();
+  execute function coco_internal.before_drop();
 comment on event trigger coco_before_drop is 'Keeps DROP EXTENSION coco out of deadlocks with writers.';
 
-create function coco.worker_rows(
+create function coco_internal.worker_rows(
   out pid int, out database oid, out worker_no int, out flow int, out source int,
   out items_done bigint, out items_total bigint, out since timestamptz, out transactions bigint,
   out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'worker_rows_wrapper';
-comment on function coco.worker_rows is 'Returns the current work of the workers of all databases. Returns no row unless coco is in shared_preload_libraries.';
+comment on function coco_internal.worker_rows is 'Returns the current work of the workers of all databases. Returns no row unless coco is in shared_preload_libraries.';
 
-create function coco.progress_rows(
+create function coco_internal.progress_rows(
   out pid int, out database oid, out flow int, out source int, out items_done bigint, out items_total bigint,
   out since timestamptz, out estimated_end timestamptz
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'progress_rows_wrapper';
-comment on function coco.progress_rows is 'Returns the progress of current updates by workers and sessions of all databases. Returns no row unless coco is in shared_preload_libraries.';
+comment on function coco_internal.progress_rows is 'Returns the progress of current updates by workers and sessions of all databases. Returns no row unless coco is in shared_preload_libraries.';
 
-create function coco.pending_rows(out source int, out pending bigint, out is_lower_bound boolean)
+create function coco_internal.pending_rows(out source int, out pending bigint, out is_lower_bound boolean)
   returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'pending_rows_wrapper';
-comment on function coco.pending_rows is 'Returns the number of captured changes that your flows have not followed yet, counted up to 100,000 for each source.';
+comment on function coco_internal.pending_rows is 'Returns the number of captured changes that your flows have not followed yet, counted up to 100,000 for each source.';
 
-create function coco.pending_flow_rows(
+create function coco_internal.pending_flow_rows(
   out flow text, out sources bigint, out pending bigint, out behind_since timestamptz
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'pending_flow_rows_wrapper';
-comment on function coco.pending_flow_rows is 'Returns for each of your flows the number of captured changes that the flow, or one that feeds it, has not followed yet, and since when. The column sources is the number of the flow''s own sources and lookups whose changes are counted.';
+comment on function coco_internal.pending_flow_rows is 'Returns for each of your flows the number of captured changes that the flow, or one that feeds it, has not followed yet, and since when. The column sources is the number of the flow''s own sources and lookups whose changes are counted.';
 
-create function coco.restore_is_complete() returns boolean language c volatile
+create function coco_internal.restore_is_complete() returns boolean language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'restore_is_complete_wrapper';
-comment on function coco.restore_is_complete is 'Reports whether workers may follow live flows. They may not while a dump is being restored, because they would find tables that are still empty.';
+comment on function coco_internal.restore_is_complete is 'Reports whether workers may follow live flows. They may not while a dump is being restored, because they would find tables that are still empty.';
 
-create function coco.failure_rows(
+create function coco_internal.failure_rows(
   out flow text, out failed_items bigint, out next_retry timestamptz, out last_error text
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'failure_rows_wrapper';
-comment on function coco.failure_rows is 'Returns the number of failed items, parked rows and rejected rows of each of your flows, their earliest retry, and the newest message. Returns no row for a flow whose failures cannot be read.';
+comment on function coco_internal.failure_rows is 'Returns the number of failed items, parked rows and rejected rows of each of your flows, their earliest retry, and the newest message. Returns no row for a flow whose failures cannot be read.';
 
-create function coco.session_error_rows(
+create function coco_internal.session_error_rows(
   out flow int, out failed_at timestamptz, out sqlstate text, out message text, out hint text
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'session_error_rows_wrapper';
-comment on function coco.session_error_rows is 'Returns the errors that ended the last update of your flows, where a session ran that update. Returns no row unless coco is in shared_preload_libraries.';
+comment on function coco_internal.session_error_rows is 'Returns the errors that ended the last update of your flows, where a session ran that update. Returns no row unless coco is in shared_preload_libraries.';
 
-create function coco.metric_rows(
+create function coco_internal.metric_rows(
   scope text,
   out metric text, out type text, out flow text, out name text, out server text,
   out value float8, out help text
@@ -613,7 +613,7 @@ create function coco.metric_rows(
   rows 100
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'metric_rows_wrapper';
-comment on function coco.metric_rows is 'Returns the rows of the view coco.metrics for one scope: flow, source, target, function, expectation, log or worker.';
+comment on function coco_internal.metric_rows is 'Returns the rows of the view coco.metrics for one scope: flow, source, target, function, expectation, log or worker.';
 
 create function coco.memoize(
   function   regprocedure,
@@ -638,12 +638,12 @@ create function coco.clear_memo(flow text default null, function regprocedure de
 -- Takes internal, so that no query can call it. The planner replaces calls of memoized functions by calls of this one, and
 -- keeps their arguments and types. The function is stable: within a statement, equal arguments have equal results by
 -- definition. It sets no search_path, because the functions that it calls must run under the flow's search_path.
-create function coco.memo_call(internal) returns internal
+create function coco_internal.memo_call(internal) returns internal
   language c stable parallel restricted cost 1000
   as 'MODULE_PATHNAME', 'coco_recall';
-comment on function coco.memo_call is 'Replaces the call of a memoized function in a flow''s query.';
+comment on function coco_internal.memo_call is 'Replaces the call of a memoized function in a flow''s query.';
 
-create function coco.function_rows(
+create function coco_internal.function_rows(
   out flow text, out function text, out fingerprint uuid, out current boolean,
   out calls bigint, out hits bigint, out reused bigint, out misses bigint, out errors bigint, out requests bigint,
   out tokens_in bigint, out tokens_out bigint, out cost float8, out computed_bytes bigint,
@@ -651,7 +651,7 @@ create function coco.function_rows(
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'function_rows_wrapper';
-comment on function coco.function_rows is 'Returns the rows of the view coco.functions.';
+comment on function coco_internal.function_rows is 'Returns the rows of the view coco.functions.';
 
 create function coco.connector_options(
   out wrapper text, out scope text, out option text, out required boolean,
@@ -663,50 +663,50 @@ create function coco.connector_options(
 -- Connectors are foreign data wrappers, because their servers and user mappings can hold options. The wrappers have no
 -- handler, because nobody reads through them.
 
-create function coco.postgres_validator(options text[], catalog oid) returns void
+create function coco_internal.postgres_validator(options text[], catalog oid) returns void
   language c strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'postgres_validator_wrapper';
-comment on function coco.postgres_validator is 'Checks the options of servers and user mappings of coco_postgres.';
-create foreign data wrapper coco_postgres validator coco.postgres_validator;
+comment on function coco_internal.postgres_validator is 'Checks the options of servers and user mappings of coco_postgres.';
+create foreign data wrapper coco_postgres validator coco_internal.postgres_validator;
 comment on foreign data wrapper coco_postgres is 'Connector for targets in another PostgreSQL database.';
 
-create function coco.qdrant_validator(options text[], catalog oid) returns void
+create function coco_internal.qdrant_validator(options text[], catalog oid) returns void
   language c strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'qdrant_validator_wrapper';
-comment on function coco.qdrant_validator is 'Checks the options of servers and user mappings of coco_qdrant.';
-create foreign data wrapper coco_qdrant validator coco.qdrant_validator;
+comment on function coco_internal.qdrant_validator is 'Checks the options of servers and user mappings of coco_qdrant.';
+create foreign data wrapper coco_qdrant validator coco_internal.qdrant_validator;
 comment on foreign data wrapper coco_qdrant is 'Connector for targets in Qdrant.';
 
-create function coco.neo4j_validator(options text[], catalog oid) returns void
+create function coco_internal.neo4j_validator(options text[], catalog oid) returns void
   language c strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'neo4j_validator_wrapper';
-comment on function coco.neo4j_validator is 'Checks the options of servers and user mappings of coco_neo4j.';
-create foreign data wrapper coco_neo4j validator coco.neo4j_validator;
+comment on function coco_internal.neo4j_validator is 'Checks the options of servers and user mappings of coco_neo4j.';
+create foreign data wrapper coco_neo4j validator coco_internal.neo4j_validator;
 comment on foreign data wrapper coco_neo4j is 'Connector for targets in Neo4j.';
 
-create function coco.kafka_validator(options text[], catalog oid) returns void
+create function coco_internal.kafka_validator(options text[], catalog oid) returns void
   language c strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'kafka_validator_wrapper';
-comment on function coco.kafka_validator is 'Checks the options of servers and user mappings of coco_kafka.';
-create foreign data wrapper coco_kafka validator coco.kafka_validator;
+comment on function coco_internal.kafka_validator is 'Checks the options of servers and user mappings of coco_kafka.';
+create foreign data wrapper coco_kafka validator coco_internal.kafka_validator;
 comment on foreign data wrapper coco_kafka is 'Connector for targets in Kafka.';
 
-create function coco.http_validator(options text[], catalog oid) returns void
+create function coco_internal.http_validator(options text[], catalog oid) returns void
   language c strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'http_validator_wrapper';
-comment on function coco.http_validator is 'Checks the options of servers and user mappings of coco_http.';
-create foreign data wrapper coco_http validator coco.http_validator;
+comment on function coco_internal.http_validator is 'Checks the options of servers and user mappings of coco_http.';
+create foreign data wrapper coco_http validator coco_internal.http_validator;
 comment on foreign data wrapper coco_http is 'Connector for targets at an HTTP endpoint, and for services that coco.http_post calls.';
 
-create function coco.openai_validator(options text[], catalog oid) returns void
+create function coco_internal.openai_validator(options text[], catalog oid) returns void
   language c strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'openai_validator_wrapper';
-comment on function coco.openai_validator is 'Checks the options of servers and user mappings of coco_openai.';
-create foreign data wrapper coco_openai validator coco.openai_validator;
+comment on function coco_internal.openai_validator is 'Checks the options of servers and user mappings of coco_openai.';
+create foreign data wrapper coco_openai validator coco_internal.openai_validator;
 comment on foreign data wrapper coco_openai is 'Connector for servers that coco.embed and coco.generate call.';

@@ -1,7 +1,7 @@
 -- PUBLIC has no rights by default. GRANT USAGE ON SCHEMA coco allows a role to declare and run flows over relations that it
 -- may read; the functions below check all other rights.
 
-revoke all on all functions in schema coco from public;
+revoke all on all functions in schema coco, coco_internal from public;
 grant execute on function
   coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text),
   coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text),
@@ -14,16 +14,22 @@ grant execute on function
   coco.split_text, coco.split_file, coco.extract_text, coco.extract_pages, coco.normalize_text, coco.fingerprint, coco.stable_uuid,
   coco.swap, coco.rollback, coco.discard, coco.diff,
   coco.embed, coco.generate, coco.http_post,
-  coco.memoize, coco.unmemoize, coco.clear_memo, coco.connector_options, coco.memo_call, coco.function_rows,
-  coco.tracking_rows, coco.error_rows, coco.expectation_rows, coco.pending_rows, coco.pending_flow_rows, coco.worker_rows, coco.progress_rows,
-  coco.delivery_rows, coco.metric_rows, coco.failure_rows, coco.session_error_rows, coco.restore_is_complete
+  coco.memoize, coco.unmemoize, coco.clear_memo, coco.connector_options
+to public;
+-- Nobody else may use the schema coco_internal, so these functions cannot be called by name; the views in coco and the
+-- bound queries of flows call them.
+grant execute on function
+  coco_internal.memo_call, coco_internal.function_rows, coco_internal.tracking_rows, coco_internal.error_rows,
+  coco_internal.expectation_rows, coco_internal.pending_rows, coco_internal.pending_flow_rows, coco_internal.worker_rows,
+  coco_internal.progress_rows, coco_internal.delivery_rows, coco_internal.metric_rows, coco_internal.failure_rows,
+  coco_internal.session_error_rows, coco_internal.restore_is_complete
 to public;
 grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.versions, coco.logic_versions, coco.tracking, coco.errors, coco.expectations, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
   coco.metrics
 to public;
 
 -- Shown by CREATE EXTENSION, which this script is a part of.
-select coco.check_server_version();
+select coco_internal.check_server_version();
 
 -- The functions that read the server's files also check the membership in this role themselves.
 grant execute on function coco.local_files, coco.list_files, coco.read_file to pg_read_server_files;

@@ -4,7 +4,7 @@
 create view coco.flows with (security_barrier) as
 select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
        f.lineage_index, f.lookups, f.max_rows, f.max_cost
-  from coco.flow f
+  from coco_internal.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
 create view coco.sources with (security_barrier) as
@@ -12,14 +12,14 @@ select s.flow, s.name as source, s.relation, s.key,
        case when s.grouped then 'group' else 'row' end as item,
        s.used as used_columns, s.ordinal, s.fingerprint, s.capture, s.refresh_interval,
        s.tracking as tracking_table, s.tracking_view
-  from coco.source s join coco.flow f using (flow)
+  from coco_internal.source s join coco_internal.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage') and s.lookup_of is null;
 
 create view coco.lookups with (security_barrier) as
 select s.flow, s.name as lookup, s.relation, s.key, o.name as source, s.affects,
        s.used as used_columns, s.capture, s.refresh_interval, s.tracking as tracking_table,
        s.tracking_view, s.derived
-  from coco.source s join coco.source o on o.id = s.lookup_of join coco.flow f on f.flow = s.flow
+  from coco_internal.source s join coco_internal.source o on o.id = s.lookup_of join coco_internal.flow f on f.flow = s.flow
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
 create view coco.targets with (security_barrier) as
@@ -32,33 +32,33 @@ select t.flow,
        case when t.server is null then t.relation end as relation, t.key, t.query,
        t.managed, t.query_view, t.server, t.options,
        case when t.server is not null then t.relation end as ledger, t.outbox, t.ledger_view, t.outbox_view
-  from coco.target t join coco.flow f using (flow)
+  from coco_internal.target t join coco_internal.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
 create view coco.versions with (security_barrier) as
 select m.flow, f.flow as version, v.role, v.swap, v.declared, v.keep_old, v.keep_until, v.waits_for, v.hint
-  from coco.version v join coco.flow f on f.id = v.flow join coco.flow m on m.id = v.of
+  from coco_internal.version v join coco_internal.flow f on f.id = v.flow join coco_internal.flow m on m.id = v.of
  where pg_catalog.pg_has_role(f.owner, 'usage') and pg_catalog.pg_has_role(m.owner, 'usage');
 
 create view coco.logic_versions with (security_barrier) as
 select l.flow, l.fingerprint as logic_fingerprint, l.recorded, l.label
-  from coco.logic l join coco.flow f using (flow)
+  from coco_internal.logic l join coco_internal.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
-create view coco.tracking as select * from coco.tracking_rows();
+create view coco.tracking as select * from coco_internal.tracking_rows();
 
-create view coco.errors as select * from coco.error_rows();
+create view coco.errors as select * from coco_internal.error_rows();
 
-create view coco.expectations as select * from coco.expectation_rows();
+create view coco.expectations as select * from coco_internal.expectation_rows();
 
-create view coco.functions as select * from coco.function_rows();
+create view coco.functions as select * from coco_internal.function_rows();
 
 create view coco.kept_results with (security_barrier) as
 select m.flow, m.owner, m.dropped, m.kept_until,
-       array(select distinct k.function from coco.kept_memo_function k where k.kept_memo = m.id order by 1) as functions,
-       (select pg_catalog.sum(k.entries)::bigint from coco.kept_memo_function k where k.kept_memo = m.id) as entries,
+       array(select distinct k.function from coco_internal.kept_memo_function k where k.kept_memo = m.id order by 1) as functions,
+       (select pg_catalog.sum(k.entries)::bigint from coco_internal.kept_memo_function k where k.kept_memo = m.id) as entries,
        pg_catalog.pg_total_relation_size(c.oid) as bytes
-  from coco.kept_memo m join pg_catalog.pg_class c on c.oid = m.memo_table
+  from coco_internal.kept_memo m join pg_catalog.pg_class c on c.oid = m.memo_table
  where m.kept_until > pg_catalog.clock_timestamp() and pg_catalog.pg_has_role(m.owner, 'usage')
    and exists (select from pg_catalog.pg_roles r where r.oid = m.owner);
 
@@ -67,19 +67,19 @@ create view coco.workers as
 select w.pid, w.worker_no, f.flow, s.name as source,
        case when w.flow is null then 'waiting' else 'working' end as state, w.since, w.transactions,
        w.evaluated, w.upserted, w.deleted, w.failed
-  from coco.worker_rows() w
-  left join coco.flow f on f.id = w.flow and pg_catalog.pg_has_role(f.owner, 'usage')
-  left join coco.source s on s.id = w.source and s.flow = f.flow
+  from coco_internal.worker_rows() w
+  left join coco_internal.flow f on f.id = w.flow and pg_catalog.pg_has_role(f.owner, 'usage')
+  left join coco_internal.source s on s.id = w.source and s.flow = f.flow
  where w.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
 
 create view coco.progress as
 select f.flow, s.name as source, p.pid, p.items_done, p.items_total, p.since, p.estimated_end
-  from coco.progress_rows() p
-  join coco.flow f on f.id = p.flow and pg_catalog.pg_has_role(f.owner, 'usage')
-  join coco.source s on s.id = p.source and s.flow = f.flow
+  from coco_internal.progress_rows() p
+  join coco_internal.flow f on f.id = p.flow and pg_catalog.pg_has_role(f.owner, 'usage')
+  join coco_internal.source s on s.id = p.source and s.flow = f.flow
  where p.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
 
-create view coco.delivery_status as select * from coco.delivery_rows();
+create view coco.delivery_status as select * from coco_internal.delivery_rows();
 
 -- Everything that coco knows of a flow's state. coco.status shows the part that fits on a screen.
 create view coco.status_detail with (security_barrier) as
@@ -135,7 +135,7 @@ select f.flow, f.live,
             when x.flow is not null or d.flow is not null or y.flow is not null then 'failed'
             when f.live and not r.complete then 'restoring'
             when f.live and not exists (select from pg_catalog.pg_locks l
-                            where l.locktype = 'object' and l.classid = 'coco.flow'::pg_catalog.regclass
+                            where l.locktype = 'object' and l.classid = 'coco_internal.flow'::pg_catalog.regclass
                               and l.objid = 0 and l.granted and l.mode = 'ShareUpdateExclusiveLock'
                               and l.database = (select d.oid from pg_catalog.pg_database d
                                                  where d.datname = pg_catalog.current_database()))
@@ -143,8 +143,8 @@ select f.flow, f.live,
             when e.failed_items > 0 then 'degraded'
             when f.live then 'live'
             when k.followed_at is null
-                 and not exists (select from coco.run_history h where h.flow = f.id and h.error is null)
-                 and not exists (select from coco.run_total h where h.flow = f.id and h.runs > h.errors)
+                 and not exists (select from coco_internal.run_history h where h.flow = f.id and h.error is null)
+                 and not exists (select from coco_internal.run_total h where h.flow = f.id and h.runs > h.errors)
               then 'never updated'
             when p.pending > 0 or k.is_unfinished or t.changed > k.updated_at then 'behind'
             when p.sources = s.count then 'up to date'
@@ -159,9 +159,9 @@ select f.flow, f.live,
             when d.flow is not null then d.hint
             else y.hint end as message_hint,
        e.last_error as item_message,
-       (select h.label from coco.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label
-  from coco.flow f
- cross join coco.restore_is_complete() as r (complete)
+       (select h.label from coco_internal.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label
+  from coco_internal.flow f
+ cross join coco_internal.restore_is_complete() as r (complete)
  cross join lateral (
    select pg_catalog.count(*) as count, pg_catalog.max(t.changed) as changed,
           pg_catalog.min(coalesce(t.external, pg_catalog.format('%I.%I', t.schema, t.name)))
@@ -169,11 +169,11 @@ select f.flow, f.live,
                        or t.outbox is not null
                           and not exists (select from pg_catalog.pg_class c where c.oid = t.outbox)) as lost,
           coalesce(pg_catalog.bool_or(not exists (select from pg_catalog.pg_class c where c.oid = t.query_view)
-            or exists (select from coco.expectation x
+            or exists (select from coco_internal.expectation x
                         where x.target = t.id
                           and not exists (select from pg_catalog.pg_class c where c.oid = x.condition_view))),
                    false) as is_broken
-     from coco.target t where t.flow = f.flow) as t
+     from coco_internal.target t where t.flow = f.flow) as t
  cross join lateral (
    select pg_catalog.count(*) as count,
           pg_catalog.min(s.name)
@@ -189,21 +189,21 @@ select f.flow, f.live,
                                              and not a.attisdropped))), false) as is_broken,
           pg_catalog.sum((select c.reltuples::float8 from pg_catalog.pg_class c
                            where c.oid = s.tracking and c.reltuples >= 0))::bigint as items_estimate
-     from coco.source s where s.flow = f.flow) as s
-  left join coco.failure_rows() e on e.flow = f.flow
-  left join coco.flow_error x on x.flow = f.id
+     from coco_internal.source s where s.flow = f.flow) as s
+  left join coco_internal.failure_rows() e on e.flow = f.flow
+  left join coco_internal.flow_error x on x.flow = f.id
   left join (select distinct on (t.flow) t.flow, d.next_retry, d.hint,
                     pg_catalog.format('target %I on server %I: %s', t.external, t.server, d.message) as message
-               from coco.delivery_state d join coco.target t on t.id = d.target
+               from coco_internal.delivery_state d join coco_internal.target t on t.id = d.target
               where d.message is not null order by t.flow, d.failed_at) d on d.flow = f.flow
   -- A worker of a live flow tells more than a session whose update has failed.
-  left join coco.session_error_rows() y on y.flow = f.id and not f.live
+  left join coco_internal.session_error_rows() y on y.flow = f.id and not f.live
   -- The logic of a cursor is 0 while a worker evaluates a source in several transactions.
   left join (select s.flow, pg_catalog.min(k.followed_at) as followed_at,
                     pg_catalog.max(k.followed_at) filter (where s.lookup_of is null) as updated_at,
                     pg_catalog.bool_or(k.logic = 0) filter (where s.lookup_of is null) as is_unfinished
-               from coco.cursor k join coco.source s on s.id = k.source group by s.flow) k on k.flow = f.flow
-  left join coco.pending_flow_rows() p on p.flow = f.flow
+               from coco_internal.cursor k join coco_internal.source s on s.id = k.source group by s.flow) k on k.flow = f.flow
+  left join coco_internal.pending_flow_rows() p on p.flow = f.flow
  where pg_catalog.pg_has_role(f.owner, 'usage')) as g;
 
 -- At most 100 columns wide in psql if the flows are well. The flows that need attention come first.
@@ -215,16 +215,16 @@ select s.flow, s.state, s.pending, pg_catalog.date_trunc('second', s.lag) as lag
 
 -- One branch for each scope, so that a query with a condition on scope computes only that scope.
 create view coco.metrics as
-select 'flow' as scope, m.* from coco.metric_rows('flow') m
+select 'flow' as scope, m.* from coco_internal.metric_rows('flow') m
 union all
-select 'source', m.* from coco.metric_rows('source') m
+select 'source', m.* from coco_internal.metric_rows('source') m
 union all
-select 'target', m.* from coco.metric_rows('target') m
+select 'target', m.* from coco_internal.metric_rows('target') m
 union all
-select 'function', m.* from coco.metric_rows('function') m
+select 'function', m.* from coco_internal.metric_rows('function') m
 union all
-select 'expectation', m.* from coco.metric_rows('expectation') m
+select 'expectation', m.* from coco_internal.metric_rows('expectation') m
 union all
-select 'log', m.* from coco.metric_rows('log') m
+select 'log', m.* from coco_internal.metric_rows('log') m
 union all
-select 'worker', m.* from coco.metric_rows('worker') m;
+select 'worker', m.* from coco_internal.metric_rows('worker') m;

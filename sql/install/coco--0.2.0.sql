@@ -16,7 +16,7 @@ create schema coco; create schema coco_internal;
 
 comment on schema coco_internal is 'Schema of coco''s own tables. Only the extension''s owner may use it.';
 
-create table coco.flow (
+create table coco_internal.flow (
   flow        text primary key check (flow <> '' and octet_length(flow) <= 63),
   id          int generated always as identity unique,
   owner       regrole not null,
@@ -38,9 +38,9 @@ create table coco.flow (
   lookups     text not null default 'none' check (lookups in ('derive', 'none')),
   created     timestamptz not null default pg_catalog.now()
 );
-comment on table coco.flow is 'Declared flows. Only coco''s functions write to this table.';
+comment on table coco_internal.flow is 'Declared flows. Only coco''s functions write to this table.';
 
-create table coco.capture (
+create table coco_internal.capture (
   id       int generated always as identity primary key,
   relation regclass not null unique,
   columns  text[] not null,
@@ -48,9 +48,9 @@ create table coco.capture (
   segment  int not null default 0,
   complete_from_xid xid8
 );
-comment on table coco.capture is 'Captured tables, with the columns that coco_internal.log_<id>_<segment> keeps of each changed row. Only coco''s functions write to this table.';
+comment on table coco_internal.capture is 'Captured tables, with the columns that coco_internal.log_<id>_<segment> keeps of each changed row. Only coco''s functions write to this table.';
 
-create table coco.source (
+create table coco_internal.source (
   id          int generated always as identity primary key,
   flow        text not null,
   name        text not null,
@@ -76,11 +76,11 @@ create table coco.source (
   revision    int not null default 1,
   unique (flow, name)
 );
-comment on table coco.source is 'Sources and lookups of flows, with their tracking tables. Only coco''s functions write to this table.';
+comment on table coco_internal.source is 'Sources and lookups of flows, with their tracking tables. Only coco''s functions write to this table.';
 
 -- The snapshot up to which coco has followed a source's changes. A dump does not include this table, because snapshots
 -- have no meaning in another cluster.
-create table coco.cursor (
+create table coco_internal.cursor (
   source    int primary key,
   snapshot  pg_snapshot not null,
   logic     int not null,
@@ -92,9 +92,9 @@ create table coco.cursor (
   own_xid     xid8,
   own_entries bigint
 ) with (fillfactor = 50);
-comment on table coco.cursor is 'Position up to which coco has followed each captured source, and signature of its capture at that position. Only coco''s functions write to this table.';
+comment on table coco_internal.cursor is 'Position up to which coco has followed each captured source, and signature of its capture at that position. Only coco''s functions write to this table.';
 
-create table coco.target (
+create table coco_internal.target (
   id          int generated always as identity primary key,
   flow        text not null,
   schema      text not null,
@@ -124,10 +124,10 @@ create table coco.target (
   not_null    text[] not null default '{}',
   unique (server, external)
 );
-comment on table coco.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';
+comment on table coco_internal.target is 'Targets of flows, with their queries and views. Only coco''s functions write to this table.';
 
 -- Conditions that the rows of targets should satisfy.
-create table coco.expectation (
+create table coco_internal.expectation (
   id        int generated always as identity primary key,
   target    int not null,
   name      text not null,
@@ -140,17 +140,17 @@ create table coco.expectation (
   failed    bigint not null default 0,
   unique (target, name)
 ) with (fillfactor = 50);
-comment on table coco.expectation is 'Expectations of targets, with the numbers of rows that coco has checked. Only coco''s functions and workers write to this table.';
+comment on table coco_internal.expectation is 'Expectations of targets, with the numbers of rows that coco has checked. Only coco''s functions and workers write to this table.';
 
 -- A row counts only for the recorded role, and only while this role owns the table.
-create table coco.made_target (
+create table coco_internal.made_target (
   relation regclass primary key,
   owner    regrole not null
 );
-comment on table coco.made_target is 'Tables that coco made for targets whose flows were dropped without them. Only coco''s functions write to this table.';
+comment on table coco_internal.made_target is 'Tables that coco made for targets whose flows were dropped without them. Only coco''s functions write to this table.';
 
 -- One row for each target outside this database.
-create table coco.delivery_state (
+create table coco_internal.delivery_state (
   target     int primary key,
   sent       bigint not null default 0,
   initial_load_until bigint,
@@ -165,10 +165,10 @@ create table coco.delivery_state (
   hint       text,
   verified_at timestamptz
 ) with (fillfactor = 50);
-comment on table coco.delivery_state is 'Position up to which coco has sent the outbox of each target outside this database, and the current delivery error. Only coco''s functions write to this table.';
+comment on table coco_internal.delivery_state is 'Position up to which coco has sent the outbox of each target outside this database, and the current delivery error. Only coco''s functions write to this table.';
 
 -- Results of updates that a worker ran for a session that called coco.update. A dump does not include this table.
-create table coco.worker_result (
+create table coco_internal.worker_result (
   id       bigint primary key,
   ended    timestamptz not null default pg_catalog.clock_timestamp(),
   counts   jsonb,
@@ -177,10 +177,10 @@ create table coco.worker_result (
   detail   text,
   hint     text
 );
-comment on table coco.worker_result is 'Results of updates that workers ran for a session, kept for an hour. Only coco''s workers write to this table.';
+comment on table coco_internal.worker_result is 'Results of updates that workers ran for a session, kept for an hour. Only coco''s workers write to this table.';
 
 -- One row for each live flow whose last run failed as a whole. A dump does not include this table.
-create table coco.flow_error (
+create table coco_internal.flow_error (
   flow       int primary key,
   attempts   int not null,
   deaths     int not null default 0, -- consecutive processes that a signal terminated
@@ -191,12 +191,12 @@ create table coco.flow_error (
   detail     text,
   hint       text
 );
-comment on table coco.flow_error is 'Live flows whose last run failed as a whole. Only coco''s workers write to this table.';
+comment on table coco_internal.flow_error is 'Live flows whose last run failed as a whole. Only coco''s workers write to this table.';
 
 -- Failed items whose keys are too long for an index, so that they have no tracking row. A dump does not include this
 -- table, because a scan finds these items again.
-create table coco.untracked (
-  source     int not null references coco.source (id) on delete cascade,
+create table coco_internal.untracked (
+  source     int not null references coco_internal.source (id) on delete cascade,
   item       uuid not null,  -- a digest of the key
   source_key jsonb not null, -- only a part of the key if it is long
   failure    jsonb not null,
@@ -204,10 +204,10 @@ create table coco.untracked (
   failed_at  timestamptz not null default pg_catalog.clock_timestamp(),
   primary key (source, item)
 );
-comment on table coco.untracked is 'Failed items that are not tracked: their keys are too long for an index, or NULL. Only coco''s functions and workers write to this table.';
+comment on table coco_internal.untracked is 'Failed items that are not tracked: their keys are too long for an index, or NULL. Only coco''s functions and workers write to this table.';
 
 -- One row for each run. For a live flow, a run is up to a minute of its worker's transactions.
-create table coco.run_history (
+create table coco_internal.run_history (
   run_id    bigint generated always as identity,
   flow      int not null,
   started   timestamptz not null,
@@ -225,20 +225,20 @@ create table coco.run_history (
   label     text,
   primary key (flow, run_id)
 );
-comment on table coco.run_history is 'Runs of flows: the last coco.history_limit of each flow. Only coco''s functions and workers write to this table.';
+comment on table coco_internal.run_history is 'Runs of flows: the last coco.history_limit of each flow. Only coco''s functions and workers write to this table.';
 
 -- The label of a flow from a process ordinal on.
-create table coco.flow_label (
+create table coco_internal.flow_label (
   flow  int not null,
   since bigint not null,
   label text,
   primary key (flow, since)
 );
-comment on table coco.flow_label is 'Labels of flows, each with the process ordinal from which it applied. Only coco''s functions write to this table.';
+comment on table coco_internal.flow_label is 'Labels of flows, each with the process ordinal from which it applied. Only coco''s functions write to this table.';
 
--- Totals of a flow's runs that have been removed from coco.run_history. Together with the remaining runs they give
+-- Totals of a flow's runs that have been removed from coco_internal.run_history. Together with the remaining runs they give
 -- totals that only grow.
-create table coco.run_total (
+create table coco_internal.run_total (
   flow      int primary key,
   runs      bigint not null,
   errors    bigint not null,
@@ -252,10 +252,10 @@ create table coco.run_total (
   elapsed   interval not null,
   ended     timestamptz not null
 ) with (fillfactor = 50);
-comment on table coco.run_total is 'Totals of runs that have been removed from coco.history. Only coco''s functions and workers write to this table.';
+comment on table coco_internal.run_total is 'Totals of runs that have been removed from coco.history. Only coco''s functions and workers write to this table.';
 
 -- Flows that are another version of a flow: for a change without a gap.
-create table coco.version (
+create table coco_internal.version (
   flow       int primary key, -- the version
   of         int not null,    -- the main flow
   role       text not null check (role in ('new', 'old')),
@@ -268,11 +268,11 @@ create table coco.version (
   hint       text,
   unique (of, role)
 );
-comment on table coco.version is 'Flows that are a new or an old version of another flow. Only coco''s functions and workers write to this table.';
+comment on table coco_internal.version is 'Flows that are a new or an old version of another flow. Only coco''s functions and workers write to this table.';
 
 -- The column function holds a name with schema and argument types, because pg_upgrade rejects tables with a column of type
 -- regprocedure. A function of that name counts only while the recorded role owns it.
-create table coco.memo_function (
+create table coco_internal.memo_function (
   function    text primary key,
   owner       regrole not null,
   version     text,
@@ -282,10 +282,10 @@ create table coco.memo_function (
   -- how old a result may be when an item uses it; NULL: of any age
   ttl         interval
 );
-comment on table coco.memo_function is 'Functions that coco memoizes inside flows. Only coco''s functions write to this table.';
+comment on table coco_internal.memo_function is 'Functions that coco memoizes inside flows. Only coco''s functions write to this table.';
 
 -- The function IDs under which a flow's table of results keeps its results, with the cost of the results.
-create table coco.memo_stats (
+create table coco_internal.memo_stats (
   id          int generated always as identity primary key,
   flow        text not null,
   function    text not null,
@@ -307,11 +307,11 @@ create table coco.memo_stats (
   cleared     timestamptz,
   unique (flow, function, fingerprint)
 );
-create index on coco.memo_stats (function, fingerprint);
-comment on table coco.memo_stats is 'Memoized functions of flows, one row for each fingerprint of their code, with statistics of their calls. Only coco''s functions write to this table.';
+create index on coco_internal.memo_stats (function, fingerprint);
+comment on table coco_internal.memo_stats is 'Memoized functions of flows, one row for each fingerprint of their code, with statistics of their calls. Only coco''s functions write to this table.';
 
 -- The tables of results that coco keeps of dropped flows, with the settings that the flows had.
-create table coco.kept_memo (
+create table coco_internal.kept_memo (
   id         int generated always as identity primary key,
   flow       text not null,
   owner      regrole not null,
@@ -320,10 +320,10 @@ create table coco.kept_memo (
   dropped    timestamptz not null default pg_catalog.clock_timestamp(),
   kept_until timestamptz not null
 );
-comment on table coco.kept_memo is 'Tables of results that coco keeps of dropped flows for coco.memo_retention. Only coco''s functions and workers write to this table.';
+comment on table coco_internal.kept_memo is 'Tables of results that coco keeps of dropped flows for coco.memo_retention. Only coco''s functions and workers write to this table.';
 
--- The rows that coco.memo_stats had for these flows.
-create table coco.kept_memo_function (
+-- The rows that coco_internal.memo_stats had for these flows.
+create table coco_internal.kept_memo_function (
   kept_memo   int not null,
   function_id int not null,
   function    text not null,
@@ -332,10 +332,10 @@ create table coco.kept_memo_function (
   entries     bigint not null,
   primary key (kept_memo, function_id)
 );
-create index on coco.kept_memo_function (function, fingerprint);
-comment on table coco.kept_memo_function is 'Memoized functions whose results coco keeps of dropped flows, with the IDs under which the tables keep the results. Only coco''s functions and workers write to this table.';
+create index on coco_internal.kept_memo_function (function, fingerprint);
+comment on table coco_internal.kept_memo_function is 'Memoized functions whose results coco keeps of dropped flows, with the IDs under which the tables keep the results. Only coco''s functions and workers write to this table.';
 
-create table coco.provider_usage (
+create table coco_internal.provider_usage (
   id         bigint generated always as identity primary key,
   server     text not null,
   flow       int,
@@ -345,10 +345,10 @@ create table coco.provider_usage (
   tokens_out bigint not null,
   cost       float8 not null
 );
-create index on coco.provider_usage (server);
-comment on table coco.provider_usage is 'Usage and cost of flows at the servers of providers, in the unit of the servers'' prices. Only coco''s functions write to this table.';
+create index on coco_internal.provider_usage (server);
+comment on table coco_internal.provider_usage is 'Usage and cost of flows at the servers of providers, in the unit of the servers'' prices. Only coco''s functions write to this table.';
 
-create table coco.logic (
+create table coco_internal.logic (
   id          int generated always as identity primary key,
   flow        text not null,
   fingerprint uuid not null,
@@ -359,38 +359,38 @@ create table coco.logic (
   label       text,
   unique (flow, fingerprint)
 );
-comment on table coco.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
+comment on table coco_internal.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco.capture, coco.cursor, coco.flow_error, coco.untracked, coco.delivery_state, coco.worker_result, coco.run_history, coco.run_total, coco.flow_label, coco.version, coco.flow, coco.source, coco.target, coco.expectation, coco.made_target, coco.logic, coco.memo_function, coco.memo_stats, coco.kept_memo, coco.kept_memo_function, coco.provider_usage from public;
+revoke all on coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
 
-select pg_catalog.pg_extension_config_dump('coco.capture', '');
-select pg_catalog.pg_extension_config_dump('coco.flow', '');
-select pg_catalog.pg_extension_config_dump('coco.source', '');
-select pg_catalog.pg_extension_config_dump('coco.target', '');
-select pg_catalog.pg_extension_config_dump('coco.expectation', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.capture', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.flow', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.source', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.target', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.expectation', '');
 -- A table that no longer exists has no name that a restore could find it by.
-select pg_catalog.pg_extension_config_dump('coco.made_target', 'where exists (select from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) relation)');
-select pg_catalog.pg_extension_config_dump('coco.delivery_state', '');
-select pg_catalog.pg_extension_config_dump('coco.logic', '');
-select pg_catalog.pg_extension_config_dump('coco.run_history', '');
-select pg_catalog.pg_extension_config_dump('coco.run_total', '');
-select pg_catalog.pg_extension_config_dump('coco.run_history_run_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.flow_label', '');
-select pg_catalog.pg_extension_config_dump('coco.version', '');
-select pg_catalog.pg_extension_config_dump('coco.memo_function', '');
-select pg_catalog.pg_extension_config_dump('coco.memo_stats', '');
-select pg_catalog.pg_extension_config_dump('coco.kept_memo', '');
-select pg_catalog.pg_extension_config_dump('coco.kept_memo_function', '');
-select pg_catalog.pg_extension_config_dump('coco.provider_usage', '');
-select pg_catalog.pg_extension_config_dump('coco.capture_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.memo_stats_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.kept_memo_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.provider_usage_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.flow_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.source_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.target_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.expectation_id_seq', '');
-select pg_catalog.pg_extension_config_dump('coco.logic_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.made_target', 'where exists (select from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) relation)');
+select pg_catalog.pg_extension_config_dump('coco_internal.delivery_state', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.logic', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.run_history', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.run_total', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.run_history_run_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.flow_label', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.version', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.memo_function', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.memo_stats', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.kept_memo', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.kept_memo_function', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.provider_usage', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.capture_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.memo_stats_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.kept_memo_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.provider_usage_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.flow_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.source_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.target_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.expectation_id_seq', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.logic_id_seq', '');
 
 -- sql/functions.sql
 
@@ -895,113 +895,113 @@ create function coco.local_files(
       from coco.list_files(local_files.directory, local_files.glob) as f;
   end;
 
-create function coco.tracking_rows(
+create function coco_internal.tracking_rows(
   out flow text, out source text, out source_key jsonb, out source_ordinal bigint,
   out content_fingerprint uuid, out logic_fingerprint uuid, out process_ordinal bigint,
   out process_time timestamptz, out target_keys jsonb
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'tracking_rows_wrapper';
-comment on function coco.tracking_rows is 'Returns the rows of the view coco.tracking.';
+comment on function coco_internal.tracking_rows is 'Returns the rows of the view coco.tracking.';
 
-create function coco.error_rows(
+create function coco_internal.error_rows(
   out flow text, out source text, out source_key jsonb, out sqlstate text, out message text,
   out detail text, out hint text, out attempts int, out failed_at timestamptz,
   out next_retry timestamptz, out target text, out target_key jsonb
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'error_rows_wrapper';
-comment on function coco.error_rows is 'Returns the rows of the view coco.errors.';
+comment on function coco_internal.error_rows is 'Returns the rows of the view coco.errors.';
 
-create function coco.expectation_rows(
+create function coco_internal.expectation_rows(
   out flow text, out target text, out name text, out condition text, out action text,
   out max_share float8, out checked bigint, out failed bigint, out parked bigint
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'expectation_rows_wrapper';
-comment on function coco.expectation_rows is 'Returns the rows of the view coco.expectations.';
+comment on function coco_internal.expectation_rows is 'Returns the rows of the view coco.expectations.';
 
-create function coco.delivery_rows(
+create function coco_internal.delivery_rows(
   out flow text, out target text, out server text, out queued bigint, out rejected bigint,
   out sent_at timestamptz, out attempts int, out next_retry timestamptz,
   out sqlstate text, out last_error text, out detail text, out hint text, out verified_at timestamptz
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'delivery_rows_wrapper';
-comment on function coco.delivery_rows is 'Returns the rows of the view coco.delivery_status.';
+comment on function coco_internal.delivery_rows is 'Returns the rows of the view coco.delivery_status.';
 
 -- Has no SET clause: the clause would cost every writer more than the rest of the function. The function looks up no
 -- names, except once for each backend in coco's catalog; for this it acts as the extension's owner.
-create function coco.capture() returns trigger language c
+create function coco_internal.capture() returns trigger language c
   as 'MODULE_PATHNAME', 'coco_capture';
-comment on function coco.capture is
+comment on function coco_internal.capture is
 'Appends the keys of changed rows to the change log of their table. It is a trigger function, and coco creates its triggers itself.';
 
-create function coco.check_server_version() returns void language c volatile
+create function coco_internal.check_server_version() returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'check_server_version_wrapper';
-comment on function coco.check_server_version is
+comment on function coco_internal.check_server_version is
 'Raises a WARNING if the server is an older minor release than coco needs. CREATE EXTENSION calls it.';
 
-create function coco.before_drop() returns event_trigger language c
+create function coco_internal.before_drop() returns event_trigger language c
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'coco_before_drop';
-comment on function coco.before_drop is
+comment on function coco_internal.before_drop is
 'Event trigger function: before DROP EXTENSION coco, locks captured tables before change logs, as writers do.';
 create event trigger coco_before_drop on ddl_command_start when tag in ('DROP EXTENSION')
-  execute function coco.before_drop();
+  execute function coco_internal.before_drop();
 comment on event trigger coco_before_drop is 'Keeps DROP EXTENSION coco out of deadlocks with writers.';
 
-create function coco.worker_rows(
+create function coco_internal.worker_rows(
   out pid int, out database oid, out worker_no int, out flow int, out source int,
   out items_done bigint, out items_total bigint, out since timestamptz, out transactions bigint,
   out evaluated bigint, out upserted bigint, out deleted bigint, out failed bigint
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'worker_rows_wrapper';
-comment on function coco.worker_rows is 'Returns the current work of the workers of all databases. Returns no row unless coco is in shared_preload_libraries.';
+comment on function coco_internal.worker_rows is 'Returns the current work of the workers of all databases. Returns no row unless coco is in shared_preload_libraries.';
 
-create function coco.progress_rows(
+create function coco_internal.progress_rows(
   out pid int, out database oid, out flow int, out source int, out items_done bigint, out items_total bigint,
   out since timestamptz, out estimated_end timestamptz
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'progress_rows_wrapper';
-comment on function coco.progress_rows is 'Returns the progress of current updates by workers and sessions of all databases. Returns no row unless coco is in shared_preload_libraries.';
+comment on function coco_internal.progress_rows is 'Returns the progress of current updates by workers and sessions of all databases. Returns no row unless coco is in shared_preload_libraries.';
 
-create function coco.pending_rows(out source int, out pending bigint, out is_lower_bound boolean)
+create function coco_internal.pending_rows(out source int, out pending bigint, out is_lower_bound boolean)
   returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'pending_rows_wrapper';
-comment on function coco.pending_rows is 'Returns the number of captured changes that your flows have not followed yet, counted up to 100,000 for each source.';
+comment on function coco_internal.pending_rows is 'Returns the number of captured changes that your flows have not followed yet, counted up to 100,000 for each source.';
 
-create function coco.pending_flow_rows(
+create function coco_internal.pending_flow_rows(
   out flow text, out sources bigint, out pending bigint, out behind_since timestamptz
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'pending_flow_rows_wrapper';
-comment on function coco.pending_flow_rows is 'Returns for each of your flows the number of captured changes that the flow, or one that feeds it, has not followed yet, and since when. The column sources is the number of the flow''s own sources and lookups whose changes are counted.';
+comment on function coco_internal.pending_flow_rows is 'Returns for each of your flows the number of captured changes that the flow, or one that feeds it, has not followed yet, and since when. The column sources is the number of the flow''s own sources and lookups whose changes are counted.';
 
-create function coco.restore_is_complete() returns boolean language c volatile
+create function coco_internal.restore_is_complete() returns boolean language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'restore_is_complete_wrapper';
-comment on function coco.restore_is_complete is 'Reports whether workers may follow live flows. They may not while a dump is being restored, because they would find tables that are still empty.';
+comment on function coco_internal.restore_is_complete is 'Reports whether workers may follow live flows. They may not while a dump is being restored, because they would find tables that are still empty.';
 
-create function coco.failure_rows(
+create function coco_internal.failure_rows(
   out flow text, out failed_items bigint, out next_retry timestamptz, out last_error text
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'failure_rows_wrapper';
-comment on function coco.failure_rows is 'Returns the number of failed items, parked rows and rejected rows of each of your flows, their earliest retry, and the newest message. Returns no row for a flow whose failures cannot be read.';
+comment on function coco_internal.failure_rows is 'Returns the number of failed items, parked rows and rejected rows of each of your flows, their earliest retry, and the newest message. Returns no row for a flow whose failures cannot be read.';
 
-create function coco.session_error_rows(
+create function coco_internal.session_error_rows(
   out flow int, out failed_at timestamptz, out sqlstate text, out message text, out hint text
 ) returns setof record language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'session_error_rows_wrapper';
-comment on function coco.session_error_rows is 'Returns the errors that ended the last update of your flows, where a session ran that update. Returns no row unless coco is in shared_preload_libraries.';
+comment on function coco_internal.session_error_rows is 'Returns the errors that ended the last update of your flows, where a session ran that update. Returns no row unless coco is in shared_preload_libraries.';
 
-create function coco.metric_rows(
+create function coco_internal.metric_rows(
   scope text,
   out metric text, out type text, out flow text, out name text, out server text,
   out value float8, out help text
@@ -1009,7 +1009,7 @@ create function coco.metric_rows(
   rows 100
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'metric_rows_wrapper';
-comment on function coco.metric_rows is 'Returns the rows of the view coco.metrics for one scope: flow, source, target, function, expectation, log or worker.';
+comment on function coco_internal.metric_rows is 'Returns the rows of the view coco.metrics for one scope: flow, source, target, function, expectation, log or worker.';
 
 create function coco.memoize(
   function   regprocedure,
@@ -1034,12 +1034,12 @@ create function coco.clear_memo(flow text default null, function regprocedure de
 -- Takes internal, so that no query can call it. The planner replaces calls of memoized functions by calls of this one, and
 -- keeps their arguments and types. The function is stable: within a statement, equal arguments have equal results by
 -- definition. It sets no search_path, because the functions that it calls must run under the flow's search_path.
-create function coco.memo_call(internal) returns internal
+create function coco_internal.memo_call(internal) returns internal
   language c stable parallel restricted cost 1000
   as 'MODULE_PATHNAME', 'coco_recall';
-comment on function coco.memo_call is 'Replaces the call of a memoized function in a flow''s query.';
+comment on function coco_internal.memo_call is 'Replaces the call of a memoized function in a flow''s query.';
 
-create function coco.function_rows(
+create function coco_internal.function_rows(
   out flow text, out function text, out fingerprint uuid, out current boolean,
   out calls bigint, out hits bigint, out reused bigint, out misses bigint, out errors bigint, out requests bigint,
   out tokens_in bigint, out tokens_out bigint, out cost float8, out computed_bytes bigint,
@@ -1047,7 +1047,7 @@ create function coco.function_rows(
 ) returns setof record language c stable
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'function_rows_wrapper';
-comment on function coco.function_rows is 'Returns the rows of the view coco.functions.';
+comment on function coco_internal.function_rows is 'Returns the rows of the view coco.functions.';
 
 create function coco.connector_options(
   out wrapper text, out scope text, out option text, out required boolean,
@@ -1059,52 +1059,52 @@ create function coco.connector_options(
 -- Connectors are foreign data wrappers, because their servers and user mappings can hold options. The wrappers have no
 -- handler, because nobody reads through them.
 
-create function coco.postgres_validator(options text[], catalog oid) returns void
+create function coco_internal.postgres_validator(options text[], catalog oid) returns void
   language c strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'postgres_validator_wrapper';
-comment on function coco.postgres_validator is 'Checks the options of servers and user mappings of coco_postgres.';
-create foreign data wrapper coco_postgres validator coco.postgres_validator;
+comment on function coco_internal.postgres_validator is 'Checks the options of servers and user mappings of coco_postgres.';
+create foreign data wrapper coco_postgres validator coco_internal.postgres_validator;
 comment on foreign data wrapper coco_postgres is 'Connector for targets in another PostgreSQL database.';
 
-create function coco.qdrant_validator(options text[], catalog oid) returns void
+create function coco_internal.qdrant_validator(options text[], catalog oid) returns void
   language c strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'qdrant_validator_wrapper';
-comment on function coco.qdrant_validator is 'Checks the options of servers and user mappings of coco_qdrant.';
-create foreign data wrapper coco_qdrant validator coco.qdrant_validator;
+comment on function coco_internal.qdrant_validator is 'Checks the options of servers and user mappings of coco_qdrant.';
+create foreign data wrapper coco_qdrant validator coco_internal.qdrant_validator;
 comment on foreign data wrapper coco_qdrant is 'Connector for targets in Qdrant.';
 
-create function coco.neo4j_validator(options text[], catalog oid) returns void
+create function coco_internal.neo4j_validator(options text[], catalog oid) returns void
   language c strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'neo4j_validator_wrapper';
-comment on function coco.neo4j_validator is 'Checks the options of servers and user mappings of coco_neo4j.';
-create foreign data wrapper coco_neo4j validator coco.neo4j_validator;
+comment on function coco_internal.neo4j_validator is 'Checks the options of servers and user mappings of coco_neo4j.';
+create foreign data wrapper coco_neo4j validator coco_internal.neo4j_validator;
 comment on foreign data wrapper coco_neo4j is 'Connector for targets in Neo4j.';
 
-create function coco.kafka_validator(options text[], catalog oid) returns void
+create function coco_internal.kafka_validator(options text[], catalog oid) returns void
   language c strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'kafka_validator_wrapper';
-comment on function coco.kafka_validator is 'Checks the options of servers and user mappings of coco_kafka.';
-create foreign data wrapper coco_kafka validator coco.kafka_validator;
+comment on function coco_internal.kafka_validator is 'Checks the options of servers and user mappings of coco_kafka.';
+create foreign data wrapper coco_kafka validator coco_internal.kafka_validator;
 comment on foreign data wrapper coco_kafka is 'Connector for targets in Kafka.';
 
-create function coco.http_validator(options text[], catalog oid) returns void
+create function coco_internal.http_validator(options text[], catalog oid) returns void
   language c strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'http_validator_wrapper';
-comment on function coco.http_validator is 'Checks the options of servers and user mappings of coco_http.';
-create foreign data wrapper coco_http validator coco.http_validator;
+comment on function coco_internal.http_validator is 'Checks the options of servers and user mappings of coco_http.';
+create foreign data wrapper coco_http validator coco_internal.http_validator;
 comment on foreign data wrapper coco_http is 'Connector for targets at an HTTP endpoint, and for services that coco.http_post calls.';
 
-create function coco.openai_validator(options text[], catalog oid) returns void
+create function coco_internal.openai_validator(options text[], catalog oid) returns void
   language c strict
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'openai_validator_wrapper';
-comment on function coco.openai_validator is 'Checks the options of servers and user mappings of coco_openai.';
-create foreign data wrapper coco_openai validator coco.openai_validator;
+comment on function coco_internal.openai_validator is 'Checks the options of servers and user mappings of coco_openai.';
+create foreign data wrapper coco_openai validator coco_internal.openai_validator;
 comment on foreign data wrapper coco_openai is 'Connector for servers that coco.embed and coco.generate call.';
 
 -- sql/views.sql
@@ -1115,7 +1115,7 @@ comment on foreign data wrapper coco_openai is 'Connector for servers that coco.
 create view coco.flows with (security_barrier) as
 select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
        f.lineage_index, f.lookups, f.max_rows, f.max_cost
-  from coco.flow f
+  from coco_internal.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
 create view coco.sources with (security_barrier) as
@@ -1123,14 +1123,14 @@ select s.flow, s.name as source, s.relation, s.key,
        case when s.grouped then 'group' else 'row' end as item,
        s.used as used_columns, s.ordinal, s.fingerprint, s.capture, s.refresh_interval,
        s.tracking as tracking_table, s.tracking_view
-  from coco.source s join coco.flow f using (flow)
+  from coco_internal.source s join coco_internal.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage') and s.lookup_of is null;
 
 create view coco.lookups with (security_barrier) as
 select s.flow, s.name as lookup, s.relation, s.key, o.name as source, s.affects,
        s.used as used_columns, s.capture, s.refresh_interval, s.tracking as tracking_table,
        s.tracking_view, s.derived
-  from coco.source s join coco.source o on o.id = s.lookup_of join coco.flow f on f.flow = s.flow
+  from coco_internal.source s join coco_internal.source o on o.id = s.lookup_of join coco_internal.flow f on f.flow = s.flow
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
 create view coco.targets with (security_barrier) as
@@ -1143,33 +1143,33 @@ select t.flow,
        case when t.server is null then t.relation end as relation, t.key, t.query,
        t.managed, t.query_view, t.server, t.options,
        case when t.server is not null then t.relation end as ledger, t.outbox, t.ledger_view, t.outbox_view
-  from coco.target t join coco.flow f using (flow)
+  from coco_internal.target t join coco_internal.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
 create view coco.versions with (security_barrier) as
 select m.flow, f.flow as version, v.role, v.swap, v.declared, v.keep_old, v.keep_until, v.waits_for, v.hint
-  from coco.version v join coco.flow f on f.id = v.flow join coco.flow m on m.id = v.of
+  from coco_internal.version v join coco_internal.flow f on f.id = v.flow join coco_internal.flow m on m.id = v.of
  where pg_catalog.pg_has_role(f.owner, 'usage') and pg_catalog.pg_has_role(m.owner, 'usage');
 
 create view coco.logic_versions with (security_barrier) as
 select l.flow, l.fingerprint as logic_fingerprint, l.recorded, l.label
-  from coco.logic l join coco.flow f using (flow)
+  from coco_internal.logic l join coco_internal.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
-create view coco.tracking as select * from coco.tracking_rows();
+create view coco.tracking as select * from coco_internal.tracking_rows();
 
-create view coco.errors as select * from coco.error_rows();
+create view coco.errors as select * from coco_internal.error_rows();
 
-create view coco.expectations as select * from coco.expectation_rows();
+create view coco.expectations as select * from coco_internal.expectation_rows();
 
-create view coco.functions as select * from coco.function_rows();
+create view coco.functions as select * from coco_internal.function_rows();
 
 create view coco.kept_results with (security_barrier) as
 select m.flow, m.owner, m.dropped, m.kept_until,
-       array(select distinct k.function from coco.kept_memo_function k where k.kept_memo = m.id order by 1) as functions,
-       (select pg_catalog.sum(k.entries)::bigint from coco.kept_memo_function k where k.kept_memo = m.id) as entries,
+       array(select distinct k.function from coco_internal.kept_memo_function k where k.kept_memo = m.id order by 1) as functions,
+       (select pg_catalog.sum(k.entries)::bigint from coco_internal.kept_memo_function k where k.kept_memo = m.id) as entries,
        pg_catalog.pg_total_relation_size(c.oid) as bytes
-  from coco.kept_memo m join pg_catalog.pg_class c on c.oid = m.memo_table
+  from coco_internal.kept_memo m join pg_catalog.pg_class c on c.oid = m.memo_table
  where m.kept_until > pg_catalog.clock_timestamp() and pg_catalog.pg_has_role(m.owner, 'usage')
    and exists (select from pg_catalog.pg_roles r where r.oid = m.owner);
 
@@ -1178,19 +1178,19 @@ create view coco.workers as
 select w.pid, w.worker_no, f.flow, s.name as source,
        case when w.flow is null then 'waiting' else 'working' end as state, w.since, w.transactions,
        w.evaluated, w.upserted, w.deleted, w.failed
-  from coco.worker_rows() w
-  left join coco.flow f on f.id = w.flow and pg_catalog.pg_has_role(f.owner, 'usage')
-  left join coco.source s on s.id = w.source and s.flow = f.flow
+  from coco_internal.worker_rows() w
+  left join coco_internal.flow f on f.id = w.flow and pg_catalog.pg_has_role(f.owner, 'usage')
+  left join coco_internal.source s on s.id = w.source and s.flow = f.flow
  where w.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
 
 create view coco.progress as
 select f.flow, s.name as source, p.pid, p.items_done, p.items_total, p.since, p.estimated_end
-  from coco.progress_rows() p
-  join coco.flow f on f.id = p.flow and pg_catalog.pg_has_role(f.owner, 'usage')
-  join coco.source s on s.id = p.source and s.flow = f.flow
+  from coco_internal.progress_rows() p
+  join coco_internal.flow f on f.id = p.flow and pg_catalog.pg_has_role(f.owner, 'usage')
+  join coco_internal.source s on s.id = p.source and s.flow = f.flow
  where p.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
 
-create view coco.delivery_status as select * from coco.delivery_rows();
+create view coco.delivery_status as select * from coco_internal.delivery_rows();
 
 -- Everything that coco knows of a flow's state. coco.status shows the part that fits on a screen.
 create view coco.status_detail with (security_barrier) as
@@ -1246,7 +1246,7 @@ select f.flow, f.live,
             when x.flow is not null or d.flow is not null or y.flow is not null then 'failed'
             when f.live and not r.complete then 'restoring'
             when f.live and not exists (select from pg_catalog.pg_locks l
-                            where l.locktype = 'object' and l.classid = 'coco.flow'::pg_catalog.regclass
+                            where l.locktype = 'object' and l.classid = 'coco_internal.flow'::pg_catalog.regclass
                               and l.objid = 0 and l.granted and l.mode = 'ShareUpdateExclusiveLock'
                               and l.database = (select d.oid from pg_catalog.pg_database d
                                                  where d.datname = pg_catalog.current_database()))
@@ -1254,8 +1254,8 @@ select f.flow, f.live,
             when e.failed_items > 0 then 'degraded'
             when f.live then 'live'
             when k.followed_at is null
-                 and not exists (select from coco.run_history h where h.flow = f.id and h.error is null)
-                 and not exists (select from coco.run_total h where h.flow = f.id and h.runs > h.errors)
+                 and not exists (select from coco_internal.run_history h where h.flow = f.id and h.error is null)
+                 and not exists (select from coco_internal.run_total h where h.flow = f.id and h.runs > h.errors)
               then 'never updated'
             when p.pending > 0 or k.is_unfinished or t.changed > k.updated_at then 'behind'
             when p.sources = s.count then 'up to date'
@@ -1270,9 +1270,9 @@ select f.flow, f.live,
             when d.flow is not null then d.hint
             else y.hint end as message_hint,
        e.last_error as item_message,
-       (select h.label from coco.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label
-  from coco.flow f
- cross join coco.restore_is_complete() as r (complete)
+       (select h.label from coco_internal.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label
+  from coco_internal.flow f
+ cross join coco_internal.restore_is_complete() as r (complete)
  cross join lateral (
    select pg_catalog.count(*) as count, pg_catalog.max(t.changed) as changed,
           pg_catalog.min(coalesce(t.external, pg_catalog.format('%I.%I', t.schema, t.name)))
@@ -1280,11 +1280,11 @@ select f.flow, f.live,
                        or t.outbox is not null
                           and not exists (select from pg_catalog.pg_class c where c.oid = t.outbox)) as lost,
           coalesce(pg_catalog.bool_or(not exists (select from pg_catalog.pg_class c where c.oid = t.query_view)
-            or exists (select from coco.expectation x
+            or exists (select from coco_internal.expectation x
                         where x.target = t.id
                           and not exists (select from pg_catalog.pg_class c where c.oid = x.condition_view))),
                    false) as is_broken
-     from coco.target t where t.flow = f.flow) as t
+     from coco_internal.target t where t.flow = f.flow) as t
  cross join lateral (
    select pg_catalog.count(*) as count,
           pg_catalog.min(s.name)
@@ -1300,21 +1300,21 @@ select f.flow, f.live,
                                              and not a.attisdropped))), false) as is_broken,
           pg_catalog.sum((select c.reltuples::float8 from pg_catalog.pg_class c
                            where c.oid = s.tracking and c.reltuples >= 0))::bigint as items_estimate
-     from coco.source s where s.flow = f.flow) as s
-  left join coco.failure_rows() e on e.flow = f.flow
-  left join coco.flow_error x on x.flow = f.id
+     from coco_internal.source s where s.flow = f.flow) as s
+  left join coco_internal.failure_rows() e on e.flow = f.flow
+  left join coco_internal.flow_error x on x.flow = f.id
   left join (select distinct on (t.flow) t.flow, d.next_retry, d.hint,
                     pg_catalog.format('target %I on server %I: %s', t.external, t.server, d.message) as message
-               from coco.delivery_state d join coco.target t on t.id = d.target
+               from coco_internal.delivery_state d join coco_internal.target t on t.id = d.target
               where d.message is not null order by t.flow, d.failed_at) d on d.flow = f.flow
   -- A worker of a live flow tells more than a session whose update has failed.
-  left join coco.session_error_rows() y on y.flow = f.id and not f.live
+  left join coco_internal.session_error_rows() y on y.flow = f.id and not f.live
   -- The logic of a cursor is 0 while a worker evaluates a source in several transactions.
   left join (select s.flow, pg_catalog.min(k.followed_at) as followed_at,
                     pg_catalog.max(k.followed_at) filter (where s.lookup_of is null) as updated_at,
                     pg_catalog.bool_or(k.logic = 0) filter (where s.lookup_of is null) as is_unfinished
-               from coco.cursor k join coco.source s on s.id = k.source group by s.flow) k on k.flow = f.flow
-  left join coco.pending_flow_rows() p on p.flow = f.flow
+               from coco_internal.cursor k join coco_internal.source s on s.id = k.source group by s.flow) k on k.flow = f.flow
+  left join coco_internal.pending_flow_rows() p on p.flow = f.flow
  where pg_catalog.pg_has_role(f.owner, 'usage')) as g;
 
 -- At most 100 columns wide in psql if the flows are well. The flows that need attention come first.
@@ -1326,19 +1326,19 @@ select s.flow, s.state, s.pending, pg_catalog.date_trunc('second', s.lag) as lag
 
 -- One branch for each scope, so that a query with a condition on scope computes only that scope.
 create view coco.metrics as
-select 'flow' as scope, m.* from coco.metric_rows('flow') m
+select 'flow' as scope, m.* from coco_internal.metric_rows('flow') m
 union all
-select 'source', m.* from coco.metric_rows('source') m
+select 'source', m.* from coco_internal.metric_rows('source') m
 union all
-select 'target', m.* from coco.metric_rows('target') m
+select 'target', m.* from coco_internal.metric_rows('target') m
 union all
-select 'function', m.* from coco.metric_rows('function') m
+select 'function', m.* from coco_internal.metric_rows('function') m
 union all
-select 'expectation', m.* from coco.metric_rows('expectation') m
+select 'expectation', m.* from coco_internal.metric_rows('expectation') m
 union all
-select 'log', m.* from coco.metric_rows('log') m
+select 'log', m.* from coco_internal.metric_rows('log') m
 union all
-select 'worker', m.* from coco.metric_rows('worker') m;
+select 'worker', m.* from coco_internal.metric_rows('worker') m;
 
 -- sql/comments/flow_functions.sql
 
@@ -2571,7 +2571,7 @@ comment on column coco.metrics.help is 'Meaning of the metric.';
 -- PUBLIC has no rights by default. GRANT USAGE ON SCHEMA coco allows a role to declare and run flows over relations that it
 -- may read; the functions below check all other rights.
 
-revoke all on all functions in schema coco from public;
+revoke all on all functions in schema coco, coco_internal from public;
 grant execute on function
   coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text),
   coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text),
@@ -2584,16 +2584,22 @@ grant execute on function
   coco.split_text, coco.split_file, coco.extract_text, coco.extract_pages, coco.normalize_text, coco.fingerprint, coco.stable_uuid,
   coco.swap, coco.rollback, coco.discard, coco.diff,
   coco.embed, coco.generate, coco.http_post,
-  coco.memoize, coco.unmemoize, coco.clear_memo, coco.connector_options, coco.memo_call, coco.function_rows,
-  coco.tracking_rows, coco.error_rows, coco.expectation_rows, coco.pending_rows, coco.pending_flow_rows, coco.worker_rows, coco.progress_rows,
-  coco.delivery_rows, coco.metric_rows, coco.failure_rows, coco.session_error_rows, coco.restore_is_complete
+  coco.memoize, coco.unmemoize, coco.clear_memo, coco.connector_options
+to public;
+-- Nobody else may use the schema coco_internal, so these functions cannot be called by name; the views in coco and the
+-- bound queries of flows call them.
+grant execute on function
+  coco_internal.memo_call, coco_internal.function_rows, coco_internal.tracking_rows, coco_internal.error_rows,
+  coco_internal.expectation_rows, coco_internal.pending_rows, coco_internal.pending_flow_rows, coco_internal.worker_rows,
+  coco_internal.progress_rows, coco_internal.delivery_rows, coco_internal.metric_rows, coco_internal.failure_rows,
+  coco_internal.session_error_rows, coco_internal.restore_is_complete
 to public;
 grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.versions, coco.logic_versions, coco.tracking, coco.errors, coco.expectations, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
   coco.metrics
 to public;
 
 -- Shown by CREATE EXTENSION, which this script is a part of.
-select coco.check_server_version();
+select coco_internal.check_server_version();
 
 -- The functions that read the server's files also check the membership in this role themselves.
 grant execute on function coco.local_files, coco.list_files, coco.read_file to pg_read_server_files;

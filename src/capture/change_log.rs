@@ -381,7 +381,7 @@ fn empty(capture: &Capture, n: i32, segment: pg_sys::Oid) -> Result<bool> {
         let _now = PinnedSnapshot::latest();
         let statements = SpiSession::connect()?;
         let current = statements.read_text(
-            "select segment::text from coco.capture where id = $1",
+            "select segment::text from coco_internal.capture where id = $1",
             &[arg(capture.id)],
         )?;
         if current == Some(n.to_string()) || relation_size(segment)? == 0 {
@@ -431,8 +431,8 @@ fn move_on(capture: &Capture, current: pg_sys::Oid) -> Result<()> {
             continue;
         }
         let moved = spi::returning(
-            "update coco.capture c set segment = $2
-              where c.id = (select k.id from coco.capture k
+            "update coco_internal.capture c set segment = $2
+              where c.id = (select k.id from coco_internal.capture k
                              where k.id = $1 and k.segment = $3 for update skip locked)
              returning c.id",
             &[arg(capture.id), arg(*n), arg(capture.segment)],
@@ -459,8 +459,8 @@ fn is_needed(capture: &Capture, n: i32) -> Result<bool> {
 fn needed(segment: &str) -> String {
     format!(
         "select 'needed'
-           from coco.cursor k join coco.source s on s.id = k.source
-           join coco.capture c on c.relation = s.relation
+           from coco_internal.cursor k join coco_internal.source s on s.id = k.source
+           join coco_internal.capture c on c.relation = s.relation
           where c.id = $1 and s.capture <> 'scan'
             and (exists (select from {segment} as l where l.xid >= pg_catalog.pg_snapshot_xmax(k.snapshot))
               or exists (select from pg_catalog.pg_snapshot_xip(k.snapshot) as x(xid)

@@ -61,7 +61,7 @@ with recursive tree as (
              coalesce(bit_or(g.tgtype::int) filter (where g.tgtype & 1 = 0), 0) as statement_events,
              string_agg(concat_ws(':', g.oid, g.tgenabled, g.xmin, g.ctid), ',' order by g.oid) as triggers
         from pg_catalog.pg_trigger g
-       where g.tgrelid = c.oid and g.tgfoid = 'coco.capture()'::regprocedure
+       where g.tgrelid = c.oid and g.tgfoid = 'coco_internal.capture()'::regprocedure
          and g.tgargs = convert_to($2::int::text, 'SQL_ASCII') || '\\x00'::bytea
          and (g.tgenabled = 'A' or g.tgenabled = 'O' and not $3::bool)
     ) as g
@@ -146,7 +146,7 @@ pub fn load_cursor(source: &Source) -> Result<Option<Stored>> {
                 extract(epoch from clock_timestamp() - followed_at)::float8,
                 (extract(epoch from followed_at) * 1000000)::int8,
                 own_xid::text, own_entries
-           from coco.cursor where source = $1",
+           from coco_internal.cursor where source = $1",
         &[arg(source.id)],
         |r| {
             let text: String = spi::required(r, 1)?;
@@ -181,14 +181,20 @@ pub fn load_cursor(source: &Source) -> Result<Option<Stored>> {
 /// memory. The caller acts as the extension's owner, and holds the flow's lock.
 pub fn discard_cursor(source: i32) -> Result<()> {
     // Cursors and pending keys in the memory of a worker belong to an older revision.
-    spi::execute("update coco.source set revision = revision + 1 where id = $1", &[arg(source)])?;
+    spi::execute(
+        "update coco_internal.source set revision = revision + 1 where id = $1",
+        &[arg(source)],
+    )?;
     // Entries since a cursor that is behind count as changed. Without a usable signature, the next
     // update treats all items as changed.
     spi::execute(
-        "update coco.cursor set logic = -1, signature = $2 where source = $1 and behind",
+        "update coco_internal.cursor set logic = -1, signature = $2 where source = $1 and behind",
         &[arg(source), arg(pgrx::Uuid::from_bytes(NOWHERE))],
     )?;
-    spi::execute("delete from coco.cursor where source = $1 and not behind", &[arg(source)])?;
+    spi::execute(
+        "delete from coco_internal.cursor where source = $1 and not behind",
+        &[arg(source)],
+    )?;
     Ok(())
 }
 
@@ -197,7 +203,7 @@ pub fn discard_cursor(source: i32) -> Result<()> {
 pub fn store_cursor(source: &Source, cursor: &Cursor, all: bool) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "insert into coco.cursor as c
+        "insert into coco_internal.cursor as c
                 (source, snapshot, logic, signature, behind, followed_at, own_xid, own_entries)
          values ($1, $2::text::pg_snapshot, $3, $4, $6, to_timestamp($7 / 1000000.0),
                  $8::text::xid8, $9)

@@ -80,7 +80,7 @@ unsafe fn owns(extension: pg_sys::Oid) -> bool {
 fn captured() -> Result<Vec<pg_sys::Oid>> {
     spi::select(
         "select distinct t.tgrelid from pg_catalog.pg_trigger t
-          where t.tgfoid operator(pg_catalog.=) 'coco.capture()'::pg_catalog.regprocedure order by 1",
+          where t.tgfoid operator(pg_catalog.=) 'coco_internal.capture()'::pg_catalog.regprocedure order by 1",
         &[],
         |r| spi::required(r, 1),
     )

@@ -87,7 +87,7 @@ pub fn find_capture(relation: pg_sys::Oid) -> Result<Option<Capture>> {
                         from pg_catalog.pg_attribute a
                        where a.attrelid = any (l.oids) and a.attnum > 1
                        group by a.attnum order by a.attnum)
-           from coco.capture c
+           from coco_internal.capture c
           -- Found under the snapshot that reads the rest: if another session has recreated the log,
           -- the old state must not count as the new log's.
           cross join lateral (

@@ -64,7 +64,7 @@ pub unsafe fn capture(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool> {
         let Some(trigger) = trigger_data(fcinfo) else {
             return Err(crate::pg::error::Error::new(
                 pgrx::PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
-                "function coco.capture was not called by trigger manager",
+                "function coco_internal.capture was not called by trigger manager",
             )
             .hint("Do not create triggers with this function. coco creates them: see the argument \"capture\" of coco.add_source."));
         };
@@ -213,7 +213,7 @@ unsafe fn look_up(
     let found = spi::select(
         // A schema of the extension: version 0.1.0 has its logs in another one than later versions.
         "select c.columns, s.oid
-           from coco.capture c
+           from coco_internal.capture c
            join pg_catalog.pg_class s
              on s.relname operator(pg_catalog.=) pg_catalog.format('log_%s_%s', c.id, c.segment)::pg_catalog.name
             and s.relkind operator(pg_catalog.=) 'r'

@@ -73,13 +73,13 @@ pub fn ensure(relation: pg_sys::Oid, key: &[Column], always: bool, wait: bool) -
         None => {
             let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
             let id = spi::returning(
-                "insert into coco.capture (relation, columns, always, complete_from_xid)
+                "insert into coco_internal.capture (relation, columns, always, complete_from_xid)
                  values ($1::oid::regclass, $2, $3, '0') returning id",
                 &[arg(relation), arg(names), arg(always)],
                 |r| spi::required::<i32>(r, 1),
             )?
             .pop()
-            .ok_or_else(|| Error::internal("INSERT INTO coco.capture returned no id"))?;
+            .ok_or_else(|| Error::internal("INSERT INTO coco_internal.capture returned no id"))?;
             (id, always)
         }
     };
@@ -166,7 +166,7 @@ fn extend(capture: &Capture, key: &[Column], always: bool) -> Result<i32> {
         }
     }
     spi::execute(
-        "update coco.capture set columns = $2, always = always or $3, complete_from_xid = '0' where id = $1",
+        "update coco_internal.capture set columns = $2, always = always or $3, complete_from_xid = '0' where id = $1",
         &[arg(capture.id), arg(names), arg(always)],
     )?;
     Ok(capture.id)
@@ -203,7 +203,7 @@ pub fn make_segments(relation: pg_sys::Oid, capture: &Capture) -> Result<()> {
         spi::execute(&format!("create index on {name} using btree (xid)"), &[])?;
         spi::execute(&format!("revoke all on {name} from public"), &[])?;
         let comment =
-            format!("Change log of a captured table, see coco.capture, id {}", capture.id);
+            format!("Change log of a captured table, see coco_internal.capture, id {}", capture.id);
         spi::execute(&format!("comment on table {name} is {}", literal(&comment)), &[])?;
         spi::execute(&format!("alter extension coco add table {name}"), &[])?;
     }
@@ -234,7 +234,7 @@ fn make_triggers(relation: pg_sys::Oid, id: i32, always: bool) -> Result<()> {
         drop_left_behind(*table, name)?;
     }
     drop_triggers(&name, id)?;
-    let call = format!("execute function coco.capture('{id}')");
+    let call = format!("execute function coco_internal.capture('{id}')");
     let make = |sql: String| spi::execute(&sql, &[]);
     make(format!(
         "create trigger coco_capture_{id}_truncate after truncate on {name} for each statement {call}"
@@ -290,7 +290,7 @@ fn triggers(table: &str, id: i32, condition: &str) -> Result<Vec<String>> {
     spi::select(
         &format!(
             "select pg_catalog.quote_ident(tgname) from pg_catalog.pg_trigger
-              where tgrelid = $1::text::regclass and tgfoid = 'coco.capture()'::regprocedure
+              where tgrelid = $1::text::regclass and tgfoid = 'coco_internal.capture()'::regprocedure
                 and tgargs = pg_catalog.convert_to($2, 'SQL_ASCII') || '\\x00'::bytea {condition}"
         ),
         &[arg(table), arg(id.to_string())],
@@ -309,9 +309,9 @@ fn drop_triggers(table: &str, id: i32) -> Result<()> {
 fn drop_left_behind(relation: pg_sys::Oid, table: &str) -> Result<()> {
     let left = spi::select(
         "select pg_catalog.quote_ident(tgname) from pg_catalog.pg_trigger
-          where tgrelid = $1 and tgparentid = 0 and tgfoid = 'coco.capture()'::regprocedure
+          where tgrelid = $1 and tgparentid = 0 and tgfoid = 'coco_internal.capture()'::regprocedure
             and tgargs <> all (select pg_catalog.convert_to(id::text, 'SQL_ASCII') || '\\x00'::bytea
-                                 from coco.capture)",
+                                 from coco_internal.capture)",
         &[arg(relation)],
         |r| spi::required::<String>(r, 1),
     )?;
@@ -338,7 +338,7 @@ pub fn may_be_put_back(relation: pg_sys::Oid, role: pg_sys::Oid, asked: bool) ->
          select pg_catalog.has_table_privilege($2::oid, $1::oid, 'trigger')
                 and ($3 or pg_catalog.pg_has_role($2::oid, c.relowner, 'usage')
                      or exists (select from pg_catalog.pg_trigger g join tree t on t.relid = g.tgrelid
-                                 where g.tgfoid = 'coco.capture()'::regprocedure))
+                                 where g.tgfoid = 'coco_internal.capture()'::regprocedure))
            from pg_catalog.pg_class c where c.oid = $1::oid",
         &[arg(relation), arg(role), arg(asked)],
     )?;
@@ -350,9 +350,9 @@ pub fn left_behind() -> Result<Vec<pg_sys::Oid>> {
     let _as = RoleGuard::extension_owner()?;
     spi::select(
         "select distinct tgrelid from pg_catalog.pg_trigger
-          where tgparentid = 0 and tgfoid = 'coco.capture()'::regprocedure
+          where tgparentid = 0 and tgfoid = 'coco_internal.capture()'::regprocedure
             and tgargs <> all (select pg_catalog.convert_to(id::text, 'SQL_ASCII') || '\\x00'::bytea
-                                 from coco.capture)",
+                                 from coco_internal.capture)",
         &[],
         |r| spi::required(r, 1),
     )
@@ -388,19 +388,20 @@ fn are_owned(tables: &[(pg_sys::Oid, String)], role: pg_sys::Oid) -> Result<bool
 pub fn end_unneeded(role: pg_sys::Oid) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     sweep()?;
-    const UNNEEDED: &str = "not exists (select from coco.source s
+    const UNNEEDED: &str = "not exists (select from coco_internal.source s
                              where s.relation = c.relation and s.capture <> 'scan')";
-    let ids =
-        spi::select(&format!("select c.id from coco.capture c where {UNNEEDED}"), &[], |r| {
-            spi::required::<i32>(r, 1)
-        })?;
+    let ids = spi::select(
+        &format!("select c.id from coco_internal.capture c where {UNNEEDED}"),
+        &[],
+        |r| spi::required::<i32>(r, 1),
+    )?;
     // A flow that is being declared on the table may need the capture when it commits: wait for it.
     for id in &ids {
         locks::lock_capture(*id, true)?;
     }
     let found = spi::returning(
         &format!(
-            "delete from coco.capture c where c.id = any ($1) and {UNNEEDED}
+            "delete from coco_internal.capture c where c.id = any ($1) and {UNNEEDED}
              returning c.id, c.relation::oid"
         ),
         &[arg(ids)],
@@ -473,7 +474,7 @@ fn sweep() -> Result<()> {
            from pg_catalog.pg_class c
           where c.relnamespace = 'coco_internal'::regnamespace and c.relkind = 'r'
             and c.relname ~ '^log_[0-9]+_[0-9]+$'
-            and pg_catalog.split_part(c.relname::text, '_', 2)::int not in (select id from coco.capture)",
+            and pg_catalog.split_part(c.relname::text, '_', 2)::int not in (select id from coco_internal.capture)",
         &[],
         |r| Ok((spi::required::<pg_sys::Oid>(r, 1)?, spi::required::<String>(r, 2)?)),
     )?;

@@ -1,4 +1,4 @@
-//! The rows of `coco.expectation`: conditions that the rows of targets should satisfy.
+//! The rows of `coco_internal.expectation`: conditions that the rows of targets should satisfy.
 //!
 //! Callers: `flows`, `declare`, `update`, `inspect`.
 
@@ -22,8 +22,8 @@ pub fn expectations_of(flow: &str) -> Result<Vec<TargetExpectation>> {
     spi::select(
         "select x.id, x.name, x.condition, x.action, x.max_share, c.oid,
                 case when c.oid is not null then pg_catalog.format('%I.%I', n.nspname, c.relname) end, x.target
-           from coco.expectation x
-           join coco.target t on t.id = x.target
+           from coco_internal.expectation x
+           join coco_internal.target t on t.id = x.target
            left join pg_catalog.pg_class c on c.oid = x.condition_view
            left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
           where t.flow = $1 order by x.id",
@@ -60,7 +60,7 @@ pub struct NewExpectation<'a> {
 pub fn store_expectation(new: &NewExpectation) -> Result<i32> {
     let _as = RoleGuard::extension_owner()?;
     let stored = spi::returning(
-        "insert into coco.expectation as x (target, name, condition, action, max_share)
+        "insert into coco_internal.expectation as x (target, name, condition, action, max_share)
          values ($1, $2, $3, $4, $5)
          on conflict (target, name) do update
             set condition = excluded.condition, action = excluded.action,
@@ -84,7 +84,7 @@ pub fn store_expectation(new: &NewExpectation) -> Result<i32> {
 pub fn store_condition_view(id: i32, view: pg_sys::Oid) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.expectation set condition_view = $2::oid::regclass where id = $1",
+        "update coco_internal.expectation set condition_view = $2::oid::regclass where id = $1",
         &[arg(id), arg(view)],
     )?;
     Ok(())
@@ -92,7 +92,7 @@ pub fn store_condition_view(id: i32, view: pg_sys::Oid) -> Result<()> {
 
 pub fn delete_expectation(id: i32) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
-    spi::execute("delete from coco.expectation where id = $1", &[arg(id)])?;
+    spi::execute("delete from coco_internal.expectation where id = $1", &[arg(id)])?;
     Ok(())
 }
 
@@ -101,7 +101,7 @@ pub fn count_rows(tally: &RowTally) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     for (id, rows) in tally.iter().filter(|(_, rows)| rows.checked > 0) {
         spi::execute(
-            "update coco.expectation set checked = checked + $2, failed = failed + $3
+            "update coco_internal.expectation set checked = checked + $2, failed = failed + $3
               where id = $1",
             &[arg(*id), arg(rows.checked), arg(rows.failed)],
         )?;
@@ -121,7 +121,7 @@ pub fn row_counts(flow: &str) -> Result<Vec<RowCounts>> {
     let _as = RoleGuard::extension_owner()?;
     spi::select(
         "select x.id, x.checked, x.failed
-           from coco.expectation x join coco.target t on t.id = x.target where t.flow = $1",
+           from coco_internal.expectation x join coco_internal.target t on t.id = x.target where t.flow = $1",
         &[arg(flow)],
         |r| {
             Ok(RowCounts {

@@ -15,10 +15,11 @@ pub struct FlowIdentity {
 /// Finds a flow by its name, for its owner.
 pub fn identify_flow(name: &str) -> Result<FlowIdentity> {
     let acting = RoleGuard::extension_owner()?;
-    let found =
-        spi::select("select id, owner::oid from coco.flow where flow = $1", &[arg(name)], |r| {
-            Ok(FlowIdentity { id: spi::required(r, 1)?, owner: spi::required(r, 2)? })
-        })?;
+    let found = spi::select(
+        "select id, owner::oid from coco_internal.flow where flow = $1",
+        &[arg(name)],
+        |r| Ok(FlowIdentity { id: spi::required(r, 1)?, owner: spi::required(r, 2)? }),
+    )?;
     drop(acting);
     let identity = found.into_iter().next().ok_or_else(|| missing(name))?;
     check_rights(name, identity.owner)?;
@@ -28,7 +29,8 @@ pub fn identify_flow(name: &str) -> Result<FlowIdentity> {
 /// Reports whether a flow has this name, whoever owns it.
 pub fn is_flow(name: &str) -> Result<bool> {
     let _as = RoleGuard::extension_owner()?;
-    let found = spi::scalar::<bool>("select true from coco.flow where flow = $1", &[arg(name)])?;
+    let found =
+        spi::scalar::<bool>("select true from coco_internal.flow where flow = $1", &[arg(name)])?;
     Ok(found == Some(true))
 }
 
@@ -43,10 +45,11 @@ pub fn missing(name: &str) -> Error {
 /// Returns the id of a flow, for its owner. Other parts of the flow may no longer exist.
 pub fn flow_id(name: &str) -> Result<i32> {
     let acting = RoleGuard::extension_owner()?;
-    let found =
-        spi::select("select id, owner::oid from coco.flow where flow = $1", &[arg(name)], |r| {
-            Ok((spi::required::<i32>(r, 1)?, spi::required::<pgrx::pg_sys::Oid>(r, 2)?))
-        })?;
+    let found = spi::select(
+        "select id, owner::oid from coco_internal.flow where flow = $1",
+        &[arg(name)],
+        |r| Ok((spi::required::<i32>(r, 1)?, spi::required::<pgrx::pg_sys::Oid>(r, 2)?)),
+    )?;
     drop(acting);
     let Some((id, owner)) = found.into_iter().next() else {
         return Err(missing(name));
@@ -69,7 +72,7 @@ pub fn check_rights(flow: &str, owner: pgrx::pg_sys::Oid) -> Result<()> {
 pub fn has_made_external(flow: &str) -> Result<bool> {
     let _as = RoleGuard::extension_owner()?;
     let made = spi::scalar::<bool>(
-        "select true from coco.target where flow = $1 and server is not null and managed limit 1",
+        "select true from coco_internal.target where flow = $1 and server is not null and managed limit 1",
         &[arg(flow)],
     )?;
     Ok(made == Some(true))

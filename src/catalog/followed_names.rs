@@ -13,12 +13,12 @@ pub fn renamed_targets(flow: &str) -> Result<Vec<i32>> {
     let _as = RoleGuard::extension_owner()?;
     spi::select(
         "select t.id
-           from coco.target t
+           from coco_internal.target t
            join pg_catalog.pg_class c on c.oid = t.relation
            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
           where t.flow = $1 and t.server is null
             and (t.schema <> n.nspname::text or t.name <> c.relname::text)
-            and not exists (select from coco.target o
+            and not exists (select from coco_internal.target o
                              where o.id <> t.id and o.schema = n.nspname::text and o.name = c.relname::text
                                and not exists (select from pg_catalog.pg_class x where x.oid = o.relation))",
         &[arg(flow)],
@@ -32,7 +32,7 @@ pub fn store_table_names(flow: &str) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     for target in renamed {
         spi::execute(
-            "update coco.target t set schema = n.nspname::text, name = c.relname::text
+            "update coco_internal.target t set schema = n.nspname::text, name = c.relname::text
                from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
               where c.oid = t.relation and t.id = $1",
             &[arg(target)],
@@ -46,7 +46,7 @@ pub fn store_table_names(flow: &str) -> Result<()> {
 pub fn store_used_columns(source: i32, used: &[String]) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.source set used = $2 where id = $1 and used is distinct from $2",
+        "update coco_internal.source set used = $2 where id = $1 and used is distinct from $2",
         &[arg(source), arg(used.to_vec())],
     )?;
     Ok(())

@@ -31,16 +31,16 @@ pub const SCHEMA: &str = "coco_internal";
 pub const VIEWS: &str = "
 select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
   from (select pg_catalog.unnest(array[query_view, ledger_view, outbox_view]) as view
-          from coco.target where flow operator(pg_catalog.=) $1
+          from coco_internal.target where flow operator(pg_catalog.=) $1
          union all
         select pg_catalog.unnest(array[expressions, affects_view, tracking_view])
-          from coco.source where flow operator(pg_catalog.=) $1
+          from coco_internal.source where flow operator(pg_catalog.=) $1
          union all
         select x.condition_view
-          from coco.expectation as x join coco.target as t on t.id operator(pg_catalog.=) x.target
+          from coco_internal.expectation as x join coco_internal.target as t on t.id operator(pg_catalog.=) x.target
          where t.flow operator(pg_catalog.=) $1
          union all
-        select memo_view from coco.flow where flow operator(pg_catalog.=) $1) as v
+        select memo_view from coco_internal.flow where flow operator(pg_catalog.=) $1) as v
   join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) v.view
   join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace";
 

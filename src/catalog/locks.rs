@@ -1,5 +1,5 @@
 //! Heavyweight locks that decide which session may work on a flow. In pg_locks they are objects of
-//! class coco.flow.
+//! class coco_internal.flow.
 
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -16,8 +16,11 @@ const MODE: i32 = pg_sys::ShareUpdateExclusiveLock as i32;
 const HELPING: i32 = pg_sys::ShareLock as i32;
 
 fn class() -> Result<pg_sys::Oid> {
-    spi::scalar::<pg_sys::Oid>("select 'coco.flow'::pg_catalog.regclass::pg_catalog.oid", &[])?
-        .ok_or_else(|| Error::internal("table coco.flow does not exist"))
+    spi::scalar::<pg_sys::Oid>(
+        "select 'coco_internal.flow'::pg_catalog.regclass::pg_catalog.oid",
+        &[],
+    )?
+    .ok_or_else(|| Error::internal("table coco_internal.flow does not exist"))
 }
 
 fn object(database: pg_sys::Oid, class: pg_sys::Oid, object: u32, part: u16) -> pg_sys::LOCKTAG {
@@ -114,7 +117,7 @@ pub fn lock_flow_ending_transaction(id: i32, announce: fn()) -> Result<()> {
               where l.locktype = 'object' and l.granted and l.pid <> pg_catalog.pg_backend_pid()
                 and l.database = (select d.oid from pg_catalog.pg_database as d
                                    where d.datname = pg_catalog.current_database())
-                and l.classid = 'coco.flow'::pg_catalog.regclass and l.objid = $1::int::oid
+                and l.classid = 'coco_internal.flow'::pg_catalog.regclass and l.objid = $1::int::oid
                 and l.objsubid in (0, 1) and a.backend_type in ('coco worker', 'coco helper')",
             &[arg(id)],
             |_| Ok(()),
@@ -189,15 +192,21 @@ fn helpers_tag(flow: i32) -> Result<pg_sys::LOCKTAG> {
 /// Blocks other sessions that want to start or end the capture of a table, until the transaction
 /// ends. Without `wait`, returns `false` if another session does so.
 pub fn lock_capture(id: i32, wait: bool) -> Result<bool> {
-    let class = spi::scalar::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
-        .ok_or_else(|| Error::internal("table coco.capture does not exist"))?;
+    let class = spi::scalar::<pg_sys::Oid>(
+        "select 'coco_internal.capture'::pg_catalog.regclass::oid",
+        &[],
+    )?
+    .ok_or_else(|| Error::internal("table coco_internal.capture does not exist"))?;
     let tag = object(backend::database(), class, id as u32, 0);
     Ok(acquire(&tag, MODE, false, wait))
 }
 
 fn segment_tag(capture: i32, segment: i32) -> Result<pg_sys::LOCKTAG> {
-    let class = spi::scalar::<pg_sys::Oid>("select 'coco.capture'::pg_catalog.regclass::oid", &[])?
-        .ok_or_else(|| Error::internal("table coco.capture does not exist"))?;
+    let class = spi::scalar::<pg_sys::Oid>(
+        "select 'coco_internal.capture'::pg_catalog.regclass::oid",
+        &[],
+    )?
+    .ok_or_else(|| Error::internal("table coco_internal.capture does not exist"))?;
     Ok(object(backend::database(), class, capture as u32, segment as u16 + 1))
 }
 
@@ -329,15 +338,17 @@ pub fn leave_worker_slot(number: u16) -> Result<()> {
 
 /// Blocks other sessions that want to declare this table as a target, until the transaction ends.
 pub fn lock_target_table(relation: pg_sys::Oid) -> Result<()> {
-    let class = spi::scalar::<pg_sys::Oid>("select 'coco.target'::pg_catalog.regclass::oid", &[])?
-        .ok_or_else(|| Error::internal("table coco.target does not exist"))?;
+    let class =
+        spi::scalar::<pg_sys::Oid>("select 'coco_internal.target'::pg_catalog.regclass::oid", &[])?
+            .ok_or_else(|| Error::internal("table coco_internal.target does not exist"))?;
     acquire(&object(backend::database(), class, relation.to_u32(), 0), MODE, false, true);
     Ok(())
 }
 
 fn target_tag(target: i32) -> Result<pg_sys::LOCKTAG> {
-    let class = spi::scalar::<pg_sys::Oid>("select 'coco.target'::pg_catalog.regclass::oid", &[])?
-        .ok_or_else(|| Error::internal("table coco.target does not exist"))?;
+    let class =
+        spi::scalar::<pg_sys::Oid>("select 'coco_internal.target'::pg_catalog.regclass::oid", &[])?
+            .ok_or_else(|| Error::internal("table coco_internal.target does not exist"))?;
     let tag = object(backend::database(), class, target as u32, 0);
     Ok(pg_sys::LOCKTAG { locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8, ..tag })
 }

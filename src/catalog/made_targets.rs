@@ -1,4 +1,4 @@
-//! Tables that coco made for targets whose flows were dropped: the rows of `coco.made_target`.
+//! Tables that coco made for targets whose flows were dropped: the rows of `coco_internal.made_target`.
 //!
 //! A flow that is declared over such a table manages it again. A row counts only for the owner of
 //! the dropped flow, and only while this role owns the table.
@@ -18,14 +18,14 @@ use crate::pg::spi::{self, arg, ident};
 /// tables that no longer exist. The caller acts as the extension's owner.
 pub fn record_made_targets(flow: &str, owner: pg_sys::Oid) -> Result<()> {
     spi::execute(
-        "delete from coco.made_target m
+        "delete from coco_internal.made_target m
           where not exists (select from pg_class c where c.oid = m.relation)",
         &[],
     )?;
     spi::execute(
-        "insert into coco.made_target (relation, owner)
+        "insert into coco_internal.made_target (relation, owner)
          select c.oid::regclass, c.relowner::regrole
-           from coco.target t join pg_class c on c.oid = t.relation
+           from coco_internal.target t join pg_class c on c.oid = t.relation
           where t.flow = $1 and t.managed and t.server is null and c.relowner = $2
          on conflict (relation) do update set owner = excluded.owner",
         &[arg(flow), arg(owner)],
@@ -37,7 +37,7 @@ pub fn record_made_targets(flow: &str, owner: pg_sys::Oid) -> Result<()> {
 pub fn take_made_target(relation: pg_sys::Oid, owner: pg_sys::Oid) -> Result<bool> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::returning(
-        "delete from coco.made_target m using pg_class c
+        "delete from coco_internal.made_target m using pg_class c
           where m.relation = $1 and m.owner = $2 and c.oid = m.relation
          returning c.relowner = $2",
         &[arg(relation), arg(owner)],

@@ -1,6 +1,6 @@
 //! Decides whether workers may start: whether the restore of a dump, if there was one, is complete.
 //!
-//! A dump contains the rows of `coco.flow` before the rows, indexes and triggers of most tables. A
+//! A dump contains the rows of `coco_internal.flow` before the rows, indexes and triggers of most tables. A
 //! flow that is live at that point would find its source empty, and write to a target that the
 //! restore still fills. The first flow of a database therefore creates a materialized view. A dump
 //! creates the view without rows, and fills it with REFRESH MATERIALIZED VIEW. This is the last
@@ -39,7 +39,7 @@ pub fn is_complete() -> Result<bool> {
         && spi::scalar::<bool>(&format!("select complete from {VIEW}"), &[])? == Some(true))
 }
 
-/// Prepares the insertion of a row into `coco.flow`. If the row may be the first flow, blocks other
+/// Prepares the insertion of a row into `coco_internal.flow`. If the row may be the first flow, blocks other
 /// sessions that want to add a flow.
 pub fn prepare() -> Result<()> {
     match is_complete()? {
@@ -50,7 +50,7 @@ pub fn prepare() -> Result<()> {
 
 fn hold_off() -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
-    spi::execute("lock table coco.flow in share row exclusive mode", &[])?;
+    spi::execute("lock table coco_internal.flow in share row exclusive mode", &[])?;
     Ok(())
 }
 
@@ -63,7 +63,7 @@ pub fn begin_with(flow: i32) -> Result<()> {
     }
     hold_off()?;
     let acting = RoleGuard::extension_owner()?;
-    let alone = "select not exists (select from coco.flow where id <> $1)";
+    let alone = "select not exists (select from coco_internal.flow where id <> $1)";
     if spi::scalar::<bool>(alone, &[arg(flow)])? != Some(true) {
         return Ok(());
     }
@@ -74,7 +74,7 @@ pub fn begin_with(flow: i32) -> Result<()> {
             and not exists (select from pg_catalog.pg_depend d
                              where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                                and d.objid = c.oid and d.deptype = 'e')
-            and not exists (select from coco.kept_memo m where m.memo_table = c.oid)
+            and not exists (select from coco_internal.kept_memo m where m.memo_table = c.oid)
           order by c.relkind = 'r', c.oid desc",
         &[],
         |r| Ok((spi::required::<String>(r, 1)?, spi::required::<String>(r, 2)?)),
@@ -106,7 +106,7 @@ fn make() -> Result<()> {
     }
     for statement in [
         &format!(
-            "create materialized view {VIEW} as select exists (select from coco.flow) as complete"
+            "create materialized view {VIEW} as select exists (select from coco_internal.flow) as complete"
         ),
         &format!(
             "comment on materialized view {VIEW} is 'Whether the last command of a dump has run. Workers start only then.'"
@@ -122,14 +122,14 @@ fn make() -> Result<()> {
 pub fn end_with_last() -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     let (Some(view), Some(flows)) =
-        (internal_tables::find(VIEW)?, internal_tables::find("coco.flow")?)
+        (internal_tables::find(VIEW)?, internal_tables::find("coco_internal.flow")?)
     else {
         return Ok(());
     };
     let is_last = || -> Result<bool> {
         let _now = PinnedSnapshot::latest();
-        let found =
-            SpiSession::connect()?.read_text("select 'flow' from coco.flow limit 1", &[])?;
+        let found = SpiSession::connect()?
+            .read_text("select 'flow' from coco_internal.flow limit 1", &[])?;
         Ok(found.is_none())
     };
     let is_free = |relation, mode: u32| {

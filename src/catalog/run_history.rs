@@ -25,7 +25,8 @@ pub fn log(flow: i32, entry: &RunEntry) -> Result<()> {
         return Ok(());
     }
     let _as = RoleGuard::extension_owner()?;
-    let flow = spi::scalar::<String>("select flow from coco.flow where id = $1", &[arg(flow)])?;
+    let flow =
+        spi::scalar::<String>("select flow from coco_internal.flow where id = $1", &[arg(flow)])?;
     let c = &entry.counts;
     tracing::info!(
         flow = flow.as_deref(),
@@ -65,9 +66,9 @@ pub fn note_run(flow: i32, entries: &[RunEntry]) -> Result<()> {
     }
     spi::execute(
         &into_total(
-            "delete from coco.run_history
+            "delete from coco_internal.run_history
               where flow = $1
-                and run_id <= (select run_id from coco.run_history
+                and run_id <= (select run_id from coco_internal.run_history
                              where flow = $1 order by run_id desc offset $2 limit 1)
              returning *",
         ),
@@ -78,25 +79,25 @@ pub fn note_run(flow: i32, entries: &[RunEntry]) -> Result<()> {
 
 /// Inserts a given run as a row.
 const INSERT: &str = "
-insert into coco.run_history
+insert into coco_internal.run_history
        (flow, started, elapsed, reason, initiator, seen, skipped, unchanged, evaluated, upserted, deleted,
         failed, error, label)
 select id, to_timestamp($2 / 1000000.0), $3 * interval '1 microsecond', $4, $5, $6, $7, $8, $9, $10,
        $11, $12, $13, coalesce($14, label)
-  from coco.flow where id = $1";
+  from coco_internal.flow where id = $1";
 
 /// Selects a given run, if no runs are kept.
 const NOT_KEPT: &str = "
 select id as flow, to_timestamp($2 / 1000000.0) as started, $3 * interval '1 microsecond' as elapsed,
        $6 as seen, $7 as skipped, $8 as unchanged, $9 as evaluated, $10 as upserted, $11 as deleted,
        $12 as failed, $13 as error
-  from coco.flow where id = $1";
+  from coco_internal.flow where id = $1";
 
 /// Adds runs to the total of their flow.
 fn into_total(runs: &str) -> String {
     format!(
         "with gone as ({runs})
-         insert into coco.run_total as t
+         insert into coco_internal.run_total as t
                 (flow, runs, errors, seen, skipped, unchanged, evaluated, upserted, deleted, failed,
                  elapsed, ended)
          select flow, count(*), count(error), sum(seen), sum(skipped), sum(unchanged), sum(evaluated),
@@ -166,7 +167,7 @@ pub fn runs(name: &str) -> Result<Vec<Run>> {
     spi::select(
         "select run_id, started, elapsed, reason, initiator, seen, skipped, unchanged, evaluated, upserted,
                 deleted, failed, error, label
-           from coco.run_history where flow = $1 order by run_id desc",
+           from coco_internal.run_history where flow = $1 order by run_id desc",
         &[arg(flow)],
         |r| {
             Ok(Run {
@@ -209,7 +210,7 @@ pub fn run_speed(flow: i32) -> Result<Option<RunSpeed>> {
     let found = spi::select(
         "with r as (
            select extract(epoch from elapsed)::float8 as seconds, evaluated::float8 as items
-             from coco.run_history
+             from coco_internal.run_history
             where flow = $1 and evaluated > 0 and error is null
             order by run_id desc limit 20)
          select sum(seconds) / sum(items), min(seconds / items), max(seconds / items), count(*),

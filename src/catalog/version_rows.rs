@@ -1,4 +1,4 @@
-//! The rows of `coco.version`: flows that are a new or an old version of another flow, for a change
+//! The rows of `coco_internal.version`: flows that are a new or an old version of another flow, for a change
 //! without a gap.
 //!
 //! Callers: `declare`, `inspect`, `workers`.
@@ -61,7 +61,7 @@ pub struct NewVersion {
 const SELECT: &str = "
 select v.flow, f.flow, v.of, m.flow, v.role = 'new', v.swap = 'auto',
        coalesce(v.keep_until <= clock_timestamp(), false)
-  from coco.version v join coco.flow f on f.id = v.flow join coco.flow m on m.id = v.of";
+  from coco_internal.version v join coco_internal.flow f on f.id = v.flow join coco_internal.flow m on m.id = v.of";
 
 fn read(condition: &str, id: i32) -> Result<Vec<FlowVersion>> {
     let _as = RoleGuard::extension_owner()?;
@@ -112,7 +112,7 @@ pub fn check_no_new_version(flow: i32, name: &str) -> Result<()> {
 pub fn expired_versions() -> Result<Vec<i32>> {
     let _as = RoleGuard::extension_owner()?;
     spi::select(
-        "select flow from coco.version where role = 'old' and keep_until <= clock_timestamp()",
+        "select flow from coco_internal.version where role = 'old' and keep_until <= clock_timestamp()",
         &[],
         |r| spi::required(r, 1),
     )
@@ -122,7 +122,7 @@ pub fn expired_versions() -> Result<Vec<i32>> {
 pub fn insert_new(version: &NewVersion) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "insert into coco.version (flow, of, role, swap, keep_old) values ($1, $2, 'new', $3, $4)",
+        "insert into coco_internal.version (flow, of, role, swap, keep_old) values ($1, $2, 'new', $3, $4)",
         &[
             arg(version.id),
             arg(version.of),
@@ -138,16 +138,19 @@ pub fn insert_new(version: &NewVersion) -> Result<()> {
 pub fn exchange(main: i32, version: &FlowVersion) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     let declared = spi::returning(
-        "delete from coco.version where flow = $1 returning swap, keep_old",
+        "delete from coco_internal.version where flow = $1 returning swap, keep_old",
         &[arg(version.id)],
         |r| Ok((spi::required::<String>(r, 1)?, spi::required::<Interval>(r, 2)?)),
     )?;
     let Some((swap, keep_old)) = declared.into_iter().next() else {
         return Err(Error::internal("the version of a flow vanished"));
     };
-    spi::execute("update coco.version set of = $2 where of = $1", &[arg(main), arg(version.id)])?;
     spi::execute(
-        "insert into coco.version (flow, of, role, swap, keep_old, keep_until)
+        "update coco_internal.version set of = $2 where of = $1",
+        &[arg(main), arg(version.id)],
+    )?;
+    spi::execute(
+        "insert into coco_internal.version (flow, of, role, swap, keep_old, keep_until)
          values ($1, $2, 'old', $3, $4, clock_timestamp() + $4)",
         &[arg(main), arg(version.id), arg(swap), arg(keep_old)],
     )?;
@@ -162,7 +165,7 @@ pub fn note_reason(version: i32, why: Option<&Error>) -> Result<()> {
         None => (None, None),
     };
     spi::execute(
-        "update coco.version set waits_for = $2, hint = $3
+        "update coco_internal.version set waits_for = $2, hint = $3
           where flow = $1 and (waits_for is distinct from $2 or hint is distinct from $3)",
         &[arg(version), arg(message), arg(hint)],
     )?;

@@ -128,7 +128,7 @@ pub fn insert_lookup(flow: &Flow, affected: &Source, new: NewLookup) -> Result<(
         capture_mode(relation, &described.shown, &described.kind, &key, flow.owner, new.capture)?;
     let acting = RoleGuard::extension_owner()?;
     let id = spi::returning(
-        "insert into coco.source (flow, name, relation, key, grouped, capture, refresh_interval, lookup_of, affects, derived, tracking, tracking_view)
+        "insert into coco_internal.source (flow, name, relation, key, grouped, capture, refresh_interval, lookup_of, affects, derived, tracking, tracking_view)
          values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, $10, 0::oid::regclass, 0::oid::regclass) returning id",
         &[
             arg(flow.name.as_str()),
@@ -148,7 +148,7 @@ pub fn insert_lookup(flow: &Flow, affected: &Source, new: NewLookup) -> Result<(
     .ok_or_else(|| Error::internal("INSERT returned no id for a new lookup"))?;
     let tracking = objects::create_tracking(&flow.name, flow.owner, id, &name, &key)?;
     spi::execute(
-        "update coco.source
+        "update coco_internal.source
             set tracking = $2::text::regclass, tracking_view = $3::text::regclass where id = $1",
         &[arg(id), arg(tracking.table), arg(tracking.view)],
     )?;
@@ -161,7 +161,7 @@ pub fn insert_lookup(flow: &Flow, affected: &Source, new: NewLookup) -> Result<(
             &object_comments::affects_comment(&flow.name, &name),
         )?;
         spi::execute(
-            "update coco.source set affects_view = $2::oid::regclass where id = $1",
+            "update coco_internal.source set affects_view = $2::oid::regclass where id = $1",
             &[arg(id), arg(view)],
         )?;
     }
@@ -218,7 +218,7 @@ pub fn store_used(flow: &Flow) -> Result<()> {
     {
         let _as = RoleGuard::extension_owner()?;
         spi::execute(
-            "update coco.source set used = $2 where id = $1 and used is distinct from $2",
+            "update coco_internal.source set used = $2 where id = $1 and used is distinct from $2",
             &[arg(lookup.relation.id), arg(used)],
         )?;
     }

@@ -103,7 +103,7 @@ pub fn add_source(
     let _as = RoleGuard::extension_owner()?;
     let keys: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
     let id = spi::returning(
-        "insert into coco.source (flow, name, relation, key, grouped, ordinal, fingerprint, capture, refresh_interval, tracking, tracking_view)
+        "insert into coco_internal.source (flow, name, relation, key, grouped, ordinal, fingerprint, capture, refresh_interval, tracking, tracking_view)
          values ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, 0::oid::regclass, 0::oid::regclass) returning id",
         &[
             arg(flow.name.as_str()),
@@ -122,7 +122,7 @@ pub fn add_source(
     .ok_or_else(|| Error::internal("INSERT returned no id for a new source"))?;
     let tracking = objects::create_tracking(&flow.name, flow.owner, id, &name, &key)?;
     spi::execute(
-        "update coco.source
+        "update coco_internal.source
             set tracking = $2::text::regclass, tracking_view = $3::text::regclass where id = $1",
         &[arg(id), arg(tracking.table), arg(tracking.view)],
     )?;

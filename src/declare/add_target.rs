@@ -166,12 +166,12 @@ fn add_external(
     let connector = foreign_server::connector_for(&server, flow.owner)?;
     let acting = RoleGuard::extension_owner()?;
     let id = spi::scalar::<i32>(
-        "select nextval(pg_get_serial_sequence('coco.target', 'id'))::int",
+        "select nextval(pg_get_serial_sequence('coco_internal.target', 'id'))::int",
         &[],
     )?
     .ok_or_else(|| Error::internal("nextval returned no id for a new target"))?;
     let other = flow_of(
-        "select f.flow, f.owner::oid from coco.target t join coco.flow f on f.flow = t.flow
+        "select f.flow, f.owner::oid from coco_internal.target t join coco_internal.flow f on f.flow = t.flow
           where t.server = $1 and t.external = $2",
         &[arg(server.as_str()), arg(name)],
     )?;
@@ -243,7 +243,7 @@ impl OtherFlow {
 fn check_not_taken(target: &Target) -> Result<()> {
     let acting = RoleGuard::extension_owner()?;
     let other = flow_of(
-        "select f.flow, f.owner::oid from coco.target t join coco.flow f on f.flow = t.flow
+        "select f.flow, f.owner::oid from coco_internal.target t join coco_internal.flow f on f.flow = t.flow
           where t.relation = (select c.oid from pg_catalog.pg_class c
                                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                                where n.nspname = $1::text and c.relname = $2::text)
@@ -267,11 +267,11 @@ pub fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()
     let keys: Vec<String> = new.key.iter().map(|k| k.name.clone()).collect();
     let external = new.external.as_ref();
     new.id = spi::returning(
-        "insert into coco.target (flow, schema, name, relation, query, key, item_key_columns, managed,
+        "insert into coco_internal.target (flow, schema, name, relation, query, key, item_key_columns, managed,
                                   id, server, external, options, outbox, columns, ledger_view, outbox_view, not_null)
          overriding system value
          values ($1, $2, $3, $4::oid::regclass, $5, $6, $7, $8,
-                 coalesce(nullif($9, 0), nextval(pg_get_serial_sequence('coco.target', 'id'))::int),
+                 coalesce(nullif($9, 0), nextval(pg_get_serial_sequence('coco_internal.target', 'id'))::int),
                  $10, $11, $12, $13::text::regclass, $14, $15::text::regclass, $16::text::regclass, $17)
          returning id",
         &[
@@ -298,7 +298,10 @@ pub fn store_target(flow: &mut Flow, mut new: Target, bound: Bound) -> Result<()
     .pop()
     .ok_or_else(|| Error::internal("INSERT returned no id for a new target"))?;
     if external.is_some() {
-        spi::execute("insert into coco.delivery_state (target) values ($1)", &[arg(new.id)])?;
+        spi::execute(
+            "insert into coco_internal.delivery_state (target) values ($1)",
+            &[arg(new.id)],
+        )?;
     }
     drop(acting);
     flow.targets.push(new);
@@ -320,7 +323,7 @@ fn settle(flow: &mut Flow, at: usize, bound: Bound) -> Result<()> {
     let view = objects::create_query_view(flow, &flow.targets[at], bound.tree)?;
     let acting = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.target set query_view = $2::oid::regclass, places = $3 where id = $1",
+        "update coco_internal.target set query_view = $2::oid::regclass, places = $3 where id = $1",
         &[arg(flow.targets[at].id), arg(view), arg(bound.places.to_vec())],
     )?;
     drop(acting);
@@ -331,7 +334,7 @@ fn settle(flow: &mut Flow, at: usize, bound: Bound) -> Result<()> {
         let _as = RoleGuard::extension_owner()?;
         let used: Vec<String> = source.used.iter().map(|c| c.name.clone()).collect();
         spi::execute(
-            "update coco.source set used = $2 where id = $1 and used is distinct from $2",
+            "update coco_internal.source set used = $2 where id = $1 and used is distinct from $2",
             &[arg(source.id), arg(used)],
         )?;
     }
@@ -420,7 +423,7 @@ pub fn set_query(
     changed.epoch += i32::from(touched);
     let acting = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.target
+        "update coco_internal.target
             set query = $2, item_key_columns = $3, epoch = $4, not_null = $5, changed = pg_catalog.now()
           where id = $1",
         &[
@@ -439,7 +442,10 @@ pub fn set_query(
     if after.query == before.query && definition.is_some() && definition != self::definition(after)?
     {
         let _as = RoleGuard::extension_owner()?;
-        spi::execute("update coco.target set epoch = epoch + 1 where id = $1", &[arg(after.id)])?;
+        spi::execute(
+            "update coco_internal.target set epoch = epoch + 1 where id = $1",
+            &[arg(after.id)],
+        )?;
     }
     follow_derived(&flow)
 }

@@ -12,14 +12,16 @@ use crate::pg::spi::{self, arg};
 pub fn allow(flow: &str) -> Result<bool> {
     let FlowIdentity { id, .. } = load::lock_identified(flow)?;
     let _as = RoleGuard::extension_owner()?;
-    spi::execute("update coco.flow set beyond_limits = true where id = $1", &[arg(id)])?;
+    spi::execute("update coco_internal.flow set beyond_limits = true where id = $1", &[arg(id)])?;
     spi::execute(
-        "update coco.flow_error set next_retry = clock_timestamp()
+        "update coco_internal.flow_error set next_retry = clock_timestamp()
           where flow = $1 and sqlstate = '54000'",
         &[arg(id)],
     )?;
-    let live =
-        spi::scalar::<bool>("select live and not paused from coco.flow where id = $1", &[arg(id)])?;
+    let live = spi::scalar::<bool>(
+        "select live and not paused from coco_internal.flow where id = $1",
+        &[arg(id)],
+    )?;
     // Workers notice the earlier retry.
     invalidation::note_change()?;
     Ok(live == Some(true))

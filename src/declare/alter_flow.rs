@@ -140,38 +140,55 @@ pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<A
     let _as = RoleGuard::extension_owner()?;
     if let Some(label) = &changes.label {
         let label = Some(label.as_str()).filter(|label| !label.is_empty());
-        spi::execute("update coco.flow set label = $2 where id = $1", &[arg(id), arg(label)])?;
+        spi::execute(
+            "update coco_internal.flow set label = $2 where id = $1",
+            &[arg(id), arg(label)],
+        )?;
         // Every later evaluation gets this label, because evaluations hold the flow's lock.
         spi::execute(
-            "insert into coco.flow_label (flow, since, label) values ($1, $2, $3)
+            "insert into coco_internal.flow_label (flow, since, label) values ($1, $2, $3)
              on conflict (flow, since) do update set label = excluded.label",
             &[arg(id), arg(clock::now_micros()), arg(label)],
         )?;
     }
     if let Some(size) = changes.batch_size {
         let size = Some(size).filter(|size| *size > 0);
-        spi::execute("update coco.flow set batch_size = $2 where id = $1", &[arg(id), arg(size)])?;
+        spi::execute(
+            "update coco_internal.flow set batch_size = $2 where id = $1",
+            &[arg(id), arg(size)],
+        )?;
     }
     if let Some(rows) = changes.max_rows {
         let rows = Some(rows).filter(|rows| *rows > 0);
-        spi::execute("update coco.flow set max_rows = $2 where id = $1", &[arg(id), arg(rows)])?;
+        spi::execute(
+            "update coco_internal.flow set max_rows = $2 where id = $1",
+            &[arg(id), arg(rows)],
+        )?;
     }
     if let Some(cost) = changes.max_cost {
         let cost = Some(cost).filter(|cost| *cost > 0.0);
-        spi::execute("update coco.flow set max_cost = $2 where id = $1", &[arg(id), arg(cost)])?;
+        spi::execute(
+            "update coco_internal.flow set max_cost = $2 where id = $1",
+            &[arg(id), arg(cost)],
+        )?;
     }
     if let Some(paused) = changes.paused {
-        spi::execute("update coco.flow set paused = $2 where id = $1", &[arg(id), arg(paused)])?;
+        spi::execute(
+            "update coco_internal.flow set paused = $2 where id = $1",
+            &[arg(id), arg(paused)],
+        )?;
     }
     if let Some(wanted) = changes.lineage_index {
         spi::execute(
-            "update coco.flow set lineage_index = $2 where id = $1",
+            "update coco_internal.flow set lineage_index = $2 where id = $1",
             &[arg(id), arg(wanted)],
         )?;
         lineage_index::index(name, wanted)?;
     }
-    let live =
-        spi::scalar::<bool>("select live and not paused from coco.flow where id = $1", &[arg(id)])?;
+    let live = spi::scalar::<bool>(
+        "select live and not paused from coco_internal.flow where id = $1",
+        &[arg(id)],
+    )?;
     invalidation::note_change()?;
     let has_limits = changes.max_rows.is_some() || changes.max_cost.is_some();
     let is_noticed = changes.paused == Some(false) || changes.affect_updates() || has_limits;
@@ -225,10 +242,13 @@ fn give_to(flow: &str, old: pg_sys::Oid, new: pg_sys::Oid) -> Result<()> {
         spi::execute(&format!("grant select on {view} to {owner}"), &[])?;
     }
     let made = names(
-        "select c.oid::regclass::text from coco.target t join pg_class c on c.oid = t.relation
+        "select c.oid::regclass::text from coco_internal.target t join pg_class c on c.oid = t.relation
           where t.flow = $1 and t.managed and t.server is null",
     )?;
-    spi::execute("update coco.flow set owner = $2 where flow = $1", &[arg(flow), arg(new)])?;
+    spi::execute(
+        "update coco_internal.flow set owner = $2 where flow = $1",
+        &[arg(flow), arg(new)],
+    )?;
     drop(acting);
     // The caller acts as itself here, so the server checks the rights that ALTER TABLE requires.
     for table in made {

@@ -26,7 +26,7 @@ pub fn alter_settings(
     }
     let acting = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.flow set search_path = $2, settings = $3 where id = $1",
+        "update coco_internal.flow set search_path = $2, settings = $3 where id = $1",
         &[arg(flow.id), arg(changed.search_path()), arg(changed.to_json())],
     )?;
     drop(acting);

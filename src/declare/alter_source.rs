@@ -57,7 +57,7 @@ pub fn alter_source(flow: &Flow, changes: &SourceChanges) -> Result<()> {
     if let Some(interval) = changes.refresh_interval {
         let _as = RoleGuard::extension_owner()?;
         spi::execute(
-            "update coco.source set refresh_interval = $2 where id = $1",
+            "update coco_internal.source set refresh_interval = $2 where id = $1",
             &[arg(source.id), arg(interval)],
         )?;
     }
@@ -175,7 +175,7 @@ fn alter_expressions(flow: &Flow, source: &Source, changes: &SourceChanges) -> R
     declaring.store_view(source.id, &expressions, kept)?;
     let acting = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.source set ordinal = $2, fingerprint = $3 where id = $1",
+        "update coco_internal.source set ordinal = $2, fingerprint = $3 where id = $1",
         &[
             arg(source.id),
             arg(ordinal.text(&source.ordinal)),
@@ -221,7 +221,7 @@ fn alter_capture(flow: &Flow, source: &Source, given: &str) -> Result<()> {
     }
     let acting = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.source set capture = $2 where id = $1",
+        "update coco_internal.source set capture = $2 where id = $1",
         &[arg(source.id), arg(mode.name())],
     )?;
     cursor::discard_cursor(source.id)?;

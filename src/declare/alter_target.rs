@@ -45,7 +45,7 @@ pub fn alter_options(
     check(&connector, &before, &foreign_server::target_schema(&flow.name, &changed)?)?;
     let acting = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.target set options = $2 where id = $1",
+        "update coco_internal.target set options = $2 where id = $1",
         &[arg(changed.id), arg(Json::from(Value::Object(options)))],
     )?;
     drop(acting);

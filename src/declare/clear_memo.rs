@@ -42,9 +42,9 @@ pub fn clear_function(function: pg_sys::Oid) -> Result<i64> {
     let flows = {
         let _as = RoleGuard::extension_owner()?;
         spi::select(
-            "select f.flow from coco.flow f
+            "select f.flow from coco_internal.flow f
               where f.owner = $1
-                and exists (select from coco.memo_stats s where s.flow = f.flow and s.function = $2)
+                and exists (select from coco_internal.memo_stats s where s.flow = f.flow and s.function = $2)
               order by f.id",
             &[arg(owner), arg(function.as_str())],
             |r| spi::required::<String>(r, 1),

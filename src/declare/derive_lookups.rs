@@ -55,7 +55,7 @@ impl LookupMode {
 pub fn store_mode(flow: &str, mode: LookupMode) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.flow set lookups = $2 where flow = $1",
+        "update coco_internal.flow set lookups = $2 where flow = $1",
         &[arg(flow), arg(mode.name())],
     )?;
     Ok(())
@@ -134,7 +134,7 @@ pub fn derive_again(flow: &str) -> Result<()> {
 fn affects_texts(flow: &Flow) -> Result<Vec<(i32, String)>> {
     let _as = RoleGuard::extension_owner()?;
     spi::select(
-        "select id, affects from coco.source where flow = $1 and derived and affects is not null",
+        "select id, affects from coco_internal.source where flow = $1 and derived and affects is not null",
         &[arg(flow.name.as_str())],
         |r| Ok((spi::required(r, 1)?, spi::required(r, 2)?)),
     )

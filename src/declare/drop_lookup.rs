@@ -14,8 +14,8 @@ use crate::pg::spi::{self, arg};
 pub fn drop_lookup(lookup: &Lookup) -> Result<()> {
     let relation = &lookup.relation;
     let acting = RoleGuard::extension_owner()?;
-    spi::execute("delete from coco.cursor where source = $1", &[arg(relation.id)])?;
-    spi::execute("delete from coco.source where id = $1", &[arg(relation.id)])?;
+    spi::execute("delete from coco_internal.cursor where source = $1", &[arg(relation.id)])?;
+    spi::execute("delete from coco_internal.source where id = $1", &[arg(relation.id)])?;
     drop(acting);
     let mut views = vec![relation.tracking_view.clone()];
     views.extend(lookup.affects.as_ref().map(|affects| affects.name.clone()));

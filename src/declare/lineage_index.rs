@@ -10,8 +10,10 @@ use crate::pg::spi::{self, arg};
 /// Creates the missing indexes of a flow that is declared with `lineage_index`.
 pub fn index_as_declared(flow: &str) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
-    let wanted =
-        spi::scalar::<bool>("select lineage_index from coco.flow where flow = $1", &[arg(flow)])?;
+    let wanted = spi::scalar::<bool>(
+        "select lineage_index from coco_internal.flow where flow = $1",
+        &[arg(flow)],
+    )?;
     match wanted {
         Some(true) => index(flow, true),
         _ => Ok(()),
@@ -22,7 +24,7 @@ pub fn index_as_declared(flow: &str) -> Result<()> {
 /// extension's owner.
 pub fn index(flow: &str, wanted: bool) -> Result<()> {
     let tracked = spi::select(
-        "select s.id, c.oid::regclass::text from coco.source s join pg_class c on c.oid = s.tracking
+        "select s.id, c.oid::regclass::text from coco_internal.source s join pg_class c on c.oid = s.tracking
           where s.flow = $1 and s.lookup_of is null",
         &[arg(flow)],
         |r| Ok((spi::required::<i32>(r, 1)?, spi::required::<String>(r, 2)?)),

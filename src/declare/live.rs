@@ -33,7 +33,7 @@ pub fn start_flow(name: &str) -> Result<i32> {
     let _as = RoleGuard::extension_owner()?;
     set_live(flow.id, true)?;
     invalidation::note_change()?;
-    spi::execute("delete from coco.flow_error where flow = $1", &[arg(flow.id)])?;
+    spi::execute("delete from coco_internal.flow_error where flow = $1", &[arg(flow.id)])?;
     Ok(flow.id)
 }
 
@@ -45,15 +45,15 @@ pub fn stop_flow(name: &str, announce: fn()) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     set_live(id, false)?;
     invalidation::note_change()?;
-    spi::execute("delete from coco.flow_error where flow = $1", &[arg(id)])?;
+    spi::execute("delete from coco_internal.flow_error where flow = $1", &[arg(id)])?;
     Ok(())
 }
 
 /// Stores whether a flow and its versions are live. The caller acts as the extension's owner.
 fn set_live(flow: i32, live: bool) -> Result<()> {
     spi::execute(
-        "update coco.flow set live = $2
-          where (id = $1 or id in (select v.flow from coco.version v where v.of = $1)) and live <> $2",
+        "update coco_internal.flow set live = $2
+          where (id = $1 or id in (select v.flow from coco_internal.version v where v.of = $1)) and live <> $2",
         &[arg(flow), arg(live)],
     )?;
     Ok(())

@@ -55,7 +55,7 @@ pub fn insert_flow(name: &str, owner: pg_sys::Oid, settings: &SavedGucs) -> Resu
     restored::prepare()?;
     let _as = RoleGuard::extension_owner()?;
     let made = spi::returning(
-        "insert into coco.flow (flow, owner, search_path, settings) values ($1, $2, $3, $4)
+        "insert into coco_internal.flow (flow, owner, search_path, settings) values ($1, $2, $3, $4)
          on conflict do nothing returning id",
         &[arg(name), arg(owner), arg(settings.search_path()), arg(settings.to_json())],
         |r| spi::required::<i32>(r, 1),
@@ -94,15 +94,15 @@ pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
     let names = |query: &str| spi::select(query, &[arg(name)], |r| spi::required::<String>(r, 1));
     let views = internal_tables::views(name)?;
     let tracking = names(
-        "select c.oid::regclass::text from coco.source s join pg_class c on c.oid = s.tracking
+        "select c.oid::regclass::text from coco_internal.source s join pg_class c on c.oid = s.tracking
           where s.flow = $1",
     )?;
     let made = names(
-        "select c.oid::regclass::text from coco.target t join pg_class c on c.oid = t.relation
+        "select c.oid::regclass::text from coco_internal.target t join pg_class c on c.oid = t.relation
           where t.flow = $1 and t.managed and t.server is null",
     )?;
     let kept_of_others = names(
-        "select c.oid::regclass::text from coco.target t
+        "select c.oid::regclass::text from coco_internal.target t
            join pg_class c on c.oid in (t.relation, t.outbox)
           where t.flow = $1 and t.server is not null",
     )?;
@@ -111,7 +111,7 @@ pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
         made_targets::record_made_targets(name, owner)?;
     }
     rows::delete_all(name, id)?;
-    spi::execute("delete from coco.flow where flow = $1", &[arg(name)])?;
+    spi::execute("delete from coco_internal.flow where flow = $1", &[arg(name)])?;
     invalidation::note_change()?;
     drop(acting);
     objects::drop_all(&views, &[tracking, kept_of_others].concat())?;

@@ -47,8 +47,10 @@ pub fn rename_flow(name: &str, new_name: &str) -> Result<()> {
         .hint("Choose another name.")
     };
     let _as = RoleGuard::extension_owner()?;
-    let exists =
-        spi::scalar::<bool>("select true from coco.flow where flow = $1", &[arg(new_name)])?;
+    let exists = spi::scalar::<bool>(
+        "select true from coco_internal.flow where flow = $1",
+        &[arg(new_name)],
+    )?;
     if exists == Some(true) {
         return Err(taken());
     }
@@ -89,21 +91,21 @@ select v.kind, v.id, pg_catalog.format('%I.%I', n.nspname, c.relname), v.subject
                case when t.server is null then pg_catalog.format('%I.%I', t.schema, t.name)
                     else pg_catalog.format('\"%s\" on server %s', t.external, t.server) end as subject,
                '{}'::text[] as key
-          from coco.target t
+          from coco_internal.target t
          cross join lateral (values ('query', t.query_view), ('ledger', t.ledger_view),
                                     ('outbox', t.outbox_view)) as w (kind, view)
          where t.flow = $1
          union all
         select w.kind, s.id, w.view, s.name, s.key
-          from coco.source s
+          from coco_internal.source s
          cross join lateral (values ('tracking', s.tracking_view), ('source', s.expressions),
                                     ('affects', s.affects_view)) as w (kind, view)
          where s.flow = $1
          union all
         select 'expect', x.id, x.condition_view, x.name, '{}'
-          from coco.expectation x join coco.target t on t.id = x.target where t.flow = $1
+          from coco_internal.expectation x join coco_internal.target t on t.id = x.target where t.flow = $1
          union all
-        select 'memo', f.id, f.memo_view, '', '{}' from coco.flow f where f.flow = $1) as v
+        select 'memo', f.id, f.memo_view, '', '{}' from coco_internal.flow f where f.flow = $1) as v
   join pg_catalog.pg_class c on c.oid = v.view
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace";
 
@@ -112,14 +114,16 @@ select v.kind, v.id, pg_catalog.format('%I.%I', n.nspname, c.relname), v.subject
 /// name; the rows that an incomplete restore has left under it are deleted.
 pub fn rename_rows(old: &str, new: &str) -> Result<()> {
     const ROWS: [&str; 4] = [
-        "update coco.source set flow = $2 where flow = $1",
-        "update coco.target set flow = $2 where flow = $1",
-        "update coco.memo_stats set flow = $2 where flow = $1",
-        "update coco.logic set flow = $2 where flow = $1",
+        "update coco_internal.source set flow = $2 where flow = $1",
+        "update coco_internal.target set flow = $2 where flow = $1",
+        "update coco_internal.memo_stats set flow = $2 where flow = $1",
+        "update coco_internal.logic set flow = $2 where flow = $1",
     ];
     // First, because this fails if the name is taken.
-    let renamed =
-        spi::execute("update coco.flow set flow = $2 where flow = $1", &[arg(old), arg(new)])?;
+    let renamed = spi::execute(
+        "update coco_internal.flow set flow = $2 where flow = $1",
+        &[arg(old), arg(new)],
+    )?;
     if renamed == 0 {
         return Err(flow_rows::missing(old));
     }
@@ -170,13 +174,13 @@ fn rename_views(flow: &str) -> Result<()> {
     }
     // The catalog keeps the name of the ledger's view as the name of an external target.
     let external = spi::select(
-        "select id from coco.target where flow = $1 and server is not null",
+        "select id from coco_internal.target where flow = $1 and server is not null",
         &[arg(flow)],
         |r| spi::required::<i32>(r, 1),
     )?;
     for id in external {
         spi::execute(
-            "update coco.target set name = $2 where id = $1",
+            "update coco_internal.target set name = $2 where id = $1",
             &[arg(id), arg(InternalTable::Ledger.view(id, flow))],
         )?;
     }

@@ -120,7 +120,7 @@ impl ExpressionSource<'_> {
         };
         let _as = RoleGuard::extension_owner()?;
         spi::execute(
-            "update coco.source set expressions = $2::oid::regclass where id = $1",
+            "update coco_internal.source set expressions = $2::oid::regclass where id = $1",
             &[arg(id), arg(view)],
         )?;
         Ok(())

@@ -29,7 +29,7 @@ pub struct LiveFlow {
 /// Returns the name of a flow; `None` if the flow does not exist.
 pub fn flow_name(flow: i32) -> Result<Option<String>> {
     let _as = RoleGuard::extension_owner()?;
-    spi::scalar("select flow from coco.flow where id = $1", &[arg(flow)])
+    spi::scalar("select flow from coco_internal.flow where id = $1", &[arg(flow)])
 }
 
 /// Whether a worker has given up its worker number.
@@ -66,9 +66,9 @@ pub fn live_flows() -> Result<Vec<LiveFlow>> {
         "select f.flow, f.id, coalesce(t.attempts, 0),
                 greatest(0, coalesce(extract(epoch from t.next_retry - clock_timestamp()), 0))::float8,
                 f.xmin::text,
-                exists (select from coco.version v
+                exists (select from coco_internal.version v
                          where v.flow = f.id and v.role = 'new' and v.swap = 'auto')
-           from coco.flow f left join coco.flow_error t on t.flow = f.id
+           from coco_internal.flow f left join coco_internal.flow_error t on t.flow = f.id
           where f.live and not f.paused and coalesce(t.deaths, 0) < $1 order by f.id",
         &[arg(DEATHS)],
         |r| {
@@ -137,10 +137,10 @@ pub fn record_flow_error(flow: &LiveFlow, sqlstate: &str, why: &Error) -> Result
     let recorded = spi::execute(
         "with f as (
            -- skip a flow that another session is dropping
-           select id from coco.flow
+           select id from coco_internal.flow
             where id = $1 and live and ($8::text is null or xmin::text = $8) for key share skip locked
          )
-         insert into coco.flow_error as t
+         insert into coco_internal.flow_error as t
                 (flow, attempts, next_retry, sqlstate, message, detail, hint)
          select f.id, $2, clock_timestamp() + make_interval(secs => $3), $4, $5, $6, $7
            from f
@@ -166,7 +166,7 @@ pub fn record_flow_error(flow: &LiveFlow, sqlstate: &str, why: &Error) -> Result
 /// Returns a hint for a privilege that the flow's owner lacks.
 fn missing_privilege_hint(flow: &LiveFlow) -> Result<Option<String>> {
     let owner = spi::scalar::<String>(
-        "select owner::regrole::text from coco.flow where id = $1",
+        "select owner::regrole::text from coco_internal.flow where id = $1",
         &[arg(flow.id)],
     )?;
     Ok(owner.map(|owner| {
@@ -222,8 +222,8 @@ pub fn record_process_death(flow: i32) -> Result<Option<ProcessDeath>> {
         "Find the cause in the server's log. Then call coco.start to let workers retry the flow.";
     let _as = RoleGuard::extension_owner()?;
     let found = spi::returning(
-        "with f as (select id, flow from coco.flow where id = $1 and live for key share skip locked)
-         insert into coco.flow_error as t
+        "with f as (select id, flow from coco_internal.flow where id = $1 and live for key share skip locked)
+         insert into coco_internal.flow_error as t
                 (flow, attempts, deaths, next_retry, sqlstate, message, hint)
          select f.id, 1, 1, clock_timestamp() + interval '1 s', '58000', $2, $4 from f
          on conflict (flow) do update
@@ -244,13 +244,16 @@ const CANCELED: &str = "57014";
 /// Lets workers retry a flow that was set aside.
 pub fn lift_suspension(flow: i32) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
-    spi::execute("delete from coco.flow_error where flow = $1 and deaths > 0", &[arg(flow)])?;
+    spi::execute(
+        "delete from coco_internal.flow_error where flow = $1 and deaths > 0",
+        &[arg(flow)],
+    )?;
     Ok(())
 }
 
 /// Deletes the recorded error of a flow.
 pub fn clear_flow_error(flow: &LiveFlow) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
-    spi::execute("delete from coco.flow_error where flow = $1", &[arg(flow.id)])?;
+    spi::execute("delete from coco_internal.flow_error where flow = $1", &[arg(flow.id)])?;
     Ok(())
 }

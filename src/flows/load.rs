@@ -118,7 +118,7 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                   where c.oid = memo_table),
                 paused, batch_size, max_rows, max_cost, lookups = 'derive'
-           from coco.flow where flow = $1",
+           from coco_internal.flow where flow = $1",
         &[arg(name)],
         |r| {
             let flow = Flow {
@@ -228,7 +228,7 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                        where a.attrelid = s.tracking and a.attnum between 1 and cardinality(s.key)
                        order by a.attnum),
                 s.revision, s.derived
-           from coco.source s where s.flow = $1 order by s.id",
+           from coco_internal.source s where s.flow = $1 order by s.id",
         &[arg(flow)],
         |r| {
             let source = Source {
@@ -408,7 +408,7 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                    from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = t.outbox_view),
                 exists (select from pg_catalog.pg_class c where c.oid = t.ledger_view), t.not_null
-           from coco.target t where t.flow = $1 order by t.id",
+           from coco_internal.target t where t.flow = $1 order by t.id",
         &[arg(flow)],
         |r| {
             // A table that was renamed or moved is still the target.
@@ -418,7 +418,7 @@ fn targets(flow: &str) -> Result<Vec<Target>> {
                 (Some(server), Some(name)) => Some(External {
                     name,
                     server,
-                    options: match r.get::<Json>(15)?.map(|o| o.value("coco.target")).transpose()? {
+                    options: match r.get::<Json>(15)?.map(|o| o.value("coco_internal.target")).transpose()? {
                         Some(serde_json::Value::Object(options)) => options,
                         _ => Default::default(),
                     },

@@ -56,7 +56,7 @@ impl FlowChains {
 /// parents.
 const FEEDS: &str = "
 with recursive below (flow, relation) as (
-  select s.flow, s.relation::oid from coco.source s
+  select s.flow, s.relation::oid from coco_internal.source s
    union
   select b.flow, d.relation
     from below b cross join lateral (
@@ -77,9 +77,9 @@ with recursive below (flow, relation) as (
 )
 select distinct w.id, f.id
   from above a
-  join coco.target t on t.relation::oid = a.relation and t.server is null
-  join coco.flow w on w.flow = t.flow
-  join coco.flow f on f.flow = a.flow";
+  join coco_internal.target t on t.relation::oid = a.relation and t.server is null
+  join coco_internal.flow w on w.flow = t.flow
+  join coco_internal.flow f on f.flow = a.flow";
 
 /// Reads which flows feed which.
 pub fn read_chains() -> Result<FlowChains> {
@@ -88,9 +88,9 @@ pub fn read_chains() -> Result<FlowChains> {
     let _now = PinnedSnapshot::take();
     let flows = spi::select(
         "select f.flow, f.id, f.owner::oid, f.paused,
-                exists (select from coco.target t where t.flow = f.flow),
-                exists (select from coco.version v where v.flow = f.id)
-           from coco.flow f order by f.id",
+                exists (select from coco_internal.target t where t.flow = f.flow),
+                exists (select from coco_internal.version v where v.flow = f.id)
+           from coco_internal.flow f order by f.id",
         &[],
         |r| {
             Ok(ChainedFlow {

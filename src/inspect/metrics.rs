@@ -64,15 +64,15 @@ select s.flow, array[f.owner::oid], s.state, null::text,
        (coalesce(t.upserted, 0) + h.upserted)::float8,
        (coalesce(t.deleted, 0) + h.deleted)::float8
   from coco.status_detail s
-  join coco.flow f on f.flow = s.flow
-  left join coco.run_total t on t.flow = f.id
+  join coco_internal.flow f on f.flow = s.flow
+  left join coco_internal.run_total t on t.flow = f.id
  cross join lateral (
    select count(*) as runs, count(e.error) as errors, coalesce(sum(e.elapsed), '0') as elapsed,
           coalesce(sum(e.seen), 0) as seen, coalesce(sum(e.unchanged), 0) as unchanged,
           coalesce(sum(e.evaluated), 0) as evaluated, coalesce(sum(e.failed), 0) as failed,
           coalesce(sum(e.upserted), 0) as upserted, coalesce(sum(e.deleted), 0) as deleted,
           max(e.started + e.elapsed) as ended
-     from coco.run_history e where e.flow = f.id) as h
+     from coco_internal.run_history e where e.flow = f.id) as h
  order by s.flow";
 
 const FLOW_METRICS: [(&str, &str); 17] = [
@@ -116,10 +116,10 @@ const FLOW_METRICS: [(&str, &str); 17] = [
 const SOURCES: &str = "
 select s.flow, array[f.owner::oid], s.name, null::text,
        p.pending::float8, extract(epoch from k.followed_at)::float8
-  from coco.source s
-  join coco.flow f on f.flow = s.flow
-  left join coco.cursor k on k.source = s.id
-  left join coco.pending_rows() p on p.source = s.id
+  from coco_internal.source s
+  join coco_internal.flow f on f.flow = s.flow
+  left join coco_internal.cursor k on k.source = s.id
+  left join coco_internal.pending_rows() p on p.source = s.id
  order by s.flow, s.name";
 
 const SOURCE_METRICS: [(&str, &str); 2] = [
@@ -140,8 +140,8 @@ select d.flow, array[f.owner::oid], d.target, d.server,
        (select pg_total_relation_size(c.oid) from pg_class c where c.oid = t.outbox and c.oid = any ($1))::float8,
        extract(epoch from d.verified_at)::float8
   from coco.delivery_status d
-  join coco.flow f on f.flow = d.flow
-  join coco.target t on t.flow = d.flow and t.server = d.server and t.external = d.target
+  join coco_internal.flow f on f.flow = d.flow
+  join coco_internal.target t on t.flow = d.flow and t.server = d.server and t.external = d.target
  order by d.flow, d.server, d.target";
 
 const TARGET_METRICS: [(&str, &str); 6] = [
@@ -167,8 +167,8 @@ select m.flow, array[f.owner::oid], m.function, null::text,
        sum(m.calls)::float8, sum(m.misses)::float8, sum(m.errors)::float8,
        sum(m.requests)::float8, sum(m.tokens_in)::float8, sum(m.tokens_out)::float8,
        sum(m.cost)::float8, extract(epoch from sum(m.elapsed))::float8
-  from coco.memo_stats m
-  join coco.flow f on f.flow = m.flow
+  from coco_internal.memo_stats m
+  join coco_internal.flow f on f.flow = m.flow
  group by m.flow, f.owner, m.function
  order by m.flow, m.function";
 
@@ -191,9 +191,9 @@ const EXPECTATIONS: &str = "
 select t.flow, array[f.owner::oid],
        format('%s: %s', coalesce(t.external, format('%I.%I', t.schema, t.name)), x.name), null::text,
        x.checked::float8, x.failed::float8
-  from coco.expectation x
-  join coco.target t on t.id = x.target
-  join coco.flow f on f.flow = t.flow
+  from coco_internal.expectation x
+  join coco_internal.target t on t.id = x.target
+  join coco_internal.flow f on f.flow = t.flow
  order by t.flow, x.id";
 
 const EXPECTATION_METRICS: [(&str, &str); 2] = [
@@ -204,7 +204,7 @@ const EXPECTATION_METRICS: [(&str, &str); 2] = [
 // A change log is visible to the owners of flows that follow it.
 const LOGS: &str = "
 select null::text,
-       array(select f.owner::oid from coco.source s join coco.flow f on f.flow = s.flow
+       array(select f.owner::oid from coco_internal.source s join coco_internal.flow f on f.flow = s.flow
               where s.relation = c.relation),
        c.relation::text, null::text,
        (select coalesce(sum(pg_total_relation_size(l.oid)), 0)
@@ -212,7 +212,7 @@ select null::text,
          where l.oid = any ($1) and l.relnamespace = 'coco_internal'::regnamespace and l.relkind = 'r'
            and l.relname in (select format('log_%s_%s', c.id, n)::name
                                from generate_series(0, 2) as n))::float8
-  from coco.capture c
+  from coco_internal.capture c
  order by 3";
 
 const LOG_METRICS: [(&str, &str); 1] =
@@ -221,14 +221,14 @@ const LOG_METRICS: [(&str, &str); 1] =
 const WORKERS: &str = "
 select null::text, null::oid[], null::text, null::text,
        (select count(*) from pg_locks l
-         where l.locktype = 'object' and l.classid = 'coco.flow'::regclass and l.objid = 0
+         where l.locktype = 'object' and l.classid = 'coco_internal.flow'::regclass and l.objid = 0
            and l.granted and l.mode = 'ShareUpdateExclusiveLock'
            and l.database = (select d.oid from pg_database d
                               where d.datname = current_database()))::float8,
        null::float8, null::float8, null::float8, null::float8, null::float8
 union all
 select null, null, w.worker_no::text, null, null, w.transactions, w.evaluated, w.upserted, w.deleted, w.failed
-  from coco.worker_rows() w
+  from coco_internal.worker_rows() w
  where w.database = (select d.oid from pg_database d where d.datname = current_database())";
 
 const WORKER_METRICS: [(&str, &str); 6] = [
@@ -280,7 +280,7 @@ fn free_tables() -> Result<Vec<pg_sys::Oid>> {
     let all = spi::select(
         "select c.oid from pg_class c
           where c.relnamespace = 'coco_internal'::regnamespace and c.relkind = 'r'
-            and (c.oid in (select outbox from coco.target) or c.relname ~ '^log_[0-9]+_[0-9]+$')",
+            and (c.oid in (select outbox from coco_internal.target) or c.relname ~ '^log_[0-9]+_[0-9]+$')",
         &[],
         |r| spi::required::<pg_sys::Oid>(r, 1),
     )?;

@@ -72,8 +72,8 @@ pub fn flow_backlogs() -> Result<Vec<FlowBacklog>> {
     let acting = RoleGuard::extension_owner()?;
     let followed = spi::select(
         "select s.id, f.id, k.followed_at
-           from coco.source s join coco.flow f on f.flow = s.flow
-           join coco.cursor k on k.source = s.id",
+           from coco_internal.source s join coco_internal.flow f on f.flow = s.flow
+           join coco_internal.cursor k on k.source = s.id",
         &[],
         |r| {
             let ids: (i32, i32) = (spi::required(r, 1)?, spi::required(r, 2)?);

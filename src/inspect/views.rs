@@ -22,9 +22,10 @@ use coco_core::memo_batch::Stats;
 /// Returns the names of the flows whose owners' rights the caller has.
 fn names() -> Result<Vec<String>> {
     let acting = RoleGuard::extension_owner()?;
-    let all = spi::select("select flow, owner::oid from coco.flow order by flow", &[], |r| {
-        Ok((spi::required::<String>(r, 1)?, spi::required::<pgrx::pg_sys::Oid>(r, 2)?))
-    })?;
+    let all =
+        spi::select("select flow, owner::oid from coco_internal.flow order by flow", &[], |r| {
+            Ok((spi::required::<String>(r, 1)?, spi::required::<pgrx::pg_sys::Oid>(r, 2)?))
+        })?;
     drop(acting);
     let mine = all.into_iter().filter(|(_, owner)| acting_role::has_rights_of(*owner));
     Ok(mine.map(|(flow, _)| flow).collect())
@@ -33,7 +34,7 @@ fn names() -> Result<Vec<String>> {
 /// Returns the ids of the flows whose owners' rights the caller has.
 pub fn visible_flows() -> Result<Vec<i32>> {
     let acting = RoleGuard::extension_owner()?;
-    let all = spi::select("select id, owner::oid from coco.flow", &[], |r| {
+    let all = spi::select("select id, owner::oid from coco_internal.flow", &[], |r| {
         Ok((spi::required::<i32>(r, 1)?, spi::required::<pgrx::pg_sys::Oid>(r, 2)?))
     })?;
     drop(acting);
@@ -91,7 +92,7 @@ pub fn tracking() -> Result<Vec<Tracked>> {
         let mut rows = Vec::new();
         let _as = RoleGuard::extension_owner()?;
         let logic = spi::select(
-            "select id, fingerprint from coco.logic where flow = $1",
+            "select id, fingerprint from coco_internal.logic where flow = $1",
             &[arg(flow.name.as_str())],
             |r| Ok((spi::required::<i32>(r, 1)?, spi::required::<pgrx::Uuid>(r, 2)?)),
         )?;
@@ -242,8 +243,8 @@ pub fn functions() -> Result<Vec<Memoized>> {
         let rows = spi::select(
             "select id, function, fingerprint, calls, misses, errors, requests, tokens_in, tokens_out,
                     cost, bytes, (extract(epoch from elapsed) * 1000000)::bigint, reused,
-                    (select m.ttl from coco.memo_function m where m.function = s.function)
-               from coco.memo_stats s where flow = $1 order by id",
+                    (select m.ttl from coco_internal.memo_function m where m.function = s.function)
+               from coco_internal.memo_stats s where flow = $1 order by id",
             &[arg(flow.name.as_str())],
             |r| {
                 let row = Memoized {

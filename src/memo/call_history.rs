@@ -26,7 +26,7 @@ pub fn average_call(flow: &Flow, function: &str) -> Result<Option<AverageCall>> 
     let found = spi::select(
         "select sum(tokens_in)::float8 / sum(misses), sum(tokens_out)::float8 / sum(misses),
                 extract(epoch from sum(elapsed))::float8 / sum(misses)
-           from coco.memo_stats where flow = $1 and function = $2 having sum(misses) > 0",
+           from coco_internal.memo_stats where flow = $1 and function = $2 having sum(misses) > 0",
         known,
         |r| {
             Ok(AverageCall {
@@ -43,7 +43,7 @@ pub fn average_call(flow: &Flow, function: &str) -> Result<Option<AverageCall>> 
             &format!(
                 "select avg(octet_length(m.input))::float8
                    from (select m.input from {table} as m
-                          where m.function = any (select s.id from coco.memo_stats as s
+                          where m.function = any (select s.id from coco_internal.memo_stats as s
                                                    where s.flow = $1 and s.function = $2)
                           limit {INPUTS}) as m"
             ),

@@ -1,5 +1,5 @@
 //! A call of a memoized function as the planner sees it:
-//! `coco.memo_call(item, function, call, arguments…)`.
+//! `coco_internal.memo_call(item, function, call, arguments…)`.
 
 use pgrx::{PgList, pg_sys};
 use std::rc::Rc;
@@ -297,7 +297,7 @@ impl CallSite {
 }
 
 /// Checks the right to execute a function. Postgres does not check it, because the query calls
-/// `coco.memo_call` instead.
+/// `coco_internal.memo_call` instead.
 pub fn may_execute(function: pg_sys::Oid) -> Result<()> {
     let denied = spi::scalar::<String>(
         "select $1::pg_catalog.oid::pg_catalog.regprocedure::pg_catalog.text

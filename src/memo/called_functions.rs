@@ -42,7 +42,7 @@ select p.oid, p.oid::regprocedure::text, m.version,
        m.ttl::text
   from called c
   join pg_catalog.pg_proc p on p.oid = c.oid
-  left join coco.memo_function m on m.function = p.oid::regprocedure::text and m.owner = p.proowner
+  left join coco_internal.memo_function m on m.function = p.oid::regprocedure::text and m.owner = p.proowner
  where m.function is not null
     or p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post')
  order by 2";
@@ -89,7 +89,7 @@ pub fn of_another_owner(views: &[pg_sys::Oid]) -> Result<Vec<String>> {
 select m.function
   from called c
   join pg_catalog.pg_proc p on p.oid = c.oid
-  join coco.memo_function m on m.function = p.oid::regprocedure::text and m.owner <> p.proowner
+  join coco_internal.memo_function m on m.function = p.oid::regprocedure::text and m.owner <> p.proowner
  order by 1";
     spi::select(&format!("{CALLED}{another}"), &[arg(views.to_vec())], |r| spi::required(r, 1))
 }
@@ -100,7 +100,7 @@ pub fn not_memoized(all: Vec<pg_sys::Oid>) -> Result<Vec<String>> {
     spi::select(
         "select distinct p.proname::text
            from pg_catalog.pg_proc p
-           left join coco.memo_function m on m.function = p.oid::regprocedure::text and m.owner = p.proowner
+           left join coco_internal.memo_function m on m.function = p.oid::regprocedure::text and m.owner = p.proowner
           where p.oid = any ($1) and m.function is null
             and not (p.pronamespace = 'coco'::regnamespace and p.proname in ('embed', 'generate', 'http_post'))
           order by 1",

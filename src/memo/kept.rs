@@ -1,5 +1,5 @@
 //! The results that coco keeps of dropped flows, for `coco.memo_retention`: `drop_flow` leaves the
-//! table of results where it is, and records it in `coco.kept_memo`. Other flows of the same owner
+//! table of results where it is, and records it in `coco_internal.kept_memo`. Other flows of the same owner
 //! [reuse](super::reuse) the results, in particular a flow that is dropped and declared again.
 //!
 //! Expired tables are dropped when somebody creates or drops a flow, and by workers. Nobody waits
@@ -29,7 +29,7 @@ pub fn keep_results(flow: &str) -> Result<Option<i32>> {
     let table = spi::select(
         &format!(
             "select format('%I.%I', n.nspname, c.relname), {IS_RESULT_TABLE}
-               from coco.flow f
+               from coco_internal.flow f
                join pg_class c on c.oid = f.memo_table
                join pg_namespace n on n.oid = c.relnamespace
               where f.flow = $1"
@@ -39,11 +39,11 @@ pub fn keep_results(flow: &str) -> Result<Option<i32>> {
     )?;
     let Some((table, is_readable)) = table.into_iter().next() else { return Ok(None) };
     let kept = spi::returning(
-        "insert into coco.kept_memo (flow, owner, settings, memo_table, dropped, kept_until)
+        "insert into coco_internal.kept_memo (flow, owner, settings, memo_table, dropped, kept_until)
          select coalesce(m.flow, f.flow), f.owner, f.settings, f.memo_table, t.now,
                 t.now + $2 * interval '1 minute'
-           from coco.flow f cross join (select clock_timestamp() as now offset 0) as t
-           left join coco.version v on v.flow = f.id left join coco.flow m on m.id = v.of
+           from coco_internal.flow f cross join (select clock_timestamp() as now offset 0) as t
+           left join coco_internal.version v on v.flow = f.id left join coco_internal.flow m on m.id = v.of
           where f.flow = $1
          returning id",
         &[arg(flow), arg(f64::from(RETENTION.get()))],
@@ -53,10 +53,10 @@ pub fn keep_results(flow: &str) -> Result<Option<i32>> {
     if is_readable && RETENTION.get() > 0 {
         spi::execute(
             &format!(
-                "insert into coco.kept_memo_function
+                "insert into coco_internal.kept_memo_function
                         (kept_memo, function_id, function, fingerprint, function_owner, entries)
                  select $2, s.id, s.function, s.fingerprint, s.function_owner, m.entries
-                   from coco.memo_stats s
+                   from coco_internal.memo_stats s
                    join (select function, count(*) as entries from {table} group by function) as m
                         on m.function = s.id
                   where s.flow = $1"
@@ -75,21 +75,21 @@ fn expire_superseded(kept: Option<i32>) -> Result<()> {
     // With a fixed snapshot, a row that another transaction has deleted since would be an error.
     let only_new = backend::keeps_its_snapshot();
     spi::execute(
-        "update coco.kept_memo m set kept_until = clock_timestamp()
+        "update coco_internal.kept_memo m set kept_until = clock_timestamp()
           where m.id in (
             select o.id
-              from coco.kept_memo o
-              join coco.kept_memo k on k.owner = o.owner and k.flow = o.flow and k.settings = o.settings
+              from coco_internal.kept_memo o
+              join coco_internal.kept_memo k on k.owner = o.owner and k.flow = o.flow and k.settings = o.settings
              where k.id = $1 and o.kept_until > clock_timestamp()
                and case when o.id = k.id
-                        then not exists (select from coco.kept_memo_function a where a.kept_memo = o.id)
+                        then not exists (select from coco_internal.kept_memo_function a where a.kept_memo = o.id)
                         else not $2 and o.id < k.id
-                             and exists (select from coco.kept_memo_function b where b.kept_memo = k.id)
+                             and exists (select from coco_internal.kept_memo_function b where b.kept_memo = k.id)
                              and not exists (
-                               select from coco.kept_memo_function a
+                               select from coco_internal.kept_memo_function a
                                 where a.kept_memo = o.id
                                   and not exists (
-                                    select from coco.kept_memo_function b
+                                    select from coco_internal.kept_memo_function b
                                      where b.kept_memo = k.id and b.function = a.function
                                        and b.fingerprint = a.fingerprint and b.entries >= a.entries
                                        and b.function_owner is not distinct from a.function_owner)) end
@@ -117,7 +117,7 @@ pub fn drop_expired(first: Option<i32>) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     let expired = spi::returning(
         "select m.id, c.oid, case when c.oid is not null then format('%I.%I', n.nspname, c.relname) end
-           from coco.kept_memo m
+           from coco_internal.kept_memo m
            left join pg_class c on c.oid = m.memo_table
            left join pg_namespace n on n.oid = c.relnamespace
           where (m.kept_until <= clock_timestamp() or c.oid is null
@@ -140,8 +140,11 @@ pub fn drop_expired(first: Option<i32>) -> Result<()> {
             }
             spi::execute(&format!("drop table if exists {name}"), &[])?;
         }
-        spi::execute("delete from coco.kept_memo_function where kept_memo = $1", &[arg(id)])?;
-        spi::execute("delete from coco.kept_memo where id = $1", &[arg(id)])?;
+        spi::execute(
+            "delete from coco_internal.kept_memo_function where kept_memo = $1",
+            &[arg(id)],
+        )?;
+        spi::execute("delete from coco_internal.kept_memo where id = $1", &[arg(id)])?;
     }
     Ok(())
 }
@@ -162,7 +165,7 @@ pub fn drop_all() -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     let tables = spi::returning(
         &format!(
-            "delete from coco.kept_memo m using pg_class c, pg_namespace n
+            "delete from coco_internal.kept_memo m using pg_class c, pg_namespace n
               where c.oid = m.memo_table and n.oid = c.relnamespace and {IS_RESULT_TABLE}
              returning format('%I.%I', n.nspname, c.relname)"
         ),
@@ -183,7 +186,7 @@ pub fn clear_kept(of: &KeptResults) -> Result<Option<i64>> {
     let acting = RoleGuard::extension_owner()?;
     let kept = spi::returning(
         "select m.id, c.oid, format('%I.%I', n.nspname, c.relname)
-           from coco.kept_memo m
+           from coco_internal.kept_memo m
            join pg_class c on c.oid = m.memo_table
            join pg_namespace n on n.oid = c.relnamespace
           where m.kept_until > clock_timestamp() and ($1::text is null or m.flow = $1)
@@ -202,7 +205,7 @@ pub fn clear_kept(of: &KeptResults) -> Result<Option<i64>> {
         pgrx::check_for_interrupts!();
         let Some((_, name)) = table else { continue };
         let ids = spi::returning(
-            "delete from coco.kept_memo_function
+            "delete from coco_internal.kept_memo_function
               where kept_memo = $1 and ($2::text is null or function = $2)
              returning function_id",
             &[arg(id), arg(of.function)],
@@ -211,9 +214,9 @@ pub fn clear_kept(of: &KeptResults) -> Result<Option<i64>> {
         deleted +=
             spi::execute(&format!("delete from {name} where function = any ($1)"), &[arg(ids)])?;
         spi::execute(
-            "update coco.kept_memo m set kept_until = clock_timestamp()
+            "update coco_internal.kept_memo m set kept_until = clock_timestamp()
               where m.id = $1
-                and not exists (select from coco.kept_memo_function k where k.kept_memo = m.id)",
+                and not exists (select from coco_internal.kept_memo_function k where k.kept_memo = m.id)",
             &[arg(id)],
         )?;
     }

@@ -100,7 +100,7 @@ pub fn memoize(
     };
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "insert into coco.memo_function (function, owner, version, batch, batch_owner, batch_size, ttl)
+        "insert into coco_internal.memo_function (function, owner, version, batch, batch_owner, batch_size, ttl)
          values ($1, $2, $3, $4, $5, $6, $7)
          on conflict (function) do update
             set owner = excluded.owner, version = excluded.version, batch = excluded.batch,
@@ -189,7 +189,7 @@ pub fn unmemoize(function: pg_sys::Oid) -> Result<()> {
     check_owner(&own)?;
     let _as = RoleGuard::extension_owner()?;
     let gone = spi::execute(
-        "delete from coco.memo_function where function = $1",
+        "delete from coco_internal.memo_function where function = $1",
         &[arg(own.name.as_str())],
     )?;
     if gone == 0 {

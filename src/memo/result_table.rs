@@ -50,7 +50,7 @@ pub fn make(flow: &Flow) -> Result<String> {
         spi::execute(&statement, &[])?;
     }
     spi::execute(
-        "update coco.flow set memo_table = $2::text::regclass, memo_view = $3::text::regclass where id = $1",
+        "update coco_internal.flow set memo_table = $2::text::regclass, memo_view = $3::text::regclass where id = $1",
         &[arg(id), arg(table.as_str()), arg(view.as_str())],
     )?;
     invalidation::note_change()?;

@@ -148,7 +148,7 @@ fn entries(rows: &mut TupleStore, own: &HashMap<i32, OtherFunction>) -> Vec<Memo
 const OTHERS: &str = "
 with own as (
   select coalesce(m.flow, f.flow) as flow, f.owner, f.settings
-    from coco.flow f left join coco.version v on v.flow = f.id left join coco.flow m on m.id = v.of
+    from coco_internal.flow f left join coco_internal.version v on v.flow = f.id left join coco_internal.flow m on m.id = v.of
    where f.id = $1
 ), wanted as (
   select w.id, w.function, w.fingerprint, w.owner, w.provided
@@ -157,17 +157,17 @@ with own as (
 ), known as (
   select s.function, s.fingerprint, s.function_owner, s.id, f.memo_table, f.flow, f.settings,
          s.recorded as since
-    from coco.memo_stats s join coco.flow f on f.flow = s.flow join own o on f.owner = o.owner
+    from coco_internal.memo_stats s join coco_internal.flow f on f.flow = s.flow join own o on f.owner = o.owner
    where f.id <> $1 and s.function = any ($3)
   union all
   select k.function, k.fingerprint, k.function_owner, k.function_id, m.memo_table, m.flow, m.settings,
          m.dropped
-    from coco.kept_memo m join coco.kept_memo_function k on k.kept_memo = m.id
+    from coco_internal.kept_memo m join coco_internal.kept_memo_function k on k.kept_memo = m.id
     join own o on m.owner = o.owner
    where m.kept_until > clock_timestamp() and k.function = any ($3)
 ), ranked as (
   select w.id as own_id, k.id as other_id, k.memo_table,
-         (select (extract(epoch from s.cleared) * 1000000)::bigint from coco.memo_stats s where s.id = w.id) as since,
+         (select (extract(epoch from s.cleared) * 1000000)::bigint from coco_internal.memo_stats s where s.id = w.id) as since,
          row_number() over (partition by w.id order by k.flow = o.flow desc, k.since desc, k.id desc) as place
     from wanted w cross join own o
     join known k on k.function = w.function and k.fingerprint = w.fingerprint

@@ -1,6 +1,6 @@
 //! Rewrites the calls of memoized functions in a query, so that they use the memo.
 //!
-//! In the query that the planner receives, each such call is a call of `coco.memo_call`, with the
+//! In the query that the planner receives, each such call is a call of `coco_internal.memo_call`, with the
 //! item, the function, and the function's own arguments. coco rewrites the query as the rewriter
 //! left it, so it also finds calls in views. coco does not find calls in the body of another
 //! function.
@@ -47,7 +47,7 @@ struct ItemColumn {
 struct CallRewriter {
     /// The memoized functions.
     functions: Rc<HashSet<pg_sys::Oid>>,
-    /// The OID of `coco.memo_call`.
+    /// The OID of `coco_internal.memo_call`.
     recall: pg_sys::Oid,
     item: Option<ItemColumn>,
     depth: u32,
@@ -99,7 +99,7 @@ impl CallRewriter {
         }
     }
 
-    /// Replaces a call of a memoized function by a call of `coco.memo_call`. Returns `false` if the
+    /// Replaces a call of a memoized function by a call of `coco_internal.memo_call`. Returns `false` if the
     /// function is not memoized.
     unsafe fn replace(&mut self, call: *mut pg_sys::FuncExpr) -> bool {
         let Some(item) = self.item else { return false };

@@ -58,7 +58,7 @@ pub struct MemoSession {
     /// The memoized functions that the flow's queries call, by OID.
     pub functions: HashMap<pg_sys::Oid, KnownFunction>,
     oids: Rc<HashSet<pg_sys::Oid>>,
-    /// The OID of `coco.memo_call`.
+    /// The OID of `coco_internal.memo_call`.
     call: pg_sys::Oid,
     /// The flow's id, and its owner.
     pub flow: i32,
@@ -245,7 +245,7 @@ pub fn now() -> Option<Rc<MemoSession>> {
     NOW.with(|now| now.borrow().clone())
 }
 
-/// Returns the memoized functions of the current session, and the OID of `coco.memo_call`, which
+/// Returns the memoized functions of the current session, and the OID of `coco_internal.memo_call`, which
 /// replaces their calls.
 pub fn functions() -> Option<(Rc<HashSet<pg_sys::Oid>>, pg_sys::Oid)> {
     NOW.with(|now| now.borrow().as_ref().map(|r| (r.oids.clone(), r.call)))

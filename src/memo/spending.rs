@@ -13,7 +13,7 @@ pub fn left(server: &str, access: &Access) -> Result<Option<f64>> {
     let Some(cap) = cap else { return Ok(None) };
     let _as = RoleGuard::extension_owner()?;
     let spent = spi::scalar::<f64>(
-        "select sum(cost) from coco.provider_usage where server = $1",
+        "select sum(cost) from coco_internal.provider_usage where server = $1",
         &[arg(server)],
     )?;
     Ok(Some(cap - spent.unwrap_or(0.0)))
@@ -27,7 +27,7 @@ pub fn note(server: &str, flow: Option<i32>, usage: &Usage) -> Result<()> {
     }
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "insert into coco.provider_usage (server, flow, requests, tokens_in, tokens_out, cost)
+        "insert into coco_internal.provider_usage (server, flow, requests, tokens_in, tokens_out, cost)
          values ($1, $2, $3, $4, $5, $6)",
         &[
             arg(server),

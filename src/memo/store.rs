@@ -38,7 +38,7 @@ pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, KnownFuncti
         let args =
             [arg(flow.name.as_str()), arg(function.name.as_str()), arg(function.fingerprint)];
         let row = spi::select(
-            "select id, function_owner::oid from coco.memo_stats
+            "select id, function_owner::oid from coco_internal.memo_stats
               where flow = $1 and function = $2 and fingerprint = $3",
             &args,
             |r| Ok((spi::required::<i32>(r, 1)?, r.get::<pg_sys::Oid>(2)?)),
@@ -46,7 +46,7 @@ pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, KnownFuncti
         .pop();
         let id = match row {
             None if make => spi::returning(
-                "insert into coco.memo_stats (flow, function, fingerprint, function_owner)
+                "insert into coco_internal.memo_stats (flow, function, fingerprint, function_owner)
                  values ($1, $2, $3, $4) on conflict do nothing returning id",
                 &[
                     arg(flow.name.as_str()),
@@ -64,7 +64,7 @@ pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, KnownFuncti
                 let same = function.kind.is_provided() || owner == Some(function.owner);
                 if make && owner.is_some() && !same {
                     spi::execute(
-                        "update coco.memo_stats set function_owner = null where id = $1",
+                        "update coco_internal.memo_stats set function_owner = null where id = $1",
                         &[arg(id)],
                     )?;
                 }
@@ -81,10 +81,13 @@ pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, KnownFuncti
     Ok(all)
 }
 
-/// Returns the OID of `coco.memo_call`.
+/// Returns the OID of `coco_internal.memo_call`.
 pub fn recall() -> Result<pg_sys::Oid> {
-    spi::scalar::<pg_sys::Oid>("select 'coco.memo_call(internal)'::regprocedure::oid", &[])?
-        .ok_or_else(|| Error::internal("coco.memo_call does not exist"))
+    spi::scalar::<pg_sys::Oid>(
+        "select 'coco_internal.memo_call(internal)'::regprocedure::oid",
+        &[],
+    )?
+    .ok_or_else(|| Error::internal("coco_internal.memo_call does not exist"))
 }
 
 /// Returns the entries that a statement has returned. The statement must have written them to a
@@ -319,7 +322,7 @@ pub fn count(stats: &BTreeMap<FunctionId, Stats>) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     for (function, s) in stats {
         spi::execute(
-            "update coco.memo_stats
+            "update coco_internal.memo_stats
                 set calls = calls + $2, misses = misses + $3, errors = errors + $4,
                     requests = requests + $5, tokens_in = tokens_in + $6, tokens_out = tokens_out + $7,
                     cost = cost + $8, bytes = bytes + $9,
@@ -364,7 +367,7 @@ pub fn forget(flow: &Flow, function: Option<&str>) -> Result<i64> {
     let Some(table) = &flow.memo else { return Ok(0) };
     let _as = RoleGuard::extension_owner()?;
     let ids = spi::returning(
-        "update coco.memo_stats set cleared = clock_timestamp()
+        "update coco_internal.memo_stats set cleared = clock_timestamp()
           where flow = $1 and ($2::text is null or function = $2)
          returning id",
         &[arg(flow.name.as_str()), arg(function)],

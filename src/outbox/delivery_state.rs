@@ -30,12 +30,12 @@ pub fn delivery_status(target: i32) -> Result<Option<DeliveryStatus>> {
         "select d.sent,
                 greatest(0, coalesce(extract(epoch from (
                   select max(o.next_retry)
-                    from coco.delivery_state o join coco.target u on u.id = o.target
+                    from coco_internal.delivery_state o join coco_internal.target u on u.id = o.target
                    where o.next_retry is not null
                      and (o.target = d.target or o.server_wide and u.server = t.server)
                 ) - clock_timestamp()), 0))::float8,
                 d.initial_load_until
-           from coco.delivery_state d join coco.target t on t.id = d.target
+           from coco_internal.delivery_state d join coco_internal.target t on t.id = d.target
           where d.target = $1",
         &[arg(target)],
         |r| {
@@ -72,7 +72,7 @@ pub fn delivery_state(target: i32) -> Result<Option<DeliveryState>> {
     let found = spi::select(
         "select sent, initial_load_until, sent_at, attempts, next_retry, sqlstate, message, detail, hint,
                 verified_at
-           from coco.delivery_state where target = $1",
+           from coco_internal.delivery_state where target = $1",
         &[arg(target)],
         |r| {
             Ok(DeliveryState {
@@ -96,7 +96,7 @@ pub fn delivery_state(target: i32) -> Result<Option<DeliveryState>> {
 pub fn note_sent(target: i32, upto: i64) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.delivery_state
+        "update coco_internal.delivery_state
             set sent = greatest(sent, $2), sent_at = clock_timestamp(), attempts = 0, server_wide = false,
                 failed_at = null, next_retry = null,
                 sqlstate = null, message = null, detail = null, hint = null
@@ -110,7 +110,7 @@ pub fn note_sent(target: i32, upto: i64) -> Result<()> {
 pub fn note_verified(target: i32) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.delivery_state set verified_at = clock_timestamp() where target = $1",
+        "update coco_internal.delivery_state set verified_at = clock_timestamp() where target = $1",
         &[arg(target)],
     )?;
     Ok(())
@@ -122,7 +122,7 @@ pub fn note_verified(target: i32) -> Result<()> {
 pub fn note_initial_load(target: i32, first: i64, last: i64) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.delivery_state set sent = greatest(sent, $2 - 1), initial_load_until = $3 where target = $1",
+        "update coco_internal.delivery_state set sent = greatest(sent, $2 - 1), initial_load_until = $3 where target = $1",
         &[arg(target), arg(first), arg(last)],
     )?;
     Ok(())
@@ -132,7 +132,7 @@ pub fn note_initial_load(target: i32, first: i64, last: i64) -> Result<()> {
 pub fn note_initial_load_sent(target: i32) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.delivery_state set initial_load_until = null where target = $1 and initial_load_until is not null",
+        "update coco_internal.delivery_state set initial_load_until = null where target = $1 and initial_load_until is not null",
         &[arg(target)],
     )?;
     Ok(())
@@ -143,7 +143,7 @@ pub fn note_initial_load_sent(target: i32) -> Result<()> {
 pub fn note_made(target: i32, made: bool) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.target set managed = $2 where id = $1 and managed <> $2",
+        "update coco_internal.target set managed = $2 where id = $1 and managed <> $2",
         &[arg(target), arg(made)],
     )?;
     invalidation::note_change()
@@ -160,7 +160,7 @@ const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 pub fn delivery_error(target: i32) -> Result<String> {
     let _as = RoleGuard::extension_owner()?;
     let shown = spi::scalar(
-        "select format('target %I on server %I', external, server) from coco.target where id = $1",
+        "select format('target %I on server %I', external, server) from coco_internal.target where id = $1",
         &[arg(target)],
     )?;
     Ok(shown.unwrap_or_else(|| "a target that no longer exists".to_owned()))
@@ -170,7 +170,7 @@ pub fn delivery_error(target: i32) -> Result<String> {
 pub fn record_error(target: i32, trouble: &DeliveryError) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     let attempts: i32 = spi::scalar(
-        "select attempts + 1 from coco.delivery_state where target = $1",
+        "select attempts + 1 from coco_internal.delivery_state where target = $1",
         &[arg(target)],
     )?
     .unwrap_or(1);
@@ -179,7 +179,7 @@ pub fn record_error(target: i32, trouble: &DeliveryError) -> Result<()> {
         .retry_after
         .map_or(delay, |after| after.min(LONGEST_ASKED).max(Duration::from_millis(1)));
     spi::execute(
-        "update coco.delivery_state
+        "update coco_internal.delivery_state
             set attempts = $2, server_wide = $3, failed_at = clock_timestamp(),
                 next_retry = clock_timestamp() + make_interval(secs => $4 * (1 + random() / 5)),
                 sqlstate = $5, message = $6, detail = $7, hint = $8
@@ -202,11 +202,11 @@ pub fn record_error(target: i32, trouble: &DeliveryError) -> Result<()> {
 pub fn retry_at_once(flow: &str) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.delivery_state d set next_retry = null
-           from coco.target t
+        "update coco_internal.delivery_state d set next_retry = null
+           from coco_internal.target t
           where t.id = d.target and d.next_retry is not null
             and (t.flow = $1 or d.server_wide and t.server in (
-                  select o.server from coco.target o where o.flow = $1 and o.server is not null))",
+                  select o.server from coco_internal.target o where o.flow = $1 and o.server is not null))",
         &[arg(flow)],
     )?;
     Ok(())
@@ -218,7 +218,7 @@ pub fn record_target_error(flow: &str) -> Result<Option<(String, DeliveryError)>
     let found = spi::select(
         "select format('%I on server %I', t.external, t.server), d.server_wide, d.sqlstate, d.message,
                 d.detail, d.hint
-           from coco.delivery_state d join coco.target t on t.id = d.target
+           from coco_internal.delivery_state d join coco_internal.target t on t.id = d.target
           where t.flow = $1 and d.message is not null order by d.failed_at limit 1",
         &[arg(flow)],
         |r| {

@@ -2,7 +2,7 @@
 //! instead of from the outbox.
 //!
 //! If anything stops this process, it moves the undelivered rows to the outbox. If it cannot do
-//! that either, the mark `initial_load_until` in `coco.delivery_state` remains, and coco exports
+//! that either, the mark `initial_load_until` in `coco_internal.delivery_state` remains, and coco exports
 //! all rows of the target again.
 
 use pgrx::pg_sys;

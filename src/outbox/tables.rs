@@ -202,7 +202,7 @@ pub fn refit_tables(
     )?;
     spi::execute(&format!("drop table {old}"), &[])?;
     spi::execute(
-        "update coco.target
+        "update coco_internal.target
             set outbox = $2::text::regclass, outbox_view = $3::text::regclass, columns = $4
           where id = $1",
         &[

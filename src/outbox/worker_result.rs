@@ -18,11 +18,11 @@ pub struct WorkerResult {
 pub fn store_result(run: i64, outcome: &WorkerResult) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "delete from coco.worker_result where ended < clock_timestamp() - interval '1 hour'",
+        "delete from coco_internal.worker_result where ended < clock_timestamp() - interval '1 hour'",
         &[],
     )?;
     spi::execute(
-        "insert into coco.worker_result (id, counts, sqlstate, message, detail, hint)
+        "insert into coco_internal.worker_result (id, counts, sqlstate, message, detail, hint)
          values ($1, $2, $3, $4, $5, $6)",
         &[
             arg(run),
@@ -42,7 +42,7 @@ pub fn load_result(run: i64) -> Result<Option<WorkerResult>> {
     let _now = crate::pg::snapshot::PinnedSnapshot::latest();
     let statements = crate::pg::tuplestore::statements::SpiSession::connect()?;
     let text = statements.read_text(
-        "select pg_catalog.row_to_json(r)::text from coco.worker_result as r where r.id = $1",
+        "select pg_catalog.row_to_json(r)::text from coco_internal.worker_result as r where r.id = $1",
         &[arg(run)],
     )?;
     let Some(text) = text else { return Ok(None) };

@@ -101,7 +101,7 @@ impl SavedGucs {
     }
 
     pub fn from_json(json: &Json) -> Result<SavedGucs> {
-        let json = json.value("coco.flow")?;
+        let json = json.value("coco_internal.flow")?;
         let pairs = json.as_object().into_iter().flatten();
         let text = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_owned();
         Ok(SavedGucs(pairs.map(|(n, v)| (n.clone(), text(v))).collect()))

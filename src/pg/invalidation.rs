@@ -51,7 +51,7 @@ pub fn invalidation_count() -> u64 {
 /// Informs every backend, when this transaction commits, that a flow has changed in a way that no
 /// system catalog shows.
 pub fn note_change() -> Result<()> {
-    let flows = spi::scalar::<pg_sys::Oid>("select to_regclass('coco.flow')::oid", &[])?;
+    let flows = spi::scalar::<pg_sys::Oid>("select to_regclass('coco_internal.flow')::oid", &[])?;
     if let Some(flows) = flows {
         // SAFETY: a relation's OID. In this transaction, the message takes effect at the next
         // command.

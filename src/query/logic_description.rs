@@ -8,7 +8,7 @@ use crate::pg::error::Result;
 use crate::pg::json::Json;
 use crate::pg::spi::{self, arg};
 
-/// The prefix of a function's name among the parts in `coco.logic`.
+/// The prefix of a function's name among the parts in `coco_internal.logic`.
 const FUNCTION: &str = "function ";
 
 const MEMOIZED: &str = "memoized function ";
@@ -22,7 +22,7 @@ pub fn describe(flow: &Flow, parts: &Value) -> Result<Value> {
     let _as = RoleGuard::extension_owner()?;
     let functions = spi::select(
         "select n.name, obj_description(to_regprocedure(n.name), 'pg_proc'), m.version
-           from unnest($1) as n(name) left join coco.memo_function m on m.function = n.name",
+           from unnest($1) as n(name) left join coco_internal.memo_function m on m.function = n.name",
         &[arg(names)],
         |r| {
             let about = json!({
@@ -52,11 +52,11 @@ pub struct Described {
 pub fn logic(id: i32) -> Result<Option<Described>> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
-        "select fingerprint, parts, described, label from coco.logic where id = $1",
+        "select fingerprint, parts, described, label from coco_internal.logic where id = $1",
         &[arg(id)],
         |r| {
-            let parts = spi::required::<Json>(r, 2)?.value("coco.logic")?;
-            let described = spi::required::<Json>(r, 3)?.value("coco.logic")?;
+            let parts = spi::required::<Json>(r, 2)?.value("coco_internal.logic")?;
+            let described = spi::required::<Json>(r, 3)?.value("coco_internal.logic")?;
             let queries = described["queries"].as_object().cloned().unwrap_or_default();
             Ok(Described {
                 fingerprint: spi::required(r, 1)?,

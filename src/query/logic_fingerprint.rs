@@ -189,7 +189,7 @@ pub fn known_logic(flow: &Flow) -> Result<LogicId> {
 pub fn is_first(flow: &Flow) -> Result<bool> {
     let _as = RoleGuard::extension_owner()?;
     let several = spi::scalar::<bool>(
-        "select true from coco.logic where flow = $1 offset 1 limit 1",
+        "select true from coco_internal.logic where flow = $1 offset 1 limit 1",
         &[arg(flow.name.as_str())],
     )?;
     Ok(several.is_none())

@@ -85,7 +85,7 @@ pub fn columns_of_lookups(flow: &Flow, analyses: &[&Analysis]) -> Result<Vec<Vec
 /// The columns of a source or lookup that the queries use, if the loaded flow had others.
 pub struct RenamedColumns {
     pub source: i32,
-    /// As `coco.source` keeps them.
+    /// As `coco_internal.source` keeps them.
     pub used: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! `coco.capture`, the trigger function that fills change logs, and `coco.before_drop`, the event
+//! `coco_internal.capture`, the trigger function that fills change logs, and `coco_internal.before_drop`, the event
 //! trigger function that runs before DROP EXTENSION.
 
 use pgrx::pg_sys;

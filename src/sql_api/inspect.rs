@@ -190,7 +190,7 @@ fn error_rows() -> Result<
     })))
 }
 
-/// Returns the rows of `coco.failure_rows`, for the view `coco.status_detail`.
+/// Returns the rows of `coco_internal.failure_rows`, for the view `coco.status_detail`.
 #[pg_extern(sql = false)]
 fn failure_rows() -> Result<
     TableIterator<

@@ -81,7 +81,7 @@ fn wait(flow: Option<&str>, timeout: Option<Interval>) -> Result<bool, ErrorRepo
     }
 }
 
-/// Returns the rows of `coco.worker_rows`. They contain only numbers; the views add names for roles
+/// Returns the rows of `coco_internal.worker_rows`. They contain only numbers; the views add names for roles
 /// that may see them.
 #[pg_extern(sql = false)]
 fn worker_rows() -> TableIterator<
@@ -126,7 +126,7 @@ fn worker_rows() -> TableIterator<
     TableIterator::new(rows.collect::<Vec<_>>())
 }
 
-/// Returns the rows of `coco.progress_rows`. They, too, contain only numbers.
+/// Returns the rows of `coco_internal.progress_rows`. They, too, contain only numbers.
 #[pg_extern(sql = false)]
 fn progress_rows() -> TableIterator<
     'static,
@@ -162,7 +162,7 @@ fn progress_rows() -> TableIterator<
     TableIterator::new(rows.collect::<Vec<_>>())
 }
 
-/// Returns the rows of `coco.session_error_rows`: the errors of the caller's flows, because messages
+/// Returns the rows of `coco_internal.session_error_rows`: the errors of the caller's flows, because messages
 /// can contain data.
 #[pg_extern(sql = false)]
 fn session_error_rows() -> Result<
@@ -198,7 +198,7 @@ fn restore_is_complete() -> Result<bool, ErrorReport> {
     Ok(restored::is_complete()?)
 }
 
-/// Returns the rows of `coco.pending_rows`.
+/// Returns the rows of `coco_internal.pending_rows`.
 #[pg_extern(sql = false)]
 fn pending_rows() -> Result<
     TableIterator<'static, (name!(source, i32), name!(pending, i64), name!(is_lower_bound, bool))>,
@@ -208,7 +208,7 @@ fn pending_rows() -> Result<
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))
 }
 
-/// Returns the rows of `coco.pending_flow_rows`.
+/// Returns the rows of `coco_internal.pending_flow_rows`.
 #[pg_extern(sql = false)]
 fn pending_flow_rows() -> Result<
     TableIterator<

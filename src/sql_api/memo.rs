@@ -101,7 +101,7 @@ fn function_rows() -> Result<
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))
 }
 
-/// Implements `coco.memo_call(item, function, call, …)`, which receives the arguments of the
+/// Implements `coco_internal.memo_call(item, function, call, …)`, which receives the arguments of the
 /// memoized function unchanged.
 #[pg_guard]
 #[unsafe(no_mangle)]

@@ -112,15 +112,20 @@ fn counted_rows(rows: Bounds) -> String {
 /// Reports whether the next update of a flow may pass the limits.
 fn is_allowed(flow: &Flow) -> Result<bool> {
     let _as = RoleGuard::extension_owner()?;
-    let allowed =
-        spi::scalar::<bool>("select beyond_limits from coco.flow where id = $1", &[arg(flow.id)])?;
+    let allowed = spi::scalar::<bool>(
+        "select beyond_limits from coco_internal.flow where id = $1",
+        &[arg(flow.id)],
+    )?;
     Ok(allowed == Some(true))
 }
 
 /// Lets the limits of a flow apply again.
 fn end_permission(flow: &Flow) -> Result<()> {
     let acting = RoleGuard::extension_owner()?;
-    spi::execute("update coco.flow set beyond_limits = false where id = $1", &[arg(flow.id)])?;
+    spi::execute(
+        "update coco_internal.flow set beyond_limits = false where id = $1",
+        &[arg(flow.id)],
+    )?;
     drop(acting);
     invalidation::note_change()
 }

@@ -31,7 +31,7 @@ fn note_nullable(target: &Target) -> Result<()> {
     left.retain(|name| !target.nullable_again.contains(name));
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.target set not_null = $2 where id = $1",
+        "update coco_internal.target set not_null = $2 where id = $1",
         &[arg(target.id), arg(left)],
     )?;
     invalidation::note_change()

@@ -21,7 +21,7 @@ fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
     target.epoch += 1;
     let external = target.external.as_ref();
     spi::execute(
-        "update coco.target
+        "update coco_internal.target
             set relation = $2::oid::regclass, outbox = $3::text::regclass, epoch = $4,
                 columns = $5, ledger_view = $6::text::regclass, outbox_view = $7::text::regclass
           where id = $1",
@@ -38,7 +38,7 @@ fn restore_ledger(flow: &mut Flow, at: usize) -> Result<()> {
     // Changes in flight have positions of the lost table. The new positions start far above them.
     spi::execute(
         "select setval(pg_get_serial_sequence($2, 'position'), sent + 4294967296)
-           from coco.delivery_state where target = $1",
+           from coco_internal.delivery_state where target = $1",
         &[arg(target.id), arg(target.external.as_ref().map(|e| e.outbox.as_str()))],
     )?;
     invalidation::note_change()?;
@@ -59,7 +59,7 @@ fn check_not_taken(target: &Target, relation: pgrx::pg_sys::Oid) -> Result<()> {
     locks::lock_target_table(relation)?;
     let _now = PinnedSnapshot::take();
     let taken = spi::scalar::<bool>(
-        "select true from coco.target where relation = $1::oid::regclass and id <> $2",
+        "select true from coco_internal.target where relation = $1::oid::regclass and id <> $2",
         &[arg(relation), arg(target.id)],
     )?;
     match taken {
@@ -108,7 +108,7 @@ pub fn restore_targets(flow: &mut Flow) -> Result<()> {
         target.epoch += 1;
         let acting = RoleGuard::extension_owner()?;
         spi::execute(
-            "update coco.target
+            "update coco_internal.target
                 set relation = $2::oid::regclass, epoch = $3, managed = $4, not_null = $5
               where id = $1",
             &[

@@ -411,7 +411,7 @@ fn restore(relation: pg_sys::Oid, capture: &Capture) -> Result<Option<u64>> {
         // shared state.
         let next = unsafe { pg_sys::ReadNextFullTransactionId() }.value;
         spi::execute(
-            "update coco.capture set complete_from_xid = $2::text::xid8 where id = $1 and complete_from_xid is null",
+            "update coco_internal.capture set complete_from_xid = $2::text::xid8 where id = $1 and complete_from_xid is null",
             &[arg(capture.id), arg(next.to_string())],
         )?;
         invalidation::note_change()?;
@@ -419,7 +419,7 @@ fn restore(relation: pg_sys::Oid, capture: &Capture) -> Result<Option<u64>> {
     }
     // Also blocks other processes that find the log missing.
     spi::execute(
-        "update coco.capture set complete_from_xid = null, segment = 0 where id = $1",
+        "update coco_internal.capture set complete_from_xid = null, segment = 0 where id = $1",
         &[arg(capture.id)],
     )?;
     let Some(capture) = capture::find_capture(relation)? else {

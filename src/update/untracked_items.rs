@@ -58,7 +58,7 @@ pub fn record(source: &Source, batch: &Batch, failure: &ItemFailure) -> Result<(
     statements.name("coco_batch", batch.rows())?;
     statements.execute(
         &format!(
-            "insert into coco.untracked as u (source, item, source_key, failure)
+            "insert into coco_internal.untracked as u (source, item, source_key, failure)
              select $1, {}, {}, $2::jsonb from coco_batch as b
              on conflict (source, item) do update
                 set failure = excluded.failure, failed_at = excluded.failed_at, attempts = u.attempts + 1",
@@ -80,7 +80,7 @@ pub fn forget(source: &Source, gone: &Batch) -> Result<()> {
     statements.name("coco_batch", gone.rows())?;
     statements.execute(
         &format!(
-            "delete from coco.untracked as u using coco_batch as b
+            "delete from coco_internal.untracked as u using coco_batch as b
               where u.source = $1 and u.item = {}",
             digest(source)
         ),
@@ -94,7 +94,7 @@ pub fn forget(source: &Source, gone: &Batch) -> Result<()> {
 pub fn forget_before(source: &Source, since: i64) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "delete from coco.untracked
+        "delete from coco_internal.untracked
           where source = $1 and failed_at < pg_catalog.to_timestamp($2 / 1000000.0)",
         &[arg(source.id), arg(since)],
     )?;
@@ -104,7 +104,7 @@ pub fn forget_before(source: &Source, since: i64) -> Result<()> {
 /// Reports whether a source has failed items without a tracking row.
 pub fn has_any(source: &Source) -> Result<bool> {
     let _as = RoleGuard::extension_owner()?;
-    let any = "select true from coco.untracked where source = $1 limit 1";
+    let any = "select true from coco_internal.untracked where source = $1 limit 1";
     Ok(spi::scalar::<bool>(any, &[arg(source.id)])?.is_some())
 }
 
@@ -128,7 +128,7 @@ impl Untracked {
 pub fn of(source: &Source) -> Result<Vec<Untracked>> {
     spi::select(
         "select source_key, failure::text, attempts, failed_at
-           from coco.untracked where source = $1 order by source_key",
+           from coco_internal.untracked where source = $1 order by source_key",
         &[arg(source.id)],
         |r| {
             Ok(Untracked {

@@ -2,7 +2,7 @@
 //! providers, to verify external targets, or for the drop of a flow with its external targets. The
 //! session's side is in `update_client.rs`.
 //!
-//! The worker leaves its result in a row of coco.worker_result and ends.
+//! The worker leaves its result in a row of coco_internal.worker_result and ends.
 
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;

@@ -120,7 +120,7 @@ fn a_table_that_coco_made_is_known_after_a_restore() {
     db.run("drop table gone");
     let mut other = empty("restored_made");
     restore(&other, &dump(&db, &[]));
-    assert_eq!(text(&mut other, "select count(*)::text from coco.made_target"), "1");
+    assert_eq!(text(&mut other, "select count(*)::text from coco_internal.made_target"), "1");
     other.run(&declare("kept"));
     assert_eq!(text(&mut other, "select managed::text from coco.targets"), "true");
 }
@@ -162,9 +162,9 @@ fn no_worker_begins_before_a_dump_is_restored_to_its_end() {
     let mut other = empty("restored_late");
     let mut restore = Restore::begin(&other);
     restore.send(&first[..at]);
-    let there = "select (to_regclass('coco_internal.restored') is not null and to_regclass('coco.flow') is not null)::text";
+    let there = "select (to_regclass('coco_internal.restored') is not null and to_regclass('coco_internal.flow') is not null)::text";
     while text(&mut other, there) != "true"
-        || text(&mut other, "select count(*)::text from coco.flow") != "6"
+        || text(&mut other, "select count(*)::text from coco_internal.flow") != "6"
     {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }

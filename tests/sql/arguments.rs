@@ -255,7 +255,12 @@ fn what_is_malformed_is_named() {
             "argument \"batch_size\" (0)",
             "",
         ),
-        ("coco.metric_rows('all')", "22023", "argument \"scope\": \"all\"", "Valid values are"),
+        (
+            "coco_internal.metric_rows('all')",
+            "22023",
+            "argument \"scope\": \"all\"",
+            "Valid values are",
+        ),
         ("coco.split_text('a', 0)", "22023", "\"size\" (0)", ""),
         ("coco.embed('x', 'none', 'm', 0)", "22023", "argument \"dimensions\" (0)", ""),
     ];

@@ -59,9 +59,9 @@ impl Hearing {
 
 /// Every row of the catalog that a declaration writes, with the transaction that wrote it.
 const CATALOG: &str = "
-    select 'flow ' || f.xmin::text || ' ' || f::text from coco.flow f
-    union all select 'source ' || s.xmin::text || ' ' || s::text from coco.source s
-    union all select 'target ' || t.xmin::text || ' ' || t::text from coco.target t
+    select 'flow ' || f.xmin::text || ' ' || f::text from coco_internal.flow f
+    union all select 'source ' || s.xmin::text || ' ' || s::text from coco_internal.source s
+    union all select 'target ' || t.xmin::text || ' ' || t::text from coco_internal.target t
     union all select 'tracking ' || t::text from coco.tracking t
     order by 1";
 

@@ -56,8 +56,8 @@ fn errors_have_no_backtrace(server: &Server) {
         db.text("select string_agg(concat_ws(' ', message, detail), ';') from coco.errors");
     assert!(recorded.contains("division by zero") && !has_backtrace(&recorded), "{recorded}");
     db.run("update d set v = 5; select coco.start('g')");
-    db.until("select exists (select from coco.flow_error where sqlstate = '42501')");
-    let recorded = db.text("select concat_ws(' ', message, detail) from coco.flow_error");
+    db.until("select exists (select from coco_internal.flow_error where sqlstate = '42501')");
+    let recorded = db.text("select concat_ws(' ', message, detail) from coco_internal.flow_error");
     assert!(!has_backtrace(&recorded), "{recorded}");
     db.run("select coco.stop('g')");
     assert!(!has_backtrace(&server.log()), "{}", server.log());

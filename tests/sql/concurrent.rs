@@ -178,7 +178,7 @@ fn no_change_of_many_writers_is_lost() {
             let again = db.update(flow, "normal").remove(0);
             assert_eq!(again.seen, 0, "{flow}, round {round}: {again:?} COCO_TEST_SEED={seed}");
         }
-        let sql = "select segment from coco.capture order by id limit 1";
+        let sql = "select segment from coco_internal.capture order by id limit 1";
         rotations.insert(db.client.query_one(sql, &[]).expect("a segment").get::<_, i32>(0));
     }
     println!("the log of d was in segments {rotations:?} at the ends of rounds");

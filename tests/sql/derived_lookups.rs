@@ -191,7 +191,7 @@ fn the_lookups_follow_the_query() {
     assert!(lookups(&mut db).is_empty());
     let left: i64 = db
         .client
-        .query_one("select count(*) from coco.capture where relation in ('tags'::regclass, 'authors'::regclass)", &[])
+        .query_one("select count(*) from coco_internal.capture where relation in ('tags'::regclass, 'authors'::regclass)", &[])
         .unwrap()
         .get(0);
     assert_eq!(left, 0);

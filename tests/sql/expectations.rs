@@ -336,7 +336,7 @@ fn a_condition_is_bound_as_a_query_is() {
     let definition = text(&mut db.client, "select coco.flow_definition('f')");
     assert!(definition.contains("is_fine(v)"), "{definition}");
     db.run("select coco.drop_flow('f')");
-    assert_eq!(text(&mut db.client, "select count(*)::text from coco.expectation"), "0");
+    assert_eq!(text(&mut db.client, "select count(*)::text from coco_internal.expectation"), "0");
     db.run(&definition);
     db.update("f", "normal");
     assert_eq!(target(&mut db), "2:-1 3:");
@@ -454,7 +454,7 @@ fn what_is_no_condition_is_refused() {
     }
     let said = fails(&mut db.client, "select coco.drop_expectation('f', 'none')", "42704");
     assert!(said.contains("flow \"f\" has no expectation \"none\""), "{said}");
-    assert_eq!(text(&mut db.client, "select count(*)::text from coco.expectation"), "0");
+    assert_eq!(text(&mut db.client, "select count(*)::text from coco_internal.expectation"), "0");
     // Without a name, the condition is the name.
     db.run("select coco.expect('f', ' v > 0 ')");
     assert_eq!(text(&mut db.client, "select name from coco.expectations"), "v > 0");
@@ -521,9 +521,9 @@ fn a_condition_runs_as_the_owner_of_the_flow_and_is_seen_by_no_other_role() {
     db.verify_clean("f");
     for (client, count) in [(&mut alice, "1"), (&mut bob, "0")] {
         assert_eq!(text(client, "select count(*)::text from coco.expectations"), count);
-        fails(client, "select * from coco.expectation", "42501");
-        fails(client, "update coco.expectation set condition = 'true'", "42501");
+        fails(client, "select * from coco_internal.expectation", "42501");
+        fails(client, "update coco_internal.expectation set condition = 'true'", "42501");
     }
-    let view = text(&mut db.client, "select condition_view::text from coco.expectation");
+    let view = text(&mut db.client, "select condition_view::text from coco_internal.expectation");
     fails(&mut bob, &format!("select * from {view}"), "42501");
 }

@@ -45,7 +45,7 @@ fn tracking(client: &mut Client, flow: &str) -> String {
     text(
         client,
         &format!(
-            "select tracking::text from coco.source where flow = '{flow}' and lookup_of is null"
+            "select tracking::text from coco_internal.source where flow = '{flow}' and lookup_of is null"
         ),
     )
 }
@@ -62,7 +62,7 @@ fn check_indexes(client: &mut Client, flow: &str) {
         "select bt_index_check(i.indexrelid, true)
            from pg_index i join pg_class c on c.oid = i.indexrelid
            join pg_am a on a.oid = c.relam and a.amname = 'btree'
-          where i.indrelid in (select tracking from coco.source where flow = '{flow}' and lookup_of is null
+          where i.indrelid in (select tracking from coco_internal.source where flow = '{flow}' and lookup_of is null
                                union all select relation from coco.targets where flow = '{flow}')"
     );
     let checked = client.query(&sql, &[]).unwrap_or_else(|e| panic!("{}", explain(&e)));

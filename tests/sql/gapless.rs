@@ -153,7 +153,7 @@ fn what_was_declared_with_the_sources_is_copied_as_it_was_bound() {
          select coco.set_query('f', 'public.t', 'select d.id, d.body, l.name || ''!'' as name from d join l on l.a = d.a',
                                gapless => true, swap => 'manual')",
     );
-    let bound = "select pg_get_viewdef(expressions) like '%first.%' from coco.source
+    let bound = "select pg_get_viewdef(expressions) like '%first.%' from coco_internal.source
                   where flow = 'f@new' and expressions is not null";
     assert_eq!(text(&mut db.client, bound), "false");
     db.update("f", "normal");
@@ -231,7 +231,7 @@ fn the_old_version_is_kept_and_comes_back() {
     assert_eq!(text(&mut db.client, both), "300 200");
     assert_eq!(text(&mut db.client, FLOWS), "f public.t, f@old public.\"t@old\"");
     // An update drops what is no longer kept.
-    db.run("update coco.version set keep_until = now() - interval '1 s'; select coco.update('f')");
+    db.run("update coco_internal.version set keep_until = now() - interval '1 s'; select coco.update('f')");
     assert_eq!(text(&mut db.client, FLOWS), "f public.t");
     let e = fails(&mut db.client, "select coco.rollback('f')", "55000");
     assert!(e.contains("flow \"f\" has no old version") && e.contains("keep_old"), "{e}");
@@ -281,7 +281,7 @@ fn a_new_version_is_given_up_and_goes_with_its_flow() {
     db.run(declare);
     db.run("select coco.drop_flow('f')");
     assert_eq!(text(&mut db.client, "select count(*) from coco.flows"), "0");
-    assert_eq!(text(&mut db.client, "select count(*) from coco.version"), "0");
+    assert_eq!(text(&mut db.client, "select count(*) from coco_internal.version"), "0");
     assert_eq!(
         text(&mut db.client, "select concat(to_regclass('t'), ' ', to_regclass('\"t@new\"'))"),
         "t "

@@ -101,7 +101,7 @@ fn as_many_runs_are_kept_as_the_setting_says() {
     assert_eq!(rows(&mut db, newest), ["8"]);
     // It goes with the flow.
     db.run("select coco.drop_flow('f')");
-    assert_eq!(rows(&mut db, "select count(*)::text from coco.run_history"), ["1"]);
+    assert_eq!(rows(&mut db, "select count(*)::text from coco_internal.run_history"), ["1"]);
 }
 
 /// What another session drops of the history, while this one reads as of earlier, is no error.
@@ -131,7 +131,7 @@ fn history_is_the_owners() {
     for (sql, code) in [
         ("select * from coco.history('f')", "42501"),
         ("select * from coco.history('nowhere')", "42704"),
-        ("select * from coco.run_history", "42501"),
+        ("select * from coco_internal.run_history", "42501"),
     ] {
         let e = bob.query(sql, &[]).expect_err(sql);
         assert_eq!(e.code().map(|c| c.code()), Some(code), "{sql}: {}", support::explain(&e));
@@ -175,7 +175,7 @@ fn a_live_flows_turns_are_taken_together() {
 
     // Why it fails as a whole is noted once, whatever the attempts.
     db.run("select coco.start('f'); alter table d rename id to other");
-    db.until("select coalesce(max(attempts), 0) >= 2 from coco.flow_error");
+    db.until("select coalesce(max(attempts), 0) >= 2 from coco_internal.flow_error");
     db.until("select count(*) = 1 from coco.history('f') where error is not null");
     db.run("alter table d rename other to id; select coco.stop('f'); select coco.start('f')");
     db.settle("f");

@@ -19,9 +19,11 @@ fn a_server_older_than_its_least_release_is_warned_about() {
     let heard = Arc::new(Mutex::new(Vec::<String>::new()));
     let hears = heard.clone();
     let mut client = db.connect_hearing(move |notice| hears.lock().unwrap().push(notice));
-    for statement in
-        ["select coco.check_server_version()", "drop extension coco", "create extension coco"]
-    {
+    for statement in [
+        "select coco_internal.check_server_version()",
+        "drop extension coco",
+        "create extension coco",
+    ] {
         client.batch_execute(statement).expect(statement);
         let said = std::mem::take(&mut *heard.lock().unwrap()).join("\n");
         let warns = said.contains("coco needs PostgreSQL");

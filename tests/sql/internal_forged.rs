@@ -27,8 +27,8 @@ fn tables(client: &mut Client) -> Vec<String> {
     let sql = "
       select distinct c.oid::regclass::text from pg_class c
        where c.relkind = 'r' and c.relnamespace in (select oid from pg_namespace where nspname like 'coco%')
-         and (c.oid in (select tracking from coco.source) or c.oid in (select memo_table from coco.flow)
-              or c.oid in (select unnest(array[relation, outbox]) from coco.target where server is not null)
+         and (c.oid in (select tracking from coco_internal.source) or c.oid in (select memo_table from coco_internal.flow)
+              or c.oid in (select unnest(array[relation, outbox]) from coco_internal.target where server is not null)
               or c.relname ~ '^log_[0-9]+_[0-9]+$')
        order by 1";
     column(client, sql)

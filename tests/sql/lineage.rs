@@ -376,7 +376,7 @@ fn lineage_is_the_owners() {
     for (sql, code) in [
         ("select * from coco.lineage('t', '{\"id\": 1}')", "42704"),
         ("select * from coco.outputs('f', '{\"id\": 1}')", "42501"),
-        ("select * from coco.flow_label", "42501"),
+        ("select * from coco_internal.flow_label", "42501"),
     ] {
         let e = bob.query(sql, &[]).expect_err(sql);
         assert_eq!(e.code().map(|c| c.code()), Some(code), "{sql}: {}", support::explain(&e));

@@ -60,7 +60,7 @@ fn with_results(name: &str) -> TestDb {
 
 /// The table of a flow's results.
 fn memo(db: &mut TestDb, flow: &str) -> String {
-    let sql = "select memo_table::text from coco.flow where flow = $1";
+    let sql = "select memo_table::text from coco_internal.flow where flow = $1";
     db.client.query_one(sql, &[&flow]).unwrap_or_else(|e| panic!("{}", explain(&e))).get(0)
 }
 
@@ -322,6 +322,6 @@ fn columns_that_are_called_as_coco_calls_its_own_are_the_users() {
         assert_eq!(number(&mut db, &differs), 0, "{from}");
         db.verify_clean(&format!("x{n}"));
     }
-    let said = fails(&mut db, "select coco.memo_call(null::internal)");
+    let said = fails(&mut db, "select coco_internal.memo_call(null::internal)");
     assert!(said.contains("cannot cast") || said.contains("does not exist"), "{said}");
 }

@@ -248,7 +248,7 @@ fn a_flow_pauses_at_the_spending_cap_and_goes_on_when_it_is_raised() {
     s.fill(20);
     let said = s.fails();
     assert!(said.contains("(53400)") && said.contains("spending cap"), "{said}");
-    let spent = s.number("select round(sum(cost)) from coco.provider_usage");
+    let spent = s.number("select round(sum(cost)) from coco_internal.provider_usage");
     // By no more than the request that was estimated to fit still.
     assert!((1..=150 + 100).contains(&spent), "{spent}");
     let kept = s.number("select sum(entries) from coco.functions");

@@ -38,7 +38,7 @@ fn age(db: &mut TestDb, flow: &str) {
     db.run(&format!(
         "do $$ declare results text;
          begin
-           select memo_table::text into results from coco.flow where flow = '{flow}';
+           select memo_table::text into results from coco_internal.flow where flow = '{flow}';
            execute format('update %s set made = made - interval ''2 hours''', results);
          end $$"
     ));

@@ -205,13 +205,15 @@ fn everything_of_coco_pins_its_search_path_and_says_what_it_is() {
     // The trigger function finds nothing by name: see tests/sql/capture. What stands for calls of a memoized
     // function has it run as it would by itself: see tests/sql/memo/types.rs. The third pins it where it matters: below.
     let functions = "select string_agg(p.oid::regprocedure::text, ', ') from pg_proc p
-      where pronamespace = 'coco'::regnamespace and p.proname not in ('capture', 'memo_call', 'fingerprint') and (obj_description(p.oid, 'pg_proc') is null
+      where pronamespace in ('coco'::regnamespace, 'coco_internal'::regnamespace)
+        and p.proname not in ('capture', 'memo_call', 'fingerprint') and (obj_description(p.oid, 'pg_proc') is null
         -- a body in SQL's standard form is bound when it is made, and looks nothing up
         or prosqlbody is null and (proconfig is null
           or not proconfig @> '{\"search_path=pg_catalog, pg_temp\"}'))";
     assert_eq!(text(&mut db.client, functions), "");
     let relations = "select string_agg(c.oid::regclass::text, ', ') from pg_class c
-      where relnamespace = 'coco'::regnamespace and relkind in ('r', 'v') and obj_description(c.oid, 'pg_class') is null";
+      where relnamespace in ('coco'::regnamespace, 'coco_internal'::regnamespace) and relkind in ('r', 'v')
+        and obj_description(c.oid, 'pg_class') is null";
     assert_eq!(text(&mut db.client, relations), "");
     // Names that only a caller without a path could be fooled by.
     db.run("create table d (id int primary key); insert into d values (1);

@@ -82,7 +82,7 @@ fn in_all_states(db: &mut Session) {
     db.run("insert into gone values (1, 1); select coco.alter_flow('e paused', paused => true)");
     db.run("drop table t7; drop table lost cascade; drop function f(int) cascade");
     // As after a restart without the library in shared_preload_libraries.
-    db.run("update coco.flow set live = true where flow = 'j live'");
+    db.run("update coco_internal.flow set live = true where flow = 'j live'");
 }
 
 #[test]
@@ -199,18 +199,18 @@ fn the_error_of_a_sessions_update_is_told_until_an_update_succeeds() {
         "failed; permission denied for table rates; Correct the cause, then: SELECT * FROM coco.update('f')"
     );
     assert_eq!(db.text("select health from coco.status_detail where flow = 'f'"), "broken");
-    assert!(
-        db.holds("select failed_at <= now() and sqlstate = '42501' from coco.session_error_rows()")
-    );
+    assert!(db.holds(
+        "select failed_at <= now() and sqlstate = '42501' from coco_internal.session_error_rows()"
+    ));
     // Other sessions see it; other roles do not.
     let mut other = server.connect("status_failed");
     assert_eq!(other.text("select state from coco.status"), "failed");
     other.run("set role status_other");
-    assert_eq!(other.number("select count(*) from coco.session_error_rows()"), 0);
+    assert_eq!(other.number("select count(*) from coco_internal.session_error_rows()"), 0);
     assert_eq!(other.number("select count(*) from coco.status"), 0);
     // An error that a block catches is one as well; a later error replaces it.
     db.run("do $$ begin perform coco.update('f'); exception when others then null; end $$");
-    assert_eq!(db.number("select count(*) from coco.session_error_rows()"), 1);
+    assert_eq!(db.number("select count(*) from coco_internal.session_error_rows()"), 1);
     // Whoever may not update the flow, and whoever names no flow, leaves nothing.
     assert!(other.fails("select coco.update('f')").starts_with("42501 "));
     assert!(db.text(said).contains("permission denied for table rates"));

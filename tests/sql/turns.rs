@@ -134,7 +134,7 @@ fn a_query_cannot_release_the_locks_of_its_worker() {
         // Of the class of advisory locks, for longer than a transaction.
         assert!(db.holds(
             "select exists (select from pg_locks l join coco.workers w on w.pid = l.pid
-               where l.locktype = 'object' and l.classid = 'coco.flow'::regclass and l.objid = 0 and l.granted)"
+               where l.locktype = 'object' and l.classid = 'coco_internal.flow'::regclass and l.objid = 0 and l.granted)"
         ));
     }
     assert!(!server.log().contains("released its locks"));
@@ -172,7 +172,7 @@ fn a_flow_that_kills_three_workers_is_set_aside_until_it_is_started() {
     assert!(hint.contains("coco.start"), "{hint}");
     assert!(server.log().contains("flow \"f\": the flow is set aside"));
     // The others that the server ended with it have done no harm.
-    assert_eq!(db.number("select count(*) from coco.flow_error"), 1);
+    assert_eq!(db.number("select count(*) from coco_internal.flow_error"), 1);
     db.run("select coco.start('f')");
     db.until(IN_TURN);
     db.run("select coco.stop('f')");
@@ -331,7 +331,7 @@ fn a_failure_that_cannot_be_recorded_is_put_off() {
          select coco.start('f')",
     );
     db.settle("f");
-    db.run("alter table coco.flow_error add constraint nothing check (false)");
+    db.run("alter table coco_internal.flow_error add constraint nothing check (false)");
     let mut other = server.connect("turns");
     other.run("begin; lock table f_t in access exclusive mode");
     let said = || server.log().matches("could not record the failure").count();
@@ -351,6 +351,6 @@ fn a_failure_that_cannot_be_recorded_is_put_off() {
     }
     assert_eq!(said(), before, "the third time after two");
     other.run("rollback");
-    db.run("alter table coco.flow_error drop constraint nothing");
+    db.run("alter table coco_internal.flow_error drop constraint nothing");
     db.settle("f");
 }

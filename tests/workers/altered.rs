@@ -31,7 +31,7 @@ fn evaluated(db: &mut Session) -> i64 {
 
 /// Neither a run nor a flow has failed.
 fn is_well(db: &mut Session, flow: &str) {
-    assert_eq!(db.number("select count(*) from coco.flow_error"), 0, "{}", db.state());
+    assert_eq!(db.number("select count(*) from coco_internal.flow_error"), 0, "{}", db.state());
     let failed = format!("select count(error) from coco.history('{flow}')");
     assert_eq!(db.number(&failed), 0);
     assert_eq!(db.text(&format!("select state from coco.status where flow = '{flow}'")), "live");

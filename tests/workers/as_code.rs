@@ -27,9 +27,9 @@ fn a_live_flow_that_is_declared_again_stays_live() {
         db.text("select string_agg(v || ' ' || n, ', ' order by v) from t"),
         "0 3, 1 3, 2 3"
     );
-    let id = db.text("select id from coco.flow");
+    let id = db.text("select id from coco_internal.flow");
     db.run(groups);
-    assert_eq!(db.text("select id from coco.flow"), id);
+    assert_eq!(db.text("select id from coco_internal.flow"), id);
     db.run("insert into d values (10, 0)");
     db.settle("f");
     assert_eq!(db.text("select n from t where v = 0"), "4");

@@ -37,7 +37,7 @@ fn is_filled(db: &mut TestDb, flow: &str) -> bool {
     let table = text(
         &mut db.client,
         &format!(
-            "select tracking::text from coco.source where flow = '{flow}' and lookup_of is null"
+            "select tracking::text from coco_internal.source where flow = '{flow}' and lookup_of is null"
         ),
     );
     let sql = format!("select count(distinct process_ordinal)::text from {table}");
@@ -48,9 +48,9 @@ fn is_filled(db: &mut TestDb, flow: &str) -> bool {
 fn check_indexes(db: &mut TestDb, flow: &str) {
     let sql = format!(
         "select count(bt_index_check(i.indexrelid, true))::text from pg_index i
-          where i.indrelid in (select tracking from coco.source where flow = '{flow}' and lookup_of is null
-                               union all select relation from coco.target where flow = '{flow}'
-                               union all select outbox from coco.target where flow = '{flow}')"
+          where i.indrelid in (select tracking from coco_internal.source where flow = '{flow}' and lookup_of is null
+                               union all select relation from coco_internal.target where flow = '{flow}'
+                               union all select outbox from coco_internal.target where flow = '{flow}')"
     );
     let row = db.client.query_one(&sql, &[]);
     row.unwrap_or_else(|e| panic!("{}", explain(&e)));

@@ -115,7 +115,7 @@ fn a_live_version_follows_and_goes_with_its_flow() {
     assert_eq!(db.text("select v from t where id = 1"), "-2000");
     db.settle("f");
     db.run("select coco.drop_flow('f', false)");
-    assert_eq!(db.number("select count(*) from coco.version"), 0);
+    assert_eq!(db.number("select count(*) from coco_internal.version"), 0);
     assert_eq!(db.text("select to_regclass('\"t@new\"')"), "NULL");
 }
 

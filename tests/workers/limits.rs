@@ -39,6 +39,6 @@ fn a_live_flow_waits_for_a_permission_and_others_continue() {
     db.run("select coco.allow('f')");
     db.until("select count(*) = 100 from t where v = -1");
     db.until("select last_error is null from coco.status where flow = 'f'");
-    assert!(db.holds("select not beyond_limits from coco.flow where flow = 'f'"));
+    assert!(db.holds("select not beyond_limits from coco_internal.flow where flow = 'f'"));
     db.verify("f");
 }

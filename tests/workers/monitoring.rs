@@ -161,7 +161,9 @@ fn whoever_may_read_statistics_sees_numbers_and_no_contents() {
         [log("coco_metrics_owner"), log("coco_metrics_other"), log("coco_metrics_monitor")],
         [1, 0, 1]
     );
-    let e = monitor.query("select * from coco.metric_rows('all')", &[]).expect_err("no such scope");
+    let e = monitor
+        .query("select * from coco_internal.metric_rows('all')", &[])
+        .expect_err("no such scope");
     assert_eq!(e.code().map(|c| c.code()), Some("22023"), "{}", explain(&e));
 }
 

@@ -117,8 +117,8 @@ pub fn declare_version(
     version_rows::insert_new(&stored)?;
     let acting = RoleGuard::extension_owner()?;
     spi::execute(
-        "update coco.flow as f set live = m.live, paused = m.paused
-           from coco.flow as m where f.id = $1 and m.id = $2",
+        "update coco_internal.flow as f set live = m.live, paused = m.paused
+           from coco_internal.flow as m where f.id = $1 and m.id = $2",
         &[arg(id), arg(main.id)],
     )?;
     drop(acting);
@@ -161,10 +161,10 @@ fn insert_flow(main: &Flow, version: &str) -> Result<i32> {
     let _as = RoleGuard::extension_owner()?;
     let made = spi::returning(
         // The version gets no max_rows: its first update must write every row, which nobody reads yet.
-        "insert into coco.flow (flow, owner, search_path, settings, label, batch_size, lineage_index,
+        "insert into coco_internal.flow (flow, owner, search_path, settings, label, batch_size, lineage_index,
                                 max_cost, lookups)
          select $2, owner, search_path, settings, label, batch_size, lineage_index, max_cost, lookups
-           from coco.flow where id = $1
+           from coco_internal.flow where id = $1
          on conflict do nothing returning id",
         &[arg(main.id), arg(version)],
         |r| spi::required::<i32>(r, 1),
@@ -191,7 +191,7 @@ fn copy_sources(main: &Flow, version: &str) -> Result<BTreeMap<i32, i32>> {
             let view = copy_view(main, &expressions.bound, "source", id, version, &comment)?;
             let _as = RoleGuard::extension_owner()?;
             spi::execute(
-                "update coco.source set expressions = $2::oid::regclass where id = $1",
+                "update coco_internal.source set expressions = $2::oid::regclass where id = $1",
                 &[arg(id), arg(view)],
             )?;
         }
@@ -206,7 +206,7 @@ fn copy_sources(main: &Flow, version: &str) -> Result<BTreeMap<i32, i32>> {
             let view = copy_view(main, affects, "affects", id, version, &comment)?;
             let _as = RoleGuard::extension_owner()?;
             spi::execute(
-                "update coco.source set affects_view = $2::oid::regclass where id = $1",
+                "update coco_internal.source set affects_view = $2::oid::regclass where id = $1",
                 &[arg(id), arg(view)],
             )?;
         }
@@ -219,11 +219,11 @@ fn copy_sources(main: &Flow, version: &str) -> Result<BTreeMap<i32, i32>> {
 fn copy_source(main: &Flow, source: &Source, of: Option<i32>, version: &str) -> Result<i32> {
     let _as = RoleGuard::extension_owner()?;
     let id = spi::returning(
-        "insert into coco.source (flow, name, relation, key, grouped, ordinal, fingerprint, used, capture,
+        "insert into coco_internal.source (flow, name, relation, key, grouped, ordinal, fingerprint, used, capture,
                                   refresh_interval, lookup_of, affects, tracking, tracking_view)
          select $2, name, relation, key, grouped, ordinal, fingerprint, used, capture,
                 refresh_interval, $3, affects, 0::oid::regclass, 0::oid::regclass
-           from coco.source where id = $1 returning id",
+           from coco_internal.source where id = $1 returning id",
         &[arg(source.id), arg(version), arg(of)],
         |r| spi::required::<i32>(r, 1),
     )?
@@ -231,7 +231,7 @@ fn copy_source(main: &Flow, source: &Source, of: Option<i32>, version: &str) -> 
     .ok_or_else(|| Error::internal("INSERT returned no id for a copied source"))?;
     let tracking = objects::create_tracking(version, main.owner, id, &source.name, &source.key)?;
     spi::execute(
-        "update coco.source
+        "update coco_internal.source
             set tracking = $2::text::regclass, tracking_view = $3::text::regclass where id = $1",
         &[arg(id), arg(tracking.table), arg(tracking.view)],
     )?;
@@ -271,7 +271,7 @@ fn store_used(flow: &mut Flow) -> Result<()> {
     for source in &flow.sources {
         let used: Vec<String> = source.used.iter().map(|c| c.name.clone()).collect();
         spi::execute(
-            "update coco.source set used = $2 where id = $1",
+            "update coco_internal.source set used = $2 where id = $1",
             &[arg(source.id), arg(used)],
         )?;
     }

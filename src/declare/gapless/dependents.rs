@@ -91,7 +91,7 @@ select format('trigger %I, whose function the owner of the flow may not execute'
   from pg_trigger as t
  where t.tgrelid = $1 and not t.tgisinternal and not has_function_privilege($2, t.tgfoid, 'execute')
    and not exists (select from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
-                    where p.oid = t.tgfoid and p.proname = 'capture' and n.nspname = 'coco')
+                    where p.oid = t.tgfoid and p.proname = 'capture' and n.nspname = 'coco_internal')
  order by 1";
 
 /// Fails if coco cannot replace the table of a target by a table for a query with these columns.

@@ -31,11 +31,11 @@ pub fn exchange_rows(
     rename_rows(&main.name, &names::version_name(&main.name, VersionRole::Old)?)?;
     rename_rows(&temporary, &main.name)?;
     spi::execute(
-        "update coco.flow as v
+        "update coco_internal.flow as v
             set label = m.label, batch_size = m.batch_size, max_rows = m.max_rows,
                 max_cost = m.max_cost, live = m.live, paused = m.paused,
                 created = m.created
-           from coco.flow as m where v.id = $1 and m.id = $2",
+           from coco_internal.flow as m where v.id = $1 and m.id = $2",
         &[arg(version.id), arg(main.id)],
     )?;
     // The history of the name stays with the name.
@@ -49,7 +49,7 @@ pub fn exchange_rows(
 
 fn name_target(id: i32, schema: &str, name: &str, managed: bool) -> Result<()> {
     spi::execute(
-        "update coco.target set schema = $2, name = $3, managed = $4 where id = $1",
+        "update coco_internal.target set schema = $2, name = $3, managed = $4 where id = $1",
         &[arg(id), arg(schema), arg(name), arg(managed)],
     )?;
     Ok(())
@@ -58,10 +58,13 @@ fn name_target(id: i32, schema: &str, name: &str, managed: bool) -> Result<()> {
 /// Exchanges the flows of rows. The negative ids in between keep keys unique.
 fn exchange_ids(table: &str, one: i32, other: i32) -> Result<()> {
     let flows = [arg(one), arg(other)];
-    spi::execute(&format!("update coco.{table} set flow = -flow where flow in ($1, $2)"), &flows)?;
+    spi::execute(
+        &format!("update coco_internal.{table} set flow = -flow where flow in ($1, $2)"),
+        &flows,
+    )?;
     spi::execute(
         &format!(
-            "update coco.{table} set flow = case flow when -$1 then $2 else $1 end
+            "update coco_internal.{table} set flow = case flow when -$1 then $2 else $1 end
               where flow in (-$1, -$2)"
         ),
         &flows,

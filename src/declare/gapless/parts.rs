@@ -29,7 +29,7 @@ pub struct MovedParts {
 const TRIGGERS: &str = "pg_trigger as t
  where t.tgrelid = $1 and not t.tgisinternal and t.tgparentid = 0
    and not exists (select from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
-                    where p.oid = t.tgfoid and p.proname = 'capture' and n.nspname = 'coco')";
+                    where p.oid = t.tgfoid and p.proname = 'capture' and n.nspname = 'coco_internal')";
 
 /// SELECTs of statements to run before the exchange. `$1` is the table, `$2` its replacement, `$3`
 /// the name of the table, and `$4` the present name of the replacement.

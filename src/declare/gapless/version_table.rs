@@ -47,7 +47,7 @@ fn check_retired_name(old: &Target) -> Result<()> {
     let Some(relation) = find_relation(&old.schema, &retired)? else { return Ok(()) };
     let _as = RoleGuard::extension_owner()?;
     let ours = spi::scalar::<bool>(
-        "select true from coco.target where relation = $1::oid::regclass",
+        "select true from coco_internal.target where relation = $1::oid::regclass",
         &[arg(relation)],
     )?;
     match ours {

@@ -49,5 +49,5 @@ pub fn derivations(flow: &Flow) -> Result<Vec<Finding>> {
 
 fn affects(lookup: i32) -> Result<Option<String>> {
     let _as = RoleGuard::extension_owner()?;
-    spi::scalar("select affects from coco.source where id = $1", &[arg(lookup)])
+    spi::scalar("select affects from coco_internal.source where id = $1", &[arg(lookup)])
 }

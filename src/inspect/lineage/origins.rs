@@ -118,9 +118,9 @@ fn find(target: &str, flow: Option<&str>) -> Result<(String, i32)> {
                         coalesce(o.external, case when c.oid is not null
                                                   then format('%I.%I', n.nspname, c.relname)
                                                   else format('%I.%I', o.schema, o.name) end) as shown
-                   from coco.target o left join pg_class c on c.oid = o.relation and o.server is null
+                   from coco_internal.target o left join pg_class c on c.oid = o.relation and o.server is null
                    left join pg_namespace n on n.oid = c.relnamespace) as t
-           join coco.flow f using (flow)
+           join coco_internal.flow f using (flow)
           where (t.shown = $1
                  or t.server is null and ($1 in (t.name, quote_ident(t.name)) or t.relation = to_regclass($1)))
             and ($2::text is null or t.flow = $2)
@@ -307,7 +307,7 @@ fn item(
 fn label(flow: &Flow, process_ordinal: i64) -> Result<Option<String>> {
     let _as = RoleGuard::extension_owner()?;
     spi::scalar(
-        "select label from coco.flow_label where flow = $1 and since <= $2 order by since desc limit 1",
+        "select label from coco_internal.flow_label where flow = $1 and since <= $2 order by since desc limit 1",
         &[arg(flow.id), arg(process_ordinal)],
     )
 }
@@ -333,7 +333,7 @@ fn memo(flow: &Flow, entries: Vec<i64>) -> Result<Value> {
     drop(acting);
     let _as = RoleGuard::extension_owner()?;
     let functions: HashMap<i32, (String, String)> = spi::select(
-        "select id, function, fingerprint::text from coco.memo_stats where flow = $1",
+        "select id, function, fingerprint::text from coco_internal.memo_stats where flow = $1",
         &[arg(flow.name.as_str())],
         |r| Ok((spi::required(r, 1)?, (spi::required(r, 2)?, spi::required(r, 3)?))),
     )?

@@ -33,7 +33,7 @@ const NAMES: [&str; 14] = [
     "it''s",
     "select",
     "a.b",
-    "coco.flow",
+    "coco_internal.flow",
     "é\u{301}",
     "\u{1f600}",
     "x\ny",
@@ -64,7 +64,7 @@ impl<'r> Grammar<'r> {
         } else {
             self.one(&[
                 "mal.a",
-                "coco.flow",
+                "coco_internal.flow",
                 "pg_catalog.x",
                 "public.x",
                 "no.such",

@@ -20,9 +20,9 @@ fn rows_of(db: &mut TestDb, flow: &str) -> i64 {
     number(
         db,
         &format!(
-            "select count(*) from (select flow from coco.flow union all select flow from coco.source
-                                   union all select flow from coco.target union all select flow from coco.logic
-                                   union all select flow from coco.memo_stats) q where flow = '{flow}'"
+            "select count(*) from (select flow from coco_internal.flow union all select flow from coco_internal.source
+                                   union all select flow from coco_internal.target union all select flow from coco_internal.logic
+                                   union all select flow from coco_internal.memo_stats) q where flow = '{flow}'"
         ),
     )
 }
@@ -218,7 +218,8 @@ fn names_of_target_tables_follow_the_tables() {
     db.run("begin; alter table t rename to x; alter table was_t rename to t; alter table x rename to was_t; commit");
     assert_eq!((evaluated(&mut db, "f"), evaluated(&mut db, "g")), ((0, 0), (0, 0)));
     assert_eq!(text(&mut db, shown), "f public.t, g public.was_t");
-    let stored = "select string_agg(schema || '.' || name, ', ' order by flow) from coco.target";
+    let stored =
+        "select string_agg(schema || '.' || name, ', ' order by flow) from coco_internal.target";
     assert_eq!(text(&mut db, stored), "public.t, public.was_t");
     db.run("create schema s; alter table was_t set schema s; update d set v = 3 where id = 1");
     assert_eq!((evaluated(&mut db, "f"), evaluated(&mut db, "g")), ((1, 1), (1, 1)));

@@ -25,7 +25,7 @@ fn a_new_fingerprint_evaluates_again_and_computes_nothing_again() {
     db.run("select coco.alter_flow('f', fingerprint => '')");
     assert_eq!((evaluated(&mut db, "f"), calls(&mut db)), ((3, 0), 6));
     assert_eq!(text(&mut db, "select fingerprint from coco.sources"), "NULL");
-    assert_eq!(number(&mut db, "select count(expressions) from coco.source"), 0);
+    assert_eq!(number(&mut db, "select count(expressions) from coco_internal.source"), 0);
     assert_eq!(
         number(&mut db, "select count(*) from pg_class where relname like 'source\\_%\\_f'"),
         0
@@ -62,7 +62,7 @@ fn an_expression_that_stays_keeps_the_objects_to_which_it_was_bound() {
          reset search_path; select coco.update('f');
          select coco.alter_flow('f', search_path => 'other, public')",
     );
-    let definition = "select pg_get_viewdef(expressions) from coco.source";
+    let definition = "select pg_get_viewdef(expressions) from coco_internal.source";
     for fingerprint in ["lower(body)", "", "upper(body)"] {
         db.run(&format!("select coco.alter_flow('f', fingerprint => '{fingerprint}')"));
         let bound = text(&mut db, definition);

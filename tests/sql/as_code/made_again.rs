@@ -13,7 +13,7 @@ fn a_flow_that_is_declared_again_keeps_its_properties() {
     db.run("select coco.alter_flow('f', label => 'v1', batch_size => 3, paused => true, lineage_index => true)");
     let properties = "select concat_ws('|', label, batch_size, paused, lineage_index, live, owner) from coco.flows";
     let before = text(&mut db.client, properties);
-    let id = text(&mut db.client, "select id from coco.flow");
+    let id = text(&mut db.client, "select id from coco_internal.flow");
     let mut session = Hearing::new(&db);
     // Another source key and another target key.
     let said = session.run(
@@ -21,7 +21,7 @@ fn a_flow_that_is_declared_again_keeps_its_properties() {
            source_key => '{v}', or_replace => true)",
     );
     assert_eq!(said.first().map(String::as_str), Some("changing flow \"f\""), "{said:?}");
-    assert_ne!(text(&mut db.client, "select id from coco.flow"), id);
+    assert_ne!(text(&mut db.client, "select id from coco_internal.flow"), id);
     assert_eq!(text(&mut db.client, properties), before);
     assert_eq!(text(&mut db.client, MANAGED), "f true");
     // The table was made to fit: nothing of its old rows is left under another key.
@@ -100,7 +100,7 @@ fn a_table_that_coco_made_is_managed_again() {
     db.run(create);
     assert_eq!(text(&mut db.client, MANAGED), "f true");
     assert_eq!(db.update("f", "normal")[0].upserted, 0);
-    assert_eq!(text(&mut db.client, "select count(*) from coco.made_target"), "0");
+    assert_eq!(text(&mut db.client, "select count(*) from coco_internal.made_target"), "0");
     // As long as it fits: who drops a flow may have kept the table for its data.
     db.run("select coco.drop_flow('f')");
     let other = "select coco.create_flow('f', 'd', 'select id, t from d', 't', '{id}')";
@@ -122,7 +122,7 @@ fn a_table_that_coco_made_is_managed_again() {
         "select coco.create_flow('h', 'd', 'select id from d', 'h', '{id}'); select coco.drop_flow('h'); drop table h;
          select coco.drop_flow('g')",
     );
-    assert_eq!(text(&mut db.client, "select count(*) from coco.made_target"), "0");
+    assert_eq!(text(&mut db.client, "select count(*) from coco_internal.made_target"), "0");
 }
 
 #[test]
@@ -144,9 +144,9 @@ fn nobody_makes_a_table_of_another_role_managed() {
          select coco.drop_flow('a'); grant all on t to coco_forging_b",
     );
     for sql in [
-        "insert into coco.made_target values ('coco_forging_a.t', 'coco_forging_b')",
-        "update coco.made_target set owner = 'coco_forging_b'",
-        "select * from coco.made_target",
+        "insert into coco_internal.made_target values ('coco_forging_a.t', 'coco_forging_b')",
+        "update coco_internal.made_target set owner = 'coco_forging_b'",
+        "select * from coco_internal.made_target",
     ] {
         fails(&mut b, sql, "42501");
     }

@@ -353,7 +353,7 @@ fn a_key_is_found_through_common_table_expressions() {
         client.batch_execute("select 1").unwrap();
         let covered = text(
             &mut db,
-            &format!("select (item_key_columns is not null)::text from coco.target where flow = '{flow}'"),
+            &format!("select (item_key_columns is not null)::text from coco_internal.target where flow = '{flow}'"),
         );
         assert_eq!(covered, "true", "{query}");
         follows(&mut db, flow, &format!("shop.{flow}"), query);
@@ -377,7 +377,7 @@ fn a_key_is_found_through_common_table_expressions() {
         let covered = text(
             &mut db,
             &format!(
-                "select (item_key_columns is not null)::text from coco.target where flow = '{flow}'"
+                "select (item_key_columns is not null)::text from coco_internal.target where flow = '{flow}'"
             ),
         );
         assert_eq!(covered, "false", "{query}");

@@ -25,7 +25,7 @@ fn an_update_reads_neither_all_of_the_source_nor_all_that_is_tracked() {
         assert_eq!((c.seen, c.upserted), (2, 2), "{flow}: {c:?}");
         let read = "select string_agg(c.oid::regclass || ' ' || pg_stat_get_xact_tuples_returned(c.oid), ', ')
               from pg_class c where c.relkind = 'r' and pg_stat_get_xact_tuples_returned(c.oid) > 10
-               and (c.oid in (select tracking from coco.source) or c.relname in ('d', 't', 'u'))";
+               and (c.oid in (select tracking from coco_internal.source) or c.relname in ('d', 't', 'u'))";
         let read: Option<String> = client.query_one(read, &[]).expect("counts").get(0);
         assert_eq!(read, None, "{flow} reads rows it does not need");
         run(&mut client, "commit");

@@ -24,7 +24,7 @@ fn rotate(db: &mut TestDb) -> usize {
     for n in 0..12 {
         db.run(&format!("update d set n = n + 1 where id % 12 <> {n}"));
         db.update("f", "normal");
-        segments.insert(text(&mut db.client, "select segment::text from coco.capture"));
+        segments.insert(text(&mut db.client, "select segment::text from coco_internal.capture"));
     }
     segments.len()
 }

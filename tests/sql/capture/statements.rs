@@ -292,7 +292,7 @@ fn flows_with_different_keys_share_a_log() {
     let mut db = ten_rows("two_keys");
     db.run("insert into d values (0, 'row 1', 1); alter table d alter body set not null");
     db.run("select coco.create_flow('g', 'd', 'select body, count(*) as n from d group by body', 'u', '{body}', source_key => '{body}', capture => 'trigger')");
-    assert_eq!(text(&mut db.client, "select count(*)::text from coco.capture"), "1");
+    assert_eq!(text(&mut db.client, "select count(*)::text from coco_internal.capture"), "1");
     // The other flow goes on where it was.
     assert_eq!(looked_at(&mut db, "f"), [1, 1, 1, 0]);
     looked_at(&mut db, "g");

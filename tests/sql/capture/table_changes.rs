@@ -129,7 +129,7 @@ fn a_dropped_source_leaves_nothing_in_the_way() {
 
 const LEFT: &str = "select (select count(*) from pg_trigger where tgname like 'coco%')
     || ' triggers, ' || (select count(*) from pg_class where relname ~ '^log_' and relkind = 'r') || ' segments, '
-    || (select count(*) from coco.capture) || ' captures'";
+    || (select count(*) from coco_internal.capture) || ' captures'";
 
 #[test]
 fn the_last_flow_takes_triggers_and_log_along() {

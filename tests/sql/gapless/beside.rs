@@ -76,6 +76,6 @@ fn a_column_is_not_null_as_long_as_the_query_allows() {
     db.run("select coco.set_query('f', null, 'select id, v from d', gapless => true)");
     db.update("f", "normal");
     assert_eq!(text(&mut db.client, declared), "true");
-    assert_eq!(text(&mut db.client, "select not_null from coco.target"), "{v}");
+    assert_eq!(text(&mut db.client, "select not_null from coco_internal.target"), "{v}");
     db.verify_clean("f");
 }

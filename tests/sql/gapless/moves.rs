@@ -128,7 +128,7 @@ fn everything_that_belongs_to_the_target_moves_to_the_new_table() {
     assert_eq!(text(&mut db.client, "select v from early where id = 1"), "40");
     db.verify_clean("f");
     // Nothing is left of a version when it is dropped.
-    db.run("update coco.version set keep_until = now() - interval '1 s'; select coco.update('f')");
+    db.run("update coco_internal.version set keep_until = now() - interval '1 s'; select coco.update('f')");
     let left = "select string_agg(relname::text, ', ') from pg_class where relname ~ '@|coco_index|coco_swap'
                  and relnamespace <> 'coco'::regnamespace";
     assert_eq!(text(&mut db.client, left), "NULL");

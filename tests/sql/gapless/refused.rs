@@ -208,7 +208,7 @@ fn other_roles_neither_see_nor_move_a_version() {
         }
     }
     fails(&mut b, "select * from gapless_a.\"t@new\"", "42501");
-    fails(&mut b, "select * from coco.version", "42501");
+    fails(&mut b, "select * from coco_internal.version", "42501");
     // A table that its owner does not own cannot be exchanged.
     db.run("create table gapless_a.x (id int primary key, v int); grant all on gapless_a.x to gapless_a");
     run(&mut a, "select coco.create_flow('x', 'd', 'select id, v from d', 'x', '{id}')");

@@ -33,8 +33,8 @@ fn who_may_memoize_what() {
         ),
         ("select coco.memoize(null)", "argument \"function\" must not be NULL"),
         ("select coco.unmemoize('upper(text)')", "is not memoized"),
-        ("select coco.memo_call(null::internal, 1)", "cannot cast"),
-        ("select coco.memo_call(null)", "does not exist"),
+        ("select coco_internal.memo_call(null::internal, 1)", "cannot cast"),
+        ("select coco_internal.memo_call(null)", "does not exist"),
     ] {
         let said = fails(&mut db, sql);
         assert!(said.contains(expected), "{sql}: {said}");

@@ -79,7 +79,7 @@ fn what_is_expired_is_not_reused_and_goes_with_the_next_declaration() {
     db.run(&flow("f"));
     assert_eq!(computed_by(&mut db, "f", "normal"), 5);
     db.run("select coco.drop_flow('f', keep_targets => false)");
-    db.run("update coco.kept_memo set kept_until = now() - interval '1 second'");
+    db.run("update coco_internal.kept_memo set kept_until = now() - interval '1 second'");
     assert_eq!(number(&mut db, "select count(*) from coco.kept_results"), 0);
     db.run(&flow("f"));
     assert_eq!(computed_by(&mut db, "f", "normal"), 5);
@@ -88,9 +88,9 @@ fn what_is_expired_is_not_reused_and_goes_with_the_next_declaration() {
     until("the expired table is dropped", || {
         next += 1;
         db.run(&format!("select coco.create_flow('x{next}')"));
-        number(&mut db, "select count(*) from coco.kept_memo") == 0
+        number(&mut db, "select count(*) from coco_internal.kept_memo") == 0
     });
-    assert_eq!(number(&mut db, "select count(*) from coco.kept_memo_function"), 0);
+    assert_eq!(number(&mut db, "select count(*) from coco_internal.kept_memo_function"), 0);
     assert_eq!(number(&mut db, "select count(to_regclass('coco_internal.memo_1'))"), 0);
 }
 
@@ -197,8 +197,8 @@ fn a_worker_drops_what_is_expired() {
     db.settle("g");
     db.run("select coco.drop_flow('f')");
     assert_eq!(db.number("select count(*) from coco.kept_results"), 1);
-    db.run("update coco.kept_memo set kept_until = now() - interval '1 second'");
-    db.until("select not exists (select from coco.kept_memo) and to_regclass('coco_internal.memo_1') is null");
+    db.run("update coco_internal.kept_memo set kept_until = now() - interval '1 second'");
+    db.until("select not exists (select from coco_internal.kept_memo) and to_regclass('coco_internal.memo_1') is null");
     db.settle("g");
 }
 

@@ -53,7 +53,7 @@ fn results_of_another_owner_are_not_reused() {
     assert_eq!(number_of(&mut bert, "select count(*) from coco.kept_results"), 0);
     assert_eq!(number_of(&mut bert, "coco.clear_memo(function => 'public.plain(text)')"), 0);
     assert!(fails(&mut bert, "select coco.clear_memo('a')").contains("(42704)"));
-    assert!(fails(&mut bert, "table coco.kept_memo").contains("(42501)"));
+    assert!(fails(&mut bert, "table coco_internal.kept_memo").contains("(42501)"));
     assert!(fails(&mut bert, "table coco_internal.memo_1").contains("(42501)"));
     run(&mut anna, &flow("a"));
     assert_eq!(computed_by(&mut db, "a", "normal"), 0);
@@ -65,7 +65,7 @@ fn results_of_another_owner_are_not_reused() {
     until("nothing is kept of a role that is dropped", || {
         next += 1;
         db.run(&format!("select coco.create_flow('x{next}')"));
-        number(&mut db, "select count(*) from coco.kept_memo") == 0
+        number(&mut db, "select count(*) from coco_internal.kept_memo") == 0
     });
 }
 

@@ -127,7 +127,10 @@ fn looking_reuses_and_writes_nothing() {
     db.run("begin read only; select count(*) from coco.preview('g'); commit");
     db.run("select * from coco.explain('g')");
     assert_eq!(calls(&mut db), 0);
-    assert_eq!(number(&mut db, "select count(*) from coco.memo_stats where flow = 'g'"), 0);
+    assert_eq!(
+        number(&mut db, "select count(*) from coco_internal.memo_stats where flow = 'g'"),
+        0
+    );
     let tables = "select count(*) from pg_class where relnamespace = 'coco_internal'::regnamespace
                    and relkind = 'r' and relname ~ '^memo_[0-9]+$'";
     assert_eq!(number(&mut db, tables), 1);

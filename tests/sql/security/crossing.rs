@@ -78,7 +78,7 @@ fn exercise(s: &mut Sessions, flow: &str, key: &str, changes: &str) -> Vec<Strin
             "select * from coco.verify('@')",
             "select * from coco.explain('@')",
             "select * from coco.status_detail",
-            "select * from coco.session_error_rows()",
+            "select * from coco_internal.session_error_rows()",
             "select * from coco.errors",
             "select * from coco.tracking",
             "select * from coco.metrics",

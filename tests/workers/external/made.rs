@@ -74,7 +74,7 @@ fn a_table_that_could_not_be_made_is_not_coco_s_when_somebody_makes_it() {
          create table docs (id int primary key, body text); insert into docs values (1, 'a');
          select coco.create_flow('f', 'docs', 'select id, body from docs', 'out', '{id}', server => 'pg')",
     );
-    let made = "select managed::text from coco.target where flow = 'f'";
+    let made = "select managed::text from coco_internal.target where flow = 'f'";
     fails(&mut db.client, "select * from coco.update('f')", "42501");
     assert_eq!(text(&mut db.client, made), "false");
     other.run("create table out (id int primary key, body text); grant all on out to coco_guest");
@@ -98,7 +98,7 @@ fn a_table_that_somebody_else_makes_first_is_not_coco_s() {
     other.run("begin; create table out (id int primary key, body text)");
     let mut session = db.connect();
     let waiting = std::thread::spawn(move || support::update(&mut session, "f", "normal").is_ok());
-    let made = "select managed::text from coco.target where flow = 'f'";
+    let made = "select managed::text from coco_internal.target where flow = 'f'";
     until("that it is made is noted", || text(&mut db.client, made) == "true");
     let waits = "select count(*)::text from pg_stat_activity
                   where query like 'create table %' and wait_event_type = 'Lock' and application_name = 'coco'";

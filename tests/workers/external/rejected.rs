@@ -120,7 +120,7 @@ fn what_is_refused_while_that_cannot_be_noted_is_not_lost() {
              if exists (select from public.way) then raise 'it cannot be noted'; end if;
              return new;
            end $$;
-         create trigger in_the_way before update of sent on coco.delivery_state
+         create trigger in_the_way before update of sent on coco_internal.delivery_state
            for each row execute function public.in_the_way()",
     );
     declare(&mut db, "f");

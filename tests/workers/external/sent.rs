@@ -113,7 +113,8 @@ fn a_target_that_was_wiped_is_filled_by_reexport() {
     sent(&receiver);
     assert_eq!(db.update("f", "full_reprocess")[0].upserted, 0);
     assert_eq!(sent(&receiver), (vec![], vec![]), "all is evaluated, and came out the same");
-    let ledger = text(&mut db.client, "select relation::text from coco.target where flow = 'f'");
+    let ledger =
+        text(&mut db.client, "select relation::text from coco_internal.target where flow = 'f'");
     let written = format!("select string_agg(xmin::text, ',' order by id) from {ledger}");
     let before = text(&mut db.client, &written);
     let counts = db.update("f", "reexport").remove(0);
@@ -193,7 +194,7 @@ fn a_lost_ledger_sends_everything_again() {
     declare(&mut db, "f");
     db.update("f", "normal");
     sent(&receiver);
-    let ledger = text(&mut db.client, "select relation::text from coco.target");
+    let ledger = text(&mut db.client, "select relation::text from coco_internal.target");
     db.run(&format!("delete from {ledger} where id = 3; update {ledger} set coco_fingerprint = null where id = 4"));
     let found = support::verify(&mut db.client, "f", true).expect("verify");
     assert_eq!(found.len(), 2, "{found:?}");

@@ -112,7 +112,7 @@ fn a_query_that_frees_advisory_locks_does_not_free_the_target_of_a_fill() {
     let locked = "select exists (select from pg_locks l join pg_stat_activity a using (pid)
                                   where a.datname = current_database() and a.backend_type = 'coco update'
                                     and l.granted and l.locktype = 'object'
-                                    and l.classid = 'coco.target'::regclass)::text";
+                                    and l.classid = 'coco_internal.target'::regclass)::text";
     assert_eq!(text(&mut db.client, locked), "true");
     in_the_way.batch_execute("commit").expect("a commit");
     assert!(waiting.join().expect("a session"));

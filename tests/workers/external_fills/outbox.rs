@@ -46,7 +46,7 @@ fn a_fill_that_takes_long_waits_in_the_outbox() {
     let waiting = std::thread::spawn(move || {
         session.batch_execute("select * from coco.update('f')").expect("an update");
     });
-    let outbox = text(&mut db.client, "select outbox::text from coco.target");
+    let outbox = text(&mut db.client, "select outbox::text from coco_internal.target");
     let waits = format!("select count(*)::text from {outbox}");
     until("it is sent", || !receiver.requests().is_empty());
     assert_eq!(text(&mut db.client, &waits), "0");
@@ -103,7 +103,7 @@ fn of_a_fill_that_is_ended_nothing_is_sent() {
     assert_eq!(text(&mut other.client, "select count(*)::text from out"), "0");
     assert_eq!(text(&mut db.client, "select queued::text from coco.delivery_status"), "0");
     assert_eq!(
-        text(&mut db.client, "select managed::text from coco.target where flow = 'f'"),
+        text(&mut db.client, "select managed::text from coco_internal.target where flow = 'f'"),
         "true"
     );
     check_indexes(&mut db, "f");
@@ -144,7 +144,7 @@ fn positions_go_on_after_a_fill() {
         db.run(change);
         support::update(&mut db.client, "f", "normal").expect_err("nobody is there");
     }
-    let outbox = text(&mut db.client, "select outbox::text from coco.target");
+    let outbox = text(&mut db.client, "select outbox::text from coco_internal.target");
     let sql = format!("select count(*) || ' ' || max(position) - min(position) from {outbox}");
     assert_eq!(text(&mut db.client, &sql), format!("{} {}", MANY + 2, MANY + 1));
     let sql = format!(

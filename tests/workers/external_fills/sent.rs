@@ -33,7 +33,7 @@ fn a_fill_sends_what_batches_send() {
         }
         let ledger = |db: &mut TestDb, flow: &str| {
             let sql = format!(
-                "select relation::text from coco.target where flow = '{flow}' and outbox is not null"
+                "select relation::text from coco_internal.target where flow = '{flow}' and outbox is not null"
             );
             text(&mut db.client, &sql)
         };

@@ -89,7 +89,7 @@ fn what_a_flow_needs_goes_and_comes_back() {
     let mut db = server.database("needs");
     started(&mut db, "f");
     started(&mut db, "healthy");
-    let trouble = "select coalesce((select hint is not null and message like '%was dropped%' from coco.flow_error), false)";
+    let trouble = "select coalesce((select hint is not null and message like '%was dropped%' from coco_internal.flow_error), false)";
     // A used column that has another name is the same column.
     db.run("alter table f_s rename v to other; update f_s set other = 0 where id = 1");
     db.settle("f");
@@ -109,6 +109,6 @@ fn what_a_flow_needs_goes_and_comes_back() {
     db.run("update healthy_s set v = 4");
     db.settle("healthy");
     db.run("select coco.drop_flow('f')");
-    assert_eq!(db.number("select count(*) from coco.flow_error"), 0);
+    assert_eq!(db.number("select count(*) from coco_internal.flow_error"), 0);
     assert_eq!(db.rows("select flow from coco.status"), ["healthy"]);
 }

@@ -26,8 +26,8 @@ fn a_flow_that_fails_as_a_whole_says_why_and_recovers() {
         "(\"permission denied for table secret\",t)"
     );
     // Again and again, less and less often, and nobody else is kept from anything.
-    db.until("select attempts >= 2 from coco.flow_error where sqlstate = '42501'");
-    assert!(db.holds("select next_retry - failed_at > '1900 ms' from coco.flow_error"));
+    db.until("select attempts >= 2 from coco_internal.flow_error where sqlstate = '42501'");
+    assert!(db.holds("select next_retry - failed_at > '1900 ms' from coco_internal.flow_error"));
     db.run("update healthy_s set v = 3");
     db.settle("healthy");
     assert!(!db.holds("select coco.wait('f', '10 ms')"), "it waits");
@@ -39,7 +39,7 @@ fn a_flow_that_fails_as_a_whole_says_why_and_recovers() {
     // To start it tries at once; to stop it forgets.
     db.run("revoke select on secret from fails_owner");
     db.run("update f_s set v = 3");
-    db.until("select coalesce((select attempts from coco.flow_error), 0) >= 3");
+    db.until("select coalesce((select attempts from coco_internal.flow_error), 0) >= 3");
     db.run("grant select on secret to fails_owner; select coco.start('f')");
     db.settle("f");
     db.run("revoke select on secret from fails_owner");
@@ -47,7 +47,7 @@ fn a_flow_that_fails_as_a_whole_says_why_and_recovers() {
     db.until("select state = 'failed' from coco.status where flow = 'f'");
     db.run("select coco.stop('f')");
     assert_eq!(state(&mut db, "f"), "behind");
-    assert_eq!(db.number("select count(*) from coco.flow_error"), 0);
+    assert_eq!(db.number("select count(*) from coco_internal.flow_error"), 0);
     db.run("drop owned by fails_owner cascade; drop role fails_owner");
 }
 
@@ -76,8 +76,8 @@ fn a_clock_that_was_ahead_holds_nothing_up() {
     db.run("select coco.start('f')");
     db.caught_up("f");
     db.run(
-        "insert into coco.flow_error (flow, attempts, next_retry, sqlstate, message)
-         select id, 1, now() + interval '1 year', 'XX000', 'x' from coco.flow where flow = 'f'",
+        "insert into coco_internal.flow_error (flow, attempts, next_retry, sqlstate, message)
+         select id, 1, now() + interval '1 year', 'XX000', 'x' from coco_internal.flow where flow = 'f'",
     );
     db.run(&format!("select pg_terminate_backend(pid) from ({WORKERS}) as w"));
     db.run("update d set v = 1");
@@ -87,8 +87,8 @@ fn a_clock_that_was_ahead_holds_nothing_up() {
     db.settle("w");
     db.run(
         "select coco.stop('w');
-         update coco.cursor set followed_at = now() + interval '1 year'
-          where source = (select id from coco.source where flow = 'w')",
+         update coco_internal.cursor set followed_at = now() + interval '1 year'
+          where source = (select id from coco_internal.source where flow = 'w')",
     );
     // A worker that has not heard of the stop would know by itself when it last read the source.
     db.run(&format!("select pg_terminate_backend(pid) from ({WORKERS}) as w"));
@@ -175,7 +175,7 @@ fn a_cancel_that_was_meant_for_another_flow_is_no_failure() {
     let pid = worker(&mut db);
     db.run(&format!("select pg_cancel_backend({pid})"));
     db.settle("g");
-    let failures = "select (select count(*) from coco.flow_error)
+    let failures = "select (select count(*) from coco_internal.flow_error)
                          + (select count(*) from coco.history('g') where error is not null)";
     assert_eq!(db.number(failures), 0);
     assert_eq!(db.number("select v from g_t where id = 1"), 1);

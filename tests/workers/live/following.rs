@@ -150,7 +150,7 @@ fn lookups_live() {
     assert_eq!(db.number("select count(*) from t where body like '%-'"), 20);
     // The lookup goes.
     db.run("drop table a cascade");
-    db.until("select count(*) = 1 from coco.flow_error where hint is not null");
+    db.until("select count(*) = 1 from coco_internal.flow_error where hint is not null");
     assert!(["source dropped", "query broken", "failed"].contains(&state(&mut db, "f").as_str()));
 }
 

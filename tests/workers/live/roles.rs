@@ -21,7 +21,7 @@ fn who_may_do_and_see_what() {
     for view in ["status", "progress", "flows", "errors", "tracking"] {
         assert_eq!(other.number(&format!("select count(*) from coco.{view}")), 0, "{view}");
     }
-    assert!(other.fails("table coco.flow_error").starts_with("42501 "));
+    assert!(other.fails("table coco_internal.flow_error").starts_with("42501 "));
     // What works on a flow is the owner's to see.
     owner.run("create function slow(int) returns int language plpgsql as 'begin perform pg_sleep(case $1 when 0 then 20 else 0 end); return $1; end'");
     owner.run("select coco.set_query('f', null, 'select id, slow(v) as v from f_s')");
@@ -66,7 +66,7 @@ fn the_owner_goes() {
     db.run(
         "reassign owned by goes to heir; drop owned by goes; drop role goes; update f_s set v = 9",
     );
-    db.until("select count(*) = 1 from coco.flow_error where message like '%no longer exists%' and hint is not null");
+    db.until("select count(*) = 1 from coco_internal.flow_error where message like '%no longer exists%' and hint is not null");
     db.run("update healthy_s set v = 4");
     db.settle("healthy");
     assert_eq!(state(&mut db, "healthy"), "live");
