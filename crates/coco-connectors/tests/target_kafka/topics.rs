@@ -1,6 +1,7 @@
 //! Topics: made, found, removed and lost.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use coco_connectors::targets::Prepared;
 use coco_core::change::ErrorScope;
