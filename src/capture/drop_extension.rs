@@ -9,7 +9,8 @@ use std::ffi::CStr;
 
 use crate::catalog::installed;
 use crate::pg::error::Result;
-use crate::pg::spi;
+use crate::pg::internal_objects;
+use crate::pg::spi::{self, arg};
 
 const MODE: i32 = pg_sys::AccessExclusiveLock as i32;
 
@@ -80,8 +81,8 @@ unsafe fn owns(extension: pg_sys::Oid) -> bool {
 fn captured() -> Result<Vec<pg_sys::Oid>> {
     spi::select(
         "select distinct t.tgrelid from pg_catalog.pg_trigger t
-          where t.tgfoid operator(pg_catalog.=) 'coco_internal.capture()'::pg_catalog.regprocedure order by 1",
-        &[],
+          where t.tgfoid operator(pg_catalog.=) $1 order by 1",
+        &[arg(internal_objects::function(c"capture")?)],
         |r| spi::required(r, 1),
     )
 }

@@ -9,6 +9,7 @@ use crate::catalog::locks;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
+use crate::pg::internal_objects;
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg, literal};
 use crate::pg::tuplestore::statements::SpiSession;
@@ -290,10 +291,10 @@ fn triggers(table: &str, id: i32, condition: &str) -> Result<Vec<String>> {
     spi::select(
         &format!(
             "select pg_catalog.quote_ident(tgname) from pg_catalog.pg_trigger
-              where tgrelid = $1::text::regclass and tgfoid = 'coco_internal.capture()'::regprocedure
+              where tgrelid = $1::text::regclass and tgfoid = $3
                 and tgargs = pg_catalog.convert_to($2, 'SQL_ASCII') || '\\x00'::bytea {condition}"
         ),
-        &[arg(table), arg(id.to_string())],
+        &[arg(table), arg(id.to_string()), arg(internal_objects::function(c"capture")?)],
         |r| spi::required::<String>(r, 1),
     )
 }

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::backend;
 use crate::pg::error::{Error, Result};
+use crate::pg::internal_objects;
 use crate::pg::spi::{self, arg};
 
 /// The lock mode of VACUUM: it conflicts with itself, and with no mode that queries take.
@@ -16,11 +17,7 @@ const MODE: i32 = pg_sys::ShareUpdateExclusiveLock as i32;
 const HELPING: i32 = pg_sys::ShareLock as i32;
 
 fn class() -> Result<pg_sys::Oid> {
-    spi::scalar::<pg_sys::Oid>(
-        "select 'coco_internal.flow'::pg_catalog.regclass::pg_catalog.oid",
-        &[],
-    )?
-    .ok_or_else(|| Error::internal("table coco_internal.flow does not exist"))
+    internal_objects::relation(c"flow")
 }
 
 fn object(database: pg_sys::Oid, class: pg_sys::Oid, object: u32, part: u16) -> pg_sys::LOCKTAG {
@@ -192,21 +189,13 @@ fn helpers_tag(flow: i32) -> Result<pg_sys::LOCKTAG> {
 /// Blocks other sessions that want to start or end the capture of a table, until the transaction
 /// ends. Without `wait`, returns `false` if another session does so.
 pub fn lock_capture(id: i32, wait: bool) -> Result<bool> {
-    let class = spi::scalar::<pg_sys::Oid>(
-        "select 'coco_internal.capture'::pg_catalog.regclass::oid",
-        &[],
-    )?
-    .ok_or_else(|| Error::internal("table coco_internal.capture does not exist"))?;
+    let class = internal_objects::relation(c"capture")?;
     let tag = object(backend::database(), class, id as u32, 0);
     Ok(acquire(&tag, MODE, false, wait))
 }
 
 fn segment_tag(capture: i32, segment: i32) -> Result<pg_sys::LOCKTAG> {
-    let class = spi::scalar::<pg_sys::Oid>(
-        "select 'coco_internal.capture'::pg_catalog.regclass::oid",
-        &[],
-    )?
-    .ok_or_else(|| Error::internal("table coco_internal.capture does not exist"))?;
+    let class = internal_objects::relation(c"capture")?;
     Ok(object(backend::database(), class, capture as u32, segment as u16 + 1))
 }
 
@@ -338,17 +327,13 @@ pub fn leave_worker_slot(number: u16) -> Result<()> {
 
 /// Blocks other sessions that want to declare this table as a target, until the transaction ends.
 pub fn lock_target_table(relation: pg_sys::Oid) -> Result<()> {
-    let class =
-        spi::scalar::<pg_sys::Oid>("select 'coco_internal.target'::pg_catalog.regclass::oid", &[])?
-            .ok_or_else(|| Error::internal("table coco_internal.target does not exist"))?;
+    let class = internal_objects::relation(c"target")?;
     acquire(&object(backend::database(), class, relation.to_u32(), 0), MODE, false, true);
     Ok(())
 }
 
 fn target_tag(target: i32) -> Result<pg_sys::LOCKTAG> {
-    let class =
-        spi::scalar::<pg_sys::Oid>("select 'coco_internal.target'::pg_catalog.regclass::oid", &[])?
-            .ok_or_else(|| Error::internal("table coco_internal.target does not exist"))?;
+    let class = internal_objects::relation(c"target")?;
     let tag = object(backend::database(), class, target as u32, 0);
     Ok(pg_sys::LOCKTAG { locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8, ..tag })
 }

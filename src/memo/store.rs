@@ -15,6 +15,7 @@ use crate::pg::acting_role::RoleGuard;
 use crate::pg::bulk_insert;
 use crate::pg::clock;
 use crate::pg::error::{Error, Result};
+use crate::pg::internal_objects;
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, arg};
 use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
@@ -83,11 +84,7 @@ pub fn known(flow: &Flow, make: bool) -> Result<HashMap<pg_sys::Oid, KnownFuncti
 
 /// Returns the OID of `coco_internal.memo_call`.
 pub fn recall() -> Result<pg_sys::Oid> {
-    spi::scalar::<pg_sys::Oid>(
-        "select 'coco_internal.memo_call(internal)'::regprocedure::oid",
-        &[],
-    )?
-    .ok_or_else(|| Error::internal("coco_internal.memo_call does not exist"))
+    internal_objects::function(c"memo_call")
 }
 
 /// Returns the entries that a statement has returned. The statement must have written them to a

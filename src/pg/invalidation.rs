@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 
 use crate::pg::error::Result;
-use crate::pg::spi;
+use crate::pg::internal_objects;
 
 thread_local! {
     static GENERATION: Cell<u64> = const { Cell::new(0) };
@@ -51,12 +51,9 @@ pub fn invalidation_count() -> u64 {
 /// Informs every backend, when this transaction commits, that a flow has changed in a way that no
 /// system catalog shows.
 pub fn note_change() -> Result<()> {
-    let flows = spi::scalar::<pg_sys::Oid>("select to_regclass('coco_internal.flow')::oid", &[])?;
-    if let Some(flows) = flows {
-        // SAFETY: a relation's OID. In this transaction, the message takes effect at the next
-        // command.
-        unsafe { pg_sys::CacheInvalidateRelcacheByRelid(flows) };
-    }
+    let flows = internal_objects::relation(c"flow")?;
+    // SAFETY: a relation's OID. In this transaction, the message takes effect at the next command.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(flows) };
     Ok(())
 }
 

@@ -17,6 +17,7 @@ pub mod deferred_indexes;
 pub mod error;
 pub mod error_context;
 pub mod fmgr;
+pub mod internal_objects;
 pub mod invalidation;
 pub mod json;
 pub mod local_files;
