@@ -80,13 +80,16 @@ use_server() {
   PG_FEATURE=pg$PG_MAJOR
 }
 
+# The packages that the tests build together. Cargo chooses the features of all crates by what it builds together, so
+# another choice of packages would build many crates once more.
+TOGETHER=(-p coco -p coco-connectors -p coco-core -p coco-report -p coco-text)
+
 # build_extension [PROFILE [FEATURES]]: build the library for PG_CONFIG's server, and set LIBRARY to its file. PROFILE is
 # a profile of Cargo.toml; the default, dev, is the one of tests.
 build_extension() {
   local profile=${1:-dev} arguments=(-p coco)
-  # For the tests: cargo chooses the features of all crates by what it builds together. With the same packages and a
-  # test among them, the tests find the crates built already.
-  [ "$profile" != dev ] || arguments=(-p coco -p coco-connectors --test rooms)
+  # With the same packages and a test among them, the tests find the crates built already.
+  [ "$profile" != dev ] || arguments=("${TOGETHER[@]}" --test rooms)
   (cd "$ROOT" && cargo build --lib --profile "$profile" "${arguments[@]}" \
     --no-default-features --features "$PG_FEATURE ${2-connectors documents code}")
   [ "$profile" != dev ] || profile=debug

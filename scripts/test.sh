@@ -4,7 +4,7 @@
 #   test.sh                          all of them
 #   test.sh FILTER... [--OPTION...]  those of a binary whose names contain the rest of the filter: `sql::capture::`,
 #                                    `workers` (all of that binary), `core::decide`, `text::`, `connectors::target_kafka`,
-#                                    `lib::query` (unit tests of the extension). Options go to the binaries: --nocapture,
+#                                    `lib::query` (unit tests, of all packages). Options go to the binaries: --nocapture,
 #                                    --exact, --ignored
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -58,14 +58,13 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 chmod 755 "$work"   # the server's user passes through
 
-# The connectors together with the extension, so that what both depend on is built once.
-together=(-p coco -p coco-connectors --no-default-features --features)
+together=("${TOGETHER[@]}" --no-default-features --features)
 
 # As many at a time as there are processors, but each test may have a server of its own.
 processors=$(getconf _NPROCESSORS_ONLN)
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((processors < 8 ? processors : 8))}
 
-# units [ARGUMENT...]: the unit tests of the extension and the connectors. The arguments are the binary's.
+# units [ARGUMENT...]: the unit tests of all packages. The arguments are the binary's.
 units() {
   cargo test --lib "${together[@]}" "$PG_FEATURE connectors documents code" -- "$@"
 }
@@ -87,7 +86,6 @@ install_and_start() {
 
 if [ ${#binaries[@]} = 0 ]; then
   say "tests that need no Postgres"
-  cargo test -p coco-core -p coco-report -p coco-text -- "${options[@]}"
   units "${options[@]}"
   install_and_start
   "$ROOT/scripts/pgspot.sh"

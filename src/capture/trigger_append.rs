@@ -11,9 +11,10 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::rc::Rc;
 
+use crate::catalog::internal_tables;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
-use crate::pg::spi::{self, arg};
+use crate::pg::spi::{self, arg, ident};
 use crate::pg::tuplestore::row_types::check_types;
 
 unsafe extern "C-unwind" {
@@ -185,7 +186,7 @@ unsafe fn route(trigger: &pg_sys::TriggerData) -> Result<Option<Rc<Route>>> {
     // SAFETY: as above: `shape` belongs to the open relation.
     let found = unsafe {
         pg_sys::AcceptInvalidationMessages();
-        look_up(capture, relation, shape)?
+        look_up(capture, relation, shape, catalog_schema(trigger))?
     };
     let route = found.map(Rc::new);
     ROUTES.with(|r| {
@@ -198,10 +199,27 @@ unsafe fn route(trigger: &pg_sys::TriggerData) -> Result<Option<Rc<Route>>> {
     Ok(route)
 }
 
+/// Returns the schema of the catalog, quoted: the one that has the trigger's function. Version 0.1.0
+/// has both in another schema than later versions.
+unsafe fn catalog_schema(trigger: &pg_sys::TriggerData) -> String {
+    // SAFETY: lookups in the system catalogs while the trigger fires; a name that is found is a
+    // string of its own.
+    let name = unsafe {
+        let schema = pg_sys::get_func_namespace((*trigger.tg_trigger).tgfoid);
+        pg_sys::get_namespace_name(schema)
+    };
+    match name.is_null() {
+        true => internal_tables::SCHEMA.to_owned(),
+        // SAFETY: as above.
+        false => ident(&unsafe { CStr::from_ptr(name) }.to_string_lossy()),
+    }
+}
+
 unsafe fn look_up(
     capture: i32,
     relation: pg_sys::Oid,
     shape: pg_sys::TupleDesc,
+    catalog: String,
 ) -> Result<Option<Route>> {
     let heard = HEARD.get();
     let Ok(_as) = RoleGuard::writing_log() else {
@@ -212,8 +230,8 @@ unsafe fn look_up(
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
     let found = spi::select(
         // A schema of the extension: version 0.1.0 has its logs in another one than later versions.
-        "select c.columns, s.oid
-           from coco_internal.capture c
+        &format!("select c.columns, s.oid
+           from {catalog}.capture c
            join pg_catalog.pg_class s
              on s.relname operator(pg_catalog.=) pg_catalog.format('log_%s_%s', c.id, c.segment)::pg_catalog.name
             and s.relkind operator(pg_catalog.=) 'r'
@@ -224,7 +242,7 @@ unsafe fn look_up(
             and d.deptype operator(pg_catalog.=) 'e'
            join pg_catalog.pg_extension e
              on e.oid operator(pg_catalog.=) d.refobjid and e.extname operator(pg_catalog.=) 'coco'
-          where c.id operator(pg_catalog.=) $1",
+          where c.id operator(pg_catalog.=) $1"),
         &[arg(capture)],
         |r| Ok((spi::required::<Vec<String>>(r, 1)?, spi::required::<pg_sys::Oid>(r, 2)?)),
     )?;

@@ -140,20 +140,10 @@ fn output(
     let statements = SpiSession::connect()?;
     statements.name("coco_output", &output)?;
     let key = object(&target.key, &KeyExprs::new(source, target).new_key);
-    let sql = format!("select {key}, {} from coco_output as n", whole_row(&target.columns));
+    let row = object(&target.columns, &columns::numbered("n.c", target.columns.len()));
+    let sql = format!("select {key}, {row} from coco_output as n");
     statements.select_into(&sql, &[], &mut found)?;
     Ok(found)
-}
-
-/// The number of columns in one call of `jsonb_build_object`: a function takes 100 arguments.
-const AT_ONCE: usize = 50;
-
-/// Returns an expression for an output row `n` as an object.
-fn whole_row(columns: &[Column]) -> String {
-    let values = columns::numbered("n.c", columns.len());
-    let parts = columns.chunks(AT_ONCE).zip(values.chunks(AT_ONCE));
-    let parts: Vec<String> = parts.map(|(columns, values)| object(columns, values)).collect();
-    parts.join(" operator(pg_catalog.||) ")
 }
 
 /// Returns a batch of the requested item. The batch carries the item's content if the caller gave

@@ -19,8 +19,9 @@ use crate::outbox::{delivery_state, ledger};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{all_equal, numbered, stored};
 use crate::pg::error::{Error, Result};
+use crate::pg::json::object_sql;
 use crate::pg::snapshot::PinnedSnapshot;
-use crate::pg::spi::{arg, literal};
+use crate::pg::spi::arg;
 use crate::pg::tuplestore::row::Row;
 use crate::pg::tuplestore::row_stream;
 use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
@@ -213,13 +214,13 @@ fn ledger_rows(
         .collect();
     Ok(format!(
         "select 0::pg_catalog.int8 as position, 0::pg_catalog.int8 as version, {is_known} as upsert,
-                null::pg_catalog.jsonb as refused, {values}, pg_catalog.jsonb_build_object({json}) as json
+                null::pg_catalog.jsonb as refused, {values}, {json} as json
            from {ledger} as x
            left join (select n.*, {fingerprint} as fingerprint from ({query}) as n offset 0) as n
              on {same}
           where not exists (select from {outbox} as u where {unsettled} and {same_outbox})",
         values = values.join(", "),
-        json = json_pairs(target, &at.target_key),
+        json = key_object(target, &at.target_key),
         ledger = target.relation_name(),
         fingerprint = ledger::fingerprint(target, "n.c"),
         query = expected_rows_sql(flow, target, failing)?,
@@ -235,10 +236,10 @@ fn ledger_rows(
 fn unsettled_keys(target: &Target, external: &External) -> String {
     format!(
         "select u.position, u.version, false as upsert, u.refused, {},
-                pg_catalog.jsonb_build_object({}) as json
+                {} as json
            from {} as u where {}",
         numbered("u.c", target.columns.len()).join(", "),
-        json_pairs(target, &outbox_keys(target, "u")),
+        key_object(target, &outbox_keys(target, "u")),
         external.outbox_view,
         unsettled_sql("u"),
     )
@@ -253,10 +254,7 @@ fn outbox_keys(target: &Target, entry: &str) -> Vec<String> {
     outbox_key(target).iter().map(|k| format!("{entry}.{k}")).collect()
 }
 
-/// Returns the arguments of jsonb_build_object for a key with these values.
-fn json_pairs(target: &Target, values: &[String]) -> String {
-    let pairs = target.key.iter().zip(values);
-    let pairs: Vec<String> =
-        pairs.map(|(k, value)| format!("{}, {value}", literal(&k.name))).collect();
-    pairs.join(", ")
+/// Returns an SQL expression for a key with these values as a jsonb object.
+fn key_object(target: &Target, values: &[String]) -> String {
+    object_sql(target.key.iter().map(|k| k.name.as_str()).zip(values.iter().cloned()))
 }

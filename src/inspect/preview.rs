@@ -8,9 +8,8 @@ use crate::memo;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::all_equal;
 use crate::pg::error::{Error, Result};
-use crate::pg::json::Json;
+use crate::pg::json::{Json, object_sql};
 use crate::pg::snapshot::PinnedSnapshot;
-use crate::pg::spi::literal;
 use crate::pg::subtransaction::{DataError, subtransaction};
 use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
@@ -197,28 +196,18 @@ fn change_columns() -> Vec<crate::pg::tuplestore::rows::RowColumn> {
 }
 
 fn comparison(source: &Source, target: &Target, names: &KeyExprs, mode: Mode) -> String {
-    let object = |columns: Vec<(String, String)>| {
-        let pairs: Vec<String> =
-            columns.iter().map(|(name, value)| format!("{}, {value}", literal(name))).collect();
-        format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
-    };
     let key = |values: &[String]| {
-        object(target.key.iter().map(|k| k.name.clone()).zip(values.iter().cloned()).collect())
+        object_sql(target.key.iter().map(|k| k.name.as_str()).zip(values.iter().cloned()))
     };
     // For a row of an external target, this database stores only the key.
     let old_row = match target.external {
         Some(_) => "null::pg_catalog.jsonb".to_owned(),
-        None => object(
-            target.columns.iter().map(|c| (c.name.clone(), format!("x.{}", c.quoted()))).collect(),
+        None => object_sql(
+            target.columns.iter().map(|c| (c.name.as_str(), format!("x.{}", c.quoted()))),
         ),
     };
-    let new_row = object(
-        target
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(n, c)| (c.name.clone(), format!("n.c{}", n + 1)))
-            .collect(),
+    let new_row = object_sql(
+        target.columns.iter().enumerate().map(|(n, c)| (c.name.as_str(), format!("n.c{}", n + 1))),
     );
     let relation = target.relation_name();
     let same = all_equal(&target.key, &names.target_key, &names.new_key);

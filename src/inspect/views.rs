@@ -13,8 +13,8 @@ use crate::memo::called_functions;
 use crate::outbox::{delivery_state, queue};
 use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::Result;
-use crate::pg::json::Json;
-use crate::pg::spi::{self, arg, literal};
+use crate::pg::json::{Json, object_sql};
+use crate::pg::spi::{self, arg};
 use crate::pg::subtransaction;
 use crate::update::untracked_items;
 use coco_core::memo_batch::Stats;
@@ -61,16 +61,11 @@ pub fn is_readable(table: &str) -> Result<bool> {
 }
 
 pub fn key_object(source: &Source) -> String {
-    let pairs: Vec<String> = source
-        .key
-        .iter()
-        .enumerate()
-        .map(|(n, k)| {
-            let value = internal_tables::for_json(k, &format!("t.k{}", n + 1));
-            format!("{}, {value}", literal(&k.name))
-        })
-        .collect();
-    format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
+    object_sql(
+        source.key.iter().enumerate().map(|(n, k)| {
+            (k.name.as_str(), internal_tables::for_json(k, &format!("t.k{}", n + 1)))
+        }),
+    )
 }
 
 /// One tracking row.

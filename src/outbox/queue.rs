@@ -16,7 +16,7 @@ use crate::pg::acting_role::RoleGuard;
 use crate::pg::clock;
 use crate::pg::columns::{all_equal, stored};
 use crate::pg::error::{Error, Result};
-use crate::pg::json::Json;
+use crate::pg::json::{Json, object_sql};
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::spi::{self, Arg, arg};
 use crate::pg::subtransaction::{DataError, subtransaction};
@@ -443,22 +443,16 @@ pub struct RejectedEntry {
 /// read.
 pub fn rejected_entries(target: &Target, external: &External) -> Result<Vec<RejectedEntry>> {
     let _as = RoleGuard::extension_owner()?;
-    let pairs: Vec<String> = target
-        .key
-        .iter()
-        .zip(outbox_key(target))
-        .map(|(k, c)| {
-            let value = internal_tables::for_json(k, &format!("o.{c}"));
-            format!("{}, {value}", spi::literal(&k.name))
-        })
-        .collect();
+    let pairs = target.key.iter().zip(outbox_key(target));
+    let key = object_sql(
+        pairs.map(|(k, c)| (k.name.as_str(), internal_tables::for_json(k, &format!("o.{c}")))),
+    );
     spi::select(
         &format!(
-            "select jsonb_build_object({}), o.refused->>'sqlstate', o.refused->>'message',
+            "select {key}, o.refused->>'sqlstate', o.refused->>'message',
                     (o.refused->>'attempts')::int, (o.refused->>'failed_at')::timestamptz,
                     (o.refused->>'next_retry')::timestamptz
                from {} as o where o.refused is not null order by o.position",
-            pairs.join(", "),
             external.outbox
         ),
         &[],

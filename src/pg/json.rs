@@ -16,6 +16,23 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 
 use crate::pg::error::{Error, Result};
+use crate::pg::spi::literal;
+
+/// Returns an SQL expression for a jsonb object with these names and values, which are SQL
+/// expressions. A function takes 100 arguments, so an object of many values has several parts.
+pub fn object_sql<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    const PAIRS: usize = 50;
+    let pairs: Vec<String> =
+        pairs.into_iter().map(|(name, value)| format!("{}, {value}", literal(name))).collect();
+    let part = |pairs: &[String]| format!("pg_catalog.jsonb_build_object({})", pairs.join(", "));
+    match pairs.len() {
+        0..=PAIRS => part(&pairs),
+        _ => {
+            let parts: Vec<String> = pairs.chunks(PAIRS).map(part).collect();
+            format!("({})", parts.join(" operator(pg_catalog.||) "))
+        }
+    }
+}
 
 #[derive(Debug, Clone)]
 pub struct Json(String);

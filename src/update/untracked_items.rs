@@ -11,8 +11,8 @@ use crate::catalog::item_failure::{self, ItemFailure};
 use crate::catalog::model::Source;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
-use crate::pg::json::Json;
-use crate::pg::spi::{self, arg, literal};
+use crate::pg::json::{Json, object_sql};
+use crate::pg::spi::{self, arg};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::Batch;
 
@@ -26,24 +26,18 @@ const SHOWN: usize = 200;
 /// Returns an SQL expression for the key of a row of `coco_batch` as JSON. Texts longer than `most`
 /// are cut.
 fn key(source: &Source, most: Option<usize>) -> String {
-    let pairs: Vec<String> = source
-        .key
-        .iter()
-        .enumerate()
-        .map(|(n, column)| {
-            let value = internal_tables::for_json(column, &format!("b.k{}", n + 1));
-            let value = match most {
-                None => value,
-                Some(most) => format!(
-                    "case when pg_catalog.length(({value})::text) > {most}
-                          then pg_catalog.to_jsonb(pg_catalog.left(({value})::text, {most}) || '...')
-                          else pg_catalog.to_jsonb({value}) end"
-                ),
-            };
-            format!("{}, {value}", literal(&column.name))
-        })
-        .collect();
-    format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
+    object_sql(source.key.iter().enumerate().map(|(n, column)| {
+        let value = internal_tables::for_json(column, &format!("b.k{}", n + 1));
+        let value = match most {
+            None => value,
+            Some(most) => format!(
+                "case when pg_catalog.length(({value})::text) > {most}
+                      then pg_catalog.to_jsonb(pg_catalog.left(({value})::text, {most}) || '...')
+                      else pg_catalog.to_jsonb({value}) end"
+            ),
+        };
+        (column.name.as_str(), value)
+    }))
 }
 
 /// Returns an SQL expression for the digest of the complete key.

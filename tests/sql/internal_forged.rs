@@ -74,7 +74,7 @@ fn altered(client: &mut Client, table: &str, column_name: &str, to: &str, value:
         make.push_str(&format!("create view {view} as select * from {table};"));
         for (catalog, column) in known {
             make.push_str(&format!(
-                "update coco.{catalog} set {column} = '{view}'::regclass where {column}::oid = {oid};"
+                "update coco_internal.{catalog} set {column} = '{view}'::regclass where {column}::oid = {oid};"
             ));
         }
     }

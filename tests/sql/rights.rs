@@ -66,8 +66,8 @@ fn a_flow_is_seen_and_touched_by_its_owner_alone() {
         assert_ne!(text(&mut alice, &count), "0", "{view}");
     }
     for table in ["flow", "source", "target", "logic"] {
-        fails(&mut bob, &format!("select * from coco.{table}"), "42501");
-        fails(&mut alice, &format!("update coco.{table} set flow = 'b'"), "42501");
+        fails(&mut bob, &format!("select * from coco_internal.{table}"), "42501");
+        fails(&mut alice, &format!("update coco_internal.{table} set flow = 'b'"), "42501");
     }
     let tracking = text(&mut db.client, "select tracking_table::text from coco.sources");
     fails(&mut bob, &format!("select * from {tracking}"), "42501");

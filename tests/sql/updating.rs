@@ -297,3 +297,27 @@ fn a_preview_tells_what_an_update_then_does_and_writes_nothing() {
     assert_eq!((c.upserted, c.deleted), (3, 1), "{c:?}");
     assert_eq!(text(&mut db, "select count(*)::text from coco.preview('f')"), "0");
 }
+
+/// A function takes 100 arguments: a row of more than 50 columns becomes an object in parts.
+#[test]
+fn rows_of_many_columns_are_shown_whole() {
+    let mut db = TestDb::new("wide_rows");
+    let columns: Vec<String> = (1..=120).map(|n| format!("m{n} int")).collect();
+    db.run(&format!("create table d (id int primary key, {})", columns.join(", ")));
+    db.run(
+        "insert into d (id, m1, m120) values (1, 7, 8);
+         select coco.create_flow('f', 'd', 'select * from d', 't', '{id}')",
+    );
+    let new = "select concat_ws(' ', change, new->>'m1', new->>'m120', (select count(*) from jsonb_object_keys(new)))
+                 from coco.preview('f')";
+    assert_eq!(text(&mut db, new), "insert 7 8 121");
+    db.update("f", "normal");
+    db.run("update d set m60 = 5");
+    let old = "select concat_ws(' ', change, old->>'m120', new->>'m60', (select count(*) from jsonb_object_keys(old)))
+                 from coco.preview('f')";
+    assert_eq!(text(&mut db, old), "update 8 5 121");
+    let one =
+        "select concat_ws(' ', output->>'m60', (select count(*) from jsonb_object_keys(output)))
+                 from coco.evaluate('f', '{\"id\": 1}')";
+    assert_eq!(text(&mut db, one), "5 121");
+}

@@ -15,8 +15,8 @@ use crate::catalog::model::{Flow, Source};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
-use crate::pg::json::Json;
-use crate::pg::spi::{self, literal};
+use crate::pg::json::{Json, object_sql};
+use crate::pg::spi;
 
 /// Checks that a key given as a JSON object has a value for each of `columns`, and nothing else.
 pub fn check_key(argument: &str, given: &Json, whose: &str, columns: &[Column]) -> Result<()> {
@@ -111,11 +111,9 @@ pub fn of_typed(column: &Column) -> String {
     format!("(q.r).{}", column.quoted())
 }
 
-/// Returns a call of `jsonb_build_object` with columns and their values.
+/// Returns an SQL expression for columns and their values as a jsonb object.
 pub fn object(columns: &[Column], values: &[String]) -> String {
-    let pairs: Vec<String> =
-        columns.iter().zip(values).map(|(c, v)| format!("{}, {v}", literal(&c.name))).collect();
-    format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
+    object_sql(columns.iter().map(|c| c.name.as_str()).zip(values.iter().cloned()))
 }
 
 /// Makes the planner prefer indexes, even on tables that were never analyzed.
