@@ -9,11 +9,11 @@ use crate::outbox::tables::{self, FINGERPRINT};
 use crate::outbox::{delivery_state, queue};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::bulk_insert;
-use crate::pg::bulk_insert::spec::{BulkTarget, InsertRights};
+use crate::pg::bulk_insert::spec::{BulkTarget, FilledRows, FillingRows, InsertRights};
 use crate::pg::columns::{Column, all_equal, numbered, stored};
 use crate::pg::deferred_indexes::Written;
 use crate::pg::error::Result;
-use crate::pg::spi::{self, Arg, arg, literal};
+use crate::pg::spi::{self, arg, literal};
 use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::names::KeyExprs;
@@ -242,32 +242,33 @@ pub fn takes_all(target: &Target, external: &External) -> Result<bool> {
 
 /// The result of [`add_all`].
 pub struct Added {
-    pub rows: i64,
+    pub rows: FilledRows,
     /// The tables that lack index entries.
     pub written: Vec<Written>,
     /// The rows to deliver, if they are not in the outbox.
     pub held: Option<InitialLoadBuffer>,
 }
 
-/// Writes all rows of a SELECT to the ledger, and queues them: in a buffer of this process (`hold`)
-/// or in the outbox.
+/// Writes the rows of a SELECT to the ledger, and queues them: in a buffer of this process (`hold`)
+/// or in the outbox. Rows that are withheld go to neither.
 ///
-/// coco runs the SELECT once, so the ledger matches the queued rows. Both tables must be empty, and
-/// get no index entries. `also` is another table without index entries that takes columns of the
-/// SELECT. `$1` is the version of the rows. Returns `None` in the same case as
-/// [`bulk_insert::fill`].
+/// coco runs the SELECT (`rows.from`, a whole SELECT here) once, so the ledger matches the queued
+/// rows. Both tables must be empty, and get no index entries. `also` is another table without index
+/// entries that takes columns of the SELECT. `$1` is the version of the rows. Returns `None` in the
+/// same case as [`bulk_insert::fill`].
 pub fn add_all(
     statements: &SpiSession,
     flow: &Flow,
     target: &Target,
     external: &External,
-    (select, args): (&str, &[Arg]),
+    rows: FillingRows,
     also: Option<BulkTarget>,
     hold: Option<BufferedTarget>,
 ) -> Result<Option<Added>> {
+    let FillingRows { from: select, args, aside } = rows;
     let keys = in_ledger(target, "n.fingerprint", Column::as_stored);
-    let mut rows = in_outbox(target, Column::as_stored);
-    rows.push(("position".to_owned(), "null::pg_catalog.int8".to_owned()));
+    let mut entries = in_outbox(target, Column::as_stored);
+    entries.push(("position".to_owned(), "null::pg_catalog.int8".to_owned()));
     let first = queue::next_position(external)?;
     let mut held =
         hold.map(|hold| InitialLoadBuffer::new(flow, target, first, hold)).transpose()?;
@@ -275,7 +276,7 @@ pub fn add_all(
     let mut tables = vec![noted];
     let sent = BulkTarget {
         counted: Some(("position", first)),
-        ..BulkTarget::of_own(&external.outbox, &rows)
+        ..BulkTarget::of_own(&external.outbox, &entries)
     };
     if held.is_none() {
         tables.push(sent);
@@ -288,9 +289,11 @@ pub fn add_all(
         "(select n.*, {} as fingerprint from ({select}) as n) as n",
         fingerprint(target, "n.c")
     );
-    let Some(count) = bulk_insert::fill(statements, &tables, keeping, &from, args)? else {
+    let filling = FillingRows { from: &from, args, aside };
+    let Some(rows) = bulk_insert::fill(statements, &tables, keeping, filling)? else {
         return Ok(None);
     };
+    let count = rows.kept;
     let mut written = vec![Written::new(&noted, count)];
     if count > 0 {
         queue::last_given_position(external, first + count - 1)?;
@@ -302,7 +305,7 @@ pub fn add_all(
         Some(_) => held = None,
         None => written.push(Written::new(&sent, count)),
     }
-    Ok(Some(Added { rows: count, written, held }))
+    Ok(Some(Added { rows, written, held }))
 }
 
 /// Returns an SQL expression for the stored form of a column's value `n`.

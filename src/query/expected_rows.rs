@@ -42,7 +42,7 @@ pub fn evaluate_checked(
         "{mark}select {columns}, {unmet} as {UNMET}{number}\n  from {rows}",
         mark = mark(target),
         columns = columns(source, target).join(", "),
-        unmet = unmet_sql(&target.expectations),
+        unmet = unmet_sql(&target.expectations.iter().collect::<Vec<_>>()),
         number = number(flow),
         rows = rows_with_conditions(target, &evaluated, |_| true)?,
     ))
@@ -72,18 +72,34 @@ pub fn evaluate_unparked(
     ))
 }
 
-/// Composes a SELECT of rows `c1…` that raises an error (division by zero) if a row does not
-/// satisfy an expectation. The initial load then leaves the rows to an update by batches.
-pub fn all_met(target: &Target, evaluated: String) -> Result<String> {
+/// Composes the rows of `evaluated` for the initial load: with the column [`UNMET`] after the other
+/// columns, if the target has expectations that park rows or warn. The SELECT raises an error
+/// (division by zero) if an expectation makes an item fail. The initial load then leaves the items
+/// to an update by batches.
+pub fn evaluate_at_once(target: &Target, evaluated: String) -> Result<String> {
     if target.expectations.is_empty() {
         return Ok(evaluated);
     }
-    let met: Vec<String> = target.expectations.iter().map(is_met).collect();
+    let fails = |e: &&Expectation| e.action == UnmetAction::Fail;
+    let (failing, others): (Vec<&Expectation>, Vec<&Expectation>) =
+        target.expectations.iter().partition(fails);
+    let met: Vec<String> = failing.into_iter().map(is_met).collect();
+    let filter = match met.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\n where (1 operator(pg_catalog./) ({})::pg_catalog.int4) operator(pg_catalog.=) 1",
+            met.join(" and ")
+        ),
+    };
+    // With `offset 0`, PostgreSQL computes the list once, however many expressions name it.
+    let (unmet, once) = match others.is_empty() {
+        true => (String::new(), ""),
+        false => (format!(", {} as {UNMET}", unmet_sql(&others)), " offset 0"),
+    };
     Ok(format!(
-        "{mark}select n.*\n  from {rows}\n where (1 operator(pg_catalog./) ({met})::pg_catalog.int4) operator(pg_catalog.=) 1",
+        "{mark}select n.*{unmet}\n  from {rows}{filter}{once}",
         mark = mark(target),
         rows = rows_with_conditions(target, &evaluated, |_| true)?,
-        met = met.join(" and "),
     ))
 }
 
@@ -148,13 +164,13 @@ fn is_met(expectation: &Expectation) -> String {
 }
 
 /// Returns an expression for the ids of the expectations that a row does not satisfy.
-fn unmet_sql(expectations: &[Expectation]) -> String {
+fn unmet_sql(expectations: &[&Expectation]) -> String {
     let is_unmet = |e: &Expectation| format!("{}.{CONDITION} is false", alias(e));
     if let [only] = expectations {
         let unmet = is_unmet(only);
         return format!("case when {unmet} then array[{}]::pg_catalog.int4[] end", only.id);
     }
-    let any: Vec<String> = expectations.iter().map(is_unmet).collect();
+    let any: Vec<String> = expectations.iter().map(|e| is_unmet(e)).collect();
     let each: Vec<String> = expectations
         .iter()
         .map(|e| format!("case when {} then {} end", is_unmet(e), e.id))
@@ -184,14 +200,14 @@ mod tests {
     #[test]
     fn one_condition_needs_no_list() {
         assert_eq!(
-            unmet_sql(&[expectation(7)]),
+            unmet_sql(&[&expectation(7)]),
             "case when e7.condition is false then array[7]::pg_catalog.int4[] end"
         );
     }
 
     #[test]
     fn several_conditions_are_evaluated_before_the_list_is_built() {
-        let sql = unmet_sql(&[expectation(7), expectation(8)]);
+        let sql = unmet_sql(&[&expectation(7), &expectation(8)]);
         let both = "case when e7.condition is false or e8.condition is false then ";
         assert!(sql.starts_with(both), "{sql}");
         assert!(sql.contains("case when e8.condition is false then 8 end"), "{sql}");

@@ -145,15 +145,22 @@ fn refused_items(target: &Target, unmet: &[UnmetRow]) -> Vec<RejectedRow> {
 
 /// Returns a SELECT of the parked rows of each item.
 fn parked_sql(target: &Target, names: &KeyExprs, is_parked: &str) -> String {
+    format!(
+        "select {item}, pg_catalog.jsonb_agg({row})
+           from coco_output as n where {is_parked} group by {item}",
+        item = names.item.join(", "),
+        row = parked_row_sql(target, names),
+    )
+}
+
+/// Returns an expression for an output row `n` as a tracking row lists it if it is parked.
+pub fn parked_row_sql(target: &Target, names: &KeyExprs) -> String {
     let key = target.key.iter().zip(&names.new_key);
     let key: Vec<String> = key.map(|(k, n)| format!("{}, {n}", literal(&k.name))).collect();
-    let item = names.item.join(", ");
     format!(
-        "select {item},
-                pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-                  'target', {target}, 'unmet', pg_catalog.to_jsonb(n.{UNMET}),
-                  'key', pg_catalog.jsonb_build_object({key})))
-           from coco_output as n where {is_parked} group by {item}",
+        "pg_catalog.jsonb_build_object(
+           'target', {target}, 'unmet', pg_catalog.to_jsonb(n.{UNMET}),
+           'key', pg_catalog.jsonb_build_object({key}))",
         target = target.id,
         key = key.join(", "),
     )

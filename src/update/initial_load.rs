@@ -2,8 +2,9 @@
 //!
 //! coco need not find changes, compare or decide. One statement over the whole source writes each
 //! table, or the ledger and the outbox of a target together, and coco builds the indexes
-//! afterwards. If the load fails, or a row does not satisfy an expectation, coco undoes the load and
-//! leaves it to an update by batches, which finds the items that cause the error.
+//! afterwards. If the load fails, or an expectation makes an item fail, coco undoes the load and
+//! leaves it to an update by batches, which finds the items that cause the error. Rows that an
+//! expectation parks are set aside by the same statement.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,7 +16,9 @@ use crate::outbox::initial_load_buffer::{BufferedTarget, InitialLoadBuffer};
 use crate::outbox::ledger::{self, Added};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::bulk_insert;
-use crate::pg::bulk_insert::spec::{BulkTarget, IndexMaintenance, InsertRights};
+use crate::pg::bulk_insert::spec::{
+    BulkTarget, FillingRows, IndexMaintenance, InsertRights, TakenRows,
+};
 use crate::pg::columns::numbered;
 use crate::pg::deferred_indexes::{self, Written};
 use crate::pg::error::{Error, Result};
@@ -26,6 +29,7 @@ use crate::query::compose::{self, Items};
 use crate::query::expected_rows;
 use crate::query::one_row_per_item;
 use crate::update::candidate_sql;
+use crate::update::set_aside::{self, SetAside};
 use crate::update::target_writer::TargetWriter;
 use coco_core::change::RowSink;
 use coco_core::counts::Counts;
@@ -44,7 +48,7 @@ pub struct InitialLoadOutcome {
     pub counts: Counts,
     /// The rows that this process delivers.
     pub held: Vec<InitialLoadBuffer>,
-    /// The rows that were checked against expectations. All of them satisfy the expectations.
+    /// The rows that were checked against expectations.
     pub tally: RowTally,
 }
 
@@ -133,8 +137,12 @@ impl InitialLoad<'_> {
         let mut counts = Counts::default();
         let mut items = None;
         let mut tally = RowTally::new();
-        if single_pass.is_none() {
-            let tracked = self.load_tracking()?;
+        let mut aside = vec![];
+        // Tracking rows list the parked rows of their items, so they come after these are known.
+        let tracks_last = single_pass.is_none()
+            && self.writers.iter().any(|writer| set_aside::parks_rows(writer.target));
+        if single_pass.is_none() && !tracks_last {
+            let tracked = self.load_tracking(&[])?;
             items = Some(tracked.rows);
             progress.step(items);
             to_index.push(tracked);
@@ -144,26 +152,36 @@ impl InitialLoad<'_> {
             let buffer = self.buffer_of(target, bytes)?;
             let with_tracking = single_pass.as_ref().filter(|first| first.place == n);
             let writing = match with_tracking {
-                Some(first) => LoadStatements {
-                    evaluated: first.evaluated.clone(),
-                    tracking: Some(tracking(self.source, "n.i", "n.ordinal", "n.content")),
-                },
-                None => LoadStatements {
-                    evaluated: evaluated_sql(self.flow, self.source, target)?,
-                    tracking: None,
-                },
+                Some(first) => {
+                    let mut columns = tracking(self.source, "n.i", "n.ordinal", "n.content");
+                    let parked = set_aside::parked_of_row_sql(self.source, target);
+                    columns.extend(parked.map(|parked| ("parked".to_owned(), parked)));
+                    LoadStatements { evaluated: first.evaluated.clone(), tracking: Some(columns) }
+                }
+                None => LoadStatements { evaluated: self.evaluated_sql(target)?, tracking: None },
             };
-            let added = self.load_target(target, writing, buffer)?;
+            let mut set = SetAside::new(self.source, target, &item_key(self.source, target))?;
+            let added = self.load_target(target, writing, set.as_mut(), buffer)?;
             if with_tracking.is_some() {
-                items = Some(added.rows);
+                items = Some(added.rows.all);
             }
             progress.step(items);
             for expectation in &target.expectations {
-                tally.entry(expectation.id).or_default().checked += added.rows;
+                tally.entry(expectation.id).or_default().checked += added.rows.all;
             }
-            counts.upserted += added.rows;
+            if let Some(set) = &mut set {
+                set.count(added.rows.all, &mut tally)?;
+            }
+            counts.upserted += added.rows.kept;
             to_index.extend(added.written);
             held.extend(added.held);
+            aside.extend(set);
+        }
+        if tracks_last {
+            let tracked = self.load_tracking(&aside)?;
+            items = Some(tracked.rows);
+            progress.step(items);
+            to_index.push(tracked);
         }
         counts.seen = items.unwrap_or(0);
         counts.evaluated = counts.seen;
@@ -199,13 +217,18 @@ impl InitialLoad<'_> {
     }
 
     /// Returns the first target that gets one row for each item. One statement can write this
-    /// target and the tracking rows, so that coco reads the source once.
+    /// target and the tracking rows, so that coco reads the source once. The tracking rows then list
+    /// no parked rows of other targets.
     fn single_pass_target(&self) -> Result<Option<SinglePassTarget>> {
         for (place, writer) in self.writers.iter().enumerate() {
+            let mut others = self.writers.iter().enumerate().filter(|(n, _)| *n != place);
+            if others.any(|(_, other)| set_aside::parks_rows(other.target)) {
+                continue;
+            }
             let Some(query) = &writer.target.bound else { continue };
             if one_row_per_item::of_each(query, self.source)? {
                 let evaluated = compose::evaluate_tracked(self.flow, self.source, writer.target)?;
-                let evaluated = expected_rows::all_met(writer.target, evaluated)?;
+                let evaluated = expected_rows::evaluate_at_once(writer.target, evaluated)?;
                 return Ok(Some(SinglePassTarget { place, evaluated }));
             }
         }
@@ -217,32 +240,52 @@ impl InitialLoad<'_> {
         [arg(self.at.0), arg(self.logic.0)]
     }
 
-    /// Writes the tracking rows of all items.
-    fn load_tracking(&self) -> LoadResult<Written> {
-        let columns = tracking(self.source, "s.k", "s.ordinal", "s.fingerprint");
-        let from = format!("({}) as s", candidate_sql::all_items_sql(self.source));
+    /// Writes the tracking rows of all items, with the parked rows among those set aside.
+    fn load_tracking(&self, aside: &[SetAside]) -> LoadResult<Written> {
+        let statements = statements()?;
+        let mut columns = tracking(self.source, "s.k", "s.ordinal", "s.fingerprint");
+        let mut from = format!("({}) as s", candidate_sql::all_items_sql(self.source));
+        if let Some(lists) = set_aside::join_parked(&statements, self.source, aside)? {
+            from.push_str(&lists.joins);
+            columns.push(("parked".to_owned(), lists.parked));
+        }
         let filling = BulkTarget::of_own(&self.source.tracking, &columns);
-        let rows = bulk_insert::fill(&statements()?, &[filling], None, &from, &self.args())?
-            .ok_or(LoadError::Undone)?;
-        Ok(Written::new(&filling, rows))
+        let rows = FillingRows { from: &from, args: &self.args(), aside: None };
+        let rows = bulk_insert::fill(&statements, &[filling], None, rows)?;
+        Ok(Written::new(&filling, rows.ok_or(LoadError::Undone)?.all))
     }
 
-    /// Evaluates all items, and writes the rows of a target, and the tracking rows with them.
+    /// Returns a SELECT of the target's rows of all items.
+    fn evaluated_sql(&self, target: &Target) -> Result<String> {
+        let (flow, source) = (self.flow, self.source);
+        let evaluated = match compose::single_pass_sql(flow, source, target)? {
+            Some(at_once) => at_once,
+            None => compose::evaluate(flow, source, target, Items::All)?,
+        };
+        expected_rows::evaluate_at_once(target, evaluated)
+    }
+
+    /// Evaluates all items, and writes the rows of a target, and the tracking rows with them. Rows
+    /// that do not satisfy an expectation go to `set`.
     fn load_target(
         &self,
         target: &Target,
         writing: LoadStatements,
+        set: Option<&mut SetAside>,
         buffer: Option<BufferedTarget>,
     ) -> LoadResult<Added> {
         let LoadStatements { evaluated, tracking } = writing;
         let statements = statements()?;
         let args = self.args();
-        let tracking =
-            tracking.as_ref().map(|columns| BulkTarget::of_own(&self.source.tracking, columns));
+        let aside = set.map(SetAside::receiver);
+        let tracking = tracking.as_ref().map(|columns| BulkTarget {
+            takes: TakenRows::All,
+            ..BulkTarget::of_own(&self.source.tracking, columns)
+        });
         let mut added = match &target.external {
             Some(external) => {
-                let from = (evaluated.as_str(), &args[..]);
-                ledger::add_all(&statements, self.flow, target, external, from, tracking, buffer)?
+                let rows = FillingRows { from: &evaluated, args: &args, aside };
+                ledger::add_all(&statements, self.flow, target, external, rows, tracking, buffer)?
             }
             None => {
                 let (table, columns) = (target.relation_name(), columns(target));
@@ -253,16 +296,17 @@ impl InitialLoad<'_> {
                 let tables: Vec<BulkTarget> =
                     [Some(filling), tracking].into_iter().flatten().collect();
                 let from = format!("({evaluated}) as n");
-                bulk_insert::fill(&statements, &tables, None, &from, &args)?.map(|rows| {
+                let rows = FillingRows { from: &from, args: &args, aside };
+                bulk_insert::fill(&statements, &tables, None, rows)?.map(|rows| {
                     let later = filling.entries == IndexMaintenance::Later;
-                    let written = later.then(|| Written::new(&filling, rows));
+                    let written = later.then(|| Written::new(&filling, rows.kept));
                     Added { rows, written: written.into_iter().collect(), held: None }
                 })
             }
         }
         .ok_or(LoadError::Undone)?;
-        let rows = added.rows;
-        added.written.extend(tracking.map(|filling| Written::new(&filling, rows)));
+        let all = added.rows.all;
+        added.written.extend(tracking.map(|filling| Written::new(&filling, all)));
         Ok(added)
     }
 }
@@ -355,14 +399,14 @@ fn tracking(source: &Source, key: &str, ordinal: &str, content: &str) -> Vec<(St
     keys.chain(rest.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
 }
 
-/// Returns a SELECT of the target's rows of all items. It raises an error if a row does not satisfy
-/// an expectation.
-fn evaluated_sql(flow: &Flow, source: &Source, target: &Target) -> Result<String> {
-    let evaluated = match compose::single_pass_sql(flow, source, target)? {
-        Some(at_once) => at_once,
-        None => compose::evaluate(flow, source, target, Items::All)?,
-    };
-    expected_rows::all_met(target, evaluated)
+/// Returns expressions for the key of the item of an output row `n`. The target key contains it: the
+/// load is for such targets only.
+fn item_key(source: &Source, target: &Target) -> Vec<String> {
+    let covered = target.covered.iter().flatten();
+    let places = covered.map(|name| target.columns.iter().position(|c| c.name == *name));
+    let value = |place: usize| target.columns[place].as_stored(&format!("n.c{}", place + 1));
+    let key: Option<Vec<String>> = places.map(|place| place.map(value)).collect();
+    key.unwrap_or_else(|| numbered("n.i", source.key.len()))
 }
 
 /// A target that one statement can write together with the tracking rows.

@@ -34,6 +34,7 @@ pub mod restore_targets;
 pub mod retry_due;
 pub mod retry_together;
 pub mod run;
+pub mod set_aside;
 pub mod source_pass;
 pub mod source_plan;
 pub mod source_work;

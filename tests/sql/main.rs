@@ -44,6 +44,7 @@ mod diagram;
 mod estimate;
 mod evaluate;
 mod expectations;
+mod expectations_bulk;
 mod explain;
 #[cfg(feature = "documents")]
 mod extract;

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::pg::bulk_insert::spec::{BulkTarget, IndexMaintenance, RowBuffer};
+use crate::pg::bulk_insert::spec::{BulkTarget, IndexMaintenance, RowBuffer, RowsAside, TakenRows};
 use crate::pg::tuplestore::row_types::attribute;
 
 unsafe extern "C-unwind" {
@@ -35,8 +35,13 @@ pub struct Receiver<'a> {
     public: pg_sys::DestReceiver,
     /// Whether the rows have the tables' types including modifiers, so that no cast is needed.
     pub fits: bool,
+    /// How many rows were withheld from tables that do not take all rows.
+    pub withheld: i64,
     tables: Vec<Table>,
     keeping: Option<RowBuffer<'a>>,
+    aside: Option<RowsAside<'a>>,
+    /// The position of the first column of the rows set aside.
+    aside_at: usize,
 }
 
 /// A table that receives rows.
@@ -45,6 +50,7 @@ struct Table {
     state: *mut pg_sys::EState,
     result: *mut pg_sys::ResultRelInfo,
     entries: IndexMaintenance,
+    takes: TakenRows,
     /// The positions of its columns among the SELECT's columns.
     columns: std::ops::Range<usize>,
     /// The positions of its not-null columns. `checks` says whether the table has check
@@ -71,6 +77,7 @@ impl<'a> Receiver<'a> {
         relations: &[pg_sys::Relation],
         tables: &[BulkTarget],
         keeping: Option<RowBuffer<'a>>,
+        aside: Option<RowsAside<'a>>,
     ) -> Receiver<'a> {
         let mut first = 0;
         // SAFETY: the caller upholds the same contract.
@@ -79,6 +86,10 @@ impl<'a> Receiver<'a> {
             first = table.columns.end;
             table
         };
+        let tables = relations.iter().zip(tables).map(table).collect();
+        // SAFETY: the shape of rows that live as long as the receiver.
+        let buffered =
+            keeping.as_ref().map_or(0, |keeping| unsafe { (*keeping.rows.shape()).natts as usize });
         Receiver {
             public: pg_sys::DestReceiver {
                 receiveSlot: Some(receive),
@@ -88,8 +99,11 @@ impl<'a> Receiver<'a> {
                 mydest: pg_sys::CommandDest::DestIntoRel,
             },
             fits: false,
-            tables: relations.iter().zip(tables).map(table).collect(),
+            withheld: 0,
+            tables,
             keeping,
+            aside,
+            aside_at: first + buffered,
         }
     }
 
@@ -101,20 +115,37 @@ impl<'a> Receiver<'a> {
     /// Adds a row.
     ///
     /// # Safety
-    /// The row has the columns of all tables, one after the other, and then those of the row
-    /// buffer.
+    /// The row has the columns of all tables, one after the other, then those of the row buffer,
+    /// and then those of the rows set aside.
     unsafe fn add(&mut self, row: *mut pg_sys::TupleTableSlot) {
         // SAFETY: the caller upholds the same contract.
         unsafe {
             pg_sys::slot_getallattrs(row);
             let (values, nulls) = ((*row).tts_values, (*row).tts_isnull);
-            self.tables.iter_mut().for_each(|table| table.prepare(values, nulls));
+            let is_withheld = match &mut self.aside {
+                Some(aside) => {
+                    set_aside(aside, values.add(self.aside_at), nulls.add(self.aside_at))
+                }
+                None => false,
+            };
+            self.withheld += i64::from(is_withheld);
+            let takes = |table: &Table| !is_withheld || table.takes == TakenRows::All;
+            for table in self.tables.iter_mut().filter(|table| takes(table)) {
+                table.prepare(values, nulls);
+            }
             let tables = &self.tables;
             // An error that is raised in this closure skips no destructor.
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                tables.iter().for_each(|table| table.form(values, nulls));
+                for table in tables.iter().filter(|table| takes(table)) {
+                    table.form(values, nulls);
+                }
             });
-            self.tables.iter_mut().for_each(|table| table.formed(nulls));
+            for table in self.tables.iter_mut().filter(|table| takes(table)) {
+                table.formed(nulls);
+            }
+            if is_withheld {
+                return;
+            }
             let first = self.tables.last().map_or(0, |table| table.columns.end);
             if let Some(RowBuffer { rows, first: number, then, .. }) = &mut self.keeping {
                 let (values, nulls) = (values.add(first), nulls.add(first));
@@ -177,6 +208,7 @@ impl Table {
                 state,
                 result,
                 entries: filling.entries,
+                takes: filling.takes,
                 columns,
                 required,
                 checks: !constraints.is_null() && (*constraints).num_check > 0,
@@ -286,6 +318,23 @@ impl Table {
     }
 }
 
+/// Sets a row aside, unless its first column is NULL. Reports whether the row is withheld from
+/// tables that do not take all rows.
+///
+/// # Safety
+/// The values have the types of the rows set aside, the first of which is boolean.
+unsafe fn set_aside(aside: &mut RowsAside, values: *mut pg_sys::Datum, nulls: *mut bool) -> bool {
+    // SAFETY: the caller upholds the same contract.
+    unsafe {
+        if *nulls {
+            return false;
+        }
+        let is_withheld = (*values).value() as u8 != 0;
+        aside.rows.push_whole(values, nulls);
+        is_withheld
+    }
+}
+
 /// Returns a table in the form in which the executor writes to it, without open indexes.
 ///
 /// # Safety
@@ -351,7 +400,9 @@ unsafe extern "C-unwind" fn start(
     unsafe {
         let receiver = &mut *receiver.cast::<Receiver>();
         let kept = receiver.keeping.as_ref().map(|keeping| keeping.rows.shape());
-        let shapes = receiver.tables.iter().map(|table| (*table.relation).rd_att).chain(kept);
+        let aside = receiver.aside.as_ref().map(|aside| aside.rows.shape());
+        let shapes =
+            receiver.tables.iter().map(|table| (*table.relation).rd_att).chain(kept).chain(aside);
         let columns: Vec<_> = shapes
             .flat_map(|shape| (0..(*shape).natts as usize).map(move |n| attribute(shape, n)))
             .collect();

@@ -7,7 +7,10 @@ pub mod spec;
 use pgrx::pg_sys;
 
 use crate::pg::bulk_insert::dest_receiver::Receiver;
-use crate::pg::bulk_insert::spec::{BulkTarget, IndexMaintenance, InsertRights, RowBuffer};
+use crate::pg::bulk_insert::spec::{
+    BulkTarget, FilledRows, FillingRows, IndexMaintenance, InsertRights, RowBuffer, RowsAside,
+    TakenRows,
+};
 use crate::pg::error::Result;
 use crate::pg::spi::{self, Arg, arg, ident, literal};
 use crate::pg::tuplestore::row_types::attribute;
@@ -28,11 +31,13 @@ pub fn insert(
         entries: IndexMaintenance::AtOnce,
         counted: None,
         by: InsertRights::Caller,
+        takes: TakenRows::All,
     };
     if statements.reads_many_rows()
-        && let Some(written) = as_copy(statements, &[filling], None, from, args, false)?
+        && let Some(written) =
+            as_copy(statements, &[filling], Collected::default(), from, args, false)?
     {
-        return Ok(written);
+        return Ok(written.all);
     }
     let (names, expressions): (Vec<_>, Vec<_>) =
         columns.iter().map(|(name, e)| (ident(name), e.as_str())).unzip();
@@ -51,20 +56,28 @@ pub fn fill(
     statements: &SpiSession,
     tables: &[BulkTarget],
     keeping: Option<RowBuffer>,
-    from: &str,
-    args: &[Arg],
-) -> Result<Option<i64>> {
-    as_copy(statements, tables, keeping, from, args, true)
+    rows: FillingRows,
+) -> Result<Option<FilledRows>> {
+    let FillingRows { from, args, aside } = rows;
+    as_copy(statements, tables, Collected { keeping, aside }, from, args, true)
+}
+
+/// The rows that a bulk insert collects.
+#[derive(Default)]
+struct Collected<'a> {
+    keeping: Option<RowBuffer<'a>>,
+    aside: Option<RowsAside<'a>>,
 }
 
 fn as_copy(
     statements: &SpiSession,
     tables: &[BulkTarget],
-    keeping: Option<RowBuffer>,
+    collected: Collected,
     from: &str,
     args: &[Arg],
     as_active: bool,
-) -> Result<Option<i64>> {
+) -> Result<Option<FilledRows>> {
+    let Collected { keeping, aside } = collected;
     let mut oids = Vec::new();
     for filling in tables {
         let acting = filling.by.act()?;
@@ -96,12 +109,16 @@ fn as_copy(
                 list.push("null::pg_catalog.int8".to_owned());
                 list.extend_from_slice(&keeping.expressions);
             }
+            if let Some(aside) = &aside {
+                list.extend_from_slice(aside.expressions);
+            }
             // Assign a transaction id now: it cannot be assigned while parallel workers run.
             pg_sys::GetCurrentTransactionId();
             let select = format!("select {} from {from}", list.join(", "));
-            let mut receiver = Receiver::new(&relations, tables, keeping);
-            let rows = statements.send(&select, args, receiver.destination(), as_active)?;
-            written = receiver.fits.then_some(rows);
+            let mut receiver = Receiver::new(&relations, tables, keeping, aside);
+            let all = statements.send(&select, args, receiver.destination(), as_active)?;
+            let kept = all - receiver.withheld;
+            written = receiver.fits.then_some(FilledRows { all, kept });
             receiver.end();
         }
         for relation in relations {

@@ -2,6 +2,7 @@
 
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
+use crate::pg::spi::Arg;
 use crate::pg::tuplestore::rows::TupleStore;
 
 /// The time at which index entries are written.
@@ -24,6 +25,39 @@ pub struct RowBuffer<'a> {
 }
 
 pub type AfterRow<'a> = Box<dyn FnMut(&mut TupleStore) + 'a>;
+
+/// Rows that a bulk insert sets aside, and the columns of the SELECT that they consist of.
+pub struct RowsAside<'a> {
+    pub rows: &'a mut TupleStore,
+    /// An expression for each column. The first one is boolean. If it is NULL, the row is not set
+    /// aside. If it is true, the row is withheld: only tables that take all rows receive it.
+    pub expressions: &'a [String],
+}
+
+/// The rows of a SELECT, for [`fill`](crate::pg::bulk_insert::fill).
+pub struct FillingRows<'a> {
+    /// The SELECT after its list of columns.
+    pub from: &'a str,
+    pub args: &'a [Arg<'static>],
+    pub aside: Option<RowsAside<'a>>,
+}
+
+/// How many rows a bulk insert has written.
+#[derive(Clone, Copy)]
+pub struct FilledRows {
+    /// To tables that take all rows.
+    pub all: i64,
+    /// To the other tables, and to the row buffer.
+    pub kept: i64,
+}
+
+/// Which rows of the SELECT a table receives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TakenRows {
+    All,
+    /// All rows that are not withheld.
+    Kept,
+}
 
 /// The role whose privileges on the table count.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,6 +88,7 @@ pub struct BulkTarget<'a> {
     /// A column of type bigint that counts the rows, and the number of the first row.
     pub counted: Option<(&'a str, i64)>,
     pub by: InsertRights,
+    pub takes: TakenRows,
 }
 
 impl<'a> BulkTarget<'a> {
@@ -65,6 +100,7 @@ impl<'a> BulkTarget<'a> {
             entries: IndexMaintenance::Later,
             counted: None,
             by: InsertRights::Caller,
+            takes: TakenRows::Kept,
         }
     }
 
