@@ -1768,7 +1768,9 @@ flow: name of the flow.
 mode: normal: evaluates items whose version, content or logic changed, and failed items whose retry is due; writes the rows
   that differ. retry: as normal, and also retries all failed items and all rejected rows. full_reprocess: evaluates every
   item, and computes results of memoized functions again. refresh: as full_reprocess, but takes stored results, except
-  those that are older than the function's ttl. reexport: evaluates every item and writes every row.
+  those that are older than the function's ttl. reexport: evaluates every item and writes every row. If coco has created a
+  target outside this database and can read it, coco then deletes the rows of the target that no item has. A NOTICE says
+  where such rows may be left.
 upstream: true: first updates your flows that feed the flow, directly or through others, each after those that feed it. They
   run with mode normal. All of these flows read their sources under one snapshot, unless a worker must run one of them. The
   rows of the flows that feed the flow come first in the result.

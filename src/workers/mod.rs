@@ -12,6 +12,7 @@ pub mod crash_notes;
 pub mod crash_point;
 pub mod databases;
 pub mod delivery;
+pub mod extra_rows;
 pub mod followed_flow;
 pub mod launcher;
 pub mod live_worker;

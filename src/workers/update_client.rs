@@ -24,7 +24,7 @@ use crate::update::limits::Limits;
 use crate::update::run::SourceCounts;
 use crate::workers::process::pause;
 use crate::workers::wait_event::WaitEvent;
-use crate::workers::{progress, update_result};
+use crate::workers::{extra_rows, progress, update_result};
 use coco_core::worker_request::{WorkerCommand, WorkerRequest};
 
 /// Interval at which the session checks its worker.
@@ -36,7 +36,11 @@ pub fn run_in_worker(
     command: WorkerCommand,
     limits: Limits,
 ) -> Result<Vec<SourceCounts>, Error> {
-    Ok(update_result::from_json(&request(flow, command, limits)?))
+    let done = request(flow, command, limits)?;
+    for note in extra_rows::notes_from_json(&done["notes"]) {
+        notice::notice_with_detail(note.message, note.detail);
+    }
+    Ok(update_result::from_json(&done["sources"]))
 }
 
 /// Compares the external targets of a flow with the ledger, in a worker that first updates the

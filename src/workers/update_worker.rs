@@ -23,6 +23,7 @@ use crate::update::run::SourceCounts;
 use crate::workers::delivery::dispatcher::DeliveryDispatcher;
 use crate::workers::delivery::drop_flow;
 use crate::workers::delivery::target_store::EmptyOutbox;
+use crate::workers::extra_rows::{self, DeletedExtras};
 use crate::workers::process::{
     attach_to_database, process_interrupts, salvage_rolled_back_results, set_activity, wait,
 };
@@ -161,7 +162,15 @@ fn work_on_request(
         WorkerCommand::Drop => transaction(|| drop_flow::drop_flow(&flow)).map(|()| json!([])),
         WorkerCommand::Update(mode) => {
             update_and_deliver(&flow, mode, limits, done)?;
-            Ok(update_result::to_json(&done.sources))
+            let mut extra = DeletedExtras::default();
+            if mode == Mode::Reexport {
+                extra = extra_rows::delete_extra_rows(&flow, || deliver_queued(&flow))?;
+                if let Some(first) = done.sources.first_mut() {
+                    first.counts.deleted += extra.deleted;
+                }
+            }
+            let notes = extra_rows::notes_to_json(&extra.notes);
+            Ok(json!({ "sources": update_result::to_json(&done.sources), "notes": notes }))
         }
         WorkerCommand::Verify | WorkerCommand::Repair => {
             // Whatever is due is delivered first, so that it does not appear as a difference.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalog::locks::DeliveryLock;
-use crate::catalog::model::{External, Flow, Target as DeclaredTarget};
 use crate::flows::cache;
 use crate::inspect::mend_outside::{KeysToMend, queue_mending};
 use crate::inspect::outside_rows::{OutsideRows, RowsInRanges};
@@ -60,6 +59,15 @@ impl OutsideDifferences {
     pub fn into_json(self) -> Value {
         json!({ "differences": self.differences, "cut": self.cut })
     }
+
+    fn add(&mut self, shown: &str, found: &TargetDifferences) {
+        self.differences.extend(found.rows.iter().map(|(difference, key)| {
+            json!({ "target": shown, "difference": difference.name(), "key": key })
+        }));
+        if found.is_cut {
+            self.cut.push(shown.to_owned());
+        }
+    }
 }
 
 /// Compares each external target of a flow with its ledger.
@@ -69,25 +77,61 @@ pub fn verify_targets(
 ) -> Result<OutsideDifferences, TransactionError> {
     let mut all = OutsideDifferences::default();
     for target in external_targets(flow)? {
-        verify_target(flow, target, mending, &mut all)?;
+        let Some(found) = compare_target(flow, target, WantedRows::All)? else { continue };
+        if let Some(error) = found.unreadable {
+            return Err(TransactionError::from(error));
+        }
+        all.add(&found.shown, &found.differences);
+        if mending == Mending::Mend {
+            all.queued += mend(flow, target, found.differences.rows)?;
+        }
     }
     Ok(all)
 }
 
+/// The differences that a comparison returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WantedRows {
+    All,
+    /// Rows that no item has.
+    Extra,
+}
+
+/// The differences of one target.
+#[derive(Default)]
+pub struct TargetDifferences {
+    /// The wanted ones, each with its key as the text of a JSON object.
+    pub rows: Vec<(RowDifference, String)>,
+    /// Whether the target has more of them.
+    pub is_cut: bool,
+    /// Whether the target has other differences.
+    has_others: bool,
+}
+
+/// A target after a comparison.
+pub struct ComparedTarget {
+    pub shown: String,
+    /// Whether coco created the target.
+    pub made: bool,
+    pub differences: TargetDifferences,
+    /// Why the target could not be compared, if its connector cannot read its rows.
+    pub unreadable: Option<Error>,
+}
+
 /// What is needed to compare one target.
 struct Comparison {
-    shown: String,
     to: ResolvedTarget,
     verification: Verification,
     ours: OutsideRows,
 }
 
-fn verify_target(
+/// Compares a target with its ledger, and records if no row differs. Returns `None` if the flow no
+/// longer has the target.
+pub fn compare_target(
     flow: &str,
     target: i32,
-    mending: Mending,
-    all: &mut OutsideDifferences,
-) -> Result<(), TransactionError> {
+    wanted: WantedRows,
+) -> Result<Option<ComparedTarget>, TransactionError> {
     // While this process holds the lock, no process delivers to the target.
     let lock = loop {
         match transaction(|| DeliveryLock::acquire_if_free(target))? {
@@ -95,79 +139,105 @@ fn verify_target(
             None => wait(LOOK, WaitEvent::Delivery),
         }
     };
-    let Some(comparison) = transaction(|| begin_comparison(flow, target))? else { return Ok(()) };
-    let mut keys = KeysToMend::default();
-    let found = find_differences(comparison, &mut keys, all)?;
-    if found == 0 {
-        transaction(|| delivery_state::note_verified(target))?;
-    }
-    // Other processes wait for this lock while they hold the flow's lock, which comes next.
-    drop(lock);
-    if mending == Mending::Mend && found > 0 {
-        all.queued += transaction(|| {
-            let ready = cache::lock_runnable_to_read(flow)?;
-            match find_external(&ready.flow, target) {
-                Some((declared, external)) => queue_mending(&ready.flow, declared, external, &keys),
-                None => Ok(0),
+    let Some(begun) = transaction(|| begin_comparison(flow, target))? else { return Ok(None) };
+    let BegunComparison { shown, made, comparison } = begun;
+    let (differences, unreadable) = match comparison {
+        Ok(comparison) => {
+            let differences = find_differences(&shown, comparison, wanted)?;
+            if differences.rows.is_empty() && !differences.has_others {
+                transaction(|| delivery_state::note_verified(target))?;
             }
-        })?;
+            (differences, None)
+        }
+        Err(error) => (TargetDifferences::default(), Some(error)),
+    };
+    // Other processes wait for this lock while they hold the flow's lock, which a repair takes
+    // next.
+    drop(lock);
+    Ok(Some(ComparedTarget { shown, made, differences, unreadable }))
+}
+
+/// Queues the changes that mend these differences, and returns their number.
+pub fn mend(
+    flow: &str,
+    target: i32,
+    rows: Vec<(RowDifference, String)>,
+) -> Result<i64, TransactionError> {
+    if rows.is_empty() {
+        return Ok(0);
     }
-    Ok(())
+    let mut keys = KeysToMend::default();
+    for (difference, key) in rows {
+        match difference {
+            RowDifference::Extra => keys.extra.push(key),
+            RowDifference::Missing | RowDifference::Different => keys.rows.push(key),
+        }
+    }
+    transaction(|| {
+        let ready = cache::lock_runnable_to_read(flow)?;
+        match find_external(&ready.flow, target) {
+            Some((declared, external)) => queue_mending(&ready.flow, declared, external, &keys),
+            None => Ok(0),
+        }
+    })
+}
+
+/// A comparison that has begun, or the reason why the target cannot be compared.
+struct BegunComparison {
+    shown: String,
+    made: bool,
+    comparison: Result<Comparison, Error>,
 }
 
 /// Reads what the target should hold; `None` if the flow no longer has it.
-fn begin_comparison(flow: &str, target: i32) -> Result<Option<Comparison>, Error> {
+fn begin_comparison(flow: &str, target: i32) -> Result<Option<BegunComparison>, Error> {
     let ready = cache::runnable_to_read(flow, None)?;
-    match find_external(&ready.flow, target) {
-        Some((declared, external)) => read_ours(&ready.flow, declared, external).map(Some),
-        None => Ok(None),
-    }
-}
-
-fn read_ours(
-    flow: &Flow,
-    declared: &DeclaredTarget,
-    external: &External,
-) -> Result<Comparison, Error> {
-    let to = resolve_target(flow, declared, external)?;
-    let shown = declared.shown();
+    let Some((declared, external)) = find_external(&ready.flow, target) else { return Ok(None) };
+    let to = resolve_target(&ready.flow, declared, external)?;
+    let (shown, made) = (declared.shown(), declared.made);
     let is_enabled = |verification: &Verification| {
         verification.option.is_none_or(|option| to.access.server.get(option) == Some("true"))
     };
-    let Some(verification) = to.connector.verification.filter(is_enabled) else {
-        return Err(Error::new(
-            pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("target {shown} cannot be verified"),
-        )
-        .detail(match to.connector.verification.and_then(|verification| verification.option) {
-            Some(option) => format!(
-                "The server's option \"{option}\" does not say that its targets can be compared."
-            ),
-            None => {
-                format!("The connector {} cannot read the rows of a target.", to.connector.name)
-            }
-        })
-        .hint("Call coco.verify without outside to compare the query with the ledger, or coco.update with mode reexport to send all rows again."));
+    let comparison = match to.connector.verification.filter(is_enabled) {
+        Some(verification) => {
+            let (encoding, digests) = (to.connector.encoding, verification.digests);
+            let flow = &ready.flow;
+            let ours = OutsideRows::read(flow, declared, external, &to.schema, encoding, digests)?;
+            Ok(Comparison { to, verification, ours })
+        }
+        None => Err(unreadable(&shown, &to)),
     };
-    let encoding = to.connector.encoding;
-    let ours =
-        OutsideRows::read(flow, declared, external, &to.schema, encoding, verification.digests)?;
-    Ok(Comparison { shown, to, verification, ours })
+    Ok(Some(BegunComparison { shown, made, comparison }))
 }
 
-/// Adds the differences of a target to `all`, and their keys to `keys`. Returns their number.
+/// Returns the error for a target whose rows its connector cannot read.
+fn unreadable(shown: &str, to: &ResolvedTarget) -> Error {
+    Error::new(
+        pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("target {shown} cannot be verified"),
+    )
+    .detail(match to.connector.verification.and_then(|verification| verification.option) {
+        Some(option) => {
+            format!("The server's option \"{option}\" does not say that its targets can be compared.")
+        }
+        None => format!("The connector {} cannot read the rows of a target.", to.connector.name),
+    })
+    .hint("Call coco.verify without outside to compare the query with the ledger, or coco.update with mode reexport to send all rows again.")
+}
+
+/// Returns the differences of a target, at most [`MOST`] of those that are wanted.
 fn find_differences(
+    shown: &str,
     comparison: Comparison,
-    keys: &mut KeysToMend,
-    all: &mut OutsideDifferences,
-) -> Result<usize, TransactionError> {
-    let Comparison { shown, to, verification, mut ours } = comparison;
-    let Some(mut theirs) = RemoteSide::open(&shown, to)? else {
+    wanted: WantedRows,
+) -> Result<TargetDifferences, TransactionError> {
+    let Comparison { to, verification, mut ours } = comparison;
+    let mut found = TargetDifferences::default();
+    let Some(mut theirs) = RemoteSide::open(shown, to)? else {
         // A target that nothing was sent to need not exist.
-        return if ours.len() == 0 { Ok(0) } else { Err(missing_target(&shown)) };
+        return if ours.len() == 0 { Ok(found) } else { Err(missing_target(shown)) };
     };
     let mut search = RangeSearch::new(ours.len() as u64, verification.parts);
-    let mut found = 0;
     loop {
         process_interrupts();
         match search.next_step() {
@@ -181,18 +251,15 @@ fn find_differences(
                 let there = theirs.held_rows(&ranges)?;
                 let here = transaction(|| Ok(ours.in_ranges(&ranges)))?;
                 for (difference, key) in named_differences(&here, &there) {
-                    if found == MOST {
-                        all.cut.push(shown.clone());
+                    if wanted == WantedRows::Extra && difference != RowDifference::Extra {
+                        found.has_others = true;
+                        continue;
+                    }
+                    if found.rows.len() == MOST {
+                        found.is_cut = true;
                         return Ok(found);
                     }
-                    found += 1;
-                    all.differences.push(json!({
-                        "target": shown, "difference": difference.name(), "key": key,
-                    }));
-                    match difference {
-                        RowDifference::Extra => keys.extra.push(key),
-                        RowDifference::Missing | RowDifference::Different => keys.rows.push(key),
-                    }
+                    found.rows.push((difference, key));
                 }
             }
         }

@@ -29,5 +29,6 @@ mod log;
 mod memory;
 mod monitoring;
 mod progress;
+mod reexport_extra;
 mod stand_ins;
 mod verify_outside;
