@@ -226,7 +226,8 @@ create function coco.alter_flow(
   target      text   default null,
   options     jsonb  default null,
   max_rows    bigint default null,
-  max_cost    double precision default null
+  max_cost    double precision default null,
+  verify_interval interval default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'alter_flow_wrapper';

@@ -3,7 +3,7 @@
 
 create view coco.flows with (security_barrier) as
 select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
-       f.lineage_index, f.lookups, f.max_rows, f.max_cost
+       f.lineage_index, f.lookups, f.max_rows, f.max_cost, f.verify_interval
   from coco_internal.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
@@ -101,6 +101,7 @@ select g.flow, g.state,
                 when 'query broken' then 'an object that the flow reads no longer exists'
                 when 'restoring' then 'a dump is being restored'
                 when 'no worker' then 'no worker runs in this database'
+                when 'degraded' then g.difference
               end, g.item_message) end as last_error,
        case when g.state = 'paused'
             then pg_catalog.format('Continue the flow: SELECT coco.alter_flow(%L, paused => false)', g.flow)
@@ -118,12 +119,15 @@ select g.flow, g.state,
                   else pg_catalog.format('Correct the cause, then: SELECT * FROM coco.update(%L)', g.flow) end
                 when 'restoring' then 'Wait until the restore of the dump has ended. If it has ended, call coco.start, which allows workers to start.'
                 when 'no worker' then pg_catalog.format('Add coco to shared_preload_libraries and restart the server, or: SELECT coco.start(%L). If the server''s log says "could not start a worker", increase max_worker_processes.', g.flow)
-                when 'degraded' then pg_catalog.format('SELECT * FROM coco.errors WHERE flow = %L shows why. To try again after a correction: SELECT * FROM coco.retry(%1$L)', g.flow)
+                when 'degraded' then case when g.difference is not null
+                  then pg_catalog.format('To see the rows: SELECT * FROM coco.verify(%L%s). To mend them, add repair => true.', g.flow,
+                                         case when g.is_external then ', outside => true' end)
+                  else pg_catalog.format('SELECT * FROM coco.errors WHERE flow = %L shows why. To try again after a correction: SELECT * FROM coco.retry(%1$L)', g.flow) end
                 when 'never updated' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
                 when 'behind' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
                 when 'unknown' then pg_catalog.format('coco does not capture every source of the flow, so only an update finds their changes: SELECT * FROM coco.update(%L)', g.flow)
               end) end as hint,
-       g.label
+       g.label, g.verified_at, g.differing_rows, g.verify_error
   from (
 select f.flow, f.live,
        case when t.count = 0 then 'incomplete'
@@ -140,7 +144,7 @@ select f.flow, f.live,
                               and l.database = (select d.oid from pg_catalog.pg_database d
                                                  where d.datname = pg_catalog.current_database()))
               then 'no worker'
-            when e.failed_items > 0 then 'degraded'
+            when e.failed_items > 0 or v.differing > 0 then 'degraded'
             when f.live then 'live'
             when k.followed_at is null
                  and not exists (select from coco_internal.run_history h where h.flow = f.id and h.error is null)
@@ -159,11 +163,16 @@ select f.flow, f.live,
             when d.flow is not null then d.hint
             else y.hint end as message_hint,
        e.last_error as item_message,
-       (select h.label from coco_internal.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label
+       (select h.label from coco_internal.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label,
+       v.verified_at, v.differing as differing_rows, v.error as verify_error, t.is_external,
+       case when v.differing > 0 then pg_catalog.format('%s%s %s in the targets',
+              case when v.is_cut then 'more than ' end, v.differing,
+              case when v.differing = 1 then 'row differs' else 'rows differ' end) end as difference
   from coco_internal.flow f
  cross join coco_internal.restore_is_complete() as r (complete)
  cross join lateral (
    select pg_catalog.count(*) as count, pg_catalog.max(t.changed) as changed,
+          pg_catalog.bool_or(t.server is not null) as is_external,
           pg_catalog.min(coalesce(t.external, pg_catalog.format('%I.%I', t.schema, t.name)))
             filter (where not exists (select from pg_catalog.pg_class c where c.oid = t.relation)
                        or t.outbox is not null
@@ -192,6 +201,7 @@ select f.flow, f.live,
      from coco_internal.source s where s.flow = f.flow) as s
   left join coco_internal.failure_rows() e on e.flow = f.flow
   left join coco_internal.flow_error x on x.flow = f.id
+  left join coco_internal.verification v on v.flow = f.id
   left join (select distinct on (t.flow) t.flow, d.next_retry, d.hint,
                     pg_catalog.format('target %I on server %I: %s', t.external, t.server, d.message) as message
                from coco_internal.delivery_state d join coco_internal.target t on t.id = d.target

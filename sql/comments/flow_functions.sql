@@ -365,6 +365,10 @@ max_rows: number of target rows that one update may write and delete. coco estim
   (coco.set_query with gapless) has no such limit.
 max_cost: amount that one update may spend at the servers of providers, in the unit of their prices. coco raises an error
   as for max_rows, before it sends a request. 0: no limit.
+verify_interval: time after which a worker verifies the targets of the live flow again, between 1 second and 1 year. The
+  worker compares them as coco.verify does, outside this database too, in a process of its own. coco verifies one flow of a
+  database at a time, and spends at most a tenth of the time on a flow. It repairs nothing: coco.status, coco.status_detail
+  and coco.metrics show what differs. 0: workers verify nothing.
 
 Whatever an update evaluates again, it takes results of memoized functions from the store. If such a result depends on the
 search path or on a setting, call coco.clear_memo.

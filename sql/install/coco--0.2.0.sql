@@ -33,6 +33,8 @@ create table coco_internal.flow (
   max_rows    bigint check (max_rows > 0),
   max_cost    float8 check (max_cost > 0),
   beyond_limits boolean not null default false,
+  -- how often a worker compares the targets with what they should hold
+  verify_interval interval check (verify_interval between '1 second' and '400 days'),
 
   -- whether coco derives lookups from the flow's queries
   lookups     text not null default 'none' check (lookups in ('derive', 'none')),
@@ -192,6 +194,18 @@ create table coco_internal.flow_error (
   hint       text
 );
 comment on table coco_internal.flow_error is 'Live flows whose last run failed as a whole. Only coco''s workers write to this table.';
+
+-- What the last verification of a live flow with a verify_interval has found. A dump does not include this table.
+create table coco_internal.verification (
+  flow         int primary key,
+  attempted_at timestamptz not null default pg_catalog.clock_timestamp(), -- the end of the last one, or its begin
+  elapsed      interval not null default '0',
+  verified_at  timestamptz, -- the last time without a difference
+  differing    bigint,      -- NULL: not known
+  is_cut       boolean not null default false, -- whether more rows differ
+  error        text
+) with (fillfactor = 50);
+comment on table coco_internal.verification is 'Last verification of each flow that workers verify from time to time. Only coco''s functions and workers write to this table.';
 
 -- Failed items whose keys are too long for an index, so that they have no tracking row. A dump does not include this
 -- table, because a scan finds these items again.
@@ -361,7 +375,7 @@ create table coco_internal.logic (
 );
 comment on table coco_internal.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
+revoke all on coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.verification, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco_internal.capture', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.flow', '');
@@ -622,7 +636,8 @@ create function coco.alter_flow(
   target      text   default null,
   options     jsonb  default null,
   max_rows    bigint default null,
-  max_cost    double precision default null
+  max_cost    double precision default null,
+  verify_interval interval default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'alter_flow_wrapper';
@@ -1114,7 +1129,7 @@ comment on foreign data wrapper coco_openai is 'Connector for servers that coco.
 
 create view coco.flows with (security_barrier) as
 select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
-       f.lineage_index, f.lookups, f.max_rows, f.max_cost
+       f.lineage_index, f.lookups, f.max_rows, f.max_cost, f.verify_interval
   from coco_internal.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
@@ -1212,6 +1227,7 @@ select g.flow, g.state,
                 when 'query broken' then 'an object that the flow reads no longer exists'
                 when 'restoring' then 'a dump is being restored'
                 when 'no worker' then 'no worker runs in this database'
+                when 'degraded' then g.difference
               end, g.item_message) end as last_error,
        case when g.state = 'paused'
             then pg_catalog.format('Continue the flow: SELECT coco.alter_flow(%L, paused => false)', g.flow)
@@ -1229,12 +1245,15 @@ select g.flow, g.state,
                   else pg_catalog.format('Correct the cause, then: SELECT * FROM coco.update(%L)', g.flow) end
                 when 'restoring' then 'Wait until the restore of the dump has ended. If it has ended, call coco.start, which allows workers to start.'
                 when 'no worker' then pg_catalog.format('Add coco to shared_preload_libraries and restart the server, or: SELECT coco.start(%L). If the server''s log says "could not start a worker", increase max_worker_processes.', g.flow)
-                when 'degraded' then pg_catalog.format('SELECT * FROM coco.errors WHERE flow = %L shows why. To try again after a correction: SELECT * FROM coco.retry(%1$L)', g.flow)
+                when 'degraded' then case when g.difference is not null
+                  then pg_catalog.format('To see the rows: SELECT * FROM coco.verify(%L%s). To mend them, add repair => true.', g.flow,
+                                         case when g.is_external then ', outside => true' end)
+                  else pg_catalog.format('SELECT * FROM coco.errors WHERE flow = %L shows why. To try again after a correction: SELECT * FROM coco.retry(%1$L)', g.flow) end
                 when 'never updated' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
                 when 'behind' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
                 when 'unknown' then pg_catalog.format('coco does not capture every source of the flow, so only an update finds their changes: SELECT * FROM coco.update(%L)', g.flow)
               end) end as hint,
-       g.label
+       g.label, g.verified_at, g.differing_rows, g.verify_error
   from (
 select f.flow, f.live,
        case when t.count = 0 then 'incomplete'
@@ -1251,7 +1270,7 @@ select f.flow, f.live,
                               and l.database = (select d.oid from pg_catalog.pg_database d
                                                  where d.datname = pg_catalog.current_database()))
               then 'no worker'
-            when e.failed_items > 0 then 'degraded'
+            when e.failed_items > 0 or v.differing > 0 then 'degraded'
             when f.live then 'live'
             when k.followed_at is null
                  and not exists (select from coco_internal.run_history h where h.flow = f.id and h.error is null)
@@ -1270,11 +1289,16 @@ select f.flow, f.live,
             when d.flow is not null then d.hint
             else y.hint end as message_hint,
        e.last_error as item_message,
-       (select h.label from coco_internal.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label
+       (select h.label from coco_internal.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label,
+       v.verified_at, v.differing as differing_rows, v.error as verify_error, t.is_external,
+       case when v.differing > 0 then pg_catalog.format('%s%s %s in the targets',
+              case when v.is_cut then 'more than ' end, v.differing,
+              case when v.differing = 1 then 'row differs' else 'rows differ' end) end as difference
   from coco_internal.flow f
  cross join coco_internal.restore_is_complete() as r (complete)
  cross join lateral (
    select pg_catalog.count(*) as count, pg_catalog.max(t.changed) as changed,
+          pg_catalog.bool_or(t.server is not null) as is_external,
           pg_catalog.min(coalesce(t.external, pg_catalog.format('%I.%I', t.schema, t.name)))
             filter (where not exists (select from pg_catalog.pg_class c where c.oid = t.relation)
                        or t.outbox is not null
@@ -1303,6 +1327,7 @@ select f.flow, f.live,
      from coco_internal.source s where s.flow = f.flow) as s
   left join coco_internal.failure_rows() e on e.flow = f.flow
   left join coco_internal.flow_error x on x.flow = f.id
+  left join coco_internal.verification v on v.flow = f.id
   left join (select distinct on (t.flow) t.flow, d.next_retry, d.hint,
                     pg_catalog.format('target %I on server %I: %s', t.external, t.server, d.message) as message
                from coco_internal.delivery_state d join coco_internal.target t on t.id = d.target
@@ -1709,6 +1734,10 @@ max_rows: number of target rows that one update may write and delete. coco estim
   (coco.set_query with gapless) has no such limit.
 max_cost: amount that one update may spend at the servers of providers, in the unit of their prices. coco raises an error
   as for max_rows, before it sends a request. 0: no limit.
+verify_interval: time after which a worker verifies the targets of the live flow again, between 1 second and 1 year. The
+  worker compares them as coco.verify does, outside this database too, in a process of its own. coco verifies one flow of a
+  database at a time, and spends at most a tenth of the time on a flow. It repairs nothing: coco.status, coco.status_detail
+  and coco.metrics show what differs. 0: workers verify nothing.
 
 Whatever an update evaluates again, it takes results of memoized functions from the store. If such a result depends on the
 search path or on a setting, call coco.clear_memo.
@@ -2365,6 +2394,7 @@ comment on column coco.flows.created is 'Time of the declaration.';
 comment on column coco.flows.label is 'Label set by coco.alter_flow.';
 comment on column coco.flows.batch_size is 'Batch size of the flow, in items; NULL: the setting coco.batch_size applies.';
 comment on column coco.flows.max_rows is 'Number of target rows that one update may write and delete; NULL: no limit.';
+comment on column coco.flows.verify_interval is 'Shortest time between two verifications of the flow''s targets by a worker; NULL: workers verify nothing.';
 comment on column coco.flows.max_cost is 'Amount that one update may spend at the servers of providers, in the unit of their prices; NULL: no limit.';
 comment on column coco.flows.paused is 'Whether the flow is paused.';
 comment on column coco.flows.lineage_index is 'Whether coco.lineage uses an index to find target keys that tracking rows list.';
@@ -2426,18 +2456,18 @@ comment on column coco.versions.hint is 'Action that may remove that reason.';
 
 comment on view coco.status is 'State of your flows, one row for each: what the flow is doing, what is wrong, and what to do about it. The flows that need attention come first. The view is at most 100 columns wide in psql if the flows are well and have names of up to 16 characters. coco.status_detail has more columns.';
 comment on column coco.status.flow is 'Name of the flow.';
-comment on column coco.status.state is 'First of these states that applies. incomplete: the flow has no target yet. target dropped: the next update creates and fills the target again. source dropped: a source or lookup no longer exists. query broken: an object that a query reads no longer exists. paused: coco.alter_flow paused the flow. set aside: three processes in a row died while they worked on the flow; workers skip it until coco.start or coco.retry. failed: an error ended the last update of the flow, or coco could not send to a target outside this database. restoring: the flow is live, and workers wait for the end of the restore of a dump. no worker: the flow is live, and no worker runs in this database. degraded: some items fail, an expectation parks rows, or a target rejected rows. live: workers keep the flow up to date. The other states are those of a flow that is not live. never updated: no update of the flow has succeeded yet. behind: changes are pending, or coco.set_query has changed a query since the last update. up to date: no change of a source or lookup is pending. unknown: coco does not capture every source and lookup, so only an update finds their changes.';
+comment on column coco.status.state is 'First of these states that applies. incomplete: the flow has no target yet. target dropped: the next update creates and fills the target again. source dropped: a source or lookup no longer exists. query broken: an object that a query reads no longer exists. paused: coco.alter_flow paused the flow. set aside: three processes in a row died while they worked on the flow; workers skip it until coco.start or coco.retry. failed: an error ended the last update of the flow, or coco could not send to a target outside this database. restoring: the flow is live, and workers wait for the end of the restore of a dump. no worker: the flow is live, and no worker runs in this database. degraded: some items fail, an expectation parks rows, a target rejected rows, or the last verification (verify_interval of coco.alter_flow) found rows that differ. live: workers keep the flow up to date. The other states are those of a flow that is not live. never updated: no update of the flow has succeeded yet. behind: changes are pending, or coco.set_query has changed a query since the last update. up to date: no change of a source or lookup is pending. unknown: coco does not capture every source and lookup, so only an update finds their changes.';
 comment on column coco.status.pending is 'Number of entries in change logs that the flow has not followed yet, over all sources and lookups, counted up to 100,000 for each. Includes the entries that your flows which feed the flow have not followed yet. NULL if no entry is known and coco cannot tell for every source and lookup: coco does not capture one of them, or there was no update yet.';
 comment on column coco.status.lag is 'Time since the flow, and your flows that feed it, had last followed all changes, in whole seconds; 0 if no changes are pending, NULL if pending is.';
 comment on column coco.status.failed_items is 'Number of failing items, of parked rows, and of rows that a target outside this database rejected. NULL if coco cannot read them, for example because a tracking table no longer exists.';
 comment on column coco.status.next_retry is 'Time of the next retry: of an item or row, of the flow after an error, or of a target outside this database.';
-comment on column coco.status.last_error is 'Message of the error that ended the flow''s last update. Otherwise, message of the delivery error of a target outside this database. Otherwise, description of the state. Otherwise, message of the latest failure of an item or row. For a flow that is not live, the error of an update that a session ran is known only if coco is in shared_preload_libraries, until an update succeeds or the server restarts.';
+comment on column coco.status.last_error is 'Message of the error that ended the flow''s last update. Otherwise, message of the delivery error of a target outside this database. Otherwise, description of the state, or number of the rows that the last verification found to differ. Otherwise, message of the latest failure of an item or row. For a flow that is not live, the error of an update that a session ran is known only if coco is in shared_preload_libraries, until an update succeeds or the server restarts.';
 comment on column coco.status.hint is 'Action to take; NULL if the flow is live or up to date.';
 
 comment on view coco.status_detail is 'State of your flows as in coco.status, in no particular order, with more columns and exact times.';
 comment on column coco.status_detail.flow is 'Name of the flow.';
 comment on column coco.status_detail.state is 'State of the flow, as in coco.status.';
-comment on column coco.status_detail.health is 'Severity of the state. broken: the flow does not continue until its problem is solved. degraded: some items or rows fail. stale: the target may lag behind its sources, and coco is not working on it. well: nobody needs to look at the flow.';
+comment on column coco.status_detail.health is 'Severity of the state. broken: the flow does not continue until its problem is solved. degraded: some items or rows fail, or rows of a target differ. stale: the target may lag behind its sources, and coco is not working on it. well: nobody needs to look at the flow.';
 comment on column coco.status_detail.live is 'Whether workers keep the flow up to date.';
 comment on column coco.status_detail.pending is 'Number of pending entries in change logs, as in coco.status.';
 comment on column coco.status_detail.lag is 'Time since the flow had last followed all changes; 0 if no changes are pending, NULL if pending is.';
@@ -2448,6 +2478,9 @@ comment on column coco.status_detail.next_retry is 'Time of the next retry, as i
 comment on column coco.status_detail.last_error is 'Message of the latest error, as in coco.status.';
 comment on column coco.status_detail.hint is 'Action to take, as in coco.status.';
 comment on column coco.status_detail.label is 'Label of the last run in coco.history.';
+comment on column coco.status_detail.verified_at is 'Last time at which a worker verified all targets of the flow and found no difference; NULL if it never did. See verify_interval of coco.alter_flow.';
+comment on column coco.status_detail.differing_rows is 'Number of rows that the last verification by a worker found to differ, at most 10,000 of each target; NULL if there was none, or if coco.verify has repaired the flow since.';
+comment on column coco.status_detail.verify_error is 'Reason why the last verification by a worker has not compared all targets; NULL if it has.';
 
 comment on view coco.logic_versions is 'Logics of your flows, one row for each: the queries with everything that they reached. coco records a logic when it first runs, and when a session with coco.label declares it.';
 comment on column coco.logic_versions.flow is 'Name of the flow.';

@@ -12,7 +12,7 @@ use crate::catalog::version_rows;
 use crate::declare::alter_source::{self, SourceChanges};
 use crate::declare::alter_target::{self, OptionsCheck};
 use crate::declare::{alter_settings, lineage_index};
-use crate::flows::load;
+use crate::flows::{load, verification};
 use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
@@ -52,6 +52,8 @@ pub struct Changes {
     pub max_rows: Option<i64>,
     /// What one update may spend; 0 removes the limit.
     pub max_cost: Option<f64>,
+    /// Time after which a worker verifies the targets again; 0 means never.
+    pub verify_interval: Option<Interval>,
 }
 
 impl Changes {
@@ -106,6 +108,7 @@ pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<A
         .hint("Use 0 to restore the setting coco.batch_size."));
     }
     check_limits(&changes)?;
+    check_verify_interval(changes.verify_interval)?;
     let of_source = changes.of_source()?;
     if changes.target.is_some() && changes.options.is_none() {
         return Err(Error::invalid(
@@ -172,6 +175,10 @@ pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<A
             &[arg(id), arg(cost)],
         )?;
     }
+    if let Some(interval) = changes.verify_interval {
+        let interval = Some(interval).filter(|interval| interval.as_micros() != 0);
+        verification::set_interval(id, interval)?;
+    }
     if let Some(paused) = changes.paused {
         spi::execute(
             "update coco_internal.flow set paused = $2 where id = $1",
@@ -193,6 +200,19 @@ pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<A
     let has_limits = changes.max_rows.is_some() || changes.max_cost.is_some();
     let is_noticed = changes.paused == Some(false) || changes.affect_updates() || has_limits;
     Ok(AlteredFlow { wants_worker: is_noticed && live == Some(true) })
+}
+
+/// Fails if an interval between verifications is neither 0 nor in the range.
+fn check_verify_interval(interval: Option<Interval>) -> Result<()> {
+    const SECOND: i128 = 1_000_000;
+    const LONGEST: i128 = 366 * 86_400 * SECOND;
+    match interval.map(|interval| interval.as_micros()) {
+        None | Some(0 | SECOND..=LONGEST) => Ok(()),
+        Some(_) => {
+            Err(Error::invalid("argument \"verify_interval\" must be between 1 second and 1 year")
+                .hint("Use '0' if workers should verify nothing."))
+        }
+    }
 }
 
 /// Fails if a limit is negative, or not a number.

@@ -109,13 +109,14 @@ struct KeptProperties {
     lineage_index: bool,
     max_rows: Option<i64>,
     max_cost: Option<f64>,
+    verify_interval: Option<Interval>,
 }
 
 impl KeptProperties {
     fn of_flow(flow: &str) -> Result<KeptProperties> {
         let found = spi::select(
             "select f.owner::pg_catalog.oid, f.live, f.label, f.batch_size, f.paused, f.lineage_index,
-                    f.max_rows, f.max_cost
+                    f.max_rows, f.max_cost, f.verify_interval
                from coco.flows as f where f.flow = $1",
             &[arg(flow)],
             |r| {
@@ -128,6 +129,7 @@ impl KeptProperties {
                     lineage_index: spi::required(r, 6)?,
                     max_rows: r.get(7)?,
                     max_cost: r.get(8)?,
+                    verify_interval: r.get(9)?,
                 })
             },
         )?;
@@ -149,6 +151,7 @@ fn declare_again(new: &Declaration, settings: &SavedGucs, announce: fn()) -> Res
         lineage_index: kept.lineage_index.then_some(true),
         max_rows: kept.max_rows,
         max_cost: kept.max_cost,
+        verify_interval: kept.verify_interval,
         ..Changes::default()
     };
     alter_flow::alter_flow(&new.flow, changes, new.check_altered)?;

@@ -24,6 +24,8 @@ pub struct LiveFlow {
     changed_by: String,
     /// Whether the flow is the new version of another one, and replaces it once it has caught up.
     pub swaps: bool,
+    /// For how long a verification of the flow has been due; `None` if none is due.
+    pub verify_due_for: Option<Duration>,
 }
 
 /// Returns the name of a flow; `None` if the flow does not exist.
@@ -67,8 +69,12 @@ pub fn live_flows() -> Result<Vec<LiveFlow>> {
                 greatest(0, coalesce(extract(epoch from t.next_retry - clock_timestamp()), 0))::float8,
                 f.xmin::text,
                 exists (select from coco_internal.version v
-                         where v.flow = f.id and v.role = 'new' and v.swap = 'auto')
+                         where v.flow = f.id and v.role = 'new' and v.swap = 'auto'),
+                case when f.verify_interval is not null then
+                  extract(epoch from clock_timestamp() - coalesce(w.attempted_at, f.created)
+                                     - greatest(f.verify_interval, w.elapsed * 9))::float8 end
            from coco_internal.flow f left join coco_internal.flow_error t on t.flow = f.id
+           left join coco_internal.verification w on w.flow = f.id
           where f.live and not f.paused and coalesce(t.deaths, 0) < $1 order by f.id",
         &[arg(DEATHS)],
         |r| {
@@ -82,6 +88,9 @@ pub fn live_flows() -> Result<Vec<LiveFlow>> {
                 ),
                 changed_by: spi::required(r, 5)?,
                 swaps: spi::required(r, 6)?,
+                verify_due_for: r
+                    .get::<f64>(7)?
+                    .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
             })
         },
     )

@@ -8,3 +8,4 @@ pub mod live_rows;
 pub mod load;
 pub mod paused;
 pub mod upstream;
+pub mod verification;

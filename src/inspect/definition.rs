@@ -94,12 +94,14 @@ struct FlowProperties {
     lineage_index: bool,
     max_rows: Option<i64>,
     max_cost: Option<f64>,
+    verify_interval: Option<String>,
 }
 
 impl FlowProperties {
     fn of_flow(flow: &str) -> Result<FlowProperties> {
         let found = spi::select(
-            "select f.live, f.label, f.batch_size, f.paused, f.lineage_index, f.max_rows, f.max_cost
+            "select f.live, f.label, f.batch_size, f.paused, f.lineage_index, f.max_rows, f.max_cost,
+                    f.verify_interval::pg_catalog.text
                from coco.flows as f where f.flow = $1",
             &[arg(flow)],
             |r| {
@@ -111,6 +113,7 @@ impl FlowProperties {
                     lineage_index: spi::required(r, 5)?,
                     max_rows: r.get(6)?,
                     max_cost: r.get(7)?,
+                    verify_interval: r.get(8)?,
                 })
             },
         )?;
@@ -159,6 +162,9 @@ impl Definer<'_> {
         }
         if let Some(cost) = properties.max_cost {
             alter.add_sql("max_cost", cost.to_string());
+        }
+        if let Some(interval) = &properties.verify_interval {
+            alter.add_text("verify_interval", interval);
         }
         if alter.has_arguments() {
             self.statements.push_str(&alter.to_sql());

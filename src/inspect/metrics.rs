@@ -62,7 +62,9 @@ select s.flow, array[f.owner::oid], s.state, null::text,
        (coalesce(t.evaluated, 0) + h.evaluated)::float8,
        (coalesce(t.failed, 0) + h.failed)::float8,
        (coalesce(t.upserted, 0) + h.upserted)::float8,
-       (coalesce(t.deleted, 0) + h.deleted)::float8
+       (coalesce(t.deleted, 0) + h.deleted)::float8,
+       extract(epoch from s.verified_at)::float8,
+       s.differing_rows::float8
   from coco.status_detail s
   join coco_internal.flow f on f.flow = s.flow
   left join coco_internal.run_total t on t.flow = f.id
@@ -75,7 +77,7 @@ select s.flow, array[f.owner::oid], s.state, null::text,
      from coco_internal.run_history e where e.flow = f.id) as h
  order by s.flow";
 
-const FLOW_METRICS: [(&str, &str); 17] = [
+const FLOW_METRICS: [(&str, &str); 19] = [
     ("coco_flow_state", "Always 1; the name is the flow's state, as in coco.status."),
     ("coco_flow_live", "1 if the flow is live and not paused, else 0."),
     (
@@ -111,6 +113,11 @@ const FLOW_METRICS: [(&str, &str); 17] = [
     ),
     ("coco_flow_rows_upserted_total", "Target rows inserted or updated."),
     ("coco_flow_rows_deleted_total", "Target rows deleted."),
+    (
+        "coco_flow_verified_timestamp_seconds",
+        "Last time at which a worker verified the flow's targets and found no difference.",
+    ),
+    ("coco_flow_differing_rows", "Rows that the last verification by a worker found to differ."),
 ];
 
 const SOURCES: &str = "

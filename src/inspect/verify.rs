@@ -4,7 +4,7 @@ use pgrx::datum::TimestampWithTimeZone;
 
 use crate::catalog::model::{Flow, Target};
 use crate::catalog::relation_locks;
-use crate::flows::load;
+use crate::flows::{load, verification};
 use crate::inspect::views;
 use crate::memo;
 use crate::outbox::tables;
@@ -65,12 +65,25 @@ pub fn verify(
         load::lock_and_load(name)?;
     }
     let flow = load::load_to_read(name)?;
-    let mut found = differences(&flow, targets)?;
+    let mut found = differences(&flow, targets, None)?;
     if repair && !found.is_empty() {
         mend(name, targets, limits)?;
     }
+    if repair {
+        verification::verify_again(flow.id)?;
+    }
     found.extend(failing_items(&flow)?);
     Ok(found)
+}
+
+/// Compares targets of a flow as [`verify`] does, without failing items. Returns at most `most`
+/// differences. The caller is a worker.
+pub fn find_differences(
+    name: &str,
+    targets: ComparedTargets,
+    most: usize,
+) -> Result<Vec<Difference>> {
+    differences(&load::load_to_read(name)?, targets, Some(most))
 }
 
 /// Repairs the targets of a flow, so that they match its query.
@@ -79,7 +92,7 @@ fn mend(name: &str, targets: ComparedTargets, limits: Limits) -> Result<()> {
     // Differences that remain were not made by coco.
     update::update(name, Mode::Normal, limits)?;
     let flow = load::load_flow(name)?;
-    let left = differences(&flow, targets)?;
+    let left = differences(&flow, targets, None)?;
     if left.iter().any(|d| d.difference != "extra") {
         update::update(name, Mode::FullReprocess, limits)?;
     }
@@ -101,7 +114,12 @@ fn failing_items(flow: &Flow) -> Result<Vec<Difference>> {
     Ok(failing.collect())
 }
 
-fn differences(flow: &Flow, targets: ComparedTargets) -> Result<Vec<Difference>> {
+/// Returns the differences, at most `most` if there is a limit.
+fn differences(
+    flow: &Flow,
+    targets: ComparedTargets,
+    most: Option<usize>,
+) -> Result<Vec<Difference>> {
     let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
     let recalling = memo::session_of_look(flow)?;
     let _running = recalling.as_ref().map(|r| r.begin());
@@ -113,7 +131,10 @@ fn differences(flow: &Flow, targets: ComparedTargets) -> Result<Vec<Difference>>
         if target.relation.is_none() {
             return Err(dropped_rows_sql(flow, target));
         }
-        let sql = compared(flow, target, &failing)?;
+        let mut sql = compared(flow, target, &failing)?;
+        if let Some(most) = most {
+            sql.push_str(&format!(" limit {}", most.saturating_sub(found.len())));
+        }
         let shown = target.shown();
         found.extend(spi::select(&sql, &[], |r| {
             Ok(Difference {

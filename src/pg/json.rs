@@ -44,6 +44,11 @@ impl Json {
         Json(text)
     }
 
+    /// Returns the text.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     /// Returns the parsed tree. `what` names the value in the error.
     ///
     /// # Errors

@@ -158,6 +158,7 @@ fn alter_flow(
     options: Option<Json>,
     max_rows: Option<i64>,
     max_cost: Option<f64>,
+    verify_interval: Option<Interval>,
 ) -> Result<(), ErrorReport> {
     let flow = required_argument(flow, "flow")?;
     let changes = Changes {
@@ -177,6 +178,7 @@ fn alter_flow(
         options: options.map(|json| fdw_options::options(Some(json))).transpose()?,
         max_rows,
         max_cost,
+        verify_interval,
     };
     if alter_flow::alter_flow(flow, changes, &fdw_options::check_altered)?.wants_worker {
         serve(flow);

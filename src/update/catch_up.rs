@@ -67,6 +67,26 @@ impl ChainWait {
     }
 }
 
+/// A wait for one live flow, whether or not the flows that feed it have caught up.
+pub struct FlowWait {
+    flow: String,
+    mark: CaughtUpMark,
+}
+
+impl FlowWait {
+    /// Begins to wait for everything that is committed now. Fails if the flow is not live, or is
+    /// paused.
+    pub fn begin(flow: &str) -> Result<FlowWait> {
+        check_followed(flow)?;
+        Ok(FlowWait { flow: flow.to_owned(), mark: CaughtUpMark::now()? })
+    }
+
+    /// Reports whether the flow has caught up.
+    pub fn has_ended(&self) -> Result<bool> {
+        has_caught_up(&self.flow, &self.mark)
+    }
+}
+
 /// Runs `look` with the rights of the flow's owner, unless the caller has them.
 fn as_owner_of<T>(flow: &ChainedFlow, look: impl FnOnce() -> Result<T>) -> Result<T> {
     let _as = match flow.is_usable() {

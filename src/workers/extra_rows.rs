@@ -32,7 +32,7 @@ pub fn delete_extra_rows(
     let mut all = DeletedExtras::default();
     for target in external_targets(flow)? {
         loop {
-            let found = match compare_target(flow, target, WantedRows::Extra) {
+            let found = match compare_target(flow, target, WantedRows::Extra, None) {
                 Ok(Some(found)) => found,
                 Ok(None) => break,
                 Err(failed) => {

@@ -238,6 +238,7 @@ impl LiveWorker {
             self.store_history();
             if self.seat == 1 {
                 self.upkeep.sweep();
+                self.upkeep.verify_due_flow(&self.live_flows);
             }
             // Publishes the worker's statistics, which tell autovacuum what to do. The server
             // limits how often it really does so.

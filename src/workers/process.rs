@@ -1,7 +1,7 @@
 //! Common parts of all background processes: starting, signals, settings, attaching to a database,
 //! and waiting.
 
-use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
+use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime, DynamicBackgroundWorker};
 use pgrx::pg_sys;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::update::memo_salvage;
 use crate::workers::transaction::{log_failure, transaction};
 use crate::workers::wait_event::{self, WaitEvent};
 use crate::workers::{async_runtime, server_log, shared_memory, turn_limit};
+use coco_core::worker_request::WorkerRequest;
 
 /// Delay before the server restarts a process that ended by an error of its own.
 pub const RESTART: Duration = Duration::from_secs(5);
@@ -47,7 +48,7 @@ pub fn launch_worker(
     database: pg_sys::Oid,
     seat: u16,
     restart: Option<Duration>,
-) -> Option<pgrx::bgworkers::DynamicBackgroundWorker> {
+) -> Option<DynamicBackgroundWorker> {
     let argument = (u64::from(seat) << 32) | u64::from(database.to_u32());
     BackgroundWorkerBuilder::new("coco worker")
         .set_type("coco worker")
@@ -58,6 +59,23 @@ pub fn launch_worker(
         .set_restart_time(restart)
         .set_argument(Some(pg_sys::Datum::from(argument)))
         .set_notify_pid(if restart.is_none() { backend::process_id() } else { 0 })
+        .load_dynamic()
+        .ok()
+}
+
+/// Starts a process that executes a request of this process for a flow. Returns `None` if all
+/// worker processes are in use.
+pub fn launch_update_worker(request: &WorkerRequest) -> Option<DynamicBackgroundWorker> {
+    BackgroundWorkerBuilder::new("coco update")
+        .set_type("coco update")
+        .set_library("coco")
+        .set_function("coco_update_main")
+        .enable_spi_access()
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_restart_time(None)
+        .set_argument(Some(pg_sys::Datum::from(backend::database().to_u32() as usize)))
+        .set_extra(&request.to_text())
+        .set_notify_pid(backend::process_id())
         .load_dynamic()
         .ok()
 }

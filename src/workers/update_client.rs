@@ -5,9 +5,7 @@
 //! The session starts the worker and waits for it. If the session's statement is canceled, the worker
 //! is terminated. The worker's side is in `update_worker.rs`.
 
-use pgrx::bgworkers::{
-    BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
-};
+use pgrx::bgworkers::{BackgroundWorkerStatus, DynamicBackgroundWorker};
 use pgrx::prelude::*;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -22,7 +20,7 @@ use crate::pg::notice;
 use crate::pg::{backend, subtransaction};
 use crate::update::limits::Limits;
 use crate::update::run::SourceCounts;
-use crate::workers::process::pause;
+use crate::workers::process::{launch_update_worker, pause};
 use crate::workers::wait_event::WaitEvent;
 use crate::workers::{extra_rows, progress, update_result};
 use coco_core::worker_request::{WorkerCommand, WorkerRequest};
@@ -95,26 +93,14 @@ fn request(flow: &str, command: WorkerCommand, limits: Limits) -> Result<Value, 
         segment_bytes: limits.segment_bytes,
         label: run_label::current_label(),
     };
-    let (database, notify) = (backend::database(), backend::process_id());
-    let worker = BackgroundWorkerBuilder::new("coco update")
-        .set_type("coco update")
-        .set_library("coco")
-        .set_function("coco_update_main")
-        .enable_spi_access()
-        .set_start_time(BgWorkerStartTime::RecoveryFinished)
-        .set_restart_time(None)
-        .set_argument(Some(pg_sys::Datum::from(database.to_u32() as usize)))
-        .set_extra(&request.to_text())
-        .set_notify_pid(notify)
-        .load_dynamic()
-        .map_err(|_| {
-            Error::new(
-                PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                "could not start a worker",
-            )
-            .detail("A worker updates flows that have external targets or call functions over the network. All worker processes are in use.")
-            .hint("Increase max_worker_processes.")
-        })?;
+    let worker = launch_update_worker(&request).ok_or_else(|| {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            "could not start a worker",
+        )
+        .detail("A worker updates flows that have external targets or call functions over the network. All worker processes are in use.")
+        .hint("Increase max_worker_processes.")
+    })?;
     let mut guard = UpdateWorkerGuard(Some(worker));
     let outcome = guard.wait(request.run_id, flow)?;
     locks::unlock_update_request(id)?;

@@ -2,7 +2,8 @@
 //! providers, to verify external targets, or for the drop of a flow with its external targets. The
 //! session's side is in `update_client.rs`.
 //!
-//! The worker leaves its result in a row of coco_internal.worker_result and ends.
+//! The worker leaves its result in a row of coco_internal.worker_result and ends. A process of the
+//! same kind verifies a live flow when that is due; no session waits for it.
 
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
@@ -30,7 +31,7 @@ use crate::workers::process::{
 use crate::workers::transaction::{TransactionError, log_failure, transaction};
 use crate::workers::verify_worker::{Mending, verify_targets};
 use crate::workers::wait_event::WaitEvent;
-use crate::workers::{crash_point, progress, shared_memory, update_result};
+use crate::workers::{crash_point, progress, shared_memory, update_result, verify_due};
 use coco_core::counts::Counts;
 use coco_core::decision::Mode;
 use coco_core::run_history::{Initiator, Reason, RunEntry};
@@ -64,6 +65,9 @@ pub extern "C-unwind" fn coco_update_main(argument: pg_sys::Datum) {
     progress::tell();
     settle::watch();
     shared_memory::report(|slot| slot.flow = flow);
+    if command == WorkerCommand::VerifyDue {
+        return verify_due::verify_flow(flow);
+    }
     let (started, began) = (clock::now_micros(), Instant::now());
     let mut done = UpdateResult::default();
     let worked = work_on_request(flow, command, limits, &mut done);
@@ -185,6 +189,8 @@ fn work_on_request(
             }
             Ok(found.into_json())
         }
+        // No session waits for its result.
+        WorkerCommand::VerifyDue => Ok(json!([])),
     }
 }
 

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::catalog::locks::DeliveryLock;
 use crate::flows::cache;
@@ -27,7 +27,7 @@ use coco_core::key_range::{HeldRow, KeyRange, PartDigests};
 use coco_core::range_search::{RangeSearch, RowDifference, SearchStep, compare_rows};
 
 /// The largest number of differences that coco returns and mends for a target in one call.
-const MOST: usize = 10_000;
+pub const MOST: usize = 10_000;
 
 /// The largest number of rows that a target may return at once. A step reads fewer, unless somebody
 /// adds rows meanwhile.
@@ -77,7 +77,8 @@ pub fn verify_targets(
 ) -> Result<OutsideDifferences, TransactionError> {
     let mut all = OutsideDifferences::default();
     for target in external_targets(flow)? {
-        let Some(found) = compare_target(flow, target, WantedRows::All)? else { continue };
+        let compared = compare_target(flow, target, WantedRows::All, None)?;
+        let Some(found) = compared else { continue };
         if let Some(error) = found.unreadable {
             return Err(TransactionError::from(error));
         }
@@ -126,18 +127,27 @@ struct Comparison {
 }
 
 /// Compares a target with its ledger, and records if no row differs. Returns `None` if the flow no
-/// longer has the target.
+/// longer has the target. Fails if other processes deliver to the target for longer than
+/// `patience`.
 pub fn compare_target(
     flow: &str,
     target: i32,
     wanted: WantedRows,
+    patience: Option<Duration>,
 ) -> Result<Option<ComparedTarget>, TransactionError> {
+    let began = Instant::now();
     // While this process holds the lock, no process delivers to the target.
     let lock = loop {
-        match transaction(|| DeliveryLock::acquire_if_free(target))? {
-            Some(lock) => break lock,
-            None => wait(LOOK, WaitEvent::Delivery),
+        if let Some(lock) = transaction(|| DeliveryLock::acquire_if_free(target))? {
+            break lock;
         }
+        if patience.is_some_and(|longest| began.elapsed() > longest) {
+            return Err(TransactionError::from(Error::new(
+                pgrx::PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+                format!("another process delivers to a target of flow \"{flow}\""),
+            )));
+        }
+        wait(LOOK, WaitEvent::Delivery);
     };
     let Some(begun) = transaction(|| begin_comparison(flow, target))? else { return Ok(None) };
     let BegunComparison { shown, made, comparison } = begun;

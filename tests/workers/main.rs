@@ -31,4 +31,5 @@ mod monitoring;
 mod progress;
 mod reexport_extra;
 mod stand_ins;
+mod verify_interval;
 mod verify_outside;

@@ -14,6 +14,9 @@ pub enum WorkerCommand {
     Verify,
     /// Do the same, and queue the changes that mend the differences.
     Repair,
+    /// Compare the targets of a live flow with what they should hold, and record what differs. No
+    /// session waits for the result.
+    VerifyDue,
     /// Drop the flow with everything that coco created for it.
     Drop,
 }
@@ -24,6 +27,7 @@ impl WorkerCommand {
             WorkerCommand::Update(mode) => mode.name(),
             WorkerCommand::Verify => "verify",
             WorkerCommand::Repair => "repair",
+            WorkerCommand::VerifyDue => "verify_due",
             WorkerCommand::Drop => "drop",
         }
     }
@@ -33,7 +37,7 @@ impl WorkerCommand {
         match self {
             WorkerCommand::Update(mode) => Some(mode),
             WorkerCommand::Verify | WorkerCommand::Repair => Some(Mode::Normal),
-            WorkerCommand::Drop => None,
+            WorkerCommand::VerifyDue | WorkerCommand::Drop => None,
         }
     }
 
@@ -41,6 +45,7 @@ impl WorkerCommand {
         match name {
             "verify" => Some(WorkerCommand::Verify),
             "repair" => Some(WorkerCommand::Repair),
+            "verify_due" => Some(WorkerCommand::VerifyDue),
             "drop" => Some(WorkerCommand::Drop),
             _ => Mode::from_name(name).map(WorkerCommand::Update),
         }
@@ -103,9 +108,12 @@ mod tests {
     #[test]
     fn every_request_fits_and_comes_back_as_it_was() {
         let commands = Mode::ALL.into_iter().map(WorkerCommand::Update);
-        for command in
-            commands.chain([WorkerCommand::Verify, WorkerCommand::Repair, WorkerCommand::Drop])
-        {
+        for command in commands.chain([
+            WorkerCommand::Verify,
+            WorkerCommand::Repair,
+            WorkerCommand::VerifyDue,
+            WorkerCommand::Drop,
+        ]) {
             for (run_id, flow_id, batch_size, segment_bytes) in [
                 (0, 1, 1, 0),
                 (i64::MIN, i32::MIN, usize::MAX, i64::MIN),
