@@ -247,7 +247,9 @@ fn find_differences(
         // A target that nothing was sent to need not exist.
         return if ours.len() == 0 { Ok(found) } else { Err(missing_target(shown)) };
     };
-    let mut search = RangeSearch::new(ours.len() as u64, verification.parts);
+    let tolerance = verification.tolerance;
+    let mut search =
+        RangeSearch::new(ours.len() as u64, verification.parts).with_tolerance(tolerance);
     loop {
         process_interrupts();
         match search.next_step() {
@@ -260,7 +262,7 @@ fn find_differences(
             SearchStep::Read { ranges } => {
                 let there = theirs.held_rows(&ranges)?;
                 let here = transaction(|| Ok(ours.in_ranges(&ranges)))?;
-                for (difference, key) in named_differences(&here, &there) {
+                for (difference, key) in named_differences(&here, &there, tolerance) {
                     if wanted == WantedRows::Extra && difference != RowDifference::Extra {
                         found.has_others = true;
                         continue;
@@ -288,11 +290,15 @@ fn missing_target(shown: &str) -> TransactionError {
 }
 
 /// Returns the differences between the rows of some ranges, with the keys as JSON texts.
-fn named_differences(here: &RowsInRanges, there: &[HeldRow]) -> Vec<(RowDifference, String)> {
+fn named_differences(
+    here: &RowsInRanges,
+    there: &[HeldRow],
+    tolerance: u64,
+) -> Vec<(RowDifference, String)> {
     let held: HashMap<_, _> = there.iter().map(|held| (held.key, &held.json)).collect();
     let key_of =
         |digest| here.keys.get(&digest).or(held.get(&digest).copied()).cloned().unwrap_or_default();
-    let found = compare_rows(&here.rows, there);
+    let found = compare_rows(&here.rows, there, tolerance);
     found.into_iter().map(|(key, difference)| (difference, key_of(key))).collect()
 }
 

@@ -41,6 +41,14 @@ impl Digest {
         ((self.0 >> 64) as u64 as i64, self.0 as u64 as i64)
     }
 
+    /// Reports whether the first halves are equal, and the second ones, as whole numbers, differ by
+    /// at most the tolerance. A target may return a value that is rounded; a connector then puts a
+    /// number that stands for such values in the second half.
+    pub fn is_within(self, other: Digest, tolerance: u64) -> bool {
+        let ((high, low), (other_high, other_low)) = (self.halves(), other.halves());
+        high == other_high && low.wrapping_sub(other_low).unsigned_abs() <= tolerance
+    }
+
     /// Returns the digest with these halves.
     pub fn from_halves(high: i64, low: i64) -> Digest {
         Digest((u128::from(high as u64) << 64) | u128::from(low as u64))
@@ -110,6 +118,15 @@ impl RangeDigest {
         self.rows += 1;
         self.high = self.high.wrapping_add(high as u64);
         self.low = self.low.wrapping_add(low as u64);
+    }
+
+    /// Reports whether the ranges have equally many rows, whose digests can be equal within a
+    /// tolerance: see [`Digest::is_within`].
+    pub fn is_within(&self, other: &RangeDigest, tolerance: u64) -> bool {
+        let difference = self.low.wrapping_sub(other.low) as i64;
+        self.rows == other.rows
+            && self.high == other.high
+            && difference.unsigned_abs() <= tolerance.saturating_mul(self.rows)
     }
 }
 

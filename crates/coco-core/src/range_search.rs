@@ -43,6 +43,8 @@ struct Differing {
 pub struct RangeSearch {
     /// The largest number of parts in one comparison.
     parts: u64,
+    /// How much the second half of a row's digest may differ.
+    tolerance: u64,
     /// Ranges to divide.
     large: Vec<Differing>,
     /// Ranges to read.
@@ -53,7 +55,12 @@ impl RangeSearch {
     /// Creates a search among this many rows. One comparison has at most `parts` parts, or 16.
     pub fn new(rows: u64, parts: usize) -> RangeSearch {
         let all = Differing { range: KeyRange::ALL, rows };
-        RangeSearch { parts: (parts as u64).max(16), large: vec![all], small: vec![] }
+        RangeSearch { parts: (parts as u64).max(16), tolerance: 0, large: vec![all], small: vec![] }
+    }
+
+    /// Lets digests of a row differ by a tolerance: see [`Digest::is_within`].
+    pub fn with_tolerance(self, tolerance: u64) -> RangeSearch {
+        RangeSearch { tolerance, ..self }
     }
 
     /// Returns the next step, and removes its ranges from the search.
@@ -109,7 +116,7 @@ impl RangeSearch {
     pub fn compared(&mut self, ours: &PartDigests, theirs: &PartDigests) {
         for (range, here) in ours {
             let there = theirs.get(range).copied().unwrap_or_default();
-            if *here != there {
+            if !here.is_within(&there, self.tolerance) {
                 self.add(*range, here.rows.saturating_add(there.rows));
             }
         }
@@ -157,11 +164,12 @@ impl RowDifference {
     }
 }
 
-/// Compares the rows of some ranges. Returns the keys that differ: first those that the target
+/// Compares the rows of some ranges, whose digests may differ by a tolerance. Returns the keys that differ: first those that the target
 /// should hold, in the order of their digests, then the extra ones.
 pub fn compare_rows(
     expected: &HashMap<Digest, ExpectedRow>,
     held: &[HeldRow],
+    tolerance: u64,
 ) -> Vec<(Digest, RowDifference)> {
     let rows: HashMap<Digest, Digest> = held.iter().map(|held| (held.key, held.row)).collect();
     let mut keys: Vec<Digest> = expected.keys().copied().collect();
@@ -173,7 +181,7 @@ pub fn compare_rows(
             (Some(_), None) => Some(RowDifference::Missing),
             (Some(ExpectedRow::KeyOnly), Some(_)) => None,
             (Some(ExpectedRow::Known(here)), Some(there)) => {
-                (here != there).then_some(RowDifference::Different)
+                (!here.is_within(*there, tolerance)).then_some(RowDifference::Different)
             }
         };
         found.extend(difference.map(|difference| (key, difference)));

@@ -69,7 +69,7 @@ fn search(ours: &Side, theirs: &Side, most: usize) -> Outcome {
                     .collect();
                 assert!(held.len() as u64 <= READ + FEW, "{}", held.len());
                 outcome.rows += held.len();
-                outcome.found.extend(compare_rows(&expected, &held));
+                outcome.found.extend(compare_rows(&expected, &held, 0));
             }
         }
     }
@@ -157,13 +157,58 @@ fn a_row_of_unknown_content_is_only_looked_for() {
         (key(6), ExpectedRow::Known(row(6, 1))),
     ]
     .into();
-    let mut found = compare_rows(&expected, &[held(1), held(3), held(5), held(6), held(7)]);
+    let mut found = compare_rows(&expected, &[held(1), held(3), held(5), held(6), held(7)], 0);
     found.sort_by_key(|(key, _)| *key);
     let mut wanted = vec![
         (key(2), RowDifference::Missing),
         (key(6), RowDifference::Different),
         (key(7), RowDifference::Extra),
     ];
+    wanted.sort_by_key(|(key, _)| *key);
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn rounded_values_are_equal_within_the_tolerance() {
+    // The first half says what must be equal, the second half is a number.
+    let near = |n: u64, number: i64| Digest::from_halves(row(n, 0).halves().0, number);
+    let ours: Side = (0..5000).map(|n| (key(n), near(n, -(n as i64) << 40))).collect();
+    let mut theirs: Side =
+        (0..5000).map(|n| (key(n), near(n, (-(n as i64) << 40) + n as i64 % 101 - 50))).collect();
+    let all = |theirs: &Side, tolerance: u64| {
+        let mut search = RangeSearch::new(5000, 65_536).with_tolerance(tolerance);
+        let mut found = Vec::new();
+        loop {
+            match search.next_step() {
+                SearchStep::Done => break found,
+                SearchStep::Compare { ranges, digits } => {
+                    search
+                        .compared(&parts(&ours, &ranges, digits), &parts(theirs, &ranges, digits));
+                }
+                SearchStep::Read { ranges } => {
+                    let set = RangeSet::new(&ranges);
+                    let inside = |side: &Side| -> Vec<(Digest, Digest)> {
+                        let rows = side.iter().filter(|(key, _)| set.contains(**key));
+                        rows.map(|(key, row)| (*key, *row)).collect()
+                    };
+                    let known = |(k, r)| (k, ExpectedRow::Known(r));
+                    let expected = inside(&ours).into_iter().map(known).collect();
+                    let held: Vec<HeldRow> = inside(theirs)
+                        .into_iter()
+                        .map(|(key, row)| HeldRow { key, row, json: String::new() })
+                        .collect();
+                    found.extend(compare_rows(&expected, &held, tolerance));
+                }
+            }
+        }
+    };
+    assert_eq!(all(&theirs, 50).len(), 0);
+    assert!(all(&theirs, 0).len() > 4000);
+    theirs.insert(key(42), near(42, (-42 << 40) + 10_000));
+    theirs.insert(key(43), near(44, -43 << 40));
+    let mut found = all(&theirs, 50);
+    found.sort_by_key(|(key, _)| *key);
+    let mut wanted = vec![(key(42), RowDifference::Different), (key(43), RowDifference::Different)];
     wanted.sort_by_key(|(key, _)| *key);
     assert_eq!(found, wanted);
 }

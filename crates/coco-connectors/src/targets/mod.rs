@@ -66,6 +66,9 @@ pub struct Verification {
     pub digests: fn(&TargetSchema, &Change) -> Result<ChangeDigests, String>,
     /// The largest number of parts in one comparison. More parts need fewer passes over the target.
     pub parts: usize,
+    /// How much the second half of a row's digest may differ, as a number: see
+    /// [`Digest::is_within`](coco_core::key_range::Digest::is_within).
+    pub tolerance: u64,
     /// The option that a server must set to true, because not every server can be compared.
     pub option: Option<&'static str>,
 }

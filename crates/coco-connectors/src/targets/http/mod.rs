@@ -29,6 +29,7 @@ pub static CONNECTOR: Connector = Connector {
     verification: Some(Verification {
         digests: verify::digests,
         parts: verify::PARTS,
+        tolerance: 0,
         option: Some(verify::OPTION),
     }),
     open: client::open,

@@ -24,6 +24,7 @@ pub static CONNECTOR: Connector = Connector {
     verification: Some(Verification {
         digests: reader::digests,
         parts: reader::PARTS,
+        tolerance: 0,
         option: None,
     }),
     open: client::open,

@@ -24,6 +24,7 @@ pub static CONNECTOR: Connector = Connector {
     verification: Some(Verification {
         digests: verify::digests,
         parts: verify::PARTS,
+        tolerance: 0,
         option: None,
     }),
     open: client::open,

@@ -31,6 +31,7 @@ pub static CONNECTOR: Connector = Connector {
     verification: Some(Verification {
         digests: verify::digests,
         parts: verify::PARTS,
+        tolerance: verify::TOLERANCE,
         option: None,
     }),
     open: |access| Ok(Box::new(client::Client::new(&access)?)),

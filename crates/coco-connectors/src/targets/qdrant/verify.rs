@@ -1,7 +1,8 @@
 //! Digests of points: of those that coco sends, and of those that a collection holds.
 //!
 //! Qdrant computes no digests, so each pass scrolls through the collection. A digest covers the id,
-//! the whole payload, and those vectors that Qdrant stores as it receives them.
+//! the whole payload, and the vectors. With the distance cosine, Qdrant stores vectors with length 1,
+//! rounded to 32 bits. A number stands for such vectors, which differs little if they differ little.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -31,6 +32,16 @@ const PAGE: u32 = 256;
 /// number, which differs in its last digits.
 const COMPARED_DIGITS: usize = 12;
 
+/// The unit of [`projection`]: 2^-40.
+const UNITS: f64 = 1_099_511_627_776.0;
+
+/// How much the projections of a point's vectors may differ: 2e-6.
+///
+/// Rounding moves each component by at most 2^-24 of its value, and the weights of the components in
+/// a projection are random. The error of a projection therefore has a standard deviation of less than
+/// 1e-7 for each vector.
+pub const TOLERANCE: u64 = 2_199_023;
+
 /// Vectors by their names.
 type VectorsByName = BTreeMap<String, Vec<f32>>;
 
@@ -46,14 +57,13 @@ pub fn digests(schema: &TargetSchema, change: &Change) -> Result<ChangeDigests, 
             let row = row.ok_or_else(json)?;
             let point = encode::point(schema, &layout, key, row).map_err(|e| e.message)?;
             let vectors = sent_vectors(schema, &layout, row)?;
-            Some(point_digest(&id, &point.payload, &vectors))
+            Some(point_digest(&layout, &id, &point.payload, &vectors))
         }
     };
     Ok(ChangeDigests { key: id_digest(&id), row })
 }
 
-/// Returns the vectors of a row whose values Qdrant does not change. With the distance cosine, it
-/// stores vectors of length 1.
+/// Returns the vectors of a row.
 fn sent_vectors(
     schema: &TargetSchema,
     layout: &Layout,
@@ -64,8 +74,7 @@ fn sent_vectors(
     let mut vectors = VectorsByName::new();
     for (place, as_is) in &layout.vectors {
         let column = schema.columns.get(*place).map_or("", |column| column.name.as_str());
-        if as_is.distance != Distance::Cosine
-            && let Some(json) = fields.get(column)
+        if let Some(json) = fields.get(column)
             && let Some(components) =
                 vector::parse(column, json.get(), as_is).map_err(|e| e.message)?
         {
@@ -77,16 +86,12 @@ fn sent_vectors(
 
 /// Returns the request for the points from `offset` on.
 pub fn page(schema: &TargetSchema, layout: &Layout, offset: Option<PointId>) -> ScrollPoints {
-    let compared: Vec<String> = layout
-        .vectors
-        .values()
-        .filter(|vector| vector.distance != Distance::Cosine)
-        .map(|vector| vector.name.clone())
-        .collect();
     let is_unnamed = layout.vectors.values().any(|vector| vector.is_unnamed());
-    let vectors = match compared.is_empty() || is_unnamed {
-        true => SelectorOptions::Enable(!compared.is_empty()),
-        false => SelectorOptions::Include(VectorsSelector { names: compared }),
+    let vectors = match is_unnamed {
+        true => SelectorOptions::Enable(true),
+        false => SelectorOptions::Include(VectorsSelector {
+            names: layout.vectors.values().map(|vector| vector.name.clone()).collect(),
+        }),
     };
     ScrollPoints {
         collection_name: schema.target.clone(),
@@ -109,10 +114,7 @@ pub fn held_row(
     let id = id?;
     let mut held = VectorsByName::new();
     let mut add = |name: String, vector: VectorOutput| {
-        let is_compared = layout
-            .vectors
-            .values()
-            .any(|wanted| wanted.name == name && wanted.distance != Distance::Cosine);
+        let is_compared = layout.vectors.values().any(|wanted| wanted.name == name);
         if let (true, vector_output::Vector::Dense(dense)) = (is_compared, vector.into_vector()) {
             held.insert(name, dense.data);
         }
@@ -124,7 +126,7 @@ pub fn held_row(
         }
         None => {}
     }
-    let row = point_digest(&id, &payload, &held);
+    let row = point_digest(layout, &id, &payload, &held);
     Some(HeldPoint { key: id_digest(&id), row, json: key_json(schema, &payload) })
 }
 
@@ -155,16 +157,66 @@ fn id_digest(id: &PointId) -> Digest {
     Digest::of(&[id_text(id).as_bytes()])
 }
 
-fn point_digest(id: &PointId, payload: &HashMap<String, Value>, vectors: &VectorsByName) -> Digest {
+fn point_digest(
+    layout: &Layout,
+    id: &PointId,
+    payload: &HashMap<String, Value>,
+    vectors: &VectorsByName,
+) -> Digest {
+    let is_normalized = |name: &str| {
+        layout.vectors.values().any(|v| v.name == name && v.distance == Distance::Cosine)
+    };
+    let id = id_text(id);
     let mut bytes = Vec::new();
-    write_text(&id_text(id), &mut bytes);
+    let mut projected: Option<i64> = None;
+    write_text(&id, &mut bytes);
     write_fields(payload, &mut bytes);
     for (name, components) in vectors {
         write_text(name, &mut bytes);
         write_size(components.len(), &mut bytes);
-        components.iter().for_each(|component| bytes.extend(component.to_be_bytes()));
+        match is_normalized(name) {
+            true => {
+                let more = projection(&id, name, components);
+                projected = Some(projected.unwrap_or(0).wrapping_add(more));
+            }
+            false => {
+                components.iter().for_each(|component| bytes.extend(component.to_be_bytes()));
+            }
+        }
     }
-    Digest::of(&[&bytes])
+    let digest = Digest::of(&[&bytes]);
+    match projected {
+        Some(projected) => Digest::from_halves(digest.halves().0, projected),
+        None => digest,
+    }
+}
+
+/// Returns the sum of the components of a vector after it is given length 1, each with a weight that
+/// depends on the point, the vector and the place. If two vectors have the same direction, except for
+/// rounding, the sums are almost equal; otherwise, they are so only by chance.
+fn projection(id: &str, name: &str, components: &[f32]) -> i64 {
+    let square = |component: &f32| f64::from(*component) * f64::from(*component);
+    let length: f64 = components.iter().map(square).sum();
+    // Qdrant computes the length with 32 bits. A larger one makes it store zeros.
+    if length == 0.0 || length > f64::from(f32::MAX) {
+        return 0;
+    }
+    let length = length.sqrt();
+    let mut state = Digest::of(&[id.as_bytes(), b"\0", name.as_bytes()]).halves().0 as u64;
+    let weighted = |component: &f32| next_weight(&mut state) * f64::from(*component) / length;
+    let sum: f64 = components.iter().map(weighted).sum();
+    (sum * UNITS).round() as i64
+}
+
+/// Returns a number from -1 to 1 that looks random (SplitMix64).
+fn next_weight(state: &mut u64) -> f64 {
+    const HALF: f64 = 9_007_199_254_740_992.0 / 2.0;
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut bits = *state;
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^= bits >> 31;
+    (bits >> 11) as f64 / HALF - 1.0
 }
 
 fn write_size(size: usize, to: &mut Vec<u8>) {
@@ -312,14 +364,44 @@ mod tests {
     }
 
     #[test]
-    fn vectors_that_qdrant_changes_are_not_compared() {
+    fn vectors_that_qdrant_gives_length_1_are_compared_by_direction() {
         let schema = schema("cosine");
         let sent = digests(&schema, &change(r#"{"id":7,"n":2.0,"e":[3,4]}"#)).expect("digests");
-        let row = row_of(&schema, held(Kind::IntegerValue(2), &[0.6, 0.8]));
-        assert_eq!(Some(row.row), sent.row);
+        let sent = sent.row.expect("a row");
+        let there = |vector: &[f32]| row_of(&schema, held(Kind::IntegerValue(2), vector)).row;
+        let next = |component: f32| f32::from_bits(component.to_bits() + 1);
+        for same in [[0.6f32, 0.8f32], [next(0.6), 0.8], [0.6, next(0.8)], [3.0, 4.0]] {
+            assert!(there(&same).is_within(sent, TOLERANCE), "{same:?}");
+        }
+        for other in [[0.8f32, 0.6f32], [-0.6, 0.8], [0.601, 0.799_25], [0.0, 0.0]] {
+            assert!(!there(&other).is_within(sent, TOLERANCE), "{other:?}");
+        }
+        let payload = row_of(&schema, held(Kind::IntegerValue(3), &[0.6, 0.8])).row;
+        assert!(!payload.is_within(sent, TOLERANCE));
+        let none = Change {
+            row: Some(Values::Json(r#"{"id":7,"n":2.0,"e":[0,0]}"#.to_owned())),
+            ..change("{}")
+        };
+        let zero = digests(&schema, &none).expect("digests").row.expect("a row");
+        assert!(there(&[0.0, 0.0]).is_within(zero, TOLERANCE));
         let layout = Layout::of(&schema).expect("a layout");
         let vectors = page(&schema, &layout, None).with_vectors.and_then(|v| v.selector_options);
-        assert_eq!(vectors, Some(SelectorOptions::Enable(false)));
+        assert_eq!(vectors, Some(SelectorOptions::Enable(true)));
+    }
+
+    #[test]
+    fn rounding_a_vector_changes_its_projection_little() {
+        for size in [2usize, 384, 1536, 4096] {
+            let vector: Vec<f32> =
+                (0..size).map(|n| ((n * 7919 + 13) % 1009) as f32 / 97.0 - 5.0).collect();
+            // As Qdrant does it: in 32 bits.
+            let length = vector.iter().map(|c| c * c).sum::<f32>().sqrt();
+            let stored: Vec<f32> = vector.iter().map(|c| c / length).collect();
+            let difference = projection("7", "e", &vector) - projection("7", "e", &stored);
+            assert!(difference.unsigned_abs() < TOLERANCE / 4, "{size}: {difference}");
+            let other = projection("8", "e", &vector) - projection("7", "e", &vector);
+            assert!(size == 2 || other.unsigned_abs() > TOLERANCE * 100, "{size}: {other}");
+        }
     }
 
     #[test]
