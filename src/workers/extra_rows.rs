@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::workers::delivery::resolved_target::external_targets;
 use crate::workers::transaction::TransactionError;
-use crate::workers::verify_worker::{ComparedTarget, WantedRows, compare_target, mend};
+use crate::workers::verify_worker::{VerifiedTarget, WantedRows, compare_target, mend};
 
 /// What a session tells its user about extra rows that may be left in a target.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,8 +60,8 @@ pub fn delete_extra_rows(
 }
 
 /// Returns a note about a target whose extra rows stay; `None` if coco may delete them.
-fn note_of(found: &ComparedTarget) -> Option<ExtraRowsNote> {
-    let ComparedTarget { shown, made, differences, unreadable } = found;
+fn note_of(found: &VerifiedTarget) -> Option<ExtraRowsNote> {
+    let VerifiedTarget { shown, made, differences, unreadable } = found;
     if let Some(error) = unreadable {
         return Some(ExtraRowsNote {
             message: format!("target {shown} may hold rows that no item has"),
@@ -107,10 +107,10 @@ mod tests {
     use crate::workers::verify_worker::TargetDifferences;
     use coco_core::range_search::RowDifference;
 
-    fn found(made: bool, extra: usize) -> ComparedTarget {
+    fn found(made: bool, extra: usize) -> VerifiedTarget {
         let rows = vec![(RowDifference::Extra, "{}".to_owned()); extra];
         let differences = TargetDifferences { rows, ..TargetDifferences::default() };
-        ComparedTarget { shown: "x".to_owned(), made, differences, unreadable: None }
+        VerifiedTarget { shown: "x".to_owned(), made, differences, unreadable: None }
     }
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(note.message, "target x holds rows that no item has");
         assert!(note.detail.starts_with("coco found 3 of them."), "{}", note.detail);
         let unreadable = Some(Error::invalid("no".to_owned()).detail("It cannot read.".to_owned()));
-        let note = note_of(&ComparedTarget { unreadable, ..found(true, 0) }).expect("a note");
+        let note = note_of(&VerifiedTarget { unreadable, ..found(true, 0) }).expect("a note");
         assert_eq!(note.message, "target x may hold rows that no item has");
         assert_eq!(note.detail, "It cannot read.");
     }

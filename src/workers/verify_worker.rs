@@ -110,7 +110,7 @@ pub struct TargetDifferences {
 }
 
 /// A target after a comparison.
-pub struct ComparedTarget {
+pub struct VerifiedTarget {
     pub shown: String,
     /// Whether coco created the target.
     pub made: bool,
@@ -134,7 +134,7 @@ pub fn compare_target(
     target: i32,
     wanted: WantedRows,
     patience: Option<Duration>,
-) -> Result<Option<ComparedTarget>, TransactionError> {
+) -> Result<Option<VerifiedTarget>, TransactionError> {
     let began = Instant::now();
     // While this process holds the lock, no process delivers to the target.
     let lock = loop {
@@ -164,7 +164,7 @@ pub fn compare_target(
     // Other processes wait for this lock while they hold the flow's lock, which a repair takes
     // next.
     drop(lock);
-    Ok(Some(ComparedTarget { shown, made, differences, unreadable }))
+    Ok(Some(VerifiedTarget { shown, made, differences, unreadable }))
 }
 
 /// Queues the changes that mend these differences, and returns their number.
