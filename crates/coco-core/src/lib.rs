@@ -22,6 +22,8 @@ pub mod options;
 pub mod plan_reader;
 pub mod provider;
 pub mod range_search;
+#[cfg(test)]
+mod repair_model;
 pub mod run_history;
 pub mod sampling;
 pub mod snapshot;
