@@ -106,7 +106,7 @@ pub struct TargetDifferences {
     /// Whether the target has more of them.
     pub is_cut: bool,
     /// Whether the target has other differences.
-    has_others: bool,
+    pub has_others: bool,
 }
 
 /// A target after a comparison.

@@ -121,12 +121,13 @@ impl RangeDigest {
     }
 
     /// Reports whether the ranges have equally many rows, whose digests can be equal within a
-    /// tolerance: see [`Digest::is_within`].
+    /// tolerance: see [`Digest::is_within`]. Errors of rounding add up like the square root of the
+    /// number of rows.
     pub fn is_within(&self, other: &RangeDigest, tolerance: u64) -> bool {
         let difference = self.low.wrapping_sub(other.low) as i64;
         self.rows == other.rows
             && self.high == other.high
-            && difference.unsigned_abs() <= tolerance.saturating_mul(self.rows)
+            && difference.unsigned_abs() <= tolerance.saturating_mul(self.rows.isqrt() + 1)
     }
 }
 

@@ -35,12 +35,12 @@ const COMPARED_DIGITS: usize = 12;
 /// The unit of [`projection`]: 2^-40.
 const UNITS: f64 = 1_099_511_627_776.0;
 
-/// How much the projections of a point's vectors may differ: 2e-6.
+/// How much the projections of a point's vectors may differ: 1e-6.
 ///
 /// Rounding moves each component by at most 2^-24 of its value, and the weights of the components in
 /// a projection are random. The error of a projection therefore has a standard deviation of less than
 /// 1e-7 for each vector.
-pub const TOLERANCE: u64 = 2_199_023;
+pub const TOLERANCE: u64 = 1_099_512;
 
 /// Vectors by their names.
 type VectorsByName = BTreeMap<String, Vec<f32>>;
