@@ -48,9 +48,9 @@ fn differences_of_another_database_are_shown_and_stay() {
     db.run(
         "create table docs (id int primary key, body text);
          insert into docs select i, 'b' || i from generate_series(1, 500) i;
-         select coco.create_flow('f', 'docs', 'select id, body from docs', 'there', '{id}', server => 'pg');
-         select coco.start('f')",
+         select coco.create_flow('f', 'docs', 'select id, body from docs', 'there', '{id}', server => 'pg')",
     );
+    db.run("select coco.start('f')");
     assert!(holds(&mut db, "select coco.wait('f', '1 min')"));
     let unknown = "select verified_at is null and differing_rows is null and verify_error is null
                      from coco.status_detail";
@@ -116,9 +116,9 @@ fn differences_of_tables_here_are_shown_too() {
         "create table s (id int primary key, v int);
          insert into s select i, i from generate_series(1, 300) i;
          select coco.create_flow('f', 's', 'select id, v * 2 as v from s', 't', '{id}');
-         select coco.alter_flow('f', verify_interval => '1 second');
-         select coco.start('f')",
+         select coco.alter_flow('f', verify_interval => '1 second')",
     );
+    db.run("select coco.start('f')");
     until_verified(&mut db);
     db.run("delete from t where id = 9");
     until_differing(&mut db, 1);
@@ -142,7 +142,8 @@ fn a_target_that_cannot_be_read_is_said_to_be_so() {
     let mut db = with_hook("verify_interval_hook", &receiver);
     db.run("insert into docs values (1, 'a')");
     declare(&mut db, "f");
-    db.run("select coco.alter_flow('f', verify_interval => '1 second'); select coco.start('f')");
+    db.run("select coco.alter_flow('f', verify_interval => '1 second')");
+    db.run("select coco.start('f')");
     until("the reason is shown", || {
         text(&mut db.client, "select verify_error from coco.status_detail")
             == "target \"out\" on server hook cannot be verified"
