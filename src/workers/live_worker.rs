@@ -82,7 +82,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
     upkeep::set_aside(database);
     progress::tell();
     settle::watch();
-    let how = LiveWorker {
+    let mut worker = LiveWorker {
         seat,
         installed,
         database,
@@ -99,8 +99,9 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         dispatcher: DeliveryDispatcher::new(EmptyOutbox::AtOnce),
         helpers: Helpers::default(),
         upkeep: Upkeep::default(),
-    }
-    .work();
+    };
+    let how = worker.work();
+    worker.upkeep.leave(&how);
     note(match how {
         WorkerEnd::OtherVersion => leave_other_version(database),
         how => how,

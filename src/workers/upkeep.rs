@@ -12,6 +12,7 @@ use crate::flows::verification;
 use crate::memo::kept;
 use crate::update::limits;
 use crate::workers::process::launch_update_worker;
+use crate::workers::shared_memory::WorkerEnd;
 use crate::workers::transaction::{log_failure, transaction};
 use crate::workers::{crash_notes, shared_memory};
 use coco_core::worker_request::{WorkerCommand, WorkerRequest};
@@ -90,6 +91,14 @@ impl Upkeep {
         }
     }
 
+    /// Ends a verification if its process must leave the database as this one does.
+    pub fn leave(&mut self, how: &WorkerEnd) {
+        let must_leave = matches!(how, WorkerEnd::Left | WorkerEnd::OtherVersion);
+        if let Some(running) = self.verifying.take().filter(|_| must_leave) {
+            running.process.terminate();
+        }
+    }
+
     /// Starts a process that verifies the flow for which this has been due longest. One such
     /// process runs at a time, so verifications take one process from other work.
     pub fn verify_due_flow(&mut self, flows: &[LiveFlow]) {
@@ -108,7 +117,7 @@ impl Upkeep {
             }
             return;
         }
-        let Some(flow) = due else { return };
+        let Some(flow) = due.filter(|_| !shared_memory::is_crowded()) else { return };
         if self.verifies_after.is_some_and(|after| Instant::now() < after) {
             return;
         }
