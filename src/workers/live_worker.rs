@@ -101,7 +101,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         upkeep: Upkeep::default(),
     };
     let how = worker.work();
-    worker.upkeep.leave(&how);
+    worker.upkeep.leave(how);
     note(match how {
         WorkerEnd::OtherVersion => leave_other_version(database),
         how => how,

@@ -92,7 +92,7 @@ impl Upkeep {
     }
 
     /// Ends a verification if its process must leave the database as this one does.
-    pub fn leave(&mut self, how: &WorkerEnd) {
+    pub fn leave(&mut self, how: WorkerEnd) {
         let must_leave = matches!(how, WorkerEnd::Left | WorkerEnd::OtherVersion);
         if let Some(running) = self.verifying.take().filter(|_| must_leave) {
             running.process.terminate();
