@@ -22,12 +22,12 @@ create table coco_internal.flow (
   batch_size  int check (batch_size > 0),
   paused      boolean not null default false,
   lineage_index boolean not null default false,
+  -- how often a worker compares the targets with what they should hold
+  verify_interval interval check (verify_interval between '1 second' and '400 days'),
   -- what one update may write and spend, and whether the next update may pass these limits
   max_rows    bigint check (max_rows > 0),
   max_cost    float8 check (max_cost > 0),
   beyond_limits boolean not null default false,
-  -- how often a worker compares the targets with what they should hold
-  verify_interval interval check (verify_interval between '1 second' and '400 days'),
 
   -- whether coco derives lookups from the flow's queries
   lookups     text not null default 'none' check (lookups in ('derive', 'none')),
@@ -174,6 +174,19 @@ create table coco_internal.worker_result (
 );
 comment on table coco_internal.worker_result is 'Results of updates that workers ran for a session, kept for an hour. Only coco''s workers write to this table.';
 
+-- What the last verification of a live flow with a verify_interval has found. A dump does not include this table.
+create table coco_internal.verification (
+  flow         int primary key,
+  attempted_at timestamptz not null default pg_catalog.clock_timestamp(), -- the end of the last one, or its begin
+  elapsed      interval not null default '0',
+  verified_at  timestamptz, -- the last time without a difference
+  differing    bigint,      -- NULL: not known
+  is_cut       boolean not null default false, -- whether more rows differ
+  error        text
+) with (fillfactor = 50);
+comment on table coco_internal.verification is 'Last verification of each flow that workers verify from time to time. Only coco''s functions and workers write to this table.';
+revoke all on coco_internal.verification from public;
+
 -- One row for each live flow whose last run failed as a whole. A dump does not include this table.
 create table coco_internal.flow_error (
   flow       int primary key,
@@ -187,18 +200,6 @@ create table coco_internal.flow_error (
   hint       text
 );
 comment on table coco_internal.flow_error is 'Live flows whose last run failed as a whole. Only coco''s workers write to this table.';
-
--- What the last verification of a live flow with a verify_interval has found. A dump does not include this table.
-create table coco_internal.verification (
-  flow         int primary key,
-  attempted_at timestamptz not null default pg_catalog.clock_timestamp(), -- the end of the last one, or its begin
-  elapsed      interval not null default '0',
-  verified_at  timestamptz, -- the last time without a difference
-  differing    bigint,      -- NULL: not known
-  is_cut       boolean not null default false, -- whether more rows differ
-  error        text
-) with (fillfactor = 50);
-comment on table coco_internal.verification is 'Last verification of each flow that workers verify from time to time. Only coco''s functions and workers write to this table.';
 
 -- Failed items whose keys are too long for an index, so that they have no tracking row. A dump does not include this
 -- table, because a scan finds these items again.
@@ -368,7 +369,7 @@ create table coco_internal.logic (
 );
 comment on table coco_internal.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.verification, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
+revoke all on coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco_internal.capture', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.flow', '');

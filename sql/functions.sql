@@ -225,9 +225,9 @@ create function coco.alter_flow(
   settings    jsonb  default null,
   target      text   default null,
   options     jsonb  default null,
+  verify_interval interval default null,
   max_rows    bigint default null,
-  max_cost    double precision default null,
-  verify_interval interval default null
+  max_cost    double precision default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'alter_flow_wrapper';

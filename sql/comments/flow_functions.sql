@@ -360,15 +360,15 @@ settings: JSON object with new values of TimeZone, default_text_search_config, l
 target: name of the target outside this database that options belong to; NULL: the flow's only such target.
 options: JSON object with the connector's options for the target, which replaces all previous options. They apply to rows
   that coco sends from now on. An option that decides which objects the target writes to cannot be altered.
+verify_interval: time after which a worker verifies the targets of the live flow again, between 1 second and 1 year. The
+  worker compares them as coco.verify does, outside this database too, in a process of its own. coco verifies one flow of a
+  database at a time, and spends at most a tenth of the time on a flow. It repairs nothing: coco.status, coco.status_detail
+  and coco.metrics show what differs. 0: workers verify nothing.
 max_rows: number of target rows that one update may write and delete. coco estimates each update of the flow first, and
   raises an error, before it writes anything, if the update would pass the limit. 0: no limit. A new version of the flow
   (coco.set_query with gapless) has no such limit.
 max_cost: amount that one update may spend at the servers of providers, in the unit of their prices. coco raises an error
   as for max_rows, before it sends a request. 0: no limit.
-verify_interval: time after which a worker verifies the targets of the live flow again, between 1 second and 1 year. The
-  worker compares them as coco.verify does, outside this database too, in a process of its own. coco verifies one flow of a
-  database at a time, and spends at most a tenth of the time on a flow. It repairs nothing: coco.status, coco.status_detail
-  and coco.metrics show what differs. 0: workers verify nothing.
 
 Whatever an update evaluates again, it takes results of memoized functions from the store. If such a result depends on the
 search path or on a setting, call coco.clear_memo.

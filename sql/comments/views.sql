@@ -9,8 +9,8 @@ comment on column coco.flows.settings is 'Settings from the declaration or coco.
 comment on column coco.flows.created is 'Time of the declaration.';
 comment on column coco.flows.label is 'Label set by coco.alter_flow.';
 comment on column coco.flows.batch_size is 'Batch size of the flow, in items; NULL: the setting coco.batch_size applies.';
-comment on column coco.flows.max_rows is 'Number of target rows that one update may write and delete; NULL: no limit.';
 comment on column coco.flows.verify_interval is 'Shortest time between two verifications of the flow''s targets by a worker; NULL: workers verify nothing.';
+comment on column coco.flows.max_rows is 'Number of target rows that one update may write and delete; NULL: no limit.';
 comment on column coco.flows.max_cost is 'Amount that one update may spend at the servers of providers, in the unit of their prices; NULL: no limit.';
 comment on column coco.flows.paused is 'Whether the flow is paused.';
 comment on column coco.flows.lineage_index is 'Whether coco.lineage uses an index to find target keys that tracking rows list.';

@@ -29,12 +29,12 @@ create table coco_internal.flow (
   batch_size  int check (batch_size > 0),
   paused      boolean not null default false,
   lineage_index boolean not null default false,
+  -- how often a worker compares the targets with what they should hold
+  verify_interval interval check (verify_interval between '1 second' and '400 days'),
   -- what one update may write and spend, and whether the next update may pass these limits
   max_rows    bigint check (max_rows > 0),
   max_cost    float8 check (max_cost > 0),
   beyond_limits boolean not null default false,
-  -- how often a worker compares the targets with what they should hold
-  verify_interval interval check (verify_interval between '1 second' and '400 days'),
 
   -- whether coco derives lookups from the flow's queries
   lookups     text not null default 'none' check (lookups in ('derive', 'none')),
@@ -181,6 +181,19 @@ create table coco_internal.worker_result (
 );
 comment on table coco_internal.worker_result is 'Results of updates that workers ran for a session, kept for an hour. Only coco''s workers write to this table.';
 
+-- What the last verification of a live flow with a verify_interval has found. A dump does not include this table.
+create table coco_internal.verification (
+  flow         int primary key,
+  attempted_at timestamptz not null default pg_catalog.clock_timestamp(), -- the end of the last one, or its begin
+  elapsed      interval not null default '0',
+  verified_at  timestamptz, -- the last time without a difference
+  differing    bigint,      -- NULL: not known
+  is_cut       boolean not null default false, -- whether more rows differ
+  error        text
+) with (fillfactor = 50);
+comment on table coco_internal.verification is 'Last verification of each flow that workers verify from time to time. Only coco''s functions and workers write to this table.';
+revoke all on coco_internal.verification from public;
+
 -- One row for each live flow whose last run failed as a whole. A dump does not include this table.
 create table coco_internal.flow_error (
   flow       int primary key,
@@ -194,18 +207,6 @@ create table coco_internal.flow_error (
   hint       text
 );
 comment on table coco_internal.flow_error is 'Live flows whose last run failed as a whole. Only coco''s workers write to this table.';
-
--- What the last verification of a live flow with a verify_interval has found. A dump does not include this table.
-create table coco_internal.verification (
-  flow         int primary key,
-  attempted_at timestamptz not null default pg_catalog.clock_timestamp(), -- the end of the last one, or its begin
-  elapsed      interval not null default '0',
-  verified_at  timestamptz, -- the last time without a difference
-  differing    bigint,      -- NULL: not known
-  is_cut       boolean not null default false, -- whether more rows differ
-  error        text
-) with (fillfactor = 50);
-comment on table coco_internal.verification is 'Last verification of each flow that workers verify from time to time. Only coco''s functions and workers write to this table.';
 
 -- Failed items whose keys are too long for an index, so that they have no tracking row. A dump does not include this
 -- table, because a scan finds these items again.
@@ -375,7 +376,7 @@ create table coco_internal.logic (
 );
 comment on table coco_internal.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.verification, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
+revoke all on coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco_internal.capture', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.flow', '');
@@ -635,9 +636,9 @@ create function coco.alter_flow(
   settings    jsonb  default null,
   target      text   default null,
   options     jsonb  default null,
+  verify_interval interval default null,
   max_rows    bigint default null,
-  max_cost    double precision default null,
-  verify_interval interval default null
+  max_cost    double precision default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'alter_flow_wrapper';
@@ -1729,15 +1730,15 @@ settings: JSON object with new values of TimeZone, default_text_search_config, l
 target: name of the target outside this database that options belong to; NULL: the flow's only such target.
 options: JSON object with the connector's options for the target, which replaces all previous options. They apply to rows
   that coco sends from now on. An option that decides which objects the target writes to cannot be altered.
+verify_interval: time after which a worker verifies the targets of the live flow again, between 1 second and 1 year. The
+  worker compares them as coco.verify does, outside this database too, in a process of its own. coco verifies one flow of a
+  database at a time, and spends at most a tenth of the time on a flow. It repairs nothing: coco.status, coco.status_detail
+  and coco.metrics show what differs. 0: workers verify nothing.
 max_rows: number of target rows that one update may write and delete. coco estimates each update of the flow first, and
   raises an error, before it writes anything, if the update would pass the limit. 0: no limit. A new version of the flow
   (coco.set_query with gapless) has no such limit.
 max_cost: amount that one update may spend at the servers of providers, in the unit of their prices. coco raises an error
   as for max_rows, before it sends a request. 0: no limit.
-verify_interval: time after which a worker verifies the targets of the live flow again, between 1 second and 1 year. The
-  worker compares them as coco.verify does, outside this database too, in a process of its own. coco verifies one flow of a
-  database at a time, and spends at most a tenth of the time on a flow. It repairs nothing: coco.status, coco.status_detail
-  and coco.metrics show what differs. 0: workers verify nothing.
 
 Whatever an update evaluates again, it takes results of memoized functions from the store. If such a result depends on the
 search path or on a setting, call coco.clear_memo.
@@ -2393,8 +2394,8 @@ comment on column coco.flows.settings is 'Settings from the declaration or coco.
 comment on column coco.flows.created is 'Time of the declaration.';
 comment on column coco.flows.label is 'Label set by coco.alter_flow.';
 comment on column coco.flows.batch_size is 'Batch size of the flow, in items; NULL: the setting coco.batch_size applies.';
-comment on column coco.flows.max_rows is 'Number of target rows that one update may write and delete; NULL: no limit.';
 comment on column coco.flows.verify_interval is 'Shortest time between two verifications of the flow''s targets by a worker; NULL: workers verify nothing.';
+comment on column coco.flows.max_rows is 'Number of target rows that one update may write and delete; NULL: no limit.';
 comment on column coco.flows.max_cost is 'Amount that one update may spend at the servers of providers, in the unit of their prices; NULL: no limit.';
 comment on column coco.flows.paused is 'Whether the flow is paused.';
 comment on column coco.flows.lineage_index is 'Whether coco.lineage uses an index to find target keys that tracking rows list.';

@@ -12,7 +12,7 @@ use crate::catalog::version_rows;
 use crate::declare::alter_source::{self, SourceChanges};
 use crate::declare::alter_target::{self, OptionsCheck};
 use crate::declare::{alter_settings, lineage_index};
-use crate::flows::{load, verification};
+use crate::flows::load;
 use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
@@ -48,12 +48,12 @@ pub struct Changes {
     pub target: Option<String>,
     /// The options of the connector, which replace all previous ones.
     pub options: Option<Map<String, Value>>,
+    /// Time after which a worker verifies the targets again; 0 means never.
+    pub verify_interval: Option<Interval>,
     /// The number of target rows that one update may write and delete; 0 removes the limit.
     pub max_rows: Option<i64>,
     /// What one update may spend; 0 removes the limit.
     pub max_cost: Option<f64>,
-    /// Time after which a worker verifies the targets again; 0 means never.
-    pub verify_interval: Option<Interval>,
 }
 
 impl Changes {
@@ -98,6 +98,7 @@ pub struct AlteredFlow {
 /// target.
 pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<AlteredFlow> {
     flow_rows::identify_flow(name)?;
+    check_verify_interval(changes.verify_interval)?;
     if let Some(size) = changes.batch_size
         && !(0..=limits::LARGEST_BATCH).contains(&size)
     {
@@ -108,7 +109,6 @@ pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<A
         .hint("Use 0 to restore the setting coco.batch_size."));
     }
     check_limits(&changes)?;
-    check_verify_interval(changes.verify_interval)?;
     let of_source = changes.of_source()?;
     if changes.target.is_some() && changes.options.is_none() {
         return Err(Error::invalid(
@@ -177,7 +177,7 @@ pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<A
     }
     if let Some(interval) = changes.verify_interval {
         let interval = Some(interval).filter(|interval| interval.as_micros() != 0);
-        verification::set_interval(id, interval)?;
+        crate::flows::verification::set_interval(id, interval)?;
     }
     if let Some(paused) = changes.paused {
         spi::execute(

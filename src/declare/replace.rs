@@ -13,6 +13,7 @@ use crate::declare::difference::{
 };
 use crate::declare::when_exists::WhenExists;
 use crate::declare::{add_target, derive_lookups, drop_flow, live};
+use crate::flows::verification;
 use crate::pg::acting_role::{DECLARED, SavedGucs};
 use crate::pg::error::{Error, Result};
 use crate::pg::notice::notice_with_detail;
@@ -109,14 +110,13 @@ struct KeptProperties {
     lineage_index: bool,
     max_rows: Option<i64>,
     max_cost: Option<f64>,
-    verify_interval: Option<Interval>,
 }
 
 impl KeptProperties {
     fn of_flow(flow: &str) -> Result<KeptProperties> {
         let found = spi::select(
             "select f.owner::pg_catalog.oid, f.live, f.label, f.batch_size, f.paused, f.lineage_index,
-                    f.max_rows, f.max_cost, f.verify_interval
+                    f.max_rows, f.max_cost
                from coco.flows as f where f.flow = $1",
             &[arg(flow)],
             |r| {
@@ -129,7 +129,6 @@ impl KeptProperties {
                     lineage_index: spi::required(r, 6)?,
                     max_rows: r.get(7)?,
                     max_cost: r.get(8)?,
-                    verify_interval: r.get(9)?,
                 })
             },
         )?;
@@ -140,6 +139,7 @@ impl KeptProperties {
 /// Drops a flow without its target, and declares it again. Its target stays managed if coco made it.
 fn declare_again(new: &Declaration, settings: &SavedGucs, announce: fn()) -> Result<ReplacedFlow> {
     let kept = KeptProperties::of_flow(&new.flow)?;
+    let verify_interval = verification::interval_of(&new.flow)?;
     drop_flow(&new.flow, true, announce)?;
     if !declare_flow(new, kept.owner, settings, WhenExists::Replace)? {
         return Err(Error::internal(format!("flow \"{}\" was dropped and exists", new.flow)));
@@ -149,9 +149,9 @@ fn declare_again(new: &Declaration, settings: &SavedGucs, announce: fn()) -> Res
         batch_size: kept.batch_size,
         paused: kept.paused.then_some(true),
         lineage_index: kept.lineage_index.then_some(true),
+        verify_interval,
         max_rows: kept.max_rows,
         max_cost: kept.max_cost,
-        verify_interval: kept.verify_interval,
         ..Changes::default()
     };
     alter_flow::alter_flow(&new.flow, changes, new.check_altered)?;

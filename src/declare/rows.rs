@@ -1,5 +1,6 @@
 //! A flow's rows in coco's catalog. No foreign keys connect them: see sql/catalog.sql.
 
+use crate::flows::verification;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, arg};
 
@@ -7,14 +8,14 @@ use crate::pg::spi::{self, arg};
 /// extension's owner. It must also hold the flow's lock, or have just inserted the row in
 /// `coco_internal.flow`: an incomplete restore can leave other rows under the same name.
 pub fn delete_all(flow: &str, id: i32) -> Result<()> {
-    const OF_ID: [&str; 6] = [
+    const OF_ID: [&str; 5] = [
         "delete from coco_internal.version where flow = $1 or of = $1",
         "delete from coco_internal.flow_error where flow = $1",
-        "delete from coco_internal.verification where flow = $1",
         "delete from coco_internal.run_history where flow = $1",
         "delete from coco_internal.run_total where flow = $1",
         "delete from coco_internal.flow_label where flow = $1",
     ];
+    verification::forget(id)?;
     delete_named(flow)?;
     OF_ID.iter().try_for_each(|query| spi::execute(query, &[arg(id)]).map(drop))
 }

@@ -35,12 +35,26 @@ pub fn set_interval(flow: i32, interval: Option<Interval>) -> Result<()> {
         "update coco_internal.flow set verify_interval = $2 where id = $1",
         &[arg(flow), arg(interval)],
     )?;
-    let sql = match has_interval {
-        true => "insert into coco_internal.verification (flow) values ($1) on conflict do nothing",
-        false => "delete from coco_internal.verification where flow = $1",
-    };
-    spi::execute(sql, &[arg(flow)])?;
+    if !has_interval {
+        return forget(flow);
+    }
+    spi::execute(
+        "insert into coco_internal.verification (flow) values ($1) on conflict do nothing",
+        &[arg(flow)],
+    )?;
     Ok(())
+}
+
+/// Forgets what the last verification of a flow has found. The caller acts as the extension's owner.
+pub fn forget(flow: i32) -> Result<()> {
+    spi::execute("delete from coco_internal.verification where flow = $1", &[arg(flow)])?;
+    Ok(())
+}
+
+/// Returns the interval between two verifications of one of the caller's flows; `None` if workers
+/// verify nothing.
+pub fn interval_of(flow: &str) -> Result<Option<Interval>> {
+    spi::scalar("select f.verify_interval from coco.flows as f where f.flow = $1", &[arg(flow)])
 }
 
 /// Records that the verification of a flow begins. Returns `false` if none is due, or if another

@@ -94,14 +94,12 @@ struct FlowProperties {
     lineage_index: bool,
     max_rows: Option<i64>,
     max_cost: Option<f64>,
-    verify_interval: Option<String>,
 }
 
 impl FlowProperties {
     fn of_flow(flow: &str) -> Result<FlowProperties> {
         let found = spi::select(
-            "select f.live, f.label, f.batch_size, f.paused, f.lineage_index, f.max_rows, f.max_cost,
-                    f.verify_interval::pg_catalog.text
+            "select f.live, f.label, f.batch_size, f.paused, f.lineage_index, f.max_rows, f.max_cost
                from coco.flows as f where f.flow = $1",
             &[arg(flow)],
             |r| {
@@ -113,7 +111,6 @@ impl FlowProperties {
                     lineage_index: spi::required(r, 5)?,
                     max_rows: r.get(6)?,
                     max_cost: r.get(7)?,
-                    verify_interval: r.get(8)?,
                 })
             },
         )?;
@@ -157,14 +154,14 @@ impl Definer<'_> {
                 alter.add_sql(argument, "true");
             }
         }
+        if let Some(interval) = self.verify_interval()? {
+            alter.add_text("verify_interval", &interval);
+        }
         if let Some(rows) = properties.max_rows {
             alter.add_sql("max_rows", rows.to_string());
         }
         if let Some(cost) = properties.max_cost {
             alter.add_sql("max_cost", cost.to_string());
-        }
-        if let Some(interval) = &properties.verify_interval {
-            alter.add_text("verify_interval", interval);
         }
         if alter.has_arguments() {
             self.statements.push_str(&alter.to_sql());
@@ -323,6 +320,16 @@ impl Definer<'_> {
             choose_capture(source.relation, &columns.shown, &columns.kind, key, owner, "auto")
         });
         chosen.is_ok_and(|chosen| chosen.mode == source.capture)
+    }
+
+    /// Returns the interval between two verifications by workers.
+    fn verify_interval(&self) -> Result<Option<String>> {
+        let acting = RoleGuard::same();
+        acting.set("intervalstyle", "postgres")?;
+        spi::scalar(
+            "select f.verify_interval::pg_catalog.text from coco.flows as f where f.flow = $1",
+            &[arg(self.flow.name.as_str())],
+        )
     }
 
     fn refresh_interval(&self, source: &Source) -> Result<Option<String>> {

@@ -156,9 +156,9 @@ fn alter_flow(
     settings: Option<Json>,
     target: Option<String>,
     options: Option<Json>,
+    verify_interval: Option<Interval>,
     max_rows: Option<i64>,
     max_cost: Option<f64>,
-    verify_interval: Option<Interval>,
 ) -> Result<(), ErrorReport> {
     let flow = required_argument(flow, "flow")?;
     let changes = Changes {
@@ -176,9 +176,9 @@ fn alter_flow(
         settings: settings.map(|json| json.value("argument \"settings\"")).transpose()?,
         target,
         options: options.map(|json| fdw_options::options(Some(json))).transpose()?,
+        verify_interval,
         max_rows,
         max_cost,
-        verify_interval,
     };
     if alter_flow::alter_flow(flow, changes, &fdw_options::check_altered)?.wants_worker {
         serve(flow);

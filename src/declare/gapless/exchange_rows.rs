@@ -33,8 +33,8 @@ pub fn exchange_rows(
     spi::execute(
         "update coco_internal.flow as v
             set label = m.label, batch_size = m.batch_size, max_rows = m.max_rows,
-                max_cost = m.max_cost, verify_interval = m.verify_interval,
-                live = m.live, paused = m.paused, created = m.created
+                max_cost = m.max_cost, live = m.live, paused = m.paused,
+                created = m.created, verify_interval = m.verify_interval
            from coco_internal.flow as m where v.id = $1 and m.id = $2",
         &[arg(version.id), arg(main.id)],
     )?;
