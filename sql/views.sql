@@ -162,12 +162,12 @@ select f.flow, f.live,
        case when x.flow is not null then x.hint
             when d.flow is not null then d.hint
             else y.hint end as message_hint,
-       e.last_error as item_message,
-       (select h.label from coco_internal.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label,
        v.verified_at, v.differing as differing_rows, v.error as verify_error, t.is_external,
        case when v.differing > 0 then pg_catalog.format('%s%s %s in the targets',
               case when v.is_cut then 'more than ' end, v.differing,
-              case when v.differing = 1 then 'row differs' else 'rows differ' end) end as difference
+              case when v.differing = 1 then 'row differs' else 'rows differ' end) end as difference,
+       e.last_error as item_message,
+       (select h.label from coco_internal.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label
   from coco_internal.flow f
  cross join coco_internal.restore_is_complete() as r (complete)
  cross join lateral (
@@ -200,8 +200,8 @@ select f.flow, f.live,
                            where c.oid = s.tracking and c.reltuples >= 0))::bigint as items_estimate
      from coco_internal.source s where s.flow = f.flow) as s
   left join coco_internal.failure_rows() e on e.flow = f.flow
-  left join coco_internal.flow_error x on x.flow = f.id
   left join coco_internal.verification v on v.flow = f.id
+  left join coco_internal.flow_error x on x.flow = f.id
   left join (select distinct on (t.flow) t.flow, d.next_retry, d.hint,
                     pg_catalog.format('target %I on server %I: %s', t.external, t.server, d.message) as message
                from coco_internal.delivery_state d join coco_internal.target t on t.id = d.target

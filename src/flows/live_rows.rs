@@ -20,12 +20,12 @@ pub struct LiveFlow {
     pub wait: Duration,
     /// How often in a row the flow has failed.
     pub attempts: i32,
+    /// For how long a verification of the flow has been due; `None` if none is due.
+    pub verify_due_for: Option<Duration>,
     /// The transaction that last changed the flow's row.
     changed_by: String,
     /// Whether the flow is the new version of another one, and replaces it once it has caught up.
     pub swaps: bool,
-    /// For how long a verification of the flow has been due; `None` if none is due.
-    pub verify_due_for: Option<Duration>,
 }
 
 /// Returns the name of a flow; `None` if the flow does not exist.
@@ -86,11 +86,11 @@ pub fn live_flows() -> Result<Vec<LiveFlow>> {
                     Duration::try_from_secs_f64(spi::required(r, 4)?).unwrap_or_default(),
                     LONGEST,
                 ),
-                changed_by: spi::required(r, 5)?,
-                swaps: spi::required(r, 6)?,
                 verify_due_for: r
                     .get::<f64>(7)?
                     .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+                changed_by: spi::required(r, 5)?,
+                swaps: spi::required(r, 6)?,
             })
         },
     )

@@ -6,6 +6,7 @@ use crate::catalog::version_rows::{self, FlowVersion, VersionRole};
 use crate::declare::gapless::table_pair::TablePair;
 use crate::declare::names;
 use crate::declare::rename_flow::rename_rows;
+use crate::flows::verification;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
 use crate::pg::invalidation;
@@ -34,7 +35,7 @@ pub fn exchange_rows(
         "update coco_internal.flow as v
             set label = m.label, batch_size = m.batch_size, max_rows = m.max_rows,
                 max_cost = m.max_cost, live = m.live, paused = m.paused,
-                created = m.created, verify_interval = m.verify_interval
+                created = m.created
            from coco_internal.flow as m where v.id = $1 and m.id = $2",
         &[arg(version.id), arg(main.id)],
     )?;
@@ -42,6 +43,7 @@ pub fn exchange_rows(
     for table in ["run_history", "run_total", "flow_label"] {
         exchange_ids(table, main.id, version.id)?;
     }
+    verification::copy_interval(main.id, version.id)?;
     drop(acting);
     version_rows::exchange(main.id, link)?;
     invalidation::note_change()
