@@ -24,6 +24,7 @@ use crate::workers::shared_memory::{self, WorkerEnd};
 use crate::workers::transaction::{log_failure, transaction};
 use crate::workers::turn_limit::YIELD;
 use crate::workers::upkeep::{self, Upkeep};
+use crate::workers::verification_starter::VerificationStarter;
 use crate::workers::wait_event::WaitEvent;
 use crate::workers::{crash_notes, progress, stand_in};
 
@@ -99,9 +100,10 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         dispatcher: DeliveryDispatcher::new(EmptyOutbox::AtOnce),
         helpers: Helpers::default(),
         upkeep: Upkeep::default(),
+        verifications: VerificationStarter::default(),
     };
     let how = worker.work();
-    worker.upkeep.leave(how);
+    worker.verifications.leave(how);
     note(match how {
         WorkerEnd::OtherVersion => leave_other_version(database),
         how => how,
@@ -148,6 +150,7 @@ struct LiveWorker {
     dispatcher: DeliveryDispatcher,
     helpers: Helpers,
     upkeep: Upkeep,
+    verifications: VerificationStarter,
 }
 
 /// The result of reading which flows are live.
@@ -239,7 +242,7 @@ impl LiveWorker {
             self.store_history();
             if self.seat == 1 {
                 self.upkeep.sweep();
-                self.upkeep.verify_due_flow(&self.live_flows);
+                self.verifications.start_due(&self.live_flows);
             }
             // Publishes the worker's statistics, which tell autovacuum what to do. The server
             // limits how often it really does so.

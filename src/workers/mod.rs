@@ -33,6 +33,7 @@ pub mod update_client;
 pub mod update_result;
 pub mod update_worker;
 pub mod upkeep;
+pub mod verification_starter;
 pub mod verify_due;
 pub mod verify_worker;
 pub mod version_swap;

@@ -1,5 +1,5 @@
 //! Verifies the targets of a live flow from time to time, in a process of its own, and records what
-//! differs. Called by `update_worker`; `upkeep` starts the process.
+//! differs. Called by `update_worker`; `verification_starter` starts the process.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
