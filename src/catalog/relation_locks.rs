@@ -175,13 +175,17 @@ const EXCLUSIVE_AGAIN: Duration = Duration::from_millis(100);
 /// `false`, and locks none of them, if that does not succeed for as long as `patience`.
 ///
 /// A session that waits for such a lock makes all later readers wait. The function therefore queues
-/// only briefly, releases everything, and tries again.
+/// only briefly, releases everything, and tries again. A relation that comes before others should be
+/// the one through which they are read.
 pub fn lock_exclusively(relations: &[pg_sys::Oid], patience: Duration) -> Result<bool> {
     let began = Instant::now();
     loop {
         let locked = subtransaction::locks_in_time(|| {
-            let _waiting = RoleGuard::waiting_at_most(QUEUED_MS)?;
+            let attempt = Instant::now();
             for relation in relations {
+                // The time is that of all locks together: the first ones already block readers.
+                let waited = attempt.elapsed().as_millis().min(QUEUED_MS.into()) as u32;
+                let _waiting = RoleGuard::waiting_at_most((QUEUED_MS - waited).max(1))?;
                 // SAFETY: takes a heavyweight lock, which the end of the (sub)transaction releases.
                 unsafe {
                     pg_sys::LockRelationOid(*relation, pg_sys::AccessExclusiveLock as i32);
