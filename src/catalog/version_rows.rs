@@ -118,6 +118,32 @@ pub fn expired_versions() -> Result<Vec<i32>> {
     )
 }
 
+/// Reports whether a flow has a partitioned target in this database.
+pub fn has_partitioned_target(flow: i32) -> Result<bool> {
+    let _as = RoleGuard::extension_owner()?;
+    let found = spi::scalar::<bool>(
+        "select true from coco_internal.flow f join coco_internal.target t on t.flow = f.flow
+           join pg_class c on c.oid = t.relation and c.relkind = 'p'
+          where f.id = $1 and t.server is null limit 1",
+        &[arg(flow)],
+    )?;
+    Ok(found == Some(true))
+}
+
+/// Returns the old versions of flows that have a partitioned target.
+pub fn partitioned_old_versions() -> Result<Vec<i32>> {
+    let _as = RoleGuard::extension_owner()?;
+    spi::select(
+        "select distinct v.flow
+           from coco_internal.version v join coco_internal.flow m on m.id = v.of
+           join coco_internal.target t on t.flow = m.flow
+           join pg_class c on c.oid = t.relation and c.relkind = 'p'
+          where v.role = 'old' and t.server is null",
+        &[],
+        |r| spi::required(r, 1),
+    )
+}
+
 /// Stores a new version.
 pub fn insert_new(version: &NewVersion) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;

@@ -57,6 +57,21 @@ pub fn version_table_name(table: &str, role: VersionRole) -> String {
     format!("{}{}", &table[..end], role.suffix())
 }
 
+/// Returns the name of a partition of the table of a version. `name` and `partition` are the name and
+/// the OID of its partner in the main flow. Names of partitions often differ at their ends only, so a
+/// name that must be cut contains the OID.
+pub fn version_partition_name(name: &str, partition: pg_sys::Oid, role: VersionRole) -> String {
+    if name.len() + role.suffix().len() <= LONGEST {
+        return format!("{name}{}", role.suffix());
+    }
+    let end = format!("_{}{}", partition.to_u32(), role.suffix());
+    let mut cut = LONGEST - end.len();
+    while !name.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    format!("{}{end}", &name[..cut])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +87,15 @@ mod tests {
         assert_eq!(version_table_name("t", VersionRole::New), "t@new");
         let long = version_table_name(&"ä".repeat(31), VersionRole::Old);
         assert_eq!(long, format!("{}@old", "ä".repeat(29)));
+    }
+
+    #[test]
+    fn names_of_partitions_stay_different() {
+        let (one, other) = (pg_sys::Oid::from(16384), pg_sys::Oid::from(16385));
+        assert_eq!(version_partition_name("p", one, VersionRole::New), "p@new");
+        let long = "p".repeat(60);
+        let name = version_partition_name(&long, one, VersionRole::Old);
+        assert_eq!(name, format!("{}_16384@old", "p".repeat(53)));
+        assert_ne!(name, version_partition_name(&long, other, VersionRole::Old));
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::capture::triggers;
 use crate::catalog::version_rows;
-use crate::declare::gapless::swap;
+use crate::declare::gapless::{partitions, swap};
 use crate::flows::live_rows;
 use crate::memo::kept;
 use crate::workers::transaction::{log_failure, transaction};
@@ -46,6 +46,7 @@ impl Upkeep {
 
     /// Drops triggers that dropped flows have left on tables, and old versions of flows that are no
     /// longer kept, in one transaction per table or version, and expired results of dropped flows.
+    /// Adds partitions to the tables of old versions.
     pub fn sweep(&mut self) {
         if self.swept.is_some_and(|at| at.elapsed() < SWEEP) {
             return;
@@ -67,5 +68,22 @@ impl Upkeep {
         if let Err(failed) = dropped {
             log_failure("could not drop an old version of a flow", &failed);
         }
+        match transaction(version_rows::partitioned_old_versions) {
+            Ok(all) => all.into_iter().for_each(follow_partitions),
+            Err(failed) => log_failure("could not look for partitions of old versions", &failed),
+        }
+    }
+}
+
+/// Adds partitions to the tables of an old version. A failure is recorded with the version, and
+/// logged only if that is not possible, because it lasts until a user removes its cause.
+fn follow_partitions(version: i32) {
+    let Err(failed) = transaction(|| partitions::follow_partitions_if_free(version)) else {
+        return;
+    };
+    let reason = &failed.error;
+    if let Err(again) = transaction(|| version_rows::note_reason(version, Some(reason))) {
+        log_failure("could not add partitions to an old version of a flow", &failed);
+        log_failure("could not record why", &again);
     }
 }

@@ -2,6 +2,7 @@
 
 mod beside;
 mod moves;
+mod partitioned;
 mod readers;
 mod refused;
 

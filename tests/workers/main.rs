@@ -21,6 +21,7 @@ mod expectations;
 mod external;
 mod external_fills;
 mod gapless;
+mod gapless_partitions;
 mod helpers;
 mod limits;
 mod live;

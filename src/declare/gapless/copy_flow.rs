@@ -11,6 +11,7 @@ use crate::declare::add_lookup;
 use crate::declare::add_target::{find_target, store_target};
 use crate::declare::check_query::analyze_into;
 use crate::declare::condition_views;
+use crate::declare::gapless::partitions::{self, PartitionCopy};
 use crate::declare::gapless::{dependents, version_table};
 use crate::declare::labelled_logic::record_labelled_logic;
 use crate::declare::{lineage_index, names, rows};
@@ -106,7 +107,18 @@ pub fn declare_version(
             copied_query(target, &sources)?
         };
         dependents::check_replaceable(&main, target, &new.columns)?;
-        new.relation = Some(version_table::create(&main, target, &new)?);
+        let table = version_table::create(&main, target, &new)?;
+        if let Some(main_table) = target.relation {
+            partitions::copy_missing(&PartitionCopy {
+                owner: main.owner,
+                main: target,
+                version: &new,
+                main_table,
+                version_table: table,
+                role: VersionRole::New,
+            })?;
+        }
+        new.relation = Some(table);
         store_target(&mut flow, new, bound)?;
         if let Some(copy) = flow.targets.last() {
             condition_views::copy_expectations(target, &flow, copy)?;

@@ -4,24 +4,25 @@
 use pgrx::prelude::*;
 
 use crate::catalog::model::{Flow, Target};
+use crate::declare::gapless::partition_tree;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
 
-/// A SELECT of the objects that depend on table `$1` and that coco cannot move. `$2` is the flow's
-/// owner; `$3` to `$6` are the names, types, type modifiers and collations of the columns that the
-/// new table has.
+/// A SELECT of the objects that depend on table `$1` or its partitions, and that coco cannot move.
+/// `$2` is the flow's owner; `$3` to `$6` are the names, types, type modifiers and collations of the
+/// columns that the new table has; `$7` are the table and its partitions.
 const FIXED: &str = "
 with after(name, type, typmod, coll) as (
   select * from unnest($3::text[], $4::bigint[], $5::int[], $6::bigint[])
 ), own(class, object) as (
-  select 'pg_class'::regclass::oid, $1
+  select 'pg_class'::regclass::oid, unnest($7)
    union all
   select 'pg_type'::regclass::oid, unnest(array[t.oid, t.typarray])
-    from pg_class as c join pg_type as t on t.oid = c.reltype where c.oid = $1
+    from pg_class as c join pg_type as t on t.oid = c.reltype where c.oid = any ($7)
    union all
-  select 'pg_constraint'::regclass::oid, oid from pg_constraint where conrelid = $1
+  select 'pg_constraint'::regclass::oid, oid from pg_constraint where conrelid = any ($7)
 ), dependents as (
   select distinct d.classid, d.objid
     from own as o join pg_depend as d on d.refclassid = o.class and d.refobjid = o.object
@@ -29,9 +30,9 @@ with after(name, type, typmod, coll) as (
   select d.classid, d.objid, w.ev_class as view, v.relowner,
          exists (
            select from pg_depend as u
-             join pg_attribute as a on a.attrelid = $1 and a.attnum = u.refobjsubid
+             join pg_attribute as a on a.attrelid = u.refobjid and a.attnum = u.refobjsubid
             where u.classid = 'pg_rewrite'::regclass and u.objid = d.objid
-              and u.refclassid = 'pg_class'::regclass and u.refobjid = $1
+              and u.refclassid = 'pg_class'::regclass and u.refobjid = any ($7)
               and not exists (select from after as n
                                where n.name = a.attname::text and n.type = a.atttypid::bigint
                                  and n.typmod = a.atttypmod and n.coll = a.attcollation::bigint)
@@ -40,7 +41,7 @@ with after(name, type, typmod, coll) as (
     left join pg_rewrite as w
       on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid and w.ev_type = '1'
     left join pg_class as v
-      on v.oid = w.ev_class and v.relkind = 'v' and v.oid <> $1
+      on v.oid = w.ev_class and v.relkind = 'v' and v.oid <> all ($7)
      -- coco's own views are the bound queries of flows that read the table
      and v.relnamespace not in (select n.oid from pg_namespace as n where n.nspname = 'coco')
 )
@@ -52,69 +53,71 @@ select case when k.relowner is null then pg_describe_object(k.classid, k.objid, 
   from known as k
  where not (k.relowner is not null and k.relowner = $2 and not k.changes)
    and not exists (select from own as o where o.class = k.classid and o.object = k.objid)
-   and not exists (select from pg_attrdef where k.classid = 'pg_attrdef'::regclass and oid = k.objid and adrelid = $1)
+   and not exists (select from pg_attrdef where k.classid = 'pg_attrdef'::regclass and oid = k.objid and adrelid = any ($7))
+   -- the constraint of a partition belongs to that of the table, which is listed itself
    and not exists (select from pg_constraint
-                    where k.classid = 'pg_constraint'::regclass and oid = k.objid and conrelid = $1 and confrelid <> $1)
+                    where k.classid = 'pg_constraint'::regclass and oid = k.objid
+                      and (conrelid = any ($7) and confrelid <> all ($7) or conparentid <> 0))
    -- internal triggers belong to foreign keys, which are listed themselves
    and not exists (select from pg_trigger
-                    where k.classid = 'pg_trigger'::regclass and oid = k.objid and (tgrelid = $1 or tgisinternal))
-   and not exists (select from pg_policy where k.classid = 'pg_policy'::regclass and oid = k.objid and polrelid = $1)
+                    where k.classid = 'pg_trigger'::regclass and oid = k.objid and (tgrelid = any ($7) or tgisinternal))
+   and not exists (select from pg_policy where k.classid = 'pg_policy'::regclass and oid = k.objid and polrelid = any ($7))
    and not exists (select from pg_statistic_ext
-                    where k.classid = 'pg_statistic_ext'::regclass and oid = k.objid and stxrelid = $1)
+                    where k.classid = 'pg_statistic_ext'::regclass and oid = k.objid and stxrelid = any ($7))
    and not exists (select from pg_publication_rel
-                    where k.classid = 'pg_publication_rel'::regclass and oid = k.objid and prrelid = $1)
+                    where k.classid = 'pg_publication_rel'::regclass and oid = k.objid and prrelid = any ($7))
    and not exists (select from pg_class as c
                     where k.classid = 'pg_class'::regclass and c.oid = k.objid
-                      and (exists (select from pg_index as i where i.indexrelid = c.oid and i.indrelid = $1)
-                           or exists (select from pg_class as t where t.oid = $1 and t.reltoastrelid = c.oid)
+                      and (exists (select from pg_index as i where i.indexrelid = c.oid and i.indrelid = any ($7))
+                           or exists (select from pg_class as t where t.oid = any ($7) and t.reltoastrelid = c.oid)
                            or c.relkind = 'S'
                               and exists (select from pg_depend as i
                                            where i.classid = k.classid and i.objid = c.oid and i.deptype = 'i'
-                                             and i.refobjid = $1)))
+                                             and i.refobjid = any ($7))))
  union
 select format('the foreign key %I of the table to itself', conname)
-  from pg_constraint where conrelid = $1 and confrelid = $1
+  from pg_constraint where conrelid = any ($7) and confrelid = any ($7) and conparentid = 0
  union
 select format('%s, as its partition or child', inhparent::regclass) from pg_inherits where inhrelid = $1
  union
 select format('extension %I, as its member', e.extname)
   from pg_depend as d join pg_extension as e on e.oid = d.refobjid
- where d.classid = 'pg_class'::regclass and d.objid = $1 and d.deptype = 'e'
+ where d.classid = 'pg_class'::regclass and d.objid = any ($7) and d.deptype = 'e'
  union
 select format('publication %I, which has another owner, a row filter or a list of columns', p.pubname)
   from pg_publication_rel as r join pg_publication as p on p.oid = r.prpubid
- where r.prrelid = $1
+ where r.prrelid = any ($7)
    and (not pg_has_role($2, p.pubowner, 'usage')
         or to_jsonb(r) ->> 'prqual' is not null or to_jsonb(r) ->> 'prattrs' is not null)
  union
 select format('trigger %I, whose function the owner of the flow may not execute', t.tgname)
   from pg_trigger as t
- where t.tgrelid = $1 and not t.tgisinternal and not has_function_privilege($2, t.tgfoid, 'execute')
+ where t.tgrelid = any ($7) and not t.tgisinternal and not has_function_privilege($2, t.tgfoid, 'execute')
    and not exists (select from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
                     where p.oid = t.tgfoid and p.proname = 'capture' and n.nspname = 'coco_internal')
  order by 1";
 
 /// Fails if coco cannot replace the table of a target by a table for a query with these columns.
 pub fn check_replaceable(flow: &Flow, target: &Target, after: &[Column]) -> Result<()> {
-    let relation = check_table(flow, target)?;
-    check_dependents(flow, target, relation, &columns_for(target, relation, after)?)
+    let tree = check_table(flow, target)?;
+    check_dependents(flow, target, &tree, &columns_for(target, tree.root, after)?)
 }
 
 /// Fails if coco cannot replace the table of a target by another table.
 pub fn check_replaceable_by(flow: &Flow, target: &Target, other: pg_sys::Oid) -> Result<()> {
-    let relation = check_table(flow, target)?;
+    let tree = check_table(flow, target)?;
     let after: Vec<Column> =
         columns::of_relation(other)?.into_iter().map(|attribute| attribute.column).collect();
-    check_dependents(flow, target, relation, &after)
+    check_dependents(flow, target, &tree, &after)
 }
 
 fn check_dependents(
     flow: &Flow,
     target: &Target,
-    relation: pg_sys::Oid,
+    tree: &CheckedTree,
     after: &[Column],
 ) -> Result<()> {
-    let fixed = fixed_objects(flow, relation, after)?;
+    let fixed = fixed_objects(flow, tree, after)?;
     if fixed.is_empty() {
         return Ok(());
     }
@@ -126,8 +129,14 @@ fn check_dependents(
     .hint("Drop these objects, and create them again after the swap. Or call coco.set_query without gapless."))
 }
 
-/// Checks the kind, the owner and the columns of a target's table, and returns the table.
-fn check_table(flow: &Flow, target: &Target) -> Result<pg_sys::Oid> {
+/// The table of a target, and the table with its partitions.
+struct CheckedTree {
+    root: pg_sys::Oid,
+    tables: Vec<pg_sys::Oid>,
+}
+
+/// Checks the owner, the columns and the partitions of a target's table.
+fn check_table(flow: &Flow, target: &Target) -> Result<CheckedTree> {
     let name = target.relation_name();
     let Some(relation) = target.relation else {
         return Err(Error::new(
@@ -136,21 +145,12 @@ fn check_table(flow: &Flow, target: &Target) -> Result<pg_sys::Oid> {
         )
         .hint("Call coco.update to create and fill it again."));
     };
-    let (is_partitioned, is_owned) = spi::select(
-        "select c.relkind = 'p', pg_catalog.pg_has_role($2, c.relowner, 'usage')
+    let is_owned = spi::scalar::<bool>(
+        "select pg_catalog.pg_has_role($2, c.relowner, 'usage')
            from pg_catalog.pg_class as c where c.oid = $1",
         &[arg(relation), arg(flow.owner)],
-        |r| Ok((spi::required::<bool>(r, 1)?, spi::required::<bool>(r, 2)?)),
     )?
-    .pop()
     .ok_or_else(|| Error::internal("the table of a target vanished"))?;
-    if is_partitioned {
-        return Err(Error::new(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("target {name} is partitioned, and cannot be changed without a gap"),
-        )
-        .hint("Call coco.set_query without gapless."));
-    }
     if !is_owned {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -174,7 +174,8 @@ fn check_table(flow: &Flow, target: &Target) -> Result<pg_sys::Oid> {
         .detail(format!("coco cannot fill these columns of the new table: {}.", others.join(", ")))
         .hint("Drop the columns, or call coco.set_query without gapless."));
     }
-    Ok(relation)
+    let tables = partition_tree::check_partitions(flow, target, relation)?;
+    Ok(CheckedTree { root: relation, tables })
 }
 
 /// Returns the columns of the table that `version_table` creates for a query with the columns
@@ -198,7 +199,7 @@ fn columns_for(target: &Target, relation: pg_sys::Oid, after: &[Column]) -> Resu
     Ok(after.iter().map(of_table).chain(generated.cloned()).collect())
 }
 
-fn fixed_objects(flow: &Flow, relation: pg_sys::Oid, after: &[Column]) -> Result<Vec<String>> {
+fn fixed_objects(flow: &Flow, tree: &CheckedTree, after: &[Column]) -> Result<Vec<String>> {
     let _names = RoleGuard::qualifying_names()?;
     let names: Vec<String> = after.iter().map(|c| c.name.clone()).collect();
     let types: Vec<i64> = after.iter().map(|c| c.type_oid.to_u32().into()).collect();
@@ -206,7 +207,15 @@ fn fixed_objects(flow: &Flow, relation: pg_sys::Oid, after: &[Column]) -> Result
     let collations: Vec<i64> = after.iter().map(|c| c.collation.to_u32().into()).collect();
     spi::select(
         FIXED,
-        &[arg(relation), arg(flow.owner), arg(names), arg(types), arg(typmods), arg(collations)],
+        &[
+            arg(tree.root),
+            arg(flow.owner),
+            arg(names),
+            arg(types),
+            arg(typmods),
+            arg(collations),
+            arg(tree.tables.clone()),
+        ],
         |r| spi::required(r, 1),
     )
 }

@@ -9,6 +9,7 @@ use crate::catalog::relation_locks;
 use crate::catalog::version_rows::FlowVersion;
 use crate::declare::gapless::dependents;
 use crate::declare::gapless::exchange_rows::exchange_rows;
+use crate::declare::gapless::partition_tree;
 use crate::declare::gapless::parts::{self, MovedParts};
 use crate::declare::gapless::table_pair::TablePair;
 use crate::pg::acting_role::{RoleGuard, SavedGucs};
@@ -27,9 +28,11 @@ pub fn exchange(main: &Flow, version: &Flow, link: &FlowVersion, patience: Durat
         .hint("Give both to the same role with coco.alter_flow."));
     }
     let pairs = TablePair::of_flows(main, version)?;
-    let mut relations = Vec::new();
+    let (mut relations, mut tables) = (Vec::new(), Vec::new());
     for pair in &pairs {
-        relations.extend(checked_parts(main, pair)?.views);
+        let parts = checked_parts(main, pair)?;
+        relations.extend(parts.views);
+        tables.extend(parts.tables);
         analyze(main, pair)?;
     }
     // Renames views of coco's own, which a user may be reading.
@@ -40,13 +43,13 @@ pub fn exchange(main: &Flow, version: &Flow, link: &FlowVersion, patience: Durat
     if !exchanged {
         return Err(is_read(&pairs));
     }
-    let views = relations.len();
-    relations.extend(pairs.iter().flat_map(|pair| [pair.main_table, pair.version_table]));
+    // A table comes before its partitions: once it is locked, no reader of it locks a partition.
+    relations.extend(tables);
     if !relation_locks::lock_exclusively(&relations, patience)? {
         return Err(is_read(&pairs));
     }
     for pair in &pairs {
-        move_table(main, pair, &relations[..views])?;
+        move_table(main, pair, &relations)?;
     }
     Ok(())
 }
@@ -65,7 +68,8 @@ fn is_read(pairs: &[TablePair]) -> Error {
 fn checked_parts(main: &Flow, pair: &TablePair) -> Result<MovedParts> {
     dependents::check_replaceable_by(main, &pair.main, pair.version_table)?;
     let acting = RoleGuard::flow_owner(main.owner, &SavedGucs::qualifying())?;
-    let parts = parts::describe(pair)?;
+    let partners = partition_tree::partners(pair)?;
+    let parts = parts::describe(pair, &partners)?;
     drop(acting);
     match parts.missing.is_empty() {
         true => Ok(parts),
@@ -97,13 +101,20 @@ fn analyze(main: &Flow, pair: &TablePair) -> Result<()> {
 }
 
 /// Exchanges the names of two locked tables, and moves what belongs to the name.
-fn move_table(main: &Flow, pair: &TablePair, locked_views: &[pg_sys::Oid]) -> Result<()> {
+fn move_table(main: &Flow, pair: &TablePair, locked: &[pg_sys::Oid]) -> Result<()> {
     // Somebody may have created or dropped an object before the tables were locked.
     let parts = checked_parts(main, pair)?;
-    if parts.views.iter().any(|view| !locked_views.contains(view)) {
+    if parts.views.iter().any(|view| !locked.contains(view)) {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
             format!("the views over target {} changed during the swap", pair.name()),
+        )
+        .hint("Try again."));
+    }
+    if parts.tables.iter().any(|table| !locked.contains(table)) {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!("the partitions of target {} changed during the swap", pair.name()),
         )
         .hint("Try again."));
     }

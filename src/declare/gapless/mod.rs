@@ -8,6 +8,8 @@ pub mod dependents;
 pub mod diff;
 pub mod exchange;
 pub mod exchange_rows;
+pub mod partition_tree;
+pub mod partitions;
 pub mod parts;
 pub mod swap;
 pub mod table_pair;

@@ -1,5 +1,6 @@
 //! What moves from one table to the table that replaces it: names of indexes, owner, grants,
-//! comments, policies, triggers, publications, replica identity, and the views over the table.
+//! comments, policies, triggers, publications, replica identity, and the views over the table. The
+//! same moves from each partition to its partner.
 //!
 //! The server describes each part, in the table's present name and with all other names qualified.
 //! The descriptions are run after the exchange of names, when the present name is the name of the
@@ -7,15 +8,18 @@
 
 use pgrx::pg_sys;
 
+use crate::declare::gapless::partition_tree::Partners;
 use crate::declare::gapless::table_pair::TablePair;
 use crate::pg::error::Result;
 use crate::pg::spi::{self, Arg, arg};
 
-/// The statements that move the parts of one table.
+/// The statements that move the parts of one table and of its partitions.
 pub struct MovedParts {
-    /// The views over the table, whose definitions `after` replaces.
+    /// The tables that are exchanged: those of the main flow, then those of the version.
+    pub tables: Vec<pg_sys::Oid>,
+    /// The views over the tables, whose definitions `after` replaces.
     pub views: Vec<pg_sys::Oid>,
-    /// Indexes and constraints of the table that its replacement lacks.
+    /// Indexes and constraints of the tables that their replacements lack.
     pub missing: Vec<String>,
     /// To run before the exchange of names.
     pub before: Vec<String>,
@@ -32,7 +36,7 @@ const TRIGGERS: &str = "pg_trigger as t
                     where p.oid = t.tgfoid and p.proname = 'capture' and n.nspname = 'coco_internal')";
 
 /// SELECTs of statements to run before the exchange. `$1` is the table, `$2` its replacement, `$3`
-/// the name of the table, and `$4` the present name of the replacement.
+/// the name of the table, and `$4` the present name of the replacement: see [`over_pairs`].
 const BEFORE: [&str; 3] = [
     "select format('drop trigger %I on %s', t.tgname, $3) from {triggers} order by t.tgname",
     "select format('alter publication %I drop table %s', p.pubname, $3)
@@ -154,7 +158,7 @@ with i as (
    where o.indrelid = $1 and w.indrelid = $2
 )";
 
-/// Indexes of the table whose columns the replacement has, and that have no partner. `$3` and `$4`
+/// Indexes of the table whose columns the replacement has, and that have no partner. `$5` and `$6`
 /// are the target keys: a unique index on a key that changes has none.
 const MISSING_INDEXES: &str = "
 select format('index %I', o.name) from i as o
@@ -169,15 +173,15 @@ select format('index %I', o.name) from i as o
                            and d.refobjsubid = a.attnum))
         and not exists (select from pg_attribute as b
                          where b.attrelid = $2 and b.attname = a.attname and not b.attisdropped))
-   and not (o.indisunique and $3::text[] <> $4::text[]
+   and not (o.indisunique and $5::text[] <> $6::text[]
             and (select array_agg(a.attname::text order by a.attname::text) from pg_attribute as a
-                  where a.attrelid = $1 and a.attnum = any (o.indkey[0:o.indnkeyatts - 1])) = $3::text[])
+                  where a.attrelid = $1 and a.attnum = any (o.indkey[0:o.indnkeyatts - 1])) = $5::text[])
  order by 1";
 
 /// Constraints of the table whose columns the replacement has, and that the replacement lacks.
 const MISSING_CONSTRAINTS: &str = "
 select format('constraint %I', c.conname) from pg_constraint as c
- where c.conrelid = $1 and c.contype in ('c', 'f')
+ where c.conrelid = $1 and c.contype in ('c', 'f') and c.conparentid = 0
    and not exists (select from pg_constraint as n
                     where n.conrelid = $2 and n.contype = c.contype and n.conname = c.conname)
    and not exists (
@@ -205,59 +209,95 @@ select format('alter statistics %I.%I rename to coco_statistics_%s', w.nspname, 
   from numbered as o join numbered as w using (description, n)
  where o.stxrelid = $1 and w.stxrelid = $2 order by o.id";
 
-/// Describes what moves from the main flow's table to the version's. The caller acts as the flow's
-/// owner, with only pg_catalog on the search path.
-pub fn describe(pair: &TablePair) -> Result<MovedParts> {
-    let (name, present) = (pair.name(), pair.version.relation_name());
-    let tables = [arg(pair.main_table), arg(pair.version_table)];
-    let named =
-        [arg(pair.main_table), arg(pair.version_table), arg(name.as_str()), arg(present.as_str())];
-    let mut renames = exchange_tables(pair);
-    renames.extend(index_renames(&tables)?);
-    renames.extend(triples(STATISTICS, &tables)?);
-    let mut missing = missing_indexes(pair)?;
-    missing.extend(texts(MISSING_CONSTRAINTS, &tables)?);
+/// Describes what moves from the main flow's table to the version's, and from each partition to its
+/// partner. The caller acts as the flow's owner, with only pg_catalog on the search path.
+pub fn describe(pair: &TablePair, partners: &[Partners]) -> Result<MovedParts> {
+    let pairs = pair_args(partners);
+    let mut renames: Vec<String> = partners.iter().flat_map(exchange_tables).collect();
+    renames.extend(index_renames(&pairs)?);
+    renames.extend(triples(STATISTICS, &pairs)?);
+    let mut missing = missing_indexes(pair, partners)?;
+    missing.extend(texts(MISSING_CONSTRAINTS, &pairs)?);
+    let main = partners.iter().map(|p| p.main.relation);
     Ok(MovedParts {
-        views: spi::select(
-            &format!("select v.oid from {VIEWS} order by v.oid desc"),
-            &[arg(pair.main_table)],
-            |r| spi::required(r, 1),
-        )?,
+        tables: main.chain(partners.iter().map(|p| p.version.relation)).collect(),
+        views: views(partners)?,
         missing,
-        before: all_texts(&BEFORE, &named)?,
+        before: all_texts(&BEFORE, &pairs)?,
         renames,
-        after: all_texts(&AFTER, &named)?,
+        after: all_texts(&AFTER, &pairs)?,
     })
 }
 
-fn texts(query: &str, args: &[Arg]) -> Result<Vec<String>> {
-    spi::select(query, args, |r| spi::required(r, 1))
+/// Returns the parameters of [`over_pairs`].
+fn pair_args(partners: &[Partners]) -> [Arg<'static>; 4] {
+    let of =
+        |relation: fn(&Partners) -> pg_sys::Oid| partners.iter().map(relation).collect::<Vec<_>>();
+    let named = |name: fn(&Partners) -> String| partners.iter().map(name).collect::<Vec<_>>();
+    [
+        arg(of(|p| p.main.relation)),
+        arg(of(|p| p.version.relation)),
+        arg(named(|p| p.main.qualified())),
+        arg(named(|p| p.version.qualified())),
+    ]
+}
+
+/// Returns a SELECT of the rows of `query` for each pair of tables, in order. In `query`, `$1` to
+/// `$4` are the tables and their names. `columns` are names for its columns.
+fn over_pairs(query: &str, columns: &str) -> String {
+    let mut query = query.replace("{triggers}", TRIGGERS).replace("{views}", VIEWS);
+    for (parameter, column) in [("$1", "main"), ("$2", "other"), ("$3", "name"), ("$4", "present")]
+    {
+        query = query.replace(parameter, &format!("pair.{column}"));
+    }
+    let shown: Vec<String> = columns.split(", ").map(|column| format!("s.{column}")).collect();
+    format!(
+        "select {} from unnest($1::oid[], $2::oid[], $3::text[], $4::text[])
+                with ordinality as pair(main, other, name, present, number)
+          cross join lateral (
+            select row_number() over () as line, q.* from ({query}) as q({columns})) as s
+          order by pair.number, s.line",
+        shown.join(", ")
+    )
+}
+
+/// Returns the views that directly read one of the main flow's tables.
+fn views(partners: &[Partners]) -> Result<Vec<pg_sys::Oid>> {
+    let tables: Vec<pg_sys::Oid> = partners.iter().map(|p| p.main.relation).collect();
+    let of_one = VIEWS.replace("= $1", "= any ($1)");
+    spi::select(&format!("select v.oid from {of_one} order by v.oid desc"), &[arg(tables)], |r| {
+        spi::required(r, 1)
+    })
+}
+
+fn texts(query: &str, pairs: &[Arg]) -> Result<Vec<String>> {
+    spi::select(&over_pairs(query, "a"), pairs, |r| spi::required(r, 1))
 }
 
 /// Returns the statements that these SELECTs return, in order.
-fn all_texts(queries: &[&str], args: &[Arg]) -> Result<Vec<String>> {
+fn all_texts(queries: &[&str], pairs: &[Arg]) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for query in queries {
-        let query = query.replace("{triggers}", TRIGGERS).replace("{views}", VIEWS);
-        all.extend(texts(&query, args)?);
+        all.extend(texts(query, pairs)?);
     }
     Ok(all)
 }
 
-/// Exchanges the names of the tables; a version's table may have the name that the other one gets.
-fn exchange_tables(pair: &TablePair) -> Vec<String> {
+/// Exchanges the names of two tables; a version's table may have the name that the other one gets.
+fn exchange_tables(partners: &Partners) -> [String; 3] {
     let rename = |from: &str, to: &str| format!("alter table {from} rename to {}", spi::ident(to));
-    let temporary = pair.temporary();
-    vec![
-        rename(&pair.version.relation_name(), &temporary),
-        rename(&pair.name(), &pair.retired),
-        rename(&pair.beside(&temporary), &pair.main.name),
+    let temporary = partners.temporary();
+    let beside = spi::qualified(&partners.version.schema, &temporary);
+    [
+        rename(&partners.version.qualified(), &temporary),
+        rename(&partners.main.qualified(), &partners.retired),
+        rename(&beside, &partners.main.name),
     ]
 }
 
-/// Gives each index of the replacement the name of its partner, and each partner a name that
+/// Gives each index of a replacement the name of its partner, and each partner a name that
 /// identifies the other one at the next exchange.
-fn index_renames(tables: &[Arg]) -> Result<Vec<String>> {
+fn index_renames(pairs: &[Arg]) -> Result<Vec<String>> {
     let query = format!(
         "{INDEXES}
          select format('alter index %I.%I rename to coco_swap_%s', w.nspname, w.name, w.indexrelid),
@@ -266,30 +306,26 @@ fn index_renames(tables: &[Arg]) -> Result<Vec<String>> {
            from partner as p join i as o on o.indexrelid = p.old join i as w on w.indexrelid = p.new
           order by o.indexrelid"
     );
-    triples(&query, tables)
+    triples(&query, pairs)
 }
 
 /// Returns the statements of each row, three in a row.
-fn triples(query: &str, args: &[Arg]) -> Result<Vec<String>> {
-    let rows = spi::select(query, args, |r| {
+fn triples(query: &str, pairs: &[Arg]) -> Result<Vec<String>> {
+    let rows = spi::select(&over_pairs(query, "a, b, c"), pairs, |r| {
         Ok([spi::required::<String>(r, 1)?, spi::required(r, 2)?, spi::required(r, 3)?])
     })?;
     Ok(rows.into_iter().flatten().collect())
 }
 
-fn missing_indexes(pair: &TablePair) -> Result<Vec<String>> {
+fn missing_indexes(pair: &TablePair, partners: &[Partners]) -> Result<Vec<String>> {
     let sorted = |names: &[String]| {
         let mut names = names.to_vec();
         names.sort();
         names
     };
-    texts(
-        &format!("{INDEXES} {MISSING_INDEXES}"),
-        &[
-            arg(pair.main_table),
-            arg(pair.version_table),
-            arg(sorted(&pair.main.key_names)),
-            arg(sorted(&pair.version.key_names)),
-        ],
-    )
+    let [main, version, name, present] = pair_args(partners);
+    let before = arg(sorted(&pair.main.key_names));
+    let after = arg(sorted(&pair.version.key_names));
+    let query = format!("{INDEXES} {MISSING_INDEXES}");
+    texts(&query, &[main, version, name, present, before, after])
 }

@@ -8,6 +8,7 @@ use crate::catalog::version_rows::{self, FlowVersion, VersionRole};
 use crate::catalog::{flow_rows, locks, relation_locks};
 use crate::declare;
 use crate::declare::gapless::exchange::exchange;
+use crate::declare::gapless::partitions::follow_partitions;
 use crate::flows::load;
 use crate::pg::error::{Error, Result};
 use crate::pg::notice::{notice, warning};
@@ -48,6 +49,7 @@ fn replace(name: &str, role: VersionRole, caller: &SwapCaller) -> Result<()> {
         version_rows::version_of(main, role)?
     };
     let version = found.ok_or_else(|| no_version(name, role))?;
+    follow_partitions(&version)?;
     (caller.update)(&version.name)?;
     locks::lock_flow(version.id)?;
     exchange_locked(&version, PATIENCE_WHEN_CALLED, caller.announce)
@@ -110,7 +112,11 @@ pub fn follow_versions(main: i32, caller: &SwapCaller, may_swap: bool) -> Result
             declare::drop_flow(&version.name, false, caller.announce)?;
             continue;
         }
-        let failed = match contained(|| (caller.update)(&version.name)) {
+        let updated = contained(|| {
+            follow_partitions(&version)?;
+            (caller.update)(&version.name)
+        });
+        let failed = match updated {
             Ok(failed) => failed,
             Err(why) => {
                 tell("could not update", &version, &why)?;
@@ -129,7 +135,11 @@ pub fn follow_versions(main: i32, caller: &SwapCaller, may_swap: bool) -> Result
             _ => Err(failing(&version, failed)),
         };
         match swapped {
-            Ok(()) => notice(format!("flow \"{}\" uses its new version", version.of_name)),
+            Ok(()) => {
+                notice(format!("flow \"{}\" uses its new version", version.of_name));
+                // The swap has dropped the old version that comes next.
+                return Ok(());
+            }
             Err(why) => tell("could not swap", &version, &why)?,
         }
     }
@@ -167,6 +177,7 @@ pub fn swap_in_turn(version: i32, caller: &SwapCaller) -> Result<SwapOutcome> {
     if load::load_for_update(&found.of_name)?.paused {
         return Ok(SwapOutcome::NotNow);
     }
+    follow_partitions(&found)?;
     let failed = (caller.update)(&found.name)?;
     if failed > 0 {
         version_rows::note_reason(version, Some(&failing(&found, failed)))?;

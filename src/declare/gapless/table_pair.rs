@@ -6,7 +6,6 @@ use crate::catalog::model::{Flow, Target};
 use crate::catalog::version_rows::VersionRole;
 use crate::declare::names;
 use crate::pg::error::{Error, Result};
-use crate::pg::spi;
 
 /// A table of the main flow, and the table of a version that takes over its name.
 pub struct TablePair {
@@ -44,11 +43,6 @@ impl TablePair {
     /// Returns the name of the version's table in the middle of a swap, without its schema.
     pub fn temporary(&self) -> String {
         format!("coco_swap_{}", self.version_table.to_u32())
-    }
-
-    /// Returns a name in the schema of the table, quoted and schema-qualified.
-    pub fn beside(&self, name: &str) -> String {
-        spi::qualified(&self.main.schema, name)
     }
 }
 

@@ -1,11 +1,13 @@
 //! Creates the table of a new version: as the table of the main flow, with the columns and the key
 //! of the new query. The table is empty, so each of its indexes and constraints costs nothing here.
+//! `partitions` creates partitions in the same way.
 
 use pgrx::prelude::*;
 
 use crate::catalog::model::{Flow, Target};
 use crate::catalog::target_table;
 use crate::catalog::version_rows::VersionRole;
+use crate::declare::gapless::partition_tree::{self, TreeTable};
 use crate::declare::names;
 use crate::pg::acting_role::{RoleGuard, SavedGucs};
 use crate::pg::columns::{self, Attribute, Column};
@@ -13,15 +15,19 @@ use crate::pg::error::{Error, Result};
 use crate::pg::relations::find_relation;
 use crate::pg::spi::{self, arg, ident};
 
-/// Creates the table of `new`, which replaces the table of `old`.
+/// Creates the table of `new`, which replaces the table of `old`, without partitions.
 pub fn create(main: &Flow, old: &Target, new: &Target) -> Result<pg_sys::Oid> {
     let Some(template) = old.relation else {
         return Err(Error::internal("the table of a replaceable target vanished"));
     };
-    check_retired_name(old)?;
+    partition_tree::check_partition_key(old, new, template)?;
+    let acting = RoleGuard::flow_owner(main.owner, &SavedGucs::qualifying())?;
+    let tree = partition_tree::read_tree(template)?;
+    drop(acting);
+    tree.iter().try_for_each(|table| check_retired_name(main, old, table))?;
     let _as = RoleGuard::flow_owner(main.owner, &SavedGucs::qualifying())?;
     let name = new.relation_name();
-    spi::execute(&create_sql(template, &name, &old.relation_name())?, &[])?;
+    spi::execute(&create_sql(template, &name, &old.relation_name(), Identity::Copied)?, &[])?;
     let table = find_relation(&new.schema, &new.name)?
         .ok_or_else(|| Error::internal(format!("table {name} was not created")))?;
     name_after_partners(template, table)?;
@@ -41,31 +47,63 @@ pub fn create(main: &Flow, old: &Target, new: &Target) -> Result<pg_sys::Oid> {
     Ok(table)
 }
 
-/// Fails if a table that is not coco's has the name that the main flow's table will have.
-fn check_retired_name(old: &Target) -> Result<()> {
-    let retired = names::version_table_name(&old.name, VersionRole::Old);
-    let Some(relation) = find_relation(&old.schema, &retired)? else { return Ok(()) };
+/// Fails if a relation has the name that a table of the main flow will have, unless it is the table
+/// of the flow's old version, which the swap drops.
+fn check_retired_name(main: &Flow, old: &Target, table: &TreeTable) -> Result<()> {
+    let retired = match table.bounds.is_empty() {
+        true => names::version_table_name(&old.name, VersionRole::Old),
+        false => names::version_partition_name(&table.name, table.relation, VersionRole::Old),
+    };
+    let Some(relation) = find_relation(&table.schema, &retired)? else { return Ok(()) };
     let _as = RoleGuard::extension_owner()?;
-    let ours = spi::scalar::<bool>(
-        "select true from coco_internal.target where relation = $1::oid::regclass",
+    let target = spi::select(
+        "select managed, flow from coco_internal.target where relation = $1::oid::regclass",
         &[arg(relation)],
-    )?;
-    match ours {
-        Some(true) => Ok(()),
-        _ => Err(Error::new(
-            PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE,
-            format!("relation {} already exists", spi::qualified(&old.schema, &retired)),
-        )
-        .detail("The swap gives this name to the present table of the target.")
-        .hint("Drop or rename the relation. coco keeps an adopted table under this name.")),
-    }
+        |r| Ok((spi::required::<bool>(r, 1)?, spi::required::<String>(r, 2)?)),
+    )?
+    .pop();
+    let old_version = names::version_name(&main.name, VersionRole::Old)?;
+    let of_old_version = target.filter(|(_, flow)| *flow == old_version);
+    let hint = match of_old_version {
+        Some((true, _)) => return Ok(()),
+        Some((false, flow)) => format!(
+            "Drop flow \"{flow}\" with coco.drop_flow, and then drop or rename the relation. coco keeps an adopted table under this name."
+        ),
+        None => {
+            "Drop or rename the relation. coco keeps an adopted table under this name.".to_owned()
+        }
+    };
+    Err(Error::new(
+        PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE,
+        format!("relation {} already exists", spi::qualified(&table.schema, &retired)),
+    )
+    .detail(format!("The swap gives this name to the present table {}.", table.qualified()))
+    .hint(hint))
+}
+
+/// Whether a new table gets identity columns of its own.
+#[derive(Clone, Copy)]
+pub enum Identity {
+    Copied,
+    /// A partition has those of the table that it is attached to.
+    Inherited,
 }
 
 /// Returns the CREATE TABLE of a table that has the properties of another one.
-fn create_sql(template: pg_sys::Oid, name: &str, like: &str) -> Result<String> {
+pub fn create_sql(
+    template: pg_sys::Oid,
+    name: &str,
+    like: &str,
+    identity: Identity,
+) -> Result<String> {
+    let options = match identity {
+        Identity::Copied => "including all",
+        Identity::Inherited => "including all excluding identity",
+    };
     let statement = spi::scalar::<String>(
-        "select format('create %s table %s (like %s including all)%s%s%s',
-                       case c.relpersistence when 'u' then 'unlogged' end, $2, $3,
+        "select format('create %s table %s (like %s %s)%s%s%s%s',
+                       case c.relpersistence when 'u' then 'unlogged' end, $2, $3, $4,
+                       ' partition by ' || pg_get_partkeydef(c.oid),
                        ' using ' || quote_ident(a.amname),
                        (select format(' with (%s)', string_agg(format('%I = %L', o.option_name, o.option_value), ', '))
                           from pg_options_to_table(c.reloptions) as o having count(*) > 0),
@@ -74,14 +112,14 @@ fn create_sql(template: pg_sys::Oid, name: &str, like: &str) -> Result<String> {
            left join pg_am as a on a.oid = c.relam
            left join pg_tablespace as s on s.oid = c.reltablespace
           where c.oid = $1",
-        &[arg(template), arg(name), arg(like)],
+        &[arg(template), arg(name), arg(like), arg(options)],
     )?;
     statement.ok_or_else(|| Error::internal("the table of a replaceable target vanished"))
 }
 
 /// Names each index of a new table after the index that it is a copy of, so that the swap finds it
 /// whatever happens to the columns. LIKE copies indexes in the order of their OIDs.
-fn name_after_partners(template: pg_sys::Oid, table: pg_sys::Oid) -> Result<()> {
+pub fn name_after_partners(template: pg_sys::Oid, table: pg_sys::Oid) -> Result<()> {
     let renames = spi::select(
         "with i as (
            select x.indrelid, x.indexrelid, n.nspname, c.relname,
@@ -102,7 +140,7 @@ fn name_after_partners(template: pg_sys::Oid, table: pg_sys::Oid) -> Result<()> 
 }
 
 /// Drops the unique constraints and indexes on exactly these columns.
-fn drop_uniqueness(table: pg_sys::Oid, name: &str, key: &[Column]) -> Result<()> {
+pub fn drop_uniqueness(table: pg_sys::Oid, name: &str, key: &[Column]) -> Result<()> {
     let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
     let drops = spi::select(
         "select case when t.conname is null then format('drop index %I.%I', n.nspname, c.relname)
@@ -122,7 +160,7 @@ fn drop_uniqueness(table: pg_sys::Oid, name: &str, key: &[Column]) -> Result<()>
 }
 
 /// Gives an empty table the columns of a target.
-fn fit_columns(old: &Target, new: &Target, table: pg_sys::Oid, name: &str) -> Result<()> {
+pub fn fit_columns(old: &Target, new: &Target, table: pg_sys::Oid, name: &str) -> Result<()> {
     let attributes = columns::of_relation(table)?;
     let has = |columns: &[Column], a: &Attribute| columns.iter().any(|c| c.name == a.column.name);
     let mut changes: Vec<String> = attributes
@@ -208,7 +246,7 @@ fn add_key(new: &Target, table: pg_sys::Oid, name: &str) -> Result<()> {
 
 /// Copies the foreign keys of a table whose columns exist in the other one. LIKE does not copy
 /// them.
-fn copy_foreign_keys(template: pg_sys::Oid, table: pg_sys::Oid, name: &str) -> Result<()> {
+pub fn copy_foreign_keys(template: pg_sys::Oid, table: pg_sys::Oid, name: &str) -> Result<()> {
     let keys = spi::select(
         "select c.conname::text, pg_get_constraintdef(c.oid)
            from pg_constraint as c
@@ -229,7 +267,8 @@ fn copy_foreign_keys(template: pg_sys::Oid, table: pg_sys::Oid, name: &str) -> R
     Ok(())
 }
 
-fn same_names(a: &[Column], b: &[Column]) -> bool {
+/// Reports whether two keys have the same columns.
+pub fn same_names(a: &[Column], b: &[Column]) -> bool {
     let names = |key: &[Column]| {
         let mut names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
         names.sort();
@@ -239,7 +278,7 @@ fn same_names(a: &[Column], b: &[Column]) -> bool {
 }
 
 /// Runs statements that define objects. The caller acts as the flow's owner.
-fn run_all(statements: &[String]) -> Result<()> {
+pub fn run_all(statements: &[String]) -> Result<()> {
     for statement in statements {
         spi::execute(statement, &[])?;
     }

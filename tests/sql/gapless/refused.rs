@@ -76,14 +76,7 @@ fn a_target_with_objects_that_cannot_be_moved_is_refused() {
 #[test]
 fn tables_that_cannot_be_exchanged_are_refused() {
     let mut db = with_flow("tables");
-    db.run(
-        "create table p (id int primary key, v int) partition by range (id);
-         create table p1 partition of p for values from (0) to (100);
-         select coco.create_flow('p', 'd', 'select id, v from d', 'p', '{id}');
-         alter table t add column mine int",
-    );
-    let e = fails(&mut db.client, &CHANGE.replace("'f'", "'p'"), "0A000");
-    assert!(e.contains("is partitioned"), "{e}");
+    db.run("alter table t add column mine int");
     let e = fails(&mut db.client, CHANGE, "0A000");
     assert!(e.contains("columns that the query does not return") && e.contains("mine"), "{e}");
     db.run("alter table t drop column mine");
