@@ -1615,7 +1615,8 @@ key: with gapless. The new target key; NULL: the present one. Without gapless th
 Errors: 22023, 42704: target does not identify a target of the flow. 0A000: the key of a target outside this database would
 change its type. Also the errors of coco.add_target about query, key and fit. 55000: the flow already has a new version. Of a
 change with gapless: 2BP01: objects depend on the target that coco cannot move to another table; 0A000: a target is
-partitioned or outside this database; 42501: the owner of the flow does not own the target.$doc$;
+outside this database, or a new key lacks a column of the partition key; 42501: the owner of the flow does not own the
+target or a partition of it.$doc$;
 
 comment on function coco.expect is $doc$Declares an expectation: a condition that every row of a target should satisfy. coco checks each row before it writes the row.
 
