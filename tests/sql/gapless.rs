@@ -3,6 +3,7 @@
 mod beside;
 mod moves;
 mod partitioned;
+mod partitioned_readers;
 mod readers;
 mod refused;
 
