@@ -28,6 +28,8 @@ create table coco_internal.flow (
   max_rows    bigint check (max_rows > 0),
   max_cost    float8 check (max_cost > 0),
   beyond_limits boolean not null default false,
+  -- the interval or cron line by which workers update the flow; null: they update it after each commit
+  refresh     text,
 
   -- whether coco derives lookups from the flow's queries
   lookups     text not null default 'none' check (lookups in ('derive', 'none')),
@@ -201,6 +203,14 @@ create table coco_internal.flow_error (
 );
 comment on table coco_internal.flow_error is 'Live flows whose last run failed as a whole. Only coco''s workers write to this table.';
 
+-- One row for each flow that a worker has updated by its schedule. A dump does not include this table, so a restored flow
+-- is updated at once.
+create table coco_internal.scheduled_run (
+  flow  int primary key,
+  began timestamptz not null
+) with (fillfactor = 50);
+comment on table coco_internal.scheduled_run is 'Beginning of the last update by its schedule of each scheduled flow. Only coco''s functions and workers write to this table.';
+
 -- Failed items whose keys are too long for an index, so that they have no tracking row. A dump does not include this
 -- table, because a scan finds these items again.
 create table coco_internal.untracked (
@@ -369,7 +379,7 @@ create table coco_internal.logic (
 );
 comment on table coco_internal.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
+revoke all on coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.scheduled_run, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco_internal.capture', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.flow', '');

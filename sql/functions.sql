@@ -22,7 +22,8 @@ create function coco.create_flow(
   if_not_exists boolean default false,
   or_replace  boolean default false,
   settings    jsonb   default null,
-  lookups     text    default null
+  lookups     text    default null,
+  refresh     text    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_wrapper';
@@ -48,7 +49,8 @@ create function coco.create_flow(
   if_not_exists boolean default false,
   or_replace  boolean default false,
   settings    jsonb   default null,
-  lookups     text    default null
+  lookups     text    default null,
+  refresh     text    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_over_wrapper';
@@ -73,6 +75,7 @@ create function coco.plan(
   item        text     default null,
   settings    jsonb    default null,
   lookups     text     default null,
+  refresh     text     default null,
   out object text, out name text, out change text, out effect text
 ) returns setof record language c volatile
   rows 3
@@ -99,6 +102,7 @@ create function coco.plan(
   item        text     default null,
   settings    jsonb    default null,
   lookups     text     default null,
+  refresh     text     default null,
   out object text, out name text, out change text, out effect text
 ) returns setof record language c volatile
   rows 3
@@ -227,7 +231,8 @@ create function coco.alter_flow(
   options     jsonb  default null,
   verify_interval interval default null,
   max_rows    bigint default null,
-  max_cost    double precision default null
+  max_cost    double precision default null,
+  refresh     text   default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'alter_flow_wrapper';
@@ -605,6 +610,12 @@ create function coco_internal.session_error_rows(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'session_error_rows_wrapper';
 comment on function coco_internal.session_error_rows is 'Returns the errors that ended the last update of your flows, where a session ran that update. Returns no row unless coco is in shared_preload_libraries.';
+
+create function coco_internal.schedule_rows(out flow int, out next_update timestamptz)
+  returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'schedule_rows_wrapper';
+comment on function coco_internal.schedule_rows is 'Returns your live flows that have a schedule, with the time of the next update. The time is NULL if no update by the schedule has ended, or if there is no next one.';
 
 create function coco_internal.metric_rows(
   scope text,

@@ -3,10 +3,10 @@
 
 revoke all on all functions in schema coco, coco_internal from public;
 grant execute on function
-  coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text),
-  coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text),
-  coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text),
-  coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text),
+  coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text),
+  coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text),
+  coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text),
+  coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text),
   coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.expect, coco.drop_expectation, coco.alter_flow,
   coco.allow, coco.rename_flow, coco.drop_flow, coco.flow_definition, coco.definitions, coco.update, coco.update_all, coco.retry,
   coco.start, coco.stop, coco.wait, coco.preview, coco.estimate, coco.evaluate, coco.verify,
@@ -22,7 +22,7 @@ grant execute on function
   coco_internal.memo_call, coco_internal.function_rows, coco_internal.tracking_rows, coco_internal.error_rows,
   coco_internal.expectation_rows, coco_internal.pending_rows, coco_internal.pending_flow_rows, coco_internal.worker_rows,
   coco_internal.progress_rows, coco_internal.delivery_rows, coco_internal.metric_rows, coco_internal.failure_rows,
-  coco_internal.session_error_rows, coco_internal.restore_is_complete
+  coco_internal.session_error_rows, coco_internal.restore_is_complete, coco_internal.schedule_rows
 to public;
 grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.versions, coco.logic_versions, coco.tracking, coco.errors, coco.expectations, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
   coco.metrics

@@ -3,7 +3,7 @@
 
 create view coco.flows with (security_barrier) as
 select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
-       f.lineage_index, f.lookups, f.max_rows, f.max_cost, f.verify_interval
+       f.lineage_index, f.lookups, f.max_rows, f.max_cost, f.verify_interval, f.refresh
   from coco_internal.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
@@ -124,10 +124,12 @@ select g.flow, g.state,
                                          case when g.is_external then ', outside => true' end)
                   else pg_catalog.format('SELECT * FROM coco.errors WHERE flow = %L shows why. To try again after a correction: SELECT * FROM coco.retry(%1$L)', g.flow) end
                 when 'never updated' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
-                when 'behind' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
+                when 'behind' then case when g.live
+                  then 'A worker updates the flow as soon as it can. The view coco.workers shows what the workers do.'
+                  else pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow) end
                 when 'unknown' then pg_catalog.format('coco does not capture every source of the flow, so only an update finds their changes: SELECT * FROM coco.update(%L)', g.flow)
               end) end as hint,
-       g.label, g.verified_at, g.differing_rows, g.verify_error
+       g.label, g.next_update, g.verified_at, g.differing_rows, g.verify_error
   from (
 select f.flow, f.live,
        case when t.count = 0 then 'incomplete'
@@ -145,6 +147,10 @@ select f.flow, f.live,
                                                  where d.datname = pg_catalog.current_database()))
               then 'no worker'
             when e.failed_items > 0 or v.differing > 0 then 'degraded'
+            -- A worker that is a minute late has other work, or does not get on.
+            when f.live and z.flow is not null
+              then case when z.next_update > pg_catalog.clock_timestamp() - interval '1 minute' then 'up to date'
+                        else 'behind' end
             when f.live then 'live'
             when k.followed_at is null
                  and not exists (select from coco_internal.run_history h where h.flow = f.id and h.error is null)
@@ -167,7 +173,8 @@ select f.flow, f.live,
               case when v.is_cut then 'more than ' end, v.differing,
               case when v.differing = 1 then 'row differs' else 'rows differ' end) end as difference,
        e.last_error as item_message,
-       (select h.label from coco_internal.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label
+       (select h.label from coco_internal.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label,
+       z.next_update
   from coco_internal.flow f
  cross join coco_internal.restore_is_complete() as r (complete)
  cross join lateral (
@@ -202,6 +209,7 @@ select f.flow, f.live,
   left join coco_internal.failure_rows() e on e.flow = f.flow
   left join coco_internal.verification v on v.flow = f.id
   left join coco_internal.flow_error x on x.flow = f.id
+  left join coco_internal.schedule_rows() z on z.flow = f.id
   left join (select distinct on (t.flow) t.flow, d.next_retry, d.hint,
                     pg_catalog.format('target %I on server %I: %s', t.external, t.server, d.message) as message
                from coco_internal.delivery_state d join coco_internal.target t on t.id = d.target

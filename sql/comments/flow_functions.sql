@@ -2,7 +2,7 @@
 -- expects this form: a line "name: …" describes an argument or a result column, a line with an indent of two blanks
 -- continues it, and lines with an indent of four blanks are an example.
 
-comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
+comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
 
 With query, one call does the work of coco.add_source, coco.add_lookup and coco.add_target. coco finds what the call leaves
 out: the source is the table whose primary key the query's columns contain, or the relation by whose columns the query
@@ -34,15 +34,17 @@ settings: JSON object with values of TimeZone, default_text_search_config, lc_ti
 lookups: derive: coco derives lookups from the query's conditions, and raises a NOTICE if a change of a relation evaluates
   every item; none: it follows only the lookups of coco.add_lookup. NULL: none if the call gives source, target and key,
   or flow alone; otherwise derive.
+refresh: when workers update the flow while it is live, as in coco.alter_flow. NULL: commit; with or_replace, the flow keeps
+  its schedule.
 
 With or_replace, a call that changes nothing is silent, and waits for nobody. Otherwise a NOTICE lists the differences, and
 coco does only what they need. coco compares what is bound, so a line break or a comment in the query is no difference. A
 different query is changed as by coco.set_query. Another ordinal, fingerprint, capture, refresh_interval, search_path,
-settings or options are changed as by coco.alter_flow. If the source, its key or name, or the target, its key or server
+settings, options or refresh are changed as by coco.alter_flow. If the source, its key or name, or the target, its key or server
 differs, coco drops the flow and declares it again. The tables, the owner, the label and the other properties of
 coco.alter_flow stay, and a live flow stays live. coco then alters a target table that it created, and empties the table if
 its key differs. A flow with several sources or targets can be replaced only by a call with flow alone, which changes its
-search path, settings and lookups. coco.plan shows the differences in advance.
+search path, settings, lookups and schedule. coco.plan shows the differences in advance.
 
     SELECT coco.create_flow('doc_chunks',
       source => 'documents',
@@ -55,7 +57,7 @@ Errors: 42710: the name is taken, possibly by a flow that you may not see. 22023
 valid, or coco does not find the source or the key. 42P09: the query has several possible sources. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose. Also the
 errors of coco.add_source and coco.add_target. A call that fails declares and changes nothing.$doc$;
 
-comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
+comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
 
 flow: as in coco.create_flow, and so are the other arguments.
 
@@ -75,10 +77,10 @@ effect: what the next update does because of the difference.
 
 Errors: those of coco.create_flow.$doc$;
 
-comment on function coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text) is
+comment on function coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text) is
 'The same as the other coco.create_flow, for a source of type regclass.';
 
-comment on function coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text) is
+comment on function coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text) is
 'The same as the other coco.plan, for a source of type regclass.';
 
 comment on function coco.flow_definition is $doc$Returns SQL that declares a flow as it is: one or several statements that psql can run. Run it as the flow's owner.
@@ -370,9 +372,19 @@ max_rows: number of target rows that one update may write and delete. coco estim
   (coco.set_query with gapless) has no such limit.
 max_cost: amount that one update may spend at the servers of providers, in the unit of their prices. coco raises an error
   as for max_rows, before it sends a request. 0: no limit.
+refresh: when workers update the flow while it is live. commit: after each commit that changes a source. An interval of at
+  least one second, such as '5 minutes': so long after the beginning of the previous update. A cron line of five fields,
+  such as '0 3 * * *', or a name such as '@daily': at the times that match the line in the flow's TimeZone. See below.
 
 Whatever an update evaluates again, it takes results of memoized functions from the store. If such a result depends on the
 search path or on a setting, call coco.clear_memo.
+
+A flow with a schedule follows all of its sources at these times only, also those that are not captured, whatever their
+refresh_interval. A time that was missed, because the server was down or an update took long, counts once: the flow is
+updated as soon as possible. In an interval, a day has 24 hours. If a change of local time skips a time of a cron line, the
+update comes right after the change. If local time repeats, the time counts once. A line whose field for the hour begins
+with * counts each minute that a local clock shows. Failed items are retried at the times of the schedule, too. Rows that
+wait for a target outside this database are sent at once. coco.start updates the flow at once.
 
     SELECT coco.alter_flow('doc_chunks', label => 'v1.2', batch_size => 500);
 
@@ -484,7 +496,7 @@ flow: name of the flow.
 
 The result columns and the errors are those of coco.update.$doc$;
 
-comment on function coco.start is $doc$Starts keeping a flow up to date: after this transaction commits, a background worker follows the flow's sources. If the flow is already live, this is not an error; coco retries a failed flow at once.
+comment on function coco.start is $doc$Starts keeping a flow up to date: after this transaction commits, a background worker follows the flow's sources. If the flow is already live, this is not an error; coco retries a failed flow at once, and updates a flow that has a schedule at once.
 
 If coco is in shared_preload_libraries, each commit that changes a source wakes the worker, and live flows continue after
 a restart. Otherwise the worker looks for changes every 100 ms and ends with the server. If triggers or change logs of the
@@ -517,7 +529,11 @@ The call does not wait for changes of its own transaction. A source that is not 
 began, so the wait can last as long as its refresh_interval. The changes must have been sent to targets outside this
 database; the call does not wait for rows that these targets rejected.
 
+If a flow has a schedule (refresh in coco.alter_flow), the call waits for its next update. It raises an error at once if this
+update does not begin before the timeout. Call coco.start before it to let a worker update the flow now.
+
 flow: name of the flow.
 timeout: maximum time to wait.
 
-Errors: 55000: the flow, or a flow that feeds it, is not live or is paused. 22023: timeout is negative.$doc$;
+Errors: 55000: the flow, or a flow that feeds it, is not live, is paused, or has a schedule whose next update is too far away.
+22023: timeout is negative.$doc$;

@@ -35,6 +35,8 @@ create table coco_internal.flow (
   max_rows    bigint check (max_rows > 0),
   max_cost    float8 check (max_cost > 0),
   beyond_limits boolean not null default false,
+  -- the interval or cron line by which workers update the flow; null: they update it after each commit
+  refresh     text,
 
   -- whether coco derives lookups from the flow's queries
   lookups     text not null default 'none' check (lookups in ('derive', 'none')),
@@ -208,6 +210,14 @@ create table coco_internal.flow_error (
 );
 comment on table coco_internal.flow_error is 'Live flows whose last run failed as a whole. Only coco''s workers write to this table.';
 
+-- One row for each flow that a worker has updated by its schedule. A dump does not include this table, so a restored flow
+-- is updated at once.
+create table coco_internal.scheduled_run (
+  flow  int primary key,
+  began timestamptz not null
+) with (fillfactor = 50);
+comment on table coco_internal.scheduled_run is 'Beginning of the last update by its schedule of each scheduled flow. Only coco''s functions and workers write to this table.';
+
 -- Failed items whose keys are too long for an index, so that they have no tracking row. A dump does not include this
 -- table, because a scan finds these items again.
 create table coco_internal.untracked (
@@ -376,7 +386,7 @@ create table coco_internal.logic (
 );
 comment on table coco_internal.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
+revoke all on coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.scheduled_run, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco_internal.capture', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.flow', '');
@@ -433,7 +443,8 @@ create function coco.create_flow(
   if_not_exists boolean default false,
   or_replace  boolean default false,
   settings    jsonb   default null,
-  lookups     text    default null
+  lookups     text    default null,
+  refresh     text    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_wrapper';
@@ -459,7 +470,8 @@ create function coco.create_flow(
   if_not_exists boolean default false,
   or_replace  boolean default false,
   settings    jsonb   default null,
-  lookups     text    default null
+  lookups     text    default null,
+  refresh     text    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_over_wrapper';
@@ -484,6 +496,7 @@ create function coco.plan(
   item        text     default null,
   settings    jsonb    default null,
   lookups     text     default null,
+  refresh     text     default null,
   out object text, out name text, out change text, out effect text
 ) returns setof record language c volatile
   rows 3
@@ -510,6 +523,7 @@ create function coco.plan(
   item        text     default null,
   settings    jsonb    default null,
   lookups     text     default null,
+  refresh     text     default null,
   out object text, out name text, out change text, out effect text
 ) returns setof record language c volatile
   rows 3
@@ -638,7 +652,8 @@ create function coco.alter_flow(
   options     jsonb  default null,
   verify_interval interval default null,
   max_rows    bigint default null,
-  max_cost    double precision default null
+  max_cost    double precision default null,
+  refresh     text   default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'alter_flow_wrapper';
@@ -1017,6 +1032,12 @@ create function coco_internal.session_error_rows(
   as 'MODULE_PATHNAME', 'session_error_rows_wrapper';
 comment on function coco_internal.session_error_rows is 'Returns the errors that ended the last update of your flows, where a session ran that update. Returns no row unless coco is in shared_preload_libraries.';
 
+create function coco_internal.schedule_rows(out flow int, out next_update timestamptz)
+  returns setof record language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'schedule_rows_wrapper';
+comment on function coco_internal.schedule_rows is 'Returns your live flows that have a schedule, with the time of the next update. The time is NULL if no update by the schedule has ended, or if there is no next one.';
+
 create function coco_internal.metric_rows(
   scope text,
   out metric text, out type text, out flow text, out name text, out server text,
@@ -1130,7 +1151,7 @@ comment on foreign data wrapper coco_openai is 'Connector for servers that coco.
 
 create view coco.flows with (security_barrier) as
 select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
-       f.lineage_index, f.lookups, f.max_rows, f.max_cost, f.verify_interval
+       f.lineage_index, f.lookups, f.max_rows, f.max_cost, f.verify_interval, f.refresh
   from coco_internal.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
@@ -1251,10 +1272,12 @@ select g.flow, g.state,
                                          case when g.is_external then ', outside => true' end)
                   else pg_catalog.format('SELECT * FROM coco.errors WHERE flow = %L shows why. To try again after a correction: SELECT * FROM coco.retry(%1$L)', g.flow) end
                 when 'never updated' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
-                when 'behind' then pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow)
+                when 'behind' then case when g.live
+                  then 'A worker updates the flow as soon as it can. The view coco.workers shows what the workers do.'
+                  else pg_catalog.format('Update the flow once: SELECT * FROM coco.update(%L); or keep it up to date: SELECT coco.start(%1$L)', g.flow) end
                 when 'unknown' then pg_catalog.format('coco does not capture every source of the flow, so only an update finds their changes: SELECT * FROM coco.update(%L)', g.flow)
               end) end as hint,
-       g.label, g.verified_at, g.differing_rows, g.verify_error
+       g.label, g.next_update, g.verified_at, g.differing_rows, g.verify_error
   from (
 select f.flow, f.live,
        case when t.count = 0 then 'incomplete'
@@ -1272,6 +1295,10 @@ select f.flow, f.live,
                                                  where d.datname = pg_catalog.current_database()))
               then 'no worker'
             when e.failed_items > 0 or v.differing > 0 then 'degraded'
+            -- A worker that is a minute late has other work, or does not get on.
+            when f.live and z.flow is not null
+              then case when z.next_update > pg_catalog.clock_timestamp() - interval '1 minute' then 'up to date'
+                        else 'behind' end
             when f.live then 'live'
             when k.followed_at is null
                  and not exists (select from coco_internal.run_history h where h.flow = f.id and h.error is null)
@@ -1294,7 +1321,8 @@ select f.flow, f.live,
               case when v.is_cut then 'more than ' end, v.differing,
               case when v.differing = 1 then 'row differs' else 'rows differ' end) end as difference,
        e.last_error as item_message,
-       (select h.label from coco_internal.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label
+       (select h.label from coco_internal.run_history h where h.flow = f.id order by h.run_id desc limit 1) as label,
+       z.next_update
   from coco_internal.flow f
  cross join coco_internal.restore_is_complete() as r (complete)
  cross join lateral (
@@ -1329,6 +1357,7 @@ select f.flow, f.live,
   left join coco_internal.failure_rows() e on e.flow = f.flow
   left join coco_internal.verification v on v.flow = f.id
   left join coco_internal.flow_error x on x.flow = f.id
+  left join coco_internal.schedule_rows() z on z.flow = f.id
   left join (select distinct on (t.flow) t.flow, d.next_retry, d.hint,
                     pg_catalog.format('target %I on server %I: %s', t.external, t.server, d.message) as message
                from coco_internal.delivery_state d join coco_internal.target t on t.id = d.target
@@ -1372,7 +1401,7 @@ select 'worker', m.* from coco_internal.metric_rows('worker') m;
 -- expects this form: a line "name: …" describes an argument or a result column, a line with an indent of two blanks
 -- continues it, and lines with an indent of four blanks are an example.
 
-comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
+comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
 
 With query, one call does the work of coco.add_source, coco.add_lookup and coco.add_target. coco finds what the call leaves
 out: the source is the table whose primary key the query's columns contain, or the relation by whose columns the query
@@ -1404,15 +1433,17 @@ settings: JSON object with values of TimeZone, default_text_search_config, lc_ti
 lookups: derive: coco derives lookups from the query's conditions, and raises a NOTICE if a change of a relation evaluates
   every item; none: it follows only the lookups of coco.add_lookup. NULL: none if the call gives source, target and key,
   or flow alone; otherwise derive.
+refresh: when workers update the flow while it is live, as in coco.alter_flow. NULL: commit; with or_replace, the flow keeps
+  its schedule.
 
 With or_replace, a call that changes nothing is silent, and waits for nobody. Otherwise a NOTICE lists the differences, and
 coco does only what they need. coco compares what is bound, so a line break or a comment in the query is no difference. A
 different query is changed as by coco.set_query. Another ordinal, fingerprint, capture, refresh_interval, search_path,
-settings or options are changed as by coco.alter_flow. If the source, its key or name, or the target, its key or server
+settings, options or refresh are changed as by coco.alter_flow. If the source, its key or name, or the target, its key or server
 differs, coco drops the flow and declares it again. The tables, the owner, the label and the other properties of
 coco.alter_flow stay, and a live flow stays live. coco then alters a target table that it created, and empties the table if
 its key differs. A flow with several sources or targets can be replaced only by a call with flow alone, which changes its
-search path, settings and lookups. coco.plan shows the differences in advance.
+search path, settings, lookups and schedule. coco.plan shows the differences in advance.
 
     SELECT coco.create_flow('doc_chunks',
       source => 'documents',
@@ -1425,7 +1456,7 @@ Errors: 42710: the name is taken, possibly by a flow that you may not see. 22023
 valid, or coco does not find the source or the key. 42P09: the query has several possible sources. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose. Also the
 errors of coco.add_source and coco.add_target. A call that fails declares and changes nothing.$doc$;
 
-comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
+comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
 
 flow: as in coco.create_flow, and so are the other arguments.
 
@@ -1445,10 +1476,10 @@ effect: what the next update does because of the difference.
 
 Errors: those of coco.create_flow.$doc$;
 
-comment on function coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text) is
+comment on function coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text) is
 'The same as the other coco.create_flow, for a source of type regclass.';
 
-comment on function coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text) is
+comment on function coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text) is
 'The same as the other coco.plan, for a source of type regclass.';
 
 comment on function coco.flow_definition is $doc$Returns SQL that declares a flow as it is: one or several statements that psql can run. Run it as the flow's owner.
@@ -1740,9 +1771,19 @@ max_rows: number of target rows that one update may write and delete. coco estim
   (coco.set_query with gapless) has no such limit.
 max_cost: amount that one update may spend at the servers of providers, in the unit of their prices. coco raises an error
   as for max_rows, before it sends a request. 0: no limit.
+refresh: when workers update the flow while it is live. commit: after each commit that changes a source. An interval of at
+  least one second, such as '5 minutes': so long after the beginning of the previous update. A cron line of five fields,
+  such as '0 3 * * *', or a name such as '@daily': at the times that match the line in the flow's TimeZone. See below.
 
 Whatever an update evaluates again, it takes results of memoized functions from the store. If such a result depends on the
 search path or on a setting, call coco.clear_memo.
+
+A flow with a schedule follows all of its sources at these times only, also those that are not captured, whatever their
+refresh_interval. A time that was missed, because the server was down or an update took long, counts once: the flow is
+updated as soon as possible. In an interval, a day has 24 hours. If a change of local time skips a time of a cron line, the
+update comes right after the change. If local time repeats, the time counts once. A line whose field for the hour begins
+with * counts each minute that a local clock shows. Failed items are retried at the times of the schedule, too. Rows that
+wait for a target outside this database are sent at once. coco.start updates the flow at once.
 
     SELECT coco.alter_flow('doc_chunks', label => 'v1.2', batch_size => 500);
 
@@ -1854,7 +1895,7 @@ flow: name of the flow.
 
 The result columns and the errors are those of coco.update.$doc$;
 
-comment on function coco.start is $doc$Starts keeping a flow up to date: after this transaction commits, a background worker follows the flow's sources. If the flow is already live, this is not an error; coco retries a failed flow at once.
+comment on function coco.start is $doc$Starts keeping a flow up to date: after this transaction commits, a background worker follows the flow's sources. If the flow is already live, this is not an error; coco retries a failed flow at once, and updates a flow that has a schedule at once.
 
 If coco is in shared_preload_libraries, each commit that changes a source wakes the worker, and live flows continue after
 a restart. Otherwise the worker looks for changes every 100 ms and ends with the server. If triggers or change logs of the
@@ -1887,10 +1928,14 @@ The call does not wait for changes of its own transaction. A source that is not 
 began, so the wait can last as long as its refresh_interval. The changes must have been sent to targets outside this
 database; the call does not wait for rows that these targets rejected.
 
+If a flow has a schedule (refresh in coco.alter_flow), the call waits for its next update. It raises an error at once if this
+update does not begin before the timeout. Call coco.start before it to let a worker update the flow now.
+
 flow: name of the flow.
 timeout: maximum time to wait.
 
-Errors: 55000: the flow, or a flow that feeds it, is not live or is paused. 22023: timeout is negative.$doc$;
+Errors: 55000: the flow, or a flow that feeds it, is not live, is paused, or has a schedule whose next update is too far away.
+22023: timeout is negative.$doc$;
 
 -- sql/comments/inspect_functions.sql
 
@@ -2398,6 +2443,7 @@ comment on column coco.flows.batch_size is 'Batch size of the flow, in items; NU
 comment on column coco.flows.verify_interval is 'Shortest time between two verifications of the flow''s targets by a worker; NULL: workers verify nothing.';
 comment on column coco.flows.max_rows is 'Number of target rows that one update may write and delete; NULL: no limit.';
 comment on column coco.flows.max_cost is 'Amount that one update may spend at the servers of providers, in the unit of their prices; NULL: no limit.';
+comment on column coco.flows.refresh is 'Interval or cron line by which workers update the flow, as in coco.alter_flow; NULL: they update it after each commit.';
 comment on column coco.flows.paused is 'Whether the flow is paused.';
 comment on column coco.flows.lineage_index is 'Whether coco.lineage uses an index to find target keys that tracking rows list.';
 comment on column coco.flows.lookups is 'derive: coco derives lookups from the flow''s queries; none: it follows only declared lookups.';
@@ -2458,7 +2504,7 @@ comment on column coco.versions.hint is 'Action that may remove that reason.';
 
 comment on view coco.status is 'State of your flows, one row for each: what the flow is doing, what is wrong, and what to do about it. The flows that need attention come first. The view is at most 100 columns wide in psql if the flows are well and have names of up to 16 characters. coco.status_detail has more columns.';
 comment on column coco.status.flow is 'Name of the flow.';
-comment on column coco.status.state is 'First of these states that applies. incomplete: the flow has no target yet. target dropped: the next update creates and fills the target again. source dropped: a source or lookup no longer exists. query broken: an object that a query reads no longer exists. paused: coco.alter_flow paused the flow. set aside: three processes in a row died while they worked on the flow; workers skip it until coco.start or coco.retry. failed: an error ended the last update of the flow, or coco could not send to a target outside this database. restoring: the flow is live, and workers wait for the end of the restore of a dump. no worker: the flow is live, and no worker runs in this database. degraded: some items fail, an expectation parks rows, a target rejected rows, or the last verification (verify_interval of coco.alter_flow) found rows that differ. live: workers keep the flow up to date. The other states are those of a flow that is not live. never updated: no update of the flow has succeeded yet. behind: changes are pending, or coco.set_query has changed a query since the last update. up to date: no change of a source or lookup is pending. unknown: coco does not capture every source and lookup, so only an update finds their changes.';
+comment on column coco.status.state is 'First of these states that applies. incomplete: the flow has no target yet. target dropped: the next update creates and fills the target again. source dropped: a source or lookup no longer exists. query broken: an object that a query reads no longer exists. paused: coco.alter_flow paused the flow. set aside: three processes in a row died while they worked on the flow; workers skip it until coco.start or coco.retry. failed: an error ended the last update of the flow, or coco could not send to a target outside this database. restoring: the flow is live, and workers wait for the end of the restore of a dump. no worker: the flow is live, and no worker runs in this database. degraded: some items fail, an expectation parks rows, a target rejected rows, or the last verification (verify_interval of coco.alter_flow) found rows that differ. live: workers keep the flow up to date after each commit. The other states are those of a flow that is not live, or has a schedule. never updated: no update of the flow has succeeded yet. behind: changes are pending, or coco.set_query has changed a query since the last update. up to date: no change of a source or lookup is pending. A live flow that has a schedule is up to date until its next update is due, whatever is pending, and behind if a worker is more than a minute late. unknown: coco does not capture every source and lookup, so only an update finds their changes.';
 comment on column coco.status.pending is 'Number of entries in change logs that the flow has not followed yet, over all sources and lookups, counted up to 100,000 for each. Includes the entries that your flows which feed the flow have not followed yet. NULL if no entry is known and coco cannot tell for every source and lookup: coco does not capture one of them, or there was no update yet.';
 comment on column coco.status.lag is 'Time since the flow, and your flows that feed it, had last followed all changes, in whole seconds; 0 if no changes are pending, NULL if pending is.';
 comment on column coco.status.failed_items is 'Number of failing items, of parked rows, and of rows that a target outside this database rejected. NULL if coco cannot read them, for example because a tracking table no longer exists.';
@@ -2483,6 +2529,7 @@ comment on column coco.status_detail.label is 'Label of the last run in coco.his
 comment on column coco.status_detail.verified_at is 'Last time at which a worker verified all targets of the flow and found no difference; NULL if it never did. See verify_interval of coco.alter_flow.';
 comment on column coco.status_detail.differing_rows is 'Number of rows that the last verification by a worker found to differ, at most 10,000 of each target; NULL if there was none, or if coco.verify has repaired the flow since.';
 comment on column coco.status_detail.verify_error is 'Reason why the last verification by a worker has not compared all targets; NULL if it has.';
+comment on column coco.status_detail.next_update is 'Time of the next update of a live flow that has a schedule; a time that has passed: the update is due. NULL: the flow has no schedule, is not live, or has not been updated by its schedule yet.';
 
 comment on view coco.logic_versions is 'Logics of your flows, one row for each: the queries with everything that they reached. coco records a logic when it first runs, and when a session with coco.label declares it.';
 comment on column coco.logic_versions.flow is 'Name of the flow.';
@@ -2610,10 +2657,10 @@ comment on column coco.metrics.help is 'Meaning of the metric.';
 
 revoke all on all functions in schema coco, coco_internal from public;
 grant execute on function
-  coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text),
-  coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text),
-  coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text),
-  coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text),
+  coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text),
+  coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text),
+  coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text),
+  coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text),
   coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.expect, coco.drop_expectation, coco.alter_flow,
   coco.allow, coco.rename_flow, coco.drop_flow, coco.flow_definition, coco.definitions, coco.update, coco.update_all, coco.retry,
   coco.start, coco.stop, coco.wait, coco.preview, coco.estimate, coco.evaluate, coco.verify,
@@ -2629,7 +2676,7 @@ grant execute on function
   coco_internal.memo_call, coco_internal.function_rows, coco_internal.tracking_rows, coco_internal.error_rows,
   coco_internal.expectation_rows, coco_internal.pending_rows, coco_internal.pending_flow_rows, coco_internal.worker_rows,
   coco_internal.progress_rows, coco_internal.delivery_rows, coco_internal.metric_rows, coco_internal.failure_rows,
-  coco_internal.session_error_rows, coco_internal.restore_is_complete
+  coco_internal.session_error_rows, coco_internal.restore_is_complete, coco_internal.schedule_rows
 to public;
 grant select on coco.flows, coco.sources, coco.lookups, coco.targets, coco.versions, coco.logic_versions, coco.tracking, coco.errors, coco.expectations, coco.status, coco.status_detail, coco.workers, coco.progress, coco.delivery_status, coco.functions, coco.kept_results,
   coco.metrics

@@ -20,6 +20,8 @@ pub struct Flow {
     pub live: bool,
     /// Whether coco neither updates nor delivers it.
     pub paused: bool,
+    /// Whether workers update it by a schedule, and not after each commit.
+    pub has_schedule: bool,
     /// The number of items that one batch evaluates and writes; `None` means the setting's value.
     pub batch_size: Option<i32>,
     /// The number of target rows that one update may write and delete; `None` means no limit.

@@ -12,7 +12,7 @@ use crate::catalog::version_rows;
 use crate::declare::alter_source::{self, SourceChanges};
 use crate::declare::alter_target::{self, OptionsCheck};
 use crate::declare::{alter_settings, lineage_index};
-use crate::flows::load;
+use crate::flows::{load, schedules};
 use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
@@ -54,6 +54,8 @@ pub struct Changes {
     pub max_rows: Option<i64>,
     /// What one update may spend; 0 removes the limit.
     pub max_cost: Option<f64>,
+    /// When workers update the flow: see [`schedules::parse_refresh`].
+    pub refresh: Option<String>,
 }
 
 impl Changes {
@@ -109,6 +111,7 @@ pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<A
         .hint("Use 0 to restore the setting coco.batch_size."));
     }
     check_limits(&changes)?;
+    changes.refresh.as_deref().map(schedules::parse_refresh).transpose()?;
     let of_source = changes.of_source()?;
     if changes.target.is_some() && changes.options.is_none() {
         return Err(Error::invalid(
@@ -139,6 +142,9 @@ pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<A
     if let Some(options) = &changes.options {
         let flow = load_now(name)?;
         alter_target::alter_options(&flow, changes.target.as_deref(), options.clone(), check)?;
+    }
+    if let Some(refresh) = &changes.refresh {
+        schedules::store_refresh(name, refresh)?;
     }
     let _as = RoleGuard::extension_owner()?;
     if let Some(label) = &changes.label {
@@ -198,7 +204,10 @@ pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<A
     )?;
     invalidation::note_change()?;
     let has_limits = changes.max_rows.is_some() || changes.max_cost.is_some();
-    let is_noticed = changes.paused == Some(false) || changes.affect_updates() || has_limits;
+    let is_noticed = changes.paused == Some(false)
+        || changes.affect_updates()
+        || changes.refresh.is_some()
+        || has_limits;
     Ok(AlteredFlow { wants_worker: is_noticed && live == Some(true) })
 }
 

@@ -16,7 +16,7 @@ use crate::declare::difference::{FlowDifference, Property, must_declare_again};
 use crate::declare::flow_settings::changed_settings;
 use crate::declare::source_capture::choose_capture;
 use crate::declare::source_expressions::bind_expression;
-use crate::flows::load;
+use crate::flows::{load, schedules};
 use crate::pg::acting_role::{DECLARED, RoleGuard, SavedGucs};
 use crate::pg::columns::Column;
 use crate::pg::error::{Error, Result};
@@ -25,6 +25,7 @@ use crate::pg::spi::{self, arg};
 use crate::query::bound_query::{self, Bound};
 use crate::query::named_source::Named;
 use crate::query::{same_query, syntax, used_columns, view_tree};
+use coco_core::schedule::Schedule;
 
 /// Returns the differences between a flow and a declaration under its name.
 ///
@@ -32,6 +33,7 @@ use crate::query::{same_query, syntax, used_columns, view_tree};
 /// 42501 if the caller does not have the rights of the flow's owner. 0A000 if the declaration has
 /// one source and one target, and the flow has other parts that it would lose.
 pub fn find_differences(new: &Declaration) -> Result<Vec<FlowDifference>> {
+    let refresh = new.refresh.as_deref().map(schedules::parse_refresh).transpose()?;
     if !flow_rows::is_flow(&new.flow)? {
         return Ok(vec![FlowDifference::new(Property::Existence, "flow", &new.flow, "is created")]);
     }
@@ -49,6 +51,9 @@ pub fn find_differences(new: &Declaration) -> Result<Vec<FlowDifference>> {
     }
     found.extend(differences_of_settings(&new.flow, &stored, &settings));
     found.extend(difference_of_lookups(new)?);
+    if let Some(refresh) = refresh {
+        found.extend(difference_of_refresh(new, refresh)?);
+    }
     Ok(found)
 }
 
@@ -366,6 +371,26 @@ fn difference_of_lookups(new: &Declaration) -> Result<Option<FlowDifference>> {
     let change = becomes("lookups", &stored, mode.name());
     let is_same = stored == mode.name();
     Ok((!is_same).then(|| FlowDifference::new(Property::Lookups, "flow", &new.flow, change)))
+}
+
+/// Compares when workers update the flow.
+fn difference_of_refresh(
+    new: &Declaration,
+    schedule: Option<Schedule>,
+) -> Result<Option<FlowDifference>> {
+    let stored = spi::scalar::<String>(
+        "select f.refresh from coco.flows as f where f.flow operator(pg_catalog.=) $1",
+        &[arg(new.flow.as_str())],
+    )?;
+    let before = stored.as_deref().map(schedules::parse_refresh).transpose()?.flatten();
+    let after = new.refresh.as_deref().filter(|_| schedule.is_some()).map(str::trim);
+    let change = becomes(
+        "refresh",
+        stored.as_deref().unwrap_or(schedules::AFTER_COMMITS),
+        after.unwrap_or(schedules::AFTER_COMMITS),
+    );
+    let is_same = before == schedule;
+    Ok((!is_same).then(|| FlowDifference::new(Property::Refresh, "flow", &new.flow, change)))
 }
 
 fn differences_of_settings(flow: &str, stored: &SavedGucs, new: &SavedGucs) -> Vec<FlowDifference> {

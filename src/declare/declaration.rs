@@ -9,6 +9,7 @@ use crate::declare::alter_target::OptionsCheck;
 use crate::declare::derive_lookups::{self, LookupMode};
 use crate::declare::insert_flow;
 use crate::declare::when_exists::WhenExists;
+use crate::flows::schedules;
 use crate::pg::acting_role::SavedGucs;
 use crate::pg::error::Result;
 
@@ -20,6 +21,9 @@ pub struct Declaration<'a> {
     pub settings: Option<Value>,
     /// Whether coco derives lookups; `None` if the declaration does not say so.
     pub lookups: Option<LookupMode>,
+    /// When workers update the flow: see [`schedules::parse_refresh`]; `None` if the declaration does
+    /// not say so.
+    pub refresh: Option<String>,
     /// The source and the target; `None` if the flow is declared alone.
     pub parts: Option<FlowParts<'a>>,
     pub check: QueryCheck<'a>,
@@ -51,6 +55,9 @@ pub fn declare_flow(
     }
     if let Some(mode) = new.lookups {
         derive_lookups::store_mode(&new.flow, mode)?;
+    }
+    if let Some(refresh) = &new.refresh {
+        schedules::store_refresh(&new.flow, refresh)?;
     }
     let Some(parts) = &new.parts else { return Ok(true) };
     add_source::add_source(&new.flow, parts.relation, parts.source.clone(), WhenExists::Fail)?;

@@ -27,6 +27,8 @@ pub enum Property {
     Settings,
     /// Whether coco derives lookups.
     Lookups,
+    /// When workers update the flow.
+    Refresh,
     Options,
 }
 
@@ -82,6 +84,7 @@ impl FlowDifference {
             | Property::Fingerprint
             | Property::Capture
             | Property::RefreshInterval
+            | Property::Refresh
             | Property::SearchPath
             | Property::Settings
             | Property::Options => Remedy::Alter,
@@ -97,9 +100,10 @@ impl FlowDifference {
             }
             Property::Lookups => "the next update follows other lookups",
             Property::Options => "the next update writes every row again",
-            Property::Ordinal | Property::Capture | Property::RefreshInterval => {
-                "no item is evaluated because of this"
-            }
+            Property::Ordinal
+            | Property::Capture
+            | Property::RefreshInterval
+            | Property::Refresh => "no item is evaluated because of this",
             _ => "the flow is declared again, and the next update evaluates every item",
         }
     }

@@ -34,6 +34,8 @@ pub fn start_flow(name: &str) -> Result<i32> {
     set_live(flow.id, true)?;
     invalidation::note_change()?;
     spi::execute("delete from coco_internal.flow_error where flow = $1", &[arg(flow.id)])?;
+    // A flow that has a schedule is updated at once.
+    spi::execute("delete from coco_internal.scheduled_run where flow = $1", &[arg(flow.id)])?;
     Ok(flow.id)
 }
 

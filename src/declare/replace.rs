@@ -78,6 +78,9 @@ fn changes(new: &Declaration, settings: &SavedGucs, differences: &[FlowDifferenc
         let all = DECLARED.iter().map(|name| ((*name).to_owned(), value(name)));
         changes.settings = Some(Value::Object(all.collect()));
     }
+    if differs(Property::Refresh) {
+        changes.refresh = new.refresh.clone();
+    }
     let Some(parts) = &new.parts else { return changes };
     let source = &parts.source;
     // An empty text removes the expression.
@@ -110,13 +113,14 @@ struct KeptProperties {
     lineage_index: bool,
     max_rows: Option<i64>,
     max_cost: Option<f64>,
+    refresh: Option<String>,
 }
 
 impl KeptProperties {
     fn of_flow(flow: &str) -> Result<KeptProperties> {
         let found = spi::select(
             "select f.owner::pg_catalog.oid, f.live, f.label, f.batch_size, f.paused, f.lineage_index,
-                    f.max_rows, f.max_cost
+                    f.max_rows, f.max_cost, f.refresh
                from coco.flows as f where f.flow = $1",
             &[arg(flow)],
             |r| {
@@ -129,6 +133,7 @@ impl KeptProperties {
                     lineage_index: spi::required(r, 6)?,
                     max_rows: r.get(7)?,
                     max_cost: r.get(8)?,
+                    refresh: r.get(9)?,
                 })
             },
         )?;
@@ -152,6 +157,7 @@ fn declare_again(new: &Declaration, settings: &SavedGucs, announce: fn()) -> Res
         verify_interval,
         max_rows: kept.max_rows,
         max_cost: kept.max_cost,
+        refresh: kept.refresh.filter(|_| new.refresh.is_none()),
         ..Changes::default()
     };
     alter_flow::alter_flow(&new.flow, changes, new.check_altered)?;

@@ -2,10 +2,10 @@
 //! it.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::catalog::{locks, restored};
-use crate::flows::upstream;
+use crate::flows::{schedules, upstream};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
@@ -26,6 +26,8 @@ pub struct LiveFlow {
     changed_by: String,
     /// Whether the flow is the new version of another one, and replaces it once it has caught up.
     pub swaps: bool,
+    /// When its schedule lets a worker update it; `None` if it follows each commit.
+    pub next_update: Option<Instant>,
 }
 
 /// Returns the name of a flow; `None` if the flow does not exist.
@@ -63,6 +65,7 @@ pub fn live_flows() -> Result<Vec<LiveFlow>> {
     if !restored::is_complete()? {
         return Ok(vec![]);
     }
+    let next_updates = schedules::next_updates()?;
     let _as = RoleGuard::extension_owner()?;
     spi::select(
         "select f.flow, f.id, coalesce(t.attempts, 0),
@@ -78,9 +81,10 @@ pub fn live_flows() -> Result<Vec<LiveFlow>> {
           where f.live and not f.paused and coalesce(t.deaths, 0) < $1 order by f.id",
         &[arg(DEATHS)],
         |r| {
+            let id: i32 = spi::required(r, 2)?;
             Ok(LiveFlow {
                 name: spi::required(r, 1)?,
-                id: spi::required(r, 2)?,
+                id,
                 attempts: spi::required(r, 3)?,
                 wait: backoff::plausible_wait(
                     Duration::try_from_secs_f64(spi::required(r, 4)?).unwrap_or_default(),
@@ -91,6 +95,7 @@ pub fn live_flows() -> Result<Vec<LiveFlow>> {
                     .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
                 changed_by: spi::required(r, 5)?,
                 swaps: spi::required(r, 6)?,
+                next_update: next_updates.get(&id).copied(),
             })
         },
     )

@@ -7,6 +7,7 @@ use crate::catalog::model::{
 use crate::catalog::{
     expectation_rows, followed_names, internal_tables, locks, relation_locks, target_table,
 };
+use crate::flows::schedules;
 use crate::memo::{called_functions, rewrite_calls};
 use crate::pg::acting_role::{RoleGuard, SavedGucs};
 use crate::pg::columns::{self, Column};
@@ -117,7 +118,7 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
                    from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                   where c.oid = memo_table),
-                paused, batch_size, max_rows, max_cost, lookups = 'derive'
+                paused, batch_size, max_rows, max_cost, lookups = 'derive', refresh
            from coco_internal.flow where flow = $1",
         &[arg(name)],
         |r| {
@@ -132,6 +133,7 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
                 max_rows: r.get(9)?,
                 max_cost: r.get(10)?,
                 derives_lookups: spi::required(r, 11)?,
+                has_schedule: schedules::is_schedule(r.get::<String>(12)?.as_deref()),
                 sources: vec![],
                 lookups: vec![],
                 reads: vec![],

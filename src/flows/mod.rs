@@ -7,5 +7,6 @@ pub mod cache;
 pub mod live_rows;
 pub mod load;
 pub mod paused;
+pub mod schedules;
 pub mod upstream;
 pub mod verification;

@@ -94,12 +94,14 @@ struct FlowProperties {
     lineage_index: bool,
     max_rows: Option<i64>,
     max_cost: Option<f64>,
+    refresh: Option<String>,
 }
 
 impl FlowProperties {
     fn of_flow(flow: &str) -> Result<FlowProperties> {
         let found = spi::select(
-            "select f.live, f.label, f.batch_size, f.paused, f.lineage_index, f.max_rows, f.max_cost
+            "select f.live, f.label, f.batch_size, f.paused, f.lineage_index, f.max_rows, f.max_cost,
+                    f.refresh
                from coco.flows as f where f.flow = $1",
             &[arg(flow)],
             |r| {
@@ -111,6 +113,7 @@ impl FlowProperties {
                     lineage_index: spi::required(r, 5)?,
                     max_rows: r.get(6)?,
                     max_cost: r.get(7)?,
+                    refresh: r.get(8)?,
                 })
             },
         )?;
@@ -388,8 +391,8 @@ impl Definer<'_> {
         declared_text::query_text("affects", &text, view, &named, names).map(Some)
     }
 
-    /// Adds the search path, the settings that differ from those of other sessions, and whether coco
-    /// derives lookups.
+    /// Adds the search path, the settings that differ from those of other sessions, whether coco
+    /// derives lookups, and the schedule.
     fn add_settings(&self, call: &mut FunctionCall) -> Result<()> {
         let settings: &SavedGucs = &self.flow.settings;
         call.add_text("search_path", settings.search_path());
@@ -406,6 +409,9 @@ impl Definer<'_> {
         }
         if self.flow.derives_lookups {
             call.add_text("lookups", LookupMode::of_flow(self.flow).name());
+        }
+        if let Some(refresh) = &self.properties.refresh {
+            call.add_text("refresh", refresh);
         }
         Ok(())
     }

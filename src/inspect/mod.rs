@@ -20,5 +20,6 @@ pub mod pending;
 pub mod plan;
 pub mod preview;
 pub mod report_data;
+pub mod schedules;
 pub mod verify;
 pub mod views;

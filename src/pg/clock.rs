@@ -1,5 +1,6 @@
 //! The time of this process, and SQL conditions on the time of a retry.
 
+use pgrx::datum::TimestampWithTimeZone;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Returns an SQL condition that the failure in a jsonb is due for a retry at a time. No retry is
@@ -22,4 +23,12 @@ pub fn now_micros() -> i64 {
 pub fn timestamp_micros() -> i64 {
     // SAFETY: reads the clock.
     unsafe { pgrx::pg_sys::GetCurrentTimestamp() }
+}
+
+/// Returns a time in microseconds since 1970 as a value of SQL; `None` if PostgreSQL has no such
+/// time.
+pub fn timestamp_of(micros: i64) -> Option<TimestampWithTimeZone> {
+    /// The difference between 1970 and PostgreSQL's epoch, 2000.
+    const EPOCH: i64 = 946_684_800 * 1_000_000;
+    TimestampWithTimeZone::try_from(micros.checked_sub(EPOCH)?).ok()
 }

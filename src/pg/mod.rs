@@ -29,6 +29,7 @@ pub mod server_version;
 pub mod snapshot;
 pub mod spi;
 pub mod subtransaction;
+pub mod time_zone;
 pub mod tuplestore;
 pub mod type_definition;
 pub mod value_codec;

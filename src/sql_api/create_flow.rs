@@ -47,6 +47,7 @@ fn create_flow(
     or_replace: Option<bool>,
     settings: Option<Json>,
     lookups: Option<String>,
+    refresh: Option<String>,
 ) -> Result<(), ErrorReport> {
     let source = GivenSource::from_text(source);
     let key = array_elements(key, "key")?;
@@ -54,8 +55,15 @@ fn create_flow(
     let options_of_source =
         SourceOptions { name, key: source_key, ordinal, fingerprint, capture, refresh_interval };
     let parts = GivenParts { source, query, target, key, server, options, item };
-    let given =
-        GivenFlow { flow, search_path, settings, lookups, parts, source: options_of_source };
+    let given = GivenFlow {
+        flow,
+        search_path,
+        settings,
+        lookups,
+        refresh,
+        parts,
+        source: options_of_source,
+    };
     declare(given, WhenExists::from_arguments(if_not_exists, or_replace)?)
 }
 
@@ -83,6 +91,7 @@ fn create_flow_over(
     or_replace: Option<bool>,
     settings: Option<Json>,
     lookups: Option<String>,
+    refresh: Option<String>,
 ) -> Result<(), ErrorReport> {
     let source = source.map(GivenSource::Relation);
     let key = array_elements(key, "key")?;
@@ -90,8 +99,15 @@ fn create_flow_over(
     let options_of_source =
         SourceOptions { name, key: source_key, ordinal, fingerprint, capture, refresh_interval };
     let parts = GivenParts { source, query, target, key, server, options, item };
-    let given =
-        GivenFlow { flow, search_path, settings, lookups, parts, source: options_of_source };
+    let given = GivenFlow {
+        flow,
+        search_path,
+        settings,
+        lookups,
+        refresh,
+        parts,
+        source: options_of_source,
+    };
     declare(given, WhenExists::from_arguments(if_not_exists, or_replace)?)
 }
 
@@ -144,6 +160,7 @@ pub struct GivenFlow<'a> {
     pub search_path: Option<&'a str>,
     pub settings: Option<Json>,
     pub lookups: Option<String>,
+    pub refresh: Option<String>,
     pub parts: GivenParts,
     pub source: SourceOptions,
 }
@@ -183,6 +200,7 @@ pub fn declaration(given: GivenFlow) -> Result<Declaration<'static>, Error> {
         search_path: search_path.to_owned(),
         settings,
         lookups,
+        refresh: given.refresh,
         parts: None,
         check: &fdw_options::check,
         check_altered: &fdw_options::check_altered,

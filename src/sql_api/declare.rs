@@ -159,6 +159,7 @@ fn alter_flow(
     verify_interval: Option<Interval>,
     max_rows: Option<i64>,
     max_cost: Option<f64>,
+    refresh: Option<String>,
 ) -> Result<(), ErrorReport> {
     let flow = required_argument(flow, "flow")?;
     let changes = Changes {
@@ -179,6 +180,7 @@ fn alter_flow(
         verify_interval,
         max_rows,
         max_cost,
+        refresh,
     };
     if alter_flow::alter_flow(flow, changes, &fdw_options::check_altered)?.wants_worker {
         serve(flow);

@@ -44,6 +44,7 @@ fn plan(
     item: Option<String>,
     settings: Option<Json>,
     lookups: Option<String>,
+    refresh: Option<String>,
 ) -> Result<
     TableIterator<
         'static,
@@ -57,8 +58,15 @@ fn plan(
     let options_of_source =
         SourceOptions { name, key: source_key, ordinal, fingerprint, capture, refresh_interval };
     let parts = GivenParts { source, query, target, key, server, options, item };
-    let given =
-        GivenFlow { flow, search_path, settings, lookups, parts, source: options_of_source };
+    let given = GivenFlow {
+        flow,
+        search_path,
+        settings,
+        lookups,
+        refresh,
+        parts,
+        source: options_of_source,
+    };
     Ok(TableIterator::new(planned(given)?))
 }
 
@@ -83,6 +91,7 @@ fn plan_over(
     item: Option<String>,
     settings: Option<Json>,
     lookups: Option<String>,
+    refresh: Option<String>,
 ) -> Result<
     TableIterator<
         'static,
@@ -96,8 +105,15 @@ fn plan_over(
     let options_of_source =
         SourceOptions { name, key: source_key, ordinal, fingerprint, capture, refresh_interval };
     let parts = GivenParts { source, query, target, key, server, options, item };
-    let given =
-        GivenFlow { flow, search_path, settings, lookups, parts, source: options_of_source };
+    let given = GivenFlow {
+        flow,
+        search_path,
+        settings,
+        lookups,
+        refresh,
+        parts,
+        source: options_of_source,
+    };
     Ok(TableIterator::new(planned(given)?))
 }
 

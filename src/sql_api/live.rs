@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 
 use crate::catalog::{locks, restored};
 use crate::declare::live;
-use crate::inspect::{pending, views};
+use crate::inspect::{pending, schedules, views};
 use crate::pg::error::Error;
 use crate::pg::{backend, clock};
 use crate::sql_api::arguments::required_argument;
@@ -68,10 +68,10 @@ fn wait(flow: Option<&str>, timeout: Option<Interval>) -> Result<bool, ErrorRepo
     let timeout = std::time::Duration::from_micros(timeout.min(i64::MAX.into()) as u64);
     let mut pause = std::time::Duration::from_millis(2);
     loop {
-        if waiting.has_ended()? {
+        let left = timeout.saturating_sub(began.elapsed());
+        if waiting.has_ended(left)? {
             return Ok(true);
         }
-        let left = timeout.saturating_sub(began.elapsed());
         if left.is_zero() {
             return Ok(false);
         }
@@ -189,6 +189,16 @@ fn session_error_rows() -> Result<
         let hint = e.hint.map(|hint| hint.as_str().to_owned());
         (e.flow, failed_at, e.sqlstate.as_str().to_owned(), e.message.as_str().to_owned(), hint)
     });
+    Ok(TableIterator::new(rows.collect::<Vec<_>>()))
+}
+
+/// Returns the rows of `coco_internal.schedule_rows`.
+#[pg_extern(sql = false)]
+fn schedule_rows() -> Result<
+    TableIterator<'static, (name!(flow, i32), name!(next_update, Option<TimestampWithTimeZone>))>,
+    ErrorReport,
+> {
+    let rows = schedules::next_updates()?.into_iter().map(|next| (next.flow, next.at));
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))
 }
 

@@ -91,6 +91,11 @@ impl PendingKeys {
         PendingKeys { done: Some(RefCell::default()), began, sends, ..PendingKeys::default() }
     }
 
+    /// Reports whether the update looks at each source once.
+    pub fn looks_once(&self) -> bool {
+        self.done.is_some()
+    }
+
     /// Reports whether there are no pending keys.
     pub fn is_empty(&self) -> bool {
         self.sets.borrow().is_empty()

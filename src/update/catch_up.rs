@@ -3,11 +3,13 @@
 //! A flow may follow what other flows write. A change has then reached the flow only when it has
 //! passed through all flows that feed it. [`ChainWait`] waits for these flows first.
 
+use std::time::Duration;
+
 use crate::capture::{self, change_log, cursor};
 use crate::catalog::flow_rows;
 use crate::catalog::model::CaptureMode;
 use crate::flows::upstream::{self, ChainedFlow};
-use crate::flows::{cache, paused};
+use crate::flows::{cache, paused, schedules};
 use crate::outbox::drain;
 use crate::pg::acting_role::{RoleGuard, SavedGucs};
 use crate::pg::error::{Error, Result};
@@ -51,14 +53,20 @@ impl ChainWait {
     }
 
     /// Reports whether all flows have caught up. When a flow has, the next one must follow what was
-    /// committed until now, which includes the rows that the former has written.
-    pub fn has_ended(&mut self) -> Result<bool> {
+    /// committed until now, which includes the rows that the former has written. `left` is how long
+    /// the caller can still wait: fails if no update of a scheduled flow begins in this time.
+    pub fn has_ended(&mut self, left: Duration) -> Result<bool> {
         let Some(last) = self.left.first().map(|flow| flow.name.clone()) else { return Ok(true) };
         while let Some(flow) = self.left.last() {
-            let caught_up = as_owner_of(flow, || has_caught_up(&flow.name, &self.mark));
             let is_usable = flow.is_usable();
+            // Before the look at the flow, because an update may commit in between.
+            let in_time = match is_usable && !left.is_zero() {
+                true => schedules::check_updated_in_time(flow.id, self.mark.at.elapsed(), left),
+                false => Ok(()),
+            };
+            let caught_up = as_owner_of(flow, || has_caught_up(&flow.name, &self.mark));
             if !caught_up.map_err(|e| if is_usable { e } else { foreign_is_not_followed(&last) })? {
-                return Ok(false);
+                return in_time.map(|()| false);
             }
             self.left.pop();
             self.mark = CaughtUpMark::now()?;

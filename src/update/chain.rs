@@ -107,7 +107,8 @@ pub struct LiveChainFlow<'a> {
 pub enum ChainOutcome {
     /// The outcome of each flow.
     Done(Vec<UpdateOutcome>),
-    /// Another process has locked one of the flows, or one of them is no longer live.
+    /// Another process has locked one of the flows, or one of them is no longer live, or has gained or
+    /// lost a schedule.
     Busy,
     /// The flow at this position cannot share a transaction: it has external targets or calls
     /// providers.
@@ -128,7 +129,7 @@ pub fn update_live_chain(
     }
     for (at, flow) in flows.iter().enumerate() {
         let ready = cache::runnable_to_read(flow.name, Some(PATIENCE))?;
-        if ready.flow.id != flow.id || !ready.flow.live || ready.flow.paused {
+        if ready.flow.id != flow.id || !flow.live.fits(&ready.flow) {
             return Ok(ChainOutcome::Busy);
         }
         if ready.flow.is_external() || ready.flow.asks_providers() {

@@ -2,7 +2,7 @@
 //! the database it reads. Only this file distinguishes the contexts; an update asks for what it
 //! needs.
 
-use crate::catalog::model::Source;
+use crate::catalog::model::{Flow, Source};
 use crate::pg::clock::now_micros;
 use crate::pg::invalidation;
 use crate::pg::snapshot::PinnedSnapshot;
@@ -22,6 +22,16 @@ pub struct LiveUpdate<'a> {
     pub cursors: &'a CursorCache,
     pub pending: &'a PendingKeys,
     pub helpers: &'a dyn HelperPool,
+    /// Whether the worker updates the flow by a schedule. It then reads each source, and stores each
+    /// cursor, at once: the next transaction may be far away.
+    pub is_scheduled: bool,
+}
+
+impl LiveUpdate<'_> {
+    /// Reports whether a flow is still followed in this way.
+    pub fn fits(&self, flow: &Flow) -> bool {
+        flow.live && !flow.paused && flow.has_schedule == self.is_scheduled
+    }
 }
 
 /// The context of an update.
@@ -48,13 +58,14 @@ impl<'a> UpdateContext<'a> {
             UpdateContext::Chunked(ChunkedUpdate { pending }) => {
                 Offered { pending: Some(pending), ..Offered::default() }
             }
-            UpdateContext::Live(LiveUpdate { cursors, pending, helpers }) => {
-                Offered { cursors: Some(cursors), pending: Some(pending), helpers: Some(helpers) }
+            UpdateContext::Live(LiveUpdate { cursors, pending, helpers, is_scheduled }) => {
+                let cursors = (!is_scheduled).then_some(cursors);
+                Offered { cursors, pending: Some(pending), helpers: Some(helpers) }
             }
         }
     }
 
-    /// Returns the cursors that the worker of a live flow keeps in memory.
+    /// Returns the cursors that the worker of a live flow keeps in memory; `None` if it keeps none.
     pub fn cursors(self) -> Option<&'a CursorCache> {
         self.offered().cursors
     }
@@ -71,7 +82,13 @@ impl<'a> UpdateContext<'a> {
 
     /// Reports whether a worker follows a live flow.
     pub fn is_live(self) -> bool {
-        self.cursors().is_some()
+        matches!(self, UpdateContext::Live(_))
+    }
+
+    /// Reports whether a source that is not captured is read only when its refresh interval has
+    /// passed.
+    pub fn scans_when_due(self) -> bool {
+        matches!(self, UpdateContext::Live(LiveUpdate { is_scheduled: false, .. }))
     }
 
     /// Reports whether an earlier transaction of the update has finished a source.

@@ -100,7 +100,7 @@ pub fn update_slice(
 
 /// Runs one transaction of a live flow's worker. The flow may have been renamed since the worker read
 /// its `name`. Returns `None` if another process has locked the flow, or if the flow is no longer
-/// live.
+/// live, or has gained or lost a schedule.
 pub fn update_live_flow(
     id: i32,
     name: &str,
@@ -109,7 +109,7 @@ pub fn update_live_flow(
     live: LiveUpdate,
 ) -> Result<Option<UpdateOutcome>> {
     match cache::identified_to_read_if_free(id, name, Some(PATIENCE))? {
-        Some(ready) if ready.flow.live && !ready.flow.paused => {
+        Some(ready) if live.fits(&ready.flow) => {
             run_within_limits(&ready, mode, limits, UpdateContext::Live(live), UpdateSnapshot::Own)
                 .map(Some)
         }

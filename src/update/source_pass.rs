@@ -50,8 +50,11 @@ impl UpdateRun<'_> {
         if let Some(slice) = self.take_pending_slice(source, &forced, &followed)? {
             return self.process_slice(source, slice, &forced, followed, outcome);
         }
-        let reading =
-            ReadMode { looked_up: followed.changed, when_due: self.context.is_live(), ..reading };
+        let reading = ReadMode {
+            looked_up: followed.changed,
+            when_due: self.context.scans_when_due(),
+            ..reading
+        };
         let statements = SpiSession::connect()?;
         let PlannedSource { looking, cursor } =
             source_plan::plan_source(&statements, source, reading)?;
@@ -78,7 +81,7 @@ impl UpdateRun<'_> {
             generation: self.generation,
             lookups: lookups::has_any(self.flow, source),
             looked_up: false,
-            when_due: self.context.is_live() || self.context.has_pending(source),
+            when_due: self.context.scans_when_due() || self.context.has_pending(source),
             shared: self.snapshot.is_shared(),
         }
     }

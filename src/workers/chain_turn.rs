@@ -7,9 +7,12 @@
 use std::time::{Duration, Instant};
 
 use crate::flows::live_rows::{self, LiveFlow};
+use crate::flows::schedules;
 use crate::memo::settle;
+use crate::pg::error::Result;
 use crate::pg::{backend, clock};
 use crate::update::chain::{self, ChainOutcome, LiveChainFlow};
+use crate::update::limits::Limits;
 use crate::workers::followed_flow::{self, FinishedTurn, FollowedFlow};
 use crate::workers::transaction::transaction;
 use crate::workers::{crash_notes, shared_memory, stand_in, turn_limit};
@@ -96,6 +99,30 @@ pub enum SharedTurn {
     Done(Vec<FinishedTurn>),
 }
 
+/// Updates the flows, unless the schedule of one of them names a later time. Records the updates of
+/// those that have a schedule.
+fn update_by_schedule(
+    flows: &[&LiveFlow],
+    lives: &[LiveChainFlow],
+    limits: Limits,
+    begin: impl Fn(usize),
+) -> Result<ChainOutcome> {
+    for flow in flows.iter().filter(|flow| flow.next_update.is_some()) {
+        if !schedules::lock_if_due(flow.id)? {
+            return Ok(ChainOutcome::Busy);
+        }
+    }
+    let outcome = chain::update_live_chain(lives, limits, begin)?;
+    if let ChainOutcome::Done(outcomes) = &outcome {
+        for (flow, done) in lives.iter().zip(outcomes) {
+            if flow.live.is_scheduled && !done.more {
+                schedules::note_update(flow.id, flow.live.pending.began)?;
+            }
+        }
+    }
+    Ok(outcome)
+}
+
 /// Runs one transaction of all of these flows, in this order.
 pub fn take_shared_turn(chain: &mut ChainState, members: &mut [ChainMember]) -> SharedTurn {
     let started = clock::now_micros();
@@ -105,7 +132,7 @@ pub fn take_shared_turn(chain: &mut ChainState, members: &mut [ChainMember]) -> 
         .map(|member| LiveChainFlow {
             name: &member.flow.name,
             id: member.flow.id,
-            live: member.state.shared_update(),
+            live: member.state.shared_update(member.flow),
         })
         .collect();
     let begin = |at: usize| {
@@ -116,7 +143,7 @@ pub fn take_shared_turn(chain: &mut ChainState, members: &mut [ChainMember]) -> 
         followed_flow::report_flow(first);
     }
     let limits = followed_flow::shared_limits();
-    let work = || transaction(|| chain::update_live_chain(&lives, limits, begin));
+    let work = || transaction(|| update_by_schedule(&flows, &lives, limits, begin));
     let result = turn_limit::turn(|| stand_in::turn_among_others(work));
     crash_notes::note(0);
     drop(lives);
@@ -129,11 +156,13 @@ pub fn take_shared_turn(chain: &mut ChainState, members: &mut [ChainMember]) -> 
             };
             SharedTurn::Done(members.iter_mut().zip(outcomes).map(finish).collect())
         }
-        Ok(ChainOutcome::Busy) => match chain.note_busy(&flows) {
-            true => SharedTurn::NotTaken,
-            false => SharedTurn::Apart,
-        },
+        Ok(ChainOutcome::Busy) => {
+            let waits = chain.note_busy(&flows);
+            members.iter_mut().for_each(|member| member.state.end_pending());
+            if waits { SharedTurn::NotTaken } else { SharedTurn::Apart }
+        }
         Ok(ChainOutcome::RunsAlone(at)) => {
+            members.iter_mut().for_each(|member| member.state.end_pending());
             members[at].state.run_alone();
             SharedTurn::RunsAlone(at)
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::catalog::run_history;
 use crate::declare::live;
 use crate::flows::live_rows::{self, LiveFlow};
+use crate::flows::schedules;
 use crate::memo::settle;
 use crate::pg::clock;
 use crate::update;
@@ -80,9 +81,13 @@ pub struct FinishedTurn {
 
 impl FollowedFlow {
     /// Forgets facts that are valid only until the catalog changes.
-    pub fn catalog_changed(&mut self) {
+    pub fn catalog_changed(&mut self, flow: &LiveFlow) {
         self.is_local = false;
         self.runs_alone = false;
+        if flow.next_update.is_some() {
+            // Cursors that are not stored are from the time before the flow had a schedule.
+            self.cursors = CursorCache::default();
+        }
     }
 
     /// Forgets a flow that is no longer live, except its history.
@@ -109,10 +114,14 @@ impl FollowedFlow {
         !self.is_local
     }
 
-    /// Returns how long the worker must leave the flow alone after a failure.
+    /// Returns how long the worker must leave the flow alone: after a failure, or because of its
+    /// schedule.
     pub fn postponed_for(&self, flow: &LiveFlow) -> Duration {
-        let until = self.postponed_until.map(|u| u.saturating_duration_since(Instant::now()));
-        until.unwrap_or_default().max(flow.wait)
+        let now = Instant::now();
+        // Rows that a process has not sent are no matter of the schedule.
+        let scheduled = flow.next_update.filter(|_| !self.resends_all);
+        let until = self.postponed_until.max(scheduled);
+        until.map(|until| until.saturating_duration_since(now)).unwrap_or_default().max(flow.wait)
     }
 
     /// Delivers the flow's changes to external targets. Returns when the flow needs its next
@@ -167,9 +176,30 @@ impl FollowedFlow {
     }
 
     /// Returns what the flow brings into a transaction that it shares with others.
-    pub fn shared_update(&mut self) -> LiveUpdate<'_> {
+    pub fn shared_update(&mut self, flow: &LiveFlow) -> LiveUpdate<'_> {
+        let is_scheduled = flow.next_update.is_some();
+        self.begin_pending(is_scheduled);
         let pending = self.pending.get_or_insert_default();
-        LiveUpdate { cursors: &self.cursors, pending, helpers: &NoHelpers }
+        LiveUpdate { cursors: &self.cursors, pending, helpers: &NoHelpers, is_scheduled }
+    }
+
+    /// Makes the pending keys those of an update that looks at each source once, or of one that
+    /// looks at all sources in each transaction.
+    fn begin_pending(&mut self, looks_once: bool) {
+        if self.pending.as_ref().is_none_or(|pending| pending.looks_once() != looks_once) {
+            self.pending = Some(match looks_once {
+                true => PendingKeys::once(None),
+                false => PendingKeys::default(),
+            });
+        }
+    }
+
+    /// Discards the pending keys of an update that looks at each source once and has nothing left, or
+    /// has not begun.
+    pub fn end_pending(&mut self) {
+        if self.pending.as_ref().is_some_and(|p| p.looks_once() && p.is_empty()) {
+            self.pending = None;
+        }
     }
 
     /// Takes over the result of a transaction that the flow has shared with others and that has
@@ -239,15 +269,23 @@ impl FollowedFlow {
         // sends all of them again.
         let resends_all = self.resends_all;
         let mode = if resends_all { Mode::Reexport } else { Mode::Normal };
-        let new = || if resends_all { PendingKeys::once(None) } else { PendingKeys::default() };
-        let pending = self.pending.get_or_insert_with(new);
+        let is_scheduled = flow.next_update.is_some();
+        let by_schedule = is_scheduled && !resends_all;
+        self.begin_pending(resends_all || is_scheduled);
+        let pending = self.pending.get_or_insert_default();
         helpers.work_on(flow.id);
-        let live = LiveUpdate { cursors: &self.cursors, pending, helpers };
+        let live = LiveUpdate { cursors: &self.cursors, pending, helpers, is_scheduled };
         let work = || {
             transaction(|| {
+                if by_schedule && !schedules::lock_if_due(flow.id)? {
+                    return Ok(None);
+                }
                 let outcome = update::update_live_flow(flow.id, &flow.name, mode, limits, live)?;
                 if outcome.is_some() && flow.attempts > 0 {
                     live_rows::clear_flow_error(flow)?;
+                }
+                if by_schedule && outcome.as_ref().is_some_and(|done| !done.more) {
+                    schedules::note_update(flow.id, live.pending.began)?;
                 }
                 Ok(outcome)
             })
@@ -257,10 +295,14 @@ impl FollowedFlow {
             false => stand_in::turn_among_others(work),
         })
         .inspect(|_| settle::committed())?;
-        let Some(done) = &mut outcome else { return Ok(None) };
+        let Some(done) = &mut outcome else {
+            if by_schedule {
+                self.end_pending();
+            }
+            return Ok(None);
+        };
         if resends_all && !done.more {
             self.resends_all = false;
-            self.pending = None;
         }
         self.keep(flow, done);
         Ok(outcome)
@@ -270,6 +312,9 @@ impl FollowedFlow {
     fn keep(&mut self, flow: &LiveFlow, done: &mut UpdateOutcome) {
         self.cursors.keep(std::mem::take(&mut done.kept));
         self.behind = if done.more { self.behind + 1 } else { 0 };
+        if !done.more {
+            self.end_pending();
+        }
         if done.uncaptured {
             self.restore_triggers(flow);
         }

@@ -182,9 +182,9 @@ impl LiveWorker {
                     Ok(LiveFlows::OtherVersion) => return WorkerEnd::OtherVersion,
                     Ok(LiveFlows::Flows(flows, chains)) => {
                         for (id, state) in &mut self.flows {
-                            match flows.iter().any(|f| f.id == *id) {
-                                true => state.catalog_changed(),
-                                false => state.stopped(),
+                            match flows.iter().find(|f| f.id == *id) {
+                                Some(flow) => state.catalog_changed(flow),
+                                None => state.stopped(),
                             }
                         }
                         self.dispatcher.follow_names(|old| {
@@ -421,6 +421,10 @@ impl LiveWorker {
     /// its flow.
     fn finish(&mut self, flow: &LiveFlow, done: &FinishedTurn, round: &mut Round) {
         round.note(done);
+        if flow.next_update.is_some() {
+            // Reads when the schedule lets the worker update the flow again.
+            self.catalog_read = None;
+        }
         if done.has_more || !flow.swaps || round.is_over {
             return;
         }

@@ -72,6 +72,7 @@ mod property;
 mod query_alone;
 mod report;
 mod rights;
+mod schedules;
 mod security;
 #[cfg(feature = "code")]
 mod split_more;

@@ -31,6 +31,7 @@ mod memory;
 mod monitoring;
 mod progress;
 mod reexport_extra;
+mod schedules;
 mod stand_ins;
 mod verify_interval;
 mod verify_outside;

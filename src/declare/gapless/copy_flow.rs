@@ -172,7 +172,8 @@ fn check_may_have_version(main: &Flow) -> Result<()> {
 fn insert_flow(main: &Flow, version: &str) -> Result<i32> {
     let _as = RoleGuard::extension_owner()?;
     let made = spi::returning(
-        // The version gets no max_rows: its first update must write every row, which nobody reads yet.
+        // The version gets no max_rows: its first update must write every row, which nobody reads yet. It
+        // gets no schedule either, and follows each commit until it replaces the flow.
         "insert into coco_internal.flow (flow, owner, search_path, settings, label, batch_size, lineage_index,
                                 max_cost, lookups)
          select $2, owner, search_path, settings, label, batch_size, lineage_index, max_cost, lookups

@@ -34,13 +34,13 @@ pub fn exchange_rows(
     spi::execute(
         "update coco_internal.flow as v
             set label = m.label, batch_size = m.batch_size, max_rows = m.max_rows,
-                max_cost = m.max_cost, live = m.live, paused = m.paused,
+                max_cost = m.max_cost, live = m.live, paused = m.paused, refresh = m.refresh,
                 created = m.created
            from coco_internal.flow as m where v.id = $1 and m.id = $2",
         &[arg(version.id), arg(main.id)],
     )?;
-    // The history of the name stays with the name.
-    for table in ["run_history", "run_total", "flow_label"] {
+    // The history of the name stays with the name, and so does its schedule.
+    for table in ["run_history", "run_total", "flow_label", "scheduled_run"] {
         exchange_ids(table, main.id, version.id)?;
     }
     verification::copy_interval(main.id, version.id)?;

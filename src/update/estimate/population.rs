@@ -69,7 +69,7 @@ pub fn plan_population(planned: &PlannedUpdate, source: &Source) -> Result<Optio
         generation: planned.generation,
         lookups: lookups::has_any(flow, source),
         looked_up: false,
-        when_due: context.is_live(),
+        when_due: context.scans_when_due(),
         shared: planned.is_shared,
     };
     let LookupChanges { forced, followed } = lookups::follow_all(flow, source, limits, reading)?;
