@@ -30,6 +30,8 @@ create table coco_internal.flow (
   beyond_limits boolean not null default false,
   -- the interval or cron line by which workers update the flow; null: they update it after each commit
   refresh     text,
+  -- newest or oldest: the order, by their ordinals, in which an update of all items evaluates them; null: any order
+  fill_order  text,
 
   -- whether coco derives lookups from the flow's queries
   lookups     text not null default 'none' check (lookups in ('derive', 'none')),

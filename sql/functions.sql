@@ -23,7 +23,8 @@ create function coco.create_flow(
   or_replace  boolean default false,
   settings    jsonb   default null,
   lookups     text    default null,
-  refresh     text    default null
+  refresh     text    default null,
+  fill_order  text    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_wrapper';
@@ -50,7 +51,8 @@ create function coco.create_flow(
   or_replace  boolean default false,
   settings    jsonb   default null,
   lookups     text    default null,
-  refresh     text    default null
+  refresh     text    default null,
+  fill_order  text    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_over_wrapper';
@@ -76,6 +78,7 @@ create function coco.plan(
   settings    jsonb    default null,
   lookups     text     default null,
   refresh     text     default null,
+  fill_order  text     default null,
   out object text, out name text, out change text, out effect text
 ) returns setof record language c volatile
   rows 3
@@ -103,6 +106,7 @@ create function coco.plan(
   settings    jsonb    default null,
   lookups     text     default null,
   refresh     text     default null,
+  fill_order  text     default null,
   out object text, out name text, out change text, out effect text
 ) returns setof record language c volatile
   rows 3
@@ -232,7 +236,8 @@ create function coco.alter_flow(
   verify_interval interval default null,
   max_rows    bigint default null,
   max_cost    double precision default null,
-  refresh     text   default null
+  refresh     text   default null,
+  fill_order  text   default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'alter_flow_wrapper';

@@ -2,7 +2,7 @@
 -- expects this form: a line "name: …" describes an argument or a result column, a line with an indent of two blanks
 -- continues it, and lines with an indent of four blanks are an example.
 
-comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
+comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
 
 With query, one call does the work of coco.add_source, coco.add_lookup and coco.add_target. coco finds what the call leaves
 out: the source is the table whose primary key the query's columns contain, or the relation by whose columns the query
@@ -36,11 +36,13 @@ lookups: derive: coco derives lookups from the query's conditions, and raises a 
   or flow alone; otherwise derive.
 refresh: when workers update the flow while it is live, as in coco.alter_flow. NULL: commit; with or_replace, the flow keeps
   its schedule.
+fill_order: order in which an update of all items evaluates them, as in coco.alter_flow. NULL: any; with or_replace, the flow
+  keeps its order.
 
 With or_replace, a call that changes nothing is silent, and waits for nobody. Otherwise a NOTICE lists the differences, and
 coco does only what they need. coco compares what is bound, so a line break or a comment in the query is no difference. A
 different query is changed as by coco.set_query. Another ordinal, fingerprint, capture, refresh_interval, search_path,
-settings, options or refresh are changed as by coco.alter_flow. If the source, its key or name, or the target, its key or server
+settings, options, refresh or fill_order are changed as by coco.alter_flow. If the source, its key or name, or the target, its key or server
 differs, coco drops the flow and declares it again. The tables, the owner, the label and the other properties of
 coco.alter_flow stay, and a live flow stays live. coco then alters a target table that it created, and empties the table if
 its key differs. A flow with several sources or targets can be replaced only by a call with flow alone, which changes its
@@ -57,7 +59,7 @@ Errors: 42710: the name is taken, possibly by a flow that you may not see. 22023
 valid, or coco does not find the source or the key. 42P09: the query has several possible sources. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose. Also the
 errors of coco.add_source and coco.add_target. A call that fails declares and changes nothing.$doc$;
 
-comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
+comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
 
 flow: as in coco.create_flow, and so are the other arguments.
 
@@ -77,10 +79,10 @@ effect: what the next update does because of the difference.
 
 Errors: those of coco.create_flow.$doc$;
 
-comment on function coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text) is
+comment on function coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text) is
 'The same as the other coco.create_flow, for a source of type regclass.';
 
-comment on function coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text) is
+comment on function coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text) is
 'The same as the other coco.plan, for a source of type regclass.';
 
 comment on function coco.flow_definition is $doc$Returns SQL that declares a flow as it is: one or several statements that psql can run. Run it as the flow's owner.
@@ -375,6 +377,9 @@ max_cost: amount that one update may spend at the servers of providers, in the u
 refresh: when workers update the flow while it is live. commit: after each commit that changes a source. An interval of at
   least one second, such as '5 minutes': so long after the beginning of the previous update. A cron line of five fields,
   such as '0 3 * * *', or a name such as '@daily': at the times that match the line in the flow's TimeZone. See below.
+fill_order: order in which an update that looks at all items of a source evaluates them, such as the first one. newest: the
+  items with the largest ordinals first; oldest: those with the smallest ordinals first; any: as coco reads them. A source
+  without an ordinal has no order. See below.
 
 Whatever an update evaluates again, it takes results of memoized functions from the store. If such a result depends on the
 search path or on a setting, call coco.clear_memo.
@@ -385,6 +390,10 @@ updated as soon as possible. In an interval, a day has 24 hours. If a change of 
 update comes right after the change. If local time repeats, the time counts once. A line whose field for the hour begins
 with * counts each minute that a local clock shows. Failed items are retried at the times of the schedule, too. Rows that
 wait for a target outside this database are sent at once. coco.start updates the flow at once.
+
+The order counts for items that coco evaluates in several batches: by workers for a live flow, and in updates of flows that
+call memoized functions. Readers of a live flow see the rows of each transaction of its worker. The first coco.update of
+another flow fills its targets with one statement, so all rows appear together.
 
     SELECT coco.alter_flow('doc_chunks', label => 'v1.2', batch_size => 500);
 

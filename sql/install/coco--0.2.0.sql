@@ -37,6 +37,8 @@ create table coco_internal.flow (
   beyond_limits boolean not null default false,
   -- the interval or cron line by which workers update the flow; null: they update it after each commit
   refresh     text,
+  -- newest or oldest: the order, by their ordinals, in which an update of all items evaluates them; null: any order
+  fill_order  text,
 
   -- whether coco derives lookups from the flow's queries
   lookups     text not null default 'none' check (lookups in ('derive', 'none')),
@@ -444,7 +446,8 @@ create function coco.create_flow(
   or_replace  boolean default false,
   settings    jsonb   default null,
   lookups     text    default null,
-  refresh     text    default null
+  refresh     text    default null,
+  fill_order  text    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_wrapper';
@@ -471,7 +474,8 @@ create function coco.create_flow(
   or_replace  boolean default false,
   settings    jsonb   default null,
   lookups     text    default null,
-  refresh     text    default null
+  refresh     text    default null,
+  fill_order  text    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_over_wrapper';
@@ -497,6 +501,7 @@ create function coco.plan(
   settings    jsonb    default null,
   lookups     text     default null,
   refresh     text     default null,
+  fill_order  text     default null,
   out object text, out name text, out change text, out effect text
 ) returns setof record language c volatile
   rows 3
@@ -524,6 +529,7 @@ create function coco.plan(
   settings    jsonb    default null,
   lookups     text     default null,
   refresh     text     default null,
+  fill_order  text     default null,
   out object text, out name text, out change text, out effect text
 ) returns setof record language c volatile
   rows 3
@@ -653,7 +659,8 @@ create function coco.alter_flow(
   verify_interval interval default null,
   max_rows    bigint default null,
   max_cost    double precision default null,
-  refresh     text   default null
+  refresh     text   default null,
+  fill_order  text   default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'alter_flow_wrapper';
@@ -1151,7 +1158,8 @@ comment on foreign data wrapper coco_openai is 'Connector for servers that coco.
 
 create view coco.flows with (security_barrier) as
 select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
-       f.lineage_index, f.lookups, f.max_rows, f.max_cost, f.verify_interval, f.refresh
+       f.lineage_index, f.lookups, f.max_rows, f.max_cost, f.verify_interval, f.refresh,
+       f.fill_order
   from coco_internal.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
@@ -1401,7 +1409,7 @@ select 'worker', m.* from coco_internal.metric_rows('worker') m;
 -- expects this form: a line "name: …" describes an argument or a result column, a line with an indent of two blanks
 -- continues it, and lines with an indent of four blanks are an example.
 
-comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
+comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
 
 With query, one call does the work of coco.add_source, coco.add_lookup and coco.add_target. coco finds what the call leaves
 out: the source is the table whose primary key the query's columns contain, or the relation by whose columns the query
@@ -1435,11 +1443,13 @@ lookups: derive: coco derives lookups from the query's conditions, and raises a 
   or flow alone; otherwise derive.
 refresh: when workers update the flow while it is live, as in coco.alter_flow. NULL: commit; with or_replace, the flow keeps
   its schedule.
+fill_order: order in which an update of all items evaluates them, as in coco.alter_flow. NULL: any; with or_replace, the flow
+  keeps its order.
 
 With or_replace, a call that changes nothing is silent, and waits for nobody. Otherwise a NOTICE lists the differences, and
 coco does only what they need. coco compares what is bound, so a line break or a comment in the query is no difference. A
 different query is changed as by coco.set_query. Another ordinal, fingerprint, capture, refresh_interval, search_path,
-settings, options or refresh are changed as by coco.alter_flow. If the source, its key or name, or the target, its key or server
+settings, options, refresh or fill_order are changed as by coco.alter_flow. If the source, its key or name, or the target, its key or server
 differs, coco drops the flow and declares it again. The tables, the owner, the label and the other properties of
 coco.alter_flow stay, and a live flow stays live. coco then alters a target table that it created, and empties the table if
 its key differs. A flow with several sources or targets can be replaced only by a call with flow alone, which changes its
@@ -1456,7 +1466,7 @@ Errors: 42710: the name is taken, possibly by a flow that you may not see. 22023
 valid, or coco does not find the source or the key. 42P09: the query has several possible sources. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose. Also the
 errors of coco.add_source and coco.add_target. A call that fails declares and changes nothing.$doc$;
 
-comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
+comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
 
 flow: as in coco.create_flow, and so are the other arguments.
 
@@ -1476,10 +1486,10 @@ effect: what the next update does because of the difference.
 
 Errors: those of coco.create_flow.$doc$;
 
-comment on function coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text) is
+comment on function coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text) is
 'The same as the other coco.create_flow, for a source of type regclass.';
 
-comment on function coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text) is
+comment on function coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text) is
 'The same as the other coco.plan, for a source of type regclass.';
 
 comment on function coco.flow_definition is $doc$Returns SQL that declares a flow as it is: one or several statements that psql can run. Run it as the flow's owner.
@@ -1774,6 +1784,9 @@ max_cost: amount that one update may spend at the servers of providers, in the u
 refresh: when workers update the flow while it is live. commit: after each commit that changes a source. An interval of at
   least one second, such as '5 minutes': so long after the beginning of the previous update. A cron line of five fields,
   such as '0 3 * * *', or a name such as '@daily': at the times that match the line in the flow's TimeZone. See below.
+fill_order: order in which an update that looks at all items of a source evaluates them, such as the first one. newest: the
+  items with the largest ordinals first; oldest: those with the smallest ordinals first; any: as coco reads them. A source
+  without an ordinal has no order. See below.
 
 Whatever an update evaluates again, it takes results of memoized functions from the store. If such a result depends on the
 search path or on a setting, call coco.clear_memo.
@@ -1784,6 +1797,10 @@ updated as soon as possible. In an interval, a day has 24 hours. If a change of 
 update comes right after the change. If local time repeats, the time counts once. A line whose field for the hour begins
 with * counts each minute that a local clock shows. Failed items are retried at the times of the schedule, too. Rows that
 wait for a target outside this database are sent at once. coco.start updates the flow at once.
+
+The order counts for items that coco evaluates in several batches: by workers for a live flow, and in updates of flows that
+call memoized functions. Readers of a live flow see the rows of each transaction of its worker. The first coco.update of
+another flow fills its targets with one statement, so all rows appear together.
 
     SELECT coco.alter_flow('doc_chunks', label => 'v1.2', batch_size => 500);
 
@@ -2444,6 +2461,7 @@ comment on column coco.flows.verify_interval is 'Shortest time between two verif
 comment on column coco.flows.max_rows is 'Number of target rows that one update may write and delete; NULL: no limit.';
 comment on column coco.flows.max_cost is 'Amount that one update may spend at the servers of providers, in the unit of their prices; NULL: no limit.';
 comment on column coco.flows.refresh is 'Interval or cron line by which workers update the flow, as in coco.alter_flow; NULL: they update it after each commit.';
+comment on column coco.flows.fill_order is 'Order in which an update of all items evaluates them, as in coco.alter_flow; NULL: any order.';
 comment on column coco.flows.paused is 'Whether the flow is paused.';
 comment on column coco.flows.lineage_index is 'Whether coco.lineage uses an index to find target keys that tracking rows list.';
 comment on column coco.flows.lookups is 'derive: coco derives lookups from the flow''s queries; none: it follows only declared lookups.';
@@ -2657,10 +2675,10 @@ comment on column coco.metrics.help is 'Meaning of the metric.';
 
 revoke all on all functions in schema coco, coco_internal from public;
 grant execute on function
-  coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text),
-  coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text),
-  coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text),
-  coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text),
+  coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text),
+  coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text),
+  coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text),
+  coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text),
   coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.expect, coco.drop_expectation, coco.alter_flow,
   coco.allow, coco.rename_flow, coco.drop_flow, coco.flow_definition, coco.definitions, coco.update, coco.update_all, coco.retry,
   coco.start, coco.stop, coco.wait, coco.preview, coco.estimate, coco.evaluate, coco.verify,

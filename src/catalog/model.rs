@@ -28,6 +28,9 @@ pub struct Flow {
     pub max_rows: Option<i64>,
     /// What one update may spend, in the unit of the servers' prices; `None` means no limit.
     pub max_cost: Option<f64>,
+    /// The order in which an update that looks at all items of a source evaluates them; `None` means
+    /// any order.
+    pub fill_order: Option<FillOrder>,
     /// Whether coco derives lookups from its queries.
     pub derives_lookups: bool,
     pub sources: Vec<Source>,
@@ -236,6 +239,30 @@ impl Target {
 ///
 /// [`occurrences`]: crate::query::bound_query::occurrences
 pub type Places = Rc<[i32]>;
+
+/// An order of items: by their ordinals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillOrder {
+    Newest,
+    Oldest,
+}
+
+impl FillOrder {
+    pub fn from_name(name: &str) -> Option<FillOrder> {
+        match name {
+            "newest" => Some(FillOrder::Newest),
+            "oldest" => Some(FillOrder::Oldest),
+            _ => None,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            FillOrder::Newest => "newest",
+            FillOrder::Oldest => "oldest",
+        }
+    }
+}
 
 /// The way in which coco finds changes of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

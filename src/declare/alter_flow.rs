@@ -11,7 +11,7 @@ use crate::catalog::object_names::owner_name;
 use crate::catalog::version_rows;
 use crate::declare::alter_source::{self, SourceChanges};
 use crate::declare::alter_target::{self, OptionsCheck};
-use crate::declare::{alter_settings, lineage_index};
+use crate::declare::{alter_settings, fill_order, lineage_index};
 use crate::flows::{load, schedules};
 use crate::pg::acting_role::{self, RoleGuard};
 use crate::pg::error::{Error, Result};
@@ -56,6 +56,8 @@ pub struct Changes {
     pub max_cost: Option<f64>,
     /// When workers update the flow: see [`schedules::parse_refresh`].
     pub refresh: Option<String>,
+    /// See [`fill_order::parse_fill_order`].
+    pub fill_order: Option<String>,
 }
 
 impl Changes {
@@ -145,6 +147,9 @@ pub fn alter_flow(name: &str, changes: Changes, check: OptionsCheck) -> Result<A
     }
     if let Some(refresh) = &changes.refresh {
         schedules::store_refresh(name, refresh)?;
+    }
+    if let Some(order) = &changes.fill_order {
+        fill_order::store_fill_order(name, order)?;
     }
     let _as = RoleGuard::extension_owner()?;
     if let Some(label) = &changes.label {

@@ -8,11 +8,12 @@ use pgrx::prelude::*;
 use std::collections::BTreeSet;
 
 use crate::catalog::flow_rows;
-use crate::catalog::model::{CaptureMode, Flow, Source, Target};
+use crate::catalog::model::{CaptureMode, FillOrder, Flow, Source, Target};
 use crate::catalog::target_table;
 use crate::declare::add_source::{self, SourceColumns};
 use crate::declare::declaration::{Declaration, FlowParts};
 use crate::declare::difference::{FlowDifference, Property, must_declare_again};
+use crate::declare::fill_order;
 use crate::declare::flow_settings::changed_settings;
 use crate::declare::source_capture::choose_capture;
 use crate::declare::source_expressions::bind_expression;
@@ -34,6 +35,7 @@ use coco_core::schedule::Schedule;
 /// one source and one target, and the flow has other parts that it would lose.
 pub fn find_differences(new: &Declaration) -> Result<Vec<FlowDifference>> {
     let refresh = new.refresh.as_deref().map(schedules::parse_refresh).transpose()?;
+    let order = new.fill_order.as_deref().map(fill_order::parse_fill_order).transpose()?;
     if !flow_rows::is_flow(&new.flow)? {
         return Ok(vec![FlowDifference::new(Property::Existence, "flow", &new.flow, "is created")]);
     }
@@ -53,6 +55,9 @@ pub fn find_differences(new: &Declaration) -> Result<Vec<FlowDifference>> {
     found.extend(difference_of_lookups(new)?);
     if let Some(refresh) = refresh {
         found.extend(difference_of_refresh(new, refresh)?);
+    }
+    if let Some(order) = order {
+        found.extend(difference_of_fill_order(new, order)?);
     }
     Ok(found)
 }
@@ -391,6 +396,22 @@ fn difference_of_refresh(
     );
     let is_same = before == schedule;
     Ok((!is_same).then(|| FlowDifference::new(Property::Refresh, "flow", &new.flow, change)))
+}
+
+/// Compares the order in which an update of all items evaluates them.
+fn difference_of_fill_order(
+    new: &Declaration,
+    order: Option<FillOrder>,
+) -> Result<Option<FlowDifference>> {
+    let stored = spi::scalar::<String>(
+        "select f.fill_order from coco.flows as f where f.flow operator(pg_catalog.=) $1",
+        &[arg(new.flow.as_str())],
+    )?;
+    let before = stored.as_deref().unwrap_or(fill_order::ANY);
+    let after = order.map_or(fill_order::ANY, FillOrder::name);
+    let change = becomes("fill order", before, after);
+    let is_same = before == after;
+    Ok((!is_same).then(|| FlowDifference::new(Property::FillOrder, "flow", &new.flow, change)))
 }
 
 fn differences_of_settings(flow: &str, stored: &SavedGucs, new: &SavedGucs) -> Vec<FlowDifference> {

@@ -7,8 +7,8 @@ use crate::declare::add_source::{self, SourceOptions};
 use crate::declare::add_target::{self, ExternalLocation, QueryCheck};
 use crate::declare::alter_target::OptionsCheck;
 use crate::declare::derive_lookups::{self, LookupMode};
-use crate::declare::insert_flow;
 use crate::declare::when_exists::WhenExists;
+use crate::declare::{fill_order, insert_flow};
 use crate::flows::schedules;
 use crate::pg::acting_role::SavedGucs;
 use crate::pg::error::Result;
@@ -24,6 +24,8 @@ pub struct Declaration<'a> {
     /// When workers update the flow: see [`schedules::parse_refresh`]; `None` if the declaration does
     /// not say so.
     pub refresh: Option<String>,
+    /// See [`fill_order::parse_fill_order`]; `None` if the declaration does not say so.
+    pub fill_order: Option<String>,
     /// The source and the target; `None` if the flow is declared alone.
     pub parts: Option<FlowParts<'a>>,
     pub check: QueryCheck<'a>,
@@ -59,8 +61,13 @@ pub fn declare_flow(
     if let Some(refresh) = &new.refresh {
         schedules::store_refresh(&new.flow, refresh)?;
     }
+    if let Some(parts) = &new.parts {
+        add_source::add_source(&new.flow, parts.relation, parts.source.clone(), WhenExists::Fail)?;
+    }
+    if let Some(order) = &new.fill_order {
+        fill_order::store_fill_order(&new.flow, order)?;
+    }
     let Some(parts) = &new.parts else { return Ok(true) };
-    add_source::add_source(&new.flow, parts.relation, parts.source.clone(), WhenExists::Fail)?;
     add_target::add_target(
         &new.flow,
         &parts.target,

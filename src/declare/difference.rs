@@ -29,6 +29,7 @@ pub enum Property {
     Lookups,
     /// When workers update the flow.
     Refresh,
+    FillOrder,
     Options,
 }
 
@@ -85,6 +86,7 @@ impl FlowDifference {
             | Property::Capture
             | Property::RefreshInterval
             | Property::Refresh
+            | Property::FillOrder
             | Property::SearchPath
             | Property::Settings
             | Property::Options => Remedy::Alter,
@@ -103,7 +105,8 @@ impl FlowDifference {
             Property::Ordinal
             | Property::Capture
             | Property::RefreshInterval
-            | Property::Refresh => "no item is evaluated because of this",
+            | Property::Refresh
+            | Property::FillOrder => "no item is evaluated because of this",
             _ => "the flow is declared again, and the next update evaluates every item",
         }
     }

@@ -20,6 +20,7 @@ pub mod derived_affects;
 pub mod difference;
 pub mod drop_lookup;
 pub mod expect;
+pub mod fill_order;
 pub mod find_source;
 pub mod flow_settings;
 pub mod gapless;

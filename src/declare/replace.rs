@@ -81,6 +81,9 @@ fn changes(new: &Declaration, settings: &SavedGucs, differences: &[FlowDifferenc
     if differs(Property::Refresh) {
         changes.refresh = new.refresh.clone();
     }
+    if differs(Property::FillOrder) {
+        changes.fill_order = new.fill_order.clone();
+    }
     let Some(parts) = &new.parts else { return changes };
     let source = &parts.source;
     // An empty text removes the expression.
@@ -114,13 +117,14 @@ struct KeptProperties {
     max_rows: Option<i64>,
     max_cost: Option<f64>,
     refresh: Option<String>,
+    fill_order: Option<String>,
 }
 
 impl KeptProperties {
     fn of_flow(flow: &str) -> Result<KeptProperties> {
         let found = spi::select(
             "select f.owner::pg_catalog.oid, f.live, f.label, f.batch_size, f.paused, f.lineage_index,
-                    f.max_rows, f.max_cost, f.refresh
+                    f.max_rows, f.max_cost, f.refresh, f.fill_order
                from coco.flows as f where f.flow = $1",
             &[arg(flow)],
             |r| {
@@ -134,6 +138,7 @@ impl KeptProperties {
                     max_rows: r.get(7)?,
                     max_cost: r.get(8)?,
                     refresh: r.get(9)?,
+                    fill_order: r.get(10)?,
                 })
             },
         )?;
@@ -149,6 +154,9 @@ fn declare_again(new: &Declaration, settings: &SavedGucs, announce: fn()) -> Res
     if !declare_flow(new, kept.owner, settings, WhenExists::Replace)? {
         return Err(Error::internal(format!("flow \"{}\" was dropped and exists", new.flow)));
     }
+    // Without an ordinal, items have no order.
+    let has_ordinal = new.parts.as_ref().is_none_or(|parts| parts.source.ordinal.is_some());
+    let kept_order = kept.fill_order.filter(|_| new.fill_order.is_none() && has_ordinal);
     let changes = Changes {
         label: kept.label,
         batch_size: kept.batch_size,
@@ -158,6 +166,7 @@ fn declare_again(new: &Declaration, settings: &SavedGucs, announce: fn()) -> Res
         max_rows: kept.max_rows,
         max_cost: kept.max_cost,
         refresh: kept.refresh.filter(|_| new.refresh.is_none()),
+        fill_order: kept_order,
         ..Changes::default()
     };
     alter_flow::alter_flow(&new.flow, changes, new.check_altered)?;

@@ -2,7 +2,7 @@
 
 use crate::catalog::flow_rows::{FlowIdentity, check_rights, identify_flow, missing};
 use crate::catalog::model::{
-    self, BoundView, CHANGED, Expressions, External, Flow, Lookup, Source, Target,
+    self, BoundView, CHANGED, Expressions, External, FillOrder, Flow, Lookup, Source, Target,
 };
 use crate::catalog::{
     expectation_rows, followed_names, internal_tables, locks, relation_locks, target_table,
@@ -118,7 +118,8 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
                    from pg_catalog.pg_class c
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                   where c.oid = memo_table),
-                paused, batch_size, max_rows, max_cost, lookups = 'derive', refresh
+                paused, batch_size, max_rows, max_cost, lookups = 'derive', refresh,
+                fill_order
            from coco_internal.flow where flow = $1",
         &[arg(name)],
         |r| {
@@ -134,6 +135,7 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
                 max_cost: r.get(10)?,
                 derives_lookups: spi::required(r, 11)?,
                 has_schedule: schedules::is_schedule(r.get::<String>(12)?.as_deref()),
+                fill_order: r.get::<String>(13)?.as_deref().and_then(FillOrder::from_name),
                 sources: vec![],
                 lookups: vec![],
                 reads: vec![],

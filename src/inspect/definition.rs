@@ -166,6 +166,11 @@ impl Definer<'_> {
         if let Some(cost) = properties.max_cost {
             alter.add_sql("max_cost", cost.to_string());
         }
+        // Without an ordinal, items have no order.
+        let has_order = flow.sources.is_empty() || flow.sources.iter().any(|s| s.ordinal.is_some());
+        if let Some(order) = flow.fill_order.filter(|_| has_order) {
+            alter.add_text("fill_order", order.name());
+        }
         if alter.has_arguments() {
             self.statements.push_str(&alter.to_sql());
         }

@@ -48,6 +48,7 @@ fn create_flow(
     settings: Option<Json>,
     lookups: Option<String>,
     refresh: Option<String>,
+    fill_order: Option<String>,
 ) -> Result<(), ErrorReport> {
     let source = GivenSource::from_text(source);
     let key = array_elements(key, "key")?;
@@ -61,6 +62,7 @@ fn create_flow(
         settings,
         lookups,
         refresh,
+        fill_order,
         parts,
         source: options_of_source,
     };
@@ -92,6 +94,7 @@ fn create_flow_over(
     settings: Option<Json>,
     lookups: Option<String>,
     refresh: Option<String>,
+    fill_order: Option<String>,
 ) -> Result<(), ErrorReport> {
     let source = source.map(GivenSource::Relation);
     let key = array_elements(key, "key")?;
@@ -105,6 +108,7 @@ fn create_flow_over(
         settings,
         lookups,
         refresh,
+        fill_order,
         parts,
         source: options_of_source,
     };
@@ -161,6 +165,7 @@ pub struct GivenFlow<'a> {
     pub settings: Option<Json>,
     pub lookups: Option<String>,
     pub refresh: Option<String>,
+    pub fill_order: Option<String>,
     pub parts: GivenParts,
     pub source: SourceOptions,
 }
@@ -201,6 +206,7 @@ pub fn declaration(given: GivenFlow) -> Result<Declaration<'static>, Error> {
         settings,
         lookups,
         refresh: given.refresh,
+        fill_order: given.fill_order,
         parts: None,
         check: &fdw_options::check,
         check_altered: &fdw_options::check_altered,

@@ -160,6 +160,7 @@ fn alter_flow(
     max_rows: Option<i64>,
     max_cost: Option<f64>,
     refresh: Option<String>,
+    fill_order: Option<String>,
 ) -> Result<(), ErrorReport> {
     let flow = required_argument(flow, "flow")?;
     let changes = Changes {
@@ -181,6 +182,7 @@ fn alter_flow(
         max_rows,
         max_cost,
         refresh,
+        fill_order,
     };
     if alter_flow::alter_flow(flow, changes, &fdw_options::check_altered)?.wants_worker {
         serve(flow);

@@ -45,6 +45,7 @@ fn plan(
     settings: Option<Json>,
     lookups: Option<String>,
     refresh: Option<String>,
+    fill_order: Option<String>,
 ) -> Result<
     TableIterator<
         'static,
@@ -64,6 +65,7 @@ fn plan(
         settings,
         lookups,
         refresh,
+        fill_order,
         parts,
         source: options_of_source,
     };
@@ -92,6 +94,7 @@ fn plan_over(
     settings: Option<Json>,
     lookups: Option<String>,
     refresh: Option<String>,
+    fill_order: Option<String>,
 ) -> Result<
     TableIterator<
         'static,
@@ -111,6 +114,7 @@ fn plan_over(
         settings,
         lookups,
         refresh,
+        fill_order,
         parts,
         source: options_of_source,
     };

@@ -150,6 +150,11 @@ impl Candidates {
         }
     }
 
+    /// Returns the rows, of [`candidate_columns`].
+    pub fn rows(&self) -> &TupleStore {
+        &self.rows
+    }
+
     pub fn len(&self) -> usize {
         self.rows.len()
     }

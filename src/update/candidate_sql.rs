@@ -1,7 +1,7 @@
 //! The SQL that finds candidates: which rows of a source and its tracking table it joins, and which
 //! columns it returns. [`crate::update::detect`] runs it; nothing in this file runs a statement.
 
-use crate::catalog::model::Source;
+use crate::catalog::model::{FillOrder, Source};
 use crate::pg::clock;
 use crate::pg::columns::{all_equal, numbered};
 use crate::pg::spi::ident;
@@ -299,6 +299,22 @@ pub fn candidates_sql(source: &Source, from: &CandidateSource, condition: &str) 
         row = row.select_list(),
         relations = from.relations,
         on = all_equal(&source.key, &ours, &tracked),
+    )
+}
+
+/// Returns a SELECT of the candidates in `coco_candidate`, which carry no columns, sorted by their
+/// ordinals. Those without an ordinal come last.
+pub fn sorted_sql(source: &Source, order: FillOrder) -> String {
+    let keys = numbered("c.k", source.key.len());
+    let others = CandidateRow::NAMES.iter().map(|name| format!("c.{name}"));
+    let columns: Vec<String> = keys.into_iter().chain(others).collect();
+    let direction = match order {
+        FillOrder::Newest => "desc",
+        FillOrder::Oldest => "asc",
+    };
+    format!(
+        "select {} from coco_candidate as c order by c.ordinal {direction} nulls last",
+        columns.join(", ")
     )
 }
 

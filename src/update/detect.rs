@@ -14,7 +14,7 @@
 //! [`crate::update::candidate_rows`] defines their result.
 
 use crate::catalog::item_failure::ItemFailure;
-use crate::catalog::model::Source;
+use crate::catalog::model::{FillOrder, Source};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::arg;
@@ -60,6 +60,15 @@ pub fn scan(
         }
     };
     with_fingerprints(source, rows, false)
+}
+
+/// Returns candidates of a scan sorted by their ordinals.
+pub fn in_order(source: &Source, found: &Candidates, order: FillOrder) -> Result<Candidates> {
+    let mut rows = TupleStore::new(&candidate_columns(source, false))?;
+    let statements = SpiSession::connect()?;
+    statements.name("coco_candidate", found.rows())?;
+    statements.select_into(&candidate_sql::sorted_sql(source, order), &[], &mut rows)?;
+    Ok(Candidates::new(source, rows, false))
 }
 
 /// Reads a whole source with one statement.

@@ -68,6 +68,11 @@ impl UpdateRun<'_> {
             return Ok(FullScanOutcome { pass, reason, has_pending: false, held });
         }
         let mut changed = detect::scan(statements, source, full.scan, full.forced.as_ref())?;
+        if let Some(order) = self.flow.fill_order.filter(|_| source.ordinal.is_some())
+            && changed.len() > self.limits.batch
+        {
+            changed = detect::in_order(source, &changed, order)?;
+        }
         // Of the tracked items, those that have disappeared are subtracted, and new items added.
         let mut pass = PassCounts::default();
         pass.counts.seen = tracked;

@@ -50,6 +50,7 @@ mod explain;
 mod extract;
 mod failures;
 mod files;
+mod fill_order;
 mod filling;
 mod functions;
 mod gapless;

@@ -175,8 +175,9 @@ fn insert_flow(main: &Flow, version: &str) -> Result<i32> {
         // The version gets no max_rows: its first update must write every row, which nobody reads yet. It
         // gets no schedule either, and follows each commit until it replaces the flow.
         "insert into coco_internal.flow (flow, owner, search_path, settings, label, batch_size, lineage_index,
-                                max_cost, lookups)
-         select $2, owner, search_path, settings, label, batch_size, lineage_index, max_cost, lookups
+                                max_cost, lookups, fill_order)
+         select $2, owner, search_path, settings, label, batch_size, lineage_index, max_cost, lookups,
+                fill_order
            from coco_internal.flow where id = $1
          on conflict do nothing returning id",
         &[arg(main.id), arg(version)],

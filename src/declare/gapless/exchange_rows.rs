@@ -35,6 +35,7 @@ pub fn exchange_rows(
         "update coco_internal.flow as v
             set label = m.label, batch_size = m.batch_size, max_rows = m.max_rows,
                 max_cost = m.max_cost, live = m.live, paused = m.paused, refresh = m.refresh,
+                fill_order = m.fill_order,
                 created = m.created
            from coco_internal.flow as m where v.id = $1 and m.id = $2",
         &[arg(version.id), arg(main.id)],
