@@ -539,7 +539,7 @@ began, so the wait can last as long as its refresh_interval. The changes must ha
 database; the call does not wait for rows that these targets rejected.
 
 If a flow has a schedule (refresh in coco.alter_flow), the call waits for its next update. It raises an error at once if this
-update does not begin before the timeout. Call coco.start before it to let a worker update the flow now.
+update does not begin before the timeout. coco.update brings the flow up to date at once.
 
 flow: name of the flow.
 timeout: maximum time to wait.

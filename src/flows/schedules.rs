@@ -182,5 +182,5 @@ pub fn check_updated_in_time(flow: i32, since: Duration, left: Duration) -> Resu
         ),
         None => format!("Its schedule \"{}\" names no time of a next update.", found.text),
     })
-    .hint("Call coco.start to let a worker update the flow now, or wait longer."))
+    .hint("Call coco.update to bring the flow up to date now, or wait longer."))
 }

@@ -102,6 +102,8 @@ impl<'r> Grammar<'r> {
             ),
             ("capture", ["'scan'", "'trigger'", "'always'", "'never'", "''", "null"], 20),
             ("refresh_interval", ["'1 s'", "'-1 s'", "'1 mon'", "'infinity'", "'0'", "null"], 5),
+            ("refresh", ["'1 s'", "'*/5 * * * *'", "'@daily'", "'1 mon'", "'commit'", "''"], 5),
+            ("fill_order", ["'newest'", "'oldest'", "'any'", "'id desc'", "''", "null"], 5),
             ("name", ["'a'", "'x'", "''", "'B \"x\"'", "'select'", "'coco_item'"], 8),
             (
                 "search_path",
