@@ -117,7 +117,8 @@ source: table (not a temporary one), partitioned table, view, materialized view 
 name: name that the query uses for the source; NULL: the relation's own name.
 key: columns that identify an item; NULL: the primary key. If a unique index exists on exactly these columns, an item is
   a row. Otherwise an item is a group: all rows that share the key. A view, materialized view or foreign table needs an
-  explicit key, and its items are groups unless it has an ordinal.
+  explicit key, and its items are groups unless it has an ordinal. If a key column of a table
+  is nullable, the items are groups, and NULL is a value like any other, as in GROUP BY.
 ordinal: expression over the source's columns that grows with each version of an item, of type smallint, integer, bigint,
   date, timestamp or timestamptz. coco skips an item whose ordinal it already knows, without reading the item's content.
   It therefore misses a change that leaves the ordinal as it was. coco never skips an item whose ordinal is NULL. For a
@@ -142,8 +143,7 @@ are writing to the table, and blocks other writers until its own transaction end
       query  => $$ SELECT cust, count(*) AS n, sum(amount) AS total FROM sales GROUP BY cust $$,
       target => 'totals', key => '{cust}');
 
-Errors: 55000: the flow already has a target. 42501: the owner may not read the source. 42P16: the source has no key, or a
-key column is nullable. 42703, 42804, 42601: a key, ordinal or fingerprint does not fit the source. 0A000: the source is a
+Errors: 55000: the flow already has a target. 42501: the owner may not read the source. 42P16: the source has no key. 42703, 42804, 42601: a key, ordinal or fingerprint does not fit the source. 0A000: the source is a
 temporary table, an ordinal is given for groups, or capture requires triggers on a table that cannot be captured. 22023:
 another argument is not valid.$doc$;
 
@@ -176,8 +176,8 @@ if_not_exists: true: if the flow has a lookup of this name already, the call cha
       '{id}');
 
 Errors: 42601, 22023, 42804: affects is not a SELECT, does not read the lookup, or does not return the source's key. 42710:
-the name is taken. 55000: the flow has no source yet. 42P17: the flow would feed itself, directly or through other flows.
-Also the errors of coco.add_source about relation, key and capture.$doc$;
+the name is taken. 55000: the flow has no source yet. 42P16: a key column is nullable. 42P17: the flow would feed itself,
+directly or through other flows. Also the errors of coco.add_source about relation, key and capture.$doc$;
 
 comment on function coco.add_target is $doc$Adds a target to a flow: coco keeps in it the rows that query returns for each source item.
 
@@ -198,6 +198,8 @@ if_not_exists: true: if the flow has this target already, the call changes nothi
 
 If the table does not exist, coco creates it with the query's columns and a primary key on key; the flow's owner owns it.
 Columns for which the query never returns NULL are NOT NULL; coco drops the NOT NULL if the query can return NULL later.
+If a column of the source key is nullable, and the query can return NULL for a column of key, the table has a constraint
+UNIQUE NULLS NOT DISTINCT instead of the primary key.
 If the table exists, coco adopts it: its columns must fit, and it must have a unique index on exactly the key. coco never
 alters and never drops an adopted table. If coco created the table for a flow of the same owner that was dropped since, and
 this role still owns the table, coco manages it again. Rows already in the table stay until

@@ -123,6 +123,9 @@ pub fn changed(
         false => String::new(),
     };
     let log = Log { segments, columns, since: &since.snapshot, forced: since.behind, more };
+    if source.has_nullable_key() && log.has_unknown(statements, capture)? {
+        return Ok(LogRead::Anything);
+    }
     let mut end = None;
     let mut entries = TupleStore::new(&entry_columns(source))?;
     if let Some(limit) = limit {
@@ -140,7 +143,8 @@ pub fn changed(
     }
     keys.rewind();
     while keys.advance() {
-        if (0..columns.len()).any(|n| keys.datum(n).is_none()) {
+        let key: Vec<_> = (0..columns.len()).map(|n| keys.datum(n)).collect();
+        if source.lacks_key(&key) {
             return Ok(LogRead::Anything);
         }
     }
@@ -152,9 +156,14 @@ pub fn changed(
 /// value says that any row may have changed, and stays.
 fn known_or_anything(capture: &Capture, columns: &[String]) -> String {
     let known: Vec<String> = columns.iter().map(|c| format!("l.{c} is not null")).collect();
+    format!(" and ({} or {})", known.join(" and "), is_unknown(capture))
+}
+
+/// Returns a condition on an entry: it has no value, and says that any row may have changed.
+fn is_unknown(capture: &Capture) -> String {
     let all = numbered("l.k", capture.columns.len());
     let nothing: Vec<String> = all.iter().map(|c| format!("{c} is null")).collect();
-    format!(" and ({} or {})", known.join(" and "), nothing.join(" and "))
+    nothing.join(" and ")
 }
 
 /// Returns the columns of a log's entries: the transaction, and the key as `k1…`.
@@ -175,6 +184,16 @@ struct Log<'a> {
 }
 
 impl Log<'_> {
+    /// Reports whether a new entry says that any row may have changed. A row whose columns in the
+    /// log are all NULL has such an entry, too.
+    fn has_unknown(&self, statements: &SpiSession, capture: &Capture) -> Result<bool> {
+        let acting = RoleGuard::extension_owner()?;
+        acting.set("enable_seqscan", "off")?;
+        let more = format!(" and {} limit 1", is_unknown(capture));
+        let any = format!("{} limit 1", each(&self.segments, "true", &more));
+        Ok(statements.read_text(&any, &of(self.since))?.is_some())
+    }
+
     /// Reads the first entries, in the order of their transactions.
     fn first(&self, statements: &SpiSession, count: usize, entries: &mut TupleStore) -> Result<()> {
         let acting = RoleGuard::extension_owner()?;

@@ -7,6 +7,7 @@
 //!
 //! Callers: `update`, `declare`, `inspect`, `workers` and `sql_api`.
 
+pub mod captured_columns;
 pub mod change_log;
 pub mod cursor;
 pub mod drop_extension;

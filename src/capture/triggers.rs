@@ -4,6 +4,7 @@
 
 use pgrx::pg_sys;
 
+use crate::capture::captured_columns::captured_columns;
 use crate::capture::{Capture, SEGMENTS, find_capture, segment_name};
 use crate::catalog::locks;
 use crate::pg::acting_role::RoleGuard;
@@ -32,12 +33,14 @@ fn members(relation: pg_sys::Oid) -> Result<Vec<(pg_sys::Oid, String)>> {
     spi::select(MEMBERS, &[arg(relation)], |r| Ok((spi::required(r, 1)?, spi::required(r, 2)?)))
 }
 
-/// Ensures that triggers record changes of a table, with these columns of each row.
+/// Ensures that triggers record changes of a table, with this key of each row.
 ///
 /// If an object must be created, blocks writers of the table until the transaction ends, so that
 /// every change is either visible or recorded. Without `wait`, returns `false` if that would have
 /// to wait for writers.
 pub fn ensure(relation: pg_sys::Oid, key: &[Column], always: bool, wait: bool) -> Result<bool> {
+    let key = captured_columns(relation, key)?;
+    let key = key.as_slice();
     if let Some(capture) = find_capture(relation)?
         && !locks::lock_capture(capture.id, wait)?
     {

@@ -63,7 +63,8 @@ pub fn fit_made_target(target: &mut Target, relation: pg_sys::Oid) -> Result<()>
     target_table::alter_to_fit(target, &not_null, relation)?;
     let is_key = |name: &String| target.key.iter().any(|k| k.name == *name);
     let has_key = before.len() == target.key.len() && before.iter().all(|k| is_key(&k.column));
-    if has_key && target_table::has_unique_index(relation, &target.key)? {
+    let has_nulls = target_table::has_nulls_of_key(target, &columns::of_relation(relation)?);
+    if has_key && has_nulls && target_table::has_unique_index(relation, &target.key)? {
         return Ok(());
     }
     // Columns of the old key may be NULL from now on.
@@ -77,14 +78,16 @@ pub fn fit_made_target(target: &mut Target, relation: pg_sys::Oid) -> Result<()>
     if let Some(old) = primary_key(relation)?.first() {
         changes.insert(0, format!("drop constraint {}", ident(&old.constraint)));
     }
-    changes.push(format!("add primary key ({})", target_table::primary_key_sql(target)));
+    let loosened = target.key.iter().filter(|k| k.nullable.is_some());
+    changes.extend(loosened.map(|k| format!("alter column {} drop not null", k.quoted())));
+    changes.push(format!("add {}", target_table::key_constraint_sql(target)));
     let name = target.relation_name();
     spi::execute(&format!("truncate {name}"), &[])?;
     spi::execute(&format!("alter table {name} {}", changes.join(", ")), &[])?;
     Ok(())
 }
 
-/// A column of a primary key.
+/// A column of a primary key, or of a unique constraint that treats NULL as a value.
 struct KeyColumn {
     constraint: String,
     column: String,
@@ -98,7 +101,14 @@ fn primary_key(relation: pg_sys::Oid) -> Result<Vec<KeyColumn>> {
              on a.attrelid operator(pg_catalog.=) k.conrelid
             and a.attnum operator(pg_catalog.=) any (k.conkey)
           where k.conrelid operator(pg_catalog.=) $1
-            and k.contype operator(pg_catalog.=) 'p'::pg_catalog.\"char\"",
+            and (k.contype operator(pg_catalog.=) 'p'::pg_catalog.\"char\"
+                 or k.contype operator(pg_catalog.=) 'u'::pg_catalog.\"char\"
+                 and exists (select from pg_catalog.pg_index i
+                              where i.indexrelid operator(pg_catalog.=) k.conindid
+                                and i.indnullsnotdistinct)
+                 and not exists (select from pg_catalog.pg_constraint p
+                                  where p.conrelid operator(pg_catalog.=) k.conrelid
+                                    and p.contype operator(pg_catalog.=) 'p'::pg_catalog.\"char\"))",
         &[arg(relation)],
         |r| Ok(KeyColumn { constraint: spi::required(r, 1)?, column: spi::required(r, 2)? }),
     )

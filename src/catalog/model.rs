@@ -144,6 +144,16 @@ impl Source {
     pub fn key_of(&self, alias: &str) -> Vec<String> {
         self.key.iter().map(|k| k.as_stored(&format!("{alias}.{}", k.quoted()))).collect()
     }
+
+    /// Reports whether NULL in a column of the key is a value like any other.
+    pub fn has_nullable_key(&self) -> bool {
+        self.key.iter().any(|k| k.nullable.is_some())
+    }
+
+    /// Reports whether a key identifies no item: a column is NULL that is not nullable.
+    pub fn lacks_key<T>(&self, key: &[Option<T>]) -> bool {
+        self.key.iter().zip(key).any(|(k, value)| value.is_none() && k.nullable.is_none())
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -43,8 +43,13 @@ pub fn create_tracking(
         let collation = columns::collate(k.collation)?;
         // Without type modifiers: the column may be made wider.
         let type_name = spi::type_name(k.type_oid, -1)?;
-        columns.push_str(&format!("k{} {type_name}{collation} not null, ", n + 1));
+        let not_null = if k.nullable.is_some() { "" } else { " not null" };
+        columns.push_str(&format!("k{} {type_name}{collation}{not_null}, ", n + 1));
     }
+    let unique = match key.iter().any(|k| k.nullable.is_some()) {
+        true => "unique nulls not distinct",
+        false => "primary key",
+    };
     let keys = crate::pg::columns::numbered("k", key.len()).join(", ");
     // Free space on each page allows an item's next row version to stay on the page, without an
     // index update.
@@ -54,7 +59,7 @@ pub fn create_tracking(
                source_ordinal bigint, process_ordinal bigint,
                content_fingerprint uuid, logic_id int,
                target_keys jsonb, memo_refs bigint[], failure jsonb, parked jsonb,
-               primary key ({keys})) with (fillfactor = 90)"
+               {unique} ({keys})) with (fillfactor = 90)"
         ),
         &[],
     )?;

@@ -33,18 +33,29 @@ pub fn create_target_table(target: &Target) -> Result<pg_sys::Oid> {
         .detail(format!("coco creates target {} in this schema.", target.shown()))
         .hint("Create the schema with CREATE SCHEMA: the next update then creates the target."));
     }
-    let key = primary_key_sql(target);
-    spi::execute(
-        &format!("create table {name} ({}, primary key ({key}))", columns.join(", ")),
-        &[],
-    )?;
+    let constraint = key_constraint_sql(target);
+    spi::execute(&format!("create table {name} ({}, {constraint})", columns.join(", ")), &[])?;
     find_relation(&target.schema, &target.name)?
         .ok_or_else(|| Error::internal(format!("table {name} was not created")))
 }
 
-/// Returns the columns of a target's primary key. The columns that equal the source key come first:
-/// the index then finds an item's rows.
-pub fn primary_key_sql(target: &Target) -> String {
+/// Returns the constraint that keeps a target's key unique. The columns that equal the source key
+/// come first: the index then finds an item's rows.
+pub fn key_constraint_sql(target: &Target) -> String {
+    let kind = match has_nullable_key(target) {
+        true => "unique nulls not distinct",
+        false => "primary key",
+    };
+    format!("{kind} ({})", ordered_key_sql(target))
+}
+
+/// Reports whether NULL in a column of the target's key is a value like any other.
+fn has_nullable_key(target: &Target) -> bool {
+    target.key.iter().any(|k| k.nullable.is_some())
+}
+
+/// Returns the columns of a target's key in the order in which its index has them.
+pub fn ordered_key_sql(target: &Target) -> String {
     let covered = target.covered.clone().unwrap_or_default();
     let mut key: Vec<&Column> = target.key.iter().collect();
     key.sort_by_key(|k| !covered.contains(&k.name));
@@ -66,10 +77,15 @@ fn is_key(target: &Target, column: &Column) -> bool {
     target.key.iter().any(|k| k.name == column.name)
 }
 
+/// Reports whether a column of the key cannot be NULL.
+fn is_known_key(target: &Target, column: &Column) -> bool {
+    target.key.iter().any(|k| k.name == column.name && k.nullable.is_none())
+}
+
 /// Reports whether coco declares a column of a new table NOT NULL.
 fn is_not_null(target: &Target, column: &Column) -> bool {
     let named = |names: &[String]| names.contains(&column.name);
-    is_key(target, column) || named(&target.not_null) && !named(&target.nullable_again)
+    is_known_key(target, column) || named(&target.not_null) && !named(&target.nullable_again)
 }
 
 /// Reports whether rules may rewrite statements on a target; `false` if the table does not exist.
@@ -135,11 +151,15 @@ pub fn check_adoptable(target: &Target, relation: pg_sys::Oid, owner: pg_sys::Oi
     if !has_unique_index(relation, &target.key)? {
         let key: Vec<String> = target.key.iter().map(Column::quoted).collect();
         let key = key.join(", ");
+        let kind = match has_nullable_key(target) {
+            true => "UNIQUE NULLS NOT DISTINCT",
+            false => "PRIMARY KEY",
+        };
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
             format!("target {name} has no unique index on its key ({key})"),
         )
-        .hint(format!("ALTER TABLE {name} ADD PRIMARY KEY ({key});")));
+        .hint(format!("ALTER TABLE {name} ADD {kind} ({key});")));
     }
     Ok(())
 }
@@ -232,7 +252,7 @@ fn misfits(target: &Target, attributes: &[Attribute]) -> Vec<String> {
             Some(a) if a.generated => {
                 lacks.push(format!("Column {} is generated", column.quoted()))
             }
-            Some(a) if is_key(target, column) && !a.not_null => {
+            Some(a) if is_known_key(target, column) && !a.not_null => {
                 lacks.push(format!("Key column {} is nullable", column.quoted()))
             }
             Some(_) => {}
@@ -255,6 +275,11 @@ select pg_catalog.bool_or(true)
   from pg_catalog.pg_index i
  where i.indrelid = $1 and i.indisunique and i.indisvalid and i.indimmediate
    and i.indpred is null and i.indexprs is null
+   -- if NULL is a value like any other, two rows cannot have it in the key
+   and (not $3 or i.indnullsnotdistinct
+        or not exists (select from pg_catalog.pg_attribute a
+                        where a.attrelid = i.indrelid and a.attnum = any (i.indkey[0:i.indnkeyatts - 1])
+                          and not a.attnotnull))
    -- an index does not span the tables that inherit from its own table
    and not exists (select from pg_catalog.pg_inherits h join pg_catalog.pg_class c on c.oid = h.inhparent
                     where h.inhparent = $1 and c.relkind = 'r')
@@ -288,7 +313,8 @@ pub fn has_children(relation: pg_sys::Oid) -> Result<bool> {
 pub fn has_unique_index(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {
     let _as = RoleGuard::qualifying_names()?;
     let names: Vec<String> = key.iter().map(|k| k.name.clone()).collect();
-    Ok(spi::scalar::<bool>(UNIQUE, &[arg(relation), arg(names)])?.unwrap_or(false))
+    let has_null = key.iter().any(|k| k.nullable.is_some());
+    Ok(spi::scalar::<bool>(UNIQUE, &[arg(relation), arg(names), arg(has_null)])?.unwrap_or(false))
 }
 
 /// Returns the columns of a target's unique indexes and exclusion constraints, except indexes on
@@ -318,7 +344,7 @@ pub fn constrained_columns(target: &Target) -> Result<Vec<String>> {
 }
 
 /// Reports whether the table itself rejects duplicate keys, whatever their values: it has an index
-/// that compares keys as GROUP BY does, and whose columns are not nullable. The table may have been
+/// that compares keys as GROUP BY does, also those with NULL. The table may have been
 /// altered since coco created or adopted it.
 pub fn refuses_keys_twice(relation: pg_sys::Oid, key: &[Column]) -> Result<bool> {
     let _as = RoleGuard::qualifying_names()?;
@@ -336,7 +362,7 @@ pub fn refuses_keys_twice(relation: pg_sys::Oid, key: &[Column]) -> Result<bool>
                   join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[n]
                   join pg_catalog.pg_opclass o on o.oid = i.indclass[n]
                   join unnest($2::text[], $3::bigint[]) as k(name, collated) on k.name = a.attname
-                 where a.attnotnull and o.opcdefault and i.indcollation[n] = k.collated::oid))",
+                 where (a.attnotnull or i.indnullsnotdistinct) and o.opcdefault and i.indcollation[n] = k.collated::oid))",
         &[arg(relation), arg(names), arg(collations)],
     )?;
     Ok(found == Some(true))
@@ -414,6 +440,46 @@ pub fn alter_to_fit(
         spi::execute(&format!("alter table {name} {}", changes.join(", ")), &[])?;
     }
     Ok(altered)
+}
+
+/// Lets columns of the key of a table that coco created be NULL, if the target's new query can return
+/// NULL for them. The caller acts as the flow's owner.
+pub fn allow_null_keys(target: &Target, relation: pg_sys::Oid) -> Result<()> {
+    let attributes = columns::of_relation(relation)?;
+    let is_strict = |k: &&Column| {
+        k.nullable.is_some() && attributes.iter().any(|a| a.column.name == k.name && a.not_null)
+    };
+    let loosened: Vec<String> = target
+        .key
+        .iter()
+        .filter(is_strict)
+        .map(|k| format!("alter column {} drop not null", k.quoted()))
+        .collect();
+    if loosened.is_empty() {
+        return Ok(());
+    }
+    let primary = spi::scalar::<String>(
+        "select c.conname::pg_catalog.text from pg_catalog.pg_constraint c
+          where c.conrelid operator(pg_catalog.=) $1
+            and c.contype operator(pg_catalog.=) 'p'::pg_catalog.\"char\"",
+        &[arg(relation)],
+    )?;
+    let mut changes: Vec<String> =
+        primary.iter().map(|name| format!("drop constraint {}", ident(name))).collect();
+    changes.extend(loosened);
+    changes.push(format!("add {}", key_constraint_sql(target)));
+    let sql = format!("alter table {} {}", target.relation_name(), changes.join(", "));
+    spi::execute(&sql, &[])?;
+    Ok(())
+}
+
+/// Reports whether exactly those columns of the key can be NULL in a table that can be so in the
+/// target.
+pub fn has_nulls_of_key(target: &Target, attributes: &[Attribute]) -> bool {
+    target.key.iter().all(|k| {
+        let found = attributes.iter().find(|a| a.column.name == k.name);
+        found.is_some_and(|a| a.not_null == k.nullable.is_none())
+    })
 }
 
 /// Declares that columns of a target can be NULL. Does nothing, and returns `false`, if another

@@ -7,7 +7,7 @@ use crate::capture::triggers;
 use crate::catalog::model::{self, Flow, Source};
 use crate::catalog::{object_comments, object_names, objects, version_rows};
 use crate::declare::add_source::{
-    SourceColumns, check_interval, describe, name_of, primary_key, source_key,
+    NullKeys, SourceColumns, check_interval, describe, name_of, primary_key, source_key,
 };
 use crate::declare::drop_lookup;
 use crate::declare::names::check_name;
@@ -70,7 +70,8 @@ pub fn add_lookup(
             "Specify another name with the argument \"name\", and use that name in \"affects\".",
         ));
     }
-    let key = source_key(relation, &described.shown, &described.kind, options.key)?;
+    let key =
+        source_key(relation, &described.shown, &described.kind, options.key, NullKeys::Refused)?;
     let affects = match &options.affects {
         None => None,
         Some(text) => {

@@ -3,6 +3,7 @@
 use pgrx::prelude::*;
 use std::collections::BTreeSet;
 
+use crate::capture::captured_columns::column_never_null;
 use crate::capture::triggers;
 use crate::catalog::{internal_tables, model, objects, target_table};
 use crate::declare::lineage_index;
@@ -14,8 +15,9 @@ use crate::flows::load;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
-use crate::pg::notice::notice;
+use crate::pg::notice::{notice, notice_with_detail};
 use crate::pg::spi::{self, arg, ident};
+use crate::query::syntax;
 
 /// The optional arguments of `add_source`.
 #[derive(Clone, Default)]
@@ -78,7 +80,7 @@ pub fn add_source(
         )
         .hint("Specify another name with the argument \"name\", and use that name in the query."));
     }
-    let key = source_key(relation, &shown, &kind, options.key)?;
+    let key = source_key(relation, &shown, &kind, options.key, NullKeys::Groups)?;
     let grouped = has_groups(relation, &kind, &key, options.ordinal.is_some())?;
 
     let declaring = ExpressionSource { flow: &flow, relation, name: &name, shown: &shown };
@@ -130,7 +132,23 @@ pub fn add_source(
     lineage_index::index_as_declared(&flow.name)?;
     if capture != model::CaptureMode::Scan {
         triggers::ensure(relation, &key, capture == model::CaptureMode::Always, true)?;
+        say_cost_of_null(relation, &shown, &key)?;
     }
+    Ok(())
+}
+
+/// Says in a NOTICE that a change of a row whose key is NULL costs more than its group, if the change
+/// log has no column that is never NULL.
+fn say_cost_of_null(relation: pg_sys::Oid, shown: &str, key: &[Column]) -> Result<()> {
+    let has_value = key.iter().any(|k| k.nullable.is_none());
+    if has_value || column_never_null(relation)?.is_some() {
+        return Ok(());
+    }
+    let names: Vec<&str> = key.iter().map(|k| k.name.as_str()).collect();
+    notice_with_detail(
+        format!("a change of a row with NULL in ({}) reads {shown} as a whole", names.join(", ")),
+        "The change log does not tell its change from a change of any row. Declare a primary key, or declare a column NOT NULL.".to_owned(),
+    );
     Ok(())
 }
 
@@ -160,7 +178,18 @@ pub fn has_groups(
     // declares that each key identifies one row; updates check it.
     let promised =
         has_ordinal && (matches!(kind, "v" | "m" | "f") || target_table::has_children(relation)?);
-    Ok(!promised && !target_table::has_unique_index(relation, key)?)
+    // A unique index may hold several rows with NULL.
+    let has_null = key.iter().any(|k| k.nullable.is_some());
+    Ok(has_null || !promised && !target_table::has_unique_index(relation, key)?)
+}
+
+/// What rows with a NULL in the key are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NullKeys {
+    /// NULL is a value like any other: the rows form groups.
+    Groups,
+    /// The declaration rejects a table in which such rows are possible.
+    Refused,
 }
 
 /// A relation that coco can follow, with its kind and names.
@@ -255,13 +284,14 @@ pub fn primary_key(relation: pg_sys::Oid) -> Result<Option<Vec<String>>> {
     )
 }
 
-/// Returns the given key, or the primary key. Checks that its columns exist, have an order and are
-/// not null.
+/// Returns the given key, or the primary key. Checks that its columns exist and have an order, and
+/// whether they can be NULL.
 pub fn source_key(
     relation: pg_sys::Oid,
     shown: &str,
     kind: &str,
     given: Option<Vec<String>>,
+    nulls: NullKeys,
 ) -> Result<Vec<Column>> {
     let attributes = columns::of_relation(relation)?;
     let names = match given {
@@ -278,11 +308,14 @@ pub fn source_key(
     if distinct.len() != names.len() {
         return Err(Error::invalid(format!("the source key of {shown} names a column twice")));
     }
-    let key: Vec<Column> = names
+    let mut key: Vec<Column> = names
         .into_iter()
         .map(|name| {
             let found = attributes.iter().find(|a| a.column.name == name);
             let Some(a) = found else {
+                if is_expression(&name) {
+                    return Err(cannot_be_key(shown, &name));
+                }
                 return Err(Error::new(
                     PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
                     format!("key column \"{name}\" does not exist in source {shown}"),
@@ -297,16 +330,65 @@ pub fn source_key(
             }
             // Views, materialized views and foreign tables cannot declare NOT NULL; updates check
             // their keys.
-            if matches!(kind, "r" | "p") && !a.not_null {
+            let is_nullable = matches!(kind, "r" | "p") && !a.not_null;
+            let mut column = a.column.clone();
+            if is_nullable && nulls == NullKeys::Groups {
+                check_nullable(shown, &column)?;
+                column.allow_null()?;
+            } else if is_nullable {
                 return Err(Error::new(
                     PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
                     format!("key column \"{name}\" of source {shown} is nullable"),
                 )
                 .hint(format!("Run ALTER TABLE {shown} ALTER COLUMN {} SET NOT NULL; or use a view that excludes such rows as the source.", ident(&name))));
             }
-            Ok(a.column.clone())
+            Ok(column)
         })
         .collect::<Result<_>>()?;
     internal_tables::check_source_key(shown, &key)?;
-    Ok(columns::stored(&key))
+    key = columns::stored(&key);
+    let nullable = key.iter().filter(|k| k.nullable.is_some()).count();
+    if nullable > columns::MOST_NULLABLE {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!("the source key of {shown} has {nullable} nullable columns"),
+        )
+        .detail(format!("At most {} columns of a key can be nullable.", columns::MOST_NULLABLE))
+        .hint("Declare some of the columns NOT NULL, or use generated columns that replace NULL by a value as the key."));
+    }
+    Ok(key)
+}
+
+/// Reports whether the name of a missing key column is an expression rather than a name.
+fn is_expression(name: &str) -> bool {
+    let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
+    !name.chars().all(is_name) && syntax::one_expression("key", name).is_ok()
+}
+
+fn cannot_be_key(shown: &str, expression: &str) -> Error {
+    Error::new(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("the key of source {shown} cannot contain the expression {expression}"),
+    )
+    .detail("A key consists of columns: triggers record their values, and run no code of the flow.")
+    .hint(format!("Add a generated column, and use it as the key: ALTER TABLE {shown} ADD COLUMN … GENERATED ALWAYS AS ({expression}) STORED. If the table cannot be altered, use a view that computes the column as the source."))
+}
+
+/// Checks that coco can compare values of a column of a key with NULL among them.
+fn check_nullable(shown: &str, column: &Column) -> Result<()> {
+    if column.compares_null() {
+        return Ok(());
+    }
+    Err(Error::new(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!(
+            "nullable key column \"{}\" of source {shown} has unsupported type {}",
+            column.name, column.type_name
+        ),
+    )
+    .detail("coco compares nullable keys by hash, and not as arrays of arrays.")
+    .hint(format!(
+        "Run ALTER TABLE {shown} ALTER COLUMN {} SET NOT NULL, or use a generated column of another type as the key.",
+        ident(&column.name)
+    )))
 }

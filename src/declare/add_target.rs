@@ -398,6 +398,7 @@ pub fn set_query(
         if changed.made {
             let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
             altered = target_table::alter_to_fit(&mut changed, &before.not_null, relation)?;
+            target_table::allow_null_keys(&changed, relation)?;
         } else {
             changed.not_null = vec![];
             target_table::check_adoptable(&changed, relation, flow.owner)?;

@@ -4,7 +4,7 @@
 use pgrx::prelude::*;
 use std::collections::BTreeSet;
 
-use crate::catalog::model::{Flow, Target};
+use crate::catalog::model::{Flow, Source, Target};
 use crate::memo::called_functions;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::Column;
@@ -48,6 +48,7 @@ pub fn analyze_into(
     target.key = target_key(&target.columns, key)?;
     target.covered = covered(flow, &analysis, &target.key);
     target.not_null = not_null(target, &bound)?;
+    allow_null_keys(flow, target, &bound)?;
     for (source, used) in flow.sources.iter_mut().zip(used) {
         source.used = used.unwrap_or_default();
     }
@@ -162,6 +163,31 @@ fn not_null(target: &Target, bound: &Bound) -> Result<Vec<String>> {
     let columns = target.columns.iter().zip(never);
     let not_null = columns.filter(|(column, never)| *never && !is_key(column));
     Ok(not_null.map(|(column, _)| column.name.clone()).collect())
+}
+
+/// Makes NULL a value like any other in the columns of the target key that can be NULL, if a source
+/// has a nullable key. (Otherwise an item whose target key is NULL fails.)
+fn allow_null_keys(flow: &Flow, target: &mut Target, bound: &Bound) -> Result<()> {
+    if !flow.sources.iter().any(Source::has_nullable_key) {
+        return Ok(());
+    }
+    let nullable = used_columns::columns_with_null(bound.tree, &target.columns)?;
+    let shown = target.external.as_ref().map(|_| target.shown());
+    for column in target.key.iter_mut().filter(|k| nullable.contains(&k.name)) {
+        let name = &column.name;
+        if let Some(shown) = &shown {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("key column \"{name}\" of target {shown} can be NULL"),
+            )
+            .detail("Rows of other systems cannot have a NULL in their key, and a column of the source key is nullable.")
+            .hint(format!("Replace NULL by a value in the query, for example coalesce({}, '') AS {}.", ident(name), ident(name))));
+        }
+        if column.compares_null() {
+            column.allow_null()?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns the target key columns that always equal the source key, or `None` if the target key

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use crate::catalog::flow_rows;
 use crate::catalog::model::{CaptureMode, FillOrder, Flow, Source, Target};
 use crate::catalog::target_table;
-use crate::declare::add_source::{self, SourceColumns};
+use crate::declare::add_source::{self, NullKeys, SourceColumns};
 use crate::declare::declaration::{Declaration, FlowParts};
 use crate::declare::difference::{FlowDifference, Property, must_declare_again};
 use crate::declare::fill_order;
@@ -209,7 +209,8 @@ impl Compared<'_> {
             found.push(self.of_source(Property::SourceName, change));
         }
         let SourceColumns { kind, shown, .. } = self.columns;
-        let key = add_source::source_key(source.relation, shown, kind, given.key.clone())?;
+        let nulls = NullKeys::Groups;
+        let key = add_source::source_key(source.relation, shown, kind, given.key.clone(), nulls)?;
         let names =
             |key: &[Column]| -> Vec<String> { key.iter().map(|k| k.name.clone()).collect() };
         let (before, after) = (names(&source.key), names(&key));
@@ -218,8 +219,16 @@ impl Compared<'_> {
             found.push(self.of_source(Property::SourceKey, change));
             return Ok(found);
         }
+        // A key that was declared nullable stays so.
+        let is_known = |k: &&Column| k.nullable.is_none() || is_nullable(&source.key, &k.name);
+        if let Some(column) = key.iter().find(|k| !is_known(k)) {
+            let change = format!("key column {} becomes nullable", column.name);
+            found.push(self.of_source(Property::SourceKey, change));
+            return Ok(found);
+        }
+        let key = &source.key;
         let has_groups =
-            add_source::has_groups(source.relation, kind, &key, given.ordinal.is_some())?;
+            add_source::has_groups(source.relation, kind, key, given.ordinal.is_some())?;
         if has_groups != source.grouped {
             let item = |groups: bool| if groups { "groups" } else { "rows" };
             let change = format!("items were {}, are {}", item(source.grouped), item(has_groups));
@@ -426,6 +435,10 @@ fn differences_of_settings(flow: &str, stored: &SavedGucs, new: &SavedGucs) -> V
         FlowDifference::new(property, "flow", flow, becomes(name, &value(stored), &value(new)))
     };
     differs.map(difference).collect()
+}
+
+fn is_nullable(key: &[Column], name: &str) -> bool {
+    key.iter().any(|k| k.name == name && k.nullable.is_some())
 }
 
 fn becomes(what: &str, before: &str, after: &str) -> String {

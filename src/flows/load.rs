@@ -164,7 +164,33 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
     let _as = RoleGuard::extension_owner()?;
     (flow.sources, flow.lookups) = sources(name)?;
     flow.targets = targets(name)?;
+    if flow.sources.iter().any(Source::has_nullable_key) {
+        for target in &mut flow.targets {
+            allow_null_keys(target)?;
+        }
+    }
     Ok(flow)
+}
+
+/// Makes NULL a value like any other in those columns of a target's key that can be NULL. Only a
+/// flow with a nullable source key has such a target.
+fn allow_null_keys(target: &mut Target) -> Result<()> {
+    let nullable: Vec<String> = match (target.relation, target.query_view()) {
+        (Some(relation), _) => {
+            let attributes = columns::of_relation(relation)?.into_iter();
+            attributes.filter(|a| !a.not_null).map(|a| a.column.name).collect()
+        }
+        // coco creates the table again.
+        (None, Some(view)) if target.external.is_none() => {
+            used_columns::columns_with_null(view_tree::read_bound_query(view)?, &target.columns)?
+        }
+        _ => return Ok(()),
+    };
+    let is_nullable = |k: &&mut Column| nullable.contains(&k.name) && k.compares_null();
+    for column in target.key.iter_mut().filter(is_nullable) {
+        column.allow_null()?;
+    }
+    Ok(())
 }
 
 /// Fails if the current role does not have the rights of the flow's owner.
@@ -186,8 +212,9 @@ struct SourceRow {
     /// Whether the lookup was declared with `affects`.
     wants_affects: bool,
     is_derived: bool,
-    /// The types of the key columns in the tracking table.
+    /// The types of the key columns in the tracking table, and whether they can be NULL.
     tracked: Vec<pgrx::pg_sys::Oid>,
+    nullable: Vec<bool>,
 }
 
 fn lost(flow: &str) -> Error {
@@ -231,7 +258,10 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 array(select a.atttypid from pg_catalog.pg_attribute a
                        where a.attrelid = s.tracking and a.attnum between 1 and cardinality(s.key)
                        order by a.attnum),
-                s.revision, s.derived
+                s.revision, s.derived,
+                array(select not a.attnotnull from pg_catalog.pg_attribute a
+                       where a.attrelid = s.tracking and a.attnum between 1 and cardinality(s.key)
+                       order by a.attnum)
            from coco_internal.source s where s.flow = $1 order by s.id",
         &[arg(flow)],
         |r| {
@@ -271,6 +301,7 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 wants_affects: spi::required(r, 20)?,
                 tracked: spi::required(r, 22)?,
                 is_derived: spi::required(r, 24)?,
+                nullable: spi::required(r, 25)?,
             })
         },
     )?;
@@ -324,7 +355,16 @@ fn changed_rows((view, name): (pgrx::pg_sys::Oid, String), source: &Source) -> R
 
 fn with_columns(flow: &str, raw: SourceRow) -> Result<Source> {
     let SourceRow {
-        mut source, key, used, exists, shown, of: raw_of, expressions, tracked, ..
+        mut source,
+        key,
+        used,
+        exists,
+        shown,
+        of: raw_of,
+        expressions,
+        tracked,
+        nullable,
+        ..
     } = raw;
     if !exists {
         return Err(Error::new(
@@ -354,6 +394,10 @@ fn with_columns(flow: &str, raw: SourceRow) -> Result<Source> {
                 .collect::<Result<Vec<_>>>()?;
     source.key = columns::stored(&key);
     check_key_types(flow, &source, &tracked)?;
+    // As when the source was declared: the columns of the relation may have changed since.
+    for (column, _) in source.key.iter_mut().zip(nullable).filter(|(_, nullable)| *nullable) {
+        column.allow_null()?;
+    }
     if let Some(view) = expressions {
         let bound = only_items(view, &source)?;
         let shadows = [used_columns::shadow(&source)?];

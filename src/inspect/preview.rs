@@ -60,7 +60,7 @@ pub fn preview(name: &str, mode: Mode, limits: Limits, limit: usize) -> Result<V
                     Decision::Skip | Decision::Advance | Decision::Wait => None,
                 };
                 let key = candidates.key();
-                if key.iter().any(Option::is_none) {
+                if source.lacks_key(&key) {
                     changes.push(failing(&ItemFailure::null_key(source)));
                 } else if let (Some(_), Some(failure)) = (action, &item.unread) {
                     changes.push(failing(failure));

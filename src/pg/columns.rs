@@ -41,6 +41,7 @@ pub fn of_relation(relation: pg_sys::Oid) -> Result<Vec<Attribute>> {
                 type_name: spi::required(r, 5)?,
                 equals: equality_operator(type_oid)?,
                 kept: keep(type_oid)?,
+                nullable: None,
             },
             not_null: spi::required(r, 6)?,
             has_default: spi::required(r, 7)?,
@@ -76,6 +77,7 @@ pub fn result_column(
         type_name,
         equals: equality_operator(type_oid)?,
         kept: keep(type_oid)?,
+        nullable: None,
     })
 }
 
@@ -158,6 +160,9 @@ pub struct Column {
     /// `None` if the type has no such class.
     pub equals: Option<String>,
     pub kept: StoredType,
+    /// Set for a column of a key that can be NULL: NULL is then a value like any other. Contains the
+    /// qualified name of the base type, without modifiers.
+    pub nullable: Option<String>,
 }
 
 /// The form in which coco's own tables store values of a column.
@@ -209,6 +214,33 @@ impl Column {
         }
     }
 
+    /// Makes NULL a value of the column like any other, for a column of a key.
+    pub fn allow_null(&mut self) -> Result<()> {
+        // SAFETY: a lookup in the system catalogs, within a transaction.
+        let base = unsafe { pg_sys::getBaseType(self.type_oid) };
+        self.nullable = spi::scalar(
+            "select pg_catalog.format('%I.%I', n.nspname, t.typname)
+               from pg_catalog.pg_type t
+               join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) t.typnamespace
+              where t.oid operator(pg_catalog.=) $1",
+            &[arg(base)],
+        )?;
+        Ok(())
+    }
+
+    /// Reports whether [`all_equal`] can compare values of the column with NULL among them: its type
+    /// has a hash function, and is not an array.
+    pub fn compares_null(&self) -> bool {
+        // SAFETY: type cache and catalog lookups within a transaction; the cache's entry lives as
+        // long as the backend.
+        unsafe {
+            let base = pg_sys::getBaseType(self.type_oid);
+            let found = *pg_sys::lookup_type_cache(base, pg_sys::TYPECACHE_HASH_PROC as i32);
+            found.hash_proc != pg_sys::InvalidOid
+                && pg_sys::get_element_type(base) == pg_sys::InvalidOid
+        }
+    }
+
     /// Returns `a = b` with a qualified operator, so that no search path affects it.
     pub fn equality(&self, a: &str, b: &str) -> String {
         // Declarations check that key types have an equality operator.
@@ -227,9 +259,83 @@ pub fn numbered(prefix: &str, count: usize) -> Vec<String> {
     (1..=count).map(|i| format!("{prefix}{i}")).collect()
 }
 
-/// Returns a condition that two lists of expressions are equal under the columns' operators.
+/// The largest number of nullable columns for which a condition on a key names each combination of
+/// columns that are NULL: their number doubles with each column.
+pub const MOST_NULLABLE: usize = 4;
+
+/// Returns a condition that two lists of expressions are equal under the columns' operators. NULL
+/// equals NULL in a nullable column.
+///
+/// No operator of PostgreSQL's compares in this way and also serves a hash join and an index. For
+/// nullable columns, the condition therefore says the same twice: as arrays, which have equal
+/// elements if both are NULL, for hash joins, and as a list of alternatives, for indexes.
 pub fn all_equal(columns: &[Column], a: &[String], b: &[String]) -> String {
-    let each: Vec<String> =
-        columns.iter().zip(a.iter().zip(b)).map(|(c, (a, b))| c.equality(a, b)).collect();
-    each.join(" and ")
+    let mut all = Vec::new();
+    let (mut nullable, mut left, mut right) = (Vec::new(), Vec::new(), Vec::new());
+    for (column, (a, b)) in columns.iter().zip(a.iter().zip(b)) {
+        let Some(base) = &column.nullable else {
+            all.push(column.equality(a, b));
+            continue;
+        };
+        all.push(format!("array[({a})::{base}] operator(pg_catalog.=) array[({b})::{base}]"));
+        nullable.push(column.clone());
+        left.push(a.clone());
+        right.push(b.clone());
+    }
+    // One list of alternatives for all columns lets one index serve all of them.
+    let step = if nullable.len() > MOST_NULLABLE { 1 } else { MOST_NULLABLE };
+    for start in (0..nullable.len()).step_by(step) {
+        let range = start..nullable.len().min(start + step);
+        let alike = equal_by_nulls(&nullable[range.clone()], &left[range.clone()], &right[range]);
+        let each: Vec<String> = alike.into_iter().map(|alike| alike.condition).collect();
+        all.push(format!("({})", each.join(" or ")));
+    }
+    all.join(" and ")
+}
+
+/// One combination of the columns of a key that are NULL.
+pub struct EqualKeys {
+    /// The two keys are equal, and exactly the nullable columns of this combination are NULL.
+    pub condition: String,
+    /// The part of the condition that says that columns of the second key are NULL; `None`: none is.
+    pub is_null: Option<String>,
+}
+
+/// Returns conditions of which one holds if two lists of expressions are equal, and otherwise none:
+/// one for each combination of nullable columns that are NULL. The first one, of keys without NULL,
+/// is a list of equalities. An index can serve each of them. At most [`MOST_NULLABLE`] columns are
+/// nullable.
+pub fn equal_by_nulls(columns: &[Column], a: &[String], b: &[String]) -> Vec<EqualKeys> {
+    let nullable: Vec<usize> =
+        (0..columns.len()).filter(|n| columns[*n].nullable.is_some()).collect();
+    let one = |nulls: usize| {
+        let is_null = |n: &usize| {
+            nullable.iter().position(|other| other == n).is_some_and(|bit| nulls >> bit & 1 == 1)
+        };
+        let each: Vec<String> = (0..columns.len())
+            .map(|n| match is_null(&n) {
+                true => format!("{} is null and {} is null", a[n], b[n]),
+                false => columns[n].equality(&a[n], &b[n]),
+            })
+            .collect();
+        let nulls: Vec<String> =
+            (0..columns.len()).filter(is_null).map(|n| format!("{} is null", b[n])).collect();
+        EqualKeys {
+            condition: each.join(" and "),
+            is_null: (!nulls.is_empty()).then(|| nulls.join(" and ")),
+        }
+    };
+    (0..1usize << nullable.len().min(MOST_NULLABLE)).map(one).collect()
+}
+
+/// Returns a condition that no expression of a key is NULL whose column is not nullable; `None` if
+/// there is no such column.
+pub fn all_known(columns: &[Column], values: &[String]) -> Option<String> {
+    let known: Vec<String> = columns
+        .iter()
+        .zip(values)
+        .filter(|(column, _)| column.nullable.is_none())
+        .map(|(_, value)| format!("{value} is not null"))
+        .collect();
+    (!known.is_empty()).then(|| known.join(" and "))
 }

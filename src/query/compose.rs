@@ -19,7 +19,7 @@
 use pgrx::pg_sys;
 
 use crate::catalog::model::{BoundView, Flow, Source, Target};
-use crate::pg::columns::{self, Column, all_equal, numbered};
+use crate::pg::columns::{self, Column, all_equal, all_known, equal_by_nulls, numbered};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::ident;
 use crate::pg::tuplestore::rows::{self, RowColumn};
@@ -213,10 +213,10 @@ fn rows_of(source: &Source, items: Items) -> (String, String) {
                 numbered("k", source.key.len()).iter().map(|k| format!("f.{k}")).collect();
             let same = all_equal(&source.key, &tracked, &keys);
             // A row without a key always fails.
-            let known: Vec<String> = keys.iter().map(|k| format!("{k} is not null")).collect();
+            let known = all_known(&source.key, &keys).map(|known| known + " and ");
             let failing = format!(
-                " where {} and not exists (select from {} as f where {same} and f.failure is not null)",
-                known.join(" and "),
+                " where {}not exists (select from {} as f where {same} and f.failure is not null)",
+                known.unwrap_or_default(),
                 source.tracking_view
             );
             (format!("{relation} as s"), failing)
@@ -268,6 +268,9 @@ fn row_items(source: &Source, items: Items, number: Option<&str>) -> String {
 
 /// Selects groups, whose rows form an array of records: no index on the key is needed.
 fn grouped_items(source: &Source, items: Items, number: Option<&str>) -> String {
+    if matches!(items, Items::Batch | Items::Carried) && source.has_nullable_key() {
+        return groups_with_null(source, number);
+    }
     let (from, filter) = rows_of(source, items);
     let keys = source.key_of("s");
     let named: Vec<String> =
@@ -280,6 +283,41 @@ fn grouped_items(source: &Source, items: Items, number: Option<&str>) -> String 
         named.join(", "),
         columns.join(", "),
         keys.join(", "),
+    )
+}
+
+/// Selects the groups of a batch, if columns of the key are nullable. Each combination of columns
+/// that are NULL has a join of its own, which a hash or an index can serve.
+fn groups_with_null(source: &Source, number: Option<&str>) -> String {
+    let keys = source.key_of("s");
+    let values = group_values(source, "s");
+    let (i, u) = (numbered("i", keys.len()), numbered("u", values.len()));
+    let named = keys.iter().zip(&i).chain(values.iter().zip(&u));
+    let mut columns: Vec<String> =
+        named.map(|(value, name)| format!("{value} as {name}")).collect();
+    columns.extend(number.map(|number| format!("{number} as {ITEM}")));
+    let columns = columns.join(", ");
+    let each: Vec<String> = equal_by_nulls(&source.key, &keys, &numbered("b.k", keys.len()))
+        .into_iter()
+        .map(|alike| {
+            format!(
+                "select {columns} from coco_batch as b join {relation} as s on {same} and {TO_EVALUATE}",
+                relation = source.relation_name,
+                same = alike.condition,
+            )
+        })
+        .collect();
+    let of = |names: &[String]| -> String {
+        names.iter().map(|name| format!("s.{name}")).collect::<Vec<_>>().join(", ")
+    };
+    let number = number.map_or(String::new(), |_| format!(", pg_catalog.min(s.{ITEM}) as {ITEM}"));
+    format!(
+        "select {keys}, pg_catalog.array_agg(row({values})) as rows{number}
+          from ({rows}) as s
+         group by {keys}",
+        keys = of(&i),
+        values = of(&u),
+        rows = each.join("\n union all "),
     )
 }
 
@@ -375,6 +413,15 @@ pub fn fingerprint_of_row(source: &Source) -> String {
     let parts: Vec<String> =
         columns.chunks(MOST).map(|part| format!("coco.fingerprint({})", part.join(", "))).collect();
     format!("coco.fingerprint({})", parts.join(", "))
+}
+
+/// Returns an SQL condition: an outer join has found the tracking row `t` of an item.
+pub fn is_tracked_sql(source: &Source) -> String {
+    match source.key.iter().position(|k| k.nullable.is_none()) {
+        Some(place) => format!("t.k{} is not null", place + 1),
+        // A tracking row has a version, a failure or both.
+        None => "(t.process_ordinal is not null or t.failure is not null)".to_owned(),
+    }
 }
 
 /// Returns the tracking columns that contain a source key.

@@ -73,8 +73,12 @@ pub fn keys_are_valid(target: &Target, text: &str) -> String {
         let (type_oid, type_name) = key_type(k);
         let value = format!("(({text})::pg_catalog.jsonb operator(pg_catalog.->>) {n})");
         let name = literal(type_name);
+        let is_null = match k.nullable {
+            Some(_) => format!("{value} is null or "),
+            None => String::new(),
+        };
         (!is_lasting(type_oid))
-            .then(|| format!("pg_catalog.pg_input_is_valid({value}, {name}) and "))
+            .then(|| format!("({is_null}pg_catalog.pg_input_is_valid({value}, {name})) and "))
     });
     each.collect()
 }

@@ -122,6 +122,14 @@ fn names(columns: &[Column]) -> Vec<String> {
     columns.iter().map(|c| c.name.clone()).collect()
 }
 
+/// Returns the names of those columns of a query's result for which the query can return NULL.
+pub fn columns_with_null(tree: *mut pg_sys::Query, columns: &[Column]) -> Result<Vec<String>> {
+    // SAFETY: the caller passes an analyzed tree, which nobody changes meanwhile.
+    let never = unsafe { never_null::columns_never_null(tree)? };
+    let can_be_null = columns.iter().zip(never).filter(|(_, never)| !never);
+    Ok(can_be_null.map(|(column, _)| column.name.clone()).collect())
+}
+
 /// Finds the columns that coco declared NOT NULL in target tables, and for which the queries can
 /// return NULL by now: a column that a query reads may no longer be NOT NULL.
 pub fn refresh_not_null(flow: &mut Flow) -> Result<()> {

@@ -182,6 +182,12 @@ fn read_old_keys(
         statements.select_into(&sql, &[], &mut old)?;
         if loses_keys(target) && has_null_key(&mut old, source.key.len(), target.key.len()) {
             context.how.lost_keys.set(true);
+            if target.key.iter().any(|k| k.nullable.is_some()) {
+                // A text that no longer names a value must not stand for the key NULL.
+                let sql = stale_rows::valid_old_keys_sql(source, target, &batch.names);
+                old = TupleStore::new(&old_columns(source, target))?;
+                statements.select_into(&sql, &[], &mut old)?;
+            }
         }
     }
     Ok(old)

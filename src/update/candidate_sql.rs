@@ -3,7 +3,7 @@
 
 use crate::catalog::model::{FillOrder, Source};
 use crate::pg::clock;
-use crate::pg::columns::{all_equal, numbered};
+use crate::pg::columns::{all_equal, equal_by_nulls, numbered};
 use crate::pg::spi::ident;
 use crate::query::{compose, names};
 use crate::update::candidate_rows::{CandidateExprs, CandidateRow};
@@ -40,11 +40,16 @@ fn key_numbers(source: &Source) -> (Vec<String>, Vec<String>) {
 /// leaves the fingerprint to [`fingerprints_sql`]. `filter` selects rows before Postgres computes
 /// anything for them.
 fn items_sql(source: &Source, filter: &str, carry: bool) -> String {
+    items_of(source, &source.relation_name, filter, carry)
+}
+
+/// Returns the same for the rows of another FROM item with the relation's columns.
+fn items_of(source: &Source, relation: &str, filter: &str, carry: bool) -> String {
     let (named, keys) = key_numbers(source);
     let (named, keys) = (named.join(", "), keys.join(", "));
     let carried = carried(source, carry);
     let expressions = compose::expressions(source);
-    let from = format!("{} as {}{expressions}", source.relation_name, ident(&source.name));
+    let from = format!("{relation} as {}{expressions}", ident(&source.name));
     let fingerprint = compose::fingerprint_of_row(source);
     match compose::ordinal_of_row(source) {
         // Rows have no order within their group, so their fingerprints are sorted.
@@ -186,21 +191,46 @@ pub fn looked_up_relations(source: &Source, carry: bool) -> String {
     let changed = numbered("c.k", source.key.len());
     // Groups are selected before their rows are aggregated; otherwise Postgres would aggregate all
     // groups.
-    let inside = match source.grouped || source.promised {
+    let items = match source.grouped || source.promised {
+        true if source.has_nullable_key() => items_of(source, &rows_of_changed(source), "", carry),
         true => {
             let wanted = changed_alias(source);
             let keys = numbered(&format!("{wanted}.k"), source.key.len());
             let same = all_equal(&source.key, &keys, &keys_of(source));
-            format!(" where exists (select from coco_changed as {wanted} where {same})")
+            let inside =
+                format!(" where exists (select from coco_changed as {wanted} where {same})");
+            items_sql(source, &inside, carry)
         }
-        false => String::new(),
+        false => items_sql(source, "", carry),
     };
     format!(
-        "coco_changed as c left join ({}) as s on {} left join {} as t",
-        items_sql(source, &inside, carry),
+        "coco_changed as c left join ({items}) as s on {} left join {} as t",
         all_equal(&source.key, &changed, &numbered("s.k", source.key.len())),
         source.tracking_view
     )
+}
+
+/// Returns a FROM item with the rows of the groups in `coco_changed`, if columns of the key are
+/// nullable. Each combination of columns that are NULL has a SELECT of its own: an index finds its
+/// rows, and Postgres reads none of them if no changed key has this combination.
+fn rows_of_changed(source: &Source) -> String {
+    let (name, wanted) = (ident(&source.name), changed_alias(source));
+    let keys = numbered(&format!("{wanted}.k"), source.key.len());
+    let each: Vec<String> = equal_by_nulls(&source.key, &keys_of(source), &keys)
+        .into_iter()
+        .map(|alike| {
+            let any = |condition: &str| {
+                format!("exists (select from coco_changed as {wanted} where {condition})")
+            };
+            let first = alike.is_null.map_or(String::new(), |nulls| any(&nulls) + " and ");
+            format!(
+                "select {name}.* from {relation} as {name} where {first}{same}",
+                relation = source.relation_name,
+                same = any(&alike.condition),
+            )
+        })
+        .collect();
+    format!("({})", each.join(" union all "))
 }
 
 /// Returns the relations of a lookup of the keys in `coco_changed`, which joins all of them at
@@ -276,7 +306,7 @@ pub fn candidates_sql(source: &Source, from: &CandidateSource, condition: &str) 
         present: "coalesce(s.present, false)",
         ordinal: "s.ordinal",
         fingerprint: "s.fingerprint",
-        tracked: "t.k1 is not null",
+        tracked: &compose::is_tracked_sql(source),
         source_ordinal: "t.source_ordinal",
         content_fingerprint: "t.content_fingerprint",
         logic_id: "t.logic_id",

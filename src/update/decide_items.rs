@@ -79,7 +79,7 @@ impl UpdateRun<'_> {
                 continue;
             }
             let key = candidates.key();
-            if key.iter().any(Option::is_none) {
+            if source.lacks_key(&key) {
                 pass.count_without_key();
                 self.record_without_key(source, &key, &item, &mut pass.counts)?;
                 continue;

@@ -4,7 +4,7 @@
 use pgrx::pg_sys;
 
 use crate::catalog::model::{BoundView, Flow, Lookup, Source};
-use crate::pg::columns::numbered;
+use crate::pg::columns::{all_known, numbered};
 use crate::pg::error::Result;
 use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
@@ -197,13 +197,13 @@ fn affected_keys(lookup: &Lookup, source: &Source, affects: &BoundView) -> Strin
         .map(|(k, b)| format!("{b} as {}", k.quoted()))
         .collect();
     let names = numbered("k", source.key.len());
-    let known: Vec<String> = names.iter().map(|k| format!("t.{k} is not null")).collect();
+    let known = all_known(&source.key, &numbered("t.k", source.key.len()));
     let values: Vec<String> =
         source.key.iter().zip(&names).map(|(k, n)| k.as_stored(&format!("t.{n}"))).collect();
     format!(
         "/* coco lookup {id} {view} */ select distinct {values} from (\n\
          with {shadow} as (select {keys} from coco_batch as b)\n\
-         select q.* from {affects} as q) as t ({names}) where {known}",
+         select q.* from {affects} as q) as t ({names}){known}",
         id = lookup.relation.id,
         view = affects.view.to_u32(),
         shadow = place_items::shadow_name(lookup.relation.id),
@@ -211,7 +211,7 @@ fn affected_keys(lookup: &Lookup, source: &Source, affects: &BoundView) -> Strin
         keys = keys.join(", "),
         values = values.join(", "),
         names = names.join(", "),
-        known = known.join(" and "),
+        known = known.map_or(String::new(), |known| format!(" where {known}")),
     )
 }
 

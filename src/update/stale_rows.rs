@@ -5,7 +5,7 @@ use crate::catalog::model::{Source, Target};
 use crate::pg::columns::all_equal;
 use crate::pg::spi::ident;
 use crate::query::batch::Action;
-use crate::query::names::{KeyExprs, key_values};
+use crate::query::names::{KeyExprs, key_values, keys_are_valid};
 
 /// The rows `x` of a target that a statement deletes: `from {from} where {condition}`.
 pub struct StaleRows {
@@ -29,6 +29,12 @@ pub fn old_keys_sql(source: &Source, target: &Target, names: &KeyExprs) -> Strin
         id = target.id,
         is_not_advance = Action::Advance.is_not_sql(),
     )
+}
+
+/// Returns the same, without the keys whose texts no longer name values.
+pub fn valid_old_keys_sql(source: &Source, target: &Target, names: &KeyExprs) -> String {
+    let all = old_keys_sql(source, target, names);
+    format!("{all} and {}true", keys_are_valid(target, "e.key"))
 }
 
 /// Returns the rows that belong to items of the batch and that no item of the batch produces any

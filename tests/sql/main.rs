@@ -68,6 +68,7 @@ mod memo_forged;
 mod memo_provided;
 mod memo_reuse;
 mod memo_ttl;
+mod null_groups;
 mod own_tables;
 mod property;
 mod query_alone;

@@ -31,7 +31,10 @@ pub fn create(main: &Flow, old: &Target, new: &Target) -> Result<pg_sys::Oid> {
     let table = find_relation(&new.schema, &new.name)?
         .ok_or_else(|| Error::internal(format!("table {name} was not created")))?;
     name_after_partners(template, table)?;
-    let changes_key = !same_names(&old.key, &new.key);
+    let is_nullable = |key: &[Column]| key.iter().any(|k| k.nullable.is_some());
+    // An adopted table keeps what its owner declared.
+    let changes_null = old.made && is_nullable(&old.key) != is_nullable(&new.key);
+    let changes_key = changes_null || !same_names(&old.key, &new.key);
     if changes_key {
         drop_uniqueness(table, &name, &old.key)?;
     }
@@ -195,7 +198,7 @@ fn same_type(a: &Column, b: &Column) -> bool {
 fn allow_null(old: &Target, new: &Target, table: pg_sys::Oid, name: &str) -> Result<()> {
     let attributes = columns::of_relation(table)?;
     for key in &old.key {
-        let leaves = !new.key_names.contains(&key.name);
+        let leaves = new.key.iter().all(|k| k.name != key.name || k.nullable.is_some());
         let is_there = attributes.iter().any(|a| a.column.name == key.name && a.not_null);
         if leaves && is_there {
             run_all(&[format!("alter table {name} alter column {} drop not null", key.quoted())])?;
@@ -207,7 +210,10 @@ fn allow_null(old: &Target, new: &Target, table: pg_sys::Oid, name: &str) -> Res
 /// Declares NOT NULL the columns for which the new query never returns NULL, instead of those for
 /// which the old one did not.
 fn fit_not_null(old: &Target, new: &Target, name: &str) -> Result<()> {
-    let stays = |column: &String| new.not_null.contains(column) || new.key_names.contains(column);
+    let is_known = |k: &Column, column: &String| k.name == *column && k.nullable.is_none();
+    let stays = |column: &String| {
+        new.not_null.contains(column) || new.key.iter().any(|k| is_known(k, column))
+    };
     let has = |column: &String| new.columns.iter().any(|c| c.name == *column);
     let mut changes: Vec<String> = old
         .not_null
@@ -226,19 +232,20 @@ fn fit_not_null(old: &Target, new: &Target, name: &str) -> Result<()> {
 /// Adds the primary key, or a unique constraint if the table has another primary key. The columns
 /// that equal the source key come first, as in [`target_table::create_target_table`].
 fn add_key(new: &Target, table: pg_sys::Oid, name: &str) -> Result<()> {
-    let covered = new.covered.clone().unwrap_or_default();
-    let mut key: Vec<&Column> = new.key.iter().collect();
-    key.sort_by_key(|k| !covered.contains(&k.name));
-    let key: Vec<String> = key.iter().map(|k| k.quoted()).collect();
     let has_primary = spi::scalar::<bool>(
         "select true from pg_index where indrelid = $1 and indisprimary",
         &[arg(table)],
     )?;
-    let kind = if has_primary == Some(true) { "unique" } else { "primary key" };
-    let mut statements = vec![format!("alter table {name} add {kind} ({})", key.join(", "))];
-    if kind == "unique" {
-        let not_null = new.key.iter().map(|k| format!("alter column {} set not null", k.quoted()));
-        let not_null: Vec<String> = not_null.collect();
+    let key = target_table::ordered_key_sql(new);
+    let constraint = match has_primary {
+        Some(true) if new.key.iter().all(|k| k.nullable.is_none()) => format!("unique ({key})"),
+        _ => target_table::key_constraint_sql(new),
+    };
+    let mut statements = vec![format!("alter table {name} add {constraint}")];
+    let known = new.key.iter().filter(|k| k.nullable.is_none());
+    let not_null: Vec<String> =
+        known.map(|k| format!("alter column {} set not null", k.quoted())).collect();
+    if !constraint.starts_with("primary key") && !not_null.is_empty() {
         statements.push(format!("alter table {name} {}", not_null.join(", ")));
     }
     run_all(&statements)

@@ -33,9 +33,14 @@ pub fn check_key(argument: &str, given: &Json, whose: &str, columns: &[Column]) 
         )
         .hint(hint));
     }
-    match named.iter().find(|name| given.get(**name) != Some(&true)) {
+    let lacks = |column: &&Column| match given.get(&column.name) {
+        Some(has_value) => !has_value && column.nullable.is_none(),
+        None => true,
+    };
+    match columns.iter().find(lacks) {
         Some(missing) => Err(Error::invalid(format!(
-            "argument \"{argument}\" has no value for key column \"{missing}\" of {whose}"
+            "argument \"{argument}\" has no value for key column \"{}\" of {whose}",
+            missing.name
         ))
         .hint(hint)),
         None => Ok(()),

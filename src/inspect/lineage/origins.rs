@@ -170,13 +170,18 @@ fn read_row(flow: &Flow, target: &Target, view: pg_sys::Oid, key: &Json) -> Resu
         (Some(start), Some(end)) => (start, end),
         _ => ("null::pg_catalog.int8".to_owned(), "null::pg_catalog.int8".to_owned()),
     };
+    let is_there = match target.key.iter().position(|k| k.nullable.is_none()) {
+        Some(place) => format!("{} is not null", there[place]),
+        // Only a table has such a key.
+        None => "x.tableoid is not null".to_owned(),
+    };
     let sql = format!(
         "select {given}, case when {is_there} then {there} end, {start}, {end}
            from {typed} left join {relation} as x on {on}",
         typed = typed(view)?,
         on = all_equal(&target.key, &there, &given),
         given = text(&given),
-        is_there = there[0].clone() + " is not null",
+        is_there = is_there,
         there = text(&there),
         relation = target.relation_name(),
     );

@@ -6,7 +6,7 @@
 
 use crate::catalog::model::{Flow, Source, Target};
 use crate::pg::acting_role::RoleGuard;
-use crate::pg::columns::numbered;
+use crate::pg::columns::{all_known, numbered};
 use crate::pg::error::{Error, Result};
 use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::tuplestore::rows::TupleStore;
@@ -112,12 +112,12 @@ fn of_scan(source: &Source, full: FullScan, planned: &PlannedUpdate) -> Result<P
         None => "false".to_owned(),
     };
     let names = numbered("k", source.key.len());
-    let known: Vec<String> = names.iter().map(|k| format!("c.{k} is not null")).collect();
+    let known = all_known(&source.key, &numbered("c.k", names.len()));
     let names = names.join(", ");
     let all = format!(
-        "select {names}, forced from ({every}) as c ({names}, forced) where {known}",
+        "select {names}, forced from ({every}) as c ({names}, forced){known}",
         every = candidate_sql::every_key_sql(source, &is_forced),
-        known = known.join(" and "),
+        known = known.map_or(String::new(), |known| format!(" where {known}")),
     );
     let count = format!("select pg_catalog.count(*) from ({all}) as c");
     let count = statements.read_text(&count, &[])?;

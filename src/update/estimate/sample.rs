@@ -124,7 +124,7 @@ impl Sampling<'_> {
             let group = &mut groups[place];
             group.items += 1;
             let key = candidates.key();
-            if key.iter().any(Option::is_none) {
+            if self.source.lacks_key(&key) {
                 group.failed += 1;
                 continue;
             }
