@@ -386,7 +386,7 @@ fn check_nullable(shown: &str, column: &Column) -> Result<()> {
             column.name, column.type_name
         ),
     )
-    .detail("coco compares nullable keys by hash, and not as arrays of arrays.")
+    .detail("coco compares nullable keys as elements of arrays, by hash. It cannot do so for arrays, for types without a hash function, and for domains over types of users.")
     .hint(format!(
         "Run ALTER TABLE {shown} ALTER COLUMN {} SET NOT NULL, or use a generated column of another type as the key.",
         ident(&column.name)

@@ -160,8 +160,8 @@ pub struct Column {
     /// `None` if the type has no such class.
     pub equals: Option<String>,
     pub kept: StoredType,
-    /// Set for a column of a key that can be NULL: NULL is then a value like any other. Contains the
-    /// qualified name of the base type, without modifiers.
+    /// Set for a column of a key that can be NULL: NULL is then a value like any other. Contains a
+    /// cast to the base type, without modifiers, or nothing for a user's type.
     pub nullable: Option<String>,
 }
 
@@ -218,18 +218,20 @@ impl Column {
     pub fn allow_null(&mut self) -> Result<()> {
         // SAFETY: a lookup in the system catalogs, within a transaction.
         let base = unsafe { pg_sys::getBaseType(self.type_oid) };
-        self.nullable = spi::scalar(
-            "select pg_catalog.format('%I.%I', n.nspname, t.typname)
-               from pg_catalog.pg_type t
-               join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) t.typnamespace
-              where t.oid operator(pg_catalog.=) $1",
-            &[arg(base)],
-        )?;
+        self.nullable = match is_own_type(base) {
+            // No cast: the name of a user's type may come to mean another type.
+            false => Some(String::new()),
+            true => spi::scalar(
+                "select pg_catalog.format('::pg_catalog.%I', typname)
+                   from pg_catalog.pg_type where oid operator(pg_catalog.=) $1",
+                &[arg(base)],
+            )?,
+        };
         Ok(())
     }
 
     /// Reports whether [`all_equal`] can compare values of the column with NULL among them: its type
-    /// has a hash function, and is not an array.
+    /// has a hash function, and is neither an array nor a domain over a user's type.
     pub fn compares_null(&self) -> bool {
         // SAFETY: type cache and catalog lookups within a transaction; the cache's entry lives as
         // long as the backend.
@@ -238,6 +240,7 @@ impl Column {
             let found = *pg_sys::lookup_type_cache(base, pg_sys::TYPECACHE_HASH_PROC as i32);
             found.hash_proc != pg_sys::InvalidOid
                 && pg_sys::get_element_type(base) == pg_sys::InvalidOid
+                && (base == self.type_oid || is_own_type(base))
         }
     }
 
@@ -247,6 +250,11 @@ impl Column {
         let equals = self.equals.as_deref().unwrap_or("operator(pg_catalog.=)");
         format!("{a} {equals} {b}")
     }
+}
+
+/// Reports whether a type is PostgreSQL's own, so that no user can rename or replace it.
+fn is_own_type(type_oid: pg_sys::Oid) -> bool {
+    type_oid.to_u32() < pg_sys::FirstNormalObjectId
 }
 
 /// Returns the columns that store the values of these columns in coco's own tables.
@@ -273,11 +281,11 @@ pub fn all_equal(columns: &[Column], a: &[String], b: &[String]) -> String {
     let mut all = Vec::new();
     let (mut nullable, mut left, mut right) = (Vec::new(), Vec::new(), Vec::new());
     for (column, (a, b)) in columns.iter().zip(a.iter().zip(b)) {
-        let Some(base) = &column.nullable else {
+        let Some(cast) = &column.nullable else {
             all.push(column.equality(a, b));
             continue;
         };
-        all.push(format!("array[({a})::{base}] operator(pg_catalog.=) array[({b})::{base}]"));
+        all.push(format!("array[({a}){cast}] operator(pg_catalog.=) array[({b}){cast}]"));
         nullable.push(column.clone());
         left.push(a.clone());
         right.push(b.clone());

@@ -1,6 +1,8 @@
 //! The SQL that finds candidates: which rows of a source and its tracking table it joins, and which
 //! columns it returns. [`crate::update::detect`] runs it; nothing in this file runs a statement.
 
+use std::collections::BTreeSet;
+
 use crate::catalog::model::{FillOrder, Source};
 use crate::pg::clock;
 use crate::pg::columns::{all_equal, equal_by_nulls, numbered};
@@ -43,7 +45,8 @@ fn items_sql(source: &Source, filter: &str, carry: bool) -> String {
     items_of(source, &source.relation_name, filter, carry)
 }
 
-/// Returns the same for the rows of another FROM item with the relation's columns.
+/// Returns the same for the rows of another FROM item, with those of the relation's columns that the
+/// statement reads.
 fn items_of(source: &Source, relation: &str, filter: &str, carry: bool) -> String {
     let (named, keys) = key_numbers(source);
     let (named, keys) = (named.join(", "), keys.join(", "));
@@ -215,6 +218,11 @@ pub fn looked_up_relations(source: &Source, carry: bool) -> String {
 /// rows, and Postgres reads none of them if no changed key has this combination.
 fn rows_of_changed(source: &Source) -> String {
     let (name, wanted) = (ident(&source.name), changed_alias(source));
+    // Not all columns: the owner may lack the right to read some.
+    let expressions = source.expressions.iter().flat_map(|expressions| &expressions.used);
+    let read = source.key.iter().chain(&source.used).chain(expressions);
+    let columns: BTreeSet<String> = read.map(|c| format!("{name}.{}", c.quoted())).collect();
+    let columns = columns.into_iter().collect::<Vec<_>>().join(", ");
     let keys = numbered(&format!("{wanted}.k"), source.key.len());
     let each: Vec<String> = equal_by_nulls(&source.key, &keys_of(source), &keys)
         .into_iter()
@@ -224,7 +232,7 @@ fn rows_of_changed(source: &Source) -> String {
             };
             let first = alike.is_null.map_or(String::new(), |nulls| any(&nulls) + " and ");
             format!(
-                "select {name}.* from {relation} as {name} where {first}{same}",
+                "select {columns} from {relation} as {name} where {first}{same}",
                 relation = source.relation_name,
                 same = any(&alike.condition),
             )

@@ -507,3 +507,58 @@ fn an_expression_is_no_key_and_the_hint_names_a_generated_column() {
     db.update("f", "normal");
     is_the_query(&mut db, "f", "t", query, "the change");
 }
+
+#[test]
+fn an_owner_who_may_read_some_columns_has_groups_of_null() {
+    let mut db = TestDb::new("null_groups_columns");
+    db.run(SALES);
+    db.run(
+        "do $$ begin
+           if not exists (select from pg_roles where rolname = 'null_groups_reader') then
+             create role null_groups_reader;
+           end if;
+         end $$;
+         grant usage on schema coco to null_groups_reader;
+         grant usage, create on schema public to null_groups_reader;
+         alter table sales add column secret text default 'x';
+         grant select (city, amount), trigger on sales to null_groups_reader",
+    );
+    db.run("set role null_groups_reader");
+    let query = "select city, sum(amount) as total from sales group by city";
+    db.run(&format!(
+        "select coco.create_flow('f', 'sales', '{query}', 't', '{{city}}', source_key => '{{city}}',
+           fingerprint => 'amount', capture => 'trigger')"
+    ));
+    db.update("f", "normal");
+    db.run("reset role");
+    db.run(
+        "update sales set city = null where id = 1; update sales set amount = amount + 1 where id = 3",
+    );
+    db.run("set role null_groups_reader");
+    let c = &db.update("f", "normal")[0];
+    assert_eq!((c.evaluated, c.failed), (2, 0), "{c:?}");
+    is_the_query(&mut db, "f", "t", query, "the changes");
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn an_external_target_has_no_null_in_its_key() {
+    let mut db = TestDb::new("null_groups_external");
+    db.run(SALES);
+    db.run("create server away foreign data wrapper coco_http options (url 'http://127.0.0.1:1/')");
+    let create = |column: &str| {
+        format!(
+            "select coco.create_flow('f', 'sales', 'select {column} as city, count(*) as n from sales group by sales.city',
+               'totals', '{{city}}', source_key => '{{city}}', server => 'away')"
+        )
+    };
+    let said = refused(&mut db, &create("city"));
+    assert!(
+        said.starts_with(
+            "0A000 | key column \"city\" of target \"totals\" on server away can be NULL | "
+        ),
+        "{said}"
+    );
+    assert!(said.contains("coalesce(city, '') AS city"), "{said}");
+    db.run(&create("coalesce(city, '''')"));
+}
