@@ -17,7 +17,6 @@ use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::Batch;
 use crate::query::expected_rows::UNMET;
 use crate::query::names::{KeyExprs, key_text};
-use crate::update::run::UpdateRun;
 use coco_core::expectation::{CheckedRows, RowTally, UnmetAction};
 use pgrx::pg_sys;
 
@@ -166,21 +165,18 @@ pub fn parked_row_sql(target: &Target, names: &KeyExprs) -> String {
     )
 }
 
-impl UpdateRun<'_> {
-    /// Adds the rows that the update has checked to the counts of the expectations. Fails if more
-    /// rows than an expectation allows do not satisfy it.
-    pub fn settle_expectations(&self) -> Result<()> {
-        let tally = self.expected.take();
-        for target in &self.flow.targets {
-            for expectation in &target.expectations {
-                let rows = tally.get(&expectation.id).copied().unwrap_or_default();
-                if expectation.max_share.is_some_and(|share| rows.exceeds(share)) {
-                    return Err(too_many(target, expectation, rows));
-                }
+/// Adds the rows that an update has checked to the counts of the expectations. Fails if more rows
+/// than an expectation allows do not satisfy it.
+pub fn settle(targets: &[Target], tally: &RowTally) -> Result<()> {
+    for target in targets {
+        for expectation in &target.expectations {
+            let rows = tally.get(&expectation.id).copied().unwrap_or_default();
+            if expectation.max_share.is_some_and(|share| rows.exceeds(share)) {
+                return Err(too_many(target, expectation, rows));
             }
         }
-        expectation_rows::count_rows(&tally)
     }
+    expectation_rows::count_rows(tally)
 }
 
 /// Returns the error of an update in which too many rows do not satisfy an expectation.

@@ -28,7 +28,7 @@ use crate::update::helper_pool::{HelperResult, HelperTask};
 use crate::update::limits::Limits;
 use crate::update::run::{UpdateRun, logic_changed_error, logic_is_another};
 use crate::update::target_writer::{TargetWriter, WriteOptions};
-use crate::update::{initial_load, lookups};
+use crate::update::{expectations, initial_load, lookups};
 use coco_core::decision::Mode;
 use coco_core::version::LogicId;
 
@@ -167,7 +167,7 @@ pub fn run_helper_task(bytes: &[u8]) -> Result<HelperResult> {
             expected: Rc::default(),
         };
         run.process_keys(source, &mut keys, part, &mut pass)?;
-        run.settle_expectations()?;
+        expectations::settle(&run.flow.targets, &run.expected.take())?;
     }
     if !same || invalidation::invalidation_count() != generation && logic_is_another(flow, logic)? {
         return Err(logic_changed_error(flow));

@@ -24,7 +24,7 @@ use crate::update::context::{UpdateContext, UpdateSnapshot};
 use crate::update::cursor_cache::CursorUpdate;
 use crate::update::limits::Limits;
 use crate::update::target_writer::{TargetWriter, WriteOptions};
-use crate::update::{nullable_columns, orphans, restore_targets, tracking_rows};
+use crate::update::{expectations, nullable_columns, orphans, restore_targets, tracking_rows};
 use coco_core::counts::Counts;
 use coco_core::decision::Mode;
 use coco_core::expectation::RowTally;
@@ -207,7 +207,7 @@ fn update_sources(
     }
     run.hand_over_keys(&mut outcome.sources)?;
     run.delete_orphans(outcome.more, &mut outcome.sources)?;
-    run.settle_expectations()?;
+    expectations::settle(&run.flow.targets, &run.expected.take())?;
     let memo = run.count_memo_calls()?;
     if let Some(first) = outcome.sources.first_mut() {
         first.add_memo(memo);

@@ -66,7 +66,7 @@ with recursive tree(relation) as (
 pub fn read_tree(root: pg_sys::Oid) -> Result<Vec<TreeTable>> {
     spi::select(
         "with recursive tree(relation, bounds) as (
-           select $1::oid, '{}'::text[]
+           select $1::oid, '{}'::text[] collate \"C\"
             union all
            select c.oid, array_append(t.bounds, coalesce(pg_get_expr(c.relpartbound, c.oid), ''))
              from tree as t

@@ -49,7 +49,7 @@ fn a_failing_replacement_leaves_the_flow_as_it_was() {
     declare(&mut db);
     let before = rows(&mut db.client, super::CATALOG);
     for (call, sqlstate) in [
-        ("'d', 'select id, v from d', 't', '{id}', source_key => '{t}'", "42P16"),
+        ("'d', 'select id, v from d', 't', '{id}', source_key => '{nothing}'", "42703"),
         ("'d', 'select id, nothing from d', 'u', '{id}'", "42703"),
         ("'d', 'select id, v from d', 't', '{nothing}'", "42703"),
         ("'d', 'select id from pg_class', 't', '{id}'", "42703"),

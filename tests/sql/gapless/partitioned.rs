@@ -57,7 +57,7 @@ fn with_partitions(name: &str) -> TestDb {
 /// What the catalog says of `t` and its partitions, each by its name.
 const PARTS: [&str; 10] = [
     "select string_agg(concat_ws(' ', c.relname, pg_get_expr(c.relpartbound, c.oid), pg_get_partkeydef(c.oid), c.relowner::regrole,
-                                 c.reloptions, c.relacl, c.relrowsecurity, c.relreplident, obj_description(c.oid, 'pg_class')),
+                                 c.reloptions, coalesce(c.relacl, acldefault('r', c.relowner)), c.relrowsecurity, c.relreplident, obj_description(c.oid, 'pg_class')),
                        '; ' order by c.relname)
        from pg_partition_tree('t') p join pg_class c on c.oid = p.relid",
     "select string_agg(concat_ws(' ', p.relid, p.parentrelid), '; ' order by p.relid::regclass::text) from pg_partition_tree('t') p",
