@@ -161,9 +161,10 @@ fn whoever_may_read_statistics_sees_numbers_and_no_contents() {
         [log("coco_metrics_owner"), log("coco_metrics_other"), log("coco_metrics_monitor")],
         [1, 0, 1]
     );
-    let e = monitor
-        .query("select * from coco_internal.metric_rows('all')", &[])
-        .expect_err("no such scope");
+    let of_all = "select * from coco_internal.metric_rows('all')";
+    let e = monitor.query(of_all, &[]).expect_err("nobody may use the schema");
+    assert_eq!(e.code().map(|c| c.code()), Some("42501"), "{}", explain(&e));
+    let e = db.client.query(of_all, &[]).expect_err("no such scope");
     assert_eq!(e.code().map(|c| c.code()), Some("22023"), "{}", explain(&e));
 }
 
